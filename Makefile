@@ -1,0 +1,77 @@
+# make testbed   sets this machine up, carries out plans/quick.yml, writes its report
+# make test      lint, unit tests, integration tests on real Docker and QEMU
+# make help      every target
+SHELL := /bin/bash
+PLAN ?= quick
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+LOCKS := $(addprefix requirements/,bootstrap.txt virtbed.txt analysis.txt dev.txt)
+MEMBERS := python/pyproject.toml analysis/pyproject.toml workloads/pyproject.toml
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+.PHONY: help testbed setup sweep doctor plan report teardown test lint unit integration lock clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+testbed: setup ## set this machine up, carry out PLAN (quick) and write its report
+	virtbed sweep $(PLAN)
+
+setup: .venv/.made ## set this machine up, and measure nothing
+	ansible-playbook playbooks/testbed.yml
+
+sweep: .venv/.made ## carry out PLAN=…, or finish what is missing of it
+	virtbed sweep $(PLAN)
+
+plan: .venv/.made ## show what PLAN=… would run, and for how long
+	virtbed plan $(PLAN)
+
+report: .venv/.made ## write the report of PLAN=… anew
+	virtbed report $(PLAN)
+
+doctor: .venv/.made ## say which platforms this machine can host, and why not
+	virtbed doctor
+
+teardown: .venv/.made ## remove all that virtbed made on this machine; results stay
+	ansible-playbook playbooks/teardown.yml
+
+test: lint unit integration ## all the checks
+
+lint: .venv/.made ## ruff, mypy, yamllint, ansible-lint
+	ruff check .
+	ruff format --check .
+	mypy
+	yamllint --strict .
+	ansible-lint --offline --profile production
+
+unit: .venv/.made ## tests that need no Docker and no QEMU
+	pytest tests/unit
+
+integration: .venv/.made ## tests on the real platforms, as root
+	ansible-playbook playbooks/testbed.yml
+	pytest tests/integration
+
+# The tools live in .venv and come from the hash locks; TensorFlow lives in the image, not here.
+.venv/.made: $(LOCKS) $(MEMBERS)
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "virtbed: python3 is $$(python3 -V), 3.11 or newer is needed" >&2; exit 1; }
+	python3 -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/bootstrap.txt
+	$(BIN)/uv pip sync --quiet --require-hashes $(LOCKS)
+	$(BIN)/uv pip install --quiet --no-deps -e python -e analysis -e workloads
+	touch $@
+
+# Locks name hashes and no registry; analysis and dev agree with what virtbed pins.
+lock: ## resolve the dependencies anew and write requirements/*.txt
+	cd requirements && $(COMPILE) bootstrap.in -o bootstrap.txt
+	$(COMPILE) python/pyproject.toml -o requirements/virtbed.txt
+	$(COMPILE) analysis/pyproject.toml -c requirements/virtbed.txt -o requirements/analysis.txt
+	$(COMPILE) requirements/dev.in -c requirements/virtbed.txt -c requirements/analysis.txt \
+		-o requirements/dev.txt
+	$(COMPILE) workloads/pyproject.toml -o requirements/workloads.txt
+
+clean: ## remove the tools and caches of this checkout; results stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

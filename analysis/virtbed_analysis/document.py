@@ -1,0 +1,182 @@
+"""Knows what a report says: from a sweep to the content of report.json ("virtbed.report/1").
+
+The page is rendered from this document alone, so the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+
+from virtbed_analysis import estimate, words
+from virtbed_analysis.load import Json, Rejected, Sweep
+
+REPORT_SCHEMA = "virtbed.report/1"
+
+
+def document(sweep: Sweep) -> Json:
+    """Return the report's content: plain JSON values, times in ms, ratios without unit.
+
+    It depends on the files of the results folder only, not on the day or the place.
+    """
+    cells = [_with_reason(row) for row in estimate.cells(sweep.samples).to_dicts()]
+    emulated = estimate.emulated(sweep.samples, sweep.trials).to_dicts()
+    failed, waiting = _without_result(sweep)
+    planned = len(sweep.design["trials"]) if sweep.design else None
+    counts = {
+        "planned": planned,
+        "analysed": sweep.trials.height,
+        "emulated": sweep.trials.filter("emulated").height,
+        "failed": len(failed),
+        "waiting": sum(len(row["replicates"]) for row in waiting),
+        "rejected": len(sweep.rejected),
+    }
+    return {
+        "schema": REPORT_SCHEMA,
+        "sweep": sweep.name,
+        "summary": words.summary(cells, len(emulated)),
+        "counts": counts,
+        "confidence": estimate.CONFIDENCE,
+        "cells": cells,
+        "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
+        "startup": estimate.startup(sweep.trials).to_dicts(),
+        "emulated": emulated,
+        "not_run": _not_run(sweep),
+        "failed": failed,
+        "waiting": waiting,
+        "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
+        "warnings": _warnings(sweep.trials),
+        "provenance": _provenance(sweep),
+    }
+
+
+def _with_reason(cell: Json) -> Json:
+    """Return the cell with `note`: why its ratio or the ratio's interval is missing or thin."""
+    note = None
+    if not cell["baseline"]:
+        if cell["ratio"] is None:
+            note = "no pinned bm result at this size to pair with"
+        elif cell["ratio_low"] is None:
+            note = f"no interval from {words.count(cell['ratio_replicates'], 'replicate')}"
+        elif cell["ratio_dropped"]:
+            note = f"{words.count(cell['ratio_dropped'], 'replicate')} without its pair left out"
+    return {**cell, "note": note}
+
+
+def _without_result(sweep: Sweep) -> tuple[list[Json], list[Json]]:
+    """Return the failed trials, one row each, and those with nothing to show, grouped by cell."""
+    analysed = set(sweep.trials["trial"])
+    rejected = {_trial_of(file) for file in sweep.rejected}
+    planned = {t["id"]: t for t in (sweep.design or {}).get("trials", [])}
+    failed = [
+        {
+            "trial": trial_id,
+            **{key: found.get(key) for key in ("stage", "message", "attempt", "at")},
+        }
+        for trial_id, found in sorted(sweep.failures.items())
+    ]
+    waiting: dict[tuple[Any, ...], list[int]] = {}
+    for trial_id, trial in planned.items():
+        if trial_id in analysed or trial_id in sweep.failures or trial_id in rejected:
+            continue
+        waiting.setdefault(tuple(trial[key] for key in estimate.CELL), []).append(
+            trial["replicate"]
+        )
+    rows = [
+        {**dict(zip(estimate.CELL, cell, strict=True)), "replicates": sorted(replicates)}
+        for cell, replicates in waiting.items()
+    ]
+    return failed, rows
+
+
+def _trial_of(rejected: Rejected) -> str | None:
+    parts = rejected.file.split("/")
+    return parts[1] if parts[0] == "trials" else None
+
+
+def _not_run(sweep: Sweep) -> list[Json]:
+    """Return what the plan asked for and the host cannot run, then what the doctor adds to it."""
+    rows = [
+        {key: entry.get(key) for key in ("platform", "mode", "cores", "reason", "remedy")}
+        for entry in (sweep.design or {}).get("not_run", [])
+    ]
+    named = {row["platform"] for row in rows}
+    rows += [
+        {
+            "platform": found["platform"],
+            "mode": None,
+            "cores": None,
+            # An emulated platform does run; what does not run is its real form.
+            "reason": ("emulated only: " if found["status"] == "emulated" else "")
+            + found["reason"],
+            "remedy": found["remedy"],
+        }
+        for found in (sweep.doctor or {}).get("platforms", [])
+        if found["status"] != "available" and found["platform"] not in named
+    ]
+    return rows
+
+
+def _warnings(trials: pl.DataFrame) -> list[Json]:
+    """Return each distinct warning with the number of trials that gave it, the commonest first."""
+    found = Counter(
+        warning for given in trials["warnings"].to_list() for warning in sorted(set(given))
+    )
+    return [{"warning": text, "trials": n} for text, n in found.most_common()]
+
+
+def _provenance(sweep: Sweep) -> list[Json]:
+    """Return where the numbers come from, as items with their values."""
+    trials, design = sweep.trials, sweep.design or {}
+    facts = (sweep.doctor or {}).get("facts", {})
+    cpu = facts.get("cpu", {})
+    docker = facts.get("docker", {})
+
+    def found(column: str) -> list[str | None]:
+        return [str(v) for v in trials[column].unique().sort() if v is not None]
+
+    started = found("started_at")
+    real = trials.filter(~pl.col("emulated"))
+    items: dict[str, list[str | None]] = {
+        "Host": found("host") or [str((sweep.doctor or {}).get("host") or "")],
+        "CPU": [cpu.get("model")],
+        "Online CPUs": [str(len(cpu["online"]))] if "online" in cpu else [],
+        "Distribution": [facts.get("distribution")],
+        "Kernel of the host": [facts.get("kernel")],
+        "Kernels seen by trials": found("kernel"),
+        "Clock source": [facts.get("clocksource")],
+        "Frequency governor": [facts.get("governor")],
+        "Docker engine": [docker.get("version")],
+        "libvirt": [facts.get("libvirt", {}).get("version")],
+        "QEMU": [facts.get("qemu", {}).get("version")],
+        "Memory of an instance, MiB": found("memory_mib"),
+        "Image digest": found("image_digest") or [design.get("image_digest")],
+        "Plan digest": found("plan_digest") or [design.get("plan_digest")],
+        "Seed of the order": [str(design["seed"])] if "seed" in design else [],
+        "Seed of the trials": found("input_seed"),
+        "Thread policy": found("thread_policy"),
+        "Model": [
+            f"{row['application']} {row['application_version']}, {row['scale']}: "
+            f"{row['model']}, {row['weights']} weights"
+            for row in trials.select(
+                "application", "application_version", "scale", "model", "weights"
+            )
+            .unique()
+            .sort(pl.all())
+            .to_dicts()
+        ],
+        "TensorFlow": found("tensorflow"),
+        "Keras": found("keras"),
+        "Python": found("python"),
+        "Trials started": [f"{started[0]} to {started[-1]}"] if started else [],
+        "Real trials": [str(real.height)] if trials.height else [],
+        "Analysis": [f"virtbed-analysis {version('virtbed-analysis')}"],
+    }
+    return [
+        {"item": item, "values": kept}
+        for item, values in items.items()
+        if (kept := [value for value in values if value])
+    ]

@@ -1,0 +1,212 @@
+"""Knows how timings become medians, ratios and intervals.
+
+The replication unit is the trial: a fresh process on a fresh instance. Samples inside one trial
+share its memory layout, placement and neighbours, so they say little about the next trial; an
+interval made of pooled samples would be far too narrow (Kalibera and Jones, "Rigorous
+Benchmarking in Reasonable Time", ISMM 2013, doi:10.1145/2464157.2464160). Each trial is reduced
+to one logarithm, and the spread between replicates gives the interval.
+
+That interval is Student's t on those logarithms. A percentile bootstrap of as few as five
+replicates covers clearly less than it claims, and a t interval does better there (Hesterberg,
+"What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, pp. 371-386,
+arXiv 1411.5279). The inputs are fixed, the same on every platform, and so are not resampled: the
+estimate is about these inputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+CONFIDENCE = 0.95
+PHASES = ("e2e", "pre", "infer", "post")
+STARTUP = ("spawn", "import", "load", "first_call")
+
+# What the two sides of a ratio to bare metal have in common; with the platform and the mode it
+# makes a cell.
+SUBJECT = ["cores", "application", "scale", "processor"]
+CELL = ["platform", "mode", *SUBJECT]
+
+_PLATFORMS = pl.Enum(["bm", "vm", "cn", "vmcn"])
+_MODES = pl.Enum(["vanilla", "pinned"])
+_NS_PER_MS = 1e6
+_BASELINE = (pl.col("platform") == "bm") & (pl.col("mode") == "pinned")
+
+
+def mean_interval(
+    mean: NDArray[np.float64], deviation: NDArray[np.float64], n: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the lower and upper ends of Student's t interval for means, elementwise.
+
+    Ends are mean -+ t(n - 1) * deviation / sqrt(n), with the sample standard deviation (n - 1 in
+    its denominator). Both are NaN where n < 2: one observation shows no spread.
+    """
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * deviation / np.sqrt(n)
+    return mean - half, mean + half
+
+
+def cells(samples: pl.DataFrame) -> pl.DataFrame:
+    """Summarise each cell that really ran on its platform: one row a cell, times in ms.
+
+    Columns: `CELL`, `weights`, `replicates`, `samples`, `<phase>_median_ms` and
+    `<phase>_mean_ms` over all measured samples, `e2e_typical_ms` with `_low_ms` and `_high_ms`
+    (geometric mean over inputs and replicates, with its interval), `baseline`, and the ratio's
+    columns (see `ratio_to_bare_metal`), null for the baseline itself.
+    """
+    real = _steady(samples).filter(~pl.col("emulated"))
+    logs = _logs(real)
+    per_replicate = logs.group_by(*CELL, "replicate", maintain_order=True).agg(pl.col("log").mean())
+    typical = _geometric(per_replicate, CELL).select(
+        *CELL,
+        pl.col("value").alias("e2e_typical_ms") / _NS_PER_MS,
+        pl.col("low").alias("e2e_typical_low_ms") / _NS_PER_MS,
+        pl.col("high").alias("e2e_typical_high_ms") / _NS_PER_MS,
+    )
+    return _in_order(
+        _phases(real)
+        .join(typical, on=CELL)
+        .with_columns(_BASELINE.alias("baseline"))
+        .join(ratio_to_bare_metal(samples), on=CELL, how="left")
+    )
+
+
+def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return e2e over that of pinned bare metal at the same cores, application, scale, processor.
+
+    For each replicate r, d_r is the mean over inputs of log(median e2e of the input in the cell)
+    - log(median e2e of the input in the baseline); the ratio is exp(mean of d_r), its interval
+    Student's t on d_r. Columns: `CELL`, `ratio`, `ratio_low`, `ratio_high` (null with fewer than
+    two replicates), `ratio_replicates` (pairs used) and `ratio_dropped` (replicates that only one
+    side has, or that share no input). Emulated cells and the baseline itself have no row.
+    """
+    logs = _logs(_steady(samples).filter(~pl.col("emulated")))
+    return _paired(logs.filter(~_BASELINE), logs.filter(_BASELINE), SUBJECT)
+
+
+def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return e2e of vanilla over pinned, per platform and size, paired as `ratio_to_bare_metal`.
+
+    Only platforms that have both modes at a size get a row.
+    """
+    logs = _logs(_steady(samples).filter(~pl.col("emulated")))
+    vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
+    paired = _paired(vanilla, pinned, ["platform", *SUBJECT])
+    return _in_order(paired.filter(pl.col("ratio").is_not_null()))
+
+
+def startup(trials: pl.DataFrame) -> pl.DataFrame:
+    """Return the median start-up times of each real cell in ms: spawn, import, load, first call.
+
+    `spawn_ms` is null where no launcher told the harness when it was started.
+    """
+    return _in_order(_startup(trials.filter(~pl.col("emulated"))))
+
+
+def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
+    """Return what emulated cells did: phases and start-up in ms, no interval and no ratio.
+
+    Their times are the emulator's, not the platform's, so nothing is compared with them.
+    """
+    slow = _steady(samples).filter(pl.col("emulated"))
+    begun = _startup(trials.filter(pl.col("emulated"))).drop("replicates")
+    return _in_order(_phases(slow).join(begun, on=CELL))
+
+
+def _steady(samples: pl.DataFrame) -> pl.DataFrame:
+    return samples.filter(~pl.col("warmup"))
+
+
+def _phases(steady: pl.DataFrame) -> pl.DataFrame:
+    summaries = [
+        (getattr(pl.col(f"{phase}_ns"), kind)() / _NS_PER_MS).alias(f"{phase}_{kind}_ms")
+        for phase in PHASES
+        for kind in ("median", "mean")
+    ]
+    return steady.group_by(CELL).agg(
+        pl.col("weights").first(),
+        pl.col("accelerator").first(),
+        pl.col("replicate").n_unique().alias("replicates"),
+        pl.len().alias("samples"),
+        *summaries,
+    )
+
+
+def _startup(trials: pl.DataFrame) -> pl.DataFrame:
+    return trials.group_by(CELL).agg(
+        pl.col("replicate").n_unique().alias("replicates"),
+        *((pl.col(f"{name}_ns").median() / _NS_PER_MS).alias(f"{name}_ms") for name in STARTUP),
+    )
+
+
+def _logs(steady: pl.DataFrame) -> pl.DataFrame:
+    """Return `log`, the logarithm of the median e2e in ns, per cell, replicate and input."""
+    # Sorted, here and after joins: sums in one order make two runs agree to the last digit.
+    return (
+        steady.group_by(*CELL, "replicate", "input")
+        .agg(pl.col("e2e_ns").median().log().alias("log"))
+        .sort(*CELL, "replicate", "input")
+    )
+
+
+def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.DataFrame:
+    """Return the ratio of each cell of `above` to the cell of `below` that agrees on `match`."""
+    pairs = above.join(
+        below.select(*match, "replicate", "input", pl.col("log").alias("below")),
+        on=[*match, "replicate", "input"],
+    ).sort(*CELL, "replicate", "input")
+    differences = pairs.group_by(*CELL, "replicate", maintain_order=True).agg(
+        (pl.col("log") - pl.col("below")).mean().alias("log")
+    )
+    targets = above.select(CELL).unique()
+    below_replicates = below.select(*match, "replicate").unique()
+    either = pl.concat(
+        [
+            above.select(*CELL, "replicate"),
+            targets.join(below_replicates, on=match).select(*CELL, "replicate"),
+        ]
+    ).unique()
+    seen = either.group_by(CELL).agg(pl.len().cast(pl.Int64).alias("seen"))
+    used = pl.col("n").fill_null(0)
+    return seen.join(_geometric(differences, CELL), on=CELL, how="left").select(
+        *CELL,
+        pl.col("value").alias("ratio"),
+        pl.col("low").alias("ratio_low"),
+        pl.col("high").alias("ratio_high"),
+        used.alias("ratio_replicates"),
+        (pl.col("seen") - used).alias("ratio_dropped"),
+    )
+
+
+def _geometric(per_replicate: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """Return exp of the mean `log` per group as `value`, its interval `low`, `high`, and `n`."""
+    groups = per_replicate.group_by(by, maintain_order=True).agg(
+        pl.col("log").mean().alias("mean"),
+        pl.col("log").std(ddof=1).alias("deviation"),
+        pl.len().cast(pl.Int64).alias("n"),
+    )
+    low, high = mean_interval(
+        groups["mean"].to_numpy(),
+        groups["deviation"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+        groups["n"].to_numpy(),
+    )
+    return groups.select(
+        *by,
+        pl.col("mean").exp().alias("value"),
+        pl.Series("low", np.exp(low)).fill_nan(None),
+        pl.Series("high", np.exp(high)).fill_nan(None),
+        "n",
+    )
+
+
+def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """Sort cells as the report lists them: by subject and size, then platform and mode."""
+    return frame.sort(
+        "application",
+        "scale",
+        "processor",
+        "cores",
+        pl.col("platform").cast(_PLATFORMS),
+        pl.col("mode").cast(_MODES),
+    )

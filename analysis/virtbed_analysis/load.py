@@ -1,0 +1,288 @@
+"""Knows which files of a results folder can be trusted, and how they become one tidy frame."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from virtbed_analysis.errors import AnalysisError
+from virtbed_workloads.schema import result_schema
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+RESULT_SCHEMA = "virtbed.result/1"
+EVIDENCE_SCHEMA = "virtbed.evidence/1"
+DESIGN_SCHEMA = "virtbed.design/1"
+DOCTOR_SCHEMA = "virtbed.doctor/1"
+FAILURE_SCHEMA = "virtbed.failure/1"
+
+TRIAL_COLUMNS: dict[str, pl.DataType] = {
+    "trial": pl.String(),
+    "sweep": pl.String(),
+    "plan_digest": pl.String(),
+    "platform": pl.String(),
+    "machine": pl.String(),
+    "enclosure": pl.String(),
+    "mode": pl.String(),
+    "cores": pl.Int64(),
+    "memory_mib": pl.Int64(),
+    "application": pl.String(),
+    "scale": pl.String(),
+    "processor": pl.String(),
+    "replicate": pl.Int64(),
+    "position": pl.Int64(),
+    "accelerator": pl.String(),
+    "emulated": pl.Boolean(),
+    "host": pl.String(),
+    "image_digest": pl.String(),
+    "started_at": pl.String(),
+    "attempt": pl.Int64(),
+    "application_version": pl.String(),
+    "model": pl.String(),
+    "weights": pl.String(),
+    "tensorflow": pl.String(),
+    "keras": pl.String(),
+    "python": pl.String(),
+    "kernel": pl.String(),
+    "thread_policy": pl.String(),
+    "input_seed": pl.Int64(),
+    "spawn_ns": pl.Int64(),
+    "import_ns": pl.Int64(),
+    "load_ns": pl.Int64(),
+    "first_call_ns": pl.Int64(),
+    "warnings": pl.List(pl.String()),
+}
+SAMPLE_COLUMNS: dict[str, pl.DataType] = {
+    "trial": pl.String(),
+    "sample": pl.Int64(),
+    "input": pl.String(),
+    "pre_ns": pl.Int64(),
+    "infer_ns": pl.Int64(),
+    "post_ns": pl.Int64(),
+    "e2e_ns": pl.Int64(),
+    "warmup": pl.Boolean(),
+}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that was left out: its path below the sweep's folder, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A results folder as read.
+
+    `trials` has one row a trial (`TRIAL_COLUMNS`), `samples` one row a sample (`SAMPLE_COLUMNS`
+    and every trial column). `failures` maps a trial's id to its failure.json.
+    """
+
+    name: str
+    trials: pl.DataFrame
+    samples: pl.DataFrame
+    design: Json | None
+    doctor: Json | None
+    failures: dict[str, Json]
+    rejected: list[Rejected]
+
+
+class _Unfit(Exception):
+    """Why one file is left out; never leaves this module."""
+
+
+def load(path: Path | str) -> pl.DataFrame:
+    """Return a sweep's samples, one row each with its trial's columns; log each file left out.
+
+    Times are integer nanoseconds. Warm-up samples are there, flagged by `warmup`.
+
+    Raises:
+        AnalysisError: the folder does not exist, or its results come from different images.
+    """
+    sweep = read_sweep(Path(path))
+    for rejected in sweep.rejected:
+        log.warning("%s left out: %s", rejected.file, rejected.reason)
+    return sweep.samples
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read a whole results folder, complete or partial.
+
+    Raises:
+        AnalysisError: the folder does not exist, or its results come from different images.
+    """
+    if not folder.is_dir():
+        raise AnalysisError(
+            f"{folder}: no such results folder; `virtbed sweep` makes one for each plan"
+        )
+    rejected: list[Rejected] = []
+    design = _optional(folder, "design.json", DESIGN_SCHEMA, rejected)
+    doctor = _optional(folder, "doctor.json", DOCTOR_SCHEMA, rejected)
+    results: dict[str, Json] = {}
+    failures: dict[str, Json] = {}
+    for trial_folder in _trial_folders(folder):
+        name = f"trials/{trial_folder.name}"
+        if (trial_folder / "result.json").exists():
+            try:
+                results[trial_folder.name] = _result(trial_folder, design)
+            except _Unfit as reason:
+                rejected.append(Rejected(f"{name}/result.json", str(reason)))
+        elif (trial_folder / "failure.json").exists():
+            failure = _optional(folder, f"{name}/failure.json", FAILURE_SCHEMA, rejected)
+            if failure is not None:
+                failures[trial_folder.name] = failure
+    _refuse_mixed_images(folder, results)
+    trials = pl.DataFrame([_trial_row(r) for r in results.values()], schema=TRIAL_COLUMNS)
+    rows = [row for result in results.values() for row in _sample_rows(result)]
+    samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(trials, on="trial", how="left")
+    name = str(design["sweep"]) if design and "sweep" in design else folder.resolve().name
+    return Sweep(name, trials, samples, design, doctor, failures, rejected)
+
+
+def _trial_folders(folder: Path) -> list[Path]:
+    trials = folder / "trials"
+    return sorted(p for p in trials.iterdir() if p.is_dir()) if trials.is_dir() else []
+
+
+def _read(path: Path, schema: str) -> Json:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _Unfit(f"no {path.name} beside it") from None
+    except OSError as error:
+        raise _Unfit(f"{path.name} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise _Unfit(f"{path.name} is not UTF-8 text: byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise _Unfit(
+            f"{path.name} is not JSON, cut short perhaps: "
+            f"{error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    found = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or found != schema:
+        raise _Unfit(f"{path.name} has schema {found!r}, this version reads {schema!r}")
+    return document
+
+
+def _optional(folder: Path, name: str, schema: str, rejected: list[Rejected]) -> Json | None:
+    path = folder / name
+    if not path.exists():
+        return None
+    try:
+        return _read(path, schema)
+    except _Unfit as reason:
+        rejected.append(Rejected(name, str(reason)))
+        return None
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(result_schema())
+
+
+def _result(trial_folder: Path, design: Json | None) -> Json:
+    """Return a trial's result, or raise `_Unfit` with the first reason against it."""
+    result = _read(trial_folder / "result.json", RESULT_SCHEMA)
+    error = best_match(_validator().iter_errors(result))
+    if error is not None:
+        raise _Unfit(f"breaks the schema at {error.json_path}: {error.message}")
+    _check_identity(trial_folder, result["trial"], design)
+    _check_evidence(trial_folder, result["trial"]["id"])
+    if all(sample["warmup"] for sample in result["samples"]):
+        raise _Unfit("has no measured sample, only warm-ups")
+    for index, sample in enumerate(result["samples"]):
+        if sample["e2e_ns"] <= 0:
+            raise _Unfit(f"sample {index} took {sample['e2e_ns']} ns, which no clock can show")
+    return result
+
+
+def _check_identity(trial_folder: Path, trial: Json, design: Json | None) -> None:
+    """Raise `_Unfit` unless the result is the planned trial that its folder is named for."""
+    found = trial["id"]
+    if found != trial_folder.name:
+        if (trial_folder.parent / found / "result.json").exists():
+            raise _Unfit(f"a duplicate: it is trial {found}, which trials/{found} holds")
+        raise _Unfit(f"is trial {found}, not the trial its folder is named for")
+    named = (
+        f"{trial['platform']}-{trial['mode']}-c{trial['cores']:02d}"
+        f"-{trial['application']}-r{trial['replicate']:02d}"
+    )
+    if named != found:
+        raise _Unfit(f"its id says {found}, its trial fields say {named}")
+    if design is None:
+        return
+    if trial["plan_digest"] != design.get("plan_digest"):
+        raise _Unfit(
+            f"belongs to another plan: {trial['plan_digest']}, "
+            f"design.json has {design.get('plan_digest')}"
+        )
+    if found not in {planned["id"] for planned in design.get("trials", [])}:
+        raise _Unfit("is not among the trials that design.json plans")
+
+
+def _check_evidence(trial_folder: Path, trial_id: str) -> None:
+    """Raise `_Unfit` unless the placement of the trial was attested."""
+    evidence = _read(trial_folder / "evidence.json", EVIDENCE_SCHEMA)
+    if evidence.get("trial") != trial_id:
+        raise _Unfit(f"evidence.json is of trial {evidence.get('trial')}")
+    if evidence.get("attested") is not True:
+        mismatches = "; ".join(map(str, evidence.get("mismatches") or ["no mismatch named"]))
+        raise _Unfit(f"its placement was not attested: {mismatches}")
+
+
+def _refuse_mixed_images(folder: Path, results: dict[str, Json]) -> None:
+    trials: dict[str, list[str]] = {}
+    for trial_id, result in results.items():
+        trials.setdefault(result["trial"]["image_digest"], []).append(trial_id)
+    if len(trials) > 1:
+        found = ", ".join(
+            f"{digest} ({len(ids)} trials, first {ids[0]})" for digest, ids in trials.items()
+        )
+        raise AnalysisError(
+            f"{folder}: results of {len(trials)} images are not pooled, since a difference "
+            f"between images would be read as one between platforms: {found}. Move the trials "
+            "of all images but one out of the folder, or sweep again under another name"
+        )
+
+
+def _trial_row(result: Json) -> Json:
+    trial, environment, frameworks = (
+        result["trial"],
+        result["environment"],
+        result["application"]["frameworks"],
+    )
+    return {
+        **{column: trial.get(column) for column in TRIAL_COLUMNS},
+        "trial": trial["id"],
+        # Either mark is enough: an emulated figure taken for a real one does the greater harm.
+        "emulated": trial["emulated"] or trial["accelerator"] == "tcg",
+        "application_version": str(result["application"]["version"]),
+        "model": result["application"]["model"],
+        "weights": result["application"]["weights"],
+        "tensorflow": frameworks.get("tensorflow"),
+        "keras": frameworks.get("keras"),
+        "python": environment["python"],
+        "kernel": environment["kernel"],
+        "thread_policy": result["settings"]["thread_policy"],
+        "input_seed": result["settings"]["seed"],
+        **result["startup"],
+        "warnings": result["warnings"],
+    }
+
+
+def _sample_rows(result: Json) -> Iterator[Json]:
+    for index, sample in enumerate(result["samples"]):
+        yield {"trial": result["trial"]["id"], "sample": index, **sample}

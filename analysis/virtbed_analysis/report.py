@@ -1,0 +1,69 @@
+"""Knows how the report's two files, report.html and report.json, are rendered and written."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from virtbed_analysis import figure, words
+from virtbed_analysis.document import document
+from virtbed_analysis.load import Json, read_sweep
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where a report was written: the page, and the same numbers for machines."""
+
+    html: Path
+    json: Path
+
+
+def report(sweep_dir: Path) -> ReportPaths:
+    """Write report.html and report.json into a results folder, complete or partial.
+
+    Raises:
+        AnalysisError: the folder does not exist, or its results come from different images; the
+            report of an earlier call then stays as it was.
+    """
+    content = document(read_sweep(sweep_dir))
+    page = render(content)
+    paths = ReportPaths(html=sweep_dir / "report.html", json=sweep_dir / "report.json")
+    _write(paths.json, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(paths.html, page)
+    return paths
+
+
+def render(content: Json) -> str:
+    """Return the page of a `virtbed.report/1` document: one HTML file that needs no other."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("virtbed_analysis"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["words"] = words
+    template = environment.get_template("report.html.j2")
+    return template.render(report=content, figure=figure.draw(content["cells"])) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that its name holds the old text or the whole new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,131 @@
+"""Knows how a figure is worded: names of cells, units, rounding, and the computed sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from virtbed_analysis.estimate import CONFIDENCE
+
+Row = dict[str, Any]
+
+PLATFORMS = {
+    "bm": "bare metal",
+    "vm": "KVM guest",
+    "cn": "container",
+    "vmcn": "container in a KVM guest",
+}
+NONE = "\u2013"  # an en dash, what typography sets in an empty cell
+
+
+def percent() -> str:
+    """Return the confidence of every interval, as in "95%"."""
+    return f"{CONFIDENCE:.0%}"
+
+
+def ms(value: float | None) -> str:
+    """Return milliseconds with the digits a reader can use: 8.41, 151.3, 5,502."""
+    if value is None:
+        return NONE
+    return f"{value:.2f}" if value < 100 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def ratio(value: float | None) -> str:
+    """Return a ratio as tables show it: 1.351."""
+    return NONE if value is None else f"{value:.3f}"
+
+
+def count(number: int, thing: str) -> str:
+    """Return "1 core", "2 cores"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def instance(row: Row) -> str:
+    """Return "cn vanilla at 1 core"."""
+    return f"{row['platform']} {row['mode']} at {count(row['cores'], 'core')}"
+
+
+def subject(row: Row) -> str:
+    """Return "image_classification, tiny, cpu, seeded weights": what a group of rows is about."""
+    parts = [row["application"], row["scale"], row["processor"]]
+    # Seeded weights do a model's work without its answers: said wherever their times appear.
+    return ", ".join([*parts, "seeded weights"] if row.get("weights") == "seeded" else parts)
+
+
+def by_subject(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
+    """Return sorted rows in groups of one application, scale and processor, each with its name."""
+    return [(name, list(group)) for name, group in groupby(rows, key=subject)]
+
+
+def interval(row: Row) -> str:
+    """Return "1.31 to 1.39", or why there is no interval."""
+    if row["ratio_low"] is None:
+        return f"no interval from {count(row['ratio_replicates'], 'replicate')}"
+    return f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}"
+
+
+def summary(cells: list[Row], emulated: int) -> str:
+    """Return the report in one sentence, computed from its cells."""
+    if not cells:
+        only = f" ({count(emulated, 'emulated cell')}, functional evidence only)"
+        return f"Nothing has been measured yet{only if emulated else ''}."
+    compared = sorted((c for c in cells if c["ratio"] is not None), key=lambda c: float(c["ratio"]))
+    if not compared:
+        return (
+            f"{count(len(cells), 'cell').capitalize()} measured, none compared with bare metal: "
+            "no pinned bm result shares a size, application and replicate with another cell."
+        )
+    several = len({subject(cell) for cell in compared}) > 1
+    most, least = compared[-1], compared[0]
+    of = f" for {subject(most)}" if several else ""
+    text = (
+        f"{instance(most)}{of} takes {most['ratio']:.2f} times bare metal "
+        f"({percent()} interval {interval(most)})"
+    )
+    if len(compared) > 1:
+        of = f" for {subject(least)}" if several else ""
+        text += (
+            f", the most of {len(compared)} cells compared; "
+            f"{instance(least)}{of}, the least, takes {least['ratio']:.2f} times "
+            f"({interval(least)})"
+        )
+    return text + "."
+
+
+def progress(counts: dict[str, int | None]) -> str:
+    """Return how much of the plan the report rests on."""
+    done = counts["analysed"]
+    planned = counts["planned"]
+    of = f" of {planned} planned" if planned is not None else ""
+    parts = [f"{done}{of} trials analysed"]
+    if counts["emulated"]:
+        parts.append(f"{counts['emulated']} of them emulated")
+    parts += [f"{counts[key]} {key}" for key in ("failed", "waiting") if counts[key]]
+    if rejected := counts["rejected"]:
+        parts.append(f"{count(rejected, 'file')} rejected")
+    return ", ".join(parts) + "."
+
+
+def figure_text(cells: Iterable[Row]) -> str:
+    """Return the figure's text alternative: what it draws, and where its numbers are."""
+    rows = list(cells)
+    compared = [row for row in rows if row["ratio"] is not None]
+    if not compared:
+        points = "; ".join(f"{instance(r)}: {ms(r['e2e_typical_ms'])} ms" for r in rows)
+        return f"End-to-end time with {percent()} intervals, by cores. {points}."
+    points = "; ".join(f"{instance(r)}: {r['ratio']:.2f} ({interval(r)})" for r in compared)
+    return (
+        f"End-to-end time as a ratio to bare metal with {percent()} intervals, by cores. {points}."
+    )
+
+
+def numbers_in_brief(numbers: Iterable[int]) -> str:
+    """Return sorted whole numbers with runs folded: "1-5, 8"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

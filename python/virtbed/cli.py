@@ -1,0 +1,192 @@
+"""Knows alone what a user can ask on the command line, and how a refusal looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from virtbed import doctor as doctors
+from virtbed.design import design
+from virtbed.image import REPOSITORY, image_key
+from virtbed.ledger import Ledger, LedgerError
+from virtbed.placement import PlacementError
+from virtbed.plan import Plan, PlanError, load_plan, plan_path
+from virtbed.progress import Progress, estimate_s, minutes
+from virtbed.sweep import LOCAL, Interrupted, Sweep, SweepError, check_applications, examine
+from virtbed_analysis import AnalysisError
+from virtbed_analysis import report as write_report
+from virtbed_workloads.registry import APPLICATIONS
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure what an execution platform costs a deep-learning application, end to end.\n\n"
+    "Begin with `make testbed`; then `virtbed plan quick`, `virtbed sweep quick` and "
+    "results/quick/report.html.",
+)
+console = Console(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None, soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+PlanArgument = Annotated[
+    str, typer.Argument(metavar="PLAN", help="A plan that ships, or the path of a .yml file.")
+]
+Inventory = Annotated[
+    Path, typer.Option(exists=True, help="Inventory whose group `bench` is measured.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
+
+# Exit codes beside 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
+TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def refuse(error: Exception, code: int = REFUSED) -> NoReturn:
+    """Print one clear message and exit."""
+    errors.print(f"virtbed: {error}", style="red", highlight=False, markup=False)
+    raise typer.Exit(code)
+
+
+def _plan(name: str) -> Plan:
+    plan = load_plan(plan_path(name))
+    check_applications(plan, {n: e.scales for n, e in APPLICATIONS.items()})
+    return plan
+
+
+@app.command()
+def plan(name: PlanArgument, inventory: Inventory = LOCAL, as_json: AsJson = False) -> None:
+    """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
+    try:
+        chosen = _plan(name)
+        report = examine(inventory)
+        laid = design(chosen, report)
+    except (PlanError, PlacementError, SweepError) as error:
+        refuse(error)
+    seen: dict[str, float] = {}
+    journal = REPOSITORY / "results" / chosen.name / "ledger.sqlite"
+    if journal.exists():
+        with Ledger(journal) as ledger:
+            seen = ledger.seconds()
+    seconds = estimate_s(laid.trials, seen)
+    cells = Counter(
+        (t.instance.platform, t.instance.mode, t.instance.cores, t.application, t.scale,
+         t.instance.accelerator) for t in laid.trials
+    )  # fmt: skip
+    if as_json:
+        names = ("platform", "mode", "cores", "application", "scale", "accelerator", "trials")
+        rows = [dict(zip(names, (*cell, n), strict=True)) for cell, n in sorted(cells.items())]
+        typer.echo(
+            json.dumps(
+                {
+                    "plan": chosen.name,
+                    "plan_digest": chosen.digest(),
+                    "trials": len(laid.trials),
+                    "estimated_s": seconds,
+                    "cells": rows,
+                    "not_run": [vars(n) for n in laid.not_run],
+                },
+                indent=1,
+            )
+        )
+        return
+    table = Table(title=f"{chosen.name}: {len(laid.trials)} trials, about {minutes(seconds)}")
+    for heading in ("platform", "mode", "cores", "application", "scale", "accelerator", "trials"):
+        table.add_column(heading, justify="right" if heading in {"cores", "trials"} else "left")
+    for cell, count in sorted(cells.items()):
+        table.add_row(*map(str, (*cell, count)))
+    console.print(table)
+    for left in laid.not_run:
+        size = f" c{left.cores:02d}" if left.cores else ""
+        console.print(f"not run: {left.platform} {left.mode}{size}: {left.reason}; {left.remedy}")
+
+
+@app.command()
+def sweep(name: PlanArgument, inventory: Inventory = LOCAL) -> None:
+    """Carry a plan out, or finish what is missing of it, and write its report.
+
+    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made,
+    130 interrupted (nothing is left standing; call again to go on).
+    """
+    try:
+        with Progress(console) as progress:
+            run = Sweep(_plan(name), progress, inventory)
+            run.run()
+    except Interrupted as error:
+        refuse(error, INTERRUPTED)
+    except (PlanError, PlacementError, LedgerError, SweepError) as error:
+        refuse(error)
+    _report(run.folder)
+    if run.failed:
+        refuse(
+            SweepError(
+                f"{len(run.failed)} trials failed, among them {run.failed[0]} (the report and "
+                f"{run.folder / 'trials' / run.failed[0] / 'failure.json'} say why); call again to "
+                "repeat them"
+            ),
+            TRIALS_FAILED,
+        )
+
+
+@app.command()
+def report(name: PlanArgument) -> None:
+    """Write the report of a sweep, finished or not, anew."""
+    try:
+        folder = REPOSITORY / "results" / load_plan(plan_path(name)).name
+    except PlanError as error:
+        refuse(error)
+    _report(folder)
+
+
+def _report(folder: Path) -> None:
+    try:
+        paths = write_report(folder)
+    except AnalysisError as error:
+        refuse(error)
+    console.print(f"report: {paths.html}", highlight=False)
+
+
+@app.command()
+def doctor(inventory: Inventory = LOCAL, as_json: AsJson = False) -> None:
+    """Say which platforms this host can run, and why not the others; change nothing.
+
+    Exit status: 0 if all four run (emulated or not), 1 if some cannot, 2 if it cannot be told.
+    """
+    try:
+        examined = examine(inventory)
+    except SweepError as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(examined, indent=1))
+    else:
+        console.print(doctors.facts_table(examined))
+        console.print(doctors.doctor_table(examined))
+    raise typer.Exit(doctors.exit_status(examined))
+
+
+@app.command()
+def schema(which: Annotated[str, typer.Argument(help="plan or result")]) -> None:
+    """Print the JSON Schema of a plan or of a result."""
+    from virtbed_workloads.schema import result_schema
+
+    schemas = {"plan": Plan.model_json_schema, "result": result_schema}
+    if which not in schemas:
+        refuse(PlanError(f"no schema {which!r}; one of: {', '.join(schemas)}"))
+    typer.echo(json.dumps(schemas[which](), indent=1))
+
+
+@app.command("image-key", hidden=True)
+def key() -> None:
+    """Print the key of the image that these sources make; the roles ask for it."""
+    typer.echo(image_key())
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.exit(app())

@@ -1,0 +1,210 @@
+"""Knows alone how a plan becomes trials: cells, what cannot run, and the blocked random order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from virtbed.placement import Topology, format_cpu_list, parse_cpu_list, place
+from virtbed.plan import Application, Plan
+
+# platform = machine x enclosure; a new one is a role and a line here.
+PLATFORMS = {
+    "bm": ("metal", "process"),
+    "cn": ("metal", "docker"),
+    "vm": ("kvm", "process"),
+    "vmcn": ("kvm", "docker"),
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One provisioned platform of one size and mode; what the roles call virtbed_instance.
+
+    CPU and memory-node lists are kernel lists ("0-2,5"). `inner_*` are numbered as the machine
+    numbers them: a guest's CPUs begin at 0, whichever host CPUs carry them.
+    """
+
+    id: str
+    platform: str
+    machine: str
+    enclosure: str
+    mode: str
+    cores: int
+    memory_mib: int
+    accelerator: str
+    cpus: str
+    cpu_ids: tuple[int, ...]
+    mems: str
+    housekeeping: str
+    allowed: str
+    inner_cpus: str
+    inner_mems: str
+    inner_allowed: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fresh process of one application in one instance. `position` is 1-based in the sweep."""
+
+    id: str
+    instance: Instance
+    application: str
+    scale: str
+    samples: int
+    warmup: int
+    replicate: int
+    block: int
+    position: int
+    timeout_s: int
+    processor: str = "cpu"
+
+    @property
+    def emulated(self) -> bool:
+        """Whether its guest lacks hardware virtualization."""
+        return self.instance.accelerator == "tcg"
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """Cells of the plan that this host cannot run, why, and what would change that."""
+
+    platform: str
+    mode: str
+    cores: int | None
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Design:
+    """A plan on one host: its trials in order, and what is left out."""
+
+    trials: tuple[Trial, ...]
+    not_run: tuple[NotRun, ...]
+    accelerator: str | None
+
+
+def design(plan: Plan, doctor: Mapping[str, Any]) -> Design:
+    """Lay a plan out on the host that a doctor's report describes.
+
+    Raises PlacementError if the plan asks for more cores than the host offers.
+    """
+    topology = Topology.from_doctor(doctor)
+    verdicts = {row["platform"]: row for row in doctor["platforms"]}
+    cells: list[tuple[Instance, bool]] = []
+    not_run: list[NotRun] = []
+    for cores in sorted(plan.cores):
+        place(topology, cores)  # refuses a size that no platform here could have
+    for platform, modes in plan.platforms.items():
+        verdict = verdicts[platform]
+        for mode in modes:
+            if verdict["status"] == "unavailable":
+                not_run.append(NotRun(platform, mode, None, verdict["reason"], verdict["remedy"]))
+                continue
+            emulated = verdict["status"] == "emulated"
+            for cores in sorted(plan.cores):
+                left_out = _left_out(plan, topology, platform, mode, cores, emulated)
+                if left_out:
+                    not_run.append(left_out)
+                else:
+                    cells.append(
+                        (_instance(plan, topology, doctor, platform, mode, cores), emulated)
+                    )
+    return Design(tuple(_order(plan, cells)), tuple(not_run), doctor["accelerator"])
+
+
+def _left_out(
+    plan: Plan, topology: Topology, platform: str, mode: str, cores: int, emulated: bool
+) -> NotRun | None:
+    if platform == "bm" and mode == "vanilla" and cores != len(topology.cpus):
+        return NotRun(
+            platform, mode, cores,
+            f"bare metal with {cores} of {len(topology.cpus)} CPUs online needs CPU hotplug",
+            "compare with bm pinned, the baseline of both modes",
+        )  # fmt: skip
+    if emulated and cores not in plan.emulated.cores:
+        return NotRun(
+            platform, mode, cores,
+            f"emulated guests run with {plan.emulated.cores} cores only (see emulated.cores)",
+            "use a host with hardware virtualization, or name the size in emulated.cores",
+        )  # fmt: skip
+    return None
+
+
+def _instance(
+    plan: Plan,
+    topology: Topology,
+    doctor: Mapping[str, Any],
+    platform: str,
+    mode: str,
+    cores: int,
+) -> Instance:
+    machine, enclosure = PLATFORMS[platform]
+    placement = place(topology, cores)
+    allowed = format_cpu_list(cpu.cpu for cpu in topology.cpus)
+    guest = machine == "kvm"
+    guest_cpus = format_cpu_list(range(cores))
+    return Instance(
+        id=f"{platform}-{mode}-c{cores:02d}",
+        platform=platform,
+        machine=machine,
+        enclosure=enclosure,
+        mode=mode,
+        cores=cores,
+        memory_mib=plan.memory_mib,
+        accelerator=doctor["accelerator"] if guest else "none",
+        cpus=placement.cpus,
+        cpu_ids=parse_cpu_list(placement.cpus),
+        mems=placement.mems,
+        housekeeping=placement.housekeeping,
+        allowed=allowed,
+        inner_cpus=guest_cpus if guest else placement.cpus,
+        inner_mems="0" if guest else placement.mems,
+        inner_allowed=guest_cpus if guest else allowed,
+    )
+
+
+def _order(plan: Plan, cells: list[tuple[Instance, bool]]) -> list[Trial]:
+    """Every replicate is one pass over every cell, its blocks and their applications shuffled.
+
+    Randomized complete block design: drift over hours falls on all platforms alike.
+    """
+    trials: list[Trial] = []
+    block = 0
+    for replicate in range(1, plan.replicates + 1):
+        shuffle = random.Random(f"{plan.seed}/{replicate}").shuffle
+        here = [c for c in cells if not c[1] or replicate <= plan.emulated.replicates]
+        shuffle(here)
+        for instance, emulated in here:
+            block += 1
+            fresh = Instance(**{**asdict(instance), "id": f"{instance.id}-r{replicate:02d}"})
+            applications = list(plan.applications)
+            shuffle(applications)
+            for application in applications:
+                trials.append(
+                    _trial(plan, fresh, application, emulated, replicate, block, len(trials) + 1)
+                )
+    return trials
+
+
+def _trial(
+    plan: Plan, instance: Instance, application: Application, emulated: bool, replicate: int,
+    block: int, position: int,
+) -> Trial:  # fmt: skip
+    size = f"{instance.platform}-{instance.mode}-c{instance.cores:02d}"
+    how = plan.emulated if emulated else application
+    return Trial(
+        id=f"{size}-{application.name}-r{replicate:02d}",
+        instance=instance,
+        application=application.name,
+        scale=how.scale,
+        samples=how.samples,
+        warmup=how.warmup,
+        replicate=replicate,
+        block=block,
+        position=position,
+        timeout_s=plan.timeout_s * (6 if emulated else 1),
+    )

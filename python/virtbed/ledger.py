@@ -1,0 +1,110 @@
+"""Knows alone what is done of a sweep and which instance may be standing; survives any kill."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sweep (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS trial (
+    id TEXT PRIMARY KEY,
+    position INTEGER NOT NULL UNIQUE,
+    platform TEXT NOT NULL,
+    status TEXT NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'done', 'failed')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    seconds REAL
+) STRICT;
+CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, instance TEXT NOT NULL) STRICT;
+"""
+
+
+class LedgerError(RuntimeError):
+    """The sweep on disk is not the one that is asked for."""
+
+
+class Ledger:
+    """A sweep's journal in one SQLite file. Every method commits before it returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db = sqlite3.connect(path, isolation_level=None)
+        # Full: a trial that was marked done stays done, also when the power goes.
+        self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def begin(self, identity: dict[str, str], trials: Iterable[tuple[str, int, str]]) -> None:
+        """Write a new sweep, or check that the one there is the same.
+
+        `identity` is what must not change between two calls (plan, image, accelerator, host);
+        `trials` are (id, position, platform). Raises LedgerError naming what differs.
+        """
+        there = dict(self._db.execute("SELECT key, value FROM sweep"))
+        if there:
+            for key, value in identity.items():
+                if there.get(key) != value:
+                    raise LedgerError(
+                        f"{self._path.parent} was begun with {key} {there.get(key)}, now it is "
+                        f"{value}; results of both must not mix: give the plan another name, or "
+                        "move that folder away"
+                    )
+            return
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT INTO sweep VALUES (?, ?)", identity.items())
+        self._db.executemany("INSERT INTO trial (id, position, platform) VALUES (?, ?, ?)", trials)
+        self._db.execute("COMMIT")
+
+    def done(self) -> set[str]:
+        """Return the ids of the trials that need no further attempt."""
+        return {row[0] for row in self._db.execute("SELECT id FROM trial WHERE status = 'done'")}
+
+    def attempt(self, trial: str) -> int:
+        """Count one more attempt at a trial, and return its number, from 1."""
+        with closing(
+            self._db.execute(
+                "UPDATE trial SET attempts = attempts + 1 WHERE id = ? RETURNING attempts", (trial,)
+            )
+        ) as rows:
+            return int(rows.fetchone()[0])
+
+    def close(self, trial: str, status: str, seconds: float) -> None:
+        """Mark a trial done or failed, with the wall seconds that it took."""
+        self._db.execute(
+            "UPDATE trial SET status = ?, seconds = ? WHERE id = ?", (status, seconds, trial)
+        )
+
+    def counts(self) -> Counter[str]:
+        """Return how many trials have each status."""
+        return Counter(dict(self._db.execute("SELECT status, count(*) FROM trial GROUP BY status")))
+
+    def seconds(self) -> dict[str, float]:
+        """Return the mean wall seconds of the trials done so far, by platform."""
+        return dict(
+            self._db.execute(
+                "SELECT platform, avg(seconds) FROM trial WHERE status = 'done' GROUP BY platform"
+            )
+        )
+
+    def stand(self, instance: dict[str, Any]) -> None:
+        """Note, before it is provisioned, that an instance may be standing from now on."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO standing VALUES (?, ?)", (instance["id"], json.dumps(instance))
+        )
+
+    def fell(self, instance_id: str) -> None:
+        """Note that an instance was released and proved gone."""
+        self._db.execute("DELETE FROM standing WHERE id = ?", (instance_id,))
+
+    def standing(self) -> list[dict[str, Any]]:
+        """Return the instances that a killed sweep may have left."""
+        return [json.loads(row[0]) for row in self._db.execute("SELECT instance FROM standing")]

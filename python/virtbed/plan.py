@@ -1,0 +1,119 @@
+"""Knows alone what a plan may say: the keys, their limits, and how a mistake is explained."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from virtbed.image import REPOSITORY
+
+PlatformName = Literal["bm", "vm", "cn", "vmcn"]
+Mode = Literal["vanilla", "pinned"]
+Cores = Annotated[int, Field(ge=1, le=4096)]
+
+
+class PlanError(ValueError):
+    """A plan that cannot be used; the message says what was found, what is needed, and where."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Application(_Strict):
+    """One application of the sweep, and how long a trial of it is."""
+
+    name: str = Field(description="As `python -m virtbed_workloads --list` shows it.")
+    scale: Literal["trained", "mlperf", "tiny"] = "trained"
+    samples: int = Field(20, ge=1, description="Measured samples in a trial.")
+    warmup: int = Field(3, ge=1, description="Samples before them, kept and flagged.")
+
+
+class Emulated(_Strict):
+    """What a guest without hardware virtualization runs instead: evidence that it works."""
+
+    replicates: int = Field(1, ge=0)
+    cores: list[Cores] = [1]
+    scale: Literal["trained", "mlperf", "tiny"] = "tiny"
+    samples: int = Field(3, ge=1)
+    warmup: int = Field(1, ge=1)
+
+
+class Plan(_Strict):
+    """A sweep to carry out: every combination of its lists is a cell."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Names results/<name>.")
+    description: str = ""
+    seed: int = Field(2112, description="Of the random order of trials, and of the applications.")
+    replicates: int = Field(5, ge=1, le=99)
+    applications: list[Application] = Field(min_length=1)
+    platforms: dict[PlatformName, Annotated[list[Mode], Field(min_length=1)]] = Field(min_length=1)
+    cores: list[Cores] = Field(min_length=1)
+    memory_mib: int = Field(4096, ge=1024, description="Of every instance.")
+    timeout_s: int = Field(
+        600, ge=1, description="After which a trial is ended; 6 times if emulated."
+    )
+    emulated: Emulated = Emulated()
+
+    def digest(self) -> str:
+        """Return "sha256:…" of what the plan says, whatever its layout and comments."""
+        said = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
+
+
+def plan_path(name: str, repository: Path = REPOSITORY) -> Path:
+    """Return the file of a plan, named by its path or by the name of one that ships.
+
+    Raises PlanError if there is none, naming those that there are.
+    """
+    path = Path(name)
+    if path.suffix in {".yml", ".yaml"} and path.is_file():
+        return path
+    shipped = repository / "plans" / f"{name}.yml"
+    if shipped.is_file():
+        return shipped
+    known = ", ".join(sorted(p.stem for p in (repository / "plans").glob("*.yml")))
+    raise PlanError(f"no plan {name!r}; give the path of a .yml file, or one of: {known}")
+
+
+def load_plan(path: Path) -> Plan:
+    """Read and check a plan file.
+
+    Raises PlanError with a line for each mistake.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise PlanError(f"{path}: {type(data).__name__} found, a mapping of keys needed")
+    try:
+        plan = Plan.model_validate(data)
+    except ValidationError as error:
+        raise PlanError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from error
+    lists: tuple[tuple[str, Sequence[object]], ...] = (
+        ("cores", plan.cores),
+        ("emulated.cores", plan.emulated.cores),
+        ("applications", [a.name for a in plan.applications]),
+        *((f"platforms.{p}", modes) for p, modes in plan.platforms.items()),
+    )
+    for what, values in lists:
+        if len(set(values)) != len(values):
+            raise PlanError(f"{path}: {what}: {values} names one twice; each once is needed")
+    return plan
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        keys = {key for model in (Plan, Application, Emulated) for key in model.model_fields}
+        close = difflib.get_close_matches(str(error["loc"][-1]), sorted(keys), n=1)
+        return f"{where}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{where}: {error['input']!r} found; {error['msg']}"

@@ -1,0 +1,87 @@
+"""Knows alone how a playbook is called: sole user of ansible-runner."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+
+from virtbed.image import REPOSITORY
+
+
+@dataclass
+class Outcome:
+    """How a playbook ended. `results` are the module results by module name, in order."""
+
+    status: str
+    message: str = ""
+    log: str = ""
+    results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every task did what it should."""
+        return self.status == "successful"
+
+
+def play(
+    playbook: str,
+    variables: dict[str, Any],
+    inventories: Sequence[Path],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Run playbooks/<playbook>.yml and wait for its end.
+
+    A private directory of its own for each call: a reused one keeps the last call's variables.
+    """
+    outcome = Outcome("failed")
+
+    def hear(event: dict[str, Any]) -> None:
+        data = event.get("event_data", {})
+        result = data.get("res")
+        if not isinstance(result, dict):
+            return
+        action = str(data.get("task_action", "")).rpartition(".")[2]
+        if event["event"] == "runner_on_ok":
+            outcome.results.setdefault(action, []).append(result)
+        elif event["event"] in {"runner_on_failed", "runner_on_unreachable"}:
+            outcome.message = _message(data.get("task", ""), result)
+
+    tools = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory(prefix="virtbed-runner-") as private:
+        runner = ansible_runner.run(
+            private_data_dir=private,
+            project_dir=str(REPOSITORY),
+            playbook=f"playbooks/{playbook}.yml",
+            inventory=[str(path.resolve()) for path in inventories],
+            extravars=variables,
+            envvars={
+                "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+                "PATH": f"{tools}:{os.environ['PATH']}",
+                "ANSIBLE_NOCOLOR": "1",
+            },
+            quiet=True,
+            event_handler=hear,
+            cancel_callback=cancelled,
+        )
+        outcome.status = str(runner.status)
+        stdout = Path(private, "artifacts", runner.config.ident, "stdout")
+        outcome.log = stdout.read_text(errors="replace") if stdout.exists() else ""
+    if not outcome.ok and not outcome.message:
+        outcome.message = outcome.log.strip()[-2000:] or f"playbook {playbook}: {outcome.status}"
+    return outcome
+
+
+def _message(task: str, result: Mapping[str, Any]) -> str:
+    """Return the one message of a failed task; a looped task has one for each item that failed."""
+    items = [r for r in result.get("results", []) if isinstance(r, dict) and r.get("failed")]
+    texts = [str(r.get("msg") or "").strip() for r in (items or (result,))]
+    said = "; ".join(dict.fromkeys(filter(None, texts)))
+    stderr = str(result.get("stderr") or "").strip()[-1000:]
+    return (said if not stderr or stderr in said else f"{said}: {stderr}") or f"task failed: {task}"

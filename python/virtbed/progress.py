@@ -1,0 +1,92 @@
+"""Knows alone how progress is shown: a live bar on a terminal, a line a trial elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from virtbed.design import Trial
+
+# Seconds a trial takes with its share of provisioning and release, before this host has shown its
+# own: seen on a 2-core machine with image_classification, guests emulated.
+GUESS_S = {"bm": 16.0, "cn": 18.0, "vm": 45.0, "vmcn": 60.0}
+GUESS_EMULATED_S = {"vm": 200.0, "vmcn": 300.0}
+
+
+def estimate_s(trials: Iterable[Trial], seen_s: Mapping[str, float]) -> float:
+    """Return the seconds that trials will take, as seen of their platform, else a guess."""
+    return sum(
+        seen_s.get(t.instance.platform)
+        or (GUESS_EMULATED_S if t.emulated else GUESS_S)[t.instance.platform]
+        for t in trials
+    )
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration as a person says it."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class Progress:
+    """Shows what a sweep does, and when it will be done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA {task.fields[eta]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, eta="?")
+        self._missing: dict[str, Trial] = {}
+        self._seen: dict[str, list[float]] = {}
+        self._total = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def begin(self, total: int, missing: list[Trial], seen_s: Mapping[str, float]) -> None:
+        """Start counting; `seen_s` is the mean seconds of a trial by platform, as far as known."""
+        self._missing = {t.id: t for t in missing}
+        self._seen = {platform: [seconds] for platform, seconds in seen_s.items()}
+        self._total = total
+        self._bar.update(self._task, total=total, completed=total - len(missing), eta=self._eta())
+        before = f", {total - len(missing)} done before" if len(missing) < total else ""
+        self.say(f"{total} trials{before}; {len(missing)} to go, about {self._eta()}")
+
+    def doing(self, trial: Trial, what: str) -> None:
+        """Show what is done right now."""
+        self._bar.update(self._task, description=f"{trial.id}: {what}")
+
+    def done(self, trial: Trial, seconds: float, error: str) -> None:
+        """Count one trial, done or failed."""
+        del self._missing[trial.id]
+        self._seen.setdefault(trial.instance.platform, []).append(seconds)
+        number = self._total - len(self._missing)
+        self._bar.update(self._task, completed=number, eta=self._eta())
+        how = f"FAILED: {error}" if error else "done"
+        self.say(
+            f"[{number:>{len(str(self._total))}}/{self._total}] {trial.id} {how} "
+            f"({minutes(seconds)}, ETA {self._eta()})"
+        )
+
+    def _eta(self) -> str:
+        means = {platform: sum(s) / len(s) for platform, s in self._seen.items()}
+        return minutes(estimate_s(self._missing.values(), means))

@@ -1,0 +1,86 @@
+"""Knows alone how a trial's outcome becomes files: validated, whole or absent, never half."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from virtbed_workloads.schema import result_schema
+
+EVIDENCE_SCHEMA = "virtbed.evidence/1"
+FAILURE_SCHEMA = "virtbed.failure/1"
+DESIGN_SCHEMA = "virtbed.design/1"
+
+
+class RecordError(ValueError):
+    """A document that does not satisfy its schema; the message says where."""
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as every record writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document so that a reader, or a crash, sees all of it or none of it."""
+    write_text(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file by temporary file, fsync and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def check_result(document: Mapping[str, Any]) -> None:
+    """Raise RecordError unless the document is a whole result."""
+    validator = jsonschema.Draft202012Validator(result_schema())
+    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
+    if error is not None:
+        raise RecordError(f"result.json: {error.json_path}: {error.message}")
+
+
+def write_trial(folder: Path, result: Mapping[str, Any], evidence: Mapping[str, Any]) -> None:
+    """Write a good trial: its evidence, then its result, whose presence makes it good."""
+    check_result(result)
+    (folder / "failure.json").unlink(missing_ok=True)
+    write_json(folder / "evidence.json", evidence)
+    write_json(folder / "result.json", result)
+
+
+def write_failure(
+    folder: Path, failure: Mapping[str, Any], evidence: Mapping[str, Any] | None
+) -> None:
+    """Write a failed trial: why, and what evidence there is; never a result."""
+    (folder / "result.json").unlink(missing_ok=True)
+    if evidence is not None:
+        write_json(folder / "evidence.json", evidence)
+    write_json(folder / "failure.json", failure)
+
+
+def discard(folder: Path) -> None:
+    """Remove what an attempt that was cut off wrote of a trial."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,78 @@
+#!/usr/bin/python3
+"""Knows alone how to find and end the processes that a trial left: by their environment's mark."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: instance_processes
+short_description: End the processes of an instance and prove that none is left
+options:
+  pattern:
+    description: Regular expression that VIRTBED_INSTANCE in their environment matches.
+    type: str
+    required: true
+author: virtbed
+"""
+EXAMPLES = r"""
+- name: End what an interrupted trial left running
+  instance_processes:
+    pattern: ^bm-pinned-c01-r01$
+"""
+RETURN = r"""
+ended:
+  description: Process ids that were ended.
+  returned: always
+  type: list
+  elements: int
+"""
+
+MARK = b"VIRTBED_INSTANCE="
+
+
+def marked(pattern: str, proc: Path = Path("/proc")) -> list[int]:
+    """Return the ids of the processes whose mark matches; those that end meanwhile are left out."""
+    found = []
+    for entry in proc.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except PermissionError:  # a supervisor that shields itself even from root: none of ours
+            continue
+        for variable in variables:
+            if variable.startswith(MARK) and re.match(pattern, variable[len(MARK) :].decode()):
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"pattern": {"type": "str", "required": True}}, supports_check_mode=True
+    )
+    pattern = module.params["pattern"]
+    ended = marked(pattern)
+    deadline = time.monotonic() + 10
+    while not module.check_mode and (left := marked(pattern)):
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it ended by itself, which is what is wanted
+        if time.monotonic() > deadline:
+            module.fail_json(msg=f"instance_processes: {left} still run after SIGKILL and 10 s")
+        time.sleep(0.05)
+    module.exit_json(changed=bool(ended), ended=ended)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Knows alone the options of the host_doctor module and how the parts make one report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_doctor_facts import (
+    cgroup_facts,
+    cpu_facts,
+    cpu_flags,
+    disk_facts,
+    gpu_facts,
+    has_iommu,
+    image_facts,
+    memory_facts,
+    numa_facts,
+    system_facts,
+)
+from ansible.module_utils.host_doctor_probe import (
+    docker_facts,
+    kvm_facts,
+    libvirt_facts,
+    qemu_facts,
+)
+from ansible.module_utils.host_doctor_verdict import report
+
+DOCUMENTATION = r"""
+module: host_doctor
+short_description: Say which virtbed platforms a host can run, and why not the others
+description:
+  - Reads CPU topology, NUMA, SMT, cgroups, memory, disk, GPU and IOMMU from the kernel, and asks
+    Docker, libvirt and QEMU whether they answer.
+  - Probes KVM by booting the testbed's own guest kernel under it, because a C(/dev/kvm) that
+    exists proves nothing. The guest is killed as soon as its kernel starts user space, or at the
+    deadline.
+  - Changes nothing on the host.
+author: virtbed
+options:
+  state_dir:
+    description: Where the testbed keeps its images.
+    type: path
+    default: /var/lib/virtbed
+  probe_kvm:
+    description: Whether to boot the guest kernel under KVM.
+    type: bool
+    default: true
+  kvm_deadline_s:
+    description: Seconds the guest kernel gets to start user space.
+    type: int
+    default: 20
+  needed_disk_mib:
+    description:
+      - Free disk space, in MiB, that building an image takes.
+      - Where an image is built already, a quarter of it is asked for.
+    type: int
+    default: 20480
+  needed_memory_mib:
+    description: Available memory, in MiB, that a trial takes.
+    type: int
+    default: 6144
+attributes:
+  check_mode:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Examine the host
+  host_doctor:
+    state_dir: /var/lib/virtbed
+  register: examined
+
+- name: Say what can run
+  ansible.builtin.debug:
+    msg: "{{ item.platform }} is {{ item.status }}: {{ item.reason }}"
+  loop: "{{ examined.doctor.platforms }}"
+"""
+
+RETURN = r"""
+doctor:
+  description:
+    - The report, a C(virtbed.doctor/1) document of C(schema), C(host), C(ok), C(facts),
+      C(platforms) and C(accelerator).
+    - Each of C(platforms) has a C(platform), a C(status) (C(available), C(emulated) or
+      C(unavailable)), a C(reason) and a C(remedy).
+  returned: always
+  type: dict
+  sample:
+    schema: virtbed.doctor/1
+    host: bench01
+    ok: true
+    accelerator: kvm
+    platforms:
+      - {platform: bm, status: available, reason: "2 CPUs, root", remedy: ""}
+"""
+
+ARGUMENTS = {
+    "state_dir": {"type": "path", "default": "/var/lib/virtbed"},
+    "probe_kvm": {"type": "bool", "default": True},
+    "kvm_deadline_s": {"type": "int", "default": 20},
+    "needed_disk_mib": {"type": "int", "default": 20480},
+    "needed_memory_mib": {"type": "int", "default": 6144},
+}
+
+
+def gather(root: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the `facts` of the report for the host whose file system is at root."""
+    state_dir = Path(options["state_dir"])
+    image = image_facts(state_dir)
+    # What remains to be written beside a finished image is overlays and results.
+    needed_disk_mib = options["needed_disk_mib"] // (4 if image["digest"] else 1)
+    return {
+        **system_facts(root),
+        "is_root": os.geteuid() == 0,
+        "cpu": cpu_facts(root, os.sched_getaffinity(0)),
+        "numa": numa_facts(root),
+        "memory_mib": memory_facts(root, options["needed_memory_mib"]),
+        "disk": disk_facts(state_dir, needed_disk_mib),
+        "cgroup": cgroup_facts(root),
+        "docker": docker_facts(),
+        "libvirt": libvirt_facts(),
+        "qemu": qemu_facts(),
+        "kvm": kvm_facts(
+            root / "dev/kvm",
+            cpu_flags(root),
+            Path(image["path"]) if image["path"] else None,
+            options["probe_kvm"],
+            options["kvm_deadline_s"],
+        ),
+        "gpu": gpu_facts(root),
+        "iommu": has_iommu(root),
+        "image": image,
+    }
+
+
+def main() -> None:
+    """Examine the host and answer as an Ansible module."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    doctor = report(os.uname().nodename, gather(Path("/"), module.params))
+    module.exit_json(changed=False, doctor=doctor)
+
+
+if __name__ == "__main__":
+    main()

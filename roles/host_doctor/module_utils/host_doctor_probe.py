@@ -1,0 +1,177 @@
+"""Knows alone how to ask Docker, libvirt and QEMU whether they work, and KVM by booting a guest.
+
+Everything started here is killed and reaped before its function returns. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+ASK_DEADLINE_S = 10.0
+GUEST_MEMORY_MIB = 512
+CPU_MODEL = {"kvm": "host", "tcg": "max"}
+# What the kernel prints as it hands over to user space, and what Debian's initramfs answers.
+USERSPACE = re.compile(rb"Run /\S*init as init process|Loading, please wait")
+
+
+def find(*names: str) -> str | None:
+    """Return the path of the first of these programs that is installed."""
+    # Daemons live in sbin, which an unprivileged PATH leaves out.
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    return next((path for name in names if (path := shutil.which(name, path=places))), None)
+
+
+def ask(argv: Sequence[str], deadline_s: float = ASK_DEADLINE_S) -> str | None:
+    """Return a program's standard output, None if it fails or does not answer in time."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=deadline_s,
+            check=True,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace").strip()
+
+
+def docker_facts() -> dict[str, Any]:
+    """Return {installed, running, version, storage_driver, cgroup_driver} of the Docker engine.
+
+    A `docker` client without a `dockerd` is no engine, unless a daemon answers it from elsewhere.
+    """
+    client, daemon = find("docker"), find("dockerd")
+    answer = ask([client, "info", "--format", "{{json .}}"]) if client else None
+    try:
+        info: dict[str, Any] = json.loads(answer or "{}")
+    except ValueError:
+        info = {}
+    # Without a daemon, newer clients still print a document, of empty values.
+    running = bool(info.get("ServerVersion"))
+    return {
+        "installed": running or bool(client and daemon),
+        "running": running,
+        "version": info.get("ServerVersion") or None,
+        "storage_driver": info.get("Driver") or None,
+        "cgroup_driver": info.get("CgroupDriver") or None,
+    }
+
+
+def libvirt_facts() -> dict[str, Any]:
+    """Return {installed, running, version}; running means that qemu:///system answers."""
+    client, daemon = find("virsh"), find("libvirtd", "virtqemud")
+    if not client:
+        return {"installed": False, "running": False, "version": None}
+    return {
+        "installed": daemon is not None,
+        "running": ask([client, "-c", "qemu:///system", "version"]) is not None,
+        "version": ask([client, "--version"]),
+    }
+
+
+def qemu_facts() -> dict[str, Any]:
+    """Return {installed, version} of the x86-64 system emulator."""
+    qemu = find("qemu-system-x86_64")
+    answer = ask([qemu, "--version"]) if qemu else None
+    version = re.search(r"version (\S+)", answer or "")
+    return {"installed": answer is not None, "version": version.group(1) if version else None}
+
+
+def _last_line(console: bytes) -> str:
+    lines = [line.strip() for line in console.decode(errors="replace").splitlines()]
+    return next((line[:200] for line in reversed(lines) if line), "nothing")
+
+
+def boot(kernel: Path, initrd: Path, accel: str, deadline_s: float) -> dict[str, Any]:
+    """Boot a guest kernel until it starts user space, then kill it.
+
+    accel is "kvm" or "tcg". Returns {probe: "booted" | "hung" | "failed", seconds, detail}, where
+    "hung" means still silent about user space at the deadline and "failed" that QEMU ended.
+    """
+    qemu = find("qemu-system-x86_64") or "qemu-system-x86_64"
+    argv = [qemu, "-accel", accel, "-cpu", CPU_MODEL[accel], "-m", str(GUEST_MEMORY_MIB)]
+    argv += ["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]
+    argv += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", "console=ttyS0 panic=-1"]
+    # Should this very process be killed, the kernel takes the guest along.
+    guard = find("setpriv")
+    if guard:
+        argv = [guard, "--pdeathsig", "KILL", *argv]
+    began = time.monotonic()
+    guest = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    console = b""
+    verdict = "hung"
+    try:
+        assert guest.stdout is not None  # it was asked for, just above
+        with selectors.DefaultSelector() as selector:
+            selector.register(guest.stdout, selectors.EVENT_READ)
+            while (left_s := began + deadline_s - time.monotonic()) > 0:
+                if not selector.select(left_s):
+                    continue
+                chunk = os.read(guest.stdout.fileno(), 65536)
+                console += chunk
+                if USERSPACE.search(console):
+                    verdict = "booted"
+                    break
+                if not chunk:
+                    verdict = "failed"
+                    break
+        seconds = round(time.monotonic() - began, 2)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(guest.pid, signal.SIGKILL)
+        guest.communicate()
+    detail = {
+        "booted": f"the guest kernel started user space under {accel} after {seconds} s",
+        "hung": f"the guest kernel had not started user space under {accel} after {seconds} s",
+        "failed": f"QEMU ended under {accel} before the guest kernel started user space",
+    }[verdict]
+    if verdict != "booted":
+        detail += f"; last console line: {_last_line(console)}"
+    return {"probe": verdict, "seconds": seconds, "detail": detail}
+
+
+def kvm_facts(
+    device: Path, cpu_flags: set[str], image: Path | None, enabled: bool, deadline_s: float
+) -> dict[str, Any]:
+    """Return {device, usable, probe, seconds, detail}: whether KVM boots our guest kernel.
+
+    `image` is the directory of the current image, None before it is built. That `device` exists
+    proves nothing: a nested KVM may create virtual CPUs and still hang every kernel.
+    """
+    present = device.exists()
+    outcome: dict[str, Any] = {"probe": "not-run", "seconds": None}
+    if not present:
+        hardware = sorted(cpu_flags & {"vmx", "svm"})
+        why = f"though the CPU has {hardware[0]}" if hardware else "and no vmx or svm CPU flag"
+        outcome.update(probe="failed", detail=f"there is no {device}, {why}")
+    elif not os.access(device, os.R_OK | os.W_OK):
+        outcome.update(probe="failed", detail=f"this user may not open {device}")
+    elif not enabled:
+        outcome.update(detail="the boot probe was switched off")
+    elif not find("qemu-system-x86_64"):
+        outcome.update(detail="no QEMU installed yet: make testbed installs it")
+    elif image is None:
+        outcome.update(detail="no guest kernel yet: make testbed builds it")
+    else:
+        outcome = boot(image / "vmlinuz", image / "initrd.img", "kvm", deadline_s)
+    return {"device": present, "usable": outcome["probe"] == "booted", **outcome}

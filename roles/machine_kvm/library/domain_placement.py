@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+"""Knows alone how to read from libvirt and the kernel where a guest's threads may run."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: domain_placement
+short_description: Read where libvirt and the kernel put a running domain's threads
+description:
+  - Reads the pins that libvirt keeps and, for every vCPU thread, the CPUs that the kernel allows.
+  - Changes nothing.
+options:
+  name:
+    description: The domain.
+    type: str
+    required: true
+author: virtbed
+"""
+EXAMPLES = r"""
+- name: Read the domain and its threads
+  domain_placement:
+    name: virtbed-vm-pinned-c01-r01
+"""
+RETURN = r"""
+placement:
+  description: Accelerator, vCPUs, memory, kernel, disk, and pin and allowed CPUs of each thread.
+  returned: always
+  type: dict
+"""
+
+
+def kernel_list(flags: tuple[bool, ...]) -> str:
+    """Return the kernel list of the CPUs whose flag is set: (True, True, False) gives "0-1"."""
+    parts, start = [], None
+    for cpu, flag in enumerate([*flags, False]):
+        if flag and start is None:
+            start = cpu
+        elif not flag and start is not None:
+            parts.append(str(start) if start == cpu - 1 else f"{start}-{cpu - 1}")
+            start = None
+    return ",".join(parts)
+
+
+def allowed(status: Path) -> str:
+    """Return Cpus_allowed_list of a thread's status file."""
+    for line in status.read_text().splitlines():
+        if line.startswith("Cpus_allowed_list:"):
+            return line.split(":", 1)[1].strip()
+    raise ValueError(f"{status} has no Cpus_allowed_list")
+
+
+def vcpu_threads(pid: int, proc: Path = Path("/proc")) -> dict[int, int]:
+    """Return the thread of each vCPU; QEMU names them "CPU 0/KVM" or "CPU 0/TCG"."""
+    threads = {}
+    for task in (proc / str(pid) / "task").iterdir():
+        name = (task / "comm").read_text().strip()
+        if name.startswith("CPU ") and "/" in name:
+            threads[int(name[4 : name.index("/")])] = int(task.name)
+    return threads
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"name": {"type": "str", "required": True}}, supports_check_mode=True
+    )
+    import libvirt  # here, so that the module's pure parts can be tested without it
+
+    name = module.params["name"]
+    try:
+        connection = libvirt.open("qemu:///system")
+        domain = connection.lookupByName(name)
+        xml = ElementTree.fromstring(domain.XMLDesc())
+        pins = domain.vcpuPinInfo()
+        emulator = domain.emulatorPinInfo()
+    except libvirt.libvirtError as error:
+        module.fail_json(msg=f"domain_placement: {name}: {error}; is the guest still running?")
+    pid = int(Path(f"/run/libvirt/qemu/{name}.pid").read_text())
+    threads = vcpu_threads(pid)
+    if len(threads) != len(pins):
+        module.fail_json(
+            msg=f"domain_placement: {name} has {len(threads)} vCPU threads, {len(pins)} needed"
+        )
+    module.exit_json(
+        changed=False,
+        placement={
+            "domain": name,
+            "pid": pid,
+            "accelerator": "kvm" if xml.get("type") == "kvm" else "tcg",
+            "cpu_mode": xml.find("cpu").get("mode"),
+            "vcpus": len(pins),
+            "memory_mib": int(xml.findtext("memory")) // 1024,
+            "kernel": xml.findtext("os/kernel"),
+            "backing_file": xml.find("devices/disk/backingStore/source").get("file"),
+            "vcpu_threads": [
+                {
+                    "vcpu": vcpu,
+                    "thread": threads[vcpu],
+                    "pin": kernel_list(pins[vcpu]),
+                    "cpus_allowed_list": allowed(Path(f"/proc/{pid}/task/{threads[vcpu]}/status")),
+                }
+                for vcpu in range(len(pins))
+            ],
+            "emulator": {
+                "pin": kernel_list(emulator),
+                "cpus_allowed_list": allowed(Path(f"/proc/{pid}/status")),
+            },
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

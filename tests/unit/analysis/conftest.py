@@ -1,0 +1,199 @@
+"""Builds synthetic results folders with a known truth."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Json = dict[str, Any]
+IMAGE = "sha256:" + "a" * 64
+PLAN = "sha256:" + "b" * 64
+
+
+class Folder:
+    """A results folder under construction; `plan` and `trial` return the trial's id."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.design: Json = {
+            "schema": "virtbed.design/1",
+            "sweep": path.name,
+            "plan_digest": PLAN,
+            "seed": 2112,
+            "image_digest": IMAGE,
+            "accelerator": "tcg",
+            "trials": [],
+            "not_run": [],
+        }
+        path.mkdir()
+
+    def plan(self, platform: str, mode: str, replicate: int, **changes: Any) -> Json:
+        trial = {
+            "platform": platform,
+            "mode": mode,
+            "cores": 1,
+            "application": "image_classification",
+            "scale": "trained",
+            "processor": "cpu",
+            "replicate": replicate,
+            "emulated": False,
+        } | changes
+        trial["id"] = (
+            f"{platform}-{mode}-c{trial['cores']:02d}-{trial['application']}-r{replicate:02d}"
+        )
+        position = len(self.design["trials"]) + 1
+        self.design["trials"].append(trial | {"block": position, "position": position})
+        self.write("design.json", self.design)
+        return trial
+
+    def trial(
+        self,
+        platform: str,
+        mode: str,
+        replicate: int,
+        e2e_ms: dict[str, list[float]],
+        *,
+        warmup_ms: tuple[float, ...] = (),
+        image: str = IMAGE,
+        warnings: tuple[str, ...] = (),
+        **changes: Any,
+    ) -> str:
+        """Add a whole trial: `e2e_ms` maps each input to its measured times."""
+        trial = self.plan(platform, mode, replicate, **changes)
+        warm = [sample("a.png", ms, warmup=True) for ms in warmup_ms]
+        measured = [sample(name, ms) for name, times in e2e_ms.items() for ms in times]
+        samples = [*warm, *measured]
+        result = {
+            "schema": "virtbed.result/1",
+            "trial": trial
+            | {
+                "sweep": self.path.name,
+                "plan_digest": PLAN,
+                "machine": "kvm" if platform in ("vm", "vmcn") else "metal",
+                "enclosure": "docker" if platform in ("cn", "vmcn") else "process",
+                "memory_mib": 4096,
+                "position": len(self.design["trials"]),
+                "accelerator": "tcg" if trial["emulated"] else "none",
+                "host": "bench01",
+                "image_digest": image,
+                "started_at": f"2026-01-02T03:{replicate:02d}:05Z",
+                "attempt": 1,
+            },
+            "application": {
+                "name": trial["application"],
+                "version": "1",
+                "scale": trial["scale"],
+                "weights": "seeded" if trial["scale"] == "tiny" else "trained",
+                "model": "EfficientNet-Lite0",
+                "frameworks": {"tensorflow": "2.21.0", "keras": "3.15", "backend": "tensorflow"},
+            },
+            "settings": {
+                "samples": len(measured),
+                "warmup": len(warm),
+                "seed": 2112,
+                "thread_policy": "default",
+            },
+            "startup": {
+                "spawn_ns": 250_000_000,
+                "import_ns": 4_000_000_000,
+                "load_ns": 900_000_000,
+                "first_call_ns": 1_200_000_000,
+            },
+            "samples": samples,
+            "answers": {
+                "checked": len(samples),
+                "wrong": 0,
+                "digest": "sha256:" + "c" * 64,
+                "by_input": [
+                    {"input": name, "answer": "cup", "expected": "cup", "score": 0.9}
+                    for name in e2e_ms
+                ],
+            },
+            "environment": {
+                "python": "3.11.2",
+                "kernel": "6.1.0",
+                "cpus_visible": 2,
+                "affinity": [0],
+                "cpus_allowed_list": "0",
+                "mems_allowed_list": "0",
+                "cgroup": {"version": 1, "quota_cpus": None, "cpuset": "0"},
+                "threads": {"intra_op": 1, "inter_op": 1, "process_threads": 9},
+                "isa": ["avx2"],
+                "clocksource": "tsc",
+            },
+            "rusage": {
+                "user_s": 1.5,
+                "system_s": 0.1,
+                "max_rss_kib": 700_000,
+                "minor_faults": 10,
+                "major_faults": 0,
+                "voluntary_switches": 5,
+                "involuntary_switches": 2,
+            },
+            "warnings": list(warnings),
+        }
+        name = trial["id"]
+        self.write(f"trials/{name}/result.json", result)
+        self.write(
+            f"trials/{name}/evidence.json",
+            {
+                "schema": "virtbed.evidence/1",
+                "trial": name,
+                "asked": {},
+                "before": {},
+                "inside": {},
+                "after": {},
+                "attested": True,
+                "mismatches": [],
+            },
+        )
+        return str(name)
+
+    def write(self, name: str, content: Json | str) -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    def edit(self, name: str, change: Callable[[Json], None]) -> None:
+        content = json.loads((self.path / name).read_text())
+        change(content)
+        self.write(name, content)
+
+
+def sample(name: str, e2e_ms: float, *, warmup: bool = False) -> Json:
+    e2e_ns = round(e2e_ms * 1e6)
+    pre_ns, post_ns = e2e_ns // 4, e2e_ns // 10
+    return {
+        "input": name,
+        "pre_ns": pre_ns,
+        "infer_ns": e2e_ns - pre_ns - post_ns,
+        "post_ns": post_ns,
+        "e2e_ns": e2e_ns,
+        "warmup": warmup,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "quick")
+
+
+@pytest.fixture
+def quick(folder: Folder) -> Folder:
+    """bm pinned, cn pinned and cn vanilla; cn vanilla takes 1.35 times bare metal, with noise."""
+    wobble = [0.99, 1.0, 1.01, 1.02, 0.98]
+    for replicate, drift in enumerate([1.0, 1.03, 0.97, 1.01, 1.0], start=1):
+        own = wobble[replicate - 1]
+        for platform, mode, factor in [
+            ("bm", "pinned", 1.0),
+            ("cn", "pinned", 1.02),
+            ("cn", "vanilla", 1.35 * own),
+        ]:
+            e2e_ms = {"a.png": [20 * drift * factor] * 3, "b.png": [45 * drift * factor] * 3}
+            folder.trial(platform, mode, replicate, e2e_ms, warmup_ms=(900.0,))
+    for mode in ("vanilla", "pinned"):
+        folder.trial("vm", mode, 1, {"a.png": [5_000.0]}, emulated=True, scale="tiny")
+    return folder

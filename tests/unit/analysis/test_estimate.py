@@ -1,0 +1,189 @@
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from virtbed_analysis import estimate, load
+from virtbed_analysis.load import read_sweep
+
+
+def only(frame: pl.DataFrame, **cell: Any) -> dict[str, Any]:
+    return frame.filter(**cell).row(0, named=True)
+
+
+def frame(times: dict[tuple[str, str, int, str], list[float]]) -> pl.DataFrame:
+    """Samples from {(platform, mode, replicate, input): times in ms}."""
+    rows = [
+        {"platform": p, "mode": m, "replicate": r, "input": i, "e2e_ns": ms * 1e6}
+        for (p, m, r, i), all_ms in times.items()
+        for ms in all_ms
+    ]
+    return pl.DataFrame(rows).with_columns(
+        cores=1,
+        application=pl.lit("app"),
+        scale=pl.lit("trained"),
+        processor=pl.lit("cpu"),
+        warmup=False,
+        emulated=False,
+    )
+
+
+def test_known_ratio_is_recovered(quick: Any) -> None:
+    cells = estimate.cells(load(quick.path))
+    pinned, vanilla = (only(cells, platform="cn", mode=m) for m in ("pinned", "vanilla"))
+    assert pinned["ratio"] == pytest.approx(1.02)
+    assert vanilla["ratio"] == pytest.approx(1.35, rel=0.001)
+    assert vanilla["ratio_low"] < 1.35 < vanilla["ratio_high"]
+    assert vanilla["ratio_low"] > 1.3  # drift shared by a replicate must not widen it
+    assert (vanilla["ratio_replicates"], vanilla["ratio_dropped"]) == (5, 0)
+    bm = only(cells, platform="bm")
+    assert bm["baseline"] and bm["ratio"] is None
+
+
+def test_interval_is_students_t_on_the_replicates(quick: Any) -> None:
+    row = only(estimate.cells(load(quick.path)), platform="cn", mode="vanilla")
+    d = np.log(1.35 * np.array([0.99, 1.0, 1.01, 1.02, 0.98]))
+    low, high = stats.t.interval(0.95, 4, loc=d.mean(), scale=stats.sem(d))
+    assert row["ratio_low"] == pytest.approx(math.exp(low), rel=1e-6)
+    assert row["ratio_high"] == pytest.approx(math.exp(high), rel=1e-6)
+
+
+def test_vanilla_to_pinned(quick: Any) -> None:
+    modes = estimate.vanilla_to_pinned(load(quick.path))
+    assert modes["platform"].to_list() == ["cn"]  # vm is emulated, bm has one mode
+    assert modes["ratio"][0] == pytest.approx(1.35 / 1.02, rel=0.001)
+
+
+def test_warm_ups_are_excluded(quick: Any) -> None:
+    bm = only(estimate.cells(load(quick.path)), platform="bm")
+    assert bm["samples"] == 30
+    assert bm["e2e_mean_ms"] < 50  # warm-ups took 900 ms
+
+
+def test_absolute_times(folder: Any) -> None:
+    folder.trial("bm", "pinned", 1, {"a.png": [10.0, 10.0, 40.0], "b.png": [40.0]})
+    bm = only(estimate.cells(load(folder.path)), platform="bm")
+    assert bm["e2e_typical_ms"] == pytest.approx(20)  # geometric mean of 10 and 40
+    assert bm["e2e_median_ms"] == pytest.approx(25)
+    assert bm["e2e_mean_ms"] == pytest.approx(25)
+    assert bm["pre_mean_ms"] == pytest.approx(25 / 4)
+
+
+def test_emulated_cells_are_never_compared(quick: Any) -> None:
+    for mode in ("vanilla", "pinned"):  # even a container or bare metal, were it marked so
+        quick.trial("cn", mode, 1, {"a.png": [9_000.0]}, emulated=True, cores=2)
+    quick.trial("bm", "pinned", 1, {"a.png": [9_000.0]}, emulated=True, cores=2)
+    sweep = read_sweep(quick.path)
+    assert estimate.cells(sweep.samples)["cores"].to_list() == [1, 1, 1]
+    assert "vm" not in estimate.cells(sweep.samples)["platform"]
+    assert estimate.vanilla_to_pinned(sweep.samples)["cores"].to_list() == [1]
+    assert estimate.startup(sweep.trials)["cores"].to_list() == [1, 1, 1]
+    emulated = estimate.emulated(sweep.samples, sweep.trials)
+    assert emulated.height == 5
+    assert not [c for c in emulated.columns if "ratio" in c or "low" in c]
+
+
+def test_one_replicate_gives_no_interval(folder: Any) -> None:
+    folder.trial("bm", "pinned", 1, {"a.png": [10.0]})
+    folder.trial("cn", "pinned", 1, {"a.png": [11.0]})
+    cn = only(estimate.cells(load(folder.path)), platform="cn")
+    assert cn["ratio"] == pytest.approx(1.1)
+    assert (cn["ratio_low"], cn["ratio_high"]) == (None, None)
+    assert (cn["e2e_typical_low_ms"], cn["e2e_typical_high_ms"]) == (None, None)
+
+
+def test_replicates_without_a_pair_are_dropped_and_counted(folder: Any) -> None:
+    for replicate in (1, 2, 3):
+        folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
+    for replicate, ms in ((2, 12.0), (3, 12.0), (4, 99.0)):
+        folder.trial("cn", "pinned", replicate, {"a.png": [ms]})
+    cn = only(estimate.cells(load(folder.path)), platform="cn")
+    assert cn["ratio"] == pytest.approx(1.2)
+    assert (cn["ratio_replicates"], cn["ratio_dropped"]) == (2, 2)
+
+
+def test_no_baseline_no_ratio(folder: Any) -> None:
+    folder.trial("bm", "vanilla", 1, {"a.png": [10.0]})
+    folder.trial("bm", "pinned", 1, {"a.png": [10.0]}, cores=2)
+    folder.trial("cn", "pinned", 1, {"a.png": [11.0]})
+    cells = estimate.cells(load(folder.path))
+    assert cells["ratio"].to_list() == [None, None, None]
+
+
+@given(
+    ratio=st.floats(0.2, 5),
+    bm=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 5), min_size=1),
+    cn=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 5), min_size=1),
+)
+def test_input_mix_does_not_move_the_ratio(
+    ratio: float, bm: dict[str, int], cn: dict[str, int]
+) -> None:
+    """Inputs cost 10 to 100,000 ms: pooled times would say anything, pairs say the ratio."""
+    cost = {name: 10.0 ** (1 + k) for k, name in enumerate("abcdef")}
+    samples = frame(
+        {("bm", "pinned", 1, i): [cost[i]] * n for i, n in bm.items()}
+        | {("cn", "pinned", 1, i): [cost[i] * ratio] * n for i, n in cn.items()}
+    )
+    found = only(estimate.ratio_to_bare_metal(samples), platform="cn")
+    if bm.keys() & cn.keys():
+        assert found["ratio"] == pytest.approx(ratio)
+    else:
+        assert found["ratio"] is None and found["ratio_dropped"] == 1
+
+
+@given(values=st.lists(st.floats(-5, 5), min_size=2, max_size=20), shift=st.floats(-3, 3))
+def test_interval_agrees_with_scipy_and_moves_with_the_data(
+    values: list[float], shift: float
+) -> None:
+    def interval(x: np.ndarray) -> tuple[float, float]:
+        low, high = estimate.mean_interval(
+            np.array([x.mean()]), np.array([x.std(ddof=1)]), np.array([len(x)])
+        )
+        return float(low[0]), float(high[0])
+
+    x = np.array(values)
+    low, high = interval(x)
+    assert low <= x.mean() <= high
+    if x.std() > 1e-9:
+        expected = stats.t.interval(0.95, len(x) - 1, loc=x.mean(), scale=stats.sem(x))
+        assert (low, high) == pytest.approx(tuple(expected))
+    assert interval(x + shift) == pytest.approx((low + shift, high + shift), abs=1e-9)
+
+
+def test_intervals_cover_what_they_claim() -> None:
+    """2,000 simulated sweeps of five replicates, through the estimator itself.
+
+    Each replicate shifts both sides (drift, which pairing removes), each trial shifts by itself,
+    and each sample has lognormal noise. The true ratio is 1.2; a binomial 95% of 2,000 has a
+    standard error of 0.5 points, so 93 to 97 leaves four of them on either side.
+    """
+    sweeps, replicates, inputs, samples = 2_000, 5, 2, 3
+    random = np.random.default_rng(2112)
+    shape = (sweeps, replicates, inputs, samples)
+    drift = random.normal(0, 0.05, (sweeps, replicates, 1, 1))
+    cost = np.log([20e6, 60e6]).reshape(1, 1, inputs, 1)
+    which = [axis.ravel() for axis in np.indices(shape)]
+    sides = []
+    for platform, truth in (("bm", 1.0), ("cn", 1.2)):
+        own = random.normal(0, 0.03, (sweeps, replicates, 1, 1))
+        logs = math.log(truth) + cost + drift + own + random.normal(0, 0.1, shape)
+        columns = {"platform": [platform] * logs.size, "e2e_ns": np.exp(logs).ravel()}
+        columns |= {"application": which[0], "replicate": which[1], "input": which[2]}
+        sides.append(pl.DataFrame(columns))
+    frame = pl.concat(sides).with_columns(
+        mode=pl.lit("pinned"),
+        cores=1,
+        scale=pl.lit("trained"),
+        processor=pl.lit("cpu"),
+        warmup=False,
+        emulated=False,
+    )
+    found = estimate.ratio_to_bare_metal(frame)
+    assert found.height == sweeps
+    covered = found.select(pl.lit(1.2).is_between("ratio_low", "ratio_high").mean()).item()
+    assert 0.93 <= covered <= 0.97

@@ -1,0 +1,203 @@
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from virtbed_analysis import AnalysisError, figure, report, words
+from virtbed_analysis.document import document
+from virtbed_analysis.load import read_sweep
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects links, the numbers of each table's `data` elements, and unbalanced tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.tables: dict[str, list[float]] = {}
+        self.captions = 0
+        self._table = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        found = dict(attrs)
+        self.links += [v for k, v in attrs if v and k in ("href", "src", "srcset", "action")]
+        if tag == "table":
+            self._table = found.get("id") or ""
+            self.tables[self._table] = []
+        elif tag == "data":
+            self.tables[self._table].append(float(found["value"] or "nan"))
+        elif tag == "caption":
+            self.captions += 1
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page(folder: Any) -> tuple[str, Page, dict[str, Any]]:
+    paths = report(folder.path)
+    text = paths.html.read_text()
+    return text, Page(text), json.loads(paths.json.read_text())
+
+
+def test_page_needs_no_network_and_is_well_formed(quick: Any) -> None:
+    text, parsed, _ = page(quick)
+    assert not re.search(r"https?:", text)
+    assert all(link.startswith("#") for link in parsed.links)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert parsed.open == []
+    assert parsed.captions == len(parsed.tables)
+    assert '<html lang="en">' in text and 'role="img"' in text
+
+
+def test_html_and_json_have_the_same_numbers(quick: Any) -> None:
+    _, parsed, content = page(quick)
+    expected = []
+    for cell in content["cells"]:
+        numbers = [cell["cores"]]
+        numbers += [cell[k] for k in ("ratio", "ratio_low", "ratio_high")]
+        numbers += [cell[f"e2e_typical{end}_ms"] for end in ("", "_low", "_high")]
+        for phase in ("e2e", "pre", "infer", "post"):
+            numbers += [cell[f"{phase}_median_ms"], cell[f"{phase}_mean_ms"]]
+        expected += [*numbers, cell["replicates"], cell["samples"]]
+    assert parsed.tables["cells"] == [n for n in expected if n is not None]
+
+
+def test_summary_is_computed(quick: Any) -> None:
+    text, _, content = page(quick)
+    assert content["summary"].startswith("cn vanilla at 1 core takes 1.35 times bare metal (95%")
+    assert content["summary"] in text
+
+
+def test_emulated_cells_stand_apart(quick: Any) -> None:
+    text, parsed, content = page(quick)
+    assert {cell["platform"] for cell in content["cells"]} == {"bm", "cn"}
+    assert [cell["platform"] for cell in content["emulated"]] == ["vm", "vm"]
+    assert 5_000.0 in parsed.tables["emulated"]
+    assert 5_000.0 not in parsed.tables["cells"]
+    assert "seeded weights" in text[text.index('id="emulated"') :]
+
+
+def test_partial_sweep_says_what_is_missing(quick: Any) -> None:
+    failed = quick.plan("vmcn", "pinned", 1)["id"]
+    quick.plan("cn", "vanilla", 6)
+    quick.plan("cn", "vanilla", 7)
+    quick.design["not_run"] = [
+        {
+            "platform": "bm",
+            "mode": "vanilla",
+            "cores": 1,
+            "reason": "needs CPU hotplug",
+            "remedy": "allow offlining",
+        }
+    ]
+    quick.write("design.json", quick.design)
+    quick.write(
+        f"trials/{failed}/failure.json",
+        {
+            "schema": "virtbed.failure/1",
+            "id": failed,
+            "stage": "provision",
+            "message": "port <22> taken",
+            "attempt": 2,
+            "at": "2026-01-02T03:04:05Z",
+        },
+    )
+    quick.write(
+        "doctor.json",
+        {
+            "schema": "virtbed.doctor/1",
+            "host": "bench01",
+            "facts": {"cpu": {"model": "Xeon Test", "online": [0, 1]}},
+            "platforms": [
+                {"platform": "vm", "status": "emulated", "reason": "KVM hung", "remedy": "KVM"}
+            ],
+        },
+    )
+    text, _, content = page(quick)
+    assert content["counts"] | {"planned": 20, "analysed": 17} == content["counts"]
+    assert content["failed"][0]["message"] == "port <22> taken"
+    assert "port &lt;22&gt; taken" in text
+    assert content["waiting"][0]["replicates"] == [6, 7]
+    assert [row["reason"] for row in content["not_run"]] == [
+        "needs CPU hotplug",
+        "emulated only: KVM hung",
+    ]
+    assert "Xeon Test" in text
+
+
+def test_rejected_files_and_warnings_are_listed(quick: Any) -> None:
+    name = quick.trial("cn", "vanilla", 6, {"a.png": [1.0]}, warnings=("clock is hpet",))
+    (quick.path / f"trials/{quick.design['trials'][0]['id']}/evidence.json").unlink()
+    text, _, content = page(quick)
+    assert content["rejected"][0]["reason"] == "no evidence.json beside it"
+    assert content["warnings"] == [{"warning": "clock is hpet", "trials": 1}]
+    assert "clock is hpet" in text and name not in text
+    assert content["cells"][-1]["note"] or content["cells"][0]["note"]
+
+
+def test_empty_sweep(folder: Any) -> None:
+    folder.plan("bm", "pinned", 1)
+    text, parsed, content = page(folder)
+    assert content["summary"] == "Nothing has been measured yet."
+    assert content["counts"]["waiting"] == 1
+    assert "<figure>" not in text and parsed.open == []
+
+
+def test_single_replicate_says_there_is_no_interval(folder: Any) -> None:
+    folder.trial("bm", "pinned", 1, {"a.png": [10.0]})
+    folder.trial("cn", "pinned", 1, {"a.png": [11.0]})
+    text, _, content = page(folder)
+    assert content["cells"][-1]["ratio_low"] is None
+    assert "no interval from 1 replicate" in content["summary"]
+    assert "no interval from 1 replicate" in text
+
+
+def test_without_a_baseline_the_figure_shows_times(folder: Any) -> None:
+    folder.trial("cn", "pinned", 1, {"a.png": [11.0]})
+    text, _, content = page(folder)
+    assert "none compared with bare metal" in content["summary"]
+    assert "e2e time, ms" in text
+
+
+def test_same_files_same_report_and_nothing_else_written(quick: Any) -> None:
+    before = {p.name for p in quick.path.iterdir()}
+    first = [path.read_bytes() for path in vars(report(quick.path)).values()]
+    again = [path.read_bytes() for path in vars(report(quick.path)).values()]
+    assert first == again
+    assert {p.name for p in quick.path.iterdir()} - before == {"report.html", "report.json"}
+
+
+def test_a_refused_report_leaves_the_old_one(quick: Any) -> None:
+    old = report(quick.path).html.read_bytes()
+    quick.trial("cn", "pinned", 6, {"a.png": [1.0]}, image="sha256:" + "e" * 64)
+    with pytest.raises(AnalysisError):
+        report(quick.path)
+    assert (quick.path / "report.html").read_bytes() == old
+
+
+def test_figure_is_deterministic_and_escapes(quick: Any) -> None:
+    cells = document(read_sweep(quick.path))["cells"]
+    assert figure.draw(cells) == figure.draw(cells)
+    odd = [cell | {"application": 'a"<b>'} for cell in cells]
+    Page(figure.draw(odd) or "")
+    assert figure.draw([]) is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([], ""), ([3], "3"), ([1, 2, 3, 8], "1-3, 8"), ([5, 4], "4-5")]
+)
+def test_numbers_in_brief(numbers: list[int], text: str) -> None:
+    assert words.numbers_in_brief(numbers) == text

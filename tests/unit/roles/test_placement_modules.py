@@ -1,0 +1,118 @@
+"""The pure parts of the modules that read placement back, on recorded and made-up trees."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROLES = Path(__file__).resolve().parents[3] / "roles"
+
+
+def module(role: str, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROLES / role / "library" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+domain = module("machine_kvm", "domain_placement")
+container = module("enclosure_docker", "container_placement")
+processes = module("enclosure_process", "instance_processes")
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ((True,), "0"),
+        ((False, True), "1"),
+        ((True, True), "0-1"),
+        ((True, False, True, True, True), "0,2-4"),
+        ((), ""),
+    ],
+)
+def test_pins_read_as_the_kernel_writes_them(flags: tuple[bool, ...], text: str) -> None:
+    assert domain.kernel_list(flags) == text
+
+
+def test_vcpu_threads_are_told_from_qemus_others(tmp_path: Path) -> None:
+    for thread, name in ((7, "qemu-system-x86"), (9, "CPU 1/TCG"), (8, "CPU 0/KVM"), (10, "IO 1")):
+        task = tmp_path / "7" / "task" / str(thread)
+        task.mkdir(parents=True)
+        (task / "comm").write_text(f"{name}\n")
+    assert domain.vcpu_threads(7, tmp_path) == {0: 8, 1: 9}
+
+
+def fill(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+V1 = {
+    "cpu/docker/x/cpu.cfs_quota_us": "150000\n",
+    "cpu/docker/x/cpu.cfs_period_us": "100000\n",
+    "cpu/docker/x/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_time 5\n",
+    "cpuset/docker/x/cpuset.cpus": "0-1\n",
+    "memory/docker/x/memory.limit_in_bytes": str(4096 * 2**20),
+}
+V2 = {
+    "docker/x/cpu.max": "150000 100000\n",
+    "docker/x/cpu.stat": "usage_usec 1\nnr_throttled 4\n",
+    "docker/x/cpuset.cpus.effective": "0-1\n",
+    "docker/x/memory.max": str(4096 * 2**20),
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "proc"),
+    [
+        (V1, "5:cpuset:/docker/x\n4:memory:/docker/x\n2:cpu:/docker/x\n0::/\n"),
+        (V2, "0::/docker/x\n"),
+    ],
+    ids=["v1", "v2"],
+)
+def test_limits_of_either_control_group_version(
+    tmp_path: Path, files: dict[str, str], proc: str
+) -> None:
+    fill(tmp_path, files)
+    assert container.limits(container.groups(proc), tmp_path) == {
+        "cpuset": "0-1",
+        "quota_cpus": 1.5,
+        "memory_mib": 4096,
+        "throttled_periods": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "unlimited", "proc"),
+    [
+        (V1, {"cpu/docker/x/cpu.cfs_quota_us": "-1\n"}, "1:cpu,cpuset,memory:/docker/x\n"),
+        (V2, {"docker/x/cpu.max": "max 100000\n"}, "0::/docker/x\n"),
+    ],
+    ids=["v1", "v2"],
+)
+def test_no_quota_is_none_and_not_a_number(
+    tmp_path: Path, files: dict[str, str], unlimited: dict[str, str], proc: str
+) -> None:
+    fill(tmp_path, files | unlimited)
+    limits: dict[str, Any] = container.limits(container.groups(proc), tmp_path)
+    assert limits["quota_cpus"] is None
+
+
+def test_a_left_process_is_found_by_its_mark_and_no_other() -> None:
+    marked = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_INSTANCE": "unit-r01"})
+    other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_INSTANCE": "unit-r012"})
+    try:
+        assert processes.marked("^unit-r01$") == [marked.pid]
+    finally:
+        for process in (marked, other):
+            process.kill()
+            process.wait()

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtbed.design import design
+from virtbed.placement import PlacementError
+from virtbed.plan import Plan
+
+from .conftest import report
+
+
+def test_every_replicate_is_one_pass_over_every_cell(plan: Plan) -> None:
+    trials = design(plan, report(guests="available")).trials
+    cells = Counter((t.instance.platform, t.instance.mode, t.instance.cores) for t in trials)
+    # bm vanilla runs only where it takes every CPU
+    assert ("bm", "vanilla", 1) not in cells
+    assert ("bm", "vanilla", 2) in cells
+    assert len(cells) == 1 + 2 + 4 + 2 + 2
+    assert set(cells.values()) == {plan.replicates}
+    assert [t.position for t in trials] == list(range(1, len(trials) + 1))
+    per_replicate = [t.replicate for t in trials]
+    assert per_replicate == sorted(per_replicate)
+
+
+def test_ids_are_unique_and_read_as_published(plan: Plan) -> None:
+    ids = [t.id for t in design(plan, report()).trials]
+    assert len(set(ids)) == len(ids)
+    assert "cn-vanilla-c01-image_classification-r03" in ids
+
+
+def test_emulated_guests_run_small_and_are_marked(plan: Plan) -> None:
+    laid = design(plan, report(guests="emulated"))
+    guests = [t for t in laid.trials if t.instance.machine == "kvm"]
+    assert {(t.instance.platform, t.instance.mode) for t in guests} == {
+        ("vm", "pinned"),
+        ("vmcn", "vanilla"),
+    }
+    assert all(t.emulated and t.scale == "tiny" and t.instance.cores == 1 for t in guests)
+    assert all(t.instance.accelerator == "tcg" and t.replicate == 1 for t in guests)
+    assert not any(t.emulated for t in laid.trials if t.instance.machine == "metal")
+    assert {(n.platform, n.cores) for n in laid.not_run} == {("bm", 1), ("vm", 2), ("vmcn", 2)}
+
+
+def test_a_platform_that_cannot_run_says_why(plan: Plan) -> None:
+    laid = design(plan, report(guests="unavailable"))
+    assert {t.instance.machine for t in laid.trials} == {"metal"}
+    assert ("vm", "vm reason", "vm remedy") in {
+        (n.platform, n.reason, n.remedy) for n in laid.not_run
+    }
+
+
+def test_more_cores_than_the_host_offers_are_refused(plan: Plan) -> None:
+    with pytest.raises(PlacementError, match="3 cores asked"):
+        design(plan.model_copy(update={"cores": [1, 3]}), report(cpus=2))
+
+
+def test_a_pinned_core_leaves_the_other_to_the_host(plan: Plan) -> None:
+    laid = design(plan, report(guests="available"))
+    vm = next(t.instance for t in laid.trials if t.id.startswith("vm-pinned-c01"))
+    assert (vm.cpus, vm.cpu_ids, vm.housekeeping, vm.allowed) == ("1", (1,), "0", "0-1")
+    assert (vm.inner_cpus, vm.inner_mems) == ("0", "0")
+    cn = next(t.instance for t in laid.trials if t.id.startswith("cn-pinned-c01"))
+    assert (cn.inner_cpus, cn.inner_allowed) == ("1", "0-1")
+
+
+@given(seed=st.integers(), other=st.integers())
+def test_the_order_is_the_seeds_and_random_within_a_replicate(seed: int, other: int) -> None:
+    plan = Plan.model_validate(
+        {
+            "name": "demo",
+            "seed": seed,
+            "replicates": 6,
+            "applications": [{"name": "a"}, {"name": "b"}],
+            "platforms": {"bm": ["pinned"], "cn": ["vanilla", "pinned"]},
+            "cores": [1, 2],
+        }
+    )
+    order = [t.id for t in design(plan, report()).trials]
+    assert order == [t.id for t in design(plan, report()).trials]
+    again = [t.id for t in design(plan.model_copy(update={"seed": other}), report()).trials]
+    assert sorted(again) == sorted(order)
+    assert (again == order) == (seed == other)
+
+
+def test_a_blocks_trials_share_one_instance_and_stand_together() -> None:
+    plan = Plan.model_validate(
+        {
+            "name": "demo",
+            "applications": [{"name": "a"}, {"name": "b"}],
+            "platforms": {"bm": ["pinned"], "cn": ["pinned"]},
+            "cores": [1],
+        }
+    )
+    trials = design(plan, report()).trials
+    for first, second in zip(trials[::2], trials[1::2], strict=True):
+        assert first.block == second.block
+        assert first.instance == second.instance
+    assert len({t.block for t in trials}) == len(trials) // 2

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from virtbed.image import REPOSITORY, image_key
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    for name in ("workloads", "roles/image_rootfs", "roles/image_disk", "requirements"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    return tmp_path
+
+
+def test_a_copy_of_the_sources_has_the_same_key(sources: Path) -> None:
+    assert image_key(sources) == image_key()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "requirements/workloads.txt",
+        "workloads/virtbed_workloads/harness.py",
+        "roles/image_rootfs/vars/main.yml",
+        "roles/image_disk/tasks/main.yml",
+    ],
+)
+def test_a_changed_source_makes_another_key(sources: Path, changed: str) -> None:
+    with (sources / changed).open("a") as file:
+        file.write("\n# changed\n")
+    assert image_key(sources) != image_key()
+
+
+def test_a_cache_does_not(sources: Path) -> None:
+    cache = sources / "workloads" / "virtbed_workloads" / "__pycache__"
+    cache.mkdir(exist_ok=True)
+    (cache / "x.cpython-311.pyc").write_bytes(b"x")
+    assert image_key(sources) == image_key()

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from virtbed.ledger import Ledger, LedgerError
+
+IDENTITY = {"plan": "sha256:1", "image": "sha256:2", "accelerator": "tcg", "host": "bench"}
+TRIALS = [("a", 1, "bm"), ("b", 2, "cn"), ("c", 3, "cn")]
+
+
+def test_what_is_done_stays_done(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.begin(IDENTITY, TRIALS)
+        assert ledger.attempt("a") == 1
+        ledger.close("a", "done", 12.0)
+        ledger.attempt("b")
+        ledger.close("b", "failed", 3.0)
+    with Ledger(path) as ledger:
+        ledger.begin(IDENTITY, TRIALS)
+        assert ledger.done() == {"a"}
+        assert ledger.counts() == {"done": 1, "failed": 1, "planned": 1}
+        assert ledger.attempt("b") == 2
+        assert ledger.seconds() == {"bm": 12.0}
+
+
+@pytest.mark.parametrize("key", sorted(IDENTITY))
+def test_another_sweep_is_not_mixed_in(tmp_path: Path, key: str) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.begin(IDENTITY, TRIALS)
+        with pytest.raises(LedgerError, match=f"begun with {key} {IDENTITY[key]}, now it is new"):
+            ledger.begin(IDENTITY | {key: "new"}, TRIALS)
+        assert ledger.counts() == {"planned": 3}
+
+
+def test_a_standing_instance_is_known_until_it_fell(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.stand({"id": "vm-1", "machine": "kvm"})
+    with Ledger(path) as ledger:
+        assert ledger.standing() == [{"id": "vm-1", "machine": "kvm"}]
+        ledger.fell("vm-1")
+        assert ledger.standing() == []
+
+
+def test_a_kill_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    script = (
+        "import os, signal, sys; from pathlib import Path; from virtbed.ledger import Ledger\n"
+        f"l = Ledger(Path(sys.argv[1])); l.begin({IDENTITY!r}, {TRIALS!r})\n"
+        "l.attempt('a'); l.close('a', 'done', 1.0); l.stand({'id': 'x'}); l.attempt('b')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, path], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with Ledger(path) as ledger:
+        assert ledger.done() == {"a"}
+        assert ledger.standing() == [{"id": "x"}]
+        assert ledger.attempt("b") == 2

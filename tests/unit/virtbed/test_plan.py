@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from virtbed.image import REPOSITORY
+from virtbed.plan import Plan, PlanError, load_plan, plan_path
+from virtbed.sweep import check_applications
+from virtbed_workloads.registry import APPLICATIONS
+
+KNOWN = {name: entry.scales for name, entry in APPLICATIONS.items()}
+
+
+def edited(tmp_path: Path, **changes: object) -> Path:
+    data = yaml.safe_load((REPOSITORY / "plans" / "quick.yml").read_text()) | changes
+    path = tmp_path / "edited.yml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "plans").glob("*.yml")), ids=lambda p: p.stem)
+def test_every_plan_that_ships_is_good_and_named_as_its_file(path: Path) -> None:
+    plan = load_plan(path)
+    assert plan.name == path.stem
+    check_applications(plan, KNOWN)
+
+
+def test_quick_asks_for_what_the_readme_promises() -> None:
+    plan = load_plan(plan_path("quick"))
+    assert plan.replicates >= 5
+    assert plan.cores == [1, 2]
+    assert {p: set(m) for p, m in plan.platforms.items()} == {
+        "bm": {"pinned"},
+        **{p: {"vanilla", "pinned"} for p in ("cn", "vm", "vmcn")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replicatez": 3}, r"edited.yml: replicatez: unknown key; did you mean replicates\?"),
+        ({"cores": [0]}, r"cores.0: 0 found; Input should be greater than or equal to 1"),
+        ({"cores": [1, 1]}, r"cores: \[1, 1\] names one twice"),
+        ({"platforms": {"bmm": ["pinned"]}}, r"platforms.bmm"),
+        ({"platforms": {"bm": ["fixed"]}}, r"platforms.bm.0: 'fixed' found"),
+        ({"name": "No Spaces"}, r"name: 'No Spaces' found"),
+        ({"replicates": "many"}, r"replicates: 'many' found"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        load_plan(edited(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "\0"])
+def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "no.yml"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=r"no\.yml"):
+        load_plan(path)
+
+
+def test_an_unknown_plan_names_those_there_are() -> None:
+    with pytest.raises(PlanError, match=r"no plan 'quack'.*quick"):
+        plan_path("quack")
+
+
+@pytest.mark.parametrize(
+    "application", [{"name": "image_clasification"}, {"name": "null", "scale": "trained"}]
+)
+def test_an_application_that_does_not_exist_is_refused(
+    tmp_path: Path, application: dict[str, str]
+) -> None:
+    plan = load_plan(edited(tmp_path, applications=[application]))
+    with pytest.raises(PlanError, match=r"does not exist; there are: image_classification"):
+        check_applications(plan, KNOWN)
+
+
+def test_the_digest_is_of_what_a_plan_says_not_of_its_layout(tmp_path: Path) -> None:
+    same = tmp_path / "same.yml"
+    same.write_text("# a comment\n" + edited(tmp_path).read_text())
+    assert load_plan(same).digest() == load_plan(plan_path("quick")).digest()
+    assert load_plan(edited(tmp_path, seed=1)).digest() != load_plan(same).digest()
+
+
+def test_the_published_schema_knows_every_key() -> None:
+    schema = Plan.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert {"name", "seed", "replicates", "platforms", "emulated"} <= schema["properties"].keys()

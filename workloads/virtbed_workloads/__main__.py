@@ -1,0 +1,144 @@
+"""Knows the harness's command line: its arguments, its exit codes, and what standard output holds.
+
+Standard output holds one JSON document or nothing. Libraries print there too, from native code,
+so the descriptor is put aside before anything else is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+
+from virtbed_workloads import __version__
+from virtbed_workloads.contract import ApplicationError
+from virtbed_workloads.harness import Settings, WrongAnswerError, run_trial
+from virtbed_workloads.registry import APPLICATIONS, Entry
+
+GOOD, FAILED, USAGE, WRONG_ANSWER = 0, 1, 2, 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.list:
+        shown = {n: e for n, e in APPLICATIONS.items() if arguments.all or not e.hidden}
+        print(_as_json(shown) if arguments.json else _as_table(shown))
+        return GOOD
+    entry = _entry(parser, arguments.application, arguments.scale)
+    settings = Settings(
+        scale=arguments.scale,
+        samples=arguments.samples,
+        warmup=arguments.warmup,
+        seed=arguments.seed,
+        spawned_at_ns=arguments.spawned_at_ns,
+    )
+    output = _put_stdout_aside()
+    try:
+        result = run_trial(entry, settings)
+    except WrongAnswerError as error:
+        print(f"wrong answer: {error}", file=sys.stderr)
+        return WRONG_ANSWER
+    except (ApplicationError, ImportError, MemoryError) as error:
+        print(f"{arguments.application} failed: {error}", file=sys.stderr)
+        return FAILED
+    with os.fdopen(output, "w", encoding="utf-8") as stream:
+        json.dump(result, stream)
+        stream.write("\n")
+    return GOOD
+
+
+def _put_stdout_aside() -> int:
+    """Send descriptor 1 to standard error; return a descriptor of the real standard output."""
+    sys.stdout.flush()
+    output = os.dup(1)
+    os.dup2(2, 1)
+    return output
+
+
+def _entry(parser: argparse.ArgumentParser, application: str | None, scale: str) -> Entry:
+    """Look an application up, or exit with code 2 and the names of those that exist."""
+    names = ", ".join(name for name, entry in APPLICATIONS.items() if not entry.hidden)
+    if application is None:
+        parser.error(f"no application given; there are: {names}")
+    if application not in APPLICATIONS:
+        parser.error(f"no application {application!r}; there are: {names}")
+    entry = APPLICATIONS[application]
+    if scale not in entry.scales:
+        scales = ", ".join(entry.scales)
+        parser.error(f"{application} has no scale {scale!r}; it has: {scales}")
+    return entry
+
+
+def _as_json(entries: dict[str, Entry]) -> str:
+    return json.dumps(
+        [
+            {"name": name, "scales": list(entry.scales), "summary": entry.summary}
+            for name, entry in entries.items()
+        ],
+        indent=2,
+    )
+
+
+def _as_table(entries: dict[str, Entry]) -> str:
+    rows = [("application", "scales", "what it does")]
+    rows += [(name, ", ".join(e.scales), e.summary) for name, e in entries.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    """Make a parser of whole numbers from ``minimum`` up, for argparse."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} found, a whole number needed") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} found, at least {minimum} needed")
+        return value
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m virtbed_workloads",
+        description="Run one deep-learning application in this process, and print its times as "
+        "one JSON document (schema virtbed.result/1). Everything else goes to standard error.",
+        epilog="exit codes: 0 good; 1 the application failed; 2 usage; 3 a wrong answer. "
+        "Example: python3 -m virtbed_workloads image_classification --scale trained --samples 10",
+    )
+    parser.add_argument("application", nargs="?", help="one of --list")
+    parser.add_argument("--scale", default="trained", help="which model (default: %(default)s)")
+    parser.add_argument(
+        "--samples", type=_at_least(1), default=20, help="measured requests (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=_at_least(0),
+        default=3,
+        help="requests before those, kept and flagged (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=2112, help="for what is random (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--spawned-at-ns",
+        type=_at_least(0),
+        metavar="NS",
+        help="CLOCK_MONOTONIC read just before this process was executed",
+    )
+    parser.add_argument("--list", action="store_true", help="print the applications and scales")
+    parser.add_argument("--json", action="store_true", help="with --list: for machines")
+    parser.add_argument("--all", action="store_true", help="with --list: the tests' fakes too")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
