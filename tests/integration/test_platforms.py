@@ -1,0 +1,80 @@
+"""All four platforms for real: one trial in each, attested, and nothing left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+
+from virtbed_workloads.schema import result_schema
+
+from .conftest import NOTHING, read, run, traces
+
+
+def test_four_platforms_give_four_attested_results_and_leave_nothing(write_plan: Any) -> None:
+    plan, folder = write_plan(
+        "platforms",
+        platforms={
+            "bm": ["pinned"],
+            "cn": ["vanilla", "pinned"],
+            "vm": ["pinned"],
+            "vmcn": ["vanilla"],
+        },
+    )
+    done = run("virtbed", "sweep", plan)
+    assert traces() == NOTHING
+    results = {p.parent.name: read(p) for p in (folder / "trials").glob("*/result.json")}
+    assert sorted(results) == [
+        f"{cell}-c01-image_classification-r01"
+        for cell in ("bm-pinned", "cn-pinned", "cn-vanilla", "vm-pinned", "vmcn-vanilla")
+    ]
+    assert "[5/5]" in done.stdout
+    accelerator = read(folder / "design.json")["accelerator"]
+    for name, result in results.items():
+        jsonschema.validate(result, result_schema())
+        evidence = read(folder / "trials" / name / "evidence.json")
+        assert evidence["attested"] is True
+        assert evidence["before"]["enclosure"] and evidence["after"]["enclosure"]
+        guest = result["trial"]["machine"] == "kvm"
+        assert result["trial"]["accelerator"] == (accelerator if guest else "none")
+        assert result["trial"]["emulated"] == (guest and accelerator == "tcg")
+        assert result["answers"]["checked"] == 2
+        assert result["startup"]["spawn_ns"] > 0
+    assert len({r["answers"]["digest"] for r in results.values()}) == 1
+    inside = {name.split("-c01")[0]: r["environment"] for name, r in results.items()}
+    assert inside["bm-pinned"]["affinity"] == inside["cn-pinned"]["affinity"]
+    assert len(inside["bm-pinned"]["affinity"]) == 1
+    assert inside["cn-vanilla"]["cgroup"]["quota_cpus"] == 1.0
+    assert inside["vm-pinned"]["cpus_visible"] == inside["vmcn-vanilla"]["cpus_visible"] == 1
+    pinned = read(folder / "trials" / "vm-pinned-c01-image_classification-r01" / "evidence.json")
+    (thread,) = pinned["after"]["machine"]["vcpu_threads"]
+    assert thread["cpus_allowed_list"] == pinned["asked"]["cpus"]
+    report = (folder / "report.html").read_text()
+    assert ("emulated" in report) == (accelerator == "tcg")
+
+
+@pytest.mark.parametrize("mode", ["pinned", "vanilla"])
+def test_a_container_changed_behind_our_back_fails_the_trial(write_plan: Any, mode: str) -> None:
+    plan, folder = write_plan(f"sabotage-{mode}", platforms={"cn": [mode]})
+    # Docker changes the limits as soon as the container is there, long before the trial begins.
+    change = "--cpuset-cpus=0" if mode == "pinned" else "--cpus=1.5"
+    watcher = (
+        f"for i in $(seq 600); do docker update {change} virtbed-cn-{mode}-c01-r01 && exit; "
+        "sleep 0.05; done 2>/dev/null; exit 1"
+    )
+    done = run(
+        "bash", "-c", f"({watcher}) & virtbed sweep {plan}; s=$?; wait $!; exit $s", ok=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    trial = folder / "trials" / f"cn-{mode}-c01-image_classification-r01"
+    assert not (trial / "result.json").exists()
+    message = read(trial / "failure.json")["message"]
+    assert "docker update" in message
+    evidence = read(trial / "evidence.json")
+    assert evidence["attested"] is False
+    assert evidence["mismatches"] == [message]
+    found = evidence["before"]["enclosure"]
+    assert (found["cpuset"] == "0") if mode == "pinned" else (found["quota_cpus"] == 1.5)
+    assert traces() == NOTHING
+    assert message.split(";")[0] in (folder / "report.html").read_text().replace("&#39;", "'")

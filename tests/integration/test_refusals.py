@@ -1,0 +1,128 @@
+"""What cannot be done is refused with one clear message, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed.image import REPOSITORY
+
+from .conftest import ENVIRONMENT, NOTHING, TOOLS, read, run, traces
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replicatez": 1}, "unknown key; did you mean replicates?"),
+        ({"cores": [4096]}, "4096 cores asked"),
+        ({"applications": [{"name": "nonesuch"}]}, "'nonesuch' at scale 'trained' does not exist"),
+    ],
+)
+def test_bad_plans(write_plan: Any, changes: dict[str, Any], message: str) -> None:
+    plan, folder = write_plan("bad", **changes)
+    for command in ("plan", "sweep"):
+        done = run("virtbed", command, plan, ok=False)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not folder.exists()
+    assert traces() == NOTHING
+
+
+def test_an_unknown_plan() -> None:
+    done = run("ansible-playbook", "sweep.yml", "-e", "plan=nonesuch", ok=False)
+    assert done.returncode != 0
+    assert "no plan 'nonesuch'; give the path of a .yml file, or one of: " in done.stdout
+
+
+def test_not_root(write_plan: Any) -> None:
+    plan, folder = write_plan("user")
+    script = (
+        "import os, sys; from virtbed.cli import main; os.geteuid = lambda: 1000;"
+        "sys.argv = ['virtbed', 'sweep', sys.argv[1]]; main()"
+    )
+    done = run(sys.executable, "-c", script, plan, ok=False)
+    assert done.returncode == 2
+    assert "user id 1000 found, root (0) needed" in done.stderr
+    assert not folder.exists()
+
+
+def test_a_taken_port_fails_the_trial_and_names_itself(write_plan: Any) -> None:
+    plan, folder = write_plan("port", platforms={"vm": ["pinned"]})
+    with socket.create_server(("127.0.0.1", 22022)):
+        done = run("virtbed", "sweep", plan, ok=False)
+    assert done.returncode == 1
+    failure = read(folder / "trials" / "vm-pinned-c01-image_classification-r01" / "failure.json")
+    assert failure["stage"] == "provision"
+    assert "127.0.0.1:22022 is taken by another program" in failure["message"]
+    assert traces() == NOTHING
+
+
+def test_two_sweeps_at_once_are_one_too_many(write_plan: Any) -> None:
+    plan, folder = write_plan("twice")
+    lock = Path("/run/virtbed/lock")
+    lock.parent.mkdir(exist_ok=True)
+    holder = subprocess.Popen(["flock", "--no-fork", lock, "sleep", "60"])
+    try:
+        done = run("virtbed", "sweep", plan, ok=False)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert done.returncode == 2
+    assert "another sweep runs on this machine" in done.stderr
+    assert not folder.exists()
+
+
+def test_a_half_built_image_is_none(tmp_path: Path) -> None:
+    """A state directory whose image has no manifest: the doctor knows no image there."""
+    (tmp_path / "images" / "0123456789abcdef" / "rootfs").mkdir(parents=True)
+    (tmp_path / "images" / "current").symlink_to("0123456789abcdef")
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(
+        json.dumps(
+            {
+                "bench": {"hosts": {"localhost": {"ansible_connection": "local"}}},
+                "all": {"vars": {"virtbed_state_dir": str(tmp_path)}},
+            }
+        )
+    )
+    done = run("virtbed", "doctor", "--json", "--inventory", str(inventory), ok=False)
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["facts"]["image"]["digest"] is None
+    verdicts = {row["platform"]: row for row in report["platforms"]}
+    assert verdicts["bm"]["status"] == "unavailable"
+    assert "make testbed" in verdicts["bm"]["remedy"]
+
+
+def test_the_doctor_finds_all_four_platforms_here() -> None:
+    done = run("virtbed", "doctor", "--json")
+    report = json.loads(done.stdout)
+    status = {row["platform"]: row["status"] for row in report["platforms"]}
+    assert status["bm"] == status["cn"] == "available"
+    assert status["vm"] == status["vmcn"]
+    assert status["vm"] in {"available", "emulated"}
+    # Usable means booted, whatever device files there are.
+    assert (status["vm"] == "available") == (report["facts"]["kvm"]["probe"] == "booted")
+
+
+def test_setting_up_again_changes_nothing() -> None:
+    done = run("ansible-playbook", "playbooks/testbed.yml")
+    assert "changed=0" in done.stdout
+    assert "Bootstrap the Debian tree" not in done.stdout
+
+
+def test_help_teaches() -> None:
+    for command in ([], ["plan"], ["sweep"], ["doctor"], ["report"], ["schema"]):
+        done = subprocess.run(
+            [TOOLS / "virtbed", *command, "--help"], cwd=REPOSITORY, env=ENVIRONMENT | os.environ,
+            text=True, capture_output=True, check=True,
+        )  # fmt: skip
+        assert "Usage" in done.stdout

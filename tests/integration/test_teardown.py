@@ -1,0 +1,34 @@
+"""Teardown removes every trace of instances, whatever left them, and says what stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .conftest import NOTHING, run, traces
+
+DOMAIN = """<domain type='qemu'><name>virtbed-left-over</name><memory unit='MiB'>64</memory>
+<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"""
+
+
+def test_what_was_left_over_is_removed_and_the_image_kept_on_request(tmp_path: Path) -> None:
+    images = run("docker", "image", "ls", "--quiet", "virtbed/rootfs").stdout.split()
+    assert images
+    run(
+        "docker", "run", "--detach", "--name=virtbed-left-over", "--label=virtbed=left-over",
+        "--network=none", images[0], "sleep", "infinity",
+    )  # fmt: skip
+    xml = tmp_path / "domain.xml"
+    xml.write_text(DOMAIN)
+    run("virsh", "-c", "qemu:///system", "define", str(xml))
+    run("virsh", "-c", "qemu:///system", "start", "virtbed-left-over")
+    overlay = Path("/var/lib/virtbed/instances/left-over/overlay.qcow2")
+    overlay.parent.mkdir(parents=True)
+    overlay.write_text("x")
+    found = traces()
+    assert found["containers"] and found["domains"] and found["overlays"]
+
+    done = run("ansible-playbook", "playbooks/teardown.yml", "-e", '{"teardown_keep_image": true}')
+    assert traces() == NOTHING
+    assert run("docker", "image", "ls", "--quiet", "virtbed/rootfs").stdout.split() == images
+    assert Path("/var/lib/virtbed/images/current/manifest.json").exists()
+    assert "the packages that the distribution's manager installed" in done.stdout
