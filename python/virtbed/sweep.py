@@ -78,6 +78,7 @@ class Sweep:
             self._progress.say("examining the host (booting the guest kernel under KVM, to see)")
             doctor = examine(self._inventory)
             image = self._image(doctor)
+            self._platforms(doctor)
             laid = design(self.plan, doctor)
             self.folder.mkdir(parents=True, exist_ok=True)
             with Ledger(self.folder / "ledger.sqlite") as ledger:
@@ -104,6 +105,15 @@ class Sweep:
                 f"{str(image['key'])[:12]} found, {image_key()[:12]} needed); run make testbed"
             )
         return str(image["digest"])
+
+    def _platforms(self, doctor: dict[str, Any]) -> None:
+        """Refuse a plan whose platform is down: left out, it would be missed only in the report."""
+        for row in doctor["platforms"]:
+            if row["platform"] in self.plan.platforms and row["status"] == "unavailable":
+                raise SweepError(
+                    f"{row['platform']} is unavailable: {row['reason']}; {row['remedy']}, or take "
+                    f"{row['platform']} out of the plan"
+                )
 
     def _write_design(self, laid: Design, doctor: dict[str, Any], image: str) -> None:
         plan = yaml.safe_dump(self.plan.model_dump(mode="json"), sort_keys=False)

@@ -65,6 +65,33 @@ def test_a_taken_port_fails_the_trial_and_names_itself(write_plan: Any) -> None:
     assert traces() == NOTHING
 
 
+def test_a_daemon_that_is_down_is_named_and_nothing_begins(write_plan: Any) -> None:
+    plan, folder = write_plan("down", platforms={"bm": ["pinned"], "cn": ["pinned"]})
+    (daemon,) = run("pgrep", "--exact", "dockerd").stdout.split()
+    socket_path = Path("/run/docker.sock")
+    hidden = socket_path.rename("/run/docker.sock.hidden")
+    try:
+        done = run("virtbed", "sweep", plan, ok=False)
+    finally:
+        hidden.rename(socket_path)
+    assert done.returncode == 2
+    assert "cn is unavailable" in done.stderr
+    assert not folder.exists()
+    assert run("pgrep", "--exact", "dockerd").stdout.split() == [daemon]
+
+
+def test_no_disk_space_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    run("mount", "-t", "tmpfs", "-o", "size=64m", "none", str(tmp_path))
+    try:
+        variables = f"virtbed_state_dir={tmp_path}/state"
+        done = run("ansible-playbook", "playbooks/testbed.yml", "-e", variables, ok=False)
+        assert done.returncode != 0
+        assert "20480 MiB needed" in " ".join(done.stdout.split())
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        run("umount", str(tmp_path))
+
+
 def test_two_sweeps_at_once_are_one_too_many(write_plan: Any) -> None:
     plan, folder = write_plan("twice")
     lock = Path("/run/virtbed/lock")
