@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -27,6 +27,7 @@ from virtbed.progress import Progress
 LOCAL = REPOSITORY / "inventory" / "local"
 # What only lives while a sweep runs: the lock, and the key and inventory of what is standing.
 RUN = Path("/run/virtbed")
+LOCK_WAIT_S = 30
 
 
 class SweepError(RuntimeError):
@@ -320,18 +321,31 @@ class Sweep:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One sweep at a time on this controller: two would be each other's noise."""
+        """One sweep at a time on this controller: two would be each other's noise.
+
+        One that was just killed may still be releasing its instance, so its end is waited for.
+        """
         lock = RUN / "lock"
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise SweepError(
-                    "another sweep runs on this machine, and would be measured along with this "
-                    "one; wait for its end, or end it (Ctrl-C)"
-                ) from error
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while not _locked(file):
+                if time.monotonic() > deadline:
+                    raise SweepError(
+                        "another sweep runs on this machine, and would be measured along with this "
+                        f"one ({LOCK_WAIT_S} s waited); wait for its end, or end it (Ctrl-C)"
+                    )
+                self._stop_if_ended()
+                time.sleep(0.5)
             yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def check_applications(plan: Plan, known: dict[str, tuple[str, ...]]) -> None:
