@@ -27,9 +27,11 @@ def image_key(repository: Path = REPOSITORY) -> str:
         top = repository / source
         files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
         for path in files:
-            # What Python caches, and what only describes a role, makes no other image.
-            if path.suffix == ".pyc" or path.parent.name == "meta":
+            name = path.relative_to(repository)
+            # What tools cache, and what only describes a role, makes no other image.
+            hidden = any(part.startswith(".") for part in name.parts)
+            if hidden or path.suffix == ".pyc" or path.parent.name == "meta":
                 continue
-            whole.update(f"{path.relative_to(repository)}\0".encode())
+            whole.update(f"{name}\0".encode())
             whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()

@@ -81,6 +81,7 @@ def write_plan(tmp_path: Path) -> Iterator[Any]:
             ],
             "platforms": {"bm": ["pinned"]},
             "cores": [1],
+            "emulated": {"scale": "tiny", "samples": 2, "warmup": 1},
         }
         path = tmp_path / f"{name}.yml"
         path.write_text(yaml.safe_dump(plan | changes))

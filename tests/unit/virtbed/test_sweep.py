@@ -1,0 +1,155 @@
+"""A sweep's course, with a fake in place of the playbooks; the real ones are in integration."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from virtbed import playbooks, sweep
+from virtbed.image import image_key
+from virtbed.plan import Plan
+from virtbed.playbooks import Outcome
+from virtbed.progress import Progress
+from virtbed.sweep import Interrupted, Sweep, SweepError
+
+from .conftest import report
+
+DIGEST = "sha256:" + "a" * 64
+
+
+class Host:
+    """Stands in for a host: remembers the playbooks called, and answers as it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.answers: dict[str, Callable[[], Outcome]] = {}
+        self.doctor = report()
+        image = {"digest": DIGEST, "key": image_key(), "path": "/image"}
+        self.doctor["facts"]["image"] = image
+
+    def play(self, playbook: str, variables: dict[str, Any], *_: Any, **__: Any) -> Outcome:
+        self.calls.append((playbook, variables.get("virtbed_instance", {}).get("id", "")))
+        if playbook == "doctor":
+            return Outcome("successful", results={"host_doctor": [{"doctor": self.doctor}]})
+        return self.answers.get(playbook, lambda: Outcome("successful"))()
+
+    def called(self, playbook: str) -> list[str]:
+        return [instance for name, instance in self.calls if name == playbook]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    made = Host()
+    monkeypatch.setattr(playbooks, "play", made.play)
+    monkeypatch.setattr(sweep, "RUN", tmp_path / "run")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return made
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[Plan], Sweep]:
+    console = Console(file=io.StringIO())
+    return lambda plan: Sweep(plan, Progress(console), results=tmp_path / "results")
+
+
+def small(plan: Plan) -> Plan:
+    return plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["pinned"]}, "cores": [1]})
+
+
+def failing(message: str) -> Callable[[], Outcome]:
+    return lambda: Outcome("failed", message)
+
+
+def test_each_failed_trial_says_why_and_each_instance_is_released(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    host.answers["trial"] = failing("a pin was changed")
+    run = make(small(plan))
+    run.run()
+    assert len(run.failed) == 6
+    assert host.called("release") == host.called("provision") != []
+    for trial in run.failed:
+        folder = run.folder / "trials" / trial
+        assert json.loads((folder / "failure.json").read_text())["message"] == "a pin was changed"
+        assert json.loads((folder / "evidence.json").read_text())["attested"] is False
+        assert not (folder / "result.json").exists()
+
+
+def test_without_an_instance_no_trial_runs(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    host.answers["provision"] = failing("the port is taken")
+    run = make(small(plan))
+    run.run()
+    assert len(run.failed) == 6
+    assert host.called("trial") == []
+    assert len(host.called("release")) == 6
+
+
+def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_next(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    host.answers["release"] = failing("still there")
+    with pytest.raises(SweepError, match="could not be released: still there; run make teardown"):
+        make(small(plan)).run()
+    (left,) = host.called("release")
+    del host.answers["release"]
+    host.answers["provision"] = failing("no matter")
+    host.calls.clear()
+    make(small(plan)).run()
+    assert host.called("release")[0] == left
+    assert host.calls.index(("release", left)) < host.calls.index(
+        ("provision", host.called("provision")[0])
+    )
+
+
+def test_a_signal_in_a_trial_releases_and_records_nothing(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    def interrupted() -> Outcome:
+        signal.raise_signal(signal.SIGTERM)
+        return Outcome("canceled")
+
+    host.answers["trial"] = interrupted
+    run = make(small(plan))
+    with pytest.raises(Interrupted, match="the next call goes on"):
+        run.run()
+    assert len(host.called("trial")) == 1
+    assert host.called("release") == host.called("provision")
+    assert not (run.folder / "trials").exists()
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ({"digest": None, "key": None}, "no image found"),
+        ({"digest": DIGEST, "key": "old"}, "made of other sources.*run make testbed"),
+    ],
+)
+def test_a_missing_or_outdated_image_is_refused(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan, image: dict[str, Any], message: str
+) -> None:
+    host.doctor["facts"]["image"] = image
+    run = make(small(plan))
+    with pytest.raises(SweepError, match=message):
+        run.run()
+    assert not run.folder.exists()
+
+
+def test_a_platform_that_is_down_is_refused(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    host.doctor["platforms"][1]["status"] = "unavailable"
+    run = make(small(plan))
+    with pytest.raises(SweepError, match="cn is unavailable: cn reason; cn remedy, or take cn out"):
+        run.run()
+    assert host.calls == [("doctor", "")]
+    assert not run.folder.exists()
