@@ -31,4 +31,4 @@ def test_what_was_left_over_is_removed_and_the_image_kept_on_request(tmp_path: P
     assert traces() == NOTHING
     assert run("docker", "image", "ls", "--quiet", "virtbed/rootfs").stdout.split() == images
     assert Path("/var/lib/virtbed/images/current/manifest.json").exists()
-    assert "the packages that the distribution's manager installed" in " ".join(done.stdout.split())
+    assert "the packages that the package manager installed" in " ".join(done.stdout.split())

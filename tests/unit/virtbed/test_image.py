@@ -34,8 +34,9 @@ def test_a_changed_source_makes_another_key(sources: Path, changed: str) -> None
     assert image_key(sources) != image_key()
 
 
-def test_a_cache_does_not(sources: Path) -> None:
-    cache = sources / "workloads" / "virtbed_workloads" / "__pycache__"
-    cache.mkdir(exist_ok=True)
-    (cache / "x.cpython-311.pyc").write_bytes(b"x")
+@pytest.mark.parametrize("cache", ["__pycache__/x.cpython-311.pyc", ".ruff_cache/x"])
+def test_a_cache_does_not(sources: Path, cache: str) -> None:
+    path = sources / "workloads" / "virtbed_workloads" / cache
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
     assert image_key(sources) == image_key()
