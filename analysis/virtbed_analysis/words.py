@@ -88,7 +88,7 @@ def summary(cells: list[Row], emulated: int) -> str:
         text += (
             f", the most of {len(compared)} cells compared; "
             f"{instance(least)}{of}, the least, takes {least['ratio']:.2f} times "
-            f"({interval(least)})"
+            f"({interval(least)}); intervals are per cell, not adjusted for this choice"
         )
     return text + "."
 

@@ -20,7 +20,15 @@ from virtbed.ledger import Ledger, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import Plan, PlanError, load_plan, plan_path
 from virtbed.progress import Progress, estimate_s, minutes
-from virtbed.sweep import LOCAL, Interrupted, Sweep, SweepError, check_applications, examine
+from virtbed.sweep import (
+    LOCAL,
+    Interrupted,
+    Sweep,
+    SweepError,
+    alone,
+    check_applications,
+    examine,
+)
 from virtbed_analysis import AnalysisError
 from virtbed_analysis import report as write_report
 from virtbed_workloads.registry import APPLICATIONS
@@ -65,7 +73,8 @@ def plan(name: PlanArgument, inventory: Inventory = LOCAL, as_json: AsJson = Fal
     """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
     try:
         chosen = _plan(name)
-        report = examine(inventory)
+        with alone():
+            report = examine(inventory)
         laid = design(chosen, report)
     except (PlanError, PlacementError, SweepError) as error:
         refuse(error)
@@ -159,7 +168,8 @@ def doctor(inventory: Inventory = LOCAL, as_json: AsJson = False) -> None:
     Exit status: 0 if all four run (emulated or not), 1 if some cannot, 2 if it cannot be told.
     """
     try:
-        examined = examine(inventory)
+        with alone():
+            examined = examine(inventory)
     except SweepError as error:
         refuse(error)
     if as_json:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from virtbed.placement import Topology, format_cpu_list, parse_cpu_list, place
+from virtbed.placement import PlacementError, Topology, format_cpu_list, parse_cpu_list, place
 from virtbed.plan import Application, Plan
 
 # platform = machine x enclosure; a new one is a role and a line here.
@@ -90,8 +90,17 @@ class Design:
 def design(plan: Plan, doctor: Mapping[str, Any]) -> Design:
     """Lay a plan out on the host that a doctor's report describes.
 
-    Raises PlacementError if the plan asks for more cores than the host offers.
+    Raises PlacementError if the plan asks for more cores than the host offers, or if something
+    keeps this process from CPUs that a container or a guest might use.
     """
+    cpus = doctor["facts"]["cpu"]
+    online = [row["cpu"] for row in cpus["cpus"]]
+    if cpus["allowed"] != online:
+        raise PlacementError(
+            f"CPUs {format_cpu_list(cpus['allowed'])} allowed, {format_cpu_list(online)} online: "
+            "every online CPU is needed, or platforms would differ in what they may use; lift what "
+            "restricts virtbed (isolcpus, taskset, a cpuset), or take the other CPUs offline"
+        )
     topology = Topology.from_doctor(doctor)
     verdicts = {row["platform"]: row for row in doctor["platforms"]}
     cells: list[tuple[Instance, bool]] = []

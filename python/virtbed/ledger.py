@@ -1,14 +1,13 @@
-"""Knows alone what is done of a sweep and which instance may be standing; survives any kill."""
+"""Knows alone what is done of a sweep; survives any kill."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sweep (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -20,7 +19,6 @@ CREATE TABLE IF NOT EXISTS trial (
     attempts INTEGER NOT NULL DEFAULT 0,
     seconds REAL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, instance TEXT NOT NULL) STRICT;
 """
 
 
@@ -46,7 +44,7 @@ class Ledger:
     def begin(self, identity: dict[str, str], trials: Iterable[tuple[str, int, str]]) -> None:
         """Write a new sweep, or check that the one there is the same.
 
-        `identity` is what must not change between two calls (plan, image, accelerator, host);
+        `identity` is what must not change between two calls (plan, image, host, its kernel…);
         `trials` are (id, position, platform). Raises LedgerError naming what differs.
         """
         there = dict(self._db.execute("SELECT key, value FROM sweep"))
@@ -94,17 +92,3 @@ class Ledger:
                 "SELECT platform, avg(seconds) FROM trial WHERE status = 'done' GROUP BY platform"
             )
         )
-
-    def stand(self, instance: dict[str, Any]) -> None:
-        """Note, before it is provisioned, that an instance may be standing from now on."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO standing VALUES (?, ?)", (instance["id"], json.dumps(instance))
-        )
-
-    def fell(self, instance_id: str) -> None:
-        """Note that an instance was released and proved gone."""
-        self._db.execute("DELETE FROM standing WHERE id = ?", (instance_id,))
-
-    def standing(self) -> list[dict[str, Any]]:
-        """Return the instances that a killed sweep may have left."""
-        return [json.loads(row[0]) for row in self._db.execute("SELECT instance FROM standing")]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ from typing import Any
 import ansible_runner
 
 from virtbed.image import REPOSITORY
+
+# Ansible's workers have sessions of their own, and outlive the ansible-playbook that is killed.
+_MARK = "VIRTBED_PLAY"
 
 
 @dataclass
@@ -65,6 +71,7 @@ def play(
                 "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
                 "PATH": f"{tools}:{os.environ['PATH']}",
                 "ANSIBLE_NOCOLOR": "1",
+                _MARK: "1",
             },
             quiet=True,
             event_handler=hear,
@@ -76,6 +83,31 @@ def play(
     if not outcome.ok and not outcome.message:
         outcome.message = outcome.log.strip()[-2000:] or f"playbook {playbook}: {outcome.status}"
     return outcome
+
+
+def end_strays() -> list[int]:
+    """Kill what is left of playbooks that were cut off, so that it does nothing later.
+
+    To be called by the one sweep of this machine, between its playbooks. Returns the processes that
+    did not die within 10 s.
+    """
+    deadline = time.monotonic() + 10
+    while (strays := _marked()) and time.monotonic() < deadline:
+        for pid in strays:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    return strays
+
+
+def _marked(proc: Path = Path("/proc")) -> list[int]:
+    found = []
+    for entry in proc.iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):  # it ended, or belongs to somebody else
+                if f"{_MARK}=1".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
 
 
 def _message(task: str, result: Mapping[str, Any]) -> str:

@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +26,7 @@ from virtbed.plan import Plan, PlanError
 from virtbed.progress import Progress
 
 LOCAL = REPOSITORY / "inventory" / "local"
-# What only lives while a sweep runs: the lock, and the key and inventory of what is standing.
+# What only lives while a sweep runs: the lock, and the key and inventory of its instance.
 RUN = Path("/run/virtbed")
 LOCK_WAIT_S = 30
 
@@ -75,7 +76,7 @@ class Sweep:
             raise SweepError(
                 f"user id {os.geteuid()} found, root (0) needed to place instances; use sudo"
             )
-        with self._signals(), self._alone():
+        with self._signals(), alone(self._stop_if_ended):
             self._progress.say("examining the host (booting the guest kernel under KVM, to see)")
             doctor = examine(self._inventory)
             image = self._image(doctor)
@@ -84,16 +85,11 @@ class Sweep:
             self.folder.mkdir(parents=True, exist_ok=True)
             with Ledger(self.folder / "ledger.sqlite") as ledger:
                 ledger.begin(
-                    {
-                        "plan": self.plan.digest(),
-                        "image": image,
-                        "accelerator": str(laid.accelerator),
-                        "host": doctor["host"],
-                    },
+                    _identity(self.plan, laid, doctor, image),
                     [(t.id, t.position, t.instance.platform) for t in laid.trials],
                 )
                 self._write_design(laid, doctor, image)
-                self._clear(ledger)
+                self._clear()
                 self._blocks(laid, ledger, doctor, image)
 
     def _image(self, doctor: dict[str, Any]) -> str:
@@ -150,11 +146,17 @@ class Sweep:
             },
         )
 
-    def _clear(self, ledger: Ledger) -> None:
-        """Release what a killed sweep left standing."""
-        for instance in ledger.standing():
-            self._progress.say(f"releasing {instance['id']}, left by a sweep that was cut off")
-            self._release(instance, ledger)
+    def _clear(self) -> None:
+        """Release what a sweep that was killed left on the host, whichever it was."""
+        _end_strays()
+        outcome = playbooks.play("clear", {}, [self._inventory])
+        if not outcome.ok:
+            raise SweepError(
+                f"the host could not be cleared of what an earlier sweep may have left: "
+                f"{outcome.message}; run make teardown, then make testbed"
+            )
+        if any(result.get("changed") for results in outcome.results.values() for result in results):
+            self._progress.say("released what a sweep that was cut off had left")
 
     def _blocks(self, laid: Design, ledger: Ledger, doctor: dict[str, Any], image: str) -> None:
         done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}
@@ -172,11 +174,10 @@ class Sweep:
                 "virtbed_image_digest": image,
                 "virtbed_run_dir": str(run_dir),
             }
-            ledger.stand(instance)
             try:
                 self._block(trials, ledger, doctor, variables, run_dir)
             finally:
-                self._release(instance, ledger)
+                self._release(instance)
                 shutil.rmtree(run_dir, ignore_errors=True)
             self._stop_if_ended()
 
@@ -293,14 +294,14 @@ class Sweep:
             evidence,
         )
 
-    def _release(self, instance: dict[str, Any], ledger: Ledger) -> None:
+    def _release(self, instance: dict[str, Any]) -> None:
         """Release an instance whatever happens; a second signal does not stop this."""
+        _end_strays()
         outcome = playbooks.play("release", {"virtbed_instance": instance}, [self._inventory])
         if not outcome.ok:
             raise SweepError(
                 f"{instance['id']} could not be released: {outcome.message}; run make teardown"
             )
-        ledger.fell(instance["id"])
 
     def _stop_if_ended(self) -> None:
         if self._ended:
@@ -310,7 +311,9 @@ class Sweep:
     def _signals(self) -> Iterator[None]:
         def end(*_: object) -> None:
             self._ended = True
-            self._progress.say("ending: releasing what is standing")
+            # No more than this: whoever reads our output may have been ended by the same Ctrl-C.
+            with suppress(OSError):
+                os.write(sys.stderr.fileno(), b"\nending: releasing what is standing\n")
 
         before = {s: signal.signal(s, end) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
@@ -319,25 +322,53 @@ class Sweep:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One sweep at a time on this controller: two would be each other's noise.
 
-        One that was just killed may still be releasing its instance, so its end is waited for.
-        """
-        lock = RUN / "lock"
+def _end_strays() -> None:
+    if left := playbooks.end_strays():
+        raise SweepError(f"processes {left} of a playbook that was cut off do not end; kill them")
+
+
+def _identity(plan: Plan, laid: Design, doctor: dict[str, Any], image: str) -> dict[str, str]:
+    """Return what must not change between two calls, lest one cell mixes two platforms."""
+    facts = doctor["facts"]
+    engines = ["docker"] if "cn" in plan.platforms else []
+    engines += ["libvirt", "qemu"] if {"vm", "vmcn"} & set(plan.platforms) else []
+    return {
+        "plan": plan.digest(),
+        "image": image,
+        "accelerator": str(laid.accelerator),
+        "host": doctor["host"],
+        "kernel": facts["kernel"],
+        "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
+        **{engine: str(facts[engine]["version"]) for engine in engines},
+    }
+
+
+@contextmanager
+def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold this controller's lock: what runs beside a sweep would be measured along with it.
+
+    A sweep that was just killed may still be releasing its instance, so its end is waited for;
+    `check` is called meanwhile, and may raise. Raises SweepError after LOCK_WAIT_S seconds.
+    """
+    lock = RUN / "lock"
+    try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
-        with lock.open("w") as file:
-            deadline = time.monotonic() + LOCK_WAIT_S
-            while not _locked(file):
-                if time.monotonic() > deadline:
-                    raise SweepError(
-                        "another sweep runs on this machine, and would be measured along with this "
-                        f"one ({LOCK_WAIT_S} s waited); wait for its end, or end it (Ctrl-C)"
-                    )
-                self._stop_if_ended()
-                time.sleep(0.5)
-            yield
+        file = lock.open("w")
+    except PermissionError:  # not root, who alone can sweep and probe
+        yield
+        return
+    with file:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                raise SweepError(
+                    "another sweep runs on this machine, and this would be measured along with it "
+                    f"({LOCK_WAIT_S} s waited); wait for its end, or end it (Ctrl-C)"
+                )
+            check()
+            time.sleep(0.5)
+        yield
 
 
 def _locked(file: IO[str]) -> bool:

@@ -62,7 +62,7 @@ def test_a_killed_sweep_is_cleaned_up_by_the_next(write_plan: Any) -> None:
     first.communicate()
     assert traces()["containers"]
     second = run("virtbed", "sweep", plan)
-    assert "left by a sweep that was cut off" in second.stdout
+    assert "released what a sweep that was cut off had left" in second.stdout
     assert len(results(folder)) == 1
     assert traces() == NOTHING
 

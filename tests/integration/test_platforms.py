@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -45,6 +47,7 @@ def test_four_platforms_give_four_attested_results_and_leave_nothing(write_plan:
     inside = {name.split("-c01")[0]: r["environment"] for name, r in results.items()}
     assert inside["bm-pinned"]["affinity"] == inside["cn-pinned"]["affinity"]
     assert len(inside["bm-pinned"]["affinity"]) == 1
+    assert inside["bm-pinned"]["memory_policy"].startswith("bind:")
     assert inside["cn-vanilla"]["cgroup"]["quota_cpus"] == 1.0
     assert inside["vm-pinned"]["cpus_visible"] == inside["vmcn-vanilla"]["cpus_visible"] == 1
     pinned = read(folder / "trials" / "vm-pinned-c01-image_classification-r01" / "evidence.json")
@@ -53,6 +56,34 @@ def test_four_platforms_give_four_attested_results_and_leave_nothing(write_plan:
     report = read(folder / "report.json")
     shown = {(c["platform"], "ratio" in c) for c in report["emulated"]}
     assert shown == ({("vm", False), ("vmcn", False)} if accelerator == "tcg" else set())
+
+
+@pytest.fixture
+def throttled() -> Iterator[Path]:
+    """A control group of this test's own with a quota of 0.9 CPUs."""
+    first = Path("/sys/fs/cgroup/cpu")
+    group = (first if first.is_dir() else first.parent) / "virtbed-test"
+    group.mkdir()
+    try:
+        if first.is_dir():
+            (group / "cpu.cfs_quota_us").write_text("90000")
+        else:
+            (group / "cpu.max").write_text("90000 100000")
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_a_baseline_under_a_quota_is_refused(write_plan: Any, throttled: Path) -> None:
+    """A service or session with CPUQuota slows bare metal, and not Docker's containers."""
+    plan, folder = write_plan("quota")
+    enter = f"echo $$ > {throttled}/cgroup.procs && exec virtbed sweep {plan}"
+    done = run("bash", "-c", enter, ok=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    trial = folder / "trials" / "bm-pinned-c01-image_classification-r01"
+    assert not (trial / "result.json").exists()
+    assert "quota 0.9 CPUs found" in " ".join(read(trial / "failure.json")["message"].split())
+    assert traces() == NOTHING
 
 
 @pytest.mark.parametrize("mode", ["pinned", "vanilla"])

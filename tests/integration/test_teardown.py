@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import grp
+import stat
 from pathlib import Path
 
-from .conftest import NOTHING, run, traces
+from .conftest import NOTHING, read, run, traces
 
+STATE = Path("/var/lib/virtbed")
 DOMAIN = """<domain type='qemu'><name>virtbed-left-over</name><memory unit='MiB'>64</memory>
 <os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"""
 
@@ -32,3 +35,23 @@ def test_what_was_left_over_is_removed_and_the_image_kept_on_request(tmp_path: P
     assert run("docker", "image", "ls", "--quiet", "virtbed/rootfs").stdout.split() == images
     assert Path("/var/lib/virtbed/images/current/manifest.json").exists()
     assert "the packages that the package manager installed" in " ".join(done.stdout.split())
+
+
+def test_all_of_it_goes_and_the_host_is_as_before() -> None:
+    """Last of all tests: what it removes, `make testbed` makes anew."""
+    before = read(STATE / "host.json")
+    done = run("ansible-playbook", "playbooks/teardown.yml")
+    assert "overlay, mount, key and image. Staying:" in " ".join(done.stdout.split())
+    assert not STATE.exists()
+    assert not Path("/run/virtbed").exists()
+    assert list(Path("/var/log/libvirt/qemu").glob("virtbed-*")) == []
+    assert "virtbed" not in Path("/proc/mounts").read_text()
+    for daemon, service in {"dockerd": "docker", "libvirtd": "libvirtd"}.items():
+        found = run("pgrep", "--runstates=D,I,R,S,T", "--exact", daemon, ok=False)
+        assert (found.returncode == 0) == (service in before["running"])
+    settings = Path("/etc/docker/daemon.json")
+    assert settings.exists() == before["docker_configured"]
+    if device := before["kvm_device"]:
+        now = Path("/dev/kvm").stat()
+        assert grp.getgrgid(now.st_gid).gr_name == device["group"]
+        assert stat.S_IMODE(now.st_mode) == int(device["mode"], 8)

@@ -1,9 +1,14 @@
-"""Knows how to read, from inside, what the kernel lets this process use: CPUs, quota, clock."""
+"""Knows how to read, from inside, what the kernel lets this process use: CPUs, quota, clock.
+
+`python3 -m virtbed_workloads.environment` prints it, for whoever places a process.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +32,10 @@ def read_environment(intra_op: int, inter_op: int, root: Path = Path("/")) -> di
         "kernel": platform.release(),
         "cpus_visible": os.cpu_count(),
         "affinity": sorted(os.sched_getaffinity(0)),
-        "cpus_allowed_list": status["Cpus_allowed_list"],
+        # Not the status file's, which also lists CPUs that may be plugged in one day.
+        "cpus_allowed_list": kernel_list(os.sched_getaffinity(0)),
         "mems_allowed_list": status["Mems_allowed_list"],
+        "memory_policy": read_memory_policy(root),
         "cgroup": read_cgroup(root),
         "threads": {
             "intra_op": intra_op,
@@ -47,6 +54,26 @@ def read_status(root: Path) -> dict[str, str]:
     lines = (root / "proc/self/status").read_text().splitlines()
     pairs = (line.partition(":") for line in lines)
     return {key: value.strip() for key, _, value in pairs}
+
+
+def kernel_list(cpus: Iterable[int]) -> str:
+    """Write CPUs as the kernel does: 0, 1, 2 and 5 are ``0-2,5``."""
+    runs: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1].append(cpu)
+        else:
+            runs.append([cpu])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def read_memory_policy(root: Path) -> str | None:
+    """Read this process's NUMA memory policy, such as ``bind:0`` or ``default``.
+
+    ``mems_allowed_list`` is the cpuset's and does not show it. None on a kernel without NUMA.
+    """
+    fields = (_read(root / "proc/self/numa_maps") or "").split(maxsplit=2)
+    return fields[1] if fields else None
 
 
 def read_isa(root: Path) -> list[str]:
@@ -133,3 +160,7 @@ def _quota_cpus(group: Path, version: int | None) -> float | None:
         period = _read(group / "cpu.cfs_period_us") or "100000"
     unlimited = quota == "max" or int(quota) < 0
     return None if unlimited else int(quota) / int(period)
+
+
+if __name__ == "__main__":
+    print(json.dumps(read_environment(0, 0)))

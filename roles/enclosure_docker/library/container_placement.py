@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kernel_lists import allowed
 
 DOCUMENTATION = r"""
 module: container_placement
@@ -94,7 +95,7 @@ def main() -> None:
             "container": name,
             "pid": pid,
             "layers": json.loads(text)[0]["RootFS"]["Layers"],
-            "cpus_allowed_list": status["Cpus_allowed_list"].strip(),
+            "cpus_allowed_list": allowed(pid),
             "mems_allowed_list": status["Mems_allowed_list"].strip(),
             **limits(groups((proc / "cgroup").read_text())),
         },

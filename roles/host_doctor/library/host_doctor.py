@@ -45,6 +45,10 @@ options:
     description: Where the testbed keeps its images.
     type: path
     default: /var/lib/virtbed
+  image_key:
+    description: Key of the image that is needed; any image will do if empty.
+    type: str
+    default: ""
   probe_kvm:
     description: Whether to boot the guest kernel under KVM.
     type: bool
@@ -56,7 +60,7 @@ options:
   needed_disk_mib:
     description:
       - Free disk space, in MiB, that building an image takes.
-      - Where an image is built already, a quarter of it is asked for.
+      - Where that image is built already, a quarter of it is asked for.
     type: int
     default: 20480
   needed_memory_mib:
@@ -100,6 +104,7 @@ doctor:
 
 ARGUMENTS = {
     "state_dir": {"type": "path", "default": "/var/lib/virtbed"},
+    "image_key": {"type": "str", "default": ""},
     "probe_kvm": {"type": "bool", "default": True},
     "kvm_deadline_s": {"type": "int", "default": 20},
     "needed_disk_mib": {"type": "int", "default": 20480},
@@ -112,7 +117,8 @@ def gather(root: Path, options: dict[str, Any]) -> dict[str, Any]:
     state_dir = Path(options["state_dir"])
     image = image_facts(state_dir)
     # What remains to be written beside a finished image is overlays and results.
-    needed_disk_mib = options["needed_disk_mib"] // (4 if image["digest"] else 1)
+    built = image["digest"] and options["image_key"] in ("", image["key"])
+    needed_disk_mib = options["needed_disk_mib"] // (4 if built else 1)
     return {
         **system_facts(root),
         "is_root": os.geteuid() == 0,

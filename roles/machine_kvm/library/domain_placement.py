@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from itertools import compress, count
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kernel_lists import allowed, kernel_list
 
 DOCUMENTATION = r"""
 module: domain_placement
@@ -34,24 +36,10 @@ placement:
 """
 
 
-def kernel_list(flags: tuple[bool, ...]) -> str:
-    """Return the kernel list of the CPUs whose flag is set: (True, True, False) gives "0-1"."""
-    parts, start = [], None
-    for cpu, flag in enumerate([*flags, False]):
-        if flag and start is None:
-            start = cpu
-        elif not flag and start is not None:
-            parts.append(str(start) if start == cpu - 1 else f"{start}-{cpu - 1}")
-            start = None
-    return ",".join(parts)
-
-
-def allowed(status: Path) -> str:
-    """Return Cpus_allowed_list of a thread's status file."""
-    for line in status.read_text().splitlines():
-        if line.startswith("Cpus_allowed_list:"):
-            return line.split(":", 1)[1].strip()
-    raise ValueError(f"{status} has no Cpus_allowed_list")
+def memory_nodes(status: str) -> str:
+    """Return Mems_allowed_list out of the text of a thread's status file."""
+    pairs = (line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return dict(pairs)["Mems_allowed_list"].strip()
 
 
 def vcpu_threads(pid: int, proc: Path = Path("/proc")) -> dict[int, int]:
@@ -100,14 +88,17 @@ def main() -> None:
                 {
                     "vcpu": vcpu,
                     "thread": threads[vcpu],
-                    "pin": kernel_list(pins[vcpu]),
-                    "cpus_allowed_list": allowed(Path(f"/proc/{pid}/task/{threads[vcpu]}/status")),
+                    "pin": kernel_list(compress(count(), pins[vcpu])),
+                    "cpus_allowed_list": allowed(threads[vcpu]),
+                    "mems_allowed_list": memory_nodes(
+                        Path(f"/proc/{pid}/task/{threads[vcpu]}/status").read_text()
+                    ),
                 }
                 for vcpu in range(len(pins))
             ],
             "emulator": {
-                "pin": kernel_list(emulator),
-                "cpus_allowed_list": allowed(Path(f"/proc/{pid}/status")),
+                "pin": kernel_list(compress(count(), emulator)),
+                "cpus_allowed_list": allowed(pid),
             },
         },
     )

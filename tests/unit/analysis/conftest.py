@@ -118,6 +118,7 @@ class Folder:
                 "affinity": [0],
                 "cpus_allowed_list": "0",
                 "mems_allowed_list": "0",
+                "memory_policy": "bind:0",
                 "cgroup": {"version": 1, "quota_cpus": None, "cpuset": "0"},
                 "threads": {"intra_op": 1, "inter_op": 1, "process_threads": 9},
                 "isa": ["avx2"],

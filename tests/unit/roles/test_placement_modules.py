@@ -9,9 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ansible.module_utils
 import pytest
 
 ROLES = Path(__file__).resolve().parents[3] / "roles"
+
+# Ansible puts the playbooks' module_utils beside its own when it ships a module; so do we.
+ansible.module_utils.__path__.append(str(ROLES.parent / "playbooks" / "module_utils"))
+
+from ansible.module_utils.kernel_lists import allowed, kernel_list  # noqa: E402 - as above
 
 
 def module(role: str, name: str) -> ModuleType:
@@ -29,17 +35,19 @@ processes = module("enclosure_process", "instance_processes")
 
 
 @pytest.mark.parametrize(
-    ("flags", "text"),
-    [
-        ((True,), "0"),
-        ((False, True), "1"),
-        ((True, True), "0-1"),
-        ((True, False, True, True, True), "0,2-4"),
-        ((), ""),
-    ],
+    ("cpus", "text"),
+    [({0}, "0"), ({1}, "1"), ({0, 1}, "0-1"), ({4, 2, 0, 3}, "0,2-4"), (set(), "")],
 )
-def test_pins_read_as_the_kernel_writes_them(flags: tuple[bool, ...], text: str) -> None:
-    assert domain.kernel_list(flags) == text
+def test_cpus_read_as_the_kernel_writes_them(cpus: set[int], text: str) -> None:
+    assert kernel_list(cpus) == text
+
+
+def test_what_a_thread_may_use_is_what_is_plugged_in() -> None:
+    assert allowed(os.getpid()) == kernel_list(os.sched_getaffinity(0))
+
+
+def test_memory_nodes_are_read_of_a_status_file() -> None:
+    assert domain.memory_nodes("Name:\tqemu\nMems_allowed_list:\t0-1\nSeccomp: 0\n") == "0-1"
 
 
 def test_vcpu_threads_are_told_from_qemus_others(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def report(cpus: int = 2, guests: str = "emulated") -> dict[str, Any]:
             for p, s in status.items()
         ],
         "facts": {
+            "kernel": "6.1.0",
+            **{engine: {"version": "1.0"} for engine in ("docker", "libvirt", "qemu")},
             "cpu": {"allowed": list(range(cpus)), "cpus": rows},
             "numa": [{"node": 0, "cpus": list(range(cpus)), "memory_mib": 1000}],
         },

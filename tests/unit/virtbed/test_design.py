@@ -100,3 +100,10 @@ def test_a_blocks_trials_share_one_instance_and_stand_together() -> None:
         assert first.block == second.block
         assert first.instance == second.instance
     assert len({t.block for t in trials}) == len(trials) // 2
+
+
+def test_a_host_that_keeps_cpus_from_virtbed_is_refused(plan: Plan) -> None:
+    doctor = report(cpus=4)
+    doctor["facts"]["cpu"]["allowed"] = [0, 1]
+    with pytest.raises(PlacementError, match=r"CPUs 0-1 allowed, 0-3 online.*isolcpus"):
+        design(plan, doctor)

@@ -39,27 +39,16 @@ def test_another_sweep_is_not_mixed_in(tmp_path: Path, key: str) -> None:
         assert ledger.counts() == {"planned": 3}
 
 
-def test_a_standing_instance_is_known_until_it_fell(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    with Ledger(path) as ledger:
-        ledger.stand({"id": "vm-1", "machine": "kvm"})
-    with Ledger(path) as ledger:
-        assert ledger.standing() == [{"id": "vm-1", "machine": "kvm"}]
-        ledger.fell("vm-1")
-        assert ledger.standing() == []
-
-
 def test_a_kill_loses_nothing_that_was_written(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     script = (
         "import os, signal, sys; from pathlib import Path; from virtbed.ledger import Ledger\n"
         f"l = Ledger(Path(sys.argv[1])); l.begin({IDENTITY!r}, {TRIALS!r})\n"
-        "l.attempt('a'); l.close('a', 'done', 1.0); l.stand({'id': 'x'}); l.attempt('b')\n"
+        "l.attempt('a'); l.close('a', 'done', 1.0); l.attempt('b')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run([sys.executable, "-c", script, path], env=os.environ, check=False)
     assert killed.returncode == -signal.SIGKILL
     with Ledger(path) as ledger:
         assert ledger.done() == {"a"}
-        assert ledger.standing() == [{"id": "x"}]
         assert ledger.attempt("b") == 2

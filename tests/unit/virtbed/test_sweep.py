@@ -6,6 +6,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from rich.console import Console
 
 from virtbed import playbooks, sweep
 from virtbed.image import image_key
+from virtbed.ledger import LedgerError
 from virtbed.plan import Plan
 from virtbed.playbooks import Outcome
 from virtbed.progress import Progress
@@ -100,15 +103,54 @@ def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_
     host.answers["release"] = failing("still there")
     with pytest.raises(SweepError, match="could not be released: still there; run make teardown"):
         make(small(plan)).run()
-    (left,) = host.called("release")
+    assert len(host.called("release")) == 1
     del host.answers["release"]
     host.answers["provision"] = failing("no matter")
     host.calls.clear()
     make(small(plan)).run()
-    assert host.called("release")[0] == left
-    assert host.calls.index(("release", left)) < host.calls.index(
-        ("provision", host.called("provision")[0])
+    assert [name for name, _ in host.calls[:3]] == ["doctor", "clear", "provision"]
+
+
+def test_a_host_that_cannot_be_cleared_is_not_measured(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    host.answers["clear"] = failing("Docker does not answer")
+    with pytest.raises(SweepError, match=r"could not be cleared.*Docker does not answer"):
+        make(small(plan)).run()
+    assert host.called("provision") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("kernel", lambda facts: facts.update(kernel="6.2.0")),
+        ("docker", lambda facts: facts["docker"].update(version="2.0")),
+        ("cpus", lambda facts: (facts["cpu"]["allowed"].pop(), facts["cpu"]["cpus"].pop())),
+    ],
+)
+def test_another_kernel_engine_or_set_of_cpus_is_another_sweep(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan, key: str, change: Callable[[Any], Any]
+) -> None:
+    host.answers["trial"] = failing("no matter")
+    make(small(plan)).run()
+    change(host.doctor["facts"])
+    with pytest.raises(LedgerError, match=f"begun with {key} "):
+        make(small(plan)).run()
+
+
+def test_strays_of_a_playbook_that_was_cut_off_are_ended() -> None:
+    stray = subprocess.Popen(
+        ["sleep", "60"], env=os.environ | {"VIRTBED_PLAY": "1"}, start_new_session=True
     )
+    other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_PLAY": "12"})
+    try:
+        threading.Thread(target=stray.wait).start()
+        assert playbooks.end_strays() == []
+        assert stray.wait() == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_signal_in_a_trial_releases_and_records_nothing(

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from virtbed_workloads.environment import read_cgroup, read_isa, read_status
+from virtbed_workloads.environment import (
+    kernel_list,
+    read_cgroup,
+    read_environment,
+    read_isa,
+    read_memory_policy,
+    read_status,
+)
 
 V1_MOUNTS = """\
 32 31 0:29 {root} /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
@@ -95,3 +102,26 @@ def test_isa_and_status(tmp_path: Path) -> None:
     assert read_isa(root) == ["sse4_2", "avx2", "fma"]
     assert read_status(root)["Cpus_allowed_list"] == "0-1"
     assert read_status(root)["Threads"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [("7f00 bind:1 anon=3\n7f01 bind:1\n", "bind:1"), ("7f00 default\n", "default"), ("", None)],
+)
+def test_the_memory_policy(tmp_path: Path, text: str, policy: str | None) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/numa_maps").write_text(text)
+    assert read_memory_policy(tmp_path) == policy
+
+
+def test_no_numa_is_no_memory_policy(tmp_path: Path) -> None:
+    assert read_memory_policy(tmp_path) is None
+
+
+def test_cpus_are_listed_as_the_kernel_does() -> None:
+    assert kernel_list([5, 0, 2, 1]) == "0-2,5"
+
+
+def test_this_process_reads_its_own_affinity() -> None:
+    environment = read_environment(0, 0)
+    assert environment["cpus_allowed_list"] == kernel_list(environment["affinity"])
