@@ -138,11 +138,13 @@ def test_another_kernel_engine_or_set_of_cpus_is_another_sweep(
         make(small(plan)).run()
 
 
-def test_strays_of_a_playbook_that_was_cut_off_are_ended() -> None:
+def test_strays_of_a_playbook_that_was_cut_off_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A mark of the test's own, lest it end the playbooks of a sweep that runs beside it.
+    monkeypatch.setattr(playbooks, "_MARK", "VIRTBED_TEST")
     stray = subprocess.Popen(
-        ["sleep", "60"], env=os.environ | {"VIRTBED_PLAY": "1"}, start_new_session=True
+        ["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "1"}, start_new_session=True
     )
-    other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_PLAY": "12"})
+    other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "12"})
     try:
         threading.Thread(target=stray.wait).start()
         assert playbooks.end_strays() == []
