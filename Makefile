@@ -11,7 +11,8 @@ MEMBERS := python/pyproject.toml analysis/pyproject.toml workloads/pyproject.tom
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: help testbed setup sweep doctor plan report teardown test lint unit integration lock clean
+.PHONY: help testbed setup sweep doctor plan report teardown test lint unit applications \
+	integration bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,7 +39,7 @@ doctor: .venv/.made ## say which platforms this machine can host, and why not
 teardown: .venv/.made ## remove all that virtbed made on this machine; results stay
 	ansible-playbook playbooks/teardown.yml
 
-test: lint unit integration ## all the checks
+test: lint unit setup applications integration ## all the checks
 
 lint: .venv/.made ## ruff, mypy, yamllint, ansible-lint
 	ruff check .
@@ -50,9 +51,14 @@ lint: .venv/.made ## ruff, mypy, yamllint, ansible-lint
 unit: .venv/.made ## tests that need no Docker and no QEMU
 	pytest tests/unit
 
-integration: .venv/.made ## tests on the real platforms, as root
-	ansible-playbook playbooks/testbed.yml
+applications: .venv/.made ## tests of the applications, in the image; after setup
+	virtbed in-image -m pytest -p no:cacheprovider tests/applications
+
+integration: setup ## tests on the real platforms, as root
 	pytest tests/integration
+
+bench: setup ## where the applications' time goes, and what the harness costs
+	virtbed in-image benchmarks/applications.py
 
 # The tools live in .venv and come from the hash locks; TensorFlow lives in the image, not here.
 .venv/.made: $(LOCKS) $(MEMBERS)

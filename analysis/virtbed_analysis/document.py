@@ -48,6 +48,7 @@ def document(sweep: Sweep) -> Json:
         "failed": failed,
         "waiting": waiting,
         "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
+        "answers_differ": estimate.answers_differ(sweep.trials).to_dicts(),
         "warnings": _warnings(sweep.trials),
         "provenance": _provenance(sweep),
     }

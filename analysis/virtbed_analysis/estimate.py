@@ -30,7 +30,7 @@ STARTUP = ("spawn", "import", "load", "first_call")
 
 # What the two sides of a ratio to bare metal have in common; with the platform and the mode it
 # makes a cell.
-SUBJECT = ["cores", "application", "scale", "processor"]
+SUBJECT = ["cores", "application", "scale", "processor", "scenario", "thread_policy"]
 CELL = ["platform", "mode", *SUBJECT]
 
 _PLATFORMS = pl.Enum(["bm", "vm", "cn", "vmcn"])
@@ -116,6 +116,35 @@ def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
     slow = _steady(samples).filter(pl.col("emulated"))
     begun = _startup(trials.filter(pl.col("emulated"))).drop("replicates")
     return _in_order(_phases(slow).join(begun, on=CELL))
+
+
+def answers_differ(trials: pl.DataFrame) -> pl.DataFrame:
+    """Return the cells whose answers are not bare metal's: their times compare unlike work.
+
+    Answers are compared by digest, within one application, version and scale, whatever the size;
+    emulated cells count too, for answers do not depend on speed. Columns: `CELL`, `trials` (how
+    many differ), `answers` (their digests) and `expected` (bare metal's; several if it differs
+    from itself). Without a bare-metal result the commonest digest stands in for it.
+    """
+    work = ["application", "application_version", "scale"]
+    metal = trials.filter(pl.col("platform") == "bm")
+    rest = trials.join(metal, on=work, how="anti")
+    expected = pl.concat(
+        [
+            frame.group_by(work).agg(pl.col("answers_digest").mode().sort().alias("expected"))
+            for frame in (metal, rest)
+        ]
+    )
+    differ = trials.join(expected, on=work).filter(
+        (pl.col("expected").list.len() > 1) | ~pl.col("answers_digest").is_in(pl.col("expected"))
+    )
+    return _in_order(
+        differ.group_by(CELL).agg(
+            pl.len().alias("trials"),
+            pl.col("answers_digest").unique().sort().alias("answers"),
+            pl.col("expected").first(),
+        )
+    )
 
 
 def _steady(samples: pl.DataFrame) -> pl.DataFrame:
@@ -210,6 +239,8 @@ def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
         "application",
         "scale",
         "processor",
+        "scenario",
+        "thread_policy",
         "cores",
         pl.col("platform").cast(_PLATFORMS),
         pl.col("mode").cast(_MODES),

@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-RESULT_SCHEMA = "virtbed.result/1"
+RESULT_SCHEMA = "virtbed.result/2"
 EVIDENCE_SCHEMA = "virtbed.evidence/1"
-DESIGN_SCHEMA = "virtbed.design/1"
+DESIGN_SCHEMA = "virtbed.design/2"
 DOCTOR_SCHEMA = "virtbed.doctor/1"
 FAILURE_SCHEMA = "virtbed.failure/1"
 
@@ -55,7 +55,12 @@ TRIAL_COLUMNS: dict[str, pl.DataType] = {
     "keras": pl.String(),
     "python": pl.String(),
     "kernel": pl.String(),
+    "scenario": pl.String(),
+    "rules": pl.String(),
     "thread_policy": pl.String(),
+    "loadgen_validity": pl.String(),
+    "answers_digest": pl.String(),
+    "peak_memory_kib": pl.Int64(),
     "input_seed": pl.Int64(),
     "spawn_ns": pl.Int64(),
     "import_ns": pl.Int64(),
@@ -67,6 +72,7 @@ SAMPLE_COLUMNS: dict[str, pl.DataType] = {
     "trial": pl.String(),
     "sample": pl.Int64(),
     "input": pl.String(),
+    "queue_ns": pl.Int64(),
     "pre_ns": pl.Int64(),
     "infer_ns": pl.Int64(),
     "post_ns": pl.Int64(),
@@ -276,7 +282,10 @@ def _trial_row(result: Json) -> Json:
         "keras": frameworks.get("keras"),
         "python": environment["python"],
         "kernel": environment["kernel"],
-        "thread_policy": result["settings"]["thread_policy"],
+        **{key: result["settings"][key] for key in ("scenario", "rules", "thread_policy")},
+        "loadgen_validity": result["loadgen"]["validity"],
+        "answers_digest": result["answers"]["digest"],
+        "peak_memory_kib": result["memory_kib"]["peak"],
         "input_seed": result["settings"]["seed"],
         **result["startup"],
         "warnings": result["warnings"],

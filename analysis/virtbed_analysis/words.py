@@ -49,12 +49,14 @@ def instance(row: Row) -> str:
 def subject(row: Row) -> str:
     """Return "image_classification, tiny, cpu, seeded weights": what a group of rows is about."""
     parts = [row["application"], row["scale"], row["processor"]]
+    parts += [row["scenario"]] if row["scenario"] != "single_stream" else []
+    parts += [f"{row['thread_policy']} threads"] if row["thread_policy"] != "default" else []
     # Seeded weights do a model's work without its answers: said wherever their times appear.
     return ", ".join([*parts, "seeded weights"] if row.get("weights") == "seeded" else parts)
 
 
 def by_subject(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
-    """Return sorted rows in groups of one application, scale and processor, each with its name."""
+    """Return sorted rows in groups of one subject, each with its name."""
     return [(name, list(group)) for name, group in groupby(rows, key=subject)]
 
 

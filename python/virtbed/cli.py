@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from virtbed import doctor as doctors
 from virtbed.design import design
+from virtbed.here import RunError, command, phase_table, run_here
 from virtbed.image import REPOSITORY, image_key
 from virtbed.ledger import Ledger, LedgerError
 from virtbed.placement import PlacementError
@@ -52,6 +54,11 @@ Inventory = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
 
+VISIBLE = [name for name, entry in APPLICATIONS.items() if not entry.hidden]
+PLAN_COLUMNS = (
+    "platform", "mode", "cores", "application", "scale", "scenario", "threads", "accelerator",
+    "trials",
+)  # fmt: skip
 # Exit codes beside 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
 TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -64,7 +71,7 @@ def refuse(error: Exception, code: int = REFUSED) -> NoReturn:
 
 def _plan(name: str) -> Plan:
     plan = load_plan(plan_path(name))
-    check_applications(plan, {n: e.scales for n, e in APPLICATIONS.items()})
+    check_applications(plan, {n: tuple(e.scales) for n, e in APPLICATIONS.items()})
     return plan
 
 
@@ -86,11 +93,12 @@ def plan(name: PlanArgument, inventory: Inventory = LOCAL, as_json: AsJson = Fal
     seconds = estimate_s(laid.trials, seen)
     cells = Counter(
         (t.instance.platform, t.instance.mode, t.instance.cores, t.application, t.scale,
-         t.instance.accelerator) for t in laid.trials
+         t.scenario, t.threads, t.instance.accelerator) for t in laid.trials
     )  # fmt: skip
     if as_json:
-        names = ("platform", "mode", "cores", "application", "scale", "accelerator", "trials")
-        rows = [dict(zip(names, (*cell, n), strict=True)) for cell, n in sorted(cells.items())]
+        rows = [
+            dict(zip(PLAN_COLUMNS, (*cell, n), strict=True)) for cell, n in sorted(cells.items())
+        ]
         typer.echo(
             json.dumps(
                 {
@@ -106,7 +114,7 @@ def plan(name: PlanArgument, inventory: Inventory = LOCAL, as_json: AsJson = Fal
         )
         return
     table = Table(title=f"{chosen.name}: {len(laid.trials)} trials, about {minutes(seconds)}")
-    for heading in ("platform", "mode", "cores", "application", "scale", "accelerator", "trials"):
+    for heading in PLAN_COLUMNS:
         table.add_column(heading, justify="right" if heading in {"cores", "trials"} else "left")
     for cell, count in sorted(cells.items()):
         table.add_row(*map(str, (*cell, count)))
@@ -181,6 +189,61 @@ def doctor(inventory: Inventory = LOCAL, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def run(
+    application: Annotated[str, typer.Argument(help=f"One of: {', '.join(VISIBLE)}.")],
+    scale: Annotated[str, typer.Option(help="trained, mlperf or tiny.")] = "trained",
+    scenario: Annotated[
+        str, typer.Option(help="single_stream, multi_stream, offline or server.")
+    ] = "single_stream",
+    rules: Annotated[
+        str, typer.Option(help="quick: --samples requests; study: MLPerf's minimums, 10 minutes.")
+    ] = "quick",
+    samples: Annotated[int, typer.Option(help="Measured requests, by the quick rules.")] = 20,
+    warmup: Annotated[int, typer.Option(help="Requests before them; at least one an input.")] = 3,
+    threads: Annotated[str, typer.Option(help="default, or matched to the cores there are.")] = (
+        "default"
+    ),
+    processor: Annotated[str, typer.Option(help="cpu or gpu; falling back fails.")] = "cpu",
+    target_qps: Annotated[float | None, typer.Option(help="Requests a second of server.")] = None,
+    target_latency_ms: Annotated[
+        float | None, typer.Option(help="Server's bound on the 99th percentile.")
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Your own requests: the files of this folder."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one application on this machine, on no platform, and show where its time goes.
+
+    The frameworks are the image's (`make setup`), the applications this checkout's.
+
+    Exit status: 0 good, 1 the application failed, 2 usage, 3 a wrong answer.
+    """
+    rates = {"qps": target_qps, "latency-ms": target_latency_ms}
+    arguments = [
+        application, f"--scale={scale}", f"--scenario={scenario}", f"--rules={rules}",
+        f"--samples={samples}", f"--warmup={warmup}", f"--threads={threads}",
+        f"--processor={processor}",
+        *(f"--target-{name}={rate}" for name, rate in rates.items() if rate is not None),
+    ]  # fmt: skip
+    try:
+        with alone(), errors.status(f"running {application}"):
+            document = run_here(arguments, inputs)
+    except RunError as error:
+        refuse(error, error.code)
+    except SweepError as error:
+        refuse(error)
+    if as_json:
+        document.pop("files")
+        typer.echo(json.dumps(document, indent=1))
+    else:
+        console.print(phase_table(document), highlight=False)
+
+
+@app.command()
 def schema(which: Annotated[str, typer.Argument(help="plan or result")]) -> None:
     """Print the JSON Schema of a plan or of a result."""
     from virtbed_workloads.schema import result_schema
@@ -189,6 +252,20 @@ def schema(which: Annotated[str, typer.Argument(help="plan or result")]) -> None
     if which not in schemas:
         refuse(PlanError(f"no schema {which!r}; one of: {', '.join(schemas)}"))
     typer.echo(json.dumps(schemas[which](), indent=1))
+
+
+@app.command(
+    "in-image", hidden=True, context_settings={"ignore_unknown_options": True},
+    add_help_option=False,
+)  # fmt: skip
+def in_image(arguments: Annotated[list[str], typer.Argument()]) -> None:
+    """Run the image's Python in this checkout: its tests of the applications, its benchmarks."""
+    try:
+        argv = command(arguments)
+        with alone():
+            raise typer.Exit(subprocess.run(argv, check=False).returncode)
+    except (RunError, SweepError) as error:
+        refuse(error)
 
 
 @app.command("image-key", hidden=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from virtbed.placement import PlacementError, Topology, format_cpu_list, parse_cpu_list, place
-from virtbed.plan import Application, Plan
+from virtbed.plan import Application, Plan, Threads
 
 # platform = machine x enclosure; a new one is a role and a line here.
 PLATFORMS = {
@@ -53,6 +53,11 @@ class Trial:
     instance: Instance
     application: str
     scale: str
+    scenario: str
+    threads: str
+    rules: str
+    target_qps: float | None
+    target_latency_ms: float | None
     samples: int
     warmup: int
     replicate: int
@@ -65,6 +70,22 @@ class Trial:
     def emulated(self) -> bool:
         """Whether its guest lacks hardware virtualization."""
         return self.instance.accelerator == "tcg"
+
+    def argv(self, seed: int) -> list[str]:
+        """Return the arguments of `python -m virtbed_workloads` that run this trial."""
+        rates = {"qps": self.target_qps, "latency-ms": self.target_latency_ms}
+        return [
+            self.application,
+            f"--scale={self.scale}",
+            f"--scenario={self.scenario}",
+            f"--rules={self.rules}",
+            *(f"--target-{name}={rate}" for name, rate in rates.items() if rate is not None),
+            f"--samples={self.samples}",
+            f"--warmup={self.warmup}",
+            f"--threads={self.threads}",
+            f"--processor={self.processor}",
+            f"--seed={seed}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -190,26 +211,52 @@ def _order(plan: Plan, cells: list[tuple[Instance, bool]]) -> list[Trial]:
         for instance, emulated in here:
             block += 1
             fresh = Instance(**{**asdict(instance), "id": f"{instance.id}-r{replicate:02d}"})
-            applications = list(plan.applications)
-            shuffle(applications)
-            for application in applications:
+            workloads = _workloads(plan, emulated)
+            shuffle(workloads)
+            for application, threads in workloads:
                 trials.append(
-                    _trial(plan, fresh, application, emulated, replicate, block, len(trials) + 1)
-                )
+                    _trial(
+                        plan, fresh, application, threads, emulated, replicate, block,
+                        len(trials) + 1,
+                    )
+                )  # fmt: skip
     return trials
 
 
+def _workloads(plan: Plan, emulated: bool) -> list[tuple[Application, Threads]]:
+    """Return what an instance runs: every application under every thread policy.
+
+    Emulated guests run all scales of a plan at one, and so each application and scenario once.
+    """
+    every = [(a, t) for a in plan.applications for t in plan.threads]
+    if not emulated:
+        return every
+    return list({(a.name, a.scenario, t): (a, t) for a, t in reversed(every)}.values())[::-1]
+
+
 def _trial(
-    plan: Plan, instance: Instance, application: Application, emulated: bool, replicate: int,
-    block: int, position: int,
+    plan: Plan, instance: Instance, application: Application, threads: Threads, emulated: bool,
+    replicate: int, block: int, position: int,
 ) -> Trial:  # fmt: skip
     size = f"{instance.platform}-{instance.mode}-c{instance.cores:02d}"
     how = plan.emulated if emulated else application
+    scales = {a.scale for a in plan.applications if a.name == application.name}
+    label = [
+        application.name,
+        *([how.scale] if len(scales) > 1 else []),
+        *([application.scenario] if application.scenario != "single_stream" else []),
+        *([threads] if threads != "default" else []),
+    ]
     return Trial(
-        id=f"{size}-{application.name}-r{replicate:02d}",
+        id=f"{size}-{'-'.join(label)}-r{replicate:02d}",
         instance=instance,
         application=application.name,
         scale=how.scale,
+        scenario=application.scenario,
+        threads=threads,
+        rules="quick" if emulated else application.rules,
+        target_qps=application.target_qps,
+        target_latency_ms=application.target_latency_ms,
         samples=how.samples,
         warmup=how.warmup,
         replicate=replicate,

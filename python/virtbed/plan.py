@@ -7,15 +7,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from virtbed.image import REPOSITORY
 
 PlatformName = Literal["bm", "vm", "cn", "vmcn"]
 Mode = Literal["vanilla", "pinned"]
+Scenario = Literal["single_stream", "multi_stream", "offline", "server"]
+Threads = Literal["default", "matched"]
 Cores = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -32,8 +34,26 @@ class Application(_Strict):
 
     name: str = Field(description="As `python -m virtbed_workloads --list` shows it.")
     scale: Literal["trained", "mlperf", "tiny"] = "trained"
-    samples: int = Field(20, ge=1, description="Measured samples in a trial.")
+    samples: int = Field(20, ge=1, description="Measured samples in a trial, by quick rules.")
     warmup: int = Field(3, ge=1, description="Samples before them, kept and flagged.")
+    scenario: Scenario = Field("single_stream", description="How MLPerf LoadGen issues requests.")
+    rules: Literal["quick", "study"] = Field(
+        "quick", description="study: MLPerf's minimum duration and number of queries."
+    )
+    target_qps: float | None = Field(
+        None, gt=0, description="Requests a second of the server scenario; offline's expected ones."
+    )
+    target_latency_ms: float | None = Field(
+        None, gt=0, description="Server's bound on the 99th percentile; MLPerf's if not given."
+    )
+
+    @model_validator(mode="after")
+    def _server_has_a_rate(self) -> Self:
+        if self.scenario == "server" and self.target_qps is None:
+            raise ValueError(
+                "scenario server without target_qps; the same rate on every platform is needed"
+            )
+        return self
 
 
 class Emulated(_Strict):
@@ -56,6 +76,11 @@ class Plan(_Strict):
     applications: list[Application] = Field(min_length=1)
     platforms: dict[PlatformName, Annotated[list[Mode], Field(min_length=1)]] = Field(min_length=1)
     cores: list[Cores] = Field(min_length=1)
+    threads: list[Threads] = Field(
+        ["default"],
+        min_length=1,
+        description="Thread pools: default (the framework's choice), matched (the cores it has).",
+    )
     memory_mib: int = Field(4096, ge=1024, description="Of every instance.")
     timeout_s: int = Field(
         600, ge=1, description="After which a trial is ended; 6 times if emulated."
@@ -101,7 +126,8 @@ def load_plan(path: Path) -> Plan:
     lists: tuple[tuple[str, Sequence[object]], ...] = (
         ("cores", plan.cores),
         ("emulated.cores", plan.emulated.cores),
-        ("applications", [a.name for a in plan.applications]),
+        ("applications", [(a.name, a.scale, a.scenario) for a in plan.applications]),
+        ("threads", plan.threads),
         *((f"platforms.{p}", modes) for p, modes in plan.platforms.items()),
     )
     for what, values in lists:

@@ -17,7 +17,7 @@ from virtbed_workloads.schema import result_schema
 
 EVIDENCE_SCHEMA = "virtbed.evidence/1"
 FAILURE_SCHEMA = "virtbed.failure/1"
-DESIGN_SCHEMA = "virtbed.design/1"
+DESIGN_SCHEMA = "virtbed.design/2"
 
 
 class RecordError(ValueError):
@@ -63,10 +63,17 @@ def check_result(document: Mapping[str, Any]) -> None:
         raise RecordError(f"result.json: {error.json_path}: {error.message}")
 
 
-def write_trial(folder: Path, result: Mapping[str, Any], evidence: Mapping[str, Any]) -> None:
-    """Write a good trial: its evidence, then its result, whose presence makes it good."""
+def write_trial(
+    folder: Path,
+    result: Mapping[str, Any],
+    evidence: Mapping[str, Any],
+    files: Mapping[str, str],
+) -> None:
+    """Write a good trial: its logs and evidence, then its result, whose presence makes it good."""
     check_result(result)
     (folder / "failure.json").unlink(missing_ok=True)
+    for name, text in files.items():
+        write_text(folder / Path(name).name, text)
     write_json(folder / "evidence.json", evidence)
     write_json(folder / "result.json", result)
 

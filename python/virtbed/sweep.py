@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import groupby
@@ -125,6 +125,8 @@ class Sweep:
                 "application": t.application,
                 "scale": t.scale,
                 "processor": t.processor,
+                "scenario": t.scenario,
+                "thread_policy": t.threads,
                 "replicate": t.replicate,
                 "block": t.block,
                 "position": t.position,
@@ -221,13 +223,7 @@ class Sweep:
             | {
                 "virtbed_trial": {
                     "id": trial.id,
-                    "argv": [
-                        trial.application,
-                        f"--scale={trial.scale}",
-                        f"--samples={trial.samples}",
-                        f"--warmup={trial.warmup}",
-                        f"--seed={self.plan.seed}",
-                    ],
+                    "argv": trial.argv(self.plan.seed),
                     "timeout_s": trial.timeout_s,
                     "spool": str(spool),
                 }
@@ -248,11 +244,13 @@ class Sweep:
         if not outcome.ok:
             self._fail(trial, attempt, "trial", outcome.message, evidence)
             return outcome.message
-        result = came["document"] | {
+        document = came["document"]
+        files = document.pop("files")
+        result = document | {
             "trial": self._identity(trial, attempt, doctor, variables) | {"started_at": started_at}
         }
         try:
-            records.write_trial(self.folder / "trials" / trial.id, result, evidence)
+            records.write_trial(self.folder / "trials" / trial.id, result, evidence, files)
         except records.RecordError as error:
             self._fail(trial, attempt, "record", str(error), evidence)
             return str(error)
@@ -379,7 +377,7 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def check_applications(plan: Plan, known: dict[str, tuple[str, ...]]) -> None:
+def check_applications(plan: Plan, known: Mapping[str, Collection[str]]) -> None:
     """Raise PlanError unless each application exists at its scale; `known` maps name to scales."""
     for application in plan.applications:
         for scale in (application.scale, plan.emulated.scale):

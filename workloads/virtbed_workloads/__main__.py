@@ -11,10 +11,13 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 from virtbed_workloads import __version__
 from virtbed_workloads.contract import ApplicationError
 from virtbed_workloads.harness import Settings, WrongAnswerError, run_trial
+from virtbed_workloads.loadgen import RULES, SCENARIOS, Load
 from virtbed_workloads.registry import APPLICATIONS, Entry
 
 GOOD, FAILED, USAGE, WRONG_ANSWER = 0, 1, 2, 3
@@ -30,25 +33,40 @@ def main(argv: list[str] | None = None) -> int:
         return GOOD
     entry = _entry(parser, arguments.application, arguments.scale)
     settings = Settings(
+        name=arguments.application,
         scale=arguments.scale,
-        samples=arguments.samples,
         warmup=arguments.warmup,
-        seed=arguments.seed,
+        load=Load(
+            scenario=arguments.scenario,
+            rules=arguments.rules,
+            samples=arguments.samples,
+            seed=arguments.seed,
+            target_qps=arguments.target_qps,
+            target_latency_ms=arguments.target_latency_ms,
+            mlperf_model=entry.mlperf_model,
+        ),
+        threads=arguments.threads,
+        processor=arguments.processor,
+        inputs=arguments.inputs,
         spawned_at_ns=arguments.spawned_at_ns,
     )
     output = _put_stdout_aside()
     try:
         result = run_trial(entry, settings)
     except WrongAnswerError as error:
-        print(f"wrong answer: {error}", file=sys.stderr)
-        return WRONG_ANSWER
+        _end(f"wrong answer: {error}", WRONG_ANSWER)
     except (ApplicationError, ImportError, MemoryError) as error:
-        print(f"{arguments.application} failed: {error}", file=sys.stderr)
-        return FAILED
+        _end(f"{arguments.application} failed: {error}", FAILED)
     with os.fdopen(output, "w", encoding="utf-8") as stream:
         json.dump(result, stream)
         stream.write("\n")
     return GOOD
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Say why, and end at once: LoadGen, left in the middle of a test, crashes a slower end."""
+    print(message, file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def _put_stdout_aside() -> int:
@@ -105,24 +123,81 @@ def _at_least(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def _positive(text: str) -> float:
+    """Parse a number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} found, a number needed") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} found, more than 0 needed")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m virtbed_workloads",
         description="Run one deep-learning application in this process, and print its times as "
-        "one JSON document (schema virtbed.result/1). Everything else goes to standard error.",
+        "one JSON document (schema virtbed.result/2). Everything else goes to standard error.",
         epilog="exit codes: 0 good; 1 the application failed; 2 usage; 3 a wrong answer. "
         "Example: python3 -m virtbed_workloads image_classification --scale trained --samples 10",
     )
     parser.add_argument("application", nargs="?", help="one of --list")
     parser.add_argument("--scale", default="trained", help="which model (default: %(default)s)")
     parser.add_argument(
-        "--samples", type=_at_least(1), default=20, help="measured requests (default: %(default)s)"
+        "--samples",
+        type=_at_least(1),
+        default=20,
+        help="measured requests, unless --rules study (default: %(default)s)",
     )
     parser.add_argument(
         "--warmup",
         type=_at_least(0),
         default=3,
-        help="requests before those, kept and flagged (default: %(default)s)",
+        help="requests before those, kept and flagged; at least one an input (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--scenario",
+        choices=SCENARIOS,
+        default="single_stream",
+        help="how LoadGen issues requests: one after another; 8 at a time; all at once; or at "
+        "random times, --target-qps of them a second (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rules",
+        choices=RULES,
+        default="quick",
+        help="quick: --samples requests; study: MLPerf's minimum duration (10 minutes) and number "
+        "of queries (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        choices=("default", "matched"),
+        default="default",
+        help="sizes of the thread pools: as the framework chooses, or as many as the cores that "
+        "affinity and quota leave (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--processor",
+        choices=("cpu", "gpu"),
+        default="cpu",
+        help="where the model must run; falling back fails (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target-qps", type=_positive, metavar="N", help="requests a second of --scenario server"
+    )
+    parser.add_argument(
+        "--target-latency-ms",
+        type=_positive,
+        metavar="MS",
+        help="server's bound on the 99th percentile (default: MLPerf's for the model)",
+    )
+    parser.add_argument(
+        "--inputs",
+        type=Path,
+        metavar="DIR",
+        help="take the files of DIR for requests; their answers are kept, and not checked",
     )
     parser.add_argument(
         "--seed", type=int, default=2112, help="for what is random (default: %(default)s)"

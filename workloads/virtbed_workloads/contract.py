@@ -1,10 +1,10 @@
-"""Knows what an application is: the five steps the harness times, and what it says of itself."""
+"""Knows what an application is: the steps the harness times, and what it says of itself."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
@@ -19,11 +19,6 @@ class Description:
     model: str
     weights: str
     """``trained`` or ``seeded``: seeded weights cost the same and know nothing."""
-    frameworks: Mapping[str, str] = field(default_factory=dict)
-    intra_op_threads: int = 0
-    """Threads within one operation; 0 is the framework's own choice."""
-    inter_op_threads: int = 0
-    """Operations at a time; 0 is the framework's own choice."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +26,26 @@ class Check:
     """One answer held against what is known of its input."""
 
     right: bool
-    answer: str
-    """The answer, rounded to its tolerance: equal on every platform, and so digested."""
     expected: str
     score: float | None = None
+    """How good the answer is, where that is a number: a probability, an overlap."""
 
 
 class Application(ABC):
-    """One pipeline from bytes to an answer. A trial makes one, loads it once, and calls it often.
+    """One pipeline from bytes to an answer, at one scale. A trial makes one and calls it often.
 
-    A module that holds an application imports its frameworks at the top: the harness imports the
+    A module that holds applications imports its frameworks at the top: the harness imports the
     module only when the application is chosen, and that import is timed.
     """
 
-    name: ClassVar[str]
     version: ClassVar[str]
     """Raised whenever results before and after must not be compared."""
+    keras: ClassVar[bool] = True
+    """Whether it runs a Keras model; the tests' fake does not."""
 
     @abstractmethod
-    def load(self, scale: str, seed: int) -> Description:
+    def load(self) -> Description:
         """Make ready all that is not per request: weights, graph, labels.
-
-        Args:
-            scale: One of the scales that the registry lists for this application.
-            seed: For whatever is random. Equal seeds, equal answers.
 
         Raises:
             ApplicationError: Something needed is missing.
@@ -66,7 +57,12 @@ class Application(ABC):
 
     @abstractmethod
     def preprocess(self, request: bytes) -> Any:
-        """Turn a request into what the model takes."""
+        """Turn a request into what the model takes.
+
+        Raises:
+            ApplicationError: The request is not what it should be: what was found, what is needed.
+                The harness adds the request's name.
+        """
 
     @abstractmethod
     def infer(self, features: Any) -> Any:
@@ -77,5 +73,13 @@ class Application(ABC):
         """Turn the model's outputs into the answer a user would be sent."""
 
     @abstractmethod
+    def describe(self, answer: Any) -> str:
+        """Write the answer as one line, rounded so that it is equal on every platform. Not timed.
+
+        Rounding must be coarser than what another instruction set changes, and the answers to the
+        inputs must not lie on its edges: the digest of these lines is compared across platforms.
+        """
+
+    @abstractmethod
     def check(self, name: str, answer: Any) -> Check:
-        """Hold the answer to the input called ``name`` against what is known. Not timed."""
+        """Hold the answer to the input called ``name`` against what is known of it. Not timed."""

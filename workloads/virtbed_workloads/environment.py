@@ -41,12 +41,33 @@ def read_environment(intra_op: int, inter_op: int, root: Path = Path("/")) -> di
             "intra_op": intra_op,
             "inter_op": inter_op,
             "process_threads": int(status["Threads"]),
+            "usable_cores": usable_cores(root),
         },
         "isa": read_isa(root),
         "clocksource": _read(
             root / "sys/devices/system/clocksource/clocksource0/current_clocksource"
         ),
     }
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process can really use: its affinity, cpuset and CPU quota.
+
+    A quota of 1.5 CPUs makes 1: a second thread would spend half its time throttled. A cpuset
+    shows in the affinity.
+    """
+    quota = read_cgroup(root)["quota_cpus"]
+    affinity = len(os.sched_getaffinity(0))
+    return affinity if quota is None else max(1, min(affinity, int(quota)))
+
+
+def read_memory_kib(root: Path = Path("/")) -> dict[str, int]:
+    """Read the resident set of this process, VmRSS, and its peak since it was executed, VmHWM.
+
+    The peak of `getrusage` would be that of whoever executed this process, if larger.
+    """
+    status = read_status(root)
+    return {key: int(status[key].split()[0]) for key in ("VmRSS", "VmHWM")}
 
 
 def read_status(root: Path) -> dict[str, str]:

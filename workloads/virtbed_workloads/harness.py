@@ -1,8 +1,9 @@
 """Knows how one trial is timed: what the clock sees, in which order, and what it does not see.
 
 One process, one clock (CLOCK_MONOTONIC, which a launcher can read before it executes this one).
-Inputs are bytes in memory, taken in sorted order, again and again. A sample runs from those bytes
-to the answer; the answers are checked after the last sample, outside every measured window.
+A sample runs from a request's bytes in memory to its answer. First every input is answered at
+least once, unmeasured; then LoadGen issues the measured requests. Each answer is checked when the
+clocks have stopped, and only its description is kept, so that memory does not grow.
 
 Garbage collection: what start-up left is collected, and what lives is frozen, before the measured
 samples; during them Python's collector runs as it does in any service.
@@ -12,19 +13,26 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
 import json
+import os
 import resource
-from dataclasses import dataclass
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import cycle, islice
+from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
-from virtbed_workloads import STARTED_NS
-from virtbed_workloads.contract import Application, Check
-from virtbed_workloads.environment import read_environment
+from virtbed_workloads import STARTED_NS, loadgen
+from virtbed_workloads.contract import Application, ApplicationError, Check, Description
+from virtbed_workloads.environment import read_environment, read_memory_kib, usable_cores
 from virtbed_workloads.registry import Entry
 
-SCHEMA = "virtbed.result/1"
+SCHEMA = "virtbed.result/2"
+# What sizes the pools of the libraries beside the framework: OpenMP, NumPy's BLAS, tokenizers.
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 class WrongAnswerError(Exception):
@@ -35,10 +43,16 @@ class WrongAnswerError(Exception):
 class Settings:
     """What a trial was asked to do."""
 
+    name: str
     scale: str
-    samples: int
     warmup: int
-    seed: int
+    """Unmeasured requests; at least one for each input."""
+    load: loadgen.Load
+    threads: str = "default"
+    """``default``: as the framework chooses. ``matched``: as many as cores may be used."""
+    processor: str = "cpu"
+    inputs: Path | None = None
+    """A folder of the user's own requests, whose answers nobody knows."""
     spawned_at_ns: int | None = None
     """CLOCK_MONOTONIC just before this process was executed."""
 
@@ -48,131 +62,229 @@ def run_trial(entry: Entry, settings: Settings) -> dict[str, Any]:
 
     Args:
         entry: The application to run.
-        settings: How often, at which scale.
+        settings: How often, at which scale, under which load.
 
     Returns:
-        The result, as the schema ``virtbed.result/1`` has it, without ``trial``.
+        The result, as the schema ``virtbed.result/2`` has it, without ``trial``; and ``files``,
+        LoadGen's logs by name, to be kept beside it.
 
     Raises:
-        ApplicationError: The application cannot be loaded.
-        WrongAnswerError: A measured answer is wrong.
+        ApplicationError: The application cannot be loaded, or a request is not what it should be.
+        WrongAnswerError: An answer is wrong.
     """
-    spawned_ns = settings.spawned_at_ns
+    threads = usable_cores() if settings.threads == "matched" else None
+    if threads is not None:
+        os.environ.update(dict.fromkeys(POOLS, str(threads)))
     import_started_ns = monotonic_ns()
-    application = entry.create()
+    application = entry.create(settings.scale)
+    backend = importlib.import_module(f"{__package__}.backend") if application.keras else None
     imported_ns = monotonic_ns()
-    description = application.load(settings.scale, settings.seed)
-    requests = sorted(application.inputs().items())
+    if backend:
+        backend.require(settings.processor, threads)
+    description = application.load()
+    requests = sorted(_requests(application, settings.inputs).items())
     loaded_ns = monotonic_ns()
-    first_features = application.preprocess(requests[0][1])
+    trial = _Trial(application, settings, requests)
+    first_features = trial.guarded(requests[0][0], application.preprocess, requests[0][1])
     first_started_ns = monotonic_ns()
     application.infer(first_features)
     first_ended_ns = monotonic_ns()
 
-    warmups = [
-        _sample(application, *request, warmup=True)
-        for request in islice(cycle(requests), settings.warmup)
-    ]
+    for index in islice(cycle(range(len(requests))), max(settings.warmup, len(requests))):
+        trial.serve(index, None)
+        trial.check()
+    if backend:
+        backend.verify(settings.processor)
+    # The second half: the first are dearer, and LoadGen plans by this.
+    typical_ns = statistics.median(s["e2e_ns"] for s in trial.samples[len(trial.samples) // 2 :])
     gc.collect()
     gc.freeze()
+    memory = {"after_warmup": read_memory_kib()["VmRSS"]}
     before = resource.getrusage(resource.RUSAGE_SELF)
-    measured = [
-        _sample(application, *request, warmup=False)
-        for request in islice(cycle(requests), settings.samples)
-    ]
+    driven = loadgen.drive(settings.load, len(requests), typical_ns, trial.serve, trial.check)
     after = resource.getrusage(resource.RUSAGE_SELF)
+    memory |= {"after_samples": read_memory_kib()["VmRSS"], "peak": read_memory_kib()["VmHWM"]}
+    if backend:
+        backend.verify(settings.processor)
     return {
         "schema": SCHEMA,
-        "application": {
-            "name": application.name,
-            "version": application.version,
-            "scale": settings.scale,
-            "weights": description.weights,
-            "model": description.model,
-            "frameworks": dict(description.frameworks),
-        },
-        "settings": {
-            "samples": settings.samples,
-            "warmup": settings.warmup,
-            "seed": settings.seed,
-            "thread_policy": "default",
-        },
+        "application": _application(application, settings, description, backend),
+        "settings": _settings(settings, trial),
         "startup": {
-            "spawn_ns": None if spawned_ns is None else STARTED_NS - spawned_ns,
+            "spawn_ns": (
+                None if settings.spawned_at_ns is None else STARTED_NS - settings.spawned_at_ns
+            ),
             "import_ns": imported_ns - import_started_ns,
             "load_ns": loaded_ns - imported_ns,
             "first_call_ns": first_ended_ns - first_started_ns,
         },
-        "samples": [times for times, _ in warmups + measured],
-        "answers": _check(application, measured),
-        "environment": read_environment(description.intra_op_threads, description.inter_op_threads),
+        "samples": trial.samples,
+        "answers": trial.answers(),
+        "environment": read_environment(*(backend.threads() if backend else (0, 0))),
         "rusage": _usage(before, after),
-        "warnings": [],
+        "memory_kib": memory,
+        "files": driven.pop("files"),
+        "loadgen": driven,
+        "warnings": _warnings(settings, driven),
     }
 
 
-def _sample(
-    application: Application, name: str, request: bytes, *, warmup: bool
-) -> tuple[dict[str, Any], Any]:
-    """Time one request; return its times and its answer."""
-    start_ns = monotonic_ns()
-    features = application.preprocess(request)
-    preprocessed_ns = monotonic_ns()
-    outputs = application.infer(features)
-    inferred_ns = monotonic_ns()
-    answer = application.postprocess(outputs)
-    end_ns = monotonic_ns()
-    times = {
-        "input": name,
-        "pre_ns": preprocessed_ns - start_ns,
-        "infer_ns": inferred_ns - preprocessed_ns,
-        "post_ns": end_ns - inferred_ns,
-        "e2e_ns": end_ns - start_ns,
-        "warmup": warmup,
-    }
-    return times, answer
+@dataclass
+class _Trial:
+    """The samples of one trial and what is known of their answers."""
 
+    application: Application
+    settings: Settings
+    requests: list[tuple[str, bytes]]
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    checked: int = 0
+    _described: dict[str, tuple[str, Check | None]] = field(default_factory=dict)
+    _unchecked: list[tuple[str, Any]] = field(default_factory=list)
 
-def _check(application: Application, measured: list[tuple[dict[str, Any], Any]]) -> dict[str, Any]:
-    """Check every measured answer, and digest one answer an input."""
-    by_input: dict[str, Check] = {}
-    for times, answer in measured:
-        name = times["input"]
-        check = application.check(name, answer)
-        if not check.right:
-            raise WrongAnswerError(
-                f"{application.name}: {name}: answered {check.answer!r} (score {check.score}), "
-                f"expected {check.expected!r}"
-            )
-        first = by_input.setdefault(name, check)
-        if first.answer != check.answer:
-            raise WrongAnswerError(
-                f"{application.name}: {name}: answered {check.answer!r} after {first.answer!r}, "
-                "expected the same answer every time"
-            )
-    canonical = json.dumps([(name, by_input[name].answer) for name in sorted(by_input)])
-    return {
-        "checked": len(measured),
-        "wrong": 0,
-        "digest": "sha256:" + hashlib.sha256(canonical.encode()).hexdigest(),
-        "by_input": [
+    def serve(self, index: int, issued_ns: int | None) -> int:
+        """Answer one request, and time it; return when it was answered.
+
+        ``issued_ns`` is when LoadGen issued it, None in the warm-up.
+        """
+        name, request = self.requests[index]
+        application = self.application
+        start_ns = monotonic_ns()
+        features = self.guarded(name, application.preprocess, request)
+        preprocessed_ns = monotonic_ns()
+        outputs = application.infer(features)
+        inferred_ns = monotonic_ns()
+        answer = application.postprocess(outputs)
+        end_ns = monotonic_ns()
+        self.samples.append(
             {
                 "input": name,
-                "answer": check.answer,
-                "expected": check.expected,
-                "score": check.score,
+                "queue_ns": 0 if issued_ns is None else start_ns - issued_ns,
+                "pre_ns": preprocessed_ns - start_ns,
+                "infer_ns": inferred_ns - preprocessed_ns,
+                "post_ns": end_ns - inferred_ns,
+                "e2e_ns": end_ns - start_ns,
+                "warmup": issued_ns is None,
             }
-            for name, check in sorted(by_input.items())
-        ],
+        )
+        self._unchecked.append((name, answer))
+        return end_ns
+
+    def guarded(self, name: str, preprocess: Any, request: bytes) -> Any:
+        """Call preprocess, and let its error say which request it was."""
+        try:
+            return preprocess(request)
+        except ApplicationError as error:
+            raise ApplicationError(f"{name}: {error}") from error
+
+    def check(self) -> None:
+        """Check the answers since the last call, and keep their descriptions alone.
+
+        Raises WrongAnswerError if one is wrong, or not the one that its input had before.
+        """
+        for name, answer in self._unchecked:
+            described = self.application.describe(answer)
+            if name not in self._described:
+                self._described[name] = (described, self._judge(name, described, answer))
+            first, _ = self._described[name]
+            if first != described:
+                raise WrongAnswerError(
+                    f"{self.settings.name}: {name}: answered {described!r} after {first!r}, "
+                    "expected the same answer every time"
+                )
+            self.checked += self.settings.inputs is None
+        self._unchecked.clear()
+
+    def _judge(self, name: str, described: str, answer: Any) -> Check | None:
+        if self.settings.inputs is not None:
+            return None
+        check = self.application.check(name, answer)
+        if not check.right:
+            raise WrongAnswerError(
+                f"{self.settings.name}: {name}: answered {described!r} (score {check.score}), "
+                f"expected {check.expected!r}"
+            )
+        return check
+
+    def answers(self) -> dict[str, Any]:
+        """Summarise the answers, as the result's ``answers``."""
+        known = sorted(self._described.items())
+        canonical = json.dumps([(name, described) for name, (described, _) in known])
+        return {
+            "checked": self.checked,
+            "wrong": 0,
+            "digest": "sha256:" + hashlib.sha256(canonical.encode()).hexdigest(),
+            "by_input": [
+                {
+                    "input": name,
+                    "answer": described,
+                    "expected": check.expected if check else None,
+                    "score": check.score if check else None,
+                }
+                for name, (described, check) in known
+            ],
+        }
+
+
+def _requests(application: Application, folder: Path | None) -> Mapping[str, bytes]:
+    if folder is None:
+        return application.inputs()
+    try:
+        files = [path for path in folder.iterdir() if path.is_file()]
+        own = {path.name: path.read_bytes() for path in files}
+    except OSError as error:
+        raise ApplicationError(f"--inputs {folder}: {error.strerror}; a folder is needed") from None
+    if not own:
+        raise ApplicationError(f"--inputs {folder}: no files found, at least one request needed")
+    return own
+
+
+def _application(
+    application: Application, settings: Settings, description: Description, backend: Any
+) -> dict[str, Any]:
+    return {
+        "name": settings.name,
+        "version": application.version,
+        "scale": settings.scale,
+        "weights": description.weights,
+        "model": description.model,
+        "frameworks": backend.frameworks() if backend else {},
     }
+
+
+def _settings(settings: Settings, trial: _Trial) -> dict[str, Any]:
+    return {
+        "samples": sum(not sample["warmup"] for sample in trial.samples),
+        "warmup": sum(sample["warmup"] for sample in trial.samples),
+        "seed": settings.load.seed,
+        "scenario": settings.load.scenario,
+        "rules": settings.load.rules,
+        "target_qps": settings.load.target_qps,
+        "target_latency_ms": settings.load.target_latency_ms,
+        "thread_policy": settings.threads,
+        "processor": settings.processor,
+    }
+
+
+def _warnings(settings: Settings, driven: Mapping[str, Any]) -> list[str]:
+    found = []
+    clocks = driven["clocks"]
+    if not clocks["agree"]:
+        found.append(
+            f"two clocks: LoadGen's median latency is {clocks['loadgen_median_ns'] / 1e6:.3f} ms, "
+            f"the harness's {clocks['harness_median_ns'] / 1e6:.3f} ms, "
+            f"{clocks['apart']:.1%} apart, within {loadgen.CLOCKS_AGREE:.0%} needed: "
+            "the samples are too short for LoadGen, or the CPU was not ours"
+        )
+    if settings.load.rules == "study" and driven["validity"] != "VALID":
+        found.append(f"LoadGen: {driven['validity']}: {'; '.join(driven['reasons'])}")
+    return found
 
 
 def _usage(before: resource.struct_rusage, after: resource.struct_rusage) -> dict[str, Any]:
-    """Subtract two readings; the largest resident set is the whole process's."""
+    """Subtract two readings."""
     return {
         "user_s": after.ru_utime - before.ru_utime,
         "system_s": after.ru_stime - before.ru_stime,
-        "max_rss_kib": after.ru_maxrss,
         "minor_faults": after.ru_minflt - before.ru_minflt,
         "major_faults": after.ru_majflt - before.ru_majflt,
         "voluntary_switches": after.ru_nvcsw - before.ru_nvcsw,

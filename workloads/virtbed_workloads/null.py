@@ -1,50 +1,64 @@
 """Knows how to misbehave on request: a fake application, for tests of the harness and runner only.
 
 The environment variable ``VIRTBED_NULL`` chooses what goes wrong: ``wrong`` (one wrong answer),
-``fails`` (loading fails), ``noisy`` (native code prints to standard output). Unset, all is well.
+``fails`` (loading fails), ``broken`` (a request is not text), ``fickle`` (another answer the second
+time), ``noisy`` (native code prints to standard output). Unset, all is well.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import ClassVar
 
 from virtbed_workloads.contract import Application, ApplicationError, Check, Description
 
+INFER_S = 0.005  # so that LoadGen's clock and the harness's have something to agree on
+
 
 class Null(Application):
     """Measures the length of three texts."""
 
-    name: ClassVar[str] = "null"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
+    keras: ClassVar[bool] = False
 
-    def load(self, scale: str, seed: int) -> Description:
+    def load(self) -> Description:
         """Load nothing."""
         self._fault = os.environ.get("VIRTBED_NULL", "")
+        self._calls = 0
         if self._fault == "fails":
-            raise ApplicationError("null: VIRTBED_NULL=fails found, asked to fail; unset it")
+            raise ApplicationError("VIRTBED_NULL=fails found, asked to fail; unset it")
         return Description(model="none", weights="seeded")
 
     def inputs(self) -> Mapping[str, bytes]:
         """Return three texts, unsorted on purpose."""
-        return {"three": b"abc", "one": b"a", "two": b"ab"}
+        third = b"\xff" if self._fault == "broken" else b"abc"
+        return {"three": third, "one": b"a", "two": b"ab"}
 
     def preprocess(self, request: bytes) -> str:
         """Decode."""
-        return request.decode()
+        try:
+            return request.decode()
+        except UnicodeDecodeError:
+            raise ApplicationError(f"{request!r} found, UTF-8 needed") from None
 
     def infer(self, features: str) -> int:
         """Count, and in noisy mode print as native code does: past Python's ``sys.stdout``."""
         if self._fault == "noisy":
             os.write(1, b"a library's banner\n")
+        self._calls += 1
+        time.sleep(INFER_S)
         return len(features)
 
     def postprocess(self, outputs: int) -> int:
         """Return the count, or one too many in wrong mode."""
-        return outputs + (self._fault == "wrong")
+        return outputs + (self._fault == "wrong") + (self._fault == "fickle" and self._calls > 8)
+
+    def describe(self, answer: int) -> str:
+        """Name the count."""
+        return ("zero", "one", "two", "three", "four")[answer]
 
     def check(self, name: str, answer: int) -> Check:
         """Compare with the name, which is the count in words."""
-        words = ("zero", "one", "two", "three", "four")
-        return Check(words[answer] == name, words[answer], name, 1.0)
+        return Check(self.describe(answer) == name, name, 1.0)

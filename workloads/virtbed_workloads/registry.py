@@ -1,8 +1,9 @@
-"""Knows which applications exist, without importing any. A new application is one line here."""
+"""Knows which applications exist, without importing any. A new application is one entry here."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from virtbed_workloads.contract import Application
@@ -10,27 +11,68 @@ from virtbed_workloads.contract import Application
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an application lives, and at which scales it runs."""
+    """One type of application, and the class in its module that runs it at each scale."""
 
-    target: str
-    """``module:Class`` within this package."""
-    scales: tuple[str, ...]
     summary: str
+    scales: Mapping[str, str]
+    """Scale to ``module:Class`` within this package."""
+    mlperf_model: str = "*"
+    """The benchmark of MLPerf whose rules fit: LoadGen's name for it."""
     hidden: bool = False
     """A fake for the tests: ``--list`` leaves it out."""
 
-    def create(self) -> Application:
+    def create(self, scale: str) -> Application:
         """Import the application's module, frameworks and all, and make an instance."""
-        module, _, name = self.target.partition(":")
+        module, _, name = self.scales[scale].partition(":")
         made: Application = getattr(importlib.import_module(f"{__package__}.{module}"), name)()
         return made
 
 
 APPLICATIONS = {
     "image_classification": Entry(
-        "image_classification:ImageClassification",
-        ("trained", "tiny"),
-        "EfficientNet-Lite0 names what a photograph shows",
+        "names what a photograph shows",
+        {
+            "trained": "image_classification:EfficientNetLite0",
+            "mlperf": "image_classification:ResNet50",
+            "tiny": "image_classification:TinyEfficientNet",
+        },
+        mlperf_model="resnet50",
     ),
-    "null": Entry("null:Null", ("tiny",), "computes nothing; a fake for tests", hidden=True),
+    "face_detection": Entry(
+        "finds the faces in a photograph",
+        {
+            "trained": "face_detection:Mtcnn",
+            "mlperf": "face_detection:SsdMobileNet",
+            "tiny": "face_detection:TinyMtcnn",
+        },
+        mlperf_model="retinanet",
+    ),
+    "medical_segmentation": Entry(
+        "cuts the brain out of a magnetic resonance image of a head",
+        {
+            "trained": "medical_segmentation:SkullStrip",
+            "mlperf": "medical_segmentation:SlidingUNet",
+            "tiny": "medical_segmentation:TinyUNet",
+        },
+        mlperf_model="3d-unet",
+    ),
+    "question_answering": Entry(
+        "finds the passage that answers a question",
+        {
+            "trained": "question_answering:MiniLm",
+            "mlperf": "question_answering:BertBase",
+            "tiny": "question_answering:TinyEncoder",
+        },
+        mlperf_model="bert",
+    ),
+    "audio_transcription": Entry(
+        "writes down the notes, or the words, of a recording",
+        {
+            "trained": "audio_transcription:BasicPitch",
+            "mlperf": "audio_transcription:ConformerCtc",
+            "tiny": "audio_transcription:TinyPitch",
+        },
+        mlperf_model="rnnt",
+    ),
+    "null": Entry("computes nothing; a fake for tests", {"tiny": "null:Null"}, hidden=True),
 }

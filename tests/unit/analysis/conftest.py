@@ -10,6 +10,7 @@ import pytest
 Json = dict[str, Any]
 IMAGE = "sha256:" + "a" * 64
 PLAN = "sha256:" + "b" * 64
+SETTINGS = {"scenario": "single_stream", "thread_policy": "default"}
 
 
 class Folder:
@@ -18,7 +19,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.design: Json = {
-            "schema": "virtbed.design/1",
+            "schema": "virtbed.design/2",
             "sweep": path.name,
             "plan_digest": PLAN,
             "seed": 2112,
@@ -44,7 +45,7 @@ class Folder:
             f"{platform}-{mode}-c{trial['cores']:02d}-{trial['application']}-r{replicate:02d}"
         )
         position = len(self.design["trials"]) + 1
-        self.design["trials"].append(trial | {"block": position, "position": position})
+        self.design["trials"].append(trial | SETTINGS | {"block": position, "position": position})
         self.write("design.json", self.design)
         return trial
 
@@ -58,6 +59,7 @@ class Folder:
         warmup_ms: tuple[float, ...] = (),
         image: str = IMAGE,
         warnings: tuple[str, ...] = (),
+        answers: str = "c",
         **changes: Any,
     ) -> str:
         """Add a whole trial: `e2e_ms` maps each input to its measured times."""
@@ -66,7 +68,7 @@ class Folder:
         measured = [sample(name, ms) for name, times in e2e_ms.items() for ms in times]
         samples = [*warm, *measured]
         result = {
-            "schema": "virtbed.result/1",
+            "schema": "virtbed.result/2",
             "trial": trial
             | {
                 "sweep": self.path.name,
@@ -93,7 +95,11 @@ class Folder:
                 "samples": len(measured),
                 "warmup": len(warm),
                 "seed": 2112,
-                "thread_policy": "default",
+                **SETTINGS,
+                "rules": "quick",
+                "target_qps": None,
+                "target_latency_ms": None,
+                "processor": "cpu",
             },
             "startup": {
                 "spawn_ns": 250_000_000,
@@ -105,7 +111,7 @@ class Folder:
             "answers": {
                 "checked": len(samples),
                 "wrong": 0,
-                "digest": "sha256:" + "c" * 64,
+                "digest": "sha256:" + answers * 64,
                 "by_input": [
                     {"input": name, "answer": "cup", "expected": "cup", "score": 0.9}
                     for name in e2e_ms
@@ -120,18 +126,32 @@ class Folder:
                 "mems_allowed_list": "0",
                 "memory_policy": "bind:0",
                 "cgroup": {"version": 1, "quota_cpus": None, "cpuset": "0"},
-                "threads": {"intra_op": 1, "inter_op": 1, "process_threads": 9},
+                "threads": {"intra_op": 1, "inter_op": 1, "process_threads": 9, "usable_cores": 1},
                 "isa": ["avx2"],
                 "clocksource": "tsc",
             },
             "rusage": {
                 "user_s": 1.5,
                 "system_s": 0.1,
-                "max_rss_kib": 700_000,
                 "minor_faults": 10,
                 "major_faults": 0,
                 "voluntary_switches": 5,
                 "involuntary_switches": 2,
+            },
+            "memory_kib": {"after_warmup": 700_000, "after_samples": 700_000, "peak": 710_000},
+            "loadgen": {
+                "version": "6.0",
+                "validity": "VALID",
+                "reasons": [],
+                "duration_ms": 0,
+                "queries": len(measured),
+                "percentiles_ns": {"50.00": 20_000_000},
+                "clocks": {
+                    "loadgen_median_ns": 20_000_000,
+                    "harness_median_ns": 19_980_000,
+                    "apart": 0.001,
+                    "agree": True,
+                },
             },
             "warnings": list(warnings),
         }
@@ -169,6 +189,7 @@ def sample(name: str, e2e_ms: float, *, warmup: bool = False) -> Json:
     pre_ns, post_ns = e2e_ns // 4, e2e_ns // 10
     return {
         "input": name,
+        "queue_ns": 0,
         "pre_ns": pre_ns,
         "infer_ns": e2e_ns - pre_ns - post_ns,
         "post_ns": post_ns,

@@ -28,6 +28,8 @@ def frame(times: dict[tuple[str, str, int, str], list[float]]) -> pl.DataFrame:
         application=pl.lit("app"),
         scale=pl.lit("trained"),
         processor=pl.lit("cpu"),
+        scenario=pl.lit("single_stream"),
+        thread_policy=pl.lit("default"),
         warmup=False,
         emulated=False,
     )
@@ -188,6 +190,8 @@ def test_intervals_cover_what_they_claim() -> None:
         cores=1,
         scale=pl.lit("trained"),
         processor=pl.lit("cpu"),
+        scenario=pl.lit("single_stream"),
+        thread_policy=pl.lit("default"),
         warmup=False,
         emulated=False,
     )
@@ -195,3 +199,32 @@ def test_intervals_cover_what_they_claim() -> None:
     assert found.height == sweeps
     covered = found.select(pl.lit(1.2).is_between("ratio_low", "ratio_high").mean()).item()
     assert 0.93 <= covered <= 0.97
+
+
+def test_answers_that_differ_from_bare_metals_are_flagged(folder: Any) -> None:
+    e2e_ms = {"a.png": [20.0]}
+    for platform, answers in (("bm", "c"), ("cn", "c"), ("vm", "d")):
+        folder.trial(platform, "pinned", 1, e2e_ms, answers=answers)
+    # Another scale has other answers, and an emulated guest is held to bare metal's all the same.
+    folder.trial("bm", "pinned", 1, e2e_ms, scale="tiny", application="other", answers="e")
+    folder.trial(
+        "vm", "pinned", 1, e2e_ms, scale="tiny", application="other", answers="f", emulated=True
+    )
+    rows = estimate.answers_differ(read_sweep(folder.path).trials).to_dicts()
+    assert [(row["platform"], row["application"]) for row in rows] == [
+        ("vm", "image_classification"),
+        ("vm", "other"),
+    ]
+    assert rows[0]["answers"] == ["sha256:" + "d" * 64]
+    assert rows[0]["expected"] == ["sha256:" + "c" * 64]
+
+
+def test_bare_metal_that_differs_from_itself_flags_every_cell(folder: Any) -> None:
+    for replicate, answers in ((1, "c"), (2, "d")):
+        folder.trial("bm", "pinned", replicate, {"a.png": [20.0]}, answers=answers)
+    (row,) = estimate.answers_differ(read_sweep(folder.path).trials).to_dicts()
+    assert (row["platform"], row["trials"], len(row["expected"])) == ("bm", 2, 2)
+
+
+def test_equal_answers_are_not_flagged(quick: Any) -> None:
+    assert estimate.answers_differ(read_sweep(quick.path).trials).is_empty()

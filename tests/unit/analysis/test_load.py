@@ -57,7 +57,7 @@ def unplanned(folder: Any) -> None:
 REASONS: list[tuple[Callable[[Any], None], str]] = [
     (truncated, "not JSON, cut short"),
     (not_text, "not UTF-8"),
-    (result(lambda r: r.update(schema="virtbed.result/2")), "schema 'virtbed.result/2'"),
+    (result(lambda r: r.update(schema="virtbed.result/9")), "schema 'virtbed.result/9'"),
     (result(lambda r: r.pop("startup")), "'startup' is a required property"),
     (result(lambda r: r["samples"][1].update(e2e_ns=-5)), r"\$.samples\[1\].e2e_ns"),
     (result(lambda r: r["samples"][1].update(e2e_ns=0)), "e2e_ns|took 0 ns"),

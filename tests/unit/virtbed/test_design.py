@@ -107,3 +107,31 @@ def test_a_host_that_keeps_cpus_from_virtbed_is_refused(plan: Plan) -> None:
     doctor["facts"]["cpu"]["allowed"] = [0, 1]
     with pytest.raises(PlacementError, match=r"CPUs 0-1 allowed, 0-3 online.*isolcpus"):
         design(plan, doctor)
+
+
+def test_scales_scenarios_and_threads_are_told_apart_by_their_ids() -> None:
+    plan = Plan.model_validate(
+        {
+            "name": "demo",
+            "replicates": 1,
+            "applications": [
+                {"name": "a"},
+                {"name": "a", "scale": "tiny"},
+                {"name": "b", "scenario": "server", "target_qps": 5},
+            ],
+            "threads": ["default", "matched"],
+            "platforms": {"bm": ["pinned"], "vm": ["pinned"]},
+            "cores": [1],
+        }
+    )
+    trials = {t.id: t for t in design(plan, report(guests="emulated")).trials}
+    labels = ["a-trained", "a-tiny", "b-server"]
+    every = {f"bm-pinned-c01-{x}{t}-r01" for x in labels for t in ("", "-matched")}
+    # Emulated guests run all at one scale, and so nothing twice.
+    every |= {f"vm-pinned-c01-{x}{t}-r01" for x in labels[1:] for t in ("", "-matched")}
+    assert set(trials) == every
+    server = trials["bm-pinned-c01-b-server-matched-r01"].argv(7)
+    assert {"b", "--scenario=server", "--target-qps=5.0", "--threads=matched", "--seed=7"} <= set(
+        server
+    )
+    assert trials["vm-pinned-c01-a-tiny-r01"].scale == "tiny"

@@ -10,7 +10,7 @@ from virtbed.plan import Plan, PlanError, load_plan, plan_path
 from virtbed.sweep import check_applications
 from virtbed_workloads.registry import APPLICATIONS
 
-KNOWN = {name: entry.scales for name, entry in APPLICATIONS.items()}
+KNOWN = {name: tuple(entry.scales) for name, entry in APPLICATIONS.items()}
 
 
 def edited(tmp_path: Path, **changes: object) -> Path:
@@ -76,7 +76,7 @@ def test_an_application_that_does_not_exist_is_refused(
     tmp_path: Path, application: dict[str, str]
 ) -> None:
     plan = load_plan(edited(tmp_path, applications=[application]))
-    with pytest.raises(PlanError, match=r"does not exist; there are: image_classification"):
+    with pytest.raises(PlanError, match=r"does not exist; there are: .*image_classification"):
         check_applications(plan, KNOWN)
 
 
@@ -91,3 +91,17 @@ def test_the_published_schema_knows_every_key() -> None:
     schema = Plan.model_json_schema()
     assert schema["additionalProperties"] is False
     assert {"name", "seed", "replicates", "platforms", "emulated"} <= schema["properties"].keys()
+
+
+def test_a_server_needs_a_rate(tmp_path: Path) -> None:
+    application = {"name": "image_classification", "scenario": "server"}
+    with pytest.raises(PlanError, match="scenario server without target_qps"):
+        load_plan(edited(tmp_path, applications=[application]))
+
+
+def test_one_application_may_come_at_several_scales_but_not_twice_at_one(tmp_path: Path) -> None:
+    one = {"name": "image_classification"}
+    other = one | {"scale": "tiny"}
+    assert len(load_plan(edited(tmp_path, applications=[one, other])).applications) == 2
+    with pytest.raises(PlanError, match="names one twice"):
+        load_plan(edited(tmp_path, applications=[one, one]))

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from virtbed_workloads import loadgen
 from virtbed_workloads.schema import result_schema
 
 TRIAL = {
@@ -55,9 +57,14 @@ def result() -> dict[str, Any]:
     return trial("--samples", "7", "--warmup", "2", "--spawned-at-ns", spawned_at_ns)
 
 
+def stored(result: dict[str, Any]) -> dict[str, Any]:
+    """The result as the runner keeps it: its logs apart, with the trial's identity."""
+    return {key: value for key, value in result.items() if key != "files"} | {"trial": TRIAL}
+
+
 def test_result_fits_the_schema(result: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(result_schema())
-    jsonschema.validate({**result, "trial": TRIAL}, result_schema())
+    jsonschema.validate(stored(result), result_schema())
 
 
 @pytest.mark.parametrize(
@@ -71,17 +78,103 @@ def test_result_fits_the_schema(result: dict[str, Any]) -> None:
     ],
 )
 def test_schema_refuses(result: dict[str, Any], break_it: Any) -> None:
-    broken = json.loads(json.dumps({**result, "trial": TRIAL}))
+    broken = json.loads(json.dumps(stored(result)))
     break_it(broken)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, result_schema())
 
 
-def test_warmups_come_first_and_both_start_at_the_first_input(result: dict[str, Any]) -> None:
+def test_warmups_come_first_and_answer_every_input(result: dict[str, Any]) -> None:
     samples = result["samples"]
-    assert [s["warmup"] for s in samples] == [True] * 2 + [False] * 7
-    names = ["one", "three", "two"]
-    assert [s["input"] for s in samples] == names[:2] + (names * 3)[:7]
+    assert [s["warmup"] for s in samples] == [True] * 3 + [False] * 7
+    assert [s["input"] for s in samples[:3]] == ["one", "three", "two"]
+    assert result["settings"]["samples"] == 7
+
+
+def test_equal_seeds_issue_equal_requests_and_others_do_not() -> None:
+    def issued(seed: str) -> list[str]:
+        return [s["input"] for s in trial("--samples", "16", "--seed", seed)["samples"]]
+
+    assert issued("1") == issued("1") != issued("2")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "issued"),
+    [("single_stream", 10), ("multi_stream", 16), ("offline", 10), ("server", 10)],
+)
+def test_every_scenario_issues_what_it_should(scenario: str, issued: int) -> None:
+    # Slow enough for two clocks to agree, and for a queue to form where one must.
+    result = trial("--samples", "10", "--scenario", scenario, "--target-qps", "100")
+    jsonschema.validate(stored(result), result_schema())
+    measured = [s for s in result["samples"] if not s["warmup"]]
+    assert len(measured) == result["settings"]["samples"] == issued
+    waited_ns = [s["queue_ns"] for s in measured]
+    infer_ns = sum(s["infer_ns"] for s in measured[:-1])
+    if scenario == "offline":  # all at once: the last waits for all the others
+        assert max(waited_ns) >= infer_ns
+    if scenario == "single_stream":
+        assert max(waited_ns) < min(s["infer_ns"] for s in measured)
+    loadgen_says = result["loadgen"]
+    assert loadgen_says["clocks"]["apart"] < 0.2
+    log = result["files"]["mlperf_log_summary.txt"]
+    assert f"Scenario : {loadgen.SCENARIOS[scenario]}" in log
+    detail = loadgen.read_detail(result["files"]["mlperf_log_detail.txt"])
+    assert detail["result_validity"] == loadgen_says["validity"]
+
+
+def test_clocks_that_disagree_are_flagged() -> None:
+    assert loadgen.clocks([100, 101, 102], 101)["agree"]
+    assert not loadgen.clocks([100, 101, 102], 103)["agree"]
+    slow = trial("--samples", "5")
+    assert slow["loadgen"]["clocks"]["agree"] != any("two clocks" in w for w in slow["warnings"])
+
+
+def test_a_server_without_a_rate_is_refused() -> None:
+    done = harness("null", "--scale", "tiny", "--scenario", "server")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--target-qps" in done.stderr
+
+
+def test_matched_threads_are_those_of_the_affinity() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    command = ["taskset", "-c", str(cpu), sys.executable, "-m", "virtbed_workloads", "null"]
+    done = subprocess.run(
+        [*command, "--scale=tiny", "--threads=matched"], capture_output=True, text=True, check=True
+    )
+    result = json.loads(done.stdout)
+    assert result["settings"]["thread_policy"] == "matched"
+    assert result["environment"]["threads"]["usable_cores"] == 1
+
+
+def test_own_inputs_are_answered_and_not_checked(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("abcd")
+    answers = trial("--inputs", str(tmp_path), "--samples", "2")["answers"]
+    assert answers["checked"] == 0
+    assert answers["by_input"] == [
+        {"input": "mine.txt", "answer": "four", "expected": None, "score": None}
+    ]
+
+
+@pytest.mark.parametrize("scenario", ["single_stream", "offline", "server"])
+def test_a_request_that_is_not_what_it_should_be_is_named(scenario: str) -> None:
+    load = ("--scenario", scenario, "--target-qps", "50")
+    done = harness("null", "--scale", "tiny", *load, fault="broken")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "null failed: three: b'\\xff' found, UTF-8 needed" in done.stderr
+
+
+@pytest.mark.parametrize("scenario", ["single_stream", "offline", "server"])
+def test_an_answer_that_changes_in_the_midst_fails(scenario: str) -> None:
+    load = ("--scenario", scenario, "--target-qps", "50")
+    done = harness("null", "--scale", "tiny", *load, fault="fickle")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "expected the same answer every time" in done.stderr
+
+
+def test_memory_is_that_of_this_process(result: dict[str, Any]) -> None:
+    memory = result["memory_kib"]
+    assert 5_000 < memory["after_warmup"] <= memory["peak"] < 200_000
+    assert memory["after_samples"] <= memory["peak"]
 
 
 def test_phases_make_up_the_whole(result: dict[str, Any]) -> None:
@@ -99,7 +192,7 @@ def test_start_up_is_timed(result: dict[str, Any]) -> None:
 
 def test_answers_and_placement_are_recorded(result: dict[str, Any]) -> None:
     answers = result["answers"]
-    assert (answers["checked"], answers["wrong"]) == (7, 0)
+    assert (answers["checked"], answers["wrong"]) == (10, 0)
     assert [each["answer"] for each in answers["by_input"]] == ["one", "three", "two"]
     assert answers["digest"] == trial("--samples", "3")["answers"]["digest"]
     assert result["environment"]["affinity"] == sorted(os.sched_getaffinity(0))
@@ -117,7 +210,7 @@ def test_affinity_is_read_not_assumed() -> None:
 def test_native_output_does_not_reach_standard_output() -> None:
     done = harness("null", "--scale", "tiny", fault="noisy")
     assert "a library's banner" in done.stderr
-    assert json.loads(done.stdout)["schema"] == "virtbed.result/1"
+    assert json.loads(done.stdout)["schema"] == "virtbed.result/2"
 
 
 def test_wrong_answer() -> None:
@@ -137,7 +230,7 @@ def test_failing_application() -> None:
     [
         (["image_clasification"], "there are: image_classification"),
         ([], "there are: image_classification"),
-        (["image_classification", "--scale", "huge"], "it has: trained, tiny"),
+        (["image_classification", "--scale", "huge"], "it has: trained, mlperf, tiny"),
         (["null", "--scale", "tiny", "--samples", "0"], "0 found, at least 1 needed"),
         (["null", "--scale", "tiny", "--warmup", "-1"], "-1 found, at least 0 needed"),
         (["null", "--scale", "tiny", "--samples", "few"], "a whole number needed"),
@@ -150,11 +243,14 @@ def test_usage(arguments: list[str], message: str) -> None:
 
 
 def test_list_hides_the_fake() -> None:
-    assert [e["name"] for e in json.loads(harness("--list", "--json").stdout)] == [
-        "image_classification"
-    ]
+    listed = {e["name"]: e["scales"] for e in json.loads(harness("--list", "--json").stdout)}
+    assert set(listed) == {
+        "image_classification", "face_detection", "medical_segmentation", "question_answering",
+        "audio_transcription",
+    }  # fmt: skip
+    assert all(scales == ["trained", "mlperf", "tiny"] for scales in listed.values())
     assert "null" in harness("--list", "--all").stdout
-    assert "trained, tiny" in harness("--list").stdout
+    assert "trained, mlperf, tiny" in harness("--list").stdout
 
 
 def test_the_command_line_imports_no_framework() -> None:

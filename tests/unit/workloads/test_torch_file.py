@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtbed_workloads.torch_file import MAGIC, PROTOCOL, read_state_dict
+from virtbed_workloads.models.torch_file import MAGIC, PROTOCOL, read_state_dict
 
 
 class FloatStorage:

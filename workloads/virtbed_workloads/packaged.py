@@ -1,0 +1,38 @@
+"""Knows where installed packages keep the weights and inputs that applications read as files."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from virtbed_workloads.contract import ApplicationError
+
+
+def package_file(package: str, path: str) -> Path:
+    """Find a file of an installed Python package without importing the package.
+
+    Raises:
+        ApplicationError: The package is not installed, or lacks the file.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ApplicationError(
+            f"the package {package} is not installed; it is one of workloads/pyproject.toml's "
+            "dependencies, locked in requirements/workloads.txt"
+        )
+    return _present(Path(spec.submodule_search_locations[0]) / path, "workloads/pyproject.toml")
+
+
+def debian_file(path: str) -> Path:
+    """Find a file that a Debian package of the image holds, given its path below /usr/share.
+
+    Raises:
+        ApplicationError: It is not there.
+    """
+    return _present(Path("/usr/share") / path, "roles/image_rootfs/vars/main.yml")
+
+
+def _present(file: Path, where: str) -> Path:
+    if not file.is_file():
+        raise ApplicationError(f"{file} not found; {where} names the packages that are needed")
+    return file
