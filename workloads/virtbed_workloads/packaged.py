@@ -20,19 +20,9 @@ def package_file(package: str, path: str) -> Path:
             f"the package {package} is not installed; it is one of workloads/pyproject.toml's "
             "dependencies, locked in requirements/workloads.txt"
         )
-    return _present(Path(spec.submodule_search_locations[0]) / path, "workloads/pyproject.toml")
-
-
-def debian_file(path: str) -> Path:
-    """Find a file that a Debian package of the image holds, given its path below /usr/share.
-
-    Raises:
-        ApplicationError: It is not there.
-    """
-    return _present(Path("/usr/share") / path, "roles/image_rootfs/vars/main.yml")
-
-
-def _present(file: Path, where: str) -> Path:
+    file = Path(spec.submodule_search_locations[0]) / path
     if not file.is_file():
-        raise ApplicationError(f"{file} not found; {where} names the packages that are needed")
+        raise ApplicationError(
+            f"{package} holds no {path}; see workloads/pyproject.toml for the versions that do"
+        )
     return file

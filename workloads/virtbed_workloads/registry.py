@@ -38,24 +38,6 @@ APPLICATIONS = {
         },
         mlperf_model="resnet50",
     ),
-    "face_detection": Entry(
-        "finds the faces in a photograph",
-        {
-            "trained": "face_detection:Mtcnn",
-            "mlperf": "face_detection:SsdMobileNet",
-            "tiny": "face_detection:TinyMtcnn",
-        },
-        mlperf_model="retinanet",
-    ),
-    "medical_segmentation": Entry(
-        "cuts the brain out of a magnetic resonance image of a head",
-        {
-            "trained": "medical_segmentation:SkullStrip",
-            "mlperf": "medical_segmentation:SlidingUNet",
-            "tiny": "medical_segmentation:TinyUNet",
-        },
-        mlperf_model="3d-unet",
-    ),
     "question_answering": Entry(
         "finds the passage that answers a question",
         {
@@ -64,15 +46,6 @@ APPLICATIONS = {
             "tiny": "question_answering:TinyEncoder",
         },
         mlperf_model="bert",
-    ),
-    "audio_transcription": Entry(
-        "writes down the notes, or the words, of a recording",
-        {
-            "trained": "audio_transcription:BasicPitch",
-            "mlperf": "audio_transcription:ConformerCtc",
-            "tiny": "audio_transcription:TinyPitch",
-        },
-        mlperf_model="rnnt",
     ),
     "null": Entry("computes nothing; a fake for tests", {"tiny": "null:Null"}, hidden=True),
 }

@@ -8,7 +8,7 @@ kernel and bias: fewer layers to trace, the same function.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ def build(architecture: Architecture) -> keras.Model:
     return keras.Model(inputs, layers.Dense(architecture.classes)(x))
 
 
-def set_weights(model: keras.Model, weights: Sequence[Weights]) -> None:
+def set_weights(model: keras.Model, weights: Iterable[Weights]) -> None:
     """Give each layer that has weights, in order, its kernel and bias.
 
     Raises:
@@ -136,14 +136,3 @@ def trained_weights(
         yield folded(f"{name}._project_conv", f"{name}._bn2")
     yield folded("_conv_head", "_bn1")
     yield [state["_fc.weight"].T, state["_fc.bias"]]
-
-
-def seeded_weights(model: keras.Model, seed: int) -> Iterator[Weights]:
-    """Draw He-normal kernels from NumPy's generator, whose stream no framework release changes."""
-    normal = np.random.default_rng(seed).standard_normal
-    for layer in model.layers:
-        if layer.weights:
-            kernel, bias = (tuple(weight.shape) for weight in layer.weights)
-            fan_in = np.prod(kernel[:2]) if "depthwise" in layer.name else np.prod(kernel[:-1])
-            values = normal(kernel) * np.sqrt(2.0 / fan_in)
-            yield [values.astype("float32"), np.zeros(bias, "float32")]
