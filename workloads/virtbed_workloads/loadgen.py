@@ -86,11 +86,11 @@ def drive(
 
     def answer(queries: Sequence[tuple[int, int]], issued_ns: int) -> None:
         for identity, index in queries:
-            ended_ns = serve(index, issued_ns)
-            latencies_ns.append(ended_ns - issued_ns)
-            mlperf_loadgen.QuerySamplesComplete(
-                [mlperf_loadgen.QuerySampleResponse(identity, 0, 0)]
-            )
+            try:
+                latencies_ns.append(serve(index, issued_ns) - issued_ns)
+            finally:  # LoadGen waits for each answer, also for one that failed
+                response = mlperf_loadgen.QuerySampleResponse(identity, 0, 0)
+                mlperf_loadgen.QuerySamplesComplete([response])
             # A query of several is complete with its last: nothing may come between.
             if load.scenario == "single_stream":
                 after()
@@ -100,11 +100,11 @@ def drive(
     waiting: SimpleQueue[tuple[list[tuple[int, int]], int] | None] = SimpleQueue()
 
     def work() -> None:
-        try:
-            while (issued := waiting.get()) is not None:
+        while (issued := waiting.get()) is not None:
+            try:
                 answer(*issued)
-        except BaseException as error:
-            failed.append(error)
+            except BaseException as error:
+                failed.append(error)
 
     def issue(queries: list[Any]) -> None:
         issued_ns = monotonic_ns()

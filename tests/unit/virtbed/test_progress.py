@@ -19,6 +19,12 @@ def test_the_estimate_is_what_was_seen_else_a_guess(plan: Plan) -> None:
     assert estimate_s(trials, {"bm": 1.0}) == bm + cn * GUESS_S["cn"]
 
 
+def test_a_trial_by_mlperfs_rules_takes_ten_minutes_at_least(plan: Plan) -> None:
+    study = plan.applications[0].model_copy(update={"rules": "study"})
+    (trial, *_) = design(plan.model_copy(update={"applications": [study]}), report()).trials
+    assert estimate_s([trial], {"bm": 1.0, "cn": 1.0, "vm": 1.0, "vmcn": 1.0}) > 600
+
+
 def test_minutes() -> None:
     assert [minutes(s) for s in (5.2, 89, 600)] == ["5 s", "89 s", "10 min"]
 
