@@ -6,7 +6,7 @@ import json
 import statistics
 import subprocess
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ _SITE = "/usr/local/lib/python3.11/dist-packages"
 _INPUTS = "/tmp/inputs"
 _CHECKOUT = "/tmp/virtbed"
 _TOOLS = "/tmp/tools"
-_PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+_PYTEST = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 
 
 class RunError(RuntimeError):
@@ -45,10 +45,7 @@ def command(arguments: Sequence[str], inputs: Path | None = None, image: Path = 
         raise RunError(f"no {image / 'manifest.json'} found, an image is needed; run make setup")
     own = ["--ro-bind", str(inputs.resolve()), _INPUTS] if inputs else []
     tools = [
-        word
-        for name in _PYTEST
-        if (found := find_spec(name)) and found.origin
-        for word in _bind(Path(found.origin), f"{_TOOLS}/{name}")
+        word for path in _pytest() for word in ("--ro-bind", str(path), f"{_TOOLS}/{path.name}")
     ]
     sources = REPOSITORY / "workloads" / "virtbed_workloads"
     return [
@@ -62,13 +59,14 @@ def command(arguments: Sequence[str], inputs: Path | None = None, image: Path = 
     ]  # fmt: skip
 
 
-def _bind(origin: Path, target: str) -> list[str]:
-    """Return what binds a package's folder, or a module's file, to a target without suffix."""
-    package = origin.name == "__init__.py"
-    return [
-        "--ro-bind",
-        *map(str, (origin.parent, target) if package else (origin, f"{target}.py")),
-    ]
+def _pytest() -> list[Path]:
+    """Return the packages that make up pytest, with their metadata: all pure Python."""
+    found = set()
+    for name in _PYTEST:
+        package = distribution(name)
+        parts = {file.parts[0] for file in package.files or () if file.parts[0] != ".."}
+        found |= {Path(str(package.locate_file(part))) for part in parts - {"__pycache__"}}
+    return sorted(found)
 
 
 def run_here(arguments: Sequence[str], inputs: Path | None = None) -> dict[str, Any]:
