@@ -38,6 +38,15 @@ APPLICATIONS = {
         },
         mlperf_model="resnet50",
     ),
+    "face_detection": Entry(
+        "finds the faces in a photograph",
+        {
+            "trained": "face_detection:Mtcnn",
+            "mlperf": "face_detection:SsdMobileNet",
+            "tiny": "face_detection:TinyMtcnn",
+        },
+        mlperf_model="retinanet",
+    ),
     "question_answering": Entry(
         "finds the passage that answers a question",
         {
