@@ -18,8 +18,8 @@ CLASSES = 91
 CELLS = (19, 10, 5, 3, 2, 1)
 SMALLEST, LARGEST = 0.2, 0.95  # sides of the anchors of the first and the last map
 RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
-# Half of MobileNetV2's layers are linear, and its batch norms, unlearned, normalise nothing: kernels
-# made for ReLU let the signal grow.
+# Half of MobileNetV2's layers are linear, and its batch norms, unlearned, normalise nothing, so
+# that kernels made for ReLU let the signal grow.
 HEAD_SCALE = 0.25
 PRIOR = 0.01  # likelihood of a class before training: Lin et al., arXiv 1708.02002
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # by which offsets of centres and sizes are scaled
