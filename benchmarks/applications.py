@@ -12,10 +12,10 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from time import monotonic_ns
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from virtbed_workloads import backend, loadgen
@@ -82,15 +82,28 @@ def phases(name: str, scale: str) -> str:
 
 def ratios(name: str, scale: str) -> tuple[float, str]:
     """Return e2e through LoadGen and the harness's steps over a bare loop, and infer's ratio."""
-    compiled: list[Callable[..., Any]] = []
+    calls: list[Callable[[], object]] = []  # each as a bare tf.function's, while one infers
+    recording = False
     original = backend.compiled
 
     def spy(function: Callable[..., Any], specs: Any) -> Callable[..., Any]:
         signature = [tf.TensorSpec(shape, dtype) for shape, dtype in specs]
-        compiled.append(tf.function(function, input_signature=signature))
-        return original(function, specs)
+        model = tf.function(function, input_signature=signature)
+        ours = original(function, specs)
 
-    backend.compiled = spy  # so that the bare call runs the very same model
+        def bare(arguments: tuple[Any, ...]) -> object:
+            return tf.nest.map_structure(
+                lambda tensor: tensor.numpy(), model(*map(tf.constant, arguments))
+            )
+
+        def call(*arguments: Any) -> Any:
+            if recording:
+                calls.append(partial(bare, arguments))
+            return ours(*arguments)
+
+        return call
+
+    backend.compiled = spy  # so that the bare calls run the very same models on the same arrays
     try:
         application = APPLICATIONS[name].create(scale)
         application.load()
@@ -129,31 +142,29 @@ def ratios(name: str, scale: str) -> tuple[float, str]:
             lambda order=order, bare=bare: bare.append(once(order[-1])),
         )
         found.append(statistics.fmean(latencies) / statistics.fmean(bare))
-    return statistics.median(found), infer_ratio(application, requests[0], compiled)
+    features = application.preprocess(requests[0])
+    recording = True
+    application.infer(features)
+    recording = False
+    return statistics.median(found), infer_ratio(lambda: application.infer(features), calls)
 
 
-def infer_ratio(application: Any, request: bytes, compiled: list[Callable[..., Any]]) -> str:
-    """Return infer's time over that of its model in a bare loop of `tf.function` calls."""
-    features = application.preprocess(request)
-    if len(compiled) != 1 or not isinstance(features, np.ndarray):
-        return "more than one call of a model"
-    (model,) = compiled
+def infer_ratio(infer: Callable[[], object], calls: list[Callable[[], object]]) -> str:
+    """Return infer's time over that of the same calls of its models as bare `tf.function`s."""
 
-    def bare() -> object:
-        return tf.nest.map_structure(lambda tensor: tensor.numpy(), model(tf.constant(features)))
-
-    def infer() -> object:
-        return application.infer(features)
+    def bare() -> None:
+        for call in calls:
+            call()
 
     def timed(call: Callable[[], object]) -> int:
         start_ns = monotonic_ns()
         call()
         return monotonic_ns() - start_ns
 
-    calls = max(3, int(SECONDS * 1e9 / max(timed(bare), timed(bare))))
+    repeats = max(3, int(SECONDS * 1e9 / max(timed(bare), timed(bare))))
     found = []
     for _ in range(ROUNDS):
-        pairs = [(timed(infer), timed(bare)) for _ in range(calls)]
+        pairs = [(timed(infer), timed(bare)) for _ in range(repeats)]
         ours, plain = zip(*pairs, strict=True)
         found.append(statistics.median(ours) / statistics.median(plain))
     return f"{statistics.median(found):.4f}"

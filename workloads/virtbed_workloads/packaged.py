@@ -26,3 +26,18 @@ def package_file(package: str, path: str) -> Path:
             f"{package} holds no {path}; see workloads/pyproject.toml for the versions that do"
         )
     return file
+
+
+def debian_file(package: str, path: str) -> Path:
+    """Find a file of a Debian package that the image holds.
+
+    Raises:
+        ApplicationError: There is no such file here.
+    """
+    file = Path("/usr/share") / path
+    if not file.is_file():
+        raise ApplicationError(
+            f"{file} not found; it is in the Debian package {package}, one of those that "
+            "roles/image_rootfs/vars/main.yml names"
+        )
+    return file

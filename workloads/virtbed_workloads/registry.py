@@ -47,6 +47,15 @@ APPLICATIONS = {
         },
         mlperf_model="retinanet",
     ),
+    "medical_segmentation": Entry(
+        "finds the brain in a scan of a head",
+        {
+            "trained": "medical_segmentation:SkullStrip",
+            "mlperf": "medical_segmentation:SlidingUNet",
+            "tiny": "medical_segmentation:TinyUNet",
+        },
+        mlperf_model="3d-unet",
+    ),
     "question_answering": Entry(
         "finds the passage that answers a question",
         {
@@ -55,6 +64,15 @@ APPLICATIONS = {
             "tiny": "question_answering:TinyEncoder",
         },
         mlperf_model="bert",
+    ),
+    "audio_transcription": Entry(
+        "writes down the notes of music, or the letters of speech",
+        {
+            "trained": "audio_transcription:BasicPitch",
+            "mlperf": "audio_transcription:ConformerCtc",
+            "tiny": "audio_transcription:TinyPitch",
+        },
+        mlperf_model="rnnt",
     ),
     "null": Entry("computes nothing; a fake for tests", {"tiny": "null:Null"}, hidden=True),
 }

@@ -245,7 +245,13 @@ def test_usage(arguments: list[str], message: str) -> None:
 
 def test_list_hides_the_fake() -> None:
     listed = {e["name"]: e["scales"] for e in json.loads(harness("--list", "--json").stdout)}
-    assert set(listed) == {"image_classification", "face_detection", "question_answering"}
+    assert set(listed) == {
+        "image_classification",
+        "face_detection",
+        "medical_segmentation",
+        "question_answering",
+        "audio_transcription",
+    }
     assert all(scales == ["trained", "mlperf", "tiny"] for scales in listed.values())
     assert "null" in harness("--list", "--all").stdout
     assert "trained, mlperf, tiny" in harness("--list").stdout

@@ -1,0 +1,343 @@
+"""Knows how to find the brain in a scan of a head, in scans whose brain we know too.
+
+A request is a NIfTI file, compressed or not; the answer is a mask on the scan's own grid.
+
+Scale ``trained``: deepbrain's 3D U-Net, which sees the whole head at 128 x 128 x 128 voxels. Scale
+``mlperf``: a 3D U-Net that slides over the head, as MLPerf's does, a quarter as wide as MLPerf's,
+with seeded weights. Scale ``tiny``: the same with a few filters, on coarse scans. Seeded weights
+know nothing: the right answers are what they give, found once on metal, a regression check.
+
+The scans are those of one head, ``ch2`` of Debian's mricron-data (27 scans averaged: Holmes et al.,
+1998, doi 10.1097/00004728-199803000-00032), on several grids.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import ClassVar
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+from scipy import ndimage, signal
+
+from virtbed_workloads import backend
+from virtbed_workloads.contract import Application, ApplicationError, Check, Description
+from virtbed_workloads.models import unet
+from virtbed_workloads.models.seeded import seed_weights
+from virtbed_workloads.packaged import debian_file
+
+Volume = NDArray[np.float32]
+"""One brightness a voxel; axes from left to right, back to front, foot to head."""
+Mask = NDArray[np.bool_]
+UNREADABLE = (ImageFileError, HeaderDataError, WrapStructError)  # nibabel's
+LEAST_SIDE = 16  # voxels
+LEAST_DICE = 0.9
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How the scans of the inputs differ from the published one."""
+
+    coarser: int = 1
+    """Edge of a voxel in mm, of which the published scan has 1."""
+    axes: str = "RAS"
+    """Towards which side each axis of the file grows."""
+    compressed: bool = True
+
+
+SCANS = {
+    "head-1mm.nii.gz": Scan(),
+    "head-2mm.nii.gz": Scan(coarser=2),
+    "head-3mm.nii": Scan(coarser=3, axes="LPS", compressed=False),
+    "head-sagittal.nii": Scan(axes="ASR", compressed=False),
+}
+TINY_SCANS = {
+    "head-4mm.nii.gz": Scan(coarser=4),
+    "head-coronal.nii": Scan(coarser=5, axes="RSA", compressed=False),
+}
+
+
+def head(name: str) -> nibabel.Nifti1Image:
+    """Read a volume of the published head: ``ch2``, or ``ch2bet`` with the brain alone."""
+    return nibabel.load(debian_file("mricron-data", f"mricron/templates/{name}.nii.gz"))
+
+
+def derive(image: nibabel.Nifti1Image, scan: Scan) -> nibabel.Nifti1Image:
+    """Put a volume on a scan's grid: means over cubes of voxels, axes turned; whole numbers."""
+    edge = scan.coarser
+    data = np.asarray(image.dataobj)
+    whole = data[tuple(slice(size // edge * edge) for size in data.shape)]
+    cubes = whole.reshape([part for size in whole.shape for part in (size // edge, edge)])
+    means = np.rint(cubes.mean(axis=(1, 3, 5))).astype("int16")
+    affine = image.affine @ np.diag([edge, edge, edge, 1.0])
+    affine[:3, 3] = image.affine[:3, :3] @ np.full(3, (edge - 1) / 2) + image.affine[:3, 3]
+    derived = nibabel.Nifti1Image(means, affine)
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(scan.axes)
+    )
+    return derived.as_reoriented(turn)
+
+
+def encode(scan: Scan) -> bytes:
+    """Return the file of a scan of the head."""
+    content: bytes = derive(head("ch2"), scan).to_bytes()
+    return gzip.compress(content, mtime=0) if scan.compressed else content
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a scan's grid lies."""
+
+    shape: tuple[int, ...]
+    """Of the canonical axes."""
+    affine: NDArray[np.float64]
+    """From voxels of the file to millimetres."""
+    back: NDArray[np.float64]
+    """From canonical axes to those of the file, as nibabel has orientations."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the network takes, and the grid it came from."""
+
+    volume: Volume
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network gave: one value a voxel, or one a class, and the grid to go back to."""
+
+    values: NDArray[np.float32]
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The brain, on the grid of the scan's file."""
+
+    mask: Mask
+    affine: NDArray[np.float64]
+
+
+def decode(request: bytes) -> tuple[Volume, NDArray[np.float64], Geometry]:
+    """Decode a NIfTI file.
+
+    Returns:
+        The volume on canonical axes; the edges of its voxels in mm, (3,); its grid.
+
+    Raises:
+        ApplicationError: It is none, is cut short, or holds no volume of three axes.
+    """
+    try:
+        content = gzip.decompress(request) if request[:2] == b"\x1f\x8b" else request
+        image = nibabel.Nifti1Image.from_bytes(content)
+        if len(image.shape) != 3 or min(image.shape) < LEAST_SIDE:
+            raise ApplicationError(
+                f"a volume of shape {tuple(map(int, image.shape))} found; three axes of at least "
+                f"{LEAST_SIDE} voxels are needed"
+            )
+        data = np.asanyarray(image.dataobj)
+    except (*UNREADABLE, EOFError, OSError, ValueError, zlib.error) as error:
+        raise ApplicationError(
+            f"{len(request)} bytes that are no whole NIfTI file found ({error}); "
+            "a .nii or .nii.gz file is needed"
+        ) from error
+    if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine[:3, :3]):
+        raise ApplicationError("a grid without extent found; an affine of full rank is needed")
+    own = orientations.io_orientation(image.affine)
+    canonical = orientations.axcodes2ornt("RAS")
+    turned = orientations.apply_orientation(data, orientations.ornt_transform(own, canonical))
+    volume = np.ascontiguousarray(turned, "float32")
+    if not np.isfinite(volume).all() or not volume.max() > volume.min():
+        raise ApplicationError("no finite range of brightness found; a scan of a head is needed")
+    edges = nibabel.affines.voxel_sizes(image.affine)[own[:, 0].argsort()]
+    back = orientations.ornt_transform(canonical, own)
+    return volume, edges, Geometry(volume.shape, image.affine, back)
+
+
+def resample(volume: Volume, shape: tuple[int, ...]) -> Volume:
+    """Put a volume on a grid of another shape over the same space; smooth first what shrinks."""
+    factors = np.array(volume.shape) / shape
+    blur = np.maximum(0, (factors - 1) / 2)
+    if blur.any():
+        volume = ndimage.gaussian_filter(volume, blur, mode="nearest")
+    return np.asarray(ndimage.zoom(volume, 1 / factors, order=1, mode="nearest", grid_mode=True))
+
+
+def largest_part(mask: Mask) -> Mask:
+    """Keep of a mask the largest part that hangs together."""
+    parts, number = ndimage.label(mask)
+    if number < 2:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray(parts == sizes.argmax())
+
+
+def dice(mask: Mask, other: Mask) -> float:
+    """Return twice the shared volume over the sum of both (Dice, 1945); 1 for two empty ones."""
+    total = mask.sum() + other.sum()
+    return float(2 * (mask & other).sum() / total) if total else 1.0
+
+
+class MedicalSegmentation(Application):
+    """The part all scales share: requests, and the way back to the scan's grid."""
+
+    version: ClassVar[str] = "1"
+    scans: ClassVar[Mapping[str, Scan]] = SCANS
+
+    def inputs(self) -> Mapping[str, bytes]:
+        """Write the scans as files."""
+        return {name: encode(scan) for name, scan in self.scans.items()}
+
+    def postprocess(self, outputs: Outputs) -> Answer:
+        """Mark the brain, leave its largest part, and turn it to the axes of the file."""
+        mask = largest_part(self.mark(outputs.values, outputs.geometry.shape))
+        turned = orientations.apply_orientation(mask, outputs.geometry.back)
+        return Answer(np.ascontiguousarray(turned), outputs.geometry.affine)
+
+    @abstractmethod
+    def mark(self, values: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
+        """Turn the network's values into a mask on canonical axes."""
+
+    def describe(self, answer: Answer) -> str:
+        """Tell the mask's volume to 0.1 l, and its centre to 1 cm."""
+        if not answer.mask.any():
+            return "nothing"
+        litres = answer.mask.sum() * abs(np.linalg.det(answer.affine[:3, :3])) / 1e6
+        voxel = ndimage.center_of_mass(answer.mask)
+        place = nibabel.affines.apply_affine(answer.affine, voxel)
+        return f"{litres:.1f} l about {':'.join(str(round(v / 10)) for v in place)} cm"
+
+
+class SkullStrip(MedicalSegmentation):
+    """deepbrain's network: scale ``trained``."""
+
+    def load(self) -> Description:
+        """Build the network with its weights."""
+        side = unet.STRIP_SIDE
+        self._call = backend.compiled(unet.trained_strip(), [((1, side, side, side, 1), "float32")])
+        return Description(model="deepbrain 3D U-Net", weights="trained")
+
+    def preprocess(self, request: bytes) -> Features:
+        """Decode, resample without regard to proportions, and scale the brightest to 1.
+
+        Raises:
+            ApplicationError: The request is no whole NIfTI file with one volume.
+        """
+        volume, _, geometry = decode(request)
+        volume = resample(volume, (unet.STRIP_SIDE,) * 3)
+        return Features(volume / volume.max(), geometry)
+
+    def infer(self, features: Features) -> Outputs:
+        """Run the network on the whole head."""
+        values = self._call(features.volume[np.newaxis, ..., np.newaxis])
+        return Outputs(np.asarray(values)[0, ..., 0], features.geometry)
+
+    def mark(self, values: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
+        """Resample the likelihoods to the scan's grid; brain is what is likelier than not."""
+        return resample(values, shape) > 0.5
+
+    def check(self, name: str, answer: Answer) -> Check:
+        """Hold the mask against the published one, on the same grid."""
+        known = np.asarray(derive(head("ch2bet"), self.scans[name]).dataobj) > 0
+        found = dice(answer.mask, known)
+        return Check(found >= LEAST_DICE, f"Dice {LEAST_DICE} or more", round(found, 4))
+
+
+class SlidingUNet(MedicalSegmentation):
+    """A 3D U-Net over overlapping windows, seeded: scale ``mlperf``."""
+
+    model: ClassVar[str] = "3D U-Net (base 8)"
+    side: ClassVar[int] = 128  # voxels of a window; the next begins half of it further
+    spacing: ClassVar[float] = 1.2  # mm between voxels
+    filters: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 80, 80)  # a quarter of MLPerf's
+    classes: ClassVar[int] = 3
+    seed: ClassVar[int] = 3  # the answers hold for these weights alone, with clear margins
+    answers: ClassVar[Mapping[str, str]] = {
+        "head-1mm.nii.gz": "2.4 l about 0:-2:1 cm",
+        "head-2mm.nii.gz": "2.6 l about 0:-2:1 cm",
+        "head-3mm.nii": "2.0 l about 0:-1:1 cm",
+        "head-sagittal.nii": "2.4 l about 0:-2:1 cm",
+    }
+
+    def load(self) -> Description:
+        """Build the network with seeded weights, and the weights of a window's voxels."""
+        network = unet.build(self.side, self.filters, self.classes)
+        seed_weights(network, self.seed)
+        shape = (1, self.side, self.side, self.side, 1)
+        self._call = backend.compiled(lambda x: network(x) * self._weights, [(shape, "float32")])
+        return Description(model=self.model, weights="seeded")
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float32]:
+        """Gaussian, since a window's edge knows less: as nnU-Net and MLPerf have it."""
+        line = signal.windows.gaussian(self.side, self.side / 8)
+        cube = line[:, None, None, None] * line[:, None, None] * line[:, None]
+        return np.maximum(cube, 1e-3).astype("float32")
+
+    def preprocess(self, request: bytes) -> Features:
+        """Decode, resample to one spacing, scale to mean 0 and deviation 1, pad to a window.
+
+        Raises:
+            ApplicationError: The request is no whole NIfTI file with one volume.
+        """
+        volume, edges, geometry = decode(request)
+        extent = np.array(volume.shape) * edges / self.spacing
+        volume = resample(volume, tuple(np.maximum(1, np.rint(extent)).astype(int).tolist()))
+        volume = (volume - volume.mean()) / volume.std()
+        missing = [(0, max(0, self.side - size)) for size in volume.shape]
+        return Features(np.pad(volume, missing, constant_values=volume.min()), geometry)
+
+    def infer(self, features: Features) -> Outputs:
+        """Run the network on each window, and sum what they say."""
+        total = np.zeros((*features.volume.shape, self.classes), "float32")
+        for window in self._windows(features.volume.shape):
+            total[window] += self._call(features.volume[window][np.newaxis, ..., np.newaxis])[0]
+        return Outputs(total, features.geometry)
+
+    def _windows(self, shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+        for corner in product(*(self._starts(size) for size in shape)):
+            yield tuple(slice(start, start + self.side) for start in corner)
+
+    def _starts(self, size: int) -> list[int]:
+        """Spread windows that overlap by half or more evenly from end to end."""
+        number = 1 + -(-(size - self.side) // (self.side // 2))
+        return [round(start) for start in np.linspace(0, size - self.side, number).tolist()]
+
+    def mark(self, values: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
+        """Give each voxel its likeliest class; mark the last, on the scan's grid."""
+        last = values.argmax(axis=-1) == self.classes - 1
+        return resample(last.astype("float32"), shape) > 0.5
+
+    def check(self, name: str, answer: Answer) -> Check:
+        """Hold the mask against that of the seeded weights."""
+        expected = self.answers[name]
+        return Check(self.describe(answer) == expected, expected)
+
+
+class TinyUNet(SlidingUNet):
+    """A few filters on coarse scans, seeded: scale ``tiny``."""
+
+    model = "3D U-Net (tiny)"
+    scans = TINY_SCANS
+    side = 16
+    spacing = 8.0
+    filters = (2, 4)
+    seed = 8
+    answers: ClassVar[Mapping[str, str]] = {
+        "head-4mm.nii.gz": "3.3 l about 0:-2:2 cm",
+        "head-coronal.nii": "3.4 l about 0:-2:2 cm",
+    }

@@ -1,0 +1,83 @@
+"""Knows the Conformer with a CTC head, a network that turns speech into letters.
+
+Gulati et al., "Conformer: Convolution-augmented Transformer for Speech Recognition"
+(arXiv 2005.08100), its medium size but for plain instead of relative positions.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from virtbed_workloads.models.seeded import seed_weights
+
+MELS = 80
+LETTERS = "abcdefghijklmnopqrstuvwxyz' "  # and the blank, last
+LAYERS, WIDTH, HEADS, KERNEL = 16, 256, 4, 31
+BRANCH = 0.2  # of the kernels that end a branch: as trained, a layer changes little of its input
+LONGEST = 4096  # frames after the first convolutions: 160 s of speech
+
+
+class Positions(layers.Layer):  # type: ignore[misc]
+    """Add to each frame the sines of its place (Vaswani et al., arXiv 1706.03762)."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Compute the sines once."""
+        width = shape[-1]
+        assert width is not None
+        rates = np.exp(-np.log(10_000) * np.arange(0, width, 2) / width)
+        angles = np.arange(LONGEST)[:, np.newaxis] * rates
+        self.sines = np.hstack([np.sin(angles), np.cos(angles)]).astype("float32")
+
+    def call(self, x: Any) -> Any:
+        """Add to (n, frames, width)."""
+        return x + ops.convert_to_tensor(self.sines)[: ops.shape(x)[1]]
+
+
+def build() -> keras.Model:
+    """Build the network: float32 (n, frames, 80) to logits (n, frames / 4, 29)."""
+
+    numbers = count()
+
+    def branch() -> str:
+        return f"branch_{next(numbers)}"
+
+    def norm(x: Any) -> Any:
+        return layers.LayerNormalization()(x)
+
+    def feed_forward(x: Any) -> Any:
+        y = layers.Dense(4 * WIDTH, activation="swish")(norm(x))
+        return x + 0.5 * layers.Dense(WIDTH, name=branch())(y)
+
+    def attend(x: Any) -> Any:
+        y = norm(x)
+        return x + layers.MultiHeadAttention(HEADS, WIDTH // HEADS, name=branch())(y, y)
+
+    def convolve(x: Any) -> Any:
+        y, gate = ops.split(layers.Dense(2 * WIDTH)(norm(x)), 2, axis=-1)
+        y = layers.DepthwiseConv1D(KERNEL, padding="same")(y * ops.sigmoid(gate))
+        y = ops.silu(layers.BatchNormalization()(y))
+        return x + layers.Dense(WIDTH, name=branch())(y)
+
+    inputs = keras.Input((None, MELS))
+    x = ops.expand_dims(inputs, -1)
+    for _ in range(2):
+        x = layers.Conv2D(WIDTH, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.Reshape((-1, MELS // 4 * WIDTH))(x)
+    x = Positions()(layers.Dense(WIDTH)(x))
+    for _ in range(LAYERS):
+        x = norm(feed_forward(convolve(attend(feed_forward(x)))))
+    return keras.Model(inputs, layers.Dense(len(LETTERS) + 1)(x))
+
+
+def seed(model: keras.Model, seed: int) -> None:
+    """Give the network seeded weights, under which what is said still depends on what is heard."""
+    seed_weights(model, seed)
+    for layer in model.layers:
+        if layer.name.startswith("branch_"):
+            for variable in layer.trainable_weights:
+                variable.assign(variable * BRANCH)

@@ -1,0 +1,49 @@
+"""Knows how to read the constants of a TensorFlow graph that was saved years ago, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from numpy.typing import NDArray
+
+
+def read_graph(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the constants of a frozen graph (a GraphDef) by the names of their nodes.
+
+    Raises:
+        OSError: The file cannot be read.
+        google.protobuf.message.DecodeError: It is no GraphDef.
+    """
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString(path.read_bytes())
+    return _constants(graph.node)
+
+
+def read_saved_model(folder: Path) -> dict[str, NDArray[Any]]:
+    """Read a SavedModel's variables by their keys, and the constants of its outer graph.
+
+    Raises:
+        OSError: A file cannot be read.
+        google.protobuf.message.DecodeError: It is no SavedModel.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    checkpoint = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    variables = {
+        key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): checkpoint.get_tensor(key)
+        for key in checkpoint.get_variable_to_shape_map()
+    }
+    return variables | _constants(saved.meta_graphs[0].graph_def.node)
+
+
+def _constants(nodes: Iterable[Any]) -> dict[str, NDArray[Any]]:
+    return {
+        node.name: tf.make_ndarray(node.attr["value"].tensor)
+        for node in nodes
+        if node.op == "Const"
+    }
