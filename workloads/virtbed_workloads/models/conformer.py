@@ -37,6 +37,10 @@ class Positions(layers.Layer):  # type: ignore[misc]
         """Add to (n, frames, width)."""
         return x + ops.convert_to_tensor(self.sines)[: ops.shape(x)[1]]
 
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the same shape: JAX cannot infer it of a length that varies."""
+        return shape
+
 
 def build() -> keras.Model:
     """Build the network: float32 (n, frames, 80) to logits (n, frames / 4, 29)."""
