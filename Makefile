@@ -51,7 +51,7 @@ lint: .venv/.made ## ruff, mypy, yamllint, ansible-lint
 unit: .venv/.made ## tests that need no Docker and no QEMU
 	pytest tests/unit
 
-applications: .venv/.made ## tests of the applications, in the image; after setup
+applications: .venv/.made .venv/.jax ## tests of the applications, in the image; after setup
 	virtbed in-image -m pytest -p no:cacheprovider tests/applications
 
 integration: setup ## tests on the real platforms, as root
@@ -70,6 +70,12 @@ bench: setup ## where the applications' time goes, and what the harness costs
 	$(BIN)/uv pip install --quiet --no-deps -e python -e analysis -e workloads
 	touch $@
 
+# Not in the image: bound into it for a test that the applications run under Keras's other backends.
+.venv/.jax: requirements/jax.txt .venv/.made
+	rm -rf .venv/jax
+	uv pip install --quiet --require-hashes --no-deps --target .venv/jax -r $<
+	touch $@
+
 # Locks name hashes and no registry; analysis and dev agree with what virtbed pins.
 lock: ## resolve the dependencies anew and write requirements/*.txt
 	cd requirements && $(COMPILE) bootstrap.in -o bootstrap.txt
@@ -78,6 +84,7 @@ lock: ## resolve the dependencies anew and write requirements/*.txt
 	$(COMPILE) requirements/dev.in -c requirements/virtbed.txt -c requirements/analysis.txt \
 		-o requirements/dev.txt
 	$(COMPILE) workloads/pyproject.toml -o requirements/workloads.txt
+	$(COMPILE) --no-deps requirements/jax.in -o requirements/jax.txt
 
 clean: ## remove the tools and caches of this checkout; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,6 +21,7 @@ _SITE = "/usr/local/lib/python3.11/dist-packages"
 _INPUTS = "/tmp/inputs"
 _CHECKOUT = "/tmp/virtbed"
 _TOOLS = "/tmp/tools"
+_JAX = REPOSITORY / ".venv" / "jax"
 _PYTEST = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 
 
@@ -48,11 +49,12 @@ def command(arguments: Sequence[str], inputs: Path | None = None, image: Path = 
         word for path in _pytest() for word in ("--ro-bind", str(path), f"{_TOOLS}/{path.name}")
     ]
     sources = REPOSITORY / "workloads" / "virtbed_workloads"
+    jax = ["--ro-bind", str(_JAX), "/tmp/jax"] if _JAX.is_dir() else []
     return [
         "bwrap", "--die-with-parent", "--ro-bind", str((image / "rootfs").resolve()), "/",
         "--ro-bind", "/sys", "/sys", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp",
         "--ro-bind", str(sources), f"{_SITE}/virtbed_workloads", *own, *tools,
-        "--ro-bind", str(REPOSITORY), _CHECKOUT, "--chdir", _CHECKOUT,
+        "--ro-bind", str(REPOSITORY), _CHECKOUT, *jax, "--chdir", _CHECKOUT,
         "env", "--ignore-environment", "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8",
         "HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", "PYTHONHASHSEED=0",
         f"PYTHONPATH={_TOOLS}", "python3", *arguments,
