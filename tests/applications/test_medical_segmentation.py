@@ -59,13 +59,22 @@ def volume(shape: tuple[int, ...], *, value: float | None = None) -> bytes:
     return content
 
 
+def test_a_grid_that_would_fill_memory_is_refused() -> None:
+    metres = nibabel.Nifti1Image(np.random.default_rng(1).random((20, 20, 20)), np.eye(4) * 100)
+    with pytest.raises(ApplicationError, match="a volume of 2000 mm found"):
+        module.TinyUNet().preprocess(metres.to_bytes())
+
+
 def test_bad_scans_are_refused(application: Any) -> None:
     whole = volume((20, 20, 20))
+    rgb = np.zeros((20, 20, 20), [(part, "u1") for part in "RGB"])
+    colours = nibabel.Nifti1Image(rgb, np.eye(4))
     for request, found in (
         (b"", "0 bytes"),
         (b"no scan at all", "14 bytes"),
         (whole[:1000], "no whole NIfTI file"),
         (gzip.compress(whole)[:1000], "no whole NIfTI file"),
+        (colours.to_bytes(), "no whole NIfTI file"),
         (volume((64, 64)), r"shape \(64, 64\) found"),
         (volume((20, 20, 20, 3)), r"shape \(20, 20, 20, 3\) found"),
         (volume((20, 8, 20)), r"shape \(20, 8, 20\) found"),

@@ -42,6 +42,7 @@ Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 UNREADABLE = (ImageFileError, HeaderDataError, WrapStructError)  # nibabel's
 LEAST_SIDE = 16  # voxels
+LARGEST_MM = 600  # longest side of what is resampled to a spacing: a wrong one would fill memory
 LEAST_DICE = 0.9
 
 
@@ -148,8 +149,8 @@ def decode(request: bytes) -> tuple[Volume, NDArray[np.float64], Geometry]:
                 f"a volume of shape {tuple(map(int, image.shape))} found; three axes of at least "
                 f"{LEAST_SIDE} voxels are needed"
             )
-        data = np.asanyarray(image.dataobj)
-    except (*UNREADABLE, EOFError, OSError, ValueError, zlib.error) as error:
+        data = np.asarray(image.dataobj, "float32")
+    except (*UNREADABLE, EOFError, OSError, TypeError, ValueError, zlib.error) as error:
         raise ApplicationError(
             f"{len(request)} bytes that are no whole NIfTI file found ({error}); "
             "a .nii or .nii.gz file is needed"
@@ -159,7 +160,7 @@ def decode(request: bytes) -> tuple[Volume, NDArray[np.float64], Geometry]:
     own = orientations.io_orientation(image.affine)
     canonical = orientations.axcodes2ornt("RAS")
     turned = orientations.apply_orientation(data, orientations.ornt_transform(own, canonical))
-    volume = np.ascontiguousarray(turned, "float32")
+    volume = np.ascontiguousarray(turned)
     if not np.isfinite(volume).all() or not volume.max() > volume.min():
         raise ApplicationError("no finite range of brightness found; a scan of a head is needed")
     edges = nibabel.affines.voxel_sizes(image.affine)[own[:, 0].argsort()]
@@ -232,14 +233,15 @@ class SkullStrip(MedicalSegmentation):
         return Description(model="deepbrain 3D U-Net", weights="trained")
 
     def preprocess(self, request: bytes) -> Features:
-        """Decode, resample without regard to proportions, and scale the brightest to 1.
+        """Decode, resample without regard to proportions, and scale to 0 and 1.
 
         Raises:
             ApplicationError: The request is no whole NIfTI file with one volume.
         """
         volume, _, geometry = decode(request)
         volume = resample(volume, (unet.STRIP_SIDE,) * 3)
-        return Features(volume / volume.max(), geometry)
+        low, high = volume.min(), volume.max()
+        return Features((volume - low) / (high - low), geometry)
 
     def infer(self, features: Features) -> Outputs:
         """Run the network on the whole head."""
@@ -295,8 +297,14 @@ class SlidingUNet(MedicalSegmentation):
             ApplicationError: The request is no whole NIfTI file with one volume.
         """
         volume, edges, geometry = decode(request)
-        extent = np.array(volume.shape) * edges / self.spacing
-        volume = resample(volume, tuple(np.maximum(1, np.rint(extent)).astype(int).tolist()))
+        extent = np.array(volume.shape) * edges
+        if extent.max() > LARGEST_MM:
+            raise ApplicationError(
+                f"a volume of {extent.max():.0f} mm found; a scan of a head is needed, "
+                f"of {LARGEST_MM} mm at most"
+            )
+        shape = np.maximum(1, np.rint(extent / self.spacing)).astype(int)
+        volume = resample(volume, tuple(shape.tolist()))
         volume = (volume - volume.mean()) / volume.std()
         missing = [(0, max(0, self.side - size)) for size in volume.shape]
         return Features(np.pad(volume, missing, constant_values=volume.min()), geometry)
