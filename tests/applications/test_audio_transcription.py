@@ -62,6 +62,15 @@ def test_bad_audio_is_refused(application: Any) -> None:
             application.preprocess(request)
 
 
+def test_speech_longer_than_the_network_can_place_is_refused() -> None:
+    application = APPLICATIONS["audio_transcription"].create("mlperf")
+    application.load()
+    long = io.BytesIO()
+    soundfile.write(long, np.zeros(16000 * 165), 16000, format="WAV")
+    with pytest.raises(ApplicationError, match="165 s of speech found; 164 s or less"):
+        application.preprocess(long.getvalue())
+
+
 def test_a_missed_a_late_and_an_invented_note_are_wrong() -> None:
     application = module.BasicPitch()
     played = application.clips["scale.wav"].notes

@@ -272,9 +272,14 @@ class ConformerCtc(Application):
         """Decode, and compute logarithms of the power in mel bands, normalised, (1, frames, 80).
 
         Raises:
-            ApplicationError: The request is no whole audio file.
+            ApplicationError: The request is no whole audio file, or too long.
         """
         signal = decode(request, self.rate)
+        longest_s = 4 * conformer.LONGEST * self.hop / self.rate
+        if len(signal) > longest_s * self.rate:
+            raise ApplicationError(
+                f"{len(signal) / self.rate:.0f} s of speech found; {longest_s:.0f} s or less needed"
+            )
         frames = np.lib.stride_tricks.sliding_window_view(signal, self.span)[:: self.hop]
         spectrum = scipy.fft.rfft(frames * self._window, self.points)
         power = spectrum.real**2 + spectrum.imag**2

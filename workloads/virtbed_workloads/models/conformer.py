@@ -19,7 +19,7 @@ MELS = 80
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "  # and the blank, last
 LAYERS, WIDTH, HEADS, KERNEL = 16, 256, 4, 31
 BRANCH = 0.2  # of the kernels that end a branch: as trained, a layer changes little of its input
-LONGEST = 4096  # frames after the first convolutions: 160 s of speech
+LONGEST = 4096  # frames after the first convolutions, each of 40 ms
 
 
 class Positions(layers.Layer):  # type: ignore[misc]
