@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
-from typing import Any
+from typing import Any, NoReturn
 
 import tensorflow as tf
 
@@ -140,6 +142,7 @@ def ratios(name: str, scale: str) -> tuple[float, str]:
             1e8,
             serve,
             lambda order=order, bare=bare: bare.append(once(order[-1])),
+            end,
         )
         found.append(statistics.fmean(latencies) / statistics.fmean(bare))
     features = application.preprocess(requests[0])
@@ -147,6 +150,12 @@ def ratios(name: str, scale: str) -> tuple[float, str]:
     application.infer(features)
     recording = False
     return statistics.median(found), infer_ratio(lambda: application.infer(features), calls)
+
+
+def end(error: BaseException) -> NoReturn:
+    """Stop where LoadGen cannot be left in order."""
+    traceback.print_exception(error)
+    os._exit(1)
 
 
 def infer_ratio(infer: Callable[[], object], calls: list[Callable[[], object]]) -> str:

@@ -10,7 +10,9 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,21 +54,23 @@ def main(argv: list[str] | None = None) -> int:
     )
     output = _put_stdout_aside()
     try:
-        result = run_trial(entry, settings)
-    except WrongAnswerError as error:
-        _end(f"wrong answer: {error}", WRONG_ANSWER)
-    except (ApplicationError, ImportError, MemoryError) as error:
-        _end(f"{arguments.application} failed: {error}", FAILED)
+        result = run_trial(entry, settings, partial(_end, arguments.application))
+    except Exception as error:
+        _end(arguments.application, error)
     with os.fdopen(output, "w", encoding="utf-8") as stream:
         json.dump(result, stream)
         stream.write("\n")
     return GOOD
 
 
-def _end(message: str, code: int) -> NoReturn:
+def _end(application: str, error: BaseException) -> NoReturn:
     """Say why, and end at once: LoadGen, left in the middle of a test, crashes a slower end."""
-    print(message, file=sys.stderr, flush=True)
-    os._exit(code)
+    if not isinstance(error, (WrongAnswerError, ApplicationError, ImportError, MemoryError)):
+        traceback.print_exception(error)
+    wrong = isinstance(error, WrongAnswerError)
+    what = "wrong answer" if wrong else f"{application} failed"
+    print(f"{what}: {str(error) or type(error).__name__}", file=sys.stderr, flush=True)
+    os._exit(WRONG_ANSWER if wrong else FAILED)
 
 
 def _put_stdout_aside() -> int:

@@ -18,12 +18,12 @@ import json
 import os
 import resource
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any
+from typing import Any, NoReturn
 
 from virtbed_workloads import STARTED_NS, loadgen
 from virtbed_workloads.contract import Application, ApplicationError, Check, Description
@@ -57,12 +57,15 @@ class Settings:
     """CLOCK_MONOTONIC just before this process was executed."""
 
 
-def run_trial(entry: Entry, settings: Settings) -> dict[str, Any]:
+def run_trial(
+    entry: Entry, settings: Settings, fail: Callable[[BaseException], NoReturn]
+) -> dict[str, Any]:
     """Carry out one trial.
 
     Args:
         entry: The application to run.
         settings: How often, at which scale, under which load.
+        fail: Called with an error that comes while LoadGen drives; must end the process.
 
     Returns:
         The result, as the schema ``virtbed.result/2`` has it, without ``trial``; and ``files``,
@@ -101,7 +104,7 @@ def run_trial(entry: Entry, settings: Settings) -> dict[str, Any]:
     gc.freeze()
     memory = {"after_warmup": read_memory_kib()["VmRSS"]}
     before = resource.getrusage(resource.RUSAGE_SELF)
-    driven = loadgen.drive(settings.load, len(requests), typical_ns, trial.serve, trial.check)
+    driven = loadgen.drive(settings.load, len(requests), typical_ns, trial.serve, trial.check, fail)
     after = resource.getrusage(resource.RUSAGE_SELF)
     memory |= {"after_samples": read_memory_kib()["VmRSS"], "peak": read_memory_kib()["VmHWM"]}
     if backend:

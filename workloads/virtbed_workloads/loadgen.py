@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic_ns
-from typing import Any
+from typing import Any, NoReturn
 
 from virtbed_workloads.contract import ApplicationError
 
@@ -58,6 +59,7 @@ def drive(
     typical_ns: float,
     serve: Callable[[int, int], int],
     after: Callable[[], None],
+    fail: Callable[[BaseException], NoReturn],
 ) -> dict[str, Any]:
     """Let LoadGen issue requests until the rules are met.
 
@@ -68,6 +70,8 @@ def drive(
         serve: Called with the index of an input and when LoadGen issued it (CLOCK_MONOTONIC, ns);
             returns when it was answered.
         after: Called after LoadGen knows of an answer, outside its clock.
+        fail: Called with whatever ``serve`` or ``after`` raised; must end the process at once.
+            LoadGen has no way to break off a test, and crashes where an exception unwinds it.
 
     Returns:
         The result's ``loadgen`` (verdict, LoadGen's own percentiles, the two clocks' medians), and
@@ -75,46 +79,43 @@ def drive(
 
     Raises:
         ApplicationError: Server without a rate.
-        BaseException: Whatever ``serve`` or ``after`` raised. LoadGen then stands in the middle of
-            its test, and the process must end by `os._exit`.
     """
     import mlperf_loadgen
 
     settings = _settings(mlperf_loadgen, load, typical_ns)
     latencies_ns: list[int] = []
-    failed: list[BaseException] = []
 
     def answer(queries: Sequence[tuple[int, int]], issued_ns: int) -> None:
         for identity, index in queries:
-            try:
-                latencies_ns.append(serve(index, issued_ns) - issued_ns)
-            finally:  # LoadGen waits for each answer, also for one that failed
-                response = mlperf_loadgen.QuerySampleResponse(identity, 0, 0)
-                mlperf_loadgen.QuerySamplesComplete([response])
+            latencies_ns.append(serve(index, issued_ns) - issued_ns)
+            response = mlperf_loadgen.QuerySampleResponse(identity, 0, 0)
+            mlperf_loadgen.QuerySamplesComplete([response])
             # A query of several is complete with its last: nothing may come between.
             if load.scenario == "single_stream":
                 after()
         if load.scenario != "single_stream":
             after()
 
+    def guarded(work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            fail(error)
+
     waiting: SimpleQueue[tuple[list[tuple[int, int]], int] | None] = SimpleQueue()
 
     def work() -> None:
         while (issued := waiting.get()) is not None:
-            try:
-                answer(*issued)
-            except BaseException as error:
-                failed.append(error)
+            guarded(answer, *issued)
 
     def issue(queries: list[Any]) -> None:
         issued_ns = monotonic_ns()
-        if failed:
-            raise failed[0]
         pairs = [(query.id, query.index) for query in queries]
         if load.scenario == "server":  # which must not wait for the answer
             waiting.put((pairs, issued_ns))
         else:
-            answer(pairs, issued_ns)
+            guarded(answer, pairs, issued_ns)
 
     worker = Thread(target=work, daemon=True)
     worker.start()
@@ -127,8 +128,6 @@ def drive(
         mlperf_loadgen.StartTestWithLogSettings(system, library, settings, logs, "")
         waiting.put(None)
         worker.join()
-        if failed:
-            raise failed[0]
         mlperf_loadgen.DestroyQSL(library)
         mlperf_loadgen.DestroySUT(system)
         names = ("mlperf_log_summary.txt", "mlperf_log_detail.txt")
