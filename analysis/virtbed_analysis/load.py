@@ -205,7 +205,7 @@ def _result(trial_folder: Path, design: Json | None) -> Json:
     error = best_match(_validator().iter_errors(result))
     if error is not None:
         raise _Unfit(f"breaks the schema at {error.json_path}: {error.message}")
-    _check_identity(trial_folder, result["trial"], design)
+    _check_identity(trial_folder, result, design)
     _check_evidence(trial_folder, result["trial"]["id"])
     if all(sample["warmup"] for sample in result["samples"]):
         raise _Unfit("has no measured sample, only warm-ups")
@@ -215,19 +215,19 @@ def _result(trial_folder: Path, design: Json | None) -> Json:
     return result
 
 
-def _check_identity(trial_folder: Path, trial: Json, design: Json | None) -> None:
+def _check_identity(trial_folder: Path, result: Json, design: Json | None) -> None:
     """Raise `_Unfit` unless the result is the planned trial that its folder is named for."""
+    trial = result["trial"]
     found = trial["id"]
     if found != trial_folder.name:
         if (trial_folder.parent / found / "result.json").exists():
             raise _Unfit(f"a duplicate: it is trial {found}, which trials/{found} holds")
         raise _Unfit(f"is trial {found}, not the trial its folder is named for")
-    named = (
-        f"{trial['platform']}-{trial['mode']}-c{trial['cores']:02d}"
-        f"-{trial['application']}-r{trial['replicate']:02d}"
-    )
-    if named != found:
-        raise _Unfit(f"its id says {found}, its trial fields say {named}")
+    # Between these an id may name scale, scenario and threads, where the plan has several.
+    first = f"{trial['platform']}-{trial['mode']}-c{trial['cores']:02d}-{trial['application']}-"
+    last = f"-r{trial['replicate']:02d}"
+    if not f"{found}-".startswith(first) or not found.endswith(last):
+        raise _Unfit(f"its id says {found}, its trial fields say {first.rstrip('-')}{last}")
     if design is None:
         return
     if trial["plan_digest"] != design.get("plan_digest"):
@@ -235,8 +235,13 @@ def _check_identity(trial_folder: Path, trial: Json, design: Json | None) -> Non
             f"belongs to another plan: {trial['plan_digest']}, "
             f"design.json has {design.get('plan_digest')}"
         )
-    if found not in {planned["id"] for planned in design.get("trials", [])}:
+    planned = {entry["id"]: entry for entry in design.get("trials", [])}
+    if found not in planned:
         raise _Unfit("is not among the trials that design.json plans")
+    for key, value in {**trial, **result["settings"]}.items():
+        wanted = planned[found].get(key, value)
+        if value != wanted:
+            raise _Unfit(f"has {key} {value!r}, design.json plans it with {wanted!r}")
 
 
 def _check_evidence(trial_folder: Path, trial_id: str) -> None:

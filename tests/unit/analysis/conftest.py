@@ -41,9 +41,9 @@ class Folder:
             "replicate": replicate,
             "emulated": False,
         } | changes
-        trial["id"] = (
-            f"{platform}-{mode}-c{trial['cores']:02d}-{trial['application']}-r{replicate:02d}"
-        )
+        size = f"{platform}-{mode}-c{trial['cores']:02d}"
+        label = trial.pop("label", trial["application"])
+        trial["id"] = f"{size}-{label}-r{replicate:02d}"
         position = len(self.design["trials"]) + 1
         self.design["trials"].append(trial | SETTINGS | {"block": position, "position": position})
         self.write("design.json", self.design)

@@ -71,6 +71,8 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["answers"].update(wrong=1)), "answers.wrong: 0 was expected"),
     (result(lambda r: [s.update(warmup=True) for s in r["samples"]]), "only warm-ups"),
     (unplanned, "not among the trials"),
+    (result(lambda r: r["trial"].update(scale="tiny")), "scale 'tiny', .* with 'trained'"),
+    (result(lambda r: r["settings"].update(scenario="offline")), "scenario 'offline'"),
     (no_evidence, "no evidence.json beside it"),
     (evidence(lambda e: e.update(trial=GOOD)), "evidence.json is of trial"),
     (
@@ -89,6 +91,16 @@ def test_a_bad_file_is_named_with_its_reason_and_the_rest_analysed(
     assert sweep.trials["trial"].to_list() == [GOOD]
     assert [r.file for r in sweep.rejected] == [f"trials/{BAD}/result.json"]
     assert re.search(reason, sweep.rejected[0].reason)
+
+
+def test_ids_that_name_scale_and_scenario_are_read(folder: Any) -> None:
+    """As virtbed.design makes them where a plan has several scales or scenarios."""
+    label = "image_classification-tiny-offline-matched"
+    name = folder.trial("bm", "pinned", 1, {"a.png": [20.0]}, label=label, scale="tiny")
+    assert name == f"bm-pinned-c01-{label}-r01"
+    sweep = read_sweep(folder.path)
+    assert sweep.rejected == []
+    assert sweep.trials["trial"].to_list() == [name]
 
 
 def test_load_logs_what_it_leaves_out(two: Any, caplog: pytest.LogCaptureFixture) -> None:
