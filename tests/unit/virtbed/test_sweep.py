@@ -52,6 +52,8 @@ class Host:
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     made = Host()
     monkeypatch.setattr(playbooks, "play", made.play)
+    # A mark of the tests' own, lest they end the playbooks of a sweep that runs beside them.
+    monkeypatch.setattr(playbooks, "_MARK", "VIRTBED_TEST")
     monkeypatch.setattr(sweep, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
@@ -139,7 +141,6 @@ def test_another_kernel_engine_or_set_of_cpus_is_another_sweep(
 
 
 def test_strays_of_a_playbook_that_was_cut_off_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A mark of the test's own, lest it end the playbooks of a sweep that runs beside it.
     monkeypatch.setattr(playbooks, "_MARK", "VIRTBED_TEST")
     stray = subprocess.Popen(
         ["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "1"}, start_new_session=True
