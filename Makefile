@@ -12,7 +12,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint unit applications \
-	integration bench lock clean
+	integration calibrate bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -57,7 +57,12 @@ applications: .venv/.made .venv/.jax ## tests of the applications, in the image;
 integration: setup ## tests on the real platforms, as root
 	pytest tests/integration
 
-bench: setup ## where the applications' time goes, and what the harness costs
+calibrate: setup ## what can this host resolve? twins, and a slowdown that is known
+	virtbed calibrate
+
+bench: setup ## where the applications' time goes; what the harness and the scheduling cost
+	.venv/bin/python benchmarks/scheduling.py
+	.venv/bin/python benchmarks/orchestration.py
 	virtbed in-image benchmarks/applications.py
 
 # The tools live in .venv and come from the hash locks; TensorFlow lives in the image, not here.

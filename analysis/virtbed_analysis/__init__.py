@@ -1,7 +1,18 @@
-"""What a notebook or the command line may use of the analysis: `load`, `report`, their error."""
+"""What a notebook or the command line may use of the analysis, and the error that it raises."""
 
+from virtbed_analysis.calibration import calibrate
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.load import load
+from virtbed_analysis.precision import unneeded_trials
 from virtbed_analysis.report import ReportPaths, report
+from virtbed_analysis.suspicion import suspicions
 
-__all__ = ["AnalysisError", "ReportPaths", "load", "report"]
+__all__ = [
+    "AnalysisError",
+    "ReportPaths",
+    "calibrate",
+    "load",
+    "report",
+    "suspicions",
+    "unneeded_trials",
+]

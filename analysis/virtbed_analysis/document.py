@@ -6,6 +6,7 @@ The page is rendered from this document alone, so the two cannot disagree.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +14,8 @@ import polars as pl
 
 from virtbed_analysis import estimate, words
 from virtbed_analysis.load import Json, Rejected, Sweep
+from virtbed_analysis.precision import unneeded
+from virtbed_analysis.suspicion import THRESHOLDS
 
 REPORT_SCHEMA = "virtbed.report/1"
 
@@ -24,14 +27,18 @@ def document(sweep: Sweep) -> Json:
     """
     cells = [_with_reason(row) for row in estimate.cells(sweep.samples).to_dicts()]
     emulated = estimate.emulated(sweep.samples, sweep.trials).to_dicts()
-    failed, waiting = _without_result(sweep)
+    spared = unneeded(sweep)
+    failed, waiting = _without_result(sweep, spared)
+    suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
     planned = len(sweep.design["trials"]) if sweep.design else None
     counts = {
         "planned": planned,
         "analysed": sweep.trials.height,
         "emulated": sweep.trials.filter("emulated").height,
+        "suspect": suspect.height,
         "failed": len(failed),
         "waiting": sum(len(row["replicates"]) for row in waiting),
+        "unneeded": len(spared),
         "rejected": len(sweep.rejected),
     }
     return {
@@ -40,6 +47,7 @@ def document(sweep: Sweep) -> Json:
         "summary": words.summary(cells, len(emulated)),
         "counts": counts,
         "confidence": estimate.CONFIDENCE,
+        "precision": (sweep.design or {}).get("precision"),
         "cells": cells,
         "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
         "startup": estimate.startup(sweep.trials).to_dicts(),
@@ -49,6 +57,12 @@ def document(sweep: Sweep) -> Json:
         "waiting": waiting,
         "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
         "answers_differ": estimate.answers_differ(sweep.trials).to_dicts(),
+        "suspect": suspect.select("trial", "suspicions").sort("trial").to_dicts(),
+        "without_suspects": estimate.without_suspects(sweep.samples).to_dicts(),
+        "thresholds": [
+            {"name": t.name, "limit": t.limit, "unit": t.unit, "reason": t.reason}
+            for t in THRESHOLDS
+        ],
         "warnings": _warnings(sweep.trials),
         "provenance": _provenance(sweep),
     }
@@ -67,10 +81,11 @@ def _with_reason(cell: Json) -> Json:
     return {**cell, "note": note}
 
 
-def _without_result(sweep: Sweep) -> tuple[list[Json], list[Json]]:
+def _without_result(sweep: Sweep, spared: Set[str]) -> tuple[list[Json], list[Json]]:
     """Return the failed trials, one row each, and those with nothing to show, grouped by cell."""
     analysed = set(sweep.trials["trial"])
-    rejected = {_trial_of(file) for file in sweep.rejected}
+    rejected = {trial for file in sweep.rejected if (trial := _trial_of(file))}
+    settled = analysed | sweep.failures.keys() | rejected | spared
     planned = {t["id"]: t for t in (sweep.design or {}).get("trials", [])}
     failed = [
         {
@@ -81,7 +96,7 @@ def _without_result(sweep: Sweep) -> tuple[list[Json], list[Json]]:
     ]
     waiting: dict[tuple[Any, ...], list[int]] = {}
     for trial_id, trial in planned.items():
-        if trial_id in analysed or trial_id in sweep.failures or trial_id in rejected:
+        if trial_id in settled:
             continue
         waiting.setdefault(tuple(trial[key] for key in estimate.CELL), []).append(
             trial["replicate"]

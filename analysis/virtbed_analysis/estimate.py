@@ -31,12 +31,14 @@ STARTUP = ("spawn", "import", "load", "first_call")
 # What the two sides of a ratio to bare metal have in common; with the platform and the mode it
 # makes a cell.
 SUBJECT = ["cores", "application", "scale", "processor", "scenario", "thread_policy"]
-CELL = ["platform", "mode", *SUBJECT]
+CELL = ["platform", "mode", "variant", *SUBJECT]
 
 _PLATFORMS = pl.Enum(["bm", "vm", "cn", "vmcn"])
 _MODES = pl.Enum(["vanilla", "pinned"])
+_VARIANTS = pl.Enum(["plain", "twin", "slowed"])
 _NS_PER_MS = 1e6
-_BASELINE = (pl.col("platform") == "bm") & (pl.col("mode") == "pinned")
+BASELINE = {"platform": "bm", "mode": "pinned", "variant": "plain"}
+_BASELINE = pl.all_horizontal(pl.col(key) == value for key, value in BASELINE.items())
 
 
 def mean_interval(
@@ -89,15 +91,43 @@ def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
     return _paired(logs.filter(~_BASELINE), logs.filter(_BASELINE), SUBJECT)
 
 
+def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return the ratios to bare metal that are left without suspect trials, beside those of all.
+
+    Columns: `CELL`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
+    `ratio_replicates`; only cells whose pairs include a suspect trial have a row.
+    """
+    every = ratio_to_bare_metal(samples)
+    clean = ratio_to_bare_metal(samples.filter(pl.col("suspicions").list.len() == 0))
+    values = ["ratio", "ratio_low", "ratio_high", "ratio_replicates"]
+    both = every.select(*CELL, *(pl.col(v).alias(f"all_{v}") for v in values)).join(
+        clean.select(*CELL, *(pl.col(v).alias(f"clean_{v}") for v in values)), on=CELL, how="left"
+    )
+    fewer = pl.col("clean_ratio_replicates").fill_null(0) < pl.col("all_ratio_replicates")
+    return _in_order(both.with_columns(pl.col("clean_ratio_replicates").fill_null(0)).filter(fewer))
+
+
 def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
     """Return e2e of vanilla over pinned, per platform and size, paired as `ratio_to_bare_metal`.
 
     Only platforms that have both modes at a size get a row.
     """
-    logs = _logs(_steady(samples).filter(~pl.col("emulated")))
+    logs = _logs(_steady(samples).filter(~pl.col("emulated"), variant="plain"))
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
     paired = _paired(vanilla, pinned, ["platform", *SUBJECT])
     return _in_order(paired.filter(pl.col("ratio").is_not_null()))
+
+
+def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return e2e of twin and slowed over plain of the same platform, mode and size.
+
+    Paired as `ratio_to_bare_metal`; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
+    """
+    logs = _logs(_steady(samples).filter(~pl.col("emulated")))
+    plain = pl.col("variant") == "plain"
+    return _in_order(
+        _paired(logs.filter(~plain), logs.filter(plain), ["platform", "mode", *SUBJECT])
+    )
 
 
 def startup(trials: pl.DataFrame) -> pl.DataFrame:
@@ -244,4 +274,5 @@ def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
         "cores",
         pl.col("platform").cast(_PLATFORMS),
         pl.col("mode").cast(_MODES),
+        pl.col("variant").cast(_VARIANTS),
     )

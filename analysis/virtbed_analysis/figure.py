@@ -82,7 +82,7 @@ def _panel(axes: Axes, rows: list[Row], column: str) -> None:
         if isinstance(line, int):
             labels.append(words.count(line, "core"))
             continue
-        labels.append(f"{line['platform']} {line['mode']}")
+        labels.append(words.platform(line))
         value, low, high = (line[f"{column}{end}{unit}"] for end in ("", "_low", "_high"))
         colour = _COLOURS[line["platform"]]
         if low is not None:

@@ -15,15 +15,16 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from virtbed_analysis.errors import AnalysisError
+from virtbed_analysis.suspicion import suspicions
 from virtbed_workloads.schema import result_schema
 
 log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-RESULT_SCHEMA = "virtbed.result/2"
+RESULT_SCHEMA = "virtbed.result/3"
 EVIDENCE_SCHEMA = "virtbed.evidence/1"
-DESIGN_SCHEMA = "virtbed.design/2"
+DESIGN_SCHEMA = "virtbed.design/3"
 DOCTOR_SCHEMA = "virtbed.doctor/1"
 FAILURE_SCHEMA = "virtbed.failure/1"
 
@@ -36,6 +37,8 @@ TRIAL_COLUMNS: dict[str, pl.DataType] = {
     "enclosure": pl.String(),
     "mode": pl.String(),
     "cores": pl.Int64(),
+    "variant": pl.String(),
+    "slowdown": pl.Float64(),
     "memory_mib": pl.Int64(),
     "application": pl.String(),
     "scale": pl.String(),
@@ -67,6 +70,7 @@ TRIAL_COLUMNS: dict[str, pl.DataType] = {
     "load_ns": pl.Int64(),
     "first_call_ns": pl.Int64(),
     "warnings": pl.List(pl.String()),
+    "suspicions": pl.List(pl.String()),
 }
 SAMPLE_COLUMNS: dict[str, pl.DataType] = {
     "trial": pl.String(),
@@ -224,7 +228,9 @@ def _check_identity(trial_folder: Path, result: Json, design: Json | None) -> No
             raise _Unfit(f"a duplicate: it is trial {found}, which trials/{found} holds")
         raise _Unfit(f"is trial {found}, not the trial its folder is named for")
     # Between these an id may name scale, scenario and threads, where the plan has several.
-    first = f"{trial['platform']}-{trial['mode']}-c{trial['cores']:02d}-{trial['application']}-"
+    variant = "" if trial["variant"] == "plain" else f"-{trial['variant']}"
+    size = f"{trial['platform']}-{trial['mode']}-c{trial['cores']:02d}{variant}"
+    first = f"{size}-{trial['application']}-"
     last = f"-r{trial['replicate']:02d}"
     if not f"{found}-".startswith(first) or not found.endswith(last):
         raise _Unfit(f"its id says {found}, its trial fields say {first.rstrip('-')}{last}")
@@ -269,6 +275,9 @@ def _refuse_mixed_images(folder: Path, results: dict[str, Json]) -> None:
         )
 
 
+_SETTINGS = ("scenario", "rules", "thread_policy", "slowdown")
+
+
 def _trial_row(result: Json) -> Json:
     trial, environment, frameworks = (
         result["trial"],
@@ -287,13 +296,14 @@ def _trial_row(result: Json) -> Json:
         "keras": frameworks.get("keras"),
         "python": environment["python"],
         "kernel": environment["kernel"],
-        **{key: result["settings"][key] for key in ("scenario", "rules", "thread_policy")},
+        **{key: result["settings"][key] for key in _SETTINGS},
         "loadgen_validity": result["loadgen"]["validity"],
         "answers_digest": result["answers"]["digest"],
         "peak_memory_kib": result["memory_kib"]["peak"],
         "input_seed": result["settings"]["seed"],
         **result["startup"],
         "warnings": result["warnings"],
+        "suspicions": suspicions(result),
     }
 
 

@@ -32,8 +32,8 @@ def report(sweep_dir: Path) -> ReportPaths:
     content = document(read_sweep(sweep_dir))
     page = render(content)
     paths = ReportPaths(html=sweep_dir / "report.html", json=sweep_dir / "report.json")
-    _write(paths.json, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(paths.html, page)
+    write(paths.json, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write(paths.html, page)
     return paths
 
 
@@ -51,7 +51,7 @@ def render(content: Json) -> str:
     return template.render(report=content, figure=figure.draw(content["cells"])) + "\n"
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Write a file so that its name holds the old text or the whole new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -43,7 +43,13 @@ def count(number: int, thing: str) -> str:
 
 def instance(row: Row) -> str:
     """Return "cn vanilla at 1 core"."""
-    return f"{row['platform']} {row['mode']} at {count(row['cores'], 'core')}"
+    return f"{platform(row)} at {count(row['cores'], 'core')}"
+
+
+def platform(row: Row) -> str:
+    """Return "cn vanilla", or "cn vanilla twin" where the testbed is calibrated."""
+    variant = "" if row["variant"] == "plain" else f" {row['variant']}"
+    return f"{row['platform']} {row['mode']}{variant}"
 
 
 def subject(row: Row) -> str:
@@ -72,7 +78,8 @@ def summary(cells: list[Row], emulated: int) -> str:
     if not cells:
         only = f" ({count(emulated, 'emulated cell')}, functional evidence only)"
         return f"Nothing has been measured yet{only if emulated else ''}."
-    compared = sorted((c for c in cells if c["ratio"] is not None), key=lambda c: float(c["ratio"]))
+    plain = (c for c in cells if c["variant"] == "plain" and c["ratio"] is not None)
+    compared = sorted(plain, key=lambda c: float(c["ratio"]))
     if not compared:
         return (
             f"{count(len(cells), 'cell').capitalize()} measured, none compared with bare metal: "
@@ -103,7 +110,9 @@ def progress(counts: dict[str, int | None]) -> str:
     parts = [f"{done}{of} trials analysed"]
     if counts["emulated"]:
         parts.append(f"{counts['emulated']} of them emulated")
-    parts += [f"{counts[key]} {key}" for key in ("failed", "waiting") if counts[key]]
+    parts += [f"{counts[key]} {key}" for key in ("suspect", "failed", "waiting") if counts[key]]
+    if counts["unneeded"]:
+        parts.append(f"{counts['unneeded']} not needed at the precision asked")
     if rejected := counts["rejected"]:
         parts.append(f"{count(rejected, 'file')} rejected")
     return ", ".join(parts) + "."

@@ -17,6 +17,15 @@ def kernel_list(cpus: Iterable[int]) -> str:
     return ",".join(parts)
 
 
+def numbers(text: str) -> set[int]:
+    """Return the CPUs in a kernel list: "0,2-4" gives {0, 2, 3, 4}."""
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
 def allowed(thread: int) -> str:
     """Return the kernel list of the CPUs that a thread may run on.
 

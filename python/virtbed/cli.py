@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from virtbed import doctor as doctors
+from virtbed.attest import AttestError, explain
 from virtbed.design import design
 from virtbed.here import RunError, command, phase_table, run_here
 from virtbed.image import REPOSITORY, image_key
@@ -31,7 +32,9 @@ from virtbed.sweep import (
     check_applications,
     examine,
 )
+from virtbed.sweep import restore as restore_host
 from virtbed_analysis import AnalysisError
+from virtbed_analysis import calibrate as write_calibration
 from virtbed_analysis import report as write_report
 from virtbed_workloads.registry import APPLICATIONS
 
@@ -56,8 +59,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON doc
 
 VISIBLE = [name for name, entry in APPLICATIONS.items() if not entry.hidden]
 PLAN_COLUMNS = (
-    "platform", "mode", "cores", "application", "scale", "scenario", "threads", "accelerator",
-    "trials",
+    "platform", "mode", "cores", "variant", "application", "scale", "scenario", "threads",
+    "accelerator", "trials",
 )  # fmt: skip
 # Exit codes beside 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
 TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -92,7 +95,7 @@ def plan(name: PlanArgument, inventory: Inventory = LOCAL, as_json: AsJson = Fal
             seen = ledger.seconds()
     seconds = estimate_s(laid.trials, seen)
     cells = Counter(
-        (t.instance.platform, t.instance.mode, t.instance.cores, t.application, t.scale,
+        (t.instance.platform, t.instance.mode, t.instance.cores, t.variant, t.application, t.scale,
          t.scenario, t.threads, t.instance.accelerator) for t in laid.trials
     )  # fmt: skip
     if as_json:
@@ -131,6 +134,11 @@ def sweep(name: PlanArgument, inventory: Inventory = LOCAL) -> None:
     Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made,
     130 interrupted (nothing is left standing; call again to go on).
     """
+    _carry_out(name, inventory)
+
+
+def _carry_out(name: str, inventory: Path) -> Path:
+    """Carry a plan out and write its report; return its folder, or exit with a clear message."""
     try:
         with Progress(console) as progress:
             run = Sweep(_plan(name), progress, inventory)
@@ -149,6 +157,37 @@ def sweep(name: PlanArgument, inventory: Inventory = LOCAL) -> None:
             ),
             TRIALS_FAILED,
         )
+    return run.folder
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(metavar="PLAN", help="A plan with variants.")] = (
+        "calibrate"
+    ),
+    inventory: Inventory = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Find out what this host can resolve: measure twins, and a slowdown that is known.
+
+    Carries the plan out, or what is missing of it, and writes results/PLAN/calibration.json. One
+    check in twenty fails by chance alone: repeat it before making anything of it.
+
+    Exit status: 0 every check passed, 1 one failed, 2 refused, 130 interrupted.
+    """
+    folder = _carry_out(name, inventory)
+    try:
+        content = write_calibration(folder)
+    except AnalysisError as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(content, indent=1))
+    else:
+        for check in content["checks"]:
+            console.print(check["sentence"], highlight=False)
+        for row in content["resolution"]:
+            console.print(row["sentence"], highlight=False)
+    raise typer.Exit(0 if content["passed"] else TRIALS_FAILED)
 
 
 @app.command()
@@ -186,6 +225,41 @@ def doctor(inventory: Inventory = LOCAL, as_json: AsJson = False) -> None:
         console.print(doctors.facts_table(examined))
         console.print(doctors.doctor_table(examined))
     raise typer.Exit(doctors.exit_status(examined))
+
+
+@app.command()
+def attest(
+    trial: Annotated[
+        Path, typer.Argument(exists=True, help="results/SWEEP/trials/ID, or a file in it.")
+    ],
+) -> None:
+    """Explain a trial's evidence: where it was put, where it ran, and what else moved.
+
+    Exit status: 0 attested, 1 not attested, 2 no evidence there.
+    """
+    try:
+        attested, lines = explain(trial)
+    except AttestError as error:
+        refuse(error)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+    raise typer.Exit(0 if attested else TRIALS_FAILED)
+
+
+@app.command()
+def restore(inventory: Inventory = LOCAL) -> None:
+    """Put back the settings and CPUs that a sweep changed of the host, also after a crash.
+
+    A sweep does so itself at its end, and the next one at its begin.
+
+    Exit status: 0 all is as it was, 2 something could not be put back.
+    """
+    try:
+        with alone():
+            changed = restore_host(inventory)
+    except SweepError as error:
+        refuse(error)
+    console.print("restored" if changed else "nothing to restore")
 
 
 @app.command()

@@ -7,8 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from virtbed.placement import PlacementError, Topology, format_cpu_list, parse_cpu_list, place
-from virtbed.plan import Application, Plan, Threads
+from virtbed.placement import (
+    Placement,
+    PlacementError,
+    Topology,
+    format_cpu_list,
+    keep_online,
+    parse_cpu_list,
+    place,
+)
+from virtbed.plan import Application, Plan, Threads, Variant
+from virtbed_workloads.environment import ISA
+
+# What QEMU 7.2's TCG emulates of `ISA`.
+TCG_ISA = ("sse4_1", "sse4_2", "avx", "avx2", "fma", "f16c")
 
 # platform = machine x enclosure; a new one is a role and a line here.
 PLATFORMS = {
@@ -51,6 +63,8 @@ class Trial:
 
     id: str
     instance: Instance
+    variant: str
+    slowdown: float
     application: str
     scale: str
     scenario: str
@@ -84,8 +98,18 @@ class Trial:
             f"--warmup={self.warmup}",
             f"--threads={self.threads}",
             f"--processor={self.processor}",
+            *([f"--slowdown={self.slowdown}"] if self.slowdown else []),
             f"--seed={seed}",
         ]
+
+
+def isa_needed(doctor: Mapping[str, Any], trial: Trial) -> list[str]:
+    """Return the instruction-set extensions that a trial must see, or be slower for want of them.
+
+    They are the host's; of an emulated guest those that QEMU's TCG can emulate.
+    """
+    known = set(TCG_ISA if trial.emulated else ISA)
+    return [name for name in doctor["facts"]["cpu"]["isa"] if name in known]
 
 
 @dataclass(frozen=True)
@@ -108,6 +132,9 @@ class Design:
     accelerator: str | None
 
 
+_Cell = tuple[Instance, Variant, bool]  # the last: emulated
+
+
 def design(plan: Plan, doctor: Mapping[str, Any]) -> Design:
     """Lay a plan out on the host that a doctor's report describes.
 
@@ -124,7 +151,7 @@ def design(plan: Plan, doctor: Mapping[str, Any]) -> Design:
         )
     topology = Topology.from_doctor(doctor)
     verdicts = {row["platform"]: row for row in doctor["platforms"]}
-    cells: list[tuple[Instance, bool]] = []
+    cells: list[_Cell] = []
     not_run: list[NotRun] = []
     for cores in sorted(plan.cores):
         place(topology, cores)  # refuses a size that no platform here could have
@@ -139,21 +166,26 @@ def design(plan: Plan, doctor: Mapping[str, Any]) -> Design:
                 left_out = _left_out(plan, topology, platform, mode, cores, emulated)
                 if left_out:
                     not_run.append(left_out)
-                else:
-                    cells.append(
-                        (_instance(plan, topology, doctor, platform, mode, cores), emulated)
-                    )
+                    continue
+                instance = _instance(plan, topology, doctor, platform, mode, cores)
+                # An emulator has no speed that could be calibrated.
+                variants: list[Variant] = ["plain"] if emulated else plan.variants
+                cells += [(instance, variant, emulated) for variant in variants]
     return Design(tuple(_order(plan, cells)), tuple(not_run), doctor["accelerator"])
 
 
 def _left_out(
     plan: Plan, topology: Topology, platform: str, mode: str, cores: int, emulated: bool
 ) -> NotRun | None:
-    if platform == "bm" and mode == "vanilla" and cores != len(topology.cpus):
+    if (
+        (platform, mode) == ("bm", "vanilla")
+        and cores != len(topology.cpus)
+        and plan.scale_up == "affinity"
+    ):
         return NotRun(
             platform, mode, cores,
             f"bare metal with {cores} of {len(topology.cpus)} CPUs online needs CPU hotplug",
-            "compare with bm pinned, the baseline of both modes",
+            "set scale_up: hotplug, or compare with bm pinned, the baseline of both modes",
         )  # fmt: skip
     if emulated and cores not in plan.emulated.cores:
         return NotRun(
@@ -175,6 +207,9 @@ def _instance(
     machine, enclosure = PLATFORMS[platform]
     placement = place(topology, cores)
     allowed = format_cpu_list(cpu.cpu for cpu in topology.cpus)
+    if (platform, mode) == ("bm", "vanilla"):
+        allowed = keep_online(topology, cores)
+        placement = Placement(allowed, placement.mems, allowed)
     guest = machine == "kvm"
     guest_cpus = format_cpu_list(range(cores))
     return Instance(
@@ -197,7 +232,7 @@ def _instance(
     )
 
 
-def _order(plan: Plan, cells: list[tuple[Instance, bool]]) -> list[Trial]:
+def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
     """Every replicate is one pass over every cell, its blocks and their applications shuffled.
 
     Randomized complete block design: drift over hours falls on all platforms alike.
@@ -206,18 +241,19 @@ def _order(plan: Plan, cells: list[tuple[Instance, bool]]) -> list[Trial]:
     block = 0
     for replicate in range(1, plan.replicates + 1):
         shuffle = random.Random(f"{plan.seed}/{replicate}").shuffle
-        here = [c for c in cells if not c[1] or replicate <= plan.emulated.replicates]
+        here = [c for c in cells if not c[2] or replicate <= plan.emulated.replicates]
         shuffle(here)
-        for instance, emulated in here:
+        for instance, variant, emulated in here:
             block += 1
-            fresh = Instance(**{**asdict(instance), "id": f"{instance.id}-r{replicate:02d}"})
+            size = instance.id if variant == "plain" else f"{instance.id}-{variant}"
+            fresh = Instance(**{**asdict(instance), "id": f"{size}-r{replicate:02d}"})
             workloads = _workloads(plan, emulated)
             shuffle(workloads)
             for application, threads in workloads:
                 trials.append(
                     _trial(
-                        plan, fresh, application, threads, emulated, replicate, block,
-                        len(trials) + 1,
+                        plan, fresh, size, variant, application, threads, emulated, replicate,
+                        block, len(trials) + 1,
                     )
                 )  # fmt: skip
     return trials
@@ -235,10 +271,9 @@ def _workloads(plan: Plan, emulated: bool) -> list[tuple[Application, Threads]]:
 
 
 def _trial(
-    plan: Plan, instance: Instance, application: Application, threads: Threads, emulated: bool,
-    replicate: int, block: int, position: int,
+    plan: Plan, instance: Instance, size: str, variant: Variant, application: Application,
+    threads: Threads, emulated: bool, replicate: int, block: int, position: int,
 ) -> Trial:  # fmt: skip
-    size = f"{instance.platform}-{instance.mode}-c{instance.cores:02d}"
     how = plan.emulated if emulated else application
     scales = {a.scale for a in plan.applications if a.name == application.name}
     label = [
@@ -250,6 +285,8 @@ def _trial(
     return Trial(
         id=f"{size}-{'-'.join(label)}-r{replicate:02d}",
         instance=instance,
+        variant=variant,
+        slowdown=plan.slowdown if variant == "slowed" else 0.0,
         application=application.name,
         scale=how.scale,
         scenario=application.scenario,

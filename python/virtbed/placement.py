@@ -122,6 +122,19 @@ def place(topology: Topology, cores: int) -> Placement:
     )
 
 
+def keep_online(topology: Topology, cores: int) -> str:
+    """Choose `cores` CPUs that stay when all others are taken offline, as a kernel list.
+
+    Those of the lowest CPU's node first, since that CPU cannot be taken offline on most hosts;
+    then the next nodes. Within a node one thread of every core comes before any second thread.
+    Assumes that the host offers so many (see `place`).
+    """
+    first = min(topology.cpus, key=lambda cpu: cpu.cpu)
+    in_turn = _threads_in_turn(list(topology.cpus))
+    nearest = sorted(in_turn, key=lambda cpu: (cpu.node != first.node, cpu.node))
+    return format_cpu_list(cpu.cpu for cpu in nearest[:cores])
+
+
 def _choose(cpus: list[Cpu], cores: int) -> list[Cpu]:
     """Choose `cores` of `cpus`, which are enough, from as few nodes as possible."""
     by_node: dict[int, list[Cpu]] = {}

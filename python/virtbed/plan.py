@@ -6,11 +6,12 @@ import difflib
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from virtbed.image import REPOSITORY
 
@@ -18,7 +19,19 @@ PlatformName = Literal["bm", "vm", "cn", "vmcn"]
 Mode = Literal["vanilla", "pinned"]
 Scenario = Literal["single_stream", "multi_stream", "offline", "server"]
 Threads = Literal["default", "matched"]
+Variant = Literal["plain", "twin", "slowed"]
 Cores = Annotated[int, Field(ge=1, le=4096)]
+
+
+def _percent(value: object) -> object:
+    """Read "2%" as 0.02, and leave what is not a percentage to the field's own check."""
+    if isinstance(value, str) and value.endswith("%"):
+        with suppress(ValueError):
+            return float(value[:-1]) / 100
+    return value
+
+
+Fraction = Annotated[float, BeforeValidator(_percent), Field(gt=0, lt=1)]
 
 
 class PlanError(ValueError):
@@ -72,7 +85,14 @@ class Plan(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Names results/<name>.")
     description: str = ""
     seed: int = Field(2112, description="Of the random order of trials, and of the applications.")
-    replicates: int = Field(5, ge=1, le=99)
+    replicates: int = Field(5, ge=1, le=99, description="The most of a cell, if precision is set.")
+    precision: Fraction | None = Field(
+        None,
+        description="Such as 2%: a cell is done once its ratio to bare metal is known so closely.",
+    )
+    min_replicates: int = Field(
+        8, ge=2, le=99, description="With precision: the fewest replicates of a cell."
+    )
     applications: list[Application] = Field(min_length=1)
     platforms: dict[PlatformName, Annotated[list[Mode], Field(min_length=1)]] = Field(min_length=1)
     cores: list[Cores] = Field(min_length=1)
@@ -81,11 +101,36 @@ class Plan(_Strict):
         min_length=1,
         description="Thread pools: default (the framework's choice), matched (the cores it has).",
     )
+    variants: list[Variant] = Field(
+        ["plain"],
+        min_length=1,
+        description="To calibrate: twin (plain under another name), slowed (by slowdown). Real "
+        "platforms only.",
+    )
+    slowdown: Fraction = Field(0.1, description="Such as 10%: how much slower `slowed` is.")
+    tuning: bool = Field(
+        False, description="Quieten the host (governor, turbo, …) meanwhile; restored at the end."
+    )
+    scale_up: Literal["affinity", "hotplug"] = Field(
+        "affinity",
+        description="hotplug: vanilla bare metal of every size, its other CPUs taken offline.",
+    )
     memory_mib: int = Field(4096, ge=1024, description="Of every instance.")
     timeout_s: int = Field(
         600, ge=1, description="After which a trial is ended; 6 times if emulated."
     )
     emulated: Emulated = Emulated()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        if "plain" not in self.variants:
+            raise ValueError(f"variants {self.variants} without plain, with which they compare")
+        if self.precision is not None and self.min_replicates > self.replicates:
+            raise ValueError(
+                f"min_replicates {self.min_replicates} above replicates {self.replicates}; raise "
+                "replicates, the most that precision may take"
+            )
+        return self
 
     def digest(self) -> str:
         """Return "sha256:…" of what the plan says, whatever its layout and comments."""
@@ -128,6 +173,7 @@ def load_plan(path: Path) -> Plan:
         ("emulated.cores", plan.emulated.cores),
         ("applications", [(a.name, a.scale, a.scenario) for a in plan.applications]),
         ("threads", plan.threads),
+        ("variants", plan.variants),
         *((f"platforms.{p}", modes) for p, modes in plan.platforms.items()),
     )
     for what, values in lists:

@@ -41,8 +41,11 @@ def play(
     variables: dict[str, Any],
     inventories: Sequence[Path],
     cancelled: Callable[[], bool] = lambda: False,
+    heard: Callable[[str, dict[str, Any]], None] = lambda module, result: None,
 ) -> Outcome:
     """Run playbooks/<playbook>.yml and wait for its end.
+
+    `heard` is called with the module and the result of each task that went well, as soon as it has.
 
     A private directory of its own for each call: a reused one keeps the last call's variables.
     """
@@ -56,8 +59,9 @@ def play(
         action = str(data.get("task_action", "")).rpartition(".")[2]
         if event["event"] == "runner_on_ok":
             outcome.results.setdefault(action, []).append(result)
+            heard(action, result)
         elif event["event"] in {"runner_on_failed", "runner_on_unreachable"}:
-            outcome.message = _message(data.get("task", ""), result)
+            outcome.message = failure_message(data.get("task", ""), result)
 
     tools = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(prefix="virtbed-runner-") as private:
@@ -110,7 +114,7 @@ def _marked(proc: Path = Path("/proc")) -> list[int]:
     return found
 
 
-def _message(task: str, result: Mapping[str, Any]) -> str:
+def failure_message(task: str, result: Mapping[str, Any]) -> str:
     """Return the one message of a failed task; a looped task has one for each item that failed."""
     items = [r for r in result.get("results", []) if isinstance(r, dict) and r.get("failed")]
     texts = [str(r.get("msg") or "").strip() for r in (items or (result,))]

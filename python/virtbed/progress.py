@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Self
 
@@ -23,13 +24,24 @@ def estimate_s(trials: Iterable[Trial], seen_s: Mapping[str, float]) -> float:
 
     By MLPerf's rules a trial takes ten minutes at least, whatever others took.
     """
+    return _estimate_s(Counter(map(_kind, trials)), seen_s)
+
+
+_Kind = tuple[str, bool, bool]  # platform, emulated, by MLPerf's rules
+
+
+def _kind(trial: Trial) -> _Kind:
+    return trial.instance.platform, trial.emulated, trial.rules == "study"
+
+
+def _estimate_s(counts: Mapping[_Kind, int], seen_s: Mapping[str, float]) -> float:
     return sum(
-        max(
-            seen_s.get(t.instance.platform)
-            or (GUESS_EMULATED_S if t.emulated else GUESS_S)[t.instance.platform],
-            STUDY_S if t.rules == "study" else 0,
+        number
+        * max(
+            seen_s.get(platform) or (GUESS_EMULATED_S if emulated else GUESS_S)[platform],
+            STUDY_S if study else 0,
         )
-        for t in trials
+        for (platform, emulated, study), number in counts.items()
     )
 
 
@@ -54,8 +66,8 @@ class Progress:
             transient=True,
         )
         self._task = self._bar.add_task("", total=None, eta="?")
-        self._missing: dict[str, Trial] = {}
-        self._seen: dict[str, list[float]] = {}
+        self._missing: Counter[_Kind] = Counter()
+        self._seen: dict[str, tuple[int, float]] = {}
         self._total = 0
 
     def __enter__(self) -> Self:
@@ -71,29 +83,40 @@ class Progress:
 
     def begin(self, total: int, missing: list[Trial], seen_s: Mapping[str, float]) -> None:
         """Start counting; `seen_s` is the mean seconds of a trial by platform, as far as known."""
-        self._missing = {t.id: t for t in missing}
-        self._seen = {platform: [seconds] for platform, seconds in seen_s.items()}
+        self._missing = Counter(map(_kind, missing))
+        self._seen = {platform: (1, seconds) for platform, seconds in seen_s.items()}
         self._total = total
         self._bar.update(self._task, total=total, completed=total - len(missing), eta=self._eta())
         before = f", {total - len(missing)} done before" if len(missing) < total else ""
         self.say(f"{total} trials{before}; {len(missing)} to go, about {self._eta()}")
 
-    def doing(self, trial: Trial, what: str) -> None:
+    def doing(self, trial: Trial) -> None:
         """Show what is done right now."""
-        self._bar.update(self._task, description=f"{trial.id}: {what}")
+        self._bar.update(self._task, description=trial.id)
 
     def done(self, trial: Trial, seconds: float, error: str) -> None:
         """Count one trial, done or failed."""
-        del self._missing[trial.id]
-        self._seen.setdefault(trial.instance.platform, []).append(seconds)
-        number = self._total - len(self._missing)
-        self._bar.update(self._task, completed=number, eta=self._eta())
+        number = self._counted(trial)
+        seen, sum_s = self._seen.get(trial.instance.platform, (0, 0.0))
+        self._seen[trial.instance.platform] = seen + 1, sum_s + seconds
+        self._bar.update(self._task, eta=self._eta())
         how = f"FAILED: {error}" if error else "done"
         self.say(
             f"[{number:>{len(str(self._total))}}/{self._total}] {trial.id} {how} "
             f"({minutes(seconds)}, ETA {self._eta()})"
         )
 
+    def unneeded(self, trial: Trial) -> None:
+        """Count one trial that is left out, since its cell is known closely enough."""
+        number = self._counted(trial)
+        self.say(f"[{number:>{len(str(self._total))}}/{self._total}] {trial.id} not needed")
+
+    def _counted(self, trial: Trial) -> int:
+        self._missing[_kind(trial)] -= 1
+        number = self._total - self._missing.total()
+        self._bar.update(self._task, completed=number)
+        return number
+
     def _eta(self) -> str:
-        means = {platform: sum(s) / len(s) for platform, s in self._seen.items()}
-        return minutes(estimate_s(self._missing.values(), means))
+        means = {platform: sum_s / seen for platform, (seen, sum_s) in self._seen.items()}
+        return minutes(_estimate_s(self._missing, means))

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from virtbed_workloads.schema import result_schema
 
 EVIDENCE_SCHEMA = "virtbed.evidence/1"
 FAILURE_SCHEMA = "virtbed.failure/1"
-DESIGN_SCHEMA = "virtbed.design/2"
+DESIGN_SCHEMA = "virtbed.design/3"
 
 
 class RecordError(ValueError):
@@ -30,17 +30,33 @@ def now() -> str:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document so that a reader, or a crash, sees all of it or none of it."""
-    write_text(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+    """Write a document so that a reader, or a crash, sees all of it or none of it.
+
+    An element of a list of the document is a line, and no more than a line is in memory.
+    """
+    write_text(path, _lines(document))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file by temporary file, fsync and rename."""
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+    for number, key in enumerate(sorted(document)):
+        value = document[key]
+        yield f"{',' if number else '{'}\n {json.dumps(key)}: "
+        if isinstance(value, list) and value:
+            for row, element in enumerate(value):
+                yield f"{',' if row else '['}\n  {json.dumps(element, sort_keys=True)}"
+            yield "\n ]"
+        else:
+            yield json.dumps(value, indent=1, sort_keys=True).replace("\n", "\n ")
+    yield "\n}\n" if document else "{}\n"
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a file by temporary file, fsync and rename; `text` may come in parts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)

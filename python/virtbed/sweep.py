@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -19,11 +18,13 @@ from typing import IO, Any
 import yaml
 
 from virtbed import playbooks, records
-from virtbed.design import Design, Trial, design
+from virtbed.design import Design, Trial, design, isa_needed
 from virtbed.image import REPOSITORY, image_key
 from virtbed.ledger import Ledger
+from virtbed.placement import parse_cpu_list
 from virtbed.plan import Plan, PlanError
 from virtbed.progress import Progress
+from virtbed_analysis import unneeded_trials
 
 LOCAL = REPOSITORY / "inventory" / "local"
 # What only lives while a sweep runs: the lock, and the key and inventory of its instance.
@@ -65,6 +66,7 @@ class Sweep:
         self._progress = progress
         self._inventory = inventory
         self._ended = False
+        self._since = 0.0
 
     def run(self) -> None:
         """Do what is missing of the sweep.
@@ -77,6 +79,9 @@ class Sweep:
                 f"user id {os.geteuid()} found, root (0) needed to place instances; use sudo"
             )
         with self._signals(), alone(self._stop_if_ended):
+            # CPUs that a killed sweep left offline would be taken for another host.
+            if restore(self._inventory):
+                self._progress.say("put back what a sweep that was cut off had changed of the host")
             self._progress.say("examining the host (booting the guest kernel under KVM, to see)")
             doctor = examine(self._inventory)
             image = self._image(doctor)
@@ -90,7 +95,8 @@ class Sweep:
                 )
                 self._write_design(laid, doctor, image)
                 self._clear()
-                self._blocks(laid, ledger, doctor, image)
+                with self._tuned():
+                    self._blocks(laid, ledger, doctor, image)
 
     def _image(self, doctor: dict[str, Any]) -> str:
         image = doctor["facts"]["image"]
@@ -116,37 +122,29 @@ class Sweep:
         plan = yaml.safe_dump(self.plan.model_dump(mode="json"), sort_keys=False)
         records.write_text(self.folder / "plan.yml", plan)
         records.write_json(self.folder / "doctor.json", doctor)
-        trials = [
-            {
-                "id": t.id,
-                "platform": t.instance.platform,
-                "mode": t.instance.mode,
-                "cores": t.instance.cores,
-                "application": t.application,
-                "scale": t.scale,
-                "processor": t.processor,
-                "scenario": t.scenario,
-                "thread_policy": t.threads,
-                "replicate": t.replicate,
-                "block": t.block,
-                "position": t.position,
-                "emulated": t.emulated,
-            }
-            for t in laid.trials
-        ]
-        records.write_json(
-            self.folder / "design.json",
-            {
-                "schema": records.DESIGN_SCHEMA,
-                "sweep": self.plan.name,
-                "plan_digest": self.plan.digest(),
-                "seed": self.plan.seed,
-                "image_digest": image,
-                "accelerator": laid.accelerator,
-                "trials": trials,
-                "not_run": [asdict(n) for n in laid.not_run],
-            },
-        )
+        head = {
+            "sweep": self.plan.name,
+            "plan_digest": self.plan.digest(),
+            "seed": self.plan.seed,
+            "image_digest": image,
+            "precision": self.plan.precision,
+            "min_replicates": self.plan.min_replicates,
+        }
+        write_design(self.folder, laid, head)
+
+    @contextmanager
+    def _tuned(self) -> Iterator[None]:
+        """Quieten the host meanwhile, if the plan asks for it; whatever happens, put it back."""
+        if not self.plan.tuning:
+            yield
+            return
+        try:
+            outcome = playbooks.play("tune", {}, [self._inventory])
+            if not outcome.ok:
+                raise SweepError(f"the host could not be tuned: {outcome.message}")
+            yield
+        finally:
+            restore(self._inventory)
 
     def _clear(self) -> None:
         """Release what a sweep that was killed left on the host, whichever it was."""
@@ -164,9 +162,22 @@ class Sweep:
         done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}
         missing = [t for t in laid.trials if t.id not in done]
         self._progress.begin(len(laid.trials), missing, ledger.seconds())
+        self._since = time.monotonic()
+        replicate = 0
+        unneeded: Collection[str] = ()
         for _, block in groupby(missing, key=lambda t: t.block):
             trials = list(block)
-            # A folder of its own for key and inventory, gone with the instance.
+            # Once a replicate: every cell of it is then decided upon the same evidence.
+            if self.plan.precision is not None and trials[0].replicate != replicate:
+                replicate = trials[0].replicate
+                unneeded = unneeded_trials(self.folder)
+            for trial in trials:
+                if trial.id in unneeded:
+                    self._progress.unneeded(trial)
+            trials = [t for t in trials if t.id not in unneeded]
+            if not trials:
+                continue
+            # A folder of its own for the key of a guest, gone with the instance.
             run_dir = RUN / self.plan.name
             shutil.rmtree(run_dir, ignore_errors=True)
             run_dir.mkdir(parents=True, mode=0o700)
@@ -176,84 +187,98 @@ class Sweep:
                 "virtbed_image_digest": image,
                 "virtbed_run_dir": str(run_dir),
             }
+            released = False
             try:
-                self._block(trials, ledger, doctor, variables, run_dir)
+                released = self._block(trials, ledger, doctor, variables)
             finally:
-                self._release(instance)
+                if not released:
+                    self._release(instance)
                 shutil.rmtree(run_dir, ignore_errors=True)
             self._stop_if_ended()
 
     def _block(
         self, trials: list[Trial], ledger: Ledger, doctor: dict[str, Any],
-        variables: dict[str, Any], run_dir: Path,
-    ) -> None:  # fmt: skip
+        variables: dict[str, Any],
+    ) -> bool:  # fmt: skip
+        """Carry out the trials of one instance; return whether it is released already."""
         self._stop_if_ended()
-        self._progress.doing(trials[0], "provision")
-        begun = time.monotonic()
-        provisioned = playbooks.play(
-            "provision", variables, [self._inventory], cancelled=lambda: self._ended
-        )
-        self._stop_if_ended()
-        for trial in trials:
-            attempt = ledger.attempt(trial.id)
-            if provisioned.ok:
-                self._progress.doing(trial, "run")
-                error = self._trial(trial, attempt, doctor, variables, run_dir)
-            else:
-                error = provisioned.message
-                self._fail(trial, attempt, "provision", error, None)
-            seconds = time.monotonic() - begun
+        _end_strays()
+        waiting = {trial.id: trial for trial in trials}
+        attempts = {trial.id: ledger.attempt(trial.id) for trial in trials}
+        self._progress.doing(trials[0])
+
+        def close(trial: Trial, error: str) -> None:
+            del waiting[trial.id]
+            # With what came before it: its instance, and the release of the one before.
+            now = time.monotonic()
+            seconds, self._since = now - self._since, now
             ledger.close(trial.id, "failed" if error else "done", seconds)
             if error:
                 self.failed.append(trial.id)
             self._progress.done(trial, seconds, error)
-            begun = time.monotonic()
+            if waiting:
+                self._progress.doing(next(iter(waiting.values())))
 
-    def _trial(
-        self, trial: Trial, attempt: int, doctor: dict[str, Any], variables: dict[str, Any],
-        run_dir: Path,
-    ) -> str:  # fmt: skip
-        """Run one trial and record it; return why it failed, or nothing."""
-        spool = run_dir / "outcome.json"
-        spool.unlink(missing_ok=True)
-        started_at = records.now()
-        outcome = playbooks.play(
-            "trial",
-            variables
-            | {
-                "virtbed_trial": {
-                    "id": trial.id,
-                    "argv": trial.argv(self.plan.seed),
-                    "timeout_s": trial.timeout_s,
-                    "spool": str(spool),
-                }
-            },
-            [self._inventory, run_dir / "inventory.yml"],
-            cancelled=lambda: self._ended,
-        )
+        def heard(module: str, result: dict[str, Any]) -> None:
+            if module == "trial_outcome" and not self._ended:
+                came = result["outcome"]
+                trial = waiting[came["id"]]
+                close(trial, self._record(trial, attempts[trial.id], came, doctor, variables))
+
+        asked = [self._asked(trial, doctor) for trial in trials]
+        with _kept_to(trials[0].instance.housekeeping, doctor["host"]):
+            outcome = playbooks.play(
+                "block",
+                variables | {"virtbed_trials": asked},
+                [self._inventory],
+                cancelled=lambda: self._ended,
+                heard=heard,
+            )
         self._stop_if_ended()
-        came = json.loads(spool.read_text()) if spool.exists() else {}
+        # Without an instance no trial ran; without its connection the rest of them did not.
+        stage = "provision" if len(waiting) == len(trials) else "trial"
+        for trial in list(waiting.values()):
+            self._fail(trial, attempts[trial.id], stage, outcome.message, None)
+            close(trial, outcome.message)
+        return outcome.ok
+
+    def _asked(self, trial: Trial, doctor: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": trial.id,
+            "argv": trial.argv(self.plan.seed),
+            "threads": trial.threads,
+            "isa": isa_needed(doctor, trial),
+            "timeout_s": trial.timeout_s,
+        }
+
+    def _record(
+        self, trial: Trial, attempt: int, came: dict[str, Any], doctor: dict[str, Any],
+        variables: dict[str, Any],
+    ) -> str:  # fmt: skip
+        """Write what came of a trial; return why it failed, or nothing."""
+        failure, process = came["failure"], came["process"]
+        error = playbooks.failure_message(failure["task"], failure["result"]) if failure else ""
         evidence = {
             "schema": records.EVIDENCE_SCHEMA,
             "trial": trial.id,
             "asked": variables["virtbed_instance"] | {"image": variables["virtbed_image_digest"]},
-            **{m: came.get("evidence", {}).get(m) for m in ("before", "inside", "after")},
-            "attested": outcome.ok,
-            "mismatches": [] if outcome.ok else [outcome.message],
+            **{moment: came["evidence"].get(moment) for moment in ("before", "inside", "after")},
+            "process_wall_ns": process.get("wall_ns"),
+            "attested": not error,
+            "mismatches": [error] if error else [],
         }
-        if not outcome.ok:
-            self._fail(trial, attempt, "trial", outcome.message, evidence)
-            return outcome.message
-        document = came["document"]
+        if error:
+            self._fail(trial, attempt, "trial", error, evidence)
+            return error
+        document = dict(process["document"])
         files = document.pop("files")
-        result = document | {
-            "trial": self._identity(trial, attempt, doctor, variables) | {"started_at": started_at}
-        }
+        identity = self._identity(trial, attempt, doctor, variables)
+        result = document | {"trial": identity | {"started_at": came["started_at"]}}
         try:
             records.write_trial(self.folder / "trials" / trial.id, result, evidence, files)
-        except records.RecordError as error:
-            self._fail(trial, attempt, "record", str(error), evidence)
-            return str(error)
+        except records.RecordError as refused:
+            self._fail(trial, attempt, "record", str(refused), evidence)
+            return str(refused)
         return ""
 
     def _identity(
@@ -265,6 +290,7 @@ class Sweep:
             "sweep": self.plan.name,
             "plan_digest": self.plan.digest(),
             **{name: getattr(trial.instance, name) for name in names},
+            "variant": trial.variant,
             "application": trial.application,
             "scale": trial.scale,
             "processor": trial.processor,
@@ -319,6 +345,67 @@ class Sweep:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _kept_to(cpus: str, host: str) -> Iterator[None]:
+    """Keep this process, and what it starts, to some CPUs, if it runs on the bench host itself."""
+    if os.uname().nodename != host:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, parse_cpu_list(cpus))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def restore(inventory: Path = LOCAL) -> bool:
+    """Put back the settings and CPUs that a sweep changed; return whether any had been changed.
+
+    Raises SweepError if one does not take its old value.
+    """
+    outcome = playbooks.play("restore", {}, [inventory])
+    if not outcome.ok:
+        raise SweepError(
+            f"the host's settings could not be put back: {outcome.message}; run virtbed restore"
+        )
+    modules = ("host_tuning", "cpu_hotplug")
+    return any(r.get("changed") for name in modules for r in outcome.results.get(name, []))
+
+
+def write_design(folder: Path, laid: Design, head: Mapping[str, Any]) -> None:
+    """Write design.json: `head`, every trial in its order, and what is left out."""
+    trials = [
+        {
+            "id": t.id,
+            "platform": t.instance.platform,
+            "mode": t.instance.mode,
+            "cores": t.instance.cores,
+            "variant": t.variant,
+            "application": t.application,
+            "scale": t.scale,
+            "processor": t.processor,
+            "scenario": t.scenario,
+            "thread_policy": t.threads,
+            "replicate": t.replicate,
+            "block": t.block,
+            "position": t.position,
+            "emulated": t.emulated,
+        }
+        for t in laid.trials
+    ]
+    records.write_json(
+        folder / "design.json",
+        {
+            "schema": records.DESIGN_SCHEMA,
+            **head,
+            "accelerator": laid.accelerator,
+            "trials": trials,
+            "not_run": [asdict(n) for n in laid.not_run],
+        },
+    )
 
 
 def _end_strays() -> None:

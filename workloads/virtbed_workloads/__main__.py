@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         ),
         threads=arguments.threads,
         processor=arguments.processor,
+        slowdown=arguments.slowdown,
         inputs=arguments.inputs,
         spawned_at_ns=arguments.spawned_at_ns,
     )
@@ -127,6 +128,11 @@ def _at_least(minimum: int) -> Callable[[str], int]:
     return parse
 
 
+def _share(text: str) -> float:
+    """Parse a share from 0 up, for argparse."""
+    return 0.0 if text in ("0", "0.0") else _positive(text)
+
+
 def _positive(text: str) -> float:
     """Parse a number above 0, for argparse."""
     try:
@@ -142,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m virtbed_workloads",
         description="Run one deep-learning application in this process, and print its times as "
-        "one JSON document (schema virtbed.result/2). Everything else goes to standard error.",
+        "one JSON document (schema virtbed.result/3). Everything else goes to standard error.",
         epilog="exit codes: 0 good; 1 the application failed; 2 usage; 3 a wrong answer. "
         "Example: python3 -m virtbed_workloads image_classification --scale trained --samples 10",
     )
@@ -196,6 +202,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         metavar="MS",
         help="server's bound on the 99th percentile (default: MLPerf's for the model)",
+    )
+    parser.add_argument(
+        "--slowdown",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="hold each request back by this share of its time (0.1 makes 1.1 times), to see "
+        "whether the testbed finds it (default: %(default)s)",
     )
     parser.add_argument(
         "--inputs",

@@ -44,7 +44,7 @@ def read_environment(intra_op: int, inter_op: int, root: Path = Path("/")) -> di
             "usable_cores": usable_cores(root),
         },
         "isa": read_isa(root),
-        "clocksource": _read(
+        "clocksource": read(
             root / "sys/devices/system/clocksource/clocksource0/current_clocksource"
         ),
     }
@@ -93,7 +93,7 @@ def read_memory_policy(root: Path) -> str | None:
 
     ``mems_allowed_list`` is the cpuset's and does not show it. None on a kernel without NUMA.
     """
-    fields = (_read(root / "proc/self/numa_maps") or "").split(maxsplit=2)
+    fields = (read(root / "proc/self/numa_maps") or "").split(maxsplit=2)
     return fields[1] if fields else None
 
 
@@ -115,13 +115,13 @@ def read_cgroup(root: Path) -> dict[str, Any]:
         tightest quota from this cgroup up, in CPUs; None without one) and ``cpuset`` (a kernel
         CPU list; None where none is set).
     """
-    mounts = _mounts(root)
-    version = 1 if "cpu" in mounts else 2 if "" in mounts else None
-    cpu = _lineage(root, mounts, "cpu" if version == 1 else "")
-    cpuset = _lineage(root, mounts, "cpuset" if "cpuset" in mounts else "")
+    found = mounts(root)
+    version = 1 if "cpu" in found else 2 if "" in found else None
+    cpu = lineage(root, found, "cpu" if version == 1 else "")
+    cpuset = lineage(root, found, "cpuset" if "cpuset" in found else "")
     quotas = [quota for group in cpu if (quota := _quota_cpus(group, version)) is not None]
     names = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
-    sets = [found for group in cpuset for name in names if (found := _read(group / name))]
+    sets = [cpus for group in cpuset for name in names if (cpus := read(group / name))]
     return {
         "version": version,
         "quota_cpus": min(quotas, default=None),
@@ -129,7 +129,7 @@ def read_cgroup(root: Path) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> str | None:
+def read(path: Path) -> str | None:
     """Read a small kernel file; None where it does not exist or may not be read."""
     try:
         return path.read_text().strip()
@@ -137,10 +137,10 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _mounts(root: Path) -> dict[str, tuple[str, str]]:
+def mounts(root: Path) -> dict[str, tuple[str, str]]:
     """Map each v1 controller, and "" for v2, to its mount's (root, mount point)."""
     found: dict[str, tuple[str, str]] = {}
-    for line in (_read(root / "proc/self/mountinfo") or "").splitlines():
+    for line in (read(root / "proc/self/mountinfo") or "").splitlines():
         fields, _, tail = line.partition(" - ")
         kind, _, options = tail.split(" ", 2)
         _, _, _, mount_root, point, *_ = fields.split(" ")
@@ -152,17 +152,17 @@ def _mounts(root: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _lineage(root: Path, mounts: dict[str, tuple[str, str]], controller: str) -> list[Path]:
+def lineage(root: Path, found: dict[str, tuple[str, str]], controller: str) -> list[Path]:
     """List this process's cgroup directory in a hierarchy and its ancestors up to the mount.
 
     In a container the path of ``/proc/self/cgroup`` is often the host's and does not exist below
     the mount, whose root then is this process's own cgroup.
     """
-    if controller not in mounts:
+    if controller not in found:
         return []
-    mount_root, point = mounts[controller]
+    mount_root, point = found[controller]
     top = root / point.lstrip("/")
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+    for line in (read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
             below = path.removeprefix(mount_root if mount_root != "/" else "").lstrip("/")
@@ -175,10 +175,10 @@ def _lineage(root: Path, mounts: dict[str, tuple[str, str]], controller: str) ->
 
 def _quota_cpus(group: Path, version: int | None) -> float | None:
     if version == 2:
-        quota, _, period = (_read(group / "cpu.max") or "max 100000").partition(" ")
+        quota, _, period = (read(group / "cpu.max") or "max 100000").partition(" ")
     else:
-        quota = _read(group / "cpu.cfs_quota_us") or "-1"
-        period = _read(group / "cpu.cfs_period_us") or "100000"
+        quota = read(group / "cpu.cfs_quota_us") or "-1"
+        period = read(group / "cpu.cfs_period_us") or "100000"
     unlimited = quota == "max" or int(quota) < 0
     return None if unlimited else int(quota) / int(period)
 

@@ -26,11 +26,12 @@ from time import monotonic_ns
 from typing import Any, NoReturn
 
 from virtbed_workloads import STARTED_NS, loadgen
+from virtbed_workloads.confounders import Watch
 from virtbed_workloads.contract import Application, ApplicationError, Check, Description
 from virtbed_workloads.environment import read_environment, read_memory_kib, usable_cores
 from virtbed_workloads.registry import Entry
 
-SCHEMA = "virtbed.result/2"
+SCHEMA = "virtbed.result/3"
 # What sizes the pools of the libraries beside the framework: OpenMP, NumPy's BLAS, tokenizers.
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -51,6 +52,8 @@ class Settings:
     threads: str = "default"
     """``default``: as the framework chooses. ``matched``: as many as cores may be used."""
     processor: str = "cpu"
+    slowdown: float = 0.0
+    """Each request is held back by this share of its time, to see whether the testbed finds it."""
     inputs: Path | None = None
     """A folder of the user's own requests, whose answers nobody knows."""
     spawned_at_ns: int | None = None
@@ -68,7 +71,7 @@ def run_trial(
         fail: Called with an error that comes while LoadGen drives; must end the process.
 
     Returns:
-        The result, as the schema ``virtbed.result/2`` has it, without ``trial``; and ``files``,
+        The result, as the schema ``virtbed.result/3`` has it, without ``trial``; and ``files``,
         LoadGen's logs by name, to be kept beside it.
 
     Raises:
@@ -103,9 +106,18 @@ def run_trial(
     gc.collect()
     gc.freeze()
     memory = {"after_warmup": read_memory_kib()["VmRSS"]}
+    watch = Watch()
+
+    def between_requests() -> None:
+        trial.check()
+        watch.look()
+
     before = resource.getrusage(resource.RUSAGE_SELF)
-    driven = loadgen.drive(settings.load, len(requests), typical_ns, trial.serve, trial.check, fail)
+    driven = loadgen.drive(
+        settings.load, len(requests), typical_ns, trial.serve, between_requests, fail
+    )
     after = resource.getrusage(resource.RUSAGE_SELF)
+    confounders = watch.read_off()
     memory |= {"after_samples": read_memory_kib()["VmRSS"], "peak": read_memory_kib()["VmHWM"]}
     if backend:
         backend.verify(settings.processor)
@@ -125,6 +137,7 @@ def run_trial(
         "answers": trial.answers(),
         "environment": read_environment(*(backend.threads() if backend else (0, 0))),
         "rusage": _usage(before, after),
+        "confounders": confounders,
         "memory_kib": memory,
         "files": driven.pop("files"),
         "loadgen": driven,
@@ -158,6 +171,10 @@ class _Trial:
         inferred_ns = monotonic_ns()
         answer = application.postprocess(outputs)
         end_ns = monotonic_ns()
+        if self.settings.slowdown:
+            due_ns = start_ns + round((end_ns - start_ns) * (1 + self.settings.slowdown))
+            while (end_ns := monotonic_ns()) < due_ns:
+                pass  # busy, as a slower platform is
         self.samples.append(
             {
                 "input": name,
@@ -265,6 +282,7 @@ def _settings(settings: Settings, trial: _Trial) -> dict[str, Any]:
         "target_latency_ms": settings.load.target_latency_ms,
         "thread_policy": settings.threads,
         "processor": settings.processor,
+        "slowdown": settings.slowdown,
     }
 
 

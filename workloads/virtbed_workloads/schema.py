@@ -8,7 +8,7 @@ from typing import Any
 
 
 def result_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of ``result.json``, ``virtbed.result/2``."""
-    text = (files(__package__) / "schemas/result-2.schema.json").read_text(encoding="utf-8")
+    """Return the JSON Schema (draft 2020-12) of ``result.json``, ``virtbed.result/3``."""
+    text = (files(__package__) / "schemas/result-3.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema

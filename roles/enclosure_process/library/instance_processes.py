@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Knows alone how to find and end the processes that a trial left: by their environment's mark."""
+"""Knows alone what a trial's process may leave, its children and a mount, and how to end it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: instance_processes
-short_description: End the processes of an instance and prove that none is left
+short_description: End the processes of an instance, and prove that none and no mount is left
 options:
   pattern:
     description: Regular expression that VIRTBED_INSTANCE in their environment matches.
@@ -55,6 +55,12 @@ def marked(pattern: str, proc: Path = Path("/proc")) -> list[int]:
     return sorted(found)
 
 
+def mounted(table: str) -> list[str]:
+    """Return the mount points of an image's tree in a mount table: Bubblewrap leaves none."""
+    points = [line.split()[1] for line in table.splitlines()]
+    return [point for point in points if "/virtbed/images/" in point]
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={"pattern": {"type": "str", "required": True}}, supports_check_mode=True
@@ -71,6 +77,8 @@ def main() -> None:
         if time.monotonic() > deadline:
             module.fail_json(msg=f"instance_processes: {left} still run after SIGKILL and 10 s")
         time.sleep(0.05)
+    if mounts := mounted(Path("/proc/self/mounts").read_text()):
+        module.fail_json(msg=f"instance_processes: {mounts} still mounted; `umount` them")
     module.exit_json(changed=bool(ended), ended=ended)
 
 

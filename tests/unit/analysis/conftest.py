@@ -19,7 +19,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.design: Json = {
-            "schema": "virtbed.design/2",
+            "schema": "virtbed.design/3",
             "sweep": path.name,
             "plan_digest": PLAN,
             "seed": 2112,
@@ -35,13 +35,15 @@ class Folder:
             "platform": platform,
             "mode": mode,
             "cores": 1,
+            "variant": "plain",
             "application": "image_classification",
             "scale": "trained",
             "processor": "cpu",
             "replicate": replicate,
             "emulated": False,
         } | changes
-        size = f"{platform}-{mode}-c{trial['cores']:02d}"
+        variant = "" if trial["variant"] == "plain" else f"-{trial['variant']}"
+        size = f"{platform}-{mode}-c{trial['cores']:02d}{variant}"
         label = trial.pop("label", trial["application"])
         trial["id"] = f"{size}-{label}-r{replicate:02d}"
         position = len(self.design["trials"]) + 1
@@ -60,6 +62,8 @@ class Folder:
         image: str = IMAGE,
         warnings: tuple[str, ...] = (),
         answers: str = "c",
+        slowdown: float = 0.0,
+        confounders: Json | None = None,
         **changes: Any,
     ) -> str:
         """Add a whole trial: `e2e_ms` maps each input to its measured times."""
@@ -68,7 +72,7 @@ class Folder:
         measured = [sample(name, ms) for name, times in e2e_ms.items() for ms in times]
         samples = [*warm, *measured]
         result = {
-            "schema": "virtbed.result/2",
+            "schema": "virtbed.result/3",
             "trial": trial
             | {
                 "sweep": self.path.name,
@@ -100,6 +104,7 @@ class Folder:
                 "target_qps": None,
                 "target_latency_ms": None,
                 "processor": "cpu",
+                "slowdown": slowdown,
             },
             "startup": {
                 "spawn_ns": 250_000_000,
@@ -138,6 +143,23 @@ class Folder:
                 "voluntary_switches": 5,
                 "involuntary_switches": 2,
             },
+            "confounders": {
+                "window_ns": 2_000_000_000,
+                "cpus": "0",
+                "own_cpu_ns": 1_900_000_000,
+                "steal_share": 0.0,
+                "others_share": 0.001,
+                "throttling": {"periods": 0, "throttled": 0, "throttled_ns": 0},
+                "pressure": {"cpu": 0.01, "memory": 0.0, "io": None},
+                "mhz": {"before": 2000.0, "after": 2000.0},
+                "governor": None,
+                "temperature_c": None,
+                "transparent_hugepage": "madvise",
+                "load_1min": 0.4,
+                "ran_on": [0],
+                "looks": 4,
+            }
+            | (confounders or {}),
             "memory_kib": {"after_warmup": 700_000, "after_samples": 700_000, "peak": 710_000},
             "loadgen": {
                 "version": "6.0",

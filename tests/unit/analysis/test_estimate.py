@@ -25,6 +25,7 @@ def frame(times: dict[tuple[str, str, int, str], list[float]]) -> pl.DataFrame:
     ]
     return pl.DataFrame(rows).with_columns(
         cores=1,
+        variant=pl.lit("plain"),
         application=pl.lit("app"),
         scale=pl.lit("trained"),
         processor=pl.lit("cpu"),
@@ -188,6 +189,7 @@ def test_intervals_cover_what_they_claim() -> None:
     frame = pl.concat(sides).with_columns(
         mode=pl.lit("pinned"),
         cores=1,
+        variant=pl.lit("plain"),
         scale=pl.lit("trained"),
         processor=pl.lit("cpu"),
         scenario=pl.lit("single_stream"),

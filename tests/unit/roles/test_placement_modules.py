@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ def module(role: str, name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded  # where dataclasses look their annotations up
     spec.loader.exec_module(loaded)
     return loaded
 
@@ -124,3 +126,8 @@ def test_a_left_process_is_found_by_its_mark_and_no_other() -> None:
         for process in (marked, other):
             process.kill()
             process.wait()
+
+
+def test_a_mount_of_an_image_is_found() -> None:
+    table = "proc /proc proc rw 0 0\nnone /var/lib/virtbed/images/ab/rootfs/proc proc rw 0 0\n"
+    assert processes.mounted(table) == ["/var/lib/virtbed/images/ab/rootfs/proc"]

@@ -39,7 +39,7 @@ def report(cpus: int = 2, guests: str = "emulated") -> dict[str, Any]:
         "facts": {
             "kernel": "6.1.0",
             **{engine: {"version": "1.0"} for engine in ("docker", "libvirt", "qemu")},
-            "cpu": {"allowed": list(range(cpus)), "cpus": rows},
+            "cpu": {"allowed": list(range(cpus)), "cpus": rows, "isa": ["avx", "avx512f", "x"]},
             "numa": [{"node": 0, "cpus": list(range(cpus)), "memory_mib": 1000}],
         },
     }

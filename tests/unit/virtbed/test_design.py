@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtbed.design import design
+from virtbed.design import design, isa_needed
 from virtbed.placement import PlacementError
 from virtbed.plan import Plan
 
@@ -102,11 +102,45 @@ def test_a_blocks_trials_share_one_instance_and_stand_together() -> None:
     assert len({t.block for t in trials}) == len(trials) // 2
 
 
+def test_hotplug_gives_bare_metal_a_vanilla_mode_of_every_size(plan: Plan) -> None:
+    laid = design(plan.model_copy(update={"scale_up": "hotplug"}), report(cpus=4))
+    instances = {t.instance.id: t.instance for t in laid.trials}
+    small = instances["bm-vanilla-c01-r01"]
+    assert (small.allowed, small.inner_allowed, small.cpus) == ("0", "0", "0")
+    assert instances["bm-vanilla-c02-r01"].allowed == "0-1"
+    # Only its own CPUs go; the baseline has the whole host around it.
+    assert instances["bm-pinned-c01-r01"].allowed == "0-3"
+    assert not any(n.platform == "bm" for n in laid.not_run)
+
+
+def test_a_trial_must_see_the_hosts_instruction_set_as_far_as_it_can(plan: Plan) -> None:
+    doctor = report(guests="emulated")
+    needed = {t.emulated: isa_needed(doctor, t) for t in design(plan, doctor).trials}
+    assert needed == {False: ["avx", "avx512f"], True: ["avx"]}
+
+
 def test_a_host_that_keeps_cpus_from_virtbed_is_refused(plan: Plan) -> None:
     doctor = report(cpus=4)
     doctor["facts"]["cpu"]["allowed"] = [0, 1]
     with pytest.raises(PlacementError, match=r"CPUs 0-1 allowed, 0-3 online.*isolcpus"):
         design(plan, doctor)
+
+
+def test_variants_are_instances_of_their_own_and_never_emulated(plan: Plan) -> None:
+    variants = plan.model_copy(
+        update={"variants": ["plain", "twin", "slowed"], "slowdown": 0.1, "cores": [1]}
+    )
+    trials = design(variants, report(guests="emulated")).trials
+    slowed = next(t for t in trials if t.id == "cn-pinned-c01-slowed-image_classification-r02")
+    assert slowed.instance.id == "cn-pinned-c01-slowed-r02"
+    assert "--slowdown=0.1" in slowed.argv(1)
+    twin, plain = (
+        next(t for t in trials if t.id == f"cn-pinned-c01{v}-image_classification-r02")
+        for v in ("-twin", "")
+    )
+    assert twin.argv(1) == plain.argv(1)
+    assert twin.block != plain.block
+    assert {t.variant for t in trials if t.emulated} == {"plain"}
 
 
 def test_scales_scenarios_and_threads_are_told_apart_by_their_ids() -> None:

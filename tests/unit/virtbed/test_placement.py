@@ -9,6 +9,7 @@ from virtbed.placement import (
     PlacementError,
     Topology,
     format_cpu_list,
+    keep_online,
     parse_cpu_list,
     place,
 )
@@ -30,13 +31,39 @@ def host(nodes: int, cores_per_node: int, threads: int = 1) -> Topology:
     )
 
 
+def with_siblings_side_by_side(nodes: int, cores_per_node: int) -> Topology:
+    """Number CPUs as some firmware does: both threads of a core, then those of the next."""
+    return Topology(
+        cpus=tuple(
+            Cpu(cpu, cpu // 2 // cores_per_node, (cpu & ~1, cpu | 1))
+            for cpu in range(2 * nodes * cores_per_node)
+        ),
+        memory_nodes=tuple(range(nodes)),
+    )
+
+
+def without(topology: Topology, offline: set[int]) -> Topology:
+    """Take CPUs offline: the kernel then names them in no list of siblings either."""
+    return Topology(
+        tuple(
+            Cpu(cpu.cpu, cpu.node, tuple(s for s in cpu.siblings if s not in offline))
+            for cpu in topology.cpus
+            if cpu.cpu not in offline
+        ),
+        topology.memory_nodes,
+    )
+
+
 HOSTS = {
     "two cores": host(1, 2),
     "one core": host(1, 1),
     "laptop": host(1, 4, 2),
     "2x14 SMT": host(2, 14, 2),
-    "4 sockets": host(4, 8),
+    "4 sockets": host(4, 28),
     "8 nodes": host(8, 6, 2),
+    "side by side": with_siblings_side_by_side(2, 16),
+    "SMT off in part": without(host(2, 14, 2), set(range(40, 56))),
+    "node 0 almost offline": without(host(2, 4), {1, 2, 3}),
 }
 
 
@@ -127,13 +154,35 @@ def test_the_order_of_the_facts_does_not_matter(question: tuple[Topology, int], 
         ("2x14 SMT", 13, ("1-13", "0", "0,28")),
         # Node 1 has fourteen whole cores free, node 0 only thirteen.
         ("2x14 SMT", 14, ("14-27", "1", "0,28")),
-        ("4 sockets", 8, ("8-15", "1", "0")),
-        ("4 sockets", 16, ("8-23", "1-2", "0")),
+        ("4 sockets", 27, ("1-27", "0", "0")),
+        ("4 sockets", 28, ("28-55", "1", "0")),
+        ("4 sockets", 56, ("28-83", "1-2", "0")),
+        ("8 nodes", 6, ("6-11", "1", "0,48")),
+        ("8 nodes", 12, ("6-11,54-59", "1", "0,48")),
+        ("side by side", 4, ("2,4,6,8", "0", "0-1")),
+        ("side by side", 16, ("32,34,36,38,40,42,44,46,48,50,52,54,56,58,60,62", "1", "0-1")),
+        ("SMT off in part", 14, ("14-27", "1", "0,28")),
+        ("node 0 almost offline", 1, ("4", "1", "0")),
     ],
 )
 def test_what_is_chosen(name: str, cores: int, expected: tuple[str, str, str]) -> None:
     placement = place(HOSTS[name], cores)
     assert (placement.cpus, placement.mems, placement.housekeeping) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "cores", "expected"),
+    [
+        ("two cores", 1, "0"),
+        ("laptop", 4, "0-3"),
+        ("laptop", 5, "0-4"),
+        ("2x14 SMT", 14, "0-13"),
+        ("2x14 SMT", 30, "0-15,28-41"),
+        ("side by side", 2, "0,2"),
+    ],
+)
+def test_what_stays_online(name: str, cores: int, expected: str) -> None:
+    assert keep_online(HOSTS[name], cores) == expected
 
 
 def test_a_node_without_memory_is_not_named() -> None:

@@ -13,6 +13,14 @@ from virtbed_workloads.registry import APPLICATIONS
 KNOWN = {name: tuple(entry.scales) for name, entry in APPLICATIONS.items()}
 
 
+SMALL = {
+    "name": "demo",
+    "applications": [{"name": "image_classification"}],
+    "platforms": {"bm": ["pinned"]},
+    "cores": [1],
+}
+
+
 def edited(tmp_path: Path, **changes: object) -> Path:
     data = yaml.safe_load((REPOSITORY / "plans" / "quick.yml").read_text()) | changes
     path = tmp_path / "edited.yml"
@@ -105,3 +113,20 @@ def test_one_application_may_come_at_several_scales_but_not_twice_at_one(tmp_pat
     assert len(load_plan(edited(tmp_path, applications=[one, other])).applications) == 2
     with pytest.raises(PlanError, match="names one twice"):
         load_plan(edited(tmp_path, applications=[one, one]))
+
+
+@pytest.mark.parametrize(("written", "read"), [("2%", 0.02), (0.02, 0.02), ("0.5%", 0.005)])
+def test_precision_is_a_percentage_or_a_fraction(written: object, read: float) -> None:
+    plan = Plan.model_validate(SMALL | {"replicates": 20, "precision": written})
+    assert plan.precision == pytest.approx(read)
+
+
+@pytest.mark.parametrize("wrong", ["2", 2, "-1%", "fine", 0])
+def test_any_other_precision_is_refused(wrong: object) -> None:
+    with pytest.raises(ValueError, match="precision"):
+        Plan.model_validate(SMALL | {"replicates": 20, "precision": wrong})
+
+
+def test_a_minimum_above_the_maximum_is_refused() -> None:
+    with pytest.raises(ValueError, match="min_replicates 8 above replicates 5; raise replicates"):
+        Plan.model_validate(SMALL | {"precision": "2%"})

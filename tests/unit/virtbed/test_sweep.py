@@ -38,10 +38,21 @@ class Host:
         image = {"digest": DIGEST, "key": image_key(), "path": "/image"}
         self.doctor["facts"]["image"] = image
 
-    def play(self, playbook: str, variables: dict[str, Any], *_: Any, **__: Any) -> Outcome:
+    def play(
+        self, playbook: str, variables: dict[str, Any], *_: Any, heard: Any = None, **__: Any
+    ) -> Outcome:
         self.calls.append((playbook, variables.get("virtbed_instance", {}).get("id", "")))
         if playbook == "doctor":
             return Outcome("successful", results={"host_doctor": [{"doctor": self.doctor}]})
+        if playbook == "block" and "provision" in self.answers:
+            return self.answers["provision"]()
+        for trial in variables.get("virtbed_trials", []):
+            said = self.answers["trial"]()
+            if said.status == "canceled":
+                return said
+            failure = {"task": "Run", "result": {"msg": said.message}}
+            outcome = {"process": {}, "evidence": {}, "failure": failure}
+            heard("trial_outcome", {"outcome": {"id": trial["id"], "started_at": "", **outcome}})
         return self.answers.get(playbook, lambda: Outcome("successful"))()
 
     def called(self, playbook: str) -> list[str]:
@@ -80,7 +91,8 @@ def test_each_failed_trial_says_why_and_each_instance_is_released(
     run = make(small(plan))
     run.run()
     assert len(run.failed) == 6
-    assert host.called("release") == host.called("provision") != []
+    assert len(host.called("block")) == 6  # which releases them itself
+    assert host.called("release") == []
     for trial in run.failed:
         folder = run.folder / "trials" / trial
         assert json.loads((folder / "failure.json").read_text())["message"] == "a pin was changed"
@@ -95,13 +107,16 @@ def test_without_an_instance_no_trial_runs(
     run = make(small(plan))
     run.run()
     assert len(run.failed) == 6
-    assert host.called("trial") == []
-    assert len(host.called("release")) == 6
+    assert host.called("release") == host.called("block")
+    for trial in run.failed:
+        failure = json.loads((run.folder / "trials" / trial / "failure.json").read_text())
+        assert (failure["stage"], failure["message"]) == ("provision", "the port is taken")
 
 
 def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_next(
     host: Host, make: Callable[[Plan], Sweep], plan: Plan
 ) -> None:
+    host.answers["provision"] = failing("the port is taken")
     host.answers["release"] = failing("still there")
     with pytest.raises(SweepError, match="could not be released: still there; run make teardown"):
         make(small(plan)).run()
@@ -110,7 +125,7 @@ def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_
     host.answers["provision"] = failing("no matter")
     host.calls.clear()
     make(small(plan)).run()
-    assert [name for name, _ in host.calls[:3]] == ["doctor", "clear", "provision"]
+    assert [name for name, _ in host.calls[:4]] == ["restore", "doctor", "clear", "block"]
 
 
 def test_a_host_that_cannot_be_cleared_is_not_measured(
@@ -119,7 +134,7 @@ def test_a_host_that_cannot_be_cleared_is_not_measured(
     host.answers["clear"] = failing("Docker does not answer")
     with pytest.raises(SweepError, match=r"could not be cleared.*Docker does not answer"):
         make(small(plan)).run()
-    assert host.called("provision") == []
+    assert host.called("block") == []
 
 
 @pytest.mark.parametrize(
@@ -167,9 +182,45 @@ def test_a_signal_in_a_trial_releases_and_records_nothing(
     run = make(small(plan))
     with pytest.raises(Interrupted, match="the next call goes on"):
         run.run()
-    assert len(host.called("trial")) == 1
-    assert host.called("release") == host.called("provision")
+    assert len(host.called("block")) == 1
+    assert host.called("release") == host.called("block")
     assert not (run.folder / "trials").exists()
+
+
+def test_the_controller_keeps_off_the_measured_cpus_and_is_free_again(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    host.doctor["host"] = os.uname().nodename
+    seen: list[set[int]] = []
+
+    def look() -> Outcome:
+        seen.append(os.sched_getaffinity(0))
+        return Outcome("failed", "no matter")
+
+    host.answers["trial"] = look
+    before = os.sched_getaffinity(0)
+    make(small(plan)).run()
+    assert seen == [{0}] * 6  # the housekeeping CPU of a host of two, with one measured
+    assert os.sched_getaffinity(0) == before
+
+
+def test_trials_that_are_not_needed_get_no_instance(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.answers["trial"] = failing("no matter")
+    precise = small(plan).model_copy(update={"precision": 0.02})
+    run = make(precise)
+    asked = []
+
+    def unneeded(folder: Path) -> set[str]:
+        asked.append(folder)
+        return set() if len(asked) == 1 else {"cn-pinned-c01-image_classification-r02"}
+
+    monkeypatch.setattr(sweep, "unneeded_trials", unneeded)
+    run.run()
+    assert asked == [run.folder] * 3
+    assert len(host.called("block")) == 5
+    assert "cn-pinned-c01-r02" not in host.called("block")
 
 
 @pytest.mark.parametrize(
@@ -196,5 +247,5 @@ def test_a_platform_that_is_down_is_refused(
     run = make(small(plan))
     with pytest.raises(SweepError, match="cn is unavailable: cn reason; cn remedy, or take cn out"):
         run.run()
-    assert host.calls == [("doctor", "")]
+    assert host.calls == [("restore", ""), ("doctor", "")]
     assert not run.folder.exists()

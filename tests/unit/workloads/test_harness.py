@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ TRIAL = {
     "enclosure": "docker",
     "mode": "vanilla",
     "cores": 1,
+    "variant": "plain",
     "memory_mib": 4096,
     "application": "image_classification",
     "scale": "trained",
@@ -89,6 +91,15 @@ def test_warmups_come_first_and_answer_every_input(result: dict[str, Any]) -> No
     assert [s["warmup"] for s in samples] == [True] * 3 + [False] * 7
     assert [s["input"] for s in samples[:3]] == ["one", "three", "two"]
     assert result["settings"]["samples"] == 7
+
+
+def test_a_slowdown_holds_each_request_back_by_its_share() -> None:
+    result = trial("--samples", "20", "--slowdown", "0.5")
+    assert result["settings"]["slowdown"] == 0.5
+    # Nothing of the null application is slow but what comes before postprocessing: two thirds.
+    shares = [1 - row["post_ns"] / row["e2e_ns"] for row in result["samples"]]
+    assert statistics.median(shares) == pytest.approx(2 / 3, abs=0.02)
+    assert max(shares) <= 2 / 3
 
 
 def test_equal_seeds_issue_equal_requests_and_others_do_not() -> None:
@@ -211,7 +222,7 @@ def test_affinity_is_read_not_assumed() -> None:
 def test_native_output_does_not_reach_standard_output() -> None:
     done = harness("null", "--scale", "tiny", fault="noisy")
     assert "a library's banner" in done.stderr
-    assert json.loads(done.stdout)["schema"] == "virtbed.result/2"
+    assert json.loads(done.stdout)["schema"] == "virtbed.result/3"
 
 
 def test_wrong_answer() -> None:

@@ -1,0 +1,140 @@
+"""Knows whether the testbed can be believed on a host: calibration.json ("virtbed.calibration/1").
+
+Two things whose truth is known are measured as any platform is. A twin is its platform under
+another name: its ratio must be 1. A slowed platform takes a known share longer: the testbed must
+find that share, and tell it from none. Each interval misses the truth once in twenty times by
+chance alone, so a check that fails once is repeated before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from virtbed_analysis import estimate, words
+from virtbed_analysis.errors import AnalysisError
+from virtbed_analysis.load import Json, Sweep, read_sweep
+from virtbed_analysis.report import write
+
+CALIBRATION_SCHEMA = "virtbed.calibration/1"
+HALF_WIDTH = 0.03
+"""A twin's interval must be this narrow, or it contains 1 because it contains everything."""
+POWER = 0.8
+"""An overhead is resolved if the interval excludes 1 in four repetitions of five."""
+
+
+def calibrate(sweep_dir: Path) -> Json:
+    """Judge a sweep that has twins or slowed platforms; write and return its calibration.json.
+
+    Its `checks` have `check` ("twin" or "slowdown"), the cell, `expected`, `estimate` and interval
+    `low`, `high` (ratios), `half_width` (as a share), `replicates`, `passed` and `reason`. Its
+    `resolution` says for each platform with a twin the smallest overhead that as many replicates
+    resolve. `passed` holds if there are checks and all passed.
+
+    Raises:
+        AnalysisError: the folder does not exist, its results come from different images, or none
+            of them is of a twin or a slowed platform.
+    """
+    sweep = read_sweep(sweep_dir)
+    rows = estimate.variant_to_plain(sweep.samples).to_dicts() if sweep.samples.height else []
+    if not rows:
+        raise AnalysisError(
+            f"{sweep_dir}: no result of a twin or a slowed platform; its plan needs "
+            "variants: [plain, twin, slowed], as plans/calibrate.yml has"
+        )
+    slowdowns = dict(
+        sweep.trials.filter(variant="slowed").select("application", "slowdown").unique().rows()
+    )
+    checks = [_check(row, slowdowns) for row in rows]
+    resolution = [_resolution(row) for row in rows if _is_twin(row) and row["ratio_low"]]
+    content = {
+        "schema": CALIBRATION_SCHEMA,
+        "sweep": sweep.name,
+        "host": _host(sweep),
+        "confidence": estimate.CONFIDENCE,
+        "checks": checks,
+        "resolution": resolution,
+        "passed": all(check["passed"] for check in checks),
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write(sweep_dir / "calibration.json", text)
+    return content
+
+
+def resolvable(deviation: float, replicates: int) -> float:
+    """Return the smallest overhead, as a share, that `replicates` resolve with `POWER`.
+
+    (t(1 - a/2) + t(POWER)) * deviation / sqrt(replicates) with replicates - 1 degrees of freedom,
+    on the logarithmic scale, is the usual approximation (Cohen, "Statistical Power Analysis", 1988,
+    section 2.4). `deviation` is that of the per-replicate log ratios.
+    """
+    tails = stats.t.ppf([(1 + estimate.CONFIDENCE) / 2, POWER], replicates - 1)
+    return float(math.expm1(np.sum(tails) * deviation / math.sqrt(replicates)))
+
+
+def _is_twin(row: Json) -> bool:
+    return bool(row["variant"] == "twin")
+
+
+def _check(row: Json, slowdowns: dict[str, float]) -> Json:
+    expected = 1.0 if _is_twin(row) else 1.0 + slowdowns[row["application"]]
+    low, high = row["ratio_low"], row["ratio_high"]
+    if low is None:
+        half_width, reason = None, "fewer than two replicates have both sides"
+    else:
+        half_width = math.sqrt(high / low) - 1
+        reason = _fault(row, expected, half_width)
+    return {
+        "check": "twin" if _is_twin(row) else "slowdown",
+        **{key: row[key] for key in estimate.CELL if key != "variant"},
+        "expected": expected,
+        "estimate": row["ratio"],
+        "low": low,
+        "high": high,
+        "half_width": half_width,
+        "replicates": row["ratio_replicates"],
+        "passed": not reason,
+        "reason": reason,
+        "sentence": f"{'passed' if not reason else 'FAILED'}: {row['platform']} {row['mode']} "
+        f"c{row['cores']:02d} {row['variant']}: {words.ratio(row['ratio'])} "
+        f"({words.interval(row)}), {expected:g} expected" + (f"; {reason}" if reason else ""),
+    }
+
+
+def _fault(row: Json, expected: float, half_width: float) -> str:
+    """Return why a check with an interval fails, or nothing."""
+    low, high = row["ratio_low"], row["ratio_high"]
+    if not low <= expected <= high:
+        return f"the interval {low:.3f} to {high:.3f} misses {expected:g}"
+    if _is_twin(row) and half_width > HALF_WIDTH:
+        return (
+            f"the interval is {half_width:.1%} wide on either side, {HALF_WIDTH:.0%} needed; "
+            "raise replicates or samples in the plan, or quieten the host"
+        )
+    if not _is_twin(row) and low <= 1:
+        return f"the interval {low:.3f} to {high:.3f} does not tell {expected:g} from 1"
+    return ""
+
+
+def _resolution(row: Json) -> Json:
+    replicates = row["ratio_replicates"]
+    half = math.log(row["ratio_high"] / row["ratio_low"]) / 2
+    tail = stats.t.ppf((1 + estimate.CONFIDENCE) / 2, replicates - 1)
+    overhead = resolvable(half / tail * math.sqrt(replicates), replicates)
+    return {
+        **{key: row[key] for key in estimate.CELL if key != "variant"},
+        "replicates": replicates,
+        "overhead": overhead,
+        "power": POWER,
+        "sentence": f"on this host, {replicates} replicates resolve {overhead:.1%} "
+        f"({words.instance(row)}, {row['application']} {row['scale']})",
+    }
+
+
+def _host(sweep: Sweep) -> str | None:
+    hosts = sweep.trials["host"].unique().sort().to_list()
+    return str(hosts[0]) if hosts else None

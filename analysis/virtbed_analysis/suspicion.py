@@ -1,0 +1,111 @@
+"""Knows alone when a trial is suspect: every threshold on its confounders, each with its reason.
+
+A suspect trial is marked with the number that was found. It stays in every table; the report also
+shows what the ratios are without such trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A limit on one number of a result, and why it lies there."""
+
+    name: str
+    limit: float
+    unit: str
+    reason: str
+    read: Callable[[Json], float | None]
+    """The number, of the same unit as the limit; None where the kernel does not tell."""
+
+
+def _share(key: str) -> Callable[[Json], float | None]:
+    return lambda result: float(result["confounders"][key])
+
+
+def _pressure(key: str) -> Callable[[Json], float | None]:
+    return lambda result: result["confounders"]["pressure"][key]
+
+
+def _unasked_throttling(result: Json) -> float | None:
+    """A vanilla container is under a quota by design: its stalls are what is measured."""
+    throttling, trial = result["confounders"]["throttling"], result["trial"]
+    if throttling is None or (trial["mode"], trial["enclosure"]) == ("vanilla", "docker"):
+        return None
+    return float(throttling["throttled_ns"] / result["confounders"]["window_ns"])
+
+
+def _frequency_change(result: Json) -> float | None:
+    mhz = result["confounders"]["mhz"]
+    if not mhz["before"] or not mhz["after"]:
+        return None
+    return float(abs(mhz["after"] / mhz["before"] - 1))
+
+
+def _major_faults(result: Json) -> float | None:
+    # An emulated guest's and a cold image's first pages come in the warm-up, which is left out.
+    return float(result["rusage"]["major_faults"] / result["settings"]["samples"])
+
+
+THRESHOLDS = (
+    Threshold(
+        "steal", 0.01, "of the CPU time",
+        "a hypervisor gave the CPUs to others: 1% is as large as the overheads that are sought",
+        _share("steal_share"),
+    ),
+    Threshold(
+        "other processes", 0.02, "of the CPU time",
+        "others ran on the measured CPUs; a quiet host's daemons and interrupts stay below 2%",
+        _share("others_share"),
+    ),
+    Threshold(
+        "throttling", 0.0, "of the window",
+        "a quota that nobody asked for stopped the process",
+        _unasked_throttling,
+    ),
+    Threshold(
+        "memory pressure", 0.01, "of the window",
+        "tasks waited for memory: what is measured then is reclaim",
+        _pressure("memory"),
+    ),
+    Threshold(
+        "I/O pressure", 0.05, "of the window",
+        "tasks waited for disks, which the applications do not use once loaded",
+        _pressure("io"),
+    ),
+    Threshold(
+        "frequency", 0.05, "between start and end",
+        "the clock rate moved: times of its start and its end do not compare",
+        _frequency_change,
+    ),
+    Threshold(
+        "major faults", 0.1, "a sample",
+        "pages came from disk in the measured requests",
+        _major_faults,
+    ),
+)  # fmt: skip
+
+
+def suspicions(result: Json) -> list[str]:
+    """Return what is suspect about a trial's result, each with the number found and the limit."""
+    return list(_breaches(result))
+
+
+def _breaches(result: Json) -> Iterator[str]:
+    for threshold in THRESHOLDS:
+        found = threshold.read(result)
+        if found is not None and found > threshold.limit:
+            yield (
+                f"{threshold.name}: {_number(found, threshold)} {threshold.unit}, "
+                f"at most {_number(threshold.limit, threshold)} expected"
+            )
+
+
+def _number(value: float, threshold: Threshold) -> str:
+    return f"{value:.2g}" if threshold.unit == "a sample" else f"{value:.1%}"

@@ -1,0 +1,128 @@
+"""What carrying out a trial costs beside the trial itself: `make bench`.
+
+The same tiny trials are carried out by a sweep, by one bare `ansible-playbook` each, and by a bare
+shell loop. The process is the same in all three; what is left of each trial is orchestration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from virtbed.here import command
+from virtbed.image import REPOSITORY
+from virtbed.ledger import Ledger
+
+NAME = "bench-orchestration"
+TRIAL = ["-m", "virtbed_workloads", "image_classification", "--scale=tiny", "--samples=2"]
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--replicates", type=int, default=6, help="trials of each (default: 6)")
+    replicates = parser.parse_args().replicates
+    with tempfile.TemporaryDirectory() as folder:
+        plain = shell_loop(replicates)
+        playbook = playbook_each(replicates, Path(folder))
+        swept, process = sweep(replicates, Path(folder))
+        share = others(Path(folder))
+    print("## Orchestration: seconds a trial, tiny image classification\n")
+    print("| carried out by | wall s a trial | beside the process s |\n|---|---|---|")
+    print(f"| a bare shell loop | {plain:.2f} | {0:.2f} |")
+    print(f"| one bare ansible-playbook each | {playbook:.2f} | {playbook - plain:.2f} |")
+    for platform in swept:
+        wall, own = swept[platform], process[platform]
+        print(f"| virtbed sweep, {platform} | {wall:.2f} | {wall - own:.2f} |")
+    print(
+        f"\nWhile a trial measured on every CPU, everything else on this host, the controller "
+        f"among it, took {share:.2%} of one CPU."
+    )
+    return 0
+
+
+def shell_loop(replicates: int) -> float:
+    """Return the mean seconds of the process alone."""
+    begun = time.monotonic()
+    for _ in range(replicates):
+        subprocess.run(command(TRIAL), check=True, capture_output=True)
+    return (time.monotonic() - begun) / replicates
+
+
+def playbook_each(replicates: int, folder: Path) -> float:
+    """Return the mean seconds of a playbook of one task that runs the process."""
+    task = {"name": "Run", "ansible.builtin.command": {"argv": command(TRIAL)}}
+    play = {"name": "Run a trial", "hosts": "bench", "gather_facts": False, "tasks": [task]}
+    path = folder / "bare.yml"
+    path.write_text(yaml.safe_dump([play]))
+    begun = time.monotonic()
+    for _ in range(replicates):
+        tool = Path(sys.executable).with_name("ansible-playbook")
+        subprocess.run([tool, path], cwd=REPOSITORY, check=True, capture_output=True)
+    return (time.monotonic() - begun) / replicates
+
+
+def sweep(replicates: int, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the mean seconds of a trial and of its process, by platform.
+
+    A trial's seconds are those since the one before it: the release of that one's instance, its own
+    instance, its attestations and its process.
+    """
+    application = {"name": "image_classification", "scale": "tiny", "samples": 2}
+    platforms = {"bm": ["pinned"], "cn": ["pinned"]}
+    with carried_out(
+        folder, replicates=replicates, applications=[application], platforms=platforms, cores=[1]
+    ) as results:
+        process: dict[str, list[float]] = {}
+        for trial in sorted((results / "trials").iterdir()):
+            platform = trial.name.split("-")[0]
+            evidence = json.loads((trial / "evidence.json").read_text())
+            process.setdefault(platform, []).append(evidence["process_wall_ns"] / 1e9)
+        with Ledger(results / "ledger.sqlite") as ledger:
+            wall = ledger.seconds()
+    return wall, {platform: statistics.fmean(times) for platform, times in process.items()}
+
+
+def others(folder: Path) -> float:
+    """Return what all other processes took of one CPU while trials measured, in the mean."""
+    application = {"name": "question_answering", "scale": "trained", "samples": 100}
+    shares = []
+    with carried_out(
+        folder, replicates=3, applications=[application], platforms={"bm": ["pinned"]},
+        cores=[len(os.sched_getaffinity(0))],
+    ) as results:  # fmt: skip
+        for path in results.glob("trials/*/result.json"):
+            result = json.loads(path.read_text())
+            shares.append(result["confounders"]["others_share"] * result["trial"]["cores"])
+    return statistics.fmean(shares)
+
+
+@contextmanager
+def carried_out(folder: Path, **plan: object) -> Iterator[Path]:
+    """Sweep a plan, and give its results for a while."""
+    path = folder / f"{NAME}.yml"
+    path.write_text(yaml.safe_dump({"name": NAME, **plan}))
+    results = REPOSITORY / "results" / NAME
+    shutil.rmtree(results, ignore_errors=True)
+    try:
+        tool = Path(sys.executable).with_name("virtbed")
+        subprocess.run([tool, "sweep", path], check=True, capture_output=True)
+        yield results
+    finally:
+        shutil.rmtree(results, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What laying out, journaling and resuming a sweep of 10^5 and 10^6 trials costs: `make bench`.
+
+Each size runs in a process of its own, whose peak memory is then that size's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from virtbed.design import Design, design
+from virtbed.ledger import Ledger
+from virtbed.plan import Plan
+from virtbed.progress import Progress
+from virtbed.sweep import write_design
+
+SIZES = (100_000, 1_000_000)
+OPERATIONS = 2_000
+REPLICATES = 50
+CORES = 100
+
+
+def main() -> int:
+    """Print the table, or with --trials one size's row as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, help="one size, as JSON (default: a table of all)")
+    trials = parser.parse_args().trials
+    if trials:
+        print(json.dumps(measure(trials)))
+        return 0
+    print("## Scheduling\n")
+    print("| trials | plan s | journal s | design.json s | resume s | trials/s | peak MiB |")
+    print("|---|---|---|---|---|---|---|")
+    for size in SIZES:
+        argv = [sys.executable, __file__, f"--trials={size}"]
+        row = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+        print("| {trials:,} | {plan_s:.1f} | {journal_s:.1f} | {write_s:.1f} | {resume_s:.1f} "
+              "| {trials_per_s:,.0f} | {peak_mib:,.0f} |".format(**row), flush=True)  # fmt: skip
+    return 0
+
+
+def measure(size: int) -> dict[str, Any]:
+    """Lay out about `size` trials, journal them, and count some as done."""
+    clock = time.monotonic
+    begun = clock()
+    laid = lay_out(size)
+    planned = clock()
+    with tempfile.TemporaryDirectory(dir=".") as folder, Progress(Console(quiet=True)) as progress:
+        journal = Path(folder, "ledger.sqlite")
+        with Ledger(journal) as ledger:
+            ledger.begin(
+                {"plan": "p"}, [(t.id, t.position, t.instance.platform) for t in laid.trials]
+            )
+            journaled = clock()
+            write_design(Path(folder), laid, {"sweep": "big"})
+            written = clock()
+            progress.begin(len(laid.trials), laid.trials, ledger.seconds())
+            ready = clock()
+            for trial in laid.trials[:OPERATIONS]:
+                ledger.attempt(trial.id)
+                ledger.close(trial.id, "done", 1.0)
+                progress.done(trial, 1.0, "")
+            operated = clock()
+        with Ledger(journal) as ledger:
+            resumed = clock()
+            done = ledger.done()
+            assert len(done) == OPERATIONS
+            ended = clock()
+    return {
+        "trials": len(laid.trials),
+        "plan_s": planned - begun,
+        "journal_s": journaled - planned,
+        "write_s": written - journaled,
+        "resume_s": ended - resumed,
+        "trials_per_s": OPERATIONS / (operated - ready),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def lay_out(size: int) -> Design:
+    """Return a design of about `size` trials: seven platforms and modes at 100 sizes."""
+    cpus = [{"cpu": n, "node": 0, "siblings": [n]} for n in range(CORES + 1)]
+    doctor = {
+        "host": "bench",
+        "accelerator": "kvm",
+        "facts": {
+            "cpu": {"cpus": cpus, "allowed": list(range(CORES + 1))},
+            "numa": [{"node": 0, "memory_mib": 1}],
+        },
+        "platforms": [
+            {"platform": name, "status": "available", "reason": "", "remedy": ""}
+            for name in ("bm", "cn", "vm", "vmcn")
+        ],
+    }
+    both = ["vanilla", "pinned"]
+    plan = {
+        "name": "big",
+        "replicates": REPLICATES,
+        "platforms": {"bm": ["pinned"], "cn": both, "vm": both, "vmcn": both},
+        "cores": list(range(1, CORES + 1)),
+        "applications": [
+            {"name": f"application_{n}"} for n in range(-(-size // (REPLICATES * 7 * CORES)))
+        ],
+    }
+    return design(Plan.model_validate(plan), doctor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Knows alone how CPUs are taken offline, and brought back with every cpuset as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kernel_lists import kernel_list, numbers
+from ansible.module_utils.snapshots import keep
+
+DOCUMENTATION = r"""
+module: cpu_hotplug
+short_description: Leave some CPUs online and take the others offline, or bring all back
+description:
+  - Under control groups v1 an offlined CPU leaves every cpuset below the root for good, Docker's
+    and libvirt's among them, and what they start next fails. So every cpuset is written to a
+    snapshot first, put back once the CPUs are online again, and read again.
+  - The snapshot is synced to disk before the first change, and outlives a crash.
+options:
+  online:
+    description: Kernel list of the CPUs to leave online; empty brings back what the snapshot holds.
+    type: str
+    default: ""
+  snapshot:
+    description: The file that holds the CPUs and cpusets found before the first change.
+    type: path
+    required: true
+author: virtbed
+"""
+EXAMPLES = r"""
+- name: Leave two CPUs
+  cpu_hotplug:
+    online: 0-1
+    snapshot: /var/lib/virtbed/hotplug.json
+
+- name: Bring all back
+  cpu_hotplug:
+    snapshot: /var/lib/virtbed/hotplug.json
+"""
+RETURN = r"""
+online:
+  description: Kernel list of the CPUs that are online now.
+  returned: success
+  type: str
+"""
+
+_CPUS = "sys/devices/system/cpu"
+# Where the cpusets lie under v1, under v2 and in the hybrid of both.
+_CPUSETS = ("sys/fs/cgroup/cpuset", "sys/fs/cgroup", "sys/fs/cgroup/unified")
+
+
+class HotplugError(Exception):
+    """A CPU or a cpuset that is not as needed; the message says which, and what was found."""
+
+
+def online(root: Path) -> set[int]:
+    """Return the CPUs that are online."""
+    return numbers((root / _CPUS / "online").read_text())
+
+
+def leave_online(root: Path, kept: set[int], snapshot: Path) -> bool:
+    """Take all CPUs but `kept` offline; return whether that changed anything."""
+    found = online(root)
+    if not kept <= found:
+        raise HotplugError(
+            f"cpu_hotplug: CPUs {kernel_list(kept)} needed, {kernel_list(found)} online"
+        )
+    leaving = sorted(found - kept)
+    fixed = [cpu for cpu in leaving if not _switch(root, cpu).exists()]
+    if fixed:
+        raise HotplugError(
+            f"cpu_hotplug: CPUs {kernel_list(fixed)} cannot be taken offline on this host; use "
+            "scale_up: affinity in the plan"
+        )
+    if not leaving:
+        return False
+    if not snapshot.exists():  # one that is there holds what was before a crash
+        keep(snapshot, {"online": sorted(found), "cpusets": cpusets(root)})
+    for cpu in leaving:
+        _switch(root, cpu).write_text("0\n")
+    _assert_online(root, kept)
+    return True
+
+
+def bring_back(root: Path, snapshot: Path) -> bool:
+    """Bring the snapshot's CPUs online and its cpusets back; return whether there was one."""
+    if not snapshot.exists():
+        return False
+    before = json.loads(snapshot.read_text())
+    for cpu in sorted(set(before["online"]) - online(root)):
+        _switch(root, cpu).write_text("1\n")
+    _assert_online(root, set(before["online"]))
+    # Parents first: a child may hold no CPU that its parent lacks.
+    for place in sorted(before["cpusets"], key=lambda place: place.count("/")):
+        path, wanted = root / place, before["cpusets"][place]
+        # A group may have gone meanwhile, and its daemon makes it anew.
+        if path.exists() and path.read_text().strip() != wanted:
+            path.write_text(f"{wanted}\n")
+            if path.read_text().strip() != wanted:
+                raise HotplugError(
+                    f"cpu_hotplug: {place} is {path.read_text().strip()!r}, {wanted!r} needed"
+                )
+    snapshot.unlink()
+    return True
+
+
+def cpusets(root: Path) -> dict[str, str]:
+    """Return the CPUs of every cpuset below the root ones, by the path of its file."""
+    return {
+        str(path.relative_to(root)): path.read_text().strip()
+        for top in _CPUSETS
+        for path in sorted((root / top).glob("*/**/cpuset.cpus"))
+        if not (top == "sys/fs/cgroup" and path.is_relative_to(root / _CPUSETS[0]))
+    }
+
+
+def _switch(root: Path, cpu: int) -> Path:
+    return root / _CPUS / f"cpu{cpu}/online"
+
+
+def _assert_online(root: Path, wanted: set[int]) -> None:
+    found = online(root)
+    if found != wanted:
+        raise HotplugError(
+            f"cpu_hotplug: CPUs {kernel_list(found)} online, {kernel_list(wanted)} needed"
+        )
+
+
+def main() -> None:
+    """Answer as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "online": {"type": "str", "default": ""},
+            "snapshot": {"type": "path", "required": True},
+        }
+    )
+    root, snapshot = Path("/"), Path(module.params["snapshot"])
+    try:
+        if module.params["online"]:
+            changed = leave_online(root, numbers(module.params["online"]), snapshot)
+        else:
+            changed = bring_back(root, snapshot)
+    except (HotplugError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=changed, online=kernel_list(online(root)))
+
+
+if __name__ == "__main__":
+    main()

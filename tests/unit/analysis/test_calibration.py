@@ -1,0 +1,86 @@
+"""Judging twins and slowed platforms whose truth the test knows."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from virtbed_analysis import AnalysisError, calibrate
+from virtbed_analysis.calibration import resolvable
+
+SPREAD = [0.0, 0.01, -0.01, 0.005, -0.005, 0.0]
+
+
+def measured(folder: Any, twin: float = 1.0, slowed: float = 1.1, spread: float = 1.0) -> Any:
+    for replicate, wobble in enumerate(SPREAD, start=1):
+        for variant, ratio in (("plain", 1.0), ("twin", twin), ("slowed", slowed)):
+            # As far off as `wobble` says, in twin and slowed alone.
+            factor = ratio if variant == "plain" else ratio * math.exp(spread * wobble)
+            folder.trial(
+                "bm", "pinned", replicate, {"a.png": [20 * factor], "b.png": [50 * factor]},
+                variant=variant, slowdown=0.1 if variant == "slowed" else 0.0,
+            )  # fmt: skip
+    return folder
+
+
+def test_a_testbed_that_finds_what_is_true_passes(folder: Any) -> None:
+    content = calibrate(measured(folder).path)
+    assert content["passed"] is True
+    twin, slowed = content["checks"]
+    assert (twin["check"], twin["expected"], twin["replicates"]) == ("twin", 1.0, 6)
+    assert twin["low"] < 1 < twin["high"]
+    assert (slowed["check"], slowed["expected"]) == ("slowdown", 1.1)
+    assert slowed["low"] < 1.1 < slowed["high"]
+    assert json.loads((folder.path / "calibration.json").read_text()) == content
+
+
+@pytest.mark.parametrize(
+    ("truth", "failed", "reason"),
+    [
+        ({"twin": 1.05}, "twin", "misses 1"),
+        ({"spread": 8.0}, "twin", "wide on either side, 3% needed"),
+        ({"slowed": 1.2}, "slowdown", "misses 1.1"),
+        ({"slowed": 1.05, "spread": 9.0}, "slowdown", "does not tell 1.1 from 1"),
+    ],
+)
+def test_a_testbed_that_does_not_fails_and_says_why(
+    folder: Any, truth: dict[str, float], failed: str, reason: str
+) -> None:
+    content = calibrate(measured(folder, **truth).path)
+    assert content["passed"] is False
+    check = next(c for c in content["checks"] if c["check"] == failed)
+    assert not check["passed"]
+    assert reason in check["reason"]
+    assert reason in check["sentence"]
+
+
+def test_the_resolution_is_what_its_sentence_says(folder: Any) -> None:
+    (row,) = calibrate(measured(folder).path)["resolution"]
+    assert row["overhead"] == pytest.approx(resolvable(float(np.std(SPREAD, ddof=1)), 6), rel=1e-5)
+    assert row["sentence"].startswith(f"on this host, 6 replicates resolve {row['overhead']:.1%} (")
+
+
+@pytest.mark.parametrize("replicates", [5, 8, 12, 15])
+def test_a_resolvable_overhead_is_found_four_times_in_five(replicates: int) -> None:
+    random = np.random.default_rng(2112)
+    overhead = math.log1p(resolvable(0.03, replicates))
+    logs = random.normal(overhead, 0.03, (20_000, replicates))
+    found = stats.ttest_1samp(logs, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_sweep_without_twins_is_refused(quick: Any) -> None:
+    with pytest.raises(AnalysisError, match=r"variants: \[plain, twin, slowed\]"):
+        calibrate(quick.path)
+
+
+def test_one_replicate_shows_nothing(folder: Any) -> None:
+    folder.trial("bm", "pinned", 1, {"a.png": [20.0]})
+    folder.trial("bm", "pinned", 1, {"a.png": [20.0]}, variant="twin")
+    content = calibrate(folder.path)
+    assert content["passed"] is False
+    assert "fewer than two" in content["checks"][0]["reason"]
+    assert content["resolution"] == []

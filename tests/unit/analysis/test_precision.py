@@ -1,0 +1,130 @@
+"""When a cell stops: the rule on real results folders, and its coverage by simulation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from virtbed_analysis import estimate
+from virtbed_analysis.document import document
+from virtbed_analysis.load import read_sweep
+from virtbed_analysis.precision import close_enough, unneeded, unneeded_trials
+
+from . import simulation
+
+SWEEPS, MOST, FEWEST = 4_000, 20, 8
+
+
+def running_intervals(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The intervals of the ratio after each replicate, as the estimator has them."""
+    n = np.arange(1, logs.shape[1] + 1)
+    mean = logs.cumsum(axis=1) / n
+    squares = (logs**2).cumsum(axis=1) - n * mean**2
+    deviation = np.sqrt(squares.clip(0) / np.maximum(n - 1, 1))
+    with np.errstate(invalid="ignore"):
+        low, high = estimate.mean_interval(mean, deviation, np.broadcast_to(n, logs.shape))
+    return np.exp(low), np.exp(high), np.broadcast_to(n, logs.shape)
+
+
+def covered(low: np.ndarray, high: np.ndarray) -> float:
+    return float(((low <= 1) & (high >= 1)).mean())
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    """Of 4,000 cells: 3% in the median, between 1.3% and 7% in nine of ten."""
+    return np.exp(np.random.default_rng(7).normal(np.log(0.03), 0.5, SWEEPS))
+
+
+@pytest.fixture(scope="module")
+def intervals(noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return running_intervals(simulation.log_ratios(np.random.default_rng(2112), noise, MOST))
+
+
+def stop(intervals: Any, precision: float) -> np.ndarray:
+    """The index of the replicate at which each cell stops."""
+    enough = close_enough(*intervals, precision, FEWEST)
+    enough[:, -1] = True
+    return enough.argmax(axis=1)
+
+
+@pytest.mark.parametrize("replicates", [3, 5, 8, 12, 20])
+def test_fixed_replication_covers_what_it_claims(intervals: Any, replicates: int) -> None:
+    low, high, _ = intervals
+    assert 0.93 <= covered(low[:, replicates - 1], high[:, replicates - 1]) <= 0.97
+
+
+@pytest.mark.parametrize("precision", [0.01, 0.02, 0.03, 0.05, 0.08])
+def test_adaptive_replication_covers_what_it_claims(intervals: Any, precision: float) -> None:
+    low, high, _ = intervals
+    at = stop(intervals, precision)
+    cells = np.arange(SWEEPS)
+    assert 0.93 <= covered(low[cells, at], high[cells, at]) <= 0.97
+
+
+def test_adaptive_replication_takes_half_the_trials_of_fixed_for_the_same_precision(
+    intervals: Any,
+) -> None:
+    """Asked: what 20 replicates reach in nine cells of ten; the noisiest decide for them all."""
+    low, high, _ = intervals
+    reached = np.sqrt(high / low)
+    precision = float(np.quantile(reached[:, MOST - 1], 0.9)) - 1
+    at = stop(intervals, precision)
+    as_narrow = reached[np.arange(SWEEPS), at] <= 1 + precision
+    assert as_narrow.mean() >= 0.9
+    assert np.median(at + 1) <= MOST / 2
+
+
+def noisy(folder: Any, platform: str, spread: float, replicates: range) -> None:
+    for replicate in replicates:
+        wobble = 1 + spread * (-1) ** replicate
+        folder.trial(platform, "pinned", replicate, {"a.png": [20 * wobble]})
+
+
+def asked(folder: Any, **changes: Any) -> None:
+    folder.design |= {"precision": 0.02, "min_replicates": 4} | changes
+    folder.write("design.json", folder.design)
+
+
+def planned(folder: Any, replicate: int) -> set[str]:
+    return {
+        folder.plan(platform, "pinned", replicate)["id"] for platform in ("bm", "cn", "vm")
+    }  # fmt: skip
+
+
+def test_a_cell_that_is_known_stops_and_its_baseline_goes_on_for_the_others(folder: Any) -> None:
+    asked(folder)
+    for platform, spread in (("bm", 0), ("cn", 0.001), ("vm", 0.2)):
+        noisy(folder, platform, spread, range(1, 5))
+    planned(folder, 5)
+    assert unneeded_trials(folder.path) == {"cn-pinned-c01-image_classification-r05"}
+
+
+def test_when_every_cell_is_known_bare_metal_stops_too(folder: Any) -> None:
+    asked(folder)
+    for platform, spread in (("bm", 0), ("cn", 0.001), ("vm", 0.002)):
+        noisy(folder, platform, spread, range(1, 5))
+    missing = planned(folder, 5)
+    sweep = read_sweep(folder.path)
+    assert unneeded(sweep) == missing
+    counts = document(sweep)["counts"]
+    assert (counts["unneeded"], counts["waiting"]) == (3, 0)
+
+
+@pytest.mark.parametrize("changes", [{"precision": None}, {"min_replicates": 5}])
+def test_without_precision_or_below_the_minimum_every_trial_is_needed(
+    folder: Any, changes: dict[str, Any]
+) -> None:
+    asked(folder, **changes)
+    for platform in ("bm", "cn", "vm"):
+        noisy(folder, platform, 0, range(1, 5))
+    planned(folder, 5)
+    assert unneeded_trials(folder.path) == frozenset()
+
+
+def test_a_cell_without_a_result_keeps_bare_metal_going(folder: Any) -> None:
+    asked(folder)
+    noisy(folder, "bm", 0, range(1, 5))
+    noisy(folder, "cn", 0, range(1, 5))
+    planned(folder, 5)
+    assert unneeded_trials(folder.path) == {"cn-pinned-c01-image_classification-r05"}

@@ -1,0 +1,108 @@
+"""Taking CPUs of a recorded host offline: what the kernel would lose, and what is put back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .test_placement_modules import module
+
+hotplug = module("machine_metal", "cpu_hotplug")
+
+CPUSETS = {
+    "sys/fs/cgroup/cpuset/docker/cpuset.cpus": "0-3",
+    "sys/fs/cgroup/cpuset/docker/abc/cpuset.cpus": "2",
+    "sys/fs/cgroup/cpuset/machine/cpuset.cpus": "0-3",
+}
+
+
+class Host:
+    """Four CPUs, of which CPU 0 has no switch; sysfs is played by `settle`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.write("sys/devices/system/cpu/online", "0-3")
+        for cpu in (1, 2, 3):
+            self.write(f"sys/devices/system/cpu/cpu{cpu}/online", "1")
+        for name, cpus in {"sys/fs/cgroup/cpuset/cpuset.cpus": "0-3", **CPUSETS}.items():
+            self.write(name, cpus)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+    def read(self, name: str) -> str:
+        return (self.root / name).read_text().strip()
+
+    def on(self) -> set[int]:
+        names = {cpu: f"sys/devices/system/cpu/cpu{cpu}/online" for cpu in (1, 2, 3)}
+        return {0} | {cpu for cpu, name in names.items() if self.read(name) == "1"}
+
+    def lose(self) -> None:
+        """What the kernel does under v1 to cpusets of offlined CPUs, and does not take back."""
+        for name in CPUSETS:
+            left = hotplug.numbers(self.read(name)) & self.on() or {0}
+            self.write(name, hotplug.kernel_list(left))
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    made = Host(tmp_path / "host")
+    monkeypatch.setattr(hotplug, "online", lambda root: made.on())
+    return made
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "hotplug.json"
+
+
+def test_every_cpuset_comes_back(host: Host, snapshot: Path) -> None:
+    assert hotplug.leave_online(host.root, {0, 1}, snapshot) is True
+    host.lose()
+    assert host.read("sys/fs/cgroup/cpuset/docker/abc/cpuset.cpus") == "0"
+    assert hotplug.bring_back(host.root, snapshot) is True
+    assert host.on() == {0, 1, 2, 3}
+    assert {name: host.read(name) for name in CPUSETS} == CPUSETS
+    assert not snapshot.exists()
+    assert hotplug.bring_back(host.root, snapshot) is False
+
+
+def test_after_a_crash_the_first_snapshot_counts(host: Host, snapshot: Path) -> None:
+    hotplug.leave_online(host.root, {0, 1, 2}, snapshot)
+    host.lose()
+    hotplug.leave_online(host.root, {0}, snapshot)
+    host.lose()
+    hotplug.bring_back(host.root, snapshot)
+    assert host.on() == {0, 1, 2, 3}
+    assert {name: host.read(name) for name in CPUSETS} == CPUSETS
+
+
+def test_a_group_that_is_gone_is_not_made(host: Host, snapshot: Path) -> None:
+    hotplug.leave_online(host.root, {0, 1}, snapshot)
+    gone = host.root / "sys/fs/cgroup/cpuset/docker/abc"
+    (gone / "cpuset.cpus").unlink()
+    gone.rmdir()
+    assert hotplug.bring_back(host.root, snapshot) is True
+    assert not gone.exists()
+
+
+def test_with_every_cpu_kept_nothing_is_done(host: Host, snapshot: Path) -> None:
+    assert hotplug.leave_online(host.root, {0, 1, 2, 3}, snapshot) is False
+    assert not snapshot.exists()
+
+
+def test_a_cpu_that_cannot_go_is_refused_before_anything_is_done(
+    host: Host, snapshot: Path
+) -> None:
+    with pytest.raises(hotplug.HotplugError, match=r"CPUs 0 cannot be taken offline.*affinity"):
+        hotplug.leave_online(host.root, {1, 2}, snapshot)
+    assert host.on() == {0, 1, 2, 3}
+    assert not snapshot.exists()
+
+
+def test_a_cpu_that_is_not_there_is_refused(host: Host, snapshot: Path) -> None:
+    with pytest.raises(hotplug.HotplugError, match=r"CPUs 0,7 needed, 0-3 online"):
+        hotplug.leave_online(host.root, {0, 7}, snapshot)

@@ -1,0 +1,140 @@
+"""Recorded kernel files, changed between two readings as a disturbance changes them."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed_workloads.confounders import Watch, read_mhz
+
+TICK_NS = 1e9 / os.sysconf("SC_CLK_TCK")
+V1 = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
+V2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+
+
+class Machine:
+    """A tree of /proc and /sys with two CPUs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.ticks = {0: [0] * 10, 1: [0] * 10}
+        self.write("proc/loadavg", "0.50 0.40 0.30 1/100 1234")
+        self.write("proc/self/mountinfo", V1)
+        self.write("proc/self/cgroup", "1:cpu:/trial")
+        self.write("proc/cpuinfo", "processor : 0\ncpu MHz : 1000\nprocessor : 1\ncpu MHz : 3000")
+        self.throttle(0, 0)
+        self.press(0)
+        self.spend(0, "idle", 0)
+        self.run_on(7, 1)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+    def spend(self, cpu: int, how: str, ticks: int) -> None:
+        self.ticks[cpu][{"user": 0, "idle": 3, "softirq": 6, "steal": 7}[how]] += ticks
+        lines = [f"cpu{n} {' '.join(map(str, values))}" for n, values in self.ticks.items()]
+        self.write("proc/stat", "\n".join(["cpu 9 9 9 9 9 9 9 9 9 9", *lines, "ctxt 5"]))
+
+    def throttle(self, throttled: int, ns: int) -> None:
+        self.write(
+            "sys/fs/cgroup/cpu/trial/cpu.stat",
+            f"nr_periods {throttled * 2}\nnr_throttled {throttled}\nthrottled_time {ns}",
+        )
+
+    def press(self, us: int) -> None:
+        for name in ("cpu", "memory"):
+            self.write(f"proc/pressure/{name}", f"some avg10=0.00 avg60=0.00 total={us}\nfull x=1")
+
+    def run_on(self, thread: int, cpu: int) -> None:
+        fields = ["S", *["0"] * 35, str(cpu), "0"]
+        self.write(f"proc/self/task/{thread}/stat", f"{thread} (a (b) c) {' '.join(fields)}")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def window(machine: Machine, disturb: Any, cpus: tuple[int, ...] = (1,)) -> dict[str, Any]:
+    watch = Watch(machine.root, cpus)
+    time.sleep(0.05)
+    disturb()
+    return watch.read_off()
+
+
+def test_a_quiet_machine_shows_nothing(machine: Machine) -> None:
+    found = window(machine, lambda: machine.spend(1, "idle", 5))
+    assert (found["steal_share"], found["others_share"]) == (0.0, 0.0)
+    assert found["throttling"] == {"periods": 0, "throttled": 0, "throttled_ns": 0}
+    assert found["pressure"] == {"cpu": 0.0, "memory": 0.0, "io": None}
+    assert (found["ran_on"], found["cpus"], found["looks"]) == ([1], "1", 1)
+
+
+def test_steal_is_of_the_watched_cpus_alone(machine: Machine) -> None:
+    def steal() -> None:
+        machine.spend(0, "steal", 50)
+        machine.spend(1, "steal", 1)
+        machine.spend(1, "idle", 9)
+
+    assert window(machine, steal)["steal_share"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("how", ["user", "softirq"])
+def test_what_others_take_is_the_busy_time_that_is_not_ours(machine: Machine, how: str) -> None:
+    ticks = 20
+
+    found = window(machine, lambda: machine.spend(1, how, ticks))
+    expected = (ticks * TICK_NS - found["own_cpu_ns"]) / found["window_ns"]
+    assert found["others_share"] == pytest.approx(expected, rel=1e-3)
+    assert window(machine, lambda: machine.spend(0, how, ticks))["others_share"] == 0.0
+
+
+def test_throttling_is_counted_from_this_cgroup_up(machine: Machine) -> None:
+    machine.throttle(3, 1_000)
+    found = window(machine, lambda: machine.throttle(5, 9_000))
+    assert found["throttling"] == {"periods": 4, "throttled": 2, "throttled_ns": 8_000}
+
+
+def test_throttling_under_v2(machine: Machine) -> None:
+    machine.write("proc/self/mountinfo", V2)
+    machine.write("proc/self/cgroup", "0::/trial")
+    stat = "usage_usec 1\nnr_periods {0}\nnr_throttled {0}\nthrottled_usec {0}"
+    machine.write("sys/fs/cgroup/trial/cpu.stat", stat.format(0))
+    machine.write("sys/fs/cgroup/cpu.stat", "usage_usec 1")
+    found = window(machine, lambda: machine.write("sys/fs/cgroup/trial/cpu.stat", stat.format(7)))
+    assert found["throttling"] == {"periods": 7, "throttled": 7, "throttled_ns": 7_000}
+
+
+def test_pressure_is_a_share_of_the_window(machine: Machine) -> None:
+    found = window(machine, lambda: machine.press(20_000))
+    assert found["pressure"]["memory"] == pytest.approx(2e7 / found["window_ns"], rel=1e-3)
+
+
+def test_every_cpu_that_a_thread_was_found_on_is_named(machine: Machine) -> None:
+    watch = Watch(machine.root, (0, 1))
+    watch.look()
+    machine.run_on(8, 0)
+    watch.look()  # too soon after the first
+    assert watch.read_off()["ran_on"] == [0, 1]
+    assert watch.read_off()["looks"] == 3
+
+
+def test_frequency_of_the_watched_cpus(machine: Machine) -> None:
+    assert read_mhz(machine.root, (1,)) == 3000.0
+    assert read_mhz(machine.root, (0, 1)) == 2000.0
+    machine.write("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "2500000")
+    assert read_mhz(machine.root, (1,)) == 2500.0
+    machine.write("proc/cpuinfo", "processor : 0")
+    assert read_mhz(machine.root, (0,)) is None
+
+
+def test_this_machine_can_be_read() -> None:
+    watch = Watch()
+    sum(range(2_000_000))
+    found = watch.read_off()
+    assert 0 < found["own_cpu_ns"] <= found["window_ns"] * 1.5
+    assert found["ran_on"] and set(found["ran_on"]) <= os.sched_getaffinity(0)

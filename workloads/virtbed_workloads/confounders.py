@@ -1,0 +1,182 @@
+"""Knows what else moved while a trial measured: steal, other processes, throttling, pressure.
+
+Counters of the kernel are read before and after the measured requests, and subtracted. Where the
+threads ran is read between requests, when the clocks have stopped. Whatever a kernel does not tell
+is None; nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic_ns, process_time_ns
+from typing import Any
+
+from virtbed_workloads.environment import kernel_list, lineage, mounts, read
+
+_LOOK_EVERY_NS = 500_000_000
+_BUSY = slice(0, 3)  # user, nice, system of a line of /proc/stat; then idle, iowait, irq, softirq
+_INTERRUPTS = slice(5, 7)
+_STEAL = 7
+_PRESSURES = ("cpu", "memory", "io")
+
+
+@dataclass
+class Watch:
+    """What a trial's surroundings do from its creation to `read_off`."""
+
+    root: Path = Path("/")
+    cpus: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0))))
+    _ran_on: set[int] = field(default_factory=set)
+    _looks: int = 0
+    _looked_ns: int = 0
+
+    def __post_init__(self) -> None:
+        self._mhz = read_mhz(self.root, self.cpus)
+        self._before = _counters(self.root, self.cpus)
+
+    def look(self) -> None:
+        """Note where the threads of this process ran last, twice a second at most."""
+        now_ns = monotonic_ns()
+        if now_ns - self._looked_ns < _LOOK_EVERY_NS:
+            return
+        self._looked_ns = now_ns
+        self._looks += 1
+        for task in (self.root / "proc/self/task").glob("*/stat"):
+            if (stat := read(task)) is not None:  # a thread may have ended
+                # Fields after the name, which may hold anything: the 39th of the line.
+                self._ran_on.add(int(stat.rpartition(")")[2].split()[36]))
+
+    def read_off(self) -> dict[str, Any]:
+        """Return what happened since the creation, as the result's ``confounders``.
+
+        Shares are of the CPU time that the window has on `cpus`; pressures are shares of the window
+        in which some task of the whole machine waited.
+        """
+        self._looked_ns = 0
+        self.look()
+        before, after = self._before, _counters(self.root, self.cpus)
+        window_ns = after["ns"] - before["ns"]
+        ticks = {key: after[key] - before[key] for key in ("busy", "steal", "all")}
+        tick_ns = 1e9 / os.sysconf("SC_CLK_TCK")
+        own_ns = after["own_ns"] - before["own_ns"]
+        capacity_ns = window_ns * len(self.cpus)
+        return {
+            "window_ns": window_ns,
+            "cpus": kernel_list(self.cpus),
+            "own_cpu_ns": own_ns,
+            "steal_share": _share(ticks["steal"], ticks["all"]),
+            # Two clocks of unlike grain: a little below nothing is nothing.
+            "others_share": max(0.0, _share(ticks["busy"] * tick_ns - own_ns, capacity_ns)),
+            "throttling": _throttling(before["throttling"], after["throttling"]),
+            "pressure": {
+                name: None
+                if after["pressure_us"][name] is None
+                else _share(
+                    1e3 * (after["pressure_us"][name] - before["pressure_us"][name]), window_ns
+                )
+                for name in _PRESSURES
+            },
+            "mhz": {"before": self._mhz, "after": read_mhz(self.root, self.cpus)},
+            "governor": read(self._cpu(self.cpus[0]) / "cpufreq/scaling_governor"),
+            "temperature_c": read_temperature_c(self.root),
+            "transparent_hugepage": _chosen(
+                read(self.root / "sys/kernel/mm/transparent_hugepage/enabled")
+            ),
+            "load_1min": float((self.root / "proc/loadavg").read_text().split()[0]),
+            "ran_on": sorted(self._ran_on),
+            "looks": self._looks,
+        }
+
+    def _cpu(self, number: int) -> Path:
+        return self.root / f"sys/devices/system/cpu/cpu{number}"
+
+
+def read_mhz(root: Path, cpus: tuple[int, ...]) -> float | None:
+    """Read the mean frequency of some CPUs in MHz: what cpufreq says, else /proc/cpuinfo."""
+    found = [
+        int(khz) / 1e3
+        for cpu in cpus
+        if (khz := read(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq"))
+    ]
+    if not found:
+        current = -1
+        for line in (root / "proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "processor":
+                current = int(value)
+            elif key.strip() == "cpu MHz" and current in cpus:
+                found.append(float(value))
+    return sum(found) / len(found) if found else None
+
+
+def read_temperature_c(root: Path) -> float | None:
+    """Read the hottest thermal zone in degrees Celsius."""
+    zones = [read(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
+    return max((int(zone) / 1e3 for zone in zones if zone), default=None)
+
+
+def _counters(root: Path, cpus: tuple[int, ...]) -> dict[str, Any]:
+    busy = steal = every = 0
+    wanted = {f"cpu{number}" for number in cpus}
+    for line in (root / "proc/stat").read_text().splitlines():
+        name, *values = line.split()
+        if name in wanted:
+            ticks = [int(value) for value in values[:8]]  # guest time is in user time already
+            busy += sum(ticks[_BUSY]) + sum(ticks[_INTERRUPTS])
+            steal += ticks[_STEAL]
+            every += sum(ticks)
+    return {
+        "ns": monotonic_ns(),
+        "own_ns": process_time_ns(),
+        "busy": busy,
+        "steal": steal,
+        "all": every,
+        "throttling": _read_throttling(root),
+        "pressure_us": {name: _pressure_us(root, name) for name in _PRESSURES},
+    }
+
+
+def _read_throttling(root: Path) -> dict[str, int] | None:
+    """Read how often and how long the CPU quotas from this cgroup up have stopped it, summed."""
+    found = mounts(root)
+    version = 1 if "cpu" in found else 2
+    total: dict[str, int] | None = None
+    for group in lineage(root, found, "cpu" if version == 1 else ""):
+        stat = dict(line.split() for line in (read(group / "cpu.stat") or "").splitlines())
+        if "nr_periods" not in stat:
+            continue
+        stopped_ns = (
+            int(stat["throttled_time"]) if version == 1 else 1000 * int(stat["throttled_usec"])
+        )
+        total = total or {"periods": 0, "throttled": 0, "throttled_ns": 0}
+        total["periods"] += int(stat["nr_periods"])
+        total["throttled"] += int(stat["nr_throttled"])
+        total["throttled_ns"] += stopped_ns
+    return total
+
+
+def _throttling(
+    before: dict[str, int] | None, after: dict[str, int] | None
+) -> dict[str, int] | None:
+    if before is None or after is None:
+        return None
+    return {key: after[key] - before[key] for key in after}
+
+
+def _pressure_us(root: Path, name: str) -> int | None:
+    for line in (read(root / "proc/pressure" / name) or "").splitlines():
+        kind, *values = line.split()
+        if kind == "some":
+            return int(dict(value.split("=") for value in values)["total"])
+    return None
+
+
+def _share(part: float, whole: float) -> float:
+    return round(part / whole, 6) if whole else 0.0
+
+
+def _chosen(text: str | None) -> str | None:
+    """Return the bracketed word of "always [madvise] never"."""
+    return None if text is None else text.partition("[")[2].partition("]")[0]
