@@ -42,6 +42,17 @@ def with_siblings_side_by_side(nodes: int, cores_per_node: int) -> Topology:
     )
 
 
+def with_sockets_in_turn(cores_per_node: int) -> Topology:
+    """Number CPUs as some two-socket servers do: even ones on one socket, odd ones on the other."""
+    cores = 2 * cores_per_node
+    return Topology(
+        cpus=tuple(
+            Cpu(cpu, cpu % 2, (cpu % cores, cpu % cores + cores)) for cpu in range(2 * cores)
+        ),
+        memory_nodes=(0, 1),
+    )
+
+
 def without(topology: Topology, offline: set[int]) -> Topology:
     """Take CPUs offline: the kernel then names them in no list of siblings either."""
     return Topology(
@@ -61,6 +72,7 @@ HOSTS = {
     "2x14 SMT": host(2, 14, 2),
     "4 sockets": host(4, 28),
     "8 nodes": host(8, 6, 2),
+    "sockets in turn": with_sockets_in_turn(14),
     "side by side": with_siblings_side_by_side(2, 16),
     "SMT off in part": without(host(2, 14, 2), set(range(40, 56))),
     "node 0 almost offline": without(host(2, 4), {1, 2, 3}),
@@ -161,6 +173,8 @@ def test_the_order_of_the_facts_does_not_matter(question: tuple[Topology, int], 
         ("8 nodes", 12, ("6-11,54-59", "1", "0,48")),
         ("side by side", 4, ("2,4,6,8", "0", "0-1")),
         ("side by side", 16, ("32,34,36,38,40,42,44,46,48,50,52,54,56,58,60,62", "1", "0-1")),
+        ("sockets in turn", 13, ("2,4,6,8,10,12,14,16,18,20,22,24,26", "0", "0,28")),
+        ("sockets in turn", 14, ("1,3,5,7,9,11,13,15,17,19,21,23,25,27", "1", "0,28")),
         ("SMT off in part", 14, ("14-27", "1", "0,28")),
         ("node 0 almost offline", 1, ("4", "1", "0")),
     ],
