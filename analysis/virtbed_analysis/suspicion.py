@@ -48,6 +48,11 @@ def _frequency_change(result: Json) -> float | None:
     return float(abs(mhz["after"] / mhz["before"] - 1))
 
 
+def _clocks_apart(result: Json) -> float | None:
+    apart = result["confounders"]["clock_apart_share"]
+    return None if apart is None else float(apart)
+
+
 def _major_faults(result: Json) -> float | None:
     # An emulated guest's and a cold image's first pages come in the warm-up, which is left out.
     return float(result["rusage"]["major_faults"] / result["settings"]["samples"])
@@ -83,6 +88,11 @@ THRESHOLDS = (
         "frequency", 0.05, "between start and end",
         "the clock rate moved: times of its start and its end do not compare",
         _frequency_change,
+    ),
+    Threshold(
+        "clocks", 0.001, "of the time",
+        "the guest's seconds are not the host's; a clock that is being set slews by 0.05% at most",
+        _clocks_apart,
     ),
     Threshold(
         "major faults", 0.1, "a sample",

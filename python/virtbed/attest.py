@@ -90,7 +90,9 @@ def _found(reading: Json | None) -> Iterator[str]:
         )
         yield (
             f"the guest has {machine['vcpus']} vCPU(s) and {machine['memory_mib']} MiB under "
-            f"{machine['accelerator']}; {pins}; emulator on {machine['emulator']['pin']}."
+            f"{machine['accelerator']}; {pins}; emulator on {machine['emulator']['pin']}, its "
+            f"threads allowed on {machine['emulator']['cpus_allowed_list']}; CPU quotas "
+            f"{machine['quotas'] or 'none'}."
         )
     if enclosure and "container" in enclosure:
         quota = enclosure["quota_cpus"]
@@ -115,13 +117,34 @@ def _process(reading: Json) -> str:
 
 
 def _moved(result: Json) -> list[str]:
-    found = result["confounders"]
+    found, usage, seen = result["confounders"], result["rusage"], result["environment"]
     window_s = found["window_ns"] / 1e9
+    apart = found["clock_apart_share"]
     lines = [
         f"While it measured ({window_s:.1f} s): steal {found['steal_share']:.1%}, other processes "
         f"{found['others_share']:.1%} of CPUs {found['cpus']}; its threads were found on "
-        f"{found['ran_on']} in {found['looks']} looks."
+        f"{found['ran_on']} in {found['looks']} looks, moved to another CPU "
+        f"{_known(found['migrations'])} times, off their CPU {usage['voluntary_switches']} times "
+        f"by themselves and {usage['involuntary_switches']} times for others.",
+        f"It saw {', '.join(seen['isa'])}, oneDNN chose {seen['onednn_isa'] or 'nothing'}; clock "
+        f"{seen['clocksource']}"
+        + ("" if apart is None else f", the guest's clock apart by {apart:.2%}")
+        + f"; governor {_known(found['governor'])}, "
+        f"{_known(found['mhz']['before'])} MHz before and {_known(found['mhz']['after'])} after, "
+        f"{_known(found['temperature_c'])} °C; hugepages {found['transparent_hugepage']}; load "
+        f"{_known(found['load_1min']['before'])} before and {found['load_1min']['after']} after.",
     ]
     suspicious = suspicions(dict(result))
     lines += [f"SUSPECT: {suspicion}" for suspicion in suspicious]
     return lines if suspicious else [*lines, "Nothing suspect moved."]
+
+
+def _known(value: object) -> str:
+    """Write what a kernel may keep to itself."""
+    return (
+        "unknown"
+        if value is None
+        else f"{value:.0f}"
+        if isinstance(value, float) and value >= 10
+        else str(value)
+    )

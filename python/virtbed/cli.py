@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from virtbed import doctor as doctors
+from virtbed import host
 from virtbed.attest import AttestError, explain
 from virtbed.design import design
 from virtbed.here import RunError, command, phase_table, run_here
@@ -23,16 +24,7 @@ from virtbed.ledger import Ledger, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import Plan, PlanError, load_plan, plan_path
 from virtbed.progress import Progress, estimate_s, minutes
-from virtbed.sweep import (
-    LOCAL,
-    Interrupted,
-    Sweep,
-    SweepError,
-    alone,
-    check_applications,
-    examine,
-)
-from virtbed.sweep import restore as restore_host
+from virtbed.sweep import Interrupted, Sweep, SweepError, check_applications
 from virtbed_analysis import AnalysisError
 from virtbed_analysis import calibrate as write_calibration
 from virtbed_analysis import report as write_report
@@ -79,14 +71,14 @@ def _plan(name: str) -> Plan:
 
 
 @app.command()
-def plan(name: PlanArgument, inventory: Inventory = LOCAL, as_json: AsJson = False) -> None:
+def plan(name: PlanArgument, inventory: Inventory = host.LOCAL, as_json: AsJson = False) -> None:
     """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
     try:
         chosen = _plan(name)
-        with alone():
-            report = examine(inventory)
+        with host.alone():
+            report = host.examine(inventory)
         laid = design(chosen, report)
-    except (PlanError, PlacementError, SweepError) as error:
+    except (PlanError, PlacementError, host.HostError) as error:
         refuse(error)
     seen: dict[str, float] = {}
     journal = REPOSITORY / "results" / chosen.name / "ledger.sqlite"
@@ -128,7 +120,7 @@ def plan(name: PlanArgument, inventory: Inventory = LOCAL, as_json: AsJson = Fal
 
 
 @app.command()
-def sweep(name: PlanArgument, inventory: Inventory = LOCAL) -> None:
+def sweep(name: PlanArgument, inventory: Inventory = host.LOCAL) -> None:
     """Carry a plan out, or finish what is missing of it, and write its report.
 
     Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made,
@@ -145,7 +137,7 @@ def _carry_out(name: str, inventory: Path) -> Path:
             run.run()
     except Interrupted as error:
         refuse(error, INTERRUPTED)
-    except (PlanError, PlacementError, LedgerError, SweepError) as error:
+    except (PlanError, PlacementError, LedgerError, SweepError, host.HostError) as error:
         refuse(error)
     _report(run.folder)
     if run.failed:
@@ -165,7 +157,7 @@ def calibrate(
     name: Annotated[str, typer.Argument(metavar="PLAN", help="A plan with variants.")] = (
         "calibrate"
     ),
-    inventory: Inventory = LOCAL,
+    inventory: Inventory = host.LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Find out what this host can resolve: measure twins, and a slowdown that is known.
@@ -209,21 +201,22 @@ def _report(folder: Path) -> None:
 
 
 @app.command()
-def doctor(inventory: Inventory = LOCAL, as_json: AsJson = False) -> None:
+def doctor(inventory: Inventory = host.LOCAL, as_json: AsJson = False) -> None:
     """Say which platforms this host can run, and why not the others; change nothing.
 
     Exit status: 0 if all four run (emulated or not), 1 if some cannot, 2 if it cannot be told.
     """
     try:
-        with alone():
-            examined = examine(inventory)
-    except SweepError as error:
+        with host.alone():
+            examined = host.examine(inventory)
+    except host.HostError as error:
         refuse(error)
     if as_json:
         typer.echo(json.dumps(examined, indent=1))
     else:
         console.print(doctors.facts_table(examined))
         console.print(doctors.doctor_table(examined))
+        console.print(doctors.tuning_table(examined))
     raise typer.Exit(doctors.exit_status(examined))
 
 
@@ -247,7 +240,7 @@ def attest(
 
 
 @app.command()
-def restore(inventory: Inventory = LOCAL) -> None:
+def restore(inventory: Inventory = host.LOCAL) -> None:
     """Put back the settings and CPUs that a sweep changed of the host, also after a crash.
 
     A sweep does so itself at its end, and the next one at its begin.
@@ -255,9 +248,9 @@ def restore(inventory: Inventory = LOCAL) -> None:
     Exit status: 0 all is as it was, 2 something could not be put back.
     """
     try:
-        with alone():
-            changed = restore_host(inventory)
-    except SweepError as error:
+        with host.alone():
+            changed = host.restore(inventory)
+    except host.HostError as error:
         refuse(error)
     console.print("restored" if changed else "nothing to restore")
 
@@ -304,11 +297,11 @@ def run(
         *(f"--target-{name}={rate}" for name, rate in rates.items() if rate is not None),
     ]  # fmt: skip
     try:
-        with alone(), errors.status(f"running {application}"):
+        with host.alone(), errors.status(f"running {application}"):
             document = run_here(arguments, inputs)
     except RunError as error:
         refuse(error, error.code)
-    except SweepError as error:
+    except host.HostError as error:
         refuse(error)
     if as_json:
         document.pop("files")
@@ -336,9 +329,9 @@ def in_image(arguments: Annotated[list[str], typer.Argument()]) -> None:
     """Run the image's Python in this checkout: its tests of the applications, its benchmarks."""
     try:
         argv = command(arguments)
-        with alone():
+        with host.alone():
             raise typer.Exit(subprocess.run(argv, check=False).returncode)
-    except (RunError, SweepError) as error:
+    except (RunError, host.HostError) as error:
         refuse(error)
 
 

@@ -49,6 +49,22 @@ def facts_table(report: Mapping[str, Any]) -> Table:
     return grid
 
 
+def tuning_table(report: Mapping[str, Any]) -> Table:
+    """Return a table of one row per setting that disturbs measurements: found, wanted, and why."""
+    table = Table(title="What `tuning: true` in a plan would set", title_justify="left")
+    table.add_column("setting", no_wrap=True)
+    table.add_column("found", no_wrap=True)
+    table.add_column("wanted", no_wrap=True)
+    table.add_column("why", ratio=1)
+    for row in report["tuning"]:
+        style = (
+            "" if not row["available"] else "green" if row["value"] == row["wanted"] else "yellow"
+        )
+        found = Text(row["value"] if row["available"] else "not available", style=style)
+        table.add_row(row["name"], found, row["wanted"], Text(row["reason"]))
+    return table
+
+
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     cpu, disk, memory = facts["cpu"], facts["disk"], facts["memory_mib"]
     cgroup = facts["cgroup"]["version"]

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
-from virtbed import playbooks, records
+from virtbed import host, playbooks, records
 from virtbed.design import Design, Trial, design, isa_needed
 from virtbed.image import REPOSITORY, image_key
 from virtbed.ledger import Ledger
-from virtbed.placement import parse_cpu_list
+from virtbed.outcome import evidence_of, result_of
 from virtbed.plan import Plan, PlanError
 from virtbed.progress import Progress
 from virtbed_analysis import unneeded_trials
-
-LOCAL = REPOSITORY / "inventory" / "local"
-# What only lives while a sweep runs: the lock, and the key and inventory of its instance.
-RUN = Path("/run/virtbed")
-LOCK_WAIT_S = 30
 
 
 class SweepError(RuntimeError):
@@ -40,24 +34,11 @@ class Interrupted(SweepError):
     """The user ended the sweep; what was standing is released, and the next call goes on."""
 
 
-def examine(inventory: Path = LOCAL, *, probe_kvm: bool = True) -> dict[str, Any]:
-    """Return the doctor's report (`virtbed.doctor/1`) of the bench host.
-
-    Raises SweepError if the host cannot be examined.
-    """
-    outcome = playbooks.play("doctor", {"host_doctor_probe_kvm": probe_kvm}, [inventory])
-    reports = outcome.results.get("host_doctor", [])
-    if not outcome.ok or not reports:
-        raise SweepError(f"the host could not be examined: {outcome.message}")
-    report: dict[str, Any] = reports[-1]["doctor"]
-    return report
-
-
 class Sweep:
     """One plan carried out on one host, into results/<plan name>."""
 
     def __init__(
-        self, plan: Plan, progress: Progress, inventory: Path = LOCAL,
+        self, plan: Plan, progress: Progress, inventory: Path = host.LOCAL,
         results: Path = REPOSITORY / "results",
     ) -> None:  # fmt: skip
         self.plan = plan
@@ -78,12 +59,12 @@ class Sweep:
             raise SweepError(
                 f"user id {os.geteuid()} found, root (0) needed to place instances; use sudo"
             )
-        with self._signals(), alone(self._stop_if_ended):
+        with self._signals(), host.alone(self._stop_if_ended):
             # CPUs that a killed sweep left offline would be taken for another host.
-            if restore(self._inventory):
+            if host.restore(self._inventory):
                 self._progress.say("put back what a sweep that was cut off had changed of the host")
             self._progress.say("examining the host (booting the guest kernel under KVM, to see)")
-            doctor = examine(self._inventory)
+            doctor = host.examine(self._inventory)
             image = self._image(doctor)
             self._platforms(doctor)
             laid = design(self.plan, doctor)
@@ -94,8 +75,9 @@ class Sweep:
                     [(t.id, t.position, t.instance.platform) for t in laid.trials],
                 )
                 self._write_design(laid, doctor, image)
-                self._clear()
-                with self._tuned():
+                if host.clear(self._inventory):
+                    self._progress.say("released what a sweep that was cut off had left")
+                with host.tuned(self._inventory) if self.plan.tuning else nullcontext():
                     self._blocks(laid, ledger, doctor, image)
 
     def _image(self, doctor: dict[str, Any]) -> str:
@@ -132,32 +114,6 @@ class Sweep:
         }
         write_design(self.folder, laid, head)
 
-    @contextmanager
-    def _tuned(self) -> Iterator[None]:
-        """Quieten the host meanwhile, if the plan asks for it; whatever happens, put it back."""
-        if not self.plan.tuning:
-            yield
-            return
-        try:
-            outcome = playbooks.play("tune", {}, [self._inventory])
-            if not outcome.ok:
-                raise SweepError(f"the host could not be tuned: {outcome.message}")
-            yield
-        finally:
-            restore(self._inventory)
-
-    def _clear(self) -> None:
-        """Release what a sweep that was killed left on the host, whichever it was."""
-        _end_strays()
-        outcome = playbooks.play("clear", {}, [self._inventory])
-        if not outcome.ok:
-            raise SweepError(
-                f"the host could not be cleared of what an earlier sweep may have left: "
-                f"{outcome.message}; run make teardown, then make testbed"
-            )
-        if any(result.get("changed") for results in outcome.results.values() for result in results):
-            self._progress.say("released what a sweep that was cut off had left")
-
     def _blocks(self, laid: Design, ledger: Ledger, doctor: dict[str, Any], image: str) -> None:
         done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}
         missing = [t for t in laid.trials if t.id not in done]
@@ -178,7 +134,7 @@ class Sweep:
             if not trials:
                 continue
             # A folder of its own for the key of a guest, gone with the instance.
-            run_dir = RUN / self.plan.name
+            run_dir = host.RUN / self.plan.name
             shutil.rmtree(run_dir, ignore_errors=True)
             run_dir.mkdir(parents=True, mode=0o700)
             instance = asdict(trials[0].instance)
@@ -202,7 +158,7 @@ class Sweep:
     ) -> bool:  # fmt: skip
         """Carry out the trials of one instance; return whether it is released already."""
         self._stop_if_ended()
-        _end_strays()
+        host.end_strays()
         waiting = {trial.id: trial for trial in trials}
         attempts = {trial.id: ledger.attempt(trial.id) for trial in trials}
         self._progress.doing(trials[0])
@@ -226,7 +182,7 @@ class Sweep:
                 close(trial, self._record(trial, attempts[trial.id], came, doctor, variables))
 
         asked = [self._asked(trial, doctor) for trial in trials]
-        with _kept_to(trials[0].instance.housekeeping, doctor["host"]):
+        with host.kept_to(trials[0].instance.housekeeping, doctor["host"]):
             outcome = playbooks.play(
                 "block",
                 variables | {"virtbed_trials": asked},
@@ -256,51 +212,21 @@ class Sweep:
         variables: dict[str, Any],
     ) -> str:  # fmt: skip
         """Write what came of a trial; return why it failed, or nothing."""
-        failure, process = came["failure"], came["process"]
+        failure = came["failure"]
         error = playbooks.failure_message(failure["task"], failure["result"]) if failure else ""
-        evidence = {
-            "schema": records.EVIDENCE_SCHEMA,
-            "trial": trial.id,
-            "asked": variables["virtbed_instance"] | {"image": variables["virtbed_image_digest"]},
-            **{moment: came["evidence"].get(moment) for moment in ("before", "inside", "after")},
-            "process_wall_ns": process.get("wall_ns"),
-            "attested": not error,
-            "mismatches": [error] if error else [],
-        }
+        evidence = evidence_of(trial, came, variables, error)
         if error:
             self._fail(trial, attempt, "trial", error, evidence)
             return error
-        document = dict(process["document"])
-        files = document.pop("files")
-        identity = self._identity(trial, attempt, doctor, variables)
-        result = document | {"trial": identity | {"started_at": came["started_at"]}}
+        image = variables["virtbed_image_digest"]
+        result = result_of(trial, came, self.plan, doctor["host"], image, attempt)
+        files = result.pop("files")
         try:
             records.write_trial(self.folder / "trials" / trial.id, result, evidence, files)
         except records.RecordError as refused:
             self._fail(trial, attempt, "record", str(refused), evidence)
             return str(refused)
         return ""
-
-    def _identity(
-        self, trial: Trial, attempt: int, doctor: dict[str, Any], variables: dict[str, Any]
-    ) -> dict[str, Any]:
-        names = ("platform", "machine", "enclosure", "mode", "cores", "memory_mib", "accelerator")
-        return {
-            "id": trial.id,
-            "sweep": self.plan.name,
-            "plan_digest": self.plan.digest(),
-            **{name: getattr(trial.instance, name) for name in names},
-            "variant": trial.variant,
-            "application": trial.application,
-            "scale": trial.scale,
-            "processor": trial.processor,
-            "replicate": trial.replicate,
-            "position": trial.position,
-            "emulated": trial.emulated,
-            "host": doctor["host"],
-            "image_digest": variables["virtbed_image_digest"],
-            "attempt": attempt,
-        }
 
     def _fail(
         self, trial: Trial, attempt: int, stage: str, message: str, evidence: dict[str, Any] | None
@@ -320,7 +246,7 @@ class Sweep:
 
     def _release(self, instance: dict[str, Any]) -> None:
         """Release an instance whatever happens; a second signal does not stop this."""
-        _end_strays()
+        host.end_strays()
         outcome = playbooks.play("release", {"virtbed_instance": instance}, [self._inventory])
         if not outcome.ok:
             raise SweepError(
@@ -345,34 +271,6 @@ class Sweep:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-@contextmanager
-def _kept_to(cpus: str, host: str) -> Iterator[None]:
-    """Keep this process, and what it starts, to some CPUs, if it runs on the bench host itself."""
-    if os.uname().nodename != host:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, parse_cpu_list(cpus))
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def restore(inventory: Path = LOCAL) -> bool:
-    """Put back the settings and CPUs that a sweep changed; return whether any had been changed.
-
-    Raises SweepError if one does not take its old value.
-    """
-    outcome = playbooks.play("restore", {}, [inventory])
-    if not outcome.ok:
-        raise SweepError(
-            f"the host's settings could not be put back: {outcome.message}; run virtbed restore"
-        )
-    modules = ("host_tuning", "cpu_hotplug")
-    return any(r.get("changed") for name in modules for r in outcome.results.get(name, []))
 
 
 def write_design(folder: Path, laid: Design, head: Mapping[str, Any]) -> None:
@@ -408,11 +306,6 @@ def write_design(folder: Path, laid: Design, head: Mapping[str, Any]) -> None:
     )
 
 
-def _end_strays() -> None:
-    if left := playbooks.end_strays():
-        raise SweepError(f"processes {left} of a playbook that was cut off do not end; kill them")
-
-
 def _identity(plan: Plan, laid: Design, doctor: dict[str, Any], image: str) -> dict[str, str]:
     """Return what must not change between two calls, lest one cell mixes two platforms."""
     facts = doctor["facts"]
@@ -427,41 +320,6 @@ def _identity(plan: Plan, laid: Design, doctor: dict[str, Any], image: str) -> d
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
         **{engine: str(facts[engine]["version"]) for engine in engines},
     }
-
-
-@contextmanager
-def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold this controller's lock: what runs beside a sweep would be measured along with it.
-
-    A sweep that was just killed may still be releasing its instance, so its end is waited for;
-    `check` is called meanwhile, and may raise. Raises SweepError after LOCK_WAIT_S seconds.
-    """
-    lock = RUN / "lock"
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
-        file = lock.open("w")
-    except PermissionError:  # not root, who alone can sweep and probe
-        yield
-        return
-    with file:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while not _locked(file):
-            if time.monotonic() > deadline:
-                raise SweepError(
-                    "another sweep runs on this machine, and this would be measured along with it "
-                    f"({LOCK_WAIT_S} s waited); wait for its end, or end it (Ctrl-C)"
-                )
-            check()
-            time.sleep(0.5)
-        yield
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def check_applications(plan: Plan, known: Mapping[str, Collection[str]]) -> None:

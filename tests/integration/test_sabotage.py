@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,15 @@ import pytest
 from virtbed.image import REPOSITORY
 
 from .conftest import NOTHING, read, run, traces
+
+VIRSH = "virsh -c qemu:///system "
+
+
+def behind_our_back(plan: str, change: str) -> subprocess.CompletedProcess[str]:
+    """Sweep, and run a shell command as soon as it can go well."""
+    watcher = f"for i in $(seq 1200); do {change} && exit; sleep 0.05; done >/dev/null 2>&1; exit 1"
+    command = f"({watcher}) & virtbed sweep {plan}; s=$?; wait $!; exit $s"
+    return run("bash", "-c", command, ok=False)
 
 
 @pytest.fixture
@@ -44,18 +57,20 @@ def test_a_baseline_under_a_quota_is_refused(write_plan: Any, throttled: Path) -
     assert traces() == NOTHING
 
 
-@pytest.mark.parametrize("mode", ["pinned", "vanilla"])
-def test_a_container_changed_behind_our_back_fails_the_trial(write_plan: Any, mode: str) -> None:
-    plan, folder = write_plan(f"sabotage-{mode}", platforms={"cn": [mode]})
+@pytest.mark.parametrize(
+    ("mode", "change", "found"),
+    [
+        ("pinned", "--cpuset-cpus=0", {"cpuset": "0"}),
+        ("pinned", "--cpus=0.9", {"cpuset": "1", "quota_cpus": 0.9}),  # throttled
+        ("vanilla", "--cpus=1.5", {"quota_cpus": 1.5}),
+    ],
+)
+def test_a_container_changed_behind_our_back_fails_the_trial(
+    write_plan: Any, mode: str, change: str, found: dict[str, Any]
+) -> None:
+    plan, folder = write_plan("container", platforms={"cn": [mode]})
     # Docker changes the limits as soon as the container is there, long before the trial begins.
-    change = "--cpuset-cpus=0" if mode == "pinned" else "--cpus=1.5"
-    watcher = (
-        f"for i in $(seq 600); do docker update {change} virtbed-cn-{mode}-c01-r01 && exit; "
-        "sleep 0.05; done 2>/dev/null; exit 1"
-    )
-    done = run(
-        "bash", "-c", f"({watcher}) & virtbed sweep {plan}; s=$?; wait $!; exit $s", ok=False
-    )
+    done = behind_our_back(plan, f"docker update {change} virtbed-cn-{mode}-c01-r01")
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / f"cn-{mode}-c01-image_classification-r01"
     assert not (trial / "result.json").exists()
@@ -64,30 +79,68 @@ def test_a_container_changed_behind_our_back_fails_the_trial(write_plan: Any, mo
     evidence = read(trial / "evidence.json")
     assert evidence["attested"] is False
     assert evidence["mismatches"] == [message]
-    found = evidence["before"]["enclosure"]
-    assert (found["cpuset"] == "0") if mode == "pinned" else (found["quota_cpus"] == 1.5)
+    assert evidence["before"]["enclosure"].items() >= found.items()
     assert traces() == NOTHING
     report = (folder / "report.html").read_text()
     assert trial.name in report
     assert "docker update" in report
 
 
-def test_a_guest_repinned_behind_our_back_fails_the_trial(write_plan: Any) -> None:
-    plan, folder = write_plan("repinned", platforms={"vm": ["pinned"]})
-    domain = "virtbed-vm-pinned-c01-r01"
-    watcher = (
-        f"for i in $(seq 1200); do virsh -c qemu:///system vcpupin {domain} 0 0-1 && exit; "
-        "sleep 0.05; done >/dev/null 2>&1; exit 1"
-    )
-    done = run(
-        "bash", "-c", f"({watcher}) & virtbed sweep {plan}; s=$?; wait $!; exit $s", ok=False
-    )
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("vcpupin {} 0 0-1", "is pinned to 0-1"), ("schedinfo {} vcpu_quota=90000", "CPU quotas")],
+)
+def test_a_guest_changed_behind_our_back_fails_the_trial(
+    write_plan: Any, change: str, said: str
+) -> None:
+    plan, folder = write_plan("guest", platforms={"vm": ["pinned"]})
+    done = behind_our_back(plan, VIRSH + change.format("virtbed-vm-pinned-c01-r01"))
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"
     assert not (trial / "result.json").exists()
     message = " ".join(read(trial / "failure.json")["message"].split())
-    assert "is pinned to 0-1" in message
-    assert "virsh vcpupin" in message
+    assert said in message
+    assert f"virsh {change.split()[0]}" in message
+    assert traces() == NOTHING
+
+
+@contextmanager
+def again_and_again(command: str) -> Iterator[None]:
+    """Run a shell command every two seconds, whether it goes well or not."""
+    loop = f"while :; do {{ {command}; }} >/dev/null 2>&1; sleep 2; done"
+    process = subprocess.Popen(["bash", "-c", loop], start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_container_moved_while_it_measures_and_put_back_fails_the_trial(write_plan: Any) -> None:
+    application = {"name": "image_classification", "scale": "trained", "samples": 500}
+    plan, folder = write_plan("there", applications=[application], platforms={"cn": ["pinned"]})
+    update = "docker update virtbed-cn-pinned-c01-r01 --cpuset-cpus"
+    with again_and_again(f"{update} 0; sleep 0.7; {update} 1"):
+        done = run("virtbed", "sweep", plan, ok=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    trial = folder / "trials" / "cn-pinned-c01-image_classification-r01"
+    assert not (trial / "result.json").exists()
+    message = " ".join(read(trial / "failure.json")["message"].split())
+    # Should another reading fall into the moment itself, that is caught as well.
+    assert re.search(r"CPUs outside of that: \[\d\]", message) or "docker update" in message
+    assert traces() == NOTHING
+
+
+def test_a_guest_moved_while_it_measures_and_put_back_fails_the_trial(write_plan: Any) -> None:
+    plan, folder = write_plan("back", platforms={"vm": ["pinned"]})
+    pin = f"{VIRSH}vcpupin virtbed-vm-pinned-c01-r01 0"
+    with again_and_again(f"{pin} 0; {pin} 1"):
+        done = run("virtbed", "sweep", plan, ok=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"
+    assert not (trial / "result.json").exists()
+    message = " ".join(read(trial / "failure.json")["message"].split())
+    assert "was moved to another CPU" in message or "is pinned to 0" in message
     assert traces() == NOTHING
 
 

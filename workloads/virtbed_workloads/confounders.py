@@ -28,6 +28,8 @@ class Watch:
 
     root: Path = Path("/")
     cpus: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0))))
+    load_before: float | None = None
+    """`read_load_1min` before the trial's own work had raised it."""
     _ran_on: set[int] = field(default_factory=set)
     _looks: int = 0
     _looked_ns: int = 0
@@ -84,13 +86,19 @@ class Watch:
             "transparent_hugepage": _chosen(
                 read(self.root / "sys/kernel/mm/transparent_hugepage/enabled")
             ),
-            "load_1min": float((self.root / "proc/loadavg").read_text().split()[0]),
+            "load_1min": {"before": self.load_before, "after": read_load_1min(self.root)},
+            "migrations": _migrations(before["migrations"], after["migrations"]),
             "ran_on": sorted(self._ran_on),
             "looks": self._looks,
         }
 
     def _cpu(self, number: int) -> Path:
         return self.root / f"sys/devices/system/cpu/cpu{number}"
+
+
+def read_load_1min(root: Path = Path("/")) -> float:
+    """Read the load average of the last minute."""
+    return float((root / "proc/loadavg").read_text().split()[0])
 
 
 def read_mhz(root: Path, cpus: tuple[int, ...]) -> float | None:
@@ -135,7 +143,27 @@ def _counters(root: Path, cpus: tuple[int, ...]) -> dict[str, Any]:
         "all": every,
         "throttling": _read_throttling(root),
         "pressure_us": {name: _pressure_us(root, name) for name in _PRESSURES},
+        "migrations": _read_migrations(root),
     }
+
+
+def _read_migrations(root: Path) -> dict[str, int]:
+    """Read how often each thread of this process was moved to another CPU.
+
+    Empty on a kernel without CONFIG_SCHED_DEBUG.
+    """
+    found = {}
+    for task in (root / "proc/self/task").glob("*/sched"):
+        for line in (read(task) or "").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "se.nr_migrations":
+                found[task.parent.name] = int(value)
+    return found
+
+
+def _migrations(before: dict[str, int], after: dict[str, int]) -> int | None:
+    """Subtract, thread by thread: one that ended meanwhile takes its number with it."""
+    return sum(n - before.get(task, 0) for task, n in after.items()) if after else None
 
 
 def _read_throttling(root: Path) -> dict[str, int] | None:

@@ -25,8 +25,8 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any, NoReturn
 
-from virtbed_workloads import STARTED_NS, loadgen
-from virtbed_workloads.confounders import Watch
+from virtbed_workloads import STARTED_NS, loadgen, onednn
+from virtbed_workloads.confounders import Watch, read_load_1min
 from virtbed_workloads.contract import Application, ApplicationError, Check, Description
 from virtbed_workloads.environment import read_environment, read_memory_kib, usable_cores
 from virtbed_workloads.registry import Entry
@@ -78,6 +78,7 @@ def run_trial(
         ApplicationError: The application cannot be loaded, or a request is not what it should be.
         WrongAnswerError: An answer is wrong.
     """
+    load_before = read_load_1min()
     threads = usable_cores() if settings.threads == "matched" else None
     if threads is not None:
         os.environ.update(dict.fromkeys(POOLS, str(threads)))
@@ -93,7 +94,8 @@ def run_trial(
     trial = _Trial(application, settings, requests)
     first_features = trial.guarded(requests[0][0], application.preprocess, requests[0][1])
     first_started_ns = monotonic_ns()
-    application.infer(first_features)
+    with onednn.heard() as chosen:
+        application.infer(first_features)
     first_ended_ns = monotonic_ns()
 
     for index in islice(cycle(range(len(requests))), max(settings.warmup, len(requests))):
@@ -106,7 +108,7 @@ def run_trial(
     gc.collect()
     gc.freeze()
     memory = {"after_warmup": read_memory_kib()["VmRSS"]}
-    watch = Watch()
+    watch = Watch(load_before=load_before)
 
     def between_requests() -> None:
         trial.check()
@@ -135,7 +137,8 @@ def run_trial(
         },
         "samples": trial.samples,
         "answers": trial.answers(),
-        "environment": read_environment(*(backend.threads() if backend else (0, 0))),
+        "environment": read_environment(*(backend.threads() if backend else (0, 0)))
+        | {"onednn_isa": chosen.isa},
         "rusage": _usage(before, after),
         "confounders": confounders,
         "memory_kib": memory,

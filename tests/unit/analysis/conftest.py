@@ -134,6 +134,7 @@ class Folder:
                 "threads": {"intra_op": 1, "inter_op": 1, "process_threads": 9, "usable_cores": 1},
                 "isa": ["avx2"],
                 "clocksource": "tsc",
+                "onednn_isa": "Intel AVX2",
             },
             "rusage": {
                 "user_s": 1.5,
@@ -155,7 +156,9 @@ class Folder:
                 "governor": None,
                 "temperature_c": None,
                 "transparent_hugepage": "madvise",
-                "load_1min": 0.4,
+                "load_1min": {"before": 0.1, "after": 0.4},
+                "migrations": 0,
+                "clock_apart_share": None,
                 "ran_on": [0],
                 "looks": 4,
             }

@@ -27,6 +27,7 @@ def suspicions(folder: Any, platform: str = "bm", mode: str = "pinned", **found:
         (STOPPED, "throttling: 20.0% of the window, at most 0.0%"),
         ({"pressure": {"cpu": 0.9, "memory": 0.05, "io": 0.0}}, "memory pressure: 5.0% of"),
         ({"pressure": {"cpu": 0.9, "memory": 0.0, "io": 0.5}}, "I/O pressure: 50.0% of"),
+        ({"clock_apart_share": 0.02}, "clocks: 2.0% of the time, at most 0.1% expected"),
         ({"mhz": {"before": 3000.0, "after": 2400.0}}, "frequency: 20.0% between start and end"),
     ],
 )

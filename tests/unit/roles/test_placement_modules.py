@@ -60,6 +60,24 @@ def test_vcpu_threads_are_told_from_qemus_others(tmp_path: Path) -> None:
     assert domain.vcpu_threads(7, tmp_path) == {0: 8, 1: 9}
 
 
+def test_a_thread_that_was_moved_and_put_back_shows_in_the_count(tmp_path: Path) -> None:
+    fill(tmp_path, {"7/task/8/sched": "CPU 0/KVM (8, #threads: 4)\nse.nr_migrations : 12\nx : 1"})
+    assert domain.migrations(7, 8, tmp_path) == 12
+    assert domain.migrations(7, 9, tmp_path) is None
+
+
+def test_the_emulators_cpus_are_those_of_every_thread_but_the_vcpus() -> None:
+    me = os.getpid()
+    threads = {int(task.name) for task in Path(f"/proc/{me}/task").iterdir()}
+    assert domain.helpers_allowed(me, set()) == os.sched_getaffinity(0)
+    assert domain.helpers_allowed(me, threads) == set()
+
+
+def test_only_quotas_that_bind_are_quotas() -> None:
+    found = {"cpu_shares": 1024, "vcpu_quota": 50_000, "emulator_quota": -1, "global_quota": 0}
+    assert domain.quotas(found | {"iothread_quota": 17_592_186_044_415}) == {"vcpu_quota": 50_000}
+
+
 def fill(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,8 @@ ASKED = {
     "allowed": "0-1", "memory_mib": 4096, "accelerator": "kvm", "image": "sha256:" + "a" * 64,
 }  # fmt: skip
 MACHINE = {
-    "vcpus": 1, "memory_mib": 4096, "accelerator": "kvm", "emulator": {"pin": "0"},
+    "vcpus": 1, "memory_mib": 4096, "accelerator": "kvm", "quotas": {},
+    "emulator": {"pin": "0", "cpus_allowed_list": "0"},
     "vcpu_threads": [{"vcpu": 0, "pin": "1", "cpus_allowed_list": "1"}],
 }  # fmt: skip
 READING = {"machine": MACHINE, "enclosure": PROCESS}
@@ -31,10 +32,13 @@ RESULT = {
     "confounders": {
         "window_ns": 2_000_000_000, "steal_share": 0.2, "others_share": 0.0, "cpus": "0",
         "throttling": None, "pressure": {"memory": None, "io": None}, "ran_on": [0], "looks": 4,
-        "mhz": {"before": None, "after": None},
+        "mhz": {"before": None, "after": None}, "clock_apart_share": 0.0, "migrations": 3,
+        "load_1min": {"before": 0.2, "after": 0.9}, "governor": "performance",
+        "temperature_c": 51.0, "transparent_hugepage": "madvise",
     },
     "trial": {"mode": "pinned", "enclosure": "process"},
-    "rusage": {"major_faults": 0},
+    "rusage": {"major_faults": 0, "voluntary_switches": 12, "involuntary_switches": 4},
+    "environment": {"isa": ["avx", "avx2"], "onednn_isa": "Intel AVX2", "clocksource": "tsc"},
     "settings": {"samples": 5},
 }  # fmt: skip
 
@@ -55,9 +59,14 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     assert attested is True
     assert "asked for vm pinned: 1 core(s) on CPUs 1 with memory of nodes 0, 4096 MiB" in text
     assert "Read back before the trial: the guest has 1 vCPU(s)" in text
-    assert "vCPU 0 pinned to 1 and its thread allowed on 1; emulator on 0." in text
+    assert "vCPU 0 pinned to 1 and its thread allowed on 1; emulator on 0, its" in text
+    assert "CPU quotas none" in text
     assert "SUSPECT: steal: 20.0% of the CPU time, at most 1.0% expected" in text
     assert "its threads were found on [0] in 4 looks" in text
+    assert "moved to another CPU 3 times, off their CPU 12 times by themselves and 4 times" in text
+    assert "saw avx, avx2, oneDNN chose Intel AVX2" in text
+    assert "load 0.2 before and 0.9 after" in text
+    assert "the guest's clock apart by 0.00%" in text
 
 
 def test_a_mismatch_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from virtbed.doctor import doctor_table, exit_status, facts_table
+from virtbed.doctor import doctor_table, exit_status, facts_table, tuning_table
 
 REPORT: dict[str, Any] = {
     "schema": "virtbed.doctor/1",
@@ -77,3 +77,14 @@ def test_exit_status_is_about_the_four_platforms(platform: str) -> None:
 
 def test_a_missing_platform_is_not_a_good_one() -> None:
     assert exit_status({**REPORT, "platforms": REPORT["platforms"][1:]}) == 1
+
+
+def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:
+    rows = [
+        {"name": "swappiness", "available": True, "value": "60", "wanted": "1", "reason": "paging"},
+        {"name": "governor", "available": False, "value": None, "wanted": "performance",
+         "reason": "this host or its kernel does not have it"},
+    ]  # fmt: skip
+    shown = text(tuning_table(REPORT | {"tuning": rows}))
+    assert "swappiness" in shown and "60" in shown and "paging" in shown
+    assert "not available" in shown and "does not have it" in shown

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from virtbed import host as host_module
 from virtbed import playbooks, sweep
+from virtbed.host import HostError
 from virtbed.image import image_key
 from virtbed.ledger import LedgerError
 from virtbed.plan import Plan
@@ -43,7 +45,8 @@ class Host:
     ) -> Outcome:
         self.calls.append((playbook, variables.get("virtbed_instance", {}).get("id", "")))
         if playbook == "doctor":
-            return Outcome("successful", results={"host_doctor": [{"doctor": self.doctor}]})
+            examined = {"host_doctor": [{"doctor": self.doctor}], "host_tuning": [{"settings": []}]}
+            return Outcome("successful", results=examined)
         if playbook == "block" and "provision" in self.answers:
             return self.answers["provision"]()
         for trial in variables.get("virtbed_trials", []):
@@ -65,7 +68,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     monkeypatch.setattr(playbooks, "play", made.play)
     # A mark of the tests' own, lest they end the playbooks of a sweep that runs beside them.
     monkeypatch.setattr(playbooks, "_MARK", "VIRTBED_TEST")
-    monkeypatch.setattr(sweep, "RUN", tmp_path / "run")
+    monkeypatch.setattr(host_module, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
 
@@ -132,7 +135,7 @@ def test_a_host_that_cannot_be_cleared_is_not_measured(
     host: Host, make: Callable[[Plan], Sweep], plan: Plan
 ) -> None:
     host.answers["clear"] = failing("Docker does not answer")
-    with pytest.raises(SweepError, match=r"could not be cleared.*Docker does not answer"):
+    with pytest.raises(HostError, match=r"could not be cleared.*Docker does not answer"):
         make(small(plan)).run()
     assert host.called("block") == []
 

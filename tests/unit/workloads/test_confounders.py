@@ -53,6 +53,10 @@ class Machine:
         fields = ["S", *["0"] * 35, str(cpu), "0"]
         self.write(f"proc/self/task/{thread}/stat", f"{thread} (a (b) c) {' '.join(fields)}")
 
+    def move(self, thread: int, times: int) -> None:
+        text = f"x ({thread}, #threads: 1)\n---\nse.nr_migrations   :   {times}\nnr_switches : 9"
+        self.write(f"proc/self/task/{thread}/sched", text)
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
@@ -138,3 +142,24 @@ def test_this_machine_can_be_read() -> None:
     found = watch.read_off()
     assert 0 < found["own_cpu_ns"] <= found["window_ns"] * 1.5
     assert found["ran_on"] and set(found["ran_on"]) <= os.sched_getaffinity(0)
+
+
+def test_migrations_are_those_of_the_window_and_of_threads_that_began_in_it(
+    machine: Machine,
+) -> None:
+    machine.move(7, 40)
+
+    def disturb() -> None:
+        machine.move(7, 42)
+        machine.move(8, 3)
+
+    assert window(machine, disturb)["migrations"] == 5
+
+
+def test_a_kernel_that_does_not_count_migrations_says_nothing(machine: Machine) -> None:
+    assert window(machine, lambda: None)["migrations"] is None
+
+
+def test_the_load_before_is_the_one_from_before_the_trial(machine: Machine) -> None:
+    watch = Watch(machine.root, (1,), load_before=0.1)
+    assert watch.read_off()["load_1min"] == {"before": 0.1, "after": 0.5}

@@ -60,8 +60,10 @@ def result() -> dict[str, Any]:
 
 
 def stored(result: dict[str, Any]) -> dict[str, Any]:
-    """The result as the runner keeps it: its logs apart, with the trial's identity."""
-    return {key: value for key, value in result.items() if key != "files"} | {"trial": TRIAL}
+    """The result as the runner keeps it: its logs apart, with what only the controller knows."""
+    kept = {key: value for key, value in result.items() if key != "files"}
+    clock = {"clock_apart_share": None}
+    return kept | {"trial": TRIAL, "confounders": kept["confounders"] | clock}
 
 
 def test_result_fits_the_schema(result: dict[str, Any]) -> None:

@@ -1,0 +1,150 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Knows alone how the engines' daemons are kept off the measured CPUs, and let go again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kernel_lists import kernel_list, numbers
+from ansible.module_utils.snapshots import keep
+
+DOCUMENTATION = r"""
+module: daemon_affinity
+short_description: Keep running daemons to some CPUs, or let them go where they could before
+description:
+  - Every thread of each daemon is moved. What a daemon starts later inherits its CPUs, so an
+    instance is made first, and the daemons are let go before the next one is made.
+  - Where they could run before is written to a snapshot, and synced to disk. It outlives a crash.
+options:
+  cpus:
+    description: Kernel list of the CPUs to keep them to; empty puts back what the snapshot holds.
+    type: str
+    default: ""
+  daemons:
+    description: The daemons, by the names of their processes.
+    type: list
+    elements: str
+    default: [dockerd, containerd, libvirtd, virtlogd]
+  snapshot:
+    description: The file that holds where they could run before.
+    type: path
+    required: true
+author: virtbed
+"""
+EXAMPLES = r"""
+- name: Keep the daemons to the first CPU
+  daemon_affinity:
+    cpus: "0"
+    snapshot: /var/lib/virtbed/daemons.json
+
+- name: Let them go
+  daemon_affinity:
+    snapshot: /var/lib/virtbed/daemons.json
+"""
+RETURN = r"""
+kept:
+  description: Kernel list of the CPUs that each process may use now, by its number.
+  returned: success
+  type: dict
+"""
+
+
+def find(daemons: list[str], proc: Path) -> Iterator[tuple[int, int]]:
+    """Give number and start time of each running daemon; both together name one process."""
+    for entry in proc.iterdir():
+        if entry.name.isdigit():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                name, _, rest = (entry / "stat").read_text().rpartition(")")
+                if name.partition("(")[2] in daemons:
+                    yield int(entry.name), int(rest.split()[19])
+
+
+def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = Path("/proc")) -> bool:
+    """Keep each daemon to `cpus`; return whether that changed anything."""
+    found = [one for one in find(daemons, proc) if _affinity(one[0]) not in (cpus, set())]
+    if not found:
+        return False
+    before = json.loads(snapshot.read_text()) if snapshot.exists() else {}
+    for pid, started in found:
+        # One that is there was written before a crash.
+        key = f"{pid}/{started}"
+        before.setdefault(key, sorted(_affinity(pid)))
+    keep(snapshot, before)
+    for pid, _ in found:
+        _move(pid, cpus, proc)
+    return True
+
+
+def let_go(daemons: list[str], snapshot: Path, proc: Path = Path("/proc")) -> bool:
+    """Put each daemon that still runs back where it was; return whether there was a snapshot."""
+    if not snapshot.exists():
+        return False
+    before = json.loads(snapshot.read_text())
+    for pid, started in find(daemons, proc):
+        if f"{pid}/{started}" in before:
+            _move(pid, set(before[f"{pid}/{started}"]), proc)
+    snapshot.unlink()
+    return True
+
+
+def _move(pid: int, cpus: set[int], proc: Path) -> None:
+    """Move every thread, also those that are started meanwhile."""
+    moved: set[int] = set()
+    while new := _threads(pid, proc) - moved:
+        for thread in new:
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, cpus)
+        moved |= new
+
+
+def _threads(pid: int, proc: Path) -> set[int]:
+    try:
+        return {int(task.name) for task in (proc / str(pid) / "task").iterdir()}
+    except FileNotFoundError:  # it ended
+        return set()
+
+
+def _affinity(pid: int) -> set[int]:
+    try:
+        return os.sched_getaffinity(pid)
+    except ProcessLookupError:
+        return set()
+
+
+def main() -> None:
+    """Answer as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "cpus": {"type": "str", "default": ""},
+            "daemons": {
+                "type": "list",
+                "elements": "str",
+                "default": ["dockerd", "containerd", "libvirtd", "virtlogd"],
+            },
+            "snapshot": {"type": "path", "required": True},
+        }
+    )
+    daemons, cpus = module.params["daemons"], numbers(module.params["cpus"])
+    snapshot = Path(module.params["snapshot"])
+    try:
+        changed = confine(daemons, cpus, snapshot) if cpus else let_go(daemons, snapshot)
+    except OSError as error:
+        module.fail_json(
+            msg=f"daemon_affinity: {', '.join(daemons)} could not be moved to CPUs "
+            f"{module.params['cpus'] or f'that {snapshot} holds'}: {error}"
+        )
+    kept: dict[str, Any] = {
+        str(pid): kernel_list(_affinity(pid)) for pid, _ in find(daemons, Path("/proc"))
+    }
+    module.exit_json(changed=changed, kept=kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""How far a guest's clock ran apart, worked out from readings whose truth the test knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from virtbed.outcome import clock_apart_share
+
+S = 1_000_000_000
+
+
+def readings(elapsed_s: float, latency_s: float = 0.1) -> dict[str, Any]:
+    """Two readings, 100 s apart by the controller's clock, `elapsed_s` by the guest's."""
+
+    def clock(at_s: float, guest_s: float) -> dict[str, Any]:
+        half = latency_s / 2
+        return {
+            "clock": {
+                "asked_ns": round((at_s - half) * S),
+                "instance_ns": round(guest_s * S),
+                "answered_ns": round((at_s + half) * S),
+            }
+        }
+
+    return {"before": clock(1_000, 30), "after": clock(1_100, 30 + elapsed_s)}
+
+
+@pytest.mark.parametrize("elapsed_s", [100.0, 100.1, 99.9])
+def test_what_the_latency_explains_does_not_count(elapsed_s: float) -> None:
+    assert clock_apart_share(readings(elapsed_s)) == 0.0
+
+
+@pytest.mark.parametrize("elapsed_s", [98.0, 102.0])
+def test_a_clock_that_is_off_by_2_percent_is_found(elapsed_s: float) -> None:
+    assert clock_apart_share(readings(elapsed_s)) == pytest.approx(0.02, abs=0.0015)
+
+
+def test_a_machine_with_one_clock_has_nothing_to_compare() -> None:
+    assert clock_apart_share({"before": {"clock": None}, "after": {"clock": None}}) is None
