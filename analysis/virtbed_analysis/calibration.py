@@ -2,8 +2,9 @@
 
 Two things whose truth is known are measured as any platform is. A twin is its platform under
 another name: its ratio must be 1. A slowed platform takes a known share longer: the testbed must
-find that share, and tell it from none. Each interval misses the truth once in twenty times by
-chance alone, so a check that fails once is repeated before anything is made of it.
+find that share, and tell it from none. The intervals of all checks hold together (Bonferroni's
+inequality): a testbed that is right fails its calibration once in twenty times, however many checks
+there are, so one that fails is repeated before anything is made of it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ def calibrate(sweep_dir: Path) -> Json:
     """Judge a sweep that has twins or slowed platforms; write and return its calibration.json.
 
     Its `checks` have `check` ("twin" or "slowdown"), the cell, `expected`, `estimate` and interval
-    `low`, `high` (ratios), `half_width` (as a share), `replicates`, `passed` and `reason`. Its
-    `resolution` says for each platform with a twin the smallest overhead that as many replicates
-    resolve. `passed` holds if there are checks and all passed.
+    `low`, `high` (ratios; of all checks together at `confidence`), `half_width` (as a share),
+    `replicates`, `passed` and `reason`. Its `resolution` says for each platform with a twin the
+    smallest overhead that as many replicates resolve. `passed` holds if there are checks and
+    all passed.
 
     Raises:
         AnalysisError: the folder does not exist, its results come from different images, or none
@@ -49,7 +51,7 @@ def calibrate(sweep_dir: Path) -> Json:
     slowdowns = dict(
         sweep.trials.filter(variant="slowed").select("application", "slowdown").unique().rows()
     )
-    checks = [_check(row, slowdowns) for row in rows]
+    checks = [_check(row, slowdowns, len(rows)) for row in rows]
     resolution = [_resolution(row) for row in rows if _is_twin(row) and row["ratio_low"]]
     content = {
         "schema": CALIBRATION_SCHEMA,
@@ -80,13 +82,19 @@ def _is_twin(row: Json) -> bool:
     return bool(row["variant"] == "twin")
 
 
-def _check(row: Json, slowdowns: dict[str, float]) -> Json:
+def _check(row: Json, slowdowns: dict[str, float], checks: int) -> Json:
     expected = 1.0 if _is_twin(row) else 1.0 + slowdowns[row["application"]]
-    low, high = row["ratio_low"], row["ratio_high"]
-    if low is None:
-        half_width, reason = None, "fewer than two replicates have both sides"
+    if row["ratio_low"] is None:
+        low, high, half_width = None, None, None
+        reason = "fewer than two replicates have both sides"
     else:
-        half_width = math.sqrt(high / low) - 1
+        half_width = math.expm1(
+            _deviation(row)
+            * _tail(row["ratio_replicates"], checks)
+            / math.sqrt(row["ratio_replicates"])
+        )
+        low, high = row["ratio"] / (1 + half_width), row["ratio"] * (1 + half_width)
+        row = row | {"ratio_low": low, "ratio_high": high}
         reason = _fault(row, expected, half_width)
     return {
         "check": "twin" if _is_twin(row) else "slowdown",
@@ -122,9 +130,7 @@ def _fault(row: Json, expected: float, half_width: float) -> str:
 
 def _resolution(row: Json) -> Json:
     replicates = row["ratio_replicates"]
-    half = math.log(row["ratio_high"] / row["ratio_low"]) / 2
-    tail = stats.t.ppf((1 + estimate.CONFIDENCE) / 2, replicates - 1)
-    overhead = resolvable(half / tail * math.sqrt(replicates), replicates)
+    overhead = resolvable(_deviation(row), replicates)
     return {
         **{key: row[key] for key in estimate.CELL if key != "variant"},
         "replicates": replicates,
@@ -133,6 +139,17 @@ def _resolution(row: Json) -> Json:
         "sentence": f"on this host, {replicates} replicates resolve {overhead:.1%} "
         f"({words.instance(row)}, {row['application']} {row['scale']})",
     }
+
+
+def _deviation(row: Json) -> float:
+    """Return the standard deviation of the per-replicate log ratios, behind the interval."""
+    half = math.log(row["ratio_high"] / row["ratio_low"]) / 2
+    return half / _tail(row["ratio_replicates"]) * math.sqrt(row["ratio_replicates"])
+
+
+def _tail(replicates: int, checks: int = 1) -> float:
+    """Return Student's t for an interval that holds together with those of the other checks."""
+    return float(stats.t.ppf(1 - (1 - estimate.CONFIDENCE) / 2 / checks, replicates - 1))
 
 
 def _host(sweep: Sweep) -> str | None:

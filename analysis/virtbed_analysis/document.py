@@ -163,6 +163,7 @@ def _provenance(sweep: Sweep) -> list[Json]:
         "Distribution": [facts.get("distribution")],
         "Kernel of the host": [facts.get("kernel")],
         "Kernels seen by trials": found("kernel"),
+        "oneDNN's kernels": found("onednn_isa"),
         "Clock source": [facts.get("clocksource")],
         "Frequency governor": [facts.get("governor")],
         "Docker engine": [docker.get("version")],

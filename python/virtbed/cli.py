@@ -163,7 +163,7 @@ def calibrate(
     """Find out what this host can resolve: measure twins, and a slowdown that is known.
 
     Carries the plan out, or what is missing of it, and writes results/PLAN/calibration.json. One
-    check in twenty fails by chance alone: repeat it before making anything of it.
+    calibration in twenty fails by chance alone: repeat it before making anything of it.
 
     Exit status: 0 every check passed, 1 one failed, 2 refused, 130 interrupted.
     """
