@@ -63,6 +63,7 @@ calibrate: setup ## what can this host resolve? twins, and a slowdown that is kn
 bench: setup ## where the applications' time goes; what the harness and the scheduling cost
 	.venv/bin/python benchmarks/scheduling.py
 	.venv/bin/python benchmarks/orchestration.py
+	.venv/bin/python benchmarks/readiness.py
 	virtbed in-image benchmarks/applications.py
 
 # The tools live in .venv and come from the hash locks; TensorFlow lives in the image, not here.
