@@ -46,28 +46,39 @@ def groups(proc_cgroup: str) -> dict[str, str]:
 
 
 def limits(paths: dict[str, str], root: Path = Path("/sys/fs/cgroup")) -> dict[str, object]:
-    """Return cpuset, quota_cpus (None when unlimited), memory_mib and throttled_periods."""
+    """Return cpuset, quota_cpus (None when unlimited), memory_mib and throttled_periods.
+
+    The quota is the tightest from the container's group up: inside of it none above shows.
+    """
     if "cpu" in paths:
         cpu, cpuset = (root / name / paths[name].lstrip("/") for name in ("cpu", "cpuset"))
-        quota = int((cpu / "cpu.cfs_quota_us").read_text())
-        period = int((cpu / "cpu.cfs_period_us").read_text())
-        quota_cpus = None if quota < 0 else quota / period
         memory = root / "memory" / paths["memory"].lstrip("/")
         memory_bytes = (memory / "memory.limit_in_bytes").read_text().strip()
         cpus = (cpuset / "cpuset.cpus").read_text().strip()
     else:
         cpu = root / paths[""].lstrip("/")
-        quota_text, period_text = (cpu / "cpu.max").read_text().split()
-        quota_cpus = None if quota_text == "max" else int(quota_text) / int(period_text)
         memory_bytes = (cpu / "memory.max").read_text().strip()
         cpus = (cpu / "cpuset.cpus.effective").read_text().strip()
+    quotas = [quota for group in (cpu, *cpu.parents) if (quota := _quota(group)) is not None]
     stat = dict(line.split() for line in (cpu / "cpu.stat").read_text().splitlines())
     return {
         "cpuset": cpus,
-        "quota_cpus": quota_cpus,
+        "quota_cpus": min(quotas, default=None),
         "memory_mib": None if memory_bytes == "max" else int(memory_bytes) // 2**20,
         "throttled_periods": int(stat.get("nr_throttled", 0)),
     }
+
+
+def _quota(group: Path) -> float | None:
+    """Return the CPU quota of one control group in CPUs; None without one."""
+    if (group / "cpu.cfs_quota_us").exists():
+        quota = (group / "cpu.cfs_quota_us").read_text()
+        period = (group / "cpu.cfs_period_us").read_text()
+    elif (group / "cpu.max").exists():  # the root group has none
+        quota, period = (group / "cpu.max").read_text().split()
+    else:
+        return None
+    return None if quota == "max" or int(quota) < 0 else int(quota) / int(period)
 
 
 def main() -> None:

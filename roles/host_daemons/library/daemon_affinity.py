@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kernel_lists import kernel_list, numbers
-from ansible.module_utils.snapshots import keep
+from ansible.module_utils.snapshots import keep, kept
 
 DOCUMENTATION = r"""
 module: daemon_affinity
@@ -68,10 +67,14 @@ def find(daemons: list[str], proc: Path) -> Iterator[tuple[int, int]]:
 
 def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = Path("/proc")) -> bool:
     """Keep each daemon to `cpus`; return whether that changed anything."""
-    found = [one for one in find(daemons, proc) if _affinity(one[0]) not in (cpus, set())]
+    found = [
+        (pid, started)
+        for pid, started in find(daemons, proc)
+        if any(_affinity(thread) not in (cpus, set()) for thread in _threads(pid, proc))
+    ]
     if not found:
         return False
-    before = json.loads(snapshot.read_text()) if snapshot.exists() else {}
+    before = kept(snapshot)
     for pid, started in found:
         # One that is there was written before a crash.
         key = f"{pid}/{started}"
@@ -84,9 +87,9 @@ def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = Pat
 
 def let_go(daemons: list[str], snapshot: Path, proc: Path = Path("/proc")) -> bool:
     """Put each daemon that still runs back where it was; return whether there was a snapshot."""
-    if not snapshot.exists():
+    before = kept(snapshot)
+    if not before:
         return False
-    before = json.loads(snapshot.read_text())
     for pid, started in find(daemons, proc):
         if f"{pid}/{started}" in before:
             _move(pid, set(before[f"{pid}/{started}"]), proc)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.snapshots import keep
+from ansible.module_utils.snapshots import keep, kept
 
 DOCUMENTATION = r"""
 module: host_tuning
@@ -167,7 +166,7 @@ def tune(root: Path, snapshot: Path) -> bool:
 
     Raises TuningError if one does not take its value; the snapshot then holds the old ones.
     """
-    before = json.loads(snapshot.read_text()) if snapshot.exists() else {}
+    before = kept(snapshot)
     changes = [
         (setting, place, value)
         for setting in SETTINGS
@@ -188,14 +187,18 @@ def restore(root: Path, snapshot: Path) -> bool:
 
     Raises TuningError if one does not take its value; the snapshot then stays.
     """
-    if not snapshot.exists():
+    before = kept(snapshot)
+    if not before:
         return False
-    before = json.loads(snapshot.read_text())
     for setting in SETTINGS:
         for place, value in before.get(setting.name, {}).items():
-            # A CPU that is offline has no governor, and takes the default when it comes back.
-            if place in setting.read(root):
-                _set(root, setting, place, value)
+            # A CPU that is offline has no governor, and comes back with the tuned one.
+            if place not in setting.read(root):
+                raise TuningError(
+                    f"host_tuning: {setting.name}: {place} is not there, to be set to {value}; "
+                    f"bring its CPU online, or remove {snapshot}"
+                )
+            _set(root, setting, place, value)
     snapshot.unlink()
     return True
 

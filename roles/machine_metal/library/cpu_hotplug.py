@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kernel_lists import kernel_list, numbers
-from ansible.module_utils.snapshots import keep
+from ansible.module_utils.snapshots import keep, kept
 
 DOCUMENTATION = r"""
 module: cpu_hotplug
@@ -61,14 +60,14 @@ def online(root: Path) -> set[int]:
     return numbers((root / _CPUS / "online").read_text())
 
 
-def leave_online(root: Path, kept: set[int], snapshot: Path) -> bool:
-    """Take all CPUs but `kept` offline; return whether that changed anything."""
+def leave_online(root: Path, staying: set[int], snapshot: Path) -> bool:
+    """Take all CPUs but `staying` offline; return whether that changed anything."""
     found = online(root)
-    if not kept <= found:
+    if not staying <= found:
         raise HotplugError(
-            f"cpu_hotplug: CPUs {kernel_list(kept)} needed, {kernel_list(found)} online"
+            f"cpu_hotplug: CPUs {kernel_list(staying)} needed, {kernel_list(found)} online"
         )
-    leaving = sorted(found - kept)
+    leaving = sorted(found - staying)
     fixed = [cpu for cpu in leaving if not _switch(root, cpu).exists()]
     if fixed:
         raise HotplugError(
@@ -77,19 +76,19 @@ def leave_online(root: Path, kept: set[int], snapshot: Path) -> bool:
         )
     if not leaving:
         return False
-    if not snapshot.exists():  # one that is there holds what was before a crash
+    if not kept(snapshot):  # one that is there holds what was before a crash
         keep(snapshot, {"online": sorted(found), "cpusets": cpusets(root)})
     for cpu in leaving:
         _switch(root, cpu).write_text("0\n")
-    _assert_online(root, kept)
+    _assert_online(root, staying)
     return True
 
 
 def bring_back(root: Path, snapshot: Path) -> bool:
     """Bring the snapshot's CPUs online and its cpusets back; return whether there was one."""
-    if not snapshot.exists():
+    before = kept(snapshot)
+    if not before:
         return False
-    before = json.loads(snapshot.read_text())
     for cpu in sorted(set(before["online"]) - online(root)):
         _switch(root, cpu).write_text("1\n")
     _assert_online(root, set(before["online"]))
@@ -101,7 +100,8 @@ def bring_back(root: Path, snapshot: Path) -> bool:
             path.write_text(f"{wanted}\n")
             if path.read_text().strip() != wanted:
                 raise HotplugError(
-                    f"cpu_hotplug: {place} is {path.read_text().strip()!r}, {wanted!r} needed"
+                    f"cpu_hotplug: {place} is {path.read_text().strip()!r}, {wanted!r} needed as "
+                    f"{snapshot} has it"
                 )
     snapshot.unlink()
     return True

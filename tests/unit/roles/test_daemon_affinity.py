@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.snapshots import keep
 
 from .test_placement_modules import module
 
@@ -17,11 +19,31 @@ affinity = module("host_daemons", "daemon_affinity")
 NAME = "virtbed-daemon"
 
 
+def threads(pid: int) -> list[int]:
+    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def cpus(pid: int) -> list[set[int]]:
+    """Where each thread may run, without repetition."""
+    found: list[set[int]] = []
+    for thread in threads(pid):
+        affinity = os.sched_getaffinity(thread)
+        found += [] if affinity in found else [affinity]
+    return found
+
+
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[int]:
-    program = tmp_path / NAME
-    shutil.copy(shutil.which("sleep") or "", program)
-    process = subprocess.Popen([program, "60"])
+    """A process of several threads, as every daemon is; its name is its program's."""
+    script = (
+        f"import threading, time; open('/proc/self/comm', 'w').write({NAME!r});"
+        "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(5)];"
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while len(threads(process.pid)) < 6:
+        assert process.poll() is None
+        time.sleep(0.01)
     yield process.pid
     process.kill()
     process.wait()
@@ -31,10 +53,10 @@ def test_it_is_kept_and_let_go(daemon: int, tmp_path: Path) -> None:
     snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
     kept = {min(before)}
     assert affinity.confine([NAME], kept, snapshot) is True
-    assert os.sched_getaffinity(daemon) == kept
+    assert cpus(daemon) == [kept]
     assert affinity.confine([NAME], kept, snapshot) is False
     assert affinity.let_go([NAME], snapshot) is True
-    assert os.sched_getaffinity(daemon) == before
+    assert cpus(daemon) == [before]
     assert not snapshot.exists()
     assert affinity.let_go([NAME], snapshot) is False
 
@@ -43,11 +65,20 @@ def test_a_second_time_after_a_crash_keeps_what_was_first(daemon: int, tmp_path:
     snapshot, before = tmp_path / "daemons.json", sorted(os.sched_getaffinity(daemon))
     affinity.confine([NAME], {before[0]}, snapshot)
     affinity.confine([NAME], {before[-1]}, snapshot)
-    assert list(json.loads(snapshot.read_text()).values()) == [before]
+    assert list(json.loads(snapshot.read_text())["values"].values()) == [before]
 
 
 def test_another_process_with_its_number_is_left_alone(daemon: int, tmp_path: Path) -> None:
     snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
-    snapshot.write_text(json.dumps({f"{daemon}/1": [min(before)]}))
+    keep(snapshot, {f"{daemon}/1": [min(before)]})
     affinity.let_go([NAME], snapshot)
-    assert os.sched_getaffinity(daemon) == before
+    assert cpus(daemon) == [before]
+
+
+def test_one_whose_main_thread_alone_was_moved_when_we_were_killed(
+    daemon: int, tmp_path: Path
+) -> None:
+    kept = {min(os.sched_getaffinity(daemon))}
+    os.sched_setaffinity(daemon, kept)
+    assert affinity.confine([NAME], kept, tmp_path / "daemons.json") is True
+    assert cpus(daemon) == [kept]

@@ -86,7 +86,9 @@ def test_a_crash_before_the_first_change_leaves_a_good_snapshot(
         patch.setattr(tuning, "_set", killed)
         with pytest.raises(KeyboardInterrupt):
             tuning.tune(host, snapshot)
-    assert json.loads(snapshot.read_text())["swappiness"] == {"proc/sys/vm/swappiness": "60"}
+    assert json.loads(snapshot.read_text())["values"]["swappiness"] == {
+        "proc/sys/vm/swappiness": "60"
+    }
     tuning.restore(host, snapshot)
     assert values(host) == before
 
@@ -98,6 +100,28 @@ def test_a_setting_that_does_not_take_its_value_is_named_and_the_snapshot_stays(
     with pytest.raises(tuning.TuningError, match="scaling_governor is powersave, performance need"):
         tuning.tune(host, snapshot)
     assert snapshot.exists()
+
+
+def test_a_snapshot_of_another_boot_is_dropped_and_nothing_put_back(
+    host: Path, snapshot: Path
+) -> None:
+    tuning.tune(host, snapshot)
+    tuned = values(host)
+    snapshot.write_text(json.dumps(json.loads(snapshot.read_text()) | {"boot": "another"}))
+    assert tuning.restore(host, snapshot) is False
+    assert values(host) == tuned
+    assert not snapshot.exists()
+
+
+def test_the_governor_of_a_cpu_that_is_offline_is_not_forgotten(host: Path, snapshot: Path) -> None:
+    tuning.tune(host, snapshot)
+    governor = host / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    governor.rename(host / "offline")
+    with pytest.raises(tuning.TuningError, match="bring its CPU online, or remove"):
+        tuning.restore(host, snapshot)
+    (host / "offline").rename(governor)
+    tuning.restore(host, snapshot)
+    assert governor.read_text() == "powersave\n"
 
 
 def test_what_a_host_does_not_have_is_said(tmp_path: Path) -> None:

@@ -149,3 +149,22 @@ def test_a_left_process_is_found_by_its_mark_and_no_other() -> None:
 def test_a_mount_of_an_image_is_found() -> None:
     table = "proc /proc proc rw 0 0\nnone /var/lib/virtbed/images/ab/rootfs/proc proc rw 0 0\n"
     assert processes.mounted(table) == ["/var/lib/virtbed/images/ab/rootfs/proc"]
+
+
+@pytest.mark.parametrize(
+    ("files", "above", "proc"),
+    [
+        (
+            V1,
+            {"cpu/docker/cpu.cfs_quota_us": "50000\n", "cpu/docker/cpu.cfs_period_us": "100000\n"},
+            "1:cpu,cpuset,memory:/docker/x\n",
+        ),
+        (V2, {"docker/cpu.max": "50000 100000\n"}, "0::/docker/x\n"),
+    ],
+)
+def test_a_quota_above_the_container_binds_it_as_well(
+    tmp_path: Path, files: dict[str, str], above: dict[str, str], proc: str
+) -> None:
+    """As of a slice that Docker's daemon puts its containers in; inside of one nothing shows it."""
+    fill(tmp_path, files | above)
+    assert container.limits(container.groups(proc), tmp_path)["quota_cpus"] == 0.5
