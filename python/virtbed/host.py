@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,11 +94,18 @@ def kept_to(cpus: str, host: str) -> Iterator[None]:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, parse_cpu_list(cpus))
+    _move(parse_cpu_list(cpus))
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        _move(before)
+
+
+def _move(cpus: Iterable[int]) -> None:
+    """Keep every thread of this process to some CPUs; the progress bar has one of its own."""
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(task.name), cpus)
 
 
 def clear(inventory: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -99,11 +98,7 @@ def write_failure(
 ) -> None:
     """Write a failed trial: why, and what evidence there is; never a result."""
     (folder / "result.json").unlink(missing_ok=True)
+    (folder / "evidence.json").unlink(missing_ok=True)  # of an earlier attempt
     if evidence is not None:
         write_json(folder / "evidence.json", evidence)
     write_json(folder / "failure.json", failure)
-
-
-def discard(folder: Path) -> None:
-    """Remove what an attempt that was cut off wrote of a trial."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -142,6 +142,7 @@ class Sweep:
                 "virtbed_instance": instance,
                 "virtbed_image_digest": image,
                 "virtbed_run_dir": str(run_dir),
+                "virtbed_tuned": self.plan.tuning,
             }
             released = False
             try:
@@ -193,9 +194,11 @@ class Sweep:
         self._stop_if_ended()
         # Without an instance no trial ran; without its connection the rest of them did not.
         stage = "provision" if len(waiting) == len(trials) else "trial"
+        message = "" if outcome.ok else outcome.message
         for trial in list(waiting.values()):
-            self._fail(trial, attempts[trial.id], stage, outcome.message, None)
-            close(trial, outcome.message)
+            error = message or "the playbook ended well, and told nothing of this trial"
+            self._fail(trial, attempts[trial.id], stage, error, None)
+            close(trial, error)
         return outcome.ok
 
     def _asked(self, trial: Trial, doctor: dict[str, Any]) -> dict[str, Any]:

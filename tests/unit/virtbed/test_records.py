@@ -34,3 +34,9 @@ def test_a_failure_takes_the_place_of_a_result(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("{}")
     records.write_failure(tmp_path, {"message": "why"}, {"attested": False})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evidence.json", "failure.json"]
+
+
+def test_a_failure_without_evidence_leaves_none_of_the_attempt_before(tmp_path: Path) -> None:
+    records.write_failure(tmp_path, {"message": "why"}, {"attested": False})
+    records.write_failure(tmp_path, {"message": "no instance"}, None)
+    assert [p.name for p in tmp_path.iterdir()] == ["failure.json"]

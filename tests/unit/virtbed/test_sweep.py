@@ -35,6 +35,7 @@ class Host:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
+        self.tells = True
         self.answers: dict[str, Callable[[], Outcome]] = {}
         self.doctor = report()
         image = {"digest": DIGEST, "key": image_key(), "path": "/image"}
@@ -49,7 +50,7 @@ class Host:
             return Outcome("successful", results=examined)
         if playbook == "block" and "provision" in self.answers:
             return self.answers["provision"]()
-        for trial in variables.get("virtbed_trials", []):
+        for trial in variables.get("virtbed_trials", []) if self.tells else []:
             said = self.answers["trial"]()
             if said.status == "canceled":
                 return said
@@ -101,6 +102,17 @@ def test_each_failed_trial_says_why_and_each_instance_is_released(
         assert json.loads((folder / "failure.json").read_text())["message"] == "a pin was changed"
         assert json.loads((folder / "evidence.json").read_text())["attested"] is False
         assert not (folder / "result.json").exists()
+
+
+def test_a_playbook_that_ends_well_and_tells_nothing_has_failed_its_trials(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    host.tells = False
+    run = make(small(plan))
+    run.run()
+    assert len(run.failed) == 6
+    failure = json.loads((run.folder / "trials" / run.failed[0] / "failure.json").read_text())
+    assert failure["message"] == "the playbook ended well, and told nothing of this trial"
 
 
 def test_without_an_instance_no_trial_runs(
