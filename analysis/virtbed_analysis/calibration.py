@@ -14,6 +14,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from scipy import stats
 
 from virtbed_analysis import estimate, words
@@ -35,7 +36,8 @@ def calibrate(sweep_dir: Path) -> Json:
     `low`, `high` (ratios; of all checks together at `confidence`), `half_width` (as a share),
     `replicates`, `passed` and `reason`. Its `resolution` says for each platform with a twin the
     smallest overhead that as many replicates resolve. `passed` holds if there are checks and
-    all passed.
+    all passed; a planned cell without result has
+    not. `suspect` counts the trials during which something else moved, which stay in.
 
     Raises:
         AnalysisError: the folder does not exist, its results come from different images, or none
@@ -51,6 +53,8 @@ def calibrate(sweep_dir: Path) -> Json:
     slowdowns = dict(
         sweep.trials.filter(variant="slowed").select("application", "slowdown").unique().rows()
     )
+    missing = _planned(sweep) - {tuple(row[key] for key in estimate.CELL) for row in rows}
+    rows += [dict(zip(estimate.CELL, cell, strict=True)) | _NOTHING for cell in sorted(missing)]
     checks = [_check(row, slowdowns, len(rows)) for row in rows]
     resolution = [_resolution(row) for row in rows if _is_twin(row) and row["ratio_low"]]
     content = {
@@ -58,6 +62,8 @@ def calibrate(sweep_dir: Path) -> Json:
         "sweep": sweep.name,
         "host": _host(sweep),
         "confidence": estimate.CONFIDENCE,
+        "suspect": sweep.trials.filter(pl.col("suspicions").list.len() > 0).height,
+        "rejected": [rejected.file for rejected in sweep.rejected],
         "checks": checks,
         "resolution": resolution,
         "passed": all(check["passed"] for check in checks),
@@ -65,6 +71,19 @@ def calibrate(sweep_dir: Path) -> Json:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write(sweep_dir / "calibration.json", text)
     return content
+
+
+_NOTHING: Json = {"ratio": None, "ratio_low": None, "ratio_high": None, "ratio_replicates": 0}
+
+
+def _planned(sweep: Sweep) -> set[tuple[object, ...]]:
+    """Return the planned cells that are twins or slowed: one without a result has failed."""
+    planned = (sweep.design or {}).get("trials", [])
+    return {
+        tuple(trial[key] for key in estimate.CELL)
+        for trial in planned
+        if trial["variant"] != "plain" and not trial["emulated"]
+    }
 
 
 def resolvable(deviation: float, replicates: int) -> float:
@@ -83,7 +102,7 @@ def _is_twin(row: Json) -> bool:
 
 
 def _check(row: Json, slowdowns: dict[str, float], checks: int) -> Json:
-    expected = 1.0 if _is_twin(row) else 1.0 + slowdowns[row["application"]]
+    expected = 1.0 if _is_twin(row) else 1.0 + slowdowns.get(row["application"], 0.0)
     if row["ratio_low"] is None:
         low, high, half_width = None, None, None
         reason = "fewer than two replicates have both sides"

@@ -6,7 +6,7 @@ The page is rendered from this document alone, so the two cannot disagree.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from importlib.metadata import version
 from typing import Any
 
@@ -25,9 +25,15 @@ def document(sweep: Sweep) -> Json:
 
     It depends on the files of the results folder only, not on the day or the place.
     """
-    cells = [_with_reason(row) for row in estimate.cells(sweep.samples).to_dicts()]
-    emulated = estimate.emulated(sweep.samples, sweep.trials).to_dicts()
     spared = unneeded(sweep)
+    begun = set(sweep.trials.filter(pl.col("platform") == "bm")["replicate"])
+    early = Counter(
+        tuple(trial[key] for key in estimate.CELL)
+        for trial in (sweep.design or {}).get("trials", [])
+        if trial["id"] in spared and trial["replicate"] in begun
+    )
+    cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
+    emulated = estimate.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, waiting = _without_result(sweep, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
     planned = len(sweep.design["trials"]) if sweep.design else None
@@ -68,16 +74,21 @@ def document(sweep: Sweep) -> Json:
     }
 
 
-def _with_reason(cell: Json) -> Json:
-    """Return the cell with `note`: why its ratio or the ratio's interval is missing or thin."""
+def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
+    """Return the cell with `note`: why its ratio or the ratio's interval is missing or thin.
+
+    `early` counts the replicates of bare metal that each cell has no part in, since it is known
+    closely enough without.
+    """
     note = None
+    dropped = (cell["ratio_dropped"] or 0) - early.get(tuple(cell[key] for key in estimate.CELL), 0)
     if not cell["baseline"]:
         if cell["ratio"] is None:
             note = "no pinned bm result at this size to pair with"
         elif cell["ratio_low"] is None:
             note = f"no interval from {words.count(cell['ratio_replicates'], 'replicate')}"
-        elif cell["ratio_dropped"]:
-            note = f"{words.count(cell['ratio_dropped'], 'replicate')} without its pair left out"
+        elif dropped > 0:
+            note = f"{words.count(dropped, 'replicate')} without its pair left out"
     return {**cell, "note": note}
 
 

@@ -26,7 +26,7 @@ class Threshold:
 
 
 def _share(key: str) -> Callable[[Json], float | None]:
-    return lambda result: float(result["confounders"][key])
+    return lambda result: result["confounders"][key]
 
 
 def _pressure(key: str) -> Callable[[Json], float | None]:
@@ -48,11 +48,6 @@ def _frequency_change(result: Json) -> float | None:
     return float(abs(mhz["after"] / mhz["before"] - 1))
 
 
-def _clocks_apart(result: Json) -> float | None:
-    apart = result["confounders"]["clock_apart_share"]
-    return None if apart is None else float(apart)
-
-
 def _major_faults(result: Json) -> float | None:
     # An emulated guest's and a cold image's first pages come in the warm-up, which is left out.
     return float(result["rusage"]["major_faults"] / result["settings"]["samples"])
@@ -68,6 +63,11 @@ THRESHOLDS = (
         "other processes", 0.02, "of the CPU time",
         "others ran on the measured CPUs; a quiet host's daemons and interrupts stay below 2%",
         _share("others_share"),
+    ),
+    Threshold(
+        "sibling threads", 0.05, "of their CPU time",
+        "others ran on the same cores' other threads, and shared their execution units and caches",
+        _share("siblings_share"),
     ),
     Threshold(
         "throttling", 0.0, "of the window",
@@ -92,7 +92,7 @@ THRESHOLDS = (
     Threshold(
         "clocks", 0.001, "of the time",
         "the guest's seconds are not the host's; a clock that is being set slews by 0.05% at most",
-        _clocks_apart,
+        _share("clock_apart_share"),
     ),
     Threshold(
         "major faults", 0.1, "a sample",

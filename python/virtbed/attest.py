@@ -119,10 +119,12 @@ def _process(reading: Json) -> str:
 def _moved(result: Json) -> list[str]:
     found, usage, seen = result["confounders"], result["rusage"], result["environment"]
     window_s = found["window_ns"] / 1e9
-    apart = found["clock_apart_share"]
+    apart, siblings = found["clock_apart_share"], found["siblings_share"]
     lines = [
         f"While it measured ({window_s:.1f} s): steal {found['steal_share']:.1%}, other processes "
-        f"{found['others_share']:.1%} of CPUs {found['cpus']}; its threads were found on "
+        f"{found['others_share']:.1%} of CPUs {found['cpus']}"
+        + ("" if siblings is None else f" and {siblings:.1%} of the same cores' other threads")
+        + "; its threads were found on "
         f"{found['ran_on']} in {found['looks']} looks, moved to another CPU "
         f"{_known(found['migrations'])} times, off their CPU {usage['voluntary_switches']} times "
         f"by themselves and {usage['involuntary_switches']} times for others.",

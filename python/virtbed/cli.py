@@ -179,6 +179,10 @@ def calibrate(
             console.print(check["sentence"], highlight=False)
         for row in content["resolution"]:
             console.print(row["sentence"], highlight=False)
+        if content["suspect"]:
+            console.print(
+                f"{content['suspect']} trials suspect; the report names them and says why"
+            )
     raise typer.Exit(0 if content["passed"] else TRIALS_FAILED)
 
 

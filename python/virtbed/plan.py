@@ -125,6 +125,11 @@ class Plan(_Strict):
     def _hangs_together(self) -> Self:
         if "plain" not in self.variants:
             raise ValueError(f"variants {self.variants} without plain, with which they compare")
+        if "slowed" in self.variants and any("vanilla" in m for m in self.platforms.values()):
+            raise ValueError(
+                "variant slowed with mode vanilla: under a quota the time that it adds is "
+                "throttled in its turn, and its truth is not known; pinned alone is needed"
+            )
         if self.precision is not None and self.min_replicates > self.replicates:
             raise ValueError(
                 f"min_replicates {self.min_replicates} above replicates {self.replicates}; raise "

@@ -35,8 +35,9 @@ class Watch:
     _looked_ns: int = 0
 
     def __post_init__(self) -> None:
+        self._siblings = read_siblings(self.root, self.cpus)
         self._mhz = read_mhz(self.root, self.cpus)
-        self._before = _counters(self.root, self.cpus)
+        self._before = self._counters()
 
     def look(self) -> None:
         """Note where the threads of this process ran last, twice a second at most."""
@@ -58,7 +59,7 @@ class Watch:
         """
         self._looked_ns = 0
         self.look()
-        before, after = self._before, _counters(self.root, self.cpus)
+        before, after = self._before, self._counters()
         window_ns = after["ns"] - before["ns"]
         ticks = {key: after[key] - before[key] for key in ("busy", "steal", "all")}
         tick_ns = 1e9 / os.sysconf("SC_CLK_TCK")
@@ -71,6 +72,11 @@ class Watch:
             "steal_share": _share(ticks["steal"], ticks["all"]),
             # Two clocks of unlike grain: a little below nothing is nothing.
             "others_share": max(0.0, _share(ticks["busy"] * tick_ns - own_ns, capacity_ns)),
+            "siblings_share": _share(
+                tick_ns * (after["siblings"] - before["siblings"]), window_ns * len(self._siblings)
+            )
+            if self._siblings
+            else None,
             "throttling": _throttling(before["throttling"], after["throttling"]),
             "pressure": {
                 name: None
@@ -91,6 +97,10 @@ class Watch:
             "ran_on": sorted(self._ran_on),
             "looks": self._looks,
         }
+
+    def _counters(self) -> dict[str, Any]:
+        siblings = _ticks(self.root, self._siblings)["busy"]
+        return _counters(self.root) | _ticks(self.root, self.cpus) | {"siblings": siblings}
 
     def _cpu(self, number: int) -> Path:
         return self.root / f"sys/devices/system/cpu/cpu{number}"
@@ -125,7 +135,19 @@ def read_temperature_c(root: Path) -> float | None:
     return max((int(zone) / 1e3 for zone in zones if zone), default=None)
 
 
-def _counters(root: Path, cpus: tuple[int, ...]) -> dict[str, Any]:
+def read_siblings(root: Path, cpus: tuple[int, ...]) -> tuple[int, ...]:
+    """Read which other CPUs are threads of the same cores: what runs there slows these."""
+    found: set[int] = set()
+    for cpu in cpus:
+        text = read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        for part in filter(None, (text or "").split(",")):
+            first, _, last = part.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(found - set(cpus)))
+
+
+def _ticks(root: Path, cpus: tuple[int, ...]) -> dict[str, int]:
+    """Read the CPU time of some CPUs: `busy`, `steal` and `all` of it, in clock ticks."""
     busy = steal = every = 0
     wanted = {f"cpu{number}" for number in cpus}
     for line in (root / "proc/stat").read_text().splitlines():
@@ -135,12 +157,13 @@ def _counters(root: Path, cpus: tuple[int, ...]) -> dict[str, Any]:
             busy += sum(ticks[_BUSY]) + sum(ticks[_INTERRUPTS])
             steal += ticks[_STEAL]
             every += sum(ticks)
+    return {"busy": busy, "steal": steal, "all": every}
+
+
+def _counters(root: Path) -> dict[str, Any]:
     return {
         "ns": monotonic_ns(),
         "own_ns": process_time_ns(),
-        "busy": busy,
-        "steal": steal,
-        "all": every,
         "throttling": _read_throttling(root),
         "pressure_us": {name: _pressure_us(root, name) for name in _PRESSURES},
         "migrations": _read_migrations(root),

@@ -158,6 +158,7 @@ class Folder:
                 "transparent_hugepage": "madvise",
                 "load_1min": {"before": 0.1, "after": 0.4},
                 "migrations": 0,
+                "siblings_share": None,
                 "clock_apart_share": None,
                 "ran_on": [0],
                 "looks": 4,

@@ -72,6 +72,22 @@ def test_a_resolvable_overhead_is_found_four_times_in_five(replicates: int) -> N
     assert found.mean() == pytest.approx(0.8, abs=0.03)
 
 
+def test_a_planned_check_without_a_result_fails(folder: Any) -> None:
+    folder.plan("cn", "pinned", 1, variant="twin")
+    content = calibrate(measured(folder).path)
+    assert content["passed"] is False
+    (missing,) = [check for check in content["checks"] if check["platform"] == "cn"]
+    assert (missing["check"], missing["replicates"], missing["low"]) == ("twin", 0, None)
+    assert not missing["passed"]
+
+
+def test_suspect_trials_are_counted(folder: Any) -> None:
+    measured(folder)
+    name = "bm-pinned-c01-twin-image_classification-r02"
+    folder.edit(f"trials/{name}/result.json", lambda r: r["confounders"].update(others_share=0.5))
+    assert calibrate(folder.path)["suspect"] == 1
+
+
 def test_the_intervals_of_all_checks_hold_together(folder: Any) -> None:
     """A testbed that is right passes 95 times of 100, not 90 as with two intervals of 95%."""
     content = calibrate(measured(folder, twin=1.004, slowed=1.104).path)

@@ -128,3 +128,15 @@ def test_a_cell_without_a_result_keeps_bare_metal_going(folder: Any) -> None:
     noisy(folder, "cn", 0, range(1, 5))
     planned(folder, 5)
     assert unneeded_trials(folder.path) == {"cn-pinned-c01-image_classification-r05"}
+
+
+def test_a_cell_that_stopped_early_has_lost_nothing_and_one_that_lost_says_so(folder: Any) -> None:
+    asked(folder)
+    noisy(folder, "bm", 0, range(1, 7))
+    noisy(folder, "cn", 0.001, range(1, 5))
+    noisy(folder, "vm", 0.2, range(2, 7))
+    for replicate in (5, 6):
+        folder.plan("cn", "pinned", replicate)
+    notes = {c["platform"]: c["note"] for c in document(read_sweep(folder.path))["cells"]}
+    assert notes["cn"] is None
+    assert notes["vm"] == "1 replicate without its pair left out"

@@ -24,6 +24,7 @@ def suspicions(folder: Any, platform: str = "bm", mode: str = "pinned", **found:
     [
         ({"steal_share": 0.034}, "steal: 3.4% of the CPU time, at most 1.0% expected"),
         ({"others_share": 0.12}, "other processes: 12.0% of the CPU time, at most 2.0%"),
+        ({"siblings_share": 0.3}, "sibling threads: 30.0% of their CPU time, at most 5.0%"),
         (STOPPED, "throttling: 20.0% of the window, at most 0.0%"),
         ({"pressure": {"cpu": 0.9, "memory": 0.05, "io": 0.0}}, "memory pressure: 5.0% of"),
         ({"pressure": {"cpu": 0.9, "memory": 0.0, "io": 0.5}}, "I/O pressure: 50.0% of"),

@@ -33,6 +33,7 @@ RESULT = {
         "window_ns": 2_000_000_000, "steal_share": 0.2, "others_share": 0.0, "cpus": "0",
         "throttling": None, "pressure": {"memory": None, "io": None}, "ran_on": [0], "looks": 4,
         "mhz": {"before": None, "after": None}, "clock_apart_share": 0.0, "migrations": 3,
+        "siblings_share": 0.25,
         "load_1min": {"before": 0.2, "after": 0.9}, "governor": "performance",
         "temperature_c": 51.0, "transparent_hugepage": "madvise",
     },
@@ -62,6 +63,7 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     assert "vCPU 0 pinned to 1 and its thread allowed on 1; emulator on 0, its" in text
     assert "CPU quotas none" in text
     assert "SUSPECT: steal: 20.0% of the CPU time, at most 1.0% expected" in text
+    assert "of CPUs 0 and 25.0% of the same cores' other threads" in text
     assert "its threads were found on [0] in 4 looks" in text
     assert "moved to another CPU 3 times, off their CPU 12 times by themselves and 4 times" in text
     assert "saw avx, avx2, oneDNN chose Intel AVX2" in text

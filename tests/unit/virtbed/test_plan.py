@@ -55,6 +55,7 @@ def test_quick_asks_for_what_the_readme_promises() -> None:
         ({"platforms": {"bm": ["fixed"]}}, r"platforms.bm.0: 'fixed' found"),
         ({"name": "No Spaces"}, r"name: 'No Spaces' found"),
         ({"replicates": "many"}, r"replicates: 'many' found"),
+        ({"variants": ["plain", "slowed"]}, r"slowed with mode vanilla: .* pinned alone is needed"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(

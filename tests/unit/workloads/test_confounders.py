@@ -144,6 +144,18 @@ def test_this_machine_can_be_read() -> None:
     assert found["ran_on"] and set(found["ran_on"]) <= os.sched_getaffinity(0)
 
 
+def test_what_runs_on_the_same_core_is_seen_and_is_not_others_time(machine: Machine) -> None:
+    machine.write("sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "0-1")
+    found = window(machine, lambda: machine.spend(0, "user", 3))
+    assert found["siblings_share"] > 0.3
+    assert found["others_share"] == 0.0
+
+
+def test_a_process_on_every_thread_of_its_core_has_no_sibling(machine: Machine) -> None:
+    machine.write("sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "0,1")
+    assert window(machine, lambda: None, cpus=(0, 1))["siblings_share"] is None
+
+
 def test_migrations_are_those_of_the_window_and_of_threads_that_began_in_it(
     machine: Machine,
 ) -> None:
