@@ -60,7 +60,7 @@ integration: setup ## tests on the real platforms, as root
 calibrate: setup ## what can this host resolve? twins, and a slowdown that is known
 	virtbed calibrate
 
-bench: setup ## where the applications' time goes; what the harness and the scheduling cost
+bench: setup ## what virtbed itself costs, and where the applications' time goes
 	.venv/bin/python benchmarks/scheduling.py
 	.venv/bin/python benchmarks/orchestration.py
 	.venv/bin/python benchmarks/readiness.py
