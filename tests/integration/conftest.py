@@ -19,6 +19,11 @@ TOOLS = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Teardown comes last, whatever the files are called: it removes what all others need."""
+    items.sort(key=lambda item: item.path.name == "test_teardown.py")
+
+
 def run(*command: str, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command in the repository; with `ok`, fail with all it said unless it ends well."""
     done = subprocess.run(
