@@ -245,7 +245,7 @@ def attest(
 
 @app.command()
 def restore(inventory: Inventory = host.LOCAL) -> None:
-    """Put back the settings and CPUs that a sweep changed of the host, also after a crash.
+    """Put back what a sweep changed of the host (settings, CPUs, daemons), also after a crash.
 
     A sweep does so itself at its end, and the next one at its begin.
 

@@ -123,7 +123,7 @@ class Sweep:
         unneeded: Collection[str] = ()
         for _, block in groupby(missing, key=lambda t: t.block):
             trials = list(block)
-            # Once a replicate: every cell of it is then decided upon the same evidence.
+            # Once a replicate, and once more where a call goes on in the middle of one.
             if self.plan.precision is not None and trials[0].replicate != replicate:
                 replicate = trials[0].replicate
                 unneeded = unneeded_trials(self.folder)

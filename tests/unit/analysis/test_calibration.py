@@ -81,6 +81,16 @@ def test_a_planned_check_without_a_result_fails(folder: Any) -> None:
     assert not missing["passed"]
 
 
+def test_a_slowdown_that_no_result_names_is_not_said_to_be_none(folder: Any) -> None:
+    folder.trial("bm", "pinned", 1, {"a.png": [20.0]})
+    folder.trial("bm", "pinned", 1, {"a.png": [20.0]}, variant="twin")
+    folder.plan("bm", "pinned", 1, variant="slowed")
+    content = calibrate(folder.path)
+    (slowed,) = [check for check in content["checks"] if check["check"] == "slowdown"]
+    assert slowed["expected"] is None and not slowed["passed"]
+    assert "1 expected" not in slowed["sentence"]
+
+
 def test_suspect_trials_are_counted(folder: Any) -> None:
     measured(folder)
     name = "bm-pinned-c01-twin-image_classification-r02"
