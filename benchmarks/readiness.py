@@ -7,7 +7,6 @@ virtbed's own playbook take turns, so that drift falls on both alike.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import shutil
 import signal
@@ -128,7 +127,8 @@ def by_virtbed(instance: Instance, digest: str) -> list[float]:
     variables = {"virtbed_instance": asdict(instance), "virtbed_image_digest": digest,
                  "virtbed_run_dir": str(keys)}  # fmt: skip
     begun = time.monotonic()
-    with host.kept_to(instance.housekeeping, os.uname().nodename):
+    with host.put_back():
+        host.keep_to(instance.housekeeping)
         outcome = playbooks.play("provision", variables, [host.LOCAL])
         if outcome.ok and instance.machine == "metal":
             subprocess.run([*entered(instance, digest), "true"], check=True)

@@ -88,17 +88,18 @@ def tuned(inventory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def kept_to(cpus: str, host: str) -> Iterator[None]:
-    """Keep this process, and what it starts, to some CPUs, if it runs on the bench host itself."""
-    if os.uname().nodename != host:
-        yield
-        return
+def put_back() -> Iterator[None]:
+    """Let this process run where it could before, wherever it is kept meanwhile."""
     before = os.sched_getaffinity(0)
-    _move(parse_cpu_list(cpus))
     try:
         yield
     finally:
         _move(before)
+
+
+def keep_to(cpus: str) -> None:
+    """Keep this process, and what it starts, to some CPUs (a kernel list)."""
+    _move(parse_cpu_list(cpus))
 
 
 def _move(cpus: Iterable[int]) -> None:
@@ -109,7 +110,7 @@ def _move(cpus: Iterable[int]) -> None:
 
 
 def clear(inventory: Path) -> bool:
-    """Release what a sweep that was killed left on the host, whichever it was.
+    """Release what a sweep that was cut off left on the host, whichever it was.
 
     Returns whether anything was left. Raises HostError if it cannot be released.
     """
@@ -117,8 +118,8 @@ def clear(inventory: Path) -> bool:
     outcome = playbooks.play("clear", {}, [inventory])
     if not outcome.ok:
         raise HostError(
-            f"the host could not be cleared of what an earlier sweep may have left: "
-            f"{outcome.message}; run make teardown, then make testbed"
+            f"the host could not be cleared of what a sweep may have left: {outcome.message}; "
+            "run make teardown, then make testbed"
         )
     return any(result.get("changed") for results in outcome.results.values() for result in results)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from virtbed import records
@@ -10,23 +11,25 @@ from virtbed.design import Trial
 from virtbed.plan import Plan
 
 Json = dict[str, Any]
-MOMENTS = ("before", "inside", "after")
 
 
-def evidence_of(trial: Trial, came: Json, variables: Json, error: str) -> Json:
+def evidence_of(trial: Trial, came: Json, image: str, error: str) -> Json:
     """Return a trial's evidence, a `virtbed.evidence/1` document.
 
     Args:
         trial: The trial.
         came: What the module `trial_outcome` told of it.
-        variables: What the playbook was given: instance and image.
+        image: The digest of the image that its instance was to run.
         error: Why it failed; empty if it did not.
     """
+    document = came["process"].get("document") or {}
     return {
         "schema": records.EVIDENCE_SCHEMA,
         "trial": trial.id,
-        "asked": variables["virtbed_instance"] | {"image": variables["virtbed_image_digest"]},
-        **{moment: came["evidence"].get(moment) for moment in MOMENTS},
+        "asked": asdict(trial.instance) | {"image": image},
+        "before": came["evidence"].get("before"),
+        "inside": document.get("environment"),
+        "after": came["evidence"].get("after"),
         "process_wall_ns": came["process"].get("wall_ns"),
         "attested": not error,
         "mismatches": [error] if error else [],
@@ -66,7 +69,8 @@ def clock_apart_share(evidence: Mapping[str, Any]) -> float | None:
     Each reading of the guest's clock fell somewhere between the question and the answer, so only
     what lies outside of those bounds counts. None without two readings: metal has one clock.
     """
-    before, after = (evidence[moment].get("clock") for moment in ("before", "after"))
+    machines = (evidence[moment]["machine"] for moment in ("before", "after"))
+    before, after = (machine.get("clock") for machine in machines)
     if not before or not after:
         return None
     least = after["asked_ns"] - before["answered_ns"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -41,11 +42,16 @@ def play(
     variables: dict[str, Any],
     inventories: Sequence[Path],
     cancelled: Callable[[], bool] = lambda: False,
-    heard: Callable[[str, dict[str, Any]], None] = lambda module, result: None,
+    heard: Callable[[str, dict[str, Any]], None] | None = None,
+    turns: Sequence[dict[str, Any]] = ({},),
 ) -> Outcome:
     """Run playbooks/<playbook>.yml and wait for its end.
 
-    `heard` is called with the module and the result of each task that went well, as soon as it has.
+    With `turns` it runs once for each, with its variables beside the others, until one fails: one
+    process, whose start takes as long as many tasks.
+
+    `heard` is called with the module and the result of each task that went well, as soon as it has;
+    those results are not kept.
 
     A private directory of its own for each call: a reused one keeps the last call's variables.
     """
@@ -58,17 +64,22 @@ def play(
             return
         action = str(data.get("task_action", "")).rpartition(".")[2]
         if event["event"] == "runner_on_ok":
-            outcome.results.setdefault(action, []).append(result)
-            heard(action, result)
+            if heard:
+                heard(action, result)
+            else:
+                outcome.results.setdefault(action, []).append(result)
         elif event["event"] in {"runner_on_failed", "runner_on_unreachable"}:
             outcome.message = failure_message(data.get("task", ""), result)
 
     tools = Path(sys.executable).parent
+    path = str(REPOSITORY / "playbooks" / f"{playbook}.yml")
     with tempfile.TemporaryDirectory(prefix="virtbed-runner-") as private:
+        in_turn = Path(private, "turns.yml")
+        in_turn.write_text(json.dumps([{"import_playbook": path, "vars": turn} for turn in turns]))
         runner = ansible_runner.run(
             private_data_dir=private,
             project_dir=str(REPOSITORY),
-            playbook=f"playbooks/{playbook}.yml",
+            playbook=str(in_turn),
             inventory=[str(path.resolve()) for path in inventories],
             extravars=variables,
             envvars={

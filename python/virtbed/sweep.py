@@ -25,6 +25,9 @@ from virtbed.plan import Plan, PlanError
 from virtbed.progress import Progress
 from virtbed_analysis import unneeded_trials
 
+# Ansible's start costs as much as many tasks; its list of what is to come grows with each block.
+BLOCKS_A_PLAYBOOK = 20
+
 
 class SweepError(RuntimeError):
     """A sweep that cannot begin or go on; nothing of it is left on the host."""
@@ -119,50 +122,35 @@ class Sweep:
         missing = [t for t in laid.trials if t.id not in done]
         self._progress.begin(len(laid.trials), missing, ledger.seconds())
         self._since = time.monotonic()
-        replicate = 0
-        unneeded: Collection[str] = ()
-        for _, block in groupby(missing, key=lambda t: t.block):
-            trials = list(block)
-            # Once a replicate, and once more where a call goes on in the middle of one.
-            if self.plan.precision is not None and trials[0].replicate != replicate:
-                replicate = trials[0].replicate
-                unneeded = unneeded_trials(self.folder)
-            for trial in trials:
-                if trial.id in unneeded:
-                    self._progress.unneeded(trial)
-            trials = [t for t in trials if t.id not in unneeded]
-            if not trials:
-                continue
-            # A folder of its own for the key of a guest, gone with the instance.
-            run_dir = host.RUN / self.plan.name
-            shutil.rmtree(run_dir, ignore_errors=True)
-            run_dir.mkdir(parents=True, mode=0o700)
-            instance = asdict(trials[0].instance)
-            variables = {
-                "virtbed_instance": instance,
-                "virtbed_image_digest": image,
-                "virtbed_run_dir": str(run_dir),
-                "virtbed_tuned": self.plan.tuning,
-            }
-            released = False
-            try:
-                released = self._block(trials, ledger, doctor, variables)
-            finally:
-                if not released:
-                    self._release(instance)
-                shutil.rmtree(run_dir, ignore_errors=True)
-            self._stop_if_ended()
+        adaptive = self.plan.precision is not None
+        # What is no longer needed is known anew after each replicate.
+        for _, group in groupby(missing, key=lambda t: t.replicate if adaptive else 0):
+            trials = list(group)
+            needed = self._needed(trials) if adaptive else trials
+            blocks = [list(block) for _, block in groupby(needed, key=lambda t: t.block)]
+            while blocks:
+                begun = self._carry_out(blocks[:BLOCKS_A_PLAYBOOK], ledger, doctor, image)
+                del blocks[:begun]
 
-    def _block(
-        self, trials: list[Trial], ledger: Ledger, doctor: dict[str, Any],
-        variables: dict[str, Any],
-    ) -> bool:  # fmt: skip
-        """Carry out the trials of one instance; return whether it is released already."""
+    def _needed(self, trials: list[Trial]) -> list[Trial]:
+        unneeded = unneeded_trials(self.folder)
+        for trial in trials:
+            if trial.id in unneeded:
+                self._progress.unneeded(trial)
+        return [t for t in trials if t.id not in unneeded]
+
+    def _carry_out(
+        self, blocks: list[list[Trial]], ledger: Ledger, doctor: dict[str, Any], image: str
+    ) -> int:
+        """Carry out some blocks; return how many: the first that cannot be ends the playbook.
+
+        Whatever happens, no instance is left standing.
+        """
         self._stop_if_ended()
         host.end_strays()
-        waiting = {trial.id: trial for trial in trials}
-        attempts = {trial.id: ledger.attempt(trial.id) for trial in trials}
-        self._progress.doing(trials[0])
+        waiting = {trial.id: trial for block in blocks for trial in block}
+        attempts = {id_: ledger.attempt(id_) for id_ in waiting}
+        begun: list[str] = []
 
         def close(trial: Trial, error: str) -> None:
             del waiting[trial.id]
@@ -177,29 +165,67 @@ class Sweep:
                 self._progress.doing(next(iter(waiting.values())))
 
         def heard(module: str, result: dict[str, Any]) -> None:
-            if module == "trial_outcome" and not self._ended:
+            if self._ended:
+                return
+            if module == "controller_affinity":
+                begun.append(result["instance"])
+                if result["here"]:
+                    host.keep_to(result["cpus"])
+            elif module == "trial_outcome":
                 came = result["outcome"]
                 trial = waiting[came["id"]]
-                close(trial, self._record(trial, attempts[trial.id], came, doctor, variables))
+                close(trial, self._record(trial, attempts[trial.id], came, doctor, image))
 
-        asked = [self._asked(trial, doctor) for trial in trials]
-        with host.kept_to(trials[0].instance.housekeeping, doctor["host"]):
-            outcome = playbooks.play(
-                "block",
-                variables | {"virtbed_trials": asked},
-                [self._inventory],
-                cancelled=lambda: self._ended,
-                heard=heard,
-            )
+        self._progress.doing(blocks[0][0])
+        ended_well = False
+        try:
+            with self._keys() as keys, host.put_back():
+                outcome = playbooks.play(
+                    "block",
+                    {
+                        "virtbed_bench": doctor["host"],
+                        "virtbed_image_digest": image,
+                        "virtbed_run_dir": str(keys),
+                        "virtbed_tuned": self.plan.tuning,
+                    },
+                    [self._inventory],
+                    cancelled=lambda: self._ended,
+                    heard=heard,
+                    turns=[
+                        {
+                            "virtbed_instance": asdict(block[0].instance),
+                            "virtbed_trials": [self._asked(trial, doctor) for trial in block],
+                        }
+                        for block in blocks
+                    ],
+                )
+            ended_well = outcome.ok
+        finally:
+            if not ended_well:
+                host.clear(self._inventory)
         self._stop_if_ended()
-        # Without an instance no trial ran; without its connection the rest of them did not.
-        stage = "provision" if len(waiting) == len(trials) else "trial"
-        message = "" if outcome.ok else outcome.message
-        for trial in list(waiting.values()):
-            error = message or "the playbook ended well, and told nothing of this trial"
-            self._fail(trial, attempts[trial.id], stage, error, None)
-            close(trial, error)
-        return outcome.ok
+        carried_out = blocks if outcome.ok else blocks[: len(begun) or 1]
+        for block in carried_out:
+            cut_off = not outcome.ok and block is carried_out[-1]
+            why = outcome.message if cut_off else "the playbook went on, and told nothing of it"
+            left = [trial for trial in block if trial.id in waiting]
+            # Without an instance no trial ran; without its connection the rest of them did not.
+            stage = "provision" if len(left) == len(block) else "trial"
+            for trial in left:
+                self._fail(trial, attempts[trial.id], stage, why, None)
+                close(trial, why)
+        return len(carried_out)
+
+    @contextmanager
+    def _keys(self) -> Iterator[Path]:
+        """Give a folder of its own for the keys of guests, and remove it."""
+        folder = host.RUN / self.plan.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _asked(self, trial: Trial, doctor: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -211,17 +237,15 @@ class Sweep:
         }
 
     def _record(
-        self, trial: Trial, attempt: int, came: dict[str, Any], doctor: dict[str, Any],
-        variables: dict[str, Any],
-    ) -> str:  # fmt: skip
+        self, trial: Trial, attempt: int, came: dict[str, Any], doctor: dict[str, Any], image: str
+    ) -> str:
         """Write what came of a trial; return why it failed, or nothing."""
         failure = came["failure"]
         error = playbooks.failure_message(failure["task"], failure["result"]) if failure else ""
-        evidence = evidence_of(trial, came, variables, error)
+        evidence = evidence_of(trial, came, image, error)
         if error:
             self._fail(trial, attempt, "trial", error, evidence)
             return error
-        image = variables["virtbed_image_digest"]
         result = result_of(trial, came, self.plan, doctor["host"], image, attempt)
         files = result.pop("files")
         try:
@@ -246,15 +270,6 @@ class Sweep:
             },
             evidence,
         )
-
-    def _release(self, instance: dict[str, Any]) -> None:
-        """Release an instance whatever happens; a second signal does not stop this."""
-        host.end_strays()
-        outcome = playbooks.play("release", {"virtbed_instance": instance}, [self._inventory])
-        if not outcome.ok:
-            raise SweepError(
-                f"{instance['id']} could not be released: {outcome.message}; run make teardown"
-            )
 
     def _stop_if_ended(self) -> None:
         if self._ended:

@@ -16,13 +16,12 @@ def readings(elapsed_s: float, latency_s: float = 0.1) -> dict[str, Any]:
 
     def clock(at_s: float, guest_s: float) -> dict[str, Any]:
         half = latency_s / 2
-        return {
-            "clock": {
-                "asked_ns": round((at_s - half) * S),
-                "instance_ns": round(guest_s * S),
-                "answered_ns": round((at_s + half) * S),
-            }
+        clock = {
+            "asked_ns": round((at_s - half) * S),
+            "instance_ns": round(guest_s * S),
+            "answered_ns": round((at_s + half) * S),
         }
+        return {"machine": {"clock": clock}}
 
     return {"before": clock(1_000, 30), "after": clock(1_100, 30 + elapsed_s)}
 
@@ -38,4 +37,5 @@ def test_a_clock_that_is_off_by_2_percent_is_found(elapsed_s: float) -> None:
 
 
 def test_a_machine_with_one_clock_has_nothing_to_compare() -> None:
-    assert clock_apart_share({"before": {"clock": None}, "after": {"clock": None}}) is None
+    metal = {"machine": {"cpus_online": "0-1"}}
+    assert clock_apart_share({"before": metal, "after": metal}) is None

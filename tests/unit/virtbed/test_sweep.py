@@ -34,7 +34,9 @@ class Host:
     """Stands in for a host: remembers the playbooks called, and answers as it is told."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, str]] = []
+        self.calls: list[str] = []
+        self.playbooks: list[list[str]] = []  # the instances of each call of "block"
+        self.blocks: list[str] = []  # those that were begun
         self.tells = True
         self.answers: dict[str, Callable[[], Outcome]] = {}
         self.doctor = report()
@@ -42,25 +44,36 @@ class Host:
         self.doctor["facts"]["image"] = image
 
     def play(
-        self, playbook: str, variables: dict[str, Any], *_: Any, heard: Any = None, **__: Any
-    ) -> Outcome:
-        self.calls.append((playbook, variables.get("virtbed_instance", {}).get("id", "")))
+        self, playbook: str, variables: dict[str, Any], *_: Any, heard: Any = None,
+        turns: Any = ({},), **__: Any,
+    ) -> Outcome:  # fmt: skip
+        self.calls.append(playbook)
         if playbook == "doctor":
             examined = {"host_doctor": [{"doctor": self.doctor}], "host_tuning": [{"settings": []}]}
             return Outcome("successful", results=examined)
-        if playbook == "block" and "provision" in self.answers:
+        if playbook != "block":
+            return self.answers.get(playbook, lambda: Outcome("successful"))()
+        self.playbooks.append([turn["virtbed_instance"]["id"] for turn in turns])
+        for turn in turns:
+            if (said := self.block(turn, variables["virtbed_bench"], heard)).status != "successful":
+                return said
+        return Outcome("successful")
+
+    def block(self, turn: dict[str, Any], bench: str, heard: Any) -> Outcome:
+        instance = turn["virtbed_instance"]
+        self.blocks.append(instance["id"])
+        moved = {"here": bench == os.uname().nodename, "cpus": instance["housekeeping"]}
+        heard("controller_affinity", {"instance": instance["id"], **moved})
+        if "provision" in self.answers:
             return self.answers["provision"]()
-        for trial in variables.get("virtbed_trials", []) if self.tells else []:
+        for trial in turn["virtbed_trials"] if self.tells else []:
             said = self.answers["trial"]()
             if said.status == "canceled":
                 return said
             failure = {"task": "Run", "result": {"msg": said.message}}
             outcome = {"process": {}, "evidence": {}, "failure": failure}
             heard("trial_outcome", {"outcome": {"id": trial["id"], "started_at": "", **outcome}})
-        return self.answers.get(playbook, lambda: Outcome("successful"))()
-
-    def called(self, playbook: str) -> list[str]:
-        return [instance for name, instance in self.calls if name == playbook]
+        return self.answers.get("release", lambda: Outcome("successful"))()
 
 
 @pytest.fixture
@@ -94,9 +107,8 @@ def test_each_failed_trial_says_why_and_each_instance_is_released(
     host.answers["trial"] = failing("a pin was changed")
     run = make(small(plan))
     run.run()
-    assert len(run.failed) == 6
-    assert len(host.called("block")) == 6  # which releases them itself
-    assert host.called("release") == []
+    assert len(run.failed) == len(host.blocks) == 6
+    assert host.calls == ["restore", "doctor", "clear", "block"]  # which releases each itself
     for trial in run.failed:
         folder = run.folder / "trials" / trial
         assert json.loads((folder / "failure.json").read_text())["message"] == "a pin was changed"
@@ -112,7 +124,7 @@ def test_a_playbook_that_ends_well_and_tells_nothing_has_failed_its_trials(
     run.run()
     assert len(run.failed) == 6
     failure = json.loads((run.folder / "trials" / run.failed[0] / "failure.json").read_text())
-    assert failure["message"] == "the playbook ended well, and told nothing of this trial"
+    assert failure["message"] == "the playbook went on, and told nothing of it"
 
 
 def test_without_an_instance_no_trial_runs(
@@ -122,7 +134,9 @@ def test_without_an_instance_no_trial_runs(
     run = make(small(plan))
     run.run()
     assert len(run.failed) == 6
-    assert host.called("release") == host.called("block")
+    # Each is cleared away, and the next playbook goes on after it.
+    assert host.calls[3:] == ["block", "clear"] * 6
+    assert host.blocks == [instances[0] for instances in host.playbooks] == host.playbooks[0]
     for trial in run.failed:
         failure = json.loads((run.folder / "trials" / trial / "failure.json").read_text())
         assert (failure["stage"], failure["message"]) == ("provision", "the port is taken")
@@ -131,16 +145,34 @@ def test_without_an_instance_no_trial_runs(
 def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_next(
     host: Host, make: Callable[[Plan], Sweep], plan: Plan
 ) -> None:
-    host.answers["provision"] = failing("the port is taken")
-    host.answers["release"] = failing("still there")
-    with pytest.raises(SweepError, match="could not be released: still there; run make teardown"):
+    def port_taken() -> Outcome:
+        host.answers["clear"] = failing("still there")
+        return Outcome("failed", "the port is taken")
+
+    host.answers["provision"] = port_taken
+    with pytest.raises(HostError, match=r"could not be cleared.*: still there; run make teardown"):
         make(small(plan)).run()
-    assert len(host.called("release")) == 1
-    del host.answers["release"]
+    assert len(host.blocks) == 1
+    del host.answers["clear"]
     host.answers["provision"] = failing("no matter")
     host.calls.clear()
     make(small(plan)).run()
-    assert [name for name, _ in host.calls[:4]] == ["restore", "doctor", "clear", "block"]
+    assert host.calls[:4] == ["restore", "doctor", "clear", "block"]
+
+
+def test_an_instance_that_cannot_be_released_is_cleared_away_and_costs_no_trial(
+    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+) -> None:
+    host.answers["trial"] = failing("no matter")
+    told = iter([Outcome("failed", "still there")])
+    host.answers["release"] = lambda: next(told, Outcome("successful"))
+    run = make(small(plan))
+    run.run()
+    assert host.calls[3:] == ["block", "clear", "block"]
+    assert len(host.blocks) == len(run.failed) == 6
+    for trial in run.failed:
+        failure = json.loads((run.folder / "trials" / trial / "failure.json").read_text())
+        assert failure["message"] == "no matter"
 
 
 def test_a_host_that_cannot_be_cleared_is_not_measured(
@@ -149,7 +181,7 @@ def test_a_host_that_cannot_be_cleared_is_not_measured(
     host.answers["clear"] = failing("Docker does not answer")
     with pytest.raises(HostError, match=r"could not be cleared.*Docker does not answer"):
         make(small(plan)).run()
-    assert host.called("block") == []
+    assert host.blocks == []
 
 
 @pytest.mark.parametrize(
@@ -197,8 +229,8 @@ def test_a_signal_in_a_trial_releases_and_records_nothing(
     run = make(small(plan))
     with pytest.raises(Interrupted, match="the next call goes on"):
         run.run()
-    assert len(host.called("block")) == 1
-    assert host.called("release") == host.called("block")
+    assert len(host.blocks) == 1
+    assert host.calls[3:] == ["block", "clear"]
     assert not (run.folder / "trials").exists()
 
 
@@ -234,8 +266,8 @@ def test_trials_that_are_not_needed_get_no_instance(
     monkeypatch.setattr(sweep, "unneeded_trials", unneeded)
     run.run()
     assert asked == [run.folder] * 3
-    assert len(host.called("block")) == 5
-    assert "cn-pinned-c01-r02" not in host.called("block")
+    assert [len(instances) for instances in host.playbooks] == [2, 1, 2]  # one a replicate
+    assert "cn-pinned-c01-r02" not in host.blocks
 
 
 @pytest.mark.parametrize(
@@ -262,5 +294,5 @@ def test_a_platform_that_is_down_is_refused(
     run = make(small(plan))
     with pytest.raises(SweepError, match="cn is unavailable: cn reason; cn remedy, or take cn out"):
         run.run()
-    assert host.calls == [("restore", ""), ("doctor", "")]
+    assert host.calls == ["restore", "doctor"]
     assert not run.folder.exists()
