@@ -4,12 +4,14 @@ from virtbed_analysis.calibration import calibrate
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.load import load
 from virtbed_analysis.precision import unneeded_trials
+from virtbed_analysis.published import document as analyse_published
 from virtbed_analysis.report import ReportPaths, report
 from virtbed_analysis.suspicion import suspicions
 
 __all__ = [
     "AnalysisError",
     "ReportPaths",
+    "analyse_published",
     "calibrate",
     "load",
     "report",

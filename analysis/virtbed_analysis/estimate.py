@@ -42,14 +42,17 @@ _BASELINE = pl.all_horizontal(pl.col(key) == value for key, value in BASELINE.it
 
 
 def mean_interval(
-    mean: NDArray[np.float64], deviation: NDArray[np.float64], n: NDArray[np.int64]
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+    n: NDArray[np.int64],
+    confidence: float = CONFIDENCE,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the lower and upper ends of Student's t interval for means, elementwise.
 
     Ends are mean -+ t(n - 1) * deviation / sqrt(n), with the sample standard deviation (n - 1 in
     its denominator). Both are NaN where n < 2: one observation shows no spread.
     """
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * deviation / np.sqrt(n)
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * deviation / np.sqrt(n)
     return mean - half, mean + half
 
 
@@ -62,7 +65,7 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
     columns (see `ratio_to_bare_metal`), null for the baseline itself.
     """
     real = _steady(samples).filter(~pl.col("emulated"))
-    logs = _logs(real)
+    logs = input_logs(real)
     per_replicate = logs.group_by(*CELL, "replicate", maintain_order=True).agg(pl.col("log").mean())
     typical = _geometric(per_replicate, CELL).select(
         *CELL,
@@ -87,7 +90,7 @@ def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
     two replicates), `ratio_replicates` (pairs used) and `ratio_dropped` (replicates that only one
     side has, or that share no input). Emulated cells and the baseline itself have no row.
     """
-    logs = _logs(_steady(samples).filter(~pl.col("emulated")))
+    logs = input_logs(_steady(samples).filter(~pl.col("emulated")))
     return _paired(logs.filter(~_BASELINE), logs.filter(_BASELINE), SUBJECT)
 
 
@@ -112,7 +115,7 @@ def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
 
     Only platforms that have both modes at a size get a row.
     """
-    logs = _logs(_steady(samples).filter(~pl.col("emulated"), variant="plain"))
+    logs = input_logs(_steady(samples).filter(~pl.col("emulated"), variant="plain"))
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
     paired = _paired(vanilla, pinned, ["platform", *SUBJECT])
     return _in_order(paired.filter(pl.col("ratio").is_not_null()))
@@ -123,7 +126,7 @@ def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
 
     Paired as `ratio_to_bare_metal`; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
     """
-    logs = _logs(_steady(samples).filter(~pl.col("emulated")))
+    logs = input_logs(_steady(samples).filter(~pl.col("emulated")))
     plain = pl.col("variant") == "plain"
     return _in_order(
         _paired(logs.filter(~plain), logs.filter(plain), ["platform", "mode", *SUBJECT])
@@ -203,7 +206,7 @@ def _startup(trials: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _logs(steady: pl.DataFrame) -> pl.DataFrame:
+def input_logs(steady: pl.DataFrame) -> pl.DataFrame:
     """Return `log`, the logarithm of the mean e2e in ns, per cell, replicate and input."""
     # Sorted, here and after joins: sums in one order make two runs agree to the last digit.
     return (

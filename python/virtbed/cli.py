@@ -24,8 +24,9 @@ from virtbed.ledger import Ledger, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import Plan, PlanError, load_plan, plan_path
 from virtbed.progress import Progress, estimate_s, minutes
+from virtbed.published import ratio_tables, verdict_table
 from virtbed.sweep import Interrupted, Sweep, SweepError, check_applications
-from virtbed_analysis import AnalysisError
+from virtbed_analysis import AnalysisError, analyse_published
 from virtbed_analysis import calibrate as write_calibration
 from virtbed_analysis import report as write_report
 from virtbed_workloads.registry import APPLICATIONS
@@ -202,6 +203,35 @@ def _report(folder: Path) -> None:
     except AnalysisError as error:
         refuse(error)
     console.print(f"report: {paths.html}", highlight=False)
+
+
+@app.command()
+def published(
+    table: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="The timings, one a row (CSV).")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Analyse the published measurements of the study's laboratory as if they were a sweep.
+
+    Prints every ratio to bare metal as published (the first runs pooled with the rest), what the
+    data itself shows against them, and its answers to the findings (first runs left out).
+
+    Exit status: 0 analysed, 2 the table cannot be read.
+    """
+    try:
+        content = analyse_published(table)
+    except AnalysisError as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(content, indent=1))
+        return
+    console.print(f"{content['timings']} timings of {content['cells']} cells: {content['source']}")
+    for ratios in ratio_tables(content):
+        console.print(ratios)
+    for weakness in content["weaknesses"]:
+        console.print(f"warning: {weakness['text']}", style="yellow", highlight=False, markup=False)
+    console.print(verdict_table(content["verdicts"], content["confidence"]))
 
 
 @app.command()

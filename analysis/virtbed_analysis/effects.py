@@ -1,0 +1,177 @@
+"""Knows how the cost of one cell over another becomes an effect with an interval.
+
+A unit is a sweep's replicate, or, where each input was run once, the input. Cells are paired by
+unit and, within one, by input; each unit gives one difference of logarithms. The interval is
+Student's t on the units' differences (Welch's, with Satterthwaite's degrees of freedom, where an
+effect is the difference of two that share no units), and the intervals of one question hold
+together: each of k is made at 1 - (1 - confidence) / k (Bonferroni), so that none is picked for
+being extreme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from virtbed_analysis.estimate import CONFIDENCE, input_logs, mean_interval
+
+Floats = NDArray[np.float64]
+
+
+class Cell(NamedTuple):
+    """What was measured; `work` is the application, with all else that makes it another one."""
+
+    work: str
+    processor: str
+    cores: int
+    platform: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Units:
+    """Logarithms of seconds by cell and unit: an array of inputs, sorted, and one of their values.
+
+    `pre_post` is the share of pre- and post-processing in a request's time, by cell, as far as it
+    was measured. `unit` says in words what a unit is.
+    """
+
+    logs: Mapping[Cell, Mapping[str, tuple[NDArray[np.str_], Floats]]]
+    unit: str
+    pre_post: Mapping[Cell, float]
+
+    def cells(self, **wanted: str | int) -> list[Cell]:
+        """Return the measured cells that have these parts, in order."""
+        return sorted(
+            cell
+            for cell in self.logs
+            if all(getattr(cell, key) == value for key, value in wanted.items())
+        )
+
+    def baseline(self, cell: Cell) -> Cell:
+        """Return bare metal at a cell's size: pinned, or vanilla where only that was measured."""
+        pinned = cell._replace(platform="bm", mode="pinned")
+        return pinned if pinned in self.logs else cell._replace(platform="bm", mode="vanilla")
+
+    def contrast(self, *terms: tuple[float, Cell]) -> Floats | None:
+        """Return the sum of weighted logarithms, one a unit that all cells share; None without.
+
+        A unit's is the mean over the inputs that all cells have in it.
+        """
+        sides = [self.logs.get(cell, {}) for _, cell in terms]
+        weights = np.array([weight for weight, _ in terms])
+        common = sorted(set.intersection(*(set(side) for side in sides)))
+        means = [_mean(weights, [side[unit] for side in sides]) for unit in common]
+        kept = [mean for mean in means if mean is not None]
+        return np.array(kept) if kept else None
+
+    def over(self, above: Cell, below: Cell) -> Floats | None:
+        """Return the logarithms of one cell's time over another's, one a shared unit."""
+        return self.contrast((1.0, above), (-1.0, below))
+
+    def cost(self, cell: Cell) -> Floats | None:
+        """Return the logarithms of a cell's time over bare metal's at its size."""
+        return self.over(cell, self.baseline(cell))
+
+
+def _mean(weights: Floats, sides: list[tuple[NDArray[np.str_], Floats]]) -> float | None:
+    inputs = sides[0][0]
+    if all(np.array_equal(inputs, other) for other, _ in sides[1:]):
+        return float(weights @ [values.mean() for _, values in sides])
+    for other, _ in sides[1:]:
+        inputs = np.intersect1d(inputs, other)
+    if not len(inputs):
+        return None
+    return float(weights @ [values[np.isin(own, inputs)].mean() for own, values in sides])
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A ratio, or another exponential of logarithms, with its interval.
+
+    `low` and `high` are None where fewer than two units tell of the spread; `n` counts the units.
+    """
+
+    about: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect]:
+    """Return the effects of one question, whose intervals hold together.
+
+    Each candidate has its name and one or two groups of logarithms. Two are independent, and their
+    means are added. One without units is left out.
+    """
+    told = [
+        (about, [group for group in groups if group is not None])
+        for about, groups in candidates
+        if all(group is not None for group in groups)
+    ]
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(told))
+    return [_effect(about, groups, confidence) for about, groups in told]
+
+
+def _effect(about: str, groups: list[Floats], confidence: float) -> Effect:
+    mean = float(sum(group.mean() for group in groups))
+    n = min(len(group) for group in groups)
+    if n < 2:
+        return Effect(about, float(np.exp(mean)), None, None, n)
+    if len(groups) == 1:
+        deviation = groups[0].std(ddof=1)
+        low, high = mean_interval(
+            np.array([mean]), np.array([deviation]), np.array([n]), confidence
+        )
+        return _exponential(about, mean, float(low[0]), float(high[0]), n)
+    variances = np.array([group.var(ddof=1) / len(group) for group in groups])
+    total = float(variances.sum())
+    if total == 0:
+        return _exponential(about, mean, mean, mean, n)
+    freedom = total**2 / sum(
+        float(v) ** 2 / (len(g) - 1) for v, g in zip(variances, groups, strict=True)
+    )
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * total**0.5
+    return _exponential(about, mean, mean - half, mean + half, n)
+
+
+def _exponential(about: str, mean: float, low: float, high: float, n: int) -> Effect:
+    return Effect(about, float(np.exp(mean)), float(np.exp(low)), float(np.exp(high)), n)
+
+
+def of_sweep(samples: pl.DataFrame) -> Units:
+    """Return the units of a sweep's real cells, one a replicate; `samples` as `load` gives them."""
+    steady = samples.filter(~pl.col("warmup"), ~pl.col("emulated"), pl.col("variant") == "plain")
+    together = (
+        input_logs(steady)
+        .group_by(*_PARTS, "replicate", maintain_order=True)
+        .agg("input", pl.col("log") - np.log(1e9))
+    )
+    logs: dict[Cell, dict[str, tuple[NDArray[np.str_], Floats]]] = {}
+    for row in together.iter_rows(named=True):
+        values = np.array(row["input"], dtype=np.str_), np.array(row["log"])
+        logs.setdefault(_cell(row), {})[str(row["replicate"])] = values
+    shares = steady.group_by(*_PARTS).agg(
+        ((pl.col("pre_ns") + pl.col("post_ns")).sum() / pl.col("e2e_ns").sum()).alias("share")
+    )
+    pre_post = {_cell(row): float(row["share"]) for row in shares.iter_rows(named=True)}
+    return Units(logs, "replicate", pre_post)
+
+
+_WORK = ("application", "scale", "scenario", "thread_policy")
+_PARTS = (*_WORK, "processor", "cores", "platform", "mode")
+
+
+def _cell(row: Mapping[str, object]) -> Cell:
+    usual = {"scenario": "single_stream", "thread_policy": "default"}
+    work = ", ".join(str(row[key]) for key in _WORK if row[key] != usual.get(key))
+    cores = row["cores"]
+    assert isinstance(cores, int)
+    return Cell(work, str(row["processor"]), cores, str(row["platform"]), str(row["mode"]))

@@ -1,0 +1,316 @@
+"""The findings of the studies as hypotheses, and how a set of measurements answers each of them.
+
+A finding is data: its claim, what effect is looked at, a margin, and a rule. The effects come from
+`effects`, with intervals that hold together for the finding. Nothing is decided from a point alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+
+from virtbed_analysis.effects import Cell, Effect, Floats, Units, effects
+
+Answer = Literal["supported", "refuted", "inconclusive", "not tested"]
+Json = dict[str, Any]
+Candidates = Iterator[tuple[str, Sequence[Floats | None]]]
+
+STUDY = "arXiv 2112.09780"
+PINNING = "arXiv 2006.02055"  # the same laboratory's paper on containers, CPU pinning and overhead
+
+# A vanilla container that takes 10% longer than bare metal has something that pinning could remove.
+PENALTY = 1.1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One hypothesis.
+
+    `effect` says what is estimated, and `candidates` gives its logarithms wherever the measurements
+    allow it. The claim is that effects lie on one `side` of `margin` (a ratio): above it, below it,
+    or apart from 1 by more than it. One case proves a claim of `scope` "somewhere", and only all
+    refute it; one refutes a claim of scope "everywhere", and only all prove it.
+    """
+
+    id: str
+    claim: str
+    source: str
+    effect: str
+    needs: str
+    margin: float
+    scope: Literal["somewhere", "everywhere"]
+    side: Literal["above", "below", "apart"]
+    candidates: Callable[[Units], Candidates]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding's answer, with every effect it rests on."""
+
+    finding: Finding
+    answer: Answer
+    effects: list[Effect]
+
+
+def verdicts(units: Units) -> list[Verdict]:
+    """Answer every finding from one set of measurements."""
+    told = []
+    for finding in FINDINGS:
+        found = effects(finding.candidates(units))
+        told.append(Verdict(finding, answer(finding, found), found))
+    return told
+
+
+def rows(units: Units) -> list[Json]:
+    """Return the verdicts as plain values: what reports and --json give."""
+    return [
+        {
+            "id": verdict.finding.id,
+            "claim": verdict.finding.claim,
+            "source": verdict.finding.source,
+            "answer": verdict.answer,
+            "because": sentence(verdict),
+            "effect": verdict.finding.effect,
+            "margin": verdict.finding.margin,
+            "effects": [asdict(effect) for effect in verdict.effects],
+        }
+        for verdict in verdicts(units)
+    ]
+
+
+def _holds(finding: Finding, effect: Effect) -> bool:
+    """Return whether the whole interval is where the claim wants it."""
+    if effect.low is None or effect.high is None:
+        return False
+    above, below = effect.low > finding.margin, effect.high < finding.margin
+    if finding.side == "apart":
+        return above or effect.high < 1 / finding.margin
+    return above if finding.side == "above" else below
+
+
+def _fails(finding: Finding, effect: Effect) -> bool:
+    """Return whether the whole interval is where the claim does not want it."""
+    if effect.low is None or effect.high is None:
+        return False
+    above, below = effect.low > finding.margin, effect.high < finding.margin
+    if finding.side == "apart":
+        return below and effect.low > 1 / finding.margin
+    return below if finding.side == "above" else above
+
+
+def answer(finding: Finding, found: Sequence[Effect]) -> Answer:
+    """Return a finding's answer from its effects."""
+    if not found:
+        return "not tested"
+    holds, fails = ([test(finding, effect) for effect in found] for test in (_holds, _fails))
+    if finding.scope == "somewhere":
+        return "supported" if any(holds) else "refuted" if all(fails) else "inconclusive"
+    return "refuted" if any(fails) else "supported" if all(holds) else "inconclusive"
+
+
+def sentence(verdict: Verdict) -> str:
+    """Return what a verdict rests on: the effect that weighs most, and how many there are."""
+    finding, found = verdict.finding, verdict.effects
+    if not found:
+        return f"Needs {finding.needs}."
+    # The further on the claim's side, the more an effect speaks for it.
+    speaks = {"above": 1, "below": -1}.get(finding.side, 0)
+
+    def weight(effect: Effect) -> float:
+        log = float(np.log(effect.value / (finding.margin if speaks else 1)))
+        return log * speaks if speaks else abs(log)
+
+    against = finding.scope == "everywhere" and verdict.answer != "supported"
+    most = min(found, key=weight) if against else max(found, key=weight)
+    span = "no interval" if most.low is None else f"{most.low:.3f} to {most.high:.3f}"
+    text = f"{most.about}: {most.value:.3f} ({span})."
+    if len(found) == 1:
+        return text
+    holds, fails = (sum(test(finding, e) for e in found) for test in (_holds, _fails))
+    rest = len(found) - holds - fails
+    return f"{text} Of {len(found)} effects {holds} speak for it, {fails} against, {rest} neither."
+
+
+# Effects. Each gives a name and the logarithms of a ratio, wherever there are any.
+
+
+def _sizes(units: Units, work: str, processor: str, **wanted: str) -> list[int]:
+    return sorted({c.cores for c in units.cells(work=work, processor=processor, **wanted)})
+
+
+def _works(units: Units, processor: str = "cpu") -> list[str]:
+    return sorted({cell.work for cell in units.cells(processor=processor)})
+
+
+def _named(cell: Cell) -> str:
+    cores = f"{cell.cores} core" if cell.cores == 1 else f"{cell.cores} cores"
+    return f"{cell.work}, {cores}"
+
+
+def _cost_by_application(units: Units) -> Candidates:
+    others = [c for c in units.cells(processor="cpu") if c.platform != "bm"]
+    for place in sorted({(c.platform, c.mode, c.cores) for c in others}):
+        platform, mode, _ = place
+        at = [c for c in others if (c.platform, c.mode, c.cores) == place]
+        for one, other in combinations(at, 2):
+            below = units.cost(other)
+            about = f"{platform} {mode}, {_named(one)} over {other.work}"
+            yield about, [units.cost(one), None if below is None else -below]
+
+
+def _container_over_guest(units: Units) -> Candidates:
+    for cell in units.cells(processor="cpu", platform="cn", mode="vanilla"):
+        yield _named(cell), [units.over(cell, cell._replace(platform="vm"))]
+
+
+def _penalty_small_over_large(units: Units) -> Candidates:
+    for work in _works(units):
+        sizes = _sizes(units, work, "cpu", platform="cn", mode="vanilla")
+        if len(sizes) > 1:
+            small, large = (Cell(work, "cpu", s, "cn", "vanilla") for s in (sizes[0], sizes[-1]))
+            below = units.cost(large)
+            about = f"{work}, {small.cores} over {large.cores} cores"
+            yield about, [units.cost(small), None if below is None else -below]
+
+
+def _penalty_left_by_pinning(units: Units) -> Candidates:
+    # Vanilla over bare metal, divided twice by pinned over bare metal: above 1 where pinning
+    # removes more than half of the penalty's logarithm. Only where there is one to remove.
+    for cell in units.cells(processor="cpu", platform="cn", mode="vanilla"):
+        penalty = effects([("", [units.cost(cell)])])
+        low = penalty[0].low if penalty else None
+        if low is not None and low > PENALTY:
+            pinned, metal = cell._replace(mode="pinned"), units.baseline(cell)
+            yield _named(cell), [units.contrast((1, cell), (-2, pinned), (1, metal))]
+
+
+def _enclosed_over_guest(units: Units) -> Candidates:
+    for cell in units.cells(processor="cpu", platform="vmcn"):
+        yield f"{cell.mode}, {_named(cell)}", [units.over(cell, cell._replace(platform="vm"))]
+
+
+def _doublings_of_metal(units: Units) -> Candidates:
+    for work in _works(units):
+        metal = [units.baseline(c) for c in units.cells(work=work, processor="cpu", platform="bm")]
+        for cell in sorted(set(metal)):
+            more = cell._replace(cores=2 * cell.cores)
+            yield f"{work}, {cell.cores} to {more.cores} cores", [units.over(cell, more)]
+
+
+def _passthrough(units: Units) -> Candidates:
+    for cell in units.cells(processor="gpu", platform="vm"):
+        yield _named(cell), [units.cost(cell)]
+
+
+def _gpu_gain_by_pre_post(units: Units) -> Candidates:
+    shares = {}
+    for cell in units.cells(processor="cpu", platform="bm"):
+        gain = units.over(cell, cell._replace(processor="gpu"))
+        if gain is not None and cell in units.pre_post:
+            shares[cell] = units.pre_post[cell], gain
+    for one, other in combinations(shares, 2):
+        if one.cores == other.cores and one.mode == other.mode:
+            light, heavy = sorted((one, other), key=lambda cell: shares[cell][0])
+            yield (
+                f"{light.work} ({shares[light][0]:.0%} pre and post) over {heavy.work} "
+                f"({shares[heavy][0]:.0%}), {light.cores} cores",
+                [shares[light][1], -shares[heavy][1]],
+            )
+
+
+FINDINGS = (
+    Finding(
+        "application",
+        "What a platform costs depends on the application.",
+        STUDY,
+        "one application's ratio to bare metal over another's, on one platform of one size",
+        "two applications on one platform of one size, and on bare metal",
+        1.05,
+        "somewhere",
+        "apart",
+        _cost_by_application,
+    ),
+    Finding(
+        "gpu-pre-post",
+        "Applications heavy in pre- and post-processing gain less from a GPU.",
+        STUDY,
+        "the GPU's speed-up of the application with less pre- and post-processing over that of the "
+        "one with more, end to end",
+        "two applications on CPU and GPU of bare metal, with their phases",
+        1.0,
+        "everywhere",
+        "above",
+        _gpu_gain_by_pre_post,
+    ),
+    Finding(
+        "vanilla-container",
+        "A vanilla container can cost more than a VM.",
+        STUDY,
+        "time of a vanilla container over that of a vanilla guest",
+        "vanilla cn and vanilla vm at one size",
+        1.0,
+        "somewhere",
+        "above",
+        _container_over_guest,
+    ),
+    Finding(
+        "penalty-size",
+        "The vanilla container's penalty falls with its size.",
+        f"{STUDY}; {PINNING}",
+        "a vanilla container's ratio to bare metal at the smallest size over that at the largest",
+        "vanilla cn and bare metal at two sizes",
+        1.0,
+        "everywhere",
+        "above",
+        _penalty_small_over_large,
+    ),
+    Finding(
+        "pinning",
+        "Pinning removes most of the vanilla container's penalty.",
+        f"{STUDY}; {PINNING}",
+        "vanilla over bare metal, divided twice by pinned over bare metal: above 1 where pinning "
+        "removes over half of the logarithm, asked only where vanilla clearly costs over 10%",
+        "vanilla and pinned cn at one size, and a clear penalty",
+        1.0,
+        "everywhere",
+        "above",
+        _penalty_left_by_pinning,
+    ),
+    Finding(
+        "container-in-vm",
+        "A container in a VM can cost less than the VM.",
+        STUDY,
+        "time of a container in a guest over that of the guest",
+        "vm and vmcn in one mode at one size",
+        1.0,
+        "somewhere",
+        "below",
+        _enclosed_over_guest,
+    ),
+    Finding(
+        "metal-scaling",
+        "Bare metal stops scaling: somewhere, twice the cores make it less than 10% faster.",
+        STUDY,
+        "bare metal's speed-up from a doubling of its cores",
+        "bare metal at a size and at twice that size",
+        1.1,
+        "somewhere",
+        "below",
+        _doublings_of_metal,
+    ),
+    Finding(
+        "passthrough",
+        "A GPU passed through to a guest costs under 3%.",
+        STUDY,
+        "time of a guest with a GPU over that of bare metal with it",
+        "vm and bare metal with a GPU",
+        1.03,
+        "everywhere",
+        "below",
+        _passthrough,
+    ),
+)

@@ -1,0 +1,174 @@
+"""Effects with known truth, and every answer that a finding can give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from virtbed_analysis import findings
+from virtbed_analysis.effects import Cell, Effect, Units, effects, of_sweep
+from virtbed_analysis.findings import FINDINGS, answer, sentence, verdicts
+from virtbed_analysis.load import load
+
+from .conftest import Folder
+
+RANDOM = np.random.default_rng(5)
+ONE = np.array(["a.png"])
+
+
+def lay(seconds: dict[tuple[str, str, str, int, str], float], noise: float = 0.01) -> Units:
+    """Make eight replicates of each (work, processor, platform, cores, mode)."""
+    logs = {}
+    for (work, processor, platform, cores, mode), typical in seconds.items():
+        told = np.log(typical) + noise * RANDOM.standard_normal(8)
+        units = {str(replicate): (ONE, np.array([log])) for replicate, log in enumerate(told)}
+        logs[Cell(work, processor, cores, platform, mode)] = units
+    return Units(logs, "replicate", {})
+
+
+def told(units: Units, id_: str) -> findings.Verdict:
+    return next(v for v in verdicts(units) if v.finding.id == id_)
+
+
+def metal(cores: int = 1, seconds: float = 1.0, work: str = "faces") -> dict:
+    return {(work, "cpu", "bm", cores, "pinned"): seconds}
+
+
+def on(platform: str, mode: str, seconds: float, cores: int = 1, work: str = "faces") -> dict:
+    return {(work, "cpu", platform, cores, mode): seconds}
+
+
+def test_an_effect_is_scipys_paired_t_interval() -> None:
+    above, below = RANDOM.normal(0.3, 0.1, 9), RANDOM.normal(0.1, 0.1, 9)
+    (effect,) = effects([("x", [above - below])])
+    wanted = stats.ttest_rel(above, below).confidence_interval(0.95)
+    assert (effect.low, effect.high) == pytest.approx((np.exp(wanted.low), np.exp(wanted.high)))
+    assert effect.value == pytest.approx(np.exp((above - below).mean()))
+
+
+def test_a_difference_of_two_effects_is_scipys_welch_interval() -> None:
+    one, other = RANDOM.normal(0.3, 0.1, 9), RANDOM.normal(0.1, 0.3, 5)
+    (effect,) = effects([("x", [one, -other])])
+    wanted = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    assert (effect.low, effect.high) == pytest.approx((np.exp(wanted.low), np.exp(wanted.high)))
+
+
+def test_a_plain_effect_agrees_with_scipys_bootstrap() -> None:
+    differences = RANDOM.normal(0.2, 0.1, 40)
+    (effect,) = effects([("x", [differences])])
+    found = stats.bootstrap((differences,), np.mean, method="BCa", random_state=RANDOM)
+    low, high = np.exp(found.confidence_interval)
+    width = high - low
+    assert effect.low == pytest.approx(low, abs=width / 10)
+    assert effect.high == pytest.approx(high, abs=width / 10)
+
+
+def test_the_intervals_of_one_question_hold_together() -> None:
+    """Of sweeps where nothing differs, at most one in twenty may find any of ten effects."""
+    wrong = 0
+    for _ in range(2000):
+        found = effects((str(i), [RANDOM.standard_normal(6)]) for i in range(10))
+        wrong += any(not e.low < 1 < e.high for e in found if e.low and e.high)
+    assert 0.03 < wrong / 2000 < 0.065
+
+
+def test_one_unit_has_an_effect_and_no_interval() -> None:
+    assert effects([("x", [np.array([0.0])])]) == [Effect("x", 1.0, None, None, 1)]
+
+
+def test_cells_are_paired_by_replicate_and_input(folder: Folder) -> None:
+    for replicate, drift in enumerate((1.0, 3.0, 2.0), start=1):
+        folder.trial("bm", "pinned", replicate, {"a": [10 * drift], "b": [100 * drift]})
+        folder.trial("cn", "pinned", replicate, {"b": [120 * drift]})
+    units = of_sweep(load(folder.path))
+    (cell,) = units.cells(platform="cn")
+    (effect,) = effects([("x", [units.cost(cell)])])
+    assert (effect.value, effect.low, effect.high) == pytest.approx((1.2, 1.2, 1.2))
+
+
+def test_bare_metal_vanilla_stands_in_where_no_pinned_was_measured() -> None:
+    units = lay(on("bm", "vanilla", 1.0) | on("vm", "pinned", 1.2))
+    (cell,) = units.cells(platform="vm")
+    assert effects([("x", [units.cost(cell)])])[0].value == pytest.approx(1.2, rel=0.02)
+
+
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
+def test_what_was_not_measured_is_not_tested_and_says_what_it_needs(
+    finding: findings.Finding,
+) -> None:
+    verdict = told(lay(metal()), finding.id)
+    assert verdict.answer == "not tested"
+    assert sentence(verdict) == f"Needs {finding.needs}."
+
+
+def intervals(*spans: tuple[float, float] | None) -> list[Effect]:
+    return [
+        Effect("x", 1.0, None, None, 1) if s is None else Effect("x", (s[0] * s[1]) ** 0.5, *s, 5)
+        for s in spans
+    ]
+
+
+UP, DOWN, WIDE, NEAR = (1.2, 1.3), (0.7, 0.8), (0.9, 1.1), (0.99, 1.01)
+
+
+@pytest.mark.parametrize(
+    ("id_", "spans", "wanted"),
+    [
+        ("vanilla-container", [UP, DOWN], "supported"),
+        ("vanilla-container", [DOWN, DOWN], "refuted"),
+        ("vanilla-container", [WIDE, DOWN], "inconclusive"),
+        ("vanilla-container", [None], "inconclusive"),
+        ("penalty-size", [UP, UP], "supported"),
+        ("penalty-size", [UP, WIDE], "inconclusive"),
+        ("penalty-size", [UP, WIDE, DOWN], "refuted"),
+        ("container-in-vm", [UP, DOWN], "supported"),
+        ("container-in-vm", [UP, UP], "refuted"),
+        ("passthrough", [NEAR, DOWN], "supported"),
+        ("passthrough", [NEAR, WIDE], "inconclusive"),
+        ("passthrough", [NEAR, UP], "refuted"),
+        ("application", [NEAR, DOWN], "supported"),
+        ("application", [NEAR, NEAR], "refuted"),
+        ("application", [NEAR, WIDE], "inconclusive"),
+    ],
+)
+def test_an_answer_rests_on_whole_intervals(
+    id_: str, spans: list[tuple[float, float] | None], wanted: str
+) -> None:
+    finding = next(f for f in FINDINGS if f.id == id_)
+    assert answer(finding, intervals(*spans)) == wanted
+
+
+def test_pinning_is_asked_about_only_where_there_is_a_penalty() -> None:
+    penalty = metal() | on("cn", "vanilla", 1.5)
+    assert told(lay(penalty | on("cn", "pinned", 1.05)), "pinning").answer == "supported"
+    assert told(lay(penalty | on("cn", "pinned", 1.45)), "pinning").answer == "refuted"
+    none = metal() | on("cn", "vanilla", 1.05) | on("cn", "pinned", 1.0)
+    assert told(lay(none), "pinning").answer == "not tested"
+
+
+def test_the_penalty_is_compared_between_the_smallest_and_the_largest_size() -> None:
+    falls = metal(1) | metal(2, 0.5) | on("cn", "vanilla", 3.0) | on("cn", "vanilla", 0.6, 2)
+    verdict = told(lay(falls), "penalty-size")
+    assert verdict.answer == "supported"
+    assert verdict.effects[0].value == pytest.approx(2.5, rel=0.03)
+    assert "faces, 1 over 2 cores: 2.5" in sentence(verdict)
+
+
+def test_metal_stops_scaling_where_a_doubling_gives_less_than_a_tenth() -> None:
+    assert told(lay(metal(1) | metal(2, 0.5)), "metal-scaling").answer == "refuted"
+    stops = metal(1) | metal(2, 0.5) | metal(4, 0.49)
+    verdict = told(lay(stops), "metal-scaling")
+    assert verdict.answer == "supported"
+    assert sentence(verdict).startswith("faces, 2 to 4 cores: 1.0")
+    assert sentence(verdict).endswith("Of 2 effects 1 speak for it, 1 against, 0 neither.")
+
+
+def test_the_application_that_computes_less_gains_less_from_a_gpu() -> None:
+    gpu = {(w, "gpu", "bm", 1, "pinned"): s for w, s in (("faces", 0.1), ("words", 0.5))}
+    measured = lay(metal() | metal(work="words") | gpu)
+    shares = {c: 0.2 if c.work == "faces" else 0.8 for c in measured.logs}
+    verdict = told(Units(measured.logs, "replicate", shares), "gpu-pre-post")
+    assert verdict.answer == "supported"
+    assert verdict.effects[0].value == pytest.approx(5, rel=0.05)
+    assert "faces (20% pre and post) over words (80%), 1 cores" in verdict.effects[0].about

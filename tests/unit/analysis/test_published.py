@@ -1,0 +1,119 @@
+"""The published measurements: their table to three decimals, their weaknesses, bad files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from virtbed.image import REPOSITORY
+from virtbed_analysis import AnalysisError, analyse_published, published
+
+DATA = REPOSITORY.parent / "shared/reference/dnn_virt_evaluation.csv"
+needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not here: nothing compared")
+HEADER = "app,cores,mode,platform,row,input,exec_time_s"
+
+
+@pytest.fixture(scope="module")
+def timings() -> pl.DataFrame:
+    return published.read(DATA)
+
+
+def table(text: str) -> dict[tuple[str, str, int], str]:
+    """Read the Markdown table of the data's README: ratio by mode, platform and cores."""
+    lines = [re.split(r"\s*\|\s*", line.strip("| \n")) for line in text.splitlines() if "|" in line]
+    head = next(line for line in lines if line[0] == "Yolo")
+    found = {}
+    for line in lines[lines.index(head) + 2 :]:
+        mode, platform = line[0].split()
+        for cores, figure in zip(head[1:], line[1:], strict=True):
+            found[mode, platform, int(cores)] = figure
+    return found
+
+
+@needs_data
+def test_the_published_table_is_reproduced_to_three_decimals(timings: pl.DataFrame) -> None:
+    wanted = table((DATA.parent / "README.md").read_text())
+    ratios = published.ratios(timings).filter(pl.col("app") == "Yolo", pl.col("mode") != "GPU")
+    found = {(r["mode"], r["platform"], r["cores"]): f"{r['ratio']:.3f}" for r in ratios.to_dicts()}
+    assert len(wanted) == 36
+    assert found == {cell: figure for cell, figure in wanted.items() if figure != "-"}
+
+
+@needs_data
+def test_every_weakness_that_the_data_can_show_is_named(timings: pl.DataFrame) -> None:
+    found = {w.id: w.text for w in published.weaknesses(timings)}
+    assert list(found) == [
+        "pooled-warm-up", "input-order", "missing-cell", "one-run", "unexplained-cell",
+    ]  # fmt: skip
+    assert "FaceNet 64" in found["pooled-warm-up"]
+    assert found["missing-cell"].endswith("Yolo CN vanilla at 32 cores.")
+    assert found["unexplained-cell"].startswith("FaceNet VMCN GPU takes 0.495 to 0.554")
+
+
+@needs_data
+def test_the_published_data_answers_the_findings() -> None:
+    content = analyse_published(DATA)
+    assert (content["timings"], content["cells"]) == (3800, 131)
+    assert {v["id"]: v["answer"] for v in content["verdicts"]} == {
+        "application": "supported",
+        "gpu-pre-post": "not tested",
+        "vanilla-container": "supported",
+        "penalty-size": "supported",
+        "pinning": "inconclusive",
+        "container-in-vm": "supported",
+        "metal-scaling": "supported",
+        "passthrough": "inconclusive",
+    }
+    json.dumps(content, allow_nan=False)
+
+
+def write(path: Path, *lines: str, header: str = HEADER) -> Path:
+    file = path / "timings.csv"
+    file.write_text("\n".join([header, *lines]) + "\n")
+    return file
+
+
+GOOD = ("F,2,vanilla,BM,1,a,9.0", "F,2,vanilla,BM,2,b,1.0", "F,2,vanilla,CN,1,a,2.0",
+        "F,2,vanilla,CN,2,b,2.0")  # fmt: skip
+
+
+def test_warm_ups_count_as_published_and_are_left_out_beside(tmp_path: Path) -> None:
+    (row,) = published.ratios(published.read(write(tmp_path, *GOOD))).to_dicts()
+    assert row["ratio"] == pytest.approx((2 / 9 * 2) ** 0.5)
+    assert row["ratio_steady"] == pytest.approx(2.0)
+
+
+def test_sound_data_has_no_weakness_but_its_single_runs(tmp_path: Path) -> None:
+    even = [line.replace("9.0", "1.0") for line in GOOD]
+    found = published.weaknesses(published.read(write(tmp_path, *even)))
+    assert [weakness.id for weakness in found] == ["one-run"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("F,2,vanilla,XN,3,c,1.0", "line 6 has platform 'XN'.*one of BM, CN, VM, VMCN"),
+        ("F,2,fast,CN,3,c,1.0", "line 6 has mode 'fast'.*one of GPU, pinned, vanilla"),
+        ("F,two,vanilla,CN,3,c,1.0", "line 6 has cores 'two', a positive number needed"),
+        ("F,0,vanilla,CN,3,c,1.0", "line 6 has cores '0', a positive number needed"),
+        ("F,2,vanilla,CN,3,c,-1", "line 6 has exec_time_s '-1', a positive number needed"),
+        ("F,2,vanilla,CN,3,c,nan", "line 6 has exec_time_s 'nan', a positive number needed"),
+        ("F,2,vanilla,CN,3,c,", "line 6 has exec_time_s .*, a positive number needed"),
+        ("F,2,vanilla,CN,2,c,1.0", "is there 2 times"),
+        ("F,2,vanilla,CN,3,c,1.0,9,9", "cannot be read as CSV"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    with pytest.raises(AnalysisError, match=message):
+        published.read(write(tmp_path, *GOOD, line))
+
+
+def test_another_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisError, match=r"columns a, b found, app, cores, .* needed too"):
+        published.read(write(tmp_path, "1,2", header="a,b"))
