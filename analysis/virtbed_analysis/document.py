@@ -12,7 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, words
+from virtbed_analysis import estimate, findings, published, scaling, words
+from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.load import Json, Rejected, Sweep
 from virtbed_analysis.precision import unneeded
 from virtbed_analysis.suspicion import THRESHOLDS
@@ -33,6 +34,8 @@ def document(sweep: Sweep) -> Json:
         if trial["id"] in spared and trial["replicate"] in begun
     )
     cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
+    units = of_sweep(sweep.samples)
+    doublings = scaling.scale_up(units)
     emulated = estimate.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, waiting = _without_result(sweep, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -54,8 +57,18 @@ def document(sweep: Sweep) -> Json:
         "counts": counts,
         "confidence": estimate.CONFIDENCE,
         "precision": (sweep.design or {}).get("precision"),
+        "findings": findings.rows(units),
         "cells": cells,
         "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
+        "thread_policy_gain": estimate.thread_policy_gain(sweep.samples).to_dicts(),
+        "gpu_speed_up": {
+            phase: estimate.gpu_speed_up(sweep.samples, phase).to_dicts()
+            for phase in ("e2e", "infer")
+        },
+        "scale_up": doublings,
+        "efficient_range": scaling.efficient_range(doublings),
+        "overhead_by_size": scaling.overhead_by_size(units),
+        "published": published.beside(cells),
         "startup": estimate.startup(sweep.trials).to_dicts(),
         "emulated": emulated,
         "not_run": _not_run(sweep),

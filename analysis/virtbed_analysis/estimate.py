@@ -26,6 +26,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 PHASES = ("e2e", "pre", "infer", "post")
+TAILS = (90, 99)  # percentiles of latency
 STARTUP = ("spawn", "import", "load", "first_call")
 
 # What the two sides of a ratio to bare metal have in common; with the platform and the mode it
@@ -60,7 +61,8 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
     """Summarise each cell that really ran on its platform: one row a cell, times in ms.
 
     Columns: `CELL`, `weights`, `replicates`, `samples`, `<phase>_median_ms` and
-    `<phase>_mean_ms` over all measured samples, `e2e_typical_ms` with `_low_ms` and `_high_ms`
+    `<phase>_mean_ms` over all measured samples, `e2e_p90_ms` and `e2e_p99_ms` (null with fewer
+    samples than show one beyond: 10 and 100), `e2e_typical_ms` with `_low_ms` and `_high_ms`
     (geometric mean over inputs and replicates, with its interval), `baseline`, and the ratio's
     columns (see `ratio_to_bare_metal`), null for the baseline itself.
     """
@@ -119,6 +121,31 @@ def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
     paired = _paired(vanilla, pinned, ["platform", *SUBJECT])
     return _in_order(paired.filter(pl.col("ratio").is_not_null()))
+
+
+def thread_policy_gain(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return e2e with the framework's own threads over e2e with threads matched to the cores.
+
+    Above 1 where matching them pays. Paired as `ratio_to_bare_metal`; a row for each cell that was
+    measured under both policies, its `thread_policy` that of the numerator.
+    """
+    return _gain(samples, "thread_policy", ("default", "matched"), "e2e")
+
+
+def gpu_speed_up(samples: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
+    """Return the time of a phase on the CPU over that on the GPU, paired as `ratio_to_bare_metal`.
+
+    End to end and for "infer" alone: what lies between the two is what a GPU does not speed up.
+    """
+    return _gain(samples, "processor", ("cpu", "gpu"), phase)
+
+
+def _gain(samples: pl.DataFrame, key: str, sides: tuple[str, str], phase: str) -> pl.DataFrame:
+    steady = _steady(samples).filter(~pl.col("emulated"), variant="plain")
+    logs = input_logs(steady, phase)
+    above, below = (logs.filter(pl.col(key) == side) for side in sides)
+    match = [column for column in CELL if column != key]
+    return _in_order(_paired(above, below, match).filter(pl.col("ratio").is_not_null()))
 
 
 def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
@@ -190,12 +217,20 @@ def _phases(steady: pl.DataFrame) -> pl.DataFrame:
         for phase in PHASES
         for kind in ("median", "mean")
     ]
+    # Beyond a percentile there must be a sample: the largest of twenty is no 99th percentile.
+    tails = [
+        pl.when(pl.len() * (100 - p) >= 100)
+        .then(pl.col("e2e_ns").quantile(p / 100, "higher") / _NS_PER_MS)
+        .alias(f"e2e_p{p}_ms")
+        for p in TAILS
+    ]
     return steady.group_by(CELL).agg(
         pl.col("weights").first(),
         pl.col("accelerator").first(),
         pl.col("replicate").n_unique().alias("replicates"),
         pl.len().alias("samples"),
         *summaries,
+        *tails,
     )
 
 
@@ -206,12 +241,12 @@ def _startup(trials: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def input_logs(steady: pl.DataFrame) -> pl.DataFrame:
-    """Return `log`, the logarithm of the mean e2e in ns, per cell, replicate and input."""
+def input_logs(steady: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
+    """Return `log`, the logarithm of a phase's mean in ns, per cell, replicate and input."""
     # Sorted, here and after joins: sums in one order make two runs agree to the last digit.
     return (
         steady.group_by(*CELL, "replicate", "input")
-        .agg(pl.col("e2e_ns").mean().log().alias("log"))
+        .agg(pl.col(f"{phase}_ns").mean().log().alias("log"))
         .sort(*CELL, "replicate", "input")
     )
 

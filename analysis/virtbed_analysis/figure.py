@@ -13,9 +13,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from virtbed_analysis import words
-from virtbed_analysis.estimate import SUBJECT
+from virtbed_analysis.estimate import CELL, SUBJECT
 
 Row = dict[str, Any]
 
@@ -25,6 +26,7 @@ _COLOURS = {"bm": "#8a8a8a", "vm": "#0072b2", "cn": "#d55e00", "vmcn": "#009e73"
 # Stands for "the colour of the page's text", which Matplotlib cannot name; replaced in the SVG.
 _INK = "#010203"
 _WIDTH_IN, _ROW_IN, _FRAME_IN = 5.6, 0.25, 0.95
+_LINEAR = 5  # ratios further apart than this are drawn on a logarithmic axis
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "virtbed",  # else element ids are random and no two files are alike
     "svg.fonttype": "none",
@@ -38,16 +40,19 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(cells: list[Row]) -> str | None:
+def draw(cells: list[Row], beside: list[Row]) -> str | None:
     """Return an `<svg>` element: each cell's ratio to bare metal with its interval, by cores.
 
-    Without any ratio it shows e2e times instead. One panel per application, scale and processor.
-    Equal cells give equal text. None when there is no cell.
+    `beside` has the rows of `published.beside`, whose ratios are drawn as ticks. Without any ratio
+    it shows e2e times instead. One panel per application, scale and processor. Equal cells give
+    equal text. None when there is no cell.
     """
     compared = [cell for cell in cells if cell["ratio"] is not None]
     shown, column = (compared, "ratio") if compared else (cells, "e2e_typical")
     if not shown:
         return None
+    theirs = {_key(row): list(row["published"].values()) for row in beside}
+    shown = [{**cell, "published": theirs.get(_key(cell), [])} for cell in shown]
     panels = [list(rows) for _, rows in groupby(shown, key=_subject)]
     lengths = [len(_lines(rows)) * _ROW_IN + _FRAME_IN for rows in panels]
     with mpl.rc_context(_STYLE):
@@ -59,6 +64,10 @@ def draw(cells: list[Row]) -> str | None:
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return _inline(text.getvalue(), words.figure_text(shown))
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[key] for key in CELL)
 
 
 def _subject(row: Row) -> list[Any]:
@@ -96,6 +105,8 @@ def _panel(axes: Axes, rows: list[Row], column: str) -> None:
             markerfacecolor="none" if line["mode"] == "vanilla" else colour,
             markeredgewidth=1.6,
         )
+        for ratio in line["published"]:
+            axes.plot(ratio, y, marker="|", markersize=11, markeredgewidth=1.6, color=_INK)
         text = f"{value:.2f}" if is_ratio else words.ms(value)
         axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center")
     axes.set_yticks(range(len(lines)), labels)
@@ -104,6 +115,10 @@ def _panel(axes: Axes, rows: list[Row], column: str) -> None:
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.margins(x=0.08)
     if is_ratio:
+        drawn = [ratio for row in rows for ratio in (row["ratio"], *row["published"])]
+        if max(drawn) > _LINEAR * min(drawn):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.axvline(1, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel(
         "e2e time / bare metal (dashed: bare metal)" if is_ratio else "e2e time, ms (typical)"

@@ -8,6 +8,7 @@ which is `bm` vanilla here. Rows of the mode GPU say nothing of CPU placement.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import polars as pl
 
 from virtbed_analysis.effects import Cell, Units
 from virtbed_analysis.errors import AnalysisError
-from virtbed_analysis.estimate import CONFIDENCE
+from virtbed_analysis.estimate import CELL, CONFIDENCE
 from virtbed_analysis.findings import rows
 
 Json = dict[str, Any]
@@ -34,6 +35,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "exec_time_s": pl.Float64(),
 }
 _ALLOWED = {"mode": {"vanilla", "pinned", "GPU"}, "platform": {"BM", "CN", "VM", "VMCN"}}
+_BESIDE = [*CELL, "ratio", "ratio_low", "ratio_high", "ratio_replicates"]
 _CELL = ("app", "cores", "mode", "platform")
 # A platform does less work than bare metal nowhere: a cell this much faster did something else.
 _UNEXPLAINED = 0.75
@@ -159,6 +161,51 @@ def units(timings: pl.DataFrame) -> Units:
         value = np.array([np.log(row["exec_time_s"])])
         logs.setdefault(cell, {})[row["input"]] = (one, value)
     return Units(logs, "input", {})
+
+
+def figures() -> pl.DataFrame:
+    """Return `ratios` of the published data as this package holds them, to three decimals.
+
+    The timings themselves are the laboratory's, and are not part of it.
+    """
+    text = resources.files("virtbed_analysis").joinpath("published.csv").read_bytes()
+    return pl.read_csv(text, comment_prefix="#")
+
+
+def beside(cells: list[Json]) -> Json:
+    """Return the published ratios next to a sweep's own, wherever platform, mode and cores agree.
+
+    Args:
+        cells: Rows of `estimate.cells`. Emulated and slowed ones, and GPUs, are not compared.
+
+    Returns:
+        `rows`: the sweep's cell, and for each published application its ratio, first runs left
+        out, as `published`; `within` says whether the cell's interval meets the range of these.
+        `met` of `compared` rows do. Nothing here says that the two should agree: other hosts,
+        models and versions; it says whether they do.
+    """
+    known: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in figures().filter(pl.col("mode") != "GPU").iter_rows(named=True):
+        place = row["platform"].lower(), row["mode"], row["cores"]
+        known.setdefault(place, {})[row["app"]] = row["ratio_steady"]
+    rows = []
+    for cell in cells:
+        theirs = known.get((cell["platform"], cell["mode"], cell["cores"]))
+        mine = cell["ratio"] is not None and cell["processor"] == "cpu"
+        if not theirs or not mine or cell["variant"] != "plain":
+            continue
+        meets = None
+        if cell["ratio_low"] is not None:
+            meets = cell["ratio_low"] <= max(theirs.values()) and cell["ratio_high"] >= min(
+                theirs.values()
+            )
+        rows.append({**{key: cell[key] for key in _BESIDE}, "published": theirs, "within": meets})
+    return {
+        "source": SOURCE,
+        "rows": rows,
+        "compared": sum(row["within"] is not None for row in rows),
+        "met": sum(row["within"] is True for row in rows),
+    }
 
 
 def weaknesses(timings: pl.DataFrame) -> list[Weakness]:

@@ -47,8 +47,9 @@ def render(content: Json) -> str:
         lstrip_blocks=True,
     )
     environment.globals["words"] = words
+    drawn = figure.draw(content["cells"], content["published"]["rows"])
     template = environment.get_template("report.html.j2")
-    return template.render(report=content, figure=figure.draw(content["cells"])) + "\n"
+    return template.render(report=content, figure=drawn) + "\n"
 
 
 def write(path: Path, text: str) -> None:

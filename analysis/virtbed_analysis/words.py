@@ -66,6 +66,30 @@ def by_subject(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     return [(name, list(group)) for name, group in groupby(rows, key=subject)]
 
 
+def reach(row: Row) -> str:
+    """Return how far more cores pay on one platform: a row of `scaling.efficient_range`."""
+    of = f"{row['work']}, {row['processor']}, on {row['platform']} {row['mode']}"
+    if row["open"]:
+        return f"{of}: at least {count(row['cores'], 'core')}; the last doubling gave " + _gave(row)
+    doubled = f"{row['cores']} to {count(2 * row['cores'], 'core')}"
+    return f"{of}: {count(row['cores'], 'core')}; {doubled} gave " + _gave(row)
+
+
+def _gave(row: Row) -> str:
+    if row["low"] is None:
+        return f"{row['speed_up']:.2f} times the speed, without an interval"
+    return f"{row['speed_up']:.2f} times the speed ({row['low']:.2f} to {row['high']:.2f})"
+
+
+def agreement(beside: Row) -> str:
+    """Return how many of a sweep's ratios meet the published ones."""
+    told = f"Of {count(len(beside['rows']), 'cell')} published at the same size and mode"
+    return (
+        f"{told}, {beside['compared']} with an interval here, {beside['met']} meet the range of "
+        "the published applications."
+    )
+
+
 def interval(row: Row) -> str:
     """Return "1.31 to 1.39", or why there is no interval."""
     if row["ratio_low"] is None:

@@ -10,7 +10,10 @@ import polars as pl
 import pytest
 
 from virtbed.image import REPOSITORY
-from virtbed_analysis import AnalysisError, analyse_published, published
+from virtbed_analysis import AnalysisError, analyse_published, load, published
+from virtbed_analysis.estimate import cells
+
+from .conftest import Folder
 
 DATA = REPOSITORY.parent / "shared/reference/dnn_virt_evaluation.csv"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not here: nothing compared")
@@ -69,6 +72,27 @@ def test_the_published_data_answers_the_findings() -> None:
         "passthrough": "inconclusive",
     }
     json.dumps(content, allow_nan=False)
+
+
+@needs_data
+def test_the_figures_that_the_project_holds_are_those_of_the_data(timings: pl.DataFrame) -> None:
+    rounded = pl.col("ratio", "ratio_steady").round(3)
+    found = published.ratios(timings).with_columns(rounded).select(published.figures().columns)
+    assert found.cast({"inputs": pl.Int64}).equals(published.figures())
+
+
+def test_a_sweep_is_put_beside_the_published_ratios_of_its_size_and_mode(folder: Folder) -> None:
+    times = {("bm", "pinned"): 10, ("cn", "pinned"): 11, ("vm", "vanilla"): 30}
+    for replicate, noise in enumerate((0.99, 1.0, 1.01), start=1):
+        for (platform, mode), ms in times.items():
+            folder.trial(platform, mode, replicate, {"a": [ms * noise]}, cores=2)
+        folder.trial("cn", "vanilla", replicate, {"a": [10.0 * noise]}, cores=1)
+    found = published.beside(cells(load(folder.path)).to_dicts())
+    assert [(r["platform"], r["published"], r["within"]) for r in found["rows"]] == [
+        ("vm", {"FaceNet": 1.081, "Yolo": 1.432}, False),
+        ("cn", {"FaceNet": 1.175, "Yolo": 1.043}, True),
+    ]
+    assert (found["compared"], found["met"]) == (2, 1)
 
 
 def write(path: Path, *lines: str, header: str = HEADER) -> Path:

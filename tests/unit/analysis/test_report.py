@@ -69,7 +69,8 @@ def test_html_and_json_have_the_same_numbers(quick: Any) -> None:
         numbers = [cell["cores"]]
         numbers += [cell[k] for k in ("ratio", "ratio_low", "ratio_high")]
         numbers += [cell[f"e2e_typical{end}_ms"] for end in ("", "_low", "_high")]
-        for phase in ("e2e", "pre", "infer", "post"):
+        numbers += [cell[f"e2e_{kind}_ms"] for kind in ("median", "p90", "p99", "mean")]
+        for phase in ("pre", "infer", "post"):
             numbers += [cell[f"{phase}_median_ms"], cell[f"{phase}_mean_ms"]]
         expected += [*numbers, cell["replicates"], cell["samples"]]
     assert parsed.tables["cells"] == [n for n in expected if n is not None]
@@ -190,10 +191,10 @@ def test_a_refused_report_leaves_the_old_one(quick: Any) -> None:
 
 def test_figure_is_deterministic_and_escapes(quick: Any) -> None:
     cells = document(read_sweep(quick.path))["cells"]
-    assert figure.draw(cells) == figure.draw(cells)
+    assert figure.draw(cells, []) == figure.draw(cells, [])
     odd = [cell | {"application": 'a"<b>'} for cell in cells]
-    Page(figure.draw(odd) or "")
-    assert figure.draw([]) is None
+    Page(figure.draw(odd, []) or "")
+    assert figure.draw([], []) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,116 @@
+"""Knows what more cores give, and how a platform's cost depends on its size.
+
+Both work on `effects.Units`: intervals within one curve hold together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from virtbed_analysis.effects import Cell, Effect, Units, effects
+
+Json = dict[str, Any]
+
+# A doubling pays where it makes a request at least this many times faster.
+PAYS = 1.1
+# Two parameters of a line through two sizes would fit whatever was measured.
+SIZES_TO_FIT = 3
+_CURVE = ("work", "processor", "platform", "mode")
+
+
+def _curves(units: Units) -> Iterator[list[Cell]]:
+    """Give the cells of each curve: one work on one platform, by cores."""
+    cells = sorted(units.cells(), key=lambda cell: (*_of(cell).values(), cell.cores))
+    for _, curve in groupby(cells, key=_of):
+        yield list(curve)
+
+
+def _of(cell: Cell) -> Json:
+    return {part: getattr(cell, part) for part in _CURVE}
+
+
+def scale_up(units: Units) -> list[Json]:
+    """Return what each doubling of cores gives: time at `cores` over time at twice as many.
+
+    One row a doubling: `work`, `processor`, `platform`, `mode`, `cores`, `speed_up`, `low`, `high`
+    (None with fewer than two replicates) and `n` replicates.
+    """
+    rows = []
+    for curve in _curves(units):
+        doublings = [(cell, cell._replace(cores=2 * cell.cores)) for cell in curve]
+        measured = {str(cell.cores): cell for cell in curve}
+        found = effects((str(one.cores), [units.over(one, two)]) for one, two in doublings)
+        rows += [
+            {**_of(curve[0]), "cores": measured[effect.about].cores, **_numbers("speed_up", effect)}
+            for effect in found
+        ]
+    return rows
+
+
+def efficient_range(doublings: list[Json]) -> list[Json]:
+    """Return how far each curve of `scale_up` pays: up to `cores`, and why not further.
+
+    The range ends at the first size whose doubling does not clearly give `PAYS`, and that doubling
+    is told with its interval. `open` says that the largest size measured is still within it.
+    """
+    rows = []
+    for _, group in groupby(doublings, key=lambda row: [row[part] for part in _CURVE]):
+        curve = list(group)
+        over = next((r for r in curve if r["low"] is None or r["low"] <= PAYS), None)
+        last = over or curve[-1]
+        rows.append(
+            {
+                **last,
+                "cores": last["cores"] if over else 2 * last["cores"],
+                "open": over is None,
+            }
+        )
+    return rows
+
+
+def overhead_by_size(units: Units) -> list[Json]:
+    """Return each platform's overhead as a part that stays and a part that falls with size.
+
+    The logarithm of the ratio to bare metal is fitted, by least squares in each replicate, as
+    a + b / cores; `type_` is exp(a), what is left on a large instance, and `size_` is exp(b), what
+    one core pays beside it: the platform-type and platform-size overheads, named by
+    arXiv 2006.02055; the form of the fit is ours. Needs `SIZES_TO_FIT` sizes.
+    """
+    rows = []
+    for curve in _curves(units):
+        sizes = [cell for cell in curve if units.cost(cell) is not None and cell.platform != "bm"]
+        if len(sizes) < SIZES_TO_FIT:
+            continue
+        design = np.column_stack([np.ones(len(sizes)), [1 / cell.cores for cell in sizes]])
+        fits = np.linalg.pinv(design)
+        found = effects(
+            (
+                name,
+                [
+                    units.contrast(
+                        *(
+                            (sign * float(weight), which)
+                            for weight, cell in zip(row, sizes, strict=True)
+                            for sign, which in ((1, cell), (-1, units.baseline(cell)))
+                        )
+                    )
+                ],
+            )
+            for name, row in zip(("type", "size"), fits, strict=True)
+        )
+        if len(found) == len(fits):
+            told = {k: v for effect in found for k, v in _numbers(effect.about, effect).items()}
+            rows.append(_of(curve[0]) | {"sizes": [cell.cores for cell in sizes]} | told)
+    return rows
+
+
+def _numbers(name: str, effect: Effect) -> Json:
+    value = asdict(effect)
+    if name == "speed_up":
+        return {"speed_up": value["value"], **{k: value[k] for k in ("low", "high", "n")}}
+    return {name: value["value"], f"{name}_low": value["low"], f"{name}_high": value["high"]}

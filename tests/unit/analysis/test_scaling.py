@@ -1,0 +1,61 @@
+"""Curves with a known shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from virtbed_analysis.effects import of_sweep
+from virtbed_analysis.load import load
+from virtbed_analysis.scaling import efficient_range, overhead_by_size, scale_up
+
+from .conftest import Folder
+
+RANDOM = np.random.default_rng(11)
+
+
+def curve(folder: Folder, platform: str, mode: str, ms: dict[int, float], noise: float) -> None:
+    for cores, typical in ms.items():
+        for replicate in range(1, 7):
+            e2e = typical * float(np.exp(noise * RANDOM.standard_normal()))
+            folder.trial(platform, mode, replicate, {"a": [e2e]}, cores=cores)
+
+
+def test_the_efficient_range_ends_where_a_doubling_stops_paying(folder: Folder) -> None:
+    curve(folder, "bm", "pinned", {1: 100, 2: 55, 4: 30, 8: 29}, 0.01)
+    rows = scale_up(of_sweep(load(folder.path)))
+    assert [row["cores"] for row in rows] == [1, 2, 4]
+    assert [row["speed_up"] for row in rows] == pytest.approx([1.82, 1.83, 1.03], rel=0.03)
+    assert all(row["low"] < row["speed_up"] < row["high"] and row["n"] == 6 for row in rows)
+    (reach,) = efficient_range(rows)
+    assert (reach["cores"], reach["open"]) == (4, False)
+    assert reach["speed_up"] == rows[-1]["speed_up"]
+
+
+def test_a_curve_that_pays_to_its_end_is_left_open(folder: Folder) -> None:
+    curve(folder, "bm", "pinned", {1: 100, 2: 55, 4: 30}, 0.01)
+    (reach,) = efficient_range(scale_up(of_sweep(load(folder.path))))
+    assert (reach["cores"], reach["open"]) == (4, True)
+
+
+def test_a_gap_between_sizes_is_no_doubling(folder: Folder) -> None:
+    curve(folder, "bm", "pinned", {1: 100, 4: 30}, 0.01)
+    assert scale_up(of_sweep(load(folder.path))) == []
+
+
+def test_overhead_of_type_and_of_size_are_told_apart(folder: Folder) -> None:
+    metal = {1: 100, 2: 60, 4: 40, 8: 30}
+    curve(folder, "bm", "pinned", metal, 0.003)
+    slower = {n: ms * 1.05 * 1.4 ** (1 / n) for n, ms in metal.items()}
+    curve(folder, "cn", "vanilla", slower, 0.003)
+    (row,) = overhead_by_size(of_sweep(load(folder.path)))
+    assert row["type"] == pytest.approx(1.05, abs=0.01)
+    assert row["size"] == pytest.approx(1.4, abs=0.03)
+    assert row["type_low"] < row["type"] < row["type_high"]
+    assert row["sizes"] == [1, 2, 4, 8]
+
+
+def test_two_sizes_are_not_fitted(folder: Folder) -> None:
+    for platform, mode in (("bm", "pinned"), ("cn", "vanilla")):
+        curve(folder, platform, mode, {1: 100, 2: 60}, 0.01)
+    assert overhead_by_size(of_sweep(load(folder.path))) == []
