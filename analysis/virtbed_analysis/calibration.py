@@ -19,8 +19,8 @@ from scipy import stats
 
 from virtbed_analysis import estimate, words
 from virtbed_analysis.errors import AnalysisError
+from virtbed_analysis.files import write_text
 from virtbed_analysis.load import Json, Sweep, read_sweep
-from virtbed_analysis.report import write
 
 CALIBRATION_SCHEMA = "virtbed.calibration/1"
 HALF_WIDTH = 0.03
@@ -69,7 +69,7 @@ def calibrate(sweep_dir: Path) -> Json:
         "passed": all(check["passed"] for check in checks),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write(sweep_dir / "calibration.json", text)
+    write_text(sweep_dir / "calibration.json", text)
     return content
 
 

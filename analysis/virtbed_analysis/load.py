@@ -14,7 +14,9 @@ import polars as pl
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from virtbed_analysis import columns
 from virtbed_analysis.errors import AnalysisError
+from virtbed_analysis.files import write_whole
 from virtbed_analysis.suspicion import suspicions
 from virtbed_workloads.schema import result_schema
 
@@ -28,62 +30,8 @@ DESIGN_SCHEMA = "virtbed.design/3"
 DOCTOR_SCHEMA = "virtbed.doctor/1"
 FAILURE_SCHEMA = "virtbed.failure/1"
 
-TRIAL_COLUMNS: dict[str, pl.DataType] = {
-    "trial": pl.String(),
-    "sweep": pl.String(),
-    "plan_digest": pl.String(),
-    "platform": pl.String(),
-    "machine": pl.String(),
-    "enclosure": pl.String(),
-    "mode": pl.String(),
-    "cores": pl.Int64(),
-    "variant": pl.String(),
-    "slowdown": pl.Float64(),
-    "memory_mib": pl.Int64(),
-    "application": pl.String(),
-    "scale": pl.String(),
-    "processor": pl.String(),
-    "replicate": pl.Int64(),
-    "position": pl.Int64(),
-    "accelerator": pl.String(),
-    "emulated": pl.Boolean(),
-    "host": pl.String(),
-    "image_digest": pl.String(),
-    "started_at": pl.String(),
-    "attempt": pl.Int64(),
-    "application_version": pl.String(),
-    "model": pl.String(),
-    "weights": pl.String(),
-    "tensorflow": pl.String(),
-    "keras": pl.String(),
-    "python": pl.String(),
-    "kernel": pl.String(),
-    "onednn_isa": pl.String(),
-    "scenario": pl.String(),
-    "rules": pl.String(),
-    "thread_policy": pl.String(),
-    "loadgen_validity": pl.String(),
-    "answers_digest": pl.String(),
-    "peak_memory_kib": pl.Int64(),
-    "input_seed": pl.Int64(),
-    "spawn_ns": pl.Int64(),
-    "import_ns": pl.Int64(),
-    "load_ns": pl.Int64(),
-    "first_call_ns": pl.Int64(),
-    "warnings": pl.List(pl.String()),
-    "suspicions": pl.List(pl.String()),
-}
-SAMPLE_COLUMNS: dict[str, pl.DataType] = {
-    "trial": pl.String(),
-    "sample": pl.Int64(),
-    "input": pl.String(),
-    "queue_ns": pl.Int64(),
-    "pre_ns": pl.Int64(),
-    "infer_ns": pl.Int64(),
-    "post_ns": pl.Int64(),
-    "e2e_ns": pl.Int64(),
-    "warmup": pl.Boolean(),
-}
+TRIAL_COLUMNS = columns.types(columns.TRIAL)
+SAMPLE_COLUMNS = columns.types(columns.SAMPLE)
 
 
 @dataclass(frozen=True)
@@ -115,18 +63,37 @@ class _Unfit(Exception):
     """Why one file is left out; never leaves this module."""
 
 
-def load(path: Path | str) -> pl.DataFrame:
-    """Return a sweep's samples, one row each with its trial's columns; log each file left out.
+def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
+    """Return the samples of one results folder or several, one row each with its trial's columns.
 
-    Times are integer nanoseconds. Warm-up samples are there, flagged by `warmup`.
+    Times are integer nanoseconds. Warm-up samples are there, flagged by `warmup`. Each file left
+    out is logged. Folders may be of other hosts, or shards of one sweep; see `columns` for what
+    each column holds.
 
     Raises:
-        AnalysisError: the folder does not exist, or its results come from different images.
+        AnalysisError: a folder does not exist, a trial is there twice, or results are of unlike
+            images or versions of an application.
     """
-    sweep = read_sweep(Path(path))
-    for rejected in sweep.rejected:
-        log.warning("%s left out: %s", rejected.file, rejected.reason)
-    return sweep.samples
+    sweeps = [(one, read_sweep(Path(one))) for one in (path, *more)]
+    for folder, sweep in sweeps:
+        for rejected in sweep.rejected:
+            log.warning("%s/%s left out: %s", folder, rejected.file, rejected.reason)
+    trials = pl.concat([sweep.trials for _, sweep in sweeps])
+    _refuse_unlike(", ".join(str(folder) for folder, _ in sweeps), trials)
+    twice = trials.group_by("host", "plan_digest", "trial").len().filter(pl.col("len") > 1)
+    if twice.height:
+        host, _, trial, times = twice.sort("host", "trial").row(0)
+        raise AnalysisError(
+            f"trial {trial} of host {host} is in {times} of the folders: it would count {times} "
+            "times; give each folder once, or leave one of the copies out"
+        )
+    return pl.concat([sweep.samples for _, sweep in sweeps])
+
+
+def write_parquet(samples: pl.DataFrame, file: Path) -> None:
+    """Write what `load` gives as Parquet; its metadata says what each column holds."""
+    about = {"schema": columns.SAMPLES_SCHEMA, "columns": json.dumps(columns.described())}
+    write_whole(file, lambda path: samples.write_parquet(path, metadata=about))
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -155,8 +122,8 @@ def read_sweep(folder: Path) -> Sweep:
             failure = _optional(folder, f"{name}/failure.json", FAILURE_SCHEMA, rejected)
             if failure is not None:
                 failures[trial_folder.name] = failure
-    _refuse_mixed_images(folder, results)
     trials = pl.DataFrame([_trial_row(r) for r in results.values()], schema=TRIAL_COLUMNS)
+    _refuse_unlike(str(folder), trials)
     rows = [row for result in results.values() for row in _sample_rows(result)]
     samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(trials, on="trial", how="left")
     name = str(design["sweep"]) if design and "sweep" in design else folder.resolve().name
@@ -261,19 +228,28 @@ def _check_evidence(trial_folder: Path, trial_id: str) -> None:
         raise _Unfit(f"its placement was not attested: {mismatches}")
 
 
-def _refuse_mixed_images(folder: Path, results: dict[str, Json]) -> None:
-    trials: dict[str, list[str]] = {}
-    for trial_id, result in results.items():
-        trials.setdefault(result["trial"]["image_digest"], []).append(trial_id)
-    if len(trials) > 1:
-        found = ", ".join(
-            f"{digest} ({len(ids)} trials, first {ids[0]})" for digest, ids in trials.items()
-        )
-        raise AnalysisError(
-            f"{folder}: results of {len(trials)} images are not pooled, since a difference "
-            f"between images would be read as one between platforms: {found}. Move the trials "
-            "of all images but one out of the folder, or sweep again under another name"
-        )
+def _refuse_unlike(where: str, trials: pl.DataFrame) -> None:
+    """Raise `AnalysisError` where a difference of the software would be read as a platform's."""
+    kinds = {
+        "images": (["image_digest"], pl.lit("")),
+        "versions of one application": (
+            ["application", "application_version"],
+            pl.col("application"),
+        ),
+    }
+    for what, (which, within) in kinds.items():
+        found = trials.group_by(which).agg(pl.len().alias("n"), pl.col("trial").min().alias("one"))
+        several = found.filter(pl.len().over(within) > 1).sort(which)
+        if several.height:
+            told = ", ".join(
+                f"{' '.join(row[name] for name in which)} ({row['n']} trials, first {row['one']})"
+                for row in several.to_dicts()
+            )
+            raise AnalysisError(
+                f"{where}: results of {several.height} {what} are not pooled, since a difference "
+                f"between them would be read as one between platforms: {told}. Move the trials "
+                "of all but one out of the folder, or sweep again under another name"
+            )
 
 
 _SETTINGS = ("scenario", "rules", "thread_policy", "slowdown")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import jinja2
 
 from virtbed_analysis import figure, words
 from virtbed_analysis.document import document
+from virtbed_analysis.files import write_text
 from virtbed_analysis.load import Json, read_sweep
 
 
@@ -32,8 +32,9 @@ def report(sweep_dir: Path) -> ReportPaths:
     content = document(read_sweep(sweep_dir))
     page = render(content)
     paths = ReportPaths(html=sweep_dir / "report.html", json=sweep_dir / "report.json")
-    write(paths.json, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write(paths.html, page)
+    numbers = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(paths.json, f"{numbers}\n")
+    write_text(paths.html, page)
     return paths
 
 
@@ -50,21 +51,3 @@ def render(content: Json) -> str:
     drawn = figure.draw(content["cells"], content["published"]["rows"])
     template = environment.get_template("report.html.j2")
     return template.render(report=content, figure=drawn) + "\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file so that its name holds the old text or the whole new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

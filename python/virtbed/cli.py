@@ -26,7 +26,7 @@ from virtbed.plan import Plan, PlanError, load_plan, plan_path
 from virtbed.progress import Progress, estimate_s, minutes
 from virtbed.published import ratio_tables, verdict_table
 from virtbed.sweep import Interrupted, Sweep, SweepError, check_applications
-from virtbed_analysis import AnalysisError, analyse_published
+from virtbed_analysis import AnalysisError, analyse_published, described, load, write_parquet
 from virtbed_analysis import calibrate as write_calibration
 from virtbed_analysis import report as write_report
 from virtbed_workloads.registry import APPLICATIONS
@@ -197,6 +197,29 @@ def report(name: PlanArgument) -> None:
     _report(folder)
 
 
+@app.command()
+def export(
+    sweeps: Annotated[
+        list[Path], typer.Argument(exists=True, file_okay=False, help="Results folders.")
+    ],
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("samples.parquet"),
+) -> None:
+    """Write the samples of one sweep or several (hosts, shards) as one tidy Parquet file.
+
+    One row a request, with all that is known of its trial. `virtbed schema samples` says what each
+    column holds; so does the file's metadata.
+
+    Exit status: 0 written, 2 the sweeps cannot be pooled (unlike images or versions).
+    """
+    try:
+        samples = load(*sweeps)
+        write_parquet(samples, output)
+    except (AnalysisError, OSError) as error:
+        refuse(error)
+    trials = samples.select("host", "plan_digest", "trial").n_unique()
+    console.print(f"{samples.height} samples of {trials} trials: {output}", highlight=False)
+
+
 def _report(folder: Path) -> None:
     try:
         paths = write_report(folder)
@@ -345,11 +368,11 @@ def run(
 
 
 @app.command()
-def schema(which: Annotated[str, typer.Argument(help="plan or result")]) -> None:
-    """Print the JSON Schema of a plan or of a result."""
+def schema(which: Annotated[str, typer.Argument(help="plan, result or samples")]) -> None:
+    """Print the JSON Schema of a plan or of a result, or the columns that `export` writes."""
     from virtbed_workloads.schema import result_schema
 
-    schemas = {"plan": Plan.model_json_schema, "result": result_schema}
+    schemas = {"plan": Plan.model_json_schema, "result": result_schema, "samples": described}
     if which not in schemas:
         refuse(PlanError(f"no schema {which!r}; one of: {', '.join(schemas)}"))
     typer.echo(json.dumps(schemas[which](), indent=1))

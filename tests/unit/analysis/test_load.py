@@ -1,12 +1,16 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from virtbed_analysis import AnalysisError, load
+from virtbed_analysis import AnalysisError, load, write_parquet
 from virtbed_analysis.load import read_sweep
+
+from .conftest import Folder
 
 GOOD = "bm-pinned-c01-image_classification-r01"
 BAD = "bm-pinned-c01-image_classification-r02"
@@ -134,3 +138,50 @@ def test_broken_design_is_named_and_results_still_load(two: Any) -> None:
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(AnalysisError, match="no such results folder"):
         load(tmp_path / "none")
+
+
+def other(folder: Any, name: str, replicate: int, **changes: Any) -> Path:
+    """Lay a folder of one more trial beside another."""
+    made = Folder(folder.path.parent / name)
+    made.trial("bm", "pinned", replicate, {"a.png": [20.0]}, **changes)
+    return made.path
+
+
+def test_shards_of_a_sweep_are_pooled(two: Any) -> None:
+    samples = load(two.path, other(two, "shard", 3))
+    assert sorted(samples["trial"].unique()) == [GOOD, BAD, GOOD.replace("r01", "r03")]
+
+
+def test_a_trial_that_is_in_two_folders_is_refused(two: Any) -> None:
+    with pytest.raises(AnalysisError, match=f"{GOOD} of host bench01 is in 2 of the folders"):
+        load(two.path, other(two, "again", 1))
+
+
+def test_sweeps_of_unlike_images_are_not_pooled(two: Any) -> None:
+    with pytest.raises(AnalysisError, match=r"results of 2 images are not pooled.*1 trials"):
+        load(two.path, other(two, "new", 3, image="sha256:" + "e" * 64))
+
+
+def test_versions_of_one_application_are_not_pooled(two: Any) -> None:
+    result(lambda r: r["application"].update(version="2"))(two)
+    with pytest.raises(
+        AnalysisError,
+        match=r"2 versions of one application are not pooled.*image_classification 1 .1 trials, "
+        r"first .*image_classification 2 ",
+    ):
+        read_sweep(two.path)
+
+
+def test_parquet_holds_the_frame_and_what_each_column_means(two: Any, tmp_path: Path) -> None:
+    samples = load(two.path)
+    file = tmp_path / "samples.parquet"
+    write_parquet(samples, file)
+    assert pl.read_parquet(file).equals(samples)
+    metadata = pl.read_parquet_metadata(file)
+    assert metadata["schema"] == "virtbed.samples/1"
+    told = json.loads(metadata["columns"])
+    assert {name: kind["type"] for name, kind in told.items()} == {
+        name: str(kind) for name, kind in samples.schema.items()
+    }
+    assert all(kind["meaning"].endswith(".") for kind in told.values())
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
