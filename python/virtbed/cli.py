@@ -1,22 +1,31 @@
-"""Knows alone what a user can ask on the command line, and how a refusal looks."""
+"""Knows what a user can ask of a host, and gathers all commands; `decide` has those on results."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from virtbed import decide, host
 from virtbed import doctor as doctors
-from virtbed import host
 from virtbed.attest import AttestError, explain
+from virtbed.console import (
+    INTERRUPTED,
+    TRIALS_FAILED,
+    AsJson,
+    Inventory,
+    PlanArgument,
+    console,
+    errors,
+    refuse,
+)  # fmt: skip
+from virtbed.decide import say_report
 from virtbed.design import design
 from virtbed.here import RunError, command, phase_table, run_here
 from virtbed.image import REPOSITORY, image_key
@@ -24,11 +33,9 @@ from virtbed.ledger import Ledger, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import Plan, PlanError, load_plan, plan_path
 from virtbed.progress import Progress, estimate_s, minutes
-from virtbed.published import ratio_tables, verdict_table
 from virtbed.sweep import Interrupted, Sweep, SweepError, check_applications
-from virtbed_analysis import AnalysisError, analyse_published, described, load, write_parquet
+from virtbed_analysis import AnalysisError, described
 from virtbed_analysis import calibrate as write_calibration
-from virtbed_analysis import report as write_report
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer(
@@ -39,30 +46,12 @@ app = typer.Typer(
     "Begin with `make testbed`; then `virtbed plan quick`, `virtbed sweep quick` and "
     "results/quick/report.html.",
 )
-console = Console(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None, soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
-
-PlanArgument = Annotated[
-    str, typer.Argument(metavar="PLAN", help="A plan that ships, or the path of a .yml file.")
-]
-Inventory = Annotated[
-    Path, typer.Option(exists=True, help="Inventory whose group `bench` is measured.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
-
+app.add_typer(decide.app)
 VISIBLE = [name for name, entry in APPLICATIONS.items() if not entry.hidden]
 PLAN_COLUMNS = (
     "platform", "mode", "cores", "variant", "application", "scale", "scenario", "threads",
     "accelerator", "trials",
 )  # fmt: skip
-# Exit codes beside 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
-TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-
-
-def refuse(error: Exception, code: int = REFUSED) -> NoReturn:
-    """Print one clear message and exit."""
-    errors.print(f"virtbed: {error}", style="red", highlight=False, markup=False)
-    raise typer.Exit(code)
 
 
 def _plan(name: str) -> Plan:
@@ -140,7 +129,7 @@ def _carry_out(name: str, inventory: Path) -> Path:
         refuse(error, INTERRUPTED)
     except (PlanError, PlacementError, LedgerError, SweepError, host.HostError) as error:
         refuse(error)
-    _report(run.folder)
+    say_report(run.folder)
     if run.failed:
         refuse(
             SweepError(
@@ -185,76 +174,6 @@ def calibrate(
                 f"{content['suspect']} trials suspect; the report names them and says why"
             )
     raise typer.Exit(0 if content["passed"] else TRIALS_FAILED)
-
-
-@app.command()
-def report(name: PlanArgument) -> None:
-    """Write the report of a sweep, finished or not, anew."""
-    try:
-        folder = REPOSITORY / "results" / load_plan(plan_path(name)).name
-    except PlanError as error:
-        refuse(error)
-    _report(folder)
-
-
-@app.command()
-def export(
-    sweeps: Annotated[
-        list[Path], typer.Argument(exists=True, file_okay=False, help="Results folders.")
-    ],
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("samples.parquet"),
-) -> None:
-    """Write the samples of one sweep or several (hosts, shards) as one tidy Parquet file.
-
-    One row a request, with all that is known of its trial. `virtbed schema samples` says what each
-    column holds; so does the file's metadata.
-
-    Exit status: 0 written, 2 the sweeps cannot be pooled (unlike images or versions).
-    """
-    try:
-        samples = load(*sweeps)
-        write_parquet(samples, output)
-    except (AnalysisError, OSError) as error:
-        refuse(error)
-    trials = samples.select("host", "plan_digest", "trial").n_unique()
-    console.print(f"{samples.height} samples of {trials} trials: {output}", highlight=False)
-
-
-def _report(folder: Path) -> None:
-    try:
-        paths = write_report(folder)
-    except AnalysisError as error:
-        refuse(error)
-    console.print(f"report: {paths.html}", highlight=False)
-
-
-@app.command()
-def published(
-    table: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="The timings, one a row (CSV).")
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Analyse the published measurements of the study's laboratory as if they were a sweep.
-
-    Prints every ratio to bare metal as published (the first runs pooled with the rest), what the
-    data itself shows against them, and its answers to the findings (first runs left out).
-
-    Exit status: 0 analysed, 2 the table cannot be read.
-    """
-    try:
-        content = analyse_published(table)
-    except AnalysisError as error:
-        refuse(error)
-    if as_json:
-        typer.echo(json.dumps(content, indent=1))
-        return
-    console.print(f"{content['timings']} timings of {content['cells']} cells: {content['source']}")
-    for ratios in ratio_tables(content):
-        console.print(ratios)
-    for weakness in content["weaknesses"]:
-        console.print(f"warning: {weakness['text']}", style="yellow", highlight=False, markup=False)
-    console.print(verdict_table(content["verdicts"], content["confidence"]))
 
 
 @app.command()

@@ -1,0 +1,42 @@
+"""Knows how advice looks in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+Json = dict[str, Any]
+
+
+def advice_table(advice: Json) -> Table:
+    """Return one row a candidate, the choice first; costs only where there are prices."""
+    priced = advice["question"]["prices"]
+    table = Table(title="Candidates, best first", title_justify="left")
+    for heading in ("platform", "mode", "cores", "threads", "processor"):
+        table.add_column(heading)
+    for heading in ("e2e ms", "p99 ms", *(["cost / 10^6"] if priced else []), "replicates"):
+        table.add_column(heading, justify="right")
+    for row in advice["candidates"]:
+        costs = [_figure(row, "cost", "")] if priced else []
+        suspect = f", {row['suspect']} suspect" if row["suspect"] else ""
+        table.add_row(
+            row["platform"], row["mode"], str(row["cores"]), row["thread_policy"], row["processor"],
+            _figure(row, "e2e", "_ms"), _figure(row, "p99", "_ms"), *costs,
+            f"{row['replicates']}{suspect}",
+        )  # fmt: skip
+    return table
+
+
+def choice_words(cell: Json) -> str:
+    """Return a cell as one says it: cn pinned, 2 cores, default threads, cpu."""
+    cores = "1 core" if cell["cores"] == 1 else f"{cell['cores']} cores"
+    threads = f"{cell['thread_policy']} threads"
+    return f"{cell['platform']} {cell['mode']}, {cores}, {threads}, {cell['processor']}"
+
+
+def _figure(row: Json, name: str, unit: str) -> str:
+    value, low, high = (row[f"{name}{end}{unit}"] for end in ("", "_low", "_high"))
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if low is None else f"{value:.4g} ({low:.4g} to {high:.4g})"

@@ -1,0 +1,152 @@
+"""Knows what a user can ask of measurements: reports, advice, exports, the published data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from virtbed.advised import advice_table, choice_words
+from virtbed.console import TRIALS_FAILED, AsJson, PlanArgument, console, refuse
+from virtbed.image import REPOSITORY
+from virtbed.plan import PlanError, load_plan, plan_path
+from virtbed.published import ratio_tables, verdict_table
+from virtbed_analysis import AnalysisError, analyse_published, load, write_parquet
+from virtbed_analysis import report as write_report
+from virtbed_analysis.advice import Question, read_prices
+from virtbed_analysis.advice import advise as give_advice
+from virtbed_analysis.load import read_sweep
+
+app = typer.Typer()
+
+
+def results(name: str) -> Path:
+    """Return the results folder of a plan; raises PlanError if there is no such plan."""
+    return REPOSITORY / "results" / load_plan(plan_path(name)).name
+
+
+@app.command()
+def report(name: PlanArgument) -> None:
+    """Write the report of a sweep, finished or not, anew."""
+    try:
+        folder = results(name)
+    except PlanError as error:
+        refuse(error)
+    say_report(folder)
+
+
+def say_report(folder: Path) -> None:
+    """Write a sweep's report and say where; exit with a clear message where there is none."""
+    try:
+        paths = write_report(folder)
+    except AnalysisError as error:
+        refuse(error)
+    console.print(f"report: {paths.html}", highlight=False)
+
+
+@app.command()
+def advise(
+    name: PlanArgument,
+    application: Annotated[str, typer.Option("--app", help="The application to place.")],
+    scale: Annotated[str, typer.Option(help="trained, mlperf or tiny.")] = "trained",
+    scenario: Annotated[str, typer.Option(help="As measured.")] = "single_stream",
+    slo_ms: Annotated[
+        float | None, typer.Option(min=0, help="Bound on the 99th percentile of a request, ms.")
+    ] = None,
+    cores_max: Annotated[int | None, typer.Option(min=1, help="At most so many cores.")] = None,
+    platform: Annotated[
+        list[str] | None, typer.Option(help="Only this platform; may be repeated.")
+    ] = None,
+    price_table: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False,
+            help="CSV: platform, cores, processor, price_per_hour. The cheapest is chosen.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Say what to choose for an application: platform, size, mode, threads and processor.
+
+    With prices the cheapest per million requests, else with a bound the fewest cores that hold it,
+    else the fastest. A bound holds if the whole interval of the 99th percentile is below it.
+
+    Exit status: 0 something can be chosen, 1 no evidence, 2 refused.
+    """
+    try:
+        folder = results(name)
+        prices = read_prices(price_table) if price_table else {}
+        question = Question(
+            application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices
+        )
+        advice = give_advice(read_sweep(folder), question)
+    except (PlanError, AnalysisError) as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(advice, indent=1))
+        raise typer.Exit(0 if advice["choice"] else TRIALS_FAILED)
+    if advice["choice"]:
+        console.print(f"Choose {choice_words(advice['choice'])}. {advice['because']}")
+        if advice["runner_up"]:
+            console.print(f"Runner-up: {choice_words(advice['runner_up'])}.")
+        console.print(advice["sure"], highlight=False)
+        console.print(advice_table(advice))
+    else:
+        console.print(advice["because"])
+    for left in advice["left_out"]:
+        console.print(f"left out: {choice_words(left['cell'])}: {left['reason']}", highlight=False)
+    raise typer.Exit(0 if advice["choice"] else TRIALS_FAILED)
+
+
+@app.command()
+def export(
+    sweeps: Annotated[
+        list[Path], typer.Argument(exists=True, file_okay=False, help="Results folders.")
+    ],
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("samples.parquet"),
+) -> None:
+    """Write the samples of one sweep or several (hosts, shards) as one tidy Parquet file.
+
+    One row a request, with all that is known of its trial. `virtbed schema samples` says what each
+    column holds; so does the file's metadata.
+
+    Exit status: 0 written, 2 the sweeps cannot be pooled (unlike images or versions).
+    """
+    try:
+        samples = load(*sweeps)
+        write_parquet(samples, output)
+    except (AnalysisError, OSError) as error:
+        refuse(error)
+    trials = samples.select("host", "plan_digest", "trial").n_unique()
+    console.print(f"{samples.height} samples of {trials} trials: {output}", highlight=False)
+
+
+@app.command()
+def published(
+    table: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="The timings, one a row (CSV).")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Analyse the published measurements of the study's laboratory as if they were a sweep.
+
+    Prints every ratio to bare metal as published (the first runs pooled with the rest), what the
+    data itself shows against them, and its answers to the findings (first runs left out).
+
+    Exit status: 0 analysed, 2 the table cannot be read.
+    """
+    try:
+        content = analyse_published(table)
+    except AnalysisError as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(content, indent=1))
+        return
+    console.print(f"{content['timings']} timings of {content['cells']} cells: {content['source']}")
+    for ratios in ratio_tables(content):
+        console.print(ratios)
+    for weakness in content["weaknesses"]:
+        console.print(f"warning: {weakness['text']}", style="yellow", highlight=False, markup=False)
+    console.print(verdict_table(content["verdicts"], content["confidence"]))
