@@ -83,7 +83,7 @@ def document(sweep: Sweep) -> Json:
             for t in THRESHOLDS
         ],
         "warnings": _warnings(sweep.trials),
-        "provenance": _provenance(sweep),
+        "provenance": provenance(sweep),
     }
 
 
@@ -168,7 +168,7 @@ def _warnings(trials: pl.DataFrame) -> list[Json]:
     return [{"warning": text, "trials": n} for text, n in found.most_common()]
 
 
-def _provenance(sweep: Sweep) -> list[Json]:
+def provenance(sweep: Sweep) -> list[Json]:
     """Return where the numbers come from, as items with their values."""
     trials, design = sweep.trials, sweep.design or {}
     facts = (sweep.doctor or {}).get("facts", {})

@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 
 from virtbed_analysis import figure, words
+from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
 from virtbed_analysis.files import write_text
 from virtbed_analysis.load import Json, read_sweep
@@ -40,6 +41,16 @@ def report(sweep_dir: Path) -> ReportPaths:
 
 def render(content: Json) -> str:
     """Return the page of a `virtbed.report/1` document: one HTML file that needs no other."""
+    drawn = figure.draw(content["cells"], content["published"]["rows"])
+    return _page("report.html.j2", report=content, figure=drawn)
+
+
+def render_comparison(content: Json) -> str:
+    """Return the page of a `virtbed.comparison/1` document."""
+    return _page("comparison.html.j2", comparison=content, changed=changed)
+
+
+def _page(template: str, **content: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("virtbed_analysis"),
         autoescape=True,
@@ -48,6 +59,4 @@ def render(content: Json) -> str:
         lstrip_blocks=True,
     )
     environment.globals["words"] = words
-    drawn = figure.draw(content["cells"], content["published"]["rows"])
-    template = environment.get_template("report.html.j2")
-    return template.render(report=content, figure=drawn) + "\n"
+    return environment.get_template(template).render(**content) + "\n"

@@ -1,4 +1,4 @@
-"""Knows how advice looks in a terminal."""
+"""Knows how advice, and a comparison of two sweeps, look in a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
+from virtbed_analysis.comparison import changed
+
 Json = dict[str, Any]
+
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def advice_table(advice: Json) -> Table:
@@ -26,6 +30,29 @@ def advice_table(advice: Json) -> Table:
             f"{row['replicates']}{suspect}",
         )  # fmt: skip
     return table
+
+
+def comparison_table(comparison: Json) -> Table:
+    """Return one row a cell of both sweeps: how time and cost have changed."""
+    table = Table(
+        title=f"Second over first ({comparison['confidence']:.0%} intervals, together for all)",
+        title_justify="left",
+    )
+    for heading in ("application", "platform", "mode", "cores"):
+        table.add_column(heading)
+    for heading in ("time", "", "cost against bare metal", ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in comparison["cells"]:
+        words = [word for what in ("time", "cost") for word in _change(row[what])]
+        work = f"{row['work']}, {row['processor']}"
+        table.add_row(work, row["platform"], row["mode"], str(row["cores"]), *words)
+    return table
+
+
+def _change(effect: Json | None) -> tuple[str, str]:
+    if effect is None:
+        return "-", ""
+    return _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", ""), changed(effect)
 
 
 def choice_words(cell: Json) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from virtbed.advised import advice_table, choice_words
+from virtbed.advised import advice_table, choice_words, comparison_table
 from virtbed.console import TRIALS_FAILED, AsJson, PlanArgument, console, refuse
 from virtbed.image import REPOSITORY
 from virtbed.plan import PlanError, load_plan, plan_path
@@ -17,7 +17,10 @@ from virtbed_analysis import AnalysisError, analyse_published, load, write_parqu
 from virtbed_analysis import report as write_report
 from virtbed_analysis.advice import Question, read_prices
 from virtbed_analysis.advice import advise as give_advice
+from virtbed_analysis.comparison import compare as compare_sweeps
+from virtbed_analysis.files import write_text
 from virtbed_analysis.load import read_sweep
+from virtbed_analysis.report import render_comparison
 
 app = typer.Typer()
 
@@ -98,6 +101,40 @@ def advise(
     for left in advice["left_out"]:
         console.print(f"left out: {choice_words(left['cell'])}: {left['reason']}", highlight=False)
     raise typer.Exit(0 if advice["choice"] else TRIALS_FAILED)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Results folder.")],
+    second: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Another.")],
+    page: Annotated[Path | None, typer.Option(help="Write it as an HTML page, too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two sweeps: two hosts, two kernels, before and after.
+
+    For each cell of both: the second's time over the first's, and whether what the platform costs
+    against bare metal has changed. What differs between the sweeps is named.
+
+    Exit status: 0 compared, 1 they have no cell in common, 2 refused.
+    """
+    try:
+        content = compare_sweeps(first, second)
+        if page:
+            write_text(page, render_comparison(content))
+    except (AnalysisError, OSError) as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(content, indent=1))
+    else:
+        console.print(content["summary"], highlight=False)
+        for row in content["differs"]:
+            sides = (", ".join(row[side]) or "-" for side in ("first", "second"))
+            console.print(f"differs: {row['item']}: {' | '.join(sides)}", highlight=False)
+        if content["cells"]:
+            console.print(comparison_table(content))
+        if page:
+            console.print(f"page: {page}", highlight=False)
+    raise typer.Exit(0 if content["cells"] else TRIALS_FAILED)
 
 
 @app.command()
