@@ -64,6 +64,7 @@ bench: setup ## what virtbed itself costs, and where the applications' time goes
 	.venv/bin/python benchmarks/scheduling.py
 	.venv/bin/python benchmarks/orchestration.py
 	.venv/bin/python benchmarks/readiness.py
+	PYTHONPATH=. .venv/bin/python benchmarks/analysis.py
 	virtbed in-image benchmarks/applications.py
 
 # The tools live in .venv and come from the hash locks; TensorFlow lives in the image, not here.

@@ -1,0 +1,95 @@
+"""What analysing a large sweep costs: `make bench`.
+
+Ten thousand trials of a hundred requests, of 1,000 cells, as the files of a results folder: loaded,
+estimated, and made into a report. The times are made up, the files are as a sweep writes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.unit.analysis.conftest import Folder
+
+from virtbed_analysis.document import document
+from virtbed_analysis.load import read_sweep
+from virtbed_analysis.report import render
+
+PLATFORMS = [
+    ("bm", "pinned"),
+    ("cn", "vanilla"),
+    ("cn", "pinned"),
+    ("vm", "vanilla"),
+    ("vm", "pinned"),
+]
+CORES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=10_000, help="default: 10000")
+    parser.add_argument("--samples", type=int, default=100, help="of each trial (default: 100)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "large")
+        pattern = Folder(Path(name, "pattern"))
+        one = pattern.path / "trials" / pattern.trial("bm", "pinned", 1, {"a": [10.0]})
+        lay(folder, one, arguments.trials, arguments.samples)
+        begun = time.monotonic()
+        sweep = read_sweep(folder)
+        loaded = time.monotonic()
+        content = document(sweep)
+        estimated = time.monotonic()
+        page = render(content)
+        ended = time.monotonic()
+    if sweep.trials.height != arguments.trials:
+        sys.exit(f"{sweep.trials.height} of {arguments.trials} trials: {sweep.rejected[:1]}")
+    print(f"## Analysis of {sweep.trials.height:,} trials, {sweep.samples.height:,} samples, "
+          f"{len(content['cells']):,} cells\n\n| step | s |\n|---|---|")  # fmt: skip
+    steps = {"load": loaded - begun, "estimate": estimated - loaded, "report": ended - estimated}
+    for step, seconds in {**steps, "all": ended - begun}.items():
+        print(f"| {step} | {seconds:.1f} |")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\nPeak memory {peak:,.0f} MiB; the page has {len(page) / 2**20:.1f} MiB.")
+    return 0
+
+
+def lay(folder: Path, pattern: Path, trials: int, samples: int) -> None:
+    """Write the folder: cells by application, size and platform, ten replicates of each."""
+    result = json.loads((pattern / "result.json").read_text())
+    evidence = json.loads((pattern / "evidence.json").read_text())
+    chance = random.Random(1)
+    names = [f"application_{n:03d}" for n in range(trials // 10 + 1)]
+    cells = itertools.product(names, CORES, PLATFORMS)
+    one = result["samples"][0]
+    for number in range(trials):
+        if number % 10 == 0:
+            application, cores, (platform, mode) = next(cells)
+        id_ = f"{platform}-{mode}-c{cores:02d}-{application}-r{number % 10 + 1:02d}"
+        speed = chance.lognormvariate(0, 0.02) / cores**0.7
+        result["samples"] = [
+            one | {"input": f"{i % 10}", "e2e_ns": int(chance.lognormvariate(17, 0.1) * speed)}
+            for i in range(samples)
+        ]
+        result["trial"] |= {
+            "id": id_, "platform": platform, "mode": mode, "cores": cores, "variant": "plain",
+            "application": application, "replicate": number % 10 + 1, "emulated": False,
+            "accelerator": "none", "position": number + 1,
+        }  # fmt: skip
+        result["application"]["name"] = application
+        place = folder / "trials" / id_
+        place.mkdir(parents=True)
+        (place / "result.json").write_text(json.dumps(result))
+        (place / "evidence.json").write_text(json.dumps(evidence | {"trial": id_}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
