@@ -17,6 +17,8 @@ from virtbed_analysis import AnalysisError, analyse_published, load, write_parqu
 from virtbed_analysis import report as write_report
 from virtbed_analysis.advice import Question, read_prices
 from virtbed_analysis.advice import advise as give_advice
+from virtbed_analysis.archive import archive as write_archive
+from virtbed_analysis.archive import problems
 from virtbed_analysis.comparison import compare as compare_sweeps
 from virtbed_analysis.files import write_text
 from virtbed_analysis.load import read_sweep
@@ -158,6 +160,48 @@ def export(
         refuse(error)
     trials = samples.select("host", "plan_digest", "trial").n_unique()
     console.print(f"{samples.height} samples of {trials} trials: {output}", highlight=False)
+
+
+@app.command()
+def archive(
+    name: PlanArgument,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write; results/PLAN.zip if not given.")
+    ] = None,
+) -> None:
+    """Make one file of a sweep: results, evidence, plan, locks, report, metadata and checksums.
+
+    A zip file and a Research Object Crate. Equal input gives equal bytes; `virtbed verify` checks.
+
+    Exit status: 0 written, 2 there is nothing that could be archived.
+    """
+    locks = {path.name: path for path in (REPOSITORY / "requirements").glob("*.txt")}
+    try:
+        folder = results(name)
+        file = output or folder.with_suffix(".zip")
+        count = write_archive(folder, file, locks)
+    except (PlanError, AnalysisError, OSError) as error:
+        refuse(error)
+    console.print(f"archive: {file} ({count} files)", highlight=False)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An archive.")],
+) -> None:
+    """Check an archive: every checksum, nothing missing or added, and the report made again.
+
+    Exit status: 0 whole, 1 something is wrong with it, 2 it is no archive.
+    """
+    try:
+        found = list(problems(file))
+    except AnalysisError as error:
+        refuse(error)
+    for problem in found:
+        console.print(problem, highlight=False, markup=False)
+    if found:
+        raise typer.Exit(TRIALS_FAILED)
+    console.print(f"{file} is whole, and its results give the report that is in it")
 
 
 @app.command()
