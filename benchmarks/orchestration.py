@@ -16,17 +16,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
+from virtbed import playbooks
 from virtbed.here import command
 from virtbed.image import REPOSITORY
 from virtbed.ledger import Ledger
 
 NAME = "bench-orchestration"
-LOADING_S, WINDOW_S = 5, 5
+LOADING_S = 5  # from its start until a trial measures
+WINDOW_S = 5
 TRIAL = ["-m", "virtbed_workloads", "image_classification", "--scale=tiny", "--samples=2"]
 
 
@@ -106,46 +108,34 @@ def controller(folder: Path) -> float:
     ) as (sweep, _):  # fmt: skip
         while sweep.poll() is None:
             time.sleep(0.5)
-            if measuring():
+            if trials():
                 time.sleep(LOADING_S)
                 before, since = controllers_ns(sweep.pid), time.monotonic_ns()
                 time.sleep(WINDOW_S)
                 after, until = controllers_ns(sweep.pid), time.monotonic_ns()
-                if not measuring():
+                if not trials():
                     sys.exit("the trial ended within the window: more samples are needed")
                 ran = sum(after[pid] - before[pid] for pid in before.keys() & after.keys())
                 shares.append(ran / (until - since))
-            while measuring():
+            while trials():
                 time.sleep(0.5)
     return statistics.fmean(shares)
 
 
-def measuring() -> bool:
-    """Return whether a trial's process runs."""
-    return bool(list(with_variable(b"VIRTBED_INSTANCE=")))
+def trials() -> list[int]:
+    """Return the processes of the trial that runs."""
+    return playbooks.having(lambda variable: variable.startswith(b"VIRTBED_INSTANCE="))
 
 
 def controllers_ns(sweep: int) -> dict[int, int]:
     """Return how long each of the controller's processes has run on a CPU so far, by its number."""
-    trial = set(with_variable(b"VIRTBED_INSTANCE="))
-    found = {sweep, *with_variable(b"VIRTBED_PLAY=")} - trial
     return {
         pid: sum(
             int((task / "schedstat").read_text().split()[0])
             for task in Path(f"/proc/{pid}/task").iterdir()
         )
-        for pid in found
+        for pid in {sweep, *playbooks.having(playbooks.marked)} - set(trials())
     }
-
-
-def with_variable(start: bytes) -> Iterator[int]:
-    """Give the processes that have a variable in their environment."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with suppress(OSError):
-                variables = (process / "environ").read_bytes().split(b"\0")
-                if any(variable.startswith(start) for variable in variables):
-                    yield int(process.name)
 
 
 @contextmanager

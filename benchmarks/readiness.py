@@ -127,7 +127,7 @@ def by_virtbed(instance: Instance, digest: str) -> list[float]:
     variables = {"virtbed_instance": asdict(instance), "virtbed_image_digest": digest,
                  "virtbed_run_dir": str(keys)}  # fmt: skip
     begun = time.monotonic()
-    with host.put_back():
+    with host.affinity_restored():
         host.keep_to(instance.housekeeping)
         outcome = playbooks.play("provision", variables, [host.LOCAL])
         if outcome.ok and instance.machine == "metal":

@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from virtbed_analysis.effects import Floats, effects
+from virtbed_analysis.effects import Floats, effects, together
 from virtbed_analysis.errors import AnalysisError
-from virtbed_analysis.estimate import CELL, CONFIDENCE, answers_differ
-from virtbed_analysis.load import Sweep
-
-Json = dict[str, Any]
+from virtbed_analysis.estimate import (
+    CELL,
+    CONFIDENCE,
+    NS_PER_MS,
+    answers_differ,
+    samples_to_show,
+    tail,
+)  # fmt: skip
+from virtbed_analysis.files import read_csv
+from virtbed_analysis.load import Json, Sweep
 
 SCHEMA = "virtbed.advice/1"
 PRICE_COLUMNS = ("platform", "cores", "processor", "price_per_hour")
-# Of fewer, the largest is all that could stand for the 99th percentile.
-SAMPLES_FOR_P99 = 100
-_MS = 1e6
+_P99 = 99
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
 
 
@@ -50,15 +54,7 @@ def read_prices(path: Path) -> dict[tuple[str, int, str], float]:
     Raises:
         AnalysisError: it cannot be read, lacks a column, holds no positive price, or one twice.
     """
-    try:
-        table = pl.read_csv(path, infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise AnalysisError(f"{path}: cannot be read as CSV: {error}") from error
-    missing = [name for name in PRICE_COLUMNS if name not in table.columns]
-    if missing:
-        raise AnalysisError(
-            f"{path}: columns {', '.join(table.columns)} found, {', '.join(PRICE_COLUMNS)} needed"
-        )
+    table = read_csv(path, PRICE_COLUMNS)
     prices: dict[tuple[str, int, str], float] = {}
     for line, row in enumerate(table.iter_rows(named=True), start=2):
         try:
@@ -136,8 +132,8 @@ def _cells(samples: pl.DataFrame, question: Question) -> list[Json]:
     replicates = (
         mine.group_by(*CELL, "replicate")
         .agg(
-            (pl.col("e2e_ns").mean() / _MS).alias("mean"),
-            (pl.col("e2e_ns").quantile(0.99, "higher") / _MS).alias("p99"),
+            (pl.col("e2e_ns").mean() / NS_PER_MS).alias("mean"),
+            (tail("e2e_ns", _P99) / NS_PER_MS).alias("p99"),
             pl.len().alias("samples"),
             (pl.col("suspicions").list.len() > 0).any().alias("suspect"),
         )
@@ -147,8 +143,6 @@ def _cells(samples: pl.DataFrame, question: Question) -> list[Json]:
     for parts, rows in replicates.group_by(CELL, maintain_order=True):
         cell = dict(zip(CELL, parts, strict=True))
         logs = {r["replicate"]: np.log(r["mean"]) for r in rows.to_dicts()}
-        enough = rows["samples"].min()
-        tails = rows["p99"].log().to_numpy()
         cells.append(
             cell
             | {
@@ -159,8 +153,8 @@ def _cells(samples: pl.DataFrame, question: Question) -> list[Json]:
             }
             | _interval("e2e", np.array(list(logs.values())))
             | (
-                _interval("p99", tails)
-                if isinstance(enough, int) and enough >= SAMPLES_FOR_P99
+                _interval("p99", rows["p99"].log().to_numpy())
+                if not rows["p99"].has_nulls()
                 else {"p99_ms": None, "p99_low_ms": None, "p99_high_ms": None}
             )
         )
@@ -197,7 +191,7 @@ def _against(cell: Json, question: Question) -> str:
     if question.slo_ms is None:
         return ""
     if cell["p99_ms"] is None:
-        return f"no p99: under {SAMPLES_FOR_P99} requests a trial"
+        return f"no p99: under {samples_to_show(_P99)} requests a trial"
     if cell["p99_high_ms"] is None:
         return f"no interval of p99 from {cell['replicates']} replicate"
     if cell["p99_high_ms"] > question.slo_ms:
@@ -248,14 +242,7 @@ def _sure(question: Question, fit: list[Json]) -> str | None:
     if by_cores and choice["cores"] < runner_up["cores"]:
         return "Both hold the bound; the runner-up needs more cores for it."
     what = "cost" if question.prices else "e2e"
-    effect = next(
-        (
-            effect
-            for effect in effects((str(n), [_over(o, choice, what)]) for n, o in enumerate(others))
-            if effect.about == "0"
-        ),
-        None,
-    )
+    effect = together((what, [_over(other, choice, what)]) for other in others)[0]
     if effect is None:
         return "They share no replicate, and cannot be compared."
     named = "cost" if question.prices else "time"

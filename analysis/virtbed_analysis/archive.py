@@ -21,7 +21,7 @@ from rocrate.rocrate import ROCrate
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import report
+from virtbed_analysis.report import report, report_of
 
 METADATA, MANIFEST = "ro-crate-metadata.json", "manifest-sha256.txt"
 _MADE = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip file can hold: ours has none
@@ -46,12 +46,12 @@ def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
     Raises:
         AnalysisError: the folder does not exist, or its results come from different images.
     """
-    report(folder)
     sweep = read_sweep(folder)
+    report_of(sweep, folder)
     files = {f"{sweep.name}/{name}": path for name, path in _files(folder)}
     files |= {f"locks/{name}": path for name, path in sorted(locks.items())}
-    started = sweep.trials["started_at"].max()
-    metadata = _metadata(sweep.name, str(started or ""), files)
+    started = sweep.trials["started_at"].sort()
+    metadata = _metadata(sweep.name, None if started.is_empty() else str(started[-1]), files)
     write_whole(output, lambda temporary: _write(temporary, files, metadata))
     return len(files)
 
@@ -89,16 +89,18 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield path.relative_to(folder).as_posix(), path
 
 
-def _metadata(name: str, started: str, files: Mapping[str, Path]) -> str:
+def _metadata(name: str, published: str | None, files: Mapping[str, Path]) -> str:
     crate = ROCrate()
     crate.name = f"virtbed sweep {name}"
     crate.description = "What each platform costs: results, evidence, plan, locks and report."
-    crate.datePublished = started or "1970-01-01"
-    crate.license = "https://creativecommons.org/publicdomain/zero/1.0/"
     for inside, path in files.items():
         kind = _KINDS.get(path.suffix, "application/octet-stream")
         crate.add_file(path, inside, properties={"name": path.name, "encodingFormat": kind})
     document: dict[str, Any] = crate.metadata.generate()
+    for entity in document["@graph"]:
+        # That of today, if not given: equal input would not give equal bytes.
+        if entity.pop("datePublished", None) and published:
+            entity["datePublished"] = published
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 

@@ -14,11 +14,9 @@ import numpy as np
 import polars as pl
 
 from virtbed_analysis.document import provenance
-from virtbed_analysis.effects import Cell, Effect, Floats, Units, effects, of_sweep
+from virtbed_analysis.effects import Cell, Effect, Floats, Units, of_sweep, together
 from virtbed_analysis.estimate import CONFIDENCE
-from virtbed_analysis.load import Sweep, read_sweep
-
-Json = dict[str, Any]
+from virtbed_analysis.load import Json, Sweep, read_sweep
 
 SCHEMA = "virtbed.comparison/1"
 # Not compared: they name the sweep, or say when it ran.
@@ -76,8 +74,8 @@ def changed(effect: Json | None) -> str:
 
 
 def _each(cells: list[Cell], groups: Callable[[Cell], list[Floats | None]]) -> dict[Cell, Effect]:
-    found = effects((str(number), groups(cell)) for number, cell in enumerate(cells))
-    return {cells[int(effect.about)]: effect for effect in found}
+    found = together((cell.work, groups(cell)) for cell in cells)
+    return {cell: effect for cell, effect in zip(cells, found, strict=True) if effect}
 
 
 def _times(cell: Cell, first: Units, second: Units) -> list[Floats | None]:

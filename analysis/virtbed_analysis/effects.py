@@ -111,13 +111,17 @@ def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[E
     Each candidate has its name and one or two groups of logarithms. Two are independent, and their
     means are added. One without units is left out.
     """
-    told = [
-        (about, [group for group in groups if group is not None])
-        for about, groups in candidates
-        if all(group is not None for group in groups)
-    ]
-    confidence = 1 - (1 - CONFIDENCE) / max(1, len(told))
-    return [_effect(about, groups, confidence) for about, groups in told]
+    return [effect for effect in together(candidates) if effect]
+
+
+def together(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect | None]:
+    """As `effects`, with None in the place of each candidate without units."""
+    told: list[tuple[str, list[Floats]]] = []
+    for about, groups in candidates:
+        known = [group for group in groups if group is not None]
+        told.append((about, known if len(known) == len(groups) else []))
+    confidence = 1 - (1 - CONFIDENCE) / max(1, sum(bool(groups) for _, groups in told))
+    return [_effect(about, groups, confidence) if groups else None for about, groups in told]
 
 
 def _effect(about: str, groups: list[Floats], confidence: float) -> Effect:

@@ -19,6 +19,8 @@ were. A median would not see what the mean, and the user's throughput, pays.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -37,7 +39,7 @@ CELL = ["platform", "mode", "variant", *SUBJECT]
 _PLATFORMS = pl.Enum(["bm", "vm", "cn", "vmcn"])
 _MODES = pl.Enum(["vanilla", "pinned"])
 _VARIANTS = pl.Enum(["plain", "twin", "slowed"])
-_NS_PER_MS = 1e6
+NS_PER_MS = 1e6
 BASELINE = {"platform": "bm", "mode": "pinned", "variant": "plain"}
 _BASELINE = pl.all_horizontal(pl.col(key) == value for key, value in BASELINE.items())
 
@@ -62,8 +64,8 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
 
     Columns: `CELL`, `weights`, `replicates`, `samples`, `<phase>_median_ms` and
     `<phase>_mean_ms` over all measured samples, `e2e_p90_ms` and `e2e_p99_ms` (null with fewer
-    samples than show one beyond: 10 and 100), `e2e_typical_ms` with `_low_ms` and `_high_ms`
-    (geometric mean over inputs and replicates, with its interval), `baseline`, and the ratio's
+    samples than show one beyond it: see `samples_to_show`), `e2e_typical_ms` with `_low_ms` and
+    `_high_ms` (geometric mean over inputs and replicates, its interval), `baseline`, the ratio's
     columns (see `ratio_to_bare_metal`), null for the baseline itself.
     """
     real = _steady(samples).filter(~pl.col("emulated"))
@@ -71,9 +73,9 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
     per_replicate = logs.group_by(*CELL, "replicate", maintain_order=True).agg(pl.col("log").mean())
     typical = _geometric(per_replicate, CELL).select(
         *CELL,
-        pl.col("value").alias("e2e_typical_ms") / _NS_PER_MS,
-        pl.col("low").alias("e2e_typical_low_ms") / _NS_PER_MS,
-        pl.col("high").alias("e2e_typical_high_ms") / _NS_PER_MS,
+        pl.col("value").alias("e2e_typical_ms") / NS_PER_MS,
+        pl.col("low").alias("e2e_typical_low_ms") / NS_PER_MS,
+        pl.col("high").alias("e2e_typical_high_ms") / NS_PER_MS,
     )
     return _in_order(
         _phases(real)
@@ -213,17 +215,11 @@ def _steady(samples: pl.DataFrame) -> pl.DataFrame:
 
 def _phases(steady: pl.DataFrame) -> pl.DataFrame:
     summaries = [
-        (getattr(pl.col(f"{phase}_ns"), kind)() / _NS_PER_MS).alias(f"{phase}_{kind}_ms")
+        (getattr(pl.col(f"{phase}_ns"), kind)() / NS_PER_MS).alias(f"{phase}_{kind}_ms")
         for phase in PHASES
         for kind in ("median", "mean")
     ]
-    # Beyond a percentile there must be a sample: the largest of twenty is no 99th percentile.
-    tails = [
-        pl.when(pl.len() * (100 - p) >= 100)
-        .then(pl.col("e2e_ns").quantile(p / 100, "higher") / _NS_PER_MS)
-        .alias(f"e2e_p{p}_ms")
-        for p in TAILS
-    ]
+    tails = [(tail("e2e_ns", p) / NS_PER_MS).alias(f"e2e_p{p}_ms") for p in TAILS]
     return steady.group_by(CELL).agg(
         pl.col("weights").first(),
         pl.col("accelerator").first(),
@@ -234,10 +230,24 @@ def _phases(steady: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def samples_to_show(percentile: int) -> int:
+    """Return how many samples it takes for one to lie beyond a percentile: 10 for the 90th.
+
+    Of fewer, the largest is all that could stand for it.
+    """
+    return math.ceil(100 / (100 - percentile))
+
+
+def tail(column: str, percentile: int) -> pl.Expr:
+    """Return a percentile of a group, a sample that was measured; null with too few of them."""
+    enough = pl.len() >= samples_to_show(percentile)
+    return pl.when(enough).then(pl.col(column).quantile(percentile / 100, "higher"))
+
+
 def _startup(trials: pl.DataFrame) -> pl.DataFrame:
     return trials.group_by(CELL).agg(
         pl.col("replicate").n_unique().alias("replicates"),
-        *((pl.col(f"{name}_ns").median() / _NS_PER_MS).alias(f"{name}_ms") for name in STARTUP),
+        *((pl.col(f"{name}_ns").median() / NS_PER_MS).alias(f"{name}_ms") for name in STARTUP),
     )
 
 

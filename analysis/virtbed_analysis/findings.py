@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from virtbed_analysis.effects import Cell, Effect, Floats, Units, effects
+from virtbed_analysis.load import Json
 
 Answer = Literal["supported", "refuted", "inconclusive", "not tested"]
-Json = dict[str, Any]
 Candidates = Iterator[tuple[str, Sequence[Floats | None]]]
 
 STUDY = "arXiv 2112.09780"

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from virtbed_analysis import findings
 from virtbed_analysis.effects import Cell, Units
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.estimate import CELL, CONFIDENCE
-from virtbed_analysis.findings import rows
-
-Json = dict[str, Any]
+from virtbed_analysis.files import read_csv
+from virtbed_analysis.load import Json
 
 SCHEMA = "virtbed.published/1"
 SOURCE = "github.com/hpcclab/DNN-Virt-Evaluation (2020)"
@@ -57,16 +57,8 @@ def read(path: Path) -> pl.DataFrame:
     Raises:
         AnalysisError: the file is missing, lacks a column, or holds a value that cannot be.
     """
-    try:
-        frame = pl.read_csv(path, infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise AnalysisError(f"{path}: cannot be read as CSV: {error}") from error
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    if missing:
-        raise AnalysisError(
-            f"{path}: columns {', '.join(frame.columns)} found, {', '.join(missing)} needed too; "
-            "this reads the table of the published measurements; virtbed report reads a sweep"
-        )
+    hint = "; this reads the table of the published measurements; virtbed report reads a sweep"
+    frame = read_csv(path, COLUMNS, hint)
     typed = frame.select(pl.col(name).cast(kind, strict=False) for name, kind in COLUMNS.items())
     for name in COLUMNS:
         column = typed[name]
@@ -106,7 +98,7 @@ def document(path: Path) -> Json:
         "confidence": CONFIDENCE,
         "ratios": ratios(timings).to_dicts(),
         "weaknesses": [asdict(weakness) for weakness in weaknesses(timings)],
-        "verdicts": rows(units(timings)),
+        "verdicts": findings.rows(units(timings)),
     }
 
 

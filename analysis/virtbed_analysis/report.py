@@ -12,7 +12,7 @@ from virtbed_analysis import figure, words
 from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
 from virtbed_analysis.files import write_text
-from virtbed_analysis.load import Json, read_sweep
+from virtbed_analysis.load import Json, Sweep, read_sweep
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,12 @@ def report(sweep_dir: Path) -> ReportPaths:
         AnalysisError: the folder does not exist, or its results come from different images; the
             report of an earlier call then stays as it was.
     """
-    content = document(read_sweep(sweep_dir))
+    return report_of(read_sweep(sweep_dir), sweep_dir)
+
+
+def report_of(sweep: Sweep, sweep_dir: Path) -> ReportPaths:
+    """Write the report of a sweep that is read already; see `report`."""
+    content = document(sweep)
     page = render(content)
     paths = ReportPaths(html=sweep_dir / "report.html", json=sweep_dir / "report.json")
     numbers = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

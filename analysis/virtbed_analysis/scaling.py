@@ -6,15 +6,12 @@ Both work on `effects.Units`: intervals within one curve hold together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 
-from virtbed_analysis.effects import Cell, Effect, Units, effects
-
-Json = dict[str, Any]
+from virtbed_analysis.effects import Cell, Units, effects, together
+from virtbed_analysis.load import Json
 
 # A doubling pays where it makes a request at least this many times faster.
 PAYS = 1.1
@@ -42,13 +39,17 @@ def scale_up(units: Units) -> list[Json]:
     """
     rows = []
     for curve in _curves(units):
-        doublings = [(cell, cell._replace(cores=2 * cell.cores)) for cell in curve]
-        measured = {str(cell.cores): cell for cell in curve}
-        found = effects((str(one.cores), [units.over(one, two)]) for one, two in doublings)
+        found = together(
+            (cell.work, [units.over(cell, cell._replace(cores=2 * cell.cores))]) for cell in curve
+        )
         rows += [
-            {**_of(curve[0]), "cores": measured[effect.about].cores, **_numbers("speed_up", effect)}
-            for effect in found
-        ]
+            {
+                **_of(cell), "cores": cell.cores, "speed_up": effect.value,
+                "low": effect.low, "high": effect.high, "n": effect.n,
+            }
+            for cell, effect in zip(curve, found, strict=True)
+            if effect
+        ]  # fmt: skip
     return rows
 
 
@@ -103,14 +104,10 @@ def overhead_by_size(units: Units) -> list[Json]:
             )
             for name, row in zip(("type", "size"), fits, strict=True)
         )
-        if len(found) == len(fits):
-            told = {k: v for effect in found for k, v in _numbers(effect.about, effect).items()}
-            rows.append(_of(curve[0]) | {"sizes": [cell.cores for cell in sizes]} | told)
+        row = _of(curve[0]) | {"sizes": [cell.cores for cell in sizes]}
+        for effect in found:
+            row[effect.about] = effect.value
+            row |= {f"{effect.about}_low": effect.low, f"{effect.about}_high": effect.high}
+        if found:
+            rows.append(row)
     return rows
-
-
-def _numbers(name: str, effect: Effect) -> Json:
-    value = asdict(effect)
-    if name == "speed_up":
-        return {"speed_up": value["value"], **{k: value[k] for k in ("low", "high", "n")}}
-    return {name: value["value"], f"{name}_low": value["low"], f"{name}_high": value["high"]}

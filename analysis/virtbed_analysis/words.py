@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from virtbed_analysis.estimate import CONFIDENCE
+from virtbed_analysis.estimate import CONFIDENCE, TAILS, samples_to_show
+
+__all__ = ["TAILS", "samples_to_show"]  # for the templates
 
 Row = dict[str, Any]
 

@@ -8,11 +8,16 @@ from typing import Annotated
 
 import typer
 
-from virtbed.advised import advice_table, choice_words, comparison_table
 from virtbed.console import TRIALS_FAILED, AsJson, PlanArgument, console, refuse
 from virtbed.image import REPOSITORY
 from virtbed.plan import PlanError, load_plan, plan_path
-from virtbed.published import ratio_tables, verdict_table
+from virtbed.tables import (
+    advice_table,
+    choice_words,
+    comparison_table,
+    ratio_tables,
+    verdict_table,
+)  # fmt: skip
 from virtbed_analysis import AnalysisError, analyse_published, load, write_parquet
 from virtbed_analysis import report as write_report
 from virtbed_analysis.advice import Question, read_prices

@@ -88,7 +88,7 @@ def tuned(inventory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def put_back() -> Iterator[None]:
+def affinity_restored() -> Iterator[None]:
     """Let this process run where it could before, wherever it is kept meanwhile."""
     before = os.sched_getaffinity(0)
     try:

@@ -107,7 +107,7 @@ def end_strays() -> list[int]:
     did not die within 10 s.
     """
     deadline = time.monotonic() + 10
-    while (strays := _marked()) and time.monotonic() < deadline:
+    while (strays := having(marked)) and time.monotonic() < deadline:
         for pid in strays:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -115,12 +115,18 @@ def end_strays() -> list[int]:
     return strays
 
 
-def _marked(proc: Path = Path("/proc")) -> list[int]:
+def marked(variable: bytes) -> bool:
+    """Return whether a variable is the mark of a playbook's processes."""
+    return variable == f"{_MARK}=1".encode()
+
+
+def having(holds: Callable[[bytes], bool], proc: Path = Path("/proc")) -> list[int]:
+    """Return the processes that have such a variable in their environment, this one excepted."""
     found = []
     for entry in proc.iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError):  # it ended, or belongs to somebody else
-                if f"{_MARK}=1".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                if any(map(holds, (entry / "environ").read_bytes().split(b"\0"))):
                     found.append(int(entry.name))
     return found
 

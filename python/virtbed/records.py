@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import jsonschema
 
+from virtbed_analysis.files import write_whole
 from virtbed_workloads.schema import result_schema
 
 EVIDENCE_SCHEMA = "virtbed.evidence/1"
@@ -51,23 +50,14 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:
     """Write a file by temporary file, fsync and rename; `text` may come in parts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w") as file:
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w") as file:
             file.writelines([text] if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        temporary.chmod(0o644)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, write)
 
 
 def check_result(document: Mapping[str, Any]) -> None:

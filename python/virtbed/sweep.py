@@ -179,7 +179,7 @@ class Sweep:
         self._progress.doing(blocks[0][0])
         ended_well = False
         try:
-            with self._keys() as keys, host.put_back():
+            with self._keys() as keys, host.affinity_restored():
                 outcome = playbooks.play(
                     "block",
                     {
@@ -220,12 +220,12 @@ class Sweep:
     def _keys(self) -> Iterator[Path]:
         """Give a folder of its own for the keys of guests, and remove it."""
         folder = host.RUN / self.plan.name
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # there is none, unless a sweep was killed
         folder.mkdir(parents=True, mode=0o700)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is told
 
     def _asked(self, trial: Trial, doctor: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -55,7 +55,7 @@ def test_without_a_bound_the_fastest(sizes: Folder) -> None:
 
 def test_a_clear_choice_says_so_and_a_close_one_does_too(sizes: Folder) -> None:
     clear = ask(sizes, cores_max=1)
-    assert clear["sure"].startswith("The runner-up takes 1.4") or "1.5" in clear["sure"]
+    assert float(clear["sure"].split()[3]) == pytest.approx(1.5, rel=0.05)
     assert clear["sure"].endswith("95%): clearly more.")
     lay(sizes, "vm", "pinned", 1, 100)
     assert ask(sizes, platforms=("vm", "bm"), cores_max=1)["sure"].endswith("may swap them.")
@@ -69,6 +69,14 @@ def test_with_a_bound_the_fewest_cores_that_hold_it_whole(sizes: Folder) -> None
         ("bm", "pinned", 1), ("cn", "vanilla", 1),
     ]  # fmt: skip
     assert "at most 200 asked of the whole interval" in tight["left_out"][0]["reason"]
+
+
+def test_a_bound_within_the_interval_is_not_held(sizes: Folder) -> None:
+    slowest = ask(sizes, platforms=("cn",), cores_max=1)["choice"]
+    between = (slowest["p99_ms"] + slowest["p99_high_ms"]) / 2
+    assert ask(sizes, platforms=("cn",), cores_max=1, slo_ms=between)["choice"] is None
+    above = slowest["p99_high_ms"] * 1.001
+    assert ask(sizes, platforms=("cn",), cores_max=1, slo_ms=above)["choice"] == slowest
 
 
 def test_a_bound_that_nothing_holds_has_no_evidence(sizes: Folder) -> None:

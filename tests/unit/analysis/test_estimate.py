@@ -230,3 +230,34 @@ def test_bare_metal_that_differs_from_itself_flags_every_cell(folder: Any) -> No
 
 def test_equal_answers_are_not_flagged(quick: Any) -> None:
     assert estimate.answers_differ(read_sweep(quick.path).trials).is_empty()
+
+
+def test_a_gpu_gains_more_on_inference_than_end_to_end(quick: Any) -> None:
+    on_cpu = load(quick.path)
+    faster = [(pl.col("e2e_ns") // 4), (pl.col("infer_ns") // 10)]
+    both = pl.concat([on_cpu, on_cpu.with_columns(*faster, processor=pl.lit("gpu"))])
+    for phase, gain in (("e2e", 4), ("infer", 10)):
+        rows = estimate.gpu_speed_up(both, phase)
+        assert set(rows["platform"]) == {"bm", "cn"}  # and none of the emulated guests
+        assert rows["ratio"].to_list() == pytest.approx([gain] * 3, rel=1e-5)
+    assert estimate.gpu_speed_up(on_cpu).is_empty()
+
+
+def test_threads_that_match_the_cores_gain_what_they_save(quick: Any) -> None:
+    default = load(quick.path)
+    faster = default.with_columns(pl.col("e2e_ns") // 2, thread_policy=pl.lit("matched"))
+    rows = estimate.thread_policy_gain(pl.concat([default, faster]))
+    assert rows["ratio"].to_list() == pytest.approx([2.0] * 3, rel=1e-5)
+    assert set(rows["thread_policy"]) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("samples", "p90", "p99"), [(9, None, None), (99, 90, None), (100, 90, 99)]
+)
+def test_a_percentile_is_a_sample_that_others_lie_beyond(
+    folder: Any, samples: int, p90: int | None, p99: int | None
+) -> None:
+    folder.trial("bm", "pinned", 1, {"a": [float(ms) for ms in range(1, samples + 1)]})
+    cell = only(estimate.cells(load(folder.path)), platform="bm")
+    assert cell["e2e_p99_ms"] == (None if p99 is None else pytest.approx(p99, abs=1))
+    assert cell["e2e_p90_ms"] == (None if p90 is None else pytest.approx(p90, abs=1))

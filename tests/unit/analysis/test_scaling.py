@@ -38,6 +38,13 @@ def test_a_curve_that_pays_to_its_end_is_left_open(folder: Folder) -> None:
     assert (reach["cores"], reach["open"]) == (4, True)
 
 
+@pytest.mark.parametrize(("low", "reach"), [(1.05, 2), (None, 2), (1.15, 4)])
+def test_a_doubling_that_may_not_pay_ends_the_range(low: float | None, reach: int) -> None:
+    curve = {"work": "faces", "processor": "cpu", "platform": "bm", "mode": "pinned"}
+    doubling = {**curve, "cores": 2, "speed_up": 1.3, "low": low, "high": 1.6, "n": 5}
+    assert efficient_range([doubling])[0]["cores"] == reach
+
+
 def test_a_gap_between_sizes_is_no_doubling(folder: Folder) -> None:
     curve(folder, "bm", "pinned", {1: 100, 4: 30}, 0.01)
     assert scale_up(of_sweep(load(folder.path))) == []
