@@ -68,6 +68,7 @@ def document(sweep: Sweep) -> Json:
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
+        "container_to_host": scaling.container_to_host(units, _online_cpus(sweep)),
         "published": published.beside(cells),
         "startup": estimate.startup(sweep.trials).to_dicts(),
         "emulated": emulated,
@@ -85,6 +86,11 @@ def document(sweep: Sweep) -> Json:
         "warnings": _warnings(sweep.trials),
         "provenance": provenance(sweep),
     }
+
+
+def _online_cpus(sweep: Sweep) -> int | None:
+    cpu = (sweep.doctor or {}).get("facts", {}).get("cpu", {})
+    return len(cpu["online"]) if cpu.get("online") else None
 
 
 def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
@@ -183,7 +189,7 @@ def provenance(sweep: Sweep) -> list[Json]:
     items: dict[str, list[str | None]] = {
         "Host": found("host") or [str((sweep.doctor or {}).get("host") or "")],
         "CPU": [cpu.get("model")],
-        "Online CPUs": [str(len(cpu["online"]))] if "online" in cpu else [],
+        "Online CPUs": [str(_online_cpus(sweep) or "")],
         "Distribution": [facts.get("distribution")],
         "Kernel of the host": [facts.get("kernel")],
         "Kernels seen by trials": found("kernel"),

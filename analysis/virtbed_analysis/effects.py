@@ -3,9 +3,9 @@
 A unit is a sweep's replicate, or, where each input was run once, the input. Cells are paired by
 unit and, within one, by input; each unit gives one difference of logarithms. The interval is
 Student's t on the units' differences (Welch's, with Satterthwaite's degrees of freedom, where an
-effect is the difference of two that share no units), and the intervals of one question hold
-together: each of k is made at 1 - (1 - confidence) / k (Bonferroni), so that none is picked for
-being extreme.
+effect is a sum of several that share no units), and the intervals of one question hold together:
+each of k is made at 1 - (1 - confidence) / k (Bonferroni), so that none is picked for being
+extreme.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from virtbed_analysis.estimate import CONFIDENCE, input_logs, mean_interval
+from virtbed_analysis.estimate import CONFIDENCE, MODES, PLATFORMS, input_logs, mean_interval
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +32,11 @@ class Cell(NamedTuple):
     cores: int
     platform: str
     mode: str
+
+
+def order(platform: str, mode: str) -> tuple[int, int]:
+    """Return where a report lists a platform and a mode."""
+    return PLATFORMS.index(platform), MODES.index(mode)
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,13 @@ class Units:
     pre_post: Mapping[Cell, float]
 
     def cells(self, **wanted: str | int) -> list[Cell]:
-        """Return the measured cells that have these parts, in order."""
-        return sorted(
+        """Return the measured cells that have these parts, as a report lists them."""
+        found = (
             cell
             for cell in self.logs
             if all(getattr(cell, key) == value for key, value in wanted.items())
         )
+        return sorted(found, key=lambda cell: (*cell[:3], *order(cell.platform, cell.mode)))
 
     def baseline(self, cell: Cell) -> Cell:
         """Return bare metal at a cell's size: pinned, or vanilla where only that was measured."""
@@ -108,8 +114,8 @@ class Effect:
 def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect]:
     """Return the effects of one question, whose intervals hold together.
 
-    Each candidate has its name and one or two groups of logarithms. Two are independent, and their
-    means are added. One without units is left out.
+    Each candidate has its name and one or more groups of logarithms. Several are independent, and
+    their means are added. A candidate without units is left out.
     """
     return [effect for effect in together(candidates) if effect]
 
@@ -161,11 +167,11 @@ def of_sweep(samples: pl.DataFrame) -> Units:
     logs: dict[Cell, dict[str, tuple[NDArray[np.str_], Floats]]] = {}
     for row in together.iter_rows(named=True):
         values = np.array(row["input"], dtype=np.str_), np.array(row["log"])
-        logs.setdefault(_cell(row), {})[str(row["replicate"])] = values
+        logs.setdefault(cell_of(row), {})[str(row["replicate"])] = values
     shares = steady.group_by(*_PARTS).agg(
         ((pl.col("pre_ns") + pl.col("post_ns")).sum() / pl.col("e2e_ns").sum()).alias("share")
     )
-    pre_post = {_cell(row): float(row["share"]) for row in shares.iter_rows(named=True)}
+    pre_post = {cell_of(row): float(row["share"]) for row in shares.iter_rows(named=True)}
     return Units(logs, "replicate", pre_post)
 
 
@@ -173,7 +179,8 @@ _WORK = ("application", "scale", "scenario", "thread_policy")
 _PARTS = (*_WORK, "processor", "cores", "platform", "mode")
 
 
-def _cell(row: Mapping[str, object]) -> Cell:
+def cell_of(row: Mapping[str, object]) -> Cell:
+    """Return what a row of a cell or a sample measures."""
     usual = {"scenario": "single_stream", "thread_policy": "default"}
     work = ", ".join(str(row[key]) for key in _WORK if row[key] != usual.get(key))
     cores = row["cores"]

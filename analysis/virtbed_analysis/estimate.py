@@ -36,8 +36,9 @@ STARTUP = ("spawn", "import", "load", "first_call")
 SUBJECT = ["cores", "application", "scale", "processor", "scenario", "thread_policy"]
 CELL = ["platform", "mode", "variant", *SUBJECT]
 
-_PLATFORMS = pl.Enum(["bm", "vm", "cn", "vmcn"])
-_MODES = pl.Enum(["vanilla", "pinned"])
+# In the order in which a report lists them.
+PLATFORMS = ("bm", "vm", "cn", "vmcn")
+MODES = ("vanilla", "pinned")
 _VARIANTS = pl.Enum(["plain", "twin", "slowed"])
 NS_PER_MS = 1e6
 BASELINE = {"platform": "bm", "mode": "pinned", "variant": "plain"}
@@ -320,7 +321,7 @@ def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
         "scenario",
         "thread_policy",
         "cores",
-        pl.col("platform").cast(_PLATFORMS),
-        pl.col("mode").cast(_MODES),
+        pl.col("platform").cast(pl.Enum(PLATFORMS)),
+        pl.col("mode").cast(pl.Enum(MODES)),
         pl.col("variant").cast(_VARIANTS),
     )

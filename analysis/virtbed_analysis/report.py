@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from virtbed_analysis import figure, words
+from virtbed_analysis import figures, words
 from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
 from virtbed_analysis.files import write_text
@@ -46,13 +46,13 @@ def report_of(sweep: Sweep, sweep_dir: Path) -> ReportPaths:
 
 def render(content: Json) -> str:
     """Return the page of a `virtbed.report/1` document: one HTML file that needs no other."""
-    drawn = figure.draw(content["cells"], content["published"]["rows"])
-    return _page("report.html.j2", report=content, figure=drawn)
+    return _page("report.html.j2", report=content, drawn=figures.draw(content))
 
 
 def render_comparison(content: Json) -> str:
     """Return the page of a `virtbed.comparison/1` document."""
-    return _page("comparison.html.j2", comparison=content, changed=changed)
+    drawn = figures.draw_comparison(content)
+    return _page("comparison.html.j2", comparison=content, changed=changed, drawn=drawn)
 
 
 def _page(template: str, **content: object) -> str:
@@ -62,6 +62,9 @@ def _page(template: str, **content: object) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+        finalize=lambda value: words.NONE if value is None else value,
     )
     environment.globals["words"] = words
-    return environment.get_template(template).render(**content) + "\n"
+    # Sections add themselves to the contents as they are rendered.
+    return environment.get_template(template).render(contents=[], **content) + "\n"

@@ -6,11 +6,12 @@ Both work on `effects.Units`: intervals within one curve hold together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, takewhile
 
 import numpy as np
 
-from virtbed_analysis.effects import Cell, Units, effects, together
+from virtbed_analysis.effects import Cell, Units, effects, order, together
+from virtbed_analysis.findings import PENALTY
 from virtbed_analysis.load import Json
 
 # A doubling pays where it makes a request at least this many times faster.
@@ -22,7 +23,10 @@ _CURVE = ("work", "processor", "platform", "mode")
 
 def _curves(units: Units) -> Iterator[list[Cell]]:
     """Give the cells of each curve: one work on one platform, by cores."""
-    cells = sorted(units.cells(), key=lambda cell: (*_of(cell).values(), cell.cores))
+    cells = sorted(
+        units.cells(),
+        key=lambda cell: (cell.work, cell.processor, *order(cell.platform, cell.mode)),
+    )
     for _, curve in groupby(cells, key=_of):
         yield list(curve)
 
@@ -78,7 +82,7 @@ def overhead_by_size(units: Units) -> list[Json]:
     """Return each platform's overhead as a part that stays and a part that falls with size.
 
     The logarithm of the ratio to bare metal is fitted, by least squares in each replicate, as
-    a + b / cores; `type_` is exp(a), what is left on a large instance, and `size_` is exp(b), what
+    a + b / cores; `type` is exp(a), what is left on a large instance, and `size` is exp(b), what
     one core pays beside it: the platform-type and platform-size overheads, named by
     arXiv 2006.02055; the form of the fit is ours. Needs `SIZES_TO_FIT` sizes.
     """
@@ -111,3 +115,43 @@ def overhead_by_size(units: Units) -> list[Json]:
         if found:
             rows.append(row)
     return rows
+
+
+def container_to_host(units: Units, host_cpus: int | None) -> Json:
+    """Return what containers cost by their share of the host: its container-to-host ratio (CHR).
+
+    A container's CHR is its cores over the host's online CPUs, as in arXiv 2006.02055, which finds
+    that its overhead falls with it. Containers in guests are left out: their host is the guest.
+
+    Returns:
+        `host_cpus`; `rows`, one a size: `work`, `processor`, `platform`, `mode`, `cores`, `chr`,
+        `ratio` to bare metal, `low`, `high`, `n`, whose intervals hold together for one curve; and
+        `enough`, one a curve: the least `cores` and `chr` from which on every measured size is
+        clearly under `penalty` times bare metal, None where not even the largest is. Without
+        `host_cpus` there is nothing to tell.
+    """
+    told: Json = {"host_cpus": host_cpus, "penalty": PENALTY, "rows": [], "enough": []}
+    if not host_cpus:
+        return told
+    for curve in _curves(units):
+        if curve[0].platform != "cn":
+            continue
+        found = together((cell.work, [units.cost(cell)]) for cell in curve)
+        rows = [
+            {
+                **_of(cell), "cores": cell.cores, "chr": cell.cores / host_cpus,
+                "ratio": effect.value, "low": effect.low, "high": effect.high, "n": effect.n,
+            }
+            for cell, effect in zip(curve, found, strict=True)
+            if effect
+        ]  # fmt: skip
+        cheap = list(
+            takewhile(lambda row: row["high"] is not None and row["high"] < PENALTY, rows[::-1])
+        )
+        if rows:
+            least = cheap[-1] if cheap else {"cores": None, "chr": None}
+            told["enough"].append(
+                {**_of(curve[0]), "cores": least["cores"], "chr": least["chr"], "sizes": len(rows)}
+            )
+        told["rows"] += rows
+    return told

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
 from virtbed_analysis.estimate import CONFIDENCE, TAILS, samples_to_show
+from virtbed_analysis.scaling import PAYS
 
-__all__ = ["TAILS", "samples_to_show"]  # for the templates
+__all__ = ["PAYS", "TAILS", "samples_to_show"]  # for the templates
 
 Row = dict[str, Any]
 
@@ -18,6 +19,7 @@ PLATFORMS = {
     "cn": "container",
     "vmcn": "container in a KVM guest",
 }
+FOLD = 300  # a table with more rows than this is folded, subject by subject
 NONE = "\u2013"  # an en dash, what typography sets in an empty cell
 
 
@@ -56,6 +58,8 @@ def platform(row: Row) -> str:
 
 def subject(row: Row) -> str:
     """Return "image_classification, tiny, cpu, seeded weights": what a group of rows is about."""
+    if "work" in row:  # of `effects.Cell`
+        return f"{row['work']}, {row['processor']}"
     parts = [row["application"], row["scale"], row["processor"]]
     parts += [row["scenario"]] if row["scenario"] != "single_stream" else []
     parts += [f"{row['thread_policy']} threads"] if row["thread_policy"] != "default" else []
@@ -70,17 +74,22 @@ def by_subject(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
 
 def reach(row: Row) -> str:
     """Return how far more cores pay on one platform: a row of `scaling.efficient_range`."""
-    of = f"{row['work']}, {row['processor']}, on {row['platform']} {row['mode']}"
-    if row["open"]:
-        return f"{of}: at least {count(row['cores'], 'core')}; the last doubling gave " + _gave(row)
-    doubled = f"{row['cores']} to {count(2 * row['cores'], 'core')}"
-    return f"{of}: {count(row['cores'], 'core')}; {doubled} gave " + _gave(row)
+    return f"at least {row['cores']}" if row["open"] else str(row["cores"])
 
 
-def _gave(row: Row) -> str:
-    if row["low"] is None:
-        return f"{row['speed_up']:.2f} times the speed, without an interval"
-    return f"{row['speed_up']:.2f} times the speed ({row['low']:.2f} to {row['high']:.2f})"
+def doubling(row: Row) -> str:
+    """Return what the doubling gave that ends an efficient range, or the last one within it."""
+    first = row["cores"] // 2 if row["open"] else row["cores"]
+    span = "without an interval"
+    if row["low"] is not None:
+        span = f"{row['low']:.2f} to {row['high']:.2f}"
+    doubled = f"{first} to {count(2 * first, 'core')}"
+    return f"{doubled}: {row['speed_up']:.2f} times the speed ({span})"
+
+
+def share(value: float | None) -> str:
+    """Return a share of one: 0.0625."""
+    return NONE if value is None else f"{value:.3g}"
 
 
 def agreement(beside: Row) -> str:
@@ -144,17 +153,22 @@ def progress(counts: dict[str, int | None]) -> str:
     return ", ".join(parts) + "."
 
 
-def figure_text(cells: Iterable[Row]) -> str:
-    """Return the figure's text alternative: what it draws, and where its numbers are."""
-    rows = list(cells)
-    compared = [row for row in rows if row["ratio"] is not None]
-    if not compared:
-        points = "; ".join(f"{instance(r)}: {ms(r['e2e_typical_ms'])} ms" for r in rows)
-        return f"End-to-end time with {percent()} intervals, by cores. {points}."
-    points = "; ".join(f"{instance(r)}: {r['ratio']:.2f} ({interval(r)})" for r in compared)
+def extremes(rows: Sequence[Row], column: str, say: Callable[[float], str]) -> str:
+    """Return how many cells a panel shows, its least and its most: its text alternative."""
+    least, most = (find(rows, key=lambda row: float(row[column])) for find in (min, max))
+    if len(rows) == 1:
+        return f"{instance(most)}, {say(most[column])}."
     return (
-        f"End-to-end time as a ratio to bare metal with {percent()} intervals, by cores. {points}."
+        f"{count(len(rows), 'cell')}, from {say(least[column])} ({instance(least)}) "
+        f"to {say(most[column])} ({instance(most)})."
     )
+
+
+def drawn(panels: int, subjects: int) -> str:
+    """Return which subjects a figure shows; empty where it shows all."""
+    if panels == subjects:
+        return ""
+    return f"Drawn are the {panels} of {subjects} whose platforms differ most from bare metal."
 
 
 def numbers_in_brief(numbers: Iterable[int]) -> str:

@@ -1,11 +1,17 @@
 """Builds synthetic results folders with a known truth."""
 
+import itertools
 import json
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+
+from virtbed_analysis.load import Sweep
 
 Json = dict[str, Any]
 IMAGE = "sha256:" + "a" * 64
@@ -64,12 +70,16 @@ class Folder:
         answers: str = "c",
         slowdown: float = 0.0,
         confounders: Json | None = None,
+        phases: tuple[float, float] = (0.25, 0.1),
         **changes: Any,
     ) -> str:
-        """Add a whole trial: `e2e_ms` maps each input to its measured times."""
+        """Add a whole trial: `e2e_ms` maps each input to its measured times.
+
+        `phases` are the shares of pre- and post-processing in them.
+        """
         trial = self.plan(platform, mode, replicate, **changes)
-        warm = [sample("a.png", ms, warmup=True) for ms in warmup_ms]
-        measured = [sample(name, ms) for name, times in e2e_ms.items() for ms in times]
+        warm = [sample("a.png", ms, phases, warmup=True) for ms in warmup_ms]
+        measured = [sample(name, ms, phases) for name, times in e2e_ms.items() for ms in times]
         samples = [*warm, *measured]
         result = {
             "schema": "virtbed.result/3",
@@ -103,7 +113,7 @@ class Folder:
                 "rules": "quick",
                 "target_qps": None,
                 "target_latency_ms": None,
-                "processor": "cpu",
+                "processor": trial["processor"],
                 "slowdown": slowdown,
             },
             "startup": {
@@ -210,9 +220,9 @@ class Folder:
         self.write(name, content)
 
 
-def sample(name: str, e2e_ms: float, *, warmup: bool = False) -> Json:
+def sample(name: str, e2e_ms: float, phases: tuple[float, float], *, warmup: bool = False) -> Json:
     e2e_ns = round(e2e_ms * 1e6)
-    pre_ns, post_ns = e2e_ns // 4, e2e_ns // 10
+    pre_ns, post_ns = (round(e2e_ns * share) for share in phases)
     return {
         "input": name,
         "queue_ns": 0,
@@ -244,4 +254,74 @@ def quick(folder: Folder) -> Folder:
             folder.trial(platform, mode, replicate, e2e_ms, warmup_ms=(900.0,))
     for mode in ("vanilla", "pinned"):
         folder.trial("vm", mode, 1, {"a.png": [5_000.0]}, emulated=True, scale="tiny")
+    return folder
+
+
+def lay_study(folder: Folder) -> None:
+    """Lay a sweep that asks for most parts of a report: sizes, platforms, and what failed."""
+    chance = random.Random(2112)
+    platforms = {
+        ("bm", "pinned"): lambda cores: 1.0,
+        ("cn", "vanilla"): lambda cores: 1.02 * 1.8 ** (1 / cores),
+        ("cn", "pinned"): lambda cores: 1.03,
+        ("vm", "vanilla"): lambda cores: 1.12,
+        ("vm", "pinned"): lambda cores: 1.1,
+        ("vmcn", "pinned"): lambda cores: 1.08,
+    }
+    works = {"face_detection": (300.0, (0.3, 0.45)), "question_answering": (50.0, (0.05, 0.02))}
+    for (work, (ms, phases)), cores, replicate in itertools.product(
+        works.items(), (1, 2, 4, 8), range(1, 6)
+    ):
+        time_ms = ms * (0.2 + 0.8 / min(cores, 4)) * chance.lognormvariate(0, 0.01)
+        for (platform, mode), cost in platforms.items():
+            own = time_ms * cost(cores) * chance.lognormvariate(0, 0.005)
+            kept = {"cores": cores, "application": work, "phases": phases}
+            folder.trial(platform, mode, replicate, {"a": [own] * 6, "b": [2 * own] * 6}, **kept)
+    folder.trial("cn", "pinned", 6, {"a": [9.0]}, confounders={"steal_share": 0.2})
+    folder.trial("vm", "vanilla", 1, {"a": [5_000.0]}, emulated=True, scale="tiny")
+    failed = folder.plan("vmcn", "vanilla", 1)["id"]
+    folder.plan("vmcn", "vanilla", 2)
+    folder.write(f"trials/{failed}/failure.json", failure(failed, "port <22> taken"))
+    folder.write("trials/cut/result.json", "{")
+    folder.write(
+        "doctor.json",
+        {
+            "schema": "virtbed.doctor/1",
+            "host": "bench01",
+            "facts": {"cpu": {"model": "Xeon Test", "online": list(range(16))}},
+            "platforms": [],
+        },
+    )
+
+
+def with_gpu(sweep: Sweep) -> Sweep:
+    """Return a sweep with bare metal and pinned guests on a GPU, too, which infers 12 x as fast.
+
+    No result can say so yet, so this is made of the samples.
+    """
+    slow = sweep.samples.filter(
+        pl.col("platform").is_in(["bm", "vm"]), mode="pinned", variant="plain"
+    )
+    fast = slow.with_columns(
+        processor=pl.lit("gpu"),
+        infer_ns=pl.col("infer_ns") // 12,
+        e2e_ns=pl.col("e2e_ns") - pl.col("infer_ns") + pl.col("infer_ns") // 12,
+    )
+    return replace(sweep, samples=pl.concat([sweep.samples, fast]))
+
+
+def failure(trial: str, message: str) -> Json:
+    return {
+        "schema": "virtbed.failure/1",
+        "id": trial,
+        "stage": "provision",
+        "message": message,
+        "attempt": 2,
+        "at": "2026-01-02T03:04:05Z",
+    }
+
+
+@pytest.fixture
+def study(folder: Folder) -> Folder:
+    lay_study(folder)
     return folder

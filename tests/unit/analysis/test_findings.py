@@ -164,6 +164,20 @@ def test_metal_stops_scaling_where_a_doubling_gives_less_than_a_tenth() -> None:
     assert sentence(verdict).endswith("Of 2 effects 1 speak for it, 1 against, 0 neither.")
 
 
+def test_each_of_several_applications_is_compared_with_the_others() -> None:
+    works = {"faces": 1.2, "scans": 1.1, "words": 1.1, "sounds": 1.1}
+    timed: dict = {}
+    for work, cost in works.items():
+        timed |= metal(work=work) | on("cn", "pinned", cost, work=work)
+    verdict = told(lay(timed, noise=0.001), "application")
+    found = {effect.about: effect.value for effect in verdict.effects}
+    assert found.keys() == {f"cn pinned, {work}, 1 core over 3 others" for work in works}
+    assert found["cn pinned, faces, 1 core over 3 others"] == pytest.approx(1.2 / 1.1, rel=0.01)
+    others = (1.2 * 1.1 * 1.1) ** (1 / 3)
+    assert found["cn pinned, words, 1 core over 3 others"] == pytest.approx(1.1 / others, rel=0.01)
+    assert verdict.answer == "supported"
+
+
 def test_the_application_that_computes_less_gains_less_from_a_gpu() -> None:
     gpu = {(w, "gpu", "bm", 1, "pinned"): s for w, s in (("faces", 0.1), ("words", 0.5))}
     measured = lay(metal() | metal(work="words") | gpu)

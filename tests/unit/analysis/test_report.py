@@ -5,21 +5,24 @@ from typing import Any
 
 import pytest
 
-from virtbed_analysis import AnalysisError, figure, report, words
+from virtbed_analysis import AnalysisError, figures, report, words
 from virtbed_analysis.document import document
 from virtbed_analysis.load import read_sweep
+from virtbed_analysis.report import render
+
+from .conftest import failure, with_gpu
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Collects links, the numbers of each table's `data` elements, and unbalanced tags."""
+    """Collects links, the text of each table's `td` elements, and unbalanced tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.links: list[str] = []
-        self.tables: dict[str, list[float]] = {}
+        self.tables: dict[str, list[str]] = {}
         self.captions = 0
         self._table = ""
         self.feed(text)
@@ -32,8 +35,8 @@ class Page(HTMLParser):
         if tag == "table":
             self._table = found.get("id") or ""
             self.tables[self._table] = []
-        elif tag == "data":
-            self.tables[self._table].append(float(found["value"] or "nan"))
+        elif tag == "td":
+            self.tables[self._table].append("")
         elif tag == "caption":
             self.captions += 1
 
@@ -41,6 +44,11 @@ class Page(HTMLParser):
         self.handle_starttag(tag, attrs)
         if tag not in VOID:
             self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.open and (words := " ".join(data.split())):
+            cells = self.tables[self._table]
+            cells[-1] = f"{cells[-1]} {words}".strip()
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -64,16 +72,23 @@ def test_page_needs_no_network_and_is_well_formed(quick: Any) -> None:
 
 def test_html_and_json_have_the_same_numbers(quick: Any) -> None:
     _, parsed, content = page(quick)
-    expected = []
+    expected: list[str] = []
     for cell in content["cells"]:
-        numbers = [cell["cores"]]
-        numbers += [cell[k] for k in ("ratio", "ratio_low", "ratio_high")]
-        numbers += [cell[f"e2e_typical{end}_ms"] for end in ("", "_low", "_high")]
-        numbers += [cell[f"e2e_{kind}_ms"] for kind in ("median", "p90", "p99", "mean")]
-        for phase in ("pre", "infer", "post"):
-            numbers += [cell[f"{phase}_median_ms"], cell[f"{phase}_mean_ms"]]
-        expected += [*numbers, cell["replicates"], cell["samples"]]
-    assert parsed.tables["cells"] == [n for n in expected if n is not None]
+        typical = [words.ms(cell[f"e2e_typical{end}_ms"]) for end in ("", "_low", "_high")]
+        ratio = [words.ratio(cell[f"ratio{end}"]) for end in ("", "_low", "_high")]
+        phases = [
+            cell[f"{p}_{of}_ms"] for p in ("pre", "infer", "post") for of in ("median", "mean")
+        ]
+        expected += [
+            str(cell["cores"]),
+            "baseline" if cell["baseline"] else "{} ({} to {})".format(*ratio),
+            "{} ({} to {})".format(*typical),
+            *(words.ms(cell[f"e2e_{kind}_ms"]) for kind in ("median", "p90", "p99", "mean")),
+            *map(words.ms, phases),
+            str(cell["replicates"]),
+            str(cell["samples"]),
+        ]
+    assert parsed.tables["cells"] == expected
 
 
 def test_summary_is_computed(quick: Any) -> None:
@@ -86,8 +101,8 @@ def test_emulated_cells_stand_apart(quick: Any) -> None:
     text, parsed, content = page(quick)
     assert {cell["platform"] for cell in content["cells"]} == {"bm", "cn"}
     assert [cell["platform"] for cell in content["emulated"]] == ["vm", "vm"]
-    assert 5_000.0 in parsed.tables["emulated"]
-    assert 5_000.0 not in parsed.tables["cells"]
+    assert "5,000" in parsed.tables["emulated"]
+    assert "5,000" not in parsed.tables["cells"]
     assert "seeded weights" in text[text.index('id="emulated"') :]
 
 
@@ -107,14 +122,7 @@ def test_partial_sweep_says_what_is_missing(quick: Any) -> None:
     quick.write("design.json", quick.design)
     quick.write(
         f"trials/{failed}/failure.json",
-        {
-            "schema": "virtbed.failure/1",
-            "id": failed,
-            "stage": "provision",
-            "message": "port <22> taken",
-            "attempt": 2,
-            "at": "2026-01-02T03:04:05Z",
-        },
+        failure(failed, "port <22> taken"),
     )
     quick.write(
         "doctor.json",
@@ -154,7 +162,7 @@ def test_empty_sweep(folder: Any) -> None:
     text, parsed, content = page(folder)
     assert content["summary"] == "Nothing has been measured yet."
     assert content["counts"]["waiting"] == 1
-    assert "<figure>" not in text and parsed.open == []
+    assert "<figure" not in text and parsed.open == []
 
 
 def test_single_replicate_says_there_is_no_interval(folder: Any) -> None:
@@ -189,12 +197,88 @@ def test_a_refused_report_leaves_the_old_one(quick: Any) -> None:
     assert (quick.path / "report.html").read_bytes() == old
 
 
-def test_figure_is_deterministic_and_escapes(quick: Any) -> None:
-    cells = document(read_sweep(quick.path))["cells"]
-    assert figure.draw(cells, []) == figure.draw(cells, [])
-    odd = [cell | {"application": 'a"<b>'} for cell in cells]
-    Page(figure.draw(odd, []) or "")
-    assert figure.draw([], []) is None
+ALL_FIGURES = {"ratios", "phases", "overhead", "scale_up", "startup", "gpu"}
+
+
+def test_every_figure_is_drawn(study: Any) -> None:
+    assert set(figures.draw(document(with_gpu(read_sweep(study.path))))) == ALL_FIGURES
+
+
+def test_a_figure_without_anything_to_show_is_left_out(quick: Any) -> None:
+    assert set(figures.draw(document(read_sweep(quick.path)))) == {"ratios", "phases", "startup"}
+
+
+def test_a_page_of_all_figures_is_well_formed_and_links_to_its_tables(study: Any) -> None:
+    text = render(document(with_gpu(read_sweep(study.path))))
+    parsed = Page(text)
+    assert parsed.open == []
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    targets = {link.removeprefix("#") for link in parsed.links} | set(
+        re.findall(r"url\(#([^)]+)\)", text)
+    )
+    assert targets <= set(ids)
+    for name in ("cells", "scale-up", "efficient-range", "by-size", "container-to-host", "startup"):
+        assert parsed.tables[name], name
+
+
+def test_what_a_panel_shows_is_in_its_text_alternative(quick: Any) -> None:
+    ratios = figures.draw(document(read_sweep(quick.path)))["ratios"].panels[0]
+    label = re.search(r'aria-label="([^"]*)"', ratios)
+    assert label and "2 cells, from 1.020 (cn pinned at 1 core) to 1.35" in label[1]
+
+
+def test_figures_are_deterministic_and_escape(quick: Any) -> None:
+    content = document(read_sweep(quick.path))
+    assert figures.draw(content) == figures.draw(content)
+    odd = [cell | {"application": 'a"<b>'} for cell in content["cells"]]
+    for panel in figures.draw(content | {"cells": odd})["ratios"].panels:
+        Page(panel)
+    nothing: dict[str, list[Any]] = {"cells": [], "startup": []}
+    assert figures.draw(content | nothing) == {}
+
+
+def test_of_very_many_subjects_those_that_differ_most_are_drawn(quick: Any) -> None:
+    content = document(read_sweep(quick.path))
+    many = figures.SUBJECTS + 3
+    cells = [
+        cell | {"application": f"application_{n:03d}", "ratio": cell["ratio"] and 1 + n / 100}
+        for n in range(many)
+        for cell in content["cells"]
+    ]
+    drawing = figures.draw(content | {"cells": cells})["ratios"]
+    assert (len(drawing.panels), drawing.subjects) == (figures.SUBJECTS, many)
+    shown = [n for n in range(many) if any(f"application_{n:03d}" in p for p in drawing.panels)]
+    assert shown == list(range(3, many))
+    page = render(content | {"cells": cells})
+    assert f"Drawn are the {figures.SUBJECTS} of {many}" in page
+
+
+def test_a_published_value_beyond_the_axis_is_an_arrowhead(folder: Any) -> None:
+    for replicate in (1, 2, 3):
+        for platform, mode, ms in (("bm", "pinned", 10.0), ("cn", "vanilla", 11.0)):
+            folder.trial(platform, mode, replicate, {"a.png": [ms + replicate / 10]}, cores=2)
+    content = document(read_sweep(folder.path))
+    (row,) = content["published"]["rows"]
+    assert max(row["published"].values()) > 100  # and yet the axis is that of what was measured
+    labels = re.findall(r"<text[^>]*>([\d.]+)</text>", figures.draw(content)["ratios"].panels[0])
+    assert max(map(float, labels)) < 1.2
+
+
+def test_a_table_of_very_many_rows_is_folded_by_subject(quick: Any) -> None:
+    content = document(read_sweep(quick.path))
+    many = words.FOLD // len(content["cells"]) + 1
+    cells = [
+        cell | {"application": f"application_{n:03d}"}
+        for n in range(many)
+        for cell in content["cells"]
+    ]
+    text = render(content | {"cells": cells})
+    parsed = Page(text)
+    assert parsed.open == []
+    folded = [name for name in parsed.tables if name.startswith("cells-")]
+    assert len(folded) == many and "cells" not in parsed.tables
+    assert 'id="cells"' in text  # what figures link to
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.load import load
-from virtbed_analysis.scaling import efficient_range, overhead_by_size, scale_up
+from virtbed_analysis.scaling import container_to_host, efficient_range, overhead_by_size, scale_up
 
 from .conftest import Folder
 
@@ -66,3 +66,33 @@ def test_two_sizes_are_not_fitted(folder: Folder) -> None:
     for platform, mode in (("bm", "pinned"), ("cn", "vanilla")):
         curve(folder, platform, mode, {1: 100, 2: 60}, 0.01)
     assert overhead_by_size(of_sweep(load(folder.path))) == []
+
+
+def test_a_container_costs_little_from_a_share_of_its_host_on(folder: Folder) -> None:
+    metal = {1: 100, 2: 60, 4: 40, 8: 30}
+    curve(folder, "bm", "pinned", metal, 0.003)
+    cost = {1: 1.4, 2: 1.2, 4: 1.03, 8: 1.02}
+    curve(folder, "cn", "vanilla", {n: ms * cost[n] for n, ms in metal.items()}, 0.003)
+    curve(folder, "vmcn", "vanilla", metal, 0.003)
+    told = container_to_host(of_sweep(load(folder.path)), 16)
+    assert [(row["platform"], row["cores"], row["chr"]) for row in told["rows"]] == [
+        ("cn", 1, 1 / 16), ("cn", 2, 1 / 8), ("cn", 4, 1 / 4), ("cn", 8, 1 / 2),
+    ]  # fmt: skip
+    assert [row["ratio"] for row in told["rows"]] == pytest.approx(list(cost.values()), rel=0.01)
+    (enough,) = told["enough"]
+    assert (enough["cores"], enough["chr"], enough["sizes"]) == (4, 1 / 4, 4)
+
+
+@pytest.mark.parametrize(("largest", "cores"), [(1.3, None), (1.02, 2)])
+def test_a_dear_large_container_leaves_no_share_that_is_enough(
+    folder: Folder, largest: float, cores: int | None
+) -> None:
+    curve(folder, "bm", "pinned", {1: 100, 2: 60}, 0.003)
+    curve(folder, "cn", "pinned", {1: 102 if largest > 1.1 else 130, 2: 60 * largest}, 0.003)
+    (enough,) = container_to_host(of_sweep(load(folder.path)), 4)["enough"]
+    assert enough["cores"] == cores
+
+
+def test_without_the_size_of_the_host_no_share_is_told(folder: Folder) -> None:
+    curve(folder, "cn", "vanilla", {1: 100}, 0.01)
+    assert container_to_host(of_sweep(load(folder.path)), None)["rows"] == []

@@ -1,0 +1,336 @@
+"""Knows what each figure of a report shows. Its numbers are those of the report's tables.
+
+A figure has a panel for each subject: one application, with all else that its cells have in common.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from virtbed_analysis import canvas, words
+from virtbed_analysis.effects import Cell, cell_of
+from virtbed_analysis.estimate import CELL, STARTUP, SUBJECT
+from virtbed_analysis.load import Json
+
+Row = dict[str, Any]
+_Groups = dict[tuple[Any, ...], list[Row]]
+_RATIO = ("ratio", "ratio_low", "ratio_high")
+# With more subjects, those whose platforms differ most are drawn; the tables have all.
+SUBJECTS = 24
+_CURVES_IN = 3.2
+_TO_METAL = "e2e time / bare metal (dashed: bare metal)"
+_DODGE = 0.06  # of a doubling: how far curves stand aside from each other's marks
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: an `<svg>` for each subject shown, and how many subjects there are."""
+
+    panels: list[str]
+    subjects: int
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a figure takes from a report's content, and how its panel of one subject is drawn."""
+
+    rows: Callable[[Json], Iterable[Row]]
+    panel: Callable[[str, str, list[Row]], str]
+
+
+def draw(content: Json) -> dict[str, Drawing]:
+    """Return the figures of a `virtbed.report/1` document by name; those without rows are absent.
+
+    `ratios`: each cell's ratio to bare metal (or, without any, its time); `phases`: where the time
+    goes; `overhead` and `scale_up`: ratio and time against cores, where two sizes were measured;
+    `startup`: of a fresh process; `gpu`: what a GPU gives, end to end and to inference alone.
+    """
+    subjects = _grouped(content["cells"])
+    return {
+        name: drawing
+        for name, kind in _KINDS.items()
+        if (drawing := _drawing(name, kind.rows(content), kind.panel, subjects))
+    }
+
+
+def draw_comparison(content: Json) -> dict[str, Drawing]:
+    """Return the figures of a `virtbed.comparison/1` document: `time` and `cost` of each cell."""
+    labels = {
+        "time": "e2e time, second / first (dashed: the same)",
+        "cost": "ratio to bare metal, second / first (dashed: the same)",
+    }
+    drawings = {}
+    for name, label in labels.items():
+        rows = [
+            {**row, "variant": "plain", "published": []}
+            | dict(zip(_RATIO, (row[name][end] for end in ("value", "low", "high")), strict=True))
+            for row in content["cells"]
+            if row[name]
+        ]
+        panel = partial(_ratios, label=label)
+        if drawing := _drawing(name, rows, panel, _grouped(rows)):
+            drawings[name] = drawing
+    return drawings
+
+
+def _drawing(
+    name: str, rows: Iterable[Row], panel: Callable[[str, str, list[Row]], str], subjects: _Groups
+) -> Drawing | None:
+    """Draw the rows of those `subjects` whose platforms differ most, in the order of the rows."""
+    ranked = sorted(subjects, key=lambda subject: _spread(subjects[subject]), reverse=True)
+    shown = {subject: words.subject(subjects[subject][0]) for subject in ranked[:SUBJECTS]}
+    groups = _grouped(rows)
+    panels = [
+        panel(f"{name}-{number}", shown[subject], group)
+        for number, (subject, group) in enumerate(groups.items(), 1)
+        if subject in shown
+    ]
+    return Drawing(panels, len(groups)) if panels else None
+
+
+def _subject(row: Row) -> tuple[Any, ...]:
+    """Return what a row of a cell, or of `effects.Cell`, is about."""
+    parts = ["work", "processor"] if "work" in row else [p for p in SUBJECT if p != "cores"]
+    return tuple(row[part] for part in parts)
+
+
+def _grouped(rows: Iterable[Row]) -> _Groups:
+    """Return sorted rows by subject."""
+    return {found: list(group) for found, group in groupby(rows, key=_subject)}
+
+
+def _spread(rows: list[Row]) -> float:
+    """Return how far a subject's cells are from bare metal."""
+    return max((abs(math.log(row["ratio"])) for row in rows if row["ratio"]), default=0.0)
+
+
+# What is drawn.
+
+
+def _compared(content: Json) -> list[Row]:
+    """Return the cells with a ratio and the published ones; without any, all cells."""
+    theirs = {
+        tuple(row[key] for key in CELL): list(row["published"].values())
+        for row in content["published"]["rows"]
+    }
+    compared = [cell for cell in content["cells"] if cell["ratio"] is not None]
+    return [
+        {**cell, "published": theirs.get(tuple(cell[key] for key in CELL), [])}
+        for cell in compared or content["cells"]
+    ]
+
+
+def _plain_at_sizes(content: Json) -> Iterator[Row]:
+    """Give the plain cells of each subject that has two sizes."""
+    cells = [cell for cell in content["cells"] if cell["variant"] == "plain"]
+    for rows in _grouped(cells).values():
+        if len({row["cores"] for row in rows}) > 1:
+            yield from rows
+
+
+def _overhead_rows(content: Json) -> list[Row]:
+    fits = {_curve(row): row for row in content["overhead_by_size"]}
+    cpus = content["container_to_host"]["host_cpus"]
+    return [
+        {**row, "fit": fits.get(_curve(cell_of(row)._asdict())), "host_cpus": cpus}
+        for row in _plain_at_sizes(content)
+        if row["ratio"] is not None
+    ]
+
+
+def _scale_rows(content: Json) -> list[Row]:
+    ends = {(*_curve(row), row["cores"]) for row in content["efficient_range"] if not row["open"]}
+    return [
+        {**row, "end": (*_curve(cell_of(row)._asdict()), row["cores"]) in ends}
+        for row in _plain_at_sizes(content)
+    ]
+
+
+def _curve(row: Json) -> tuple[Any, ...]:
+    return tuple(row[part] for part in Cell._fields if part != "cores")
+
+
+def _gpu_rows(content: Json) -> list[Row]:
+    inference = {tuple(r[key] for key in CELL): r for r in content["gpu_speed_up"]["infer"]}
+    return [
+        {**row, "infer": inference[tuple(row[key] for key in CELL)]}
+        for row in content["gpu_speed_up"]["e2e"]
+    ]
+
+
+# How it is drawn.
+
+
+def _ratios(name: str, subject: str, rows: list[Row], label: str = _TO_METAL) -> str:
+    column, unit, say = "ratio", "", words.ratio
+    if rows[0]["ratio"] is None:
+        column, unit, say, label = "e2e_typical", "_ms", words.ms, "e2e time, ms (typical)"
+    lines = canvas.lines(rows)
+
+    def draw(axes: Axes) -> None:
+        drawn = [(y, line) for y, line in enumerate(lines) if not isinstance(line, int)]
+        for y, row in drawn:
+            low, high = row[f"{column}_low{unit}"], row[f"{column}_high{unit}"]
+            if low is not None:
+                colour = canvas.PLATFORM_COLOURS[row["platform"]]
+                axes.hlines(y, low, high, colors=colour, linewidth=2.2)
+            canvas.points(axes, [row[f"{column}{unit}"]], [y], row)
+        axes.margins(x=0.08)
+        if column == "ratio":
+            canvas.set_scale(axes.xaxis, (row["ratio"] for _, row in drawn))
+            axes.axvline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+            canvas.ticks(axes, [(y, ratio) for y, row in drawn for ratio in row["published"]])
+        axes.set_xlabel(label)
+        canvas.set_lines(axes, lines, lambda row: say(row[f"{column}{unit}"]))
+
+    told = words.extremes(rows, f"{column}{unit}", say)
+    return canvas.panel(name, subject, canvas.height_of(lines), f"{label}: {told}", draw)
+
+
+def _stack(what: str, parts: dict[str, str], name: str, subject: str, rows: list[Row]) -> str:
+    """Draw a bar for each row: `parts` has the column of each part, in ms, by its name."""
+    sizes = {part: partial(_part, column) for part, column in parts.items()}
+    rows = [{**row, "total": sum(size(row) for size in sizes.values())} for row in rows]
+    lines = canvas.lines(rows)
+
+    def draw(axes: Axes) -> None:
+        canvas.stacked(axes, lines, sizes)
+        axes.set_xlabel(f"{what}, ms")
+        canvas.set_lines(axes, lines, lambda row: words.ms(row["total"]))
+
+    told = words.extremes(rows, "total", words.ms)
+    told = f"{what}, ms, of {', '.join(parts)}: {told}"
+    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), told, draw)
+
+
+def _part(column: str, row: Row) -> float:
+    return float(row[column] or 0.0)  # a start that no launcher timed has no such part
+
+
+def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[list[Row]]:
+    """Draw a curve with intervals for each platform, faint from a row with an `end` on.
+
+    Returns:
+        The rows of each curve.
+    """
+    platforms: dict[str, list[Row]] = {}
+    for row in rows:
+        platforms.setdefault(words.platform(row), []).append(row)
+    for number, (label, curve) in enumerate(platforms.items()):
+        aside = 2 ** (_DODGE * (number - (len(platforms) - 1) / 2))
+        known = [row for row in curve if row[f"{column}_low{unit}"] is not None]
+        axes.vlines(
+            [row["cores"] * aside for row in known],
+            [row[f"{column}_low{unit}"] for row in known],
+            [row[f"{column}_high{unit}"] for row in known],
+            colors=canvas.PLATFORM_COLOURS[curve[0]["platform"]],
+        )
+        end = next((n for n, row in enumerate(curve) if row.get("end")), len(curve) - 1)
+        for part, style in ((curve[: end + 1], {"label": label}), (curve[end:], {"alpha": 0.35})):
+            canvas.points(
+                axes, [row["cores"] * aside for row in part],
+                [row[f"{column}{unit}"] for row in part], curve[0],
+                linestyle="--" if curve[0]["mode"] == "vanilla" else "-", **style,
+            )  # fmt: skip
+    canvas.set_cores(axes, (row["cores"] for row in rows))
+    canvas.legend(axes, 3)
+    return list(platforms.values())
+
+
+def _overhead(name: str, subject: str, rows: list[Row]) -> str:
+    label = "e2e time / bare metal"
+
+    def draw(axes: Axes) -> None:
+        for curve in _curves(axes, rows, "ratio"):
+            if fit := curve[0]["fit"]:
+                x = np.geomspace(curve[0]["cores"], curve[-1]["cores"], 40)
+                colour = canvas.PLATFORM_COLOURS[curve[0]["platform"]]
+                fitted = fit["type"] * fit["size"] ** (1 / x)
+                axes.plot(x, fitted, linestyle=":", linewidth=1, color=colour)
+        canvas.set_scale(axes.yaxis, (row["ratio"] for row in rows))
+        axes.axhline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.set_ylabel(label)
+
+    told = words.extremes(rows, "ratio", words.ratio)
+    return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {told}", draw)
+
+
+def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
+    label = "e2e time, ms (typical)"
+
+    def draw(axes: Axes) -> None:
+        _curves(axes, rows, "e2e_typical", "_ms")
+        drawn = [row["e2e_typical_ms"] for row in rows]
+        if metal := [row for row in rows if row["baseline"]]:
+            x = np.array([metal[0]["cores"], metal[-1]["cores"]])
+            perfect = metal[0]["e2e_typical_ms"] * x[0] / x
+            axes.plot(x, perfect, color=canvas.INK, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+            drawn += perfect.tolist()
+        canvas.set_scale(axes.yaxis, drawn, logarithmic=True)
+        axes.set_ylabel(label)
+
+    told = words.extremes(rows, "e2e_typical_ms", words.ms)
+    return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {told}", draw)
+
+
+def _gpu(name: str, subject: str, rows: list[Row]) -> str:
+    label = "time on the CPU / time on the GPU"
+    lines = canvas.lines(rows)
+
+    def draw(axes: Axes) -> None:
+        drawn = [(y, line) for y, line in enumerate(lines) if not isinstance(line, int)]
+        ys = [y for y, _ in drawn]
+        for key, marker in (("e2e", "s"), ("infer", "^")):
+            ratios = [row if key == "e2e" else row["infer"] for _, row in drawn]
+            known = [(y, r) for y, r in zip(ys, ratios, strict=True) if r["ratio_low"] is not None]
+            axes.hlines(
+                [y for y, _ in known], [r["ratio_low"] for _, r in known],
+                [r["ratio_high"] for _, r in known], colors=canvas.INK, linewidth=1.6,
+            )  # fmt: skip
+            axes.plot(
+                [r["ratio"] for r in ratios], ys, marker=marker, linestyle="none", markersize=7,
+                label="end to end" if key == "e2e" else "inference alone", color=canvas.INK,
+                markerfacecolor=canvas.PART_COLOURS[0 if key == "e2e" else 1],
+            )  # fmt: skip
+        canvas.set_scale(
+            axes.xaxis, (r for _, row in drawn for r in (row["ratio"], row["infer"]["ratio"]))
+        )
+        axes.axvline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.set_xlabel(label)
+        canvas.set_lines(
+            axes, lines, lambda row: f"{row['ratio']:.1f}, {row['infer']['ratio']:.1f}"
+        )
+        canvas.legend(axes, 2)
+
+    told = words.extremes(rows, "ratio", words.ratio)
+    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), f"{label}: {told}", draw)
+
+
+_KINDS = {
+    "ratios": _Kind(_compared, _ratios),
+    "overhead": _Kind(_overhead_rows, _overhead),
+    "phases": _Kind(
+        lambda content: content["cells"],
+        partial(
+            _stack, "Mean time of a request",
+            {"pre": "pre_mean_ms", "infer": "infer_mean_ms", "post": "post_mean_ms"},
+        ),
+    ),
+    "scale_up": _Kind(_scale_rows, _scale_up),
+    "gpu": _Kind(_gpu_rows, _gpu),
+    "startup": _Kind(
+        lambda content: content["startup"],
+        partial(
+            _stack, "Median start of a fresh process",
+            {name.replace("_", " "): f"{name}_ms" for name in STARTUP},
+        ),
+    ),
+}  # fmt: skip
