@@ -15,6 +15,13 @@ errors = Console(stderr=True, soft_wrap=True)
 PlanArgument = Annotated[
     str, typer.Argument(metavar="PLAN", help="A plan that ships, or the path of a .yml file.")
 ]
+SweepArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP",
+        help="The plan of a sweep, by name or path, or a results folder: an unpacked archive, say.",
+    ),
+]
 Inventory = Annotated[
     Path, typer.Option(exists=True, help="Inventory whose group `bench` is measured.")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from virtbed.console import TRIALS_FAILED, AsJson, PlanArgument, console, refuse
+from virtbed.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse
 from virtbed.image import REPOSITORY
 from virtbed.plan import PlanError, load_plan, plan_path
 from virtbed.tables import (
@@ -33,12 +33,15 @@ app = typer.Typer()
 
 
 def results(name: str) -> Path:
-    """Return the results folder of a plan; raises PlanError if there is no such plan."""
+    """Return a results folder: itself, or that of a plan; raises PlanError if there is neither."""
+    folder = Path(name)
+    if any((folder / part).exists() for part in ("design.json", "trials")):
+        return folder
     return REPOSITORY / "results" / load_plan(plan_path(name)).name
 
 
 @app.command()
-def report(name: PlanArgument) -> None:
+def report(name: SweepArgument) -> None:
     """Write the report of a sweep, finished or not, anew."""
     try:
         folder = results(name)
@@ -58,7 +61,7 @@ def say_report(folder: Path) -> None:
 
 @app.command()
 def advise(
-    name: PlanArgument,
+    name: SweepArgument,
     application: Annotated[str, typer.Option("--app", help="The application to place.")],
     scale: Annotated[str, typer.Option(help="trained, mlperf or tiny.")] = "trained",
     scenario: Annotated[str, typer.Option(help="As measured.")] = "single_stream",
@@ -169,9 +172,10 @@ def export(
 
 @app.command()
 def archive(
-    name: PlanArgument,
+    name: SweepArgument,
     output: Annotated[
-        Path | None, typer.Option(help="The file to write; results/PLAN.zip if not given.")
+        Path | None,
+        typer.Option(help="The file to write; if not given, the folder's name and .zip."),
     ] = None,
 ) -> None:
     """Make one file of a sweep: results, evidence, plan, locks, report, metadata and checksums.
@@ -183,7 +187,7 @@ def archive(
     locks = {path.name: path for path in (REPOSITORY / "requirements").glob("*.txt")}
     try:
         folder = results(name)
-        file = output or folder.with_suffix(".zip")
+        file = output or folder.with_name(f"{folder.resolve().name}.zip")
         count = write_archive(folder, file, locks)
     except (PlanError, AnalysisError, OSError) as error:
         refuse(error)

@@ -36,3 +36,14 @@ def test_published_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["published", str(table)])
     assert said.exit_code == 2
     assert "line 4 has exec_time_s 'soon', a positive number needed" in said.output
+
+
+def test_a_results_folder_can_be_named_in_place_of_its_plan(tmp_path: Path) -> None:
+    folder = tmp_path / "unpacked"
+    (folder / "trials").mkdir(parents=True)
+    said = CliRunner().invoke(app, ["report", str(folder)])
+    assert said.exit_code == 0
+    assert (folder / "report.html").is_file() and (folder / "report.json").is_file()
+    refused = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "no plan" in refused.output and "quick" in refused.output
