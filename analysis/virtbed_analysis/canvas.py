@@ -158,13 +158,17 @@ def set_scale(axis: Axis, values: Iterable[float], logarithmic: bool = False) ->
         axis.set_minor_locator(NullLocator())
 
 
-def set_cores(axes: Axes, cores: Iterable[int]) -> None:
-    """Make the x axis one of cores: a tick for each size, doublings equally far apart."""
+def set_cores(axes: Axes, cores: Iterable[int], host_cpus: int | None = None) -> None:
+    """Make the x axis one of cores: a tick for each size, doublings equally far apart.
+
+    With `host_cpus` each tick also has the size's share of the host.
+    """
     sizes = sorted(set(cores))
+    shares = [f"\n{words.share(size / host_cpus)}" if host_cpus else "" for size in sizes]
     axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_xticks(sizes, [f"{size}{share}" for size, share in zip(sizes, shares, strict=True)])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("cores")
+    axes.set_xlabel("cores, and their share of the host's CPUs" if host_cpus else "cores")
     axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.8)
 
 

@@ -65,24 +65,28 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
 
     Columns: `CELL`, `weights`, `replicates`, `samples`, `<phase>_median_ms` and
     `<phase>_mean_ms` over all measured samples, `e2e_p90_ms` and `e2e_p99_ms` (null with fewer
-    samples than show one beyond it: see `samples_to_show`), `e2e_typical_ms` with `_low_ms` and
+    samples than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` with `_low_ms` and
     `_high_ms` (geometric mean over inputs and replicates, its interval), `baseline`, the ratio's
     columns (see `ratio_to_bare_metal`), null for the baseline itself.
     """
     real = _steady(samples).filter(~pl.col("emulated"))
-    logs = input_logs(real)
-    per_replicate = logs.group_by(*CELL, "replicate", maintain_order=True).agg(pl.col("log").mean())
-    typical = _geometric(per_replicate, CELL).select(
-        *CELL,
-        pl.col("value").alias("e2e_typical_ms") / NS_PER_MS,
-        pl.col("low").alias("e2e_typical_low_ms") / NS_PER_MS,
-        pl.col("high").alias("e2e_typical_high_ms") / NS_PER_MS,
-    )
+    summary = _phases(real)
+    for phase in PHASES:
+        logs = input_logs(real, phase).group_by(*CELL, "replicate", maintain_order=True)
+        summary = summary.join(_typical(logs.agg(pl.col("log").mean()), phase), on=CELL)
     return _in_order(
-        _phases(real)
-        .join(typical, on=CELL)
-        .with_columns(_BASELINE.alias("baseline"))
-        .join(ratio_to_bare_metal(samples), on=CELL, how="left")
+        summary.with_columns(_BASELINE.alias("baseline")).join(
+            ratio_to_bare_metal(samples), on=CELL, how="left"
+        )
+    )
+
+
+def _typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return exp of the mean `log` (of ns) per cell in ms, and its interval."""
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return _geometric(per_replicate, CELL).select(
+        *CELL,
+        *((pl.col(end) / NS_PER_MS).alias(f"{name}_typical{to}_ms") for end, to in ends.items()),
     )
 
 
@@ -164,11 +168,17 @@ def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def startup(trials: pl.DataFrame) -> pl.DataFrame:
-    """Return the median start-up times of each real cell in ms: spawn, import, load, first call.
+    """Return the start-up times of each real cell in ms.
 
-    `spawn_ms` is null where no launcher told the harness when it was started.
+    Medians of spawn, import, load and first call (`spawn_ms` is null where no launcher told the
+    harness when it was started), and `start_typical_ms`: the geometric mean over replicates of
+    their sum, with `_low_ms` and `_high_ms`.
     """
-    return _in_order(_startup(trials.filter(~pl.col("emulated"))))
+    real = trials.filter(~pl.col("emulated"))
+    whole = pl.sum_horizontal(f"{name}_ns" for name in STARTUP).log()
+    replicates = real.group_by(*CELL, "replicate", maintain_order=True)
+    typical = _typical(replicates.agg(whole.mean().alias("log")), "start")
+    return _in_order(_startup(real).join(typical, on=CELL))
 
 
 def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:

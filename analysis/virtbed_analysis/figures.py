@@ -108,7 +108,7 @@ def _grouped(rows: Iterable[Row]) -> _Groups:
 
 
 def _spread(rows: list[Row]) -> float:
-    """Return how far a subject's cells are from bare metal."""
+    """Return how far the ratios of a subject's cells are from 1."""
     return max((abs(math.log(row["ratio"])) for row in rows if row["ratio"]), default=0.0)
 
 
@@ -195,19 +195,19 @@ def _ratios(name: str, subject: str, rows: list[Row], label: str = _TO_METAL) ->
     return canvas.panel(name, subject, canvas.height_of(lines), f"{label}: {told}", draw)
 
 
-def _stack(what: str, parts: dict[str, str], name: str, subject: str, rows: list[Row]) -> str:
-    """Draw a bar for each row: `parts` has the column of each part, in ms, by its name."""
-    sizes = {part: partial(_part, column) for part, column in parts.items()}
-    rows = [{**row, "total": sum(size(row) for size in sizes.values())} for row in rows]
+def _stack(
+    what: str, whole: str, parts: dict[str, str], name: str, subject: str, rows: list[Row]
+) -> str:
+    """Draw a bar for each row of `parts`, a column each, by name; in words, its column `whole`."""
     lines = canvas.lines(rows)
+    sizes = {part: partial(_part, column) for part, column in parts.items()}
 
     def draw(axes: Axes) -> None:
         canvas.stacked(axes, lines, sizes)
         axes.set_xlabel(f"{what}, ms")
-        canvas.set_lines(axes, lines, lambda row: words.ms(row["total"]))
+        canvas.set_lines(axes, lines, lambda row: words.ms(row[whole]))
 
-    told = words.extremes(rows, "total", words.ms)
-    told = f"{what}, ms, of {', '.join(parts)}: {told}"
+    told = f"{what}, ms, of {', '.join(parts)}: {words.extremes(rows, whole, words.ms)}"
     return canvas.panel(name, subject, canvas.height_of(lines, 1.15), told, draw)
 
 
@@ -240,7 +240,7 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
                 [row[f"{column}{unit}"] for row in part], curve[0],
                 linestyle="--" if curve[0]["mode"] == "vanilla" else "-", **style,
             )  # fmt: skip
-    canvas.set_cores(axes, (row["cores"] for row in rows))
+    canvas.set_cores(axes, (row["cores"] for row in rows), rows[0].get("host_cpus"))
     canvas.legend(axes, 3)
     return list(platforms.values())
 
@@ -320,7 +320,7 @@ _KINDS = {
     "phases": _Kind(
         lambda content: content["cells"],
         partial(
-            _stack, "Mean time of a request",
+            _stack, "Mean time of a request", "e2e_mean_ms",
             {"pre": "pre_mean_ms", "infer": "infer_mean_ms", "post": "post_mean_ms"},
         ),
     ),
@@ -329,7 +329,7 @@ _KINDS = {
     "startup": _Kind(
         lambda content: content["startup"],
         partial(
-            _stack, "Median start of a fresh process",
+            _stack, "Median start of a fresh process", "start_typical_ms",
             {name.replace("_", " "): f"{name}_ms" for name in STARTUP},
         ),
     ),

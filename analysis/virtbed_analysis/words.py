@@ -168,7 +168,7 @@ def drawn(panels: int, subjects: int) -> str:
     """Return which subjects a figure shows; empty where it shows all."""
     if panels == subjects:
         return ""
-    return f"Drawn are the {panels} of {subjects} whose platforms differ most from bare metal."
+    return f"Drawn are the {panels} of {subjects} that differ most."
 
 
 def numbers_in_brief(numbers: Iterable[int]) -> str:

@@ -77,6 +77,33 @@ def test_absolute_times(folder: Any) -> None:
     assert bm["pre_mean_ms"] == pytest.approx(25 / 4)
 
 
+def test_phases_have_intervals_and_one_that_took_no_time_has_none(folder: Any) -> None:
+    for replicate, ms in enumerate((10.0, 11.0, 12.0), start=1):
+        folder.trial("bm", "pinned", replicate, {"a.png": [ms]}, phases=(0.5, 0.0))
+    bm = only(estimate.cells(load(folder.path)), platform="bm")
+    pre, low, high = (bm[f"pre_typical{end}_ms"] for end in ("", "_low", "_high"))
+    logs = np.log([5.0, 5.5, 6.0])
+    wanted = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    assert (low, pre, high) == pytest.approx(
+        (math.exp(wanted.low), math.exp(logs.mean()), math.exp(wanted.high))
+    )
+    assert (bm["post_typical_ms"], bm["post_typical_low_ms"]) == (0.0, None)
+
+
+def test_a_start_is_the_sum_of_its_parts(folder: Any) -> None:
+    for replicate in (1, 2):
+        folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
+    folder.edit(
+        "trials/bm-pinned-c01-image_classification-r02/result.json",
+        lambda result: result["startup"].update(spawn_ns=None, load_ns=2_750_000_000),
+    )
+    (start,) = estimate.startup(read_sweep(folder.path).trials).to_dicts()
+    wholes = 250 + 4000 + 900 + 1200, 4000 + 2750 + 1200
+    assert start["start_typical_ms"] == pytest.approx(math.sqrt(wholes[0] * wholes[1]))
+    assert start["start_typical_low_ms"] < wholes[0] < wholes[1] < start["start_typical_high_ms"]
+    assert (start["spawn_ms"], start["load_ms"]) == (250, 1825)
+
+
 def test_a_quotas_stalls_are_seen_though_most_samples_have_none(folder: Any) -> None:
     folder.trial("bm", "pinned", 1, {"a.png": [20.0] * 12})
     folder.trial("cn", "vanilla", 1, {"a.png": [20.0] * 9 + [60.0] * 3})
