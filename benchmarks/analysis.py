@@ -1,7 +1,8 @@
 """What analysing a large sweep costs: `make bench`.
 
 Ten thousand trials of a hundred requests, of 1,000 cells, as the files of a results folder: loaded,
-estimated, and made into a report. The times are made up, the files are as a sweep writes them.
+estimated, made into a report, archived, and opened in a browser. The times are made up, the files
+are as a sweep writes them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
+from tests.integration.browser import CHROMIUM, FLAGS
 from tests.unit.analysis.conftest import Folder
 
+from virtbed_analysis.archive import archive, problems
 from virtbed_analysis.document import document
 from virtbed_analysis.load import read_sweep
 from virtbed_analysis.report import render
@@ -37,43 +41,72 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000, help="default: 10000")
     parser.add_argument("--samples", type=int, default=100, help="of each trial (default: 100)")
+    parser.add_argument("--replicates", type=int, default=10, help="of each cell (default: 10)")
     arguments = parser.parse_args()
+    steps = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "large")
         pattern = Folder(Path(name, "pattern"))
         one = pattern.path / "trials" / pattern.trial("bm", "pinned", 1, {"a": [10.0]})
-        lay(folder, one, arguments.trials, arguments.samples)
+        lay(folder, one, arguments.trials, arguments.samples, arguments.replicates)
         begun = time.monotonic()
         sweep = read_sweep(folder)
-        loaded = time.monotonic()
+        steps["load"] = time.monotonic()
         content = document(sweep)
-        estimated = time.monotonic()
+        steps["estimate"] = time.monotonic()
         page = render(content)
-        ended = time.monotonic()
-    if sweep.trials.height != arguments.trials:
-        sys.exit(f"{sweep.trials.height} of {arguments.trials} trials: {sweep.rejected[:1]}")
+        steps["report"] = time.monotonic()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        archive(folder, Path(name, "large.zip"), {})
+        steps["archive (which reads and reports again)"] = time.monotonic()
+        wrong = list(problems(Path(name, "large.zip")))
+        steps["verify (which does, too)"] = time.monotonic()
+        Path(name, "page.html").write_text(page)
+        opening = opened(Path(name, "page.html"))
+    if sweep.trials.height != arguments.trials or wrong:
+        sys.exit(
+            f"{sweep.trials.height} of {arguments.trials} trials: {sweep.rejected[:1]} {wrong}"
+        )
     print(f"## Analysis of {sweep.trials.height:,} trials, {sweep.samples.height:,} samples, "
           f"{len(content['cells']):,} cells\n\n| step | s |\n|---|---|")  # fmt: skip
-    steps = {"load": loaded - begun, "estimate": estimated - loaded, "report": ended - estimated}
-    for step, seconds in {**steps, "all": ended - begun}.items():
-        print(f"| {step} | {seconds:.1f} |")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\nPeak memory {peak:,.0f} MiB; the page has {len(page) / 2**20:.1f} MiB.")
+    for step, ended in steps.items():
+        print(f"| {step} | {ended - begun:.1f} |")
+        begun = ended
+    print(f"\nPeak memory to the report {peak:,.0f} MiB; the page has {len(page) / 2**20:.1f} MiB. "
+          f"{opening}")  # fmt: skip
     return 0
 
 
-def lay(folder: Path, pattern: Path, trials: int, samples: int) -> None:
-    """Write the folder: cells by application, size and platform, ten replicates of each."""
+def opened(page: Path) -> str:
+    """Return how soon a browser shows the page, and has all of it."""
+    if not CHROMIUM.exists():
+        return f"No browser to open it: {CHROMIUM} is not there (`make integration` installs it)."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        tab = browser.new_page()
+        tab.goto(page.as_uri())
+        first, whole = tab.evaluate(
+            "[performance.getEntriesByName('first-contentful-paint')[0].startTime,"
+            " performance.getEntriesByType('navigation')[0].domComplete]"
+        )
+        browser.close()
+    return (
+        f"Chromium shows it after {first / 1000:.1f} s and has it whole after {whole / 1000:.1f}."
+    )
+
+
+def lay(folder: Path, pattern: Path, trials: int, samples: int, replicates: int) -> None:
+    """Write the folder: cells by application, size and platform, with their replicates."""
     result = json.loads((pattern / "result.json").read_text())
     evidence = json.loads((pattern / "evidence.json").read_text())
     chance = random.Random(1)
-    names = [f"application_{n:03d}" for n in range(trials // 10 + 1)]
+    names = [f"application_{n:03d}" for n in range(trials // replicates // 50 + 1)]
     cells = itertools.product(names, CORES, PLATFORMS)
     one = result["samples"][0]
     for number in range(trials):
-        if number % 10 == 0:
+        if number % replicates == 0:
             application, cores, (platform, mode) = next(cells)
-        id_ = f"{platform}-{mode}-c{cores:02d}-{application}-r{number % 10 + 1:02d}"
+        id_ = f"{platform}-{mode}-c{cores:02d}-{application}-r{number % replicates + 1:02d}"
         speed = chance.lognormvariate(0, 0.02) / cores**0.7
         result["samples"] = [
             one | {"input": f"{i % 10}", "e2e_ns": int(chance.lognormvariate(17, 0.1) * speed)}
@@ -81,7 +114,7 @@ def lay(folder: Path, pattern: Path, trials: int, samples: int) -> None:
         ]
         result["trial"] |= {
             "id": id_, "platform": platform, "mode": mode, "cores": cores, "variant": "plain",
-            "application": application, "replicate": number % 10 + 1, "emulated": False,
+            "application": application, "replicate": number % replicates + 1, "emulated": False,
             "accelerator": "none", "position": number + 1,
         }  # fmt: skip
         result["application"]["name"] = application

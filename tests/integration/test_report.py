@@ -1,0 +1,212 @@
+"""The report of a real sweep of plans/quick.yml: read in a browser, kept, and made again."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from virtbed.image import REPOSITORY
+from virtbed_analysis.document import document
+from virtbed_analysis.load import read_sweep
+from virtbed_analysis.report import render
+
+from ..unit.analysis.conftest import Folder, lay_study, with_gpu
+from .browser import CHROMIUM, FLAGS
+from .conftest import ENVIRONMENT, NOTHING, TOOLS, read, run, traces
+
+SCREENS = [("desktop", 1280, "light"), ("desktop", 1280, "dark"), ("phone", 360, "light")]
+LOOKED_AT = [pytest.param(*screen, id="-".join(map(str, screen))) for screen in SCREENS]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Carry plans/quick.yml out under a name of its own; give its folder, and an early report."""
+    plan = yaml.safe_load((REPOSITORY / "plans" / "quick.yml").read_text()) | {"name": "test-quick"}
+    path = tmp_path_factory.mktemp("plans") / "quick.yml"
+    path.write_text(yaml.safe_dump(plan))
+    folder = REPOSITORY / "results" / plan["name"]
+    shutil.rmtree(folder, ignore_errors=True)
+    sweep = subprocess.Popen(
+        [TOOLS / "virtbed", "sweep", path], cwd=REPOSITORY, env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        while len(list(folder.glob("trials/*/result.json"))) < 3 and sweep.poll() is None:
+            time.sleep(0.5)
+        run("virtbed", "report", str(path))
+        partial = read(folder / "report.json")
+        said, _ = sweep.communicate()
+        assert sweep.returncode == 0, said
+        yield folder, partial
+    finally:
+        sweep.terminate()
+        sweep.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Browser, file: Path, width: int, scheme: Any) -> Page:
+    """Open a page, and fail on anything that it says or asks the network for."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_load_state("networkidle")
+    assert said == [file.as_uri()]
+    return page
+
+
+def assert_readable(page: Page) -> None:
+    """Every figure has a size and a text, nothing is wider than the screen, and axe is content."""
+    width = page.viewport_size["width"] if page.viewport_size else 0
+    figures = page.locator("figure svg")
+    assert figures.count() > 0
+    for figure in figures.all():
+        box = figure.bounding_box()
+        assert box and box["width"] > width / 4 and box["height"] > 50
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert len(figure.get_attribute("aria-label") or "") > 20
+        # Drawn, and not in one colour: its text is the page's, its marks are not.
+        assert figure.locator("text").first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page).response
+    assert found["passes"]
+    serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+def test_a_sweep_has_a_report_before_it_is_done(quick: Any) -> None:
+    folder, partial = quick
+    assert 0 < partial["counts"]["analysed"] < partial["counts"]["planned"]
+    assert partial["counts"]["waiting"] > 0
+    whole = read(folder / "report.json")
+    assert whole["counts"]["analysed"] == whole["counts"]["planned"]
+    assert whole["counts"]["waiting"] == whole["counts"]["failed"] == 0
+    assert traces() == NOTHING
+
+
+@pytest.mark.parametrize(("name", "width", "scheme"), LOOKED_AT)
+def test_the_report_of_quick_can_be_read(
+    quick: Any, browser: Browser, name: str, width: int, scheme: str, tmp_path: Path
+) -> None:
+    folder, _ = quick
+    page = opened(browser, folder / "report.html", width, scheme)
+    assert_readable(page)
+    content = read(folder / "report.json")
+    assert page.locator("h1").inner_text().endswith("test-quick\u201d")
+    assert page.locator(".lead").inner_text() == content["summary"]
+    assert page.locator(".findings li").count() == len(content["findings"])
+    compared = [cell for cell in content["cells"] if cell["ratio"] is not None]
+    drawn = page.locator("figure").first.locator("svg text").all_inner_texts()
+    shown = page.locator("#cells td").all_inner_texts()
+    for cell in compared:  # what is drawn is in the table
+        ratio = f"{cell['ratio']:.3f}"
+        assert ratio in drawn
+        assert any(text.startswith(ratio) for text in shown)
+
+
+@pytest.mark.parametrize(("name", "width", "scheme"), LOOKED_AT)
+def test_a_report_with_every_part_can_be_read(
+    browser: Browser, name: str, width: int, scheme: str, tmp_path: Path
+) -> None:
+    """Also with what no sweep of this machine has: many sizes, guests that are real, a GPU."""
+    study = Folder(tmp_path / "study")
+    lay_study(study)
+    file = tmp_path / "report.html"
+    file.write_text(render(document(with_gpu(read_sweep(study.path)))))
+    assert_readable(opened(browser, file, width, scheme))
+
+
+def test_two_sweeps_compared_can_be_read(quick: Any, browser: Browser, tmp_path: Path) -> None:
+    folder, _ = quick
+    file = tmp_path / "comparison.html"
+    said = run("virtbed", "compare", str(folder), str(folder), "--page", str(file)).stdout
+    assert "0 clearly less" in said and "differs" not in said
+    for width in (1280, 360):
+        assert_readable(opened(browser, file, width, "light"))
+
+
+def test_the_keyboard_reaches_all_that_can_be_used(quick: Any, browser: Browser) -> None:
+    folder, _ = quick
+    page = opened(browser, folder / "report.html", 360, "light")
+    wanted = page.evaluate("""() => {
+        const all = [...document.querySelectorAll("a[href], summary, [tabindex='0']")];
+        const kept = all.filter(e => e.matches("summary") || !e.closest("details:not([open])"));
+        kept.forEach((element, number) => element.dataset.number = number);
+        return kept.length;
+    }""")
+    reached = []
+    for _ in range(wanted):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("() => [Number(document.activeElement.dataset.number), "
+                          "document.activeElement.matches(':focus-visible')]")
+        )  # fmt: skip
+    assert reached == [[number, True] for number in range(wanted)]
+    # A table wider than the screen is scrolled by the keyboard, and a fold opened by it.
+    box = page.locator(".scroll:has(#cells)")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('.scroll:has(#cells)').scrollLeft > 0")
+    page.locator("summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#effects").is_visible()
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#main")
+
+
+def test_paper_has_what_the_screen_folds(quick: Any, browser: Browser) -> None:
+    folder, _ = quick
+    page = opened(browser, folder / "report.html", 1280, "light")
+    assert not page.locator("#effects").is_visible()
+    page.emulate_media(media="print")
+    assert page.locator("#effects").is_visible()
+    assert not page.locator("nav").is_visible()
+
+
+def test_an_archive_gives_the_identical_report(quick: Any, tmp_path: Path) -> None:
+    folder, _ = quick
+    file, unpacked = tmp_path / "quick.zip", tmp_path / "unpacked"
+    run("virtbed", "archive", str(folder), "--output", str(file))
+    assert "is whole" in run("virtbed", "verify", str(file)).stdout
+    with zipfile.ZipFile(file) as packed:
+        packed.extractall(unpacked)
+    again = unpacked / "test-quick"
+    before = {name: (folder / name).read_bytes() for name in ("report.html", "report.json")}
+    for name in before:
+        (again / name).unlink()
+    run("virtbed", "report", str(again))
+    assert {name: (again / name).read_bytes() for name in before} == before
+
+
+def test_a_real_sweep_answers_what_to_choose_and_is_exported(quick: Any, tmp_path: Path) -> None:
+    folder, _ = quick
+    said = run("virtbed", "advise", str(folder), "--app", "image_classification").stdout
+    assert said.startswith("Choose ")
+    file = tmp_path / "samples.parquet"
+    run("virtbed", "export", str(folder), "--output", str(file))
+    samples = polars.read_parquet(file)
+    results = [read(path) for path in folder.glob("trials/*/result.json")]
+    assert samples.height == sum(len(result["samples"]) for result in results)
