@@ -220,6 +220,7 @@ def provenance(sweep: Sweep) -> list[Json]:
         "Python": found("python"),
         "Trials started": [f"{started[0]} to {started[-1]}"] if started else [],
         "Real trials": [str(real.height)] if trials.height else [],
+        "Commit of virtbed": (sweep.doctor or {}).get("commits", []),
         "Analysis": [f"virtbed-analysis {version('virtbed-analysis')}"],
     }
     return [

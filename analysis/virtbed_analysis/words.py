@@ -94,10 +94,10 @@ def share(value: float | None) -> str:
 
 def agreement(beside: Row) -> str:
     """Return how many of a sweep's ratios meet the published ones."""
-    told = f"Of {count(len(beside['rows']), 'cell')} published at the same size and mode"
     return (
-        f"{told}, {beside['compared']} with an interval here, {beside['met']} meet the range of "
-        "the published applications."
+        f"{count(len(beside['rows']), 'cell').capitalize()} here have the size and mode of "
+        f"published ones, {beside['compared']} with an interval. Intervals that overlap the range "
+        f"of the published applications: {beside['met']}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import yaml
 
 from virtbed import host, playbooks, records
+from virtbed.checkout import commit
 from virtbed.design import Design, Trial, design, isa_needed
 from virtbed.image import REPOSITORY, image_key
 from virtbed.ledger import Ledger
@@ -106,7 +108,7 @@ class Sweep:
     def _write_design(self, laid: Design, doctor: dict[str, Any], image: str) -> None:
         plan = yaml.safe_dump(self.plan.model_dump(mode="json"), sort_keys=False)
         records.write_text(self.folder / "plan.yml", plan)
-        records.write_json(self.folder / "doctor.json", doctor)
+        records.write_json(self.folder / "doctor.json", {**doctor, "commits": self._commits()})
         head = {
             "sweep": self.plan.name,
             "plan_digest": self.plan.digest(),
@@ -116,6 +118,14 @@ class Sweep:
             "min_replicates": self.plan.min_replicates,
         }
         write_design(self.folder, laid, head)
+
+    def _commits(self) -> list[str]:
+        """Return the commits of virtbed that carry this sweep out: those before, and this one."""
+        try:
+            before = json.loads((self.folder / "doctor.json").read_text()).get("commits", [])
+        except (OSError, ValueError):
+            before = []
+        return list(dict.fromkeys([*before, commit()]))
 
     def _blocks(self, laid: Design, ledger: Ledger, doctor: dict[str, Any], image: str) -> None:
         done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}

@@ -16,6 +16,7 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from virtbed.checkout import commit
 from virtbed.image import REPOSITORY
 from virtbed_analysis.document import document
 from virtbed_analysis.load import read_sweep
@@ -103,6 +104,7 @@ def test_a_sweep_has_a_report_before_it_is_done(quick: Any) -> None:
     whole = read(folder / "report.json")
     assert whole["counts"]["analysed"] == whole["counts"]["planned"]
     assert whole["counts"]["waiting"] == whole["counts"]["failed"] == 0
+    assert {"item": "Commit of virtbed", "values": [commit()]} in whole["provenance"]
     assert traces() == NOTHING
 
 

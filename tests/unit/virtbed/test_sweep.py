@@ -184,6 +184,18 @@ def test_a_host_that_cannot_be_cleared_is_not_measured(
     assert host.blocks == []
 
 
+def test_every_commit_that_carried_a_sweep_out_is_kept(
+    plan: Plan, host: Host, make: Callable[[Plan], Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.answers["trial"] = failing("no")
+    for commit in ("one", "two", "two"):
+        monkeypatch.setattr(sweep, "commit", lambda commit=commit: commit)
+        one = make(small(plan))
+        one.run()
+    kept = json.loads((one.folder / "doctor.json").read_text())["commits"]
+    assert kept == ["one", "two"]
+
+
 @pytest.mark.parametrize(
     ("key", "change"),
     [

@@ -1,0 +1,31 @@
+"""The state of real repositories."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from virtbed.checkout import UNKNOWN, commit
+
+AS_ANYONE = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+
+
+def git(repository: Path, *command: str) -> str:
+    done = subprocess.run(
+        ["git", *AS_ANYONE, *command], cwd=repository, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_commit_is_named_and_a_change_of_it_too(tmp_path: Path) -> None:
+    assert commit(tmp_path) == UNKNOWN
+    git(tmp_path, "init", "--quiet")
+    file = tmp_path / "file"
+    file.write_text("one")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "--quiet", "--message", "one")
+    git(tmp_path, "tag", "v1")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert commit(tmp_path) == head
+    file.write_text("two")
+    assert commit(tmp_path) == f"{head}+changes"
