@@ -186,8 +186,8 @@ def archive(
     """
     locks = {path.name: path for path in (REPOSITORY / "requirements").glob("*.txt")}
     try:
-        folder = results(name)
-        file = output or folder.with_name(f"{folder.resolve().name}.zip")
+        folder = results(name).resolve()
+        file = output or folder.with_name(f"{folder.name}.zip")
         count = write_archive(folder, file, locks)
     except (PlanError, AnalysisError, OSError) as error:
         refuse(error)

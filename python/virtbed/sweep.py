@@ -79,7 +79,7 @@ class Sweep:
                     _identity(self.plan, laid, doctor, image),
                     [(t.id, t.position, t.instance.platform) for t in laid.trials],
                 )
-                self._write_design(laid, doctor, image)
+                self._write_design(laid, ledger, doctor, image)
                 if host.clear(self._inventory):
                     self._progress.say("released what a sweep that was cut off had left")
                 with host.tuned(self._inventory) if self.plan.tuning else nullcontext():
@@ -105,10 +105,15 @@ class Sweep:
                     f"{row['platform']} out of the plan"
                 )
 
-    def _write_design(self, laid: Design, doctor: dict[str, Any], image: str) -> None:
+    def _write_design(
+        self, laid: Design, ledger: Ledger, doctor: dict[str, Any], image: str
+    ) -> None:
         plan = yaml.safe_dump(self.plan.model_dump(mode="json"), sort_keys=False)
         records.write_text(self.folder / "plan.yml", plan)
-        records.write_json(self.folder / "doctor.json", {**doctor, "commits": self._commits()})
+        commits = self._commits()
+        if self._missing(laid, ledger):  # else this call carries nothing out
+            commits = list(dict.fromkeys([*commits, commit()]))
+        records.write_json(self.folder / "doctor.json", {**doctor, "commits": commits})
         head = {
             "sweep": self.plan.name,
             "plan_digest": self.plan.digest(),
@@ -120,16 +125,19 @@ class Sweep:
         write_design(self.folder, laid, head)
 
     def _commits(self) -> list[str]:
-        """Return the commits of virtbed that carry this sweep out: those before, and this one."""
+        """Return the commits of virtbed that carried this sweep out so far."""
         try:
-            before = json.loads((self.folder / "doctor.json").read_text()).get("commits", [])
+            before = json.loads((self.folder / "doctor.json").read_text())
         except (OSError, ValueError):
-            before = []
-        return list(dict.fromkeys([*before, commit()]))
+            return []
+        return list(before.get("commits", [])) if isinstance(before, dict) else []
+
+    def _missing(self, laid: Design, ledger: Ledger) -> list[Trial]:
+        done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}
+        return [t for t in laid.trials if t.id not in done]
 
     def _blocks(self, laid: Design, ledger: Ledger, doctor: dict[str, Any], image: str) -> None:
-        done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}
-        missing = [t for t in laid.trials if t.id not in done]
+        missing = self._missing(laid, ledger)
         self._progress.begin(len(laid.trials), missing, ledger.seconds())
         self._since = time.monotonic()
         adaptive = self.plan.precision is not None

@@ -27,5 +27,8 @@ def test_a_commit_is_named_and_a_change_of_it_too(tmp_path: Path) -> None:
     git(tmp_path, "tag", "v1")
     head = git(tmp_path, "rev-parse", "HEAD")
     assert commit(tmp_path) == head
+    inner = tmp_path / "copy"
+    inner.mkdir()
+    assert commit(inner) == UNKNOWN  # it is within the repository, and is not it
     file.write_text("two")
     assert commit(tmp_path) == f"{head}+changes"
