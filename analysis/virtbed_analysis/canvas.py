@@ -10,13 +10,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from itertools import groupby
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from virtbed_analysis import words
 
@@ -24,21 +26,24 @@ Row = dict[str, Any]
 Line = int | Row
 """A line of a panel from the top: a number of cores, or a row of that many."""
 
-# Okabe and Ito's colour-blind-safe hues. Labels, the fill (by mode) and hatches say the same, so
-# nothing rests on colour alone.
+# Okabe and Ito's colour-blind-safe hues. Labels, marks (shaped by platform, filled by mode) and
+# hatches say the same, so nothing rests on colour alone.
 PLATFORM_COLOURS = {"bm": "#8a8a8a", "vm": "#0072b2", "cn": "#d55e00", "vmcn": "#009e73"}
+PLATFORM_MARKS = {"bm": "s", "vm": "o", "cn": "D", "vmcn": "^"}
 PART_COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73")
 PART_HATCHES = ("////", "", "\\\\\\\\", "----")
 # Stands for "the colour of the page's text", which Matplotlib cannot name; replaced in the SVG.
 INK = "#010203"
 WIDTH_IN = 4.6
 _LINE_IN = 0.23
+_TITLE = 44  # characters of a line of it
 _LINEAR = 5  # values further apart than this are drawn on a logarithmic axis
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "virtbed",  # else element ids are random and no two files are alike
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9.0,
+    "axes.titlesize": 9.5,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
@@ -60,7 +65,7 @@ def panel(name: str, title: str, height_in: float, told: str, draw: Callable[[Ax
         axes = figure.subplots()
         axes.patch.set_alpha(0)
         axes.spines[["left", "right", "top"]].set_visible(False)
-        axes.set_title(title, loc="left", fontweight="bold")
+        axes.set_title(fill(title, _TITLE), loc="left", fontweight="bold")
         axes.set_axisbelow(True)
         draw(axes)
         text = io.StringIO()
@@ -74,6 +79,16 @@ def lines(rows: Iterable[Row]) -> list[Line]:
     for cores, group in groupby(rows, key=lambda row: int(row["cores"])):
         found += [cores, *group]
     return found
+
+
+def spread_cores(cores: Iterable[int], curves: int) -> list[float]:
+    """Return by how much to multiply the cores of each curve, so that marks stand side by side.
+
+    All together they stay within a third of the way to the next size.
+    """
+    logs = np.log2(sorted(set(cores)))
+    room = float(np.diff(logs).min()) / 3 if len(logs) > 1 else 0.3
+    return [float(2**aside) for aside in np.linspace(-room / 2, room / 2, curves + 2)[1:-1]]
 
 
 def height_of(panel_lines: list[Line], frame_in: float = 0.85) -> float:
@@ -99,12 +114,12 @@ def set_lines(axes: Axes, panel_lines: list[Line], value: Callable[[Row], str]) 
 
 
 def points(axes: Axes, x: list[float], y: list[float], row: Row, **style: Any) -> None:
-    """Mark points in the colour of a row's platform: open where vanilla, filled where pinned."""
-    vanilla, colour = row["mode"] == "vanilla", PLATFORM_COLOURS[row["platform"]]
+    """Mark points in the colour and shape of a platform: open if vanilla, filled if pinned."""
+    colour = PLATFORM_COLOURS[row["platform"]]
+    usual: dict[str, Any] = {"markersize": 6, "linestyle": "none"}
     axes.plot(
-        x, y, color=colour, markeredgewidth=1.6, markersize=6,
-        **({"marker": "o" if vanilla else "D", "linestyle": "none"} | style),
-        markerfacecolor="none" if vanilla else colour,
+        x, y, color=colour, marker=PLATFORM_MARKS[row["platform"]], markeredgewidth=1.6,
+        markerfacecolor="none" if row["mode"] == "vanilla" else colour, **(usual | style),
     )  # fmt: skip
 
 
@@ -147,15 +162,19 @@ def legend(axes: Axes, columns: int) -> None:
     figure.legend(loc="outside lower left", ncols=columns, frameon=False, handlelength=1.8)
 
 
-def set_scale(axis: Axis, values: Iterable[float], logarithmic: bool = False) -> None:
-    """Make an axis logarithmic where its values lie far apart, or if asked."""
-    found = list(values)
+def set_scale(axis: Axis, values: Iterable[float | None], logarithmic: bool = False) -> None:
+    """Make an axis logarithmic where what is drawn on it lies far apart, or if asked.
+
+    `values` are all that is drawn, ends of intervals included; of None nothing is drawn.
+    """
+    found = [value for value in values if value is not None]
     wide = max(found) > _LINEAR * min(found)
     if wide or logarithmic:
-        axis._set_axes_scale("log")  # type: ignore[attr-defined]
+        across = axis is axis.axes.xaxis
+        (axis.axes.set_xscale if across else axis.axes.set_yscale)("log")
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5))
-        axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.7g}"))
 
 
 def set_cores(axes: Axes, cores: Iterable[int], host_cpus: int | None = None) -> None:

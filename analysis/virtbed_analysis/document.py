@@ -50,6 +50,16 @@ def document(sweep: Sweep) -> Json:
         "unneeded": len(spared),
         "rejected": len(sweep.rejected),
     }
+    seeded = {
+        (row["application"], row["scale"]): row["weights"]
+        for row in sweep.trials.select("application", "scale", "weights").to_dicts()
+    }
+
+    def weighted(frame: pl.DataFrame) -> list[Json]:
+        """Return rows with their weights: without answers of a trained model, times say less."""
+        rows = frame.to_dicts()
+        return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
+
     return {
         "schema": REPORT_SCHEMA,
         "sweep": sweep.name,
@@ -59,10 +69,10 @@ def document(sweep: Sweep) -> Json:
         "precision": (sweep.design or {}).get("precision"),
         "findings": findings.rows(units),
         "cells": cells,
-        "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
-        "thread_policy_gain": estimate.thread_policy_gain(sweep.samples).to_dicts(),
+        "vanilla_to_pinned": weighted(estimate.vanilla_to_pinned(sweep.samples)),
+        "thread_policy_gain": weighted(estimate.thread_policy_gain(sweep.samples)),
         "gpu_speed_up": {
-            phase: estimate.gpu_speed_up(sweep.samples, phase).to_dicts()
+            phase: weighted(estimate.gpu_speed_up(sweep.samples, phase))
             for phase in ("e2e", "infer")
         },
         "scale_up": doublings,
@@ -70,15 +80,15 @@ def document(sweep: Sweep) -> Json:
         "overhead_by_size": scaling.overhead_by_size(units),
         "container_to_host": scaling.container_to_host(units, _online_cpus(sweep)),
         "published": published.beside(cells),
-        "startup": estimate.startup(sweep.trials).to_dicts(),
+        "startup": weighted(estimate.startup(sweep.trials)),
         "emulated": emulated,
         "not_run": _not_run(sweep),
         "failed": failed,
         "waiting": waiting,
         "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
-        "answers_differ": estimate.answers_differ(sweep.trials).to_dicts(),
+        "answers_differ": weighted(estimate.answers_differ(sweep.trials)),
         "suspect": suspect.select("trial", "suspicions").sort("trial").to_dicts(),
-        "without_suspects": estimate.without_suspects(sweep.samples).to_dicts(),
+        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
         "thresholds": [
             {"name": t.name, "limit": t.limit, "unit": t.unit, "reason": t.reason}
             for t in THRESHOLDS

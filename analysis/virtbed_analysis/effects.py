@@ -3,9 +3,9 @@
 A unit is a sweep's replicate, or, where each input was run once, the input. Cells are paired by
 unit and, within one, by input; each unit gives one difference of logarithms. The interval is
 Student's t on the units' differences (Welch's, with Satterthwaite's degrees of freedom, where an
-effect is a sum of several that share no units), and the intervals of one question hold together:
-each of k is made at 1 - (1 - confidence) / k (Bonferroni), so that none is picked for being
-extreme.
+effect is a sum of several that are taken as independent), and the intervals of one question hold
+together: each of k is made at 1 - (1 - confidence) / k (Bonferroni), so that none is picked for
+being extreme.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from scipy import stats
 from virtbed_analysis.estimate import CONFIDENCE, MODES, PLATFORMS, input_logs, mean_interval
 
 Floats = NDArray[np.float64]
+_MOST = 700.0  # exp of more is no number any more
 
 
 class Cell(NamedTuple):
@@ -32,6 +33,16 @@ class Cell(NamedTuple):
     cores: int
     platform: str
     mode: str
+
+    @property
+    def application(self) -> str:
+        """The application alone, of `work`."""
+        return self.work.partition(", ")[0]
+
+    @property
+    def settings(self) -> str:
+        """The scale and whatever else makes it another `work`: what comparable ones share."""
+        return self.work.partition(", ")[2]
 
 
 def order(platform: str, mode: str) -> tuple[int, int]:
@@ -44,12 +55,14 @@ class Units:
     """Logarithms of seconds by cell and unit: an array of inputs, sorted, and one of their values.
 
     `pre_post` is the share of pre- and post-processing in a request's time, by cell, as far as it
-    was measured. `unit` says in words what a unit is.
+    was measured. `unit` says in words what a unit is. Costs are against bare metal of
+    `metal_mode`, at every size.
     """
 
     logs: Mapping[Cell, Mapping[str, tuple[NDArray[np.str_], Floats]]]
     unit: str
     pre_post: Mapping[Cell, float]
+    metal_mode: str = "pinned"
 
     def cells(self, **wanted: str | int) -> list[Cell]:
         """Return the measured cells that have these parts, as a report lists them."""
@@ -61,9 +74,8 @@ class Units:
         return sorted(found, key=lambda cell: (*cell[:3], *order(cell.platform, cell.mode)))
 
     def baseline(self, cell: Cell) -> Cell:
-        """Return bare metal at a cell's size: pinned, or vanilla where only that was measured."""
-        pinned = cell._replace(platform="bm", mode="pinned")
-        return pinned if pinned in self.logs else cell._replace(platform="bm", mode="vanilla")
+        """Return bare metal at a cell's size."""
+        return cell._replace(platform="bm", mode=self.metal_mode)
 
     def contrast(self, *terms: tuple[float, Cell]) -> Floats | None:
         """Return the sum of weighted logarithms, one a unit that all cells share; None without.
@@ -101,7 +113,8 @@ def _mean(weights: Floats, sides: list[tuple[NDArray[np.str_], Floats]]) -> floa
 class Effect:
     """A ratio, or another exponential of logarithms, with its interval.
 
-    `low` and `high` are None where fewer than two units tell of the spread; `n` counts the units.
+    `low` and `high` are None where fewer than two units tell of the spread, or where they tell
+    nothing; `n` counts the units.
     """
 
     about: str
@@ -114,8 +127,9 @@ class Effect:
 def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect]:
     """Return the effects of one question, whose intervals hold together.
 
-    Each candidate has its name and one or more groups of logarithms. Several are independent, and
-    their means are added. A candidate without units is left out.
+    Each candidate has its name and one or more groups of logarithms. Several are taken as
+    independent, and their means are added: where they drift together in a replicate, the interval
+    of a difference is wider than it need be. A candidate without units is left out.
     """
     return [effect for effect in together(candidates) if effect]
 
@@ -153,14 +167,18 @@ def _effect(about: str, groups: list[Floats], confidence: float) -> Effect:
 
 
 def _exponential(about: str, mean: float, low: float, high: float, n: int) -> Effect:
+    if high > _MOST:  # of two or three replicates at a high confidence: it says nothing
+        return Effect(about, float(np.exp(mean)), None, None, n)
     return Effect(about, float(np.exp(mean)), float(np.exp(low)), float(np.exp(high)), n)
 
 
 def of_sweep(samples: pl.DataFrame) -> Units:
     """Return the units of a sweep's real cells, one a replicate; `samples` as `load` gives them."""
     steady = samples.filter(~pl.col("warmup"), ~pl.col("emulated"), pl.col("variant") == "plain")
+    weights = steady.select("application", "scale", "weights").unique()
     together = (
         input_logs(steady)
+        .join(weights, on=["application", "scale"], maintain_order="left")
         .group_by(*_PARTS, "replicate", maintain_order=True)
         .agg("input", pl.col("log") - np.log(1e9))
     )
@@ -175,14 +193,21 @@ def of_sweep(samples: pl.DataFrame) -> Units:
     return Units(logs, "replicate", pre_post)
 
 
-_WORK = ("application", "scale", "scenario", "thread_policy")
-_PARTS = (*_WORK, "processor", "cores", "platform", "mode")
+_PARTS = (
+    "application", "scale", "scenario", "thread_policy", "weights",
+    "processor", "cores", "platform", "mode",
+)  # fmt: skip
 
 
 def cell_of(row: Mapping[str, object]) -> Cell:
     """Return what a row of a cell or a sample measures."""
-    usual = {"scenario": "single_stream", "thread_policy": "default"}
-    work = ", ".join(str(row[key]) for key in _WORK if row[key] != usual.get(key))
+    work = [str(row["application"]), str(row["scale"])]
+    work += [str(row["scenario"])] if row["scenario"] != "single_stream" else []
+    work += [f"{row['thread_policy']} threads"] if row["thread_policy"] != "default" else []
+    # Seeded weights do a model's work without its answers: said wherever their times appear.
+    work += ["seeded weights"] if row["weights"] == "seeded" else []
     cores = row["cores"]
     assert isinstance(cores, int)
-    return Cell(work, str(row["processor"]), cores, str(row["platform"]), str(row["mode"]))
+    return Cell(
+        ", ".join(work), str(row["processor"]), cores, str(row["platform"]), str(row["mode"])
+    )

@@ -82,11 +82,15 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def _typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return exp of the mean `log` (of ns) per cell in ms, and its interval."""
+    """Return exp of the mean `log` (of ns) per cell in ms, and its interval; null for no time."""
     ends = {"value": "", "low": "_low", "high": "_high"}
+    known = pl.col("value") > 0  # else something took no time, whose logarithm is none
     return _geometric(per_replicate, CELL).select(
         *CELL,
-        *((pl.col(end) / NS_PER_MS).alias(f"{name}_typical{to}_ms") for end, to in ends.items()),
+        *(
+            pl.when(known).then(pl.col(end) / NS_PER_MS).alias(f"{name}_typical{to}_ms")
+            for end, to in ends.items()
+        ),
     )
 
 
@@ -171,14 +175,14 @@ def startup(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the start-up times of each real cell in ms.
 
     Medians of spawn, import, load and first call (`spawn_ms` is null where no launcher told the
-    harness when it was started), and `start_typical_ms`: the geometric mean over replicates of
-    their sum, with `_low_ms` and `_high_ms`.
+    harness when it was started), and `start_typical_ms`: the geometric mean of their sum over
+    those replicates where all are known, with `_low_ms` and `_high_ms`.
     """
     real = trials.filter(~pl.col("emulated"))
-    whole = pl.sum_horizontal(f"{name}_ns" for name in STARTUP).log()
+    whole = pl.sum_horizontal((f"{name}_ns" for name in STARTUP), ignore_nulls=False).log()
     replicates = real.group_by(*CELL, "replicate", maintain_order=True)
-    typical = _typical(replicates.agg(whole.mean().alias("log")), "start")
-    return _in_order(_startup(real).join(typical, on=CELL))
+    wholes = replicates.agg(whole.mean().alias("log")).drop_nulls("log")
+    return _in_order(_startup(real).join(_typical(wholes, "start"), on=CELL, how="left"))
 
 
 def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:

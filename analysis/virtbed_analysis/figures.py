@@ -27,7 +27,6 @@ _RATIO = ("ratio", "ratio_low", "ratio_high")
 SUBJECTS = 24
 _CURVES_IN = 3.2
 _TO_METAL = "e2e time / bare metal (dashed: bare metal)"
-_DODGE = 0.06  # of a doubling: how far curves stand aside from each other's marks
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,16 @@ def draw_comparison(content: Json) -> dict[str, Drawing]:
 def _drawing(
     name: str, rows: Iterable[Row], panel: Callable[[str, str, list[Row]], str], subjects: _Groups
 ) -> Drawing | None:
-    """Draw the rows of those `subjects` whose platforms differ most, in the order of the rows."""
-    ranked = sorted(subjects, key=lambda subject: _spread(subjects[subject]), reverse=True)
-    shown = {subject: words.subject(subjects[subject][0]) for subject in ranked[:SUBJECTS]}
+    """Draw rows, of very many subjects those whose cells differ most, in the order of the rows.
+
+    Args:
+        subjects: The cells of all subjects, which say how much they differ.
+    """
     groups = _grouped(rows)
+    ranked = sorted(groups, key=lambda subject: _spread(subjects.get(subject, [])), reverse=True)
+    shown = set(ranked[:SUBJECTS])
     panels = [
-        panel(f"{name}-{number}", shown[subject], group)
+        panel(f"{name}-{number}", words.subject(group[0]), group)
         for number, (subject, group) in enumerate(groups.items(), 1)
         if subject in shown
     ]
@@ -109,7 +112,8 @@ def _grouped(rows: Iterable[Row]) -> _Groups:
 
 def _spread(rows: list[Row]) -> float:
     """Return how far the ratios of a subject's cells are from 1."""
-    return max((abs(math.log(row["ratio"])) for row in rows if row["ratio"]), default=0.0)
+    plain = [row["ratio"] for row in rows if row["ratio"] and row["variant"] == "plain"]
+    return max((abs(math.log(ratio)) for ratio in plain), default=0.0)
 
 
 # What is drawn.
@@ -147,7 +151,11 @@ def _overhead_rows(content: Json) -> list[Row]:
 
 
 def _scale_rows(content: Json) -> list[Row]:
-    ends = {(*_curve(row), row["cores"]) for row in content["efficient_range"] if not row["open"]}
+    ends = {
+        (*_curve(row), row["cores"])
+        for row in content["efficient_range"]
+        if not row["open"] and row["low"] is not None
+    }
     return [
         {**row, "end": (*_curve(cell_of(row)._asdict()), row["cores"]) in ends}
         for row in _plain_at_sizes(content)
@@ -185,7 +193,7 @@ def _ratios(name: str, subject: str, rows: list[Row], label: str = _TO_METAL) ->
             canvas.points(axes, [row[f"{column}{unit}"]], [y], row)
         axes.margins(x=0.08)
         if column == "ratio":
-            canvas.set_scale(axes.xaxis, (row["ratio"] for _, row in drawn))
+            canvas.set_scale(axes.xaxis, (row[end] for _, row in drawn for end in _RATIO))
             axes.axvline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
             canvas.ticks(axes, [(y, ratio) for y, row in drawn for ratio in row["published"]])
         axes.set_xlabel(label)
@@ -216,7 +224,7 @@ def _part(column: str, row: Row) -> float:
 
 
 def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[list[Row]]:
-    """Draw a curve with intervals for each platform, faint from a row with an `end` on.
+    """Draw a curve with intervals for each platform, dotted from a row with an `end` on.
 
     Returns:
         The rows of each curve.
@@ -224,8 +232,8 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
     platforms: dict[str, list[Row]] = {}
     for row in rows:
         platforms.setdefault(words.platform(row), []).append(row)
-    for number, (label, curve) in enumerate(platforms.items()):
-        aside = 2 ** (_DODGE * (number - (len(platforms) - 1) / 2))
+    asides = canvas.spread_cores((row["cores"] for row in rows), len(platforms))
+    for aside, (label, curve) in zip(asides, platforms.items(), strict=True):
         known = [row for row in curve if row[f"{column}_low{unit}"] is not None]
         axes.vlines(
             [row["cores"] * aside for row in known],
@@ -234,11 +242,15 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
             colors=canvas.PLATFORM_COLOURS[curve[0]["platform"]],
         )
         end = next((n for n, row in enumerate(curve) if row.get("end")), len(curve) - 1)
-        for part, style in ((curve[: end + 1], {"label": label}), (curve[end:], {"alpha": 0.35})):
+        vanilla = curve[0]["mode"] == "vanilla"
+        styles: list[tuple[list[Row], Row]] = [
+            (curve[: end + 1], {"label": label, "linestyle": "--" if vanilla else "-"}),
+            (curve[end:], {"linestyle": ":", "markersize": 3}),
+        ]
+        for part, style in styles if curve[end + 1 :] else styles[:1]:
             canvas.points(
                 axes, [row["cores"] * aside for row in part],
-                [row[f"{column}{unit}"] for row in part], curve[0],
-                linestyle="--" if curve[0]["mode"] == "vanilla" else "-", **style,
+                [row[f"{column}{unit}"] for row in part], curve[0], **style,
             )  # fmt: skip
     canvas.set_cores(axes, (row["cores"] for row in rows), rows[0].get("host_cpus"))
     canvas.legend(axes, 3)
@@ -255,7 +267,7 @@ def _overhead(name: str, subject: str, rows: list[Row]) -> str:
                 colour = canvas.PLATFORM_COLOURS[curve[0]["platform"]]
                 fitted = fit["type"] * fit["size"] ** (1 / x)
                 axes.plot(x, fitted, linestyle=":", linewidth=1, color=colour)
-        canvas.set_scale(axes.yaxis, (row["ratio"] for row in rows))
+        canvas.set_scale(axes.yaxis, (row[end] for row in rows for end in _RATIO))
         axes.axhline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.set_ylabel(label)
 
@@ -268,11 +280,11 @@ def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
 
     def draw(axes: Axes) -> None:
         _curves(axes, rows, "e2e_typical", "_ms")
-        drawn = [row["e2e_typical_ms"] for row in rows]
+        drawn = [row[f"e2e_typical{end}_ms"] for row in rows for end in ("", "_low", "_high")]
         if metal := [row for row in rows if row["baseline"]]:
             x = np.array([metal[0]["cores"], metal[-1]["cores"]])
             perfect = metal[0]["e2e_typical_ms"] * x[0] / x
-            axes.plot(x, perfect, color=canvas.INK, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+            axes.plot(x, perfect, color=canvas.INK, linewidth=1, linestyle="-.", zorder=0)
             drawn += perfect.tolist()
         canvas.set_scale(axes.yaxis, drawn, logarithmic=True)
         axes.set_ylabel(label)
@@ -301,17 +313,20 @@ def _gpu(name: str, subject: str, rows: list[Row]) -> str:
                 markerfacecolor=canvas.PART_COLOURS[0 if key == "e2e" else 1],
             )  # fmt: skip
         canvas.set_scale(
-            axes.xaxis, (r for _, row in drawn for r in (row["ratio"], row["infer"]["ratio"]))
+            axes.xaxis, (r[end] for _, row in drawn for r in (row, row["infer"]) for end in _RATIO)
         )
         axes.axvline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.set_xlabel(label)
         canvas.set_lines(
-            axes, lines, lambda row: f"{row['ratio']:.1f}, {row['infer']['ratio']:.1f}"
-        )
+            axes, lines,
+            lambda row: ", ".join(words.ratio(r["ratio"]) for r in (row, row["infer"])),
+        )  # fmt: skip
         canvas.legend(axes, 2)
 
-    told = words.extremes(rows, "ratio", words.ratio)
-    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), f"{label}: {told}", draw)
+    whole = words.extremes(rows, "ratio", words.ratio)
+    alone = words.extremes([{**row, **row["infer"]} for row in rows], "ratio", words.ratio)
+    told = f"{label}. End to end: {whole} Inference alone: {alone}"
+    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), told, draw)
 
 
 _KINDS = {

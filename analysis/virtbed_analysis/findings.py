@@ -156,14 +156,19 @@ def _named(cell: Cell) -> str:
 
 def _cost_by_application(units: Units) -> Candidates:
     others = [c for c in units.cells(processor="cpu") if c.platform != "bm"]
-    place = attrgetter("platform", "mode", "cores")
-    for (platform, mode, _), group in groupby(sorted(others, key=place), key=place):
+    alike = attrgetter("platform", "mode", "cores", "settings")
+    for (platform, mode, _, _), group in groupby(sorted(others, key=alike), key=alike):
         costs = {cell: cost for cell in group if (cost := units.cost(cell)) is not None}
-        # Each against the mean of the others, for pairs would be as many as their square. Of two,
-        # one says it all.
-        for cell in list(costs) if len(costs) > 2 else list(costs)[: len(costs) - 1]:
+        # One unit tells no spread, and would leave all effects without an interval.
+        several = {cell: cost for cell, cost in costs.items() if len(cost) > 1}
+        costs = several if len(several) > 1 else costs
+        # Each against the mean of the others, for pairs would be as many as their square.
+        asked = list(costs)
+        if len(asked) <= 2:
+            asked = asked[:-1]  # of two, one says it all
+        for cell in asked:
             rest = [other for other in costs if other != cell]
-            against = rest[0].work if len(rest) == 1 else f"{len(rest)} others"
+            against = ", ".join(other.application for other in rest)
             yield (
                 f"{platform} {mode}, {_named(cell)} over {against}",
                 [costs[cell], *(-costs[other] / len(rest) for other in rest)],
@@ -220,8 +225,9 @@ def _gpu_gain_by_pre_post(units: Units) -> Candidates:
         gain = units.over(cell, cell._replace(processor="gpu"))
         if gain is not None and cell in units.pre_post:
             shares[cell] = units.pre_post[cell], gain
+    alike = attrgetter("mode", "cores", "settings")
     for one, other in combinations(shares, 2):
-        if one.cores == other.cores and one.mode == other.mode:
+        if alike(one) == alike(other):
             light, heavy = sorted((one, other), key=lambda cell: shares[cell][0])
             yield (
                 f"{light.work} ({shares[light][0]:.0%} pre and post) over {heavy.work} "
@@ -236,7 +242,7 @@ FINDINGS = (
         "What a platform costs depends on the application.",
         STUDY,
         "one application's ratio to bare metal over the others' (their geometric mean), on one "
-        "platform of one size",
+        "platform of one size, with the same scale, scenario and threads",
         "two applications on one platform of one size, and on bare metal",
         1.05,
         "somewhere",

@@ -35,7 +35,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "exec_time_s": pl.Float64(),
 }
 _ALLOWED = {"mode": {"vanilla", "pinned", "GPU"}, "platform": {"BM", "CN", "VM", "VMCN"}}
-_BESIDE = [*CELL, "ratio", "ratio_low", "ratio_high", "ratio_replicates"]
+_BESIDE = [*CELL, "weights", "ratio", "ratio_low", "ratio_high", "ratio_replicates"]
 _CELL = ("app", "cores", "mode", "platform")
 # A platform does less work than bare metal nowhere: a cell this much faster did something else.
 _UNEXPLAINED = 0.75
@@ -152,7 +152,7 @@ def units(timings: pl.DataFrame) -> Units:
         )
         value = np.array([np.log(row["exec_time_s"])])
         logs.setdefault(cell, {})[row["input"]] = (one, value)
-    return Units(logs, "input", {})
+    return Units(logs, "input", {}, metal_mode="vanilla")
 
 
 def figures() -> pl.DataFrame:

@@ -61,11 +61,16 @@ def efficient_range(doublings: list[Json]) -> list[Json]:
     """Return how far each curve of `scale_up` pays: up to `cores`, and why not further.
 
     The range ends at the first size whose doubling does not clearly give `PAYS`, and that doubling
-    is told with its interval. `open` says that the largest size measured is still within it.
+    is told with its interval; without one, nothing is known beyond. `open` says that the largest
+    size reached by doublings is still within it: sizes beyond a gap are not looked at.
     """
     rows = []
     for _, group in groupby(doublings, key=lambda row: [row[part] for part in _CURVE]):
-        curve = list(group)
+        curve: list[Json] = []
+        for row in group:
+            if curve and row["cores"] != 2 * curve[-1]["cores"]:
+                break
+            curve.append(row)
         over = next((r for r in curve if r["low"] is None or r["low"] <= PAYS), None)
         last = over or curve[-1]
         rows.append(

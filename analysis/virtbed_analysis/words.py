@@ -58,7 +58,7 @@ def platform(row: Row) -> str:
 
 def subject(row: Row) -> str:
     """Return "image_classification, tiny, cpu, seeded weights": what a group of rows is about."""
-    if "work" in row:  # of `effects.Cell`
+    if "work" in row:  # of `effects.Cell`, which says all of it but the processor
         return f"{row['work']}, {row['processor']}"
     parts = [row["application"], row["scale"], row["processor"]]
     parts += [row["scenario"]] if row["scenario"] != "single_stream" else []
@@ -74,6 +74,8 @@ def by_subject(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
 
 def reach(row: Row) -> str:
     """Return how far more cores pay on one platform: a row of `scaling.efficient_range`."""
+    if row["low"] is None:
+        return "unknown"
     return f"at least {row['cores']}" if row["open"] else str(row["cores"])
 
 
@@ -95,8 +97,8 @@ def share(value: float | None) -> str:
 def agreement(beside: Row) -> str:
     """Return how many of a sweep's ratios meet the published ones."""
     return (
-        f"{count(len(beside['rows']), 'cell').capitalize()} here have the size and mode of "
-        f"published ones, {beside['compared']} with an interval. Intervals that overlap the range "
+        f"{count(len(beside['rows']), 'cell').capitalize()} here of a platform, size and mode that "
+        f"were published, {beside['compared']} with an interval. Intervals that overlap the range "
         f"of the published applications: {beside['met']}."
     )
 
@@ -155,7 +157,10 @@ def progress(counts: dict[str, int | None]) -> str:
 
 def extremes(rows: Sequence[Row], column: str, say: Callable[[float], str]) -> str:
     """Return how many cells a panel shows, its least and its most: its text alternative."""
-    least, most = (find(rows, key=lambda row: float(row[column])) for find in (min, max))
+    known = [row for row in rows if row[column] is not None]
+    if not known:
+        return f"{count(len(rows), 'cell')}, none known."
+    least, most = (find(known, key=lambda row: float(row[column])) for find in (min, max))
     if len(rows) == 1:
         return f"{instance(most)}, {say(most[column])}."
     return (
@@ -168,7 +173,10 @@ def drawn(panels: int, subjects: int) -> str:
     """Return which subjects a figure shows; empty where it shows all."""
     if panels == subjects:
         return ""
-    return f"Drawn are the {panels} of {subjects} that differ most."
+    return (
+        f"Drawn are {panels} of {subjects}: those whose ratios are furthest from 1, as far as they "
+        "have any."
+    )
 
 
 def numbers_in_brief(numbers: Iterable[int]) -> str:

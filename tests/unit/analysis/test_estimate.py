@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from virtbed_analysis import estimate, load
+from virtbed_analysis.document import document
 from virtbed_analysis.load import read_sweep
+from virtbed_analysis.report import render
 
 
 def only(frame: pl.DataFrame, **cell: Any) -> dict[str, Any]:
@@ -87,21 +89,31 @@ def test_phases_have_intervals_and_one_that_took_no_time_has_none(folder: Any) -
     assert (low, pre, high) == pytest.approx(
         (math.exp(wanted.low), math.exp(logs.mean()), math.exp(wanted.high))
     )
-    assert (bm["post_typical_ms"], bm["post_typical_low_ms"]) == (0.0, None)
+    assert (bm["post_typical_ms"], bm["post_typical_low_ms"]) == (None, None)
+    assert bm["post_mean_ms"] == 0
 
 
-def test_a_start_is_the_sum_of_its_parts(folder: Any) -> None:
-    for replicate in (1, 2):
+def test_a_start_is_the_sum_of_its_parts_where_all_are_known(folder: Any) -> None:
+    for replicate in (1, 2, 3):
         folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
-    folder.edit(
-        "trials/bm-pinned-c01-image_classification-r02/result.json",
-        lambda result: result["startup"].update(spawn_ns=None, load_ns=2_750_000_000),
-    )
+    change(folder, "bm-pinned-c01-image_classification-r02", load_ns=2_750_000_000)
+    change(folder, "bm-pinned-c01-image_classification-r03", spawn_ns=None, load_ns=1)
     (start,) = estimate.startup(read_sweep(folder.path).trials).to_dicts()
-    wholes = 250 + 4000 + 900 + 1200, 4000 + 2750 + 1200
+    wholes = 250 + 4000 + 900 + 1200, 250 + 4000 + 2750 + 1200
     assert start["start_typical_ms"] == pytest.approx(math.sqrt(wholes[0] * wholes[1]))
     assert start["start_typical_low_ms"] < wholes[0] < wholes[1] < start["start_typical_high_ms"]
-    assert (start["spawn_ms"], start["load_ms"]) == (250, 1825)
+    assert (start["spawn_ms"], start["load_ms"], start["replicates"]) == (250, 900, 3)
+
+
+def test_a_start_with_an_unknown_part_has_no_whole(folder: Any) -> None:
+    change(folder, folder.trial("bm", "pinned", 1, {"a.png": [10.0]}), spawn_ns=None)
+    (start,) = estimate.startup(read_sweep(folder.path).trials).to_dicts()
+    assert (start["start_typical_ms"], start["spawn_ms"], start["load_ms"]) == (None, None, 900)
+    assert render(document(read_sweep(folder.path)))
+
+
+def change(folder: Any, trial: str, **startup: Any) -> None:
+    folder.edit(f"trials/{trial}/result.json", lambda result: result["startup"].update(startup))
 
 
 def test_a_quotas_stalls_are_seen_though_most_samples_have_none(folder: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -87,9 +89,12 @@ def test_cells_are_paired_by_replicate_and_input(folder: Folder) -> None:
     assert (effect.value, effect.low, effect.high) == pytest.approx((1.2, 1.2, 1.2))
 
 
-def test_bare_metal_vanilla_stands_in_where_no_pinned_was_measured() -> None:
+def test_costs_are_against_bare_metal_of_one_mode_at_every_size() -> None:
+    """A sweep's is pinned; where that is missing no other stands in, as it would unnoticed."""
     units = lay(on("bm", "vanilla", 1.0) | on("vm", "pinned", 1.2))
     (cell,) = units.cells(platform="vm")
+    assert units.cost(cell) is None
+    units = replace(units, metal_mode="vanilla")  # the published data has no other
     assert effects([("x", [units.cost(cell)])])[0].value == pytest.approx(1.2, rel=0.02)
 
 
@@ -171,11 +176,43 @@ def test_each_of_several_applications_is_compared_with_the_others() -> None:
         timed |= metal(work=work) | on("cn", "pinned", cost, work=work)
     verdict = told(lay(timed, noise=0.001), "application")
     found = {effect.about: effect.value for effect in verdict.effects}
-    assert found.keys() == {f"cn pinned, {work}, 1 core over 3 others" for work in works}
-    assert found["cn pinned, faces, 1 core over 3 others"] == pytest.approx(1.2 / 1.1, rel=0.01)
+    assert found.keys() == {
+        f"cn pinned, {work}, 1 core over {', '.join(sorted(works.keys() - {work}))}"
+        for work in works
+    }
+    assert found["cn pinned, faces, 1 core over scans, sounds, words"] == pytest.approx(
+        1.2 / 1.1, rel=0.01
+    )
     others = (1.2 * 1.1 * 1.1) ** (1 / 3)
-    assert found["cn pinned, words, 1 core over 3 others"] == pytest.approx(1.1 / others, rel=0.01)
+    assert found["cn pinned, words, 1 core over faces, scans, sounds"] == pytest.approx(
+        1.1 / others, rel=0.01
+    )
     assert verdict.answer == "supported"
+
+
+def test_one_application_at_another_scale_or_with_other_threads_is_no_other_application() -> None:
+    timed: dict = {}
+    for work, cost in (("faces, tiny", 1.1), ("faces, mlperf", 1.5), ("faces, tiny, matched", 2)):
+        timed |= metal(work=work) | on("cn", "pinned", cost, work=work)
+    assert told(lay(timed), "application").answer == "not tested"
+
+
+def test_an_application_of_one_replicate_does_not_silence_the_others() -> None:
+    timed: dict = {}
+    for work, cost in (("faces", 1.05), ("scans", 1.4), ("words", 1.1)):
+        timed |= metal(work=work) | on("cn", "pinned", cost, work=work)
+    units = lay(timed)
+    for cell in units.cells(work="words"):
+        units.logs[cell] = {"0": units.logs[cell]["0"]}
+    verdict = told(units, "application")
+    assert [effect.about for effect in verdict.effects] == ["cn pinned, faces, 1 core over scans"]
+    assert verdict.answer == "supported"
+
+
+def test_an_interval_beyond_all_numbers_is_none() -> None:
+    (effect, *_) = effects((str(i), [np.array([0.0, 1.0])]) for i in range(10_000))
+    assert effect.value == pytest.approx(np.exp(0.5))
+    assert effect.low is effect.high is None
 
 
 def test_the_application_that_computes_less_gains_less_from_a_gpu() -> None:

@@ -253,7 +253,7 @@ def test_of_very_many_subjects_those_that_differ_most_are_drawn(quick: Any) -> N
     shown = [n for n in range(many) if any(f"application_{n:03d}" in p for p in drawing.panels)]
     assert shown == list(range(3, many))
     page = render(content | {"cells": cells})
-    assert f"Drawn are the {figures.SUBJECTS} of {many} that differ most." in page
+    assert f"Drawn are {figures.SUBJECTS} of {many}: those whose ratios are furthest" in page
 
 
 def test_a_published_value_beyond_the_axis_is_an_arrowhead(folder: Any) -> None:

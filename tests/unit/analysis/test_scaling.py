@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from virtbed_analysis import estimate
 from virtbed_analysis.effects import of_sweep
-from virtbed_analysis.load import load
+from virtbed_analysis.load import load, read_sweep
 from virtbed_analysis.scaling import container_to_host, efficient_range, overhead_by_size, scale_up
 
 from .conftest import Folder
@@ -96,3 +97,23 @@ def test_a_dear_large_container_leaves_no_share_that_is_enough(
 def test_without_the_size_of_the_host_no_share_is_told(folder: Folder) -> None:
     curve(folder, "cn", "vanilla", {1: 100}, 0.01)
     assert container_to_host(of_sweep(load(folder.path)), None)["rows"] == []
+
+
+def test_a_gap_ends_what_is_known_of_the_efficient_range(folder: Folder) -> None:
+    curve(folder, "bm", "pinned", {1: 100, 2: 50, 5: 90, 10: 45}, 0.003)
+    (reach,) = efficient_range(scale_up(of_sweep(load(folder.path))))
+    assert (reach["cores"], reach["open"]) == (2, True)
+
+
+def test_costs_by_size_are_those_of_the_cells(folder: Folder) -> None:
+    """Where pinned bare metal is missing nothing stands in for it."""
+    curve(folder, "bm", "pinned", {1: 100, 2: 60}, 0.003)
+    curve(folder, "bm", "vanilla", {1: 130, 2: 78, 4: 52}, 0.003)
+    curve(folder, "cn", "vanilla", {1: 110, 2: 66, 4: 44}, 0.003)
+    sweep = read_sweep(folder.path)
+    rows = container_to_host(of_sweep(sweep.samples), 16)["rows"]
+    cells = estimate.cells(sweep.samples).filter(platform="cn")
+    wanted = {c["cores"]: c["ratio"] for c in cells.to_dicts() if c["ratio"] is not None}
+    assert {row["cores"]: row["ratio"] for row in rows} == pytest.approx(wanted)
+    assert set(wanted) == {1, 2}
+    assert overhead_by_size(of_sweep(sweep.samples)) == []
