@@ -245,7 +245,7 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
         vanilla = curve[0]["mode"] == "vanilla"
         styles: list[tuple[list[Row], Row]] = [
             (curve[: end + 1], {"label": label, "linestyle": "--" if vanilla else "-"}),
-            (curve[end:], {"linestyle": ":", "markersize": 3}),
+            (curve[end:], {"linestyle": ":", "markersize": 4, "markevery": slice(1, None)}),
         ]
         for part, style in styles if curve[end + 1 :] else styles[:1]:
             canvas.points(

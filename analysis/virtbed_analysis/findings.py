@@ -27,6 +27,7 @@ PINNING = "arXiv 2006.02055"  # the same laboratory's paper on containers, CPU p
 PENALTY = 1.1
 _SCALES = 1.1  # a doubling of cores that speeds up by less has stopped to pay
 _PASSTHROUGH = 1.03
+_NAMED = 6  # others that an effect is compared with are named, but not a hundred of them
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def _cost_by_application(units: Units) -> Candidates:
             asked = asked[:-1]  # of two, one says it all
         for cell in asked:
             rest = [other for other in costs if other != cell]
-            against = ", ".join(other.application for other in rest)
+            named = ", ".join(other.application for other in rest)
+            against = named if len(rest) <= _NAMED else f"{len(rest)} others"
             yield (
                 f"{platform} {mode}, {_named(cell)} over {against}",
                 [costs[cell], *(-costs[other] / len(rest) for other in rest)],

@@ -133,6 +133,9 @@ def test_a_curve_is_dotted_beyond_its_efficient_range(content: Any, panels: Pane
         if line.get_marker() == "s"
     }
     assert squares == {"-": metal[:3], ":": metal[2:]}  # four cores do all that eight do
+    marked = {line.get_linestyle(): line.get_markevery() for line in axes.get_lines()}
+    assert marked["-"] is None
+    assert marked[":"] == slice(1, None)  # else the last mark of the range would be filled again
     (perfect,) = (line for line in axes.get_lines() if line.get_linestyle() == "-.")
     assert list(perfect.get_ydata()) == [metal[0], metal[0] / 8]
     assert axes.get_yscale() == "log"

@@ -188,6 +188,10 @@ def test_each_of_several_applications_is_compared_with_the_others() -> None:
         1.1 / others, rel=0.01
     )
     assert verdict.answer == "supported"
+    many: dict = {}
+    for n in range(9):
+        many |= metal(work=f"w{n}") | on("cn", "pinned", 1.1, work=f"w{n}")
+    assert told(lay(many), "application").effects[0].about == "cn pinned, w0, 1 core over 8 others"
 
 
 def test_one_application_at_another_scale_or_with_other_threads_is_no_other_application() -> None:
