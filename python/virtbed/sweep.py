@@ -79,11 +79,12 @@ class Sweep:
                     _identity(self.plan, laid, doctor, image),
                     [(t.id, t.position, t.instance.platform) for t in laid.trials],
                 )
-                self._write_design(laid, ledger, doctor, image)
+                missing = self._missing(laid, ledger)
+                self._write_design(laid, missing, doctor, image)
                 if host.clear(self._inventory):
                     self._progress.say("released what a sweep that was cut off had left")
                 with host.tuned(self._inventory) if self.plan.tuning else nullcontext():
-                    self._blocks(laid, ledger, doctor, image)
+                    self._blocks(len(laid.trials), missing, ledger, doctor, image)
 
     def _image(self, doctor: dict[str, Any]) -> str:
         image = doctor["facts"]["image"]
@@ -106,12 +107,12 @@ class Sweep:
                 )
 
     def _write_design(
-        self, laid: Design, ledger: Ledger, doctor: dict[str, Any], image: str
+        self, laid: Design, missing: list[Trial], doctor: dict[str, Any], image: str
     ) -> None:
         plan = yaml.safe_dump(self.plan.model_dump(mode="json"), sort_keys=False)
         records.write_text(self.folder / "plan.yml", plan)
         commits = self._commits()
-        if self._missing(laid, ledger):  # else this call carries nothing out
+        if missing:  # else this call carries nothing out
             commits = list(dict.fromkeys([*commits, commit()]))
         records.write_json(self.folder / "doctor.json", {**doctor, "commits": commits})
         head = {
@@ -136,9 +137,10 @@ class Sweep:
         done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}
         return [t for t in laid.trials if t.id not in done]
 
-    def _blocks(self, laid: Design, ledger: Ledger, doctor: dict[str, Any], image: str) -> None:
-        missing = self._missing(laid, ledger)
-        self._progress.begin(len(laid.trials), missing, ledger.seconds())
+    def _blocks(
+        self, planned: int, missing: list[Trial], ledger: Ledger, doctor: dict[str, Any], image: str
+    ) -> None:
+        self._progress.begin(planned, missing, ledger.seconds())
         self._since = time.monotonic()
         adaptive = self.plan.precision is not None
         # What is no longer needed is known anew after each replicate.

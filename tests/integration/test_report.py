@@ -38,7 +38,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     path = tmp_path_factory.mktemp("plans") / "quick.yml"
     path.write_text(yaml.safe_dump(plan))
     folder = REPOSITORY / "results" / plan["name"]
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # there is none, unless a test was killed
     sweep = subprocess.Popen(
         [TOOLS / "virtbed", "sweep", path], cwd=REPOSITORY, env=ENVIRONMENT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -54,7 +54,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     finally:
         sweep.terminate()
         sweep.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # none, if the sweep was refused
 
 
 @pytest.fixture(scope="module")

@@ -194,6 +194,10 @@ def test_every_commit_that_carried_a_sweep_out_is_kept(
         one.run()
     kept = json.loads((one.folder / "doctor.json").read_text())["commits"]
     assert kept == ["one", "two"]
+    monkeypatch.setattr(sweep, "commit", lambda: "three")
+    monkeypatch.setattr(Sweep, "_missing", lambda *_: [])
+    make(small(plan)).run()  # which carries nothing out
+    assert json.loads((one.folder / "doctor.json").read_text())["commits"] == kept
 
 
 @pytest.mark.parametrize(
