@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 LOCKS := $(addprefix requirements/,bootstrap.txt virtbed.txt analysis.txt dev.txt)
-MEMBERS := python/pyproject.toml analysis/pyproject.toml workloads/pyproject.toml
+MEMBERS := contract/pyproject.toml python/pyproject.toml analysis/pyproject.toml workloads/pyproject.toml
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
@@ -75,7 +75,7 @@ bench: setup ## what virtbed itself costs, and where the applications' time goes
 	python3 -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/bootstrap.txt
 	$(BIN)/uv pip sync --quiet --require-hashes $(LOCKS)
-	$(BIN)/uv pip install --quiet --no-deps -e python -e analysis -e workloads
+	$(BIN)/uv pip install --quiet --no-deps -e contract -e python -e analysis -e workloads
 	touch $@
 
 # Not in the image: bound into it for a test that the applications run under Keras's other backends.

@@ -1,0 +1,262 @@
+"""Documents between dataclasses and JSON: one decoder, one encoder, and what follows from them.
+
+A document is a frozen dataclass. Its fields may be ``int``, ``float``, ``str``, ``bool``, ``Any``,
+``Optional[...]``, ``Literal[...]``, ``tuple[X, ...]``, ``dict[str, X]`` and other documents. What a
+type cannot say (limits, patterns, meaning) stands in the field's metadata: see `described`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Json = dict[str, Any]
+Document = TypeVar("Document")
+
+_JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+_ANSIBLE_TYPES = {int: "int", float: "float", str: "str", bool: "bool"}
+_WORDS = {
+    int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+    tuple: "a list", dict: "a mapping",
+}  # fmt: skip
+# JSON Schema's keywords that metadata may hold, as `described` takes them.
+_KEYWORDS = {
+    "minimum": "minimum",
+    "above": "exclusiveMinimum",
+    "maximum": "maximum",
+    "pattern": "pattern",
+    "format": "format",
+    "min_length": "minLength",
+    "min_items": "minItems",
+}
+_KEPT: dict[str, Callable[[Any, Any], bool]] = {
+    "minimum": lambda value, bound: bool(value >= bound),
+    "above": lambda value, bound: bool(value > bound),
+    "maximum": lambda value, bound: bool(value <= bound),
+    "pattern": lambda value, bound: re.search(bound, value) is not None,
+    "format": lambda value, bound: True,  # an annotation, as in JSON Schema
+    "min_length": lambda value, bound: len(value) >= bound,
+    "min_items": lambda value, bound: len(value) >= bound,
+}
+
+
+class DocumentError(ValueError):
+    """A document that is not as its dataclass says; the message names the place and both values."""
+
+
+def described(
+    meaning: str,
+    *,
+    default: Any = dataclasses.MISSING,
+    factory: Any = dataclasses.MISSING,
+    **limits: Any,
+) -> Any:
+    """Return a dataclass field with its meaning and limits.
+
+    Args:
+        meaning: One sentence; becomes the description in schemas and references.
+        default: The field's default, if it has one.
+        factory: What makes the default, where it is a mapping.
+        **limits: ``minimum``, ``above`` (exclusive), ``maximum``, ``pattern``, ``format``,
+            ``min_length`` and ``min_items``, as in JSON Schema.
+    """
+    unknown = limits.keys() - _KEYWORDS.keys()
+    if unknown:
+        raise TypeError(f"described: {', '.join(sorted(unknown))} found; known: {list(_KEYWORDS)}")
+    return dataclasses.field(
+        default=default, default_factory=factory, metadata={"meaning": meaning, "limits": limits}
+    )
+
+
+def encode(document: Any) -> Any:
+    """Return a document as JSON values: dictionaries, lists, numbers, texts."""
+    if dataclasses.is_dataclass(document):
+        return {f.name: encode(getattr(document, f.name)) for f in dataclasses.fields(document)}
+    if isinstance(document, (list, tuple)):
+        return [encode(item) for item in document]
+    if isinstance(document, dict):
+        return {str(key): encode(value) for key, value in document.items()}
+    return document
+
+
+def decode(kind: type[Document], value: Any, where: str = "") -> Document:
+    """Return the document of a dataclass that JSON values hold.
+
+    Args:
+        kind: The dataclass.
+        value: JSON values, such as ``json.loads`` gives.
+        where: What error messages begin with: a file, say.
+
+    Raises:
+        DocumentError: a key is missing or unknown, or a value is of another type or out of its
+            limits; the message says where, what was found and what is needed.
+    """
+    if not isinstance(value, dict):
+        raise DocumentError(f"{where or kind.__name__}: {_shown(value)} found, a mapping needed")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in value:
+        if key not in fields:
+            raise DocumentError(
+                f"{_at(where, key)}: unknown key; {kind.__name__} has {', '.join(fields)}"
+            )
+    hints = get_type_hints(kind)
+    found = {}
+    for name, field in fields.items():
+        if name in value:
+            found[name] = _decoded(hints[name], value[name], _at(where, name))
+            _check_limits(field, found[name], _at(where, name))
+        elif _required(field):
+            raise DocumentError(f"{_at(where, name)}: missing; {_meaning(field)}")
+    return kind(**found)
+
+
+def json_schema(kind: type) -> Json:
+    """Return the JSON Schema (draft 2020-12) of a dataclass; unknown keys are refused."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": kind.__name__,
+        **_schema_of(kind),
+    }
+
+
+def argument_spec(kind: type) -> dict[str, Json]:
+    """Return the Ansible argument spec of a dataclass: one entry per field."""
+    hints = get_type_hints(kind)
+    spec = {}
+    for field in dataclasses.fields(kind):
+        entry = {"description": _meaning(field), "required": _required(field)}
+        if not entry["required"]:
+            entry["default"] = encode(_default(field))
+        spec[field.name] = {**entry, **_ansible_type(hints[field.name])}
+    return spec
+
+
+def _at(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _meaning(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("meaning", ""))
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _optional(hint: Any) -> Optional[Any]:
+    """Return X of ``Optional[X]``; None for another type."""
+    if get_origin(hint) is Union:
+        rest = [kind for kind in get_args(hint) if kind is not type(None)]
+        if len(rest) == 1:
+            return rest[0]
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _decoded(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
+    inner = _optional(hint)
+    if inner is not None:
+        return None if value is None else _decoded(inner, value, where)
+    if dataclasses.is_dataclass(hint):
+        return decode(hint, value, where)  # type: ignore[arg-type]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
+            known = ", ".join(map(str, arguments))
+            raise DocumentError(f"{where}: {_shown(value)} found, one of {known} needed")
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_decoded(arguments[0], v, f"{where}[{n}]") for n, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _decoded(arguments[1], v, _at(where, str(k))) for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = origin or hint
+    if (
+        plain in _JSON_TYPES
+        and isinstance(value, plain)
+        and (plain is bool or not isinstance(value, bool))
+    ):
+        return value
+    raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[plain]} needed")
+
+
+def _check_limits(field: dataclasses.Field[Any], value: Any, where: str) -> None:
+    if value is None:
+        return
+    for limit, bound in field.metadata.get("limits", {}).items():
+        if not _KEPT[limit](value, bound):
+            raise DocumentError(
+                f"{where}: {_shown(value)} found, {limit.replace('_', ' ')} {bound} needed"
+            )
+
+
+def _schema_of(hint: Any) -> Json:
+    if hint is Any:
+        return {}
+    inner = _optional(hint)
+    if inner is not None:
+        return {"anyOf": [_schema_of(inner), {"type": "null"}]}
+    if dataclasses.is_dataclass(hint):
+        return _object_schema(hint)  # type: ignore[arg-type]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return {"const": arguments[0]} if len(arguments) == 1 else {"enum": list(arguments)}
+    if origin is tuple:
+        return {"type": "array", "items": _schema_of(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema_of(arguments[1])}
+    return {"type": _JSON_TYPES[hint]}
+
+
+def _object_schema(kind: type) -> Json:
+    hints = get_type_hints(kind)
+    properties = {}
+    for field in dataclasses.fields(kind):
+        schema = _schema_of(hints[field.name])
+        limits = {_KEYWORDS[k]: v for k, v in field.metadata.get("limits", {}).items()}
+        if "anyOf" in schema:
+            schema["anyOf"][0].update(limits)
+        else:
+            schema.update(limits)
+        if _meaning(field):
+            schema["description"] = _meaning(field)
+        properties[field.name] = schema
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [f.name for f in dataclasses.fields(kind) if _required(f)],
+        "properties": properties,
+    }
+
+
+def _ansible_type(hint: Any) -> Json:
+    inner = _optional(hint)
+    if inner is not None:
+        return _ansible_type(inner)
+    if dataclasses.is_dataclass(hint):
+        return {"type": "dict", "options": argument_spec(hint)}  # type: ignore[arg-type]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return {**_ansible_type(type(arguments[0])), "choices": list(arguments)}
+    if origin is tuple:
+        element = _ansible_type(arguments[0])
+        nested = {"options": element["options"]} if "options" in element else {}
+        return {"type": "list", "elements": element["type"], **nested}
+    if origin is dict or hint is Any:
+        return {"type": "dict" if origin is dict else "raw"}
+    return {"type": _ANSIBLE_TYPES[hint]}

@@ -1,0 +1,125 @@
+"""The documents that controller, roles and image exchange, as frozen dataclasses.
+
+Lists of CPUs and memory nodes are kernel lists ("0-2,5"). Names end in their unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Optional
+
+from .codec import described
+from .factors import NAME
+
+KERNEL_LIST = r"^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$"
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+IMAGE_NAME = r"^[0-9a-f]{16}$"
+
+
+def image_name(digest: str) -> str:
+    """Return the name of an image's folder and of its copies in stores: 16 digits of its digest."""
+    return digest[len("sha256:") :][:16]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One provisioned platform of one size and mode, on one host: ``virtbed_instance`` of roles.
+
+    `inner_*` and `seen_*` are numbered as the machine numbers them: a guest's CPUs begin at 0,
+    whichever CPUs of the host carry them.
+    """
+
+    id: str = described("Names all that is made for the instance, after the prefix virtbed-.")
+    platform: str = described("Name of the platform, as in platforms.yml.", pattern=f"^{NAME}$")
+    machine: str = described("What the kernel runs on: the role machine_NAME.")
+    enclosure: str = described("What the process runs in: the role enclosure_NAME.")
+    own_kernel: bool = described("Whether the machine runs a kernel of its own: a guest.")
+    mode: Literal["vanilla", "pinned"] = described("How the share of CPUs is enforced.")
+    enclosure_limit: Literal["none", "quota", "set"] = described(
+        "How the enclosure limits CPUs in this mode."
+    )
+    cores: int = described("CPUs of the instance.", minimum=1)
+    memory_mib: int = described("Memory of the instance.", minimum=1)
+    accelerator: Literal["none", "kvm", "tcg"] = described("What runs the guest; none on metal.")
+    cpus: str = described("Host CPUs that a pinned instance runs on.", pattern=KERNEL_LIST)
+    cpu_ids: tuple[int, ...] = described("The same, one number per CPU.")
+    mems: str = described("Host memory nodes of a pinned instance.", pattern=KERNEL_LIST)
+    housekeeping: str = described(
+        "Host CPUs for emulator threads, daemons and the controller.", pattern=KERNEL_LIST
+    )
+    allowed: str = described(
+        "Every host CPU that is online while the instance lives.", pattern=KERNEL_LIST
+    )
+    inner_cpus: str = described("`cpus`, as the machine numbers them.", pattern=KERNEL_LIST)
+    inner_mems: str = described("`mems`, as the machine numbers them.", pattern=KERNEL_LIST)
+    inner_allowed: str = described("Every CPU of the machine.", pattern=KERNEL_LIST)
+    seen_cpus: str = described(
+        "CPUs that a process of the instance must be allowed on.", pattern=KERNEL_LIST
+    )
+    quota_cpus: Optional[float] = described(
+        "CPU quota that binds a process of the instance, in CPUs; null for none.", above=0
+    )
+    image_digest: str = described("Digest of the image that the instance runs.", pattern=DIGEST)
+    image_name: str = described("The image's folder and tag in stores.", pattern=IMAGE_NAME)
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """One trial as it is asked for: ``virtbed_trial`` of roles."""
+
+    id: str = described("The trial's id.")
+    argv: tuple[str, ...] = described("The application and its arguments.", min_items=1)
+    thread_policy: str = described("The thread policy that the application must confirm.")
+    isa: tuple[str, ...] = described("Instruction-set extensions that the application must see.")
+    timeout_s: int = described("Seconds after which the trial is ended.", minimum=1)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A program that a role needs on the host, and how it is asked whether it works."""
+
+    name: str = described("As people call it.")
+    programs: tuple[tuple[str, ...], ...] = described(
+        "Programs that must be installed: of each inner list, one."
+    )
+    version: tuple[str, ...] = described("Command that prints the version.")
+    answers: tuple[str, ...] = described(
+        "Command that succeeds if the engine's service answers; empty if it has none.", default=()
+    )
+
+
+@dataclass(frozen=True)
+class RoleProperties:
+    """What a machine or enclosure role says of itself: its meta/virtbed.yml.
+
+    Nothing asks for a role by name; what differs between roles is a property here.
+    """
+
+    limits: dict[str, Literal["none", "quota", "set", "count"]] = described(
+        "How the role limits CPUs in each mode: by quota, by set, by the number of CPUs that a "
+        "machine has, or not."
+    )
+    trial_s: dict[Literal["real", "emulated"], float] = described(
+        "Seconds that a trial takes for this role's part, before the host has shown its own."
+    )
+    own_kernel: bool = described("Whether a machine runs a kernel of its own.", default=False)
+    engines: dict[str, Engine] = described("Programs that it needs, by a short name.", factory=dict)
+    packages: tuple[str, ...] = described("Debian packages that provide them.", default=())
+    daemons: dict[str, str] = described(
+        "Daemons that run then: process name to service name.", factory=dict
+    )
+    controllers: tuple[str, ...] = described("Control-group controllers that it needs.", default=())
+    store: bool = described("Whether it keeps a copy of the image in a store.", default=False)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One entry of platforms.yml, as design.json keeps it for the analysis."""
+
+    name: str = described("Short name, in ids and tables.", pattern=f"^{NAME}$")
+    machine: str = described("The role machine_NAME.", pattern=f"^{NAME}$")
+    enclosure: str = described("The role enclosure_NAME.", pattern=f"^{NAME}$")
+    words: str = described("What a reader calls it.", min_length=1)
+    boundary: str = described("What separates it from its host: its security boundary.")
+    colour: str = described("Colour of its marks in figures.", pattern=r"^#[0-9a-f]{6}$")
+    mark: str = described("Shape of its marks in figures, as Matplotlib names it.", min_length=1)

@@ -1,0 +1,160 @@
+"""The factors that a plan may vary beside platform, mode and size, and the grammar of ids.
+
+A factor is one entry of `FACTORS`. From it come the plan's key, the label in a trial's id, the
+field of ``result.json`` and ``design.json``, the column of an export, the grouping of the analysis
+and the wording of the report. docs/how-to/factor.md shows how to add one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Optional
+
+NAME = r"[a-z0-9]+(?:_[a-z0-9]+)*"
+MODES = ("vanilla", "pinned")
+SCALES = ("trained", "mlperf", "tiny")
+SCENARIOS = ("single_stream", "multi_stream", "offline", "server")
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor of a plan whose values are names.
+
+    Attributes:
+        name: The field in documents and the column of an export.
+        plan_key: The plan's list of values; None if a plan cannot ask for it yet.
+        values: What the list may hold. Each is lower case, digits and underscores, and no value of
+            another factor.
+        default: The value of a plan that does not say; it is not named in ids and headings.
+        grain: Whether each value gets a fresh instance, or all values run in the same one.
+        meaning: One sentence for schemas and references.
+        wording: How a heading names a value that is not the default; ``{}`` is the value.
+        option: The option of the harness that takes the value; None if it is not told.
+        emulated: Whether emulated guests vary it, too.
+    """
+
+    name: str
+    plan_key: Optional[str]
+    values: tuple[str, ...]
+    default: str
+    grain: Literal["instance", "trial"]
+    meaning: str
+    wording: str = "{}"
+    option: Optional[str] = None
+    emulated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.default not in self.values:
+            raise ValueError(f"factor {self.name}: default {self.default!r} not in {self.values}")
+        for value in self.values:
+            if not re.fullmatch(NAME, value):
+                raise ValueError(f"factor {self.name}: value {value!r} does not match {NAME}")
+
+    def words(self, value: str) -> str:
+        """Return how a heading names a value; empty for the default."""
+        return "" if value == self.default else self.wording.format(value)
+
+
+FACTORS: tuple[Factor, ...] = (
+    Factor(
+        name="variant",
+        plan_key="variants",
+        values=("plain", "twin", "slowed"),
+        default="plain",
+        grain="instance",
+        meaning="To calibrate: twin (plain under another name), slowed (by slowdown); real "
+        "platforms only.",
+        emulated=False,  # an emulator has no speed that could be calibrated
+    ),
+    Factor(
+        name="thread_policy",
+        plan_key="threads",
+        values=("default", "matched"),
+        default="default",
+        grain="trial",
+        meaning="Sizes of thread pools: default (the framework's choice), matched (usable cores).",
+        wording="{} threads",
+        option="threads",
+    ),
+    Factor(
+        name="processor",
+        plan_key=None,
+        values=("cpu", "gpu"),
+        default="cpu",
+        grain="trial",
+        meaning="Where the model runs.",
+        option="processor",
+    ),
+)
+
+
+def of_grain(grain: str) -> tuple[Factor, ...]:
+    """Return the factors of one grain, in order."""
+    return tuple(factor for factor in FACTORS if factor.grain == grain)
+
+
+def label(grain: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the parts of an id that name the factors of one grain: values that are no default."""
+    return [
+        str(values[factor.name])
+        for factor in of_grain(grain)
+        if values[factor.name] != factor.default
+    ]
+
+
+def size_id(platform: str, mode: str, cores: int, values: Mapping[str, Any]) -> str:
+    """Return the part of an id that all replicates of an instance share: "cn-pinned-c02-twin"."""
+    return "-".join([platform, mode, f"c{cores:02d}", *label("instance", values)])
+
+
+def instance_id(size: str, replicate: int) -> str:
+    """Return an instance's id: "cn-pinned-c02-r01"."""
+    return f"{size}-r{replicate:02d}"
+
+
+def trial_id(
+    size: str, application: str, scale: Optional[str], scenario: str, replicate: int,
+    values: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """Return a trial's id: "cn-pinned-c02-face_detection-matched-r01".
+
+    Args:
+        size: What `size_id` gives.
+        application: The application's name.
+        scale: Its scale, where the plan has several of one application; else None.
+        scenario: LoadGen's scenario; the first of `SCENARIOS` is not named.
+        replicate: The replicate, from 1.
+        values: The value of every factor by its name.
+    """
+    named = [scale] if scale is not None else []
+    named += [scenario] if scenario != SCENARIOS[0] else []
+    return "-".join([size, application, *named, *label("trial", values), f"r{replicate:02d}"])
+
+
+def possible_ids(trial: Mapping[str, Any], scenario: str) -> tuple[str, str]:
+    """Return the two ids that a trial with these fields can have: without and with its scale."""
+    size = size_id(trial["platform"], trial["mode"], trial["cores"], trial)
+    without, with_scale = (
+        trial_id(size, trial["application"], scale, scenario, trial["replicate"], trial)
+        for scale in (None, trial["scale"])
+    )
+    return without, with_scale
+
+
+def id_pattern() -> str:
+    """Return the regular expression that every trial's id matches."""
+    options = {
+        grain: "".join(
+            f"(-({'|'.join(v for v in factor.values if v != factor.default)}))?"
+            for factor in of_grain(grain)
+            if len(factor.values) > 1
+        )
+        for grain in ("instance", "trial")
+    }
+    modes, scales, scenarios = ("|".join(names) for names in (MODES, SCALES, SCENARIOS[1:]))
+    return (
+        f"^{NAME}-({modes})-c[0-9]{{2,}}{options['instance']}-[a-z0-9_]+(-({scales}))?"
+        f"(-({scenarios}))?{options['trial']}-r[0-9]{{2,}}$"
+    )

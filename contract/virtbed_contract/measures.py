@@ -1,0 +1,87 @@
+"""The measures of a trial: what it yields a number for.
+
+A measure is one entry of `MEASURES`. From it come the column of an export, the rows of the report
+and the wording. docs/how-to/measure.md shows how to add one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Optional
+
+Unit = Literal["ns", "kib", "count"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure.
+
+    Attributes:
+        name: Short name: the key in report.json.
+        column: The column of an export; ends in the unit.
+        unit: Its unit. Nanoseconds are shown as milliseconds, KiB as MiB.
+        grain: Whether each sample yields one, or each trial.
+        path: Where it lies: below a sample, or below the result.
+        group: What the report shows it with: the phases of a request, the parts of a start, or
+            the other measures.
+        better: Which direction is better.
+        words: What a heading calls it.
+        meaning: One sentence for schemas and references.
+    """
+
+    name: str
+    column: str
+    unit: Unit
+    grain: Literal["sample", "trial"]
+    path: tuple[str, ...]
+    group: Literal["phase", "startup", "other"]
+    words: str
+    meaning: str
+    better: Literal["lower", "higher"] = "lower"
+
+    def read(self, document: Mapping[str, Any]) -> Optional[float]:
+        """Return the number out of a sample or a result; None where it is not known."""
+        value: Any = document
+        for key in self.path:
+            if not isinstance(value, Mapping):
+                return None
+            value = value.get(key)
+        return value  # type: ignore[no-any-return]
+
+
+def _phase(name: str, words: str, meaning: str) -> Measure:
+    column = f"{name}_ns"
+    return Measure(name, column, "ns", "sample", (column,), "phase", words, meaning)
+
+
+def _start(name: str, words: str, meaning: str) -> Measure:
+    column = f"{name}_ns"
+    return Measure(name, column, "ns", "trial", ("startup", column), "startup", words, meaning)
+
+
+MEASURES: tuple[Measure, ...] = (
+    _phase("e2e", "end to end", "The request from end to end."),
+    _phase("pre", "preprocess", "Preprocessing."),
+    _phase("infer", "infer", "Inference."),
+    _phase("post", "postprocess", "Postprocessing."),
+    _start("spawn", "spawn", "From launch to the first line of the harness."),
+    _start("import", "import", "Imports of the frameworks."),
+    _start("load", "load", "Loading the model."),
+    _start("first_call", "first call", "The first request."),
+    Measure(
+        name="peak_memory",
+        column="peak_memory_kib",
+        unit="kib",
+        grain="trial",
+        path=("memory_kib", "peak"),
+        group="other",
+        words="peak memory",
+        meaning="Largest resident memory of the process.",
+    ),
+)
+
+
+def of_group(group: str) -> tuple[Measure, ...]:
+    """Return the measures of one group, in order."""
+    return tuple(measure for measure in MEASURES if measure.group == group)
