@@ -45,9 +45,13 @@ class TaskFailure:
 class Readings:
     """What was read back around a trial."""
 
-    before: Optional[Reading] = described("Before it; null if it did not come to that.")
-    inside: Optional[dict[str, Any]] = described("By the application: its `environment`.")
-    after: Optional[Reading] = described("After it; null if it did not come to that.")
+    before: Optional[Reading] = described("Before it; null if it did not come to that.", default=None)
+    inside: Optional[dict[str, Any]] = described(
+        "By the application: its `environment`.", default=None
+    )
+    after: Optional[Reading] = described(
+        "After it; null if it did not come to that.", default=None
+    )
 
 
 @dataclass(frozen=True)
@@ -61,4 +65,6 @@ class TrialOutcome:
     )
     process_wall_ns: Optional[Count] = described("Wall time of the process; null if none ran.")
     evidence: Readings = described("What was read back before, inside and after.")
-    failure: Optional[TaskFailure] = described("Why it failed; null for a good trial.")
+    failure: Optional[TaskFailure] = described(
+        "Why it failed; null for a good trial.", default=None
+    )
