@@ -260,7 +260,7 @@ class _EachKeyOnce(yaml.SafeLoader):
 def _mapping(loader: _EachKeyOnce, node: yaml.MappingNode) -> dict[Any, Any]:
     own = [key for key, _ in node.value]  # before those that "<<" merges in, which these override
     for number, key in enumerate(own):
-        if key.value in {earlier.value for earlier in own[:number]}:
+        if key.value in [earlier.value for earlier in own[:number]]:
             raise yaml.constructor.ConstructorError(
                 None, None, f"key {key.value!r} is given twice; once is needed", key.start_mark
             )
