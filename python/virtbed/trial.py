@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.factors import FACTORS
+from virtbed_contract.kernel.isa import ISA, TCG_ISA
 from virtbed_contract.sweep import HostReport, PlannedTrial
-from virtbed_workloads.environment import ISA
 
-# What QEMU 7.2's TCG emulates of `ISA`.
-TCG_ISA = ("sse4_1", "sse4_2", "avx", "avx2", "fma", "f16c")
 # An emulated guest takes this many times as long over whatever has a time limit.
 TIMES_EMULATED = 6
 
