@@ -27,6 +27,11 @@ LOCK_WAIT_S = 30
 # After so long a playbook that examines, clears or restores a host counts as hung, and so does
 # whatever a block does beside its trials.
 HUNG_AFTER_S = 300.0
+# Variables of playbooks that nobody else may set.
+SET_BY_A_SWEEP = frozenset(
+    f"virtbed_{name}"
+    for name in ("bench", "run_dir", "incoming_dir", "tuned", "instance", "trials", "trial")
+)
 # A block adds its guest to this group, which --limit must not leave out.
 _GUESTS = "guest"
 
