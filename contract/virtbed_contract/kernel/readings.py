@@ -16,33 +16,34 @@ _MARK = "==> "
 _PLAIN = ("/proc/self/status", "/proc/self/cgroup", "/proc/self/mountinfo",
           f"/{topology.CPUS}/online", f"/{topology.CLOCKSOURCE}")  # fmt: skip
 
-# POSIX sh. For each mount that may limit CPUs, every cgroup from the process's own up to the mount
-# point is printed, as a folder at least; which of them count, the reader decides.
+# POSIX sh; $1 is the root of the file system, nothing on a live host. For each mount that may limit
+# CPUs, every cgroup from the process's own up to the mount point is printed, as a folder at least;
+# which of them count, the reader decides.
 SCRIPT = f"""\
 for file in {" ".join(_PLAIN)}; do
-  if [ -r "$file" ]; then echo "{_MARK}$file"; cat "$file"; fi
+  if [ -r "$1$file" ]; then echo "{_MARK}$file"; cat "$1$file"; fi
 done
-if [ -r /proc/self/numa_maps ]; then
-  echo "{_MARK}/proc/self/numa_maps"; head -n 1 /proc/self/numa_maps
+if [ -r "$1/proc/self/numa_maps" ]; then
+  echo "{_MARK}/proc/self/numa_maps"; head -n 1 "$1/proc/self/numa_maps"
 fi
-grep -E ' - cgroup(2 |.*[ ,]cpu(set)?(,|$))' /proc/self/mountinfo |
+grep -E ' - cgroup(2 |.*[ ,]cpu(set)?(,|$))' "$1/proc/self/mountinfo" |
 while read -r _ _ _ top point _; do
   while IFS=: read -r _ controllers path; do
     case ",$controllers," in ,, | *,cpu,* | *,cpuset,*) ;; *) continue ;; esac
     case "$path/" in "${{top%/}}/"*) path="${{path#"${{top%/}}"}}" ;; esac
     group="$point/${{path#/}}"
-    [ -d "$group" ] || group="$point"
+    [ -d "$1$group" ] || group="$point"
     while true; do
       echo "{_MARK}$group/"
       for file in {" ".join((*cgroups.QUOTA_FILES, *cgroups.CPUSET_FILES))}; do
-        if [ -r "$group/$file" ] && read -r line < "$group/$file"; then
+        if [ -r "$1$group/$file" ] && read -r line < "$1$group/$file"; then
           echo "{_MARK}$group/$file"; echo "$line"
         fi
       done
       case "$group" in "$point" | "$point/") break ;; esac
       group="${{group%/*}}"
     done
-  done < /proc/self/cgroup
+  done < "$1/proc/self/cgroup"
 done
 """
 

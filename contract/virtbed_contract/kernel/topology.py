@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from .cpus import parse_cpu_list
+from .cpus import parse_cpu_list, parse_cpu_mask
 from .files import read
 
 CPUS = Path("sys/devices/system/cpu")
@@ -95,6 +95,8 @@ def _node(root: Path, number: int) -> Node:
     total = next((line for line in lines if "MemTotal:" in line), "0 kB")
     return Node(
         node=number,
-        cpus=parse_cpu_list(read(home / "cpulist") or ""),
+        # Some recorded trees hold the mask alone.
+        cpus=parse_cpu_list(read(home / "cpulist") or "")
+        or parse_cpu_mask(read(home / "cpumap") or ""),
         memory_mib=int(total.split()[-2]) // 1024,
     )
