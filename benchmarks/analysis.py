@@ -21,10 +21,10 @@ from playwright.sync_api import sync_playwright
 from tests.integration.browser import CHROMIUM, FLAGS
 from tests.unit.analysis.conftest import Folder
 
-from virtbed_analysis.archive import archive, problems
+from virtbed_analysis.crate import archive, problems
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import render
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
 
 PLATFORMS = [
     ("bm", "pinned"),

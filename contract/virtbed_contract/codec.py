@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import types
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import (
@@ -28,6 +29,7 @@ from typing import (
 Json = dict[str, Any]
 Document = TypeVar("Document")
 
+_UNIONS = (Union, getattr(types, "UnionType", Union))  # of `X | None`, from Python 3.10 on
 _JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 _ANSIBLE_TYPES = {int: "int", float: "float", str: "str", bool: "bool"}
 _WORDS = {
@@ -205,7 +207,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 def _optional(hint: Any) -> Optional[Any]:
     """Return X of ``Optional[X]``; None for another type."""
-    if get_origin(hint) is Union:
+    if get_origin(hint) in _UNIONS:
         rest = [kind for kind in get_args(hint) if kind is not type(None)]
         if len(rest) == 1:
             return rest[0]

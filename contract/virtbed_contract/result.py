@@ -9,7 +9,7 @@ from .codec import Limits, described, with_fields
 from .documents import DIGEST
 from .factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, id_pattern, values_of
 from .identifiers import RESULT
-from .measures import MEASURES
+from .measures import MEASURES, of_group
 
 Ns = Annotated[int, Limits(minimum=0)]
 Count = Annotated[int, Limits(minimum=0)]
@@ -117,16 +117,13 @@ class Startup:
     first_call_ns: Ns = described("The first request.")
 
 
+@with_fields([(phase.column, Ns, described(phase.meaning)) for phase in of_group("phase")])
 @dataclass(frozen=True)
 class Sample:
     """One request."""
 
     input: Text = described("Name of the input.")
     queue_ns: Ns = described("From LoadGen's issue to the start; not in e2e_ns.")
-    pre_ns: Ns = described("Preprocessing.")
-    infer_ns: Ns = described("Inference.")
-    post_ns: Ns = described("Postprocessing.")
-    e2e_ns: Ns = described("The request from end to end.")
     warmup: bool = described("Whether the request was issued before the measured ones.")
 
 

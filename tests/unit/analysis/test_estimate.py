@@ -10,8 +10,8 @@ from scipy import stats
 
 from virtbed_analysis import estimate, load
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import render
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
 
 
 def only(frame: pl.DataFrame, **cell: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from virtbed_analysis import canvas, figures
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
+from virtbed_analysis.frames import read_sweep
 
 from .conftest import with_gpu
 

@@ -11,7 +11,7 @@ from scipy import stats
 from virtbed_analysis import findings
 from virtbed_analysis.effects import Cell, Effect, Units, effects, of_sweep
 from virtbed_analysis.findings import FINDINGS, answer, sentence, verdicts
-from virtbed_analysis.load import load
+from virtbed_analysis.frames import load
 
 from .conftest import Folder
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from virtbed_analysis import AnalysisError, load, write_parquet
-from virtbed_analysis.load import read_sweep
+from virtbed_analysis.frames import read_sweep
 
 from .conftest import Folder
 

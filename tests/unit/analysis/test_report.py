@@ -7,8 +7,8 @@ import pytest
 
 from virtbed_analysis import AnalysisError, figures, report, words
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import render
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
 
 from .conftest import failure, with_gpu
 

@@ -7,7 +7,7 @@ import pytest
 
 from virtbed_analysis import estimate
 from virtbed_analysis.effects import of_sweep
-from virtbed_analysis.load import load, read_sweep
+from virtbed_analysis.frames import load, read_sweep
 from virtbed_analysis.scaling import container_to_host, efficient_range, overhead_by_size, scale_up
 
 from .conftest import Folder

@@ -7,7 +7,7 @@ import pytest
 
 from virtbed_analysis import report
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
+from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.suspicion import THRESHOLDS
 
 NAME = "bm-pinned-c01-image_classification-r01"

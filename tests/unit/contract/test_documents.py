@@ -31,7 +31,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_whole_result_is_accepted(result: dict[str, Any]) -> None:
     jsonschema.validate(result, result_schema())
-    assert encode(decode(Result, result)) == result | {"measures": encode(decode(Result, result))["measures"]}
+    assert encode(decode(Result, result)) == result | {
+        "measures": encode(decode(Result, result))["measures"]
+    }
 
 
 def change(*path: Any, to: Any) -> Callable[[Any], None]:
@@ -85,9 +87,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("spoil", REFUSED.values(), ids=REFUSED)
-def test_schema_and_decoder_refuse(
-    result: dict[str, Any], spoil: Callable[[Any], None]
-) -> None:
+def test_schema_and_decoder_refuse(result: dict[str, Any], spoil: Callable[[Any], None]) -> None:
     broken = copy.deepcopy(result)
     spoil(broken)
     assert not jsonschema.Draft202012Validator(result_schema()).is_valid(broken)
@@ -171,7 +171,9 @@ def test_every_schema_is_one_and_describes_every_field(name: str) -> None:
 def test_identifiers_stand_in_one_place() -> None:
     """Elsewhere they are imported, so that no two readers believe in two versions."""
     known = [value for key, value in vars(identifiers).items() if key.isupper()]
-    assert len(known) == len(set(known)) and all(re.fullmatch(r"virtbed\.[a-z]+/\d+", k) for k in known)
+    assert len(known) == len(set(known)) and all(
+        re.fullmatch(r"virtbed\.[a-z]+/\d+", k) for k in known
+    )
     owned = [REPOSITORY / "analysis", REPOSITORY / "contract", REPOSITORY / "python"]
     for path in (file for folder in owned for file in folder.rglob("*.py")):
         if path.name != "identifiers.py":

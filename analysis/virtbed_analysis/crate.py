@@ -20,8 +20,8 @@ from rocrate.rocrate import ROCrate
 
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import report, report_of
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import report, report_of
 
 METADATA, MANIFEST = "ro-crate-metadata.json", "manifest-sha256.txt"
 _MADE = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip file can hold: ours has none

@@ -1,4 +1,4 @@
-"""Knows how the report's two files, report.html and report.json, are rendered and written."""
+"""The report's two files, report.html and report.json: rendered and written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import jinja2
 from virtbed_analysis import figures, words
 from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
+from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
-from virtbed_analysis.load import Json, Sweep, read_sweep
+from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.scaling import PAYS
+from virtbed_analysis.trust import Json
+from virtbed_contract.measures import of_group
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,12 @@ def report_of(sweep: Sweep, sweep_dir: Path) -> ReportPaths:
 
 
 def render(content: Json) -> str:
-    """Return the page of a `virtbed.report/1` document: one HTML file that needs no other."""
+    """Return the page of a report's content: one HTML file that needs no other."""
     return _page("report.html.j2", report=content, drawn=figures.draw(content))
 
 
 def render_comparison(content: Json) -> str:
-    """Return the page of a `virtbed.comparison/1` document."""
+    """Return the page of a comparison."""
     drawn = figures.draw_comparison(content)
     return _page("comparison.html.j2", comparison=content, changed=changed, drawn=drawn)
 
@@ -65,6 +69,13 @@ def _page(template: str, **content: object) -> str:
         extensions=["jinja2.ext.do"],
         finalize=lambda value: words.NONE if value is None else value,
     )
-    environment.globals["words"] = words
+    environment.globals |= {
+        "words": words,
+        "TAILS": TAILS,
+        "PAYS": PAYS,
+        "samples_to_show": samples_to_show,
+        "phases": of_group("phase"),
+        "parts_of_a_start": of_group("startup"),
+    }
     # Sections add themselves to the contents as they are rendered.
     return environment.get_template(template).render(contents=[], **content) + "\n"
