@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,12 @@ CREATE TABLE IF NOT EXISTS trial (
     status TEXT NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'done', 'failed')),
     attempts INTEGER NOT NULL DEFAULT 0,
     seconds REAL
+) STRICT;
+CREATE TABLE IF NOT EXISTS measured (
+    trial TEXT NOT NULL REFERENCES trial (id),
+    input TEXT NOT NULL,
+    log_mean REAL NOT NULL,
+    PRIMARY KEY (trial, input)
 ) STRICT;
 """
 
@@ -97,6 +103,25 @@ class Ledger:
             self._db.execute(
                 "UPDATE trial SET status = ?, seconds = ? WHERE id = ?", (status, seconds, trial)
             )
+
+    def measure(self, trial: str, log_means: Mapping[str, float]) -> None:
+        """Keep what the stopping rule needs of a result: a number per input."""
+        rows = [(trial, name, value) for name, value in log_means.items()]
+        with self._told():
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", rows)
+            self._db.execute("COMMIT")
+
+    def measured(self) -> dict[str, dict[str, float]]:
+        """Return what `measure` kept of each trial that is done."""
+        sql = (
+            "SELECT trial, input, log_mean FROM measured JOIN trial ON id = trial "
+            "WHERE status = 'done'"
+        )
+        found: dict[str, dict[str, float]] = {}
+        for trial, name, value in self._db.execute(sql):
+            found.setdefault(trial, {})[name] = value
+        return found
 
     def counts(self) -> Counter[str]:
         """Return how many trials have each status."""

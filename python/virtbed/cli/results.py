@@ -23,6 +23,7 @@ from virtbed.render.results import (
     ratio_tables,
     verdict_table,
 )  # fmt: skip
+from virtbed_contract.kernel.files import write_text
 
 app = typer.Typer()
 
@@ -85,10 +86,8 @@ def advise(
 
     Exit status: 0 something can be chosen, 1 no evidence, 2 refused.
     """
-    from virtbed_analysis import AnalysisError
-    from virtbed_analysis.advice import Question, read_prices
-    from virtbed_analysis.advice import advise as give_advice
-    from virtbed_analysis.load import read_sweep
+    from virtbed_analysis import AnalysisError, Question, read_prices, read_sweep
+    from virtbed_analysis import advise as give_advice
 
     folder = results(name)
     try:
@@ -129,10 +128,8 @@ def compare(
 
     Exit status: 0 compared, 1 they have no cell in common, 2 refused.
     """
-    from virtbed_analysis import AnalysisError
-    from virtbed_analysis.comparison import compare as compare_sweeps
-    from virtbed_analysis.files import write_text
-    from virtbed_analysis.report import render_comparison
+    from virtbed_analysis import AnalysisError, render_comparison
+    from virtbed_analysis import compare as compare_sweeps
 
     try:
         content = compare_sweeps(first, second)
@@ -194,7 +191,7 @@ def archive(
     Exit status: 0 written, 2 there is nothing that could be archived.
     """
     from virtbed_analysis import AnalysisError
-    from virtbed_analysis.archive import archive as write_archive
+    from virtbed_analysis import archive as write_archive
 
     locks = {path.name: path for path in (REPOSITORY / "requirements").glob("*.txt")}
     folder = results(name).resolve()
@@ -214,11 +211,10 @@ def verify(
 
     Exit status: 0 whole, 1 something is wrong with it, 2 it is no archive.
     """
-    from virtbed_analysis import AnalysisError
-    from virtbed_analysis.archive import problems
+    from virtbed_analysis import AnalysisError, archive_problems
 
     try:
-        found = list(problems(file))
+        found = list(archive_problems(file))
     except AnalysisError as error:
         refuse(error)
     for problem in found:

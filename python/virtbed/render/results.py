@@ -9,6 +9,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from virtbed_contract.factors import of_grain
+
 Json = dict[str, Any]
 
 _STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not tested": "dim"}
@@ -19,15 +21,16 @@ def advice_table(advice: Json) -> Table:
     """Return one row per candidate, the choice first; costs only where there are prices."""
     priced = advice["question"]["prices"]
     table = Table(title="Candidates, best first", title_justify="left")
-    for heading in ("platform", "mode", "cores", "threads", "processor"):
-        table.add_column(heading)
+    varied = [factor.name for factor in of_grain("trial")]
+    for heading in ("platform", "mode", "cores", *varied):
+        table.add_column(heading.replace("_", " "))
     for heading in ("e2e ms", "p99 ms", *(["cost / 10^6"] if priced else []), "replicates"):
         table.add_column(heading, justify="right")
     for row in advice["candidates"]:
         costs = [_figure(row, "cost", "")] if priced else []
         suspect = f", {row['suspect']} suspect" if row["suspect"] else ""
         table.add_row(
-            row["platform"], row["mode"], str(row["cores"]), row["thread_policy"], row["processor"],
+            row["platform"], row["mode"], str(row["cores"]), *(row[name] for name in varied),
             _figure(row, "e2e", "_ms"), _figure(row, "p99", "_ms"), *costs,
             f"{row['replicates']}{suspect}",
         )  # fmt: skip
@@ -36,8 +39,10 @@ def advice_table(advice: Json) -> Table:
 
 def comparison_table(comparison: Json) -> Table:
     """Return one row per cell of both sweeps: how time and cost have changed."""
+    from virtbed_analysis import subject_words
+
     table = Table(
-        title=f"Second over first ({comparison['confidence']:.0%} intervals, together for all)",
+        title=f"Second over first ({comparison['confidence']:.0%} simultaneous intervals)",
         title_justify="left",
     )
     for heading in ("application", "platform", "mode", "cores"):
@@ -46,13 +51,12 @@ def comparison_table(comparison: Json) -> Table:
         table.add_column(heading, justify="right" if heading else "left")
     for row in comparison["cells"]:
         words = [word for what in ("time", "cost") for word in _change(row[what])]
-        work = f"{row['work']}, {row['processor']}"
-        table.add_row(work, row["platform"], row["mode"], str(row["cores"]), *words)
+        table.add_row(subject_words(row), row["platform"], row["mode"], str(row["cores"]), *words)
     return table
 
 
 def _change(effect: Json | None) -> tuple[str, str]:
-    from virtbed_analysis.comparison import changed
+    from virtbed_analysis import changed
 
     if effect is None:
         return "-", ""
@@ -60,10 +64,10 @@ def _change(effect: Json | None) -> tuple[str, str]:
 
 
 def choice_words(cell: Json) -> str:
-    """Return a cell as one says it: cn pinned, 2 cores, default threads, cpu."""
+    """Return a cell as one says it: cn pinned, 2 cores, matched threads."""
     cores = "1 core" if cell["cores"] == 1 else f"{cell['cores']} cores"
-    threads = f"{cell['thread_policy']} threads"
-    return f"{cell['platform']} {cell['mode']}, {cores}, {threads}, {cell['processor']}"
+    factors = (factor.words(cell[factor.name]) for factor in of_grain("trial"))
+    return ", ".join([f"{cell['platform']} {cell['mode']}", cores, *filter(None, factors)])
 
 
 def _figure(row: Json, name: str, unit: str) -> str:
@@ -93,7 +97,7 @@ def ratio_tables(document: Json) -> Iterator[Table]:
 def verdict_table(verdicts: list[Json], confidence: float) -> Table:
     """Return one row per finding: what is claimed, the answer, and what it rests on."""
     table = Table(
-        title=f"Findings ({confidence:.0%} intervals, together for each finding)",
+        title=f"Findings ({confidence:.0%} simultaneous intervals for each finding)",
         title_justify="left",
         show_lines=True,
     )

@@ -18,6 +18,7 @@ from virtbed.plan import Plan
 from virtbed.progress import Progress
 from virtbed.sweep.admission import Admitted
 from virtbed.sweep.interruption import Interruption
+from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.trial import TIMES_EMULATED, Trial
 from virtbed_contract.codec import encode
@@ -33,6 +34,7 @@ class Blocks:
     """What is missing of a sweep, carried out.
 
     Attributes:
+        precision: The stopping rule, if the plan has one.
         per_playbook: How many blocks one call of ansible-playbook carries; results do not depend
             on it.
         failed: The ids of the trials that failed.
@@ -46,6 +48,7 @@ class Blocks:
     recorder: Recorder
     progress: Progress
     interruption: Interruption
+    precision: Precision | None = None
     per_playbook: int = PER_PLAYBOOK
     failed: list[str] = field(default_factory=list)
     _since: float = 0.0
@@ -59,20 +62,18 @@ class Blocks:
             OSError: results cannot be written.
         """
         self._since = time.monotonic()
-        adaptive = self.plan.precision is not None
+        rule = self.precision
         # What is no longer needed is known anew after each replicate.
-        for _, group in groupby(missing, key=lambda t: t.replicate if adaptive else 0):
+        for _, group in groupby(missing, key=lambda t: t.replicate if rule else 0):
             trials = list(group)
-            needed = self._needed(trials) if adaptive else trials
+            needed = self._needed(trials, rule) if rule else trials
             blocks = [list(block) for _, block in groupby(needed, key=lambda t: t.block)]
             while blocks:
                 self.interruption.check()
                 del blocks[: self._playbook(blocks[: self.per_playbook])]
 
-    def _needed(self, trials: list[Trial]) -> list[Trial]:
-        from virtbed_analysis import unneeded_trials
-
-        unneeded = unneeded_trials(self.folder)
+    def _needed(self, trials: list[Trial], rule: Precision) -> list[Trial]:
+        unneeded = rule.unneeded()
         for trial in trials:
             if trial.id in unneeded:
                 self.progress.unneeded(trial)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,42 @@ from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.events import FetchedFile, TrialOutcome
 from virtbed_contract.identifiers import FAILURE
+from virtbed_contract.sweep import Design
 
 
 class Recorder:
     """Writes what a sweep leaves in its folder.
 
     Each method raises OSError where the folder cannot be written, on a full disk, say.
+
+    Args:
+        folder: The sweep's folder.
+        plan: Its plan.
+        admitted: The host, and the plan laid out on it.
+        seen: Called with each good trial and its result, once that is written.
     """
 
-    def __init__(self, folder: Path, plan: Plan, admitted: Admitted) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        admitted: Admitted,
+        seen: Callable[[Trial, Mapping[str, Any]], None] = lambda *_: None,
+    ) -> None:
         self._folder = folder
         self._plan = plan
         self._admitted = admitted
+        self._seen = seen
 
-    def start(self, platforms: Platforms, commits: Sequence[str]) -> None:
+    def start(self, platforms: Platforms, commits: Sequence[str]) -> Design:
         """Write plan.yml, doctor.json and design.json.
 
         Args:
             platforms: The platforms that there are.
             commits: Commits of virtbed that carry this call out; those before are kept.
+
+        Returns:
+            What design.json holds.
         """
         plan = yaml.safe_dump(self._plan.model_dump(mode="json"), sort_keys=False)
         records.write_text(self._folder / "plan.yml", plan)
@@ -46,6 +63,7 @@ class Recorder:
         every = list(dict.fromkeys([*self._commits(), *commits]))
         laid = self._admitted.laid.document(self._plan, self._admitted.image, platforms, every)
         records.write_json(self._folder / "design.json", encode(laid))
+        return laid
 
     def _commits(self) -> list[str]:
         """Return the commits of virtbed that carried this sweep out so far."""
@@ -82,6 +100,7 @@ class Recorder:
             evidence = evidence_of(trial, outcome, str(error))
             self.failure(trial, attempt, "record", str(error), evidence)
             return str(error)
+        self._seen(trial, result)
         return ""
 
     def failure(

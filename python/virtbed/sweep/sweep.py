@@ -14,6 +14,7 @@ from virtbed.progress import Progress
 from virtbed.sweep.admission import Admitted, admit, identity, require_root
 from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks
 from virtbed.sweep.interruption import Interruption, SweepError
+from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.trial import Trial
 from virtbed_contract.codec import DocumentError
@@ -86,14 +87,17 @@ class Sweep:
                 [(t.id, t.position, t.instance.platform) for t in laid.trials],
             )
             missing = self._missing(laid.trials, ledger)
-            recorder = Recorder(self.folder, self.plan, admitted)
+            recorder, rule = Recorder(self.folder, self.plan, admitted), None
             # If nothing is missing, this call carries nothing out.
-            recorder.start(self._platforms, [commit()] if missing else [])
+            written = recorder.start(self._platforms, [commit()] if missing else [])
+            if self.plan.precision is not None:
+                rule = Precision(self.folder, ledger, written)
+                recorder = Recorder(self.folder, self.plan, admitted, rule.see)
             if self._bench.clear(lambda: self._interruption.insisted):
                 self._progress.say("released what a sweep that was cut off had left")
             blocks = Blocks(
                 self.plan, self.folder, self._bench, admitted, ledger, recorder, self._progress,
-                self._interruption, self._per_playbook, self.failed,
+                self._interruption, rule, self._per_playbook, self.failed,
             )  # fmt: skip
             self._progress.begin(len(laid.trials), missing, ledger.seconds())
             with self._bench.tuned() if self.plan.tuning else nullcontext():
