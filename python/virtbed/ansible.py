@@ -273,6 +273,7 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
     }
 
 

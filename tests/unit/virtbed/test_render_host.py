@@ -1,16 +1,18 @@
-"""The doctor's report as a person sees it."""
+"""The report on a host as a person sees it."""
 
-import copy
 import io
+from dataclasses import replace
 from typing import Any
 
-import pytest
 from rich.console import Console
 
-from virtbed.doctor import doctor_table, exit_status, facts_table, tuning_table
+from virtbed.render.host import doctor_table, facts_table, tuning_table
+from virtbed_contract.codec import decode
+from virtbed_contract.identifiers import HOST_REPORT
+from virtbed_contract.sweep import HostReport, TuningRow
 
-REPORT: dict[str, Any] = {
-    "schema": "virtbed.doctor/1",
+DOCUMENT: dict[str, Any] = {
+    "schema": HOST_REPORT,
     "host": "bench01",
     "ok": True,
     "facts": {
@@ -25,9 +27,11 @@ REPORT: dict[str, Any] = {
         "init": "other",
         "clocksource": "tsc",
         "governor": None,
-        "docker": {"installed": True, "running": False, "version": None},
-        "libvirt": {"installed": False, "running": False, "version": None},
-        "qemu": {"installed": True, "version": "7.2.22"},
+        "engines": {
+            "docker": {"name": "Docker", "installed": True, "running": False, "version": None},
+            "libvirt": {"name": "libvirt", "installed": False, "running": False, "version": None},
+            "qemu": {"name": "QEMU", "installed": True, "running": None, "version": "7.2.22"},
+        },
         "kvm": {"probe": "hung", "detail": "last console line: [/dim] [    0.1] x"},
         "gpu": [],
         "iommu": False,
@@ -42,6 +46,7 @@ REPORT: dict[str, Any] = {
     ],
     "accelerator": "tcg",
 }
+REPORT = decode(HostReport, DOCUMENT)
 
 
 def text(renderable: Any) -> str:
@@ -54,9 +59,9 @@ def test_every_platform_has_its_row_with_reason_and_remedy() -> None:
     shown = text(doctor_table(REPORT))
     assert "bench01" in shown
     lines = shown.splitlines()
-    for row in REPORT["platforms"]:
-        line = next(x for x in lines if f" {row['platform']} " in x)
-        assert all(row[key] in line for key in ("status", "reason", "remedy"))
+    for row in REPORT.platforms:
+        line = next(x for x in lines if f" {row.platform} " in x)
+        assert row.status in line and row.reason in line and row.remedy in line
 
 
 def test_the_facts_are_summed_up() -> None:
@@ -67,24 +72,11 @@ def test_the_facts_are_summed_up() -> None:
     assert "not built" in shown and "tcg" in shown
 
 
-@pytest.mark.parametrize("platform", ["bm", "vm", "cn", "vmcn", "gpu"])
-def test_exit_status_is_about_the_four_platforms(platform: str) -> None:
-    assert exit_status(REPORT) == 0
-    worse = copy.deepcopy(REPORT)
-    next(r for r in worse["platforms"] if r["platform"] == platform)["status"] = "unavailable"
-    assert exit_status(worse) == (0 if platform == "gpu" else 1)
-
-
-def test_a_missing_platform_is_not_a_good_one() -> None:
-    assert exit_status({**REPORT, "platforms": REPORT["platforms"][1:]}) == 1
-
-
 def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:
-    rows = [
-        {"name": "swappiness", "available": True, "value": "60", "wanted": "1", "reason": "paging"},
-        {"name": "governor", "available": False, "value": None, "wanted": "performance",
-         "reason": "this host or its kernel does not have it"},
-    ]  # fmt: skip
-    shown = text(tuning_table(REPORT | {"tuning": rows}))
+    rows = (
+        TuningRow("swappiness", True, "60", "1", "paging"),
+        TuningRow("governor", False, None, "performance", "this kernel does not have it"),
+    )
+    shown = text(tuning_table(replace(REPORT, tuning=rows)))
     assert "swappiness" in shown and "60" in shown and "paging" in shown
     assert "not available" in shown and "does not have it" in shown

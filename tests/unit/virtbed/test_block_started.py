@@ -22,7 +22,7 @@ def test_what_ansible_starts_is_kept_off_the_measured_cpus(tmp_path: Path, bench
     look = {"argv": ["/usr/bin/python3", "-c", LOOK]}
     tell = {"content": "{{ seen.stdout }}", "dest": str(tmp_path / "seen"), "mode": "0644"}
     tasks = [
-        {"name": "Move", "controller_affinity": keep},
+        {"name": "Move", "block_started": keep},
         {"name": "Look", "ansible.builtin.command": look, "register": "seen"},
         {"name": "Tell", "ansible.builtin.copy": tell},
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from virtbed.attest import AttestError, explain
+from virtbed.render.evidence import AttestError, explain
 
 PROCESS = {
     "cpus_allowed_list": "1",
@@ -19,8 +19,9 @@ PROCESS = {
     "threads": {"intra_op": 0},
 }
 ASKED = {
-    "platform": "vm", "mode": "pinned", "machine": "kvm", "cores": 1, "cpus": "1", "mems": "0",
-    "allowed": "0-1", "memory_mib": 4096, "accelerator": "kvm", "image": "sha256:" + "a" * 64,
+    "platform": "vm", "mode": "pinned", "own_kernel": True, "cores": 1, "cpus": "1", "mems": "0",
+    "allowed": "0-1", "memory_mib": 4096, "accelerator": "kvm",
+    "image_digest": "sha256:" + "a" * 64,
 }  # fmt: skip
 MACHINE = {
     "vcpus": 1, "memory_mib": 4096, "accelerator": "kvm", "quotas": {},
@@ -77,7 +78,7 @@ def test_a_mismatch_is_told(tmp_path: Path) -> None:
     attested, lines = explain(tmp_path)
     assert attested is False
     assert "NOT attested: pinned to 0-1" in lines
-    assert "Read back after the trial: nothing; it did not come to that." in lines
+    assert "Read back after the trial: nothing; the trial did not get that far." in lines
     assert lines[-1] == "The trial failed at stage trial: pinned to 0-1"
 
 
