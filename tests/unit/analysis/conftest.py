@@ -325,7 +325,7 @@ def with_gpu(sweep: Sweep) -> Sweep:
         pl.col("platform").is_in(["bm", "vm"]), mode="pinned", variant="plain"
     )
     fast = slow.with_columns(
-        processor=pl.lit("gpu"),
+        processor=pl.lit("gpu", dtype=slow.schema["processor"]),
         infer_ns=pl.col("infer_ns") // 12,
         e2e_ns=pl.col("e2e_ns") - pl.col("infer_ns") + pl.col("infer_ns") // 12,
     )
