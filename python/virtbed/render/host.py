@@ -1,7 +1,4 @@
-"""Knows alone how the doctor's report is shown to a person, and what exit status it means.
-
-Pure rendering: the report itself is made on the managed host by the role host_doctor.
-"""
+"""The report on a bench host in a terminal: platforms, facts, settings that disturb."""
 
 from __future__ import annotations
 
@@ -11,57 +8,48 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from virtbed.placement import format_cpu_list
+from virtbed_contract.kernel.cpus import format_cpu_list
+from virtbed_contract.sweep import HostReport
 
-PLATFORMS = ("bm", "vm", "cn", "vmcn")
 STYLES = {"available": "green", "emulated": "yellow", "unavailable": "red"}
 
 
-def exit_status(report: Mapping[str, Any]) -> int:
-    """Return 0 when bm, vm, cn and vmcn are each available or emulated, else 1."""
-    status = {row["platform"]: row["status"] for row in report["platforms"]}
-    return 0 if all(status.get(p) in ("available", "emulated") for p in PLATFORMS) else 1
-
-
-def doctor_table(report: Mapping[str, Any]) -> Table:
+def doctor_table(report: HostReport) -> Table:
     """Return a table of one row per platform: its status, the reason, and what to do about it."""
-    table = Table(title=f"Platforms of {report['host']}", title_justify="left")
+    table = Table(title=f"Platforms of {report.host}", title_justify="left")
     table.add_column("platform", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("reason", ratio=1)
     table.add_column("remedy", ratio=1)
-    for row in report["platforms"]:
-        status = Text(row["status"], style=STYLES[row["status"]])
+    for row in report.platforms:
+        status = Text(row.status, style=STYLES[row.status])
         # Text, not str: a reason may quote a console line, whose brackets are not markup.
-        table.add_row(row["platform"], status, Text(row["reason"]), Text(row["remedy"]))
+        table.add_row(row.platform, status, Text(row.reason), Text(row.remedy))
     return table
 
 
-def facts_table(report: Mapping[str, Any]) -> Table:
+def facts_table(report: HostReport) -> Table:
     """Return a grid of two columns, fact and value, that sums up the host."""
-    facts = report["facts"]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
-    for name, value in _facts(facts):
+    for name, value in _facts(report.facts):
         grid.add_row(name, Text(value))
-    grid.add_row("guests run under", report["accelerator"] or "nothing: QEMU is not installed")
+    grid.add_row("guests run under", report.accelerator or "nothing: QEMU is not installed")
     return grid
 
 
-def tuning_table(report: Mapping[str, Any]) -> Table:
+def tuning_table(report: HostReport) -> Table:
     """Return a table of one row per setting that disturbs measurements: found, wanted, and why."""
     table = Table(title="What `tuning: true` in a plan would set", title_justify="left")
     table.add_column("setting", no_wrap=True)
     table.add_column("found", no_wrap=True)
     table.add_column("wanted", no_wrap=True)
     table.add_column("why", ratio=1)
-    for row in report["tuning"]:
-        style = (
-            "" if not row["available"] else "green" if row["value"] == row["wanted"] else "yellow"
-        )
-        found = Text(row["value"] if row["available"] else "not available", style=style)
-        table.add_row(row["name"], found, row["wanted"], Text(row["reason"]))
+    for row in report.tuning:
+        style = "" if not row.available else "green" if row.value == row.wanted else "yellow"
+        found = Text((row.value or "") if row.available else "not available", style=style)
+        table.add_row(row.name, found, row.wanted, Text(row.reason))
     return table
 
 
@@ -80,9 +68,7 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("memory", f"{memory['available']} of {memory['total']} MiB available"),
         ("disk", f"{disk['free_mib']} MiB free for {disk['path']}"),
         ("cgroup", f"version {cgroup}" if cgroup else "not mounted"),
-        ("docker", _service(facts["docker"])),
-        ("libvirt", _service(facts["libvirt"])),
-        ("qemu", facts["qemu"]["version"] or "not installed"),
+        *((name, _engine(engine)) for name, engine in facts["engines"].items()),
         ("kvm", f"{facts['kvm']['probe']}: {facts['kvm']['detail']}"),
         ("gpu", ", ".join(gpu["name"] for gpu in facts["gpu"]) or "none"),
         ("iommu", _on_off(facts["iommu"])),
@@ -101,11 +87,11 @@ def _nodes(nodes: list[Mapping[str, Any]]) -> str:
     )
 
 
-def _service(service: Mapping[str, Any]) -> str:
-    if not service["installed"]:
+def _engine(engine: Mapping[str, Any]) -> str:
+    if not engine["installed"]:
         return "not installed"
-    version = service["version"] or "unknown version"
-    return version if service["running"] else f"{version}, not running"
+    version = engine["version"] or "unknown version"
+    return f"{version}, not running" if engine["running"] is False else version
 
 
 def _on_off(value: bool) -> str:

@@ -1,4 +1,4 @@
-"""Knows alone how a trial's evidence reads in plain words: what was asked, found, and moved."""
+"""A trial's evidence in plain words: what was asked, found, and moved."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from virtbed_analysis import suspicions
 
 Json = Mapping[str, Any]
 
@@ -25,7 +23,11 @@ class AttestError(ValueError):
 def explain(path: Path) -> tuple[bool, list[str]]:
     """Return whether a trial's placement was attested, and its evidence as sentences.
 
-    `path` is the trial's folder, or a file in it. Raises AttestError if there is no evidence there.
+    Args:
+        path: The trial's folder, or a file in it.
+
+    Raises:
+        AttestError: there is no evidence there.
     """
     folder = path if path.is_dir() else path.parent
     evidence = _read(folder / "evidence.json")
@@ -66,16 +68,17 @@ def _asked(evidence: Json) -> str:
         if asked["mode"] == "pinned"
         else f"by count, free to run on CPUs {asked['allowed']}"
     )
-    accelerated = f", accelerated by {asked['accelerator']}" if asked["machine"] == "kvm" else ""
+    accelerated = f", accelerated by {asked['accelerator']}" if asked["own_kernel"] else ""
     return (
         f"{evidence['trial']} asked for {asked['platform']} {asked['mode']}: {asked['cores']} "
-        f"core(s) {where}, {asked['memory_mib']} MiB{accelerated}, image {asked['image'][:23]}."
+        f"core(s) {where}, {asked['memory_mib']} MiB{accelerated}, "
+        f"image {asked['image_digest'][:23]}."
     )
 
 
 def _found(reading: Json | None) -> Iterator[str]:
     if reading is None:
-        yield "nothing; it did not come to that."
+        yield "nothing; the trial did not get that far."
         return
     machine, enclosure = reading.get("machine"), reading.get("enclosure")
     if "cpus_allowed_list" in reading:
@@ -117,6 +120,8 @@ def _process(reading: Json) -> str:
 
 
 def _moved(result: Json) -> list[str]:
+    from virtbed_analysis import suspicions
+
     found, usage, seen = result["confounders"], result["rusage"], result["environment"]
     window_s = found["window_ns"] / 1e9
     apart, siblings = found["clock_apart_share"], found["siblings_share"]

@@ -1,4 +1,4 @@
-"""Knows how advice, a comparison and the published data look in a terminal."""
+"""Advice, a comparison and the published data in a terminal."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from virtbed_analysis.comparison import changed
-
 Json = dict[str, Any]
 
 _STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not tested": "dim"}
@@ -18,7 +16,7 @@ _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def advice_table(advice: Json) -> Table:
-    """Return one row a candidate, the choice first; costs only where there are prices."""
+    """Return one row per candidate, the choice first; costs only where there are prices."""
     priced = advice["question"]["prices"]
     table = Table(title="Candidates, best first", title_justify="left")
     for heading in ("platform", "mode", "cores", "threads", "processor"):
@@ -37,7 +35,7 @@ def advice_table(advice: Json) -> Table:
 
 
 def comparison_table(comparison: Json) -> Table:
-    """Return one row a cell of both sweeps: how time and cost have changed."""
+    """Return one row per cell of both sweeps: how time and cost have changed."""
     table = Table(
         title=f"Second over first ({comparison['confidence']:.0%} intervals, together for all)",
         title_justify="left",
@@ -54,6 +52,8 @@ def comparison_table(comparison: Json) -> Table:
 
 
 def _change(effect: Json | None) -> tuple[str, str]:
+    from virtbed_analysis.comparison import changed
+
     if effect is None:
         return "-", ""
     return _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", ""), changed(effect)
@@ -74,7 +74,7 @@ def _figure(row: Json, name: str, unit: str) -> str:
 
 
 def ratio_tables(document: Json) -> Iterator[Table]:
-    """Give one table an application: a row for each platform and mode, a column for each size."""
+    """Give one table per application: a row for each platform and mode, a column for each size."""
     for app, group in groupby(document["ratios"], key=lambda row: row["app"]):
         rows = list(group)
         sizes = sorted({row["cores"] for row in rows})
@@ -91,7 +91,7 @@ def ratio_tables(document: Json) -> Iterator[Table]:
 
 
 def verdict_table(verdicts: list[Json], confidence: float) -> Table:
-    """Return one row a finding: what is claimed, the answer, and what it rests on."""
+    """Return one row per finding: what is claimed, the answer, and what it rests on."""
     table = Table(
         title=f"Findings ({confidence:.0%} intervals, together for each finding)",
         title_justify="left",

@@ -1,4 +1,7 @@
-"""Knows what a user can ask of measurements: reports, advice, exports, the published data."""
+"""The commands on results: reports, advice, exports, evidence, the published data.
+
+The analysis is imported where a command needs it: a sweep does without, and starts sooner.
+"""
 
 from __future__ import annotations
 
@@ -8,50 +11,44 @@ from typing import Annotated
 
 import typer
 
-from virtbed.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY, CheckoutError
+from virtbed.cli.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse
 from virtbed.plan import PlanError, load_plan, plan_path
-from virtbed.tables import (
+from virtbed.platforms import PlatformError
+from virtbed.render.evidence import AttestError, explain
+from virtbed.render.results import (
     advice_table,
     choice_words,
     comparison_table,
     ratio_tables,
     verdict_table,
 )  # fmt: skip
-from virtbed_analysis import AnalysisError, analyse_published, load, write_parquet
-from virtbed_analysis import report as write_report
-from virtbed_analysis.advice import Question, read_prices
-from virtbed_analysis.advice import advise as give_advice
-from virtbed_analysis.archive import archive as write_archive
-from virtbed_analysis.archive import problems
-from virtbed_analysis.comparison import compare as compare_sweeps
-from virtbed_analysis.files import write_text
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import render_comparison
 
 app = typer.Typer()
 
 
 def results(name: str) -> Path:
-    """Return a results folder: itself, or that of a plan; raises PlanError if there is neither."""
+    """Return a results folder: itself, or that of a plan; exit with a clear message if neither."""
     folder = Path(name)
     if any((folder / part).exists() for part in ("design.json", "trials")):
         return folder
-    return REPOSITORY / "results" / load_plan(plan_path(name)).name
+    try:
+        return REPOSITORY / "results" / load_plan(plan_path(name)).name
+    except (PlanError, PlatformError, CheckoutError) as error:
+        refuse(error)
 
 
 @app.command()
 def report(name: SweepArgument) -> None:
     """Write the report of a sweep, finished or not, anew."""
-    try:
-        folder = results(name)
-    except PlanError as error:
-        refuse(error)
-    say_report(folder)
+    say_report(results(name))
 
 
 def say_report(folder: Path) -> None:
     """Write a sweep's report and say where; exit with a clear message where there is none."""
+    from virtbed_analysis import AnalysisError
+    from virtbed_analysis import report as write_report
+
     try:
         paths = write_report(folder)
     except AnalysisError as error:
@@ -88,14 +85,19 @@ def advise(
 
     Exit status: 0 something can be chosen, 1 no evidence, 2 refused.
     """
+    from virtbed_analysis import AnalysisError
+    from virtbed_analysis.advice import Question, read_prices
+    from virtbed_analysis.advice import advise as give_advice
+    from virtbed_analysis.load import read_sweep
+
+    folder = results(name)
     try:
-        folder = results(name)
         prices = read_prices(price_table) if price_table else {}
         question = Question(
             application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices
         )
         advice = give_advice(read_sweep(folder), question)
-    except (PlanError, AnalysisError) as error:
+    except AnalysisError as error:
         refuse(error)
     if as_json:
         typer.echo(json.dumps(advice, indent=1))
@@ -127,6 +129,11 @@ def compare(
 
     Exit status: 0 compared, 1 they have no cell in common, 2 refused.
     """
+    from virtbed_analysis import AnalysisError
+    from virtbed_analysis.comparison import compare as compare_sweeps
+    from virtbed_analysis.files import write_text
+    from virtbed_analysis.report import render_comparison
+
     try:
         content = compare_sweeps(first, second)
         if page:
@@ -156,11 +163,13 @@ def export(
 ) -> None:
     """Write the samples of one sweep or several (hosts, shards) as one tidy Parquet file.
 
-    One row a request, with all that is known of its trial. `virtbed schema samples` says what each
-    column holds; so does the file's metadata.
+    One row per request, with all that is known of its trial. `virtbed schema samples` says what
+    each column holds; so does the file's metadata.
 
     Exit status: 0 written, 2 the sweeps cannot be pooled (unlike images or versions).
     """
+    from virtbed_analysis import AnalysisError, load, write_parquet
+
     try:
         samples = load(*sweeps)
         write_parquet(samples, output)
@@ -184,12 +193,15 @@ def archive(
 
     Exit status: 0 written, 2 there is nothing that could be archived.
     """
+    from virtbed_analysis import AnalysisError
+    from virtbed_analysis.archive import archive as write_archive
+
     locks = {path.name: path for path in (REPOSITORY / "requirements").glob("*.txt")}
+    folder = results(name).resolve()
     try:
-        folder = results(name).resolve()
         file = output or folder.with_name(f"{folder.name}.zip")
         count = write_archive(folder, file, locks)
-    except (PlanError, AnalysisError, OSError) as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     console.print(f"archive: {file} ({count} files)", highlight=False)
 
@@ -202,6 +214,9 @@ def verify(
 
     Exit status: 0 whole, 1 something is wrong with it, 2 it is no archive.
     """
+    from virtbed_analysis import AnalysisError
+    from virtbed_analysis.archive import problems
+
     try:
         found = list(problems(file))
     except AnalysisError as error:
@@ -227,6 +242,8 @@ def published(
 
     Exit status: 0 analysed, 2 the table cannot be read.
     """
+    from virtbed_analysis import AnalysisError, analyse_published
+
     try:
         content = analyse_published(table)
     except AnalysisError as error:
@@ -240,3 +257,22 @@ def published(
     for weakness in content["weaknesses"]:
         console.print(f"warning: {weakness['text']}", style="yellow", highlight=False, markup=False)
     console.print(verdict_table(content["verdicts"], content["confidence"]))
+
+
+@app.command()
+def attest(
+    trial: Annotated[
+        Path, typer.Argument(exists=True, help="results/SWEEP/trials/ID, or a file in it.")
+    ],
+) -> None:
+    """Explain a trial's evidence: where it was put, where it ran, and what else moved.
+
+    Exit status: 0 attested, 1 not attested, 2 no evidence there.
+    """
+    try:
+        attested, lines = explain(trial)
+    except AttestError as error:
+        refuse(error)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+    raise typer.Exit(0 if attested else TRIALS_FAILED)
