@@ -121,7 +121,7 @@ class Folder:
                 "enclosure": platform.enclosure,
                 "quota_cpus": float(trial["cores"]) if quota else None,
                 "memory_mib": 4096,
-                "position": len(self.design["trials"]),
+                "position": trial.get("position", len(self.design["trials"])),
                 "accelerator": "tcg" if trial["emulated"] else "none",
                 "host": "bench01",
                 "image_digest": IMAGE,
