@@ -50,7 +50,8 @@ def report_of(sweep: Sweep, sweep_dir: Path) -> ReportPaths:
 
 def render(content: Json) -> str:
     """Return the page of a report's content: one HTML file that needs no other."""
-    return _page("report.html.j2", report=content, drawn=figures.draw(content))
+    named = {entry["name"]: entry["words"] for entry in content["platforms"]}
+    return _page("report.html.j2", report=content, drawn=figures.draw(content), named=named)
 
 
 def render_comparison(content: Json) -> str:

@@ -45,13 +45,13 @@ class TaskFailure:
 class Readings:
     """What was read back around a trial."""
 
-    before: Optional[Reading] = described("Before it; null if it did not come to that.", default=None)
+    before: Optional[Reading] = described(
+        "Before it; null if it did not come to that.", default=None
+    )
     inside: Optional[dict[str, Any]] = described(
         "By the application: its `environment`.", default=None
     )
-    after: Optional[Reading] = described(
-        "After it; null if it did not come to that.", default=None
-    )
+    after: Optional[Reading] = described("After it; null if it did not come to that.", default=None)
 
 
 @dataclass(frozen=True)

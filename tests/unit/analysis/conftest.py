@@ -121,7 +121,7 @@ class Folder:
                 "enclosure": platform.enclosure,
                 "quota_cpus": float(trial["cores"]) if quota else None,
                 "memory_mib": 4096,
-                "position": len(self.design["trials"]),
+                "position": trial.get("position", len(self.design["trials"])),
                 "accelerator": "tcg" if trial["emulated"] else "none",
                 "host": "bench01",
                 "image_digest": IMAGE,
@@ -325,7 +325,7 @@ def with_gpu(sweep: Sweep) -> Sweep:
         pl.col("platform").is_in(["bm", "vm"]), mode="pinned", variant="plain"
     )
     fast = slow.with_columns(
-        processor=pl.lit("gpu"),
+        processor=pl.lit("gpu", dtype=slow.schema["processor"]),
         infer_ns=pl.col("infer_ns") // 12,
         e2e_ns=pl.col("e2e_ns") - pl.col("infer_ns") + pl.col("infer_ns") // 12,
     )
