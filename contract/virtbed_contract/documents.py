@@ -14,6 +14,7 @@ from .factors import NAME
 KERNEL_LIST = r"^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 IMAGE_NAME = r"^[0-9a-f]{16}$"
+MARK = r"^[.,ov^<>1-4sp*hH+xDdP8X|_]$"
 
 
 def image_name(digest: str) -> str:
@@ -135,4 +136,4 @@ class Platform:
     words: str = described("What a reader calls it.", min_length=1)
     boundary: str = described("What separates it from its host: its security boundary.")
     colour: str = described("Colour of its marks in figures.", pattern=r"^#[0-9a-f]{6}$")
-    mark: str = described("Shape of its marks in figures, as Matplotlib names it.", min_length=1)
+    mark: str = described("Shape of its marks in figures, as Matplotlib names it.", pattern=MARK)

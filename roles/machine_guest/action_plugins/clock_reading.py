@@ -1,4 +1,4 @@
-"""Knows how an instance's clock is read: when it was asked for, what it said, when that came."""
+"""An instance's clock: when it was asked for, what it said, when the answer arrived."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Knows alone what a trial's process may leave, its children and a mount, and how to end it."""
+"""Processes and mounts that a trial may leave behind: found, ended, and proven absent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.virtbed_contract.kernel.processes import PROC, with_environment
 
 DOCUMENTATION = r"""
 module: instance_processes
@@ -37,22 +38,12 @@ ended:
 MARK = b"VIRTBED_INSTANCE="
 
 
-def marked(pattern: str, proc: Path = Path("/proc")) -> list[int]:
+def marked(pattern: str, proc: Path = PROC) -> list[int]:
     """Return the ids of the processes whose mark matches; those that end meanwhile are left out."""
-    found = []
-    for entry in proc.iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        except PermissionError:  # a supervisor that shields itself even from root: none of ours
-            continue
-        for variable in variables:
-            if variable.startswith(MARK) and re.match(pattern, variable[len(MARK) :].decode()):
-                found.append(int(entry.name))
-    return sorted(found)
+    matching = re.compile(pattern.encode()).match
+    return with_environment(
+        lambda variable: variable.startswith(MARK) and bool(matching(variable[len(MARK) :])), proc
+    )
 
 
 def mounted(table: str) -> list[str]:
@@ -62,6 +53,7 @@ def mounted(table: str) -> list[str]:
 
 
 def main() -> None:
+    """Answer as an Ansible module."""
     module = AnsibleModule(
         argument_spec={"pattern": {"type": "str", "required": True}}, supports_check_mode=True
     )
