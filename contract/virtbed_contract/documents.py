@@ -87,6 +87,11 @@ class Engine:
     answers: tuple[str, ...] = described(
         "Command that succeeds if the engine's service answers; empty if it has none.", default=()
     )
+    package: str = described(
+        "Debian package that provides it, if it may also come from elsewhere: installed only where "
+        "the programs are missing; empty if it is one of the role's `packages`.",
+        default="",
+    )
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,15 @@ class RoleProperties:
     )
     own_kernel: bool = described("Whether a machine runs a kernel of its own.", default=False)
     engines: dict[str, Engine] = described("Programs that it needs, by a short name.", factory=dict)
-    packages: tuple[str, ...] = described("Debian packages that provide them.", default=())
+    packages: tuple[str, ...] = described(
+        "Debian packages that it needs; {init} stands for systemd or sysv, which the host has.",
+        default=(),
+    )
+    settings: dict[str, str] = described(
+        "Files, path to content, that must be there before an engine first starts: written where "
+        "neither the engines nor the file were there, and removed at teardown.",
+        factory=dict,
+    )
     daemons: dict[str, str] = described(
         "Daemons that run then: process name to service name.", factory=dict
     )

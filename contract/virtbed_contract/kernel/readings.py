@@ -77,16 +77,16 @@ def process(root: Path) -> dict[str, Any]:
         CPUs) and ``cpuset`` (a kernel list).
     """
     online = topology.online(root)
-    status = processes.status(proc=root / "proc")
-    allowed = status.get("Cpus_allowed_list")
+    proc = root / "proc"
+    allowed = processes.status(proc=proc).get("Cpus_allowed_list")
     if allowed is not None and online:
         # The kernel also lists CPUs that may be plugged in one day.
         allowed = format_cpu_list(set(parse_cpu_list(allowed)) & set(online))
     return {
         "cpus_visible": len(online) or None,
         "cpus_allowed_list": allowed,
-        "mems_allowed_list": status.get("Mems_allowed_list"),
-        "memory_policy": processes.memory_policy(proc=root / "proc"),
+        "mems_allowed_list": processes.memory_nodes(proc=proc),
+        "memory_policy": processes.memory_policy(proc=proc),
         "cgroup": {
             "version": cgroups.version(root),
             "quota_cpus": cgroups.quota_cpus(root),

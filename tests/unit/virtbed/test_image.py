@@ -11,7 +11,8 @@ from virtbed.image import image_key
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    for name in ("contract", "workloads", "roles/image_rootfs", "roles/image_disk", "requirements"):
+    sources = ("contract", "workloads", "roles/image_rootfs", "roles/image_disk", "requirements")
+    for name in sources:
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     return tmp_path
 
@@ -24,7 +25,7 @@ def test_a_copy_of_the_sources_has_the_same_key(sources: Path) -> None:
     "changed",
     [
         "requirements/workloads.txt",
-        "contract/virtbed_contract/codec.py",
+        "contract/virtbed_contract/kernel/cpus.py",
         "workloads/virtbed_workloads/harness.py",
         "roles/image_rootfs/vars/main.yml",
         "roles/image_disk/tasks/main.yml",
