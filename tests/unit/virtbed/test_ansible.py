@@ -111,12 +111,12 @@ def test_a_playbook_that_hangs_is_ended_and_names_its_task(checkout: Path, tmp_p
     write(checkout, debug("one"), {"name": "Ask a daemon", "ansible.builtin.shell": shell})
     logs = tmp_path / "logs"
     started = time.monotonic()
-    *events, ended = play("demo", {}, [LOCAL], deadline=Deadline(4), logs=Logs(logs))
+    *events, ended = play("demo", {}, [LOCAL], deadline=Deadline(12), logs=Logs(logs))
     assert isinstance(ended, Ended)
-    assert 4 <= time.monotonic() - started < 30
+    assert 12 <= time.monotonic() - started < 60
     assert ended.status == "hung"
     assert "playbook demo hung in the task 'Ask a daemon' on localhost" in ended.message
-    assert "no end within 4 s" in ended.message
+    assert "no end within 12 s" in ended.message
     assert len(list(logs.iterdir())) == 1
     assert any(isinstance(event, TaskOk) for event in events)
     assert ansible.end_strays() == []
@@ -124,14 +124,17 @@ def test_a_playbook_that_hangs_is_ended_and_names_its_task(checkout: Path, tmp_p
     assert left.get("State", "Z").startswith("Z")  # which waits for its parent alone
 
 
-def test_a_deadline_can_be_renewed(checkout: Path) -> None:
-    write(checkout, *({"ansible.builtin.command": f"sleep 1.{n}"} for n in range(4)))
-    deadline = Deadline(4)
-    events = []
-    for event in play("demo", {}, [LOCAL], deadline=deadline, logs=Logs()):
-        deadline.renew(4)
-        events.append(event)
-    assert events[-1] == Ended("successful")
+def test_a_deadline_passes_unless_it_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(ansible.time, "monotonic", lambda: now[0])
+    deadline = Deadline(10)
+    now[0] = 109
+    assert not deadline.passed
+    deadline.renew(20)
+    now[0] = 128
+    assert not deadline.passed and deadline.limit_s == 20
+    now[0] = 130
+    assert deadline.passed
 
 
 def test_a_signal_is_heard_while_a_playbook_runs(checkout: Path) -> None:
