@@ -7,8 +7,7 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-from virtbed.image import REPOSITORY
-from virtbed.platforms import PlatformError, load_platforms
+from virtbed.platforms import REPOSITORY, PlatformError, load_platforms
 from virtbed_contract.codec import encode
 
 DOCUMENTATION = """
@@ -26,9 +25,9 @@ EXAMPLES = """
 RETURN = """
 _raw:
   description: >-
-    One dictionary: C(entries), the platforms by name and in order, with C(host_roles), the roles
-    that each needs on the bench host; C(roles), the properties of each role by its full name,
-    enclosures first, with C(entry_points), the names of its tasks files.
+    One dictionary. C(entries): the platforms by name, in order. C(host_roles): the roles that each
+    needs on the bench host. C(roles): the properties of each role by its full name, by name and so
+    enclosures first. C(entry_points): the names of each role's tasks files.
   type: list
   elements: dict
 """
@@ -45,16 +44,15 @@ class LookupModule(LookupBase):
             platforms = load_platforms()
         except PlatformError as error:
             raise AnsibleLookupError(str(error)) from error
-        entries = {
-            name: {**encode(entry), "host_roles": platforms.host_roles(name)}
-            for name, entry in platforms.entries.items()
-        }
-        # By name, so enclosures first: what they made goes before the machine that it is on.
-        roles = {
-            name: {**encode(role), "entry_points": _entry_points(name)}
-            for name, role in sorted(platforms.roles.items())
-        }
-        return [{"entries": entries, "roles": roles}]
+        roles = dict(sorted(platforms.roles.items()))
+        return [
+            {
+                "entries": encode(dict(platforms.entries)),
+                "host_roles": {name: platforms.host_roles(name) for name in platforms.entries},
+                "roles": encode(roles),
+                "entry_points": {role: _entry_points(role) for role in roles},
+            }
+        ]
 
 
 def _entry_points(role: str) -> list[str]:
