@@ -2,19 +2,34 @@
 
 A document is a frozen dataclass. Its fields may be ``int``, ``float``, ``str``, ``bool``, ``Any``,
 ``Optional[...]``, ``Literal[...]``, ``tuple[X, ...]``, ``dict[str, X]`` and other documents. What a
-type cannot say (limits, patterns, meaning) stands in the field's metadata: see `described`.
+type cannot say (limits, patterns, meaning) stands in the field's metadata: see `described`. A type
+that several fields share carries its limits along: ``Count = Annotated[int, Limits(minimum=0)]``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
-from collections.abc import Callable
-from typing import Any, Literal, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
+import types
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Optional,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)  # fmt: skip
 
 Json = dict[str, Any]
 Document = TypeVar("Document")
 
+_UNIONS = (Union, getattr(types, "UnionType", Union))  # of `X | None`, from Python 3.10 on
 _JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 _ANSIBLE_TYPES = {int: "int", float: "float", str: "str", bool: "bool"}
 _WORDS = {
@@ -23,6 +38,8 @@ _WORDS = {
 }  # fmt: skip
 # JSON Schema's keywords that metadata may hold, as `described` takes them.
 _KEYWORDS = {
+    "const": "const",
+    "enum": "enum",
     "minimum": "minimum",
     "above": "exclusiveMinimum",
     "maximum": "maximum",
@@ -32,6 +49,8 @@ _KEYWORDS = {
     "min_items": "minItems",
 }
 _KEPT: dict[str, Callable[[Any, Any], bool]] = {
+    "const": lambda value, bound: bool(value == bound),
+    "enum": lambda value, bound: value in bound,
     "minimum": lambda value, bound: bool(value >= bound),
     "above": lambda value, bound: bool(value > bound),
     "maximum": lambda value, bound: bool(value <= bound),
@@ -44,6 +63,16 @@ _KEPT: dict[str, Callable[[Any, Any], bool]] = {
 
 class DocumentError(ValueError):
     """A document that is not as its dataclass says; the message names the place and both values."""
+
+
+class Limits:
+    """Limits of a type, for ``Annotated``; the same as `described` takes."""
+
+    def __init__(self, **limits: Any) -> None:
+        unknown = limits.keys() - _KEYWORDS.keys()
+        if unknown:
+            raise TypeError(f"limits: {', '.join(sorted(unknown))} found; known: {list(_KEYWORDS)}")
+        self.kept = limits
 
 
 def described(
@@ -59,15 +88,30 @@ def described(
         meaning: One sentence; becomes the description in schemas and references.
         default: The field's default, if it has one.
         factory: What makes the default, where it is a mapping.
-        **limits: ``minimum``, ``above`` (exclusive), ``maximum``, ``pattern``, ``format``,
-            ``min_length`` and ``min_items``, as in JSON Schema.
+        **limits: ``const``, ``enum``, ``minimum``, ``above`` (exclusive), ``maximum``,
+            ``pattern``, ``format``, ``min_length`` and ``min_items``, as in JSON Schema.
     """
-    unknown = limits.keys() - _KEYWORDS.keys()
-    if unknown:
-        raise TypeError(f"described: {', '.join(sorted(unknown))} found; known: {list(_KEYWORDS)}")
-    return dataclasses.field(
-        default=default, default_factory=factory, metadata={"meaning": meaning, "limits": limits}
-    )
+    metadata = {"meaning": meaning, "limits": Limits(**limits).kept}
+    return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
+
+
+def with_fields(
+    fields: Iterable[tuple[str, Any, Any]],
+) -> Callable[[type[Document]], type[Document]]:
+    """Return a decorator that adds fields to a document, such as one per entry of a registry.
+
+    Args:
+        fields: Name, type and what `described` gives of each.
+    """
+    added = list(fields)
+
+    def extended(kind: type[Document]) -> type[Document]:
+        kept = {"__doc__": kind.__doc__, "__module__": kind.__module__}
+        return dataclasses.make_dataclass(
+            kind.__name__, added, bases=(kind,), namespace=kept, frozen=True
+        )
+
+    return extended
 
 
 def encode(document: Any) -> Any:
@@ -101,12 +145,12 @@ def decode(kind: type[Document], value: Any, where: str = "") -> Document:
             raise DocumentError(
                 f"{_at(where, key)}: unknown key; {kind.__name__} has {', '.join(fields)}"
             )
-    hints = get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     found = {}
     for name, field in fields.items():
         if name in value:
             found[name] = _decoded(hints[name], value[name], _at(where, name))
-            _check_limits(field, found[name], _at(where, name))
+            _check_limits(_limits(field), found[name], _at(where, name))
         elif _required(field):
             raise DocumentError(f"{_at(where, name)}: missing; {_meaning(field)}")
     return kind(**found)
@@ -117,13 +161,14 @@ def json_schema(kind: type) -> Json:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": kind.__name__,
+        "description": inspect.getdoc(kind) or "",
         **_schema_of(kind),
     }
 
 
 def argument_spec(kind: type) -> dict[str, Json]:
     """Return the Ansible argument spec of a dataclass: one entry per field."""
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     spec = {}
     for field in dataclasses.fields(kind):
         entry = {"description": _meaning(field), "required": _required(field)}
@@ -135,6 +180,15 @@ def argument_spec(kind: type) -> dict[str, Json]:
 
 def _at(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _limits(field: dataclasses.Field[Any]) -> Json:
+    return field.metadata.get("limits", {})  # type: ignore[no-any-return]
 
 
 def _meaning(field: dataclasses.Field[Any]) -> str:
@@ -153,7 +207,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 def _optional(hint: Any) -> Optional[Any]:
     """Return X of ``Optional[X]``; None for another type."""
-    if get_origin(hint) is Union:
+    if get_origin(hint) in _UNIONS:
         rest = [kind for kind in get_args(hint) if kind is not type(None)]
         if len(rest) == 1:
             return rest[0]
@@ -168,6 +222,11 @@ def _shown(value: Any) -> str:
 def _decoded(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
+    if get_origin(hint) is Annotated:
+        kind, limits = get_args(hint)
+        found = _decoded(kind, value, where)
+        _check_limits(limits.kept, found, where)
+        return found
     inner = _optional(hint)
     if inner is not None:
         return None if value is None else _decoded(inner, value, where)
@@ -195,10 +254,10 @@ def _decoded(hint: Any, value: Any, where: str) -> Any:
     raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[plain]} needed")
 
 
-def _check_limits(field: dataclasses.Field[Any], value: Any, where: str) -> None:
+def _check_limits(limits: Json, value: Any, where: str) -> None:
     if value is None:
         return
-    for limit, bound in field.metadata.get("limits", {}).items():
+    for limit, bound in limits.items():
         if not _KEPT[limit](value, bound):
             raise DocumentError(
                 f"{where}: {_shown(value)} found, {limit.replace('_', ' ')} {bound} needed"
@@ -208,6 +267,9 @@ def _check_limits(field: dataclasses.Field[Any], value: Any, where: str) -> None
 def _schema_of(hint: Any) -> Json:
     if hint is Any:
         return {}
+    if get_origin(hint) is Annotated:
+        kind, limits = get_args(hint)
+        return {**_schema_of(kind), **_keywords(limits.kept)}
     inner = _optional(hint)
     if inner is not None:
         return {"anyOf": [_schema_of(inner), {"type": "null"}]}
@@ -223,12 +285,19 @@ def _schema_of(hint: Any) -> Json:
     return {"type": _JSON_TYPES[hint]}
 
 
+def _keywords(limits: Json) -> Json:
+    return {
+        _KEYWORDS[limit]: list(bound) if isinstance(bound, tuple) else bound
+        for limit, bound in limits.items()
+    }
+
+
 def _object_schema(kind: type) -> Json:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     properties = {}
     for field in dataclasses.fields(kind):
         schema = _schema_of(hints[field.name])
-        limits = {_KEYWORDS[k]: v for k, v in field.metadata.get("limits", {}).items()}
+        limits = _keywords(_limits(field))
         if "anyOf" in schema:
             schema["anyOf"][0].update(limits)
         else:
@@ -245,6 +314,10 @@ def _object_schema(kind: type) -> Json:
 
 
 def _ansible_type(hint: Any) -> Json:
+    if get_origin(hint) is Annotated:
+        kind, limits = get_args(hint)
+        choices = {"choices": list(limits.kept["enum"])} if "enum" in limits.kept else {}
+        return {**_ansible_type(kind), **choices}
     inner = _optional(hint)
     if inner is not None:
         return _ansible_type(inner)

@@ -14,6 +14,7 @@ from .factors import NAME
 KERNEL_LIST = r"^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 IMAGE_NAME = r"^[0-9a-f]{16}$"
+MARK = r"^[.,ov^<>1-4sp*hH+xDdP8X|_]$"
 
 
 def image_name(digest: str) -> str:
@@ -86,6 +87,11 @@ class Engine:
     answers: tuple[str, ...] = described(
         "Command that succeeds if the engine's service answers; empty if it has none.", default=()
     )
+    package: str = described(
+        "Debian package that provides it, if it may also come from elsewhere: installed only where "
+        "the programs are missing; empty if it is one of the role's `packages`.",
+        default="",
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,15 @@ class RoleProperties:
     )
     own_kernel: bool = described("Whether a machine runs a kernel of its own.", default=False)
     engines: dict[str, Engine] = described("Programs that it needs, by a short name.", factory=dict)
-    packages: tuple[str, ...] = described("Debian packages that provide them.", default=())
+    packages: tuple[str, ...] = described(
+        "Debian packages that it needs; {init} stands for systemd or sysv, which the host has.",
+        default=(),
+    )
+    settings: dict[str, str] = described(
+        "Files, path to content, that must be there before an engine first starts: written where "
+        "neither the engines nor the file were there, and removed at teardown.",
+        factory=dict,
+    )
     daemons: dict[str, str] = described(
         "Daemons that run then: process name to service name.", factory=dict
     )
@@ -122,4 +136,4 @@ class Platform:
     words: str = described("What a reader calls it.", min_length=1)
     boundary: str = described("What separates it from its host: its security boundary.")
     colour: str = described("Colour of its marks in figures.", pattern=r"^#[0-9a-f]{6}$")
-    mark: str = described("Shape of its marks in figures, as Matplotlib names it.", min_length=1)
+    mark: str = described("Shape of its marks in figures, as Matplotlib names it.", pattern=MARK)

@@ -32,6 +32,8 @@ class Factor:
         meaning: One sentence for schemas and references.
         wording: How a heading names a value that is not the default; ``{}`` is the value.
         option: The option of the harness that takes the value; None if it is not told.
+        baseline: What the bare metal has that a value is compared with: the same value, or the
+            default.
         emulated: Whether emulated guests vary it, too.
     """
 
@@ -43,6 +45,7 @@ class Factor:
     meaning: str
     wording: str = "{}"
     option: Optional[str] = None
+    baseline: Literal["same", "default"] = "same"
     emulated: bool = True
 
     def __post_init__(self) -> None:
@@ -66,6 +69,7 @@ FACTORS: tuple[Factor, ...] = (
         grain="instance",
         meaning="To calibrate: twin (plain under another name), slowed (by slowdown); real "
         "platforms only.",
+        baseline="default",
         emulated=False,  # an emulator has no speed that could be calibrated
     ),
     Factor(
@@ -93,6 +97,11 @@ FACTORS: tuple[Factor, ...] = (
 def of_grain(grain: str) -> tuple[Factor, ...]:
     """Return the factors of one grain, in order."""
     return tuple(factor for factor in FACTORS if factor.grain == grain)
+
+
+def values_of(name: str) -> tuple[str, ...]:
+    """Return the values of one factor."""
+    return next(factor.values for factor in FACTORS if factor.name == name)
 
 
 def label(grain: str, values: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Knows how a trial's outcome reaches the controller: as this task's result, and on no disk."""
+"""The outcome of a trial, for the controller: as this task's result, and on no disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,45 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
-    """Return the arguments as ``outcome``; runs on the controller, whatever the host."""
+    """Return ``outcome``, as `virtbed_contract.events.TrialOutcome` has it.
+
+    Runs on the controller, whatever the host. Arguments:
+
+        id, started_at: Of the trial.
+        before: The readings before it, ``{}`` if it did not come to the trial itself.
+        current: The latest readings: those after it, or those before it that held it back.
+        process: What the role trial_run returned; ``{}`` if it did not come to that.
+        failure: Name and result of the task that failed; none for a good trial.
+    """
 
     _requires_connection = False
-    _VALID_ARGS = frozenset({"id", "started_at", "process", "evidence", "failure"})
+    _VALID_ARGS = frozenset({"id", "started_at", "before", "current", "process", "failure"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Hand the task's arguments on."""
+        """Sort the task's arguments."""
         super().run(tmp, task_vars)
-        return {"changed": False, "outcome": {"failure": None, **self._task.args}}
+        told = self._task.args
+        process, failure = told["process"], told.get("failure")
+        outcome = {
+            "id": told["id"],
+            "started_at": told["started_at"],
+            "result": process.get("result"),
+            "process_wall_ns": process.get("wall_ns"),
+            "evidence": {
+                "before": told["before"] or told["current"],
+                "inside": process.get("inside"),
+                "after": told["current"] if told["before"] else None,
+            },
+            "failure": _failure(failure) if failure else None,
+        }
+        return {"changed": False, "outcome": outcome}
+
+
+def _failure(failure: dict[str, Any]) -> dict[str, str]:
+    # Only here, as it takes longer to import than a good trial takes to tell.
+    from virtbed.ansible import failure_message
+
+    return {
+        "task": failure["task"],
+        "message": failure_message(failure["task"], failure["result"]),
+    }

@@ -1,14 +1,16 @@
-"""Knows alone what an image is made of: the sources whose change makes a new image."""
+"""What an image is made of: the sources whose change makes a new image."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from virtbed.checkout import REPOSITORY
 
 _SOURCES = (
     "requirements/workloads.txt",
+    "contract/pyproject.toml",
+    "contract/virtbed_contract",
     "workloads/pyproject.toml",
     "workloads/virtbed_workloads",
     "roles/image_rootfs",
@@ -20,7 +22,9 @@ def image_key(repository: Path = REPOSITORY) -> str:
     """Return the key of the image that these sources make, 64 hexadecimal digits.
 
     The key tells whether an image must be built again; the image's own digest tells what was built.
-    Raises FileNotFoundError if a source is missing.
+
+    Raises:
+        FileNotFoundError: a source is missing.
     """
     whole = hashlib.sha256()
     for source in _SOURCES:

@@ -1,13 +1,16 @@
-"""Knows alone which CPUs and memory nodes of a host an instance of a given size is given.
+"""Which CPUs and memory nodes of a host an instance of a given size is given.
 
 Pure: the doctor's facts in, kernel list strings out; the same question has the same answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from virtbed_contract.kernel.cpus import format_cpu_list as format_cpu_list
+from virtbed_contract.kernel.cpus import parse_cpu_list as parse_cpu_list
 
 
 class PlacementError(ValueError):
@@ -57,32 +60,6 @@ class Placement:
     cpus: str
     mems: str
     housekeeping: str
-
-
-def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """Return the numbers in a kernel list: "0-2,5" gives (0, 1, 2, 5).
-
-    Raises ValueError for anything that is not one.
-    """
-    numbers: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, dash, last = part.partition("-")
-        low, high = int(first), int(last if dash else first)
-        if high < low:
-            raise ValueError(f"{part!r} in {text!r} runs backwards; write {high}-{low}")
-        numbers.update(range(low, high + 1))
-    return tuple(sorted(numbers))
-
-
-def format_cpu_list(numbers: Iterable[int]) -> str:
-    """Return the kernel list of some numbers: {0, 1, 2, 5} gives "0-2,5"."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
 def place(topology: Topology, cores: int) -> Placement:

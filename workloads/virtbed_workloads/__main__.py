@@ -1,4 +1,4 @@
-"""Knows the harness's command line: its arguments, its exit codes, and what standard output holds.
+"""The harness's command line: its arguments, its exit codes, and what standard output holds.
 
 Standard output holds one JSON document or nothing. Libraries print there too, from native code,
 so the descriptor is put aside before anything else is imported.
@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from virtbed_contract import identifiers
 from virtbed_workloads import __version__
 from virtbed_workloads.contract import ApplicationError
 from virtbed_workloads.harness import Settings, WrongAnswerError, run_trial
@@ -148,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m virtbed_workloads",
         description="Run one deep-learning application in this process, and print its times as "
-        "one JSON document (schema virtbed.result/3). Everything else goes to standard error.",
+        f"one JSON document ({identifiers.RESULT}). Everything else goes to standard error.",
         epilog="exit codes: 0 good; 1 the application failed; 2 usage; 3 a wrong answer. "
         "Example: python3 -m virtbed_workloads image_classification --scale trained --samples 10",
     )

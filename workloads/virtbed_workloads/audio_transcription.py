@@ -1,4 +1,4 @@
-"""Knows how to write down what is heard: the notes of music, the letters of speech.
+"""Write down what is heard: the notes of music, the letters of speech.
 
 A request is an audio file; WAV here, and whatever else libsndfile reads.
 

@@ -1,4 +1,4 @@
-"""Knows how to call a Keras model the fast way under each backend, where, and on how many threads.
+"""Call a Keras model the fast way under each backend: where, and on how many threads.
 
 The one module that is not backend-neutral. Keras takes its backend from ``KERAS_BACKEND``
 (tensorflow, jax or torch); the image holds TensorFlow alone.

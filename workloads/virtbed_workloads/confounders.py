@@ -1,4 +1,4 @@
-"""Knows what else moved while a trial measured: steal, other processes, throttling, pressure.
+"""What else moved while a trial measured: steal, other processes, throttling, pressure.
 
 Counters of the kernel are read before and after the measured requests, and subtracted. Where the
 threads ran is read between requests, when the clocks have stopped. Whatever a kernel does not tell
@@ -13,7 +13,9 @@ from pathlib import Path
 from time import monotonic_ns, process_time_ns
 from typing import Any
 
-from virtbed_workloads.environment import kernel_list, lineage, mounts, read
+from virtbed_contract.kernel import cgroups, processes, topology
+from virtbed_contract.kernel.cpus import format_cpu_list
+from virtbed_contract.kernel.files import chosen, read
 
 _LOOK_EVERY_NS = 500_000_000
 _BUSY = slice(0, 3)  # user, nice, system of a line of /proc/stat; then idle, iowait, irq, softirq
@@ -46,10 +48,11 @@ class Watch:
             return
         self._looked_ns = now_ns
         self._looks += 1
-        for task in (self.root / "proc/self/task").glob("*/stat"):
-            if (stat := read(task)) is not None:  # a thread may have ended
-                # Fields after the name, which may hold anything: the 39th of the line.
-                self._ran_on.add(int(stat.rpartition(")")[2].split()[36]))
+        proc = self.root / "proc"
+        for thread in processes.threads(proc=proc):
+            stat = processes.stat(f"self/task/{thread}", proc)
+            if stat is not None and stat.processor is not None:
+                self._ran_on.add(stat.processor)
 
     def read_off(self) -> dict[str, Any]:
         """Return what happened since the creation, as the result's ``confounders``.
@@ -67,7 +70,7 @@ class Watch:
         capacity_ns = window_ns * len(self.cpus)
         return {
             "window_ns": window_ns,
-            "cpus": kernel_list(self.cpus),
+            "cpus": format_cpu_list(self.cpus),
             "own_cpu_ns": own_ns,
             "steal_share": _share(ticks["steal"], ticks["all"]),
             # Two clocks of unlike grain: a little below nothing is nothing.
@@ -77,7 +80,7 @@ class Watch:
             )
             if self._siblings
             else None,
-            "throttling": _throttling(before["throttling"], after["throttling"]),
+            "throttling": _difference(before["throttling"], after["throttling"]),
             "pressure": {
                 name: None
                 if after["pressure_us"][name] is None
@@ -87,9 +90,11 @@ class Watch:
                 for name in _PRESSURES
             },
             "mhz": {"before": self._mhz, "after": read_mhz(self.root, self.cpus)},
-            "governor": read(self._cpu(self.cpus[0]) / "cpufreq/scaling_governor"),
+            "governor": read(
+                self.root / topology.CPUS / f"cpu{self.cpus[0]}/cpufreq/scaling_governor"
+            ),
             "temperature_c": read_temperature_c(self.root),
-            "transparent_hugepage": _chosen(
+            "transparent_hugepage": chosen(
                 read(self.root / "sys/kernel/mm/transparent_hugepage/enabled")
             ),
             "load_1min": {"before": self.load_before, "after": read_load_1min(self.root)},
@@ -102,13 +107,11 @@ class Watch:
         siblings = _ticks(self.root, self._siblings)["busy"]
         return _counters(self.root) | _ticks(self.root, self.cpus) | {"siblings": siblings}
 
-    def _cpu(self, number: int) -> Path:
-        return self.root / f"sys/devices/system/cpu/cpu{number}"
 
-
-def read_load_1min(root: Path = Path("/")) -> float:
-    """Read the load average of the last minute."""
-    return float((root / "proc/loadavg").read_text().split()[0])
+def read_load_1min(root: Path = Path("/")) -> float | None:
+    """Read the load average of the last minute; None where the kernel does not tell."""
+    words = (read(root / "proc/loadavg") or "").split()
+    return float(words[0]) if words else None
 
 
 def read_mhz(root: Path, cpus: tuple[int, ...]) -> float | None:
@@ -116,11 +119,11 @@ def read_mhz(root: Path, cpus: tuple[int, ...]) -> float | None:
     found = [
         int(khz) / 1e3
         for cpu in cpus
-        if (khz := read(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq"))
+        if (khz := read(root / topology.CPUS / f"cpu{cpu}/cpufreq/scaling_cur_freq"))
     ]
     if not found:
         current = -1
-        for line in (root / "proc/cpuinfo").read_text().splitlines():
+        for line in (read(root / "proc/cpuinfo") or "").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "processor":
                 current = int(value)
@@ -137,12 +140,7 @@ def read_temperature_c(root: Path) -> float | None:
 
 def read_siblings(root: Path, cpus: tuple[int, ...]) -> tuple[int, ...]:
     """Read which other CPUs are threads of the same cores: what runs there slows these."""
-    found: set[int] = set()
-    for cpu in cpus:
-        text = read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        for part in filter(None, (text or "").split(",")):
-            first, _, last = part.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
+    found = {thread for cpu in cpus for thread in topology.siblings(root, cpu)}
     return tuple(sorted(found - set(cpus)))
 
 
@@ -150,7 +148,7 @@ def _ticks(root: Path, cpus: tuple[int, ...]) -> dict[str, int]:
     """Read the CPU time of some CPUs: `busy`, `steal` and `all` of it, in clock ticks."""
     busy = steal = every = 0
     wanted = {f"cpu{number}" for number in cpus}
-    for line in (root / "proc/stat").read_text().splitlines():
+    for line in (read(root / "proc/stat") or "").splitlines():
         name, *values = line.split()
         if name in wanted:
             ticks = [int(value) for value in values[:8]]  # guest time is in user time already
@@ -164,51 +162,31 @@ def _counters(root: Path) -> dict[str, Any]:
     return {
         "ns": monotonic_ns(),
         "own_ns": process_time_ns(),
-        "throttling": _read_throttling(root),
+        "throttling": cgroups.throttling(root),
         "pressure_us": {name: _pressure_us(root, name) for name in _PRESSURES},
         "migrations": _read_migrations(root),
     }
 
 
-def _read_migrations(root: Path) -> dict[str, int]:
+def _read_migrations(root: Path) -> dict[int, int]:
     """Read how often each thread of this process was moved to another CPU.
 
     Empty on a kernel without CONFIG_SCHED_DEBUG.
     """
-    found = {}
-    for task in (root / "proc/self/task").glob("*/sched"):
-        for line in (read(task) or "").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "se.nr_migrations":
-                found[task.parent.name] = int(value)
-    return found
+    proc = root / "proc"
+    found = {
+        thread: processes.migrations("self", thread, proc)
+        for thread in processes.threads(proc=proc)
+    }
+    return {thread: times for thread, times in found.items() if times is not None}
 
 
-def _migrations(before: dict[str, int], after: dict[str, int]) -> int | None:
+def _migrations(before: dict[int, int], after: dict[int, int]) -> int | None:
     """Subtract, thread by thread: one that ended meanwhile takes its number with it."""
     return sum(n - before.get(task, 0) for task, n in after.items()) if after else None
 
 
-def _read_throttling(root: Path) -> dict[str, int] | None:
-    """Read how often and how long the CPU quotas from this cgroup up have stopped it, summed."""
-    found = mounts(root)
-    version = 1 if "cpu" in found else 2
-    total: dict[str, int] | None = None
-    for group in lineage(root, found, "cpu" if version == 1 else ""):
-        stat = dict(line.split() for line in (read(group / "cpu.stat") or "").splitlines())
-        if "nr_periods" not in stat:
-            continue
-        stopped_ns = (
-            int(stat["throttled_time"]) if version == 1 else 1000 * int(stat["throttled_usec"])
-        )
-        total = total or {"periods": 0, "throttled": 0, "throttled_ns": 0}
-        total["periods"] += int(stat["nr_periods"])
-        total["throttled"] += int(stat["nr_throttled"])
-        total["throttled_ns"] += stopped_ns
-    return total
-
-
-def _throttling(
+def _difference(
     before: dict[str, int] | None, after: dict[str, int] | None
 ) -> dict[str, int] | None:
     if before is None or after is None:
@@ -226,8 +204,3 @@ def _pressure_us(root: Path, name: str) -> int | None:
 
 def _share(part: float, whole: float) -> float:
     return round(part / whole, 6) if whole else 0.0
-
-
-def _chosen(text: str | None) -> str | None:
-    """Return the bracketed word of "always [madvise] never"."""
-    return None if text is None else text.partition("[")[2].partition("]")[0]

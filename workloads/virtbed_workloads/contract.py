@@ -1,4 +1,4 @@
-"""Knows what an application is: the steps the harness times, and what it says of itself."""
+"""What an application is: the steps the harness times, and what it says of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how to find the faces in a photograph, in photographs whose faces we know too.
+"""Find the faces in a photograph, in photographs whose faces we know too.
 
 Scale ``trained``: the cascade MTCNN with the weights of the package ``mtcnn``. Scale ``mlperf``:
 SSD with MobileNetV2, MLPerf's object detector, with seeded weights, which know nothing: the right

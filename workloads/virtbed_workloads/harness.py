@@ -1,4 +1,4 @@
-"""Knows how one trial is timed: what the clock sees, in which order, and what it does not see.
+"""How one trial is timed: what the clock sees, in which order, and what it does not see.
 
 One process, one clock (CLOCK_MONOTONIC, which a launcher can read before it executes this one).
 A sample runs from a request's bytes in memory to its answer. First every input is answered at
@@ -25,13 +25,13 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any, NoReturn
 
+from virtbed_contract import identifiers
 from virtbed_workloads import STARTED_NS, loadgen, onednn
 from virtbed_workloads.confounders import Watch, read_load_1min
 from virtbed_workloads.contract import Application, ApplicationError, Check, Description
 from virtbed_workloads.environment import read_environment, read_memory_kib, usable_cores
 from virtbed_workloads.registry import Entry
 
-SCHEMA = "virtbed.result/3"
 # What sizes the pools of the libraries beside the framework: OpenMP, NumPy's BLAS, tokenizers.
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -71,8 +71,7 @@ def run_trial(
         fail: Called with an error that comes while LoadGen drives; must end the process.
 
     Returns:
-        The result, as the schema ``virtbed.result/3`` has it, without ``trial``; and ``files``,
-        LoadGen's logs by name, to be kept beside it.
+        The result without ``trial``; and ``files``, LoadGen's logs by name, to be kept beside it.
 
     Raises:
         ApplicationError: The application cannot be loaded, or a request is not what it should be.
@@ -124,7 +123,7 @@ def run_trial(
     if backend:
         backend.verify(settings.processor)
     return {
-        "schema": SCHEMA,
+        "schema": identifiers.RESULT,
         "application": _application(application, settings, description, backend),
         "settings": _settings(settings, trial),
         "startup": {

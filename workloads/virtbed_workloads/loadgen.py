@@ -1,4 +1,4 @@
-"""Knows MLPerf's LoadGen: how it drives a scenario, by which rules, and what it then says.
+"""MLPerf's LoadGen: how it drives a scenario, by which rules, and what it then says.
 
 LoadGen decides when each request comes and times it with its own clock, from the issue to the
 completion that we report. It stands for MLPerf's rules; the timed path, unlike MLPerf's, begins

@@ -1,4 +1,4 @@
-"""Knows how to find the brain in a scan of a head, in scans whose brain we know too.
+"""Find the brain in a scan of a head, in scans whose brain we know too.
 
 A request is a NIfTI file, compressed or not; the answer is a mask on the scan's own grid.
 

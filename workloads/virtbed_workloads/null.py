@@ -1,4 +1,4 @@
-"""Knows how to misbehave on request: a fake application, for tests of the harness and runner only.
+"""A fake application that misbehaves on request, for tests of the harness and runner only.
 
 The environment variable ``VIRTBED_NULL`` chooses what goes wrong: ``wrong`` (one wrong answer),
 ``fails`` (loading fails), ``broken`` (a request is not text), ``fickle`` (another answer the second

@@ -1,7 +1,7 @@
-"""Knows how to learn which instruction set oneDNN chose its kernels for, at no cost to requests.
+"""The instruction set that oneDNN chose its kernels for, at no cost to requests.
 
-oneDNN says so once, on standard output, if it is asked to trace. It is asked to trace recurrent
-cells alone, which no application here has, so that it says nothing of any request. A processor
+oneDNN prints it once, on standard output, if it is asked to trace. It is asked to trace recurrent
+cells alone, which no application here has, so that it prints nothing of any request. A processor
 model that hides an instruction set, or an environment that limits it, shows here.
 """
 
@@ -19,7 +19,7 @@ _SAID = b"onednn_verbose,v1,info,cpu,isa:"
 
 @dataclass
 class Chosen:
-    """What was heard; `isa` in oneDNN's words, None as long as it has not said anything."""
+    """What oneDNN printed; `isa` in its words, None as long as it has not printed anything."""
 
     isa: str | None = None
 

@@ -1,4 +1,4 @@
-"""Knows where installed packages keep the weights and inputs that applications read as files."""
+"""Where installed packages keep the weights and inputs that applications read as files."""
 
 from __future__ import annotations
 

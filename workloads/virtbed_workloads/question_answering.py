@@ -1,4 +1,4 @@
-"""Knows how to find what answers a question, in documents of our own writing.
+"""Find what answers a question, in documents of our own writing.
 
 A request is a text: a question, then the passages of a document, with blank lines between.
 

@@ -1,4 +1,4 @@
-"""Knows which applications exist, without importing any. A new application is one entry here."""
+"""Which applications exist, without importing any. A new application is one entry here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Knows alone how the engines' daemons are kept off the measured CPUs, and let go again."""
+"""The CPUs of the engines' daemons: kept off the measured ones, and restored."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kernel_lists import kernel_list, numbers
-from ansible.module_utils.snapshots import keep, kept
+from ansible.module_utils.virtbed_contract.kernel import processes
+from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
+from ansible.module_utils.virtbed_contract.kernel.processes import PROC
+from ansible.module_utils.virtbed_contract.kernel.snapshots import keep, kept
 
 DOCUMENTATION = r"""
 module: daemon_affinity
@@ -57,20 +58,18 @@ kept:
 
 def find(daemons: list[str], proc: Path) -> Iterator[tuple[int, int]]:
     """Give number and start time of each running daemon; both together name one process."""
-    for entry in proc.iterdir():
-        if entry.name.isdigit():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                name, _, rest = (entry / "stat").read_text().rpartition(")")
-                if name.partition("(")[2] in daemons:
-                    yield int(entry.name), int(rest.split()[19])
+    for pid in processes.pids(proc):
+        stat = processes.stat(pid, proc)
+        if stat is not None and stat.name in daemons:
+            yield pid, stat.started
 
 
-def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = Path("/proc")) -> bool:
+def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = PROC) -> bool:
     """Keep each daemon to `cpus`; return whether that changed anything."""
     found = [
         (pid, started)
         for pid, started in find(daemons, proc)
-        if any(_affinity(thread) not in (cpus, set()) for thread in _threads(pid, proc))
+        if any(_affinity(thread) not in (cpus, set()) for thread in processes.threads(pid, proc))
     ]
     if not found:
         return False
@@ -85,7 +84,7 @@ def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = Pat
     return True
 
 
-def let_go(daemons: list[str], snapshot: Path, proc: Path = Path("/proc")) -> bool:
+def let_go(daemons: list[str], snapshot: Path, proc: Path = PROC) -> bool:
     """Put each daemon that still runs back where it was; return whether there was a snapshot."""
     before = kept(snapshot)
     if not before:
@@ -100,18 +99,11 @@ def let_go(daemons: list[str], snapshot: Path, proc: Path = Path("/proc")) -> bo
 def _move(pid: int, cpus: set[int], proc: Path) -> None:
     """Move every thread, also those that are started meanwhile."""
     moved: set[int] = set()
-    while new := _threads(pid, proc) - moved:
+    while new := processes.threads(pid, proc) - moved:
         for thread in new:
             with suppress(ProcessLookupError):
                 os.sched_setaffinity(thread, cpus)
         moved |= new
-
-
-def _threads(pid: int, proc: Path) -> set[int]:
-    try:
-        return {int(task.name) for task in (proc / str(pid) / "task").iterdir()}
-    except FileNotFoundError:  # it ended
-        return set()
 
 
 def _affinity(pid: int) -> set[int]:
@@ -134,7 +126,7 @@ def main() -> None:
             "snapshot": {"type": "path", "required": True},
         }
     )
-    daemons, cpus = module.params["daemons"], numbers(module.params["cpus"])
+    daemons, cpus = module.params["daemons"], set(parse_cpu_list(module.params["cpus"]))
     snapshot = Path(module.params["snapshot"])
     try:
         changed = confine(daemons, cpus, snapshot) if cpus else let_go(daemons, snapshot)
@@ -143,10 +135,8 @@ def main() -> None:
             msg=f"daemon_affinity: {', '.join(daemons)} could not be moved to CPUs "
             f"{module.params['cpus'] or f'that {snapshot} holds'}: {error}"
         )
-    kept: dict[str, Any] = {
-        str(pid): kernel_list(_affinity(pid)) for pid, _ in find(daemons, Path("/proc"))
-    }
-    module.exit_json(changed=changed, kept=kept)
+    confined = {str(pid): format_cpu_list(_affinity(pid)) for pid, _ in find(daemons, PROC)}
+    module.exit_json(changed=changed, kept=confined)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Knows alone the options of the host_doctor module and how the parts make one report."""
+"""The report on a host: which platforms it can run, and why not the others."""
 
 from __future__ import annotations
 
@@ -21,20 +21,18 @@ from ansible.module_utils.host_doctor_facts import (
     numa_facts,
     system_facts,
 )
-from ansible.module_utils.host_doctor_probe import (
-    docker_facts,
-    kvm_facts,
-    libvirt_facts,
-    qemu_facts,
-)
-from ansible.module_utils.host_doctor_verdict import report
+from ansible.module_utils.host_doctor_probe import engine_facts, kvm_facts
+from ansible.module_utils.host_doctor_verdict import House, report
+from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
+from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
+from ansible.module_utils.virtbed_contract.sweep import TuningRow
 
 DOCUMENTATION = r"""
 module: host_doctor
 short_description: Say which virtbed platforms a host can run, and why not the others
 description:
   - Reads CPU topology, NUMA, SMT, cgroups, memory, disk, GPU and IOMMU from the kernel, and asks
-    Docker, libvirt and QEMU whether they answer.
+    the engines of the platforms' roles whether they answer.
   - Probes KVM by booting the testbed's own guest kernel under it, because a C(/dev/kvm) that
     exists proves nothing. The guest is killed as soon as its kernel starts user space, or at the
     deadline.
@@ -44,7 +42,24 @@ options:
   state_dir:
     description: Where the testbed keeps its images.
     type: path
-    default: /var/lib/virtbed
+    required: true
+  platforms:
+    description: The platforms by name, as the lookup virtbed_platforms gives them as C(entries).
+    type: dict
+    required: true
+  host_roles:
+    description: The roles that each platform needs on the host, of the same lookup.
+    type: dict
+    required: true
+  roles:
+    description: The properties of each role, of the same lookup.
+    type: dict
+    required: true
+  tuning:
+    description: The settings that disturb a measurement, as the module host_tuning shows them.
+    type: list
+    elements: dict
+    default: []
   image_key:
     description: Key of the image that is needed; any image will do if empty.
     type: str
@@ -76,25 +91,28 @@ EXAMPLES = r"""
 - name: Examine the host
   host_doctor:
     state_dir: /var/lib/virtbed
+    platforms: "{{ lookup('virtbed_platforms').entries }}"
+    host_roles: "{{ lookup('virtbed_platforms').host_roles }}"
+    roles: "{{ lookup('virtbed_platforms').roles }}"
   register: examined
 
 - name: Say what can run
   ansible.builtin.debug:
     msg: "{{ item.platform }} is {{ item.status }}: {{ item.reason }}"
-  loop: "{{ examined.doctor.platforms }}"
+  loop: "{{ examined.report.platforms }}"
 """
 
 RETURN = r"""
-doctor:
+report:
   description:
-    - The report, a C(virtbed.doctor/1) document of C(schema), C(host), C(ok), C(facts),
-      C(platforms) and C(accelerator).
+    - The contract's HostReport, a C(virtbed.doctor/2) document.
     - Each of C(platforms) has a C(platform), a C(status) (C(available), C(emulated) or
-      C(unavailable)), a C(reason) and a C(remedy).
-  returned: always
+      C(unavailable)), a C(reason) and a C(remedy). C(facts.engines) has C(name), C(installed),
+      C(running) and C(version) of each engine that a role names.
+  returned: success
   type: dict
   sample:
-    schema: virtbed.doctor/1
+    schema: virtbed.doctor/2
     host: bench01
     ok: true
     accelerator: kvm
@@ -103,7 +121,11 @@ doctor:
 """
 
 ARGUMENTS = {
-    "state_dir": {"type": "path", "default": "/var/lib/virtbed"},
+    "state_dir": {"type": "path", "required": True},
+    "platforms": {"type": "dict", "required": True},
+    "host_roles": {"type": "dict", "required": True},
+    "roles": {"type": "dict", "required": True},
+    "tuning": {"type": "list", "elements": "dict", "default": []},
     "image_key": {"type": "str", "default": ""},
     "probe_kvm": {"type": "bool", "default": True},
     "kvm_deadline_s": {"type": "int", "default": 20},
@@ -112,13 +134,14 @@ ARGUMENTS = {
 }
 
 
-def gather(root: Path, options: dict[str, Any]) -> dict[str, Any]:
+def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
     """Return the `facts` of the report for the host whose file system is at root."""
     state_dir = Path(options["state_dir"])
     image = image_facts(state_dir)
     # What remains to be written beside a finished image is overlays and results.
     built = image["digest"] and options["image_key"] in ("", image["key"])
     needed_disk_mib = options["needed_disk_mib"] // (4 if built else 1)
+    engines = {key: each for role in house.roles.values() for key, each in role.engines.items()}
     return {
         **system_facts(root),
         "is_root": os.geteuid() == 0,
@@ -127,9 +150,7 @@ def gather(root: Path, options: dict[str, Any]) -> dict[str, Any]:
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),
         "disk": disk_facts(state_dir, needed_disk_mib),
         "cgroup": cgroup_facts(root),
-        "docker": docker_facts(),
-        "libvirt": libvirt_facts(),
-        "qemu": qemu_facts(),
+        "engines": engine_facts(engines),
         "kvm": kvm_facts(
             root / "dev/kvm",
             cpu_flags(root),
@@ -146,8 +167,18 @@ def gather(root: Path, options: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Examine the host and answer as an Ansible module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    doctor = report(os.uname().nodename, gather(Path("/"), module.params))
-    module.exit_json(changed=False, doctor=doctor)
+    asked = module.params
+    try:
+        house = House(
+            {name: decode(Platform, entry, name) for name, entry in asked["platforms"].items()},
+            asked["host_roles"],
+            {name: decode(RoleProperties, role, name) for name, role in asked["roles"].items()},
+        )
+        tuning = [decode(TuningRow, row, "tuning") for row in asked["tuning"]]
+    except DocumentError as error:
+        module.fail_json(msg=f"host_doctor: {error}")
+    found = report(os.uname().nodename, gather(Path("/"), asked, house), house, tuning)
+    module.exit_json(changed=False, report=encode(found))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Knows alone how to ask Docker, libvirt and QEMU whether they work, and KVM by booting a guest.
+"""Probes of engines, by asking them, and of KVM, by booting a guest.
 
 Everything started here is killed and reaped before its function returns. Standard library only.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import selectors
@@ -13,10 +12,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.virtbed_contract.documents import Engine
 
 ASK_DEADLINE_S = 10.0
 GUEST_MEMORY_MIB = 512
@@ -49,46 +50,34 @@ def ask(argv: Sequence[str], deadline_s: float = ASK_DEADLINE_S) -> str | None:
     return done.stdout.decode(errors="replace").strip()
 
 
-def docker_facts() -> dict[str, Any]:
-    """Return {installed, running, version, storage_driver, cgroup_driver} of the Docker engine.
+def engine_facts(engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:
+    """Return {name, installed, running, version} of each engine.
 
-    A `docker` client without a `dockerd` is no engine, unless a daemon answers it from elsewhere.
+    An engine is installed if its programs are, or if its service answers from elsewhere. It runs if
+    its service answers in time; one without a service runs if it is installed.
     """
-    client, daemon = find("docker"), find("dockerd")
-    answer = ask([client, "info", "--format", "{{json .}}"]) if client else None
-    try:
-        info: dict[str, Any] = json.loads(answer or "{}")
-    except ValueError:
-        info = {}
-    # Without a daemon, newer clients still print a document, of empty values.
-    running = bool(info.get("ServerVersion"))
+    return {key: _engine(engine) for key, engine in engines.items()}
+
+
+def _engine(engine: Engine) -> dict[str, Any]:
+    complete = all(find(*names) for names in engine.programs)
+    version = _asked(engine.version)
+    if engine.answers == engine.version:  # a daemon that hangs costs one deadline, not two
+        running = version is not None
+    else:
+        running = _asked(engine.answers) is not None if engine.answers else complete
+    number = re.search(r"\d+\.\d[\w.+~-]*", version or "")
     return {
-        "installed": running or bool(client and daemon),
+        "name": engine.name,
+        "installed": complete or running,
         "running": running,
-        "version": info.get("ServerVersion") or None,
-        "storage_driver": info.get("Driver") or None,
-        "cgroup_driver": info.get("CgroupDriver") or None,
+        "version": number.group() if number else None,
     }
 
 
-def libvirt_facts() -> dict[str, Any]:
-    """Return {installed, running, version}; running means that qemu:///system answers."""
-    client, daemon = find("virsh"), find("libvirtd", "virtqemud")
-    if not client:
-        return {"installed": False, "running": False, "version": None}
-    return {
-        "installed": daemon is not None,
-        "running": ask([client, "-c", "qemu:///system", "version"]) is not None,
-        "version": ask([client, "--version"]),
-    }
-
-
-def qemu_facts() -> dict[str, Any]:
-    """Return {installed, version} of the x86-64 system emulator."""
-    qemu = find("qemu-system-x86_64")
-    answer = ask([qemu, "--version"]) if qemu else None
-    version = re.search(r"version (\S+)", answer or "")
-    return {"installed": answer is not None, "version": version.group(1) if version else None}
+def _asked(argv: Sequence[str]) -> str | None:
+    program = find(argv[0])
+    return ask([program, *argv[1:]]) if program else None
 
 
 def _last_line(console: bytes) -> str:

@@ -1,26 +1,44 @@
-"""Knows alone what each platform needs of a host, and so why one is missing and what to do.
+"""What each platform needs of a host, and so why one is missing and what to do about it.
 
-Pure: facts in, verdicts out.
+Pure: facts in, verdicts out. A platform needs what all need, and what its roles on the host need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
+from ansible.module_utils.virtbed_contract.identifiers import HOST_REPORT
+from ansible.module_utils.virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
 
 Facts = Mapping[str, Any]
 # One thing that is missing: (reason, remedy).
 Lack = tuple[str, str]
 
-SCHEMA = "virtbed.doctor/1"
-PLATFORMS = ("bm", "vm", "cn", "vmcn")
 USABLE = ("available", "emulated")
 TESTBED = "run `make testbed`"
+SETUP = "run `make setup`"
 
 
-def accelerator(facts: Facts) -> str | None:
-    """Return "kvm" where it boots a guest, "tcg" where there is only QEMU, else None."""
-    if facts["qemu"]["installed"]:
+@dataclass(frozen=True)
+class House:
+    """The platforms and the properties of their roles, as the lookup virtbed_platforms has them."""
+
+    entries: Mapping[str, Platform]
+    host_roles: Mapping[str, Sequence[str]]
+    roles: Mapping[str, RoleProperties]
+
+    def on_host(self, platform: str) -> list[RoleProperties]:
+        """Return the properties of the roles that a platform needs on the bench host."""
+        return [self.roles[name] for name in self.host_roles[platform]]
+
+
+def accelerator(facts: Facts, house: House) -> Literal["kvm", "tcg"] | None:
+    """Return "kvm" where it boots a guest, "tcg" where guests can only be emulated, else None."""
+    guests = (role for role in house.roles.values() if role.own_kernel)
+    if any(all(facts["engines"][name]["installed"] for name in role.engines) for role in guests):
         return "kvm" if facts["kvm"]["usable"] else "tcg"
     return None
 
@@ -35,7 +53,7 @@ def common_lacks(facts: Facts) -> list[Lack]:
         lacks.append(
             (
                 f"{disk['free_mib']} MiB free for {disk['path']}, {disk['needed_mib']} MiB needed",
-                "free some, or set host_doctor_state_dir to a larger file system",
+                "free some, or set virtbed_state_dir to a larger file system",
             )
         )
     if memory["available"] < memory["needed"]:
@@ -50,46 +68,35 @@ def common_lacks(facts: Facts) -> list[Lack]:
     return lacks
 
 
-def _docker_lacks(facts: Facts) -> list[Lack]:
-    docker, cgroup = facts["docker"], facts["cgroup"]
+def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
+    """Return what a role misses on this host: engines, their services, control groups."""
     lacks = []
-    if not docker["installed"]:
-        lacks.append(("no Docker engine installed", f"{TESTBED}, which installs docker.io"))
-    elif not docker["running"]:
-        lacks.append(("the Docker daemon does not answer", f"{TESTBED}, which starts it"))
-    missing = {"cpu", "cpuset", "memory"} - set(cgroup["controllers"])
+    for key in role.engines:
+        engine = facts["engines"][key]
+        if not engine["installed"]:
+            lacks.append((f"no {engine['name']} installed", f"{TESTBED}, which installs it"))
+        elif not engine["running"]:
+            lacks.append((f"{engine['name']} does not answer", f"{SETUP}, which starts it"))
+    missing = sorted(set(role.controllers) - set(facts["cgroup"]["controllers"]))
     if missing:
-        names = ", ".join(sorted(missing))
+        names = ", ".join(missing)
         lacks.append((f"no cgroup controller {names}", "mount it, or enable it at boot"))
     return lacks
 
 
-def _guest_lacks(facts: Facts) -> list[Lack]:
-    libvirt = facts["libvirt"]
-    lacks = []
-    if not facts["qemu"]["installed"]:
-        lacks.append(("no QEMU installed", f"{TESTBED}, which installs it"))
-    if not libvirt["installed"]:
-        lacks.append(("no libvirt installed", f"{TESTBED}, which installs it"))
-    elif not libvirt["running"]:
-        lacks.append(("libvirt does not answer at qemu:///system", f"{TESTBED}, which starts it"))
-    return lacks
+def _good(facts: Facts, roles: Iterable[RoleProperties]) -> str:
+    """Return what a platform without a kernel of its own runs with."""
+    engines = [facts["engines"][key] for role in roles for key in role.engines]
+    if not engines:
+        return f"{len(facts['cpu']['allowed'])} CPUs, root"
+    names = [f"{engine['name']} {engine['version']}" for engine in engines]
+    return ", ".join([*names, f"cgroup v{facts['cgroup']['version']}"])
 
 
-def _verdict(platform: str, status: str, reason: str, remedy: str = "") -> dict[str, str]:
-    return {"platform": platform, "status": status, "reason": reason, "remedy": remedy}
-
-
-def _unavailable(platform: str, lacks: Sequence[Lack]) -> dict[str, str]:
-    remedies = dict.fromkeys(remedy for _, remedy in lacks)
-    reason = "; ".join(reason for reason, _ in lacks)
-    return _verdict(platform, "unavailable", reason, "; ".join(remedies))
-
-
-def _guest_verdict(platform: str, facts: Facts) -> dict[str, str]:
+def _guest_verdict(platform: str, facts: Facts) -> PlatformVerdict:
     kvm = facts["kvm"]
     if kvm["usable"]:
-        return _verdict(platform, "available", kvm["detail"])
+        return PlatformVerdict(platform, "available", kvm["detail"], "")
     if kvm["probe"] == "not-run":
         remedy = "let the boot probe run, to learn whether KVM is usable"
     elif kvm["device"]:
@@ -102,57 +109,46 @@ def _guest_verdict(platform: str, facts: Facts) -> dict[str, str]:
             "enable VT-x or AMD-V in the firmware (or nested virtualization in the hypervisor"
             " below) and load kvm_intel or kvm_amd, or use a host that has it"
         )
-    return _verdict(platform, "emulated", f"KVM is not usable: {kvm['detail']}", remedy)
+    return PlatformVerdict(platform, "emulated", f"KVM is not usable: {kvm['detail']}", remedy)
 
 
-def _gpu_verdict(facts: Facts) -> dict[str, str]:
+def _gpu_verdict(facts: Facts) -> PlatformVerdict:
     gpus = facts["gpu"]
     if not gpus:
         remedy = "use a host with an NVIDIA GPU, or keep to `processor: cpu`"
-        return _verdict("gpu", "unavailable", "no NVIDIA GPU on the PCI bus", remedy)
+        return PlatformVerdict("gpu", "unavailable", "no NVIDIA GPU on the PCI bus", remedy)
     names = ", ".join(f"{gpu['name']} at {gpu['pci']}" for gpu in gpus)
     if not any(gpu["driver"] == "nvidia" for gpu in gpus):
         reason = f"{names}: not bound to the nvidia driver"
-        return _verdict("gpu", "unavailable", reason, "install and load the NVIDIA driver")
+        return PlatformVerdict("gpu", "unavailable", reason, "install and load the NVIDIA driver")
     if not facts["iommu"]:
-        remedy = "enable the IOMMU in the firmware and on the kernel command line to give it to vm"
-        return _verdict("gpu", "available", f"{names}; no IOMMU, so not for vm and vmcn", remedy)
-    return _verdict("gpu", "available", names)
+        remedy = "enable the IOMMU in the firmware and on the kernel command line to give it away"
+        return PlatformVerdict("gpu", "available", f"{names}; no IOMMU, so not for guests", remedy)
+    return PlatformVerdict("gpu", "available", names, "")
 
 
-def verdicts(facts: Facts) -> list[dict[str, str]]:
-    """Return one {platform, status, reason, remedy} for bm, vm, cn, vmcn and gpu, in that order."""
-    common = common_lacks(facts)
-    # Docker inside the guest comes with the image, so vmcn asks of the host what vm asks.
-    lacks = {
-        "bm": common,
-        "vm": common + _guest_lacks(facts),
-        "cn": common + _docker_lacks(facts),
-        "vmcn": common + _guest_lacks(facts),
-    }
-    good = {
-        "bm": f"{len(facts['cpu']['allowed'])} CPUs, root",
-        "cn": f"Docker {facts['docker']['version']}, cgroup v{facts['cgroup']['version']}",
-    }
-    rows = []
-    for platform in PLATFORMS:
-        if lacks[platform]:
-            rows.append(_unavailable(platform, lacks[platform]))
-        elif platform in good:
-            rows.append(_verdict(platform, "available", good[platform]))
-        else:
-            rows.append(_guest_verdict(platform, facts))
-    return [*rows, _gpu_verdict(facts)]
+def verdict(platform: str, facts: Facts, house: House) -> PlatformVerdict:
+    """Return whether a host can run a platform; if not, everything that it lacks."""
+    roles = house.on_host(platform)
+    lacks = common_lacks(facts) + [lack for role in roles for lack in role_lacks(facts, role)]
+    if lacks:
+        remedies = dict.fromkeys(remedy for _, remedy in lacks)
+        reason = "; ".join(reason for reason, _ in lacks)
+        return PlatformVerdict(platform, "unavailable", reason, "; ".join(remedies))
+    if any(role.own_kernel for role in roles):
+        return _guest_verdict(platform, facts)
+    return PlatformVerdict(platform, "available", _good(facts, roles), "")
 
 
-def report(host: str, facts: Facts) -> dict[str, Any]:
-    """Return the whole document; `ok` says that all four platforms can run, emulated or not."""
-    rows = verdicts(facts)
-    return {
-        "schema": SCHEMA,
-        "host": host,
-        "ok": all(row["status"] in USABLE for row in rows if row["platform"] in PLATFORMS),
-        "facts": dict(facts),
-        "platforms": rows,
-        "accelerator": accelerator(facts),
-    }
+def report(host: str, facts: Facts, house: House, tuning: Sequence[TuningRow] = ()) -> HostReport:
+    """Return the report on a host; `ok` says that every platform can run, emulated or not."""
+    rows = [verdict(platform, facts, house) for platform in house.entries]
+    return HostReport(
+        schema=HOST_REPORT,
+        host=host,
+        ok=all(row.status in USABLE for row in rows),
+        facts=dict(facts),
+        platforms=(*rows, _gpu_verdict(facts)),
+        accelerator=accelerator(facts, house),
+        tuning=tuple(tuning),
+    )

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Knows alone which settings of a host disturb a measurement, and how each is put back."""
+"""Settings of a host that disturb a measurement: shown, set, and restored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.snapshots import keep, kept
+from ansible.module_utils.virtbed_contract.kernel.files import chosen
+from ansible.module_utils.virtbed_contract.kernel.snapshots import keep, kept
 
 DOCUMENTATION = r"""
 module: host_tuning
@@ -79,8 +80,7 @@ class Files(Setting):
         found = {}
         for path in sorted(root.glob(self.pattern)):
             text = path.read_text().strip()
-            chosen = text.partition("[")[2].partition("]")[0]
-            found[str(path.relative_to(root))] = chosen or text
+            found[str(path.relative_to(root))] = chosen(text) or text
         return found
 
     def write(self, root: Path, place: str, value: str) -> None:

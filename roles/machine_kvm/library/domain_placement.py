@@ -1,16 +1,20 @@
 #!/usr/bin/python3
-"""Knows alone how to read from libvirt and the kernel where a guest's threads may run."""
+"""Where a guest's threads may run, as libvirt and the kernel say."""
 
 from __future__ import annotations
 
 import os
+import traceback
 import xml.etree.ElementTree as ElementTree
 from contextlib import suppress
 from itertools import compress, count
 from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kernel_lists import allowed, kernel_list
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.virtbed_contract.kernel import processes
+from ansible.module_utils.virtbed_contract.kernel.cpus import allowed, format_cpu_list
+from ansible.module_utils.virtbed_contract.kernel.files import chosen, read
 
 DOCUMENTATION = r"""
 module: domain_placement
@@ -32,7 +36,7 @@ EXAMPLES = r"""
     name: virtbed-vm-pinned-c01-r01
 """
 RETURN = r"""
-placement:
+reading:
   description: >-
     Accelerator, vCPUs, memory, kernel, disk, CPU quotas, and pin, allowed CPUs and migrations of
     each thread.
@@ -45,48 +49,28 @@ HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _NO_QUOTA = 17_592_186_044_415  # what libvirt calls VIR_DOMAIN_CPU_QUOTA_MAX
 
 
-def memory_nodes(status: str) -> str:
-    """Return Mems_allowed_list out of the text of a thread's status file."""
-    pairs = (line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return dict(pairs)["Mems_allowed_list"].strip()
-
-
-def vcpu_threads(pid: int, proc: Path = Path("/proc")) -> dict[int, int]:
+def vcpu_threads(pid: int, proc: Path = processes.PROC) -> dict[int, int]:
     """Return the thread of each vCPU; QEMU names them "CPU 0/KVM" or "CPU 0/TCG"."""
     threads = {}
-    for task in (proc / str(pid) / "task").iterdir():
-        name = (task / "comm").read_text().strip()
+    for thread in processes.threads(pid, proc):
+        stat = processes.stat(f"{pid}/task/{thread}", proc)
+        name = stat.name if stat else ""
         if name.startswith("CPU ") and "/" in name:
-            threads[int(name[4 : name.index("/")])] = int(task.name)
+            threads[int(name[4 : name.index("/")])] = thread
     return threads
 
 
-def helpers_allowed(pid: int, vcpus: set[int], proc: Path = Path("/proc")) -> set[int]:
+def helpers_allowed(pid: int, vcpus: set[int], proc: Path = processes.PROC) -> set[int]:
     """Return the CPUs on which any thread of a process may run but for those of its vCPUs."""
     found: set[int] = set()
-    for task in (proc / str(pid) / "task").iterdir():
-        if int(task.name) not in vcpus:
-            with suppress(ProcessLookupError):  # I/O threads come and go
-                found |= os.sched_getaffinity(int(task.name))
+    for thread in processes.threads(pid, proc) - vcpus:
+        with suppress(ProcessLookupError):  # I/O threads come and go
+            found |= os.sched_getaffinity(thread)
     return found
 
 
-def migrations(pid: int, thread: int, proc: Path = Path("/proc")) -> int | None:
-    """Return how often the kernel moved a thread to another CPU; None where it does not tell.
-
-    A pin that was changed and put back shows here, whenever that was.
-    """
-    try:
-        text = (proc / str(pid) / "task" / str(thread) / "sched").read_text()
-    except FileNotFoundError:  # a kernel without CONFIG_SCHED_DEBUG
-        return None
-    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
-    counts = {key.strip(): value.strip() for key, value in pairs}
-    return int(counts["se.nr_migrations"]) if "se.nr_migrations" in counts else None
-
-
 def quotas(parameters: dict[str, int]) -> dict[str, int]:
-    """Return the CPU quotas that bind, in microseconds a period, out of libvirt's scheduler's.
+    """Return the CPU quotas that bind, in microseconds per period, out of libvirt's scheduler's.
 
     Without a limit a quota is negative, 0, or the largest that the kernel takes.
     """
@@ -97,17 +81,35 @@ def quotas(parameters: dict[str, int]) -> dict[str, int]:
     }
 
 
+def described(xml: str) -> dict[str, Any]:
+    """Return what a domain's definition says of its machine."""
+    domain = ElementTree.fromstring(xml)
+    return {
+        "accelerator": "kvm" if domain.get("type") == "kvm" else "tcg",
+        "cpu_mode": domain.find("cpu").get("mode"),
+        "memory_mib": int(domain.findtext("memory")) // 1024,
+        "kernel": domain.findtext("os/kernel"),
+        "backing_file": domain.find("devices/disk/backingStore/source").get("file"),
+    }
+
+
 def main() -> None:
+    """Answer as an Ansible module."""
     module = AnsibleModule(
         argument_spec={"name": {"type": "str", "required": True}}, supports_check_mode=True
     )
-    import libvirt  # here, so that the module's pure parts can be tested without it
-
+    try:
+        import libvirt  # here, so that the module's pure parts can be tested without it
+    except ImportError:
+        module.fail_json(
+            msg=f"domain_placement: {missing_required_lib('libvirt')} (Debian: python3-libvirt)",
+            exception=traceback.format_exc(),
+        )
     name = module.params["name"]
     try:
         connection = libvirt.open("qemu:///system")
         domain = connection.lookupByName(name)
-        xml = ElementTree.fromstring(domain.XMLDesc())
+        machine = described(domain.XMLDesc())
         pins = domain.vcpuPinInfo()
         emulator = domain.emulatorPinInfo()
         limits = quotas(domain.schedulerParameters())
@@ -121,35 +123,29 @@ def main() -> None:
         )
     module.exit_json(
         changed=False,
-        placement={
+        reading={
             "domain": name,
             "pid": pid,
-            "accelerator": "kvm" if xml.get("type") == "kvm" else "tcg",
-            "cpu_mode": xml.find("cpu").get("mode"),
+            **machine,
             "vcpus": len(pins),
-            "memory_mib": int(xml.findtext("memory")) // 1024,
-            "kernel": xml.findtext("os/kernel"),
-            "backing_file": xml.find("devices/disk/backingStore/source").get("file"),
             "vcpu_threads": [
                 {
                     "vcpu": vcpu,
                     "thread": threads[vcpu],
-                    "pin": kernel_list(compress(count(), pins[vcpu])),
+                    "pin": format_cpu_list(compress(count(), pins[vcpu])),
                     "cpus_allowed_list": allowed(threads[vcpu]),
-                    "migrations": migrations(pid, threads[vcpu]),
-                    "mems_allowed_list": memory_nodes(
-                        Path(f"/proc/{pid}/task/{threads[vcpu]}/status").read_text()
-                    ),
+                    "migrations": processes.migrations(pid, threads[vcpu]),
+                    "mems_allowed_list": processes.memory_nodes(f"{pid}/task/{threads[vcpu]}"),
                 }
                 for vcpu in range(len(pins))
             ],
             "emulator": {
-                "pin": kernel_list(compress(count(), emulator)),
+                "pin": format_cpu_list(compress(count(), emulator)),
                 # Of every thread that is no vCPU: main loop, I/O, and whatever else QEMU started.
-                "cpus_allowed_list": kernel_list(helpers_allowed(pid, set(threads.values()))),
+                "cpus_allowed_list": format_cpu_list(helpers_allowed(pid, set(threads.values()))),
             },
             "quotas": limits,
-            "host_transparent_hugepage": HUGEPAGES.read_text().partition("[")[2].partition("]")[0],
+            "host_transparent_hugepage": chosen(read(HUGEPAGES)),
         },
     )
 

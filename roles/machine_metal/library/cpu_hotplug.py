@@ -1,14 +1,15 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Knows alone how CPUs are taken offline, and brought back with every cpuset as it was."""
+"""CPUs taken offline, and brought back with every cpuset as it was."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kernel_lists import kernel_list, numbers
-from ansible.module_utils.snapshots import keep, kept
+from ansible.module_utils.virtbed_contract.kernel import topology
+from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
+from ansible.module_utils.virtbed_contract.kernel.snapshots import keep, kept
 
 DOCUMENTATION = r"""
 module: cpu_hotplug
@@ -46,7 +47,6 @@ online:
   type: str
 """
 
-_CPUS = "sys/devices/system/cpu"
 # Where the cpusets lie under v1, under v2 and in the hybrid of both.
 _CPUSETS = ("sys/fs/cgroup/cpuset", "sys/fs/cgroup", "sys/fs/cgroup/unified")
 
@@ -57,7 +57,7 @@ class HotplugError(Exception):
 
 def online(root: Path) -> set[int]:
     """Return the CPUs that are online."""
-    return numbers((root / _CPUS / "online").read_text())
+    return set(topology.online(root))
 
 
 def leave_online(root: Path, staying: set[int], snapshot: Path) -> bool:
@@ -65,13 +65,13 @@ def leave_online(root: Path, staying: set[int], snapshot: Path) -> bool:
     found = online(root)
     if not staying <= found:
         raise HotplugError(
-            f"cpu_hotplug: CPUs {kernel_list(staying)} needed, {kernel_list(found)} online"
+            f"cpu_hotplug: CPUs {format_cpu_list(staying)} needed, {format_cpu_list(found)} online"
         )
     leaving = sorted(found - staying)
     fixed = [cpu for cpu in leaving if not _switch(root, cpu).exists()]
     if fixed:
         raise HotplugError(
-            f"cpu_hotplug: CPUs {kernel_list(fixed)} cannot be taken offline on this host; use "
+            f"cpu_hotplug: CPUs {format_cpu_list(fixed)} cannot be taken offline on this host; use "
             "scale_up: affinity in the plan"
         )
     if not leaving:
@@ -118,14 +118,14 @@ def cpusets(root: Path) -> dict[str, str]:
 
 
 def _switch(root: Path, cpu: int) -> Path:
-    return root / _CPUS / f"cpu{cpu}/online"
+    return root / topology.CPUS / f"cpu{cpu}/online"
 
 
 def _assert_online(root: Path, wanted: set[int]) -> None:
     found = online(root)
     if found != wanted:
         raise HotplugError(
-            f"cpu_hotplug: CPUs {kernel_list(found)} online, {kernel_list(wanted)} needed"
+            f"cpu_hotplug: CPUs {format_cpu_list(found)} online, {format_cpu_list(wanted)} needed"
         )
 
 
@@ -140,12 +140,12 @@ def main() -> None:
     root, snapshot = Path("/"), Path(module.params["snapshot"])
     try:
         if module.params["online"]:
-            changed = leave_online(root, numbers(module.params["online"]), snapshot)
+            changed = leave_online(root, set(parse_cpu_list(module.params["online"])), snapshot)
         else:
             changed = bring_back(root, snapshot)
     except (HotplugError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, online=kernel_list(online(root)))
+    module.exit_json(changed=changed, online=format_cpu_list(online(root)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .test_placement_modules import module
+from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
+
+from .conftest import module
 
 hotplug = module("machine_metal", "cpu_hotplug")
 
@@ -43,8 +45,8 @@ class Host:
     def lose(self) -> None:
         """What the kernel does under v1 to cpusets of offlined CPUs, and does not take back."""
         for name in CPUSETS:
-            left = hotplug.numbers(self.read(name)) & self.on() or {0}
-            self.write(name, hotplug.kernel_list(left))
+            left = set(parse_cpu_list(self.read(name))) & self.on() or {0}
+            self.write(name, format_cpu_list(left))
 
 
 @pytest.fixture

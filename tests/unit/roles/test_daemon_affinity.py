@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.snapshots import keep
 
-from .test_placement_modules import module
+from virtbed_contract.kernel.snapshots import keep
+
+from .conftest import module
 
 affinity = module("host_daemons", "daemon_affinity")
 NAME = "virtbed-daemon"

@@ -14,148 +14,10 @@ ROLE = Path(__file__).parents[3] / "roles/host_doctor"
 # Ansible puts a role's module_utils beside its own when it ships a module; so do we.
 ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
 
-from ansible.module_utils import host_doctor_facts as facts  # noqa: E402 - after the line above
-from ansible.module_utils import host_doctor_probe as probe  # noqa: E402
+from ansible.module_utils import host_doctor_probe as probe  # noqa: E402 - after the line above
 from ansible.module_utils import host_doctor_verdict as verdict  # noqa: E402
 
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content + "\n")
-    return root
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Path:
-    """Two sockets of two cores of two threads; CPU 7 offline, CPUs 8-15 only possible."""
-    files = {
-        "sys/devices/system/cpu/online": "0-6",
-        "sys/devices/system/cpu/present": "0-7",
-        "sys/devices/system/cpu/offline": "7-15",
-        "sys/devices/system/node/online": "0-1",
-        "proc/cpuinfo": "model name\t: Xeon\nflags\t\t: fpu vmx avx2 amx_tile\n\nmodel name\t: x",
-        "proc/meminfo": "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable: 4194304 kB",
-    }
-    for cpu in range(7):
-        core = cpu % 4
-        siblings = f"{core},{core + 4}" if core < 3 else "3"
-        home = f"sys/devices/system/cpu/cpu{cpu}/topology"
-        files[f"{home}/core_id"] = str(core % 2)
-        files[f"{home}/physical_package_id"] = str(core // 2)
-        files[f"{home}/thread_siblings_list"] = siblings
-    for node, cpus in ((0, "0-1,4-5"), (1, "2-3,6")):
-        home = f"sys/devices/system/node/node{node}"
-        files[f"{home}/cpulist"] = cpus
-        files[f"{home}/meminfo"] = f"Node {node} MemTotal:  4194304 kB\nNode {node} MemFree: 1 kB"
-    return write(tmp_path, files)
-
-
-def test_topology(server: Path) -> None:
-    cpu = facts.cpu_facts(server, range(16))
-    assert cpu["online"] == cpu["allowed"] == list(range(7))
-    assert cpu["offline"] == [7]
-    assert (cpu["sockets"], cpu["smt"], cpu["model"]) == (2, True, "Xeon")
-    assert cpu["isa"] == ["avx2", "amx_tile"]
-    assert cpu["cpus"][6] == {"cpu": 6, "core": 0, "socket": 1, "node": 1, "siblings": [2, 6]}
-    assert facts.numa_facts(server)[1] == {"node": 1, "cpus": [2, 3, 6], "memory_mib": 4096}
-    assert facts.memory_facts(server, 5) == {"total": 8192, "available": 4096, "needed": 5}
-
-
-def test_allowed_is_online_and_affine_and_in_the_cpuset(server: Path) -> None:
-    write(
-        server,
-        {
-            "proc/mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0",
-            "proc/self/cgroup": "0::/jobs/one",
-            "sys/fs/cgroup/jobs/cpuset.cpus.effective": "2-7",
-            "sys/fs/cgroup/cpuset.cpus.effective": "0-7",
-        },
-    )
-    assert facts.cpu_facts(server, [0, 1, 2, 3])["allowed"] == [2, 3]
-
-
-def test_a_kernel_that_tells_nothing_of_its_topology(tmp_path: Path) -> None:
-    cpu = facts.cpu_facts(tmp_path, [0, 1])
-    assert cpu["cpus"][1] == {"cpu": 1, "core": 1, "socket": 0, "node": 0, "siblings": [1]}
-    assert (cpu["sockets"], cpu["smt"], cpu["offline"]) == (1, False, [])
-    assert facts.numa_facts(tmp_path) == []
-
-
-V1 = "cgroup /sys/fs/cgroup/cpu cgroup rw,relatime,cpu,cpuacct 0 0"
-V2 = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0"
-
-
-@pytest.mark.parametrize(
-    ("mounts", "expected"),
-    [
-        ([V1], {"version": 1, "controllers": ["cpu", "cpuacct"]}),
-        ([V2], {"version": 2, "controllers": ["cpu", "cpuset"]}),
-        ([V2, V1], {"version": 1, "controllers": ["cpu", "cpuacct"]}),
-        ([], {"version": None, "controllers": []}),
-    ],
-)
-def test_cgroup_version(tmp_path: Path, mounts: list[str], expected: dict[str, Any]) -> None:
-    write(
-        tmp_path,
-        {
-            "proc/mounts": "\n".join(["proc /proc proc rw 0 0", *mounts]),
-            "proc/cgroups": "#subsys_name\thierarchy\ncpu\t1\t1\t1\ncpuacct\t2\t1\t1",
-            "sys/fs/cgroup/unified/cgroup.controllers": "cpuset cpu",
-        },
-    )
-    assert facts.cgroup_facts(tmp_path) == expected
-
-
-def test_cpuset_of_a_namespace_that_climbs_above_its_mount(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {
-            "proc/mounts": "cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0",
-            "proc/self/cgroup": "3:cpuset:/../..",
-            "sys/fs/cgroup/cpuset/cpuset.cpus": "1-2",
-        },
-    )
-    assert facts.cgroup_cpuset(tmp_path) == [1, 2]
-
-
-def test_gpu_is_an_nvidia_display_device(tmp_path: Path) -> None:
-    def device(slot: str, vendor: str, kind: str) -> None:
-        home = f"sys/bus/pci/devices/{slot}"
-        write(tmp_path, {f"{home}/vendor": vendor, f"{home}/class": kind, f"{home}/device": "0x1"})
-
-    device("0000:01:00.0", "0x10de", "0x030200")
-    device("0000:01:00.1", "0x10de", "0x040300")  # the sound function of the same card
-    device("0000:02:00.0", "0x1002", "0x030000")
-    (gpu,) = facts.gpu_facts(tmp_path)
-    expected = {"vendor": "nvidia", "pci": "0000:01:00.0", "name": "device 0x1", "driver": None}
-    assert gpu == expected
-
-    drivers = tmp_path / "sys/bus/pci/drivers/nvidia"
-    drivers.mkdir(parents=True)
-    (tmp_path / "sys/bus/pci/devices/0000:01:00.0/driver").symlink_to(drivers)
-    write(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t NVIDIA H1"})
-    (gpu,) = facts.gpu_facts(tmp_path)
-    assert (gpu["name"], gpu["driver"]) == ("NVIDIA H1", "nvidia")
-
-
-def test_an_image_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
-    none = {"digest": None, "key": None, "path": None}
-    image = tmp_path / "images/0123"
-    image.mkdir(parents=True)
-    (tmp_path / "images/current").symlink_to(image)
-    assert facts.image_facts(tmp_path) == none
-    (image / "manifest.json").write_text('{"digest": "sha')
-    assert facts.image_facts(tmp_path) == none
-    (image / "manifest.json").write_text('{"digest": "sha256:01", "key": "k"}')
-    assert facts.image_facts(tmp_path) == {"digest": "sha256:01", "key": "k", "path": str(image)}
-
-
-def test_disk_is_measured_where_the_directory_would_be(tmp_path: Path) -> None:
-    disk = facts.disk_facts(tmp_path / "not/yet", 7)
-    assert disk["free_mib"] > 0 and disk["needed_mib"] == 7
-    assert not (tmp_path / "not").exists()
+from virtbed_contract.kernel.files import read  # noqa: E402
 
 
 def fake_qemu(home: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
@@ -170,7 +32,7 @@ def fake_qemu(home: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
 def gone(pid: int) -> bool:
     """Whether a process ended; one whose parent died first is reaped by init, a moment later."""
     for _ in range(100):
-        state = facts.read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+        state = (read(Path(f"/proc/{pid}/stat")) or "").rpartition(")")[2].split()
         if not state or state[0] == "Z":
             return True
         time.sleep(0.02)

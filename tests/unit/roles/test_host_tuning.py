@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .test_placement_modules import module
+from .conftest import module
 
 tuning = module("host_tuning", "host_tuning")
 

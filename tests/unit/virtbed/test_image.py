@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from virtbed.image import REPOSITORY, image_key
+from virtbed.checkout import REPOSITORY
+from virtbed.image import image_key
 
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    for name in ("workloads", "roles/image_rootfs", "roles/image_disk", "requirements"):
+    sources = ("contract", "workloads", "roles/image_rootfs", "roles/image_disk", "requirements")
+    for name in sources:
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     return tmp_path
 
@@ -23,6 +25,7 @@ def test_a_copy_of_the_sources_has_the_same_key(sources: Path) -> None:
     "changed",
     [
         "requirements/workloads.txt",
+        "contract/virtbed_contract/kernel/cpus.py",
         "workloads/virtbed_workloads/harness.py",
         "roles/image_rootfs/vars/main.yml",
         "roles/image_disk/tasks/main.yml",

@@ -8,7 +8,6 @@ from virtbed.placement import (
     Cpu,
     PlacementError,
     Topology,
-    format_cpu_list,
     keep_online,
     parse_cpu_list,
     place,
@@ -218,19 +217,3 @@ def test_from_doctor_drops_what_is_not_allowed() -> None:
     topology = Topology.from_doctor({"facts": facts})
     assert [cpu.cpu for cpu in topology.cpus] == [1, 2]
     assert topology.memory_nodes == (0,)
-
-
-@given(st.sets(st.integers(0, 300)))
-def test_lists_survive_the_round_trip(numbers: set[int]) -> None:
-    assert set(parse_cpu_list(format_cpu_list(numbers))) == numbers
-
-
-@pytest.mark.parametrize(("text", "numbers"), [("0-2,5\n", (0, 1, 2, 5)), ("", ()), ("7", (7,))])
-def test_parse(text: str, numbers: tuple[int, ...]) -> None:
-    assert parse_cpu_list(text) == numbers
-
-
-@pytest.mark.parametrize("text", ["3-1", "a", "1-", "-2"])
-def test_parse_refuses_what_is_no_list(text: str) -> None:
-    with pytest.raises(ValueError):
-        parse_cpu_list(text)

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from virtbed_contract import identifiers
 from virtbed_workloads import loadgen
 from virtbed_workloads.schema import result_schema
 
@@ -23,8 +24,10 @@ TRIAL = {
     "machine": "metal",
     "enclosure": "docker",
     "mode": "vanilla",
+    "quota_cpus": 1.0,
     "cores": 1,
     "variant": "plain",
+    "thread_policy": "default",
     "memory_mib": 4096,
     "application": "image_classification",
     "scale": "trained",
@@ -224,7 +227,7 @@ def test_affinity_is_read_not_assumed() -> None:
 def test_native_output_does_not_reach_standard_output() -> None:
     done = harness("null", "--scale", "tiny", fault="noisy")
     assert "a library's banner" in done.stderr
-    assert json.loads(done.stdout)["schema"] == "virtbed.result/3"
+    assert json.loads(done.stdout)["schema"] == identifiers.RESULT
 
 
 def test_wrong_answer() -> None:

@@ -1,4 +1,4 @@
-"""Knows Basic Pitch, the network that hears notes, and where its weights are.
+"""Basic Pitch, the network that hears notes, and where its weights are.
 
 Bittner et al., "A lightweight instrument-agnostic model for polyphonic note transcription and
 multipitch estimation" (arXiv 2203.09893): a constant-Q transform, stacked with itself at a note's

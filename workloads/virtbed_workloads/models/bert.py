@@ -1,4 +1,4 @@
-"""Knows BERT's encoder: how to build it in Keras, and where MiniLM's weights go in it.
+"""BERT's encoder: how to build it in Keras, and where MiniLM's weights go in it.
 
 Devlin et al., "BERT" (arXiv 1810.04805): token, position and segment embeddings, then layers of
 self-attention and a feed-forward network, each normalised after its residual.

@@ -1,4 +1,4 @@
-"""Knows the Conformer with a CTC head, a network that turns speech into letters.
+"""The Conformer with a CTC head, a network that turns speech into letters.
 
 Gulati et al., "Conformer: Convolution-augmented Transformer for Speech Recognition"
 (arXiv 2005.08100), its medium size but for plain instead of relative positions.

@@ -1,4 +1,4 @@
-"""Knows EfficientNet-Lite: its blocks, how to build it in Keras, and where its weights come from.
+"""EfficientNet-Lite: its blocks, how to build it in Keras, and where its weights come from.
 
 Architecture: Tan and Le, "EfficientNet" (arXiv 1905.11946), in the Lite form of Google's TPU
 models (no squeeze-and-excite, ReLU6 for swish, stem and head not scaled). At inference a batch

@@ -1,4 +1,4 @@
-"""Knows the three networks of MTCNN: how to build them in Keras, and where their weights are.
+"""The three networks of MTCNN: how to build them in Keras, and where their weights are.
 
 Zhang et al., "Joint Face Detection and Alignment Using Multi-task Cascaded Convolutional Networks"
 (arXiv 1604.02878). P-Net proposes over a whole picture of any size, R-Net refines crops of 24 x 24

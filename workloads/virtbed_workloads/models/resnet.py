@@ -1,4 +1,4 @@
-"""Knows ResNet-50 v1.5, the image classifier of MLPerf: its blocks, and how to build it in Keras.
+"""ResNet-50 v1.5, the image classifier of MLPerf: its blocks, and how to build it in Keras.
 
 He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385). Version 1.5 strides in
 a block's 3x3 convolution, not in its first 1x1. At inference a batch norm is an affine map of the

@@ -1,4 +1,4 @@
-"""Knows how to fill a network with random weights that are the same everywhere and for ever.
+"""Fill a network with random weights that are the same everywhere and for ever.
 
 Kernels have zero mean over each unit's inputs and a variance that keeps the signal's through a
 ReLU (Brock et al., "Characterizing signal propagation", arXiv 2101.08692). Without the zero mean a

@@ -1,4 +1,4 @@
-"""Knows SSD with MobileNetV2, MLPerf's small object detector: its network, anchors and boxes.
+"""SSD with MobileNetV2, MLPerf's small object detector: its network, anchors and boxes.
 
 Liu et al., "SSD" (arXiv 1512.02325), on Sandler et al., "MobileNetV2" (arXiv 1801.04381): six maps
 of features from 19 x 19 to 1 x 1 cells, 1917 anchors, 90 classes and a background.

@@ -1,4 +1,4 @@
-"""Knows how to read the constants of a TensorFlow graph that was saved years ago, as arrays."""
+"""Read the constants of a TensorFlow graph that was saved years ago, as arrays."""
 
 from __future__ import annotations
 

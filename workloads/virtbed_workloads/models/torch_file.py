@@ -1,4 +1,4 @@
-"""Knows the layout of PyTorch's legacy weight files, and reads one without PyTorch.
+"""PyTorch's legacy weight files: their layout, read without PyTorch.
 
 A legacy ``.pth`` (``torch.save`` before 1.6) is five pickles followed by raw storages: the magic
 number, the protocol version, the system's sizes, the state dict and the storages' keys in order.

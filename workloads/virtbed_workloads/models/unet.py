@@ -1,4 +1,4 @@
-"""Knows two networks that label each voxel of a volume: deepbrain's, trained, and MLPerf's.
+"""Two networks that label each voxel of a volume: deepbrain's, trained, and MLPerf's.
 
 Both are 3D U-Nets (Çiçek et al., arXiv 1606.06650): a way down of ever coarser and wider features,
 and a way up that joins each with those of its own resolution.

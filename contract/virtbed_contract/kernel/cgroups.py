@@ -1,0 +1,149 @@
+"""Control groups: what limits a process's CPUs and memory, under version 1, version 2 and both.
+
+A limit of an ancestor binds as well, so limits are the tightest from the process's own group up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+from .files import read
+
+Pid = Union[int, str]
+
+CPUSET_FILES = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
+QUOTA_FILES = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+_UNLIMITED_BYTES = 2**60  # version 1 writes no limit as a number near 2**63
+
+
+@dataclass(frozen=True)
+class Mount:
+    """Where one hierarchy is mounted: its version, the cgroup at the top, and its folder."""
+
+    version: int
+    top: str
+    point: Path
+
+
+def mounts(root: Path) -> dict[str, Mount]:
+    """Return the mount of each version 1 controller, and of version 2 under the name "".
+
+    Options of a version 1 mount (``rw``) are among the names; no controller is called so.
+    """
+    found: dict[str, Mount] = {}
+    for line in (read(root / "proc/self/mountinfo") or "").splitlines():
+        left, _, right = line.partition(" - ")
+        kind, options = right.split(" ")[0], right.split(" ")[-1]
+        if kind in ("cgroup", "cgroup2"):
+            _, _, _, top, point, *_ = left.split(" ")
+            mount = Mount(2 if kind == "cgroup2" else 1, top, root / point.lstrip("/"))
+            found.update(dict.fromkeys([""] if kind == "cgroup2" else options.split(","), mount))
+    return found
+
+
+def version(root: Path) -> Optional[int]:
+    """Return the version of the hierarchy that limits CPU time; None without a mount of any.
+
+    A hybrid host mounts both, and what limits CPU time there is version 1.
+    """
+    mount = _mount(mounts(root), "cpu")
+    return mount.version if mount else None
+
+
+def controllers(root: Path) -> list[str]:
+    """Return the controllers of the hierarchy's version that limits CPU time, sorted."""
+    found = mounts(root)
+    if "cpu" in found:
+        # "#subsys_name hierarchy num_cgroups enabled", then a line per controller.
+        known = (read(root / "proc/cgroups") or "").splitlines()
+        return sorted(found.keys() & {line.split()[0] for line in known if line})
+    if "" in found:
+        return sorted((read(found[""].point / "cgroup.controllers") or "").split())
+    return []
+
+
+def lineage(root: Path, controller: str, pid: Pid = "self") -> list[Path]:
+    """Return a process's cgroup folder in a controller's hierarchy, then its ancestors'.
+
+    In a container the path of ``/proc/PID/cgroup`` is often the host's, and does not exist below
+    the mount, whose top then is the process's own cgroup.
+
+    Returns:
+        Folders up to the mount point; [] where the controller is not mounted.
+    """
+    mount = _mount(mounts(root), controller)
+    if mount is None:
+        return []
+    name = controller if mount.version == 1 else ""
+    for line in (read(root / "proc" / str(pid) / "cgroup") or "").splitlines():
+        _, names, path = line.split(":", 2)
+        if name in names.split(","):
+            if f"{path}/".startswith(f"{mount.top.rstrip('/')}/"):
+                path = path[len(mount.top.rstrip("/")) :]
+            group = mount.point / path.lstrip("/")
+            if ".." not in group.parts and group.is_dir():
+                ancestors = [group, *group.parents]
+                return ancestors[: ancestors.index(mount.point) + 1]
+    return [mount.point]
+
+
+def quota_cpus(root: Path, pid: Pid = "self") -> Optional[float]:
+    """Return the tightest CPU quota that binds a process, in CPUs; None without one."""
+    quotas = [_quota_cpus(group) for group in lineage(root, "cpu", pid)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def cpuset(root: Path, pid: Pid = "self") -> Optional[str]:
+    """Return the kernel list of the CPUs that a process's cpuset leaves it; None without one."""
+    for group in lineage(root, "cpuset", pid):
+        for name in CPUSET_FILES:
+            cpus = read(group / name)
+            if cpus:
+                return cpus
+    return None
+
+
+def memory_bytes(root: Path, pid: Pid = "self") -> Optional[int]:
+    """Return the tightest memory limit that binds a process, in bytes; None without one."""
+    limits = []
+    for group in lineage(root, "memory", pid):
+        text = read(group / "memory.max") or read(group / "memory.limit_in_bytes") or "max"
+        if text != "max" and int(text) < _UNLIMITED_BYTES:
+            limits.append(int(text))
+    return min(limits, default=None)
+
+
+def throttling(root: Path, pid: Pid = "self") -> Optional[dict[str, int]]:
+    """Return how often and how long CPU quotas from a process's cgroup up stopped it, summed.
+
+    Returns:
+        ``periods`` and ``throttled`` (numbers) and ``throttled_ns``; None where no quota can be.
+    """
+    total: Optional[dict[str, int]] = None
+    for group in lineage(root, "cpu", pid):
+        lines = (read(group / "cpu.stat") or "").splitlines()
+        stat = {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
+        if "nr_periods" not in stat:
+            continue
+        total = total or {"periods": 0, "throttled": 0, "throttled_ns": 0}
+        total["periods"] += stat["nr_periods"]
+        total["throttled"] += stat["nr_throttled"]
+        # Version 1 counts nanoseconds, version 2 microseconds.
+        total["throttled_ns"] += stat.get("throttled_time", 1000 * stat.get("throttled_usec", 0))
+    return total
+
+
+def _mount(found: dict[str, Mount], controller: str) -> Optional[Mount]:
+    """Return the mount of a controller's hierarchy: version 1 where it has one, else version 2."""
+    return found.get(controller, found.get(""))
+
+
+def _quota_cpus(group: Path) -> Optional[float]:
+    quota, _, period = (read(group / "cpu.max") or "").partition(" ")
+    if not quota:  # version 1, or a root group, which has none
+        quota = read(group / "cpu.cfs_quota_us") or "max"
+        period = read(group / "cpu.cfs_period_us") or "100000"
+    unlimited = quota == "max" or int(quota) < 0
+    return None if unlimited else int(quota) / int(period)

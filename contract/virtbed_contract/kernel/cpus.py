@@ -1,0 +1,57 @@
+"""Lists of CPUs and memory nodes as the kernel writes them: ``0-2,5``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """Return the numbers in a kernel list: "0-2,5" gives (0, 1, 2, 5), and "" gives ().
+
+    Raises:
+        ValueError: `text` is not a kernel list.
+    """
+    numbers: set[int] = set()
+    for part in filter(None, text.strip("\0 \t\n").split(",")):
+        first, dash, last = part.partition("-")
+        try:
+            low, high = int(first), int(last if dash else first)
+        except ValueError:
+            raise ValueError(
+                f"{part!r} found in {text!r}, a number or a range such as 0-2 needed"
+            ) from None
+        if high < low:
+            raise ValueError(f"{part!r} in {text!r} runs backwards; write {high}-{low}")
+        numbers.update(range(low, high + 1))
+    return tuple(sorted(numbers))
+
+
+def format_cpu_list(numbers: Iterable[int]) -> str:
+    """Return the kernel list of some numbers: {0, 1, 2, 5} gives "0-2,5"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def parse_cpu_mask(text: str) -> tuple[int, ...]:
+    """Return the numbers in a kernel mask, hexadecimal words: "1,00000003" gives (0, 1, 32)."""
+    mask = int(text.strip("\0 \t\n").replace(",", "") or "0", 16)
+    return tuple(number for number in range(mask.bit_length()) if mask >> number & 1)
+
+
+def allowed(thread: int = 0) -> str:
+    """Return the kernel list of the online CPUs that a thread may run on.
+
+    Args:
+        thread: The thread's id; 0 is the calling thread.
+
+    Raises:
+        ProcessLookupError: there is no such thread.
+    """
+    # The status file's Cpus_allowed_list also has CPUs that may be plugged in one day.
+    return format_cpu_list(os.sched_getaffinity(thread))

@@ -1,0 +1,116 @@
+"""What /proc tells of a process and its threads; a process that ended meanwhile is no error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+from .files import fields, read
+
+Pid = Union[int, str]
+
+PROC = Path("/proc")
+_GONE = (FileNotFoundError, ProcessLookupError)
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A few fields of /proc/PID/stat. Number and `started` together name one process for good."""
+
+    name: str
+    """The program's name, cut to 15 characters."""
+    started: int
+    """Clock ticks from the machine's boot to the process's start."""
+    processor: Optional[int]
+    """The CPU that it ran on last; None where the kernel does not tell."""
+
+
+def status(pid: Pid = "self", proc: Path = PROC) -> dict[str, str]:
+    """Return the fields of /proc/PID/status; {} of a process that ended."""
+    return fields(read(proc / str(pid) / "status"))
+
+
+def memory_nodes(pid: Pid = "self", proc: Path = PROC) -> Optional[str]:
+    """Return the kernel list of the memory nodes that a process's cpuset leaves it."""
+    return status(pid, proc).get("Mems_allowed_list")
+
+
+def memory_policy(pid: Pid = "self", proc: Path = PROC) -> Optional[str]:
+    """Return a process's NUMA memory policy, such as ``bind:0`` or ``default``.
+
+    The cpuset's `memory_nodes` do not show it.
+
+    Returns:
+        None on a kernel without NUMA.
+    """
+    words = (read(proc / str(pid) / "numa_maps") or "").split(maxsplit=2)
+    return words[1] if len(words) > 1 else None
+
+
+def stat(pid: Pid = "self", proc: Path = PROC) -> Optional[Stat]:
+    """Return a process's or thread's name, start time and CPU; None of one that ended.
+
+    Args:
+        pid: Its number; ``PID/task/TID`` is a thread.
+        proc: Where proc is mounted.
+    """
+    text = read(proc / str(pid) / "stat")
+    if not text:
+        return None
+    head, _, tail = text.rpartition(")")  # the name may hold anything, parentheses too
+    rest = tail.split()
+    return Stat(
+        name=head.partition("(")[2],
+        started=int(rest[19]),
+        processor=int(rest[36]) if len(rest) > 36 else None,
+    )
+
+
+def threads(pid: Pid = "self", proc: Path = PROC) -> set[int]:
+    """Return the ids of a process's threads; none of a process that ended."""
+    try:
+        return {int(task.name) for task in (proc / str(pid) / "task").iterdir()}
+    except _GONE:
+        return set()
+
+
+def migrations(pid: Pid, thread: int, proc: Path = PROC) -> Optional[int]:
+    """Return how often the kernel moved a thread to another CPU since it was started.
+
+    A pin that was changed and put back shows here, whenever that was.
+
+    Returns:
+        None of a thread that ended, and on a kernel without CONFIG_SCHED_DEBUG.
+    """
+    count = fields(read(proc / str(pid) / "task" / str(thread) / "sched")).get("se.nr_migrations")
+    return None if count is None else int(count)
+
+
+def pids(proc: Path = PROC) -> Iterator[int]:
+    """Give the number of every process."""
+    return (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
+
+
+def with_environment(holds: Callable[[bytes], bool], proc: Path = PROC) -> list[int]:
+    """Return the processes with such a variable in their environment, this one excepted.
+
+    Args:
+        holds: Whether a variable, ``NAME=value``, is one that is looked for.
+        proc: Where proc is mounted.
+
+    Returns:
+        Their numbers, sorted. Those that end meanwhile are left out, and those that may not be
+        read: another user's, and supervisors that shield themselves even from root.
+    """
+    found = []
+    for pid in pids(proc):
+        try:
+            variables = (proc / str(pid) / "environ").read_bytes().split(b"\0")
+        except (*_GONE, PermissionError):
+            continue
+        if pid != os.getpid() and any(map(holds, variables)):
+            found.append(pid)
+    return sorted(found)

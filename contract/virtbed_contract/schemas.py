@@ -1,0 +1,21 @@
+"""The JSON Schema of each document, by the name that ``virtbed schema`` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from .codec import Json, json_schema
+from .result import Result
+from .sweep import Design, Evidence, Failure, HostReport
+
+DOCUMENTS = {
+    "result": Result,
+    "design": Design,
+    "evidence": Evidence,
+    "failure": Failure,
+    "doctor": HostReport,
+}
+SCHEMAS: dict[str, Callable[[], Json]] = {
+    name: partial(json_schema, kind) for name, kind in DOCUMENTS.items()
+}

@@ -1,0 +1,148 @@
+"""The documents of a sweep beside its results: ``design.json``, ``evidence.json``,
+``failure.json`` and ``doctor.json``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Optional
+
+from .codec import described, with_fields
+from .documents import Instance, Platform
+from .factors import NAME
+from .identifiers import DESIGN, EVIDENCE, FAILURE, HOST_REPORT
+from .result import (
+    Count,
+    Digest,
+    Environment,
+    Mode,
+    Name,
+    Positive,
+    Rate,
+    Scale,
+    Scenario,
+    Text,
+    factor_fields,
+)  # fmt: skip
+
+Accelerator = Literal["kvm", "tcg"]
+
+
+@with_fields(factor_fields())
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial of a design."""
+
+    id: Text = described("Names the trial within its sweep.")
+    platform: Name = described("Name of the platform.")
+    mode: Mode = described("How the share of CPUs is enforced.")
+    cores: Positive = described("CPUs of the instance.")
+    application: Text = described("Name of the application.")
+    scale: Scale = described("Scale of the application.")
+    scenario: Scenario = described("How MLPerf LoadGen issues requests.")
+    replicate: Positive = described("Pass over every cell, from 1.")
+    block: Positive = described("The instance that it runs in: its place among them, from 1.")
+    position: Positive = described("Its place in the sweep's order, from 1.")
+    emulated: bool = described("Whether its guest lacks hardware virtualization.")
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """Cells of the plan that the host cannot run, why, and what would change that."""
+
+    platform: Name = described("Name of the platform.")
+    mode: Optional[Mode] = described("The mode; null for both.")
+    cores: Optional[Positive] = described("The size; null for all.")
+    reason: str = described("Why.")
+    remedy: str = described("What would change that.")
+
+
+@dataclass(frozen=True)
+class Design:
+    """A plan laid out on one host: its trials in order, and what is left out."""
+
+    schema: str = described("This document and its version.", const=DESIGN)
+    sweep: Text = described("Name of the plan.")
+    plan_digest: Digest = described("Digest of the plan.")
+    seed: int = described("Seed of the random order, and of the applications.")
+    image_digest: Digest = described("Digest of the image that every instance runs.")
+    precision: Optional[Rate] = described(
+        "How closely ratios to bare metal are to be known, as a share; null: replicates are fixed."
+    )
+    min_replicates: Positive = described("With a precision: the fewest replicates of a cell.")
+    accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
+    platforms: tuple[Platform, ...] = described("The platforms of the plan, as reports list them.")
+    commits: tuple[str, ...] = described("Commits of virtbed that carried the sweep out so far.")
+    trials: tuple[PlannedTrial, ...] = described("Every trial, in order.")
+    not_run: tuple[NotRun, ...] = described("What this host cannot run.")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read back of an instance; each role has one reading."""
+
+    machine: Optional[dict[str, Any]] = described("Reading of the role machine_NAME.")
+    enclosure: Optional[dict[str, Any]] = described("Reading of the role enclosure_NAME.")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was asked of a trial's instance, and what was read back before, inside and after."""
+
+    schema: str = described("This document and its version.", const=EVIDENCE)
+    trial: Text = described("Id of the trial.")
+    asked: Instance = described("The instance as it was asked for.")
+    before: Optional[Reading] = described("Read back before the trial; null if it did not start.")
+    inside: Optional[Environment] = described("What the process saw; null if it told nothing.")
+    after: Optional[Reading] = described("Read back after the trial.")
+    process_wall_ns: Optional[Count] = described("Wall time of the process.")
+    attested: bool = described("Whether every reading was as asked.")
+    mismatches: tuple[str, ...] = described("What was not, with both values.")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no result."""
+
+    schema: str = described("This document and its version.", const=FAILURE)
+    id: Text = described("Id of the trial.")
+    stage: str = described("Where: provision, trial or record.", pattern=f"^{NAME}$")
+    message: str = described("Why.")
+    attempt: Positive = described("Which attempt this was, from 1.")
+    at: str = described("When, UTC.", format="date-time")
+
+
+@dataclass(frozen=True)
+class PlatformVerdict:
+    """Whether a host can run a platform."""
+
+    platform: Name = described("Name of the platform, or gpu.")
+    status: Literal["available", "emulated", "unavailable"] = described(
+        "emulated: without hardware virtualization, as functional evidence."
+    )
+    reason: str = described("Why.")
+    remedy: str = described("What would change that; empty where nothing need.")
+
+
+@dataclass(frozen=True)
+class TuningRow:
+    """One setting of the host that disturbs measurements."""
+
+    name: Text = described("Name of the setting.")
+    available: bool = described("Whether this host and its kernel have it.")
+    value: Optional[str] = described("Its value; null if it is not available.")
+    wanted: str = described("The value that disturbs least.")
+    reason: str = described("Why that value, or why it is not available.")
+
+
+@dataclass(frozen=True)
+class HostReport:
+    """What a bench host is, and which platforms it can run."""
+
+    schema: str = described("This document and its version.", const=HOST_REPORT)
+    host: Text = described("Name of the host.")
+    ok: bool = described("Whether every platform can run, emulated or not.")
+    facts: dict[str, Any] = described("What was found, by subject.")
+    platforms: tuple[PlatformVerdict, ...] = described("One per platform, then the GPU.")
+    accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
+    tuning: tuple[TuningRow, ...] = described("The settings that disturb measurements.", default=())

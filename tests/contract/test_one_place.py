@@ -1,0 +1,152 @@
+"""What is read of the kernel, and how files are written whole, stands in one place.
+
+Two copies of a parser or of a list drift apart: three lists of instruction sets once disagreed on
+sse4_1.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KERNEL = "contract/virtbed_contract/kernel"
+MEMBERS = ("analysis", "benchmarks", "contract", "playbooks", "python", "roles", "workloads")
+
+
+def _calls(node: ast.AST, name: str) -> list[ast.Call]:
+    """Return the calls of a function or method of this name within a node."""
+    return [
+        call
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call)
+        and (
+            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        )
+        == name
+    ]
+
+
+def _texts(node: ast.AST) -> set[str]:
+    """Return the text constants within a node, docstrings too."""
+    return {
+        part.value
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    }
+
+
+def _parses_cpu_lists(node: ast.AST) -> bool:
+    """A function that cuts at dashes, and fills what is between with a range."""
+    cuts = [*_calls(node, "partition"), *_calls(node, "split")]
+    dashes = any(
+        isinstance(argument, ast.Constant) and argument.value == "-"
+        for call in cuts
+        for argument in call.args[:1]
+    )
+    return isinstance(node, ast.FunctionDef) and dashes and bool(_calls(node, "range"))
+
+
+def _formats_cpu_lists(node: ast.AST) -> bool:
+    """A function that joins texts with commas, of which some are two values and a dash."""
+    if not isinstance(node, ast.FunctionDef):
+        return False
+    commas = any(
+        isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Constant)
+        and call.func.value.value == ","
+        for call in _calls(node, "join")
+    )
+    ranges = any(
+        isinstance(part, ast.JoinedStr)
+        and [value.value for value in part.values if isinstance(value, ast.Constant)] == ["-"]
+        for part in ast.walk(node)
+    )
+    return commas and ranges
+
+
+def _syncs_files(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef) and bool(_calls(node, "fsync"))
+
+
+def _lists_instruction_sets(node: ast.AST) -> bool:
+    return isinstance(node, (ast.Tuple, ast.List, ast.Set)) and {"avx2", "fma"} <= _texts(node)
+
+
+def _names(*files: str) -> Callable[[ast.AST], bool]:
+    """A text that ends in the name of one of these kernel files."""
+
+    def named(node: ast.AST) -> bool:
+        return (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value.endswith(files)
+            and " " not in node.value
+        )
+
+    return named
+
+
+PLACES: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
+    "parser of CPU lists": (_parses_cpu_lists, {"cpus.py"}),
+    "writer of CPU lists": (_formats_cpu_lists, {"cpus.py"}),
+    "whole-file writer": (_syncs_files, {"files.py"}),
+    "list of instruction sets": (_lists_instruction_sets, {"isa.py"}),
+    "reader of control groups": (
+        _names("cpu.max", "cpu.cfs_quota_us", "cpuset.cpus.effective", "memory.max", "cpu.stat"),
+        {"cgroups.py"},
+    ),
+    "reader of a process": (
+        _names("numa_maps", "Mems_allowed_list"),
+        {"processes.py"},
+    ),
+    "reader of the topology": (
+        _names("thread_siblings_list", "cpulist", "current_clocksource"),
+        {"topology.py"},
+    ),
+}
+
+
+def _sources() -> Iterator[tuple[str, ast.AST]]:
+    for member in MEMBERS:
+        for path in sorted((REPOSITORY / member).rglob("*.py")):
+            yield str(path.relative_to(REPOSITORY)), ast.parse(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.AST]:
+    return dict(_sources())
+
+
+@pytest.mark.parametrize("what", PLACES)
+def test_it_stands_in_one_place(what: str, trees: dict[str, ast.AST]) -> None:
+    holds, homes = PLACES[what]
+    found = {name for name, tree in trees.items() if any(map(holds, ast.walk(tree)))}
+    assert found == {f"{KERNEL}/{home}" for home in homes}
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        (
+            "parser of CPU lists",
+            "def numbers(text):\n"
+            " for part in text.split(','):\n"
+            "  first, _, last = part.partition('-')\n"
+            "  yield from range(int(first), int(last or first) + 1)",
+        ),
+        (
+            "writer of CPU lists",
+            "def text(runs):\n return ','.join(f'{low}-{high}' for low, high in runs)",
+        ),
+        ("whole-file writer", "def keep(path):\n os.fsync(path)"),
+        ("list of instruction sets", "KNOWN = ('avx', 'avx2', 'fma')"),
+        ("reader of control groups", "quota = (group / 'cpu.max').read_text()"),
+    ],
+)
+def test_a_second_one_would_be_found(what: str, code: str) -> None:
+    holds, _ = PLACES[what]
+    assert any(map(holds, ast.walk(ast.parse(code))))

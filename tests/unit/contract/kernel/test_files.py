@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from virtbed_contract.kernel.files import chosen, fields, read, write_text, write_whole
+
+
+def test_a_kernel_file_is_read_without_what_surrounds_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b" 0-3\n\0")
+    assert read(tmp_path / "file") == "0-3"
+    assert read(tmp_path / "none") is None
+    assert read(tmp_path) is None
+
+
+def test_the_chosen_word() -> None:
+    assert chosen("always [madvise] never") == "madvise"
+    assert chosen("performance") is None
+    assert chosen(None) is None
+
+
+def test_the_first_value_of_a_key_counts() -> None:
+    text = "processor : 0\nflags\t\t: a b\n\nprocessor : 1\nno colon"
+    assert fields(text) == {"processor": "0", "flags": "a b"}
+    assert fields(None) == {}
+
+
+def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+    write_text(path, (part for part in ("n", "ew")), mode=0o600)
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_breaks_off_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def broken(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, broken)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"

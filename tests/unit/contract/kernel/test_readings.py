@@ -1,0 +1,107 @@
+"""What sh prints of a process is what a reader in the process reads."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from virtbed_contract.kernel import readings
+from virtbed_contract.kernel.cpus import allowed
+
+from .conftest import lay
+
+
+def printed(root: str = "") -> str:
+    command = ["sh", "-c", readings.SCRIPT, "sh", root]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_this_process(tmp_path: Path) -> None:
+    readings.unpack(printed(), tmp_path)
+    found = readings.process(tmp_path)
+    assert found == readings.process(Path("/"))
+    assert found["cpus_allowed_list"] == allowed()
+
+
+V1 = """\
+22 1 254:0 / / rw - ext4 /dev/vda rw
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+34 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset
+41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+"""
+V2 = "30 23 0:26 {top} /sys/fs/cgroup rw - cgroup2 cgroup2 rw"
+STATUS = {
+    "proc/self/status": "Name:\tcat\nCpus_allowed_list:\t0-63\nMems_allowed_list:\t0-1",
+    "proc/self/numa_maps": "7f00 bind:0 anon=1\n7f01 bind:0",
+    "sys/devices/system/cpu/online": "0-3",
+    "sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc",
+}
+TREES = {
+    "version 1": {
+        "proc/self/mountinfo": V1,
+        "proc/self/cgroup": "3:cpuset:/a\n2:memory:/m\n1:cpu,cpuacct:/a/b\n0::/",
+        "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "50000",
+        "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000",
+        "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us": "-1",
+        "sys/fs/cgroup/cpuset/a/cpuset.cpus": "1",
+        "sys/fs/cgroup/unified/cgroup.controllers": "",
+    },
+    "version 2, no controller in the process's own group": {
+        "proc/self/mountinfo": V2.format(top="/"),
+        "proc/self/cgroup": "0::/a/b c/d",
+        "sys/fs/cgroup/cpuset.cpus.effective": "0-3",
+        "sys/fs/cgroup/a/cpu.max": "150000 100000",
+        "sys/fs/cgroup/a/b c/d/cgroup.procs": "7",
+    },
+    "version 2, in a container": {
+        "proc/self/mountinfo": V2.format(top="/docker/x"),
+        "proc/self/cgroup": "0::/docker/x/inner",
+        "sys/fs/cgroup/cpu.max": "50000 100000",
+        "sys/fs/cgroup/inner/cpu.max": "max 100000",
+    },
+    "version 2, a path that is the host's": {
+        "proc/self/mountinfo": V2.format(top="/"),
+        "proc/self/cgroup": "0::/not/here",
+        "sys/fs/cgroup/cpu.max": "50000 100000",
+    },
+    "no control groups": {"proc/self/mountinfo": "22 1 254:0 / / rw - ext4 /dev/vda rw"},
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_the_shell_reads_what_the_readers_need(tmp_path: Path, name: str) -> None:
+    live = lay(tmp_path / "live", STATUS | TREES[name])
+    readings.unpack(printed(str(live)), tmp_path / "copy")
+    found = readings.process(tmp_path / "copy")
+    assert found == readings.process(live)
+    assert found["cpus_allowed_list"] == "0-3"  # the others may be plugged in one day
+    assert (found["cpus_visible"], found["memory_policy"]) == (4, "bind:0")
+    bound = {"version 1": 0.5, "no control groups": None}
+    expected = bound.get(name, 1.5 if "own group" in name else 0.5)
+    assert found["cgroup"]["quota_cpus"] == expected
+
+
+def test_what_a_terminal_adds_does_no_harm(tmp_path: Path) -> None:
+    text = (
+        "warning: no tty\r\n==> /proc/self/status\r\nCpus_allowed_list:\t0-1\r\n==> /../x\r\n1\r\n"
+    )
+    readings.unpack(text, tmp_path / "root")
+    assert readings.process(tmp_path / "root")["cpus_allowed_list"] == "0-1"
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_kernel_that_keeps_things_to_itself(tmp_path: Path) -> None:
+    """As gVisor's does: no NUMA, no cgroups, a status without lists of CPUs."""
+    lay(tmp_path, {"proc/self/status": "Name:\tcat\nThreads:\t1"})
+    assert readings.process(tmp_path) == {
+        "cpus_visible": None,
+        "cpus_allowed_list": None,
+        "mems_allowed_list": None,
+        "memory_policy": None,
+        "cgroup": {"version": None, "quota_cpus": None, "cpuset": None},
+        "clocksource": None,
+    }

@@ -1,0 +1,107 @@
+"""How a trial's process is run, bounded and heard, with small programs in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import module
+
+trial = module("trial_run", "trial_process")
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    moved = {"ran_on": [1], "migrations": None, "transparent_hugepage": "madvise", "looks": 3}
+    return {
+        "environment": {"python": "3.11.2"},
+        "confounders": moved,
+        "settings": {"thread_policy": "default"},
+        "samples": [1, 2, 3],
+    } | changes
+
+
+def test_it_is_told_when_it_was_started() -> None:
+    printed, words, wall_ns = trial.run(
+        python("import sys; print(sys.argv[1:]); print('word', file=sys.stderr)"), 10
+    )
+    assert printed.startswith("['--spawned-at-ns', '")
+    assert words == "word\n"
+    assert 0 < wall_ns < 10e9
+
+
+def test_what_attestation_needs_is_told_and_no_samples() -> None:
+    assert trial.told(json.dumps(document())) == {
+        "inside": {"python": "3.11.2"},
+        "ran_on": [1],
+        "migrations": None,
+        "transparent_hugepage": "madvise",
+        "thread_policy": "default",
+    }
+
+
+@pytest.mark.parametrize(
+    ("printed", "message"),
+    [
+        ("", r"no JSON document printed .*'' of a library"),
+        ("{", r"no JSON document printed .*'\{' of a library"),
+        ("[]", "not the harness's document"),
+        (json.dumps({"environment": {}}), "'confounders' needed"),
+    ],
+)
+def test_what_is_no_document_is_quoted(printed: str, message: str) -> None:
+    with pytest.raises(trial.TrialError, match=message):
+        trial.told(printed, "of a library")
+
+
+def test_an_exit_status_is_told_with_the_last_words() -> None:
+    with pytest.raises(trial.TrialError, match=r"exit status 3: wrong answer: cat\n"):
+        trial.run(["sh", "-c", "echo wrong answer: cat >&2; exit 3"], 10)
+
+
+def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time; child = subprocess.Popen(['sleep', '60']);"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); time.sleep(60)"
+    )
+    with pytest.raises(trial.TrialError, match="still running after 1 s; raise timeout_s"):
+        trial.run(python(code), 1)
+    child = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and _runs(child):
+        time.sleep(0.02)
+    assert not _runs(child)
+
+
+def test_it_dies_with_whoever_started_it(tmp_path: Path) -> None:
+    """Also if that one is killed: nothing of a trial may run beside the next."""
+    note = tmp_path / "pid"
+    code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    parent = os.fork()
+    if parent == 0:
+        trial.run(python(code), 60)
+        os._exit(1)
+    while not (note.exists() and note.read_text()):
+        time.sleep(0.01)
+    os.kill(parent, 9)
+    os.waitpid(parent, 0)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and _runs(int(note.read_text())):
+        time.sleep(0.02)
+    assert not _runs(int(note.read_text()))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
