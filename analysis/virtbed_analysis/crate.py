@@ -1,4 +1,4 @@
-"""Knows the one file that a sweep is kept and handed on as: how it is made, and how it is checked.
+"""The one file that a sweep is kept and handed on as: how it is made, and how it is checked.
 
 A zip file, a Research Object Crate (https://w3id.org/ro/crate): the results folder under its
 sweep's name, the hash locks, RO-Crate's metadata, and a manifest of SHA-256 digests. Equal input

@@ -37,8 +37,6 @@ def document(sweep: Sweep) -> Json:
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
-    units = of_sweep(sweep.samples, sweep.platforms)
-    doublings = scaling.scale_up(units)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -52,6 +50,36 @@ def document(sweep: Sweep) -> Json:
         "unneeded": len(spared),
         "rejected": len(sweep.rejected),
     }
+    return {
+        "schema": identifiers.REPORT,
+        "sweep": sweep.name,
+        "summary": words.summary(cells, len(emulated)),
+        "counts": counts,
+        "confidence": CONFIDENCE,
+        "precision": design.precision if design else None,
+        "platforms": _platforms(sweep),
+        "cells": cells,
+        **_by_factor(sweep),
+        **_by_size(sweep),
+        "published": published.beside(cells, sweep.platforms),
+        "other_measures": _other_measures(sweep.trials),
+        "emulated": emulated,
+        "not_run": _not_run(sweep),
+        "failed": failed,
+        "waiting": pending,
+        "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
+        "suspect": suspect.select("trial", "suspicions").sort("trial").to_dicts(),
+        "thresholds": [
+            {"name": t.name, "limit": t.limit, "unit": t.unit, "reason": t.reason}
+            for t in THRESHOLDS
+        ],
+        "warnings": _warnings(sweep.trials),
+        "provenance": provenance(sweep),
+    }
+
+
+def _by_factor(sweep: Sweep) -> Json:
+    """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
     seeded = {
         (row["application"], row["scale"]): row["weights"]
         for row in sweep.trials.select("application", "scale", "weights").to_dicts()
@@ -63,42 +91,28 @@ def document(sweep: Sweep) -> Json:
         return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
 
     return {
-        "schema": identifiers.REPORT,
-        "sweep": sweep.name,
-        "summary": words.summary(cells, len(emulated)),
-        "counts": counts,
-        "confidence": CONFIDENCE,
-        "precision": design.precision if design else None,
-        "platforms": _platforms(sweep),
-        "findings": findings.rows(units),
-        "cells": cells,
         "vanilla_to_pinned": weighted(estimate.vanilla_to_pinned(sweep.samples)),
         "thread_policy_gain": weighted(estimate.thread_policy_gain(sweep.samples)),
         "gpu_speed_up": {
             phase: weighted(estimate.gpu_speed_up(sweep.samples, phase))
             for phase in ("e2e", "infer")
         },
+        "startup": weighted(per_trial.startup(sweep.trials)),
+        "answers_differ": weighted(per_trial.answers_differ(sweep.trials)),
+        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
+    }
+
+
+def _by_size(sweep: Sweep) -> Json:
+    """Return what rests on effects: findings, and what sizes do."""
+    units = of_sweep(sweep.samples, sweep.platforms)
+    doublings = scaling.scale_up(units)
+    return {
+        "findings": findings.rows(units),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
         "container_to_host": scaling.container_to_host(units, _online_cpus(sweep)),
-        "published": published.beside(cells, sweep.platforms),
-        "startup": weighted(per_trial.startup(sweep.trials)),
-        "other_measures": _other_measures(sweep.trials),
-        "emulated": emulated,
-        "not_run": _not_run(sweep),
-        "failed": failed,
-        "waiting": pending,
-        "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
-        "answers_differ": weighted(per_trial.answers_differ(sweep.trials)),
-        "suspect": suspect.select("trial", "suspicions").sort("trial").to_dicts(),
-        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
-        "thresholds": [
-            {"name": t.name, "limit": t.limit, "unit": t.unit, "reason": t.reason}
-            for t in THRESHOLDS
-        ],
-        "warnings": _warnings(sweep.trials),
-        "provenance": provenance(sweep),
     }
 
 
