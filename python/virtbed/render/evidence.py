@@ -132,7 +132,8 @@ def _moved(result: Json) -> list[str]:
         + "; its threads were found on "
         f"{found['ran_on']} in {found['looks']} looks, moved to another CPU "
         f"{_known(found['migrations'])} times, off their CPU "
-        f"{_known(usage['voluntary_switches'])} times by themselves and {_known(usage['involuntary_switches'])} times for others.",
+        f"{_known(usage['voluntary_switches'])} times by themselves and "
+        f"{_known(usage['involuntary_switches'])} times for others.",
         f"It saw {', '.join(seen['isa'])}, oneDNN chose {seen['onednn_isa'] or 'nothing'}; clock "
         f"{seen['clocksource']}"
         + ("" if apart is None else f", the guest's clock apart by {apart:.2%}")
