@@ -167,13 +167,17 @@ def json_schema(kind: type) -> Json:
 
 
 def argument_spec(kind: type) -> dict[str, Json]:
-    """Return the Ansible argument spec of a dataclass: one entry per field."""
+    """Return the Ansible argument spec of a dataclass: one entry per field.
+
+    Ansible converts the null of an argument that is required, so none that may be null is.
+    """
     hints = _hints(kind)
     spec = {}
     for field in dataclasses.fields(kind):
-        entry = {"description": _meaning(field), "required": _required(field)}
+        needed, null = _required(field), _optional(hints[field.name]) is not None
+        entry = {"description": _meaning(field), "required": needed and not null}
         if not entry["required"]:
-            entry["default"] = encode(_default(field))
+            entry["default"] = None if needed else encode(_default(field))
         spec[field.name] = {**entry, **_ansible_type(hints[field.name])}
     return spec
 

@@ -104,7 +104,7 @@ class Blocks:
             # Without an instance no trial ran; without its connection the rest of them did not.
             stage = "provision" if len(left) == len(block) else "trial"
             for trial in left:
-                self.recorder.failure(trial, pending.attempts[trial.id], stage, why)
+                self.recorder.failure(trial, pending.attempt(trial), stage, why)
                 self._close(trial, pending, why)
         return len(carried_out)
 
@@ -139,14 +139,15 @@ class Blocks:
                     if self.interruption.wanted:
                         continue  # its end comes, and what ended meanwhile is repeated
                     if isinstance(event, BlockStarted):
+                        for trial in blocks[pending.started]:
+                            pending.attempt(trial)  # counted now, whatever becomes of it
                         pending.started += 1
                         if event.start.here:
                             benches.keep_to(event.start.cpus)
                         deadline.renew(self._allowed_s(blocks[pending.started - 1][0]))
                     elif isinstance(event, TrialEnded):
                         trial = pending.trials[event.outcome.id]
-                        attempt = pending.attempts[trial.id]
-                        error = self.recorder.trial(trial, attempt, event.outcome)
+                        error = self.recorder.trial(trial, pending.attempt(trial), event.outcome)
                         self._close(trial, pending, error)
                         deadline.renew(self._allowed_s(pending.next_in(trial.block), trial))
         return Ended("failed", "the playbook told nothing of its end")
@@ -175,8 +176,15 @@ class _Pending:
 
     def __init__(self, blocks: list[Block], ledger: Ledger) -> None:
         self.trials = {trial.id: trial for block in blocks for trial in block}
-        self.attempts = {id_: ledger.attempt(id_) for id_ in self.trials}
         self.started = 0
+        self._ledger = ledger
+        self._attempts: dict[str, int] = {}
+
+    def attempt(self, trial: Trial) -> int:
+        """Return which attempt at a trial this is, from 1; counted once per playbook."""
+        if trial.id not in self._attempts:
+            self._attempts[trial.id] = self._ledger.attempt(trial.id)
+        return self._attempts[trial.id]
 
     def next_in(self, block: int) -> Trial | None:
         """Return the next trial of a block, if there is one."""

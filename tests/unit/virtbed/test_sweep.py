@@ -334,6 +334,7 @@ def test_without_an_instance_no_trial_runs(host: Host, make: Make, plan: Plan) -
     for trial in run.failed:
         failure = failure_of(run, trial)
         assert (failure.stage, failure.message) == ("provision", "the port is taken")
+        assert failure.attempt == 1  # those that the playbook did not come to were not attempted
 
 
 def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_next(
