@@ -21,14 +21,17 @@ Place = tuple[Path, int]
 def significant(path: Path) -> list[tuple[int, str]]:
     """Return a file's lines with their numbers, without what may well be alike.
 
-    Imports, comments, blank lines and lone punctuation are left out.
+    Imports, comments, blank lines, lone punctuation and the ends of signatures are left out.
     """
     kept = []
+    importing = False
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         text = " ".join(line.split())
-        alike = text.startswith(("#", "import ", "from ")) or not any(map(str.isalnum, text))
-        if not alike:
+        importing = importing or text.startswith("from ") and text.endswith("(")
+        alike = text.startswith(("#", "import ", "from ", ")")) or not any(map(str.isalnum, text))
+        if not alike and not importing:
             kept.append((number, text))
+        importing = importing and not text.startswith(")")
     return kept
 
 
@@ -54,7 +57,12 @@ def sources(root: Path = REPOSITORY) -> list[Path]:
         ["git", "ls-files", "-z", "--", *PLACES], cwd=root, capture_output=True, check=True
     )
     paths = [root / name for name in listed.stdout.decode().split("\0") if name]
-    return [path for path in paths if path.suffix in SUFFIXES and path.is_file()]
+    # Each role states its own arguments; Ansible has no way to include those of another.
+    return [
+        path
+        for path in paths
+        if path.suffix in SUFFIXES and path.is_file() and path.name != "argument_specs.yml"
+    ]
 
 
 def test_no_six_lines_stand_twice() -> None:
