@@ -1,4 +1,4 @@
-"""The start of a block: ansible-playbook itself is kept off the measured CPUs."""
+"""The start of a block: its documents are validated, and ansible-playbook leaves the measured CPUs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,46 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from virtbed_contract.codec import DocumentError, decode
+from virtbed_contract.documents import Instance, TrialRequest
+
 
 class ActionModule(ActionBase):
-    """Keep the ansible-playbook that runs this, and what it starts from now on, to `cpus`.
+    """Validate a block's documents, and keep ansible-playbook to its housekeeping CPUs.
 
-    Only where it runs on `bench`, the bench host's own name. Returns ``here``, whether it does, and
-    ``bench``, ``cpus`` and ``instance``: whoever started it may have to move, too.
+    Once for all roles: their argument specs do not repeat the fields, and Ansible's validation knows
+    no value that may be null. Only where it runs on `bench`, the bench host's own name, does the
+    ansible-playbook that runs this move, and what it starts from now on.
+
+    Arguments: ``bench``, ``instance`` and ``trials``. Returns `virtbed_contract.events.BlockStart`:
+    whoever started ansible-playbook may have to move, too.
     """
 
     _requires_connection = False
-    _VALID_ARGS = frozenset({"bench", "cpus", "instance"})
+    _VALID_ARGS = frozenset({"bench", "instance", "trials"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
         """Move the parent of this worker, every thread of it."""
         super().run(tmp, task_vars)
-        here = os.uname().nodename == self._task.args["bench"]
+        asked = self._task.args
+        try:
+            instance = decode(Instance, asked["instance"], "virtbed_instance")
+            for number, trial in enumerate(asked["trials"]):
+                decode(TrialRequest, trial, f"virtbed_trials[{number}]")
+        except DocumentError as error:
+            raise AnsibleActionFail(f"block_started: {error}") from error
+        here = os.uname().nodename == asked["bench"]
         if here:
-            words = ["--all-tasks", "--cpu-list", "--pid", self._task.args["cpus"]]
+            words = ["--all-tasks", "--cpu-list", "--pid", instance.housekeeping]
             done = subprocess.run(
                 ["taskset", *words, str(os.getppid())], check=False, capture_output=True, text=True
             )
             if done.returncode:
                 raise AnsibleActionFail(f"block_started: {done.stderr.strip()}")
-        return {"changed": False, "here": here, **self._task.args}
+        return {
+            "changed": False,
+            "instance": instance.id,
+            "bench": asked["bench"],
+            "cpus": instance.housekeeping,
+            "here": here,
+        }
