@@ -73,7 +73,7 @@ class Bench:
             BenchError: the host cannot be examined, there is none, or there are several.
         """
         asked = {"host_doctor_restore": restore, "host_doctor_probe_kvm": probe_kvm}
-        ended, events = self._played("examine", asked)
+        ended, events = self.play("examine", asked)
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
             raise BenchError(
@@ -120,7 +120,7 @@ class Bench:
             BenchError: it cannot be tuned, or not be put back.
         """
         try:
-            ended, _ = self._played("tune")
+            ended, _ = self.play("tune")
             if not ended.ok:
                 raise BenchError(f"the host could not be tuned: {ended.message}")
             yield
@@ -161,12 +161,12 @@ class Bench:
     ) -> bool:
         """Run a playbook once what is left of others has ended, lest that undo it again."""
         end_strays()
-        ended, events = self._played(playbook, cancelled=cancelled)
+        ended, events = self.play(playbook, cancelled=cancelled)
         if not ended.ok:
             raise BenchError(f"{wrong}: {ended.message}; {remedy}")
         return any(isinstance(e, TaskOk) and bool(e.result.get("changed")) for e in events)
 
-    def _played(
+    def play(
         self,
         playbook: str,
         variables: Mapping[str, Any] | None = None,

@@ -91,14 +91,20 @@ class Blocks:
         ended = Ended("failed")
         try:
             ended = self._events(blocks, pending)
+            carried_out = blocks if ended.ok else blocks[: pending.started or 1]
+            if not self.interruption.wanted:
+                self._fail_rest(carried_out, pending, ended)
         finally:
             if not ended.ok:
                 benches.end_strays()
                 self.bench.clear(lambda: self.interruption.insisted)
         self.interruption.check()
-        carried_out = blocks if ended.ok else blocks[: pending.started or 1]
-        for block in carried_out:
-            cut_off = not ended.ok and block is carried_out[-1]
+        return len(carried_out)
+
+    def _fail_rest(self, blocks: list[Block], pending: _Pending, ended: Ended) -> None:
+        """Fail the trials of some blocks, the last of which may be cut off, that told nothing."""
+        for block in blocks:
+            cut_off = not ended.ok and block is blocks[-1]
             why = ended.message if cut_off else "the playbook went on, and told nothing of it"
             left = [trial for trial in block if trial.id in pending.trials]
             # Without an instance no trial ran; without its connection the rest of them did not.
@@ -106,7 +112,6 @@ class Blocks:
             for trial in left:
                 self.recorder.failure(trial, pending.attempt(trial), stage, why)
                 self._close(trial, pending, why)
-        return len(carried_out)
 
     def _events(self, blocks: list[Block], pending: _Pending) -> Ended:
         """Run the playbook and record what it tells; return how it ended."""

@@ -304,9 +304,11 @@ def test_a_host_that_hangs_while_it_is_cleared_ends_the_sweep(
         return Ended("hung", "the playbook block hung in the task 'Create'")
 
     host.answers["provision"] = hung
+    run = make(small(plan))
     with pytest.raises(BenchError, match=r"could not be cleared.*clear hung in the task 'Remove'"):
-        make(small(plan)).run()
+        run.run()
     assert host.calls == ["examine", "clear", "block", "clear"]
+    assert "hung in the task 'Create'" in failure_of(run, *run.failed).message
 
 
 def test_every_step_has_a_limit_made_of_what_it_is_to_do(
