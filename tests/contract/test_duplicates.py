@@ -27,7 +27,7 @@ def significant(path: Path) -> list[tuple[int, str]]:
     importing = False
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         text = " ".join(line.split())
-        importing = importing or text.startswith("from ") and text.endswith("(")
+        importing = importing or (text.startswith("from ") and text.endswith("("))
         alike = text.startswith(("#", "import ", "from ", ")")) or not any(map(str.isalnum, text))
         if not alike and not importing:
             kept.append((number, text))

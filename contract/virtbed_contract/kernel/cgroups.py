@@ -142,7 +142,7 @@ def limits(root: Path, pid: Pid = "self") -> dict[str, Any]:
     own shows.
 
     Returns:
-        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib`` and ``throttled_periods`` (so far).
+        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib`` and ``throttled_periods``.
     """
     limit = memory_bytes(root, pid)
     return {

@@ -52,18 +52,6 @@ def helpers_allowed(pid: int, threads: Mapping[int, int], proc: Path = processes
     return format_cpu_list(found)
 
 
-def bound_nodes(pid: int, proc: Path = processes.PROC) -> list[str]:
-    """Return the nodes of each mapping that mbind(2) binds to some, as kernel lists.
-
-    QEMU binds its guest's memory so. Mems_allowed_list does not show it: that is the cpuset's.
-    Empty on a kernel without NUMA.
-    """
-    # "7f50c3e00000 bind:0 anon=4 N0=4 kernelpagesize_kB=4"; "bind=static:0" with a flag.
-    lines = (read(proc / str(pid) / "numa_maps") or "").splitlines()
-    policies = (line.split()[1] for line in lines)
-    return [policy.rpartition(":")[2] for policy in policies if policy.startswith("bind")]
-
-
 def transparent_hugepage(root: Path = ROOT) -> Optional[str]:
     """Return how the host joins pages: ``always``, ``madvise`` or ``never``."""
     return chosen(read(root / "sys/kernel/mm/transparent_hugepage/enabled"))

@@ -20,7 +20,7 @@ DOCUMENTATION = r"""
 module: trial_process
 short_description: Run one trial's process and keep the JSON document that it prints
 description:
-  - Appends --spawned-at-ns with CLOCK_REALTIME in nanoseconds read just before the process is started.
+  - Appends --spawned-at-ns with CLOCK_REALTIME, in nanoseconds, read just before its start.
   - The process ends with this module, or after the time limit.
   - Its standard output is written to a file, whole or not at all. Of the document only what
     attestation needs is returned, so that no samples pass through Ansible.

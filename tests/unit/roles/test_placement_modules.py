@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from virtbed_contract.kernel import cgroups, guests
+from virtbed_contract.kernel import processes as kernel_processes
 from virtbed_contract.kernel.cpus import format_cpu_list
 
 from .conftest import module
@@ -41,8 +42,8 @@ def test_the_emulators_cpus_are_those_of_every_thread_but_the_vcpus() -> None:
 def test_memory_that_is_bound_to_nodes_is_found_in_its_mappings(tmp_path: Path) -> None:
     lines = ("7f50 bind:0-1 anon=4 N0=4", "7f60 default file=/x", "7f70 bind=static:1 anon=1")
     fill(tmp_path, {"7/numa_maps": "\n".join(lines)})
-    assert guests.bound_nodes(7, tmp_path) == ["0-1", "1"]
-    assert guests.bound_nodes(8, tmp_path) == []
+    assert kernel_processes.bound_nodes(7, tmp_path) == ["0-1", "1"]
+    assert kernel_processes.bound_nodes(8, tmp_path) == []
 
 
 def test_only_quotas_that_bind_are_quotas() -> None:
