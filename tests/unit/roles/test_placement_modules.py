@@ -12,7 +12,7 @@ from .conftest import module
 
 domain = module("machine_kvm", "domain_placement")
 container = module("enclosure_docker", "container_placement")
-processes = module("enclosure_process", "instance_processes")
+processes = module("trial_run", "instance_processes")
 
 
 def fill(root: Path, files: dict[str, str]) -> None:
