@@ -1,15 +1,19 @@
 # make testbed   sets this machine up, carries out plans/quick.yml, writes its report
+#                PLAN=… another plan, INVENTORY=… another host (setup, sweep, plan, doctor, … too)
 # make test      lint, unit tests, integration tests on real Docker and QEMU
 # make help      every target
 SHELL := /bin/bash
 PLAN ?= quick
+INVENTORY ?= inventory/local
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 LOCKS := $(addprefix requirements/,bootstrap.txt virtbed.txt analysis.txt dev.txt)
 MEMBERS := contract/pyproject.toml python/pyproject.toml analysis/pyproject.toml workloads/pyproject.toml
+# The members are installed from this checkout, and so no lock names them.
+OWN := $(addprefix --no-emit-package=virtbed,-contract -workloads -analysis)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --custom-compile-command "make lock"
+	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint unit applications \
 	integration calibrate bench lock clean
@@ -18,26 +22,26 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-testbed: setup ## set this machine up, carry out PLAN (quick) and write its report
-	virtbed sweep $(PLAN)
+testbed: setup ## set INVENTORY's host up (this machine), carry out PLAN (quick), write its report
+	virtbed sweep $(PLAN) --inventory $(INVENTORY)
 
 setup: .venv/.made ## set this machine up, and measure nothing
-	ansible-playbook playbooks/testbed.yml
+	ansible-playbook -i $(INVENTORY) playbooks/testbed.yml
 
 sweep: .venv/.made ## carry out PLAN=…, or finish what is missing of it
-	virtbed sweep $(PLAN)
+	virtbed sweep $(PLAN) --inventory $(INVENTORY)
 
 plan: .venv/.made ## show what PLAN=… would run, and for how long
-	virtbed plan $(PLAN)
+	virtbed plan $(PLAN) --inventory $(INVENTORY)
 
 report: .venv/.made ## write the report of PLAN=… anew
 	virtbed report $(PLAN)
 
 doctor: .venv/.made ## say which platforms this machine can host, and why not
-	virtbed doctor
+	virtbed doctor --inventory $(INVENTORY)
 
 teardown: .venv/.made ## remove all that virtbed made on this machine; results stay
-	ansible-playbook playbooks/teardown.yml
+	ansible-playbook -i $(INVENTORY) playbooks/teardown.yml
 
 test: lint unit setup applications integration ## all the checks
 
@@ -48,8 +52,8 @@ lint: .venv/.made ## ruff, mypy, yamllint, ansible-lint
 	yamllint --strict .
 	ansible-lint --offline --profile production
 
-unit: .venv/.made ## tests that need no Docker and no QEMU
-	pytest tests/unit
+unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
+	pytest tests/unit tests/contract
 
 applications: .venv/.made .venv/.jax ## tests of the applications, in the image; after setup
 	virtbed in-image -m pytest -p no:cacheprovider tests/applications
@@ -59,7 +63,7 @@ integration: setup ## tests on the real platforms, as root
 	pytest tests/integration
 
 calibrate: setup ## what can this host resolve? twins, and a slowdown that is known
-	virtbed calibrate
+	virtbed calibrate --inventory $(INVENTORY)
 
 bench: setup ## what virtbed itself costs, and where the applications' time goes
 	.venv/bin/python benchmarks/scheduling.py
@@ -91,7 +95,7 @@ lock: ## resolve the dependencies anew and write requirements/*.txt
 	$(COMPILE) analysis/pyproject.toml -c requirements/virtbed.txt -o requirements/analysis.txt
 	$(COMPILE) requirements/dev.in -c requirements/virtbed.txt -c requirements/analysis.txt \
 		-o requirements/dev.txt
-	$(COMPILE) workloads/pyproject.toml -o requirements/workloads.txt
+	$(COMPILE) workloads/pyproject.toml --extra image -o requirements/workloads.txt
 	$(COMPILE) --no-deps requirements/jax.in -o requirements/jax.txt
 
 clean: ## remove the tools and caches of this checkout; results stay

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 from tests.integration.browser import CHROMIUM, FLAGS
-from tests.unit.analysis.conftest import Folder
+from tests.unit.analysis.conftest import LISTED, Folder
 
-from virtbed_analysis.archive import archive, problems
+from virtbed_analysis.crate import archive, problems
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import render
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
 
 PLATFORMS = [
     ("bm", "pinned"),
@@ -49,7 +49,7 @@ def main() -> int:
         pattern = Folder(Path(name, "pattern"))
         one = pattern.path / "trials" / pattern.trial("bm", "pinned", 1, {"a": [10.0]})
         lay(folder, one, arguments.trials, arguments.samples, arguments.replicates)
-        begun = time.monotonic()
+        started = time.monotonic()
         sweep = read_sweep(folder)
         steps["load"] = time.monotonic()
         content = document(sweep)
@@ -70,8 +70,8 @@ def main() -> int:
     print(f"## Analysis of {sweep.trials.height:,} trials, {sweep.samples.height:,} samples, "
           f"{len(content['cells']):,} cells\n\n| step | s |\n|---|---|")  # fmt: skip
     for step, ended in steps.items():
-        print(f"| {step} | {ended - begun:.1f} |")
-        begun = ended
+        print(f"| {step} | {ended - started:.1f} |")
+        started = ended
     print(f"\nPeak memory to the report {peak:,.0f} MiB; the page has {len(page) / 2**20:.1f} MiB. "
           f"{opening}")  # fmt: skip
     return 0
@@ -113,9 +113,10 @@ def lay(folder: Path, pattern: Path, trials: int, samples: int, replicates: int)
             for i in range(samples)
         ]
         result["trial"] |= {
-            "id": id_, "platform": platform, "mode": mode, "cores": cores, "variant": "plain",
-            "application": application, "replicate": number % replicates + 1, "emulated": False,
-            "accelerator": "none", "position": number + 1,
+            "id": id_, "platform": platform, "machine": LISTED[platform].machine,
+            "enclosure": LISTED[platform].enclosure, "mode": mode, "cores": cores,
+            "application": application, "replicate": number % replicates + 1,
+            "position": number + 1,
         }  # fmt: skip
         result["application"]["name"] = application
         place = folder / "trials" / id_

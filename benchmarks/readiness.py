@@ -19,22 +19,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-import jinja2
-import yaml
-
-from virtbed import host, playbooks
-from virtbed.design import Instance, design
-from virtbed.here import IMAGE
-from virtbed.image import REPOSITORY
+from virtbed import bench
+from virtbed.bench import Bench, BenchError
+from virtbed.design import design
+from virtbed.here import current_image
 from virtbed.placement import PlacementError
 from virtbed.plan import Application, Plan
+from virtbed.platforms import load_platforms
+from virtbed_contract.codec import encode
+from virtbed_contract.documents import Instance
+from virtbed_contract.tree import enter
 
 NAME = "bench-readiness"
 BOOT_S = 600
+HOST = Bench()
+IMAGES = current_image().parent
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PLAIN = {  # the times that a plain way gives, each a row
     "bm": ["the same `bwrap` running `true`"],
@@ -66,12 +68,11 @@ def main() -> int:
         cores=[1],
     )
     try:
-        with host.alone():
-            doctor = host.examine()
-            digest = doctor["facts"]["image"]["digest"]
-            if not digest:
+        with bench.alone():
+            report, _ = HOST.examine(restore=False)
+            if not report.facts["image"]["digest"]:
                 sys.exit("no image found on this host, one is needed; run make setup")
-            laid = design(plan, doctor)
+            laid = design(plan, report, load_platforms())
             instances = {trial.instance.platform: trial.instance for trial in laid.trials}
             print("## Time to ready: seconds, image warm, pinned, 1 core\n")
             print("| platform | accelerator | the plain way | times each | plain s | virtbed s "
@@ -79,8 +80,8 @@ def main() -> int:
             with cleared():
                 for platform in PLAIN:
                     if platform in instances:
-                        compare(instances[platform], digest, options.replicates)
-    except (host.HostError, PlacementError) as error:
+                        compare(instances[platform], options.replicates)
+    except (BenchError, PlacementError) as error:
         sys.exit(f"virtbed: {error}")
     print(CAPTION, *(f"Not run: {n.platform}: {n.reason}" for n in laid.not_run), sep="\n")
     return 0
@@ -98,20 +99,20 @@ def cleared() -> Iterator[None]:
     for number in SIGNALS:
         signal.signal(number, end)
     try:
-        host.clear(host.LOCAL)
+        HOST.clear()
         yield
     finally:
-        shutil.rmtree(host.RUN / NAME, ignore_errors=True)
-        host.clear(host.LOCAL)
+        shutil.rmtree(bench.RUN / NAME, ignore_errors=True)
+        HOST.clear()
 
 
-def compare(instance: Instance, digest: str, replicates: int) -> None:
+def compare(instance: Instance, replicates: int) -> None:
     """Print the rows of one platform. Whoever comes first in a turn comes last in the next."""
-    turns = replicates if instance.machine == "metal" else min(replicates, 2)
+    turns = min(replicates, 2) if instance.own_kernel else replicates
     times: dict[object, list[list[float]]] = {plainly: [], by_virtbed: []}
     for turn in range(turns):
         for way in (plainly, by_virtbed)[:: -1 if turn % 2 else 1]:
-            times[way].append(way(instance, digest))
+            times[way].append(way(instance))
     own = statistics.median(seconds for [seconds] in times[by_virtbed])
     ways = zip(PLAIN[instance.platform], zip(*times[plainly], strict=True), strict=True)
     for label, seconds in ways:
@@ -120,53 +121,48 @@ def compare(instance: Instance, digest: str, replicates: int) -> None:
               f"| {own:.3f} | {own - plain:.3f} | {own / plain:.2f} |", flush=True)  # fmt: skip
 
 
-def by_virtbed(instance: Instance, digest: str) -> list[float]:
+def by_virtbed(instance: Instance) -> list[float]:
     """Return the seconds that virtbed takes, as a sweep has it; release the instance."""
-    keys = host.RUN / NAME
-    keys.mkdir(mode=0o700, exist_ok=True)
-    variables = {"virtbed_instance": asdict(instance), "virtbed_image_digest": digest,
-                 "virtbed_run_dir": str(keys)}  # fmt: skip
-    begun = time.monotonic()
-    with host.affinity_restored():
-        host.keep_to(instance.housekeeping)
-        outcome = playbooks.play("provision", variables, [host.LOCAL])
-        if outcome.ok and instance.machine == "metal":
-            subprocess.run([*entered(instance, digest), "true"], check=True)
-    ready = time.monotonic() - begun
-    released = playbooks.play("release", variables, [host.LOCAL])
-    shutil.rmtree(keys)
-    if not (outcome.ok and released.ok):
-        sys.exit(f"{instance.id}: {outcome.message or released.message}")
+    with bench.keys(NAME) as keys:
+        variables = {"virtbed_instance": encode(instance), "virtbed_run_dir": str(keys)}
+        started = time.monotonic()
+        with bench.affinity_restored():
+            bench.keep_to(instance.housekeeping)
+            provisioned, _ = HOST.play("provision", variables)
+            if provisioned.ok and not instance.own_kernel:
+                subprocess.run([*entered(instance), "true"], check=True)
+        ready = time.monotonic() - started
+        released, _ = HOST.play("release", variables)
+    if not (provisioned.ok and released.ok):
+        sys.exit(f"{instance.id}: {provisioned.message or released.message}")
     return [ready]
 
 
-def entered(instance: Instance, digest: str) -> list[str]:
-    """Return what starts a process in an instance on metal, as the enclosure's role has it."""
-    role = REPOSITORY / "roles" / f"enclosure_{instance.enclosure}" / "vars" / "main.yml"
-    said = yaml.safe_load(role.read_text())
-    said["__enclosure_process_image"] = str(IMAGE.parent / digest[7:23])
-    parts = [f"__enclosure_process_{part}" for part in ("free", "pin", "enter")]
-    words = said.get("enclosure_docker_argv") or [word for part in parts for word in said[part]]
-    return [jinja2.Template(word).render(said, virtbed_instance=instance) for word in words]
+def entered(instance: Instance) -> list[str]:
+    """Return what starts a process in an instance on metal, as the enclosure's role does."""
+    if instance.enclosure == "docker":
+        return ["docker", "exec", f"virtbed-{instance.id}"]
+    bound = [f"--physcpubind={instance.inner_cpus}", f"--membind={instance.inner_mems}"]
+    return ["numactl", *bound, *enter(str(IMAGES / instance.image_name / "rootfs"))]
 
 
-def plainly(instance: Instance, digest: str) -> list[float]:
-    """Return the seconds that the plain way takes, one for each row; leave nothing."""
-    command = entered(instance, digest) if instance.platform == "bm" else []
+def plainly(instance: Instance) -> list[float]:
+    """Return the seconds that the plain way takes, one per row; leave nothing."""
+    command = entered(instance) if instance.platform == "bm" else []
     if instance.enclosure == "docker":
         command = ["docker", "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp",
                    f"--memory={instance.memory_mib}M", f"--cpuset-cpus={instance.inner_cpus}",
                    f"--cpuset-mems={instance.inner_mems}",
-                   f"virtbed/rootfs:{digest[7:23]}"]  # fmt: skip
-    begun = time.monotonic()
-    if instance.machine == "metal":
+                   f"virtbed/rootfs:{instance.image_name}"]  # fmt: skip
+    started = time.monotonic()
+    if not instance.own_kernel:
         subprocess.run([*command, "true"], check=True)
-        return [time.monotonic() - begun]
+        return [time.monotonic() - started]
     start = "systemctl start docker && " if instance.enclosure == "docker" else ""
-    with bare_guest(instance, IMAGE.parent / digest[7:23]) as ssh:
-        banner = time.monotonic() - begun
+    with bare_guest(instance, IMAGES / instance.image_name) as ssh:
+        banner = time.monotonic() - started
         subprocess.run([*ssh, start + shlex.join([*command, "true"])], check=True)
-        ran = time.monotonic() - begun
+        ran = time.monotonic() - started
     return [banner, ran][-len(PLAIN[instance.platform]) :]
 
 

@@ -20,13 +20,19 @@ from rich.console import Console
 from virtbed.design import Design, design
 from virtbed.ledger import Ledger
 from virtbed.plan import Plan
+from virtbed.platforms import load_platforms
 from virtbed.progress import Progress
-from virtbed.sweep import write_design
+from virtbed.records import write_json
+from virtbed_contract.codec import encode
+from virtbed_contract.identifiers import HOST_REPORT
+from virtbed_contract.sweep import HostReport, PlatformVerdict
 
 SIZES = (100_000, 1_000_000)
 OPERATIONS = 2_000
 REPLICATES = 50
 CORES = 100
+PLATFORMS = load_platforms()
+IMAGE = "sha256:" + "0" * 64
 
 
 def main() -> int:
@@ -51,17 +57,19 @@ def main() -> int:
 def measure(size: int) -> dict[str, Any]:
     """Lay out about `size` trials, journal them, and count some as done."""
     clock = time.monotonic
-    begun = clock()
-    laid = lay_out(size)
+    started = clock()
+    plan, laid = lay_out(size)
     planned = clock()
-    with tempfile.TemporaryDirectory(dir=".") as folder, Progress(Console(quiet=True)) as progress:
+    progress = Progress(Console(quiet=True), PLATFORMS.trial_s)
+    with tempfile.TemporaryDirectory(dir=".") as folder, progress:
         journal = Path(folder, "ledger.sqlite")
         with Ledger(journal) as ledger:
             ledger.begin(
                 {"plan": "p"}, [(t.id, t.position, t.instance.platform) for t in laid.trials]
             )
             journaled = clock()
-            write_design(Path(folder), laid, {"sweep": "big"})
+            document = laid.document(plan, IMAGE, PLATFORMS, [])
+            write_json(Path(folder, "design.json"), encode(document))
             written = clock()
             progress.begin(len(laid.trials), laid.trials, ledger.seconds())
             ready = clock()
@@ -77,7 +85,7 @@ def measure(size: int) -> dict[str, Any]:
             ended = clock()
     return {
         "trials": len(laid.trials),
-        "plan_s": planned - begun,
+        "plan_s": planned - started,
         "journal_s": journaled - planned,
         "write_s": written - journaled,
         "resume_s": ended - resumed,
@@ -86,23 +94,18 @@ def measure(size: int) -> dict[str, Any]:
     }
 
 
-def lay_out(size: int) -> Design:
-    """Return a design of about `size` trials: seven platforms and modes at 100 sizes."""
+def lay_out(size: int) -> tuple[Plan, Design]:
+    """Return a plan and its design of about `size` trials: seven cells at each of 100 sizes."""
     cpus = [{"cpu": n, "node": 0, "siblings": [n]} for n in range(CORES + 1)]
-    doctor = {
-        "host": "bench",
-        "accelerator": "kvm",
-        "facts": {
-            "cpu": {"cpus": cpus, "allowed": list(range(CORES + 1))},
-            "numa": [{"node": 0, "memory_mib": 1}],
-        },
-        "platforms": [
-            {"platform": name, "status": "available", "reason": "", "remedy": ""}
-            for name in ("bm", "cn", "vm", "vmcn")
-        ],
+    facts = {
+        "cpu": {"cpus": cpus, "allowed": list(range(CORES + 1))},
+        "numa": [{"node": 0, "memory_mib": 1}],
+        "image": {"digest": IMAGE},
     }
+    verdicts = tuple(PlatformVerdict(name, "available", "", "") for name in PLATFORMS.entries)
+    report = HostReport(HOST_REPORT, "bench", True, facts, verdicts, "kvm")
     both = ["vanilla", "pinned"]
-    plan = {
+    asked = {
         "name": "big",
         "replicates": REPLICATES,
         "platforms": {"bm": ["pinned"], "cn": both, "vm": both, "vmcn": both},
@@ -111,7 +114,8 @@ def lay_out(size: int) -> Design:
             {"name": f"application_{n}"} for n in range(-(-size // (REPLICATES * 7 * CORES)))
         ],
     }
-    return design(Plan.model_validate(plan), doctor)
+    plan = Plan.model_validate(asked)
+    return plan, design(plan, report, PLATFORMS)
 
 
 if __name__ == "__main__":

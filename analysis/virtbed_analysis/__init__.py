@@ -1,23 +1,88 @@
-"""What a notebook or the command line may use of the analysis, and the error that it raises."""
+"""What the command line, the controller or a notebook may use of the analysis.
 
-from virtbed_analysis.calibration import calibrate
-from virtbed_analysis.columns import described
-from virtbed_analysis.errors import AnalysisError
-from virtbed_analysis.load import load, write_parquet
-from virtbed_analysis.precision import unneeded_trials
-from virtbed_analysis.published import document as analyse_published
-from virtbed_analysis.report import ReportPaths, report
-from virtbed_analysis.suspicion import suspicions
+Each name is imported when it is first used, so a sweep needs neither Polars nor Matplotlib until
+something is estimated, drawn or archived.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from virtbed_analysis.advice import Question, advise, read_prices
+    from virtbed_analysis.calibration import calibrate
+    from virtbed_analysis.columns import described
+    from virtbed_analysis.comparison import changed, compare
+    from virtbed_analysis.crate import archive
+    from virtbed_analysis.crate import problems as archive_problems
+    from virtbed_analysis.errors import AnalysisError
+    from virtbed_analysis.frames import Sweep, export, load, read_sweep, write_parquet
+    from virtbed_analysis.page import ReportPaths, render_comparison, report
+    from virtbed_analysis.precision import log_means, unneeded_trials
+    from virtbed_analysis.published import document as analyse_published
+    from virtbed_analysis.suspicion import suspicions
+    from virtbed_analysis.words import subject as subject_words
+
+_PLACES = {
+    "AnalysisError": "errors",
+    "Question": "advice",
+    "ReportPaths": "page",
+    "Sweep": "frames",
+    "advise": "advice",
+    "analyse_published": "published.document",
+    "archive": "crate",
+    "archive_problems": "crate.problems",
+    "calibrate": "calibration",
+    "changed": "comparison",
+    "compare": "comparison",
+    "described": "columns",
+    "export": "frames",
+    "load": "frames",
+    "log_means": "precision",
+    "read_prices": "advice",
+    "read_sweep": "frames",
+    "render_comparison": "page",
+    "report": "page",
+    "subject_words": "words.subject",
+    "suspicions": "suspicion",
+    "unneeded_trials": "precision",
+    "write_parquet": "frames",
+}
+"""The module of each name; after a dot, what it is called there."""
 
 __all__ = [
     "AnalysisError",
+    "Question",
     "ReportPaths",
+    "Sweep",
+    "advise",
     "analyse_published",
+    "archive",
+    "archive_problems",
     "calibrate",
+    "changed",
+    "compare",
     "described",
+    "export",
     "load",
+    "log_means",
+    "read_prices",
+    "read_sweep",
+    "render_comparison",
     "report",
+    "subject_words",
     "suspicions",
     "unneeded_trials",
     "write_parquet",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for (PEP 562)."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, own = _PLACES[name].partition(".")
+    value = getattr(import_module(f"{__name__}.{module}"), own or name)
+    globals()[name] = value
+    return value

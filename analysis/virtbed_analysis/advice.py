@@ -1,4 +1,4 @@
-"""Knows how a sweep becomes a choice: which platform, size and settings, how sure, at what cost.
+"""A sweep as a choice: which platform, size and settings, how sure, at what cost.
 
 A choice rests on measured cells alone. Where it cannot be told from the runner-up, that is said.
 """
@@ -12,20 +12,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from virtbed_analysis.cells import CELL, PLAIN, key_of
 from virtbed_analysis.effects import Floats, effects, together
 from virtbed_analysis.errors import AnalysisError
-from virtbed_analysis.estimate import (
-    CELL,
-    CONFIDENCE,
-    NS_PER_MS,
-    answers_differ,
-    samples_to_show,
-    tail,
-)  # fmt: skip
+from virtbed_analysis.estimate import NS_PER_MS, samples_to_show, steady, tail
 from virtbed_analysis.files import read_csv
-from virtbed_analysis.load import Json, Sweep
+from virtbed_analysis.frames import Sweep
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.per_trial import answers_differ
+from virtbed_analysis.trust import Json
+from virtbed_contract import identifiers
 
-SCHEMA = "virtbed.advice/1"
 PRICE_COLUMNS = ("platform", "cores", "processor", "price_per_hour")
 _P99 = 99
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
@@ -75,7 +72,7 @@ def read_prices(path: Path) -> dict[tuple[str, int, str], float]:
 
 
 def advise(sweep: Sweep, question: Question) -> Json:
-    """Return a `virtbed.advice/1` document: the choice, the runner-up, the evidence, how sure.
+    """Return the choice, the runner-up, the evidence, how sure.
 
     Of the cells that meet the question, the choice is the cheapest where there are prices, else the
     one of fewest cores where there is a bound to be met, else the fastest. `choice` is None where
@@ -88,7 +85,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
     left_out: list[Json] = []
     for cell in cells:
         reason = _against(cell, question)
-        if tuple(cell[key] for key in CELL) in wrong:
+        if key_of(cell) in wrong:
             reason = "its answers are not those of bare metal"
         if reason:
             left_out.append({"cell": _public(cell), "reason": reason})
@@ -98,7 +95,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
     choice = fit[0] if fit else None
     runner_up = fit[1] if len(fit) > 1 else None
     return {
-        "schema": SCHEMA,
+        "schema": identifiers.ADVICE,
         "sweep": sweep.name,
         "question": {
             "application": question.application,
@@ -121,10 +118,8 @@ def advise(sweep: Sweep, question: Question) -> Json:
 
 def _cells(samples: pl.DataFrame, question: Question) -> list[Json]:
     """Return the real cells of the application, with the logarithms of each replicate."""
-    mine = samples.filter(
-        ~pl.col("warmup"),
-        ~pl.col("emulated"),
-        variant="plain",
+    mine = steady(samples).filter(
+        **PLAIN,
         application=question.application,
         scale=question.scale,
         scenario=question.scenario,
@@ -229,8 +224,8 @@ def _because(
 def _sure(question: Question, fit: list[Json]) -> str | None:
     """Return how clearly the choice is better than the runner-up, in what it was chosen for.
 
-    The choice is compared with every other candidate, and those intervals hold together: it was
-    picked for being the best of them.
+    The choice is compared with every other candidate, by simultaneous intervals: it was picked for
+    being the best of them.
     """
     if not fit:
         return None
@@ -256,7 +251,7 @@ def _sure(question: Question, fit: list[Json]) -> str | None:
 
 
 def _over(above: Json, below: Json, what: str) -> Floats | None:
-    """Return the logarithms of one cell's time, or cost, over another's, one a shared replicate."""
+    """Return the logarithms of one cell's time, or cost, over another's, per shared replicate."""
     common = sorted(above["_logs"].keys() & below["_logs"].keys())
     if not common:
         return None

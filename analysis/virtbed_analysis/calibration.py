@@ -1,8 +1,8 @@
-"""Knows whether the testbed can be believed on a host: calibration.json ("virtbed.calibration/1").
+"""Whether the testbed can be believed on a host: calibration.json.
 
 Two things whose truth is known are measured as any platform is. A twin is its platform under
 another name: its ratio must be 1. A slowed platform takes a known share longer: the testbed must
-find that share, and tell it from none. The intervals of all checks hold together (Bonferroni's
+find that share, and tell it from none. The intervals of all checks are simultaneous (Bonferroni's
 inequality): a testbed that is right fails its calibration once in twenty times, however many checks
 there are, so one that fails is repeated before anything is made of it.
 """
@@ -18,11 +18,15 @@ import polars as pl
 from scipy import stats
 
 from virtbed_analysis import estimate, words
+from virtbed_analysis.cells import CELL, PLAIN, is_plain, key_of
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_text
-from virtbed_analysis.load import Json, Sweep, read_sweep
+from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.trust import Json
+from virtbed_contract import identifiers
+from virtbed_contract.codec import encode
 
-CALIBRATION_SCHEMA = "virtbed.calibration/1"
 HALF_WIDTH = 0.03
 """A twin's interval must be this narrow, or it contains 1 because it contains everything."""
 POWER = 0.8
@@ -53,15 +57,15 @@ def calibrate(sweep_dir: Path) -> Json:
     slowdowns = dict(
         sweep.trials.filter(variant="slowed").select("application", "slowdown").unique().rows()
     )
-    missing = _planned(sweep) - {tuple(row[key] for key in estimate.CELL) for row in rows}
-    rows += [dict(zip(estimate.CELL, cell, strict=True)) | _NOTHING for cell in sorted(missing)]
+    missing = _planned(sweep) - {key_of(row) for row in rows}
+    rows += [dict(zip(CELL, cell, strict=True)) | _NOTHING for cell in sorted(missing)]
     checks = [_check(row, slowdowns, len(rows)) for row in rows]
     resolution = [_resolution(row) for row in rows if _is_twin(row) and row["ratio_low"]]
     content = {
-        "schema": CALIBRATION_SCHEMA,
+        "schema": identifiers.CALIBRATION,
         "sweep": sweep.name,
         "host": _host(sweep),
-        "confidence": estimate.CONFIDENCE,
+        "confidence": CONFIDENCE,
         "suspect": sweep.trials.filter(pl.col("suspicions").list.len() > 0).height,
         "rejected": [rejected.file for rejected in sweep.rejected],
         "checks": checks,
@@ -78,12 +82,8 @@ _NOTHING: Json = {"ratio": None, "ratio_low": None, "ratio_high": None, "ratio_r
 
 def _planned(sweep: Sweep) -> set[tuple[object, ...]]:
     """Return the planned cells that are twins or slowed: one without a result has failed."""
-    planned = (sweep.design or {}).get("trials", [])
-    return {
-        tuple(trial[key] for key in estimate.CELL)
-        for trial in planned
-        if trial["variant"] != "plain" and not trial["emulated"]
-    }
+    planned = [encode(trial) for trial in sweep.design.trials] if sweep.design else []
+    return {key_of(trial) for trial in planned if not is_plain(trial) and not trial["emulated"]}
 
 
 def resolvable(deviation: float, replicates: int) -> float:
@@ -93,7 +93,7 @@ def resolvable(deviation: float, replicates: int) -> float:
     on the logarithmic scale, is the usual approximation (Cohen, "Statistical Power Analysis", 1988,
     section 2.4). `deviation` is that of the per-replicate log ratios.
     """
-    tails = stats.t.ppf([(1 + estimate.CONFIDENCE) / 2, POWER], replicates - 1)
+    tails = stats.t.ppf([(1 + CONFIDENCE) / 2, POWER], replicates - 1)
     return float(math.expm1(np.sum(tails) * deviation / math.sqrt(replicates)))
 
 
@@ -118,7 +118,7 @@ def _check(row: Json, slowdowns: dict[str, float], checks: int) -> Json:
         reason = _fault(row, expected, half_width)
     return {
         "check": "twin" if _is_twin(row) else "slowdown",
-        **{key: row[key] for key in estimate.CELL if key != "variant"},
+        **{key: row[key] for key in CELL if key not in PLAIN},
         "expected": expected,
         "estimate": row["ratio"],
         "low": low,
@@ -127,8 +127,8 @@ def _check(row: Json, slowdowns: dict[str, float], checks: int) -> Json:
         "replicates": row["ratio_replicates"],
         "passed": not reason,
         "reason": reason,
-        "sentence": f"{'passed' if not reason else 'FAILED'}: {row['platform']} {row['mode']} "
-        f"c{row['cores']:02d} {row['variant']}: {words.ratio(row['ratio'])} "
+        "sentence": f"{'passed' if not reason else 'FAILED'}: {words.instance(row)}: "
+        f"{words.ratio(row['ratio'])} "
         f"({words.interval(row)}), {words.NONE if expected is None else f'{expected:g}'} expected"
         + (f"; {reason}" if reason else ""),
     }
@@ -153,7 +153,7 @@ def _resolution(row: Json) -> Json:
     replicates = row["ratio_replicates"]
     overhead = resolvable(_deviation(row), replicates)
     return {
-        **{key: row[key] for key in estimate.CELL if key != "variant"},
+        **{key: row[key] for key in CELL if key not in PLAIN},
         "replicates": replicates,
         "overhead": overhead,
         "power": POWER,
@@ -170,7 +170,7 @@ def _deviation(row: Json) -> float:
 
 def _tail(replicates: int, checks: int = 1) -> float:
     """Return Student's t for an interval that holds together with those of the other checks."""
-    return float(stats.t.ppf(1 - (1 - estimate.CONFIDENCE) / 2 / checks, replicates - 1))
+    return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / checks, replicates - 1))
 
 
 def _host(sweep: Sweep) -> str | None:

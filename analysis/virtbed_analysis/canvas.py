@@ -1,4 +1,4 @@
-"""Knows how one panel of a figure is set and becomes an SVG element of a page.
+"""One panel of a figure: how it is set, and how it becomes an SVG element of a page.
 
 Drawn through `Figure` alone; pyplot, which keeps global state, is never imported.
 """
@@ -26,10 +26,8 @@ Row = dict[str, Any]
 Line = int | Row
 """A line of a panel from the top: a number of cores, or a row of that many."""
 
-# Okabe and Ito's colour-blind-safe hues. Labels, marks (shaped by platform, filled by mode) and
-# hatches say the same, so nothing rests on colour alone.
-PLATFORM_COLOURS = {"bm": "#8a8a8a", "vm": "#0072b2", "cn": "#d55e00", "vmcn": "#009e73"}
-PLATFORM_MARKS = {"bm": "s", "vm": "o", "cn": "D", "vmcn": "^"}
+# Okabe and Ito's colour-blind-safe hues, as are those of platforms. Labels, marks (shaped by
+# platform, filled by mode) and hatches say the same, so nothing rests on colour alone.
 PART_COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73")
 PART_HATCHES = ("////", "", "\\\\\\\\", "----")
 # Stands for "the colour of the page's text", which Matplotlib cannot name; replaced in the SVG.
@@ -114,11 +112,11 @@ def set_lines(axes: Axes, panel_lines: list[Line], value: Callable[[Row], str]) 
 
 
 def points(axes: Axes, x: list[float], y: list[float], row: Row, **style: Any) -> None:
-    """Mark points in the colour and shape of a platform: open if vanilla, filled if pinned."""
-    colour = PLATFORM_COLOURS[row["platform"]]
+    """Mark points in the row's `colour` and by its `mark`: open if vanilla, filled if pinned."""
+    colour = row["colour"]
     usual: dict[str, Any] = {"markersize": 6, "linestyle": "none"}
     axes.plot(
-        x, y, color=colour, marker=PLATFORM_MARKS[row["platform"]], markeredgewidth=1.6,
+        x, y, color=colour, marker=row["mark"], markeredgewidth=1.6,
         markerfacecolor="none" if row["mode"] == "vanilla" else colour, **(usual | style),
     )  # fmt: skip
 
@@ -141,17 +139,17 @@ def ticks(axes: Axes, at: list[tuple[int, float]]) -> None:
 def stacked(
     axes: Axes, panel_lines: list[Line], parts: Mapping[str, Callable[[Row], float]]
 ) -> None:
-    """Draw a bar a row, its named parts one after another."""
+    """Draw a bar per row, its named parts one after another."""
     kept = [(y, line) for y, line in enumerate(panel_lines) if not isinstance(line, int)]
     ys = [y for y, _ in kept]
-    begun = [0.0] * len(kept)
+    offsets = [0.0] * len(kept)
     for (name, size), colour, hatch in zip(parts.items(), PART_COLOURS, PART_HATCHES, strict=False):
         sizes = [size(row) for _, row in kept]
         axes.barh(
-            ys, sizes, left=begun, height=0.72, color=colour, hatch=hatch, label=name,
+            ys, sizes, left=offsets, height=0.72, color=colour, hatch=hatch, label=name,
             edgecolor=INK, linewidth=0.5,
         )  # fmt: skip
-        begun = [start + size for start, size in zip(begun, sizes, strict=True)]
+        offsets = [start + size for start, size in zip(offsets, sizes, strict=True)]
     legend(axes, len(parts))
 
 

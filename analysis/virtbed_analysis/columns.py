@@ -1,6 +1,7 @@
 """The columns of a loaded sweep: name, type and meaning. Parquet files carry them as metadata.
 
-Times are integer nanoseconds; `*_kib` and `*_mib` are binary kilo- and megabytes.
+Times are integer nanoseconds; `*_kib` and `*_mib` are binary kilo- and megabytes. Factors and
+measures come from their registries.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-SAMPLES_SCHEMA = "virtbed.samples/1"
+from virtbed_contract.factors import FACTORS, MODES
+from virtbed_contract.measures import MEASURES, Measure
 
 
 class Column(NamedTuple):
@@ -19,30 +21,43 @@ class Column(NamedTuple):
     meaning: str
 
 
-_TEXT, _WHOLE, _FLAG = pl.String(), pl.Int64(), pl.Boolean()
+_TEXT, _WHOLE, _FLAG, _NUMBER = pl.String(), pl.Int64(), pl.Boolean(), pl.Float64()
+
+
+def _measured(measure: Measure) -> Column:
+    own = measure.path[0] == "measures"  # of which the result's schema asks for any number
+    return Column(_NUMBER if own else _WHOLE, measure.meaning)
+
+
+_FACTORS = {factor.name: Column(pl.Enum(factor.values), factor.meaning) for factor in FACTORS}
+_OF_TRIALS, _OF_SAMPLES = (
+    {m.column: _measured(m) for m in MEASURES if m.grain == grain} for grain in ("trial", "sample")
+)
 
 TRIAL: dict[str, Column] = {
     "trial": Column(_TEXT, "Id of the trial within its sweep."),
     "sweep": Column(_TEXT, "Name of the plan."),
     "plan_digest": Column(_TEXT, "Digest of the plan."),
-    "platform": Column(_TEXT, "bm, vm, cn or vmcn."),
-    "machine": Column(_TEXT, "metal or kvm."),
-    "enclosure": Column(_TEXT, "process or docker."),
-    "mode": Column(_TEXT, "How the share of CPU is enforced: vanilla by count, pinned by set."),
+    "platform": Column(_TEXT, "Name of the platform."),
+    "machine": Column(_TEXT, "What the kernel runs on."),
+    "enclosure": Column(_TEXT, "What the process runs in."),
+    "mode": Column(
+        pl.Enum(MODES), "How the share of CPUs is enforced: vanilla by count, pinned by set."
+    ),
+    "quota_cpus": Column(_NUMBER, "CPU quota that was asked for, in CPUs; null for none."),
     "cores": Column(_WHOLE, "CPUs of the instance."),
-    "variant": Column(_TEXT, "plain; twin and slowed calibrate the testbed."),
-    "slowdown": Column(pl.Float64(), "Share of each request's time that was added on purpose."),
+    **_FACTORS,
+    "slowdown": Column(_NUMBER, "Share of each request's time that was added on purpose."),
     "memory_mib": Column(_WHOLE, "Memory of the instance."),
     "application": Column(_TEXT, "Name of the application."),
     "scale": Column(_TEXT, "trained, mlperf or tiny."),
-    "processor": Column(_TEXT, "cpu or gpu."),
     "replicate": Column(_WHOLE, "Pass over every cell, from 1."),
     "position": Column(_WHOLE, "Place of the trial in the sweep's order, from 1."),
     "accelerator": Column(_TEXT, "none, kvm or tcg (emulated)."),
     "emulated": Column(_FLAG, "Whether the machine was emulated: no figure of the platform's."),
     "host": Column(_TEXT, "Name of the bench host."),
     "image_digest": Column(_TEXT, "Digest of the root filesystem that every platform ran."),
-    "started_at": Column(_TEXT, "When the trial began, UTC, ISO 8601."),
+    "started_at": Column(_TEXT, "When the trial started, UTC, ISO 8601."),
     "attempt": Column(_WHOLE, "Which attempt at the trial this is, from 1."),
     "application_version": Column(_TEXT, "Version of the application."),
     "model": Column(_TEXT, "Model of the application."),
@@ -54,15 +69,10 @@ TRIAL: dict[str, Column] = {
     "onednn_isa": Column(_TEXT, "Instruction set that oneDNN chose."),
     "scenario": Column(_TEXT, "single_stream, multi_stream, offline or server."),
     "rules": Column(_TEXT, "quick, or study: MLPerf's minimums."),
-    "thread_policy": Column(_TEXT, "default: the framework's own choice; matched: usable cores."),
     "loadgen_validity": Column(_TEXT, "What MLPerf LoadGen says of the run."),
     "answers_digest": Column(_TEXT, "Digest of all answers."),
-    "peak_memory_kib": Column(_WHOLE, "Largest resident memory of the process."),
     "input_seed": Column(_WHOLE, "Seed of the inputs."),
-    "spawn_ns": Column(_WHOLE, "From launch to the first line of the harness."),
-    "import_ns": Column(_WHOLE, "Imports of the frameworks."),
-    "load_ns": Column(_WHOLE, "Loading the model."),
-    "first_call_ns": Column(_WHOLE, "The first request."),
+    **_OF_TRIALS,
     "warnings": Column(pl.List(_TEXT), "What the trial warned of."),
     "suspicions": Column(pl.List(_TEXT), "What beside the trial moved, with the number."),
 }
@@ -71,11 +81,8 @@ SAMPLE: dict[str, Column] = {
     "sample": Column(_WHOLE, "Number of the request within its trial, from 0."),
     "input": Column(_TEXT, "Name of the input."),
     "queue_ns": Column(_WHOLE, "Wait in LoadGen's queue, no part of e2e_ns."),
-    "pre_ns": Column(_WHOLE, "Preprocessing."),
-    "infer_ns": Column(_WHOLE, "Inference."),
-    "post_ns": Column(_WHOLE, "Postprocessing."),
-    "e2e_ns": Column(_WHOLE, "The request from end to end."),
-    "warmup": Column(_FLAG, "Whether the request came before the measured ones."),
+    **_OF_SAMPLES,
+    "warmup": Column(_FLAG, "Whether the request was issued before the measured ones."),
 }
 
 
@@ -85,8 +92,11 @@ def types(columns: dict[str, Column]) -> dict[str, pl.DataType]:
 
 
 def described() -> dict[str, dict[str, str]]:
-    """Return type and meaning of every column of a loaded sweep, by name, in order."""
+    """Return type and meaning of every column of an export, by name, in order."""
     return {
-        name: {"type": str(column.type), "meaning": column.meaning}
+        name: {
+            "type": str(_TEXT if isinstance(column.type, pl.Enum) else column.type),
+            "meaning": column.meaning,
+        }
         for name, column in {**SAMPLE, **TRIAL}.items()
     }

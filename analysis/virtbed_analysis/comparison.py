@@ -1,6 +1,6 @@
-"""Knows how two sweeps are compared: two hosts, two kernels, before and after.
+"""Two sweeps compared: two hosts, two kernels, before and after.
 
-Their replicates have nothing in common, so intervals are Welch's; those of all cells hold together.
+Their replicates have nothing in common, so intervals are Welch's, simultaneous for all cells.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from virtbed_analysis.cells import Cell
 from virtbed_analysis.document import provenance
-from virtbed_analysis.effects import Cell, Effect, Floats, Units, of_sweep, together
-from virtbed_analysis.estimate import CONFIDENCE
-from virtbed_analysis.load import Json, Sweep, read_sweep
+from virtbed_analysis.effects import Effect, Floats, Units, of_sweep, together
+from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.trust import Json
+from virtbed_contract import identifiers
+from virtbed_contract.codec import encode
 
-SCHEMA = "virtbed.comparison/1"
 # Not compared: they name the sweep, or say when it ran.
 _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
 
 
 def compare(one: Path, other: Path) -> Json:
-    """Return a `virtbed.comparison/1` document of two results folders.
+    """Return the comparison of two results folders.
 
     For each cell of both, `time` is the second's e2e over the first's, and `cost` the second's
     ratio to bare metal over the first's: a slower host changes the one, not the other. Each has
@@ -35,28 +38,30 @@ def compare(one: Path, other: Path) -> Json:
         AnalysisError: a folder does not exist, or pools unlike results.
     """
     first, second = read_sweep(one), read_sweep(other)
-    units = of_sweep(first.samples), of_sweep(second.samples)
+    platforms = first.platforms | second.platforms
+    units = of_sweep(first.samples, platforms), of_sweep(second.samples, platforms)
     common = [cell for cell in units[0].cells() if cell in units[1].logs]
     times = _each(common, lambda cell: _times(cell, *units))
     costs = _each(common, lambda cell: _costs(cell, *units))
     rows = [
         {
-            **cell._asdict(),
+            **cell.row(),
             "time": asdict(times[cell]) if cell in times else None,
             "cost": asdict(costs[cell]) if cell in costs else None,
         }
         for cell in common
     ]
     return {
-        "schema": SCHEMA,
+        "schema": identifiers.COMPARISON,
         "first": str(one),
         "second": str(other),
         "confidence": CONFIDENCE,
+        "platforms": [encode(entry) for entry in platforms.entries.values()],
         "summary": _summary(rows),
         "differs": _differs(first, second),
         "cells": rows,
-        "only_first": [c._asdict() for c in units[0].cells() if c not in units[1].logs],
-        "only_second": [c._asdict() for c in units[1].cells() if c not in units[0].logs],
+        "only_first": [c.row() for c in units[0].cells() if c not in units[1].logs],
+        "only_second": [c.row() for c in units[1].cells() if c not in units[0].logs],
         "suspect": {
             "first": _suspect(first),
             "second": _suspect(second),
@@ -74,7 +79,7 @@ def changed(effect: Json | None) -> str:
 
 
 def _each(cells: list[Cell], groups: Callable[[Cell], list[Floats | None]]) -> dict[Cell, Effect]:
-    found = together((cell.work, groups(cell)) for cell in cells)
+    found = together((cell.application, groups(cell)) for cell in cells)
     return {cell: effect for cell, effect in zip(cells, found, strict=True) if effect}
 
 
@@ -85,7 +90,7 @@ def _times(cell: Cell, first: Units, second: Units) -> list[Floats | None]:
 
 
 def _costs(cell: Cell, first: Units, second: Units) -> list[Floats | None]:
-    if cell.platform == "bm" and cell.mode == "pinned":
+    if cell == second.baseline(cell):
         return [None]
     above, below = second.cost(cell), first.cost(cell)
     return [above, None if below is None else -below]

@@ -1,4 +1,4 @@
-"""Knows what a report says: from a sweep to the content of report.json ("virtbed.report/1").
+"""What a report says: from a sweep to the content of report.json.
 
 The page is rendered from this document alone, so the two cannot disagree.
 """
@@ -6,19 +6,24 @@ The page is rendered from this document alone, so the two cannot disagree.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from importlib.metadata import version
 from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, published, scaling, words
+from virtbed_analysis import estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
-from virtbed_analysis.load import Json, Rejected, Sweep
-from virtbed_analysis.precision import unneeded
+from virtbed_analysis.frames import Sweep
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.precision import unneeded_trials
 from virtbed_analysis.suspicion import THRESHOLDS
-
-REPORT_SCHEMA = "virtbed.report/1"
+from virtbed_analysis.trust import Json, Rejected
+from virtbed_contract import identifiers
+from virtbed_contract.codec import encode
+from virtbed_contract.factors import FACTORS
+from virtbed_contract.measures import SHOWN, of_group
 
 
 def document(sweep: Sweep) -> Json:
@@ -26,30 +31,55 @@ def document(sweep: Sweep) -> Json:
 
     It depends on the files of the results folder only, not on the day or the place.
     """
-    spared = unneeded(sweep)
-    begun = set(sweep.trials.filter(pl.col("platform") == "bm")["replicate"])
-    early = Counter(
-        tuple(trial[key] for key in estimate.CELL)
-        for trial in (sweep.design or {}).get("trials", [])
-        if trial["id"] in spared and trial["replicate"] in begun
-    )
+    design = sweep.design
+    planned = [encode(trial) for trial in design.trials] if design else []
+    spared = unneeded_trials(design, per_trial.log_means(sweep.samples)) if design else frozenset()
+    started = set(sweep.trials.filter(estimate.BARE)["replicate"])
+    early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
-    units = of_sweep(sweep.samples)
-    doublings = scaling.scale_up(units)
-    emulated = estimate.emulated(sweep.samples, sweep.trials).to_dicts()
-    failed, waiting = _without_result(sweep, spared)
+    emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
+    failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
-    planned = len(sweep.design["trials"]) if sweep.design else None
     counts = {
-        "planned": planned,
+        "planned": len(planned) if design else None,
         "analysed": sweep.trials.height,
         "emulated": sweep.trials.filter("emulated").height,
         "suspect": suspect.height,
         "failed": len(failed),
-        "waiting": sum(len(row["replicates"]) for row in waiting),
+        "waiting": sum(len(row["replicates"]) for row in pending),
         "unneeded": len(spared),
         "rejected": len(sweep.rejected),
     }
+    return {
+        "schema": identifiers.REPORT,
+        "sweep": sweep.name,
+        "summary": words.summary(cells, len(emulated)),
+        "counts": counts,
+        "confidence": CONFIDENCE,
+        "precision": design.precision if design else None,
+        "platforms": _platforms(sweep),
+        "cells": cells,
+        **_by_factor(sweep),
+        **_by_size(sweep),
+        "published": published.beside(cells, sweep.platforms),
+        "other_measures": _other_measures(sweep.trials),
+        "emulated": emulated,
+        "not_run": _not_run(sweep),
+        "failed": failed,
+        "waiting": pending,
+        "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
+        "suspect": suspect.select("trial", "suspicions").sort("trial").to_dicts(),
+        "thresholds": [
+            {"name": t.name, "limit": t.limit, "unit": t.unit, "reason": t.reason}
+            for t in THRESHOLDS
+        ],
+        "warnings": _warnings(sweep.trials),
+        "provenance": provenance(sweep),
+    }
+
+
+def _by_factor(sweep: Sweep) -> Json:
+    """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
     seeded = {
         (row["application"], row["scale"]): row["weights"]
         for row in sweep.trials.select("application", "scale", "weights").to_dicts()
@@ -61,46 +91,64 @@ def document(sweep: Sweep) -> Json:
         return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
 
     return {
-        "schema": REPORT_SCHEMA,
-        "sweep": sweep.name,
-        "summary": words.summary(cells, len(emulated)),
-        "counts": counts,
-        "confidence": estimate.CONFIDENCE,
-        "precision": (sweep.design or {}).get("precision"),
-        "findings": findings.rows(units),
-        "cells": cells,
         "vanilla_to_pinned": weighted(estimate.vanilla_to_pinned(sweep.samples)),
         "thread_policy_gain": weighted(estimate.thread_policy_gain(sweep.samples)),
         "gpu_speed_up": {
             phase: weighted(estimate.gpu_speed_up(sweep.samples, phase))
             for phase in ("e2e", "infer")
         },
+        "startup": weighted(per_trial.startup(sweep.trials)),
+        "answers_differ": weighted(per_trial.answers_differ(sweep.trials)),
+        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
+    }
+
+
+def _by_size(sweep: Sweep) -> Json:
+    """Return what rests on effects: findings, and what sizes do."""
+    units = of_sweep(sweep.samples, sweep.platforms)
+    doublings = scaling.scale_up(units)
+    return {
+        "findings": findings.rows(units),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
         "container_to_host": scaling.container_to_host(units, _online_cpus(sweep)),
-        "published": published.beside(cells),
-        "startup": weighted(estimate.startup(sweep.trials)),
-        "emulated": emulated,
-        "not_run": _not_run(sweep),
-        "failed": failed,
-        "waiting": waiting,
-        "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
-        "answers_differ": weighted(estimate.answers_differ(sweep.trials)),
-        "suspect": suspect.select("trial", "suspicions").sort("trial").to_dicts(),
-        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
-        "thresholds": [
-            {"name": t.name, "limit": t.limit, "unit": t.unit, "reason": t.reason}
-            for t in THRESHOLDS
-        ],
-        "warnings": _warnings(sweep.trials),
-        "provenance": provenance(sweep),
     }
 
 
 def _online_cpus(sweep: Sweep) -> int | None:
-    cpu = (sweep.doctor or {}).get("facts", {}).get("cpu", {})
+    cpu = _facts(sweep).get("cpu", {})
     return len(cpu["online"]) if cpu.get("online") else None
+
+
+def _facts(sweep: Sweep) -> Json:
+    return sweep.doctor.facts if sweep.doctor else {}
+
+
+def _platforms(sweep: Sweep) -> list[Json]:
+    """Return what is said of each platform that was planned or has a result."""
+    named = set(sweep.trials["platform"])
+    if sweep.design:
+        named |= {trial.platform for trial in sweep.design.trials}
+        named |= {row.platform for row in sweep.design.not_run}
+    entries = sweep.platforms.entries
+    return [encode(entry) for name, entry in entries.items() if name in named]
+
+
+def _other_measures(trials: pl.DataFrame) -> list[Json]:
+    """Return each measure of the group `other` that any real trial has, with a row per cell."""
+    tables = (
+        {
+            "name": measure.name,
+            "words": measure.words,
+            "unit": SHOWN[measure.unit][0],
+            "better": measure.better,
+            "meaning": measure.meaning,
+            "rows": per_trial.other(trials, measure).to_dicts(),
+        }
+        for measure in of_group("other")
+    )
+    return [table for table in tables if table["rows"]]
 
 
 def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
@@ -110,10 +158,10 @@ def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
     closely enough without.
     """
     note = None
-    dropped = (cell["ratio_dropped"] or 0) - early.get(tuple(cell[key] for key in estimate.CELL), 0)
+    dropped = (cell["ratio_dropped"] or 0) - early.get(key_of(cell), 0)
     if not cell["baseline"]:
         if cell["ratio"] is None:
-            note = "no pinned bm result at this size to pair with"
+            note = "no pinned bare-metal result at this size to pair with"
         elif cell["ratio_low"] is None:
             note = f"no interval from {words.count(cell['ratio_replicates'], 'replicate')}"
         elif dropped > 0:
@@ -121,29 +169,29 @@ def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
     return {**cell, "note": note}
 
 
-def _without_result(sweep: Sweep, spared: Set[str]) -> tuple[list[Json], list[Json]]:
+def _without_result(
+    sweep: Sweep, planned: Iterable[Json], spared: Set[str]
+) -> tuple[list[Json], list[Json]]:
     """Return the failed trials, one row each, and those with nothing to show, grouped by cell."""
-    analysed = set(sweep.trials["trial"])
     rejected = {trial for file in sweep.rejected if (trial := _trial_of(file))}
-    settled = analysed | sweep.failures.keys() | rejected | spared
-    planned = {t["id"]: t for t in (sweep.design or {}).get("trials", [])}
+    settled = set(sweep.trials["trial"]) | sweep.failures.keys() | rejected | spared
     failed = [
         {
             "trial": trial_id,
-            **{key: found.get(key) for key in ("stage", "message", "attempt", "at")},
+            "stage": failure.stage,
+            "message": failure.message,
+            "attempt": failure.attempt,
+            "at": failure.at,
         }
-        for trial_id, found in sorted(sweep.failures.items())
+        for trial_id, failure in sorted(sweep.failures.items())
     ]
-    waiting: dict[tuple[Any, ...], list[int]] = {}
-    for trial_id, trial in planned.items():
-        if trial_id in settled:
-            continue
-        waiting.setdefault(tuple(trial[key] for key in estimate.CELL), []).append(
-            trial["replicate"]
-        )
+    pending: dict[tuple[Any, ...], list[int]] = {}
+    for row in planned:
+        if row["id"] not in settled:
+            pending.setdefault(key_of(row), []).append(row["replicate"])
     rows = [
-        {**dict(zip(estimate.CELL, cell, strict=True)), "replicates": sorted(replicates)}
-        for cell, replicates in waiting.items()
+        {**dict(zip(CELL, cell, strict=True)), "replicates": sorted(replicates)}
+        for cell, replicates in pending.items()
     ]
     return failed, rows
 
@@ -155,23 +203,19 @@ def _trial_of(rejected: Rejected) -> str | None:
 
 def _not_run(sweep: Sweep) -> list[Json]:
     """Return what the plan asked for and the host cannot run, then what the doctor adds to it."""
-    rows = [
-        {key: entry.get(key) for key in ("platform", "mode", "cores", "reason", "remedy")}
-        for entry in (sweep.design or {}).get("not_run", [])
-    ]
+    rows: list[Json] = [encode(row) for row in sweep.design.not_run] if sweep.design else []
     named = {row["platform"] for row in rows}
     rows += [
         {
-            "platform": found["platform"],
+            "platform": found.platform,
             "mode": None,
             "cores": None,
             # An emulated platform does run; what does not run is its real form.
-            "reason": ("emulated only: " if found["status"] == "emulated" else "")
-            + found["reason"],
-            "remedy": found["remedy"],
+            "reason": ("emulated only: " if found.status == "emulated" else "") + found.reason,
+            "remedy": found.remedy,
         }
-        for found in (sweep.doctor or {}).get("platforms", [])
-        if found["status"] != "available" and found["platform"] not in named
+        for found in (sweep.doctor.platforms if sweep.doctor else ())
+        if found.status != "available" and found.platform not in named
     ]
     return rows
 
@@ -186,10 +230,9 @@ def _warnings(trials: pl.DataFrame) -> list[Json]:
 
 def provenance(sweep: Sweep) -> list[Json]:
     """Return where the numbers come from, as items with their values."""
-    trials, design = sweep.trials, sweep.design or {}
-    facts = (sweep.doctor or {}).get("facts", {})
+    trials, design, facts = sweep.trials, sweep.design, _facts(sweep)
     cpu = facts.get("cpu", {})
-    docker = facts.get("docker", {})
+    engines = facts.get("engines", {})
 
     def found(column: str) -> list[str | None]:
         return [str(v) for v in trials[column].unique().sort() if v is not None]
@@ -197,7 +240,7 @@ def provenance(sweep: Sweep) -> list[Json]:
     started = found("started_at")
     real = trials.filter(~pl.col("emulated"))
     items: dict[str, list[str | None]] = {
-        "Host": found("host") or [str((sweep.doctor or {}).get("host") or "")],
+        "Host": found("host") or [sweep.doctor.host if sweep.doctor else None],
         "CPU": [cpu.get("model")],
         "Online CPUs": [str(_online_cpus(sweep) or "")],
         "Distribution": [facts.get("distribution")],
@@ -206,15 +249,17 @@ def provenance(sweep: Sweep) -> list[Json]:
         "oneDNN's kernels": found("onednn_isa"),
         "Clock source": [facts.get("clocksource")],
         "Frequency governor": [facts.get("governor")],
-        "Docker engine": [docker.get("version")],
-        "libvirt": [facts.get("libvirt", {}).get("version")],
-        "QEMU": [facts.get("qemu", {}).get("version")],
+        "Engines": [
+            f"{engine.get('name', key)} {engine['version']}"
+            for key, engine in engines.items()
+            if engine.get("version")
+        ],
         "Memory of an instance, MiB": found("memory_mib"),
-        "Image digest": found("image_digest") or [design.get("image_digest")],
-        "Plan digest": found("plan_digest") or [design.get("plan_digest")],
-        "Seed of the order": [str(design["seed"])] if "seed" in design else [],
+        "Image digest": found("image_digest") or [design.image_digest if design else None],
+        "Plan digest": found("plan_digest") or [design.plan_digest if design else None],
+        "Seed of the order": [str(design.seed)] if design else [],
         "Seed of the trials": found("input_seed"),
-        "Thread policy": found("thread_policy"),
+        **{_heading(factor.name): found(factor.name) for factor in FACTORS},
         "Model": [
             f"{row['application']} {row['application_version']}, {row['scale']}: "
             f"{row['model']}, {row['weights']} weights"
@@ -230,7 +275,7 @@ def provenance(sweep: Sweep) -> list[Json]:
         "Python": found("python"),
         "Trials started": [f"{started[0]} to {started[-1]}"] if started else [],
         "Real trials": [str(real.height)] if trials.height else [],
-        "Commit of virtbed": (sweep.doctor or {}).get("commits", []),
+        "Commit of virtbed": list(design.commits) if design else [],
         "Analysis": [f"virtbed-analysis {version('virtbed-analysis')}"],
     }
     return [
@@ -238,3 +283,7 @@ def provenance(sweep: Sweep) -> list[Json]:
         for item, values in items.items()
         if (kept := [value for value in values if value])
     ]
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ").capitalize()

@@ -1,10 +1,10 @@
-"""Knows how the cost of one cell over another becomes an effect with an interval.
+"""The cost of one cell over another as an effect with an interval.
 
 A unit is a sweep's replicate, or, where each input was run once, the input. Cells are paired by
 unit and, within one, by input; each unit gives one difference of logarithms. The interval is
 Student's t on the units' differences (Welch's, with Satterthwaite's degrees of freedom, where an
-effect is a sum of several that are taken as independent), and the intervals of one question hold
-together: each of k is made at 1 - (1 - confidence) / k (Bonferroni), so that none is picked for
+effect is a sum of several that are taken as independent), and the intervals of one question are
+simultaneous: each of k is made at 1 - (1 - confidence) / k (Bonferroni), so that none is picked for
 being extreme.
 """
 
@@ -12,42 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from virtbed_analysis.estimate import CONFIDENCE, MODES, PLATFORMS, input_logs, mean_interval
+from virtbed_analysis.cells import BASELINE_MODE, MATCHED, PLAIN, Cell, cell_of, rank
+from virtbed_analysis.estimate import input_logs, steady
+from virtbed_analysis.intervals import CONFIDENCE, mean_interval
+from virtbed_analysis.platforms import Parts, Platforms
 
 Floats = NDArray[np.float64]
 _MOST = 700.0  # exp of more is no number any more
-
-
-class Cell(NamedTuple):
-    """What was measured; `work` is the application, with all else that makes it another one."""
-
-    work: str
-    processor: str
-    cores: int
-    platform: str
-    mode: str
-
-    @property
-    def application(self) -> str:
-        """The application alone, of `work`."""
-        return self.work.partition(", ")[0]
-
-    @property
-    def settings(self) -> str:
-        """The scale and whatever else makes it another `work`: what comparable ones share."""
-        return self.work.partition(", ")[2]
-
-
-def order(platform: str, mode: str) -> tuple[int, int]:
-    """Return where a report lists a platform and a mode."""
-    return PLATFORMS.index(platform), MODES.index(mode)
 
 
 @dataclass(frozen=True)
@@ -62,23 +39,43 @@ class Units:
     logs: Mapping[Cell, Mapping[str, tuple[NDArray[np.str_], Floats]]]
     unit: str
     pre_post: Mapping[Cell, float]
-    metal_mode: str = "pinned"
+    platforms: Platforms
+    metal_mode: str = BASELINE_MODE
 
-    def cells(self, **wanted: str | int) -> list[Cell]:
-        """Return the measured cells that have these parts, as a report lists them."""
+    def cells(self, parts: Parts | None = None, **wanted: str | int) -> list[Cell]:
+        """Return the measured cells that have these parts or factors, as a report lists them.
+
+        Args:
+            parts: Machine and enclosure; None for every platform.
+            **wanted: Parts of a `Cell`, or values of factors.
+        """
         found = (
             cell
             for cell in self.logs
-            if all(getattr(cell, key) == value for key, value in wanted.items())
+            if parts in (None, self.platforms.parts(cell.platform))
+            and all(cell.value(key) == value for key, value in wanted.items())
         )
-        return sorted(found, key=lambda cell: (*cell[:3], *order(cell.platform, cell.mode)))
+        return sorted(found, key=self.order)
+
+    def order(self, cell: Cell) -> tuple[object, ...]:
+        """Return where a report lists a cell."""
+        return (*rank(cell), *self.platforms.order(cell.platform, cell.mode))
+
+    def is_bare(self, cell: Cell) -> bool:
+        """Return whether a cell is of bare metal, in either mode."""
+        return cell.platform == self.platforms.bare
 
     def baseline(self, cell: Cell) -> Cell:
-        """Return bare metal at a cell's size."""
-        return cell._replace(platform="bm", mode=self.metal_mode)
+        """Return bare metal at a cell's size; a cell without logarithms if there is none."""
+        return cell._replace(platform=self.platforms.bare or "", mode=self.metal_mode)
+
+    def elsewhere(self, cell: Cell, parts: Parts) -> list[Cell]:
+        """Return a cell's like on each platform that has this machine and enclosure."""
+        names = (name for name in self.platforms.names if self.platforms.parts(name) == parts)
+        return [cell._replace(platform=name) for name in names]
 
     def contrast(self, *terms: tuple[float, Cell]) -> Floats | None:
-        """Return the sum of weighted logarithms, one a unit that all cells share; None without.
+        """Return the sum of weighted logarithms, one per unit that all cells share; None without.
 
         A unit's is the mean over the inputs that all cells have in it.
         """
@@ -90,7 +87,7 @@ class Units:
         return np.array(kept) if kept else None
 
     def over(self, above: Cell, below: Cell) -> Floats | None:
-        """Return the logarithms of one cell's time over another's, one a shared unit."""
+        """Return the logarithms of one cell's time over another's, one per shared unit."""
         return self.contrast((1.0, above), (-1.0, below))
 
     def cost(self, cell: Cell) -> Floats | None:
@@ -125,7 +122,7 @@ class Effect:
 
 
 def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect]:
-    """Return the effects of one question, whose intervals hold together.
+    """Return the effects of one question, with simultaneous intervals.
 
     Each candidate has its name and one or more groups of logarithms. Several are taken as
     independent, and their means are added: where they drift together in a replicate, the interval
@@ -136,12 +133,12 @@ def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[E
 
 def together(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect | None]:
     """As `effects`, with None in the place of each candidate without units."""
-    told: list[tuple[str, list[Floats]]] = []
+    named: list[tuple[str, list[Floats]]] = []
     for about, groups in candidates:
         known = [group for group in groups if group is not None]
-        told.append((about, known if len(known) == len(groups) else []))
-    confidence = 1 - (1 - CONFIDENCE) / max(1, sum(bool(groups) for _, groups in told))
-    return [_effect(about, groups, confidence) if groups else None for about, groups in told]
+        named.append((about, known if len(known) == len(groups) else []))
+    confidence = 1 - (1 - CONFIDENCE) / max(1, sum(bool(groups) for _, groups in named))
+    return [_effect(about, groups, confidence) if groups else None for about, groups in named]
 
 
 def _effect(about: str, groups: list[Floats], confidence: float) -> Effect:
@@ -172,42 +169,34 @@ def _exponential(about: str, mean: float, low: float, high: float, n: int) -> Ef
     return Effect(about, float(np.exp(mean)), float(np.exp(low)), float(np.exp(high)), n)
 
 
-def of_sweep(samples: pl.DataFrame) -> Units:
-    """Return the units of a sweep's real cells, one a replicate; `samples` as `load` gives them."""
-    steady = samples.filter(~pl.col("warmup"), ~pl.col("emulated"), pl.col("variant") == "plain")
-    weights = steady.select("application", "scale", "weights").unique()
-    together = (
-        input_logs(steady)
+def of_sweep(samples: pl.DataFrame, platforms: Platforms) -> Units:
+    """Return the units of a sweep's real plain cells, one per replicate.
+
+    Args:
+        samples: As `load` gives them.
+        platforms: The sweep's.
+    """
+    plain = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
+    measured = steady(samples).filter(plain)
+    weights = measured.select("application", "scale", "weights").unique()
+    by_replicate = (
+        input_logs(measured)
         .join(weights, on=["application", "scale"], maintain_order="left")
         .group_by(*_PARTS, "replicate", maintain_order=True)
         .agg("input", pl.col("log") - np.log(1e9))
     )
     logs: dict[Cell, dict[str, tuple[NDArray[np.str_], Floats]]] = {}
-    for row in together.iter_rows(named=True):
+    for row in by_replicate.iter_rows(named=True):
         values = np.array(row["input"], dtype=np.str_), np.array(row["log"])
         logs.setdefault(cell_of(row), {})[str(row["replicate"])] = values
-    shares = steady.group_by(*_PARTS).agg(
+    shares = measured.group_by(*_PARTS).agg(
         ((pl.col("pre_ns") + pl.col("post_ns")).sum() / pl.col("e2e_ns").sum()).alias("share")
     )
     pre_post = {cell_of(row): float(row["share"]) for row in shares.iter_rows(named=True)}
-    return Units(logs, "replicate", pre_post)
+    return Units(logs, "replicate", pre_post, platforms)
 
 
 _PARTS = (
-    "application", "scale", "scenario", "thread_policy", "weights",
-    "processor", "cores", "platform", "mode",
+    "application", "scale", "scenario", "weights", *(factor.name for factor in MATCHED),
+    "cores", "platform", "mode",
 )  # fmt: skip
-
-
-def cell_of(row: Mapping[str, object]) -> Cell:
-    """Return what a row of a cell or a sample measures."""
-    work = [str(row["application"]), str(row["scale"])]
-    work += [str(row["scenario"])] if row["scenario"] != "single_stream" else []
-    work += [f"{row['thread_policy']} threads"] if row["thread_policy"] != "default" else []
-    # Seeded weights do a model's work without its answers: said wherever their times appear.
-    work += ["seeded weights"] if row["weights"] == "seeded" else []
-    cores = row["cores"]
-    assert isinstance(cores, int)
-    return Cell(
-        ", ".join(work), str(row["processor"]), cores, str(row["platform"]), str(row["mode"])
-    )

@@ -1,4 +1,4 @@
-"""Knows how timings become medians, ratios and intervals.
+"""Timings to medians, ratios and intervals.
 
 The replication unit is the trial: a fresh process on a fresh instance. Samples inside one trial
 share its memory layout, placement and neighbours, so they say little about the next trial; an
@@ -23,45 +23,24 @@ import math
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from scipy import stats
 
-CONFIDENCE = 0.95
-PHASES = ("e2e", "pre", "infer", "post")
+from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, MATCHED, PLAIN, SUBJECT
+from virtbed_analysis.intervals import mean_interval
+from virtbed_analysis.platforms import METAL, PROCESS
+from virtbed_contract.measures import of_group
+
+PHASES = tuple(measure.name for measure in of_group("phase"))
 TAILS = (90, 99)  # percentiles of latency
-STARTUP = ("spawn", "import", "load", "first_call")
-
-# What the two sides of a ratio to bare metal have in common; with the platform and the mode it
-# makes a cell.
-SUBJECT = ["cores", "application", "scale", "processor", "scenario", "thread_policy"]
-CELL = ["platform", "mode", "variant", *SUBJECT]
-
-# In the order in which a report lists them.
-PLATFORMS = ("bm", "vm", "cn", "vmcn")
-MODES = ("vanilla", "pinned")
-_VARIANTS = pl.Enum(["plain", "twin", "slowed"])
 NS_PER_MS = 1e6
-BASELINE = {"platform": "bm", "mode": "pinned", "variant": "plain"}
-_BASELINE = pl.all_horizontal(pl.col(key) == value for key, value in BASELINE.items())
-
-
-def mean_interval(
-    mean: NDArray[np.float64],
-    deviation: NDArray[np.float64],
-    n: NDArray[np.int64],
-    confidence: float = CONFIDENCE,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the lower and upper ends of Student's t interval for means, elementwise.
-
-    Ends are mean -+ t(n - 1) * deviation / sqrt(n), with the sample standard deviation (n - 1 in
-    its denominator). Both are NaN where n < 2: one observation shows no spread.
-    """
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * deviation / np.sqrt(n)
-    return mean - half, mean + half
+_PLAIN = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
+BARE = (pl.col("machine") == METAL) & (pl.col("enclosure") == PROCESS)
+"""Whether a trial ran on bare metal."""
+BASELINE = pl.col("bare") & (pl.col("mode") == BASELINE_MODE) & _PLAIN
+"""Whether a row, marked by `bare`, is of the cell that others are compared with."""
 
 
 def cells(samples: pl.DataFrame) -> pl.DataFrame:
-    """Summarise each cell that really ran on its platform: one row a cell, times in ms.
+    """Summarise each cell that really ran on its platform: one row per cell, times in ms.
 
     Columns: `CELL`, `weights`, `replicates`, `samples`, `<phase>_median_ms` and
     `<phase>_mean_ms` over all measured samples, `e2e_p90_ms` and `e2e_p99_ms` (null with fewer
@@ -69,23 +48,23 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
     `_high_ms` (geometric mean over inputs and replicates, its interval), `baseline`, the ratio's
     columns (see `ratio_to_bare_metal`), null for the baseline itself.
     """
-    real = _steady(samples).filter(~pl.col("emulated"))
-    summary = _phases(real)
+    real = steady(samples)
+    summary = phases(real)
     for phase in PHASES:
         logs = input_logs(real, phase).group_by(*CELL, "replicate", maintain_order=True)
-        summary = summary.join(_typical(logs.agg(pl.col("log").mean()), phase), on=CELL)
-    return _in_order(
-        summary.with_columns(_BASELINE.alias("baseline")).join(
-            ratio_to_bare_metal(samples), on=CELL, how="left"
-        )
+        summary = summary.join(typical(logs.agg(pl.col("log").mean()), phase), on=CELL)
+    return in_order(
+        summary.with_columns(BASELINE.alias("baseline"))
+        .drop("bare")
+        .join(ratio_to_bare_metal(samples), on=CELL, how="left")
     )
 
 
-def _typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
+def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
     """Return exp of the mean `log` (of ns) per cell in ms, and its interval; null for no time."""
     ends = {"value": "", "low": "_low", "high": "_high"}
     known = pl.col("value") > 0  # else something took no time, whose logarithm is none
-    return _geometric(per_replicate, CELL).select(
+    return geometric(per_replicate, CELL).select(
         *CELL,
         *(
             pl.when(known).then(pl.col(end) / NS_PER_MS).alias(f"{name}_typical{to}_ms")
@@ -95,7 +74,7 @@ def _typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return e2e over that of pinned bare metal at the same cores, application, scale, processor.
+    """Return e2e over that of pinned bare metal at the same cores, application, scale, factors.
 
     For each replicate r, d_r is the mean over inputs of log(mean e2e of the input in the cell)
     - log(mean e2e of the input in the baseline); the ratio is exp(mean of d_r), its interval
@@ -103,8 +82,12 @@ def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
     two replicates), `ratio_replicates` (pairs used) and `ratio_dropped` (replicates that only one
     side has, or that share no input). Emulated cells and the baseline itself have no row.
     """
-    logs = input_logs(_steady(samples).filter(~pl.col("emulated")))
-    return _paired(logs.filter(~_BASELINE), logs.filter(_BASELINE), SUBJECT)
+    return to_baseline(input_logs(steady(samples)))
+
+
+def to_baseline(logs: pl.DataFrame) -> pl.DataFrame:
+    """Return the ratio of each cell of `logs`, as `input_logs` has them, to its baseline."""
+    return _paired(logs.filter(~BASELINE), logs.filter(BASELINE), SUBJECT)
 
 
 def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
@@ -120,7 +103,7 @@ def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
         clean.select(*CELL, *(pl.col(v).alias(f"clean_{v}") for v in values)), on=CELL, how="left"
     )
     fewer = pl.col("clean_ratio_replicates").fill_null(0) < pl.col("all_ratio_replicates")
-    return _in_order(both.with_columns(pl.col("clean_ratio_replicates").fill_null(0)).filter(fewer))
+    return in_order(both.with_columns(pl.col("clean_ratio_replicates").fill_null(0)).filter(fewer))
 
 
 def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
@@ -128,10 +111,10 @@ def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
 
     Only platforms that have both modes at a size get a row.
     """
-    logs = input_logs(_steady(samples).filter(~pl.col("emulated"), variant="plain"))
+    logs = input_logs(steady(samples).filter(_PLAIN))
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
     paired = _paired(vanilla, pinned, ["platform", *SUBJECT])
-    return _in_order(paired.filter(pl.col("ratio").is_not_null()))
+    return in_order(paired.filter(pl.col("ratio").is_not_null()))
 
 
 def thread_policy_gain(samples: pl.DataFrame) -> pl.DataFrame:
@@ -152,11 +135,10 @@ def gpu_speed_up(samples: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
 
 
 def _gain(samples: pl.DataFrame, key: str, sides: tuple[str, str], phase: str) -> pl.DataFrame:
-    steady = _steady(samples).filter(~pl.col("emulated"), variant="plain")
-    logs = input_logs(steady, phase)
+    logs = input_logs(steady(samples).filter(_PLAIN), phase)
     above, below = (logs.filter(pl.col(key) == side) for side in sides)
     match = [column for column in CELL if column != key]
-    return _in_order(_paired(above, below, match).filter(pl.col("ratio").is_not_null()))
+    return in_order(_paired(above, below, match).filter(pl.col("ratio").is_not_null()))
 
 
 def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
@@ -164,78 +146,28 @@ def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
 
     Paired as `ratio_to_bare_metal`; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
     """
-    logs = input_logs(_steady(samples).filter(~pl.col("emulated")))
-    plain = pl.col("variant") == "plain"
-    return _in_order(
-        _paired(logs.filter(~plain), logs.filter(plain), ["platform", "mode", *SUBJECT])
+    logs = input_logs(steady(samples))
+    return in_order(
+        _paired(logs.filter(~_PLAIN), logs.filter(_PLAIN), ["platform", "mode", *SUBJECT])
     )
 
 
-def startup(trials: pl.DataFrame) -> pl.DataFrame:
-    """Return the start-up times of each real cell in ms.
-
-    Medians of spawn, import, load and first call (`spawn_ms` is null where no launcher told the
-    harness when it was started), and `start_typical_ms`: the geometric mean of their sum over
-    those replicates where all are known, with `_low_ms` and `_high_ms`.
-    """
-    real = trials.filter(~pl.col("emulated"))
-    whole = pl.sum_horizontal((f"{name}_ns" for name in STARTUP), ignore_nulls=False).log()
-    replicates = real.group_by(*CELL, "replicate", maintain_order=True)
-    wholes = replicates.agg(whole.mean().alias("log")).drop_nulls("log")
-    return _in_order(_startup(real).join(_typical(wholes, "start"), on=CELL, how="left"))
+def steady(samples: pl.DataFrame, emulated: bool = False) -> pl.DataFrame:
+    """Return the measured samples of real trials, or of emulated ones; `bare` marks bare metal."""
+    kept = samples.filter(~pl.col("warmup"), pl.col("emulated") == emulated)
+    return kept.with_columns(BARE.alias("bare"))
 
 
-def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
-    """Return what emulated cells did: phases and start-up in ms, no interval and no ratio.
-
-    Their times are the emulator's, not the platform's, so nothing is compared with them.
-    """
-    slow = _steady(samples).filter(pl.col("emulated"))
-    begun = _startup(trials.filter(pl.col("emulated"))).drop("replicates")
-    return _in_order(_phases(slow).join(begun, on=CELL))
-
-
-def answers_differ(trials: pl.DataFrame) -> pl.DataFrame:
-    """Return the cells whose answers are not bare metal's: their times compare unlike work.
-
-    Answers are compared by digest, within one application, version and scale, whatever the size;
-    emulated cells count too, for answers do not depend on speed. Columns: `CELL`, `trials` (how
-    many differ), `answers` (their digests) and `expected` (bare metal's; several if it differs
-    from itself). Without a bare-metal result the commonest digest stands in for it.
-    """
-    work = ["application", "application_version", "scale"]
-    metal = trials.filter(pl.col("platform") == "bm")
-    rest = trials.join(metal, on=work, how="anti")
-    expected = pl.concat(
-        [
-            frame.group_by(work).agg(pl.col("answers_digest").mode().sort().alias("expected"))
-            for frame in (metal, rest)
-        ]
-    )
-    differ = trials.join(expected, on=work).filter(
-        (pl.col("expected").list.len() > 1) | ~pl.col("answers_digest").is_in(pl.col("expected"))
-    )
-    return _in_order(
-        differ.group_by(CELL).agg(
-            pl.len().alias("trials"),
-            pl.col("answers_digest").unique().sort().alias("answers"),
-            pl.col("expected").first(),
-        )
-    )
-
-
-def _steady(samples: pl.DataFrame) -> pl.DataFrame:
-    return samples.filter(~pl.col("warmup"))
-
-
-def _phases(steady: pl.DataFrame) -> pl.DataFrame:
+def phases(measured: pl.DataFrame) -> pl.DataFrame:
+    """Return medians, means and percentiles of each cell, in ms."""
     summaries = [
         (getattr(pl.col(f"{phase}_ns"), kind)() / NS_PER_MS).alias(f"{phase}_{kind}_ms")
         for phase in PHASES
         for kind in ("median", "mean")
     ]
     tails = [(tail("e2e_ns", p) / NS_PER_MS).alias(f"e2e_p{p}_ms") for p in TAILS]
-    return steady.group_by(CELL).agg(
+    return measured.group_by(CELL).agg(
+        pl.col("bare").first(),
         pl.col("weights").first(),
         pl.col("accelerator").first(),
         pl.col("replicate").n_unique().alias("replicates"),
@@ -259,18 +191,14 @@ def tail(column: str, percentile: int) -> pl.Expr:
     return pl.when(enough).then(pl.col(column).quantile(percentile / 100, "higher"))
 
 
-def _startup(trials: pl.DataFrame) -> pl.DataFrame:
-    return trials.group_by(CELL).agg(
-        pl.col("replicate").n_unique().alias("replicates"),
-        *((pl.col(f"{name}_ns").median() / NS_PER_MS).alias(f"{name}_ms") for name in STARTUP),
-    )
+def input_logs(measured: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
+    """Return `log`, the logarithm of a phase's mean in ns, per cell, replicate and input.
 
-
-def input_logs(steady: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
-    """Return `log`, the logarithm of a phase's mean in ns, per cell, replicate and input."""
+    `measured` is what `steady` gives; `bare` stays a column.
+    """
     # Sorted, here and after joins: sums in one order make two runs agree to the last digit.
     return (
-        steady.group_by(*CELL, "replicate", "input")
+        measured.group_by(*CELL, "bare", "replicate", "input")
         .agg(pl.col(f"{phase}_ns").mean().log().alias("log"))
         .sort(*CELL, "replicate", "input")
     )
@@ -295,7 +223,7 @@ def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.Da
     ).unique()
     seen = either.group_by(CELL).agg(pl.len().cast(pl.Int64).alias("seen"))
     used = pl.col("n").fill_null(0)
-    return seen.join(_geometric(differences, CELL), on=CELL, how="left").select(
+    return seen.join(geometric(differences, CELL), on=CELL, how="left").select(
         *CELL,
         pl.col("value").alias("ratio"),
         pl.col("low").alias("ratio_low"),
@@ -305,7 +233,7 @@ def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.Da
     )
 
 
-def _geometric(per_replicate: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+def geometric(per_replicate: pl.DataFrame, by: list[str]) -> pl.DataFrame:
     """Return exp of the mean `log` per group as `value`, its interval `low`, `high`, and `n`."""
     groups = per_replicate.group_by(by, maintain_order=True).agg(
         pl.col("log").mean().alias("mean"),
@@ -326,16 +254,12 @@ def _geometric(per_replicate: pl.DataFrame, by: list[str]) -> pl.DataFrame:
     )
 
 
-def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
-    """Sort cells as the report lists them: by subject and size, then platform and mode."""
+def in_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """Sort cells as a report lists them: by subject and size, then platform and mode.
+
+    Platforms, modes and factors are enumerations, which sort in the order of their values.
+    """
+    matched, defaulted = ([factor.name for factor in kept] for kept in (MATCHED, DEFAULTED))
     return frame.sort(
-        "application",
-        "scale",
-        "processor",
-        "scenario",
-        "thread_policy",
-        "cores",
-        pl.col("platform").cast(pl.Enum(PLATFORMS)),
-        pl.col("mode").cast(pl.Enum(MODES)),
-        pl.col("variant").cast(_VARIANTS),
+        "application", "scale", "scenario", *matched, "cores", "platform", "mode", *defaulted
     )

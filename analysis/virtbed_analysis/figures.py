@@ -1,4 +1,4 @@
-"""Knows what each figure of a report shows. Its numbers are those of the report's tables.
+"""What each figure of a report shows. Its numbers are those of the report's tables.
 
 A figure has a panel for each subject: one application, with all else that its cells have in common.
 """
@@ -16,9 +16,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from virtbed_analysis import canvas, words
-from virtbed_analysis.effects import Cell, cell_of
-from virtbed_analysis.estimate import CELL, STARTUP, SUBJECT
-from virtbed_analysis.load import Json
+from virtbed_analysis.cells import CURVE, PLAIN, SUBJECT, is_plain, key_of
+from virtbed_analysis.trust import Json
+from virtbed_contract.measures import of_group
 
 Row = dict[str, Any]
 _Groups = dict[tuple[Any, ...], list[Row]]
@@ -46,7 +46,7 @@ class _Kind:
 
 
 def draw(content: Json) -> dict[str, Drawing]:
-    """Return the figures of a `virtbed.report/1` document by name; those without rows are absent.
+    """Return the figures of a report's content by name; those without rows are absent.
 
     `ratios`: each cell's ratio to bare metal (or, without any, its time); `phases`: where the time
     goes; `overhead` and `scale_up`: ratio and time against cores, where two sizes were measured;
@@ -56,12 +56,12 @@ def draw(content: Json) -> dict[str, Drawing]:
     return {
         name: drawing
         for name, kind in _KINDS.items()
-        if (drawing := _drawing(name, kind.rows(content), kind.panel, subjects))
+        if (drawing := _drawing(name, _looking(kind.rows(content), content), kind.panel, subjects))
     }
 
 
 def draw_comparison(content: Json) -> dict[str, Drawing]:
-    """Return the figures of a `virtbed.comparison/1` document: `time` and `cost` of each cell."""
+    """Return the figures of a comparison: `time` and `cost` of each cell."""
     labels = {
         "time": "e2e time, second / first (dashed: the same)",
         "cost": "ratio to bare metal, second / first (dashed: the same)",
@@ -69,15 +69,21 @@ def draw_comparison(content: Json) -> dict[str, Drawing]:
     drawings = {}
     for name, label in labels.items():
         rows = [
-            {**row, "variant": "plain", "published": []}
+            {**row, **PLAIN, "published": []}
             | dict(zip(_RATIO, (row[name][end] for end in ("value", "low", "high")), strict=True))
             for row in content["cells"]
             if row[name]
         ]
         panel = partial(_ratios, label=label)
-        if drawing := _drawing(name, rows, panel, _grouped(rows)):
+        if drawing := _drawing(name, _looking(rows, content), panel, _grouped(rows)):
             drawings[name] = drawing
     return drawings
+
+
+def _looking(rows: Iterable[Row], content: Json) -> Iterator[Row]:
+    """Give each row the colour and the mark of its platform."""
+    looks = {p["name"]: {"colour": p["colour"], "mark": p["mark"]} for p in content["platforms"]}
+    return ({**row, **looks[row["platform"]]} for row in rows)
 
 
 def _drawing(
@@ -100,9 +106,8 @@ def _drawing(
 
 
 def _subject(row: Row) -> tuple[Any, ...]:
-    """Return what a row of a cell, or of `effects.Cell`, is about."""
-    parts = ["work", "processor"] if "work" in row else [p for p in SUBJECT if p != "cores"]
-    return tuple(row[part] for part in parts)
+    """Return what a row of a cell is about."""
+    return tuple(row[part] for part in SUBJECT if part != "cores")
 
 
 def _grouped(rows: Iterable[Row]) -> _Groups:
@@ -112,7 +117,7 @@ def _grouped(rows: Iterable[Row]) -> _Groups:
 
 def _spread(rows: list[Row]) -> float:
     """Return how far the ratios of a subject's cells are from 1."""
-    plain = [row["ratio"] for row in rows if row["ratio"] and row["variant"] == "plain"]
+    plain = [row["ratio"] for row in rows if row["ratio"] and is_plain(row)]
     return max((abs(math.log(ratio)) for ratio in plain), default=0.0)
 
 
@@ -121,20 +126,16 @@ def _spread(rows: list[Row]) -> float:
 
 def _compared(content: Json) -> list[Row]:
     """Return the cells with a ratio and the published ones; without any, all cells."""
-    theirs = {
-        tuple(row[key] for key in CELL): list(row["published"].values())
-        for row in content["published"]["rows"]
-    }
+    theirs = {key_of(row): list(row["published"].values()) for row in content["published"]["rows"]}
     compared = [cell for cell in content["cells"] if cell["ratio"] is not None]
     return [
-        {**cell, "published": theirs.get(tuple(cell[key] for key in CELL), [])}
-        for cell in compared or content["cells"]
+        {**cell, "published": theirs.get(key_of(cell), [])} for cell in compared or content["cells"]
     ]
 
 
 def _plain_at_sizes(content: Json) -> Iterator[Row]:
     """Give the plain cells of each subject that has two sizes."""
-    cells = [cell for cell in content["cells"] if cell["variant"] == "plain"]
+    cells = [cell for cell in content["cells"] if is_plain(cell)]
     for rows in _grouped(cells).values():
         if len({row["cores"] for row in rows}) > 1:
             yield from rows
@@ -144,7 +145,7 @@ def _overhead_rows(content: Json) -> list[Row]:
     fits = {_curve(row): row for row in content["overhead_by_size"]}
     cpus = content["container_to_host"]["host_cpus"]
     return [
-        {**row, "fit": fits.get(_curve(cell_of(row)._asdict())), "host_cpus": cpus}
+        {**row, "fit": fits.get(_curve(row)), "host_cpus": cpus}
         for row in _plain_at_sizes(content)
         if row["ratio"] is not None
     ]
@@ -157,21 +158,17 @@ def _scale_rows(content: Json) -> list[Row]:
         if not row["open"] and row["low"] is not None
     }
     return [
-        {**row, "end": (*_curve(cell_of(row)._asdict()), row["cores"]) in ends}
-        for row in _plain_at_sizes(content)
+        {**row, "end": (*_curve(row), row["cores"]) in ends} for row in _plain_at_sizes(content)
     ]
 
 
 def _curve(row: Json) -> tuple[Any, ...]:
-    return tuple(row[part] for part in Cell._fields if part != "cores")
+    return key_of(row, CURVE)
 
 
 def _gpu_rows(content: Json) -> list[Row]:
-    inference = {tuple(r[key] for key in CELL): r for r in content["gpu_speed_up"]["infer"]}
-    return [
-        {**row, "infer": inference[tuple(row[key] for key in CELL)]}
-        for row in content["gpu_speed_up"]["e2e"]
-    ]
+    inference = {key_of(row): row for row in content["gpu_speed_up"]["infer"]}
+    return [{**row, "infer": inference[key_of(row)]} for row in content["gpu_speed_up"]["e2e"]]
 
 
 # How it is drawn.
@@ -188,8 +185,7 @@ def _ratios(name: str, subject: str, rows: list[Row], label: str = _TO_METAL) ->
         for y, row in drawn:
             low, high = row[f"{column}_low{unit}"], row[f"{column}_high{unit}"]
             if low is not None:
-                colour = canvas.PLATFORM_COLOURS[row["platform"]]
-                axes.hlines(y, low, high, colors=colour, linewidth=2.2)
+                axes.hlines(y, low, high, colors=row["colour"], linewidth=2.2)
             canvas.points(axes, [row[f"{column}{unit}"]], [y], row)
         axes.margins(x=0.08)
         if column == "ratio":
@@ -239,7 +235,7 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
             [row["cores"] * aside for row in known],
             [row[f"{column}_low{unit}"] for row in known],
             [row[f"{column}_high{unit}"] for row in known],
-            colors=canvas.PLATFORM_COLOURS[curve[0]["platform"]],
+            colors=curve[0]["colour"],
         )
         end = next((n for n, row in enumerate(curve) if row.get("end")), len(curve) - 1)
         vanilla = curve[0]["mode"] == "vanilla"
@@ -264,9 +260,8 @@ def _overhead(name: str, subject: str, rows: list[Row]) -> str:
         for curve in _curves(axes, rows, "ratio"):
             if fit := curve[0]["fit"]:
                 x = np.geomspace(curve[0]["cores"], curve[-1]["cores"], 40)
-                colour = canvas.PLATFORM_COLOURS[curve[0]["platform"]]
                 fitted = fit["type"] * fit["size"] ** (1 / x)
-                axes.plot(x, fitted, linestyle=":", linewidth=1, color=colour)
+                axes.plot(x, fitted, linestyle=":", linewidth=1, color=curve[0]["colour"])
         canvas.set_scale(axes.yaxis, (row[end] for row in rows for end in _RATIO))
         axes.axhline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.set_ylabel(label)
@@ -336,7 +331,7 @@ _KINDS = {
         lambda content: content["cells"],
         partial(
             _stack, "Mean time of a request", "e2e_mean_ms",
-            {"pre": "pre_mean_ms", "infer": "infer_mean_ms", "post": "post_mean_ms"},
+            {phase.name: f"{phase.name}_mean_ms" for phase in of_group("phase")[1:]},
         ),
     ),
     "scale_up": _Kind(_scale_rows, _scale_up),
@@ -345,7 +340,7 @@ _KINDS = {
         lambda content: content["startup"],
         partial(
             _stack, "Median start of a fresh process", "start_typical_ms",
-            {name.replace("_", " "): f"{name}_ms" for name in STARTUP},
+            {part.words: f"{part.name}_ms" for part in of_group("startup")},
         ),
     ),
 }  # fmt: skip

@@ -1,23 +1,35 @@
-"""Knows when a cell has been measured often enough.
+"""When a cell has been measured often enough.
 
 A cell stops at the first replicate, from a minimum on, at which its interval is as narrow as was
 asked (the sequential rule of Chow and Robbins, "On the Asymptotic Theory of Fixed-Width Sequential
 Confidence Intervals", Annals of Mathematical Statistics 36, 1965, doi:10.1214/aoms/1177700156).
 Looking again and again favours moments when the spread happens to look small, which costs
 coverage; a minimum of eight replicates keeps that loss below two points (simulated in the tests).
+
+What the rule needs of a trial is `log_means`, a number per input: a ledger that keeps them need not
+read results again. Less is not enough. A ratio is paired by input, and which inputs two trials
+have in common is known only when both have run; one number per trial (the mean of these) would do
+only if LoadGen's quick rules gave every trial the same inputs, which they do not promise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from virtbed_analysis.estimate import BASELINE, CELL, SUBJECT, ratio_to_bare_metal
-from virtbed_analysis.load import Json, Sweep, read_sweep
+from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, is_plain
+from virtbed_analysis.intervals import mean_interval
+from virtbed_analysis.platforms import platforms_of
+from virtbed_contract.sweep import Design, PlannedTrial
+
+LogMeans = Mapping[str, float]
+"""Logarithms of an input's mean e2e time in ns, by the name of the input."""
+_Key = tuple[Any, ...]
 
 
 def close_enough(
@@ -36,56 +48,75 @@ def close_enough(
     return np.asarray(narrow & (replicates >= min_replicates))
 
 
-def unneeded_trials(folder: Path) -> frozenset[str]:
-    """Return the planned trials that have no result and need none; see `unneeded`.
+def log_means(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the logarithm of the mean e2e time, in ns, of each input of a result."""
+    times: dict[str, list[int]] = defaultdict(list)
+    for sample in result["samples"]:
+        if not sample["warmup"]:
+            times[sample["input"]].append(sample["e2e_ns"])
+    return {name: math.log(sum(own) / len(own)) for name, own in sorted(times.items())}
 
-    Raises:
-        AnalysisError: the folder does not exist, or its results come from different images.
-    """
-    return unneeded(read_sweep(folder))
 
-
-def unneeded(sweep: Sweep) -> frozenset[str]:
+def unneeded_trials(design: Design, measured: Mapping[str, LogMeans]) -> frozenset[str]:
     """Return the ids of the trials without result whose cells are close enough already.
 
     Bare metal, with which the others are paired, is needed as long as one of them is. Empty if the
     sweep asks for no precision.
+
+    Args:
+        design: What is planned.
+        measured: `log_means` of each trial that has a result, by the trial's id.
     """
-    design = sweep.design or {}
-    if not design.get("precision"):
+    if design.precision is None:
         return frozenset()
-    close = _close(sweep.samples, design["precision"], design["min_replicates"])
-    planned = [trial for trial in design["trials"] if not trial["emulated"]]
-    compared = {_key(trial, CELL) for trial in planned if not _is_baseline(trial)}
-    open_subjects = {_key(dict(zip(CELL, cell, strict=True)), SUBJECT) for cell in compared - close}
-    compared_subjects = {_key(dict(zip(CELL, cell, strict=True)), SUBJECT) for cell in compared}
-    closed_subjects = compared_subjects - open_subjects
-    with_result = set(sweep.trials["trial"])
-    return frozenset(
-        trial["id"]
+    bare = platforms_of(design.platforms, {}).bare
+    planned = [trial for trial in design.trials if not trial.emulated]
+
+    def is_baseline(trial: PlannedTrial) -> bool:
+        return trial.platform == bare and trial.mode == BASELINE_MODE and is_plain(vars(trial))
+
+    compared = [trial for trial in planned if not is_baseline(trial)]
+    baselines = {
+        (_key(trial, SUBJECT), trial.replicate): measured[trial.id]
         for trial in planned
-        if trial["id"] not in with_result
-        and (
-            _key(trial, SUBJECT) in closed_subjects
-            if _is_baseline(trial)
-            else _key(trial, CELL) in close
-        )
+        if is_baseline(trial) and trial.id in measured
+    }
+    differences: dict[_Key, list[float]] = defaultdict(list)
+    for trial in compared:
+        below = baselines.get((_key(trial, SUBJECT), trial.replicate), {})
+        difference = _difference(measured.get(trial.id, {}), below)
+        if difference is not None:
+            differences[_key(trial, CELL)].append(difference)
+    close = _close(differences, design.precision, design.min_replicates)
+    unsettled = {_key(t, SUBJECT) for t in compared if _key(t, CELL) not in close}
+    settled = {_key(trial, SUBJECT) for trial in compared} - unsettled
+    return frozenset(
+        trial.id
+        for trial in planned
+        if trial.id not in measured
+        and (_key(trial, SUBJECT) in settled if is_baseline(trial) else _key(trial, CELL) in close)
     )
 
 
-def _close(samples: pl.DataFrame, precision: float, minimum: int) -> set[tuple[object, ...]]:
-    ratios = ratio_to_bare_metal(samples)
-    low, high = (
-        ratios[end].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        for end in ("ratio_low", "ratio_high")
+def _difference(above: LogMeans, below: LogMeans) -> float | None:
+    """Return the mean difference over the inputs that both have; None if they have none."""
+    common = above.keys() & below.keys()
+    if not common:
+        return None
+    return math.fsum(above[name] - below[name] for name in common) / len(common)
+
+
+def _close(differences: Mapping[_Key, list[float]], precision: float, minimum: int) -> set[_Key]:
+    cells = list(differences)
+    n = np.array([len(differences[cell]) for cell in cells], dtype=np.int64)
+    mean = np.array([np.mean(differences[cell]) for cell in cells])
+    deviation = np.array(
+        [np.std(own, ddof=1) if len(own := differences[cell]) > 1 else np.nan for cell in cells]
     )
-    close = close_enough(low, high, ratios["ratio_replicates"].to_numpy(), precision, minimum)
-    return set(ratios.filter(pl.Series(close)).select(CELL).rows())
+    low, high = mean_interval(mean, deviation, n)
+    close = close_enough(np.exp(low), np.exp(high), n, precision, minimum)
+    return {cell for cell, enough in zip(cells, close, strict=True) if enough}
 
 
-def _is_baseline(trial: Json) -> bool:
-    return all(trial[key] == value for key, value in BASELINE.items())
-
-
-def _key(trial: Json, columns: Iterable[str]) -> tuple[object, ...]:
-    return tuple(trial[column] for column in columns)
+def _key(trial: PlannedTrial, columns: Iterable[str]) -> _Key:
+    return tuple(getattr(trial, column) for column in columns)

@@ -1,4 +1,4 @@
-"""Knows the published measurements of the study's laboratory: how to read, how far to trust them.
+"""The published measurements of the study's laboratory: how to read, how far to trust them.
 
 The data is that of github.com/hpcclab/DNN-Virt-Evaluation (2020), gathered into one table of one
 timing a row. Bare metal was measured at each size by taking CPUs offline, once for both modes,
@@ -17,13 +17,15 @@ import numpy as np
 import polars as pl
 
 from virtbed_analysis import findings
-from virtbed_analysis.effects import Cell, Units
+from virtbed_analysis.cells import CELL, MATCHED, Cell, is_plain
+from virtbed_analysis.effects import Units
 from virtbed_analysis.errors import AnalysisError
-from virtbed_analysis.estimate import CELL, CONFIDENCE
 from virtbed_analysis.files import read_csv
-from virtbed_analysis.load import Json
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.platforms import Parts, Platforms, platforms_of
+from virtbed_analysis.trust import Json
+from virtbed_contract import identifiers
 
-SCHEMA = "virtbed.published/1"
 SOURCE = "github.com/hpcclab/DNN-Virt-Evaluation (2020)"
 COLUMNS: dict[str, pl.DataType] = {
     "app": pl.String(),
@@ -34,7 +36,14 @@ COLUMNS: dict[str, pl.DataType] = {
     "input": pl.String(),
     "exec_time_s": pl.Float64(),
 }
-_ALLOWED = {"mode": {"vanilla", "pinned", "GPU"}, "platform": {"BM", "CN", "VM", "VMCN"}}
+# What the laboratory called its platforms, in the order in which it lists them.
+PLATFORMS: dict[str, Parts] = {
+    "BM": ("metal", "process"),
+    "CN": ("metal", "docker"),
+    "VM": ("kvm", "process"),
+    "VMCN": ("kvm", "docker"),
+}
+_ALLOWED = {"mode": {"vanilla", "pinned", "GPU"}, "platform": set(PLATFORMS)}
 _BESIDE = [*CELL, "weights", "ratio", "ratio_low", "ratio_high", "ratio_replicates"]
 _CELL = ("app", "cores", "mode", "platform")
 # A platform does less work than bare metal nowhere: a cell this much faster did something else.
@@ -91,7 +100,7 @@ def document(path: Path) -> Json:
     """
     timings = read(path)
     return {
-        "schema": SCHEMA,
+        "schema": identifiers.PUBLISHED,
         "source": SOURCE,
         "timings": timings.height,
         "cells": _cells(timings),
@@ -131,28 +140,25 @@ def ratios(timings: pl.DataFrame) -> pl.DataFrame:
         .sort(
             "app",
             "cores",
-            pl.col("platform").cast(pl.Enum(["CN", "VM", "VMCN"])),
+            pl.col("platform").cast(pl.Enum(list(PLATFORMS))),
             pl.col("mode").cast(pl.Enum(["vanilla", "pinned", "GPU"])),
         )
     )
 
 
 def units(timings: pl.DataFrame) -> Units:
-    """Return the timings without each cell's first, one unit an input: that is all there is."""
+    """Return the timings without each cell's first, one unit per input: that is all there is."""
     logs: dict[Cell, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     one = np.array([""], dtype=np.str_)
+    default = tuple(factor.default for factor in MATCHED)
     for row in timings.filter(~pl.col("warmup")).iter_rows(named=True):
         gpu = row["mode"] == "GPU"
-        cell = Cell(
-            row["app"],
-            "gpu" if gpu else "cpu",
-            row["cores"],
-            row["platform"].lower(),
-            "vanilla" if gpu else row["mode"],
-        )
+        mode, processor = ("vanilla", "gpu") if gpu else (row["mode"], "cpu")
+        cell = Cell(row["app"], "", "", "", default, row["cores"], row["platform"], mode)
+        cell = cell.having(processor=processor)
         value = np.array([np.log(row["exec_time_s"])])
         logs.setdefault(cell, {})[row["input"]] = (one, value)
-    return Units(logs, "input", {}, metal_mode="vanilla")
+    return Units(logs, "input", {}, platforms_of((), PLATFORMS), metal_mode="vanilla")
 
 
 def figures() -> pl.DataFrame:
@@ -164,11 +170,14 @@ def figures() -> pl.DataFrame:
     return pl.read_csv(text, comment_prefix="#")
 
 
-def beside(cells: list[Json]) -> Json:
+def beside(cells: list[Json], platforms: Platforms) -> Json:
     """Return the published ratios next to a sweep's own, wherever platform, mode and cores agree.
+
+    Platforms agree where machine and enclosure do.
 
     Args:
         cells: Rows of `estimate.cells`. Emulated and slowed ones, and GPUs, are not compared.
+        platforms: Those of the sweep.
 
     Returns:
         `rows`: the sweep's cell, and for each published application its ratio, first runs left
@@ -178,13 +187,13 @@ def beside(cells: list[Json]) -> Json:
     """
     known: dict[tuple[Any, ...], dict[str, float]] = {}
     for row in figures().filter(pl.col("mode") != "GPU").iter_rows(named=True):
-        place = row["platform"].lower(), row["mode"], row["cores"]
+        place = PLATFORMS[row["platform"]], row["mode"], row["cores"]
         known.setdefault(place, {})[row["app"]] = row["ratio_steady"]
     rows = []
     for cell in cells:
-        theirs = known.get((cell["platform"], cell["mode"], cell["cores"]))
+        theirs = known.get((platforms.parts(cell["platform"]), cell["mode"], cell["cores"]))
         mine = cell["ratio"] is not None and cell["processor"] == "cpu"
-        if not theirs or not mine or cell["variant"] != "plain":
+        if not theirs or not mine or not is_plain(cell):
             continue
         meets = None
         if cell["ratio_low"] is not None:

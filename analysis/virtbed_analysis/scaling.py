@@ -1,6 +1,6 @@
-"""Knows what more cores give, and how a platform's cost depends on its size.
+"""What more cores give, and how a platform's cost depends on its size.
 
-Both work on `effects.Units`: intervals within one curve hold together.
+Both work on `effects.Units`: intervals within one curve are simultaneous.
 """
 
 from __future__ import annotations
@@ -10,41 +10,40 @@ from itertools import groupby, takewhile
 
 import numpy as np
 
-from virtbed_analysis.effects import Cell, Units, effects, order, together
+from virtbed_analysis.cells import CURVE, Cell
+from virtbed_analysis.effects import Units, effects, together
 from virtbed_analysis.findings import PENALTY
-from virtbed_analysis.load import Json
+from virtbed_analysis.platforms import METAL, PROCESS
+from virtbed_analysis.trust import Json
 
 # A doubling pays where it makes a request at least this many times faster.
 PAYS = 1.1
 # Two parameters of a line through two sizes would fit whatever was measured.
 SIZES_TO_FIT = 3
-_CURVE = ("work", "processor", "platform", "mode")
 
 
 def _curves(units: Units) -> Iterator[list[Cell]]:
-    """Give the cells of each curve: one work on one platform, by cores."""
-    cells = sorted(
-        units.cells(),
-        key=lambda cell: (cell.work, cell.processor, *order(cell.platform, cell.mode)),
-    )
+    """Give the cells of each curve: one subject on one platform in one mode, by cores."""
+    cells = sorted(units.cells(), key=lambda cell: units.order(cell._replace(cores=0)))
     for _, curve in groupby(cells, key=_of):
         yield list(curve)
 
 
 def _of(cell: Cell) -> Json:
-    return {part: getattr(cell, part) for part in _CURVE}
+    return {part: cell.value(part) for part in CURVE}
 
 
 def scale_up(units: Units) -> list[Json]:
     """Return what each doubling of cores gives: time at `cores` over time at twice as many.
 
-    One row a doubling: `work`, `processor`, `platform`, `mode`, `cores`, `speed_up`, `low`, `high`
-    (None with fewer than two replicates) and `n` replicates.
+    One row per doubling: the parts of a `Cell`, `speed_up`, `low`, `high` (None with fewer than
+    two replicates) and `n` replicates.
     """
     rows = []
     for curve in _curves(units):
         found = together(
-            (cell.work, [units.over(cell, cell._replace(cores=2 * cell.cores))]) for cell in curve
+            (cell.application, [units.over(cell, cell._replace(cores=2 * cell.cores))])
+            for cell in curve
         )
         rows += [
             {
@@ -65,7 +64,7 @@ def efficient_range(doublings: list[Json]) -> list[Json]:
     size reached by doublings is still within it: sizes beyond a gap are not looked at.
     """
     rows = []
-    for _, group in groupby(doublings, key=lambda row: [row[part] for part in _CURVE]):
+    for _, group in groupby(doublings, key=lambda row: [row[part] for part in CURVE]):
         curve: list[Json] = []
         for row in group:
             if curve and row["cores"] != 2 * curve[-1]["cores"]:
@@ -93,7 +92,7 @@ def overhead_by_size(units: Units) -> list[Json]:
     """
     rows = []
     for curve in _curves(units):
-        sizes = [cell for cell in curve if units.cost(cell) is not None and cell.platform != "bm"]
+        sizes = [] if units.is_bare(curve[0]) else [c for c in curve if units.cost(c) is not None]
         if len(sizes) < SIZES_TO_FIT:
             continue
         design = np.column_stack([np.ones(len(sizes)), [1 / cell.cores for cell in sizes]])
@@ -129,19 +128,19 @@ def container_to_host(units: Units, host_cpus: int | None) -> Json:
     that its overhead falls with it. Containers in guests are left out: their host is the guest.
 
     Returns:
-        `host_cpus`; `rows`, one a size: `work`, `processor`, `platform`, `mode`, `cores`, `chr`,
-        `ratio` to bare metal, `low`, `high`, `n`, whose intervals hold together for one curve; and
-        `enough`, one a curve: the least `cores` and `chr` from which on every measured size is
-        clearly under `penalty` times bare metal, None where not even the largest is. Without
-        `host_cpus` there is nothing to tell.
+        `host_cpus`; `rows`, one per size: the parts of a `Cell`, `chr`, `ratio` to bare metal,
+        `low`, `high` (simultaneous for one curve), `n`; and `enough`, one per curve: the least
+        `cores` and `chr` from which on every measured size is clearly under `penalty` times bare
+        metal, None where not even the largest is. Without `host_cpus` there is nothing to tell.
     """
     told: Json = {"host_cpus": host_cpus, "penalty": PENALTY, "rows": [], "enough": []}
     if not host_cpus:
         return told
     for curve in _curves(units):
-        if curve[0].platform != "cn":
+        machine, enclosure = units.platforms.parts(curve[0].platform)
+        if machine != METAL or enclosure == PROCESS:
             continue
-        found = together((cell.work, [units.cost(cell)]) for cell in curve)
+        found = together((cell.application, [units.cost(cell)]) for cell in curve)
         rows = [
             {
                 **_of(cell), "cores": cell.cores, "chr": cell.cores / host_cpus,

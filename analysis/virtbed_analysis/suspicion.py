@@ -1,4 +1,4 @@
-"""Knows alone when a trial is suspect: every threshold on its confounders, each with its reason.
+"""Thresholds on the confounders of a trial, each with its reason: what makes a trial suspect.
 
 A suspect trial is marked with the number that was found. It stays in every table; the report also
 shows what the ratios are without such trials.
@@ -34,9 +34,9 @@ def _pressure(key: str) -> Callable[[Json], float | None]:
 
 
 def _unasked_throttling(result: Json) -> float | None:
-    """A vanilla container is under a quota by design: its stalls are what is measured."""
-    throttling, trial = result["confounders"]["throttling"], result["trial"]
-    if throttling is None or (trial["mode"], trial["enclosure"]) == ("vanilla", "docker"):
+    """Return the share of stalls; None under a quota that was asked: they are what is measured."""
+    throttling = result["confounders"]["throttling"]
+    if throttling is None or result["trial"]["quota_cpus"] is not None:
         return None
     return float(throttling["throttled_ns"] / result["confounders"]["window_ns"])
 
@@ -49,8 +49,9 @@ def _frequency_change(result: Json) -> float | None:
 
 
 def _major_faults(result: Json) -> float | None:
-    # An emulated guest's and a cold image's first pages come in the warm-up, which is left out.
-    return float(result["rusage"]["major_faults"] / result["settings"]["samples"])
+    # An emulated guest's and a cold image's first pages are read in the warm-up, which is left out.
+    faults = result["rusage"]["major_faults"]
+    return None if faults is None else float(faults / result["settings"]["samples"])
 
 
 THRESHOLDS = (
@@ -95,7 +96,7 @@ THRESHOLDS = (
         _share("clock_apart_share"),
     ),
     Threshold(
-        "major faults", 0.1, "a sample",
+        "major faults", 0.1, "per sample",
         "pages came from disk in the measured requests",
         _major_faults,
     ),
@@ -118,4 +119,4 @@ def _breaches(result: Json) -> Iterator[str]:
 
 
 def _number(value: float, threshold: Threshold) -> str:
-    return f"{value:.2g}" if threshold.unit == "a sample" else f"{value:.1%}"
+    return f"{value:.2g}" if threshold.unit == "per sample" else f"{value:.1%}"

@@ -1,4 +1,4 @@
-"""Knows how a figure is worded: names of cells, units, rounding, and the computed sentences."""
+"""Wording of figures: names of cells, units, rounding, and the computed sentences."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from virtbed_analysis.estimate import CONFIDENCE, TAILS, samples_to_show
-from virtbed_analysis.scaling import PAYS
-
-__all__ = ["PAYS", "TAILS", "samples_to_show"]  # for the templates
+from virtbed_analysis.cells import DEFAULTED, MATCHED, is_plain
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_contract.factors import SCENARIOS
 
 Row = dict[str, Any]
 
-PLATFORMS = {
-    "bm": "bare metal",
-    "vm": "KVM guest",
-    "cn": "container",
-    "vmcn": "container in a KVM guest",
-}
 FOLD = 300  # a table with more rows than this is folded, subject by subject
 NONE = "\u2013"  # an en dash, what typography sets in an empty cell
 
@@ -51,20 +44,26 @@ def instance(row: Row) -> str:
 
 
 def platform(row: Row) -> str:
-    """Return "cn vanilla", or "cn vanilla twin" where the testbed is calibrated."""
-    variant = "" if row["variant"] == "plain" else f" {row['variant']}"
-    return f"{row['platform']} {row['mode']}{variant}"
+    """Return "cn vanilla", or "cn vanilla twin" where the testbed is calibrated.
+
+    Rows of plain cells alone need not say so.
+    """
+    values = ((factor, row.get(factor.name, factor.default)) for factor in DEFAULTED)
+    named = (factor.words(value) for factor, value in values)
+    return " ".join([row["platform"], row["mode"], *filter(None, named)])
 
 
 def subject(row: Row) -> str:
-    """Return "image_classification, tiny, cpu, seeded weights": what a group of rows is about."""
-    if "work" in row:  # of `effects.Cell`, which says all of it but the processor
-        return f"{row['work']}, {row['processor']}"
-    parts = [row["application"], row["scale"], row["processor"]]
-    parts += [row["scenario"]] if row["scenario"] != "single_stream" else []
-    parts += [f"{row['thread_policy']} threads"] if row["thread_policy"] != "default" else []
+    """Return "image_classification, tiny, matched threads, seeded weights".
+
+    What a group of rows is about: values of factors are named where they are no default.
+    """
+    parts = [row["application"], row["scale"]]
+    parts += [row["scenario"]] if row["scenario"] != SCENARIOS[0] else []
+    parts += [factor.words(row[factor.name]) for factor in MATCHED]
     # Seeded weights do a model's work without its answers: said wherever their times appear.
-    return ", ".join([*parts, "seeded weights"] if row.get("weights") == "seeded" else parts)
+    parts += ["seeded weights"] if row.get("weights") == "seeded" else []
+    return ", ".join(filter(None, parts))
 
 
 def by_subject(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
@@ -87,6 +86,11 @@ def doubling(row: Row) -> str:
         span = f"{row['low']:.2f} to {row['high']:.2f}"
     doubled = f"{first} to {count(2 * first, 'core')}"
     return f"{doubled}: {row['speed_up']:.2f} times the speed ({span})"
+
+
+def shown(unit: str, value: float | None) -> str:
+    """Return a measure's value in the unit in which it is shown: 693, 0.51."""
+    return ms(value) if unit == "ms" or value is None else f"{value:,.4g}"
 
 
 def share(value: float | None) -> str:
@@ -115,12 +119,12 @@ def summary(cells: list[Row], emulated: int) -> str:
     if not cells:
         only = f" ({count(emulated, 'emulated cell')}, functional evidence only)"
         return f"Nothing has been measured yet{only if emulated else ''}."
-    plain = (c for c in cells if c["variant"] == "plain" and c["ratio"] is not None)
+    plain = (c for c in cells if is_plain(c) and c["ratio"] is not None)
     compared = sorted(plain, key=lambda c: float(c["ratio"]))
     if not compared:
         return (
             f"{count(len(cells), 'cell').capitalize()} measured, none compared with bare metal: "
-            "no pinned bm result shares a size, application and replicate with another cell."
+            "no pinned bare-metal result shares size, application and replicate with another cell."
         )
     several = len({subject(cell) for cell in compared}) > 1
     most, least = compared[-1], compared[0]

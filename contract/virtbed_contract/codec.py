@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import types
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import (
@@ -28,6 +29,7 @@ from typing import (
 Json = dict[str, Any]
 Document = TypeVar("Document")
 
+_UNIONS = (Union, getattr(types, "UnionType", Union))  # of `X | None`, from Python 3.10 on
 _JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 _ANSIBLE_TYPES = {int: "int", float: "float", str: "str", bool: "bool"}
 _WORDS = {
@@ -165,13 +167,17 @@ def json_schema(kind: type) -> Json:
 
 
 def argument_spec(kind: type) -> dict[str, Json]:
-    """Return the Ansible argument spec of a dataclass: one entry per field."""
+    """Return the Ansible argument spec of a dataclass: one entry per field.
+
+    Ansible converts the null of an argument that is required, so none that may be null is.
+    """
     hints = _hints(kind)
     spec = {}
     for field in dataclasses.fields(kind):
-        entry = {"description": _meaning(field), "required": _required(field)}
+        needed, null = _required(field), _optional(hints[field.name]) is not None
+        entry = {"description": _meaning(field), "required": needed and not null}
         if not entry["required"]:
-            entry["default"] = encode(_default(field))
+            entry["default"] = None if needed else encode(_default(field))
         spec[field.name] = {**entry, **_ansible_type(hints[field.name])}
     return spec
 
@@ -205,7 +211,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 def _optional(hint: Any) -> Optional[Any]:
     """Return X of ``Optional[X]``; None for another type."""
-    if get_origin(hint) is Union:
+    if get_origin(hint) in _UNIONS:
         rest = [kind for kind in get_args(hint) if kind is not type(None)]
         if len(rest) == 1:
             return rest[0]

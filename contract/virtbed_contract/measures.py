@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
 Unit = Literal["ns", "kib", "count"]
+SHOWN: dict[Unit, tuple[str, float]] = {"ns": ("ms", 1e6), "kib": ("MiB", 1024), "count": ("", 1)}
+"""The unit in which a reader is shown a unit, and how many of the latter it holds."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,10 @@ class Measure:
     Attributes:
         name: Short name: the key in report.json.
         column: The column of an export; ends in the unit.
-        unit: Its unit. Nanoseconds are shown as milliseconds, KiB as MiB.
-        grain: Whether each sample yields one, or each trial.
-        path: Where it lies: below a sample, or below the result.
+        unit: Its unit; `SHOWN` says in which one readers see it.
+        grain: Whether each sample yields one, or each trial. The phases are those of samples.
+        path: Where it lies: below a sample, or below the result. ``("measures", name)`` adds a
+            number, or null, to the schema of results.
         group: What the report shows it with: the phases of a request, the parts of a start, or
             the other measures.
         better: Which direction is better.
@@ -39,6 +42,12 @@ class Measure:
     words: str
     meaning: str
     better: Literal["lower", "higher"] = "lower"
+
+    def __post_init__(self) -> None:
+        if (self.grain == "sample") != (self.group == "phase"):
+            raise ValueError(f"measure {self.name}: grain {self.grain} in group {self.group}")
+        if self.path[0] == "measures" and len(self.path) != 2:
+            raise ValueError(f"measure {self.name}: path {self.path}, (measures, NAME) needed")
 
     def read(self, document: Mapping[str, Any]) -> Optional[float]:
         """Return the number out of a sample or a result; None where it is not known."""

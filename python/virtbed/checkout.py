@@ -1,13 +1,40 @@
-"""Knows alone which state of virtbed's own sources carries a sweep out."""
+"""The checkout of virtbed: where its platforms, plans, roles and playbooks lie, and its commit."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-from virtbed.image import REPOSITORY
-
 UNKNOWN = "unknown: git tells of none"
+_MARK = "platforms.yml"
+
+
+class CheckoutError(RuntimeError):
+    """No checkout of virtbed where one is needed; the message says where it was looked for."""
+
+
+def _found(package: Path, working: Path) -> Path:
+    """Return the checkout around a package, else the one around a folder, else the package's."""
+    beside = package.resolve().parents[2]
+    folders = (beside, working, *working.parents)
+    return next((folder for folder in folders if (folder / _MARK).is_file()), beside)
+
+
+REPOSITORY = _found(Path(__file__), Path.cwd())
+
+
+def require(repository: Path = REPOSITORY) -> Path:
+    """Return the checkout.
+
+    Raises:
+        CheckoutError: virtbed was installed as a package, and runs outside of a checkout.
+    """
+    if not (repository / _MARK).is_file():
+        raise CheckoutError(
+            f"no {_MARK} found in {repository}, in {Path.cwd()} or above: virtbed was installed "
+            "without its platforms, plans and roles; run it within a checkout of virtbed"
+        )
+    return repository
 
 
 def commit(repository: Path = REPOSITORY) -> str:

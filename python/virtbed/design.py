@@ -1,126 +1,22 @@
-"""Knows alone how a plan becomes trials: cells, what cannot run, and the blocked random order."""
+"""The design of a sweep: cells, what cannot run, and the blocked random order of trials."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
-from virtbed.placement import (
-    Placement,
-    PlacementError,
-    Topology,
-    format_cpu_list,
-    keep_online,
-    parse_cpu_list,
-    place,
-)
-from virtbed.plan import Application, Plan, Threads, Variant
-from virtbed_workloads.environment import ISA
-
-# What QEMU 7.2's TCG emulates of `ISA`.
-TCG_ISA = ("sse4_1", "sse4_2", "avx", "avx2", "fma", "f16c")
-
-# platform = machine x enclosure; a new one is a role and a line here.
-PLATFORMS = {
-    "bm": ("metal", "process"),
-    "cn": ("metal", "docker"),
-    "vm": ("kvm", "process"),
-    "vmcn": ("kvm", "docker"),
-}
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One provisioned platform of one size and mode; what the roles call virtbed_instance.
-
-    CPU and memory-node lists are kernel lists ("0-2,5"). `inner_*` are numbered as the machine
-    numbers them: a guest's CPUs begin at 0, whichever host CPUs carry them.
-    """
-
-    id: str
-    platform: str
-    machine: str
-    enclosure: str
-    mode: str
-    cores: int
-    memory_mib: int
-    accelerator: str
-    cpus: str
-    cpu_ids: tuple[int, ...]
-    mems: str
-    housekeeping: str
-    allowed: str
-    inner_cpus: str
-    inner_mems: str
-    inner_allowed: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One fresh process of one application in one instance. `position` is 1-based in the sweep."""
-
-    id: str
-    instance: Instance
-    variant: str
-    slowdown: float
-    application: str
-    scale: str
-    scenario: str
-    threads: str
-    rules: str
-    target_qps: float | None
-    target_latency_ms: float | None
-    samples: int
-    warmup: int
-    replicate: int
-    block: int
-    position: int
-    timeout_s: int
-    processor: str = "cpu"
-
-    @property
-    def emulated(self) -> bool:
-        """Whether its guest lacks hardware virtualization."""
-        return self.instance.accelerator == "tcg"
-
-    def argv(self, seed: int) -> list[str]:
-        """Return the arguments of `python -m virtbed_workloads` that run this trial."""
-        rates = {"qps": self.target_qps, "latency-ms": self.target_latency_ms}
-        return [
-            self.application,
-            f"--scale={self.scale}",
-            f"--scenario={self.scenario}",
-            f"--rules={self.rules}",
-            *(f"--target-{name}={rate}" for name, rate in rates.items() if rate is not None),
-            f"--samples={self.samples}",
-            f"--warmup={self.warmup}",
-            f"--threads={self.threads}",
-            f"--processor={self.processor}",
-            *([f"--slowdown={self.slowdown}"] if self.slowdown else []),
-            f"--seed={seed}",
-        ]
-
-
-def isa_needed(doctor: Mapping[str, Any], trial: Trial) -> list[str]:
-    """Return the instruction-set extensions that a trial must see, or be slower for want of them.
-
-    They are the host's; of an emulated guest those that QEMU's TCG can emulate.
-    """
-    known = set(TCG_ISA if trial.emulated else ISA)
-    return [name for name in doctor["facts"]["cpu"]["isa"] if name in known]
-
-
-@dataclass(frozen=True)
-class NotRun:
-    """Cells of the plan that this host cannot run, why, and what would change that."""
-
-    platform: str
-    mode: str
-    cores: int | None
-    reason: str
-    remedy: str
+from virtbed.placement import Placement, PlacementError, Topology, keep_online, place
+from virtbed.plan import Application, Plan
+from virtbed.platforms import Platforms
+from virtbed.trial import TIMES_EMULATED, Trial, Values
+from virtbed_contract import sweep as documents
+from virtbed_contract.documents import Instance, image_name
+from virtbed_contract.factors import instance_id, of_grain, size_id, trial_id
+from virtbed_contract.identifiers import DESIGN
+from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
+from virtbed_contract.sweep import HostReport, NotRun
 
 
 @dataclass(frozen=True)
@@ -131,17 +27,50 @@ class Design:
     not_run: tuple[NotRun, ...]
     accelerator: str | None
 
+    def document(
+        self, plan: Plan, image: str, platforms: Platforms, commits: Sequence[str]
+    ) -> documents.Design:
+        """Return what design.json holds.
 
-_Cell = tuple[Instance, Variant, bool]  # the last: emulated
+        Args:
+            plan: The plan that was laid out.
+            image: Digest of the image that every instance runs.
+            platforms: The platforms that there are.
+            commits: Commits of virtbed that carried the sweep out so far.
+        """
+        return documents.Design(
+            schema=DESIGN,
+            sweep=plan.name,
+            plan_digest=plan.digest(),
+            seed=plan.seed,
+            image_digest=image,
+            precision=plan.precision,
+            min_replicates=plan.min_replicates,
+            accelerator=self.accelerator,  # type: ignore[arg-type]  # from a checked report
+            platforms=tuple(e for n, e in platforms.entries.items() if n in plan.platforms),
+            commits=tuple(commits),
+            trials=tuple(trial.planned() for trial in self.trials),
+            not_run=self.not_run,
+        )
 
 
-def design(plan: Plan, doctor: Mapping[str, Any]) -> Design:
-    """Lay a plan out on the host that a doctor's report describes.
+@dataclass(frozen=True)
+class _Cell:
+    """An instance of one size and mode with its factors, before it has a replicate."""
 
-    Raises PlacementError if the plan asks for more cores than the host offers, or if something
-    keeps this process from CPUs that a container or a guest might use.
+    instance: Instance
+    factors: Values
+    emulated: bool
+
+
+def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
+    """Lay a plan out on the host that a report describes.
+
+    Raises:
+        PlacementError: the plan asks for more cores than the host offers, or something keeps this
+            process from CPUs that a container or a guest might use.
     """
-    cpus = doctor["facts"]["cpu"]
+    cpus = report.facts["cpu"]
     online = [row["cpu"] for row in cpus["cpus"]]
     if cpus["allowed"] != online:
         raise PlacementError(
@@ -149,8 +78,8 @@ def design(plan: Plan, doctor: Mapping[str, Any]) -> Design:
             "every online CPU is needed, or platforms would differ in what they may use; lift what "
             "restricts virtbed (isolcpus, taskset, a cpuset), or take the other CPUs offline"
         )
-    topology = Topology.from_doctor(doctor)
-    verdicts = {row["platform"]: row for row in doctor["platforms"]}
+    topology = Topology.from_doctor({"facts": report.facts})
+    verdicts = {row.platform: row for row in report.platforms}
     cells: list[_Cell] = []
     not_run: list[NotRun] = []
     for cores in sorted(plan.cores):
@@ -158,34 +87,39 @@ def design(plan: Plan, doctor: Mapping[str, Any]) -> Design:
     for platform, modes in plan.platforms.items():
         verdict = verdicts[platform]
         for mode in modes:
-            if verdict["status"] == "unavailable":
-                not_run.append(NotRun(platform, mode, None, verdict["reason"], verdict["remedy"]))
+            if verdict.status == "unavailable":
+                not_run.append(NotRun(platform, mode, None, verdict.reason, verdict.remedy))
                 continue
-            emulated = verdict["status"] == "emulated"
+            emulated = verdict.status == "emulated"
             for cores in sorted(plan.cores):
-                left_out = _left_out(plan, topology, platform, mode, cores, emulated)
+                instance = _instance(plan, topology, report, platforms, platform, mode, cores)
+                left_out = _left_out(plan, topology, instance, emulated)
                 if left_out:
                     not_run.append(left_out)
                     continue
-                instance = _instance(plan, topology, doctor, platform, mode, cores)
-                # An emulator has no speed that could be calibrated.
-                variants: list[Variant] = ["plain"] if emulated else plan.variants
-                cells += [(instance, variant, emulated) for variant in variants]
-    return Design(tuple(_order(plan, cells)), tuple(not_run), doctor["accelerator"])
+                cells += [_Cell(instance, v, emulated) for v in _values(plan, "instance", emulated)]
+    return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator)
 
 
-def _left_out(
-    plan: Plan, topology: Topology, platform: str, mode: str, cores: int, emulated: bool
-) -> NotRun | None:
-    if (
-        (platform, mode) == ("bm", "vanilla")
-        and cores != len(topology.cpus)
-        and plan.scale_up == "affinity"
-    ):
+def _values(plan: Plan, grain: str, emulated: bool) -> Iterator[Values]:
+    """Give every combination of the values of the factors of one grain."""
+    factors = of_grain(grain)
+    for values in product(*(plan.values(factor, emulated) for factor in factors)):
+        yield {factor.name: value for factor, value in zip(factors, values, strict=True)}
+
+
+def _by_online(instance: Instance) -> bool:
+    """Return whether nothing but the number of online CPUs limits an instance: bm vanilla."""
+    return not instance.own_kernel and instance.enclosure_limit == "none"
+
+
+def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool) -> NotRun | None:
+    platform, mode, cores = instance.platform, instance.mode, instance.cores
+    if _by_online(instance) and cores != len(topology.cpus) and plan.scale_up == "affinity":
         return NotRun(
             platform, mode, cores,
             f"bare metal with {cores} of {len(topology.cpus)} CPUs online needs CPU hotplug",
-            "set scale_up: hotplug, or compare with bm pinned, the baseline of both modes",
+            f"set scale_up: hotplug, or compare with {platform} pinned, the baseline of both modes",
         )  # fmt: skip
     if emulated and cores not in plan.emulated.cores:
         return NotRun(
@@ -197,101 +131,107 @@ def _left_out(
 
 
 def _instance(
-    plan: Plan,
-    topology: Topology,
-    doctor: Mapping[str, Any],
-    platform: str,
-    mode: str,
-    cores: int,
-) -> Instance:
-    machine, enclosure = PLATFORMS[platform]
+    plan: Plan, topology: Topology, report: HostReport, platforms: Platforms, platform: str,
+    mode: str, cores: int,
+) -> Instance:  # fmt: skip
+    entry = platforms.entries[platform]
+    machine, enclosure = platforms.parts(platform)
     placement = place(topology, cores)
+    limit = enclosure.limits[mode]
     allowed = format_cpu_list(cpu.cpu for cpu in topology.cpus)
-    if (platform, mode) == ("bm", "vanilla"):
+    if not machine.own_kernel and limit == "none":
         allowed = keep_online(topology, cores)
         placement = Placement(allowed, placement.mems, allowed)
-    guest = machine == "kvm"
     guest_cpus = format_cpu_list(range(cores))
+    inner_cpus = guest_cpus if machine.own_kernel else placement.cpus
+    inner_allowed = guest_cpus if machine.own_kernel else allowed
+    seen_cpus = inner_cpus if mode == "pinned" else inner_allowed
+    quota_cpus = float(cores) if limit == "quota" else None
+    if enclosure.private_kernel:  # which numbers what it is given from 0
+        seen_cpus = format_cpu_list(range(len(parse_cpu_list(seen_cpus))))
+    image = report.facts["image"]["digest"] or ""  # none yet: the plan is only shown
     return Instance(
-        id=f"{platform}-{mode}-c{cores:02d}",
+        id="",  # every replicate has its own
         platform=platform,
-        machine=machine,
-        enclosure=enclosure,
-        mode=mode,
+        machine=entry.machine,
+        enclosure=entry.enclosure,
+        own_kernel=machine.own_kernel,
+        private_kernel=enclosure.private_kernel,
+        mode=mode,  # type: ignore[arg-type]  # as the plan was checked
+        enclosure_limit=limit,  # type: ignore[arg-type]  # an enclosure does not limit by count
         cores=cores,
         memory_mib=plan.memory_mib,
-        accelerator=doctor["accelerator"] if guest else "none",
+        accelerator=(report.accelerator or "none") if machine.own_kernel else "none",
         cpus=placement.cpus,
         cpu_ids=parse_cpu_list(placement.cpus),
         mems=placement.mems,
         housekeeping=placement.housekeeping,
         allowed=allowed,
-        inner_cpus=guest_cpus if guest else placement.cpus,
-        inner_mems="0" if guest else placement.mems,
-        inner_allowed=guest_cpus if guest else allowed,
+        inner_cpus=inner_cpus,
+        inner_mems="0" if machine.own_kernel else placement.mems,
+        inner_allowed=inner_allowed,
+        seen_cpus=seen_cpus,
+        quota_cpus=quota_cpus,
+        seen_quota_cpus=None if enclosure.private_kernel else quota_cpus,
+        image_digest=image,
+        image_name=image_name(image),
     )
 
 
 def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
-    """Every replicate is one pass over every cell, its blocks and their applications shuffled.
+    """Return the trials in order: per replicate one pass over every cell, shuffled.
 
-    Randomized complete block design: drift over hours falls on all platforms alike.
+    Blocks are shuffled, and within each its applications (randomized complete block design), so
+    that drift over hours falls on all platforms alike.
     """
     trials: list[Trial] = []
     block = 0
     for replicate in range(1, plan.replicates + 1):
         shuffle = random.Random(f"{plan.seed}/{replicate}").shuffle
-        here = [c for c in cells if not c[2] or replicate <= plan.emulated.replicates]
+        here = [c for c in cells if not c.emulated or replicate <= plan.emulated.replicates]
         shuffle(here)
-        for instance, variant, emulated in here:
+        for cell in here:
             block += 1
-            size = instance.id if variant == "plain" else f"{instance.id}-{variant}"
-            fresh = Instance(**{**asdict(instance), "id": f"{size}-r{replicate:02d}"})
-            workloads = _workloads(plan, emulated)
+            workloads = _workloads(plan, cell.emulated)
             shuffle(workloads)
-            for application, threads in workloads:
-                trials.append(
-                    _trial(
-                        plan, fresh, size, variant, application, threads, emulated, replicate,
-                        block, len(trials) + 1,
-                    )
-                )  # fmt: skip
+            for application, values in workloads:
+                position = len(trials) + 1
+                trials.append(_trial(plan, cell, application, values, replicate, block, position))
     return trials
 
 
-def _workloads(plan: Plan, emulated: bool) -> list[tuple[Application, Threads]]:
-    """Return what an instance runs: every application under every thread policy.
+def _workloads(plan: Plan, emulated: bool) -> list[tuple[Application, Values]]:
+    """Return what an instance runs: every application under every factor that a trial varies.
 
     Emulated guests run all scales of a plan at one, and so each application and scenario once.
     """
-    every = [(a, t) for a in plan.applications for t in plan.threads]
+    every = list(product(plan.applications, _values(plan, "trial", emulated)))
     if not emulated:
         return every
-    return list({(a.name, a.scenario, t): (a, t) for a, t in reversed(every)}.values())[::-1]
+    once = {(a.name, a.scenario, tuple(v.values())): (a, v) for a, v in reversed(every)}
+    return list(once.values())[::-1]
 
 
 def _trial(
-    plan: Plan, instance: Instance, size: str, variant: Variant, application: Application,
-    threads: Threads, emulated: bool, replicate: int, block: int, position: int,
+    plan: Plan, cell: _Cell, application: Application, values: Values, replicate: int, block: int,
+    position: int,
 ) -> Trial:  # fmt: skip
-    how = plan.emulated if emulated else application
+    how = plan.emulated if cell.emulated else application
     scales = {a.scale for a in plan.applications if a.name == application.name}
-    label = [
-        application.name,
-        *([how.scale] if len(scales) > 1 else []),
-        *([application.scenario] if application.scenario != "single_stream" else []),
-        *([threads] if threads != "default" else []),
-    ]
+    base, factors = cell.instance, {**cell.factors, **values}
+    size = size_id(base.platform, base.mode, base.cores, factors)
     return Trial(
-        id=f"{size}-{'-'.join(label)}-r{replicate:02d}",
-        instance=instance,
-        variant=variant,
-        slowdown=plan.slowdown if variant == "slowed" else 0.0,
+        id=trial_id(
+            size, application.name, how.scale if len(scales) > 1 else None, application.scenario,
+            replicate, factors,
+        ),
+        instance=replace(base, id=instance_id(size, replicate)),
+        factors=factors,
+        slowdown=plan.slowdown if "slowed" in factors.values() else 0.0,
         application=application.name,
         scale=how.scale,
         scenario=application.scenario,
-        threads=threads,
-        rules="quick" if emulated else application.rules,
+        rules="quick" if cell.emulated else application.rules,
         target_qps=application.target_qps,
         target_latency_ms=application.target_latency_ms,
         samples=how.samples,
@@ -299,5 +239,5 @@ def _trial(
         replicate=replicate,
         block=block,
         position=position,
-        timeout_s=plan.timeout_s * (6 if emulated else 1),
-    )
+        timeout_s=plan.timeout_s * (TIMES_EMULATED if cell.emulated else 1),
+    )  # fmt: skip

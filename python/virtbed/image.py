@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from virtbed.checkout import REPOSITORY
 
 _SOURCES = (
     "requirements/workloads.txt",

@@ -1,76 +1,97 @@
-"""Knows alone how what a playbook told of a trial becomes its result and its evidence."""
+"""The documents of a trial that has ended: its result and its evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-from virtbed import records
-from virtbed.design import Trial
 from virtbed.plan import Plan
+from virtbed.trial import Trial
+from virtbed_contract import result as documents
+from virtbed_contract.codec import encode
+from virtbed_contract.events import Readings, TrialOutcome
+from virtbed_contract.identifiers import EVIDENCE
 
 Json = dict[str, Any]
 
 
-def evidence_of(trial: Trial, came: Json, image: str, error: str) -> Json:
-    """Return a trial's evidence, a `virtbed.evidence/1` document.
+def evidence_of(trial: Trial, outcome: TrialOutcome, error: str = "") -> Json:
+    """Return a trial's evidence, an `Evidence` document as JSON values.
 
     Args:
         trial: The trial.
-        came: What the module `trial_outcome` told of it.
-        image: The digest of the image that its instance was to run.
+        outcome: How it ended.
         error: Why it failed; empty if it did not.
     """
-    document = came["process"].get("document") or {}
     return {
-        "schema": records.EVIDENCE_SCHEMA,
+        "schema": EVIDENCE,
         "trial": trial.id,
-        "asked": asdict(trial.instance) | {"image": image},
-        "before": came["evidence"].get("before"),
-        "inside": document.get("environment"),
-        "after": came["evidence"].get("after"),
-        "process_wall_ns": came["process"].get("wall_ns"),
+        "asked": encode(trial.instance),
+        **encode(outcome.evidence),
+        "process_wall_ns": outcome.process_wall_ns,
         "attested": not error,
         "mismatches": [error] if error else [],
     }
 
 
-def result_of(trial: Trial, came: Json, plan: Plan, host: str, image: str, attempt: int) -> Json:
-    """Return a good trial's result, to be checked against `virtbed.result/3`, and its ``files``."""
-    document = dict(came["process"]["document"])
-    names = ("platform", "machine", "enclosure", "mode", "cores", "memory_mib", "accelerator")
-    document["trial"] = {
-        "id": trial.id,
-        "sweep": plan.name,
-        "plan_digest": plan.digest(),
-        **{name: getattr(trial.instance, name) for name in names},
-        "variant": trial.variant,
-        "application": trial.application,
-        "scale": trial.scale,
-        "processor": trial.processor,
-        "replicate": trial.replicate,
-        "position": trial.position,
-        "emulated": trial.emulated,
-        "host": host,
-        "image_digest": image,
-        "attempt": attempt,
-        "started_at": came["started_at"],
-    }
-    document["confounders"] = document["confounders"] | {
-        "clock_apart_share": clock_apart_share(came["evidence"])
-    }
-    return document
+def result_of(
+    trial: Trial,
+    document: Mapping[str, Any],
+    outcome: TrialOutcome,
+    plan: Plan,
+    host: str,
+    attempt: int,
+) -> Json:
+    """Return a good trial's result: the harness's document, and what the controller knows of it.
+
+    Args:
+        trial: The trial.
+        document: The harness's document, without its files.
+        outcome: How the trial ended.
+        plan: The plan of its sweep.
+        host: The bench host's own name.
+        attempt: Which attempt it was, from 1.
+    """
+    instance = trial.instance
+    head = documents.Trial(
+        **trial.factors,  # one field per factor, made from the registry
+        id=trial.id,
+        sweep=plan.name,
+        plan_digest=plan.digest(),
+        platform=instance.platform,
+        machine=instance.machine,
+        enclosure=instance.enclosure,
+        mode=instance.mode,
+        quota_cpus=instance.quota_cpus,
+        cores=instance.cores,
+        memory_mib=instance.memory_mib,
+        application=trial.application,
+        scale=trial.scale,
+        replicate=trial.replicate,
+        position=trial.position,
+        accelerator=instance.accelerator,
+        emulated=trial.emulated,
+        host=host,
+        image_digest=instance.image_digest,
+        started_at=outcome.started_at,
+        attempt=attempt,
+    )
+    moved = {"clock_apart_share": clock_apart_share(outcome.evidence)}
+    confounders = {**document.get("confounders", {}), **moved}
+    return {**document, "trial": encode(head), "confounders": confounders}
 
 
-def clock_apart_share(evidence: Mapping[str, Any]) -> float | None:
+def clock_apart_share(evidence: Readings) -> float | None:
     """Return how far a guest's clock and the controller's ran apart, as a share of the time.
 
     Each reading of the guest's clock fell somewhere between the question and the answer, so only
-    what lies outside of those bounds counts. None without two readings: metal has one clock.
+    what lies outside of those bounds counts.
+
+    Returns:
+        None without two readings: metal has one clock.
     """
-    machines = (evidence[moment]["machine"] for moment in ("before", "after"))
-    before, after = (machine.get("clock") for machine in machines)
+    machines = (side.machine if side else None for side in (evidence.before, evidence.after))
+    before, after = ((machine or {}).get("clock") for machine in machines)
     if not before or not after:
         return None
     least = after["asked_ns"] - before["answered_ns"]

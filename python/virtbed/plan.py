@@ -1,26 +1,38 @@
-"""Knows alone what a plan may say: the keys, their limits, and how a mistake is explained."""
+"""The plan of a sweep: its keys, their limits, and how a mistake in it is explained."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY, require
+from virtbed.platforms import load_platforms
+from virtbed_contract.factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, Factor
 
-PlatformName = Literal["bm", "vm", "cn", "vmcn"]
-Mode = Literal["vanilla", "pinned"]
-Scenario = Literal["single_stream", "multi_stream", "offline", "server"]
-Threads = Literal["default", "matched"]
-Variant = Literal["plain", "twin", "slowed"]
+if TYPE_CHECKING:
+    Mode = str
+    Scenario = str
+    Scale = str
+else:
+    Mode, Scenario, Scale = (Literal[values] for values in (MODES, SCENARIOS, SCALES))
 Cores = Annotated[int, Field(ge=1, le=4096)]
+PlatformName = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 
 def _percent(value: object) -> object:
@@ -46,15 +58,17 @@ class Application(_Strict):
     """One application of the sweep, and how long a trial of it is."""
 
     name: str = Field(description="As `python -m virtbed_workloads --list` shows it.")
-    scale: Literal["trained", "mlperf", "tiny"] = "trained"
-    samples: int = Field(20, ge=1, description="Measured samples in a trial, by quick rules.")
+    scale: Scale = "trained"
+    samples: int = Field(20, ge=1, description="Measured samples per trial, by quick rules.")
     warmup: int = Field(3, ge=1, description="Samples before them, kept and flagged.")
-    scenario: Scenario = Field("single_stream", description="How MLPerf LoadGen issues requests.")
+    scenario: Scenario = Field(SCENARIOS[0], description="How MLPerf LoadGen issues requests.")
     rules: Literal["quick", "study"] = Field(
         "quick", description="study: MLPerf's minimum duration and number of queries."
     )
     target_qps: float | None = Field(
-        None, gt=0, description="Requests a second of the server scenario; offline's expected ones."
+        None,
+        gt=0,
+        description="Requests per second of the server scenario; offline's expected ones.",
     )
     target_latency_ms: float | None = Field(
         None, gt=0, description="Server's bound on the 99th percentile; MLPerf's if not given."
@@ -74,12 +88,12 @@ class Emulated(_Strict):
 
     replicates: int = Field(1, ge=0)
     cores: list[Cores] = [1]
-    scale: Literal["trained", "mlperf", "tiny"] = "tiny"
+    scale: Scale = "tiny"
     samples: int = Field(3, ge=1)
     warmup: int = Field(1, ge=1)
 
 
-class Plan(_Strict):
+class _Plan(_Strict):
     """A sweep to carry out: every combination of its lists is a cell."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Names results/<name>.")
@@ -94,19 +108,10 @@ class Plan(_Strict):
         8, ge=2, le=99, description="With precision: the fewest replicates of a cell."
     )
     applications: list[Application] = Field(min_length=1)
-    platforms: dict[PlatformName, Annotated[list[Mode], Field(min_length=1)]] = Field(min_length=1)
+    platforms: dict[PlatformName, Annotated[list[Mode], Field(min_length=1)]] = Field(
+        min_length=1, description="Modes by platform, as platforms.yml names it."
+    )
     cores: list[Cores] = Field(min_length=1)
-    threads: list[Threads] = Field(
-        ["default"],
-        min_length=1,
-        description="Thread pools: default (the framework's choice), matched (the cores it has).",
-    )
-    variants: list[Variant] = Field(
-        ["plain"],
-        min_length=1,
-        description="To calibrate: twin (plain under another name), slowed (by slowdown). Real "
-        "platforms only.",
-    )
     slowdown: Fraction = Field(0.1, description="Such as 10%: how much slower `slowed` is.")
     tuning: bool = Field(
         False, description="Quieten the host (governor, turbo, …) meanwhile; restored at the end."
@@ -123,9 +128,14 @@ class Plan(_Strict):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        if "plain" not in self.variants:
-            raise ValueError(f"variants {self.variants} without plain, with which they compare")
-        if "slowed" in self.variants and any("vanilla" in m for m in self.platforms.values()):
+        for factor in FACTORS:
+            if factor.baseline == "default" and factor.default not in self.values(factor):
+                raise ValueError(
+                    f"{factor.plan_key} {self.values(factor)} without {factor.default}, with which "
+                    "they compare"
+                )
+        slowed = any("slowed" in self.values(factor) for factor in FACTORS)
+        if slowed and any("vanilla" in modes for modes in self.platforms.values()):
             raise ValueError(
                 "variant slowed with mode vanilla: under a quota the time that it adds is "
                 "throttled in its turn, and its truth is not known; pinned alone is needed"
@@ -137,34 +147,65 @@ class Plan(_Strict):
             )
         return self
 
+    def values(self, factor: Factor, emulated: bool = False) -> list[str]:
+        """Return the values of a factor that guests, emulated or not, run with."""
+        if factor.plan_key is None or (emulated and not factor.emulated):
+            return [factor.default]
+        return list(getattr(self, factor.plan_key))
+
     def digest(self) -> str:
         """Return "sha256:…" of what the plan says, whatever its layout and comments."""
         said = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
 
 
+def _factor_keys(factors: Iterable[Factor] = FACTORS) -> dict[str, Any]:
+    """Return the plan's key of each factor that a plan may vary, as `create_model` takes it."""
+    return {
+        factor.plan_key: (
+            list[Literal[factor.values]],  # type: ignore[name-defined]
+            Field([factor.default], min_length=1, description=factor.meaning),
+        )
+        for factor in factors
+        if factor.plan_key
+    }
+
+
+if TYPE_CHECKING:
+    Plan = _Plan
+else:
+    Plan = create_model("Plan", __base__=_Plan, __doc__=_Plan.__doc__, **_factor_keys())
+
+
 def plan_path(name: str, repository: Path = REPOSITORY) -> Path:
     """Return the file of a plan, named by its path or by the name of one that ships.
 
-    Raises PlanError if there is none, naming those that there are.
+    Raises:
+        PlanError: there is none; the message names those that there are.
+        CheckoutError: there is no checkout that could have one.
     """
     path = Path(name)
     if path.suffix in {".yml", ".yaml"} and path.is_file():
         return path
-    shipped = repository / "plans" / f"{name}.yml"
+    shipped = require(repository) / "plans" / f"{name}.yml"
     if shipped.is_file():
         return shipped
     known = ", ".join(sorted(p.stem for p in (repository / "plans").glob("*.yml")))
     raise PlanError(f"no plan {name!r}; give the path of a .yml file, or one of: {known}")
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
     """Read and check a plan file.
 
-    Raises PlanError with a line for each mistake.
+    Args:
+        path: The file.
+        platforms: Names of the platforms that there are; if not given, those of platforms.yml.
+
+    Raises:
+        PlanError: it cannot be used; the message has a line per mistake.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PlanError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(data, dict):
@@ -173,18 +214,61 @@ def load_plan(path: Path) -> Plan:
         plan = Plan.model_validate(data)
     except ValidationError as error:
         raise PlanError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from error
+    known = load_platforms().entries if platforms is None else platforms
+    for name in plan.platforms:
+        if name not in known:
+            raise PlanError(
+                f"{path}: platforms.{name}: no such platform; there are: {', '.join(known)}"
+            )
     lists: tuple[tuple[str, Sequence[object]], ...] = (
         ("cores", plan.cores),
         ("emulated.cores", plan.emulated.cores),
         ("applications", [(a.name, a.scale, a.scenario) for a in plan.applications]),
-        ("threads", plan.threads),
-        ("variants", plan.variants),
+        *((factor.plan_key, plan.values(factor)) for factor in FACTORS if factor.plan_key),
         *((f"platforms.{p}", modes) for p, modes in plan.platforms.items()),
     )
     for what, values in lists:
         if len(set(values)) != len(values):
             raise PlanError(f"{path}: {what}: {values} names one twice; each once is needed")
     return plan
+
+
+def check_applications(plan: Plan, known: Mapping[str, Collection[str]]) -> None:
+    """Check that each application exists at the scales that it is to run at.
+
+    Args:
+        plan: The plan.
+        known: The scales of each application that there is.
+
+    Raises:
+        PlanError: one does not exist; the message names those that do.
+    """
+    for application in plan.applications:
+        for scale in (application.scale, plan.emulated.scale):
+            if scale not in known.get(application.name, ()):
+                offered = ", ".join(f"{n} ({'/'.join(s)})" for n, s in sorted(known.items()))
+                raise PlanError(
+                    f"applications: {application.name!r} at scale {scale!r} does not exist; "
+                    f"there are: {offered}"
+                )
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """A loader that refuses a key given twice: YAML's own keeps the last and drops the rest."""
+
+
+def _mapping(loader: _EachKeyOnce, node: yaml.MappingNode) -> dict[Any, Any]:
+    own = [key for key, _ in node.value]  # before those that "<<" merges in, which these override
+    for number, key in enumerate(own):
+        if key.value in [earlier.value for earlier in own[:number]]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key.value!r} is given twice; once is needed", key.start_mark
+            )
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_EachKeyOnce.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def _explain(error: Any) -> str:

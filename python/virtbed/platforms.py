@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY, require
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.documents import Platform, RoleProperties
 
@@ -69,7 +69,9 @@ def load_platforms(repository: Path = REPOSITORY) -> Platforms:
 
     Raises:
         PlatformError: a file is missing, no YAML, or not as its document says.
+        CheckoutError: there is no checkout.
     """
+    require(repository)
     path = repository / "platforms.yml"
     entries = {
         str(name): _decoded(Platform, {"name": name, **_mapping(f"{path}: {name}", entry)}, path)

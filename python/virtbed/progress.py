@@ -1,46 +1,43 @@
-"""Knows alone how progress is shown: a live bar on a terminal, a line a trial elsewhere."""
+"""The progress of a sweep: a live bar on a terminal, a line per trial elsewhere."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from virtbed.design import Trial
+from virtbed.trial import Trial
 
-# Seconds a trial takes with its share of provisioning and release, before this host has shown its
-# own: seen on a 2-core machine with image_classification, guests emulated.
-GUESS_S = {"bm": 16.0, "cn": 18.0, "vm": 45.0, "vmcn": 60.0}
+# By MLPerf's rules a trial takes ten minutes at least, whatever others took.
 STUDY_S = 630.0
-GUESS_EMULATED_S = {"vm": 200.0, "vmcn": 300.0}
+
+GuessS = Callable[[str, bool], float]
+"""Seconds that a trial takes on a platform, emulated or not, before the host has shown its own."""
+_Kind = tuple[str, bool, bool]  # platform, emulated, by MLPerf's rules
 
 
-def estimate_s(trials: Iterable[Trial], seen_s: Mapping[str, float]) -> float:
+def estimate_s(trials: Iterable[Trial], seen_s: Mapping[str, float], guess_s: GuessS) -> float:
     """Return the seconds that trials will take, as seen of their platform, else a guess.
 
-    By MLPerf's rules a trial takes ten minutes at least, whatever others took.
+    Args:
+        trials: The trials.
+        seen_s: Mean seconds of a trial by platform, as far as known.
+        guess_s: What is taken for a platform that is not among these.
     """
-    return _estimate_s(Counter(map(_kind, trials)), seen_s)
-
-
-_Kind = tuple[str, bool, bool]  # platform, emulated, by MLPerf's rules
+    return _estimate_s(Counter(map(_kind, trials)), seen_s, guess_s)
 
 
 def _kind(trial: Trial) -> _Kind:
     return trial.instance.platform, trial.emulated, trial.rules == "study"
 
 
-def _estimate_s(counts: Mapping[_Kind, int], seen_s: Mapping[str, float]) -> float:
+def _estimate_s(counts: Mapping[_Kind, int], seen_s: Mapping[str, float], guess_s: GuessS) -> float:
     return sum(
-        number
-        * max(
-            seen_s.get(platform) or (GUESS_EMULATED_S if emulated else GUESS_S)[platform],
-            STUDY_S if study else 0,
-        )
+        number * max(seen_s.get(platform) or guess_s(platform, emulated), STUDY_S if study else 0)
         for (platform, emulated, study), number in counts.items()
     )
 
@@ -53,8 +50,9 @@ def minutes(seconds: float) -> str:
 class Progress:
     """Shows what a sweep does, and when it will be done."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, guess_s: GuessS) -> None:
         self._console = console
+        self._guess_s = guess_s
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -119,4 +117,4 @@ class Progress:
 
     def _eta(self) -> str:
         means = {platform: sum_s / seen for platform, (seen, sum_s) in self._seen.items()}
-        return minutes(_estimate_s(self._missing, means))
+        return minutes(_estimate_s(self._missing, means, self._guess_s))

@@ -1,21 +1,19 @@
-"""Knows alone how a trial's outcome becomes files: validated, whole or absent, never half."""
+"""The files of a trial: checked against their schema, whole or absent, never half."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 
-from virtbed_analysis.files import write_whole
-from virtbed_workloads.schema import result_schema
-
-EVIDENCE_SCHEMA = "virtbed.evidence/1"
-FAILURE_SCHEMA = "virtbed.failure/1"
-DESIGN_SCHEMA = "virtbed.design/3"
+from virtbed_contract.codec import json_schema
+from virtbed_contract.kernel.files import write_text as write_whole_text
+from virtbed_contract.result import Result
 
 
 class RecordError(ValueError):
@@ -49,23 +47,21 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a file by temporary file, fsync and rename; `text` may come in parts."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-        temporary.chmod(0o644)
-
+    """Write a file whole, and its folder if there is none; `text` may come in parts."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, write)
+    write_whole_text(path, text)
 
 
 def check_result(document: Mapping[str, Any]) -> None:
     """Raise RecordError unless the document is a whole result."""
-    validator = jsonschema.Draft202012Validator(result_schema())
-    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
-    if error is not None:
-        raise RecordError(f"result.json: {error.json_path}: {error.message}")
+    for error in _validator().iter_errors(document):
+        place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
+        raise RecordError(f"result.json: ${place}: {error.message}")
+
+
+@cache
+def _validator() -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(json_schema(Result))
 
 
 def write_trial(

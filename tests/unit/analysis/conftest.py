@@ -11,12 +11,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from virtbed_analysis.load import Sweep
+from virtbed.platforms import load_platforms
+from virtbed_analysis.frames import Sweep
+from virtbed_contract import identifiers
+from virtbed_contract.codec import encode
+from virtbed_contract.factors import FACTORS, size_id, trial_id
 
 Json = dict[str, Any]
 IMAGE = "sha256:" + "a" * 64
 PLAN = "sha256:" + "b" * 64
-SETTINGS = {"scenario": "single_stream", "thread_policy": "default"}
+DEFAULTS = {factor.name: factor.default for factor in FACTORS}
+LISTED = load_platforms().entries
 
 
 class Folder:
@@ -25,35 +30,42 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.design: Json = {
-            "schema": "virtbed.design/3",
+            "schema": identifiers.DESIGN,
             "sweep": path.name,
             "plan_digest": PLAN,
             "seed": 2112,
             "image_digest": IMAGE,
+            "precision": None,
+            "min_replicates": 8,
             "accelerator": "tcg",
+            "platforms": [encode(entry) for entry in LISTED.values()],
+            "commits": ["0123abc"],
             "trials": [],
             "not_run": [],
         }
         path.mkdir()
 
-    def plan(self, platform: str, mode: str, replicate: int, **changes: Any) -> Json:
+    def plan(
+        self, platform: str, mode: str, replicate: int, *, named: str | None = None, **changes: Any
+    ) -> Json:
+        """Plan a trial; `named` is the scale, where its id tells it."""
         trial = {
             "platform": platform,
             "mode": mode,
             "cores": 1,
-            "variant": "plain",
             "application": "image_classification",
             "scale": "trained",
-            "processor": "cpu",
+            "scenario": "single_stream",
             "replicate": replicate,
             "emulated": False,
+            **DEFAULTS,
         } | changes
-        variant = "" if trial["variant"] == "plain" else f"-{trial['variant']}"
-        size = f"{platform}-{mode}-c{trial['cores']:02d}{variant}"
-        label = trial.pop("label", trial["application"])
-        trial["id"] = f"{size}-{label}-r{replicate:02d}"
+        size = size_id(platform, mode, trial["cores"], trial)
+        trial["id"] = trial_id(
+            size, trial["application"], named, trial["scenario"], replicate, trial
+        )
         position = len(self.design["trials"]) + 1
-        self.design["trials"].append(trial | SETTINGS | {"block": position, "position": position})
+        self.design["trials"].append(trial | {"block": position, "position": position})
         self.write("design.json", self.design)
         return trial
 
@@ -70,6 +82,7 @@ class Folder:
         answers: str = "c",
         slowdown: float = 0.0,
         confounders: Json | None = None,
+        peak_kib: int | None = 710_000,
         phases: tuple[float, float] = (0.25, 0.1),
         **changes: Any,
     ) -> str:
@@ -80,21 +93,39 @@ class Folder:
         trial = self.plan(platform, mode, replicate, **changes)
         warm = [sample("a.png", ms, phases, warmup=True) for ms in warmup_ms]
         measured = [sample(name, ms, phases) for name, times in e2e_ms.items() for ms in times]
-        samples = [*warm, *measured]
-        result = {
-            "schema": "virtbed.result/3",
+        result = self.result(trial, [*warm, *measured])
+        result["trial"]["image_digest"] = image
+        result["settings"]["slowdown"] = slowdown
+        result["answers"]["digest"] = "sha256:" + answers * 64
+        result["confounders"] |= confounders or {}
+        result["memory_kib"]["peak"] = peak_kib
+        result["warnings"] = list(warnings)
+        name = trial["id"]
+        self.write(f"trials/{name}/result.json", result)
+        self.write(f"trials/{name}/evidence.json", evidence(name))
+        return str(name)
+
+    def result(self, trial: Json, samples: list[Json]) -> Json:
+        """Return a whole result of a planned trial."""
+        platform = LISTED[trial["platform"]]
+        quota = platform.enclosure == "docker" and trial["mode"] == "vanilla"
+        scenario = trial.pop("scenario")
+        warm = sum(sample["warmup"] for sample in samples)
+        return {
+            "schema": identifiers.RESULT,
             "trial": trial
             | {
                 "sweep": self.path.name,
                 "plan_digest": PLAN,
-                "machine": "kvm" if platform in ("vm", "vmcn") else "metal",
-                "enclosure": "docker" if platform in ("cn", "vmcn") else "process",
+                "machine": platform.machine,
+                "enclosure": platform.enclosure,
+                "quota_cpus": float(trial["cores"]) if quota else None,
                 "memory_mib": 4096,
-                "position": len(self.design["trials"]),
+                "position": trial.get("position", len(self.design["trials"])),
                 "accelerator": "tcg" if trial["emulated"] else "none",
                 "host": "bench01",
-                "image_digest": image,
-                "started_at": f"2026-01-02T03:{replicate:02d}:05Z",
+                "image_digest": IMAGE,
+                "started_at": f"2026-01-02T03:{trial['replicate']:02d}:05Z",
                 "attempt": 1,
             },
             "application": {
@@ -106,15 +137,16 @@ class Folder:
                 "frameworks": {"tensorflow": "2.21.0", "keras": "3.15", "backend": "tensorflow"},
             },
             "settings": {
-                "samples": len(measured),
-                "warmup": len(warm),
+                "samples": len(samples) - warm,
+                "warmup": warm,
                 "seed": 2112,
-                **SETTINGS,
+                "scenario": scenario,
+                "thread_policy": trial["thread_policy"],
                 "rules": "quick",
                 "target_qps": None,
                 "target_latency_ms": None,
                 "processor": trial["processor"],
-                "slowdown": slowdown,
+                "slowdown": 0.0,
             },
             "startup": {
                 "spawn_ns": 250_000_000,
@@ -126,10 +158,10 @@ class Folder:
             "answers": {
                 "checked": len(samples),
                 "wrong": 0,
-                "digest": "sha256:" + answers * 64,
+                "digest": "sha256:" + "c" * 64,
                 "by_input": [
                     {"input": name, "answer": "cup", "expected": "cup", "score": 0.9}
-                    for name in e2e_ms
+                    for name in sorted({sample["input"] for sample in samples})
                 ],
             },
             "environment": {
@@ -172,15 +204,14 @@ class Folder:
                 "clock_apart_share": None,
                 "ran_on": [0],
                 "looks": 4,
-            }
-            | (confounders or {}),
+            },
             "memory_kib": {"after_warmup": 700_000, "after_samples": 700_000, "peak": 710_000},
             "loadgen": {
                 "version": "6.0",
                 "validity": "VALID",
                 "reasons": [],
                 "duration_ms": 0,
-                "queries": len(measured),
+                "queries": len(samples) - warm,
                 "percentiles_ns": {"50.00": 20_000_000},
                 "clocks": {
                     "loadgen_median_ns": 20_000_000,
@@ -189,24 +220,8 @@ class Folder:
                     "agree": True,
                 },
             },
-            "warnings": list(warnings),
+            "warnings": [],
         }
-        name = trial["id"]
-        self.write(f"trials/{name}/result.json", result)
-        self.write(
-            f"trials/{name}/evidence.json",
-            {
-                "schema": "virtbed.evidence/1",
-                "trial": name,
-                "asked": {},
-                "before": {},
-                "inside": {},
-                "after": {},
-                "attested": True,
-                "mismatches": [],
-            },
-        )
-        return str(name)
 
     def write(self, name: str, content: Json | str) -> Path:
         path = self.path / name
@@ -218,6 +233,11 @@ class Folder:
         content = json.loads((self.path / name).read_text())
         change(content)
         self.write(name, content)
+
+
+def evidence(trial: str) -> Json:
+    """Return what the analysis reads of a trial's evidence."""
+    return {"schema": identifiers.EVIDENCE, "trial": trial, "attested": True, "mismatches": []}
 
 
 def sample(name: str, e2e_ms: float, phases: tuple[float, float], *, warmup: bool = False) -> Json:
@@ -286,8 +306,10 @@ def lay_study(folder: Folder) -> None:
     folder.write(
         "doctor.json",
         {
-            "schema": "virtbed.doctor/1",
+            "schema": identifiers.HOST_REPORT,
             "host": "bench01",
+            "ok": True,
+            "accelerator": "tcg",
             "facts": {"cpu": {"model": "Xeon Test", "online": list(range(16))}},
             "platforms": [],
         },
@@ -303,7 +325,7 @@ def with_gpu(sweep: Sweep) -> Sweep:
         pl.col("platform").is_in(["bm", "vm"]), mode="pinned", variant="plain"
     )
     fast = slow.with_columns(
-        processor=pl.lit("gpu"),
+        processor=pl.lit("gpu", dtype=slow.schema["processor"]),
         infer_ns=pl.col("infer_ns") // 12,
         e2e_ns=pl.col("e2e_ns") - pl.col("infer_ns") + pl.col("infer_ns") // 12,
     )
@@ -312,7 +334,7 @@ def with_gpu(sweep: Sweep) -> Sweep:
 
 def failure(trial: str, message: str) -> Json:
     return {
-        "schema": "virtbed.failure/1",
+        "schema": identifiers.FAILURE,
         "id": trial,
         "stage": "provision",
         "message": message,

@@ -11,7 +11,7 @@ import pytest
 
 from virtbed_analysis import AnalysisError
 from virtbed_analysis.advice import Question, advise, read_prices
-from virtbed_analysis.load import read_sweep
+from virtbed_analysis.frames import read_sweep
 
 from .conftest import Folder
 

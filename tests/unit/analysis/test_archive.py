@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from virtbed_analysis import AnalysisError
-from virtbed_analysis.archive import archive, problems
+from virtbed_analysis.crate import archive, problems
 
 
 @pytest.fixture

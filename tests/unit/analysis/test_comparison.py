@@ -11,7 +11,7 @@ import pytest
 
 from virtbed_analysis import words
 from virtbed_analysis.comparison import changed, compare
-from virtbed_analysis.report import render_comparison
+from virtbed_analysis.page import render_comparison
 
 from .conftest import Folder
 from .test_report import Page

@@ -8,10 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from virtbed_analysis import estimate, load
+from virtbed_analysis import estimate, load, per_trial
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import render
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
+
+from .conftest import LISTED
+
+PARTS = {
+    name: {"machine": entry.machine, "enclosure": entry.enclosure} for name, entry in LISTED.items()
+}
 
 
 def only(frame: pl.DataFrame, **cell: Any) -> dict[str, Any]:
@@ -21,7 +27,7 @@ def only(frame: pl.DataFrame, **cell: Any) -> dict[str, Any]:
 def frame(times: dict[tuple[str, str, int, str], list[float]]) -> pl.DataFrame:
     """Samples from {(platform, mode, replicate, input): times in ms}."""
     rows = [
-        {"platform": p, "mode": m, "replicate": r, "input": i, "e2e_ns": ms * 1e6}
+        {"platform": p, "mode": m, "replicate": r, "input": i, "e2e_ns": ms * 1e6, **PARTS[p]}
         for (p, m, r, i), all_ms in times.items()
         for ms in all_ms
     ]
@@ -98,7 +104,7 @@ def test_a_start_is_the_sum_of_its_parts_where_all_are_known(folder: Any) -> Non
         folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
     change(folder, "bm-pinned-c01-image_classification-r02", load_ns=2_750_000_000)
     change(folder, "bm-pinned-c01-image_classification-r03", spawn_ns=None, load_ns=1)
-    (start,) = estimate.startup(read_sweep(folder.path).trials).to_dicts()
+    (start,) = per_trial.startup(read_sweep(folder.path).trials).to_dicts()
     wholes = 250 + 4000 + 900 + 1200, 250 + 4000 + 2750 + 1200
     assert start["start_typical_ms"] == pytest.approx(math.sqrt(wholes[0] * wholes[1]))
     assert start["start_typical_low_ms"] < wholes[0] < wholes[1] < start["start_typical_high_ms"]
@@ -107,7 +113,7 @@ def test_a_start_is_the_sum_of_its_parts_where_all_are_known(folder: Any) -> Non
 
 def test_a_start_with_an_unknown_part_has_no_whole(folder: Any) -> None:
     change(folder, folder.trial("bm", "pinned", 1, {"a.png": [10.0]}), spawn_ns=None)
-    (start,) = estimate.startup(read_sweep(folder.path).trials).to_dicts()
+    (start,) = per_trial.startup(read_sweep(folder.path).trials).to_dicts()
     assert (start["start_typical_ms"], start["spawn_ms"], start["load_ms"]) == (None, None, 900)
     assert render(document(read_sweep(folder.path)))
 
@@ -132,8 +138,8 @@ def test_emulated_cells_are_never_compared(quick: Any) -> None:
     assert estimate.cells(sweep.samples)["cores"].to_list() == [1, 1, 1]
     assert "vm" not in estimate.cells(sweep.samples)["platform"]
     assert estimate.vanilla_to_pinned(sweep.samples)["cores"].to_list() == [1]
-    assert estimate.startup(sweep.trials)["cores"].to_list() == [1, 1, 1]
-    emulated = estimate.emulated(sweep.samples, sweep.trials)
+    assert per_trial.startup(sweep.trials)["cores"].to_list() == [1, 1, 1]
+    emulated = per_trial.emulated(sweep.samples, sweep.trials)
     assert emulated.height == 5
     assert not [c for c in emulated.columns if "ratio" in c or "low" in c]
 
@@ -222,7 +228,8 @@ def test_intervals_cover_what_they_claim() -> None:
     for platform, truth in (("bm", 1.0), ("cn", 1.2)):
         own = random.normal(0, 0.03, (sweeps, replicates, 1, 1))
         logs = math.log(truth) + cost + drift + own + random.normal(0, 0.1, shape)
-        columns = {"platform": [platform] * logs.size, "e2e_ns": np.exp(logs).ravel()}
+        parts = {key: [value] * logs.size for key, value in PARTS[platform].items()}
+        columns = parts | {"platform": [platform] * logs.size, "e2e_ns": np.exp(logs).ravel()}
         columns |= {"application": which[0], "replicate": which[1], "input": which[2]}
         sides.append(pl.DataFrame(columns))
     frame = pl.concat(sides).with_columns(
@@ -251,7 +258,7 @@ def test_answers_that_differ_from_bare_metals_are_flagged(folder: Any) -> None:
     folder.trial(
         "vm", "pinned", 1, e2e_ms, scale="tiny", application="other", answers="f", emulated=True
     )
-    rows = estimate.answers_differ(read_sweep(folder.path).trials).to_dicts()
+    rows = per_trial.answers_differ(read_sweep(folder.path).trials).to_dicts()
     assert [(row["platform"], row["application"]) for row in rows] == [
         ("vm", "image_classification"),
         ("vm", "other"),
@@ -263,18 +270,19 @@ def test_answers_that_differ_from_bare_metals_are_flagged(folder: Any) -> None:
 def test_bare_metal_that_differs_from_itself_flags_every_cell(folder: Any) -> None:
     for replicate, answers in ((1, "c"), (2, "d")):
         folder.trial("bm", "pinned", replicate, {"a.png": [20.0]}, answers=answers)
-    (row,) = estimate.answers_differ(read_sweep(folder.path).trials).to_dicts()
+    (row,) = per_trial.answers_differ(read_sweep(folder.path).trials).to_dicts()
     assert (row["platform"], row["trials"], len(row["expected"])) == ("bm", 2, 2)
 
 
 def test_equal_answers_are_not_flagged(quick: Any) -> None:
-    assert estimate.answers_differ(read_sweep(quick.path).trials).is_empty()
+    assert per_trial.answers_differ(read_sweep(quick.path).trials).is_empty()
 
 
 def test_a_gpu_gains_more_on_inference_than_end_to_end(quick: Any) -> None:
     on_cpu = load(quick.path)
+    gpu = pl.lit("gpu", dtype=on_cpu.schema["processor"])
     faster = [(pl.col("e2e_ns") // 4), (pl.col("infer_ns") // 10)]
-    both = pl.concat([on_cpu, on_cpu.with_columns(*faster, processor=pl.lit("gpu"))])
+    both = pl.concat([on_cpu, on_cpu.with_columns(*faster, processor=gpu)])
     for phase, gain in (("e2e", 4), ("infer", 10)):
         rows = estimate.gpu_speed_up(both, phase)
         assert set(rows["platform"]) == {"bm", "cn"}  # and none of the emulated guests
@@ -284,7 +292,8 @@ def test_a_gpu_gains_more_on_inference_than_end_to_end(quick: Any) -> None:
 
 def test_threads_that_match_the_cores_gain_what_they_save(quick: Any) -> None:
     default = load(quick.path)
-    faster = default.with_columns(pl.col("e2e_ns") // 2, thread_policy=pl.lit("matched"))
+    matched = pl.lit("matched", dtype=default.schema["thread_policy"])
+    faster = default.with_columns(pl.col("e2e_ns") // 2, thread_policy=matched)
     rows = estimate.thread_policy_gain(pl.concat([default, faster]))
     assert rows["ratio"].to_list() == pytest.approx([2.0] * 3, rel=1e-5)
     assert set(rows["thread_policy"]) == {"default"}

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from virtbed_analysis import canvas, figures
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
+from virtbed_analysis.frames import read_sweep
 
-from .conftest import with_gpu
+from .conftest import LISTED, with_gpu
 
 Panels = dict[str, Axes]
 
@@ -112,12 +112,12 @@ def test_overhead_has_the_fit_of_each_platform(content: Any, panels: Panels) -> 
     ]
     fits = [
         (
-            canvas.PLATFORM_COLOURS[row["platform"]],
+            LISTED[row["platform"]].colour,
             pytest.approx(row["type"] * row["size"]),
             pytest.approx(row["type"] * row["size"] ** (1 / 8)),
         )
         for row in content["overhead_by_size"]
-        if row["work"].startswith("face") and row["processor"] == "cpu"
+        if row["application"].startswith("face") and row["processor"] == "cpu"
     ]
     assert drawn == fits and len(fits) == 5
     assert axes.get_xticklabels()[-1].get_text() == "8\n0.5"  # of sixteen CPUs

@@ -9,24 +9,40 @@ import pytest
 from scipy import stats
 
 from virtbed_analysis import findings
-from virtbed_analysis.effects import Cell, Effect, Units, effects, of_sweep
+from virtbed_analysis.cells import Cell, cell_of
+from virtbed_analysis.effects import Effect, Units, effects, of_sweep
 from virtbed_analysis.findings import FINDINGS, answer, sentence, verdicts
-from virtbed_analysis.load import load
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.platforms import Platforms
 
-from .conftest import Folder
+from .conftest import DEFAULTS, LISTED, Folder
 
 RANDOM = np.random.default_rng(5)
 ONE = np.array(["a.png"])
+PLATFORMS = Platforms(LISTED)
 
 
 def lay(seconds: dict[tuple[str, str, str, int, str], float], noise: float = 0.01) -> Units:
-    """Make eight replicates of each (work, processor, platform, cores, mode)."""
+    """Make eight replicates of each (work, processor, platform, cores, mode).
+
+    A work is an application; after commas its scale, and its threads.
+    """
     logs = {}
     for (work, processor, platform, cores, mode), typical in seconds.items():
         told = np.log(typical) + noise * RANDOM.standard_normal(8)
         units = {str(replicate): (ONE, np.array([log])) for replicate, log in enumerate(told)}
-        logs[Cell(work, processor, cores, platform, mode)] = units
-    return Units(logs, "replicate", {})
+        logs[cell(work, processor, platform, cores, mode)] = units
+    return Units(logs, "replicate", {}, PLATFORMS)
+
+
+def cell(work: str, processor: str, platform: str, cores: int, mode: str) -> Cell:
+    application, scale, threads = [*work.split(", "), "", ""][:3]
+    return cell_of(
+        DEFAULTS
+        | {"application": application, "scale": scale, "scenario": "", "weights": "",
+           "cores": cores, "platform": platform, "mode": mode, "processor": processor,
+           "thread_policy": threads or "default"}
+    )  # fmt: skip
 
 
 def told(units: Units, id_: str) -> findings.Verdict:
@@ -83,7 +99,8 @@ def test_cells_are_paired_by_replicate_and_input(folder: Folder) -> None:
     for replicate, drift in enumerate((1.0, 3.0, 2.0), start=1):
         folder.trial("bm", "pinned", replicate, {"a": [10 * drift], "b": [100 * drift]})
         folder.trial("cn", "pinned", replicate, {"b": [120 * drift]})
-    units = of_sweep(load(folder.path))
+    sweep = read_sweep(folder.path)
+    units = of_sweep(sweep.samples, sweep.platforms)
     (cell,) = units.cells(platform="cn")
     (effect,) = effects([("x", [units.cost(cell)])])
     assert (effect.value, effect.low, effect.high) == pytest.approx((1.2, 1.2, 1.2))
@@ -206,7 +223,7 @@ def test_an_application_of_one_replicate_does_not_silence_the_others() -> None:
     for work, cost in (("faces", 1.05), ("scans", 1.4), ("words", 1.1)):
         timed |= metal(work=work) | on("cn", "pinned", cost, work=work)
     units = lay(timed)
-    for cell in units.cells(work="words"):
+    for cell in units.cells(application="words"):
         units.logs[cell] = {"0": units.logs[cell]["0"]}
     verdict = told(units, "application")
     assert [effect.about for effect in verdict.effects] == ["cn pinned, faces, 1 core over scans"]
@@ -222,8 +239,8 @@ def test_an_interval_beyond_all_numbers_is_none() -> None:
 def test_the_application_that_computes_less_gains_less_from_a_gpu() -> None:
     gpu = {(w, "gpu", "bm", 1, "pinned"): s for w, s in (("faces", 0.1), ("words", 0.5))}
     measured = lay(metal() | metal(work="words") | gpu)
-    shares = {c: 0.2 if c.work == "faces" else 0.8 for c in measured.logs}
-    verdict = told(Units(measured.logs, "replicate", shares), "gpu-pre-post")
+    shares = {c: 0.2 if c.application == "faces" else 0.8 for c in measured.logs}
+    verdict = told(Units(measured.logs, "replicate", shares, PLATFORMS), "gpu-pre-post")
     assert verdict.answer == "supported"
     assert verdict.effects[0].value == pytest.approx(5, rel=0.05)
-    assert "faces (20% pre and post) over words (80%), 1 cores" in verdict.effects[0].about
+    assert "faces (20% pre and post) over words (80%), 1 core" in verdict.effects[0].about

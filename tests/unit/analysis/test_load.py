@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from virtbed_analysis import AnalysisError, load, write_parquet
-from virtbed_analysis.load import read_sweep
+from virtbed_analysis.frames import read_sweep
+from virtbed_contract import identifiers
 
 from .conftest import Folder
 
@@ -76,7 +77,13 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: [s.update(warmup=True) for s in r["samples"]]), "only warm-ups"),
     (unplanned, "not among the trials"),
     (result(lambda r: r["trial"].update(scale="tiny")), "scale 'tiny', .* with 'trained'"),
-    (result(lambda r: r["settings"].update(scenario="offline")), "scenario 'offline'"),
+    (result(lambda r: r["settings"].update(scenario="offline")), "fields say .*-offline-r02"),
+    (result(lambda r: r["settings"].update(thread_policy="matched")), "ran with thread_policy 'ma"),
+    (result(lambda r: r["trial"].update(thread_policy="matched")), "fields say .*-matched-r02"),
+    (result(lambda r: r["trial"].update(variant="twin")), "fields say bm-pinned-c01-twin-"),
+    (result(lambda r: r["trial"].update(processor="gpu")), "fields say .*-gpu-r02"),
+    (result(lambda r: r["trial"].pop("quota_cpus")), "'quota_cpus' is a required property"),
+    (result(lambda r: r["trial"].update(emulated=True)), "emulated True, .* with False"),
     (no_evidence, "no evidence.json beside it"),
     (evidence(lambda e: e.update(trial=GOOD)), "evidence.json is of trial"),
     (
@@ -99,9 +106,9 @@ def test_a_bad_file_is_named_with_its_reason_and_the_rest_analysed(
 
 def test_ids_that_name_scale_and_scenario_are_read(folder: Any) -> None:
     """As virtbed.design makes them where a plan has several scales or scenarios."""
-    label = "image_classification-tiny-offline-matched"
-    name = folder.trial("bm", "pinned", 1, {"a.png": [20.0]}, label=label, scale="tiny")
-    assert name == f"bm-pinned-c01-{label}-r01"
+    changes = {"scenario": "offline", "thread_policy": "matched"}
+    name = folder.trial("bm", "pinned", 1, {"a.png": [20.0]}, scale="tiny", named="tiny", **changes)
+    assert name == "bm-pinned-c01-image_classification-tiny-offline-matched-r01"
     sweep = read_sweep(folder.path)
     assert sweep.rejected == []
     assert sweep.trials["trial"].to_list() == [name]
@@ -176,12 +183,14 @@ def test_parquet_holds_the_frame_and_what_each_column_means(two: Any, tmp_path: 
     samples = load(two.path)
     file = tmp_path / "samples.parquet"
     write_parquet(samples, file)
-    assert pl.read_parquet(file).equals(samples)
+    plain = samples.with_columns(pl.col(pl.Enum).cast(pl.String))
+    assert pl.read_parquet(file).equals(plain)
+    assert pl.read_parquet(file).schema == plain.schema
     metadata = pl.read_parquet_metadata(file)
-    assert metadata["schema"] == "virtbed.samples/1"
+    assert metadata["schema"] == identifiers.SAMPLES
     told = json.loads(metadata["columns"])
     assert {name: kind["type"] for name, kind in told.items()} == {
-        name: str(kind) for name, kind in samples.schema.items()
+        name: str(kind) for name, kind in plain.schema.items()
     }
     assert all(kind["meaning"].endswith(".") for kind in told.values())
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]

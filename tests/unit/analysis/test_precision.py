@@ -1,14 +1,18 @@
 """When a cell stops: the rule on real results folders, and its coverage by simulation."""
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from virtbed_analysis import estimate
+from virtbed_analysis import per_trial
+from virtbed_analysis.cells import CELL
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.precision import close_enough, unneeded, unneeded_trials
+from virtbed_analysis.estimate import ratio_to_bare_metal
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.intervals import mean_interval
+from virtbed_analysis.precision import close_enough, log_means, unneeded_trials
 
 from . import simulation
 
@@ -22,7 +26,7 @@ def running_intervals(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     squares = (logs**2).cumsum(axis=1) - n * mean**2
     deviation = np.sqrt(squares.clip(0) / np.maximum(n - 1, 1))
     with np.errstate(invalid="ignore"):
-        low, high = estimate.mean_interval(mean, deviation, np.broadcast_to(n, logs.shape))
+        low, high = mean_interval(mean, deviation, np.broadcast_to(n, logs.shape))
     return np.exp(low), np.exp(high), np.broadcast_to(n, logs.shape)
 
 
@@ -81,6 +85,19 @@ def noisy(folder: Any, platform: str, spread: float, replicates: range) -> None:
         folder.trial(platform, "pinned", replicate, {"a.png": [20 * wobble]})
 
 
+def unneeded(folder: Any) -> frozenset[str]:
+    """Ask as a controller does: by what its ledger keeps of each result."""
+    sweep = read_sweep(folder.path)
+    kept = {
+        path.parent.name: log_means(json.loads(path.read_text()))
+        for path in folder.path.glob("trials/*/result.json")
+    }
+    assert sweep.design
+    found = unneeded_trials(sweep.design, kept)
+    assert unneeded_trials(sweep.design, per_trial.log_means(sweep.samples)) == found
+    return found
+
+
 def asked(folder: Any, **changes: Any) -> None:
     folder.design |= {"precision": 0.02, "min_replicates": 4} | changes
     folder.write("design.json", folder.design)
@@ -97,7 +114,7 @@ def test_a_cell_that_is_known_stops_and_its_baseline_goes_on_for_the_others(fold
     for platform, spread in (("bm", 0), ("cn", 0.001), ("vm", 0.2)):
         noisy(folder, platform, spread, range(1, 5))
     planned(folder, 5)
-    assert unneeded_trials(folder.path) == {"cn-pinned-c01-image_classification-r05"}
+    assert unneeded(folder) == {"cn-pinned-c01-image_classification-r05"}
 
 
 def test_when_every_cell_is_known_bare_metal_stops_too(folder: Any) -> None:
@@ -105,9 +122,8 @@ def test_when_every_cell_is_known_bare_metal_stops_too(folder: Any) -> None:
     for platform, spread in (("bm", 0), ("cn", 0.001), ("vm", 0.002)):
         noisy(folder, platform, spread, range(1, 5))
     missing = planned(folder, 5)
-    sweep = read_sweep(folder.path)
-    assert unneeded(sweep) == missing
-    counts = document(sweep)["counts"]
+    assert unneeded(folder) == missing
+    counts = document(read_sweep(folder.path))["counts"]
     assert (counts["unneeded"], counts["waiting"]) == (3, 0)
 
 
@@ -119,7 +135,7 @@ def test_without_precision_or_below_the_minimum_every_trial_is_needed(
     for platform in ("bm", "cn", "vm"):
         noisy(folder, platform, 0, range(1, 5))
     planned(folder, 5)
-    assert unneeded_trials(folder.path) == frozenset()
+    assert unneeded(folder) == frozenset()
 
 
 def test_a_cell_without_a_result_keeps_bare_metal_going(folder: Any) -> None:
@@ -127,7 +143,7 @@ def test_a_cell_without_a_result_keeps_bare_metal_going(folder: Any) -> None:
     noisy(folder, "bm", 0, range(1, 5))
     noisy(folder, "cn", 0, range(1, 5))
     planned(folder, 5)
-    assert unneeded_trials(folder.path) == {"cn-pinned-c01-image_classification-r05"}
+    assert unneeded(folder) == {"cn-pinned-c01-image_classification-r05"}
 
 
 def test_a_cell_that_stopped_early_has_lost_nothing_and_one_that_lost_says_so(folder: Any) -> None:
@@ -140,3 +156,41 @@ def test_a_cell_that_stopped_early_has_lost_nothing_and_one_that_lost_says_so(fo
     notes = {c["platform"]: c["note"] for c in document(read_sweep(folder.path))["cells"]}
     assert notes["cn"] is None
     assert notes["vm"] == "1 replicate without its pair left out"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_a_ledger_keeps_gives_the_answer_of_the_estimates(folder: Any, seed: int) -> None:
+    """Ragged sweeps: inputs and replicates that only one side has, warm-ups, emulated trials."""
+    random = np.random.default_rng(seed)
+    precision, fewest = float(random.choice([0.005, 0.02, 0.05])), int(random.integers(2, 5))
+    asked(folder, precision=precision, min_replicates=fewest)
+    for replicate in range(1, 7):
+        for platform, mode in (
+            ("bm", "pinned"),
+            ("bm", "vanilla"),
+            ("cn", "pinned"),
+            ("vm", "pinned"),
+        ):
+            for cores in (1, 2):
+                if random.random() < 0.2:
+                    folder.plan(platform, mode, replicate, cores=cores)
+                    continue
+                inputs = random.choice(list("abcd"), size=int(random.integers(1, 5)), replace=False)
+                times = {
+                    str(name): list(random.normal(20, 0.3, int(random.integers(1, 4))))
+                    for name in inputs
+                }
+                folder.trial(platform, mode, replicate, times, cores=cores, warmup_ms=(90.0,))
+    folder.trial("vmcn", "pinned", 1, {"a": [5_000.0]}, emulated=True)
+    samples = read_sweep(folder.path).samples
+    ratios = ratio_to_bare_metal(samples)
+    ends = (ratios[end].fill_null(float("nan")).to_numpy() for end in ("ratio_low", "ratio_high"))
+    close = close_enough(*ends, ratios["ratio_replicates"].to_numpy(), precision, fewest)
+    wanted = set(ratios.filter(close).select(CELL).rows())
+    done = set(samples["trial"])
+    real = [t for t in folder.design["trials"] if not t["emulated"] and t["id"] not in done]
+    others = [t for t in real if (t["platform"], t["mode"]) != ("bm", "pinned")]
+    metal = {t["id"] for t in real} - {t["id"] for t in others}
+    assert unneeded(folder) - metal == {
+        t["id"] for t in others if tuple(t[key] for key in CELL) in wanted
+    }

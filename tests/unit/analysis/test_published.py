@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from virtbed.image import REPOSITORY
-from virtbed_analysis import AnalysisError, analyse_published, load, published
+from virtbed_analysis import AnalysisError, analyse_published, published
 from virtbed_analysis.estimate import cells
+from virtbed_analysis.frames import read_sweep
 
 from .conftest import Folder
 
@@ -87,7 +88,8 @@ def test_a_sweep_is_put_beside_the_published_ratios_of_its_size_and_mode(folder:
         for (platform, mode), ms in times.items():
             folder.trial(platform, mode, replicate, {"a": [ms * noise]}, cores=2)
         folder.trial("cn", "vanilla", replicate, {"a": [10.0 * noise]}, cores=1)
-    found = published.beside(cells(load(folder.path)).to_dicts())
+    sweep = read_sweep(folder.path)
+    found = published.beside(cells(sweep.samples).to_dicts(), sweep.platforms)
     assert [(r["platform"], r["published"], r["within"]) for r in found["rows"]] == [
         ("vm", {"FaceNet": 1.081, "Yolo": 1.432}, False),
         ("cn", {"FaceNet": 1.175, "Yolo": 1.043}, True),

@@ -7,8 +7,9 @@ import pytest
 
 from virtbed_analysis import AnalysisError, figures, report, words
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
-from virtbed_analysis.report import render
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
+from virtbed_contract import identifiers
 
 from .conftest import failure, with_gpu
 
@@ -129,8 +130,10 @@ def test_partial_sweep_says_what_is_missing(quick: Any) -> None:
     quick.write(
         "doctor.json",
         {
-            "schema": "virtbed.doctor/1",
+            "schema": identifiers.HOST_REPORT,
             "host": "bench01",
+            "ok": True,
+            "accelerator": "tcg",
             "facts": {"cpu": {"model": "Xeon Test", "online": [0, 1]}},
             "platforms": [
                 {"platform": "vm", "status": "emulated", "reason": "KVM hung", "remedy": "KVM"}

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 
 from virtbed_analysis import estimate
-from virtbed_analysis.effects import of_sweep
-from virtbed_analysis.load import load, read_sweep
+from virtbed_analysis.cells import CURVE
+from virtbed_analysis.effects import Units, of_sweep
+from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.scaling import container_to_host, efficient_range, overhead_by_size, scale_up
 
 from .conftest import Folder
 
 RANDOM = np.random.default_rng(11)
+
+
+def units_of(folder: Folder) -> Units:
+    sweep = read_sweep(folder.path)
+    return of_sweep(sweep.samples, sweep.platforms)
 
 
 def curve(folder: Folder, platform: str, mode: str, ms: dict[int, float], noise: float) -> None:
@@ -24,7 +30,7 @@ def curve(folder: Folder, platform: str, mode: str, ms: dict[int, float], noise:
 
 def test_the_efficient_range_ends_where_a_doubling_stops_paying(folder: Folder) -> None:
     curve(folder, "bm", "pinned", {1: 100, 2: 55, 4: 30, 8: 29}, 0.01)
-    rows = scale_up(of_sweep(load(folder.path)))
+    rows = scale_up(units_of(folder))
     assert [row["cores"] for row in rows] == [1, 2, 4]
     assert [row["speed_up"] for row in rows] == pytest.approx([1.82, 1.83, 1.03], rel=0.03)
     assert all(row["low"] < row["speed_up"] < row["high"] and row["n"] == 6 for row in rows)
@@ -35,20 +41,20 @@ def test_the_efficient_range_ends_where_a_doubling_stops_paying(folder: Folder) 
 
 def test_a_curve_that_pays_to_its_end_is_left_open(folder: Folder) -> None:
     curve(folder, "bm", "pinned", {1: 100, 2: 55, 4: 30}, 0.01)
-    (reach,) = efficient_range(scale_up(of_sweep(load(folder.path))))
+    (reach,) = efficient_range(scale_up(units_of(folder)))
     assert (reach["cores"], reach["open"]) == (4, True)
 
 
 @pytest.mark.parametrize(("low", "reach"), [(1.05, 2), (None, 2), (1.15, 4)])
 def test_a_doubling_that_may_not_pay_ends_the_range(low: float | None, reach: int) -> None:
-    curve = {"work": "faces", "processor": "cpu", "platform": "bm", "mode": "pinned"}
+    curve = dict.fromkeys(CURVE, "") | {"application": "faces", "platform": "bm", "mode": "pinned"}
     doubling = {**curve, "cores": 2, "speed_up": 1.3, "low": low, "high": 1.6, "n": 5}
     assert efficient_range([doubling])[0]["cores"] == reach
 
 
 def test_a_gap_between_sizes_is_no_doubling(folder: Folder) -> None:
     curve(folder, "bm", "pinned", {1: 100, 4: 30}, 0.01)
-    assert scale_up(of_sweep(load(folder.path))) == []
+    assert scale_up(units_of(folder)) == []
 
 
 def test_overhead_of_type_and_of_size_are_told_apart(folder: Folder) -> None:
@@ -56,7 +62,7 @@ def test_overhead_of_type_and_of_size_are_told_apart(folder: Folder) -> None:
     curve(folder, "bm", "pinned", metal, 0.003)
     slower = {n: ms * 1.05 * 1.4 ** (1 / n) for n, ms in metal.items()}
     curve(folder, "cn", "vanilla", slower, 0.003)
-    (row,) = overhead_by_size(of_sweep(load(folder.path)))
+    (row,) = overhead_by_size(units_of(folder))
     assert row["type"] == pytest.approx(1.05, abs=0.01)
     assert row["size"] == pytest.approx(1.4, abs=0.03)
     assert row["type_low"] < row["type"] < row["type_high"]
@@ -66,7 +72,7 @@ def test_overhead_of_type_and_of_size_are_told_apart(folder: Folder) -> None:
 def test_two_sizes_are_not_fitted(folder: Folder) -> None:
     for platform, mode in (("bm", "pinned"), ("cn", "vanilla")):
         curve(folder, platform, mode, {1: 100, 2: 60}, 0.01)
-    assert overhead_by_size(of_sweep(load(folder.path))) == []
+    assert overhead_by_size(units_of(folder)) == []
 
 
 def test_a_container_costs_little_from_a_share_of_its_host_on(folder: Folder) -> None:
@@ -75,7 +81,7 @@ def test_a_container_costs_little_from_a_share_of_its_host_on(folder: Folder) ->
     cost = {1: 1.4, 2: 1.2, 4: 1.03, 8: 1.02}
     curve(folder, "cn", "vanilla", {n: ms * cost[n] for n, ms in metal.items()}, 0.003)
     curve(folder, "vmcn", "vanilla", metal, 0.003)
-    told = container_to_host(of_sweep(load(folder.path)), 16)
+    told = container_to_host(units_of(folder), 16)
     assert [(row["platform"], row["cores"], row["chr"]) for row in told["rows"]] == [
         ("cn", 1, 1 / 16), ("cn", 2, 1 / 8), ("cn", 4, 1 / 4), ("cn", 8, 1 / 2),
     ]  # fmt: skip
@@ -90,18 +96,18 @@ def test_a_dear_large_container_leaves_no_share_that_is_enough(
 ) -> None:
     curve(folder, "bm", "pinned", {1: 100, 2: 60}, 0.003)
     curve(folder, "cn", "pinned", {1: 102 if largest > 1.1 else 130, 2: 60 * largest}, 0.003)
-    (enough,) = container_to_host(of_sweep(load(folder.path)), 4)["enough"]
+    (enough,) = container_to_host(units_of(folder), 4)["enough"]
     assert enough["cores"] == cores
 
 
 def test_without_the_size_of_the_host_no_share_is_told(folder: Folder) -> None:
     curve(folder, "cn", "vanilla", {1: 100}, 0.01)
-    assert container_to_host(of_sweep(load(folder.path)), None)["rows"] == []
+    assert container_to_host(units_of(folder), None)["rows"] == []
 
 
 def test_a_gap_ends_what_is_known_of_the_efficient_range(folder: Folder) -> None:
     curve(folder, "bm", "pinned", {1: 100, 2: 50, 5: 90, 10: 45}, 0.003)
-    (reach,) = efficient_range(scale_up(of_sweep(load(folder.path))))
+    (reach,) = efficient_range(scale_up(units_of(folder)))
     assert (reach["cores"], reach["open"]) == (2, True)
 
 
@@ -111,9 +117,9 @@ def test_costs_by_size_are_those_of_the_cells(folder: Folder) -> None:
     curve(folder, "bm", "vanilla", {1: 130, 2: 78, 4: 52}, 0.003)
     curve(folder, "cn", "vanilla", {1: 110, 2: 66, 4: 44}, 0.003)
     sweep = read_sweep(folder.path)
-    rows = container_to_host(of_sweep(sweep.samples), 16)["rows"]
+    rows = container_to_host(of_sweep(sweep.samples, sweep.platforms), 16)["rows"]
     cells = estimate.cells(sweep.samples).filter(platform="cn")
     wanted = {c["cores"]: c["ratio"] for c in cells.to_dicts() if c["ratio"] is not None}
     assert {row["cores"]: row["ratio"] for row in rows} == pytest.approx(wanted)
     assert set(wanted) == {1, 2}
-    assert overhead_by_size(of_sweep(sweep.samples)) == []
+    assert overhead_by_size(of_sweep(sweep.samples, sweep.platforms)) == []

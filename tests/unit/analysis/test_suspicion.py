@@ -7,7 +7,7 @@ import pytest
 
 from virtbed_analysis import report
 from virtbed_analysis.document import document
-from virtbed_analysis.load import read_sweep
+from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.suspicion import THRESHOLDS
 
 NAME = "bm-pinned-c01-image_classification-r01"
@@ -15,8 +15,9 @@ STOPPED = {"throttling": {"periods": 20, "throttled": 3, "throttled_ns": 400_000
 
 
 def suspicions(folder: Any, platform: str = "bm", mode: str = "pinned", **found: Any) -> list[str]:
-    folder.trial(platform, mode, 1, {"a.png": [20.0]}, confounders=found)
-    return read_sweep(folder.path).trials["suspicions"].to_list()[0]
+    name = folder.trial(platform, mode, 1, {"a.png": [20.0]}, confounders=found)
+    trials = read_sweep(folder.path).trials
+    return trials.filter(trial=name)["suspicions"].to_list()[0]
 
 
 @pytest.mark.parametrize(
@@ -46,15 +47,17 @@ def test_a_quiet_trial_and_a_silent_kernel_are_not_suspect(folder: Any) -> None:
     assert suspicions(folder, **silent) == []
 
 
-def test_a_vanilla_containers_quota_is_what_is_measured(folder: Any) -> None:
+def test_stalls_of_a_quota_that_was_asked_are_what_is_measured(folder: Any) -> None:
     assert suspicions(folder, "cn", "vanilla", **STOPPED) == []
+    (suspicion,) = suspicions(folder, "cn", "pinned", **STOPPED)
+    assert suspicion.startswith("throttling: 20.0% of the window")
 
 
 def test_pages_from_disk(folder: Any) -> None:
     folder.trial("bm", "pinned", 1, {"a.png": [20.0, 20.0]})
     folder.edit(f"trials/{NAME}/result.json", lambda r: r["rusage"].update(major_faults=5))
     (suspicion,) = read_sweep(folder.path).trials["suspicions"].to_list()[0]
-    assert suspicion == "major faults: 2.5 a sample, at most 0.1 expected"
+    assert suspicion == "major faults: 2.5 per sample, at most 0.1 expected"
 
 
 def test_every_threshold_has_its_reason() -> None:

@@ -1,9 +1,10 @@
+# ruff: noqa: RUF009
 """Documents to JSON and back, and what follows from their dataclasses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import pytest
@@ -27,7 +28,7 @@ class Part:
     """A part."""
 
     at: Count = described("Where it is.")
-    word: Optional[Annotated[str, Limits(pattern="^[a-z]+$")]] = described("Or null.", default=None)
+    word: Annotated[str, Limits(pattern="^[a-z]+$")] | None = described("Or null.", default=None)
 
 
 @with_fields([("kind", str, described("Added.", enum=("a", "b")))])

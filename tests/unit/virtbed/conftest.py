@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from virtbed.plan import Plan
+from virtbed.platforms import Platforms, load_platforms
+from virtbed_contract.identifiers import HOST_REPORT
+from virtbed_contract.sweep import HostReport, PlatformVerdict
+
+PLATFORMS: Platforms = load_platforms()
+DIGEST = "sha256:" + "a" * 64
 
 
 @pytest.fixture
@@ -25,21 +34,36 @@ def plan() -> Plan:
     )
 
 
-def report(cpus: int = 2, guests: str = "emulated") -> dict[str, Any]:
-    """A doctor's report of a one-socket host, as far as a design reads it."""
+def small(plan: Plan) -> Plan:
+    """Two cells, six trials."""
+    return plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["pinned"]}, "cores": [1]})
+
+
+def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> HostReport:
+    """A report on a one-socket host, as far as a sweep reads it."""
     rows = [{"cpu": n, "core": n, "socket": 0, "node": 0, "siblings": [n]} for n in range(cpus)]
-    status = {"bm": "available", "cn": "available", "vm": guests, "vmcn": guests}
-    return {
-        "host": "bench",
-        "accelerator": "tcg" if guests == "emulated" else "kvm",
-        "platforms": [
-            {"platform": p, "status": s, "reason": f"{p} reason", "remedy": f"{p} remedy"}
-            for p, s in status.items()
-        ],
-        "facts": {
-            "kernel": "6.1.0",
-            **{engine: {"version": "1.0"} for engine in ("docker", "libvirt", "qemu")},
-            "cpu": {"allowed": list(range(cpus)), "cpus": rows, "isa": ["avx", "avx512f", "x"]},
-            "numa": [{"node": 0, "cpus": list(range(cpus)), "memory_mib": 1000}],
-        },
+    verdicts = []
+    for platform in PLATFORMS.entries:
+        own_kernel = PLATFORMS.parts(platform)[0].own_kernel
+        status = guests if own_kernel else "available"
+        reason, remedy = f"{platform} reason", f"{platform} remedy"
+        verdicts.append(PlatformVerdict(platform, status, reason, remedy))  # type: ignore[arg-type]
+    engines = {name: {} for role in PLATFORMS.roles.values() for name in role.engines}
+    facts: dict[str, Any] = {
+        "kernel": "6.1.0",
+        "engines": {name: {"name": name, "version": "1.0"} for name in engines},
+        "image": {"digest": DIGEST, "key": "key", "path": "/image"},
+        "cpu": {"allowed": list(range(cpus)), "cpus": rows, "isa": ["avx", "avx512f", "x"]},
+        "numa": [{"node": 0, "cpus": list(range(cpus)), "memory_mib": 1000}],
     }
+    accelerator = "tcg" if guests == "emulated" else "kvm"
+    return HostReport(HOST_REPORT, host, True, facts, tuple(verdicts), accelerator)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def harness_document() -> dict[str, Any]:
+    """What the harness prints of a trial; it is not run inside any platform."""
+    command = ["-m", "virtbed_workloads", "null", "--scale=tiny", "--samples=2"]
+    done = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from virtbed.checkout import UNKNOWN, commit
+import pytest
+
+from virtbed.checkout import REPOSITORY, UNKNOWN, CheckoutError, commit, require
+from virtbed.checkout import _found as found
 
 AS_ANYONE = ("-c", "user.name=a", "-c", "user.email=a@example.org")
 
@@ -32,3 +35,19 @@ def test_a_commit_is_named_and_a_change_of_it_too(tmp_path: Path) -> None:
     assert commit(inner) == UNKNOWN  # it is within the repository, and is not it
     file.write_text("two")
     assert commit(tmp_path) == f"{head}+changes"
+
+
+def test_the_checkout_is_found_around_the_package_else_around_the_working_directory(
+    tmp_path: Path,
+) -> None:
+    package = tmp_path / "lib" / "site-packages" / "virtbed" / "checkout.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    inner = tmp_path / "checkout" / "results" / "quick"
+    inner.mkdir(parents=True)
+    with pytest.raises(CheckoutError, match=r"no platforms.yml found in .*run it within a"):
+        require(found(package, inner))
+    (tmp_path / "checkout" / "platforms.yml").touch()
+    assert require(found(package, inner)) == tmp_path / "checkout"
+    own = REPOSITORY / "python" / "virtbed" / "checkout.py"
+    assert found(own, inner) == REPOSITORY

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+from jsonschema_rs import Draft202012Validator
 from typer.testing import CliRunner
 
-from virtbed.cli import app
+from virtbed.bench import LOCAL
+from virtbed.checkout import REPOSITORY
+from virtbed.cli import app, main
+from virtbed.cli.console import bench_of
+from virtbed_contract.schemas import SCHEMAS
 
 TIMINGS = """app,cores,mode,platform,row,input,exec_time_s
 F,2,vanilla,BM,1,a,1.0
@@ -47,3 +56,79 @@ def test_a_results_folder_can_be_named_in_place_of_its_plan(tmp_path: Path) -> N
     refused = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert refused.exit_code == 2
     assert "no plan" in refused.output and "quick" in refused.output
+
+
+def test_the_version_is_printed() -> None:
+    said = CliRunner().invoke(app, ["--version"])
+    assert (said.exit_code, said.output.strip()) == (0, version("virtbed"))
+
+
+@pytest.mark.parametrize("document", ["plan", *SCHEMAS])
+def test_every_document_has_its_schema(document: str) -> None:
+    said = CliRunner().invoke(app, ["schema", document])
+    assert said.exit_code == 0
+    Draft202012Validator(json.loads(said.output))
+
+
+def test_an_unknown_schema_names_those_there_are() -> None:
+    said = CliRunner().invoke(app, ["schema", "nonesuch"])
+    assert said.exit_code == 2
+    assert "one of: plan, result, design, evidence, failure, doctor" in said.output
+
+
+@pytest.mark.parametrize(
+    "command", [["doctor"], ["restore"], ["sweep", "quick"], ["plan", "quick"]]
+)
+def test_an_inventory_that_does_not_exist_is_refused(command: list[str]) -> None:
+    said = CliRunner().invoke(app, [*command, "-i", "/nosuch"])
+    assert said.exit_code == 2
+    assert "no inventory /nosuch found" in said.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("virtbed_instance={}", "virtbed_instance: a sweep sets that itself"),
+        ('{"virtbed_trials": []}', "virtbed_trials: a sweep sets that itself"),
+        ("nothing", "NAME=VALUE or a JSON object needed"),
+        ("{nothing", "not JSON"),
+    ],
+)
+def test_extra_variables_that_cannot_be_taken_are_refused(text: str, message: str) -> None:
+    said = CliRunner().invoke(app, ["sweep", "quick", "--extra-vars", text])
+    assert said.exit_code == 2
+    assert message in said.output
+
+
+def test_options_name_the_bench_host() -> None:
+    bench = bench_of(["a,", str(REPOSITORY / "inventory/local")], "a", ["x=1", '{"y": [2]}'], 7)
+    assert bench.inventories == ("a,", str(REPOSITORY / "inventory/local"))
+    assert (bench.limit, bench.variables, bench.hung_after_s) == ("a", {"x": "1", "y": [2]}, 7)
+    assert bench_of(None).inventories == (LOCAL,)
+
+
+def test_a_command_that_needs_the_analysis_says_so_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "virtbed_analysis", None)
+    monkeypatch.setattr(sys, "argv", ["virtbed", "published", str(tmp_path / "x.csv")])
+    (tmp_path / "x.csv").touch()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "install virtbed[report]" in capsys.readouterr().err
+
+
+def test_ansible_playbooks_options_are_handed_on() -> None:
+    """The action plugin of sweep.yml, which is no package."""
+    path = REPOSITORY / "playbooks" / "action_plugins" / "virtbed_sweep.py"
+    spec = importlib.util.spec_from_file_location("virtbed_sweep", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.options({"inventory": (), "subset": None}, {"plan": "quick"}) == []
+    arguments = {"inventory": ["a,", "/b"], "subset": "host"}
+    assert module.options(arguments, {"plan": "quick", "virtbed_state_dir": "/x"}) == [
+        "--inventory=a,", "--inventory=/b", "--limit=host",
+        '--extra-vars={"virtbed_state_dir": "/x"}',
+    ]  # fmt: skip

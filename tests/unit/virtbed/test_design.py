@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtbed.design import design, isa_needed
+from virtbed.design import design
 from virtbed.placement import PlacementError
 from virtbed.plan import Plan
+from virtbed.trial import isa_needed
+from virtbed_contract.codec import decode, encode
+from virtbed_contract.documents import Instance, TrialRequest
+from virtbed_contract.sweep import Design as DesignDocument
 
-from .conftest import report
+from .conftest import DIGEST, PLATFORMS, report
 
 
 def test_every_replicate_is_one_pass_over_every_cell(plan: Plan) -> None:
-    trials = design(plan, report(guests="available")).trials
+    trials = design(plan, report(guests="available"), PLATFORMS).trials
     cells = Counter((t.instance.platform, t.instance.mode, t.instance.cores) for t in trials)
     # bm vanilla runs only where it takes every CPU
     assert ("bm", "vanilla", 1) not in cells
@@ -27,13 +32,13 @@ def test_every_replicate_is_one_pass_over_every_cell(plan: Plan) -> None:
 
 
 def test_ids_are_unique_and_read_as_published(plan: Plan) -> None:
-    ids = [t.id for t in design(plan, report()).trials]
+    ids = [t.id for t in design(plan, report(), PLATFORMS).trials]
     assert len(set(ids)) == len(ids)
     assert "cn-vanilla-c01-image_classification-r03" in ids
 
 
 def test_emulated_guests_run_small_and_are_marked(plan: Plan) -> None:
-    laid = design(plan, report(guests="emulated"))
+    laid = design(plan, report(guests="emulated"), PLATFORMS)
     guests = [t for t in laid.trials if t.instance.machine == "kvm"]
     assert {(t.instance.platform, t.instance.mode) for t in guests} == {
         ("vm", "pinned"),
@@ -46,7 +51,7 @@ def test_emulated_guests_run_small_and_are_marked(plan: Plan) -> None:
 
 
 def test_a_platform_that_cannot_run_says_why(plan: Plan) -> None:
-    laid = design(plan, report(guests="unavailable"))
+    laid = design(plan, report(guests="unavailable"), PLATFORMS)
     assert {t.instance.machine for t in laid.trials} == {"metal"}
     assert ("vm", "vm reason", "vm remedy") in {
         (n.platform, n.reason, n.remedy) for n in laid.not_run
@@ -55,11 +60,11 @@ def test_a_platform_that_cannot_run_says_why(plan: Plan) -> None:
 
 def test_more_cores_than_the_host_offers_are_refused(plan: Plan) -> None:
     with pytest.raises(PlacementError, match="3 cores asked"):
-        design(plan.model_copy(update={"cores": [1, 3]}), report(cpus=2))
+        design(plan.model_copy(update={"cores": [1, 3]}), report(cpus=2), PLATFORMS)
 
 
 def test_a_pinned_core_leaves_the_other_to_the_host(plan: Plan) -> None:
-    laid = design(plan, report(guests="available"))
+    laid = design(plan, report(guests="available"), PLATFORMS)
     vm = next(t.instance for t in laid.trials if t.id.startswith("vm-pinned-c01"))
     assert (vm.cpus, vm.cpu_ids, vm.housekeeping, vm.allowed) == ("1", (1,), "0", "0-1")
     assert (vm.inner_cpus, vm.inner_mems) == ("0", "0")
@@ -79,9 +84,11 @@ def test_the_order_is_the_seeds_and_random_within_a_replicate(seed: int, other: 
             "cores": [1, 2],
         }
     )
-    order = [t.id for t in design(plan, report()).trials]
-    assert order == [t.id for t in design(plan, report()).trials]
-    again = [t.id for t in design(plan.model_copy(update={"seed": other}), report()).trials]
+    order = [t.id for t in design(plan, report(), PLATFORMS).trials]
+    assert order == [t.id for t in design(plan, report(), PLATFORMS).trials]
+    again = [
+        t.id for t in design(plan.model_copy(update={"seed": other}), report(), PLATFORMS).trials
+    ]
     assert sorted(again) == sorted(order)
     assert (again == order) == (seed == other)
 
@@ -95,7 +102,7 @@ def test_a_blocks_trials_share_one_instance_and_stand_together() -> None:
             "cores": [1],
         }
     )
-    trials = design(plan, report()).trials
+    trials = design(plan, report(), PLATFORMS).trials
     for first, second in zip(trials[::2], trials[1::2], strict=True):
         assert first.block == second.block
         assert first.instance == second.instance
@@ -103,7 +110,7 @@ def test_a_blocks_trials_share_one_instance_and_stand_together() -> None:
 
 
 def test_hotplug_gives_bare_metal_a_vanilla_mode_of_every_size(plan: Plan) -> None:
-    laid = design(plan.model_copy(update={"scale_up": "hotplug"}), report(cpus=4))
+    laid = design(plan.model_copy(update={"scale_up": "hotplug"}), report(cpus=4), PLATFORMS)
     instances = {t.instance.id: t.instance for t in laid.trials}
     small = instances["bm-vanilla-c01-r01"]
     assert (small.allowed, small.inner_allowed, small.cpus) == ("0", "0", "0")
@@ -115,22 +122,22 @@ def test_hotplug_gives_bare_metal_a_vanilla_mode_of_every_size(plan: Plan) -> No
 
 def test_a_trial_must_see_the_hosts_instruction_set_as_far_as_it_can(plan: Plan) -> None:
     doctor = report(guests="emulated")
-    needed = {t.emulated: isa_needed(doctor, t) for t in design(plan, doctor).trials}
-    assert needed == {False: ["avx", "avx512f"], True: ["avx"]}
+    needed = {t.emulated: isa_needed(doctor, t) for t in design(plan, doctor, PLATFORMS).trials}
+    assert needed == {False: ("avx", "avx512f"), True: ("avx",)}
 
 
 def test_a_host_that_keeps_cpus_from_virtbed_is_refused(plan: Plan) -> None:
     doctor = report(cpus=4)
-    doctor["facts"]["cpu"]["allowed"] = [0, 1]
+    doctor.facts["cpu"]["allowed"] = [0, 1]
     with pytest.raises(PlacementError, match=r"CPUs 0-1 allowed, 0-3 online.*isolcpus"):
-        design(plan, doctor)
+        design(plan, doctor, PLATFORMS)
 
 
 def test_variants_are_instances_of_their_own_and_never_emulated(plan: Plan) -> None:
     variants = plan.model_copy(
         update={"variants": ["plain", "twin", "slowed"], "slowdown": 0.1, "cores": [1]}
     )
-    trials = design(variants, report(guests="emulated")).trials
+    trials = design(variants, report(guests="emulated"), PLATFORMS).trials
     slowed = next(t for t in trials if t.id == "cn-pinned-c01-slowed-image_classification-r02")
     assert slowed.instance.id == "cn-pinned-c01-slowed-r02"
     assert "--slowdown=0.1" in slowed.argv(1)
@@ -140,7 +147,7 @@ def test_variants_are_instances_of_their_own_and_never_emulated(plan: Plan) -> N
     )
     assert twin.argv(1) == plain.argv(1)
     assert twin.block != plain.block
-    assert {t.variant for t in trials if t.emulated} == {"plain"}
+    assert {t.factors["variant"] for t in trials if t.emulated} == {"plain"}
 
 
 def test_scales_scenarios_and_threads_are_told_apart_by_their_ids() -> None:
@@ -158,7 +165,7 @@ def test_scales_scenarios_and_threads_are_told_apart_by_their_ids() -> None:
             "cores": [1],
         }
     )
-    trials = {t.id: t for t in design(plan, report(guests="emulated")).trials}
+    trials = {t.id: t for t in design(plan, report(guests="emulated"), PLATFORMS).trials}
     labels = ["a-trained", "a-tiny", "b-server"]
     every = {f"bm-pinned-c01-{x}{t}-r01" for x in labels for t in ("", "-matched")}
     # Emulated guests run all at one scale, and so nothing twice.
@@ -169,3 +176,40 @@ def test_scales_scenarios_and_threads_are_told_apart_by_their_ids() -> None:
         server
     )
     assert trials["vm-pinned-c01-a-tiny-r01"].scale == "tiny"
+
+
+def test_an_instance_carries_the_properties_that_its_roles_say(plan: Plan) -> None:
+    laid = design(plan, report(guests="available"), PLATFORMS)
+    found = {}
+    for trial in laid.trials:
+        instance = decode(Instance, encode(trial.instance))  # which checks its limits
+        found[instance.platform, instance.mode, instance.cores] = instance
+
+    def said(platform: str, mode: str, cores: int) -> tuple[object, ...]:
+        i = found[platform, mode, cores]
+        return i.own_kernel, i.enclosure_limit, i.quota_cpus, i.seen_cpus
+
+    assert said("bm", "vanilla", 2) == (False, "none", None, "0-1")
+    assert said("bm", "pinned", 1) == (False, "set", None, "1")
+    assert said("cn", "vanilla", 1) == (False, "quota", 1.0, "0-1")
+    assert said("cn", "pinned", 2) == (False, "set", None, "0-1")
+    assert said("vm", "pinned", 1) == (True, "set", None, "0")
+    assert said("vmcn", "vanilla", 2) == (True, "quota", 2.0, "0-1")
+    assert found["vm", "pinned", 1].image_name == DIGEST[7:23]
+    assert found["vm", "pinned", 1].accelerator == "kvm"
+
+
+def test_the_design_document_is_as_its_dataclass_says(plan: Plan) -> None:
+    laid = design(plan, report(), PLATFORMS).document(plan, DIGEST, PLATFORMS, ["abc"])
+    again = decode(DesignDocument, json.loads(json.dumps(encode(laid))))
+    assert again == laid
+    assert [p.name for p in laid.platforms] == [p for p in PLATFORMS.entries if p in plan.platforms]
+
+
+def test_a_request_is_as_the_roles_take_it(plan: Plan) -> None:
+    trial = design(plan, report(), PLATFORMS).trials[0]
+    request = trial.request(7, report())
+    assert decode(TrialRequest, encode(request)) == request
+    assert request.thread_policy == "default"
+    assert {"--threads=default", "--processor=cpu", "--seed=7"} <= set(request.argv)
+    assert not any(word.startswith("--variant") for word in request.argv)

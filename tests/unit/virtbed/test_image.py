@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from virtbed.image import REPOSITORY, image_key
+from virtbed.checkout import REPOSITORY
+from virtbed.image import image_key
 
 
 @pytest.fixture

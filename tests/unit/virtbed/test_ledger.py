@@ -34,7 +34,7 @@ def test_what_is_done_stays_done(tmp_path: Path) -> None:
 def test_another_sweep_is_not_mixed_in(tmp_path: Path, key: str) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.begin(IDENTITY, TRIALS)
-        with pytest.raises(LedgerError, match=f"begun with {key} {IDENTITY[key]}, now it is new"):
+        with pytest.raises(LedgerError, match=f"started with {key} {IDENTITY[key]}, now it is new"):
             ledger.begin(IDENTITY | {key: "new"}, TRIALS)
         assert ledger.counts() == {"planned": 3}
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from virtbed.outcome import clock_apart_share
+from virtbed_contract.events import Readings
+from virtbed_contract.sweep import Reading
 
 S = 1_000_000_000
 
 
-def readings(elapsed_s: float, latency_s: float = 0.1) -> dict[str, Any]:
+def readings(elapsed_s: float, latency_s: float = 0.1) -> Readings:
     """Two readings, 100 s apart by the controller's clock, `elapsed_s` by the guest's."""
 
-    def clock(at_s: float, guest_s: float) -> dict[str, Any]:
+    def clock(at_s: float, guest_s: float) -> Reading:
         half = latency_s / 2
         clock = {
             "asked_ns": round((at_s - half) * S),
             "instance_ns": round(guest_s * S),
             "answered_ns": round((at_s + half) * S),
         }
-        return {"machine": {"clock": clock}}
+        return Reading({"clock": clock}, None)
 
-    return {"before": clock(1_000, 30), "after": clock(1_100, 30 + elapsed_s)}
+    return Readings(before=clock(1_000, 30), after=clock(1_100, 30 + elapsed_s))
 
 
 @pytest.mark.parametrize("elapsed_s", [100.0, 100.1, 99.9])
@@ -37,5 +37,6 @@ def test_a_clock_that_is_off_by_2_percent_is_found(elapsed_s: float) -> None:
 
 
 def test_a_machine_with_one_clock_has_nothing_to_compare() -> None:
-    metal = {"machine": {"cpus_online": "0-1"}}
-    assert clock_apart_share({"before": metal, "after": metal}) is None
+    metal = Reading({"cpus_online": "0-1"}, None)
+    assert clock_apart_share(Readings(before=metal, after=metal)) is None
+    assert clock_apart_share(Readings()) is None

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from virtbed.image import REPOSITORY
-from virtbed.plan import Plan, PlanError, load_plan, plan_path
-from virtbed.sweep import check_applications
+from virtbed.checkout import REPOSITORY
+from virtbed.plan import Plan, PlanError, check_applications, load_plan, plan_path
+from virtbed_contract.factors import FACTORS
 from virtbed_workloads.registry import APPLICATIONS
 
 KNOWN = {name: tuple(entry.scales) for name, entry in APPLICATIONS.items()}
@@ -51,7 +53,11 @@ def test_quick_asks_for_what_the_readme_promises() -> None:
         ({"replicatez": 3}, r"edited.yml: replicatez: unknown key; did you mean replicates\?"),
         ({"cores": [0]}, r"cores.0: 0 found; Input should be greater than or equal to 1"),
         ({"cores": [1, 1]}, r"cores: \[1, 1\] names one twice"),
-        ({"platforms": {"bmm": ["pinned"]}}, r"platforms.bmm"),
+        ({"platforms": {"bmm": ["pinned"]}}, r"platforms.bmm: no such platform; there are: bm, vm"),
+        ({"threds": ["default"]}, r"threds: unknown key; did you mean threads\?"),
+        ({"threads": ["matched", "matched"]}, r"threads: .* names one twice"),
+        ({"variants": ["twin"]}, r"variants \['twin'\] without plain, with which they compare"),
+        ({"processor": ["gpu"]}, r"processor: unknown key"),
         ({"platforms": {"bm": ["fixed"]}}, r"platforms.bm.0: 'fixed' found"),
         ({"name": "No Spaces"}, r"name: 'No Spaces' found"),
         ({"replicates": "many"}, r"replicates: 'many' found"),
@@ -131,3 +137,50 @@ def test_any_other_precision_is_refused(wrong: object) -> None:
 def test_a_minimum_above_the_maximum_is_refused() -> None:
     with pytest.raises(ValueError, match="min_replicates 8 above replicates 5; raise replicates"):
         Plan.model_validate(SMALL | {"precision": "2%"})
+
+
+def test_keys_of_factors_are_those_of_the_registry() -> None:
+    properties = Plan.model_json_schema()["properties"]
+    for factor in FACTORS:
+        if factor.plan_key:
+            key = properties[factor.plan_key]
+            assert key["items"]["enum"] == list(factor.values)
+            assert (key["default"], key["description"]) == ([factor.default], factor.meaning)
+
+
+def test_a_new_factor_is_a_new_key_of_a_plan(tmp_path: Path) -> None:
+    """In a process of its own, whose registry has one entry more than ours."""
+    path = edited(tmp_path, labels=["a", "b"], platforms={"bm": ["pinned"]}, cores=[1])
+    code = """
+import sys
+from pathlib import Path
+from virtbed_contract import factors
+label = factors.Factor("label", "labels", ("a", "b"), "a", "trial", "Does nothing.")
+factors.FACTORS += (label,)
+from tests.unit.virtbed.conftest import PLATFORMS, report
+from virtbed.design import design
+from virtbed.plan import load_plan
+from virtbed_contract.codec import encode
+laid = design(load_plan(Path(sys.argv[1])), report(), PLATFORMS)
+assert {t.planned().label for t in laid.trials} == {"a", "b"}
+assert "bm-pinned-c01-image_classification-b-r01" in {t.id for t in laid.trials}
+assert {encode(t.planned())["label"] for t in laid.trials} == {"a", "b"}
+"""
+    subprocess.run([sys.executable, "-c", code, path], cwd=REPOSITORY, check=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["cores: [1]\ncores: [2]\n", "platforms:\n  bm: [pinned]\n  bm: [vanilla]\n"]
+)
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "twice.yml"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=r"(?s)is given twice; once is needed.*line [23]"):
+        load_plan(path)
+
+
+def test_a_key_may_override_one_that_is_merged_in(tmp_path: Path) -> None:
+    text = (REPOSITORY / "plans" / "quick.yml").read_text()
+    path = tmp_path / "merged.yml"
+    path.write_text(text.replace("emulated: {", "emulated: {<<: {samples: 9}, "))
+    assert load_plan(path).emulated.samples == 3

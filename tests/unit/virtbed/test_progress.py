@@ -6,23 +6,32 @@ from rich.console import Console
 
 from virtbed.design import design
 from virtbed.plan import Plan
-from virtbed.progress import GUESS_S, Progress, estimate_s, minutes
+from virtbed.progress import Progress, estimate_s, minutes
 
-from .conftest import report
+from .conftest import PLATFORMS, report
 
 
 def test_the_estimate_is_what_was_seen_else_a_guess(plan: Plan) -> None:
-    trials = [t for t in design(plan, report()).trials if t.instance.machine == "metal"]
+    trials = [t for t in design(plan, report(), PLATFORMS).trials if t.instance.machine == "metal"]
     bm = sum(t.instance.platform == "bm" for t in trials)
     cn = len(trials) - bm
-    assert estimate_s(trials, {}) == bm * GUESS_S["bm"] + cn * GUESS_S["cn"]
-    assert estimate_s(trials, {"bm": 1.0}) == bm + cn * GUESS_S["cn"]
+    guess_s = PLATFORMS.trial_s
+    guessed = bm * guess_s("bm", False) + cn * guess_s("cn", False)
+    assert estimate_s(trials, {}, guess_s) == guessed
+    assert estimate_s(trials, {"bm": 1.0}, guess_s) == bm + cn * guess_s("cn", False)
+
+
+def test_an_emulated_guest_is_guessed_slower_than_a_real_one() -> None:
+    for platform in PLATFORMS.entries:
+        if PLATFORMS.parts(platform)[0].own_kernel:
+            assert PLATFORMS.trial_s(platform, True) > PLATFORMS.trial_s(platform, False)
 
 
 def test_a_trial_by_mlperfs_rules_takes_ten_minutes_at_least(plan: Plan) -> None:
     study = plan.applications[0].model_copy(update={"rules": "study"})
-    (trial, *_) = design(plan.model_copy(update={"applications": [study]}), report()).trials
-    assert estimate_s([trial], {"bm": 1.0, "cn": 1.0, "vm": 1.0, "vmcn": 1.0}) > 600
+    studied = plan.model_copy(update={"applications": [study]})
+    (trial, *_) = design(studied, report(), PLATFORMS).trials
+    assert estimate_s([trial], dict.fromkeys(PLATFORMS.entries, 1.0), PLATFORMS.trial_s) > 600
 
 
 def test_minutes() -> None:
@@ -31,8 +40,8 @@ def test_minutes() -> None:
 
 def test_off_a_terminal_each_trial_is_one_line_with_count_and_eta(plan: Plan) -> None:
     out = io.StringIO()
-    trials = list(design(plan, report()).trials)
-    with Progress(Console(file=out, width=400)) as progress:
+    trials = list(design(plan, report(), PLATFORMS).trials)
+    with Progress(Console(file=out, width=400), PLATFORMS.trial_s) as progress:
         progress.begin(len(trials), trials[1:], {})
         progress.done(trials[1], 10.0, "")
         progress.done(trials[2], 10.0, "a [wrong] pin")

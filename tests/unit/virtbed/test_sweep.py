@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import json
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from virtbed import host as host_module
-from virtbed import playbooks, sweep
-from virtbed.host import HostError
+from virtbed import ansible, records
+from virtbed import bench as benches
+from virtbed.ansible import BlockStarted, Deadline, Ended, Event, TaskOk, TrialEnded
+from virtbed.bench import Bench, BenchError
 from virtbed.image import image_key
 from virtbed.ledger import LedgerError
 from virtbed.plan import Plan
-from virtbed.playbooks import Outcome
 from virtbed.progress import Progress
-from virtbed.sweep import Interrupted, Sweep, SweepError
+from virtbed.sweep import Interrupted, Sweep, SweepError, sweep
+from virtbed_contract.codec import decode, encode
+from virtbed_contract.documents import Instance, TrialRequest
+from virtbed_contract.events import BlockStart, FetchedFile, Readings, TaskFailure, TrialOutcome
+from virtbed_contract.kernel.files import write_text
+from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
 
-from .conftest import report
+from .conftest import DIGEST, PLATFORMS, report, small
 
-DIGEST = "sha256:" + "a" * 64
+GOOD = Ended("successful")
+STARTED_AT = "2026-01-01T00:00:00Z"
+Answer = Callable[[], Ended]
 
 
 class Host:
@@ -35,198 +45,393 @@ class Host:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.variables: list[Mapping[str, Any]] = []
         self.playbooks: list[list[str]] = []  # the instances of each call of "block"
-        self.blocks: list[str] = []  # those that were begun
-        self.tells = True
-        self.answers: dict[str, Callable[[], Outcome]] = {}
-        self.doctor = report()
-        image = {"digest": DIGEST, "key": image_key(), "path": "/image"}
-        self.doctor["facts"]["image"] = image
+        self.blocks: list[str] = []  # those that were started
+        self.limits: list[tuple[str, float]] = []
+        self.answers: dict[str, Answer] = {}
+        self.trial: Callable[[TrialRequest, Path], TrialOutcome | None] = lambda *_: None
+        self.hosts = ["bench"]
+        self.restored = False
+        self.report: HostReport = report()
+        self.report.facts["image"]["key"] = image_key()
 
     def play(
-        self, playbook: str, variables: dict[str, Any], *_: Any, heard: Any = None,
-        turns: Any = ({},), **__: Any,
-    ) -> Outcome:  # fmt: skip
+        self, playbook: str, variables: Mapping[str, Any], *_: Any, deadline: Deadline,
+        turns: Any = ({},), cancelled: Callable[[], bool] = lambda: False, **__: Any,
+    ) -> Iterator[Event]:  # fmt: skip
         self.calls.append(playbook)
-        if playbook == "doctor":
-            examined = {"host_doctor": [{"doctor": self.doctor}], "host_tuning": [{"settings": []}]}
-            return Outcome("successful", results=examined)
+        self.variables.append(variables)
+        self.limits.append((playbook, deadline.limit_s))
+        if playbook == "examine":
+            for host in self.hosts:
+                yield TaskOk(host, "cpu_hotplug", {"changed": self.restored})
+                yield TaskOk(host, "host_doctor", {"report": encode(self.report)})
         if playbook != "block":
-            return self.answers.get(playbook, lambda: Outcome("successful"))()
+            yield self.answers.get(playbook, lambda: GOOD)()
+            return
         self.playbooks.append([turn["virtbed_instance"]["id"] for turn in turns])
         for turn in turns:
-            if (said := self.block(turn, variables["virtbed_bench"], heard)).status != "successful":
-                return said
-        return Outcome("successful")
+            ended = yield from self.block(turn, variables, deadline)
+            if not ended.ok or cancelled():
+                yield Ended("canceled") if cancelled() else ended
+                return
+        yield GOOD
 
-    def block(self, turn: dict[str, Any], bench: str, heard: Any) -> Outcome:
-        instance = turn["virtbed_instance"]
-        self.blocks.append(instance["id"])
-        moved = {"here": bench == os.uname().nodename, "cpus": instance["housekeeping"]}
-        heard("controller_affinity", {"instance": instance["id"], **moved})
+    def block(
+        self, turn: Mapping[str, Any], variables: Mapping[str, Any], deadline: Deadline
+    ) -> Iterator[Event]:
+        instance = decode(Instance, turn["virtbed_instance"])
+        self.blocks.append(instance.id)
+        bench = variables["virtbed_bench"]
+        here = bench == os.uname().nodename
+        yield BlockStarted("h", BlockStart(instance.id, bench, instance.housekeeping, here))
+        self.limits.append((instance.id, deadline.limit_s))
         if "provision" in self.answers:
             return self.answers["provision"]()
-        for trial in turn["virtbed_trials"] if self.tells else []:
-            said = self.answers["trial"]()
-            if said.status == "canceled":
-                return said
-            failure = {"task": "Run", "result": {"msg": said.message}}
-            outcome = {"process": {}, "evidence": {}, "failure": failure}
-            heard("trial_outcome", {"outcome": {"id": trial["id"], "started_at": "", **outcome}})
-        return self.answers.get("release", lambda: Outcome("successful"))()
+        for asked in turn["virtbed_trials"]:
+            request = decode(TrialRequest, asked)
+            if "trial" in self.answers:
+                ended = self.answers["trial"]()
+                if not ended.ok:
+                    return ended
+            outcome = self.trial(request, Path(variables["virtbed_incoming_dir"]))
+            if outcome:
+                yield TrialEnded("h", outcome)
+                self.limits.append((f"after {request.id}", deadline.limit_s))
+        return self.answers.get("release", lambda: GOOD)()
+
+
+def failed(message: str) -> Callable[[TrialRequest, Path], TrialOutcome]:
+    def outcome(request: TrialRequest, _: Path) -> TrialOutcome:
+        failure = TaskFailure("Run", message)
+        return TrialOutcome(request.id, STARTED_AT, None, None, Readings(), failure)
+
+    return outcome
+
+
+def good(document: Mapping[str, Any]) -> Callable[[TrialRequest, Path], TrialOutcome]:
+    """Fetch a document, as the role trial_run does."""
+
+    def outcome(request: TrialRequest, incoming: Path) -> TrialOutcome:
+        content = json.dumps(document).encode()
+        path = incoming / f"{request.id}.json"
+        path.write_bytes(content)
+        fetched = FetchedFile(str(path), len(content), hashlib.sha256(content).hexdigest())
+        evidence = Readings(inside=document["environment"])
+        return TrialOutcome(request.id, STARTED_AT, fetched, 1_000, evidence)
+
+    return outcome
+
+
+def failing(message: str, status: Any = "failed") -> Answer:
+    return lambda: Ended(status, message)
 
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     made = Host()
-    monkeypatch.setattr(playbooks, "play", made.play)
+    monkeypatch.setattr(ansible, "play", made.play)
     # A mark of the tests' own, lest they end the playbooks of a sweep that runs beside them.
-    monkeypatch.setattr(playbooks, "_MARK", "VIRTBED_TEST")
-    monkeypatch.setattr(host_module, "RUN", tmp_path / "run")
+    monkeypatch.setattr(ansible, "_MARK", "VIRTBED_TEST")
+    monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
 
 
+Make = Callable[..., Sweep]
+
+
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[[Plan], Sweep]:
-    console = Console(file=io.StringIO())
-    return lambda plan: Sweep(plan, Progress(console), results=tmp_path / "results")
+def make(tmp_path: Path) -> Make:
+    progress = Progress(Console(file=io.StringIO()), PLATFORMS.trial_s)
+
+    def made(plan: Plan, **options: Any) -> Sweep:
+        bench = Bench(hung_after_s=60)
+        return Sweep(plan, progress, bench, tmp_path / "results", platforms=PLATFORMS, **options)
+
+    return made
 
 
-def small(plan: Plan) -> Plan:
-    return plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["pinned"]}, "cores": [1]})
+def failure_of(run: Sweep, trial: str) -> Failure:
+    path = run.folder / "trials" / trial / "failure.json"
+    return decode(Failure, json.loads(path.read_text()), str(path))
 
 
-def failing(message: str) -> Callable[[], Outcome]:
-    return lambda: Outcome("failed", message)
+def test_a_good_trial_has_its_result_with_its_head_and_nothing_incoming_is_left(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
+) -> None:
+    host.trial = good(harness_document)
+    run = make(small(plan))
+    run.run()
+    assert run.failed == []
+    folders = sorted((run.folder / "trials").iterdir())
+    assert len(folders) == 6
+    for folder in folders:
+        result = json.loads((folder / "result.json").read_text())
+        records.check_result(result)
+        head = result["trial"]
+        assert head["id"] == folder.name and head["image_digest"] == DIGEST
+        assert (head["variant"], head["thread_policy"], head["processor"]) == (
+            "plain", "default", "cpu",
+        )  # fmt: skip
+        assert "files" not in result
+        assert (folder / "mlperf_log_summary.txt").exists()
+        evidence = decode(Evidence, json.loads((folder / "evidence.json").read_text()))
+        assert evidence.attested and evidence.asked.id
+    assert not (run.folder / ".incoming").exists()
+    design = decode(Design, json.loads((run.folder / "design.json").read_text()))
+    assert {t.id for t in design.trials} == {folder.name for folder in folders}
+    decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
+
+
+@pytest.mark.parametrize("per_playbook", [1, 4, 20])
+def test_results_do_not_depend_on_how_many_blocks_a_playbook_carries(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], per_playbook: int
+) -> None:
+    host.trial = good(harness_document)
+    run = make(small(plan), per_playbook=per_playbook)
+    run.run()
+    assert [len(instances) for instances in host.playbooks] == {1: [1] * 6, 4: [4, 2], 20: [6]}[
+        per_playbook
+    ]
+    order = [i for instances in host.playbooks for i in instances]
+    laid = json.loads((run.folder / "design.json").read_text())["trials"]
+    assert [f"{t['platform']}-pinned-c01-r{t['replicate']:02d}" for t in laid] == order
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes() + b" "), "it was changed on its way"),
+        (lambda path: path.write_bytes(b"x" * path.stat().st_size), "it was changed on its way"),
+        (lambda path: path.unlink(), "not found, the fetched result needed"),
+    ],
+)
+def test_a_result_that_was_changed_on_its_way_is_none(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any],
+    spoil: Callable[[Path], Any], message: str,
+) -> None:  # fmt: skip
+    def spoiled(request: TrialRequest, incoming: Path) -> TrialOutcome:
+        outcome = good(harness_document)(request, incoming)
+        assert outcome.result
+        spoil(Path(outcome.result.path))
+        return outcome
+
+    host.trial = spoiled
+    run = make(small(plan))
+    run.run()
+    assert len(run.failed) == 6
+    failure = failure_of(run, run.failed[0])
+    assert failure.stage == "record" and message in failure.message
+
+
+def test_a_result_that_is_not_as_its_schema_is_none(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
+) -> None:
+    host.trial = good({**harness_document, "samples": []})
+    run = make(small(plan))
+    run.run()
+    failure = failure_of(run, run.failed[0])
+    assert failure.stage == "record" and failure.message.startswith("result.json: $.samples: ")
+    assert not (run.folder / "trials" / run.failed[0] / "result.json").exists()
 
 
 def test_each_failed_trial_says_why_and_each_instance_is_released(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+    host: Host, make: Make, plan: Plan
 ) -> None:
-    host.answers["trial"] = failing("a pin was changed")
+    host.trial = failed("a pin was changed")
     run = make(small(plan))
     run.run()
     assert len(run.failed) == len(host.blocks) == 6
-    assert host.calls == ["restore", "doctor", "clear", "block"]  # which releases each itself
+    assert host.calls == ["examine", "clear", "block"]  # which releases each itself
     for trial in run.failed:
         folder = run.folder / "trials" / trial
-        assert json.loads((folder / "failure.json").read_text())["message"] == "a pin was changed"
+        assert failure_of(run, trial).message == "a pin was changed"
         assert json.loads((folder / "evidence.json").read_text())["attested"] is False
         assert not (folder / "result.json").exists()
 
 
 def test_a_playbook_that_ends_well_and_tells_nothing_has_failed_its_trials(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+    host: Host, make: Make, plan: Plan
 ) -> None:
-    host.tells = False
     run = make(small(plan))
     run.run()
     assert len(run.failed) == 6
-    failure = json.loads((run.folder / "trials" / run.failed[0] / "failure.json").read_text())
-    assert failure["message"] == "the playbook went on, and told nothing of it"
+    said = failure_of(run, run.failed[0]).message
+    assert said == "the playbook went on, and told nothing of it"
 
 
-def test_without_an_instance_no_trial_runs(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+def test_a_full_disk_ends_the_sweep_in_words_and_releases_what_is_standing(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def full(path: Path, *rest: Any) -> None:
+        if path.name == "result.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_text(path, *rest)
+
+    monkeypatch.setattr(records, "write_whole_text", full)
+    host.trial = good(harness_document)
+    run = make(small(plan))
+    with pytest.raises(SweepError, match=r"results cannot be written: .*No space left on device"):
+        run.run()
+    assert host.calls == ["examine", "clear", "block", "clear"]
+    assert len(host.blocks) == 1
+    assert run.failed == []
+    monkeypatch.setattr(records, "write_whole_text", write_text)
+    again = make(small(plan))
+    again.run()
+    assert len(list((again.folder / "trials").glob("*/result.json"))) == 6
+
+
+def test_a_block_that_hangs_is_a_failed_block_and_the_sweep_goes_on(
+    host: Host, make: Make, plan: Plan
 ) -> None:
+    host.answers["provision"] = failing("the playbook block hung in the task 'Create'", "hung")
+    run = make(small(plan))
+    run.run()
+    assert len(run.failed) == 6
+    assert host.calls[2:] == ["block", "clear"] * 6
+    assert "hung in the task 'Create'" in failure_of(run, run.failed[0]).message
+
+
+def test_a_host_that_hangs_while_it_is_cleared_ends_the_sweep(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    def hung() -> Ended:
+        host.answers["clear"] = failing("the playbook clear hung in the task 'Remove'", "hung")
+        return Ended("hung", "the playbook block hung in the task 'Create'")
+
+    host.answers["provision"] = hung
+    run = make(small(plan))
+    with pytest.raises(BenchError, match=r"could not be cleared.*clear hung in the task 'Remove'"):
+        run.run()
+    assert host.calls == ["examine", "clear", "block", "clear"]
+    assert "hung in the task 'Create'" in failure_of(run, *run.failed).message
+
+
+def test_every_step_has_a_limit_made_of_what_it_is_to_do(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
+) -> None:
+    host.trial = good(harness_document)
+    emulated = {"platforms": {"vm": ["pinned"]}, "cores": [1], "timeout_s": 100, "replicates": 1}
+    make(plan.model_copy(update=emulated)).run()
+    (trial,) = (limit for limit in host.limits if limit[0].startswith("after"))
+    assert host.limits == [
+        ("examine", 60), ("clear", 60), ("block", 60),
+        ("vm-pinned-c01-r01", 6 * 60 + 6 * 100),  # emulated: 6 times as long
+        (trial[0], 6 * 60),  # its release
+    ]  # fmt: skip
+
+
+def test_without_an_instance_no_trial_runs(host: Host, make: Make, plan: Plan) -> None:
     host.answers["provision"] = failing("the port is taken")
     run = make(small(plan))
     run.run()
     assert len(run.failed) == 6
     # Each is cleared away, and the next playbook goes on after it.
-    assert host.calls[3:] == ["block", "clear"] * 6
+    assert host.calls[2:] == ["block", "clear"] * 6
     assert host.blocks == [instances[0] for instances in host.playbooks] == host.playbooks[0]
     for trial in run.failed:
-        failure = json.loads((run.folder / "trials" / trial / "failure.json").read_text())
-        assert (failure["stage"], failure["message"]) == ("provision", "the port is taken")
+        failure = failure_of(run, trial)
+        assert (failure.stage, failure.message) == ("provision", "the port is taken")
+        assert failure.attempt == 1  # those that the playbook did not come to were not attempted
 
 
 def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_next(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+    host: Host, make: Make, plan: Plan
 ) -> None:
-    def port_taken() -> Outcome:
+    def port_taken() -> Ended:
         host.answers["clear"] = failing("still there")
-        return Outcome("failed", "the port is taken")
+        return Ended("failed", "the port is taken")
 
     host.answers["provision"] = port_taken
-    with pytest.raises(HostError, match=r"could not be cleared.*: still there; run make teardown"):
+    with pytest.raises(BenchError, match=r"could not be cleared.*: still there; run make teardown"):
         make(small(plan)).run()
     assert len(host.blocks) == 1
     del host.answers["clear"]
     host.answers["provision"] = failing("no matter")
     host.calls.clear()
     make(small(plan)).run()
-    assert host.calls[:4] == ["restore", "doctor", "clear", "block"]
+    assert host.calls[:3] == ["examine", "clear", "block"]
 
 
 def test_an_instance_that_cannot_be_released_is_cleared_away_and_costs_no_trial(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+    host: Host, make: Make, plan: Plan
 ) -> None:
-    host.answers["trial"] = failing("no matter")
-    told = iter([Outcome("failed", "still there")])
-    host.answers["release"] = lambda: next(told, Outcome("successful"))
+    host.trial = failed("no matter")
+    told = iter([Ended("failed", "still there")])
+    host.answers["release"] = lambda: next(told, GOOD)
     run = make(small(plan))
     run.run()
-    assert host.calls[3:] == ["block", "clear", "block"]
+    assert host.calls[2:] == ["block", "clear", "block"]
     assert len(host.blocks) == len(run.failed) == 6
-    for trial in run.failed:
-        failure = json.loads((run.folder / "trials" / trial / "failure.json").read_text())
-        assert failure["message"] == "no matter"
+    assert {failure_of(run, trial).message for trial in run.failed} == {"no matter"}
 
 
-def test_a_host_that_cannot_be_cleared_is_not_measured(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
-) -> None:
+def test_a_host_that_cannot_be_cleared_is_not_measured(host: Host, make: Make, plan: Plan) -> None:
     host.answers["clear"] = failing("Docker does not answer")
-    with pytest.raises(HostError, match=r"could not be cleared.*Docker does not answer"):
+    with pytest.raises(BenchError, match=r"could not be cleared.*Docker does not answer"):
         make(small(plan)).run()
     assert host.blocks == []
 
 
 def test_every_commit_that_carried_a_sweep_out_is_kept(
-    plan: Plan, host: Host, make: Callable[[Plan], Sweep], monkeypatch: pytest.MonkeyPatch
+    plan: Plan, host: Host, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host.answers["trial"] = failing("no")
+    host.trial = failed("no")
     for commit in ("one", "two", "two"):
         monkeypatch.setattr(sweep, "commit", lambda commit=commit: commit)
         one = make(small(plan))
         one.run()
-    kept = json.loads((one.folder / "doctor.json").read_text())["commits"]
-    assert kept == ["one", "two"]
+
+    def kept() -> list[str]:
+        return list(json.loads((one.folder / "design.json").read_text())["commits"])
+
+    assert kept() == ["one", "two"]
     monkeypatch.setattr(sweep, "commit", lambda: "three")
     monkeypatch.setattr(Sweep, "_missing", lambda *_: [])
     make(small(plan)).run()  # which carries nothing out
-    assert json.loads((one.folder / "doctor.json").read_text())["commits"] == kept
+    assert kept() == ["one", "two"]
 
 
 @pytest.mark.parametrize(
     ("key", "change"),
     [
         ("kernel", lambda facts: facts.update(kernel="6.2.0")),
-        ("docker", lambda facts: facts["docker"].update(version="2.0")),
+        ("docker", lambda facts: facts["engines"]["docker"].update(version="2.0")),
         ("cpus", lambda facts: (facts["cpu"]["allowed"].pop(), facts["cpu"]["cpus"].pop())),
     ],
 )
 def test_another_kernel_engine_or_set_of_cpus_is_another_sweep(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan, key: str, change: Callable[[Any], Any]
+    host: Host, make: Make, plan: Plan, key: str, change: Callable[[Any], Any]
 ) -> None:
-    host.answers["trial"] = failing("no matter")
+    host.trial = failed("no matter")
     make(small(plan)).run()
-    change(host.doctor["facts"])
-    with pytest.raises(LedgerError, match=f"begun with {key} "):
+    change(host.report.facts)
+    with pytest.raises(LedgerError, match=f"started with {key} "):
         make(small(plan)).run()
 
 
+def test_an_engine_that_no_platform_of_the_plan_needs_may_change(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    host.trial = failed("no matter")
+    make(small(plan)).run()
+    host.report.facts["engines"]["qemu"]["version"] = "9.0"
+    make(small(plan)).run()
+
+
 def test_strays_of_a_playbook_that_was_cut_off_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(playbooks, "_MARK", "VIRTBED_TEST")
+    monkeypatch.setattr(ansible, "_MARK", "VIRTBED_TEST")
     stray = subprocess.Popen(
         ["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "1"}, start_new_session=True
     )
     other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "12"})
     try:
         threading.Thread(target=stray.wait).start()
-        assert playbooks.end_strays() == []
+        assert ansible.end_strays() == []
         assert stray.wait() == -signal.SIGKILL
         assert other.poll() is None
     finally:
@@ -235,30 +440,30 @@ def test_strays_of_a_playbook_that_was_cut_off_are_ended(monkeypatch: pytest.Mon
 
 
 def test_a_signal_in_a_trial_releases_and_records_nothing(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+    host: Host, make: Make, plan: Plan
 ) -> None:
-    def interrupted() -> Outcome:
+    def interrupted() -> Ended:
         signal.raise_signal(signal.SIGTERM)
-        return Outcome("canceled")
+        return Ended("canceled")
 
     host.answers["trial"] = interrupted
     run = make(small(plan))
     with pytest.raises(Interrupted, match="the next call goes on"):
         run.run()
     assert len(host.blocks) == 1
-    assert host.calls[3:] == ["block", "clear"]
+    assert host.calls[2:] == ["block", "clear"]
     assert not (run.folder / "trials").exists()
 
 
 def test_the_controller_keeps_off_the_measured_cpus_and_is_free_again(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
+    host: Host, make: Make, plan: Plan
 ) -> None:
-    host.doctor["host"] = os.uname().nodename
+    host.report = replace(host.report, host=os.uname().nodename)
     seen: list[set[int]] = []
 
-    def look() -> Outcome:
+    def look() -> Ended:
         seen.append(os.sched_getaffinity(0))
-        return Outcome("failed", "no matter")
+        return GOOD
 
     host.answers["trial"] = look
     before = os.sched_getaffinity(0)
@@ -268,22 +473,30 @@ def test_the_controller_keeps_off_the_measured_cpus_and_is_free_again(
 
 
 def test_trials_that_are_not_needed_get_no_instance(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host.answers["trial"] = failing("no matter")
+    host: Host, make: Make, plan: Plan, monkeypatch: pytest.MonkeyPatch,
+    harness_document: dict[str, Any],
+) -> None:  # fmt: skip
+    host.trial = good(harness_document)
     precise = small(plan).model_copy(update={"precision": 0.02})
-    run = make(precise)
-    asked = []
+    asked: list[tuple[Design, dict[str, Any]]] = []
 
-    def unneeded(folder: Path) -> set[str]:
-        asked.append(folder)
-        return set() if len(asked) == 1 else {"cn-pinned-c01-image_classification-r02"}
+    def unneeded(design: Design, measured: dict[str, Any]) -> frozenset[str]:
+        asked.append((design, measured))
+        return frozenset({"cn-pinned-c01-image_classification-r02"} if len(asked) == 2 else ())
 
-    monkeypatch.setattr(sweep, "unneeded_trials", unneeded)
-    run.run()
-    assert asked == [run.folder] * 3
-    assert [len(instances) for instances in host.playbooks] == [2, 1, 2]  # one a replicate
+    monkeypatch.setattr("virtbed_analysis.unneeded_trials", unneeded, raising=False)
+    make(precise).run()
+    assert [len(measured) for _, measured in asked] == [0, 2, 3]  # from the ledger's running sums
+    assert [len(instances) for instances in host.playbooks] == [2, 1, 2]  # one per replicate
     assert "cn-pinned-c01-r02" not in host.blocks
+
+
+def test_what_was_put_back_is_said(host: Host, plan: Plan, tmp_path: Path) -> None:
+    out = io.StringIO()
+    host.restored = True
+    progress = Progress(Console(file=out, width=200), PLATFORMS.trial_s)
+    Sweep(small(plan), progress, Bench(), tmp_path, platforms=PLATFORMS).run()
+    assert "put back what a sweep that was cut off had changed of the host" in out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -294,21 +507,47 @@ def test_trials_that_are_not_needed_get_no_instance(
     ],
 )
 def test_a_missing_or_outdated_image_is_refused(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan, image: dict[str, Any], message: str
+    host: Host, make: Make, plan: Plan, image: dict[str, Any], message: str
 ) -> None:
-    host.doctor["facts"]["image"] = image
+    host.report.facts["image"] = image
     run = make(small(plan))
     with pytest.raises(SweepError, match=message):
         run.run()
     assert not run.folder.exists()
 
 
-def test_a_platform_that_is_down_is_refused(
-    host: Host, make: Callable[[Plan], Sweep], plan: Plan
-) -> None:
-    host.doctor["platforms"][1]["status"] = "unavailable"
+def test_a_platform_that_is_down_is_refused(host: Host, make: Make, plan: Plan) -> None:
+    verdicts = tuple(
+        replace(row, status="unavailable") if row.platform == "cn" else row
+        for row in host.report.platforms
+    )
+    host.report = replace(host.report, platforms=verdicts)
     run = make(small(plan))
     with pytest.raises(SweepError, match="cn is unavailable: cn reason; cn remedy, or take cn out"):
         run.run()
-    assert host.calls == ["restore", "doctor"]
+    assert host.calls == ["examine"]
     assert not run.folder.exists()
+
+
+def test_two_hosts_are_refused_in_words_that_name_both(host: Host, make: Make, plan: Plan) -> None:
+    host.hosts = ["bench02", "bench01"]
+    run = make(small(plan))
+    with pytest.raises(BenchError, match=r"hosts bench01 and bench02 found .*not supported yet"):
+        run.run()
+    assert host.calls == ["examine"] and not run.folder.exists()
+
+
+def test_no_host_is_refused(host: Host, make: Make, plan: Plan) -> None:
+    host.hosts = []
+    run = make(small(plan))
+    with pytest.raises(BenchError, match=r"no hosts found in the group bench of .*, one needed"):
+        run.run()
+    assert not run.folder.exists()
+
+
+def test_extra_variables_reach_every_playbook(host: Host, plan: Plan, tmp_path: Path) -> None:
+    progress = Progress(Console(file=io.StringIO()), PLATFORMS.trial_s)
+    bench = Bench(variables={"virtbed_state_dir": "/x"})
+    Sweep(small(plan), progress, bench, tmp_path, platforms=PLATFORMS).run()
+    assert {v["virtbed_state_dir"] for v in host.variables} == {"/x"}
+    assert set(host.calls) == {"examine", "clear", "block"}

@@ -1,0 +1,334 @@
+"""Playbooks as streams of typed events; the sole user of ansible-runner and Ansible's tools.
+
+A playbook runs in a thread of its own. The callback of ansible-runner only enqueues, for it
+swallows the I/O errors of whatever else it would do; the caller's thread gets the events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+import ansible_runner
+
+from virtbed.checkout import REPOSITORY, require
+from virtbed.logs import Logs
+from virtbed_contract.codec import decode
+from virtbed_contract.events import BlockStart, TrialOutcome
+from virtbed_contract.kernel.processes import with_environment
+
+# Ansible's workers have sessions of their own, and outlive the ansible-playbook that is killed.
+_MARK = "VIRTBED_PLAY"
+# How often ansible-runner looks whether it is to end the playbook, in seconds.
+_LOOK_S = 1
+_STRAYS_S = 10
+
+
+class AnsibleError(RuntimeError):
+    """Ansible cannot be run, or answers with what is no answer."""
+
+
+@dataclass(frozen=True)
+class TaskOk:
+    """A task that did what it should on one host; `action` is its module's short name."""
+
+    host: str
+    action: str
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskFailed:
+    """A task that failed on one host, or could not reach it; a rescue may follow."""
+
+    host: str
+    task: str
+    message: str
+
+
+@dataclass(frozen=True)
+class BlockStarted:
+    """A block has started: its instance is about to be provisioned."""
+
+    host: str
+    start: BlockStart
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial has ended, well or not."""
+
+    host: str
+    outcome: TrialOutcome
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The playbook has ended: the last event. `message` says why it did not end well."""
+
+    status: Literal["successful", "failed", "canceled", "hung"]
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every task did what it should."""
+        return self.status == "successful"
+
+
+Event = TaskOk | TaskFailed | BlockStarted | TrialEnded | Ended
+
+
+class Deadline:
+    """When a playbook counts as hung: `limit_s` seconds after the last `renew`."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.renew(limit_s)
+
+    def renew(self, limit_s: float) -> None:
+        """Allow so many seconds from now."""
+        self.limit_s = limit_s
+        self._at = time.monotonic() + limit_s
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self._at
+
+
+def play(
+    playbook: str,
+    variables: Mapping[str, Any],
+    inventories: Sequence[str],
+    *,
+    deadline: Deadline,
+    logs: Logs,
+    limit: str | None = None,
+    turns: Sequence[Mapping[str, Any]] = ({},),
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Run playbooks/<playbook>.yml and give its events as they happen, `Ended` last.
+
+    Whoever stops iterating early closes the iterator, which ends the playbook.
+
+    Args:
+        playbook: Its name.
+        variables: Extra variables of the whole call.
+        inventories: Paths, or lists of hosts with a comma.
+        deadline: When it counts as hung, and is ended; may be renewed meanwhile.
+        logs: Where Ansible's own log is kept.
+        limit: A pattern of hosts, as --limit takes it.
+        turns: The playbook runs once per turn, with its variables beside the others, until one
+            fails: one process, whose start takes as long as many tasks.
+        cancelled: Looked at every second; True ends the playbook.
+
+    Raises:
+        OSError: the files that Ansible needs, or its log, cannot be written.
+        DocumentError: a task of ours tells something that is not as its document says.
+    """
+    # A private directory of its own for each call: a reused one keeps the last call's variables.
+    with tempfile.TemporaryDirectory(prefix="virtbed-runner-") as private:
+        call = _Call(playbook, Path(private), deadline, cancelled)
+        runs = threading.Thread(
+            target=call.run, args=(variables, inventories, limit, turns), daemon=True
+        )
+        runs.start()
+        try:
+            while (raw := call.events.get()) is not None:
+                yield from _typed(raw)
+        except BaseException:
+            call.abandoned = True
+            runs.join()
+            with suppress(OSError):  # what is wrong already is told
+                logs.keep(playbook, call.log)
+            raise
+        runs.join()
+        logs.keep(playbook, call.log)
+        if call.error and not call.stopped:
+            raise call.error
+        yield call.ended()
+
+
+@dataclass
+class _Call:
+    """One call of ansible-runner, in a thread; its raw events end with None."""
+
+    playbook: str
+    private: Path
+    deadline: Deadline
+    cancelled: Callable[[], bool]
+    events: SimpleQueue[dict[str, Any] | None] = field(default_factory=SimpleQueue)
+    abandoned: bool = False
+    stopped: Literal["", "canceled", "hung"] = ""
+    status: str = "failed"
+    error: BaseException | None = None
+    task: str = "none yet"
+    failure: str = ""
+
+    @property
+    def log(self) -> Path:
+        """What Ansible printed."""
+        return self.private / "artifacts" / self.playbook / "stdout"
+
+    def run(
+        self,
+        variables: Mapping[str, Any],
+        inventories: Sequence[str],
+        limit: str | None,
+        turns: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Run the playbook to its end; never raise."""
+        try:
+            path = str(require() / "playbooks" / f"{self.playbook}.yml")
+            in_turn = self.private / "turns.yml"
+            plays = [{"import_playbook": path, "vars": dict(turn)} for turn in turns]
+            in_turn.write_text(json.dumps(plays))
+            runner = ansible_runner.run(
+                private_data_dir=str(self.private),
+                ident=self.playbook,
+                project_dir=str(REPOSITORY),
+                playbook=str(in_turn),
+                inventory=[i if "," in i else str(Path(i).resolve()) for i in inventories],
+                limit=limit,
+                extravars=dict(variables),
+                envvars=_environment() | {_MARK: "1"},
+                settings={"pexpect_timeout": _LOOK_S},
+                quiet=True,
+                event_handler=self._enqueue,
+                cancel_callback=self._stop,
+            )
+            self.status = str(runner.status)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.events.put(None)
+
+    def _enqueue(self, event: dict[str, Any]) -> bool:
+        """Enqueue an event of ansible-runner's; return False: it need not keep it in a file."""
+        data = event.get("event_data", {})
+        if event["event"] == "runner_on_start":
+            self.task = f"{data.get('task', '')!r} on {data.get('host', '')}"
+        elif event["event"] in {"runner_on_failed", "runner_on_unreachable"}:
+            self.failure = failure_message(data.get("task", ""), data.get("res") or {})
+        self.events.put(event)
+        return False
+
+    def _stop(self) -> bool:
+        if self.abandoned or self.cancelled():
+            self.stopped = "canceled"
+        elif self.deadline.passed:
+            self.stopped = "hung"
+        return bool(self.stopped)
+
+    def ended(self) -> Ended:
+        """Return how it ended."""
+        if self.stopped == "hung":
+            return Ended(
+                "hung",
+                f"the playbook {self.playbook} hung in the task {self.task}: no end within "
+                f"{self.deadline.limit_s:.0f} s, and was ended",
+            )
+        if self.stopped:
+            return Ended("canceled", f"the playbook {self.playbook} was ended")
+        if self.status == "successful":
+            return Ended("successful")
+        said = self.log.read_text(errors="replace").strip()[-2000:] if self.log.exists() else ""
+        return Ended("failed", self.failure or said or f"playbook {self.playbook}: {self.status}")
+
+
+def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
+    """Give the event that one of ansible-runner's stands for, if any."""
+    data = raw.get("event_data", {})
+    result = data.get("res")
+    if not isinstance(result, dict):
+        return
+    host = str(data.get("host", ""))
+    if raw["event"] in {"runner_on_failed", "runner_on_unreachable"}:
+        task = str(data.get("task", ""))
+        yield TaskFailed(host, task, failure_message(task, result))
+    elif raw["event"] == "runner_on_ok":
+        action = str(data.get("task_action", "")).rpartition(".")[2]
+        if action == "block_started":
+            start = {name: result.get(name) for name in ("instance", "bench", "cpus", "here")}
+            yield BlockStarted(host, decode(BlockStart, start, action))
+        elif action == "trial_outcome":
+            yield TrialEnded(host, decode(TrialOutcome, result.get("outcome"), action))
+        else:
+            yield TaskOk(host, action, result)
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+    }
+
+
+def bench_variables(inventories: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the variables of each host in the group `bench`, as ansible-inventory tells them.
+
+    Raises:
+        AnsibleError: the inventory cannot be read.
+    """
+    tool = str(Path(sys.executable).with_name("ansible-inventory"))
+    words = [word for inventory in inventories for word in ("--inventory", inventory)]
+    done = subprocess.run(
+        [tool, *words, "--list"], cwd=require(), env=os.environ | _environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise AnsibleError(f"{', '.join(inventories)}: not readable: {done.stderr.strip()}")
+    listed: dict[str, Any] = json.loads(done.stdout)
+
+    def hosts(group: str) -> Iterator[str]:
+        found = listed.get(group, {})
+        yield from found.get("hosts", ())
+        for child in found.get("children", ()):
+            yield from hosts(child)
+
+    variables = listed["_meta"]["hostvars"]
+    return {host: variables.get(host, {}) for host in hosts("bench")}
+
+
+def end_strays() -> list[int]:
+    """Kill what is left of playbooks that were cut off, so that it does nothing later.
+
+    To be called by the one sweep of this machine, between its playbooks.
+
+    Returns:
+        The processes that did not die within 10 s.
+    """
+    deadline = time.monotonic() + _STRAYS_S
+    while (strays := with_environment(marked)) and time.monotonic() < deadline:
+        for pid in strays:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    return strays
+
+
+def marked(variable: bytes) -> bool:
+    """Return whether a variable is the mark of a playbook's processes."""
+    return variable == f"{_MARK}=1".encode()
+
+
+def failure_message(task: str, result: Mapping[str, Any]) -> str:
+    """Return the one message of a failed task; a looped task has one for each item that failed."""
+    items = [r for r in result.get("results", []) if isinstance(r, dict) and r.get("failed")]
+    texts = [str(r.get("msg") or "").strip() for r in (items or (result,))]
+    said = "; ".join(dict.fromkeys(filter(None, texts)))
+    stderr = str(result.get("stderr") or "").strip()[-1000:]
+    return (said if not stderr or stderr in said else f"{said}: {stderr}") or f"task failed: {task}"

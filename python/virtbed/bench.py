@@ -1,0 +1,269 @@
+"""One bench host: held by one sweep, examined, quietened, cleared, and put back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from virtbed import ansible
+from virtbed.ansible import Deadline, Ended, Event, TaskFailed, TaskOk
+from virtbed.checkout import REPOSITORY
+from virtbed.logs import Logs
+from virtbed_contract.codec import DocumentError, decode
+from virtbed_contract.kernel.cpus import parse_cpu_list
+from virtbed_contract.sweep import HostReport
+
+LOCAL = str(REPOSITORY / "inventory" / "local")
+# What only lives while a sweep runs: the lock, and the key of its guest.
+RUN = Path("/run/virtbed")
+LOCK_WAIT_S = 30
+# After so long a playbook that examines, clears or restores a host counts as hung, and so does
+# whatever a block does beside its trials.
+HUNG_AFTER_S = 300.0
+# Variables of playbooks that nobody else may set.
+SET_BY_A_SWEEP = frozenset(
+    f"virtbed_{name}"
+    for name in ("bench", "run_dir", "incoming_dir", "tuned", "instance", "trials", "trial")
+)
+# A block adds its guest to this group, which --limit must not leave out.
+_GUESTS = "guest"
+
+
+class BenchError(RuntimeError):
+    """A host that is not as a sweep needs it; the message says what was found, and what to do."""
+
+
+@dataclass
+class Bench:
+    """The one host of the group `bench`, as the inventories and a limit name it.
+
+    Attributes:
+        inventories: Paths, or lists of hosts with a comma.
+        limit: A pattern that leaves one host of several, as --limit of ansible-playbook takes it.
+        variables: Extra variables for every playbook.
+        hung_after_s: Seconds after which a playbook counts as hung that does not run trials.
+        logs: Where Ansible's logs are kept.
+    """
+
+    inventories: tuple[str, ...] = (LOCAL,)
+    limit: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    hung_after_s: float = HUNG_AFTER_S
+    logs: Logs = field(default_factory=Logs)
+
+    def examine(self, *, restore: bool, probe_kvm: bool = True) -> tuple[HostReport, bool]:
+        """Examine the host.
+
+        Args:
+            restore: Whether settings, daemons and CPUs that a killed sweep changed are put back
+                before; CPUs that it left offline would be taken for another host.
+            probe_kvm: Whether to boot the guest's kernel under KVM, to see.
+
+        Returns:
+            The host's report, and whether anything was put back.
+
+        Raises:
+            BenchError: the host cannot be examined, there is none, or there are several.
+        """
+        asked = {"host_doctor_restore": restore, "host_doctor_probe_kvm": probe_kvm}
+        ended, events = self.play("examine", asked)
+        hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
+        if len(hosts) > 1:
+            raise BenchError(
+                f"hosts {' and '.join(hosts)} found in the group bench, one needed: a sweep on "
+                "several hosts is not supported yet; choose one with --limit"
+            )
+        if ended.ok and not hosts:
+            where = f" that match --limit {self.limit}" if self.limit else ""
+            raise BenchError(
+                f"no hosts{where} found in the group bench of {', '.join(self.inventories)}, one "
+                "needed"
+            )
+        done = [event for event in events if isinstance(event, TaskOk)]
+        reports = [event.result["report"] for event in done if event.action == "host_doctor"]
+        if not ended.ok or not reports:
+            raise BenchError(f"the host could not be examined: {ended.message or 'no report'}")
+        if self.limit:
+            self.limit = hosts[0]
+        try:
+            report = decode(HostReport, reports[-1], "the host's report")
+        except DocumentError as error:
+            raise BenchError(f"the host could not be examined: {error}") from error
+        return report, any(event.result.get("changed") for event in done)
+
+    def blocks(
+        self,
+        variables: Mapping[str, Any],
+        turns: Sequence[Mapping[str, Any]],
+        deadline: Deadline,
+        cancelled: Callable[[], bool],
+    ) -> Iterator[Event]:
+        """Carry out blocks, one per turn, and give the events; see `ansible.play`."""
+        limit = f"{self.limit}:{_GUESTS}" if self.limit else None
+        return ansible.play(
+            "block", {**self.variables, **variables}, self.inventories, deadline=deadline,
+            logs=self.logs, limit=limit, turns=turns, cancelled=cancelled,
+        )  # fmt: skip
+
+    @contextmanager
+    def tuned(self) -> Iterator[None]:
+        """Quieten the host meanwhile; whatever happens, put it back.
+
+        Raises:
+            BenchError: it cannot be tuned, or not be put back.
+        """
+        try:
+            ended, _ = self.play("tune")
+            if not ended.ok:
+                raise BenchError(f"the host could not be tuned: {ended.message}")
+            yield
+        finally:
+            self.restore()
+
+    def clear(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
+        """Release what a sweep that was cut off left on the host, whichever it was.
+
+        Returns:
+            Whether anything was left.
+
+        Raises:
+            BenchError: it cannot be released, or not in time.
+        """
+        return self._put_right(
+            "clear",
+            "the host could not be cleared of what a sweep may have left",
+            "run make teardown, then make testbed",
+            cancelled,
+        )
+
+    def restore(self) -> bool:
+        """Put back the settings, daemons and CPUs that a sweep changed.
+
+        Returns:
+            Whether any had been changed.
+
+        Raises:
+            BenchError: one does not take its old value, or not in time.
+        """
+        return self._put_right(
+            "restore", "the host's settings could not be put back", "run virtbed restore"
+        )
+
+    def _put_right(
+        self, playbook: str, wrong: str, remedy: str, cancelled: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Run a playbook once what is left of others has ended, lest that undo it again."""
+        end_strays()
+        ended, events = self.play(playbook, cancelled=cancelled)
+        if not ended.ok:
+            raise BenchError(f"{wrong}: {ended.message}; {remedy}")
+        return any(isinstance(e, TaskOk) and bool(e.result.get("changed")) for e in events)
+
+    def play(
+        self,
+        playbook: str,
+        variables: Mapping[str, Any] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> tuple[Ended, list[Event]]:
+        """Run a playbook to its end; return that and the events before it."""
+        try:
+            *events, ended = ansible.play(
+                playbook, {**self.variables, **(variables or {})}, self.inventories,
+                deadline=Deadline(self.hung_after_s), logs=self.logs, limit=self.limit,
+                cancelled=cancelled,
+            )  # fmt: skip
+        except OSError as error:
+            raise BenchError(f"the playbook {playbook} could not be run: {error}") from error
+        assert isinstance(ended, Ended)
+        if ended.status == "hung":
+            end_strays()
+        return ended, events
+
+
+@contextmanager
+def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold this controller's lock: what runs beside a sweep would be measured along with it.
+
+    Args:
+        check: Called while a sweep that was just killed releases its instance; may raise.
+
+    Raises:
+        BenchError: another holds it for LOCK_WAIT_S seconds.
+    """
+    lock = RUN / "lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        file = lock.open("w")
+    except PermissionError:  # not root, who alone can sweep and probe
+        yield
+        return
+    with file:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                raise BenchError(
+                    "another sweep runs on this machine, and this would be measured along with it "
+                    f"({LOCK_WAIT_S} s waited); wait for its end, or end it (Ctrl-C)"
+                )
+            check()
+            time.sleep(0.5)
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def keys(sweep: str) -> Iterator[Path]:
+    """Give a sweep a folder of its own for the keys of its guests, and remove it."""
+    folder = RUN / sweep
+    shutil.rmtree(folder, ignore_errors=True)  # there is none, unless a sweep was killed
+    folder.mkdir(parents=True, mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is told
+
+
+@contextmanager
+def affinity_restored() -> Iterator[None]:
+    """Let this process run where it could before, wherever it is kept meanwhile."""
+    before = os.sched_getaffinity(0)
+    try:
+        yield
+    finally:
+        _move(before)
+
+
+def keep_to(cpus: str) -> None:
+    """Keep this process, and what it starts, to some CPUs (a kernel list)."""
+    _move(parse_cpu_list(cpus))
+
+
+def _move(cpus: Iterable[int]) -> None:
+    """Keep every thread of this process to some CPUs: the bar and the playbook have their own."""
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(task.name), cpus)
+
+
+def end_strays() -> None:
+    """End what is left of playbooks that were cut off.
+
+    Raises:
+        BenchError: something of them does not end.
+    """
+    if left := ansible.end_strays():
+        raise BenchError(f"processes {left} of a playbook that was cut off do not end; kill them")

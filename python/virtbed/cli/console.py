@@ -1,0 +1,96 @@
+"""What the commands share: output, refusals, exit codes, options."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from virtbed.bench import HUNG_AFTER_S, LOCAL, SET_BY_A_SWEEP, Bench, BenchError
+
+console = Console(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None, soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+PlanArgument = Annotated[
+    str, typer.Argument(metavar="PLAN", help="A plan that ships, or the path of a .yml file.")
+]
+SweepArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP",
+        help="The plan of a sweep, by name or path, or a results folder: an unpacked archive, say.",
+    ),
+]
+Inventories = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inventory",
+        "-i",
+        help="Inventory whose group `bench` is measured, or hosts with a comma; may be repeated.",
+    ),
+]
+Limit = Annotated[
+    str | None,
+    typer.Option("--limit", "-l", help="Only these hosts, as ansible-playbook takes them."),
+]
+ExtraVars = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra-vars",
+        "-e",
+        help="Variables for every playbook: NAME=VALUE, or a JSON object; may be repeated.",
+    ),
+]
+HungAfter = Annotated[
+    float,
+    typer.Option(
+        min=1,
+        help="Seconds after which a playbook that examines, clears or restores the host counts as "
+        "hung, and whatever a block does beside its trials (6 times if emulated).",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
+# Exit codes beside 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
+TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def refuse(error: Exception, code: int = REFUSED) -> NoReturn:
+    """Print one clear message and exit."""
+    errors.print(f"virtbed: {error}", style="red", highlight=False, markup=False)
+    raise typer.Exit(code)
+
+
+def bench_of(
+    inventories: list[str] | None,
+    limit: str | None = None,
+    extra_vars: list[str] | None = None,
+    hung_after_s: float = HUNG_AFTER_S,
+) -> Bench:
+    """Return the bench host that the options name; exit with a clear message if they do not."""
+    for inventory in inventories or ():
+        if "," not in inventory and not Path(inventory).exists():
+            refuse(BenchError(f"no inventory {inventory} found, a path or hosts needed"))
+    variables: dict[str, Any] = {}
+    for text in extra_vars or ():
+        variables |= _variables(text)
+    return Bench(tuple(inventories or (LOCAL,)), limit, variables, hung_after_s)
+
+
+def _variables(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            refuse(BenchError(f"--extra-vars {text}: not JSON: {error}"))
+    else:
+        name, equals, value = text.partition("=")
+        if not equals:
+            refuse(BenchError(f"--extra-vars {text}: NAME=VALUE or a JSON object needed"))
+        found = {name: value}
+    if own := found.keys() & SET_BY_A_SWEEP:
+        refuse(BenchError(f"--extra-vars {', '.join(sorted(own))}: a sweep sets that itself"))
+    return found

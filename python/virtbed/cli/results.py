@@ -1,0 +1,274 @@
+"""The commands on results: reports, advice, exports, evidence, the published data.
+
+The analysis is imported where a command needs it: a sweep does without, and starts sooner.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from virtbed.checkout import REPOSITORY, CheckoutError
+from virtbed.cli.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse
+from virtbed.plan import PlanError, load_plan, plan_path
+from virtbed.platforms import PlatformError
+from virtbed.render.evidence import AttestError, explain
+from virtbed.render.results import (
+    advice_table,
+    choice_words,
+    comparison_table,
+    ratio_tables,
+    verdict_table,
+)  # fmt: skip
+from virtbed_contract.kernel.files import write_text
+
+app = typer.Typer()
+
+
+def results(name: str) -> Path:
+    """Return a results folder: itself, or that of a plan; exit with a clear message if neither."""
+    folder = Path(name)
+    if any((folder / part).exists() for part in ("design.json", "trials")):
+        return folder
+    try:
+        return REPOSITORY / "results" / load_plan(plan_path(name)).name
+    except (PlanError, PlatformError, CheckoutError) as error:
+        refuse(error)
+
+
+@app.command()
+def report(name: SweepArgument) -> None:
+    """Write the report of a sweep, finished or not, anew."""
+    say_report(results(name))
+
+
+def say_report(folder: Path) -> None:
+    """Write a sweep's report and say where; exit with a clear message where there is none."""
+    from virtbed_analysis import AnalysisError
+    from virtbed_analysis import report as write_report
+
+    try:
+        paths = write_report(folder)
+    except AnalysisError as error:
+        refuse(error)
+    console.print(f"report: {paths.html}", highlight=False)
+
+
+@app.command()
+def advise(
+    name: SweepArgument,
+    application: Annotated[str, typer.Option("--app", help="The application to place.")],
+    scale: Annotated[str, typer.Option(help="trained, mlperf or tiny.")] = "trained",
+    scenario: Annotated[str, typer.Option(help="As measured.")] = "single_stream",
+    slo_ms: Annotated[
+        float | None, typer.Option(min=0, help="Bound on the 99th percentile of a request, ms.")
+    ] = None,
+    cores_max: Annotated[int | None, typer.Option(min=1, help="At most so many cores.")] = None,
+    platform: Annotated[
+        list[str] | None, typer.Option(help="Only this platform; may be repeated.")
+    ] = None,
+    price_table: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False,
+            help="CSV: platform, cores, processor, price_per_hour. The cheapest is chosen.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Say what to choose for an application: platform, size, mode, threads and processor.
+
+    With prices the cheapest per million requests, else with a bound the fewest cores that hold it,
+    else the fastest. A bound holds if the whole interval of the 99th percentile is below it.
+
+    Exit status: 0 something can be chosen, 1 no evidence, 2 refused.
+    """
+    from virtbed_analysis import AnalysisError, Question, read_prices, read_sweep
+    from virtbed_analysis import advise as give_advice
+
+    folder = results(name)
+    try:
+        prices = read_prices(price_table) if price_table else {}
+        question = Question(
+            application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices
+        )
+        advice = give_advice(read_sweep(folder), question)
+    except AnalysisError as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(advice, indent=1))
+        raise typer.Exit(0 if advice["choice"] else TRIALS_FAILED)
+    if advice["choice"]:
+        console.print(f"Choose {choice_words(advice['choice'])}. {advice['because']}")
+        if advice["runner_up"]:
+            console.print(f"Runner-up: {choice_words(advice['runner_up'])}.")
+        console.print(advice["sure"], highlight=False)
+        console.print(advice_table(advice))
+    else:
+        console.print(advice["because"])
+    for left in advice["left_out"]:
+        console.print(f"left out: {choice_words(left['cell'])}: {left['reason']}", highlight=False)
+    raise typer.Exit(0 if advice["choice"] else TRIALS_FAILED)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Results folder.")],
+    second: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Another.")],
+    page: Annotated[Path | None, typer.Option(help="Write it as an HTML page, too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two sweeps: two hosts, two kernels, before and after.
+
+    For each cell of both: the second's time over the first's, and whether what the platform costs
+    against bare metal has changed. What differs between the sweeps is named.
+
+    Exit status: 0 compared, 1 they have no cell in common, 2 refused.
+    """
+    from virtbed_analysis import AnalysisError, render_comparison
+    from virtbed_analysis import compare as compare_sweeps
+
+    try:
+        content = compare_sweeps(first, second)
+        if page:
+            write_text(page, render_comparison(content))
+    except (AnalysisError, OSError) as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(content, indent=1))
+    else:
+        console.print(content["summary"], highlight=False)
+        for row in content["differs"]:
+            sides = (", ".join(row[side]) or "-" for side in ("first", "second"))
+            console.print(f"differs: {row['item']}: {' | '.join(sides)}", highlight=False)
+        if content["cells"]:
+            console.print(comparison_table(content))
+        if page:
+            console.print(f"page: {page}", highlight=False)
+    raise typer.Exit(0 if content["cells"] else TRIALS_FAILED)
+
+
+@app.command()
+def export(
+    sweeps: Annotated[
+        list[Path], typer.Argument(exists=True, file_okay=False, help="Results folders.")
+    ],
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("samples.parquet"),
+) -> None:
+    """Write the samples of one sweep or several (hosts, shards) as one tidy Parquet file.
+
+    One row per request, with all that is known of its trial. `virtbed schema samples` says what
+    each column holds; so does the file's metadata.
+
+    Exit status: 0 written, 2 the sweeps cannot be pooled (unlike images or versions).
+    """
+    from virtbed_analysis import AnalysisError, load, write_parquet
+
+    try:
+        samples = load(*sweeps)
+        write_parquet(samples, output)
+    except (AnalysisError, OSError) as error:
+        refuse(error)
+    trials = samples.select("host", "plan_digest", "trial").n_unique()
+    console.print(f"{samples.height} samples of {trials} trials: {output}", highlight=False)
+
+
+@app.command()
+def archive(
+    name: SweepArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; if not given, the folder's name and .zip."),
+    ] = None,
+) -> None:
+    """Make one file of a sweep: results, evidence, plan, locks, report, metadata and checksums.
+
+    A zip file and a Research Object Crate. Equal input gives equal bytes; `virtbed verify` checks.
+
+    Exit status: 0 written, 2 there is nothing that could be archived.
+    """
+    from virtbed_analysis import AnalysisError
+    from virtbed_analysis import archive as write_archive
+
+    locks = {path.name: path for path in (REPOSITORY / "requirements").glob("*.txt")}
+    folder = results(name).resolve()
+    try:
+        file = output or folder.with_name(f"{folder.name}.zip")
+        count = write_archive(folder, file, locks)
+    except (AnalysisError, OSError) as error:
+        refuse(error)
+    console.print(f"archive: {file} ({count} files)", highlight=False)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An archive.")],
+) -> None:
+    """Check an archive: every checksum, nothing missing or added, and the report made again.
+
+    Exit status: 0 whole, 1 something is wrong with it, 2 it is no archive.
+    """
+    from virtbed_analysis import AnalysisError, archive_problems
+
+    try:
+        found = list(archive_problems(file))
+    except AnalysisError as error:
+        refuse(error)
+    for problem in found:
+        console.print(problem, highlight=False, markup=False)
+    if found:
+        raise typer.Exit(TRIALS_FAILED)
+    console.print(f"{file} is whole, and its results give the report that is in it")
+
+
+@app.command()
+def published(
+    table: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="The timings, one a row (CSV).")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Analyse the published measurements of the study's laboratory as if they were a sweep.
+
+    Prints every ratio to bare metal as published (the first runs pooled with the rest), what the
+    data itself shows against them, and its answers to the findings (first runs left out).
+
+    Exit status: 0 analysed, 2 the table cannot be read.
+    """
+    from virtbed_analysis import AnalysisError, analyse_published
+
+    try:
+        content = analyse_published(table)
+    except AnalysisError as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(content, indent=1))
+        return
+    console.print(f"{content['timings']} timings of {content['cells']} cells: {content['source']}")
+    for ratios in ratio_tables(content):
+        console.print(ratios)
+    for weakness in content["weaknesses"]:
+        console.print(f"warning: {weakness['text']}", style="yellow", highlight=False, markup=False)
+    console.print(verdict_table(content["verdicts"], content["confidence"]))
+
+
+@app.command()
+def attest(
+    trial: Annotated[
+        Path, typer.Argument(exists=True, help="results/SWEEP/trials/ID, or a file in it.")
+    ],
+) -> None:
+    """Explain a trial's evidence: where it was put, where it ran, and what else moved.
+
+    Exit status: 0 attested, 1 not attested, 2 no evidence there.
+    """
+    try:
+        attested, lines = explain(trial)
+    except AttestError as error:
+        refuse(error)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+    raise typer.Exit(0 if attested else TRIALS_FAILED)

@@ -1,0 +1,217 @@
+"""The commands on sweeps: show a plan, carry it out, calibrate."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from virtbed import bench
+from virtbed.bench import HUNG_AFTER_S, Bench, BenchError
+from virtbed.checkout import REPOSITORY, CheckoutError
+from virtbed.cli.console import (
+    INTERRUPTED,
+    TRIALS_FAILED,
+    AsJson,
+    ExtraVars,
+    HungAfter,
+    Inventories,
+    Limit,
+    PlanArgument,
+    bench_of,
+    console,
+    refuse,
+)  # fmt: skip
+from virtbed.cli.results import say_report
+from virtbed.design import Design, design
+from virtbed.ledger import Ledger, LedgerError
+from virtbed.placement import PlacementError
+from virtbed.plan import Plan, PlanError, check_applications, load_plan, plan_path
+from virtbed.platforms import PlatformError, load_platforms
+from virtbed.progress import Progress, estimate_s, minutes
+from virtbed.sweep import Interrupted, Sweep, SweepError
+from virtbed.sweep.blocks import PER_PLAYBOOK
+from virtbed.trial import Trial
+from virtbed_contract.codec import encode
+from virtbed_contract.factors import FACTORS
+from virtbed_workloads.registry import APPLICATIONS
+
+app = typer.Typer()
+REFUSALS = (
+    PlanError, PlacementError, PlatformError, LedgerError, SweepError, BenchError, CheckoutError,
+)  # fmt: skip
+BlocksPerPlaybook = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Blocks (instances with their trials) that one call of ansible-playbook carries. "
+        "Results do not depend on it; a call's start costs about a second.",
+    ),
+]
+
+
+def _plan(name: str) -> Plan:
+    plan = load_plan(plan_path(name))
+    check_applications(plan, {n: tuple(e.scales) for n, e in APPLICATIONS.items()})
+    return plan
+
+
+@app.command()
+def plan(
+    name: PlanArgument,
+    inventory: Inventories = None,
+    limit: Limit = None,
+    extra_vars: ExtraVars = None,
+    hung_after: HungAfter = HUNG_AFTER_S,
+    as_json: AsJson = False,
+) -> None:
+    """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
+    try:
+        chosen, platforms = _plan(name), load_platforms()
+        with bench.alone():
+            host = bench_of(inventory, limit, extra_vars, hung_after)
+            report, _ = host.examine(restore=False)
+        laid = design(chosen, report, platforms)
+        seen: dict[str, float] = {}
+        journal = REPOSITORY / "results" / chosen.name / "ledger.sqlite"
+        if journal.exists():
+            with Ledger(journal) as ledger:
+                seen = ledger.seconds()
+    except REFUSALS as error:
+        refuse(error)
+    seconds = estimate_s(laid.trials, seen, platforms.trial_s)
+    cells = Counter(tuple(_cell(trial).items()) for trial in laid.trials)
+    rows = [{**dict(cell), "trials": count} for cell, count in sorted(cells.items())]
+    if as_json:
+        typer.echo(json.dumps(_as_json(chosen, laid, seconds, rows), indent=1))
+    else:
+        _show(chosen, laid, seconds, rows)
+
+
+def _cell(trial: Trial) -> dict[str, str | int]:
+    """Return what tells the cells of a plan apart, by column."""
+    return {
+        "platform": trial.instance.platform,
+        "mode": trial.instance.mode,
+        "cores": trial.instance.cores,
+        "application": trial.application,
+        "scale": trial.scale,
+        "scenario": trial.scenario,
+        **{factor.plan_key: trial.factors[factor.name] for factor in FACTORS if factor.plan_key},
+        "accelerator": trial.instance.accelerator,
+    }
+
+
+Rows = list[dict[str, str | int]]
+
+
+def _as_json(plan: Plan, laid: Design, seconds: float, rows: Rows) -> Mapping[str, object]:
+    return {
+        "plan": plan.name,
+        "plan_digest": plan.digest(),
+        "trials": len(laid.trials),
+        "estimated_s": seconds,
+        "cells": rows,
+        "not_run": encode(laid.not_run),
+    }
+
+
+def _show(plan: Plan, laid: Design, seconds: float, rows: Rows) -> None:
+    table = Table(title=f"{plan.name}: {len(laid.trials)} trials, about {minutes(seconds)}")
+    for heading in rows[0] if rows else ():
+        table.add_column(heading, justify="right" if heading in {"cores", "trials"} else "left")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+    for left in laid.not_run:
+        size = f" c{left.cores:02d}" if left.cores else ""
+        console.print(f"not run: {left.platform} {left.mode}{size}: {left.reason}; {left.remedy}")
+
+
+@app.command()
+def sweep(
+    name: PlanArgument,
+    inventory: Inventories = None,
+    limit: Limit = None,
+    extra_vars: ExtraVars = None,
+    blocks_per_playbook: BlocksPerPlaybook = PER_PLAYBOOK,
+    hung_after: HungAfter = HUNG_AFTER_S,
+) -> None:
+    """Carry a plan out, or finish what is missing of it, and write its report.
+
+    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made (or ended by
+    a host that cannot be cleared, or a full disk), 130 interrupted (nothing is left standing; call
+    again to go on).
+    """
+    host = bench_of(inventory, limit, extra_vars, hung_after)
+    _carry_out(name, host, blocks_per_playbook)
+
+
+def _carry_out(name: str, host: Bench, per_playbook: int = PER_PLAYBOOK) -> Path:
+    """Carry a plan out and write its report; return its folder, or exit with a clear message."""
+    try:
+        chosen, platforms = _plan(name), load_platforms()
+        with Progress(console, platforms.trial_s) as progress:
+            run = Sweep(chosen, progress, host, per_playbook=per_playbook, platforms=platforms)
+            run.run()
+    except Interrupted as error:
+        refuse(error, INTERRUPTED)
+    except REFUSALS as error:
+        refuse(error)
+    if find_spec("virtbed_analysis"):
+        say_report(run.folder)
+    else:
+        console.print(f"results: {run.folder} (install virtbed[report] for a report)")
+    if run.failed:
+        refuse(
+            SweepError(
+                f"{len(run.failed)} trials failed, among them {run.failed[0]} (the report and "
+                f"{run.folder / 'trials' / run.failed[0] / 'failure.json'} say why); call again to "
+                "repeat them"
+            ),
+            TRIALS_FAILED,
+        )
+    return run.folder
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(metavar="PLAN", help="A plan with variants.")] = (
+        "calibrate"
+    ),
+    inventory: Inventories = None,
+    limit: Limit = None,
+    extra_vars: ExtraVars = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find out what this host can resolve: measure twins, and a slowdown that is known.
+
+    Carries the plan out, or what is missing of it, and writes results/PLAN/calibration.json. One
+    calibration in twenty fails by chance alone: repeat it before making anything of it.
+
+    Exit status: 0 every check passed, 1 one failed, 2 refused, 130 interrupted.
+    """
+    from virtbed_analysis import AnalysisError
+    from virtbed_analysis import calibrate as write_calibration
+
+    folder = _carry_out(name, bench_of(inventory, limit, extra_vars))
+    try:
+        content = write_calibration(folder)
+    except AnalysisError as error:
+        refuse(error)
+    if as_json:
+        typer.echo(json.dumps(content, indent=1))
+    else:
+        for row in (*content["checks"], *content["resolution"]):
+            console.print(row["sentence"], highlight=False)
+        if content["suspect"]:
+            console.print(
+                f"{content['suspect']} trials suspect; the report names them and says why"
+            )
+    raise typer.Exit(0 if content["passed"] else TRIALS_FAILED)

@@ -1,0 +1,163 @@
+"""A trial's evidence in plain words: what was asked, found, and moved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Json = Mapping[str, Any]
+
+MOMENTS = {
+    "before": "before the trial",
+    "inside": "by the application itself",
+    "after": "after the trial",
+}
+
+
+class AttestError(ValueError):
+    """No evidence where it was looked for; the message says where that was."""
+
+
+def explain(path: Path) -> tuple[bool, list[str]]:
+    """Return whether a trial's placement was attested, and its evidence as sentences.
+
+    Args:
+        path: The trial's folder, or a file in it.
+
+    Raises:
+        AttestError: there is no evidence there.
+    """
+    folder = path if path.is_dir() else path.parent
+    evidence = _read(folder / "evidence.json")
+    if evidence is None:
+        raise AttestError(
+            f"{folder}: no evidence.json found; give a trial's folder, results/SWEEP/trials/ID, or "
+            "a file in it"
+        )
+    result, failure = _read(folder / "result.json"), _read(folder / "failure.json")
+    lines = [_asked(evidence)]
+    for moment, words in MOMENTS.items():
+        lines += [f"Read back {words}: {said}" for said in _found(evidence.get(moment))]
+    if evidence["attested"]:
+        lines.append("Attested: every reading was as asked.")
+    else:
+        lines += [f"NOT attested: {mismatch}" for mismatch in evidence["mismatches"]]
+    if result is not None:
+        lines += _moved(result)
+    if failure is not None:
+        lines.append(f"The trial failed at stage {failure['stage']}: {failure['message']}")
+    return bool(evidence["attested"]), lines
+
+
+def _read(path: Path) -> Json | None:
+    try:
+        document: Json = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise AttestError(f"{path}: not JSON, cut short perhaps: {error}") from error
+    return document
+
+
+def _asked(evidence: Json) -> str:
+    asked = evidence["asked"]
+    where = (
+        f"on CPUs {asked['cpus']} with memory of nodes {asked['mems']}"
+        if asked["mode"] == "pinned"
+        else f"by count, free to run on CPUs {asked['allowed']}"
+    )
+    accelerated = f", accelerated by {asked['accelerator']}" if asked["own_kernel"] else ""
+    return (
+        f"{evidence['trial']} asked for {asked['platform']} {asked['mode']}: {asked['cores']} "
+        f"core(s) {where}, {asked['memory_mib']} MiB{accelerated}, "
+        f"image {asked['image_digest'][:23]}."
+    )
+
+
+def _found(reading: Json | None) -> Iterator[str]:
+    if reading is None:
+        yield "nothing; the trial did not get that far."
+        return
+    machine, enclosure = reading.get("machine"), reading.get("enclosure")
+    if "cpus_allowed_list" in reading:
+        yield _process(reading)
+    if machine and "cpus_online" in machine:
+        yield f"CPUs {machine['cpus_online']} of the host online."
+    if machine and "vcpu_threads" in machine:
+        pins = ", ".join(
+            f"vCPU {t['vcpu']} pinned to {t['pin']} and its thread allowed on "
+            f"{t['cpus_allowed_list']}"
+            for t in machine["vcpu_threads"]
+        )
+        yield (
+            f"the guest has {machine['vcpus']} vCPU(s) and {machine['memory_mib']} MiB under "
+            f"{machine['accelerator']}; {pins}; emulator on {machine['emulator']['pin']}, its "
+            f"threads allowed on {machine['emulator']['cpus_allowed_list']}; CPU quotas "
+            f"{machine['quotas'] or 'none'}."
+        )
+    if enclosure and "container" in enclosure:
+        quota = enclosure["quota_cpus"]
+        yield (
+            f"the container's cpuset is {enclosure['cpuset']}, its quota "
+            f"{'none' if quota is None else f'{quota:g} CPUs'}, its memory "
+            f"{enclosure['memory_mib']} MiB; throttled in {enclosure['throttled_periods']} periods "
+            "so far."
+        )
+    elif enclosure:
+        yield _process(enclosure)
+
+
+def _process(reading: Json) -> str:
+    quota = reading["cgroup"]["quota_cpus"]
+    return (
+        f"a process may run on CPUs {reading['cpus_allowed_list']} of {reading['cpus_visible']}, "
+        f"quota {'none' if quota is None else f'{quota:g} CPUs'}, memory policy "
+        f"{reading['memory_policy']}, clock {reading['clocksource']}, "
+        f"pools of {reading['threads']['intra_op'] or 'as many as the framework chooses'}."
+    )
+
+
+def _moved(result: Json) -> list[str]:
+    from virtbed_analysis import suspicions
+
+    found, usage, seen = result["confounders"], result["rusage"], result["environment"]
+    window_s = found["window_ns"] / 1e9
+    apart, siblings = found["clock_apart_share"], found["siblings_share"]
+    lines = [
+        f"While it measured ({window_s:.1f} s): steal {_share(found['steal_share'])}, other "
+        f"processes {_share(found['others_share'])} of CPUs {found['cpus']}"
+        + ("" if siblings is None else f" and {siblings:.1%} of the same cores' other threads")
+        + "; its threads were found on "
+        f"{found['ran_on']} in {found['looks']} looks, moved to another CPU "
+        f"{_known(found['migrations'])} times, off their CPU "
+        f"{_known(usage['voluntary_switches'])} times by themselves and "
+        f"{_known(usage['involuntary_switches'])} times for others.",
+        f"It saw {', '.join(seen['isa'])}, oneDNN chose {seen['onednn_isa'] or 'nothing'}; clock "
+        f"{seen['clocksource']}"
+        + ("" if apart is None else f", the guest's clock apart by {apart:.2%}")
+        + f"; governor {_known(found['governor'])}, "
+        f"{_known(found['mhz']['before'])} MHz before and {_known(found['mhz']['after'])} after, "
+        f"{_known(found['temperature_c'])} °C; hugepages {found['transparent_hugepage']}; load "
+        f"{_known(found['load_1min']['before'])} before and "
+        f"{_known(found['load_1min']['after'])} after.",
+    ]
+    suspicious = suspicions(dict(result))
+    lines += [f"SUSPECT: {suspicion}" for suspicion in suspicious]
+    return lines if suspicious else [*lines, "Nothing suspect moved."]
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"
+
+
+def _known(value: object) -> str:
+    """Write what a kernel may keep to itself."""
+    return (
+        "unknown"
+        if value is None
+        else f"{value:.0f}"
+        if isinstance(value, float) and value >= 10
+        else str(value)
+    )

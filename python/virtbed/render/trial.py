@@ -1,0 +1,71 @@
+"""One trial's result in a terminal: phases, answers, memory, LoadGen's verdict."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Json = Mapping[str, Any]
+
+
+def phase_table(document: Json) -> RenderableType:
+    """Return what a person wants to see of a harness's document."""
+    application, settings = document["application"], document["settings"]
+    memory, loadgen = document["memory_kib"], document["loadgen"]
+    startup = ", ".join(
+        f"{name.removesuffix('_ns').replace('_', ' ')} {ns / 1e9:.2f} s"
+        for name, ns in document["startup"].items()
+        if ns is not None
+    )
+    heading = (
+        f"{application['name']} {application['scale']}: {application['model']}, "
+        f"{application['weights']} weights"
+    )
+    lines = [
+        f"start-up: {startup}",
+        f"memory: {_mib(memory['peak'])} at most, {_mib(memory['after_warmup'])} "
+        f"after the warm-up, {_mib(memory['after_samples'])} at the end",
+        f"LoadGen {loadgen['version']}: {loadgen['validity']} by {settings['rules']} rules"
+        + "".join(f"\n  {reason.strip()}" for reason in loadgen["reasons"]),
+        f"two clocks: {loadgen['clocks']['apart']:.2%} apart in the median",
+        *(f"warning: {warning}" for warning in document["warnings"]),
+    ]
+    return Group(Text(heading), _phases(document), _answers(document), Text("\n".join(lines)))
+
+
+def _phases(document: Json) -> Table:
+    settings = document["settings"]
+    measured = [sample for sample in document["samples"] if not sample["warmup"]]
+    table = Table(
+        title=f"{settings['samples']} samples, {settings['scenario']}, "
+        f"{settings['thread_policy']} threads, {settings['processor']}"
+    )
+    for heading in ("phase", "median ms", "mean ms", "p90 ms", "share of e2e"):
+        table.add_column(heading, justify="left" if heading == "phase" else "right")
+    whole = statistics.fmean(sample["e2e_ns"] for sample in measured)
+    for phase in ("pre", "infer", "post", "e2e"):
+        times = sorted(sample[f"{phase}_ns"] / 1e6 for sample in measured)
+        mean = statistics.fmean(times)
+        p90 = times[min(len(times) - 1, int(0.9 * len(times)))]
+        share = f"{mean * 1e6 / whole:.1%}"
+        table.add_row(phase, *(f"{v:.3f}" for v in (statistics.median(times), mean, p90)), share)
+    return table
+
+
+def _answers(document: Json) -> Table:
+    table = Table("input", "answer", "expected", "score", title="answers")
+    for row in document["answers"]["by_input"]:
+        expected = row["expected"] if row["expected"] is not None else "not known: not checked"
+        score = "" if row["score"] is None else f"{row['score']:.3f}"
+        table.add_row(*map(Text, (row["input"], row["answer"], expected, score)))
+    return table
+
+
+def _mib(kib: int | None) -> str:
+    """Write a memory size; the kernel may keep it to itself."""
+    return "unknown" if kib is None else f"{kib / 1024:.0f} MiB"

@@ -1,0 +1,99 @@
+"""Whether a sweep may start: host, image, platforms, and what must not change between two calls."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from virtbed.bench import Bench
+from virtbed.checkout import REPOSITORY
+from virtbed.design import Design, design
+from virtbed.image import image_key
+from virtbed.plan import Plan
+from virtbed.platforms import Platforms
+from virtbed.sweep.interruption import SweepError
+from virtbed_contract.sweep import HostReport
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A plan on a host that can carry it out.
+
+    Attributes:
+        report: The host's report.
+        image: Digest of the image that every instance is to run.
+        laid: The plan's trials in order.
+        restored: Whether something of a sweep that was cut off was put back before.
+    """
+
+    report: HostReport
+    image: str
+    laid: Design
+    restored: bool
+
+
+def admit(plan: Plan, bench: Bench, platforms: Platforms) -> Admitted:
+    """Examine the host and lay the plan out on it.
+
+    Raises:
+        SweepError: the image is missing or of other sources, or a platform is down.
+        BenchError: the host cannot be examined, there is none, or there are several.
+        PlacementError: the plan asks for more than the host offers.
+    """
+    if plan.precision is not None and not find_spec("virtbed_analysis"):
+        raise SweepError(
+            "precision found in the plan, and no virtbed-analysis, which is needed to tell when a "
+            "cell is known closely enough; install virtbed[report], or take precision out"
+        )
+    report, restored = bench.examine(restore=True)
+    image = _image(report)
+    for row in report.platforms:
+        # Left out, it would be missed only in the report.
+        if row.platform in plan.platforms and row.status == "unavailable":
+            raise SweepError(
+                f"{row.platform} is unavailable: {row.reason}; {row.remedy}, or take "
+                f"{row.platform} out of the plan"
+            )
+    return Admitted(report, image, design(plan, report, platforms), restored)
+
+
+def require_root() -> None:
+    """Raise SweepError unless this process may place instances."""
+    if os.geteuid() != 0:
+        raise SweepError(
+            f"user id {os.geteuid()} found, root (0) needed to place instances; use sudo"
+        )
+
+
+def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
+    """Return what must not change between two calls, lest one cell mixes two platforms."""
+    facts = admitted.report.facts
+    engines = {
+        engine: None
+        for platform in plan.platforms
+        for role in platforms.host_roles(platform)
+        for engine in platforms.roles[role].engines
+    }
+    return {
+        "plan": plan.digest(),
+        "image": admitted.image,
+        "accelerator": str(admitted.laid.accelerator),
+        "host": admitted.report.host,
+        "kernel": facts["kernel"],
+        "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
+        **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
+    }
+
+
+def _image(report: HostReport) -> str:
+    """Return the digest of the host's image, which must be that of these sources."""
+    image, needed = report.facts["image"], image_key(REPOSITORY)
+    if not image["digest"]:
+        raise SweepError("no image found on this host, one is needed; run make testbed")
+    if image["key"] != needed:
+        raise SweepError(
+            f"the image {image['digest'][:23]} was made of other sources than these (key "
+            f"{str(image['key'])[:12]} found, {needed[:12]} needed); run make testbed"
+        )
+    return str(image["digest"])

@@ -1,0 +1,208 @@
+"""The blocks of a sweep, carried out one after another; whatever happens, none is left standing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from virtbed import bench as benches
+from virtbed.ansible import BlockStarted, Deadline, Ended, TrialEnded
+from virtbed.bench import Bench
+from virtbed.ledger import Ledger
+from virtbed.plan import Plan
+from virtbed.progress import Progress
+from virtbed.sweep.admission import Admitted
+from virtbed.sweep.interruption import Interruption
+from virtbed.sweep.precision import Precision
+from virtbed.sweep.recording import Recorder
+from virtbed.trial import TIMES_EMULATED, Trial
+from virtbed_contract.codec import encode
+
+# Ansible's start costs as much as many tasks; its list of what is to come grows with each block.
+PER_PLAYBOOK = 20
+
+Block = list[Trial]
+
+
+@dataclass
+class Blocks:
+    """What is missing of a sweep, carried out.
+
+    Attributes:
+        precision: The stopping rule, if the plan has one.
+        per_playbook: How many blocks one call of ansible-playbook carries; results do not depend
+            on it.
+        failed: The ids of the trials that failed.
+    """
+
+    plan: Plan
+    folder: Path
+    bench: Bench
+    admitted: Admitted
+    ledger: Ledger
+    recorder: Recorder
+    progress: Progress
+    interruption: Interruption
+    precision: Precision | None = None
+    per_playbook: int = PER_PLAYBOOK
+    failed: list[str] = field(default_factory=list)
+    _since: float = 0.0
+
+    def carry_out(self, missing: Sequence[Trial]) -> None:
+        """Carry out the blocks of some trials, without those that a precision makes unneeded.
+
+        Raises:
+            Interrupted: the user ended the sweep.
+            BenchError: what was standing could not be released.
+            OSError: results cannot be written.
+        """
+        self._since = time.monotonic()
+        rule = self.precision
+        # What is no longer needed is known anew after each replicate.
+        for _, group in groupby(missing, key=lambda t: t.replicate if rule else 0):
+            trials = list(group)
+            needed = self._needed(trials, rule) if rule else trials
+            blocks = [list(block) for _, block in groupby(needed, key=lambda t: t.block)]
+            while blocks:
+                self.interruption.check()
+                del blocks[: self._playbook(blocks[: self.per_playbook])]
+
+    def _needed(self, trials: list[Trial], rule: Precision) -> list[Trial]:
+        unneeded = rule.unneeded()
+        for trial in trials:
+            if trial.id in unneeded:
+                self.progress.unneeded(trial)
+        return [t for t in trials if t.id not in unneeded]
+
+    def _playbook(self, blocks: list[Block]) -> int:
+        """Carry out some blocks in one playbook; the first that cannot be ends it.
+
+        Returns:
+            How many blocks are done with.
+        """
+        benches.end_strays()
+        pending = _Pending(blocks, self.ledger)
+        self.progress.doing(blocks[0][0])
+        ended = Ended("failed")
+        try:
+            ended = self._events(blocks, pending)
+            carried_out = blocks if ended.ok else blocks[: pending.started or 1]
+            if not self.interruption.wanted:
+                self._fail_rest(carried_out, pending, ended)
+        finally:
+            if not ended.ok:
+                benches.end_strays()
+                self.bench.clear(lambda: self.interruption.insisted)
+        self.interruption.check()
+        return len(carried_out)
+
+    def _fail_rest(self, blocks: list[Block], pending: _Pending, ended: Ended) -> None:
+        """Fail the trials of some blocks, the last of which may be cut off, that told nothing."""
+        for block in blocks:
+            cut_off = not ended.ok and block is blocks[-1]
+            why = ended.message if cut_off else "the playbook went on, and told nothing of it"
+            left = [trial for trial in block if trial.id in pending.trials]
+            # Without an instance no trial ran; without its connection the rest of them did not.
+            stage = "provision" if len(left) == len(block) else "trial"
+            for trial in left:
+                self.recorder.failure(trial, pending.attempt(trial), stage, why)
+                self._close(trial, pending, why)
+
+    def _events(self, blocks: list[Block], pending: _Pending) -> Ended:
+        """Run the playbook and record what it tells; return how it ended."""
+        deadline = Deadline(self.bench.hung_after_s)
+        turns = [
+            {
+                "virtbed_instance": encode(block[0].instance),
+                "virtbed_trials": [
+                    encode(trial.request(self.plan.seed, self.admitted.report)) for trial in block
+                ],
+            }
+            for block in blocks
+        ]
+        with (
+            benches.keys(self.plan.name) as keys,
+            _incoming(self.folder) as incoming,
+            benches.affinity_restored(),
+        ):
+            variables = {
+                "virtbed_bench": self.admitted.report.host,
+                "virtbed_run_dir": str(keys),
+                "virtbed_incoming_dir": str(incoming),
+                "virtbed_tuned": self.plan.tuning,
+            }
+            events = self.bench.blocks(variables, turns, deadline, lambda: self.interruption.wanted)
+            with closing(events):  # type: ignore[type-var]  # a generator, whatever its annotation
+                for event in events:
+                    if isinstance(event, Ended):
+                        return event
+                    if self.interruption.wanted:
+                        continue  # its end comes, and what ended meanwhile is repeated
+                    if isinstance(event, BlockStarted):
+                        for trial in blocks[pending.started]:
+                            pending.attempt(trial)  # counted now, whatever becomes of it
+                        pending.started += 1
+                        if event.start.here:
+                            benches.keep_to(event.start.cpus)
+                        deadline.renew(self._allowed_s(blocks[pending.started - 1][0]))
+                    elif isinstance(event, TrialEnded):
+                        trial = pending.trials[event.outcome.id]
+                        error = self.recorder.trial(trial, pending.attempt(trial), event.outcome)
+                        self._close(trial, pending, error)
+                        deadline.renew(self._allowed_s(pending.next_in(trial.block), trial))
+        return Ended("failed", "the playbook told nothing of its end")
+
+    def _allowed_s(self, upcoming: Trial | None, before: Trial | None = None) -> float:
+        """Return how long it may take until the next trial has ended, or the block is released."""
+        known = upcoming or before
+        times = TIMES_EMULATED if known and known.emulated else 1
+        return self.bench.hung_after_s * times + (upcoming.timeout_s if upcoming else 0)
+
+    def _close(self, trial: Trial, pending: _Pending, error: str) -> None:
+        del pending.trials[trial.id]
+        # With what came before it: its instance, and the release of the one before.
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        self.ledger.close(trial.id, "failed" if error else "done", seconds)
+        if error:
+            self.failed.append(trial.id)
+        self.progress.done(trial, seconds, error)
+        if pending.trials:
+            self.progress.doing(next(iter(pending.trials.values())))
+
+
+class _Pending:
+    """The trials of one playbook that have not ended yet, in order, and what is known of them."""
+
+    def __init__(self, blocks: list[Block], ledger: Ledger) -> None:
+        self.trials = {trial.id: trial for block in blocks for trial in block}
+        self.started = 0
+        self._ledger = ledger
+        self._attempts: dict[str, int] = {}
+
+    def attempt(self, trial: Trial) -> int:
+        """Return which attempt at a trial this is, from 1; counted once per playbook."""
+        if trial.id not in self._attempts:
+            self._attempts[trial.id] = self._ledger.attempt(trial.id)
+        return self._attempts[trial.id]
+
+    def next_in(self, block: int) -> Trial | None:
+        """Return the next trial of a block, if there is one."""
+        return next((trial for trial in self.trials.values() if trial.block == block), None)
+
+
+@contextmanager
+def _incoming(folder: Path) -> Iterator[Path]:
+    """Give a folder for the results that a playbook fetches, and remove it."""
+    incoming = folder / ".incoming"
+    shutil.rmtree(incoming, ignore_errors=True)  # there is none, unless a sweep was killed
+    incoming.mkdir(parents=True)
+    try:
+        yield incoming
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)  # the error that ended the sweep is told

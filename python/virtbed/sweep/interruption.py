@@ -1,0 +1,66 @@
+"""How a sweep is interrupted: a signal ends what runs, and what is standing is released."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+# Signals closer together are one wish: Ctrl-C reaches virtbed and the Ansible that started it,
+# which passes it on.
+_ONE_WISH_S = 5.0
+
+
+class SweepError(RuntimeError):
+    """A sweep that cannot start or go on; the message says what to do."""
+
+
+class Interrupted(SweepError):
+    """The user ended the sweep; what was standing is released, and the next call goes on."""
+
+
+class Interruption:
+    """Whether the user wants the sweep to end.
+
+    Attributes:
+        wanted: There was a signal: the playbook ends, and what is standing is released.
+        insisted: There was another one, seconds later: the release ends, too.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.insisted = False
+        self._since = 0.0
+
+    def check(self) -> None:
+        """Raise Interrupted if the user wants the sweep to end."""
+        if self.wanted:
+            raise Interrupted("interrupted; nothing is left standing, and the next call goes on")
+
+    @contextmanager
+    def by_signals(self) -> Iterator[None]:
+        """Take SIGINT, SIGTERM and SIGHUP for the wish to end, meanwhile."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _signal(self, *_: object) -> None:
+        now = time.monotonic()
+        if not self.wanted:
+            self.wanted, self._since = True, now
+            said = b"\nending: releasing what is standing\n"
+        elif now - self._since > _ONE_WISH_S:
+            self.insisted = True
+            said = b"\nending at once: what is standing is released by the next sweep\n"
+        else:
+            return
+        # Whoever reads our output may have been ended by the same Ctrl-C.
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), said)

@@ -1,0 +1,153 @@
+"""How a trial's outcome is recorded: verified, checked against its schema, written whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from virtbed import records
+from virtbed.outcome import evidence_of, result_of
+from virtbed.plan import Plan
+from virtbed.platforms import Platforms
+from virtbed.records import RecordError
+from virtbed.sweep.admission import Admitted
+from virtbed.trial import Trial
+from virtbed_contract.codec import encode
+from virtbed_contract.events import FetchedFile, TrialOutcome
+from virtbed_contract.identifiers import FAILURE
+from virtbed_contract.sweep import Design
+
+
+class Recorder:
+    """Writes what a sweep leaves in its folder.
+
+    Each method raises OSError where the folder cannot be written, on a full disk, say.
+
+    Args:
+        folder: The sweep's folder.
+        plan: Its plan.
+        admitted: The host, and the plan laid out on it.
+        seen: Called with each good trial and its result, once that is written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        admitted: Admitted,
+        seen: Callable[[Trial, Mapping[str, Any]], None] = lambda *_: None,
+    ) -> None:
+        self._folder = folder
+        self._plan = plan
+        self._admitted = admitted
+        self._seen = seen
+
+    def start(self, platforms: Platforms, commits: Sequence[str]) -> Design:
+        """Write plan.yml, doctor.json and design.json.
+
+        Args:
+            platforms: The platforms that there are.
+            commits: Commits of virtbed that carry this call out; those before are kept.
+
+        Returns:
+            What design.json holds.
+        """
+        plan = yaml.safe_dump(self._plan.model_dump(mode="json"), sort_keys=False)
+        records.write_text(self._folder / "plan.yml", plan)
+        records.write_json(self._folder / "doctor.json", encode(self._admitted.report))
+        every = list(dict.fromkeys([*self._commits(), *commits]))
+        laid = self._admitted.laid.document(self._plan, self._admitted.image, platforms, every)
+        records.write_json(self._folder / "design.json", encode(laid))
+        return laid
+
+    def _commits(self) -> list[str]:
+        """Return the commits of virtbed that carried this sweep out so far."""
+        try:
+            before = json.loads((self._folder / "design.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return []
+        return list(before.get("commits", [])) if isinstance(before, dict) else []
+
+    def trial(self, trial: Trial, attempt: int, outcome: TrialOutcome) -> str:
+        """Write a trial's result and evidence, or its failure; remove what was fetched.
+
+        Returns:
+            Why the trial failed, or nothing.
+        """
+        try:
+            return self._recorded(trial, attempt, outcome)
+        finally:
+            if outcome.result is not None:
+                Path(outcome.result.path).unlink(missing_ok=True)
+
+    def _recorded(self, trial: Trial, attempt: int, outcome: TrialOutcome) -> str:
+        if outcome.failure is not None:
+            error = outcome.failure.message or f"task failed: {outcome.failure.task}"
+            self.failure(trial, attempt, "trial", error, evidence_of(trial, outcome, error))
+            return error
+        try:
+            document = fetched(outcome.result)
+            logs = document.pop("files", {})
+            host = self._admitted.report.host
+            result = result_of(trial, document, outcome, self._plan, host, attempt)
+            records.write_trial(self._of(trial), result, evidence_of(trial, outcome), logs)
+        except RecordError as error:
+            evidence = evidence_of(trial, outcome, str(error))
+            self.failure(trial, attempt, "record", str(error), evidence)
+            return str(error)
+        self._seen(trial, result)
+        return ""
+
+    def failure(
+        self,
+        trial: Trial,
+        attempt: int,
+        stage: str,
+        message: str,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write why a trial has no result."""
+        failure = {
+            "schema": FAILURE,
+            "id": trial.id,
+            "stage": stage,
+            "message": message,
+            "attempt": attempt,
+            "at": records.now(),
+        }
+        records.write_failure(self._of(trial), failure, evidence)
+
+    def _of(self, trial: Trial) -> Path:
+        return self._folder / "trials" / trial.id
+
+
+def fetched(file: FetchedFile | None) -> dict[str, Any]:
+    """Return the harness's document in a file that a playbook fetched.
+
+    Raises:
+        RecordError: there is none, it is not the file that was fetched, or not JSON.
+    """
+    if file is None:
+        raise RecordError("no result was fetched of a trial that did not fail")
+    try:
+        content = Path(file.path).read_bytes()
+    except FileNotFoundError:
+        raise RecordError(f"{file.path}: not found, the fetched result needed") from None
+    found = (len(content), hashlib.sha256(content).hexdigest())
+    if found != (file.size, file.sha256):
+        raise RecordError(
+            f"{file.path}: {found[0]} bytes with SHA-256 {found[1][:12]} found, {file.size} with "
+            f"{file.sha256[:12]} needed: it was changed on its way"
+        )
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise RecordError(f"{file.path}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RecordError(f"{file.path}: {type(document).__name__} found, a mapping needed")
+    return document

@@ -1,0 +1,108 @@
+"""The course of a sweep: admission, then what is missing of its blocks."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from virtbed.bench import Bench, alone
+from virtbed.checkout import REPOSITORY, commit
+from virtbed.ledger import Ledger
+from virtbed.plan import Plan
+from virtbed.platforms import Platforms, load_platforms
+from virtbed.progress import Progress
+from virtbed.sweep.admission import Admitted, admit, identity, require_root
+from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks
+from virtbed.sweep.interruption import Interruption, SweepError
+from virtbed.sweep.precision import Precision
+from virtbed.sweep.recording import Recorder
+from virtbed.trial import Trial
+from virtbed_contract.codec import DocumentError
+
+
+class Sweep:
+    """One plan carried out on one host, into results/<plan name>.
+
+    Args:
+        plan: The plan.
+        progress: Shows what the sweep does.
+        bench: The host.
+        results: The folder of all results.
+        per_playbook: How many blocks one call of ansible-playbook carries.
+        platforms: The platforms that there are; if not given, those of platforms.yml.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        progress: Progress,
+        bench: Bench,
+        results: Path = REPOSITORY / "results",
+        per_playbook: int = PER_PLAYBOOK,
+        platforms: Platforms | None = None,
+    ) -> None:
+        self.plan = plan
+        self.folder = results / plan.name
+        self.failed: list[str] = []
+        self._progress = progress
+        self._bench = bench
+        self._per_playbook = per_playbook
+        self._platforms = platforms or load_platforms()
+        self._interruption = Interruption()
+
+    def run(self) -> None:
+        """Do what is missing of the sweep. Trials that fail are in `failed`.
+
+        Raises:
+            SweepError, BenchError, PlacementError, LedgerError: it cannot start, and nothing was
+                made; or it cannot go on, and what was standing is released unless said otherwise.
+            Interrupted: the user ended it; what was standing is released.
+        """
+        require_root()
+        with self._interruption.by_signals(), alone(self._interruption.check):
+            self._progress.say("examining the host (booting the guest kernel under KVM, to see)")
+            admitted = admit(self.plan, self._bench, self._platforms)
+            if admitted.restored:
+                self._progress.say("put back what a sweep that was cut off had changed of the host")
+            try:
+                self._carry_out(admitted)
+            except OSError as error:
+                raise SweepError(
+                    f"results cannot be written: {error}; nothing is left standing, and the next "
+                    "call goes on"
+                ) from error
+            except DocumentError as error:
+                raise SweepError(
+                    f"a playbook tells what is not as its document says: {error}; nothing is left "
+                    "standing"
+                ) from error
+
+    def _carry_out(self, admitted: Admitted) -> None:
+        laid = admitted.laid
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._bench.logs.move_to(self.folder / "ansible")
+        with Ledger(self.folder / "ledger.sqlite") as ledger:
+            ledger.begin(
+                identity(self.plan, admitted, self._platforms),
+                [(t.id, t.position, t.instance.platform) for t in laid.trials],
+            )
+            missing = self._missing(laid.trials, ledger)
+            recorder, rule = Recorder(self.folder, self.plan, admitted), None
+            # If nothing is missing, this call carries nothing out.
+            written = recorder.start(self._platforms, [commit()] if missing else [])
+            if self.plan.precision is not None:
+                rule = Precision(self.folder, ledger, written)
+                recorder = Recorder(self.folder, self.plan, admitted, rule.see)
+            if self._bench.clear(lambda: self._interruption.insisted):
+                self._progress.say("released what a sweep that was cut off had left")
+            blocks = Blocks(
+                self.plan, self.folder, self._bench, admitted, ledger, recorder, self._progress,
+                self._interruption, rule, self._per_playbook, self.failed,
+            )  # fmt: skip
+            self._progress.begin(len(laid.trials), missing, ledger.seconds())
+            with self._bench.tuned() if self.plan.tuning else nullcontext():
+                blocks.carry_out(missing)
+
+    def _missing(self, trials: tuple[Trial, ...], ledger: Ledger) -> list[Trial]:
+        done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}
+        return [t for t in trials if t.id not in done]

@@ -1,0 +1,99 @@
+"""One trial of a sweep: what it runs, and how the harness and the roles are asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from virtbed_contract.documents import Instance, TrialRequest
+from virtbed_contract.factors import FACTORS
+from virtbed_contract.kernel.isa import ISA, TCG_ISA
+from virtbed_contract.sweep import HostReport, PlannedTrial
+
+# An emulated guest takes this many times as long over whatever has a time limit.
+TIMES_EMULATED = 6
+
+Values = Mapping[str, str]
+"""The value of each factor, by the factor's name."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fresh process of one application in one instance. `position` is 1-based in the sweep."""
+
+    id: str
+    instance: Instance
+    factors: Values
+    slowdown: float
+    application: str
+    scale: str
+    scenario: str
+    rules: str
+    target_qps: float | None
+    target_latency_ms: float | None
+    samples: int
+    warmup: int
+    replicate: int
+    block: int
+    position: int
+    timeout_s: int
+
+    @property
+    def emulated(self) -> bool:
+        """Whether its guest lacks hardware virtualization."""
+        return self.instance.accelerator == "tcg"
+
+    def argv(self, seed: int) -> tuple[str, ...]:
+        """Return the arguments of `python -m virtbed_workloads` that run this trial."""
+        rates = {"qps": self.target_qps, "latency-ms": self.target_latency_ms}
+        return (
+            self.application,
+            f"--scale={self.scale}",
+            f"--scenario={self.scenario}",
+            f"--rules={self.rules}",
+            *(f"--target-{name}={rate}" for name, rate in rates.items() if rate is not None),
+            f"--samples={self.samples}",
+            f"--warmup={self.warmup}",
+            *(f"--{f.option}={self.factors[f.name]}" for f in FACTORS if f.option),
+            *([f"--slowdown={self.slowdown}"] if self.slowdown else []),
+            f"--seed={seed}",
+        )
+
+    def request(self, seed: int, report: HostReport) -> TrialRequest:
+        """Return the trial as the roles are asked for it."""
+        return TrialRequest(
+            id=self.id,
+            argv=self.argv(seed),
+            thread_policy=self.factors["thread_policy"],
+            isa=isa_needed(report, self),
+            timeout_s=self.timeout_s,
+        )
+
+    def planned(self) -> PlannedTrial:
+        """Return the trial as design.json lists it."""
+        return PlannedTrial(
+            **self.factors,  # one field per factor, made from the registry
+            id=self.id,
+            platform=self.instance.platform,
+            mode=self.instance.mode,
+            cores=self.instance.cores,
+            application=self.application,
+            scale=self.scale,
+            scenario=self.scenario,
+            replicate=self.replicate,
+            block=self.block,
+            position=self.position,
+            emulated=self.emulated,
+        )
+
+
+def isa_needed(report: HostReport, trial: Trial) -> tuple[str, ...]:
+    """Return the instruction-set extensions that a trial must see, or be slower for want of them.
+
+    They are the host's; of an emulated guest those that QEMU's TCG can emulate. A kernel of the
+    enclosure's own may hide some by design: what an application saw there is in its result.
+    """
+    if trial.instance.private_kernel:
+        return ()
+    known = set(TCG_ISA if trial.emulated else ISA)
+    return tuple(name for name in report.facts["cpu"]["isa"] if name in known)

@@ -1,0 +1,92 @@
+"""The wheels of all members, installed with only what they declare, into a fresh environment.
+
+Needs PyPI (or uv's cache) for what they declare.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from virtbed.checkout import REPOSITORY
+
+MEMBERS = ("contract", "python", "analysis", "workloads")
+UV = str(Path(sys.executable).with_name("uv"))
+# The caller's, without what would let the tools' environment or this checkout be found.
+CLEAN = {n: v for n, v in os.environ.items() if n not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+
+
+def run(*command: str | Path, cwd: Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=cwd, env=CLEAN, text=True, capture_output=True, check=False)
+    if ok:
+        assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Build the wheels once; give what installs one into an environment of its own."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    for member in MEMBERS:
+        run(UV, "build", "--quiet", "--wheel", "--out-dir", wheels, member, cwd=REPOSITORY)
+
+    @cache
+    def installed(requirement: str) -> Path:
+        environment = tmp_path_factory.mktemp("environment") / "venv"
+        run(UV, "venv", "--quiet", "--python", sys.executable, environment, cwd=wheels)
+        locks = [f"--constraint={REPOSITORY / 'requirements' / f'{n}.txt'}"
+                 for n in ("virtbed", "analysis")]  # fmt: skip
+        run(
+            UV, "pip", "install", "--quiet", "--python", environment / "bin" / "python",
+            "--find-links", wheels, *locks, requirement, cwd=wheels,
+        )  # fmt: skip
+        return environment / "bin"
+
+    return installed
+
+
+def test_the_controller_needs_neither_tensorflow_nor_the_analysis(
+    install: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tools = install("virtbed")
+    version = run(tools / "virtbed", "--version", cwd=tmp_path).stdout.strip()
+    assert version == "0.1.0"
+    schema = json.loads(run(tools / "virtbed", "schema", "result", cwd=tmp_path).stdout)
+    assert schema["title"] == "Result"
+    for package in ("tensorflow", "virtbed_analysis", "polars", "matplotlib", "rocrate"):
+        assert run(tools / "python", "-c", f"import {package}", cwd=tmp_path, ok=False).returncode
+    (tmp_path / "trials").mkdir()
+    report = run(tools / "virtbed", "report", str(tmp_path), cwd=tmp_path, ok=False)
+    assert report.returncode == 2
+    assert "install virtbed[report]" in report.stderr
+
+
+def test_without_a_checkout_it_says_where_it_looked_and_within_one_it_is_found(
+    install: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tools = install("virtbed")
+    refused = run(tools / "virtbed", "plan", "quick", cwd=tmp_path, ok=False)
+    assert refused.returncode == 2
+    assert f"no platforms.yml found in {tools.parent}" in refused.stderr
+    assert str(tmp_path) in refused.stderr and "Traceback" not in refused.stderr
+    code = "from virtbed.platforms import load_platforms; print(*load_platforms().entries)"
+    found = run(tools / "python", "-c", code, cwd=REPOSITORY / "plans")
+    assert found.stdout.split()[:4] == ["bm", "vm", "cn", "vmcn"]
+
+
+def test_the_report_and_the_list_of_applications_come_with_what_they_declare(
+    install: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tools = install("virtbed[report]")
+    (tmp_path / "trials").mkdir()
+    run(tools / "virtbed", "report", str(tmp_path), cwd=tmp_path)
+    assert (tmp_path / "report.html").is_file()
+    listed = run(tools / "python", "-m", "virtbed_workloads", "--list", cwd=tmp_path)
+    assert "image_classification" in listed.stdout

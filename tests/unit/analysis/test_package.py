@@ -1,0 +1,37 @@
+"""What a sweep needs of the analysis is imported without what draws, estimates and packs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import virtbed_analysis
+
+HEAVY = ("polars", "matplotlib", "rocrate", "jinja2", "jsonschema_rs")
+
+
+def imported(code: str) -> list[str]:
+    """Run some code in a fresh interpreter; return the heavy packages that it imported."""
+    told = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_a_sweep_needs_none_of_the_heavy_packages() -> None:
+    assert imported("import virtbed_analysis") == []
+    names = "AnalysisError, log_means, suspicions, unneeded_trials"
+    assert imported(f"from virtbed_analysis import {names}") == []
+    assert "polars" in imported("from virtbed_analysis import report")
+
+
+def test_every_name_is_there_and_no_module_hides_one() -> None:
+    assert sorted(virtbed_analysis._PLACES) == virtbed_analysis.__all__
+    modules = {path.stem for path in Path(virtbed_analysis.__file__).parent.glob("*.py")}
+    assert not modules & set(virtbed_analysis.__all__)
+    for name in virtbed_analysis.__all__:
+        assert callable(getattr(virtbed_analysis, name)), name
+
+
+def test_an_unknown_name_is_refused() -> None:
+    assert not hasattr(virtbed_analysis, "nothing")

@@ -1,0 +1,25 @@
+"""The reference in docs is what the dataclasses say."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from virtbed_contract.reference import reference
+from virtbed_contract.schemas import DOCUMENTS
+
+PAGE = Path(__file__).parents[3] / "docs/reference/documents.md"
+
+
+def test_the_page_is_up_to_date() -> None:
+    remedy = "run python -m virtbed_contract.reference > docs/reference/documents.md"
+    assert PAGE.read_text(encoding="utf-8") == reference(), remedy
+
+
+def test_every_field_of_every_document_is_on_it() -> None:
+    page = reference()
+    for name, kind in DOCUMENTS.items():
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        for field in dataclasses.fields(kind):
+            assert f"| `{field.name}` |" in section
+    assert "| `samples[].infer_ns` | integer, at least 0 | Inference. |" in page

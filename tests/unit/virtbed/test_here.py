@@ -1,0 +1,46 @@
+"""How an image's tree is entered on this machine, as far as no image is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from virtbed.checkout import REPOSITORY
+from virtbed.here import RunError, command, current_image
+from virtbed_contract.tree import enter
+
+
+def test_the_image_is_where_the_inventory_keeps_it(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    hosts = {"a": {"virtbed_state_dir": str(tmp_path / "state")}}
+    inventory.write_text(json.dumps({"bench": {"hosts": hosts}}))
+    assert current_image([str(inventory)]) == tmp_path / "state" / "images" / "current"
+    inventory.write_text(json.dumps({"bench": {"hosts": {"a": None}}}))
+    with pytest.raises(RunError, match="with virtbed_state_dir found, one needed"):
+        current_image([str(inventory)])
+
+
+def test_without_an_image_it_is_said_where_one_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no .*manifest.json found, an image is needed"):
+        command([], image=tmp_path)
+
+
+def test_the_checkouts_sources_come_first(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").touch()
+    argv = command(["-V"], tmp_path, tmp_path)
+    assert argv[:5] == ["bwrap", "--die-with-parent", "--ro-bind", str(tmp_path / "rootfs"), "/"]
+    bound = {argv[n + 2]: argv[n + 1] for n, word in enumerate(argv) if word == "--ro-bind"}
+    for member, package in (("contract", "virtbed_contract"), ("workloads", "virtbed_workloads")):
+        assert bound[f"/tmp/tools/{package}"] == str(REPOSITORY / member / package)
+    assert bound["/tmp/inputs"] == str(tmp_path)
+    assert "PYTHONPATH=/tmp/tools" in argv
+    assert argv[-2:] == ["python3", "-V"]
+
+
+def test_a_tree_that_is_built_is_writable_and_without_network() -> None:
+    argv = enter("/tree", writable=True, network=False)
+    assert argv[2:5] == ["--bind", "/tree", "/"]
+    assert argv[-1] == "--unshare-net"
+    assert "--unshare-net" not in enter("/tree")

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from virtbed.sweep import Interrupted, interruption
+from virtbed.sweep.interruption import Interruption
+
+
+def test_one_wish_may_come_as_several_signals_and_a_later_one_insists(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
+    wish = Interruption()
+    wish.check()
+    with wish.by_signals():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # Ansible's, of the same Ctrl-C
+        assert (wish.wanted, wish.insisted) == (True, False)
+        now[0] += 10
+        signal.raise_signal(signal.SIGINT)
+        assert wish.insisted
+    assert capfd.readouterr().err.count("ending") == 2
+    with pytest.raises(Interrupted, match="the next call goes on"):
+        wish.check()
+
+
+def test_handlers_are_the_callers_again() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption().by_signals():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before

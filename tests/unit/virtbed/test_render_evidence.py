@@ -1,0 +1,100 @@
+"""What a person reads of recorded evidence, from the file names that a sweep writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed.render.evidence import AttestError, explain
+
+PROCESS = {
+    "cpus_allowed_list": "1",
+    "cpus_visible": 2,
+    "cgroup": {"quota_cpus": None},
+    "memory_policy": "bind:0",
+    "clocksource": "tsc",
+    "threads": {"intra_op": 0},
+}
+ASKED = {
+    "platform": "vm", "mode": "pinned", "own_kernel": True, "cores": 1, "cpus": "1", "mems": "0",
+    "allowed": "0-1", "memory_mib": 4096, "accelerator": "kvm",
+    "image_digest": "sha256:" + "a" * 64,
+}  # fmt: skip
+MACHINE = {
+    "vcpus": 1, "memory_mib": 4096, "accelerator": "kvm", "quotas": {},
+    "emulator": {"pin": "0", "cpus_allowed_list": "0"},
+    "vcpu_threads": [{"vcpu": 0, "pin": "1", "cpus_allowed_list": "1"}],
+}  # fmt: skip
+READING = {"machine": MACHINE, "enclosure": PROCESS}
+RESULT = {
+    "confounders": {
+        "window_ns": 2_000_000_000, "steal_share": 0.2, "others_share": 0.0, "cpus": "0",
+        "throttling": None, "pressure": {"memory": None, "io": None}, "ran_on": [0], "looks": 4,
+        "mhz": {"before": None, "after": None}, "clock_apart_share": 0.0, "migrations": 3,
+        "siblings_share": 0.25,
+        "load_1min": {"before": 0.2, "after": 0.9}, "governor": "performance",
+        "temperature_c": 51.0, "transparent_hugepage": "madvise",
+    },
+    "trial": {"mode": "pinned", "enclosure": "process"},
+    "rusage": {"major_faults": 0, "voluntary_switches": 12, "involuntary_switches": 4},
+    "environment": {"isa": ["avx", "avx2"], "onednn_isa": "Intel AVX2", "clocksource": "tsc"},
+    "settings": {"samples": 5},
+}  # fmt: skip
+
+
+def lay(folder: Path, **changes: Any) -> Path:
+    evidence = {
+        "trial": "vm-pinned-c01-x-r01", "asked": ASKED, "before": READING, "inside": PROCESS,
+        "after": READING, "attested": True, "mismatches": [],
+    } | changes  # fmt: skip
+    (folder / "evidence.json").write_text(json.dumps(evidence))
+    return folder
+
+
+def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
+    (lay(tmp_path) / "result.json").write_text(json.dumps(RESULT))
+    attested, lines = explain(tmp_path / "result.json")
+    text = "\n".join(lines)
+    assert attested is True
+    assert "asked for vm pinned: 1 core(s) on CPUs 1 with memory of nodes 0, 4096 MiB" in text
+    assert "Read back before the trial: the guest has 1 vCPU(s)" in text
+    assert "vCPU 0 pinned to 1 and its thread allowed on 1; emulator on 0, its" in text
+    assert "CPU quotas none" in text
+    assert "SUSPECT: steal: 20.0% of the CPU time, at most 1.0% expected" in text
+    assert "of CPUs 0 and 25.0% of the same cores' other threads" in text
+    assert "its threads were found on [0] in 4 looks" in text
+    assert "moved to another CPU 3 times, off their CPU 12 times by themselves and 4 times" in text
+    assert "saw avx, avx2, oneDNN chose Intel AVX2" in text
+    assert "load 0.2 before and 0.9 after" in text
+    assert "the guest's clock apart by 0.00%" in text
+
+
+def test_a_mismatch_is_told(tmp_path: Path) -> None:
+    lay(tmp_path, attested=False, mismatches=["pinned to 0-1"], inside=None, after=None)
+    (tmp_path / "failure.json").write_text('{"stage": "trial", "message": "pinned to 0-1"}')
+    attested, lines = explain(tmp_path)
+    assert attested is False
+    assert "NOT attested: pinned to 0-1" in lines
+    assert "Read back after the trial: nothing; the trial did not get that far." in lines
+    assert lines[-1] == "The trial failed at stage trial: pinned to 0-1"
+
+
+def test_a_container_is_told(tmp_path: Path) -> None:
+    container = {
+        "container": "c", "cpuset": "0-1", "quota_cpus": 1.0, "memory_mib": 4096,
+        "throttled_periods": 7,
+    }  # fmt: skip
+    reading = {"machine": {"cpus_online": "0-1"}, "enclosure": container}
+    _, lines = explain(lay(tmp_path, before=reading))
+    assert any("quota 1 CPUs" in line and "throttled in 7 periods" in line for line in lines)
+
+
+def test_where_there_is_no_evidence_it_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(AttestError, match=r"no evidence\.json found; give a trial's folder"):
+        explain(tmp_path)
+    (tmp_path / "evidence.json").write_text("{")
+    with pytest.raises(AttestError, match="not JSON"):
+        explain(tmp_path)

@@ -1,0 +1,82 @@
+"""The report on a host as a person sees it."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from virtbed.render.host import doctor_table, facts_table, tuning_table
+from virtbed_contract.codec import decode
+from virtbed_contract.identifiers import HOST_REPORT
+from virtbed_contract.sweep import HostReport, TuningRow
+
+DOCUMENT: dict[str, Any] = {
+    "schema": HOST_REPORT,
+    "host": "bench01",
+    "ok": True,
+    "facts": {
+        "kernel": "6.1.0",
+        "distribution": "Debian GNU/Linux 12",
+        "is_root": True,
+        "cpu": {"model": "EPYC", "sockets": 1, "smt": False, "allowed": [0, 1, 2, 5]},
+        "numa": [{"node": 0, "cpus": [0, 1, 2, 5], "memory_mib": 7000}],
+        "memory_mib": {"total": 8000, "available": 7000},
+        "disk": {"path": "/var/lib/virtbed", "free_mib": 90000},
+        "cgroup": {"version": 1, "controllers": ["cpu"]},
+        "init": "other",
+        "clocksource": "tsc",
+        "governor": None,
+        "engines": {
+            "docker": {"name": "Docker", "installed": True, "running": False, "version": None},
+            "libvirt": {"name": "libvirt", "installed": False, "running": False, "version": None},
+            "qemu": {"name": "QEMU", "installed": True, "running": None, "version": "7.2.22"},
+        },
+        "kvm": {"probe": "hung", "detail": "last console line: [/dim] [    0.1] x"},
+        "gpu": [],
+        "iommu": False,
+        "image": {"digest": None, "key": None, "path": None},
+    },
+    "platforms": [
+        {"platform": "bm", "status": "available", "reason": "root", "remedy": ""},
+        {"platform": "vm", "status": "emulated", "reason": "line: [/dim]", "remedy": "use a host"},
+        {"platform": "cn", "status": "available", "reason": "Docker 20", "remedy": ""},
+        {"platform": "vmcn", "status": "emulated", "reason": "no KVM", "remedy": "use a host"},
+        {"platform": "gpu", "status": "unavailable", "reason": "no GPU", "remedy": "find one"},
+    ],
+    "accelerator": "tcg",
+}
+REPORT = decode(HostReport, DOCUMENT)
+
+
+def text(renderable: Any) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(renderable)
+    return console.export_text()
+
+
+def test_every_platform_has_its_row_with_reason_and_remedy() -> None:
+    shown = text(doctor_table(REPORT))
+    assert "bench01" in shown
+    lines = shown.splitlines()
+    for row in REPORT.platforms:
+        line = next(x for x in lines if f" {row.platform} " in x)
+        assert row.status in line and row.reason in line and row.remedy in line
+
+
+def test_the_facts_are_summed_up() -> None:
+    shown = text(facts_table(REPORT))
+    for part in ("CPUs 0-2,5", "7000 of 8000 MiB", "not running", "not installed", "hung: last"):
+        assert part in shown
+    assert "[/dim] [    0.1] x" in shown
+    assert "not built" in shown and "tcg" in shown
+
+
+def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:
+    rows = (
+        TuningRow("swappiness", True, "60", "1", "paging"),
+        TuningRow("governor", False, None, "performance", "this kernel does not have it"),
+    )
+    shown = text(tuning_table(replace(REPORT, tuning=rows)))
+    assert "swappiness" in shown and "60" in shown and "paging" in shown
+    assert "not available" in shown and "does not have it" in shown
