@@ -33,7 +33,7 @@ def behind_our_back(plan: str, change: str) -> subprocess.CompletedProcess[str]:
 def throttled() -> Iterator[Path]:
     """A control group of this test's own with a quota of 0.9 CPUs."""
     first = Path("/sys/fs/cgroup/cpu")
-    group = (first if first.is_dir() else first.parent) / "virtbed-test"
+    group = (first if first.is_dir() else first.parent) / "throttled-by-a-test"
     group.mkdir()
     try:
         if first.is_dir():
@@ -191,7 +191,7 @@ def test_a_guest_without_avx2_fails_the_trial(write_plan: Any, tmp_path: Path) -
     inventory = tmp_path / "inventory"
     shutil.copytree(REPOSITORY / "inventory" / "local", inventory)
     with (inventory / "group_vars" / "all.yml").open("a") as file:
-        file.write("machine_kvm_hidden_cpu_features: [avx2]\n")
+        file.write("machine_guest_hidden_cpu_features: [avx2]\n")
     done = run("virtbed", "sweep", plan, "--inventory", str(inventory), ok=False)
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"
