@@ -1,0 +1,61 @@
+"""The readings that start no interpreter, by a real ansible-playbook."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed_contract.kernel import readings
+
+from .conftest import REPOSITORY
+
+CPU = str(min(os.sched_getaffinity(0)))
+
+
+def play(folder: Path, task: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run one task, and keep what it returned as ``told``."""
+    tell = {"content": "{{ told.reading | to_json }}", "dest": str(folder / "told"), "mode": "0644"}
+    tasks = [
+        {"name": "Read", **task, "register": "told"},
+        {"name": "Tell", "ansible.builtin.copy": tell},
+    ]
+    playbook = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
+    (folder / "play.yml").write_text(json.dumps([playbook]))
+    plugins = {"ANSIBLE_ACTION_PLUGINS": str(REPOSITORY / "playbooks/action_plugins")}
+    return subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), folder / "play.yml"],
+        cwd=REPOSITORY,
+        env=os.environ | plugins,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_process_is_read_under_its_prefix(tmp_path: Path) -> None:
+    done = play(tmp_path, {"process_reading": {"argv": ["taskset", "--cpu-list", CPU]}})
+    assert done.returncode == 0, done.stdout
+    found = json.loads((tmp_path / "told").read_text())
+    assert found == readings.process(Path("/")) | {"cpus_allowed_list": CPU}
+
+
+def test_a_prefix_that_fails_is_quoted(tmp_path: Path) -> None:
+    done = play(
+        tmp_path, {"process_reading": {"argv": ["sh", "-c", "echo no such thing >&2; exit 7"]}}
+    )
+    assert done.returncode != 0
+    assert "process_reading: exit status 7: no such thing" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not Path("/sys/devices/system/cpu/online").exists(), reason="no list of CPUs")
+def test_a_machine_is_read(tmp_path: Path) -> None:
+    done = play(tmp_path, {"machine_reading": {}})
+    assert done.returncode == 0, done.stdout
+    online = Path("/sys/devices/system/cpu/online").read_text().strip()
+    assert json.loads((tmp_path / "told").read_text()) == {"cpus_online": online}
