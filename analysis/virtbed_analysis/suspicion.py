@@ -50,7 +50,8 @@ def _frequency_change(result: Json) -> float | None:
 
 def _major_faults(result: Json) -> float | None:
     # An emulated guest's and a cold image's first pages are read in the warm-up, which is left out.
-    return float(result["rusage"]["major_faults"] / result["settings"]["samples"])
+    faults = result["rusage"]["major_faults"]
+    return None if faults is None else float(faults / result["settings"]["samples"])
 
 
 THRESHOLDS = (

@@ -35,6 +35,9 @@ class Instance:
     machine: str = described("What the kernel runs on: the role machine_NAME.")
     enclosure: str = described("What the process runs in: the role enclosure_NAME.")
     own_kernel: bool = described("Whether the machine runs a kernel of its own: a guest.")
+    private_kernel: bool = described(
+        "Whether the enclosure answers system calls by a kernel of its own."
+    )
     mode: Literal["vanilla", "pinned"] = described("How the share of CPUs is enforced.")
     enclosure_limit: Literal["none", "quota", "set"] = described(
         "How the enclosure limits CPUs in this mode."
@@ -59,6 +62,9 @@ class Instance:
     )
     quota_cpus: Optional[float] = described(
         "CPU quota that binds a process of the instance, in CPUs; null for none.", above=0
+    )
+    seen_quota_cpus: Optional[float] = described(
+        "The same, as a process of the instance reads it; null where it is hidden.", above=0
     )
     image_digest: str = described("Digest of the image that the instance runs.", pattern=DIGEST)
     image_name: str = described("The image's folder and tag in stores.", pattern=IMAGE_NAME)
@@ -109,6 +115,11 @@ class RoleProperties:
         "Seconds that a trial takes for this role's part, before the host has shown its own."
     )
     own_kernel: bool = described("Whether a machine runs a kernel of its own.", default=False)
+    private_kernel: bool = described(
+        "Whether an enclosure answers system calls by a kernel of its own: CPUs are then numbered "
+        "from 0 inside, and quotas and some instruction sets are hidden.",
+        default=False,
+    )
     engines: dict[str, Engine] = described("Programs that it needs, by a short name.", factory=dict)
     packages: tuple[str, ...] = described(
         "Debian packages that it needs; {init} stands for systemd or sysv, which the host has.",

@@ -193,10 +193,18 @@ class Usage:
 
     user_s: Share = described("CPU time in user mode.")
     system_s: Share = described("CPU time in the kernel.")
-    minor_faults: Count = described("Page faults without a disk.")
-    major_faults: Count = described("Page faults from a disk.")
-    voluntary_switches: Count = described("Context switches because the process waited.")
-    involuntary_switches: Count = described("Context switches for another process.")
+    minor_faults: Optional[Count] = described(
+        "Page faults without a disk; null where the kernel does not count."
+    )
+    major_faults: Optional[Count] = described(
+        "Page faults from a disk; null where the kernel does not count."
+    )
+    voluntary_switches: Optional[Count] = described(
+        "Context switches because the process waited; null where the kernel does not count."
+    )
+    involuntary_switches: Optional[Count] = described(
+        "Context switches for another process; null where the kernel does not count."
+    )
 
 
 @dataclass(frozen=True)
@@ -205,7 +213,7 @@ class Memory:
 
     after_warmup: Count = described("After the warm-ups.")
     after_samples: Count = described("After the measured samples.")
-    peak: Optional[Count] = described("Its peak; null where the kernel does not tell.")
+    peak: Count = described("Its peak.")
 
 
 @dataclass(frozen=True)
@@ -261,10 +269,10 @@ class Frequency:
 
 @dataclass(frozen=True)
 class Load:
-    """The load average over one minute."""
+    """The load average over one minute; null where the kernel counts no tasks."""
 
     before: Optional[Share] = described("Before the trial's own work.")
-    after: Share = described("At the end.")
+    after: Optional[Share] = described("At the end.")
 
 
 @dataclass(frozen=True)
@@ -274,8 +282,12 @@ class Confounders:
     window_ns: Ns = described("From before the first measured request to after the last.")
     cpus: str = described("The CPUs that this process may use; the shares are of theirs.")
     own_cpu_ns: Ns = described("CPU time of this process.")
-    steal_share: Share = described("CPU time that a hypervisor gave to others.")
-    others_share: Share = described("CPU time of other processes, interrupts included.")
+    steal_share: Optional[Share] = described(
+        "CPU time that a hypervisor gave to others; null where the kernel does not count it."
+    )
+    others_share: Optional[Share] = described(
+        "CPU time of other processes, interrupts included; null where the kernel does not count it."
+    )
     throttling: Optional[Throttling] = described(
         "By CPU quotas, from this cgroup up; null where no quota can be."
     )
@@ -286,7 +298,8 @@ class Confounders:
     transparent_hugepage: Optional[str] = described("Setting of transparent huge pages.")
     load_1min: Load = described("The load average before the trial's own work, and at the end.")
     ran_on: tuple[Count, ...] = described(
-        "The CPUs on which threads of this process were found between requests.", min_items=1
+        "The CPUs on which threads of this process were found between requests; empty where the "
+        "kernel does not tell."
     )
     looks: Count = described("How often they were looked for.")
     migrations: Optional[Count] = described(

@@ -30,7 +30,7 @@ HUNG_AFTER_S = 300.0
 # Variables of playbooks that nobody else may set.
 SET_BY_A_SWEEP = frozenset(
     f"virtbed_{name}"
-    for name in ("bench", "run_dir", "incoming_dir", "tuned", "instance", "trials", "trial")
+    for name in ("bench", "run_dir", "incoming_dir", "tuned", "instance", "trials", "trial", "last")
 )
 # A block adds its guest to this group, which --limit must not leave out.
 _GUESTS = "guest"

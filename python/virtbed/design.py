@@ -145,6 +145,10 @@ def _instance(
     guest_cpus = format_cpu_list(range(cores))
     inner_cpus = guest_cpus if machine.own_kernel else placement.cpus
     inner_allowed = guest_cpus if machine.own_kernel else allowed
+    seen_cpus = inner_cpus if mode == "pinned" else inner_allowed
+    quota_cpus = float(cores) if limit == "quota" else None
+    if enclosure.private_kernel:  # which numbers what it is given from 0
+        seen_cpus = format_cpu_list(range(len(parse_cpu_list(seen_cpus))))
     image = report.facts["image"]["digest"] or ""  # none yet: the plan is only shown
     return Instance(
         id="",  # every replicate has its own
@@ -152,6 +156,7 @@ def _instance(
         machine=entry.machine,
         enclosure=entry.enclosure,
         own_kernel=machine.own_kernel,
+        private_kernel=enclosure.private_kernel,
         mode=mode,  # type: ignore[arg-type]  # as the plan was checked
         enclosure_limit=limit,  # type: ignore[arg-type]  # an enclosure does not limit by count
         cores=cores,
@@ -165,8 +170,9 @@ def _instance(
         inner_cpus=inner_cpus,
         inner_mems="0" if machine.own_kernel else placement.mems,
         inner_allowed=inner_allowed,
-        seen_cpus=inner_cpus if mode == "pinned" else inner_allowed,
-        quota_cpus=float(cores) if limit == "quota" else None,
+        seen_cpus=seen_cpus,
+        quota_cpus=quota_cpus,
+        seen_quota_cpus=None if enclosure.private_kernel else quota_cpus,
         image_digest=image,
         image_name=image_name(image),
     )

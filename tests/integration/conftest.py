@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY
 
 TOOLS = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"}

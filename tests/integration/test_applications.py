@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from virtbed.here import IMAGE
+from virtbed.here import current_image
 from virtbed_workloads.registry import APPLICATIONS
 from virtbed_workloads.schema import result_schema
 
@@ -97,7 +97,7 @@ def test_usage_is_the_harnesss() -> None:
 def broken_photograph() -> Iterator[str]:
     """The image's own photograph of a cat, cut short: as a bad disk would leave it."""
     (photograph,) = (
-        (IMAGE / "rootfs")
+        (current_image() / "rootfs")
         .resolve()
         .glob("usr/local/lib/python3*/dist-packages/skimage/data/chelsea.png")
     )

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY
 
 from .conftest import ENVIRONMENT, NOTHING, TOOLS, run, traces
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY
 
 from .conftest import ENVIRONMENT, NOTHING, run, traces
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY
 
 from .conftest import ENVIRONMENT, NOTHING, TOOLS, read, run, traces
 

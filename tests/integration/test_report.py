@@ -16,8 +16,7 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from virtbed.checkout import commit
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY, commit
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render

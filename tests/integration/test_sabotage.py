@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY
 
 from .conftest import NOTHING, read, run, traces
 

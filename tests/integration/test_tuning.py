@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from virtbed.image import REPOSITORY
+from virtbed.checkout import REPOSITORY
 
 from .conftest import ENVIRONMENT, TOOLS, run
 

@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         "--spawned-at-ns",
         type=_at_least(0),
         metavar="NS",
-        help="CLOCK_MONOTONIC read just before this process was executed",
+        help="CLOCK_REALTIME in ns, read just before this process was executed",
     )
     parser.add_argument("--list", action="store_true", help="print the applications and scales")
     parser.add_argument("--json", action="store_true", help="with --list: for machines")

@@ -37,14 +37,15 @@ class Watch:
     _looked_ns: int = 0
 
     def __post_init__(self) -> None:
+        self._counted = counts_cpu_time(self.root)
         self._siblings = read_siblings(self.root, self.cpus)
-        self._mhz = read_mhz(self.root, self.cpus)
+        self._mhz = read_mhz(self.root, self.cpus) if self._counted else None
         self._before = self._counters()
 
     def look(self) -> None:
         """Note where the threads of this process ran last, twice a second at most."""
         now_ns = monotonic_ns()
-        if now_ns - self._looked_ns < _LOOK_EVERY_NS:
+        if not self._counted or now_ns - self._looked_ns < _LOOK_EVERY_NS:
             return
         self._looked_ns = now_ns
         self._looks += 1
@@ -72,9 +73,11 @@ class Watch:
             "window_ns": window_ns,
             "cpus": format_cpu_list(self.cpus),
             "own_cpu_ns": own_ns,
-            "steal_share": _share(ticks["steal"], ticks["all"]),
+            "steal_share": _share(ticks["steal"], ticks["all"]) if self._counted else None,
             # Two clocks of unlike grain: a little below nothing is nothing.
-            "others_share": max(0.0, _share(ticks["busy"] * tick_ns - own_ns, capacity_ns)),
+            "others_share": max(0.0, _share(ticks["busy"] * tick_ns - own_ns, capacity_ns))
+            if self._counted
+            else None,
             "siblings_share": _share(
                 tick_ns * (after["siblings"] - before["siblings"]), window_ns * len(self._siblings)
             )
@@ -89,7 +92,10 @@ class Watch:
                 )
                 for name in _PRESSURES
             },
-            "mhz": {"before": self._mhz, "after": read_mhz(self.root, self.cpus)},
+            "mhz": {
+                "before": self._mhz,
+                "after": read_mhz(self.root, self.cpus) if self._counted else None,
+            },
             "governor": read(
                 self.root / topology.CPUS / f"cpu{self.cpus[0]}/cpufreq/scaling_governor"
             ),
@@ -108,10 +114,20 @@ class Watch:
         return _counters(self.root) | _ticks(self.root, self.cpus) | {"siblings": siblings}
 
 
+def counts_cpu_time(root: Path = Path("/")) -> bool:
+    """Return whether this kernel accounts for the time of its CPUs.
+
+    gVisor's /proc/stat is all zeros, and what it says about CPUs beside that is constant, too: the
+    CPU of a thread, frequencies, the load. Any other kernel has counted something since it booted.
+    """
+    first = (read(root / "proc/stat") or "").partition("\n")[0]
+    return any(value != "0" for value in first.split()[1:])
+
+
 def read_load_1min(root: Path = Path("/")) -> float | None:
-    """Read the load average of the last minute; None where the kernel does not tell."""
+    """Read the load average of the last minute; None on a kernel that counts no tasks."""
     words = (read(root / "proc/loadavg") or "").split()
-    return float(words[0]) if words else None
+    return float(words[0]) if words and words[3] != "0/0" else None
 
 
 def read_mhz(root: Path, cpus: tuple[int, ...]) -> float | None:

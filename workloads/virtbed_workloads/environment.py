@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,26 @@ def usable_cores(root: Path = Path("/")) -> int:
     """Return how many cores this process can really use: its affinity, cpuset and CPU quota.
 
     A quota of 1.5 CPUs makes 1: a second thread would spend half its time throttled. A cpuset
-    shows in the affinity.
+    shows in the affinity. A sandbox's kernel without a CPU controller cannot show the quota that
+    its host enforces: whoever starts this process then says it, in VIRTBED_QUOTA_CPUS.
     """
-    quota = cgroups.quota_cpus(root)
+    told = os.environ.get("VIRTBED_QUOTA_CPUS")
+    hidden = cgroups.version(root) is None
+    quota = float(told) if told and hidden else cgroups.quota_cpus(root)
     affinity = len(os.sched_getaffinity(0))
     return affinity if quota is None else max(1, min(affinity, int(quota)))
 
 
-def read_memory_kib(root: Path = Path("/")) -> dict[str, int | None]:
+def read_memory_kib(root: Path = Path("/")) -> dict[str, int]:
     """Read the resident set of this process in KiB, VmRSS, and its peak, VmHWM.
 
-    The peak is since the process was executed; that of `getrusage` would be that of whoever
-    executed it, if larger.
-
-    Returns:
-        None for what the kernel does not tell: gVisor keeps no peak.
+    The peak is since the process was executed. That of `getrusage` would be that of whoever
+    executed it, if larger: it stands in only where a kernel (gVisor's) has no VmHWM, and counts
+    for the process alone.
     """
     status = processes.status(proc=root / "proc")
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        key: int(status[key].split()[0]) if key in status else None for key in ("VmRSS", "VmHWM")
+        "VmRSS": int(status["VmRSS"].split()[0]),
+        "VmHWM": int(status["VmHWM"].split()[0]) if "VmHWM" in status else peak_kib,
     }

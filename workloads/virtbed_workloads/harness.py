@@ -57,7 +57,7 @@ class Settings:
     inputs: Path | None = None
     """A folder of the user's own requests, whose answers nobody knows."""
     spawned_at_ns: int | None = None
-    """CLOCK_MONOTONIC just before this process was executed."""
+    """CLOCK_REALTIME just before this process was executed."""
 
 
 def run_trial(
@@ -128,7 +128,9 @@ def run_trial(
         "settings": _settings(settings, trial),
         "startup": {
             "spawn_ns": (
-                None if settings.spawned_at_ns is None else STARTED_NS - settings.spawned_at_ns
+                STARTED_NS - settings.spawned_at_ns
+                if settings.spawned_at_ns is not None and settings.spawned_at_ns <= STARTED_NS
+                else None  # not told, or the clock was set back meanwhile
             ),
             "import_ns": imported_ns - import_started_ns,
             "load_ns": loaded_ns - imported_ns,
@@ -143,7 +145,7 @@ def run_trial(
         "memory_kib": memory,
         "files": driven.pop("files"),
         "loadgen": driven,
-        "warnings": _warnings(settings, driven),
+        "warnings": _warnings(settings, driven, confounders),
     }
 
 
@@ -288,8 +290,15 @@ def _settings(settings: Settings, trial: _Trial) -> dict[str, Any]:
     }
 
 
-def _warnings(settings: Settings, driven: Mapping[str, Any]) -> list[str]:
+def _warnings(
+    settings: Settings, driven: Mapping[str, Any], confounders: Mapping[str, Any]
+) -> list[str]:
     found = []
+    if confounders["steal_share"] is None:
+        found.append(
+            "confounders: this kernel does not count the time of its CPUs, so steal and other "
+            "processes are not known; a trial that they disturbed is not marked suspect"
+        )
     clocks = driven["clocks"]
     if not clocks["agree"]:
         found.append(
@@ -304,12 +313,16 @@ def _warnings(settings: Settings, driven: Mapping[str, Any]) -> list[str]:
 
 
 def _usage(before: resource.struct_rusage, after: resource.struct_rusage) -> dict[str, Any]:
-    """Subtract two readings."""
+    """Subtract two readings; None for what the kernel (gVisor's) does not count.
+
+    No process starts without a page fault.
+    """
+    counted = after.ru_minflt > 0
     return {
         "user_s": after.ru_utime - before.ru_utime,
         "system_s": after.ru_stime - before.ru_stime,
-        "minor_faults": after.ru_minflt - before.ru_minflt,
-        "major_faults": after.ru_majflt - before.ru_majflt,
-        "voluntary_switches": after.ru_nvcsw - before.ru_nvcsw,
-        "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
+        "minor_faults": after.ru_minflt - before.ru_minflt if counted else None,
+        "major_faults": after.ru_majflt - before.ru_majflt if counted else None,
+        "voluntary_switches": after.ru_nvcsw - before.ru_nvcsw if counted else None,
+        "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw if counted else None,
     }

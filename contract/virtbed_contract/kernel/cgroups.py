@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from .files import read
 
@@ -133,6 +133,24 @@ def throttling(root: Path, pid: Pid = "self") -> Optional[dict[str, int]]:
         # Version 1 counts nanoseconds, version 2 microseconds.
         total["throttled_ns"] += stat.get("throttled_time", 1000 * stat.get("throttled_usec", 0))
     return total
+
+
+def limits(root: Path, pid: Pid = "self") -> dict[str, Any]:
+    """Return what limits a process, as an enclosure's reading has it.
+
+    The limits are the tightest from the process's own cgroup up: inside a container none above its
+    own shows.
+
+    Returns:
+        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib`` and ``throttled_periods``.
+    """
+    limit = memory_bytes(root, pid)
+    return {
+        "cpuset": cpuset(root, pid),
+        "quota_cpus": quota_cpus(root, pid),
+        "memory_mib": None if limit is None else limit // 2**20,
+        "throttled_periods": (throttling(root, pid) or {"throttled": 0})["throttled"],
+    }
 
 
 def _mount(found: dict[str, Mount], controller: str) -> Optional[Mount]:

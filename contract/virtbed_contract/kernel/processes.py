@@ -50,6 +50,18 @@ def memory_policy(pid: Pid = "self", proc: Path = PROC) -> Optional[str]:
     return words[1] if len(words) > 1 else None
 
 
+def bound_nodes(pid: Pid, proc: Path = PROC) -> list[str]:
+    """Return the nodes of each mapping that mbind(2) binds to some, as kernel lists.
+
+    QEMU binds its guest's memory so. Mems_allowed_list does not show it: that is the cpuset's.
+    Empty on a kernel without NUMA.
+    """
+    # "7f50c3e00000 bind:0 anon=4 N0=4 kernelpagesize_kB=4"; "bind=static:0" with a flag.
+    lines = (read(proc / str(pid) / "numa_maps") or "").splitlines()
+    policies = (line.split()[1] for line in lines)
+    return [policy.rpartition(":")[2] for policy in policies if policy.startswith("bind")]
+
+
 def stat(pid: Pid = "self", proc: Path = PROC) -> Optional[Stat]:
     """Return a process's or thread's name, start time and CPU; None of one that ended.
 

@@ -126,24 +126,30 @@ def _moved(result: Json) -> list[str]:
     window_s = found["window_ns"] / 1e9
     apart, siblings = found["clock_apart_share"], found["siblings_share"]
     lines = [
-        f"While it measured ({window_s:.1f} s): steal {found['steal_share']:.1%}, other processes "
-        f"{found['others_share']:.1%} of CPUs {found['cpus']}"
+        f"While it measured ({window_s:.1f} s): steal {_share(found['steal_share'])}, other "
+        f"processes {_share(found['others_share'])} of CPUs {found['cpus']}"
         + ("" if siblings is None else f" and {siblings:.1%} of the same cores' other threads")
         + "; its threads were found on "
         f"{found['ran_on']} in {found['looks']} looks, moved to another CPU "
-        f"{_known(found['migrations'])} times, off their CPU {usage['voluntary_switches']} times "
-        f"by themselves and {usage['involuntary_switches']} times for others.",
+        f"{_known(found['migrations'])} times, off their CPU "
+        f"{_known(usage['voluntary_switches'])} times by themselves and "
+        f"{_known(usage['involuntary_switches'])} times for others.",
         f"It saw {', '.join(seen['isa'])}, oneDNN chose {seen['onednn_isa'] or 'nothing'}; clock "
         f"{seen['clocksource']}"
         + ("" if apart is None else f", the guest's clock apart by {apart:.2%}")
         + f"; governor {_known(found['governor'])}, "
         f"{_known(found['mhz']['before'])} MHz before and {_known(found['mhz']['after'])} after, "
         f"{_known(found['temperature_c'])} °C; hugepages {found['transparent_hugepage']}; load "
-        f"{_known(found['load_1min']['before'])} before and {found['load_1min']['after']} after.",
+        f"{_known(found['load_1min']['before'])} before and "
+        f"{_known(found['load_1min']['after'])} after.",
     ]
     suspicious = suspicions(dict(result))
     lines += [f"SUSPECT: {suspicion}" for suspicion in suspicious]
     return lines if suspicious else [*lines, "Nothing suspect moved."]
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"
 
 
 def _known(value: object) -> str:

@@ -122,6 +122,8 @@ class Blocks:
                 "virtbed_trials": [
                     encode(trial.request(self.plan.seed, self.admitted.report)) for trial in block
                 ],
+                # Daemons stay off the measured CPUs from one block to the next.
+                "virtbed_last": block is blocks[-1],
             }
             for block in blocks
         ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.virtbed_contract.kernel import cgroups, processes
@@ -43,21 +42,6 @@ reading:
 """
 
 
-def placement(pid: int, root: Path = Path("/")) -> dict[str, Any]:
-    """Return what the kernel lets a container's process use, apart from `cpus_allowed_list`.
-
-    The limits are the tightest from the container's cgroup up: inside of it, none above shows.
-    """
-    memory_bytes = cgroups.memory_bytes(root, pid)
-    return {
-        "mems_allowed_list": processes.memory_nodes(pid, root / "proc"),
-        "cpuset": cgroups.cpuset(root, pid),
-        "quota_cpus": cgroups.quota_cpus(root, pid),
-        "memory_mib": None if memory_bytes is None else memory_bytes // 2**20,
-        "throttled_periods": (cgroups.throttling(root, pid) or {"throttled": 0})["throttled"],
-    }
-
-
 def main() -> None:
     """Answer as an Ansible module."""
     module = AnsibleModule(
@@ -93,7 +77,8 @@ def main() -> None:
             "pid": pid,
             "layers": image["RootFS"]["Layers"],
             "cpus_allowed_list": allowed(pid),
-            **placement(pid),
+            "mems_allowed_list": processes.memory_nodes(pid),
+            **cgroups.limits(Path("/"), pid),
         },
     )
 

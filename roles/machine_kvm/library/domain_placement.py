@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 import xml.etree.ElementTree as ElementTree
-from contextlib import suppress
 from itertools import compress, count
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.virtbed_contract.kernel import processes
-from ansible.module_utils.virtbed_contract.kernel.cpus import allowed, format_cpu_list
-from ansible.module_utils.virtbed_contract.kernel.files import chosen, read
+from ansible.module_utils.virtbed_contract.kernel import guests
+from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list
 
 DOCUMENTATION = r"""
 module: domain_placement
@@ -45,28 +42,7 @@ reading:
 """
 
 
-HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _NO_QUOTA = 17_592_186_044_415  # what libvirt calls VIR_DOMAIN_CPU_QUOTA_MAX
-
-
-def vcpu_threads(pid: int, proc: Path = processes.PROC) -> dict[int, int]:
-    """Return the thread of each vCPU; QEMU names them "CPU 0/KVM" or "CPU 0/TCG"."""
-    threads = {}
-    for thread in processes.threads(pid, proc):
-        stat = processes.stat(f"{pid}/task/{thread}", proc)
-        name = stat.name if stat else ""
-        if name.startswith("CPU ") and "/" in name:
-            threads[int(name[4 : name.index("/")])] = thread
-    return threads
-
-
-def helpers_allowed(pid: int, vcpus: set[int], proc: Path = processes.PROC) -> set[int]:
-    """Return the CPUs on which any thread of a process may run but for those of its vCPUs."""
-    found: set[int] = set()
-    for thread in processes.threads(pid, proc) - vcpus:
-        with suppress(ProcessLookupError):  # I/O threads come and go
-            found |= os.sched_getaffinity(thread)
-    return found
 
 
 def quotas(parameters: dict[str, int]) -> dict[str, int]:
@@ -116,7 +92,7 @@ def main() -> None:
     except libvirt.libvirtError as error:
         module.fail_json(msg=f"domain_placement: {name}: {error}; is the guest still running?")
     pid = int(Path(f"/run/libvirt/qemu/{name}.pid").read_text())
-    threads = vcpu_threads(pid)
+    threads = guests.vcpu_threads(pid)
     if len(threads) != len(pins):
         module.fail_json(
             msg=f"domain_placement: {name} has {len(threads)} vCPU threads, {len(pins)} needed"
@@ -129,23 +105,15 @@ def main() -> None:
             **machine,
             "vcpus": len(pins),
             "vcpu_threads": [
-                {
-                    "vcpu": vcpu,
-                    "thread": threads[vcpu],
-                    "pin": format_cpu_list(compress(count(), pins[vcpu])),
-                    "cpus_allowed_list": allowed(threads[vcpu]),
-                    "migrations": processes.migrations(pid, threads[vcpu]),
-                    "mems_allowed_list": processes.memory_nodes(f"{pid}/task/{threads[vcpu]}"),
-                }
-                for vcpu in range(len(pins))
+                {**row, "pin": format_cpu_list(compress(count(), pins[row["vcpu"]]))}
+                for row in guests.vcpu_readings(pid, threads)
             ],
             "emulator": {
                 "pin": format_cpu_list(compress(count(), emulator)),
-                # Of every thread that is no vCPU: main loop, I/O, and whatever else QEMU started.
-                "cpus_allowed_list": format_cpu_list(helpers_allowed(pid, set(threads.values()))),
+                "cpus_allowed_list": guests.helpers_allowed(pid, threads),
             },
             "quotas": limits,
-            "host_transparent_hugepage": chosen(read(HUGEPAGES)),
+            "host_transparent_hugepage": guests.transparent_hugepage(),
         },
     )
 

@@ -45,14 +45,14 @@ class ActionModule(ActionBase):
         return done
 
     def _fetched(self, remote: dict[str, Any], local: Path) -> dict[str, Any]:
-        """Fetch a file, and return where it lies now; ``size`` and ``sha256`` are as it was made."""
+        """Fetch a file; return where it lies now, with ``size`` and ``sha256`` as it was made."""
         self._connection.fetch_file(remote["path"], str(local))
         content = local.read_bytes()
         found = (len(content), hashlib.sha256(content).hexdigest())
         if found != (remote["size"], remote["sha256"]):
             raise AnsibleActionFail(
                 f"trial_run: {local}: {found[0]} bytes with SHA-256 {found[1][:12]} arrived, "
-                f"{remote['size']} with {remote['sha256'][:12]} needed as {remote['path']} had; the "
-                "connection or the controller's disk loses data"
+                f"{remote['size']} with {remote['sha256'][:12]} needed as {remote['path']} had; "
+                "the connection or the controller's disk loses data"
             )
         return {**remote, "path": str(local)}

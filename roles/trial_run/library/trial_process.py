@@ -20,7 +20,7 @@ DOCUMENTATION = r"""
 module: trial_process
 short_description: Run one trial's process and keep the JSON document that it prints
 description:
-  - Appends --spawned-at-ns with CLOCK_MONOTONIC read just before the process is started.
+  - Appends --spawned-at-ns with CLOCK_REALTIME, in nanoseconds, read just before its start.
   - The process ends with this module, or after the time limit.
   - Its standard output is written to a file, whole or not at all. Of the document only what
     attestation needs is returned, so that no samples pass through Ansible.
@@ -102,8 +102,9 @@ def run(argv: list[str], timeout_s: int) -> tuple[str, str, int]:
     """
     started_ns = time.monotonic_ns()
     process = subprocess.Popen(
-        [*argv, "--spawned-at-ns", str(started_ns)],
-        stdin=subprocess.DEVNULL,
+        [*argv, "--spawned-at-ns", str(time.time_ns())],
+        # Not /dev/null: runsc gives its standard files to the user of the sandbox, this host's too.
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=_die_with_parent,
@@ -113,15 +114,25 @@ def run(argv: list[str], timeout_s: int) -> tuple[str, str, int]:
         out, log = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        _, log = process.communicate()
         raise TrialError(
             f"trial_process: still running after {timeout_s} s; raise timeout_s in the plan, "
-            f"or ask for fewer samples. Last words: {_last_words(log)}"
+            f"or ask for fewer samples. Last words: {_last_words(_rest(process))}"
         ) from None
     wall_ns = time.monotonic_ns() - started_ns
     if process.returncode != 0:
         raise TrialError(f"trial_process: exit status {process.returncode}: {_last_words(log)}")
     return out.decode(errors="replace"), _last_words(log), wall_ns
+
+
+def _rest(process: subprocess.Popen[bytes]) -> bytes:
+    """Return what a killed process had logged.
+
+    What it started in an enclosure may live on and keep the pipes open, so this does not wait.
+    """
+    try:
+        return process.communicate(timeout=5)[1]
+    except subprocess.TimeoutExpired as error:
+        return error.stderr or b""
 
 
 def told(printed: str, words: str = "") -> dict[str, Any]:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from virtbed_contract.kernel import cgroups, guests
+from virtbed_contract.kernel import processes as kernel_processes
+from virtbed_contract.kernel.cpus import format_cpu_list
+
 from .conftest import module
 
 domain = module("machine_kvm", "domain_placement")
-container = module("enclosure_docker", "container_placement")
-processes = module("enclosure_process", "instance_processes")
+processes = module("trial_run", "instance_processes")
 
 
 def fill(root: Path, files: dict[str, str]) -> None:
@@ -26,14 +29,21 @@ def test_vcpu_threads_are_told_from_qemus_others(tmp_path: Path) -> None:
     rest = " ".join(["S", *["0"] * 48])
     fill(tmp_path, {f"7/task/{thread}/stat": f"{thread} ({name}) {rest}" for thread, name in named})
     (tmp_path / "7/task/11").mkdir()  # ended meanwhile
-    assert domain.vcpu_threads(7, tmp_path) == {0: 8, 1: 9}
+    assert guests.vcpu_threads(7, tmp_path) == {0: 8, 1: 9}
 
 
 def test_the_emulators_cpus_are_those_of_every_thread_but_the_vcpus() -> None:
     me = os.getpid()
-    threads = {int(task.name) for task in Path(f"/proc/{me}/task").iterdir()}
-    assert domain.helpers_allowed(me, set()) == os.sched_getaffinity(0)
-    assert domain.helpers_allowed(me, threads) == set()
+    threads = dict(enumerate(int(task.name) for task in Path(f"/proc/{me}/task").iterdir()))
+    assert guests.helpers_allowed(me, {}) == format_cpu_list(os.sched_getaffinity(0))
+    assert guests.helpers_allowed(me, threads) == ""
+
+
+def test_memory_that_is_bound_to_nodes_is_found_in_its_mappings(tmp_path: Path) -> None:
+    lines = ("7f50 bind:0-1 anon=4 N0=4", "7f60 default file=/x", "7f70 bind=static:1 anon=1")
+    fill(tmp_path, {"7/numa_maps": "\n".join(lines)})
+    assert kernel_processes.bound_nodes(7, tmp_path) == ["0-1", "1"]
+    assert kernel_processes.bound_nodes(8, tmp_path) == []
 
 
 def test_only_quotas_that_bind_are_quotas() -> None:
@@ -83,8 +93,7 @@ V2 = {
 @pytest.mark.parametrize("files", [V1, V2], ids=["v1", "v2"])
 def test_limits_of_either_control_group_version(tmp_path: Path, files: dict[str, str]) -> None:
     fill(tmp_path, files)
-    assert container.placement(7, tmp_path) == {
-        "mems_allowed_list": "0",
+    assert cgroups.limits(tmp_path, 7) == {
         "cpuset": "0-1",
         "quota_cpus": 1.5,
         "memory_mib": 4096,
@@ -111,7 +120,7 @@ def test_a_quota_above_the_container_binds_it_as_well(
 ) -> None:
     """As of a slice that Docker's daemon puts its containers in; inside of one nothing shows it."""
     fill(tmp_path, files | above)
-    assert container.placement(7, tmp_path)["quota_cpus"] == 0.5
+    assert cgroups.limits(tmp_path, 7)["quota_cpus"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -126,7 +135,7 @@ def test_no_quota_is_none_and_not_a_number(
     tmp_path: Path, files: dict[str, str], unlimited: dict[str, str]
 ) -> None:
     fill(tmp_path, files | unlimited)
-    assert container.placement(7, tmp_path)["quota_cpus"] is None
+    assert cgroups.limits(tmp_path, 7)["quota_cpus"] is None
 
 
 def test_a_left_process_is_found_by_its_mark_and_no_other() -> None:

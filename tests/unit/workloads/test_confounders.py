@@ -175,3 +175,15 @@ def test_a_kernel_that_does_not_count_migrations_says_nothing(machine: Machine) 
 def test_the_load_before_is_the_one_from_before_the_trial(machine: Machine) -> None:
     watch = Watch(machine.root, (1,), load_before=0.1)
     assert watch.read_off()["load_1min"] == {"before": 0.1, "after": 0.5}
+
+
+def test_a_kernel_that_counts_nothing_is_not_believed(tmp_path: Path) -> None:
+    """gVisor's /proc/stat is all zeros: a share of 0 would be a number that nobody measured."""
+    (tmp_path / "proc/self/task").mkdir(parents=True)
+    (tmp_path / "proc/stat").write_text("cpu 0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\n")
+    (tmp_path / "proc/loadavg").write_text("0.00 0.00 0.00 0/0 0\n")
+    found = Watch(tmp_path, (0,)).read_off()
+    assert found["steal_share"] is None and found["others_share"] is None
+    assert found["ran_on"] == [] and found["looks"] == 0
+    assert found["mhz"] == {"before": None, "after": None}
+    assert found["load_1min"]["after"] is None

@@ -36,4 +36,22 @@ def test_a_kernel_that_keeps_its_peak_to_itself(tmp_path: Path) -> None:
     assert read_memory_kib()["VmHWM"]
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/status").write_text("Name:\tpython3\nVmRSS:\t  1234 kB\n")
-    assert read_memory_kib(tmp_path) == {"VmRSS": 1234, "VmHWM": None}
+    found = read_memory_kib(tmp_path)
+    assert found["VmRSS"] == 1234
+    assert found["VmHWM"] > 1234  # getrusage's, of this very process
+
+
+def test_a_hidden_quota_is_told_and_a_visible_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox's kernel shows no control group; what it is told then stands for the quota."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_text("")
+    (tmp_path / "proc/self/cgroup").write_text("")
+    monkeypatch.setenv("VIRTBED_QUOTA_CPUS", "1.0")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "proc/self/mountinfo").write_text(
+        "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"
+    )
+    (tmp_path / "proc/self/cgroup").write_text("0::/")
+    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))

@@ -58,7 +58,7 @@ def trial(*arguments: str, fault: str = "") -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    spawned_at_ns = str(time.monotonic_ns())
+    spawned_at_ns = str(time.time_ns())
     return trial("--samples", "7", "--warmup", "2", "--spawned-at-ns", spawned_at_ns)
 
 

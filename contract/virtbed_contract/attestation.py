@@ -1,0 +1,98 @@
+"""Whether an application ran where it was put and as it was asked to: its own readings, judged.
+
+Each difference would be measured as a cost of the platform, so each fails the trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+from .documents import Instance, TrialRequest
+
+
+def mismatches(
+    instance: Instance,
+    trial: TrialRequest,
+    saw: Mapping[str, Any],
+    hugepages: Optional[str],
+) -> list[str]:
+    """Return what differs between what an application saw and what it was to see.
+
+    Args:
+        instance: The instance it ran in.
+        trial: The trial as it was asked for.
+        saw: What the module ``trial_process`` returned: ``inside`` (the result's environment),
+            ``ran_on``, ``migrations``, ``thread_policy`` and ``transparent_hugepage``.
+        hugepages: How the host of a guest joins pages; None where the application is on the host.
+
+    Returns:
+        One sentence per difference, each with the value found and the value needed.
+    """
+    found = [*_cpus(instance, saw), *_threads(instance, trial, saw)]
+    hidden = [name for name in trial.isa if name not in saw["inside"]["isa"]]
+    if hidden:
+        found.append(
+            f"{', '.join(hidden)} hidden from the application, which saw "
+            f"{', '.join(saw['inside']['isa'])}; all that the host has are needed: mend the "
+            "guest's CPU model (machine_guest_hidden_cpu_features in the inventory?)"
+        )
+    if hugepages is not None and saw["transparent_hugepage"] != hugepages:
+        found.append(
+            f"transparent hugepages {saw['transparent_hugepage']} found in the guest, {hugepages} "
+            "on its host; both alike are needed: something changed either while the guest ran"
+        )
+    return found
+
+
+def _cpus(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
+    inside = saw["inside"]
+    asked = f"({instance.mode}, {instance.cores} cores)"
+    if inside["cpus_allowed_list"] != instance.seen_cpus:
+        yield (
+            f"the application read CPUs {inside['cpus_allowed_list']}, {instance.seen_cpus} needed "
+            f"{asked}"
+        )
+    quota = inside["cgroup"]["quota_cpus"]
+    if quota != instance.seen_quota_cpus:
+        yield (
+            f"the application read a quota of {_quota(quota)}, "
+            f"{_quota(instance.seen_quota_cpus)} needed {asked}"
+        )
+    if instance.own_kernel and inside["cpus_visible"] != instance.cores:
+        yield (
+            f"the application saw {inside['cpus_visible']} CPUs, {instance.cores} needed in a "
+            "guest of that size"
+        )
+    usable = inside["threads"]["usable_cores"]
+    if usable != instance.cores:
+        yield f"the application counted {usable} usable cores, {instance.cores} needed {asked}"
+    if not saw["ran_on"] and not instance.private_kernel:
+        yield "threads of the application were found on no CPU at all; a look at them is needed"
+    strayed = sorted(set(saw["ran_on"]) - set(inside["affinity"]))
+    if strayed:
+        yield (
+            f"threads of the application were found on CPUs outside of that: {strayed}, at most "
+            f"{inside['cpus_allowed_list']} needed"
+        )
+    if instance.mode == "pinned" and instance.cores == 1 and saw["migrations"]:
+        yield (
+            f"the application was moved to another CPU {saw['migrations']} times, 0 needed on one "
+            "pinned core"
+        )
+
+
+def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) -> Iterator[str]:
+    pools = saw["inside"]["threads"]
+    wrong = trial.thread_policy == "matched" and not (
+        pools["intra_op"] == pools["inter_op"] == instance.cores
+    )
+    if saw["thread_policy"] != trial.thread_policy or wrong:
+        yield (
+            f"thread policy {saw['thread_policy']} with pools of {pools['intra_op']} and "
+            f"{pools['inter_op']} found; {trial.thread_policy} asked, on {instance.cores} cores"
+        )
+
+
+def _quota(cpus: Optional[float]) -> str:
+    return "none" if cpus is None else f"{cpus:g} CPUs"

@@ -1,0 +1,36 @@
+"""The filter ``trial_mismatches``: what an application saw against what it was to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from virtbed_contract.attestation import mismatches
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import Instance, TrialRequest
+
+
+def trial_mismatches(
+    saw: Mapping[str, Any],
+    instance: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    machine: Mapping[str, Any],
+) -> list[str]:
+    """Return the differences, a sentence each.
+
+    Args:
+        saw: The result of trial_run.
+        instance: ``virtbed_instance``.
+        trial: ``virtbed_trial``.
+        machine: The reading of the machine before the trial.
+    """
+    asked = decode(Instance, dict(instance)), decode(TrialRequest, dict(trial))
+    return mismatches(*asked, saw, machine.get("host_transparent_hugepage"))
+
+
+class FilterModule:
+    """The filters of this file, as Ansible finds them."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return them by name."""
+        return {"trial_mismatches": trial_mismatches}

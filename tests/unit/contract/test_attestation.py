@@ -1,0 +1,97 @@
+"""What an application saw against what it was to see: each difference is named with both values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from virtbed_contract.attestation import mismatches
+from virtbed_contract.documents import Instance, TrialRequest
+
+INSTANCE = Instance(
+    id="cn-pinned-c02-r01", platform="cn", machine="metal", enclosure="docker", own_kernel=False,
+    private_kernel=False, mode="pinned", enclosure_limit="set", cores=2, memory_mib=1024,
+    accelerator="none", cpus="2-3", cpu_ids=(2, 3), mems="0", housekeeping="0", allowed="0-3",
+    inner_cpus="2-3", inner_mems="0", inner_allowed="0-3", seen_cpus="2-3", quota_cpus=None,
+    seen_quota_cpus=None, image_digest="sha256:" + "a" * 64, image_name="a" * 16,
+)  # fmt: skip
+TRIAL = TrialRequest("id", ("app",), "matched", ("avx", "avx2"), 60)
+
+
+def saw(**changes: Any) -> dict[str, Any]:
+    """What an application sees that runs as asked, but for some changes of its environment."""
+    inside = {
+        "cpus_allowed_list": "2-3",
+        "cpus_visible": 4,
+        "affinity": [2, 3],
+        "cgroup": {"quota_cpus": None},
+        "threads": {"usable_cores": 2, "intra_op": 2, "inter_op": 2},
+        "isa": ["avx", "avx2"],
+    }
+    return {
+        "inside": inside | changes,
+        "ran_on": [2, 3],
+        "migrations": 5,
+        "thread_policy": "matched",
+        "transparent_hugepage": "madvise",
+    }
+
+
+def test_as_asked() -> None:
+    assert mismatches(INSTANCE, TRIAL, saw(), None) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (saw(cpus_allowed_list="0-3"), "read CPUs 0-3, 2-3 needed"),
+        (saw(cgroup={"quota_cpus": 1.5}), "a quota of 1.5 CPUs, none needed"),
+        (
+            saw(threads={"usable_cores": 1, "intra_op": 2, "inter_op": 2}),
+            "counted 1 usable cores, 2 needed",
+        ),
+        (
+            saw(threads={"usable_cores": 2, "intra_op": 4, "inter_op": 2}),
+            "pools of 4 and 2 found; matched asked",
+        ),
+        (saw(isa=["avx"]), "avx2 hidden from the application, which saw avx;"),
+        (saw() | {"ran_on": [1, 2]}, "found on CPUs outside of that: [1]"),
+        (saw() | {"ran_on": []}, "found on no CPU at all"),
+        (saw() | {"thread_policy": "default"}, "thread policy default with pools"),
+    ],
+)
+def test_one_difference_is_one_sentence(seen: dict[str, Any], said: str) -> None:
+    (sentence,) = mismatches(INSTANCE, TRIAL, seen, None)
+    assert said in sentence
+
+
+def test_a_guest_has_its_size_and_joins_pages_as_its_host() -> None:
+    guest = replace(INSTANCE, own_kernel=True)
+    sentences = mismatches(guest, TRIAL, saw(), "always")
+    assert len(sentences) == 2
+    assert "saw 4 CPUs, 2 needed in a guest of that size" in sentences[0]
+    assert "hugepages madvise found in the guest, always on its host" in sentences[1]
+
+
+def test_a_kernel_of_the_enclosures_own_does_not_tell_where_threads_ran() -> None:
+    assert (
+        mismatches(replace(INSTANCE, private_kernel=True), TRIAL, saw() | {"ran_on": []}, None)
+        == []
+    )
+
+
+def test_one_pinned_core_is_never_left() -> None:
+    one = replace(INSTANCE, cores=1, seen_cpus="2")
+    threads = {"usable_cores": 1, "intra_op": 1, "inter_op": 1}
+    seen = saw(cpus_allowed_list="2", affinity=[2], threads=threads) | {"ran_on": [2]}
+    assert "moved to another CPU 5 times" in mismatches(one, TRIAL, seen, None)[0]
+    assert mismatches(replace(one, mode="vanilla"), TRIAL, seen, None) == []
+    # Where the kernel does not count, nothing is held against it.
+    assert mismatches(one, TRIAL, seen | {"migrations": None}, None) == []
+
+
+def test_a_quota_that_was_asked_for_is_needed() -> None:
+    vanilla = replace(INSTANCE, quota_cpus=2.0, seen_quota_cpus=2.0)
+    assert "a quota of none, 2 CPUs needed" in mismatches(vanilla, TRIAL, saw(), None)[0]
