@@ -455,6 +455,18 @@ def test_a_signal_in_a_trial_releases_and_records_nothing(
     assert not (run.folder / "trials").exists()
 
 
+def test_a_signal_ends_an_examination_that_hangs(host: Host, make: Make, plan: Plan) -> None:
+    def interrupted() -> Ended:
+        signal.raise_signal(signal.SIGINT)
+        return Ended("canceled", "the playbook examine was ended")
+
+    host.answers["examine"] = interrupted
+    run = make(small(plan))
+    with pytest.raises(Interrupted):
+        run.run()
+    assert host.calls == ["examine"] and not run.folder.exists()
+
+
 def test_the_controller_keeps_off_the_measured_cpus_and_is_free_again(
     host: Host, make: Make, plan: Plan
 ) -> None:
