@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from virtbed import ansible
-from virtbed.ansible import Deadline, Ended, Event, TaskFailed, TaskOk
+from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
+from virtbed.events import Ended, Event, TaskFailed, TaskOk
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list

@@ -20,8 +20,9 @@ from rich.console import Console
 
 from virtbed import ansible, records
 from virtbed import bench as benches
-from virtbed.ansible import BlockStarted, Deadline, Ended, Event, TaskOk, TrialEnded
+from virtbed.ansible import Deadline
 from virtbed.bench import Bench, BenchError
+from virtbed.events import BlockStarted, Ended, Event, TaskOk, TrialEnded
 from virtbed.image import image_key
 from virtbed.ledger import LedgerError
 from virtbed.plan import Plan
