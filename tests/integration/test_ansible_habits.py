@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def write(path: Path, groups: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("groups", "options", "message"),
     [
-        ({"bench": {"nosuch.invalid": {}}}, [], "nosuch.invalid"),
+        ({"bench": {"nosuch.invalid": {}}}, [], r"nosuch\.invalid"),
         ({"bench": {"a": {}, **HERE}}, ["--limit", "nosuch"], "no hosts to target"),
         ({"bench": HERE, "other": {"c": {}}}, ["--limit", "c"], "no hosts .*found"),
         ({"other": HERE}, [], "no hosts found in the group bench"),
@@ -39,12 +40,10 @@ def test_what_cannot_be_measured_fails_and_nothing_is(
 ) -> None:
     plan, folder = write_plan("habits")
     inventory = write(tmp_path / "hosts.json", groups)
-    own = ["-i", inventory, "-e", f"plan={plan}", "-e", "ansible_ssh_timeout=2"]
-    done = run("ansible-playbook", *own, *options, "sweep.yml", ok=False)
+    own = ["-i", inventory, "-e", f"plan={plan}", *options]
+    done = run("ansible-playbook", *own, "sweep.yml", ok=False)
     assert done.returncode != 0
-    assert any(
-        part in " ".join((done.stdout + done.stderr).split()) for part in message.split(".*")
-    )
+    assert re.search(message, " ".join((done.stdout + done.stderr).split()))
     assert not folder.exists()
     assert traces() == NOTHING
 
