@@ -35,7 +35,7 @@ from virtbed_contract.tree import enter
 
 NAME = "bench-readiness"
 BOOT_S = 600
-HOST = Bench()
+HOST = Bench(hung_after_s=BOOT_S)
 IMAGES = current_image().parent
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PLAIN = {  # the times that a plain way gives, each a row

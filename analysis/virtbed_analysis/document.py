@@ -202,9 +202,10 @@ def _trial_of(rejected: Rejected) -> str | None:
 
 
 def _not_run(sweep: Sweep) -> list[Json]:
-    """Return what the plan asked for and the host cannot run, then what the doctor adds to it."""
+    """Return what the plan asked for and cannot run here, then what the doctor says of the rest."""
     rows: list[Json] = [encode(row) for row in sweep.design.not_run] if sweep.design else []
     named = {row["platform"] for row in rows}
+    asked = {trial.platform for trial in sweep.design.trials} if sweep.design else None
     rows += [
         {
             "platform": found.platform,
@@ -216,6 +217,7 @@ def _not_run(sweep: Sweep) -> list[Json]:
         }
         for found in (sweep.doctor.platforms if sweep.doctor else ())
         if found.status != "available" and found.platform not in named
+        if asked is None or found.platform in asked
     ]
     return rows
 

@@ -15,8 +15,8 @@ from jsonschema.exceptions import best_match
 from virtbed_contract import identifiers
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.factors import FACTORS, possible_ids
+from virtbed_contract.schemas import SCHEMAS
 from virtbed_contract.sweep import Design
-from virtbed_workloads.schema import result_schema
 
 Json = dict[str, Any]
 _Document = TypeVar("_Document")
@@ -76,7 +76,7 @@ def optional(
 
 @cache
 def _fast() -> jsonschema_rs.Validator:
-    return jsonschema_rs.validator_for(result_schema())
+    return jsonschema_rs.validator_for(SCHEMAS["result"]())
 
 
 def _breach(result: Json) -> str | None:
@@ -86,7 +86,7 @@ def _breach(result: Json) -> str | None:
     """
     if _fast().is_valid(result):
         return None
-    error = best_match(Draft202012Validator(result_schema()).iter_errors(result))
+    error = best_match(Draft202012Validator(SCHEMAS["result"]()).iter_errors(result))
     if error is None:
         return "breaks the schema"
     return f"breaks the schema at {error.json_path}: {error.message}"

@@ -1,4 +1,4 @@
-"""The start of a block: its documents are validated, and ansible-playbook leaves the measured CPUs."""
+"""The start of a block: its documents are validated, and Ansible leaves the measured CPUs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from virtbed_contract.documents import Instance, TrialRequest
 class ActionModule(ActionBase):
     """Validate a block's documents, and keep ansible-playbook to its housekeeping CPUs.
 
-    Once for all roles: their argument specs do not repeat the fields, and Ansible's validation knows
-    no value that may be null. Only where it runs on `bench`, the bench host's own name, does the
-    ansible-playbook that runs this move, and what it starts from now on.
+    Once for all roles: their argument specs do not repeat the fields, and Ansible's validation
+    knows no number that may be null. Only where it runs on `bench`, the bench host's own name, does
+    the ansible-playbook that runs this move, and what it starts from now on.
 
     Arguments: ``bench``, ``instance`` and ``trials``. Returns `virtbed_contract.events.BlockStart`:
     whoever started ansible-playbook may have to move, too.

@@ -44,7 +44,7 @@ class ActionModule(ActionBase):
 
 def _failure(failure: dict[str, Any]) -> dict[str, str]:
     # Only here, as it takes longer to import than a good trial takes to tell.
-    from virtbed.ansible import failure_message
+    from virtbed.events import failure_message
 
     return {
         "task": failure["task"],

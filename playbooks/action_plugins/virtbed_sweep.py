@@ -75,7 +75,7 @@ def _relayed(command: list[str]) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
         bufsize=1,
-        env=os.environ | {"VIRTBED_PLAIN": "1"},
+        env=os.environ | {"VIRTBED_PLAIN": "1", "COLUMNS": "160"},
     )
     assert process.stdout is not None
     last = ""

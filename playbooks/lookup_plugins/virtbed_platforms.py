@@ -20,7 +20,9 @@ author: virtbed
 EXAMPLES = """
 - name: Say which roles keep a copy of the image
   ansible.builtin.debug:
-    msg: "{{ lookup('virtbed_platforms').roles | dict2items | selectattr('value.store') | map(attribute='key') }}"
+    msg: "{{ stores | selectattr('value.store') | map(attribute='key') }}"
+  vars:
+    stores: "{{ lookup('virtbed_platforms').roles | dict2items }}"
 """
 RETURN = """
 _raw:

@@ -24,6 +24,15 @@ from typing import Any, Literal
 import ansible_runner
 
 from virtbed.checkout import REPOSITORY, require
+from virtbed.events import (
+    BlockStarted,
+    Ended,
+    Event,
+    TaskFailed,
+    TaskOk,
+    TrialEnded,
+    failure_message,
+)  # fmt: skip
 from virtbed.logs import Logs
 from virtbed_contract.codec import decode
 from virtbed_contract.events import BlockStart, TrialOutcome
@@ -38,56 +47,6 @@ _STRAYS_S = 10
 
 class AnsibleError(RuntimeError):
     """Ansible cannot be run, or answers with what is no answer."""
-
-
-@dataclass(frozen=True)
-class TaskOk:
-    """A task that did what it should on one host; `action` is its module's short name."""
-
-    host: str
-    action: str
-    result: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class TaskFailed:
-    """A task that failed on one host, or could not reach it; a rescue may follow."""
-
-    host: str
-    task: str
-    message: str
-
-
-@dataclass(frozen=True)
-class BlockStarted:
-    """A block has started: its instance is about to be provisioned."""
-
-    host: str
-    start: BlockStart
-
-
-@dataclass(frozen=True)
-class TrialEnded:
-    """A trial has ended, well or not."""
-
-    host: str
-    outcome: TrialOutcome
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The playbook has ended: the last event. `message` says why it did not end well."""
-
-    status: Literal["successful", "failed", "canceled", "hung"]
-    message: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether every task did what it should."""
-        return self.status == "successful"
-
-
-Event = TaskOk | TaskFailed | BlockStarted | TrialEnded | Ended
 
 
 class Deadline:
@@ -323,12 +282,3 @@ def end_strays() -> list[int]:
 def marked(variable: bytes) -> bool:
     """Return whether a variable is the mark of a playbook's processes."""
     return variable == f"{_MARK}=1".encode()
-
-
-def failure_message(task: str, result: Mapping[str, Any]) -> str:
-    """Return the one message of a failed task; a looped task has one for each item that failed."""
-    items = [r for r in result.get("results", []) if isinstance(r, dict) and r.get("failed")]
-    texts = [str(r.get("msg") or "").strip() for r in (items or (result,))]
-    said = "; ".join(dict.fromkeys(filter(None, texts)))
-    stderr = str(result.get("stderr") or "").strip()[-1000:]
-    return (said if not stderr or stderr in said else f"{said}: {stderr}") or f"task failed: {task}"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from virtbed import ansible
-from virtbed.ansible import Deadline, Ended, Event, TaskFailed, TaskOk
+from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
+from virtbed.events import Ended, Event, TaskFailed, TaskOk
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
@@ -58,13 +59,20 @@ class Bench:
     hung_after_s: float = HUNG_AFTER_S
     logs: Logs = field(default_factory=Logs)
 
-    def examine(self, *, restore: bool, probe_kvm: bool = True) -> tuple[HostReport, bool]:
+    def examine(
+        self,
+        *,
+        restore: bool,
+        probe_kvm: bool = True,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> tuple[HostReport, bool]:
         """Examine the host.
 
         Args:
             restore: Whether settings, daemons and CPUs that a killed sweep changed are put back
                 before; CPUs that it left offline would be taken for another host.
             probe_kvm: Whether to boot the guest's kernel under KVM, to see.
+            cancelled: Looked at every second; True ends the examination.
 
         Returns:
             The host's report, and whether anything was put back.
@@ -73,7 +81,7 @@ class Bench:
             BenchError: the host cannot be examined, there is none, or there are several.
         """
         asked = {"host_doctor_restore": restore, "host_doctor_probe_kvm": probe_kvm}
-        ended, events = self.play("examine", asked)
+        ended, events = self.play("examine", asked, cancelled)
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
             raise BenchError(

@@ -121,6 +121,12 @@ def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool
             f"bare metal with {cores} of {len(topology.cpus)} CPUs online needs CPU hotplug",
             f"set scale_up: hotplug, or compare with {platform} pinned, the baseline of both modes",
         )  # fmt: skip
+    if emulated and mode not in plan.emulated.modes:
+        return NotRun(
+            platform, mode, cores,
+            f"emulated guests run {' and '.join(plan.emulated.modes)} only (see emulated.modes)",
+            "use a host with hardware virtualization, or name the mode in emulated.modes",
+        )  # fmt: skip
     if emulated and cores not in plan.emulated.cores:
         return NotRun(
             platform, mode, cores,

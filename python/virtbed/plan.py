@@ -87,6 +87,9 @@ class Emulated(_Strict):
     """What a guest without hardware virtualization runs instead: evidence that it works."""
 
     replicates: int = Field(1, ge=0)
+    modes: list[Mode] = Field(
+        list(MODES), min_length=1, description="Of the plan's modes, those that they run."
+    )
     cores: list[Cores] = [1]
     scale: Scale = "tiny"
     samples: int = Field(3, ge=1)
@@ -222,6 +225,7 @@ def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
             )
     lists: tuple[tuple[str, Sequence[object]], ...] = (
         ("cores", plan.cores),
+        ("emulated.modes", plan.emulated.modes),
         ("emulated.cores", plan.emulated.cores),
         ("applications", [(a.name, a.scale, a.scenario) for a in plan.applications]),
         *((factor.plan_key, plan.values(factor)) for factor in FACTORS if factor.plan_key),

@@ -36,7 +36,7 @@ class Platforms:
 
     @property
     def roles(self) -> dict[str, RoleProperties]:
-        """The properties of every role by its full name, such as ``machine_kvm``."""
+        """The properties of every role by its full name, ``machine_NAME`` or ``enclosure_NAME``."""
         return {
             **{f"machine_{name}": found for name, found in self.machines.items()},
             **{f"enclosure_{name}": found for name, found in self.enclosures.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import yaml
 from virtbed.checkout import REPOSITORY
 
 TOOLS = Path(sys.executable).parent
+INSTANCE = re.compile(rb"virtbed-[a-z0-9_]+-(vanilla|pinned)-c\d\d")
 ENVIRONMENT = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"}
 
 
@@ -35,6 +37,13 @@ def run(*command: str, ok: bool = True, **options: Any) -> subprocess.CompletedP
     return done
 
 
+def behind_our_back(plan: str, change: str) -> subprocess.CompletedProcess[str]:
+    """Sweep, and run a shell command as soon as it can go well."""
+    watcher = f"for i in $(seq 1200); do {change} && exit; sleep 0.05; done >/dev/null 2>&1; exit 1"
+    command = f"({watcher}) & virtbed sweep {plan}; s=$?; wait $!; exit $s"
+    return run("bash", "-c", command, ok=False)
+
+
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
@@ -44,31 +53,37 @@ def traces() -> dict[str, list[str]]:
     containers = run("docker", "ps", "--all", "--quiet", "--filter", "label=virtbed").stdout
     domains = run("virsh", "-c", "qemu:///system", "list", "--all", "--name").stdout
     listening = run("ss", "-Hltn", "sport = :22022").stdout
-    marked = [
-        entry.name
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and b"VIRTBED_INSTANCE=" in environ(entry)
-    ]
     instances = Path("/var/lib/virtbed/instances")
     return {
         "containers": containers.split(),
         "domains": [name for name in domains.split() if name.startswith("virtbed")],
         "ports": listening.splitlines(),
-        "processes": marked,
+        "processes": [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and of_ours(p)],
+        "groups": [
+            str(path)
+            for path in Path("/sys/fs/cgroup").glob("**/*virtbed-*")
+            if INSTANCE.search(path.name.encode())
+        ],
         "overlays": [p.name for p in instances.glob("*")],
         "mounts": [m for m in Path("/proc/mounts").read_text().splitlines() if "virtbed" in m],
     }
 
 
-def environ(process: Path) -> bytes:
+def of_ours(process: Path) -> bool:
+    """Return whether a process carries an instance's mark, or is named after one.
+
+    An engine's processes (a sandbox, a monitor, QEMU) have the instance's name in their command.
+    """
     try:
-        return (process / "environ").read_bytes()
+        environ, command = ((process / name).read_bytes() for name in ("environ", "cmdline"))
     except OSError:  # it ended, or shields itself: neither is one of ours
-        return b""
+        return False
+    return b"VIRTBED_INSTANCE=" in environ or bool(INSTANCE.search(command))
 
 
 NOTHING: dict[str, list[str]] = {
-    kind: [] for kind in ("containers", "domains", "ports", "processes", "overlays", "mounts")
+    kind: []
+    for kind in ("containers", "domains", "ports", "processes", "groups", "overlays", "mounts")
 }
 
 
@@ -98,3 +113,31 @@ def write_plan(tmp_path: Path) -> Iterator[Any]:
     yield write
     for folder in made:
         subprocess.run(["rm", "-rf", folder], check=True)
+
+
+@pytest.fixture
+def attested(write_plan: Any) -> Any:
+    """Sweep a platform in both modes beside bare metal; return results and evidence by mode.
+
+    Each trial is attested, answers as on bare metal, and leaves nothing behind.
+    """
+
+    def sweep(platform: str) -> dict[str, tuple[Any, Any]]:
+        plan, folder = write_plan(
+            platform, platforms={"bm": ["pinned"], platform: ["vanilla", "pinned"]}
+        )
+        run("virtbed", "sweep", plan)
+        assert traces() == NOTHING
+        trials = {path.parent.name: path.parent for path in folder.glob("trials/*/result.json")}
+        assert len(trials) == 3
+        found = {name: read(path / "result.json") for name, path in trials.items()}
+        assert len({result["answers"]["digest"] for result in found.values()}) == 1
+        evidence = {name: read(path / "evidence.json") for name, path in trials.items()}
+        assert all(given["attested"] for given in evidence.values())
+        return {
+            result["trial"]["mode"]: (result, evidence[name])
+            for name, result in found.items()
+            if result["trial"]["platform"] == platform
+        }
+
+    return sweep

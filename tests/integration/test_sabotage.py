@@ -17,23 +17,16 @@ import pytest
 
 from virtbed.checkout import REPOSITORY
 
-from .conftest import NOTHING, read, run, traces
+from .conftest import NOTHING, behind_our_back, read, run, traces
 
 VIRSH = "virsh -c qemu:///system "
-
-
-def behind_our_back(plan: str, change: str) -> subprocess.CompletedProcess[str]:
-    """Sweep, and run a shell command as soon as it can go well."""
-    watcher = f"for i in $(seq 1200); do {change} && exit; sleep 0.05; done >/dev/null 2>&1; exit 1"
-    command = f"({watcher}) & virtbed sweep {plan}; s=$?; wait $!; exit $s"
-    return run("bash", "-c", command, ok=False)
 
 
 @pytest.fixture
 def throttled() -> Iterator[Path]:
     """A control group of this test's own with a quota of 0.9 CPUs."""
     first = Path("/sys/fs/cgroup/cpu")
-    group = (first if first.is_dir() else first.parent) / "virtbed-test"
+    group = (first if first.is_dir() else first.parent) / "throttled-by-a-test"
     group.mkdir()
     try:
         if first.is_dir():
@@ -191,7 +184,7 @@ def test_a_guest_without_avx2_fails_the_trial(write_plan: Any, tmp_path: Path) -
     inventory = tmp_path / "inventory"
     shutil.copytree(REPOSITORY / "inventory" / "local", inventory)
     with (inventory / "group_vars" / "all.yml").open("a") as file:
-        file.write("machine_kvm_hidden_cpu_features: [avx2]\n")
+        file.write("machine_guest_hidden_cpu_features: [avx2]\n")
     done = run("virtbed", "sweep", plan, "--inventory", str(inventory), ok=False)
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"

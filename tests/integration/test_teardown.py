@@ -40,18 +40,19 @@ def test_what_was_left_over_is_removed_and_the_image_kept_on_request(tmp_path: P
 def test_all_of_it_goes_and_the_host_is_as_before() -> None:
     """Last of all tests: what it removes, `make testbed` makes anew."""
     before = read(STATE / "host.json")
+    devices = [read(note) for note in STATE.glob("machine_*.json")]  # whose KVM's device was
     done = run("ansible-playbook", "playbooks/teardown.yml")
     assert "overlay, mount, key and image. Staying:" in " ".join(done.stdout.split())
     assert not STATE.exists()
     assert not Path("/run/virtbed").exists()
     assert list(Path("/var/log/libvirt/qemu").glob("virtbed-*")) == []
     assert "virtbed" not in Path("/proc/mounts").read_text()
-    for daemon, service in {"dockerd": "docker", "libvirtd": "libvirtd"}.items():
+    for daemon, ran in before["daemon"].items():
         found = run("pgrep", "--runstates=D,I,R,S,T", "--exact", daemon, ok=False)
-        assert (found.returncode == 0) == (service in before["running"])
-    settings = Path("/etc/docker/daemon.json")
-    assert settings.exists() == before["docker_configured"]
-    if device := before["kvm_device"]:
+        assert (found.returncode == 0) == ran, daemon
+    for path, there in before["path"].items():  # settings of engines, and their directories
+        assert Path(path).exists() == there, path
+    for device in devices:
         now = Path("/dev/kvm").stat()
         assert grp.getgrgid(now.st_gid).gr_name == device["group"]
         assert stat.S_IMODE(now.st_mode) == int(device["mode"], 8)

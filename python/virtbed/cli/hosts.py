@@ -48,8 +48,8 @@ def doctor(
     told.
     """
     try:
+        host = bench_of(inventory, limit, extra_vars, hung_after)
         with bench.alone():
-            host = bench_of(inventory, limit, extra_vars, hung_after)
             report, _ = host.examine(restore=False)
     except (BenchError, CheckoutError) as error:
         refuse(error)
@@ -76,8 +76,9 @@ def restore(
     Exit status: 0 all is as it was, 2 something could not be put back.
     """
     try:
+        host = bench_of(inventory, limit, extra_vars, hung_after)
         with bench.alone():
-            changed = bench_of(inventory, limit, extra_vars, hung_after).restore()
+            changed = host.restore()
     except (BenchError, CheckoutError) as error:
         refuse(error)
     console.print("restored" if changed else "nothing to restore")

@@ -74,8 +74,8 @@ def plan(
     """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
     try:
         chosen, platforms = _plan(name), load_platforms()
+        host = bench_of(inventory, limit, extra_vars, hung_after)
         with bench.alone():
-            host = bench_of(inventory, limit, extra_vars, hung_after)
             report, _ = host.examine(restore=False)
         laid = design(chosen, report, platforms)
         seen: dict[str, float] = {}

@@ -86,16 +86,12 @@ def _found(reading: Json | None) -> Iterator[str]:
     if machine and "cpus_online" in machine:
         yield f"CPUs {machine['cpus_online']} of the host online."
     if machine and "vcpu_threads" in machine:
-        pins = ", ".join(
-            f"vCPU {t['vcpu']} pinned to {t['pin']} and its thread allowed on "
-            f"{t['cpus_allowed_list']}"
-            for t in machine["vcpu_threads"]
-        )
+        vcpus = "; ".join(f"vCPU {t['vcpu']} {_placed(t)}" for t in machine["vcpu_threads"])
+        quotas = machine["quotas"] if "quotas" in machine else machine.get("quota_cpus")
         yield (
             f"the guest has {machine['vcpus']} vCPU(s) and {machine['memory_mib']} MiB under "
-            f"{machine['accelerator']}; {pins}; emulator on {machine['emulator']['pin']}, its "
-            f"threads allowed on {machine['emulator']['cpus_allowed_list']}; CPU quotas "
-            f"{machine['quotas'] or 'none'}."
+            f"{machine['accelerator']}; {vcpus}; emulator {_placed(machine['emulator'])}; "
+            f"CPU quotas {quotas or 'none'}."
         )
     if enclosure and "container" in enclosure:
         quota = enclosure["quota_cpus"]
@@ -109,13 +105,22 @@ def _found(reading: Json | None) -> Iterator[str]:
         yield _process(enclosure)
 
 
+def _placed(threads: Json) -> str:
+    """Write where threads may run; a manager that keeps pins of its own tells those, too."""
+    pinned = f"pinned to {threads['pin']}, " if "pin" in threads else ""
+    return f"{pinned}allowed on {threads['cpus_allowed_list']}"
+
+
 def _process(reading: Json) -> str:
     quota = reading["cgroup"]["quota_cpus"]
+    pools = ""
+    if "threads" in reading:  # only the application has pools
+        size = reading["threads"]["intra_op"] or "as many as the framework chooses"
+        pools = f", pools of {size}"
     return (
         f"a process may run on CPUs {reading['cpus_allowed_list']} of {reading['cpus_visible']}, "
         f"quota {'none' if quota is None else f'{quota:g} CPUs'}, memory policy "
-        f"{reading['memory_policy']}, clock {reading['clocksource']}, "
-        f"pools of {reading['threads']['intra_op'] or 'as many as the framework chooses'}."
+        f"{reading['memory_policy']}, clock {reading['clocksource']}{pools}."
     )
 
 

@@ -12,7 +12,7 @@ from virtbed.design import Design, design
 from virtbed.image import image_key
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms
-from virtbed.sweep.interruption import SweepError
+from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed_contract.sweep import HostReport
 
 
@@ -33,10 +33,11 @@ class Admitted:
     restored: bool
 
 
-def admit(plan: Plan, bench: Bench, platforms: Platforms) -> Admitted:
+def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interruption) -> Admitted:
     """Examine the host and lay the plan out on it.
 
     Raises:
+        Interrupted: the user ended the sweep.
         SweepError: the image is missing or of other sources, or a platform is down.
         BenchError: the host cannot be examined, there is none, or there are several.
         PlacementError: the plan asks for more than the host offers.
@@ -46,7 +47,14 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms) -> Admitted:
             "precision found in the plan, and no virtbed-analysis, which is needed to tell when a "
             "cell is known closely enough; install virtbed[report], or take precision out"
         )
-    report, restored = bench.examine(restore=True)
+    # Booting a guest takes its time where that hangs, and tells nothing of a plan without guests.
+    guests = any(platforms.parts(name)[0].own_kernel for name in plan.platforms)
+    try:
+        report, restored = bench.examine(
+            restore=True, probe_kvm=guests, cancelled=lambda: interruption.wanted
+        )
+    finally:
+        interruption.check()
     image = _image(report)
     for row in report.platforms:
         # Left out, it would be missed only in the report.

@@ -11,8 +11,9 @@ from itertools import groupby
 from pathlib import Path
 
 from virtbed import bench as benches
-from virtbed.ansible import BlockStarted, Deadline, Ended, TrialEnded
+from virtbed.ansible import Deadline
 from virtbed.bench import Bench
+from virtbed.events import BlockStarted, Ended, TrialEnded
 from virtbed.ledger import Ledger
 from virtbed.plan import Plan
 from virtbed.progress import Progress

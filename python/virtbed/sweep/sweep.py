@@ -60,8 +60,8 @@ class Sweep:
         """
         require_root()
         with self._interruption.by_signals(), alone(self._interruption.check):
-            self._progress.say("examining the host (booting the guest kernel under KVM, to see)")
-            admitted = admit(self.plan, self._bench, self._platforms)
+            self._progress.say("examining the host")
+            admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
             if admitted.restored:
                 self._progress.say("put back what a sweep that was cut off had changed of the host")
             try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     name = module.params["name"]
+    # In a guest the image's wheels come first, and their requests is newer than this docker bears.
+    sys.path[:] = [path for path in sys.path if not path.startswith("/usr/local/")]
     try:
         import docker  # here, so that the module's pure parts can be tested without it
     except ImportError:

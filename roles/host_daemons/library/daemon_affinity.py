@@ -19,8 +19,8 @@ DOCUMENTATION = r"""
 module: daemon_affinity
 short_description: Keep running daemons to some CPUs, or let them go where they could before
 description:
-  - Every thread of each daemon is moved. What a daemon starts later inherits its CPUs, so an
-    instance is made first, and the daemons are let go before the next one is made.
+  - Every thread of each daemon is moved. What a daemon starts later may inherit its CPUs, so the
+    role whose daemon starts something frees what it starts.
   - Where they could run before is written to a snapshot, and synced to disk. It outlives a crash.
 options:
   cpus:
@@ -31,7 +31,7 @@ options:
     description: The daemons, by the names of their processes.
     type: list
     elements: str
-    default: [dockerd, containerd, libvirtd, virtlogd]
+    required: true
   snapshot:
     description: The file that holds where they could run before.
     type: path
@@ -42,10 +42,12 @@ EXAMPLES = r"""
 - name: Keep the daemons to the first CPU
   daemon_affinity:
     cpus: "0"
+    daemons: [dockerd, containerd]
     snapshot: /var/lib/virtbed/daemons.json
 
 - name: Let them go
   daemon_affinity:
+    daemons: [dockerd, containerd]
     snapshot: /var/lib/virtbed/daemons.json
 """
 RETURN = r"""
@@ -118,11 +120,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "cpus": {"type": "str", "default": ""},
-            "daemons": {
-                "type": "list",
-                "elements": "str",
-                "default": ["dockerd", "containerd", "libvirtd", "virtlogd"],
-            },
+            "daemons": {"type": "list", "elements": "str", "required": True},
             "snapshot": {"type": "path", "required": True},
         }
     )

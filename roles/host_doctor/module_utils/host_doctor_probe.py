@@ -33,7 +33,7 @@ def find(*names: str) -> str | None:
     return next((path for name in names if (path := shutil.which(name, path=places))), None)
 
 
-def ask(argv: Sequence[str], deadline_s: float = ASK_DEADLINE_S) -> str | None:
+def ask(argv: Sequence[str]) -> str | None:
     """Return a program's standard output, None if it fails or does not answer in time."""
     try:
         done = subprocess.run(
@@ -41,7 +41,7 @@ def ask(argv: Sequence[str], deadline_s: float = ASK_DEADLINE_S) -> str | None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=deadline_s,
+            timeout=ASK_DEADLINE_S,
             check=True,
             env={**os.environ, "LC_ALL": "C"},
         )

@@ -45,7 +45,7 @@ class ActionModule(ActionBase):
         return done
 
     def _fetched(self, remote: dict[str, Any], local: Path) -> dict[str, Any]:
-        """Fetch a file; return where it lies now, and its ``size`` and ``sha256`` as it was made."""
+        """Fetch a file; return where it lies now, with ``size`` and ``sha256`` as it was made."""
         self._connection.fetch_file(remote["path"], str(local))
         content = local.read_bytes()
         found = (len(content), hashlib.sha256(content).hexdigest())

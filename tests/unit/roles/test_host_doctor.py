@@ -1,113 +1,64 @@
-"""The host_doctor module against made-up hosts, and its boot probe against made-up emulators."""
+"""What host_doctor says of made-up hosts, whose platforms and roles are data."""
 
 import copy
 import json
-import os
-import time
-from pathlib import Path
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import ansible.module_utils
 import pytest
 
-ROLE = Path(__file__).parents[3] / "roles/host_doctor"
+from virtbed.platforms import Platforms, load_platforms
+from virtbed_contract.codec import decode, encode
+from virtbed_contract.documents import Engine, Platform, RoleProperties
+from virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
+
+from .conftest import REPOSITORY, module
+
 # Ansible puts a role's module_utils beside its own when it ships a module; so do we.
-ansible.module_utils.__path__.append(str(ROLE / "module_utils"))
+ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
 
-from ansible.module_utils import host_doctor_probe as probe  # noqa: E402 - after the line above
-from ansible.module_utils import host_doctor_verdict as verdict  # noqa: E402
-
-from virtbed_contract.kernel.files import read  # noqa: E402
+from ansible.module_utils import host_doctor_verdict as verdict  # noqa: E402 - after the line above
 
 
-def fake_qemu(home: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
-    """Put an emulator first on PATH that notes its process and then does `body`."""
-    program = home / "qemu-system-x86_64"
-    program.write_text(f'#!/bin/sh\necho $$ > {home}/pid\necho "$@" > {home}/argv\n{body}\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{home}:{os.environ['PATH']}")
-    return home
+def role(*engines: str, **properties: Any) -> RoleProperties:
+    """Return properties of a role that needs these engines."""
+    needed = {name: Engine(name.title(), ((name,),), (name, "version")) for name in engines}
+    return RoleProperties(limits={}, trial_s={}, engines=needed, **properties)
 
 
-def gone(pid: int) -> bool:
-    """Whether a process ended; one whose parent died first is reaped by init, a moment later."""
-    for _ in range(100):
-        state = (read(Path(f"/proc/{pid}/stat")) or "").rpartition(")")[2].split()
-        if not state or state[0] == "Z":
-            return True
-        time.sleep(0.02)
-    return False
+@pytest.fixture(scope="module")
+def house() -> verdict.House:
+    """Two machines with a kernel of their own, one without, and an enclosure that needs much."""
+    pairs = {
+        "plain": ("bare", "open"),
+        "jailed": ("bare", "jail"),
+        "big": ("big", "open"),
+        "bigjailed": ("big", "jail"),
+        "small": ("small", "open"),
+    }
+    platforms = Platforms(
+        {
+            name: Platform(name, machine, enclosure, name, "", "#000000", "o")
+            for name, (machine, enclosure) in pairs.items()
+        },
+        {
+            "bare": role(),
+            "big": role("manager", "emulator", own_kernel=True),
+            "small": role("emulator", own_kernel=True),
+        },
+        {"open": role(), "jail": role("jailer", controllers=("cpu", "cpuset", "memory"))},
+    )
+    host_roles = {name: platforms.host_roles(name) for name in pairs}
+    return verdict.House(platforms.entries, host_roles, platforms.roles)
 
 
-@pytest.mark.parametrize(
-    ("body", "expected", "quoted"),
-    [
-        ("echo '[ 1.2] Run /init as init process'; sleep 60", "booted", "started user space"),
-        ("echo 'Loading, please wait...'; sleep 60", "booted", "started user space"),
-        ("printf 'Run /in'; sleep 0.1; echo 'it as init process'; sleep 60", "booted", ""),
-        ("echo 'SeaBIOS'; sleep 60 & wait", "hung", "SeaBIOS"),
-        ("exec >&- 2>&-; sleep 60", "failed", "nothing"),
-        ("echo 'failed to set MSR 0x10a' >&2; exit 1", "failed", "failed to set MSR 0x10a"),
-    ],
-)
-def test_boot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, expected: str, quoted: str
-) -> None:
-    home = fake_qemu(tmp_path, monkeypatch, body)
-    began = time.monotonic()
-    outcome = probe.boot(Path("/k"), Path("/i"), "kvm", 1)
-    assert time.monotonic() - began < 10
-    assert outcome["probe"] == expected
-    assert quoted in outcome["detail"]
-    assert outcome["seconds"] is not None
-    argv = (home / "argv").read_text()
-    assert "-accel kvm -cpu host" in argv and "console=ttyS0" in argv
-    assert gone(int((home / "pid").read_text()))
+ALL = {"plain", "jailed", "big", "bigjailed", "small"}
 
 
-def test_a_hung_guest_takes_its_children_along(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = fake_qemu(tmp_path, monkeypatch, f"sleep 60 & echo $! > {tmp_path}/child; wait")
-    assert probe.boot(Path("/k"), Path("/i"), "tcg", 0.5)["probe"] == "hung"
-    assert gone(int((home / "child").read_text()))
-
-
-def test_kvm_says_why_it_is_not_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = tmp_path / "kvm"
-    image = tmp_path
-    missing = probe.kvm_facts(device, {"svm"}, image, True, 1)
-    assert (missing["device"], missing["usable"], missing["probe"]) == (False, False, "failed")
-    assert "the CPU has svm" in missing["detail"]
-    assert "no vmx or svm" in probe.kvm_facts(device, set(), image, True, 1)["detail"]
-
-    device.touch()
-    fake_qemu(tmp_path, monkeypatch, "echo 'Run /init as init process'; sleep 60")
-    off = probe.kvm_facts(device, set(), image, False, 1)
-    early = probe.kvm_facts(device, set(), None, True, 1)
-    assert off["probe"] == early["probe"] == "not-run"
-    assert "make testbed" in early["detail"] and not off["usable"]
-    assert probe.kvm_facts(device, set(), image, True, 1)["usable"]
-
-
-@pytest.mark.parametrize(
-    ("printed", "running"),
-    [
-        ('{"ServerVersion": "20.10", "Driver": "overlay2", "CgroupDriver": "cgroupfs"}', True),
-        ('{"ServerVersion": "", "Driver": ""}', False),
-        ("no JSON", False),
-    ],
-)
-def test_docker_runs_when_its_daemon_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, running: bool
-) -> None:
-    client = tmp_path / "docker"
-    client.write_text(f"#!/bin/sh\necho '{printed}'\n")
-    client.chmod(0o755)
-    monkeypatch.setattr(probe, "find", {"docker": str(client)}.get)
-    docker = probe.docker_facts()
-    assert docker["running"] == docker["installed"] == running
-    assert docker["storage_driver"] == ("overlay2" if running else None)
+def engine(name: str) -> dict[str, Any]:
+    return {"name": name.title(), "installed": True, "running": True, "version": "1.2"}
 
 
 @pytest.fixture
@@ -119,9 +70,7 @@ def good() -> dict[str, Any]:
         "memory_mib": {"available": 8000, "needed": 6144},
         "disk": {"path": "/v", "free_mib": 9000, "needed_mib": 5120},
         "cgroup": {"version": 2, "controllers": ["cpu", "cpuset", "memory"]},
-        "docker": {"installed": True, "running": True, "version": "20.10"},
-        "libvirt": {"installed": True, "running": True},
-        "qemu": {"installed": True},
+        "engines": {name: engine(name) for name in ("manager", "emulator", "jailer")},
         "kvm": {"device": True, "usable": True, "probe": "booted", "detail": "booted in 1 s"},
         "gpu": [{"name": "H200", "pci": "0000:01:00.0", "driver": "nvidia"}],
         "iommu": True,
@@ -129,64 +78,198 @@ def good() -> dict[str, Any]:
     }
 
 
-def status(report: dict[str, Any]) -> dict[str, str]:
-    return {row["platform"]: row["status"] for row in report["platforms"]}
+def reported(facts: dict[str, Any], house: verdict.House, tuning: Any = ()) -> HostReport:
+    """Return the report, which the contract must be able to read from JSON."""
+    document = encode(verdict.report("bench01", facts, house, tuning))
+    report = decode(HostReport, json.loads(json.dumps(document)))
+    assert encode(report) == document
+    assert (report.schema, report.host, report.facts) == ("virtbed.doctor/2", "bench01", facts)
+    return report
 
 
-def test_a_good_host_can_do_everything(good: dict[str, Any]) -> None:
-    report = verdict.report("bench01", good)
-    assert list(status(report)) == ["bm", "vm", "cn", "vmcn", "gpu"]
-    assert set(status(report).values()) == {"available"}
-    assert report["ok"] and report["accelerator"] == "kvm"
-    json.dumps(report)
+def rows(report: HostReport) -> Mapping[str, PlatformVerdict]:
+    return {row.platform: row for row in report.platforms}
+
+
+def test_a_good_host_can_do_everything(good: dict[str, Any], house: verdict.House) -> None:
+    report = reported(good, house)
+    assert report.ok and report.accelerator == "kvm" and report.tuning == ()
+    assert {name: (row.status, row.reason) for name, row in rows(report).items()} == {
+        "plain": ("available", "2 CPUs, root"),
+        "jailed": ("available", "Jailer 1.2, cgroup v2"),
+        "big": ("available", "booted in 1 s"),
+        "bigjailed": ("available", "booted in 1 s"),
+        "small": ("available", "booted in 1 s"),
+        "gpu": ("available", "H200 at 0000:01:00.0"),
+    }
+    assert not any(row.remedy for row in report.platforms)
+
+
+def test_every_platform_of_the_testbed_has_its_row(good: dict[str, Any]) -> None:
+    found = load_platforms()
+    host_roles = {name: found.host_roles(name) for name in found.entries}
+    engines = {
+        key: each.name for part in found.roles.values() for key, each in part.engines.items()
+    }
+    good["engines"] = {key: engine(key) | {"name": name} for key, name in engines.items()}
+    report = reported(good, verdict.House(found.entries, host_roles, found.roles))
+    assert [row.platform for row in report.platforms] == [*found.entries, "gpu"]
+    assert report.ok and {row.status for row in report.platforms} == {"available"}
+
+
+def test_the_settings_are_told_as_they_were_read(
+    good: dict[str, Any], house: verdict.House
+) -> None:
+    tuning = (
+        TuningRow("swappiness", True, "60", "1", "why"),
+        TuningRow("turbo", False, None, "0", ""),
+    )
+    assert reported(good, house, tuning).tuning == tuning
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "hit", "word"),
+    ("path", "change", "hit", "word", "remedy"),
     [
-        ("docker", {"installed": False, "running": False}, {"cn"}, "no Docker engine"),
-        ("docker", {"running": False}, {"cn"}, "does not answer"),
-        ("cgroup", {"controllers": ["cpu", "memory"]}, {"cn"}, "controller cpuset"),
-        ("libvirt", {"installed": False}, {"vm", "vmcn"}, "no libvirt"),
-        ("libvirt", {"running": False}, {"vm", "vmcn"}, "qemu:///system"),
-        ("qemu", {"installed": False}, {"vm", "vmcn"}, "no QEMU"),
-        ("disk", {"free_mib": 5119}, {"bm", "vm", "cn", "vmcn"}, "5119 MiB free for /v, 5120"),
-        ("memory_mib", {"available": 1}, {"bm", "vm", "cn", "vmcn"}, "1 MiB of memory"),
-        ("image", {"digest": None}, {"bm", "vm", "cn", "vmcn"}, "not built"),
+        ("engines jailer installed", False, {"jailed"}, "no Jailer installed", "make testbed"),
+        ("engines jailer running", False, {"jailed"}, "Jailer does not answer", "make setup"),
+        ("engines manager installed", False, {"big", "bigjailed"}, "no Manager", "make testbed"),
+        ("engines manager running", False, {"big", "bigjailed"}, "Manager does not", "make setup"),
+        ("engines emulator installed", False, {"big", "bigjailed", "small"}, "no Emulator", "make"),
+        (
+            "cgroup controllers",
+            ["cpu", "memory"],
+            {"jailed"},
+            "no cgroup controller cpuset",
+            "boot",
+        ),
+        ("cgroup controllers", [], {"jailed"}, "controller cpu, cpuset, memory", "boot"),
+        ("disk free_mib", 5119, ALL, "5119 MiB free for /v, 5120 MiB needed", "virtbed_state_dir"),
+        ("memory_mib available", 1, ALL, "1 MiB of memory available, 6144 MiB", "larger host"),
+        ("image digest", None, ALL, "not built", "make testbed"),
+        ("is_root", False, ALL, "not running as root", "become"),
     ],
 )
 def test_what_is_missing_hits_those_that_need_it(
-    good: dict[str, Any], part: str, change: dict[str, Any], hit: set[str], word: str
+    good: dict[str, Any],
+    house: verdict.House,
+    path: str,
+    change: Any,
+    hit: set[str],
+    word: str,
+    remedy: str,
 ) -> None:
     bad = copy.deepcopy(good)
-    bad[part].update(change)
-    report = verdict.report("bench01", bad)
-    rows = {row["platform"]: row for row in report["platforms"]}
-    assert {name for name, row in rows.items() if row["status"] == "unavailable"} == hit
-    assert not report["ok"]
-    assert all(word in rows[name]["reason"] and rows[name]["remedy"] for name in hit)
+    *parts, last = path.split()
+    place = bad
+    for part in parts:
+        place = place[part]
+    place[last] = change
+    report = reported(bad, house)
+    assert {name for name, row in rows(report).items() if row.status == "unavailable"} == hit
+    assert not report.ok
+    assert all(word in rows(report)[name].reason for name in hit)
+    assert all(remedy in rows(report)[name].remedy for name in hit)
 
 
-def test_without_usable_kvm_guests_are_emulated(good: dict[str, Any]) -> None:
-    good["kvm"] = {"device": True, "usable": False, "probe": "hung", "detail": "silent for 20 s"}
-    report = verdict.report("bench01", good)
-    assert status(report)["vm"] == status(report)["vmcn"] == "emulated"
-    assert report["ok"] and report["accelerator"] == "tcg"
-    row = report["platforms"][1]
-    assert "silent for 20 s" in row["reason"] and "nested" in row["remedy"]
-
-
-def test_without_root_and_docker_both_are_named(good: dict[str, Any]) -> None:
+def test_all_that_is_missing_is_named_and_each_remedy_once(
+    good: dict[str, Any], house: verdict.House
+) -> None:
     good["is_root"] = False
-    good["docker"]["running"] = False
-    row = verdict.report("bench01", good)["platforms"][2]
-    assert "root" in row["reason"] and "Docker" in row["reason"]
+    good["cgroup"]["controllers"] = ["cpu", "memory"]
+    for name in ("manager", "emulator", "jailer"):
+        good["engines"][name]["installed"] = False
+    report = reported(good, house)
+    assert rows(report)["jailed"].reason == (
+        "not running as root; no Jailer installed; no cgroup controller cpuset"
+    )
+    assert rows(report)["big"].reason == (
+        "not running as root; no Manager installed; no Emulator installed"
+    )
+    assert rows(report)["big"].remedy.count("make testbed") == 1
 
 
-def test_a_gpu_needs_its_driver(good: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("kvm", "remedy"),
+    [
+        ({"device": True, "probe": "hung"}, "nested"),
+        ({"device": False, "probe": "failed"}, "firmware"),
+        ({"device": True, "probe": "not-run"}, "let the boot probe run"),
+    ],
+)
+def test_without_usable_kvm_guests_are_emulated(
+    good: dict[str, Any], house: verdict.House, kvm: dict[str, Any], remedy: str
+) -> None:
+    good["kvm"] = {"usable": False, "detail": "silent for 20 s", **kvm}
+    report = reported(good, house)
+    emulated = {name: row for name, row in rows(report).items() if row.status == "emulated"}
+    assert set(emulated) == {"big", "bigjailed", "small"}
+    assert all("silent for 20 s" in row.reason for row in emulated.values())
+    assert all(remedy in row.remedy for row in emulated.values())
+    assert report.ok and report.accelerator == "tcg"
+
+
+@pytest.mark.parametrize(("missing", "accelerator"), [("manager", "kvm"), ("emulator", None)])
+def test_one_machine_with_a_kernel_of_its_own_is_enough_for_guests(
+    good: dict[str, Any], house: verdict.House, missing: str, accelerator: str | None
+) -> None:
+    good["engines"][missing]["installed"] = False
+    assert reported(good, house).accelerator == accelerator
+
+
+def test_a_gpu_needs_its_driver(good: dict[str, Any], house: verdict.House) -> None:
     good["iommu"] = False
-    assert "no IOMMU" in verdict.report("h", good)["platforms"][4]["reason"]
+    assert "no IOMMU" in rows(reported(good, house))["gpu"].reason
     good["gpu"][0]["driver"] = None
-    assert status(verdict.report("h", good))["gpu"] == "unavailable"
+    assert rows(reported(good, house))["gpu"].status == "unavailable"
     good["gpu"] = []
-    assert "PCI bus" in verdict.report("h", good)["platforms"][4]["reason"]
+    report = reported(good, house)
+    assert "PCI bus" in rows(report)["gpu"].reason and report.ok
+
+
+class Ended(Exception):
+    """What a module said at its end, in place of leaving the interpreter."""
+
+
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch, good: dict[str, Any]) -> ModuleType:
+    """The module on a good host, which ends by `Ended`."""
+    loaded = module("host_doctor", "host_doctor")
+
+    def end(self: Any, **told: Any) -> None:
+        raise Ended(told)
+
+    monkeypatch.setattr(loaded.AnsibleModule, "exit_json", end)
+    monkeypatch.setattr(loaded.AnsibleModule, "fail_json", end)
+    monkeypatch.setattr(loaded, "gather", lambda root, options, house: good)
+    return loaded
+
+
+def ended(doctor: ModuleType, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> Any:
+    """Return what the module says to these options."""
+    from ansible.module_utils import basic
+    from ansible.module_utils.testing import patch_module_args
+
+    monkeypatch.setattr(basic, "_ANSIBLE_ARGS", None)
+    with patch_module_args(options), pytest.raises(Ended) as said:
+        doctor.main()
+    return said.value.args[0]
+
+
+def test_the_module_reads_platforms_and_roles_from_its_options(
+    doctor: ModuleType, monkeypatch: pytest.MonkeyPatch, house: verdict.House
+) -> None:
+    row = {"name": "swappiness", "available": False, "value": None, "wanted": "1", "reason": ""}
+    options = {
+        "state_dir": "/nowhere",
+        "platforms": encode(house.entries),
+        "host_roles": encode(house.host_roles),
+        "roles": encode(house.roles),
+        "tuning": [row],
+    }
+    said = ended(doctor, monkeypatch, options)
+    report = decode(HostReport, said["report"])
+    assert set(rows(report)) == ALL | {"gpu"} and report.ok and not said["changed"]
+    assert encode(report.tuning) == [row]
+    options["roles"]["machine_big"]["color"] = "red"
+    said = ended(doctor, monkeypatch, options)["msg"]
+    assert "machine_big.color: unknown key" in said

@@ -14,17 +14,8 @@ from typing import Any
 import pytest
 
 from virtbed import ansible
-from virtbed.ansible import (
-    AnsibleError,
-    BlockStarted,
-    Deadline,
-    Ended,
-    TaskFailed,
-    TaskOk,
-    bench_variables,
-    failure_message,
-    play,
-)
+from virtbed.ansible import AnsibleError, Deadline, bench_variables, play
+from virtbed.events import BlockStarted, Ended, TaskFailed, TaskOk, TrialEnded, failure_message
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.kernel import processes
@@ -195,7 +186,7 @@ def test_what_our_plugins_tell_is_typed(checkout: Path) -> None:
     first, second, _ = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs())
     assert isinstance(first, BlockStarted) and first.host == "localhost"
     assert first.start.instance == "bm-pinned-c01-r01" and first.start.cpus == "0"
-    assert isinstance(second, ansible.TrialEnded)
+    assert isinstance(second, TrialEnded)
     assert second.outcome.failure and second.outcome.failure.message == "why"
 
 

@@ -12,7 +12,7 @@ from virtbed.placement import PlacementError
 from virtbed.plan import Plan
 from virtbed.trial import isa_needed
 from virtbed_contract.codec import decode, encode
-from virtbed_contract.documents import Instance, TrialRequest
+from virtbed_contract.documents import Instance, TrialRequest, image_name
 from virtbed_contract.sweep import Design as DesignDocument
 
 from .conftest import DIGEST, PLATFORMS, report
@@ -48,6 +48,22 @@ def test_emulated_guests_run_small_and_are_marked(plan: Plan) -> None:
     assert all(t.instance.accelerator == "tcg" and t.replicate == 1 for t in guests)
     assert not any(t.emulated for t in laid.trials if t.instance.machine == "metal")
     assert {(n.platform, n.cores) for n in laid.not_run} == {("bm", 1), ("vm", 2), ("vmcn", 2)}
+
+
+def test_emulated_guests_run_the_modes_asked_for_and_real_ones_all(plan: Plan) -> None:
+    both = plan.model_copy(
+        update={
+            "platforms": {"vm": ["vanilla", "pinned"]},
+            "emulated": plan.emulated.model_copy(update={"modes": ["pinned"]}),
+        }
+    )
+    laid = design(both, report(guests="emulated"), PLATFORMS)
+    assert {t.instance.mode for t in laid.trials} == {"pinned"}
+    assert {n.reason for n in laid.not_run if n.mode == "vanilla"} == {
+        "emulated guests run pinned only (see emulated.modes)"
+    }
+    real = design(both, report(guests="available"), PLATFORMS)
+    assert {t.instance.mode for t in real.trials} == {"vanilla", "pinned"}
 
 
 def test_a_platform_that_cannot_run_says_why(plan: Plan) -> None:
@@ -195,7 +211,7 @@ def test_an_instance_carries_the_properties_that_its_roles_say(plan: Plan) -> No
     assert said("cn", "pinned", 2) == (False, "set", None, "0-1")
     assert said("vm", "pinned", 1) == (True, "set", None, "0")
     assert said("vmcn", "vanilla", 2) == (True, "quota", 2.0, "0-1")
-    assert found["vm", "pinned", 1].image_name == DIGEST[7:23]
+    assert found["vm", "pinned", 1].image_name == image_name(DIGEST)
     assert found["vm", "pinned", 1].accelerator == "kvm"
 
 

@@ -16,8 +16,8 @@ PROCESS = {
     "cgroup": {"quota_cpus": None},
     "memory_policy": "bind:0",
     "clocksource": "tsc",
-    "threads": {"intra_op": 0},
 }
+INSIDE = PROCESS | {"threads": {"intra_op": 0}}
 ASKED = {
     "platform": "vm", "mode": "pinned", "own_kernel": True, "cores": 1, "cpus": "1", "mems": "0",
     "allowed": "0-1", "memory_mib": 4096, "accelerator": "kvm",
@@ -47,7 +47,7 @@ RESULT = {
 
 def lay(folder: Path, **changes: Any) -> Path:
     evidence = {
-        "trial": "vm-pinned-c01-x-r01", "asked": ASKED, "before": READING, "inside": PROCESS,
+        "trial": "vm-pinned-c01-x-r01", "asked": ASKED, "before": READING, "inside": INSIDE,
         "after": READING, "attested": True, "mismatches": [],
     } | changes  # fmt: skip
     (folder / "evidence.json").write_text(json.dumps(evidence))
@@ -61,7 +61,8 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     assert attested is True
     assert "asked for vm pinned: 1 core(s) on CPUs 1 with memory of nodes 0, 4096 MiB" in text
     assert "Read back before the trial: the guest has 1 vCPU(s)" in text
-    assert "vCPU 0 pinned to 1 and its thread allowed on 1; emulator on 0, its" in text
+    assert "vCPU 0 pinned to 1, allowed on 1; emulator pinned to 0, allowed on 0" in text
+    assert "pools of as many as the framework chooses" in text
     assert "CPU quotas none" in text
     assert "SUSPECT: steal: 20.0% of the CPU time, at most 1.0% expected" in text
     assert "of CPUs 0 and 25.0% of the same cores' other threads" in text
@@ -80,6 +81,16 @@ def test_a_mismatch_is_told(tmp_path: Path) -> None:
     assert "NOT attested: pinned to 0-1" in lines
     assert "Read back after the trial: nothing; the trial did not get that far." in lines
     assert lines[-1] == "The trial failed at stage trial: pinned to 0-1"
+
+
+def test_a_guest_without_a_manager_of_its_pins_is_told(tmp_path: Path) -> None:
+    machine = {
+        "vcpus": 1, "memory_mib": 4096, "accelerator": "tcg", "quota_cpus": None,
+        "emulator": {"cpus_allowed_list": "0"},
+        "vcpu_threads": [{"vcpu": 0, "cpus_allowed_list": "1"}],
+    }  # fmt: skip
+    _, lines = explain(lay(tmp_path, before={"machine": machine, "enclosure": PROCESS}))
+    assert any("vCPU 0 allowed on 1; emulator allowed on 0; CPU quotas none" in s for s in lines)
 
 
 def test_a_container_is_told(tmp_path: Path) -> None:

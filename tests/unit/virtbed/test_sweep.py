@@ -20,8 +20,9 @@ from rich.console import Console
 
 from virtbed import ansible, records
 from virtbed import bench as benches
-from virtbed.ansible import BlockStarted, Deadline, Ended, Event, TaskOk, TrialEnded
+from virtbed.ansible import Deadline
 from virtbed.bench import Bench, BenchError
+from virtbed.events import BlockStarted, Ended, Event, TaskOk, TrialEnded
 from virtbed.image import image_key
 from virtbed.ledger import LedgerError
 from virtbed.plan import Plan
@@ -453,6 +454,18 @@ def test_a_signal_in_a_trial_releases_and_records_nothing(
     assert len(host.blocks) == 1
     assert host.calls[2:] == ["block", "clear"]
     assert not (run.folder / "trials").exists()
+
+
+def test_a_signal_ends_an_examination_that_hangs(host: Host, make: Make, plan: Plan) -> None:
+    def interrupted() -> Ended:
+        signal.raise_signal(signal.SIGINT)
+        return Ended("canceled", "the playbook examine was ended")
+
+    host.answers["examine"] = interrupted
+    run = make(small(plan))
+    with pytest.raises(Interrupted):
+        run.run()
+    assert host.calls == ["examine"] and not run.folder.exists()
 
 
 def test_the_controller_keeps_off_the_measured_cpus_and_is_free_again(

@@ -1,0 +1,74 @@
+"""`ansible-playbook sweep.yml` honours the options that it takes, and measures no other host."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed.checkout import REPOSITORY
+
+from .conftest import NOTHING, run, traces
+
+HERE = {"localhost": {"ansible_connection": "local"}}
+
+
+def write(path: Path, groups: dict[str, Any]) -> str:
+    path.write_text(json.dumps({name: {"hosts": hosts} for name, hosts in groups.items()}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("groups", "options", "message"),
+    [
+        ({"bench": {"nosuch.invalid": {"virtbed_state_dir": "/nosuch"}}}, [], r"nosuch\.invalid"),
+        ({"bench": {"a": {}, **HERE}}, ["--limit", "nosuch"], "no hosts to target"),
+        ({"bench": HERE, "other": {"c": {}}}, ["--limit", "c"], "no hosts .*found"),
+        ({"other": HERE}, [], "no hosts found in the group bench"),
+        (
+            {"bench": {"one": HERE["localhost"], "two": HERE["localhost"]}},
+            [],
+            "hosts one and two found in the group bench, one needed",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_fails_and_nothing_is(
+    write_plan: Any, tmp_path: Path, groups: dict[str, Any], options: list[str], message: str
+) -> None:
+    plan, folder = write_plan("habits")
+    inventory = write(tmp_path / "hosts.json", groups)
+    own = ["-i", inventory, "-e", f"plan={plan}", *options]
+    done = run("ansible-playbook", *own, "sweep.yml", ok=False)
+    assert done.returncode != 0
+    assert re.search(message, " ".join((done.stdout + done.stderr).split()))
+    assert not folder.exists()
+    assert traces() == NOTHING
+
+
+def test_an_inventory_that_is_not_there_fails(write_plan: Any) -> None:
+    plan, folder = write_plan("nowhere")
+    done = run("ansible-playbook", "-i", "/nosuch", "-e", f"plan={plan}", "sweep.yml", ok=False)
+    assert done.returncode != 0
+    assert "no inventory /nosuch found" in done.stdout
+    assert not folder.exists()
+
+
+def test_check_shows_the_plan_and_runs_nothing(write_plan: Any) -> None:
+    plan, folder = write_plan("checked")
+    done = run("ansible-playbook", "--check", "-e", f"plan={plan}", "sweep.yml")
+    assert "test-checked: 1 trials" in done.stdout and "image_classification" in done.stdout
+    assert "changed=0" in done.stdout
+    assert not folder.exists()
+
+
+def test_limit_leaves_one_host_of_several_and_its_guests(write_plan: Any, tmp_path: Path) -> None:
+    plan, folder = write_plan("limited", platforms={"bm": ["pinned"], "cn": ["pinned"]})
+    variables = REPOSITORY / "inventory" / "local"
+    inventory = write(tmp_path / "hosts.json", {"bench": {"nosuch.invalid": {}}})
+    own = ["-i", inventory, "-i", str(variables), "--limit", "localhost", "-e", f"plan={plan}"]
+    run("ansible-playbook", *own, "sweep.yml")
+    assert len(list(folder.glob("trials/*/result.json"))) == 2
+    assert traces() == NOTHING

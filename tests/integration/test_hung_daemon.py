@@ -1,0 +1,93 @@
+"""A daemon that is stopped, and neither answers nor refuses: a failed block, never a hung sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed.checkout import REPOSITORY
+
+from .conftest import ENVIRONMENT, NOTHING, run, traces
+
+HUNG_AFTER_S = 25
+SWEEP_S = 400  # at most, whatever hangs
+
+
+@pytest.fixture
+def dockerd() -> Iterator[int]:
+    """Docker's daemon; it goes on afterwards, whatever happens."""
+    (daemon,) = map(int, run("pgrep", "--exact", "dockerd").stdout.split())
+    yield daemon
+    os.kill(daemon, signal.SIGCONT)
+
+
+def sweep(plan: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["virtbed", "sweep", plan, f"--hung-after={HUNG_AFTER_S}"], cwd=REPOSITORY,
+        env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def until(path: Path, pattern: str) -> None:
+    """Wait until a file of a sweep is there."""
+    deadline = time.monotonic() + SWEEP_S
+    while not list(path.glob(pattern)):
+        assert time.monotonic() < deadline, f"no {pattern} in {path}"
+        time.sleep(0.1)
+
+
+def test_a_hung_daemon_is_a_failed_block_and_the_sweep_goes_on(
+    write_plan: Any, dockerd: int
+) -> None:
+    plan, folder = write_plan("hung", platforms={"cn": ["pinned"]}, replicates=2, timeout_s=20)
+    running = sweep(plan)
+    until(folder, "ansible/*-clear.log")  # the host is clear, and the first block starts
+    os.kill(dockerd, signal.SIGSTOP)
+    until(folder, "trials/*/failure.json")
+    os.kill(dockerd, signal.SIGCONT)
+    said, _ = running.communicate(timeout=SWEEP_S)
+    assert running.returncode == 1, said
+    (failed,) = folder.glob("trials/*/failure.json")
+    message = json.loads(failed.read_text())["message"]
+    assert "the playbook block hung in the task " in message and "no end within " in message
+    assert len(list(folder.glob("trials/*/result.json"))) == 1
+    assert traces() == NOTHING
+
+
+def test_a_host_that_cannot_be_cleared_ends_the_sweep_and_the_next_one_clears_it(
+    write_plan: Any, dockerd: int
+) -> None:
+    plan, folder = write_plan("stuck", platforms={"cn": ["pinned"]}, timeout_s=20)
+    running = sweep(plan)
+    until(folder, "ansible/*-clear.log")
+    os.kill(dockerd, signal.SIGSTOP)
+    said, _ = running.communicate(timeout=SWEEP_S)
+    os.kill(dockerd, signal.SIGCONT)
+    assert running.returncode == 2, said
+    assert "could not be cleared" in said and "the playbook clear hung in the task " in said
+    run("virtbed", "sweep", plan)
+    assert len(list(folder.glob("trials/*/result.json"))) == 1
+    assert traces() == NOTHING
+
+
+def test_ctrl_c_ends_a_sweep_that_hangs(write_plan: Any, dockerd: int) -> None:
+    plan, folder = write_plan("impatient", platforms={"cn": ["pinned"]}, timeout_s=600)
+    running = sweep(plan)
+    until(folder, "ansible/*-clear.log")
+    os.kill(dockerd, signal.SIGSTOP)
+    time.sleep(5)
+    running.send_signal(signal.SIGINT)
+    time.sleep(5)
+    os.kill(dockerd, signal.SIGCONT)  # so that what is standing can be released
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert list(folder.glob("trials/*/failure.json")) == []
+    assert traces() == NOTHING

@@ -1,0 +1,171 @@
+"""The probes of host_doctor against made-up engines and emulators."""
+
+import os
+import time
+from pathlib import Path
+
+import ansible.module_utils
+import pytest
+
+from virtbed_contract.documents import Engine
+from virtbed_contract.kernel.files import read
+
+from .conftest import REPOSITORY
+
+# Ansible puts a role's module_utils beside its own when it ships a module; so do we.
+ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
+
+from ansible.module_utils import host_doctor_probe as probe  # noqa: E402 - after the line above
+
+
+def fake_qemu(home: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
+    """Put an emulator first on PATH that notes its process and then does `body`."""
+    program = home / "qemu-system-x86_64"
+    program.write_text(f'#!/bin/sh\necho $$ > {home}/pid\necho "$@" > {home}/argv\n{body}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home}:{os.environ['PATH']}")
+    return home
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ended; one whose parent died first is reaped by init, a moment later."""
+    for _ in range(100):
+        state = (read(Path(f"/proc/{pid}/stat")) or "").rpartition(")")[2].split()
+        if not state or state[0] == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "quoted"),
+    [
+        ("echo '[ 1.2] Run /init as init process'; sleep 60", "booted", "started user space"),
+        ("echo 'Loading, please wait...'; sleep 60", "booted", "started user space"),
+        ("printf 'Run /in'; sleep 0.1; echo 'it as init process'; sleep 60", "booted", ""),
+        ("echo 'SeaBIOS'; sleep 60 & wait", "hung", "SeaBIOS"),
+        ("exec >&- 2>&-; sleep 60", "failed", "nothing"),
+        ("echo 'failed to set MSR 0x10a' >&2; exit 1", "failed", "failed to set MSR 0x10a"),
+    ],
+)
+def test_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, expected: str, quoted: str
+) -> None:
+    home = fake_qemu(tmp_path, monkeypatch, body)
+    began = time.monotonic()
+    outcome = probe.boot(Path("/k"), Path("/i"), "kvm", 1)
+    assert time.monotonic() - began < 10
+    assert outcome["probe"] == expected
+    assert quoted in outcome["detail"]
+    assert outcome["seconds"] is not None
+    argv = (home / "argv").read_text()
+    assert "-accel kvm -cpu host" in argv and "console=ttyS0" in argv
+    assert gone(int((home / "pid").read_text()))
+
+
+def test_a_hung_guest_takes_its_children_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = fake_qemu(tmp_path, monkeypatch, f"sleep 60 & echo $! > {tmp_path}/child; wait")
+    assert probe.boot(Path("/k"), Path("/i"), "tcg", 0.5)["probe"] == "hung"
+    assert gone(int((home / "child").read_text()))
+
+
+def test_kvm_says_why_it_is_not_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = tmp_path / "kvm"
+    image = tmp_path
+    missing = probe.kvm_facts(device, {"svm"}, image, True, 1)
+    assert (missing["device"], missing["usable"], missing["probe"]) == (False, False, "failed")
+    assert "the CPU has svm" in missing["detail"]
+    assert "no vmx or svm" in probe.kvm_facts(device, set(), image, True, 1)["detail"]
+
+    device.touch()
+    fake_qemu(tmp_path, monkeypatch, "echo 'Run /init as init process'; sleep 60")
+    off = probe.kvm_facts(device, set(), image, False, 1)
+    early = probe.kvm_facts(device, set(), None, True, 1)
+    assert off["probe"] == early["probe"] == "not-run"
+    assert "make testbed" in early["detail"] and not off["usable"]
+    assert probe.kvm_facts(device, set(), image, True, 1)["usable"]
+
+
+SERVICE = Engine(
+    "Jailer", (("jailctl",), ("jaild", "jailsvc")), ("jailctl", "version"), ("jailctl", "version")
+)
+
+
+def programs(home: Path, monkeypatch: pytest.MonkeyPatch, **bodies: str) -> Path:
+    """Let nothing but these programs be installed; each notes that it was started."""
+    for name, body in bodies.items():
+        program = home / name
+        program.write_text(f'#!/bin/sh\necho "$0 $@" >> {home}/asked\n{body}\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(home))
+    return home / "asked"
+
+
+@pytest.mark.parametrize("daemon", ["jaild", "jailsvc"])
+def test_of_alternative_programs_one_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, daemon: str
+) -> None:
+    asked = programs(
+        tmp_path, monkeypatch, jailctl="echo Jailer version 1.2-rc1, x86", **{daemon: ""}
+    )
+    assert probe.engine_facts({"jail": SERVICE}) == {
+        "jail": {"name": "Jailer", "installed": True, "running": True, "version": "1.2-rc1"}
+    }
+    # The command that prints the version is the one that the service answers: asked once.
+    assert asked.read_text().splitlines() == [f"{tmp_path}/jailctl version"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "facts"),
+    [
+        ({}, (False, False, None)),
+        ({"jaild": "echo 1.2"}, (False, False, None)),
+        ({"jailctl": "exit 1"}, (False, False, None)),
+        ({"jailctl": "echo 1.2; exit 1", "jaild": ""}, (True, False, None)),
+        ({"jailctl": "echo no number", "jaild": ""}, (True, True, None)),
+        ({"jailctl": "echo 1.2"}, (True, True, "1.2")),  # the service is not from here
+    ],
+)
+def test_an_engine_runs_when_its_service_answers(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: dict[str, str],
+    facts: tuple[bool, bool, str | None],
+) -> None:
+    programs(tmp_path, monkeypatch, **installed)
+    jail = probe.engine_facts({"jail": SERVICE})["jail"]
+    assert (jail["installed"], jail["running"], jail["version"]) == facts
+
+
+def test_a_version_says_nothing_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine("Jailer", (("jailctl",),), ("jailctl", "version"), ("jailctl", "ping"))
+    programs(tmp_path, monkeypatch, jailctl='test "$1" = version && echo 3.4')
+    jail = probe.engine_facts({"jail": engine})["jail"]
+    assert jail == {"name": "Jailer", "installed": True, "running": False, "version": "3.4"}
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_an_engine_without_a_service_runs_if_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present: bool
+) -> None:
+    programs(tmp_path, monkeypatch, **({"emulate": "echo 7.2.0"} if present else {}))
+    engine = Engine("Emulator", (("emulate",),), ("emulate", "--version"))
+    found = probe.engine_facts({"emulator": engine})["emulator"]
+    assert found["installed"] == found["running"] == present
+    assert found["version"] == ("7.2.0" if present else None)
+
+
+def test_an_engine_that_hangs_is_left_at_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.2)
+    program = tmp_path / "jailctl"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    started = time.monotonic()
+    assert probe.ask([str(program)]) is None
+    assert time.monotonic() - started < 10

@@ -1,0 +1,70 @@
+"""The filters of playbooks on what roles need of a host."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+PATH = Path(__file__).resolve().parents[3] / "playbooks/filter_plugins/virtbed_roles.py"
+
+
+def engine(*programs: list[str], package: str = "") -> dict[str, Any]:
+    return {"programs": list(programs), "package": package}
+
+
+ROLES = {
+    "enclosure_one": {
+        "engines": {"one": engine(["one"], ["oned", "one-server"], package="one.io")},
+        "packages": ["python3-one"],
+        "settings": {"/etc/one/one.json": "{}"},
+    },
+    "machine_two": {"engines": {}, "packages": ["two-{init}", "python3-one"], "settings": {}},
+}
+
+
+@pytest.fixture(scope="module")
+def filters() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("virtbed_roles", PATH)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def programs(*there: str) -> dict[str, bool]:
+    return {name: name in there for name in ("one", "oned", "one-server")}
+
+
+def test_what_a_host_has_is_read_line_by_line(filters: ModuleType) -> None:
+    lines = ["program one yes", "program oned no", "daemon oned no", "path /etc/one yes"]
+    assert filters.found(lines) == {
+        "program": {"one": True, "oned": False},
+        "daemon": {"oned": False},
+        "path": {"/etc/one": True},
+    }
+
+
+def test_a_role_is_usable_with_one_program_of_each_kind(filters: ModuleType) -> None:
+    assert filters.usable(ROLES, programs("one", "one-server")) == ["enclosure_one", "machine_two"]
+    assert filters.usable(ROLES, programs("one")) == ["machine_two"]
+
+
+def test_an_engine_from_elsewhere_is_not_installed_again(filters: ModuleType) -> None:
+    assert filters.packages(ROLES, programs(), "sysv") == ["one.io", "python3-one", "two-sysv"]
+    elsewhere = filters.packages(ROLES, programs("one", "oned"), "systemd")
+    assert elsewhere == ["python3-one", "two-systemd"]
+
+
+@pytest.mark.parametrize(
+    ("there", "written", "ours"),
+    [((), False, True), ((), True, False), (("one", "oned"), False, False)],
+)
+def test_settings_are_ours_only_where_neither_they_nor_the_engine_were_there(
+    filters: ModuleType, there: tuple[str, ...], written: bool, ours: bool
+) -> None:
+    before = {"program": programs(*there), "daemon": {}, "path": {"/etc/one/one.json": written}}
+    assert filters.settings(ROLES, before) == ({"/etc/one/one.json": "{}"} if ours else {})
