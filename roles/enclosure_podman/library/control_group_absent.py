@@ -1,0 +1,82 @@
+#!/usr/bin/python3
+"""Removal of empty control groups that an engine leaves behind, in every hierarchy."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.virtbed_contract.kernel import cgroups
+
+DOCUMENTATION = r"""
+module: control_group_absent
+short_description: Remove an empty control group and those below it, in every hierarchy
+description:
+  - A cpuset that stays behind loses a CPU for good when that CPU is taken offline, and the next
+    instance below it with it. So engines' parent groups go with their last instance.
+  - Fails if a process stays in them.
+options:
+  path:
+    description: The group's path below each hierarchy's root.
+    type: str
+    required: true
+author: virtbed
+"""
+EXAMPLES = r"""
+- name: Remove Podman's parent group
+  control_group_absent:
+    path: libpod_parent
+"""
+RETURN = r"""
+removed:
+  description: Directories removed.
+  returned: always
+  type: list
+  elements: str
+"""
+
+
+def trees(path: str, root: Path = Path("/")) -> list[Path]:
+    """Return the group's directories in each hierarchy and those below them, the deepest first."""
+    points = {mount.point for mount in cgroups.mounts(root).values()}
+    tops = [point / path for point in points if (point / path).is_dir()]
+    found = {group for top in tops for group in (top, *top.rglob("*")) if group.is_dir()}
+    return sorted(found, key=lambda group: (-len(group.parts), group))
+
+
+def remove(path: str, deadline_s: float) -> list[str]:
+    """Remove what is empty of a group until all is gone; return what was removed.
+
+    A killed process leaves its group when it is reaped, so this tries again for `deadline_s`.
+    """
+    removed = []
+    deadline = time.monotonic() + deadline_s
+    while (groups := trees(path)) and time.monotonic() < deadline:
+        for group in groups:
+            with suppress(OSError):  # a process or a group is in it, or it is gone
+                group.rmdir()
+                removed.append(str(group))
+        time.sleep(0.02)
+    return removed
+
+
+def main() -> None:
+    """Answer as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={"path": {"type": "str", "required": True}}, supports_check_mode=True
+    )
+    path = module.params["path"].strip("/")
+    if not path or ".." in path.split("/"):
+        module.fail_json(msg=f"control_group_absent: path {path!r} found, a group's path needed")
+    if module.check_mode:
+        module.exit_json(changed=bool(trees(path)), removed=[])
+    removed = remove(path, deadline_s=5)
+    if left := [str(group) for group in trees(path)]:
+        module.fail_json(msg=f"control_group_absent: {left} hold processes after 5 s; end them")
+    module.exit_json(changed=bool(removed), removed=removed)
+
+
+if __name__ == "__main__":
+    main()
