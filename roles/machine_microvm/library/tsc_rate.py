@@ -1,0 +1,84 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The rate of the host's time stamp counter."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+from collections.abc import Callable
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: tsc_rate
+short_description: Measure the rate of the host's time stamp counter
+description:
+  - Compares the counter with the host's monotonic clock. The kernel knows the rate and tells no
+    program, and /proc/cpuinfo has the processor's present frequency, which is another.
+  - Changes nothing.
+options: {}
+author: virtbed
+"""
+EXAMPLES = r"""
+- name: Measure the rate of the time stamp counter
+  tsc_rate:
+  register: rate
+"""
+RETURN = r"""
+khz:
+  description: Ticks per millisecond.
+  returned: success
+  type: int
+"""
+
+# rdtsc; shl rdx, 32; or rax, rdx; ret
+_READ_TSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")
+
+
+def reader() -> Callable[[], int]:
+    """Return a function that reads the time stamp counter of an x86-64 processor."""
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(_READ_TSC)
+    code = ctypes.c_char.from_buffer(page)  # which the function below keeps alive
+    read = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(code))
+    read.code = code
+    return read
+
+
+def both(read: Callable[[], int], tries: int = 50) -> tuple[int, int]:
+    """Return the monotonic clock, in ns, and the counter at the same moment.
+
+    Of several readings the one that took the least time counts: nothing interrupted it.
+    """
+    readings = []
+    for _ in range(tries):
+        before = time.monotonic_ns()
+        ticks = read()
+        after = time.monotonic_ns()
+        readings.append((after - before, (before + after) // 2, ticks))
+    _, clock_ns, ticks = min(readings)
+    return clock_ns, ticks
+
+
+def rate_khz(read: Callable[[], int], seconds: float = 0.2) -> int:
+    """Return the counter's ticks per millisecond; half a microsecond in `seconds` is 2.5 ppm."""
+    clock_ns, ticks = both(read)
+    time.sleep(seconds)
+    later_ns, later = both(read)
+    return round((later - ticks) * 1e6 / (later_ns - clock_ns))
+
+
+def main() -> None:
+    """Answer as an Ansible module."""
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    try:
+        read = reader()
+    except OSError as error:
+        module.fail_json(msg=f"tsc_rate: no memory that can be executed: {error}")
+    module.exit_json(changed=False, khz=rate_khz(read))
+
+
+if __name__ == "__main__":
+    main()
