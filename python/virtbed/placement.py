@@ -35,7 +35,7 @@ class Topology:
 
     @classmethod
     def from_doctor(cls, report: Mapping[str, Any]) -> Topology:
-        """Read the topology out of a `virtbed.doctor/1` document."""
+        """Read the topology out of a host report's facts."""
         facts = report["facts"]
         allowed = set(facts["cpu"]["allowed"])
         return cls(

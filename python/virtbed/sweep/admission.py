@@ -75,7 +75,7 @@ def require_root() -> None:
 
 
 def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
-    """Return what must not change between two calls, lest one cell mixes two platforms."""
+    """Return what must not change between two calls, or one cell would mix two platforms."""
     facts = admitted.report.facts
     engines = {
         engine: None
