@@ -31,7 +31,6 @@ Document = TypeVar("Document")
 
 _UNIONS = (Union, getattr(types, "UnionType", Union))  # of `X | None`, from Python 3.10 on
 _JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
-_ANSIBLE_TYPES = {int: "int", float: "float", str: "str", bool: "bool"}
 _WORDS = {
     int: "a whole number", float: "a number", str: "a text", bool: "true or false",
     tuple: "a list", dict: "a mapping",
@@ -139,13 +138,13 @@ def decode(kind: type[Document], value: Any, where: str = "") -> Document:
     """
     if not isinstance(value, dict):
         raise DocumentError(f"{where or kind.__name__}: {_shown(value)} found, a mapping needed")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
     for key in value:
         if key not in fields:
             raise DocumentError(
                 f"{_at(where, key)}: unknown key; {kind.__name__} has {', '.join(fields)}"
             )
-    hints = _hints(kind)  # type: ignore[arg-type]
+    hints = _hints(kind)  # type: ignore[arg-type]  # a dataclass
     found = {}
     for name, field in fields.items():
         if name in value:
@@ -166,22 +165,6 @@ def json_schema(kind: type) -> Json:
     }
 
 
-def argument_spec(kind: type) -> dict[str, Json]:
-    """Return the Ansible argument spec of a dataclass: one entry per field.
-
-    Ansible converts the null of an argument that is required, so none that may be null is.
-    """
-    hints = _hints(kind)
-    spec = {}
-    for field in dataclasses.fields(kind):
-        needed, null = _required(field), _optional(hints[field.name]) is not None
-        entry = {"description": _meaning(field), "required": needed and not null}
-        if not entry["required"]:
-            entry["default"] = None if needed else encode(_default(field))
-        spec[field.name] = {**entry, **_ansible_type(hints[field.name])}
-    return spec
-
-
 def _at(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
@@ -192,7 +175,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _limits(field: dataclasses.Field[Any]) -> Json:
-    return field.metadata.get("limits", {})  # type: ignore[no-any-return]
+    return field.metadata.get("limits", {})  # type: ignore[no-any-return]  # metadata is untyped
 
 
 def _meaning(field: dataclasses.Field[Any]) -> str:
@@ -201,12 +184,6 @@ def _meaning(field: dataclasses.Field[Any]) -> str:
 
 def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
 
 
 def _optional(hint: Any) -> Optional[Any]:
@@ -235,7 +212,7 @@ def _decoded(hint: Any, value: Any, where: str) -> Any:
     if inner is not None:
         return None if value is None else _decoded(inner, value, where)
     if dataclasses.is_dataclass(hint):
-        return decode(hint, value, where)  # type: ignore[arg-type]
+        return decode(hint, value, where)  # type: ignore[arg-type]  # a dataclass
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
@@ -278,7 +255,7 @@ def _schema_of(hint: Any) -> Json:
     if inner is not None:
         return {"anyOf": [_schema_of(inner), {"type": "null"}]}
     if dataclasses.is_dataclass(hint):
-        return _object_schema(hint)  # type: ignore[arg-type]
+        return _object_schema(hint)  # type: ignore[arg-type]  # a dataclass
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return {"const": arguments[0]} if len(arguments) == 1 else {"enum": list(arguments)}
@@ -315,25 +292,3 @@ def _object_schema(kind: type) -> Json:
         "required": [f.name for f in dataclasses.fields(kind) if _required(f)],
         "properties": properties,
     }
-
-
-def _ansible_type(hint: Any) -> Json:
-    if get_origin(hint) is Annotated:
-        kind, limits = get_args(hint)
-        choices = {"choices": list(limits.kept["enum"])} if "enum" in limits.kept else {}
-        return {**_ansible_type(kind), **choices}
-    inner = _optional(hint)
-    if inner is not None:
-        return _ansible_type(inner)
-    if dataclasses.is_dataclass(hint):
-        return {"type": "dict", "options": argument_spec(hint)}  # type: ignore[arg-type]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return {**_ansible_type(type(arguments[0])), "choices": list(arguments)}
-    if origin is tuple:
-        element = _ansible_type(arguments[0])
-        nested = {"options": element["options"]} if "options" in element else {}
-        return {"type": "list", "elements": element["type"], **nested}
-    if origin is dict or hint is Any:
-        return {"type": "dict" if origin is dict else "raw"}
-    return {"type": _ANSIBLE_TYPES[hint]}

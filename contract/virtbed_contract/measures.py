@@ -56,7 +56,7 @@ class Measure:
             if not isinstance(value, Mapping):
                 return None
             value = value.get(key)
-        return value  # type: ignore[no-any-return]
+        return value  # type: ignore[no-any-return]  # its schema says so
 
 
 def _phase(name: str, words: str, meaning: str) -> Measure:

@@ -15,13 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from virtbed.platforms import load_platforms
-from virtbed_contract.codec import DocumentError, argument_spec, decode, encode
+from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.documents import Instance, Platform, RoleProperties, TrialRequest
-
-from ..unit.contract.test_attestation import INSTANCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = REPOSITORY / "roles"
@@ -265,9 +262,9 @@ def test_nothing_names_a_role() -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("playbooks/block.yml", "tasks_from: x\nname: machine_kvm"),
-        ("playbooks/block.yml", "when: __enclosure_docker_image is defined"),
-        ("playbooks/block.yml", "when: virtbed_instance.enclosure == 'docker'"),
+        ("playbooks/provision.yml", "tasks_from: x\nname: machine_kvm"),
+        ("playbooks/provision.yml", "when: __enclosure_docker_image is defined"),
+        ("playbooks/provision.yml", "when: virtbed_instance.enclosure == 'docker'"),
         ("roles/trial_run/tasks/main.yml", "{{ 1 if machine != \"kvm\" else 2 }}"),
         ("roles/trial_run/tasks/main.yml", "when: machine in ['xen', 'kvm']"),
         ("python/virtbed/design.py", 'if "metal" == entry.machine:'),
@@ -285,8 +282,8 @@ def test_a_name_is_found(path: str, text: str) -> None:
     ("path", "text"),
     [
         ("roles/machine_kvm/tasks/main.yml", "name: machine_guest\nname: machine_kvm"),
-        ("playbooks/block.yml", "name: \"machine_{{ virtbed_instance.machine }}\""),
-        ("playbooks/block.yml", "register: machine_reading\nwhen: x == 'dockerfile'"),
+        ("playbooks/provision.yml", "name: \"machine_{{ virtbed_instance.machine }}\""),
+        ("playbooks/provision.yml", "register: machine_reading\nwhen: x == 'dockerfile'"),
         ("python/virtbed/design.py", 'accelerator = "kvm" if usable else "tcg"'),
     ],
 )  # fmt: skip
@@ -302,23 +299,3 @@ GONE = ("rolespec" + "_validate", "[7" + ":23]", "mock" + "_modules")
 def test_what_is_gone_stays_gone(word: str) -> None:
     found = {name for name, text in files() if word in text}
     assert found == set()
-
-
-def test_the_specification_of_an_instance_is_generated_and_accepts_one() -> None:
-    specification = argument_spec(Instance)
-    assert list(specification) == [field.name for field in dataclasses.fields(Instance)]
-    validator = ArgumentSpecValidator(specification)
-    asked = encode(INSTANCE)
-    assert None in asked.values()  # the kind of value that Ansible may convert
-    accepted = validator.validate(asked)
-    assert accepted.error_messages == []
-    assert accepted.validated_parameters == asked
-
-
-@pytest.mark.parametrize(
-    "change", [{"mode": "fast"}, {"cores": "two"}, {"unknown": 1}, {"id": ...}]
-)
-def test_the_specification_refuses_what_is_no_instance(change: dict[str, Any]) -> None:
-    asked = encode(INSTANCE) | change
-    asked = {name: value for name, value in asked.items() if value is not ...}
-    assert ArgumentSpecValidator(argument_spec(Instance)).validate(asked).error_messages

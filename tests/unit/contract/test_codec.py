@@ -12,7 +12,6 @@ import pytest
 from virtbed_contract.codec import (
     DocumentError,
     Limits,
-    argument_spec,
     decode,
     described,
     encode,
@@ -100,18 +99,6 @@ def test_a_schema_says_what_things_mean() -> None:
     assert schema["properties"]["schema"]["const"] == "whole/1"
     assert schema["properties"]["counts"]["additionalProperties"] == {
         "type": "integer", "minimum": 0,
-    }  # fmt: skip
-
-
-def test_an_argument_spec_has_types_choices_and_defaults() -> None:
-    spec = argument_spec(Whole)
-    assert spec["parts"]["elements"] == "dict"
-    assert spec["parts"]["options"]["word"] == {
-        "description": "Or null.", "required": False, "default": None, "type": "str",
-    }  # fmt: skip
-    assert spec["side"]["choices"] == ["left", "right"]
-    assert spec["counts"] == {
-        "description": "Counts by name.", "required": True, "type": "dict",
     }  # fmt: skip
 
 
