@@ -1,4 +1,4 @@
-"""What a process under an argv prefix may use, without starting an interpreter beside it."""
+"""What a process may use, without starting an interpreter on the managed host."""
 
 from __future__ import annotations
 
@@ -14,22 +14,41 @@ from virtbed_contract.kernel import readings
 
 
 class ActionModule(ActionBase):
-    """Return ``reading``: what a process that `argv` starts may use, by its /proc and /sys.
+    """Return ``reading``: what a process may use, by its /proc, its cgroups and /sys.
 
-    `argv` is an argv prefix, such as an enclosure's; [] reads the connection's own processes. The
-    files are printed by sh on the managed host, and parsed here: see `readings.process`.
+    The files are printed by sh on the managed host, and parsed here. Arguments, one of:
+
+        argv: An argv prefix, such as an enclosure's; the process is one that it starts. See
+            `readings.process`.
+        container: What an engine told of a container when it was started: ``container`` (its name),
+            ``pid`` and ``started`` of its first process, and more, all of which becomes part of the
+            reading. See `readings.enclosed`.
     """
 
-    _VALID_ARGS = frozenset({"argv"})
+    _VALID_ARGS = frozenset({"argv", "container"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
         """Read once."""
         super().run(tmp, task_vars)
-        command = shlex.join([*self._task.args["argv"], "sh", "-c", readings.SCRIPT])
+        container = self._task.args.get("container")
+        argv, pid = self._task.args.get("argv", ()), container["pid"] if container else "self"
+        command = shlex.join([*argv, "sh", "-c", readings.SCRIPT, "sh", "", str(pid)])
         answer = self._low_level_execute_command(command)
         if answer["rc"] != 0:
             said = (answer["stderr"] or answer["stdout"]).strip()
             raise AnsibleActionFail(f"process_reading: exit status {answer['rc']}: {said}")
         with tempfile.TemporaryDirectory(prefix="virtbed-reading-") as folder:
             readings.unpack(answer["stdout"], Path(folder))
+            if container:
+                return {"changed": False, "reading": _of(container, Path(folder))}
             return {"changed": False, "reading": readings.process(Path(folder))}
+
+
+def _of(container: dict[str, Any], root: Path) -> dict[str, Any]:
+    found = readings.enclosed(root, container["pid"])
+    if found is None or found["started"] != container["started"]:
+        raise AnsibleActionFail(
+            f"process_reading: process {container['pid']} of {container['container']} has ended; "
+            "something stopped or restarted the container that the trial needs"
+        )
+    return container | found

@@ -15,6 +15,8 @@ Pid = Union[int, str]
 
 CPUSET_FILES = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
 QUOTA_FILES = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
+STAT_FILE = "cpu.stat"
 _UNLIMITED_BYTES = 2**60  # version 1 writes no limit as a number near 2**63
 
 
@@ -109,7 +111,7 @@ def memory_bytes(root: Path, pid: Pid = "self") -> Optional[int]:
     """Return the tightest memory limit that binds a process, in bytes; None without one."""
     limits = []
     for group in lineage(root, "memory", pid):
-        text = read(group / "memory.max") or read(group / "memory.limit_in_bytes") or "max"
+        text = next(filter(None, (read(group / name) for name in MEMORY_FILES)), "max")
         if text != "max" and int(text) < _UNLIMITED_BYTES:
             limits.append(int(text))
     return min(limits, default=None)
@@ -123,7 +125,7 @@ def throttling(root: Path, pid: Pid = "self") -> Optional[dict[str, int]]:
     """
     total: Optional[dict[str, int]] = None
     for group in lineage(root, "cpu", pid):
-        lines = (read(group / "cpu.stat") or "").splitlines()
+        lines = (read(group / STAT_FILE) or "").splitlines()
         stat = {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
         if "nr_periods" not in stat:
             continue

@@ -1,49 +1,58 @@
 """What one process may use, read from files alone: no interpreter needs to start beside it.
 
-`SCRIPT` prints the files as any process under the same argv prefix sees them, `unpack` lays them
-out as a tree, and `process` reads that tree, or the live one.
+`SCRIPT` prints the files, of the process itself or of another, `unpack` lays them out as a tree,
+and `process` and `enclosed` read that tree, or the live one.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from . import cgroups, processes, topology
 from .cpus import format_cpu_list, parse_cpu_list
+from .processes import Pid
 
 _MARK = "==> "
-_PLAIN = ("/proc/self/status", "/proc/self/cgroup", "/proc/self/mountinfo",
-          f"/{topology.CPUS}/online", f"/{topology.CLOCKSOURCE}")  # fmt: skip
+_PLAIN = ("status", "stat", "cgroup")
+_HOST = ("/proc/self/mountinfo", f"/{topology.CPUS}/online", f"/{topology.CLOCKSOURCE}")
+_LIMITS = (*cgroups.QUOTA_FILES, *cgroups.CPUSET_FILES, *cgroups.MEMORY_FILES)
+_SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
 
-# POSIX sh; $1 is the root of the file system, nothing on a live host. For each mount that may limit
-# CPUs, every cgroup from the process's own up to the mount point is printed, as a folder at least;
-# which of them count, the reader decides.
+# POSIX sh; $1 is the root of the file system, nothing on a live host, and $2 the process's number,
+# by default that of the one that reads. For each mount that may limit CPUs or memory, every cgroup
+# from the process's own up to the mount point is printed, as a folder at least; which of them
+# count, the reader decides.
 SCRIPT = f"""\
-for file in {" ".join(_PLAIN)}; do
+pid=${{2:-self}}
+for file in {" ".join(_HOST)} {" ".join(f"/proc/$pid/{name}" for name in _PLAIN)}; do
   if [ -r "$1$file" ]; then echo "{_MARK}$file"; cat "$1$file"; fi
 done
-if [ -r "$1/proc/self/numa_maps" ]; then
-  echo "{_MARK}/proc/self/numa_maps"; head -n 1 "$1/proc/self/numa_maps"
+if [ -r "$1/proc/$pid/numa_maps" ]; then
+  echo "{_MARK}/proc/$pid/numa_maps"; head -n 1 "$1/proc/$pid/numa_maps"
 fi
-grep -E ' - cgroup(2 |.*[ ,]cpu(set)?(,|$))' "$1/proc/self/mountinfo" |
+[ ! -r "$1/proc/$pid/cgroup" ] ||
+grep -E ' - cgroup(2 |.*[ ,](cpu|cpuset|memory)(,|$))' "$1/proc/self/mountinfo" |
 while read -r _ _ _ top point _; do
   while IFS=: read -r _ controllers path; do
-    case ",$controllers," in ,, | *,cpu,* | *,cpuset,*) ;; *) continue ;; esac
+    case ",$controllers," in ,, | *,cpu,* | *,cpuset,* | *,memory,*) ;; *) continue ;; esac
     case "$path/" in "${{top%/}}/"*) path="${{path#"${{top%/}}"}}" ;; esac
     group="$point/${{path#/}}"
     [ -d "$1$group" ] || group="$point"
     while true; do
       echo "{_MARK}$group/"
-      for file in {" ".join((*cgroups.QUOTA_FILES, *cgroups.CPUSET_FILES))}; do
+      for file in {" ".join(_LIMITS)}; do
         if [ -r "$1$group/$file" ] && read -r line < "$1$group/$file"; then
           echo "{_MARK}$group/$file"; echo "$line"
         fi
       done
+      if [ -r "$1$group/{cgroups.STAT_FILE}" ]; then
+        echo "{_MARK}$group/{cgroups.STAT_FILE}"; cat "$1$group/{cgroups.STAT_FILE}"
+      fi
       case "$group" in "$point" | "$point/") break ;; esac
       group="${{group%/*}}"
     done
-  done < "$1/proc/self/cgroup"
+  done < "$1/proc/$pid/cgroup"
 done
 """
 
@@ -78,13 +87,9 @@ def process(root: Path) -> dict[str, Any]:
     """
     online = topology.online(root)
     proc = root / "proc"
-    allowed = processes.status(proc=proc).get("Cpus_allowed_list")
-    if allowed is not None and online:
-        # The kernel also lists CPUs that may be plugged in one day.
-        allowed = format_cpu_list(set(parse_cpu_list(allowed)) & set(online))
     return {
         "cpus_visible": len(online) or None,
-        "cpus_allowed_list": allowed,
+        "cpus_allowed_list": _allowed(root),
         "mems_allowed_list": processes.memory_nodes(proc=proc),
         "memory_policy": processes.memory_policy(proc=proc),
         "cgroup": {
@@ -94,3 +99,36 @@ def process(root: Path) -> dict[str, Any]:
         },
         "clocksource": topology.clocksource(root),
     }
+
+
+def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
+    """Return what the first process of a container may use, as its host's kernel tells.
+
+    Returns:
+        ``started`` (clock ticks since boot: with the number it names one process),
+        ``cpus_allowed_list``, ``mems_allowed_list``, ``capabilities`` (the bounding set, in hex),
+        ``seccomp`` (``none``, ``strict`` or ``filter``), and those of `cgroups.limits`; None where
+        there is no such process.
+    """
+    proc = root / "proc"
+    stat, status = processes.stat(pid, proc), processes.status(pid, proc)
+    if stat is None or not status:
+        return None
+    return {
+        "started": stat.started,
+        "cpus_allowed_list": _allowed(root, pid),
+        "mems_allowed_list": processes.memory_nodes(pid, proc),
+        "capabilities": status.get("CapBnd"),
+        "seccomp": _SECCOMP.get(status.get("Seccomp", "")),
+        **cgroups.limits(root, pid),
+    }
+
+
+def _allowed(root: Path, pid: Pid = "self") -> Optional[str]:
+    """Return the kernel list of the online CPUs that a process may run on."""
+    allowed = processes.status(pid, root / "proc").get("Cpus_allowed_list")
+    online = topology.online(root)
+    if allowed is not None and online:
+        # The kernel also lists CPUs that may be plugged in one day.
+        allowed = format_cpu_list(set(parse_cpu_list(allowed)) & set(online))
+    return allowed

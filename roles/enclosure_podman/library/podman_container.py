@@ -1,23 +1,20 @@
 #!/usr/bin/python3
-"""Where a running Podman container may run, and how much, as Podman and the kernel say."""
+"""What only Podman can tell of a running container of its own."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.virtbed_contract.kernel import cgroups, processes
-from ansible.module_utils.virtbed_contract.kernel.cpus import allowed
+from ansible.module_utils.virtbed_contract.kernel import processes
 
 DOCUMENTATION = r"""
-module: podman_reading
-short_description: Read a running Podman container back from Podman and the kernel
+module: podman_container
+short_description: Ask Podman which process, image, runtime and storage a running container has
 description:
-  - Podman says which process, image, runtime and storage; limits, capabilities and seccomp mode are
-    the kernel's. Podman's Python library talks to a service, a daemon that no trial needs, so its
-    client is asked. Changes nothing.
+  - Podman's Python library talks to a service, a daemon that no trial needs, so its client is
+    asked. Changes nothing.
 options:
   name:
     description: The container.
@@ -26,18 +23,18 @@ options:
 author: virtbed
 """
 EXAMPLES = r"""
-- name: Read the container and its control group
-  podman_reading:
+- name: Ask Podman which process it started
+  podman_container:
     name: virtbed-podman-pinned-c01-r01
 """
 RETURN = r"""
-reading:
-  description: CPUs allowed, cpuset, quota in CPUs or null, memory limit, throttling, layers.
-  returned: always
+container:
+  description:
+    - C(container) (its name), C(pid) and C(started) (clock ticks since boot) of its first process,
+      C(runtime), C(storage), and C(layers), the digests of its image's layers.
+  returned: success
   type: dict
 """
-
-SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
 
 
 def main() -> None:
@@ -54,24 +51,20 @@ def main() -> None:
 
     container = ask("container", name)
     pid = container["State"]["Pid"]
-    if not pid:
+    process = processes.stat(pid) if pid else None
+    if process is None:
         module.fail_json(
-            msg=f"podman_reading: {name} is {container['State']['Status']}, running needed"
+            msg=f"podman_container: {name} is {container['State']['Status']}, running needed"
         )
-    status = processes.status(pid)
     module.exit_json(
         changed=False,
-        reading={
+        container={
             "container": name,
             "pid": pid,
+            "started": process.started,
             "runtime": container["OCIRuntime"],
             "storage": container["Driver"],
             "layers": ask("image", container["Image"])["RootFS"]["Layers"],
-            "capabilities": status["CapBnd"],
-            "seccomp": SECCOMP[status["Seccomp"]],
-            "cpus_allowed_list": allowed(pid),
-            "mems_allowed_list": processes.memory_nodes(pid),
-            **cgroups.limits(Path("/"), pid),
         },
     )
 

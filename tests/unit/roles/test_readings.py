@@ -27,11 +27,9 @@ def play(folder: Path, task: dict[str, Any]) -> subprocess.CompletedProcess[str]
     ]
     playbook = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
     (folder / "play.yml").write_text(json.dumps([playbook]))
-    plugins = {"ANSIBLE_ACTION_PLUGINS": str(REPOSITORY / "playbooks/action_plugins")}
     return subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), folder / "play.yml"],
         cwd=REPOSITORY,
-        env=os.environ | plugins,
         check=False,
         capture_output=True,
         text=True,
@@ -51,6 +49,25 @@ def test_a_prefix_that_fails_is_quoted(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "process_reading: exit status 7: no such thing" in done.stdout + done.stderr
+
+
+def test_a_containers_process_is_read_and_what_its_engine_told_is_kept(tmp_path: Path) -> None:
+    pid = os.getpid()
+    now = readings.enclosed(Path("/"), pid)
+    assert now is not None
+    told = {"container": "c", "pid": pid, "started": now["started"], "layers": ["sha256:0"]}
+    done = play(tmp_path, {"process_reading": {"container": told}})
+    assert done.returncode == 0, done.stdout
+    found = json.loads((tmp_path / "told").read_text())
+    assert found.pop("throttled_periods") >= now.pop("throttled_periods")
+    assert found == told | now
+
+
+def test_another_process_with_the_number_of_a_containers_is_refused(tmp_path: Path) -> None:
+    told = {"container": "c", "pid": os.getpid(), "started": 1, "layers": []}
+    done = play(tmp_path, {"process_reading": {"container": told}})
+    assert done.returncode != 0
+    assert f"process {os.getpid()} of c has ended" in done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not Path("/sys/devices/system/cpu/online").exists(), reason="no list of CPUs")

@@ -13,8 +13,8 @@ from virtbed_contract.kernel.cpus import allowed
 from .conftest import lay
 
 
-def printed(root: str = "") -> str:
-    command = ["sh", "-c", readings.SCRIPT, "sh", root]
+def printed(root: str = "", *pid: str) -> str:
+    command = ["sh", "-c", readings.SCRIPT, "sh", root, *pid]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout
@@ -83,6 +83,58 @@ def test_the_shell_reads_what_the_readers_need(tmp_path: Path, name: str) -> Non
     bound = {"version 1": 0.5, "no control groups": None}
     expected = bound.get(name, 1.5 if "own group" in name else 0.5)
     assert found["cgroup"]["quota_cpus"] == expected
+
+
+OF_ANOTHER = {
+    "proc/7/stat": "7 (sle) ep) S 1 " + " ".join(str(n) for n in range(5, 40)),
+    "proc/7/status": "Cpus_allowed_list:\t1-63\nMems_allowed_list:\t0\nCapBnd:\t0a\nSeccomp:\t2",
+    "sys/devices/system/cpu/online": "0-3",
+}
+LIMITED = {
+    "version 1": {
+        "proc/self/mountinfo": V1
+        + "36 31 0:33 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
+        "proc/7/cgroup": "4:memory:/d/x\n3:cpuset:/d/x\n1:cpu,cpuacct:/d/x\n0::/",
+        "sys/fs/cgroup/cpu,cpuacct/d/x/cpu.cfs_quota_us": "150000",
+        "sys/fs/cgroup/cpu,cpuacct/d/x/cpu.cfs_period_us": "100000",
+        "sys/fs/cgroup/cpu,cpuacct/d/x/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_time 5",
+        "sys/fs/cgroup/cpuset/d/x/cpuset.cpus": "1-2",
+        "sys/fs/cgroup/memory/d/memory.limit_in_bytes": str(2**63 - 4096),
+        "sys/fs/cgroup/memory/d/x/memory.limit_in_bytes": str(2**30),
+    },
+    "version 2": {
+        "proc/self/mountinfo": V2.format(top="/"),
+        "proc/7/cgroup": "0::/d/x",
+        "sys/fs/cgroup/d/memory.max": str(2**30),
+        "sys/fs/cgroup/d/x/memory.max": "max",
+        "sys/fs/cgroup/d/x/cpu.max": "150000 100000",
+        "sys/fs/cgroup/d/x/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_usec 5",
+        "sys/fs/cgroup/d/x/cpuset.cpus.effective": "1-2",
+    },
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_the_shell_reads_another_process_and_all_that_limits_it(tmp_path: Path, name: str) -> None:
+    live = lay(tmp_path / "live", OF_ANOTHER | LIMITED[name])
+    readings.unpack(printed(str(live), "7"), tmp_path / "copy")
+    found = readings.enclosed(tmp_path / "copy", 7)
+    assert found == {
+        "started": 22,
+        "cpus_allowed_list": "1-3",
+        "mems_allowed_list": "0",
+        "capabilities": "0a",
+        "seccomp": "filter",
+        "cpuset": "1-2",
+        "quota_cpus": 1.5,
+        "memory_mib": 1024,
+        "throttled_periods": 4,
+    }
+
+
+def test_a_process_that_has_ended_is_none(tmp_path: Path) -> None:
+    readings.unpack(printed("", str(2**22 + 1)), tmp_path)
+    assert readings.enclosed(tmp_path, 2**22 + 1) is None
 
 
 def test_what_a_terminal_adds_does_no_harm(tmp_path: Path) -> None:
