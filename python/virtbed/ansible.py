@@ -74,10 +74,11 @@ def play(
     deadline: Deadline,
     logs: Logs,
     limit: str | None = None,
+    parts: Sequence[str] = (),
     turns: Sequence[Mapping[str, Any]] = ({},),
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
-    """Run playbooks/<playbook>.yml and give its events as they happen, `Ended` last.
+    """Run playbooks/<playbook>.yml, or its parts, and give its events as they happen, `Ended` last.
 
     Whoever stops iterating early closes the iterator, which ends the playbook.
 
@@ -88,8 +89,10 @@ def play(
         deadline: When it counts as hung, and is ended; may be renewed meanwhile.
         logs: Where Ansible's own log is kept.
         limit: A pattern of hosts, as --limit takes it.
+        parts: Names of playbooks that are run one after another instead of the one of that name.
         turns: The playbook runs once per turn, with its variables beside the others, until one
-            fails: one process, whose start takes as long as many tasks.
+            fails: one process, whose start takes as long as many tasks. Roles that it imports may
+            be named by these variables.
         cancelled: Looked at every second; True ends the playbook.
 
     Raises:
@@ -100,7 +103,9 @@ def play(
     with tempfile.TemporaryDirectory(prefix="virtbed-runner-") as private:
         call = _Call(playbook, Path(private), deadline, cancelled)
         runs = threading.Thread(
-            target=call.run, args=(variables, inventories, limit, turns), daemon=True
+            target=call.run,
+            args=(variables, inventories, limit, parts or (playbook,), turns),
+            daemon=True,
         )
         runs.start()
         try:
@@ -145,13 +150,18 @@ class _Call:
         variables: Mapping[str, Any],
         inventories: Sequence[str],
         limit: str | None,
+        parts: Sequence[str],
         turns: Sequence[Mapping[str, Any]],
     ) -> None:
         """Run the playbook to its end; never raise."""
         try:
-            path = str(require() / "playbooks" / f"{self.playbook}.yml")
+            folder = require() / "playbooks"
             in_turn = self.private / "turns.yml"
-            plays = [{"import_playbook": path, "vars": dict(turn)} for turn in turns]
+            plays = [
+                {"import_playbook": str(folder / f"{part}.yml"), "vars": dict(turn)}
+                for turn in turns
+                for part in parts
+            ]
             in_turn.write_text(json.dumps(plays))
             runner = ansible_runner.run(
                 private_data_dir=str(self.private),
@@ -232,6 +242,8 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "ANSIBLE_NOCOLOR": "1",
+        # ansible-runner sets this variable, which hides what ansible.cfg says.
+        "ANSIBLE_CALLBACK_PLUGINS": str(REPOSITORY / "playbooks" / "callback_plugins"),
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
     }
 

@@ -33,6 +33,7 @@ SET_BY_A_SWEEP = frozenset(
     f"virtbed_{name}"
     for name in ("bench", "run_dir", "incoming_dir", "tuned", "instance", "trials", "trial")
 )
+_BLOCK = ("begin", "provision", "trials", "release")
 # A block adds its guest to this group, which --limit must not leave out.
 _GUESTS = "guest"
 
@@ -117,20 +118,21 @@ class Bench:
         limit = f"{self.limit}:{_GUESTS}" if self.limit else None
         return ansible.play(
             "block", {**self.variables, **variables}, self.inventories, deadline=deadline,
-            logs=self.logs, limit=limit, turns=turns, cancelled=cancelled,
+            logs=self.logs, limit=limit, parts=_BLOCK, turns=turns, cancelled=cancelled,
         )  # fmt: skip
 
     @contextmanager
-    def tuned(self) -> Iterator[None]:
-        """Quieten the host meanwhile; whatever happens, put it back.
+    def prepared(self, *, tune: bool) -> Iterator[None]:
+        """Tune the host for a sweep, if asked; whatever happens, put back what the sweep changed.
 
         Raises:
             BenchError: it cannot be tuned, or not be put back.
         """
         try:
-            ended, _ = self.play("tune")
-            if not ended.ok:
-                raise BenchError(f"the host could not be tuned: {ended.message}")
+            if tune:
+                ended, _ = self.play("tune")
+                if not ended.ok:
+                    raise BenchError(f"the host could not be tuned: {ended.message}")
             yield
         finally:
             self.restore()

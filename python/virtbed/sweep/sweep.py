@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 from virtbed.bench import Bench, alone
@@ -100,7 +99,7 @@ class Sweep:
                 self._interruption, rule, self._per_playbook, self.failed,
             )  # fmt: skip
             self._progress.begin(len(laid.trials), missing, ledger.seconds())
-            with self._bench.tuned() if self.plan.tuning else nullcontext():
+            with self._bench.prepared(tune=self.plan.tuning):
                 blocks.carry_out(missing)
 
     def _missing(self, trials: tuple[Trial, ...], ledger: Ledger) -> list[Trial]:

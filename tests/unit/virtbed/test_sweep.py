@@ -245,7 +245,7 @@ def test_each_failed_trial_says_why_and_each_instance_is_released(
     run = make(small(plan))
     run.run()
     assert len(run.failed) == len(host.blocks) == 6
-    assert host.calls == ["examine", "clear", "block"]  # which releases each itself
+    assert host.calls == ["examine", "clear", "block", "restore"]  # which releases each itself
     for trial in run.failed:
         folder = run.folder / "trials" / trial
         assert failure_of(run, trial).message == "a pin was changed"
@@ -277,7 +277,7 @@ def test_a_full_disk_ends_the_sweep_in_words_and_releases_what_is_standing(
     run = make(small(plan))
     with pytest.raises(SweepError, match=r"results cannot be written: .*No space left on device"):
         run.run()
-    assert host.calls == ["examine", "clear", "block", "clear"]
+    assert host.calls == ["examine", "clear", "block", "clear", "restore"]
     assert len(host.blocks) == 1
     assert run.failed == []
     monkeypatch.setattr(records, "write_whole_text", write_text)
@@ -293,7 +293,7 @@ def test_a_block_that_hangs_is_a_failed_block_and_the_sweep_goes_on(
     run = make(small(plan))
     run.run()
     assert len(run.failed) == 6
-    assert host.calls[2:] == ["block", "clear"] * 6
+    assert host.calls[2:] == [*["block", "clear"] * 6, "restore"]
     assert "hung in the task 'Create'" in failure_of(run, run.failed[0]).message
 
 
@@ -308,7 +308,7 @@ def test_a_host_that_hangs_while_it_is_cleared_ends_the_sweep(
     run = make(small(plan))
     with pytest.raises(BenchError, match=r"could not be cleared.*clear hung in the task 'Remove'"):
         run.run()
-    assert host.calls == ["examine", "clear", "block", "clear"]
+    assert host.calls == ["examine", "clear", "block", "clear", "restore"]
     assert "hung in the task 'Create'" in failure_of(run, *run.failed).message
 
 
@@ -323,6 +323,7 @@ def test_every_step_has_a_limit_made_of_what_it_is_to_do(
         ("examine", 60), ("clear", 60), ("block", 60),
         ("vm-pinned-c01-r01", 6 * 60 + 6 * 100),  # emulated: 6 times as long
         (trial[0], 6 * 60),  # its release
+        ("restore", 60),
     ]  # fmt: skip
 
 
@@ -332,7 +333,7 @@ def test_without_an_instance_no_trial_runs(host: Host, make: Make, plan: Plan) -
     run.run()
     assert len(run.failed) == 6
     # Each is cleared away, and the next playbook goes on after it.
-    assert host.calls[2:] == ["block", "clear"] * 6
+    assert host.calls[2:] == [*["block", "clear"] * 6, "restore"]
     assert host.blocks == [instances[0] for instances in host.playbooks] == host.playbooks[0]
     for trial in run.failed:
         failure = failure_of(run, trial)
@@ -366,7 +367,7 @@ def test_an_instance_that_cannot_be_released_is_cleared_away_and_costs_no_trial(
     host.answers["release"] = lambda: next(told, GOOD)
     run = make(small(plan))
     run.run()
-    assert host.calls[2:] == ["block", "clear", "block"]
+    assert host.calls[2:] == ["block", "clear", "block", "restore"]
     assert len(host.blocks) == len(run.failed) == 6
     assert {failure_of(run, trial).message for trial in run.failed} == {"no matter"}
 
@@ -452,7 +453,7 @@ def test_a_signal_in_a_trial_releases_and_records_nothing(
     with pytest.raises(Interrupted, match="the next call goes on"):
         run.run()
     assert len(host.blocks) == 1
-    assert host.calls[2:] == ["block", "clear"]
+    assert host.calls[2:] == ["block", "clear", "restore"]
     assert not (run.folder / "trials").exists()
 
 
@@ -563,4 +564,4 @@ def test_extra_variables_reach_every_playbook(host: Host, plan: Plan, tmp_path: 
     bench = Bench(variables={"virtbed_state_dir": "/x"})
     Sweep(small(plan), progress, bench, tmp_path, platforms=PLATFORMS).run()
     assert {v["virtbed_state_dir"] for v in host.variables} == {"/x"}
-    assert set(host.calls) == {"examine", "clear", "block"}
+    assert set(host.calls) == {"examine", "clear", "block", "restore"}
