@@ -13,17 +13,18 @@ from virtbed_workloads.schema import result_schema
 from .conftest import NOTHING, read, run, traces
 
 
-def test_every_application_gives_the_same_answers_on_four_platforms(write_plan: Any) -> None:
+def test_applications_give_the_same_answers_on_four_platforms(write_plan: Any) -> None:
     """And every trial is attested, and nothing is left behind.
 
-    A container in a guest runs one application: another enclosure changes no arithmetic, and an
-    emulated trial takes minutes.
+    An emulated trial takes minutes. So guests run one application of each kind of model, and a
+    container in a guest one in all: another enclosure changes no arithmetic.
     """
     names = [name for name, entry in APPLICATIONS.items() if not entry.hidden]
-    some = ["image_classification"]
+    kinds = ["image_classification", "question_answering", "audio_transcription"]
     sweeps = {
-        "platforms": ({"bm": ["pinned"], "cn": ["vanilla", "pinned"], "vm": ["pinned"]}, names),
-        "composed": ({"vmcn": ["vanilla"]}, some),
+        "platforms": ({"bm": ["pinned"], "cn": ["vanilla", "pinned"]}, names),
+        "guest": ({"vm": ["pinned"]}, kinds),
+        "composed": ({"vmcn": ["vanilla"]}, kinds[:1]),
     }
     trials: dict[str, Path] = {}
     folders = []
@@ -46,7 +47,7 @@ def test_every_application_gives_the_same_answers_on_four_platforms(write_plan: 
         for name in applications
     )
     results = {name: read(path / "result.json") for name, path in trials.items()}
-    accelerator = read(folders[0] / "design.json")["accelerator"]
+    accelerator = read(folders[1] / "design.json")["accelerator"]
     for name, result in results.items():
         jsonschema.validate(result, result_schema())
         evidence = read(trials[name] / "evidence.json")
@@ -72,7 +73,7 @@ def test_every_application_gives_the_same_answers_on_four_platforms(write_plan: 
     pinned = read(trials["vm-pinned-c01-image_classification-r01"] / "evidence.json")
     (thread,) = pinned["after"]["machine"]["vcpu_threads"]
     assert thread["cpus_allowed_list"] == pinned["asked"]["cpus"]
-    for folder, guest in zip(folders, ("vm", "vmcn"), strict=True):
+    for folder, guest in zip(folders[1:], ("vm", "vmcn"), strict=True):
         report = read(folder / "report.json")
         assert report["answers_differ"] == []
         shown = {(c["platform"], "ratio" in c) for c in report["emulated"]}
