@@ -45,7 +45,7 @@ PLAIN = {  # the times that a plain way gives, each a row
     "vmcn": ["bare QEMU, until `docker run` of `true` has run by SSH"],
 }
 CAPTION = """
-From nothing until a process has run in the instance; medians. virtbed: its playbook provision.yml,
+From nothing until a process has run in the instance; medians. virtbed: its playbook provision,
 then `true` in it on metal; in a guest Ansible itself has run there by then. Bare QEMU: the same
 kernel, initial ramdisk, disk, machine, CPU model, memory and accelerator, neither pinned nor under
 libvirt; its overlay, key and seed are made within its time. It stands for `virt-install --import`
@@ -142,8 +142,10 @@ def entered(instance: Instance) -> list[str]:
     """Return what starts a process in an instance on metal, as the enclosure's role does."""
     if instance.enclosure == "docker":
         return ["docker", "exec", f"virtbed-{instance.id}"]
+    # Kept to the housekeeping CPUs, numactl would refuse the others.
+    free = ["taskset", "--cpu-list", instance.allowed]
     bound = [f"--physcpubind={instance.inner_cpus}", f"--membind={instance.inner_mems}"]
-    return ["numactl", *bound, *enter(str(IMAGES / instance.image_name / "rootfs"))]
+    return [*free, "numactl", *bound, *enter(str(IMAGES / instance.image_name / "rootfs"))]
 
 
 def plainly(instance: Instance) -> list[float]:
