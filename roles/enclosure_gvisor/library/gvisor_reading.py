@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.virtbed_contract.kernel import cgroups, processes
+from ansible.module_utils.virtbed_contract.kernel import cgroups, processes, readings
 from ansible.module_utils.virtbed_contract.kernel.cpus import allowed
 
 DOCUMENTATION = r"""
@@ -48,8 +48,6 @@ reading:
   returned: always
   type: dict
 """
-
-SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
 
 
 def threads_allowed(pids: list[int]) -> set[str]:
@@ -91,6 +89,9 @@ def main() -> None:
     _, out, log = module.run_command(["runsc", "flags"], check_rc=True)
     pid = state["pid"]
     root = Path("/")
+    limited = readings.enclosed(root, pid)
+    if limited is None:
+        module.fail_json(msg=f"gvisor_reading: process {pid} of {name} has ended, running needed")
     # The group's members are the sandbox, its stubs and the gofer.
     members = cgroups.lineage(root, "cpu", pid)[0] / "cgroup.procs"
     pids = [int(line) for line in members.read_text().split()]
@@ -107,10 +108,8 @@ def main() -> None:
             "serves_rootfs": len(gofers) == 1
             and os.path.samestat(Path(f"/proc/{gofers[0]}/root/").stat(), rootfs.stat()),
             "image": json.loads((rootfs.parent / "manifest.json").read_text())["digest"],
-            "seccomp": SECCOMP[processes.status(pid)["Seccomp"]],
+            **limited,
             "cpus_allowed_list": cpus.pop() if len(cpus) == 1 else "mixed",
-            "mems_allowed_list": processes.memory_nodes(pid),
-            **cgroups.limits(root, pid),
         },
     )
 
