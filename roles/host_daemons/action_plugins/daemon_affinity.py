@@ -35,7 +35,8 @@ class ActionModule(ActionBase):
         if cpus:
             look = ["sh", "-c", _LOOK, "sh", "|".join(daemons)]
             found = self._low_level_execute_command(shlex.join(look))["stdout"].splitlines()
-            if all(line.split()[1:] == [cpus] for line in found):
+            # Nothing found may also be a look that failed: then the module tells.
+            if found and all(line.split()[1:] == [cpus] for line in found):
                 return {"changed": False, **facts}
         done: dict[str, Any] = self._execute_module(
             module_args={**self._task.args, "daemons": daemons}, task_vars=task_vars

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from virtbed_contract.kernel.cpus import format_cpu_list
 from virtbed_contract.kernel.snapshots import keep
 
-from .conftest import module
+from .conftest import REPOSITORY, module
 
 affinity = module("host_daemons", "daemon_affinity")
 NAME = "virtbed-daemon"
@@ -83,3 +84,25 @@ def test_one_whose_main_thread_alone_was_moved_when_we_were_killed(
     os.sched_setaffinity(daemon, kept)
     assert affinity.confine([NAME], kept, tmp_path / "daemons.json") is True
     assert cpus(daemon) == [kept]
+
+
+def test_each_block_looks_and_a_daemon_that_moved_is_kept_again(
+    daemon: int, tmp_path: Path
+) -> None:
+    """As one that was restarted in the middle of a sweep: the second look finds nothing to do."""
+    kept, free = min(os.sched_getaffinity(daemon)), sorted(os.sched_getaffinity(daemon))
+    state = {"virtbed_state_dir": str(tmp_path), "virtbed_instance": {"housekeeping": str(kept)}}
+    role = {"ansible.builtin.include_role": {"name": "host_daemons"}}
+    known = {"ansible.builtin.set_fact": {"host_daemons_names": [NAME], "cacheable": True}}
+    move = f"taskset --all-tasks --cpu-list --pid {format_cpu_list(free)} {daemon}"
+    tasks = [known, role, role, {"ansible.builtin.command": {"cmd": move}}, role]
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": state}
+    (tmp_path / "play.yml").write_text(json.dumps([{**play, "tasks": tasks}]))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), tmp_path / "play.yml"],
+        cwd=REPOSITORY, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    keeping = done.stdout.split("host_daemons : Keep the daemons to the housekeeping CPUs")[1:]
+    assert ["changed: [" in part.split("TASK")[0] for part in keeping] == [True, False, True]
+    assert cpus(daemon) == [{kept}]
