@@ -1,4 +1,4 @@
-"""Less of what each task costs: plugins are loaded once, and a task's end is looked for in time."""
+"""Lower what each task costs: load plugins once, and look often for its end."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from ansible.plugins.loader import filter_loader, lookup_loader, test_loader
 DOCUMENTATION = """
 name: task_costs
 type: aggregate
-short_description: Lower the time per task, and the CPU share while a trial measures
+short_description: Lower the time per task, and leave a trial that measures alone
 description:
   - ansible-playbook forks a worker per task. What is loaded before, no worker loads again.
-  - It wakes up at each C(internal_poll_interval) while a task runs. Often enough for the forty
-    tasks of a trial, that would take some per cent of a CPU from what is measured.
+  - It wakes up at each C(internal_poll_interval) while a task runs. That of ansible.cfg is right
+    while a trial measures, and would delay each of the forty other tasks of a trial.
 """
 
-# Seconds. On average a trial's end is noticed half of this late.
-WHILE_MEASURING_S = 0.02
-# The second one waits for `virtbed sweep`, whose own playbooks run the first.
-MEASURING = frozenset({"trial_run", "virtbed_sweep"})
+OFTEN_S = 0.001
+MEASURES = "trial_run"
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core ships no type information
@@ -33,7 +31,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core ships 
 
     def __init__(self) -> None:
         super().__init__()
-        self._otherwise_s = constants.DEFAULT_INTERNAL_POLL_INTERVAL
+        self._seldom_s = constants.DEFAULT_INTERNAL_POLL_INTERVAL
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Load every filter and test, which imports the contract, too, and the lookup `vars`."""
@@ -44,5 +42,5 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core ships 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Set the interval before the task is given to a worker."""
         constants.DEFAULT_INTERNAL_POLL_INTERVAL = (
-            WHILE_MEASURING_S if task.action in MEASURING else self._otherwise_s
+            self._seldom_s if task.action == MEASURES else OFTEN_S
         )

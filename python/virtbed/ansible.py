@@ -242,7 +242,7 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "ANSIBLE_NOCOLOR": "1",
-        # ansible-runner sets this variable, which hides what ansible.cfg says.
+        # Not in ansible.cfg, whose setting ansible-runner's own variable would hide.
         "ANSIBLE_CALLBACK_PLUGINS": str(REPOSITORY / "playbooks" / "callback_plugins"),
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
     }
