@@ -39,7 +39,10 @@ while read -r _ _ _ top point _; do
     case "$path/" in "${{top%/}}/"*) path="${{path#"${{top%/}}"}}" ;; esac
     group="$point/${{path#/}}"
     [ -d "$1$group" ] || group="$point"
+    group="${{group%/}}"
     while true; do
+      case "$printed" in *":$group:"*) break ;; esac
+      printed="$printed:$group:"
       echo "{_MARK}$group/"
       for file in {" ".join(_LIMITS)}; do
         if [ -r "$1$group/$file" ] && read -r line < "$1$group/$file"; then
@@ -49,7 +52,7 @@ while read -r _ _ _ top point _; do
       if [ -r "$1$group/{cgroups.STAT_FILE}" ]; then
         echo "{_MARK}$group/{cgroups.STAT_FILE}"; cat "$1$group/{cgroups.STAT_FILE}"
       fi
-      case "$group" in "$point" | "$point/") break ;; esac
+      [ "$group" != "$point" ] || break
       group="${{group%/*}}"
     done
   done < "$1/proc/$pid/cgroup"
