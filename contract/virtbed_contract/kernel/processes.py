@@ -27,6 +27,17 @@ class Stat:
     processor: Optional[int]
     """The CPU that it ran on last; None where the kernel does not tell."""
 
+    @classmethod
+    def parse(cls, text: str) -> Stat:
+        """Return the fields that /proc/PID/stat holds."""
+        head, _, tail = text.rpartition(")")  # the name may hold anything, parentheses too
+        rest = tail.split()
+        return cls(
+            name=head.partition("(")[2],
+            started=int(rest[19]),
+            processor=int(rest[36]) if len(rest) > 36 else None,
+        )
+
 
 def status(pid: Pid = "self", proc: Path = PROC) -> dict[str, str]:
     """Return the fields of /proc/PID/status; {} of a process that ended."""
@@ -70,15 +81,7 @@ def stat(pid: Pid = "self", proc: Path = PROC) -> Optional[Stat]:
         proc: Where proc is mounted.
     """
     text = read(proc / str(pid) / "stat")
-    if not text:
-        return None
-    head, _, tail = text.rpartition(")")  # the name may hold anything, parentheses too
-    rest = tail.split()
-    return Stat(
-        name=head.partition("(")[2],
-        started=int(rest[19]),
-        processor=int(rest[36]) if len(rest) > 36 else None,
-    )
+    return Stat.parse(text) if text else None
 
 
 def threads(pid: Pid = "self", proc: Path = PROC) -> set[int]:

@@ -18,9 +18,11 @@ from .conftest import REPOSITORY
 CPU = str(min(os.sched_getaffinity(0)))
 
 
-def play(folder: Path, task: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Run one task, and keep what it returned as ``told``."""
-    tell = {"content": "{{ told.reading | to_json }}", "dest": str(folder / "told"), "mode": "0644"}
+def play(
+    folder: Path, task: dict[str, Any], told: str = "told.reading"
+) -> subprocess.CompletedProcess[str]:
+    """Run one task, and keep what it returned as the file ``told``."""
+    tell = {"content": f"{{{{ {told} | to_json }}}}", "dest": str(folder / "told"), "mode": "0644"}
     tasks = [
         {"name": "Read", **task, "register": "told"},
         {"name": "Tell", "ansible.builtin.copy": tell},
@@ -41,6 +43,57 @@ def test_a_process_is_read_under_its_prefix(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     found = json.loads((tmp_path / "told").read_text())
     assert found == readings.process(Path("/")) | {"cpus_allowed_list": CPU}
+
+
+# A client of an engine whose containers are this test's own process.
+CLIENT = """#!/bin/sh
+case "$*" in
+  "run x") echo 0123456789ab ;;
+  "run "*) echo "no such image: $2" >&2; exit 125 ;;
+  "container inspect --format {{.State.Pid}} {{.Image}} {{.OCIRuntime}} c")
+    echo PID sha256:9 runc ;;
+  "image inspect --format {{json .RootFS.Layers}} sha256:9") echo '["sha256:0"]' ;;
+  *) exit 9 ;;
+esac
+"""
+
+
+def started(folder: Path, image: str, pid: int) -> subprocess.CompletedProcess[str]:
+    """Start a container by that client."""
+    client = folder / "client"
+    client.write_text(CLIENT.replace("PID ", f"{pid} "))
+    client.chmod(0o755)
+    task = {
+        "client": str(client), "name": "c", "command": [str(client), "run", image],
+        "also": {"runtime": "OCIRuntime"},
+    }  # fmt: skip
+    return play(folder, {"container_started": task}, "told.container")
+
+
+def test_a_started_container_is_named_by_its_process_and_layers(tmp_path: Path) -> None:
+    done = started(tmp_path, "x", os.getpid())
+    assert done.returncode == 0, done.stdout
+    now = readings.enclosed(Path("/"), os.getpid())
+    assert now is not None
+    assert json.loads((tmp_path / "told").read_text()) == {
+        "container": "c", "pid": os.getpid(), "started": now["started"], "runtime": "runc",
+        "layers": ["sha256:0"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("image", "pid", "said"),
+    [
+        ("gone", os.getpid(), "container_started: c: no such image: gone"),
+        ("x", 0, "container_started: c has ended already, a running one needed"),
+    ],
+)
+def test_a_container_that_does_not_run_is_an_error(
+    tmp_path: Path, image: str, pid: int, said: str
+) -> None:
+    done = started(tmp_path, image, pid)
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
 
 
 def test_a_prefix_that_fails_is_quoted(tmp_path: Path) -> None:
