@@ -50,7 +50,9 @@ class ActionModule(ActionBase):
         also = asked.get("also", {})
         template = "".join(f" {{{{.{field}}}}}" for field in also.values())
         command = ["sh", "-c", _SCRIPT, "sh", asked["client"], asked["name"], template]
-        answer = self._low_level_execute_command(shlex.join([*command, *asked["command"]]))
+        answer = self._low_level_execute_command(
+            shlex.join([*command, *map(str, asked["command"])])
+        )
         if answer["rc"] != 0:
             said = (answer["stderr"] or answer["stdout"]).strip()
             raise AnsibleActionFail(f"container_started: {asked['name']}: {said}")

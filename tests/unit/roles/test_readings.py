@@ -48,7 +48,7 @@ def test_a_process_is_read_under_its_prefix(tmp_path: Path) -> None:
 # A client of an engine whose containers are this test's own process.
 CLIENT = """#!/bin/sh
 case "$*" in
-  "run x") echo 0123456789ab ;;
+  "run x 2") echo 0123456789ab ;;
   "run "*) echo "no such image: $2" >&2; exit 125 ;;
   "container inspect --format {{.State.Pid}} {{.Image}} {{.OCIRuntime}} c")
     echo PID sha256:9 runc ;;
@@ -64,7 +64,7 @@ def started(folder: Path, image: str, pid: int) -> subprocess.CompletedProcess[s
     client.write_text(CLIENT.replace("PID ", f"{pid} "))
     client.chmod(0o755)
     task = {
-        "client": str(client), "name": "c", "command": [str(client), "run", image],
+        "client": str(client), "name": "c", "command": [str(client), "run", image, 2],
         "also": {"runtime": "OCIRuntime"},
     }  # fmt: skip
     return play(folder, {"container_started": task}, "told.container")
