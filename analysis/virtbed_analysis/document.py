@@ -80,26 +80,16 @@ def document(sweep: Sweep) -> Json:
 
 def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
-    seeded = {
-        (row["application"], row["scale"]): row["weights"]
-        for row in sweep.trials.select("application", "scale", "weights").to_dicts()
-    }
-
-    def weighted(frame: pl.DataFrame) -> list[Json]:
-        """Return rows with their weights: without answers of a trained model, times say less."""
-        rows = frame.to_dicts()
-        return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
-
     return {
-        "vanilla_to_pinned": weighted(estimate.vanilla_to_pinned(sweep.samples)),
-        "thread_policy_gain": weighted(estimate.thread_policy_gain(sweep.samples)),
+        "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
+        "thread_policy_gain": estimate.thread_policy_gain(sweep.samples).to_dicts(),
         "gpu_speed_up": {
-            phase: weighted(estimate.gpu_speed_up(sweep.samples, phase))
+            phase: estimate.gpu_speed_up(sweep.samples, phase).to_dicts()
             for phase in ("e2e", "infer")
         },
-        "startup": weighted(per_trial.startup(sweep.trials)),
-        "answers_differ": weighted(per_trial.answers_differ(sweep.trials)),
-        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
+        "startup": per_trial.startup(sweep.trials).to_dicts(),
+        "answers_differ": per_trial.answers_differ(sweep.trials).to_dicts(),
+        "without_suspects": estimate.without_suspects(sweep.samples).to_dicts(),
     }
 
 
