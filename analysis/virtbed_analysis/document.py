@@ -12,7 +12,16 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis import (
+    estimate,
+    findings,
+    loadgen,
+    per_trial,
+    published,
+    scaling,
+    stalls,
+    words,
+)  # fmt: skip
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -61,6 +70,8 @@ def document(sweep: Sweep) -> Json:
         "cells": cells,
         **_by_factor(sweep),
         **_by_size(sweep),
+        "loadgen": loadgen.document(sweep.samples),
+        "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms),
         "other_measures": _other_measures(sweep.trials),
         "emulated": emulated,

@@ -276,5 +276,5 @@ def in_order(frame: pl.DataFrame) -> pl.DataFrame:
     matched, defaulted = ([factor.name for factor in kept] for kept in (MATCHED, DEFAULTED))
     return frame.sort(
         "application", "scale", "scenario", *matched, "cores", "platform", "mode", *defaulted,
-        "weights",
+        "weights", maintain_order=True,
     )  # fmt: skip
