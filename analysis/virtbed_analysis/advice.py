@@ -128,7 +128,7 @@ def _cells(samples: pl.DataFrame, question: Question) -> list[Json]:
         mine.group_by(*CELL, "replicate")
         .agg(
             (pl.col("e2e_ns").mean() / NS_PER_MS).alias("mean"),
-            (tail("e2e_ns", _P99) / NS_PER_MS).alias("p99"),
+            (tail("latency_ns", _P99) / NS_PER_MS).alias("p99"),
             pl.len().alias("samples"),
             (pl.col("suspicions").list.len() > 0).any().alias("suspect"),
         )

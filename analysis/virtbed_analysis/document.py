@@ -12,7 +12,16 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis import (
+    estimate,
+    findings,
+    loadgen,
+    per_trial,
+    published,
+    scaling,
+    stalls,
+    words,
+)  # fmt: skip
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -61,6 +70,8 @@ def document(sweep: Sweep) -> Json:
         "cells": cells,
         **_by_factor(sweep),
         **_by_size(sweep),
+        "loadgen": loadgen.document(sweep.samples),
+        "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms),
         "other_measures": _other_measures(sweep.trials),
         "emulated": emulated,
@@ -80,26 +91,16 @@ def document(sweep: Sweep) -> Json:
 
 def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
-    seeded = {
-        (row["application"], row["scale"]): row["weights"]
-        for row in sweep.trials.select("application", "scale", "weights").to_dicts()
-    }
-
-    def weighted(frame: pl.DataFrame) -> list[Json]:
-        """Return rows with their weights: without answers of a trained model, times say less."""
-        rows = frame.to_dicts()
-        return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
-
     return {
-        "vanilla_to_pinned": weighted(estimate.vanilla_to_pinned(sweep.samples)),
-        "thread_policy_gain": weighted(estimate.thread_policy_gain(sweep.samples)),
+        "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
+        "thread_policy_gain": estimate.thread_policy_gain(sweep.samples).to_dicts(),
         "gpu_speed_up": {
-            phase: weighted(estimate.gpu_speed_up(sweep.samples, phase))
+            phase: estimate.gpu_speed_up(sweep.samples, phase).to_dicts()
             for phase in ("e2e", "infer")
         },
-        "startup": weighted(per_trial.startup(sweep.trials)),
-        "answers_differ": weighted(per_trial.answers_differ(sweep.trials)),
-        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
+        "startup": per_trial.startup(sweep.trials).to_dicts(),
+        "answers_differ": per_trial.answers_differ(sweep.trials).to_dicts(),
+        "without_suspects": estimate.without_suspects(sweep.samples).to_dicts(),
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from virtbed_analysis import columns
+from virtbed_analysis import columns, latency
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.platforms import Parts, Platforms, platforms_of
@@ -130,8 +130,11 @@ def read_sweep(folder: Path) -> Sweep:
     ).with_columns(pl.col("platform").cast(pl.Enum(platforms.names)))
     _refuse_unlike(str(folder), trials)
     rows = [row for result in results.values() for row in _sample_rows(result)]
-    samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(trials, on="trial", how="left")
+    samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(
+        trials, on="trial", how="left", maintain_order="left"
+    )
     name = design.sweep if design else folder.resolve().name
+    samples = latency.with_latency(samples)
     return Sweep(name, trials, samples, design, doctor, failures, rejected, platforms)
 
 
@@ -189,7 +192,7 @@ def _trial_row(result: Json) -> Json:
         "kernel": environment["kernel"],
         "onednn_isa": environment["onednn_isa"],
         **{key: result["settings"][key] for key in _SETTINGS},
-        "loadgen_validity": result["loadgen"]["validity"],
+        **latency.said(result),
         "answers_digest": result["answers"]["digest"],
         "input_seed": result["settings"]["seed"],
         **{measure.column: measure.read(result) for measure in _OF_TRIALS},

@@ -14,7 +14,7 @@ from virtbed_analysis.document import document
 from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
-from virtbed_analysis.scaling import PAYS
+from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
 from virtbed_analysis.trust import Json
 from virtbed_contract.measures import of_group
 
@@ -74,6 +74,8 @@ def _page(template: str, **content: object) -> str:
         "words": words,
         "TAILS": TAILS,
         "PAYS": PAYS,
+        "NEGLIGIBLE": NEGLIGIBLE,
+        "TOLERATED": TOLERATED,
         "samples_to_show": samples_to_show,
         "phases": of_group("phase"),
         "parts_of_a_start": of_group("startup"),
