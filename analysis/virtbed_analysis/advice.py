@@ -48,9 +48,9 @@ def advise(sweep: Sweep, question: Question) -> Json:
     """
     found, without = candidates_of(sweep, question)
     fit, unknown, left_out = _sorted_out(sweep, question, found)
-    fit, set_aside = _set_aside(fit)
+    fit, spoken_against = set_aside(fit)
     ranked = ranking(fit, unknown, question)
-    left_out += set_aside
+    left_out += spoken_against
     for key, ends in without.items():
         cell = dict(zip(CELL, key, strict=True))
         left_out.append((cell, excluded(cell, question) or nothing_measured(ends)))
@@ -122,7 +122,7 @@ def _sorted_out(
     return fit, unknown, left_out
 
 
-def _set_aside(fit: Sequence[Candidate]) -> tuple[list[Candidate], _LeftOut]:
+def set_aside(fit: Sequence[Candidate]) -> tuple[list[Candidate], _LeftOut]:
     """Part the cells that failures speak against from the others, if there are others.
 
     Times of a cell whose slow trials may be missing are too short, and are no reason to take it. A

@@ -35,8 +35,8 @@ class Contrast:
 
     Attributes:
         value: Ratio of the arithmetic means over the shared replicates.
-        low: End of its interval; None where the replicates do not bound it.
-        high: The other end.
+        low: Lower end of its interval; None where the replicates give none.
+        high: Upper end, in the same way.
         n: Shared replicates; without any, nothing is known.
         spread: What a replicate adds to the interval, see `paired_spread`.
         typical: Median over replicates of the ratio: one bad instance does not move it.
@@ -115,7 +115,9 @@ def contrast_of(above: Floats, below: Floats, weight: float, confidence: float) 
         return Contrast(math.nan, None, None, 0)
     value = weight * float(above.mean() / below.mean())
     spread = paired_spread(above, below)
-    low, high = ratio_interval(value, spread, n, confidence) or (None, None)
+    low, high = (
+        None if end is None else weight * end for end in ratio_interval(above, below, confidence)
+    )
     logs = np.log(above / below)
     middle = float(np.median(logs))
     # 1.4826: from the median absolute deviation to a normal one; sqrt(pi / 2): a median's error.

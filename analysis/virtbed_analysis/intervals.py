@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
+
+
+@cache
+def t_quantile(confidence: float, freedom: int) -> float:
+    """Return the quantile of Student's t that an interval has on each side."""
+    return float(stats.t.ppf((1 + confidence) / 2, freedom))
 
 
 def mean_interval(
@@ -39,16 +46,47 @@ def paired_spread(above: NDArray[np.float64], below: NDArray[np.float64]) -> flo
 
 
 def ratio_interval(
-    value: float, spread: float, n: int, confidence: float
-) -> tuple[float, float] | None:
-    """Return the interval of a ratio of means of `n` pairs; None where they do not bound it.
+    above: NDArray[np.float64], below: NDArray[np.float64], confidence: float = CONFIDENCE
+) -> tuple[float | None, float | None]:
+    """Return the ends of the interval of mean(above) / mean(below); None where pairs give no end.
 
-    With h = t(n - 1) * spread / sqrt(n) its ends are value * (1 - h) and value / (1 - h): the same
-    whichever side is divided by the other, wider than value * exp(-+h), and without an end where
-    one pair makes the mean (h >= 1), however far off it lies.
+    The lower end is ratio * (1 - h) with h = t(n - 1) * `paired_spread` / sqrt(n): the same
+    whichever side is divided by the other, and without end where one pair makes the mean (h >= 1).
+    From four pairs on, the pair of the largest ratio is also taken as no larger than the second
+    (winsorized: t of n - 2, spread by n / (n - 1); Tukey and McLaughlin, Sankhya A 25, 1963). That
+    can only lower the mean, so the higher of both ends is kept: one slow instance of what is slower
+    anyway does not hide it. The upper end is the lower one of the sides exchanged.
     """
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread / math.sqrt(n) if n > 1 else 1.0
-    return (value * (1 - half), value / (1 - half)) if half < 1 else None
+    low, inverse = (
+        _ratio_low(one, other, confidence) for one, other in ((above, below), (below, above))
+    )
+    return low, None if inverse is None else 1 / inverse
+
+
+def _ratio_low(
+    above: NDArray[np.float64], below: NDArray[np.float64], confidence: float
+) -> float | None:
+    n = len(above)
+    if n < 2:
+        return None
+    ends = [_end(above, below, n - 1, 1.0, confidence)]
+    if n >= 4:
+        ratios = above / below
+        second, most = np.partition(ratios, -2)[-2:]
+        milder = np.where(ratios == most, below * second, above)
+        ends.append(_end(milder, below, n - 2, n / (n - 1), confidence))
+    return max(ends) if max(ends) > 0 else None
+
+
+def _end(
+    above: NDArray[np.float64],
+    below: NDArray[np.float64],
+    freedom: int,
+    wider: float,
+    confidence: float,
+) -> float:
+    half = t_quantile(confidence, freedom) * paired_spread(above, below) * wider
+    return float(above.mean() / below.mean() * (1 - half / math.sqrt(len(above))))
 
 
 def pairs_needed(spread: float, gap: float, confidence: float, most: int) -> int | None:
@@ -61,6 +99,7 @@ def pairs_needed(spread: float, gap: float, confidence: float, most: int) -> int
     return int(n[near.argmax()]) if near.any() else None
 
 
+@cache
 def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
     """Return the one-sided lower and the one-sided upper bound of a share (Clopper-Pearson).
 

@@ -136,9 +136,11 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
     takes = f"The runner-up takes {pair.value:.3f} times the {what}"
     if pair.n < 2:
         return f"{takes}; there is no interval from one replicate."
-    if pair.low is None or pair.high is None:
+    if pair.low is None and pair.high is None:
         return f"{takes}; {pair.n} replicates differ too much for an interval."
-    told = f"{takes} ({pair.low:.3f} to {pair.high:.3f}, {CONFIDENCE:.0%})"
+    ends = f"{pair.low:.3f} to {pair.high:.3f}" if pair.low and pair.high else None
+    at_least = f"at least {pair.low:.3f}" if pair.low else f"at most {pair.high:.3f}"
+    told = f"{takes} ({ends or at_least}, {CONFIDENCE:.0%})"
     if pair.worse:
         return f"{told}: clearly more."
     if pair.turned().worse:

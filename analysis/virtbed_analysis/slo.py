@@ -21,7 +21,7 @@ import polars as pl
 from scipy import stats
 
 from virtbed_analysis.estimate import NS_PER_MS, samples_to_show
-from virtbed_analysis.intervals import CONFIDENCE, share_bounds
+from virtbed_analysis.intervals import CONFIDENCE, share_bounds, t_quantile
 
 PERCENTILE = 99
 KEPT_SHARE = 0.90
@@ -140,7 +140,7 @@ def _requests(instances: Sequence[Instance]) -> tuple[int, int, float, float, fl
     if n > 1:
         parts = [instance.beyond - share * instance.requests for instance in instances]
         spread = math.sqrt(sum(part**2 for part in parts) / (n - 1)) / (requests / n)
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
+        half = t_quantile(CONFIDENCE, n - 1) * spread / math.sqrt(n)
         low, high = min(low, max(0.0, share - half)), max(high, min(1.0, share + half))
     return requests, beyond, share, low, high
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -58,7 +59,7 @@ def advice_table(advice: Json) -> Table:
     suspect = any(row["suspect"] for row in rows)
     table = Table(
         title=f"Candidates, best first (intervals of {advice['confidence']:.0%})",
-        title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False,
+        title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     table.add_column("cell", overflow="fold", min_width=8)
     slo = question["slo_ms"] is not None
@@ -89,10 +90,13 @@ def _time(row: Json, time: str) -> str:
 
 
 def _span(row: Json, name: str, unit: str) -> str:
+    """Return a number of four digits with its interval, as one word of a table."""
     value, low, high = (row[f"{name}{end}{unit}"] for end in ("", "_low", "_high"))
     if value is None:
         return "-"
-    return f"{value:.4g}" if low is None else f"{value:.4g} ({low:.4g}-{high:.4g})"
+    digits = max(0, 3 - math.floor(math.log10(value))) if value else 0
+    known = ("?" if end is None else f"{end:.{digits}f}" for end in (low, high))
+    return f"{value:.{digits}f}" + ("" if low is high else f" ({'-'.join(known)})")
 
 
 def comparison_table(comparison: Json) -> Table:
