@@ -81,7 +81,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
         "runner_up": say.row(ranked.runner_up) if ranked.runner_up else None,
         "because": because(question, ranked, len(fit), len(found)),
         "sure": sure(question, ranked),
-        "notes": notes(question, choice, ranked.contenders) if choice else [],
+        "notes": notes(question, choice) if choice else [],
         "more_replicates": ranked.more,
         "candidates": [say.row(cell) for cell in candidates],
         "left_out": [

@@ -84,7 +84,6 @@ class Ranking:
     may_be_best: list[Candidate]
     equivalent: list[Candidate]
     over: dict[tuple[object, ...], Contrast]
-    contenders: int
     more: int | None
 
 
@@ -136,7 +135,7 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
     """
     if not fit:
         answer: Answer = "cannot tell" if unknown else "none"
-        return Ranking(answer, None, None, [], [], {}, 0, None)
+        return Ranking(answer, None, None, [], [], {}, None)
     field = _field(fit, unknown, question)
     chosen_from = [cell for cell in field if cell in fit]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(field) - 1)
@@ -166,7 +165,6 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
         [field[i] for i in left],
         [field[i] for i in same],
         {field[i].key: over[i, choice] for i in places if i != choice},
-        len(field),
         _more(choice, [i for i in left if i in fits], over, confidence, question)
         if answer == "cannot tell"
         else None,

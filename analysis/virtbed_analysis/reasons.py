@@ -7,7 +7,7 @@ from typing import Any
 
 from virtbed_analysis.best import MOST_REPLICATES, Contrast, Ranking
 from virtbed_analysis.candidates import Candidate, Ends
-from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.intervals import CONFIDENCE, share_bounds
 from virtbed_analysis.platforms import METAL, PROCESS, Platforms
 from virtbed_analysis.question import Question
 from virtbed_analysis.slo import Slo
@@ -114,7 +114,7 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
         if same == 1:
             return f"Within {question.margin:.0%} of the {best} {of}, whichever that is."
         return f"The {size} of {same} that are within {question.margin:.0%} of the {best} {of}."
-    return f"Which is the {best} {of} cannot be told: {len(ranked.may_be_best)} may be."
+    return f"{len(ranked.may_be_best)} may be the {best} {of}."
 
 
 def sure(question: Question, ranked: Ranking) -> str | None:
@@ -160,10 +160,16 @@ def _more(ranked: Ranking) -> str:
     return f" About {count(ranked.more, 'more replicate')} would tell."
 
 
-def notes(question: Question, cell: Candidate, contenders: int) -> list[str]:
+def notes(question: Question, cell: Candidate) -> list[str]:
     """Return what a reader of a choice must know of its trials."""
     found = []
-    if cell.slo is not None and question.slo_ms is not None:
+    if cell.slo is None:
+        _, most = share_bounds(0, cell.ends.measured, CONFIDENCE)
+        found.append(
+            f"{count(cell.ends.measured, 'replicate').capitalize()} may have missed a kind of "
+            f"instance that up to {share(most)} are."
+        )
+    elif question.slo_ms is not None:
         found.append(f"{bound_kept(cell.slo, question.slo_ms)}.")
         found.append(requests_kept(cell.slo))
         if cell.slo.verdict != "kept by 90%":

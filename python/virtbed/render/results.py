@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from virtbed_contract.factors import of_grain
+from virtbed_contract.factors import label
 
 Json = dict[str, Any]
 
@@ -24,9 +24,10 @@ def advice_lines(advice: Json) -> Iterator[str]:
     if choice is None:
         yield advice["because"]
         return
-    begin = {"best": "Choose", "equivalent": "Choose"}.get(advice["answer"], "Begin with")
-    yield f"{begin} {advice_name(choice)}. {advice['because']}"
-    if advice["answer"] == "cannot tell":
+    if advice["answer"] != "cannot tell":
+        yield f"Choose {advice_name(choice)}. {advice['because']}"
+    else:
+        yield f"Cannot tell: {advice['because']} Until then, {advice_name(choice)}."
         several = "; ".join(advice_name(cell) for cell in advice["may_be_best"])
         yield f"May be the best: {several}."
     if advice["runner_up"]:
@@ -42,8 +43,7 @@ def advice_name(cell: Json) -> str:
 
 
 def _code(cell: Json) -> str:
-    factors = (factor.words(cell[factor.name]) for factor in of_grain("trial"))
-    return " ".join([cell["platform"], cell["mode"], *filter(None, factors)])
+    return " ".join([cell["platform"], cell["mode"], *label("trial", cell)])
 
 
 def advice_table(advice: Json) -> Table:
