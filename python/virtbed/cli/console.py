@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -56,6 +57,13 @@ HungAfter = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
 # Exit codes beside 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
 TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def say(text: str) -> None:
+    """Print one paragraph, wrapped at the terminal's width, 80 columns at most."""
+    lines = wrap(text, min(80, console.width), subsequent_indent="  ", break_on_hyphens=False)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
 
 
 def refuse(error: Exception, code: int = REFUSED) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from virtbed_contract.factors import of_grain
+from virtbed_contract.factors import label
 
 Json = dict[str, Any]
 
@@ -17,24 +18,85 @@ _STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "no
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
+def advice_lines(advice: Json) -> Iterator[str]:
+    """Give advice in sentences of plain words, the choice first; a line may be long."""
+    choice = advice["choice"]
+    if choice is None:
+        yield advice["because"]
+        return
+    if advice["answer"] != "cannot tell":
+        yield f"Choose {advice_name(choice)}. {advice['because']}"
+    else:
+        yield f"Cannot tell: {advice['because']} Until then, {advice_name(choice)}."
+        several = "; ".join(advice_name(cell) for cell in advice["may_be_best"])
+        yield f"May be the best: {several}."
+    if advice["runner_up"]:
+        yield f"Runner-up: {advice_name(advice['runner_up'])}. {advice['sure']}"
+    else:
+        yield advice["sure"]
+    yield from advice["notes"]
+
+
+def advice_name(cell: Json) -> str:
+    """Return a cell in plain words, and its code: "container, pinned, 2 cores (cn pinned)"."""
+    return f"{cell['name']} ({_code(cell)})"
+
+
+def _code(cell: Json) -> str:
+    return " ".join([cell["platform"], cell["mode"], *label("trial", cell)])
+
+
 def advice_table(advice: Json) -> Table:
-    """Return one row per candidate, the choice first; costs only where there are prices."""
-    priced = advice["question"]["prices"]
-    table = Table(title="Candidates, best first", title_justify="left")
-    varied = [factor.name for factor in of_grain("trial")]
-    for heading in ("platform", "mode", "cores", *varied):
-        table.add_column(heading.replace("_", " "))
-    for heading in ("e2e ms", "p99 ms", *(["cost / 10^6"] if priced else []), "replicates"):
-        table.add_column(heading, justify="right")
-    for row in advice["candidates"]:
-        costs = [_figure(row, "cost", "")] if priced else []
-        suspect = f", {row['suspect']} suspect" if row["suspect"] else ""
+    """Return one row per candidate, the choice first, within 80 columns.
+
+    `broke` counts the instances that broke the bound, `lost` the trials without usable times.
+    """
+    question = advice["question"]
+    time = question["compared"]
+    what = "cost per 10^6" if question["prices"] else f"{time.removesuffix('_ms')} ms"
+    rows = advice["candidates"]
+    lost = any(_lost(row) for row in rows)
+    suspect = any(row["suspect"] for row in rows)
+    table = Table(
+        title=f"Candidates, best first (intervals of {advice['confidence']:.0%})",
+        title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
+    table.add_column("cell", overflow="fold", min_width=8)
+    slo = question["slo_ms"] is not None
+    several = [*(["broke"] if slo else []), *(["lost"] if lost else [])]
+    several += ["suspect"] if suspect else []
+    for heading in ("cores", what, "over the choice", "n", *several):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        number = _span(row, "cost", "") if question["prices"] else _time(row, time)
+        over = row["over"]
+        marks = [f"{row['slo']['broken']}/{row['slo']['instances']}"] if slo else []
+        marks += [str(_lost(row) or "")] if lost else []
+        marks += [str(row["suspect"] or "")] if suspect else []
         table.add_row(
-            row["platform"], row["mode"], str(row["cores"]), *(row[name] for name in varied),
-            _figure(row, "e2e", "_ms"), _figure(row, "p99", "_ms"), *costs,
-            f"{row['replicates']}{suspect}",
+            _code(row), str(row["cores"]), number,
+            _span({f"x{end}": over[e] for end, e in _ENDS.items()}, "x", "") if over else "",
+            str(row["replicates"]), *marks,
         )  # fmt: skip
     return table
+
+
+def _lost(row: Json) -> int:
+    return int(row["failed"] + row["invalid"] + row["rejected"])
+
+
+def _time(row: Json, time: str) -> str:
+    return f"{row[time]:.4g}" if time == "latency_ms" else _span(row, "e2e", "_ms")
+
+
+def _span(row: Json, name: str, unit: str) -> str:
+    """Return a number of four digits with its interval, as one word of a table."""
+    value, low, high = (row[f"{name}{end}{unit}"] for end in ("", "_low", "_high"))
+    if value is None:
+        return "-"
+    digits = max(0, 3 - math.floor(math.log10(value))) if value else 0
+    known = ("?" if end is None else f"{end:.{digits}f}" for end in (low, high))
+    return f"{value:.{digits}f}" + ("" if low is high else f" ({'-'.join(known)})")
 
 
 def comparison_table(comparison: Json) -> Table:
@@ -61,13 +123,6 @@ def _change(effect: Json | None) -> tuple[str, str]:
     if effect is None:
         return "-", ""
     return _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", ""), changed(effect)
-
-
-def choice_words(cell: Json) -> str:
-    """Return a cell as one says it: cn pinned, 2 cores, matched threads."""
-    cores = "1 core" if cell["cores"] == 1 else f"{cell['cores']} cores"
-    factors = (factor.words(cell[factor.name]) for factor in of_grain("trial"))
-    return ", ".join([f"{cell['platform']} {cell['mode']}", cores, *filter(None, factors)])
 
 
 def _figure(row: Json, name: str, unit: str) -> str:
