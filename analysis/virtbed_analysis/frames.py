@@ -188,6 +188,9 @@ def _trial_row(result: Json) -> Json:
         "python": environment["python"],
         "kernel": environment["kernel"],
         "onednn_isa": environment["onednn_isa"],
+        "usable_cores": environment["threads"]["usable_cores"],
+        "pool_threads": _pool_threads(environment["threads"]),
+        "busy_cpus": _busy_cpus(result),
         **{key: result["settings"][key] for key in _SETTINGS},
         "loadgen_validity": result["loadgen"]["validity"],
         "answers_digest": result["answers"]["digest"],
@@ -196,6 +199,21 @@ def _trial_row(result: Json) -> Json:
         "warnings": result["warnings"],
         "suspicions": suspicions(result),
     }
+
+
+def _pool_threads(threads: Json) -> int:
+    pools = threads["intra_op"], threads["inter_op"]
+    return 0 if 0 in pools else max(pools)
+
+
+def _busy_cpus(result: Json) -> float | None:
+    """Return the CPUs that a process kept busy: its CPU time over the time that it worked."""
+    confounders = result["confounders"]
+    work_ns = confounders["window_ns"]
+    if result["settings"]["scenario"] == "server":  # which waits for requests in between
+        asked = sum(sample["e2e_ns"] for sample in result["samples"] if not sample["warmup"])
+        work_ns = min(work_ns, asked)
+    return float(confounders["own_cpu_ns"] / work_ns) if work_ns else None
 
 
 def _sample_rows(result: Json) -> Iterator[Json]:
