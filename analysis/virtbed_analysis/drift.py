@@ -47,7 +47,7 @@ class Slope(NamedTuple):
 
 @dataclass(frozen=True)
 class _Timed:
-    """Trials of one host and sweep: time, log time, and the number of the cell of each."""
+    """The trials of one host and sweep in order, its drift, and the unit of time."""
 
     frame: pl.DataFrame
     slope: Slope | None
@@ -207,8 +207,8 @@ def _row(row: Json, margin: float) -> Json:
 def _counts(bias: float, spread: float, half: float | None, limit: float) -> bool:
     """Return whether a bias matters: one that the drift shows, or one that it cannot exclude."""
     if abs(bias) > spread:  # the slope is not 0
-        small = limit if half is None else min(limit, max(SHARE * half, _OF_INTEREST * limit))
-        return abs(bias) > small
+        narrow = half is not None and abs(bias) > max(SHARE * half, _OF_INTEREST * limit)
+        return narrow or abs(bias) + spread > limit
     return abs(bias) + spread > max(limit, half or 0.0)
 
 

@@ -58,19 +58,22 @@ def rates(trials: pl.DataFrame) -> list[Json]:
     return told
 
 
-def dependence(trials: pl.DataFrame) -> list[Json]:
+def dependence(trials: pl.DataFrame, draws: int = _DRAWS) -> list[Json]:
     """Return, for each reason that some trials have, whether it depends on the platform.
 
     The test permutes instances over platforms and modes, within one host and size: `p` is the share
     of permutations whose variance between platforms is as large as what was found, and `adjusted`
     is Holm's for all reasons. `depends` says that it is below 5%. `most` and `least` are the
-    platforms with the highest and the lowest rate: `platform`, `mode`, `suspect`, `trials`.
+    platforms with the highest and the lowest rate: `platform`, `mode`, `suspect`, `trials`. There
+    are `draws` permutations.
     """
     marked = _marked(trials)
     if marked.select(_GROUP).n_unique() < 2:
         return []
     found = [
-        _tested(marked, name) for name in _REASONS if marked[name].any() and not marked[name].all()
+        _tested(marked, name, draws)
+        for name in _REASONS
+        if marked[name].any() and not marked[name].all()
     ]
     named = [tested for tested in found if tested.reason != ANY]
     adjusted = _holm([tested.p for tested in named])
@@ -118,7 +121,7 @@ def _marked(trials: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _tested(marked: pl.DataFrame, reason: str) -> Tested:
+def _tested(marked: pl.DataFrame, reason: str, draws: int) -> Tested:
     instances = (
         marked.group_by(_INSTANCE)
         .agg(pl.col(reason).mean().alias("share"))
@@ -135,15 +138,15 @@ def _tested(marked: pl.DataFrame, reason: str) -> Tested:
         .to_dicts()
     )
     random = np.random.default_rng(_SEED)
-    found, drawn = 0.0, np.zeros(_DRAWS)
+    found, drawn = 0.0, np.zeros(draws)
     for _, stratum in instances.group_by("host", "cores", maintain_order=True):
         shares = stratum["share"].to_numpy()
         groups = stratum["group"].to_numpy()
         member = (groups[:, None] == np.unique(groups)).astype(float)
         found += float(_between(shares[None, :], member)[0])
-        drawn += _between(random.permuted(np.tile(shares, (_DRAWS, 1)), axis=1), member)
+        drawn += _between(random.permuted(np.tile(shares, (draws, 1)), axis=1), member)
     as_large = int((drawn >= found - 1e-9).sum())
-    return Tested(reason, (1 + as_large) / (1 + _DRAWS), platforms[-1], platforms[0])
+    return Tested(reason, (1 + as_large) / (1 + draws), platforms[-1], platforms[0])
 
 
 def _between(shares: NDArray[np.float64], member: NDArray[np.float64]) -> NDArray[np.float64]:
