@@ -17,6 +17,7 @@ from virtbed_analysis import (
     drift,
     estimate,
     findings,
+    passes,
     per_trial,
     published,
     scaling,
@@ -46,6 +47,7 @@ def document(sweep: Sweep) -> Json:
     spared = unneeded_trials(design, per_trial.log_means(sweep.samples)) if design else frozenset()
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
+    early += passes.added(sweep.trials)
     timing = drift.order(sweep.trials, sweep.samples)
     confounded = drift.warnings(timing)
     cells = [

@@ -136,17 +136,25 @@ def _timed(group: pl.DataFrame) -> _Timed:
 def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
     """Return the slope of log time within cells, by least squares; None where nothing tells.
 
-    A trial weighs by its cell's variance, which is drawn towards the middle cell's: a noisy cell
-    would hide, or make up, the drift of all others.
+    Within what ran without a pause: a host that was restarted meanwhile has another level, not a
+    slope. A trial weighs by its cell's variance, which is drawn towards the middle cell's: a noisy
+    cell would hide, or make up, the drift of all others.
     """
-    centred = group.with_columns((pl.col(name) - pl.col(name).mean().over(CELL)) for name in "ty")
-    cells = centred.group_by(CELL).agg((pl.col("y") ** 2).sum().alias("ss"), pl.len().alias("n"))
-    cells = cells.filter(pl.col("n") > 1)
-    freedom = group.height - group.select(CELL).n_unique() - 1
+    within = [*CELL, "pass"]
+    centred = group.with_columns((pl.col(name) - pl.col(name).mean().over(within)) for name in "ty")
+    parts = group.select(within).n_unique()
+    cells = (
+        centred.filter(pl.len().over(within) > 1)
+        .group_by(CELL)
+        .agg(
+            (pl.col("y") ** 2).sum().alias("ss"), (pl.len() - pl.col("pass").n_unique()).alias("df")
+        )
+    )
+    freedom = group.height - parts - 1
     if freedom < 1 or not cells.height:
         return None
-    middle = float((cells["ss"] / (cells["n"] - 1)).median() or 0.0)  # type: ignore[arg-type]
-    variance = (pl.col("ss") + _SHRINK * middle) / (pl.col("n") - 1 + _SHRINK)
+    middle = float((cells["ss"] / cells["df"]).median() or 0.0)  # type: ignore[arg-type]
+    variance = (pl.col("ss") + _SHRINK * middle) / (pl.col("df") + _SHRINK)
     weighed = centred.join(cells.with_columns(variance.alias("variance")), on=CELL)
     t, y, v = (weighed[name].to_numpy() for name in ("t", "y", "variance"))
     weight = 1 / np.maximum(v, _EXACT)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from virtbed_analysis import columns
+from virtbed_analysis import columns, passes
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.platforms import Parts, Platforms, platforms_of
@@ -124,10 +124,12 @@ def read_sweep(folder: Path) -> Sweep:
             )
             if failure is not None:
                 failures[trial_folder.name] = failure
+    results |= passes.earlier(folder, design, planned, results, rejected)
     platforms = platforms_of(design.platforms if design else (), _parts(results.values()))
     trials = pl.DataFrame(
         [_trial_row(result) for result in results.values()], schema=TRIAL_COLUMNS
     ).with_columns(pl.col("platform").cast(pl.Enum(platforms.names)))
+    trials = passes.divided(trials)
     _refuse_unlike(str(folder), trials)
     rows = [row for result in results.values() for row in _sample_rows(result)]
     samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(trials, on="trial", how="left")

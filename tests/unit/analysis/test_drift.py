@@ -105,6 +105,17 @@ def test_a_baseline_from_before_a_pause_is_warned_of_however_slow_the_drift(
     assert found["vm"]["paused"] == 0
 
 
+def test_another_level_after_a_pause_is_no_drift(folder: Folder) -> None:
+    """As after a restart: pairs within what ran without a pause are as good as before."""
+    chance = np.random.default_rng(1)
+    for position in range(32):
+        platform, mode = CELLS[position % 4]
+        ms = 20 * (1.5 if position >= 16 else 1) * chance.lognormal(0, 0.005)
+        name = folder.trial(platform, mode, position // 4 + 1, {"a": [ms]})
+        start(folder, name, position / 6 + (20 if position >= 16 else 0))
+    assert not drift.warnings(told(folder))
+
+
 def test_a_sweep_of_long_trials_has_not_paused(folder: Folder) -> None:
     lay(folder, per_hour=0.0, replicates=4, apart_min=100.0)
     assert [row["paused"] for row in told(folder)["cells"]] == [0, 0, 0]
