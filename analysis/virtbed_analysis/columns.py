@@ -68,6 +68,13 @@ TRIAL: dict[str, Column] = {
     "python": Column(_TEXT, "Version of Python."),
     "kernel": Column(_TEXT, "Kernel that the process saw."),
     "onednn_isa": Column(_TEXT, "Instruction set that oneDNN chose."),
+    "usable_cores": Column(_WHOLE, "Cores that affinity and quota left to the process."),
+    "pool_threads": Column(
+        _WHOLE, "Threads of both pools, the larger one's; 0 is the framework's own choice."
+    ),
+    "busy_cpus": Column(
+        _NUMBER, "CPUs that the process kept busy, on average, while it measured; null for unknown."
+    ),
     "scenario": Column(_TEXT, "single_stream, multi_stream, offline or server."),
     "rules": Column(_TEXT, "quick, or study: MLPerf's minimums."),
     "loadgen_validity": Column(_TEXT, "What MLPerf LoadGen says of the run."),

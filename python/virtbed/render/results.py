@@ -159,7 +159,7 @@ def verdict_table(verdicts: list[Json], confidence: float) -> Table:
     for heading in ("finding", "answer", "because"):
         table.add_column(heading)
     for verdict in verdicts:
-        style = _STYLES[verdict["answer"]]
+        style = _STYLES[verdict["with_suspects"]]
         table.add_row(
             escape(f"{verdict['claim']} ({verdict['source']})"),
             f"[{style}]{verdict['answer']}[/{style}]",

@@ -173,7 +173,12 @@ class Folder:
                 "mems_allowed_list": "0",
                 "memory_policy": "bind:0",
                 "cgroup": {"version": 1, "quota_cpus": None, "cpuset": "0"},
-                "threads": {"intra_op": 1, "inter_op": 1, "process_threads": 9, "usable_cores": 1},
+                "threads": {
+                    "intra_op": trial["cores"],
+                    "inter_op": trial["cores"],
+                    "process_threads": 9,
+                    "usable_cores": trial["cores"],
+                },
                 "isa": ["avx2"],
                 "clocksource": "tsc",
                 "onednn_isa": "Intel AVX2",
@@ -189,7 +194,7 @@ class Folder:
             "confounders": {
                 "window_ns": 2_000_000_000,
                 "cpus": "0",
-                "own_cpu_ns": 1_900_000_000,
+                "own_cpu_ns": 1_900_000_000 * trial["cores"],
                 "steal_share": 0.0,
                 "others_share": 0.001,
                 "throttling": {"periods": 0, "throttled": 0, "throttled_ns": 0},
