@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis import doubts, estimate, findings, per_trial, published, scaling, words
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -36,7 +36,11 @@ def document(sweep: Sweep) -> Json:
     spared = unneeded_trials(design, per_trial.log_means(sweep.samples)) if design else frozenset()
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
-    cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
+    ratios = doubts.marked(estimate.cells(sweep.samples).to_dicts())
+    cells = [_with_reason(row, early) for row in ratios]
+    by_factor = _by_factor(sweep)
+    measures = _other_measures(sweep.trials)
+    against = _doubts(cells, by_factor, measures)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -59,10 +63,11 @@ def document(sweep: Sweep) -> Json:
         "precision": design.precision if design else None,
         "platforms": _platforms(sweep),
         "cells": cells,
-        **_by_factor(sweep),
+        **by_factor,
+        "doubts": against,
         **_by_size(sweep),
         "published": published.beside(cells, sweep.platforms),
-        "other_measures": _other_measures(sweep.trials),
+        "other_measures": measures,
         "emulated": emulated,
         "not_run": _not_run(sweep),
         "failed": failed,
@@ -88,6 +93,7 @@ def _by_factor(sweep: Sweep) -> Json:
     def weighted(frame: pl.DataFrame) -> list[Json]:
         """Return rows with their weights: without answers of a trained model, times say less."""
         rows = frame.to_dicts()
+        rows = doubts.marked(rows) if "ratio_logs" in frame.columns else rows
         return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
 
     return {
@@ -101,6 +107,19 @@ def _by_factor(sweep: Sweep) -> Json:
         "answers_differ": weighted(per_trial.answers_differ(sweep.trials)),
         "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
     }
+
+
+def _doubts(cells: list[Json], by_factor: Json, measures: list[Json]) -> Json:
+    """Return what is to be said against the intervals of the tables of ratios."""
+    tables = {
+        "e2e over bare metal's": cells,
+        "vanilla over pinned": by_factor["vanilla_to_pinned"],
+        "default over matched threads": by_factor["thread_policy_gain"],
+        "CPU over GPU, e2e": by_factor["gpu_speed_up"]["e2e"],
+        "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
+        **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
+    }
+    return doubts.numbered(tables, CELL)
 
 
 def _by_size(sweep: Sweep) -> Json:
@@ -144,7 +163,7 @@ def _other_measures(trials: pl.DataFrame) -> list[Json]:
             "unit": SHOWN[measure.unit][0],
             "better": measure.better,
             "meaning": measure.meaning,
-            "rows": per_trial.other(trials, measure).to_dicts(),
+            "rows": doubts.marked(per_trial.other(trials, measure).to_dicts()),
         }
         for measure in of_group("other")
     )

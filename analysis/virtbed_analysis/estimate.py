@@ -79,8 +79,9 @@ def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
     For each replicate r, d_r is the mean over inputs of log(mean e2e of the input in the cell)
     - log(mean e2e of the input in the baseline); the ratio is exp(mean of d_r), its interval
     Student's t on d_r. Columns: `CELL`, `ratio`, `ratio_low`, `ratio_high` (null with fewer than
-    two replicates), `ratio_replicates` (pairs used) and `ratio_dropped` (replicates that only one
-    side has, or that share no input). Emulated cells and the baseline itself have no row.
+    two replicates), `ratio_replicates` (pairs used), `ratio_dropped` (replicates that only one
+    side has, or that share no input), and `ratio_logs` (each d_r) with `ratio_of` (its r), in the
+    order of the replicates. Emulated cells and the baseline itself have no row.
     """
     return to_baseline(input_logs(steady(samples)))
 
@@ -223,13 +224,19 @@ def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.Da
     ).unique()
     seen = either.group_by(CELL).agg(pl.len().cast(pl.Int64).alias("seen"))
     used = pl.col("n").fill_null(0)
-    return seen.join(geometric(differences, CELL), on=CELL, how="left").select(
+    each = differences.group_by(CELL, maintain_order=True).agg(
+        pl.col("log").alias("ratio_logs"), pl.col("replicate").alias("ratio_of")
+    )
+    ratios = geometric(differences, CELL).join(each, on=CELL)
+    return seen.join(ratios, on=CELL, how="left").select(
         *CELL,
         pl.col("value").alias("ratio"),
         pl.col("low").alias("ratio_low"),
         pl.col("high").alias("ratio_high"),
         used.alias("ratio_replicates"),
         (pl.col("seen") - used).alias("ratio_dropped"),
+        "ratio_logs",
+        "ratio_of",
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 CELLS = 7  # of a replicate, in random order; the baseline is one of them
 
@@ -38,3 +41,85 @@ def log_ratios(
     logs = np.take_along_axis(drift[:, None, :], order.reshape(sweeps, 1, -1), axis=2)
     logs = (logs.reshape(shape) + random.normal(size=shape) + slowed) * noise[:, None, None]
     return np.asarray(logs[:, :, 1] - logs[:, :, 0])
+
+
+Floats = NDArray[np.float64]
+Noise = Callable[[np.random.Generator, int, int], Floats]
+SLOW = np.log(3)  # what a slow instance takes, of the usual time
+
+
+def _own(random: np.random.Generator, sweeps: int, replicates: int, scale: float) -> Floats:
+    """What two trials of one replicate differ by, alike on both sides."""
+    return scale * random.normal(size=(sweeps, replicates))
+
+
+def alike(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+    return log_ratios(random, np.exp(random.normal(np.log(0.03), 0.5, sweeps)), replicates)
+
+
+def drifting(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+    """A host that slows down by half over the sweep: each replicate's order is random."""
+    shape = (sweeps, replicates, CELLS)
+    ranks = random.random(shape).argsort(axis=2)
+    when = (np.arange(replicates)[:, None] * CELLS + ranks) / (replicates * CELLS)
+    logs = np.log(1.5) * when + 0.03 * random.normal(size=shape)
+    return np.asarray(logs[:, :, 1] - logs[:, :, 0])
+
+
+def heavy(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+    """Heavy tails on one side alone, alike above and below."""
+    tails = random.standard_t(2.5, (sweeps, replicates))
+    return _own(random, sweeps, replicates, 0.02) + 0.03 * tails
+
+
+def skewed(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+    """Lognormal noise on one side alone: most instances alike, some slow, a few very slow."""
+    late = random.lognormal(0, 1, (sweeps, replicates)) - np.exp(0.5)
+    return _own(random, sweeps, replicates, 0.01) + 0.05 * late
+
+
+def slow_instances(share: float) -> Noise:
+    """A share of one side's instances takes three times as long."""
+
+    def noise(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+        slow = random.random((sweeps, replicates)) < share
+        return _own(random, sweeps, replicates, 0.03) + SLOW * (slow - share)
+
+    return noise
+
+
+def two_kinds(share: float) -> Noise:
+    """A share of one side's instances is 15% slower: another NUMA node, say."""
+
+    def noise(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+        slow = random.random((sweeps, replicates)) < share
+        return _own(random, sweeps, replicates, 0.02) + 0.15 * (slow - share)
+
+    return noise
+
+
+def wandering(correlation: float) -> Noise:
+    """A ratio that is autoregressive from replicate to replicate."""
+
+    def noise(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+        steps = random.normal(size=(sweeps, replicates)) * np.sqrt(1 - correlation**2)
+        logs = np.empty((sweeps, replicates))
+        logs[:, 0] = random.normal(size=sweeps)
+        for n in range(1, replicates):
+            logs[:, n] = correlation * logs[:, n - 1] + steps[:, n]
+        return 0.03 * logs
+
+    return noise
+
+
+def unequal(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+    """Some replicates are noisier than others, on a busy day."""
+    busy = np.exp(random.normal(0, 0.5, (sweeps, replicates)))
+    return busy * _own(random, sweeps, replicates, 0.03)
+
+
+def covered(logs: Floats, confidence: float = 0.95) -> NDArray[np.bool_]:
+    """Return which sweeps' Student's t intervals hold the truth, 0."""
+    n = logs.shape[1]
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * logs.std(axis=1, ddof=1) / np.sqrt(n)
+    return np.asarray(abs(logs.mean(axis=1)) <= half)
