@@ -44,7 +44,8 @@ def marked(rows: Iterable[Json]) -> list[Json]:
     Each row's `ratio_logs` and `ratio_of` (per-replicate logarithms and their replicates, see
     `estimate`) are replaced by `second_low` and `second_high` (bootstrap-t, null with few
     replicates), `unseen` (see `robust.unseen`; null without replicates), `correlation` (of
-    neighbours in time, null with few) and `warnings`: `kind` and `text` of each sign that was found.
+    neighbours in time, null with few) and `warnings`: `kind` and `text` of each sign
+    that was found.
     """
     return [_marked(row) for row in rows]
 

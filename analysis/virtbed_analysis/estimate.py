@@ -44,9 +44,9 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
 
     Columns: `CELL`, `weights`, `replicates`, `samples`, `<phase>_median_ms` and
     `<phase>_mean_ms` over all measured samples, `e2e_p90_ms` and `e2e_p99_ms` (null with fewer
-    samples than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` with `_low_ms` and
-    `_high_ms` (geometric mean over inputs and replicates, its interval), `baseline`, the ratio's
-    columns (see `ratio_to_bare_metal`), null for the baseline itself.
+    samples than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` (geometric mean
+    over inputs and replicates), `baseline`, the ratio's columns (see `ratio_to_bare_metal`), null
+    for the baseline itself.
     """
     real = steady(samples)
     summary = phases(real)
@@ -61,16 +61,15 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return exp of the mean `log` (of ns) per cell in ms, and its interval; null for no time."""
-    ends = {"value": "", "low": "_low", "high": "_high"}
+    """Return exp of the mean `log` (of ns) per cell in ms; null for no time.
+
+    Without an interval: a host drifts over a sweep, trials of one cell drift with it, and an
+    interval of their spread covers 60 to 83% instead of 95%. Too few replicates tell how long a
+    drift lasts, so no variance of theirs would know it. Ratios are paired, and keep theirs.
+    """
     known = pl.col("value") > 0  # else something took no time, whose logarithm is none
-    return geometric(per_replicate, CELL).select(
-        *CELL,
-        *(
-            pl.when(known).then(pl.col(end) / NS_PER_MS).alias(f"{name}_typical{to}_ms")
-            for end, to in ends.items()
-        ),
-    )
+    value = pl.when(known).then(pl.col("value") / NS_PER_MS)
+    return geometric(per_replicate, CELL).select(*CELL, value.alias(f"{name}_typical_ms"))
 
 
 def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:

@@ -16,16 +16,28 @@ def log_ratios(
 ) -> NDArray[np.float64]:
     """Return per-replicate log ratios of one cell to its baseline, whose truth is 0.
 
+    Shape (sweeps, replicates); see `log_times`.
+    """
+    logs = log_times(random, noise, replicates)
+    return np.asarray(logs[:, :, 1] - logs[:, :, 0])
+
+
+def log_times(
+    random: np.random.Generator, noise: NDArray[np.float64], replicates: int
+) -> NDArray[np.float64]:
+    """Return the logarithms of the times of a sweep's cells, as long as each other in truth.
+
     Args:
         random: Where the noise comes from.
         noise: Shape (sweeps,): the standard deviation of a trial's own shift in each sweep.
         replicates: How many each sweep has.
 
     Returns:
-        Shape (sweeps, replicates). A trial's logarithm is the sum of a drift common to all trials
-        (first-order autoregressive over the order of trials, 0.95 from one to the next, as large
-        as the noise), a shift of its own, and in one trial of 20 a slowdown (exponential, three
-        times the noise in the mean), as when a neighbour wakes up.
+        Shape (sweeps, replicates, CELLS), with the mean 0 but for slow trials. A trial's logarithm
+        is the sum of a drift common to all trials (first-order autoregressive over the order of
+        trials, 0.95 from one to the next, as large as the noise), a shift of its own, and in one
+        trial of 20 a slowdown (exponential, three times the noise in the mean), as when a
+        neighbour wakes up.
     """
     sweeps = len(noise)
     trials = CELLS * replicates
@@ -39,8 +51,9 @@ def log_ratios(
     shape = (sweeps, replicates, CELLS)
     slowed = (random.random(shape) < 0.05) * random.exponential(3, shape)
     logs = np.take_along_axis(drift[:, None, :], order.reshape(sweeps, 1, -1), axis=2)
-    logs = (logs.reshape(shape) + random.normal(size=shape) + slowed) * noise[:, None, None]
-    return np.asarray(logs[:, :, 1] - logs[:, :, 0])
+    return np.asarray(
+        (logs.reshape(shape) + random.normal(size=shape) + slowed) * noise[:, None, None]
+    )
 
 
 Floats = NDArray[np.float64]

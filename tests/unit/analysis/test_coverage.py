@@ -102,6 +102,16 @@ def test_the_limits_are_what_a_simulation_gives(replicates: int) -> None:
         assert found == pytest.approx(covers, abs=0.015)
 
 
+@pytest.mark.parametrize("replicates", [3, 5, 12, 30])
+def test_a_drift_is_in_a_ratio_and_not_in_a_time(replicates: int) -> None:
+    """Why times have no interval: that of their spread over replicates covers far too little."""
+    noise = np.full(SWEEPS, 0.03)
+    slow = 0.05 * 3 * 0.03  # what slow trials add in the mean
+    times = simulation.log_times(np.random.default_rng(replicates), noise, replicates) - slow
+    assert simulation.covered(times[:, :, 0]).mean() < 0.9
+    assert 0.93 <= simulation.covered(times[:, :, 1] - times[:, :, 0]).mean() <= 0.97
+
+
 @pytest.mark.parametrize("replicates", [3, 5, 10, 30])
 def test_so_many_slow_instances_are_missed_in_one_sweep_of_twenty(replicates: int) -> None:
     random = np.random.default_rng(2112)
