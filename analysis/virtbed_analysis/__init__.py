@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.published import document as analyse_published
     from virtbed_analysis.question import Question, read_prices
     from virtbed_analysis.suspicion import suspicions
+    from virtbed_analysis.words import rise as rise_words
     from virtbed_analysis.words import subject as subject_words
 
 _PLACES = {
@@ -45,6 +46,7 @@ _PLACES = {
     "read_sweep": "frames",
     "render_comparison": "page",
     "report": "page",
+    "rise_words": "words.rise",
     "subject_words": "words.subject",
     "suspicions": "suspicion",
     "unneeded_trials": "precision",
@@ -72,6 +74,7 @@ __all__ = [
     "read_sweep",
     "render_comparison",
     "report",
+    "rise_words",
     "subject_words",
     "suspicions",
     "unneeded_trials",

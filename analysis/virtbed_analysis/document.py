@@ -14,6 +14,7 @@ import polars as pl
 
 from virtbed_analysis import (
     context,
+    doubts,
     drift,
     estimate,
     findings,
@@ -52,9 +53,11 @@ def document(sweep: Sweep) -> Json:
     early += passes.added(sweep.trials)
     timing = drift.order(sweep.trials, sweep.samples)
     confounded = drift.warnings(timing)
-    cells = [
-        _with_reason(row, early, confounded) for row in estimate.cells(sweep.samples).to_dicts()
-    ]
+    ratios = doubts.marked(estimate.cells(sweep.samples).to_dicts())
+    cells = [_with_reason(row, early, confounded) for row in ratios]
+    by_factor = _by_factor(sweep)
+    measures = _other_measures(sweep.trials)
+    against = _doubts(cells, by_factor, measures)
     suspicion = suspects.beside(sweep.trials)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
@@ -78,14 +81,15 @@ def document(sweep: Sweep) -> Json:
         "precision": design.precision if design else None,
         "platforms": _platforms(sweep),
         "cells": cells,
-        **_by_factor(sweep),
+        **by_factor,
+        "doubts": against,
         **_by_size(sweep, suspicion["note"]),
         "suspicion": suspicion,
         "drift": timing,
         "loadgen": loadgen.document(sweep.samples),
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms),
-        "other_measures": _other_measures(sweep.trials),
+        "other_measures": measures,
         "emulated": emulated,
         "not_run": _not_run(sweep),
         "failed": failed,
@@ -103,17 +107,34 @@ def document(sweep: Sweep) -> Json:
 
 def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
+
+    def marked(frame: pl.DataFrame) -> list[Json]:
+        """Return ratios with what is to be said against their intervals."""
+        return doubts.marked(frame.to_dicts())
+
     return {
-        "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
-        "thread_policy_gain": estimate.thread_policy_gain(sweep.samples).to_dicts(),
+        "vanilla_to_pinned": marked(estimate.vanilla_to_pinned(sweep.samples)),
+        "thread_policy_gain": marked(estimate.thread_policy_gain(sweep.samples)),
         "gpu_speed_up": {
-            phase: estimate.gpu_speed_up(sweep.samples, phase).to_dicts()
-            for phase in ("e2e", "infer")
+            phase: marked(estimate.gpu_speed_up(sweep.samples, phase)) for phase in ("e2e", "infer")
         },
         "startup": per_trial.startup(sweep.trials).to_dicts(),
         "answers_differ": per_trial.answers_differ(sweep.trials).to_dicts(),
         "without_suspects": estimate.without_suspects(sweep.samples).to_dicts(),
     }
+
+
+def _doubts(cells: list[Json], by_factor: Json, measures: list[Json]) -> Json:
+    """Return what is to be said against the intervals of the tables of ratios."""
+    tables = {
+        "e2e over bare metal's": cells,
+        "vanilla over pinned": by_factor["vanilla_to_pinned"],
+        "default over matched threads": by_factor["thread_policy_gain"],
+        "CPU over GPU, e2e": by_factor["gpu_speed_up"]["e2e"],
+        "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
+        **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
+    }
+    return doubts.numbered(tables, CELL)
 
 
 def _by_size(sweep: Sweep, selection: str) -> Json:
@@ -157,7 +178,7 @@ def _other_measures(trials: pl.DataFrame) -> list[Json]:
             "unit": SHOWN[measure.unit][0],
             "better": measure.better,
             "meaning": measure.meaning,
-            "rows": per_trial.other(trials, measure).to_dicts(),
+            "rows": doubts.marked(per_trial.other(trials, measure).to_dicts()),
         }
         for measure in of_group("other")
     )

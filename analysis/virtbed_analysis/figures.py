@@ -183,9 +183,9 @@ def _ratios(name: str, subject: str, rows: list[Row], label: str = _TO_METAL) ->
     def draw(axes: Axes) -> None:
         drawn = [(y, line) for y, line in enumerate(lines) if not isinstance(line, int)]
         for y, row in drawn:
-            low, high = row[f"{column}_low{unit}"], row[f"{column}_high{unit}"]
+            low = row.get(f"{column}_low")  # times have no interval
             if low is not None:
-                axes.hlines(y, low, high, colors=row["colour"], linewidth=2.2)
+                axes.hlines(y, low, row[f"{column}_high"], colors=row["colour"], linewidth=2.2)
             canvas.points(axes, [row[f"{column}{unit}"]], [y], row)
         axes.margins(x=0.08)
         if column == "ratio":
@@ -220,7 +220,7 @@ def _part(column: str, row: Row) -> float:
 
 
 def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[list[Row]]:
-    """Draw a curve with intervals for each platform, dotted from a row with an `end` on.
+    """Draw each platform's curve, with intervals if any, dotted from a row with an `end` on.
 
     Returns:
         The rows of each curve.
@@ -230,11 +230,11 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
         platforms.setdefault(words.platform(row), []).append(row)
     asides = canvas.spread_cores((row["cores"] for row in rows), len(platforms))
     for aside, (label, curve) in zip(asides, platforms.items(), strict=True):
-        known = [row for row in curve if row[f"{column}_low{unit}"] is not None]
+        known = [row for row in curve if row.get(f"{column}_low") is not None]
         axes.vlines(
             [row["cores"] * aside for row in known],
-            [row[f"{column}_low{unit}"] for row in known],
-            [row[f"{column}_high{unit}"] for row in known],
+            [row[f"{column}_low"] for row in known],
+            [row[f"{column}_high"] for row in known],
             colors=curve[0]["colour"],
         )
         end = next((n for n, row in enumerate(curve) if row.get("end")), len(curve) - 1)
@@ -275,7 +275,7 @@ def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
 
     def draw(axes: Axes) -> None:
         _curves(axes, rows, "e2e_typical", "_ms")
-        drawn = [row[f"e2e_typical{end}_ms"] for row in rows for end in ("", "_low", "_high")]
+        drawn = [row["e2e_typical_ms"] for row in rows]
         if metal := [row for row in rows if row["baseline"]]:
             x = np.array([metal[0]["cores"], metal[-1]["cores"]])
             perfect = metal[0]["e2e_typical_ms"] * x[0] / x

@@ -107,6 +107,23 @@ def agreement(beside: Row) -> str:
     )
 
 
+def rise(fail: Row) -> str:
+    """Return what a comparison says of a rise above a limit: its `fail`."""
+    limit = f"{100 * fail['limit']:.3g}%"
+    rows = fail["above"] or fail["unclear"]
+    named = [
+        f"{row['what']} of {instance(row)}, {subject(row)}: {ratio(row['effect']['value'])}"
+        for row in rows[:5]
+    ] + ([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])
+    if fail["verdict"] == "above":
+        return f"Clearly more than {limit} above the first: {'; '.join(named)}."
+    if fail["verdict"] == "not above":
+        return f"Nothing is more than {limit} above the first: {fail['judged']} effects judged."
+    if not fail["judged"]:
+        return f"No effect has an interval: a rise of more than {limit} cannot be told."
+    return f"Nothing is clearly more than {limit} above the first; it may be: {'; '.join(named)}."
+
+
 def interval(row: Row) -> str:
     """Return "1.31 to 1.39", or why there is no interval."""
     if row["ratio_low"] is None:

@@ -99,30 +99,38 @@ def _span(row: Json, name: str, unit: str) -> str:
     return f"{value:.{digits}f}" + ("" if low is high else f" ({'-'.join(known)})")
 
 
-def comparison_table(comparison: Json) -> Table:
-    """Return one row per cell of both sweeps: how time and cost have changed."""
+def comparison_tables(comparison: Json) -> Iterator[Table]:
+    """Give a table of what has changed in time, and one of costs: a row per cell of all sweeps."""
     from virtbed_analysis import subject_words
 
-    table = Table(
-        title=f"Second over first ({comparison['confidence']:.0%} simultaneous intervals)",
-        title_justify="left",
-    )
-    for heading in ("application", "platform", "mode", "cores"):
-        table.add_column(heading)
-    for heading in ("time", "", "cost against bare metal", ""):
-        table.add_column(heading, justify="right" if heading else "left")
-    for row in comparison["cells"]:
-        words = [word for what in ("time", "cost") for word in _change(row[what])]
-        table.add_row(subject_words(row), row["platform"], row["mode"], str(row["cores"]), *words)
-    return table
+    titles = {"time": "Time", "cost": "Cost against bare metal"}
+    for what, title in titles.items():
+        rows = [row for row in comparison["cells"] if row[what]]
+        known = any(row[what]["low"] is not None for row in rows)
+        spread = f"{comparison['confidence']:.0%} simultaneous intervals of {comparison['unit']}s"
+        table = Table(
+            title=f"{title}, second over first ({spread if known else 'without intervals'})",
+            title_justify="left",
+        )
+        table.add_column("platform, mode")
+        table.add_column("cores", justify="right")
+        table.add_column(what, justify="right", no_wrap=True)
+        if known:
+            table.add_column("answer", no_wrap=True)
+        for subject, group in groupby(rows, key=subject_words):
+            table.add_row(f"[bold]{escape(subject)}[/bold]", end_section=False)
+            for row in group:
+                table.add_row(f"{row['platform']} {row['mode']}", *_change(row, what, known))
+        if rows:
+            yield table
 
 
-def _change(effect: Json | None) -> tuple[str, str]:
+def _change(row: Json, what: str, known: bool) -> tuple[str, ...]:
     from virtbed_analysis import changed
 
-    if effect is None:
-        return "-", ""
-    return _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", ""), changed(effect)
+    effect = row[what]
+    figure = _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", "")
+    return (str(row["cores"]), figure, *([changed(effect)] if known else []))
 
 
 def _figure(row: Json, name: str, unit: str) -> str:
