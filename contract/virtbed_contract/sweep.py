@@ -26,6 +26,8 @@ from .result import (
 )  # fmt: skip
 
 Accelerator = Literal["kvm", "tcg"]
+MARGIN = 0.03
+"""The smallest cost, as a share, that a plan which names none takes for worth knowing."""
 
 
 @with_fields(factor_fields())
@@ -70,6 +72,7 @@ class Design:
         "How closely ratios to bare metal are to be known, as a share; null: replicates are fixed."
     )
     min_replicates: Positive = described("With a precision: the fewest replicates of a cell.")
+    margin: Rate = described("The smallest cost worth knowing, as a share of bare metal's time.")
     accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
     platforms: tuple[Platform, ...] = described("The platforms of the plan, as reports list them.")
     commits: tuple[str, ...] = described("Commits of virtbed that carried the sweep out so far.")

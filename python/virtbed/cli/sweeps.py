@@ -32,7 +32,14 @@ from virtbed.cli.results import say_report
 from virtbed.design import Design, design
 from virtbed.ledger import Ledger, LedgerError
 from virtbed.placement import PlacementError
-from virtbed.plan import Plan, PlanError, check_applications, load_plan, plan_path
+from virtbed.plan import (
+    Plan,
+    PlanError,
+    check_applications,
+    load_plan,
+    plan_path,
+    with_replicates,
+)  # fmt: skip
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.progress import Progress, estimate_s, minutes
 from virtbed.sweep import Interrupted, Sweep, SweepError
@@ -56,8 +63,18 @@ BlocksPerPlaybook = Annotated[
 ]
 
 
-def _plan(name: str) -> Plan:
-    plan = load_plan(plan_path(name))
+Replicates = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=99,
+        help="In place of the plan's. A sweep goes on with more than it has, never with fewer.",
+    ),
+]
+
+
+def _plan(name: str, replicates: int | None = None) -> Plan:
+    plan = with_replicates(load_plan(plan_path(name)), replicates)
     check_applications(plan, {n: tuple(e.scales) for n, e in APPLICATIONS.items()})
     return plan
 
@@ -68,12 +85,13 @@ def plan(
     inventory: Inventories = None,
     limit: Limit = None,
     extra_vars: ExtraVars = None,
+    replicates: Replicates = None,
     hung_after: HungAfter = HUNG_AFTER_S,
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
     try:
-        chosen, platforms = _plan(name), load_platforms()
+        chosen, platforms = _plan(name, replicates), load_platforms()
         host = bench_of(inventory, limit, extra_vars, hung_after)
         with bench.alone():
             report, _ = host.examine(restore=False)
@@ -140,6 +158,7 @@ def sweep(
     inventory: Inventories = None,
     limit: Limit = None,
     extra_vars: ExtraVars = None,
+    replicates: Replicates = None,
     blocks_per_playbook: BlocksPerPlaybook = PER_PLAYBOOK,
     hung_after: HungAfter = HUNG_AFTER_S,
 ) -> None:
@@ -150,13 +169,15 @@ def sweep(
     again to go on).
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
-    _carry_out(name, host, blocks_per_playbook)
+    _carry_out(name, host, blocks_per_playbook, replicates)
 
 
-def _carry_out(name: str, host: Bench, per_playbook: int = PER_PLAYBOOK) -> Path:
+def _carry_out(
+    name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None
+) -> Path:
     """Carry a plan out and write its report; return its folder, or exit with a clear message."""
     try:
-        chosen, platforms = _plan(name), load_platforms()
+        chosen, platforms = _plan(name, replicates), load_platforms()
         with Progress(console, platforms.trial_s) as progress:
             run = Sweep(chosen, progress, host, per_playbook=per_playbook, platforms=platforms)
             run.run()
