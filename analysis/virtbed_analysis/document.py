@@ -12,11 +12,12 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis import estimate, findings, per_trial, published, resolution, scaling, words
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import with_answers
 from virtbed_analysis.precision import unneeded_trials
 from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json, Rejected
@@ -24,6 +25,7 @@ from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS
 from virtbed_contract.measures import SHOWN, of_group
+from virtbed_contract.sweep import MARGIN
 
 
 def document(sweep: Sweep) -> Json:
@@ -37,6 +39,7 @@ def document(sweep: Sweep) -> Json:
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
+    cells = with_answers(cells, margin_of(sweep))
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -57,12 +60,13 @@ def document(sweep: Sweep) -> Json:
         "counts": counts,
         "confidence": CONFIDENCE,
         "precision": design.precision if design else None,
+        "margin": margin_of(sweep),
         "platforms": _platforms(sweep),
         "cells": cells,
         **_by_factor(sweep),
         **_by_size(sweep),
         "published": published.beside(cells, sweep.platforms),
-        "other_measures": _other_measures(sweep.trials),
+        "other_measures": _other_measures(sweep.trials, margin_of(sweep)),
         "emulated": emulated,
         "not_run": _not_run(sweep),
         "failed": failed,
@@ -78,6 +82,11 @@ def document(sweep: Sweep) -> Json:
     }
 
 
+def margin_of(sweep: Sweep) -> float:
+    """Return the smallest cost worth knowing, as the sweep's plan has it."""
+    return sweep.design.margin if sweep.design else MARGIN
+
+
 def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
     seeded = {
@@ -88,6 +97,8 @@ def _by_factor(sweep: Sweep) -> Json:
     def weighted(frame: pl.DataFrame) -> list[Json]:
         """Return rows with their weights: without answers of a trained model, times say less."""
         rows = frame.to_dicts()
+        if "ratio" in frame.columns:
+            rows = with_answers(rows, margin_of(sweep))
         return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
 
     return {
@@ -109,6 +120,7 @@ def _by_size(sweep: Sweep) -> Json:
     doublings = scaling.scale_up(units)
     return {
         "findings": findings.rows(units),
+        "resolution": resolution.of_units(units, sweep.design, sweep.name, margin_of(sweep)),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
@@ -135,7 +147,7 @@ def _platforms(sweep: Sweep) -> list[Json]:
     return [encode(entry) for name, entry in entries.items() if name in named]
 
 
-def _other_measures(trials: pl.DataFrame) -> list[Json]:
+def _other_measures(trials: pl.DataFrame, margin: float) -> list[Json]:
     """Return each measure of the group `other` that any real trial has, with a row per cell."""
     tables = (
         {
@@ -144,7 +156,7 @@ def _other_measures(trials: pl.DataFrame) -> list[Json]:
             "unit": SHOWN[measure.unit][0],
             "better": measure.better,
             "meaning": measure.meaning,
-            "rows": per_trial.other(trials, measure).to_dicts(),
+            "rows": with_answers(per_trial.other(trials, measure).to_dicts(), margin),
         }
         for measure in of_group("other")
     )

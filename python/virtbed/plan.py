@@ -24,7 +24,7 @@ from pydantic import (
 from virtbed.checkout import REPOSITORY, require
 from virtbed.platforms import load_platforms
 from virtbed_contract.factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, Factor
-from virtbed_contract.sweep import MARGIN
+from virtbed_contract.sweep import MARGIN, MOST_REPLICATES
 
 if TYPE_CHECKING:
     Mode = str
@@ -112,13 +112,15 @@ class _Plan(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Names results/<name>.")
     description: str = ""
     seed: int = Field(2112, description="Of the random order of trials, and of the applications.")
-    replicates: int = Field(5, ge=1, le=99, description="The most of a cell, if precision is set.")
+    replicates: int = Field(
+        5, ge=1, le=MOST_REPLICATES, description="The most of a cell, if precision is set."
+    )
     precision: Fraction | None = Field(
         None,
         description="Such as 2%: a cell is done once its ratio to bare metal is known so closely.",
     )
     min_replicates: int = Field(
-        8, ge=2, le=99, description="With precision: the fewest replicates of a cell."
+        8, ge=2, le=MOST_REPLICATES, description="With precision: the fewest replicates of a cell."
     )
     margin: Fraction = Field(
         MARGIN, description="Such as 3%: the smallest cost worth knowing; reports answer by it."

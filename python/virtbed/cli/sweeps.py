@@ -47,6 +47,7 @@ from virtbed.sweep.blocks import PER_PLAYBOOK
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS
+from virtbed_contract.sweep import MOST_REPLICATES
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
@@ -67,7 +68,7 @@ Replicates = Annotated[
     int | None,
     typer.Option(
         min=1,
-        max=99,
+        max=MOST_REPLICATES,
         help="In place of the plan's. A sweep goes on with more than it has, never with fewer.",
     ),
 ]

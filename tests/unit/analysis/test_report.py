@@ -85,6 +85,7 @@ def test_html_and_json_have_the_same_numbers(quick: Any) -> None:
         expected += [
             str(cell["cores"]),
             "baseline" if cell["baseline"] else "{} ({} to {})".format(*ratio),
+            " ".join(filter(None, (cell["answer"] or words.NONE, cell["answer_note"]))),
             typical["e2e"],
             *(words.ms(cell[f"e2e_{kind}_ms"]) for kind in ("median", "p90", "p99", "mean")),
         ]
