@@ -12,7 +12,16 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, resolution, scaling, words
+from virtbed_analysis import (
+    diagnostics,
+    estimate,
+    findings,
+    per_trial,
+    published,
+    resolution,
+    scaling,
+    words,
+)
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -65,6 +74,7 @@ def document(sweep: Sweep) -> Json:
         "cells": cells,
         **_by_factor(sweep),
         **_by_size(sweep),
+        "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
         "published": published.beside(cells, sweep.platforms),
         "other_measures": _other_measures(sweep.trials, margin_of(sweep)),
         "emulated": emulated,

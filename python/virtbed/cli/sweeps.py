@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -107,10 +107,32 @@ def plan(
     seconds = estimate_s(laid.trials, seen, platforms.trial_s)
     cells = Counter(tuple(_cell(trial).items()) for trial in laid.trials)
     rows = [{**dict(cell), "trials": count} for cell, count in sorted(cells.items())]
+    seen_before = _best_samples(chosen)
     if as_json:
-        typer.echo(json.dumps(_as_json(chosen, laid, seconds, rows), indent=1))
+        told = {**_as_json(chosen, laid, seconds, rows), "best_samples": seen_before}
+        typer.echo(json.dumps(told, indent=1))
     else:
         _show(chosen, laid, seconds, rows)
+        for row in seen_before:
+            console.print(row["sentence"], highlight=False, markup=False)
+
+
+def _best_samples(plan: Plan, results: Path = REPOSITORY / "results") -> list[dict[str, Any]]:
+    """Return what an earlier sweep of a plan tells of its applications' samples per trial.
+
+    Each row has `application`, `scale`, `scenario`, `best` and `sentence`; none without results,
+    or without virtbed-analysis.
+    """
+    if not find_spec("virtbed_analysis"):
+        return []
+    from virtbed_analysis import best_samples
+
+    asked = {(entry.name, entry.scale, entry.scenario) for entry in plan.applications}
+    return [
+        row
+        for row in best_samples(results / plan.name)
+        if (row["application"], row["scale"], row["scenario"]) in asked
+    ]
 
 
 def _cell(trial: Trial) -> dict[str, str | int]:

@@ -240,7 +240,8 @@ def test_figures_are_deterministic_and_escape(quick: Any) -> None:
     odd = [cell | {"application": 'a"<b>'} for cell in content["cells"]]
     for panel in figures.draw(content | {"cells": odd})["ratios"].panels:
         Page(panel)
-    nothing: dict[str, list[Any]] = {"cells": [], "startup": []}
+    nothing: dict[str, Any] = {"cells": [], "startup": []}
+    nothing["diagnostics"] = {"run_order": []}
     assert figures.draw(content | nothing) == {}
 
 

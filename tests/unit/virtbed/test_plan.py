@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from virtbed.checkout import REPOSITORY
+from virtbed.cli.sweeps import _best_samples
 from virtbed.design import design
 from virtbed.plan import (
     Plan,
@@ -18,6 +20,7 @@ from virtbed.plan import (
     with_replicates,
 )
 from virtbed_contract.factors import FACTORS
+from virtbed_contract.identifiers import REPORT
 from virtbed_contract.sweep import MARGIN
 from virtbed_workloads.registry import APPLICATIONS
 
@@ -240,3 +243,23 @@ def test_a_key_may_override_one_that_is_merged_in(tmp_path: Path) -> None:
     path = tmp_path / "merged.yml"
     path.write_text(text.replace("emulated: {", "emulated: {<<: {samples: 9}, "))
     assert load_plan(path).emulated.samples == 3
+
+
+def test_an_earlier_sweep_tells_the_best_number_of_samples(tmp_path: Path) -> None:
+    plan = load_plan(plan_path("quick"))
+    mine = {"application": "image_classification", "scale": "trained", "scenario": "single_stream"}
+    rows = [
+        mine | {"best": 40, "sentence": "40 would be best"},
+        mine | {"scale": "tiny", "best": 7, "sentence": "of no application of this plan"},
+        mine | {"best": None, "sentence": "not known"},
+    ]
+    assert _best_samples(plan, tmp_path) == []
+    folder = tmp_path / "quick"
+    folder.mkdir()
+    for schema, told in ((REPORT, rows[:1]), ("virtbed.report/1", [])):
+        content = {"schema": schema, "diagnostics": {"samples": rows}}
+        (folder / "report.json").write_text(json.dumps(content))
+        assert _best_samples(plan, tmp_path) == told
+    for broken in ("{", "[]", json.dumps({"schema": REPORT})):
+        (folder / "report.json").write_text(broken)
+        assert _best_samples(plan, tmp_path) == []
