@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.precision import log_means, unneeded_trials
     from virtbed_analysis.published import document as analyse_published
     from virtbed_analysis.question import Question, read_prices
+    from virtbed_analysis.samples_per_trial import told as best_samples
     from virtbed_analysis.suspicion import suspicions
     from virtbed_analysis.words import rise as rise_words
     from virtbed_analysis.words import subject as subject_words
@@ -35,6 +36,7 @@ _PLACES = {
     "analyse_published": "published.document",
     "archive": "crate",
     "archive_problems": "crate.problems",
+    "best_samples": "samples_per_trial.told",
     "calibrate": "calibration",
     "changed": "comparison",
     "compare": "comparison",
@@ -63,6 +65,7 @@ __all__ = [
     "analyse_published",
     "archive",
     "archive_problems",
+    "best_samples",
     "calibrate",
     "changed",
     "compare",

@@ -20,10 +20,10 @@ from scipy import stats
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.document import provenance
 from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
-from virtbed_analysis.equivalence import CANNOT_TELL, DIFFERS, EQUIVALENT, MARGIN, answer
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
 from virtbed_analysis.reduction import log_mean
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
@@ -40,7 +40,7 @@ ABOVE, NOT_ABOVE = "above", "not above"
 def compare(
     first: Path | Sequence[Path],
     second: Path | Sequence[Path],
-    margin: float = MARGIN,
+    margin: float | None = None,
     fail_above: float | None = None,
 ) -> Json:
     """Return the comparison of results folders, one or several a side.
@@ -55,7 +55,7 @@ def compare(
     Args:
         first: A folder, or several of one condition.
         second: The same of the other condition.
-        margin: The smallest change worth knowing, as a share.
+        margin: The smallest change worth knowing, as a share; None for that of the first plan.
         fail_above: A rise, as a share, to be judged: `fail` is then `limit`, `verdict` ("above": a
             cell's whole interval is above it; "not above": that of every cell is not; "cannot
             tell") and the cells `above` and `unclear`, by what rose.
@@ -66,6 +66,7 @@ def compare(
     sides = [[one] if isinstance(one, Path) else list(one) for one in (first, second)]
     sweeps = [[read_sweep(folder) for folder in side] for side in sides]
     _refuse_same([*sides[0], *sides[1]], [*sweeps[0], *sweeps[1]])
+    margin = sweeps[0][0].margin if margin is None else margin
     platforms = sweeps[0][0].platforms
     for sweep in [*sweeps[0], *sweeps[1]]:
         platforms |= sweep.platforms
@@ -188,9 +189,8 @@ def _each(
     rows = {}
     for cell, both in found.items():
         effect = _effect(cell.application, both, unit, confidence)
-        says = answer(effect.low, effect.high, margin)
-        if says == DIFFERS:
-            says = MORE if effect.value > 1 else LESS
+        given = answer(effect.low, effect.high, margin)
+        says = (MORE if effect.value > 1 else LESS) if given == DIFFERS else given
         rows[cell] = {**asdict(effect), "unit": unit, "answer": says}
     return rows
 

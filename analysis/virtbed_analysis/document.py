@@ -14,6 +14,7 @@ import polars as pl
 
 from virtbed_analysis import (
     context,
+    diagnostics,
     doubts,
     drift,
     estimate,
@@ -22,6 +23,7 @@ from virtbed_analysis import (
     passes,
     per_trial,
     published,
+    resolution,
     scaling,
     stalls,
     suspects,
@@ -31,6 +33,7 @@ from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import with_answers
 from virtbed_analysis.precision import unneeded_trials
 from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json, Rejected
@@ -51,12 +54,12 @@ def document(sweep: Sweep) -> Json:
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     early += passes.added(sweep.trials)
-    timing = drift.order(sweep.trials, sweep.samples)
+    timing = drift.order(sweep.trials, sweep.samples, sweep.margin)
     confounded = drift.warnings(timing)
     ratios = doubts.marked(estimate.cells(sweep.samples).to_dicts())
-    cells = [_with_reason(row, early, confounded) for row in ratios]
+    cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
     by_factor = _by_factor(sweep)
-    measures = _other_measures(sweep.trials)
+    measures = _other_measures(sweep.trials, sweep.margin)
     against = _doubts(cells, by_factor, measures)
     suspicion = suspects.beside(sweep.trials)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
@@ -79,6 +82,7 @@ def document(sweep: Sweep) -> Json:
         "counts": counts,
         "confidence": CONFIDENCE,
         "precision": design.precision if design else None,
+        "margin": sweep.margin,
         "platforms": _platforms(sweep),
         "cells": cells,
         **by_factor,
@@ -86,6 +90,7 @@ def document(sweep: Sweep) -> Json:
         **_by_size(sweep, suspicion["note"]),
         "suspicion": suspicion,
         "drift": timing,
+        "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
         "loadgen": loadgen.document(sweep.samples),
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms),
@@ -109,8 +114,8 @@ def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
 
     def marked(frame: pl.DataFrame) -> list[Json]:
-        """Return ratios with what is to be said against their intervals."""
-        return doubts.marked(frame.to_dicts())
+        """Return ratios with their answers, and with what is to be said against their intervals."""
+        return with_answers(doubts.marked(frame.to_dicts()), sweep.margin)
 
     return {
         "vanilla_to_pinned": marked(estimate.vanilla_to_pinned(sweep.samples)),
@@ -142,7 +147,8 @@ def _by_size(sweep: Sweep, selection: str) -> Json:
     units = of_sweep(sweep.samples, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
-        "findings": findings.rows(units, context.known(sweep, selection)),
+        "findings": findings.rows(units, context.known(sweep, selection), sweep.margin),
+        "resolution": resolution.of_units(units, sweep.design, sweep.name, sweep.margin),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
@@ -169,7 +175,7 @@ def _platforms(sweep: Sweep) -> list[Json]:
     return [encode(entry) for name, entry in entries.items() if name in named]
 
 
-def _other_measures(trials: pl.DataFrame) -> list[Json]:
+def _other_measures(trials: pl.DataFrame, margin: float) -> list[Json]:
     """Return each measure of the group `other` that any real trial has, with a row per cell."""
     tables = (
         {
@@ -178,7 +184,9 @@ def _other_measures(trials: pl.DataFrame) -> list[Json]:
             "unit": SHOWN[measure.unit][0],
             "better": measure.better,
             "meaning": measure.meaning,
-            "rows": doubts.marked(per_trial.other(trials, measure).to_dicts()),
+            "rows": with_answers(
+                doubts.marked(per_trial.other(trials, measure).to_dicts()), margin
+            ),
         }
         for measure in of_group("other")
     )

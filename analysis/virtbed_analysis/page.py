@@ -17,6 +17,7 @@ from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
 from virtbed_analysis.trust import Json
 from virtbed_contract.measures import of_group
+from virtbed_contract.sweep import MOST_REPLICATES
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _page(template: str, **content: object) -> str:
         "NEGLIGIBLE": NEGLIGIBLE,
         "TOLERATED": TOLERATED,
         "samples_to_show": samples_to_show,
+        "most_replicates": MOST_REPLICATES,
         "phases": of_group("phase"),
         "parts_of_a_start": of_group("startup"),
     }

@@ -98,6 +98,11 @@ def share(value: float | None) -> str:
     return NONE if value is None else f"{value:.3g}"
 
 
+def percentage(value: float | None) -> str:
+    """Return a share in percent with two digits: 0.35%, 3%, 12%."""
+    return NONE if value is None else f"{100 * value:.2g}%" if value < 1 else f"{100 * value:,.0f}%"
+
+
 def agreement(beside: Row) -> str:
     """Return how many of a sweep's ratios meet the published ones."""
     return (

@@ -58,6 +58,17 @@ def say_report(folder: Path) -> None:
     console.print(f"report: {paths.html}", highlight=False)
 
 
+def _per_cent(text: str) -> float:
+    """Return "3%", or "3", as a share."""
+    try:
+        share = float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 10:
+        raise typer.BadParameter(f"{text!r} found, a percentage needed, as in 3%")
+    return share
+
+
 @app.command()
 def advise(
     name: SweepArgument,
@@ -80,7 +91,10 @@ def advise(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="Per cent of time, or cost, that do not matter: 3."),
+        typer.Option(
+            parser=_per_cent, metavar="PERCENT",
+            help="The share of time, or cost, that does not matter; the plan's, unless given.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -98,11 +112,12 @@ def advise(
     folder = results(name)
     try:
         prices = read_prices(price_table) if price_table else {}
+        sweep = read_sweep(folder)
         question = Question(
             application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices,
-            **({} if margin is None else {"margin": margin / 100}),
+            sweep.margin if margin is None else margin,
         )  # fmt: skip
-        advice = give_advice(read_sweep(folder), question)
+        advice = give_advice(sweep, question)
     except AnalysisError as error:
         refuse(error)
     answered = advice["answer"] != "none"
@@ -116,17 +131,6 @@ def advise(
         for left in advice["left_out"]:
             say(f"left out: {advice_name(left['cell'])}: {left['reason']}")
     raise typer.Exit(0 if answered else TRIALS_FAILED)
-
-
-def _per_cent(text: str) -> float:
-    """Return "3%", or "3", as a share."""
-    try:
-        share = float(text.strip().removesuffix("%")) / 100
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 10:
-        raise typer.BadParameter(f"{text!r} found, a percentage needed, as in 3%")
-    return share
 
 
 @app.command()
@@ -146,9 +150,12 @@ def compare(
         ),
     ] = None,
     margin: Annotated[
-        float,
-        typer.Option(parser=_per_cent, metavar="PERCENT", help="The least change worth knowing."),
-    ] = "3%",  # type: ignore[assignment]  # what the parser takes
+        float | None,
+        typer.Option(
+            parser=_per_cent, metavar="PERCENT",
+            help="The least change worth knowing; the first plan's, unless given.",
+        ),
+    ] = None,
     fail_above: Annotated[
         float | None,
         typer.Option(
