@@ -17,6 +17,7 @@ from virtbed.plan import PlanError, load_plan, plan_path
 from virtbed.platforms import PlatformError
 from virtbed.render.evidence import AttestError, explain
 from virtbed.render.results import (
+    advice_legend,
     advice_lines,
     advice_name,
     advice_table,
@@ -128,6 +129,7 @@ def advise(
             say(line)
         if advice["candidates"]:
             console.print(advice_table(advice), soft_wrap=False, width=min(80, console.width))
+            say(advice_legend(advice))
         for left in advice["left_out"]:
             say(f"left out: {advice_name(left['cell'])}: {left['reason']}")
     raise typer.Exit(0 if answered else TRIALS_FAILED)

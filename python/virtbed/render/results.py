@@ -52,51 +52,57 @@ def advice_table(advice: Json) -> Table:
     `broke` counts the instances that broke the bound, `lost` the trials without usable times.
     """
     question = advice["question"]
-    time = question["compared"]
-    what = "cost per 10^6" if question["prices"] else f"{time.removesuffix('_ms')} ms"
+    what, unit, heading = "cost", "", "cost per 10^6"
+    if not question["prices"]:
+        what, unit = question["compared"], "_ms"
+        heading = f"{what} ms"
     rows = advice["candidates"]
     lost = any(_lost(row) for row in rows)
     suspect = any(row["suspect"] for row in rows)
     table = Table(
-        title=f"Candidates, best first (intervals of {advice['confidence']:.0%})",
+        title="Candidates, best first",
         title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     table.add_column("cell", overflow="fold", min_width=8)
     slo = question["slo_ms"] is not None
     several = [*(["broke"] if slo else []), *(["lost"] if lost else [])]
     several += ["suspect"] if suspect else []
-    for heading in ("cores", what, "over the choice", "n", *several):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for name in ("cores", heading, "over the choice", "n", *several):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        number = _span(row, "cost", "") if question["prices"] else _time(row, time)
         over = row["over"]
         marks = [f"{row['slo']['broken']}/{row['slo']['instances']}"] if slo else []
         marks += [str(_lost(row) or "")] if lost else []
         marks += [str(row["suspect"] or "")] if suspect else []
         table.add_row(
-            _code(row), str(row["cores"]), number,
-            _span({f"x{end}": over[e] for end, e in _ENDS.items()}, "x", "") if over else "",
+            _code(row), str(row["cores"]),
+            _span(*(row[f"{what}{end}{unit}"] for end in ("", "_least", "_most"))),
+            _span(over["value"], over["low"], over["high"]) if over else "",
             str(row["replicates"]), *marks,
         )  # fmt: skip
     return table
+
+
+def advice_legend(advice: Json) -> str:
+    """Return what the brackets of the table hold, and what its columns count."""
+    what = "cost" if advice["question"]["prices"] else advice["question"]["compared"]
+    return (
+        f"In brackets: {what} of the least and the most replicate; over the choice, the "
+        f"{advice['confidence']:.0%} interval. n: replicates."
+    )
 
 
 def _lost(row: Json) -> int:
     return int(row["failed"] + row["invalid"] + row["rejected"])
 
 
-def _time(row: Json, time: str) -> str:
-    return f"{row[time]:.4g}" if time == "latency_ms" else _span(row, "e2e", "_ms")
-
-
-def _span(row: Json, name: str, unit: str) -> str:
-    """Return a number of four digits with its interval, as one word of a table."""
-    value, low, high = (row[f"{name}{end}{unit}"] for end in ("", "_low", "_high"))
+def _span(value: float | None, low: float | None, high: float | None) -> str:
+    """Return a number of four digits with its ends, as one word of a table."""
     if value is None:
         return "-"
-    digits = max(0, 3 - math.floor(math.log10(value))) if value else 0
+    digits = max(0, 3 - math.floor(math.log10(value))) if value > 0 else 0
     known = ("?" if end is None else f"{end:.{digits}f}" for end in (low, high))
-    return f"{value:.{digits}f}" + ("" if low is high else f" ({'-'.join(known)})")
+    return f"{value:.{digits}f} ({'-'.join(known)})"
 
 
 def comparison_tables(comparison: Json) -> Iterator[Table]:
