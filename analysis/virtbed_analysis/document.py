@@ -24,6 +24,7 @@ from virtbed_analysis import (
     suspects,
     words,
 )
+from virtbed_analysis.answers import Known
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -77,7 +78,7 @@ def document(sweep: Sweep) -> Json:
         "platforms": _platforms(sweep),
         "cells": cells,
         **_by_factor(sweep),
-        **_by_size(sweep, suspicion["note"]),
+        **_by_size(sweep, context.known(sweep, suspicion["note"], timing)),
         "suspicion": suspicion,
         "drift": timing,
         "published": published.beside(cells, sweep.platforms),
@@ -122,12 +123,12 @@ def _by_factor(sweep: Sweep) -> Json:
     }
 
 
-def _by_size(sweep: Sweep, selection: str) -> Json:
+def _by_size(sweep: Sweep, known: Known) -> Json:
     """Return what rests on effects: findings, and what sizes do."""
     units = of_sweep(sweep.samples, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
-        "findings": findings.rows(units, context.known(sweep, selection)),
+        "findings": findings.rows(units, known),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
