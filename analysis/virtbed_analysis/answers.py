@@ -39,6 +39,7 @@ class Known:
         clean: The units without suspect trials; None if no trial is suspect.
         suspects: Number of suspect trials, and of all.
         selection: That suspicion depends on the platform, in words; empty if nothing shows it.
+        confounded: How a cell's ratio to bare metal is confounded with time, by cell.
     """
 
     differing: AbstractSet[Cell] = frozenset()
@@ -46,13 +47,14 @@ class Known:
     clean: Units | None = None
     suspects: tuple[int, int] = (0, 0)
     selection: str = ""
+    confounded: Mapping[Cell, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Case:
     """An effect of a finding, and whether it speaks for the claim.
 
-    `curve` and `whole` are its candidate's. `no_spread` says that its replicates are equal.
+    `curve`, `whole` and `cells` are its candidate's. `no_spread` says that replicates are equal.
     """
 
     effect: Effect
@@ -60,6 +62,7 @@ class Case:
     curve: str = ""
     whole: bool = True
     no_spread: bool = False
+    cells: tuple[Cell, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,11 +132,12 @@ def judged(finding: Finding, candidates: Iterable[Candidate], limit: float) -> l
         if effect is None:
             continue
         no_spread = any(_equal(group) for group in candidate.groups)
-        if no_spread:
+        # Two replicates that tell next to nothing may have an end beyond all numbers.
+        if no_spread or effect.low == 0:
             effect = replace(effect, low=None, high=None)
         step = finding.rule == "falls" and not candidate.whole
         side = side_of(finding, effect, limit, step=step)
-        cases.append(Case(effect, side, candidate.curve, not step, no_spread))
+        cases.append(Case(effect, side, candidate.curve, not step, no_spread, candidate.cells))
     return cases
 
 

@@ -52,7 +52,9 @@ TRIAL: dict[str, Column] = {
     "memory_mib": Column(_WHOLE, "Memory of the instance."),
     "application": Column(_TEXT, "Name of the application."),
     "scale": Column(_TEXT, "trained, mlperf or tiny."),
-    "replicate": Column(_WHOLE, "Pass over every cell, from 1."),
+    "replicate": Column(
+        _WHOLE, "Pass over every cell, from 1; what a pause cut off of one has a number of its own."
+    ),
     "position": Column(_WHOLE, "Place of the trial in the sweep's order, from 1."),
     "accelerator": Column(_TEXT, "none, kvm or tcg (emulated)."),
     "emulated": Column(_FLAG, "Whether the machine was emulated: no figure of the platform's."),

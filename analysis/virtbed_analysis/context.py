@@ -10,19 +10,31 @@ from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.estimate import BARE, BASELINE
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.per_trial import answers_differ
+from virtbed_analysis.trust import Json
 
 # One thread keeps one CPU busy, and the runtime's own threads a little of another.
 SERIAL = 1.2
 
 
-def known(sweep: Sweep, selection: str = "") -> Known:
-    """Return what is known of a sweep beside its times; for `selection` see `Known`."""
+def known(sweep: Sweep, selection: str = "", timing: Json | None = None) -> Known:
+    """Return what is known of a sweep beside its times.
+
+    Args:
+        sweep: The sweep.
+        selection: See `Known`.
+        timing: What `drift.order` tells of it.
+    """
     real = sweep.trials.filter(~pl.col("emulated"))
     suspect = pl.col("suspicions").list.len() > 0
     few = real.filter(suspect).height
     clean = of_sweep(sweep.samples.filter(~suspect), sweep.platforms) if few else None
     different, single = differing(sweep.trials), serial(sweep.trials)
-    return Known(different, single, clean, (few, real.height), selection)
+    confounded = {
+        cell_of(row): row["warning"]
+        for row in (timing["cells"] if timing else ())
+        if row["warning"] and is_plain(row)
+    }
+    return Known(different, single, clean, (few, real.height), selection, confounded)
 
 
 def differing(trials: pl.DataFrame) -> frozenset[Cell]:

@@ -29,6 +29,7 @@ from virtbed_analysis import (
     suspects,
     words,
 )
+from virtbed_analysis.answers import Known
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -87,7 +88,7 @@ def document(sweep: Sweep) -> Json:
         "cells": cells,
         **by_factor,
         "doubts": against,
-        **_by_size(sweep, suspicion["note"]),
+        **_by_size(sweep, context.known(sweep, suspicion["note"], timing)),
         "suspicion": suspicion,
         "drift": timing,
         "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
@@ -142,12 +143,12 @@ def _doubts(cells: list[Json], by_factor: Json, measures: list[Json]) -> Json:
     return doubts.numbered(tables, CELL)
 
 
-def _by_size(sweep: Sweep, selection: str) -> Json:
+def _by_size(sweep: Sweep, known: Known) -> Json:
     """Return what rests on effects: findings, and what sizes do."""
     units = of_sweep(sweep.samples, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
-        "findings": findings.rows(units, context.known(sweep, selection), sweep.margin),
+        "findings": findings.rows(units, known, sweep.margin),
         "resolution": resolution.of_units(units, sweep.design, sweep.name, sweep.margin),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),

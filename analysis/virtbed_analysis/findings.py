@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from virtbed_analysis import outlook
-from virtbed_analysis.answers import Known, Verdict, deciding, sentence, verdicts
+from virtbed_analysis import outlook, words
+from virtbed_analysis.answers import Case, Known, Verdict, deciding, sentence, verdicts
 from virtbed_analysis.claims import FINDINGS, PENALTY, Finding
 from virtbed_analysis.effects import Units
 from virtbed_analysis.trust import Json
@@ -25,7 +25,8 @@ def rows(units: Units, known: Known | None = None, margin: float = MARGIN) -> li
 
     `answer` is the one to read. `with_suspects` and `without_suspects` are the answers of all
     trials, and of those that are not suspect; where the two differ, `depends_on_suspects` is true,
-    and `answer` says so. `decides` names the effect that `because` cites.
+    and `answer` says so. `decides` names the effect that `because` cites, and `confounded` what
+    time may explain of it.
 
     Args:
         units: The measurements.
@@ -43,6 +44,9 @@ def _row(every: Verdict, clean: Verdict, known: Known, unit: str) -> Json:
     without = _answer_without(every, clean)
     differs = without != every.answer
     because = sentence(every)
+    confounded = _confounded(most, known)
+    if confounded:
+        because = f"{because} May be drift: {'; '.join(confounded)}."
     if known.clean is not None and (every.cases or clean.cases):
         because = f"{because} {_beside(every, clean, known)}"
     return {
@@ -54,6 +58,7 @@ def _row(every: Verdict, clean: Verdict, known: Known, unit: str) -> Json:
         "without_suspects": without,
         "depends_on_suspects": differs,
         "because": because,
+        "confounded": confounded,
         "decides": most.effect.about if most else None,
         "effect": finding.effect,
         "margin": every.limit,
@@ -63,6 +68,16 @@ def _row(every: Verdict, clean: Verdict, known: Known, unit: str) -> Json:
         "left_out": every.left_out,
         "effects": [{**asdict(case.effect), "speaks": case.side} for case in every.cases],
     }
+
+
+def _confounded(most: Case | None, known: Known) -> list[str]:
+    """Return what time may explain of the effect that decides, one line per cell."""
+    cells = dict.fromkeys(most.cells if most else ())
+    return [
+        f"{words.instance(cell.row())}, {words.subject(cell.row())}, {known.confounded[cell]}"
+        for cell in cells
+        if cell in known.confounded
+    ]
 
 
 def _answer_without(every: Verdict, clean: Verdict) -> str:

@@ -69,6 +69,21 @@ def test_an_order_that_is_always_the_same_under_drift_is_warned_of_with_its_numb
     )
 
 
+def test_a_finding_whose_effect_may_be_drift_says_so(folder: Folder) -> None:
+    chance = np.random.default_rng(5)
+    for position in range(18):
+        platform, mode = [("bm", "pinned"), ("vm", "vanilla"), ("cn", "vanilla")][position % 3]
+        ms = 20 * 1.05**position * chance.lognormal(0, 0.005)
+        name = folder.trial(platform, mode, position // 3 + 1, {"a": [ms]})
+        start(folder, name, position / 6)
+    found = {row["id"]: row for row in document(read_sweep(folder.path))["findings"]}
+    row = found["vanilla-container"]
+    assert row["answer"] == "supported"
+    assert "May be drift: cn vanilla at 1 core" in row["because"]
+    assert "ran 20 min after bare metal" in row["confounded"][0]
+    assert found["passthrough"]["confounded"] == []
+
+
 def test_a_quiet_host_gives_no_warning(folder: Folder) -> None:
     lay(folder, per_hour=0.0)
     assert not drift.warnings(told(folder))

@@ -370,6 +370,16 @@ def test_replicates_that_are_equal_have_no_interval() -> None:
     assert "no interval: 8 equal values show no spread" in sentence(verdict)
 
 
+def test_an_interval_with_an_end_beyond_all_numbers_decides_nothing() -> None:
+    units = lay(metal() | on("cn", "vanilla", 2.0) | on("vm", "vanilla", 1.0))
+    wild = cell("faces", "cpu", "cn", 1, "vanilla")
+    ends = ((ONE, np.array([-115.0])), (ONE, np.array([0.0])))
+    units.logs[wild] = dict(zip(("0", "1"), ends, strict=True))  # type: ignore[index]
+    verdict = told(units, "vanilla-container")
+    assert verdict.answer == "inconclusive"
+    assert verdict.effects[0].low is None
+
+
 def test_the_sentence_cites_the_effect_whose_interval_decides() -> None:
     """Not the largest: that one may rest on two replicates that tell next to nothing."""
     large, sure = metal(work="big") | metal(work="sure"), {}
