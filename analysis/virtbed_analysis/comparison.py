@@ -20,7 +20,14 @@ from scipy import stats
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.document import provenance
 from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
-from virtbed_analysis.equivalence import CANNOT_TELL, DIFFERS, EQUIVALENT, MARGIN, answer
+from virtbed_analysis.equivalence import (
+    CANNOT_TELL,
+    DIFFERS,
+    EQUIVALENT,
+    MARGIN,
+    answer,
+    has_width,
+)
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
@@ -230,7 +237,7 @@ def _judged(rows: list[Json], limit: float) -> Json:
                 continue
             judged += 1
             named = {**row, "time": None, "cost": None, "what": what, "effect": effect}
-            if effect["low"] is None or effect["low"] == effect["high"]:  # no spread known
+            if effect["low"] is None or not has_width(effect["low"], effect["high"]):
                 unclear.append(named)
             elif effect["low"] > 1 + limit:
                 above.append(named)

@@ -12,7 +12,17 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import doubts, estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis import (
+    doubts,
+    estimate,
+    findings,
+    inputs,
+    per_trial,
+    published,
+    scaling,
+    tails,
+    words,
+)
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -40,7 +50,10 @@ def document(sweep: Sweep) -> Json:
     cells = [_with_reason(row, early) for row in ratios]
     by_factor = _by_factor(sweep)
     measures = _other_measures(sweep.trials)
-    against = _doubts(cells, by_factor, measures)
+    percentiles = [
+        {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
+    ]
+    against = _doubts(cells, by_factor, measures, percentiles)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -65,6 +78,8 @@ def document(sweep: Sweep) -> Json:
         "cells": cells,
         **by_factor,
         "doubts": against,
+        "percentiles": percentiles,
+        "inputs_apart": inputs.apart(sweep.samples),
         **_by_size(sweep),
         "published": published.beside(cells, sweep.platforms),
         "other_measures": measures,
@@ -109,7 +124,9 @@ def _by_factor(sweep: Sweep) -> Json:
     }
 
 
-def _doubts(cells: list[Json], by_factor: Json, measures: list[Json]) -> Json:
+def _doubts(
+    cells: list[Json], by_factor: Json, measures: list[Json], percentiles: list[Json]
+) -> Json:
     """Return what is to be said against the intervals of the tables of ratios."""
     tables = {
         "e2e over bare metal's": cells,
@@ -117,6 +134,7 @@ def _doubts(cells: list[Json], by_factor: Json, measures: list[Json]) -> Json:
         "default over matched threads": by_factor["thread_policy_gain"],
         "CPU over GPU, e2e": by_factor["gpu_speed_up"]["e2e"],
         "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
+        **{f"p{table['percentile']} over bare metal's": table["rows"] for table in percentiles},
         **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
     }
     return doubts.numbered(tables, CELL)

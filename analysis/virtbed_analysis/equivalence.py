@@ -21,10 +21,13 @@ def answer(low: float | None, high: float | None, margin: float = MARGIN) -> str
         >>> answer(0.99, 1.01), answer(1.02, 1.06), answer(0.97, 1.05)
         ('equivalent', 'differs', 'cannot tell')
     """
-    if low is None or high is None or high <= 0:
-        return CANNOT_TELL
-    if low > 0 and math.log(high / low) <= _NO_SPREAD:
+    if low is None or high is None or not has_width(low, high):
         return CANNOT_TELL
     if 1 / (1 + margin) < low and high < 1 + margin:
         return EQUIVALENT
     return DIFFERS if low > 1 or high < 1 else CANNOT_TELL
+
+
+def has_width(low: float, high: float) -> bool:
+    """Return whether ends are an interval of a ratio, and no single point."""
+    return low >= 0 and high > 0 and (low == 0 or math.log(high / low) > _NO_SPREAD)
