@@ -23,7 +23,7 @@ from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
+from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer, has_width
 from virtbed_analysis.reduction import log_mean
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
@@ -231,7 +231,7 @@ def _judged(rows: list[Json], limit: float) -> Json:
                 continue
             judged += 1
             named = {**row, "time": None, "cost": None, "what": what, "effect": effect}
-            if effect["low"] is None or effect["low"] == effect["high"]:  # no spread known
+            if effect["low"] is None or not has_width(effect["low"], effect["high"]):
                 unclear.append(named)
             elif effect["low"] > 1 + limit:
                 above.append(named)

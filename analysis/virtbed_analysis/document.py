@@ -19,6 +19,7 @@ from virtbed_analysis import (
     drift,
     estimate,
     findings,
+    inputs,
     loadgen,
     passes,
     per_trial,
@@ -27,6 +28,7 @@ from virtbed_analysis import (
     scaling,
     stalls,
     suspects,
+    tails,
     words,
 )
 from virtbed_analysis.answers import Known
@@ -61,7 +63,10 @@ def document(sweep: Sweep) -> Json:
     cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
     by_factor = _by_factor(sweep)
     measures = _other_measures(sweep.trials, sweep.margin)
-    against = _doubts(cells, by_factor, measures)
+    percentiles = [
+        {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
+    ]
+    against = _doubts(cells, by_factor, measures, percentiles)
     suspicion = suspects.beside(sweep.trials)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
@@ -88,13 +93,15 @@ def document(sweep: Sweep) -> Json:
         "cells": cells,
         **by_factor,
         "doubts": against,
+        "percentiles": percentiles,
+        "inputs_apart": inputs.apart(sweep.samples, sweep.margin),
         **_by_size(sweep, context.known(sweep, suspicion["note"], timing)),
         "suspicion": suspicion,
         "drift": timing,
         "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
         "loadgen": loadgen.document(sweep.samples),
         "stalls": stalls.document(sweep.samples),
-        "published": published.beside(cells, sweep.platforms),
+        "published": published.beside(cells, sweep.platforms, sweep.margin),
         "other_measures": measures,
         "emulated": emulated,
         "not_run": _not_run(sweep),
@@ -130,7 +137,9 @@ def _by_factor(sweep: Sweep) -> Json:
     }
 
 
-def _doubts(cells: list[Json], by_factor: Json, measures: list[Json]) -> Json:
+def _doubts(
+    cells: list[Json], by_factor: Json, measures: list[Json], percentiles: list[Json]
+) -> Json:
     """Return what is to be said against the intervals of the tables of ratios."""
     tables = {
         "e2e over bare metal's": cells,
@@ -138,6 +147,7 @@ def _doubts(cells: list[Json], by_factor: Json, measures: list[Json]) -> Json:
         "default over matched threads": by_factor["thread_policy_gain"],
         "CPU over GPU, e2e": by_factor["gpu_speed_up"]["e2e"],
         "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
+        **{f"p{table['percentile']} over bare metal's": table["rows"] for table in percentiles},
         **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
     }
     return doubts.numbered(tables, CELL)

@@ -133,12 +133,16 @@ def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[E
 
 
 def together(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect | None]:
-    """As `effects`, with None in the place of each candidate without units."""
+    """As `effects`, with None in the place of each candidate without units.
+
+    A candidate with a single unit has no interval, and does not widen those of the others.
+    """
     named: list[tuple[str, list[Floats]]] = []
     for about, groups in candidates:
         known = [group for group in groups if group is not None]
         named.append((about, known if len(known) == len(groups) else []))
-    confidence = 1 - (1 - CONFIDENCE) / max(1, sum(bool(groups) for _, groups in named))
+    told = sum(bool(groups) and min(map(len, groups)) > 1 for _, groups in named)
+    confidence = 1 - (1 - CONFIDENCE) / max(1, told)
     return [_effect(about, groups, confidence) if groups else None for about, groups in named]
 
 

@@ -44,7 +44,7 @@ def answer(low: float | None, high: float | None, margin: float = MARGIN) -> Ans
         >>> answer(0.99, 1.01, 0.03), answer(1.02, 1.06, 0.03), answer(0.97, 1.05, 0.03)
         ('equivalent', 'differs', 'cannot tell')
     """
-    if low is None or high is None or not _has_width(low, high):
+    if low is None or high is None or not has_width(low, high):
         return CANNOT_TELL
     if 1 / (1 + margin) < low and high < 1 + margin:
         return EQUIVALENT
@@ -55,7 +55,7 @@ def note(low: float | None, high: float | None, margin: float = MARGIN) -> str |
     """Return what to add to the answer; None where it says all, or there is no interval."""
     if low is None or high is None:
         return None
-    if not _has_width(low, high):
+    if not has_width(low, high):
         return "the replicates are alike to the last digit, which shows no precision"
     given, off = answer(low, high, margin), low > 1 or high < 1
     if given == EQUIVALENT:
@@ -97,6 +97,6 @@ def change(ratio: float) -> str:
     return f"{abs(moved):.3g}% {'more' if moved > 0 else 'less'}" if moved else "no more"
 
 
-def _has_width(low: float, high: float) -> bool:
+def has_width(low: float, high: float) -> bool:
     """Return whether ends are an interval of a ratio, and no single point."""
     return low >= 0 and high > 0 and (low == 0 or math.log(high / low) > NO_SPREAD)

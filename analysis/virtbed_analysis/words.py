@@ -104,11 +104,14 @@ def percentage(value: float | None) -> str:
 
 
 def agreement(beside: Row) -> str:
-    """Return how many of a sweep's ratios meet the published ones."""
+    """Return how many of a sweep's ratios are within the range of the published ones."""
+    answers = beside["answers"]
     return (
         f"{count(len(beside['rows']), 'cell').capitalize()} here of a platform, size and mode that "
-        f"were published, {beside['compared']} with an interval. Intervals that overlap the range "
-        f"of the published applications: {beside['met']}."
+        f"were published, {beside['compared']} with an interval. Of these the whole interval is "
+        f"within the range of the published applications, widened by "
+        f"{100 * beside['margin']:.3g}%, in {answers['inside']}, outside it in "
+        f"{answers['outside']}; {answers['cannot tell']} cannot tell."
     )
 
 

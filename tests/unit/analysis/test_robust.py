@@ -11,6 +11,7 @@ import pytest
 
 from virtbed_analysis import robust
 from virtbed_analysis.document import document
+from virtbed_analysis.effects import together
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
 
@@ -116,3 +117,12 @@ def test_equal_replicates_give_an_equal_second_interval_in_any_company() -> None
 def test_a_slow_instance_in_ten_is_seen_by_29_replicates() -> None:
     assert robust.unseen(29) <= 0.1 < robust.unseen(28)
     assert robust.unseen(5) == pytest.approx(0.45, abs=0.005)
+
+
+def test_a_candidate_without_an_interval_does_not_widen_those_of_the_rest() -> None:
+    known, single = np.array([0.1, 0.12, 0.11]), np.array([0.5])
+    alone = together([("known", [known])])
+    beside = together([("known", [known]), ("single", [single]), ("none", [None])])
+    assert beside[0] == alone[0]
+    assert beside[1] is not None and beside[1].low is None
+    assert beside[2] is None
