@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from virtbed.bench import HUNG_AFTER_S, LOCAL, SET_BY_A_SWEEP, Bench, BenchError
+from virtbed.render.screen import Screen
 
-console = Console(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None, soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
+console = Screen(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None)
+errors = Screen(stderr=True, wrap=False)  # a refusal is one line, which scripts may look for
 
 PlanArgument = Annotated[
     str, typer.Argument(metavar="PLAN", help="A plan that ships, or the path of a .yml file.")
