@@ -9,6 +9,7 @@ import yaml
 
 from virtbed.checkout import REPOSITORY
 from virtbed.plan import Plan, PlanError, check_applications, load_plan, plan_path
+from virtbed_analysis.estimate import samples_to_show
 from virtbed_contract.factors import FACTORS
 from virtbed_workloads.registry import APPLICATIONS
 
@@ -35,6 +36,11 @@ def test_every_plan_that_ships_is_good_and_named_as_its_file(path: Path) -> None
     plan = load_plan(path)
     assert plan.name == path.stem
     check_applications(plan, KNOWN)
+
+
+def test_quick_takes_enough_samples_for_a_bound_on_the_99th_percentile() -> None:
+    plan = load_plan(plan_path("quick"))
+    assert all(work.samples >= samples_to_show(99) for work in plan.applications)
 
 
 def test_quick_asks_for_what_the_readme_promises() -> None:
