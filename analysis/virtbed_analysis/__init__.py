@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from virtbed_analysis.advice import Question, advise, read_prices
+    from virtbed_analysis.advice import advise
     from virtbed_analysis.calibration import calibrate
     from virtbed_analysis.columns import described
     from virtbed_analysis.comparison import changed, compare
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from virtbed_analysis.page import ReportPaths, render_comparison, report
     from virtbed_analysis.precision import log_means, unneeded_trials
     from virtbed_analysis.published import document as analyse_published
+    from virtbed_analysis.question import Question, read_prices
     from virtbed_analysis.suspicion import suspicions
     from virtbed_analysis.words import subject as subject_words
 
 _PLACES = {
     "AnalysisError": "errors",
-    "Question": "advice",
+    "Question": "question",
     "ReportPaths": "page",
     "Sweep": "frames",
     "advise": "advice",
@@ -40,7 +41,7 @@ _PLACES = {
     "export": "frames",
     "load": "frames",
     "log_means": "precision",
-    "read_prices": "advice",
+    "read_prices": "question",
     "read_sweep": "frames",
     "render_comparison": "page",
     "report": "page",

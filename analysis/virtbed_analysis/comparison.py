@@ -18,6 +18,7 @@ from virtbed_analysis.document import provenance
 from virtbed_analysis.effects import Effect, Floats, Units, of_sweep, together
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.reduction import log_mean
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
@@ -104,7 +105,7 @@ def _means(units: Units, cell: Cell, wanted: Any) -> Floats | None:
     """Return each replicate's mean over the wanted inputs; None unless every replicate has them."""
     kept = [values[np.isin(own, wanted)] for own, values in units.logs[cell].values()]
     whole = len(wanted) and all(len(values) == len(wanted) for values in kept)
-    return np.array([values.mean() for values in kept]) if whole else None
+    return np.array([log_mean(values) for values in kept]) if whole else None
 
 
 def _suspect(sweep: Sweep) -> int:

@@ -12,7 +12,20 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis import (
+    context,
+    drift,
+    estimate,
+    findings,
+    loadgen,
+    passes,
+    per_trial,
+    published,
+    scaling,
+    stalls,
+    suspects,
+    words,
+)
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -37,7 +50,13 @@ def document(sweep: Sweep) -> Json:
     spared = unneeded_trials(design, per_trial.log_means(sweep.samples)) if design else frozenset()
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
-    cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
+    early += passes.added(sweep.trials)
+    timing = drift.order(sweep.trials, sweep.samples)
+    confounded = drift.warnings(timing)
+    cells = [
+        _with_reason(row, early, confounded) for row in estimate.cells(sweep.samples).to_dicts()
+    ]
+    suspicion = suspects.beside(sweep.trials)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -60,7 +79,11 @@ def document(sweep: Sweep) -> Json:
         "platforms": _platforms(sweep),
         "cells": cells,
         **_by_factor(sweep),
-        **_by_size(sweep),
+        **_by_size(sweep, suspicion["note"]),
+        "suspicion": suspicion,
+        "drift": timing,
+        "loadgen": loadgen.document(sweep.samples),
+        "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms),
         "other_measures": _other_measures(sweep.trials),
         "emulated": emulated,
@@ -82,35 +105,25 @@ def document(sweep: Sweep) -> Json:
 
 def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
-    seeded = {
-        (row["application"], row["scale"]): row["weights"]
-        for row in sweep.trials.select("application", "scale", "weights").to_dicts()
-    }
-
-    def weighted(frame: pl.DataFrame) -> list[Json]:
-        """Return rows with their weights: without answers of a trained model, times say less."""
-        rows = frame.to_dicts()
-        return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
-
     return {
-        "vanilla_to_pinned": weighted(estimate.vanilla_to_pinned(sweep.samples)),
-        "thread_policy_gain": weighted(estimate.thread_policy_gain(sweep.samples)),
+        "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
+        "thread_policy_gain": estimate.thread_policy_gain(sweep.samples).to_dicts(),
         "gpu_speed_up": {
-            phase: weighted(estimate.gpu_speed_up(sweep.samples, phase))
+            phase: estimate.gpu_speed_up(sweep.samples, phase).to_dicts()
             for phase in ("e2e", "infer")
         },
-        "startup": weighted(per_trial.startup(sweep.trials)),
-        "answers_differ": weighted(per_trial.answers_differ(sweep.trials)),
-        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
+        "startup": per_trial.startup(sweep.trials).to_dicts(),
+        "answers_differ": per_trial.answers_differ(sweep.trials).to_dicts(),
+        "without_suspects": estimate.without_suspects(sweep.samples).to_dicts(),
     }
 
 
-def _by_size(sweep: Sweep) -> Json:
+def _by_size(sweep: Sweep, selection: str) -> Json:
     """Return what rests on effects: findings, and what sizes do."""
     units = of_sweep(sweep.samples, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
-        "findings": findings.rows(units),
+        "findings": findings.rows(units, context.known(sweep, selection)),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
@@ -153,13 +166,18 @@ def _other_measures(trials: pl.DataFrame) -> list[Json]:
     return [table for table in tables if table["rows"]]
 
 
-def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
-    """Return the cell with `note`: why its ratio or the ratio's interval is missing or thin.
+def _with_reason(
+    cell: Json,
+    early: Mapping[tuple[Any, ...], int],
+    confounded: Mapping[tuple[Any, ...], str],
+) -> Json:
+    """Return the cell with `note`: why its ratio is missing, thin, or confounded with time.
 
     `early` counts the replicates of bare metal that each cell has no part in, since it is known
     closely enough without.
     """
     note = None
+    warning = confounded.get(key_of(cell))
     dropped = (cell["ratio_dropped"] or 0) - early.get(key_of(cell), 0)
     if not cell["baseline"]:
         if cell["ratio"] is None:
@@ -168,7 +186,7 @@ def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
             note = f"no interval from {words.count(cell['ratio_replicates'], 'replicate')}"
         elif dropped > 0:
             note = f"{words.count(dropped, 'replicate')} without its pair left out"
-    return {**cell, "note": note}
+    return {**cell, "note": "; ".join(filter(None, (note, warning))) or None}
 
 
 def _without_result(

@@ -263,7 +263,7 @@ def _overhead(name: str, subject: str, rows: list[Row]) -> str:
 
     def draw(axes: Axes) -> None:
         for curve in _curves(axes, rows, "ratio"):
-            if fit := curve[0]["fit"]:
+            if (fit := curve[0]["fit"]) and fit["type"] is not None:
                 x = np.geomspace(curve[0]["cores"], curve[-1]["cores"], 40)
                 fitted = fit["type"] * fit["size"] ** (1 / x)
                 axes.plot(x, fitted, linestyle=":", linewidth=1, color=curve[0]["colour"])

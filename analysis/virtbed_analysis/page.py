@@ -16,7 +16,7 @@ from virtbed_analysis.document import document
 from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
-from virtbed_analysis.scaling import PAYS
+from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
 from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
@@ -82,6 +82,8 @@ def _page(template: str, document: Json, **content: object) -> str:
         "words": SimpleNamespace(**(vars(words) | naming)),
         "TAILS": TAILS,
         "PAYS": PAYS,
+        "NEGLIGIBLE": NEGLIGIBLE,
+        "TOLERATED": TOLERATED,
         "samples_to_show": samples_to_show,
         "phases": of_group("phase"),
         "parts_of_a_start": of_group("startup"),

@@ -207,7 +207,7 @@ def test_an_archive_gives_the_identical_report(quick: Any, tmp_path: Path) -> No
 def test_a_real_sweep_answers_what_to_choose_and_is_exported(quick: Any, tmp_path: Path) -> None:
     folder, _ = quick
     said = run("virtbed", "advise", str(folder), "--app", "image_classification").stdout
-    assert said.startswith("Choose ")
+    assert said.startswith(("Choose ", "Cannot tell: "))
     file = tmp_path / "samples.parquet"
     run("virtbed", "export", str(folder), "--output", str(file))
     samples = polars.read_parquet(file)

@@ -17,8 +17,9 @@ from virtbed.plan import PlanError, load_plan, plan_path
 from virtbed.platforms import PlatformError
 from virtbed.render.evidence import AttestError, explain
 from virtbed.render.results import (
+    advice_lines,
+    advice_name,
     advice_table,
-    choice_words,
     comparison_table,
     ratio_tables,
     verdict_table,
@@ -77,14 +78,19 @@ def advise(
             help="CSV: platform, cores, processor, price_per_hour. The cheapest is chosen.",
         ),
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Per cent of time, or cost, that do not matter: 3."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Say what to choose for an application: platform, size, mode, threads and processor.
 
-    With prices the cheapest per million requests, else with a bound the fewest cores that hold it,
-    else the fastest. A bound holds if the whole interval of the 99th percentile is below it.
+    With prices the cheapest per million requests, else with a bound the fewest cores that keep it,
+    else the fastest; of equals the cheapest or smallest. An instance breaks the bound if its own
+    99th percentile is beyond it, queue included; a cell that was seen to break it is left out.
 
-    Exit status: 0 something can be chosen, 1 no evidence, 2 refused.
+    Exit status: 0 an answer, or which cells it is between; 1 no evidence; 2 refused.
     """
     from virtbed_analysis import AnalysisError, Question, read_prices, read_sweep
     from virtbed_analysis import advise as give_advice
@@ -93,25 +99,23 @@ def advise(
     try:
         prices = read_prices(price_table) if price_table else {}
         question = Question(
-            application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices
-        )
+            application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices,
+            **({} if margin is None else {"margin": margin / 100}),
+        )  # fmt: skip
         advice = give_advice(read_sweep(folder), question)
     except AnalysisError as error:
         refuse(error)
+    answered = advice["answer"] != "none"
     if as_json:
         typer.echo(json.dumps(advice, indent=1))
-        raise typer.Exit(0 if advice["choice"] else TRIALS_FAILED)
-    if advice["choice"]:
-        console.print(f"Choose {choice_words(advice['choice'])}. {advice['because']}")
-        if advice["runner_up"]:
-            console.print(f"Runner-up: {choice_words(advice['runner_up'])}.")
-        console.print(advice["sure"], highlight=False)
-        console.print(advice_table(advice))
     else:
-        console.print(advice["because"])
-    for left in advice["left_out"]:
-        console.print(f"left out: {choice_words(left['cell'])}: {left['reason']}", highlight=False)
-    raise typer.Exit(0 if advice["choice"] else TRIALS_FAILED)
+        for line in advice_lines(advice):
+            console.print(line)
+        if advice["candidates"]:
+            console.print(advice_table(advice))
+        for left in advice["left_out"]:
+            console.print(f"left out: {advice_name(left['cell'])}: {left['reason']}")
+    raise typer.Exit(0 if answered else TRIALS_FAILED)
 
 
 @app.command()

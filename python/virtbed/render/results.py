@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
-from virtbed.render.table import Table as Fitted
-from virtbed.render.table import bound
+from virtbed.render.table import Table, bound
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
-from virtbed_contract.factors import of_grain
+from virtbed_contract.factors import label
 
 Json = dict[str, Any]
 
@@ -21,32 +20,90 @@ _STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "no
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
+def advice_lines(advice: Json) -> Iterator[str]:
+    """Give advice in sentences of plain words, the choice first; a line may be long."""
+    choice = advice["choice"]
+    if choice is None:
+        yield advice["because"]
+        return
+    if advice["answer"] != "cannot tell":
+        yield f"Choose {advice_name(choice)}. {advice['because']}"
+    else:
+        yield f"Cannot tell: {advice['because']} Until then, {advice_name(choice)}."
+        several = "; ".join(advice_name(cell) for cell in advice["may_be_best"])
+        yield f"May be the best: {several}."
+    if advice["runner_up"]:
+        yield f"Runner-up: {advice_name(advice['runner_up'])}. {advice['sure']}"
+    else:
+        yield advice["sure"]
+    yield from advice["notes"]
+
+
+def advice_name(cell: Json) -> str:
+    """Return a cell in plain words, and its code: "container, pinned, 2 cores (cn pinned)"."""
+    return f"{cell['name']} ({_code(cell)})"
+
+
+def _code(cell: Json) -> str:
+    return " ".join([cell["platform"], cell["mode"], *label("trial", cell)])
+
+
 def advice_table(advice: Json) -> Table:
-    """Return one row per candidate, the choice first; costs only where there are prices."""
-    priced = advice["question"]["prices"]
-    table = Table(title="Candidates, best first", title_justify="left")
-    varied = [factor.name for factor in of_grain("trial")]
-    for heading in ("platform", "mode", "cores", *varied):
-        table.add_column(heading.replace("_", " "))
-    for heading in ("e2e ms", "p99 ms", *(["cost / 10^6"] if priced else []), "replicates"):
-        table.add_column(heading, justify="right")
+    """Return one row per candidate, the choice first.
+
+    Its evidence is how many replicates it has, how many instances broke the bound, how many trials
+    were lost (without usable times), and how many are suspect.
+    """
+    question = advice["question"]
+    time = question["compared"]
+    what = "cost per 10^6" if question["prices"] else f"{time.removesuffix('_ms')} ms"
+    table = Table(f"Candidates, best first (intervals of {advice['confidence']:.0%})")
+    for heading in ("cell", "code"):
+        table.add_column(heading)
+    for heading in (what, "over the choice"):
+        table.add_column(heading, number=True, measured=True)
+    table.add_column("replicates", measured=True)
     for row in advice["candidates"]:
-        costs = [_figure(row, "cost", "")] if priced else []
-        suspect = f", {row['suspect']} suspect" if row["suspect"] else ""
+        number = _span(row, "cost", "") if question["prices"] else _time(row, time)
+        over = row["over"]
         table.add_row(
-            row["platform"], row["mode"], str(row["cores"]), *(row[name] for name in varied),
-            _figure(row, "e2e", "_ms"), _figure(row, "p99", "_ms"), *costs,
-            f"{row['replicates']}{suspect}",
+            row["name"], _code(row), number,
+            _span({f"x{end}": over[e] for end, e in _ENDS.items()}, "x", "") if over else "",
+            ", ".join(_evidence(row, question["slo_ms"] is not None)),
         )  # fmt: skip
     return table
 
 
-def comparison_table(comparison: Json) -> Fitted:
+def _evidence(row: Json, bounded: bool) -> Iterator[str]:
+    yield str(row["replicates"])
+    if bounded:
+        yield bound(f"{row['slo']['broken']} of {row['slo']['instances']} broke it")
+    if lost := row["failed"] + row["invalid"] + row["rejected"]:
+        yield bound(f"{lost} lost")
+    if row["suspect"]:
+        yield bound(f"{row['suspect']} suspect")
+
+
+def _time(row: Json, time: str) -> str:
+    return f"{row[time]:.4g}" if time == "latency_ms" else _span(row, "e2e", "_ms")
+
+
+def _span(row: Json, name: str, unit: str) -> str:
+    """Return a number of four digits with its interval, as a table's cell."""
+    value, low, high = (row[f"{name}{end}{unit}"] for end in ("", "_low", "_high"))
+    if value is None:
+        return "-"
+    digits = max(0, 3 - math.floor(math.log10(value))) if value else 0
+    known = ("?" if end is None else f"{end:.{digits}f}" for end in (low, high))
+    return f"{value:.{digits}f}" + ("" if low is high else f" ({' to '.join(known)})")
+
+
+def comparison_table(comparison: Json) -> Table:
     """Return one row per cell of both sweeps: how time and cost have changed."""
     from virtbed_analysis import subject_words
 
     said = {row["name"]: decode(Platform, row) for row in comparison["platforms"]}
-    table = Fitted(f"Second over first ({comparison['confidence']:.0%} simultaneous intervals)")
+    table = Table(f"Second over first ({comparison['confidence']:.0%} simultaneous intervals)")
     table.add_column("application", section=True)
     for heading in ("platform", "code"):
         table.add_column(heading)
@@ -71,13 +128,6 @@ def _change(effect: Json | None) -> str:
     return f"{bound(figure)} {changed(effect)}"
 
 
-def choice_words(cell: Json) -> str:
-    """Return a cell as one says it: cn pinned, 2 cores, matched threads."""
-    cores = "1 core" if cell["cores"] == 1 else f"{cell['cores']} cores"
-    factors = (factor.words(cell[factor.name]) for factor in of_grain("trial"))
-    return ", ".join([f"{cell['platform']} {cell['mode']}", cores, *filter(None, factors)])
-
-
 def _figure(row: Json, name: str, unit: str) -> str:
     value, low, high = (row[f"{name}{end}{unit}"] for end in ("", "_low", "_high"))
     if value is None:
@@ -85,13 +135,13 @@ def _figure(row: Json, name: str, unit: str) -> str:
     return f"{value:.4g}" if low is None else f"{value:.4g} ({low:.4g} to {high:.4g})"
 
 
-def ratio_tables(document: Json) -> Iterator[Fitted]:
+def ratio_tables(document: Json) -> Iterator[Table]:
     """Give one table per application: a row for each platform and mode, a column for each size."""
     for app, group in groupby(document["ratios"], key=lambda row: row["app"]):
         rows = list(group)
         sizes = sorted({row["cores"] for row in rows})
         found = {(row["mode"], row["platform"], row["cores"]): row["ratio"] for row in rows}
-        table = Fitted(f"{app}: time over bare metal's, by cores")
+        table = Table(f"{app}: time over bare metal's, by cores")
         table.add_column("mode, platform")
         for cores in sizes:
             table.add_column(str(cores), number=True, measured=True)
@@ -102,27 +152,27 @@ def ratio_tables(document: Json) -> Iterator[Fitted]:
         yield table
 
 
-def verdict_table(verdicts: list[Json], confidence: float) -> Fitted:
+def verdict_table(verdicts: list[Json], confidence: float) -> Table:
     """Return one row per finding: what is claimed, the answer, and what it rests on."""
     title = f"Findings ({confidence:.0%} simultaneous intervals for each finding)"
-    table = Fitted(title, apart=True)
+    table = Table(title, apart=True)
     for heading in ("finding", "answer", "because"):
         table.add_column(heading, measured=True)
     for verdict in verdicts:
         table.add_row(
             f"{verdict['claim']} ({verdict['source']})",
-            Text(verdict["answer"], _STYLES[verdict["answer"]]),
+            Text(verdict["answer"], _STYLES[verdict["with_suspects"]]),
             f"{verdict['because']} Looked at: {verdict['effect']}.",
         )
     return table
 
 
-def check_table(calibration: Json, entries: Mapping[str, Platform]) -> Fitted:
+def check_table(calibration: Json, entries: Mapping[str, Platform]) -> Table:
     """Return one row per check of a calibration: what was expected, and what was measured."""
     from virtbed_analysis import subject_words
 
     title = f"Calibration of {calibration['host']} ({calibration['confidence']:.0%} simultaneous"
-    table = Fitted(f"{title} intervals)")
+    table = Table(f"{title} intervals)")
     table.add_column("application", section=True)
     for heading in ("platform", "code"):
         table.add_column(heading)

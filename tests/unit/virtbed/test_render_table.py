@@ -281,7 +281,14 @@ def test_a_pipe_gets_80_columns_and_no_colour(monkeypatch: pytest.MonkeyPatch) -
 
 
 def _verdict(answer: str) -> dict[str, Any]:
-    return {"claim": "A [claim].", "source": "s", "answer": answer, "because": "b.", "effect": "e"}
+    return {
+        "claim": "A [claim].",
+        "source": "s",
+        "answer": answer,
+        "with_suspects": answer,
+        "because": "b.",
+        "effect": "e",
+    }
 
 
 def test_a_terminal_gets_its_width_and_colours() -> None:

@@ -1,0 +1,284 @@
+"""Which cell is the best, which may be, and which of them to take.
+
+Each cell is compared with all others, pair by pair over the replicates (of a host) and inputs that
+both have. A cell is out once its interval shows it worse than another (subset selection: Gupta, "On
+Some Multiple Decision (Selection and Ranking) Rules", Technometrics 7, 1965; Hsu, "Multiple
+Comparisons", 1996, ch. 4). The best cell has k - 1 others to be wrongly found worse than, so with
+intervals at 1 - 0.05 / (k - 1) it is among those that are left in at least 95% of sweeps, whichever
+cell it is: one that is left alone is the best of all, not better than the second alone. A cell
+whose intervals end below 1 + margin over every cell that may be the best is as good as the best.
+
+Of what is equally good, the least is taken: cost with prices, else cores, then memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from virtbed_analysis.candidates import Candidate, Floats, Unit
+from virtbed_analysis.intervals import CONFIDENCE, paired_spread, pairs_needed, ratio_interval
+from virtbed_analysis.question import Question
+
+Answer = Literal["best", "equivalent", "cannot tell", "none"]
+MOST_REPLICATES = 1000
+"""More are not asked for: another host, or a longer trial, would be the way."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Cost of one cell over that of another.
+
+    Attributes:
+        value: Ratio of the arithmetic means over the shared replicates.
+        low: Lower end of its interval; None where the replicates give none.
+        high: Upper end, in the same way.
+        n: Shared replicates; without any, nothing is known.
+        spread: What a replicate adds to the interval, see `paired_spread`.
+        typical: Median over replicates of the ratio: one bad instance does not move it.
+        typical_error: Its standard error, as a share (from the median absolute deviation).
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    spread: float = math.nan
+    typical: float = math.nan
+    typical_error: float = math.nan
+
+    def turned(self) -> Contrast:
+        """Return the second over the first."""
+        if not self.n:
+            return self
+        low, high = (None if end is None else 1 / end for end in (self.high, self.low))
+        return replace(self, value=1 / self.value, low=low, high=high, typical=1 / self.typical)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the first is shown to cost more."""
+        return self.low is not None and self.low > 1
+
+    def within(self, margin: float) -> bool:
+        """Whether the first is shown to cost at most a margin more."""
+        return self.high is not None and self.high <= 1 + margin
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the comparison says.
+
+    `may_be_best` are the cells that none is shown better than; `equivalent` those that cost at most
+    the margin more than the best, whichever it is. `over` has the contrast of each other contender
+    over the choice. `more` is how many more replicates would tell: None where none need to, or
+    where it cannot be known.
+    """
+
+    answer: Answer
+    choice: Candidate | None
+    runner_up: Candidate | None
+    may_be_best: list[Candidate]
+    equivalent: list[Candidate]
+    over: dict[tuple[object, ...], Contrast]
+    more: int | None
+
+
+def shared_times(above: Candidate, below: Candidate) -> tuple[Floats, Floats]:
+    """Return both cells' mean times in the replicates that both have, over the inputs of both."""
+    units: Iterable[Unit] = sorted(above.times.keys() & below.times.keys())
+    pairs = [(above.times[unit], below.times[unit]) for unit in units]
+    means = []
+    for (inputs, times), (others, theirs) in pairs:
+        if not np.array_equal(inputs, others):
+            common = np.intersect1d(inputs, others)
+            times, theirs = times[np.isin(inputs, common)], theirs[np.isin(others, common)]
+        if len(times):
+            means.append((times.mean(), theirs.mean()))
+    both = np.array(means).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def contrast(above: Candidate, below: Candidate, confidence: float) -> Contrast:
+    """Return what one cell costs over another, with its interval."""
+    return contrast_of(*shared_times(above, below), above.weight / below.weight, confidence)
+
+
+def contrast_of(above: Floats, below: Floats, weight: float, confidence: float) -> Contrast:
+    """Return the ratio of paired times as a `Contrast`; `weight` is the ratio of prices."""
+    n = len(above)
+    if not n:
+        return Contrast(math.nan, None, None, 0)
+    value = weight * float(above.mean() / below.mean())
+    spread = paired_spread(above, below)
+    low, high = (
+        None if end is None else weight * end for end in ratio_interval(above, below, confidence)
+    )
+    logs = np.log(above / below)
+    middle = float(np.median(logs))
+    # 1.4826: from the median absolute deviation to a normal one; sqrt(pi / 2): a median's error.
+    error = 1.4826 * float(np.median(np.abs(logs - middle))) * math.sqrt(math.pi / 2 / n)
+    return Contrast(value, low, high, n, spread, weight * math.exp(middle), error)
+
+
+def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Question) -> Ranking:
+    """Return which cell to take.
+
+    Args:
+        fit: The cells that answer the question.
+        unknown: Those of which it cannot be told whether they do: none is chosen, and each may be
+            better than what is.
+        question: What is asked.
+    """
+    if not fit:
+        answer: Answer = "cannot tell" if unknown else "none"
+        return Ranking(answer, None, None, [], [], {}, None)
+    field = _field(fit, unknown, question)
+    chosen_from = [cell for cell in field if cell in fit]
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(field) - 1)
+    places = range(len(field))
+    over = _pairs(field, confidence)
+    fits = [i for i in places if field[i] in chosen_from]
+    left = [
+        i for i in places if not any(j != i and _beaten(i, j, over, field, question) for j in fits)
+    ]
+    same = [
+        i for i in fits
+        if all(over[i, g].within(question.margin) for g in left if g != i)
+    ]  # fmt: skip
+    fewer = [i for i in left if i not in fits]
+    if same and not fewer:
+        choice = min(same, key=lambda i: _least(field[i], _worst(over, i, places), question))
+        answer = "best" if left == [choice] else "equivalent"
+    else:
+        answer = "cannot tell"
+        choice = _leaning([i for i in left if i in fits] or fits, over, field, question)
+    others = [i for i in fits if i != choice]
+    second = min(others, key=lambda i: _or_last(over[i, choice].value), default=None)
+    return Ranking(
+        answer,
+        field[choice],
+        _second(fit, field, choice, second),
+        [field[i] for i in left],
+        [field[i] for i in same],
+        {field[i].key: over[i, choice] for i in places if i != choice},
+        _more(choice, [i for i in left if i in fits], over, confidence, question)
+        if answer == "cannot tell"
+        else None,
+    )
+
+
+def _pairs(field: Sequence[Candidate], confidence: float) -> dict[tuple[int, int], Contrast]:
+    found = {}
+    for i, above in enumerate(field):
+        for j, below in enumerate(field[:i]):
+            found[i, j] = contrast(above, below, confidence)
+            found[j, i] = found[i, j].turned()
+    return found
+
+
+def _beaten(
+    i: int,
+    j: int,
+    over: dict[tuple[int, int], Contrast],
+    field: Sequence[Candidate],
+    question: Question,
+) -> bool:
+    """Return whether a cell is shown worse than another."""
+    if question.by_cores and field[i].cores < field[j].cores:
+        return False
+    return over[i, j].worse
+
+
+def _field(
+    fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Question
+) -> list[Candidate]:
+    """Return the cells that are compared: with a bound and no prices, those of the fewest cores."""
+    if not question.by_cores:
+        return [*fit, *unknown]
+    fewest = min(cell.cores for cell in fit)
+    return [
+        *(cell for cell in fit if cell.cores == fewest),
+        *(cell for cell in unknown if cell.cores <= fewest),
+    ]
+
+
+def _second(
+    fit: Sequence[Candidate], field: Sequence[Candidate], choice: int, second: int | None
+) -> Candidate | None:
+    """Return the runner-up: the next of those compared, else of the next number of cores."""
+    if second is not None:
+        return field[second]
+    rest = [cell for cell in fit if cell is not field[choice]]
+    return min(rest, key=lambda cell: (cell.cores, cell.e2e[0]), default=None)
+
+
+def _least(cell: Candidate, worst: float, question: Question) -> tuple[float, ...]:
+    if question.prices:
+        return worst, cell.cores, cell.memory_mib
+    return cell.cores, cell.memory_mib, worst
+
+
+def _worst(over: dict[tuple[int, int], Contrast], i: int, places: Iterable[int]) -> float:
+    """Return a cell's cost over the best of the others."""
+    return max((_or_last(over[i, j].value) for j in places if j != i), default=1.0)
+
+
+def _or_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _leaning(
+    left: list[int],
+    over: dict[tuple[int, int], Contrast],
+    field: Sequence[Candidate],
+    question: Question,
+) -> int:
+    """Return which of the cells that may be the best to take until more is known.
+
+    With prices, the least mean cost. Else the least of those that are typically as fast as the
+    fastest, within the margin or one standard error: medians, for where one bad instance hides what
+    the means are, the other replicates are all that there is to go by.
+    """
+    if question.prices:
+        return min(left, key=lambda i: _least(field[i], _worst(over, i, left), question))
+    typical = {
+        i: max((_or_last(over[i, j].typical) for j in left if j != i), default=1.0) for i in left
+    }
+    leader = min(left, key=lambda i: (typical[i], field[i].cores))
+
+    def near(i: int) -> bool:
+        if i == leader:
+            return True
+        to_leader = over[i, leader]
+        allowed = max(question.margin, to_leader.typical_error)
+        return to_leader.n > 0 and to_leader.typical <= 1 + allowed
+
+    return min(filter(near, left), key=lambda i: _least(field[i], typical[i], question))
+
+
+def _more(
+    choice: int,
+    left: Iterable[int],
+    over: dict[tuple[int, int], Contrast],
+    confidence: float,
+    question: Question,
+) -> int | None:
+    """Return how many more replicates would show each pair different, or equivalent."""
+    wanted = []
+    for i in left:
+        if i == choice:
+            continue
+        pair = over[i, choice]
+        if pair.n < 2:
+            return None
+        apart = abs(math.log(pair.value))
+        gap = max(apart, math.log1p(question.margin) - apart)
+        needed = pairs_needed(pair.spread, gap, confidence, MOST_REPLICATES)
+        if needed is None:
+            return None
+        wanted.append(max(1, needed - pair.n))
+    return max(wanted, default=None)

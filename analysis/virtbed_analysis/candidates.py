@@ -1,0 +1,287 @@
+"""The cells that a question is about: times by replicate, how their trials ended, what they cost.
+
+Times are linear, not logarithms: what an hour or a million requests cost is a sum of times, so a
+replicate that takes three times as long counts three times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from virtbed_analysis.cells import CELL, PLAIN, key_of
+from virtbed_analysis.estimate import NS_PER_MS, steady
+from virtbed_analysis.frames import Sweep
+from virtbed_analysis.intervals import CONFIDENCE, mean_interval, share_bounds
+from virtbed_analysis.question import QUEUED, Question
+from virtbed_analysis.slo import Instance, Slo, judge, latency, p99_ms
+from virtbed_contract.codec import encode
+
+Floats = NDArray[np.float64]
+Key = tuple[Any, ...]
+Unit = tuple[str, int]
+"""A host and a replicate on it: what two cells are paired by."""
+_PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
+_LATE = re.compile(
+    r"still running|tim(?:ed|e)[ -]?out|time limit|deadline|\bhung\b|no end within"
+    r"|too (?:long|slow)",
+    re.IGNORECASE,
+)
+"""What the message of a failure says where a trial was ended for being slow."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How a cell's trials ended.
+
+    `measured` gave times; `late` of the `failed` were ended at a time limit; `invalid` were
+    measured, and LoadGen calls them so; `rejected` left a file that cannot be trusted; of the
+    measured ones `suspect` were disturbed, and `retried` needed more than one attempt.
+    """
+
+    measured: int = 0
+    failed: int = 0
+    late: int = 0
+    invalid: int = 0
+    invalid_reasons: tuple[str, ...] = ()
+    rejected: int = 0
+    suspect: int = 0
+    retried: int = 0
+
+    @property
+    def lost(self) -> int:
+        """How many ended without times that can be used."""
+        return self.failed + self.invalid + self.rejected
+
+    @property
+    def lost_high(self) -> float:
+        """One-sided upper bound of the share that is lost (Clopper and Pearson)."""
+        return share_bounds(self.lost, self.measured + self.lost, CONFIDENCE)[1]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell, what its instances did, and what it costs.
+
+    Attributes:
+        cell: Its factors by name.
+        times: By unit, the inputs, sorted, and the mean time of each in ms: e2e, or latency where
+            a question is about the wait in a queue.
+        e2e: Mean e2e of a request in ms, with the ends of its interval.
+        latency_ms: Mean latency of a request.
+        p99: Median over instances of their 99th percentiles of latency in ms, and the largest.
+        memory_mib: Memory of its instances.
+        requests: How many were measured.
+        ends: How its trials ended.
+        slo: What is told of the bound, if one is asked.
+        price: Of an hour, if prices are asked.
+        scenario: How requests were issued.
+    """
+
+    cell: Mapping[str, Any]
+    times: Mapping[Unit, tuple[NDArray[np.str_], Floats]]
+    e2e: tuple[float, float | None, float | None]
+    latency_ms: float
+    p99: tuple[float | None, float | None]
+    memory_mib: int
+    requests: int
+    ends: Ends
+    slo: Slo | None
+    price: float | None
+
+    @property
+    def key(self) -> Key:
+        """The values that identify the cell."""
+        return key_of(self.cell)
+
+    @property
+    def cores(self) -> int:
+        """CPUs of its instances."""
+        return int(self.cell["cores"])
+
+    @property
+    def weight(self) -> float:
+        """What a unit of time counts: its price, or 1."""
+        return 1.0 if self.price is None else self.price
+
+    @property
+    def cost(self) -> float:
+        """What is to be small: the time of a request, or what it costs."""
+        means = [values.mean() for _, values in self.times.values()]
+        return self.weight * float(np.mean(means))
+
+    @property
+    def flattered(self) -> bool:
+        """Whether slow trials may be missing from its times, which then are too short.
+
+        A server's or a queue's run is invalid for being slow, or for being short: none can tell.
+        """
+        queued = self.cell["scenario"] in QUEUED
+        return self.ends.late > 0 or (queued and self.ends.invalid > 0)
+
+    def money(self) -> tuple[float | None, float | None, float | None]:
+        """Return the cost of a million requests, one after another, and its interval."""
+        low, high = (
+            None if self.price is None or end is None else self.price * end * _PER_MILLION_H
+            for end in self.e2e[1:]
+        )
+        return (
+            (None if self.price is None else self.price * self.e2e[0] * _PER_MILLION_H),
+            low,
+            high,
+        )
+
+
+def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], dict[Key, Ends]]:
+    """Return the real cells with results to choose by, and how trials of the others ended."""
+    asked = {
+        **PLAIN,
+        "application": question.application,
+        "scale": question.scale,
+        "scenario": question.scenario,
+        "emulated": False,
+    }
+    valid = pl.col("loadgen_validity") == "VALID"
+    mine = sweep.trials.filter(**asked)
+    ends = _ends(sweep, mine.with_columns(valid=valid), asked)
+    samples = steady(sweep.samples.filter(**asked).filter(valid))
+    # What is asked of all at once: Bonferroni counts the cells that the question allows.
+    rows = _by_trial(samples, question).partition_by(CELL, as_dict=True, maintain_order=True)
+    allowed = sum(not excluded(dict(zip(CELL, key, strict=True)), question) for key in rows)
+    times = _times(samples, question)
+    found = [
+        _candidate(key, own, times[key], ends[key], question, allowed) for key, own in rows.items()
+    ]
+    return found, {key: own for key, own in ends.items() if key not in rows}
+
+
+def excluded(cell: Mapping[str, Any], question: Question) -> str:
+    """Return why a question leaves a cell out, whatever was measured; empty if it does not."""
+    if question.platforms and cell["platform"] not in question.platforms:
+        return f"platform {cell['platform']}, {' or '.join(question.platforms)} asked"
+    if question.cores_max is not None and cell["cores"] > question.cores_max:
+        return f"{cell['cores']} cores, at most {question.cores_max} asked"
+    if question.prices and _price(cell, question) is None:
+        return f"no price of {cell['platform']} with {cell['cores']} cores on {cell['processor']}"
+    return ""
+
+
+def _price(cell: Mapping[str, Any], question: Question) -> float | None:
+    return question.prices.get((cell["platform"], cell["cores"], cell["processor"]))
+
+
+def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
+    """Return one row per trial, by cell."""
+    waited = latency(samples)
+    bound_ns = (question.slo_ms or 0) * NS_PER_MS
+    return (
+        samples.group_by(*CELL, "host", "replicate")
+        .agg(
+            (pl.col("e2e_ns").mean() / NS_PER_MS).alias("e2e"),
+            (waited.mean() / NS_PER_MS).alias("latency"),
+            p99_ms(waited).alias("p99"),
+            (waited > bound_ns).sum().alias("beyond"),
+            pl.len().alias("requests"),
+            pl.col("memory_mib").max(),
+        )
+        .sort(*CELL, "host", "replicate")
+    )
+
+
+def _times(
+    samples: pl.DataFrame, question: Question
+) -> dict[Key, dict[Unit, tuple[NDArray[np.str_], Floats]]]:
+    """Return the mean time of each input in ms, by cell and unit."""
+    time = latency(samples) if question.by_latency else pl.col("e2e_ns")
+    by_input = (
+        samples.group_by(*CELL, "host", "replicate", "input")
+        .agg((time.mean() / NS_PER_MS).alias("time"))
+        .sort(*CELL, "host", "replicate", "input")
+        .group_by(*CELL, "host", "replicate", maintain_order=True)
+        .agg("input", "time")
+    )
+    found: dict[Key, dict[Unit, tuple[NDArray[np.str_], Floats]]] = defaultdict(dict)
+    for row in by_input.iter_rows(named=True):
+        values = np.array(row["input"], dtype=np.str_), np.array(row["time"])
+        found[key_of(row)][row["host"], row["replicate"]] = values
+    return found
+
+
+def _candidate(
+    key: Key,
+    rows: pl.DataFrame,
+    times: Mapping[Unit, tuple[NDArray[np.str_], Floats]],
+    ends: Ends,
+    question: Question,
+    asked: int,
+) -> Candidate:
+    cell = dict(zip(CELL, key, strict=True))
+    slo = None
+    if question.slo_ms is not None:
+        instances = [Instance(*pair) for pair in rows.select("requests", "beyond").iter_rows()]
+        slo = judge(instances, max(1, asked), ends.lost)
+    p99 = rows["p99"]
+    known = None if p99.has_nulls() else p99.to_numpy()
+    return Candidate(
+        cell=cell,
+        times=times,
+        e2e=_mean(rows["e2e"].to_numpy()),
+        latency_ms=float(rows["latency"].to_numpy().mean()),
+        p99=(None, None) if known is None else (float(np.median(known)), float(known.max())),
+        memory_mib=int(rows["memory_mib"].to_numpy().max()),
+        requests=int(rows["requests"].sum()),
+        ends=ends,
+        slo=slo,
+        price=_price(cell, question),
+    )
+
+
+def _mean(times: Floats) -> tuple[float, float | None, float | None]:
+    """Return the mean over replicates, and the interval of this cell alone."""
+    if len(times) < 2:
+        return float(times.mean()), None, None
+    mean, deviation = np.array([times.mean()]), np.array([times.std(ddof=1)])
+    low, high = mean_interval(mean, deviation, np.array([len(times)]))
+    return float(mean[0]), float(low[0]), float(high[0])
+
+
+def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Key, Ends]:
+    """Return how the trials of each cell ended, those without result too.
+
+    Which cell a failed trial is of, its design tells.
+    """
+    counts: dict[Key, Counter[str]] = defaultdict(Counter)
+    reasons: dict[Key, set[str]] = defaultdict(set)
+    for row in mine.iter_rows(named=True):
+        key = key_of(row)
+        counts[key]["measured" if row["valid"] else "invalid"] += 1
+        if not row["valid"]:
+            reasons[key] |= set(row.get("loadgen_reasons") or ())
+            continue
+        counts[key]["suspect"] += bool(row["suspicions"])
+        counts[key]["retried"] += row["attempt"] > 1
+    for trial, what in _without_result(sweep):
+        if all(trial[name] == value for name, value in asked.items()):
+            counts[key_of(trial)].update(what)
+    return {
+        key: Ends(**own, invalid_reasons=tuple(sorted(reasons[key]))) for key, own in counts.items()
+    }
+
+
+def _without_result(sweep: Sweep) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    planned = {trial.id: encode(trial) for trial in sweep.design.trials} if sweep.design else {}
+    for trial_id, failure in sweep.failures.items():
+        if trial_id in planned:
+            late = ["late"] if _LATE.search(failure.message) else []
+            yield planned[trial_id], ["failed", *late]
+    for rejected in sweep.rejected:
+        parts = rejected.file.split("/")
+        if parts[0] == "trials" and parts[-1] == "result.json" and parts[1] in planned:
+            yield planned[parts[1]], ["rejected"]

@@ -1,0 +1,191 @@
+"""Advice in sentences: why a cell is chosen, how sure that is, and why others are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from virtbed_analysis.best import MOST_REPLICATES, Contrast, Ranking
+from virtbed_analysis.candidates import Candidate, Ends
+from virtbed_analysis.intervals import CONFIDENCE, share_bounds
+from virtbed_analysis.platforms import Platforms
+from virtbed_analysis.question import Question
+from virtbed_analysis.slo import Slo
+from virtbed_analysis.words import count
+from virtbed_contract.factors import of_grain
+
+
+def named(cell: Mapping[str, Any], platforms: Platforms) -> str:
+    """Return a cell in plain words: "container, CPU quota, 2 cores"."""
+    entry = platforms.entries[cell["platform"]]
+    factors = (factor.words(cell[factor.name]) for factor in of_grain("trial"))
+    size = count(cell["cores"], "core")
+    return ", ".join([entry.in_words(cell["mode"]), size, *filter(None, factors)])
+
+
+def share(value: float) -> str:
+    """Return a share as text has it: 26%, 0.4%."""
+    return f"{value:.0%}" if value >= 0.0995 or value == 0 else f"{value:.1%}"
+
+
+def bound_kept(slo: Slo, bound_ms: float) -> str:
+    """Return what the instances say of a bound, and what they cannot have seen."""
+    if slo.verdict == "kept by 90%":
+        return (
+            f"p99 within {bound_ms:g} ms kept by 90% of instances ({CONFIDENCE:.0%}): "
+            f"0 of {slo.instances} broke it"
+        )
+    text = f"{slo.broken} of {count(slo.instances, 'instance')} broke {bound_ms:g} ms at p99"
+    if slo.unseen:
+        text += f", {slo.unseen} gave no result"
+    if slo.share_low:
+        return f"{text}; {share(slo.share_low)} to {share(slo.share_high)} may"
+    text += f"; up to {share(slo.share_high)} may"
+    if share(slo.share_high_all) != share(slo.share_high):
+        text += f" ({share(slo.share_high_all)} for all cells at once)"
+    return text
+
+
+def requests_kept(slo: Slo) -> str:
+    """Return the share of requests that took longer, with its interval."""
+    return (
+        f"Of all requests {slo.requests_beyond} of {slo.requests} took longer: "
+        f"{share(slo.requests_share)} ({share(slo.requests_share_low)} to "
+        f"{share(slo.requests_share_high)})."
+    )
+
+
+def nothing_measured(ends: Ends) -> str:
+    """Return why a cell has no numbers at all."""
+    parts = list(_ended(ends))
+    return f"no result to choose by: {', '.join(parts)}" if parts else "no result"
+
+
+def _ended(ends: Ends) -> Iterator[str]:
+    of = ends.measured + ends.lost
+    if ends.failed:
+        late = f" ({ends.late} at a time limit)" if ends.late else ""
+        yield f"{ends.failed} of {count(of, 'trial')} failed{late}"
+    if ends.invalid:
+        why = f" ({'; '.join(' '.join(r.split()) for r in ends.invalid_reasons)})"
+        told = why if ends.invalid_reasons else ""
+        yield f"LoadGen calls {ends.invalid} of {count(of, 'trial')} INVALID{told}"
+    if ends.rejected:
+        yield f"{ends.rejected} of {count(of, 'trial')} left a result that cannot be trusted"
+
+
+def lost(ends: Ends) -> str:
+    """Return how many trials gave no times, and how many may; empty if all did."""
+    parts = list(_ended(ends))
+    if not parts:
+        return ""
+    return f"{', '.join(parts)}; up to {share(ends.lost_high)} may be lost"
+
+
+def flattered(cell: Candidate) -> str:
+    """Return why times of survivors are no reason to choose a cell."""
+    return (
+        f"{lost(cell.ends)}: its {cell.e2e[0]:.4g} ms is of the trials that ended, and the slow "
+        "ones may be missing"
+    )
+
+
+def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str:
+    """Return what the choice was made for, and of what."""
+    what = f"{question.application}, {question.scale}"
+    if not measured:
+        return f"No evidence: the sweep has no real (not emulated) result of {what}."
+    if ranked.choice is None:
+        return f"No evidence that any of the {measured} cells measured of {what} will do."
+    of = f"of the {fit} cells that do" if fit < measured else f"of {fit}"
+    best = "fastest"
+    if question.prices:
+        best = "least cost per million requests"
+    elif question.by_cores:
+        best = "fewest cores, then the fastest,"
+    if ranked.answer == "best":
+        return f"The {best} {of}."
+    size = "cheapest" if question.prices else "smallest"
+    if ranked.answer == "equivalent":
+        same = len(ranked.equivalent)
+        if same == 1:
+            return f"Within {question.margin:.0%} of the {best} {of}, whichever that is."
+        return f"The {size} of {same} that are within {question.margin:.0%} of the {best} {of}."
+    return f"{len(ranked.may_be_best)} may be the {best} {of}."
+
+
+def sure(question: Question, ranked: Ranking) -> str | None:
+    """Return how the choice compares with the runner-up, in what it was chosen for."""
+    if ranked.choice is None:
+        return None
+    if ranked.runner_up is None:
+        return "There is no second candidate to compare it with."
+    pair = ranked.over.get(ranked.runner_up.key)
+    if pair is None:
+        return "The runner-up needs more cores."
+    what = "cost" if question.prices else "latency" if question.by_latency else "time"
+    return f"{_compared(pair, what, question)}{_more(ranked)}"
+
+
+def _compared(pair: Contrast, what: str, question: Question) -> str:
+    if not pair.n:
+        return "They share no replicate, and cannot be compared."
+    takes = f"The runner-up takes {pair.value:.3f} times the {what}"
+    if pair.n < 2:
+        return f"{takes}; there is no interval from one replicate."
+    if pair.low is None and pair.high is None:
+        return f"{takes}; {pair.n} replicates differ too much for an interval."
+    ends = f"{pair.low:.3f} to {pair.high:.3f}" if pair.low and pair.high else None
+    at_least = f"at least {pair.low:.3f}" if pair.low else f"at most {pair.high:.3f}"
+    told = f"{takes} ({ends or at_least}, {CONFIDENCE:.0%})"
+    if pair.worse:
+        return f"{told}: clearly more."
+    if pair.turned().worse:
+        return f"{told}: clearly less, and within {question.margin:.0%}."
+    if pair.within(question.margin) and pair.turned().within(question.margin):
+        return f"{told}: the same within {question.margin:.0%}."
+    if pair.turned().within(question.margin):
+        return f"{told}: if it is the better one, then by at most {question.margin:.0%}."
+    return f"{told}: the two cannot be told apart, and more replicates may swap them."
+
+
+def _more(ranked: Ranking) -> str:
+    if ranked.answer != "cannot tell":
+        return ""
+    if ranked.more is None:
+        return f" No number of replicates up to {MOST_REPLICATES} is known to tell."
+    return f" About {count(ranked.more, 'more replicate')} would tell."
+
+
+def notes(question: Question, cell: Candidate) -> list[str]:
+    """Return what a reader of a choice must know of its trials."""
+    found = []
+    if cell.slo is None:
+        _, most = share_bounds(0, cell.ends.measured, CONFIDENCE)
+        found.append(
+            f"{count(cell.ends.measured, 'replicate').capitalize()} may have missed a kind of "
+            f"instance that up to {share(most)} are."
+        )
+    elif question.slo_ms is not None:
+        found.append(f"{bound_kept(cell.slo, question.slo_ms)}.")
+        found.append(requests_kept(cell.slo))
+        if cell.slo.verdict != "kept by 90%":
+            found.append(
+                f"To say that 90% of instances keep it takes {cell.slo.kept_needs} replicates, "
+                "none of which breaks it."
+            )
+    if said := lost(cell.ends):
+        found.append(f"Its trials: {said}.")
+    if cell.flattered:
+        found.append(
+            "Its times are those of the trials that ended: slow ones may be missing, so it may be "
+            "slower than it looks. No candidate without such failures is left."
+        )
+    if cell.ends.retried:
+        found.append(f"{count(cell.ends.retried, 'trial')} of it needed more than one attempt.")
+    if cell.ends.suspect:
+        found.append(
+            f"{cell.ends.suspect} of its {count(cell.ends.measured, 'trial')} "
+            f"{'is' if cell.ends.suspect == 1 else 'are'} suspect: see the report."
+        )
+    return found
