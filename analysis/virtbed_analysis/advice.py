@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from virtbed_analysis.best import Ranking, ranking
-from virtbed_analysis.candidates import Candidate, candidates_of, excluded
+from virtbed_analysis.candidates import Candidate, Spread, candidates_of, excluded
 from virtbed_analysis.cells import CELL
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, holm
@@ -71,7 +71,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
             **{key: value for key, value in asdict(question).items() if key != "prices"},
             "platforms": list(question.platforms),
             "prices": bool(question.prices),
-            "compared": "latency_ms" if question.by_latency else "e2e_ms",
+            "compared": "latency" if question.by_latency else "e2e",
         },
         "confidence": CONFIDENCE,
         "answer": ranked.answer,
@@ -179,7 +179,7 @@ class _Rows:
             "samples": cell.requests,
             "memory_mib": cell.memory_mib,
             **_ends("e2e", "_ms", cell.e2e),
-            "latency_ms": cell.latency_ms,
+            **_ends("latency", "_ms", cell.latency),
             "p99_ms": cell.p99[0],
             "p99_worst_ms": cell.p99[1],
             **_ends("cost", "", cell.money()),
@@ -196,5 +196,6 @@ class _Rows:
         }
 
 
-def _ends(name: str, unit: str, values: tuple[float | None, float | None, float | None]) -> Json:
-    return {f"{name}{end}{unit}": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
+def _ends(name: str, unit: str, spread: Spread | None) -> Json:
+    values = spread or (None, None, None)
+    return {f"{name}{end}{unit}": v for end, v in zip(("", "_least", "_most"), values, strict=True)}

@@ -20,12 +20,11 @@ from virtbed_analysis import words
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.claims import FINDINGS, Candidate, Finding, Measured
 from virtbed_analysis.effects import Effect, Floats, Units, together
+from virtbed_contract.sweep import MARGIN
 
 Answer = Literal["supported", "refuted", "inconclusive", "not tested"]
 Side = Literal["for", "against", "neither"]
 
-MARGIN = 0.03
-"""The smallest effect of interest, unless a plan has its own: less is no support for a claim."""
 # Logarithms of times that differ by less do not vary: no machine repeats itself to a millionth.
 _NO_SPREAD = 1e-6
 

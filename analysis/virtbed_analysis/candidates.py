@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from virtbed_analysis.cells import CELL, PLAIN, key_of
 from virtbed_analysis.estimate import NS_PER_MS, steady
 from virtbed_analysis.frames import Sweep
-from virtbed_analysis.intervals import CONFIDENCE, mean_interval, share_bounds
+from virtbed_analysis.intervals import CONFIDENCE, share_bounds
 from virtbed_analysis.question import QUEUED, Question
 from virtbed_analysis.slo import Instance, Slo, judge, latency, p99_ms
 from virtbed_contract.codec import encode
@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 Key = tuple[Any, ...]
 Unit = tuple[str, int]
 """A host and a replicate on it: what two cells are paired by."""
+Spread = tuple[float, float, float]
+"""A mean over replicates, and the least and the most of them."""
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
 _LATE = re.compile(
     r"still running|tim(?:ed|e)[ -]?out|time limit|deadline|\bhung\b|no end within"
@@ -74,8 +76,9 @@ class Candidate:
         cell: Its factors by name.
         times: By unit, the inputs, sorted, and the mean time of each in ms: e2e, or latency where
             a question is about the wait in a queue.
-        e2e: Mean e2e of a request in ms, with the ends of its interval.
-        latency_ms: Mean latency of a request.
+        e2e: Mean over replicates of a request's mean e2e in ms, the least and the most of them. No
+            interval: what drifts through a sweep is common to all cells, and cancels in pairs only.
+        latency: The same of latency; None where it has no meaning.
         p99: Median over instances of their 99th percentiles of latency in ms, and the largest.
         memory_mib: Memory of its instances.
         requests: How many were measured.
@@ -87,8 +90,8 @@ class Candidate:
 
     cell: Mapping[str, Any]
     times: Mapping[Unit, tuple[NDArray[np.str_], Floats]]
-    e2e: tuple[float, float | None, float | None]
-    latency_ms: float
+    e2e: Spread
+    latency: Spread | None
     p99: tuple[float | None, float | None]
     memory_mib: int
     requests: int
@@ -126,17 +129,12 @@ class Candidate:
         queued = self.cell["scenario"] in QUEUED
         return self.ends.late > 0 or (queued and self.ends.invalid > 0)
 
-    def money(self) -> tuple[float | None, float | None, float | None]:
-        """Return the cost of a million requests, one after another, and its interval."""
-        low, high = (
-            None if self.price is None or end is None else self.price * end * _PER_MILLION_H
-            for end in self.e2e[1:]
-        )
-        return (
-            (None if self.price is None else self.price * self.e2e[0] * _PER_MILLION_H),
-            low,
-            high,
-        )
+    def money(self) -> Spread | None:
+        """Return what a million requests cost, one after another: mean, least and most."""
+        if self.price is None:
+            return None
+        mean, least, most = (self.price * ms * _PER_MILLION_H for ms in self.e2e)
+        return mean, least, most
 
 
 def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], dict[Key, Ends]]:
@@ -181,16 +179,24 @@ def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
     """Return one row per trial, by cell."""
     waited = latency(samples)
     bound_ns = (question.slo_ms or 0) * NS_PER_MS
+    # The mix of inputs, each once: how often LoadGen drew one is chance.
+    e2e = (
+        samples.group_by(*CELL, "host", "replicate", "input")
+        .agg(pl.col("e2e_ns").mean())
+        .group_by(*CELL, "host", "replicate")
+        .agg((pl.col("e2e_ns").sort().mean() / NS_PER_MS).alias("e2e"))
+    )
     return (
         samples.group_by(*CELL, "host", "replicate")
         .agg(
-            (pl.col("e2e_ns").mean() / NS_PER_MS).alias("e2e"),
             (waited.mean() / NS_PER_MS).alias("latency"),
             p99_ms(waited).alias("p99"),
             (waited > bound_ns).sum().alias("beyond"),
+            waited.count().alias("waited"),
             pl.len().alias("requests"),
             pl.col("memory_mib").max(),
         )
+        .join(e2e, on=[*CELL, "host", "replicate"])
         .sort(*CELL, "host", "replicate")
     )
 
@@ -203,6 +209,7 @@ def _times(
     by_input = (
         samples.group_by(*CELL, "host", "replicate", "input")
         .agg((time.mean() / NS_PER_MS).alias("time"))
+        .drop_nulls("time")
         .sort(*CELL, "host", "replicate", "input")
         .group_by(*CELL, "host", "replicate", maintain_order=True)
         .agg("input", "time")
@@ -225,15 +232,15 @@ def _candidate(
     cell = dict(zip(CELL, key, strict=True))
     slo = None
     if question.slo_ms is not None:
-        instances = [Instance(*pair) for pair in rows.select("requests", "beyond").iter_rows()]
+        instances = [Instance(*pair) for pair in rows.select("waited", "beyond").iter_rows()]
         slo = judge(instances, max(1, asked), ends.lost)
-    p99 = rows["p99"]
-    known = None if p99.has_nulls() else p99.to_numpy()
+    e2e, waits = rows["e2e"].to_numpy(), rows["latency"].drop_nulls().to_numpy()
+    known = None if rows["p99"].has_nulls() else rows["p99"].to_numpy()
     return Candidate(
         cell=cell,
         times=times,
-        e2e=_mean(rows["e2e"].to_numpy()),
-        latency_ms=float(rows["latency"].to_numpy().mean()),
+        e2e=_spread(e2e),
+        latency=_spread(waits) if len(waits) else None,
         p99=(None, None) if known is None else (float(np.median(known)), float(known.max())),
         memory_mib=int(rows["memory_mib"].to_numpy().max()),
         requests=int(rows["requests"].sum()),
@@ -243,13 +250,8 @@ def _candidate(
     )
 
 
-def _mean(times: Floats) -> tuple[float, float | None, float | None]:
-    """Return the mean over replicates, and the interval of this cell alone."""
-    if len(times) < 2:
-        return float(times.mean()), None, None
-    mean, deviation = np.array([times.mean()]), np.array([times.std(ddof=1)])
-    low, high = mean_interval(mean, deviation, np.array([len(times)]))
-    return float(mean[0]), float(low[0]), float(high[0])
+def _spread(times: Floats) -> Spread:
+    return float(times.mean()), float(times.min()), float(times.max())
 
 
 def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Key, Ends]:

@@ -14,6 +14,8 @@ import polars as pl
 
 from virtbed_analysis import (
     context,
+    diagnostics,
+    doubts,
     drift,
     estimate,
     findings,
@@ -21,6 +23,7 @@ from virtbed_analysis import (
     passes,
     per_trial,
     published,
+    resolution,
     scaling,
     stalls,
     suspects,
@@ -31,6 +34,7 @@ from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.headline import headline
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import with_answers
 from virtbed_analysis.precision import unneeded_trials
 from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json, Rejected
@@ -51,11 +55,13 @@ def document(sweep: Sweep) -> Json:
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     early += passes.added(sweep.trials)
-    timing = drift.order(sweep.trials, sweep.samples)
+    timing = drift.order(sweep.trials, sweep.samples, sweep.margin)
     confounded = drift.warnings(timing)
-    cells = [
-        _with_reason(row, early, confounded) for row in estimate.cells(sweep.samples).to_dicts()
-    ]
+    ratios = doubts.marked(estimate.cells(sweep.samples).to_dicts())
+    cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
+    by_factor = _by_factor(sweep)
+    measures = _other_measures(sweep.trials, sweep.margin)
+    against = _doubts(cells, by_factor, measures)
     suspicion = suspects.beside(sweep.trials)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
@@ -76,16 +82,19 @@ def document(sweep: Sweep) -> Json:
         "counts": counts,
         "confidence": CONFIDENCE,
         "precision": design.precision if design else None,
+        "margin": sweep.margin,
         "platforms": _platforms(sweep),
         "cells": cells,
-        **_by_factor(sweep),
+        **by_factor,
+        "doubts": against,
         **_by_size(sweep, suspicion["note"]),
         "suspicion": suspicion,
         "drift": timing,
+        "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
         "loadgen": loadgen.document(sweep.samples),
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms),
-        "other_measures": _other_measures(sweep.trials),
+        "other_measures": measures,
         "emulated": emulated,
         "not_run": _not_run(sweep),
         "failed": failed,
@@ -105,12 +114,16 @@ def document(sweep: Sweep) -> Json:
 
 def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
+
+    def marked(frame: pl.DataFrame) -> list[Json]:
+        """Return ratios with their answers, and with what is to be said against their intervals."""
+        return with_answers(doubts.marked(frame.to_dicts()), sweep.margin)
+
     return {
-        "vanilla_to_pinned": estimate.vanilla_to_pinned(sweep.samples).to_dicts(),
-        "thread_policy_gain": estimate.thread_policy_gain(sweep.samples).to_dicts(),
+        "vanilla_to_pinned": marked(estimate.vanilla_to_pinned(sweep.samples)),
+        "thread_policy_gain": marked(estimate.thread_policy_gain(sweep.samples)),
         "gpu_speed_up": {
-            phase: estimate.gpu_speed_up(sweep.samples, phase).to_dicts()
-            for phase in ("e2e", "infer")
+            phase: marked(estimate.gpu_speed_up(sweep.samples, phase)) for phase in ("e2e", "infer")
         },
         "startup": per_trial.startup(sweep.trials).to_dicts(),
         "answers_differ": per_trial.answers_differ(sweep.trials).to_dicts(),
@@ -118,12 +131,26 @@ def _by_factor(sweep: Sweep) -> Json:
     }
 
 
+def _doubts(cells: list[Json], by_factor: Json, measures: list[Json]) -> Json:
+    """Return what is to be said against the intervals of the tables of ratios."""
+    tables = {
+        "e2e over bare metal's": cells,
+        "vanilla over pinned": by_factor["vanilla_to_pinned"],
+        "default over matched threads": by_factor["thread_policy_gain"],
+        "CPU over GPU, e2e": by_factor["gpu_speed_up"]["e2e"],
+        "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
+        **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
+    }
+    return doubts.numbered(tables, CELL)
+
+
 def _by_size(sweep: Sweep, selection: str) -> Json:
     """Return what rests on effects: findings, and what sizes do."""
     units = of_sweep(sweep.samples, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
-        "findings": findings.rows(units, context.known(sweep, selection)),
+        "findings": findings.rows(units, context.known(sweep, selection), sweep.margin),
+        "resolution": resolution.of_units(units, sweep.design, sweep.name, sweep.margin),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
@@ -150,7 +177,7 @@ def _platforms(sweep: Sweep) -> list[Json]:
     return [encode(entry) for name, entry in entries.items() if name in named]
 
 
-def _other_measures(trials: pl.DataFrame) -> list[Json]:
+def _other_measures(trials: pl.DataFrame, margin: float) -> list[Json]:
     """Return each measure of the group `other` that any real trial has, with a row per cell."""
     tables = (
         {
@@ -159,7 +186,9 @@ def _other_measures(trials: pl.DataFrame) -> list[Json]:
             "unit": SHOWN[measure.unit][0],
             "better": measure.better,
             "meaning": measure.meaning,
-            "rows": per_trial.other(trials, measure).to_dicts(),
+            "rows": with_answers(
+                doubts.marked(per_trial.other(trials, measure).to_dicts()), margin
+            ),
         }
         for measure in of_group("other")
     )

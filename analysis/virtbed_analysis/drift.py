@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from virtbed_analysis import words
-from virtbed_analysis.cells import CELL, SUBJECT, key_of
-from virtbed_analysis.estimate import BARE, BASELINE, in_order, steady
+from virtbed_analysis.cells import SUBJECT, key_of
+from virtbed_analysis.estimate import BARE, BASELINE, GROUP, in_order, steady
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.trust import Json
+from virtbed_contract.sweep import MARGIN
 
 Floats = NDArray[np.float64]
 
-MARGIN = 0.03
 SHARE = 0.5
 """A bias counts from this share of half the ratio's interval on, or from the margin on."""
 _OF_INTEREST = 0.1  # of the margin: a smaller bias is no matter, however narrow the interval
@@ -64,8 +64,8 @@ def order(trials: pl.DataFrame, samples: pl.DataFrame, margin: float = MARGIN) -
 
     Returns:
         `slopes`, one per host and sweep: `host`, `unit` (hour; trial where starts were not told),
-        `per_step`, `low`, `high` (shares); and `cells`, one per cell with a baseline: `CELL`,
-        `weights`, `pairs`, `order` and `gap` (how many trials, and units of time, the cell came
+        `per_step`, `low`, `high` (shares); and `cells`, one per cell with a baseline: `GROUP`,
+        `pairs`, `order` and `gap` (how many trials, and units of time, the cell came
         after its baseline, on average), `longest` (the longest gap either way), `paused` (pairs
         with a pause between them), `bias` and `bias_most` (what the drift makes of the ratio, as a
         share, and what it may make of it at 95%) and `half` (half the ratio's interval, as a share;
@@ -76,8 +76,7 @@ def order(trials: pl.DataFrame, samples: pl.DataFrame, margin: float = MARGIN) -
     pairs = pl.concat([_pairs(each) for each in timed]) if timed else None
     if pairs is None or not pairs.height:
         return told
-    cells = pairs.group_by(CELL).agg(
-        pl.col("weights").first(),
+    cells = pairs.group_by(GROUP).agg(
         pl.len().cast(pl.Int64).alias("pairs"),
         pl.col("order").mean(),
         pl.col("gap").mean(),
@@ -102,9 +101,9 @@ def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame) -> list[pl.DataFrame]
     logs = (
         steady(samples)
         .group_by("trial", *_SWEEP, "input")
-        .agg(pl.col("e2e_ns").mean().log().alias("log"))
+        .agg(pl.col("e2e_ns").mean().alias("mean"))
         .group_by("trial", *_SWEEP)
-        .agg(pl.col("log").mean().alias("y"))
+        .agg(pl.col("mean").mean().log().alias("y"))
     )
     rows = trials.filter(~pl.col("emulated")).with_columns(
         BARE.alias("bare"),
@@ -140,12 +139,12 @@ def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
     slope. A trial weighs by its cell's variance, which is drawn towards the middle cell's: a noisy
     cell would hide, or make up, the drift of all others.
     """
-    within = [*CELL, "pass"]
+    within = [*GROUP, "pass"]
     centred = group.with_columns((pl.col(name) - pl.col(name).mean().over(within)) for name in "ty")
     parts = group.select(within).n_unique()
     cells = (
         centred.filter(pl.len().over(within) > 1)
-        .group_by(CELL)
+        .group_by(GROUP)
         .agg(
             (pl.col("y") ** 2).sum().alias("ss"), (pl.len() - pl.col("pass").n_unique()).alias("df")
         )
@@ -155,7 +154,7 @@ def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
         return None
     middle = float((cells["ss"] / cells["df"]).median() or 0.0)  # type: ignore[arg-type]
     variance = (pl.col("ss") + _SHRINK * middle) / (pl.col("df") + _SHRINK)
-    weighed = centred.join(cells.with_columns(variance.alias("variance")), on=CELL)
+    weighed = centred.join(cells.with_columns(variance.alias("variance")), on=GROUP)
     t, y, v = (weighed[name].to_numpy() for name in ("t", "y", "variance"))
     weight = 1 / np.maximum(v, _EXACT)
     spread = float(weight @ t**2)
@@ -168,9 +167,8 @@ def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
 
 def _pairs(timed: _Timed) -> pl.DataFrame:
     """Return each cell's trials beside the baseline of their replicate, and the gap between."""
-    key = [*SUBJECT, "replicate"]
-    ones = timed.frame.group_by(*CELL, "replicate", "bare", maintain_order=True).agg(
-        pl.col("weights").first(),
+    key = [*SUBJECT, "weights", "replicate"]
+    ones = timed.frame.group_by(*GROUP, "replicate", "bare", maintain_order=True).agg(
         pl.col("t", "rank", "y").mean(),
         pl.col("pass").min().alias("first"),
         pl.col("pass").max().alias("last"),
@@ -183,8 +181,7 @@ def _pairs(timed: _Timed) -> pl.DataFrame:
         ones.filter(~BASELINE)
         .join(base, on=key)
         .select(
-            *CELL,
-            "weights",
+            *GROUP,
             (pl.col("rank") - pl.col("base_rank")).alias("order"),
             gap.alias("gap"),
             (

@@ -45,9 +45,9 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
 
     Columns: `GROUP`, `replicates`, `samples`, `<phase>_median_ms` and `<phase>_mean_ms` over all
     measured samples, `latency_p90_ms` and `latency_p99_ms` (null in offline, and with fewer
-    latencies than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` with `_low_ms`
-    and `_high_ms` (mean over inputs, geometric mean over replicates, its interval), `baseline`, the
-    ratio's columns (see `ratio_to_bare_metal`), null for the baseline itself.
+    latencies than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` (mean over
+    inputs, geometric mean over replicates), `baseline`, the ratio's columns (see
+    `ratio_to_bare_metal`), null for the baseline itself.
     """
     real = steady(samples)
     summary = phases(real)
@@ -62,16 +62,15 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return exp of the mean `log` (of ns) per cell in ms, and its interval; null for no time."""
-    ends = {"value": "", "low": "_low", "high": "_high"}
+    """Return exp of the mean `log` (of ns) per cell in ms; null for no time.
+
+    Without an interval: a host drifts over a sweep, trials of one cell drift with it, and an
+    interval of their spread covers 60 to 83% instead of 95%. Too few replicates tell how long a
+    drift lasts, so no variance of theirs would know it. Ratios are paired, and keep theirs.
+    """
     known = pl.col("value") > 0  # else something took no time, whose logarithm is none
-    return geometric(per_replicate, GROUP).select(
-        *GROUP,
-        *(
-            pl.when(known).then(pl.col(end) / NS_PER_MS).alias(f"{name}_typical{to}_ms")
-            for end, to in ends.items()
-        ),
-    )
+    value = pl.when(known).then(pl.col("value") / NS_PER_MS)
+    return geometric(per_replicate, GROUP).select(*GROUP, value.alias(f"{name}_typical_ms"))
 
 
 def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
@@ -80,8 +79,9 @@ def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
     For each replicate r, d_r is the logarithm of the sum over inputs of the input's mean e2e in the
     cell, less that in the baseline, over the inputs that both have; the ratio is exp(mean of d_r),
     its interval Student's t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`,
-    `ratio_low`, `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs used)
-    and `ratio_dropped` (replicates that only one side has, or that share no input). Emulated cells
+    `ratio_low`, `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
+    used), `ratio_dropped` (replicates that only one side has, or that share no input), and
+    `ratio_logs` (each d_r) with `ratio_of` (its r), in the order of the replicates. Emulated cells
     and the baseline itself have no row.
     """
     return to_baseline(input_logs(steady(samples)))
@@ -237,13 +237,19 @@ def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.Da
     ).unique()
     seen = either.group_by(GROUP).agg(pl.len().cast(pl.Int64).alias("seen"))
     used = pl.col("n").fill_null(0)
-    return seen.join(geometric(differences, GROUP), on=GROUP, how="left").select(
+    each = differences.group_by(GROUP, maintain_order=True).agg(
+        pl.col("log").alias("ratio_logs"), pl.col("replicate").alias("ratio_of")
+    )
+    ratios = geometric(differences, GROUP).join(each, on=GROUP)
+    return seen.join(ratios, on=GROUP, how="left").select(
         *GROUP,
         pl.col("value").alias("ratio"),
         pl.col("low").alias("ratio_low"),
         pl.col("high").alias("ratio_high"),
         used.alias("ratio_replicates"),
         (pl.col("seen") - used).alias("ratio_dropped"),
+        "ratio_logs",
+        "ratio_of",
     )
 
 

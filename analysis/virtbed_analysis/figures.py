@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from virtbed_analysis import canvas, words
+from virtbed_analysis import canvas, run_order, words
 from virtbed_analysis.cells import CURVE, PLAIN, SUBJECT, is_plain, key_of
 from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
@@ -52,14 +52,18 @@ def draw(content: Json) -> dict[str, Drawing]:
 
     `ratios`: each cell's ratio to bare metal (or, without any, its time); `phases`: where the time
     goes; `overhead` and `scale_up`: ratio and time against cores, where two sizes were measured;
-    `startup`: of a fresh process; `gpu`: what a GPU gives, end to end and to inference alone.
+    `startup`: of a fresh process; `gpu`: what a GPU gives, end to end and to inference alone;
+    `run_order`: each trial in the order in which they ran, with a panel for each host.
     """
     subjects = _grouped(content["cells"])
-    return {
+    drawings = {
         name: drawing
         for name, kind in _KINDS.items()
         if (drawing := _drawing(name, _looking(kind.rows(content), content), kind.panel, subjects))
     }
+    if panels := run_order.panels(content):
+        drawings["run_order"] = Drawing(panels, len(panels))
+    return drawings
 
 
 def draw_comparison(content: Json) -> dict[str, Drawing]:
@@ -188,9 +192,9 @@ def _ratios(name: str, subject: str, rows: list[Row], label: str = _TO_METAL) ->
     def draw(axes: Axes) -> None:
         drawn = [(y, line) for y, line in enumerate(lines) if not isinstance(line, int)]
         for y, row in drawn:
-            low, high = row[f"{column}_low{unit}"], row[f"{column}_high{unit}"]
+            low = row.get(f"{column}_low")  # times have no interval
             if low is not None:
-                axes.hlines(y, low, high, colors=row["colour"], linewidth=2.2)
+                axes.hlines(y, low, row[f"{column}_high"], colors=row["colour"], linewidth=2.2)
             canvas.points(axes, [row[f"{column}{unit}"]], [y], row)
         axes.margins(x=0.08)
         if column == "ratio":
@@ -225,7 +229,7 @@ def _part(column: str, row: Row) -> float:
 
 
 def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[list[Row]]:
-    """Draw a curve with intervals for each platform, dotted from a row with an `end` on.
+    """Draw each platform's curve, with intervals if any, dotted from a row with an `end` on.
 
     Returns:
         The rows of each curve.
@@ -235,11 +239,11 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
         platforms.setdefault(words.plainly(row), []).append(row)
     asides = canvas.spread_cores((row["cores"] for row in rows), len(platforms))
     for aside, (label, curve) in zip(asides, platforms.items(), strict=True):
-        known = [row for row in curve if row[f"{column}_low{unit}"] is not None]
+        known = [row for row in curve if row.get(f"{column}_low") is not None]
         axes.vlines(
             [row["cores"] * aside for row in known],
-            [row[f"{column}_low{unit}"] for row in known],
-            [row[f"{column}_high{unit}"] for row in known],
+            [row[f"{column}_low"] for row in known],
+            [row[f"{column}_high"] for row in known],
             colors=curve[0]["colour"],
         )
         end = next((n for n, row in enumerate(curve) if row.get("end")), len(curve) - 1)
@@ -280,7 +284,7 @@ def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
 
     def draw(axes: Axes) -> None:
         _curves(axes, rows, "e2e_typical", "_ms")
-        drawn = [row[f"e2e_typical{end}_ms"] for row in rows for end in ("", "_low", "_high")]
+        drawn = [row["e2e_typical_ms"] for row in rows]
         if metal := [row for row in rows if row["baseline"]]:
             x = np.array([metal[0]["cores"], metal[-1]["cores"]])
             perfect = metal[0]["e2e_typical_ms"] * x[0] / x

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from virtbed_analysis import outlook
-from virtbed_analysis.answers import MARGIN, Known, Verdict, deciding, sentence, verdicts
+from virtbed_analysis.answers import Known, Verdict, deciding, sentence, verdicts
 from virtbed_analysis.claims import FINDINGS, PENALTY, Finding
 from virtbed_analysis.effects import Units
 from virtbed_analysis.trust import Json
+from virtbed_contract.sweep import MARGIN
 
-__all__ = ["FINDINGS", "MARGIN", "PENALTY", "Finding", "Known", "Verdict", "rows", "verdicts"]
+__all__ = ["FINDINGS", "PENALTY", "Finding", "Known", "Verdict", "rows", "verdicts"]
 
 _DECIDED = ("supported", "refuted")
 

@@ -19,7 +19,7 @@ from virtbed_analysis.trust import Json, Rejected, Unfit, checked, optional, tri
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 from virtbed_contract.measures import MEASURES
-from virtbed_contract.sweep import Design, Failure, HostReport
+from virtbed_contract.sweep import MARGIN, Design, Failure, HostReport
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,11 @@ class Sweep:
     failures: dict[str, Failure]
     rejected: list[Rejected]
     platforms: Platforms
+
+    @property
+    def margin(self) -> float:
+        """The smallest cost worth knowing, as a share, as the plan has it."""
+        return self.design.margin if self.design else MARGIN
 
 
 def load(path: Path | str, *more: Path | str) -> pl.DataFrame:

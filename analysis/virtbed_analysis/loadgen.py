@@ -64,7 +64,7 @@ def under_load(measured: pl.DataFrame) -> pl.DataFrame:
 
     A wait belongs to no input, so a trial's mean latency is compared whole, paired by replicate.
     Columns: `GROUP`, `latency_typical_ms` (geometric mean over replicates of the trial's mean),
-    `latency_p<percentile>_ms`, `latency_ratio`, and `ratio` of e2e, each with `_low` and `_high`.
+    `latency_p<percentile>_ms`, `latency_ratio`, and `ratio` of e2e, both with `_low` and `_high`.
 
     Args:
         measured: As `steady` gives it.
@@ -85,16 +85,14 @@ def throughput(measured: pl.DataFrame) -> pl.DataFrame:
     """Return the samples per second of each cell of offline, and their ratio to bare metal.
 
     A trial's are its samples over the time from their issue to the last answer. Columns: `GROUP`,
-    `per_second` (geometric mean over replicates) and `ratio` (below 1: less than bare metal), each
-    with `_low` and `_high`, and `replicates`.
+    `per_second` (geometric mean over replicates), `ratio` (below 1: less than bare metal) with
+    `_low` and `_high`, and `replicates`.
     """
     offline = measured.filter(scenario="offline")
     logs = _by_replicate(offline, pl.len() / ANSWERED.max() * _NS_PER_S)
     found = geometric(logs, GROUP).select(
         *GROUP,
         pl.col("value").alias("per_second"),
-        pl.col("low").alias("per_second_low"),
-        pl.col("high").alias("per_second_high"),
         pl.col("n").alias("replicates"),
     )
     return in_order(found.join(_ratio(to_baseline(logs), "ratio"), on=GROUP, how="left"))

@@ -21,6 +21,7 @@ from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
 from virtbed_contract.measures import of_group
+from virtbed_contract.sweep import MOST_REPLICATES
 
 _NAMING = ("instance", "platform", "plainly")
 
@@ -85,6 +86,7 @@ def _page(template: str, document: Json, **content: object) -> str:
         "NEGLIGIBLE": NEGLIGIBLE,
         "TOLERATED": TOLERATED,
         "samples_to_show": samples_to_show,
+        "most_replicates": MOST_REPLICATES,
         "phases": of_group("phase"),
         "parts_of_a_start": of_group("startup"),
     }

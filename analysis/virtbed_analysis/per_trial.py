@@ -28,7 +28,7 @@ def startup(trials: pl.DataFrame) -> pl.DataFrame:
 
     Medians of the measures of the group startup (`spawn_ms` is null where no launcher told the
     harness when it was started), and `start_typical_ms`: the geometric mean of their sum over
-    those replicates where all are known, with `_low_ms` and `_high_ms`.
+    those replicates where all are known.
     """
     real = trials.filter(~pl.col("emulated"))
     whole = pl.sum_horizontal((m.column for m in STARTUP), ignore_nulls=False).log()
@@ -51,9 +51,9 @@ def other(trials: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     """Return one measure of each real cell that has it, and its ratio to bare metal.
 
     Columns: `GROUP`, `baseline`, `value` (geometric mean over replicates, in the unit in
-    which the measure is shown) with `low` and `high`, `replicates`, `zeros` (replicates whose
-    value is 0: with any, there is no geometric mean and no ratio), and the ratio's columns (see
-    `estimate.ratio_to_bare_metal`).
+    which the measure is shown), `replicates`, `zeros` (replicates whose value is 0: with any,
+    there is no geometric mean and no ratio), and the ratio's columns (see
+    `estimate.ratio_to_bare_metal`); the ratio alone has an interval, see `estimate.typical`.
     """
     value = pl.col(measure.column) / SHOWN[measure.unit][1]
     known = trials.filter(~pl.col("emulated"), pl.col(measure.column).is_not_null())
@@ -67,9 +67,9 @@ def other(trials: pl.DataFrame, measure: Measure) -> pl.DataFrame:
         BASELINE.first().alias("baseline"),
         (pl.col("log") == -math.inf).sum().cast(pl.Int64).alias("zeros"),
     )
-    typical_value = geometric(replicates, GROUP).rename({"n": "replicates"})
+    typical_value = geometric(replicates, GROUP).drop("low", "high").rename({"n": "replicates"})
     ratios = to_baseline(replicates)
-    ends = ("value", "low", "high", "ratio", "ratio_low", "ratio_high")
+    ends = ("value", "ratio", "ratio_low", "ratio_high")
     return in_order(
         cells.join(typical_value, on=GROUP)
         .join(ratios, on=GROUP, how="left")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import read_csv
+from virtbed_contract.sweep import MARGIN
 
 PRICE_COLUMNS = ("platform", "cores", "processor", "price_per_hour")
-MARGIN = 0.03
-"""Cells are equivalent if the slower takes at most this share more time, or cost."""
 QUEUED = ("server", "multi_stream")
 """Scenarios in which a request waits in a queue, so that its user's time is the latency."""
 

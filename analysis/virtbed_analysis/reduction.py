@@ -7,9 +7,13 @@ logarithm of a mean of one sample shows less of it than the mean of all does (Je
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import polars as pl
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def log_mean(logs: ArrayLike) -> float:
@@ -24,4 +28,6 @@ def log_mean(logs: ArrayLike) -> float:
 
 def of_column(name: str) -> pl.Expr:
     """Return `log_mean` of a column, for each group."""
+    import polars as pl  # a sweep's stopping rule needs `log_mean` alone
+
     return pl.col(name).exp().mean().log()

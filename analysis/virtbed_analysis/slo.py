@@ -135,6 +135,8 @@ def _requests(instances: Sequence[Instance]) -> tuple[int, int, float, float, fl
     """
     n = len(instances)
     requests, beyond = sum(i.requests for i in instances), sum(i.beyond for i in instances)
+    if not requests:
+        return 0, 0, 0.0, 0.0, 1.0
     share = beyond / requests
     low, high = share_bounds(beyond, requests, (1 + CONFIDENCE) / 2)
     if n > 1:
@@ -146,14 +148,21 @@ def _requests(instances: Sequence[Instance]) -> tuple[int, int, float, float, fl
 
 
 def latency(samples: pl.DataFrame) -> pl.Expr:
-    """Return what a request's user waits, in ns: the queue and the request."""
+    """Return what a request's user waits, in ns: the queue and the request.
+
+    Null where a latency has no meaning: in offline, which issues everything at once, and for what
+    `latency_ns` has none of.
+    """
     if "latency_ns" in samples.columns:
         return pl.col("latency_ns")
-    return pl.col("queue_ns") + pl.col("e2e_ns")
+    waited = pl.col("queue_ns") + pl.col("e2e_ns")
+    return pl.when(pl.col("scenario") != "offline").then(waited)
 
 
 def p99_ms(column: pl.Expr) -> pl.Expr:
     """Return the 99th percentile of a group, of rank ceil(0.99 n); null with too few samples."""
-    place = (pl.len() * PERCENTILE + 99) // 100 - 1
-    enough = pl.len() >= samples_to_show(PERCENTILE)
-    return pl.when(enough).then(column.sort().get(place) / NS_PER_MS)
+    known = column.drop_nulls()
+    n = known.len().cast(pl.Int64)
+    place = (n * PERCENTILE + 99) // 100 - 1
+    enough = n >= samples_to_show(PERCENTILE)
+    return pl.when(enough).then(known.sort().slice(place, 1).first() / NS_PER_MS)

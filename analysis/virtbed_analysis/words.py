@@ -124,6 +124,11 @@ def share(value: float | None) -> str:
     return NONE if value is None else f"{value:.3g}"
 
 
+def percentage(value: float | None) -> str:
+    """Return a share in percent with two digits: 0.35%, 3%, 12%."""
+    return NONE if value is None else f"{100 * value:.2g}%" if value < 1 else f"{100 * value:,.0f}%"
+
+
 def agreement(beside: Row) -> str:
     """Return how many of a sweep's ratios meet the published ones."""
     return (
@@ -131,6 +136,23 @@ def agreement(beside: Row) -> str:
         f"were published, {beside['compared']} with an interval. Intervals that overlap the range "
         f"of the published applications: {beside['met']}."
     )
+
+
+def rise(fail: Row) -> str:
+    """Return what a comparison says of a rise above a limit: its `fail`."""
+    limit = f"{100 * fail['limit']:.3g}%"
+    rows = fail["above"] or fail["unclear"]
+    named = [
+        f"{row['what']} of {instance(row)}, {subject(row)}: {ratio(row['effect']['value'])}"
+        for row in rows[:5]
+    ] + ([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])
+    if fail["verdict"] == "above":
+        return f"Clearly more than {limit} above the first: {'; '.join(named)}."
+    if fail["verdict"] == "not above":
+        return f"Nothing is more than {limit} above the first: {fail['judged']} effects judged."
+    if not fail["judged"]:
+        return f"No effect has an interval: a rise of more than {limit} cannot be told."
+    return f"Nothing is clearly more than {limit} above the first; it may be: {'; '.join(named)}."
 
 
 def interval(row: Row) -> str:

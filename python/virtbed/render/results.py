@@ -54,24 +54,34 @@ def advice_table(advice: Json) -> Table:
     Its evidence is how many replicates it has, how many instances broke the bound, how many trials
     were lost (without usable times), and how many are suspect.
     """
-    question = advice["question"]
-    time = question["compared"]
-    what = "cost per 10^6" if question["prices"] else f"{time.removesuffix('_ms')} ms"
-    table = Table(f"Candidates, best first (intervals of {advice['confidence']:.0%})")
-    for heading in ("cell", "code"):
-        table.add_column(heading)
-    for heading in (what, "over the choice"):
-        table.add_column(heading, number=True, measured=True)
+    what, unit, heading = "cost", "", "cost per 10^6"
+    if not advice["question"]["prices"]:
+        what, unit = advice["question"]["compared"], "_ms"
+        heading = f"{what} ms"
+    table = Table("Candidates, best first")
+    for name in ("cell", "code"):
+        table.add_column(name)
+    for name in (heading, "over the choice"):
+        table.add_column(name, number=True, measured=True)
     table.add_column("replicates", measured=True)
     for row in advice["candidates"]:
-        number = _span(row, "cost", "") if question["prices"] else _time(row, time)
         over = row["over"]
         table.add_row(
-            row["name"], _code(row), number,
-            _span({f"x{end}": over[e] for end, e in _ENDS.items()}, "x", "") if over else "",
-            ", ".join(_evidence(row, question["slo_ms"] is not None)),
+            row["name"], _code(row),
+            _span(*(row[f"{what}{end}{unit}"] for end in ("", "_least", "_most"))),
+            _span(over["value"], over["low"], over["high"]) if over else "",
+            ", ".join(_evidence(row, advice["question"]["slo_ms"] is not None)),
         )  # fmt: skip
     return table
+
+
+def advice_legend(advice: Json) -> str:
+    """Return what the brackets of the table hold."""
+    what = "cost" if advice["question"]["prices"] else advice["question"]["compared"]
+    return (
+        f"In brackets: {what} of the least and the most replicate; over the choice, the "
+        f"{advice['confidence']:.0%} interval."
+    )
 
 
 def _evidence(row: Json, bounded: bool) -> Iterator[str]:
@@ -84,48 +94,42 @@ def _evidence(row: Json, bounded: bool) -> Iterator[str]:
         yield bound(f"{row['suspect']} suspect")
 
 
-def _time(row: Json, time: str) -> str:
-    return f"{row[time]:.4g}" if time == "latency_ms" else _span(row, "e2e", "_ms")
-
-
-def _span(row: Json, name: str, unit: str) -> str:
-    """Return a number of four digits with its interval, as a table's cell."""
-    value, low, high = (row[f"{name}{end}{unit}"] for end in ("", "_low", "_high"))
+def _span(value: float | None, low: float | None, high: float | None) -> str:
+    """Return a number of four digits with its ends, as a table's cell."""
     if value is None:
         return "-"
-    digits = max(0, 3 - math.floor(math.log10(value))) if value else 0
+    digits = max(0, 3 - math.floor(math.log10(value))) if value > 0 else 0
     known = ("?" if end is None else f"{end:.{digits}f}" for end in (low, high))
-    return f"{value:.{digits}f}" + ("" if low is high else f" ({' to '.join(known)})")
+    return f"{value:.{digits}f} ({' to '.join(known)})"
 
 
-def comparison_table(comparison: Json) -> Table:
-    """Return one row per cell of both sweeps: how time and cost have changed."""
-    from virtbed_analysis import subject_words
+def comparison_tables(comparison: Json) -> Iterator[Table]:
+    """Give a table of what has changed in time, and one of costs: a row per cell of all sweeps."""
+    from virtbed_analysis import changed, subject_words
 
     said = {row["name"]: decode(Platform, row) for row in comparison["platforms"]}
-    table = Table(f"Second over first ({comparison['confidence']:.0%} simultaneous intervals)")
-    table.add_column("application", section=True)
-    for heading in ("platform", "code"):
-        table.add_column(heading)
-    table.add_column("cores", number=True)
-    for heading in ("time", "cost against bare metal"):
-        table.add_column(heading, measured=True)
-    for row in comparison["cells"]:
-        table.add_row(
-            subject_words(row), said[row["platform"]].in_words(row["mode"]),
-            f"{row['platform']} {row['mode']}", str(row["cores"]), _change(row["time"]),
-            _change(row["cost"]),
-        )  # fmt: skip
-    return table
-
-
-def _change(effect: Json | None) -> str:
-    from virtbed_analysis import changed
-
-    if effect is None:
-        return "-"
-    figure = _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", "")
-    return f"{bound(figure)} {changed(effect)}"
+    titles = {"time": "Time", "cost": "Cost against bare metal"}
+    for what, title in titles.items():
+        rows = [row for row in comparison["cells"] if row[what]]
+        known = any(row[what]["low"] is not None for row in rows)
+        spread = f"{comparison['confidence']:.0%} simultaneous intervals of {comparison['unit']}s"
+        table = Table(f"{title}, second over first ({spread if known else 'without intervals'})")
+        table.add_column("application", section=True)
+        for heading in ("platform", "code"):
+            table.add_column(heading)
+        table.add_column("cores", number=True)
+        table.add_column(what, number=True, measured=True)
+        table.add_column("answer", measured=True)
+        for row in rows:
+            effect = row[what]
+            table.add_row(
+                subject_words(row), said[row["platform"]].in_words(row["mode"]),
+                f"{row['platform']} {row['mode']}", str(row["cores"]),
+                _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", ""),
+                changed(effect) if known else "",
+            )  # fmt: skip
+        if rows:
+            yield table
 
 
 def _figure(row: Json, name: str, unit: str) -> str:

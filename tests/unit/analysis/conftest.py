@@ -16,6 +16,7 @@ from virtbed_analysis.frames import Sweep
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS, size_id, trial_id
+from virtbed_contract.sweep import MARGIN
 
 Json = dict[str, Any]
 IMAGE = "sha256:" + "a" * 64
@@ -37,6 +38,7 @@ class Folder:
             "image_digest": IMAGE,
             "precision": None,
             "min_replicates": 8,
+            "margin": MARGIN,
             "accelerator": "tcg",
             "platforms": [encode(entry) for entry in LISTED.values()],
             "commits": ["0123abc"],

@@ -63,7 +63,7 @@ def test_without_a_bound_the_fastest_of_all(sizes: Folder) -> None:
     assert named(answer["runner_up"]) == ("cn", "pinned", 2)
     assert answer["because"] == "The fastest of 4."
     assert answer["choice"]["name"] == "bare metal, pinned, 2 cores"
-    times = [answer["choice"][f"e2e{end}_ms"] for end in ("_low", "", "_high")]
+    times = [answer["choice"][f"e2e{end}_ms"] for end in ("_least", "", "_most")]
     assert times == sorted(times) and times[1] == pytest.approx(55 * 1.04, rel=0.02)
 
 
@@ -123,7 +123,7 @@ def test_the_queue_is_part_of_the_wait(folder: Folder) -> None:
     assert ask(folder, slo_ms=50, scenario="server")["choice"] is None
     answer = ask(folder, slo_ms=10_100, scenario="server")
     assert answer["choice"]["p99_ms"] == answer["choice"]["latency_ms"] == pytest.approx(10_020)
-    assert answer["question"]["compared"] == "latency_ms"
+    assert answer["question"]["compared"] == "latency"
 
 
 def test_a_bound_that_nothing_keeps_has_no_evidence(sizes: Folder) -> None:
@@ -155,7 +155,7 @@ def test_with_prices_the_cheapest_and_its_cost(sizes: Folder) -> None:
     assert (answer["answer"], named(answer["choice"])) == ("best", ("cn", "pinned", 2))
     mean_h = 57.5 * 1.04 / 3.6e6
     assert answer["choice"]["cost"] == pytest.approx(1.2 * mean_h * 1e6, rel=0.02)
-    assert answer["choice"]["cost_low"] < answer["choice"]["cost"] < answer["choice"]["cost_high"]
+    assert answer["choice"]["cost_least"] < answer["choice"]["cost"] < answer["choice"]["cost_most"]
     assert reasons(answer)["cn", "vanilla", 1] == "no price of cn with 1 cores on cpu"
     assert "times the cost" in answer["sure"]
 

@@ -87,7 +87,6 @@ def test_the_ratio_of_latency_stands_beside_that_of_e2e(folder: Folder) -> None:
     assert metal["latency_ratio"] is None and metal["latency_typical_ms"] == pytest.approx(
         25 * (0.9 * 1.1) ** (1 / 3)
     )
-    assert metal["latency_typical_low_ms"] < 25 < metal["latency_typical_high_ms"]
     assert (container["latency_p90_ms"], container["latency_p99_ms"]) == (82.5, None)
     assert "Latency under load" in page and "3.000 <span" in page
 

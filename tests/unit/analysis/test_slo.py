@@ -72,6 +72,7 @@ def test_too_few_requests_tell_nothing_unless_many_took_longer() -> None:
     few = judge(instances(0, 0, 0, requests=99))
     assert (few.verdict, few.reason) == ("cannot tell", "no p99: under 100 requests a trial")
     assert judge(instances(96, 96, requests=96)).verdict == "broken"
+    assert judge(instances(0, 0, requests=0)).verdict == "cannot tell"
     alone = judge(instances(0))
     assert alone.verdict == "cannot tell"
     assert "0 of 100 took longer, so up to 3.0% of all may" in alone.reason
@@ -79,8 +80,10 @@ def test_too_few_requests_tell_nothing_unless_many_took_longer() -> None:
 
 
 def test_latency_is_what_a_user_waits() -> None:
-    frame = pl.DataFrame({"queue_ns": [5], "e2e_ns": [7]})
+    frame = pl.DataFrame({"queue_ns": [5], "e2e_ns": [7], "scenario": ["server"]})
     assert frame.select(latency(frame)).item() == 12
+    at_once = frame.with_columns(scenario=pl.lit("offline"))
+    assert at_once.select(latency(at_once)).item() is None
     known = frame.with_columns(latency_ns=pl.lit(20))
     assert known.select(latency(known)).item() == 20
 

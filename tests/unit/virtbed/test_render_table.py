@@ -18,7 +18,7 @@ from virtbed.design import design
 from virtbed.plan import Plan
 from virtbed.render.host import doctor_table, facts_table, tuning_table
 from virtbed.render.plan import not_run_lines, plan_table
-from virtbed.render.results import check_table, comparison_table, ratio_tables, verdict_table
+from virtbed.render.results import check_table, comparison_tables, ratio_tables, verdict_table
 from virtbed.render.safe import safe
 from virtbed.render.screen import Screen
 from virtbed.render.table import Table, bound, wrapped
@@ -69,7 +69,7 @@ def many_factors() -> Plan:
 
 def comparison() -> dict[str, Any]:
     """Every platform, size, factor and scenario, compared."""
-    effect = {"value": 1.23456, "low": 1.2, "high": 12.71, "n": 5}
+    effect = {"value": 1.23456, "low": 1.2, "high": 12.71, "n": 5, "answer": "more"}
     factors = {factor.name: factor.values[-1] for factor in FACTORS if factor.baseline == "same"}
     cells = [
         {"application": work, "scale": "trained", "scenario": scenario, "weights": "seeded",
@@ -82,7 +82,7 @@ def comparison() -> dict[str, Any]:
         for cores in (1, 128)
     ]  # fmt: skip
     rows = [encode(entry) for entry in ENTRIES.values()]
-    return {"confidence": 0.95, "platforms": rows, "cells": cells}
+    return {"confidence": 0.95, "unit": "replicate", "platforms": rows, "cells": cells}
 
 
 def calibration() -> dict[str, Any]:
@@ -100,8 +100,9 @@ def tables() -> Iterator[tuple[str, Table, int]]:
     laid = design(many_factors(), report(8, "available"), PLATFORMS)
     yield "plan", plan_table("many: 9 trials", laid.trials, ENTRIES), 0
     found = comparison()
-    known = sum((cell["time"] is not None) + (cell["cost"] is not None) for cell in found["cells"])
-    yield "compare", comparison_table(found), known
+    for what, table in zip(("time", "cost"), comparison_tables(found), strict=True):
+        known = sum(cell[what] is not None for cell in found["cells"])
+        yield f"compare, {what}", table, known
     yield "calibrate", check_table(calibration(), ENTRIES), 40
     reason = "QEMU 7.2 answers, and /sys/fs/cgroup/cpuset.cpus.effective of it is empty"
     verdicts = tuple(PlatformVerdict(name, "emulated", reason, "use a host") for name in ENTRIES)
@@ -201,7 +202,7 @@ def test_rows_stand_in_sections_unless_there_is_one() -> None:
 
 
 def test_a_terminal_too_narrow_for_columns_gets_records() -> None:
-    text = shown(TABLES["compare"][0], 24)
+    text = shown(TABLES["compare, time"][0], 24)
     assert_fits(text, 24)
     assert "cores: 128" in text and "time:" in text
 
