@@ -103,19 +103,20 @@ def _named(cell: Cell) -> str:
     return f"{words.subject(cell.row())}, {words.count(cell.cores, 'core')}"
 
 
-def _curves(cells: list[Cell]) -> Iterator[tuple[str, list[Cell]]]:
+def _curves(cells: list[Cell], units: Units) -> Iterator[tuple[str, list[Cell]]]:
     """Give the cells of each subject on each platform in each mode, by cores, with a name."""
     curve = attrgetter("subject", "platform", "mode")
     for _, group in groupby(sorted(cells, key=curve), key=curve):
         sizes = sorted(group, key=attrgetter("cores"))
-        yield f"{words.subject(sizes[0].row())}, {words.platform(sizes[0].row())}", sizes
+        row = sizes[0].row()
+        yield f"{words.subject(row)}, {words.platform(row, units.platforms.entries)}", sizes
 
 
 def _cost_by_application(measured: Measured) -> Candidates:
     units = measured.units
     others = [cell for cell in units.cells(processor="cpu") if not units.is_bare(cell)]
     alike = attrgetter("platform", "mode", "cores", "settings")
-    for (platform, mode, _, _), group in groupby(sorted(others, key=alike), key=alike):
+    for _, group in groupby(sorted(others, key=alike), key=alike):
         costs = {cell: cost for cell in group if (cost := units.cost(cell)) is not None}
         # One unit tells no spread, and would leave all effects without an interval.
         several = {cell: cost for cell, cost in costs.items() if len(cost) > 1}
@@ -129,7 +130,8 @@ def _cost_by_application(measured: Measured) -> Candidates:
             named = ", ".join(other.application for other in rest)
             against = named if len(rest) <= _NAMED else f"{len(rest)} others"
             yield Candidate(
-                f"{platform} {mode}, {_named(cell)} over {against}",
+                f"{words.platform(cell.row(), units.platforms.entries)}, {_named(cell)} over "
+                f"{against}",
                 [costs[cell], *(-costs[other] / len(rest) for other in rest)],
                 tuple(side for own in costs for side in (own, units.baseline(own))),
             )
@@ -145,7 +147,9 @@ def _container_over_guest(measured: Measured) -> Candidates:
 def _steps_of_the_penalty(measured: Measured) -> Candidates:
     units = measured.units
     containers = units.cells(_CONTAINER, processor="cpu", mode="vanilla")
-    for curve, sizes in _curves([cell for cell in containers if units.cost(cell) is not None]):
+    for curve, sizes in _curves(
+        [cell for cell in containers if units.cost(cell) is not None], units
+    ):
         steps = list(pairwise(sizes))
         if len(steps) > 1:  # many small steps can make a large one
             steps.append((sizes[0], sizes[-1]))
@@ -189,7 +193,7 @@ def _enclosed_over_guest(measured: Measured) -> Candidates:
 def _doublings_of_metal(measured: Measured) -> Candidates:
     units = measured.units
     metal = [cell for cell in units.cells(processor="cpu") if cell == units.baseline(cell)]
-    for curve, sizes in _curves(metal):
+    for curve, sizes in _curves(metal, units):
         for cell in sizes:
             more = cell._replace(cores=2 * cell.cores)
             about = f"{words.subject(cell.row())}, {cell.cores} to {more.cores} cores"

@@ -35,6 +35,7 @@ from virtbed_analysis.answers import Known
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
+from virtbed_analysis.headline import headline
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import with_answers
 from virtbed_analysis.precision import unneeded_trials
@@ -81,10 +82,9 @@ def document(sweep: Sweep) -> Json:
         "unneeded": len(spared),
         "rejected": len(sweep.rejected),
     }
-    return {
+    content = {
         "schema": identifiers.REPORT,
         "sweep": sweep.name,
-        "summary": words.summary(cells, len(emulated)),
         "counts": counts,
         "confidence": CONFIDENCE,
         "precision": design.precision if design else None,
@@ -116,6 +116,8 @@ def document(sweep: Sweep) -> Json:
         "warnings": _warnings(sweep.trials),
         "provenance": provenance(sweep),
     }
+    told = headline(content)
+    return {**content, "summary": told["lead"], "headline": told}
 
 
 def _by_factor(sweep: Sweep) -> Json:

@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from virtbed_analysis import canvas, run_order, words
 from virtbed_analysis.cells import CURVE, PLAIN, SUBJECT, is_plain, key_of
 from virtbed_analysis.trust import Json
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import Platform
 from virtbed_contract.measures import of_group
 
 Row = dict[str, Any]
@@ -85,9 +87,12 @@ def draw_comparison(content: Json) -> dict[str, Drawing]:
 
 
 def _looking(rows: Iterable[Row], content: Json) -> Iterator[Row]:
-    """Give each row the colour and the mark of its platform."""
-    looks = {p["name"]: {"colour": p["colour"], "mark": p["mark"]} for p in content["platforms"]}
-    return ({**row, **looks[row["platform"]]} for row in rows)
+    """Give each row the colour and the mark of its platform, and what it is in words."""
+    entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
+    for row in rows:
+        entry = entries[row["platform"]]
+        said = words.plainly(row, entries)
+        yield {**row, "colour": entry.colour, "mark": entry.mark, "said": said}
 
 
 def _drawing(
@@ -231,7 +236,7 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
     """
     platforms: dict[str, list[Row]] = {}
     for row in rows:
-        platforms.setdefault(words.platform(row), []).append(row)
+        platforms.setdefault(words.plainly(row), []).append(row)
     asides = canvas.spread_cores((row["cores"] for row in rows), len(platforms))
     for aside, (label, curve) in zip(asides, platforms.items(), strict=True):
         known = [row for row in curve if row.get(f"{column}_low") is not None]

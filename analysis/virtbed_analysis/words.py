@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 from virtbed_analysis.cells import DEFAULTED, MATCHED, is_plain
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_contract.documents import Platform
 from virtbed_contract.factors import SCENARIOS
 
 Row = dict[str, Any]
@@ -38,19 +40,43 @@ def count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def instance(row: Row) -> str:
-    """Return "cn vanilla at 1 core"."""
-    return f"{platform(row)} at {count(row['cores'], 'core')}"
+Entries = Mapping[str, Platform]
+"""Platforms by name, which say what a reader calls them."""
 
 
-def platform(row: Row) -> str:
-    """Return "cn vanilla", or "cn vanilla twin" where the testbed is calibrated.
+def instance(row: Row, entries: Entries = MappingProxyType({})) -> str:
+    """Return "container, CPU quota (cn vanilla) at 1 core"."""
+    return f"{platform(row, entries)} at {count(row['cores'], 'core')}"
 
-    Rows of plain cells alone need not say so.
+
+def platform(row: Row, entries: Entries = MappingProxyType({})) -> str:
+    """Return "container, CPU quota (cn vanilla)"; the code alone where no entry has words."""
+    said = plainly(row, entries)
+    return f"{said} ({code(row)})" if said else code(row)
+
+
+def plainly(row: Row, entries: Entries = MappingProxyType({})) -> str:
+    """Return "container, CPU quota", or "container, CPU quota, twin".
+
+    Args:
+        row: A row with a platform and a mode; `said`, if it has one, is what is returned.
+        entries: The platforms. Of one that is not among them nothing is said.
     """
+    if "said" in row:
+        return str(row["said"])
+    entry = entries.get(row["platform"])
+    return ", ".join([entry.in_words(row["mode"]), *_varied(row)]) if entry else ""
+
+
+def code(row: Row) -> str:
+    """Return "cn vanilla", or "cn vanilla twin" where the testbed is calibrated."""
+    return " ".join([row["platform"], row["mode"], *_varied(row)])
+
+
+def _varied(row: Row) -> list[str]:
+    """Return the values of `DEFAULTED` that are no default; rows of plain cells may lack them."""
     values = ((factor, row.get(factor.name, factor.default)) for factor in DEFAULTED)
-    named = (factor.words(value) for factor, value in values)
-    return " ".join([row["platform"], row["mode"], *filter(None, named)])
+    return [named for factor, value in values if (named := factor.words(value))]
 
 
 def subject(row: Row) -> str:
@@ -191,11 +217,15 @@ def extremes(rows: Sequence[Row], column: str, say: Callable[[float], str]) -> s
         return f"{count(len(rows), 'cell')}, none known."
     least, most = (find(known, key=lambda row: float(row[column])) for find in (min, max))
     if len(rows) == 1:
-        return f"{instance(most)}, {say(most[column])}."
+        return f"{_place(most)}, {say(most[column])}."
     return (
-        f"{count(len(rows), 'cell')}, from {say(least[column])} ({instance(least)}) "
-        f"to {say(most[column])} ({instance(most)})."
+        f"{count(len(rows), 'cell')}, from {say(least[column])} ({_place(least)}) "
+        f"to {say(most[column])} ({_place(most)})."
     )
+
+
+def _place(row: Row) -> str:
+    return f"{plainly(row) or code(row)} at {count(row['cores'], 'core')}"
 
 
 def drawn(panels: int, subjects: int) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from virtbed.checkout import REPOSITORY, CheckoutError
-from virtbed.cli.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse, say
+from virtbed.cli.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse
 from virtbed.plan import PlanError, load_plan, plan_path
 from virtbed.platforms import PlatformError
 from virtbed.render.evidence import AttestError, explain
@@ -126,12 +126,12 @@ def advise(
         typer.echo(json.dumps(advice, indent=1))
     else:
         for line in advice_lines(advice):
-            say(line)
+            console.print(line)
         if advice["candidates"]:
-            console.print(advice_table(advice), soft_wrap=False, width=min(80, console.width))
-            say(advice_legend(advice))
+            console.print(advice_table(advice))
+            console.print(advice_legend(advice))
         for left in advice["left_out"]:
-            say(f"left out: {advice_name(left['cell'])}: {left['reason']}")
+            console.print(f"left out: {advice_name(left['cell'])}: {left['reason']}")
     raise typer.Exit(0 if answered else TRIALS_FAILED)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from virtbed import bench
 from virtbed.bench import HUNG_AFTER_S, Bench, BenchError
@@ -42,6 +41,8 @@ from virtbed.plan import (
 )  # fmt: skip
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.progress import Progress, estimate_s, minutes
+from virtbed.render.plan import not_run_lines, plan_table
+from virtbed.render.results import check_table
 from virtbed.sweep import Interrupted, Sweep, SweepError
 from virtbed.sweep.blocks import PER_PLAYBOOK
 from virtbed.trial import Trial
@@ -112,9 +113,12 @@ def plan(
         told = {**_as_json(chosen, laid, seconds, rows), "best_samples": seen_before}
         typer.echo(json.dumps(told, indent=1))
     else:
-        _show(chosen, laid, seconds, rows)
+        title = f"{chosen.name}: {len(laid.trials)} trials, about {minutes(seconds)}"
+        console.print(plan_table(title, laid.trials, platforms.entries))
+        for line in not_run_lines(laid.not_run, platforms.entries):
+            console.print(line)
         for row in seen_before:
-            console.print(row["sentence"], highlight=False, markup=False)
+            console.print(row["sentence"])
 
 
 def _best_samples(plan: Plan, results: Path = REPOSITORY / "results") -> list[dict[str, Any]]:
@@ -161,18 +165,6 @@ def _as_json(plan: Plan, laid: Design, seconds: float, rows: Rows) -> Mapping[st
         "cells": rows,
         "not_run": encode(laid.not_run),
     }
-
-
-def _show(plan: Plan, laid: Design, seconds: float, rows: Rows) -> None:
-    table = Table(title=f"{plan.name}: {len(laid.trials)} trials, about {minutes(seconds)}")
-    for heading in rows[0] if rows else ():
-        table.add_column(heading, justify="right" if heading in {"cores", "trials"} else "left")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
-    for left in laid.not_run:
-        size = f" c{left.cores:02d}" if left.cores else ""
-        console.print(f"not run: {left.platform} {left.mode}{size}: {left.reason}; {left.remedy}")
 
 
 @app.command()
@@ -252,8 +244,9 @@ def calibrate(
     if as_json:
         typer.echo(json.dumps(content, indent=1))
     else:
-        for row in (*content["checks"], *content["resolution"]):
-            console.print(row["sentence"], highlight=False)
+        console.print(check_table(content, load_platforms().entries))
+        for row in content["resolution"]:
+            console.print(row["sentence"])
         if content["suspect"]:
             console.print(
                 f"{content['suspect']} trials suspect; the report names them and says why"

@@ -32,6 +32,8 @@ RANDOM = np.random.default_rng(5)
 ONE = np.array(["a.png"])
 PLATFORMS = Platforms(LISTED)
 
+CONTAINER = "container, pinned (cn pinned)"
+
 
 def lay(seconds: dict[tuple[str, str, str, int, str], float], noise: float = 0.01) -> Units:
     """Make eight replicates of each (work, processor, platform, cores, mode).
@@ -275,21 +277,23 @@ def test_each_of_several_applications_is_compared_with_the_others() -> None:
     verdict = told(lay(timed, noise=0.001), "application")
     found = {effect.about: effect.value for effect in verdict.effects}
     assert found.keys() == {
-        f"cn pinned, {work}, 1 core over {', '.join(sorted(works.keys() - {work}))}"
+        f"{CONTAINER}, {work}, 1 core over {', '.join(sorted(works.keys() - {work}))}"
         for work in works
     }
-    assert found["cn pinned, faces, 1 core over scans, sounds, words"] == pytest.approx(
+    assert found[f"{CONTAINER}, faces, 1 core over scans, sounds, words"] == pytest.approx(
         1.2 / 1.1, rel=0.01
     )
     others = (1.2 * 1.1 * 1.1) ** (1 / 3)
-    assert found["cn pinned, words, 1 core over faces, scans, sounds"] == pytest.approx(
+    assert found[f"{CONTAINER}, words, 1 core over faces, scans, sounds"] == pytest.approx(
         1.1 / others, rel=0.01
     )
     assert verdict.answer == "supported"
     many: dict = {}
     for n in range(9):
         many |= metal(work=f"w{n}") | on("cn", "pinned", 1.1, work=f"w{n}")
-    assert told(lay(many), "application").effects[0].about == "cn pinned, w0, 1 core over 8 others"
+    assert (
+        told(lay(many), "application").effects[0].about == f"{CONTAINER}, w0, 1 core over 8 others"
+    )
 
 
 def test_one_application_at_another_scale_or_with_other_threads_is_no_other_application() -> None:
@@ -307,7 +311,9 @@ def test_an_application_of_one_replicate_does_not_silence_the_others() -> None:
     for cell in units.cells(application="words"):
         units.logs[cell] = {"0": units.logs[cell]["0"]}
     verdict = told(units, "application")
-    assert [effect.about for effect in verdict.effects] == ["cn pinned, faces, 1 core over scans"]
+    assert [effect.about for effect in verdict.effects] == [
+        f"{CONTAINER}, faces, 1 core over scans"
+    ]
     assert verdict.answer == "supported"
 
 

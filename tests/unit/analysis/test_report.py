@@ -96,7 +96,8 @@ def test_html_and_json_have_the_same_numbers(quick: Any) -> None:
 
 def test_summary_is_computed(quick: Any) -> None:
     text, _, content = page(quick)
-    assert content["summary"].startswith("cn vanilla at 1 core takes 1.35 times bare metal (95%")
+    assert content["summary"].startswith("Choose container, pinned (cn pinned): within 3%")
+    assert "Not where time matters: container, CPU quota (cn vanilla) 1.35" in content["summary"]
     assert content["summary"] in text
 
 
@@ -231,7 +232,7 @@ def test_a_page_of_all_figures_is_well_formed_and_links_to_its_tables(study: Any
 def test_what_a_panel_shows_is_in_its_text_alternative(quick: Any) -> None:
     ratios = figures.draw(document(read_sweep(quick.path)))["ratios"].panels[0]
     label = re.search(r'aria-label="([^"]*)"', ratios)
-    assert label and "2 cells, from 1.020 (cn pinned at 1 core) to 1.35" in label[1]
+    assert label and "2 cells, from 1.020 (container, pinned at 1 core) to 1.35" in label[1]
 
 
 def test_figures_are_deterministic_and_escape(quick: Any) -> None:

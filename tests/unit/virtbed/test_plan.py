@@ -19,6 +19,7 @@ from virtbed.plan import (
     plan_path,
     with_replicates,
 )
+from virtbed_analysis.estimate import samples_to_show
 from virtbed_contract.factors import FACTORS
 from virtbed_contract.identifiers import REPORT
 from virtbed_contract.sweep import MARGIN
@@ -49,6 +50,11 @@ def test_every_plan_that_ships_is_good_and_named_as_its_file(path: Path) -> None
     plan = load_plan(path)
     assert plan.name == path.stem
     check_applications(plan, KNOWN)
+
+
+def test_quick_takes_enough_samples_for_a_bound_on_the_99th_percentile() -> None:
+    plan = load_plan(plan_path("quick"))
+    assert all(work.samples >= samples_to_show(99) for work in plan.applications)
 
 
 def test_quick_asks_for_what_the_readme_promises() -> None:
