@@ -39,10 +39,10 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     Its `checks` have `check` ("twin" or "slowdown"), the cell, `expected`, `estimate` and interval
     `low`, `high` (ratios; of all checks together at `confidence`), `half_width` (as a share),
     `replicates`, `answer` ("equivalent": the whole interval is within `margin`, by default the
-    plan's, of what is expected; "differs"; "cannot tell"), `passed` and `reason`. Its `resolution` says for each platform with a
-    twin the smallest overhead that as many replicates resolve. `passed` holds if there are checks
-    and all passed; a planned cell without result has not. `suspect` counts the trials during
-    which something else moved, which stay in.
+    plan's, of what is expected; "differs"; "cannot tell"), `passed` and `reason`. Its `resolution`
+    says for each platform with a twin the smallest overhead that as many replicates resolve.
+    `passed` holds if there are checks and all passed; a planned cell without result has not.
+    `suspect` counts the trials during which something else moved, which stay in.
 
     Raises:
         AnalysisError: the folder does not exist, its results come from different images, or none
