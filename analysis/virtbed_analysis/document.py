@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis import estimate, findings, per_trial, published, scaling, unlike, words
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -74,6 +74,8 @@ def document(sweep: Sweep) -> Json:
             for t in THRESHOLDS
         ],
         "warnings": _warnings(sweep.trials),
+        "unlike": unlike.marks(sweep.trials),
+        "must_be_alike": unlike.described(),
         "provenance": provenance(sweep),
     }
 
@@ -272,6 +274,7 @@ def provenance(sweep: Sweep) -> list[Json]:
             .sort(pl.all())
             .to_dicts()
         ],
+        **{_heading(name): found(column) for name, column in _SURROUNDINGS.items()},
         "TensorFlow": found("tensorflow"),
         "Keras": found("keras"),
         "Python": found("python"),
@@ -285,6 +288,21 @@ def provenance(sweep: Sweep) -> list[Json]:
         for item, values in items.items()
         if (kept := [value for value in values if value])
     ]
+
+
+# Beside those above: what must be alike, as the trials saw it.
+_SURROUNDINGS = {
+    f"{fact.words} seen by trials": fact.column
+    for fact in unlike.TABLE
+    if fact.column in {"cpu_model", "isa", "clocksource", "governor", "turbo", "mitigations"}
+} | {
+    "memory of an instance, MiB": "memory_mib",
+    "rules": "rules",
+    "frameworks": "frameworks",
+    "huge pages": "transparent_hugepage",
+    "threads within an operation": "intra_op",
+    "threads between operations": "inter_op",
+}
 
 
 def _heading(name: str) -> str:

@@ -5,8 +5,8 @@ A version changes when a reader of the one before would misread the document or 
 
 from __future__ import annotations
 
-RESULT = "virtbed.result/4"
-EVIDENCE = "virtbed.evidence/1"
+RESULT = "virtbed.result/5"
+EVIDENCE = "virtbed.evidence/2"
 FAILURE = "virtbed.failure/1"
 DESIGN = "virtbed.design/4"
 HOST_REPORT = "virtbed.doctor/2"

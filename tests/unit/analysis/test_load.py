@@ -129,10 +129,12 @@ def test_images_are_not_pooled(two: Any) -> None:
     assert "sha256:" + "a" * 64 in str(raised.value)
 
 
-def test_tcg_is_emulated_whatever_the_flag_says(folder: Any) -> None:
+def test_tcg_that_is_not_flagged_as_emulated_is_no_result(folder: Any) -> None:
     name = folder.trial("vm", "pinned", 1, {"a.png": [20.0]})
     folder.edit(f"trials/{name}/result.json", lambda r: r["trial"].update(accelerator="tcg"))
-    assert load(folder.path)["emulated"].to_list() == [True]
+    folder.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].update(accelerator="tcg"))
+    (rejected,) = read_sweep(folder.path).rejected
+    assert "has emulated False, its accelerator is tcg" in rejected.reason
 
 
 def test_broken_design_is_named_and_results_still_load(two: Any) -> None:
