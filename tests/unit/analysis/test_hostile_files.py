@@ -87,9 +87,9 @@ def reported(folder: Path) -> tuple[Json, str]:
 def texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    for item in (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    ):  # noqa: E501
+    if isinstance(value, dict):
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
         yield from texts(item)
 
 
