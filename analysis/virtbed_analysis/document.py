@@ -12,7 +12,16 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, scaling, unlike, words
+from virtbed_analysis import (
+    differences,
+    estimate,
+    findings,
+    per_trial,
+    published,
+    scaling,
+    unlike,
+    words,
+)
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
@@ -74,7 +83,7 @@ def document(sweep: Sweep) -> Json:
             for t in THRESHOLDS
         ],
         "warnings": _warnings(sweep.trials),
-        "unlike": unlike.marks(sweep.trials),
+        "unlike": differences.marks(sweep.trials),
         "must_be_alike": unlike.described(),
         "provenance": provenance(sweep),
     }

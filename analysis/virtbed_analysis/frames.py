@@ -11,12 +11,13 @@ from pathlib import Path
 import polars as pl
 
 from virtbed_analysis import columns, unlike
+from virtbed_analysis.differences import strays as strays_of
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.platforms import Parts, Platforms, platforms_of
 from virtbed_analysis.reading import Json, Rejected, left_out, plain
 from virtbed_analysis.suspicion import suspicions
-from virtbed_analysis.trust import times_digest, trusted
+from virtbed_analysis.trust import trusted
 from virtbed_contract import identifiers
 from virtbed_contract.documents import Instance
 from virtbed_contract.measures import MEASURES
@@ -119,11 +120,14 @@ def read_sweep(folder: Path) -> Sweep:
     design, rejected = found.design, found.rejected
     platforms = platforms_of(design.platforms if design else (), _parts(found.results.values()))
     trials = pl.DataFrame(
-        [_trial_row(r, found.evidence[trial].asked) for trial, r in found.results.items()],
+        [
+            _trial_row(result, found.evidence[trial].asked, found.times[trial])
+            for trial, result in found.results.items()
+        ],
         schema=TRIAL_COLUMNS,
     ).with_columns(pl.col("platform").cast(pl.Enum(platforms.names)))
     unlike.refuse(plain(str(folder)), trials)
-    strays = unlike.strays(trials)
+    strays = strays_of(trials)
     rejected += [left_out(f"trials/{trial}/result.json", why) for trial, why in strays.items()]
     trials = trials.filter(~pl.col("trial").is_in(list(strays)))
     doctor = _of_host(found.doctor, trials, rejected)
@@ -157,7 +161,7 @@ _SETTINGS = ("scenario", "rules", "slowdown", "target_qps", "target_latency_ms")
 _OF_TRIALS = tuple(measure for measure in MEASURES if measure.grain == "trial")
 
 
-def _trial_row(result: Json, asked: Instance) -> Json:
+def _trial_row(result: Json, asked: Instance, times: str) -> Json:
     trial, frameworks = result["trial"], result["application"]["frameworks"]
     return {
         **{column: trial.get(column) for column in TRIAL_COLUMNS},
@@ -174,7 +178,7 @@ def _trial_row(result: Json, asked: Instance) -> Json:
         **{key: result["settings"][key] for key in _SETTINGS},
         "loadgen_validity": result["loadgen"]["validity"],
         "answers_digest": result["answers"]["digest"],
-        "times_digest": times_digest(result),
+        "times_digest": times,
         "input_seed": result["settings"]["seed"],
         **{measure.column: measure.read(result) for measure in _OF_TRIALS},
         "warnings": result["warnings"],

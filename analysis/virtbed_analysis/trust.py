@@ -36,12 +36,16 @@ MOST_CORES = 2**16
 
 @dataclass(frozen=True)
 class Trusted:
-    """The files of a results folder that can be trusted, by the trial's id, and the others."""
+    """The files of a results folder that can be trusted, by the trial's id, and the others.
+
+    `times` are digests of the measured samples: no two trials have the same.
+    """
 
     design: Design | None
     doctor: HostReport | None
     results: dict[str, Json]
     evidence: dict[str, Evidence]
+    times: dict[str, str]
     failures: dict[str, Failure]
     rejected: list[Rejected]
 
@@ -52,7 +56,7 @@ def trusted(folder: Path) -> Trusted:
     found = Trusted(
         optional(folder, "design.json", Design, identifiers.DESIGN, rejected),
         optional(folder, "doctor.json", HostReport, identifiers.HOST_REPORT, rejected),
-        {}, {}, {}, rejected,
+        {}, {}, {}, {}, rejected,
     )  # fmt: skip
     planned = {t.id: encode(t) for t in found.design.trials} if found.design else {}
     for trial_folder in _trial_folders(folder, rejected):
@@ -65,13 +69,14 @@ def trusted(folder: Path) -> Trusted:
             else:
                 found.results[trial_folder.name] = result
                 found.evidence[trial_folder.name] = proof
+                found.times[trial_folder.name] = _digest_of_times(result)
         else:
             failure = optional(
                 folder, f"{name}/failure.json", Failure, identifiers.FAILURE, rejected
             )
             if failure is not None:
                 found.failures[trial_folder.name] = failure
-    for trial, why in list(_twice(found.results)):
+    for trial, why in list(_twice(found)):
         del found.results[trial], found.evidence[trial]
         rejected.append(left_out(f"{TRIALS}/{trial}/result.json", why))
     return found
@@ -241,19 +246,18 @@ def _check_planned(result: Json, design: Design, planned: dict[str, Json]) -> No
             raise Unfit(f"has {key} {value!r}, design.json plans it with {wanted[key]!r}")
 
 
-def times_digest(result: Json) -> str:
-    """Return a digest of a result's measured samples: no two trials have the same."""
+def _digest_of_times(result: Json) -> str:
     measured = [_TIMES(sample) for sample in result["samples"] if not sample["warmup"]]
     return hashlib.sha256(repr(measured).encode()).hexdigest()
 
 
-def _twice(results: dict[str, Json]) -> Iterator[tuple[str, str]]:
+def _twice(found: Trusted) -> Iterator[tuple[str, str]]:
     """Give the results that stand for one trial twice: which is the copy, nobody can tell."""
     same_times: dict[str, list[str]] = {}
     same_place: dict[tuple[object, ...], list[str]] = {}
-    for trial, result in results.items():
+    for trial, result in found.results.items():
         labels = result["trial"]
-        same_times.setdefault(times_digest(result), []).append(trial)
+        same_times.setdefault(found.times[trial], []).append(trial)
         place = (*(labels[f.name] for f in FACTORS), result["settings"]["scenario"])
         place += tuple(
             labels[name]

@@ -10,22 +10,18 @@ A ratio says what a platform costs only if nothing else differs between its side
 - marked: the difference is part of what the platform is, or lies between replicates, whose pairs it
   does not touch; it is said beside the numbers with both values.
 
-A value that a kernel does not tell differs from no other between kernels, and from every other on
-one kernel.
+Another kernel need not tell what the host's does. On one kernel only an engine can mask it: marked.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import polars as pl
 
-from virtbed_analysis.cells import BASELINE_MODE, SUBJECT, is_plain, key_of
 from virtbed_analysis.errors import AnalysisError
-from virtbed_analysis.platforms import METAL, PROCESS
 
 Row = Mapping[str, Any]
 Rule = Literal["refused", "left out", "marked"]
@@ -50,6 +46,7 @@ class Fact:
         pooled: Whether folders that are loaded together must be alike in it, too.
         emulated: Whether emulated trials count: they have no part in a ratio.
         remedy: What to do about a difference that is refused.
+        none: Whether null is a value, that there is none, and not one that is not told.
         apart: By which share numbers must differ to be unlike; None for any difference.
     """
 
@@ -63,6 +60,7 @@ class Fact:
     pooled: bool = False
     emulated: bool = False
     remedy: str = _MOVE
+    none: bool = False
     apart: float | None = None
 
 
@@ -71,9 +69,10 @@ def _work(column: str, words: str, several: str, *within: str, pooled: bool = Tr
     return Fact(column, words, several, f"per {named}", within, "refused", _SAME, pooled)
 
 
-def _state(column: str, words: str, reason: str) -> Fact:
+def _state(column: str, words: str, reason: str, none: bool = False) -> Fact:
+    within = ("kernel_kind", "replicate")
     grain = "per replicate and kernel"
-    return Fact(column, words, words, grain, ("kernel_kind", "replicate"), "left out", reason)
+    return Fact(column, words, words, grain, within, "left out", reason, none=none)
 
 
 def _pair(column: str, words: str, reason: str, apart: float | None = None) -> Fact:
@@ -116,13 +115,13 @@ TABLE: tuple[Fact, ...] = (
     _state("cpu_model", "CPU model", "two processors are two hosts"),
     _state("isa", "instruction sets", "they decide which kernels the frameworks choose"),
     _state("clocksource", "clock source", "it decides what reading the time costs, and times"),
-    _state("governor", "frequency governor", "it decides the clock rate"),
+    _state("governor", "frequency governor", "it decides the clock rate", none=True),
     _state("turbo", "turbo", "it decides the clock rate"),
     _state("transparent_hugepage", "huge pages", "they decide what memory costs"),
     _state("mitigations", "CPU mitigations", "they decide what entering the kernel costs"),
-    Fact("onednn_isa", "oneDNN's kernels", "oneDNN's kernels", "per application, replicate, kernel",
-         ("kernel_kind", "replicate", "application", "scale", "processor"), "left out",
-         "other kernels are other work"),
+    Fact("onednn_isa", "oneDNN's kernels", "oneDNN's kernels", "per cell",
+         ("platform", "mode", "cores", "application", "scale", "processor", "replicate"), "marked",
+         "an enclosure may take an instruction set away: a part of its cost"),
     _pair("kernel", "kernel", _GUEST),
     _pair("cpu_model", "CPU model", _HIDDEN),
     _pair("isa", "instruction sets", _HIDDEN),
@@ -183,8 +182,8 @@ def refuse_pooled(frame: pl.DataFrame) -> None:
 
 def _several(fact: Fact, rows: Iterable[Row]) -> str | None:
     """Return the message about the first group of trials that is unlike in a fact."""
-    for group in _groups(fact, rows):
-        found = _found(fact, group)
+    for group in groups(fact, rows):
+        found = by_value(fact, group)
         if len(found) > 1:
             named = " ".join(str(group[0][column]) for column in fact.within)
             told = ", ".join(
@@ -198,126 +197,6 @@ def _several(fact: Fact, rows: Iterable[Row]) -> str | None:
     return None
 
 
-def strays(trials: pl.DataFrame) -> dict[str, str]:
-    """Return why trials are left out that are not as bare metal of their replicate, by id.
-
-    Where no bare metal ran on the same kernel, the commonest value of the replicate is the measure.
-    """
-    rows, reasons = trials.to_dicts(), dict[str, str]()
-    for fact in TABLE:
-        if fact.rule != "left out":
-            continue
-        for group in _groups(fact, rows):
-            if len(_found(fact, group)) < 2:
-                continue
-            metal = [row for row in group if _is_baseline(row)]
-            wanted = _commonest(fact, metal or group)
-            measure = "bare metal" if metal else "most trials"
-            for row in group:
-                if row[fact.column] != wanted:
-                    ours, theirs = differing(row[fact.column], wanted)
-                    reasons.setdefault(
-                        row["trial"],
-                        f"{fact.words} {ours} found, {theirs} in {measure} of its replicate: "
-                        f"unlike, so it has no ratio ({fact.reason})",
-                    )
-    return reasons
-
-
-def marks(trials: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return what is unlike and stays: a row per fact, place and pair of values.
-
-    Rows have `fact`, `where`, `value`, `other` (the value that it is not), `trials` (how many have
-    `value`), `reason` and, for the sides of ratios, `platform` (else None).
-    """
-    real: list[Row] = [row for row in trials.to_dicts() if not row["emulated"]]
-    return [*_between_replicates(real), *_between_sides(real)]
-
-
-def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
-    for fact in TABLE:
-        if fact.rule != "left out":
-            continue
-        within = tuple(column for column in fact.within if column != "replicate")
-        for group in _groups(fact, rows, within):
-            found = _found(fact, group)
-            usual = _commonest(fact, group)
-            for value in sorted((v for v in found if v != usual), key=str):
-                ours, theirs = differing(value, usual)
-                places = sorted({row["replicate"] for row in group if row[fact.column] == value})
-                yield {
-                    "fact": fact.words,
-                    "where": f"{_where(group[0], within)}, replicates "
-                    + ", ".join(map(str, places)),
-                    "platform": None,
-                    "value": ours,
-                    "other": theirs,
-                    "trials": len(found[value]),
-                    "reason": "pairs lie within a replicate, typical times do not: " + fact.reason,
-                }
-
-
-def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
-    baselines = {_side(row): row for row in rows if _is_baseline(row)}
-    pairs = [
-        (row, baselines[_side(row)])
-        for row in rows
-        if not _is_baseline(row) and _side(row) in baselines
-    ]
-    for fact in TABLE:
-        if fact.grain != "per ratio to bare metal":
-            continue
-        found: dict[tuple[Any, ...], list[tuple[Row, Row]]] = {}
-        for row, bare in pairs:
-            if _differs(fact, row, bare):
-                values = () if fact.apart else (row[fact.column], bare[fact.column])
-                key = (row["platform"], row["mode"] if fact.apart else None, *values)
-                found.setdefault(key, []).append((row, bare))
-        for own in found.values():
-            row, bare = max(own, key=lambda pair: _distance(fact, *pair))
-            value, other = differing(row[fact.column], bare[fact.column])
-            mode = f" {row['mode']}" if fact.apart else ""
-            yield {
-                "fact": fact.words,
-                "where": f"{row['platform']}{mode} and its bare metal",
-                "platform": row["platform"],
-                "value": value,
-                "other": other,
-                "trials": len(own),
-                "reason": fact.reason,
-            }
-
-
-def _differs(fact: Fact, row: Row, bare: Row) -> bool:
-    value, other = row[fact.column], bare[fact.column]
-    if value is None or other is None:
-        return False
-    if fact.apart is None:
-        return bool(value != other)
-    # A guest's kernel tells one rate, that of its counter, whatever its CPUs run at.
-    return row["kernel_kind"] == bare["kernel_kind"] and _distance(fact, row, bare) > fact.apart
-
-
-def _distance(fact: Fact, row: Row, bare: Row) -> float:
-    if fact.apart is None:
-        return 0.0
-    value, other = row[fact.column], bare[fact.column]
-    return float(abs(value - other) / max(other, 1e-9))
-
-
-def differing(value: Any, other: Any) -> tuple[str, str]:
-    """Return two values in words; of lists only what the other has not."""
-    texts = shown(value), shown(other)
-    parts = [text.split(SPLIT) for text in texts]
-    if max(map(len, parts)) < 2:
-        return texts
-    ours, theirs = (
-        SPLIT.join(part for part in own if part not in rest) or "no more"
-        for own, rest in (parts, parts[::-1])
-    )
-    return ours, theirs
-
-
 def shown(value: Any) -> str:
     """Return a value in words."""
     if value is None:
@@ -327,9 +206,10 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _groups(
+def groups(
     fact: Fact, rows: Iterable[Row], within: tuple[str, ...] | None = None
 ) -> Iterable[list[Row]]:
+    """Return the trials that must be alike in a fact, group by group."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if fact.emulated or not row["emulated"]:
@@ -338,32 +218,9 @@ def _groups(
     return groups.values()
 
 
-def _found(fact: Fact, rows: Iterable[Row]) -> dict[Any, list[str]]:
+def by_value(fact: Fact, rows: Iterable[Row]) -> dict[Any, list[str]]:
     """Return the trials that have each value, by value."""
     found: dict[Any, list[str]] = {}
     for row in rows:
         found.setdefault(row[fact.column], []).append(row["trial"])
     return found
-
-
-def _commonest(fact: Fact, rows: Iterable[Row]) -> Any:
-    """Return the commonest value; of several as common the first by the order of trials."""
-    ordered = sorted(rows, key=lambda row: row["position"])
-    return Counter(row[fact.column] for row in ordered).most_common(1)[0][0]
-
-
-def _where(row: Row, within: tuple[str, ...]) -> str:
-    return ", ".join(
-        f"kernel of {row[column]}" if column == "kernel_kind" else str(row[column])
-        for column in within
-    )
-
-
-def _is_baseline(row: Row) -> bool:
-    bare = (row["machine"], row["enclosure"]) == (METAL, PROCESS)
-    return bare and row["mode"] == BASELINE_MODE and is_plain(row) and not row["emulated"]
-
-
-def _side(row: Row) -> tuple[Any, ...]:
-    """Return what a trial shares with the bare metal that it is compared with."""
-    return (*key_of(row, SUBJECT), row["replicate"])

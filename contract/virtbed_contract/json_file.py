@@ -24,12 +24,11 @@ MOST_BYTES = 512 * 2**20
 LARGEST = 2**63 - 1
 """The largest whole number of a 64-bit column."""
 _LONG = re.compile(r"\d{19}")  # only then can a whole number be larger
-# Escapes and characters that `plain` may have to rewrite; a false alarm costs a pass, no more.
-_HIDDEN = re.compile(
-    r"\\[bfr]|\\u(?:00|0[46]|1[78]|20|d[89a-f]|e|f[0-8ef])"
-    r"|[\x7f-\x9f\xad\u0600-\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\uf8ff\ufeff]"
-    "|[\U000e0000-\U0010ffff]",
-    re.IGNORECASE,
+# What `plain` may have to rewrite, escaped or not; a false alarm costs a pass, no more.
+_ESCAPED = re.compile(r"\\[bfr]|\\u(?:00|0[46]|1[78]|20|d[89a-f]|e|f[0-8ef])", re.IGNORECASE)
+_UNUSUAL = re.compile(
+    "[\x7f-\x9f\xad\u0600-\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\uf8ff\ufeff\U000e0000-\U0010ffff]"
 )
 _SHOWN = ("\n", "\t")
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
@@ -83,7 +82,9 @@ def parse(text: str, name: str = "the document") -> Json:
             parse_float=_finite,
             parse_int=_bounded if _LONG.search(text) else None,
         )
-        if _HIDDEN.search(text):
+        if ("\\" in text and _ESCAPED.search(text)) or (
+            not text.isascii() and _UNUSUAL.search(text)
+        ):
             document = _visible(document)
     except json.JSONDecodeError as error:
         raise DocumentError(
