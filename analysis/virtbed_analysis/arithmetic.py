@@ -6,6 +6,7 @@ request at a time, and counts what it serves. A file that breaks one was changed
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -71,6 +72,10 @@ def _counts(result: Json) -> Iterator[str]:
             yield f"tells of {told} {what}, its samples make it {counted}"
     if result["loadgen"]["queries"] > measured:
         yield f"tells of {result['loadgen']['queries']} queries, its samples make it {measured}"
+    for rank in result["loadgen"]["percentiles_ns"]:
+        if not re.fullmatch(r"\d{1,2}(\.\d{1,6})?|100(\.0+)?", rank, re.ASCII):
+            yield f"tells of a percentile {rank!r}, a number from 0 to 100 needed"
+            return
     unknown = {sample["input"] for sample in samples} - {
         answer["input"] for answer in answers["by_input"]
     }

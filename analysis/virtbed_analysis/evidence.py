@@ -61,7 +61,8 @@ def _asked(asked: Instance) -> Iterator[str]:
         yield f"its evidence names the image {asked.image_name} of {asked.image_digest}"
     if asked.own_kernel != (asked.machine != METAL):
         yield f"its evidence has own_kernel {asked.own_kernel} on the machine {asked.machine}"
-    if asked.own_kernel and asked.accelerator == "none":
+    # An emulated machine is marked as such, and has no part in a ratio, whatever it is called.
+    if asked.accelerator != "tcg" and asked.own_kernel != (asked.accelerator == "kvm"):
         yield f"its evidence has accelerator {asked.accelerator} on the machine {asked.machine}"
     quota = float(asked.cores) if asked.enclosure_limit == "quota" else None
     if asked.quota_cpus != quota:
@@ -158,6 +159,8 @@ def _kinds(asked: Instance, moment: str, machine: Facts, enclosure: Facts) -> It
         yield f"enclosure read {moment} the trial: a container's, {PROCESS} was asked"
     if "serves_rootfs" in enclosure and not asked.private_kernel:
         yield f"enclosure read {moment} the trial: a sandbox's, {asked.enclosure} was asked"
+    if not machine:
+        yield f"machine read {moment} the trial: it tells nothing"
     if not {"cpus_allowed_list", "cpuset"} & enclosure.keys():
         yield f"enclosure read {moment} the trial: it does not tell its CPUs"
 

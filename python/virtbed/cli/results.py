@@ -52,7 +52,7 @@ def say_report(folder: Path) -> None:
 
     try:
         paths = write_report(folder)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     console.print(f"report: {paths.html}", highlight=False)
 
@@ -96,7 +96,7 @@ def advise(
             application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices
         )
         advice = give_advice(read_sweep(folder), question)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     if as_json:
         typer.echo(json.dumps(advice, indent=1))

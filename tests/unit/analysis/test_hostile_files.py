@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from virtbed_analysis import figures
 from virtbed_analysis.document import document
+from virtbed_analysis.files import read_csv
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
 from virtbed_analysis.reading import Unfit
@@ -256,3 +257,9 @@ def test_a_design_that_cannot_be_one_is_named(
     assert [row.file for row in sweep.rejected] == ["design.json"]
     assert reason in sweep.rejected[0].reason
     assert sweep.name == "quick"
+
+
+def test_a_table_of_prices_does_not_move_the_cursor(tmp_path: Path) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_text("platform,price\nc\x1b[2Jn,1\n\u202evm,2\nGröße,3\n")
+    assert read_csv(file, ["price"])["platform"].to_list() == ["c\ufffd[2Jn", "\ufffdvm", "Größe"]

@@ -99,6 +99,7 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     ),
     (result(lambda r: r["answers"].update(checked=9)), "9 checked answers, its samples make it 3"),
     (result(lambda r: r["loadgen"].update(queries=9)), "9 queries, its samples make it 2"),
+    (result(lambda r: r["loadgen"].update(percentiles_ns={"p99": 1})), "a percentile 'p99'"),
     (result(lambda r: r["samples"][0].update(input="b.png")), "no answer to the input b.png"),
     (result(lambda r: r["confounders"].update(window_ns=0)), "measured for 0 ns, its samples took"),
     (result(lambda r: r["confounders"].update(window_ns=4 * 10**7)), "its samples took 41000000"),
@@ -189,6 +190,8 @@ CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
     (placed("enclosure", layers=["sha256:x"]), "layers .* was asked"),
     (placed("machine", cpus_online="0-3"), "cpus_online '0-3', '0-15' was asked"),
     (placed("machine", vcpus=2), "vcpus, which metal has not"),
+    (asked(accelerator="kvm"), "accelerator kvm on the machine metal"),
+    (proof(BOX, lambda e: e["after"].update(machine={})), "machine read after .* tells nothing"),
     (proof(BOX, lambda e: e["after"].update(enclosure={})), "does not tell its CPUs"),
     (
         proof(BOX, lambda e: e["after"].update(enclosure=None)),
