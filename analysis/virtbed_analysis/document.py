@@ -15,6 +15,7 @@ import polars as pl
 from virtbed_analysis import (
     context,
     diagnostics,
+    differences,
     doubts,
     drift,
     estimate,
@@ -29,6 +30,7 @@ from virtbed_analysis import (
     stalls,
     suspects,
     tails,
+    unlike,
     words,
 )
 from virtbed_analysis.answers import Known
@@ -114,6 +116,8 @@ def document(sweep: Sweep) -> Json:
             for t in THRESHOLDS
         ],
         "warnings": _warnings(sweep.trials),
+        "unlike": differences.marks(sweep.trials),
+        "must_be_alike": unlike.described(),
         "provenance": provenance(sweep),
     }
     told = headline(content)
@@ -332,6 +336,7 @@ def provenance(sweep: Sweep) -> list[Json]:
             .sort(pl.all())
             .to_dicts()
         ],
+        **{_heading(name): found(column) for name, column in _SURROUNDINGS.items()},
         "TensorFlow": found("tensorflow"),
         "Keras": found("keras"),
         "Python": found("python"),
@@ -345,6 +350,21 @@ def provenance(sweep: Sweep) -> list[Json]:
         for item, values in items.items()
         if (kept := [value for value in values if value])
     ]
+
+
+# Beside those above: what must be alike, as the trials saw it.
+_SURROUNDINGS = {
+    f"{fact.words} seen by trials": fact.column
+    for fact in unlike.TABLE
+    if fact.column in {"cpu_model", "isa", "clocksource", "governor", "turbo", "mitigations"}
+} | {
+    "memory of an instance, MiB": "memory_mib",
+    "rules": "rules",
+    "frameworks": "frameworks",
+    "huge pages": "transparent_hugepage",
+    "threads within an operation": "intra_op",
+    "threads between operations": "inter_op",
+}
 
 
 def _heading(name: str) -> str:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from virtbed_analysis import unlike
 from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, MATCHED, PLAIN, SUBJECT
 from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.platforms import METAL, PROCESS
@@ -155,7 +156,12 @@ def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def steady(samples: pl.DataFrame, emulated: bool = False) -> pl.DataFrame:
-    """Return the measured samples of real trials, or of emulated ones; `bare` marks bare metal."""
+    """Return the measured samples of real trials, or of emulated ones; `bare` marks bare metal.
+
+    Raises:
+        AnalysisError: they are of several hosts or sweeps, whose replicates are no pairs.
+    """
+    unlike.refuse_pooled(samples)
     kept = samples.filter(~pl.col("warmup"), pl.col("emulated") == emulated)
     if "weights" not in kept.columns:  # a frame of the caller's own: all alike
         kept = kept.with_columns(weights=pl.lit(""))
