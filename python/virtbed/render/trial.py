@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from virtbed_contract.measures import percentile_rank
+
 Json = Mapping[str, Any]
 
 
@@ -51,7 +53,7 @@ def _phases(document: Json) -> Table:
     for phase in ("pre", "infer", "post", "e2e"):
         times = sorted(sample[f"{phase}_ns"] / 1e6 for sample in measured)
         mean = statistics.fmean(times)
-        p90 = times[min(len(times) - 1, int(0.9 * len(times)))]
+        p90 = times[percentile_rank(90, len(times)) - 1]
         share = f"{mean * 1e6 / whole:.1%}"
         table.add_row(phase, *(f"{v:.3f}" for v in (statistics.median(times), mean, p90)), share)
     return table
