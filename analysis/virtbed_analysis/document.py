@@ -46,6 +46,8 @@ def document(sweep: Sweep) -> Json:
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
+    loads = loadgen.document(sweep.samples)
+    cells = loadgen.beside(cells, loads)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -70,7 +72,7 @@ def document(sweep: Sweep) -> Json:
         "cells": cells,
         **_by_factor(sweep),
         **_by_size(sweep),
-        "loadgen": loadgen.document(sweep.samples),
+        "loadgen": loads,
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms),
         "other_measures": _other_measures(sweep.trials),

@@ -8,7 +8,6 @@ logarithm of a mean of one sample shows less of it than the mean of all does (Je
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 from numpy.typing import ArrayLike
 
 
@@ -20,8 +19,3 @@ def log_mean(logs: ArrayLike) -> float:
     """
     values = np.asarray(logs, dtype=np.float64)
     return float(np.logaddexp.reduce(values) - np.log(values.size))
-
-
-def of_column(name: str) -> pl.Expr:
-    """Return `log_mean` of a column, for each group."""
-    return pl.col(name).exp().mean().log()
