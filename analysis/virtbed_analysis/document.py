@@ -64,6 +64,8 @@ def document(sweep: Sweep) -> Json:
     confounded = drift.warnings(timing)
     ratios = doubts.marked(estimate.cells(sweep.samples).to_dicts())
     cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
+    loads = loadgen.document(sweep.samples)
+    cells = loadgen.beside(cells, loads)
     by_factor = _by_factor(sweep)
     measures = _other_measures(sweep.trials, sweep.margin)
     percentiles = [
@@ -101,7 +103,7 @@ def document(sweep: Sweep) -> Json:
         "suspicion": suspicion,
         "drift": timing,
         "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
-        "loadgen": loadgen.document(sweep.samples),
+        "loadgen": loads,
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms, sweep.margin),
         "other_measures": measures,

@@ -222,6 +222,7 @@ class Folder:
                 "duration_ms": 0,
                 "queries": len(samples) - warm,
                 "percentiles_ns": loadgen_percentiles(samples),
+                "samples_per_second": None,
                 "clocks": {
                     "loadgen_median_ns": 20_000_000,
                     "harness_median_ns": 19_980_000,
