@@ -105,8 +105,8 @@ class Recorder:
             logs = document.pop("files", {})
             host = self._admitted.report.host
             result = result_of(trial, document, outcome, self._plan, host, attempt)
-            records.check_result(result)
             if self.keeps(trial):
+                records.check_result(result)  # before the earlier one leaves its place
                 keep_earlier(self._folder, trial.id)
             records.write_trial(self._of(trial), result, evidence_of(trial, outcome), logs)
         except RecordError as error:
