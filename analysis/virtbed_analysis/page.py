@@ -11,9 +11,11 @@ import jinja2
 from virtbed_analysis import figures, words
 from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
+from virtbed_analysis.equivalence import MARGIN
 from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.robust import FAR, RESAMPLES
 from virtbed_analysis.scaling import PAYS
 from virtbed_analysis.trust import Json
 from virtbed_contract.measures import of_group
@@ -74,6 +76,9 @@ def _page(template: str, **content: object) -> str:
         "words": words,
         "TAILS": TAILS,
         "PAYS": PAYS,
+        "FAR": FAR,
+        "MARGIN": MARGIN,
+        "RESAMPLES": RESAMPLES,
         "samples_to_show": samples_to_show,
         "phases": of_group("phase"),
         "parts_of_a_start": of_group("startup"),
