@@ -147,7 +147,7 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
     ]
     same = [
         i for i in fits
-        if all(over[i, g].within(question.margin) for g in left if g != i)
+        if all(over[i, g].within(question.tolerance) for g in left if g != i)
     ]  # fmt: skip
     fewer = [i for i in left if i not in fits]
     if same and not fewer:
@@ -254,7 +254,7 @@ def _leaning(
         if i == leader:
             return True
         to_leader = over[i, leader]
-        allowed = max(question.margin, to_leader.typical_error)
+        allowed = max(question.tolerance, to_leader.typical_error)
         return to_leader.n > 0 and to_leader.typical <= 1 + allowed
 
     return min(filter(near, left), key=lambda i: _least(field[i], typical[i], question))
@@ -276,7 +276,7 @@ def _more(
         if pair.n < 2:
             return None
         apart = abs(math.log(pair.value))
-        gap = max(apart, math.log1p(question.margin) - apart)
+        gap = max(apart, math.log1p(question.tolerance) - apart)
         needed = pairs_needed(pair.spread, gap, confidence, MOST_REPLICATES)
         if needed is None:
             return None

@@ -31,6 +31,7 @@ Unit = tuple[str, int]
 Spread = tuple[float, float, float]
 """A mean over replicates, and the least and the most of them."""
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
+_SHORT = r"^[ *]*Only processed \d+ queries\."
 _LATE = re.compile(
     r"still running|tim(?:ed|e)[ -]?out|time limit|deadline|\bhung\b|no end within"
     r"|too (?:long|slow)",
@@ -44,14 +45,16 @@ class Ends:
     """How a cell's trials ended.
 
     `measured` gave times; `late` of the `failed` were ended at a time limit; `invalid` were
-    measured, and LoadGen calls them so; `rejected` left a file that cannot be trusted; of the
-    measured ones `suspect` were disturbed, and `retried` needed more than one attempt.
+    measured, and LoadGen calls them so; `rejected` left a file that cannot be trusted. Of the
+    measured ones LoadGen calls `short` invalid for their length alone, `suspect` were disturbed,
+    and `retried` needed more than one attempt.
     """
 
     measured: int = 0
     failed: int = 0
     late: int = 0
     invalid: int = 0
+    short: int = 0
     invalid_reasons: tuple[str, ...] = ()
     rejected: int = 0
     suspect: int = 0
@@ -146,10 +149,9 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
         "scenario": question.scenario,
         "emulated": False,
     }
-    valid = pl.col("loadgen_validity") == "VALID"
     mine = sweep.trials.filter(**asked)
-    ends = _ends(sweep, mine.with_columns(valid=valid), asked)
-    samples = steady(sweep.samples.filter(**asked).filter(valid))
+    ends = _ends(sweep, mine.with_columns(valid=_valid(mine)), asked)
+    samples = steady(sweep.samples.filter(**asked).filter(_valid(sweep.samples)))
     # What is asked of all at once: Bonferroni counts the cells that the question allows.
     rows = _by_trial(samples, question).partition_by(CELL, as_dict=True, maintain_order=True)
     allowed = sum(not excluded(dict(zip(CELL, key, strict=True)), question) for key in rows)
@@ -158,6 +160,19 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
         _candidate(key, own, times[key], ends[key], question, allowed) for key, own in rows.items()
     ]
     return found, {key: own for key, own in ends.items() if key not in rows}
+
+
+def _valid(frame: pl.DataFrame) -> pl.Expr:
+    """Return whether LoadGen calls a run valid, or faults its length alone under the quick rules.
+
+    Those take as many requests as a plan says, and ask nothing of MLPerf's minimum.
+    """
+    valid = pl.col("loadgen_validity") == "VALID"
+    if "loadgen_reasons" not in frame.columns:
+        return valid
+    reasons = pl.col("loadgen_reasons")
+    short = reasons.list.eval(pl.element().str.contains(_SHORT)).list.all()
+    return valid | ((pl.col("rules") == "quick") & (reasons.list.len() > 0) & short)
 
 
 def excluded(cell: Mapping[str, Any], question: Question) -> str:
@@ -264,8 +279,10 @@ def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Ke
     for row in mine.iter_rows(named=True):
         key = key_of(row)
         counts[key]["measured" if row["valid"] else "invalid"] += 1
-        if not row["valid"]:
+        if row["loadgen_validity"] != "VALID":
             reasons[key] |= set(row.get("loadgen_reasons") or ())
+            counts[key]["short"] += row["valid"]
+        if not row["valid"]:
             continue
         counts[key]["suspect"] += bool(row["suspicions"])
         counts[key]["retried"] += row["attempt"] > 1

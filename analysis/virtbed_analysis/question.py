@@ -21,7 +21,7 @@ class Question:
 
     `slo_ms` bounds the 99th percentile of an instance's latency; `prices` maps platform, cores and
     processor to the price of an hour. Empty `platforms` allows every one. `margin` is the share of
-    time, or cost, that does not matter.
+    time, or cost, that does not matter; None takes the plan's, or 3%.
     """
 
     application: str
@@ -31,7 +31,12 @@ class Question:
     cores_max: int | None = None
     platforms: tuple[str, ...] = ()
     prices: dict[tuple[str, int, str], float] = field(default_factory=dict)
-    margin: float = MARGIN
+    margin: float | None = None
+
+    @property
+    def tolerance(self) -> float:
+        """The margin, the default if none is asked."""
+        return MARGIN if self.margin is None else self.margin
 
     @property
     def by_cores(self) -> bool:

@@ -81,7 +81,7 @@ def advise(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="Per cent of time, or cost, that do not matter: 3."),
+        typer.Option(min=0, max=100, help="Per cent of time that do not matter; else the plan's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -101,7 +101,7 @@ def advise(
         prices = read_prices(price_table) if price_table else {}
         question = Question(
             application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices,
-            **({} if margin is None else {"margin": margin / 100}),
+            None if margin is None else margin / 100,
         )  # fmt: skip
         advice = give_advice(read_sweep(folder), question)
     except AnalysisError as error:
