@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from virtbed_analysis.precision import log_means, unneeded_trials
     from virtbed_analysis.published import document as analyse_published
     from virtbed_analysis.question import Question, read_prices
+    from virtbed_analysis.samples_per_trial import told as best_samples
     from virtbed_analysis.suspicion import suspicions
+    from virtbed_analysis.words import rise as rise_words
     from virtbed_analysis.words import subject as subject_words
 
 _PLACES = {
@@ -34,6 +36,7 @@ _PLACES = {
     "analyse_published": "published.document",
     "archive": "crate",
     "archive_problems": "crate.problems",
+    "best_samples": "samples_per_trial.told",
     "calibrate": "calibration",
     "changed": "comparison",
     "compare": "comparison",
@@ -45,6 +48,7 @@ _PLACES = {
     "read_sweep": "frames",
     "render_comparison": "page",
     "report": "page",
+    "rise_words": "words.rise",
     "subject_words": "words.subject",
     "suspicions": "suspicion",
     "unneeded_trials": "precision",
@@ -61,6 +65,7 @@ __all__ = [
     "analyse_published",
     "archive",
     "archive_problems",
+    "best_samples",
     "calibrate",
     "changed",
     "compare",
@@ -72,6 +77,7 @@ __all__ = [
     "read_sweep",
     "render_comparison",
     "report",
+    "rise_words",
     "subject_words",
     "suspicions",
     "unneeded_trials",

@@ -21,7 +21,6 @@ from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, holm
 from virtbed_analysis.per_trial import answers_differ
 from virtbed_analysis.platforms import Platforms
-from virtbed_analysis.question import MARGIN
 from virtbed_analysis.question import Question as Question
 from virtbed_analysis.question import read_prices as read_prices
 from virtbed_analysis.reasons import (
@@ -49,7 +48,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
     `cost` per million requests, in the prices' currency, one request after another.
     """
     if question.margin is None:
-        question = replace(question, margin=getattr(sweep.design, "margin", MARGIN))
+        question = replace(question, margin=sweep.margin)
     told = _decided(sweep, question)
     ranked, choice, say = told.ranked, told.ranked.choice, _Rows(sweep.platforms, told.ranked)
     others = _without_suspects(sweep, question) if choice else None

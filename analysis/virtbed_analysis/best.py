@@ -22,6 +22,7 @@ import numpy as np
 
 from virtbed_analysis.candidates import Candidate, Floats, Unit
 from virtbed_analysis.intervals import CONFIDENCE, paired_spread, pairs_needed, ratio_interval
+from virtbed_analysis.margin import NO_SPREAD
 from virtbed_analysis.question import Question
 
 Answer = Literal["best", "equivalent", "cannot tell", "none"]
@@ -114,9 +115,10 @@ def contrast_of(above: Floats, below: Floats, weight: float, confidence: float) 
         return Contrast(math.nan, None, None, 0)
     value = weight * float(above.mean() / below.mean())
     spread = paired_spread(above, below)
-    low, high = (
-        None if end is None else weight * end for end in ratio_interval(above, below, confidence)
-    )
+    low, high = ratio_interval(above, below, confidence)
+    if not spread > NO_SPREAD:  # copies, or a clock's last digit: nothing is known of the noise
+        low = high = None
+    low, high = (None if end is None else weight * end for end in (low, high))
     logs = np.log(above / below)
     middle = float(np.median(logs))
     # 1.4826: from the median absolute deviation to a normal one; sqrt(pi / 2): a median's error.
@@ -273,7 +275,7 @@ def _more(
         if i == choice:
             continue
         pair = over[i, choice]
-        if pair.n < 2:
+        if not pair.spread > NO_SPREAD:  # nor a number
             return None
         apart = abs(math.log(pair.value))
         gap = max(apart, math.log1p(question.tolerance) - apart)

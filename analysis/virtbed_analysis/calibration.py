@@ -2,9 +2,10 @@
 
 Two things whose truth is known are measured as any platform is. A twin is its platform under
 another name: its ratio must be 1. A slowed platform takes a known share longer: the testbed must
-find that share, and tell it from none. The intervals of all checks are simultaneous (Bonferroni's
-inequality): a testbed that is right fails its calibration once in twenty times, however many checks
-there are, so one that fails is repeated before anything is made of it.
+find that share, and tell it from none. Each check is a test of equivalence: it passes if its whole
+interval is within a margin of the truth, so that one too wide to tell does not pass. The intervals
+of all checks are simultaneous (Bonferroni's inequality), so that a testbed that is off by the
+margin passes in at most one sweep of twenty.
 """
 
 from __future__ import annotations
@@ -23,31 +24,32 @@ from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer, has_width
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 
-HALF_WIDTH = 0.03
-"""A twin's interval must be this narrow, or it contains 1 because it contains everything."""
 POWER = 0.8
 """An overhead is resolved if the interval excludes 1 in four repetitions of five."""
 
 
-def calibrate(sweep_dir: Path) -> Json:
+def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     """Judge a sweep that has twins or slowed platforms; write and return its calibration.json.
 
     Its `checks` have `check` ("twin" or "slowdown"), the cell, `expected`, `estimate` and interval
     `low`, `high` (ratios; of all checks together at `confidence`), `half_width` (as a share),
-    `replicates`, `passed` and `reason`. Its `resolution` says for each platform with a twin the
-    smallest overhead that as many replicates resolve. `passed` holds if there are checks and
-    all passed; a planned cell without result has
-    not. `suspect` counts the trials during which something else moved, which stay in.
+    `replicates`, `answer` ("equivalent": the whole interval is within `margin`, by default the
+    plan's, of what is expected; "differs"; "cannot tell"), `passed` and `reason`. Its `resolution`
+    says for each platform with a twin the smallest overhead that as many replicates resolve.
+    `passed` holds if there are checks and all passed; a planned cell without result has not.
+    `suspect` counts the trials during which something else moved, which stay in.
 
     Raises:
         AnalysisError: the folder does not exist, its results come from different images, or none
             of them is of a twin or a slowed platform.
     """
     sweep = read_sweep(sweep_dir)
+    margin = sweep.margin if margin is None else margin
     rows = estimate.variant_to_plain(sweep.samples).to_dicts() if sweep.samples.height else []
     if not rows:
         raise AnalysisError(
@@ -59,13 +61,15 @@ def calibrate(sweep_dir: Path) -> Json:
     )
     missing = _planned(sweep) - {key_of(row) for row in rows}
     rows += [dict(zip(CELL, cell, strict=True)) | _NOTHING for cell in sorted(missing)]
-    checks = [_check(row, slowdowns, len(rows)) for row in rows]
+    told = sum(row["ratio_low"] is not None for row in rows)
+    checks = [_check(row, slowdowns, told, margin) for row in rows]
     resolution = [_resolution(row) for row in rows if _is_twin(row) and row["ratio_low"]]
     content = {
         "schema": identifiers.CALIBRATION,
         "sweep": sweep.name,
         "host": _host(sweep),
         "confidence": CONFIDENCE,
+        "margin": margin,
         "suspect": sweep.trials.filter(pl.col("suspicions").list.len() > 0).height,
         "rejected": [rejected.file for rejected in sweep.rejected],
         "checks": checks,
@@ -101,11 +105,11 @@ def _is_twin(row: Json) -> bool:
     return bool(row["variant"] == "twin")
 
 
-def _check(row: Json, slowdowns: dict[str, float], checks: int) -> Json:
+def _check(row: Json, slowdowns: dict[str, float], checks: int, margin: float) -> Json:
     slowdown = 0.0 if _is_twin(row) else slowdowns.get(row["application"])
     expected = None if slowdown is None else 1.0 + slowdown
     if expected is None or row["ratio_low"] is None:
-        low, high, half_width = None, None, None
+        low, high, half_width, says = None, None, None, CANNOT_TELL
         reason = "fewer than two replicates have both sides"
     else:
         half_width = math.expm1(
@@ -115,7 +119,8 @@ def _check(row: Json, slowdowns: dict[str, float], checks: int) -> Json:
         )
         low, high = row["ratio"] / (1 + half_width), row["ratio"] * (1 + half_width)
         row = row | {"ratio_low": low, "ratio_high": high}
-        reason = _fault(row, expected, half_width)
+        says = answer(low / expected, high / expected, margin)
+        reason = _fault(row, expected, half_width, margin, says)
     return {
         "check": "twin" if _is_twin(row) else "slowdown",
         **{key: row[key] for key in CELL if key not in PLAIN},
@@ -125,6 +130,7 @@ def _check(row: Json, slowdowns: dict[str, float], checks: int) -> Json:
         "high": high,
         "half_width": half_width,
         "replicates": row["ratio_replicates"],
+        "answer": says,
         "passed": not reason,
         "reason": reason,
         "sentence": f"{'passed' if not reason else 'FAILED'}: {words.instance(row)}: "
@@ -134,19 +140,22 @@ def _check(row: Json, slowdowns: dict[str, float], checks: int) -> Json:
     }
 
 
-def _fault(row: Json, expected: float, half_width: float) -> str:
+def _fault(row: Json, expected: float, half_width: float, margin: float, says: str) -> str:
     """Return why a check with an interval fails, or nothing."""
     low, high = row["ratio_low"], row["ratio_high"]
-    if not low <= expected <= high:
+    if says == DIFFERS:
         return f"the interval {low:.3f} to {high:.3f} misses {expected:g}"
-    if _is_twin(row) and half_width > HALF_WIDTH:
-        return (
-            f"the interval is {half_width:.1%} wide on either side, {HALF_WIDTH:.0%} needed; "
-            "raise replicates or samples in the plan, or quieten the host"
-        )
     if not _is_twin(row) and low <= 1:
         return f"the interval {low:.3f} to {high:.3f} does not tell {expected:g} from 1"
-    return ""
+    if says == EQUIVALENT:
+        return ""
+    if not has_width(low, high):
+        return "the replicates are alike to the last digit, which shows no precision"
+    return (
+        f"the interval {low:.3f} to {high:.3f}, {half_width:.1%} wide on either side, is not "
+        f"wholly within {100 * margin:.3g}% of {expected:g}: this cannot tell; raise "
+        "replicates or samples in the plan, or quieten the host"
+    )
 
 
 def _resolution(row: Json) -> Json:

@@ -35,6 +35,7 @@ INK = "#010203"
 WIDTH_IN = 4.6
 _LINE_IN = 0.23
 _TITLE = 44  # characters of a line of it
+_LABEL = 24  # and of one of a platform's label
 _LINEAR = 5  # values further apart than this are drawn on a logarithmic axis
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "virtbed",  # else element ids are random and no two files are alike
@@ -97,7 +98,7 @@ def height_of(panel_lines: list[Line], frame_in: float = 0.85) -> float:
 def set_lines(axes: Axes, panel_lines: list[Line], value: Callable[[Row], str]) -> None:
     """Label each line on its left, and give its value in words on its right."""
     labels = [
-        words.count(line, "core") if isinstance(line, int) else words.platform(line)
+        words.count(line, "core") if isinstance(line, int) else fill(words.plainly(line), _LABEL)
         for line in panel_lines
     ]
     axes.set_yticks(range(len(labels)), labels)

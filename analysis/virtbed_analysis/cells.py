@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from virtbed_contract import factors
 from virtbed_contract.factors import FACTORS
 
 MATCHED = tuple(factor for factor in FACTORS if factor.baseline == "same")
@@ -19,7 +20,7 @@ DEFAULTED = tuple(factor for factor in FACTORS if factor.baseline == "default")
 SUBJECT = ["cores", "application", "scale", "scenario", *(factor.name for factor in MATCHED)]
 CELL = ["platform", "mode", *(factor.name for factor in DEFAULTED), *SUBJECT]
 PLAIN = {factor.name: factor.default for factor in DEFAULTED}
-BASELINE_MODE = "pinned"
+BASELINE_MODE = factors.BASELINE_MODE
 
 
 def key_of(row: Mapping[str, Any], columns: list[str] = CELL) -> tuple[Any, ...]:

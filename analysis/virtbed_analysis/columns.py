@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from virtbed_analysis.latency import PERCENTILES
 from virtbed_contract.factors import FACTORS, MODES
 from virtbed_contract.measures import MEASURES, Measure
 
@@ -51,7 +52,9 @@ TRIAL: dict[str, Column] = {
     "memory_mib": Column(_WHOLE, "Memory of the instance."),
     "application": Column(_TEXT, "Name of the application."),
     "scale": Column(_TEXT, "trained, mlperf or tiny."),
-    "replicate": Column(_WHOLE, "Pass over every cell, from 1."),
+    "replicate": Column(
+        _WHOLE, "Pass over every cell, from 1; what a pause cut off of one has a number of its own."
+    ),
     "position": Column(_WHOLE, "Place of the trial in the sweep's order, from 1."),
     "accelerator": Column(_TEXT, "none, kvm or tcg (emulated)."),
     "emulated": Column(_FLAG, "Whether the machine was emulated: no figure of the platform's."),
@@ -67,9 +70,23 @@ TRIAL: dict[str, Column] = {
     "python": Column(_TEXT, "Version of Python."),
     "kernel": Column(_TEXT, "Kernel that the process saw."),
     "onednn_isa": Column(_TEXT, "Instruction set that oneDNN chose."),
+    "usable_cores": Column(_WHOLE, "Cores that affinity and quota left to the process."),
+    "pool_threads": Column(
+        _WHOLE, "Threads of both pools, the larger one's; 0 is the framework's own choice."
+    ),
+    "busy_cpus": Column(
+        _NUMBER, "CPUs that the process kept busy, on average, while it measured; null for unknown."
+    ),
     "scenario": Column(_TEXT, "single_stream, multi_stream, offline or server."),
     "rules": Column(_TEXT, "quick, or study: MLPerf's minimums."),
     "loadgen_validity": Column(_TEXT, "What MLPerf LoadGen says of the run."),
+    "loadgen_reasons": Column(pl.List(_TEXT), "Why LoadGen says that the run is invalid."),
+    "loadgen_queries": Column(_WHOLE, "Queries that LoadGen issued."),
+    "loadgen_per_second": Column(_NUMBER, "Samples per second that LoadGen counted, or null."),
+    **{
+        f"loadgen_p{p}_ns": Column(_WHOLE, f"LoadGen's own {p}th percentile of latency.")
+        for p in PERCENTILES
+    },
     "answers_digest": Column(_TEXT, "Digest of all answers."),
     "input_seed": Column(_WHOLE, "Seed of the inputs."),
     **_OF_TRIALS,
@@ -81,6 +98,11 @@ SAMPLE: dict[str, Column] = {
     "sample": Column(_WHOLE, "Number of the request within its trial, from 0."),
     "input": Column(_TEXT, "Name of the input."),
     "queue_ns": Column(_WHOLE, "Wait in LoadGen's queue, no part of e2e_ns."),
+    "latency_ns": Column(
+        _WHOLE,
+        "From the issue of a query to its answer: e2e_ns, in server and multi_stream with the "
+        "queue; null before the last sample of a query, and in offline.",
+    ),
     **_OF_SAMPLES,
     "warmup": Column(_FLAG, "Whether the request was issued before the measured ones."),
 }

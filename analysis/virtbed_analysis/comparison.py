@@ -1,110 +1,253 @@
-"""Two sweeps compared: two hosts, two kernels, before and after.
+"""Sweeps compared: two hosts, two kernels, before and after.
 
-Their replicates have nothing in common, so intervals are Welch's, simultaneous for all cells.
+With one sweep a side the unit is the replicate: intervals know how replicates of one sweep differ,
+and nothing of how two days do. With several a side the unit is the sweep. Intervals are Welch's,
+simultaneous for all cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import stats
 
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.document import provenance
-from virtbed_analysis.effects import Effect, Floats, Units, of_sweep, together
+from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
+from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer, has_width
+from virtbed_analysis.reduction import log_mean
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 
 # Not compared: they name the sweep, or say when it ran.
 _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
+_MOST = 700.0  # exp of more is no number any more
+_Groups = tuple[Floats, Floats] | None
+MORE, LESS = "more", "less"
+ABOVE, NOT_ABOVE = "above", "not above"
 
 
-def compare(one: Path, other: Path) -> Json:
-    """Return the comparison of two results folders.
+def compare(
+    first: Path | Sequence[Path],
+    second: Path | Sequence[Path],
+    margin: float | None = None,
+    fail_above: float | None = None,
+) -> Json:
+    """Return the comparison of results folders, one or several a side.
 
-    For each cell of both, `time` is the second's e2e over the first's, and `cost` the second's
-    ratio to bare metal over the first's: a slower host changes the one, not the other. Each has
-    `value`, `low`, `high` and `n`, the replicates of the side that has fewer; `cost` is None for
-    bare metal, and without it.
+    For each cell that all of them have, `time` is the second side's e2e over the first's, and
+    `cost` the second's ratio to bare metal over the first's: a slower host changes the one, not the
+    other. Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit`
+    ("replicate" or "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is
+    None for bare metal, and without it. The time of one sweep a side has no interval: a host
+    drifts, and is another from one day to the next.
+
+    Args:
+        first: A folder, or several of one condition.
+        second: The same of the other condition.
+        margin: The smallest change worth knowing, as a share; None for that of the first plan.
+        fail_above: A rise, as a share, to be judged: `fail` is then `limit`, `verdict` ("above": a
+            cell's whole interval is above it; "not above": that of every cell is not; "cannot
+            tell") and the cells `above` and `unclear`, by what rose.
 
     Raises:
-        AnalysisError: a folder does not exist, or pools unlike results.
+        AnalysisError: a folder does not exist, pools unlike results, or has trials of another.
     """
-    first, second = read_sweep(one), read_sweep(other)
-    platforms = first.platforms | second.platforms
-    units = of_sweep(first.samples, platforms), of_sweep(second.samples, platforms)
-    common = [cell for cell in units[0].cells() if cell in units[1].logs]
-    times = _each(common, lambda cell: _times(cell, *units))
-    costs = _each(common, lambda cell: _costs(cell, *units))
-    rows = [
-        {
-            **cell.row(),
-            "time": asdict(times[cell]) if cell in times else None,
-            "cost": asdict(costs[cell]) if cell in costs else None,
-        }
-        for cell in common
-    ]
+    sides = [[one] if isinstance(one, Path) else list(one) for one in (first, second)]
+    sweeps = [[read_sweep(folder) for folder in side] for side in sides]
+    _refuse_same([*sides[0], *sides[1]], [*sweeps[0], *sweeps[1]])
+    margin = sweeps[0][0].margin if margin is None else margin
+    platforms = sweeps[0][0].platforms
+    for sweep in [*sweeps[0], *sweeps[1]]:
+        platforms |= sweep.platforms
+    units = [[of_sweep(sweep.samples, platforms) for sweep in side] for side in sweeps]
+    every = [*units[0], *units[1]]
+    common = [cell for cell in every[0].cells() if all(cell in one.logs for one in every)]
+    shared = [[_shared(one, every, common) for one in side] for side in units]
+    unit = "replicate" if len(every) == 2 else "sweep"
+    times = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _time))
+    costs = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _cost))
+    rows = [{**c.row(), "time": times.get(c), "cost": costs.get(c)} for c in common]
     return {
         "schema": identifiers.COMPARISON,
-        "first": str(one),
-        "second": str(other),
+        "first": [str(folder) for folder in sides[0]],
+        "second": [str(folder) for folder in sides[1]],
         "confidence": CONFIDENCE,
+        "unit": unit,
+        "margin": margin,
         "platforms": [encode(entry) for entry in platforms.entries.values()],
-        "summary": _summary(rows),
-        "differs": _differs(first, second),
+        "summary": _summary(rows, [len(side) for side in sides], margin),
+        "fail": None if fail_above is None else _judged(rows, fail_above),
+        "differs": _differs(*sweeps),
+        "unlike": [
+            {"side": name, **row}
+            for name, side in zip(("first", "second"), sweeps, strict=True)
+            for row in _unlike(side)
+        ],
         "cells": rows,
-        "only_first": [c.row() for c in units[0].cells() if c not in units[1].logs],
-        "only_second": [c.row() for c in units[1].cells() if c not in units[0].logs],
+        "only_first": _only(units[0], common),
+        "only_second": _only(units[1], common),
         "suspect": {
-            "first": _suspect(first),
-            "second": _suspect(second),
+            "first": sum(map(_suspect, sweeps[0])),
+            "second": sum(map(_suspect, sweeps[1])),
         },
     }
 
 
 def changed(effect: Json | None) -> str:
-    """Return "more", "less", "no clear change", or "unknown" without an interval."""
-    if effect is None or effect["low"] is None:
-        return "unknown"
-    if effect["low"] > 1:
-        return "more"
-    return "less" if effect["high"] < 1 else "no clear change"
+    """Return "more", "less", "equivalent", "cannot tell", or "unknown" without an effect."""
+    return str(effect["answer"]) if effect else "unknown"
 
 
-def _each(cells: list[Cell], groups: Callable[[Cell], list[Floats | None]]) -> dict[Cell, Effect]:
-    found = together((cell.application, groups(cell)) for cell in cells)
-    return {cell: effect for cell, effect in zip(cells, found, strict=True) if effect}
+def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
+    """Raise `AnalysisError` where a trial would be compared with itself."""
+    keys = ["plan_digest", "host", "trial", "started_at"]
+    trials = [
+        set(
+            sweep.samples.group_by(keys)
+            .agg(pl.col("e2e_ns").cast(pl.String).str.join(" "))
+            .select(*keys, "e2e_ns")
+            .iter_rows()
+        )
+        for sweep in sweeps
+    ]
+    for (one, mine), (other, theirs) in combinations(zip(folders, trials, strict=True), 2):
+        if one.resolve() == other.resolve():
+            raise AnalysisError(f"{one} is compared with itself; give another results folder")
+        if both := mine & theirs:
+            raise AnalysisError(
+                f"{one} and {other} have {len(both)} of {len(mine)} trials in common, the first "
+                f"{min(both)[2]}: a sweep compared with itself, or with a copy, shows no change; "
+                "give folders of different sweeps"
+            )
 
 
-def _times(cell: Cell, first: Units, second: Units) -> list[Floats | None]:
-    inputs = np.intersect1d(_inputs(first, cell), _inputs(second, cell))
-    above, below = (_means(units, cell, inputs) for units in (second, first))
-    return [above, None if below is None else -below]
-
-
-def _costs(cell: Cell, first: Units, second: Units) -> list[Floats | None]:
-    if cell == second.baseline(cell):
-        return [None]
-    above, below = second.cost(cell), first.cost(cell)
-    return [above, None if below is None else -below]
+def _shared(units: Units, every: list[Units], common: list[Cell]) -> Units:
+    """Return a sweep's cells with the inputs that all sweeps have of each."""
+    logs = {}
+    for cell in common:
+        wanted = _inputs(units, cell)
+        for one in every:
+            wanted = np.intersect1d(wanted, _inputs(one, cell))
+        logs[cell] = {
+            replicate: (own[kept], values[kept])
+            for replicate, (own, values) in units.logs[cell].items()
+            if (kept := np.isin(own, wanted)).any()
+        }
+    return replace(units, logs=logs)
 
 
 def _inputs(units: Units, cell: Cell) -> Any:
     return np.unique(np.concatenate([inputs for inputs, _ in units.logs[cell].values()]))
 
 
-def _means(units: Units, cell: Cell, wanted: Any) -> Floats | None:
-    """Return each replicate's mean over the wanted inputs; None unless every replicate has them."""
-    kept = [values[np.isin(own, wanted)] for own, values in units.logs[cell].values()]
-    whole = len(wanted) and all(len(values) == len(wanted) for values in kept)
-    return np.array([values.mean() for values in kept]) if whole else None
+def _time(units: Units, cell: Cell) -> Floats | None:
+    """Return each replicate's mean logarithm; None unless all have the same inputs."""
+    sides = units.logs[cell]
+    if not sides or len({len(own) for own, _ in sides.values()}) > 1:
+        return None
+    return np.array([log_mean(values) for _, values in sides.values()])
+
+
+def _cost(units: Units, cell: Cell) -> Floats | None:
+    return None if cell == units.baseline(cell) else units.cost(cell)
+
+
+def _groups(
+    sides: list[list[Units]], unit: str, cell: Cell, of: Callable[[Units, Cell], Floats | None]
+) -> _Groups:
+    """Return the logarithms of both sides, one per unit; None where a sweep has none.
+
+    A replicate's time is no unit: the times of one sweep drift together, and have one mean.
+    """
+    found = [[of(one, cell) for one in side] for side in sides]
+    known = [[logs for logs in side if logs is not None and len(logs)] for side in found]
+    if any(len(kept) < len(side) for kept, side in zip(known, found, strict=True)):
+        return None
+    if unit == "replicate" and of is _cost:
+        return known[0][0], known[1][0]
+    first, second = (np.array([logs.mean() for logs in side]) for side in known)
+    return first, second
+
+
+def _each(
+    cells: list[Cell], unit: str, margin: float, groups: Callable[[Cell], _Groups]
+) -> dict[Cell, Json]:
+    found = {cell: both for cell in cells if (both := groups(cell)) is not None}
+    told = sum(max(map(len, both)) > 1 for both in found.values())
+    confidence = 1 - (1 - CONFIDENCE) / max(1, told)
+    rows = {}
+    for cell, both in found.items():
+        effect = _effect(cell.application, both, unit, confidence)
+        given = answer(effect.low, effect.high, margin)
+        says = (MORE if effect.value > 1 else LESS) if given == DIFFERS else given
+        rows[cell] = {**asdict(effect), "unit": unit, "answer": says}
+    return rows
+
+
+def _effect(about: str, both: tuple[Floats, Floats], unit: str, confidence: float) -> Effect:
+    """Return the second's exponential mean over the first's, with Welch's interval.
+
+    Where one side has a single sweep, its spread is taken to be that of the other side's sweeps
+    (Student's t with a common variance). A single replicate has no interval.
+    """
+    mean = float(both[1].mean() - both[0].mean())
+    sizes = [len(side) for side in both]
+    n = min(sizes)
+    if n > 1:
+        parts = [float(side.var(ddof=1)) / len(side) for side in both]
+        total = sum(parts)
+        weights = (part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
+        freedom = total**2 / sum(weights) if total else 1.0
+    elif unit == "sweep" and max(sizes) > 1:
+        freedom = max(sizes) - 1
+        total = float(max(both, key=len).var(ddof=1)) * sum(1 / size for size in sizes)
+    else:
+        return Effect(about, float(np.exp(mean)), None, None, n)
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * total**0.5
+    if abs(mean) + half > _MOST:
+        return Effect(about, float(np.exp(mean)), None, None, n)
+    low, high = float(np.exp(mean - half)), float(np.exp(mean + half))
+    return Effect(about, float(np.exp(mean)), low, high, n)
+
+
+def _judged(rows: list[Json], limit: float) -> Json:
+    """Return whether something rose above a limit: costs, and times that have an interval."""
+    above, unclear, judged = [], [], 0
+    for row in rows:
+        for what in ("time", "cost"):
+            effect = row[what]
+            if effect is None or (what == "time" and effect["low"] is None):
+                continue
+            judged += 1
+            named = {**row, "time": None, "cost": None, "what": what, "effect": effect}
+            if effect["low"] is None or not has_width(effect["low"], effect["high"]):
+                unclear.append(named)
+            elif effect["low"] > 1 + limit:
+                above.append(named)
+            elif effect["high"] > 1 + limit:
+                unclear.append(named)
+    clear = NOT_ABOVE if judged and not unclear else CANNOT_TELL
+    verdict = ABOVE if above else clear
+    return {
+        "limit": limit, "verdict": verdict, "judged": judged, "above": above, "unclear": unclear,
+    }  # fmt: skip
+
+
+def _only(side: list[Units], common: list[Cell]) -> list[Json]:
+    """Return the cells of a side's sweeps that not all sweeps have."""
+    found = {cell: one for one in side for cell in one.logs if cell not in common}
+    return [cell.row() for cell in sorted(found, key=lambda cell: found[cell].order(cell))]
 
 
 def _suspect(sweep: Sweep) -> int:
@@ -112,9 +255,9 @@ def _suspect(sweep: Sweep) -> int:
     return real.filter(pl.col("suspicions").list.len() > 0).height
 
 
-def _differs(first: Sweep, second: Sweep) -> list[Json]:
+def _differs(first: list[Sweep], second: list[Sweep]) -> list[Json]:
     """Return what is known of both and not the same: what a change of times may come from."""
-    sides = [{row["item"]: row["values"] for row in provenance(s)} for s in (first, second)]
+    sides = [_known(side) for side in (first, second)]
     return [
         {"item": item, "first": sides[0].get(item, []), "second": sides[1].get(item, [])}
         for item in dict.fromkeys([*sides[0], *sides[1]])
@@ -122,16 +265,47 @@ def _differs(first: Sweep, second: Sweep) -> list[Json]:
     ]
 
 
-def _summary(rows: list[Json]) -> str:
+def _known(side: list[Sweep]) -> dict[str, list[str]]:
+    """Return the values of each item of provenance, those of all sweeps of a side."""
+    found: dict[str, list[str]] = {}
+    for row in (row for sweep in side for row in provenance(sweep)):
+        kept = found.setdefault(row["item"], [])
+        kept += [value for value in row["values"] if value not in kept]
+    return found
+
+
+def _unlike(side: list[Sweep]) -> list[Json]:
+    """Return what is not the same in all sweeps of one side, which stand for one condition."""
+    each = [_known([sweep]) for sweep in side]
+    return [
+        {"item": item, "values": values}
+        for item, values in _known(side).items()
+        if item not in _OWN and any(one.get(item) != each[0].get(item) for one in each)
+    ]
+
+
+def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
     if not rows:
-        return "The two sweeps have no cell in common."
-    told = []
+        return "The sweeps have no cell in common."
+    if sizes == [1, 1]:
+        told = [
+            "Two sweeps, one a side: what differs from one day to the next is part of each "
+            "difference and of no interval, so times have none; give several sweeps a side."
+        ]
+    else:
+        told = [
+            f"{sizes[0]} against {sizes[1]} sweeps: intervals are of sweeps, and know how days "
+            "differ."
+        ]
     for what, name in (("time", "take"), ("cost", "cost, against bare metal,")):
-        known = [changed(row[what]) for row in rows if row[what]]
+        known = [row[what]["answer"] for row in rows if row[what] and row[what]["low"] is not None]
         if known:
-            more, less = known.count("more"), known.count("less")
+            count = {kind: known.count(kind) for kind in (MORE, LESS, EQUIVALENT, CANNOT_TELL)}
             told.append(
-                f"Of {len(known)} cells {more} {name} clearly more in the second, {less} clearly "
-                f"less, {len(known) - more - less} neither."
+                f"Of {len(known)} cells {count[MORE]} {name} clearly more in the second, "
+                f"{count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
+                f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot be told."
             )
-    return " ".join(told) or "No cell that both have can be compared: they share no input."
+    if not any(row[what] for row in rows for what in ("time", "cost")):
+        return "No cell that all sweeps have can be compared: they share no input."
+    return " ".join(told)

@@ -12,11 +12,32 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis import estimate, findings, per_trial, published, scaling, words
+from virtbed_analysis import (
+    context,
+    diagnostics,
+    doubts,
+    drift,
+    estimate,
+    findings,
+    inputs,
+    loadgen,
+    passes,
+    per_trial,
+    published,
+    resolution,
+    scaling,
+    stalls,
+    suspects,
+    tails,
+    words,
+)
+from virtbed_analysis.answers import Known
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.frames import Sweep
+from virtbed_analysis.headline import headline
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import with_answers
 from virtbed_analysis.precision import unneeded_trials
 from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json, Rejected
@@ -36,7 +57,18 @@ def document(sweep: Sweep) -> Json:
     spared = unneeded_trials(design, per_trial.log_means(sweep.samples)) if design else frozenset()
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
-    cells = [_with_reason(row, early) for row in estimate.cells(sweep.samples).to_dicts()]
+    early += passes.added(sweep.trials)
+    timing = drift.order(sweep.trials, sweep.samples, sweep.margin)
+    confounded = drift.warnings(timing)
+    ratios = doubts.marked(estimate.cells(sweep.samples).to_dicts())
+    cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
+    by_factor = _by_factor(sweep)
+    measures = _other_measures(sweep.trials, sweep.margin)
+    percentiles = [
+        {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
+    ]
+    against = _doubts(cells, by_factor, measures, percentiles)
+    suspicion = suspects.beside(sweep.trials)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -50,19 +82,27 @@ def document(sweep: Sweep) -> Json:
         "unneeded": len(spared),
         "rejected": len(sweep.rejected),
     }
-    return {
+    content = {
         "schema": identifiers.REPORT,
         "sweep": sweep.name,
-        "summary": words.summary(cells, len(emulated)),
         "counts": counts,
         "confidence": CONFIDENCE,
         "precision": design.precision if design else None,
+        "margin": sweep.margin,
         "platforms": _platforms(sweep),
         "cells": cells,
-        **_by_factor(sweep),
-        **_by_size(sweep),
-        "published": published.beside(cells, sweep.platforms),
-        "other_measures": _other_measures(sweep.trials),
+        **by_factor,
+        "doubts": against,
+        "percentiles": percentiles,
+        "inputs_apart": inputs.apart(sweep.samples, sweep.margin),
+        **_by_size(sweep, context.known(sweep, suspicion["note"], timing)),
+        "suspicion": suspicion,
+        "drift": timing,
+        "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
+        "loadgen": loadgen.document(sweep.samples),
+        "stalls": stalls.document(sweep.samples),
+        "published": published.beside(cells, sweep.platforms, sweep.margin),
+        "other_measures": measures,
         "emulated": emulated,
         "not_run": _not_run(sweep),
         "failed": failed,
@@ -76,39 +116,52 @@ def document(sweep: Sweep) -> Json:
         "warnings": _warnings(sweep.trials),
         "provenance": provenance(sweep),
     }
+    told = headline(content)
+    return {**content, "summary": told["lead"], "headline": told}
 
 
 def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
-    seeded = {
-        (row["application"], row["scale"]): row["weights"]
-        for row in sweep.trials.select("application", "scale", "weights").to_dicts()
-    }
 
-    def weighted(frame: pl.DataFrame) -> list[Json]:
-        """Return rows with their weights: without answers of a trained model, times say less."""
-        rows = frame.to_dicts()
-        return [{**row, "weights": seeded[row["application"], row["scale"]]} for row in rows]
+    def marked(frame: pl.DataFrame) -> list[Json]:
+        """Return ratios with their answers, and with what is to be said against their intervals."""
+        return with_answers(doubts.marked(frame.to_dicts()), sweep.margin)
 
     return {
-        "vanilla_to_pinned": weighted(estimate.vanilla_to_pinned(sweep.samples)),
-        "thread_policy_gain": weighted(estimate.thread_policy_gain(sweep.samples)),
+        "vanilla_to_pinned": marked(estimate.vanilla_to_pinned(sweep.samples)),
+        "thread_policy_gain": marked(estimate.thread_policy_gain(sweep.samples)),
         "gpu_speed_up": {
-            phase: weighted(estimate.gpu_speed_up(sweep.samples, phase))
-            for phase in ("e2e", "infer")
+            phase: marked(estimate.gpu_speed_up(sweep.samples, phase)) for phase in ("e2e", "infer")
         },
-        "startup": weighted(per_trial.startup(sweep.trials)),
-        "answers_differ": weighted(per_trial.answers_differ(sweep.trials)),
-        "without_suspects": weighted(estimate.without_suspects(sweep.samples)),
+        "startup": per_trial.startup(sweep.trials).to_dicts(),
+        "answers_differ": per_trial.answers_differ(sweep.trials).to_dicts(),
+        "without_suspects": estimate.without_suspects(sweep.samples).to_dicts(),
     }
 
 
-def _by_size(sweep: Sweep) -> Json:
+def _doubts(
+    cells: list[Json], by_factor: Json, measures: list[Json], percentiles: list[Json]
+) -> Json:
+    """Return what is to be said against the intervals of the tables of ratios."""
+    tables = {
+        "e2e over bare metal's": cells,
+        "vanilla over pinned": by_factor["vanilla_to_pinned"],
+        "default over matched threads": by_factor["thread_policy_gain"],
+        "CPU over GPU, e2e": by_factor["gpu_speed_up"]["e2e"],
+        "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
+        **{f"p{table['percentile']} over bare metal's": table["rows"] for table in percentiles},
+        **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
+    }
+    return doubts.numbered(tables, CELL)
+
+
+def _by_size(sweep: Sweep, known: Known) -> Json:
     """Return what rests on effects: findings, and what sizes do."""
     units = of_sweep(sweep.samples, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
-        "findings": findings.rows(units),
+        "findings": findings.rows(units, known, sweep.margin),
+        "resolution": resolution.of_units(units, sweep.design, sweep.name, sweep.margin),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
@@ -135,7 +188,7 @@ def _platforms(sweep: Sweep) -> list[Json]:
     return [encode(entry) for name, entry in entries.items() if name in named]
 
 
-def _other_measures(trials: pl.DataFrame) -> list[Json]:
+def _other_measures(trials: pl.DataFrame, margin: float) -> list[Json]:
     """Return each measure of the group `other` that any real trial has, with a row per cell."""
     tables = (
         {
@@ -144,20 +197,27 @@ def _other_measures(trials: pl.DataFrame) -> list[Json]:
             "unit": SHOWN[measure.unit][0],
             "better": measure.better,
             "meaning": measure.meaning,
-            "rows": per_trial.other(trials, measure).to_dicts(),
+            "rows": with_answers(
+                doubts.marked(per_trial.other(trials, measure).to_dicts()), margin
+            ),
         }
         for measure in of_group("other")
     )
     return [table for table in tables if table["rows"]]
 
 
-def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
-    """Return the cell with `note`: why its ratio or the ratio's interval is missing or thin.
+def _with_reason(
+    cell: Json,
+    early: Mapping[tuple[Any, ...], int],
+    confounded: Mapping[tuple[Any, ...], str],
+) -> Json:
+    """Return the cell with `note`: why its ratio is missing, thin, or confounded with time.
 
     `early` counts the replicates of bare metal that each cell has no part in, since it is known
     closely enough without.
     """
     note = None
+    warning = confounded.get(key_of(cell))
     dropped = (cell["ratio_dropped"] or 0) - early.get(key_of(cell), 0)
     if not cell["baseline"]:
         if cell["ratio"] is None:
@@ -166,7 +226,7 @@ def _with_reason(cell: Json, early: Mapping[tuple[Any, ...], int]) -> Json:
             note = f"no interval from {words.count(cell['ratio_replicates'], 'replicate')}"
         elif dropped > 0:
             note = f"{words.count(dropped, 'replicate')} without its pair left out"
-    return {**cell, "note": note}
+    return {**cell, "note": "; ".join(filter(None, (note, warning))) or None}
 
 
 def _without_result(

@@ -22,6 +22,7 @@ from virtbed_analysis.cells import BASELINE_MODE, MATCHED, PLAIN, Cell, cell_of,
 from virtbed_analysis.estimate import input_logs, steady
 from virtbed_analysis.intervals import CONFIDENCE, mean_interval
 from virtbed_analysis.platforms import Parts, Platforms
+from virtbed_analysis.reduction import log_mean
 
 Floats = NDArray[np.float64]
 _MOST = 700.0  # exp of more is no number any more
@@ -77,7 +78,7 @@ class Units:
     def contrast(self, *terms: tuple[float, Cell]) -> Floats | None:
         """Return the sum of weighted logarithms, one per unit that all cells share; None without.
 
-        A unit's is the mean over the inputs that all cells have in it.
+        A unit's is of the mean time over the inputs that all cells have in it: see `reduction`.
         """
         sides = [self.logs.get(cell, {}) for _, cell in terms]
         weights = np.array([weight for weight, _ in terms])
@@ -98,12 +99,12 @@ class Units:
 def _mean(weights: Floats, sides: list[tuple[NDArray[np.str_], Floats]]) -> float | None:
     inputs = sides[0][0]
     if all(np.array_equal(inputs, other) for other, _ in sides[1:]):
-        return float(weights @ [values.mean() for _, values in sides])
+        return float(weights @ [log_mean(values) for _, values in sides])
     for other, _ in sides[1:]:
         inputs = np.intersect1d(inputs, other)
     if not len(inputs):
         return None
-    return float(weights @ [values[np.isin(own, inputs)].mean() for own, values in sides])
+    return float(weights @ [log_mean(values[np.isin(own, inputs)]) for own, values in sides])
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,16 @@ def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[E
 
 
 def together(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect | None]:
-    """As `effects`, with None in the place of each candidate without units."""
+    """As `effects`, with None in the place of each candidate without units.
+
+    A candidate with a single unit has no interval, and does not widen those of the others.
+    """
     named: list[tuple[str, list[Floats]]] = []
     for about, groups in candidates:
         known = [group for group in groups if group is not None]
         named.append((about, known if len(known) == len(groups) else []))
-    confidence = 1 - (1 - CONFIDENCE) / max(1, sum(bool(groups) for _, groups in named))
+    told = sum(bool(groups) and min(map(len, groups)) > 1 for _, groups in named)
+    confidence = 1 - (1 - CONFIDENCE) / max(1, told)
     return [_effect(about, groups, confidence) if groups else None for about, groups in named]
 
 
@@ -178,10 +183,8 @@ def of_sweep(samples: pl.DataFrame, platforms: Platforms) -> Units:
     """
     plain = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
     measured = steady(samples).filter(plain)
-    weights = measured.select("application", "scale", "weights").unique()
     by_replicate = (
         input_logs(measured)
-        .join(weights, on=["application", "scale"], maintain_order="left")
         .group_by(*_PARTS, "replicate", maintain_order=True)
         .agg("input", pl.col("log") - np.log(1e9))
     )

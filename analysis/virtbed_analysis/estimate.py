@@ -10,7 +10,7 @@ That interval is Student's t on those logarithms. A percentile bootstrap of as f
 replicates covers clearly less than it claims, and a t interval does better there (Hesterberg,
 "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, pp. 371-386,
 arXiv 1411.5279). The inputs are fixed, the same on every platform, and so are not resampled: the
-estimate is about these inputs.
+estimate is about these inputs: the time of their mix, each once (see `reduction`).
 
 Within a trial an input's samples are reduced by their mean, not their median: a CPU quota stops a
 process for part of each period, so it makes some requests much later and leaves the rest as they
@@ -19,19 +19,20 @@ were. A median would not see what the mean, and the user's throughput, pays.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import polars as pl
 
 from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, MATCHED, PLAIN, SUBJECT
 from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.platforms import METAL, PROCESS
-from virtbed_contract.measures import of_group
+from virtbed_analysis.reduction import of_column
+from virtbed_contract.measures import of_group, percentile_rank
 
 PHASES = tuple(measure.name for measure in of_group("phase"))
 TAILS = (90, 99)  # percentiles of latency
 NS_PER_MS = 1e6
+GROUP = [*CELL, "weights"]
+"""The columns of one row of a table: seeded and trained weights are never one."""
 _PLAIN = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
 BARE = (pl.col("machine") == METAL) & (pl.col("enclosure") == PROCESS)
 """Whether a trial ran on bare metal."""
@@ -42,45 +43,46 @@ BASELINE = pl.col("bare") & (pl.col("mode") == BASELINE_MODE) & _PLAIN
 def cells(samples: pl.DataFrame) -> pl.DataFrame:
     """Summarise each cell that really ran on its platform: one row per cell, times in ms.
 
-    Columns: `CELL`, `weights`, `replicates`, `samples`, `<phase>_median_ms` and
-    `<phase>_mean_ms` over all measured samples, `e2e_p90_ms` and `e2e_p99_ms` (null with fewer
-    samples than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` with `_low_ms` and
-    `_high_ms` (geometric mean over inputs and replicates, its interval), `baseline`, the ratio's
-    columns (see `ratio_to_bare_metal`), null for the baseline itself.
+    Columns: `GROUP`, `replicates`, `samples`, `<phase>_median_ms` and `<phase>_mean_ms` over all
+    measured samples, `latency_p90_ms` and `latency_p99_ms` (null in offline, and with fewer
+    latencies than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` (mean over
+    inputs, geometric mean over replicates), `baseline`, the ratio's columns (see
+    `ratio_to_bare_metal`), null for the baseline itself.
     """
     real = steady(samples)
     summary = phases(real)
     for phase in PHASES:
-        logs = input_logs(real, phase).group_by(*CELL, "replicate", maintain_order=True)
-        summary = summary.join(typical(logs.agg(pl.col("log").mean()), phase), on=CELL)
+        logs = input_logs(real, phase).group_by(*GROUP, "replicate", maintain_order=True)
+        summary = summary.join(typical(logs.agg(of_column("log")), phase), on=GROUP)
     return in_order(
         summary.with_columns(BASELINE.alias("baseline"))
         .drop("bare")
-        .join(ratio_to_bare_metal(samples), on=CELL, how="left")
+        .join(ratio_to_bare_metal(samples), on=GROUP, how="left")
     )
 
 
 def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return exp of the mean `log` (of ns) per cell in ms, and its interval; null for no time."""
-    ends = {"value": "", "low": "_low", "high": "_high"}
+    """Return exp of the mean `log` (of ns) per cell in ms; null for no time.
+
+    Without an interval: a host drifts over a sweep, trials of one cell drift with it, and an
+    interval of their spread covers 60 to 83% instead of 95%. Too few replicates tell how long a
+    drift lasts, so no variance of theirs would know it. Ratios are paired, and keep theirs.
+    """
     known = pl.col("value") > 0  # else something took no time, whose logarithm is none
-    return geometric(per_replicate, CELL).select(
-        *CELL,
-        *(
-            pl.when(known).then(pl.col(end) / NS_PER_MS).alias(f"{name}_typical{to}_ms")
-            for end, to in ends.items()
-        ),
-    )
+    value = pl.when(known).then(pl.col("value") / NS_PER_MS)
+    return geometric(per_replicate, GROUP).select(*GROUP, value.alias(f"{name}_typical_ms"))
 
 
 def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
     """Return e2e over that of pinned bare metal at the same cores, application, scale, factors.
 
-    For each replicate r, d_r is the mean over inputs of log(mean e2e of the input in the cell)
-    - log(mean e2e of the input in the baseline); the ratio is exp(mean of d_r), its interval
-    Student's t on d_r. Columns: `CELL`, `ratio`, `ratio_low`, `ratio_high` (null with fewer than
-    two replicates), `ratio_replicates` (pairs used) and `ratio_dropped` (replicates that only one
-    side has, or that share no input). Emulated cells and the baseline itself have no row.
+    For each replicate r, d_r is the logarithm of the sum over inputs of the input's mean e2e in the
+    cell, less that in the baseline, over the inputs that both have; the ratio is exp(mean of d_r),
+    its interval Student's t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`,
+    `ratio_low`, `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
+    used), `ratio_dropped` (replicates that only one side has, or that share no input), and
+    `ratio_logs` (each d_r) with `ratio_of` (its r), in the order of the replicates. Emulated cells
+    and the baseline itself have no row.
     """
     return to_baseline(input_logs(steady(samples)))
 
@@ -93,14 +95,14 @@ def to_baseline(logs: pl.DataFrame) -> pl.DataFrame:
 def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
     """Return the ratios to bare metal that are left without suspect trials, beside those of all.
 
-    Columns: `CELL`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
+    Columns: `GROUP`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
     `ratio_replicates`; only cells whose pairs include a suspect trial have a row.
     """
     every = ratio_to_bare_metal(samples)
     clean = ratio_to_bare_metal(samples.filter(pl.col("suspicions").list.len() == 0))
     values = ["ratio", "ratio_low", "ratio_high", "ratio_replicates"]
-    both = every.select(*CELL, *(pl.col(v).alias(f"all_{v}") for v in values)).join(
-        clean.select(*CELL, *(pl.col(v).alias(f"clean_{v}") for v in values)), on=CELL, how="left"
+    both = every.select(*GROUP, *(pl.col(v).alias(f"all_{v}") for v in values)).join(
+        clean.select(*GROUP, *(pl.col(v).alias(f"clean_{v}") for v in values)), on=GROUP, how="left"
     )
     fewer = pl.col("clean_ratio_replicates").fill_null(0) < pl.col("all_ratio_replicates")
     return in_order(both.with_columns(pl.col("clean_ratio_replicates").fill_null(0)).filter(fewer))
@@ -155,6 +157,8 @@ def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
 def steady(samples: pl.DataFrame, emulated: bool = False) -> pl.DataFrame:
     """Return the measured samples of real trials, or of emulated ones; `bare` marks bare metal."""
     kept = samples.filter(~pl.col("warmup"), pl.col("emulated") == emulated)
+    if "weights" not in kept.columns:  # a frame of the caller's own: all alike
+        kept = kept.with_columns(weights=pl.lit(""))
     return kept.with_columns(BARE.alias("bare"))
 
 
@@ -165,10 +169,9 @@ def phases(measured: pl.DataFrame) -> pl.DataFrame:
         for phase in PHASES
         for kind in ("median", "mean")
     ]
-    tails = [(tail("e2e_ns", p) / NS_PER_MS).alias(f"e2e_p{p}_ms") for p in TAILS]
-    return measured.group_by(CELL).agg(
+    tails = [(tail("latency_ns", p) / NS_PER_MS).alias(f"latency_p{p}_ms") for p in TAILS]
+    return measured.group_by(GROUP).agg(
         pl.col("bare").first(),
-        pl.col("weights").first(),
         pl.col("accelerator").first(),
         pl.col("replicate").n_unique().alias("replicates"),
         pl.len().alias("samples"),
@@ -182,54 +185,71 @@ def samples_to_show(percentile: int) -> int:
 
     Of fewer, the largest is all that could stand for it.
     """
-    return math.ceil(100 / (100 - percentile))
+    return -(-100 // (100 - percentile))
 
 
 def tail(column: str, percentile: int) -> pl.Expr:
-    """Return a percentile of a group, a sample that was measured; null with too few of them."""
-    enough = pl.len() >= samples_to_show(percentile)
-    return pl.when(enough).then(pl.col(column).quantile(percentile / 100, "higher"))
+    """Return a percentile of a group, a value that was measured; null with too few of them.
+
+    Nulls are no values. See `percentile_rank` for which value it is.
+    """
+    known = pl.col(column).drop_nulls()
+    n = known.len().cast(pl.Int64)
+    enough = n >= samples_to_show(percentile)
+    return pl.when(enough).then(at_rank(known, percentile_rank(percentile, n)))
+
+
+def at_rank(values: pl.Expr, rank: pl.Expr) -> pl.Expr:
+    """Return the value of a group that has this rank among the sorted, from 1; null if none."""
+    return values.sort().slice(rank - 1, 1).first()
 
 
 def input_logs(measured: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
-    """Return `log`, the logarithm of a phase's mean in ns, per cell, replicate and input.
+    """Return `log`, the logarithm of a phase's mean in ns, per row, replicate and input.
 
     `measured` is what `steady` gives; `bare` stays a column.
     """
     # Sorted, here and after joins: sums in one order make two runs agree to the last digit.
     return (
-        measured.group_by(*CELL, "bare", "replicate", "input")
+        measured.group_by(*GROUP, "bare", "replicate", "input")
         .agg(pl.col(f"{phase}_ns").mean().log().alias("log"))
-        .sort(*CELL, "replicate", "input")
+        .sort(*GROUP, "replicate", "input")
     )
 
 
 def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.DataFrame:
     """Return the ratio of each cell of `above` to the cell of `below` that agrees on `match`."""
+    match = [*match, "weights"]
     pairs = above.join(
         below.select(*match, "replicate", "input", pl.col("log").alias("below")),
         on=[*match, "replicate", "input"],
-    ).sort(*CELL, "replicate", "input")
-    differences = pairs.group_by(*CELL, "replicate", maintain_order=True).agg(
-        (pl.col("log") - pl.col("below")).mean().alias("log")
+    ).sort(*GROUP, "replicate", "input")
+    differences = pairs.group_by(*GROUP, "replicate", maintain_order=True).agg(
+        (of_column("log") - of_column("below")).alias("log")
     )
-    targets = above.select(CELL).unique()
+    targets = above.select(GROUP).unique()
     below_replicates = below.select(*match, "replicate").unique()
     either = pl.concat(
         [
-            above.select(*CELL, "replicate"),
-            targets.join(below_replicates, on=match).select(*CELL, "replicate"),
+            above.select(*GROUP, "replicate"),
+            targets.join(below_replicates, on=match).select(*GROUP, "replicate"),
         ]
     ).unique()
-    seen = either.group_by(CELL).agg(pl.len().cast(pl.Int64).alias("seen"))
+    seen = either.group_by(GROUP).agg(pl.len().cast(pl.Int64).alias("seen"))
     used = pl.col("n").fill_null(0)
-    return seen.join(geometric(differences, CELL), on=CELL, how="left").select(
-        *CELL,
+    each = differences.group_by(GROUP, maintain_order=True).agg(
+        pl.col("log").alias("ratio_logs"), pl.col("replicate").alias("ratio_of")
+    )
+    ratios = geometric(differences, GROUP).join(each, on=GROUP)
+    return seen.join(ratios, on=GROUP, how="left").select(
+        *GROUP,
         pl.col("value").alias("ratio"),
         pl.col("low").alias("ratio_low"),
         pl.col("high").alias("ratio_high"),
         used.alias("ratio_replicates"),
         (pl.col("seen") - used).alias("ratio_dropped"),
+        "ratio_logs",
+        "ratio_of",
     )
 
 
@@ -261,5 +281,6 @@ def in_order(frame: pl.DataFrame) -> pl.DataFrame:
     """
     matched, defaulted = ([factor.name for factor in kept] for kept in (MATCHED, DEFAULTED))
     return frame.sort(
-        "application", "scale", "scenario", *matched, "cores", "platform", "mode", *defaulted
-    )
+        "application", "scale", "scenario", *matched, "cores", "platform", "mode", *defaulted,
+        "weights", maintain_order=True,
+    )  # fmt: skip

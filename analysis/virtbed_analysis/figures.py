@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from virtbed_analysis import canvas, words
+from virtbed_analysis import canvas, run_order, words
 from virtbed_analysis.cells import CURVE, PLAIN, SUBJECT, is_plain, key_of
 from virtbed_analysis.trust import Json
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import Platform
 from virtbed_contract.measures import of_group
 
 Row = dict[str, Any]
@@ -50,14 +52,18 @@ def draw(content: Json) -> dict[str, Drawing]:
 
     `ratios`: each cell's ratio to bare metal (or, without any, its time); `phases`: where the time
     goes; `overhead` and `scale_up`: ratio and time against cores, where two sizes were measured;
-    `startup`: of a fresh process; `gpu`: what a GPU gives, end to end and to inference alone.
+    `startup`: of a fresh process; `gpu`: what a GPU gives, end to end and to inference alone;
+    `run_order`: each trial in the order in which they ran, with a panel for each host.
     """
     subjects = _grouped(content["cells"])
-    return {
+    drawings = {
         name: drawing
         for name, kind in _KINDS.items()
         if (drawing := _drawing(name, _looking(kind.rows(content), content), kind.panel, subjects))
     }
+    if panels := run_order.panels(content):
+        drawings["run_order"] = Drawing(panels, len(panels))
+    return drawings
 
 
 def draw_comparison(content: Json) -> dict[str, Drawing]:
@@ -81,9 +87,12 @@ def draw_comparison(content: Json) -> dict[str, Drawing]:
 
 
 def _looking(rows: Iterable[Row], content: Json) -> Iterator[Row]:
-    """Give each row the colour and the mark of its platform."""
-    looks = {p["name"]: {"colour": p["colour"], "mark": p["mark"]} for p in content["platforms"]}
-    return ({**row, **looks[row["platform"]]} for row in rows)
+    """Give each row the colour and the mark of its platform, and what it is in words."""
+    entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
+    for row in rows:
+        entry = entries[row["platform"]]
+        said = words.plainly(row, entries)
+        yield {**row, "colour": entry.colour, "mark": entry.mark, "said": said}
 
 
 def _drawing(
@@ -183,9 +192,9 @@ def _ratios(name: str, subject: str, rows: list[Row], label: str = _TO_METAL) ->
     def draw(axes: Axes) -> None:
         drawn = [(y, line) for y, line in enumerate(lines) if not isinstance(line, int)]
         for y, row in drawn:
-            low, high = row[f"{column}_low{unit}"], row[f"{column}_high{unit}"]
+            low = row.get(f"{column}_low")  # times have no interval
             if low is not None:
-                axes.hlines(y, low, high, colors=row["colour"], linewidth=2.2)
+                axes.hlines(y, low, row[f"{column}_high"], colors=row["colour"], linewidth=2.2)
             canvas.points(axes, [row[f"{column}{unit}"]], [y], row)
         axes.margins(x=0.08)
         if column == "ratio":
@@ -220,21 +229,21 @@ def _part(column: str, row: Row) -> float:
 
 
 def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[list[Row]]:
-    """Draw a curve with intervals for each platform, dotted from a row with an `end` on.
+    """Draw each platform's curve, with intervals if any, dotted from a row with an `end` on.
 
     Returns:
         The rows of each curve.
     """
     platforms: dict[str, list[Row]] = {}
     for row in rows:
-        platforms.setdefault(words.platform(row), []).append(row)
+        platforms.setdefault(words.plainly(row), []).append(row)
     asides = canvas.spread_cores((row["cores"] for row in rows), len(platforms))
     for aside, (label, curve) in zip(asides, platforms.items(), strict=True):
-        known = [row for row in curve if row[f"{column}_low{unit}"] is not None]
+        known = [row for row in curve if row.get(f"{column}_low") is not None]
         axes.vlines(
             [row["cores"] * aside for row in known],
-            [row[f"{column}_low{unit}"] for row in known],
-            [row[f"{column}_high{unit}"] for row in known],
+            [row[f"{column}_low"] for row in known],
+            [row[f"{column}_high"] for row in known],
             colors=curve[0]["colour"],
         )
         end = next((n for n, row in enumerate(curve) if row.get("end")), len(curve) - 1)
@@ -258,7 +267,7 @@ def _overhead(name: str, subject: str, rows: list[Row]) -> str:
 
     def draw(axes: Axes) -> None:
         for curve in _curves(axes, rows, "ratio"):
-            if fit := curve[0]["fit"]:
+            if (fit := curve[0]["fit"]) and fit["type"] is not None:
                 x = np.geomspace(curve[0]["cores"], curve[-1]["cores"], 40)
                 fitted = fit["type"] * fit["size"] ** (1 / x)
                 axes.plot(x, fitted, linestyle=":", linewidth=1, color=curve[0]["colour"])
@@ -275,7 +284,7 @@ def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
 
     def draw(axes: Axes) -> None:
         _curves(axes, rows, "e2e_typical", "_ms")
-        drawn = [row[f"e2e_typical{end}_ms"] for row in rows for end in ("", "_low", "_high")]
+        drawn = [row["e2e_typical_ms"] for row in rows]
         if metal := [row for row in rows if row["baseline"]]:
             x = np.array([metal[0]["cores"], metal[-1]["cores"]])
             perfect = metal[0]["e2e_typical_ms"] * x[0] / x

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from virtbed_analysis import columns
+from virtbed_analysis import columns, latency, passes
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.platforms import Parts, Platforms, platforms_of
@@ -19,7 +19,7 @@ from virtbed_analysis.trust import Json, Rejected, Unfit, checked, optional, tri
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 from virtbed_contract.measures import MEASURES
-from virtbed_contract.sweep import Design, Failure, HostReport
+from virtbed_contract.sweep import MARGIN, Design, Failure, HostReport
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,11 @@ class Sweep:
     failures: dict[str, Failure]
     rejected: list[Rejected]
     platforms: Platforms
+
+    @property
+    def margin(self) -> float:
+        """The smallest cost worth knowing, as a share, as the plan has it."""
+        return self.design.margin if self.design else MARGIN
 
 
 def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
@@ -124,14 +129,19 @@ def read_sweep(folder: Path) -> Sweep:
             )
             if failure is not None:
                 failures[trial_folder.name] = failure
+    results |= passes.earlier(folder, design, planned, results, rejected)
     platforms = platforms_of(design.platforms if design else (), _parts(results.values()))
     trials = pl.DataFrame(
         [_trial_row(result) for result in results.values()], schema=TRIAL_COLUMNS
     ).with_columns(pl.col("platform").cast(pl.Enum(platforms.names)))
+    trials = passes.divided(trials)
     _refuse_unlike(str(folder), trials)
     rows = [row for result in results.values() for row in _sample_rows(result)]
-    samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(trials, on="trial", how="left")
+    samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(
+        trials, on="trial", how="left", maintain_order="left"
+    )
     name = design.sweep if design else folder.resolve().name
+    samples = latency.with_latency(samples)
     return Sweep(name, trials, samples, design, doctor, failures, rejected, platforms)
 
 
@@ -188,14 +198,32 @@ def _trial_row(result: Json) -> Json:
         "python": environment["python"],
         "kernel": environment["kernel"],
         "onednn_isa": environment["onednn_isa"],
+        "usable_cores": environment["threads"]["usable_cores"],
+        "pool_threads": _pool_threads(environment["threads"]),
+        "busy_cpus": _busy_cpus(result),
         **{key: result["settings"][key] for key in _SETTINGS},
-        "loadgen_validity": result["loadgen"]["validity"],
+        **latency.said(result),
         "answers_digest": result["answers"]["digest"],
         "input_seed": result["settings"]["seed"],
         **{measure.column: measure.read(result) for measure in _OF_TRIALS},
         "warnings": result["warnings"],
         "suspicions": suspicions(result),
     }
+
+
+def _pool_threads(threads: Json) -> int:
+    pools = threads["intra_op"], threads["inter_op"]
+    return 0 if 0 in pools else max(pools)
+
+
+def _busy_cpus(result: Json) -> float | None:
+    """Return the CPUs that a process kept busy: its CPU time over the time that it worked."""
+    confounders = result["confounders"]
+    work_ns = confounders["window_ns"]
+    if result["settings"]["scenario"] == "server":  # which waits for requests in between
+        asked = sum(sample["e2e_ns"] for sample in result["samples"] if not sample["warmup"])
+        work_ns = min(work_ns, asked)
+    return float(confounders["own_cpu_ns"] / work_ns) if work_ns else None
 
 
 def _sample_rows(result: Json) -> Iterator[Json]:

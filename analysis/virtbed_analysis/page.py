@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jinja2
 
@@ -14,9 +16,14 @@ from virtbed_analysis.document import document
 from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
-from virtbed_analysis.scaling import PAYS
+from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
 from virtbed_analysis.trust import Json
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import Platform
 from virtbed_contract.measures import of_group
+from virtbed_contract.sweep import MOST_REPLICATES
+
+_NAMING = ("instance", "platform", "plainly")
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,19 @@ def report_of(sweep: Sweep, sweep_dir: Path) -> ReportPaths:
 
 def render(content: Json) -> str:
     """Return the page of a report's content: one HTML file that needs no other."""
-    named = {entry["name"]: entry["words"] for entry in content["platforms"]}
-    return _page("report.html.j2", report=content, drawn=figures.draw(content), named=named)
+    return _page("report.html.j2", content, report=content, drawn=figures.draw(content))
 
 
 def render_comparison(content: Json) -> str:
     """Return the page of a comparison."""
     drawn = figures.draw_comparison(content)
-    return _page("comparison.html.j2", comparison=content, changed=changed, drawn=drawn)
+    return _page("comparison.html.j2", content, comparison=content, changed=changed, drawn=drawn)
 
 
-def _page(template: str, **content: object) -> str:
+def _page(template: str, document: Json, **content: object) -> str:
+    entries = {row["name"]: decode(Platform, row) for row in document["platforms"]}
+    # Words that know this document's platforms: a template's words.platform(row) needs no more.
+    naming = {name: partial(vars(words)[name], entries=entries) for name in _NAMING}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("virtbed_analysis"),
         autoescape=True,
@@ -71,10 +80,13 @@ def _page(template: str, **content: object) -> str:
         finalize=lambda value: words.NONE if value is None else value,
     )
     environment.globals |= {
-        "words": words,
+        "words": SimpleNamespace(**(vars(words) | naming)),
         "TAILS": TAILS,
         "PAYS": PAYS,
+        "NEGLIGIBLE": NEGLIGIBLE,
+        "TOLERATED": TOLERATED,
         "samples_to_show": samples_to_show,
+        "most_replicates": MOST_REPLICATES,
         "phases": of_group("phase"),
         "parts_of_a_start": of_group("startup"),
     }

@@ -6,10 +6,10 @@ import math
 
 import polars as pl
 
-from virtbed_analysis.cells import CELL
 from virtbed_analysis.estimate import (
     BARE,
     BASELINE,
+    GROUP,
     NS_PER_MS,
     geometric,
     in_order,
@@ -28,13 +28,13 @@ def startup(trials: pl.DataFrame) -> pl.DataFrame:
 
     Medians of the measures of the group startup (`spawn_ms` is null where no launcher told the
     harness when it was started), and `start_typical_ms`: the geometric mean of their sum over
-    those replicates where all are known, with `_low_ms` and `_high_ms`.
+    those replicates where all are known.
     """
     real = trials.filter(~pl.col("emulated"))
     whole = pl.sum_horizontal((m.column for m in STARTUP), ignore_nulls=False).log()
-    replicates = real.group_by(*CELL, "replicate", maintain_order=True)
+    replicates = real.group_by(*GROUP, "replicate", maintain_order=True)
     wholes = replicates.agg(whole.mean().alias("log")).drop_nulls("log")
-    return in_order(_startup(real).join(typical(wholes, "start"), on=CELL, how="left"))
+    return in_order(_startup(real).join(typical(wholes, "start"), on=GROUP, how="left"))
 
 
 def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
@@ -44,36 +44,35 @@ def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
     """
     slow = steady(samples, emulated=True)
     starts = _startup(trials.filter(pl.col("emulated"))).drop("replicates")
-    return in_order(phases(slow).drop("bare").join(starts, on=CELL))
+    return in_order(phases(slow).drop("bare").join(starts, on=GROUP))
 
 
 def other(trials: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     """Return one measure of each real cell that has it, and its ratio to bare metal.
 
-    Columns: `CELL`, `weights`, `baseline`, `value` (geometric mean over replicates, in the unit in
-    which the measure is shown) with `low` and `high`, `replicates`, `zeros` (replicates whose
-    value is 0: with any, there is no geometric mean and no ratio), and the ratio's columns (see
-    `estimate.ratio_to_bare_metal`).
+    Columns: `GROUP`, `baseline`, `value` (geometric mean over replicates, in the unit in
+    which the measure is shown), `replicates`, `zeros` (replicates whose value is 0: with any,
+    there is no geometric mean and no ratio), and the ratio's columns (see
+    `estimate.ratio_to_bare_metal`); the ratio alone has an interval, see `estimate.typical`.
     """
     value = pl.col(measure.column) / SHOWN[measure.unit][1]
     known = trials.filter(~pl.col("emulated"), pl.col(measure.column).is_not_null())
     replicates = (
         known.with_columns(BARE.alias("bare"), input=pl.lit(""))
-        .group_by(*CELL, "bare", "replicate", "input")
-        .agg(value.mean().log().alias("log"), pl.col("weights").first())
-        .sort(*CELL, "replicate")
+        .group_by(*GROUP, "bare", "replicate", "input")
+        .agg(value.mean().log().alias("log"))
+        .sort(*GROUP, "replicate")
     )
-    cells = replicates.group_by(CELL, maintain_order=True).agg(
-        pl.col("weights").first(),
+    cells = replicates.group_by(GROUP, maintain_order=True).agg(
         BASELINE.first().alias("baseline"),
         (pl.col("log") == -math.inf).sum().cast(pl.Int64).alias("zeros"),
     )
-    typical_value = geometric(replicates, CELL).rename({"n": "replicates"})
-    ratios = to_baseline(replicates.drop("weights"))
-    ends = ("value", "low", "high", "ratio", "ratio_low", "ratio_high")
+    typical_value = geometric(replicates, GROUP).drop("low", "high").rename({"n": "replicates"})
+    ratios = to_baseline(replicates)
+    ends = ("value", "ratio", "ratio_low", "ratio_high")
     return in_order(
-        cells.join(typical_value, on=CELL)
-        .join(ratios, on=CELL, how="left")
+        cells.join(typical_value, on=GROUP)
+        .join(ratios, on=GROUP, how="left")
         .with_columns(
             pl.when(pl.col(end).is_finite() & (pl.col(end) > 0)).then(pl.col(end)).alias(end)
             for end in ends
@@ -85,7 +84,7 @@ def answers_differ(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the cells whose answers are not bare metal's: their times compare unlike work.
 
     Answers are compared by digest, within one application, version and scale, whatever the size;
-    emulated cells count too, for answers do not depend on speed. Columns: `CELL`, `trials` (how
+    emulated cells count too, for answers do not depend on speed. Columns: `GROUP`, `trials` (how
     many differ), `answers` (their digests) and `expected` (bare metal's; several if it differs
     from itself). Without a bare-metal result the commonest digest stands in for it.
     """
@@ -102,7 +101,7 @@ def answers_differ(trials: pl.DataFrame) -> pl.DataFrame:
         (pl.col("expected").list.len() > 1) | ~pl.col("answers_digest").is_in(pl.col("expected"))
     )
     return in_order(
-        differ.group_by(CELL).agg(
+        differ.group_by(GROUP).agg(
             pl.len().alias("trials"),
             pl.col("answers_digest").unique().sort().alias("answers"),
             pl.col("expected").first(),
@@ -111,7 +110,7 @@ def answers_differ(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def _startup(trials: pl.DataFrame) -> pl.DataFrame:
-    return trials.group_by(CELL).agg(
+    return trials.group_by(GROUP).agg(
         pl.col("replicate").n_unique().alias("replicates"),
         *((pl.col(m.column).median() / NS_PER_MS).alias(f"{m.name}_ms") for m in STARTUP),
     )

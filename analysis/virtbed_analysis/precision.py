@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, is_plain
 from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.platforms import platforms_of
+from virtbed_analysis.reduction import log_mean
 from virtbed_contract.sweep import Design, PlannedTrial
 
 LogMeans = Mapping[str, float]
@@ -99,11 +100,11 @@ def unneeded_trials(design: Design, measured: Mapping[str, LogMeans]) -> frozens
 
 
 def _difference(above: LogMeans, below: LogMeans) -> float | None:
-    """Return the mean difference over the inputs that both have; None if they have none."""
-    common = above.keys() & below.keys()
+    """Return the difference over the inputs that both have; None if they have none."""
+    common = sorted(above.keys() & below.keys())
     if not common:
         return None
-    return math.fsum(above[name] - below[name] for name in common) / len(common)
+    return log_mean([above[name] for name in common]) - log_mean([below[name] for name in common])
 
 
 def _close(differences: Mapping[_Key, list[float]], precision: float, minimum: int) -> set[_Key]:

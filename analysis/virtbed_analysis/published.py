@@ -7,9 +7,8 @@ which is `bm` vanilla here. Rows of the mode GPU say nothing of CPU placement.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import resources
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,12 @@ from virtbed_analysis.effects import Units
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import read_csv
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import CANNOT_TELL, has_width
 from virtbed_analysis.platforms import Parts, Platforms, platforms_of
 from virtbed_analysis.trust import Json
+from virtbed_analysis.weaknesses import weaknesses
 from virtbed_contract import identifiers
+from virtbed_contract.sweep import MARGIN
 
 SOURCE = "github.com/hpcclab/DNN-Virt-Evaluation (2020)"
 COLUMNS: dict[str, pl.DataType] = {
@@ -43,21 +45,10 @@ PLATFORMS: dict[str, Parts] = {
     "VM": ("kvm", "process"),
     "VMCN": ("kvm", "docker"),
 }
+INSIDE, OUTSIDE = "inside", "outside"
 _ALLOWED = {"mode": {"vanilla", "pinned", "GPU"}, "platform": set(PLATFORMS)}
 _BESIDE = [*CELL, "weights", "ratio", "ratio_low", "ratio_high", "ratio_replicates"]
 _CELL = ("app", "cores", "mode", "platform")
-# A platform does less work than bare metal nowhere: a cell this much faster did something else.
-_UNEXPLAINED = 0.75
-# A first request this many times the median of its cell is a warm-up.
-_WARM_UP = 2.0
-
-
-@dataclass(frozen=True)
-class Weakness:
-    """Something in the data that makes a figure less than it seems, with its numbers."""
-
-    id: str
-    text: str
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -106,7 +97,7 @@ def document(path: Path) -> Json:
         "cells": _cells(timings),
         "confidence": CONFIDENCE,
         "ratios": ratios(timings).to_dicts(),
-        "weaknesses": [asdict(weakness) for weakness in weaknesses(timings)],
+        "weaknesses": [asdict(found) for found in weaknesses(timings, ratios(timings))],
         "verdicts": findings.rows(units(timings)),
     }
 
@@ -170,7 +161,7 @@ def figures() -> pl.DataFrame:
     return pl.read_csv(text, comment_prefix="#")
 
 
-def beside(cells: list[Json], platforms: Platforms) -> Json:
+def beside(cells: list[Json], platforms: Platforms, margin: float = MARGIN) -> Json:
     """Return the published ratios next to a sweep's own, wherever platform, mode and cores agree.
 
     Platforms agree where machine and enclosure do.
@@ -178,12 +169,14 @@ def beside(cells: list[Json], platforms: Platforms) -> Json:
     Args:
         cells: Rows of `estimate.cells`. Emulated and slowed ones, and GPUs, are not compared.
         platforms: Those of the sweep.
+        margin: The smallest difference worth knowing, as a share.
 
     Returns:
         `rows`: the sweep's cell, and for each published application its ratio, first runs left
-        out, as `published`; `within` says whether the cell's interval meets the range of these.
-        `met` of `compared` rows do. Nothing here says that the two should agree: other hosts,
-        models and versions; it says whether they do.
+        out, as `published`; `answer` says whether the cell's whole interval is "inside" the range
+        of these, widened by the margin, or "outside" it; else "cannot tell". `compared` counts the
+        rows with an interval, `answers` those of each answer. Nothing here says that the two
+        should agree: other hosts, models and versions; it says whether they do.
     """
     known: dict[tuple[Any, ...], dict[str, float]] = {}
     for row in figures().filter(pl.col("mode") != "GPU").iter_rows(named=True):
@@ -195,112 +188,29 @@ def beside(cells: list[Json], platforms: Platforms) -> Json:
         mine = cell["ratio"] is not None and cell["processor"] == "cpu"
         if not theirs or not mine or not is_plain(cell):
             continue
-        meets = None
-        if cell["ratio_low"] is not None:
-            meets = cell["ratio_low"] <= max(theirs.values()) and cell["ratio_high"] >= min(
-                theirs.values()
-            )
-        rows.append({**{key: cell[key] for key in _BESIDE}, "published": theirs, "within": meets})
+        low, high = min(theirs.values()) / (1 + margin), max(theirs.values()) * (1 + margin)
+        says = _place(cell["ratio_low"], cell["ratio_high"], low, high)
+        rows.append({**{key: cell[key] for key in _BESIDE}, "published": theirs, "answer": says})
     return {
         "source": SOURCE,
+        "margin": margin,
         "rows": rows,
-        "compared": sum(row["within"] is not None for row in rows),
-        "met": sum(row["within"] is True for row in rows),
+        "compared": sum(row["ratio_low"] is not None for row in rows),
+        "answers": {
+            says: sum(row["answer"] == says and row["ratio_low"] is not None for row in rows)
+            for says in (INSIDE, OUTSIDE, CANNOT_TELL)
+        },
     }
 
 
-def weaknesses(timings: pl.DataFrame) -> list[Weakness]:
-    """Return what the data itself shows against its figures, each with its numbers."""
-    found = [_warm_up(timings), _order(timings), _missing(timings), _one_run(timings)]
-    return [weakness for weakness in found if weakness] + _unexplained(timings)
+def _place(low: float | None, high: float | None, least: float, most: float) -> str:
+    """Return where an interval lies that should be within a range; an overlap tells nothing."""
+    if low is None or high is None or not has_width(low, high):
+        return CANNOT_TELL
+    if least <= low and high <= most:
+        return INSIDE
+    return OUTSIDE if high < least or low > most else CANNOT_TELL
 
 
 def _cells(timings: pl.DataFrame) -> int:
     return timings.select(_CELL).n_unique()
-
-
-def _warm_up(timings: pl.DataFrame) -> Weakness | None:
-    cells = timings.group_by(*_CELL).agg(
-        pl.col("exec_time_s").filter("warmup").first().alias("first"),
-        pl.col("exec_time_s").median().alias("median"),
-    )
-    slow = cells.with_columns((pl.col("first") / pl.col("median")).alias("times")).filter(
-        pl.col("times") > _WARM_UP
-    )
-    if not slow.height:
-        return None
-    worst = slow.sort("times", *_CELL).row(-1, named=True)
-    apps = ", ".join(
-        f"{row['app']} {row['len']}" for row in slow.group_by("app").len().sort("app").to_dicts()
-    )
-    return Weakness(
-        "pooled-warm-up",
-        f"The first run is pooled with the rest. In {slow.height} of {_cells(timings)} cells "
-        f"({apps}) it takes over {_WARM_UP:g} times the cell's median; the most in "
-        f"{_name(worst)}: {worst['first']:.1f} s, the median {worst['median']:.2f} s.",
-    )
-
-
-def _order(timings: pl.DataFrame) -> Weakness | None:
-    firsts = timings.filter("warmup").group_by("app").agg(pl.col("input").n_unique())
-    several = firsts.filter(pl.col("input") > 1).sort("app").to_dicts()
-    if not several:
-        return None
-    told = ", ".join(f"{row['app']} {row['input']} different ones" for row in several)
-    return Weakness(
-        "input-order",
-        f"The order of the inputs differs between cells, so that another one comes first ({told}): "
-        "where inputs are paired, a warm-up is paired with a run that is none.",
-    )
-
-
-def _missing(timings: pl.DataFrame) -> Weakness | None:
-    have = set(timings.select(_CELL).unique().iter_rows())
-    places = {row[2:] for row in have}
-    apps, cores = ({row[i] for row in have} for i in (0, 1))
-    lack = sorted(
-        (app, n, *place)
-        for app, n, place in product(apps, cores, places)
-        if (app, n, *place) not in have
-    )
-    if not lack:
-        return None
-    names = "; ".join(_name(dict(zip(_CELL, cell, strict=True))) for cell in lack)
-    return Weakness(
-        "missing-cell", f"Without any run, {len(lack)} of {len(have) + len(lack)} cells: {names}."
-    )
-
-
-def _one_run(timings: pl.DataFrame) -> Weakness | None:
-    most = timings.group_by(*_CELL, "input").len()["len"].max()
-    if most != 1:
-        return None
-    inputs = sorted(timings.group_by(*_CELL).agg(pl.col("input").n_unique())["input"].to_list())
-    return Weakness(
-        "one-run",
-        f"Each input ran once in each cell ({inputs[0]} to {inputs[-1]} inputs): intervals span "
-        "inputs, not trials, and do not say how far another process, instance or day would differ.",
-    )
-
-
-def _unexplained(timings: pl.DataFrame) -> list[Weakness]:
-    fast = ratios(timings).filter(pl.col("ratio_steady") < _UNEXPLAINED)
-    found = []
-    for (app, platform, mode), group in fast.group_by(
-        "app", "platform", "mode", maintain_order=True
-    ):
-        least, *_, most = sorted(group["ratio_steady"].to_list() * 2)
-        cores = ", ".join(str(n) for n in sorted(group["cores"].to_list()))
-        found.append(
-            Weakness(
-                "unexplained-cell",
-                f"{app} {platform} {mode} takes {least:.3f} to {most:.3f} of bare metal's time at "
-                f"{cores} cores. No platform does less work than bare metal, and nothing recorded "
-                "(host, versions, threads, limits) explains it.",
-            )
-        )
-    return found
-
-
-def _name(cell: dict[str, object]) -> str:
-    return f"{cell['app']} {cell['platform']} {cell['mode']} at {cell['cores']} cores"

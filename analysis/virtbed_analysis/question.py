@@ -7,12 +7,10 @@ from pathlib import Path
 
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import read_csv
+from virtbed_analysis.latency import LOADED
+from virtbed_contract.sweep import MARGIN
 
 PRICE_COLUMNS = ("platform", "cores", "processor", "price_per_hour")
-MARGIN = 0.03
-"""Cells are equivalent if the slower takes at most this share more time, or cost."""
-QUEUED = ("server", "multi_stream")
-"""Scenarios in which a request waits in a queue, so that its user's time is the latency."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Question:
     @property
     def by_latency(self) -> bool:
         """Whether what is compared is the wait of a user, queue included, not the work done."""
-        return self.scenario in QUEUED and not self.prices
+        return self.scenario in LOADED and not self.prices
 
 
 def read_prices(path: Path) -> dict[tuple[str, int, str], float]:

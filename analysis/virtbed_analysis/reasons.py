@@ -8,7 +8,7 @@ from typing import Any
 from virtbed_analysis.best import MOST_REPLICATES, Contrast, Ranking
 from virtbed_analysis.candidates import Candidate, Ends
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
-from virtbed_analysis.platforms import METAL, PROCESS, Platforms
+from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.question import Question
 from virtbed_analysis.slo import Slo
 from virtbed_analysis.words import count
@@ -18,12 +18,9 @@ from virtbed_contract.factors import of_grain
 def named(cell: Mapping[str, Any], platforms: Platforms) -> str:
     """Return a cell in plain words: "container, CPU quota, 2 cores"."""
     entry = platforms.entries[cell["platform"]]
-    mode = "pinned"
-    if cell["mode"] != "pinned":
-        free = "any CPU" if entry.machine == METAL else "floating CPUs"
-        mode = free if entry.enclosure == PROCESS else "CPU quota"
     factors = (factor.words(cell[factor.name]) for factor in of_grain("trial"))
-    return ", ".join([entry.words, mode, count(cell["cores"], "core"), *filter(None, factors)])
+    size = count(cell["cores"], "core")
+    return ", ".join([entry.in_words(cell["mode"]), size, *filter(None, factors)])
 
 
 def percent(question: Question) -> str:

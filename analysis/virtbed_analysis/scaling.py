@@ -10,8 +10,9 @@ from itertools import groupby, takewhile
 
 import numpy as np
 
+from virtbed_analysis import words
 from virtbed_analysis.cells import CURVE, Cell
-from virtbed_analysis.effects import Units, effects, together
+from virtbed_analysis.effects import Effect, Floats, Units, effects, together
 from virtbed_analysis.findings import PENALTY
 from virtbed_analysis.platforms import METAL, PROCESS
 from virtbed_analysis.trust import Json
@@ -20,6 +21,14 @@ from virtbed_analysis.trust import Json
 PAYS = 1.1
 # Two parameters of a line through two sizes would fit whatever was measured.
 SIZES_TO_FIT = 3
+# With fewer, an interval of a residual says next to nothing.
+REPLICATES_TO_TEST = 3
+# A form that is wrong by less than this is right enough, however sure it is that it is wrong.
+NEGLIGIBLE = 0.01
+# A form that may be wrong by more than this is not shown to be right.
+TOLERATED = 0.1
+PARTS = ("type", "size")
+FITS, MISFIT, UNTOLD = "fits", "does not fit", "cannot tell"
 
 
 def _curves(units: Units) -> Iterator[list[Cell]]:
@@ -86,9 +95,16 @@ def overhead_by_size(units: Units) -> list[Json]:
     """Return each platform's overhead as a part that stays and a part that falls with size.
 
     The logarithm of the ratio to bare metal is fitted, by least squares in each replicate, as
-    a + b / cores; `type` is exp(a), what is left on a large instance, and `size` is exp(b), what
+    a + b / cores; `type` is exp(a), the limit of ever larger instances, and `size` is exp(b), what
     one core pays beside it: the platform-type and platform-size overheads, named by
     arXiv 2006.02055; the form of the fit is ours. Needs `SIZES_TO_FIT` sizes.
+
+    The form is tested by what is measured over what is fitted at each size: simultaneous intervals
+    on the replicates' residuals, which need no equal spread at all sizes. `fit` is "fits" where
+    each interval lies within `TOLERATED` of 1 and none is clear of 1 by more than `NEGLIGIBLE`,
+    "does not fit" where one is, else "cannot tell". Only what fits has `type` and `size`, else
+    null.
+    `deviation` (`_low`, `_high`, `_cores`) is the largest, `because` says it in words.
     """
     rows = []
     for curve in _curves(units):
@@ -97,28 +113,68 @@ def overhead_by_size(units: Units) -> list[Json]:
             continue
         design = np.column_stack([np.ones(len(sizes)), [1 / cell.cores for cell in sizes]])
         fits = np.linalg.pinv(design)
-        found = effects(
-            (
-                name,
-                [
-                    units.contrast(
-                        *(
-                            (sign * float(weight), which)
-                            for weight, cell in zip(row, sizes, strict=True)
-                            for sign, which in ((1, cell), (-1, units.baseline(cell)))
-                        )
-                    )
-                ],
-            )
-            for name, row in zip(("type", "size"), fits, strict=True)
+        deviations = effects(
+            (str(cell.cores), [_combined(units, sizes, row)])
+            for cell, row in zip(sizes, np.eye(len(sizes)) - design @ fits, strict=True)
         )
-        row = _of(curve[0]) | {"sizes": [cell.cores for cell in sizes]}
-        for effect in found:
-            row[effect.about] = effect.value
-            row |= {f"{effect.about}_low": effect.low, f"{effect.about}_high": effect.high}
-        if found:
-            rows.append(row)
+        row = _of(curve[0]) | {"sizes": [cell.cores for cell in sizes]} | _fit(deviations)
+        parts = together(
+            (part, [_combined(units, sizes, weights) if row["fit"] == FITS else None])
+            for part, weights in zip(PARTS, fits, strict=True)
+        )
+        for part, effect in zip(PARTS, parts, strict=True):
+            row[part] = effect.value if effect else None
+            row[f"{part}_low"] = effect.low if effect else None
+            row[f"{part}_high"] = effect.high if effect else None
+        rows.append(row)
     return rows
+
+
+def _combined(units: Units, sizes: list[Cell], weights: Floats) -> Floats | None:
+    """Return a weighted sum over sizes of the logarithms of the ratio, one per replicate."""
+    return units.contrast(
+        *(
+            (sign * float(weight), which)
+            for weight, cell in zip(weights, sizes, strict=True)
+            for sign, which in ((1, cell), (-1, units.baseline(cell)))
+        )
+    )
+
+
+def _fit(deviations: list[Effect]) -> Json:
+    """Return the answer to whether a curve fits; `about` of each deviation is its size."""
+    if not deviations:
+        return _answer(UNTOLD, None, "no replicate has all of its sizes")
+    worst = max(deviations, key=lambda effect: abs(np.log(effect.value)))
+    if worst.n < REPLICATES_TO_TEST:
+        few = f"{worst.n} replicates have all sizes, {REPLICATES_TO_TEST} needed to test the fit"
+        return _answer(UNTOLD, worst, few)
+    spans = [(effect.low or 0.0, effect.high or np.inf) for effect in deviations]
+    clear = [
+        (low > 1 or high < 1) and abs(np.log(effect.value)) > np.log1p(NEGLIGIBLE)
+        for effect, (low, high) in zip(deviations, spans, strict=True)
+    ]
+    size = words.count(int(worst.about), "core")
+    told = f"measured {worst.value:.3f} times the fit at {size}"
+    if worst.low is not None:
+        told += f" ({worst.low:.3f} to {worst.high:.3f})"
+    if any(clear):
+        return _answer(MISFIT, worst, told)
+    most = 1 + TOLERATED
+    if any(low < 1 / most or high > most for low, high in spans):
+        return _answer(UNTOLD, worst, f"{told}: {TOLERATED:.0%} off is not ruled out")
+    return _answer(FITS, worst, told)
+
+
+def _answer(answer: str, worst: Effect | None, because: str) -> Json:
+    return {
+        "fit": answer,
+        "because": because,
+        "deviation": worst.value if worst else None,
+        "deviation_low": worst.low if worst else None,
+        "deviation_high": worst.high if worst else None,
+        "deviation_cores": int(worst.about) if worst else None,
+    }
 
 
 def container_to_host(units: Units, host_cpus: int | None) -> Json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 from virtbed_analysis.cells import DEFAULTED, MATCHED, is_plain
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_contract.documents import Platform
 from virtbed_contract.factors import SCENARIOS
 
 Row = dict[str, Any]
@@ -38,19 +40,43 @@ def count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def instance(row: Row) -> str:
-    """Return "cn vanilla at 1 core"."""
-    return f"{platform(row)} at {count(row['cores'], 'core')}"
+Entries = Mapping[str, Platform]
+"""Platforms by name, which say what a reader calls them."""
 
 
-def platform(row: Row) -> str:
-    """Return "cn vanilla", or "cn vanilla twin" where the testbed is calibrated.
+def instance(row: Row, entries: Entries = MappingProxyType({})) -> str:
+    """Return "container, CPU quota (cn vanilla) at 1 core"."""
+    return f"{platform(row, entries)} at {count(row['cores'], 'core')}"
 
-    Rows of plain cells alone need not say so.
+
+def platform(row: Row, entries: Entries = MappingProxyType({})) -> str:
+    """Return "container, CPU quota (cn vanilla)"; the code alone where no entry has words."""
+    said = plainly(row, entries)
+    return f"{said} ({code(row)})" if said else code(row)
+
+
+def plainly(row: Row, entries: Entries = MappingProxyType({})) -> str:
+    """Return "container, CPU quota", or "container, CPU quota, twin".
+
+    Args:
+        row: A row with a platform and a mode; `said`, if it has one, is what is returned.
+        entries: The platforms. Of one that is not among them nothing is said.
     """
+    if "said" in row:
+        return str(row["said"])
+    entry = entries.get(row["platform"])
+    return ", ".join([entry.in_words(row["mode"]), *_varied(row)]) if entry else ""
+
+
+def code(row: Row) -> str:
+    """Return "cn vanilla", or "cn vanilla twin" where the testbed is calibrated."""
+    return " ".join([row["platform"], row["mode"], *_varied(row)])
+
+
+def _varied(row: Row) -> list[str]:
+    """Return the values of `DEFAULTED` that are no default; rows of plain cells may lack them."""
     values = ((factor, row.get(factor.name, factor.default)) for factor in DEFAULTED)
-    named = (factor.words(value) for factor, value in values)
-    return " ".join([row["platform"], row["mode"], *filter(None, named)])
+    return [named for factor, value in values if (named := factor.words(value))]
 
 
 def subject(row: Row) -> str:
@@ -98,13 +124,38 @@ def share(value: float | None) -> str:
     return NONE if value is None else f"{value:.3g}"
 
 
+def percentage(value: float | None) -> str:
+    """Return a share in percent with two digits: 0.35%, 3%, 12%."""
+    return NONE if value is None else f"{100 * value:.2g}%" if value < 1 else f"{100 * value:,.0f}%"
+
+
 def agreement(beside: Row) -> str:
-    """Return how many of a sweep's ratios meet the published ones."""
+    """Return how many of a sweep's ratios are within the range of the published ones."""
+    answers = beside["answers"]
     return (
         f"{count(len(beside['rows']), 'cell').capitalize()} here of a platform, size and mode that "
-        f"were published, {beside['compared']} with an interval. Intervals that overlap the range "
-        f"of the published applications: {beside['met']}."
+        f"were published, {beside['compared']} with an interval. Of these the whole interval is "
+        f"within the range of the published applications, widened by "
+        f"{100 * beside['margin']:.3g}%, in {answers['inside']}, outside it in "
+        f"{answers['outside']}; {answers['cannot tell']} cannot tell."
     )
+
+
+def rise(fail: Row) -> str:
+    """Return what a comparison says of a rise above a limit: its `fail`."""
+    limit = f"{100 * fail['limit']:.3g}%"
+    rows = fail["above"] or fail["unclear"]
+    named = [
+        f"{row['what']} of {instance(row)}, {subject(row)}: {ratio(row['effect']['value'])}"
+        for row in rows[:5]
+    ] + ([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])
+    if fail["verdict"] == "above":
+        return f"Clearly more than {limit} above the first: {'; '.join(named)}."
+    if fail["verdict"] == "not above":
+        return f"Nothing is more than {limit} above the first: {fail['judged']} effects judged."
+    if not fail["judged"]:
+        return f"No effect has an interval: a rise of more than {limit} cannot be told."
+    return f"Nothing is clearly more than {limit} above the first; it may be: {'; '.join(named)}."
 
 
 def interval(row: Row) -> str:
@@ -166,11 +217,15 @@ def extremes(rows: Sequence[Row], column: str, say: Callable[[float], str]) -> s
         return f"{count(len(rows), 'cell')}, none known."
     least, most = (find(known, key=lambda row: float(row[column])) for find in (min, max))
     if len(rows) == 1:
-        return f"{instance(most)}, {say(most[column])}."
+        return f"{_place(most)}, {say(most[column])}."
     return (
-        f"{count(len(rows), 'cell')}, from {say(least[column])} ({instance(least)}) "
-        f"to {say(most[column])} ({instance(most)})."
+        f"{count(len(rows), 'cell')}, from {say(least[column])} ({_place(least)}) "
+        f"to {say(most[column])} ({_place(most)})."
     )
+
+
+def _place(row: Row) -> str:
+    return f"{plainly(row) or code(row)} at {count(row['cores'], 'core')}"
 
 
 def drawn(panels: int, subjects: int) -> str:

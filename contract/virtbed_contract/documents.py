@@ -148,3 +148,10 @@ class Platform:
     boundary: str = described("What separates it from its host: its security boundary.")
     colour: str = described("Colour of its marks in figures.", pattern=r"^#[0-9a-f]{6}$")
     mark: str = described("Shape of its marks in figures, as Matplotlib names it.", pattern=MARK)
+    modes: dict[str, str] = described(
+        "What a reader calls each mode on it: by what limits its CPUs.", factory=dict
+    )
+
+    def in_words(self, mode: str) -> str:
+        """Return what a reader calls the platform in a mode: "container, CPU quota"."""
+        return f"{self.words}, {self.modes.get(mode, mode)}"

@@ -60,6 +60,9 @@ class Factor:
         return "" if value == self.default else self.wording.format(value)
 
 
+BASELINE_MODE = "pinned"
+"""The mode of bare metal that other cells are compared with."""
+
 FACTORS: tuple[Factor, ...] = (
     Factor(
         name="variant",

@@ -5,14 +5,14 @@ A version changes when a reader of the one before would misread the document or 
 
 from __future__ import annotations
 
-RESULT = "virtbed.result/4"
-EVIDENCE = "virtbed.evidence/1"
+RESULT = "virtbed.result/5"
+EVIDENCE = "virtbed.evidence/2"
 FAILURE = "virtbed.failure/1"
-DESIGN = "virtbed.design/4"
+DESIGN = "virtbed.design/5"
 HOST_REPORT = "virtbed.doctor/2"
 SAMPLES = "virtbed.samples/1"
-REPORT = "virtbed.report/2"
-COMPARISON = "virtbed.comparison/2"
+REPORT = "virtbed.report/3"
+COMPARISON = "virtbed.comparison/3"
 ADVICE = "virtbed.advice/2"
-CALIBRATION = "virtbed.calibration/1"
-PUBLISHED = "virtbed.published/1"
+CALIBRATION = "virtbed.calibration/2"
+PUBLISHED = "virtbed.published/2"

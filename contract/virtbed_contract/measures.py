@@ -94,3 +94,15 @@ MEASURES: tuple[Measure, ...] = (
 def of_group(group: str) -> tuple[Measure, ...]:
     """Return the measures of one group, in order."""
     return tuple(measure for measure in MEASURES if measure.group == group)
+
+
+def percentile_rank(percentile: int, n: Any) -> Any:
+    """Return which of `n` sorted values is a percentile, from 1: the least of ceil(q n).
+
+    In whole numbers, since 0.9 * 10 and 0.99 * 100 are not whole in binary fractions. A column of
+    numbers gives a column of ranks; both are of a signed type.
+
+    >>> percentile_rank(90, 10), percentile_rank(99, 100), percentile_rank(50, 3)
+    (9, 99, 2)
+    """
+    return (percentile * n + 99) // 100

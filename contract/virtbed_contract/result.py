@@ -237,8 +237,15 @@ class LoadGen:
     reasons: tuple[str, ...] = described("Why it is invalid.")
     duration_ms: Count = described("The minimum that the rules ask for.")
     queries: Positive = described("Queries that were issued.")
-    percentiles_ns: dict[str, Ns] = described("Percentiles of latency.")
+    percentiles_ns: dict[str, Ns] = described(
+        "LoadGen's own percentiles of latency; of whole queries, which several samples make in "
+        "multi_stream."
+    )
     clocks: Clocks = described("The same latencies by two clocks.")
+    samples_per_second: Optional[Rate] = described(
+        "Samples answered per second, in offline and server; null in the other scenarios.",
+        default=None,
+    )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ from .result import (
 )  # fmt: skip
 
 Accelerator = Literal["kvm", "tcg"]
+MARGIN = 0.03
+"""The smallest cost, as a share, that a plan which names none takes for worth knowing."""
+MOST_REPLICATES = 99
+"""The most that a plan may ask for: ids of trials have two digits for them."""
 
 
 @with_fields(factor_fields())
@@ -70,6 +74,7 @@ class Design:
         "How closely ratios to bare metal are to be known, as a share; null: replicates are fixed."
     )
     min_replicates: Positive = described("With a precision: the fewest replicates of a cell.")
+    margin: Rate = described("The smallest cost worth knowing, as a share of bare metal's time.")
     accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
     platforms: tuple[Platform, ...] = described("The platforms of the plan, as reports list them.")
     commits: tuple[str, ...] = described("Commits of virtbed that carried the sweep out so far.")

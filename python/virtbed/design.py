@@ -46,6 +46,7 @@ class Design:
             image_digest=image,
             precision=plan.precision,
             min_replicates=plan.min_replicates,
+            margin=plan.margin,
             accelerator=self.accelerator,  # type: ignore[arg-type]  # from a checked report
             platforms=tuple(e for n, e in platforms.entries.items() if n in plan.platforms),
             commits=tuple(commits),

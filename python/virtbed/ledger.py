@@ -60,15 +60,17 @@ class Ledger:
         self._db.close()
 
     def begin(self, identity: dict[str, str], trials: Iterable[tuple[str, int, str]]) -> None:
-        """Write a new sweep, or check that the one there is the same.
+        """Write a new sweep, or check that the one there is the same or has fewer replicates.
 
         Args:
             identity: What must not change between two calls (plan, image, host, its kernel…).
             trials: (id, position, platform) of each.
 
         Raises:
-            LedgerError: another sweep is there; the message names what differs.
+            LedgerError: another sweep is there, or one of more replicates; the message names what
+                differs.
         """
+        asked = list(trials)
         there = dict(self._db.execute("SELECT key, value FROM sweep"))
         if there:
             for key, value in identity.items():
@@ -78,13 +80,19 @@ class Ledger:
                         f"{value}; results of both must not mix: give the plan another name, or "
                         "move that folder away"
                     )
-            return
+        known = {row[0] for row in self._db.execute("SELECT id FROM trial")}
+        if left_out := sorted(known - {trial[0] for trial in asked}):
+            raise LedgerError(
+                f"{self._path.parent} has {len(known)} trials, now {len(asked)} are asked for, "
+                f"without {left_out[-1]}: fewer replicates than before; give as many as before "
+                "(virtbed sweep … --replicates N, or replicates: N in the plan)"
+            )
+        new = [trial for trial in asked if trial[0] not in known]
         with self._told():
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT INTO sweep VALUES (?, ?)", identity.items())
-            self._db.executemany(
-                "INSERT INTO trial (id, position, platform) VALUES (?, ?, ?)", trials
-            )
+            if not there:
+                self._db.executemany("INSERT INTO sweep VALUES (?, ?)", identity.items())
+            self._db.executemany("INSERT INTO trial (id, position, platform) VALUES (?, ?, ?)", new)
             self._db.execute("COMMIT")
 
     def done(self) -> set[str]:

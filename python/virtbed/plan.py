@@ -24,6 +24,7 @@ from pydantic import (
 from virtbed.checkout import REPOSITORY, require
 from virtbed.platforms import load_platforms
 from virtbed_contract.factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, Factor
+from virtbed_contract.sweep import MARGIN, MOST_REPLICATES
 
 if TYPE_CHECKING:
     Mode = str
@@ -35,15 +36,24 @@ Cores = Annotated[int, Field(ge=1, le=4096)]
 PlatformName = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 
-def _percent(value: object) -> object:
-    """Read "2%" as 0.02, and leave what is not a percentage to the field's own check."""
+def _share(value: object) -> object:
+    """Read "2%" as 0.02 and a number as itself; refuse what is no share above 0 and below 1.
+
+    Raises:
+        ValueError: it is none: true or false, which Python counts as 1 and 0, not a number, or 3
+            where 3% is meant.
+    """
+    share: object = value
     if isinstance(value, str) and value.endswith("%"):
         with suppress(ValueError):
-            return float(value[:-1]) / 100
-    return value
+            share = float(value[:-1]) / 100
+    number = isinstance(share, (int, float)) and not isinstance(share, bool)
+    if not number or not 0 < share < 1:  # type: ignore[operator]  # a number, as was just seen
+        raise ValueError("a share above 0% and below 100% is needed, such as 3% or 0.03")
+    return share
 
 
-Fraction = Annotated[float, BeforeValidator(_percent), Field(gt=0, lt=1)]
+Fraction = Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
 
 
 class PlanError(ValueError):
@@ -102,13 +112,18 @@ class _Plan(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Names results/<name>.")
     description: str = ""
     seed: int = Field(2112, description="Of the random order of trials, and of the applications.")
-    replicates: int = Field(5, ge=1, le=99, description="The most of a cell, if precision is set.")
+    replicates: int = Field(
+        5, ge=1, le=MOST_REPLICATES, description="The most of a cell, if precision is set."
+    )
     precision: Fraction | None = Field(
         None,
         description="Such as 2%: a cell is done once its ratio to bare metal is known so closely.",
     )
     min_replicates: int = Field(
-        8, ge=2, le=99, description="With precision: the fewest replicates of a cell."
+        8, ge=2, le=MOST_REPLICATES, description="With precision: the fewest replicates of a cell."
+    )
+    margin: Fraction = Field(
+        MARGIN, description="Such as 3%: the smallest cost worth knowing; reports answer by it."
     )
     applications: list[Application] = Field(min_length=1)
     platforms: dict[PlatformName, Annotated[list[Mode], Field(min_length=1)]] = Field(
@@ -157,8 +172,12 @@ class _Plan(_Strict):
         return list(getattr(self, factor.plan_key))
 
     def digest(self) -> str:
-        """Return "sha256:…" of what the plan says, whatever its layout and comments."""
-        said = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Return "sha256:…" of what the plan says, whatever its layout and comments.
+
+        All but how often: more replicates leave the order of those before as it was, so a sweep
+        may go on with more. The margin counts, for one chosen after the results is no test.
+        """
+        said = json.dumps(self.model_dump(mode="json", exclude={"replicates"}), sort_keys=True)
         return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
 
 
@@ -237,6 +256,22 @@ def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
     return plan
 
 
+def with_replicates(plan: Plan, replicates: int | None) -> Plan:
+    """Return a plan with another number of replicates; the same for None.
+
+    Raises:
+        PlanError: a plan cannot have so many, or so few.
+    """
+    if replicates is None:
+        return plan
+    try:
+        return Plan.model_validate(plan.model_dump() | {"replicates": replicates})
+    except ValidationError as error:
+        raise PlanError(
+            "\n".join(f"--replicates: {_explain(e)}" for e in error.errors())
+        ) from error
+
+
 def check_applications(plan: Plan, known: Mapping[str, Collection[str]]) -> None:
     """Check that each application exists at the scales that it is to run at.
 
@@ -281,4 +316,4 @@ def _explain(error: Any) -> str:
         keys = {key for model in (Plan, Application, Emulated) for key in model.model_fields}
         close = difflib.get_close_matches(str(error["loc"][-1]), sorted(keys), n=1)
         return f"{where}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-    return f"{where}: {error['input']!r} found; {error['msg']}"
+    return f"{where}: {error['input']!r} found; {error['msg'].removeprefix('Value error, ')}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,15 @@ from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.documents import Platform, RoleProperties
 
 Document = TypeVar("Document")
+
+
+# How a reader calls a way to limit CPUs. On metal a number of CPUs is what is left online.
+_LIMITS = {
+    "quota": "CPU quota",
+    "set": "pinned",
+    "count": "other CPUs offline",
+    "none": "no limit of CPUs",
+}
 
 
 class PlatformError(ValueError):
@@ -85,7 +94,18 @@ def load_platforms(repository: Path = REPOSITORY) -> Platforms:
             found[name] = _decoded(RoleProperties, _read(file), file)
         return found
 
-    return Platforms(entries, properties("machine"), properties("enclosure"))
+    machines, enclosures = properties("machine"), properties("enclosure")
+    for name, entry in entries.items():
+        modes = _modes(machines[entry.machine], enclosures[entry.enclosure])
+        entries[name] = replace(entry, modes={**modes, **entry.modes})
+    return Platforms(entries, machines, enclosures)
+
+
+def _modes(machine: RoleProperties, enclosure: RoleProperties) -> dict[str, str]:
+    """Return each mode in words: by the enclosure's limit of CPUs, if it has one."""
+    inner = {mode: limit for mode, limit in enclosure.limits.items() if limit != "none"}
+    words = _LIMITS | ({"count": "floating vCPUs"} if machine.own_kernel else {})
+    return {mode: words[limit] for mode, limit in {**machine.limits, **inner}.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:

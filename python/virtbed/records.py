@@ -80,9 +80,19 @@ def write_trial(
 
 
 def write_failure(
-    folder: Path, failure: Mapping[str, Any], evidence: Mapping[str, Any] | None
+    folder: Path,
+    failure: Mapping[str, Any],
+    evidence: Mapping[str, Any] | None,
+    *,
+    keep_result: bool = False,
 ) -> None:
-    """Write a failed trial: why, and what evidence there is; never a result."""
+    """Write a failed trial: why, and what evidence there is; never a result.
+
+    With `keep_result` the result and the evidence of an earlier attempt stay.
+    """
+    if keep_result:
+        write_json(folder / "failure.json", failure)
+        return
     (folder / "result.json").unlink(missing_ok=True)
     (folder / "evidence.json").unlink(missing_ok=True)  # of an earlier attempt
     if evidence is not None:

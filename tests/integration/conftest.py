@@ -37,6 +37,15 @@ def run(*command: str, ok: bool = True, **options: Any) -> subprocess.CompletedP
     return done
 
 
+def idles(engine: str, container: str) -> str:
+    """Return a shell command that succeeds once a container has set its CPUs and idles.
+
+    One that is moved before cannot set them, and ends.
+    """
+    pid = f"{engine} container inspect --format '{{{{.State.Pid}}}}' {container}"
+    return f'grep -qx sleep "/proc/$({pid})/comm"'
+
+
 def behind_our_back(plan: str, change: str) -> subprocess.CompletedProcess[str]:
     """Sweep, and run a shell command as soon as it can go well."""
     watcher = f"for i in $(seq 1200); do {change} && exit; sleep 0.05; done >/dev/null 2>&1; exit 1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .conftest import NOTHING, behind_our_back, read, run, traces
+from .conftest import NOTHING, behind_our_back, idles, read, run, traces
 
 
 def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None:
@@ -23,7 +23,9 @@ def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None
 
 def test_a_container_changed_behind_our_back_fails_the_trial(write_plan: Any) -> None:
     plan, folder = write_plan("podman-moved", platforms={"podman": ["pinned"]})
-    done = behind_our_back(plan, "podman update --cpuset-cpus 0 virtbed-podman-pinned-c01-r01")
+    name = "virtbed-podman-pinned-c01-r01"
+    change = f"{idles('podman', name)} && podman update --cpuset-cpus 0 {name}"
+    done = behind_our_back(plan, change)
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "podman-pinned-c01-image_classification-r01"
     assert not (trial / "result.json").exists()

@@ -141,11 +141,15 @@ def test_a_report_with_every_part_can_be_read(
     assert_readable(opened(browser, file, width, scheme))
 
 
-def test_two_sweeps_compared_can_be_read(quick: Any, browser: Browser, tmp_path: Path) -> None:
-    folder, _ = quick
+def test_two_sweeps_compared_can_be_read(browser: Browser, tmp_path: Path) -> None:
+    sides = [tmp_path / name for name in ("before", "after")]
+    for side in sides:
+        lay_study(Folder(side))
+    for result in sides[1].glob("trials/*/result.json"):  # else it would be the same sweep
+        result.write_text(result.read_text().replace("2026-01-02", "2026-01-03"))
     file = tmp_path / "comparison.html"
-    said = run("virtbed", "compare", str(folder), str(folder), "--page", str(file)).stdout
-    assert "0 clearly less" in said and "differs" not in said
+    said = run("virtbed", "compare", *map(str, sides), "--page", str(file)).stdout
+    assert "one a side" in said and "differs" not in said
     for width in (1280, 360):
         assert_readable(opened(browser, file, width, "light"))
 

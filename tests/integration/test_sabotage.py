@@ -17,7 +17,7 @@ import pytest
 
 from virtbed.checkout import REPOSITORY
 
-from .conftest import NOTHING, behind_our_back, read, run, traces
+from .conftest import NOTHING, behind_our_back, idles, read, run, traces
 
 VIRSH = "virsh -c qemu:///system "
 
@@ -63,7 +63,8 @@ def test_a_container_changed_behind_our_back_fails_the_trial(
 ) -> None:
     plan, folder = write_plan("container", platforms={"cn": [mode]})
     # Docker changes the limits as soon as the container is there, long before the trial begins.
-    done = behind_our_back(plan, f"docker update {change} virtbed-cn-{mode}-c01-r01")
+    name = f"virtbed-cn-{mode}-c01-r01"
+    done = behind_our_back(plan, f"{idles('docker', name)} && docker update {change} {name}")
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / f"cn-{mode}-c01-image_classification-r01"
     assert not (trial / "result.json").exists()

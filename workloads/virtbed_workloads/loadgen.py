@@ -160,10 +160,14 @@ def clocks(latencies_ns: Sequence[int], loadgen_median_ns: int) -> dict[str, Any
 
 
 def _verdict(load: Load, said: dict[str, Any], latencies_ns: Sequence[int]) -> dict[str, Any]:
+    # Of a scenario whose queries are of several samples, MLPerf's latency is that of the query.
+    ending = "_percentile_latency_ns"
+    if load.scenario == "multi_stream":
+        ending = "_percentile_per_query_latency_ns"
     percentiles = {
         key.split("_")[1]: value
         for key, value in said.items()
-        if key.startswith("result_") and key.endswith("_percentile_latency_ns")
+        if key.startswith("result_") and key.endswith(ending)
     }
     return {
         "version": str(said["loadgen_version"]),
@@ -176,6 +180,9 @@ def _verdict(load: Load, said: dict[str, Any], latencies_ns: Sequence[int]) -> d
         "duration_ms": said["effective_min_duration_ms"],
         "queries": said["result_query_count"],
         "percentiles_ns": percentiles,
+        "samples_per_second": said.get(
+            "result_samples_per_second", said.get("result_completed_samples_per_sec")
+        ),
         "clocks": clocks(latencies_ns, said["result_50.00_percentile_latency_ns"]),
     }
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from textwrap import wrap
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from virtbed.bench import HUNG_AFTER_S, LOCAL, SET_BY_A_SWEEP, Bench, BenchError
+from virtbed.render.screen import Screen
 
-console = Console(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None, soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
+console = Screen(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None)
+errors = Screen(stderr=True, wrap=False)  # a refusal is one line, which scripts may look for
 
 PlanArgument = Annotated[
     str, typer.Argument(metavar="PLAN", help="A plan that ships, or the path of a .yml file.")
@@ -57,13 +56,6 @@ HungAfter = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
 # Exit codes beside 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
 TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-
-
-def say(text: str) -> None:
-    """Print one paragraph, wrapped at the terminal's width, 80 columns at most."""
-    lines = wrap(text, min(80, console.width), subsequent_indent="  ", break_on_hyphens=False)
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
 
 
 def refuse(error: Exception, code: int = REFUSED) -> NoReturn:

@@ -25,6 +25,7 @@ from virtbed.cli.console import (
     refuse,
 )  # fmt: skip
 from virtbed.here import RunError, command, current_image, run_here
+from virtbed.platforms import PlatformError, load_platforms
 from virtbed.render.host import doctor_table, facts_table, tuning_table
 from virtbed.render.trial import phase_table
 from virtbed_contract.codec import encode
@@ -51,13 +52,14 @@ def doctor(
         host = bench_of(inventory, limit, extra_vars, hung_after)
         with bench.alone():
             report, _ = host.examine(restore=False)
-    except (BenchError, CheckoutError) as error:
+        entries = load_platforms().entries
+    except (BenchError, CheckoutError, PlatformError) as error:
         refuse(error)
     if as_json:
         typer.echo(json.dumps(encode(report), indent=1))
     else:
         console.print(facts_table(report))
-        console.print(doctor_table(report))
+        console.print(doctor_table(report, entries))
         console.print(tuning_table(report))
     raise typer.Exit(0 if report.ok else TRIALS_FAILED)
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from virtbed.checkout import REPOSITORY, CheckoutError
-from virtbed.cli.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse, say
+from virtbed.cli.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse
 from virtbed.plan import PlanError, load_plan, plan_path
 from virtbed.platforms import PlatformError
 from virtbed.render.evidence import AttestError, explain
@@ -21,7 +21,7 @@ from virtbed.render.results import (
     advice_lines,
     advice_name,
     advice_table,
-    comparison_table,
+    comparison_tables,
     ratio_tables,
     verdict_table,
 )  # fmt: skip
@@ -59,6 +59,17 @@ def say_report(folder: Path) -> None:
     console.print(f"report: {paths.html}", highlight=False)
 
 
+def _per_cent(text: str) -> float:
+    """Return "3%", or "3", as a share."""
+    try:
+        share = float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 10:
+        raise typer.BadParameter(f"{text!r} found, a percentage needed, as in 3%")
+    return share
+
+
 @app.command()
 def advise(
     name: SweepArgument,
@@ -81,7 +92,10 @@ def advise(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="Per cent of time that do not matter; else the plan's."),
+        typer.Option(
+            parser=_per_cent, metavar="PERCENT",
+            help="The share of time, or cost, that does not matter; the plan's, unless given.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -99,11 +113,12 @@ def advise(
     folder = results(name)
     try:
         prices = read_prices(price_table) if price_table else {}
+        sweep = read_sweep(folder)
         question = Question(
             application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices,
-            None if margin is None else margin / 100,
+            sweep.margin if margin is None else margin,
         )  # fmt: skip
-        advice = give_advice(read_sweep(folder), question)
+        advice = give_advice(sweep, question)
     except AnalysisError as error:
         refuse(error)
     answered = advice["answer"] != "none"
@@ -111,34 +126,69 @@ def advise(
         typer.echo(json.dumps(advice, indent=1))
     else:
         for line in advice_lines(advice):
-            say(line)
+            console.print(line)
         if advice["candidates"]:
-            console.print(advice_table(advice), soft_wrap=False, width=min(80, console.width))
-            say(advice_legend(advice))
+            console.print(advice_table(advice))
+            console.print(advice_legend(advice))
         for left in advice["left_out"]:
-            say(f"left out: {advice_name(left['cell'])}: {left['reason']}")
+            console.print(f"left out: {advice_name(left['cell'])}: {left['reason']}")
     raise typer.Exit(0 if answered else TRIALS_FAILED)
 
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Results folder.")],
-    second: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Another.")],
+    first: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FIRST... [SECOND]", exists=True, file_okay=False,
+            help="Two results folders; with --with, all those of the first side.",
+        ),
+    ],
+    second: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with", exists=True, file_okay=False,
+            help="A results folder of the second side; may be repeated.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            parser=_per_cent, metavar="PERCENT",
+            help="The least change worth knowing; the first plan's, unless given.",
+        ),
+    ] = None,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            parser=_per_cent, metavar="PERCENT",
+            help="Judge whether a cost, or a time that has an interval, rose by more.",
+        ),
+    ] = None,
     page: Annotated[Path | None, typer.Option(help="Write it as an HTML page, too.")] = None,
     as_json: AsJson = False,
-) -> None:
-    """Compare two sweeps: two hosts, two kernels, before and after.
+) -> None:  # fmt: skip
+    """Compare sweeps: two hosts, two kernels, before and after.
 
-    For each cell of both: the second's time over the first's, and whether what the platform costs
-    against bare metal has changed. What differs between the sweeps is named.
+    For each cell of both sides: the second's time over the first's, and whether what the platform
+    costs against bare metal has changed. What differs between the sides is named. One sweep a
+    side says nothing of how days differ; with several, the sweep is the unit.
 
-    Exit status: 0 compared, 1 they have no cell in common, 2 refused.
+    virtbed compare before1 before2 --with after1 --with after2
+
+    Exit status: 0 compared, and with --fail-above nothing rose so far; 1 no cell in common; 2
+    refused; with --fail-above, 3 something clearly rose by more, 4 it cannot be told.
     """
     from virtbed_analysis import AnalysisError, render_comparison
     from virtbed_analysis import compare as compare_sweeps
 
+    sides = (first, second) if second else (first[:1], first[1:])
+    if not second and len(first) != 2:
+        refuse(
+            ValueError(f"{len(first)} results folders found, two needed, or more and --with SECOND")
+        )
     try:
-        content = compare_sweeps(first, second)
+        content = compare_sweeps(*sides, margin=margin, fail_above=fail_above)
         if page:
             write_text(page, render_comparison(content))
     except (AnalysisError, OSError) as error:
@@ -146,15 +196,34 @@ def compare(
     if as_json:
         typer.echo(json.dumps(content, indent=1))
     else:
-        console.print(content["summary"], highlight=False)
-        for row in content["differs"]:
-            sides = (", ".join(row[side]) or "-" for side in ("first", "second"))
-            console.print(f"differs: {row['item']}: {' | '.join(sides)}", highlight=False)
-        if content["cells"]:
-            console.print(comparison_table(content))
+        _say_comparison(content)
         if page:
             console.print(f"page: {page}", highlight=False)
-    raise typer.Exit(0 if content["cells"] else TRIALS_FAILED)
+    if not content["cells"]:
+        raise typer.Exit(TRIALS_FAILED)
+    raise typer.Exit(_RISE[content["fail"]["verdict"]] if content["fail"] else 0)
+
+
+# Exit statuses of what a comparison says of a rise.
+_RISE = {"not above": 0, "above": 3, "cannot tell": 4}
+
+
+def _say_comparison(content: dict[str, Any]) -> None:
+    from virtbed_analysis import rise_words
+
+    console.print(content["summary"], highlight=False)
+    for row in content["differs"]:
+        sides = (", ".join(row[side]) or "-" for side in ("first", "second"))
+        console.print(f"differs: {row['item']}: {' | '.join(sides)}", highlight=False)
+    for row in content["unlike"]:
+        console.print(
+            f"differs within the {row['side']}: {row['item']}: {' | '.join(row['values'])}",
+            highlight=False,
+        )
+    for table in comparison_tables(content):
+        console.print(table)
+    if content["fail"]:
+        console.print(rise_words(content["fail"]), highlight=False)
 
 
 @app.command()

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from virtbed import bench
 from virtbed.bench import HUNG_AFTER_S, Bench, BenchError
@@ -32,14 +31,24 @@ from virtbed.cli.results import say_report
 from virtbed.design import Design, design
 from virtbed.ledger import Ledger, LedgerError
 from virtbed.placement import PlacementError
-from virtbed.plan import Plan, PlanError, check_applications, load_plan, plan_path
+from virtbed.plan import (
+    Plan,
+    PlanError,
+    check_applications,
+    load_plan,
+    plan_path,
+    with_replicates,
+)  # fmt: skip
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.progress import Progress, estimate_s, minutes
+from virtbed.render.plan import not_run_lines, plan_table
+from virtbed.render.results import check_table
 from virtbed.sweep import Interrupted, Sweep, SweepError
 from virtbed.sweep.blocks import PER_PLAYBOOK
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS
+from virtbed_contract.sweep import MOST_REPLICATES
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
@@ -56,8 +65,18 @@ BlocksPerPlaybook = Annotated[
 ]
 
 
-def _plan(name: str) -> Plan:
-    plan = load_plan(plan_path(name))
+Replicates = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_REPLICATES,
+        help="In place of the plan's. A sweep goes on with more than it has, never with fewer.",
+    ),
+]
+
+
+def _plan(name: str, replicates: int | None = None) -> Plan:
+    plan = with_replicates(load_plan(plan_path(name)), replicates)
     check_applications(plan, {n: tuple(e.scales) for n, e in APPLICATIONS.items()})
     return plan
 
@@ -68,12 +87,13 @@ def plan(
     inventory: Inventories = None,
     limit: Limit = None,
     extra_vars: ExtraVars = None,
+    replicates: Replicates = None,
     hung_after: HungAfter = HUNG_AFTER_S,
     as_json: AsJson = False,
 ) -> None:
     """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
     try:
-        chosen, platforms = _plan(name), load_platforms()
+        chosen, platforms = _plan(name, replicates), load_platforms()
         host = bench_of(inventory, limit, extra_vars, hung_after)
         with bench.alone():
             report, _ = host.examine(restore=False)
@@ -88,10 +108,35 @@ def plan(
     seconds = estimate_s(laid.trials, seen, platforms.trial_s)
     cells = Counter(tuple(_cell(trial).items()) for trial in laid.trials)
     rows = [{**dict(cell), "trials": count} for cell, count in sorted(cells.items())]
+    seen_before = _best_samples(chosen)
     if as_json:
-        typer.echo(json.dumps(_as_json(chosen, laid, seconds, rows), indent=1))
+        told = {**_as_json(chosen, laid, seconds, rows), "best_samples": seen_before}
+        typer.echo(json.dumps(told, indent=1))
     else:
-        _show(chosen, laid, seconds, rows)
+        title = f"{chosen.name}: {len(laid.trials)} trials, about {minutes(seconds)}"
+        console.print(plan_table(title, laid.trials, platforms.entries))
+        for line in not_run_lines(laid.not_run, platforms.entries):
+            console.print(line)
+        for row in seen_before:
+            console.print(row["sentence"])
+
+
+def _best_samples(plan: Plan, results: Path = REPOSITORY / "results") -> list[dict[str, Any]]:
+    """Return what an earlier sweep of a plan tells of its applications' samples per trial.
+
+    Each row has `application`, `scale`, `scenario`, `best` and `sentence`; none without results,
+    or without virtbed-analysis.
+    """
+    if not find_spec("virtbed_analysis"):
+        return []
+    from virtbed_analysis import best_samples
+
+    asked = {(entry.name, entry.scale, entry.scenario) for entry in plan.applications}
+    return [
+        row
+        for row in best_samples(results / plan.name)
+        if (row["application"], row["scale"], row["scenario"]) in asked
+    ]
 
 
 def _cell(trial: Trial) -> dict[str, str | int]:
@@ -122,24 +167,13 @@ def _as_json(plan: Plan, laid: Design, seconds: float, rows: Rows) -> Mapping[st
     }
 
 
-def _show(plan: Plan, laid: Design, seconds: float, rows: Rows) -> None:
-    table = Table(title=f"{plan.name}: {len(laid.trials)} trials, about {minutes(seconds)}")
-    for heading in rows[0] if rows else ():
-        table.add_column(heading, justify="right" if heading in {"cores", "trials"} else "left")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    console.print(table)
-    for left in laid.not_run:
-        size = f" c{left.cores:02d}" if left.cores else ""
-        console.print(f"not run: {left.platform} {left.mode}{size}: {left.reason}; {left.remedy}")
-
-
 @app.command()
 def sweep(
     name: PlanArgument,
     inventory: Inventories = None,
     limit: Limit = None,
     extra_vars: ExtraVars = None,
+    replicates: Replicates = None,
     blocks_per_playbook: BlocksPerPlaybook = PER_PLAYBOOK,
     hung_after: HungAfter = HUNG_AFTER_S,
 ) -> None:
@@ -150,13 +184,15 @@ def sweep(
     again to go on).
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
-    _carry_out(name, host, blocks_per_playbook)
+    _carry_out(name, host, blocks_per_playbook, replicates)
 
 
-def _carry_out(name: str, host: Bench, per_playbook: int = PER_PLAYBOOK) -> Path:
+def _carry_out(
+    name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None
+) -> Path:
     """Carry a plan out and write its report; return its folder, or exit with a clear message."""
     try:
-        chosen, platforms = _plan(name), load_platforms()
+        chosen, platforms = _plan(name, replicates), load_platforms()
         with Progress(console, platforms.trial_s) as progress:
             run = Sweep(chosen, progress, host, per_playbook=per_playbook, platforms=platforms)
             run.run()
@@ -208,8 +244,9 @@ def calibrate(
     if as_json:
         typer.echo(json.dumps(content, indent=1))
     else:
-        for row in (*content["checks"], *content["resolution"]):
-            console.print(row["sentence"], highlight=False)
+        console.print(check_table(content, load_platforms().entries))
+        for row in content["resolution"]:
+            console.print(row["sentence"])
         if content["suspect"]:
             console.print(
                 f"{content['suspect']} trials suspect; the report names them and says why"

@@ -5,47 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
+from virtbed.render.table import Table
+from virtbed_contract.documents import Platform
 from virtbed_contract.kernel.cpus import format_cpu_list
 from virtbed_contract.sweep import HostReport
 
 STYLES = {"available": "green", "emulated": "yellow", "unavailable": "red"}
 
 
-def doctor_table(report: HostReport) -> Table:
+def doctor_table(report: HostReport, entries: Mapping[str, Platform]) -> Table:
     """Return a table of one row per platform: its status, the reason, and what to do about it."""
-    table = Table(title=f"Platforms of {report.host}", title_justify="left")
-    table.add_column("platform", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    table.add_column("reason", ratio=1)
-    table.add_column("remedy", ratio=1)
+    table = Table(f"Platforms of {report.host}", apart=True)
+    for heading in ("platform", "code"):
+        table.add_column(heading)
+    for heading in ("status", "reason", "remedy"):
+        table.add_column(heading, measured=True)
     for row in report.platforms:
+        said = entries[row.platform].words if row.platform in entries else ""
         status = Text(row.status, style=STYLES[row.status])
-        # Text, not str: a reason may quote a console line, whose brackets are not markup.
-        table.add_row(row.platform, status, Text(row.reason), Text(row.remedy))
+        table.add_row(said, row.platform, status, row.reason, row.remedy)
     return table
 
 
 def facts_table(report: HostReport) -> Table:
-    """Return a grid of two columns, fact and value, that sums up the host."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column()
+    """Return a table of two columns, fact and value, that sums up the host."""
+    table = Table()
+    for heading in ("fact", "value"):
+        table.add_column(heading, measured=True)
     for name, value in _facts(report.facts):
-        grid.add_row(name, Text(value))
-    grid.add_row("guests run under", report.accelerator or "nothing: QEMU is not installed")
-    return grid
+        table.add_row(name, value)
+    table.add_row("guests run under", report.accelerator or "nothing: QEMU is not installed")
+    return table
 
 
 def tuning_table(report: HostReport) -> Table:
     """Return a table of one row per setting that disturbs measurements: found, wanted, and why."""
-    table = Table(title="What `tuning: true` in a plan would set", title_justify="left")
-    table.add_column("setting", no_wrap=True)
-    table.add_column("found", no_wrap=True)
-    table.add_column("wanted", no_wrap=True)
-    table.add_column("why", ratio=1)
+    table = Table("What `tuning: true` in a plan would set")
+    for heading in ("setting", "found", "wanted", "why"):
+        table.add_column(heading, measured=True)
     for row in report.tuning:
         style = "" if not row.available else "green" if row.value == row.wanted else "yellow"
         found = Text((row.value or "") if row.available else "not available", style=style)

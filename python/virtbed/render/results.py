@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
+from virtbed.render.table import Table, bound
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import Platform
 from virtbed_contract.factors import label
 
 Json = dict[str, Any]
@@ -47,88 +49,87 @@ def _code(cell: Json) -> str:
 
 
 def advice_table(advice: Json) -> Table:
-    """Return one row per candidate, the choice first, within 80 columns.
+    """Return one row per candidate, the choice first.
 
-    `broke` counts the instances that broke the bound, `lost` the trials without usable times.
+    Its evidence is how many replicates it has, how many instances broke the bound, how many trials
+    were lost (without usable times), and how many are suspect.
     """
-    question = advice["question"]
     what, unit, heading = "cost", "", "cost per 10^6"
-    if not question["prices"]:
-        what, unit = question["compared"], "_ms"
+    if not advice["question"]["prices"]:
+        what, unit = advice["question"]["compared"], "_ms"
         heading = f"{what} ms"
-    rows = advice["candidates"]
-    lost = any(_lost(row) for row in rows)
-    suspect = any(row["suspect"] for row in rows)
-    table = Table(
-        title="Candidates, best first",
-        title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False,
-    )  # fmt: skip
-    table.add_column("cell", overflow="fold", min_width=8)
-    slo = question["slo_ms"] is not None
-    several = [*(["broke"] if slo else []), *(["lost"] if lost else [])]
-    several += ["suspect"] if suspect else []
-    for name in ("cores", heading, "over the choice", "n", *several):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
+    table = Table("Candidates, best first")
+    for name in ("cell", "code"):
+        table.add_column(name)
+    for name in (heading, "over the choice"):
+        table.add_column(name, number=True, measured=True)
+    table.add_column("replicates", measured=True)
+    for row in advice["candidates"]:
         over = row["over"]
-        marks = [f"{row['slo']['broken']}/{row['slo']['instances']}"] if slo else []
-        marks += [str(_lost(row) or "")] if lost else []
-        marks += [str(row["suspect"] or "")] if suspect else []
         table.add_row(
-            _code(row), str(row["cores"]),
+            row["name"], _code(row),
             _span(*(row[f"{what}{end}{unit}"] for end in ("", "_least", "_most"))),
             _span(over["value"], over["low"], over["high"]) if over else "",
-            str(row["replicates"]), *marks,
+            ", ".join(_evidence(row, advice["question"]["slo_ms"] is not None)),
         )  # fmt: skip
     return table
 
 
 def advice_legend(advice: Json) -> str:
-    """Return what the brackets of the table hold, and what its columns count."""
+    """Return what the brackets of the table hold."""
     what = "cost" if advice["question"]["prices"] else advice["question"]["compared"]
     return (
         f"In brackets: {what} of the least and the most replicate; over the choice, the "
-        f"{advice['confidence']:.0%} interval. n: replicates."
+        f"{advice['confidence']:.0%} interval."
     )
 
 
-def _lost(row: Json) -> int:
-    return int(row["failed"] + row["invalid"] + row["rejected"])
+def _evidence(row: Json, bounded: bool) -> Iterator[str]:
+    yield str(row["replicates"])
+    if bounded:
+        yield bound(f"{row['slo']['broken']} of {row['slo']['instances']} broke it")
+    if lost := row["failed"] + row["invalid"] + row["rejected"]:
+        yield bound(f"{lost} lost")
+    if row["suspect"]:
+        yield bound(f"{row['suspect']} suspect")
 
 
 def _span(value: float | None, low: float | None, high: float | None) -> str:
-    """Return a number of four digits with its ends, as one word of a table."""
+    """Return a number of four digits with its ends, as a table's cell."""
     if value is None:
         return "-"
     digits = max(0, 3 - math.floor(math.log10(value))) if value > 0 else 0
     known = ("?" if end is None else f"{end:.{digits}f}" for end in (low, high))
-    return f"{value:.{digits}f} ({'-'.join(known)})"
+    return f"{value:.{digits}f} ({' to '.join(known)})"
 
 
-def comparison_table(comparison: Json) -> Table:
-    """Return one row per cell of both sweeps: how time and cost have changed."""
-    from virtbed_analysis import subject_words
+def comparison_tables(comparison: Json) -> Iterator[Table]:
+    """Give a table of what has changed in time, and one of costs: a row per cell of all sweeps."""
+    from virtbed_analysis import changed, subject_words
 
-    table = Table(
-        title=f"Second over first ({comparison['confidence']:.0%} simultaneous intervals)",
-        title_justify="left",
-    )
-    for heading in ("application", "platform", "mode", "cores"):
-        table.add_column(heading)
-    for heading in ("time", "", "cost against bare metal", ""):
-        table.add_column(heading, justify="right" if heading else "left")
-    for row in comparison["cells"]:
-        words = [word for what in ("time", "cost") for word in _change(row[what])]
-        table.add_row(subject_words(row), row["platform"], row["mode"], str(row["cores"]), *words)
-    return table
-
-
-def _change(effect: Json | None) -> tuple[str, str]:
-    from virtbed_analysis import changed
-
-    if effect is None:
-        return "-", ""
-    return _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", ""), changed(effect)
+    said = {row["name"]: decode(Platform, row) for row in comparison["platforms"]}
+    titles = {"time": "Time", "cost": "Cost against bare metal"}
+    for what, title in titles.items():
+        rows = [row for row in comparison["cells"] if row[what]]
+        known = any(row[what]["low"] is not None for row in rows)
+        spread = f"{comparison['confidence']:.0%} simultaneous intervals of {comparison['unit']}s"
+        table = Table(f"{title}, second over first ({spread if known else 'without intervals'})")
+        table.add_column("application", section=True)
+        for heading in ("platform", "code"):
+            table.add_column(heading)
+        table.add_column("cores", number=True)
+        table.add_column(what, number=True, measured=True)
+        table.add_column("answer", measured=True)
+        for row in rows:
+            effect = row[what]
+            table.add_row(
+                subject_words(row), said[row["platform"]].in_words(row["mode"]),
+                f"{row['platform']} {row['mode']}", str(row["cores"]),
+                _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", ""),
+                changed(effect) if known else "",
+            )  # fmt: skip
+        if rows:
+            yield table
 
 
 def _figure(row: Json, name: str, unit: str) -> str:
@@ -144,10 +145,10 @@ def ratio_tables(document: Json) -> Iterator[Table]:
         rows = list(group)
         sizes = sorted({row["cores"] for row in rows})
         found = {(row["mode"], row["platform"], row["cores"]): row["ratio"] for row in rows}
-        table = Table(title=f"{app}: time over bare metal's, by cores", title_justify="left")
+        table = Table(f"{app}: time over bare metal's, by cores")
         table.add_column("mode, platform")
         for cores in sizes:
-            table.add_column(str(cores), justify="right")
+            table.add_column(str(cores), number=True, measured=True)
         for mode, platform in dict.fromkeys((row["mode"], row["platform"]) for row in rows):
             figures = [found.get((mode, platform, cores)) for cores in sizes]
             words = ["-" if figure is None else f"{figure:.3f}" for figure in figures]
@@ -157,18 +158,42 @@ def ratio_tables(document: Json) -> Iterator[Table]:
 
 def verdict_table(verdicts: list[Json], confidence: float) -> Table:
     """Return one row per finding: what is claimed, the answer, and what it rests on."""
-    table = Table(
-        title=f"Findings ({confidence:.0%} simultaneous intervals for each finding)",
-        title_justify="left",
-        show_lines=True,
-    )
+    title = f"Findings ({confidence:.0%} simultaneous intervals for each finding)"
+    table = Table(title, apart=True)
     for heading in ("finding", "answer", "because"):
-        table.add_column(heading)
+        table.add_column(heading, measured=True)
     for verdict in verdicts:
-        style = _STYLES[verdict["answer"]]
         table.add_row(
-            escape(f"{verdict['claim']} ({verdict['source']})"),
-            f"[{style}]{verdict['answer']}[/{style}]",
-            escape(f"{verdict['because']} Looked at: {verdict['effect']}."),
+            f"{verdict['claim']} ({verdict['source']})",
+            Text(verdict["answer"], _STYLES[verdict["with_suspects"]]),
+            f"{verdict['because']} Looked at: {verdict['effect']}.",
         )
+    return table
+
+
+def check_table(calibration: Json, entries: Mapping[str, Platform]) -> Table:
+    """Return one row per check of a calibration: what was expected, and what was measured."""
+    from virtbed_analysis import subject_words
+
+    title = f"Calibration of {calibration['host']} ({calibration['confidence']:.0%} simultaneous"
+    table = Table(f"{title} intervals)")
+    table.add_column("application", section=True)
+    for heading in ("platform", "code"):
+        table.add_column(heading)
+    table.add_column("cores", number=True)
+    table.add_column("check")
+    for heading in ("expected", "measured"):
+        table.add_column(heading, number=True, measured=True)
+    for heading in ("answer", "because"):
+        table.add_column(heading, measured=True)
+    for row in calibration["checks"]:
+        platform = entries.get(row["platform"])
+        figures = {"x": row["estimate"], "x_low": row["low"], "x_high": row["high"]}
+        passed = Text("passed", "green") if row["passed"] else Text("FAILED", "red")
+        table.add_row(
+            subject_words(row), platform.in_words(row["mode"]) if platform else "",
+            f"{row['platform']} {row['mode']}", str(row["cores"]), row["check"],
+            "-" if row["expected"] is None else f"{row['expected']:g}", _figure(figures, "x", ""),
+            passed, row["reason"],
+        )  # fmt: skip
     return table

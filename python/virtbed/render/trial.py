@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
+
+from virtbed.render.table import Table
+from virtbed_contract.measures import percentile_rank
 
 Json = Mapping[str, Any]
 
@@ -42,27 +44,31 @@ def _phases(document: Json) -> Table:
     settings = document["settings"]
     measured = [sample for sample in document["samples"] if not sample["warmup"]]
     table = Table(
-        title=f"{settings['samples']} samples, {settings['scenario']}, "
+        f"{settings['samples']} samples, {settings['scenario']}, "
         f"{settings['thread_policy']} threads, {settings['processor']}"
     )
-    for heading in ("phase", "median ms", "mean ms", "p90 ms", "share of e2e"):
-        table.add_column(heading, justify="left" if heading == "phase" else "right")
+    table.add_column("phase")
+    for heading in ("median ms", "mean ms", "p90 ms", "share of e2e"):
+        table.add_column(heading, number=True, measured=True)
     whole = statistics.fmean(sample["e2e_ns"] for sample in measured)
     for phase in ("pre", "infer", "post", "e2e"):
         times = sorted(sample[f"{phase}_ns"] / 1e6 for sample in measured)
         mean = statistics.fmean(times)
-        p90 = times[min(len(times) - 1, int(0.9 * len(times)))]
+        p90 = times[percentile_rank(90, len(times)) - 1]
         share = f"{mean * 1e6 / whole:.1%}"
         table.add_row(phase, *(f"{v:.3f}" for v in (statistics.median(times), mean, p90)), share)
     return table
 
 
 def _answers(document: Json) -> Table:
-    table = Table("input", "answer", "expected", "score", title="answers")
+    table = Table("answers")
+    table.add_column("input")
+    for heading in ("answer", "expected", "score"):
+        table.add_column(heading, number=heading == "score", measured=True)
     for row in document["answers"]["by_input"]:
         expected = row["expected"] if row["expected"] is not None else "not known: not checked"
         score = "" if row["score"] is None else f"{row['score']:.3f}"
-        table.add_row(*map(Text, (row["input"], row["answer"], expected, score)))
+        table.add_row(row["input"], row["answer"], expected, score)
     return table
 
 

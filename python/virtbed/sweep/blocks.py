@@ -169,7 +169,8 @@ class Blocks:
         # With what came before it: its instance, and the release of the one before.
         now = time.monotonic()
         seconds, self._since = now - self._since, now
-        self.ledger.close(trial.id, "failed" if error else "done", seconds)
+        failed = error and not self.recorder.keeps(trial)
+        self.ledger.close(trial.id, "failed" if failed else "done", seconds)
         if error:
             self.failed.append(trial.id)
         self.progress.done(trial, seconds, error)

@@ -16,6 +16,7 @@ from virtbed.plan import Plan
 from virtbed.platforms import Platforms
 from virtbed.records import RecordError
 from virtbed.sweep.admission import Admitted
+from virtbed.sweep.resumption import keep_earlier
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.events import FetchedFile, TrialOutcome
@@ -33,6 +34,9 @@ class Recorder:
         plan: Its plan.
         admitted: The host, and the plan laid out on it.
         seen: Called with each good trial and its result, once that is written.
+
+    Attributes:
+        again: Ids of trials that have a result and are measured again.
     """
 
     def __init__(
@@ -46,6 +50,11 @@ class Recorder:
         self._plan = plan
         self._admitted = admitted
         self._seen = seen
+        self.again: frozenset[str] = frozenset()
+
+    def keeps(self, trial: Trial) -> bool:
+        """Return whether a trial has a result, of an earlier attempt, that a failure leaves."""
+        return trial.id in self.again and (self._of(trial) / "result.json").exists()
 
     def start(self, platforms: Platforms, commits: Sequence[str]) -> Design:
         """Write plan.yml, doctor.json and design.json.
@@ -95,6 +104,9 @@ class Recorder:
             logs = document.pop("files", {})
             host = self._admitted.report.host
             result = result_of(trial, document, outcome, self._plan, host, attempt)
+            records.check_result(result)
+            if self.keeps(trial):
+                keep_earlier(self._folder, trial.id)
             records.write_trial(self._of(trial), result, evidence_of(trial, outcome), logs)
         except RecordError as error:
             evidence = evidence_of(trial, outcome, str(error))
@@ -120,7 +132,8 @@ class Recorder:
             "attempt": attempt,
             "at": records.now(),
         }
-        records.write_failure(self._of(trial), failure, evidence)
+        kept = self.keeps(trial)
+        records.write_failure(self._of(trial), failure, evidence, keep_result=kept)
 
     def _of(self, trial: Trial) -> Path:
         return self._folder / "trials" / trial.id

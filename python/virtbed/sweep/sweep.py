@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from virtbed.bench import Bench, alone
@@ -15,6 +16,7 @@ from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks
 from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
+from virtbed.sweep.resumption import measured_again, started_s
 from virtbed.trial import Trial
 from virtbed_contract.codec import DocumentError
 
@@ -92,6 +94,7 @@ class Sweep:
             if self.plan.precision is not None:
                 rule = Precision(self.folder, ledger, written)
                 recorder = Recorder(self.folder, self.plan, admitted, rule.see)
+            missing = self._with_baselines(laid.trials, missing, ledger, recorder, rule)
             if self._bench.clear(lambda: self._interruption.insisted):
                 self._progress.say("released what a sweep that was cut off had left")
             blocks = Blocks(
@@ -101,6 +104,33 @@ class Sweep:
             self._progress.begin(len(laid.trials), missing, ledger.seconds())
             with self._bench.prepared(tune=self.plan.tuning):
                 blocks.carry_out(missing)
+
+    def _with_baselines(
+        self, trials: tuple[Trial, ...], missing: list[Trial], ledger: Ledger,
+        recorder: Recorder, rule: Precision | None,
+    ) -> list[Trial]:  # fmt: skip
+        """Return what is missing, and the baselines that are too old to be paired with it."""
+
+        def too_old(needed: set[str]) -> list[Trial]:
+            return measured_again(
+                trials,
+                needed,
+                lambda trial: started_s(self.folder / "trials" / trial.id),
+                ledger.seconds(),
+                time.time(),
+            )
+
+        needed = {trial.id for trial in missing}
+        again = too_old(needed)
+        if again and rule:  # what no cell needs, no baseline is needed for
+            again = too_old(needed - rule.unneeded())
+        recorder.again = frozenset(trial.id for trial in again)
+        for trial in again:
+            self._progress.say(
+                f"{trial.id} is measured again: others of its replicate would be paired with a "
+                "baseline from before a pause"
+            )
+        return sorted([*missing, *again], key=lambda trial: trial.position)
 
     def _missing(self, trials: tuple[Trial, ...], ledger: Ledger) -> list[Trial]:
         done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}

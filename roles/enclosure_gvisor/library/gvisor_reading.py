@@ -31,6 +31,10 @@ options:
     description: The tree that it is to serve; its manifest.json lies beside it.
     type: path
     required: true
+  log:
+    description: What runsc printed, in a file; its end is told if the sandbox does not run.
+    type: path
+    required: true
 author: virtbed
 """
 EXAMPLES = r"""
@@ -39,6 +43,7 @@ EXAMPLES = r"""
     name: virtbed-gvisor-pinned-c01-r01
     state_dir: /run/virtbed/gvisor/state
     rootfs: /var/lib/virtbed/images/0123456789abcdef/rootfs
+    log: /run/virtbed/gvisor/bundles/virtbed-gvisor-pinned-c01-r01/log
 """
 RETURN = r"""
 reading:
@@ -48,6 +53,9 @@ reading:
   returned: always
   type: dict
 """
+
+
+_MOST_SAID = 2000  # characters
 
 
 def threads_allowed(pids: list[int]) -> set[str]:
@@ -76,6 +84,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "state_dir": {"type": "path", "required": True},
             "rootfs": {"type": "path", "required": True},
+            "log": {"type": "path", "required": True},
         },
         supports_check_mode=True,
     )
@@ -84,7 +93,11 @@ def main() -> None:
     _, text, _ = module.run_command([*runsc, "state", name], check_rc=True)
     state = json.loads(text)
     if state["status"] != "running":
-        module.fail_json(msg=f"gvisor_reading: {name} is {state['status']}, running needed")
+        said = Path(module.params["log"]).read_text(errors="replace").strip()[-_MOST_SAID:]
+        module.fail_json(
+            msg=f"gvisor_reading: {name} is {state['status']}, running needed; "
+            f"runsc said: {said or 'nothing'}"
+        )
     # One line for both: standard error in one version, standard output in another.
     _, out, log = module.run_command(["runsc", "flags"], check_rc=True)
     pid = state["pid"]

@@ -16,6 +16,7 @@ from virtbed_analysis.frames import Sweep
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS, size_id, trial_id
+from virtbed_contract.sweep import MARGIN
 
 Json = dict[str, Any]
 IMAGE = "sha256:" + "a" * 64
@@ -37,6 +38,7 @@ class Folder:
             "image_digest": IMAGE,
             "precision": None,
             "min_replicates": 8,
+            "margin": MARGIN,
             "accelerator": "tcg",
             "platforms": [encode(entry) for entry in LISTED.values()],
             "commits": ["0123abc"],
@@ -173,7 +175,12 @@ class Folder:
                 "mems_allowed_list": "0",
                 "memory_policy": "bind:0",
                 "cgroup": {"version": 1, "quota_cpus": None, "cpuset": "0"},
-                "threads": {"intra_op": 1, "inter_op": 1, "process_threads": 9, "usable_cores": 1},
+                "threads": {
+                    "intra_op": trial["cores"],
+                    "inter_op": trial["cores"],
+                    "process_threads": 9,
+                    "usable_cores": trial["cores"],
+                },
                 "isa": ["avx2"],
                 "clocksource": "tsc",
                 "onednn_isa": "Intel AVX2",
@@ -189,7 +196,7 @@ class Folder:
             "confounders": {
                 "window_ns": 2_000_000_000,
                 "cpus": "0",
-                "own_cpu_ns": 1_900_000_000,
+                "own_cpu_ns": 1_900_000_000 * trial["cores"],
                 "steal_share": 0.0,
                 "others_share": 0.001,
                 "throttling": {"periods": 0, "throttled": 0, "throttled_ns": 0},
@@ -212,7 +219,7 @@ class Folder:
                 "reasons": [],
                 "duration_ms": 0,
                 "queries": len(samples) - warm,
-                "percentiles_ns": {"50.00": 20_000_000},
+                "percentiles_ns": loadgen_percentiles(samples),
                 "clocks": {
                     "loadgen_median_ns": 20_000_000,
                     "harness_median_ns": 19_980_000,
@@ -233,6 +240,12 @@ class Folder:
         content = json.loads((self.path / name).read_text())
         change(content)
         self.write(name, content)
+
+
+def loadgen_percentiles(samples: list[Json]) -> Json:
+    """Return the percentiles of queries of one sample, as LoadGen takes them."""
+    took = sorted(s["queue_ns"] + s["e2e_ns"] for s in samples if not s["warmup"])
+    return {f"{p}.00": took[p * len(took) // 100] for p in (50, 90, 99) if took}
 
 
 def evidence(trial: str) -> Json:

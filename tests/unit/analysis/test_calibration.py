@@ -10,6 +10,7 @@ from scipy import stats
 
 from virtbed_analysis import AnalysisError, calibrate
 from virtbed_analysis.calibration import resolvable
+from virtbed_analysis.margin import EQUIVALENT, answer
 
 SPREAD = [0.0, 0.01, -0.01, 0.005, -0.005, 0.0]
 
@@ -41,7 +42,9 @@ def test_a_testbed_that_finds_what_is_true_passes(folder: Any) -> None:
     ("truth", "failed", "reason"),
     [
         ({"twin": 1.05}, "twin", "misses 1"),
-        ({"spread": 8.0}, "twin", "wide on either side, 3% needed"),
+        ({"spread": 8.0}, "twin", "is not wholly within 3% of 1: this cannot tell"),
+        ({"twin": 1.02, "spread": 3.0}, "twin", "is not wholly within 3% of 1"),
+        ({"slowed": 1.1, "spread": 5.0}, "slowdown", "is not wholly within 3% of 1.1"),
         ({"slowed": 1.2}, "slowdown", "misses 1.1"),
         ({"slowed": 1.05, "spread": 9.0}, "slowdown", "does not tell 1.1 from 1"),
     ],
@@ -121,3 +124,36 @@ def test_one_replicate_shows_nothing(folder: Any) -> None:
     assert content["passed"] is False
     assert "fewer than two" in content["checks"][0]["reason"]
     assert content["resolution"] == []
+
+
+def test_a_twin_is_judged_by_equivalence_and_not_by_holding_one(folder: Any) -> None:
+    """A small difference that is seen passes, one that may be larger does not."""
+    twin, _ = calibrate(measured(folder, twin=1.012, spread=0.5).path)["checks"]
+    assert twin["low"] > 1 and (twin["answer"], twin["passed"]) == ("equivalent", True)
+    twin, _ = calibrate(folder.path, margin=0.01)["checks"]
+    assert (twin["answer"], twin["passed"]) == ("differs", False)
+
+
+def test_replicates_that_are_alike_show_no_precision(folder: Any) -> None:
+    twin, _ = calibrate(measured(folder, spread=0.0).path)["checks"]
+    assert (twin["answer"], twin["passed"]) == ("cannot tell", False)
+
+
+def test_a_check_without_an_interval_does_not_widen_the_rest(folder: Any) -> None:
+    alone = calibrate(measured(folder).path)["checks"][0]
+    folder.plan("cn", "pinned", 1, variant="twin")
+    folder.trial("vm", "pinned", 1, {"a.png": [20.0]})
+    folder.trial("vm", "pinned", 1, {"a.png": [20.0]}, variant="twin")
+    checks = calibrate(folder.path)["checks"]
+    assert len(checks) == 4
+    assert next(c for c in checks if c["platform"] == "bm" and c["check"] == "twin") == alone
+
+
+@pytest.mark.parametrize("bias", [0.03, -0.03])
+def test_a_testbed_that_is_off_by_the_margin_seldom_passes(bias: float) -> None:
+    random = np.random.default_rng(14)
+    logs = math.copysign(math.log1p(abs(bias)), bias) + random.normal(0, 0.01, (4_000, 8))
+    half = stats.t.ppf(0.975, 7) * logs.std(axis=1, ddof=1) / math.sqrt(8)
+    ends = np.exp(logs.mean(axis=1) - half), np.exp(logs.mean(axis=1) + half)
+    passed = [answer(low, high) == EQUIVALENT for low, high in zip(*ends, strict=True)]
+    assert np.mean(passed) <= 0.035

@@ -1,16 +1,17 @@
-"""Two sweeps with a known difference."""
+"""Sweeps with a known difference, one or several a side."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from virtbed_analysis import words
-from virtbed_analysis.comparison import changed, compare
+from virtbed_analysis import AnalysisError, words
+from virtbed_analysis.comparison import _effect, changed, compare
 from virtbed_analysis.page import render_comparison
 
 from .conftest import Folder
@@ -21,7 +22,7 @@ RANDOM = np.random.default_rng(8)
 
 def lay(path: Path, times: dict[tuple[str, str], float], **changes: Any) -> Path:
     folder = Folder(path)
-    for replicate in range(1, 9):
+    for replicate in range(1, 7):
         for (platform, mode), ms in times.items():
             noisy = ms * float(np.exp(0.01 * RANDOM.standard_normal()))
             folder.trial(platform, mode, replicate, {"a": [noisy], "b": [3 * noisy]}, **changes)
@@ -29,6 +30,20 @@ def lay(path: Path, times: dict[tuple[str, str], float], **changes: Any) -> Path
 
 
 BEFORE = {("bm", "pinned"): 10.0, ("cn", "vanilla"): 13.0, ("vm", "pinned"): 12.0}
+MENDED = BEFORE | {("cn", "vanilla"): 10.5}
+
+
+def several(path: Path, name: str, times: dict[tuple[str, str], float], days: int) -> list[Path]:
+    """Lay sweeps of several days: on each the host is faster or slower by some per cent."""
+    speeds = np.exp(0.01 * np.array([-1, 1, 0.5, -0.5]))[:days]
+    return [
+        lay(path / f"{name}{day}", {cell: ms * float(speed) for cell, ms in times.items()})
+        for day, speed in enumerate(speeds)
+    ]
+
+
+def found(told: dict[str, Any], what: str) -> dict[str, str]:
+    return {row["platform"]: changed(row[what]) for row in told["cells"] if row[what]}
 
 
 def test_a_slower_host_changes_times_and_not_costs(tmp_path: Path) -> None:
@@ -36,22 +51,85 @@ def test_a_slower_host_changes_times_and_not_costs(tmp_path: Path) -> None:
     told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", slower))
     for row in told["cells"]:
         assert row["time"]["value"] == pytest.approx(1.5, rel=0.03)
-        assert changed(row["time"]) == "more"
     costs = {(row["platform"], row["mode"]): row["cost"] for row in told["cells"]}
     assert costs["bm", "pinned"] is None
-    assert changed(costs["cn", "vanilla"]) == changed(costs["vm", "pinned"]) == "no clear change"
-    assert told["summary"] == (
-        "Of 3 cells 3 take clearly more in the second, 0 clearly less, 0 neither. "
-        "Of 2 cells 0 cost, against bare metal, clearly more in the second, 0 clearly less, "
-        "2 neither."
-    )
+    assert costs["cn", "vanilla"]["low"] < 1 < costs["cn", "vanilla"]["high"]
+
+
+def test_one_sweep_a_side_says_nothing_of_days_and_times_have_no_interval(tmp_path: Path) -> None:
+    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
+    assert told["unit"] == "replicate"
+    assert told["summary"].startswith("Two sweeps, one a side: what differs from one day to the")
+    for row in told["cells"]:
+        time = row["time"]
+        assert (time["low"], time["high"], time["answer"]) == (None, None, "cannot tell")
 
 
 def test_a_platform_that_was_mended_costs_less(tmp_path: Path) -> None:
-    mended = BEFORE | {("cn", "vanilla"): 10.5}
-    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", mended))
-    found = {row["platform"]: changed(row["cost"]) for row in told["cells"] if row["cost"]}
-    assert found == {"cn": "less", "vm": "no clear change"}
+    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
+    assert found(told, "cost")["cn"] == "less"
+    assert told["summary"].endswith(
+        "Of 2 cells 0 cost, against bare metal, clearly more in the second, 1 clearly less, "
+        f"{list(found(told, 'cost').values()).count('equivalent')} as much within 3%, "
+        f"{list(found(told, 'cost').values()).count('cannot tell')} cannot be told."
+    )
+
+
+def test_as_much_is_said_only_of_an_interval_within_the_margin(tmp_path: Path) -> None:
+    sweeps = lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", BEFORE)
+    assert set(found(compare(*sweeps, margin=0.2), "cost").values()) == {"equivalent"}
+    assert set(found(compare(*sweeps, margin=0.001), "cost").values()) == {"cannot tell"}
+
+
+def test_several_sweeps_a_side_are_the_unit(tmp_path: Path) -> None:
+    before, after = (several(tmp_path, *side) for side in (("a", BEFORE, 2), ("b", MENDED, 3)))
+    told = compare(before, after)
+    assert told["unit"] == "sweep" and len(told["first"]) == 2
+    assert "2 against 3 sweeps" in told["summary"]
+    (cn,) = [row for row in told["cells"] if row["platform"] == "cn"]
+    assert cn["time"]["n"] == cn["cost"]["n"] == 2
+    assert cn["cost"]["value"] == pytest.approx(10.5 / 13, rel=0.02)
+    assert changed(cn["cost"]) == "less"
+    assert cn["time"]["low"] is not None
+
+
+def test_one_new_sweep_is_judged_by_how_the_old_ones_differ(tmp_path: Path) -> None:
+    before, (after,) = (several(tmp_path, *side) for side in (("a", BEFORE, 4), ("b", MENDED, 1)))
+    (cn,) = [row for row in compare(before, [after])["cells"] if row["platform"] == "cn"]
+    assert changed(cn["time"]) == changed(cn["cost"]) == "less"
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 5), (1, 4)])
+def test_intervals_of_sweeps_cover_when_days_differ(sizes: tuple[int, int]) -> None:
+    random = np.random.default_rng(sizes)
+    hits = []
+    for _ in range(1_500):
+        both = tuple(random.normal(0, 0.05, n) for n in sizes)
+        effect = _effect("", both, "sweep", 0.95)  # type: ignore[arg-type]
+        hits.append(effect.low is not None and effect.low <= 1 <= (effect.high or 0))
+    assert 0.93 <= np.mean(hits) <= 0.99  # Welch's of two and two is wider than it need be
+
+
+@pytest.mark.parametrize(
+    ("factor", "limit", "verdict"),
+    [(1.1, 0.03, "above"), (1.0, 0.2, "not above"), (1.0, 0.001, "cannot tell")],
+)
+def test_a_rise_is_clear_or_not_there_or_cannot_be_told(
+    tmp_path: Path, factor: float, limit: float, verdict: str
+) -> None:
+    raised = BEFORE | {("cn", "vanilla"): 13.0 * factor}
+    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", raised), fail_above=limit)
+    fail = told["fail"]
+    assert (fail["verdict"], fail["judged"]) == (verdict, 2)
+    assert [row["platform"] for row in fail["above"]] == (["cn"] if verdict == "above" else [])
+    assert words.rise(fail) in render_comparison(told).replace("&#39;", "'")
+    json.dumps(told, allow_nan=False)
+
+
+def test_a_rise_of_nothing_that_has_an_interval_cannot_be_told(tmp_path: Path) -> None:
+    alone = {("bm", "pinned"): 10.0}
+    told = compare(lay(tmp_path / "a", alone), lay(tmp_path / "b", alone), fail_above=0.5)
+    assert told["fail"]["verdict"] == "cannot tell" and not told["fail"]["judged"]
 
 
 def test_what_differs_and_what_only_one_has_is_named(tmp_path: Path) -> None:
@@ -65,15 +143,47 @@ def test_what_differs_and_what_only_one_has_is_named(tmp_path: Path) -> None:
     json.dumps(told, allow_nan=False)
 
 
-def test_the_same_sweep_differs_in_nothing(tmp_path: Path) -> None:
+def test_sweeps_of_one_side_that_are_unlike_are_named(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
-    told = compare(one, one)
-    assert told["differs"] == []
-    assert {changed(row["time"]) for row in told["cells"]} == {"no clear change"}
+    other = lay(tmp_path / "b", BEFORE, image="sha256:" + "e" * 64)
+    told = compare([one, other], lay(tmp_path / "c", BEFORE))
+    assert ("first", "Image digest") in {(row["side"], row["item"]) for row in told["unlike"]}
+
+
+def test_a_sweep_is_not_compared_with_itself_nor_with_a_copy(tmp_path: Path) -> None:
+    one = lay(tmp_path / "a", BEFORE)
+    with pytest.raises(AnalysisError, match="compared with itself"):
+        compare(one, one / "trials" / "..")
+    copy = tmp_path / "copy"
+    shutil.copytree(one, copy)
+    with pytest.raises(AnalysisError, match="18 of 18 trials in common, the first bm-pinned"):
+        compare(one, copy)
+    shutil.rmtree(next((copy / "trials").glob("bm-*")))
+    with pytest.raises(AnalysisError, match="17 of 18 trials in common"):
+        compare([one, lay(tmp_path / "c", BEFORE)], [lay(tmp_path / "d", BEFORE), copy])
+
+
+def test_the_same_plan_on_another_day_is_another_sweep(tmp_path: Path) -> None:
+    one, other = lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", BEFORE)
+    assert compare(one, other)["cells"]
+
+
+def test_inputs_that_one_side_lacks_are_in_neither_time_nor_cost(tmp_path: Path) -> None:
+    one = lay(tmp_path / "a", BEFORE)
+    folder = Folder(tmp_path / "b")
+    for replicate in range(1, 5):
+        for (platform, mode), ms in BEFORE.items():
+            own = ms * (1 + 0.01 * (-1) ** replicate)
+            times = {"a": [own], "c": [900.0 if platform == "cn" else 9.0]}
+            folder.trial(platform, mode, replicate, times)
+    told = compare(one, folder.path)
+    for row in told["cells"]:
+        for effect in filter(None, (row["time"], row["cost"])):
+            assert effect["value"] == pytest.approx(1, rel=0.05)
 
 
 def test_the_page_is_whole_and_has_the_same_numbers(tmp_path: Path) -> None:
-    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", BEFORE))
+    told = compare(several(tmp_path, "a", BEFORE, 2), several(tmp_path, "b", BEFORE, 2))
     page = Page(render_comparison(told))
     assert page.open == [] and all(link.startswith("#") for link in page.links)
     numbers: list[str] = []

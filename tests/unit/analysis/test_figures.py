@@ -74,10 +74,10 @@ def test_ratios_are_drawn_with_their_intervals(content: Any, panels: Panels) -> 
     assert [(low[0], high[0]) for low, high in spans(axes)] == [
         (cell["ratio_low"], cell["ratio_high"]) for cell in cells
     ]
-    labels = [tick.get_text() for tick in axes.get_yticklabels()]
+    labels = [" ".join(tick.get_text().split()) for tick in axes.get_yticklabels()]
     beside = [text.get_text() for text in axes.texts]
     rows = [label for label in labels if "core" not in label]
-    assert rows == [f"{cell['platform']} {cell['mode']}" for cell in cells]
+    assert rows == [LISTED[cell["platform"]].in_words(cell["mode"]) for cell in cells]
     assert beside == [f"{cell['ratio']:.3f}" for cell in cells]
 
 
@@ -189,7 +189,8 @@ def test_twins_and_slowed_ones_are_on_no_curve(content: Any, panels: Panels) -> 
     figures.draw(content | {"cells": cells})
     for name in ("overhead-1", "scale_up-1"):
         assert max(max(line.get_ydata()) for line in panels[name].get_lines()) < 1e5
-    assert "cn vanilla twin" in [t.get_text() for t in panels["ratios-1"].get_yticklabels()]
+    labels = [tick.get_text() for tick in panels["ratios-1"].get_yticklabels()]
+    assert "container, CPU quota,\ntwin" in labels
 
 
 def test_a_figure_draws_its_own_subjects_whatever_others_differ(content: Any) -> None:

@@ -8,10 +8,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from virtbed_analysis import findings
+from virtbed_analysis.answers import (
+    Case,
+    Known,
+    Verdict,
+    answer,
+    limit_of,
+    sentence,
+    side_of,
+    verdicts,
+)
 from virtbed_analysis.cells import Cell, cell_of
+from virtbed_analysis.context import serial
+from virtbed_analysis.document import document
 from virtbed_analysis.effects import Effect, Units, effects, of_sweep
-from virtbed_analysis.findings import FINDINGS, answer, sentence, verdicts
+from virtbed_analysis.findings import FINDINGS, Finding, rows
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.platforms import Platforms
 
@@ -20,6 +31,8 @@ from .conftest import DEFAULTS, LISTED, Folder
 RANDOM = np.random.default_rng(5)
 ONE = np.array(["a.png"])
 PLATFORMS = Platforms(LISTED)
+
+CONTAINER = "container, pinned (cn pinned)"
 
 
 def lay(seconds: dict[tuple[str, str, str, int, str], float], noise: float = 0.01) -> Units:
@@ -45,8 +58,8 @@ def cell(work: str, processor: str, platform: str, cores: int, mode: str) -> Cel
     )  # fmt: skip
 
 
-def told(units: Units, id_: str) -> findings.Verdict:
-    return next(v for v in verdicts(units) if v.finding.id == id_)
+def told(units: Units, id_: str, known: Known | None = None) -> Verdict:
+    return next(v for v in verdicts(units, known) if v.finding.id == id_)
 
 
 def metal(cores: int = 1, seconds: float = 1.0, work: str = "faces") -> dict:
@@ -117,7 +130,7 @@ def test_costs_are_against_bare_metal_of_one_mode_at_every_size() -> None:
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
 def test_what_was_not_measured_is_not_tested_and_says_what_it_needs(
-    finding: findings.Finding,
+    finding: Finding,
 ) -> None:
     verdict = told(lay(metal()), finding.id)
     assert verdict.answer == "not tested"
@@ -131,7 +144,8 @@ def intervals(*spans: tuple[float, float] | None) -> list[Effect]:
     ]
 
 
-UP, DOWN, WIDE, NEAR = (1.2, 1.3), (0.7, 0.8), (0.9, 1.1), (0.99, 1.01)
+UP, DOWN, WIDE, NEAR = (1.2, 1.3), (0.7, 0.8), (0.9, 1.11), (0.99, 1.01)
+TINY = (1.0005, 1.0015)
 
 
 @pytest.mark.parametrize(
@@ -141,24 +155,40 @@ UP, DOWN, WIDE, NEAR = (1.2, 1.3), (0.7, 0.8), (0.9, 1.1), (0.99, 1.01)
         ("vanilla-container", [DOWN, DOWN], "refuted"),
         ("vanilla-container", [WIDE, DOWN], "inconclusive"),
         ("vanilla-container", [None], "inconclusive"),
+        ("vanilla-container", [TINY], "refuted"),  # 0.1% more is no cost of interest
+        ("gpu-pre-post", [UP, UP], "supported"),
+        ("gpu-pre-post", [UP, TINY], "refuted"),
         ("penalty-size", [UP, UP], "supported"),
+        ("penalty-size", [UP, NEAR], "supported"),
         ("penalty-size", [UP, WIDE], "inconclusive"),
         ("penalty-size", [UP, WIDE, DOWN], "refuted"),
+        ("penalty-size", [NEAR, NEAR], "inconclusive"),  # small steps may make a large one
+        ("penalty-size", [TINY], "refuted"),
         ("container-in-vm", [UP, DOWN], "supported"),
         ("container-in-vm", [UP, UP], "refuted"),
+        ("container-in-vm", [UP, (0.998, 0.9995)], "refuted"),
         ("passthrough", [NEAR, DOWN], "supported"),
         ("passthrough", [NEAR, WIDE], "inconclusive"),
         ("passthrough", [NEAR, UP], "refuted"),
         ("application", [NEAR, DOWN], "supported"),
         ("application", [NEAR, NEAR], "refuted"),
         ("application", [NEAR, WIDE], "inconclusive"),
+        ("metal-scaling", [UP, NEAR], "supported"),
+        ("metal-scaling", [NEAR, UP], "refuted"),  # a dip that is made good is no end
+        ("metal-scaling", [NEAR, WIDE], "inconclusive"),
     ],
 )
 def test_an_answer_rests_on_whole_intervals(
     id_: str, spans: list[tuple[float, float] | None], wanted: str
 ) -> None:
     finding = next(f for f in FINDINGS if f.id == id_)
-    assert answer(finding, intervals(*spans)) == wanted
+    limit = limit_of(finding)
+    wholes = finding.rule != "falls" or len(spans) == 1
+    cases = [
+        Case(effect, side_of(finding, effect, limit, step=not wholes), "one curve", wholes)
+        for effect in intervals(*spans)
+    ]
+    assert answer(finding, cases, limit) == wanted
 
 
 def test_pinning_is_asked_about_only_where_there_is_a_penalty() -> None:
@@ -169,21 +199,74 @@ def test_pinning_is_asked_about_only_where_there_is_a_penalty() -> None:
     assert told(lay(none), "pinning").answer == "not tested"
 
 
-def test_the_penalty_is_compared_between_the_smallest_and_the_largest_size() -> None:
-    falls = metal(1) | metal(2, 0.5) | on("cn", "vanilla", 3.0) | on("cn", "vanilla", 0.6, 2)
-    verdict = told(lay(falls), "penalty-size")
+def penalty(*by_size: float) -> dict:
+    """Return bare metal and vanilla containers of 1, 2, 4... cores with these penalties."""
+    timed: dict = {}
+    for power, cost in enumerate(by_size):
+        cores, seconds = 2**power, 0.5**power
+        timed |= metal(cores, seconds) | on("cn", "vanilla", cost * seconds, cores)
+    return timed
+
+
+def test_the_penalty_falls_only_where_no_step_of_the_curve_rises() -> None:
+    verdict = told(lay(penalty(3.0, 1.5, 1.2)), "penalty-size")
     assert verdict.answer == "supported"
-    assert verdict.effects[0].value == pytest.approx(2.5, rel=0.03)
-    assert "faces, 1 over 2 cores: 2.5" in sentence(verdict)
+    found = {effect.about: effect.value for effect in verdict.effects}
+    assert found["faces, 1 over 2 cores"] == pytest.approx(2.0, rel=0.03)
+    assert found["faces, 1 over 4 cores"] == pytest.approx(2.5, rel=0.03)
+    # From its first size to its last it falls; in between it rises.
+    dips = told(lay(penalty(2.0, 1.1, 1.8)), "penalty-size")
+    assert dips.answer == "refuted"
+    assert sentence(dips).startswith("faces, 2 over 4 cores: 0.6")
+    assert told(lay(penalty(1.2, 1.2, 1.2)), "penalty-size").answer == "refuted"
 
 
-def test_metal_stops_scaling_where_a_doubling_gives_less_than_a_tenth() -> None:
+def test_small_steps_that_make_a_large_one_are_a_fall() -> None:
+    slowly = [1.20, 1.18, 1.16, 1.14, 1.12]
+    assert told(lay(penalty(*slowly), noise=0.002), "penalty-size").answer == "supported"
+
+
+def test_metal_stops_scaling_where_no_further_doubling_gives_a_tenth() -> None:
     assert told(lay(metal(1) | metal(2, 0.5)), "metal-scaling").answer == "refuted"
     stops = metal(1) | metal(2, 0.5) | metal(4, 0.49)
     verdict = told(lay(stops), "metal-scaling")
     assert verdict.answer == "supported"
     assert sentence(verdict).startswith("faces, 2 to 4 cores: 1.0")
     assert sentence(verdict).endswith("Of 2 effects 1 speak for it, 1 against, 0 neither.")
+    # Where more cores pay again it has not stopped.
+    assert told(lay(stops | metal(8, 0.25)), "metal-scaling").answer == "refuted"
+
+
+def test_an_application_of_one_thread_does_not_show_that_metal_stops_scaling(
+    folder: Folder,
+) -> None:
+    chance = np.random.default_rng(2)
+    for replicate in range(1, 7):
+        for cores in (1, 2):
+            for work, busy in (("faces", 0.97), ("words", 1.9)):
+                ms = 20 * chance.lognormal(0, 0.01)
+                name = folder.trial(
+                    "bm", "pinned", replicate, {"a": [ms]}, cores=cores, application=work,
+                    confounders={"own_cpu_ns": round(2e9 * min(busy, cores))},
+                )  # fmt: skip
+                assert name
+    sweep = read_sweep(folder.path)
+    (reason,) = serial(sweep.trials).values()
+    assert reason.startswith("it kept 0.97 of 2 CPUs busy")
+    found = next(r for r in document(sweep)["findings"] if r["id"] == "metal-scaling")
+    assert [effect["about"] for effect in found["effects"]] == ["words, trained, 1 to 2 cores"]
+    assert found["left_out"] == [f"faces, trained, 1 to 2 cores: {reason}"]
+
+
+def test_an_application_with_a_pool_of_one_thread_shows_nothing_of_metal(folder: Folder) -> None:
+    for cores in (1, 2):
+        name = folder.trial("bm", "pinned", 1, {"a": [20.0]}, cores=cores)
+        folder.edit(
+            f"trials/{name}/result.json",
+            lambda r: r["environment"]["threads"].update(intra_op=1, inter_op=1),
+        )
+    (reason,) = serial(read_sweep(folder.path).trials).values()
+    assert reason.startswith("its pools had 1 thread")
 
 
 def test_each_of_several_applications_is_compared_with_the_others() -> None:
@@ -194,21 +277,23 @@ def test_each_of_several_applications_is_compared_with_the_others() -> None:
     verdict = told(lay(timed, noise=0.001), "application")
     found = {effect.about: effect.value for effect in verdict.effects}
     assert found.keys() == {
-        f"cn pinned, {work}, 1 core over {', '.join(sorted(works.keys() - {work}))}"
+        f"{CONTAINER}, {work}, 1 core over {', '.join(sorted(works.keys() - {work}))}"
         for work in works
     }
-    assert found["cn pinned, faces, 1 core over scans, sounds, words"] == pytest.approx(
+    assert found[f"{CONTAINER}, faces, 1 core over scans, sounds, words"] == pytest.approx(
         1.2 / 1.1, rel=0.01
     )
     others = (1.2 * 1.1 * 1.1) ** (1 / 3)
-    assert found["cn pinned, words, 1 core over faces, scans, sounds"] == pytest.approx(
+    assert found[f"{CONTAINER}, words, 1 core over faces, scans, sounds"] == pytest.approx(
         1.1 / others, rel=0.01
     )
     assert verdict.answer == "supported"
     many: dict = {}
     for n in range(9):
         many |= metal(work=f"w{n}") | on("cn", "pinned", 1.1, work=f"w{n}")
-    assert told(lay(many), "application").effects[0].about == "cn pinned, w0, 1 core over 8 others"
+    assert (
+        told(lay(many), "application").effects[0].about == f"{CONTAINER}, w0, 1 core over 8 others"
+    )
 
 
 def test_one_application_at_another_scale_or_with_other_threads_is_no_other_application() -> None:
@@ -226,7 +311,9 @@ def test_an_application_of_one_replicate_does_not_silence_the_others() -> None:
     for cell in units.cells(application="words"):
         units.logs[cell] = {"0": units.logs[cell]["0"]}
     verdict = told(units, "application")
-    assert [effect.about for effect in verdict.effects] == ["cn pinned, faces, 1 core over scans"]
+    assert [effect.about for effect in verdict.effects] == [
+        f"{CONTAINER}, faces, 1 core over scans"
+    ]
     assert verdict.answer == "supported"
 
 
@@ -244,3 +331,113 @@ def test_the_application_that_computes_less_gains_less_from_a_gpu() -> None:
     assert verdict.answer == "supported"
     assert verdict.effects[0].value == pytest.approx(5, rel=0.05)
     assert "faces (20% pre and post) over words (80%), 1 core" in verdict.effects[0].about
+
+
+def test_applications_of_nearly_the_same_shares_are_not_ordered_by_them() -> None:
+    gpu = {(w, "gpu", "bm", 1, "pinned"): s for w, s in (("faces", 0.1), ("words", 0.5))}
+    measured = lay(metal() | metal(work="words") | gpu)
+    shares = {c: 0.40 if c.application == "faces" else 0.45 for c in measured.logs}
+    verdict = told(Units(measured.logs, "replicate", shares, PLATFORMS), "gpu-pre-post")
+    assert verdict.answer == "not tested"
+    assert "5.0 points apart, 10 needed" in verdict.left_out[0]
+
+
+def test_a_cell_whose_answers_differ_is_out_and_named() -> None:
+    slow = on("cn", "vanilla", 2.0)
+    units = lay(metal() | slow | on("vm", "vanilla", 1.1))
+    wrong = cell("faces", "cpu", "cn", 1, "vanilla")
+    known = Known(differing=frozenset({wrong}))
+    assert told(units, "vanilla-container").answer == "supported"
+    verdict = told(units, "vanilla-container", known)
+    assert verdict.answer == "not tested"
+    assert "cn vanilla at 1 core, faces: its answers are not bare metal's" in verdict.left_out[0]
+    assert not told(units, "passthrough", known).left_out  # which asks nothing of that cell
+
+
+def test_a_sweep_whose_answers_differ_says_so_beside_its_findings(folder: Folder) -> None:
+    chance = np.random.default_rng(3)
+    for replicate in range(1, 6):
+        for platform, mode, cost in (("bm", "pinned", 1.0), ("cn", "vanilla", 2.0),
+                                     ("vm", "vanilla", 1.1)):  # fmt: skip
+            ms = 20 * cost * chance.lognormal(0, 0.01)
+            answers = "d" if platform == "cn" else "c"
+            folder.trial(platform, mode, replicate, {"a": [ms]}, answers=answers)
+    found = document(read_sweep(folder.path))["findings"]
+    row = next(row for row in found if row["id"] == "vanilla-container")
+    assert row["answer"] == "not tested"
+    assert "cn vanilla" in row["left_out"][0]
+
+
+def test_replicates_that_are_equal_have_no_interval() -> None:
+    units = lay(metal() | on("cn", "vanilla", 2.0) | on("vm", "vanilla", 1.0), noise=0.0)
+    verdict = told(units, "vanilla-container")
+    assert verdict.answer == "inconclusive"
+    assert verdict.effects[0].low is None
+    assert "no interval: 8 equal values show no spread" in sentence(verdict)
+
+
+def test_an_interval_with_an_end_beyond_all_numbers_decides_nothing() -> None:
+    units = lay(metal() | on("cn", "vanilla", 2.0) | on("vm", "vanilla", 1.0))
+    wild = cell("faces", "cpu", "cn", 1, "vanilla")
+    ends = ((ONE, np.array([-115.0])), (ONE, np.array([0.0])))
+    units.logs[wild] = dict(zip(("0", "1"), ends, strict=True))  # type: ignore[index]
+    verdict = told(units, "vanilla-container")
+    assert verdict.answer == "inconclusive"
+    assert verdict.effects[0].low is None
+
+
+def test_the_sentence_cites_the_effect_whose_interval_decides() -> None:
+    """Not the largest: that one may rest on two replicates that tell next to nothing."""
+    large, sure = metal(work="big") | metal(work="sure"), {}
+    for work, cost in (("big", 3.0), ("sure", 1.4)):
+        sure |= on("cn", "vanilla", cost, work=work) | on("vm", "vanilla", 1.0, work=work)
+    units = lay(large | sure)
+    big = cell("big", "cpu", "cn", 1, "vanilla")
+    units.logs[big] = dict(  # type: ignore[index]
+        zip(("0", "1"), ((ONE, np.array([0.1])), (ONE, np.array([2.1]))), strict=True)
+    )
+    verdict = told(units, "vanilla-container")
+    assert verdict.answer == "supported"
+    assert sentence(verdict).startswith("sure, 1 core: 1.")
+
+
+def test_a_verdict_names_its_margin_what_would_change_it_and_what_it_cannot_see() -> None:
+    units = lay(metal() | on("cn", "vanilla", 1.10) | on("vm", "vanilla", 1.0), noise=0.03)
+    found = {row["id"]: row for row in rows(units)}
+    row = found["vanilla-container"]
+    assert row["margin"] == 1.03
+    assert row["margin_words"] == "Counts: above 1.030."
+    assert "would no longer hold" in row["would_change"] or "replicates" in row["would_change"]
+    assert "could not have been told" in row["not_seen"]
+    assert found["passthrough"]["would_change"].startswith("To be tested it needs a KVM guest")
+    wide = lay(metal() | on("cn", "vanilla", 1.10) | on("vm", "vanilla", 1.0), noise=0.2)
+    row = next(row for row in rows(wide) if row["id"] == "vanilla-container")
+    assert row["answer"] == "inconclusive"
+    assert "replicates" in row["would_change"]
+
+
+def test_a_smallest_effect_of_interest_may_be_asked_for() -> None:
+    units = lay(metal() | on("cn", "vanilla", 1.10) | on("vm", "vanilla", 1.0), noise=0.002)
+    for margin, wanted in ((0.03, "supported"), (0.2, "refuted")):
+        row = next(row for row in rows(units, margin=margin) if row["id"] == "vanilla-container")
+        assert row["answer"] == wanted
+
+
+@pytest.mark.parametrize("id_", ["vanilla-container", "penalty-size", "container-in-vm"])
+def test_what_is_not_so_is_supported_in_at_most_one_sweep_of_twenty(id_: str) -> None:
+    """Effects at the very margin: the least favourable truth."""
+    over = {"vanilla-container": (1.03, 1.0), "penalty-size": (1.03, 1.0), "container-in-vm": None}
+    costs = over[id_]
+    wrong = 0
+    for _ in range(400):
+        timed = {}
+        for power in range(3):
+            cores = 2**power
+            timed |= metal(cores)
+            if costs is None:
+                timed |= on("vm", "pinned", 1.03, cores) | on("vmcn", "pinned", 1.0, cores)
+            else:
+                penalty = costs[0] if cores == 1 or id_ == "vanilla-container" else costs[1]
+                timed |= on("cn", "vanilla", penalty, cores) | on("vm", "vanilla", 1.0, cores)
+        wrong += told(lay(timed, noise=0.02), id_).answer == "supported"
+    assert wrong / 400 < 0.05 + 2 * (0.05 * 0.95 / 400) ** 0.5

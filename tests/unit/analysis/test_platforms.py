@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from virtbed_analysis import figures, load
+from virtbed_analysis import figures, load, words
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import cells
 from virtbed_analysis.frames import read_sweep
@@ -41,6 +41,36 @@ def with_box(folder: Folder, place: int) -> None:
     folder.write("design.json", folder.design)
 
 
+def test_a_platform_and_its_mode_have_words_by_what_limits_its_cpus() -> None:
+    said = {
+        f"{name} {mode}": entry.in_words(mode)
+        for name, entry in LISTED.items()
+        for mode in ("vanilla", "pinned")
+    }
+    assert said["bm vanilla"] == "bare metal, other CPUs offline"
+    assert said["vm vanilla"] == "KVM guest, floating vCPUs"
+    assert said["vmcn vanilla"] == "container in a KVM guest, CPU quota"
+    assert said["podman vanilla"] == "Podman container, CPU quota"
+    assert {spoken.split(", ")[1] for code, spoken in said.items() if "pinned" in code} == {
+        "pinned"
+    }
+    row = {"platform": "cn", "mode": "vanilla", "cores": 2}
+    assert words.instance(row, LISTED) == "container, CPU quota (cn vanilla) at 2 cores"
+    assert words.instance(row) == "cn vanilla at 2 cores"  # without a design nothing says it
+    twin = row | {"variant": "twin"}
+    assert words.platform(twin, LISTED) == "container, CPU quota, twin (cn vanilla twin)"
+
+
+def test_the_page_says_platforms_in_words_before_codes(folder: Folder) -> None:
+    for replicate in (1, 2):
+        folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
+        folder.trial("cn", "vanilla", replicate, {"a.png": [11.0 + replicate / 9]})
+    page = render(document(read_sweep(folder.path)))
+    codes = [page[: at.start()].rstrip() for at in re.finditer("cn vanilla", page)]
+    assert codes
+    assert all(before.lower().endswith("container, cpu quota (") for before in codes)
+
+
 @pytest.mark.parametrize(("place", "order"), [(0, "box bm cn"), (4, "bm cn box")])
 def test_a_platform_that_only_the_design_knows_is_reported_as_any(
     folder: Folder, place: int, order: str
@@ -54,8 +84,8 @@ def test_a_platform_that_only_the_design_knows_is_reported_as_any(
     ratio = {cell["platform"]: cell["ratio"] for cell in content["cells"]}
     assert ratio["bm"] is None and ratio["box"] == pytest.approx(1.22, abs=0.01)
     page = render(content)
-    for words in (BOX.words, BOX.boundary, BOX.enclosure):
-        assert f"<td>{words}</td>" in page
+    for text in (BOX.words, BOX.boundary, BOX.enclosure):
+        assert f"<td>{text}</td>" in page
     assert BOX.colour in figures.draw(content)["ratios"].panels[0]
 
 

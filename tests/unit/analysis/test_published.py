@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from virtbed.image import REPOSITORY
-from virtbed_analysis import AnalysisError, analyse_published, published
+from virtbed_analysis import AnalysisError, analyse_published, published, words
 from virtbed_analysis.estimate import cells
 from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.weaknesses import weaknesses
 
 from .conftest import Folder
 
@@ -49,13 +50,21 @@ def test_the_published_table_is_reproduced_to_three_decimals(timings: pl.DataFra
 
 @needs_data
 def test_every_weakness_that_the_data_can_show_is_named(timings: pl.DataFrame) -> None:
-    found = {w.id: w.text for w in published.weaknesses(timings)}
+    found = {w.id: w.text for w in weaknesses(timings, published.ratios(timings))}
     assert list(found) == [
-        "pooled-warm-up", "input-order", "missing-cell", "one-run", "unexplained-cell",
+        "pooled-warm-up", "input-order", "fixed-order", "missing-cell", "one-run", "one-baseline",
+        "slower-with-cores", "outlying-run", "alike-neighbours", "inputs-apart", "unexplained-cell",
     ]  # fmt: skip
     assert "FaceNet 64" in found["pooled-warm-up"]
     assert found["missing-cell"].endswith("Yolo CN vanilla at 32 cores.")
     assert found["unexplained-cell"].startswith("FaceNet VMCN GPU takes 0.495 to 0.554")
+    assert "FaceNet 2 in 66 cells, Yolo 2 in 65 cells" in found["fixed-order"]
+    assert "FaceNet 1.73 times from 32 to 64, Yolo 1.41 times" in found["slower-with-cores"]
+    assert found["outlying-run"].startswith("11 of 3669 later runs take over 2 times")
+    assert "4.04 times (FaceNet VMCN pinned at 64 cores" in found["outlying-run"]
+    assert found["alike-neighbours"].startswith("In 18 of 131 cells")
+    assert "In 48 of 107 cells (FaceNet 46, Yolo 2)" in found["inputs-apart"]
+    assert "in up to 6 ratios alike" in found["one-baseline"]
 
 
 @needs_data
@@ -86,15 +95,35 @@ def test_a_sweep_is_put_beside_the_published_ratios_of_its_size_and_mode(folder:
     times = {("bm", "pinned"): 10, ("cn", "pinned"): 11, ("vm", "vanilla"): 30}
     for replicate, noise in enumerate((0.99, 1.0, 1.01), start=1):
         for (platform, mode), ms in times.items():
-            folder.trial(platform, mode, replicate, {"a": [ms * noise]}, cores=2)
+            own = noise if platform != "bm" else 1.0
+            folder.trial(platform, mode, replicate, {"a": [ms * own]}, cores=2)
         folder.trial("cn", "vanilla", replicate, {"a": [10.0 * noise]}, cores=1)
     sweep = read_sweep(folder.path)
     found = published.beside(cells(sweep.samples).to_dicts(), sweep.platforms)
-    assert [(r["platform"], r["published"], r["within"]) for r in found["rows"]] == [
-        ("vm", {"FaceNet": 1.081, "Yolo": 1.432}, False),
-        ("cn", {"FaceNet": 1.175, "Yolo": 1.043}, True),
+    assert [(r["platform"], r["published"], r["answer"]) for r in found["rows"]] == [
+        ("vm", {"FaceNet": 1.081, "Yolo": 1.432}, "outside"),
+        ("cn", {"FaceNet": 1.175, "Yolo": 1.043}, "inside"),
     ]
-    assert (found["compared"], found["met"]) == (2, 1)
+    assert (found["compared"], found["answers"]["outside"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("noise", "margin", "answer"),
+    [(0.001, 0.03, "inside"), (0.5, 0.03, "cannot tell"), (0.04, 0.0, "cannot tell"),
+     (0.04, 0.2, "inside"), (0.0, 0.03, "cannot tell")],
+)  # fmt: skip
+def test_only_an_interval_that_lies_in_their_range_is_said_to(
+    folder: Folder, noise: float, margin: float, answer: str
+) -> None:
+    """The wider an interval, the more it meets; overlap with 1.043 to 1.175 shows nothing."""
+    for replicate, sign in enumerate((1, -1, 1, -1), start=1):
+        folder.trial("bm", "pinned", replicate, {"a": [10.0]}, cores=2)
+        folder.trial("cn", "pinned", replicate, {"a": [11.0 * (1 + sign * noise)]}, cores=2)
+    sweep = read_sweep(folder.path)
+    found = published.beside(cells(sweep.samples).to_dicts(), sweep.platforms, margin)
+    assert [row["answer"] for row in found["rows"]] == [answer]
+    told = words.agreement(found)
+    assert f"widened by {100 * margin:.3g}%, in {int(answer == 'inside')}, outside it in 0" in told
 
 
 def write(path: Path, *lines: str, header: str = HEADER) -> Path:
@@ -115,7 +144,8 @@ def test_warm_ups_count_as_published_and_are_left_out_beside(tmp_path: Path) -> 
 
 def test_sound_data_has_no_weakness_but_its_single_runs(tmp_path: Path) -> None:
     even = [line.replace("9.0", "1.0") for line in GOOD]
-    found = published.weaknesses(published.read(write(tmp_path, *even)))
+    timings = published.read(write(tmp_path, *even))
+    found = weaknesses(timings, published.ratios(timings))
     assert [weakness.id for weakness in found] == ["one-run"]
 
 

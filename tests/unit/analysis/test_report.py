@@ -76,17 +76,17 @@ def test_html_and_json_have_the_same_numbers(quick: Any) -> None:
     expected: list[str] = []
     for cell in content["cells"]:
         typical = {
-            phase: "{} ({} to {})".format(
-                *(words.ms(cell[f"{phase}_typical{end}_ms"]) for end in ("", "_low", "_high"))
-            )
+            phase: words.ms(cell[f"{phase}_typical_ms"])
             for phase in ("e2e", "pre", "infer", "post")
         }
         ratio = [words.ratio(cell[f"ratio{end}"]) for end in ("", "_low", "_high")]
         expected += [
             str(cell["cores"]),
             "baseline" if cell["baseline"] else "{} ({} to {})".format(*ratio),
+            " ".join(filter(None, (cell["answer"] or words.NONE, cell["answer_note"]))),
             typical["e2e"],
-            *(words.ms(cell[f"e2e_{kind}_ms"]) for kind in ("median", "p90", "p99", "mean")),
+            *(words.ms(cell[f"e2e_{kind}_ms"]) for kind in ("median", "mean")),
+            *(words.ms(cell[f"latency_{kind}_ms"]) for kind in ("p90", "p99")),
         ]
         for phase in ("pre", "infer", "post"):
             expected += [typical[phase], words.ms(cell[f"{phase}_mean_ms"])]
@@ -96,7 +96,8 @@ def test_html_and_json_have_the_same_numbers(quick: Any) -> None:
 
 def test_summary_is_computed(quick: Any) -> None:
     text, _, content = page(quick)
-    assert content["summary"].startswith("cn vanilla at 1 core takes 1.35 times bare metal (95%")
+    assert content["summary"].startswith("Choose container, pinned (cn pinned): within 3%")
+    assert "Not where time matters: container, CPU quota (cn vanilla) 1.35" in content["summary"]
     assert content["summary"] in text
 
 
@@ -202,7 +203,8 @@ def test_a_refused_report_leaves_the_old_one(quick: Any) -> None:
     assert (quick.path / "report.html").read_bytes() == old
 
 
-ALL_FIGURES = {"ratios", "phases", "overhead", "scale_up", "startup", "gpu"}
+ALL_FIGURES = {"ratios", "phases", "overhead", "run_order", "scale_up", "startup", "gpu"}
+FIGURES_OF_QUICK = {"ratios", "phases", "run_order", "startup"}
 
 
 def test_every_figure_is_drawn(study: Any) -> None:
@@ -210,7 +212,7 @@ def test_every_figure_is_drawn(study: Any) -> None:
 
 
 def test_a_figure_without_anything_to_show_is_left_out(quick: Any) -> None:
-    assert set(figures.draw(document(read_sweep(quick.path)))) == {"ratios", "phases", "startup"}
+    assert set(figures.draw(document(read_sweep(quick.path)))) == FIGURES_OF_QUICK
 
 
 def test_a_page_of_all_figures_is_well_formed_and_links_to_its_tables(study: Any) -> None:
@@ -230,7 +232,7 @@ def test_a_page_of_all_figures_is_well_formed_and_links_to_its_tables(study: Any
 def test_what_a_panel_shows_is_in_its_text_alternative(quick: Any) -> None:
     ratios = figures.draw(document(read_sweep(quick.path)))["ratios"].panels[0]
     label = re.search(r'aria-label="([^"]*)"', ratios)
-    assert label and "2 cells, from 1.020 (cn pinned at 1 core) to 1.35" in label[1]
+    assert label and "2 cells, from 1.020 (container, pinned at 1 core) to 1.35" in label[1]
 
 
 def test_figures_are_deterministic_and_escape(quick: Any) -> None:
@@ -239,7 +241,8 @@ def test_figures_are_deterministic_and_escape(quick: Any) -> None:
     odd = [cell | {"application": 'a"<b>'} for cell in content["cells"]]
     for panel in figures.draw(content | {"cells": odd})["ratios"].panels:
         Page(panel)
-    nothing: dict[str, list[Any]] = {"cells": [], "startup": []}
+    nothing: dict[str, Any] = {"cells": [], "startup": []}
+    nothing["diagnostics"] = {"run_order": []}
     assert figures.draw(content | nothing) == {}
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from virtbed_analysis import estimate
-from virtbed_analysis.cells import CURVE
+from virtbed_analysis.cells import CURVE, MATCHED, Cell
+from virtbed_analysis.document import document
 from virtbed_analysis.effects import Units, of_sweep
 from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
+from virtbed_analysis.platforms import platforms_of
 from virtbed_analysis.scaling import container_to_host, efficient_range, overhead_by_size, scale_up
 
 from .conftest import Folder
@@ -67,6 +72,85 @@ def test_overhead_of_type_and_of_size_are_told_apart(folder: Folder) -> None:
     assert row["size"] == pytest.approx(1.4, abs=0.03)
     assert row["type_low"] < row["type"] < row["type_high"]
     assert row["sizes"] == [1, 2, 4, 8]
+    assert row["fit"] == "fits" and abs(row["deviation"] - 1) < 0.01
+
+
+def costs(platform: str, ratios: dict[int, float], noise: float, replicates: int) -> Units:
+    """Units of one platform whose cost per size is known, and of bare metal."""
+    cells, names = {}, np.array(["a"], dtype=np.str_)
+    for name, cost in (("bm", dict.fromkeys(ratios, 1.0)), (platform, ratios)):
+        for cores, ratio in cost.items():
+            cell = Cell(
+                "app", "trained", "single_stream", "trained", FACTORS, cores, name, "pinned"
+            )
+            own = np.log(ratio) + noise * RANDOM.standard_normal(replicates)
+            cells[cell] = {str(n): (names, own[n : n + 1]) for n in range(replicates)}
+    return Units(cells, "replicate", {}, platforms_of((), PLACES))
+
+
+FACTORS = tuple(factor.default for factor in MATCHED)
+PLACES = {"bm": ("metal", "process"), "cn": ("metal", "docker")}
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def test_a_form_that_does_not_fit_tells_no_parts(folder: Folder) -> None:
+    """A cost that rises and falls: the fit told 1.85 of a large instance, measured 1.05 times."""
+    peak = {1: 1.05, 2: 1.4, 4: 2.4, 8: 2.6, 16: 2.4, 32: 1.5, 64: 1.05}
+    for platform, mode, cost in (("bm", "pinned", {}), ("cn", "vanilla", peak)):
+        curve(folder, platform, mode, {n: 100 * cost.get(n, 1.0) for n in SIZES}, 0.003)
+    sweep = read_sweep(folder.path)
+    (row,) = overhead_by_size(of_sweep(sweep.samples, sweep.platforms))
+    assert row["fit"] == "does not fit"
+    assert (row["type"], row["type_low"], row["size"]) == (None, None, None)
+    # The fitted curve itself, by least squares on the truth.
+    x = np.column_stack([np.ones(len(SIZES)), [1 / n for n in SIZES]])
+    y = np.log(list(peak.values()))
+    left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    worst = int(abs(left).argmax())
+    assert row["deviation_cores"] == SIZES[worst]
+    assert row["deviation"] == pytest.approx(np.exp(left[worst]), rel=0.01)
+    assert row["because"].startswith(f"measured {row['deviation']:.3f} times the fit at ")
+    page = render(document(sweep))
+    assert "does not fit: measured" in page
+
+
+@pytest.mark.parametrize(("replicates", "noise"), [(2, 0.001), (5, 0.2)])
+def test_a_form_that_cannot_be_tested_tells_no_parts(replicates: int, noise: float) -> None:
+    ratios = {n: 1.05 * 1.4 ** (1 / n) for n in SIZES[:4]}
+    (row,) = overhead_by_size(costs("cn", ratios, noise, replicates))
+    assert row["fit"] == "cannot tell"
+    assert (row["type"], row["size"]) == (None, None)
+
+
+@pytest.mark.parametrize("replicates", [3, 5, 10])
+def test_a_form_that_is_right_is_seldom_refused_and_a_wrong_one_seldom_told(
+    replicates: int,
+) -> None:
+    """400 sweeps each; 5% of 400 has a standard error of 1.1 points."""
+    answers = {
+        truth: Counter(
+            overhead_by_size(costs("cn", ratios, 0.02, replicates))[0]["fit"] for _ in range(400)
+        )
+        for truth, ratios in {
+            "right": {n: 1.05 * 1.4 ** (1 / n) for n in SIZES[:4]},
+            "wrong": {n: 1.05 * 1.4 ** (1 / n) * (1.3 if n == 4 else 1) for n in SIZES[:4]},
+        }.items()
+    }
+    assert answers["right"]["does not fit"] <= 0.08 * 400
+    assert answers["wrong"]["fits"] <= 0.05 * 400
+    if replicates == 10:
+        assert answers["right"]["fits"] >= 0.9 * 400
+        assert answers["wrong"]["does not fit"] >= 0.99 * 400
+
+
+def test_sizes_that_share_no_replicate_are_not_fitted_together() -> None:
+    units = costs("cn", {1: 1.3, 2: 1.2, 4: 1.1}, 0.001, 4)
+    (alone,) = (cell for cell in units.logs if (cell.platform, cell.cores) == ("cn", 4))
+    of_bare = units.baseline(alone)
+    for cell in (alone, of_bare):
+        units.logs[cell] = {f"late {n}": value for n, value in units.logs[cell].items()}
+    (row,) = overhead_by_size(units)
+    assert (row["fit"], row["because"]) == ("cannot tell", "no replicate has all of its sizes")
 
 
 def test_two_sizes_are_not_fitted(folder: Folder) -> None:

@@ -18,6 +18,8 @@ from virtbed.cli import app, main
 from virtbed.cli.console import bench_of
 from virtbed_contract.schemas import SCHEMAS
 
+from ..analysis.conftest import Folder
+
 TIMINGS = """app,cores,mode,platform,row,input,exec_time_s
 F,2,vanilla,BM,1,a,1.0
 F,2,vanilla,BM,2,b,1.0
@@ -132,3 +134,31 @@ def test_ansible_playbooks_options_are_handed_on() -> None:
         "--inventory=a,", "--inventory=/b", "--limit=host",
         '--extra-vars={"virtbed_state_dir": "/x"}',
     ]  # fmt: skip
+
+
+def laid(path: Path, factor: float) -> str:
+    """Lay a sweep whose container takes so many times as long as bare metal; return its folder."""
+    folder = Folder(path)
+    for replicate, noise in enumerate((1.0, 1.004, 0.996, 1.002, 0.998), start=1):
+        folder.trial("bm", "pinned", replicate, {"a": [20.0 + factor / 1000]})
+        folder.trial("cn", "pinned", replicate, {"a": [20.0 * noise * factor]})
+    return str(path)
+
+
+def test_compare_says_by_its_exit_status_whether_something_rose(tmp_path: Path) -> None:
+    one, same, more = (laid(tmp_path / n, f) for n, f in (("a", 1.0), ("b", 1.001), ("c", 1.2)))
+
+    def compared(*arguments: str) -> tuple[int, str]:
+        said = CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": "80"})
+        return said.exit_code, " ".join(said.output.split())
+
+    assert compared(one, more)[0] == 0
+    assert compared(one, same, "--fail-above", "3%")[0] == 0
+    status, said = compared(one, more, "--fail-above", "3")
+    assert status == 3 and "Clearly more than 3% above the first: cost of cn pinned" in said
+    assert compared(one, same, "--fail-above", "0.1%")[0] == 4
+    assert compared(one, same, "--with", more, "--fail-above", "3%")[0] == 3
+    assert compared(one, one) == (2, f"virtbed: {one} is compared with itself; give another "
+                                     "results folder")  # fmt: skip
+    assert compared(one)[0] == compared(one, same, more)[0] == 2
+    assert compared(one, more, "--fail-above", "much")[0] == 2

@@ -30,6 +30,18 @@ def test_what_is_done_stays_done(tmp_path: Path) -> None:
         assert ledger.seconds() == {"bm": 12.0}
 
 
+def test_a_sweep_goes_on_with_more_replicates_and_never_with_fewer(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.begin(IDENTITY, TRIALS)
+        ledger.close("a", "done", 12.0)
+    with Ledger(path) as ledger:
+        ledger.begin(IDENTITY, [*TRIALS, ("d", 4, "bm")])
+        assert ledger.counts() == {"done": 1, "planned": 3}
+        with pytest.raises(LedgerError, match="has 4 trials, now 3 are asked for, without d"):
+            ledger.begin(IDENTITY, TRIALS)
+
+
 @pytest.mark.parametrize("key", sorted(IDENTITY))
 def test_another_sweep_is_not_mixed_in(tmp_path: Path, key: str) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:

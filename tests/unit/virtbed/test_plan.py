@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,23 @@ import pytest
 import yaml
 
 from virtbed.checkout import REPOSITORY
-from virtbed.plan import Plan, PlanError, check_applications, load_plan, plan_path
+from virtbed.cli.sweeps import _best_samples
+from virtbed.design import design
+from virtbed.plan import (
+    Plan,
+    PlanError,
+    check_applications,
+    load_plan,
+    plan_path,
+    with_replicates,
+)
+from virtbed_analysis.estimate import samples_to_show
 from virtbed_contract.factors import FACTORS
+from virtbed_contract.identifiers import REPORT
+from virtbed_contract.sweep import MARGIN
 from virtbed_workloads.registry import APPLICATIONS
+
+from .conftest import PLATFORMS, report
 
 KNOWN = {name: tuple(entry.scales) for name, entry in APPLICATIONS.items()}
 
@@ -35,6 +50,11 @@ def test_every_plan_that_ships_is_good_and_named_as_its_file(path: Path) -> None
     plan = load_plan(path)
     assert plan.name == path.stem
     check_applications(plan, KNOWN)
+
+
+def test_quick_takes_enough_samples_for_a_bound_on_the_99th_percentile() -> None:
+    plan = load_plan(plan_path("quick"))
+    assert all(work.samples >= samples_to_show(99) for work in plan.applications)
 
 
 def test_quick_asks_for_what_the_readme_promises() -> None:
@@ -134,6 +154,51 @@ def test_any_other_precision_is_refused(wrong: object) -> None:
         Plan.model_validate(SMALL | {"replicates": 20, "precision": wrong})
 
 
+@pytest.mark.parametrize(
+    ("written", "read"), [("3%", 0.03), (0.03, 0.03), ("0.5%", 0.005), ("2.5 %", 0.025)]
+)
+def test_a_margin_is_a_percentage_or_a_share(written: object, read: float) -> None:
+    assert Plan.model_validate(SMALL | {"margin": written}).margin == pytest.approx(read)
+
+
+def test_a_plan_without_a_margin_has_the_contracts() -> None:
+    assert Plan.model_validate(SMALL).margin == MARGIN == 0.03
+
+
+@pytest.mark.parametrize("key", ["margin", "precision", "slowdown"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["3", 3, "-1%", -0.01, "abc", "abc%", "", "%", 0, 1, "0%", "100%", True, False, [3], "inf%",
+     "nan", "nan%", float("nan"), float("inf")],
+)  # fmt: skip
+def test_what_is_no_share_is_refused_with_what_is_needed(
+    tmp_path: Path, key: str, wrong: object
+) -> None:
+    needed = rf"edited.yml: {key}: .* found; a share above 0% and below 100% is needed, such as 3%"
+    with pytest.raises(PlanError, match=needed):
+        load_plan(edited(tmp_path, **{key: wrong, "replicates": 20}))
+
+
+def test_more_replicates_are_the_same_plan_and_another_margin_is_not(tmp_path: Path) -> None:
+    quick = load_plan(plan_path("quick"))
+    assert with_replicates(quick, 30).digest() == quick.digest()
+    assert with_replicates(quick, 30).replicates == 30
+    assert with_replicates(quick, None) == quick
+    assert load_plan(edited(tmp_path, margin="5%")).digest() != quick.digest()
+
+
+@pytest.mark.parametrize("replicates", [0, 100])
+def test_a_number_of_replicates_that_no_plan_can_have_is_refused(replicates: int) -> None:
+    with pytest.raises(PlanError, match="--replicates: replicates: "):
+        with_replicates(load_plan(plan_path("quick")), replicates)
+
+
+def test_more_replicates_leave_those_before_as_they_were() -> None:
+    quick = load_plan(plan_path("quick"))
+    few, more = (design(with_replicates(quick, n), report(), PLATFORMS).trials for n in (3, 9))
+    assert more[: len(few)] == few
+
+
 def test_a_minimum_above_the_maximum_is_refused() -> None:
     with pytest.raises(ValueError, match="min_replicates 8 above replicates 5; raise replicates"):
         Plan.model_validate(SMALL | {"precision": "2%"})
@@ -184,3 +249,23 @@ def test_a_key_may_override_one_that_is_merged_in(tmp_path: Path) -> None:
     path = tmp_path / "merged.yml"
     path.write_text(text.replace("emulated: {", "emulated: {<<: {samples: 9}, "))
     assert load_plan(path).emulated.samples == 3
+
+
+def test_an_earlier_sweep_tells_the_best_number_of_samples(tmp_path: Path) -> None:
+    plan = load_plan(plan_path("quick"))
+    mine = {"application": "image_classification", "scale": "trained", "scenario": "single_stream"}
+    rows = [
+        mine | {"best": 40, "sentence": "40 would be best"},
+        mine | {"scale": "tiny", "best": 7, "sentence": "of no application of this plan"},
+        mine | {"best": None, "sentence": "not known"},
+    ]
+    assert _best_samples(plan, tmp_path) == []
+    folder = tmp_path / "quick"
+    folder.mkdir()
+    for schema, told in ((REPORT, rows[:1]), ("virtbed.report/1", [])):
+        content = {"schema": schema, "diagnostics": {"samples": rows}}
+        (folder / "report.json").write_text(json.dumps(content))
+        assert _best_samples(plan, tmp_path) == told
+    for broken in ("{", "[]", json.dumps({"schema": REPORT})):
+        (folder / "report.json").write_text(broken)
+        assert _best_samples(plan, tmp_path) == []

@@ -11,6 +11,8 @@ from virtbed_contract.codec import decode
 from virtbed_contract.identifiers import HOST_REPORT
 from virtbed_contract.sweep import HostReport, TuningRow
 
+from .conftest import PLATFORMS
+
 DOCUMENT: dict[str, Any] = {
     "schema": HOST_REPORT,
     "host": "bench01",
@@ -56,7 +58,7 @@ def text(renderable: Any) -> str:
 
 
 def test_every_platform_has_its_row_with_reason_and_remedy() -> None:
-    shown = text(doctor_table(REPORT))
+    shown = text(doctor_table(REPORT, PLATFORMS.entries))
     assert "bench01" in shown
     lines = shown.splitlines()
     for row in REPORT.platforms:

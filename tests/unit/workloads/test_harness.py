@@ -136,6 +136,12 @@ def test_every_scenario_issues_what_it_should(scenario: str, issued: int) -> Non
     assert f"Scenario : {loadgen.SCENARIOS[scenario]}" in log
     detail = loadgen.read_detail(result["files"]["mlperf_log_detail.txt"])
     assert detail["result_validity"] == loadgen_says["validity"]
+    if scenario == "multi_stream":  # whose latency is that of a query of eight
+        p99 = loadgen_says["percentiles_ns"]["99.00"]
+        assert p99 == detail["result_99.00_percentile_per_query_latency_ns"]
+        assert p99 >= loadgen_says["percentiles_ns"]["50.00"] > 6 * min(waited_ns[1::8])
+    counts = scenario in ("offline", "server")
+    assert (loadgen_says["samples_per_second"] is not None) == counts
 
 
 def test_clocks_that_disagree_are_flagged() -> None:

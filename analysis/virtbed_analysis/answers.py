@@ -1,0 +1,268 @@
+"""How a set of measurements answers the claims of the studies.
+
+The effects come from `effects`, with simultaneous intervals for the finding, and nothing is decided
+from a point alone. An answer is given with all trials and without the suspect ones, names its
+margin, what would change it, and what these measurements could not have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+
+from virtbed_analysis import words
+from virtbed_analysis.cells import Cell
+from virtbed_analysis.claims import FINDINGS, Candidate, Finding, Measured
+from virtbed_analysis.effects import Effect, Floats, Units, together
+from virtbed_contract.sweep import MARGIN
+
+Answer = Literal["supported", "refuted", "inconclusive", "not tested"]
+Side = Literal["for", "against", "neither"]
+
+# Logarithms of times that differ by less do not vary: no machine repeats itself to a millionth.
+_NO_SPREAD = 1e-6
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of measurements beside their times.
+
+    Attributes:
+        differing: Cells whose answers are not bare metal's: they did other work.
+        serial: Why an application cannot use a second core, by cell.
+        clean: The units without suspect trials; None if no trial is suspect.
+        suspects: Number of suspect trials, and of all.
+        selection: That suspicion depends on the platform, in words; empty if nothing shows it.
+        confounded: How a cell's ratio to bare metal is confounded with time, by cell.
+    """
+
+    differing: AbstractSet[Cell] = frozenset()
+    serial: Mapping[Cell, str] = field(default_factory=dict)
+    clean: Units | None = None
+    suspects: tuple[int, int] = (0, 0)
+    selection: str = ""
+    confounded: Mapping[Cell, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An effect of a finding, and whether it speaks for the claim.
+
+    `curve`, `whole` and `cells` are its candidate's. `no_spread` says that replicates are equal.
+    """
+
+    effect: Effect
+    side: Side
+    curve: str = ""
+    whole: bool = True
+    no_spread: bool = False
+    cells: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding's answer, with every effect it rests on, and what was left out of it."""
+
+    finding: Finding
+    limit: float
+    answer: Answer
+    cases: list[Case]
+    left_out: list[str]
+
+    @property
+    def effects(self) -> list[Effect]:
+        """The effects alone."""
+        return [case.effect for case in self.cases]
+
+
+def verdicts(units: Units, known: Known | None = None, margin: float = MARGIN) -> list[Verdict]:
+    """Answer every finding from one set of measurements.
+
+    Args:
+        units: The measurements.
+        known: What else is known of them; `clean` is not looked at.
+        margin: The smallest effect of interest, as a share.
+    """
+    known = known or Known()
+    alike = {cell: logs for cell, logs in units.logs.items() if cell not in known.differing}
+    every, agreeing = (Measured(each, known.serial) for each in (units, replace(units, logs=alike)))
+    return [_verdict(finding, every, agreeing, known, margin) for finding in FINDINGS]
+
+
+def _verdict(
+    finding: Finding, every: Measured, agreeing: Measured, known: Known, margin: float
+) -> Verdict:
+    limit = limit_of(finding, margin)
+    candidates = list(finding.candidates(agreeing))
+    cases = judged(finding, candidates, limit)
+    left_out = [f"{c.about}: {c.left_out}" for c in candidates if c.left_out]
+    if known.differing:
+        touched = {cell for c in finding.candidates(every) for cell in c.cells}
+        left_out += [
+            f"{words.instance(cell.row())}, {words.subject(cell.row())}: its answers are not bare "
+            "metal's"
+            for cell in sorted(touched & known.differing, key=every.units.order)
+        ]
+    return Verdict(finding, limit, answer(finding, cases, limit), cases, left_out)
+
+
+def limit_of(finding: Finding, margin: float = MARGIN) -> float:
+    """Return the ratio that an effect must clear: a finding's own, or the margin's."""
+    if finding.margin is not None:
+        return finding.margin
+    return 1 / (1 + margin) if finding.side == "below" else 1 + margin
+
+
+def judged(finding: Finding, candidates: Iterable[Candidate], limit: float) -> list[Case]:
+    """Return the effects of a finding with simultaneous intervals, and on which side each lies.
+
+    Replicates that are all equal have no interval: that is no precision, but a clock too coarse, a
+    copy, or an invention.
+    """
+    listed = list(candidates)
+    found = together((candidate.about, candidate.groups) for candidate in listed)
+    cases = []
+    for candidate, effect in zip(listed, found, strict=True):
+        if effect is None:
+            continue
+        no_spread = any(_equal(group) for group in candidate.groups)
+        # Two replicates that tell next to nothing may have an end beyond all numbers.
+        if no_spread or effect.low == 0:
+            effect = replace(effect, low=None, high=None)
+        step = finding.rule == "falls" and not candidate.whole
+        side = side_of(finding, effect, limit, step=step)
+        cases.append(Case(effect, side, candidate.curve, not step, no_spread, candidate.cells))
+    return cases
+
+
+def _equal(group: Floats | None) -> bool:
+    return group is not None and len(group) > 1 and float(np.ptp(group)) < _NO_SPREAD
+
+
+def side_of(finding: Finding, effect: Effect, limit: float, *, step: bool = False) -> Side:
+    """Return where the whole interval lies: as the claim wants it, as it does not, or neither.
+
+    A `step` of a curve speaks against a fall where it rises. A flat one says nothing against a fall
+    elsewhere.
+    """
+    if _clears(finding, effect, limit) > 0:
+        return "for"
+    return "against" if _misses(finding, effect, limit, step=step) > 0 else "neither"
+
+
+def _clears(finding: Finding, effect: Effect, limit: float) -> float:
+    """Return by how much the whole interval is where the claim wants it, as a logarithm."""
+    if effect.low is None or effect.high is None:
+        return -math.inf
+    above, below = math.log(effect.low / limit), -math.log(effect.high)
+    if finding.side == "apart":
+        return max(above, below - math.log(limit))
+    return above if finding.side == "above" else below + math.log(limit)
+
+
+def _misses(finding: Finding, effect: Effect, limit: float, *, step: bool) -> float:
+    """Return by how much the whole interval is where the claim does not want it."""
+    if effect.low is None or effect.high is None:
+        return -math.inf
+    if step:
+        return -math.log(effect.high * limit)
+    under, over = -math.log(effect.high / limit), math.log(effect.low)
+    if finding.side == "apart":
+        return min(under, over + math.log(limit))
+    return under if finding.side == "above" else over - math.log(limit)
+
+
+def answer(finding: Finding, cases: Sequence[Case], limit: float) -> Answer:
+    """Return a finding's answer from its effects, by its rule."""
+    if not cases:
+        return "not tested"
+    sides = [case.side for case in cases]
+    if finding.rule == "somewhere":
+        return _settled("for" in sides, set(sides) == {"against"})
+    if finding.rule == "everywhere":
+        return _settled(set(sides) == {"for"}, "against" in sides)
+    if finding.rule == "falls":
+        curves = _curves(cases)
+        falls = all(any(case.side == "for" for case in curve) for curve in curves)
+        rises = any(_may_rise(case, limit) for case in cases)
+        return _settled(falls and not rises, "against" in sides)
+    ends = [curve[-1].side for curve in _curves(cases)]
+    return _settled("for" in ends, set(ends) == {"against"})
+
+
+def _curves(cases: Sequence[Case]) -> list[list[Case]]:
+    return [list(group) for _, group in groupby(cases, key=lambda case: case.curve)]
+
+
+def weighing(verdict: Verdict) -> list[Case]:
+    """Return the cases that an answer is made of: where scaling stops, the last of each curve."""
+    if verdict.finding.rule != "stops":
+        return verdict.cases
+    return [curve[-1] for curve in _curves(verdict.cases)]
+
+
+def _settled(supported: bool, refuted: bool) -> Answer:
+    return "refuted" if refuted else "supported" if supported else "inconclusive"
+
+
+def _may_rise(case: Case, limit: float) -> bool:
+    """Return whether a step may go the wrong way: nothing short of its interval tells."""
+    low = case.effect.low
+    return low is None or low < 1 / limit
+
+
+def deciding(verdict: Verdict) -> Case | None:
+    """Return the case whose interval decides, or keeps the finding from being decided."""
+    finding, cases = verdict.finding, weighing(verdict)
+    if not cases:
+        return None
+
+    def clears(case: Case) -> float:
+        return _clears(finding, case.effect, verdict.limit)
+
+    def misses(case: Case) -> float:
+        return _misses(finding, case.effect, verdict.limit, step=not case.whole)
+
+    one_proves = finding.rule in ("somewhere", "stops")
+    if verdict.answer == "supported":
+        holding = [case for case in cases if case.side == "for"]
+        return (min if finding.rule == "everywhere" else max)(holding, key=clears)
+    if verdict.answer == "refuted":
+        failing = [case for case in cases if case.side == "against"]
+        return min(failing, key=misses) if one_proves else max(failing, key=misses)
+    if finding.rule == "falls":
+        rising = [case for case in cases if _may_rise(case, verdict.limit)]
+        return min(rising, key=clears) if rising else max(cases, key=clears)
+    undecided = [case for case in cases if case.side == "neither"] or list(cases)
+    known = [case for case in undecided if case.effect.low is not None] or undecided
+    return max(known, key=clears) if one_proves else min(known, key=clears)
+
+
+def sentence(verdict: Verdict) -> str:
+    """Return what a verdict rests on: the effect that decides, and how many there are."""
+    found, most = verdict.cases, deciding(verdict)
+    if most is None:
+        return f"Needs {verdict.finding.needs}."
+    text = f"{most.effect.about}: {most.effect.value:.3f} ({_span(most)})."
+    if len(found) == 1:
+        return text
+    by_side = {side: sum(case.side == side for case in found) for side in ("for", "against")}
+    rest = len(found) - sum(by_side.values())
+    return (
+        f"{text} Of {len(found)} effects {by_side['for']} speak for it, "
+        f"{by_side['against']} against, {rest} neither."
+    )
+
+
+def _span(case: Case) -> str:
+    if case.no_spread:
+        return f"no interval: {case.effect.n} equal values show no spread"
+    if case.effect.low is None:
+        return "no interval"
+    return f"{case.effect.low:.3f} to {case.effect.high:.3f}"

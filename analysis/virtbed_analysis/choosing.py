@@ -1,0 +1,243 @@
+"""What a sweep's answers allow to choose, in sentences: see `headline`.
+
+Rows are cells with a ratio to bare metal, their `answer`, and a `reservation` where the answer is
+no ground for a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from virtbed_analysis import words
+from virtbed_analysis.cells import key_of
+from virtbed_analysis.trust import Json
+
+_NAMED = 3  # so many are named in a sentence; of more, the number is said
+_STATEMENTS = 2  # so many are made of all subjects together; each has its own
+Rows = Sequence[Json]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What sentences need beside the rows: the margin, and the words of platforms."""
+
+    margin: float
+    entries: words.Entries
+
+    @property
+    def within(self) -> str:
+        """The margin in words: "within 3%"."""
+        return f"within {100 * self.margin:.3g}%"
+
+    def name(self, row: Json) -> str:
+        """Return a row's platform and mode in words, with their code."""
+        return words.platform(row, self.entries)
+
+    def figure(self, row: Json) -> str:
+        """Return a row's platform and its ratio with interval."""
+        ratio = words.ratio(row["ratio"])
+        if row["ratio_low"] is None:
+            return f"{self.name(row)} {ratio} ({words.interval(row)})"
+        low, high = words.ratio(row["ratio_low"]), words.ratio(row["ratio_high"])
+        return f"{self.name(row)} {ratio} ({low} to {high})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What can be chosen at one size.
+
+    Attributes:
+        kind: "good": `rows` cost nothing that matters, or less than bare metal; "least": every
+            platform costs more, the one row clearly least; "alike": likewise, and the least cannot
+            be told apart; "unknown": none is known to be good, and of some it cannot be told;
+            "nothing": no row has an answer without reservation.
+        rows: The rows that it is about.
+    """
+
+    kind: str
+    rows: tuple[Json, ...]
+
+    @property
+    def key(self) -> tuple[str, tuple[str, ...]]:
+        """What sizes with one statement have in common."""
+        return self.kind, tuple(sorted(words.code(row) for row in self.rows))
+
+
+def choices(rows: Rows) -> list[list[Choice]]:
+    """Return what can be chosen for each subject and size, alike statements together."""
+    places: dict[tuple[str, int], list[Json]] = {}
+    for row in rows:
+        places.setdefault((words.subject(row), row["cores"]), []).append(row)
+    alike: dict[tuple[str, tuple[str, ...]], list[Choice]] = {}
+    for group in places.values():
+        choice = _at_place(group)
+        alike.setdefault(choice.key, []).append(choice)
+    return list(alike.values())
+
+
+def _at_place(rows: Rows) -> Choice:
+    """Return what can be chosen among the cells of one subject and size."""
+    firm = [row for row in rows if not row["reservation"] and row["ratio_low"] is not None]
+    if good := [row for row in firm if row["answer"] in ("same", "less")]:
+        return Choice("good", tuple(good))
+    if not firm:
+        return Choice("nothing", tuple(rows))
+    least = min(firm, key=lambda row: float(row["ratio"]))
+    # An interval that reaches down to the least one's: by these, either may cost less.
+    rivals = [
+        row
+        for row in rows
+        if row is not least
+        if row["ratio_low"] is None or row["ratio_low"] <= least["ratio_high"]
+    ]
+    told = all(row["answer"] == "more" for row in (least, *rivals))
+    return Choice("unknown" if not told else "alike" if rivals else "least", (least, *rivals))
+
+
+def sentences(rows: Rows, reader: Reader) -> list[str]:
+    """Return what to choose at each size of one subject, and what does not pay there."""
+    found = choices(rows)
+    told = []
+    for group in found:
+        at = sizes(choice.rows[0] for choice in group)
+        told.append(
+            _sentence(group, f"At {at} ", "", reader)
+            if len(found) > 1
+            else _sentence(
+                group, "", f" at {at}{', every size measured' if len(group) > 1 else ''}", reader
+            )
+        )
+    rest = _not_of(rows, found)
+    return [*map(_begun, told), *_avoid(rest, reader), *_reserved(rest, reader)]
+
+
+def across(rows: Rows, reader: Reader) -> list[str]:
+    """Return what can be said of most places, the commonest first, and what does not pay."""
+    found = sorted(choices(rows), key=len, reverse=True)
+    number = sum(map(len, found))
+    told = [
+        _sentence(group, f"In {len(group)} of {number} settings (application, size) ", "", reader)
+        for group in found[:_STATEMENTS]
+    ]
+    return [*told, *_avoid(_not_of(rows, found), reader)]
+
+
+def _not_of(rows: Rows, found: Iterable[Sequence[Choice]]) -> list[Json]:
+    chosen = {key_of(row) for group in found for choice in group for row in choice.rows}
+    return [row for row in rows if key_of(row) not in chosen]
+
+
+def _begun(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}"
+
+
+def _sentence(group: Sequence[Choice], start: str, end: str, reader: Reader) -> str:
+    """Return one statement on the places that have it in common.
+
+    Args:
+        group: The choice at each of the places.
+        start: How it begins: where that is, unless it is everywhere.
+        end: How a statement of all places ends.
+        reader: The margin and the words.
+    """
+    rows = group[0].rows
+    names = either([reader.name(row) for row in rows])
+    figures = names if len(group) > 1 else listed([reader.figure(row) for row in rows])
+    known = f"{start}no platform is known to be {reader.within} of bare metal{end}"
+    match group[0].kind:
+        case "good":
+            less = any(row["answer"] == "less" for choice in group for row in choice.rows)
+            cost = "no slower than" if less else f"{reader.within} of"
+            return f"{start}choose {names}: {cost} pinned bare metal{end}."
+        case "least":
+            share = span(choice.rows[0] for choice in group)
+            return (
+                f"{start}{names} costs least: {share} more than pinned bare metal{end}. No "
+                f"platform is known to be {reader.within} of it there."
+            )
+        case "alike":
+            return f"{known}, and which costs least cannot be told: {figures}."
+        case "unknown":
+            return (
+                f"{known}, and which costs least cannot be told: {figures}. Choose none of them "
+                "for its speed before more replicates."
+            )
+    return f"{start}choose nothing by this sweep: {_why_not(rows, reader)}."
+
+
+def _why_not(rows: Rows, reader: Reader) -> str:
+    reasons: dict[str, list[Json]] = {}
+    for row in rows:
+        reasons.setdefault(row["reservation"] or words.interval(row), []).append(row)
+    if len(reasons) == 1:
+        return f"{next(iter(reasons))}{' in every cell' if len(rows) > 1 else ''}"
+    told = [
+        f"{listed([reader.name(row) for row in found])}: {reason}"
+        for reason, found in reasons.items()
+    ]
+    return "; ".join(told)
+
+
+def _avoid(rows: Rows, reader: Reader) -> list[str]:
+    """Return what is known to cost more than the margin, at its worst place, the worst first."""
+    dear = [
+        row
+        for row in rows
+        if row["answer"] == "more" and not row["reservation"]
+        if row["ratio_low"] is not None and row["ratio_low"] > 1 + reader.margin
+    ]
+    worst: dict[str, Json] = {}
+    for row in sorted(dear, key=lambda row: -float(row["ratio_high"])):
+        worst.setdefault(words.code(row), row)
+    if len({words.subject(row) for row in rows}) > 1:
+        told = [
+            f"{reader.name(row)}, up to {_share(row['ratio_high'] - 1)} more"
+            for row in worst.values()
+        ]
+    else:
+        told = [f"{reader.figure(row)} at {sizes([row])}" for row in worst.values()]
+    return [f"Not where time matters: {listed(told)}."] if told else []
+
+
+def _reserved(rows: Rows, reader: Reader) -> list[str]:
+    """Return the cells that would do but for a reservation."""
+    found = [row for row in rows if row["reservation"] and row["answer"] in ("same", "less")]
+    told = [f"{reader.name(row)} at {sizes([row])} ({row['reservation']})" for row in found]
+    return [f"Not chosen: {listed(told)}."] if told else []
+
+
+def sizes(rows: Iterable[Json]) -> str:
+    """Return "1 core", or "1, 2 and 4 cores"."""
+    cores = sorted({int(row["cores"]) for row in rows})
+    if len(cores) == 1:
+        return words.count(cores[0], "core")
+    return f"{', '.join(map(str, cores[:-1]))} and {cores[-1]} cores"
+
+
+def span(rows: Iterable[Json]) -> str:
+    """Return the shares that the intervals of costs, or gains, reach together: "2.1% to 39%"."""
+    ends = []
+    for row in rows:
+        shares = [row[end] - 1 for end in ("ratio_low", "ratio_high")]
+        ends += [-share for share in shares] if row["answer"] == "less" else shares
+    return f"{_share(min(ends))} to {_share(max(ends))}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f}%" if share < 1 else f"{100 * share:,.0f}%"
+
+
+def either(names: Sequence[str]) -> str:
+    """Return "a", "a or b", or "a; b; or c": names hold commas."""
+    if len(names) <= 2:
+        return " or ".join(names)
+    return "; ".join([*names[:-1], f"or {names[-1]}"])
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts one after another; of many, the first ones, and how many more there are."""
+    shown = [*parts[:_NAMED]]
+    if more := len(parts) - len(shown):
+        shown.append(f"and {words.count(more, 'other')}")
+    return "; ".join(shown)

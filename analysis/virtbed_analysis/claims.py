@@ -1,0 +1,337 @@
+"""What the studies claim, as data: each claim, the effects it is about, and its rule.
+
+`findings` answers them. A claim is about cases: one ratio each, of one or several cells, or all
+steps of one curve of sizes. Nothing here decides; it says what is compared with what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, groupby, pairwise
+from operator import attrgetter
+from typing import Literal
+
+from virtbed_analysis import words
+from virtbed_analysis.cells import Cell
+from virtbed_analysis.effects import Floats, Units, effects
+
+STUDY = "arXiv 2112.09780"
+PINNING = "arXiv 2006.02055"  # the same laboratory's paper on containers, CPU pinning and overhead
+
+# What the studies measured, as machine and enclosure. Another engine is another platform: its
+# figures stand in the tables, but say nothing for or against what was found with these.
+_CONTAINER, _GUEST, _ENCLOSED = ("metal", "docker"), ("kvm", "process"), ("kvm", "docker")
+
+# A vanilla container that takes longer than this times bare metal has something to remove.
+PENALTY = 1.1
+_SCALES = 1.1  # a doubling of cores that speeds up by less has stopped to pay
+_PASSTHROUGH = 1.03
+_NAMED = 6  # others that an effect is compared with are named, but not a hundred of them
+# Shares of pre- and post-processing that are closer than this do not order two applications.
+SHARE_GAP = 0.10
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What claims are asked of.
+
+    Attributes:
+        units: The logarithms of times.
+        serial: Why an application cannot use a second core, by cell, as far as that is known.
+    """
+
+    units: Units
+    serial: Mapping[Cell, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One effect that a claim is about, before it is estimated.
+
+    Attributes:
+        about: Its name.
+        groups: Groups of logarithms, as `effects.effects` takes them.
+        cells: The cells that it is made of.
+        curve: What the steps of one curve have in common; empty for an effect that is no step.
+        whole: Whether it spans a curve from its first size to its last.
+        left_out: Why it does not count, if it does not.
+    """
+
+    about: str
+    groups: Sequence[Floats | None]
+    cells: tuple[Cell, ...]
+    curve: str = ""
+    whole: bool = False
+    left_out: str = ""
+
+
+Candidates = Iterator[Candidate]
+Rule = Literal["somewhere", "everywhere", "falls", "stops"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim.
+
+    `effect` says what is estimated, and `candidates` gives its logarithms wherever the measurements
+    allow it. The claim is that effects lie on one `side` of `margin` (a ratio): above it, below it,
+    or apart from 1 by more than it. Without a margin of its own, the smallest effect of interest is
+    its margin. `rule` says how the effects answer it:
+
+    - somewhere: one case proves it, and only all refute it
+    - everywhere: one case refutes it, and only all prove it
+    - falls: each curve goes to the claim's side, in a step or as a whole, and no step goes back
+    - stops: the last steps of a curve, from one on, are all on the claim's side
+    """
+
+    id: str
+    claim: str
+    source: str
+    effect: str
+    needs: str
+    margin: float | None
+    rule: Rule
+    side: Literal["above", "below", "apart"]
+    candidates: Callable[[Measured], Candidates]
+
+
+# Effects. Each gives a name and the logarithms of a ratio, wherever there are any.
+
+
+def _named(cell: Cell) -> str:
+    return f"{words.subject(cell.row())}, {words.count(cell.cores, 'core')}"
+
+
+def _curves(cells: list[Cell], units: Units) -> Iterator[tuple[str, list[Cell]]]:
+    """Give the cells of each subject on each platform in each mode, by cores, with a name."""
+    curve = attrgetter("subject", "platform", "mode")
+    for _, group in groupby(sorted(cells, key=curve), key=curve):
+        sizes = sorted(group, key=attrgetter("cores"))
+        row = sizes[0].row()
+        yield f"{words.subject(row)}, {words.platform(row, units.platforms.entries)}", sizes
+
+
+def _cost_by_application(measured: Measured) -> Candidates:
+    units = measured.units
+    others = [cell for cell in units.cells(processor="cpu") if not units.is_bare(cell)]
+    alike = attrgetter("platform", "mode", "cores", "settings")
+    for _, group in groupby(sorted(others, key=alike), key=alike):
+        costs = {cell: cost for cell in group if (cost := units.cost(cell)) is not None}
+        # One unit tells no spread, and would leave all effects without an interval.
+        several = {cell: cost for cell, cost in costs.items() if len(cost) > 1}
+        costs = several if len(several) > 1 else costs
+        # Each against the mean of the others, for pairs would be as many as their square.
+        asked = list(costs)
+        if len(asked) <= 2:
+            asked = asked[:-1]  # of two, one says it all
+        for cell in asked:
+            rest = [other for other in costs if other != cell]
+            named = ", ".join(other.application for other in rest)
+            against = named if len(rest) <= _NAMED else f"{len(rest)} others"
+            yield Candidate(
+                f"{words.platform(cell.row(), units.platforms.entries)}, {_named(cell)} over "
+                f"{against}",
+                [costs[cell], *(-costs[other] / len(rest) for other in rest)],
+                tuple(side for own in costs for side in (own, units.baseline(own))),
+            )
+
+
+def _container_over_guest(measured: Measured) -> Candidates:
+    units = measured.units
+    for cell in units.cells(_CONTAINER, processor="cpu", mode="vanilla"):
+        for guest in units.elsewhere(cell, _GUEST):
+            yield Candidate(_named(cell), [units.over(cell, guest)], (cell, guest))
+
+
+def _steps_of_the_penalty(measured: Measured) -> Candidates:
+    units = measured.units
+    containers = units.cells(_CONTAINER, processor="cpu", mode="vanilla")
+    for curve, sizes in _curves(
+        [cell for cell in containers if units.cost(cell) is not None], units
+    ):
+        steps = list(pairwise(sizes))
+        if len(steps) > 1:  # many small steps can make a large one
+            steps.append((sizes[0], sizes[-1]))
+        for small, large in steps:
+            metal = units.baseline(small), units.baseline(large)
+            # Within replicates that have both sizes; else the sizes are taken as independent.
+            paired = units.contrast((1, small), (-1, metal[0]), (-1, large), (1, metal[1]))
+            costs = units.cost(small), units.cost(large)
+            apart = [costs[0], None if costs[1] is None else -costs[1]]
+            few = paired is None or len(paired) < 2
+            yield Candidate(
+                f"{words.subject(small.row())}, {small.cores} over {large.cores} cores",
+                apart if few else [paired],
+                (small, large, *metal),
+                curve,
+                whole=(small, large) == (sizes[0], sizes[-1]),
+            )
+
+
+def _penalty_left_by_pinning(measured: Measured) -> Candidates:
+    # Vanilla over bare metal, divided twice by pinned over bare metal: above 1 where pinning
+    # removes more than half of the penalty's logarithm. Only where there is one to remove.
+    units = measured.units
+    for cell in units.cells(_CONTAINER, processor="cpu", mode="vanilla"):
+        penalty = effects([("", [units.cost(cell)])])
+        low = penalty[0].low if penalty else None
+        if low is not None and low > PENALTY:
+            pinned, metal = cell._replace(mode="pinned"), units.baseline(cell)
+            left = units.contrast((1, cell), (-2, pinned), (1, metal))
+            yield Candidate(_named(cell), [left], (cell, pinned, metal))
+
+
+def _enclosed_over_guest(measured: Measured) -> Candidates:
+    units = measured.units
+    for cell in units.cells(_ENCLOSED, processor="cpu"):
+        for guest in units.elsewhere(cell, _GUEST):
+            over = units.over(cell, guest)
+            yield Candidate(f"{cell.mode}, {_named(cell)}", [over], (cell, guest))
+
+
+def _doublings_of_metal(measured: Measured) -> Candidates:
+    units = measured.units
+    metal = [cell for cell in units.cells(processor="cpu") if cell == units.baseline(cell)]
+    for curve, sizes in _curves(metal, units):
+        for cell in sizes:
+            more = cell._replace(cores=2 * cell.cores)
+            about = f"{words.subject(cell.row())}, {cell.cores} to {more.cores} cores"
+            serial = measured.serial.get(more, "")
+            over = units.over(cell, more)
+            if over is not None:
+                used: list[Floats | None] = [None if serial else over]
+                yield Candidate(about, used, (cell, more), curve, left_out=serial)
+
+
+def _passthrough(measured: Measured) -> Candidates:
+    units = measured.units
+    for cell in units.cells(_GUEST, processor="gpu"):
+        yield Candidate(_named(cell), [units.cost(cell)], (cell, units.baseline(cell)))
+
+
+def _gpu_gain_by_pre_post(measured: Measured) -> Candidates:
+    units = measured.units
+    shares = {}
+    for cell in units.cells(processor="cpu"):
+        gain = units.over(cell, _on_gpu(cell)) if units.is_bare(cell) else None
+        if gain is not None and cell in units.pre_post:
+            shares[cell] = units.pre_post[cell], gain
+    alike = attrgetter("mode", "cores", "settings")
+    for one, other in combinations(shares, 2):
+        if alike(one) == alike(other):
+            light, heavy = sorted((one, other), key=lambda cell: shares[cell][0])
+            (less, gain), (more, other_gain) = shares[light], shares[heavy]
+            close = more - less < SHARE_GAP
+            yield Candidate(
+                f"{words.subject(light.row())} ({less:.0%} pre and post) over "
+                f"{words.subject(heavy.row())} ({more:.0%}), {words.count(light.cores, 'core')}",
+                [None if close else gain, -other_gain],
+                tuple(side for cell in (one, other) for side in (cell, _on_gpu(cell))),
+                left_out=f"their shares of pre- and post-processing are {100 * (more - less):.1f} "
+                f"points apart, {100 * SHARE_GAP:.0f} needed to order them"
+                if close
+                else "",
+            )
+
+
+def _on_gpu(cell: Cell) -> Cell:
+    return cell.having(processor="gpu")
+
+
+FINDINGS = (
+    Finding(
+        "application",
+        "What a platform costs depends on the application.",
+        STUDY,
+        "one application's ratio to bare metal over the others' (their geometric mean), on one "
+        "platform of one size, with the same scale, scenario and threads",
+        "two applications on one platform of one size, and on bare metal",
+        1.05,
+        "somewhere",
+        "apart",
+        _cost_by_application,
+    ),
+    Finding(
+        "gpu-pre-post",
+        "Applications heavy in pre- and post-processing gain less from a GPU.",
+        STUDY,
+        "the GPU's speed-up of the application with less pre- and post-processing over that of the "
+        "one with more, end to end",
+        "two applications on CPU and GPU of bare metal, their shares of pre- and post-processing "
+        f"{100 * SHARE_GAP:.0f} points apart or more",
+        None,
+        "everywhere",
+        "above",
+        _gpu_gain_by_pre_post,
+    ),
+    Finding(
+        "vanilla-container",
+        "A vanilla container can cost more than a VM.",
+        STUDY,
+        "time of a vanilla container over that of a vanilla guest",
+        "a vanilla container and a vanilla KVM guest at one size",
+        None,
+        "somewhere",
+        "above",
+        _container_over_guest,
+    ),
+    Finding(
+        "penalty-size",
+        "The vanilla container's penalty falls with its size.",
+        f"{STUDY}; {PINNING}",
+        "a vanilla container's ratio to bare metal at one size over that at a larger one, step by "
+        "step and from end to end",
+        "a vanilla container and bare metal at two sizes",
+        None,
+        "falls",
+        "above",
+        _steps_of_the_penalty,
+    ),
+    Finding(
+        "pinning",
+        "Pinning removes most of the vanilla container's penalty.",
+        f"{STUDY}; {PINNING}",
+        "vanilla over bare metal, divided twice by pinned over bare metal: above 1 where pinning "
+        f"removes over half of the logarithm, asked only where vanilla is clearly over {PENALTY:g}",
+        "a container in both modes at one size, and a clear penalty",
+        None,
+        "everywhere",
+        "above",
+        _penalty_left_by_pinning,
+    ),
+    Finding(
+        "container-in-vm",
+        "A container in a VM can cost less than the VM.",
+        STUDY,
+        "time of a container in a guest over that of the guest",
+        "a KVM guest and a container in one, in one mode at one size",
+        None,
+        "somewhere",
+        "below",
+        _enclosed_over_guest,
+    ),
+    Finding(
+        "metal-scaling",
+        "Bare metal stops scaling: from some size on, twice the cores speed it up less than "
+        f"{_SCALES:g} times.",
+        STUDY,
+        "bare metal's speed-up from a doubling of its cores",
+        "bare metal at a size and at twice that size, and an application that uses several cores",
+        _SCALES,
+        "stops",
+        "below",
+        _doublings_of_metal,
+    ),
+    Finding(
+        "passthrough",
+        f"A GPU passed through to a guest costs under {_PASSTHROUGH - 1:.0%}.",
+        STUDY,
+        "time of a guest with a GPU over that of bare metal with it",
+        "a KVM guest and bare metal with a GPU",
+        _PASSTHROUGH,
+        "everywhere",
+        "below",
+        _passthrough,
+    ),
+)

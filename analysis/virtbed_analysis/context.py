@@ -1,0 +1,78 @@
+"""What findings need to know of a sweep beside its times: answers, threads, suspect trials."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from virtbed_analysis.answers import Known
+from virtbed_analysis.cells import CELL, PLAIN, Cell, cell_of, is_plain
+from virtbed_analysis.effects import of_sweep
+from virtbed_analysis.estimate import BARE, BASELINE
+from virtbed_analysis.frames import Sweep
+from virtbed_analysis.per_trial import answers_differ
+from virtbed_analysis.trust import Json
+
+# One thread keeps one CPU busy, and the runtime's own threads a little of another.
+SERIAL = 1.2
+
+
+def known(sweep: Sweep, selection: str = "", timing: Json | None = None) -> Known:
+    """Return what is known of a sweep beside its times.
+
+    Args:
+        sweep: The sweep.
+        selection: See `Known`.
+        timing: What `drift.order` tells of it.
+    """
+    real = sweep.trials.filter(~pl.col("emulated"))
+    suspect = pl.col("suspicions").list.len() > 0
+    few = real.filter(suspect).height
+    clean = of_sweep(sweep.samples.filter(~suspect), sweep.platforms) if few else None
+    different, single = differing(sweep.trials), serial(sweep.trials)
+    confounded = {
+        cell_of(row): row["warning"]
+        for row in (timing["cells"] if timing else ())
+        if row["warning"] and is_plain(row)
+    }
+    return Known(different, single, clean, (few, real.height), selection, confounded)
+
+
+def differing(trials: pl.DataFrame) -> frozenset[Cell]:
+    """Return the plain cells whose answers are not bare metal's."""
+    weights = trials.select(*CELL, "weights").unique(CELL)
+    rows = answers_differ(trials).join(weights, on=CELL, how="left").to_dicts()
+    return frozenset(cell_of(row) for row in rows if is_plain(row))
+
+
+def serial(trials: pl.DataFrame) -> dict[Cell, str]:
+    """Return why an application could not use a second core, by cell of bare metal where it is so.
+
+    It could not where its trials had one usable core, or pools of one thread, or kept less than
+    `SERIAL` CPUs busy: what such an application takes says nothing of the metal.
+    """
+    plain = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
+    cells = (
+        trials.filter(~pl.col("emulated"), plain, pl.col("cores") > 1)
+        .with_columns(BARE.alias("bare"))
+        .filter(BASELINE)
+        .group_by(CELL)
+        .agg(
+            pl.col("weights").first(),
+            pl.col("usable_cores").max(),
+            pl.col("pool_threads").max(),
+            pl.col("pool_threads").min().alias("least_threads"),
+            pl.col("busy_cpus").mean(),
+        )
+    )
+    found = {}
+    for row in cells.to_dicts():
+        if row["usable_cores"] == 1:
+            why = "the process could use 1 core only"
+        elif row["pool_threads"] == 1 and row["least_threads"] == 1:
+            why = "its pools had 1 thread"
+        elif row["busy_cpus"] is not None and row["busy_cpus"] < SERIAL:
+            why = f"it kept {row['busy_cpus']:.2f} of {row['cores']} CPUs busy"
+        else:
+            continue
+        found[cell_of(row)] = f"{why}, so it shows nothing of the metal's scaling"
+    return found

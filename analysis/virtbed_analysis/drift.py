@@ -1,0 +1,252 @@
+"""Ratios that are confounded with time: how far apart the pairs ran, and what drift makes of it.
+
+Cells of a replicate run one after another in random order, so that drift falls on all alike. With
+few replicates, an order that was not random, or a sweep that went on much later, it does not: a
+cell ran later than its baseline on average, and what the host lost meanwhile looks like its cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from virtbed_analysis import words
+from virtbed_analysis.cells import SUBJECT, key_of
+from virtbed_analysis.estimate import BARE, BASELINE, GROUP, in_order, steady
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.trust import Json
+from virtbed_contract.sweep import MARGIN
+
+Floats = NDArray[np.float64]
+
+SHARE = 0.5
+"""A bias counts from this share of half the ratio's interval on, or from the margin on."""
+_OF_INTEREST = 0.1  # of the margin: a smaller bias is no matter, however narrow the interval
+PAUSE_H = 1.0
+"""Longer without a trial's start, the sweep paused, unless its trials take that long."""
+_TIMES_USUAL = 5
+
+_SHRINK = 2  # weighs as many replicates
+_EXACT = 1e-12  # variance of what does not vary
+
+_SWEEP = ["host", "plan_digest"]
+
+
+class Slope(NamedTuple):
+    """How a host drifts: the change of log time per hour (or per trial), and half its interval."""
+
+    per_step: float
+    half: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """The trials of one host and sweep in order, its drift, and the unit of time."""
+
+    frame: pl.DataFrame
+    slope: Slope | None
+    unit: str
+
+
+def order(trials: pl.DataFrame, samples: pl.DataFrame, margin: float = MARGIN) -> Json:
+    """Return how each ratio to bare metal is confounded with time.
+
+    Args:
+        trials: A sweep's.
+        samples: Its samples.
+        margin: The smallest effect of interest, as a share.
+
+    Returns:
+        `slopes`, one per host and sweep: `host`, `unit` (hour; trial where starts were not told),
+        `per_step`, `low`, `high` (shares); and `cells`, one per cell with a baseline: `GROUP`,
+        `pairs`, `order` and `gap` (how many trials, and units of time, the cell came
+        after its baseline, on average), `longest` (the longest gap either way), `paused` (pairs
+        with a pause between them), `bias` and `bias_most` (what the drift makes of the ratio, as a
+        share, and what it may make of it at 95%) and `half` (half the ratio's interval, as a share;
+        null without one) and `warning`, null where time explains too little.
+    """
+    timed = [_timed(group) for group in _by_sweep(trials, samples)]
+    told: Json = {"slopes": [_slope_row(each) for each in timed if each.slope], "cells": []}
+    pairs = pl.concat([_pairs(each) for each in timed]) if timed else None
+    if pairs is None or not pairs.height:
+        return told
+    cells = pairs.group_by(GROUP).agg(
+        pl.len().cast(pl.Int64).alias("pairs"),
+        pl.col("order").mean(),
+        pl.col("gap").mean(),
+        pl.col("gap").abs().max().alias("longest"),
+        pl.col("paused").sum().cast(pl.Int64),
+        pl.col("unit").first(),
+        pl.col("bias").mean(),
+        pl.col("spread").mean().abs(),
+        (pl.col("log").std(ddof=1) / pl.len().sqrt()).alias("error"),
+    )
+    told["cells"] = [_row(row, margin) for row in in_order(cells).to_dicts()]
+    return told
+
+
+def warnings(told: Json) -> dict[tuple[object, ...], str]:
+    """Return the warning of each cell that has one, by the cell's key."""
+    return {key_of(row): row["warning"] for row in told["cells"] if row["warning"]}
+
+
+def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame) -> list[pl.DataFrame]:
+    """Return, per host and sweep, a row for each real trial: `y` (mean log time), and when."""
+    logs = (
+        steady(samples)
+        .group_by("trial", *_SWEEP, "input")
+        .agg(pl.col("e2e_ns").mean().alias("mean"))
+        .group_by("trial", *_SWEEP)
+        .agg(pl.col("mean").mean().log().alias("y"))
+    )
+    rows = trials.filter(~pl.col("emulated")).with_columns(
+        BARE.alias("bare"),
+        pl.col("started_at").str.to_datetime(strict=False, time_zone="UTC").alias("at"),
+    )
+    joined = rows.join(logs, on=["trial", *_SWEEP]).sort(*_SWEEP, "position", "trial")
+    return joined.partition_by(_SWEEP, maintain_order=True)
+
+
+def _timed(group: pl.DataFrame) -> _Timed:
+    """Return the trials of one host with `t`, `pass` (number of pauses before), and the slope."""
+    known = group["at"].null_count() == 0 and group["at"].n_unique() > group.height / 2
+    unit = "hour" if known else "trial"
+    if known:
+        group = group.sort("at", "position")
+        hours = (group["at"] - group["at"].min()).dt.total_seconds() / 3600
+    else:
+        hours = group["position"].cast(pl.Float64)
+    group = group.with_columns(hours.alias("t"), pl.int_range(pl.len()).alias("rank"))
+    steps = np.diff(group["t"].to_numpy())
+    passes = np.zeros(group.height, dtype=np.int64)
+    if known and len(steps):
+        limit = max(PAUSE_H, _TIMES_USUAL * float(np.median(steps)))
+        passes[1:] = np.cumsum(steps > limit)
+    group = group.with_columns(pl.Series("pass", passes))
+    return _Timed(group, _slope(group, unit), unit)
+
+
+def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
+    """Return the slope of log time within cells, by least squares; None where nothing tells.
+
+    Within what ran without a pause: a host that was restarted meanwhile has another level, not a
+    slope. A trial weighs by its cell's variance, which is drawn towards the middle cell's: a noisy
+    cell would hide, or make up, the drift of all others.
+    """
+    within = [*GROUP, "pass"]
+    centred = group.with_columns((pl.col(name) - pl.col(name).mean().over(within)) for name in "ty")
+    parts = group.select(within).n_unique()
+    cells = (
+        centred.filter(pl.len().over(within) > 1)
+        .group_by(GROUP)
+        .agg(
+            (pl.col("y") ** 2).sum().alias("ss"), (pl.len() - pl.col("pass").n_unique()).alias("df")
+        )
+    )
+    freedom = group.height - parts - 1
+    if freedom < 1 or not cells.height:
+        return None
+    middle = float((cells["ss"] / cells["df"]).median() or 0.0)  # type: ignore[arg-type]
+    variance = (pl.col("ss") + _SHRINK * middle) / (pl.col("df") + _SHRINK)
+    weighed = centred.join(cells.with_columns(variance.alias("variance")), on=GROUP)
+    t, y, v = (weighed[name].to_numpy() for name in ("t", "y", "variance"))
+    weight = 1 / np.maximum(v, _EXACT)
+    spread = float(weight @ t**2)
+    if spread <= 0:
+        return None
+    slope = float(weight @ (t * y)) / spread
+    error = float(np.sqrt(weight @ (y - slope * t) ** 2 / freedom / spread))
+    return Slope(slope, float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error, unit)
+
+
+def _pairs(timed: _Timed) -> pl.DataFrame:
+    """Return each cell's trials beside the baseline of their replicate, and the gap between."""
+    key = [*SUBJECT, "weights", "replicate"]
+    ones = timed.frame.group_by(*GROUP, "replicate", "bare", maintain_order=True).agg(
+        pl.col("t", "rank", "y").mean(),
+        pl.col("pass").min().alias("first"),
+        pl.col("pass").max().alias("last"),
+    )
+    theirs = ["t", "rank", "y", "first", "last"]
+    base = ones.filter(BASELINE).select(*key, pl.col(theirs).name.prefix("base_"))
+    gap = pl.col("t") - pl.col("base_t")
+    slope = timed.slope or Slope(0.0, 0.0, timed.unit)
+    return (
+        ones.filter(~BASELINE)
+        .join(base, on=key)
+        .select(
+            *GROUP,
+            (pl.col("rank") - pl.col("base_rank")).alias("order"),
+            gap.alias("gap"),
+            (
+                (pl.col("first") > pl.col("base_last")) | (pl.col("last") < pl.col("base_first"))
+            ).alias("paused"),
+            pl.lit(timed.unit).alias("unit"),
+            (gap * slope.per_step).alias("bias"),
+            (gap * slope.half).alias("spread"),
+            (pl.col("y") - pl.col("base_y")).alias("log"),
+        )
+    )
+
+
+def _row(row: Json, margin: float) -> Json:
+    bias, spread, error = (row.pop(name) for name in ("bias", "spread", "error"))
+    most = float(bias + np.copysign(spread, bias))
+    half = None
+    if error is not None:
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, row["pairs"] - 1)) * error
+    row |= {
+        "bias": float(np.expm1(bias)),
+        "bias_most": float(np.expm1(most)),
+        "half": None if half is None else float(np.expm1(half)),
+    }
+    return {**row, "warning": _warning(row, _counts(bias, spread, half, float(np.log1p(margin))))}
+
+
+def _counts(bias: float, spread: float, half: float | None, limit: float) -> bool:
+    """Return whether a bias matters: one that the drift shows, or one that it cannot exclude."""
+    if abs(bias) > spread:  # the slope is not 0
+        narrow = half is not None and abs(bias) > max(SHARE * half, _OF_INTEREST * limit)
+        return narrow or abs(bias) + spread > limit
+    return abs(bias) + spread > max(limit, half or 0.0)
+
+
+def _warning(row: Json, counts: bool) -> str | None:
+    told = []
+    if counts:
+        late = "after" if row["gap"] > 0 else "before"
+        told.append(
+            f"ran {_gap(abs(row['gap']), row['unit'])} {late} bare metal on average while times "
+            f"drifted: {row['bias']:+.1%} of the ratio may be drift, up to {row['bias_most']:+.1%}"
+        )
+    if row["paused"]:
+        told.append(
+            f"{row['paused']} of {words.count(row['pairs'], 'pair')} with a pause of the sweep "
+            f"between, up to {_gap(row['longest'], row['unit'])} apart"
+        )
+    return "; ".join(told) or None
+
+
+def _gap(length: float, unit: str) -> str:
+    if unit == "trial":
+        return f"{length:.1f} trials"
+    return f"{60 * length:.0f} min" if length < 1.5 else f"{length:.1f} h"
+
+
+def _slope_row(timed: _Timed) -> Json:
+    slope = timed.slope
+    assert slope is not None
+    low, high = slope.per_step - slope.half, slope.per_step + slope.half
+    return {
+        "host": timed.frame["host"][0],
+        "unit": timed.unit,
+        "per_step": float(np.expm1(slope.per_step)),
+        "low": float(np.expm1(low)),
+        "high": float(np.expm1(high)),
+    }

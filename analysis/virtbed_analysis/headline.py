@@ -1,0 +1,212 @@
+"""The report's first screen: what to choose, what it costs, and how sure that is.
+
+Made of a report's content alone, as `document` gives it; nothing is estimated here. An answer is
+what the interval of a cell's ratio to bare metal allows to say, against a margin:
+
+- ``same``: the whole interval lies within the margin, so the platform costs nothing that matters;
+- ``more``, ``less``: it lies above 1, or below, and not within the margin;
+- ``unknown``: it allows more than one of these, or there is none.
+
+No cell is chosen whose answer has a reservation: trials failed, outputs differ, or the answer is
+another one without suspect trials.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from virtbed_analysis import words
+from virtbed_analysis.cells import CELL, is_plain, key_of
+from virtbed_analysis.choosing import Reader, across, sentences, sizes, span
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.trust import Json
+from virtbed_analysis.warned import warnings_of
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import Platform
+from virtbed_contract.factors import possible_ids
+
+MARGIN = 0.03
+"""A cost too small to act on, as a share of bare metal's time, where the content names none."""
+SAID = {
+    "same": "nothing measurable",
+    "more": "more",
+    "less": "less than bare metal",
+    "unknown": "cannot be told",
+}
+_TOLD = {"equivalent": "same", "cannot tell": "unknown"}  # answers that the content has itself
+
+
+def headline(content: Json, margin: float = MARGIN) -> Json:
+    """Return what the first screen says.
+
+    Args:
+        content: A report's content. Its own `margin`, and the `answer` of a cell ("equivalent",
+            "differs", "cannot tell"), come before what is worked out here.
+        margin: The margin where the content has none, as a share.
+
+    Returns:
+        `lead`, sentences; `applications`, each with `subject`, `choose` (sentences), `sizes` and
+        `options` (a platform and a mode, its `answer` in words, and its `cells`, one per size);
+        `sure`, sentences; `warnings`, each with `text`, which has the number, and `next`.
+    """
+    margin = content.get("margin") or margin
+    entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
+    reader = Reader(margin, entries)
+    rows = _rows(content, margin)
+    applications = [
+        _application(subject, list(group), reader)
+        for subject, group in groupby(rows, key=words.subject)
+    ]
+    told = applications[0]["choose"] if len(applications) == 1 else across(rows, reader)
+    nothing = words.summary(content["cells"], len(content["emulated"]))
+    return {
+        "margin": margin,
+        "lead": " ".join(told) or nothing,
+        "applications": applications,
+        "sure": _sure(content, rows),
+        "warnings": warnings_of(content, rows),
+    }
+
+
+def answer(low: float | None, high: float | None, margin: float) -> str:
+    """Return what the interval of a ratio allows to say."""
+    if low is None or high is None:
+        return "unknown"
+    if 1 / (1 + margin) <= low and high <= 1 + margin:
+        return "same"
+    return "more" if low > 1 else "less" if high < 1 else "unknown"
+
+
+def _rows(content: Json, margin: float) -> list[Json]:
+    """Return the plain cells that are compared with bare metal, each with its answer."""
+    plain = [cell for cell in content["cells"] if is_plain(cell)]
+    failed = _by_cell(plain, (row["trial"] for row in content["failed"]))
+    clean = {key_of(row): row for row in content["without_suspects"]}
+    wrong = {key_of(row) for row in content["answers_differ"]}
+    rows = []
+    for cell in plain:
+        if cell["baseline"] or cell["ratio"] is None:
+            continue
+        key = key_of(cell)
+        found = _answer(cell, margin)
+        without = _without_suspects(found, clean.get(key), margin)
+        row = {
+            **{name: cell[name] for name in CELL},
+            **{f"ratio{end}": cell[f"ratio{end}"] for end in ("", "_low", "_high", "_replicates")},
+            "replicates": cell["replicates"],
+            "weights": cell.get("weights"),
+            "answer": found,
+            "failed": failed[key],
+            "suspect": bool(without),
+        }
+        rows.append({**row, "reservation": _reservation(row, key in wrong, without)})
+    return rows
+
+
+def _answer(cell: Json, margin: float) -> str:
+    told = None if cell["ratio_low"] is None else cell.get("answer")
+    if told == "differs":
+        return "more" if cell["ratio"] > 1 else "less"
+    return _TOLD.get(str(told)) or answer(cell["ratio_low"], cell["ratio_high"], margin)
+
+
+def _by_cell(cells: Iterable[Json], trials: Iterable[str]) -> Counter[tuple[object, ...]]:
+    """Count trials per cell; an id that could be of two scales counts for neither."""
+    owners: dict[str, set[tuple[object, ...]]] = {}
+    for cell in cells:
+        for name in possible_ids({**cell, "replicate": 1}, cell["scenario"]):
+            owners.setdefault(_without_replicate(name), set()).add(key_of(cell))
+    found = (owners.get(_without_replicate(trial), set()) for trial in trials)
+    return Counter(next(iter(owner)) for owner in found if len(owner) == 1)
+
+
+def _without_replicate(trial: str) -> str:
+    return trial.rpartition("-r")[0]
+
+
+def _without_suspects(found: str, clean: Json | None, margin: float) -> str:
+    """Return how an answer changes without suspect trials; empty if it does not."""
+    if clean is None or found == "unknown":
+        return ""
+    without = answer(clean["clean_ratio_low"], clean["clean_ratio_high"], margin)
+    if without == found:
+        return ""
+    if clean["clean_ratio_low"] is None:
+        return "too few trials that are not suspect"
+    return f"without suspect trials: {SAID[without]}"
+
+
+def _reservation(row: Json, wrong: bool, without: str) -> str:
+    """Return why a row's answer is no ground for a choice; empty if it is one."""
+    if wrong:
+        return "other answers than bare metal's"
+    if row["failed"]:
+        trials = words.count(row["failed"] + row["replicates"], "trial")
+        return f"{row['failed']} of {trials} failed"
+    return without
+
+
+def _application(subject: str, rows: list[Json], reader: Reader) -> Json:
+    options: dict[tuple[str, str], list[Json]] = {}
+    for row in rows:
+        options.setdefault((row["platform"], row["mode"]), []).append(row)
+    return {
+        "subject": subject,
+        "sizes": sorted({row["cores"] for row in rows}),
+        "choose": sentences(rows, reader),
+        "options": [
+            {"platform": platform, "mode": mode, "answer": _cost(cells), "cells": cells}
+            for (platform, mode), cells in options.items()
+        ],
+    }
+
+
+def _cost(cells: Sequence[Json]) -> str:
+    """Return an option's answers in words, by size where they differ."""
+    by_answer: dict[str, list[Json]] = {}
+    for row in cells:
+        by_answer.setdefault(row["answer"], []).append(row)
+    told = []
+    for found, rows in by_answer.items():
+        share = f"{span(rows)} " if found in ("more", "less") else ""
+        where = f" at {sizes(rows)}" if len(by_answer) > 1 else ""
+        told.append(f"{share}{SAID[found]}{where}")
+    reasons = {row["reservation"]: row for row in cells if row["reservation"]}
+    return "; ".join(
+        [*told, *(f"but {reason} (at {sizes([reasons[reason]])})" for reason in reasons)]
+    )
+
+
+def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
+    """Return how sure the answers are: replicates, and what they can have seen."""
+    if not rows:
+        return []
+    pairs = sorted({row["ratio_replicates"] for row in rows})
+    spread = (
+        words.count(pairs[0], "pair") if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]} pairs"
+    )
+    told = [f"Each ratio rests on {spread} of replicates, fresh instances every time."]
+    halves = [
+        math.sqrt(row["ratio_high"] / row["ratio_low"]) - 1
+        for row in rows
+        if row["ratio_low"] is not None
+    ]
+    if halves:
+        told.append(
+            f"Intervals reach {statistics.median(halves):.1%} to either side in the median, "
+            f"{max(halves):.1%} at most: smaller differences cannot be seen. Each is at "
+            f"{CONFIDENCE:.0%} on its own: of {round(1 / (1 - CONFIDENCE))} such intervals, one "
+            "misses by chance."
+        )
+    return [*told, *_resolution(content.get("resolution"))]
+
+
+def _resolution(found: object) -> list[str]:
+    """Return the sentences of what the sweep could have seen, where the content has them."""
+    rows = found if isinstance(found, list) else [found]
+    told = (row.get("sentence") for row in rows if isinstance(row, dict))
+    return list(dict.fromkeys(str(sentence) for sentence in told if sentence))[:2]

@@ -1,0 +1,112 @@
+"""Inputs whose ratio to bare metal is not that of their cell.
+
+A cell's ratio is a mean over inputs. Where a platform costs one input more than another (a short
+request that waits for a quota, a long one that does not), it holds for neither.
+"""
+
+from __future__ import annotations
+
+from math import exp, log1p
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from virtbed_analysis.cells import SUBJECT
+from virtbed_analysis.estimate import BASELINE, GROUP, in_order, input_logs, steady
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import NO_SPREAD
+from virtbed_analysis.trust import Json
+from virtbed_contract.sweep import MARGIN
+
+Floats = NDArray[np.float64]
+_MOST = 700.0  # exp of more is no number any more
+
+
+def apart(samples: pl.DataFrame, margin: float = MARGIN) -> list[Json]:
+    """Return the inputs whose ratio is clearly not their cell's, and differs by over a margin.
+
+    For each replicate r and input i, d_ri is the logarithm of the input's time over bare metal's,
+    and e_ri is d_ri less the mean of d_r over the inputs. An input is apart if the interval of its
+    mean e excludes 0; the intervals of all inputs of all cells are simultaneous (Bonferroni), so
+    that a report whose inputs are all alike names one in one of twenty. The spread of e is that of
+    the input or of all inputs of its cell, whichever is larger.
+
+    Args:
+        samples: As `load` gives them.
+        margin: The smallest difference worth knowing, as a share.
+
+    Returns:
+        One row per input: `GROUP`, `input`, `ratio` with `ratio_low`, `ratio_high`
+        (Student's t, simultaneous for the inputs of one cell), `apart` (its ratio over the cell's)
+        with `apart_low`, `apart_high`, `inputs` (how many the cell has) and `replicates`. Inputs
+        that a replicate lacks are left out of the comparison.
+    """
+    logs = input_logs(steady(samples))
+    below = logs.filter(BASELINE).select(
+        *SUBJECT, "weights", "replicate", "input", pl.col("log").alias("below")
+    )
+    pairs = (
+        logs.filter(~BASELINE)
+        .join(below, on=[*SUBJECT, "weights", "replicate", "input"])
+        .select(*GROUP, "replicate", "input", (pl.col("log") - pl.col("below")).alias("log"))
+    )
+    cells = [
+        (cell, *_matrix(cell)) for _, cell in pairs.group_by(GROUP, maintain_order=True)
+    ]  # fmt: skip
+    tested = [one for one in cells if one[2].shape[0] > 1 and one[2].shape[1] > 1]
+    every = sum(logs.shape[1] for _, _, logs in tested)
+    rows = [row for one in tested for row in _rows(*one, every, log1p(margin))]
+    if not rows:
+        return []
+    schema = {name: pairs.schema[name] for name in GROUP}
+    return in_order(pl.DataFrame(rows, schema_overrides=schema)).to_dicts()
+
+
+def _matrix(cell: pl.DataFrame) -> tuple[list[str], Floats]:
+    """Return the inputs that all replicates of a cell have, and d: a row per replicate."""
+    wide = cell.sort("replicate", "input").pivot("input", index="replicate", values="log")
+    kept = [name for name in wide.columns[1:] if not wide[name].null_count()]
+    return kept, wide.select(kept).to_numpy() if kept else np.empty((wide.height, 0))
+
+
+def _rows(
+    cell: pl.DataFrame, names: list[str], logs: Floats, every: int, margin: float
+) -> list[Json]:
+    replicates, inputs = logs.shape
+    own = logs - logs.mean(axis=1, keepdims=True)
+    means = own.mean(axis=0)
+    common = ((own - means) ** 2).sum() / ((replicates - 1) * inputs)
+    spread = np.maximum(common, own.var(axis=0, ddof=1))
+    # The common spread rests on all inputs, an input's own on its replicates alone.
+    freedom = np.where(spread > common, replicates - 1, (replicates - 1) * (inputs - 1))
+    half = _quantile(every, freedom) * np.sqrt(spread / replicates)
+    found = (abs(means) > half) & (abs(means) > margin) & (spread > NO_SPREAD**2)
+    wide = _quantile(inputs, replicates - 1) * logs.std(axis=0, ddof=1) / np.sqrt(replicates)
+    which = {name: cell[name][0] for name in GROUP}
+    return [
+        {
+            **which,
+            "input": names[i],
+            **_ends("ratio", logs[:, i].mean(), wide[i]),
+            **_ends("apart", means[i], half[i]),
+            "inputs": inputs,
+            "replicates": replicates,
+        }
+        for i in np.flatnonzero(found)
+    ]
+
+
+def _ends(name: str, mean: float, half: float) -> Json:
+    """Return exponentials of a mean and its ends; None for ends that are beyond all numbers."""
+    known = abs(mean) + half < _MOST
+    return {
+        name: exp(mean),
+        f"{name}_low": exp(mean - half) if known else None,
+        f"{name}_high": exp(mean + half) if known else None,
+    }
+
+
+def _quantile(several: int, freedom: NDArray[np.int64] | int) -> Floats:
+    return np.asarray(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / several, freedom))

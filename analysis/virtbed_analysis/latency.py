@@ -1,0 +1,72 @@
+"""Latency as MLPerf LoadGen defines it: from the issue of a query to its answer.
+
+Which part of it is the queue depends on the scenario:
+
+- `single_stream` issues a request when the one before is answered: its latency is its e2e time.
+- `server` issues requests when they arrive: a latency is the wait in the queue and the e2e time.
+- `multi_stream` issues queries of several samples: the latency of a query is the time to its last
+  answer. The query's last sample has it; the others have none.
+- `offline` issues everything at once: a latency has no meaning there, only throughput has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+LOADED = ("server", "multi_stream")
+"""Scenarios in which latency is more than the e2e time of one request."""
+PERCENTILES = (50, 90, 99)
+"""The percentiles of LoadGen that are compared."""
+
+# From the issue of its query to the answer of this sample.
+ANSWERED = pl.col("queue_ns") + pl.col("e2e_ns")
+
+
+def with_latency(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return samples, in the order of their trials, with their `latency_ns`.
+
+    It is null for a sample that is not the last of its query, and in `offline`.
+
+    Args:
+        samples: With the columns of their trials; `loadgen_queries` tells where a query of
+            several samples ends, since LoadGen issues queries of one size.
+    """
+    scenario = pl.col("scenario")
+    return samples.with_columns(
+        pl.when(scenario == "single_stream")
+        .then("e2e_ns")
+        .when((scenario == "server") | ((scenario == "multi_stream") & _last_of_query()))
+        .then(ANSWERED)
+        .alias("latency_ns")
+    )
+
+
+def _last_of_query() -> pl.Expr:
+    measured = (~pl.col("warmup")).sum().over("trial").cast(pl.Int64)
+    queries = pl.col("loadgen_queries")
+    left = pl.len().over("trial").cast(pl.Int64) - 1 - pl.col("sample")  # samples that follow
+    # Were the sizes unlike: what is issued with a sample is begun after its answer, and so has
+    # waited longer.
+    same_trial = pl.col("trial").shift(-1) == pl.col("trial")
+    goes_on = same_trial & (pl.col("queue_ns").shift(-1) >= ANSWERED)
+    return (
+        pl.when(measured % queries == 0)
+        .then(left % (measured // queries) == 0)
+        .otherwise(~goes_on.fill_null(False))
+    )
+
+
+def said(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what LoadGen says in a result, as columns of a trial."""
+    loadgen = result["loadgen"]
+    own = {float(name): value for name, value in loadgen["percentiles_ns"].items()}
+    return {
+        "loadgen_validity": loadgen["validity"],
+        "loadgen_reasons": loadgen["reasons"],
+        "loadgen_queries": loadgen["queries"],
+        "loadgen_per_second": loadgen.get("samples_per_second"),
+        **{f"loadgen_p{p}_ns": own.get(p) for p in PERCENTILES},
+    }

@@ -1,0 +1,212 @@
+"""What MLPerf LoadGen says of each trial, beside what the samples say; latency and throughput.
+
+LoadGen takes its percentile q of n sorted latencies at the place floor(q n), from 0; the report's
+other tables take number ceil(q n), from 1. Where the two are compared, both are at LoadGen's place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from statistics import median
+
+import polars as pl
+
+from virtbed_analysis.cells import key_of
+from virtbed_analysis.estimate import (
+    GROUP,
+    NS_PER_MS,
+    TAILS,
+    at_rank,
+    geometric,
+    in_order,
+    ratio_to_bare_metal,
+    steady,
+    tail,
+    to_baseline,
+    typical,
+)  # fmt: skip
+from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES
+from virtbed_analysis.trust import Json
+
+APART = 0.01
+"""How far LoadGen's figure and ours of the same may lie apart, as a share."""
+_NS_PER_S = 1e9
+_ENDS = ("", "_low", "_high")
+
+
+def document(samples: pl.DataFrame) -> Json:
+    """Return the tables of LoadGen's verdicts, of latency under load, and of throughput.
+
+    Emulated trials are left out.
+
+    Args:
+        samples: As `load` gives them.
+
+    Returns:
+        `trials`, a row each; `cells`, what its trials make of each; `latency`, a row per cell of
+        a scenario of `LOADED`; `throughput`, a row per cell of offline; `apart`, what is allowed.
+    """
+    measured = steady(samples)
+    trials = _trials(measured)
+    return {
+        "apart": APART,
+        "trials": trials,
+        "cells": _cells(trials),
+        "latency": under_load(measured).to_dicts(),
+        "throughput": throughput(measured).to_dicts(),
+    }
+
+
+def under_load(measured: pl.DataFrame) -> pl.DataFrame:
+    """Return the latency of each cell in which requests wait, in ms, and its ratio to bare metal.
+
+    A wait belongs to no input, so a trial's mean latency is compared whole, paired by replicate.
+    Columns: `GROUP`, `latency_typical_ms` (geometric mean over replicates of the trial's mean),
+    `latency_p<percentile>_ms`, `latency_ratio`, and `ratio` of e2e, both with `_low` and `_high`.
+
+    Args:
+        measured: As `steady` gives it.
+    """
+    loaded = measured.filter(pl.col("scenario").is_in(LOADED))
+    logs = _by_replicate(loaded, pl.col("latency_ns").mean())
+    tails = [(tail("latency_ns", p) / NS_PER_MS).alias(f"latency_p{p}_ms") for p in TAILS]
+    of_latency, of_e2e = to_baseline(logs), ratio_to_bare_metal(loaded)
+    return in_order(
+        typical(logs, "latency")
+        .join(loaded.group_by(GROUP).agg(*tails), on=GROUP)
+        .join(_ratio(of_latency, "latency_ratio"), on=GROUP, how="left")
+        .join(_ratio(of_e2e, "ratio"), on=GROUP, how="left")
+    )
+
+
+def throughput(measured: pl.DataFrame) -> pl.DataFrame:
+    """Return the samples per second of each cell of offline, and their ratio to bare metal.
+
+    A trial's are its samples over the time from their issue to the last answer. Columns: `GROUP`,
+    `per_second` (geometric mean over replicates), `ratio` (below 1: less than bare metal) with
+    `_low` and `_high`, and `replicates`.
+    """
+    offline = measured.filter(scenario="offline")
+    logs = _by_replicate(offline, pl.len() / ANSWERED.max() * _NS_PER_S)
+    found = geometric(logs, GROUP).select(
+        *GROUP,
+        pl.col("value").alias("per_second"),
+        pl.col("n").alias("replicates"),
+    )
+    return in_order(found.join(_ratio(to_baseline(logs), "ratio"), on=GROUP, how="left"))
+
+
+def _ratio(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    return frame.select(*GROUP, *(pl.col(f"ratio{end}").alias(f"{name}{end}") for end in _ENDS))
+
+
+def _by_replicate(measured: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
+    """Return the `log` of each replicate's value, as `to_baseline` takes it: of one input."""
+    return (
+        measured.group_by(*GROUP, "bare", "replicate", "trial")
+        .agg(value.log().alias("log"))
+        .group_by(*GROUP, "bare", "replicate")
+        .agg(pl.col("log").mean())
+        .with_columns(input=pl.lit(""))
+        .sort(*GROUP, "replicate")
+    )
+
+
+def _trials(measured: pl.DataFrame) -> list[Json]:
+    # LoadGen's own clock starts at the issue in every scenario; a query of several has one latency.
+    whole = pl.col("scenario") == "multi_stream"
+    timed = pl.when(whole).then("latency_ns").otherwise(ANSWERED).drop_nulls()
+    n = timed.len().cast(pl.Int64)
+    said = [name for name in measured.columns if name.startswith("loadgen_")]
+    places = {f"p{p}": pl.min_horizontal(p * n // 100 + 1, n) for p in PERCENTILES}
+    found = measured.group_by("trial").agg(
+        *(pl.col(name).first() for name in (*GROUP, "rules", *said)),
+        *(at_rank(timed, place).alias(name) for name, place in places.items()),
+        (pl.len() / ANSWERED.max() * _NS_PER_S).alias("per_second"),
+    )
+    return [_trial(row) for row in in_order(found.sort("trial")).to_dicts()]
+
+
+def _trial(row: Json) -> Json:
+    offline = row["scenario"] == "offline"
+    pairs = [
+        {"percentile": p, "loadgen_ms": _ms(row[f"loadgen_p{p}_ns"]), "ours_ms": _ms(row[f"p{p}"])}
+        for p in ([] if offline else PERCENTILES)
+    ]
+    rates = {"loadgen": row["loadgen_per_second"], "ours": row["per_second"]} if offline else None
+    both = [(pair["loadgen_ms"], pair["ours_ms"]) for pair in pairs]
+    both += [(rates["loadgen"], rates["ours"])] if rates else []
+    shares = [abs(ours - theirs) / theirs for theirs, ours in both if theirs and ours]
+    apart = max(shares, default=None)
+    return {
+        **{name: row[name] for name in GROUP},
+        "trial": row["trial"],
+        "rules": row["rules"],
+        "valid": row["loadgen_validity"] == "VALID",
+        "reasons": row["loadgen_reasons"],
+        "queries": row["loadgen_queries"],
+        "percentiles": pairs,
+        "per_second": rates,
+        "apart": apart,
+        "differs": apart is not None and apart > APART,
+    }
+
+
+def _ms(ns: float | None) -> float | None:
+    return None if ns is None else ns / NS_PER_MS
+
+
+def _cells(trials: list[Json]) -> list[Json]:
+    groups: dict[tuple[object, ...], list[Json]] = {}
+    for trial in trials:
+        groups.setdefault(key_of(trial, GROUP), []).append(trial)
+    return [_cell(own) for own in groups.values()]
+
+
+def _cell(own: list[Json]) -> Json:
+    worst = max(own, key=lambda trial: trial["apart"] or 0.0)
+    rates = [trial["per_second"] for trial in own if trial["per_second"]]
+    return {
+        **{name: own[0][name] for name in GROUP},
+        "trials": len(own),
+        "valid": sum(trial["valid"] for trial in own),
+        "reasons": _reasons(trial["reasons"] for trial in own if not trial["valid"]),
+        "queries": [min(t["queries"] for t in own), max(t["queries"] for t in own)],
+        "percentiles": [
+            {
+                "percentile": percentile,
+                **{side: _median(t["percentiles"][n][side] for t in own) for side in _SIDES},
+            }
+            for n, percentile in enumerate(PERCENTILES if own[0]["percentiles"] else ())
+        ],
+        "per_second": {side: _median(rate[side] for rate in rates) for side in ("loadgen", "ours")}
+        if rates
+        else None,
+        "differ": sum(trial["differs"] for trial in own),
+        "worst": {"trial": worst["trial"], "apart": worst["apart"]} if worst["differs"] else None,
+    }
+
+
+_SIDES = ("loadgen_ms", "ours_ms")
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _reasons(given: Iterable[list[str]]) -> list[Json]:
+    """Return each reason with the trials that have it; those alike but for numbers are one."""
+    first: dict[str, str] = {}
+    found: Counter[str] = Counter()
+    for reasons in given:
+        texts = {re.sub(r"\d+(\.\d+)?", "#", text): " ".join(text.split()) for text in reasons}
+        for kind, text in texts.items():
+            first.setdefault(kind, text)
+            found[kind] += 1
+        if not texts:
+            first.setdefault("", "LoadGen gives no reason")
+            found[""] += 1
+    return [{"reason": first[kind], "trials": n} for kind, n in found.most_common()]

@@ -1,0 +1,102 @@
+"""Three answers about a ratio at a margin: differs, equivalent, cannot tell.
+
+The margin m is the smallest cost worth knowing. On the logarithmic scale it is as wide below as
+above: ratios from 1 / (1 + m) to 1 + m are within it.
+
+- Equivalent: the whole interval lies within the margin. That is the pair of one-sided tests of
+  Schuirmann (TOST, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987,
+  doi:10.1007/BF01068419), each at 2.5% with a 95% interval: the interval that is shown decides, and
+  a truth beyond the margin is called equivalent in at most 2.5% of sweeps (5% is customary).
+- Differs: otherwise, and the interval has no 1 in it.
+- Cannot tell: otherwise, or without an interval. No evidence of a difference is no evidence that
+  there is none.
+
+An interval that lies off 1 and within the margin shows a difference too small to matter: the
+answer is equivalent, and the note says so. One no wider than half the margin on either side of the
+ratio has always an answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from virtbed_contract.sweep import MARGIN
+
+Answer = Literal["differs", "equivalent", "cannot tell"]
+DIFFERS: Answer = "differs"
+EQUIVALENT: Answer = "equivalent"
+CANNOT_TELL: Answer = "cannot tell"
+NO_SPREAD = 1e-7
+"""Logarithms that vary by less show no spread: a clock's last digit, not a measurement's noise."""
+
+
+def answer(low: float | None, high: float | None, margin: float = MARGIN) -> Answer:
+    """Return what the interval of a ratio says at a margin.
+
+    Args:
+        low: Lower end of the ratio's interval; None without an interval.
+        high: Upper end.
+        margin: The smallest cost worth knowing, as a share.
+
+    Example:
+        >>> answer(0.99, 1.01, 0.03), answer(1.02, 1.06, 0.03), answer(0.97, 1.05, 0.03)
+        ('equivalent', 'differs', 'cannot tell')
+    """
+    if low is None or high is None or not has_width(low, high):
+        return CANNOT_TELL
+    if 1 / (1 + margin) < low and high < 1 + margin:
+        return EQUIVALENT
+    return DIFFERS if low > 1 or high < 1 else CANNOT_TELL
+
+
+def note(low: float | None, high: float | None, margin: float = MARGIN) -> str | None:
+    """Return what to add to the answer; None where it says all, or there is no interval."""
+    if low is None or high is None:
+        return None
+    if not has_width(low, high):
+        return "the replicates are alike to the last digit, which shows no precision"
+    given, off = answer(low, high, margin), low > 1 or high < 1
+    if given == EQUIVALENT:
+        return f"a difference is seen, smaller than {percent(margin)}" if off else None
+    if given == CANNOT_TELL:
+        return f"anything from {change(low)} to {change(high)} is possible"
+    beyond = low >= 1 + margin or high <= 1 / (1 + margin)
+    return None if beyond else f"whether by {percent(margin)} or more cannot be told"
+
+
+def with_answers(rows: Iterable[Mapping[str, Any]], margin: float) -> list[dict[str, Any]]:
+    """Return rows with `answer` and `answer_note`; both None in a row without a ratio.
+
+    Args:
+        rows: Each with `ratio`, `ratio_low` and `ratio_high`.
+        margin: The smallest cost worth knowing, as a share.
+    """
+    return [
+        {
+            **row,
+            "answer": answer(*ends, margin) if row["ratio"] is not None else None,
+            "answer_note": note(*ends, margin) if row["ratio"] is not None else None,
+        }
+        for row in rows
+        for ends in [(row["ratio_low"], row["ratio_high"])]
+    ]
+
+
+def percent(share: float) -> str:
+    """Return "3%", "0.5%"."""
+    return f"{100 * share:.3g}%"
+
+
+def change(ratio: float) -> str:
+    """Return a ratio in words: "2% less", "no more", "5% more"; "3 times as much" from 2 on."""
+    if ratio >= 2:
+        return f"{ratio:.3g} times as much"
+    moved = round(100 * (ratio - 1), 1)
+    return f"{abs(moved):.3g}% {'more' if moved > 0 else 'less'}" if moved else "no more"
+
+
+def has_width(low: float, high: float) -> bool:
+    """Return whether ends are an interval of a ratio, and no single point."""
+    return low >= 0 and high > 0 and (low == 0 or math.log(high / low) > NO_SPREAD)

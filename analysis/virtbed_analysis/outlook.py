@@ -1,0 +1,96 @@
+"""What a verdict's reader needs beside it: its margin, what would change it, what it cannot see."""
+
+from __future__ import annotations
+
+import math
+
+from virtbed_analysis import words
+from virtbed_analysis.answers import Case, Verdict, deciding, weighing
+from virtbed_analysis.effects import Effect
+
+_MOST_REPLICATES = 1000  # more than this is no advice
+
+
+def margin(verdict: Verdict) -> str:
+    """Return what counts for the claim, in words."""
+    limit, side = verdict.limit, verdict.finding.side
+    if side == "apart":
+        return f"Counts: above {limit:.3f} or below {1 / limit:.3f}."
+    if verdict.finding.rule == "falls":
+        return f"Counts: a step over {limit:.3f} is a fall, one under {1 / limit:.3f} a rise."
+    return f"Counts: {side} {limit:.3f}."
+
+
+def would_change(verdict: Verdict, unit: str = "replicate") -> str:
+    """Return what would change the answer; `unit` says what a unit of its effects is."""
+    most, rule = deciding(verdict), verdict.finding.rule
+    if most is None:
+        return f"To be tested it needs {verdict.finding.needs}."
+    about, where = most.effect.about, _where(verdict)
+    if verdict.answer == "supported":
+        if rule == "falls":
+            return f"It would no longer hold if one step of a curve rose, or none were {where}."
+        if rule == "everywhere":
+            return f"It would no longer hold if one case were not {where}; the nearest is {about}."
+        rest = sum(case.side == "for" for case in weighing(verdict)) - 1
+        others = f", nor any of the {rest} others that speak for it" if rest else ""
+        return f"It would no longer hold if {about} were not {where}{others}."
+    if verdict.answer == "refuted":
+        if rule in ("somewhere", "stops"):
+            return f"One case {where} would support it; the nearest to that is {about}."
+        return f"It would be open again if {about}, which refutes it, were measured otherwise."
+    return _to_decide(verdict, most, unit)
+
+
+def _where(verdict: Verdict) -> str:
+    if verdict.finding.side == "apart":
+        return f"above {verdict.limit:.3f} or below {1 / verdict.limit:.3f}"
+    return f"{verdict.finding.side} {verdict.limit:.3f}"
+
+
+def _to_decide(verdict: Verdict, most: Case, unit: str) -> str:
+    effect = most.effect
+    if most.no_spread:
+        return f"{effect.about} needs {unit}s that differ as measured times do."
+    half = half_width(effect)
+    if half is None:
+        return f"{effect.about} needs more than {words.count(effect.n, unit)} for an interval."
+    away = min(abs(math.log(effect.value / limit)) for limit in _limits(verdict))
+    needed = math.ceil(effect.n * (half / away) ** 2) if away else math.inf
+    if needed > _MOST_REPLICATES:
+        return (
+            f"{effect.about} is so close to the limit that over {_MOST_REPLICATES} {unit}s "
+            "would be needed."
+        )
+    return (
+        f"About {max(needed, effect.n + 1)} {unit}s in place of {effect.n}, as noisy as these, "
+        f"would decide {effect.about} if its value stays."
+    )
+
+
+def _limits(verdict: Verdict) -> tuple[float, ...]:
+    both = verdict.finding.side == "apart" or verdict.finding.rule == "falls"
+    return (verdict.limit, 1 / verdict.limit) if both else (verdict.limit,)
+
+
+def not_seen(verdict: Verdict, unit: str = "replicate") -> str:
+    """Return what these measurements could not have seen."""
+    most = deciding(verdict)
+    if most is None:
+        return "Nothing was seen: no cell that was measured says anything about it."
+    half = half_width(most.effect)
+    if half is None:
+        return "Without an interval no effect of any size could have been told from noise."
+    blind = sum(case.effect.low is None for case in verdict.cases)
+    also = f" Nothing in {words.count(blind, 'effect')} without an interval." if blind else ""
+    return (
+        f"An effect within {math.expm1(half):.1%} of the limit could not have been told from it "
+        f"({most.effect.about}, {words.count(most.effect.n, unit)}).{also}"
+    )
+
+
+def half_width(effect: Effect) -> float | None:
+    """Return half the width of an effect's interval, as a logarithm; None without one."""
+    if effect.low is None or effect.high is None:
+        return None
+    return math.log(effect.high / effect.low) / 2

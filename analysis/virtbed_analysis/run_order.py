@@ -1,0 +1,73 @@
+"""The run-order plot: each trial's time against its cell's mean, in the order of the trials."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from virtbed_analysis import canvas, words
+
+Json = dict[str, Any]
+_HEIGHT_IN = 3.2
+_LABEL = "e2e time against its cell's mean"
+
+
+def panels(content: Json) -> list[str]:
+    """Return a panel for each host of a report's content."""
+    looks = {p["name"]: {"colour": p["colour"], "mark": p["mark"]} for p in content["platforms"]}
+    hosts = groupby(content["diagnostics"]["run_order"], key=lambda point: point["host"])
+    return [
+        _panel(f"run_order-{number}", host, [*points], looks)
+        for number, (host, points) in enumerate(hosts, 1)
+    ]
+
+
+def _panel(name: str, host: str, points: list[Json], looks: Json) -> str:
+    most = max(points, key=lambda point: abs(point["deviation"]))
+    suspect = sum(point["suspect"] for point in points)
+    told = (
+        f"{_LABEL}, in the order of {words.count(points[-1]['last'], 'trial')}, "
+        f"{suspect} of them suspect: furthest off is {math.expm1(most['deviation']):+.1%}, at "
+        f"place {most['first']}."
+    )
+    draw = partial(_draw, points=points, looks=looks)
+    return canvas.panel(name, f"Trials on {host}", _HEIGHT_IN, told, draw)
+
+
+def _draw(axes: Axes, points: list[Json], looks: Json) -> None:
+    kinds: dict[tuple[str, str], list[Json]] = {}
+    for point in points:
+        kinds.setdefault((point["platform"] or "", point["mode"] or ""), []).append(point)
+    for (platform, mode), own in kinds.items():
+        x, y = [_place(point) for point in own], [_percent(point) for point in own]
+        if platform:
+            look = {**looks[platform], "mode": mode}
+            canvas.points(axes, x, y, look, markersize=4, label=f"{platform} {mode}")
+        else:
+            each = own[0]["last"] - own[0]["first"] + 1
+            label = f"mean of {each} trials in a row"
+            axes.plot(x, y, ".", color=canvas.INK, markersize=3, label=label)
+    if odd := [point for point in points if point["suspect"]]:
+        axes.plot(
+            [_place(point) for point in odd], [_percent(point) for point in odd], "x",
+            color=canvas.INK, markersize=7, markeredgewidth=0.8, label="suspect",
+        )  # fmt: skip
+    axes.axhline(0, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3g}%"))
+    axes.grid(axis="y", color=canvas.INK, alpha=0.15, linewidth=0.8)
+    axes.set_xlabel("place in the order of trials")
+    axes.set_ylabel(_LABEL)
+    canvas.legend(axes, 3)
+
+
+def _place(point: Json) -> float:
+    return float(point["first"] + point["last"]) / 2
+
+
+def _percent(point: Json) -> float:
+    return 100 * math.expm1(point["deviation"])

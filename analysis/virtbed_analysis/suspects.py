@@ -1,0 +1,171 @@
+"""How often trials are suspect in each cell, and whether that depends on the platform.
+
+A platform can make its own trials suspect: a guest's emulation runs beside it as "other processes",
+a busy enclosure raises pressure. Suspicion is then partly an outcome, and a ratio without suspects
+is one of the trials that happened to go well.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from virtbed_analysis import words
+from virtbed_analysis.cells import CELL
+from virtbed_analysis.estimate import in_order
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.suspicion import THRESHOLDS
+from virtbed_analysis.trust import Json
+
+ANY = "any reason"
+_DRAWS = 4999
+_SEED = 2112  # equal results give equal reports
+_INSTANCE = ["host", "plan_digest", "platform", "mode", "cores", "replicate"]
+_GROUP = ["platform", "mode"]
+_REASONS = (*(threshold.name for threshold in THRESHOLDS), ANY)
+
+
+class Tested(NamedTuple):
+    """A reason that was tested: its p value, and the platforms with the most and least of it."""
+
+    reason: str
+    p: float
+    most: Json
+    least: Json
+
+
+def rates(trials: pl.DataFrame) -> list[Json]:
+    """Return how many trials of each real cell are suspect, and by what.
+
+    One row per cell: `CELL`, `weights`, `trials`, `suspect`, and `reasons`, a number of trials per
+    reason that any trial has.
+    """
+    marked = _marked(trials)
+    found = [name for name in _REASONS[:-1] if marked[name].any()]
+    cells = marked.group_by(CELL).agg(
+        pl.col("weights").first(),
+        pl.len().cast(pl.Int64).alias("trials"),
+        pl.col(ANY).sum().cast(pl.Int64).alias("suspect"),
+        *(pl.col(name).sum().cast(pl.Int64) for name in found),
+    )
+    told = []
+    for row in in_order(cells).to_dicts():
+        reasons = {name: row.pop(name) for name in found}
+        told.append({**row, "reasons": reasons})
+    return told
+
+
+def dependence(trials: pl.DataFrame, draws: int = _DRAWS) -> list[Json]:
+    """Return, for each reason that some trials have, whether it depends on the platform.
+
+    The test permutes instances over platforms and modes, within one host and size: `p` is the share
+    of permutations whose variance between platforms is as large as what was found, and `adjusted`
+    is Holm's for all reasons. `depends` says that it is below 5%. `most` and `least` are the
+    platforms with the highest and the lowest rate: `platform`, `mode`, `suspect`, `trials`. There
+    are `draws` permutations.
+    """
+    marked = _marked(trials)
+    if marked.select(_GROUP).n_unique() < 2:
+        return []
+    found = [
+        _tested(marked, name, draws)
+        for name in _REASONS
+        if marked[name].any() and not marked[name].all()
+    ]
+    named = [tested for tested in found if tested.reason != ANY]
+    adjusted = _holm([tested.p for tested in named])
+    # With one reason, "any" is the same; it is tested by itself, beside the reasons.
+    together = {tested.reason: p for tested, p in zip(named, adjusted, strict=True)}
+    return [
+        {
+            "reason": tested.reason,
+            "p": tested.p,
+            "adjusted": together.get(tested.reason, tested.p),
+            "depends": together.get(tested.reason, tested.p) < 1 - CONFIDENCE,
+            "most": tested.most,
+            "least": tested.least,
+        }
+        for tested in found
+    ]
+
+
+def selection(tested: list[Json]) -> str:
+    """Return what follows where suspicion depends on the platform; empty where nothing shows it."""
+    depends = [row for row in tested if row["depends"]]
+    if not depends:
+        return ""
+    named = [row for row in depends if row["reason"] != ANY] or depends
+    told = "; ".join(
+        f"{row['reason']}: {_rate(row['most'])}, {_rate(row['least'])}" for row in named
+    )
+    return (
+        f"Suspicion depends on the platform ({told}), so it is partly an outcome: to leave suspect "
+        "trials out is then a selection, which may hide what the platform costs."
+    )
+
+
+def _rate(row: Json) -> str:
+    return f"{row['suspect']} of {row['trials']} trials of {words.platform(row)}"
+
+
+def _marked(trials: pl.DataFrame) -> pl.DataFrame:
+    """Return the real trials with a column of flags per reason, and one for any."""
+    real = trials.filter(~pl.col("emulated"))
+    named = pl.col("suspicions").list.eval(pl.element().str.split(":").list.first())
+    return real.with_columns(
+        *(named.list.contains(name).alias(name) for name in _REASONS[:-1]),
+        (pl.col("suspicions").list.len() > 0).alias(ANY),
+    )
+
+
+def _tested(marked: pl.DataFrame, reason: str, draws: int) -> Tested:
+    instances = (
+        marked.group_by(_INSTANCE)
+        .agg(pl.col(reason).mean().alias("share"))
+        .sort(_INSTANCE)
+        .with_columns(pl.struct(_GROUP).rank("dense").alias("group"))
+    )
+    platforms = (
+        marked.group_by(_GROUP)
+        .agg(
+            pl.col(reason).sum().cast(pl.Int64).alias("suspect"),
+            pl.len().cast(pl.Int64).alias("trials"),
+        )
+        .sort(pl.col("suspect") / pl.col("trials"), *_GROUP)
+        .to_dicts()
+    )
+    random = np.random.default_rng(_SEED)
+    found, drawn = 0.0, np.zeros(draws)
+    for _, stratum in instances.group_by("host", "cores", maintain_order=True):
+        shares = stratum["share"].to_numpy()
+        groups = stratum["group"].to_numpy()
+        member = (groups[:, None] == np.unique(groups)).astype(float)
+        found += float(_between(shares[None, :], member)[0])
+        drawn += _between(random.permuted(np.tile(shares, (draws, 1)), axis=1), member)
+    as_large = int((drawn >= found - 1e-9).sum())
+    return Tested(reason, (1 + as_large) / (1 + draws), platforms[-1], platforms[0])
+
+
+def _between(shares: NDArray[np.float64], member: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of squares between groups; `shares` has a row per permutation."""
+    sizes = member.sum(axis=0)
+    means = shares @ member / sizes
+    return np.asarray(((means - shares.mean(axis=1, keepdims=True)) ** 2) @ sizes)
+
+
+def _holm(values: list[float]) -> list[float]:
+    """Return p values adjusted for their number (Holm 1979)."""
+    adjusted, least = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+def beside(trials: pl.DataFrame) -> Json:
+    """Return what a report says of suspicion: `cells`, `dependence` and, in words, `note`."""
+    tested = dependence(trials)
+    return {"cells": rates(trials), "dependence": tested, "note": selection(tested)}

@@ -1,0 +1,99 @@
+"""The warnings of a report's first screen: each with its number and a next step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from virtbed_analysis import words
+from virtbed_analysis.trust import Json
+
+Warned = tuple[str, str]
+"""What is the matter, with its number, and what to do about it."""
+
+
+def warnings_of(content: Json, rows: Sequence[Json]) -> list[Json]:
+    """Return what a reader must know before acting on a report.
+
+    Args:
+        content: The report's content.
+        rows: The compared cells with answers and reservations, as `headline` makes them.
+    """
+    again = f"virtbed sweep {content['sweep']}"
+    found = [
+        *_of_cells(content, rows),
+        *_of_trials(content, rows, again),
+        *_not_measured(content),
+    ]
+    return [{"text": text, "next": step} for text, step in found]
+
+
+def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
+    if differ := len(content["answers_differ"]):
+        yield (
+            f"{words.count(differ, 'cell')} with other answers than bare metal's: unlike work, "
+            "whose times say nothing.",
+            "See Answers that differ.",
+        )
+    if rows and (single := sum(row["ratio_low"] is None for row in rows)):
+        yield (
+            f"{words.count(single, 'cell')} of {len(rows)} without an interval: one replicate "
+            "shows no spread.",
+            "Raise replicates in the plan, 5 at least, and call the sweep again.",
+        )
+    open_cells = [row for row in rows if row["answer"] == "unknown" and row["ratio_low"]]
+    if open_cells:
+        yield (
+            f"{words.count(len(open_cells), 'answer')} of {len(rows)} cannot be told: "
+            f"{'its interval holds' if len(open_cells) == 1 else 'their intervals hold'} both a "
+            "cost to act on and none.",
+            "Raise replicates in the plan: four times as many halve an interval.",
+        )
+
+
+def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warned]:
+    counts = content["counts"]
+    if failed := counts["failed"]:
+        yield (
+            f"{words.count(failed, 'trial')} failed, first {content['failed'][0]['trial']}; those "
+            "of a cell that did not fail may be its better ones.",
+            f"See Trials without a result; {again} repeats them.",
+        )
+    if suspect := counts["suspect"]:
+        real = counts["analysed"] - counts["emulated"]
+        changed = sum(row["suspect"] for row in rows)
+        yield (
+            f"{suspect} of {words.count(real, 'trial')} suspect: something else moved while they "
+            f"ran. Without them {changed or 'none'} of {words.count(len(rows), 'answer')} would "
+            "be another.",
+            "See Suspect trials; repeat the sweep on a quieter host.",
+        )
+    if waiting := counts["waiting"]:
+        yield f"{words.count(waiting, 'planned trial')} not run yet.", f"{again} goes on."
+    if rejected := counts["rejected"]:
+        yield (
+            f"{words.count(rejected, 'file')} left out, since not to be trusted.",
+            "See Files left out.",
+        )
+
+
+def _not_measured(content: Json) -> Iterator[Warned]:
+    """Give what the sweep says nothing of, though its plan asked for it."""
+    said = {row["name"]: row["words"] for row in content["platforms"]}
+    emulated = dict.fromkeys(row["platform"] for row in content["emulated"])
+    if emulated:
+        names = ", ".join(said.get(name, name) for name in emulated)
+        yield (
+            f"{words.count(len(content['emulated']), 'cell')} emulated ({names}): it is shown to "
+            "work; what it costs is not known.",
+            "Measure them on a host with hardware virtualization.",
+        )
+    rest = dict.fromkeys(
+        row["platform"] for row in content["not_run"] if row["platform"] not in emulated
+    )
+    if rest:
+        names = ", ".join(said.get(name, name) for name in rest)
+        yield (
+            f"{words.count(len(rest), 'platform')} of the plan not run, or not at every size "
+            f"({names}).",
+            "See Platforms not run, which has remedies.",
+        )

@@ -1,0 +1,50 @@
+"""A plan in a terminal: its cells on a host, and what the host cannot run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from virtbed.render.table import Table
+from virtbed.trial import Trial
+from virtbed_contract.documents import Platform
+from virtbed_contract.factors import FACTORS, SCENARIOS
+from virtbed_contract.sweep import NotRun
+
+
+def plan_table(title: str, trials: Iterable[Trial], entries: Mapping[str, Platform]) -> Table:
+    """Return one row per cell of a plan, with the number of its trials."""
+    table = Table(title)
+    table.add_column("application", section=True)
+    for heading in ("platform", "code"):
+        table.add_column(heading)
+    table.add_column("cores", number=True)
+    table.add_column("guests by")
+    table.add_column("trials", number=True)
+    order = [*entries]
+    cells = Counter(_cell(trial) for trial in trials)
+    for cell in sorted(cells, key=lambda cell: (cell[0], order.index(cell[1]), *cell[2:])):
+        application, platform, mode, cores, guests = cell
+        said, code = entries[platform].in_words(mode), f"{platform} {mode}"
+        table.add_row(application, said, code, str(cores), guests, str(cells[cell]))
+    return table
+
+
+def _cell(trial: Trial) -> tuple[str, str, str, int, str]:
+    instance = trial.instance
+    settings = [trial.application, trial.scale]
+    settings += [trial.scenario] if trial.scenario != SCENARIOS[0] else []
+    settings += [factor.words(trial.factors[factor.name]) for factor in FACTORS]
+    guests = {"none": "", "kvm": "KVM", "tcg": "TCG, emulated"}[instance.accelerator]
+    subject = ", ".join(filter(None, settings))
+    return subject, instance.platform, instance.mode, instance.cores, guests
+
+
+def not_run_lines(left_out: Iterable[NotRun], entries: Mapping[str, Platform]) -> Iterator[str]:
+    """Give a line for whatever the host cannot run: what, why, and what would change that."""
+    for left in left_out:
+        entry = entries.get(left.platform)
+        said = f"{entry.in_words(left.mode) if left.mode else entry.words} (" if entry else ""
+        code = f"{left.platform}{f' {left.mode}' if left.mode else ''}"
+        code += f", c{left.cores:02d}" if left.cores else ""
+        yield f"not run: {said}{code}{')' if said else ''}: {left.reason}; {left.remedy}"

@@ -1,0 +1,179 @@
+"""Ratios that are confounded with time: what the order and the host's drift make of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from virtbed_analysis import drift, report
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
+
+from .conftest import DEFAULTS, LISTED, Folder
+
+START = datetime(2026, 1, 2, tzinfo=UTC)
+CELLS = [("bm", "pinned"), ("cn", "pinned"), ("cn", "vanilla"), ("vm", "pinned")]
+
+
+def lay(
+    folder: Folder, *, per_hour: float, replicates: int = 6, shuffled: bool = False,
+    apart_min: float = 10.0, noise: float = 0.005, seed: int = 1,
+) -> None:  # fmt: skip
+    """Lay trials whose platforms all cost the same, on a host that drifts by a share per hour."""
+    chance = np.random.default_rng(seed)
+    hours = 0.0
+    for replicate in range(1, replicates + 1):
+        for cell in chance.permutation(len(CELLS)) if shuffled else range(len(CELLS)):
+            platform, mode = CELLS[cell]
+            ms = 20 * (1 + per_hour) ** hours * chance.lognormal(0, noise)
+            name = folder.trial(platform, mode, replicate, {"a": [ms], "b": [3 * ms]})
+            start(folder, name, hours)
+            hours += apart_min / 60
+
+
+def start(folder: Folder, name: str, hours: float) -> None:
+    at = f"{START + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
+    folder.edit(f"trials/{name}/result.json", lambda result: result["trial"].update(started_at=at))
+
+
+def told(folder: Folder) -> dict[str, Any]:
+    sweep = read_sweep(folder.path)
+    return drift.order(sweep.trials, sweep.samples)
+
+
+def test_an_order_that_is_always_the_same_under_drift_is_warned_of_with_its_number(
+    folder: Folder,
+) -> None:
+    lay(folder, per_hour=0.10)
+    found = told(folder)
+    (slope,) = found["slopes"]
+    assert slope["unit"] == "hour"
+    assert slope["low"] < 0.10 < slope["high"]
+    guest = next(row for row in found["cells"] if row["platform"] == "vm")
+    assert guest["gap"] == pytest.approx(0.5)
+    assert guest["order"] == 3
+    assert guest["bias"] == pytest.approx(1.1**0.5 - 1, abs=0.005)
+    assert guest["warning"].startswith(
+        "ran 30 min after bare metal on average while times drifted: +4."
+    )
+    content = document(read_sweep(folder.path))
+    note = next(cell["note"] for cell in content["cells"] if cell["platform"] == "vm")
+    assert guest["warning"] in note
+    page = report(folder.path).html.read_text()
+    assert (
+        page.count(guest["warning"].replace("+", "&#43;")) >= 2 or page.count("30 min after") == 2
+    )
+
+
+def test_a_finding_whose_effect_may_be_drift_says_so(folder: Folder) -> None:
+    chance = np.random.default_rng(5)
+    for position in range(18):
+        platform, mode = [("bm", "pinned"), ("vm", "vanilla"), ("cn", "vanilla")][position % 3]
+        ms = 20 * 1.05**position * chance.lognormal(0, 0.005)
+        name = folder.trial(platform, mode, position // 3 + 1, {"a": [ms]})
+        start(folder, name, position / 6)
+    found = {row["id"]: row for row in document(read_sweep(folder.path))["findings"]}
+    row = found["vanilla-container"]
+    assert row["answer"] == "supported"
+    assert "May be drift: cn vanilla at 1 core" in row["because"]
+    assert "ran 20 min after bare metal" in row["confounded"][0]
+    assert found["passthrough"]["confounded"] == []
+
+
+def test_a_quiet_host_gives_no_warning(folder: Folder) -> None:
+    lay(folder, per_hour=0.0)
+    assert not drift.warnings(told(folder))
+
+
+def test_a_random_order_is_no_warning_under_small_drift(folder: Folder) -> None:
+    lay(folder, per_hour=0.01, shuffled=True, noise=0.01)
+    assert not drift.warnings(told(folder))
+
+
+def test_a_noisy_cell_makes_up_no_drift_of_the_others(folder: Folder) -> None:
+    lay(folder, per_hour=0.0)
+    chance = np.random.default_rng(4)
+    for replicate in range(1, 7):
+        ms = 20 * chance.lognormal(0, 0.4)
+        name = folder.trial("vmcn", "pinned", replicate, {"a": [ms], "b": [3 * ms]})
+        start(folder, name, replicate * 4 * 10 / 60)
+    warned = drift.warnings(told(folder))
+    assert not [key for key in warned if "cn" in key or "vm" in key]
+
+
+def test_a_baseline_from_before_a_pause_is_warned_of_however_slow_the_drift(
+    folder: Folder,
+) -> None:
+    lay(folder, per_hour=0.0, replicates=3)
+    late = folder.trial("vmcn", "pinned", 3, {"a": [20.1], "b": [60.0]})
+    start(folder, late, 30.0)
+    found = {row["platform"]: row for row in told(folder)["cells"]}
+    assert found["vmcn"]["paused"] == 1
+    assert (
+        "1 of 1 pair with a pause of the sweep between, up to 28.7 h apart"
+        in (found["vmcn"]["warning"])
+    )
+    assert found["vm"]["paused"] == 0
+
+
+def test_another_level_after_a_pause_is_no_drift(folder: Folder) -> None:
+    """As after a restart: pairs within what ran without a pause are as good as before."""
+    chance = np.random.default_rng(1)
+    for position in range(32):
+        platform, mode = CELLS[position % 4]
+        ms = 20 * (1.5 if position >= 16 else 1) * chance.lognormal(0, 0.005)
+        name = folder.trial(platform, mode, position // 4 + 1, {"a": [ms]})
+        start(folder, name, position / 6 + (20 if position >= 16 else 0))
+    assert not drift.warnings(told(folder))
+
+
+def test_a_sweep_of_long_trials_has_not_paused(folder: Folder) -> None:
+    lay(folder, per_hour=0.0, replicates=4, apart_min=100.0)
+    assert [row["paused"] for row in told(folder)["cells"]] == [0, 0, 0]
+
+
+def test_where_starts_are_not_told_the_order_stands_in(folder: Folder) -> None:
+    chance = np.random.default_rng(1)
+    for position in range(24):
+        platform, mode = CELLS[position % 4]
+        ms = 20 * 1.02**position * chance.lognormal(0, 0.002)
+        folder.trial(platform, mode, position // 4 + 1, {"a": [ms]})
+    found = told(folder)
+    assert found["slopes"][0]["unit"] == "trial"
+    guest = next(row for row in found["cells"] if row["platform"] == "vm")
+    assert guest["warning"].startswith("ran 3.0 trials after bare metal")
+
+
+def simulated(chance: np.random.Generator, per_hour: float, *, shuffled: bool) -> drift.Json:
+    """Return what is told of six replicates of four cells that cost the same, ten minutes each."""
+    turns = [chance.permutation(4) if shuffled else range(4) for _ in range(6)]
+    rows: list[dict[str, Any]] = []
+    for position, cell in enumerate(cell for turn in turns for cell in turn):
+        platform, mode = CELLS[cell]
+        log = np.log(2e7) + per_hour * position / 6 + 0.01 * chance.standard_normal()
+        rows.append(
+            DEFAULTS
+            | {"trial": str(position), "host": "h", "plan_digest": "p", "platform": platform,
+               "mode": mode, "machine": LISTED[platform].machine,
+               "enclosure": LISTED[platform].enclosure, "cores": 1, "application": "faces",
+               "scale": "tiny", "scenario": "x", "weights": "seeded",
+               "replicate": position // 4 + 1, "position": position, "emulated": False,
+               "started_at": f"{START + timedelta(hours=position / 6):%Y-%m-%dT%H:%M:%SZ}",
+               "input": "a", "warmup": False, "e2e_ns": float(np.exp(log))}
+        )  # fmt: skip
+    frame = pl.DataFrame(rows)
+    return drift.order(frame.drop("input", "warmup", "e2e_ns"), frame)
+
+
+def test_of_simulated_sweeps_the_biased_are_warned_of_and_the_quiet_are_not() -> None:
+    chance = np.random.default_rng(3)
+    quiet = [simulated(chance, 0.0, shuffled=True)["cells"] for _ in range(60)]
+    assert sum(any(row["warning"] for row in cells) for cells in quiet) <= 3
+    drifting = [simulated(chance, 0.1, shuffled=False)["cells"] for _ in range(60)]
+    biased = [row for cells in drifting for row in cells if row["gap"] * 0.1 > np.log(1.03)]
+    assert len(biased) == 120
+    assert all(row["warning"] for row in biased)

@@ -1,0 +1,303 @@
+"""The first screen says what to choose and how sure that is, and no more than intervals allow."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from virtbed_analysis import words
+from virtbed_analysis.choosing import either, listed, span
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.headline import answer, headline
+from virtbed_analysis.page import render
+from virtbed_contract.codec import encode
+from virtbed_contract.factors import size_id, trial_id
+
+from .conftest import DEFAULTS, LISTED, Json
+
+COUNTS = ("planned", "analysed", "emulated", "suspect", "failed", "waiting", "unneeded", "rejected")
+
+
+def cell(
+    code: str, ratio: float | None, half: float | None = 0.01, *, cores: int = 1, **changes: Any
+) -> Json:
+    """Return a row of a report's cells: "cn pinned", its ratio, and its interval's half."""
+    platform, mode = code.split()
+    known = ratio is not None and half is not None
+    return {
+        "platform": platform,
+        "mode": mode,
+        "cores": cores,
+        "application": "image_classification",
+        "scale": "trained",
+        "scenario": "single_stream",
+        **DEFAULTS,
+        "weights": "trained",
+        "baseline": code == "bm pinned",
+        "ratio": ratio,
+        "ratio_low": ratio / (1 + half) if known else None,  # type: ignore[operator]
+        "ratio_high": ratio * (1 + half) if known else None,  # type: ignore[operator]
+        "ratio_replicates": 5 if known else 1,
+        "replicates": 5 if known else 1,
+        **changes,
+    }
+
+
+def content(*cells: Json, **changes: Any) -> Json:
+    """Return what the headline reads of a report's content."""
+    counts = dict.fromkeys(COUNTS, 0) | {"analysed": 30} | changes.pop("counts", {})
+    return {
+        "sweep": "quick",
+        "platforms": [encode(entry) for entry in LISTED.values()],
+        "cells": [cell("bm pinned", None), *cells],
+        "counts": counts,
+        **{part: [] for part in ("failed", "without_suspects", "answers_differ", "emulated")},
+        "not_run": [],
+        **changes,
+    }
+
+
+def trial(row: Json, replicate: int) -> str:
+    size = size_id(row["platform"], row["mode"], row["cores"], row)
+    return trial_id(size, row["application"], None, row["scenario"], replicate, row)
+
+
+def without(row: Json, ratio: float | None, half: float = 0.01) -> Json:
+    """Return a row of `without_suspects` beside a cell."""
+    clean = cell("cn pinned", ratio, half)
+    ends = ("ratio", "ratio_low", "ratio_high")
+    return row | {f"clean_{end}": None if ratio is None else clean[end] for end in ends}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.99, 1.02, "same"),
+        (1.01, 1.03, "same"),  # a cost, too small to act on
+        (1.01, 1.031, "more"),
+        (1.2, 1.3, "more"),
+        (0.99, 1.031, "unknown"),
+        (0.96, 1.01, "unknown"),
+        (0.9, 0.95, "less"),
+        (0.5, 2.0, "unknown"),
+        (None, None, "unknown"),
+    ],
+)
+def test_an_answer_is_what_the_whole_interval_allows(
+    low: float | None, high: float | None, told: str
+) -> None:
+    assert answer(low, high, 0.03) == told
+
+
+def test_a_clear_winner_is_chosen_and_what_costs_is_named() -> None:
+    told = headline(content(cell("cn vanilla", 1.35, 0.03), cell("cn pinned", 1.005)))
+    assert told["lead"] == (
+        "Choose container, pinned (cn pinned): within 3% of pinned bare metal at 1 core. Not "
+        "where time matters: container, CPU quota (cn vanilla) 1.350 (1.311 to 1.391) at 1 core."
+    )
+    assert told["warnings"] == []
+    assert "5 pairs of replicates" in told["sure"][0]
+    (application,) = told["applications"]
+    assert [option["answer"] for option in application["options"]] == [
+        "31.1% to 39.1% more",
+        "nothing measurable",
+    ]
+
+
+def test_all_that_cost_nothing_may_be_chosen_none_before_the_other() -> None:
+    told = headline(content(cell("cn pinned", 1.0), cell("vm pinned", 1.01)))
+    both = "container, pinned (cn pinned) or KVM guest, pinned (vm pinned)"
+    assert told["lead"].startswith(f"Choose {both}: within 3%")
+
+
+def test_sizes_with_other_answers_are_told_apart() -> None:
+    told = headline(
+        content(cell("cn pinned", 1.2, cores=1), cell("cn pinned", 1.0, cores=2),
+                cell("cn pinned", 1.0, cores=4))
+    )  # fmt: skip
+    first, second = told["applications"][0]["choose"]
+    assert first.startswith("At 1 core container, pinned (cn pinned) costs least: 18.8% to 21.2%")
+    assert "No platform is known to be within 3% of it there" in first
+    assert second.startswith("At 2 and 4 cores choose container, pinned (cn pinned): within 3%")
+    (option,) = told["applications"][0]["options"]
+    assert option["answer"] == "18.8% to 21.2% more at 1 core; nothing measurable at 2 and 4 cores"
+
+
+def test_the_least_of_several_costs_is_only_named_if_no_interval_reaches_its_own() -> None:
+    apart = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.2)))
+    assert apart["lead"].startswith("Container, pinned (cn pinned) costs least")
+    near = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.11)))
+    assert "which costs least cannot be told" in near["lead"]
+    assert "costs least:" not in near["lead"]
+    unknown = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.3, None)))
+    assert "which costs least cannot be told" in unknown["lead"]
+
+
+def test_where_none_can_be_told_none_is_chosen_and_the_next_step_said() -> None:
+    told = headline(content(cell("cn pinned", 1.02, 0.1), cell("vm pinned", 0.99, 0.2)))
+    assert "Choose none of them for its speed before more replicates" in told["lead"]
+    assert "No platform is known to be within 3%" in told["lead"]
+    (warning,) = told["warnings"]
+    assert warning["text"].startswith("2 answers of 2 cannot be told")
+    assert "Raise replicates" in warning["next"]
+
+
+def test_one_replicate_gives_no_choice() -> None:
+    told = headline(content(cell("cn pinned", 1.0, None), cell("vm pinned", 1.4, None)))
+    assert told["lead"] == (
+        "Choose nothing by this sweep: no interval from 1 replicate in every cell."
+    )
+    assert told["warnings"][0]["text"].startswith("2 cells of 2 without an interval")
+
+
+def test_without_a_baseline_that_is_said() -> None:
+    told = headline(content(cell("cn pinned", None)))
+    assert "none compared with bare metal" in told["lead"]
+    assert told["applications"] == told["sure"] == []
+    nothing = content() | {"cells": []}
+    assert headline(nothing)["lead"] == "Nothing has been measured yet."
+
+
+def test_all_suspect_gives_no_choice() -> None:
+    cells = [cell("cn vanilla", 1.35), cell("cn pinned", 1.005)]
+    told = headline(
+        content(*cells, without_suspects=[without(row, None) for row in cells],
+                counts={"suspect": 30, "analysed": 30})
+    )  # fmt: skip
+    assert told["lead"] == (
+        "Choose nothing by this sweep: too few trials that are not suspect in every cell."
+    )
+    (warning,) = told["warnings"]
+    assert warning["text"].startswith("30 of 30 trials suspect")
+    assert "Without them 2 of 2 answers would be another" in warning["text"]
+
+
+def test_an_answer_that_rests_on_suspects_is_not_chosen_and_one_that_does_not_is() -> None:
+    good, doubtful = cell("cn pinned", 1.0), cell("vm pinned", 1.0)
+    suspects = [without(good, 1.001), without(doubtful, 1.05, 0.1)]
+    told = headline(content(good, doubtful, without_suspects=suspects))
+    assert told["lead"].startswith("Choose container, pinned (cn pinned): within")
+    assert (
+        "Not chosen: KVM guest, pinned (vm pinned) at 1 core (without suspect trials: cannot be "
+        "told)." in told["lead"]
+    )
+
+
+def test_a_platform_whose_trials_failed_is_not_chosen() -> None:
+    row = cell("cn pinned", 1.0)
+    failed = [{"trial": trial(row, replicate)} for replicate in (6, 7)]
+    told = headline(content(row, failed=failed, counts={"failed": 2}))
+    assert told["lead"] == "Choose nothing by this sweep: 2 of 7 trials failed."
+    assert "2 trials failed" in told["warnings"][0]["text"]
+    assert "virtbed sweep quick" in told["warnings"][0]["next"]
+    other = [{"trial": trial(cell("vm pinned", 1.0), 1)}]
+    assert headline(content(row, failed=other, counts={"failed": 1}))["lead"].startswith("Choose c")
+
+
+def test_a_platform_with_other_answers_is_not_chosen() -> None:
+    row = cell("cn pinned", 1.0)
+    told = headline(content(row, answers_differ=[row]))
+    assert told["lead"] == "Choose nothing by this sweep: other answers than bare metal's."
+    assert told["warnings"][0]["text"].startswith("1 cell with other answers")
+
+
+def test_what_was_not_measured_is_said() -> None:
+    told = headline(
+        content(cell("cn pinned", 1.0), emulated=[cell("vm pinned", None)],
+                not_run=[{"platform": "gvisor"}], counts={"waiting": 3, "rejected": 1})
+    )  # fmt: skip
+    text = " ".join(warning["text"] for warning in told["warnings"])
+    for part in ("1 cell emulated (KVM guest)", "(gVisor sandbox)", "3 planned trials", "1 file"):
+        assert part in text
+    assert all(warning["next"] for warning in told["warnings"])
+    assert all(re.search(r"\d", warning["text"]) for warning in told["warnings"])
+
+
+def test_of_several_applications_the_lead_says_what_holds_for_most() -> None:
+    works = ("a", "b", "c")
+    cells = [
+        row
+        for work in works
+        for row in (
+            cell("cn pinned", 1.0 if work != "c" else 1.3, application=work),
+            cell("cn vanilla", 1.5, application=work),
+        )
+    ]
+    told = headline(content(*cells))
+    assert told["lead"].startswith(
+        "In 2 of 3 settings (application, size) choose container, pinned (cn pinned): within 3% of "
+        "pinned bare metal. In 1 of 3 settings"
+    )
+    assert "container, CPU quota (cn vanilla), up to 51.5% more" in told["lead"]
+    assert [row["subject"] for row in told["applications"]] == [
+        f"{work}, trained" for work in works
+    ]
+
+
+def test_the_contents_own_margin_and_answers_come_first() -> None:
+    row = cell("cn pinned", 1.05)
+    assert headline(content(row))["applications"][0]["options"][0]["answer"].endswith("more")
+    assert headline(content(row, margin=0.1))["lead"].startswith("Choose container, pinned")
+    assert headline(content(row), margin=0.1)["lead"].startswith("Choose container, pinned")
+    for told, here in (("equivalent", "same"), ("differs", "more"), ("cannot tell", "unknown")):
+        (found,) = headline(content(row | {"answer": told}))["applications"][0]["options"]
+        assert found["cells"][0]["answer"] == here
+    assert "as seen" in headline(content(row, resolution=[{"sentence": "as seen"}]))["sure"]
+    assert headline(content(row, resolution=None))["sure"]
+
+
+def test_what_is_faster_than_bare_metal_may_be_chosen() -> None:
+    told = headline(content(cell("cn pinned", 0.8)))
+    assert "no slower than pinned bare metal" in told["lead"]
+    assert told["applications"][0]["options"][0]["answer"].endswith("% less than bare metal")
+    assert span([cell("cn pinned", 0.8, 0.0) | {"answer": "less"}]) == "20.0% to 20.0%"
+
+
+def test_lists_of_names_that_hold_commas_can_be_read() -> None:
+    assert either(["a", "b"]) == "a or b"
+    assert either(["a, x", "b, y", "c, z"]) == "a, x; b, y; or c, z"
+    assert listed(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 others"
+
+
+@pytest.mark.parametrize("true", [1.0, 1.02, 1.04, 1.2])
+def test_a_cost_beyond_the_margin_is_seldom_called_nothing(true: float) -> None:
+    """Simulated sweeps of five replicates: a wrong "choose" in at most 5%."""
+    chance = np.random.default_rng(2112)
+    wrong = chosen = 0
+    for logs in chance.normal(np.log(true), 0.015, (1000, 5)):
+        middle, half = logs.mean(), stats.t.ppf(0.975, 4) * logs.std(ddof=1) / 5**0.5
+        ends = {
+            "ratio_low": float(np.exp(middle - half)),
+            "ratio_high": float(np.exp(middle + half)),
+        }
+        told = answer(ends["ratio_low"], ends["ratio_high"], 0.03)
+        chosen += told == "same"
+        wrong += told == "same" and true > 1.03
+        wrong += told == "less" or (told == "more" and true == 1.0)
+    assert wrong <= 50
+    assert chosen > 300 or true > 1
+
+
+def test_the_page_and_the_json_say_the_same(study: Any) -> None:
+    found = document(read_sweep(study.path))
+    told, page = found["headline"], render(found)
+    assert found["summary"] == told["lead"]
+    first = page[: page.index("<nav")]
+    for sentence in (*told["sure"], *(warning["text"] for warning in told["warnings"])):
+        assert sentence in first
+    for application in told["applications"]:
+        assert all(sentence in first for sentence in application["choose"])
+        for option in application["options"]:
+            assert option["answer"] in first
+            assert words.platform(option, LISTED) in first
+            for row in option["cells"]:
+                assert (
+                    f"({words.ratio(row['ratio_low'])} to {words.ratio(row['ratio_high'])})"
+                    in first
+                )
+    assert "cn pinned" in told["lead"] and "container, pinned (" in told["lead"]

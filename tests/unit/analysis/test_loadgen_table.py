@@ -1,0 +1,135 @@
+"""LoadGen's verdicts and figures beside ours, latency under load, and throughput."""
+
+from __future__ import annotations
+
+import pytest
+
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
+
+from .conftest import Folder, Json
+from .test_latency import load, queries_of
+
+
+def told(folder: Folder) -> tuple[Json, str]:
+    content = document(read_sweep(folder.path))
+    own: Json = content["loadgen"]
+    return own, render(content)
+
+
+def says(folder: Folder, trial: str, **changes: object) -> None:
+    folder.edit(f"trials/{trial}/result.json", lambda r: r["loadgen"].update(changes))
+
+
+def test_invalid_trials_are_counted_with_their_reasons(folder: Folder) -> None:
+    early = " * Only processed {} queries.  * Need to process at least 64 queries."
+    for replicate, reasons in enumerate(
+        ([early.format(20)], [early.format(21)], ["Reduce target QPS."], []), start=1
+    ):
+        trial = load(folder, "server", [1.0] * 20, replicate=replicate)
+        says(folder, trial, validity="INVALID", reasons=reasons)
+    load(folder, "server", [1.0] * 20, replicate=5)
+    own, page = told(folder)
+    (cell,) = own["cells"]
+    assert (cell["valid"], cell["trials"]) == (1, 5)
+    assert {row["reason"]: row["trials"] for row in cell["reasons"]} == {
+        "* Only processed 20 queries. * Need to process at least 64 queries.": 2,
+        "Reduce target QPS.": 1,
+        "LoadGen gives no reason": 1,
+    }
+    assert "4 of 5 trials are INVALID" in page
+    assert "Reduce target QPS. (1 trial)" in page
+
+
+def test_loadgens_percentiles_and_ours_are_held_side_by_side(folder: Folder) -> None:
+    """LoadGen takes place floor(q n) from 0: of 1 to 100 ms, the 91st and the 100th."""
+    waits = [float(ms) for ms in range(1, 101)]
+    like = {"50.00": 71_000_000, "90.00": 111_000_000, "99.00": 120_000_000}
+    says(folder, load(folder, "server", waits), percentiles_ns=like)
+    own, page = told(folder)
+    (trial,) = own["trials"]
+    assert [pair["ours_ms"] for pair in trial["percentiles"]] == [71, 111, 120]
+    assert (trial["apart"], trial["differs"]) == (0, False)
+    assert "agree within 1%" in page
+
+    unlike = load(folder, "server", waits, replicate=2)
+    says(folder, unlike, percentiles_ns=like | {"99.00": 150_000_000})
+    own, page = told(folder)
+    (cell,) = own["cells"]
+    assert cell["differ"] == 1
+    assert cell["worst"] == {"trial": unlike, "apart": pytest.approx(0.2)}
+    assert f"1; the most, 20.0%, in {unlike}" in page
+
+
+def test_percentiles_of_a_query_of_several_are_of_the_whole(folder: Folder) -> None:
+    trial = load(folder, "multi_stream", queries_of(8, 20.0, 3), queries=3)
+    says(folder, trial, percentiles_ns={"50.00": 160_010_000})
+    (row,) = told(folder)[0]["trials"]
+    assert row["percentiles"][0] == {"percentile": 50, "loadgen_ms": 160.01, "ours_ms": 160.01}
+    assert row["percentiles"][2]["loadgen_ms"] is None  # not told, so not held against ours
+    assert not row["differs"]
+
+
+def test_the_ratio_of_latency_stands_beside_that_of_e2e(folder: Folder) -> None:
+    """The container takes 1.25 times as long, and its requests wait for another five times."""
+    for replicate, drift in ((1, 1.0), (2, 1.1), (3, 0.9)):
+        load(folder, "server", [5.0 * drift] * 20, e2e_ms=20.0 * drift, replicate=replicate)
+        load(
+            folder, "server", [50.0 * drift] * 20,
+            platform="cn", e2e_ms=25.0 * drift, replicate=replicate,
+        )  # fmt: skip
+    own, page = told(folder)
+    metal, container = own["latency"]
+    assert container["latency_ratio"] == pytest.approx(75 / 25)
+    assert container["ratio"] == pytest.approx(1.25)
+    assert container["latency_ratio_low"] == pytest.approx(3)  # the drift is of both
+    assert metal["latency_ratio"] is None and metal["latency_typical_ms"] == pytest.approx(
+        25 * (0.9 * 1.1) ** (1 / 3)
+    )
+    assert (container["latency_p90_ms"], container["latency_p99_ms"]) == (82.5, None)
+    assert "Latency under load" in page and "3.000 <span" in page
+
+
+def test_a_query_of_several_is_compared_whole(folder: Folder) -> None:
+    for platform, e2e_ms in (("bm", 20.0), ("cn", 30.0)):
+        waits = queries_of(8, e2e_ms, 3)
+        load(folder, "multi_stream", waits, queries=3, platform=platform, e2e_ms=e2e_ms)
+    _, container = told(folder)[0]["latency"]
+    assert container["latency_typical_ms"] == pytest.approx(240.01)
+    assert container["latency_ratio"] == pytest.approx(240.01 / 160.01)
+
+
+def test_offline_has_throughput_instead(folder: Folder) -> None:
+    for platform, e2e_ms, said in (("bm", 20.0, 50.0), ("cn", 25.0, 44.0)):
+        for replicate in (1, 2):
+            trial = load(
+                folder, "offline", queries_of(20, e2e_ms, 1),
+                queries=1, platform=platform, e2e_ms=e2e_ms, replicate=replicate,
+            )  # fmt: skip
+            says(folder, trial, samples_per_second=said)
+    own, page = told(folder)
+    assert own["latency"] == []
+    metal, container = own["throughput"]
+    assert metal["per_second"] == pytest.approx(50, rel=1e-3)
+    assert container["ratio"] == pytest.approx(0.8, rel=1e-3)
+    assert [row["differ"] for row in own["cells"]] == [0, 2]  # 44 said, 40 counted
+    assert "a latency has no meaning" in page
+
+
+def test_single_stream_alone_has_no_table_of_latency(quick: Folder) -> None:
+    own, page = told(quick)
+    assert (own["latency"], own["throughput"]) == ([], [])
+    assert "Latency under load" not in page
+    assert {row["differ"] for row in own["cells"]} == {0}
+    assert {row["platform"] for row in own["trials"]} == {"bm", "cn"}  # no emulated one
+
+
+def test_trials_are_listed_in_one_order(quick: Folder) -> None:
+    own, _ = told(quick)
+    for cell in own["cells"]:
+        of = ("platform", "mode")
+        rows = [row for row in own["trials"] if all(row[key] == cell[key] for key in of)]
+        names = [row["trial"] for row in rows]
+        assert names == sorted(names) and len(names) == 5
+    assert own == told(quick)[0]

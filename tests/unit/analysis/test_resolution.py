@@ -1,0 +1,146 @@
+"""What a sweep could have seen: the power that is claimed is the power that there is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from virtbed_analysis import report
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.intervals import mean_interval
+from virtbed_analysis.resolution import (
+    POWER,
+    equivalence_power,
+    replicates_needed,
+    shift_told,
+    upper_spread,
+)
+
+SWEEPS, SPREAD = 2000, 0.01
+
+
+def intervals(shift: float, replicates: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(2112)
+    logs = shift + SPREAD * random.normal(size=(SWEEPS, replicates))
+    return mean_interval(logs.mean(axis=1), logs.std(axis=1, ddof=1), np.full(SWEEPS, replicates))
+
+
+@pytest.mark.parametrize("replicates", [2, 3, 5, 10, 30, 99])
+def test_the_smallest_difference_told_is_told_in_four_sweeps_of_five(replicates: int) -> None:
+    low, high = intervals(shift_told(replicates) * SPREAD, replicates)
+    assert float(((low > 0) | (high < 0)).mean()) == pytest.approx(POWER, abs=0.03)
+
+
+@pytest.mark.parametrize("replicates", [3, 5, 8, 20])
+def test_the_power_of_equivalence_is_what_simulation_has(replicates: int) -> None:
+    low, high = intervals(0.0, replicates)
+    found = float(((low > -math.log1p(0.03)) & (high < math.log1p(0.03))).mean())
+    assert equivalence_power(SPREAD, replicates, 0.03) == pytest.approx(found, abs=0.03)
+
+
+@pytest.mark.parametrize("margin", [0.01, 0.03, 0.1])
+def test_the_replicates_of_a_margin_answer_it_and_one_fewer_does_not(margin: float) -> None:
+    needed = replicates_needed(SPREAD, margin)
+    assert needed is not None
+    limit = math.log1p(margin)
+    low, high = intervals(0.0, needed)
+    assert float(((low > -limit) & (high < limit)).mean()) >= POWER - 0.03
+    low, high = intervals(limit, needed)
+    assert float(((low > 0) | (high < 0)).mean()) >= POWER - 0.03
+    assert equivalence_power(SPREAD, needed - 1, margin) < POWER
+
+
+def test_more_than_a_plan_can_have_are_not_promised() -> None:
+    assert replicates_needed(0.2, 0.03) is None
+    assert replicates_needed(0.2, 0.03, most=2000) is not None
+
+
+@pytest.mark.parametrize("replicates", [2, 3, 5, 10])
+def test_a_spread_of_few_replicates_is_taken_for_too_small_in_one_sweep_of_five(
+    replicates: int,
+) -> None:
+    random = np.random.default_rng(7)
+    seen = SPREAD * random.normal(size=(SWEEPS, replicates)).std(axis=1, ddof=1)
+    enough = np.mean([upper_spread(float(one), replicates) >= SPREAD for one in seen])
+    assert enough == pytest.approx(0.8, abs=0.03)
+
+
+def lay(folder: Any, spread: float, replicates: int = 5, **design: Any) -> dict[str, Any]:
+    """cn pinned wanders by this much from replicate to replicate."""
+    wobble = np.random.default_rng(1).normal(size=replicates)
+    wobble = (wobble - wobble.mean()) / (wobble.std(ddof=1) if replicates > 1 else 1)
+    for replicate, own in enumerate(wobble, start=1):
+        folder.trial("bm", "pinned", replicate, {"a.png": [20.0]})
+        folder.trial("cn", "pinned", replicate, {"a.png": [20 * math.exp(spread * own)]})
+    folder.design |= design
+    folder.write("design.json", folder.design)
+    found: dict[str, Any] = document(read_sweep(folder.path))["resolution"]
+    return found
+
+
+def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: Any) -> None:
+    found = lay(folder, 0.02)
+    row = found["rows"][0]
+    assert (row["platform"], row["replicates"]) == ("cn", 5)
+    assert row["spread"] == pytest.approx(0.02, rel=1e-4)
+    # shift_told(5) is 1.68, the upper limit of the spread 1.56 times what is seen
+    assert row["told"] - 1 == pytest.approx(0.0537, abs=0.001)
+    assert row["needed"] == replicates_needed(upper_spread(row["spread"], 5), 0.03)
+    assert row["more"] == row["needed"] - 5 > 0
+    assert "an overhead of about 5.4%" in found["sentence"]
+    assert "0 of 1 cell have the replicates that a margin of 3% needs" in found["sentence"]
+    command = f"virtbed sweep quick --replicates {row['needed']}"
+    assert found["command"] == command
+    assert f"<code>{command}</code>" in report(folder.path).html.read_text()
+
+
+def test_a_sweep_that_has_enough_asks_for_nothing(folder: Any) -> None:
+    found = lay(folder, 0.002)
+    assert (found["rows"][0]["more"], found["command"], found["remedy"]) == (0, None, None)
+    assert "1 of 1 cell has the replicates" in found["sentence"]
+
+
+def test_a_wide_margin_needs_fewer(folder: Any) -> None:
+    assert lay(folder, 0.02, margin=0.2)["command"] is None
+
+
+def test_noise_that_no_plan_can_average_out_asks_for_less_noise(folder: Any) -> None:
+    found = lay(folder, 0.3)
+    assert (found["rows"][0]["needed"], found["command"]) == (None, None)
+    assert found["remedy"].startswith("1 cell would need more than 99 replicates: a quieter host")
+
+
+def test_one_replicate_shows_nothing_and_asks_for_five(folder: Any) -> None:
+    found = lay(folder, 0.0, replicates=1)
+    assert found["rows"][0]["told"] is None
+    assert "not known" in found["sentence"]
+    assert found["command"] == "virtbed sweep quick --replicates 5"
+
+
+def test_replicates_that_are_planned_already_are_only_to_be_finished(folder: Any) -> None:
+    for replicate in range(6, 60):
+        folder.plan("cn", "pinned", replicate)
+    found = lay(folder, 0.02)
+    assert found["command"] == "virtbed sweep quick"
+    assert "not all have a result" in found["remedy"]
+
+
+def test_a_precision_too_coarse_for_the_margin_is_what_to_change(folder: Any) -> None:
+    found = lay(folder, 0.02, precision=0.05)
+    assert found["command"] is None
+    assert "precision: 1.4% in the plan, under another name" in found["remedy"]
+
+
+def test_replicates_without_spread_promise_nothing(folder: Any) -> None:
+    found = lay(folder, 0.0)
+    assert found["rows"][0]["told"] is None
+
+
+def test_nothing_compared_is_said(folder: Any) -> None:
+    folder.trial("cn", "pinned", 1, {"a": [11.0]})
+    found = document(read_sweep(folder.path))["resolution"]
+    assert (found["rows"], found["command"]) == ([], None)
