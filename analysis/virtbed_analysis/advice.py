@@ -7,10 +7,11 @@ what their trials cannot have seen, which gave no result.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from scipy import stats
 
 from virtbed_analysis.best import Ranking, ranking
@@ -46,24 +47,11 @@ def advise(sweep: Sweep, question: Question) -> Json:
     where to begin, and `more_replicates` what would tell), "none" (`choice` is None). Times in ms;
     `cost` per million requests, in the prices' currency, one request after another.
     """
-    found, without = candidates_of(sweep, question)
-    fit, unknown, left_out = _sorted_out(sweep, question, found)
-    fit, spoken_against = set_aside(fit)
-    ranked = ranking(fit, unknown, question)
-    left_out += spoken_against
-    for key, ends in without.items():
-        cell = dict(zip(CELL, key, strict=True))
-        left_out.append((cell, excluded(cell, question) or nothing_measured(ends)))
-    say, choice = _Rows(sweep.platforms, ranked), ranked.choice
-    candidates = sorted(
-        fit,
-        key=lambda c: (
-            c is not choice,
-            c.cores if c.key not in ranked.over else 0,
-            say.over(c),
-            c.cores,
-        ),
-    )
+    if question.margin is None:
+        question = replace(question, margin=sweep.margin)
+    told = _decided(sweep, question)
+    ranked, choice, say = told.ranked, told.ranked.choice, _Rows(sweep.platforms, told.ranked)
+    others = _without_suspects(sweep, question) if choice else None
     return {
         "schema": identifiers.ADVICE,
         "sweep": sweep.name,
@@ -79,22 +67,78 @@ def advise(sweep: Sweep, question: Question) -> Json:
         "may_be_best": [say.row(cell) for cell in ranked.may_be_best],
         "equivalent": [say.row(cell) for cell in ranked.equivalent],
         "runner_up": say.row(ranked.runner_up) if ranked.runner_up else None,
-        "because": because(question, ranked, len(fit), len(found)),
+        "because": because(question, ranked, len(told.fit), told.measured),
         "sure": sure(question, ranked),
-        "notes": notes(question, choice) if choice else [],
+        "notes": [*(notes(question, choice) if choice else []), *_asides(sweep, choice, others)],
         "more_replicates": ranked.more,
-        "candidates": [say.row(cell) for cell in candidates],
+        "without_suspects": others
+        and {
+            "answer": others.answer,
+            "choice": say.cell(others.choice.cell) if others.choice else None,
+        },
+        "candidates": [say.row(cell) for cell in sorted(told.fit, key=say.place)],
         "left_out": [
             {
                 "cell": say.row(cell) if isinstance(cell, Candidate) else say.cell(cell),
                 "reason": why,
             }
-            for cell, why in left_out
+            for cell, why in told.left_out
         ],
     }
 
 
 _LeftOut = list[tuple[Candidate | Mapping[str, Any], str]]
+
+
+class _Decided(NamedTuple):
+    ranked: Ranking
+    fit: list[Candidate]
+    left_out: _LeftOut
+    measured: int
+
+
+def _decided(sweep: Sweep, question: Question) -> _Decided:
+    found, without = candidates_of(sweep, question)
+    fit, unknown, left_out = _sorted_out(sweep, question, found)
+    fit, spoken_against = set_aside(fit)
+    ranked = ranking(fit, unknown, question)
+    if len(fit) > 1 and ranked.choice and ranked.choice.flattered:  # and so is every other
+        ranked = replace(ranked, answer="cannot tell", may_be_best=fit, more=None)
+    for key, ends in without.items():
+        cell = dict(zip(CELL, key, strict=True))
+        spoken_against.append((cell, excluded(cell, question) or nothing_measured(ends)))
+    return _Decided(ranked, fit, left_out + spoken_against, len(found) + len(without))
+
+
+def _without_suspects(sweep: Sweep, question: Question) -> Ranking | None:
+    """Return what would be told without the suspect trials; None if there are none.
+
+    Beside the advice, not in its place: what makes a trial suspect may be the platform's doing.
+    """
+    clean = pl.col("suspicions").list.len() == 0
+    trials = sweep.trials.filter(clean)
+    mine = sweep.trials.filter(~clean, application=question.application, emulated=False)
+    if not mine.height:
+        return None
+    rest = replace(sweep, trials=trials, samples=sweep.samples.filter(clean))
+    return _decided(rest, question).ranked
+
+
+def _asides(sweep: Sweep, choice: Candidate | None, others: Ranking | None) -> list[str]:
+    """Return what is said of suspect trials, and of failures that no cell is known for."""
+    said = []
+    if others is not None and choice is not None:
+        name = named(others.choice.cell, sweep.platforms) if others.choice else "no cell"
+        same = others.choice is not None and others.choice.key == choice.key
+        outcome = "the choice is the same" if same else f"it would be {name}"
+        doubt = " (cannot tell)" if others.answer == "cannot tell" else ""
+        said.append(f"Without the suspect trials {outcome}{doubt}.")
+    if sweep.failures and sweep.design is None:
+        said.append(
+            f"Failures that count against no cell: {len(sweep.failures)}. There is no design.json "
+            "that tells which cells they are of."
+        )
+    return said
 
 
 def _sorted_out(
@@ -154,12 +198,13 @@ class _Rows:
     """Rows of a document, one per cell, beside what the choice is."""
 
     def __init__(self, platforms: Platforms, ranked: Ranking) -> None:
-        self._platforms, self._over = platforms, ranked.over
+        self._platforms, self._over, self._choice = platforms, ranked.over, ranked.choice
 
-    def over(self, cell: Candidate) -> float:
-        """Return a cell's time or cost over the choice's, for sorting; infinity if unknown."""
+    def place(self, cell: Candidate) -> tuple[bool, float, int, float]:
+        """Return where a table lists a cell: the choice, those compared with it, the rest."""
         pair = self._over.get(cell.key)
-        return pair.value if pair and pair.n else float("inf")
+        over = pair.value if pair and pair.n else float("inf")
+        return cell is not self._choice, over, cell.cores, cell.cost
 
     def cell(self, cell: Mapping[str, Any]) -> Json:
         """Return what a cell is, and its name in plain words."""

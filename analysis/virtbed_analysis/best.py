@@ -22,6 +22,7 @@ import numpy as np
 
 from virtbed_analysis.candidates import Candidate, Floats, Unit
 from virtbed_analysis.intervals import CONFIDENCE, paired_spread, pairs_needed, ratio_interval
+from virtbed_analysis.margin import NO_SPREAD
 from virtbed_analysis.question import Question
 
 Answer = Literal["best", "equivalent", "cannot tell", "none"]
@@ -114,9 +115,10 @@ def contrast_of(above: Floats, below: Floats, weight: float, confidence: float) 
         return Contrast(math.nan, None, None, 0)
     value = weight * float(above.mean() / below.mean())
     spread = paired_spread(above, below)
-    low, high = (
-        None if end is None else weight * end for end in ratio_interval(above, below, confidence)
-    )
+    low, high = ratio_interval(above, below, confidence)
+    if not spread > NO_SPREAD:  # copies, or a clock's last digit: nothing is known of the noise
+        low = high = None
+    low, high = (None if end is None else weight * end for end in (low, high))
     logs = np.log(above / below)
     middle = float(np.median(logs))
     # 1.4826: from the median absolute deviation to a normal one; sqrt(pi / 2): a median's error.
@@ -147,7 +149,7 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
     ]
     same = [
         i for i in fits
-        if all(over[i, g].within(question.margin) for g in left if g != i)
+        if all(over[i, g].within(question.tolerance) for g in left if g != i)
     ]  # fmt: skip
     fewer = [i for i in left if i not in fits]
     if same and not fewer:
@@ -254,7 +256,7 @@ def _leaning(
         if i == leader:
             return True
         to_leader = over[i, leader]
-        allowed = max(question.margin, to_leader.typical_error)
+        allowed = max(question.tolerance, to_leader.typical_error)
         return to_leader.n > 0 and to_leader.typical <= 1 + allowed
 
     return min(filter(near, left), key=lambda i: _least(field[i], typical[i], question))
@@ -273,10 +275,10 @@ def _more(
         if i == choice:
             continue
         pair = over[i, choice]
-        if pair.n < 2:
+        if not pair.spread > NO_SPREAD:  # nor a number
             return None
         apart = abs(math.log(pair.value))
-        gap = max(apart, math.log1p(question.margin) - apart)
+        gap = max(apart, math.log1p(question.tolerance) - apart)
         needed = pairs_needed(pair.spread, gap, confidence, MOST_REPLICATES)
         if needed is None:
             return None

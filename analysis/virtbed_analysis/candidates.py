@@ -17,11 +17,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from virtbed_analysis.cells import CELL, PLAIN, key_of
-from virtbed_analysis.estimate import NS_PER_MS, steady
+from virtbed_analysis.estimate import NS_PER_MS, steady, tail
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
-from virtbed_analysis.question import QUEUED, Question
-from virtbed_analysis.slo import Instance, Slo, judge, latency, p99_ms
+from virtbed_analysis.latency import LOADED
+from virtbed_analysis.question import Question
+from virtbed_analysis.slo import PERCENTILE, Instance, Slo, judge
 from virtbed_contract.codec import encode
 
 Floats = NDArray[np.float64]
@@ -31,6 +32,7 @@ Unit = tuple[str, int]
 Spread = tuple[float, float, float]
 """A mean over replicates, and the least and the most of them."""
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
+_SHORT = r"^[ *]*Only processed \d+ queries\."
 _LATE = re.compile(
     r"still running|tim(?:ed|e)[ -]?out|time limit|deadline|\bhung\b|no end within"
     r"|too (?:long|slow)",
@@ -44,14 +46,16 @@ class Ends:
     """How a cell's trials ended.
 
     `measured` gave times; `late` of the `failed` were ended at a time limit; `invalid` were
-    measured, and LoadGen calls them so; `rejected` left a file that cannot be trusted; of the
-    measured ones `suspect` were disturbed, and `retried` needed more than one attempt.
+    measured, and LoadGen calls them so; `rejected` left a file that cannot be trusted. Of the
+    measured ones LoadGen calls `short` invalid for their length alone, `suspect` were disturbed,
+    and `retried` needed more than one attempt.
     """
 
     measured: int = 0
     failed: int = 0
     late: int = 0
     invalid: int = 0
+    short: int = 0
     invalid_reasons: tuple[str, ...] = ()
     rejected: int = 0
     suspect: int = 0
@@ -126,7 +130,7 @@ class Candidate:
 
         A server's or a queue's run is invalid for being slow, or for being short: none can tell.
         """
-        queued = self.cell["scenario"] in QUEUED
+        queued = self.cell["scenario"] in LOADED
         return self.ends.late > 0 or (queued and self.ends.invalid > 0)
 
     def money(self) -> Spread | None:
@@ -146,10 +150,9 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
         "scenario": question.scenario,
         "emulated": False,
     }
-    valid = pl.col("loadgen_validity") == "VALID"
     mine = sweep.trials.filter(**asked)
-    ends = _ends(sweep, mine.with_columns(valid=valid), asked)
-    samples = steady(sweep.samples.filter(**asked).filter(valid))
+    ends = _ends(sweep, mine.with_columns(valid=_valid()), asked)
+    samples = steady(sweep.samples.filter(**asked).filter(_valid()))
     # What is asked of all at once: Bonferroni counts the cells that the question allows.
     rows = _by_trial(samples, question).partition_by(CELL, as_dict=True, maintain_order=True)
     allowed = sum(not excluded(dict(zip(CELL, key, strict=True)), question) for key in rows)
@@ -158,6 +161,17 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
         _candidate(key, own, times[key], ends[key], question, allowed) for key, own in rows.items()
     ]
     return found, {key: own for key, own in ends.items() if key not in rows}
+
+
+def _valid() -> pl.Expr:
+    """Return whether LoadGen calls a run valid, or faults its length alone under the quick rules.
+
+    Those take as many requests as a plan says, and ask nothing of MLPerf's minimum.
+    """
+    valid = pl.col("loadgen_validity") == "VALID"
+    reasons = pl.col("loadgen_reasons")
+    short = reasons.list.eval(pl.element().str.contains(_SHORT)).list.all()
+    return valid | ((pl.col("rules") == "quick") & (reasons.list.len() > 0) & short)
 
 
 def excluded(cell: Mapping[str, Any], question: Question) -> str:
@@ -177,7 +191,7 @@ def _price(cell: Mapping[str, Any], question: Question) -> float | None:
 
 def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
     """Return one row per trial, by cell."""
-    waited = latency(samples)
+    waited = pl.col("latency_ns")
     bound_ns = (question.slo_ms or 0) * NS_PER_MS
     # The mix of inputs, each once: how often LoadGen drew one is chance.
     e2e = (
@@ -190,7 +204,7 @@ def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
         samples.group_by(*CELL, "host", "replicate")
         .agg(
             (waited.mean() / NS_PER_MS).alias("latency"),
-            p99_ms(waited).alias("p99"),
+            (tail("latency_ns", PERCENTILE) / NS_PER_MS).alias("p99"),
             (waited > bound_ns).sum().alias("beyond"),
             waited.count().alias("waited"),
             pl.len().alias("requests"),
@@ -205,7 +219,7 @@ def _times(
     samples: pl.DataFrame, question: Question
 ) -> dict[Key, dict[Unit, tuple[NDArray[np.str_], Floats]]]:
     """Return the mean time of each input in ms, by cell and unit."""
-    time = latency(samples) if question.by_latency else pl.col("e2e_ns")
+    time = pl.col("latency_ns" if question.by_latency else "e2e_ns")
     by_input = (
         samples.group_by(*CELL, "host", "replicate", "input")
         .agg((time.mean() / NS_PER_MS).alias("time"))
@@ -264,8 +278,10 @@ def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Ke
     for row in mine.iter_rows(named=True):
         key = key_of(row)
         counts[key]["measured" if row["valid"] else "invalid"] += 1
+        if row["loadgen_validity"] != "VALID":
+            reasons[key] |= set(row["loadgen_reasons"])
+            counts[key]["short"] += row["valid"]
         if not row["valid"]:
-            reasons[key] |= set(row.get("loadgen_reasons") or ())
             continue
         counts[key]["suspect"] += bool(row["suspicions"])
         counts[key]["retried"] += row["attempt"] > 1

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import read_csv
+from virtbed_analysis.latency import LOADED
 from virtbed_contract.sweep import MARGIN
 
 PRICE_COLUMNS = ("platform", "cores", "processor", "price_per_hour")
-QUEUED = ("server", "multi_stream")
-"""Scenarios in which a request waits in a queue, so that its user's time is the latency."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Question:
 
     `slo_ms` bounds the 99th percentile of an instance's latency; `prices` maps platform, cores and
     processor to the price of an hour. Empty `platforms` allows every one. `margin` is the share of
-    time, or cost, that does not matter.
+    time, or cost, that does not matter; None takes the plan's, or 3%.
     """
 
     application: str
@@ -30,7 +29,12 @@ class Question:
     cores_max: int | None = None
     platforms: tuple[str, ...] = ()
     prices: dict[tuple[str, int, str], float] = field(default_factory=dict)
-    margin: float = MARGIN
+    margin: float | None = None
+
+    @property
+    def tolerance(self) -> float:
+        """The margin, the default if none is asked."""
+        return MARGIN if self.margin is None else self.margin
 
     @property
     def by_cores(self) -> bool:
@@ -40,7 +44,7 @@ class Question:
     @property
     def by_latency(self) -> bool:
         """Whether what is compared is the wait of a user, queue included, not the work done."""
-        return self.scenario in QUEUED and not self.prices
+        return self.scenario in LOADED and not self.prices
 
 
 def read_prices(path: Path) -> dict[tuple[str, int, str], float]:

@@ -23,6 +23,11 @@ def named(cell: Mapping[str, Any], platforms: Platforms) -> str:
     return ", ".join([entry.in_words(cell["mode"]), size, *filter(None, factors)])
 
 
+def percent(question: Question) -> str:
+    """Return the margin: 3%, 0.5%."""
+    return f"{100 * question.tolerance:.3g}%"
+
+
 def share(value: float) -> str:
     """Return a share as text has it: 26%, 0.4%."""
     return f"{value:.0%}" if value >= 0.0995 or value == 0 else f"{value:.1%}"
@@ -67,7 +72,8 @@ def _ended(ends: Ends) -> Iterator[str]:
         late = f" ({ends.late} at a time limit)" if ends.late else ""
         yield f"{ends.failed} of {count(of, 'trial')} failed{late}"
     if ends.invalid:
-        why = f" ({'; '.join(' '.join(r.split()) for r in ends.invalid_reasons)})"
+        cleaned = (" ".join(reason.replace("*", " ").split()) for reason in ends.invalid_reasons)
+        why = f" ({'; '.join(cleaned)})"
         told = why if ends.invalid_reasons else ""
         yield f"LoadGen calls {ends.invalid} of {count(of, 'trial')} INVALID{told}"
     if ends.rejected:
@@ -97,21 +103,24 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
         return f"No evidence: the sweep has no real (not emulated) result of {what}."
     if ranked.choice is None:
         return f"No evidence that any of the {measured} cells measured of {what} will do."
-    of = f"of the {fit} cells that do" if fit < measured else f"of {fit}"
-    best = "fastest"
-    if question.prices:
-        best = "least cost per million requests"
-    elif question.by_cores:
-        best = "fewest cores, then the fastest,"
+    of = f"of {fit}" if fit == measured else f"of the {count(fit, 'cell')} that will do"
+    best = "least cost per million requests" if question.prices else "fastest"
+    if question.by_cores:
+        best, of = "fastest", f"of the fewest cores {of}"
+    margin = percent(question)
     if ranked.answer == "best":
         return f"The {best} {of}."
-    size = "cheapest" if question.prices else "smallest"
     if ranked.answer == "equivalent":
         same = len(ranked.equivalent)
-        if same == 1:
-            return f"Within {question.margin:.0%} of the {best} {of}, whichever that is."
-        return f"The {size} of {same} that are within {question.margin:.0%} of the {best} {of}."
-    return f"{len(ranked.may_be_best)} may be the {best} {of}."
+        size = "cheapest" if question.prices else "smallest"
+        first = "Within" if same == 1 else f"The {size} of {same} within"
+        return f"{first} {margin} of the {best} {of}, whichever that is."
+    bounds = (cell.slo for cell in ranked.may_be_best)
+    unsure = sum(slo is not None and slo.verdict == "cannot tell" for slo in bounds)
+    text = f"{len(ranked.may_be_best)} may be the {best} {of}."
+    if unsure:
+        text += f" Of {unsure} of them the bound cannot be told."
+    return text
 
 
 def sure(question: Question, ranked: Ranking) -> str | None:
@@ -141,11 +150,11 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
     if pair.worse:
         return f"{told}: clearly more."
     if pair.turned().worse:
-        return f"{told}: clearly less, and within {question.margin:.0%}."
-    if pair.within(question.margin) and pair.turned().within(question.margin):
-        return f"{told}: the same within {question.margin:.0%}."
-    if pair.turned().within(question.margin):
-        return f"{told}: if it is the better one, then by at most {question.margin:.0%}."
+        return f"{told}: clearly less, and within {percent(question)}."
+    if pair.within(question.tolerance) and pair.turned().within(question.tolerance):
+        return f"{told}: the same within {percent(question)}."
+    if pair.turned().within(question.tolerance):
+        return f"{told}: if it is the better one, then by at most {percent(question)}."
     return f"{told}: the two cannot be told apart, and more replicates may swap them."
 
 
@@ -180,6 +189,12 @@ def notes(question: Question, cell: Candidate) -> list[str]:
         found.append(
             "Its times are those of the trials that ended: slow ones may be missing, so it may be "
             "slower than it looks. No candidate without such failures is left."
+        )
+    if cell.ends.short:
+        why = " ".join(" ".join(cell.ends.invalid_reasons).replace("*", " ").split())
+        found.append(
+            f"LoadGen calls {cell.ends.short} of its {count(cell.ends.measured, 'trial')} INVALID "
+            f"for their length alone ({why}): the quick rules take as many requests as are asked."
         )
     if cell.ends.retried:
         found.append(f"{count(cell.ends.retried, 'trial')} of it needed more than one attempt.")

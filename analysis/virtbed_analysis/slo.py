@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import polars as pl
 from scipy import stats
 
-from virtbed_analysis.estimate import NS_PER_MS, samples_to_show
+from virtbed_analysis.estimate import samples_to_show
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds, t_quantile
+from virtbed_contract.measures import percentile_rank
 
 PERCENTILE = 99
 KEPT_SHARE = 0.90
@@ -49,7 +49,7 @@ class Instance:
         With too few requests for one: whether it is clear (binomial test) that over 1% do.
         """
         if self.shows:
-            return self.beyond * 100 > self.requests * (100 - PERCENTILE)
+            return bool(self.beyond > self.requests - percentile_rank(PERCENTILE, self.requests))
         by_chance = stats.binom.sf(self.beyond - 1, self.requests, _BEYOND)
         return bool(by_chance <= 1 - CONFIDENCE)
 
@@ -145,24 +145,3 @@ def _requests(instances: Sequence[Instance]) -> tuple[int, int, float, float, fl
         half = t_quantile(CONFIDENCE, n - 1) * spread / math.sqrt(n)
         low, high = min(low, max(0.0, share - half)), max(high, min(1.0, share + half))
     return requests, beyond, share, low, high
-
-
-def latency(samples: pl.DataFrame) -> pl.Expr:
-    """Return what a request's user waits, in ns: the queue and the request.
-
-    Null where a latency has no meaning: in offline, which issues everything at once, and for what
-    `latency_ns` has none of.
-    """
-    if "latency_ns" in samples.columns:
-        return pl.col("latency_ns")
-    waited = pl.col("queue_ns") + pl.col("e2e_ns")
-    return pl.when(pl.col("scenario") != "offline").then(waited)
-
-
-def p99_ms(column: pl.Expr) -> pl.Expr:
-    """Return the 99th percentile of a group, of rank ceil(0.99 n); null with too few samples."""
-    known = column.drop_nulls()
-    n = known.len().cast(pl.Int64)
-    place = (n * PERCENTILE + 99) // 100 - 1
-    enough = n >= samples_to_show(PERCENTILE)
-    return pl.when(enough).then(known.sort().slice(place, 1).first() / NS_PER_MS)

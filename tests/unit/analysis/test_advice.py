@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from virtbed_analysis import AnalysisError
@@ -79,7 +81,7 @@ def test_what_is_said_of_the_runner_up_agrees_with_its_interval(sizes: Folder) -
     assert "clearly" not in same["sure"]
     exact = ask(sizes, platforms=("vm", "bm"), cores_max=1, margin=0.0001)
     assert exact["answer"] == "cannot tell" and exact["more_replicates"] > 10
-    assert exact["because"] == "2 may be the fastest of the 2 cells that do."
+    assert exact["because"] == "2 may be the fastest of the 2 cells that will do."
     assert "the two cannot be told apart" in exact["sure"]
     assert exact["sure"].endswith(" more replicates would tell.")
 
@@ -258,6 +260,33 @@ def test_what_loadgen_calls_invalid_is_no_evidence(sizes: Folder) -> None:
     assert (choice["invalid"], choice["replicates"]) == (1, 5)
 
 
+def test_a_quick_run_that_loadgen_finds_short_is_evidence(sizes: Folder) -> None:
+    def with_reason(reason: str, rules: str = "quick") -> dict[str, Any]:
+        sweep = read_sweep(sizes.path)
+        said = {
+            "loadgen_validity": pl.lit("INVALID"),
+            "loadgen_reasons": pl.lit([reason], dtype=pl.List(pl.String)),
+            "rules": pl.lit(rules),
+        }
+        changed = replace(
+            sweep,
+            trials=sweep.trials.with_columns(**said),
+            samples=sweep.samples.with_columns(**said),
+        )
+        return advise(changed, Question(APP))
+
+    short = (
+        " * Only processed 12 queries.  * Need to process at least 64 queries for early stopping."
+    )
+    told = with_reason(short)
+    assert named(told["choice"]) == ("bm", "pinned", 2)
+    assert "LoadGen calls 6 of its 6 trials INVALID for their length alone" in told["notes"][1]
+    assert with_reason(short, "study")["answer"] == "none"
+    slow = with_reason(" * Run unsuccessful.  * Processed 96 queries.")
+    assert slow["choice"] is None
+    assert "INVALID (Run unsuccessful. Processed 96 queries.)" in slow["left_out"][0]["reason"]
+
+
 def test_a_result_that_cannot_be_trusted_counts_against_its_cell(sizes: Folder) -> None:
     path = sorted((sizes.path / "trials").glob("bm-pinned-c02*"))[0]
     sizes.write(f"trials/{path.name}/result.json", "{")
@@ -270,6 +299,27 @@ def test_suspect_trials_are_counted_beside(folder: Folder) -> None:
     answer = ask(folder)
     assert answer["choice"]["suspect"] == 6
     assert "6 of its 6 trials are suspect: see the report." in answer["notes"]
+    assert answer["without_suspects"] == {"answer": "none", "choice": None}
+    lay(folder, "cn", "pinned", 1, 130)
+    lay(folder, "bm", "vanilla", 1, 140)
+    answer = ask(folder)
+    assert named(answer["choice"]) == ("bm", "pinned", 1)
+    assert "Without the suspect trials it would be container, pinned, 1 core." in answer["notes"]
+
+
+def test_of_survivors_alone_none_is_called_the_best(folder: Folder) -> None:
+    for name, ms in (("bm", 100), ("cn", 150)):
+        lay(folder, name, "pinned", 1, ms)
+        fail(folder, "still running after 9 s", range(7, 8), platform=name, mode="pinned")
+    answer = ask(folder)
+    assert (answer["answer"], len(answer["may_be_best"])) == ("cannot tell", 2)
+    assert "No candidate without such failures is left." in " ".join(answer["notes"])
+
+
+def test_failures_of_no_known_cell_are_told(sizes: Folder) -> None:
+    fail(sizes, "port taken", range(9, 10), platform="bm", mode="pinned", cores=2)
+    (sizes.path / "design.json").unlink()
+    assert "Failures that count against no cell: 1." in ask(sizes)["notes"][-1]
 
 
 def test_prices_are_read(tmp_path: Path) -> None:

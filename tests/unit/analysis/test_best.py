@@ -214,6 +214,11 @@ def test_the_interval_of_a_ratio_of_means_covers(n: int, tail: float) -> None:
     assert missed / sweeps < 0.065
 
 
+def test_replicates_that_do_not_differ_at_all_show_no_spread() -> None:
+    a, b = cell("a", around(100, 0, 0, 0)), cell("b", around(120, 0, 0, 0))
+    assert rank(a, b) == ("cannot tell", "a", {"a", "b"})
+
+
 def test_an_interval_is_the_same_whichever_side_is_divided() -> None:
     one, other = np.array([1.0, 1.1, 0.9, 1.2, 5.0]), np.array([1.3, 1.2, 1.0, 1.4, 1.2])
     low, high = ratio_interval(one, other)

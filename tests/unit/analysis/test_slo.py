@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 import pytest
 from numpy.typing import NDArray
 
 from virtbed_analysis.reasons import bound_kept, requests_kept
-from virtbed_analysis.slo import Instance, judge, kept_needs, latency, p99_ms
+from virtbed_analysis.slo import Instance, judge, kept_needs
 
 Counts = NDArray[np.int64]
 REQUESTS = 100
@@ -62,10 +61,6 @@ def test_a_percentile_has_the_rank_of_its_share() -> None:
     assert [Instance(100, k).broke for k in (0, 1, 2)] == [False, False, True]
     assert [Instance(200, k).broke for k in (2, 3)] == [False, True]
     assert [Instance(199, k).broke for k in (1, 2)] == [False, True]
-    times = pl.DataFrame({"t": [float(ms) * 1e6 for ms in range(1, 201)]})
-    assert times.select(p99_ms(pl.col("t"))).item() == 198
-    assert times.head(100).select(p99_ms(pl.col("t"))).item() == 99
-    assert times.head(99).select(p99_ms(pl.col("t"))).item() is None
 
 
 def test_too_few_requests_tell_nothing_unless_many_took_longer() -> None:
@@ -77,15 +72,6 @@ def test_too_few_requests_tell_nothing_unless_many_took_longer() -> None:
     assert alone.verdict == "cannot tell"
     assert "0 of 100 took longer, so up to 3.0% of all may" in alone.reason
     assert judge(instances(0, 0, 0)).verdict == "not seen broken"
-
-
-def test_latency_is_what_a_user_waits() -> None:
-    frame = pl.DataFrame({"queue_ns": [5], "e2e_ns": [7], "scenario": ["server"]})
-    assert frame.select(latency(frame)).item() == 12
-    at_once = frame.with_columns(scenario=pl.lit("offline"))
-    assert at_once.select(latency(at_once)).item() is None
-    known = frame.with_columns(latency_ns=pl.lit(20))
-    assert known.select(latency(known)).item() == 20
 
 
 @pytest.mark.parametrize("n", [3, 5, 10, 30])
