@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from virtbed_analysis import words
@@ -198,15 +198,29 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
     if halves:
         told.append(
             f"Intervals reach {statistics.median(halves):.1%} to either side in the median, "
-            f"{max(halves):.1%} at most: smaller differences cannot be seen. Each is at "
-            f"{CONFIDENCE:.0%} on its own: of {round(1 / (1 - CONFIDENCE))} such intervals, one "
-            "misses by chance."
+            f"{max(halves):.1%} at most; each is at {CONFIDENCE:.0%} on its own: of "
+            f"{round(1 / (1 - CONFIDENCE))} such intervals, one misses by chance."
         )
-    return [*told, *_resolution(content.get("resolution"))]
+    return [*told, *_resolution(content.get("resolution")), *_unseen(rows, content["cells"])]
 
 
-def _resolution(found: object) -> list[str]:
-    """Return the sentences of what the sweep could have seen, where the content has them."""
-    rows = found if isinstance(found, list) else [found]
-    told = (row.get("sentence") for row in rows if isinstance(row, dict))
-    return list(dict.fromkeys(str(sentence) for sentence in told if sentence))[:2]
+def _resolution(found: Json | None) -> Iterator[str]:
+    """Give what the sweep could have seen, and what to type to see more."""
+    if not found:
+        return
+    yield found["sentence"]
+    if found["command"]:
+        yield f"To tell more: {found['command']}."
+    if found["remedy"]:
+        yield found["remedy"]
+
+
+def _unseen(rows: Sequence[Json], cells: Iterable[Json]) -> Iterator[str]:
+    """Give how many slow instances the ratios with the fewest replicates may have missed."""
+    compared = {key_of(row) for row in rows}
+    shares = [share for cell in cells if key_of(cell) in compared and (share := cell.get("unseen"))]
+    if shares:
+        yield (
+            f"A slowness that only some instances have may have been missed, if it is up to "
+            f"{max(shares):.0%} of them."
+        )
