@@ -221,6 +221,6 @@ def _unseen(rows: Sequence[Json], cells: Iterable[Json]) -> Iterator[str]:
     shares = [share for cell in cells if key_of(cell) in compared and (share := cell.get("unseen"))]
     if shares:
         yield (
-            f"A slowness that only some instances have may have been missed, if it is up to "
-            f"{max(shares):.0%} of them."
+            f"Up to {max(shares):.0%} of instances could be slow for a reason of their own without "
+            "one having been seen."
         )

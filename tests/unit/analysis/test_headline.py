@@ -259,8 +259,8 @@ def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> 
     )  # fmt: skip
     assert told["sure"][2:] == [
         "as seen", "To tell more: virtbed sweep quick --replicates 9.", "r",
-        "A slowness that only some instances have may have been missed, if it is up to 45% of "
-        "them.",
+        "Up to 45% of instances could be slow for a reason of their own without one having been "
+        "seen.",
     ]  # fmt: skip
     assert [warning["text"].split(" with")[0] for warning in told["warnings"]] == [
         "1 ratio of 1",
