@@ -51,7 +51,8 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
     Returns:
         `lead`, sentences; `applications`, each with `subject`, `choose` (sentences), `sizes` and
         `options` (a platform and a mode, its `answer` in words, and its `cells`, one per size);
-        `sure`, sentences; `warnings`, each with `text`, which has the number, and `next`.
+        `sure`, sentences; `command`, what to type to tell more, or None; `warnings`, each with
+        `text`, which has the number, and `next`.
     """
     margin = content.get("margin") or margin
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
@@ -68,6 +69,7 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         "lead": " ".join(told) or nothing,
         "applications": applications,
         "sure": _sure(content, rows),
+        "command": (content.get("resolution") or {}).get("command") if rows else None,
         "warnings": warnings_of(content, rows),
     }
 
@@ -205,12 +207,10 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
 
 
 def _resolution(found: Json | None) -> Iterator[str]:
-    """Give what the sweep could have seen, and what to type to see more."""
+    """Give what the sweep could have seen, and what would show more."""
     if not found:
         return
     yield found["sentence"]
-    if found["command"]:
-        yield f"To tell more: {found['command']}."
     if found["remedy"]:
         yield found["remedy"]
 

@@ -258,10 +258,11 @@ def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> 
                 unlike=[{"fact": "kernel"}], suspicion={"note": "Suspicion depends (9 of 10)."})
     )  # fmt: skip
     assert told["sure"][2:] == [
-        "as seen", "To tell more: virtbed sweep quick --replicates 9.", "r",
+        "as seen", "r",
         "Up to 45% of instances could be slow for a reason of their own without one having been "
         "seen.",
     ]  # fmt: skip
+    assert told["command"] == "virtbed sweep quick --replicates 9"
     assert [warning["text"].split(" with")[0] for warning in told["warnings"]] == [
         "1 ratio of 1",
         "1 ratio of 1 may be drift of the host in part.",
@@ -309,6 +310,7 @@ def test_the_page_and_the_json_say_the_same(study: Any) -> None:
     first = unescape(page[: page.index("<nav")])
     for sentence in (*told["sure"], *(warning["text"] for warning in told["warnings"])):
         assert sentence in first
+    assert told["command"] in first
     for application in told["applications"]:
         assert all(sentence in first for sentence in application["choose"])
         for option in application["options"]:
