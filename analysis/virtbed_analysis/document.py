@@ -16,6 +16,8 @@ from virtbed_analysis import (
     diagnostics,
     estimate,
     findings,
+    model,
+    next_instance,
     per_trial,
     published,
     resolution,
@@ -75,6 +77,7 @@ def document(sweep: Sweep) -> Json:
         **_by_factor(sweep),
         **_by_size(sweep),
         "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
+        "model": model.of_trials(diagnostics.of_trials(sweep.samples), sweep.platforms.bare, cells),
         "published": published.beside(cells, sweep.platforms),
         "other_measures": _other_measures(sweep.trials, margin_of(sweep)),
         "emulated": emulated,
@@ -130,6 +133,7 @@ def _by_size(sweep: Sweep) -> Json:
     doublings = scaling.scale_up(units)
     return {
         "findings": findings.rows(units),
+        "next_instance": next_instance.rows(units),
         "resolution": resolution.of_units(units, sweep.design, sweep.name, margin_of(sweep)),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
