@@ -22,6 +22,8 @@ from virtbed_analysis import (
     findings,
     inputs,
     loadgen,
+    model,
+    next_instance,
     passes,
     per_trial,
     published,
@@ -104,6 +106,7 @@ def document(sweep: Sweep) -> Json:
         "drift": timing,
         "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
         "loadgen": loads,
+        "model": model.of_trials(diagnostics.of_trials(sweep.samples), sweep.platforms.bare, cells),
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms, sweep.margin),
         "other_measures": measures,
@@ -167,6 +170,7 @@ def _by_size(sweep: Sweep, known: Known) -> Json:
     doublings = scaling.scale_up(units)
     return {
         "findings": findings.rows(units, known, sweep.margin),
+        "next_instance": next_instance.rows(units),
         "resolution": resolution.of_units(units, sweep.design, sweep.name, sweep.margin),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
