@@ -103,10 +103,10 @@ def _verdict(
     cases = judged(finding, candidates, limit)
     left_out = [f"{c.about}: {c.left_out}" for c in candidates if c.left_out]
     if known.differing:
+        entries = every.units.platforms.entries
         touched = {cell for c in finding.candidates(every) for cell in c.cells}
         left_out += [
-            f"{words.instance(cell.row())}, {words.subject(cell.row())}: its answers are not bare "
-            "metal's"
+            f"{words.placed(cell.row(), entries)}: its answers are not bare metal's"
             for cell in sorted(touched & known.differing, key=every.units.order)
         ]
     return Verdict(finding, limit, answer(finding, cases, limit), cases, left_out)

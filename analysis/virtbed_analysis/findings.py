@@ -36,15 +36,15 @@ def rows(units: Units, known: Known | None = None, margin: float = MARGIN) -> li
     known = known or Known()
     every = verdicts(units, known, margin)
     clean = every if known.clean is None else verdicts(known.clean, known, margin)
-    return [_row(*pair, known, units.unit) for pair in zip(every, clean, strict=True)]
+    return [_row(*pair, known, units) for pair in zip(every, clean, strict=True)]
 
 
-def _row(every: Verdict, clean: Verdict, known: Known, unit: str) -> Json:
+def _row(every: Verdict, clean: Verdict, known: Known, units: Units) -> Json:
     finding, most = every.finding, deciding(every)
     without = _answer_without(every, clean)
     differs = without != every.answer
     because = sentence(every)
-    confounded = _confounded(most, known)
+    confounded = _confounded(most, known, units.platforms.entries)
     if confounded:
         because = f"{because} May be drift: {'; '.join(confounded)}."
     if known.clean is not None and (every.cases or clean.cases):
@@ -63,18 +63,18 @@ def _row(every: Verdict, clean: Verdict, known: Known, unit: str) -> Json:
         "effect": finding.effect,
         "margin": every.limit,
         "margin_words": outlook.margin(every),
-        "would_change": outlook.would_change(every, unit),
-        "not_seen": outlook.not_seen(every, unit),
+        "would_change": outlook.would_change(every, units.unit),
+        "not_seen": outlook.not_seen(every, units.unit),
         "left_out": every.left_out,
         "effects": [{**asdict(case.effect), "speaks": case.side} for case in every.cases],
     }
 
 
-def _confounded(most: Case | None, known: Known) -> list[str]:
+def _confounded(most: Case | None, known: Known, entries: words.Entries) -> list[str]:
     """Return what time may explain of the effect that decides, one line per cell."""
     cells = dict.fromkeys(most.cells if most else ())
     return [
-        f"{words.instance(cell.row())}, {words.subject(cell.row())}, {known.confounded[cell]}"
+        f"{words.placed(cell.row(), entries)}, {known.confounded[cell]}"
         for cell in cells
         if cell in known.confounded
     ]
