@@ -11,6 +11,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import report, report_of
+from virtbed_analysis.reading import plain
 
 METADATA, MANIFEST = "ro-crate-metadata.json", "manifest-sha256.txt"
 _MADE = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip file can hold: ours has none
@@ -31,6 +33,9 @@ _KINDS = {
     ".yml": "application/yaml",
     ".txt": "text/plain",
 }
+MOST_BYTES = 16 * 2**30
+"""No sweep has so much; a file that unpacks to more is none."""
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 # A sweep's journal: what is in it of the results is in the results.
 _LEFT_OUT = ("ledger.sqlite",)
 
@@ -44,9 +49,11 @@ def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
         locks: The locks that the software was installed from, by their names.
 
     Raises:
-        AnalysisError: the folder does not exist, or its results come from different images.
+        AnalysisError: the folder does not exist, its results are unlike (see `unlike.TABLE`), or it
+            holds a link that leads out of it, or what is no file.
     """
     sweep = read_sweep(folder)
+    list(_files(folder))  # refused before anything is written
     report_of(sweep, folder)
     files = {f"{sweep.name}/{name}": path for name, path in _files(folder)}
     files |= {f"locks/{name}": path for name, path in sorted(locks.items())}
@@ -67,17 +74,26 @@ def problems(file: Path) -> Iterator[str]:
     """
     try:
         opened = zipfile.ZipFile(file)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise AnalysisError(f"{file}: no archive of virtbed's: {error}") from error
     with opened as packed, tempfile.TemporaryDirectory(prefix="virtbed-verify-") as place:
         names = packed.namelist()
         if MANIFEST not in names:
             raise AnalysisError(f"{file}: no {MANIFEST} in it; virtbed archive writes one")
+        unpacked = sum(info.file_size for info in packed.infolist())
+        if unpacked > MOST_BYTES:
+            raise AnalysisError(
+                f"{file}: {unpacked >> 30} GiB unpacked, at most {MOST_BYTES >> 30} are checked"
+            )
         wrong = list(_unlike(packed, names))
         yield from wrong
         if wrong:
             return  # nothing of it is unpacked, and no report of it means anything
-        packed.extractall(place)
+        try:
+            packed.extractall(place)
+        except OSError as error:
+            yield f"cannot be unpacked: {plain(str(error))}"
+            return
         yield from _not_described(Path(place), names)
         yield from _other_report(Path(place))
 
@@ -85,8 +101,22 @@ def problems(file: Path) -> Iterator[str]:
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and not path.name.startswith(_LEFT_OUT):
-            yield path.relative_to(folder).as_posix(), path
+        if hidden or path.name.startswith(_LEFT_OUT):
+            continue
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise AnalysisError(
+                plain(
+                    f"{folder}: {name} is a link to {path.readlink()}, which is not of the sweep; "
+                )
+                + "put the file itself there, or remove the link"
+            )
+        if path.is_file():
+            yield name, path
+        elif not path.is_dir():
+            raise AnalysisError(
+                plain(f"{folder}: {name} is neither a file nor a folder; ") + "remove it"
+            )
 
 
 def _metadata(name: str, published: str | None, files: Mapping[str, Path]) -> str:
@@ -121,39 +151,57 @@ def _contents(files: Mapping[str, Path], metadata: str) -> Iterator[tuple[str, b
 
 def _unlike(packed: zipfile.ZipFile, names: list[str]) -> Iterator[str]:
     wanted = {}
-    for line in packed.read(MANIFEST).decode().splitlines():
+    try:
+        manifest = packed.read(MANIFEST).decode()
+    except (*_UNREADABLE, UnicodeDecodeError) as error:
+        yield f"{MANIFEST} cannot be read: {error}"
+        return
+    for line in manifest.splitlines():
         digest, _, name = line.partition("  ")
         wanted[name] = digest
     for name, times in Counter(names).items():
         if times > 1:
-            yield f"{name} is in it {times} times"
+            yield f"{plain(name)} is in it {times} times"
     for name in sorted(wanted.keys() - set(names)):
-        yield f"{name} is missing"
+        yield f"{plain(name)} is missing"
     for name in sorted(set(names) - wanted.keys() - {MANIFEST}):
-        yield f"{name} was added: {MANIFEST} does not name it"
+        yield f"{plain(name)} was added: {MANIFEST} does not name it"
     for name in names:
+        told = plain(name)
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            yield f"{name} would be unpacked outside of its folder"
+            yield f"{told} would be unpacked outside of its folder"
         elif name in wanted:
             try:
                 digest = hashlib.sha256(packed.read(name)).hexdigest()
-            except zipfile.BadZipFile as error:
-                yield f"{name} cannot be read: {error}"
+            except _UNREADABLE as error:
+                yield f"{told} cannot be read: {error}"
                 continue
             if digest != wanted[name]:
-                yield f"{name} was changed: SHA-256 {digest[:16]} found, {wanted[name][:16]} needed"
+                yield f"{told} was changed: SHA-256 {digest[:16]} found, {wanted[name][:16]} needed"
 
 
 def _not_described(place: Path, names: list[str]) -> Iterator[str]:
-    described = {entity.id for entity in ROCrate(place).get_entities()}
+    try:
+        described = {entity.id for entity in ROCrate(place).get_entities()}
+    except Exception as error:  # rocrate has no error of its own for metadata that is none
+        yield f"{METADATA} does not describe a crate: {plain(str(error))}"
+        return
     for name in sorted(set(names) - described - {MANIFEST, METADATA}):
         yield f"{name} is not in {METADATA}"
 
 
 def _other_report(place: Path) -> Iterator[str]:
-    for kept in sorted(place.glob("*/report.json")):
-        texts = {path: path.read_bytes() for path in (kept, kept.with_suffix(".html"))}
-        report(kept.parent)
+    reports = sorted(place.glob("*/report.json"))
+    if not reports:
+        yield "no report is in it"
+    for kept in reports:
+        try:
+            texts = {path: path.read_bytes() for path in (kept, kept.with_suffix(".html"))}
+            report(kept.parent)
+        except (AnalysisError, OSError) as error:
+            where = plain(kept.parent.name)
+            yield f"{where} cannot be reported anew: {plain(str(error))}"
+            continue
         for path, text in texts.items():
             if path.read_bytes() != text:
                 yield (

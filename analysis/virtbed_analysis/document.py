@@ -15,12 +15,15 @@ import polars as pl
 from virtbed_analysis import (
     context,
     diagnostics,
+    differences,
     doubts,
     drift,
     estimate,
     findings,
     inputs,
     loadgen,
+    model,
+    next_instance,
     passes,
     per_trial,
     published,
@@ -29,6 +32,7 @@ from virtbed_analysis import (
     stalls,
     suspects,
     tails,
+    unlike,
     words,
 )
 from virtbed_analysis.answers import Known
@@ -62,6 +66,8 @@ def document(sweep: Sweep) -> Json:
     confounded = drift.warnings(timing)
     ratios = doubts.marked(estimate.cells(sweep.samples).to_dicts())
     cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
+    loads = loadgen.document(sweep.samples)
+    cells = loadgen.beside(cells, loads)
     by_factor = _by_factor(sweep)
     measures = _other_measures(sweep.trials, sweep.margin)
     percentiles = [
@@ -99,7 +105,8 @@ def document(sweep: Sweep) -> Json:
         "suspicion": suspicion,
         "drift": timing,
         "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
-        "loadgen": loadgen.document(sweep.samples),
+        "loadgen": loads,
+        "model": model.of_trials(diagnostics.of_trials(sweep.samples), sweep.platforms.bare, cells),
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms, sweep.margin),
         "other_measures": measures,
@@ -114,6 +121,8 @@ def document(sweep: Sweep) -> Json:
             for t in THRESHOLDS
         ],
         "warnings": _warnings(sweep.trials),
+        "unlike": differences.marks(sweep.trials),
+        "must_be_alike": unlike.described(),
         "provenance": provenance(sweep),
     }
     told = headline(content)
@@ -161,6 +170,7 @@ def _by_size(sweep: Sweep, known: Known) -> Json:
     doublings = scaling.scale_up(units)
     return {
         "findings": findings.rows(units, known, sweep.margin),
+        "next_instance": next_instance.rows(units),
         "resolution": resolution.of_units(units, sweep.design, sweep.name, sweep.margin),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
@@ -332,6 +342,7 @@ def provenance(sweep: Sweep) -> list[Json]:
             .sort(pl.all())
             .to_dicts()
         ],
+        **{_heading(name): found(column) for name, column in _SURROUNDINGS.items()},
         "TensorFlow": found("tensorflow"),
         "Keras": found("keras"),
         "Python": found("python"),
@@ -345,6 +356,21 @@ def provenance(sweep: Sweep) -> list[Json]:
         for item, values in items.items()
         if (kept := [value for value in values if value])
     ]
+
+
+# Beside those above: what must be alike, as the trials saw it.
+_SURROUNDINGS = {
+    f"{fact.words} seen by trials": fact.column
+    for fact in unlike.TABLE
+    if fact.column in {"cpu_model", "isa", "clocksource", "governor", "turbo", "mitigations"}
+} | {
+    "memory of an instance, MiB": "memory_mib",
+    "rules": "rules",
+    "frameworks": "frameworks",
+    "huge pages": "transparent_hugepage",
+    "threads within an operation": "intra_op",
+    "threads between operations": "inter_op",
+}
 
 
 def _heading(name: str) -> str:

@@ -66,10 +66,10 @@ def order(trials: pl.DataFrame, samples: pl.DataFrame, margin: float = MARGIN) -
         `slopes`, one per host and sweep: `host`, `unit` (hour; trial where starts were not told),
         `per_step`, `low`, `high` (shares); and `cells`, one per cell with a baseline: `GROUP`,
         `pairs`, `order` and `gap` (how many trials, and units of time, the cell came
-        after its baseline, on average), `longest` (the longest gap either way), `paused` (pairs
-        with a pause between them), `bias` and `bias_most` (what the drift makes of the ratio, as a
-        share, and what it may make of it at 95%) and `half` (half the ratio's interval, as a share;
-        null without one) and `warning`, null where time explains too little.
+        after its baseline, on average), `longest_h` (the longest gap either way, in hours),
+        `paused` (pairs with a pause between them), `bias` and `bias_most` (what the drift makes of
+        the ratio, as a share, and what it may make of it at 95%), `half` (half the ratio's
+        interval, as a share; null without one) and `warning`, null where time explains too little.
     """
     timed = [_timed(group) for group in _by_sweep(trials, samples)]
     told: Json = {"slopes": [_slope_row(each) for each in timed if each.slope], "cells": []}
@@ -80,7 +80,7 @@ def order(trials: pl.DataFrame, samples: pl.DataFrame, margin: float = MARGIN) -
         pl.len().cast(pl.Int64).alias("pairs"),
         pl.col("order").mean(),
         pl.col("gap").mean(),
-        pl.col("gap").abs().max().alias("longest"),
+        pl.col("hours").abs().max().alias("longest_h"),
         pl.col("paused").sum().cast(pl.Int64),
         pl.col("unit").first(),
         pl.col("bias").mean(),
@@ -115,17 +115,19 @@ def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame) -> list[pl.DataFrame]
 
 def _timed(group: pl.DataFrame) -> _Timed:
     """Return the trials of one host with `t`, `pass` (number of pauses before), and the slope."""
-    known = group["at"].null_count() == 0 and group["at"].n_unique() > group.height / 2
-    unit = "hour" if known else "trial"
-    if known:
+    told = group["at"].null_count() == 0
+    # Where most trials say the same start, it was not taken from a clock.
+    unit = "hour" if told and group["at"].n_unique() > group.height / 2 else "trial"
+    if told:
         group = group.sort("at", "position")
-        hours = (group["at"] - group["at"].min()).dt.total_seconds() / 3600
-    else:
-        hours = group["position"].cast(pl.Float64)
-    group = group.with_columns(hours.alias("t"), pl.int_range(pl.len()).alias("rank"))
-    steps = np.diff(group["t"].to_numpy())
+    hours = (group["at"] - group["at"].min()).dt.total_seconds() / 3600
+    clock = hours if unit == "hour" else group["position"].cast(pl.Float64)
+    group = group.with_columns(
+        clock.alias("t"), hours.alias("h"), pl.int_range(pl.len()).alias("rank")
+    )
     passes = np.zeros(group.height, dtype=np.int64)
-    if known and len(steps):
+    steps = np.diff(group["h"].to_numpy()) if told else np.zeros(0)
+    if len(steps):
         limit = max(PAUSE_H, _TIMES_USUAL * float(np.median(steps)))
         passes[1:] = np.cumsum(steps > limit)
     group = group.with_columns(pl.Series("pass", passes))
@@ -169,11 +171,11 @@ def _pairs(timed: _Timed) -> pl.DataFrame:
     """Return each cell's trials beside the baseline of their replicate, and the gap between."""
     key = [*SUBJECT, "weights", "replicate"]
     ones = timed.frame.group_by(*GROUP, "replicate", "bare", maintain_order=True).agg(
-        pl.col("t", "rank", "y").mean(),
+        pl.col("t", "h", "rank", "y").mean(),
         pl.col("pass").min().alias("first"),
         pl.col("pass").max().alias("last"),
     )
-    theirs = ["t", "rank", "y", "first", "last"]
+    theirs = ["t", "h", "rank", "y", "first", "last"]
     base = ones.filter(BASELINE).select(*key, pl.col(theirs).name.prefix("base_"))
     gap = pl.col("t") - pl.col("base_t")
     slope = timed.slope or Slope(0.0, 0.0, timed.unit)
@@ -184,6 +186,7 @@ def _pairs(timed: _Timed) -> pl.DataFrame:
             *GROUP,
             (pl.col("rank") - pl.col("base_rank")).alias("order"),
             gap.alias("gap"),
+            (pl.col("h") - pl.col("base_h")).alias("hours"),
             (
                 (pl.col("first") > pl.col("base_last")) | (pl.col("last") < pl.col("base_first"))
             ).alias("paused"),
@@ -228,7 +231,7 @@ def _warning(row: Json, counts: bool) -> str | None:
     if row["paused"]:
         told.append(
             f"{row['paused']} of {words.count(row['pairs'], 'pair')} with a pause of the sweep "
-            f"between, up to {_gap(row['longest'], row['unit'])} apart"
+            f"between, up to {_gap(row['longest_h'], 'hour')} apart"
         )
     return "; ".join(told) or None
 

@@ -22,10 +22,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from virtbed_analysis import unlike
 from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, MATCHED, PLAIN, SUBJECT
 from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.platforms import METAL, PROCESS
-from virtbed_analysis.reduction import of_column
 from virtbed_contract.measures import of_group, percentile_rank
 
 PHASES = tuple(measure.name for measure in of_group("phase"))
@@ -53,7 +53,7 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
     summary = phases(real)
     for phase in PHASES:
         logs = input_logs(real, phase).group_by(*GROUP, "replicate", maintain_order=True)
-        summary = summary.join(typical(logs.agg(of_column("log")), phase), on=GROUP)
+        summary = summary.join(typical(logs.agg(log_mean("log")), phase), on=GROUP)
     return in_order(
         summary.with_columns(BASELINE.alias("baseline"))
         .drop("bare")
@@ -155,7 +155,12 @@ def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def steady(samples: pl.DataFrame, emulated: bool = False) -> pl.DataFrame:
-    """Return the measured samples of real trials, or of emulated ones; `bare` marks bare metal."""
+    """Return the measured samples of real trials, or of emulated ones; `bare` marks bare metal.
+
+    Raises:
+        AnalysisError: they are of several hosts or sweeps, whose replicates are no pairs.
+    """
+    unlike.refuse_pooled(samples)
     kept = samples.filter(~pl.col("warmup"), pl.col("emulated") == emulated)
     if "weights" not in kept.columns:  # a frame of the caller's own: all alike
         kept = kept.with_columns(weights=pl.lit(""))
@@ -217,6 +222,11 @@ def input_logs(measured: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
     )
 
 
+def log_mean(name: str) -> pl.Expr:
+    """Return `reduction.log_mean` of a column, for each group."""
+    return pl.col(name).exp().mean().log()
+
+
 def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.DataFrame:
     """Return the ratio of each cell of `above` to the cell of `below` that agrees on `match`."""
     match = [*match, "weights"]
@@ -225,7 +235,7 @@ def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.Da
         on=[*match, "replicate", "input"],
     ).sort(*GROUP, "replicate", "input")
     differences = pairs.group_by(*GROUP, "replicate", maintain_order=True).agg(
-        (of_column("log") - of_column("below")).alias("log")
+        (log_mean("log") - log_mean("below")).alias("log")
     )
     targets = above.select(GROUP).unique()
     below_replicates = below.select(*match, "replicate").unique()
@@ -281,6 +291,6 @@ def in_order(frame: pl.DataFrame) -> pl.DataFrame:
     """
     matched, defaulted = ([factor.name for factor in kept] for kept in (MATCHED, DEFAULTED))
     return frame.sort(
-        "application", "scale", "scenario", *matched, "cores", "platform", "mode", *defaulted,
-        "weights", maintain_order=True,
+        "application", "scale", "scenario", *matched, "weights", "cores", "platform", "mode",
+        *defaulted, maintain_order=True,
     )  # fmt: skip

@@ -26,4 +26,5 @@ def read_csv(path: Path, needed: Iterable[str], hint: str = "") -> pl.DataFrame:
     if missing:
         found = ", ".join(table.columns)
         raise AnalysisError(f"{path}: columns {found} found, {', '.join(missing)} needed too{hint}")
-    return table
+    # What a text hides would reach a terminal: \p{C} is all that is not shown as it is.
+    return table.with_columns(pl.all().str.replace_all(r"\p{C}", "\ufffd"))

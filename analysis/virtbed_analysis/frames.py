@@ -10,14 +10,16 @@ from pathlib import Path
 
 import polars as pl
 
-from virtbed_analysis import columns, latency, passes
+from virtbed_analysis import columns, latency, passes, unlike
+from virtbed_analysis.differences import strays as strays_of
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.platforms import Parts, Platforms, platforms_of
+from virtbed_analysis.reading import Json, Rejected, left_out, plain
 from virtbed_analysis.suspicion import suspicions
-from virtbed_analysis.trust import Json, Rejected, Unfit, checked, optional, trial_folders
+from virtbed_analysis.trust import file_of, trusted
 from virtbed_contract import identifiers
-from virtbed_contract.codec import encode
+from virtbed_contract.documents import Instance
 from virtbed_contract.measures import MEASURES
 from virtbed_contract.sweep import MARGIN, Design, Failure, HostReport
 
@@ -59,8 +61,8 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
     each column holds.
 
     Raises:
-        AnalysisError: a folder does not exist, a trial is there twice, or results are of unlike
-            images or versions of an application.
+        AnalysisError: a folder does not exist, a trial is there twice, or results are unlike (see
+            `unlike.TABLE`).
     """
     sweeps = [(one, read_sweep(Path(one))) for one in (path, *more)]
     for folder, sweep in sweeps:
@@ -71,13 +73,21 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
         platforms |= sweep.platforms
     one_order = pl.col("platform").cast(pl.String).cast(pl.Enum(platforms.names))
     trials = pl.concat([sweep.trials.with_columns(one_order) for _, sweep in sweeps])
-    _refuse_unlike(", ".join(str(folder) for folder, _ in sweeps), trials)
+    where = ", ".join(str(folder) for folder, _ in sweeps)
+    unlike.refuse(where, trials, pooled=len(sweeps) > 1)
     twice = trials.group_by("host", "plan_digest", "trial").len().filter(pl.col("len") > 1)
     if twice.height:
         host, _, trial, times = twice.sort("host", "trial").row(0)
         raise AnalysisError(
             f"trial {trial} of host {host} is in {times} of the folders: it would count {times} "
             "times; give each folder once, or leave one of the copies out"
+        )
+    copies = trials.filter(pl.col("times_digest").is_duplicated()).sort("times_digest", "trial")
+    if copies.height:
+        first, second = (f"{row['trial']} of host {row['host']}" for row in copies[:2].to_dicts())
+        raise AnalysisError(
+            f"{where}: {first} and {second} have the same measured samples, to the nanosecond: one "
+            "is a copy under another name; leave it out"
         )
     return pl.concat([sweep.samples.with_columns(one_order) for _, sweep in sweeps])
 
@@ -104,45 +114,50 @@ def read_sweep(folder: Path) -> Sweep:
     """Read a whole results folder, complete or partial.
 
     Raises:
-        AnalysisError: the folder does not exist, or its results come from different images.
+        AnalysisError: the folder does not exist, or its results are unlike in what cannot be
+            analysed together, such as the host or the image: see `unlike.TABLE`.
     """
     if not folder.is_dir():
         raise AnalysisError(
             f"{folder}: no such results folder; `virtbed sweep` makes one for each plan"
         )
-    rejected: list[Rejected] = []
-    design = optional(folder, "design.json", Design, identifiers.DESIGN, rejected)
-    doctor = optional(folder, "doctor.json", HostReport, identifiers.HOST_REPORT, rejected)
-    planned = {trial.id: encode(trial) for trial in design.trials} if design else {}
-    results: dict[str, Json] = {}
-    failures: dict[str, Failure] = {}
-    for trial_folder in trial_folders(folder):
-        name = f"trials/{trial_folder.name}"
-        if (trial_folder / "result.json").exists():
-            try:
-                results[trial_folder.name] = checked(trial_folder, design, planned)
-            except Unfit as reason:
-                rejected.append(Rejected(f"{name}/result.json", str(reason)))
-        elif (trial_folder / "failure.json").exists():
-            failure = optional(
-                folder, f"{name}/failure.json", Failure, identifiers.FAILURE, rejected
-            )
-            if failure is not None:
-                failures[trial_folder.name] = failure
-    results |= passes.earlier(folder, design, planned, results, rejected)
-    platforms = platforms_of(design.platforms if design else (), _parts(results.values()))
+    found = trusted(folder)
+    design, rejected = found.design, found.rejected
+    platforms = platforms_of(design.platforms if design else (), _parts(found.results.values()))
     trials = pl.DataFrame(
-        [_trial_row(result) for result in results.values()], schema=TRIAL_COLUMNS
+        [
+            _trial_row(result, found.evidence[trial].asked, found.times[trial])
+            for trial, result in found.results.items()
+        ],
+        schema=TRIAL_COLUMNS,
     ).with_columns(pl.col("platform").cast(pl.Enum(platforms.names)))
     trials = passes.divided(trials)
-    _refuse_unlike(str(folder), trials)
-    rows = [row for result in results.values() for row in _sample_rows(result)]
+    unlike.refuse(plain(str(folder)), trials)
+    strays = strays_of(trials)
+    rejected += [left_out(file_of(trial), why) for trial, why in strays.items()]
+    trials = trials.filter(~pl.col("trial").is_in(list(strays)))
+    doctor = _of_host(found.doctor, trials, rejected)
+    kept = (result for trial, result in found.results.items() if trial not in strays)
+    rows = [row for result in kept for row in _sample_rows(result)]
     samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(
         trials, on="trial", how="left", maintain_order="left"
     )
-    name = design.sweep if design else folder.resolve().name
+    name = design.sweep if design else plain(folder.resolve().name)
     samples = latency.with_latency(samples)
-    return Sweep(name, trials, samples, design, doctor, failures, rejected, platforms)
+    return Sweep(name, trials, samples, design, doctor, found.failures, rejected, platforms)
+
+
+def _of_host(
+    doctor: HostReport | None, trials: pl.DataFrame, rejected: list[Rejected]
+) -> HostReport | None:
+    """Return a host's report if it is of the host of the trials, else None and a line."""
+    hosts = trials["host"].unique().to_list()
+    if doctor is None or not hosts or doctor.host in hosts:
+        return doctor
+    rejected.append(
+        left_out("doctor.json", f"is of the host {doctor.host}, the trials ran on {hosts[0]}")
+    )
+    return None
 
 
 def _parts(results: Iterable[Json]) -> dict[str, Parts]:
@@ -151,40 +166,12 @@ def _parts(results: Iterable[Json]) -> dict[str, Parts]:
     return {trial["platform"]: (trial["machine"], trial["enclosure"]) for trial in trials}
 
 
-def _refuse_unlike(where: str, trials: pl.DataFrame) -> None:
-    """Raise `AnalysisError` where a difference of the software would be read as a platform's."""
-    kinds = {
-        "images": (["image_digest"], pl.lit("")),
-        "versions of one application": (
-            ["application", "application_version"],
-            pl.col("application"),
-        ),
-    }
-    for what, (which, within) in kinds.items():
-        found = trials.group_by(which).agg(pl.len().alias("n"), pl.col("trial").min().alias("one"))
-        several = found.filter(pl.len().over(within) > 1).sort(which)
-        if several.height:
-            told = ", ".join(
-                f"{' '.join(row[name] for name in which)} ({row['n']} trials, first {row['one']})"
-                for row in several.to_dicts()
-            )
-            raise AnalysisError(
-                f"{where}: results of {several.height} {what} are not pooled, since a difference "
-                f"between them would be read as one between platforms: {told}. Move the trials "
-                "of all but one out of the folder, or sweep again under another name"
-            )
-
-
-_SETTINGS = ("scenario", "rules", "slowdown")
+_SETTINGS = ("scenario", "rules", "slowdown", "target_qps", "target_latency_ms")
 _OF_TRIALS = tuple(measure for measure in MEASURES if measure.grain == "trial")
 
 
-def _trial_row(result: Json) -> Json:
-    trial, environment, frameworks = (
-        result["trial"],
-        result["environment"],
-        result["application"]["frameworks"],
-    )
+def _trial_row(result: Json, asked: Instance, times: str) -> Json:
+    trial, frameworks = result["trial"], result["application"]["frameworks"]
     return {
         **{column: trial.get(column) for column in TRIAL_COLUMNS},
         "trial": trial["id"],
@@ -195,15 +182,15 @@ def _trial_row(result: Json) -> Json:
         "weights": result["application"]["weights"],
         "tensorflow": frameworks.get("tensorflow"),
         "keras": frameworks.get("keras"),
-        "python": environment["python"],
-        "kernel": environment["kernel"],
-        "onednn_isa": environment["onednn_isa"],
-        "usable_cores": environment["threads"]["usable_cores"],
-        "pool_threads": _pool_threads(environment["threads"]),
+        "frameworks": unlike.SPLIT.join(f"{k} {v}" for k, v in sorted(frameworks.items())),
+        **_surroundings(result, asked),
+        "usable_cores": result["environment"]["threads"]["usable_cores"],
+        "pool_threads": _pool_threads(result["environment"]["threads"]),
         "busy_cpus": _busy_cpus(result),
         **{key: result["settings"][key] for key in _SETTINGS},
         **latency.said(result),
         "answers_digest": result["answers"]["digest"],
+        "times_digest": times,
         "input_seed": result["settings"]["seed"],
         **{measure.column: measure.read(result) for measure in _OF_TRIALS},
         "warnings": result["warnings"],
@@ -224,6 +211,26 @@ def _busy_cpus(result: Json) -> float | None:
         asked = sum(sample["e2e_ns"] for sample in result["samples"] if not sample["warmup"])
         work_ns = min(work_ns, asked)
     return float(confounders["own_cpu_ns"] / work_ns) if work_ns else None
+
+
+def _surroundings(result: Json, asked: Instance) -> Json:
+    """Return what must be alike besides the platform, as far as it is the kernel's."""
+    saw, moved = result["environment"], result["confounders"]
+    rates = [mhz for mhz in moved["mhz"].values() if mhz]
+    repaired = saw["mitigations"]
+    return {
+        **{name: saw[name] for name in ("python", "kernel", "clocksource", "cpu_model", "turbo")},
+        "kernel_kind": asked.machine + (f" and {asked.enclosure}" if asked.private_kernel else ""),
+        "isa": unlike.SPLIT.join(saw["isa"]),
+        "mitigations": repaired
+        and unlike.SPLIT.join(f"{name}: {told}" for name, told in sorted(repaired.items())),
+        "onednn_isa": saw["onednn_isa"],
+        "governor": moved["governor"],
+        "transparent_hugepage": moved["transparent_hugepage"],
+        "mhz": sum(rates) / len(rates) if rates else None,
+        "intra_op": saw["threads"]["intra_op"],
+        "inter_op": saw["threads"]["inter_op"],
+    }
 
 
 def _sample_rows(result: Json) -> Iterator[Json]:

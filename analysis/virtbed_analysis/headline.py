@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from virtbed_analysis import words
@@ -51,7 +51,8 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
     Returns:
         `lead`, sentences; `applications`, each with `subject`, `choose` (sentences), `sizes` and
         `options` (a platform and a mode, its `answer` in words, and its `cells`, one per size);
-        `sure`, sentences; `warnings`, each with `text`, which has the number, and `next`.
+        `sure`, sentences; `command`, what to type to tell more, or None; `warnings`, each with
+        `text`, which has the number, and `next`.
     """
     margin = content.get("margin") or margin
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
@@ -68,6 +69,7 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         "lead": " ".join(told) or nothing,
         "applications": applications,
         "sure": _sure(content, rows),
+        "command": (content.get("resolution") or {}).get("command") if rows else None,
         "warnings": warnings_of(content, rows),
     }
 
@@ -198,15 +200,27 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
     if halves:
         told.append(
             f"Intervals reach {statistics.median(halves):.1%} to either side in the median, "
-            f"{max(halves):.1%} at most: smaller differences cannot be seen. Each is at "
-            f"{CONFIDENCE:.0%} on its own: of {round(1 / (1 - CONFIDENCE))} such intervals, one "
-            "misses by chance."
+            f"{max(halves):.1%} at most; each is at {CONFIDENCE:.0%} on its own: of "
+            f"{round(1 / (1 - CONFIDENCE))} such intervals, one misses by chance."
         )
-    return [*told, *_resolution(content.get("resolution"))]
+    return [*told, *_resolution(content.get("resolution")), *_unseen(rows, content["cells"])]
 
 
-def _resolution(found: object) -> list[str]:
-    """Return the sentences of what the sweep could have seen, where the content has them."""
-    rows = found if isinstance(found, list) else [found]
-    told = (row.get("sentence") for row in rows if isinstance(row, dict))
-    return list(dict.fromkeys(str(sentence) for sentence in told if sentence))[:2]
+def _resolution(found: Json | None) -> Iterator[str]:
+    """Give what the sweep could have seen, and what would show more."""
+    if not found:
+        return
+    yield found["sentence"]
+    if found["remedy"]:
+        yield found["remedy"]
+
+
+def _unseen(rows: Sequence[Json], cells: Iterable[Json]) -> Iterator[str]:
+    """Give how many slow instances the ratios with the fewest replicates may have missed."""
+    compared = {key_of(row) for row in rows}
+    shares = [share for cell in cells if key_of(cell) in compared and (share := cell.get("unseen"))]
+    if shares:
+        yield (
+            f"Up to {max(shares):.0%} of instances could be slow for a reason of their own without "
+            "one having been seen."
+        )

@@ -21,6 +21,7 @@ from virtbed_analysis.trust import Json
 from virtbed_contract.sweep import MARGIN
 
 Floats = NDArray[np.float64]
+_FEWEST = 3  # of two replicates inputs of unlike noise are named in 8% of reports
 _MOST = 700.0  # exp of more is no number any more
 
 
@@ -55,7 +56,7 @@ def apart(samples: pl.DataFrame, margin: float = MARGIN) -> list[Json]:
     cells = [
         (cell, *_matrix(cell)) for _, cell in pairs.group_by(GROUP, maintain_order=True)
     ]  # fmt: skip
-    tested = [one for one in cells if one[2].shape[0] > 1 and one[2].shape[1] > 1]
+    tested = [one for one in cells if one[2].shape[0] >= _FEWEST and one[2].shape[1] > 1]
     every = sum(logs.shape[1] for _, _, logs in tested)
     rows = [row for one in tested for row in _rows(*one, every, log1p(margin))]
     if not rows:

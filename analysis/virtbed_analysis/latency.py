@@ -11,6 +11,7 @@ Which part of it is the queue depends on the scenario:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,11 +63,11 @@ def _last_of_query() -> pl.Expr:
 def said(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what LoadGen says in a result, as columns of a trial."""
     loadgen = result["loadgen"]
-    own = {float(name): value for name, value in loadgen["percentiles_ns"].items()}
+    rate = loadgen.get("samples_per_second")
     return {
         "loadgen_validity": loadgen["validity"],
         "loadgen_reasons": loadgen["reasons"],
         "loadgen_queries": loadgen["queries"],
-        "loadgen_per_second": loadgen.get("samples_per_second"),
-        **{f"loadgen_p{p}_ns": own.get(p) for p in PERCENTILES},
+        "loadgen_per_second": rate if rate is not None and math.isfinite(rate) else None,
+        **{f"loadgen_p{p}_ns": loadgen["percentiles_ns"].get(f"{p}.00") for p in PERCENTILES},
     }

@@ -16,6 +16,7 @@ from virtbed_analysis.document import document
 from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.robust import FAR, RESAMPLES
 from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
 from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
@@ -83,7 +84,9 @@ def _page(template: str, document: Json, **content: object) -> str:
         "words": SimpleNamespace(**(vars(words) | naming)),
         "TAILS": TAILS,
         "PAYS": PAYS,
+        "FAR": FAR,
         "NEGLIGIBLE": NEGLIGIBLE,
+        "RESAMPLES": RESAMPLES,
         "TOLERATED": TOLERATED,
         "samples_to_show": samples_to_show,
         "most_replicates": MOST_REPLICATES,

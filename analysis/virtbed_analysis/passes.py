@@ -9,49 +9,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from datetime import datetime
-from pathlib import Path
 
 import polars as pl
 
 from virtbed_analysis.cells import CELL, SUBJECT, key_of
 from virtbed_analysis.estimate import BARE, BASELINE
-from virtbed_analysis.trust import Json, Rejected, Unfit, checked
-from virtbed_contract.sweep import Design
-
-MARK = "@"
-"""Between a trial's id and the attempt, where an earlier attempt's result is read, too."""
-
-
-def earlier(
-    folder: Path,
-    design: Design | None,
-    planned: dict[str, Json],
-    results: dict[str, Json],
-    rejected: list[Rejected],
-) -> dict[str, Json]:
-    """Return the results of earlier attempts, by ids of their own; a line in `rejected` if unfit.
-
-    Args:
-        folder: The results folder.
-        design: As for `trust.checked`.
-        planned: As for `trust.checked`.
-        results: The results of the latest attempts, by id.
-        rejected: Files that were left out.
-    """
-    found: dict[str, Json] = {}
-    for path in sorted(folder.glob("earlier/*/*/result.json")):
-        trial = path.parent.name
-        try:
-            result = checked(path.parent, design, planned)
-        except Unfit as reason:
-            rejected.append(Rejected(str(path.relative_to(folder)), str(reason)))
-            continue
-        attempt = result["trial"]["attempt"]
-        # A sweep that was killed while it put a result aside has it in both places.
-        if trial not in results or results[trial]["trial"]["attempt"] != attempt:
-            own = f"{trial}{MARK}{attempt}"
-            found[own] = {**result, "trial": {**result["trial"], "id": own}}
-    return found
+from virtbed_analysis.trust import MARK
 
 
 def divided(trials: pl.DataFrame) -> pl.DataFrame:

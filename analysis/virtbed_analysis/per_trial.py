@@ -6,6 +6,7 @@ import math
 
 import polars as pl
 
+from virtbed_analysis import unlike
 from virtbed_analysis.estimate import (
     BARE,
     BASELINE,
@@ -30,6 +31,7 @@ def startup(trials: pl.DataFrame) -> pl.DataFrame:
     harness when it was started), and `start_typical_ms`: the geometric mean of their sum over
     those replicates where all are known.
     """
+    unlike.refuse_pooled(trials)
     real = trials.filter(~pl.col("emulated"))
     whole = pl.sum_horizontal((m.column for m in STARTUP), ignore_nulls=False).log()
     replicates = real.group_by(*GROUP, "replicate", maintain_order=True)
@@ -55,6 +57,7 @@ def other(trials: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     there is no geometric mean and no ratio), and the ratio's columns (see
     `estimate.ratio_to_bare_metal`); the ratio alone has an interval, see `estimate.typical`.
     """
+    unlike.refuse_pooled(trials)
     value = pl.col(measure.column) / SHOWN[measure.unit][1]
     known = trials.filter(~pl.col("emulated"), pl.col(measure.column).is_not_null())
     replicates = (

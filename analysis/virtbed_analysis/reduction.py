@@ -7,13 +7,8 @@ logarithm of a mean of one sample shows less of it than the mean of all does (Je
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import ArrayLike
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 def log_mean(logs: ArrayLike) -> float:
@@ -24,10 +19,3 @@ def log_mean(logs: ArrayLike) -> float:
     """
     values = np.asarray(logs, dtype=np.float64)
     return float(np.logaddexp.reduce(values) - np.log(values.size))
-
-
-def of_column(name: str) -> pl.Expr:
-    """Return `log_mean` of a column, for each group."""
-    import polars as pl  # a sweep's stopping rule needs `log_mean` alone
-
-    return pl.col(name).exp().mean().log()

@@ -2,62 +2,136 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jsonschema_rs
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from virtbed_analysis import arithmetic, evidence
+from virtbed_analysis.reading import Json as Json
+from virtbed_analysis.reading import Rejected as Rejected
+from virtbed_analysis.reading import Unfit, left_out, read
 from virtbed_contract import identifiers
-from virtbed_contract.codec import DocumentError, decode
+from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.factors import FACTORS, possible_ids
+from virtbed_contract.measures import of_group
+from virtbed_contract.result import Result
 from virtbed_contract.schemas import SCHEMAS
-from virtbed_contract.sweep import Design
+from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
 
-Json = dict[str, Any]
 _Document = TypeVar("_Document")
+TRIALS = "trials"
+EARLIER = "earlier"
+MARK = "@"
+"""Between a trial's id and the attempt, where an earlier attempt's result is read, too."""
+_TIMES = itemgetter("input", "queue_ns", *(phase.column for phase in of_group("phase")))
+MOST_CORES = 2**16
+"""Figures and doublings reach this far; no machine does."""
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A file that was left out: its path below the sweep's folder, and why."""
+class Trusted:
+    """The files of a results folder that can be trusted, by the trial's id, and the others.
 
-    file: str
-    reason: str
+    `times` are digests of the measured samples: no two trials have the same.
+    """
+
+    design: Design | None
+    doctor: HostReport | None
+    results: dict[str, Json]
+    evidence: dict[str, Evidence]
+    times: dict[str, str]
+    failures: dict[str, Failure]
+    rejected: list[Rejected]
+
+    @cached_property
+    def planned(self) -> dict[str, Json]:
+        """The design's trials as rows, by id."""
+        return {t.id: encode(t) for t in self.design.trials} if self.design else {}
+
+    def read(self, trial_folder: Path, file: str) -> tuple[Json, Evidence] | None:
+        """Return a trial's result and evidence; None, and a line in `rejected`, if unfit."""
+        try:
+            return checked(trial_folder, self.design, self.planned)
+        except Unfit as reason:
+            self.rejected.append(left_out(file, reason))
+            return None
+
+    def add(self, trial: str, result: Json, proof: Evidence) -> None:
+        """Take a result in, by the id under which it is analysed."""
+        self.results[trial], self.evidence[trial] = result, proof
+        self.times[trial] = _digest_of_times(result)
 
 
-class Unfit(Exception):
-    """Why one file is left out."""
+def file_of(trial: str) -> str:
+    """Return where the result of a trial lies, by the id under which it is analysed."""
+    own, mark, attempt = trial.partition(MARK)
+    return f"{EARLIER}/{attempt}/{own}/result.json" if mark else f"{TRIALS}/{own}/result.json"
 
 
-def trial_folders(folder: Path) -> list[Path]:
-    """Return the folder of each trial of a results folder, by name."""
-    trials = folder / "trials"
-    return sorted(p for p in trials.iterdir() if p.is_dir()) if trials.is_dir() else []
+def trusted(folder: Path) -> Trusted:
+    """Read every file of a results folder that the analysis needs."""
+    rejected: list[Rejected] = []
+    found = Trusted(
+        optional(folder, "design.json", Design, identifiers.DESIGN, rejected),
+        optional(folder, "doctor.json", HostReport, identifiers.HOST_REPORT, rejected),
+        {}, {}, {}, {}, rejected,
+    )  # fmt: skip
+    for trial_folder in _trial_folders(folder, rejected):
+        name = f"{TRIALS}/{trial_folder.name}"
+        if os.path.lexists(trial_folder / "result.json"):
+            if both := found.read(trial_folder, f"{name}/result.json"):
+                found.add(trial_folder.name, *both)
+        else:
+            failure = optional(
+                folder, f"{name}/failure.json", Failure, identifiers.FAILURE, rejected
+            )
+            if failure is not None:
+                found.failures[trial_folder.name] = failure
+    _read_earlier(folder, found)
+    for trial, why in list(_twice(found)):
+        del found.results[trial], found.evidence[trial]
+        rejected.append(left_out(file_of(trial), why))
+    return found
 
 
-def _read(path: Path, schema: str) -> Json:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Unfit(f"no {path.name} beside it") from None
-    except OSError as error:
-        raise Unfit(f"{path.name} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise Unfit(f"{path.name} is not UTF-8 text: byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise Unfit(
-            f"{path.name} is not JSON, cut short perhaps: "
-            f"{error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
-    found = document.get("schema") if isinstance(document, dict) else None
-    if not isinstance(document, dict) or found != schema:
-        raise Unfit(f"{path.name} has schema {found!r}, this version reads {schema!r}")
-    return document
+def _read_earlier(folder: Path, found: Trusted) -> None:
+    """Add the results of earlier attempts, which `sweep` keeps where it measures a trial again."""
+    for path in sorted(folder.glob(f"{EARLIER}/*/*/result.json")):
+        trial = path.parent.name
+        both = found.read(path.parent, str(path.relative_to(folder)))
+        if both is None:
+            continue
+        result, proof = both
+        attempt, latest = result["trial"]["attempt"], found.results.get(trial)
+        # A sweep that was killed while it put a result aside has it in both places.
+        if latest is None or latest["trial"]["attempt"] != attempt:
+            own = f"{trial}{MARK}{attempt}"
+            found.add(own, {**result, "trial": {**result["trial"], "id": own}}, proof)
+
+
+def _trial_folders(folder: Path, rejected: list[Rejected]) -> Iterator[Path]:
+    """Give the folder of each trial, by name; what else lies there is named."""
+    trials = folder / TRIALS
+    if not trials.is_dir():
+        if os.path.lexists(trials):
+            rejected.append(left_out(TRIALS, "is no folder"))
+        return
+    for path in sorted(trials.iterdir()):
+        if path.is_symlink() or not path.is_dir():
+            if not path.name.startswith("."):
+                why = "is a symbolic link" if path.is_symlink() else "is no folder of a trial"
+                rejected.append(left_out(f"{TRIALS}/{path.name}", why))
+            continue
+        yield path
 
 
 def optional(
@@ -65,13 +139,58 @@ def optional(
 ) -> _Document | None:
     """Return a document of a results folder; None, and a line in `rejected`, if it is unfit."""
     path = folder / name
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        return decode(kind, _read(path, schema))
+        document = decode(kind, read(path, schema))
+        if fault := next(_oddities(path, document), None):
+            raise Unfit(fault)
     except (Unfit, DocumentError) as reason:
-        rejected.append(Rejected(name, str(reason)))
+        rejected.append(left_out(name, reason))
         return None
+    return document
+
+
+def _oddities(path: Path, document: object) -> Iterator[str]:
+    """Give what no document of its kind has, though its schema allows it."""
+    if isinstance(document, Failure) and document.id != path.parent.name:
+        yield f"is of trial {document.id}, not of the one its folder is named for"
+    if isinstance(document, HostReport):
+        yield from _odd_facts(document.facts)
+    if isinstance(document, Design):
+        for what in ("id", "position"):
+            values = [getattr(trial, what) for trial in document.trials]
+            if len(set(values)) < len(values):
+                yield f"has a trial's {what} twice"
+        names = [entry.name for entry in document.platforms]
+        if len(set(names)) < len(names):
+            yield "has a platform twice"
+        sizes = [trial.cores for trial in document.trials]
+        sizes += [row.cores for row in document.not_run if row.cores]
+        if max(sizes, default=1) > MOST_CORES:
+            yield f"has an instance of {max(sizes)} cores, at most {MOST_CORES} are read"
+
+
+def _odd_facts(facts: Json) -> Iterator[str]:
+    """Give the facts that are not as host_doctor writes them; the report shows these."""
+    cpu, engines = facts.get("cpu", {}), facts.get("engines", {})
+    if not isinstance(cpu, dict) or not isinstance(engines, dict):
+        yield "facts.cpu and facts.engines: mappings needed"
+        return
+    online = cpu.get("online", [])
+    if not isinstance(online, list) or not all(type(number) is int for number in online):
+        yield "facts.cpu.online: a list of numbers needed"
+    texts = {"cpu.model": cpu.get("model")}
+    texts |= {name: facts.get(name) for name in ("distribution", "kernel", "clocksource")}
+    texts["governor"] = facts.get("governor")
+    for name, engine in engines.items():
+        if not isinstance(engine, dict):
+            yield f"facts.engines.{name}: a mapping needed"
+            return
+        texts |= {f"engines.{name}.{key}": engine.get(key) for key in ("name", "version")}
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            yield f"facts.{name}: a text needed"
 
 
 @cache
@@ -82,37 +201,48 @@ def _fast() -> jsonschema_rs.Validator:
 def _breach(result: Json) -> str | None:
     """Return where a result breaks its schema, in words; None if it does not.
 
-    One implementation is fast, the other chooses and words the error best.
+    One implementation is fast, the other chooses and words the error best. The decoder, which takes
+    a whole number for one only if it is written so, sees all but the samples.
     """
-    if _fast().is_valid(result):
-        return None
-    error = best_match(Draft202012Validator(SCHEMAS["result"]()).iter_errors(result))
-    if error is None:
-        return "breaks the schema"
-    return f"breaks the schema at {error.json_path}: {error.message}"
+    if not _fast().is_valid(result):
+        error = best_match(Draft202012Validator(SCHEMAS["result"]()).iter_errors(result))
+        return (
+            f"breaks the schema at {error.json_path}: {error.message}"
+            if error
+            else "breaks its schema"
+        )
+    try:
+        decode(Result, {**result, "samples": result["samples"][:1]})
+    except DocumentError as error:
+        return f"breaks the schema at {error}"
+    return None
 
 
-def checked(trial_folder: Path, design: Design | None, planned: dict[str, Json]) -> Json:
-    """Return a trial's result, or raise `Unfit` with the first reason against it.
+def checked(
+    trial_folder: Path, design: Design | None, planned: dict[str, Json]
+) -> tuple[Json, Evidence]:
+    """Return a trial's result and evidence, or raise `Unfit` with the first reason against it.
 
     Args:
         trial_folder: Where it lies.
         design: The sweep's design, if it has one.
         planned: The design's trials as rows, by id.
     """
-    result = _read(trial_folder / "result.json", identifiers.RESULT)
+    result = read(trial_folder / "result.json", identifiers.RESULT)
     if breach := _breach(result):
         raise Unfit(breach)
     _check_identity(trial_folder, result)
     if design is not None:
         _check_planned(result, design, planned)
-    _check_evidence(trial_folder, result["trial"]["id"])
-    if all(sample["warmup"] for sample in result["samples"]):
-        raise Unfit("has no measured sample, only warm-ups")
-    for index, sample in enumerate(result["samples"]):
-        if sample["e2e_ns"] <= 0:
-            raise Unfit(f"sample {index} took {sample['e2e_ns']} ns, which no clock can show")
-    return result
+    found = read(trial_folder / "evidence.json", identifiers.EVIDENCE)
+    try:
+        proof = decode(Evidence, found)
+    except DocumentError as error:
+        raise Unfit(f"evidence.json breaks its schema at {error}") from None
+    faults = (*arithmetic.faults(result), *evidence.contradictions(result, proof))
+    if faults:
+        raise Unfit("; ".join(faults))
+    return result, proof
 
 
 def _check_identity(trial_folder: Path, result: Json) -> None:
@@ -130,6 +260,8 @@ def _check_identity(trial_folder: Path, result: Json) -> None:
         asked, ran = trial[factor.name], settings.get(factor.name, trial[factor.name])
         if asked != ran:
             raise Unfit(f"ran with {factor.name} {ran!r}, {asked!r} was asked")
+    if trial["cores"] > MOST_CORES:
+        raise Unfit(f"has {trial['cores']} cores, at most {MOST_CORES} are read")
 
 
 def _check_planned(result: Json, design: Design, planned: dict[str, Json]) -> None:
@@ -141,17 +273,42 @@ def _check_planned(result: Json, design: Design, planned: dict[str, Json]) -> No
         )
     if trial["id"] not in planned:
         raise Unfit("is not among the trials that design.json plans")
-    wanted = planned[trial["id"]]
+    wanted = {**planned[trial["id"]], "seed": design.seed, "sweep": design.sweep}
+    for entry in design.platforms:
+        if entry.name == trial["platform"]:
+            wanted |= {"machine": entry.machine, "enclosure": entry.enclosure}
     for key, value in {**trial, **result["settings"]}.items():
         if value != wanted.get(key, value):
             raise Unfit(f"has {key} {value!r}, design.json plans it with {wanted[key]!r}")
 
 
-def _check_evidence(trial_folder: Path, trial_id: str) -> None:
-    """Raise `Unfit` unless the placement of the trial was attested."""
-    evidence = _read(trial_folder / "evidence.json", identifiers.EVIDENCE)
-    if evidence.get("trial") != trial_id:
-        raise Unfit(f"evidence.json is of trial {evidence.get('trial')}")
-    if evidence.get("attested") is not True:
-        mismatches = "; ".join(map(str, evidence.get("mismatches") or ["no mismatch named"]))
-        raise Unfit(f"its placement was not attested: {mismatches}")
+def _digest_of_times(result: Json) -> str:
+    measured = [_TIMES(sample) for sample in result["samples"] if not sample["warmup"]]
+    return hashlib.sha256(repr(measured).encode()).hexdigest()
+
+
+def _twice(found: Trusted) -> Iterator[tuple[str, str]]:
+    """Give the results that stand for one trial twice: which is the copy, nobody can tell."""
+    same_times: dict[str, list[str]] = {}
+    same_place: dict[tuple[object, ...], list[str]] = {}
+    for trial, result in found.results.items():
+        labels = result["trial"]
+        same_times.setdefault(found.times[trial], []).append(trial)
+        place = (*(labels[f.name] for f in FACTORS), result["settings"]["scenario"])
+        place += trial.partition(MARK)[1:]  # an earlier attempt is no copy
+        place += tuple(
+            labels[name]
+            for name in ("platform", "mode", "cores", "application", "scale", "replicate")
+        )
+        same_place.setdefault(place, []).append(trial)
+    told: set[str] = set()
+    for groups, what in (
+        (same_times, "has the measured samples of {}, to the nanosecond: one is a copy"),
+        (same_place, "is the same cell and replicate as {}"),
+    ):
+        for group in groups.values():
+            for trial in group if len(group) > 1 else ():
+                if trial not in told:
+                    told.add(trial)
+                    others = ", ".join(other for other in group if other != trial)
+                    yield trial, what.format(others)

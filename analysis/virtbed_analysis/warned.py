@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from virtbed_analysis import words
+from virtbed_analysis.cells import key_of
 from virtbed_analysis.trust import Json
 
 Warned = tuple[str, str]
@@ -21,6 +22,7 @@ def warnings_of(content: Json, rows: Sequence[Json]) -> list[Json]:
     again = f"virtbed sweep {content['sweep']}"
     found = [
         *_of_cells(content, rows),
+        *_of_intervals(content, rows),
         *_of_trials(content, rows, again),
         *_not_measured(content),
     ]
@@ -50,6 +52,30 @@ def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
         )
 
 
+def _of_intervals(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
+    """Give what speaks against the ratios: noise, drift, and what differs besides the platform."""
+    compared = {key_of(row) for row in rows}
+    doubted = [cell for cell in content["cells"] if key_of(cell) in compared and cell.get("doubt")]
+    if doubted:
+        yield (
+            f"{words.count(len(doubted), 'ratio')} of {len(rows)} with signs that the interval may "
+            "cover less than it says.",
+            "See How far to trust the intervals.",
+        )
+    drift = content.get("drift") or {"cells": []}
+    if drifting := [row for row in drift["cells"] if row["warning"] and key_of(row) in compared]:
+        yield (
+            f"{words.count(len(drifting), 'ratio')} of {len(rows)} may be drift of the host in "
+            "part.",
+            "See Order and drift.",
+        )
+    if unlike := content.get("unlike"):
+        yield (
+            f"{words.count(len(unlike), 'difference')} besides the platform in what is compared.",
+            "See What differs besides the platform.",
+        )
+
+
 def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warned]:
     counts = content["counts"]
     if failed := counts["failed"]:
@@ -67,6 +93,9 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
             "be another.",
             "See Suspect trials; repeat the sweep on a quieter host.",
         )
+    suspicion = content.get("suspicion") or {"note": None}
+    if suspicion["note"]:
+        yield str(suspicion["note"]), "See Suspect trials."
     if waiting := counts["waiting"]:
         yield f"{words.count(waiting, 'planned trial')} not run yet.", f"{again} goes on."
     if rejected := counts["rejected"]:

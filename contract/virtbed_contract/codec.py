@@ -53,7 +53,8 @@ _KEPT: dict[str, Callable[[Any, Any], bool]] = {
     "minimum": lambda value, bound: bool(value >= bound),
     "above": lambda value, bound: bool(value > bound),
     "maximum": lambda value, bound: bool(value <= bound),
-    "pattern": lambda value, bound: re.search(bound, value) is not None,
+    # A dollar of Python's also matches before a last line feed; JSON Schema's does not.
+    "pattern": lambda value, bound: re.search(re.sub(r"\$$", r"\\Z", bound), value) is not None,
     "format": lambda value, bound: True,  # an annotation, as in JSON Schema
     "min_length": lambda value, bound: len(value) >= bound,
     "min_items": lambda value, bound: len(value) >= bound,

@@ -6,19 +6,27 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Optional
 
 from .codec import Limits, described, with_fields
-from .documents import DIGEST
+from .documents import DIGEST, SWEEP_NAME, TIME
 from .factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, id_pattern, values_of
 from .identifiers import RESULT
 from .measures import MEASURES, of_group
 
-Ns = Annotated[int, Limits(minimum=0)]
-Count = Annotated[int, Limits(minimum=0)]
-Positive = Annotated[int, Limits(minimum=1)]
-Share = Annotated[float, Limits(minimum=0)]
-Text = Annotated[str, Limits(min_length=1)]
+_MOST_NS = 10 * 366 * 24 * 3600 * 10**9  # ten years: far beyond any trial, far within 64 bits
+_MOST = 2**53 - 1  # what every reader of JSON holds exactly
+
+Ns = Annotated[int, Limits(minimum=0, maximum=_MOST_NS)]
+Count = Annotated[int, Limits(minimum=0, maximum=_MOST)]
+Positive = Annotated[int, Limits(minimum=1, maximum=_MOST)]
+Seed = Annotated[int, Limits(minimum=-(2**63), maximum=2**63 - 1)]
+Share = Annotated[float, Limits(minimum=0, maximum=1e6)]
+Mhz = Annotated[float, Limits(minimum=0, maximum=1e6)]
+Part = Annotated[float, Limits(minimum=0, maximum=1)]
+Text = Annotated[str, Limits(pattern="^[^\n]+$")]
+SweepName = Annotated[str, Limits(pattern=SWEEP_NAME)]
+Time = Annotated[str, Limits(format="date-time", pattern=TIME)]
 Name = Annotated[str, Limits(pattern=f"^{NAME}$")]
 Digest = Annotated[str, Limits(pattern=DIGEST)]
-Rate = Annotated[float, Limits(above=0)]
+Rate = Annotated[float, Limits(above=0, maximum=1e9)]
 Mode = Annotated[str, Limits(enum=MODES)]
 Scale = Annotated[str, Limits(enum=SCALES)]
 Scenario = Annotated[str, Limits(enum=SCENARIOS)]
@@ -44,7 +52,7 @@ class Trial:
     """What was asked of a trial; the controller adds it to the harness's document."""
 
     id: str = described("Names the trial within its sweep.", pattern=id_pattern())
-    sweep: Text = described("Name of the plan.")
+    sweep: SweepName = described("Name of the plan.")
     plan_digest: Digest = described("Digest of the plan.")
     platform: Name = described("Name of the platform, as in platforms.yml.")
     machine: Name = described("What the kernel runs on: the role machine_NAME.")
@@ -63,7 +71,7 @@ class Trial:
     emulated: bool = described("Whether the guest lacked hardware virtualization.")
     host: Text = described("Name of the bench host.")
     image_digest: Digest = described("Digest of the root filesystem that every platform runs.")
-    started_at: str = described("When the trial started, UTC.", format="date-time")
+    started_at: Time = described("When the trial started, UTC.")
     attempt: Positive = described("Which attempt at the trial this is, from 1.")
 
 
@@ -87,7 +95,7 @@ class Settings:
 
     samples: Positive = described("Measured samples.")
     warmup: Count = described("Samples before them.")
-    seed: int = described("Seed of the inputs and of LoadGen.")
+    seed: Seed = described("Seed of the inputs and of LoadGen.")
     thread_policy: str = described(
         "matched: pools as large as the cores that affinity and quota leave.",
         enum=values_of("thread_policy"),
@@ -181,6 +189,13 @@ class Environment:
     threads: Threads = described("Thread pools. 0 is the framework's own choice.")
     isa: tuple[str, ...] = described("Instruction-set extensions.")
     clocksource: Optional[str] = described("Clock source; null where the kernel does not tell.")
+    cpu_model: Optional[str] = described("Model of the first CPU; null where it is not told.")
+    turbo: Optional[bool] = described(
+        "Whether CPUs may run above their base clock rate; null where the kernel does not tell."
+    )
+    mitigations: Optional[dict[str, str]] = described(
+        "What the kernel does about each vulnerability of the CPUs; null where it does not tell."
+    )
     onednn_isa: Optional[str] = described(
         "The instruction set that oneDNN chose its kernels for, in its words; null if it was not "
         "used."
@@ -270,8 +285,8 @@ class Pressure:
 class Frequency:
     """Mean clock rate of the CPUs; null where the kernel does not tell."""
 
-    before: Optional[float] = described("Before the measured requests.")
-    after: Optional[float] = described("After them.")
+    before: Optional[Mhz] = described("Before the measured requests.")
+    after: Optional[Mhz] = described("After them.")
 
 
 @dataclass(frozen=True)
@@ -289,7 +304,7 @@ class Confounders:
     window_ns: Ns = described("From before the first measured request to after the last.")
     cpus: str = described("The CPUs that this process may use; the shares are of theirs.")
     own_cpu_ns: Ns = described("CPU time of this process.")
-    steal_share: Optional[Share] = described(
+    steal_share: Optional[Part] = described(
         "CPU time that a hypervisor gave to others; null where the kernel does not count it."
     )
     others_share: Optional[Share] = described(
@@ -301,7 +316,9 @@ class Confounders:
     pressure: Pressure = described("Shares of the window in which some task of the machine waited.")
     mhz: Frequency = described("Clock rate of the CPUs, in MHz.")
     governor: Optional[str] = described("Frequency governor; null for none.")
-    temperature_c: Optional[float] = described("Hottest sensor, in degrees Celsius.")
+    temperature_c: Optional[float] = described(
+        "Hottest sensor, in degrees Celsius.", minimum=-300, maximum=1e4
+    )
     transparent_hugepage: Optional[str] = described("Setting of transparent huge pages.")
     load_1min: Load = described("The load average before the trial's own work, and at the end.")
     ran_on: tuple[Count, ...] = described(

@@ -21,7 +21,10 @@ from .result import (
     Rate,
     Scale,
     Scenario,
+    Seed,
+    SweepName,
     Text,
+    Time,
     factor_fields,
 )  # fmt: skip
 
@@ -66,9 +69,9 @@ class Design:
     """A plan laid out on one host: its trials in order, and what is left out."""
 
     schema: str = described("This document and its version.", const=DESIGN)
-    sweep: Text = described("Name of the plan.")
+    sweep: SweepName = described("Name of the plan.")
     plan_digest: Digest = described("Digest of the plan.")
-    seed: int = described("Seed of the random order, and of the applications.")
+    seed: Seed = described("Seed of the random order, and of the applications.")
     image_digest: Digest = described("Digest of the image that every instance runs.")
     precision: Optional[Rate] = described(
         "How closely ratios to bare metal are to be known, as a share; null: replicates are fixed."
@@ -114,7 +117,7 @@ class Failure:
     stage: str = described("Where: provision, trial or record.", pattern=f"^{NAME}$")
     message: str = described("Why.")
     attempt: Positive = described("Which attempt this was, from 1.")
-    at: str = described("When, UTC.", format="date-time")
+    at: Time = described("When, UTC.")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def lay(design, measures):
         result = folder.result(trial, [folders.sample("a.png", own, (0.2, 0.1))])
         result["trial"]["plan_digest"] = design["plan_digest"]
         folder.write(f"trials/{row['id']}/result.json", result | {"measures": measures})
-        folder.write(f"trials/{row['id']}/evidence.json", folders.evidence(row["id"]))
+        folder.write(f"trials/{row['id']}/evidence.json", folders.evidence(result))
     return folder.path
 
 def told(path):

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Optional
 
 from .cpus import parse_cpu_list, parse_cpu_mask
-from .files import read
+from .files import fields, read
 
 CPUS = Path("sys/devices/system/cpu")
 NODES = Path("sys/devices/system/node")
+VULNERABILITIES = CPUS / "vulnerabilities"
+NO_TURBO, BOOST = CPUS / "intel_pstate/no_turbo", CPUS / "cpufreq/boost"
 CLOCKSOURCE = Path("sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
@@ -86,6 +88,28 @@ def cpus(root: Path, online: tuple[int, ...]) -> tuple[Cpu, ...]:
 def clocksource(root: Path) -> Optional[str]:
     """Return the clock that the kernel keeps time by, such as ``tsc`` or ``kvm-clock``."""
     return read(root / CLOCKSOURCE)
+
+
+def cpu_model(root: Path) -> Optional[str]:
+    """Return the model of the first CPU; None where the kernel does not tell."""
+    return fields(read(root / "proc/cpuinfo")).get("model name") or None
+
+
+def turbo(root: Path) -> Optional[bool]:
+    """Return whether CPUs may run above their base clock rate; None where it is not told."""
+    told = {NO_TURBO: "0", BOOST: "1"}
+    found = ((read(root / path), on) for path, on in told.items())
+    return next((text == on for text, on in found if text is not None), None)
+
+
+def mitigations(root: Path) -> Optional[dict[str, str]]:
+    """Return what the kernel does about each vulnerability, by name; None where it is not told."""
+    try:
+        names = sorted(path.name for path in (root / VULNERABILITIES).iterdir())
+    except OSError:
+        return None
+    texts = {name: read(root / VULNERABILITIES / name) for name in names}
+    return {name: text for name, text in texts.items() if text} or None
 
 
 def _node(root: Path, number: int) -> Node:

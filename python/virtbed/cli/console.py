@@ -11,6 +11,7 @@ import typer
 
 from virtbed.bench import HUNG_AFTER_S, LOCAL, SET_BY_A_SWEEP, Bench, BenchError
 from virtbed.render.screen import Screen
+from virtbed_contract.json_file import plain
 
 console = Screen(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None)
 errors = Screen(stderr=True, wrap=False)  # a refusal is one line, which scripts may look for
@@ -60,7 +61,7 @@ TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 def refuse(error: Exception, code: int = REFUSED) -> NoReturn:
     """Print one clear message and exit."""
-    errors.print(f"virtbed: {error}", style="red", highlight=False, markup=False)
+    errors.print(f"virtbed: {plain(str(error))}", style="red", highlight=False, markup=False)
     raise typer.Exit(code)
 
 

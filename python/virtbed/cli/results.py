@@ -54,7 +54,7 @@ def say_report(folder: Path) -> None:
 
     try:
         paths = write_report(folder)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     console.print(f"report: {paths.html}", highlight=False)
 
@@ -119,7 +119,7 @@ def advise(
             sweep.margin if margin is None else margin,
         )  # fmt: skip
         advice = give_advice(sweep, question)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     answered = advice["answer"] != "none"
     if as_json:

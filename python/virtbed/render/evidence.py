@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError
 
 Json = Mapping[str, Any]
 
@@ -27,8 +29,17 @@ def explain(path: Path) -> tuple[bool, list[str]]:
         path: The trial's folder, or a file in it.
 
     Raises:
-        AttestError: there is no evidence there.
+        AttestError: there is no evidence there, or what is there is none.
     """
+    try:
+        return _explained(path)
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise AttestError(
+            f"{path}: {error!r} in what is there, evidence and result as virtbed writes them needed"
+        ) from error
+
+
+def _explained(path: Path) -> tuple[bool, list[str]]:
     folder = path if path.is_dir() else path.parent
     evidence = _read(folder / "evidence.json")
     if evidence is None:
@@ -52,13 +63,12 @@ def explain(path: Path) -> tuple[bool, list[str]]:
 
 
 def _read(path: Path) -> Json | None:
-    try:
-        document: Json = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except ValueError as error:
-        raise AttestError(f"{path}: not JSON, cut short perhaps: {error}") from error
-    return document
+    try:
+        return json_file.read(path)
+    except DocumentError as error:
+        raise AttestError(f"{path.parent}: {error}") from error
 
 
 def _asked(evidence: Json) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from virtbed.render.safe import safe
 from virtbed.render.table import prose
+from virtbed_contract.json_file import plain
 
 PIPED = 80
 """Columns of what is not a terminal, unless COLUMNS says otherwise."""
@@ -47,7 +47,7 @@ class Screen(Console):
         super().print(*kept, **options)
 
     def _text(self, text: str, whole: bool) -> str:
-        shown = safe(text)
+        shown = plain(text)
         return shown if whole or len(shown.split()) < _LABELLED else prose(shown, self.width)
 
     def render(
@@ -55,4 +55,4 @@ class Screen(Console):
     ) -> Iterable[Segment]:
         """Render, with what would be obeyed made visible, whoever made it."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(safe(segment.text), segment.style)
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)

@@ -16,7 +16,7 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from virtbed.render.safe import safe
+from virtbed_contract.json_file import plain
 
 _GAP = "  "
 _BOUND = "\N{NO-BREAK SPACE}"
@@ -193,7 +193,7 @@ def _cell(cell: str | Text) -> Cell:
 
 
 def _line(text: str) -> str:
-    return safe(text.strip().replace("\n", " ").replace("\t", " "), kept="")
+    return plain(text.strip().replace("\n", " ").replace("\t", " "))
 
 
 def _longest(text: str) -> int:

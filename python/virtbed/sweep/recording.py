@@ -18,6 +18,7 @@ from virtbed.records import RecordError
 from virtbed.sweep.admission import Admitted
 from virtbed.sweep.resumption import keep_earlier
 from virtbed.trial import Trial
+from virtbed_contract import json_file
 from virtbed_contract.codec import encode
 from virtbed_contract.events import FetchedFile, TrialOutcome
 from virtbed_contract.identifiers import FAILURE
@@ -104,8 +105,8 @@ class Recorder:
             logs = document.pop("files", {})
             host = self._admitted.report.host
             result = result_of(trial, document, outcome, self._plan, host, attempt)
-            records.check_result(result)
             if self.keeps(trial):
+                records.check_result(result)  # before the earlier one leaves its place
                 keep_earlier(self._folder, trial.id)
             records.write_trial(self._of(trial), result, evidence_of(trial, outcome), logs)
         except RecordError as error:
@@ -158,9 +159,6 @@ def fetched(file: FetchedFile | None) -> dict[str, Any]:
             f"{file.sha256[:12]} needed: it was changed on its way"
         )
     try:
-        document = json.loads(content)
+        return json_file.parse(content.decode())
     except ValueError as error:
-        raise RecordError(f"{file.path}: not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise RecordError(f"{file.path}: {type(document).__name__} found, a mapping needed")
-    return document
+        raise RecordError(f"{file.path}: {error}") from error

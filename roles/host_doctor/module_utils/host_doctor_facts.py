@@ -47,7 +47,7 @@ def cpu_facts(root: Path, affinity: Iterable[int]) -> dict[str, Any]:
     if cpuset is not None:
         allowed &= set(parse_cpu_list(cpuset))
     return {
-        "model": fields(read(root / "proc/cpuinfo")).get("model name", "unknown"),
+        "model": topology.cpu_model(root) or "unknown",
         "sockets": len({cpu.socket for cpu in cpus}),
         "online": list(online),
         "offline": sorted(offline),

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from virtbed.platforms import load_platforms
 from virtbed_analysis.frames import Sweep
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
-from virtbed_contract.factors import FACTORS, size_id, trial_id
+from virtbed_contract.documents import image_name
+from virtbed_contract.factors import FACTORS, instance_id, size_id, trial_id
+from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
 from virtbed_contract.sweep import MARGIN
 
 Json = dict[str, Any]
@@ -23,13 +26,21 @@ IMAGE = "sha256:" + "a" * 64
 PLAN = "sha256:" + "b" * 64
 DEFAULTS = {factor.name: factor.default for factor in FACTORS}
 LISTED = load_platforms().entries
+HOST_CPUS = 16  # of the made-up bench host, or as many as an instance has
+NS_PER_S = 1_000_000_000
 
 
 class Folder:
-    """A results folder under construction; `plan` and `trial` return the trial's id."""
+    """A results folder under construction; `plan` and `trial` return the trial's id.
+
+    What it holds agrees with itself: labels with evidence, counts and windows with samples.
+    """
+
+    _made = itertools.count()
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.number = next(Folder._made) % 3
         self.design: Json = {
             "schema": identifiers.DESIGN,
             "sweep": path.name,
@@ -104,30 +115,39 @@ class Folder:
         result["warnings"] = list(warnings)
         name = trial["id"]
         self.write(f"trials/{name}/result.json", result)
-        self.write(f"trials/{name}/evidence.json", evidence(name))
+        self.write(f"trials/{name}/evidence.json", evidence(result))
         return str(name)
 
     def result(self, trial: Json, samples: list[Json]) -> Json:
         """Return a whole result of a planned trial."""
-        platform = LISTED[trial["platform"]]
-        quota = platform.enclosure == "docker" and trial["mode"] == "vanilla"
+        known = {entry["name"]: entry for entry in self.design["platforms"]}
+        platform = known[trial["platform"]]
+        machine, enclosure = platform["machine"], platform["enclosure"]
+        real = "none" if machine == "metal" else "kvm"
+        quota = enclosure != "process" and trial["mode"] == "vanilla"
         scenario = trial.pop("scenario")
         warm = sum(sample["warmup"] for sample in samples)
+        position = trial.get("position", len(self.design["trials"]))
+        started = datetime(2026, 1, 2, 3, 0, 5, tzinfo=UTC) + timedelta(minutes=trial["replicate"])
+        for measured in samples[warm:]:
+            # No two trials have the same times; a copy of a trial is found by them.
+            measured["queue_ns"] = measured["queue_ns"] or 3 * position + self.number
+        busy_ns = sum(one["queue_ns"] + one["e2e_ns"] for one in samples[warm:])
         return {
             "schema": identifiers.RESULT,
             "trial": trial
             | {
                 "sweep": self.path.name,
                 "plan_digest": PLAN,
-                "machine": platform.machine,
-                "enclosure": platform.enclosure,
+                "machine": machine,
+                "enclosure": enclosure,
                 "quota_cpus": float(trial["cores"]) if quota else None,
                 "memory_mib": 4096,
-                "position": trial.get("position", len(self.design["trials"])),
-                "accelerator": "tcg" if trial["emulated"] else "none",
+                "position": position,
+                "accelerator": "tcg" if trial["emulated"] else real,
                 "host": "bench01",
                 "image_digest": IMAGE,
-                "started_at": f"2026-01-02T03:{trial['replicate']:02d}:05Z",
+                "started_at": started.strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "attempt": 1,
             },
             "application": {
@@ -166,25 +186,7 @@ class Folder:
                     for name in sorted({sample["input"] for sample in samples})
                 ],
             },
-            "environment": {
-                "python": "3.11.2",
-                "kernel": "6.1.0",
-                "cpus_visible": 2,
-                "affinity": [0],
-                "cpus_allowed_list": "0",
-                "mems_allowed_list": "0",
-                "memory_policy": "bind:0",
-                "cgroup": {"version": 1, "quota_cpus": None, "cpuset": "0"},
-                "threads": {
-                    "intra_op": trial["cores"],
-                    "inter_op": trial["cores"],
-                    "process_threads": 9,
-                    "usable_cores": trial["cores"],
-                },
-                "isa": ["avx2"],
-                "clocksource": "tsc",
-                "onednn_isa": "Intel AVX2",
-            },
+            "environment": environment(trial, machine, enclosure),
             "rusage": {
                 "user_s": 1.5,
                 "system_s": 0.1,
@@ -194,9 +196,9 @@ class Folder:
                 "involuntary_switches": 2,
             },
             "confounders": {
-                "window_ns": 2_000_000_000,
+                "window_ns": max(2 * NS_PER_S, busy_ns + 1_000_000),
                 "cpus": "0",
-                "own_cpu_ns": 1_900_000_000 * trial["cores"],
+                "own_cpu_ns": 1_600_000_000 * trial["cores"],
                 "steal_share": 0.0,
                 "others_share": 0.001,
                 "throttling": {"periods": 0, "throttled": 0, "throttled_ns": 0},
@@ -220,6 +222,7 @@ class Folder:
                 "duration_ms": 0,
                 "queries": len(samples) - warm,
                 "percentiles_ns": loadgen_percentiles(samples),
+                "samples_per_second": None,
                 "clocks": {
                     "loadgen_median_ns": 20_000_000,
                     "harness_median_ns": 19_980_000,
@@ -236,10 +239,91 @@ class Folder:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
 
-    def edit(self, name: str, change: Callable[[Json], None]) -> None:
+    def edit(self, name: str, change: Callable[[Json], None], *, alone: bool = False) -> None:
+        """Change a file; what a process saw, in the evidence too, unless `alone`."""
         content = json.loads((self.path / name).read_text())
+        saw = json.dumps(content.get("environment"))
         change(content)
         self.write(name, content)
+        beside = self.path / name.replace("result.json", "evidence.json")
+        if not alone and saw != json.dumps(content.get("environment")) and beside.is_file():
+            told = json.loads(beside.read_text())
+            beside.write_text(json.dumps(told | {"inside": content["environment"]}))
+
+
+def environment(trial: Json, machine: str, enclosure: str) -> Json:
+    """Return what the process of a trial sees that runs where it was put."""
+    asked = instance(trial | {"machine": machine, "enclosure": enclosure})
+    seen = parse_cpu_list(asked["seen_cpus"])
+    few = asked["own_kernel"] or asked["private_kernel"]
+    pools = trial["cores"] if trial["thread_policy"] == "matched" else 0
+    bound = trial["mode"] == "pinned" and not asked["own_kernel"]
+    return {
+        "python": "3.11.2",
+        "kernel": "6.1.0",
+        "cpus_visible": len(seen) if few else len(parse_cpu_list(asked["allowed"])),
+        "affinity": list(seen),
+        "cpus_allowed_list": asked["seen_cpus"],
+        "mems_allowed_list": "0",
+        "memory_policy": "bind:0" if bound else "default",
+        "cgroup": {
+            "version": 1,
+            "quota_cpus": asked["seen_quota_cpus"],
+            "cpuset": asked["seen_cpus"],
+        },
+        "threads": {
+            "intra_op": pools,
+            "inter_op": pools,
+            "process_threads": 9,
+            "usable_cores": trial["cores"],
+        },
+        "isa": ["avx2"],
+        "clocksource": "tsc",
+        "cpu_model": "Xeon Test",
+        "turbo": None if few else True,
+        "mitigations": {"meltdown": "Not affected"},
+        "onednn_isa": "Intel AVX2",
+    }
+
+
+def instance(trial: Json) -> Json:
+    """Return the instance that a trial's labels ask for, on a host of enough CPUs and one node."""
+    guest, private = trial["machine"] != "metal", trial["enclosure"] == "gvisor"
+    cores, pinned = trial["cores"], trial["mode"] == "pinned"
+    cpus = format_cpu_list(range(cores))
+    alone = not pinned and not guest and trial["enclosure"] == "process"
+    allowed = cpus if alone else format_cpu_list(range(max(cores, HOST_CPUS)))
+    inner_allowed = cpus if guest else allowed
+    limit = "set" if pinned else "none" if trial["enclosure"] == "process" else "quota"
+    quota = float(cores) if limit == "quota" else None
+    digest = trial.get("image_digest", IMAGE)
+    size = size_id(trial["platform"], trial["mode"], cores, trial)
+    return {
+        "id": instance_id(size, trial["replicate"]),
+        "platform": trial["platform"],
+        "machine": trial["machine"],
+        "enclosure": trial["enclosure"],
+        "own_kernel": guest,
+        "private_kernel": private,
+        "mode": trial["mode"],
+        "enclosure_limit": limit,
+        "cores": cores,
+        "memory_mib": trial.get("memory_mib", 4096),
+        "accelerator": trial.get("accelerator", "none"),
+        "cpus": cpus if pinned else allowed,
+        "cpu_ids": list(parse_cpu_list(cpus if pinned else allowed)),
+        "mems": "0",
+        "housekeeping": "0" if pinned else allowed,
+        "allowed": allowed,
+        "inner_cpus": cpus,
+        "inner_mems": "0",
+        "inner_allowed": inner_allowed,
+        "seen_cpus": cpus if pinned else inner_allowed,
+        "quota_cpus": quota,
+        "seen_quota_cpus": None if private else quota,
+        "image_digest": digest,
+        "image_name": image_name(digest),
+    }
 
 
 def loadgen_percentiles(samples: list[Json]) -> Json:
@@ -248,9 +332,74 @@ def loadgen_percentiles(samples: list[Json]) -> Json:
     return {f"{p}.00": took[p * len(took) // 100] for p in (50, 90, 99) if took}
 
 
-def evidence(trial: str) -> Json:
-    """Return what the analysis reads of a trial's evidence."""
-    return {"schema": identifiers.EVIDENCE, "trial": trial, "attested": True, "mismatches": []}
+def evidence(result: Json) -> Json:
+    """Return the evidence of a result that ran where it was put."""
+    trial, saw = result["trial"], result["environment"]
+    asked = instance(trial)
+    reading = {"machine": _machine(asked), "enclosure": _enclosure(asked, saw)}
+    warm_ns = sum(sample["e2e_ns"] for sample in result["samples"] if sample["warmup"])
+    return {
+        "schema": identifiers.EVIDENCE,
+        "trial": trial["id"],
+        "asked": asked,
+        "before": reading,
+        "inside": saw,
+        "after": reading,
+        "process_wall_ns": 8 * NS_PER_S + warm_ns + result["confounders"]["window_ns"],
+        "attested": True,
+        "mismatches": [],
+    }
+
+
+def _machine(asked: Json) -> Json:
+    if not asked["own_kernel"]:
+        return {"cpus_online": asked["allowed"]}
+    pins = [str(cpu) for cpu in asked["cpu_ids"]]
+    pinned = asked["mode"] == "pinned"
+    threads = [
+        {
+            "vcpu": number,
+            "thread": 100 + number,
+            "pin": pins[number] if pinned else asked["allowed"],
+            "cpus_allowed_list": pins[number] if pinned else asked["allowed"],
+            "mems_allowed_list": "0",
+            "migrations": 3,
+        }
+        for number in range(asked["cores"])
+    ]
+    return {
+        "accelerator": asked["accelerator"],
+        "vcpus": asked["cores"],
+        "memory_mib": asked["memory_mib"],
+        "kernel": f"/var/images/{asked['image_name']}/vmlinuz",
+        "backing_file": f"/var/images/{asked['image_name']}/disk.raw",
+        "quotas": {},
+        "vcpu_threads": threads,
+        "host_transparent_hugepage": "madvise",
+    }
+
+
+def _enclosure(asked: Json, saw: Json) -> Json:
+    if asked["enclosure"] == "process":
+        kept = ("cpus_visible", "cpus_allowed_list", "mems_allowed_list", "memory_policy")
+        return {key: saw[key] for key in (*kept, "cgroup", "clocksource")}
+    cpus = asked["inner_cpus"] if asked["mode"] == "pinned" else asked["inner_allowed"]
+    named = (
+        {"serves_rootfs": True, "image": asked["image_digest"], "platform": "systrap"}
+        if asked["private_kernel"]
+        else {"container": "f00d", "layers": [asked["image_digest"]]}
+    )
+    return {
+        "started": 4711,
+        "cpus_allowed_list": cpus,
+        "cpuset": cpus,
+        "mems_allowed_list": "0",
+        "seccomp": "filter",
+        "quota_cpus": asked["quota_cpus"],
+        "memory_mib": asked["memory_mib"],
+        "throttled_periods": 0,
+        **named,
+    }
 
 
 def sample(name: str, e2e_ms: float, phases: tuple[float, float], *, warmup: bool = False) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +115,79 @@ def test_another_zip_is_refused(tmp_path: Path) -> None:
         other.writestr("a", "b")
     with pytest.raises(AnalysisError, match=r"no manifest-sha256.txt in it"):
         list(problems(file))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.symlink_to("/etc/passwd"), "is a link to /etc/passwd, which is not of"),
+        (lambda path: path.symlink_to("/proc"), "is a link to /proc"),
+        (lambda path: path.symlink_to("../../../x"), r"is a link to \.\./\.\./\.\./x"),
+        (os.mkfifo, "is neither a file nor a folder"),
+    ],
+)
+def test_what_is_not_of_the_sweep_is_not_archived(
+    quick: Any, tmp_path: Path, locks: dict[str, Path], make: Callable[[Path], object], reason: str
+) -> None:
+    make(quick.path / "trials/more")
+    with pytest.raises(AnalysisError, match=reason):
+        archive(quick.path, tmp_path / "quick.zip", locks)
+    assert not (tmp_path / "quick.zip").exists()
+    assert not (quick.path / "report.html").exists()
+
+
+def test_a_design_does_not_name_the_place_of_an_archive(
+    quick: Any, tmp_path: Path, locks: dict[str, Path]
+) -> None:
+    quick.edit("design.json", lambda design: design.update(sweep="../../x"))
+    archive(quick.path, tmp_path / "quick.zip", locks)
+    with zipfile.ZipFile(tmp_path / "quick.zip") as file:
+        assert not [name for name in file.namelist() if ".." in name]
+
+
+def sealed(file: Path) -> None:
+    """Make the manifest of an archive anew, as a forger does."""
+    with zipfile.ZipFile(file) as packed:
+        names = [name for name in packed.namelist() if name != "manifest-sha256.txt"]
+        sums = [f"{hashlib.sha256(packed.read(name)).hexdigest()}  {name}\n" for name in names]
+    manifest = "".join(sums).encode()
+    rewrite(file, lambda n, text: manifest if n == "manifest-sha256.txt" else text)
+
+
+FORGED: list[tuple[Callable[[str, bytes], bytes | None], str]] = [
+    (lambda n, t: None if n.endswith("report.html") else t, "quick cannot be reported anew"),
+    (lambda n, t: None if "/report." in n else t, "no report is in it"),
+    (lambda n, t: b"{" if n == "ro-crate-metadata.json" else t, "does not describe a crate"),
+    (
+        lambda n, t: t.replace(b"bench01", b"bench02") if "cn-" in n else t,
+        "results of 2 hosts are not pooled",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), FORGED, ids=[reason for _, reason in FORGED])
+def test_an_archive_that_holds_together_and_is_none_is_found_out(
+    packed: Path, change: Callable[[str, bytes], bytes | None], reason: str
+) -> None:
+    rewrite(packed, change)
+    sealed(packed)
+    assert any(reason in problem for problem in problems(packed))
+
+
+def test_names_in_an_archive_do_not_move_the_cursor(packed: Path) -> None:
+    rewrite(packed, lambda _, text: text, **{"x\x1b[2J": b"x"})
+    assert list(problems(packed)) == ["x\\x1b[2J was added: manifest-sha256.txt does not name it"]
+
+
+def test_a_manifest_that_is_no_text_is_named(packed: Path) -> None:
+    rewrite(packed, lambda n, text: b"\xff" if n == "manifest-sha256.txt" else text)
+    (problem,) = problems(packed)
+    assert problem.startswith("manifest-sha256.txt cannot be read")
+
+
+def test_an_archive_that_unpacks_to_more_than_any_sweep_is_refused(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("virtbed_analysis.crate.MOST_BYTES", 1000)
+    with pytest.raises(AnalysisError, match="GiB unpacked, at most"):
+        list(problems(packed))

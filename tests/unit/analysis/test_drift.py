@@ -169,6 +169,19 @@ def simulated(chance: np.random.Generator, per_hour: float, *, shuffled: bool) -
     return drift.order(frame.drop("input", "warmup", "e2e_ns"), frame)
 
 
+def test_a_pause_is_seen_where_most_starts_are_the_same(folder: Folder) -> None:
+    for replicate in (1, 2, 3):
+        for platform, mode in CELLS:
+            folder.trial(platform, mode, replicate, {"a": [20.0 + replicate]})
+    start(folder, "bm-pinned-c01-image_classification-r03", -9.0)
+    found = told(folder)["cells"]
+    assert [row["paused"] for row in found] == [1, 1, 1]
+    assert (
+        "1 of 3 pairs with a pause of the sweep between, up to 12.1 h apart"
+        in (found[0]["warning"])
+    )
+
+
 def test_of_simulated_sweeps_the_biased_are_warned_of_and_the_quiet_are_not() -> None:
     chance = np.random.default_rng(3)
     quiet = [simulated(chance, 0.0, shuffled=True)["cells"] for _ in range(60)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
 
 import numpy as np
@@ -247,8 +248,27 @@ def test_the_contents_own_margin_and_answers_come_first() -> None:
     for told, here in (("equivalent", "same"), ("differs", "more"), ("cannot tell", "unknown")):
         (found,) = headline(content(row | {"answer": told}))["applications"][0]["options"]
         assert found["cells"][0]["answer"] == here
-    assert "as seen" in headline(content(row, resolution=[{"sentence": "as seen"}]))["sure"]
-    assert headline(content(row, resolution=None))["sure"]
+
+
+def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> None:
+    row = cell("cn pinned", 1.0, unseen=0.4507, doubt=1)
+    found = {"sentence": "as seen", "command": "virtbed sweep quick --replicates 9", "remedy": "r"}
+    told = headline(
+        content(row, resolution=found, drift={"cells": [row | {"warning": "w"}]},
+                unlike=[{"fact": "kernel"}], suspicion={"note": "Suspicion depends (9 of 10)."})
+    )  # fmt: skip
+    assert told["sure"][2:] == [
+        "as seen", "r",
+        "Up to 45% of instances could be slow for a reason of their own without one having been "
+        "seen.",
+    ]  # fmt: skip
+    assert told["command"] == "virtbed sweep quick --replicates 9"
+    assert [warning["text"].split(" with")[0] for warning in told["warnings"]] == [
+        "1 ratio of 1",
+        "1 ratio of 1 may be drift of the host in part.",
+        "1 difference besides the platform in what is compared.",
+        "Suspicion depends (9 of 10).",
+    ]
 
 
 def test_what_is_faster_than_bare_metal_may_be_chosen() -> None:
@@ -287,9 +307,10 @@ def test_the_page_and_the_json_say_the_same(study: Any) -> None:
     found = document(read_sweep(study.path))
     told, page = found["headline"], render(found)
     assert found["summary"] == told["lead"]
-    first = page[: page.index("<nav")]
+    first = unescape(page[: page.index("<nav")])
     for sentence in (*told["sure"], *(warning["text"] for warning in told["warnings"])):
         assert sentence in first
+    assert told["command"] in first
     for application in told["applications"]:
         assert all(sentence in first for sentence in application["choose"])
         for option in application["options"]:

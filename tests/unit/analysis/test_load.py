@@ -84,6 +84,41 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["trial"].update(processor="gpu")), "fields say .*-gpu-r02"),
     (result(lambda r: r["trial"].pop("quota_cpus")), "'quota_cpus' is a required property"),
     (result(lambda r: r["trial"].update(emulated=True)), "emulated True, .* with False"),
+    (result(lambda r: r["samples"][1].update(e2e_ns=19_000_000)), "sample 1 took 19000000 ns end"),
+    (result(lambda r: r["samples"][2].update(infer_ns=1)), "sample 2 took 21000000 .* its phases"),
+    (result(lambda r: r["samples"][1].update(queue_ns=10**10)), "measured for .* with its wait"),
+    (result(lambda r: r["samples"][1].update(e2e_ns=2e7)), "sample 1 has times that are no whole"),
+    (result(lambda r: r["samples"][1].update(e2e_ns=2**63)), "9223372036854775807 is the largest"),
+    (result(lambda r: r["samples"][1].update(e2e_ns=2**63 - 1)), "is greater than the maximum"),
+    (result(lambda r: r["samples"].reverse()), "sample 2 is a warm-up that came after a measured"),
+    (result(lambda r: r["samples"].pop()), "tells of 2 measured samples, its samples make it 1"),
+    (result(lambda r: r["settings"].update(samples=3)), "of 3 measured samples, .* make it 2"),
+    (
+        result(lambda r: r["settings"].update(warmup=0)),
+        "tells of 0 warm-ups, its samples make it 1",
+    ),
+    (result(lambda r: r["answers"].update(checked=9)), "9 checked answers, its samples make it 3"),
+    (result(lambda r: r["loadgen"].update(queries=9)), "9 queries, its samples make it 2"),
+    (result(lambda r: r["loadgen"].update(percentiles_ns={"p99": 1})), "a percentile 'p99'"),
+    (result(lambda r: r["samples"][0].update(input="b.png")), "no answer to the input b.png"),
+    (result(lambda r: r["confounders"].update(window_ns=0)), "measured for 0 ns, its samples took"),
+    (result(lambda r: r["confounders"].update(window_ns=4 * 10**7)), "its samples took 41000000"),
+    (result(lambda r: r["confounders"].update(own_cpu_ns=10**10)), "10 s of CPU time by its conf"),
+    (result(lambda r: r["rusage"].update(user_s=9.0)), "9.1 s of CPU time by its rusage"),
+    (
+        result(
+            lambda r: r["confounders"]["throttling"].update(periods=1, throttled=2, throttled_ns=1)
+        ),
+        "throttled in 2 of 1 periods",
+    ),
+    (result(lambda r: r["startup"].update(load_ns=10**11)), "its parts took .*, its process"),
+    (result(lambda r: r["application"].update(name="face_detection")), "ran application 'face_d"),
+    (result(lambda r: r["application"].update(scale="tiny")), "ran scale 'tiny', 'trained' was"),
+    (result(lambda r: r["settings"].update(slowdown=0.1)), "held back by 0.1 .* variant is plain"),
+    (result(lambda r: r["settings"].update(seed=1)), "seed 1, design.json plans it with 2112"),
+    (result(lambda r: r["trial"].update(sweep="other")), "sweep 'other', design.json plans it"),
+    (result(lambda r: r["trial"].update(started_at="2026-13-01T00:00:00Z")), "which is no time"),
+    (result(lambda r: r["trial"].update(started_at="today")), r"trial.started_at"),
     (no_evidence, "no evidence.json beside it"),
     (evidence(lambda e: e.update(trial=GOOD)), "evidence.json is of trial"),
     (
@@ -102,6 +137,184 @@ def test_a_bad_file_is_named_with_its_reason_and_the_rest_analysed(
     assert sweep.trials["trial"].to_list() == [GOOD]
     assert [r.file for r in sweep.rejected] == [f"trials/{BAD}/result.json"]
     assert re.search(reason, sweep.rejected[0].reason)
+
+
+GUEST = "vm-pinned-c02-image_classification-r01"
+BOX = "cn-vanilla-c02-image_classification-r01"
+
+
+def labels(**values: Any) -> Callable[[Any], None]:
+    """Relabel the result alone."""
+    return lambda folder: folder.edit(
+        f"trials/{BOX}/result.json", lambda r: r["trial"].update(values)
+    )
+
+
+def proof(trial: str, change: Callable[[Any], object]) -> Callable[[Any], None]:
+    return lambda folder: folder.edit(f"trials/{trial}/evidence.json", change)
+
+
+def placed(part: str, trial: str = BOX, moment: str = "after", **values: Any) -> Any:
+    return proof(trial, lambda e: e[moment][part].update(values))
+
+
+def asked(trial: str = BOX, **values: Any) -> Any:
+    return proof(trial, lambda e: e["asked"].update(values))
+
+
+def saw(**values: Any) -> Callable[[Any], None]:
+    """Change what the process saw, in the result and in its evidence."""
+    return lambda folder: folder.edit(
+        f"trials/{BOX}/result.json", lambda r: r["environment"].update(values)
+    )
+
+
+CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
+    (labels(quota_cpus=None), "labelled quota_cpus None, its evidence 2.0"),
+    (labels(memory_mib=512), "labelled memory_mib 512, its evidence 4096"),
+    (labels(machine="kvm"), "machine 'kvm', design.json plans it with 'metal'"),
+    (labels(enclosure="podman"), "enclosure 'podman', design.json plans it with 'docker'"),
+    (labels(image_digest="sha256:" + "e" * 64), "labelled image_digest"),
+    (asked(mode="pinned"), "labelled mode 'vanilla', its evidence 'pinned'"),
+    (asked(cores=4), "labelled cores 2, its evidence 4"),
+    (asked(enclosure="process"), "labelled enclosure 'docker', its evidence 'process'"),
+    (asked(id="cn-vanilla-c02-r02"), "evidence is of the instance cn-vanilla-c02-r02"),
+    (asked(image_name="0" * 16), "names the image 0000"),
+    (asked(enclosure_limit="none"), "asks for a quota of 2.0 CPUs, limited by none"),
+    (asked(own_kernel=True), "own_kernel True on the machine metal"),
+    (placed("enclosure", quota_cpus=None), "after the trial: quota_cpus None, 2.0 was asked"),
+    (placed("enclosure", moment="before", quota_cpus=1.0), "before the trial: quota_cpus 1.0"),
+    (placed("enclosure", cpuset="0"), "enclosure read after the trial: cpuset '0', '0-15' was"),
+    (placed("enclosure", cpus_allowed_list="3"), "cpus_allowed_list '3', '0-15' was asked"),
+    (placed("enclosure", memory_mib=512), "memory_mib 512, 4096 was asked"),
+    (placed("enclosure", layers=["sha256:x"]), "layers .* was asked"),
+    (placed("machine", cpus_online="0-3"), "cpus_online '0-3', '0-15' was asked"),
+    (placed("machine", vcpus=2), "vcpus, which metal has not"),
+    (asked(accelerator="kvm"), "accelerator kvm on the machine metal"),
+    (proof(BOX, lambda e: e["after"].update(machine={})), "machine read after .* tells nothing"),
+    (proof(BOX, lambda e: e["after"].update(enclosure={})), "does not tell its CPUs"),
+    (
+        proof(BOX, lambda e: e["after"].update(enclosure=None)),
+        "no reading of machine and enclosure",
+    ),
+    (proof(BOX, lambda e: e.update(before=None)), "no reading .* before the trial"),
+    (proof(BOX, lambda e: e.update(after=None)), "no reading .* after the trial"),
+    (proof(BOX, lambda e: e.update(inside=None)), "does not tell what the process saw"),
+    (proof(BOX, lambda e: e["inside"].update(kernel="5")), "says kernel '6.1.0', its evidence '5'"),
+    (proof(BOX, lambda e: e.update(mismatches=["quota"])), "attested, with mismatches: quota"),
+    (proof(BOX, lambda e: e.update(process_wall_ns=10**9)), "its process 1.000 s by the evidence"),
+    (proof(BOX, lambda e: e.update(process_wall_ns=None)), "how long the process ran"),
+    (proof(BOX, lambda e: e.pop("asked")), "evidence.json breaks its schema at asked: missing"),
+    (saw(cpus_allowed_list="0"), "read CPUs 0, 0-15 needed"),
+    (saw(cgroup={"version": 1, "quota_cpus": None, "cpuset": "0-15"}), "a quota of none, 2 CPUs"),
+    (
+        lambda folder: folder.edit(
+            f"trials/{BOX}/result.json", lambda r: r["confounders"].update(ran_on=[40])
+        ),
+        "found on CPUs outside of that",
+    ),
+    (placed("machine", GUEST, accelerator="tcg"), "accelerator 'tcg', 'kvm' was asked"),
+    (placed("machine", GUEST, vcpus=1), "vcpus 1, 2 was asked"),
+    (placed("machine", GUEST, quotas={"vcpu_quota": 1}), "CPU quotas"),
+    (placed("machine", GUEST, kernel="/images/0/vmlinuz"), "kernel .* of another image"),
+    (placed("machine", GUEST, cpus_online="0-1"), "cpus_online, which kvm has not"),
+    (placed("enclosure", GUEST, container="f00d"), "a container's, process was asked"),
+    (
+        proof(GUEST, lambda e: e["after"]["machine"]["vcpu_threads"][1].update(migrations=9)),
+        "vCPU 1 was moved to another CPU 6 times",
+    ),
+    (
+        proof(
+            GUEST, lambda e: e["after"]["machine"]["vcpu_threads"][0].update(cpus_allowed_list="5")
+        ),
+        "vCPU 0 read after the trial: CPUs '5', '0' was asked",
+    ),
+    (
+        lambda folder: folder.edit(
+            f"trials/{GUEST}/result.json",
+            lambda r: r["confounders"].update(transparent_hugepage="never"),
+        ),
+        "transparent hugepages never found in the guest",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason"), CONTRADICTIONS, ids=[r for _, r in CONTRADICTIONS])
+def test_a_label_that_its_evidence_contradicts_is_no_result(
+    folder: Any, spoil: Callable[[Any], None], reason: str
+) -> None:
+    folder.trial("vm", "pinned", 1, {"a": [20.0]}, cores=2)
+    folder.trial("cn", "vanilla", 1, {"a": [20.0]}, cores=2)
+    assert read_sweep(folder.path).rejected == []
+    spoil(folder)
+    sweep = read_sweep(folder.path)
+    (rejected,) = sweep.rejected
+    assert re.search(reason, rejected.reason), rejected.reason
+    assert sweep.trials.height == 1
+
+
+@pytest.mark.parametrize("platform", ["bm", "cn", "podman", "gvisor", "vm", "vmcn", "microvm"])
+@pytest.mark.parametrize("mode", ["vanilla", "pinned"])
+@pytest.mark.parametrize("cores", [1, 4])
+def test_every_platform_as_it_was_asked_for_is_a_result(
+    folder: Any, platform: str, mode: str, cores: int
+) -> None:
+    folder.trial(platform, mode, 1, {"a": [20.0]}, cores=cores, thread_policy="matched")
+    assert read_sweep(folder.path).rejected == []
+
+
+def copied(folder: Any, *, but: Callable[[Any], object] = lambda r: None) -> None:
+    """Let one trial have the samples of another."""
+    read = json.loads((folder.path / f"trials/{GOOD}/result.json").read_text())
+    folder.edit(f"trials/{BAD}/result.json", lambda r: r.update(samples=read["samples"]))
+    folder.edit(f"trials/{BAD}/result.json", but)
+
+
+@pytest.mark.parametrize(
+    "but",
+    [lambda r: None, lambda r: r["samples"][0].update(pre_ns=1, infer_ns=1, post_ns=89_999_998)],
+)
+def test_both_of_two_trials_with_the_same_times_are_left_out(
+    two: Any, but: Callable[[Any], object]
+) -> None:
+    copied(two, but=but)
+    sweep = read_sweep(two.path)
+    assert sweep.trials.height == 0
+    assert [(r.file.split("/")[1], r.reason) for r in sweep.rejected] == [
+        (one, f"has the measured samples of {other}, to the nanosecond: one is a copy")
+        for one, other in ((GOOD, BAD), (BAD, GOOD))
+    ]
+
+
+def test_one_cell_twice_in_a_replicate_is_left_out(folder: Any) -> None:
+    first = folder.trial("bm", "pinned", 1, {"a": [20.0]})
+    second = folder.trial("bm", "pinned", 1, {"a": [21.0]}, named="trained")
+    assert {r.reason for r in read_sweep(folder.path).rejected} == {
+        f"is the same cell and replicate as {one}" for one in (first, second)
+    }
+
+
+def test_a_copy_in_another_folder_is_refused(two: Any) -> None:
+    third = other(two, "shard", 3)
+    name = GOOD.replace("r01", "r03")
+    read = json.loads((two.path / f"trials/{GOOD}/result.json").read_text())
+    path = third / f"trials/{name}/result.json"
+    document = json.loads(path.read_text())
+    document |= {key: read[key] for key in ("samples", "settings", "answers", "loadgen")}
+    path.write_text(json.dumps(document))
+    with pytest.raises(AnalysisError, match="have the same measured samples, to the nanosecond"):
+        load(two.path, third)
+
+
+def test_a_host_report_of_another_host_is_left_out(two: Any) -> None:
+    facts = {"cpu": {"model": "Xeon", "online": [0]}}
+    report = {"schema": identifiers.HOST_REPORT, "host": "bench02", "ok": True, "accelerator": None}
+    two.write("doctor.json", report | {"facts": facts, "platforms": []})
+    sweep = read_sweep(two.path)
+    assert sweep.doctor is None
+    assert [r.reason for r in sweep.rejected] == [
+        "is of the host bench02, the trials ran on bench01"
+    ]
 
 
 def test_ids_that_name_scale_and_scenario_are_read(folder: Any) -> None:
@@ -129,10 +342,12 @@ def test_images_are_not_pooled(two: Any) -> None:
     assert "sha256:" + "a" * 64 in str(raised.value)
 
 
-def test_tcg_is_emulated_whatever_the_flag_says(folder: Any) -> None:
+def test_tcg_that_is_not_flagged_as_emulated_is_no_result(folder: Any) -> None:
     name = folder.trial("vm", "pinned", 1, {"a.png": [20.0]})
     folder.edit(f"trials/{name}/result.json", lambda r: r["trial"].update(accelerator="tcg"))
-    assert load(folder.path)["emulated"].to_list() == [True]
+    folder.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].update(accelerator="tcg"))
+    (rejected,) = read_sweep(folder.path).rejected
+    assert "has emulated False, its accelerator is tcg" in rejected.reason
 
 
 def test_broken_design_is_named_and_results_still_load(two: Any) -> None:

@@ -62,6 +62,21 @@ def test_loadgens_percentiles_and_ours_are_held_side_by_side(folder: Folder) -> 
     assert f"1; the most, 20.0%, in {unlike}" in page
 
 
+def test_a_wait_that_single_stream_cannot_have_is_seen(folder: Folder) -> None:
+    trial = load(folder, "single_stream", [30.0] * 20)
+    says(folder, trial, percentiles_ns={"50.00": 50_000_000, "90.00": 50_000_000})
+    (row,) = told(folder)[0]["trials"]
+    assert row["differs"] and row["apart"] == pytest.approx(30 / 50)
+
+
+def test_percentiles_that_loadgen_does_not_name_are_none(folder: Folder) -> None:
+    trial = load(folder, "server", [1.0] * 20)
+    says(folder, trial, percentiles_ns={"none of them": 1}, samples_per_second=None)
+    (row,) = told(folder)[0]["trials"]
+    assert {pair["loadgen_ms"] for pair in row["percentiles"]} == {None}
+    assert (row["apart"], row["differs"]) == (None, False)
+
+
 def test_percentiles_of_a_query_of_several_are_of_the_whole(folder: Folder) -> None:
     trial = load(folder, "multi_stream", queries_of(8, 20.0, 3), queries=3)
     says(folder, trial, percentiles_ns={"50.00": 160_010_000})
@@ -88,7 +103,9 @@ def test_the_ratio_of_latency_stands_beside_that_of_e2e(folder: Folder) -> None:
         25 * (0.9 * 1.1) ** (1 / 3)
     )
     assert (container["latency_p90_ms"], container["latency_p99_ms"]) == (82.5, None)
-    assert "Latency under load" in page and "3.000 <span" in page
+    assert "Latency under load" in page and "<br>latency 3.000 <span" in page
+    cell = document(read_sweep(folder.path))["cells"][1]
+    assert (cell["ratio"], cell["latency_ratio"]) == (pytest.approx(1.25), pytest.approx(3))
 
 
 def test_a_query_of_several_is_compared_whole(folder: Folder) -> None:

@@ -28,17 +28,7 @@ def with_box(folder: Folder, place: int) -> None:
     for replicate in (1, 2, 3):
         folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
         folder.trial("cn", "pinned", replicate, {"a.png": [11.0 + replicate / 9]})
-        name = folder.trial("vm", "pinned", replicate, {"a.png": [12.0 + replicate / 9]})
-        other = name.replace("vm-", "box-")
-        (folder.path / "trials" / name).rename(folder.path / "trials" / other)
-        changes = {"id": other, "platform": "box"}
-        folder.design["trials"][-1] |= changes
-        parts = {"machine": BOX.machine, "enclosure": BOX.enclosure}
-        folder.edit(
-            f"trials/{other}/result.json", lambda r, c=changes | parts: r["trial"].update(c)
-        )
-        folder.edit(f"trials/{other}/evidence.json", lambda e, o=other: e.update(trial=o))
-    folder.write("design.json", folder.design)
+        folder.trial("box", "pinned", replicate, {"a.png": [12.0 + replicate / 9]})
 
 
 def test_a_platform_and_its_mode_have_words_by_what_limits_its_cpus() -> None:

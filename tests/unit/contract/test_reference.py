@@ -22,4 +22,7 @@ def test_every_field_of_every_document_is_on_it() -> None:
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         for field in dataclasses.fields(kind):
             assert f"| `{field.name}` |" in section
-    assert "| `samples[].infer_ns` | integer, at least 0 | Inference. |" in page
+    assert (
+        "| `samples[].infer_ns` | integer, at least 0, at most 316224000000000000 | Inference. |"
+        in page
+    )

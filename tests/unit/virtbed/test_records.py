@@ -26,7 +26,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 
 def test_a_result_that_breaks_the_schema_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(records.RecordError, match=r"result.json: \$"):
-        records.write_trial(tmp_path / "t", {"schema": "virtbed.result/4"}, {}, {})
+        records.write_trial(tmp_path / "t", {"schema": "virtbed.result/5"}, {}, {})
     assert not (tmp_path / "t").exists()
 
 

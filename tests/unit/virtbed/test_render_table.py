@@ -19,12 +19,12 @@ from virtbed.plan import Plan
 from virtbed.render.host import doctor_table, facts_table, tuning_table
 from virtbed.render.plan import not_run_lines, plan_table
 from virtbed.render.results import check_table, comparison_tables, ratio_tables, verdict_table
-from virtbed.render.safe import safe
 from virtbed.render.screen import Screen
 from virtbed.render.table import Table, bound, wrapped
 from virtbed_analysis import analyse_published
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS, SCENARIOS
+from virtbed_contract.json_file import plain
 from virtbed_contract.sweep import NotRun, PlatformVerdict, TuningRow
 
 from .conftest import PLATFORMS, report
@@ -238,7 +238,7 @@ def test_lines_end_at_spaces_else_within_names_else_anywhere() -> None:
     ],
 )
 def test_what_would_be_obeyed_is_shown(text: str, told: str) -> None:
-    assert safe(text) == told
+    assert plain(text) == told
 
 
 EVIL = f"x{ESCAPE}[2J{ESCAPE}]0;gone\x07\x9b31m\udcff[red][/nope]"

@@ -14,6 +14,7 @@ def test_this_process_reads_its_own_affinity() -> None:
     assert environment["affinity"] == sorted(os.sched_getaffinity(0))
     assert environment["cpus_allowed_list"] == format_cpu_list(environment["affinity"])
     assert environment["threads"]["process_threads"] >= 1
+    assert {"cpu_model", "turbo", "mitigations", "clocksource"} <= environment.keys()
     assert (environment["threads"]["intra_op"], environment["threads"]["inter_op"]) == (3, 4)
 
 

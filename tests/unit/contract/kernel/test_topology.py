@@ -76,3 +76,28 @@ def test_instruction_sets_of_the_first_cpu(tmp_path: Path, recorded: Recorded) -
 
 def test_what_tcg_emulates_is_of_the_list() -> None:
     assert set(isa.TCG_ISA) < set(isa.ISA) and len(set(isa.ISA)) == len(isa.ISA)
+
+
+def test_what_decides_speed_beside_the_topology(tmp_path: Path) -> None:
+    cpu = "sys/devices/system/cpu"
+    lay(
+        tmp_path,
+        {
+            "proc/cpuinfo": "processor\t: 0\nmodel name\t: Xeon 6\n\nmodel name\t: X",
+            f"{cpu}/vulnerabilities/meltdown": "Mitigation: PTI",
+            f"{cpu}/vulnerabilities/l1tf": "Not affected",
+            f"{cpu}/cpufreq/boost": "0",
+        },
+    )
+    assert topology.cpu_model(tmp_path) == "Xeon 6"
+    assert topology.mitigations(tmp_path) == {"l1tf": "Not affected", "meltdown": "Mitigation: PTI"}
+    assert topology.turbo(tmp_path) is False
+    lay(tmp_path, {f"{cpu}/intel_pstate/no_turbo": "0"})
+    assert topology.turbo(tmp_path) is True  # where there is the driver, boost is not its
+
+
+def test_a_kernel_that_does_not_tell_what_decides_speed(tmp_path: Path) -> None:
+    """As gVisor's does: its /sys has no such files."""
+    assert topology.cpu_model(tmp_path) is None
+    assert topology.mitigations(tmp_path) is None
+    assert topology.turbo(tmp_path) is None

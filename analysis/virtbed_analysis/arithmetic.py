@@ -1,0 +1,132 @@
+"""Whether the numbers of one result agree with each other.
+
+Each rule holds for every document that the harness can write: it reads one clock, serves one
+request at a time, and counts what it serves. A file that breaks one was changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+from virtbed_analysis.reading import Json
+from virtbed_contract.measures import MEASURES, of_group
+
+_PARTS = tuple(phase.column for phase in of_group("phase") if phase.column != "e2e_ns")
+_TICK_S = 0.1
+"""By how much two accounts of CPU time may differ: kernels count in ticks."""
+_SLACK = 1.1
+_LARGEST = 1e18
+"""The largest measure: a sum of as many squares as there are trials is still a number."""
+
+
+def faults(result: Json) -> Iterator[str]:
+    """Give what does not agree in a result that satisfies its schema: found and needed."""
+    yield from _samples(result)
+    yield from _counts(result)
+    yield from _window(result)
+    yield from _labels(result)
+    for measure in MEASURES:
+        value = measure.read(result) if measure.grain == "trial" else None
+        if value is not None and not abs(value) <= _LARGEST:
+            yield f"measures {measure.words} {value!r}, at most {_LARGEST:g} are read"
+
+
+def _samples(result: Json) -> Iterator[str]:
+    """Give the first sample whose times are not those of one clock, and what is out of order."""
+    samples = result["samples"]
+    warm = 0
+    for index, sample in enumerate(samples):
+        e2e, queue = sample["e2e_ns"], sample["queue_ns"]
+        total = sum(map(sample.__getitem__, _PARTS))
+        # A schema takes 1e6 for a whole number, a column of whole numbers does not.
+        if type(e2e) is not int or type(total) is not int or type(queue) is not int:
+            yield f"sample {index} has times that are no whole numbers of ns"
+            return
+        if e2e <= 0:
+            yield f"sample {index} took {e2e} ns, which no clock can show"
+            return
+        if total != e2e:
+            yield f"sample {index} took {e2e} ns end to end, its phases took {total} ns"
+            return
+        if sample["warmup"]:
+            if warm != index:
+                yield f"sample {index} is a warm-up that came after a measured one"
+                return
+            warm += 1
+    if warm == len(samples):
+        yield "has no measured sample, only warm-ups"
+
+
+def _counts(result: Json) -> Iterator[str]:
+    samples, settings, answers = result["samples"], result["settings"], result["answers"]
+    warm = sum(sample["warmup"] for sample in samples)
+    measured = len(samples) - warm
+    for what, told, counted in (
+        ("measured samples", settings["samples"], measured),
+        ("warm-ups", settings["warmup"], warm),
+        ("checked answers", answers["checked"], len(samples)),
+    ):
+        if told != counted:
+            yield f"tells of {told} {what}, its samples make it {counted}"
+    if result["loadgen"]["queries"] > measured:
+        yield f"tells of {result['loadgen']['queries']} queries, its samples make it {measured}"
+    for rank in result["loadgen"]["percentiles_ns"]:
+        if not re.fullmatch(r"\d{1,2}(\.\d{1,6})?|100(\.0+)?", rank, re.ASCII):
+            yield f"tells of a percentile {rank!r}, a number from 0 to 100 needed"
+            return
+    unknown = {sample["input"] for sample in samples} - {
+        answer["input"] for answer in answers["by_input"]
+    }
+    if unknown:
+        yield f"has no answer to the input {min(unknown)}, of which it has a sample"
+    throttling = result["confounders"]["throttling"]
+    if throttling is not None and throttling["throttled"] > throttling["periods"]:
+        yield (
+            f"was throttled in {throttling['throttled']} of {throttling['periods']} periods, "
+            "which is more than all"
+        )
+
+
+def _window(result: Json) -> Iterator[str]:
+    """Give what does not fit into the window of the measured requests."""
+    window_ns = result["confounders"]["window_ns"]
+    measured = [sample for sample in result["samples"] if not sample["warmup"]]
+    busy_ns = sum(sample["e2e_ns"] for sample in measured)
+    longest_ns = max((s["queue_ns"] + s["e2e_ns"] for s in measured), default=0)
+    if max(busy_ns, longest_ns) > window_ns or window_ns == 0:
+        yield (
+            f"measured for {window_ns} ns, its samples took {busy_ns} ns one after another, the "
+            f"longest {longest_ns} ns with its wait"
+        )
+        return
+    used, own_s = result["rusage"], result["confounders"]["own_cpu_ns"] / 1e9
+    used_s = used["user_s"] + used["system_s"]
+    # Threads run on no more CPUs than the process may use.
+    most_s = window_ns / 1e9 * len(result["environment"]["affinity"])
+    for told_s, what in ((used_s, "rusage"), (own_s, "confounders")):
+        if told_s > most_s * _SLACK + _TICK_S:
+            yield f"used {told_s:g} s of CPU time by its {what}, its CPUs had {most_s:g} s"
+    if used_s > own_s * _SLACK + _TICK_S:
+        yield f"used {used_s:g} s of CPU time by its rusage, {own_s:g} s by its confounders"
+
+
+def _labels(result: Json) -> Iterator[str]:
+    """Give the labels that are not what else the result says."""
+    trial, application, settings = result["trial"], result["application"], result["settings"]
+    for name, key in (("application", "name"), ("scale", "scale")):
+        if application[key] != trial[name]:
+            yield f"ran {name} {application[key]!r}, {trial[name]!r} was asked"
+    slowed, slowdown = trial["variant"] == "slowed", settings["slowdown"]
+    if slowed != (slowdown > 0):
+        yield (
+            f"was held back by {slowdown:g} of its time on purpose, its variant is "
+            f"{trial['variant']}"
+        )
+    if trial["emulated"] != (trial["accelerator"] == "tcg"):
+        yield f"has emulated {trial['emulated']}, its accelerator is {trial['accelerator']}"
+    try:
+        datetime.fromisoformat(trial["started_at"].replace("Z", "+00:00"))
+    except ValueError:
+        yield f"started at {trial['started_at']}, which is no time"

@@ -1,0 +1,163 @@
+"""Trials that are unlike in a fact that must be alike: which are left out, and what is marked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import polars as pl
+
+from virtbed_analysis.cells import BASELINE_MODE, SUBJECT, is_plain, key_of
+from virtbed_analysis.platforms import METAL, PROCESS
+from virtbed_analysis.unlike import SPLIT, TABLE, Fact, Row, by_value, groups, shown
+
+
+def strays(trials: pl.DataFrame) -> dict[str, str]:
+    """Return why trials are left out that are not as bare metal of their replicate, by id.
+
+    Where no bare metal ran on the same kernel, the commonest value of the replicate is the measure.
+    """
+    rows, reasons = trials.to_dicts(), dict[str, str]()
+    for fact in TABLE:
+        if fact.rule != "left out":
+            continue
+        for group in groups(fact, rows):
+            if len(by_value(fact, known := _telling(fact, group))) < 2:
+                continue
+            metal = [row for row in known if _is_baseline(row)]
+            wanted = _commonest(fact, metal or known)
+            measure = "bare metal" if metal else "most trials"
+            for row in known:
+                if row[fact.column] != wanted:
+                    ours, theirs = differing(row[fact.column], wanted)
+                    reasons.setdefault(
+                        row["trial"],
+                        f"{fact.words} {ours} found, {theirs} in {measure} of its replicate: "
+                        f"unlike, so it has no ratio ({fact.reason})",
+                    )
+    return reasons
+
+
+def marks(trials: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return what is unlike and stays: a row per fact, place and pair of values.
+
+    Rows have `fact`, `where`, `value`, `other` (the value that it is not), `trials` (how many have
+    `value`), `reason` and, for the sides of ratios, `platform` (else None).
+    """
+    real: list[Row] = [row for row in trials.to_dicts() if not row["emulated"]]
+    return [*_between_replicates(real), *_between_sides(real)]
+
+
+def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
+    for fact in TABLE:
+        if "replicate" not in fact.within:
+            continue
+        within = tuple(column for column in fact.within if column != "replicate")
+        for group in groups(fact, rows, within):
+            found = by_value(fact, known := _telling(fact, group))
+            if len(found) < 2:
+                continue
+            usual = _commonest(fact, known)
+            for value in sorted((v for v in found if v != usual), key=str):
+                ours, theirs = differing(value, usual)
+                places = sorted({row["replicate"] for row in group if row[fact.column] == value})
+                yield {
+                    "fact": fact.words,
+                    "where": f"{_where(group[0], within)}, replicates "
+                    + ", ".join(map(str, places)),
+                    "platform": None,
+                    "value": ours,
+                    "other": theirs,
+                    "trials": len(found[value]),
+                    "reason": f"pairs lie within a replicate, typical times do not; {fact.reason}",
+                }
+
+
+def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
+    baselines = {_side(row): row for row in rows if _is_baseline(row)}
+    pairs = [
+        (row, baselines[_side(row)])
+        for row in rows
+        if not _is_baseline(row) and _side(row) in baselines
+    ]
+    for fact in TABLE:
+        if fact.grain != "per ratio to bare metal":
+            continue
+        found: dict[tuple[Any, ...], list[tuple[Row, Row]]] = {}
+        for row, bare in pairs:
+            if _differs(fact, row, bare):
+                values = () if fact.apart else (row[fact.column], bare[fact.column])
+                key = (row["platform"], row["mode"] if fact.apart else None, *values)
+                found.setdefault(key, []).append((row, bare))
+        for own in found.values():
+            row, bare = max(own, key=lambda pair: _distance(fact, *pair))
+            value, other = differing(row[fact.column], bare[fact.column])
+            mode = f" {row['mode']}" if fact.apart else ""
+            yield {
+                "fact": fact.words,
+                "where": f"{row['platform']}{mode} and its bare metal",
+                "platform": row["platform"],
+                "value": value,
+                "other": other,
+                "trials": len(own),
+                "reason": fact.reason,
+            }
+
+
+def _differs(fact: Fact, row: Row, bare: Row) -> bool:
+    value, other = row[fact.column], bare[fact.column]
+    if fact.apart is None:
+        told = None not in (value, other) or row["kernel_kind"] == bare["kernel_kind"]
+        return bool(told and value != other)
+    if value is None or other is None:
+        return False
+    # A guest's kernel tells one rate, that of its counter, whatever its CPUs run at.
+    return row["kernel_kind"] == bare["kernel_kind"] and _distance(fact, row, bare) > fact.apart
+
+
+def _distance(fact: Fact, row: Row, bare: Row) -> float:
+    if fact.apart is None:
+        return 0.0
+    value, other = row[fact.column], bare[fact.column]
+    return float(abs(value - other) / max(other, 1e-9))
+
+
+def differing(value: Any, other: Any) -> tuple[str, str]:
+    """Return two values in words; of lists only what the other has not."""
+    texts = shown(value), shown(other)
+    parts = [text.split(SPLIT) for text in texts]
+    if max(map(len, parts)) < 2:
+        return texts
+    ours, theirs = (
+        SPLIT.join(part for part in own if part not in rest) or "no more"
+        for own, rest in (parts, parts[::-1])
+    )
+    return ours, theirs
+
+
+def _telling(fact: Fact, rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if fact.none or row[fact.column] is not None]
+
+
+def _commonest(fact: Fact, rows: Iterable[Row]) -> Any:
+    """Return the commonest value; of several as common the first by the order of trials."""
+    ordered = sorted(rows, key=lambda row: row["position"])
+    return Counter(row[fact.column] for row in ordered).most_common(1)[0][0]
+
+
+def _where(row: Row, within: tuple[str, ...]) -> str:
+    return ", ".join(
+        f"kernel of {row[column]}" if column == "kernel_kind" else str(row[column])
+        for column in within
+    )
+
+
+def _is_baseline(row: Row) -> bool:
+    bare = (row["machine"], row["enclosure"]) == (METAL, PROCESS)
+    return bare and row["mode"] == BASELINE_MODE and is_plain(row) and not row["emulated"]
+
+
+def _side(row: Row) -> tuple[Any, ...]:
+    """Return what a trial shares with the bare metal that it is compared with."""
+    return (*key_of(row, SUBJECT), row["replicate"])

@@ -1,0 +1,334 @@
+"""One mixed-effects model of a whole sweep, beside the plain ratios.
+
+The logarithm of a trial's time is the sum of what is fixed, a mean for each cell (application x
+platform x mode x size, with every interaction), and of what is random: a shift of the replicate, of
+the instance where several applications share one, and of the trial. It is fitted by restricted
+maximum likelihood (statsmodels' MixedLM) on one logarithm per trial.
+
+One spread for all cells gives more degrees of freedom than a cell's own replicates, so intervals
+are narrower, if the spread is one: where it is seen to differ between platforms, applications or
+sizes (Brown and Forsythe's test), nothing is shown. That test overlooks much: where one platform of
+five is twice as noisy, five replicates show it in a third to a half of sweeps, and in the others
+its interval covers about 85%. The page says so, and findings and prediction intervals rest on each
+cell's own spread. Degrees of freedom are those of the instances within replicates, which is exact
+for a whole sweep of one application, and cautious for several.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from virtbed_analysis import words
+from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, key_of
+from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import NO_SPREAD, percent
+from virtbed_analysis.samples_per_trial import ENOUGH, PLAIN_ROWS
+from virtbed_analysis.unmeasured import unmeasured
+
+Json = dict[str, Any]
+Floats = NDArray[np.float64]
+Key = tuple[Any, ...]
+MOST_CELLS = 100
+"""With more cells the fit takes minutes."""
+LEAST_FREEDOM = 4
+METHODS = ["bfgs", "lbfgs", "cg", "powell", "nm"]
+"""Optimizers, tried in turn: where the replicates do not differ, a variance is 0, at the edge."""
+UNLIKE = 0.05
+_INSTANCE = ["platform", "mode", "cores"]
+_WORK = [column for column in CELL if column not in _INSTANCE]
+
+
+class Unfit(Exception):
+    """The sweep has no such model; the message says why."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model: means of cells with their covariance, and the spread of one instance.
+
+    Attributes:
+        cells: The cells, sorted by key (`CELL`).
+        means: Of logarithms, one per cell.
+        covariance: Of the means.
+        own: Variance of one trial in a fresh instance, within a replicate.
+        common: Variance of a replicate, for all cells alike.
+        freedom: Degrees of freedom of `own`.
+    """
+
+    cells: tuple[Key, ...]
+    means: Floats
+    covariance: Floats
+    own: float
+    common: float
+    freedom: int
+
+    def contrast(self, above: Key, below: Key) -> Floats:
+        """Return the weights of one cell's logarithm less another's."""
+        weights = np.zeros(len(self.cells))
+        weights[self.cells.index(above)] += 1
+        weights[self.cells.index(below)] -= 1
+        return weights
+
+    def interval(self, weights: Floats, more: float = 0.0) -> tuple[float, float, float]:
+        """Return a contrast and the ends of its interval.
+
+        Args:
+            weights: Of the cells.
+        """
+        middle = float(weights @ self.means)
+        variance = float(weights @ self.covariance @ weights)
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * math.sqrt(variance)
+        return middle, middle - half, middle + half
+
+
+def of_trials(ran: pl.DataFrame, bare: str | None, cells: Iterable[Json]) -> Json:
+    """Return the report's part on the model.
+
+    Args:
+        ran: As `diagnostics.of_trials` gives them.
+        bare: Name of bare metal.
+        cells: The report's cells, with their plain ratios.
+
+    Returns:
+        `reason` (why there is no model; None where there is one), `own` and `common` (standard
+        deviations), `freedom`, `rows` (per compared cell: pooled ratio with its interval, and
+        the plain one's), `interactions` and `sizes`.
+    """
+    empty: Json = {"own": None, "common": None, "freedom": None}
+    lists: Json = {"rows": [], "interactions": [], "sizes": []}
+    try:
+        fitted = fit(ran)
+    except Unfit as reason:
+        return {"reason": str(reason), **empty, **lists}
+    plain = {key_of(cell): cell for cell in cells}
+    places = {key: place for place, key in enumerate(plain)}
+    pairs = sorted(_pairs(fitted, bare), key=lambda pair: places.get(pair[0], len(places)))
+    if not pairs:
+        return {"reason": "no cell has its bare metal beside it.", **empty, **lists}
+    return {
+        "reason": None,
+        "own": math.sqrt(fitted.own),
+        "common": math.sqrt(fitted.common),
+        "freedom": fitted.freedom,
+        "rows": [_row(fitted, above, below, plain.get(above, {})) for above, below in pairs],
+        "interactions": interactions(fitted, pairs),
+        "sizes": [*_sizes(fitted, pairs)],
+    }
+
+
+def fit(ran: pl.DataFrame) -> Fit:
+    """Fit the model to trials, as `diagnostics.of_trials` gives them.
+
+    Raises:
+        Unfit: there is too little or too much, the spread is not one, or the fit does not converge.
+    """
+    kept = ran.filter(PLAIN_ROWS, pl.col("deviation").is_not_null())
+    kept = kept.filter(pl.len().over("replicate") > 1)
+    keys = [tuple(row) for row in kept.select(CELL).iter_rows()]
+    cells = tuple(sorted(set(keys), key=str))
+    replicates, instances = (
+        kept.select(columns).unique().height
+        for columns in (["replicate"], ["replicate", *_INSTANCE])
+    )
+    freedom = instances - kept.select(_INSTANCE).unique().height - (replicates - 1)
+    hosts = kept["host"].n_unique()
+    if hosts > 1:
+        raise Unfit(f"{hosts} hosts found, one is needed: each has its own spread.")
+    if replicates < ENOUGH or freedom < LEAST_FREEDOM:
+        raise Unfit(
+            f"{words.count(replicates, 'replicate')} of {words.count(len(cells), 'cell')} found; "
+            f"at least {ENOUGH} are needed, and {LEAST_FREEDOM} degrees of freedom."
+        )
+    if len(cells) > MOST_CELLS:
+        raise Unfit(f"{len(cells)} cells found; with more than {MOST_CELLS} a fit takes minutes.")
+    place = {cell: number for number, cell in enumerate(cells)}
+    which = np.array([place[key] for key in keys])
+    if (told := _unlike_spread(kept, which)) is not None:
+        raise Unfit(told)
+    means, covariance, parts = _estimate(kept, which, len(cells))
+    return Fit(cells, means, covariance, parts[1], parts[0], freedom)
+
+
+def _estimate(
+    kept: pl.DataFrame, which: NDArray[np.int64], cells: int
+) -> tuple[Floats, Floats, tuple[float, float]]:
+    """Return means, their covariance, and the variances of a replicate and of an instance."""
+    # Takes two seconds to import, and so only where a model is fitted.
+    from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
+
+    logs = kept["log"].to_numpy()
+    # In units of their spread: variances of logarithms are small numbers for an optimizer.
+    scale = 1 / float(kept["deviation"].std())  # type: ignore[arg-type]
+    endog = scale * logs
+    exog = np.eye(cells)[which]
+    replicate = kept["replicate"].to_numpy()
+    labels = [str(row) for row in kept.select(_INSTANCE).iter_rows()]
+    spec = None
+    if len(set(zip(labels, replicate.tolist(), strict=True))) < len(labels):
+        groups = sorted(set(replicate.tolist()))
+        members = [np.flatnonzero(replicate == group) for group in groups]
+        names = [sorted({labels[at] for at in own}) for own in members]
+        mats = [
+            np.array([[float(labels[at] == name) for name in among] for at in own])
+            for own, among in zip(members, names, strict=True)
+        ]
+        spec = VCSpec(["instance"], [names], [mats])
+    try:
+        with warnings.catch_warnings():
+            # A variance of zero is a warning, and no matter; what counts is asked below.
+            warnings.simplefilter("ignore")
+            one = np.ones((len(endog), 1))  # the replicate's shift; not implied beside a spec
+            given = MixedLM(endog, exog, groups=replicate, exog_re=one, exog_vc=spec)
+            found = given.fit(reml=True, method=METHODS)
+            covariance = np.asarray(found.cov_params())[:cells, :cells] / scale**2
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise Unfit(f"the fit fails: {error}.") from error
+    means = np.asarray(found.fe_params) / scale
+    common = float(np.asarray(found.cov_re)[0, 0]) / scale**2
+    own = (float(np.sum(found.vcomp)) + float(found.scale)) / scale**2
+    if not found.converged or not all(np.isfinite(x).all() for x in (means, covariance, own)):
+        raise Unfit("the fit does not converge.")
+    return means, covariance, (common, own)
+
+
+def _unlike_spread(kept: pl.DataFrame, which: NDArray[np.int64]) -> str | None:
+    """Return that and where the spread differs; None where no difference is seen.
+
+    Of the logarithms less the means of their cell and of their replicate, an instance's
+    applications taken together: they share its shift, and are no independent observations of it.
+    Between applications, of what is left of each within its instance.
+    """
+    instance = ["replicate", *_INSTANCE]
+    rest = kept.with_columns(pl.Series("cell", which)).sort(*CELL, "replicate")
+    rest = rest.with_columns(rest=pl.col("log") - pl.col("log").mean().over("cell"))
+    rest = rest.with_columns(pl.col("rest") - pl.col("rest").mean().over("replicate"))
+    together = rest.group_by(instance, maintain_order=True).agg(pl.col("rest").mean())
+    apart = rest.with_columns(pl.col("rest") - pl.col("rest").mean().over(instance))
+    if not (rest["rest"].abs() > NO_SPREAD).any():
+        return "the replicates are alike to the last digit."
+    for what, columns, frame in (
+        ("platforms", ["platform", "mode"], together),
+        ("sizes", ["cores"], together),
+        ("applications", _WORK, apart),
+    ):
+        groups = frame.partition_by(columns, maintain_order=True)
+        values = [group["rest"].to_numpy() for group in groups]
+        if len(groups) < 2 or max(map(np.ptp, values)) <= NO_SPREAD:
+            continue
+        if not stats.levene(*values, center="median").pvalue >= UNLIKE:
+            spreads = {
+                " ".join(str(group[column][0]) for column in columns[:2]): float(own.std())
+                for group, own in zip(groups, values, strict=True)
+            }
+            least, most = (find(spreads, key=lambda n: spreads[n]) for find in (min, max))
+            return (
+                f"the spread differs between {what}: {percent(spreads[most])} for {most}, "
+                f"{percent(spreads[least])} for {least}. One for all would make the intervals of "
+                "the noisy too narrow."
+            )
+    return None
+
+
+def _pairs(fitted: Fit, bare: str | None) -> list[tuple[Key, Key]]:
+    """Return each cell that has its baseline, with that."""
+    below = {
+        _of(cell, SUBJECT): cell
+        for cell in fitted.cells
+        if (_at(cell, "platform"), _at(cell, "mode")) == (bare, BASELINE_MODE)
+    }
+    return [
+        (cell, below[_of(cell, SUBJECT)])
+        for cell in fitted.cells
+        if _of(cell, SUBJECT) in below and cell != below[_of(cell, SUBJECT)]
+    ]
+
+
+def _at(cell: Key, column: str) -> Any:
+    return cell[CELL.index(column)]
+
+
+def _of(cell: Key, columns: Iterable[str]) -> Key:
+    return tuple(_at(cell, column) for column in columns)
+
+
+def _row(fitted: Fit, above: Key, below: Key, plain: Json) -> Json:
+    weights = fitted.contrast(above, below)
+    ratio, low, high = (math.exp(end) for end in fitted.interval(weights))
+    return {
+        **dict(zip(CELL, above, strict=True)),
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+        "plain": plain.get("ratio"),
+        "plain_low": plain.get("ratio_low"),
+        "plain_high": plain.get("ratio_high"),
+    }
+
+
+def interactions(fitted: Fit, pairs: list[tuple[Key, Key]]) -> list[Json]:
+    """Return whether the cost over bare metal depends on size, mode and application.
+
+    F tests of the contrasts' equality, Holm's adjustment over the three. Fields: `about`, `p`
+    (adjusted), `seen`, `most` (the largest ratio of two ratios), `where`.
+    """
+    kinds = {"size": ["cores"], "mode": ["mode"], "application": _WORK}
+    found = [row for about, by in kinds.items() if (row := _interaction(fitted, pairs, about, by))]
+    worst = 0.0
+    for place, row in enumerate(sorted(found, key=lambda row: float(row["p"]))):
+        worst = max(worst, min(1.0, row["p"] * (len(found) - place)))
+        row |= {"p": worst, "seen": worst < 1 - CONFIDENCE}
+    return found
+
+
+def _interaction(
+    fitted: Fit, pairs: list[tuple[Key, Key]], about: str, by: list[str]
+) -> Json | None:
+    same = [column for column in CELL if column not in by]
+    contrasts, most, where = [], 0.0, ""
+    for group in _grouped(pairs, lambda pair: _of(pair[0], same)).values():
+        weights = [fitted.contrast(*pair) for pair in group]
+        contrasts += [other - weights[0] for other in weights[1:]]
+        costs = [float(own @ fitted.means) for own in weights]
+        if len(costs) > 1 and (apart := max(costs) - min(costs)) > most:
+            most, where = apart, words.platform(dict(zip(CELL, group[0][0], strict=True)))
+    if not contrasts:
+        return None
+    matrix = np.array(contrasts)
+    rank = int(np.linalg.matrix_rank(matrix))
+    values = matrix @ fitted.means
+    inverse = np.linalg.pinv(matrix @ fitted.covariance @ matrix.T, rcond=1e-9, hermitian=True)
+    statistic = float(values @ inverse @ values) / rank
+    p = float(stats.f.sf(statistic, rank, fitted.freedom))
+    return {"about": about, "p": p, "seen": False, "most": math.exp(most), "where": where}
+
+
+def _grouped(
+    pairs: list[tuple[Key, Key]], key: Callable[[tuple[Key, Key]], Key]
+) -> dict[Key, list[tuple[Key, Key]]]:
+    """Return pairs by key, in the order in which the keys come first."""
+    groups: dict[Key, list[tuple[Key, Key]]] = {}
+    for pair in pairs:
+        groups.setdefault(key(pair), []).append(pair)
+    return groups
+
+
+def _sizes(fitted: Fit, pairs: list[tuple[Key, Key]]) -> Iterator[Json]:
+    """Give what each curve tells of sizes that were not measured."""
+    same = [column for column in CELL if column != "cores"]
+    for curve, group in _grouped(pairs, lambda pair: _of(pair[0], same)).items():
+        measured = sorted(
+            (int(_at(above, "cores")), float(fitted.contrast(above, below) @ fitted.means))
+            for above, below in group
+        )
+        row: Json = {**dict(zip(same, curve, strict=True)), "measured": [n for n, _ in measured]}
+        cores, logs = (np.array(values, dtype=float) for values in zip(*measured, strict=True))
+        yield row | unmeasured(cores, logs)

@@ -1,0 +1,226 @@
+"""What must be alike besides the platform, in one table, and what follows where it is not.
+
+A ratio says what a platform costs only if nothing else differs between its sides. Each entry of
+`TABLE` names one fact, among which trials it must be alike, and the rule for a difference:
+
+- refused: nobody can tell which of the values is wanted, and every number would be a mixture of
+  them; the folder is not analysed, and the message says what to move.
+- left out: trials of one replicate that ran on one kernel were to run under one state of it. Those
+  that differ from bare metal of their replicate have no ratio, and nothing of them is analysed.
+- marked: the difference is part of what the platform is, or lies between replicates, whose pairs it
+  does not touch; it is said beside the numbers with both values.
+
+Another kernel need not tell what the host's does. On one kernel only an engine can mask it: marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from virtbed_analysis.errors import AnalysisError
+
+Row = Mapping[str, Any]
+Rule = Literal["refused", "left out", "marked"]
+SPLIT = "; "
+"""Between the parts of a value that is a list."""
+_SAME = "a difference between them would be read as one between platforms"
+_MOVE = "Move the trials of all but one out of the folder, or sweep again under another name"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact that must be alike.
+
+    Attributes:
+        column: The column of trials that holds it.
+        words: What a reader calls it.
+        several: What a message calls several values of it.
+        grain: Among which trials it must be alike, in words.
+        within: The columns that such trials share.
+        rule: What follows from a difference.
+        reason: Why that rule.
+        pooled: Whether folders that are loaded together must be alike in it, too.
+        emulated: Whether emulated trials count: they have no part in a ratio.
+        remedy: What to do about a difference that is refused.
+        none: Whether null is a value, that there is none, and not one that is not told.
+        apart: By which share numbers must differ to be unlike; None for any difference.
+    """
+
+    column: str
+    words: str
+    several: str
+    grain: str
+    within: tuple[str, ...]
+    rule: Rule
+    reason: str
+    pooled: bool = False
+    emulated: bool = False
+    remedy: str = _MOVE
+    none: bool = False
+    apart: float | None = None
+
+
+def _work(column: str, words: str, several: str, *within: str, pooled: bool = True) -> Fact:
+    named = " and ".join(within)
+    return Fact(column, words, several, f"per {named}", within, "refused", _SAME, pooled)
+
+
+def _state(column: str, words: str, reason: str, none: bool = False) -> Fact:
+    within = ("kernel_kind", "replicate")
+    grain = "per replicate and kernel"
+    return Fact(column, words, words, grain, within, "left out", reason, none=none)
+
+
+def _pair(column: str, words: str, reason: str, apart: float | None = None) -> Fact:
+    return Fact(column, words, words, "per ratio to bare metal", (), "marked", reason, apart=apart)
+
+
+_ONE_HOST = (
+    "Hosts are never averaged: put the trials of each host into a results folder of its own, with "
+    "design.json beside them, and give the folders to `virtbed compare`"
+)
+_GUEST = "a guest's own is part of its platform; a ratio to bare metal has it in it"
+_HIDDEN = "what a guest or a sandbox hides of the CPU is part of its cost; a ratio has it in it"
+
+TABLE: tuple[Fact, ...] = (
+    Fact("host", "host", "hosts", "per folder", (), "refused",
+         "a replicate is one pass on one host: pairs of two hosts compare the hosts",
+         emulated=True, remedy=_ONE_HOST),
+    Fact("plan_digest", "plan", "plans", "per folder", (), "refused",
+         "replicates of two sweeps have nothing in common, and must not be paired", emulated=True),
+    Fact("image_digest", "image", "images", "per folder", (), "refused", _SAME,
+         pooled=True, emulated=True),
+    Fact("python", "Python", "versions of Python", "per folder", (), "refused", _SAME,
+         pooled=True),
+    Fact("memory_mib", "memory", "sizes of memory", "per folder", (), "refused", _SAME),
+    Fact("input_seed", "seed of the inputs", "seeds of the inputs", "per folder", (), "refused",
+         "other inputs are other work"),
+    _work("application_version", "version of the application", "versions of one application",
+          "application"),
+    _work("frameworks", "frameworks", "sets of frameworks of one application", "application"),
+    _work("model", "model", "models of one application", "application", "scale"),
+    _work("weights", "weights", "kinds of weights of one application", "application", "scale"),
+    _work("rules", "rules", "rules for one application", "application", "scale", "scenario"),
+    _work("target_qps", "requests per second", "rates of one application",
+          "application", "scale", "scenario", pooled=False),
+    _work("target_latency_ms", "bound on latency", "bounds on the latency of one application",
+          "application", "scale", "scenario", pooled=False),
+    _work("slowdown", "slowdown", "slowdowns of one variant", "application", "variant",
+          pooled=False),
+    _state("kernel", "kernel", "an upgrade between two trials would be read as their difference"),
+    _state("cpu_model", "CPU model", "two processors are two hosts"),
+    _state("isa", "instruction sets", "they decide which kernels the frameworks choose"),
+    _state("clocksource", "clock source", "it decides what reading the time costs, and times"),
+    _state("governor", "frequency governor", "it decides the clock rate", none=True),
+    _state("turbo", "turbo", "it decides the clock rate"),
+    _state("transparent_hugepage", "huge pages", "they decide what memory costs"),
+    _state("mitigations", "CPU mitigations", "they decide what entering the kernel costs"),
+    Fact("onednn_isa", "oneDNN's kernels", "oneDNN's kernels", "per cell",
+         ("platform", "mode", "cores", "application", "scale", "processor", "replicate"), "marked",
+         "an enclosure may take an instruction set away: a part of its cost"),
+    _pair("kernel", "kernel", _GUEST),
+    _pair("cpu_model", "CPU model", _HIDDEN),
+    _pair("isa", "instruction sets", _HIDDEN),
+    _pair("clocksource", "clock source", _GUEST),
+    _pair("governor", "frequency governor", "a guest has none; one that tells it has its own"),
+    _pair("turbo", "turbo", "a guest has none; one that tells it has its own"),
+    _pair("transparent_hugepage", "huge pages", _GUEST),
+    _pair("mitigations", "CPU mitigations", _GUEST),
+    _pair("onednn_isa", "oneDNN's kernels", _HIDDEN),
+    _pair("intra_op", "threads within an operation",
+          "a framework's own choice follows the CPUs that it sees: a part of the platform, unless "
+          "the plan asks for matched threads"),
+    _pair("inter_op", "threads between operations",
+          "a framework's own choice follows the CPUs that it sees: a part of the platform, unless "
+          "the plan asks for matched threads"),
+    _pair("mhz", "clock rate",
+          "CPUs at other rates compute at other speeds; a governor chooses the rate by the load",
+          apart=0.05),
+)  # fmt: skip
+COLUMNS = tuple(dict.fromkeys(fact.column for fact in TABLE))
+
+
+def described() -> list[dict[str, str]]:
+    """Return the table as rows for readers."""
+    return [
+        {"fact": fact.words, "grain": fact.grain, "rule": fact.rule, "reason": fact.reason}
+        for fact in TABLE
+    ]
+
+
+def refuse(where: str, trials: pl.DataFrame, *, pooled: bool = False) -> None:
+    """Raise `AnalysisError` where trials are unlike in a fact whose differences are refused.
+
+    Args:
+        where: The folder, or folders, for the message.
+        trials: One row per trial.
+        pooled: Whether these are several folders' trials, which may be of several hosts and sweeps.
+    """
+    rows = trials.to_dicts()
+    for fact in TABLE:
+        if fact.rule == "refused" and (fact.pooled or not pooled):
+            several = _several(fact, rows)
+            if several:
+                raise AnalysisError(f"{where}: results of {several}")
+
+
+def refuse_pooled(frame: pl.DataFrame) -> None:
+    """Raise `AnalysisError` if rows of several hosts or sweeps would be averaged, or paired."""
+    for column in ("host", "plan_digest"):
+        if column in frame.columns and frame[column].n_unique() > 1:
+            named = ", ".join(sorted(map(str, frame[column].unique())))
+            raise AnalysisError(
+                f"results of {frame[column].n_unique()} values of {column} found ({named}), one "
+                "needed: replicates are paired within one host and one sweep; estimate each alone, "
+                "or use `virtbed compare`"
+            )
+
+
+def _several(fact: Fact, rows: Iterable[Row]) -> str | None:
+    """Return the message about the first group of trials that is unlike in a fact."""
+    for group in groups(fact, rows):
+        found = by_value(fact, group)
+        if len(found) > 1:
+            named = " ".join(str(group[0][column]) for column in fact.within)
+            told = ", ".join(
+                f"{named} {shown(value)}".strip() + f" ({len(own)} trials, first {min(own)})"
+                for value, own in sorted(found.items(), key=lambda item: str(item[0]))
+            )
+            return (
+                f"{len(found)} {fact.several} are not pooled, since {fact.reason}: {told}. "
+                f"{fact.remedy}"
+            )
+    return None
+
+
+def shown(value: Any) -> str:
+    """Return a value in words."""
+    if value is None:
+        return "not told"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def groups(
+    fact: Fact, rows: Iterable[Row], within: tuple[str, ...] | None = None
+) -> Iterable[list[Row]]:
+    """Return the trials that must be alike in a fact, group by group."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if fact.emulated or not row["emulated"]:
+            key = tuple(row[column] for column in (fact.within if within is None else within))
+            groups.setdefault(key, []).append(row)
+    return groups.values()
+
+
+def by_value(fact: Fact, rows: Iterable[Row]) -> dict[Any, list[str]]:
+    """Return the trials that have each value, by value."""
+    found: dict[Any, list[str]] = {}
+    for row in rows:
+        found.setdefault(row[fact.column], []).append(row["trial"])
+    return found

@@ -1,0 +1,84 @@
+"""Whatever a file is or holds, reading it gives a mapping or a DocumentError, at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError
+
+
+def holding(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+def linked(path: Path) -> None:
+    path.with_name("real").write_text("{}")
+    path.symlink_to("real")
+
+
+FILES: list[tuple[str, Callable[[Path], object]]] = [
+    ("no it.json beside it", lambda path: None),
+    ("symbolic link", linked),
+    ("symbolic link", lambda path: path.symlink_to("/dev/zero")),
+    ("no regular file", os.mkfifo),
+    ("no regular file", Path.mkdir),
+    ("not JSON", holding(b"")),
+    ("not UTF-8 text: byte 1", holding(b"{\xff}")),
+    ("not JSON", holding(b'\xef\xbb\xbf{"a": 1}')),
+    ("holds a list", holding(b"[1]")),
+    ("nested too deeply", holding(b'{"a":' + b"[" * 100_000)),
+    ("holds NaN", holding(b'{"a": NaN}')),
+    ("holds -Infinity", holding(b'{"a": -Infinity}')),
+    ("holds the number 1e999", holding(b'{"a": 1e999}')),
+    ("9223372036854775807 is the largest", holding(b'{"a": 9223372036854775808}')),
+    ("9223372036854775807 is the largest", holding(b'{"a": ' + b"9" * 5000 + b"}")),
+]
+
+
+@pytest.mark.parametrize(("reason", "make"), FILES)
+def test_what_cannot_be_read_is_told(
+    tmp_path: Path, reason: str, make: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "it.json"
+    make(path)
+    with pytest.raises(DocumentError, match=reason) as raised:
+        json_file.read(path)
+    assert len(str(raised.value)) < 200
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_file, "MOST_BYTES", 2**20)
+    path = tmp_path / "it.json"
+    with path.open("wb") as file:
+        file.truncate(2**20 + 1)
+    with pytest.raises(DocumentError, match="1 MiB, at most 1 MiB are read"):
+        json_file.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (r'"\u001b[2J\u0007"', r"\x1b[2J\x07"),
+        ('"\x9b31m"', r"\x9b31m"),
+        (r'"\ud800"', r"\ud800"),
+        ('"\u202egnp"', r"\u202egnp"),
+        (r'"a\rb"', r"a\rb"),
+        (r'"a\nb\tc"', "a\nb\tc"),
+        (r'"C:\\backup"', "C:\\backup"),
+        ('"Größe 日本 \U0001f600"', "Größe 日本 \U0001f600"),
+        (r'"\ud83d\ude00"', "\U0001f600"),
+    ],
+)
+def test_what_a_text_hides_is_made_visible(text: str, seen: str) -> None:
+    assert json_file.parse(f'{{"a": [{text}]}}') == {"a": [seen]}
+    assert list(json_file.parse(f"{{{text}: 1}}")) == [seen]
+
+
+def test_the_largest_numbers_are_read() -> None:
+    text = '{"a": 9223372036854775807, "b": -9223372036854775807, "c": 1e308}'
+    assert json_file.parse(text) == {"a": 2**63 - 1, "b": 1 - 2**63, "c": 1e308}
