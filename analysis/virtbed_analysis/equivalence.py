@@ -15,7 +15,7 @@ def answer(low: float | None, high: float | None, margin: float = MARGIN) -> str
 
     Equivalent: the whole interval is between 1 / (1 + margin) and 1 + margin (two one-sided tests,
     Schuirmann 1987, doi:10.1007/BF01068419). Differs: otherwise, and without 1 in it. Cannot tell:
-    otherwise, or without an interval: no evidence of a difference is none that there is no such.
+    otherwise, or without an interval: absence of evidence is no evidence of absence.
 
     Example:
         >>> answer(0.99, 1.01), answer(1.02, 1.06), answer(0.97, 1.05)
