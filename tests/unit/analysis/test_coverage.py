@@ -64,14 +64,14 @@ def told(name: str, replicates: int, covers: float) -> bool:
 @pytest.mark.parametrize("name", ALIKE)
 def test_noise_that_is_alike_on_both_sides_is_covered(name: str) -> None:
     found = {n: coverage(name, n) for n in REPLICATES}
-    assert all(0.93 <= covers <= 0.975 for covers in found.values()), found
+    assert all(0.93 <= covers <= 0.97 for covers in found.values()), found
 
 
 @pytest.mark.parametrize("name", [name for name in NOISES if name not in ALIKE])
 def test_other_noise_is_covered_or_the_page_says_that_it_may_not_be(name: str) -> None:
     for n in REPLICATES:
         covers = coverage(name, n)
-        sound = 0.93 <= covers <= 0.975
+        sound = 0.93 <= covers <= 0.97
         assert sound or told(name, n, covers) or marked(name, n) >= 0.9, (n, covers)
 
 
