@@ -137,7 +137,7 @@ def differing(value: Any, other: Any) -> tuple[str, str]:
 
 
 def _telling(fact: Fact, rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if fact.none or row[fact.column] is not None]
+    return [row for row in rows if row[fact.column] is not None]
 
 
 def _commonest(fact: Fact, rows: Iterable[Row]) -> Any:

@@ -193,7 +193,11 @@ def of_sweep(samples: pl.DataFrame, platforms: Platforms) -> Units:
         values = np.array(row["input"], dtype=np.str_), np.array(row["log"])
         logs.setdefault(cell_of(row), {})[str(row["replicate"])] = values
     shares = measured.group_by(*_PARTS).agg(
-        ((pl.col("pre_ns") + pl.col("post_ns")).sum() / pl.col("e2e_ns").sum()).alias("share")
+        # As numbers that do not overflow, whatever a file claims a request took.
+        (
+            (pl.col("pre_ns") + pl.col("post_ns")).cast(pl.Float64).sum()
+            / pl.col("e2e_ns").cast(pl.Float64).sum()
+        ).alias("share")
     )
     pre_post = {cell_of(row): float(row["share"]) for row in shares.iter_rows(named=True)}
     return Units(logs, "replicate", pre_post, platforms)

@@ -46,7 +46,6 @@ class Fact:
         pooled: Whether folders that are loaded together must be alike in it, too.
         emulated: Whether emulated trials count: they have no part in a ratio.
         remedy: What to do about a difference that is refused.
-        none: Whether null is a value, that there is none, and not one that is not told.
         apart: By which share numbers must differ to be unlike; None for any difference.
     """
 
@@ -60,7 +59,6 @@ class Fact:
     pooled: bool = False
     emulated: bool = False
     remedy: str = _MOVE
-    none: bool = False
     apart: float | None = None
 
 
@@ -69,10 +67,10 @@ def _work(column: str, words: str, several: str, *within: str, pooled: bool = Tr
     return Fact(column, words, several, f"per {named}", within, "refused", _SAME, pooled)
 
 
-def _state(column: str, words: str, reason: str, none: bool = False) -> Fact:
+def _state(column: str, words: str, reason: str) -> Fact:
     within = ("kernel_kind", "replicate")
     grain = "per replicate and kernel"
-    return Fact(column, words, words, grain, within, "left out", reason, none=none)
+    return Fact(column, words, words, grain, within, "left out", reason)
 
 
 def _pair(column: str, words: str, reason: str, apart: float | None = None) -> Fact:
@@ -115,7 +113,7 @@ TABLE: tuple[Fact, ...] = (
     _state("cpu_model", "CPU model", "two processors are two hosts"),
     _state("isa", "instruction sets", "they decide which kernels the frameworks choose"),
     _state("clocksource", "clock source", "it decides what reading the time costs, and times"),
-    _state("governor", "frequency governor", "it decides the clock rate", none=True),
+    _state("governor", "frequency governor", "it decides the clock rate"),
     _state("turbo", "turbo", "it decides the clock rate"),
     _state("transparent_hugepage", "huge pages", "they decide what memory costs"),
     _state("mitigations", "CPU mitigations", "they decide what entering the kernel costs"),

@@ -204,7 +204,7 @@ class Folder:
                 "throttling": {"periods": 0, "throttled": 0, "throttled_ns": 0},
                 "pressure": {"cpu": 0.01, "memory": 0.0, "io": None},
                 "mhz": {"before": 2000.0, "after": 2000.0},
-                "governor": None,
+                "governor": "schedutil" if machine == "metal" and enclosure != "gvisor" else None,
                 "temperature_c": None,
                 "transparent_hugepage": "madvise",
                 "load_1min": {"before": 0.1, "after": 0.4},

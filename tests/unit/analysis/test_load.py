@@ -107,9 +107,9 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["rusage"].update(user_s=9.0)), "9.1 s of CPU time by its rusage"),
     (
         result(
-            lambda r: r["confounders"]["throttling"].update(periods=1, throttled=2, throttled_ns=1)
+            lambda r: r["confounders"]["throttling"].update(periods=1, throttled=4, throttled_ns=1)
         ),
-        "throttled in 2 of 1 periods",
+        "throttled in 4 of 1 periods",
     ),
     (result(lambda r: r["startup"].update(load_ns=10**11)), "its parts took .*, its process"),
     (result(lambda r: r["application"].update(name="face_detection")), "ran application 'face_d"),
