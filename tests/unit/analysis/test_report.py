@@ -203,7 +203,7 @@ def test_a_refused_report_leaves_the_old_one(quick: Any) -> None:
     assert (quick.path / "report.html").read_bytes() == old
 
 
-ALL_FIGURES = {"ratios", "phases", "overhead", "scale_up", "startup", "gpu"}
+ALL_FIGURES = {"ratios", "phases", "overhead", "scale_up", "startup", "gpu", "run_order"}
 
 
 def test_every_figure_is_drawn(study: Any) -> None:
@@ -211,7 +211,8 @@ def test_every_figure_is_drawn(study: Any) -> None:
 
 
 def test_a_figure_without_anything_to_show_is_left_out(quick: Any) -> None:
-    assert set(figures.draw(document(read_sweep(quick.path)))) == {"ratios", "phases", "startup"}
+    drawn = set(figures.draw(document(read_sweep(quick.path))))
+    assert drawn == {"ratios", "phases", "startup", "run_order"}
 
 
 def test_a_page_of_all_figures_is_well_formed_and_links_to_its_tables(study: Any) -> None:
