@@ -39,7 +39,8 @@ class Known:
         clean: The units without suspect trials; None if no trial is suspect.
         suspects: Number of suspect trials, and of all.
         selection: That suspicion depends on the platform, in words; empty if nothing shows it.
-        confounded: How a cell's ratio to bare metal is confounded with time, by cell.
+        confounded: How a cell's ratio to bare metal is confounded with time, by cell: in words, and
+            what of its logarithm may be drift.
     """
 
     differing: AbstractSet[Cell] = frozenset()
@@ -47,7 +48,7 @@ class Known:
     clean: Units | None = None
     suspects: tuple[int, int] = (0, 0)
     selection: str = ""
-    confounded: Mapping[Cell, str] = field(default_factory=dict)
+    confounded: Mapping[Cell, tuple[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,10 @@ def _verdict(
     cases = judged(finding, candidates, limit)
     left_out = [f"{c.about}: {c.left_out}" for c in candidates if c.left_out]
     if known.differing:
+        entries = every.units.platforms.entries
         touched = {cell for c in finding.candidates(every) for cell in c.cells}
         left_out += [
-            f"{words.instance(cell.row())}, {words.subject(cell.row())}: its answers are not bare "
-            "metal's"
+            f"{words.placed(cell.row(), entries)}: its answers are not bare metal's"
             for cell in sorted(touched & known.differing, key=every.units.order)
         ]
     return Verdict(finding, limit, answer(finding, cases, limit), cases, left_out)
@@ -242,6 +243,16 @@ def deciding(verdict: Verdict) -> Case | None:
     undecided = [case for case in cases if case.side == "neither"] or list(cases)
     known = [case for case in undecided if case.effect.low is not None] or undecided
     return max(known, key=clears) if one_proves else min(known, key=clears)
+
+
+def decided_by(verdict: Verdict) -> float:
+    """Return how far the interval that decides is beyond the limit, as a logarithm; 0 undecided."""
+    most = deciding(verdict)
+    if most is None or most.side == "neither":
+        return 0.0
+    if most.side == "for":
+        return _clears(verdict.finding, most.effect, verdict.limit)
+    return _misses(verdict.finding, most.effect, verdict.limit, step=not most.whole)
 
 
 def sentence(verdict: Verdict) -> str:

@@ -62,8 +62,9 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     missing = _planned(sweep) - {key_of(row) for row in rows}
     rows += [dict(zip(CELL, cell, strict=True)) | _NOTHING for cell in sorted(missing)]
     told = sum(row["ratio_low"] is not None for row in rows)
-    checks = [_check(row, slowdowns, told, margin) for row in rows]
-    resolution = [_resolution(row) for row in rows if _is_twin(row) and row["ratio_low"]]
+    entries = sweep.platforms.entries
+    checks = [_check(row, slowdowns, told, margin, entries) for row in rows]
+    resolution = [_resolution(row, entries) for row in rows if _is_twin(row) and row["ratio_low"]]
     content = {
         "schema": identifiers.CALIBRATION,
         "sweep": sweep.name,
@@ -105,7 +106,9 @@ def _is_twin(row: Json) -> bool:
     return bool(row["variant"] == "twin")
 
 
-def _check(row: Json, slowdowns: dict[str, float], checks: int, margin: float) -> Json:
+def _check(
+    row: Json, slowdowns: dict[str, float], checks: int, margin: float, entries: words.Entries
+) -> Json:
     slowdown = 0.0 if _is_twin(row) else slowdowns.get(row["application"])
     expected = None if slowdown is None else 1.0 + slowdown
     if expected is None or row["ratio_low"] is None:
@@ -133,7 +136,7 @@ def _check(row: Json, slowdowns: dict[str, float], checks: int, margin: float) -
         "answer": says,
         "passed": not reason,
         "reason": reason,
-        "sentence": f"{'passed' if not reason else 'FAILED'}: {words.instance(row)}: "
+        "sentence": f"{'passed' if not reason else 'FAILED'}: {words.instance(row, entries)}: "
         f"{words.ratio(row['ratio'])} "
         f"({words.interval(row)}), {words.NONE if expected is None else f'{expected:g}'} expected"
         + (f"; {reason}" if reason else ""),
@@ -158,7 +161,7 @@ def _fault(row: Json, expected: float, half_width: float, margin: float, says: s
     )
 
 
-def _resolution(row: Json) -> Json:
+def _resolution(row: Json, entries: words.Entries) -> Json:
     replicates = row["ratio_replicates"]
     overhead = resolvable(_deviation(row), replicates)
     return {
@@ -167,7 +170,7 @@ def _resolution(row: Json) -> Json:
         "overhead": overhead,
         "power": POWER,
         "sentence": f"on this host, {replicates} replicates resolve {overhead:.1%} "
-        f"({words.instance(row)}, {row['application']} {row['scale']})",
+        f"({words.instance(row, entries)}, {row['application']} {row['scale']})",
     }
 
 

@@ -40,7 +40,8 @@ class Reader:
         if row["ratio_low"] is None:
             return f"{self.name(row)} {ratio} ({words.interval(row)})"
         low, high = words.ratio(row["ratio_low"]), words.ratio(row["ratio_high"])
-        return f"{self.name(row)} {ratio} ({low} to {high})"
+        but = f"; {row['reservation']}" if row["reservation"] else ""
+        return f"{self.name(row)} {ratio} ({low} to {high}{but})"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Choice:
     Attributes:
         kind: "good": `rows` cost nothing that matters, or less than bare metal; "least": every
             platform costs more, the one row clearly least; "alike": likewise, and the least cannot
-            be told apart; "unknown": none is known to be good, and of some it cannot be told;
+            be told apart; "unknown": none is known to be good, and of `rows` it cannot be told;
             "nothing": no row has an answer without reservation.
         rows: The rows that it is about.
     """
@@ -91,8 +92,9 @@ def _at_place(rows: Rows) -> Choice:
         if row is not least
         if row["ratio_low"] is None or row["ratio_low"] <= least["ratio_high"]
     ]
-    told = all(row["answer"] == "more" for row in (least, *rivals))
-    return Choice("unknown" if not told else "alike" if rivals else "least", (least, *rivals))
+    if open_rows := tuple(row for row in (least, *rivals) if row["answer"] != "more"):
+        return Choice("unknown", open_rows)
+    return Choice("alike" if rivals else "least", (least, *rivals))
 
 
 def sentences(rows: Rows, reader: Reader) -> list[str]:
@@ -160,8 +162,8 @@ def _sentence(group: Sequence[Choice], start: str, end: str, reader: Reader) -> 
             return f"{known}, and which costs least cannot be told: {figures}."
         case "unknown":
             return (
-                f"{known}, and which costs least cannot be told: {figures}. Choose none of them "
-                "for its speed before more replicates."
+                f"{known}; of these it cannot be told: {figures}. Choose none of them for its "
+                "speed before more replicates."
             )
     return f"{start}choose nothing by this sweep: {_why_not(rows, reader)}."
 

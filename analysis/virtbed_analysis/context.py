@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
 from virtbed_analysis.answers import Known
@@ -30,7 +32,7 @@ def known(sweep: Sweep, selection: str = "", timing: Json | None = None) -> Know
     clean = of_sweep(sweep.samples.filter(~suspect), sweep.platforms) if few else None
     different, single = differing(sweep.trials), serial(sweep.trials)
     confounded = {
-        cell_of(row): row["warning"]
+        cell_of(row): (row["warning"], abs(math.log1p(row["bias_most"])))
         for row in (timing["cells"] if timing else ())
         if row["warning"] and is_plain(row)
     }

@@ -74,7 +74,7 @@ def document(sweep: Sweep) -> Json:
         {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
     ]
     against = _doubts(cells, by_factor, measures, percentiles)
-    suspicion = suspects.beside(sweep.trials)
+    suspicion = suspects.beside(sweep.trials, sweep.platforms.entries)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -106,7 +106,7 @@ def document(sweep: Sweep) -> Json:
         "drift": timing,
         "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
         "loadgen": loads,
-        "model": model.of_trials(diagnostics.of_trials(sweep.samples), sweep.platforms.bare, cells),
+        "model": model.of_trials(diagnostics.of_trials(sweep.samples), sweep.platforms, cells),
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms, sweep.margin),
         "other_measures": measures,

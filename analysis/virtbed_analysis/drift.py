@@ -32,6 +32,7 @@ PAUSE_H = 1.0
 _TIMES_USUAL = 5
 
 _SHRINK = 2  # weighs as many replicates
+_BEYOND = 20.0  # logarithms of biases that are beyond all belief, as of gaps of months
 _EXACT = 1e-12  # variance of what does not vary
 
 _SWEEP = ["host", "plan_digest"]
@@ -200,7 +201,8 @@ def _pairs(timed: _Timed) -> pl.DataFrame:
 
 def _row(row: Json, margin: float) -> Json:
     bias, spread, error = (row.pop(name) for name in ("bias", "spread", "error"))
-    most = float(bias + np.copysign(spread, bias))
+    most = float(np.clip(bias + np.copysign(spread, bias), -_BEYOND, _BEYOND))
+    bias = float(np.clip(bias, -_BEYOND, _BEYOND))
     half = None
     if error is not None:
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, row["pairs"] - 1)) * error

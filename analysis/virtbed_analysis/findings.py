@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from virtbed_analysis import outlook, words
-from virtbed_analysis.answers import Case, Known, Verdict, deciding, sentence, verdicts
+from virtbed_analysis.answers import (
+    Case,
+    Known,
+    Verdict,
+    decided_by,
+    deciding,
+    sentence,
+    verdicts,
+)
 from virtbed_analysis.claims import FINDINGS, PENALTY, Finding
 from virtbed_analysis.effects import Units
 from virtbed_analysis.trust import Json
@@ -26,7 +34,8 @@ def rows(units: Units, known: Known | None = None, margin: float = MARGIN) -> li
     `answer` is the one to read. `with_suspects` and `without_suspects` are the answers of all
     trials, and of those that are not suspect; where the two differ, `depends_on_suspects` is true,
     and `answer` says so. `decides` names the effect that `because` cites, and `confounded` what
-    time may explain of it.
+    time may explain of it; `may_be_drift` says that it may be enough to undo the answer, which then
+    says so.
 
     Args:
         units: The measurements.
@@ -36,15 +45,21 @@ def rows(units: Units, known: Known | None = None, margin: float = MARGIN) -> li
     known = known or Known()
     every = verdicts(units, known, margin)
     clean = every if known.clean is None else verdicts(known.clean, known, margin)
-    return [_row(*pair, known, units.unit) for pair in zip(every, clean, strict=True)]
+    return [_row(*pair, known, units) for pair in zip(every, clean, strict=True)]
 
 
-def _row(every: Verdict, clean: Verdict, known: Known, unit: str) -> Json:
+def _row(every: Verdict, clean: Verdict, known: Known, units: Units) -> Json:
     finding, most = every.finding, deciding(every)
     without = _answer_without(every, clean)
     differs = without != every.answer
     because = sentence(every)
-    confounded = _confounded(most, known)
+    confounded = _confounded(most, known, units.platforms.entries)
+    drift = sum(
+        known.confounded[cell][1]
+        for cell in dict.fromkeys(most.cells if most else ())
+        if cell in known.confounded
+    )
+    may_be_drift = every.answer in _DECIDED and decided_by(every) <= drift and drift > 0
     if confounded:
         because = f"{because} May be drift: {'; '.join(confounded)}."
     if known.clean is not None and (every.cases or clean.cases):
@@ -53,28 +68,29 @@ def _row(every: Verdict, clean: Verdict, known: Known, unit: str) -> Json:
         "id": finding.id,
         "claim": finding.claim,
         "source": finding.source,
-        "answer": _read(every.answer, without),
+        "answer": _read(every.answer, without) + "; drift may explain it" * may_be_drift,
         "with_suspects": every.answer,
         "without_suspects": without,
         "depends_on_suspects": differs,
         "because": because,
         "confounded": confounded,
+        "may_be_drift": may_be_drift,
         "decides": most.effect.about if most else None,
         "effect": finding.effect,
         "margin": every.limit,
         "margin_words": outlook.margin(every),
-        "would_change": outlook.would_change(every, unit),
-        "not_seen": outlook.not_seen(every, unit),
+        "would_change": outlook.would_change(every, units.unit),
+        "not_seen": outlook.not_seen(every, units.unit),
         "left_out": every.left_out,
         "effects": [{**asdict(case.effect), "speaks": case.side} for case in every.cases],
     }
 
 
-def _confounded(most: Case | None, known: Known) -> list[str]:
+def _confounded(most: Case | None, known: Known, entries: words.Entries) -> list[str]:
     """Return what time may explain of the effect that decides, one line per cell."""
     cells = dict.fromkeys(most.cells if most else ())
     return [
-        f"{words.instance(cell.row())}, {words.subject(cell.row())}, {known.confounded[cell]}"
+        f"{words.placed(cell.row(), entries)}, {known.confounded[cell][0]}"
         for cell in cells
         if cell in known.confounded
     ]

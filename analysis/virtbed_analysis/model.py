@@ -31,6 +31,7 @@ from virtbed_analysis import words
 from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, key_of
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import NO_SPREAD, percent
+from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.samples_per_trial import ENOUGH, PLAIN_ROWS
 from virtbed_analysis.unmeasured import unmeasured
 
@@ -90,12 +91,12 @@ class Fit:
         return middle, middle - half, middle + half
 
 
-def of_trials(ran: pl.DataFrame, bare: str | None, cells: Iterable[Json]) -> Json:
+def of_trials(ran: pl.DataFrame, platforms: Platforms, cells: Iterable[Json]) -> Json:
     """Return the report's part on the model.
 
     Args:
         ran: As `diagnostics.of_trials` gives them.
-        bare: Name of bare metal.
+        platforms: The sweep's.
         cells: The report's cells, with their plain ratios.
 
     Returns:
@@ -111,7 +112,8 @@ def of_trials(ran: pl.DataFrame, bare: str | None, cells: Iterable[Json]) -> Jso
         return {"reason": str(reason), **empty, **lists}
     plain = {key_of(cell): cell for cell in cells}
     places = {key: place for place, key in enumerate(plain)}
-    pairs = sorted(_pairs(fitted, bare), key=lambda pair: places.get(pair[0], len(places)))
+    pairs = _pairs(fitted, platforms.bare)
+    pairs.sort(key=lambda pair: places.get(pair[0], len(places)))
     if not pairs:
         return {"reason": "no cell has its bare metal beside it.", **empty, **lists}
     return {
@@ -120,7 +122,7 @@ def of_trials(ran: pl.DataFrame, bare: str | None, cells: Iterable[Json]) -> Jso
         "common": math.sqrt(fitted.common),
         "freedom": fitted.freedom,
         "rows": [_row(fitted, above, below, plain.get(above, {})) for above, below in pairs],
-        "interactions": interactions(fitted, pairs),
+        "interactions": interactions(fitted, pairs, platforms.entries),
         "sizes": [*_sizes(fitted, pairs)],
     }
 
@@ -274,14 +276,15 @@ def _row(fitted: Fit, above: Key, below: Key, plain: Json) -> Json:
     }
 
 
-def interactions(fitted: Fit, pairs: list[tuple[Key, Key]]) -> list[Json]:
+def interactions(fitted: Fit, pairs: list[tuple[Key, Key]], entries: words.Entries) -> list[Json]:
     """Return whether the cost over bare metal depends on size, mode and application.
 
     F tests of the contrasts' equality, Holm's adjustment over the three. Fields: `about`, `p`
     (adjusted), `seen`, `most` (the largest ratio of two ratios), `where`.
     """
     kinds = {"size": ["cores"], "mode": ["mode"], "application": _WORK}
-    found = [row for about, by in kinds.items() if (row := _interaction(fitted, pairs, about, by))]
+    tested = (_interaction(fitted, pairs, about, by, entries) for about, by in kinds.items())
+    found = [row for row in tested if row]
     worst = 0.0
     for place, row in enumerate(sorted(found, key=lambda row: float(row["p"]))):
         worst = max(worst, min(1.0, row["p"] * (len(found) - place)))
@@ -290,7 +293,7 @@ def interactions(fitted: Fit, pairs: list[tuple[Key, Key]]) -> list[Json]:
 
 
 def _interaction(
-    fitted: Fit, pairs: list[tuple[Key, Key]], about: str, by: list[str]
+    fitted: Fit, pairs: list[tuple[Key, Key]], about: str, by: list[str], entries: words.Entries
 ) -> Json | None:
     same = [column for column in CELL if column not in by]
     contrasts, most, where = [], 0.0, ""
@@ -299,7 +302,7 @@ def _interaction(
         contrasts += [other - weights[0] for other in weights[1:]]
         costs = [float(own @ fitted.means) for own in weights]
         if len(costs) > 1 and (apart := max(costs) - min(costs)) > most:
-            most, where = apart, words.platform(dict(zip(CELL, group[0][0], strict=True)))
+            most, where = apart, words.platform(dict(zip(CELL, group[0][0], strict=True)), entries)
     if not contrasts:
         return None
     matrix = np.array(contrasts)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 
-from virtbed_contract.documents import Platform
+from virtbed_contract.documents import BARE, Platform
 from virtbed_contract.factors import MODES
 
-METAL, PROCESS = "metal", "process"
+METAL, PROCESS = BARE
 # What a design does not describe: hues of Okabe and Ito's that all eyes can tell apart.
 _COLOURS = ("#8a8a8a", "#e69f00", "#56b4e9", "#cc79a7", "#0072b2", "#d55e00", "#009e73")
 _MARKS = ("s", "o", "D", "^", "v", "P", "X")

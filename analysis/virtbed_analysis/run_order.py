@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from virtbed_analysis import canvas, words
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import Platform
 
 Json = dict[str, Any]
 _HEIGHT_IN = 3.2
@@ -19,15 +21,15 @@ _LABEL = "e2e time against its cell's mean"
 
 def panels(content: Json) -> list[str]:
     """Return a panel for each host of a report's content."""
-    looks = {p["name"]: {"colour": p["colour"], "mark": p["mark"]} for p in content["platforms"]}
+    entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
     hosts = groupby(content["diagnostics"]["run_order"], key=lambda point: point["host"])
     return [
-        _panel(f"run_order-{number}", host, [*points], looks)
+        _panel(f"run_order-{number}", host, [*points], entries)
         for number, (host, points) in enumerate(hosts, 1)
     ]
 
 
-def _panel(name: str, host: str, points: list[Json], looks: Json) -> str:
+def _panel(name: str, host: str, points: list[Json], entries: words.Entries) -> str:
     most = max(points, key=lambda point: abs(point["deviation"]))
     suspect = sum(point["suspect"] for point in points)
     told = (
@@ -35,19 +37,20 @@ def _panel(name: str, host: str, points: list[Json], looks: Json) -> str:
         f"{suspect} of them suspect: furthest off is {math.expm1(most['deviation']):+.1%}, at "
         f"place {most['first']}."
     )
-    draw = partial(_draw, points=points, looks=looks)
+    draw = partial(_draw, points=points, entries=entries)
     return canvas.panel(name, f"Trials on {host}", _HEIGHT_IN, told, draw)
 
 
-def _draw(axes: Axes, points: list[Json], looks: Json) -> None:
+def _draw(axes: Axes, points: list[Json], entries: words.Entries) -> None:
     kinds: dict[tuple[str, str], list[Json]] = {}
     for point in points:
         kinds.setdefault((point["platform"] or "", point["mode"] or ""), []).append(point)
     for (platform, mode), own in kinds.items():
         x, y = [_place(point) for point in own], [_percent(point) for point in own]
         if platform:
-            look = {**looks[platform], "mode": mode}
-            canvas.points(axes, x, y, look, markersize=4, label=f"{platform} {mode}")
+            entry = entries[platform]
+            look = {"colour": entry.colour, "mark": entry.mark, "mode": mode}
+            canvas.points(axes, x, y, look, markersize=4, label=entry.in_words(mode))
         else:
             each = own[0]["last"] - own[0]["first"] + 1
             label = f"mean of {each} trials in a row"

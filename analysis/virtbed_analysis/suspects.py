@@ -92,14 +92,15 @@ def dependence(trials: pl.DataFrame, draws: int = _DRAWS) -> list[Json]:
     ]
 
 
-def selection(tested: list[Json]) -> str:
+def selection(tested: list[Json], entries: words.Entries) -> str:
     """Return what follows where suspicion depends on the platform; empty where nothing shows it."""
     depends = [row for row in tested if row["depends"]]
     if not depends:
         return ""
     named = [row for row in depends if row["reason"] != ANY] or depends
     told = "; ".join(
-        f"{row['reason']}: {_rate(row['most'])}, {_rate(row['least'])}" for row in named
+        f"{row['reason']}: {_rate(row['most'], entries)}, {_rate(row['least'], entries)}"
+        for row in named
     )
     return (
         f"Suspicion depends on the platform ({told}), so it is partly an outcome: to leave suspect "
@@ -107,8 +108,8 @@ def selection(tested: list[Json]) -> str:
     )
 
 
-def _rate(row: Json) -> str:
-    return f"{row['suspect']} of {row['trials']} trials of {words.platform(row)}"
+def _rate(row: Json, entries: words.Entries) -> str:
+    return f"{row['suspect']} of {row['trials']} trials of {words.platform(row, entries)}"
 
 
 def _marked(trials: pl.DataFrame) -> pl.DataFrame:
@@ -165,7 +166,7 @@ def _holm(values: list[float]) -> list[float]:
     return adjusted
 
 
-def beside(trials: pl.DataFrame) -> Json:
+def beside(trials: pl.DataFrame, entries: words.Entries) -> Json:
     """Return what a report says of suspicion: `cells`, `dependence` and, in words, `note`."""
     tested = dependence(trials)
-    return {"cells": rates(trials), "dependence": tested, "note": selection(tested)}
+    return {"cells": rates(trials), "dependence": tested, "note": selection(tested, entries)}

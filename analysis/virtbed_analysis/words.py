@@ -55,6 +55,11 @@ def platform(row: Row, entries: Entries = MappingProxyType({})) -> str:
     return f"{said} ({code(row)})" if said else code(row)
 
 
+def placed(row: Row, entries: Entries) -> str:
+    """Return "container, CPU quota (cn vanilla) at 1 core, image_classification, tiny"."""
+    return f"{instance(row, entries)}, {subject(row)}"
+
+
 def plainly(row: Row, entries: Entries = MappingProxyType({})) -> str:
     """Return "container, CPU quota", or "container, CPU quota, twin".
 

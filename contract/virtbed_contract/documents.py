@@ -16,6 +16,8 @@ DIGEST = r"^sha256:[0-9a-f]{64}$"
 IMAGE_NAME = r"^[0-9a-f]{16}$"
 SWEEP_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$"  # one part of a path
 TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z$"
+BARE = ("metal", "process")
+"""Machine and enclosure of bare metal, with which the others are compared."""
 MARK = r"^[.,ov^<>1-4sp*hH+xDdP8X|_]$"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from virtbed import records
 from virtbed.trial import Trial
+from virtbed_contract.documents import BARE
 from virtbed_contract.factors import BASELINE_MODE, FACTORS
 
 PAUSE_S = 3600.0
@@ -60,7 +61,7 @@ def _is_baseline(trial: Trial) -> bool:
     """Return whether ratios are paired with a trial: plain bare metal, in the baseline's mode."""
     instance = trial.instance
     plain = all(trial.factors[f.name] == f.default for f in FACTORS if f.baseline == "default")
-    bare = not instance.own_kernel and instance.enclosure == "process"
+    bare = (instance.machine, instance.enclosure) == BARE
     return bare and plain and instance.mode == BASELINE_MODE
 
 

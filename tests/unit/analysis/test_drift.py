@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -78,10 +79,26 @@ def test_a_finding_whose_effect_may_be_drift_says_so(folder: Folder) -> None:
         start(folder, name, position / 6)
     found = {row["id"]: row for row in document(read_sweep(folder.path))["findings"]}
     row = found["vanilla-container"]
-    assert row["answer"] == "supported"
+    assert (row["with_suspects"], row["may_be_drift"]) == ("supported", True)
+    assert row["answer"] == "supported; drift may explain it"
     assert "May be drift: cn vanilla at 1 core" in row["because"]
     assert "ran 20 min after bare metal" in row["confounded"][0]
     assert found["passthrough"]["confounded"] == []
+
+
+def test_an_effect_that_is_larger_than_the_drift_stands(folder: Folder) -> None:
+    chance = np.random.default_rng(5)
+    for position in range(18):
+        platform, mode, cost = [
+            ("bm", "pinned", 1.0), ("vm", "vanilla", 1.0), ("cn", "vanilla", 2.0)
+        ][position % 3]  # fmt: skip
+        ms = 20 * cost * 1.05**position * chance.lognormal(0, 0.005)
+        name = folder.trial(platform, mode, position // 3 + 1, {"a": [ms]})
+        start(folder, name, position / 6)
+    found = {row["id"]: row for row in document(read_sweep(folder.path))["findings"]}
+    row = found["vanilla-container"]
+    assert (row["answer"], row["may_be_drift"]) == ("supported", False)
+    assert row["confounded"]
 
 
 def test_a_quiet_host_gives_no_warning(folder: Folder) -> None:
@@ -118,6 +135,19 @@ def test_a_baseline_from_before_a_pause_is_warned_of_however_slow_the_drift(
         in (found["vmcn"]["warning"])
     )
     assert found["vm"]["paused"] == 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_gap_of_months_is_told_in_numbers_that_a_document_can_hold(
+    folder: Folder, sign: int
+) -> None:
+    lay(folder, per_hour=sign * 0.3, replicates=3)
+    late = folder.trial("vmcn", "pinned", 3, {"a": [20.1], "b": [60.0]})
+    start(folder, late, 20_000.0)
+    content = document(read_sweep(folder.path))
+    json.dumps(content, allow_nan=False)
+    found = {row["platform"]: row for row in content["drift"]["cells"]}
+    assert "h apart" in found["vmcn"]["warning"]
 
 
 def test_another_level_after_a_pause_is_no_drift(folder: Folder) -> None:

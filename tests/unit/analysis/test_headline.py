@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from virtbed_analysis import words
-from virtbed_analysis.choosing import either, listed, span
+from virtbed_analysis.choosing import Choice, choices, either, listed, span
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.headline import answer, headline
@@ -136,7 +136,18 @@ def test_the_least_of_several_costs_is_only_named_if_no_interval_reaches_its_own
     assert "which costs least cannot be told" in near["lead"]
     assert "costs least:" not in near["lead"]
     unknown = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.3, None)))
-    assert "which costs least cannot be told" in unknown["lead"]
+    assert "of these it cannot be told: KVM guest, pinned (vm pinned) 1.300" in unknown["lead"]
+    assert "Not where time matters: container, pinned (cn pinned) 1.100" in unknown["lead"]
+
+
+def test_what_failed_is_not_chosen_nor_is_what_costs_more_called_the_least_beside_it() -> None:
+    row = cell("cn pinned", 1.0)
+    failed = [{"trial": trial(row, 6)}]
+    told = headline(content(row, cell("vm pinned", 1.1), failed=failed, counts={"failed": 1}))
+    assert (
+        "container, pinned (cn pinned) 1.000 (0.990 to 1.010; 1 of 6 trials failed)" in told["lead"]
+    )
+    assert "costs least" not in told["lead"] and "hoose container" not in told["lead"]
 
 
 def test_where_none_can_be_told_none_is_chosen_and_the_next_step_said() -> None:
@@ -322,3 +333,45 @@ def test_the_page_and_the_json_say_the_same(study: Any) -> None:
                     in first
                 )
     assert "cn pinned" in told["lead"] and "container, pinned (" in told["lead"]
+
+
+def test_whatever_a_sweep_holds_no_more_is_said_than_its_intervals_allow() -> None:
+    chance = np.random.default_rng(16)
+    codes = ["cn pinned", "cn vanilla", "vm pinned", "vm vanilla", "vmcn pinned"]
+    for _ in range(300):
+        rows = [
+            cell(code, float(chance.choice([0.9, 1.0, 1.02, 1.1, 1.11, 1.5])),
+                 None if chance.random() < 0.1 else float(chance.choice([0.005, 0.01, 0.05])),
+                 cores=cores)
+            for code in codes for cores in (1, 2) if chance.random() < 0.6
+        ]  # fmt: skip
+        failed = [{"trial": trial(row, 6)} for row in rows if chance.random() < 0.2]
+        doubtful = [without(row, 1.0, 0.2) for row in rows if chance.random() < 0.2]
+        found = content(
+            *rows, failed=failed, without_suspects=doubtful, counts={"failed": len(failed)}
+        )
+        for application in headline(found)["applications"]:
+            assert all(application["choose"])
+            told = [row for option in application["options"] for row in option["cells"]]
+            for choice in (choice for group in choices(told) for choice in group):
+                place = [row for row in told if row["cores"] == choice.rows[0]["cores"]]
+                assert_allowed(choice, place)
+
+
+def assert_allowed(choice: Choice, place: list[Json]) -> None:
+    """A choice says no more than the intervals of the cells of its place allow."""
+    firm = [row for row in place if row["ratio_low"] is not None and not row["reservation"]]
+    good = [row for row in firm if row["ratio_high"] <= 1.03 and row["answer"] != "unknown"]
+    rest = [row for row in place if row not in choice.rows]
+    assert (choice.kind == "nothing") == (not firm)
+    assert (choice.kind == "good") == bool(good)
+    if choice.kind == "good":
+        assert list(choice.rows) == good
+    if choice.kind == "least":
+        (least,) = choice.rows
+        assert least in firm and least["ratio_low"] > 1
+        assert all(row["ratio_low"] > least["ratio_high"] for row in rest)
+    if choice.kind == "alike":
+        assert all(row["ratio_low"] > 1 for row in choice.rows)
+    if choice.kind == "unknown":
+        assert not any(row["answer"] == "more" for row in choice.rows)

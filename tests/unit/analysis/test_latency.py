@@ -32,6 +32,7 @@ def load(
         for sample, wait in zip(result["samples"][1:], waits_ms, strict=True):
             sample["queue_ns"] = round(wait * 1e6)
         result["loadgen"]["queries"] = queries or len(waits_ms)
+        result["confounders"]["window_ns"] += round(max(waits_ms) * 1e6)
 
     folder.edit(f"trials/{trial}/result.json", change)
     return trial
