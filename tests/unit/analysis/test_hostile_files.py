@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from virtbed_analysis import AnalysisError, figures
 from virtbed_analysis.document import document
-from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import read_csv
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render

@@ -18,11 +18,13 @@ from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.model import MOST_CELLS, UNLIKE, Unfit, fit, of_trials
 from virtbed_analysis.next_instance import interval
+from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.unmeasured import LEAST_SIZES, unmeasured
 
 from . import simulation
-from .conftest import DEFAULTS
+from .conftest import DEFAULTS, LISTED
 
+PLATFORMS = Platforms(LISTED)
 KINDS = [("bm", "pinned"), ("cn", "vanilla"), ("cn", "pinned"), ("vm", "pinned")]
 INSTANCE, TRIAL, COMMON = 0.01, 0.01, 0.03
 
@@ -67,7 +69,7 @@ def trials(
 def test_intervals_of_a_whole_sweep_are_those_of_analysis_of_variance(seed: int) -> None:
     """Which covers what it claims if the spread is one, and how much less if it is not."""
     sweep = trials(np.random.default_rng(seed), replicates=6)
-    found = of_trials(sweep, "bm", [])
+    found = of_trials(sweep, PLATFORMS, [])
     assert found["reason"] is None
     logs = np.array([own["log"].to_list() for own in sweep.partition_by(CELL, maintain_order=True)])
     rest = logs - logs.mean(axis=1, keepdims=True)
@@ -100,7 +102,7 @@ def test_fits_of_two_applications_that_share_instances_cover() -> None:
     """A coarse look, for a fit takes its time: 20 sweeps of 12 ratios each."""
     random, covered = np.random.default_rng(2112), []
     for _ in range(20):
-        found = of_trials(trials(random, applications=("x", "y")), "bm", [])
+        found = of_trials(trials(random, applications=("x", "y")), PLATFORMS, [])
         covered += [row["ratio_low"] <= 1 <= row["ratio_high"] for row in found["rows"]]
     assert len(covered) > 100
     assert np.mean(covered) > 0.88
@@ -156,7 +158,7 @@ def test_its_ratios_are_the_plain_ones_and_its_intervals_narrower(folder: Any) -
 def test_where_one_platform_is_noisier_no_spread_for_all_is_shown(noisy: str) -> None:
     random = np.random.default_rng(4)
     reasons = [
-        of_trials(trials(random, replicates=8, noisy={noisy: 4.0}), "bm", [])["reason"]
+        of_trials(trials(random, replicates=8, noisy={noisy: 4.0}), PLATFORMS, [])["reason"]
         for _ in range(20)
     ]
     told = [reason for reason in reasons if reason and "the spread differs between" in reason]
@@ -171,19 +173,19 @@ def test_what_the_cost_depends_on_is_told_with_its_size() -> None:
     random = np.random.default_rng(6)
     for _ in range(10):  # of which one or two may be refused
         sweep = trials(random, costs=costs, applications=("x", "y"))
-        found = of_trials(sweep, "bm", [])
+        found = of_trials(sweep, PLATFORMS, [])
         if found["reason"] is None:
             break
     told = {row["about"]: row for row in found["interactions"]}
     assert told["size"]["seen"]
     assert told["size"]["most"] == pytest.approx(math.exp(0.15), abs=0.05)
-    assert told["size"]["where"].startswith("cn")
+    assert told["size"]["where"].startswith("container")
     assert set(told) == {"size", "mode", "application"}
 
 
 def test_what_it_does_not_depend_on_is_seldom_told() -> None:
     random = np.random.default_rng(7)
-    given = [of_trials(trials(random), "bm", [])["interactions"] for _ in range(25)]
+    given = [of_trials(trials(random), PLATFORMS, [])["interactions"] for _ in range(25)]
     wrong = [any(row["seen"] for row in rows) for rows in given if rows]
     assert np.mean(wrong) <= 0.2
 
@@ -199,7 +201,7 @@ def test_a_fit_that_does_not_converge_shows_nothing(monkeypatch: pytest.MonkeyPa
         return found
 
     monkeypatch.setattr(mixed_linear_model.MixedLM, "fit", stopped)
-    found = of_trials(trials(np.random.default_rng(1)), "bm", [])
+    found = of_trials(trials(np.random.default_rng(1)), PLATFORMS, [])
     assert (found["reason"], found["rows"]) == ("the fit does not converge.", [])
 
 

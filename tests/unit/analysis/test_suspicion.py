@@ -163,7 +163,7 @@ def test_suspicion_that_depends_on_the_platform_is_partly_an_outcome(folder: Any
     lay_busy(folder, {("cn", "vanilla"): list(range(1, 10))})
     content = document(read_sweep(folder.path))
     note = content["suspicion"]["note"]
-    assert "steal: 9 of 10 trials of cn vanilla, 0 of 10 trials of " in note
+    assert "steal: 9 of 10 trials of container, CPU quota (cn vanilla), 0 of 10 trials of" in note
     assert "partly an outcome" in note
     row = finding(content, "vanilla-container")
     assert row["depends_on_suspects"] is True
