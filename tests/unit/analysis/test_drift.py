@@ -81,7 +81,7 @@ def test_a_finding_whose_effect_may_be_drift_says_so(folder: Folder) -> None:
     row = found["vanilla-container"]
     assert (row["with_suspects"], row["may_be_drift"]) == ("supported", True)
     assert row["answer"] == "supported; drift may explain it"
-    assert "May be drift: cn vanilla at 1 core" in row["because"]
+    assert "May be drift: container, CPU quota (cn vanilla) at 1 core" in row["because"]
     assert "ran 20 min after bare metal" in row["confounded"][0]
     assert found["passthrough"]["confounded"] == []
 

@@ -352,7 +352,7 @@ def test_a_cell_whose_answers_differ_is_out_and_named() -> None:
     assert told(units, "vanilla-container").answer == "supported"
     verdict = told(units, "vanilla-container", known)
     assert verdict.answer == "not tested"
-    assert "cn vanilla at 1 core, faces: its answers are not bare metal's" in verdict.left_out[0]
+    assert "(cn vanilla) at 1 core, faces: its answers are not bare metal's" in verdict.left_out[0]
     assert not told(units, "passthrough", known).left_out  # which asks nothing of that cell
 
 
