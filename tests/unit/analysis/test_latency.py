@@ -35,7 +35,7 @@ def load(
         result["confounders"]["window_ns"] += longest_ns
 
     # No two trials have the same times, to the nanosecond.
-    apart_ns = replicate - 1 + 100 * (platform != "bm")
+    apart_ns = replicate - 1 + 10 * (platform != "bm")
     longest_ns = apart_ns + round(max(waits_ms) * 1e6)
     folder.edit(f"trials/{trial}/result.json", change)
     folder.edit(

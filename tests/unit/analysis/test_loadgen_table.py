@@ -106,7 +106,10 @@ def test_the_ratio_of_latency_stands_beside_that_of_e2e(folder: Folder) -> None:
     assert container["latency_p99_ms"] is None
     assert "Latency under load" in page and "<br>latency 3.000 <span" in page
     cell = document(read_sweep(folder.path))["cells"][1]
-    assert (cell["ratio"], cell["latency_ratio"]) == (pytest.approx(1.25), pytest.approx(3, rel=1e-5))
+    assert (cell["ratio"], cell["latency_ratio"]) == (
+        pytest.approx(1.25),
+        pytest.approx(3, rel=1e-5),
+    )
 
 
 def test_a_query_of_several_is_compared_whole(folder: Folder) -> None:
