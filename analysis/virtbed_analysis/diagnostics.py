@@ -47,7 +47,7 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
     share = (pl.col("var") / pl.col("mean") ** 2).fill_null(0.0)
     inputs = (
         steady(samples)
-        .group_by("trial", "input")
+        .group_by("trial", "input", maintain_order=True)
         .agg(e2e.mean().alias("mean"), e2e.var(ddof=1).alias("var"), pl.len().alias("n"))
         .sort("trial", "input")
     )
@@ -68,7 +68,7 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
     cell = ["host", *GROUP]
     deviation = pl.col("log") - pl.col("log").mean().over(cell)
     return (
-        trials.join(about, on="trial")
+        trials.join(about, on="trial", maintain_order="left")
         .with_columns(
             (pl.col("within") * pl.col("weight")).alias("inner"),
             pl.when(pl.len().over(cell) > 1).then(deviation).alias("deviation"),
@@ -129,7 +129,7 @@ def _drift(host: str, rows: pl.DataFrame) -> Json:
     """Return the course of one host: its replicates, slope per hour, and likeness of neighbours."""
     timed = rows.with_columns(hours=pl.Series(_hours(rows["started_at"].to_list())))
     means = (
-        timed.group_by("replicate")
+        timed.group_by("replicate", maintain_order=True)
         .agg(pl.col("hours").mean(), pl.col("deviation").mean(), pl.len().alias("trials"))
         .sort("replicate")
     )
@@ -185,7 +185,7 @@ def _components(ran: pl.DataFrame) -> list[Json]:
     `freedom` of `between`.
     """
     cell = ["host", *GROUP]
-    cells = ran.filter(PLAIN_ROWS).group_by(cell).agg(
+    cells = ran.filter(PLAIN_ROWS).group_by(cell, maintain_order=True).agg(
         pl.col("log").var(ddof=1).alias("var"),
         pl.col("inner").mean(),
         pl.len().cast(pl.Int64).alias("trials"),

@@ -77,7 +77,7 @@ def order(trials: pl.DataFrame, samples: pl.DataFrame, margin: float = MARGIN) -
     pairs = pl.concat([_pairs(each) for each in timed]) if timed else None
     if pairs is None or not pairs.height:
         return told
-    cells = pairs.group_by(GROUP).agg(
+    cells = pairs.group_by(GROUP, maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("pairs"),
         pl.col("order").mean(),
         pl.col("gap").mean(),
@@ -101,9 +101,9 @@ def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame) -> list[pl.DataFrame]
     """Return, per host and sweep, a row for each real trial: `y` (mean log time), and when."""
     logs = (
         steady(samples)
-        .group_by("trial", *_SWEEP, "input")
+        .group_by("trial", *_SWEEP, "input", maintain_order=True)
         .agg(pl.col("e2e_ns").mean().alias("mean"))
-        .group_by("trial", *_SWEEP)
+        .group_by("trial", *_SWEEP, maintain_order=True)
         .agg(pl.col("mean").mean().log().alias("y"))
     )
     rows = trials.filter(~pl.col("emulated")).with_columns(
@@ -120,7 +120,7 @@ def _timed(group: pl.DataFrame) -> _Timed:
     # Where most trials say the same start, it was not taken from a clock.
     unit = "hour" if told and group["at"].n_unique() > group.height / 2 else "trial"
     if told:
-        group = group.sort("at", "position")
+        group = group.sort("at", "position", "trial")
     hours = (group["at"] - group["at"].min()).dt.total_seconds() / 3600
     clock = hours if unit == "hour" else group["position"].cast(pl.Float64)
     group = group.with_columns(
@@ -147,7 +147,7 @@ def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
     parts = group.select(within).n_unique()
     cells = (
         centred.filter(pl.len().over(within) > 1)
-        .group_by(GROUP)
+        .group_by(GROUP, maintain_order=True)
         .agg(
             (pl.col("y") ** 2).sum().alias("ss"), (pl.len() - pl.col("pass").n_unique()).alias("df")
         )
@@ -157,7 +157,9 @@ def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
         return None
     middle = float((cells["ss"] / cells["df"]).median() or 0.0)  # type: ignore[arg-type]
     variance = (pl.col("ss") + _SHRINK * middle) / (pl.col("df") + _SHRINK)
-    weighed = centred.join(cells.with_columns(variance.alias("variance")), on=GROUP)
+    weighed = centred.join(
+        cells.with_columns(variance.alias("variance")), on=GROUP, maintain_order="left"
+    )
     t, y, v = (weighed[name].to_numpy() for name in ("t", "y", "variance"))
     weight = 1 / np.maximum(v, _EXACT)
     spread = float(weight @ t**2)
@@ -182,7 +184,7 @@ def _pairs(timed: _Timed) -> pl.DataFrame:
     slope = timed.slope or Slope(0.0, 0.0, timed.unit)
     return (
         ones.filter(~BASELINE)
-        .join(base, on=key)
+        .join(base, on=key, maintain_order="left")
         .select(
             *GROUP,
             (pl.col("rank") - pl.col("base_rank")).alias("order"),

@@ -88,7 +88,7 @@ def under_load(measured: pl.DataFrame) -> pl.DataFrame:
     of_latency, of_e2e = to_baseline(logs), ratio_to_bare_metal(loaded)
     return in_order(
         typical(logs, "latency")
-        .join(loaded.group_by(GROUP).agg(*tails), on=GROUP)
+        .join(loaded.group_by(GROUP, maintain_order=True).agg(*tails), on=GROUP)
         .join(_ratio(of_latency, "latency_ratio"), on=GROUP, how="left")
         .join(_ratio(of_e2e, "ratio"), on=GROUP, how="left")
     )
@@ -118,9 +118,9 @@ def _ratio(frame: pl.DataFrame, name: str) -> pl.DataFrame:
 def _by_replicate(measured: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
     """Return the `log` of each replicate's value, as `to_baseline` takes it: of one input."""
     return (
-        measured.group_by(*GROUP, "bare", "replicate", "trial")
+        measured.group_by(*GROUP, "bare", "replicate", "trial", maintain_order=True)
         .agg(value.log().alias("log"))
-        .group_by(*GROUP, "bare", "replicate")
+        .group_by(*GROUP, "bare", "replicate", maintain_order=True)
         .agg(pl.col("log").mean())
         .with_columns(input=pl.lit(""))
         .sort(*GROUP, "replicate")
@@ -133,7 +133,7 @@ def _trials(measured: pl.DataFrame) -> list[Json]:
     n = timed.len().cast(pl.Int64)
     said = [name for name in measured.columns if name.startswith("loadgen_")]
     places = {f"p{p}": pl.min_horizontal(p * n // 100 + 1, n) for p in PERCENTILES}
-    found = measured.group_by("trial").agg(
+    found = measured.group_by("trial", maintain_order=True).agg(
         *(pl.col(name).first() for name in (*GROUP, "rules", *said)),
         *(at_rank(timed, place).alias(name) for name, place in places.items()),
         (pl.len() / ANSWERED.max() * _NS_PER_S).alias("per_second"),

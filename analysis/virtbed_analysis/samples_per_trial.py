@@ -61,7 +61,7 @@ def setup_s(trials: pl.DataFrame, samples: pl.DataFrame) -> dict[tuple[Any, ...]
     The median over trials of the time to the next trial's start less the measured samples; no less
     than the start of the process with its warm-up.
     """
-    spent = samples.group_by("trial").agg(
+    spent = samples.group_by("trial", maintain_order=True).agg(
         (pl.col("e2e_ns").filter(~pl.col("warmup")).sum() / 1e9).alias("measured_s"),
         (pl.col("e2e_ns").filter(pl.col("warmup")).sum() / 1e9).alias("warmup_s"),
     )
@@ -74,7 +74,7 @@ def setup_s(trials: pl.DataFrame, samples: pl.DataFrame) -> dict[tuple[Any, ...]
         .with_columns((pl.col("at").shift(-1).over("host") - pl.col("at")).alias("gap"))
         .filter(~pl.col("emulated"))
     )
-    costs = timed.group_by(_WORK).agg(
+    costs = timed.group_by(_WORK, maintain_order=True).agg(
         (pl.col("gap") - pl.col("measured_s")).median().alias("whole"),
         (starts + pl.col("warmup_s")).median().alias("least"),
     )

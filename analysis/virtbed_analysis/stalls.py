@@ -50,15 +50,15 @@ def _shapes(samples: pl.DataFrame) -> pl.DataFrame:
     measured = steady(samples)
     off = pl.col("e2e_ns") / pl.col("e2e_ns").mean() - 1
     moments = (
-        measured.group_by(*GROUP, "input")
+        measured.group_by(*GROUP, "input", maintain_order=True)
         .agg(off.pow(2).sum().alias("second"), off.pow(3).sum().alias("third"))
-        .group_by(GROUP)
+        .group_by(GROUP, maintain_order=True)
         .agg(pl.col("second").sum(), pl.col("third").sum())
     )
     counts = (
-        measured.group_by(*GROUP, "trial")
+        measured.group_by(*GROUP, "trial", maintain_order=True)
         .agg(pl.len().alias("own").cast(pl.Int64))
-        .group_by(GROUP)
+        .group_by(GROUP, maintain_order=True)
         .agg(pl.col("own").sum().alias("requests"), pl.col("own").min().alias("per_trial"))
     )
     return in_order(counts.join(moments, on=GROUP))
