@@ -293,6 +293,12 @@ def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Ke
     }
 
 
+def ends_by_cell(sweep: Sweep) -> dict[Key, Ends]:
+    """Return how the trials of each real plain cell ended."""
+    asked = {**PLAIN, "emulated": False}
+    return _ends(sweep, sweep.trials.filter(**asked).with_columns(valid=_valid()), asked)
+
+
 def _without_result(sweep: Sweep) -> Iterator[tuple[dict[str, Any], list[str]]]:
     planned = {trial.id: encode(trial) for trial in sweep.design.trials} if sweep.design else {}
     for trial_id, failure in sweep.failures.items():
