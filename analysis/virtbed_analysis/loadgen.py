@@ -28,7 +28,7 @@ from virtbed_analysis.estimate import (
     to_baseline,
     typical,
 )  # fmt: skip
-from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES
+from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES, usable
 from virtbed_analysis.trust import Json
 
 APART = 0.01
@@ -124,6 +124,7 @@ def _trials(measured: pl.DataFrame) -> list[Json]:
     places = {f"p{p}": pl.min_horizontal(p * n // 100 + 1, n) for p in PERCENTILES}
     found = measured.group_by("trial").agg(
         *(pl.col(name).first() for name in (*GROUP, "rules", *said)),
+        usable().first().alias("usable"),
         *(at_rank(timed, place).alias(name) for name, place in places.items()),
         (pl.len() / ANSWERED.max() * _NS_PER_S).alias("per_second"),
     )
@@ -146,6 +147,7 @@ def _trial(row: Json) -> Json:
         "trial": row["trial"],
         "rules": row["rules"],
         "valid": row["loadgen_validity"] == "VALID",
+        "usable": row["usable"],
         "reasons": row["loadgen_reasons"],
         "queries": row["loadgen_queries"],
         "percentiles": pairs,
