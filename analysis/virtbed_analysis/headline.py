@@ -111,7 +111,7 @@ def _rows(content: Json, margin: float) -> list[Json]:
         }
         reservation = _reservation(
             key in wrong, lost[key].said(), metal.get(key_of(cell, SUBJECT)), without
-        )
+        ) or _alike(cell)
         rows.append({**row, "reservation": reservation})
     return rows
 
@@ -155,6 +155,12 @@ def _reservation(wrong: bool, lost: str, metal: Lost | None, without: str) -> st
     if metal and (metal.late or metal.invalid):
         return f"of bare metal {metal.said()}"
     return without
+
+
+def _alike(cell: Json) -> str:
+    """Return that a cell's replicates show no precision; empty if they do."""
+    low, high = cell["ratio_low"], cell["ratio_high"]
+    return "" if low is None or has_width(low, high) else "replicates alike to the last digit"
 
 
 def _application(subject: str, rows: list[Json], reader: Reader) -> Json:

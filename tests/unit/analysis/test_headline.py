@@ -376,6 +376,8 @@ def test_a_failure_that_may_be_of_two_scales_counts_for_both_unless_the_design_t
 
 def test_replicates_that_are_copies_show_nothing() -> None:
     assert answer(1.0, 1.0, 0.03) == answer(1.35, 1.35, 0.03) == "unknown"
+    lead = headline(content(cell("cn pinned", 1.0, 0.0)))["lead"]
+    assert lead == "Choose nothing by this sweep: replicates alike to the last digit."
 
 
 def test_where_all_trials_failed_that_is_said() -> None:
