@@ -84,7 +84,8 @@ def compare(
     losses, only_first = Losses(*sweeps), _only(units[0], common)
     rows = [
         {
-            **c.row(), "time": times.get(c), "cost": costs.get(c), "lost": losses.of(c),
+            **c.row(), "baseline": c == every[0].baseline(c), "time": times.get(c),
+            "cost": costs.get(c), "lost": losses.of(c),
             "lost_metal": losses.of(every[0].baseline(c)) if costs.get(c) else None,
         }
         for c in common

@@ -43,12 +43,17 @@ def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
     """Return what rose above a limit: costs, and times that have an interval.
 
     Args:
-        rows: Cells of both sides, with `time`, `cost`, and `lost` and `lost_metal` of each side.
+        rows: Cells of both sides, with `baseline`, `time`, `cost`, and `lost` and `lost_metal` of
+            each side.
         gone: Cells of the first side that the second has no result of.
         limit: The rise that is allowed, as a share.
     """
     above, unclear, number = [], [], 0
     for row in rows:
+        timed = row["time"] is not None and row["time"]["low"] is not None
+        if not row["baseline"] and row["cost"] is None and not timed:
+            named = {**row, "time": None, "what": "cost", "effect": None}
+            unclear.append({**named, "why": "no replicate or input to compare it by"})
         for what in WHAT:
             if (effect := row[what]) is None:
                 continue

@@ -179,6 +179,17 @@ def test_trials_that_are_lost_may_hide_a_rise(tmp_path: Path, platform: str, sid
     json.dumps(told, allow_nan=False)
 
 
+def test_a_cell_that_shares_no_input_may_have_risen(tmp_path: Path) -> None:
+    one, folder = lay(tmp_path / "a", BEFORE), Folder(tmp_path / "b")
+    for replicate in range(1, 7):
+        for (platform, mode), ms in BEFORE.items():
+            own = ms * float(np.exp(0.01 * RANDOM.standard_normal()))
+            folder.trial(platform, mode, replicate, {"c" if platform == "cn" else "a": [own]})
+    fail = compare(one, folder.path, fail_above=0.5)["fail"]
+    assert fail["verdict"] == "cannot tell" and fail["judged"] == 1
+    assert "no replicate or input" in words.rise(fail)
+
+
 def test_a_host_of_half_the_speed_is_not_passed_for_want_of_an_interval(tmp_path: Path) -> None:
     slower = {cell: 2 * ms for cell, ms in BEFORE.items()}
     fail = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", slower), fail_above=0.2)["fail"]
