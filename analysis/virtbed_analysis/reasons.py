@@ -167,6 +167,8 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
 def _more(ranked: Ranking, pair: Contrast) -> str:
     if ranked.answer != "cannot tell":
         return ""
+    if ranked.choice and ranked.choice.flattered:
+        return " No number of replicates tells what the lost trials hide."
     if pair.n < 2:
         return " Measure both in several replicates."
     if ranked.more is None:

@@ -267,6 +267,10 @@ def test_slow_trials_that_were_ended_do_not_flatter_their_cell(
     alone = ask(folder, platforms=("cn",))
     assert alone["choice"]["survivors_only"]
     assert "Its times are those of the trials that ended" in " ".join(alone["notes"])
+    folder.trial("vm", "pinned", 1, {"a": [91.0] * 3})
+    fail(folder, message, range(2, 4), platform="vm", mode="pinned")
+    both = ask(folder, platforms=("cn", "vm"))
+    assert both["sure"].endswith("No number of replicates tells what the lost trials hide.")
 
 
 def test_a_cell_that_never_gave_a_result_is_named(sizes: Folder) -> None:
