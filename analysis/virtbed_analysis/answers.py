@@ -41,6 +41,7 @@ class Known:
         selection: That suspicion depends on the platform, in words; empty if nothing shows it.
         confounded: How a cell's ratio to bare metal is confounded with time, by cell: in words, and
             what of its logarithm may be drift.
+        flattered: Why the times of a cell may be too short, by cell: its slow trials are missing.
     """
 
     differing: AbstractSet[Cell] = frozenset()
@@ -49,6 +50,14 @@ class Known:
     suspects: tuple[int, int] = (0, 0)
     selection: str = ""
     confounded: Mapping[Cell, tuple[str, float]] = field(default_factory=dict)
+    flattered: Mapping[Cell, str] = field(default_factory=dict)
+
+    @property
+    def out(self) -> dict[Cell, str]:
+        """Why a cell is no evidence, by cell."""
+        return {
+            **self.flattered, **dict.fromkeys(self.differing, "its answers are not bare metal's"),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def verdicts(units: Units, known: Known | None = None, margin: float = MARGIN) -
         margin: The smallest effect of interest, as a share.
     """
     known = known or Known()
-    alike = {cell: logs for cell, logs in units.logs.items() if cell not in known.differing}
+    alike = {cell: logs for cell, logs in units.logs.items() if cell not in known.out}
     every, agreeing = (Measured(each, known.serial) for each in (units, replace(units, logs=alike)))
     return [_verdict(finding, every, agreeing, known, margin) for finding in FINDINGS]
 
@@ -103,12 +112,12 @@ def _verdict(
     candidates = list(finding.candidates(agreeing))
     cases = judged(finding, candidates, limit)
     left_out = [f"{c.about}: {c.left_out}" for c in candidates if c.left_out]
-    if known.differing:
+    if out := known.out:
         entries = every.units.platforms.entries
         touched = {cell for c in finding.candidates(every) for cell in c.cells}
         left_out += [
-            f"{words.placed(cell.row(), entries)}: its answers are not bare metal's"
-            for cell in sorted(touched & known.differing, key=every.units.order)
+            f"{words.placed(cell.row(), entries)}: {out[cell]}"
+            for cell in sorted(touched & out.keys(), key=every.units.order)
         ]
     return Verdict(finding, limit, answer(finding, cases, limit), cases, left_out)
 

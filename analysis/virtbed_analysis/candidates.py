@@ -6,7 +6,6 @@ replicate that takes three times as long counts three times.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from virtbed_analysis.cells import CELL, PLAIN, key_of
 from virtbed_analysis.estimate import NS_PER_MS, steady, tail
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
-from virtbed_analysis.latency import LOADED
+from virtbed_analysis.latency import LOADED, usable
+from virtbed_analysis.losses import is_late
 from virtbed_analysis.question import Question
 from virtbed_analysis.slo import PERCENTILE, Instance, Slo, judge
 from virtbed_contract.codec import encode
@@ -32,13 +32,6 @@ Unit = tuple[str, int]
 Spread = tuple[float, float, float]
 """A mean over replicates, and the least and the most of them."""
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
-_SHORT = r"^[ *]*Only processed \d+ queries\."
-_LATE = re.compile(
-    r"still running|tim(?:ed|e)[ -]?out|time limit|deadline|\bhung\b|no end within"
-    r"|too (?:long|slow)",
-    re.IGNORECASE,
-)
-"""What the message of a failure says where a trial was ended for being slow."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +144,8 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
         "emulated": False,
     }
     mine = sweep.trials.filter(**asked)
-    ends = _ends(sweep, mine.with_columns(valid=_valid()), asked)
-    samples = steady(sweep.samples.filter(**asked).filter(_valid()))
+    ends = _ends(sweep, mine.with_columns(valid=usable()), asked)
+    samples = steady(sweep.samples.filter(**asked).filter(usable()))
     # What is asked of all at once: Bonferroni counts the cells that the question allows.
     rows = _by_trial(samples, question).partition_by(CELL, as_dict=True, maintain_order=True)
     allowed = sum(not excluded(dict(zip(CELL, key, strict=True)), question) for key in rows)
@@ -161,17 +154,6 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
         _candidate(key, own, times[key], ends[key], question, allowed) for key, own in rows.items()
     ]
     return found, {key: own for key, own in ends.items() if key not in rows}
-
-
-def _valid() -> pl.Expr:
-    """Return whether LoadGen calls a run valid, or faults its length alone under the quick rules.
-
-    Those take as many requests as a plan says, and ask nothing of MLPerf's minimum.
-    """
-    valid = pl.col("loadgen_validity") == "VALID"
-    reasons = pl.col("loadgen_reasons")
-    short = reasons.list.eval(pl.element().str.contains(_SHORT)).list.all()
-    return valid | ((pl.col("rules") == "quick") & (reasons.list.len() > 0) & short)
 
 
 def excluded(cell: Mapping[str, Any], question: Question) -> str:
@@ -293,11 +275,17 @@ def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Ke
     }
 
 
+def ends_by_cell(sweep: Sweep) -> dict[Key, Ends]:
+    """Return how the trials of each real plain cell ended."""
+    asked = {**PLAIN, "emulated": False}
+    return _ends(sweep, sweep.trials.filter(**asked).with_columns(valid=usable()), asked)
+
+
 def _without_result(sweep: Sweep) -> Iterator[tuple[dict[str, Any], list[str]]]:
     planned = {trial.id: encode(trial) for trial in sweep.design.trials} if sweep.design else {}
     for trial_id, failure in sweep.failures.items():
         if trial_id in planned:
-            late = ["late"] if _LATE.search(failure.message) else []
+            late = ["late"] if is_late(failure.message) else []
             yield planned[trial_id], ["failed", *late]
     for rejected in sweep.rejected:
         parts = rejected.file.split("/")

@@ -49,7 +49,8 @@ class Choice:
     """What can be chosen at one size.
 
     Attributes:
-        kind: "good": `rows` cost nothing that matters, or less than bare metal; "least": every
+        kind: "good": `rows` cost nothing that matters, or less than bare metal, and none of them is
+            shown slower than one that costs less; "least": every
             platform costs more, the one row clearly least; "alike": likewise, and the least cannot
             be told apart; "unknown": none is known to be good, and of `rows` it cannot be told;
             "nothing": no row has an answer without reservation.
@@ -81,7 +82,9 @@ def _at_place(rows: Rows) -> Choice:
     """Return what can be chosen among the cells of one subject and size."""
     firm = [row for row in rows if not row["reservation"] and row["ratio_low"] is not None]
     if good := [row for row in firm if row["answer"] in ("same", "less")]:
-        return Choice("good", tuple(good))
+        fastest = min(good, key=lambda row: float(row["ratio_high"]))
+        beaten = fastest["ratio_high"] if fastest["answer"] == "less" else float("inf")
+        return Choice("good", tuple(row for row in good if row["ratio_low"] <= beaten))
     if not firm:
         return Choice("nothing", tuple(rows))
     least = min(firm, key=lambda row: float(row["ratio"]))
@@ -149,8 +152,11 @@ def _sentence(group: Sequence[Choice], start: str, end: str, reader: Reader) -> 
     known = f"{start}no platform is known to be {reader.within} of bare metal{end}"
     match group[0].kind:
         case "good":
-            less = any(row["answer"] == "less" for choice in group for row in choice.rows)
-            cost = "no slower than" if less else f"{reader.within} of"
+            answers = {row["answer"] for choice in group for row in choice.rows}
+            cost = {
+                frozenset({"less"}): "no slower than",
+                frozenset({"same"}): f"{reader.within} of",
+            }.get(frozenset(answers), f"at most {100 * reader.margin:.3g}% slower than")
             return f"{start}choose {names}: {cost} pinned bare metal{end}."
         case "least":
             share = span(choice.rows[0] for choice in group)

@@ -23,8 +23,10 @@ from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer, has_width
+from virtbed_analysis.latency import LOADED
+from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
 from virtbed_analysis.reduction import log_mean
+from virtbed_analysis.rises import Losses, judged
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
@@ -34,7 +36,6 @@ _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
 _MOST = 700.0  # exp of more is no number any more
 _Groups = tuple[Floats, Floats] | None
 MORE, LESS = "more", "less"
-ABOVE, NOT_ABOVE = "above", "not above"
 
 
 def compare(
@@ -45,20 +46,23 @@ def compare(
 ) -> Json:
     """Return the comparison of results folders, one or several a side.
 
-    For each cell that all of them have, `time` is the second side's e2e over the first's, and
-    `cost` the second's ratio to bare metal over the first's: a slower host changes the one, not the
-    other. Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit`
-    ("replicate" or "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is
-    None for bare metal, and without it. The time of one sweep a side has no interval: a host
-    drifts, and is another from one day to the next.
+    For each cell that all of them have, `time` is the second side's e2e over the first's (latency,
+    queue included, in server and multi_stream), and `cost` the second's ratio to bare metal over
+    the first's: a slower host changes the one, not the other. Each has `value`, `low`, `high`, `n`
+    (units of the side that has fewer), `unit` ("replicate" or "sweep") and `answer` ("more",
+    "less", "equivalent", "cannot tell"); `cost` is None for bare metal, and without it. `lost`
+    counts the trials of the cell that gave no usable times, by side, `lost_metal` those of its bare
+    metal. The time of one sweep a side has no interval: a host drifts, and is another from one day
+    to the next.
 
     Args:
         first: A folder, or several of one condition.
         second: The same of the other condition.
         margin: The smallest change worth knowing, as a share; None for that of the first plan.
         fail_above: A rise, as a share, to be judged: `fail` is then `limit`, `verdict` ("above": a
-            cell's whole interval is above it; "not above": that of every cell is not; "cannot
-            tell") and the cells `above` and `unclear`, by what rose.
+            cell's whole interval is above it; "not above": that of every cell is not, and the
+            second lacks no cell and no trials that the first has; "cannot tell") and the cells
+            `above` and `unclear`, by what rose, with `why` it cannot be told beside its interval.
 
     Raises:
         AnalysisError: a folder does not exist, pools unlike results, or has trials of another.
@@ -77,7 +81,15 @@ def compare(
     unit = "replicate" if len(every) == 2 else "sweep"
     times = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _time))
     costs = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _cost))
-    rows = [{**c.row(), "time": times.get(c), "cost": costs.get(c)} for c in common]
+    losses, only_first = Losses(*sweeps), _only(units[0], common)
+    rows = [
+        {
+            **c.row(), "baseline": c == every[0].baseline(c), "time": times.get(c),
+            "cost": costs.get(c), "lost": losses.of(c),
+            "lost_metal": losses.of(every[0].baseline(c)) if costs.get(c) else None,
+        }
+        for c in common
+    ]  # fmt: skip
     return {
         "schema": identifiers.COMPARISON,
         "first": [str(folder) for folder in sides[0]],
@@ -87,7 +99,7 @@ def compare(
         "margin": margin,
         "platforms": [encode(entry) for entry in platforms.entries.values()],
         "summary": _summary(rows, [len(side) for side in sides], margin),
-        "fail": None if fail_above is None else _judged(rows, fail_above),
+        "fail": None if fail_above is None else judged(rows, only_first, fail_above),
         "differs": _differs(*sweeps),
         "unlike": [
             {"side": name, **row}
@@ -95,7 +107,7 @@ def compare(
             for row in _unlike(side)
         ],
         "cells": rows,
-        "only_first": _only(units[0], common),
+        "only_first": only_first,
         "only_second": _only(units[1], common),
         "suspect": {
             "first": sum(map(_suspect, sweeps[0])),
@@ -221,29 +233,6 @@ def _effect(about: str, both: tuple[Floats, Floats], unit: str, confidence: floa
     return Effect(about, float(np.exp(mean)), low, high, n)
 
 
-def _judged(rows: list[Json], limit: float) -> Json:
-    """Return whether something rose above a limit: costs, and times that have an interval."""
-    above, unclear, judged = [], [], 0
-    for row in rows:
-        for what in ("time", "cost"):
-            effect = row[what]
-            if effect is None or (what == "time" and effect["low"] is None):
-                continue
-            judged += 1
-            named = {**row, "time": None, "cost": None, "what": what, "effect": effect}
-            if effect["low"] is None or not has_width(effect["low"], effect["high"]):
-                unclear.append(named)
-            elif effect["low"] > 1 + limit:
-                above.append(named)
-            elif effect["high"] > 1 + limit:
-                unclear.append(named)
-    clear = NOT_ABOVE if judged and not unclear else CANNOT_TELL
-    verdict = ABOVE if above else clear
-    return {
-        "limit": limit, "verdict": verdict, "judged": judged, "above": above, "unclear": unclear,
-    }  # fmt: skip
-
-
 def _only(side: list[Units], common: list[Cell]) -> list[Json]:
     """Return the cells of a side's sweeps that not all sweeps have."""
     found = {cell: one for one in side for cell in one.logs if cell not in common}
@@ -306,6 +295,8 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
                 f"{count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
                 f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot be told."
             )
+    if any(row["scenario"] in LOADED for row in rows):
+        told.append(f"Times of {' and '.join(LOADED)} are latencies: the queue is in them.")
     if not any(row[what] for row in rows for what in ("time", "cost")):
         return "No cell that all sweeps have can be compared: they share no input."
     return " ".join(told)

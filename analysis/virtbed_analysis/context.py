@@ -7,11 +7,13 @@ import math
 import polars as pl
 
 from virtbed_analysis.answers import Known
-from virtbed_analysis.cells import CELL, PLAIN, Cell, cell_of, is_plain
+from virtbed_analysis.candidates import ends_by_cell
+from virtbed_analysis.cells import CELL, PLAIN, Cell, cell_of, is_plain, key_of
 from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.estimate import BARE, BASELINE
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.per_trial import answers_differ
+from virtbed_analysis.reasons import lost
 from virtbed_analysis.trust import Json
 
 # One thread keeps one CPU busy, and the runtime's own threads a little of another.
@@ -36,7 +38,23 @@ def known(sweep: Sweep, selection: str = "", timing: Json | None = None) -> Know
         for row in (timing["cells"] if timing else ())
         if row["warning"] and is_plain(row)
     }
-    return Known(different, single, clean, (few, real.height), selection, confounded)
+    return Known(
+        different, single, clean, (few, real.height), selection, confounded, flattered(sweep)
+    )
+
+
+def flattered(sweep: Sweep) -> dict[Cell, str]:
+    """Return why a cell's times may be too short, by plain cell: trials ended at a time limit.
+
+    Those that are left are the fast ones.
+    """
+    weights = sweep.trials.filter(~pl.col("emulated")).select(*CELL, "weights").unique(CELL)
+    late = {key: ends for key, ends in ends_by_cell(sweep).items() if ends.late}
+    return {
+        cell_of(row): f"{lost(late[key])}: slow trials may be missing from its times"
+        for row in weights.to_dicts()
+        if (key := key_of(row)) in late
+    }
 
 
 def differing(trials: pl.DataFrame) -> frozenset[Cell]:

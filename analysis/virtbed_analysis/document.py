@@ -114,7 +114,10 @@ def document(sweep: Sweep) -> Json:
         "not_run": _not_run(sweep),
         "failed": failed,
         "waiting": pending,
-        "rejected": [{"file": r.file, "reason": r.reason} for r in sweep.rejected],
+        "rejected": [
+            {"file": r.file, "reason": r.reason, "cell": _cells(planned).get(_trial_of(r) or "")}
+            for r in sweep.rejected
+        ],
         "suspect": suspect.select("trial", "suspicions").sort("trial").to_dicts(),
         "thresholds": [
             {"name": t.name, "limit": t.limit, "unit": t.unit, "reason": t.reason}
@@ -245,6 +248,7 @@ def _without_result(
     """Return the failed trials, one row each, and those with nothing to show, grouped by cell."""
     rejected = {trial for file in sweep.rejected if (trial := _trial_of(file))}
     settled = set(sweep.trials["trial"]) | sweep.failures.keys() | rejected | spared
+    cells = _cells(planned)
     failed = [
         {
             "trial": trial_id,
@@ -252,6 +256,7 @@ def _without_result(
             "message": failure.message,
             "attempt": failure.attempt,
             "at": failure.at,
+            "cell": cells.get(trial_id),
         }
         for trial_id, failure in sorted(sweep.failures.items())
     ]
@@ -264,6 +269,11 @@ def _without_result(
         for cell, replicates in pending.items()
     ]
     return failed, rows
+
+
+def _cells(planned: Iterable[Json]) -> dict[str, Json]:
+    """Return the cell of each planned trial that is to run for real, by its id."""
+    return {row["id"]: {k: row[k] for k in CELL} for row in planned if not row["emulated"]}
 
 
 def _trial_of(rejected: Rejected) -> str | None:

@@ -25,6 +25,7 @@ import polars as pl
 from virtbed_analysis import unlike
 from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, MATCHED, PLAIN, SUBJECT
 from virtbed_analysis.intervals import mean_interval
+from virtbed_analysis.latency import LOADED
 from virtbed_analysis.platforms import METAL, PROCESS
 from virtbed_contract.measures import of_group, percentile_rank
 
@@ -96,10 +97,13 @@ def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
     """Return the ratios to bare metal that are left without suspect trials, beside those of all.
 
     Columns: `GROUP`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
-    `ratio_replicates`; only cells whose pairs include a suspect trial have a row.
+    `ratio_replicates`; only cells whose pairs include a suspect trial have a row. Where requests
+    wait in a queue the ratio is of latency, which is what decides there.
     """
-    every = ratio_to_bare_metal(samples)
-    clean = ratio_to_bare_metal(samples.filter(pl.col("suspicions").list.len() == 0))
+    unsuspected = pl.col("suspicions").list.len() == 0
+    every, clean = (
+        to_baseline(waited(steady(kept))) for kept in (samples, samples.filter(unsuspected))
+    )
     values = ["ratio", "ratio_low", "ratio_high", "ratio_replicates"]
     both = every.select(*GROUP, *(pl.col(v).alias(f"all_{v}") for v in values)).join(
         clean.select(*GROUP, *(pl.col(v).alias(f"clean_{v}") for v in values)), on=GROUP, how="left"
@@ -219,6 +223,31 @@ def input_logs(measured: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
         measured.group_by(*GROUP, "bare", "replicate", "input")
         .agg(pl.col(f"{phase}_ns").mean().log().alias("log"))
         .sort(*GROUP, "replicate", "input")
+    )
+
+
+def waited(measured: pl.DataFrame) -> pl.DataFrame:
+    """Return what `input_logs` has, of what a user waits where requests wait in a queue.
+
+    A wait belongs to no input: a trial's mean latency is one value, of an input without a name.
+    Elsewhere a user waits for the request's own time, input by input.
+    """
+    queued = pl.col("scenario").is_in(LOADED)
+    whole = by_replicate(measured.filter(queued), pl.col("latency_ns").mean())
+    own = input_logs(measured.filter(~queued))
+    rows = pl.concat([own, whole.select(own.columns).cast({"input": own.schema["input"]})])
+    return rows.sort(*GROUP, "replicate", "input")
+
+
+def by_replicate(measured: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
+    """Return the `log` of each replicate's value, as `to_baseline` takes it: of one input."""
+    return (
+        measured.group_by(*GROUP, "bare", "replicate", "trial")
+        .agg(value.log().alias("log"))
+        .group_by(*GROUP, "bare", "replicate")
+        .agg(pl.col("log").mean())
+        .with_columns(input=pl.lit(""))
+        .sort(*GROUP, "replicate")
     )
 
 

@@ -7,27 +7,28 @@ what the interval of a cell's ratio to bare metal allows to say, against a margi
 - ``more``, ``less``: it lies above 1, or below, and not within the margin;
 - ``unknown``: it allows more than one of these, or there is none.
 
-No cell is chosen whose answer has a reservation: trials failed, outputs differ, or the answer is
-another one without suspect trials.
+Where requests wait in a queue the ratio is of latency. No cell is chosen whose answer has a
+reservation: trials are lost, outputs differ, or the answer is another one without suspect trials.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from virtbed_analysis import words
-from virtbed_analysis.cells import CELL, is_plain, key_of
+from virtbed_analysis.cells import CELL, SUBJECT, is_plain, key_of
 from virtbed_analysis.choosing import Reader, across, sentences, sizes, span
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.latency import LOADED
+from virtbed_analysis.losses import Lost, losses
+from virtbed_analysis.margin import has_width
 from virtbed_analysis.trust import Json
 from virtbed_analysis.warned import warnings_of
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
-from virtbed_contract.factors import possible_ids
 
 MARGIN = 0.03
 """A cost too small to act on, as a share of bare metal's time, where the content names none."""
@@ -49,10 +50,10 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         margin: The margin where the content has none, as a share.
 
     Returns:
-        `lead`, sentences; `applications`, each with `subject`, `choose` (sentences), `sizes` and
-        `options` (a platform and a mode, its `answer` in words, and its `cells`, one per size);
-        `sure`, sentences; `command`, what to type to tell more, or None; `warnings`, each with
-        `text`, which has the number, and `next`.
+        `lead`, sentences; `applications`, each with `subject`, `measure` ("time" or "latency"),
+        `choose` (sentences), `sizes` and `options` (a platform and a mode, its `answer` in words,
+        and its `cells`, one per size); `sure`, sentences; `command`, what to type to tell more, or
+        None; `warnings`, each with `text`, which has the number, and `next`.
     """
     margin = content.get("margin") or margin
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
@@ -64,6 +65,8 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
     ]
     told = applications[0]["choose"] if len(applications) == 1 else across(rows, reader)
     nothing = words.summary(content["cells"], len(content["emulated"]))
+    if (failed := content["counts"]["failed"]) and not content["cells"]:
+        nothing = f"Nothing has been measured: {words.count(failed, 'trial')} failed."
     return {
         "margin": margin,
         "lead": " ".join(told) or nothing,
@@ -76,7 +79,7 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
 
 def answer(low: float | None, high: float | None, margin: float) -> str:
     """Return what the interval of a ratio allows to say."""
-    if low is None or high is None:
+    if low is None or high is None or not has_width(low, high):
         return "unknown"
     if 1 / (1 + margin) <= low and high <= 1 + margin:
         return "same"
@@ -85,8 +88,9 @@ def answer(low: float | None, high: float | None, margin: float) -> str:
 
 def _rows(content: Json, margin: float) -> list[Json]:
     """Return the plain cells that are compared with bare metal, each with its answer."""
-    plain = [cell for cell in content["cells"] if is_plain(cell)]
-    failed = _by_cell(plain, (row["trial"] for row in content["failed"]))
+    plain = [_decisive(cell) for cell in content["cells"] if is_plain(cell)]
+    lost = losses(content, plain)
+    metal = {key_of(cell, SUBJECT): lost[key_of(cell)] for cell in plain if cell["baseline"]}
     clean = {key_of(row): row for row in content["without_suspects"]}
     wrong = {key_of(row) for row in content["answers_differ"]}
     rows = []
@@ -102,32 +106,32 @@ def _rows(content: Json, margin: float) -> list[Json]:
             "replicates": cell["replicates"],
             "weights": cell.get("weights"),
             "answer": found,
-            "failed": failed[key],
+            "failed": lost[key].failed,
             "suspect": bool(without),
         }
-        rows.append({**row, "reservation": _reservation(row, key in wrong, without)})
+        reservation = _reservation(
+            key in wrong, lost[key].said(), metal.get(key_of(cell, SUBJECT)), without
+        ) or _alike(cell)
+        rows.append({**row, "reservation": reservation})
     return rows
 
 
 def _answer(cell: Json, margin: float) -> str:
-    told = None if cell["ratio_low"] is None else cell.get("answer")
+    told = None if cell["ratio_low"] is None or "answer" not in cell else cell["answer"]
     if told == "differs":
         return "more" if cell["ratio"] > 1 else "less"
     return _TOLD.get(str(told)) or answer(cell["ratio_low"], cell["ratio_high"], margin)
 
 
-def _by_cell(cells: Iterable[Json], trials: Iterable[str]) -> Counter[tuple[object, ...]]:
-    """Count trials per cell; an id that could be of two scales counts for neither."""
-    owners: dict[str, set[tuple[object, ...]]] = {}
-    for cell in cells:
-        for name in possible_ids({**cell, "replicate": 1}, cell["scenario"]):
-            owners.setdefault(_without_replicate(name), set()).add(key_of(cell))
-    found = (owners.get(_without_replicate(trial), set()) for trial in trials)
-    return Counter(next(iter(owner)) for owner in found if len(owner) == 1)
+def _decisive(cell: Json) -> Json:
+    """Return a cell with the ratio that decides: of latency where requests wait in a queue.
 
-
-def _without_replicate(trial: str) -> str:
-    return trial.rpartition("-r")[0]
+    A platform that serves each request as fast, and lets it wait for longer, costs more there.
+    """
+    if cell["scenario"] not in LOADED:
+        return cell
+    ends = {f"ratio{end}": cell.get(f"latency_ratio{end}") for end in ("", "_low", "_high")}
+    return {name: cell[name] for name in cell if name != "answer"} | ends
 
 
 def _without_suspects(found: str, clean: Json | None, margin: float) -> str:
@@ -142,14 +146,21 @@ def _without_suspects(found: str, clean: Json | None, margin: float) -> str:
     return f"without suspect trials: {SAID[without]}"
 
 
-def _reservation(row: Json, wrong: bool, without: str) -> str:
+def _reservation(wrong: bool, lost: str, metal: Lost | None, without: str) -> str:
     """Return why a row's answer is no ground for a choice; empty if it is one."""
     if wrong:
         return "other answers than bare metal's"
-    if row["failed"]:
-        trials = words.count(row["failed"] + row["replicates"], "trial")
-        return f"{row['failed']} of {trials} failed"
+    if lost:
+        return lost
+    if metal and (metal.late or metal.invalid):
+        return f"of bare metal {metal.said()}"
     return without
+
+
+def _alike(cell: Json) -> str:
+    """Return that a cell's replicates show no precision; empty if they do."""
+    low, high = cell["ratio_low"], cell["ratio_high"]
+    return "" if low is None or has_width(low, high) else "replicates alike to the last digit"
 
 
 def _application(subject: str, rows: list[Json], reader: Reader) -> Json:
@@ -158,6 +169,7 @@ def _application(subject: str, rows: list[Json], reader: Reader) -> Json:
         options.setdefault((row["platform"], row["mode"]), []).append(row)
     return {
         "subject": subject,
+        "measure": "latency" if rows[0]["scenario"] in LOADED else "time",
         "sizes": sorted({row["cores"] for row in rows}),
         "choose": sentences(rows, reader),
         "options": [
@@ -192,6 +204,10 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
         words.count(pairs[0], "pair") if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]} pairs"
     )
     told = [f"Each ratio rests on {spread} of replicates, fresh instances every time."]
+    if any(row["scenario"] in LOADED for row in rows):
+        told.append(
+            f"Ratios of {' and '.join(LOADED)} are of latency, the wait in the queue included."
+        )
     halves = [
         math.sqrt(row["ratio_high"] / row["ratio_low"]) - 1
         for row in rows

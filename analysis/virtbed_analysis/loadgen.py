@@ -19,6 +19,7 @@ from virtbed_analysis.estimate import (
     NS_PER_MS,
     TAILS,
     at_rank,
+    by_replicate,
     geometric,
     in_order,
     ratio_to_bare_metal,
@@ -27,7 +28,7 @@ from virtbed_analysis.estimate import (
     to_baseline,
     typical,
 )  # fmt: skip
-from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES
+from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES, usable
 from virtbed_analysis.trust import Json
 
 APART = 0.01
@@ -83,7 +84,7 @@ def under_load(measured: pl.DataFrame) -> pl.DataFrame:
         measured: As `steady` gives it.
     """
     loaded = measured.filter(pl.col("scenario").is_in(LOADED))
-    logs = _by_replicate(loaded, pl.col("latency_ns").mean())
+    logs = by_replicate(loaded, pl.col("latency_ns").mean())
     tails = [(tail("latency_ns", p) / NS_PER_MS).alias(f"latency_p{p}_ms") for p in TAILS]
     of_latency, of_e2e = to_baseline(logs), ratio_to_bare_metal(loaded)
     return in_order(
@@ -102,7 +103,7 @@ def throughput(measured: pl.DataFrame) -> pl.DataFrame:
     `_low` and `_high`, and `replicates`.
     """
     offline = measured.filter(scenario="offline")
-    logs = _by_replicate(offline, pl.len() / ANSWERED.max() * _NS_PER_S)
+    logs = by_replicate(offline, pl.len() / ANSWERED.max() * _NS_PER_S)
     found = geometric(logs, GROUP).select(
         *GROUP,
         pl.col("value").alias("per_second"),
@@ -115,18 +116,6 @@ def _ratio(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     return frame.select(*GROUP, *(pl.col(f"ratio{end}").alias(f"{name}{end}") for end in _ENDS))
 
 
-def _by_replicate(measured: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
-    """Return the `log` of each replicate's value, as `to_baseline` takes it: of one input."""
-    return (
-        measured.group_by(*GROUP, "bare", "replicate", "trial", maintain_order=True)
-        .agg(value.log().alias("log"))
-        .group_by(*GROUP, "bare", "replicate", maintain_order=True)
-        .agg(pl.col("log").mean())
-        .with_columns(input=pl.lit(""))
-        .sort(*GROUP, "replicate")
-    )
-
-
 def _trials(measured: pl.DataFrame) -> list[Json]:
     # In single_stream LoadGen's clock starts some microseconds before ours. Were it more, it shows.
     timed = pl.col("latency_ns").drop_nulls()
@@ -135,6 +124,7 @@ def _trials(measured: pl.DataFrame) -> list[Json]:
     places = {f"p{p}": pl.min_horizontal(p * n // 100 + 1, n) for p in PERCENTILES}
     found = measured.group_by("trial", maintain_order=True).agg(
         *(pl.col(name).first() for name in (*GROUP, "rules", *said)),
+        usable().first().alias("usable"),
         *(at_rank(timed, place).alias(name) for name, place in places.items()),
         (pl.len() / ANSWERED.max() * _NS_PER_S).alias("per_second"),
     )
@@ -157,6 +147,7 @@ def _trial(row: Json) -> Json:
         "trial": row["trial"],
         "rules": row["rules"],
         "valid": row["loadgen_validity"] == "VALID",
+        "usable": row["usable"],
         "reasons": row["loadgen_reasons"],
         "queries": row["loadgen_queries"],
         "percentiles": pairs,

@@ -8,6 +8,8 @@ from typing import Any
 from virtbed_analysis.best import MOST_REPLICATES, Contrast, Ranking
 from virtbed_analysis.candidates import Candidate, Ends
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
+from virtbed_analysis.latency import LOADED
+from virtbed_analysis.margin import NO_SPREAD
 from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.question import Question
 from virtbed_analysis.slo import Slo
@@ -102,7 +104,7 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
     if not measured:
         return f"No evidence: the sweep has no real (not emulated) result of {what}."
     if ranked.choice is None:
-        return f"No evidence that any of the {measured} cells measured of {what} will do."
+        return f"No evidence that any of the {measured} cells tried of {what} will do."
     of = f"of {fit}" if fit == measured else f"of the {count(fit, 'cell')} that will do"
     best = "least cost per million requests" if question.prices else "fastest"
     if question.by_cores:
@@ -133,7 +135,7 @@ def sure(question: Question, ranked: Ranking) -> str | None:
     if pair is None:
         return "The runner-up needs more cores."
     what = "cost" if question.prices else "latency" if question.by_latency else "time"
-    return f"{_compared(pair, what, question)}{_more(ranked)}"
+    return f"{_compared(pair, what, question)}{_more(ranked, pair)}"
 
 
 def _compared(pair: Contrast, what: str, question: Question) -> str:
@@ -142,11 +144,15 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
     takes = f"The runner-up takes {pair.value:.3f} times the {what}"
     if pair.n < 2:
         return f"{takes}; there is no interval from one replicate."
+    if not pair.spread > NO_SPREAD:
+        return f"{takes}; {pair.n} replicates are alike to the last digit: no interval."
     if pair.low is None and pair.high is None:
         return f"{takes}; {pair.n} replicates differ too much for an interval."
     ends = f"{pair.low:.3f} to {pair.high:.3f}" if pair.low and pair.high else None
     at_least = f"at least {pair.low:.3f}" if pair.low else f"at most {pair.high:.3f}"
     told = f"{takes} ({ends or at_least}, {CONFIDENCE:.0%})"
+    if pair.worse and pair.within(question.tolerance):
+        return f"{told}: more, by less than {percent(question)}, so that either will do."
     if pair.worse:
         return f"{told}: clearly more."
     if pair.turned().worse:
@@ -158,9 +164,13 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
     return f"{told}: the two cannot be told apart, and more replicates may swap them."
 
 
-def _more(ranked: Ranking) -> str:
+def _more(ranked: Ranking, pair: Contrast) -> str:
     if ranked.answer != "cannot tell":
         return ""
+    if ranked.choice and ranked.choice.flattered:
+        return " No number of replicates tells what the lost trials hide."
+    if pair.n < 2:
+        return " Measure both in several replicates."
     if ranked.more is None:
         return f" No number of replicates up to {MOST_REPLICATES} is known to tell."
     return f" About {count(ranked.more, 'more replicate')} would tell."
@@ -183,6 +193,11 @@ def notes(question: Question, cell: Candidate) -> list[str]:
                 f"To say that 90% of instances keep it takes {cell.slo.kept_needs} replicates, "
                 "none of which breaks it."
             )
+    if question.prices and question.scenario in LOADED and question.slo_ms is None:
+        found.append(
+            "The cost is of the work alone, however long requests wait in the queue: --slo-ms "
+            "bounds the wait."
+        )
     if said := lost(cell.ends):
         found.append(f"Its trials: {said}.")
     if cell.flattered:

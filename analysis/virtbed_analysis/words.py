@@ -151,16 +151,21 @@ def rise(fail: Row) -> str:
     limit = f"{100 * fail['limit']:.3g}%"
     rows = fail["above"] or fail["unclear"]
     named = [
-        f"{row['what']} of {instance(row)}, {subject(row)}: {ratio(row['effect']['value'])}"
-        for row in rows[:5]
+        f"{row['what']} of {instance(row)}, {subject(row)}: {_risen(row)}" for row in rows[:5]
     ] + ([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])
     if fail["verdict"] == "above":
         return f"Clearly more than {limit} above the first: {'; '.join(named)}."
     if fail["verdict"] == "not above":
         return f"Nothing is more than {limit} above the first: {fail['judged']} effects judged."
-    if not fail["judged"]:
+    if not fail["judged"] and not rows:
         return f"No effect has an interval: a rise of more than {limit} cannot be told."
     return f"Nothing is clearly more than {limit} above the first; it may be: {'; '.join(named)}."
+
+
+def _risen(row: Row) -> str:
+    """Return an effect of a rise, and why it cannot be told if its interval does not say that."""
+    value = ratio(row["effect"]["value"]) if row["effect"] else ""
+    return ", ".join(filter(None, (value, row["why"])))
 
 
 def interval(row: Row) -> str:

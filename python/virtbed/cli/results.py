@@ -177,7 +177,8 @@ def compare(
     virtbed compare before1 before2 --with after1 --with after2
 
     Exit status: 0 compared, and with --fail-above nothing rose so far; 1 no cell in common; 2
-    refused; with --fail-above, 3 something clearly rose by more, 4 it cannot be told.
+    refused; with --fail-above, 3 something clearly rose by more, 4 it cannot be told: an interval
+    is too wide or missing, or a cell or trials of the second gave no result.
     """
     from virtbed_analysis import AnalysisError, render_comparison
     from virtbed_analysis import compare as compare_sweeps
@@ -222,6 +223,14 @@ def _say_comparison(content: dict[str, Any]) -> None:
         )
     for table in comparison_tables(content):
         console.print(table)
+    for row in content["cells"]:
+        if any(side["lost"] for side in row["lost"].values()):
+            told = (f"{lost['lost']} of {lost['of']} in the {s}" for s, lost in row["lost"].items())
+            console.print(
+                f"trials without usable times: {row['platform']} {row['mode']} "
+                f"(cores: {row['cores']}), {row['application']}: {', '.join(told)}",
+                highlight=False,
+            )
     if content["fail"]:
         console.print(rise_words(content["fail"]), highlight=False)
 

@@ -152,6 +152,37 @@ def test_a_smaller_cell_of_which_it_cannot_be_told_keeps_the_answer_open(folder:
     assert ("bm", "pinned", 1) in [named(cell) for cell in answer["may_be_best"]]
 
 
+def test_a_runner_up_that_is_slower_by_less_than_the_margin_will_do_as_well(folder: Folder) -> None:
+    for replicate in range(1, 7):
+        for platform, ms in (("bm", 10.0), ("cn", 10.1)):
+            noise = 1 + 0.001 * (replicate % 3) * (1 if platform == "bm" else 1.5)
+            folder.trial(platform, "pinned", replicate, {"a": [ms * noise]})
+    answer = ask(folder)
+    assert answer["answer"] == "best" and len(answer["equivalent"]) == 2
+    assert answer["sure"].endswith("more, by less than 3%, so that either will do.")
+
+
+def test_copies_and_single_replicates_are_not_said_to_differ_too_much(folder: Folder) -> None:
+    for replicate in range(1, 4):
+        for platform in ("bm", "cn"):
+            folder.trial(platform, "pinned", replicate, {"a": [10.0]})
+    assert "alike to the last digit: no interval" in ask(folder)["sure"]
+    for platform in ("bm", "cn"):
+        folder.trial(platform, "pinned", 1, {"a": [10.0]}, application="faces")
+    once = advise(read_sweep(folder.path), Question("faces"))
+    assert once["sure"].endswith("from one replicate. Measure both in several replicates.")
+
+
+def test_a_cost_of_the_work_alone_says_that_no_wait_is_in_it(folder: Folder) -> None:
+    lay(folder, "bm", "pinned", 1, 10, scenario="server")
+    lay(folder, "cn", "pinned", 1, 20, scenario="server")
+    prices = {("bm", 1, "cpu"): 1.0, ("cn", 1, "cpu"): 0.1}
+    told = ask(folder, scenario="server", prices=prices)
+    assert any("however long requests wait" in note for note in told["notes"])
+    bounded = ask(folder, scenario="server", prices=prices, slo_ms=1000.0)
+    assert not any("however long requests wait" in note for note in bounded["notes"])
+
+
 def test_with_prices_the_cheapest_and_its_cost(sizes: Folder) -> None:
     prices = {("bm", 1, "cpu"): 1.0, ("bm", 2, "cpu"): 2.0, ("cn", 2, "cpu"): 1.2}
     answer = ask(sizes, prices=prices)
@@ -236,6 +267,10 @@ def test_slow_trials_that_were_ended_do_not_flatter_their_cell(
     alone = ask(folder, platforms=("cn",))
     assert alone["choice"]["survivors_only"]
     assert "Its times are those of the trials that ended" in " ".join(alone["notes"])
+    folder.trial("vm", "pinned", 1, {"a": [91.0] * 3})
+    fail(folder, message, range(2, 4), platform="vm", mode="pinned")
+    both = ask(folder, platforms=("cn", "vm"))
+    assert both["sure"].endswith("No number of replicates tells what the lost trials hide.")
 
 
 def test_a_cell_that_never_gave_a_result_is_named(sizes: Folder) -> None:

@@ -14,7 +14,8 @@ from virtbed_analysis import AnalysisError, words
 from virtbed_analysis.comparison import _effect, changed, compare
 from virtbed_analysis.page import render_comparison
 
-from .conftest import Folder
+from .conftest import Folder, failure
+from .test_latency import load
 from .test_report import Page
 
 RANDOM = np.random.default_rng(8)
@@ -130,6 +131,70 @@ def test_a_rise_of_nothing_that_has_an_interval_cannot_be_told(tmp_path: Path) -
     alone = {("bm", "pinned"): 10.0}
     told = compare(lay(tmp_path / "a", alone), lay(tmp_path / "b", alone), fail_above=0.5)
     assert told["fail"]["verdict"] == "cannot tell" and not told["fail"]["judged"]
+
+
+def lay_queue(path: Path, waits: dict[str, float]) -> Path:
+    folder = Folder(path)
+    for replicate in range(1, 7):
+        for platform, wait in waits.items():
+            noise = float(np.exp(0.005 * RANDOM.standard_normal()))
+            load(
+                folder, "server", [wait * noise] * 20, platform=platform, replicate=replicate,
+                e2e_ms=20.0 * noise,
+            )  # fmt: skip
+    return path
+
+
+def test_a_queue_that_grows_is_a_rise_though_each_request_takes_as_long(tmp_path: Path) -> None:
+    before = lay_queue(tmp_path / "a", {"bm": 5.0, "cn": 6.0})
+    after = lay_queue(tmp_path / "b", {"bm": 5.0, "cn": 60.0})
+    told = compare(before, after, fail_above=0.03)
+    assert told["fail"]["verdict"] == "above"
+    (cn,) = told["fail"]["above"]
+    assert cn["effect"]["value"] == pytest.approx(80 / 26, rel=0.03)
+    assert "queue" in told["summary"] and "queue" in render_comparison(told)
+
+
+def test_what_gives_no_result_any_more_may_have_risen(tmp_path: Path) -> None:
+    few = {cell: ms for cell, ms in BEFORE.items() if cell[0] != "cn"}
+    fail = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", few), fail_above=0.5)["fail"]
+    assert fail["verdict"] == "cannot tell"
+    assert "container" in words.rise(fail) or "cn vanilla" in words.rise(fail)
+    assert "none in the second" in words.rise(fail)
+
+
+@pytest.mark.parametrize(("platform", "side"), [("cn", "b"), ("bm", "a")])
+def test_trials_that_are_lost_may_hide_a_rise(tmp_path: Path, platform: str, side: str) -> None:
+    sides = {name: lay(tmp_path / name, BEFORE) for name in ("a", "b")}
+    assert compare(*sides.values(), fail_above=0.5)["fail"]["verdict"] == "not above"
+    for replicate in (2, 4):
+        mode = "vanilla" if platform == "cn" else "pinned"
+        (trial,) = (sides[side] / "trials").glob(f"{platform}-{mode}-*-r{replicate:02}")
+        (trial / "result.json").unlink()
+        (trial / "evidence.json").unlink()
+        (trial / "failure.json").write_text(json.dumps(failure(trial.name, "still running")))
+    told = compare(*sides.values(), fail_above=0.5)
+    assert told["fail"]["verdict"] == "cannot tell"
+    assert "2 of 6 trials" in words.rise(told["fail"])
+    json.dumps(told, allow_nan=False)
+
+
+def test_a_cell_that_shares_no_input_may_have_risen(tmp_path: Path) -> None:
+    one, folder = lay(tmp_path / "a", BEFORE), Folder(tmp_path / "b")
+    for replicate in range(1, 7):
+        for (platform, mode), ms in BEFORE.items():
+            own = ms * float(np.exp(0.01 * RANDOM.standard_normal()))
+            folder.trial(platform, mode, replicate, {"c" if platform == "cn" else "a": [own]})
+    fail = compare(one, folder.path, fail_above=0.5)["fail"]
+    assert fail["verdict"] == "cannot tell" and fail["judged"] == 1
+    assert "no replicate or input" in words.rise(fail)
+
+
+def test_a_host_of_half_the_speed_is_not_passed_for_want_of_an_interval(tmp_path: Path) -> None:
+    slower = {cell: 2 * ms for cell, ms in BEFORE.items()}
+    fail = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", slower), fail_above=0.2)["fail"]
+    assert fail["verdict"] == "cannot tell"
+    assert "no interval" in words.rise(fail)
 
 
 def test_what_differs_and_what_only_one_has_is_named(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from virtbed_analysis.findings import FINDINGS, Finding, rows
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.platforms import Platforms
 
-from .conftest import DEFAULTS, LISTED, Folder
+from .conftest import DEFAULTS, LISTED, Folder, failure
 
 RANDOM = np.random.default_rng(5)
 ONE = np.array(["a.png"])
@@ -368,6 +368,32 @@ def test_a_sweep_whose_answers_differ_says_so_beside_its_findings(folder: Folder
     row = next(row for row in found if row["id"] == "vanilla-container")
     assert row["answer"] == "not tested"
     assert "cn vanilla" in row["left_out"][0]
+
+
+def test_a_cell_that_lost_its_slow_trials_is_out_and_named(folder: Folder) -> None:
+    """A guest that is as slow as the container, whose slow trials were ended at a time limit."""
+    chance = np.random.default_rng(5)
+    for replicate in range(1, 7):
+        for platform, mode, ms in (
+            ("bm", "pinned", 10.0), ("cn", "vanilla", 13.0), ("vm", "vanilla", 11.0),
+        ):  # fmt: skip
+            own = ms * float(np.exp(0.005 * chance.standard_normal()))
+            folder.trial(platform, mode, replicate, {"a": [own] * 3})
+    id_ = "vanilla-container"
+
+    def found() -> dict[str, object]:
+        listed = document(read_sweep(folder.path))["findings"]
+        return next(row for row in listed if row["id"] == id_)
+
+    assert found()["answer"] == "supported"
+    other = folder.plan("vm", "vanilla", 7)["id"]
+    folder.write(f"trials/{other}/failure.json", failure(other, "no address"))
+    assert found()["answer"] == "supported"
+    late = folder.plan("vm", "vanilla", 8)["id"]
+    folder.write(f"trials/{late}/failure.json", failure(late, "still running after 600 s"))
+    row = found()
+    assert row["answer"] == "not tested"
+    assert "2 of 8 trials failed (1 at a time limit)" in str(row["left_out"])
 
 
 def test_replicates_that_are_equal_have_no_interval() -> None:

@@ -1,0 +1,100 @@
+"""Whether something rose above a limit from one side of a comparison to the other.
+
+Effects are judged by their whole intervals. What has no interval, or lacks trials that may have
+been the slow ones, is never called "not above": a platform that ends no trial any more has no time
+that could have risen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from virtbed_analysis.candidates import Ends, ends_by_cell
+from virtbed_analysis.cells import PLAIN, Cell, key_of
+from virtbed_analysis.frames import Sweep
+from virtbed_analysis.margin import has_width
+from virtbed_analysis.trust import Json
+from virtbed_analysis.words import count
+
+ABOVE, NOT_ABOVE, CANNOT_TELL = "above", "not above", "cannot tell"
+WHAT = ("time", "cost")
+
+
+class Losses:
+    """How many trials of each cell ended without usable times, on each side."""
+
+    def __init__(self, first: Sequence[Sweep], second: Sequence[Sweep]) -> None:
+        self._sides = [[ends_by_cell(sweep) for sweep in side] for side in (first, second)]
+
+    def of(self, cell: Cell) -> Json:
+        """Return the trials that were lost, and all that ended, by side."""
+        key = key_of({**PLAIN, **cell.row()})
+        both = (_sum(key, side) for side in self._sides)
+        return dict(zip(("first", "second"), both, strict=True))
+
+
+def _sum(key: tuple[object, ...], sweeps: Iterable[Mapping[tuple[object, ...], Ends]]) -> Json:
+    own = [sweep[key] for sweep in sweeps if key in sweep]
+    lost = sum(ends.lost for ends in own)
+    return {"lost": lost, "of": lost + sum(ends.measured for ends in own)}
+
+
+def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
+    """Return what rose above a limit: costs, and times that have an interval.
+
+    Args:
+        rows: Cells of both sides, with `baseline`, `time`, `cost`, and `lost` and `lost_metal` of
+            each side.
+        gone: Cells of the first side that the second has no result of.
+        limit: The rise that is allowed, as a share.
+    """
+    above, unclear, number = [], [], 0
+    for row in rows:
+        timed = row["time"] is not None and row["time"]["low"] is not None
+        if not row["baseline"] and row["cost"] is None and not timed:
+            named = {**row, "time": None, "what": "cost", "effect": None}
+            unclear.append({**named, "why": "no replicate or input to compare it by"})
+        for what in WHAT:
+            if (effect := row[what]) is None:
+                continue
+            timeless = what == "time" and effect["low"] is None
+            number += not timeless
+            named = {**row, "time": None, "cost": None, "what": what, "effect": effect, "why": ""}
+            if timeless:
+                if effect["value"] > 1 + limit:
+                    unclear.append({**named, "why": "no interval"})
+            elif effect["low"] is None or not has_width(effect["low"], effect["high"]):
+                unclear.append({**named, "why": "no interval"})
+            elif effect["low"] > 1 + limit:
+                above.append(named)
+            elif effect["high"] > 1 + limit:
+                unclear.append(named)
+            elif why := _flattered(row, what):
+                unclear.append({**named, "why": why})
+    for cell in gone:
+        named = {**cell, "time": None, "cost": None, "what": "result", "effect": None}
+        unclear.append({**named, "why": "none in the second"})
+    clear = NOT_ABOVE if number and not unclear else CANNOT_TELL
+    verdict = ABOVE if above else clear
+    return {
+        "limit": limit, "verdict": verdict, "judged": number, "above": above, "unclear": unclear,
+    }  # fmt: skip
+
+
+def _flattered(row: Json, what: str) -> str:
+    """Return why a rise may be hidden: slow trials that gave no times; empty if it is not."""
+    if _more(row["lost"]["second"], row["lost"]["first"]):
+        return _said(row["lost"], "")
+    metal = row["lost_metal"]
+    if what == "cost" and metal and _more(metal["first"], metal["second"]):
+        return _said(metal, " of bare metal")
+    return ""
+
+
+def _more(one: Json, other: Json) -> bool:
+    return bool(one["lost"] * max(1, other["of"]) > other["lost"] * max(1, one["of"]))
+
+
+def _said(lost: Json, of: str) -> str:
+    sides = (f"{lost[s]['lost']} of {count(lost[s]['of'], 'trial')}" for s in ("first", "second"))
+    return f"{' and '.join(sides)}{of} lost"
