@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import resource
 import sys
@@ -19,12 +18,13 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 from tests.integration.browser import CHROMIUM, FLAGS
-from tests.unit.analysis.conftest import LISTED, Folder
+from tests.unit.analysis.conftest import DEFAULTS, Folder, evidence, sample
 
 from virtbed_analysis.crate import archive, problems
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
+from virtbed_contract.factors import size_id, trial_id
 
 PLATFORMS = [
     ("bm", "pinned"),
@@ -46,9 +46,7 @@ def main() -> int:
     steps = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "large")
-        pattern = Folder(Path(name, "pattern"))
-        one = pattern.path / "trials" / pattern.trial("bm", "pinned", 1, {"a": [10.0]})
-        lay(folder, one, arguments.trials, arguments.samples, arguments.replicates)
+        lay(Folder(folder), arguments.trials, arguments.samples, arguments.replicates)
         started = time.monotonic()
         sweep = read_sweep(folder)
         steps["load"] = time.monotonic()
@@ -95,34 +93,29 @@ def opened(page: Path) -> str:
     )
 
 
-def lay(folder: Path, pattern: Path, trials: int, samples: int, replicates: int) -> None:
-    """Write the folder: cells by application, size and platform, with their replicates."""
-    result = json.loads((pattern / "result.json").read_text())
-    evidence = json.loads((pattern / "evidence.json").read_text())
+def lay(folder: Folder, trials: int, samples: int, replicates: int) -> None:
+    """Write the files: cells by application, size and platform, with their replicates."""
     chance = random.Random(1)
     names = [f"application_{n:03d}" for n in range(trials // replicates // 50 + 1)]
     cells = itertools.product(names, CORES, PLATFORMS)
-    one = result["samples"][0]
     for number in range(trials):
         if number % replicates == 0:
             application, cores, (platform, mode) = next(cells)
-        id_ = f"{platform}-{mode}-c{cores:02d}-{application}-r{number % replicates + 1:02d}"
-        speed = chance.lognormvariate(0, 0.02) / cores**0.7
-        result["samples"] = [
-            one | {"input": f"{i % 10}", "e2e_ns": int(chance.lognormvariate(17, 0.1) * speed)}
-            for i in range(samples)
-        ]
-        result["trial"] |= {
-            "id": id_, "platform": platform, "machine": LISTED[platform].machine,
-            "enclosure": LISTED[platform].enclosure, "mode": mode, "cores": cores,
-            "application": application, "replicate": number % replicates + 1,
-            "position": number + 1,
+        trial = {
+            "platform": platform, "mode": mode, "cores": cores, "application": application,
+            "scale": "trained", "scenario": "single_stream", "emulated": False,
+            "replicate": number % replicates + 1, "position": number + 1, **DEFAULTS,
         }  # fmt: skip
-        result["application"]["name"] = application
-        place = folder / "trials" / id_
-        place.mkdir(parents=True)
-        (place / "result.json").write_text(json.dumps(result))
-        (place / "evidence.json").write_text(json.dumps(evidence | {"trial": id_}))
+        size = size_id(platform, mode, cores, trial)
+        id_ = trial_id(size, application, None, "single_stream", trial["replicate"], trial)
+        speed = chance.lognormvariate(0, 0.02) / cores**0.7
+        times = [chance.lognormvariate(3.2, 0.1) * speed for _ in range(samples)]
+        result = folder.result(
+            trial | {"id": id_},
+            [sample(f"{i % 10}", ms, (0.25, 0.1)) for i, ms in enumerate(times)],
+        )
+        folder.write(f"trials/{id_}/result.json", result)
+        folder.write(f"trials/{id_}/evidence.json", evidence(result))
 
 
 if __name__ == "__main__":
