@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import random
 import resource
 import sys
@@ -19,12 +18,13 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 from tests.integration.browser import CHROMIUM, FLAGS
-from tests.unit.analysis.conftest import Folder
+from tests.unit.analysis.conftest import DEFAULTS, Folder, evidence, sample
 
 from virtbed_analysis.crate import archive, problems
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
+from virtbed_contract.factors import size_id, trial_id
 
 PLATFORMS = [
     ("bm", "pinned"),
@@ -94,21 +94,28 @@ def opened(page: Path) -> str:
 
 
 def lay(folder: Folder, trials: int, samples: int, replicates: int) -> None:
-    """Write the folder: cells by application, size and platform, with their replicates."""
+    """Write the files: cells by application, size and platform, with their replicates."""
     chance = random.Random(1)
     names = [f"application_{n:03d}" for n in range(trials // replicates // 50 + 1)]
     cells = itertools.product(names, CORES, PLATFORMS)
     for number in range(trials):
         if number % replicates == 0:
             application, cores, (platform, mode) = next(cells)
+        trial = {
+            "platform": platform, "mode": mode, "cores": cores, "application": application,
+            "scale": "trained", "scenario": "single_stream", "emulated": False,
+            "replicate": number % replicates + 1, "position": number + 1, **DEFAULTS,
+        }  # fmt: skip
+        size = size_id(platform, mode, cores, trial)
+        id_ = trial_id(size, application, None, "single_stream", trial["replicate"], trial)
         speed = chance.lognormvariate(0, 0.02) / cores**0.7
-        times: dict[str, list[float]] = {}
-        for i in range(samples):
-            ms = chance.lognormvariate(math.log(25), 0.1) * speed
-            times.setdefault(f"{i % 10}", []).append(ms)
-        folder.trial(
-            platform, mode, number % replicates + 1, times, cores=cores, application=application
+        times = [chance.lognormvariate(3.2, 0.1) * speed for _ in range(samples)]
+        result = folder.result(
+            trial | {"id": id_},
+            [sample(f"{i % 10}", ms, (0.25, 0.1)) for i, ms in enumerate(times)],
         )
+        folder.write(f"trials/{id_}/result.json", result)
+        folder.write(f"trials/{id_}/evidence.json", evidence(result))
 
 
 if __name__ == "__main__":

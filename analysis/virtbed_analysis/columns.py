@@ -78,7 +78,10 @@ TRIAL: dict[str, Column] = {
     "turbo": Column(_FLAG, "Whether CPUs may run above their base clock rate."),
     "mhz": Column(_NUMBER, "Mean clock rate before and after the measured requests, in MHz."),
     "transparent_hugepage": Column(_TEXT, "Setting of transparent huge pages."),
-    "mitigations": Column(_TEXT, "What the kernel does about vulnerabilities of the CPUs."),
+    "mitigations": Column(
+        _TEXT,
+        "What the kernel does about vulnerabilities of the CPUs, whichever of these are online.",
+    ),
     "intra_op": Column(_WHOLE, "Threads within an operation; 0 is the framework's own choice."),
     "inter_op": Column(_WHOLE, "Threads between operations; 0 is the framework's own choice."),
     "onednn_isa": Column(_TEXT, "Instruction set that oneDNN chose."),

@@ -25,7 +25,7 @@ def strays(trials: pl.DataFrame) -> dict[str, str]:
         for group in groups(fact, rows):
             if len(by_value(fact, known := _telling(fact, group))) < 2:
                 continue
-            metal = [row for row in known if _is_baseline(row)]
+            metal = [row for row in known if is_baseline(row)]
             wanted = _commonest(fact, metal or known)
             measure = "bare metal" if metal else "most trials"
             for row in known:
@@ -75,11 +75,11 @@ def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
 
 
 def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
-    baselines = {_side(row): row for row in rows if _is_baseline(row)}
+    baselines = {_side(row): row for row in rows if is_baseline(row)}
     pairs = [
         (row, baselines[_side(row)])
         for row in rows
-        if not _is_baseline(row) and _side(row) in baselines
+        if not is_baseline(row) and _side(row) in baselines
     ]
     for fact in TABLE:
         if fact.grain != "per ratio to bare metal":
@@ -153,7 +153,8 @@ def _where(row: Row, within: tuple[str, ...]) -> str:
     )
 
 
-def _is_baseline(row: Row) -> bool:
+def is_baseline(row: Row) -> bool:
+    """Return whether a trial is one that others of its replicate are compared with."""
     bare = (row["machine"], row["enclosure"]) == (METAL, PROCESS)
     return bare and row["mode"] == BASELINE_MODE and is_plain(row) and not row["emulated"]
 

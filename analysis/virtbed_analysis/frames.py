@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,13 +218,11 @@ def _surroundings(result: Json, asked: Instance) -> Json:
     """Return what must be alike besides the platform, as far as it is the kernel's."""
     saw, moved = result["environment"], result["confounders"]
     rates = [mhz for mhz in moved["mhz"].values() if mhz]
-    repaired = saw["mitigations"]
     return {
         **{name: saw[name] for name in ("python", "kernel", "clocksource", "cpu_model", "turbo")},
         "kernel_kind": asked.machine + (f" and {asked.enclosure}" if asked.private_kernel else ""),
         "isa": unlike.SPLIT.join(saw["isa"]),
-        "mitigations": repaired
-        and unlike.SPLIT.join(f"{name}: {told}" for name, told in sorted(repaired.items())),
+        "mitigations": _mitigations(saw["mitigations"]),
         "onednn_isa": saw["onednn_isa"],
         "governor": moved["governor"],
         "transparent_hugepage": moved["transparent_hugepage"],
@@ -231,6 +230,18 @@ def _surroundings(result: Json, asked: Instance) -> Json:
         "intra_op": saw["threads"]["intra_op"],
         "inter_op": saw["threads"]["inter_op"],
     }
+
+
+# Follows from the CPUs that are online, and from the guests that stand beside: no setting.
+_OF_THE_MOMENT = re.compile(r"[;,] (?:SMT |STIBP: |VMX: )[^;,]*")
+_OF_GUESTS = "itlb_multihit"
+
+
+def _mitigations(told: dict[str, str] | None) -> str | None:
+    if told is None:
+        return None
+    texts = ((name, _OF_THE_MOMENT.sub("", text)) for name, text in sorted(told.items()))
+    return unlike.SPLIT.join(f"{name}: {text}" for name, text in texts if name != _OF_GUESTS)
 
 
 def _sample_rows(result: Json) -> Iterator[Json]:

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from virtbed_analysis import arithmetic, evidence
+from virtbed_analysis.differences import is_baseline
 from virtbed_analysis.reading import Json as Json
 from virtbed_analysis.reading import Rejected as Rejected
 from virtbed_analysis.reading import Unfit, left_out, read
@@ -105,17 +106,41 @@ def trusted(folder: Path) -> Trusted:
 
 def _read_earlier(folder: Path, found: Trusted) -> None:
     """Add the results of earlier attempts, which `sweep` keeps where it measures a trial again."""
-    for path in sorted(folder.glob(f"{EARLIER}/*/*/result.json")):
-        trial = path.parent.name
-        both = found.read(path.parent, str(path.relative_to(folder)))
+    for place in sorted(folder.glob(f"{EARLIER}/*/*")):
+        file = str(place.relative_to(folder) / "result.json")
+        if any(path.is_symlink() for path in (place, place.parent, place.parent.parent)):
+            found.rejected.append(left_out(file, "lies behind a symbolic link"))
+            continue
+        if not os.path.lexists(place / "result.json"):
+            continue
+        both = found.read(place, file)
         if both is None:
             continue
         result, proof = both
-        attempt, latest = result["trial"]["attempt"], found.results.get(trial)
+        latest = found.results.get(place.name)
         # A sweep that was killed while it put a result aside has it in both places.
-        if latest is None or latest["trial"]["attempt"] != attempt:
-            own = f"{trial}{MARK}{attempt}"
-            found.add(own, {**result, "trial": {**result["trial"], "id": own}}, proof)
+        if (
+            latest is not None
+            and latest["trial"] == result["trial"]
+            and found.times[place.name] == _digest_of_times(result)
+        ):
+            continue
+        if why := _no_earlier(result["trial"], place.parent.name, latest):
+            found.rejected.append(left_out(file, why))
+            continue
+        own = f"{place.name}{MARK}{place.parent.name}"
+        found.add(own, {**result, "trial": {**result["trial"], "id": own}}, proof)
+
+
+def _no_earlier(trial: Json, attempt: str, latest: Json | None) -> str | None:
+    """Return why a result is not one that a sweep put aside as it measured its trial again."""
+    if str(trial["attempt"]) != attempt:
+        return f"is of attempt {trial['attempt']}, not of the one its folder is named for"
+    if not is_baseline(trial):
+        return "is of no baseline: nothing else is measured again"
+    if latest is not None and latest["trial"]["attempt"] <= trial["attempt"]:
+        return f"is of attempt {attempt}, no earlier one than the trial's result"
+    return None
 
 
 def _trial_folders(folder: Path, rejected: list[Rejected]) -> Iterator[Path]:

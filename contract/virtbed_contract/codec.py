@@ -28,6 +28,7 @@ from typing import (
 
 Json = dict[str, Any]
 Document = TypeVar("Document")
+_Decoder = Callable[[Any, str], Any]
 
 _UNIONS = (Union, getattr(types, "UnionType", Union))  # of `X | None`, from Python 3.10 on
 _JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
@@ -47,14 +48,21 @@ _KEYWORDS = {
     "min_length": "minLength",
     "min_items": "minItems",
 }
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # A dollar of Python's also matches before a last line feed; JSON Schema's does not.
+    return re.compile(re.sub(r"\$$", r"\\Z", pattern))
+
+
 _KEPT: dict[str, Callable[[Any, Any], bool]] = {
     "const": lambda value, bound: bool(value == bound),
     "enum": lambda value, bound: value in bound,
     "minimum": lambda value, bound: bool(value >= bound),
     "above": lambda value, bound: bool(value > bound),
     "maximum": lambda value, bound: bool(value <= bound),
-    # A dollar of Python's also matches before a last line feed; JSON Schema's does not.
-    "pattern": lambda value, bound: re.search(re.sub(r"\$$", r"\\Z", bound), value) is not None,
+    "pattern": lambda value, bound: _compiled(bound).search(value) is not None,
     "format": lambda value, bound: True,  # an annotation, as in JSON Schema
     "min_length": lambda value, bound: len(value) >= bound,
     "min_items": lambda value, bound: len(value) >= bound,
@@ -139,18 +147,16 @@ def decode(kind: type[Document], value: Any, where: str = "") -> Document:
     """
     if not isinstance(value, dict):
         raise DocumentError(f"{where or kind.__name__}: {_shown(value)} found, a mapping needed")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    fields = _fields(kind)  # type: ignore[arg-type]  # a dataclass
     for key in value:
         if key not in fields:
             raise DocumentError(
                 f"{_at(where, key)}: unknown key; {kind.__name__} has {', '.join(fields)}"
             )
-    hints = _hints(kind)  # type: ignore[arg-type]  # a dataclass
     found = {}
-    for name, field in fields.items():
+    for name, (field, decoder) in fields.items():
         if name in value:
-            found[name] = _decoded(hints[name], value[name], _at(where, name))
-            _check_limits(_limits(field), found[name], _at(where, name))
+            found[name] = decoder(value[name], _at(where, name))
         elif _required(field):
             raise DocumentError(f"{_at(where, name)}: missing; {_meaning(field)}")
     return kind(**found)
@@ -201,49 +207,94 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _decoded(hint: Any, value: Any, where: str) -> Any:
+@cache
+def _fields(kind: Any) -> dict[str, tuple[dataclasses.Field[Any], _Decoder]]:
+    """Return each field of a dataclass, and what decodes its value."""
+    hints = _hints(kind)
+    return {
+        field.name: (field, _limited(_decoder(hints[field.name]), _limits(field)))
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _decoder(hint: Any) -> _Decoder:
+    """Return what decodes values of a type: types are taken apart once, not for each value."""
     if hint is Any:
-        return value
+        return lambda value, where: value
     if get_origin(hint) is Annotated:
         kind, limits = get_args(hint)
-        found = _decoded(kind, value, where)
-        _check_limits(limits.kept, found, where)
-        return found
+        return _limited(_decoder(kind), limits.kept)
     inner = _optional(hint)
     if inner is not None:
-        return None if value is None else _decoded(inner, value, where)
+        decoder = _decoder(inner)
+        return lambda value, where: None if value is None else decoder(value, where)
     if dataclasses.is_dataclass(hint):
-        return decode(hint, value, where)  # type: ignore[arg-type]  # a dataclass
+        return lambda value, where: decode(hint, value, where)  # type: ignore[arg-type]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
-        if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
-            known = ", ".join(map(str, arguments))
-            raise DocumentError(f"{where}: {_shown(value)} found, one of {known} needed")
-        return value
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_decoded(arguments[0], v, f"{where}[{n}]") for n, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {str(k): _decoded(arguments[1], v, _at(where, str(k))) for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = origin or hint
-    if (
-        plain in _JSON_TYPES
-        and isinstance(value, plain)
-        and (plain is bool or not isinstance(value, bool))
-    ):
-        return value
-    raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[plain]} needed")
+        return _literal(arguments)
+    if origin is tuple:
+        return _list(_decoder(arguments[0]))
+    if origin is dict:
+        return _mapping(_decoder(arguments[1]))
+    return _plain(hint)
 
 
-def _check_limits(limits: Json, value: Any, where: str) -> None:
-    if value is None:
-        return
-    for limit, bound in limits.items():
-        if not _KEPT[limit](value, bound):
-            raise DocumentError(
-                f"{where}: {_shown(value)} found, {limit.replace('_', ' ')} {bound} needed"
-            )
+def _literal(known: tuple[Any, ...]) -> _Decoder:
+    def decoded(value: Any, where: str) -> Any:
+        if value not in known or isinstance(value, bool) != isinstance(known[0], bool):
+            told = ", ".join(map(str, known))
+            raise DocumentError(f"{where}: {_shown(value)} found, one of {told} needed")
+        return value
+
+    return decoded
+
+
+def _list(decoder: _Decoder) -> _Decoder:
+    def decoded(value: Any, where: str) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[tuple]} needed")
+        return tuple([decoder(item, f"{where}[{n}]") for n, item in enumerate(value)])
+
+    return decoded
+
+
+def _mapping(decoder: _Decoder) -> _Decoder:
+    def decoded(value: Any, where: str) -> Any:
+        if not isinstance(value, dict):
+            raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[dict]} needed")
+        return {str(key): decoder(item, _at(where, str(key))) for key, item in value.items()}
+
+    return decoded
+
+
+def _plain(kind: Any) -> _Decoder:
+    def decoded(value: Any, where: str) -> Any:
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+            return value
+        raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[kind]} needed")
+
+    return decoded
+
+
+def _limited(decoder: _Decoder, limits: Json) -> _Decoder:
+    """Return a decoder that also holds values to limits."""
+    if not limits:
+        return decoder
+    kept = [(_KEPT[limit], limit, bound) for limit, bound in limits.items()]
+
+    def decoded(value: Any, where: str) -> Any:
+        found = decoder(value, where)
+        for keeps, limit, bound in kept if found is not None else ():
+            if not keeps(found, bound):
+                raise DocumentError(
+                    f"{where}: {_shown(found)} found, {limit.replace('_', ' ')} {bound} needed"
+                )
+        return found
+
+    return decoded
 
 
 def _schema_of(hint: Any) -> Json:

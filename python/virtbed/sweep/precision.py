@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from virtbed.ledger import Ledger
 from virtbed.trial import Trial
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError
 from virtbed_contract.sweep import Design
 
 
@@ -38,8 +40,8 @@ class Precision:
         for trial in self._ledger.done() - measured.keys():
             # Done, and killed before its sums were kept.
             path = self._folder / "trials" / trial / "result.json"
-            if path.exists():
-                self._see(trial, json.loads(path.read_text(encoding="utf-8")))
+            with suppress(DocumentError):  # which the report names
+                self._see(trial, json_file.read(path))
         return unneeded_trials(self._laid, self._ledger.measured())
 
     def _see(self, trial: str, result: Mapping[str, Any]) -> None:

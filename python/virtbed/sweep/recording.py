@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from virtbed.sweep.admission import Admitted
 from virtbed.sweep.resumption import keep_earlier
 from virtbed.trial import Trial
 from virtbed_contract import json_file
-from virtbed_contract.codec import encode
+from virtbed_contract.codec import DocumentError, encode
 from virtbed_contract.events import FetchedFile, TrialOutcome
 from virtbed_contract.identifiers import FAILURE
 from virtbed_contract.sweep import Design
@@ -78,10 +77,10 @@ class Recorder:
     def _commits(self) -> list[str]:
         """Return the commits of virtbed that carried this sweep out so far."""
         try:
-            before = json.loads((self._folder / "design.json").read_text())
-        except (FileNotFoundError, ValueError):
+            before = json_file.read(self._folder / "design.json").get("commits")
+        except DocumentError:
             return []
-        return list(before.get("commits", [])) if isinstance(before, dict) else []
+        return before if isinstance(before, list) else []
 
     def trial(self, trial: Trial, attempt: int, outcome: TrialOutcome) -> str:
         """Write a trial's result and evidence, or its failure; remove what was fetched.

@@ -7,13 +7,14 @@ result is kept, for the trials that were measured near it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from virtbed import records
 from virtbed.trial import Trial
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError
 from virtbed_contract.documents import BARE
 from virtbed_contract.factors import BASELINE_MODE, FACTORS
 
@@ -73,11 +74,15 @@ def _pair(trial: Trial) -> tuple[object, ...]:
 
 
 def started_s(folder: Path) -> float | None:
-    """Return when the trial of a folder started, in seconds since the epoch; None without one."""
+    """Return when the trial of a folder started, in seconds since the epoch.
+
+    None without a result that can be put aside: one that tells its start, and which attempt it was.
+    """
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        return datetime.fromisoformat(result["trial"]["started_at"]).timestamp()
-    except (OSError, ValueError, KeyError, TypeError):
+        trial = json_file.read(folder / "result.json")["trial"]
+        started = datetime.fromisoformat(trial["started_at"]).timestamp()
+        return started if type(trial["attempt"]) is int and trial["attempt"] > 0 else None
+    except (DocumentError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -87,9 +92,10 @@ def keep_earlier(sweep: Path, trial_id: str) -> None:
     It is there whole before it goes from its old place, so that no kill loses it.
     """
     folder = sweep / "trials" / trial_id
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    result = json_file.read(folder / "result.json")
     aside = sweep / "earlier" / str(result["trial"]["attempt"]) / trial_id
     for path in sorted(folder.iterdir(), key=lambda path: path.name == "result.json"):
-        if path.is_file() and path.name != "failure.json":
-            records.write_text(aside / path.name, path.read_text(encoding="utf-8"))
+        if path.is_file() and not path.is_symlink() and path.name != "failure.json":
+            text = path.read_text(encoding="utf-8", errors="replace")
+            records.write_text(aside / path.name, text)
     (folder / "result.json").unlink()

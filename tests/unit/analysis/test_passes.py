@@ -93,3 +93,50 @@ def test_an_archive_has_the_earlier_results_too(paused: Folder) -> None:
     assert not list(archive_problems(file))
     content = json.dumps(document(read_sweep(paused.path))["counts"])
     assert '"analysed": 10' in content
+
+
+BASELINE = "bm-pinned-c01-image_classification-r03"
+
+
+def test_an_earlier_result_counts_once_however_often_it_is_there(paused: Folder) -> None:
+    for file in ("result.json", "evidence.json"):
+        text = (paused.path / f"earlier/1/{BASELINE}/{file}").read_text()
+        paused.write(f"earlier/01/{BASELINE}/{file}", text.replace("9.0", "9.1"))
+        paused.write(f"earlier/7/{BASELINE}/{file}", text)
+    sweep = read_sweep(paused.path)
+    assert sweep.trials.height == 10
+    assert {row.file: row.reason for row in sweep.rejected} == {
+        f"earlier/{name}/{BASELINE}/result.json": "is of attempt 1, not of the one its folder is "
+        "named for"
+        for name in ("01", "7")
+    }
+
+
+def test_an_earlier_result_of_no_baseline_is_left_out(paused: Folder) -> None:
+    name = "vm-pinned-c01-image_classification-r02"
+    measure_again(paused, name, 40.0, 1.5)
+    (rejected,) = read_sweep(paused.path).rejected
+    assert rejected.file == f"earlier/1/{name}/result.json"
+    assert "no baseline" in rejected.reason
+
+
+def test_an_earlier_result_is_of_an_earlier_attempt(paused: Folder) -> None:
+    def first(result: Any) -> None:
+        result["trial"]["attempt"] = 1
+
+    paused.edit(f"trials/{BASELINE}/result.json", first)
+    (rejected,) = read_sweep(paused.path).rejected
+    assert "no earlier one" in rejected.reason
+
+
+def test_earlier_results_behind_links_are_named_and_left_out(paused: Folder) -> None:
+    away = paused.path.parent / "away"
+    (paused.path / "earlier").rename(away)
+    (paused.path / "earlier").symlink_to(away)
+    (rejected,) = read_sweep(paused.path).rejected
+    assert "symbolic link" in rejected.reason
+    (paused.path / "earlier").unlink()
+    (paused.path / f"earlier/1/{BASELINE}").mkdir(parents=True)
+    (paused.path / f"earlier/1/{BASELINE}/result.json").symlink_to(away / "nothing")
+    (rejected,) = read_sweep(paused.path).rejected
+    assert "symbolic link" in rejected.reason

@@ -280,3 +280,30 @@ def test_hosts_are_compared(pairs: Folder) -> None:
     (cell,) = compare(*two_hosts(pairs))["cells"]
     assert cell["platform"] == "cn" and cell["cost"] is None
     assert cell["time"]["value"] == pytest.approx(2, rel=0.01)
+
+
+def test_cpus_that_were_offline_are_no_other_mitigations(folder: Folder) -> None:
+    """Vanilla bare metal by hotplug has no second threads online; the kernel tells so here."""
+    told = {
+        "l1tf": "Mitigation: PTE Inversion; VMX: conditional cache flushes, SMT {}",
+        "mds": "Mitigation: Clear CPU buffers; SMT {}",
+        "spectre_v2": "Mitigation: Enhanced IBRS; IBPB: conditional{}; RSB filling",
+        "itlb_multihit": "KVM: Mitigation: {}",
+    }
+    alone = ("disabled", "disabled", "", "VMX disabled")
+    beside = ("vulnerable", "vulnerable", "; STIBP: conditional", "Split huge pages")
+    for platform, mode, parts in (("bm", "pinned", beside), ("bm", "vanilla", alone)):
+        name = folder.trial(platform, mode, 1, {"a": [20.0]})
+        said = {
+            key: text.format(part) for (key, text), part in zip(told.items(), parts, strict=True)
+        }
+        folder.edit(
+            f"trials/{name}/result.json",
+            lambda result, said=said: result["environment"].update(mitigations=said),
+        )
+    sweep = read_sweep(folder.path)
+    assert not sweep.rejected
+    assert sweep.trials["mitigations"].unique().to_list() == [
+        "l1tf: Mitigation: PTE Inversion; mds: Mitigation: Clear CPU buffers; "
+        "spectre_v2: Mitigation: Enhanced IBRS; IBPB: conditional; RSB filling"
+    ]

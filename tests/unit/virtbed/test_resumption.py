@@ -84,7 +84,12 @@ def test_a_start_that_cannot_be_told_measures_nothing_again(
     trials: tuple[Trial, ...], tmp_path: Path
 ) -> None:
     assert started_s(tmp_path) is None
-    (tmp_path / "result.json").write_text("{}")
+    good = {"started_at": "2026-01-01T00:00:00Z", "attempt": 1}
+    for trial in ({}, good | {"started_at": "soon"}, good | {"attempt": "../../.."}, [], good):
+        (tmp_path / "result.json").write_text(json.dumps({"trial": trial}))
+        assert (started_s(tmp_path) is not None) == (trial == good)
+    (tmp_path / "result.json").unlink()
+    os.mkfifo(tmp_path / "result.json")  # nobody ever writes to it
     assert started_s(tmp_path) is None
     found = measured_again(trials, set(ids(trials, 2, "cn")), lambda _: None, USUAL_S, 1e9)
     assert found == []
@@ -96,6 +101,8 @@ def test_an_earlier_result_is_whole_aside_before_it_goes(
     folder = tmp_path / "trials/x"
     records.write_json(folder / "result.json", {"trial": {"attempt": 2}})
     records.write_json(folder / "evidence.json", {"trial": "x"})
+    (folder / "log.txt").write_bytes(b"\xff")
+    (folder / "link").symlink_to("/etc/hostname")
     write = records.write_text
 
     def full(path: Path, text: str) -> None:
@@ -109,7 +116,7 @@ def test_an_earlier_result_is_whole_aside_before_it_goes(
     keep_earlier(tmp_path, "x")
     assert not (folder / "result.json").exists()
     assert sorted(p.name for p in (tmp_path / "earlier/2/x").iterdir()) == [
-        "evidence.json", "result.json",
+        "evidence.json", "log.txt", "result.json",
     ]  # fmt: skip
 
 
