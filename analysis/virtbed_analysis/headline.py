@@ -1,7 +1,8 @@
 """The report's first screen: what to choose, what it costs, and how sure that is.
 
 Made of a report's content alone, as `document` gives it; nothing is estimated here. An answer is
-what the interval of a cell's ratio to bare metal allows to say, against a margin:
+what the interval of a cell's ratio to bare metal allows to say, against a margin; the ratio is that
+of latency where requests wait, and else that of e2e:
 
 - ``same``: the whole interval lies within the margin, so the platform costs nothing that matters;
 - ``more``, ``less``: it lies above 1, or below, and not within the margin;
@@ -23,6 +24,7 @@ from virtbed_analysis import words
 from virtbed_analysis.cells import CELL, is_plain, key_of
 from virtbed_analysis.choosing import Reader, across, sentences, sizes, span
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.margin import answer as at_margin
 from virtbed_analysis.trust import Json
 from virtbed_analysis.warned import warnings_of
 from virtbed_contract.codec import decode
@@ -37,6 +39,7 @@ SAID = {
     "less": "less than bare metal",
     "unknown": "cannot be told",
 }
+WHAT = {"ratio": "time", "latency_ratio": "latency, with its wait,"}
 _TOLD = {"equivalent": "same", "cannot tell": "unknown"}  # answers that the content has itself
 
 
@@ -49,8 +52,8 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         margin: The margin where the content has none, as a share.
 
     Returns:
-        `lead`, sentences; `applications`, each with `subject`, `choose` (sentences), `sizes` and
-        `options` (a platform and a mode, its `answer` in words, and its `cells`, one per size);
+        `lead`, sentences; `applications`, each with `subject`, `of` (what a ratio is of), `choose`
+        (sentences), `sizes` and `options` (a platform and a mode, its `answer` in words, and its `cells`, one per size);
         `sure`, sentences; `command`, what to type to tell more, or None; `warnings`, each with
         `text`, which has the number, and `next`.
     """
@@ -75,12 +78,9 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
 
 
 def answer(low: float | None, high: float | None, margin: float) -> str:
-    """Return what the interval of a ratio allows to say."""
-    if low is None or high is None:
-        return "unknown"
-    if 1 / (1 + margin) <= low and high <= 1 + margin:
-        return "same"
-    return "more" if low > 1 else "less" if high < 1 else "unknown"
+    """Return what the interval of a ratio allows to say: `margin.answer`, and which side."""
+    told = at_margin(low, high, margin)
+    return _TOLD.get(told) or ("more" if low is not None and low > 1 else "less")
 
 
 def _rows(content: Json, margin: float) -> list[Json]:
@@ -96,9 +96,14 @@ def _rows(content: Json, margin: float) -> list[Json]:
         key = key_of(cell)
         found = _answer(cell, margin)
         without = _without_suspects(found, clean.get(key), margin)
+        of = "ratio" if cell.get("latency_ratio") is None else "latency_ratio"
+        if of != "ratio":  # where requests wait, what a user feels is the wait, too
+            found = answer(cell[f"{of}_low"], cell[f"{of}_high"], margin)
         row = {
             **{name: cell[name] for name in CELL},
-            **{f"ratio{end}": cell[f"ratio{end}"] for end in ("", "_low", "_high", "_replicates")},
+            **{f"ratio{end}": cell[f"{of}{end}"] for end in ("", "_low", "_high")},
+            "ratio_replicates": cell["ratio_replicates"],
+            "of": WHAT[of],
             "replicates": cell["replicates"],
             "weights": cell.get("weights"),
             "answer": found,
@@ -158,6 +163,7 @@ def _application(subject: str, rows: list[Json], reader: Reader) -> Json:
         options.setdefault((row["platform"], row["mode"]), []).append(row)
     return {
         "subject": subject,
+        "of": rows[0]["of"],
         "sizes": sorted({row["cores"] for row in rows}),
         "choose": sentences(rows, reader),
         "options": [
