@@ -120,10 +120,7 @@ def across(rows: Rows, reader: Reader) -> list[str]:
     number = sum(map(len, found))
     several = "scenario, " if len({row["scenario"] for row in rows}) > 1 else ""
     of = f"of {number} settings (application, {several}size)"
-    told = [
-        _sentence(group, f"In {len(group)} {of} ", "", reader)
-        for group in found[:_STATEMENTS]
-    ]
+    told = [_sentence(group, f"In {len(group)} {of} ", "", reader) for group in found[:_STATEMENTS]]
     return [*told, *_avoid(_not_of(rows, found), reader)]
 
 

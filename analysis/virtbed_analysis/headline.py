@@ -53,9 +53,9 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
 
     Returns:
         `lead`, sentences; `applications`, each with `subject`, `of` (what a ratio is of), `choose`
-        (sentences), `sizes` and `options` (a platform and a mode, its `answer` in words, and its `cells`, one per size);
-        `sure`, sentences; `command`, what to type to tell more, or None; `warnings`, each with
-        `text`, which has the number, and `next`.
+        (sentences), `sizes` and `options` (a platform and a mode, its `answer` in words, and its
+        `cells`, one per size); `sure`, sentences; `command`, what to type to tell more, or None;
+        `warnings`, each with `text`, which has the number, and `next`.
     """
     margin = content.get("margin") or margin
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}

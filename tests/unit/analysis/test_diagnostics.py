@@ -181,11 +181,20 @@ def test_a_report_has_the_plot_the_sentences_and_the_tables(folder: Any) -> None
     page = report(folder.path).html.read_text()
     content = json.loads((folder.path / "report.json").read_text())
     assert 'id="run_order-1-' in page and "1 of them suspect" in page
-    assert "Course of the sweep" in page and 'id="components"' in page
+    assert page.count("Order and drift</h2>") == 1 and 'id="components"' in page
+    assert "Drift explains no ratio" in page
     (row,) = content["diagnostics"]["samples"]
     assert row["sentence"].replace("'", "&#39;") in page
     assert told_by(folder.path) == ([row] if row["best"] else [])
     assert told_by(folder.path / "nowhere") == []
+
+
+def test_of_one_replicate_the_page_does_not_say_that_nothing_drifted(folder: Any) -> None:
+    for platform, mode in KINDS[:3]:
+        folder.trial(platform, mode, 1, {"a": [20.0, 21.0]})
+    page = report(folder.path).html.read_text()
+    assert "The drift is not known" in page
+    assert "Drift explains no ratio" not in page
 
 
 def test_an_empty_sweep_has_none_of_it(folder: Any) -> None:
