@@ -105,12 +105,12 @@ def test_the_best_number_rests_on_what_a_trial_costs_from_start_to_start(found: 
     assert row["sample_s"] == pytest.approx(0.02, rel=0.1)
     exact = math.sqrt(row["setup_s"] / row["sample_s"]) * row["within"] / row["between"]
     assert row["best"] == pytest.approx(exact, rel=0.05)
-    assert f"samples: {row['best']} would be best, not 30" in row["sentence"]
+    assert f"{row['best']} samples per trial would be best, not 30" in row["sentence"]
 
 
 def test_a_number_near_the_best_is_left_alone() -> None:
     (row,) = of_sweep(*ran(samples=140, replicates=15))["samples"]
-    assert "samples: 140 is about the best number" in row["sentence"]
+    assert "140 samples per trial are about as good" in row["sentence"]
 
 
 def test_no_spread_between_instances_gives_no_number() -> None:
