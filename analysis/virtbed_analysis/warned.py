@@ -112,9 +112,9 @@ def _not_measured(content: Json) -> Iterator[Warned]:
     if emulated:
         names = ", ".join(said.get(name, name) for name in emulated)
         yield (
-            f"{words.count(len(content['emulated']), 'cell')} emulated ({names}): it is shown to "
-            "work; what it costs is not known.",
-            "Measure them on a host with hardware virtualization.",
+            f"{words.count(len(content['emulated']), 'cell')} emulated ({names}): shown to work; "
+            "the cost is not known.",
+            "Measure it on a host with hardware virtualization.",
         )
     rest = dict.fromkeys(
         row["platform"] for row in content["not_run"] if row["platform"] not in emulated
