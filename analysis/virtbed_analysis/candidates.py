@@ -20,7 +20,7 @@ from virtbed_analysis.cells import CELL, PLAIN, key_of
 from virtbed_analysis.estimate import NS_PER_MS, steady, tail
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
-from virtbed_analysis.latency import LOADED
+from virtbed_analysis.latency import LOADED, SHORT
 from virtbed_analysis.question import Question
 from virtbed_analysis.slo import PERCENTILE, Instance, Slo, judge
 from virtbed_contract.codec import encode
@@ -32,7 +32,6 @@ Unit = tuple[str, int]
 Spread = tuple[float, float, float]
 """A mean over replicates, and the least and the most of them."""
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
-_SHORT = r"^[ *]*Only processed \d+ queries\."
 _LATE = re.compile(
     r"still running|tim(?:ed|e)[ -]?out|time limit|deadline|\bhung\b|no end within"
     r"|too (?:long|slow)",
@@ -170,7 +169,7 @@ def _valid() -> pl.Expr:
     """
     valid = pl.col("loadgen_validity") == "VALID"
     reasons = pl.col("loadgen_reasons")
-    short = reasons.list.eval(pl.element().str.contains(_SHORT)).list.all()
+    short = reasons.list.eval(pl.element().str.contains(SHORT)).list.all()
     return valid | ((pl.col("rules") == "quick") & (reasons.list.len() > 0) & short)
 
 

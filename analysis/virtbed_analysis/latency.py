@@ -19,6 +19,8 @@ import polars as pl
 
 LOADED = ("server", "multi_stream")
 """Scenarios in which latency is more than the e2e time of one request."""
+SHORT = r"^[ *]*Only processed \d+ queries\."
+"""LoadGen's reason for a run that is too short, which the quick rules do not promise to avoid."""
 PERCENTILES = (50, 90, 99)
 """The percentiles of LoadGen that are compared."""
 

@@ -27,7 +27,7 @@ from virtbed_analysis.estimate import (
     to_baseline,
     typical,
 )  # fmt: skip
-from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES
+from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES, SHORT
 from virtbed_analysis.trust import Json
 
 APART = 0.01
@@ -150,14 +150,17 @@ def _trial(row: Json) -> Json:
     rates = {"loadgen": row["loadgen_per_second"], "ours": row["per_second"]} if offline else None
     both = [(pair["loadgen_ms"], pair["ours_ms"]) for pair in pairs]
     both += [(rates["loadgen"], rates["ours"])] if rates else []
+    valid, reasons = row["loadgen_validity"] == "VALID", row["loadgen_reasons"]
+    short = row["rules"] == "quick" and all(re.search(SHORT, reason) for reason in reasons)
     shares = [abs(ours - theirs) / theirs for theirs, ours in both if theirs and ours]
     apart = max(shares, default=None)
     return {
         **{name: row[name] for name in GROUP},
         "trial": row["trial"],
         "rules": row["rules"],
-        "valid": row["loadgen_validity"] == "VALID",
-        "reasons": row["loadgen_reasons"],
+        "valid": valid,
+        "short": not valid and bool(reasons) and short,  # and nothing else is wrong with it
+        "reasons": reasons,
         "queries": row["loadgen_queries"],
         "percentiles": pairs,
         "per_second": rates,

@@ -93,6 +93,13 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
             "be another.",
             "See Suspect trials; repeat the sweep on a quieter host.",
         )
+    told = (content.get("loadgen") or {"trials": []})["trials"]
+    if invalid := sum(not trial["valid"] and not trial["short"] for trial in told):
+        yield (
+            f"{words.count(invalid, 'trial')} INVALID by MLPerf LoadGen's rules, for more than "
+            "length: advice leaves them out, the ratios here do not.",
+            "See What LoadGen says.",
+        )
     suspicion = content.get("suspicion") or {"note": None}
     if suspicion["note"]:
         yield str(suspicion["note"]), "See Suspect trials."
