@@ -31,7 +31,7 @@ from scipy import stats
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, key_of
-from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.intervals import CONFIDENCE, holm_adjusted
 from virtbed_analysis.margin import NO_SPREAD, percent
 from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.samples_per_trial import ENOUGH, PLAIN_ROWS
@@ -289,11 +289,10 @@ def interactions(fitted: Fit, pairs: list[tuple[Key, Key]], entries: words.Entri
     kinds = {"size": ["cores"], "mode": ["mode"], "application": _WORK}
     tested = (_interaction(fitted, pairs, about, by, entries) for about, by in kinds.items())
     found = [row for row in tested if row]
-    worst = 0.0
-    for place, row in enumerate(sorted(found, key=lambda row: float(row["p"]))):
-        worst = max(worst, min(1.0, row["p"] * (len(found) - place)))
-        row |= {"p": worst, "seen": worst < 1 - CONFIDENCE}
-    return found
+    adjusted = holm_adjusted([row["p"] for row in found])
+    return [
+        row | {"p": p, "seen": p < 1 - CONFIDENCE} for row, p in zip(found, adjusted, strict=True)
+    ]
 
 
 def _interaction(
