@@ -6,6 +6,7 @@ Drawn through `Figure` alone; pyplot, which keeps global state, is never importe
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
@@ -34,6 +35,7 @@ PART_HATCHES = ("////", "", "\\\\\\\\", "----")
 INK = "#010203"
 WIDTH_IN = 4.6
 _LINE_IN = 0.23
+_MARK_IN, _CHARACTER_IN, _ROW_IN = 0.5, 0.075, 0.19  # of a legend
 _TITLE = 44  # characters of a line of it
 _LABEL = 24  # and of one of a platform's label
 _LINEAR = 5  # values further apart than this are drawn on a logarithmic axis
@@ -155,10 +157,20 @@ def stacked(
 
 
 def legend(axes: Axes, columns: int) -> None:
-    """Name what is labelled below the panel."""
+    """Name what is labelled below the panel, in fewer columns where the names are long."""
     figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.legend(loc="outside lower left", ncols=columns, frameon=False, handlelength=1.8)
+    assert isinstance(figure, Figure)
+    names = [str(name) for name in axes.get_legend_handles_labels()[1]]
+    fitting = next((n for n in range(columns, 1, -1) if _width_in(names, n) <= WIDTH_IN), 1)
+    more = math.ceil(len(names) / fitting) - math.ceil(len(names) / columns)
+    figure.set_figheight(figure.get_figheight() + more * _ROW_IN)
+    figure.legend(loc="outside lower left", ncols=fitting, frameon=False, handlelength=1.8)
+
+
+def _width_in(names: list[str], columns: int) -> float:
+    """Return how wide a legend is about, which fills one column after another."""
+    parts = np.array_split(np.array(names, dtype=object), min(columns, len(names) or 1))
+    return sum(_MARK_IN + _CHARACTER_IN * max(map(len, part), default=0) for part in parts)
 
 
 def set_scale(axis: Axis, values: Iterable[float | None], logarithmic: bool = False) -> None:

@@ -121,10 +121,9 @@ def across(rows: Rows, reader: Reader) -> list[str]:
     """Return what can be said of most places, the commonest first, and what does not pay."""
     found = sorted(choices(rows), key=len, reverse=True)
     number = sum(map(len, found))
-    told = [
-        _sentence(group, f"In {len(group)} of {number} settings (application, size) ", "", reader)
-        for group in found[:_STATEMENTS]
-    ]
+    several = "scenario, " if len({row["scenario"] for row in rows}) > 1 else ""
+    of = f"of {number} settings (application, {several}size)"
+    told = [_sentence(group, f"In {len(group)} {of} ", "", reader) for group in found[:_STATEMENTS]]
     return [*told, *_avoid(_not_of(rows, found), reader)]
 
 

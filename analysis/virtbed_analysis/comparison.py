@@ -18,13 +18,13 @@ import polars as pl
 from scipy import stats
 
 from virtbed_analysis.cells import Cell
-from virtbed_analysis.document import provenance
 from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.latency import LOADED
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
+from virtbed_analysis.provenance import provenance
 from virtbed_analysis.reduction import log_mean
 from virtbed_analysis.rises import Losses, judged
 from virtbed_analysis.trust import Json

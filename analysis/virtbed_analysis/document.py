@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from importlib.metadata import version
 from typing import Any
 
 import polars as pl
@@ -43,11 +42,11 @@ from virtbed_analysis.headline import headline
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import with_answers
 from virtbed_analysis.precision import unneeded_trials
+from virtbed_analysis.provenance import online_cpus, provenance
 from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json, Rejected
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
-from virtbed_contract.factors import FACTORS
 from virtbed_contract.measures import SHOWN, of_group
 
 
@@ -178,17 +177,8 @@ def _by_size(sweep: Sweep, known: Known) -> Json:
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),
-        "container_to_host": scaling.container_to_host(units, _online_cpus(sweep)),
+        "container_to_host": scaling.container_to_host(units, online_cpus(sweep)),
     }
-
-
-def _online_cpus(sweep: Sweep) -> int | None:
-    cpu = _facts(sweep).get("cpu", {})
-    return len(cpu["online"]) if cpu.get("online") else None
-
-
-def _facts(sweep: Sweep) -> Json:
-    return sweep.doctor.facts if sweep.doctor else {}
 
 
 def _platforms(sweep: Sweep) -> list[Json]:
@@ -308,80 +298,3 @@ def _warnings(trials: pl.DataFrame) -> list[Json]:
         warning for given in trials["warnings"].to_list() for warning in sorted(set(given))
     )
     return [{"warning": text, "trials": n} for text, n in found.most_common()]
-
-
-def provenance(sweep: Sweep) -> list[Json]:
-    """Return where the numbers come from, as items with their values."""
-    trials, design, facts = sweep.trials, sweep.design, _facts(sweep)
-    cpu = facts.get("cpu", {})
-    engines = facts.get("engines", {})
-
-    def found(column: str) -> list[str | None]:
-        return [str(v) for v in trials[column].unique().sort() if v is not None]
-
-    started = found("started_at")
-    real = trials.filter(~pl.col("emulated"))
-    items: dict[str, list[str | None]] = {
-        "Host": found("host") or [sweep.doctor.host if sweep.doctor else None],
-        "CPU": [cpu.get("model")],
-        "Online CPUs": [str(_online_cpus(sweep) or "")],
-        "Distribution": [facts.get("distribution")],
-        "Kernel of the host": [facts.get("kernel")],
-        "Kernels seen by trials": found("kernel"),
-        "oneDNN's kernels": found("onednn_isa"),
-        "Clock source": [facts.get("clocksource")],
-        "Frequency governor": [facts.get("governor")],
-        "Engines": [
-            f"{engine.get('name', key)} {engine['version']}"
-            for key, engine in engines.items()
-            if engine.get("version")
-        ],
-        "Memory of an instance, MiB": found("memory_mib"),
-        "Image digest": found("image_digest") or [design.image_digest if design else None],
-        "Plan digest": found("plan_digest") or [design.plan_digest if design else None],
-        "Seed of the order": [str(design.seed)] if design else [],
-        "Seed of the trials": found("input_seed"),
-        **{_heading(factor.name): found(factor.name) for factor in FACTORS},
-        "Model": [
-            f"{row['application']} {row['application_version']}, {row['scale']}: "
-            f"{row['model']}, {row['weights']} weights"
-            for row in trials.select(
-                "application", "application_version", "scale", "model", "weights"
-            )
-            .unique()
-            .sort(pl.all())
-            .to_dicts()
-        ],
-        **{_heading(name): found(column) for name, column in _SURROUNDINGS.items()},
-        "TensorFlow": found("tensorflow"),
-        "Keras": found("keras"),
-        "Python": found("python"),
-        "Trials started": [f"{started[0]} to {started[-1]}"] if started else [],
-        "Real trials": [str(real.height)] if trials.height else [],
-        "Commit of virtbed": list(design.commits) if design else [],
-        "Analysis": [f"virtbed-analysis {version('virtbed-analysis')}"],
-    }
-    return [
-        {"item": item, "values": kept}
-        for item, values in items.items()
-        if (kept := [value for value in values if value])
-    ]
-
-
-# Beside those above: what must be alike, as the trials saw it.
-_SURROUNDINGS = {
-    f"{fact.words} seen by trials": fact.column
-    for fact in unlike.TABLE
-    if fact.column in {"cpu_model", "isa", "clocksource", "governor", "turbo", "mitigations"}
-} | {
-    "memory of an instance, MiB": "memory_mib",
-    "rules": "rules",
-    "frameworks": "frameworks",
-    "huge pages": "transparent_hugepage",
-    "threads within an operation": "intra_op",
-    "threads between operations": "inter_op",
-}
-
-
-def _heading(name: str) -> str:
-    return name.replace("_", " ").capitalize()

@@ -1,7 +1,8 @@
 """The report's first screen: what to choose, what it costs, and how sure that is.
 
 Made of a report's content alone, as `document` gives it; nothing is estimated here. An answer is
-what the interval of a cell's ratio to bare metal allows to say, against a margin:
+what the interval of a cell's ratio to bare metal allows to say, against a margin; the ratio is that
+of latency where requests wait, and else that of e2e:
 
 - ``same``: the whole interval lies within the margin, so the platform costs nothing that matters;
 - ``more``, ``less``: it lies above 1, or below, and not within the margin;
@@ -24,6 +25,7 @@ from virtbed_analysis.choosing import Reader, across, sentences, sizes, span
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.latency import LOADED
 from virtbed_analysis.losses import Lost, losses
+from virtbed_analysis.margin import answer as at_margin
 from virtbed_analysis.margin import has_width
 from virtbed_analysis.trust import Json
 from virtbed_analysis.warned import warnings_of
@@ -78,12 +80,9 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
 
 
 def answer(low: float | None, high: float | None, margin: float) -> str:
-    """Return what the interval of a ratio allows to say."""
-    if low is None or high is None or not has_width(low, high):
-        return "unknown"
-    if 1 / (1 + margin) <= low and high <= 1 + margin:
-        return "same"
-    return "more" if low > 1 else "less" if high < 1 else "unknown"
+    """Return what the interval of a ratio allows to say: `margin.answer`, and which side."""
+    told = at_margin(low, high, margin)
+    return _TOLD.get(told) or ("more" if low is not None and low > 1 else "less")
 
 
 def _rows(content: Json, margin: float) -> list[Json]:

@@ -117,9 +117,13 @@ def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]
     Statistics 6, 1979: as sure as Bonferroni's, and never less powerful. For decisions; where
     intervals are shown, theirs is the answer.
     """
-    rejected = [False] * len(p_values)
-    for done, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        if p_values[place] > level / (len(p_values) - done):
-            break
-        rejected[place] = True
-    return rejected
+    return [p <= level for p in holm_adjusted(p_values)]
+
+
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for their number: `holm` rejects those up to its level."""
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for done, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - done) * p_values[place]))
+        adjusted[place] = least
+    return adjusted

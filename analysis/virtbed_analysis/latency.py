@@ -22,6 +22,7 @@ LOADED = ("server", "multi_stream")
 PERCENTILES = (50, 90, 99)
 """The percentiles of LoadGen that are compared."""
 
+# LoadGen's reason for a run that is too short, which the quick rules do not promise to avoid.
 _SHORT = r"^[ *]*Only processed \d+ queries\."
 
 # From the issue of its query to the answer of this sample.

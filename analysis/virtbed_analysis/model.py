@@ -20,6 +20,8 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ from scipy import stats
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, key_of
-from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.intervals import CONFIDENCE, holm_adjusted
 from virtbed_analysis.margin import NO_SPREAD, percent
 from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.samples_per_trial import ENOUGH, PLAIN_ROWS
@@ -79,12 +81,8 @@ class Fit:
         weights[self.cells.index(below)] -= 1
         return weights
 
-    def interval(self, weights: Floats, more: float = 0.0) -> tuple[float, float, float]:
-        """Return a contrast and the ends of its interval.
-
-        Args:
-            weights: Of the cells.
-        """
+    def interval(self, weights: Floats) -> tuple[float, float, float]:
+        """Return a contrast, given by its weights, and the ends of its interval."""
         middle = float(weights @ self.means)
         variance = float(weights @ self.covariance @ weights)
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * math.sqrt(variance)
@@ -107,7 +105,7 @@ def of_trials(ran: pl.DataFrame, platforms: Platforms, cells: Iterable[Json]) ->
     empty: Json = {"own": None, "common": None, "freedom": None}
     lists: Json = {"rows": [], "interactions": [], "sizes": []}
     try:
-        fitted = fit(ran)
+        fitted = fit(ran, platforms.entries)
     except Unfit as reason:
         return {"reason": str(reason), **empty, **lists}
     plain = {key_of(cell): cell for cell in cells}
@@ -127,8 +125,12 @@ def of_trials(ran: pl.DataFrame, platforms: Platforms, cells: Iterable[Json]) ->
     }
 
 
-def fit(ran: pl.DataFrame) -> Fit:
+def fit(ran: pl.DataFrame, entries: words.Entries = MappingProxyType({})) -> Fit:
     """Fit the model to trials, as `diagnostics.of_trials` gives them.
+
+    Args:
+        ran: Those.
+        entries: The platforms, for the words of a reason.
 
     Raises:
         Unfit: there is too little or too much, the spread is not one, or the fit does not converge.
@@ -154,7 +156,7 @@ def fit(ran: pl.DataFrame) -> Fit:
         raise Unfit(f"{len(cells)} cells found; with more than {MOST_CELLS} a fit takes minutes.")
     place = {cell: number for number, cell in enumerate(cells)}
     which = np.array([place[key] for key in keys])
-    if (told := _unlike_spread(kept, which)) is not None:
+    if (told := _unlike_spread(kept, which, entries)) is not None:
         raise Unfit(told)
     means, covariance, parts = _estimate(kept, which, len(cells))
     return Fit(cells, means, covariance, parts[1], parts[0], freedom)
@@ -202,7 +204,9 @@ def _estimate(
     return means, covariance, (common, own)
 
 
-def _unlike_spread(kept: pl.DataFrame, which: NDArray[np.int64]) -> str | None:
+def _unlike_spread(
+    kept: pl.DataFrame, which: NDArray[np.int64], entries: words.Entries
+) -> str | None:
     """Return that and where the spread differs; None where no difference is seen.
 
     Of the logarithms less the means of their cell and of their replicate, an instance's
@@ -217,10 +221,10 @@ def _unlike_spread(kept: pl.DataFrame, which: NDArray[np.int64]) -> str | None:
     apart = rest.with_columns(pl.col("rest") - pl.col("rest").mean().over(instance))
     if not (rest["rest"].abs() > NO_SPREAD).any():
         return "the replicates are alike to the last digit."
-    for what, columns, frame in (
-        ("platforms", ["platform", "mode"], together),
-        ("sizes", ["cores"], together),
-        ("applications", _WORK, apart),
+    for what, columns, frame, name in (
+        ("platforms", ["platform", "mode"], together, partial(words.platform, entries=entries)),
+        ("sizes", ["cores"], together, lambda row: words.count(row["cores"], "core")),
+        ("applications", _WORK, apart, words.subject),
     ):
         groups = frame.partition_by(columns, maintain_order=True)
         values = [group["rest"].to_numpy() for group in groups]
@@ -228,7 +232,7 @@ def _unlike_spread(kept: pl.DataFrame, which: NDArray[np.int64]) -> str | None:
             continue
         if not stats.levene(*values, center="median").pvalue >= UNLIKE:
             spreads = {
-                " ".join(str(group[column][0]) for column in columns[:2]): float(own.std())
+                name(group.row(0, named=True)): float(own.std())
                 for group, own in zip(groups, values, strict=True)
             }
             least, most = (find(spreads, key=lambda n: spreads[n]) for find in (min, max))
@@ -285,11 +289,10 @@ def interactions(fitted: Fit, pairs: list[tuple[Key, Key]], entries: words.Entri
     kinds = {"size": ["cores"], "mode": ["mode"], "application": _WORK}
     tested = (_interaction(fitted, pairs, about, by, entries) for about, by in kinds.items())
     found = [row for row in tested if row]
-    worst = 0.0
-    for place, row in enumerate(sorted(found, key=lambda row: float(row["p"]))):
-        worst = max(worst, min(1.0, row["p"] * (len(found) - place)))
-        row |= {"p": worst, "seen": worst < 1 - CONFIDENCE}
-    return found
+    adjusted = holm_adjusted([row["p"] for row in found])
+    return [
+        row | {"p": p, "seen": p < 1 - CONFIDENCE} for row, p in zip(found, adjusted, strict=True)
+    ]
 
 
 def _interaction(

@@ -166,8 +166,8 @@ def _sentence(rows: list[Json], margin: float) -> str:
     able = sum(row["more"] == 0 for row in rows)
     return (
         f"This sweep would have told an overhead of about {span} (in {POWER:.0%} of sweeps like "
-        f"it); smaller ones it can have missed. {able} of {words.count(len(rows), 'cell')} "
-        f"{'has' if able == 1 else 'have'} the replicates that a margin of {percent(margin)} needs."
+        f"it); smaller ones it can have missed. In {able} of {words.count(len(rows), 'cell')} an "
+        f"answer at a margin of {percent(margin)} could be counted on."
     )
 
 

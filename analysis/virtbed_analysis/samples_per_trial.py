@@ -181,14 +181,16 @@ def _best(row: Json, inputs: int) -> Json:
     saves = 1 - time_for_precision(best) / time_for_precision(now)
     because = (
         f"a trial's set-up takes {row['setup_s']:.3g} s and a sample {row['sample_s']:.3g} s, "
-        f"samples within a trial vary by {within:.2g} and instances by {between:.2g} of the time"
+        f"samples within a trial vary by {100 * within:.2g}% and instances by {100 * between:.2g}%"
     )
     if saves < 0.05:
-        sentence = f"{name}: samples: {now} is about the best number ({best}): {because}."
+        sentence = (
+            f"{name}: {now} samples per trial are about as good as the best, {best}: {because}."
+        )
     else:
         sentence = (
-            f"{name}: samples: {best} would be best, not {now}: {because}. The same precision "
-            f"would take about {saves:.0%} less time, with "
+            f"{name}: {best} samples per trial would be best, not {now}: {because}. The same "
+            f"precision would take about {saves:.0%} less time, with "
             f"{'more' if best < now else 'fewer'} replicates."
         )
     if best < min(now, SHOW_P99):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from virtbed_analysis import words
 from virtbed_analysis.cells import CELL
 from virtbed_analysis.estimate import in_order
-from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.intervals import CONFIDENCE, holm_adjusted
 from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json
 
@@ -76,7 +76,7 @@ def dependence(trials: pl.DataFrame, draws: int = _DRAWS) -> list[Json]:
         if marked[name].any() and not marked[name].all()
     ]
     named = [tested for tested in found if tested.reason != ANY]
-    adjusted = _holm([tested.p for tested in named])
+    adjusted = holm_adjusted([tested.p for tested in named])
     # With one reason, "any" is the same; it is tested by itself, beside the reasons.
     together = {tested.reason: p for tested, p in zip(named, adjusted, strict=True)}
     return [
@@ -155,15 +155,6 @@ def _between(shares: NDArray[np.float64], member: NDArray[np.float64]) -> NDArra
     sizes = member.sum(axis=0)
     means = shares @ member / sizes
     return np.asarray(((means - shares.mean(axis=1, keepdims=True)) ** 2) @ sizes)
-
-
-def _holm(values: list[float]) -> list[float]:
-    """Return p values adjusted for their number (Holm 1979)."""
-    adjusted, least = [0.0] * len(values), 0.0
-    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        least = max(least, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[place] = least
-    return adjusted
 
 
 def beside(trials: pl.DataFrame, entries: words.Entries) -> Json:

@@ -93,6 +93,13 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
             "be another.",
             "See Suspect trials; repeat the sweep on a quieter host.",
         )
+    told = (content.get("loadgen") or {"trials": []})["trials"]
+    if invalid := sum(not trial["valid"] and not trial["short"] for trial in told):
+        yield (
+            f"{words.count(invalid, 'trial')} INVALID by MLPerf LoadGen's rules, for more than "
+            "length: advice leaves them out, the ratios here do not.",
+            "See What LoadGen says.",
+        )
     suspicion = content.get("suspicion") or {"note": None}
     if suspicion["note"]:
         yield str(suspicion["note"]), "See Suspect trials."
@@ -112,9 +119,9 @@ def _not_measured(content: Json) -> Iterator[Warned]:
     if emulated:
         names = ", ".join(said.get(name, name) for name in emulated)
         yield (
-            f"{words.count(len(content['emulated']), 'cell')} emulated ({names}): it is shown to "
-            "work; what it costs is not known.",
-            "Measure them on a host with hardware virtualization.",
+            f"{words.count(len(content['emulated']), 'cell')} emulated ({names}): shown to work; "
+            "the cost is not known.",
+            "Measure it on a host with hardware virtualization.",
         )
     rest = dict.fromkeys(
         row["platform"] for row in content["not_run"] if row["platform"] not in emulated

@@ -15,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # else a paragraph keeps the line breaks of its docstring
     help="Measure what an execution platform costs a deep-learning application, end to end.\n\n"
     "Start with `make testbed`; then `virtbed plan quick`, `virtbed sweep quick` and "
     "results/quick/report.html.",

@@ -77,7 +77,8 @@ def advise(
     scale: Annotated[str, typer.Option(help="trained, mlperf or tiny.")] = "trained",
     scenario: Annotated[str, typer.Option(help="As measured.")] = "single_stream",
     slo_ms: Annotated[
-        float | None, typer.Option(min=0, help="Bound on the 99th percentile of a request, ms.")
+        float | None,
+        typer.Option(min=0, help="Bound on an instance's 99th percentile, queue included, ms."),
     ] = None,
     cores_max: Annotated[int | None, typer.Option(min=1, help="At most so many cores.")] = None,
     platform: Annotated[

@@ -7,6 +7,8 @@ the simulation bears out.
 
 from __future__ import annotations
 
+from importlib import resources
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,21 @@ def test_many_replicates_show_what_a_few_cannot(name: str, replicates: int) -> N
 @pytest.mark.parametrize("replicates", REPLICATES)
 def test_a_sound_ratio_is_marked_one_time_in_ten(replicates: int) -> None:
     assert marked("drifting", replicates) <= 0.14
+
+
+def test_the_page_says_how_many_sound_ratios_of_slow_trials_are_marked() -> None:
+    """Slow trials come to both sides alike: intervals hold, and look as if they did not."""
+    noise = np.full(1_000, 0.03)
+    shares = {}
+    for replicates in (10, 30):
+        logs = simulation.log_ratios(np.random.default_rng(replicates), noise, replicates)
+        assert float(simulation.covered(logs).mean()) >= 0.93
+        found = robust.flagged(robust.signs(logs), replicates)
+        shares[replicates] = float(np.any(list(found.values()), axis=0).mean())
+    assert 0.15 <= shares[10] <= 0.25
+    assert 0.35 <= shares[30] <= 0.5
+    said = (resources.files("virtbed_analysis") / "templates/doubts.html.j2").read_text()
+    assert "2 in 10 at 10 replicates, up to half at 30" in said
 
 
 @pytest.mark.parametrize("replicates", [2, *REPLICATES])

@@ -105,12 +105,12 @@ def test_the_best_number_rests_on_what_a_trial_costs_from_start_to_start(found: 
     assert row["sample_s"] == pytest.approx(0.02, rel=0.1)
     exact = math.sqrt(row["setup_s"] / row["sample_s"]) * row["within"] / row["between"]
     assert row["best"] == pytest.approx(exact, rel=0.05)
-    assert f"samples: {row['best']} would be best, not 30" in row["sentence"]
+    assert f"{row['best']} samples per trial would be best, not 30" in row["sentence"]
 
 
 def test_a_number_near_the_best_is_left_alone() -> None:
     (row,) = of_sweep(*ran(samples=140, replicates=15))["samples"]
-    assert "samples: 140 is about the best number" in row["sentence"]
+    assert "140 samples per trial are about as good" in row["sentence"]
 
 
 def test_no_spread_between_instances_gives_no_number() -> None:
@@ -181,11 +181,20 @@ def test_a_report_has_the_plot_the_sentences_and_the_tables(folder: Any) -> None
     page = report(folder.path).html.read_text()
     content = json.loads((folder.path / "report.json").read_text())
     assert 'id="run_order-1-' in page and "1 of them suspect" in page
-    assert "Course of the sweep" in page and 'id="components"' in page
+    assert page.count("Order and drift</h2>") == 1 and 'id="components"' in page
+    assert "Drift explains no ratio" in page
     (row,) = content["diagnostics"]["samples"]
     assert row["sentence"].replace("'", "&#39;") in page
     assert told_by(folder.path) == ([row] if row["best"] else [])
     assert told_by(folder.path / "nowhere") == []
+
+
+def test_of_one_replicate_the_page_does_not_say_that_nothing_drifted(folder: Any) -> None:
+    for platform, mode in KINDS[:3]:
+        folder.trial(platform, mode, 1, {"a": [20.0, 21.0]})
+    page = report(folder.path).html.read_text()
+    assert "The drift is not known" in page
+    assert "Drift explains no ratio" not in page
 
 
 def test_an_empty_sweep_has_none_of_it(folder: Any) -> None:

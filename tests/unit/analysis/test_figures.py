@@ -245,3 +245,19 @@ def test_a_long_title_is_broken() -> None:
     lines = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     assert title not in lines
     assert any(line.startswith("image_classification, mlperf") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "names", [["container in a KVM guest, CPU quota"] * 5, ["pre", "infer", "post"]]
+)
+def test_a_legend_stays_within_its_panel(names: list[str]) -> None:
+    figure = Figure(figsize=(canvas.WIDTH_IN, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        axes.plot([0, 1], [0, 1], label=name)
+    canvas.legend(axes, 3)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
+    height = axes.get_window_extent().height / figure.dpi
+    assert height > 2  # what it names keeps its room

@@ -40,6 +40,8 @@ def test_invalid_trials_are_counted_with_their_reasons(folder: Folder) -> None:
     }
     assert "4 of 5 trials are INVALID" in page
     assert "Reduce target QPS. (1 trial)" in page
+    # Of those that are short alone nothing is said first: the quick rules promise no more.
+    assert "2 trials INVALID by MLPerf LoadGen&#39;s rules, for more than length" in page
 
 
 def test_loadgens_percentiles_and_ours_are_held_side_by_side(folder: Folder) -> None:

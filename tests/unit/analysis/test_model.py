@@ -163,7 +163,8 @@ def test_where_one_platform_is_noisier_no_spread_for_all_is_shown(noisy: str) ->
     ]
     told = [reason for reason in reasons if reason and "the spread differs between" in reason]
     assert len(told) >= 17
-    assert any(f"for {noisy} " in reason for reason in told)
+    words = {"cn": "container, ", "bm": "bare metal, "}[noisy]
+    assert any(f"for {words}" in reason and f"({noisy} " in reason for reason in told)
 
 
 def test_what_the_cost_depends_on_is_told_with_its_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,15 @@ def test_every_name_is_there_and_no_module_hides_one() -> None:
     assert not modules & set(virtbed_analysis.__all__)
     for name in virtbed_analysis.__all__:
         assert callable(getattr(virtbed_analysis, name)), name
+
+
+def test_the_readme_names_every_module() -> None:
+    package = Path(virtbed_analysis.__file__).parent
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    told = (package.parent / "README.md").read_text()
+    assert sorted(name for name in modules if f"`{name}`" not in told) == []
+    named = set(re.findall(r"`([a-z_]+\.py)`", told))
+    assert named - modules == set()
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -164,6 +164,15 @@ def test_rejected_files_and_warnings_are_listed(quick: Any) -> None:
     assert content["cells"][-1]["note"] or content["cells"][0]["note"]
 
 
+def test_provenance_says_each_thing_once(quick: Any) -> None:
+    *_, content = page(quick)
+    items = {row["item"]: row["values"] for row in content["provenance"]}
+    assert items["CPU model seen by trials"] == ["Xeon Test"]
+    assert items["Turbo seen by trials"] == ["on"]
+    assert len({item.lower() for item in items}) == len(content["provenance"])
+    assert not [item for item in items if item in ("TensorFlow", "Keras")]  # see Frameworks
+
+
 def test_empty_sweep(folder: Any) -> None:
     folder.plan("bm", "pinned", 1)
     text, parsed, content = page(folder)

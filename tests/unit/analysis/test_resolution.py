@@ -92,7 +92,7 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
     assert row["needed"] == replicates_needed(upper_spread(row["spread"], 5), 0.03)
     assert row["more"] == row["needed"] - 5 > 0
     assert "an overhead of about 5.4%" in found["sentence"]
-    assert "0 of 1 cell have the replicates that a margin of 3% needs" in found["sentence"]
+    assert "In 0 of 1 cell an answer at a margin of 3% could be counted on" in found["sentence"]
     command = f"virtbed sweep quick --replicates {row['needed']}"
     assert found["command"] == command
     assert f"<code>{command}</code>" in report(folder.path).html.read_text()
@@ -101,7 +101,7 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
 def test_a_sweep_that_has_enough_asks_for_nothing(folder: Any) -> None:
     found = lay(folder, 0.002)
     assert (found["rows"][0]["more"], found["command"], found["remedy"]) == (0, None, None)
-    assert "1 of 1 cell has the replicates" in found["sentence"]
+    assert "In 1 of 1 cell an answer" in found["sentence"]
 
 
 def test_a_wide_margin_needs_fewer(folder: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import sys
 from importlib.metadata import version
@@ -39,6 +40,16 @@ def test_published_prints_ratios_weaknesses_and_answers(tmp_path: Path) -> None:
     told = json.loads(CliRunner().invoke(app, ["published", str(table), "--json"]).output)
     assert f"{told['ratios'][0]['ratio']:.3f}" == "10.990"
     assert {verdict["answer"] for verdict in told["verdicts"]} == {"not tested"}
+
+
+@pytest.mark.parametrize("command", ["sweep", "calibrate", "doctor", "advise", "compare"])
+def test_help_is_filled_to_the_terminal(command: str) -> None:
+    """A line break of the docstring is none of the paragraph."""
+    said = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.strip() for line in said.partition("\u256d")[0].splitlines()]
+    for line, after in itertools.pairwise(lines):
+        if line and after:  # its first word would have fitted otherwise
+            assert len(line) + 1 + len(after.split()[0]) > 76, line
 
 
 def test_published_refuses_what_it_cannot_read(tmp_path: Path) -> None:
