@@ -140,15 +140,13 @@ def _trial(row: Json) -> Json:
     rates = {"loadgen": row["loadgen_per_second"], "ours": row["per_second"]} if offline else None
     both = [(pair["loadgen_ms"], pair["ours_ms"]) for pair in pairs]
     both += [(rates["loadgen"], rates["ours"])] if rates else []
-    valid = row["loadgen_validity"] == "VALID"
     shares = [abs(ours - theirs) / theirs for theirs, ours in both if theirs and ours]
     apart = max(shares, default=None)
     return {
         **{name: row[name] for name in GROUP},
         "trial": row["trial"],
         "rules": row["rules"],
-        "valid": valid,
-        "short": row["usable"] and not valid,  # and nothing else is wrong with it
+        "valid": row["loadgen_validity"] == "VALID",
         "usable": row["usable"],
         "reasons": row["loadgen_reasons"],
         "queries": row["loadgen_queries"],

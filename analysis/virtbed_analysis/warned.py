@@ -94,7 +94,7 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
             "See Suspect trials; repeat the sweep on a quieter host.",
         )
     told = (content.get("loadgen") or {"trials": []})["trials"]
-    if invalid := sum(not trial["valid"] and not trial["short"] for trial in told):
+    if invalid := sum(not trial["usable"] for trial in told):
         yield (
             f"{words.count(invalid, 'trial')} INVALID by MLPerf LoadGen's rules, for more than "
             "length: advice leaves them out, the ratios here do not.",
