@@ -26,8 +26,16 @@ from virtbed_contract.sweep import MARGIN, Design, Failure, HostReport
 
 log = logging.getLogger(__name__)
 
+_AT_A_TIME = 100  # trials
 TRIAL_COLUMNS = columns.types(columns.TRIAL)
 SAMPLE_COLUMNS = columns.types(columns.SAMPLE)
+# No estimate groups samples by these: a million samples would hold each text a million times.
+_ASIDE = (
+    "clocksource", "cpu_model", "frameworks", "governor", "image_digest",
+    "input_seed", "inter_op", "intra_op", "isa", "keras", "kernel", "kernel_kind",
+    "mhz", "mitigations", "model", "onednn_isa", "python", "tensorflow", "times_digest",
+    "transparent_hugepage", "turbo", "warnings",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,14 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
             f"{where}: {first} and {second} have the same measured samples, to the nanosecond: one "
             "is a copy under another name; leave it out"
         )
-    return pl.concat([sweep.samples.with_columns(one_order) for _, sweep in sweeps])
+    return pl.concat([_whole(sweep).with_columns(one_order) for _, sweep in sweeps])
+
+
+def _whole(sweep: Sweep) -> pl.DataFrame:
+    """Return the samples of a sweep with every column of their trials."""
+    aside = sweep.trials.select("trial", *_ASIDE)
+    whole = sweep.samples.join(aside, on="trial", how="left", maintain_order="left")
+    return whole.select([*SAMPLE_COLUMNS, *(name for name in TRIAL_COLUMNS if name != "trial")])
 
 
 def write_parquet(samples: pl.DataFrame, file: Path) -> None:
@@ -138,10 +153,9 @@ def read_sweep(folder: Path) -> Sweep:
     rejected += [left_out(file_of(trial), why) for trial, why in strays.items()]
     trials = trials.filter(~pl.col("trial").is_in(list(strays)))
     doctor = _of_host(found.doctor, trials, rejected)
-    kept = (result for trial, result in found.results.items() if trial not in strays)
-    rows = [row for result in kept for row in _sample_rows(result)]
-    samples = pl.DataFrame(rows, schema=SAMPLE_COLUMNS).join(
-        trials, on="trial", how="left", maintain_order="left"
+    kept = [result for trial, result in found.results.items() if trial not in strays]
+    samples = _samples(kept).join(
+        trials.drop(_ASIDE), on="trial", how="left", maintain_order="left"
     )
     name = design.sweep if design else plain(folder.resolve().name)
     samples = latency.with_latency(samples)
@@ -242,6 +256,16 @@ def _mitigations(told: dict[str, str] | None) -> str | None:
         return None
     texts = ((name, _OF_THE_MOMENT.sub("", text)) for name, text in sorted(told.items()))
     return unlike.SPLIT.join(f"{name}: {text}" for name, text in texts if name != _OF_GUESTS)
+
+
+def _samples(results: list[Json]) -> pl.DataFrame:
+    """Return a row per sample; some trials at a time, since rows take more room than columns."""
+    frames = [pl.DataFrame(schema=SAMPLE_COLUMNS)]
+    for start in range(0, len(results), _AT_A_TIME):
+        part = results[start : start + _AT_A_TIME]
+        rows = [row for result in part for row in _sample_rows(result)]
+        frames.append(pl.DataFrame(rows, schema=SAMPLE_COLUMNS))
+    return pl.concat(frames)
 
 
 def _sample_rows(result: Json) -> Iterator[Json]:
