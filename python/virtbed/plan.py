@@ -139,6 +139,12 @@ class _Plan(_Strict):
         description="hotplug: vanilla bare metal of every size, its other CPUs taken offline.",
     )
     memory_mib: int = Field(4096, ge=1024, description="Of every instance.")
+    core_kind: int | None = Field(
+        None,
+        ge=1,
+        description="Where cores differ: the kind of all instances, 1 for the fastest, as `virtbed "
+        "doctor` lists them; if not given, the fastest that holds the largest size.",
+    )
     timeout_s: int = Field(
         600, ge=1, description="After which a trial is ended; 6 times if emulated."
     )
