@@ -105,6 +105,7 @@ def lay_out(size: int) -> tuple[Plan, Design]:
             "problem": None,
         },
         "nodes_with_cpus": [],
+        "nodes_allowed": [],
         "image": {"digest": IMAGE},
     }
     verdicts = tuple(PlatformVerdict(name, "available", "", "") for name in PLATFORMS.entries)

@@ -114,6 +114,7 @@ class Search:
         cores = {self._core[cpu] for cpu in cpus}
         return (
             not fits(self.nodes(taken), self._memory_mib),
+            any(cpu not in node.cpus for cpu in cpus for node in self._nearest(cpu)),
             touched.total() - len(touched),
             bool(taken & self._near_kept),
             len(cpus) - len(cores),

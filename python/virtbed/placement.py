@@ -7,7 +7,7 @@ whichever platform it is asked for.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from virtbed import hwloc
@@ -56,6 +56,10 @@ class Topology:
             )
         isolated = frozenset(cpu["isolated"]) & online
         allowed = frozenset(cpu["allowed"]) & online
+        # Memory of a node that our cpuset does not have cannot be bound, as if it had none.
+        ours = facts["nodes_allowed"] or [node.node for node in machine.nodes]
+        nodes = (n if n.node in ours else replace(n, memory_mib=0) for n in machine.nodes)
+        machine = replace(machine, nodes=tuple(nodes))
         return cls(machine, allowed, isolated, frozenset(cpu["tickless"]) & (allowed | isolated))
 
     @property
@@ -155,7 +159,8 @@ def place(
     other CPU of the kind is left, unless threads would share a core for it while housekeeping could
     have CPUs of another kind. Of the rest the fewest packages, nodes, dies, cache domains and
     clusters are taken, in this order, since what crosses them is slower; among several that hold
-    the size, those which share no cache with the housekeeping, then the one that needs the fewest
+    the size, those with memory of their own that fits, then those which share no cache with the
+    housekeeping, then the one that needs the fewest
     SMT siblings, then one that a GPU hangs on, then one apart from the housekeeping, then the
     lowest. Within them, one thread of every core comes before any second thread.
 

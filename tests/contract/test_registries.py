@@ -100,6 +100,7 @@ facts = {
     "cpu": {**every, "isa": []},
     "hwloc": {"xml": xml, "problem": None},
     "nodes_with_cpus": [],
+    "nodes_allowed": [],
     "image": {"digest": folders.IMAGE},
 }
 platforms = load_platforms()

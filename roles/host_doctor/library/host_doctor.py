@@ -18,6 +18,7 @@ from ansible.module_utils.host_doctor_facts import (
     has_iommu,
     image_facts,
     memory_facts,
+    nodes_allowed,
     system_facts,
 )
 from ansible.module_utils.host_doctor_probe import engine_facts, hwloc_facts, kvm_facts
@@ -148,6 +149,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "cpu": cpu_facts(root, os.sched_getaffinity(0)),
         "hwloc": hwloc_facts(),
         "nodes_with_cpus": list(topology.nodes_with_cpus(root)),
+        "nodes_allowed": nodes_allowed(root),
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),
         "disk": disk_facts(state_dir, needed_disk_mib),
         "cgroup": cgroup_facts(root),

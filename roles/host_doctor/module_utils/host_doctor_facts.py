@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.virtbed_contract.kernel import cgroups, topology
+from ansible.module_utils.virtbed_contract.kernel import cgroups, processes, topology
 from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 from ansible.module_utils.virtbed_contract.kernel.files import fields, read
 from ansible.module_utils.virtbed_contract.kernel.isa import read_flags, read_isa
@@ -49,6 +49,11 @@ def cpu_facts(root: Path, affinity: Iterable[int]) -> dict[str, Any]:
         "parts": {str(cpu): part for cpu, part in topology.parts(root).items()},
         "isa": read_isa(root),
     }
+
+
+def nodes_allowed(root: Path) -> list[int]:
+    """Return the memory nodes that this process may use; [] where the kernel does not tell."""
+    return list(parse_cpu_list(processes.memory_nodes(proc=root / "proc") or ""))
 
 
 def cgroup_facts(root: Path) -> dict[str, Any]:

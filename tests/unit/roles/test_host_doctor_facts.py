@@ -44,6 +44,12 @@ def test_cpus(server: Path) -> None:
     assert facts.memory_facts(server, 5) == {"total": 8192, "available": 4096, "needed": 5}
 
 
+def test_memory_nodes_are_those_of_our_cpuset(server: Path) -> None:
+    assert facts.nodes_allowed(server) == []
+    write(server, {"proc/self/status": "Name:\tx\nMems_allowed_list:\t0,2-3"})
+    assert facts.nodes_allowed(server) == [0, 2, 3]
+
+
 def test_allowed_is_online_and_affine_and_in_the_cpuset(server: Path) -> None:
     write(
         server,

@@ -67,4 +67,5 @@ def facts(xml: str, cpus: int | Sequence[int], **more: Any) -> dict[str, Any]:
         "cpu": {**told, **more},
         "hwloc": {"xml": xml, "problem": None},
         "nodes_with_cpus": [],
+        "nodes_allowed": [],
     }

@@ -257,6 +257,16 @@ def test_a_node_without_memory_takes_the_nearest_that_has_any() -> None:
     assert "memory of node 0, the nearest that has any" in placement.reasons
 
 
+def test_memory_that_our_cpuset_lacks_is_never_bound() -> None:
+    nodes = machines.node(0, FIRST, 9000), machines.node(1, SECOND, 9000)
+    parts = [machines.thing("L3Cache", cpus, machines.cores(cpus)) for cpus in (FIRST, SECOND)]
+    facts = machines.facts(machines.machine(range(8), *parts, *nodes), 8)
+    assert place(Topology.from_doctor(facts), 2).mems == "1"
+    facts["nodes_allowed"] = [0]
+    placement = place(Topology.from_doctor(facts), 2)
+    assert (placement.cpus, placement.mems, placement.housekeeping) == ("1-2", "0", "4")
+
+
 def test_cpus_are_taken_where_the_memory_fits() -> None:
     """Apart from the housekeeping is good, and enough memory is needed."""
     topology = two_nodes(machines.node(0, FIRST, 9000), machines.node(1, SECOND, 4000))
