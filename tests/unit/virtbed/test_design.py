@@ -229,6 +229,20 @@ def test_all_sizes_are_of_one_kind_of_core_and_nothing_floats_over_two() -> None
         design(both_modes(cores=[5]), host(hybrid(), 8), PLATFORMS)
 
 
+def test_a_guests_vcpus_emulator_and_memory_go_where_the_instance_was_placed() -> None:
+    """What libvirt's domain takes: one vCPU per CPU, its emulator beside, its memory bound."""
+    halves = range(4), range(4, 8)
+    inside = [
+        machines.thing("Package", h, machines.node(n * 5, h, 9000), machines.thing("L3Cache", h, c))
+        for n, h in enumerate(halves)
+        if (c := machines.cores(h))
+    ]
+    laid = design(both_modes(cores=[2]), host(machines.machine(range(8), *inside), 8), PLATFORMS)
+    pinned = [t.instance for t in laid.trials if t.instance.mode == "pinned"]
+    assert {(i.cpu_ids, i.housekeeping, i.mems) for i in pinned} == {((4, 5), "0", "5")}
+    assert {i.inner_mems for i in pinned if i.own_kernel} == {"0"}
+
+
 def test_hotplug_leaves_one_kind_online_where_it_can() -> None:
     platforms = {"bm": ["vanilla", "pinned"]}
     plan = both_modes(cores=[2], scale_up="hotplug", platforms=platforms)
