@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from virtbed_analysis.cells import Cell
+from virtbed_analysis import unlike
+from virtbed_analysis.cells import PLAIN, Cell
 from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
@@ -65,11 +66,13 @@ def compare(
             `above` and `unclear`, by what rose, with `why` it cannot be told beside its interval.
 
     Raises:
-        AnalysisError: a folder does not exist, pools unlike results, or has trials of another.
+        AnalysisError: a folder does not exist, pools unlike results, has trials of another, or
+            did other work than another: see `unlike.Fact.compared`.
     """
     sides = [[one] if isinstance(one, Path) else list(one) for one in (first, second)]
     sweeps = [[read_sweep(folder) for folder in side] for side in sides]
     _refuse_same([*sides[0], *sides[1]], [*sweeps[0], *sweeps[1]])
+    _refuse_other_work([*sweeps[0], *sweeps[1]])
     margin = sweeps[0][0].margin if margin is None else margin
     platforms = sweeps[0][0].platforms
     for sweep in [*sweeps[0], *sweeps[1]]:
@@ -98,7 +101,7 @@ def compare(
         "unit": unit,
         "margin": margin,
         "platforms": [encode(entry) for entry in platforms.entries.values()],
-        "summary": _summary(rows, [len(side) for side in sides], margin),
+        "summary": _summary(rows, [len(side) for side in sides], margin) if rows else _apart(units),
         "fail": None if fail_above is None else judged(rows, only_first, fail_above),
         "differs": _differs(*sweeps),
         "unlike": [
@@ -142,6 +145,17 @@ def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
                 f"{min(both)[2]}: a sweep compared with itself, or with a copy, shows no change; "
                 "give folders of different sweeps"
             )
+
+
+def _refuse_other_work(sweeps: list[Sweep]) -> None:
+    """Raise `AnalysisError` where sweeps ran unlike work under one name.
+
+    Only of cells that are compared: with their defaults, and for real.
+    """
+    plain = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
+    text = pl.col("platform").cast(pl.String)
+    trials = [sweep.trials.filter(plain).with_columns(text) for sweep in sweeps]
+    unlike.refuse_compared(pl.concat(trials))
 
 
 def _shared(units: Units, every: list[Units], common: list[Cell]) -> Units:
@@ -273,9 +287,23 @@ def _unlike(side: list[Sweep]) -> list[Json]:
     ]
 
 
+def _apart(sides: list[list[Units]]) -> str:
+    """Return what each side has, where no cell is in all sweeps."""
+    told = []
+    for side in sides:
+        found = [
+            f"{cell.application} ({cell.scale}, {cell.scenario}, {cell.weights} weights)"
+            for one in side
+            for cell in one.cells()
+        ]
+        told.append(", ".join(dict.fromkeys(found)) or "nothing that ran for real")
+    return (
+        f"The sweeps have no cell in common. The first: {told[0]}. The second: {told[1]}. Work, "
+        "platform, mode and size of a cell must be the same."
+    )
+
+
 def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
-    if not rows:
-        return "The sweeps have no cell in common."
     if sizes == [1, 1]:
         told = [
             "Two sweeps, one a side: what differs from one day to the next is part of each "

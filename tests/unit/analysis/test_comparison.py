@@ -260,3 +260,58 @@ def test_the_page_is_whole_and_has_the_same_numbers(tmp_path: Path) -> None:
                 ["{} ({} to {})".format(*ends), changed(effect)] if ends else [words.NONE] * 2
             )
     assert page.tables["cells"] == numbers
+
+
+OTHER_WORK: dict[str, tuple[tuple[str, str], Any]] = {
+    "versions of one application": (("application", "version"), "2"),
+    "models of one application": (("application", "model"), "EfficientNet-B7"),
+    "seeds of the inputs": (("settings", "seed"), 7),
+    "rules for one application": (("settings", "rules"), "study"),
+}
+
+
+def changed_in(path: Path, where: tuple[str, str], value: Any) -> Path:
+    """Lay a sweep whose trials all have another value."""
+    folder = Folder(path)
+    for replicate in range(1, 5):
+        for platform, mode in BEFORE:
+            name = folder.trial(
+                platform, mode, replicate, {"a": [10.0 + replicate + RANDOM.random()]}
+            )
+
+            def change(result: Any) -> None:
+                result[where[0]][where[1]] = value
+
+            folder.edit(f"trials/{name}/result.json", change)
+    if where == ("settings", "seed"):
+        folder.design["seed"] = value
+        folder.write("design.json", folder.design)
+    return path
+
+
+@pytest.mark.parametrize("several", OTHER_WORK)
+def test_sweeps_of_other_work_are_not_compared(tmp_path: Path, several: str) -> None:
+    one = lay(tmp_path / "a", BEFORE)
+    other = changed_in(tmp_path / "b", *OTHER_WORK[several])
+    with pytest.raises(AnalysisError, match=f"2 {several} are not compared, since the work"):
+        compare(one, other)
+    with pytest.raises(AnalysisError, match="are not compared"):
+        compare([one, other], [lay(tmp_path / "c", BEFORE)])
+
+
+def test_what_a_comparison_may_be_about_is_named_and_compared(tmp_path: Path) -> None:
+    """An upgrade of the frameworks, another kernel: a reader asks for what they change."""
+    one = lay(tmp_path / "a", BEFORE)
+    newer = {"tensorflow": "2.22.0", "keras": "3.15", "backend": "tensorflow"}
+    told = compare(one, changed_in(tmp_path / "b", ("application", "frameworks"), newer))
+    assert "Frameworks" in {row["item"] for row in told["differs"]}
+    assert told["cells"]
+
+
+def test_sweeps_without_a_cell_in_common_say_what_each_has(tmp_path: Path) -> None:
+    one = lay(tmp_path / "a", BEFORE)
+    told = compare(one, lay(tmp_path / "b", BEFORE, scale="tiny"), fail_above=0.03)
+    assert "(trained, single_stream, trained weights)" in told["summary"]
+    assert "(tiny, single_stream, seeded weights)" in told["summary"]
+    assert told["fail"]["verdict"] == "cannot tell"
+    render_comparison(told)
