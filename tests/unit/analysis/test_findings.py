@@ -237,6 +237,10 @@ def test_metal_stops_scaling_where_no_further_doubling_gives_a_tenth() -> None:
     assert sentence(verdict).endswith("Of 2 effects 1 speak for it, 1 against, 0 neither.")
     # Where more cores pay again it has not stopped.
     assert told(lay(stops | metal(8, 0.25)), "metal-scaling").answer == "refuted"
+    # Nor does a size end a curve that no doubling goes beyond, where a larger one is faster again.
+    further = told(lay(stops | metal(6, 0.3)), "metal-scaling")
+    assert further.answer == "refuted"
+    assert further.effects[-1].about.endswith("to 6 cores, per doubling")
 
 
 def test_an_application_of_one_thread_does_not_show_that_metal_stops_scaling(
