@@ -126,23 +126,15 @@ def changed(effect: Json | None) -> str:
 
 def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
     """Raise `AnalysisError` where a trial would be compared with itself."""
-    keys = ["plan_digest", "host", "trial", "started_at"]
-    trials = [
-        set(
-            sweep.samples.group_by(keys)
-            .agg(pl.col("e2e_ns").cast(pl.String).str.join(" "))
-            .select(*keys, "e2e_ns")
-            .iter_rows()
-        )
-        for sweep in sweeps
-    ]
+    # By their samples, to the nanosecond: a copy may have other labels.
+    trials = [set(sweep.trials.select("trial", "times_digest").iter_rows()) for sweep in sweeps]
     for (one, mine), (other, theirs) in combinations(zip(folders, trials, strict=True), 2):
         if one.resolve() == other.resolve():
             raise AnalysisError(f"{one} is compared with itself; give another results folder")
         if both := mine & theirs:
             raise AnalysisError(
                 f"{one} and {other} have {len(both)} of {len(mine)} trials in common, the first "
-                f"{min(both)[2]}: a sweep compared with itself, or with a copy, shows no change; "
+                f"{min(both)[0]}: a sweep compared with itself, or with a copy, shows no change; "
                 "give folders of different sweeps"
             )
 

@@ -228,6 +228,16 @@ def test_a_sweep_is_not_compared_with_itself_nor_with_a_copy(tmp_path: Path) -> 
         compare([one, lay(tmp_path / "c", BEFORE)], [lay(tmp_path / "d", BEFORE), copy])
 
 
+def test_a_copy_with_other_labels_is_a_copy(tmp_path: Path) -> None:
+    one, copy = lay(tmp_path / "a", BEFORE), tmp_path / "b"
+    shutil.copytree(one, copy)
+    for path in copy.rglob("*.json"):
+        text = path.read_text().replace("b" * 64, "d" * 64).replace("bench01", "bench02")
+        path.write_text(text.replace("2026-01-02", "2026-03-04"))
+    with pytest.raises(AnalysisError, match="18 of 18 trials in common"):
+        compare(one, copy)
+
+
 def test_the_same_plan_on_another_day_is_another_sweep(tmp_path: Path) -> None:
     one, other = lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", BEFORE)
     assert compare(one, other)["cells"]
