@@ -101,7 +101,10 @@ def compare(
         "unit": unit,
         "margin": margin,
         "platforms": [encode(entry) for entry in platforms.entries.values()],
-        "summary": _summary(rows, [len(side) for side in sides], margin) if rows else _apart(units),
+        "summary": (
+            _summary(rows, [len(side) for side in sides], margin) if rows else _apart(units)
+        )
+        + _suspicion(sweeps),
         "fail": None if fail_above is None else judged(rows, only_first, fail_above),
         "differs": _differs(*sweeps),
         "unlike": [
@@ -248,6 +251,19 @@ def _only(side: list[Units], common: list[Cell]) -> list[Json]:
 def _suspect(sweep: Sweep) -> int:
     real = sweep.trials.filter(~pl.col("emulated"))
     return real.filter(pl.col("suspicions").list.len() > 0).height
+
+
+def _suspicion(sides: list[list[Sweep]]) -> str:
+    """Return how many trials of each side are suspect, in words; empty if none is."""
+    few = [sum(map(_suspect, side)) for side in sides]
+    if not any(few):
+        return ""
+    every = [sum(one.trials.filter(~pl.col("emulated")).height for one in side) for side in sides]
+    first, second = (f"{n} of {total}" for n, total in zip(few, every, strict=True))
+    return (
+        f" Something else moved during {first} trials of the first and {second} of the second: "
+        "these are suspect, and are in all numbers here."
+    )
 
 
 def _differs(first: list[Sweep], second: list[Sweep]) -> list[Json]:

@@ -228,6 +228,15 @@ def test_a_sweep_is_not_compared_with_itself_nor_with_a_copy(tmp_path: Path) -> 
         compare([one, lay(tmp_path / "c", BEFORE)], [lay(tmp_path / "d", BEFORE), copy])
 
 
+def test_suspect_trials_of_either_side_are_told(tmp_path: Path) -> None:
+    one = lay(tmp_path / "a", BEFORE)
+    assert "suspect" not in compare(one, lay(tmp_path / "b", BEFORE))["summary"]
+    busy = lay(tmp_path / "c", BEFORE, confounders={"steal_share": 0.3})
+    told = compare(one, busy)
+    assert "during 0 of 18 trials of the first and 18 of 18 of the second" in told["summary"]
+    assert told["suspect"] == {"first": 0, "second": 18}
+
+
 def test_a_copy_with_other_labels_is_a_copy(tmp_path: Path) -> None:
     one, copy = lay(tmp_path / "a", BEFORE), tmp_path / "b"
     shutil.copytree(one, copy)
