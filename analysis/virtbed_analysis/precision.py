@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, is_plain
+from virtbed_analysis.cells import BASELINE_MODE, CELL, LOADED, SUBJECT, is_plain
 from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.margin import NO_SPREAD
 from virtbed_analysis.platforms import platforms_of
@@ -57,12 +57,34 @@ def close_enough(
 
 
 def log_means(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the logarithm of the mean e2e time, in ns, of each input of a result."""
+    """Return the logarithm of the mean e2e time, in ns, of each input of a result.
+
+    Where requests wait in a queue, that of the mean latency, of an input without a name: it is what
+    decides there (`estimate.waited`).
+    """
+    if result["settings"]["scenario"] in LOADED:
+        waits = _latencies(result)
+        return {"": math.log(sum(waits) / len(waits))} if waits else {}
     times: dict[str, list[int]] = defaultdict(list)
     for sample in result["samples"]:
         if not sample["warmup"]:
             times[sample["input"]].append(sample["e2e_ns"])
     return {name: math.log(sum(own) / len(own)) for name, own in sorted(times.items())}
+
+
+def _latencies(result: Mapping[str, Any]) -> list[int]:
+    """Return the latency of each query, as `latency.with_latency` has them."""
+    samples = [sample for sample in result["samples"] if not sample["warmup"]]
+    answered = [sample["queue_ns"] + sample["e2e_ns"] for sample in samples]
+    if result["settings"]["scenario"] == "server":
+        return answered
+    queries = result["loadgen"]["queries"]
+    if queries and len(samples) % queries == 0:
+        each = len(samples) // queries
+        return answered[each - 1 :: each] if each else []
+    following = [sample["queue_ns"] for sample in samples[1:]]
+    goes_on = [queue >= own for queue, own in zip(following, answered, strict=False)]
+    return [own for own, more in zip(answered, [*goes_on, False], strict=True) if not more]
 
 
 def unneeded_trials(

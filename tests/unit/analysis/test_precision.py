@@ -22,6 +22,7 @@ from virtbed_analysis.precision import (
 )
 
 from . import simulation
+from .test_latency import load
 from .test_passes import measure_again, start
 
 SWEEPS, MOST, FEWEST = 4_000, 20, 8
@@ -156,6 +157,27 @@ def test_a_cell_without_a_result_keeps_bare_metal_going(folder: Any) -> None:
     noisy(folder, "cn", 0.001, range(1, 5))
     planned(folder, 5)
     assert unneeded(folder) == {"cn-pinned-c01-image_classification-r05"}
+
+
+@pytest.mark.parametrize(("scenario", "queries"), [("server", 4), ("multi_stream", 2)])
+def test_where_requests_wait_the_rule_is_of_latency(
+    folder: Any, scenario: str, queries: int
+) -> None:
+    """Each request takes as long as before, to a thousandth; how long it waits is not known."""
+    asked(folder)
+    for replicate in range(1, 5):
+        for platform, spread in (("bm", 0.0), ("cn", 0.001), ("vm", 0.4)):
+            wait = 20.0 * (1 + spread * (-1) ** replicate)
+            waits = [0.5 * wait, wait] * 2
+            e2e_ms = 20.0 * (1 + 0.001 * (-1) ** replicate * (platform != "bm"))
+            load(
+                folder, scenario, waits, platform=platform, replicate=replicate, e2e_ms=e2e_ms,
+                queries=queries,
+            )  # fmt: skip
+    for platform in ("bm", "cn", "vm"):
+        folder.plan(platform, "pinned", 5, scenario=scenario)
+    (spared,) = unneeded(folder)
+    assert spared.startswith("cn-pinned")
 
 
 def test_equal_replicates_show_no_precision(folder: Any) -> None:
