@@ -57,7 +57,7 @@ def document(sweep: Sweep) -> Json:
     """
     design = sweep.design
     planned = [encode(trial) for trial in design.trials] if design else []
-    spared = unneeded_trials(design, per_trial.log_means(sweep.samples)) if design else frozenset()
+    spared = _spared(sweep)
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     early += passes.added(sweep.trials)
@@ -129,6 +129,15 @@ def document(sweep: Sweep) -> Json:
     }
     told = headline(content)
     return {**content, "summary": told["lead"], "headline": told}
+
+
+def _spared(sweep: Sweep) -> Set[str]:
+    """Return the trials that the plan's precision makes unneeded."""
+    if sweep.design is None:
+        return frozenset()
+    return unneeded_trials(
+        sweep.design, per_trial.log_means(sweep.samples), passes.started_s(sweep.trials)
+    )
 
 
 def _by_factor(sweep: Sweep) -> Json:

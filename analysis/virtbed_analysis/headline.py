@@ -22,6 +22,7 @@ from itertools import groupby
 from virtbed_analysis import words
 from virtbed_analysis.cells import CELL, SUBJECT, is_plain, key_of
 from virtbed_analysis.choosing import Reader, across, sentences, sizes, span
+from virtbed_analysis.doubts import caution
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.latency import LOADED
 from virtbed_analysis.losses import Lost, losses
@@ -53,7 +54,8 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
 
     Returns:
         `lead`, sentences; `applications`, each with `subject`, `measure` ("time" or "latency"),
-        `choose` (sentences), `sizes` and `options` (a platform and a mode, its `answer` in words,
+        `choose` (sentences), `caution` (what its intervals may cover, or None), `sizes` and
+        `options` (a platform and a mode, its `answer` in words,
         and its `cells`, one per size); `sure`, sentences; `command`, what to type to tell more, or
         None; `warnings`, each with `text`, which has the number, and `next`.
     """
@@ -166,11 +168,13 @@ def _application(subject: str, rows: list[Json], reader: Reader) -> Json:
     options: dict[tuple[str, str], list[Json]] = {}
     for row in rows:
         options.setdefault((row["platform"], row["mode"]), []).append(row)
+    pairs = [n for row in rows if (n := row["ratio_replicates"] or 0) > 1]
     return {
         "subject": subject,
         "measure": "latency" if rows[0]["scenario"] in LOADED else "time",
         "sizes": sorted({row["cores"] for row in rows}),
         "choose": sentences(rows, reader),
+        "caution": caution(pairs) if pairs else None,
         "options": [
             {"platform": platform, "mode": mode, "answer": _cost(cells), "cells": cells}
             for (platform, mode), cells in options.items()

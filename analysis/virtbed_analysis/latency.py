@@ -17,8 +17,8 @@ from typing import Any
 
 import polars as pl
 
-LOADED = ("server", "multi_stream")
-"""Scenarios in which latency is more than the e2e time of one request."""
+from virtbed_analysis.cells import LOADED as LOADED
+
 PERCENTILES = (50, 90, 99)
 """The percentiles of LoadGen that are compared."""
 

@@ -7,6 +7,7 @@ import math
 import polars as pl
 
 from virtbed_analysis import unlike
+from virtbed_analysis.cells import LOADED
 from virtbed_analysis.estimate import (
     BARE,
     BASELINE,
@@ -122,10 +123,15 @@ def _startup(trials: pl.DataFrame) -> pl.DataFrame:
 def log_means(samples: pl.DataFrame) -> dict[str, dict[str, float]]:
     """Return `precision.log_means` of each trial, by its id."""
     found: dict[str, dict[str, float]] = {}
+    queued = pl.col("scenario").is_in(LOADED)
     means = (
         samples.filter(~pl.col("warmup"))
+        .with_columns(
+            pl.when(queued).then(pl.lit("")).otherwise("input").alias("input"),
+            pl.when(queued).then("latency_ns").otherwise("e2e_ns").alias("took_ns"),
+        )
         .group_by("trial", "input")
-        .agg(pl.col("e2e_ns").mean().log().alias("log"))
+        .agg(pl.col("took_ns").mean().log().alias("log"))
     )
     for trial, name, log in means.iter_rows():
         found.setdefault(trial, {})[name] = log

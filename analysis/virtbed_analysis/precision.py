@@ -17,15 +17,22 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, is_plain
+from virtbed_analysis.cells import BASELINE_MODE, CELL, LOADED, SUBJECT, is_plain
 from virtbed_analysis.intervals import mean_interval
+from virtbed_analysis.margin import NO_SPREAD
 from virtbed_analysis.platforms import platforms_of
+from virtbed_analysis.reading import EARLIER, MARK
 from virtbed_analysis.reduction import log_mean
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError
 from virtbed_contract.sweep import Design, PlannedTrial
 
 LogMeans = Mapping[str, float]
@@ -50,7 +57,14 @@ def close_enough(
 
 
 def log_means(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the logarithm of the mean e2e time, in ns, of each input of a result."""
+    """Return the logarithm of the mean e2e time, in ns, of each input of a result.
+
+    Where requests wait in a queue, that of the mean latency, of an input without a name: it is what
+    decides there (`estimate.waited`).
+    """
+    if result["settings"]["scenario"] in LOADED:
+        waits = _latencies(result)
+        return {"": math.log(sum(waits) / len(waits))} if waits else {}
     times: dict[str, list[int]] = defaultdict(list)
     for sample in result["samples"]:
         if not sample["warmup"]:
@@ -58,7 +72,24 @@ def log_means(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: math.log(sum(own) / len(own)) for name, own in sorted(times.items())}
 
 
-def unneeded_trials(design: Design, measured: Mapping[str, LogMeans]) -> frozenset[str]:
+def _latencies(result: Mapping[str, Any]) -> list[int]:
+    """Return the latency of each query, as `latency.with_latency` has them."""
+    samples = [sample for sample in result["samples"] if not sample["warmup"]]
+    answered = [sample["queue_ns"] + sample["e2e_ns"] for sample in samples]
+    if result["settings"]["scenario"] == "server":
+        return answered
+    queries = result["loadgen"]["queries"]
+    if queries and len(samples) % queries == 0:
+        each = len(samples) // queries
+        return answered[each - 1 :: each] if each else []
+    following = [sample["queue_ns"] for sample in samples[1:]]
+    goes_on = [queue >= own for queue, own in zip(following, answered, strict=False)]
+    return [own for own, more in zip(answered, [*goes_on, False], strict=True) if not more]
+
+
+def unneeded_trials(
+    design: Design, measured: Mapping[str, LogMeans], started: Mapping[str, float] | None = None
+) -> frozenset[str]:
     """Return the ids of the trials without result whose cells are close enough already.
 
     Bare metal, with which the others are paired, is needed as long as one of them is. Empty if the
@@ -66,7 +97,10 @@ def unneeded_trials(design: Design, measured: Mapping[str, LogMeans]) -> frozens
 
     Args:
         design: What is planned.
-        measured: `log_means` of each trial that has a result, by the trial's id.
+        measured: `log_means` of each trial that has a result, by the trial's id; of a baseline that
+            was measured again also those of its earlier attempts, by "ID@ATTEMPT".
+        started: When trials started, in seconds since the epoch, by the same ids: needed where a
+            baseline was measured again. Each trial is then paired with the nearest.
     """
     if design.precision is None:
         return frozenset()
@@ -77,14 +111,18 @@ def unneeded_trials(design: Design, measured: Mapping[str, LogMeans]) -> frozens
         return trial.platform == bare and trial.mode == BASELINE_MODE and is_plain(vars(trial))
 
     compared = [trial for trial in planned if not is_baseline(trial)]
+    attempts: dict[str, list[str]] = defaultdict(list)
+    for name in measured:
+        attempts[name.partition(MARK)[0]].append(name)
     baselines = {
-        (_key(trial, SUBJECT), trial.replicate): measured[trial.id]
+        (_key(trial, SUBJECT), trial.replicate): attempts[trial.id]
         for trial in planned
-        if is_baseline(trial) and trial.id in measured
+        if is_baseline(trial) and trial.id in attempts
     }
     differences: dict[_Key, list[float]] = defaultdict(list)
     for trial in compared:
-        below = baselines.get((_key(trial, SUBJECT), trial.replicate), {})
+        names = baselines.get((_key(trial, SUBJECT), trial.replicate), [])
+        below = measured[_nearest(trial.id, names, started or {})] if names else {}
         difference = _difference(measured.get(trial.id, {}), below)
         if difference is not None:
             differences[_key(trial, CELL)].append(difference)
@@ -97,6 +135,48 @@ def unneeded_trials(design: Design, measured: Mapping[str, LogMeans]) -> frozens
         if trial.id not in measured
         and (_key(trial, SUBJECT) in settled if is_baseline(trial) else _key(trial, CELL) in close)
     )
+
+
+class Earlier(NamedTuple):
+    """A baseline's result that was put aside as it was measured again.
+
+    Attributes:
+        trial: Its id.
+        name: What `unneeded_trials` calls it.
+        log_means: See `log_means`.
+        started_s: When it started, in seconds since the epoch.
+    """
+
+    trial: str
+    name: str
+    log_means: LogMeans
+    started_s: float
+
+
+def earlier_attempts(folder: Path) -> list[Earlier]:
+    """Return the results in a results folder that were put aside; one that cannot be read is none.
+
+    The report names those.
+    """
+    found = []
+    for path in sorted(folder.glob(f"{EARLIER}/*/*/result.json")):
+        trial, attempt = path.parent.name, path.parent.parent.name
+        with suppress(DocumentError, KeyError, ValueError, TypeError):
+            result = json_file.read(path)
+            at = datetime.fromisoformat(result["trial"]["started_at"]).timestamp()
+            found.append(Earlier(trial, f"{trial}{MARK}{attempt}", log_means(result), at))
+    return found
+
+
+def _nearest(trial: str, baselines: list[str], started: Mapping[str, float]) -> str:
+    """Return the baseline that started nearest to a trial; the latest where that is not known.
+
+    `passes.divided` pairs in the same way.
+    """
+    known = sorted((started[name], name) for name in baselines if name in started)
+    if trial not in started or not known:
+        return min(baselines, key=lambda name: MARK in name)
+    return min(known, key=lambda one: abs(one[0] - started[trial]))[1]
 
 
 def _difference(above: LogMeans, below: LogMeans) -> float | None:
@@ -115,7 +195,8 @@ def _close(differences: Mapping[_Key, list[float]], precision: float, minimum: i
         [np.std(own, ddof=1) if len(own := differences[cell]) > 1 else np.nan for cell in cells]
     )
     low, high = mean_interval(mean, deviation, n)
-    close = close_enough(np.exp(low), np.exp(high), n, precision, minimum)
+    # Replicates that are all equal show no precision: a clock too coarse, or copies.
+    close = close_enough(np.exp(low), np.exp(high), n, precision, minimum) & (deviation > NO_SPREAD)
     return {cell for cell, enough in zip(cells, close, strict=True) if enough}
 
 

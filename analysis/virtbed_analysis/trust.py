@@ -17,9 +17,9 @@ from jsonschema.exceptions import best_match
 
 from virtbed_analysis import arithmetic, evidence
 from virtbed_analysis.differences import is_baseline
+from virtbed_analysis.reading import EARLIER, MARK, Unfit, left_out, read
 from virtbed_analysis.reading import Json as Json
 from virtbed_analysis.reading import Rejected as Rejected
-from virtbed_analysis.reading import Unfit, left_out, read
 from virtbed_contract import identifiers
 from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.factors import FACTORS, possible_ids
@@ -30,9 +30,6 @@ from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
 
 _Document = TypeVar("_Document")
 TRIALS = "trials"
-EARLIER = "earlier"
-MARK = "@"
-"""Between a trial's id and the attempt, where an earlier attempt's result is read, too."""
 _TIMES = itemgetter("input", "queue_ns", *(phase.column for phase in of_group("phase")))
 MOST_CORES = 2**16
 """Figures and doublings reach this far; no machine does."""
@@ -137,7 +134,10 @@ def _no_earlier(trial: Json, attempt: str, latest: Json | None) -> str | None:
     if str(trial["attempt"]) != attempt:
         return f"is of attempt {trial['attempt']}, not of the one its folder is named for"
     if not is_baseline(trial):
-        return "is of no baseline: nothing else is measured again"
+        return (
+            "is of no baseline: it was measured again, as bare metal of its replicate was measured "
+            "after a pause, and the later result is the one that has a pair"
+        )
     if latest is not None and latest["trial"]["attempt"] <= trial["attempt"]:
         return f"is of attempt {attempt}, no earlier one than the trial's result"
     return None

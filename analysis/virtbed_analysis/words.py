@@ -106,7 +106,8 @@ def reach(row: Row) -> str:
     """Return how far more cores pay on one platform: a row of `scaling.efficient_range`."""
     if row["low"] is None:
         return "unknown"
-    return f"at least {row['cores']}" if row["open"] else str(row["cores"])
+    least = row["open"] or row["beyond"] == "cannot tell"
+    return f"at least {row['cores']}" if least else str(row["cores"])
 
 
 def doubling(row: Row) -> str:
@@ -116,7 +117,8 @@ def doubling(row: Row) -> str:
     if row["low"] is not None:
         span = f"{row['low']:.2f} to {row['high']:.2f}"
     doubled = f"{first} to {count(2 * first, 'core')}"
-    return f"{doubled}: {row['speed_up']:.2f} times the speed ({span})"
+    text = f"{doubled}: {row['speed_up']:.2f} times the speed ({span})"
+    return f"{text}: {row['beyond']}" if row["beyond"] else text
 
 
 def shown(unit: str, value: float | None) -> str:
@@ -183,6 +185,11 @@ def summary(cells: list[Row], emulated: int) -> str:
     plain = (c for c in cells if is_plain(c) and c["ratio"] is not None)
     compared = sorted(plain, key=lambda c: float(c["ratio"]))
     if not compared:
+        if all(cell["baseline"] for cell in cells):
+            return (
+                f"{count(len(cells), 'cell').capitalize()} measured, of bare metal alone: nothing "
+                "to compare with it yet."
+            )
         return (
             f"{count(len(cells), 'cell').capitalize()} measured, none compared with bare metal: "
             "no pinned bare-metal result shares size, application and replicate with another cell."

@@ -174,6 +174,9 @@ def test_without_a_baseline_that_is_said() -> None:
     told = headline(content(cell("cn pinned", None)))
     assert "none compared with bare metal" in told["lead"]
     assert told["applications"] == told["sure"] == []
+    assert headline(content())["lead"] == (
+        "1 cell measured, of bare metal alone: nothing to compare with it yet."
+    )
     nothing = content() | {"cells": []}
     assert headline(nothing)["lead"] == "Nothing has been measured yet."
 
@@ -395,7 +398,11 @@ def test_replicates_that_are_copies_show_nothing() -> None:
 def test_where_all_trials_failed_that_is_said() -> None:
     failed = [{"trial": "cn-pinned", "message": "m"}] * 6
     none = content(failed=failed, counts={"failed": 6}) | {"cells": []}
-    assert headline(none)["lead"] == "Nothing has been measured: 6 trials failed."
+    told = headline(none)
+    assert told["lead"] == "Nothing has been measured: 6 trials failed."
+    assert told["warnings"][0]["text"] == "6 trials failed, first cn-pinned."
+    some = headline(content(failed=failed, counts={"failed": 6}))["warnings"][0]["text"]
+    assert some.endswith("may be its better ones.")
 
 
 def test_lists_of_names_that_hold_commas_can_be_read() -> None:
