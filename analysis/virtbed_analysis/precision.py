@@ -6,7 +6,8 @@ Confidence Intervals", Annals of Mathematical Statistics 36, 1965, doi:10.1214/a
 Looking again and again favours moments when the spread happens to look small, which costs
 coverage; a minimum of eight replicates keeps that loss below two points (simulated in the tests).
 
-What the rule needs of a trial is `log_means`, a number per input: a ledger that keeps them need not
+What the rule needs of a trial is `log_means`, a number per input, or one where its scenario is
+judged by latency or throughput, which are of no input: a ledger that keeps them need not
 read results again. Less is not enough. A ratio is paired by input, and which inputs two trials
 have in common is known only when both have run; one number per trial (the mean of these) would do
 only if LoadGen's quick rules gave every trial the same inputs, which they do not promise.
@@ -26,10 +27,12 @@ from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, is_plain
 from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.platforms import platforms_of
 from virtbed_analysis.reduction import log_mean
+from virtbed_contract.measures import JUDGED_BY
 from virtbed_contract.sweep import Design, PlannedTrial
 
 LogMeans = Mapping[str, float]
-"""Logarithms of an input's mean e2e time in ns, by the name of the input."""
+"""Logarithms of the time in ns that a trial is judged by, by input: an input's mean e2e time, or,
+under the empty name, what is of the whole trial."""
 _Key = tuple[Any, ...]
 
 
@@ -50,7 +53,12 @@ def close_enough(
 
 
 def log_means(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the logarithm of the mean e2e time, in ns, of each input of a result."""
+    """Return the logarithm of the time, in ns, that a result is judged by, of each input it has."""
+    if JUDGED_BY[result["settings"]["scenario"]].grain == "trial":
+        # Polars takes long to import, and the controller seldom needs it here.
+        from virtbed_analysis.latency import of_result
+
+        return {"": math.log(of_result(result))}
     times: dict[str, list[int]] = defaultdict(list)
     for sample in result["samples"]:
         if not sample["warmup"]:
