@@ -1,9 +1,10 @@
 """How a sweep behaved as an experiment: its course over time, and where its spread comes from.
 
 A trial is reduced to one logarithm, of the time that its scenario is judged by: the mean over
-inputs of the input's mean e2e, the mean latency, or the time per sample; its deviation is that less the mean of its cell on its host. Drift is judged on the means of whole
-replicates, each of which has every cell: trials that follow each other are no independent
-observations, replicates are nearly so.
+inputs of the input's mean e2e, the mean latency, or the time per sample; its deviation is that less
+the mean of its cell on its host. Drift is judged on the means of whole replicates, each of which
+has every cell: trials that follow each other are no independent observations, replicates are nearly
+so.
 
 Variance components are by analysis of variance (method of moments, as Kalibera and Jones,
 "Rigorous Benchmarking in Reasonable Time", ISMM 2013, doi:10.1145/2464157.2464160): between the

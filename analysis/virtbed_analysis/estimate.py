@@ -84,10 +84,11 @@ def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
     """Return a cell's time over that of pinned bare metal at the same cores, application, factors.
 
     The time is the one that the scenario is judged by (`JUDGED_BY`), so that above 1 is worse in
-    all: e2e, as follows; latency or time per sample as `judged` has them. For each replicate r, d_r is the logarithm of the sum over inputs of the input's mean e2e in the
-    cell, less that in the baseline, over the inputs that both have; the ratio is exp(mean of d_r),
-    its interval Student's t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`,
-    `ratio_low`, `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
+    all: e2e, as follows; latency or time per sample as `judged` has them. For each replicate r, d_r
+    is the logarithm of the sum over inputs of the input's mean e2e in the cell, less that in the
+    baseline, over the inputs that both have; the ratio is exp(mean of d_r), its interval Student's
+    t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`, `ratio_low`,
+    `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
     used), `ratio_dropped` (replicates that only one side has, or that share no input), and
     `ratio_logs` (each d_r) with `ratio_of` (its r), in the order of the replicates. Emulated cells
     and the baseline itself have no row.
@@ -119,9 +120,9 @@ def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return the judged time of vanilla over pinned, per platform and size, paired as `ratio_to_bare_metal`.
+    """Return the judged time of vanilla over pinned, per platform and size.
 
-    Only platforms that have both modes at a size get a row.
+    Paired as `ratio_to_bare_metal`. Only platforms that have both modes at a size get a row.
     """
     logs = judged(steady(samples).filter(_PLAIN))
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))

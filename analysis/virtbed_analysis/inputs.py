@@ -1,7 +1,8 @@
 """Inputs whose ratio to bare metal is not that of their cell.
 
-Only of scenarios judged by e2e, where a cell's ratio is a mean over inputs. Where a platform costs one input more than another (a short
-request that waits for a quota, a long one that does not), it holds for neither.
+Only of scenarios judged by e2e, where a cell's ratio is a mean over inputs. Where a platform costs
+one input more than another (a short request that waits for a quota, a long one that does not), it
+holds for neither.
 """
 
 from __future__ import annotations

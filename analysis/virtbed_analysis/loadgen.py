@@ -105,7 +105,7 @@ def throughput(measured: pl.DataFrame) -> pl.DataFrame:
     `_high`, and `replicates`.
     """
     batch = measured.filter(pl.col("scenario").is_in(BATCH))
-    logs = judged(batch).with_columns(math.log(_NS_PER_S) - pl.col("log"))
+    logs = judged(batch).with_columns((math.log(_NS_PER_S) - pl.col("log")).alias("log"))
     found = geometric(logs, GROUP).select(
         *GROUP,
         pl.col("value").alias("per_second"),

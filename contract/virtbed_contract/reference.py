@@ -54,8 +54,8 @@ def reference() -> str:
         )
     )
     parts.append(
-        "## Scenarios\n\nWhat a scenario of LoadGen is judged by. A ratio is one of times: above 1 is "
-        "worse in all.\n"
+        "## Scenarios\n\nWhat a scenario of LoadGen is judged by. A ratio is one of times: above 1 "
+        "is worse in all.\n"
     )
     parts.append(
         _table(
