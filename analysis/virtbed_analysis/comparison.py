@@ -50,10 +50,10 @@ def compare(
     the scenario is judged by (`judged_by`; of throughput the time per sample), and `cost` the
     second's ratio to bare metal over the first's: a slower host changes the one, not the other.
     Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit` ("replicate" or
-    "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is None for bare metal, and without it. `lost`
-    counts the trials of the cell that gave no usable times, by side, `lost_metal` those of its bare
-    metal. The time of one sweep a side has no interval: a host drifts, and is another from one day
-    to the next.
+    "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is None for bare
+    metal, and without it. `lost` counts the trials of the cell that gave no usable times, by side,
+    `lost_metal` those of its bare metal. The time of one sweep a side has no interval: a host
+    drifts, and is another from one day to the next.
 
     Args:
         first: A folder, or several of one condition.

