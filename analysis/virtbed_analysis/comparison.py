@@ -297,7 +297,7 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
                 f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot be told."
             )
     if of := words.times_of(row["scenario"] for row in rows):
-        told.append(f"What is called time: {of}.")
+        told.append(f"What is called time is {of}.")
     if not any(row[what] for row in rows for what in ("time", "cost")):
         return "No cell that all sweeps have can be compared: they share no input."
     return " ".join(told)

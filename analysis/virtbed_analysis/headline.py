@@ -203,7 +203,7 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
     )
     told = [f"Each ratio rests on {spread} of replicates, fresh instances every time."]
     if of := words.times_of(row["scenario"] for row in rows):
-        told.append(f"A ratio is one of times: {of}.")
+        told.append(f"Ratios are of {of}.")
     halves = [
         math.sqrt(row["ratio_high"] / row["ratio_low"]) - 1
         for row in rows

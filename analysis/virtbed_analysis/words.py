@@ -124,8 +124,8 @@ def meant(row: Row, value: float | None) -> str:
 def times_of(scenarios: Iterable[str]) -> str:
     """Return what times and ratios are of, by scenario; empty where all are of e2e.
 
-    "in server and multi_stream latency, the queue included; in offline time per sample, the inverse
-    of throughput: above 1 is less throughput".
+    "latency, queue included (server and multi_stream); time per sample, of which more is less
+    throughput (offline)".
     """
     told = {**dict.fromkeys(scenarios)}
     named: dict[str, list[str]] = {}
@@ -134,14 +134,14 @@ def times_of(scenarios: Iterable[str]) -> str:
             named.setdefault(measure.name, []).append(name)
     if set(named) <= {"e2e"}:
         return ""
-    parts = (f"in {' and '.join(of)} {_TIMES[name]}" for name, of in named.items())
+    parts = (f"{_TIMES[name]} ({' and '.join(of)})" for name, of in named.items())
     return "; ".join(parts)
 
 
 _TIMES = {
     "e2e": "e2e time",
-    "latency": "latency, the wait in the queue included",
-    "throughput": "time per sample, the inverse of throughput (above 1 is less throughput)",
+    "latency": "latency, queue included",
+    "throughput": "time per sample, of which more is less throughput",
 }
 
 
