@@ -215,7 +215,7 @@ def _second(
     if second is not None:
         return field[second]
     rest = [cell for cell in fit if cell is not field[choice]]
-    return min(rest, key=lambda cell: (cell.cores, cell.e2e[0]), default=None)
+    return min(rest, key=lambda cell: (cell.cores, cell.time_ms), default=None)
 
 
 def _least(cell: Candidate, worst: float, question: Question) -> tuple[float, ...]:

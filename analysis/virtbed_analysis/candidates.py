@@ -19,11 +19,12 @@ from virtbed_analysis.cells import CELL, PLAIN, key_of
 from virtbed_analysis.estimate import NS_PER_MS, steady, tail
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
-from virtbed_analysis.latency import LOADED, usable
+from virtbed_analysis.latency import LOADED, judged_ns, usable
 from virtbed_analysis.losses import is_late
 from virtbed_analysis.question import Question
 from virtbed_analysis.slo import PERCENTILE, Instance, Slo, judge
 from virtbed_contract.codec import encode
+from virtbed_contract.measures import JUDGED_BY
 
 Floats = NDArray[np.float64]
 Key = tuple[Any, ...]
@@ -31,6 +32,7 @@ Unit = tuple[str, int]
 """A host and a replicate on it: what two cells are paired by."""
 Spread = tuple[float, float, float]
 """A mean over replicates, and the least and the most of them."""
+_MS_PER_S = 1e3
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
 
 
@@ -71,11 +73,12 @@ class Candidate:
 
     Attributes:
         cell: Its factors by name.
-        times: By unit, the inputs, sorted, and the mean time of each in ms: e2e, or latency where
-            a question is about the wait in a queue.
+        times: By unit, the inputs, sorted, and the mean time of each in ms: e2e; of latency and
+            of time per sample, which are of no input, a single one.
         e2e: Mean over replicates of a request's mean e2e in ms, the least and the most of them. No
             interval: what drifts through a sweep is common to all cells, and cancels in pairs only.
         latency: The same of latency; None where it has no meaning.
+        per_sample: The same of the time to the last answer, per sample; None but in offline.
         p99: Median over instances of their 99th percentiles of latency in ms, and the largest.
         memory_mib: Memory of its instances.
         requests: How many were measured.
@@ -89,6 +92,7 @@ class Candidate:
     times: Mapping[Unit, tuple[NDArray[np.str_], Floats]]
     e2e: Spread
     latency: Spread | None
+    per_sample: Spread | None
     p99: tuple[float | None, float | None]
     memory_mib: int
     requests: int
@@ -112,10 +116,14 @@ class Candidate:
         return 1.0 if self.price is None else self.price
 
     @property
+    def time_ms(self) -> float:
+        """The time that it is compared by: e2e, latency or time per sample, see `Question`."""
+        return float(np.mean([values.mean() for _, values in self.times.values()]))
+
+    @property
     def cost(self) -> float:
-        """What is to be small: the time of a request, or what it costs."""
-        means = [values.mean() for _, values in self.times.values()]
-        return self.weight * float(np.mean(means))
+        """What is to be small: its time, or what that costs."""
+        return self.weight * self.time_ms
 
     @property
     def flattered(self) -> bool:
@@ -127,11 +135,22 @@ class Candidate:
         return self.ends.late > 0 or (queued and self.ends.invalid > 0)
 
     def money(self) -> Spread | None:
-        """Return what a million requests cost, one after another: mean, least and most."""
+        """Return what a million requests cost, one after another: mean, least and most.
+
+        In offline, as fast as they were answered there.
+        """
         if self.price is None:
             return None
-        mean, least, most = (self.price * ms * _PER_MILLION_H for ms in self.e2e)
+        times = self.per_sample or self.e2e
+        mean, least, most = (self.price * ms * _PER_MILLION_H for ms in times)
         return mean, least, most
+
+    def throughput(self) -> Spread | None:
+        """Return samples per second in offline: of the mean time per sample, least and most."""
+        if self.per_sample is None:
+            return None
+        mean, least, most = (_MS_PER_S / ms for ms in self.per_sample)
+        return mean, most, least
 
 
 def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], dict[Key, Ends]]:
@@ -186,6 +205,7 @@ def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
         samples.group_by(*CELL, "host", "replicate")
         .agg(
             (waited.mean() / NS_PER_MS).alias("latency"),
+            (judged_ns() / NS_PER_MS).alias("judged"),
             (tail("latency_ns", PERCENTILE) / NS_PER_MS).alias("p99"),
             (waited > bound_ns).sum().alias("beyond"),
             waited.count().alias("waited"),
@@ -201,10 +221,13 @@ def _times(
     samples: pl.DataFrame, question: Question
 ) -> dict[Key, dict[Unit, tuple[NDArray[np.str_], Floats]]]:
     """Return the mean time of each input in ms, by cell and unit."""
-    time = pl.col("latency_ns" if question.by_latency else "e2e_ns")
+    if question.compared.grain == "trial":
+        samples, time = samples.with_columns(input=pl.lit("")), judged_ns()
+    else:
+        time = pl.col("e2e_ns").mean()
     by_input = (
         samples.group_by(*CELL, "host", "replicate", "input")
-        .agg((time.mean() / NS_PER_MS).alias("time"))
+        .agg((time / NS_PER_MS).alias("time"))
         .drop_nulls("time")
         .sort(*CELL, "host", "replicate", "input")
         .group_by(*CELL, "host", "replicate", maintain_order=True)
@@ -231,12 +254,14 @@ def _candidate(
         instances = [Instance(*pair) for pair in rows.select("waited", "beyond").iter_rows()]
         slo = judge(instances, max(1, asked), ends.lost)
     e2e, waits = rows["e2e"].to_numpy(), rows["latency"].drop_nulls().to_numpy()
+    batch = JUDGED_BY[question.scenario].name == "throughput"
     known = None if rows["p99"].has_nulls() else rows["p99"].to_numpy()
     return Candidate(
         cell=cell,
         times=times,
         e2e=_spread(e2e),
         latency=_spread(waits) if len(waits) else None,
+        per_sample=_spread(rows["judged"].to_numpy()) if batch else None,
         p99=(None, None) if known is None else (float(np.median(known)), float(known.max())),
         memory_mib=int(rows["memory_mib"].to_numpy().max()),
         requests=int(rows["requests"].sum()),

@@ -20,8 +20,6 @@ DEFAULTED = tuple(factor for factor in FACTORS if factor.baseline == "default")
 SUBJECT = ["cores", "application", "scale", "scenario", *(factor.name for factor in MATCHED)]
 CELL = ["platform", "mode", *(factor.name for factor in DEFAULTED), *SUBJECT]
 PLAIN = {factor.name: factor.default for factor in DEFAULTED}
-LOADED = ("server", "multi_stream")
-"""Scenarios in which latency is more than the e2e time of one request."""
 BASELINE_MODE = factors.BASELINE_MODE
 
 

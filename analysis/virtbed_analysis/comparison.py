@@ -17,13 +17,12 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from virtbed_analysis import unlike
+from virtbed_analysis import unlike, words
 from virtbed_analysis.cells import PLAIN, Cell
 from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.latency import LOADED
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
 from virtbed_analysis.provenance import provenance
 from virtbed_analysis.reduction import log_mean
@@ -47,14 +46,14 @@ def compare(
 ) -> Json:
     """Return the comparison of results folders, one or several a side.
 
-    For each cell that all of them have, `time` is the second side's e2e over the first's (latency,
-    queue included, in server and multi_stream), and `cost` the second's ratio to bare metal over
-    the first's: a slower host changes the one, not the other. Each has `value`, `low`, `high`, `n`
-    (units of the side that has fewer), `unit` ("replicate" or "sweep") and `answer` ("more",
-    "less", "equivalent", "cannot tell"); `cost` is None for bare metal, and without it. `lost`
-    counts the trials of the cell that gave no usable times, by side, `lost_metal` those of its bare
-    metal. The time of one sweep a side has no interval: a host drifts, and is another from one day
-    to the next.
+    For each cell that all of them have, `time` is the second side's time over the first's, of what
+    the scenario is judged by (`judged_by`; of throughput the time per sample), and `cost` the
+    second's ratio to bare metal over the first's: a slower host changes the one, not the other.
+    Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit` ("replicate" or
+    "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is None for bare
+    metal, and without it. `lost` counts the trials of the cell that gave no usable times, by side,
+    `lost_metal` those of its bare metal. The time of one sweep a side has no interval: a host
+    drifts, and is another from one day to the next.
 
     Args:
         first: A folder, or several of one condition.
@@ -87,7 +86,8 @@ def compare(
     losses, only_first = Losses(*sweeps), _only(units[0], common)
     rows = [
         {
-            **c.row(), "baseline": c == every[0].baseline(c), "time": times.get(c),
+            **c.row(), "judged_by": words.judged(c.row()).name,
+            "baseline": c == every[0].baseline(c), "time": times.get(c),
             "cost": costs.get(c), "lost": losses.of(c),
             "lost_metal": losses.of(every[0].baseline(c)) if costs.get(c) else None,
         }
@@ -331,8 +331,8 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
                 f"{count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
                 f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot be told."
             )
-    if any(row["scenario"] in LOADED for row in rows):
-        told.append(f"Times of {' and '.join(LOADED)} are latencies: the queue is in them.")
+    if of := words.times_of(row["scenario"] for row in rows):
+        told.append(f"What is called time is {of}.")
     if not any(row[what] for row in rows for what in ("time", "cost")):
         return "No cell that all sweeps have can be compared: they share no input."
     return " ".join(told)

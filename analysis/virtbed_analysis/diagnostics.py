@@ -1,9 +1,10 @@
 """How a sweep behaved as an experiment: its course over time, and where its spread comes from.
 
-A trial is reduced to one logarithm, the mean over inputs of log(mean e2e of the input); its
-deviation is that less the mean of its cell on its host. Drift is judged on the means of whole
-replicates, each of which has every cell: trials that follow each other are no independent
-observations, replicates are nearly so.
+A trial is reduced to one logarithm, of the time that its scenario is judged by: the mean over
+inputs of the input's mean e2e, the mean latency, or the time per sample; its deviation is that less
+the mean of its cell on its host. Drift is judged on the means of whole replicates, each of which
+has every cell: trials that follow each other are no independent observations, replicates are nearly
+so.
 
 Variance components are by analysis of variance (method of moments, as Kalibera and Jones,
 "Rigorous Benchmarking in Reasonable Time", ISMM 2013, doi:10.1145/2464157.2464160): between the
@@ -25,6 +26,7 @@ from scipy import stats
 from virtbed_analysis import samples_per_trial
 from virtbed_analysis.estimate import GROUP, in_order, steady
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.latency import WHOLE, trial_logs
 from virtbed_analysis.margin import NO_SPREAD
 from virtbed_analysis.samples_per_trial import ENOUGH, PLAIN_ROWS, epoch
 
@@ -39,22 +41,22 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
 
     Columns: `trial`, `host`, `GROUP`, `replicate`, `position`, `started_at`, `suspicions`, `log`
     (of ns), `deviation` (null for the only trial of its cell), `samples`, `inputs`, `within`
-    (squared coefficient of variation of an input's samples, null where each input has one),
+    (squared coefficient of variation of an input's samples, null where each input has one, and
+    where a scenario is judged by whole trials: requests of a queue are no independent samples),
     `freedom` (its degrees of freedom), `inner` (variance that these leave in `log`) and
     `measured_s`.
     """
     e2e = pl.col("e2e_ns").cast(pl.Float64)
     share = (pl.col("var") / pl.col("mean") ** 2).fill_null(0.0)
+    measured = steady(samples)
     inputs = (
-        steady(samples)
-        .group_by("trial", "input", maintain_order=True)
+        measured.group_by("trial", "input", maintain_order=True)
         .agg(e2e.mean().alias("mean"), e2e.var(ddof=1).alias("var"), pl.len().alias("n"))
         .sort("trial", "input")
     )
     freedom = pl.col("n").cast(pl.Int64).sum() - pl.len().cast(pl.Int64)
     spread = (share * (pl.col("n").cast(pl.Float64) - 1)).sum() / freedom
     trials = inputs.group_by("trial", maintain_order=True).agg(
-        pl.col("mean").mean().log().alias("log"),
         pl.col("n").sum().cast(pl.Int64).alias("samples"),
         pl.len().cast(pl.Int64).alias("inputs"),
         freedom.alias("freedom"),
@@ -62,15 +64,21 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
         ((1 / pl.col("n")).sum() / pl.len() ** 2).alias("weight"),
         ((pl.col("mean") * pl.col("n")).sum() / 1e9).alias("measured_s"),
     )
+    logs = trial_logs(measured, "trial")
     about = samples.select(
         "trial", "host", *GROUP, "replicate", "position", "started_at", "suspicions"
     ).unique("trial")
-    cell = ["host", *GROUP]
+    cell, whole = ["host", *GROUP], pl.col("scenario").is_in(WHOLE)
     deviation = pl.col("log") - pl.col("log").mean().over(cell)
     return (
         trials.join(about, on="trial", maintain_order="left")
+        .join(logs, on="trial", maintain_order="left")
         .with_columns(
-            (pl.col("within") * pl.col("weight")).alias("inner"),
+            pl.when(whole).then(None).otherwise(pl.col("within")).alias("within"),
+            pl.when(whole).then(0).otherwise(pl.col("freedom")).alias("freedom"),
+        )
+        .with_columns(
+            pl.when(whole).then(0.0).otherwise(pl.col("within") * pl.col("weight")).alias("inner"),
             pl.when(pl.len().over(cell) > 1).then(deviation).alias("deviation"),
         )
         .drop("weight")

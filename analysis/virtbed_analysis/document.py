@@ -47,7 +47,7 @@ from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json, Rejected
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
-from virtbed_contract.measures import SHOWN, of_group
+from virtbed_contract.measures import JUDGED_BY, SHOWN, of_group
 
 
 def document(sweep: Sweep) -> Json:
@@ -92,6 +92,7 @@ def document(sweep: Sweep) -> Json:
         "sweep": sweep.name,
         "counts": counts,
         "confidence": CONFIDENCE,
+        "judged_by": judged_by(cells),
         "precision": design.precision if design else None,
         "margin": sweep.margin,
         "platforms": _platforms(sweep),
@@ -140,6 +141,12 @@ def _spared(sweep: Sweep) -> Set[str]:
     )
 
 
+def judged_by(rows: list[Json]) -> Json:
+    """Return the measure that each scenario among rows is judged by, in words."""
+    named = {row["scenario"] for row in rows}
+    return {name: encode(measure) for name, measure in JUDGED_BY.items() if name in named}
+
+
 def _by_factor(sweep: Sweep) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
 
@@ -164,15 +171,26 @@ def _doubts(
 ) -> Json:
     """Return what is to be said against the intervals of the tables of ratios."""
     tables = {
-        "e2e over bare metal's": cells,
-        "vanilla over pinned": by_factor["vanilla_to_pinned"],
-        "default over matched threads": by_factor["thread_policy_gain"],
-        "CPU over GPU, e2e": by_factor["gpu_speed_up"]["e2e"],
+        **_by_time("{} over bare metal's", cells),
+        **_by_time("vanilla over pinned", by_factor["vanilla_to_pinned"]),
+        **_by_time("default over matched threads", by_factor["thread_policy_gain"]),
+        **_by_time("CPU over GPU, {}", by_factor["gpu_speed_up"]["e2e"]),
         "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
         **{f"p{table['percentile']} over bare metal's": table["rows"] for table in percentiles},
         **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
     }
     return doubts.numbered(tables, CELL)
+
+
+def _by_time(of: str, rows: list[Json]) -> dict[str, list[Json]]:
+    """Return rows by what their ratio is of, which depends on their scenario: e2e if unsaid."""
+    found: dict[str, list[Json]] = {}
+    for row in rows:
+        measure = JUDGED_BY[row["scenario"]]
+        time = "e2e" if measure.name == "e2e" else measure.time
+        aside = "" if "{}" in of or time == "e2e" else f", {time}"
+        found.setdefault(of.format(time) + aside, []).append(row)
+    return found
 
 
 def _by_size(sweep: Sweep, known: Known) -> Json:

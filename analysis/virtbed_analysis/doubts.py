@@ -21,6 +21,7 @@ from virtbed_analysis.robust import (
 )
 from virtbed_analysis.trust import Json
 
+_MOST_LOG = 700.0  # exp of more is no number any more
 _MOST_CORRELATION = 0.9  # the estimate of a few replicates; beyond, the width is a guess
 # Per number of replicates, the coverage of a 95% interval where one side alone has a skewed noise
 # (lognormal, sigma 1, and sigma 2: rare and long), and where the ratio wanders with a correlation
@@ -45,9 +46,9 @@ def marked(rows: Iterable[Json]) -> list[Json]:
 
     Each row's `ratio_logs` and `ratio_of` (per-replicate logarithms and their replicates, see
     `estimate`) are replaced by `second_low` and `second_high` (bootstrap-t, null with few
-    replicates), `unseen` (see `robust.unseen`; null without replicates), `correlation` (of
-    neighbours in time, null with few) and `warnings`: `kind` and `text` of each sign
-    that was found.
+    replicates; an end beyond all numbers is null), `unseen` (see `robust.unseen`; null without
+    replicates), `correlation` (of neighbours in time, null with few) and `warnings`: `kind` and
+    `text` of each sign that was found.
     """
     return [_marked(row) for row in rows]
 
@@ -64,12 +65,17 @@ def _marked(row: Json) -> Json:
         return kept | found
     seen = signs(logs)
     if np.isfinite(seen.low[0]):
-        found |= {"second_low": exp(seen.low[0]), "second_high": exp(seen.high[0])}
+        found |= {"second_low": _end(seen.low[0]), "second_high": _end(seen.high[0])}
     if n >= FEWEST_WANDERING and np.isfinite(seen.correlation[0]):
         found["correlation"] = float(seen.correlation[0])
     told = _told(logs[0], row["ratio_of"], seen)
     found["warnings"] = [{"kind": kind, "text": text} for kind, text in told]
     return kept | found
+
+
+def _end(log: float) -> float | None:
+    """Return an end as a ratio; None for one beyond all numbers, as few unlike resamples give."""
+    return float(exp(log)) if log < _MOST_LOG else None
 
 
 def _told(logs: Floats, replicates: list[int], seen: Signs) -> Iterator[tuple[str, str]]:
@@ -99,8 +105,10 @@ def _skewed(logs: Floats, _: list[int], seen: Signs) -> str:
 
 
 def _second(_: Floats, __: list[int], seen: Signs) -> str:
+    low, high = (_end(log) for log in (seen.low[0], seen.high[0]))
+    ends = ("no limit" if end is None else f"{end:.3g}" for end in (low, high))
     return (
-        f"A second interval (bootstrap-t), {exp(seen.low[0]):.3g} to {exp(seen.high[0]):.3g}, has "
+        f"A second interval (bootstrap-t), {' to '.join(ends)}, has "
         f"an end {seen.far[0]:.1f} times as far off as this one: act only on what both say."
     )
 

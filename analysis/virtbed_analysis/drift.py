@@ -19,6 +19,7 @@ from virtbed_analysis import words
 from virtbed_analysis.cells import SUBJECT, key_of
 from virtbed_analysis.estimate import BARE, BASELINE, GROUP, in_order, steady
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.latency import trial_logs
 from virtbed_analysis.trust import Json
 from virtbed_contract.sweep import MARGIN
 
@@ -98,14 +99,8 @@ def warnings(told: Json) -> dict[tuple[object, ...], str]:
 
 
 def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame) -> list[pl.DataFrame]:
-    """Return, per host and sweep, a row for each real trial: `y` (mean log time), and when."""
-    logs = (
-        steady(samples)
-        .group_by("trial", *_SWEEP, "input", maintain_order=True)
-        .agg(pl.col("e2e_ns").mean().alias("mean"))
-        .group_by("trial", *_SWEEP, maintain_order=True)
-        .agg(pl.col("mean").mean().log().alias("y"))
-    )
+    """Return, per host and sweep, a row for each real trial: `y` (log of its time), and when."""
+    logs = trial_logs(steady(samples), "trial", *_SWEEP).rename({"log": "y"})
     rows = trials.filter(~pl.col("emulated")).with_columns(
         BARE.alias("bare"),
         pl.col("started_at").str.to_datetime(strict=False, time_zone="UTC").alias("at"),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from virtbed_analysis.cells import BASELINE_MODE, MATCHED, PLAIN, Cell, cell_of, rank
-from virtbed_analysis.estimate import steady, waited
+from virtbed_analysis.estimate import judged, steady
 from virtbed_analysis.intervals import CONFIDENCE, mean_interval
 from virtbed_analysis.platforms import Parts, Platforms
 from virtbed_analysis.reduction import log_mean
@@ -177,7 +177,7 @@ def _exponential(about: str, mean: float, low: float, high: float, n: int) -> Ef
 def of_sweep(samples: pl.DataFrame, platforms: Platforms) -> Units:
     """Return the units of a sweep's real plain cells, one per replicate.
 
-    Times are of e2e, by input; where requests wait in a queue, of a trial's mean latency.
+    Times are those that their scenario is judged by: see `estimate.judged`.
 
     Args:
         samples: As `load` gives them.
@@ -186,7 +186,7 @@ def of_sweep(samples: pl.DataFrame, platforms: Platforms) -> Units:
     plain = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
     measured = steady(samples).filter(plain)
     by_replicate = (
-        waited(measured)
+        judged(measured)
         .group_by(*_PARTS, "replicate", maintain_order=True)
         .agg("input", pl.col("log") - np.log(1e9))
     )

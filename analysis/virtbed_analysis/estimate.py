@@ -25,9 +25,9 @@ import polars as pl
 from virtbed_analysis import unlike
 from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, MATCHED, PLAIN, SUBJECT
 from virtbed_analysis.intervals import mean_interval
-from virtbed_analysis.latency import LOADED
+from virtbed_analysis.latency import WHOLE, judged_ns
 from virtbed_analysis.platforms import METAL, PROCESS
-from virtbed_contract.measures import of_group, percentile_rank
+from virtbed_contract.measures import JUDGED_BY, of_group, percentile_rank
 
 PHASES = tuple(measure.name for measure in of_group("phase"))
 TAILS = (90, 99)  # percentiles of latency
@@ -47,11 +47,17 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
     Columns: `GROUP`, `replicates`, `samples`, `<phase>_median_ms` and `<phase>_mean_ms` over all
     measured samples, `latency_p90_ms` and `latency_p99_ms` (null in offline, and with fewer
     latencies than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` (mean over
-    inputs, geometric mean over replicates), `baseline`, the ratio's columns (see
-    `ratio_to_bare_metal`), null for the baseline itself.
+    inputs, geometric mean over replicates), `judged_by` (the name of the measure that the scenario
+    is judged by), `judged_typical_ms` (the time of it: latency, or time per sample), `baseline`,
+    the ratio's columns (see `ratio_to_bare_metal`), null for the baseline itself.
     """
     real = steady(samples)
-    summary = phases(real)
+    names = {scenario: measure.name for scenario, measure in JUDGED_BY.items()}
+    told = judged(real).group_by(*GROUP, "replicate", maintain_order=True).agg(log_mean("log"))
+    summary = phases(real).join(typical(told, "judged"), on=GROUP)
+    summary = summary.with_columns(
+        pl.col("scenario").cast(pl.String).replace_strict(names).alias("judged_by")
+    )
     for phase in PHASES:
         logs = input_logs(real, phase).group_by(*GROUP, "replicate", maintain_order=True)
         summary = summary.join(typical(logs.agg(log_mean("log")), phase), on=GROUP)
@@ -75,17 +81,19 @@ def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return e2e over that of pinned bare metal at the same cores, application, scale, factors.
+    """Return a cell's time over that of pinned bare metal at the same cores, application, factors.
 
-    For each replicate r, d_r is the logarithm of the sum over inputs of the input's mean e2e in the
-    cell, less that in the baseline, over the inputs that both have; the ratio is exp(mean of d_r),
-    its interval Student's t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`,
-    `ratio_low`, `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
+    The time is the one that the scenario is judged by (`JUDGED_BY`), so that above 1 is worse in
+    all: e2e, as follows; latency or time per sample as `judged` has them. For each replicate r, d_r
+    is the logarithm of the sum over inputs of the input's mean e2e in the cell, less that in the
+    baseline, over the inputs that both have; the ratio is exp(mean of d_r), its interval Student's
+    t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`, `ratio_low`,
+    `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
     used), `ratio_dropped` (replicates that only one side has, or that share no input), and
     `ratio_logs` (each d_r) with `ratio_of` (its r), in the order of the replicates. Emulated cells
     and the baseline itself have no row.
     """
-    return to_baseline(input_logs(steady(samples)))
+    return to_baseline(judged(steady(samples)))
 
 
 def to_baseline(logs: pl.DataFrame) -> pl.DataFrame:
@@ -97,12 +105,11 @@ def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
     """Return the ratios to bare metal that are left without suspect trials, beside those of all.
 
     Columns: `GROUP`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
-    `ratio_replicates`; only cells whose pairs include a suspect trial have a row. Where requests
-    wait in a queue the ratio is of latency, which is what decides there.
+    `ratio_replicates`; only cells whose pairs include a suspect trial have a row.
     """
     unsuspected = pl.col("suspicions").list.len() == 0
     every, clean = (
-        to_baseline(waited(steady(kept))) for kept in (samples, samples.filter(unsuspected))
+        to_baseline(judged(steady(kept))) for kept in (samples, samples.filter(unsuspected))
     )
     values = ["ratio", "ratio_low", "ratio_high", "ratio_replicates"]
     both = every.select(*GROUP, *(pl.col(v).alias(f"all_{v}") for v in values)).join(
@@ -113,18 +120,18 @@ def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return e2e of vanilla over pinned, per platform and size, paired as `ratio_to_bare_metal`.
+    """Return the judged time of vanilla over pinned, per platform and size.
 
-    Only platforms that have both modes at a size get a row.
+    Paired as `ratio_to_bare_metal`. Only platforms that have both modes at a size get a row.
     """
-    logs = input_logs(steady(samples).filter(_PLAIN))
+    logs = judged(steady(samples).filter(_PLAIN))
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
     paired = _paired(vanilla, pinned, ["platform", *SUBJECT])
     return in_order(paired.filter(pl.col("ratio").is_not_null()))
 
 
 def thread_policy_gain(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return e2e with the framework's own threads over e2e with threads matched to the cores.
+    """Return the judged time with the framework's own threads over that with matched threads.
 
     Above 1 where matching them pays. Paired as `ratio_to_bare_metal`; a row for each cell that was
     measured under both policies, its `thread_policy` that of the numerator.
@@ -135,13 +142,15 @@ def thread_policy_gain(samples: pl.DataFrame) -> pl.DataFrame:
 def gpu_speed_up(samples: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
     """Return the time of a phase on the CPU over that on the GPU, paired as `ratio_to_bare_metal`.
 
-    End to end and for "infer" alone: what lies between the two is what a GPU does not speed up.
+    "e2e" stands for the whole request: the time that its scenario is judged by. Beside it, "infer"
+    alone: what lies between the two is what a GPU does not speed up.
     """
     return _gain(samples, "processor", ("cpu", "gpu"), phase)
 
 
 def _gain(samples: pl.DataFrame, key: str, sides: tuple[str, str], phase: str) -> pl.DataFrame:
-    logs = input_logs(steady(samples).filter(_PLAIN), phase)
+    measured = steady(samples).filter(_PLAIN)
+    logs = judged(measured) if phase == "e2e" else input_logs(measured, phase)
     above, below = (logs.filter(pl.col(key) == side) for side in sides)
     match = [column for column in CELL if column != key]
     return in_order(_paired(above, below, match).filter(pl.col("ratio").is_not_null()))
@@ -150,7 +159,8 @@ def _gain(samples: pl.DataFrame, key: str, sides: tuple[str, str], phase: str) -
 def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
     """Return e2e of twin and slowed over plain of the same platform, mode and size.
 
-    Paired as `ratio_to_bare_metal`; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
+    Paired by replicate and input; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
+    Of e2e in every scenario: what a slower request makes of a queue is no known truth.
     """
     logs = input_logs(steady(samples))
     return in_order(
@@ -226,16 +236,18 @@ def input_logs(measured: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
     )
 
 
-def waited(measured: pl.DataFrame) -> pl.DataFrame:
-    """Return what `input_logs` has, of what a user waits where requests wait in a queue.
+def judged(measured: pl.DataFrame) -> pl.DataFrame:
+    """Return what `input_logs` has, of the time that each scenario is judged by.
 
-    A wait belongs to no input: a trial's mean latency is one value, of an input without a name.
-    Elsewhere a user waits for the request's own time, input by input.
+    Latency and throughput belong to no input: a trial's is one value, of an input without a name.
+    Elsewhere it is the request's own time, input by input.
     """
-    queued = pl.col("scenario").is_in(LOADED)
-    whole = by_replicate(measured.filter(queued), pl.col("latency_ns").mean())
-    own = input_logs(measured.filter(~queued))
-    rows = pl.concat([own, whole.select(own.columns).cast({"input": own.schema["input"]})])
+    whole = pl.col("scenario").is_in(WHOLE)
+    own = input_logs(measured.filter(~whole))
+    if not (rest := measured.filter(whole)).height:
+        return own
+    trials = by_replicate(rest, judged_ns())
+    rows = pl.concat([own, trials.select(own.columns).cast({"input": own.schema["input"]})])
     return rows.sort(*GROUP, "replicate", "input")
 
 

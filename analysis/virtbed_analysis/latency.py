@@ -1,4 +1,6 @@
-"""Latency as MLPerf LoadGen defines it: from the issue of a query to its answer.
+"""Latency as MLPerf LoadGen defines it, and the time that each scenario is judged by.
+
+A latency is the time from the issue of a query to its answer.
 
 Which part of it is the queue depends on the scenario:
 
@@ -7,6 +9,9 @@ Which part of it is the queue depends on the scenario:
 - `multi_stream` issues queries of several samples: the latency of a query is the time to its last
   answer. The query's last sample has it; the others have none.
 - `offline` issues everything at once: a latency has no meaning there, only throughput has.
+
+`JUDGED_BY` of the contract says which measure a scenario is judged by; `judged_ns`, `trial_logs`
+and `of_result` are the one place that works it out.
 """
 
 from __future__ import annotations
@@ -17,8 +22,14 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_analysis.cells import LOADED as LOADED
+from virtbed_contract.measures import JUDGED_BY
 
+LOADED = tuple(name for name, judged in JUDGED_BY.items() if judged.name == "latency")
+"""Scenarios in which latency is more than the e2e time of one request."""
+WHOLE = tuple(name for name, judged in JUDGED_BY.items() if judged.grain == "trial")
+"""Scenarios judged by what a whole trial has, and no single request or input."""
+BATCH = tuple(name for name, judged in JUDGED_BY.items() if judged.name == "throughput")
+"""Scenarios that are judged by throughput."""
 PERCENTILES = (50, 90, 99)
 """The percentiles of LoadGen that are compared."""
 
@@ -46,6 +57,56 @@ def with_latency(samples: pl.DataFrame) -> pl.DataFrame:
         .then(ANSWERED)
         .alias("latency_ns")
     )
+
+
+def judged_ns() -> pl.Expr:
+    """Return the time that a trial of a scenario of `WHOLE` is judged by, of a group that is one.
+
+    The mean latency; where throughput counts, its inverse: the time to the last answer, per sample.
+    """
+    batch = pl.col("scenario").first().is_in(BATCH)
+    return pl.when(batch).then(ANSWERED.max() / pl.len()).otherwise(pl.col("latency_ns").mean())
+
+
+def trial_logs(measured: pl.DataFrame, *keys: str) -> pl.DataFrame:
+    """Return `log`, the logarithm of the time in ns that each trial is judged by.
+
+    Of e2e it is that of the mean over inputs of the input's mean.
+
+    Args:
+        measured: Measured samples.
+        *keys: The columns that tell one trial from another.
+    """
+    whole = pl.col("scenario").is_in(WHOLE)
+    own = (
+        measured.filter(~whole)
+        .group_by(*keys, "input", maintain_order=True)
+        .agg(pl.col("e2e_ns").mean().alias("mean"))
+        .sort(*keys, "input")
+        .group_by(keys, maintain_order=True)
+        .agg(pl.col("mean").mean().log().alias("log"))
+    )
+    if not (rest := measured.filter(whole)).height:
+        return own
+    trials = rest.group_by(keys, maintain_order=True).agg(judged_ns().log().alias("log"))
+    return pl.concat([own, trials])
+
+
+def of_result(result: Mapping[str, Any]) -> float:
+    """Return the time in ns that a result is judged by, of a scenario of `WHOLE`."""
+    rows = [
+        {**{name: sample[name] for name in _NEEDED}, "sample": number, "trial": ""}
+        for number, sample in enumerate(result["samples"])
+    ]
+    samples = pl.DataFrame(rows).with_columns(
+        scenario=pl.lit(result["settings"]["scenario"]),
+        loadgen_queries=pl.lit(result["loadgen"]["queries"]),
+    )
+    measured = with_latency(samples).filter(~pl.col("warmup"))
+    return float(measured.select(judged_ns()).item())
+
+
+_NEEDED = ("warmup", "queue_ns", "e2e_ns")
 
 
 def usable() -> pl.Expr:

@@ -6,6 +6,7 @@ other tables take number ceil(q n), from 1. Where the two are compared, both are
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -19,16 +20,16 @@ from virtbed_analysis.estimate import (
     NS_PER_MS,
     TAILS,
     at_rank,
-    by_replicate,
     geometric,
     in_order,
-    ratio_to_bare_metal,
+    input_logs,
+    judged,
     steady,
     tail,
     to_baseline,
     typical,
 )  # fmt: skip
-from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES, usable
+from virtbed_analysis.latency import ANSWERED, BATCH, LOADED, PERCENTILES, usable
 from virtbed_analysis.trust import Json
 
 APART = 0.01
@@ -78,20 +79,20 @@ def under_load(measured: pl.DataFrame) -> pl.DataFrame:
 
     A wait belongs to no input, so a trial's mean latency is compared whole, paired by replicate.
     Columns: `GROUP`, `latency_typical_ms` (geometric mean over replicates of the trial's mean),
-    `latency_p<percentile>_ms`, `latency_ratio`, and `ratio` of e2e, both with `_low` and `_high`.
+    `latency_p<percentile>_ms`, `latency_ratio`, and `e2e_ratio`, both with `_low` and `_high`.
 
     Args:
         measured: As `steady` gives it.
     """
     loaded = measured.filter(pl.col("scenario").is_in(LOADED))
-    logs = by_replicate(loaded, pl.col("latency_ns").mean())
+    logs = judged(loaded)
     tails = [(tail("latency_ns", p) / NS_PER_MS).alias(f"latency_p{p}_ms") for p in TAILS]
-    of_latency, of_e2e = to_baseline(logs), ratio_to_bare_metal(loaded)
+    of_latency, of_e2e = to_baseline(logs), to_baseline(input_logs(loaded))
     return in_order(
         typical(logs, "latency")
         .join(loaded.group_by(GROUP, maintain_order=True).agg(*tails), on=GROUP)
         .join(_ratio(of_latency, "latency_ratio"), on=GROUP, how="left")
-        .join(_ratio(of_e2e, "ratio"), on=GROUP, how="left")
+        .join(_ratio(of_e2e, "e2e_ratio"), on=GROUP, how="left")
     )
 
 
@@ -99,17 +100,18 @@ def throughput(measured: pl.DataFrame) -> pl.DataFrame:
     """Return the samples per second of each cell of offline, and their ratio to bare metal.
 
     A trial's are its samples over the time from their issue to the last answer. Columns: `GROUP`,
-    `per_second` (geometric mean over replicates), `ratio` (below 1: less than bare metal) with
-    `_low` and `_high`, and `replicates`.
+    `per_second` (geometric mean over replicates), `throughput_ratio` (below 1: less than bare
+    metal; the inverse of the cell's `ratio`, which is of the time per sample) with `_low` and
+    `_high`, and `replicates`.
     """
-    offline = measured.filter(scenario="offline")
-    logs = by_replicate(offline, pl.len() / ANSWERED.max() * _NS_PER_S)
+    batch = measured.filter(pl.col("scenario").is_in(BATCH))
+    logs = judged(batch).with_columns((math.log(_NS_PER_S) - pl.col("log")).alias("log"))
     found = geometric(logs, GROUP).select(
         *GROUP,
         pl.col("value").alias("per_second"),
         pl.col("n").alias("replicates"),
     )
-    return in_order(found.join(_ratio(to_baseline(logs), "ratio"), on=GROUP, how="left"))
+    return in_order(found.join(_ratio(to_baseline(logs), "throughput_ratio"), on=GROUP, how="left"))
 
 
 def _ratio(frame: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -132,7 +134,7 @@ def _trials(measured: pl.DataFrame) -> list[Json]:
 
 
 def _trial(row: Json) -> Json:
-    offline = row["scenario"] == "offline"
+    offline = row["scenario"] in BATCH
     pairs = [
         {"percentile": p, "loadgen_ms": _ms(row[f"loadgen_p{p}_ns"]), "ours_ms": _ms(row[f"p{p}"])}
         for p in ([] if offline else PERCENTILES)

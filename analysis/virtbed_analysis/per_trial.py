@@ -7,7 +7,6 @@ import math
 import polars as pl
 
 from virtbed_analysis import unlike
-from virtbed_analysis.cells import LOADED
 from virtbed_analysis.estimate import (
     BARE,
     BASELINE,
@@ -20,6 +19,7 @@ from virtbed_analysis.estimate import (
     to_baseline,
     typical,
 )  # fmt: skip
+from virtbed_analysis.latency import WHOLE, trial_logs
 from virtbed_contract.measures import SHOWN, Measure, of_group
 
 STARTUP = of_group("startup")
@@ -123,16 +123,9 @@ def _startup(trials: pl.DataFrame) -> pl.DataFrame:
 def log_means(samples: pl.DataFrame) -> dict[str, dict[str, float]]:
     """Return `precision.log_means` of each trial, by its id."""
     found: dict[str, dict[str, float]] = {}
-    queued = pl.col("scenario").is_in(LOADED)
-    means = (
-        samples.filter(~pl.col("warmup"))
-        .with_columns(
-            pl.when(queued).then(pl.lit("")).otherwise("input").alias("input"),
-            pl.when(queued).then("latency_ns").otherwise("e2e_ns").alias("took_ns"),
-        )
-        .group_by("trial", "input")
-        .agg(pl.col("took_ns").mean().log().alias("log"))
-    )
-    for trial, name, log in means.iter_rows():
+    measured, whole = samples.filter(~pl.col("warmup")), pl.col("scenario").is_in(WHOLE)
+    own = measured.filter(~whole).group_by("trial", "input")
+    for trial, name, log in own.agg(pl.col("e2e_ns").mean().log()).iter_rows():
         found.setdefault(trial, {})[name] = log
-    return found
+    rest = trial_logs(measured.filter(whole), "trial")
+    return found | {trial: {"": log} for trial, log in rest.iter_rows()}

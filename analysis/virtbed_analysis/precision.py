@@ -6,7 +6,8 @@ Confidence Intervals", Annals of Mathematical Statistics 36, 1965, doi:10.1214/a
 Looking again and again favours moments when the spread happens to look small, which costs
 coverage; a minimum of eight replicates keeps that loss below two points (simulated in the tests).
 
-What the rule needs of a trial is `log_means`, a number per input: a ledger that keeps them need not
+What the rule needs of a trial is `log_means`, a number per input, or one where its scenario is
+judged by latency or throughput, which are of no input: a ledger that keeps them need not
 read results again. Less is not enough. A ratio is paired by input, and which inputs two trials
 have in common is known only when both have run; one number per trial (the mean of these) would do
 only if LoadGen's quick rules gave every trial the same inputs, which they do not promise.
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from virtbed_analysis.cells import BASELINE_MODE, CELL, LOADED, SUBJECT, is_plain
+from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, is_plain
 from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.margin import NO_SPREAD
 from virtbed_analysis.platforms import platforms_of
@@ -33,10 +34,12 @@ from virtbed_analysis.reading import EARLIER, MARK
 from virtbed_analysis.reduction import log_mean
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
+from virtbed_contract.measures import JUDGED_BY
 from virtbed_contract.sweep import Design, PlannedTrial
 
 LogMeans = Mapping[str, float]
-"""Logarithms of an input's mean e2e time in ns, by the name of the input."""
+"""Logarithms of the time in ns that a trial is judged by, by input: an input's mean e2e time, or,
+under the empty name, what is of the whole trial."""
 _Key = tuple[Any, ...]
 
 
@@ -57,34 +60,17 @@ def close_enough(
 
 
 def log_means(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the logarithm of the mean e2e time, in ns, of each input of a result.
+    """Return the logarithm of the time, in ns, that a result is judged by, of each input it has."""
+    if JUDGED_BY[result["settings"]["scenario"]].grain == "trial":
+        # Polars takes long to import, and the controller seldom needs it here.
+        from virtbed_analysis.latency import of_result
 
-    Where requests wait in a queue, that of the mean latency, of an input without a name: it is what
-    decides there (`estimate.waited`).
-    """
-    if result["settings"]["scenario"] in LOADED:
-        waits = _latencies(result)
-        return {"": math.log(sum(waits) / len(waits))} if waits else {}
+        return {"": math.log(of_result(result))}
     times: dict[str, list[int]] = defaultdict(list)
     for sample in result["samples"]:
         if not sample["warmup"]:
             times[sample["input"]].append(sample["e2e_ns"])
     return {name: math.log(sum(own) / len(own)) for name, own in sorted(times.items())}
-
-
-def _latencies(result: Mapping[str, Any]) -> list[int]:
-    """Return the latency of each query, as `latency.with_latency` has them."""
-    samples = [sample for sample in result["samples"] if not sample["warmup"]]
-    answered = [sample["queue_ns"] + sample["e2e_ns"] for sample in samples]
-    if result["settings"]["scenario"] == "server":
-        return answered
-    queries = result["loadgen"]["queries"]
-    if queries and len(samples) % queries == 0:
-        each = len(samples) // queries
-        return answered[each - 1 :: each] if each else []
-    following = [sample["queue_ns"] for sample in samples[1:]]
-    goes_on = [queue >= own for queue, own in zip(following, answered, strict=False)]
-    return [own for own, more in zip(answered, [*goes_on, False], strict=True) if not more]
 
 
 def unneeded_trials(
