@@ -242,9 +242,9 @@ def _leaning(
 ) -> int:
     """Return which of the cells that may be the best to take until more is known.
 
-    With prices, the least mean cost if all share replicates. Else the least of those that are typically as fast as the
-    fastest, within the margin or one standard error (`typical`): where one bad instance hides what
-    the means are, the other replicates are all that there is to go by.
+    With prices, the least mean cost if all share replicates. Else the least of those that are
+    typically as fast as the fastest, within the margin or one standard error (`typical`): where one
+    bad instance hides what the means are, the other replicates are all that there is to go by.
     """
     worst = {i: _worst(over, i, left) for i in left}
     if question.prices and all(map(math.isfinite, worst.values())):
