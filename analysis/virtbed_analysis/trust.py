@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ import jsonschema_rs
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from virtbed_analysis import arithmetic, evidence
+from virtbed_analysis import arithmetic, copies, evidence
 from virtbed_analysis.differences import is_baseline
 from virtbed_analysis.reading import EARLIER, MARK, Unfit, left_out, read
 from virtbed_analysis.reading import Json as Json
@@ -327,13 +328,12 @@ def _twice(found: Trusted) -> Iterator[tuple[str, str]]:
         )
         same_place.setdefault(place, []).append(trial)
     told: set[str] = set()
-    for groups, what in (
-        (same_times, "has the measured samples of {}, to the nanosecond: one is a copy"),
-        (same_place, "is the same cell and replicate as {}"),
-    ):
-        for group in groups.values():
-            for trial in group if len(group) > 1 else ():
-                if trial not in told:
-                    told.add(trial)
-                    others = ", ".join(other for other in group if other != trial)
-                    yield trial, what.format(others)
+    whole = "has the measured samples of {}, to the nanosecond: one is a copy"
+    groups = [(group, whole) for group in same_times.values()]
+    groups += [(group, "is the same cell and replicate as {}") for group in same_place.values()]
+    for group, what in chain(groups, copies.same_times(found.results)):
+        for trial in group if len(group) > 1 else ():
+            if trial not in told:
+                told.add(trial)
+                others = ", ".join(other for other in group if other != trial)
+                yield trial, what.format(others)
