@@ -34,13 +34,14 @@ def cell(
         about,
         {("host", r): (np.array(["x"]), np.array([ms])) for r, ms in times.items()},
         (mean, mean, mean),
-        None,
-        (None, None),
-        memory_mib,
-        100 * len(times),
-        Ends(measured=len(times), failed=failed),
-        None,
-        None,
+        latency=None,
+        per_sample=None,
+        p99=(None, None),
+        memory_mib=memory_mib,
+        requests=100 * len(times),
+        ends=Ends(measured=len(times), failed=failed),
+        slo=None,
+        price=None,
     )
 
 
