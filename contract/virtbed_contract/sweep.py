@@ -116,7 +116,9 @@ class Failure:
     id: Text = described("Id of the trial.")
     stage: str = described("Where: provision, trial or record.", pattern=f"^{NAME}$")
     message: str = described("Why.")
-    attempt: Positive = described("Which attempt this was, from 1.")
+    attempt: Count = described(
+        "Which attempt this was, from 1; how many there had been if this one did not begin."
+    )
     at: Time = described("When, UTC.")
 
 
