@@ -1,0 +1,209 @@
+"""Documents out of YAML that nobody vouches for: the one reader of plans and of platforms.yml.
+
+Of YAML it takes mappings with text keys, lists, texts, true and false, null, and plain numbers.
+What YAML 1.1 reads as something else than a reader sees is refused, not guessed: a date, a number
+in base 60 (``1:30``), 8 (``010``) or 2, a tag, a key that stands twice. So is what unpacks to more
+than it looks: aliases, beyond a few.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from virtbed_contract.json_file import plain
+
+MOST_BYTES = 128 * 2**10
+MOST_DEPTH = 32
+MOST_VALUES = 5_000
+"""Every value, each alias counted as what it stands for."""
+MOST_DIGITS = 18
+_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
+_SIMPLE = "tag:yaml.org,2002:"
+_KINDS = {"str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
+
+
+class YamlError(ValueError):
+    """A file that is no YAML as it is needed here; the message says where and why."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the mapping that a regular file holds.
+
+    Raises:
+        YamlError: it is no regular file, too large, no text, or not as this module needs it.
+    """
+    try:
+        # Without O_NONBLOCK a FIFO would be waited for.
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(opened).st_mode):
+                raise YamlError(f"{path}: it is no regular file, a file of YAML needed")
+            content = b""
+            while len(content) <= MOST_BYTES and (part := os.read(opened, MOST_BYTES + 1)):
+                content += part
+        finally:
+            os.close(opened)
+    except (OSError, ValueError) as error:
+        if isinstance(error, YamlError):
+            raise
+        raise YamlError(f"{path}: not readable: {error}") from error
+    if len(content) > MOST_BYTES:
+        raise YamlError(f"{path}: more than {MOST_BYTES >> 10} KiB found, no more are read")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise YamlError(f"{path}: not UTF-8 text: byte {error.start}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    """Return the mapping of a text; what its texts hide is made visible (see `json_file.plain`).
+
+    Raises:
+        YamlError: it is not as this module needs it.
+    """
+    loader = None
+    try:
+        loader = _Loader(text)
+        loader.name = name
+        node = loader.get_single_node()
+        value = _Builder().value(node) if node is not None else None
+    except yaml.YAMLError as error:
+        raise YamlError(f"{name}: not readable as YAML: {plain(str(error))}") from error
+    except RecursionError:
+        raise YamlError(f"{name}: nested too deeply, at most {MOST_DEPTH} levels needed") from None
+    except (ValueError, IndexError, OverflowError) as error:  # PyYAML's, for an escape like \U
+        raise YamlError(f"{name}: not readable as YAML: {plain(str(error))}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else type(value).__name__
+        raise YamlError(f"{name}: {found} found, a mapping of keys needed")
+    return value
+
+
+def _refused(node: yaml.Node | yaml.Event, what: str) -> yaml.YAMLError:
+    mark: Any = node.start_mark
+    return yaml.constructor.ConstructorError(None, None, what, mark)
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes; it constructs nothing."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node, no deeper than a document of ours."""
+        self._depth += 1
+        self._nodes += 1
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        if self._depth > MOST_DEPTH:
+            raise _refused(event, f"more than {MOST_DEPTH} levels found")
+        if self._nodes > 2 * MOST_VALUES:  # keys are nodes, too
+            raise _refused(event, f"more than {MOST_VALUES} values found")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
+class _Builder:
+    """Makes values of nodes, and counts them: an alias counts as often as it stands."""
+
+    def __init__(self) -> None:
+        self._values = 0
+        self._within: set[int] = set()
+
+    def value(self, node: yaml.Node) -> Any:
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise _refused(node, f"more than {MOST_VALUES} values found, aliases unpacked")
+        if isinstance(node, yaml.ScalarNode):
+            return _scalar(node)
+        if id(node) in self._within:
+            raise _refused(node, "an alias of what it stands in found")
+        self._within.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                _check_tag(node, "seq")
+                return [self.value(item) for item in node.value]
+            _check_tag(node, "map")
+            return self._mapping(node)
+        finally:
+            self._within.discard(id(node))
+
+    def _mapping(self, node: yaml.Node) -> dict[str, Any]:
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == f"{_SIMPLE}merge":
+                merged = self._merged(value_node) | merged
+                continue
+            key = self.value(key_node)
+            if not isinstance(key, str):
+                raise _refused(key_node, f"key {str(key)[:40]!r} found, a text needed as a key")
+            if key in own:
+                raise _refused(key_node, f"key {key[:80]!r} is given twice; once is needed")
+            own[key] = self.value(value_node)
+        return merged | own
+
+    def _merged(self, node: yaml.Node) -> dict[str, Any]:
+        found = self.value(node)
+        merged: dict[str, Any] = {}
+        for part in found if isinstance(found, list) else [found]:
+            if not isinstance(part, dict):
+                raise _refused(node, f"<< with {type(part).__name__} found, a mapping needed")
+            merged = part | merged  # the first counts
+        return merged
+
+
+def _check_tag(node: yaml.Node, kind: str) -> None:
+    if node.tag != f"{_SIMPLE}{kind}":
+        raise _refused(node, f"the tag {node.tag[:80]!r} found, a value without a tag needed")
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    """Return a text, a number, true, false or null."""
+    kind = node.tag.removeprefix(_SIMPLE)
+    text = node.value
+    if kind not in _KINDS:
+        raise _refused(node, f"the tag {node.tag[:80]!r} found, a value without a tag needed")
+    if kind in {"str", "value"} or node.style is not None:
+        return _text(node, kind)
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() in {"true", "yes", "on"}
+    if kind in {"int", "float"} and _NUMBER.fullmatch(text):
+        return _number(node, kind)
+    what = "a date" if kind == "timestamp" else "a number in another notation"
+    raise _refused(
+        node, f"{text[:40]!r} found, which YAML takes for {what}; put a text in quotes, or write a "
+        "number in digits"
+    )  # fmt: skip
+
+
+def _text(node: yaml.ScalarNode, kind: str) -> str:
+    if kind not in {"str", "value"}:
+        raise _refused(node, f"the tag {node.tag[:80]!r} found, a value without a tag needed")
+    return plain(node.value)
+
+
+def _number(node: yaml.ScalarNode, kind: str) -> int | float:
+    digits = sum(map(str.isdigit, node.value))
+    if digits > MOST_DIGITS:
+        raise _refused(node, f"a number of {digits} digits found, at most {MOST_DIGITS} are read")
+    value = int(node.value) if kind == "int" else float(node.value)
+    if not math.isfinite(value):
+        raise _refused(node, f"the number {node.value} found, which is larger than any")
+    return value
