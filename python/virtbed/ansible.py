@@ -34,7 +34,8 @@ from virtbed.events import (
     failure_message,
 )  # fmt: skip
 from virtbed.logs import Logs
-from virtbed_contract.codec import decode
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.events import BlockStart, TrialOutcome
 from virtbed_contract.kernel.processes import with_environment
 
@@ -262,7 +263,10 @@ def bench_variables(inventories: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     )  # fmt: skip
     if done.returncode != 0:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {done.stderr.strip()}")
-    listed: dict[str, Any] = json.loads(done.stdout)
+    try:
+        listed = json_file.parse(done.stdout, "what ansible-inventory tells")
+    except DocumentError as error:
+        raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
 
     def hosts(group: str) -> Iterator[str]:
         found = listed.get(group, {})

@@ -254,14 +254,15 @@ def plan_path(name: str, repository: Path = REPOSITORY) -> Path:
         PlanError: there is none; the message names those that there are.
         CheckoutError: there is no checkout that could have one.
     """
-    path = Path(name)
-    if path.suffix in {".yml", ".yaml"} and path.is_file():
-        return path
-    shipped = require(repository) / "plans" / f"{name}.yml"
-    if shipped.is_file():
-        return shipped
+    with suppress(OSError, ValueError):  # a name that no file can have
+        path = Path(name)
+        if path.suffix in {".yml", ".yaml"} and path.is_file():
+            return path
+        shipped = require(repository) / "plans" / f"{name}.yml"
+        if shipped.is_file():
+            return shipped
     known = ", ".join(sorted(p.stem for p in (repository / "plans").glob("*.yml")))
-    raise PlanError(f"no plan {name!r}; give the path of a .yml file, or one of: {known}")
+    raise PlanError(f"no plan {name[:200]!r}; give the path of a .yml file, or one of: {known}")
 
 
 def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:

@@ -50,6 +50,7 @@ def doctor(
     """
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)
+        bench.require_root("to examine the host")
         with bench.alone():
             report, _ = host.examine(restore=False)
         entries = load_platforms().entries
@@ -79,6 +80,7 @@ def restore(
     """
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)
+        bench.require_root("to put the host's settings back")
         with bench.alone():
             changed = host.restore()
     except (BenchError, CheckoutError) as error:

@@ -46,6 +46,7 @@ from virtbed.progress import Progress, estimate_s, minutes
 from virtbed.render.plan import not_run_lines, plan_table
 from virtbed.render.results import check_table
 from virtbed.sweep import Interrupted, Sweep, SweepError
+from virtbed.sweep.admission import check_memory
 from virtbed.sweep.blocks import PER_PLAYBOOK
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
@@ -98,8 +99,10 @@ def plan(
     try:
         chosen, platforms = _plan(name, replicates), load_platforms()
         host = bench_of(inventory, limit, extra_vars, hung_after)
+        bench.require_root("to examine the host on which the plan would run")
         with bench.alone():
             report, _ = host.examine(restore=False)
+        check_memory(chosen, report)
         laid = design(chosen, report, platforms)
         seen = _seconds(REPOSITORY / "results" / chosen.name / NAME)
     except REFUSALS as error:
@@ -250,7 +253,7 @@ def calibrate(
     folder = _carry_out(name, bench_of(inventory, limit, extra_vars))
     try:
         content = write_calibration(folder)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     if as_json:
         typer.echo(json.dumps(content, indent=1))

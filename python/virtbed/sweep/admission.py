@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -10,6 +9,7 @@ from virtbed.bench import Bench
 from virtbed.checkout import REPOSITORY
 from virtbed.design import Design, design
 from virtbed.image import image_key
+from virtbed.placement import PlacementError
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms
 from virtbed.sweep.interruption import Interruption, SweepError
@@ -56,6 +56,7 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
     finally:
         interruption.check()
     image = _image(report)
+    check_memory(plan, report)
     for row in report.platforms:
         # Left out, it would be missed only in the report.
         if row.platform in plan.platforms and row.status == "unavailable":
@@ -66,11 +67,14 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
     return Admitted(report, image, design(plan, report, platforms), restored)
 
 
-def require_root() -> None:
-    """Raise SweepError unless this process may place instances."""
-    if os.geteuid() != 0:
-        raise SweepError(
-            f"user id {os.geteuid()} found, root (0) needed to place instances; use sudo"
+def check_memory(plan: Plan, report: HostReport) -> None:
+    """Raise PlacementError if an instance is to have more memory than the host has."""
+    nodes = report.facts.get("numa")
+    there = sum(node["memory_mib"] or 0 for node in nodes) if isinstance(nodes, list) else 0
+    if 0 < there < plan.memory_mib:
+        raise PlacementError(
+            f"memory_mib {plan.memory_mib} asked, this host has {there} MiB; lower memory_mib in "
+            "the plan, or use a larger host"
         )
 
 

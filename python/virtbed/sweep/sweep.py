@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from virtbed.bench import Bench, alone
+from virtbed.bench import Bench, alone, require_root
 from virtbed.checkout import REPOSITORY, commit
 from virtbed.lease import Holder, locked, until
 from virtbed.ledger import NAME, Ledger, opened
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms, load_platforms
 from virtbed.progress import Progress
-from virtbed.sweep.admission import Admitted, admit, identity, require_root
+from virtbed.sweep.admission import Admitted, admit, identity
 from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks
 from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed.sweep.precision import Precision
@@ -63,7 +63,7 @@ class Sweep:
                 otherwise.
             Interrupted: the user ended it; what was standing is released.
         """
-        require_root()
+        require_root("to place instances")
         with self._interruption.by_signals(), alone(self._interruption.check):
             self._progress.say("examining the host")
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)

@@ -54,7 +54,7 @@ def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> Host
         "engines": {name: {"name": name, "version": "1.0"} for name in engines},
         "image": {"digest": DIGEST, "key": "key", "path": "/image"},
         "cpu": {"allowed": list(range(cpus)), "cpus": rows, "isa": ["avx", "avx512f", "x"]},
-        "numa": [{"node": 0, "cpus": list(range(cpus)), "memory_mib": 1000}],
+        "numa": [{"node": 0, "cpus": list(range(cpus)), "memory_mib": 100_000}],
     }
     accelerator = "tcg" if guests == "emulated" else "kvm"
     return HostReport(HOST_REPORT, host, True, facts, tuple(verdicts), accelerator)  # type: ignore[arg-type]
