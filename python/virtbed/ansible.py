@@ -267,15 +267,41 @@ def bench_variables(inventories: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         listed = json_file.parse(done.stdout, "what ansible-inventory tells")
     except DocumentError as error:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
+    try:
+        return {host: _host_variables(listed, host) for host in _members(listed, "bench")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AnsibleError(
+            f"{', '.join(inventories)}: {error!r} in what ansible-inventory tells, groups of hosts "
+            "and their variables needed"
+        ) from error
 
-    def hosts(group: str) -> Iterator[str]:
+
+def _members(listed: Mapping[str, Any], name: str) -> list[str]:
+    """Return the hosts of a group and of those within it, each once."""
+    hosts: dict[str, None] = {}
+    pending, seen = [name], set()
+    while pending:
+        group = pending.pop()
+        if group in seen:
+            continue
+        seen.add(group)
         found = listed.get(group, {})
-        yield from found.get("hosts", ())
-        for child in found.get("children", ()):
-            yield from hosts(child)
+        hosts |= dict.fromkeys(_texts(found.get("hosts", [])))
+        pending += reversed(_texts(found.get("children", [])))
+    return list(hosts)
 
-    variables = listed["_meta"]["hostvars"]
-    return {host: variables.get(host, {}) for host in hosts("bench")}
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{str(value)[:80]}: a list of names needed")
+    return value
+
+
+def _host_variables(listed: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+    variables = listed["_meta"]["hostvars"].get(host, {})
+    if not isinstance(variables, dict):
+        raise TypeError(f"the variables of {host}: {str(variables)[:80]} found, a mapping needed")
+    return variables
 
 
 def end_strays() -> list[int]:
