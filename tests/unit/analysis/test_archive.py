@@ -176,7 +176,7 @@ def test_an_archive_that_holds_together_and_is_none_is_found_out(
 
 def test_names_in_an_archive_do_not_move_the_cursor(packed: Path) -> None:
     rewrite(packed, lambda _, text: text, **{"x\x1b[2J": b"x"})
-    assert list(problems(packed)) == ["x\\x1b[2J was added: manifest-sha256.txt does not name it"]
+    assert list(problems(packed)) == ["x\\x1b[2J has a name with characters that cannot be seen"]
 
 
 def test_a_manifest_that_is_no_text_is_named(packed: Path) -> None:

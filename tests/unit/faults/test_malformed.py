@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -27,7 +28,10 @@ from virtbed.design import design
 from virtbed.placement import PlacementError
 from virtbed.plan import PlanError, load_plan
 from virtbed.render.evidence import AttestError, explain
-from virtbed_analysis import AnalysisError, crate, members
+from virtbed_analysis import AnalysisError, crate, figures, members
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
 from virtbed_analysis.trust import trusted
 
 from ..analysis.test_hostile_files import HOSTILE, changed, lay, places
@@ -36,7 +40,7 @@ from ..virtbed.conftest import PLATFORMS, report
 TRIES = int(os.environ.get("VIRTBED_FAULTS", "200"))
 MOST_S = 10.0
 MOST_MIB = 1024
-SHARES = {"plan": 0.35, "files": 0.3, "archive": 0.25, "inventory": 0.1}
+SHARES = {"plan": 0.35, "files": 0.29, "archive": 0.25, "inventory": 0.1, "report": 0.01}
 Json = dict[str, Any]
 
 
@@ -108,6 +112,11 @@ VALUES = st.recursive(
 PLANS = sorted((REPOSITORY / "plans").glob("*.yml"))
 
 
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "draw", lambda content: {})
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("faults")
@@ -160,6 +169,25 @@ def test_a_file_of_a_results_folder_is_left_out_in_words_or_read(
         path.write_bytes(whole)
 
 
+@tries("report")
+@given(data=st.data())
+def test_a_report_is_refused_in_words_or_made(laid: Path, data: st.DataObject) -> None:
+    names = sorted(str(p.relative_to(laid)) for p in laid.rglob("*.json"))
+    path = laid / data.draw(st.sampled_from(names))
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(data.draw(spoilt(whole)))
+        with soon():
+            try:
+                page = render(document(read_sweep(laid)))
+            except AnalysisError as error:
+                told(error)
+            else:
+                assert "<script>" not in page and "\x1b" not in page
+    finally:
+        path.write_bytes(whole)
+
+
 @pytest.fixture(scope="module")
 def packed(place: Path) -> bytes:
     """A small archive: its members are judged, its report is not made anew."""
@@ -173,8 +201,6 @@ def packed(place: Path) -> bytes:
 
 
 def crate_line(name: str, content: bytes) -> bytes:
-    import hashlib
-
     return f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
 
 
