@@ -217,3 +217,27 @@ def test_a_folder_is_locked_against_another_process(tmp_path: Path) -> None:
     with locked(tmp_path):
         assert "is being carried out by another process" in other().stderr
     assert other().stdout == "held\n"
+
+
+def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    script = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from virtbed.ledger import Ledger, LedgerDamagedError, LedgerError\n"
+        f"ledger = Ledger(Path(sys.argv[1])); ledger.begin({IDENTITY!r}, {TRIALS!r})\n"
+        "ledger.attempt('a'); ledger.close('a', 'done', 1.0)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "size = sum(p.stat().st_size for p in Path(sys.argv[1]).parent.iterdir())\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))\n"
+        "try:\n"
+        "    for number in range(10_000): ledger.attempt('b')\n"
+        "except LedgerError as error: print(type(error).__name__, error)\n"
+        "ledger._db.close()\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("LedgerError ") and "nothing is lost" in done.stdout, done.stderr
+    ledger, wrong = opened(path)
+    with ledger:
+        assert (ledger.done(), wrong) == ({"a"}, "")
+        assert ledger.attempts("b") > 0
