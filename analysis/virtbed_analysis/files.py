@@ -23,10 +23,10 @@ def read_csv(path: Path, needed: Iterable[str], hint: str = "") -> pl.DataFrame:
         AnalysisError: the file cannot be read, or lacks a column.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
             raise AnalysisError(
-                f"{path}: {found.st_size} bytes found, a file of at most {MOST_BYTES} needed"
+                f"{path}: {status.st_size} bytes found, a file of at most {MOST_BYTES} needed"
             )
         table = pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:

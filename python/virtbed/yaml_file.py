@@ -23,7 +23,7 @@ MOST_BYTES = 128 * 2**10
 MOST_DEPTH = 32
 MOST_VALUES = 5_000
 """Every value, each alias counted as what it stands for."""
-MOST_DIGITS = 18
+MOST_DIGITS = 19
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
 _SIMPLE = "tag:yaml.org,2002:"
 _KINDS = {"str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
