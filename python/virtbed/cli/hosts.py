@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from virtbed import bench
 from virtbed.bench import HUNG_AFTER_S, BenchError
@@ -29,6 +30,7 @@ from virtbed.platforms import PlatformError, load_platforms
 from virtbed.render.host import doctor_table, facts_table, tuning_table
 from virtbed.render.trial import phase_table
 from virtbed_contract.codec import encode
+from virtbed_contract.json_file import plain
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
@@ -132,7 +134,7 @@ def run(
     ]  # fmt: skip
     try:
         image = current_image(inventory) if inventory else None
-        with bench.alone(), errors.status(f"running {application}"):
+        with bench.alone(), errors.status(Text(plain(f"running {application}"))):
             document = run_here(arguments, inputs, image)
     except RunError as error:
         refuse(error, error.code)

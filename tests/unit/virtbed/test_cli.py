@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from typer.testing import CliRunner
 
 from virtbed.bench import LOCAL
 from virtbed.checkout import REPOSITORY
-from virtbed.cli import app, main
+from virtbed.cli import app, hosts, main
 from virtbed.cli.console import bench_of
+from virtbed.here import RunError
 from virtbed_contract.schemas import SCHEMAS
 
 from ..analysis.conftest import Folder
@@ -217,3 +219,13 @@ def test_a_name_that_no_file_can_have_is_refused_in_words(command: list[str], na
 def test_variables_that_are_no_json_of_ours_are_refused(text: str, told: str) -> None:
     said = CliRunner().invoke(app, ["doctor", "--extra-vars", text])
     assert said.exit_code == 2 and told in said.output
+
+
+def test_what_is_typed_is_no_markup_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise RunError("no such application")
+
+    monkeypatch.setattr(hosts, "run_here", refused)
+    monkeypatch.setattr(hosts.bench, "alone", nullcontext)
+    said = CliRunner().invoke(app, ["run", "[/red]"])
+    assert (said.exit_code, said.output) == (2, "virtbed: no such application\n")
