@@ -12,6 +12,8 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ MOST_DEPTH = 32
 MOST_VALUES = 5_000
 """Every value, each alias counted as what it stands for."""
 MOST_DIGITS = 19
+MOST_INVENTORY_BYTES = 2**20
+MOST_INVENTORY_VALUES = 20_000
+_ANSIBLE = {".yml", ".yaml", ".json"}
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?")
 _SIMPLE = "tag:yaml.org,2002:"
 _KINDS = {"str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
@@ -39,6 +44,44 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         YamlError: it is no regular file, too large, no text, or not as this module needs it.
     """
+    return parse(_text_of(path, MOST_BYTES), str(path))
+
+
+def check_inventory(path: Path) -> None:
+    """Check that Ansible, which reads inventories itself, can read one without harm.
+
+    Ansible knows tags, dates and more, which are its own affair. What unpacks to more than it looks
+    would take all memory there is.
+
+    Args:
+        path: A file, or a folder; its variables (group_vars, host_vars) are checked, too.
+
+    Raises:
+        YamlError: a file of it is too large, nested too deeply, or unpacks to too much.
+    """
+    around = path if path.is_dir() else path.parent
+    files = [path] if path.is_file() else [p for p in path.iterdir() if p.is_file()]
+    # Without a suffix it may be YAML or INI; Ansible tries YAML first.
+    files = [file for file in files if file.suffix in {"", *_ANSIBLE}]
+    for kind in ("group_vars", "host_vars"):
+        found = (around / kind).rglob("*")
+        files += [p for p in found if p.suffix in {"", *_ANSIBLE} and p.is_file()]
+    for file in sorted(files):
+        try:
+            _check_size(_text_of(file, MOST_INVENTORY_BYTES), str(file))
+        except YamlError as error:
+            other = file.suffix == "" and not isinstance(error.__cause__, _Refused)
+            if not other or file.stat().st_size > MOST_INVENTORY_BYTES:
+                raise
+
+
+def _check_size(text: str, name: str) -> None:
+    with _said(name), closing(_Loader(text, name, MOST_INVENTORY_VALUES)) as loader:
+        while loader.check_node():
+            _Size(MOST_INVENTORY_VALUES).of(loader.get_node())
+
+
+def _text_of(path: Path, most: int) -> str:
     try:
         # Without O_NONBLOCK a FIFO would be waited for.
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -46,7 +89,7 @@ def read(path: Path) -> dict[str, Any]:
             if not stat.S_ISREG(os.fstat(opened).st_mode):
                 raise YamlError(f"{path}: it is no regular file, a file of YAML needed")
             content = b""
-            while len(content) <= MOST_BYTES and (part := os.read(opened, MOST_BYTES + 1)):
+            while len(content) <= most and (part := os.read(opened, most + 1)):
                 content += part
         finally:
             os.close(opened)
@@ -54,13 +97,12 @@ def read(path: Path) -> dict[str, Any]:
         if isinstance(error, YamlError):
             raise
         raise YamlError(f"{path}: not readable: {error}") from error
-    if len(content) > MOST_BYTES:
-        raise YamlError(f"{path}: more than {MOST_BYTES >> 10} KiB found, no more are read")
+    if len(content) > most:
+        raise YamlError(f"{path}: more than {most >> 10} KiB found, no more are read")
     try:
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise YamlError(f"{path}: not UTF-8 text: byte {error.start}") from error
-    return parse(text, str(path))
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
@@ -69,38 +111,48 @@ def parse(text: str, name: str) -> dict[str, Any]:
     Raises:
         YamlError: it is not as this module needs it.
     """
-    loader = None
-    try:
-        loader = _Loader(text)
-        loader.name = name
+    with _said(name), closing(_Loader(text, name, MOST_VALUES)) as loader:
         node = loader.get_single_node()
         value = _Builder().value(node) if node is not None else None
-    except yaml.YAMLError as error:
-        raise YamlError(f"{name}: not readable as YAML: {plain(str(error))}") from error
-    except RecursionError:
-        raise YamlError(f"{name}: nested too deeply, at most {MOST_DEPTH} levels needed") from None
-    except (ValueError, IndexError, OverflowError) as error:  # PyYAML's, for an escape like \U
-        raise YamlError(f"{name}: not readable as YAML: {plain(str(error))}") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
     if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
         raise YamlError(f"{name}: {found} found, a mapping of keys needed")
     return value
 
 
-def _refused(node: yaml.Node | yaml.Event, what: str) -> yaml.YAMLError:
+@contextmanager
+def _said(name: str) -> Iterator[None]:
+    """Say in words, and with the file, what cannot be read."""
+    try:
+        yield
+    # The last are PyYAML's own, for an escape like \U99999999.
+    except (yaml.YAMLError, ValueError, IndexError, OverflowError) as error:
+        raise YamlError(f"{name}: not readable as YAML: {plain(str(error))}") from error
+    except RecursionError:
+        raise YamlError(f"{name}: nested too deeply, at most {MOST_DEPTH} levels needed") from None
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """YAML that is read by others, and not by us."""
+
+
+def _refused(node: yaml.Node | yaml.Event, what: str) -> _Refused:
     mark: Any = node.start_mark
-    return yaml.constructor.ConstructorError(None, None, what, mark)
+    return _Refused(None, None, what, mark)
 
 
 class _Loader(yaml.SafeLoader):
     """Composes nodes; it constructs nothing."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, name: str, most: int) -> None:
         super().__init__(text)
+        self.name = name
+        self._most = most
         self._depth = self._nodes = 0
+
+    def close(self) -> None:
+        """Let go of the text."""
+        self.dispose()
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose a node, no deeper than a document of ours."""
@@ -109,12 +161,36 @@ class _Loader(yaml.SafeLoader):
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if self._depth > MOST_DEPTH:
             raise _refused(event, f"more than {MOST_DEPTH} levels found")
-        if self._nodes > 2 * MOST_VALUES:  # keys are nodes, too
-            raise _refused(event, f"more than {MOST_VALUES} values found")
+        if self._nodes > 2 * self._most:  # keys are nodes, too
+            raise _refused(event, f"more than {self._most} values found")
         try:
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+
+class _Size:
+    """Counts the values that a node stands for, each node once: fast, whatever it unpacks to."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._sizes: dict[int, int | None] = {}
+
+    def of(self, node: Any) -> int:
+        known = self._sizes.get(id(node), 0)
+        if known is None:
+            raise _refused(node, "an alias of what it stands in found")
+        if known:
+            return known
+        self._sizes[id(node)] = None
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        size = 1 + sum(map(self.of, parts))
+        if size > 2 * self._most:
+            raise _refused(node, f"more than {self._most} values found, aliases unpacked")
+        self._sizes[id(node)] = size
+        return size
 
 
 class _Builder:

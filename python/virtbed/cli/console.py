@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from virtbed import yaml_file
 from virtbed.bench import HUNG_AFTER_S, LOCAL, SET_BY_A_SWEEP, Bench, BenchError
 from virtbed.render.screen import Screen
 from virtbed_contract import json_file
@@ -75,7 +76,12 @@ def bench_of(
     """Return the bench host that the options name; exit with a clear message if they do not."""
     for inventory in inventories or ():
         if "," not in inventory and not _exists(inventory):
-            refuse(BenchError(f"no inventory {inventory} found, a path or hosts needed"))
+            refuse(BenchError(f"no inventory {inventory[:200]} found, a path or hosts needed"))
+        if "," not in inventory:
+            try:
+                yaml_file.check_inventory(Path(inventory))
+            except (yaml_file.YamlError, OSError) as error:
+                refuse(error)
     variables: dict[str, Any] = {}
     for text in extra_vars or ():
         variables |= _variables(text)

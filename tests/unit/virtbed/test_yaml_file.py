@@ -126,3 +126,34 @@ def test_nothing_else_of_the_controller_reads_yaml() -> None:
     ]
     assert readers == []
     assert yaml_file.MOST_DEPTH < 64
+
+
+@pytest.mark.parametrize("where", ["hosts.yml", "group_vars/all.yml", "host_vars/h", "x.json", "x"])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "more than 20000 values found, aliases unpacked"),
+        ("a: &a [*a]", "an alias of what it stands in"),
+        ("[" * 5000, "more than 32 levels found"),
+        ("a: " + "x" * 2**21, "more than 1024 KiB found"),
+    ],
+)
+def test_an_inventory_that_would_harm_ansible_is_refused(
+    tmp_path: Path, where: str, text: str, told: str
+) -> None:
+    path = tmp_path / where
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    (tmp_path / "hosts").write_text("[bench]\nlocalhost\n")
+    started = time.process_time()
+    with pytest.raises(YamlError, match=f"{where}: .*{told}"):
+        yaml_file.check_inventory(tmp_path)
+    assert time.process_time() - started < 10
+
+
+def test_what_ansible_knows_of_yaml_is_its_own_affair(tmp_path: Path) -> None:
+    text = "a: !vault |\n  x\nb: 2024-01-01\nc: &c [1]\nd: [*c, *c]\n---\ne: 010\n"
+    (tmp_path / "hosts.yml").write_text(text)
+    yaml_file.check_inventory(tmp_path / "hosts.yml")
+    for inventory in (REPOSITORY / "inventory").iterdir():
+        yaml_file.check_inventory(inventory)
