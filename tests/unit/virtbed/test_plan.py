@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from virtbed.checkout import REPOSITORY
-from virtbed.cli.sweeps import _best_samples
+from virtbed.cli.sweeps import _best_samples, _seconds
 from virtbed.design import design
+from virtbed.ledger import Ledger
 from virtbed.plan import (
     Plan,
     PlanError,
@@ -302,3 +303,18 @@ def test_more_than_any_sweep_has_is_refused_in_words(
     with pytest.raises(PlanError, match=rf"edited\.yml: .*{told}") as raised:
         load_plan(edited(tmp_path, **keys))
     assert all(len(line) < 400 for line in str(raised.value).splitlines())
+
+
+def test_a_plan_is_shown_without_the_times_of_a_damaged_ledger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = tmp_path / "ledger.sqlite"
+    assert _seconds(journal) == {}
+    with Ledger(journal) as ledger:
+        ledger.begin({"plan": "x"}, [("a", 1, "bm")])
+        ledger.close("a", "done", 2.0)
+    assert _seconds(journal) == {"bm": 2.0}
+    journal.write_bytes(b"\xff" * 5000)
+    assert _seconds(journal) == {}
+    assert "no times of earlier trials" in capsys.readouterr().err
+    assert journal.read_bytes() == b"\xff" * 5000
