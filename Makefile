@@ -16,7 +16,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint unit applications \
-	integration calibrate bench lock clean
+	integration faults calibrate bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -61,6 +61,9 @@ applications: .venv/.made .venv/.jax ## tests of the applications, in the image;
 integration: setup ## tests on the real platforms, as root
 	ansible-playbook tests/integration/browser.yml
 	pytest tests/integration
+
+faults: .venv/.made ## 10,000 malformed plans, results, archives, inventories: refused or read
+	VIRTBED_FAULTS=10000 pytest tests/unit/faults
 
 calibrate: setup ## what can this host resolve? twins, and a slowdown that is known
 	virtbed calibrate --inventory $(INVENTORY)

@@ -30,7 +30,7 @@ from virtbed_contract.sweep import HostReport, PlatformVerdict
 SIZES = (100_000, 1_000_000)
 OPERATIONS = 2_000
 REPLICATES = 50
-CORES = 100
+CORES = 64
 PLATFORMS = load_platforms()
 IMAGE = "sha256:" + "0" * 64
 
@@ -95,7 +95,7 @@ def measure(size: int) -> dict[str, Any]:
 
 
 def lay_out(size: int) -> tuple[Plan, Design]:
-    """Return a plan and its design of about `size` trials: seven cells at each of 100 sizes."""
+    """Return a plan and its design of about `size` trials: seven cells at each of 64 sizes."""
     cpus = list(range(CORES + 1))
     threads = "".join(f'<object type="PU" os_index="{cpu}"/>' for cpu in cpus)
     facts = {

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import tempfile
 import zipfile
-import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from rocrate.rocrate import ROCrate
 
+from virtbed_analysis import members
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.frames import read_sweep
@@ -33,11 +34,10 @@ _KINDS = {
     ".yml": "application/yaml",
     ".txt": "text/plain",
 }
-MOST_BYTES = 16 * 2**30
-"""No sweep has so much; a file that unpacks to more is none."""
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+_MOST_MANIFEST = 128 * 2**20
 # A sweep's journal: what is in it of the results is in the results.
 _LEFT_OUT = ("ledger.sqlite",)
+_LOCKS = "locks"
 
 
 def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
@@ -56,7 +56,7 @@ def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
     list(_files(folder))  # refused before anything is written
     report_of(sweep, folder)
     files = {f"{sweep.name}/{name}": path for name, path in _files(folder)}
-    files |= {f"locks/{name}": path for name, path in sorted(locks.items())}
+    files |= {f"{_LOCKS}/{name}": path for name, path in sorted(locks.items())}
     started = sweep.trials["started_at"].sort()
     metadata = _metadata(sweep.name, None if started.is_empty() else str(started[-1]), files)
     write_whole(output, lambda temporary: _write(temporary, files, metadata))
@@ -72,30 +72,22 @@ def problems(file: Path) -> Iterator[str]:
     Raises:
         AnalysisError: it is no archive.
     """
-    try:
-        opened = zipfile.ZipFile(file)
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise AnalysisError(f"{file}: no archive of virtbed's: {error}") from error
-    with opened as packed, tempfile.TemporaryDirectory(prefix="virtbed-verify-") as place:
-        names = packed.namelist()
+    with members.opened(file) as packed, tempfile.TemporaryDirectory(prefix="virtbed-verify-") as p:
+        place, names = Path(p), packed.namelist()
         if MANIFEST not in names:
             raise AnalysisError(f"{file}: no {MANIFEST} in it; virtbed archive writes one")
-        unpacked = sum(info.file_size for info in packed.infolist())
-        if unpacked > MOST_BYTES:
-            raise AnalysisError(
-                f"{file}: {unpacked >> 30} GiB unpacked, at most {MOST_BYTES >> 30} are checked"
-            )
-        wrong = list(_unlike(packed, names))
+        wrong = list(members.faults(file, packed)) or list(_unlike(packed))
         yield from wrong
         if wrong:
             return  # nothing of it is unpacked, and no report of it means anything
         try:
-            packed.extractall(place)
-        except OSError as error:
+            for info in packed.infolist():
+                members.unpack(packed, info, place)
+        except members.UNREADABLE as error:
             yield f"cannot be unpacked: {plain(str(error))}"
             return
-        yield from _not_described(Path(place), names)
-        yield from _other_report(Path(place))
+        yield from _not_described(place, names)
+        yield from _other_report(place)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -146,38 +138,45 @@ def _write(output: Path, files: Mapping[str, Path], metadata: str) -> None:
 def _contents(files: Mapping[str, Path], metadata: str) -> Iterator[tuple[str, bytes]]:
     yield METADATA, metadata.encode()
     for name, path in files.items():
-        yield name, path.read_bytes()
+        yield name, _content(path)
 
 
-def _unlike(packed: zipfile.ZipFile, names: list[str]) -> Iterator[str]:
+def _content(path: Path) -> bytes:
+    """Return a file's bytes; it is still what it was when it was found: no FIFO, no folder."""
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(opened, "rb") as file:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise AnalysisError(f"{plain(str(path))} is no regular file; remove it")
+        return file.read()
+
+
+def _unlike(packed: zipfile.ZipFile) -> Iterator[str]:
+    """Give what of an archive is not as its manifest says."""
+    there = {info.filename: info for info in packed.infolist()}
     wanted = {}
     try:
-        manifest = packed.read(MANIFEST).decode()
-    except (*_UNREADABLE, UnicodeDecodeError) as error:
-        yield f"{MANIFEST} cannot be read: {error}"
+        manifest = members.text_of(packed, there[MANIFEST], _MOST_MANIFEST)
+    except members.UNREADABLE as error:
+        yield f"{MANIFEST} cannot be read: {plain(str(error))}"
         return
     for line in manifest.splitlines():
         digest, _, name = line.partition("  ")
         wanted[name] = digest
-    for name, times in Counter(names).items():
-        if times > 1:
-            yield f"{plain(name)} is in it {times} times"
-    for name in sorted(wanted.keys() - set(names)):
+    for name in sorted(wanted.keys() - there.keys()):
         yield f"{plain(name)} is missing"
-    for name in sorted(set(names) - wanted.keys() - {MANIFEST}):
+    for name in sorted(there.keys() - wanted.keys() - {MANIFEST}):
         yield f"{plain(name)} was added: {MANIFEST} does not name it"
-    for name in names:
-        told = plain(name)
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            yield f"{told} would be unpacked outside of its folder"
-        elif name in wanted:
-            try:
-                digest = hashlib.sha256(packed.read(name)).hexdigest()
-            except _UNREADABLE as error:
-                yield f"{told} cannot be read: {error}"
-                continue
-            if digest != wanted[name]:
-                yield f"{told} was changed: SHA-256 {digest[:16]} found, {wanted[name][:16]} needed"
+    for name in sorted(there.keys() & wanted.keys()):
+        try:
+            digest = members.digest(packed, there[name])
+        except members.UNREADABLE as error:
+            yield f"{name} cannot be read: {plain(str(error))}"
+            continue
+        if digest != wanted[name]:
+            yield (
+                f"{name} was changed: SHA-256 {digest[:16]} found, {plain(wanted[name][:16])} "
+                "needed"
+            )
 
 
 def _not_described(place: Path, names: list[str]) -> Iterator[str]:
@@ -192,10 +191,16 @@ def _not_described(place: Path, names: list[str]) -> Iterator[str]:
 
 def _other_report(place: Path) -> Iterator[str]:
     reports = sorted(place.glob("*/report.json"))
-    if not reports:
-        yield "no report is in it"
+    if len(reports) != 1:
+        yield f"{len(reports)} reports of sweeps are in it, one needed"
+    with_one = {kept.parent.name for kept in reports} | {_LOCKS}
+    for folder in sorted(path.name for path in place.iterdir() if path.is_dir()):
+        if folder not in with_one:
+            yield f"no report is in it of {folder}"
     for kept in reports:
         try:
+            if not kept.with_suffix(".html").is_file():
+                raise AnalysisError("no report.html found, one needed")
             texts = {path: path.read_bytes() for path in (kept, kept.with_suffix(".html"))}
             report(kept.parent)
         except (AnalysisError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from virtbed_analysis.errors import AnalysisError
 from virtbed_contract.kernel.files import write_text as write_text
 from virtbed_contract.kernel.files import write_whole as write_whole
 
+MOST_BYTES = 64 * 2**20
+"""Of a table that a user gives; the published data has 20 KB."""
+
 
 def read_csv(path: Path, needed: Iterable[str], hint: str = "") -> pl.DataFrame:
     """Return a CSV file's rows as text; `hint` ends the message if a needed column is missing.
@@ -19,6 +23,11 @@ def read_csv(path: Path, needed: Iterable[str], hint: str = "") -> pl.DataFrame:
         AnalysisError: the file cannot be read, or lacks a column.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+            raise AnalysisError(
+                f"{path}: {status.st_size} bytes found, a file of at most {MOST_BYTES} needed"
+            )
         table = pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise AnalysisError(f"{path}: cannot be read as CSV: {error}") from error

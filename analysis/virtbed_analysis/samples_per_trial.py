@@ -6,7 +6,6 @@ doi:10.1145/2464157.2464160.
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import datetime
 from itertools import groupby
@@ -19,7 +18,8 @@ import polars as pl
 from virtbed_analysis.cells import PLAIN, SUBJECT
 from virtbed_analysis.estimate import samples_to_show
 from virtbed_analysis.latency import WHOLE
-from virtbed_contract import identifiers
+from virtbed_contract import identifiers, json_file
+from virtbed_contract.codec import DocumentError
 from virtbed_contract.measures import of_group
 
 Json = dict[str, Any]
@@ -37,13 +37,15 @@ def told(folder: Path) -> list[Json]:
     takes a minute.
     """
     try:
-        content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json_file.read(folder / "report.json")
+    except DocumentError:
         return []
-    if not isinstance(content, dict) or content.get("schema") != identifiers.REPORT:
+    if content.get("schema") != identifiers.REPORT:
         return []
     try:
-        return [row for row in content["diagnostics"]["samples"] if row["best"] is not None]
+        rows = [row for row in content["diagnostics"]["samples"] if row["best"] is not None]
+        texts = ("application", "scale", "scenario", "sentence")
+        return rows if all(isinstance(row[name], str) for row in rows for name in texts) else []
     except (KeyError, TypeError):  # of a report in the making of an older commit, or edited
         return []
 

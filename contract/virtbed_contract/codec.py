@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import reprlib
 import types
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -46,8 +47,13 @@ _KEYWORDS = {
     "pattern": "pattern",
     "format": "format",
     "min_length": "minLength",
+    "max_length": "maxLength",
     "min_items": "minItems",
 }
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 200
 
 
 @cache
@@ -65,6 +71,7 @@ _KEPT: dict[str, Callable[[Any, Any], bool]] = {
     "pattern": lambda value, bound: _compiled(bound).search(value) is not None,
     "format": lambda value, bound: True,  # an annotation, as in JSON Schema
     "min_length": lambda value, bound: len(value) >= bound,
+    "max_length": lambda value, bound: len(value) <= bound,
     "min_items": lambda value, bound: len(value) >= bound,
 }
 
@@ -97,7 +104,8 @@ def described(
         default: The field's default, if it has one.
         factory: What makes the default, where it is a mapping.
         **limits: ``const``, ``enum``, ``minimum``, ``above`` (exclusive), ``maximum``,
-            ``pattern``, ``format``, ``min_length`` and ``min_items``, as in JSON Schema.
+            ``pattern``, ``format``, ``min_length``, ``max_length`` and ``min_items``, as in JSON
+            Schema.
     """
     metadata = {"meaning": meaning, "limits": Limits(**limits).kept}
     return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
@@ -151,7 +159,7 @@ def decode(kind: type[Document], value: Any, where: str = "") -> Document:
     for key in value:
         if key not in fields:
             raise DocumentError(
-                f"{_at(where, key)}: unknown key; {kind.__name__} has {', '.join(fields)}"
+                f"{_at(where, str(key)[:80])}: unknown key; {kind.__name__} has {', '.join(fields)}"
             )
     found = {}
     for name, (field, decoder) in fields.items():
@@ -203,7 +211,7 @@ def _optional(hint: Any) -> Optional[Any]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = _REPR.repr(value)  # of a value that may be large, and of any depth
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

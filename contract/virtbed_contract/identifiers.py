@@ -7,7 +7,7 @@ from __future__ import annotations
 
 RESULT = "virtbed.result/5"
 EVIDENCE = "virtbed.evidence/2"
-FAILURE = "virtbed.failure/1"
+FAILURE = "virtbed.failure/2"
 DESIGN = "virtbed.design/5"
 HOST_REPORT = "virtbed.doctor/2"
 SAMPLES = "virtbed.samples/1"

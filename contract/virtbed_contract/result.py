@@ -21,10 +21,12 @@ Seed = Annotated[int, Limits(minimum=-(2**63), maximum=2**63 - 1)]
 Share = Annotated[float, Limits(minimum=0, maximum=1e9)]
 Mhz = Annotated[float, Limits(minimum=0, maximum=1e6)]
 Part = Annotated[float, Limits(minimum=0, maximum=1)]
-Text = Annotated[str, Limits(pattern="^[^\n]+$")]
+Text = Annotated[str, Limits(pattern="^[^\n]+$", max_length=1000)]
+TrialId = Annotated[str, Limits(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+"""One part of a path."""
 SweepName = Annotated[str, Limits(pattern=SWEEP_NAME)]
 Time = Annotated[str, Limits(format="date-time", pattern=TIME)]
-Name = Annotated[str, Limits(pattern=f"^{NAME}$")]
+Name = Annotated[str, Limits(pattern=f"^{NAME}$", max_length=64)]
 Digest = Annotated[str, Limits(pattern=DIGEST)]
 Rate = Annotated[float, Limits(above=0, maximum=1e9)]
 Mode = Annotated[str, Limits(enum=MODES)]
@@ -51,7 +53,7 @@ def measure_fields() -> list[tuple[str, object, object]]:
 class Trial:
     """What was asked of a trial; the controller adds it to the harness's document."""
 
-    id: str = described("Names the trial within its sweep.", pattern=id_pattern())
+    id: TrialId = described("Names the trial within its sweep.", pattern=id_pattern())
     sweep: SweepName = described("Name of the plan.")
     plan_digest: Digest = described("Digest of the plan.")
     platform: Name = described("Name of the platform, as in platforms.yml.")

@@ -25,6 +25,7 @@ from .result import (
     SweepName,
     Text,
     Time,
+    TrialId,
     factor_fields,
 )  # fmt: skip
 
@@ -40,7 +41,7 @@ MOST_REPLICATES = 99
 class PlannedTrial:
     """One trial of a design."""
 
-    id: Text = described("Names the trial within its sweep.")
+    id: TrialId = described("Names the trial within its sweep.")
     platform: Name = described("Name of the platform.")
     mode: Mode = described("How the share of CPUs is enforced.")
     cores: Positive = described("CPUs of the instance.")
@@ -114,7 +115,7 @@ class Evidence:
     """What was asked of a trial's instance, and what was read back before, inside and after."""
 
     schema: str = described("This document and its version.", const=EVIDENCE)
-    trial: Text = described("Id of the trial.")
+    trial: TrialId = described("Id of the trial.")
     asked: Instance = described("The instance as it was asked for.")
     before: Optional[Reading] = described("Read back before the trial; null if it did not start.")
     inside: Optional[Environment] = described("What the process saw; null if it told nothing.")
@@ -129,10 +130,12 @@ class Failure:
     """Why a trial has no result."""
 
     schema: str = described("This document and its version.", const=FAILURE)
-    id: Text = described("Id of the trial.")
+    id: TrialId = described("Id of the trial.")
     stage: str = described("Where: provision, trial or record.", pattern=f"^{NAME}$")
     message: str = described("Why.")
-    attempt: Positive = described("Which attempt this was, from 1.")
+    attempt: Count = described(
+        "Which attempt this was, from 1; how many there had been if this one did not begin."
+    )
     at: Time = described("When, UTC.")
 
 

@@ -34,7 +34,8 @@ from virtbed.events import (
     failure_message,
 )  # fmt: skip
 from virtbed.logs import Logs
-from virtbed_contract.codec import decode
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.events import BlockStart, TrialOutcome
 from virtbed_contract.kernel.processes import with_environment
 
@@ -262,16 +263,45 @@ def bench_variables(inventories: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     )  # fmt: skip
     if done.returncode != 0:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {done.stderr.strip()}")
-    listed: dict[str, Any] = json.loads(done.stdout)
+    try:
+        listed = json_file.parse(done.stdout, "what ansible-inventory tells")
+    except DocumentError as error:
+        raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
+    try:
+        return {host: _host_variables(listed, host) for host in _members(listed, "bench")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AnsibleError(
+            f"{', '.join(inventories)}: {error!r} in what ansible-inventory tells, groups of hosts "
+            "and their variables needed"
+        ) from error
 
-    def hosts(group: str) -> Iterator[str]:
+
+def _members(listed: Mapping[str, Any], name: str) -> list[str]:
+    """Return the hosts of a group and of those within it, each once."""
+    hosts: dict[str, None] = {}
+    pending, seen = [name], set()
+    while pending:
+        group = pending.pop()
+        if group in seen:
+            continue
+        seen.add(group)
         found = listed.get(group, {})
-        yield from found.get("hosts", ())
-        for child in found.get("children", ()):
-            yield from hosts(child)
+        hosts |= dict.fromkeys(_texts(found.get("hosts", [])))
+        pending += reversed(_texts(found.get("children", [])))
+    return list(hosts)
 
-    variables = listed["_meta"]["hostvars"]
-    return {host: variables.get(host, {}) for host in hosts("bench")}
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{str(value)[:80]}: a list of names needed")
+    return value
+
+
+def _host_variables(listed: Mapping[str, Any], host: str) -> Mapping[str, Any]:
+    variables = listed["_meta"]["hostvars"].get(host, {})
+    if not isinstance(variables, dict):
+        raise TypeError(f"the variables of {host}: {str(variables)[:80]} found, a mapping needed")
+    return variables
 
 
 def end_strays() -> list[int]:

@@ -197,6 +197,12 @@ class Bench:
         return ended, events
 
 
+def require_root(why: str) -> None:
+    """Raise BenchError unless this process is root's; `why` ends "root (0) needed"."""
+    if os.geteuid() != 0:
+        raise BenchError(f"user id {os.geteuid()} found, root (0) needed {why}; use sudo")
+
+
 @contextmanager
 def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold this controller's lock: what runs beside a sweep would be measured along with it.

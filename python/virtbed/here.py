@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import distribution
@@ -12,6 +11,8 @@ from typing import Any
 from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import LOCAL
 from virtbed.checkout import REPOSITORY, require
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError
 from virtbed_contract.tree import enter
 
 _INPUTS = "/tmp/inputs"
@@ -119,5 +120,7 @@ def run_here(
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RunError(said[-1], done.returncode)
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
+    try:
+        return json_file.parse(done.stdout, "what the application told")
+    except DocumentError as error:
+        raise RunError(str(error)) from error

@@ -1,23 +1,37 @@
-"""The journal of a sweep: which trials are done; it survives any kill."""
+"""The journal of a sweep: what became of each trial, and who carries it out; it survives any kill.
+
+What is in it of the results can be told from the results: see `virtbed.sweep.standing`, which makes
+a lost or damaged one anew.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from virtbed.lease import Holder, LeaseError
+
+NAME = "ledger.sqlite"
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sweep (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS trial (
     id TEXT PRIMARY KEY,
     position INTEGER NOT NULL UNIQUE,
     platform TEXT NOT NULL,
-    status TEXT NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'done', 'failed')),
+    status TEXT NOT NULL DEFAULT 'todo' CHECK (status IN ('todo', 'done', 'failed')),
     attempts INTEGER NOT NULL DEFAULT 0,
-    seconds REAL
+    seconds REAL,
+    reason TEXT NOT NULL DEFAULT '',
+    result TEXT,
+    evidence TEXT,
+    leased INTEGER NOT NULL DEFAULT 0 CHECK (leased IN (0, 1))
 ) STRICT;
 CREATE TABLE IF NOT EXISTS measured (
     trial TEXT NOT NULL REFERENCES trial (id),
@@ -25,25 +39,70 @@ CREATE TABLE IF NOT EXISTS measured (
     log_mean REAL NOT NULL,
     PRIMARY KEY (trial, input)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS holder (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    started TEXT NOT NULL,
+    expires REAL NOT NULL
+) STRICT;
 """
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+_HOLDER = "host = ? AND pid = ? AND boot = ? AND started = ?"
+# What SQLite writes beside the file itself.
+_PARTS = ("", "-wal", "-shm", "-journal")
 
 
 class LedgerError(RuntimeError):
     """The sweep on disk is not the one that is asked for, or its journal cannot be written."""
 
 
+class LedgerDamagedError(LedgerError):
+    """What is there is no journal, or no whole one, or one of another version."""
+
+
+@dataclass(frozen=True)
+class Digests:
+    """SHA-256 of what a trial left, by which a file that was changed since is known."""
+
+    result: str
+    evidence: str
+
+
 class Ledger:
     """A sweep's journal in one SQLite file. Every method commits before it returns.
 
-    Each raises LedgerError where the file cannot be written, on a full disk, say.
+    Each raises LedgerError where the file cannot be written, on a full disk, say, and
+    LedgerDamagedError where it is no journal.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._told():
             self._db = sqlite3.connect(path, isolation_level=None)
-            # Full: a trial that was marked done stays done, also when the power goes.
-            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
+        try:
+            with self._told():
+                self._open()
+        except LedgerError:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and version != _VERSION:
+            raise LedgerDamagedError(
+                f"{self._path}: a journal of version {version} found, {_VERSION} needed"
+            )
+        said = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if said != "ok":
+            raise LedgerDamagedError(f"{self._path}: {str(said).splitlines()[0]}")
+        # Full: a trial that was marked done stays done, also when the power goes.
+        self._db.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+            f"{_SCHEMA} PRAGMA user_version={_VERSION};"
+        )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -51,7 +110,14 @@ class Ledger:
         try:
             yield
         except sqlite3.Error as error:
-            raise LedgerError(f"{self._path}: {error}") from error
+            # Of an extended code the last byte is the kind.
+            kind = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            if kind in _DAMAGED:
+                raise LedgerDamagedError(f"{self._path}: {error}") from error
+            raise LedgerError(
+                f"{self._path}: {error}; a folder that this user can write, with space left, and "
+                "no other program that has this file open are needed; nothing is lost"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +125,28 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def begin(self, identity: dict[str, str], trials: Iterable[tuple[str, int, str]]) -> None:
+    def _rows(self, sql: str, *values: object) -> list[Any]:
+        with self._told():
+            return self._db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Write all of some rows, or none."""
+        with self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # the first error is told
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def new(self) -> bool:
+        """Return whether no sweep is in it yet."""
+        return not self._rows("SELECT 1 FROM sweep LIMIT 1")
+
+    def begin(self, identity: Mapping[str, str], trials: Iterable[tuple[str, int, str]]) -> None:
         """Write a new sweep, or check that the one there is the same or has fewer replicates.
 
         Args:
@@ -71,54 +158,140 @@ class Ledger:
                 differs.
         """
         asked = list(trials)
-        there = dict(self._db.execute("SELECT key, value FROM sweep"))
+        there = dict(self._rows("SELECT key, value FROM sweep"))
         if there:
-            for key, value in identity.items():
-                if there.get(key) != value:
-                    raise LedgerError(
-                        f"{self._path.parent} was started with {key} {there.get(key)}, now it is "
-                        f"{value}; results of both must not mix: give the plan another name, or "
-                        "move that folder away"
-                    )
-        known = {row[0] for row in self._db.execute("SELECT id FROM trial")}
-        if left_out := sorted(known - {trial[0] for trial in asked}):
-            raise LedgerError(
-                f"{self._path.parent} has {len(known)} trials, now {len(asked)} are asked for, "
-                f"without {left_out[-1]}: fewer replicates than before; give as many as before "
-                "(virtbed sweep … --replicates N, or replicates: N in the plan)"
-            )
+            check_identity(self._path.parent, there, identity)
+        known = {row[0] for row in self._rows("SELECT id FROM trial")}
+        check_trials(self._path.parent, known, {trial[0] for trial in asked})
         new = [trial for trial in asked if trial[0] not in known]
-        with self._told():
-            self._db.execute("BEGIN")
+        with self._writing() as db:
             if not there:
-                self._db.executemany("INSERT INTO sweep VALUES (?, ?)", identity.items())
-            self._db.executemany("INSERT INTO trial (id, position, platform) VALUES (?, ?, ?)", new)
-            self._db.execute("COMMIT")
+                db.executemany("INSERT INTO sweep VALUES (?, ?)", identity.items())
+            db.executemany("INSERT INTO trial (id, position, platform) VALUES (?, ?, ?)", new)
+
+    def take(self, holder: Holder, expires: float) -> list[str]:
+        """Become the one controller of the sweep until some time (seconds since 1970).
+
+        Returns:
+            The trials that a controller had leased which has ended meanwhile.
+
+        Raises:
+            LeaseError: another controller carries it out, and is not known to have ended.
+        """
+        with self._writing() as db:
+            rows = db.execute("SELECT host, pid, boot, started, expires FROM holder").fetchall()
+            for *who, ends in rows:
+                other = Holder(*who)
+                if other != holder and not other.gone() and ends > time.time():
+                    raise LeaseError(
+                        f"{self._path.parent} is being carried out by {other}, whose lease ends in "
+                        f"{ends - time.time():.0f} s unless it is renewed; wait, or end it"
+                    )
+            left = [row[0] for row in db.execute("SELECT id FROM trial WHERE leased ORDER BY id")]
+            db.execute("UPDATE trial SET leased = 0")
+            db.execute("DELETE FROM holder")
+            mine = (holder.host, holder.pid, holder.boot, holder.started, expires)
+            db.execute("INSERT INTO holder VALUES (1, ?, ?, ?, ?, ?)", mine)
+        return left
+
+    def renew(self, holder: Holder, expires: float) -> None:
+        """Hold the sweep for longer.
+
+        Raises:
+            LeaseError: another controller has taken it, since the lease had ended.
+        """
+        with self._writing() as db:
+            changed = db.execute(
+                f"UPDATE holder SET expires = ? WHERE {_HOLDER}",
+                (expires, holder.host, holder.pid, holder.boot, holder.started),
+            ).rowcount
+            if not changed:
+                raise LeaseError(f"{self._path.parent} was taken over by another controller")
+
+    def lease(self, trials: Iterable[str]) -> None:
+        """Mark trials as being carried out by the holder; `close` and `free` end that."""
+        with self._writing() as db:
+            db.executemany("UPDATE trial SET leased = 1 WHERE id = ?", [(t,) for t in trials])
+
+    def free(self) -> None:
+        """End every lease of trials: what was not closed is to be done again."""
+        with self._writing() as db:
+            db.execute("UPDATE trial SET leased = 0")
+
+    @contextmanager
+    def left(self, holder: Holder | None = None) -> Iterator[None]:
+        """Whatever happens meanwhile, be no longer the controller of the sweep at the end."""
+        mine = holder or Holder.here()
+        try:
+            yield
+        finally:
+            with suppress(LedgerError), self._writing() as db:  # a lease ends by itself, too
+                who = (mine.host, mine.pid, mine.boot, mine.started)
+                db.execute(f"DELETE FROM holder WHERE {_HOLDER}", who)
 
     def done(self) -> set[str]:
         """Return the ids of the trials that need no further attempt."""
-        return {row[0] for row in self._db.execute("SELECT id FROM trial WHERE status = 'done'")}
+        return {row[0] for row in self._rows("SELECT id FROM trial WHERE status = 'done'")}
+
+    def digests(self) -> dict[str, Digests]:
+        """Return the digests of what each trial left that is done, as far as they are known."""
+        sql = (
+            "SELECT id, result, evidence FROM trial WHERE status = 'done' AND result IS NOT NULL "
+            "AND evidence IS NOT NULL"
+        )
+        return {trial: Digests(*rest) for trial, *rest in self._rows(sql)}
+
+    def attempts(self, trial: str) -> int:
+        """Return how many attempts at a trial have begun."""
+        return int(self._rows("SELECT attempts FROM trial WHERE id = ?", trial)[0][0])
 
     def attempt(self, trial: str) -> int:
-        """Count one more attempt at a trial, and return its number, from 1."""
-        sql = "UPDATE trial SET attempts = attempts + 1 WHERE id = ? RETURNING attempts"
-        with self._told(), closing(self._db.execute(sql, (trial,))) as rows:
-            return int(rows.fetchone()[0])
+        """Count an attempt at a trial that begins, and return its number, from 1."""
+        with self._writing() as db:
+            sql = "UPDATE trial SET attempts = attempts + 1 WHERE id = ? RETURNING attempts"
+            return int(db.execute(sql, (trial,)).fetchall()[0][0])
 
-    def close(self, trial: str, status: str, seconds: float) -> None:
-        """Mark a trial done or failed, with the wall seconds that it took."""
-        with self._told():
-            self._db.execute(
-                "UPDATE trial SET status = ?, seconds = ? WHERE id = ?", (status, seconds, trial)
+    def close(
+        self, trial: str, status: str, seconds: float | None, *, reason: str = "",
+        digests: Digests | None = None,
+    ) -> None:  # fmt: skip
+        """Mark a trial done or failed.
+
+        Args:
+            trial: Its id.
+            status: done or failed.
+            seconds: The wall seconds that it took, where that is known.
+            reason: Why it failed.
+            digests: Of the files that it left; None: those of an earlier attempt stay.
+        """
+        kept = (digests.result, digests.evidence) if digests else (None, None)
+        with self._writing() as db:
+            db.execute(
+                "UPDATE trial SET status = ?, seconds = ?, reason = ?, leased = 0, "
+                "result = coalesce(?, result), evidence = coalesce(?, evidence) WHERE id = ?",
+                (status, seconds, reason, *kept, trial),
             )
+
+    def at_least(self, trial: str, attempts: int) -> None:
+        """Take over that so many attempts at a trial, or more, are known to have begun."""
+        if attempts > self.attempts(trial):
+            with self._writing() as db:
+                db.execute("UPDATE trial SET attempts = ? WHERE id = ?", (attempts, trial))
+
+    def forget(self, trial: str) -> None:
+        """Mark a trial to be done: what it left is not its result."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE trial SET status = 'todo', result = NULL, evidence = NULL WHERE id = ?",
+                (trial,),
+            )
+            db.execute("DELETE FROM measured WHERE trial = ?", (trial,))
 
     def measure(self, trial: str, log_means: Mapping[str, float]) -> None:
         """Keep what the stopping rule needs of a result: a number per input."""
         rows = [(trial, name, value) for name, value in log_means.items()]
-        with self._told():
-            self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", rows)
-            self._db.execute("COMMIT")
+        with self._writing() as db:
+            db.executemany("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", rows)
 
     def measured(self) -> dict[str, dict[str, float]]:
         """Return what `measure` kept of each trial that is done."""
@@ -127,18 +300,67 @@ class Ledger:
             "WHERE status = 'done'"
         )
         found: dict[str, dict[str, float]] = {}
-        for trial, name, value in self._db.execute(sql):
+        for trial, name, value in self._rows(sql):
             found.setdefault(trial, {})[name] = value
         return found
 
     def counts(self) -> Counter[str]:
-        """Return how many trials have each status."""
-        return Counter(dict(self._db.execute("SELECT status, count(*) FROM trial GROUP BY status")))
+        """Return how many trials are todo, leased, done and failed."""
+        sql = (
+            "SELECT iif(leased AND EXISTS (SELECT 1 FROM holder), 'leased', status) AS state, "
+            "count(*) FROM trial GROUP BY state"
+        )
+        return Counter(dict(self._rows(sql)))
 
     def seconds(self) -> dict[str, float]:
         """Return the mean wall seconds of the trials done so far, by platform."""
-        return dict(
-            self._db.execute(
-                "SELECT platform, avg(seconds) FROM trial WHERE status = 'done' GROUP BY platform"
-            )
+        sql = (
+            "SELECT platform, avg(seconds) FROM trial WHERE status = 'done' AND seconds IS NOT "
+            "NULL GROUP BY platform"
         )
+        return dict(self._rows(sql))
+
+
+def check_identity(folder: Path, there: Mapping[str, str], asked: Mapping[str, str]) -> None:
+    """Raise LedgerError if what is asked for is another sweep than the one that is there."""
+    for key, value in asked.items():
+        if there.get(key) != value:
+            raise LedgerError(
+                f"{folder} was started with {key} {there.get(key)}, now it is {value}; results of "
+                "both must not mix: give the plan another name, or move that folder away"
+            )
+
+
+def check_trials(folder: Path, known: set[str], asked: set[str]) -> None:
+    """Raise LedgerError if fewer trials are asked for than are known."""
+    if left_out := sorted(known - asked):
+        raise LedgerError(
+            f"{folder} has {len(known)} trials, now {len(asked)} are asked for, without "
+            f"{left_out[-1]}: fewer replicates than before; give as many as before "
+            "(virtbed sweep … --replicates N, or replicates: N in the plan)"
+        )
+
+
+def opened(path: Path) -> tuple[Ledger, str]:
+    """Open a journal; what is no journal, or no whole one, is moved aside and a new one made.
+
+    Returns:
+        The journal, and what was wrong with the one that was there; empty if nothing was.
+
+    Raises:
+        LedgerError: it cannot be opened or written, or not be moved aside.
+    """
+    try:
+        return Ledger(path), ""
+    except LedgerDamagedError as error:
+        why = str(error)
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        for part in _PARTS:
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be moved aside: {error}") from error
+    return Ledger(path), f"{why}; it is kept as {aside.name}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
+import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -21,9 +22,11 @@ from pydantic import (
     model_validator,
 )
 
+from virtbed import yaml_file
 from virtbed.checkout import REPOSITORY, require
 from virtbed.platforms import load_platforms
 from virtbed_contract.factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, Factor
+from virtbed_contract.json_file import plain
 from virtbed_contract.sweep import MARGIN, MOST_REPLICATES
 
 if TYPE_CHECKING:
@@ -33,7 +36,17 @@ if TYPE_CHECKING:
 else:
     Mode, Scenario, Scale = (Literal[values] for values in (MODES, SCENARIOS, SCALES))
 Cores = Annotated[int, Field(ge=1, le=4096)]
-PlatformName = Annotated[str, Field(pattern=f"^{NAME}$")]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+PlatformName = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
+MOST_SAMPLES = 1_000_000
+"""Of a trial: so many make a result of 200 MB, which is the most that is read."""
+MOST_WARMUP = 100_000
+MOST_TRIALS = 2_000_000
+"""Of a sweep: twice what benchmarks/scheduling.py lays out, in 1.7 GiB."""
+MOST_MEMORY_MIB = 2**26
+"""64 TiB, more than any host has."""
+MOST_S = 30 * 24 * 3600
+_LISTED = 64
 
 
 def _share(value: object) -> object:
@@ -56,21 +69,34 @@ def _share(value: object) -> object:
 Fraction = Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)]
 
 
+_FOUND = reprlib.Repr()
+_FOUND.maxstring = _FOUND.maxother = 80
+
+
 class PlanError(ValueError):
     """A plan that cannot be used; the message says what was found, what is needed, and where."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: true is no number of cores, and "20" no number.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Application(_Strict):
     """One application of the sweep, and how long a trial of it is."""
 
-    name: str = Field(description="As `python -m virtbed_workloads --list` shows it.")
+    name: str = Field(
+        pattern=f"^{NAME}$",
+        max_length=64,
+        description="As `python -m virtbed_workloads --list` shows it.",
+    )
     scale: Scale = "trained"
-    samples: int = Field(20, ge=1, description="Measured samples per trial, by quick rules.")
-    warmup: int = Field(3, ge=1, description="Samples before them, kept and flagged.")
+    samples: int = Field(
+        20, ge=1, le=MOST_SAMPLES, description="Measured samples per trial, by quick rules."
+    )
+    warmup: int = Field(
+        3, ge=1, le=MOST_WARMUP, description="Samples before them, kept and flagged."
+    )
     scenario: Scenario = Field(SCENARIOS[0], description="How MLPerf LoadGen issues requests.")
     rules: Literal["quick", "study"] = Field(
         "quick", description="study: MLPerf's minimum duration and number of queries."
@@ -78,10 +104,14 @@ class Application(_Strict):
     target_qps: float | None = Field(
         None,
         gt=0,
+        le=1e9,
         description="Requests per second of the server scenario; offline's expected ones.",
     )
     target_latency_ms: float | None = Field(
-        None, gt=0, description="Server's bound on the 99th percentile; MLPerf's if not given."
+        None,
+        gt=0,
+        le=1e9,
+        description="Server's bound on the 99th percentile; MLPerf's if not given.",
     )
 
     @model_validator(mode="after")
@@ -96,22 +126,25 @@ class Application(_Strict):
 class Emulated(_Strict):
     """What a guest without hardware virtualization runs instead: evidence that it works."""
 
-    replicates: int = Field(1, ge=0)
+    replicates: int = Field(1, ge=0, le=MOST_REPLICATES)
     modes: list[Mode] = Field(
-        list(MODES), min_length=1, description="Of the plan's modes, those that they run."
+        list(MODES),
+        min_length=1,
+        max_length=_LISTED,
+        description="Of the plan's modes, those that they run.",
     )
-    cores: list[Cores] = [1]
+    cores: list[Cores] = Field([1], max_length=_LISTED)
     scale: Scale = "tiny"
-    samples: int = Field(3, ge=1)
-    warmup: int = Field(1, ge=1)
+    samples: int = Field(3, ge=1, le=MOST_SAMPLES)
+    warmup: int = Field(1, ge=1, le=MOST_WARMUP)
 
 
 class _Plan(_Strict):
     """A sweep to carry out: every combination of its lists is a cell."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Names results/<name>.")
-    description: str = ""
-    seed: int = Field(2112, description="Of the random order of trials, and of the applications.")
+    description: str = Field("", max_length=10_000)
+    seed: Seed = Field(2112, description="Of the random order of trials, and of the applications.")
     replicates: int = Field(
         5, ge=1, le=MOST_REPLICATES, description="The most of a cell, if precision is set."
     )
@@ -125,11 +158,15 @@ class _Plan(_Strict):
     margin: Fraction = Field(
         MARGIN, description="Such as 3%: the smallest cost worth knowing; reports answer by it."
     )
-    applications: list[Application] = Field(min_length=1)
-    platforms: dict[PlatformName, Annotated[list[Mode], Field(min_length=1)]] = Field(
-        min_length=1, description="Modes by platform, as platforms.yml names it."
+    applications: list[Application] = Field(min_length=1, max_length=_LISTED)
+    platforms: dict[
+        PlatformName, Annotated[list[Mode], Field(min_length=1, max_length=_LISTED)]
+    ] = Field(
+        min_length=1,
+        max_length=_LISTED,
+        description="Modes by platform, as platforms.yml names it.",
     )
-    cores: list[Cores] = Field(min_length=1)
+    cores: list[Cores] = Field(min_length=1, max_length=_LISTED)
     slowdown: Fraction = Field(0.1, description="Such as 10%: how much slower `slowed` is.")
     tuning: bool = Field(
         False, description="Quieten the host (governor, turbo, …) meanwhile; restored at the end."
@@ -138,7 +175,7 @@ class _Plan(_Strict):
         "affinity",
         description="hotplug: vanilla bare metal of every size, its other CPUs taken offline.",
     )
-    memory_mib: int = Field(4096, ge=1024, description="Of every instance.")
+    memory_mib: int = Field(4096, ge=1024, le=MOST_MEMORY_MIB, description="Of every instance.")
     core_kind: int | None = Field(
         None,
         ge=1,
@@ -146,7 +183,7 @@ class _Plan(_Strict):
         "doctor` lists them; if not given, the fastest that holds the largest size.",
     )
     timeout_s: int = Field(
-        600, ge=1, description="After which a trial is ended; 6 times if emulated."
+        600, ge=1, le=MOST_S, description="After which a trial is ended; 6 times if emulated."
     )
     emulated: Emulated = Emulated()
 
@@ -169,7 +206,18 @@ class _Plan(_Strict):
                 f"min_replicates {self.min_replicates} above replicates {self.replicates}; raise "
                 "replicates, the most that precision may take"
             )
+        if (trials := self.most_trials()) > MOST_TRIALS:
+            raise ValueError(
+                f"{trials} trials of all cells and replicates found, at most {MOST_TRIALS} are "
+                "carried out; shorten its lists, or lower replicates"
+            )
         return self
+
+    def most_trials(self) -> int:
+        """Return how many trials it has where every platform and size can run."""
+        modes = sum(map(len, self.platforms.values()))
+        factors = math.prod(len(self.values(factor)) for factor in FACTORS)
+        return self.replicates * modes * len(self.cores) * len(self.applications) * factors
 
     def values(self, factor: Factor, emulated: bool = False) -> list[str]:
         """Return the values of a factor that guests, emulated or not, run with."""
@@ -192,7 +240,7 @@ def _factor_keys(factors: Iterable[Factor] = FACTORS) -> dict[str, Any]:
     return {
         factor.plan_key: (
             list[Literal[factor.values]],  # type: ignore[name-defined]
-            Field([factor.default], min_length=1, description=factor.meaning),
+            Field([factor.default], min_length=1, max_length=_LISTED, description=factor.meaning),
         )
         for factor in factors
         if factor.plan_key
@@ -215,16 +263,17 @@ def plan_path(name: str, repository: Path = REPOSITORY) -> Path:
         PlanError: there is none; the message names those that there are.
         CheckoutError: there is no checkout that could have one.
     """
-    path = Path(name)
-    if path.suffix in {".yml", ".yaml"} and path.is_file():
-        return path
-    shipped = require(repository) / "plans" / f"{name}.yml"
-    swept = repository / "results" / name / "plan.yml"
-    for found in (shipped, swept):
-        if found.is_file():
-            return found
+    with suppress(OSError, ValueError):  # a name that no file can have
+        path = Path(name)
+        if path.suffix in {".yml", ".yaml"} and path.is_file():
+            return path
+        shipped = require(repository) / "plans" / f"{name}.yml"
+        swept = repository / "results" / name / "plan.yml"
+        for found in (shipped, swept):
+            if found.is_file():
+                return found
     known = ", ".join(sorted(p.stem for p in (repository / "plans").glob("*.yml")))
-    raise PlanError(f"no plan {name!r}; give the path of a .yml file, or one of: {known}")
+    raise PlanError(f"no plan {name[:200]!r}; give the path of a .yml file, or one of: {known}")
 
 
 def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
@@ -238,11 +287,9 @@ def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
         PlanError: it cannot be used; the message has a line per mistake.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlanError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise PlanError(f"{path}: {type(data).__name__} found, a mapping of keys needed")
+        data = yaml_file.read(path)
+    except yaml_file.YamlError as error:
+        raise PlanError(str(error)) from error
     try:
         plan = Plan.model_validate(data)
     except ValidationError as error:
@@ -303,28 +350,15 @@ def check_applications(plan: Plan, known: Mapping[str, Collection[str]]) -> None
                 )
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """A loader that refuses a key given twice: YAML's own keeps the last and drops the rest."""
-
-
-def _mapping(loader: _EachKeyOnce, node: yaml.MappingNode) -> dict[Any, Any]:
-    own = [key for key, _ in node.value]  # before those that "<<" merges in, which these override
-    for number, key in enumerate(own):
-        if key.value in [earlier.value for earlier in own[:number]]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key.value!r} is given twice; once is needed", key.start_mark
-            )
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_EachKeyOnce.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
 def _explain(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    where = plain(".".join(str(part)[:80] for part in error["loc"]))
     if error["type"] == "extra_forbidden":
         keys = {key for model in (Plan, Application, Emulated) for key in model.model_fields}
         close = difflib.get_close_matches(str(error["loc"][-1]), sorted(keys), n=1)
         return f"{where}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-    return f"{where}: {error['input']!r} found; {error['msg'].removeprefix('Value error, ')}"
+    told = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{where}: missing; {told}"
+    if error["type"] == "value_error" and not where:  # of the plan as a whole
+        return told
+    return f"{where}: {_FOUND.repr(error['input'])} found; {told}"

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
+from virtbed import yaml_file
 from virtbed.checkout import REPOSITORY, require
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.documents import Platform, RoleProperties
@@ -110,9 +109,9 @@ def _modes(machine: RoleProperties, enclosure: RoleProperties) -> dict[str, str]
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return _mapping(str(path), yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlatformError(f"{path}: not readable as YAML: {error}") from error
+        return yaml_file.read(path)
+    except yaml_file.YamlError as error:
+        raise PlatformError(str(error)) from error
 
 
 def _mapping(where: str, value: object) -> dict[str, Any]:

@@ -54,11 +54,11 @@ class Progress:
         self._console = console
         self._guess_s = guess_s
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("ETA {task.fields[eta]}"),
+            TextColumn("ETA {task.fields[eta]}", markup=False),
             console=console,
             disable=not console.is_terminal,
             transient=True,

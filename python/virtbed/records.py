@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -11,6 +15,7 @@ from typing import Any
 
 import jsonschema_rs
 
+from virtbed.ledger import Digests
 from virtbed_contract.codec import json_schema
 from virtbed_contract.kernel.files import write_text as write_whole_text
 from virtbed_contract.result import Result
@@ -62,6 +67,27 @@ def check_result(document: Mapping[str, Any]) -> None:
 @cache
 def _validator() -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(json_schema(Result))
+
+
+def digests(folder: Path) -> Digests:
+    """Return the digests of a trial's result and evidence as they lie on the disk.
+
+    Raises:
+        OSError: one cannot be read, is missing, or is no regular file.
+    """
+    return Digests(_digest(folder / "result.json"), _digest(folder / "evidence.json"))
+
+
+def _digest(path: Path) -> str:
+    # Without O_NONBLOCK a FIFO would be waited for.
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        with os.fdopen(os.dup(opened), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    finally:
+        os.close(opened)
 
 
 def write_trial(

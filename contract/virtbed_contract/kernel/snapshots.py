@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .. import json_file
+from ..codec import DocumentError
 from .files import write_text
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -26,12 +28,23 @@ def kept(snapshot: Path, boot: Path = BOOT) -> dict[str, Any]:
 
     Returns:
         {} without a snapshot. One of another boot is removed, and counts as none.
+
+    Raises:
+        DocumentError: what is there is no snapshot.
     """
     if not snapshot.exists():
         return {}
-    document = json.loads(snapshot.read_text())
-    if document["boot"] != boot.read_text().strip():
+    try:
+        document = json_file.read(snapshot)
+        values, of = document.get("values"), document.get("boot")
+        if not isinstance(values, dict) or not isinstance(of, str):
+            raise DocumentError("no boot and values found in it, both needed")
+    except DocumentError as error:
+        raise DocumentError(
+            f"{snapshot}: {error}: no snapshot of the host's settings; put them back by hand, then "
+            "remove that file (a reboot puts them back, too)"
+        ) from None
+    if of != boot.read_text().strip():
         snapshot.unlink()
         return {}
-    values: dict[str, Any] = document["values"]
     return values

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from virtbed import yaml_file
 from virtbed.bench import HUNG_AFTER_S, LOCAL, SET_BY_A_SWEEP, Bench, BenchError
 from virtbed.render.screen import Screen
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError
 from virtbed_contract.json_file import plain
 
 console = Screen(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None)
@@ -73,20 +75,32 @@ def bench_of(
 ) -> Bench:
     """Return the bench host that the options name; exit with a clear message if they do not."""
     for inventory in inventories or ():
-        if "," not in inventory and not Path(inventory).exists():
-            refuse(BenchError(f"no inventory {inventory} found, a path or hosts needed"))
+        if "," not in inventory and not _exists(inventory):
+            refuse(BenchError(f"no inventory {inventory[:200]} found, a path or hosts needed"))
+        if "," not in inventory:
+            try:
+                yaml_file.check_inventory(Path(inventory))
+            except (yaml_file.YamlError, OSError) as error:
+                refuse(error)
     variables: dict[str, Any] = {}
     for text in extra_vars or ():
         variables |= _variables(text)
     return Bench(tuple(inventories or (LOCAL,)), limit, variables, hung_after_s)
 
 
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _variables(text: str) -> dict[str, Any]:
     if text.lstrip().startswith("{"):
         try:
-            found: dict[str, Any] = json.loads(text)
-        except ValueError as error:
-            refuse(BenchError(f"--extra-vars {text}: not JSON: {error}"))
+            found = json_file.parse(text, "it")
+        except DocumentError as error:
+            refuse(BenchError(f"--extra-vars {text[:200]}: {error}"))
     else:
         name, equals, value = text.partition("=")
         if not equals:

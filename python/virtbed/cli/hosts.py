@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from virtbed import bench
 from virtbed.bench import HUNG_AFTER_S, BenchError
@@ -29,6 +30,7 @@ from virtbed.platforms import PlatformError, load_platforms
 from virtbed.render.host import doctor_table, facts_table, tuning_table
 from virtbed.render.trial import phase_table
 from virtbed_contract.codec import encode
+from virtbed_contract.json_file import plain
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
@@ -50,6 +52,7 @@ def doctor(
     """
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)
+        bench.require_root("to examine the host")
         with bench.alone():
             report, _ = host.examine(restore=False)
         entries = load_platforms().entries
@@ -79,6 +82,7 @@ def restore(
     """
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)
+        bench.require_root("to put the host's settings back")
         with bench.alone():
             changed = host.restore()
     except (BenchError, CheckoutError) as error:
@@ -130,7 +134,7 @@ def run(
     ]  # fmt: skip
     try:
         image = current_image(inventory) if inventory else None
-        with bench.alone(), errors.status(f"running {application}"):
+        with bench.alone(), errors.status(Text(plain(f"running {application}"))):
             document = run_here(arguments, inputs, image)
     except RunError as error:
         refuse(error, error.code)

@@ -6,6 +6,7 @@ The analysis is imported where a command needs it: a sweep does without, and sta
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,8 +34,9 @@ app = typer.Typer()
 def results(name: str) -> Path:
     """Return a results folder: itself, or that of a plan; exit with a clear message if neither."""
     folder = Path(name)
-    if any((folder / part).exists() for part in ("design.json", "trials")):
-        return folder
+    with suppress(OSError, ValueError):  # a name that no file can have
+        if any((folder / part).exists() for part in ("design.json", "trials")):
+            return folder
     try:
         return REPOSITORY / "results" / load_plan(plan_path(name)).name
     except (PlanError, PlatformError, CheckoutError) as error:
@@ -304,7 +306,7 @@ def verify(
 
     try:
         found = list(archive_problems(file))
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     for problem in found:
         console.print(problem, highlight=False, markup=False)
@@ -331,7 +333,7 @@ def published(
 
     try:
         content = analyse_published(table)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     if as_json:
         typer.echo(json.dumps(content, indent=1))

@@ -25,11 +25,13 @@ from virtbed.cli.console import (
     PlanArgument,
     bench_of,
     console,
+    errors,
     refuse,
 )  # fmt: skip
 from virtbed.cli.results import say_report
 from virtbed.design import Design, design
-from virtbed.ledger import Ledger, LedgerError
+from virtbed.lease import LeaseError
+from virtbed.ledger import NAME, Ledger, LedgerDamagedError, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import (
     Plan,
@@ -53,7 +55,8 @@ from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
 REFUSALS = (
-    PlanError, PlacementError, PlatformError, LedgerError, SweepError, BenchError, CheckoutError,
+    PlanError, PlacementError, PlatformError, LedgerError, LeaseError, SweepError, BenchError,
+    CheckoutError,
 )  # fmt: skip
 BlocksPerPlaybook = Annotated[
     int,
@@ -95,14 +98,11 @@ def plan(
     try:
         chosen, platforms = _plan(name, replicates), load_platforms()
         host = bench_of(inventory, limit, extra_vars, hung_after)
+        bench.require_root("to examine the host on which the plan would run")
         with bench.alone():
             report, _ = host.examine(restore=False)
         laid = design(chosen, report, platforms)
-        seen: dict[str, float] = {}
-        journal = REPOSITORY / "results" / chosen.name / "ledger.sqlite"
-        if journal.exists():
-            with Ledger(journal) as ledger:
-                seen = ledger.seconds()
+        seen = _seconds(REPOSITORY / "results" / chosen.name / NAME)
     except REFUSALS as error:
         refuse(error)
     seconds = estimate_s(laid.trials, seen, platforms.trial_s)
@@ -121,6 +121,18 @@ def plan(
             console.print(line)
         for row in seen_before:
             console.print(row["sentence"])
+
+
+def _seconds(journal: Path) -> dict[str, float]:
+    """Return the mean seconds of a trial by platform, as an earlier call of a sweep has them."""
+    if not journal.exists():
+        return {}
+    try:
+        with Ledger(journal) as ledger:
+            return ledger.seconds()
+    except LedgerDamagedError as error:
+        errors.print(f"no times of earlier trials: {error}; virtbed sweep makes it anew")
+        return {}
 
 
 def _best_samples(plan: Plan, results: Path = REPOSITORY / "results") -> list[dict[str, Any]]:
@@ -242,7 +254,7 @@ def calibrate(
     folder = _carry_out(name, bench_of(inventory, limit, extra_vars))
     try:
         content = write_calibration(folder)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         refuse(error)
     if as_json:
         typer.echo(json.dumps(content, indent=1))

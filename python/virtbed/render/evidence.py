@@ -33,9 +33,15 @@ def explain(path: Path) -> tuple[bool, list[str]]:
     """
     try:
         return _explained(path)
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+    except AttestError:
+        raise
+    except (
+        KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError, OSError,
+        RecursionError,
+    ) as error:  # fmt: skip
         raise AttestError(
-            f"{path}: {error!r} in what is there, evidence and result as virtbed writes them needed"
+            f"{path}: {repr(error)[:200]} in what is there, evidence and result as virtbed writes "
+            "them needed"
         ) from error
 
 

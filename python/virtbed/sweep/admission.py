@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -64,14 +63,6 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
                 f"{row.platform} out of the plan"
             )
     return Admitted(report, image, design(plan, report, platforms), restored)
-
-
-def require_root() -> None:
-    """Raise SweepError unless this process may place instances."""
-    if os.geteuid() != 0:
-        raise SweepError(
-            f"user id {os.geteuid()} found, root (0) needed to place instances; use sudo"
-        )
 
 
 def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:

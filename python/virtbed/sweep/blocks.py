@@ -11,9 +11,11 @@ from itertools import groupby
 from pathlib import Path
 
 from virtbed import bench as benches
+from virtbed import records
 from virtbed.ansible import Deadline
 from virtbed.bench import Bench
 from virtbed.events import BlockStarted, Ended, TrialEnded
+from virtbed.lease import Holder, until
 from virtbed.ledger import Ledger
 from virtbed.plan import Plan
 from virtbed.progress import Progress
@@ -39,6 +41,7 @@ class Blocks:
         per_playbook: How many blocks one call of ansible-playbook carries; results do not depend
             on it.
         failed: The ids of the trials that failed.
+        holder: This controller, which has taken the ledger.
     """
 
     plan: Plan
@@ -52,6 +55,7 @@ class Blocks:
     precision: Precision | None = None
     per_playbook: int = PER_PLAYBOOK
     failed: list[str] = field(default_factory=list)
+    holder: Holder = field(default_factory=Holder.here)
     _since: float = 0.0
 
     def carry_out(self, missing: Sequence[Trial]) -> None:
@@ -88,6 +92,8 @@ class Blocks:
         """
         benches.end_strays()
         pending = _Pending(blocks, self.ledger)
+        self._lease(self.bench.hung_after_s)
+        self.ledger.lease(pending.trials)
         self.progress.doing(blocks[0][0])
         ended = Ended("failed")
         try:
@@ -99,6 +105,7 @@ class Blocks:
             if not ended.ok:
                 benches.end_strays()
                 self.bench.clear(lambda: self.interruption.insisted)
+        self.ledger.free()
         self.interruption.check()
         return len(carried_out)
 
@@ -111,7 +118,7 @@ class Blocks:
             # Without an instance no trial ran; without its connection the rest of them did not.
             stage = "provision" if len(left) == len(block) else "trial"
             for trial in left:
-                self.recorder.failure(trial, pending.attempt(trial), stage, why)
+                self.recorder.failure(trial, pending.so_far(trial), stage, why)
                 self._close(trial, pending, why)
 
     def _events(self, blocks: list[Block], pending: _Pending) -> Ended:
@@ -145,18 +152,32 @@ class Blocks:
                     if self.interruption.wanted:
                         continue  # its end comes, and what ended meanwhile is repeated
                     if isinstance(event, BlockStarted):
-                        for trial in blocks[pending.started]:
-                            pending.attempt(trial)  # counted now, whatever becomes of it
+                        # Counted now, whatever becomes of it; the next when this has ended.
+                        pending.attempt(blocks[pending.started][0])
                         pending.started += 1
                         if event.start.here:
                             benches.keep_to(event.start.cpus)
-                        deadline.renew(self._allowed_s(blocks[pending.started - 1][0]))
+                        self._renew(deadline, blocks[pending.started - 1][0])
                     elif isinstance(event, TrialEnded):
                         trial = pending.trials[event.outcome.id]
                         error = self.recorder.trial(trial, pending.attempt(trial), event.outcome)
                         self._close(trial, pending, error)
-                        deadline.renew(self._allowed_s(pending.next_in(trial.block), trial))
+                        upcoming = pending.next_in(trial.block)
+                        if upcoming is not None:
+                            pending.attempt(upcoming)
+                        self._renew(deadline, upcoming, trial)
         return Ended("failed", "the playbook told nothing of its end")
+
+    def _renew(
+        self, deadline: Deadline, upcoming: Trial | None, before: Trial | None = None
+    ) -> None:
+        allowed_s = self._allowed_s(upcoming, before)
+        deadline.renew(allowed_s)
+        self._lease(allowed_s)
+
+    def _lease(self, limit_s: float) -> None:
+        """Hold the sweep for a step with a limit, and for what follows if it hangs: a clearance."""
+        self.ledger.renew(self.holder, until(limit_s + self.bench.hung_after_s))
 
     def _allowed_s(self, upcoming: Trial | None, before: Trial | None = None) -> float:
         """Return how long it may take until the next trial has ended, or the block is released."""
@@ -170,7 +191,9 @@ class Blocks:
         now = time.monotonic()
         seconds, self._since = now - self._since, now
         failed = error and not self.recorder.keeps(trial)
-        self.ledger.close(trial.id, "failed" if failed else "done", seconds)
+        kept = None if error else records.digests(self.folder / "trials" / trial.id)
+        status = "failed" if failed else "done"
+        self.ledger.close(trial.id, status, seconds, reason=error, digests=kept)
         if error:
             self.failed.append(trial.id)
         self.progress.done(trial, seconds, error)
@@ -192,6 +215,10 @@ class _Pending:
         if trial.id not in self._attempts:
             self._attempts[trial.id] = self._ledger.attempt(trial.id)
         return self._attempts[trial.id]
+
+    def so_far(self, trial: Trial) -> int:
+        """Return how many attempts at a trial have begun, this one if it has."""
+        return self._attempts.get(trial.id) or self._ledger.attempts(trial.id)
 
     def next_in(self, block: int) -> Trial | None:
         """Return the next trial of a block, if there is one."""

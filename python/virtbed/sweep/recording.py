@@ -158,6 +158,6 @@ def fetched(file: FetchedFile | None) -> dict[str, Any]:
             f"{file.sha256[:12]} needed: it was changed on its way"
         )
     try:
-        return json_file.parse(content.decode())
-    except ValueError as error:
+        return json_file.parse_bytes(content, "it")
+    except DocumentError as error:
         raise RecordError(f"{file.path}: {error}") from error

@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from virtbed.bench import Bench, alone
+from virtbed.bench import Bench, alone, require_root
 from virtbed.checkout import REPOSITORY, commit
-from virtbed.ledger import Ledger
+from virtbed.lease import Holder, locked, until
+from virtbed.ledger import NAME, Ledger, opened
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms, load_platforms
 from virtbed.progress import Progress
-from virtbed.sweep.admission import Admitted, admit, identity, require_root
+from virtbed.sweep.admission import Admitted, admit, identity
 from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks
 from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.sweep.resumption import measured_again, started_s
+from virtbed.sweep.standing import Standing, recognized
 from virtbed.trial import Trial
 from virtbed_contract.codec import DocumentError
+from virtbed_contract.sweep import Design
 
 
 class Sweep:
@@ -55,11 +58,12 @@ class Sweep:
         """Do what is missing of the sweep. Trials that fail are in `failed`.
 
         Raises:
-            SweepError, BenchError, PlacementError, LedgerError: it cannot start, and nothing was
-                made; or it cannot go on, and what was standing is released unless said otherwise.
+            SweepError, BenchError, PlacementError, LedgerError, LeaseError: it cannot start, and
+                nothing was made; or it cannot go on, and what was standing is released unless said
+                otherwise.
             Interrupted: the user ended it; what was standing is released.
         """
-        require_root()
+        require_root("to place instances")
         with self._interruption.by_signals(), alone(self._interruption.check):
             self._progress.say("examining the host")
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
@@ -82,12 +86,9 @@ class Sweep:
         laid = admitted.laid
         self.folder.mkdir(parents=True, exist_ok=True)
         self._bench.logs.move_to(self.folder / "ansible")
-        with Ledger(self.folder / "ledger.sqlite") as ledger:
-            ledger.begin(
-                identity(self.plan, admitted, self._platforms),
-                [(t.id, t.position, t.instance.platform) for t in laid.trials],
-            )
-            missing = self._missing(laid.trials, ledger)
+        with locked(self.folder), self._ledger() as ledger, ledger.left():
+            cut_off = self._begin(admitted, ledger)
+            missing = self._missing(admitted, ledger, cut_off)
             recorder, rule = Recorder(self.folder, self.plan, admitted), None
             # If nothing is missing, this call carries nothing out.
             written = recorder.start(self._platforms, [commit()] if missing else [])
@@ -104,6 +105,27 @@ class Sweep:
             self._progress.begin(len(laid.trials), missing, ledger.seconds())
             with self._bench.prepared(tune=self.plan.tuning):
                 blocks.carry_out(missing)
+
+    def _ledger(self) -> Ledger:
+        ledger, wrong = opened(self.folder / NAME)
+        if wrong:
+            self._progress.say(f"the ledger is damaged: {wrong}; it is made anew from the results")
+        return ledger
+
+    def _begin(self, admitted: Admitted, ledger: Ledger) -> list[str]:
+        """Check that the folder is of this sweep, and take it.
+
+        Returns:
+            The trials that were being carried out when an earlier call was killed.
+        """
+        laid, same = admitted.laid, identity(self.plan, admitted, self._platforms)
+        if ledger.new():
+            recognized(self.folder, same, self._laid(admitted))
+        ledger.begin(same, [(t.id, t.position, t.instance.platform) for t in laid.trials])
+        return ledger.take(Holder.here(), until(self._bench.hung_after_s))
+
+    def _laid(self, admitted: Admitted) -> Design:
+        return admitted.laid.document(self.plan, admitted.image, self._platforms, ())
 
     def _with_baselines(
         self, trials: tuple[Trial, ...], missing: list[Trial], ledger: Ledger,
@@ -132,6 +154,8 @@ class Sweep:
             )
         return sorted([*missing, *again], key=lambda trial: trial.position)
 
-    def _missing(self, trials: tuple[Trial, ...], ledger: Ledger) -> list[Trial]:
-        done = {i for i in ledger.done() if (self.folder / "trials" / i / "result.json").exists()}
-        return [t for t in trials if t.id not in done]
+    def _missing(self, admitted: Admitted, ledger: Ledger, cut_off: list[str]) -> list[Trial]:
+        standing = Standing(
+            self.folder, self._laid(admitted), admitted.report.host, self._progress.say
+        )
+        return standing.settle(admitted.laid.trials, ledger, cut_off)

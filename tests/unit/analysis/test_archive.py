@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from virtbed_analysis import AnalysisError
+from virtbed_analysis import AnalysisError, crate, members
 from virtbed_analysis.crate import archive, problems
 
 
@@ -176,7 +176,7 @@ def test_an_archive_that_holds_together_and_is_none_is_found_out(
 
 def test_names_in_an_archive_do_not_move_the_cursor(packed: Path) -> None:
     rewrite(packed, lambda _, text: text, **{"x\x1b[2J": b"x"})
-    assert list(problems(packed)) == ["x\\x1b[2J was added: manifest-sha256.txt does not name it"]
+    assert list(problems(packed)) == ["x\\x1b[2J has a name with characters that cannot be seen"]
 
 
 def test_a_manifest_that_is_no_text_is_named(packed: Path) -> None:
@@ -188,6 +188,113 @@ def test_a_manifest_that_is_no_text_is_named(packed: Path) -> None:
 def test_an_archive_that_unpacks_to_more_than_any_sweep_is_refused(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("virtbed_analysis.crate.MOST_BYTES", 1000)
-    with pytest.raises(AnalysisError, match="GiB unpacked, at most"):
-        list(problems(packed))
+    monkeypatch.setattr("virtbed_analysis.members.MOST_BYTES", 1000)
+    (problem,) = problems(packed)
+    assert "GiB unpacked found, at most" in problem
+
+
+def made(path: Path, members: dict[str | zipfile.ZipInfo, bytes], **options: Any) -> Path:
+    """Make an archive of these members, with a manifest that is right."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, **options) as file:
+        lines = []
+        for member, content in members.items():
+            file.writestr(member, content)
+            name = member if isinstance(member, str) else member.filename
+            lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+        file.writestr("manifest-sha256.txt", "".join(lines))
+    return path
+
+
+def member(name: str, mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr, info.compress_type = mode << 16, method
+    return info
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("/etc/x", b"", "would be unpacked outside of its folder"),
+        ("a/../../x", b"", "would be unpacked outside of its folder"),
+        ("a\\..\\x", b"", "would be unpacked outside of its folder"),
+        ("a//b", b"", "is no file's name"),
+        ("a/", b"", "is no file's name"),
+        ("a/\x1b[2J", b"", r"\x1b[2J has a name with characters that cannot be seen"),
+        ("a/\u202egnp", b"", "has a name with characters that cannot be seen"),
+        ("x" * 300, b"", "has a name that is too long for a file"),
+        (member("quick/link", 0o120777), b"/etc/passwd", "quick/link is a link"),
+        (member("quick/pipe", 0o010644), b"", "quick/pipe is no regular file"),
+        (member("x", method=zipfile.ZIP_BZIP2), b"", "x is packed by method 12"),
+        (member("x", method=zipfile.ZIP_LZMA), b"", "x is packed by method 14"),
+        ("x", b"\0" * 2**22, "x unpacks to more than 100 times its size"),
+    ],
+)
+def test_a_member_that_does_harm_is_named_and_nothing_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any, content: bytes, told: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr("virtbed_analysis.members.unpack", refused)
+    file = made(tmp_path / "x.zip", {name: content})
+    assert any(told in problem for problem in problems(file))
+
+
+def test_members_that_share_their_bytes_are_measured_by_the_file(tmp_path: Path) -> None:
+    file = made(tmp_path / "x.zip", {f"x/{n}": b"\0" * 10**6 for n in range(50)})
+    assert any("times its size, at most 100 times" in problem for problem in problems(file))
+
+
+def test_more_files_than_any_sweep_has_are_not_even_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("virtbed_analysis.members.MOST_FILES", 10)
+    file = made(tmp_path / "x.zip", {f"x/{n}": b"" for n in range(20)})
+    with pytest.raises(AnalysisError, match="11 files or more in it, at most 10 read"):
+        list(problems(file))
+
+
+def without(packed: Path, *names: str) -> None:
+    """Take files out of an archive, and out of its manifest."""
+    with zipfile.ZipFile(packed) as file:
+        kept = {
+            n: file.read(n) for n in file.namelist() if n not in {*names, "manifest-sha256.txt"}
+        }
+    made(packed, kept)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["quick/report.json", "quick/report.html"], "0 reports of sweeps are in it, one needed"),
+        (["quick/report.json"], "0 reports of sweeps are in it, one needed"),
+        (["quick/report.html"], "quick cannot be reported anew: no report.html found, one needed"),
+    ],
+)
+def test_an_archive_without_a_report_is_not_whole(
+    packed: Path, names: list[str], told: str
+) -> None:
+    without(packed, *names)
+    assert told in list(problems(packed))
+
+
+def test_what_is_damaged_anywhere_is_told_in_words(tmp_path: Path) -> None:
+    """Each byte of a small archive in turn is another; a flip may also do no harm."""
+    whole = made(tmp_path / "x.zip", {"x/report.json": b"{}", "x/y": b"abc" * 9}).read_bytes()
+    file = tmp_path / "y.zip"
+    for at in range(len(whole)):
+        for flip in (0x01, 0xFF):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
+            try:
+                found = list(members_of(file))
+            except AnalysisError as error:
+                found = [str(error)]
+            assert all(found)
+
+
+def members_of(file: Path) -> Iterator[str]:
+    """Give what is wrong with an archive's members; its report is not made."""
+    with members.opened(file) as packed:
+        yield from members.faults(file, packed)
+        if "manifest-sha256.txt" in packed.namelist():
+            yield from crate._unlike(packed)

@@ -82,3 +82,39 @@ def test_what_a_text_hides_is_made_visible(text: str, seen: str) -> None:
 def test_the_largest_numbers_are_read() -> None:
     text = '{"a": 9223372036854775807, "b": -9223372036854775807, "c": 1e308}'
     assert json_file.parse(text) == {"a": 2**63 - 1, "b": 1 - 2**63, "c": 1e308}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": {"b": 1, "c": 2, "b": 3}}', r"has the key 'b' twice in one object, once is needed"),
+        ('{"a":' * 64 + "1" + "}" * 64, None),
+        ('{"a":' * 66 + "1" + "}" * 66, "nested too deeply: at most 64 objects and lists"),
+        ('{"a": ' + "[" * 65 + "]" * 65 + "}", "nested too deeply"),
+        ('{"a": 1,\n "b": NaN}', r"holds NaN, which is no number of JSON \(line 2, column 7\)"),
+        ('{"a": 1e400}', r"holds the number 1e400, .* \(line 1, column 7\)"),
+        ('{"a": "NaN", "b": NaN}', r"holds NaN, which is no number of JSON$"),
+    ],
+)
+def test_what_readers_of_json_take_in_different_ways_is_refused(
+    text: str, told: str | None
+) -> None:
+    if told is None:
+        json_file.parse(text)
+        return
+    with pytest.raises(DocumentError, match=told):
+        json_file.parse(text)
+
+
+def test_more_values_than_any_result_has_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_file, "MOST_VALUES", 100)
+    json_file.parse('{"a": [' + ",".join(["0"] * 97) + "]}")
+    with pytest.raises(DocumentError, match="the document holds 101 values, at most 100 are read"):
+        json_file.parse('{"a": [' + ",".join(["[]"] * 50) + "]}")
+
+
+def test_a_large_text_must_be_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_file, "MOST_WIDE_BYTES", 100)
+    json_file.parse_bytes(b'{"a": "' + b"x" * 200 + b'"}')
+    with pytest.raises(DocumentError, match=r"at most 0 MiB of text that is not ASCII are read"):
+        json_file.parse_bytes(b'{"a": "' + "é".encode() * 100 + b'"}')

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import os
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from typer.testing import CliRunner
 
 from virtbed.bench import LOCAL
 from virtbed.checkout import REPOSITORY
-from virtbed.cli import app, main
+from virtbed.cli import app, hosts, main
 from virtbed.cli.console import bench_of
+from virtbed.here import RunError
 from virtbed_contract.schemas import SCHEMAS
 
 from ..analysis.conftest import Folder
@@ -173,3 +176,56 @@ def test_compare_says_by_its_exit_status_whether_something_rose(tmp_path: Path) 
                                      "results folder")  # fmt: skip
     assert compared(one)[0] == compared(one, same, more)[0] == 2
     assert compared(one, more, "--fail-above", "much")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["plan", "quick"], "to examine the host on which the plan would run"),
+        (["doctor"], "to examine the host"),
+        (["restore"], "to put the host's settings back"),
+        (["sweep", "quick"], "to place instances"),
+    ],
+)
+def test_without_root_a_command_says_that_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], why: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 2
+    assert f"user id 1000 found, root (0) needed {why}; use sudo" in said.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["plan"], ["report"], ["sweep"], ["archive"], ["doctor", "--inventory"]],
+)
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".yml", "a\0b", "\udc80", "[/red]"])
+def test_a_name_that_no_file_can_have_is_refused_in_words(command: list[str], name: str) -> None:
+    said = CliRunner().invoke(app, [*command, name])
+    assert said.exit_code == 2 and isinstance(said.exception, SystemExit)
+    assert "no plan" in said.output or "no inventory" in said.output
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": 1, "a": 2}', "has the key 'a' twice"),
+        ('{"a": ' + "[" * 500 + "]" * 500 + "}", "nested too deeply"),
+        ('{"a": ' + "9" * 6000 + "}", "is the largest that is read"),
+        ('{"a": NaN}', "holds NaN"),
+    ],
+)
+def test_variables_that_are_no_json_of_ours_are_refused(text: str, told: str) -> None:
+    said = CliRunner().invoke(app, ["doctor", "--extra-vars", text])
+    assert said.exit_code == 2 and told in said.output
+
+
+def test_what_is_typed_is_no_markup_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise RunError("no such application")
+
+    monkeypatch.setattr(hosts, "run_here", refused)
+    monkeypatch.setattr(hosts.bench, "alone", nullcontext)
+    said = CliRunner().invoke(app, ["run", "[/red]"])
+    assert (said.exit_code, said.output) == (2, "virtbed: no such application\n")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from virtbed.render.evidence import AttestError, explain
+
+from ..analysis.conftest import Folder
+from ..analysis.test_hostile_files import HOSTILE, changed, places
 
 PROCESS = {
     "cpus_allowed_list": "1",
@@ -110,3 +114,16 @@ def test_where_there_is_no_evidence_it_says_where_it_looked(tmp_path: Path) -> N
     (tmp_path / "evidence.json").write_text("{")
     with pytest.raises(AttestError, match="not JSON"):
         explain(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["evidence.json", "result.json"])
+def test_any_value_of_any_kind_is_explained_or_refused_in_words(tmp_path: Path, name: str) -> None:
+    folder = Folder(tmp_path / "quick")
+    folder.trial("cn", "vanilla", 1, {"a.png": [20.0] * 2})
+    (path,) = folder.path.glob(f"trials/*/{name}")
+    original = json.loads(path.read_text())
+    for turn, place in enumerate(places(original)):
+        for value in HOSTILE[turn % 7 :: 7]:
+            path.write_text(json.dumps(changed(original, place, value)))
+            with suppress(AttestError):
+                explain(path)

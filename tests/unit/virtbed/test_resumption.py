@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from virtbed.design import design
 from virtbed.plan import Plan
 from virtbed.sweep.resumption import keep_earlier, measured_again, started_s
 from virtbed.trial import Trial
+from virtbed_contract.documents import TrialRequest
+from virtbed_contract.events import TrialOutcome
 
 from .conftest import PLATFORMS, report, small
 from .test_sweep import Host, Make, failed, good, make  # noqa: F401 - a fixture
@@ -153,12 +156,14 @@ BASE, CELL = (f"{name}-pinned-c01-image_classification-r01" for name in ("bm", "
 def half_done(host: Host, run: Any, document: dict[str, Any]) -> None:
     """Carry a sweep out but for one container, and let its baseline be a day old."""
     fine, bad = good(document), failed("no")
-    host.trial = lambda request, path: (bad if request.id == CELL else fine)(request, path)
+
+    def trial(request: TrialRequest, path: Path) -> TrialOutcome:
+        outcome = (bad if request.id == CELL else fine)(request, path)
+        old = "2026-01-01T00:00:00Z" if request.id == BASE else outcome.started_at
+        return replace(outcome, started_at=old)
+
+    host.trial = trial
     run.run()
-    path = run.folder / "trials" / BASE / "result.json"
-    result = json.loads(path.read_text())
-    result["trial"]["started_at"] = "2026-01-01T00:00:00Z"
-    path.write_text(json.dumps(result))
     host.blocks.clear()
 
 

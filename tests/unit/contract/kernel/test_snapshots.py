@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from virtbed_contract.codec import DocumentError
 from virtbed_contract.kernel.snapshots import keep, kept
 
 
@@ -15,3 +18,13 @@ def test_a_snapshot_holds_for_its_boot(tmp_path: Path) -> None:
     boot.write_text("second\n")
     assert kept(snapshot, boot) == {}
     assert not snapshot.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"boot": 1, "values": {}}', '{"boot": "first"}'])
+def test_what_is_no_snapshot_is_told_with_what_to_do(tmp_path: Path, text: str) -> None:
+    boot, snapshot = tmp_path / "boot", tmp_path / "tuning.json"
+    boot.write_text("first\n")
+    snapshot.write_text(text)
+    with pytest.raises(DocumentError, match=r"tuning\.json: .*put them back by hand"):
+        kept(snapshot, boot)
+    assert snapshot.read_text() == text

@@ -1,0 +1,263 @@
+"""Malformed plans, results, evidence, designs, archives and inventories: refused in words, or read.
+
+`make test` tries a few; `make faults` sets VIRTBED_FAULTS, how many to try in all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from virtbed import ansible
+from virtbed.ansible import AnsibleError, bench_variables
+from virtbed.checkout import REPOSITORY
+from virtbed.design import design
+from virtbed.placement import PlacementError
+from virtbed.plan import PlanError, load_plan
+from virtbed.render.evidence import AttestError, explain
+from virtbed_analysis import AnalysisError, crate, figures, members
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
+from virtbed_analysis.trust import trusted
+
+from ..analysis.test_hostile_files import HOSTILE, changed, lay, places
+from ..virtbed.conftest import PLATFORMS, report
+
+TRIES = int(os.environ.get("VIRTBED_FAULTS", "200"))
+MOST_S = 10.0
+MOST_MIB = 1024
+SHARES = {"plan": 0.35, "files": 0.29, "archive": 0.25, "inventory": 0.1, "report": 0.01}
+Json = dict[str, Any]
+
+
+def tries(what: str) -> settings:
+    return settings(
+        max_examples=max(1, round(SHARES[what] * TRIES)),
+        deadline=None,
+        database=None,
+        derandomize=TRIES <= 200,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@contextmanager
+def soon() -> Iterator[None]:
+    """Fail what takes too long of the processor, or too much memory."""
+    started = time.process_time()
+    yield
+    assert time.process_time() - started < MOST_S
+    # The most so far: of everything before, too.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_MIB * 1024
+
+
+def told(error: Exception) -> None:
+    """Fail a message that says nothing, has no end, or moves a cursor."""
+    text = str(error)
+    assert 0 < len(text) < 20_000
+    assert all(c.isprintable() or c in "\n\t" for c in text), ascii(text)
+
+
+# Pieces by which a text of YAML or JSON goes wrong.
+PIECES = [
+    "[" * 200, "{" * 200, "&a [*a]", "*a", "&a", "!!python/name:os.system", "!x", "2024-01-01",
+    "1:30", "0x10", "9" * 5000, "-9" * 20, "1e999", ".nan", "<<: *a", "? ", "- ", ": ", "\t", "\n",
+    "\x00", "\x1b[2J", "\u202e", '"\\ud800"', "'", '"', "---", "...", "%YAML 9", "|", ">", "#",
+    "\ufeff", "é", "\U0001f600", "NaN", "Infinity", "null", "true", '"a": 1,', "x" * 3000,
+    "{{ 7 * 7 }}", "$(id)", "../../etc/passwd", "[red]", "<script>",
+]  # fmt: skip
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, whole: bytes) -> bytes:
+    """Give a text with some parts cut, doubled, overwritten or put in."""
+    text = whole
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, len(text) - 1)))
+        end = draw(st.integers(at, min(len(text), at + 200)))
+        how = draw(st.sampled_from(["cut", "short", "double", "flip", "piece"]))
+        if how == "cut":
+            text = text[:at] + text[end:]
+        elif how == "short":
+            text = text[:at]
+        elif how == "double":
+            text = text[:end] + text[at:]
+        elif how == "flip":
+            text = text[:at] + draw(st.binary(min_size=1, max_size=4)) + text[at + 1 :]
+        else:
+            text = text[:at] + draw(st.sampled_from(PIECES)).encode() + text[at:]
+    return text
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=50)
+    | st.sampled_from([v for v in HOSTILE if not isinstance(v, (dict, list))]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)  # fmt: skip
+PLANS = sorted((REPOSITORY / "plans").glob("*.yml"))
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "draw", lambda content: {})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@tries("plan")
+@given(data=st.data())
+def test_a_plan_is_refused_in_words_or_laid_out(place: Path, data: st.DataObject) -> None:
+    original = data.draw(st.sampled_from(PLANS)).read_bytes()
+    path = place / "plan.yml"
+    path.write_bytes(data.draw(spoilt(original)))
+    with soon():
+        try:
+            plan = load_plan(path, list(PLATFORMS.entries))
+            plan.digest()
+            design(plan, report(cpus=8), PLATFORMS)
+        except (PlanError, PlacementError) as error:
+            told(error)
+
+
+@pytest.fixture(scope="module")
+def laid(place: Path) -> Path:
+    return lay(place / "quick").path
+
+
+@tries("files")
+@given(data=st.data())
+def test_a_file_of_a_results_folder_is_left_out_in_words_or_read(
+    laid: Path, data: st.DataObject
+) -> None:
+    names = sorted(str(p.relative_to(laid)) for p in laid.rglob("*.json"))
+    path = laid / data.draw(st.sampled_from(names))
+    whole = path.read_bytes()
+    try:
+        if data.draw(st.booleans()):
+            path.write_bytes(data.draw(spoilt(whole)))
+        else:
+            document = json.loads(whole)
+            at = data.draw(st.sampled_from(sorted(places(document), key=str)))
+            path.write_text(json.dumps(changed(document, at, data.draw(VALUES))))
+        with soon():
+            found = trusted(laid)
+            for row in found.rejected:
+                told(ValueError(row.reason))
+            try:
+                explain(path)
+            except AttestError as error:
+                told(error)
+    finally:
+        path.write_bytes(whole)
+
+
+@tries("report")
+@given(data=st.data())
+def test_a_report_is_refused_in_words_or_made(laid: Path, data: st.DataObject) -> None:
+    names = sorted(str(p.relative_to(laid)) for p in laid.rglob("*.json"))
+    path = laid / data.draw(st.sampled_from(names))
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(data.draw(spoilt(whole)))
+        with soon():
+            try:
+                page = render(document(read_sweep(laid)))
+            except AnalysisError as error:
+                told(error)
+            else:
+                assert "<script>" not in page and "\x1b" not in page
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.fixture(scope="module")
+def packed(place: Path) -> bytes:
+    """A small archive: its members are judged, its report is not made anew."""
+    path = place / "whole.zip"
+    content = {f"quick/{name}": name.encode() * 50 for name in ("report.json", "a/b", "plan.yml")}
+    sums = {"manifest-sha256.txt": b"".join(crate_line(n, c) for n, c in content.items())}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in {**content, **sums}.items():
+            file.writestr(name, text)
+    return path.read_bytes()
+
+
+def crate_line(name: str, content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
+
+
+@tries("archive")
+@given(data=st.data())
+def test_an_archive_is_refused_in_words_or_unpacked_within_its_folder(
+    place: Path, packed: bytes, data: st.DataObject
+) -> None:
+    path, inside = place / "broken.zip", place / "inside"
+    path.write_bytes(data.draw(spoilt(packed)))
+    with soon():
+        try:
+            with members.opened(path) as file:
+                wrong = list(members.faults(path, file))
+                if not wrong and crate.MANIFEST in file.namelist():
+                    wrong = list(crate._unlike(file))
+                for line in wrong:
+                    told(ValueError(line))
+                if not wrong:
+                    for info in file.infolist():
+                        (inside / info.filename).unlink(missing_ok=True)
+                        members.unpack(file, info, inside)
+        except AnalysisError as error:
+            told(error)
+        except members.UNREADABLE as error:  # which verify tells as "cannot be unpacked"
+            told(error if str(error) else ValueError(type(error).__name__))
+
+
+INVENTORY = json.dumps(
+    {
+        "_meta": {"hostvars": {"h": {"virtbed_state_dir": "/var/lib/x"}}},
+        "all": {"children": ["bench", "ungrouped"]},
+        "bench": {"hosts": ["h"], "children": ["more"]},
+        "more": {"hosts": ["h", "i"], "children": ["bench"]},
+    }
+).encode()
+
+
+@tries("inventory")
+@given(data=st.data())
+def test_what_an_inventory_tells_is_refused_in_words_or_read(data: st.DataObject) -> None:
+    if data.draw(st.booleans()):
+        said = data.draw(spoilt(INVENTORY)).decode(errors="replace")
+    else:
+        document = json.loads(INVENTORY)
+        at = data.draw(st.sampled_from(sorted(places(document), key=str)))
+        said = json.dumps(changed(document, at, data.draw(VALUES)))
+    with soon(), pytest.MonkeyPatch.context() as patch:
+        answer = subprocess.CompletedProcess([], 0, said, "")
+        patch.setattr(ansible.subprocess, "run", lambda *_, **__: answer)
+        try:
+            bench_variables(["inventory"])
+        except AnsibleError as error:
+            told(error)
+
+
+def test_groups_within_each_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = subprocess.CompletedProcess([], 0, INVENTORY.decode(), "")
+    monkeypatch.setattr(ansible.subprocess, "run", lambda *_, **__: answer)
+    assert bench_variables(["x"]) == {"h": {"virtbed_state_dir": "/var/lib/x"}, "i": {}}
