@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from virtbed.bench import Bench
 from virtbed.checkout import REPOSITORY
@@ -12,6 +14,7 @@ from virtbed.image import image_key
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms
 from virtbed.sweep.interruption import Interruption, SweepError
+from virtbed_contract.codec import encode
 from virtbed_contract.sweep import HostReport
 
 
@@ -81,12 +84,17 @@ def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, 
         "host": admitted.report.host,
         "kernel": facts["kernel"],
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
-        "placement": "; ".join(
-            f"{size.cores}: {size.cpus} of node {size.mems} beside {size.housekeeping}"
-            for size in admitted.laid.placements
-        ),
+        "placement": where(encode(size) for size in admitted.laid.placements),
         **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
     }
+
+
+def where(placements: Iterable[Mapping[str, Any]]) -> str:
+    """Return in words where instances of each size run, from a design's placements as JSON."""
+    return "; ".join(
+        "{cores}: {cpus} of node {mems} beside {housekeeping}".format_map(size)
+        for size in placements
+    )
 
 
 def _image(report: HostReport) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from virtbed import records
 from virtbed.ledger import Digests, Ledger, check_identity, check_trials
 from virtbed.records import RecordError
+from virtbed.sweep.admission import where
 from virtbed.sweep.interruption import SweepError
 from virtbed.trial import Trial
 from virtbed_contract import json_file
@@ -182,6 +183,7 @@ def recognized(folder: Path, identity: Mapping[str, str], laid: Design) -> None:
             "plan": str(design.get("plan_digest")),
             "image": str(design.get("image_digest")),
             "accelerator": str(design.get("accelerator")),
+            "placement": _placed(design),
         }
         rows = design.get("trials")
         known = {str(row.get("id")) for row in rows if isinstance(row, dict)} if rows else set()
@@ -198,6 +200,13 @@ def recognized(folder: Path, identity: Mapping[str, str], laid: Design) -> None:
         )
 
 
+def _placed(design: Json) -> str:
+    try:
+        return where(design["placements"])
+    except (KeyError, TypeError):
+        return "unknown"
+
+
 def _of_host(doctor: Json, identity: Mapping[str, str]) -> dict[str, str]:
     """Return what a host's report tells of a sweep's identity."""
     try:
@@ -209,7 +218,7 @@ def _of_host(doctor: Json, identity: Mapping[str, str]) -> dict[str, str]:
             "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
         }
         engines = facts["engines"]
-        others = identity.keys() - {"plan", "image", "accelerator", *found}
+        others = identity.keys() - {"plan", "image", "accelerator", "placement", *found}
         return found | {name: str(engines[name]["version"]) for name in others}
     except (DocumentError, KeyError, TypeError):
         return {}
