@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import gettempdir
 from typing import IO, Any
 
 from virtbed import ansible
@@ -22,9 +23,19 @@ from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
 from virtbed_contract.sweep import HostReport
 
+
+def _run_dir() -> Path:
+    """Return root's folder, or the user's own: a controller of remote hosts need not be root."""
+    user = os.geteuid()
+    if user == 0:
+        return Path("/run/virtbed")
+    own = Path(os.environ.get("XDG_RUNTIME_DIR") or "")
+    return (own if own.is_absolute() and own.is_dir() else Path(gettempdir())) / f"virtbed-{user}"
+
+
 LOCAL = str(REPOSITORY / "inventory" / "local")
 # What only lives while a sweep runs: the lock, and the key of its guest.
-RUN = Path("/run/virtbed")
+RUN = _run_dir()
 LOCK_WAIT_S = 30
 # After so long a playbook that examines, clears or restores a host counts as hung, and so does
 # whatever a block does beside its trials.
@@ -218,7 +229,7 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         file = lock.open("w")
-    except PermissionError:  # not root, who alone can sweep and probe
+    except PermissionError:  # another user's folder: this one cannot sweep either, and is told so
         yield
         return
     with file:

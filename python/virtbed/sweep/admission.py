@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import Bench
 from virtbed.checkout import REPOSITORY
 from virtbed.design import Design, design
@@ -69,9 +70,19 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
     return Admitted(report, image, design(plan, report, platforms), restored)
 
 
-def require_root() -> None:
-    """Raise SweepError unless this process may place instances."""
-    if os.geteuid() != 0:
+def require_root(bench: Bench) -> None:
+    """Raise SweepError if this process is to place instances on this machine, and may not.
+
+    On another host whoever logs in must be root there, or become root: its report tells.
+    """
+    if os.geteuid() == 0:
+        return
+    try:
+        hosts = bench_variables(bench.inventories).values()
+    except AnsibleError as error:
+        raise SweepError(str(error)) from error
+    here = (host for host in hosts if host.get("ansible_connection") == "local")
+    if any(not host.get("ansible_become") for host in here):
         raise SweepError(
             f"user id {os.geteuid()} found, root (0) needed to place instances; use sudo"
         )

@@ -59,7 +59,7 @@ class Sweep:
                 made; or it cannot go on, and what was standing is released unless said otherwise.
             Interrupted: the user ended it; what was standing is released.
         """
-        require_root()
+        require_root(self._bench)
         with self._interruption.by_signals(), alone(self._interruption.check):
             self._progress.say("examining the host")
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
