@@ -59,7 +59,7 @@ applications: .venv/.made .venv/.jax ## tests of the applications, in the image;
 	virtbed in-image -m pytest -p no:cacheprovider tests/applications
 
 integration: setup ## tests on the real platforms, as root
-	ansible-playbook tests/integration/browser.yml
+	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml
 	pytest tests/integration
 
 calibrate: setup ## what can this host resolve? twins, and a slowdown that is known
