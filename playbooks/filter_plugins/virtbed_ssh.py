@@ -28,7 +28,7 @@ def behind(host: Mapping[str, Any]) -> str:
         host.get(word) for word in ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password")
     ):
         raise AnsibleFilterError(
-            f"machine_guest: {name}: ansible_password found, a key needed to reach the guests "
+            f"{name}: ansible_password found, a key needed to reach the guests "
             "behind it; set ansible_ssh_private_key_file, or use an agent"
         )
     address = str(host.get("ansible_host") or host.get("ansible_ssh_host") or name)
