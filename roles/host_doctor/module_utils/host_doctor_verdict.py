@@ -65,7 +65,8 @@ def common_lacks(facts: Facts) -> list[Lack]:
         )
     if facts["image"]["digest"] is None:
         name = facts["image"]["variant"]
-        lacks.append((f"the image {name} is not built yet", f"{TESTBED}, which builds it"))
+        remedy = f"run make setup PLAN=… with a plan of `image: {name}`, which builds it"
+        lacks.append((f"the image {name} is not built yet", remedy))
     return lacks
 
 

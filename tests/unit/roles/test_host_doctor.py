@@ -145,7 +145,7 @@ def test_the_settings_are_told_as_they_were_read(
         ("cgroup controllers", [], {"jailed"}, "controller cpu, cpuset, memory", "boot"),
         ("disk free_mib", 5119, ALL, "5119 MiB free for /v, 5120 MiB needed", "virtbed_state_dir"),
         ("memory_mib available", 1, ALL, "1 MiB of memory available, 6144 MiB", "larger host"),
-        ("image digest", None, ALL, "not built", "make testbed"),
+        ("image digest", None, ALL, "not built", "make setup PLAN=… with a plan of `image: cpu`"),
         ("is_root", False, ALL, "not running as root", "become"),
     ],
 )
