@@ -19,6 +19,7 @@ from virtbed_analysis import (
     drift,
     estimate,
     findings,
+    functional,
     inputs,
     loadgen,
     model,
@@ -80,6 +81,7 @@ def document(sweep: Sweep) -> Json:
     counts = {
         "planned": len(planned) if design else None,
         "analysed": sweep.trials.height,
+        "functional": sweep.functional.height,
         "emulated": sweep.trials.filter("emulated").height,
         "suspect": suspect.height,
         "failed": len(failed),
@@ -110,6 +112,7 @@ def document(sweep: Sweep) -> Json:
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms, sweep.margin),
         "other_measures": measures,
+        "functional": functional.rows(sweep.functional),
         "emulated": emulated,
         "not_run": _not_run(sweep),
         "failed": failed,
@@ -264,7 +267,8 @@ def _without_result(
 ) -> tuple[list[Json], list[Json]]:
     """Return the failed trials, one row each, and those with nothing to show, grouped by cell."""
     rejected = {trial for file in sweep.rejected if (trial := _trial_of(file))}
-    settled = set(sweep.trials["trial"]) | sweep.failures.keys() | rejected | spared
+    ran = {*sweep.trials["trial"], *sweep.functional["trial"]}
+    settled = ran | sweep.failures.keys() | rejected | spared
     cells = _cells(planned)
     failed = [
         {

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +15,7 @@ from virtbed_analysis import columns, latency, passes, unlike
 from virtbed_analysis.differences import strays as strays_of
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
+from virtbed_analysis.functional import NOTHING
 from virtbed_analysis.platforms import Parts, Platforms, platforms_of
 from virtbed_analysis.reading import Json, Rejected, left_out, plain
 from virtbed_analysis.suspicion import suspicions
@@ -44,7 +45,8 @@ class Sweep:
 
     `trials` has one row per trial (`TRIAL_COLUMNS`), `samples` one row per sample
     (`SAMPLE_COLUMNS` and every trial column); their column `platform` sorts as reports list
-    platforms. `failures` maps a trial's id to its failure.json.
+    platforms. `failures` maps a trial's id to its failure.json. `functional` has the trials of an
+    application that computes nothing, which are in neither of the two.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Sweep:
     failures: dict[str, Failure]
     rejected: list[Rejected]
     platforms: Platforms
+    functional: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRIAL_COLUMNS))
 
     @property
     def margin(self) -> float:
@@ -149,17 +152,21 @@ def read_sweep(folder: Path) -> Sweep:
     ).with_columns(pl.col("platform").cast(pl.Enum(platforms.names)))
     trials = passes.divided(trials)
     unlike.refuse(plain(str(folder)), trials)
+    nothing, trials = trials.filter(NOTHING), trials.filter(~NOTHING)
     strays = strays_of(trials)
     rejected += [left_out(file_of(trial), why) for trial, why in strays.items()]
     trials = trials.filter(~pl.col("trial").is_in(list(strays)))
     doctor = _of_host(found.doctor, trials, rejected)
-    kept = [result for trial, result in found.results.items() if trial not in strays]
+    aside = {*strays, *nothing["trial"]}
+    kept = [result for trial, result in found.results.items() if trial not in aside]
     samples = _samples(kept).join(
         trials.drop(_ASIDE), on="trial", how="left", maintain_order="left"
     )
     name = design.sweep if design else plain(folder.resolve().name)
     samples = latency.with_latency(samples)
-    return Sweep(name, trials, samples, design, doctor, found.failures, rejected, platforms)
+    return Sweep(
+        name, trials, samples, design, doctor, found.failures, rejected, platforms, nothing
+    )  # fmt: skip
 
 
 def _of_host(

@@ -19,7 +19,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from virtbed_analysis import words
+from virtbed_analysis import functional, words
 from virtbed_analysis.cells import CELL, SUBJECT, is_plain, key_of
 from virtbed_analysis.choosing import Reader, across, gained, sentences, sizes, span
 from virtbed_analysis.doubts import caution
@@ -70,6 +70,8 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
     nothing = words.summary(content["cells"], len(content["emulated"]))
     if (failed := content["counts"]["failed"]) and not content["cells"]:
         nothing = f"Nothing has been measured: {words.count(failed, 'trial')} failed."
+    if (shown := functional.sentence(content.get("functional", []))) and not content["cells"]:
+        nothing = f"{nothing.replace('measured yet', 'measured')} {shown}"
     return {
         "margin": margin,
         "lead": " ".join(told) or nothing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from virtbed_analysis import words
+from virtbed_analysis import functional, words
 from virtbed_analysis.cells import key_of
 from virtbed_analysis.trust import Json
 
@@ -124,6 +124,8 @@ def _not_measured(content: Json) -> Iterator[Warned]:
             "the cost is not known.",
             "Measure it on a host with hardware virtualization.",
         )
+    if nothing := functional.sentence(content.get("functional", [])):
+        yield nothing, "Name an application that computes something to measure what it costs."
     rest = dict.fromkeys(
         row["platform"] for row in content["not_run"] if row["platform"] not in emulated
     )

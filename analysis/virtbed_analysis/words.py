@@ -277,6 +277,8 @@ def progress(counts: dict[str, int | None]) -> str:
     planned = counts["planned"]
     of = f" of {planned} planned" if planned is not None else ""
     parts = [f"{done}{of} trials analysed"]
+    if counts.get("functional"):
+        parts.append(f"{counts['functional']} of an application that computes nothing set aside")
     if counts["emulated"]:
         parts.append(f"{counts['emulated']} of them emulated")
     parts += [f"{counts[key]} {key}" for key in ("suspect", "failed", "waiting") if counts[key]]

@@ -100,6 +100,7 @@ class Design:
     placements: tuple[PlannedPlacement, ...] = described(
         "Where pinned instances run, one per size.", default=()
     )
+    image: Name = described("The image's variant, as images.yml names it.", default="cpu")
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,20 @@ from ansible.plugins.action import ActionBase
 
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.documents import Instance, TrialRequest
+from virtbed_contract.kernel import snapshots
 
 
 class ActionModule(ActionBase):
     """Validate a block's documents, and keep ansible-playbook to its housekeeping CPUs.
 
     Once for all roles: their argument specs do not repeat the fields, and Ansible's validation
-    knows no number that may be null. Only where it runs on `bench`, the bench host's own name, does
-    the ansible-playbook that runs this move, and what it starts from now on.
+    knows no number that may be null. Only where it runs on the bench host, whose own name `bench`
+    is, does the ansible-playbook that runs this move, and what it starts from now on.
 
     Arguments: ``bench``, ``instance`` and ``trials``. Returns `virtbed_contract.events.BlockStart`:
     whoever started ansible-playbook may have to move, too.
     """
 
-    _requires_connection = False
     _VALID_ARGS = frozenset({"bench", "instance", "trials"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
                 decode(TrialRequest, trial, f"virtbed_trials[{number}]")
         except DocumentError as error:
             raise AnsibleActionFail(f"block_started: {error}") from error
-        here = os.uname().nodename == asked["bench"]
+        here = os.uname().nodename == asked["bench"] and self._same_kernel()
         if here:
             words = ["--all-tasks", "--cpu-list", "--pid", instance.housekeeping]
             done = subprocess.run(
@@ -52,3 +52,8 @@ class ActionModule(ActionBase):
             "cpus": instance.housekeeping,
             "here": here,
         }
+
+    def _same_kernel(self) -> bool:
+        """Return whether the bench host's kernel is this one's: two hosts may have one name."""
+        answer = self._low_level_execute_command(f"cat {snapshots.BOOT}", sudoable=False)
+        return bool(answer["stdout"].strip() == snapshots.BOOT.read_text().strip())

@@ -10,20 +10,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import gettempdir
 from typing import IO, Any
 
 from virtbed import ansible
 from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
 from virtbed.events import Ended, Event, TaskFailed, TaskOk
+from virtbed.image import DEFAULT
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
 from virtbed_contract.sweep import HostReport
 
+
+def _run_dir() -> Path:
+    """Return root's folder, or the user's own: a controller of remote hosts need not be root."""
+    user = os.geteuid()
+    if user == 0:
+        return Path("/run/virtbed")
+    own = Path(os.environ.get("XDG_RUNTIME_DIR") or "")
+    return (own if own.is_absolute() and own.is_dir() else Path(gettempdir())) / f"virtbed-{user}"
+
+
 LOCAL = str(REPOSITORY / "inventory" / "local")
 # What only lives while a sweep runs: the lock, and the key of its guest.
-RUN = Path("/run/virtbed")
+RUN = _run_dir()
 LOCK_WAIT_S = 30
 # After so long a playbook that examines, clears or restores a host counts as hung, and so does
 # whatever a block does beside its trials.
@@ -65,6 +77,7 @@ class Bench:
         *,
         restore: bool,
         probe_kvm: bool = True,
+        image: str = DEFAULT,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> tuple[HostReport, bool]:
         """Examine the host.
@@ -73,6 +86,7 @@ class Bench:
             restore: Whether settings, daemons and CPUs that a killed sweep changed are put back
                 before; CPUs that it left offline would be taken for another host.
             probe_kvm: Whether to boot the guest's kernel under KVM, to see.
+            image: The image's variant that is to run, which says what the host needs.
             cancelled: Looked at every second; True ends the examination.
 
         Returns:
@@ -81,7 +95,11 @@ class Bench:
         Raises:
             BenchError: the host cannot be examined, there is none, or there are several.
         """
-        asked = {"host_doctor_restore": restore, "host_doctor_probe_kvm": probe_kvm}
+        asked = {
+            "host_doctor_restore": restore,
+            "host_doctor_probe_kvm": probe_kvm,
+            "host_doctor_image": image,
+        }
         ended, events = self.play("examine", asked, cancelled)
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
@@ -106,6 +124,24 @@ class Bench:
         except DocumentError as error:
             raise BenchError(f"the host could not be examined: {error}") from error
         return report, any(event.result.get("changed") for event in done)
+
+    def require_root(self, why: str) -> None:
+        """Raise BenchError if this process acts on this machine itself, and is not root's.
+
+        On another host whoever logs in must be root there, or become root: its report tells.
+
+        Args:
+            why: What root is needed for, after "root (0) needed".
+        """
+        if os.geteuid() == 0:
+            return
+        try:
+            hosts = ansible.bench_variables(self.inventories).values()
+        except ansible.AnsibleError as error:
+            raise BenchError(str(error)) from error
+        here = (host for host in hosts if host.get("ansible_connection") == "local")
+        if any(not host.get("ansible_become") for host in here):
+            raise BenchError(f"user id {os.geteuid()} found, root (0) needed {why}; use sudo")
 
     def blocks(
         self,
@@ -197,12 +233,6 @@ class Bench:
         return ended, events
 
 
-def require_root(why: str) -> None:
-    """Raise BenchError unless this process is root's; `why` ends "root (0) needed"."""
-    if os.geteuid() != 0:
-        raise BenchError(f"user id {os.geteuid()} found, root (0) needed {why}; use sudo")
-
-
 @contextmanager
 def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold this controller's lock: what runs beside a sweep would be measured along with it.
@@ -217,7 +247,7 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         file = lock.open("w")
-    except PermissionError:  # not root, who alone can sweep and probe
+    except PermissionError:  # another user's folder: this one cannot sweep either, and is told so
         yield
         return
     with file:

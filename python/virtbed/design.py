@@ -54,6 +54,7 @@ class Design:
             trials=tuple(trial.planned() for trial in self.trials),
             not_run=self.not_run,
             placements=self.placements,
+            image=plan.image,
         )
 
 

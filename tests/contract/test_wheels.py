@@ -90,3 +90,15 @@ def test_the_report_and_the_list_of_applications_come_with_what_they_declare(
     assert (tmp_path / "report.html").is_file()
     listed = run(tools / "python", "-m", "virtbed_workloads", "--list", cwd=tmp_path)
     assert "image_classification" in listed.stdout
+
+
+def test_the_harness_runs_with_what_the_smallest_image_holds(
+    install: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tools = install("virtbed-workloads[null]")
+    harness = [tools / "python", "-m", "virtbed_workloads"]
+    ran = run(*harness, "null", "--scale=tiny", "--samples=2", cwd=tmp_path)
+    assert json.loads(ran.stdout)["application"]["weights"] == "none"
+    lacking = run(*harness, "image_classification", "--scale=tiny", cwd=tmp_path, ok=False)
+    assert lacking.returncode == 1 and "No module named 'keras'" in lacking.stderr
+    assert run(tools / "python", "-c", "import numpy", cwd=tmp_path, ok=False).returncode

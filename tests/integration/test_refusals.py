@@ -110,7 +110,7 @@ def test_two_sweeps_at_once_are_one_too_many(write_plan: Any) -> None:
 def test_a_half_built_image_is_none(tmp_path: Path) -> None:
     """A state directory whose image has no manifest: the doctor knows no image there."""
     (tmp_path / "images" / "0123456789abcdef" / "rootfs").mkdir(parents=True)
-    (tmp_path / "images" / "current").symlink_to("0123456789abcdef")
+    (tmp_path / "images" / "current-cpu").symlink_to("0123456789abcdef")
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(
         json.dumps(
@@ -126,7 +126,7 @@ def test_a_half_built_image_is_none(tmp_path: Path) -> None:
     assert report["facts"]["image"]["digest"] is None
     verdicts = {row["platform"]: row for row in report["platforms"]}
     assert verdicts["bm"]["status"] == "unavailable"
-    assert "make testbed" in verdicts["bm"]["remedy"]
+    assert "make setup PLAN=" in verdicts["bm"]["remedy"]
 
 
 def test_the_doctor_finds_all_four_platforms_here() -> None:

@@ -166,6 +166,9 @@ class Standing:
         self.say(f"{trial.id} is repeated: {why}{kept}")
 
 
+_OF_DESIGN = ("plan", "image variant", "image", "accelerator", "placement")
+
+
 def recognized(folder: Path, identity: Mapping[str, str], laid: Design) -> None:
     """Check, without a ledger, that a folder is of the sweep that is asked for.
 
@@ -184,6 +187,7 @@ def recognized(folder: Path, identity: Mapping[str, str], laid: Design) -> None:
             "image": str(design.get("image_digest")),
             "accelerator": str(design.get("accelerator")),
             "placement": _placed(design),
+            "image variant": str(design.get("image")),
         }
         rows = design.get("trials")
         known = {str(row.get("id")) for row in rows if isinstance(row, dict)} if rows else set()
@@ -218,7 +222,7 @@ def _of_host(doctor: Json, identity: Mapping[str, str]) -> dict[str, str]:
             "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
         }
         engines = facts["engines"]
-        others = identity.keys() - {"plan", "image", "accelerator", "placement", *found}
+        others = identity.keys() - {*_OF_DESIGN, *found}
         return found | {name: str(engines[name]["version"]) for name in others}
     except (DocumentError, KeyError, TypeError):
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from virtbed.bench import Bench, alone, require_root
+from virtbed.bench import Bench, alone
 from virtbed.checkout import REPOSITORY, commit
 from virtbed.lease import Holder, locked, until
 from virtbed.ledger import NAME, Ledger, opened
@@ -63,7 +63,7 @@ class Sweep:
                 otherwise.
             Interrupted: the user ended it; what was standing is released.
         """
-        require_root("to place instances")
+        self._bench.require_root("to place instances")
         with self._interruption.by_signals(), alone(self._interruption.check):
             self._progress.say("examining the host")
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)

@@ -67,7 +67,9 @@ def common_lacks(facts: Facts) -> list[Lack]:
         problem = f"{facts['hwloc']['problem']}: hwloc tells which CPUs share what"
         lacks.append((problem, f"{TESTBED}, which installs it (Debian: hwloc-nox)"))
     if facts["image"]["digest"] is None:
-        lacks.append(("the image is not built yet", f"{TESTBED}, which builds it"))
+        name = facts["image"]["variant"]
+        remedy = f"run make setup PLAN=… with a plan of `image: {name}`, which builds it"
+        lacks.append((f"the image {name} is not built yet", remedy))
     return lacks
 
 

@@ -166,6 +166,12 @@ def told(printed: str, words: str = "") -> dict[str, Any]:
         ) from None
 
 
+def give_to_owner(path: Path) -> None:
+    """Give a file to its folder's owner: whoever logs in fetches it, without become."""
+    folder = path.parent.stat()
+    os.chown(path, folder.st_uid, folder.st_gid)
+
+
 def _die_with_parent() -> None:
     """Ask the kernel to kill this process when the one that started it dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -189,6 +195,7 @@ def main() -> None:
         printed, words, wall_ns = run(module.params["argv"], module.params["timeout_s"])
         document = told(printed, words)
         write_text(path, printed, mode=0o600)
+        give_to_owner(path)
     except (TrialError, OSError) as error:
         module.fail_json(msg=str(error))
     content = printed.encode()

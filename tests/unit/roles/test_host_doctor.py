@@ -75,7 +75,7 @@ def good() -> dict[str, Any]:
         "kvm": {"device": True, "usable": True, "probe": "booted", "detail": "booted in 1 s"},
         "gpu": [{"name": "H200", "pci": "0000:01:00.0", "driver": "nvidia"}],
         "iommu": True,
-        "image": {"digest": "sha256:01"},
+        "image": {"variant": "cpu", "digest": "sha256:01"},
     }
 
 
@@ -146,8 +146,8 @@ def test_the_settings_are_told_as_they_were_read(
         ("cgroup controllers", [], {"jailed"}, "controller cpu, cpuset, memory", "boot"),
         ("disk free_mib", 5119, ALL, "5119 MiB free for /v, 5120 MiB needed", "virtbed_state_dir"),
         ("memory_mib available", 1, ALL, "1 MiB of memory available, 6144 MiB", "larger host"),
-        ("image digest", None, ALL, "not built", "make testbed"),
         ("hwloc xml", None, ALL, "hwloc tells which CPUs share what", "hwloc-nox"),
+        ("image digest", None, ALL, "not built", "make setup PLAN=… with a plan of `image: cpu`"),
         ("is_root", False, ALL, "not running as root", "become"),
     ],
 )
@@ -267,6 +267,8 @@ def test_the_module_reads_platforms_and_roles_from_its_options(
         "host_roles": encode(house.host_roles),
         "roles": encode(house.roles),
         "tuning": [row],
+        "image": "null",
+        "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
     }
     said = ended(doctor, monkeypatch, options)
     report = decode(HostReport, said["report"])

@@ -68,3 +68,20 @@ def test_settings_are_ours_only_where_neither_they_nor_the_engine_were_there(
 ) -> None:
     before = {"program": programs(*there), "daemon": {}, "path": {"/etc/one/one.json": written}}
     assert filters.settings(ROLES, before) == ({"/etc/one/one.json": "{}"} if ours else {})
+
+
+def test_the_images_that_stay_are_those_of_these_sources() -> None:
+    spec = importlib.util.spec_from_file_location(
+        "virtbed_image", PATH.with_name("virtbed_image.py")
+    )
+    assert spec and spec.loader
+    image = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(image)
+    published = {
+        "cpu": {"digest": "sha256:" + "a" * 64, "key": "1"},
+        "null": {"digest": "sha256:" + "b" * 64, "key": "2"},
+        "gone": {"digest": "sha256:" + "c" * 64, "key": "3"},  # no variant of these sources
+        "old": {"digest": "sha256:" + "d" * 64},
+    }
+    keys = {"cpu": "1", "null": "other", "old": "4"}
+    assert image.kept(published, keys) == {"cpu": "a" * 16}

@@ -105,3 +105,13 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_result_belongs_to_whoever_logs_in_and_fetches_it(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    file.touch(mode=0o600)
+    trial.give_to_owner(file)  # their own: nothing to do, and no right needed
+    os.chown(tmp_path, 1000, 1000)
+    trial.give_to_owner(file)
+    assert (file.stat().st_uid, file.stat().st_gid) == (1000, 1000)
+    assert file.stat().st_mode & 0o777 == 0o600

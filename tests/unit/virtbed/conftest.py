@@ -53,7 +53,15 @@ def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> Host
     facts: dict[str, Any] = {
         "kernel": "6.1.0",
         "engines": {name: {"name": name, "version": "1.0"} for name in engines},
-        "image": {"digest": DIGEST, "key": "key", "path": "/image"},
+        "image": {
+            "variant": "cpu",
+            "words": "all",
+            "build_s": 240,
+            "digest": DIGEST,
+            "key": "key",
+            "path": "/image",
+            "current": True,
+        },
         **machines.facts(machines.flat(cpus), cpus, isa=["avx", "avx512f", "x"]),
     }
     accelerator = "tcg" if guests == "emulated" else "kvm"

@@ -15,7 +15,7 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from typer.testing import CliRunner
 
-from virtbed.bench import LOCAL
+from virtbed.bench import LOCAL, Bench
 from virtbed.checkout import REPOSITORY
 from virtbed.cli import app, hosts, main
 from virtbed.cli.console import bench_of
@@ -229,3 +229,26 @@ def test_what_is_typed_is_no_markup_while_it_runs(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(hosts.bench, "alone", nullcontext)
     said = CliRunner().invoke(app, ["run", "[/red]"])
     assert (said.exit_code, said.output) == (2, "virtbed: no such application\n")
+
+
+@pytest.mark.parametrize("command", ["sweep", "plan", "calibrate"])
+def test_a_plan_whose_image_lacks_an_application_is_refused_before_the_host_is_seen(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bench, "play", lambda *_, **__: pytest.fail("a playbook ran"))
+    path = tmp_path / "p.yml"
+    path.write_text(
+        "name: p\nimage: null\napplications: [{name: face_detection}]\n"
+        "platforms: {bm: [pinned]}\ncores: [1]\n"
+    )
+    said = CliRunner().invoke(app, [command, str(path)])
+    assert said.exit_code == 2
+    assert "image null found in the plan, which holds null and lacks face_detection" in said.output
+    path.write_text(path.read_text().replace("null", "cuda"))
+    said = CliRunner().invoke(app, [command, str(path)])
+    assert said.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in said.output
+
+
+def test_the_doctor_refuses_an_image_that_there_is_not() -> None:
+    said = CliRunner().invoke(app, ["doctor", "--image", "cuda"])
+    assert said.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in said.output

@@ -1,0 +1,185 @@
+"""This machine as another one: over SSH, by a user who is not root and becomes it.
+
+The server, its keys and the user are the test's own, on loopback; all of them end with it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+import yaml
+
+from virtbed.checkout import REPOSITORY
+
+from .conftest import read, run
+
+USER = "virtbed-remote"
+SUDOERS = Path("/etc/sudoers.d", USER)
+RUN = Path("/run/sshd")  # the server drops its rights into it
+
+Inventory = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def inventory() -> Iterator[Inventory]:
+    """Start the server; give what writes an inventory of it, with more variables."""
+    # Not pytest's, which other users may not enter: the server reads the key as the user.
+    folder = Path(mkdtemp(prefix="virtbed-remote-"))
+    folder.chmod(0o755)
+    for name in ("host", "user"):
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(key, check=True)
+    # No password, and yet not locked, or the server would let nobody in.
+    run("useradd", "--create-home", "--shell=/bin/sh", "--password=*", USER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nPidFile none\n"
+        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
+        f"PasswordAuthentication no\nAllowUsers {USER} root\n"
+    )
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    # sudo speaks on standard error whenever it is asked: no reading may hold what it says.
+    SUDOERS.write_text(f"{USER} ALL=(ALL) NOPASSWD: ALL\nDefaults:{USER} lecture=always\n")
+    SUDOERS.chmod(0o440)
+    made = not RUN.exists()
+    RUN.mkdir(mode=0o755, exist_ok=True)
+    server = subprocess.Popen(
+        ["setpriv", "--pdeathsig=KILL", "/usr/sbin/sshd", "-D", "-e", f"-f{folder}/sshd_config"],
+        stderr=(folder / "log").open("w"),
+    )  # fmt: skip
+
+    def write(**variables: Any) -> str:
+        place = folder / f"inventory{len(list(folder.glob('inventory*')))}"
+        place.mkdir()
+        shutil.copytree(REPOSITORY / "inventory/group_vars", place / "group_vars")
+        known = f"-o UserKnownHostsFile={folder}/known_hosts -o ControlPersist=5s"
+        host = {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": port,
+            "ansible_user": USER,
+            "ansible_ssh_private_key_file": str(folder / "user"),
+            "ansible_ssh_common_args": known,
+        }
+        hosts = {"bench": {"hosts": {"bench01": {**host, **variables}}}}
+        (place / "hosts.yml").write_text(yaml.safe_dump(hosts))
+        return str(place)
+
+    try:
+        for _ in range(100):
+            with socket.socket() as tried:
+                if tried.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield write
+    finally:
+        server.kill()
+        server.wait()
+        SUDOERS.unlink()
+        # Its sessions end with the connections that Ansible keeps open for some seconds.
+        run("userdel", "--remove", "--force", USER)
+        shutil.rmtree(folder)
+        if made:
+            RUN.rmdir()
+
+
+def told(*command: str) -> Any:
+    done = run("virtbed", *command, "--json", ok=False)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def lasting(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what two reports on one host agree in: no free memory, and no time of a boot."""
+    facts = report["facts"]
+    kept = ("kernel", "cpu", "numa", "cgroup", "engines", "gpu", "iommu", "images", "is_root")
+    return {
+        **{name: report[name] for name in ("host", "ok", "accelerator", "tuning")},
+        "platforms": {row["platform"]: row["status"] for row in report["platforms"]},
+        **{name: facts[name] for name in kept},
+    }
+
+
+def test_the_doctor_says_the_same_over_ssh_of_a_user_who_becomes_root(
+    inventory: Inventory,
+) -> None:
+    remote = told("doctor", "--inventory", inventory(ansible_become=True))
+    assert remote["facts"]["is_root"]
+    assert lasting(remote) == lasting(told("doctor"))
+
+
+def test_a_plan_is_laid_out_alike(inventory: Inventory) -> None:
+    remote = told("plan", "quick", "--inventory", inventory(ansible_become=True))
+    local = told("plan", "quick")
+    for key in ("trials", "cells", "not_run", "image"):
+        assert remote[key] == local[key]
+
+
+def test_who_does_not_become_root_is_told(inventory: Inventory) -> None:
+    report = told("doctor", "--inventory", inventory())
+    assert not report["ok"] and not report["facts"]["is_root"]
+    reasons = {row["platform"]: row["reason"] for row in report["platforms"]}
+    assert "not running as root" in reasons["bm"]
+
+
+def test_a_trial_is_read_run_and_fetched_by_a_user_who_may_not_read_what_root_writes(
+    inventory: Inventory, tmp_path: Path
+) -> None:
+    harness = (
+        "import sys; from virtbed_workloads.__main__ import main;"
+        "sys.exit(main(sys.argv[sys.argv.index('virtbed_workloads') + 1 :]))"
+    )
+    trial = {"id": "one", "argv": ["null", "--scale=tiny", "--samples=2"], "timeout_s": 60}
+    tell = {"content": "{{ seen.reading | to_json }}", "dest": str(tmp_path / "seen")}
+    play = {
+        "hosts": "bench",
+        "gather_facts": False,
+        "vars": {
+            "virtbed_instance": {"id": "i", "enclosure": "process", "quota_cpus": None},
+            "virtbed_trial": trial,
+            "virtbed_incoming_dir": str(tmp_path),
+            "enclosure_process_argv": [sys.executable, "-c", harness],
+        },
+        "tasks": [
+            {"process_reading": {"argv": ["env", "LC_ALL=C"]}, "register": "seen"},
+            {"ansible.builtin.copy": tell, "delegate_to": "localhost", "connection": "local"},
+            {"ansible.builtin.import_role": {"name": "trial_run"}},
+        ],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    run("ansible-playbook", "-i", inventory(ansible_become=True), str(tmp_path / "play.yml"))
+    assert read(tmp_path / "one.json")["application"]["name"] == "null"
+    every = Path("/sys/devices/system/cpu/online").read_text().strip()
+    assert read(tmp_path / "seen")["cpus_allowed_list"] == every
+    assert list(Path("/home", USER, ".ansible/tmp").iterdir()) == []
+
+
+def test_what_a_reading_prints_is_what_the_command_said(
+    inventory: Inventory, tmp_path: Path
+) -> None:
+    """Bytes for bytes, whoever becomes root by whichever words: no terminal is in between."""
+    where = inventory(ansible_become=True)
+    said = tmp_path / "said"
+    print_both = "sh -c 'printf \"one\\\\ntwo\\\\n\"; echo complaint >&2'"
+    task = {"ansible.builtin.raw": print_both, "register": "found"}
+    keep = {
+        "ansible.builtin.copy": {"content": "{{ found.stdout | b64encode }}", "dest": str(said)},
+        "delegate_to": "localhost",
+        "connection": "local",
+    }
+    play = [{"hosts": "bench", "gather_facts": False, "tasks": [task, keep]}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
+    run("ansible-playbook", "-i", where, str(tmp_path / "play.yml"))
+    assert said.read_text() == "b25lCnR3bwo="  # "one\ntwo\n"

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import gettempdir
+
+import pytest
+
+from tests.unit.virtbed.conftest import DIGEST, PLATFORMS, report
+from virtbed.bench import Bench, BenchError, _run_dir
+from virtbed.design import design
+from virtbed.image import image_key
+from virtbed.plan import Plan
+from virtbed.sweep import SweepError
+from virtbed.sweep.admission import Admitted, _image, identity
+from virtbed_contract.sweep import HostReport
+
+
+def host(variant: str, **image: object) -> HostReport:
+    found = report()
+    facts = {"variant": variant, "digest": DIGEST, "key": image_key(variant), **image}
+    return replace(found, facts={**found.facts, "image": facts})
+
+
+def nulls(plan: Plan) -> Plan:
+    return Plan.model_validate(
+        plan.model_dump()
+        | {"image": None, "applications": [{"name": None, "scale": "tiny", "samples": 6}]}
+    )
+
+
+def test_the_image_that_the_plan_names_is_the_one_that_runs(plan: Plan) -> None:
+    asked = nulls(plan)
+    assert (asked.image, asked.applications[0].name) == ("null", "null")  # unquoted in YAML
+    assert _image(host("null"), asked) == DIGEST
+    with pytest.raises(SweepError, match=r"image null .* other sources .*make setup PLAN=demo"):
+        _image(host("cpu"), asked)  # a report on another image than was asked for
+    with pytest.raises(SweepError, match="no image null found on this host"):
+        _image(host("null", digest=None), asked)
+
+
+def test_a_sweep_is_bound_to_the_variant_of_its_image(plan: Plan) -> None:
+    def bound(asked: Plan) -> dict[str, str]:
+        found = host(asked.image)
+        found.facts["engines"] = {
+            name: {"version": "1"} for role in PLATFORMS.roles.values() for name in role.engines
+        }
+        laid = design(asked, found, PLATFORMS)
+        assert laid.document(asked, DIGEST, PLATFORMS, []).image == asked.image
+        return identity(asked, Admitted(found, DIGEST, laid, False), PLATFORMS)
+
+    assert bound(plan)["image variant"] == "cpu"
+    assert bound(nulls(plan))["image variant"] == "null"
+    assert plan.digest() != nulls(plan).digest()
+
+
+def inventory(folder: Path, variables: str) -> Bench:
+    path = folder / "hosts.yml"
+    path.write_text(f"bench: {{hosts: {{bench01: {{{variables}}}}}}}\n")
+    return Bench((str(path),))
+
+
+@pytest.mark.parametrize(
+    ("variables", "refused"),
+    [
+        ("ansible_connection: local", True),
+        ("ansible_connection: local, ansible_become: true", False),
+        ("ansible_host: 192.0.2.7, ansible_user: root", False),
+    ],
+)
+def test_root_is_needed_where_instances_are_placed_not_where_the_controller_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: str, refused: bool
+) -> None:
+    bench = inventory(tmp_path, variables)
+    bench.require_root("here")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(BenchError, match="user id 1000") if refused else nullcontext():
+        bench.require_root("here")
+
+
+def test_a_controller_that_is_not_root_has_a_lock_and_keys_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _run_dir() == Path("/run/virtbed")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert _run_dir() == tmp_path / "virtbed-1000"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
+    assert _run_dir() == Path(gettempdir()) / "virtbed-1000"
