@@ -121,7 +121,7 @@ def _not_measured(content: Json) -> Iterator[Warned]:
         yield (
             f"{words.count(len(content['emulated']), 'cell')} emulated ({names}): shown to work; "
             "the cost is not known.",
-            "Measure it on a host with hardware virtualization.",
+            "Measure it on a host that is not emulated and has hardware virtualization.",
         )
     rest = dict.fromkeys(
         row["platform"] for row in content["not_run"] if row["platform"] not in emulated

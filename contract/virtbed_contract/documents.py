@@ -72,6 +72,10 @@ class Instance:
     )
     image_digest: str = described("Digest of the image that the instance runs.", pattern=DIGEST)
     image_name: str = described("The image's folder and tag in stores.", pattern=IMAGE_NAME)
+    host_emulated: bool = described(
+        "Whether the bench host is itself emulated: nothing that is timed on it is a figure.",
+        default=False,
+    )
 
 
 @dataclass(frozen=True)

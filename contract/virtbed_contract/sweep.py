@@ -50,7 +50,7 @@ class PlannedTrial:
     replicate: Positive = described("Pass over every cell, from 1.")
     block: Positive = described("The instance that it runs in: its place among them, from 1.")
     position: Positive = described("Its place in the sweep's order, from 1.")
-    emulated: bool = described("Whether its guest lacks hardware virtualization.")
+    emulated: bool = described("Whether its guest or the bench host is emulated.")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class PlatformVerdict:
 
     platform: Name = described("Name of the platform, or gpu.")
     status: Literal["available", "emulated", "unavailable"] = described(
-        "emulated: without hardware virtualization, as functional evidence."
+        "emulated: without hardware virtualization, or on an emulated host, as functional evidence."
     )
     reason: str = described("Why.")
     remedy: str = described("What would change that; empty where nothing need.")
@@ -154,3 +154,7 @@ class HostReport:
     platforms: tuple[PlatformVerdict, ...] = described("One per platform, then the GPU.")
     accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
     tuning: tuple[TuningRow, ...] = described("The settings that disturb measurements.", default=())
+    emulated: bool = described(
+        "Whether the host is itself emulated: nothing that is timed on it is a figure.",
+        default=False,
+    )

@@ -125,13 +125,13 @@ def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool
     if emulated and mode not in plan.emulated.modes:
         return NotRun(
             platform, mode, cores,
-            f"emulated guests run {' and '.join(plan.emulated.modes)} only (see emulated.modes)",
+            f"emulated platforms run {' and '.join(plan.emulated.modes)} only (see emulated.modes)",
             "use a host with hardware virtualization, or name the mode in emulated.modes",
         )  # fmt: skip
     if emulated and cores not in plan.emulated.cores:
         return NotRun(
             platform, mode, cores,
-            f"emulated guests run with {plan.emulated.cores} cores only (see emulated.cores)",
+            f"emulated platforms run with {plan.emulated.cores} cores only (see emulated.cores)",
             "use a host with hardware virtualization, or name the size in emulated.cores",
         )  # fmt: skip
     return None
@@ -182,6 +182,7 @@ def _instance(
         seen_quota_cpus=None if enclosure.private_kernel else quota_cpus,
         image_digest=image,
         image_name=image_name(image),
+        host_emulated=report.emulated,
     )
 
 

@@ -40,8 +40,8 @@ class Trial:
 
     @property
     def emulated(self) -> bool:
-        """Whether its guest lacks hardware virtualization."""
-        return self.instance.accelerator == "tcg"
+        """Whether its guest or the bench host is emulated: its times are no figures."""
+        return self.instance.accelerator == "tcg" or self.instance.host_emulated
 
     def argv(self, seed: int) -> tuple[str, ...]:
         """Return the arguments of `python -m virtbed_workloads` that run this trial."""
@@ -95,5 +95,5 @@ def isa_needed(report: HostReport, trial: Trial) -> tuple[str, ...]:
     """
     if trial.instance.private_kernel:
         return ()
-    known = set(TCG_ISA if trial.emulated else ISA)
+    known = set(TCG_ISA if trial.instance.accelerator == "tcg" else ISA)
     return tuple(name for name in report.facts["cpu"]["isa"] if name in known)

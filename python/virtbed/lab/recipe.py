@@ -35,7 +35,8 @@ _MASKED = (
 # Started when they are asked for, by socket or by a set-up: each costs seconds of an emulated boot.
 _DISABLED = (
     "containerd.service", "docker.service", "docker.socket", "libvirt-guests.service",
-    "libvirtd.service", "podman.service", "podman.socket", "podman-auto-update.timer",
+    "libvirtd.service", "podman.service", "podman.socket", "podman-auto-update.service",
+    "podman-auto-update.timer", "e2scrub_reap.service",
     "podman-restart.service",
 )  # fmt: skip
 # Of the initial ramdisk: what finds the disk. With all modules a boot takes 40 seconds longer.

@@ -62,6 +62,7 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{cpu['model']}, {_count(cpu['sockets'], 'socket')}, SMT {_on_off(cpu['smt'])},"
             f" allowed CPUs {format_cpu_list(cpu['allowed'])}",
         ),
+        ("below", _below(facts["below"])),
         ("numa", _nodes(facts["numa"])),
         ("clock", f"{facts['clocksource']}, governor {facts['governor'] or 'none'}"),
         ("memory", f"{memory['available']} of {memory['total']} MiB available"),
@@ -73,6 +74,11 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("iommu", _on_off(facts["iommu"])),
         ("image", facts["image"]["digest"] or "not built"),
     ]
+
+
+def _below(below: Mapping[str, Any]) -> str:
+    said = below["name"] or "hardware"
+    return f"{said}: nothing timed here is a figure" if below["emulated"] else said
 
 
 def _nodes(nodes: list[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_doctor_facts import (
+    below_facts,
     cgroup_facts,
     cpu_facts,
     cpu_flags,
@@ -160,6 +161,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         ),
         "gpu": gpu_facts(root),
         "iommu": has_iommu(root),
+        "below": below_facts(root),
         "image": image,
     }
 

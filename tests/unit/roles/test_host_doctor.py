@@ -74,6 +74,7 @@ def good() -> dict[str, Any]:
         "kvm": {"device": True, "usable": True, "probe": "booted", "detail": "booted in 1 s"},
         "gpu": [{"name": "H200", "pci": "0000:01:00.0", "driver": "nvidia"}],
         "iommu": True,
+        "below": {"name": None, "emulated": False},
         "image": {"digest": "sha256:01"},
     }
 
@@ -214,6 +215,24 @@ def test_one_machine_with_a_kernel_of_its_own_is_enough_for_guests(
 ) -> None:
     good["engines"][missing]["installed"] = False
     assert reported(good, house).accelerator == accelerator
+
+
+def test_on_an_emulated_host_all_works_and_nothing_is_a_figure(
+    good: dict[str, Any], house: verdict.House
+) -> None:
+    real = reported(good, house)
+    assert not real.emulated
+    good["below"] = {"name": "QEMU TCG", "emulated": True}
+    report = reported(good, house)
+    assert report.emulated and report.ok and report.accelerator == "kvm"
+    works = [row for row in report.platforms if row.platform != "gpu"]
+    assert {row.status for row in works} == {"emulated"}
+    assert all("itself emulated (QEMU TCG)" in row.reason for row in works)
+    assert all(rows(real)[row.platform].reason in row.reason for row in works)
+    assert all(row.remedy for row in works)
+    # What cannot run cannot run there either.
+    good["engines"]["manager"]["installed"] = False
+    assert rows(reported(good, house))["big"].status == "unavailable"
 
 
 def test_a_gpu_needs_its_driver(good: dict[str, Any], house: verdict.House) -> None:

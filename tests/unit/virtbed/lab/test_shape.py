@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from virtbed.lab.shape import Shape, accelerator_here
 
 def values(command: tuple[str, ...], option: str) -> list[str]:
     """The values of an option that may be repeated."""
-    return [value for name, value in zip(command, command[1:], strict=False) if name == option]
+    return [value for name, value in pairwise(command) if name == option]
 
 
 def command(shape: Shape, **options: Any) -> tuple[str, ...]:
@@ -109,7 +110,12 @@ def test_hardware_that_cannot_be_is_refused(wrong: dict[str, int], said: str) ->
 
 @pytest.mark.parametrize(
     ("flags", "device", "expected"),
-    [("fpu vmx", True, "kvm"), ("fpu svm", True, "kvm"), ("fpu", True, "tcg"), ("vmx", False, "tcg")],
+    [
+        ("fpu vmx", True, "kvm"),
+        ("fpu svm", True, "kvm"),
+        ("fpu", True, "tcg"),
+        ("vmx", False, "tcg"),
+    ],
 )
 def test_a_processor_without_virtualization_has_no_usable_kvm(
     tmp_path: Path, flags: str, device: bool, expected: str
