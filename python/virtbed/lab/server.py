@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from virtbed.checkout import REPOSITORY
 from virtbed.lab import FOLDER, LabError
+from virtbed.lab.access import BECOME, INVENTORY, SSH_CONFIG, write_access
 from virtbed.lab.image import Image, Say
 from virtbed.lab.qmp import Monitor
-from virtbed.lab.recipe import USER
 from virtbed.lab.shape import ADDRESS, Accelerator, Shape
 
 BOOT_S = 600
@@ -55,12 +54,12 @@ class Server:
     @property
     def inventory(self) -> Path:
         """Return the inventory that reaches it as root."""
-        return self.folder / "inventory"
+        return self.folder / INVENTORY
 
     @property
     def become_inventory(self) -> Path:
         """Return the inventory that reaches it as a user who may become root."""
-        return self.folder / "become"
+        return self.folder / BECOME
 
     @property
     def console(self) -> Path:
@@ -75,7 +74,7 @@ class Server:
     def ssh(self, *command: str, user: str = "root") -> list[str]:
         """Return the command that runs another on it; a shell's, if there is none."""
         quoted = [shlex.join(command)] if command else []
-        return ["ssh", "-F", str(self.folder / "ssh_config"), "-l", user, self.name, *quoted]
+        return ["ssh", "-F", str(self.folder / SSH_CONFIG), "-l", user, self.name, *quoted]
 
     def run(self, *command: str, timeout_s: float = 300, check: bool = True) -> str:
         """Return what a command prints on it, as root.
@@ -219,7 +218,7 @@ def _launch(
     server: Server, image: Image, tied: bool, online: bool, snapshot: Path | None, lock: IO[str]
 ) -> Server:
     folder, disk = server.folder, server.folder / "disk.qcow2"
-    _reach(server, image)
+    write_access(server.name, folder, server.port, image)
     if snapshot:
         _run("cp", "--reflink=auto", "--sparse=always", str(snapshot), str(disk))
     else:
@@ -242,31 +241,6 @@ def _launch(
     kept = {**asdict(server), "folder": str(folder)}
     (folder / "server.json").write_text(json.dumps(kept), encoding="utf-8")
     return server
-
-
-def _reach(server: Server, image: Image) -> None:
-    """Write what SSH and Ansible need to reach a server."""
-    folder = server.folder
-    (folder / "known_hosts").write_text(f"{server.name} {image.host_key}\n", encoding="utf-8")
-    # A file, and no options: what jumps through the server to its guests reads it, too.
-    (folder / "ssh_config").write_text(
-        f"Host {server.name}\n  HostName {ADDRESS}\n  Port {server.port}\n"
-        f"  HostKeyAlias {server.name}\n  IdentityFile {image.key}\n  IdentitiesOnly yes\n"
-        "Host *\n"
-        f"  UserKnownHostsFile {folder / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
-        "  BatchMode yes\n  ConnectTimeout 60\n  ServerAliveInterval 30\n  LogLevel ERROR\n",
-        encoding="utf-8",
-    )
-    for place, user in ((server.inventory, "root"), (server.become_inventory, USER)):
-        host: dict[str, Any] = {
-            "ansible_user": user, "ansible_ssh_common_args": f"-F {folder / 'ssh_config'}",
-            **({} if user == "root" else {"ansible_become": True}),
-        }  # fmt: skip
-        place.mkdir()
-        (place / "hosts.yml").write_text(  # JSON is YAML
-            json.dumps({"bench": {"hosts": {server.name: host}}}, indent=2) + "\n", encoding="utf-8"
-        )
-        (place / "group_vars").symlink_to(REPOSITORY / "inventory" / "group_vars")
 
 
 def _await(server: Server, say: Say, doing: str) -> None:
