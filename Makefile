@@ -25,8 +25,8 @@ help: ## show this list
 testbed: setup ## set INVENTORY's host up (this machine), carry out PLAN (quick), write its report
 	virtbed sweep $(PLAN) --inventory $(INVENTORY)
 
-setup: .venv/.made ## set this machine up, and measure nothing
-	ansible-playbook -i $(INVENTORY) playbooks/testbed.yml
+setup: .venv/.made ## set this machine up for PLAN (its image), and measure nothing
+	ansible-playbook -i $(INVENTORY) playbooks/testbed.yml -e plan=$(PLAN)
 
 sweep: .venv/.made ## carry out PLAN=…, or finish what is missing of it
 	virtbed sweep $(PLAN) --inventory $(INVENTORY)
@@ -96,6 +96,8 @@ lock: ## resolve the dependencies anew and write requirements/*.txt
 	$(COMPILE) requirements/dev.in -c requirements/virtbed.txt -c requirements/analysis.txt \
 		-o requirements/dev.txt
 	$(COMPILE) workloads/pyproject.toml --extra image -o requirements/workloads.txt
+	$(COMPILE) workloads/pyproject.toml --extra null -c requirements/workloads.txt \
+		-o requirements/workloads-null.txt
 	$(COMPILE) --no-deps requirements/jax.in -o requirements/jax.txt
 
 clean: ## remove the tools and caches of this checkout; results stay

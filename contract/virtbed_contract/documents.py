@@ -146,6 +146,21 @@ class RoleProperties:
 
 
 @dataclass(frozen=True)
+class ImageVariant:
+    """One entry of images.yml: what a variant of the image holds beside what all of them do."""
+
+    words: str = described("What a reader calls it.", min_length=1)
+    lock: str = described("File of its wheels in requirements/.", pattern=r"^[a-z0-9-]+\.txt$")
+    build_s: int = described("Seconds that a build takes, about.", minimum=1)
+    disk_mib: int = described("Free disk space that a build takes.", minimum=1)
+    memory_mib: int = described("Memory available on the host that a trial takes.", minimum=1)
+    frameworks: tuple[str, ...] = described("What it can run a model with.", default=())
+    packages: tuple[str, ...] = described(
+        "Debian packages beside those of every variant.", default=()
+    )
+
+
+@dataclass(frozen=True)
 class Platform:
     """One entry of platforms.yml, as design.json keeps it for the analysis."""
 

@@ -84,8 +84,9 @@ class Application:
     name: Text = described("Name of the application.")
     version: Text = described("Version of the application: results of two are never pooled.")
     scale: Scale = described("Scale of the application.")
-    weights: Literal["trained", "seeded"] = described(
-        "seeded: random weights of a fixed seed, which cost the same and know nothing."
+    weights: Literal["trained", "seeded", "none"] = described(
+        "seeded: random weights of a fixed seed, which cost the same and know nothing. none: there "
+        "is no model, and the times are no measurement of an application."
     )
     model: Text = described("Model of the application.")
     frameworks: dict[str, str] = described("Version of each framework.")

@@ -83,6 +83,7 @@ class Design:
     commits: tuple[str, ...] = described("Commits of virtbed that carried the sweep out so far.")
     trials: tuple[PlannedTrial, ...] = described("Every trial, in order.")
     not_run: tuple[NotRun, ...] = described("What this host cannot run.")
+    image: Name = described("The image's variant, as images.yml names it.", default="cpu")
 
 
 @dataclass(frozen=True)

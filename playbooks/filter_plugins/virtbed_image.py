@@ -1,12 +1,26 @@
-"""The name of an image, and the command that enters its tree, for playbooks and roles."""
+"""The names of images, and the command that enters a tree, for playbooks and roles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from virtbed_contract.documents import image_name
 from virtbed_contract.tree import enter
+
+
+def kept(published: Mapping[str, Mapping[str, Any]], keys: Mapping[str, str]) -> dict[str, str]:
+    """Return the name of each variant's image that was made of these sources, by the variant.
+
+    Args:
+        published: The manifest of each variant's current image, by the variant.
+        keys: The key of each variant that these sources make.
+    """
+    return {
+        variant: image_name(manifest["digest"])
+        for variant, manifest in published.items()
+        if manifest.get("key") == keys.get(variant)
+    }
 
 
 class FilterModule:
@@ -14,4 +28,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return them."""
-        return {"virtbed_image_name": image_name, "virtbed_enter": enter}
+        return {
+            "virtbed_image_name": image_name,
+            "virtbed_images_kept": kept,
+            "virtbed_enter": enter,
+        }

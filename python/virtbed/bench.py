@@ -16,6 +16,7 @@ from virtbed import ansible
 from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
 from virtbed.events import Ended, Event, TaskFailed, TaskOk
+from virtbed.image import DEFAULT
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
@@ -65,6 +66,7 @@ class Bench:
         *,
         restore: bool,
         probe_kvm: bool = True,
+        image: str = DEFAULT,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> tuple[HostReport, bool]:
         """Examine the host.
@@ -73,6 +75,7 @@ class Bench:
             restore: Whether settings, daemons and CPUs that a killed sweep changed are put back
                 before; CPUs that it left offline would be taken for another host.
             probe_kvm: Whether to boot the guest's kernel under KVM, to see.
+            image: The image's variant that is to run, which says what the host needs.
             cancelled: Looked at every second; True ends the examination.
 
         Returns:
@@ -81,7 +84,11 @@ class Bench:
         Raises:
             BenchError: the host cannot be examined, there is none, or there are several.
         """
-        asked = {"host_doctor_restore": restore, "host_doctor_probe_kvm": probe_kvm}
+        asked = {
+            "host_doctor_restore": restore,
+            "host_doctor_probe_kvm": probe_kvm,
+            "host_doctor_image": image,
+        }
         ended, events = self.play("examine", asked, cancelled)
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:

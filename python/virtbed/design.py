@@ -52,6 +52,7 @@ class Design:
             commits=tuple(commits),
             trials=tuple(trial.planned() for trial in self.trials),
             not_run=self.not_run,
+            image=plan.image,
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import LOCAL
 from virtbed.checkout import REPOSITORY, require
+from virtbed.image import DEFAULT
 from virtbed_contract.tree import enter
 
 _INPUTS = "/tmp/inputs"
@@ -43,7 +44,7 @@ def current_image(inventories: Sequence[str] = (LOCAL,)) -> Path:
         raise RunError(str(error)) from error
     for variables in found.values():
         if "virtbed_state_dir" in variables:
-            return Path(str(variables["virtbed_state_dir"]), "images", "current")
+            return Path(str(variables["virtbed_state_dir"]), "images", f"current-{DEFAULT}")
     raise RunError(
         f"{', '.join(inventories)}: no host in the group bench with virtbed_state_dir found, one "
         "needed"

@@ -1,14 +1,20 @@
-"""What an image is made of: the sources whose change makes a new image."""
+"""The variants of the image, and what each is made of: the sources whose change makes a new one."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from virtbed.checkout import REPOSITORY
+from virtbed.checkout import REPOSITORY, require
+from virtbed.platforms import PlatformError, decoded, read_mapping
+from virtbed_contract.codec import encode
+from virtbed_contract.documents import ImageVariant
 
+DEFAULT = "cpu"
+"""The variant of whoever names none."""
 _SOURCES = (
-    "requirements/workloads.txt",
     "contract/pyproject.toml",
     "contract/virtbed_contract",
     "workloads/pyproject.toml",
@@ -18,24 +24,90 @@ _SOURCES = (
 )
 
 
-def image_key(repository: Path = REPOSITORY) -> str:
+def load_variants(repository: Path = REPOSITORY) -> dict[str, ImageVariant]:
+    """Read images.yml: the variants by name, in its order.
+
+    Raises:
+        PlatformError: it is missing, no YAML, or not as its document says.
+        CheckoutError: there is no checkout.
+    """
+    path = require(repository) / "images.yml"
+    return {
+        # An unquoted null is YAML's for nothing, and a name here.
+        "null" if name is None else str(name): decoded(ImageVariant, entry, path)
+        for name, entry in read_mapping(path).items()
+    }
+
+
+def variant_of(name: str, variants: Mapping[str, ImageVariant]) -> ImageVariant:
+    """Return a variant by its name.
+
+    Raises:
+        PlatformError: there is none; the message names those that there are.
+    """
+    if name not in variants:
+        raise PlatformError(f"no image {name!r}; images.yml has: {', '.join(variants)}")
+    return variants[name]
+
+
+def image_key(name: str = DEFAULT, repository: Path = REPOSITORY) -> str:
     """Return the key of the image that these sources make, 64 hexadecimal digits.
 
     The key tells whether an image must be built again; the image's own digest tells what was built.
+    Those of two variants differ, and what only one is made of changes that one's alone.
 
     Raises:
+        PlatformError: there is no such variant, or images.yml cannot be read.
         FileNotFoundError: a source is missing.
     """
-    whole = hashlib.sha256()
-    for source in _SOURCES:
+    variant = variant_of(name, load_variants(repository))
+    made_of = {**encode(variant), "name": name}
+    # What describes a variant, or is asked of its host, makes no other image.
+    for about in ("words", "build_s", "disk_mib", "memory_mib"):
+        del made_of[about]
+    whole = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
+    for source in (f"requirements/{variant.lock}", *_SOURCES):
         top = repository / source
         files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
         for path in files:
-            name = path.relative_to(repository)
+            file = path.relative_to(repository)
             # What tools cache, and what only describes a role, makes no other image.
-            hidden = any(part.startswith(".") for part in name.parts)
+            hidden = any(part.startswith(".") for part in file.parts)
             if hidden or path.suffix == ".pyc" or path.parent.name == "meta":
                 continue
-            whole.update(f"{name}\0".encode())
+            whole.update(f"{file}\0".encode())
             whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
+
+
+def check_image(
+    name: str,
+    applications: Collection[str],
+    frameworks: Mapping[str, str | None],
+    variants: Mapping[str, ImageVariant],
+) -> None:
+    """Check that an image exists, and can run each of a plan's applications.
+
+    Args:
+        name: The image that the plan names.
+        applications: The applications that it names.
+        frameworks: What each application that there is needs to run its model; None for nothing.
+        variants: The images that there are.
+
+    Raises:
+        PlatformError: it does not, or cannot; the message names an image that can.
+    """
+    held = _held(variant_of(name, variants), frameworks)
+    if lacking := sorted(set(applications) - held):
+        fit = [n for n, v in variants.items() if set(applications) <= _held(v, frameworks)]
+        raise PlatformError(
+            f"image {name} found in the plan, which holds {', '.join(sorted(held))} and lacks "
+            f"{', '.join(lacking)}; set image: {' or '.join(fit) or 'to another'}, or take "
+            f"{'it' if len(lacking) == 1 else 'them'} out of applications"
+        )
+
+
+def _held(variant: ImageVariant, frameworks: Mapping[str, str | None]) -> set[str]:
+    """Return the names of the applications that a variant can run."""
+    has = {None, *variant.frameworks}
+    return {name for name, framework in frameworks.items() if framework in has}

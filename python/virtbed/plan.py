@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from virtbed.checkout import REPOSITORY, require
+from virtbed.image import DEFAULT
 from virtbed.platforms import load_platforms
 from virtbed_contract.factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, Factor
 from virtbed_contract.sweep import MARGIN, MOST_REPLICATES
@@ -64,10 +65,18 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _word(value: object) -> object:
+    """Read YAML's null as the word: an application and an image have this name."""
+    return "null" if value is None else value
+
+
+Word = Annotated[str, BeforeValidator(_word)]
+
+
 class Application(_Strict):
     """One application of the sweep, and how long a trial of it is."""
 
-    name: str = Field(description="As `python -m virtbed_workloads --list` shows it.")
+    name: Word = Field(description="As `python -m virtbed_workloads --list` shows it.")
     scale: Scale = "trained"
     samples: int = Field(20, ge=1, description="Measured samples per trial, by quick rules.")
     warmup: int = Field(3, ge=1, description="Samples before them, kept and flagged.")
@@ -124,6 +133,9 @@ class _Plan(_Strict):
     )
     margin: Fraction = Field(
         MARGIN, description="Such as 3%: the smallest cost worth knowing; reports answer by it."
+    )
+    image: Word = Field(
+        DEFAULT, description="Variant of the image that every platform runs, as in images.yml."
     )
     applications: list[Application] = Field(min_length=1)
     platforms: dict[PlatformName, Annotated[list[Mode], Field(min_length=1)]] = Field(

@@ -83,15 +83,15 @@ def load_platforms(repository: Path = REPOSITORY) -> Platforms:
     require(repository)
     path = repository / "platforms.yml"
     entries = {
-        str(name): _decoded(Platform, {"name": name, **_mapping(f"{path}: {name}", entry)}, path)
-        for name, entry in _read(path).items()
+        str(name): decoded(Platform, {"name": name, **_mapping(f"{path}: {name}", entry)}, path)
+        for name, entry in read_mapping(path).items()
     }
 
     def properties(kind: str) -> dict[str, RoleProperties]:
         found = {}
         for name in dict.fromkeys(getattr(entry, kind) for entry in entries.values()):
             file = repository / "roles" / f"{kind}_{name}" / "meta" / "virtbed.yml"
-            found[name] = _decoded(RoleProperties, _read(file), file)
+            found[name] = decoded(RoleProperties, read_mapping(file), file)
         return found
 
     machines, enclosures = properties("machine"), properties("enclosure")
@@ -108,7 +108,12 @@ def _modes(machine: RoleProperties, enclosure: RoleProperties) -> dict[str, str]
     return {mode: words[limit] for mode, limit in {**machine.limits, **inner}.items()}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file of the checkout holds.
+
+    Raises:
+        PlatformError: it is missing, or holds none.
+    """
     try:
         return _mapping(str(path), yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -121,7 +126,12 @@ def _mapping(where: str, value: object) -> dict[str, Any]:
     return value
 
 
-def _decoded(kind: type[Document], value: dict[str, Any], path: Path) -> Document:
+def decoded(kind: type[Document], value: dict[str, Any], path: Path) -> Document:
+    """Return what a file holds as its document.
+
+    Raises:
+        PlatformError: it is not as the document says.
+    """
     try:
         return decode(kind, value, f"{path}")
     except DocumentError as error:

@@ -34,7 +34,7 @@ def test_what_was_left_over_is_removed_and_the_image_kept_on_request(tmp_path: P
     done = run("ansible-playbook", "playbooks/teardown.yml", "-e", '{"teardown_keep_image": true}')
     assert traces() == NOTHING
     assert run("docker", "image", "ls", "--quiet", "virtbed/rootfs").stdout.split() == images
-    assert Path("/var/lib/virtbed/images/current/manifest.json").exists()
+    assert Path("/var/lib/virtbed/images/current-cpu/manifest.json").exists()
     assert "the packages that the package manager installed" in " ".join(done.stdout.split())
 
 

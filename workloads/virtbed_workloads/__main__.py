@@ -229,7 +229,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="print the applications and scales")
     parser.add_argument("--json", action="store_true", help="with --list: for machines")
-    parser.add_argument("--all", action="store_true", help="with --list: the tests' fakes too")
+    parser.add_argument(
+        "--all", action="store_true", help="with --list: also what measures nothing"
+    )
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 

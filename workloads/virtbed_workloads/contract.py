@@ -18,7 +18,7 @@ class Description:
 
     model: str
     weights: str
-    """``trained`` or ``seeded``: seeded weights cost the same and know nothing."""
+    """``trained``, ``seeded`` (which cost the same and know nothing), or ``none``: no model."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Application(ABC):
     version: ClassVar[str]
     """Raised whenever results before and after must not be compared."""
     keras: ClassVar[bool] = True
-    """Whether it runs a Keras model; the tests' fake does not."""
+    """Whether it runs a Keras model; the application null does not."""
 
     @abstractmethod
     def load(self) -> Description:

@@ -1,4 +1,6 @@
-"""A fake application that misbehaves on request, for tests of the harness and runner only.
+"""An application that computes nothing, and misbehaves on request: it tests the testbed.
+
+Its results say so (`weights` none), and no analysis takes its times for a measurement.
 
 The environment variable ``VIRTBED_NULL`` chooses what goes wrong: ``wrong`` (one wrong answer),
 ``fails`` (loading fails), ``broken`` (a request is not text), ``fickle`` (another answer the second
@@ -20,7 +22,7 @@ INFER_S = 0.005  # so that LoadGen's clock and the harness's have something to a
 class Null(Application):
     """Measures the length of three texts."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     keras: ClassVar[bool] = False
 
     def load(self) -> Description:
@@ -29,7 +31,7 @@ class Null(Application):
         self._calls = 0
         if self._fault == "fails":
             raise ApplicationError("VIRTBED_NULL=fails found, asked to fail; unset it")
-        return Description(model="none", weights="seeded")
+        return Description(model="none", weights="none")
 
     def inputs(self) -> Mapping[str, bytes]:
         """Return three texts, unsorted on purpose."""

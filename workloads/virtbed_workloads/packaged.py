@@ -38,6 +38,6 @@ def debian_file(package: str, path: str) -> Path:
     if not file.is_file():
         raise ApplicationError(
             f"{file} not found; it is in the Debian package {package}, one of those that "
-            "roles/image_rootfs/vars/main.yml names"
+            "images.yml names"
         )
     return file

@@ -18,8 +18,10 @@ class Entry:
     """Scale to ``module:Class`` within this package."""
     mlperf_model: str = "*"
     """The benchmark of MLPerf whose rules fit: LoadGen's name for it."""
+    framework: str | None = "tensorflow"
+    """What runs its model, which an image's variant must hold (images.yml); None for nothing."""
     hidden: bool = False
-    """A fake for the tests: ``--list`` leaves it out."""
+    """It measures nothing, and is for tests of the testbed: ``--list`` leaves it out."""
 
     def create(self, scale: str) -> Application:
         """Import the application's module, frameworks and all, and make an instance."""
@@ -74,5 +76,10 @@ APPLICATIONS = {
         },
         mlperf_model="rnnt",
     ),
-    "null": Entry("computes nothing; a fake for tests", {"tiny": "null:Null"}, hidden=True),
+    "null": Entry(
+        "computes nothing and measures nothing; to test the testbed",
+        {"tiny": "null:Null"},
+        framework=None,
+        hidden=True,
+    ),
 }

@@ -1,4 +1,4 @@
-"""The commands on documents: schemas, and the key of the image that these sources make."""
+"""The commands on documents: their schemas."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from virtbed.checkout import CheckoutError, require
 from virtbed.cli.console import refuse
-from virtbed.image import image_key
 from virtbed.plan import Plan, PlanError
 from virtbed_contract.codec import Json
 from virtbed_contract.schemas import SCHEMAS
@@ -34,12 +32,3 @@ def schema(
     if which not in _SCHEMAS:
         refuse(PlanError(f"no schema {which!r}; one of: {', '.join(_SCHEMAS)}"))
     typer.echo(json.dumps(_SCHEMAS[which](), indent=1))
-
-
-@app.command("image-key", hidden=True)
-def key() -> None:
-    """Print the key of the image that these sources make; the roles ask for it."""
-    try:
-        typer.echo(image_key(require()))
-    except CheckoutError as error:
-        refuse(error)

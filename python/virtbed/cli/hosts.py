@@ -25,6 +25,7 @@ from virtbed.cli.console import (
     refuse,
 )  # fmt: skip
 from virtbed.here import RunError, command, current_image, run_here
+from virtbed.image import DEFAULT, load_variants, variant_of
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.render.host import doctor_table, facts_table, tuning_table
 from virtbed.render.trial import phase_table
@@ -41,6 +42,9 @@ def doctor(
     limit: Limit = None,
     extra_vars: ExtraVars = None,
     hung_after: HungAfter = HUNG_AFTER_S,
+    image: Annotated[
+        str, typer.Option(help="The image that is to run, as in images.yml; each needs its own.")
+    ] = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Say which platforms this host can run, and why not the others; change nothing.
@@ -50,8 +54,9 @@ def doctor(
     """
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)
+        variant_of(image, load_variants())
         with bench.alone():
-            report, _ = host.examine(restore=False)
+            report, _ = host.examine(restore=False, image=image)
         entries = load_platforms().entries
     except (BenchError, CheckoutError, PlatformError) as error:
         refuse(error)

@@ -29,6 +29,7 @@ from virtbed.cli.console import (
 )  # fmt: skip
 from virtbed.cli.results import say_report
 from virtbed.design import Design, design
+from virtbed.image import check_image, load_variants
 from virtbed.ledger import Ledger, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import (
@@ -41,6 +42,7 @@ from virtbed.plan import (
 )  # fmt: skip
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.progress import Progress, estimate_s, minutes
+from virtbed.render.image import image_line
 from virtbed.render.plan import not_run_lines, plan_table
 from virtbed.render.results import check_table
 from virtbed.sweep import Interrupted, Sweep, SweepError
@@ -52,6 +54,7 @@ from virtbed_contract.sweep import MOST_REPLICATES
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
+FRAMEWORKS = {name: entry.framework for name, entry in APPLICATIONS.items()}
 REFUSALS = (
     PlanError, PlacementError, PlatformError, LedgerError, SweepError, BenchError, CheckoutError,
 )  # fmt: skip
@@ -78,6 +81,7 @@ Replicates = Annotated[
 def _plan(name: str, replicates: int | None = None) -> Plan:
     plan = with_replicates(load_plan(plan_path(name)), replicates)
     check_applications(plan, {n: tuple(e.scales) for n, e in APPLICATIONS.items()})
+    check_image(plan.image, [a.name for a in plan.applications], FRAMEWORKS, load_variants())
     return plan
 
 
@@ -96,7 +100,7 @@ def plan(
         chosen, platforms = _plan(name, replicates), load_platforms()
         host = bench_of(inventory, limit, extra_vars, hung_after)
         with bench.alone():
-            report, _ = host.examine(restore=False)
+            report, _ = host.examine(restore=False, image=chosen.image)
         laid = design(chosen, report, platforms)
         seen: dict[str, float] = {}
         journal = REPOSITORY / "results" / chosen.name / "ledger.sqlite"
@@ -110,11 +114,16 @@ def plan(
     rows = [{**dict(cell), "trials": count} for cell, count in sorted(cells.items())]
     seen_before = _best_samples(chosen)
     if as_json:
-        told = {**_as_json(chosen, laid, seconds, rows), "best_samples": seen_before}
+        told = {
+            **_as_json(chosen, laid, seconds, rows),
+            "image": report.facts["image"],
+            "best_samples": seen_before,
+        }
         typer.echo(json.dumps(told, indent=1))
     else:
         title = f"{chosen.name}: {len(laid.trials)} trials, about {minutes(seconds)}"
         console.print(plan_table(title, laid.trials, platforms.entries))
+        console.print(image_line(report.facts["image"], name))
         for line in not_run_lines(laid.not_run, platforms.entries):
             console.print(line)
         for row in seen_before:

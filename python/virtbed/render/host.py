@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from virtbed.render.image import state
 from virtbed.render.table import Table
 from virtbed_contract.documents import Platform
 from virtbed_contract.kernel.cpus import format_cpu_list
@@ -72,13 +73,17 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("kvm", f"{facts['kvm']['probe']}: {facts['kvm']['detail']}"),
         ("gpu", ", ".join(gpu["name"] for gpu in facts["gpu"]) or "none"),
         ("iommu", _on_off(facts["iommu"])),
-        ("image", facts["image"]["digest"] or "not built"),
+        *((f"image {name}", _image(found)) for name, found in facts["images"].items()),
     ]
 
 
 def _below(below: Mapping[str, Any]) -> str:
     said = below["name"] or "hardware"
     return f"{said}: nothing timed here is a figure" if below["emulated"] else said
+
+
+def _image(found: Mapping[str, Any]) -> str:
+    return state(found).format(remedy="make setup, with a PLAN that names it,")
 
 
 def _nodes(nodes: list[Mapping[str, Any]]) -> str:

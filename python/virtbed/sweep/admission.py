@@ -51,11 +51,14 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
     guests = any(platforms.parts(name)[0].own_kernel for name in plan.platforms)
     try:
         report, restored = bench.examine(
-            restore=True, probe_kvm=guests, cancelled=lambda: interruption.wanted
+            restore=True,
+            probe_kvm=guests,
+            image=plan.image,
+            cancelled=lambda: interruption.wanted,
         )
     finally:
         interruption.check()
-    image = _image(report)
+    image = _image(report, plan)
     for row in report.platforms:
         # Left out, it would be missed only in the report.
         if row.platform in plan.platforms and row.status == "unavailable":
@@ -85,6 +88,7 @@ def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, 
     }
     return {
         "plan": plan.digest(),
+        "image variant": plan.image,
         "image": admitted.image,
         "accelerator": str(admitted.laid.accelerator),
         "host": admitted.report.host,
@@ -94,14 +98,15 @@ def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, 
     }
 
 
-def _image(report: HostReport) -> str:
-    """Return the digest of the host's image, which must be that of these sources."""
-    image, needed = report.facts["image"], image_key(REPOSITORY)
+def _image(report: HostReport, plan: Plan) -> str:
+    """Return the digest of the image that the plan names, which must be that of these sources."""
+    image, needed = report.facts["image"], image_key(plan.image, REPOSITORY)
+    remedy = f"run make setup PLAN={plan.name} (or the path of the plan), which builds it"
     if not image["digest"]:
-        raise SweepError("no image found on this host, one is needed; run make testbed")
+        raise SweepError(f"no image {plan.image} found on this host, one is needed; {remedy}")
     if image["key"] != needed:
         raise SweepError(
-            f"the image {image['digest'][:23]} was made of other sources than these (key "
-            f"{str(image['key'])[:12]} found, {needed[:12]} needed); run make testbed"
+            f"the image {plan.image} {image['digest'][:23]} was made of other sources than these "
+            f"(key {str(image['key'])[:12]} found, {needed[:12]} needed); {remedy}"
         )
     return str(image["digest"])

@@ -61,10 +61,16 @@ options:
     type: list
     elements: dict
     default: []
-  image_key:
-    description: Key of the image that is needed; any image will do if empty.
+  image:
+    description: The variant of the image that is needed.
     type: str
-    default: ""
+    required: true
+  images:
+    description:
+      - The variants by name, as the lookup virtbed_images gives them. An image of other sources is
+        told by the C(key) of each.
+    type: dict
+    required: true
   probe_kvm:
     description: Whether to boot the guest kernel under KVM.
     type: bool
@@ -95,6 +101,8 @@ EXAMPLES = r"""
     platforms: "{{ lookup('virtbed_platforms').entries }}"
     host_roles: "{{ lookup('virtbed_platforms').host_roles }}"
     roles: "{{ lookup('virtbed_platforms').roles }}"
+    image: cpu
+    images: "{{ lookup('virtbed_images').variants }}"
   register: examined
 
 - name: Say what can run
@@ -109,7 +117,8 @@ report:
     - The contract's HostReport, a C(virtbed.doctor/2) document.
     - Each of C(platforms) has a C(platform), a C(status) (C(available), C(emulated) or
       C(unavailable)), a C(reason) and a C(remedy). C(facts.engines) has C(name), C(installed),
-      C(running) and C(version) of each engine that a role names.
+      C(running) and C(version) of each engine that a role names. C(facts.images) has each
+      variant of the image, and C(facts.image) the one that is needed.
   returned: success
   type: dict
   sample:
@@ -127,7 +136,8 @@ ARGUMENTS = {
     "host_roles": {"type": "dict", "required": True},
     "roles": {"type": "dict", "required": True},
     "tuning": {"type": "list", "elements": "dict", "default": []},
-    "image_key": {"type": "str", "default": ""},
+    "image": {"type": "str", "required": True},
+    "images": {"type": "dict", "required": True},
     "probe_kvm": {"type": "bool", "default": True},
     "kvm_deadline_s": {"type": "int", "default": 20},
     "needed_disk_mib": {"type": "int", "default": 20480},
@@ -138,10 +148,12 @@ ARGUMENTS = {
 def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
     """Return the `facts` of the report for the host whose file system is at root."""
     state_dir = Path(options["state_dir"])
-    image = image_facts(state_dir)
+    images = image_facts(state_dir, options["images"])
+    image = images[options["image"]]
     # What remains to be written beside a finished image is overlays and results.
-    built = image["digest"] and options["image_key"] in ("", image["key"])
-    needed_disk_mib = options["needed_disk_mib"] // (4 if built else 1)
+    needed_disk_mib = options["needed_disk_mib"] // (4 if image["current"] else 1)
+    # Any variant has the kernel that a guest boots.
+    kernels = [found["path"] for found in (image, *images.values()) if found["path"]]
     engines = {key: each for role in house.roles.values() for key, each in role.engines.items()}
     return {
         **system_facts(root),
@@ -155,7 +167,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "kvm": kvm_facts(
             root / "dev/kvm",
             cpu_flags(root),
-            Path(image["path"]) if image["path"] else None,
+            Path(kernels[0]) if kernels else None,
             options["probe_kvm"],
             options["kvm_deadline_s"],
         ),
@@ -163,6 +175,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "iommu": has_iommu(root),
         "below": below_facts(root),
         "image": image,
+        "images": images,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,18 +129,35 @@ def system_facts(root: Path) -> dict[str, Any]:
     }
 
 
-def image_facts(state_dir: Path) -> dict[str, str | None]:
-    """Return {digest, key, path} of the current image; all None without a whole one.
+def image_facts(
+    state_dir: Path, variants: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return {variant, words, build_s, digest, key, path, current} of each variant, by its name.
 
-    The manifest is written last, so an image without it is half built and does not count.
+    `digest`, `key` and `path` are None without a whole image of the variant: the manifest is
+    written last, so an image without it is half built and does not count. `current` says whether it
+    was made of the sources whose key `variants` has.
     """
-    current = state_dir / "images/current"
+    found = {}
+    for name, variant in variants.items():
+        image = _image(state_dir / f"images/current-{name}")
+        found[name] = {
+            "variant": name,
+            "words": variant["words"],
+            "build_s": variant["build_s"],
+            **image,
+            "current": image["key"] == variant["key"],
+        }
+    return found
+
+
+def _image(place: Path) -> dict[str, str | None]:
     try:
-        manifest = json.loads((current / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
         return {
             "digest": manifest["digest"],
             "key": manifest["key"],
-            "path": str(current.resolve()),
+            "path": str(place.resolve()),
         }
     except (OSError, ValueError, KeyError):
         return {"digest": None, "key": None, "path": None}

@@ -64,7 +64,8 @@ def common_lacks(facts: Facts) -> list[Lack]:
             )
         )
     if facts["image"]["digest"] is None:
-        lacks.append(("the image is not built yet", f"{TESTBED}, which builds it"))
+        name = facts["image"]["variant"]
+        lacks.append((f"the image {name} is not built yet", f"{TESTBED}, which builds it"))
     return lacks
 
 

@@ -75,7 +75,7 @@ def good() -> dict[str, Any]:
         "gpu": [{"name": "H200", "pci": "0000:01:00.0", "driver": "nvidia"}],
         "iommu": True,
         "below": {"name": None, "emulated": False},
-        "image": {"digest": "sha256:01"},
+        "image": {"variant": "cpu", "digest": "sha256:01"},
     }
 
 
@@ -284,6 +284,8 @@ def test_the_module_reads_platforms_and_roles_from_its_options(
         "host_roles": encode(house.host_roles),
         "roles": encode(house.roles),
         "tuning": [row],
+        "image": "null",
+        "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
     }
     said = ended(doctor, monkeypatch, options)
     report = decode(HostReport, said["report"])

@@ -125,15 +125,27 @@ def test_gpu_is_an_nvidia_display_device(tmp_path: Path) -> None:
 
 
 def test_an_image_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
+    asked = {"words": "w", "build_s": 60, "key": "k", "lock": "cpu.txt"}
+
+    def found() -> dict[str, object]:
+        described = facts.image_facts(tmp_path, {"cpu": asked, "null": {**asked, "key": "n"}})
+        assert described["null"] == {
+            "variant": "null", "words": "w", "build_s": 60, "current": False, **none,
+        }  # fmt: skip
+        return {name: described["cpu"][name] for name in (*none, "current")}
+
     none = {"digest": None, "key": None, "path": None}
     image = tmp_path / "images/0123"
     image.mkdir(parents=True)
-    (tmp_path / "images/current").symlink_to(image)
-    assert facts.image_facts(tmp_path) == none
+    (tmp_path / "images/current-cpu").symlink_to(image)
+    assert found() == {**none, "current": False}
     (image / "manifest.json").write_text('{"digest": "sha')
-    assert facts.image_facts(tmp_path) == none
+    assert found() == {**none, "current": False}
+    whole = {"digest": "sha256:01", "key": "k", "path": str(image)}
     (image / "manifest.json").write_text('{"digest": "sha256:01", "key": "k"}')
-    assert facts.image_facts(tmp_path) == {"digest": "sha256:01", "key": "k", "path": str(image)}
+    assert found() == {**whole, "current": True}
+    (image / "manifest.json").write_text('{"digest": "sha256:01", "key": "older"}')
+    assert found() == {**whole, "key": "older", "current": False}
 
 
 def test_disk_is_measured_where_the_directory_would_be(tmp_path: Path) -> None:

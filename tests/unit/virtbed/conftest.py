@@ -52,7 +52,15 @@ def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> Host
     facts: dict[str, Any] = {
         "kernel": "6.1.0",
         "engines": {name: {"name": name, "version": "1.0"} for name in engines},
-        "image": {"digest": DIGEST, "key": "key", "path": "/image"},
+        "image": {
+            "variant": "cpu",
+            "words": "all",
+            "build_s": 240,
+            "digest": DIGEST,
+            "key": "key",
+            "path": "/image",
+            "current": True,
+        },
         "cpu": {"allowed": list(range(cpus)), "cpus": rows, "isa": ["avx", "avx512f", "x"]},
         "numa": [{"node": 0, "cpus": list(range(cpus)), "memory_mib": 1000}],
     }

@@ -16,7 +16,7 @@ def test_the_image_is_where_the_inventory_keeps_it(tmp_path: Path) -> None:
     inventory = tmp_path / "hosts.yml"
     hosts = {"a": {"virtbed_state_dir": str(tmp_path / "state")}}
     inventory.write_text(json.dumps({"bench": {"hosts": hosts}}))
-    assert current_image([str(inventory)]) == tmp_path / "state" / "images" / "current"
+    assert current_image([str(inventory)]) == tmp_path / "state" / "images" / "current-cpu"
     inventory.write_text(json.dumps({"bench": {"hosts": {"a": None}}}))
     with pytest.raises(RunError, match="with virtbed_state_dir found, one needed"):
         current_image([str(inventory)])

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from virtbed.checkout import REPOSITORY
-from virtbed.image import image_key
+from virtbed.image import check_image, image_key, load_variants
+from virtbed.platforms import PlatformError
+from virtbed_workloads.registry import APPLICATIONS
+
+FRAMEWORKS = {"image_classification": "tensorflow", "null": None}
 
 
 @pytest.fixture
@@ -14,11 +20,13 @@ def sources(tmp_path: Path) -> Path:
     sources = ("contract", "workloads", "roles/image_rootfs", "roles/image_disk", "requirements")
     for name in sources:
         shutil.copytree(REPOSITORY / name, tmp_path / name)
+    for name in ("images.yml", "platforms.yml"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
     return tmp_path
 
 
 def test_a_copy_of_the_sources_has_the_same_key(sources: Path) -> None:
-    assert image_key(sources) == image_key()
+    assert image_key("cpu", sources) == image_key()
 
 
 @pytest.mark.parametrize(
@@ -34,7 +42,7 @@ def test_a_copy_of_the_sources_has_the_same_key(sources: Path) -> None:
 def test_a_changed_source_makes_another_key(sources: Path, changed: str) -> None:
     with (sources / changed).open("a") as file:
         file.write("\n# changed\n")
-    assert image_key(sources) != image_key()
+    assert image_key("cpu", sources) != image_key()
 
 
 @pytest.mark.parametrize("cache", ["__pycache__/x.cpython-311.pyc", ".ruff_cache/x"])
@@ -42,4 +50,74 @@ def test_a_cache_does_not(sources: Path, cache: str) -> None:
     path = sources / "workloads" / "virtbed_workloads" / cache
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x")
-    assert image_key(sources) == image_key()
+    assert image_key("cpu", sources) == image_key()
+
+
+def edited(sources: Path, variant: str, **values: object) -> Path:
+    """Change an entry of images.yml."""
+    path = sources / "images.yml"
+    variants = yaml.safe_load(path.read_text())
+    variants[variant] |= values
+    path.write_text(yaml.safe_dump(variants))
+    return sources
+
+
+def test_each_variant_has_a_key_of_its_own_which_only_its_own_sources_change(
+    sources: Path,
+) -> None:
+    before = {name: image_key(name, sources) for name in ("cpu", "null")}
+    assert before["cpu"] != before["null"]
+    edited(sources, "null", packages=["zstd"])
+    assert image_key("cpu", sources) == before["cpu"]
+    assert image_key("null", sources) != before["null"]
+    with (sources / "requirements" / "workloads.txt").open("a") as file:
+        file.write("# changed\n")
+    edited(sources, "null", packages=[])
+    assert image_key("null", sources) == before["null"]
+    assert image_key("cpu", sources) != before["cpu"]
+
+
+def test_what_describes_a_variant_makes_no_other_image(sources: Path) -> None:
+    before = image_key("null", sources)
+    edited(sources, "null", words="other", build_s=1, disk_mib=1, memory_mib=1)
+    assert image_key("null", sources) == before
+
+
+@pytest.mark.parametrize("written", ["null", "'null'", "~"])
+def test_the_name_null_need_not_be_quoted(sources: Path, written: str) -> None:
+    path = sources / "images.yml"
+    path.write_text(path.read_text().replace('"null":', f"{written}:"))
+    assert list(load_variants(sources)) == ["cpu", "null"]
+
+
+def test_an_image_that_lacks_an_application_is_refused_and_one_that_has_it_is_named() -> None:
+    variants = load_variants()
+    check_image("cpu", ["image_classification", "null"], FRAMEWORKS, variants)
+    check_image("null", ["null"], FRAMEWORKS, variants)
+    with pytest.raises(PlatformError) as refused:
+        check_image("null", ["null", "image_classification"], FRAMEWORKS, variants)
+    assert str(refused.value) == (
+        "image null found in the plan, which holds null and lacks image_classification; set image: "
+        "cpu, or take it out of applications"
+    )
+    with pytest.raises(PlatformError, match=r"no image 'gpu'; images.yml has: cpu, null"):
+        check_image("gpu", ["null"], FRAMEWORKS, variants)
+
+
+def test_each_application_runs_in_a_variant_and_every_lock_is_there() -> None:
+    variants = load_variants()
+    frameworks = {name: entry.framework for name, entry in APPLICATIONS.items()}
+    check_image("cpu", list(APPLICATIONS), frameworks, variants)
+    check_image("null", ["null"], frameworks, variants)
+    for variant in variants.values():
+        assert (REPOSITORY / "requirements" / variant.lock).is_file()
+        # The harness needs LoadGen, whatever runs.
+        assert "mlcommons-loadgen==" in (REPOSITORY / "requirements" / variant.lock).read_text()
+
+
+def test_the_small_variant_holds_nothing_but_what_the_harness_needs() -> None:
+    members = tomllib.loads((REPOSITORY / "workloads" / "pyproject.toml").read_text())["project"]
+    lock = (REPOSITORY / "requirements" / load_variants()["null"].lock).read_text()
+    locked = [line.split("==")[0] for line in lock.splitlines() if "==" in line]
+    wanted = members["optional-dependencies"]["null"]
+    assert locked == [line.split(">=")[0] for line in wanted]

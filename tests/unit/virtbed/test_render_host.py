@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from virtbed.render.host import doctor_table, facts_table, tuning_table
+from virtbed.render.image import image_line
 from virtbed_contract.codec import decode
 from virtbed_contract.identifiers import HOST_REPORT
 from virtbed_contract.sweep import HostReport, TuningRow
@@ -38,7 +39,11 @@ DOCUMENT: dict[str, Any] = {
         "gpu": [],
         "iommu": False,
         "below": {"name": "KVM", "emulated": False},
-        "image": {"digest": None, "key": None, "path": None},
+        "images": {
+            "cpu": {"digest": "sha256:12", "current": True, "build_s": 240},
+            "null": {"digest": "sha256:34", "current": False, "build_s": 120},
+            "other": {"digest": None, "current": False, "build_s": 90},
+        },
     },
     "platforms": [
         {"platform": "bm", "status": "available", "reason": "root", "remedy": ""},
@@ -72,7 +77,21 @@ def test_the_facts_are_summed_up() -> None:
     for part in ("CPUs 0-2,5", "7000 of 8000 MiB", "not running", "not installed", "hung: last"):
         assert part in shown
     assert "[/dim] [    0.1] x" in shown
-    assert "not built" in shown and "tcg" in shown
+    assert "tcg" in shown
+
+
+def test_each_image_is_there_or_what_builds_it_and_for_how_long_is_said() -> None:
+    shown = [line.strip() for line in text(facts_table(REPORT)).splitlines() if "image " in line]
+    builds = "make setup, with a PLAN that names it, builds it, in about"
+    assert [line.split("  ", 1)[1].strip() for line in shown] == [
+        "sha256:12, of these sources",
+        f"of other sources than these: {builds} 2 min",
+        f"not built: {builds} 2 min",
+    ]
+    image = {"variant": "null", "words": "nothing", **REPORT.facts["images"]["other"]}
+    assert image_line(image, "plans/x.yml") == (
+        "image null (nothing): not built: make setup PLAN=plans/x.yml builds it, in about 2 min"
+    )
 
 
 def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:

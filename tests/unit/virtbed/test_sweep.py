@@ -516,8 +516,8 @@ def test_what_was_put_back_is_said(host: Host, plan: Plan, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ({"digest": None, "key": None}, "no image found"),
-        ({"digest": DIGEST, "key": "old"}, "made of other sources.*run make testbed"),
+        ({"digest": None, "key": None}, "no image cpu found"),
+        ({"digest": DIGEST, "key": "old"}, "made of other sources.*run make setup"),
     ],
 )
 def test_a_missing_or_outdated_image_is_refused(

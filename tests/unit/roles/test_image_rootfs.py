@@ -1,0 +1,92 @@
+"""Which images a set-up finds, keeps and removes, by the role's own tasks on a made-up folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from virtbed.checkout import REPOSITORY
+from virtbed.image import image_key
+from virtbed_contract.documents import image_name
+
+CPU, NULL, OLD = (f"sha256:{digit * 64}" for digit in "abc")
+SAID = "{{ image_rootfs_variant }} {{ image_rootfs_found }} {{ image_rootfs_kept.values() | list }}"
+
+
+def set_up(folder: Path, plan: str) -> str:
+    """Find and prune as testbed.yml does for a plan; return what was found, in words."""
+
+    def tasks(name: str) -> dict[str, Any]:
+        return {"ansible.builtin.include_role": {"name": "image_rootfs", "tasks_from": name,
+                                                 "public": True}}  # fmt: skip
+
+    book = [
+        {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "vars": {"virtbed_state_dir": str(folder)},
+            "tasks": [
+                tasks("find"),
+                {"ansible.builtin.copy": {"dest": str(folder / "said"), "content": SAID}},
+                tasks("prune"),
+            ],
+        }
+    ]
+    playbook = folder / "playbook.yml"
+    playbook.write_text(yaml.safe_dump(book))
+    plugins = REPOSITORY / "playbooks"
+    found = {
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_LOOKUP_PLUGINS": str(plugins / "lookup_plugins"),
+        "ANSIBLE_FILTER_PLUGINS": str(plugins / "filter_plugins"),
+    }
+    tool = Path(sys.executable).with_name("ansible-playbook")
+    done = subprocess.run(
+        [tool, "-i", "localhost,", "-c", "local", playbook, "-e", f"plan={plan}"],
+        env=os.environ | found, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (folder / "said").read_text()
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> str:
+    path = tmp_path / "small.yml"
+    path.write_text(
+        "name: small\nimage: null\napplications: [{name: null, scale: tiny}]\n"
+        "platforms: {bm: [pinned]}\ncores: [1]\n"
+    )
+    return str(path)
+
+
+def publish(folder: Path, digest: str, variant: str, key: str) -> None:
+    place = folder / "images" / image_name(digest)
+    place.mkdir(parents=True)
+    (place / "manifest.json").write_text(json.dumps({"digest": digest, "key": key}))
+    link = folder / "images" / f"current-{variant}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(place.name)
+
+
+def test_variants_of_these_sources_stay_and_all_else_goes(tmp_path: Path, plan: str) -> None:
+    publish(tmp_path, OLD, "cpu", "older")
+    publish(tmp_path, CPU, "cpu", image_key("cpu"))
+    publish(tmp_path, NULL, "null", image_key("null"))
+    (tmp_path / "images/building").mkdir()
+    (tmp_path / "images/current").symlink_to(image_name(OLD))  # as it was called before variants
+    assert set_up(tmp_path, plan) == f"null True {[image_name(CPU), image_name(NULL)]}"
+    names = {image_name(CPU), image_name(NULL), "current-cpu", "current-null"}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == names
+
+
+def test_a_variant_of_other_sources_is_built_anew_and_the_other_stays(tmp_path: Path) -> None:
+    publish(tmp_path, CPU, "cpu", image_key("null"))
+    publish(tmp_path, NULL, "null", image_key("null"))
+    assert set_up(tmp_path, "quick") == f"cpu False {[image_name(NULL)]}"
