@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import Annotated
 
 import typer
 
 from virtbed.cli.console import console, errors, refuse
-from virtbed.lab import LabError
+from virtbed.lab import FOLDER, LabError
 from virtbed.lab.image import build
 from virtbed.lab.recipe import Recipe, Suite
 from virtbed.lab.server import Server, servers, start
@@ -72,6 +73,17 @@ def down(name: Name = "lab") -> None:
         _server(name).remove()
     except LabError as error:
         refuse(error)
+
+
+@app.command()
+def clean() -> None:
+    """End all servers, and remove the lab's images and snapshots.
+
+    Exit status: 0 all is gone.
+    """
+    for server in servers():
+        server.remove()
+    shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
