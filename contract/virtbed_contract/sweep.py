@@ -31,6 +31,8 @@ from .result import (
 Accelerator = Literal["kvm", "tcg"]
 MARGIN = 0.03
 """The smallest cost, as a share, that a plan which names none takes for worth knowing."""
+TIMES_EMULATED = 6
+"""What is emulated takes this many times as long over whatever has a time limit."""
 MOST_REPLICATES = 99
 """The most that a plan may ask for: ids of trials have two digits for them."""
 

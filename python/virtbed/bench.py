@@ -20,7 +20,7 @@ from virtbed.image import DEFAULT
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
-from virtbed_contract.sweep import HostReport
+from virtbed_contract.sweep import TIMES_EMULATED, HostReport
 
 LOCAL = str(REPOSITORY / "inventory" / "local")
 # What only lives while a sweep runs: the lock, and the key of its guest.
@@ -60,6 +60,7 @@ class Bench:
     variables: Mapping[str, Any] = field(default_factory=dict)
     hung_after_s: float = HUNG_AFTER_S
     logs: Logs = field(default_factory=Logs)
+    _times: int = field(default=1, init=False)
 
     def examine(
         self,
@@ -112,6 +113,7 @@ class Bench:
             report = decode(HostReport, reports[-1], "the host's report")
         except DocumentError as error:
             raise BenchError(f"the host could not be examined: {error}") from error
+        self._times = TIMES_EMULATED if report.emulated else 1
         return report, any(event.result.get("changed") for event in done)
 
     def blocks(
@@ -193,8 +195,8 @@ class Bench:
         try:
             *events, ended = ansible.play(
                 playbook, {**self.variables, **(variables or {})}, self.inventories,
-                deadline=Deadline(self.hung_after_s), logs=self.logs, limit=self.limit,
-                cancelled=cancelled,
+                deadline=Deadline(self.hung_after_s * self._times), logs=self.logs,
+                limit=self.limit, cancelled=cancelled,
             )  # fmt: skip
         except OSError as error:
             raise BenchError(f"the playbook {playbook} could not be run: {error}") from error

@@ -10,13 +10,13 @@ from itertools import product
 from virtbed.placement import Placement, PlacementError, Topology, keep_online, place
 from virtbed.plan import Application, Plan
 from virtbed.platforms import Platforms
-from virtbed.trial import TIMES_EMULATED, Trial, Values
+from virtbed.trial import Trial, Values
 from virtbed_contract import sweep as documents
 from virtbed_contract.documents import Instance, image_name
 from virtbed_contract.factors import instance_id, of_grain, size_id, trial_id
 from virtbed_contract.identifiers import DESIGN
 from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
-from virtbed_contract.sweep import HostReport, NotRun
+from virtbed_contract.sweep import TIMES_EMULATED, HostReport, NotRun
 
 
 @dataclass(frozen=True)

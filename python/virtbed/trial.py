@@ -10,9 +10,6 @@ from virtbed_contract.factors import FACTORS
 from virtbed_contract.kernel.isa import ISA, TCG_ISA
 from virtbed_contract.sweep import HostReport, PlannedTrial
 
-# An emulated guest takes this many times as long over whatever has a time limit.
-TIMES_EMULATED = 6
-
 Values = Mapping[str, str]
 """The value of each factor, by the factor's name."""
 

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -294,3 +295,20 @@ def test_the_module_reads_platforms_and_roles_from_its_options(
     options["roles"]["machine_big"]["color"] = "red"
     said = ended(doctor, monkeypatch, options)["msg"]
     assert "machine_big.color: unknown key" in said
+
+
+@pytest.mark.parametrize(("emulated", "deadline_s"), [(False, 20), (True, 120)])
+def test_a_guest_gets_longer_to_boot_on_an_emulated_host(
+    monkeypatch: pytest.MonkeyPatch, house: verdict.House, emulated: bool, deadline_s: int
+) -> None:
+    loaded = module("host_doctor", "host_doctor")
+    given: list[int] = []
+    below = {"name": "QEMU TCG" if emulated else None, "emulated": emulated}
+    monkeypatch.setattr(loaded, "below_facts", lambda root: below)
+    monkeypatch.setattr(loaded, "kvm_facts", lambda *arguments: given.append(arguments[-1]))
+    options = {
+        "state_dir": "/nowhere", "image": "null", "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
+        "probe_kvm": True, "kvm_deadline_s": 20, "needed_disk_mib": 1, "needed_memory_mib": 1,
+    }  # fmt: skip
+    assert loaded.gather(Path("/"), options, house)["below"] == below
+    assert given == [deadline_s]
