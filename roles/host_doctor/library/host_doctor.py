@@ -165,7 +165,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),
         "disk": disk_facts(state_dir, needed_disk_mib),
         "cgroup": cgroup_facts(root),
-        "engines": engine_facts(engines),
+        "engines": engine_facts(engines, times),
         "kvm": kvm_facts(
             root / "dev/kvm",
             cpu_flags(root),

@@ -298,7 +298,7 @@ def test_the_module_reads_platforms_and_roles_from_its_options(
 
 
 @pytest.mark.parametrize(("emulated", "deadline_s"), [(False, 20), (True, 120)])
-def test_a_guest_gets_longer_to_boot_on_an_emulated_host(
+def test_guests_and_engines_get_longer_on_an_emulated_host(
     monkeypatch: pytest.MonkeyPatch, house: verdict.House, emulated: bool, deadline_s: int
 ) -> None:
     loaded = module("host_doctor", "host_doctor")
@@ -306,9 +306,10 @@ def test_a_guest_gets_longer_to_boot_on_an_emulated_host(
     below = {"name": "QEMU TCG" if emulated else None, "emulated": emulated}
     monkeypatch.setattr(loaded, "below_facts", lambda root: below)
     monkeypatch.setattr(loaded, "kvm_facts", lambda *arguments: given.append(arguments[-1]))
+    monkeypatch.setattr(loaded, "engine_facts", lambda _, times: given.append(20 * times))
     options = {
         "state_dir": "/nowhere", "image": "null", "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
         "probe_kvm": True, "kvm_deadline_s": 20, "needed_disk_mib": 1, "needed_memory_mib": 1,
     }  # fmt: skip
     assert loaded.gather(Path("/"), options, house)["below"] == below
-    assert given == [deadline_s]
+    assert given == [deadline_s, deadline_s]

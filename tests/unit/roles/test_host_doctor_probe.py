@@ -169,3 +169,14 @@ def test_an_engine_that_hangs_is_left_at_its_deadline(
     started = time.monotonic()
     assert probe.ask([str(program)]) is None
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, None), (40, "slow")])
+def test_an_engine_that_is_slow_to_answer_gets_several_times_as_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, expected: str | None
+) -> None:
+    monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.25)
+    program = tmp_path / "slow"
+    program.write_text("#!/bin/sh\nsleep 0.6; echo slow\n")
+    program.chmod(0o755)
+    assert probe.ask([str(program)], times) == expected
