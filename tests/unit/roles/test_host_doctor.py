@@ -308,7 +308,8 @@ def test_guests_and_engines_get_longer_on_an_emulated_host(
     monkeypatch.setattr(loaded, "kvm_facts", lambda *arguments: given.append(arguments[-1]))
     monkeypatch.setattr(loaded, "engine_facts", lambda _, times: given.append(20 * times))
     options = {
-        "state_dir": "/nowhere", "image": "null", "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
+        "state_dir": "/nowhere", "image": "null",
+        "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
         "probe_kvm": True, "kvm_deadline_s": 20, "needed_disk_mib": 1, "needed_memory_mib": 1,
     }  # fmt: skip
     assert loaded.gather(Path("/"), options, house)["below"] == below
