@@ -62,7 +62,7 @@ def sweep(tmp_path: Path) -> Iterator[Callable[..., Path]]:
             "applications": [{"name": "null", "scale": "tiny", "samples": 2, "warmup": 1}],
             "platforms": {"bm": ["pinned"]},
             "cores": [1],
-            "memory_mib": 512,
+            "memory_mib": 1024,
             "emulated": {"scale": "tiny", "samples": 2, "warmup": 1},
         }
         path = tmp_path / f"{name}.yml"
