@@ -36,7 +36,11 @@ def write_access(name: str, folder: Path, port: int, image: Image) -> None:
         encoding="utf-8",
     )
     for place, user in ((INVENTORY, "root"), (BECOME, USER)):
-        host: dict[str, Any] = {"ansible_user": user, "ansible_ssh_common_args": f"-F {config}"}
+        host: dict[str, Any] = {
+            "ansible_user": user,
+            "ansible_ssh_common_args": f"-F {config}",
+            "ansible_ssh_timeout": 60,  # a busy emulated server takes over ten seconds for sudo
+        }
         if user != "root":
             host["ansible_become"] = True
         (folder / place).mkdir()
