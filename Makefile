@@ -1,6 +1,7 @@
 # make testbed   sets this machine up, carries out plans/quick.yml, writes its report
 #                PLAN=… another plan, INVENTORY=… another host (setup, sweep, plan, doctor, … too)
 # make test      lint, unit tests, integration tests on real Docker and QEMU
+# make lab       tests on servers in a box: systemd, cgroup v2, KVM, NUMA nodes, an IOMMU
 # make help      every target
 SHELL := /bin/bash
 PLAN ?= quick
@@ -16,7 +17,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint unit applications \
-	integration faults calibrate bench lock clean
+	integration lab faults calibrate bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -57,6 +58,10 @@ unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
 
 applications: .venv/.made .venv/.jax ## tests of the applications, in the image; after setup
 	virtbed in-image -m pytest -p no:cacheprovider tests/applications
+
+# Emulated, and so slow: with no snapshots yet it takes more than half an hour.
+lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… options of pytest
+	pytest tests/lab $(LAB)
 
 integration: setup ## tests on the real platforms, as root
 	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml

@@ -160,7 +160,8 @@ def _labels(result: Json) -> Iterator[str]:
             f"was held back by {slowdown:g} of its time on purpose, its variant is "
             f"{trial['variant']}"
         )
-    if trial["emulated"] != (trial["accelerator"] == "tcg"):
+    # The other way round it may be the host that is emulated, of which the evidence tells.
+    if trial["accelerator"] == "tcg" and not trial["emulated"]:
         yield f"has emulated {trial['emulated']}, its accelerator is {trial['accelerator']}"
     try:
         started = datetime.fromisoformat(trial["started_at"].replace("Z", "+00:00"))

@@ -57,7 +57,7 @@ TRIAL: dict[str, Column] = {
     ),
     "position": Column(_WHOLE, "Place of the trial in the sweep's order, from 1."),
     "accelerator": Column(_TEXT, "none, kvm or tcg (emulated)."),
-    "emulated": Column(_FLAG, "Whether the machine was emulated: no figure of the platform's."),
+    "emulated": Column(_FLAG, "Whether machine or host was emulated: no figure of the platform's."),
     "host": Column(_TEXT, "Name of the bench host."),
     "image_digest": Column(_TEXT, "Digest of the root filesystem that every platform ran."),
     "started_at": Column(_TEXT, "When the trial started, UTC, ISO 8601."),

@@ -41,6 +41,12 @@ def contradictions(result: Json, evidence: Evidence) -> Iterator[str]:
     for name in _LABELS:
         if getattr(asked, name) != trial[name]:
             yield f"is labelled {name} {trial[name]!r}, its evidence {getattr(asked, name)!r}"
+    if trial["emulated"] != (asked.accelerator == "tcg" or asked.host_emulated):
+        host = "an emulated" if asked.host_emulated else "a real"
+        yield (
+            f"has emulated {trial['emulated']}, its evidence has accelerator {asked.accelerator} "
+            f"on {host} host"
+        )
     size = size_id(trial["platform"], trial["mode"], trial["cores"], trial)
     if asked.id != instance_id(size, trial["replicate"]):
         yield f"its evidence is of the instance {asked.id}"

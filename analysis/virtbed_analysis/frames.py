@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,11 +141,12 @@ def read_sweep(folder: Path) -> Sweep:
             f"{folder}: no such results folder; `virtbed sweep` makes one for each plan"
         )
     found = trusted(folder)
+    emulated = {found.doctor.host} if found.doctor and found.doctor.emulated else set()
     design, rejected = found.design, found.rejected
     platforms = platforms_of(design.platforms if design else (), _parts(found.results.values()))
     trials = pl.DataFrame(
         [
-            _trial_row(result, found.evidence[trial].asked, found.times[trial])
+            _trial_row(result, found.evidence[trial].asked, found.times[trial], emulated)
             for trial, result in found.results.items()
         ],
         schema=TRIAL_COLUMNS,
@@ -192,13 +193,16 @@ _SETTINGS = ("scenario", "rules", "slowdown", "target_qps", "target_latency_ms")
 _OF_TRIALS = tuple(measure for measure in MEASURES if measure.grain == "trial")
 
 
-def _trial_row(result: Json, asked: Instance, times: str) -> Json:
+def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) -> Json:
     trial, frameworks = result["trial"], result["application"]["frameworks"]
     return {
         **{column: trial.get(column) for column in TRIAL_COLUMNS},
         "trial": trial["id"],
-        # Either mark is enough: an emulated figure taken for a real one does the greater harm.
-        "emulated": trial["emulated"] or trial["accelerator"] == "tcg",
+        # Any mark is enough: an emulated figure taken for a real one does the greater harm.
+        "emulated": trial["emulated"]
+        or trial["accelerator"] == "tcg"
+        or asked.host_emulated
+        or trial["host"] in emulated,
         "application_version": str(result["application"]["version"]),
         "model": result["application"]["model"],
         "weights": result["application"]["weights"],

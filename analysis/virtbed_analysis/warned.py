@@ -122,7 +122,7 @@ def _not_measured(content: Json) -> Iterator[Warned]:
         yield (
             f"{words.count(len(content['emulated']), 'cell')} emulated ({names}): shown to work; "
             "the cost is not known.",
-            "Measure it on a host with hardware virtualization.",
+            "Measure it on a host that is not emulated and has hardware virtualization.",
         )
     if nothing := functional.sentence(content.get("functional", [])):
         yield nothing, "Name an application that computes something to measure what it costs."

@@ -76,6 +76,10 @@ class Instance:
         "Why `cpus`, `mems` and `housekeeping` were chosen; empty where nothing is pinned.",
         default=(),
     )
+    host_emulated: bool = described(
+        "Whether the bench host is itself emulated: nothing that is timed on it is a figure.",
+        default=False,
+    )
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ class Trial:
     replicate: Positive = described("Pass over every cell, from 1.")
     position: Positive = described("Place of the trial in the sweep's order, from 1.")
     accelerator: Literal["none", "kvm", "tcg"] = described("What runs the guest; none on metal.")
-    emulated: bool = described("Whether the guest lacked hardware virtualization.")
+    emulated: bool = described(
+        "Whether the guest or the bench host was emulated: functional evidence, no figure."
+    )
     host: Text = described("Name of the bench host.")
     image_digest: Digest = described("Digest of the root filesystem that every platform runs.")
     started_at: Time = described("When the trial started, UTC.")

@@ -32,6 +32,8 @@ from .result import (
 Accelerator = Literal["kvm", "tcg"]
 MARGIN = 0.03
 """The smallest cost, as a share, that a plan which names none takes for worth knowing."""
+TIMES_EMULATED = 6
+"""What is emulated takes this many times as long over whatever has a time limit."""
 MOST_REPLICATES = 99
 """The most that a plan may ask for: ids of trials have two digits for them."""
 
@@ -51,7 +53,7 @@ class PlannedTrial:
     replicate: Positive = described("Pass over every cell, from 1.")
     block: Positive = described("The instance that it runs in: its place among them, from 1.")
     position: Positive = described("Its place in the sweep's order, from 1.")
-    emulated: bool = described("Whether its guest lacks hardware virtualization.")
+    emulated: bool = described("Whether its guest or the bench host is emulated.")
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class PlatformVerdict:
 
     platform: Name = described("Name of the platform, or gpu.")
     status: Literal["available", "emulated", "unavailable"] = described(
-        "emulated: without hardware virtualization, as functional evidence."
+        "emulated: without hardware virtualization, or on an emulated host, as functional evidence."
     )
     reason: str = described("Why.")
     remedy: str = described("What would change that; empty where nothing need.")
@@ -174,3 +176,7 @@ class HostReport:
     platforms: tuple[PlatformVerdict, ...] = described("One per platform, then the GPU.")
     accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
     tuning: tuple[TuningRow, ...] = described("The settings that disturb measurements.", default=())
+    emulated: bool = described(
+        "Whether the host is itself emulated: nothing that is timed on it is a figure.",
+        default=False,
+    )

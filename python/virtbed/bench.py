@@ -21,7 +21,7 @@ from virtbed.image import DEFAULT
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
-from virtbed_contract.sweep import HostReport
+from virtbed_contract.sweep import TIMES_EMULATED, HostReport
 
 
 def _run_dir() -> Path:
@@ -71,6 +71,7 @@ class Bench:
     variables: Mapping[str, Any] = field(default_factory=dict)
     hung_after_s: float = HUNG_AFTER_S
     logs: Logs = field(default_factory=Logs)
+    _times: int = field(default=1, init=False)
 
     def examine(
         self,
@@ -123,6 +124,7 @@ class Bench:
             report = decode(HostReport, reports[-1], "the host's report")
         except DocumentError as error:
             raise BenchError(f"the host could not be examined: {error}") from error
+        self._times = TIMES_EMULATED if report.emulated else 1
         return report, any(event.result.get("changed") for event in done)
 
     def require_root(self, why: str) -> None:
@@ -222,8 +224,8 @@ class Bench:
         try:
             *events, ended = ansible.play(
                 playbook, {**self.variables, **(variables or {})}, self.inventories,
-                deadline=Deadline(self.hung_after_s), logs=self.logs, limit=self.limit,
-                cancelled=cancelled,
+                deadline=Deadline(self.hung_after_s * self._times), logs=self.logs,
+                limit=self.limit, cancelled=cancelled,
             )  # fmt: skip
         except OSError as error:
             raise BenchError(f"the playbook {playbook} could not be run: {error}") from error

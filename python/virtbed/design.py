@@ -10,13 +10,13 @@ from itertools import product
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan
 from virtbed.platforms import Platforms
-from virtbed.trial import TIMES_EMULATED, Trial, Values
+from virtbed.trial import Trial, Values
 from virtbed_contract import sweep as documents
 from virtbed_contract.documents import Instance, image_name
 from virtbed_contract.factors import instance_id, of_grain, size_id, trial_id
 from virtbed_contract.identifiers import DESIGN
 from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
-from virtbed_contract.sweep import HostReport, NotRun
+from virtbed_contract.sweep import TIMES_EMULATED, HostReport, NotRun
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool
     if emulated and mode not in plan.emulated.modes:
         return NotRun(
             platform, mode, cores,
-            f"emulated guests run {' and '.join(plan.emulated.modes)} only (see emulated.modes)",
+            f"emulated platforms run {' and '.join(plan.emulated.modes)} only (see emulated.modes)",
             "use a host with hardware virtualization, or name the mode in emulated.modes",
         )  # fmt: skip
     if emulated and cores not in plan.emulated.cores:
         return NotRun(
             platform, mode, cores,
-            f"emulated guests run with {plan.emulated.cores} cores only (see emulated.cores)",
+            f"emulated platforms run with {plan.emulated.cores} cores only (see emulated.cores)",
             "use a host with hardware virtualization, or name the size in emulated.cores",
         )  # fmt: skip
     return None
@@ -243,6 +243,7 @@ def _instance(
         image_digest=image,
         image_name=image_name(image),
         placement=placement.reasons if mode == "pinned" else (),
+        host_emulated=report.emulated,
     )
 
 

@@ -64,5 +64,7 @@ def failure_message(task: str, result: Mapping[str, Any]) -> str:
     items = [r for r in result.get("results", []) if isinstance(r, dict) and r.get("failed")]
     texts = [str(r.get("msg") or "").strip() for r in (items or (result,))]
     said = "; ".join(dict.fromkeys(filter(None, texts)))
-    stderr = str(result.get("stderr") or "").strip()[-1000:]
-    return (said if not stderr or stderr in said else f"{said}: {stderr}") or f"task failed: {task}"
+    # Over SSH a raw command has a terminal, on which its errors come as its output.
+    printed = result.get("stderr") or (result.get("stdout") if result.get("rc") else "")
+    words = str(printed or "").strip()[-1000:]
+    return (said if not words or words in said else f"{said}: {words}") or f"task failed: {task}"

@@ -129,7 +129,7 @@ class Application(_Strict):
 
 
 class Emulated(_Strict):
-    """What a guest without hardware virtualization runs instead: evidence that it works."""
+    """What an emulated guest, or all on an emulated host, runs instead: evidence that it works."""
 
     replicates: int = Field(1, ge=0, le=MOST_REPLICATES)
     modes: list[Mode] = Field(

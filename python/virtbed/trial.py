@@ -10,9 +10,6 @@ from virtbed_contract.factors import FACTORS
 from virtbed_contract.kernel.isa import ISA, TCG_ISA
 from virtbed_contract.sweep import HostReport, PlannedTrial
 
-# An emulated guest takes this many times as long over whatever has a time limit.
-TIMES_EMULATED = 6
-
 Values = Mapping[str, str]
 """The value of each factor, by the factor's name."""
 
@@ -40,8 +37,8 @@ class Trial:
 
     @property
     def emulated(self) -> bool:
-        """Whether its guest lacks hardware virtualization."""
-        return self.instance.accelerator == "tcg"
+        """Whether its guest or the bench host is emulated: its times are no figures."""
+        return self.instance.accelerator == "tcg" or self.instance.host_emulated
 
     def argv(self, seed: int) -> tuple[str, ...]:
         """Return the arguments of `python -m virtbed_workloads` that run this trial."""
@@ -95,5 +92,5 @@ def isa_needed(report: HostReport, trial: Trial) -> tuple[str, ...]:
     """
     if trial.instance.private_kernel:
         return ()
-    known = set(TCG_ISA if trial.emulated else ISA)
+    known = set(TCG_ISA if trial.instance.accelerator == "tcg" else ISA)
     return tuple(name for name in report.facts["cpu"]["isa"] if name in known)

@@ -66,6 +66,7 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
             + _marked("isolated", cpu["isolated"])
             + _marked("without a tick", cpu["tickless"]),
         ),
+        ("below", _below(facts["below"])),
         *_shape(facts),
         ("clock", f"{facts['clocksource']}, governor {facts['governor'] or 'none'}"),
         ("memory", f"{memory['available']} of {memory['total']} MiB available"),
@@ -77,6 +78,11 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("iommu", _on_off(facts["iommu"])),
         *((f"image {name}", _image(found)) for name, found in facts["images"].items()),
     ]
+
+
+def _below(below: Mapping[str, Any]) -> str:
+    said = below["name"] or "hardware"
+    return f"{said}: nothing timed here is a figure" if below["emulated"] else said
 
 
 def _image(found: Mapping[str, Any]) -> str:

@@ -23,8 +23,9 @@ from virtbed.sweep.admission import Admitted
 from virtbed.sweep.interruption import Interruption
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
-from virtbed.trial import TIMES_EMULATED, Trial
+from virtbed.trial import Trial
 from virtbed_contract.codec import encode
+from virtbed_contract.sweep import TIMES_EMULATED
 
 # Ansible's start costs as much as many tasks; its list of what is to come grows with each block.
 PER_PLAYBOOK = 20

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_doctor_facts import (
+    below_facts,
     cgroup_facts,
     cpu_facts,
     cpu_flags,
@@ -26,7 +27,7 @@ from ansible.module_utils.host_doctor_verdict import House, report
 from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.kernel import topology
-from ansible.module_utils.virtbed_contract.sweep import TuningRow
+from ansible.module_utils.virtbed_contract.sweep import TIMES_EMULATED, TuningRow
 
 DOCUMENTATION = r"""
 module: host_doctor
@@ -76,7 +77,7 @@ options:
     type: bool
     default: true
   kvm_deadline_s:
-    description: Seconds the guest kernel gets to start user space.
+    description: Seconds the guest kernel gets to start user space; 6 times if the host is emulated.
     type: int
     default: 20
   needed_disk_mib:
@@ -155,6 +156,8 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
     # Any variant has the kernel that a guest boots.
     kernels = [found["path"] for found in (image, *images.values()) if found["path"]]
     engines = {key: each for role in house.roles.values() for key, each in role.engines.items()}
+    below = below_facts(root)
+    times = TIMES_EMULATED if below["emulated"] else 1
     return {
         **system_facts(root),
         "is_root": os.geteuid() == 0,
@@ -165,16 +168,17 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),
         "disk": disk_facts(state_dir, needed_disk_mib),
         "cgroup": cgroup_facts(root),
-        "engines": engine_facts(engines),
+        "engines": engine_facts(engines, times),
         "kvm": kvm_facts(
             root / "dev/kvm",
             cpu_flags(root),
             Path(kernels[0]) if kernels else None,
             options["probe_kvm"],
-            options["kvm_deadline_s"],
+            options["kvm_deadline_s"] * times,
         ),
         "gpu": gpu_facts(root),
         "iommu": has_iommu(root),
+        "below": below,
         "image": image,
         "images": images,
     }

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.virtbed_contract.kernel import cgroups, processes, topology
+from ansible.module_utils.virtbed_contract.codec import encode
+from ansible.module_utils.virtbed_contract.kernel import cgroups, hypervisor, processes, topology
 from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 from ansible.module_utils.virtbed_contract.kernel.files import fields, read
 from ansible.module_utils.virtbed_contract.kernel.isa import read_flags, read_isa
@@ -102,6 +103,12 @@ def gpu_facts(root: Path) -> list[dict[str, Any]]:
 def has_iommu(root: Path) -> bool:
     """Return whether the kernel drives an IOMMU."""
     return any((root / "sys/class/iommu").glob("*"))
+
+
+def below_facts(root: Path) -> dict[str, Any]:
+    """Return {name, emulated} of the hypervisor or emulator below the host; name None for none."""
+    found: dict[str, Any] = encode(hypervisor.below(root))
+    return found
 
 
 def system_facts(root: Path) -> dict[str, Any]:

@@ -41,15 +41,20 @@ def find(*names: str) -> str | None:
     return next((path for name in names if (path := shutil.which(name, path=places))), None)
 
 
-def ask(argv: Sequence[str]) -> str | None:
-    """Return a program's standard output, None if it fails or does not answer in time."""
+def ask(argv: Sequence[str], times: int = 1) -> str | None:
+    """Return a program's standard output, None if it fails or does not answer in time.
+
+    Args:
+        argv: The program and its arguments.
+        times: How many times ASK_DEADLINE_S it gets.
+    """
     try:
         done = subprocess.run(
             list(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=ASK_DEADLINE_S,
+            timeout=ASK_DEADLINE_S * times,
             check=True,
             env={**os.environ, "LC_ALL": "C"},
         )
@@ -77,22 +82,23 @@ def hwloc_facts(program: str = HWLOC) -> dict[str, str | None]:
     return {"xml": kept, "problem": None}
 
 
-def engine_facts(engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:
+def engine_facts(engines: Mapping[str, Engine], times: int = 1) -> dict[str, dict[str, Any]]:
     """Return {name, installed, running, version} of each engine.
 
     An engine is installed if its programs are, or if its service answers from elsewhere. It runs if
-    its service answers in time; one without a service runs if it is installed.
+    its service answers in time; one without a service runs if it is installed. On a host that is
+    emulated each gets several `times` as long.
     """
-    return {key: _engine(engine) for key, engine in engines.items()}
+    return {key: _engine(engine, times) for key, engine in engines.items()}
 
 
-def _engine(engine: Engine) -> dict[str, Any]:
+def _engine(engine: Engine, times: int) -> dict[str, Any]:
     complete = all(find(*names) for names in engine.programs)
-    version = _asked(engine.version)
+    version = _asked(engine.version, times)
     if engine.answers == engine.version:  # a daemon that hangs costs one deadline, not two
         running = version is not None
     else:
-        running = _asked(engine.answers) is not None if engine.answers else complete
+        running = _asked(engine.answers, times) is not None if engine.answers else complete
     number = re.search(r"\d+\.\d[\w.+~-]*", version or "")
     return {
         "name": engine.name,
@@ -102,9 +108,9 @@ def _engine(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _asked(argv: Sequence[str]) -> str | None:
+def _asked(argv: Sequence[str], times: int) -> str | None:
     program = find(argv[0])
-    return ask([program, *argv[1:]]) if program else None
+    return ask([program, *argv[1:]], times) if program else None
 
 
 def _last_line(console: bytes) -> str:

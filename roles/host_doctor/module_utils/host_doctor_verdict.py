@@ -141,8 +141,20 @@ def verdict(platform: str, facts: Facts, house: House) -> PlatformVerdict:
         reason = "; ".join(reason for reason, _ in lacks)
         return PlatformVerdict(platform, "unavailable", reason, "; ".join(remedies))
     if any(role.own_kernel for role in roles):
-        return _guest_verdict(platform, facts)
-    return PlatformVerdict(platform, "available", _good(facts, roles), "")
+        found = _guest_verdict(platform, facts)
+    else:
+        found = PlatformVerdict(platform, "available", _good(facts, roles), "")
+    return _on_emulator(found, facts["below"]["name"]) if facts["below"]["emulated"] else found
+
+
+def _on_emulator(found: PlatformVerdict, emulator: str) -> PlatformVerdict:
+    """Return the verdict of a host that is emulated: all works there, and no time is a figure."""
+    return PlatformVerdict(
+        found.platform,
+        "emulated",
+        f"the host is itself emulated ({emulator}), so its times are no figures; {found.reason}",
+        "measure on hardware; here plans show that they work",
+    )
 
 
 def report(host: str, facts: Facts, house: House, tuning: Sequence[TuningRow] = ()) -> HostReport:
@@ -156,4 +168,5 @@ def report(host: str, facts: Facts, house: House, tuning: Sequence[TuningRow] = 
         platforms=(*rows, _gpu_verdict(facts)),
         accelerator=accelerator(facts, house),
         tuning=tuple(tuning),
+        emulated=facts["below"]["emulated"],
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import shlex
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -46,6 +47,13 @@ class ActionModule(ActionBase):
 
     def _fetched(self, remote: dict[str, Any], local: Path) -> dict[str, Any]:
         """Fetch a file; return where it lies now, with ``size`` and ``sha256`` as it was made."""
+        if self._connection.become:
+            # What a module made as root, whoever connects must be able to read.
+            self._low_level_execute_command(
+                shlex.join(
+                    ["chown", f"--reference={PurePosixPath(remote['path']).parent}", remote["path"]]
+                )
+            )
         self._connection.fetch_file(remote["path"], str(local))
         content = local.read_bytes()
         found = (len(content), hashlib.sha256(content).hexdigest())

@@ -393,6 +393,43 @@ def test_tcg_that_is_not_flagged_as_emulated_is_no_result(folder: Any) -> None:
     assert "has emulated False, its accelerator is tcg" in rejected.reason
 
 
+def on_an_emulated_host(folder: Any, name: str, marked: bool = True) -> None:
+    folder.edit(f"trials/{name}/result.json", lambda r: r["trial"].update(emulated=marked))
+    folder.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].update(host_emulated=True))
+    folder.edit("design.json", lambda d: [trial.update(emulated=marked) for trial in d["trials"]])
+
+
+@pytest.mark.parametrize("platform", ["bm", "vm"])
+def test_what_ran_on_an_emulated_host_is_emulated_whatever_its_accelerator(
+    folder: Any, platform: str
+) -> None:
+    on_an_emulated_host(folder, folder.trial(platform, "pinned", 1, {"a.png": [20.0]}))
+    sweep = read_sweep(folder.path)
+    assert sweep.rejected == []
+    assert sweep.trials["emulated"].to_list() == [True]
+
+
+@pytest.mark.parametrize(("marked", "host"), [(False, True), (True, False)])
+def test_a_mark_that_the_evidence_does_not_bear_out_is_no_result(
+    folder: Any, marked: bool, host: bool
+) -> None:
+    name = folder.trial("bm", "pinned", 1, {"a.png": [20.0]})
+    on_an_emulated_host(folder, name, marked)
+    folder.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].update(host_emulated=host))
+    (rejected,) = read_sweep(folder.path).rejected
+    where = "an emulated" if host else "a real"
+    assert f"has emulated {marked}, its evidence has accelerator none on {where} host" in (
+        rejected.reason
+    )
+
+
+def test_a_host_that_its_report_calls_emulated_has_no_figures(two: Any) -> None:
+    facts = {"cpu": {"model": "LabCPU", "online": [0]}}
+    report = {"schema": identifiers.HOST_REPORT, "host": "bench01", "ok": True, "accelerator": None}
+    two.write("doctor.json", report | {"facts": facts, "platforms": [], "emulated": True})
+    assert read_sweep(two.path).trials["emulated"].all()
+
+
 def test_broken_design_is_named_and_results_still_load(two: Any) -> None:
     two.write("design.json", "{")
     sweep = read_sweep(two.path)

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -75,6 +76,7 @@ def good() -> dict[str, Any]:
         "kvm": {"device": True, "usable": True, "probe": "booted", "detail": "booted in 1 s"},
         "gpu": [{"name": "H200", "pci": "0000:01:00.0", "driver": "nvidia"}],
         "iommu": True,
+        "below": {"name": None, "emulated": False},
         "image": {"variant": "cpu", "digest": "sha256:01"},
     }
 
@@ -218,6 +220,24 @@ def test_one_machine_with_a_kernel_of_its_own_is_enough_for_guests(
     assert reported(good, house).accelerator == accelerator
 
 
+def test_on_an_emulated_host_all_works_and_nothing_is_a_figure(
+    good: dict[str, Any], house: verdict.House
+) -> None:
+    real = reported(good, house)
+    assert not real.emulated
+    good["below"] = {"name": "QEMU TCG", "emulated": True}
+    report = reported(good, house)
+    assert report.emulated and report.ok and report.accelerator == "kvm"
+    works = [row for row in report.platforms if row.platform != "gpu"]
+    assert {row.status for row in works} == {"emulated"}
+    assert all("itself emulated (QEMU TCG)" in row.reason for row in works)
+    assert all(rows(real)[row.platform].reason in row.reason for row in works)
+    assert all(row.remedy for row in works)
+    # What cannot run cannot run there either.
+    good["engines"]["manager"]["installed"] = False
+    assert rows(reported(good, house))["big"].status == "unavailable"
+
+
 def test_a_gpu_needs_its_driver(good: dict[str, Any], house: verdict.House) -> None:
     good["iommu"] = False
     assert "no IOMMU" in rows(reported(good, house))["gpu"].reason
@@ -277,3 +297,22 @@ def test_the_module_reads_platforms_and_roles_from_its_options(
     options["roles"]["machine_big"]["color"] = "red"
     said = ended(doctor, monkeypatch, options)["msg"]
     assert "machine_big.color: unknown key" in said
+
+
+@pytest.mark.parametrize(("emulated", "deadline_s"), [(False, 20), (True, 120)])
+def test_guests_and_engines_get_longer_on_an_emulated_host(
+    monkeypatch: pytest.MonkeyPatch, house: verdict.House, emulated: bool, deadline_s: int
+) -> None:
+    loaded = module("host_doctor", "host_doctor")
+    given: list[int] = []
+    below = {"name": "QEMU TCG" if emulated else None, "emulated": emulated}
+    monkeypatch.setattr(loaded, "below_facts", lambda root: below)
+    monkeypatch.setattr(loaded, "kvm_facts", lambda *arguments: given.append(arguments[-1]))
+    monkeypatch.setattr(loaded, "engine_facts", lambda _, times: given.append(20 * times))
+    options = {
+        "state_dir": "/nowhere", "image": "null",
+        "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
+        "probe_kvm": True, "kvm_deadline_s": 20, "needed_disk_mib": 1, "needed_memory_mib": 1,
+    }  # fmt: skip
+    assert loaded.gather(Path("/"), options, house)["below"] == below
+    assert given == [deadline_s, deadline_s]

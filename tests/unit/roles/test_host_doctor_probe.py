@@ -208,3 +208,14 @@ def test_hwloc_that_tells_nothing_usable_is_a_problem_in_words(
 def test_a_host_without_hwloc_says_so() -> None:
     told = probe.hwloc_facts("lstopo-that-is-nowhere")
     assert told == {"xml": None, "problem": "no lstopo-that-is-nowhere found"}
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, None), (40, "slow")])
+def test_an_engine_that_is_slow_to_answer_gets_several_times_as_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, expected: str | None
+) -> None:
+    monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.25)
+    program = tmp_path / "slow"
+    program.write_text("#!/bin/sh\nsleep 0.6; echo slow\n")
+    program.chmod(0o755)
+    assert probe.ask([str(program)], times) == expected

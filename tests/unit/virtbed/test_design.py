@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -53,6 +54,21 @@ def test_emulated_guests_run_small_and_are_marked(plan: Plan) -> None:
     assert {(n.platform, n.cores) for n in laid.not_run} == {("bm", 1), ("vm", 2), ("vmcn", 2)}
 
 
+def test_on_an_emulated_host_every_trial_is_marked_and_its_kvm_stays_kvm(plan: Plan) -> None:
+    real = report(guests="available")
+    verdicts = tuple(replace(row, status="emulated") for row in real.platforms)
+    lab = replace(real, emulated=True, platforms=verdicts)
+    laid = design(plan, lab, PLATFORMS)
+    assert {t.instance.machine for t in laid.trials} == {"metal", "kvm"}
+    assert all(t.emulated and t.planned().emulated for t in laid.trials)
+    assert all(t.instance.host_emulated and t.rules == "quick" for t in laid.trials)
+    guests = [t for t in laid.trials if t.instance.own_kernel]
+    assert {t.instance.accelerator for t in guests} == {"kvm"}
+    # Its guests see all that the host sees, whatever TCG of another version emulates.
+    assert isa_needed(lab, guests[0]) == ("avx", "avx512f")
+    assert not any(t.emulated for t in design(plan, real, PLATFORMS).trials)
+
+
 def test_emulated_guests_run_the_modes_asked_for_and_real_ones_all(plan: Plan) -> None:
     both = plan.model_copy(
         update={
@@ -63,7 +79,7 @@ def test_emulated_guests_run_the_modes_asked_for_and_real_ones_all(plan: Plan) -
     laid = design(both, report(guests="emulated"), PLATFORMS)
     assert {t.instance.mode for t in laid.trials} == {"pinned"}
     assert {n.reason for n in laid.not_run if n.mode == "vanilla"} == {
-        "emulated guests run pinned only (see emulated.modes)"
+        "emulated platforms run pinned only (see emulated.modes)"
     }
     real = design(both, report(guests="available"), PLATFORMS)
     assert {t.instance.mode for t in real.trials} == {"vanilla", "pinned"}

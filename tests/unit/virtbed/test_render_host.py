@@ -38,6 +38,7 @@ DOCUMENT: dict[str, Any] = {
         "kvm": {"probe": "hung", "detail": "last console line: [/dim] [    0.1] x"},
         "gpu": [],
         "iommu": False,
+        "below": {"name": "KVM", "emulated": False},
         "images": {
             "cpu": {"digest": "sha256:12", "current": True, "build_s": 240},
             "null": {"digest": "sha256:34", "current": False, "build_s": 120},
@@ -109,3 +110,10 @@ def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:
     shown = text(tuning_table(replace(REPORT, tuning=rows)))
     assert "swappiness" in shown and "60" in shown and "paging" in shown
     assert "not available" in shown and "does not have it" in shown
+
+
+def test_a_host_that_is_itself_emulated_is_called_so() -> None:
+    assert "nothing timed here is a figure" not in text(facts_table(REPORT))
+    facts = REPORT.facts | {"below": {"name": "QEMU TCG", "emulated": True}}
+    shown = text(facts_table(replace(REPORT, facts=facts)))
+    assert "QEMU TCG: nothing timed here is a figure" in shown

@@ -494,7 +494,7 @@ def test_trials_that_are_not_needed_get_no_instance(
     precise = small(plan).model_copy(update={"precision": 0.02})
     asked: list[tuple[Design, dict[str, Any]]] = []
 
-    def unneeded(design: Design, measured: dict[str, Any]) -> frozenset[str]:
+    def unneeded(design: Design, measured: dict[str, Any], *_: object) -> frozenset[str]:
         asked.append((design, measured))
         return frozenset({"cn-pinned-c01-image_classification-r02"} if len(asked) == 2 else ())
 

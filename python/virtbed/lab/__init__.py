@@ -1,0 +1,20 @@
+"""Servers in a box: bench hosts that QEMU emulates, for tests and for trying virtbed out.
+
+Their kernel, systemd, libvirt, Docker and KVM are Debian's own; only their speed is not. Nothing
+that is timed there is a result.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FOLDER = Path(os.environ.get("VIRTBED_LAB", "/var/cache/virtbed-lab"))
+"""Images, snapshots and servers; the variable VIRTBED_LAB names another folder.
+
+A cache, and outside of what a teardown removes: to make it anew takes half an hour.
+"""
+
+
+class LabError(RuntimeError):
+    """A server that cannot be made, started or reached; the message says what to do."""

@@ -1,0 +1,73 @@
+"""Servers in a box: real kernels, systemd, libvirt, Docker and KVM under an emulated processor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed.checkout import REPOSITORY
+from virtbed.lab.image import build
+from virtbed.lab.prepared import BOOTED, Preparation, start_prepared
+from virtbed.lab.recipe import Recipe
+from virtbed.lab.server import Server
+from virtbed.lab.shape import Shape, accelerator_here
+
+TOOLS = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"}
+FAILED = pytest.StashKey[bool]()
+
+
+def run(*command: str, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command in the repository; with `ok`, fail with all it said unless it ends well."""
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=ENVIRONMENT, text=True, capture_output=True, check=False,
+        **options,
+    )  # fmt: skip
+    if ok:
+        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: Any = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+def told(text: str) -> None:
+    """Show progress, whatever pytest captures: a boot takes minutes."""
+    print(f"lab: {text}", file=sys.__stderr__, flush=True)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+    """Start servers that end with the test; a failed test keeps their console logs."""
+    started: list[Server] = []
+
+    def start(
+        recipe: Recipe | None = None, preparation: Preparation = BOOTED, **shape: Any
+    ) -> Server:
+        image = build(recipe or Recipe(), told)
+        name = f"test{os.getpid()}-{len(started)}"
+        here = accelerator_here()
+        started.append(
+            start_prepared(
+                name, image, Shape(**shape), told, tied=True, accelerator=here,
+                preparation=preparation,
+            )
+        )  # fmt: skip
+        return started[-1]
+
+    yield start
+    for each in started:
+        if request.node.stash.get(FAILED, False):
+            told(f"console log: {each.keep_console(request.node.nodeid)}")
+        each.remove()

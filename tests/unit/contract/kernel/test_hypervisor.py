@@ -1,0 +1,74 @@
+"""What a machine runs on: told by CPUID, and by DMI where that hides it."""
+
+from __future__ import annotations
+
+import mmap
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed_contract.kernel import hypervisor
+from virtbed_contract.kernel.hypervisor import Below, below
+
+from .conftest import lay
+
+
+def machine(root: Path, flags: str, vendor: str = "Dell Inc.") -> Path:
+    return lay(
+        root,
+        {
+            "proc/cpuinfo": f"processor\t: 0\nflags\t\t: {flags}",
+            "sys/class/dmi/id/sys_vendor": vendor,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said", "vendor", "expected"),
+    [
+        ("fpu", "rubbish", "Dell Inc.", Below(None, False)),  # without the flag it tells nothing
+        ("fpu hypervisor", "KVMKVMKVM", "QEMU", Below("KVM", False)),
+        ("fpu hypervisor", "TCGTCGTCGTCG", "QEMU", Below("QEMU TCG", True)),
+        ("fpu hypervisor", "TCGTCGTCGTCG", "Dell Inc.", Below("QEMU TCG", True)),
+        ("fpu hypervisor", "Microsoft Hv", "Microsoft", Below("Hyper-V", False)),
+        ("fpu hypervisor", "bhyve bhyve ", "BHYVE", Below("bhyve bhyve ", False)),
+    ],
+)
+def test_a_machine_says_what_it_runs_on(
+    tmp_path: Path, flags: str, said: str, vendor: str, expected: Below
+) -> None:
+    assert below(machine(tmp_path, flags, vendor), lambda: said) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [("fpu hypervisor", ""), ("fpu hypervisor", None), ("fpu", "TCGTCGTCGTCG")]
+)
+@pytest.mark.parametrize("vendor", ["QEMU", "Bochs"])
+def test_a_machine_of_qemu_that_hides_what_runs_it_counts_as_emulated(
+    tmp_path: Path, flags: str, said: str | None, vendor: str
+) -> None:
+    found = below(machine(tmp_path, flags, vendor), lambda: said)
+    assert found.emulated and vendor in str(found.name)
+
+
+def test_a_hypervisor_that_cannot_be_asked_is_no_emulator(tmp_path: Path) -> None:
+    found = below(machine(tmp_path, "fpu hypervisor", "Amazon EC2"), lambda: None)
+    assert not found.emulated and found.name
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="CPUID is x86's")
+def test_cpuid_is_asked_and_its_memory_given_back() -> None:
+    for _ in range(3):
+        assert isinstance(hypervisor.signature(), str)
+
+
+def test_where_memory_must_not_be_executed_nothing_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    assert hypervisor.signature() is None
