@@ -21,8 +21,13 @@ from typing import Literal
 import numpy as np
 
 from virtbed_analysis.candidates import Candidate, Floats, Unit
-from virtbed_analysis.intervals import CONFIDENCE, paired_spread, pairs_needed, ratio_interval
-from virtbed_analysis.margin import NO_SPREAD
+from virtbed_analysis.intervals import (
+    NO_SPREAD,
+    paired_spread,
+    pairs_needed,
+    ratio_interval,
+    simultaneous,
+)
 from virtbed_analysis.question import Question
 
 Answer = Literal["best", "equivalent", "cannot tell", "none"]
@@ -140,7 +145,7 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
         return Ranking(answer, None, None, [], [], {}, None)
     field = _field(fit, unknown, question)
     chosen_from = [cell for cell in field if cell in fit]
-    confidence = 1 - (1 - CONFIDENCE) / max(1, len(field) - 1)
+    confidence = simultaneous(len(field) - 1)
     places = range(len(field))
     over = _pairs(field, confidence)
     fits = [i for i in places if field[i] in chosen_from]

@@ -14,7 +14,8 @@ from typing import Literal
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import Cell
-from virtbed_analysis.effects import Floats, Units, effects
+from virtbed_analysis.effects import Units
+from virtbed_analysis.engine import Floats, effects
 
 STUDY = "arXiv 2112.09780"
 PINNING = "arXiv 2006.02055"  # the same laboratory's paper on containers, CPU pinning and overhead

@@ -23,10 +23,10 @@ import polars as pl
 from scipy import stats
 
 from virtbed_analysis import samples_per_trial
-from virtbed_analysis.estimate import GROUP, in_order, steady
-from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.margin import NO_SPREAD
-from virtbed_analysis.samples_per_trial import ENOUGH, PLAIN_ROWS, epoch
+from virtbed_analysis.estimate import in_order
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
+from virtbed_analysis.reduction import GROUP, PLAIN_ROWS, Readings, readings
+from virtbed_analysis.samples_per_trial import ENOUGH, epoch
 
 Json = dict[str, Any]
 MOST_POINTS = 1000
@@ -34,7 +34,7 @@ MOST_POINTS = 1000
 _CURVE = [column for column in GROUP if column != "cores"]
 
 
-def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
+def of_trials(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return one row per real trial, in the order in which they ran.
 
     Columns: `trial`, `host`, `GROUP`, `replicate`, `position`, `started_at`, `suspicions`, `log`
@@ -43,18 +43,12 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
     `freedom` (its degrees of freedom), `inner` (variance that these leave in `log`) and
     `measured_s`.
     """
-    e2e = pl.col("e2e_ns").cast(pl.Float64)
-    share = (pl.col("var") / pl.col("mean") ** 2).fill_null(0.0)
-    inputs = (
-        steady(samples)
-        .group_by("trial", "input", maintain_order=True)
-        .agg(e2e.mean().alias("mean"), e2e.var(ddof=1).alias("var"), pl.len().alias("n"))
-        .sort("trial", "input")
-    )
+    means = readings(samples)
+    share = (pl.col("e2e_var") / pl.col("mean") ** 2).fill_null(0.0)
+    inputs = means.totals.with_columns((pl.col("e2e_ns") / pl.col("n")).alias("mean"))
     freedom = pl.col("n").cast(pl.Int64).sum() - pl.len().cast(pl.Int64)
     spread = (share * (pl.col("n").cast(pl.Float64) - 1)).sum() / freedom
     trials = inputs.group_by("trial", maintain_order=True).agg(
-        pl.col("mean").mean().log().alias("log"),
         pl.col("n").sum().cast(pl.Int64).alias("samples"),
         pl.len().cast(pl.Int64).alias("inputs"),
         freedom.alias("freedom"),
@@ -62,7 +56,8 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
         ((1 / pl.col("n")).sum() / pl.len() ** 2).alias("weight"),
         ((pl.col("mean") * pl.col("n")).sum() / 1e9).alias("measured_s"),
     )
-    about = samples.select(
+    trials = trials.join(means.trials, on="trial", maintain_order="left")
+    about = means.totals.select(
         "trial", "host", *GROUP, "replicate", "position", "started_at", "suspicions"
     ).unique("trial")
     cell = ["host", *GROUP]
@@ -78,14 +73,14 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def of_sweep(samples: pl.DataFrame, trials: pl.DataFrame) -> Json:
+def of_sweep(samples: pl.DataFrame, trials: pl.DataFrame, ran: pl.DataFrame) -> Json:
     """Return the report's part on the design: `run_order`, `drift`, `components`, `samples`.
 
     Args:
         samples: As `frames.Sweep` has them.
         trials: Likewise.
+        ran: What `of_trials` makes of them.
     """
-    ran = of_trials(samples)
     return {
         "run_order": _run_order(ran),
         "drift": [_drift(host, rows) for host, rows in _by_host(ran)],
@@ -138,7 +133,7 @@ def _drift(host: str, rows: pl.DataFrame) -> Json:
     known = len(values) >= ENOUGH and np.isfinite(hours).all()
     if known and np.ptp(hours) > 0 and np.ptp(values) > NO_SPREAD:
         fit = stats.linregress(hours, values)
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 2)) * float(fit.stderr)
+        half = t_quantile(CONFIDENCE, len(values) - 2) * float(fit.stderr)
         slope = float(fit.slope)
         found |= {"slope": slope, "low": slope - half, "high": slope + half}
         found["span"] = float(np.ptp(hours))

@@ -8,17 +8,14 @@ import polars as pl
 
 from virtbed_analysis import unlike
 from virtbed_analysis.estimate import (
-    BARE,
-    BASELINE,
-    GROUP,
     NS_PER_MS,
     geometric,
     in_order,
     phases,
-    steady,
     to_baseline,
     typical,
 )  # fmt: skip
+from virtbed_analysis.reduction import BARE, BASELINE, GROUP, Readings, readings, steady
 from virtbed_contract.measures import SHOWN, Measure, of_group
 
 STARTUP = of_group("startup")
@@ -70,7 +67,7 @@ def other(trials: pl.DataFrame, measure: Measure) -> pl.DataFrame:
         BASELINE.first().alias("baseline"),
         (pl.col("log") == -math.inf).sum().cast(pl.Int64).alias("zeros"),
     )
-    typical_value = geometric(replicates, GROUP).drop("low", "high").rename({"n": "replicates"})
+    typical_value = geometric(replicates, GROUP).rename({"n": "replicates"})
     ratios = to_baseline(replicates)
     ends = ("value", "ratio", "ratio_low", "ratio_high")
     return in_order(
@@ -119,14 +116,11 @@ def _startup(trials: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def log_means(samples: pl.DataFrame) -> dict[str, dict[str, float]]:
+def log_means(samples: pl.DataFrame | Readings) -> dict[str, dict[str, float]]:
     """Return `precision.log_means` of each trial, by its id."""
     found: dict[str, dict[str, float]] = {}
-    means = (
-        samples.filter(~pl.col("warmup"))
-        .group_by("trial", "input")
-        .agg(pl.col("e2e_ns").mean().log().alias("log"))
-    )
+    log = (pl.col("e2e_ns") / pl.col("n")).log().alias("log")
+    means = readings(samples).totals.select("trial", "input", log)
     for trial, name, log in means.iter_rows():
         found.setdefault(trial, {})[name] = log
     return found

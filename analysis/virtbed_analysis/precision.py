@@ -23,9 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, is_plain
-from virtbed_analysis.intervals import mean_interval
+from virtbed_analysis.engine import Logs, contrast, half_width
 from virtbed_analysis.platforms import platforms_of
-from virtbed_analysis.reduction import log_mean
 from virtbed_contract.sweep import Design, PlannedTrial
 
 LogMeans = Mapping[str, float]
@@ -77,18 +76,20 @@ def unneeded_trials(design: Design, measured: Mapping[str, LogMeans]) -> frozens
         return trial.platform == bare and trial.mode == BASELINE_MODE and is_plain(vars(trial))
 
     compared = [trial for trial in planned if not is_baseline(trial)]
-    baselines = {
-        (_key(trial, SUBJECT), trial.replicate): measured[trial.id]
-        for trial in planned
-        if is_baseline(trial) and trial.id in measured
+    metal: dict[_Key, dict[int, Any]] = defaultdict(dict)
+    cells: dict[_Key, dict[int, Any]] = defaultdict(dict)
+    subjects = {}
+    for trial in planned:
+        if logs := measured.get(trial.id):
+            own = metal[_key(trial, SUBJECT)] if is_baseline(trial) else cells[_key(trial, CELL)]
+            own[trial.replicate] = list(logs), list(logs.values())
+            subjects[_key(trial, CELL)] = _key(trial, SUBJECT)
+    below = {subject: Logs.of(own) for subject, own in metal.items()}
+    close = {
+        cell
+        for cell, own in cells.items()
+        if _close(Logs.of(own), below.get(subjects[cell]), design)
     }
-    differences: dict[_Key, list[float]] = defaultdict(list)
-    for trial in compared:
-        below = baselines.get((_key(trial, SUBJECT), trial.replicate), {})
-        difference = _difference(measured.get(trial.id, {}), below)
-        if difference is not None:
-            differences[_key(trial, CELL)].append(difference)
-    close = _close(differences, design.precision, design.min_replicates)
     unsettled = {_key(t, SUBJECT) for t in compared if _key(t, CELL) not in close}
     settled = {_key(trial, SUBJECT) for trial in compared} - unsettled
     return frozenset(
@@ -99,24 +100,14 @@ def unneeded_trials(design: Design, measured: Mapping[str, LogMeans]) -> frozens
     )
 
 
-def _difference(above: LogMeans, below: LogMeans) -> float | None:
-    """Return the difference over the inputs that both have; None if they have none."""
-    common = sorted(above.keys() & below.keys())
-    if not common:
-        return None
-    return log_mean([above[name] for name in common]) - log_mean([below[name] for name in common])
-
-
-def _close(differences: Mapping[_Key, list[float]], precision: float, minimum: int) -> set[_Key]:
-    cells = list(differences)
-    n = np.array([len(differences[cell]) for cell in cells], dtype=np.int64)
-    mean = np.array([np.mean(differences[cell]) for cell in cells])
-    deviation = np.array(
-        [np.std(own, ddof=1) if len(own := differences[cell]) > 1 else np.nan for cell in cells]
-    )
-    low, high = mean_interval(mean, deviation, n)
-    close = close_enough(np.exp(low), np.exp(high), n, precision, minimum)
-    return {cell for cell, enough in zip(cells, close, strict=True) if enough}
+def _close(above: Logs, below: Logs | None, design: Design) -> bool:
+    """Return whether a cell's ratio is known as closely as its design asks."""
+    logs = contrast((1.0, above), (-1.0, below))
+    half = None if logs is None else half_width([logs])
+    if logs is None or half is None or design.precision is None:
+        return False
+    low, high, n = np.exp([logs.mean() - half]), np.exp([logs.mean() + half]), np.array([len(logs)])
+    return bool(close_enough(low, high, n, design.precision, design.min_replicates)[0])
 
 
 def _key(trial: PlannedTrial, columns: Iterable[str]) -> _Key:
