@@ -123,6 +123,17 @@ def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
     return low, high
 
 
+def p_above(values: NDArray[np.float64], limit: float) -> float:
+    """Return the one-sided p value of a mean that is no larger than a limit (Student's t).
+
+    1 where the values show no spread, which is no precision.
+    """
+    if len(values) < 2 or float(np.ptp(values)) < NO_SPREAD:
+        return 1.0
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(stats.t.sf((float(values.mean()) - limit) / error, len(values) - 1))
+
+
 def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]:
     """Return which hypotheses are rejected, at most a share `level` of times any true one.
 

@@ -25,7 +25,7 @@ from virtbed_analysis.context import serial
 from virtbed_analysis.document import document
 from virtbed_analysis.effects import Effect, Units, effects, of_sweep
 from virtbed_analysis.engine import Logs
-from virtbed_analysis.findings import FINDINGS, Finding, rows
+from virtbed_analysis.findings import FINDINGS, PENALTY, Finding, rows
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.platforms import Platforms
 
@@ -209,6 +209,17 @@ def penalty(*by_size: float) -> dict:
         cores, seconds = 2**power, 0.5**power
         timed |= metal(cores, seconds) | on("cn", "vanilla", cost * seconds, cores)
     return timed
+
+
+def test_of_many_penalties_at_the_limit_seldom_any_is_taken_for_a_clear_one() -> None:
+    """Whether there is one to remove is decided of all cells at once (Holm)."""
+    pinning = next(finding for finding in FINDINGS if finding.id == "pinning")
+    seconds: dict = {}
+    for work in (f"work {n}" for n in range(20)):
+        seconds |= metal(work=work) | on("cn", "vanilla", PENALTY, work=work)
+        seconds |= on("cn", "pinned", 1.0, work=work)
+    asked = [any(pinning.candidates(Measured(lay(seconds)))) for _ in range(100)]
+    assert np.mean(asked) <= 0.09
 
 
 def test_the_penalty_falls_only_where_no_step_of_the_curve_rises() -> None:
