@@ -20,7 +20,8 @@ from typing import Literal
 
 import numpy as np
 
-from virtbed_analysis.candidates import Candidate, Floats, Unit
+from virtbed_analysis.candidates import Candidate
+from virtbed_analysis.engine import Floats, shared
 from virtbed_analysis.intervals import (
     NO_SPREAD,
     paired_spread,
@@ -95,17 +96,8 @@ class Ranking:
 
 def shared_times(above: Candidate, below: Candidate) -> tuple[Floats, Floats]:
     """Return both cells' mean times in the replicates that both have, over the inputs of both."""
-    units: Iterable[Unit] = sorted(above.times.keys() & below.times.keys())
-    pairs = [(above.times[unit], below.times[unit]) for unit in units]
-    means = []
-    for (inputs, times), (others, theirs) in pairs:
-        if not np.array_equal(inputs, others):
-            common = np.intersect1d(inputs, others)
-            times, theirs = times[np.isin(inputs, common)], theirs[np.isin(others, common)]
-        if len(times):
-            means.append((times.mean(), theirs.mean()))
-    both = np.array(means).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
+    _, (ours, theirs) = shared(above.times, below.times)
+    return np.exp(ours), np.exp(theirs)
 
 
 def contrast(above: Candidate, below: Candidate, confidence: float) -> Contrast:

@@ -13,22 +13,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from virtbed_analysis.cells import CELL, PLAIN, key_of
+from virtbed_analysis.engine import Floats, Key, Logs
 from virtbed_analysis.estimate import NS_PER_MS, steady, tail
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
 from virtbed_analysis.latency import LOADED, usable
 from virtbed_analysis.losses import is_late
 from virtbed_analysis.question import Question
+from virtbed_analysis.reduction import by_cell, readings
 from virtbed_analysis.slo import PERCENTILE, Instance, Slo, judge
 from virtbed_contract.codec import encode
 
-Floats = NDArray[np.float64]
-Key = tuple[Any, ...]
-Unit = tuple[str, int]
-"""A host and a replicate on it: what two cells are paired by."""
 Spread = tuple[float, float, float]
 """A mean over replicates, and the least and the most of them."""
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
@@ -71,8 +68,8 @@ class Candidate:
 
     Attributes:
         cell: Its factors by name.
-        times: By unit, the inputs, sorted, and the mean time of each in ms: e2e, or latency where
-            a question is about the wait in a queue.
+        times: Logarithms of the mean time of each input in ms, by replicate: of e2e, or of latency
+            where a question is about the wait in a queue.
         e2e: Mean over replicates of a request's mean e2e in ms, the least and the most of them. No
             interval: what drifts through a sweep is common to all cells, and cancels in pairs only.
         latency: The same of latency; None where it has no meaning.
@@ -86,7 +83,7 @@ class Candidate:
     """
 
     cell: Mapping[str, Any]
-    times: Mapping[Unit, tuple[NDArray[np.str_], Floats]]
+    times: Logs
     e2e: Spread
     latency: Spread | None
     p99: tuple[float | None, float | None]
@@ -114,8 +111,7 @@ class Candidate:
     @property
     def cost(self) -> float:
         """What is to be small: the time of a request, or what it costs."""
-        means = [values.mean() for _, values in self.times.values()]
-        return self.weight * float(np.mean(means))
+        return self.weight * float(np.exp(self.times.means).mean())
 
     @property
     def flattered(self) -> bool:
@@ -197,30 +193,24 @@ def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
     )
 
 
-def _times(
-    samples: pl.DataFrame, question: Question
-) -> dict[Key, dict[Unit, tuple[NDArray[np.str_], Floats]]]:
-    """Return the mean time of each input in ms, by cell and unit."""
-    time = pl.col("latency_ns" if question.by_latency else "e2e_ns")
-    by_input = (
-        samples.group_by(*CELL, "host", "replicate", "input")
-        .agg((time.mean() / NS_PER_MS).alias("time"))
-        .drop_nulls("time")
-        .sort(*CELL, "host", "replicate", "input")
-        .group_by(*CELL, "host", "replicate", maintain_order=True)
-        .agg("input", "time")
+def _times(samples: pl.DataFrame, question: Question) -> dict[Key, Logs]:
+    """Return the logarithms of the mean time of each input in ms, by cell."""
+    own = readings(samples).totals
+    total, n = ("latency_ns", "latency_n") if question.by_latency else ("e2e_ns", "n")
+    mean = pl.col(total).sum() / pl.col(n).sum() / NS_PER_MS
+    logs = (
+        own.filter(pl.col(n) > 0)
+        .group_by(*CELL, "replicate", "input")
+        .agg(mean.log().alias("log"))
+        .sort(*CELL, "replicate", "input")
     )
-    found: dict[Key, dict[Unit, tuple[NDArray[np.str_], Floats]]] = defaultdict(dict)
-    for row in by_input.iter_rows(named=True):
-        values = np.array(row["input"], dtype=np.str_), np.array(row["time"])
-        found[key_of(row)][row["host"], row["replicate"]] = values
-    return found
+    return by_cell(logs, CELL)
 
 
 def _candidate(
     key: Key,
     rows: pl.DataFrame,
-    times: Mapping[Unit, tuple[NDArray[np.str_], Floats]],
+    times: Logs,
     ends: Ends,
     question: Question,
     asked: int,
