@@ -73,14 +73,15 @@ def of_trials(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     )
 
 
-def of_sweep(samples: pl.DataFrame, trials: pl.DataFrame, ran: pl.DataFrame) -> Json:
+def of_sweep(samples: pl.DataFrame, trials: pl.DataFrame, ran: pl.DataFrame | None = None) -> Json:
     """Return the report's part on the design: `run_order`, `drift`, `components`, `samples`.
 
     Args:
         samples: As `frames.Sweep` has them.
         trials: Likewise.
-        ran: What `of_trials` makes of them.
+        ran: What `of_trials` makes of them, if that is there already.
     """
+    ran = of_trials(samples) if ran is None else ran
     return {
         "run_order": _run_order(ran),
         "drift": [_drift(host, rows) for host, rows in _by_host(ran)],
