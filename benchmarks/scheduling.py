@@ -96,10 +96,16 @@ def measure(size: int) -> dict[str, Any]:
 
 def lay_out(size: int) -> tuple[Plan, Design]:
     """Return a plan and its design of about `size` trials: seven cells at each of 100 sizes."""
-    cpus = [{"cpu": n, "node": 0, "siblings": [n]} for n in range(CORES + 1)]
+    cpus = list(range(CORES + 1))
+    threads = "".join(f'<object type="PU" os_index="{cpu}"/>' for cpu in cpus)
     facts = {
-        "cpu": {"cpus": cpus, "allowed": list(range(CORES + 1))},
-        "numa": [{"node": 0, "memory_mib": 1}],
+        "cpu": {"online": cpus, "allowed": cpus, "isolated": [], "tickless": [], "parts": {}},
+        "hwloc": {
+            "xml": f'<topology version="2.0"><object type="Machine">{threads}</object></topology>',
+            "problem": None,
+        },
+        "nodes_with_cpus": [],
+        "nodes_allowed": [],
         "image": {"digest": IMAGE},
     }
     verdicts = tuple(PlatformVerdict(name, "available", "", "") for name in PLATFORMS.entries)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.errors import AnalysisError
     from virtbed_analysis.frames import Sweep, export, load, read_sweep, write_parquet
     from virtbed_analysis.page import ReportPaths, render_comparison, report
-    from virtbed_analysis.precision import log_means, unneeded_trials
+    from virtbed_analysis.precision import earlier_attempts, log_means, unneeded_trials
     from virtbed_analysis.published import document as analyse_published
     from virtbed_analysis.question import Question, read_prices
     from virtbed_analysis.samples_per_trial import told as best_samples
@@ -41,6 +41,7 @@ _PLACES = {
     "changed": "comparison",
     "compare": "comparison",
     "described": "columns",
+    "earlier_attempts": "precision",
     "export": "frames",
     "load": "frames",
     "log_means": "precision",
@@ -70,6 +71,7 @@ __all__ = [
     "changed",
     "compare",
     "described",
+    "earlier_attempts",
     "export",
     "load",
     "log_means",

@@ -45,7 +45,9 @@ def advise(sweep: Sweep, question: Question) -> Json:
     equal within the margin, or cannot be told apart, the cheapest or smallest. `answer` says which:
     "best" (of all), "equivalent", "cannot tell" (`may_be_best` has those that may be; `choice` is
     where to begin, and `more_replicates` what would tell), "none" (`choice` is None). Times in ms;
-    `cost` per million requests, in the prices' currency, one request after another.
+    `cost` per million requests, in the prices' currency, one request after another. Cells are
+    compared by what their scenario is judged by (`compared`); `over` is a ratio of times, of
+    throughput that of the times per sample: above 1 is less throughput.
     """
     if question.margin is None:
         question = replace(question, margin=sweep.margin)
@@ -59,7 +61,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
             **{key: value for key, value in asdict(question).items() if key != "prices"},
             "platforms": list(question.platforms),
             "prices": bool(question.prices),
-            "compared": "latency" if question.by_latency else "e2e",
+            "compared": question.compared.name,
         },
         "confidence": CONFIDENCE,
         "answer": ranked.answer,
@@ -225,6 +227,7 @@ class _Rows:
             "memory_mib": cell.memory_mib,
             **_ends("e2e", "_ms", cell.e2e),
             **_ends("latency", "_ms", cell.latency),
+            **_ends("throughput", "_per_s", cell.throughput()),
             "p99_ms": cell.p99[0],
             "p99_worst_ms": cell.p99[1],
             **_ends("cost", "", cell.money()),

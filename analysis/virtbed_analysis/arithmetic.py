@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from virtbed_analysis.reading import Json
 from virtbed_contract.measures import MEASURES, of_group
@@ -17,6 +18,8 @@ _PARTS = tuple(phase.column for phase in of_group("phase") if phase.column != "e
 _TICK_S = 0.1
 """By how much two accounts of CPU time may differ: kernels count in ticks."""
 _SLACK = 1.1
+_EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)  # a clock that was never set begins at 1970
+_AHEAD = timedelta(days=1)  # by so much may another machine's clock be ahead of ours
 _LARGEST = 1e18
 """The largest measure: a sum of as many squares as there are trials is still a number."""
 
@@ -25,6 +28,7 @@ def faults(result: Json) -> Iterator[str]:
     """Give what does not agree in a result that satisfies its schema: found and needed."""
     yield from _samples(result)
     yield from _counts(result)
+    yield from _clocks(result)
     yield from _window(result)
     yield from _labels(result)
     for measure in MEASURES:
@@ -70,12 +74,13 @@ def _counts(result: Json) -> Iterator[str]:
     ):
         if told != counted:
             yield f"tells of {told} {what}, its samples make it {counted}"
-    if result["loadgen"]["queries"] > measured:
-        yield f"tells of {result['loadgen']['queries']} queries, its samples make it {measured}"
-    for rank in result["loadgen"]["percentiles_ns"]:
-        if not re.fullmatch(r"\d{1,2}(\.\d{1,6})?|100(\.0+)?", rank, re.ASCII):
-            yield f"tells of a percentile {rank!r}, a number from 0 to 100 needed"
-            return
+    queries = result["loadgen"]["queries"]
+    alone = settings["scenario"] in ("single_stream", "server")  # one sample per query
+    if queries > measured or (alone and queries != measured):
+        yield f"tells of {queries} queries, its samples make it {measured}"
+    named = [answer["input"] for answer in answers["by_input"]]
+    if len(set(named)) < len(named):
+        yield "has two answers to one input"
     unknown = {sample["input"] for sample in samples} - {
         answer["input"] for answer in answers["by_input"]
     }
@@ -88,6 +93,34 @@ def _counts(result: Json) -> Iterator[str]:
             f"was throttled in {throttling['throttled']} of {throttling['periods']} periods, "
             "which is more than all"
         )
+
+
+def _clocks(result: Json) -> Iterator[str]:
+    """Give what LoadGen is said to have seen that the samples do not show.
+
+    The harness's median is that of the samples, to the nanosecond: who scales times, drops some or
+    writes them in another unit leaves it as it was.
+    """
+    loadgen = result["loadgen"]
+    if loadgen["validity"] == "VALID" and loadgen["reasons"]:
+        yield f"is VALID by LoadGen, with reasons why it is not: {'; '.join(loadgen['reasons'])}"
+    took = sorted(s["queue_ns"] + s["e2e_ns"] for s in result["samples"] if not s["warmup"])
+    told = loadgen["clocks"]["harness_median_ns"]
+    if took and took[len(took) // 2] != told:
+        yield f"tells of a median latency of {told} ns, its samples have {took[len(took) // 2]} ns"
+    ranks = loadgen["percentiles_ns"]
+    for rank in ranks:
+        if not re.fullmatch(r"\d{1,2}(\.\d{1,6})?|100(\.0+)?", rank, re.ASCII):
+            yield f"tells of a percentile {rank!r}, a number from 0 to 100 needed"
+            return
+    rising = sorted(ranks, key=float)
+    for rank, higher in pairwise(rising):
+        if ranks[rank] > ranks[higher]:
+            yield (
+                f"tells of a percentile {rank} of {ranks[rank]} ns, beyond that of {higher}, "
+                f"{ranks[higher]} ns"
+            )
+            return
 
 
 def _window(result: Json) -> Iterator[str]:
@@ -130,6 +163,12 @@ def _labels(result: Json) -> Iterator[str]:
     if trial["emulated"] != (trial["accelerator"] == "tcg"):
         yield f"has emulated {trial['emulated']}, its accelerator is {trial['accelerator']}"
     try:
-        datetime.fromisoformat(trial["started_at"].replace("Z", "+00:00"))
+        started = datetime.fromisoformat(trial["started_at"].replace("Z", "+00:00"))
     except ValueError:
         yield f"started at {trial['started_at']}, which is no time"
+        return
+    if not _EARLIEST <= started <= datetime.now(UTC) + _AHEAD:
+        yield (
+            f"started at {trial['started_at']}, between {_EARLIEST:%Y-%m-%d} and now needed: the "
+            "clock was wrong, or the label was changed"
+        )

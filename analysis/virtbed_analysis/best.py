@@ -30,6 +30,7 @@ from virtbed_analysis.intervals import (
     simultaneous,
 )
 from virtbed_analysis.question import Question
+from virtbed_analysis.typical import typical_logs
 
 Answer = Literal["best", "equivalent", "cannot tell", "none"]
 MOST_REPLICATES = 1000
@@ -212,7 +213,7 @@ def _second(
     if second is not None:
         return field[second]
     rest = [cell for cell in fit if cell is not field[choice]]
-    return min(rest, key=lambda cell: (cell.cores, cell.e2e[0]), default=None)
+    return min(rest, key=lambda cell: (cell.cores, cell.time_ms), default=None)
 
 
 def _least(cell: Candidate, worst: float, question: Question) -> tuple[float, ...]:
@@ -238,23 +239,19 @@ def _leaning(
 ) -> int:
     """Return which of the cells that may be the best to take until more is known.
 
-    With prices, the least mean cost. Else the least of those that are typically as fast as the
-    fastest, within the margin or one standard error: medians, for where one bad instance hides what
-    the means are, the other replicates are all that there is to go by.
+    With prices, the least mean cost if all share replicates. Else the least of those that are
+    typically as fast as the fastest, within the margin or one standard error (`typical`): where one
+    bad instance hides what the means are, the other replicates are all that there is to go by.
     """
-    if question.prices:
-        return min(left, key=lambda i: _least(field[i], _worst(over, i, left), question))
-    typical = {
-        i: max((_or_last(over[i, j].typical) for j in left if j != i), default=1.0) for i in left
-    }
+    worst = {i: _worst(over, i, left) for i in left}
+    if question.prices and all(map(math.isfinite, worst.values())):
+        return min(left, key=lambda i: _least(field[i], worst[i], question))
+    typical: list[float] = typical_logs(field).tolist()  # of all: the others connect them
     leader = min(left, key=lambda i: (typical[i], field[i].cores))
 
     def near(i: int) -> bool:
-        if i == leader:
-            return True
-        to_leader = over[i, leader]
-        allowed = max(question.tolerance, to_leader.typical_error)
-        return to_leader.n > 0 and to_leader.typical <= 1 + allowed
+        error = over[i, leader].typical_error if i != leader and over[i, leader].n else 0.0
+        return bool(typical[i] - typical[leader] <= math.log1p(max(question.tolerance, error)))
 
     return min(filter(near, left), key=lambda i: _least(field[i], typical[i], question))
 

@@ -2,10 +2,11 @@
 
 Two things whose truth is known are measured as any platform is. A twin is its platform under
 another name: its ratio must be 1. A slowed platform takes a known share longer: the testbed must
-find that share, and tell it from none. Each check is a test of equivalence: it passes if its whole
-interval is within a margin of the truth, so that one too wide to tell does not pass. The intervals
-of all checks are simultaneous (Bonferroni's inequality), so that a testbed that is off by the
-margin passes in at most one sweep of twenty.
+find that share, and tell it from none. Both are said of the e2e time, in every scenario: how much
+longer a queue becomes is no known truth. Each check is a test of equivalence: it passes if its
+whole interval is within a margin of the truth, so that one too wide to tell does not pass. The
+intervals of all checks are simultaneous (Bonferroni's inequality), so that a testbed that is off by
+the margin passes in at most one sweep of twenty.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
         "host": _host(sweep),
         "confidence": CONFIDENCE,
         "margin": margin,
+        "measure": "e2e",
         "suspect": sweep.trials.filter(pl.col("suspicions").list.len() > 0).height,
         "rejected": [rejected.file for rejected in sweep.rejected],
         "checks": checks,

@@ -19,15 +19,17 @@ from virtbed_analysis.engine import Floats, Key, Logs
 from virtbed_analysis.estimate import NS_PER_MS, steady, tail
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
-from virtbed_analysis.latency import LOADED, usable
+from virtbed_analysis.latency import LOADED, judged_ns, usable
 from virtbed_analysis.losses import is_late
 from virtbed_analysis.question import Question
-from virtbed_analysis.reduction import by_cell, readings
+from virtbed_analysis.reduction import Readings, by_cell, readings
 from virtbed_analysis.slo import PERCENTILE, Instance, Slo, judge
 from virtbed_contract.codec import encode
+from virtbed_contract.measures import JUDGED_BY
 
 Spread = tuple[float, float, float]
 """A mean over replicates, and the least and the most of them."""
+_MS_PER_S = 1e3
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
 
 
@@ -68,11 +70,12 @@ class Candidate:
 
     Attributes:
         cell: Its factors by name.
-        times: Logarithms of the mean time of each input in ms, by replicate: of e2e, or of latency
-            where a question is about the wait in a queue.
+        times: Logarithms of the mean time of each input in ms, by replicate: e2e; of latency and
+            of time per sample, which are of no input, a single one.
         e2e: Mean over replicates of a request's mean e2e in ms, the least and the most of them. No
             interval: what drifts through a sweep is common to all cells, and cancels in pairs only.
         latency: The same of latency; None where it has no meaning.
+        per_sample: The same of the time to the last answer, per sample; None but in offline.
         p99: Median over instances of their 99th percentiles of latency in ms, and the largest.
         memory_mib: Memory of its instances.
         requests: How many were measured.
@@ -86,6 +89,7 @@ class Candidate:
     times: Logs
     e2e: Spread
     latency: Spread | None
+    per_sample: Spread | None
     p99: tuple[float | None, float | None]
     memory_mib: int
     requests: int
@@ -109,9 +113,14 @@ class Candidate:
         return 1.0 if self.price is None else self.price
 
     @property
+    def time_ms(self) -> float:
+        """The time that it is compared by: e2e, latency or time per sample, see `Question`."""
+        return float(np.exp(self.times.means).mean())
+
+    @property
     def cost(self) -> float:
-        """What is to be small: the time of a request, or what it costs."""
-        return self.weight * float(np.exp(self.times.means).mean())
+        """What is to be small: its time, or what that costs."""
+        return self.weight * self.time_ms
 
     @property
     def flattered(self) -> bool:
@@ -123,11 +132,22 @@ class Candidate:
         return self.ends.late > 0 or (queued and self.ends.invalid > 0)
 
     def money(self) -> Spread | None:
-        """Return what a million requests cost, one after another: mean, least and most."""
+        """Return what a million requests cost, one after another: mean, least and most.
+
+        In offline, as fast as they were answered there.
+        """
         if self.price is None:
             return None
-        mean, least, most = (self.price * ms * _PER_MILLION_H for ms in self.e2e)
+        times = self.per_sample or self.e2e
+        mean, least, most = (self.price * ms * _PER_MILLION_H for ms in times)
         return mean, least, most
+
+    def throughput(self) -> Spread | None:
+        """Return samples per second in offline: of the mean time per sample, least and most."""
+        if self.per_sample is None:
+            return None
+        mean, least, most = (_MS_PER_S / ms for ms in self.per_sample)
+        return mean, most, least
 
 
 def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], dict[Key, Ends]]:
@@ -142,10 +162,12 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
     mine = sweep.trials.filter(**asked)
     ends = _ends(sweep, mine.with_columns(valid=usable()), asked)
     samples = steady(sweep.samples.filter(**asked).filter(usable()))
+    means = readings(samples)
     # What is asked of all at once: Bonferroni counts the cells that the question allows.
-    rows = _by_trial(samples, question).partition_by(CELL, as_dict=True, maintain_order=True)
+    by_trial = _by_trial(samples, means, question)
+    rows = by_trial.partition_by(CELL, as_dict=True, maintain_order=True)
     allowed = sum(not excluded(dict(zip(CELL, key, strict=True)), question) for key in rows)
-    times = _times(samples, question)
+    times = _times(means, question)
     found = [
         _candidate(key, own, times[key], ends[key], question, allowed) for key, own in rows.items()
     ]
@@ -167,16 +189,14 @@ def _price(cell: Mapping[str, Any], question: Question) -> float | None:
     return question.prices.get((cell["platform"], cell["cores"], cell["processor"]))
 
 
-def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
+def _by_trial(samples: pl.DataFrame, means: Readings, question: Question) -> pl.DataFrame:
     """Return one row per trial, by cell."""
     waited = pl.col("latency_ns")
     bound_ns = (question.slo_ms or 0) * NS_PER_MS
     # The mix of inputs, each once: how often LoadGen drew one is chance.
-    e2e = (
-        samples.group_by(*CELL, "host", "replicate", "input")
-        .agg(pl.col("e2e_ns").mean())
-        .group_by(*CELL, "host", "replicate")
-        .agg((pl.col("e2e_ns").sort().mean() / NS_PER_MS).alias("e2e"))
+    e2e = (pl.col("e2e_ns") / pl.col("n")).sort().mean() / NS_PER_MS
+    times = means.totals.group_by(*CELL, "host", "replicate").agg(
+        e2e.alias("e2e"), (judged_ns() / NS_PER_MS).alias("judged")
     )
     return (
         samples.group_by(*CELL, "host", "replicate")
@@ -188,20 +208,20 @@ def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
             pl.len().alias("requests"),
             pl.col("memory_mib").max(),
         )
-        .join(e2e, on=[*CELL, "host", "replicate"])
+        .join(times, on=[*CELL, "host", "replicate"])
         .sort(*CELL, "host", "replicate")
     )
 
 
-def _times(samples: pl.DataFrame, question: Question) -> dict[Key, Logs]:
-    """Return the logarithms of the mean time of each input in ms, by cell."""
-    own = readings(samples).totals
-    total, n = ("latency_ns", "latency_n") if question.by_latency else ("e2e_ns", "n")
-    mean = pl.col(total).sum() / pl.col(n).sum() / NS_PER_MS
+def _times(means: Readings, question: Question) -> dict[Key, Logs]:
+    """Return the logarithms of the time of each input in ms, by cell."""
+    whole = question.compared.grain == "trial"
+    time = judged_ns() if whole else pl.col("e2e_ns").sum() / pl.col("n").sum()
+    rows = means.totals.with_columns(input=pl.lit("")) if whole else means.totals
     logs = (
-        own.filter(pl.col(n) > 0)
-        .group_by(*CELL, "replicate", "input")
-        .agg(mean.log().alias("log"))
+        rows.group_by(*CELL, "replicate", "input")
+        .agg((time / NS_PER_MS).log().alias("log"))
+        .drop_nulls("log")
         .sort(*CELL, "replicate", "input")
     )
     return by_cell(logs, CELL)
@@ -221,12 +241,14 @@ def _candidate(
         instances = [Instance(*pair) for pair in rows.select("waited", "beyond").iter_rows()]
         slo = judge(instances, max(1, asked), ends.lost)
     e2e, waits = rows["e2e"].to_numpy(), rows["latency"].drop_nulls().to_numpy()
+    batch = JUDGED_BY[question.scenario].name == "throughput"
     known = None if rows["p99"].has_nulls() else rows["p99"].to_numpy()
     return Candidate(
         cell=cell,
         times=times,
         e2e=_spread(e2e),
         latency=_spread(waits) if len(waits) else None,
+        per_sample=_spread(rows["judged"].to_numpy()) if batch else None,
         p99=(None, None) if known is None else (float(np.median(known)), float(known.max())),
         memory_mib=int(rows["memory_mib"].to_numpy().max()),
         requests=int(rows["requests"].sum()),

@@ -6,6 +6,7 @@ steps of one curve of sizes. Nothing here decides; it says what is compared with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, groupby, pairwise
@@ -199,14 +200,19 @@ def _doublings_of_metal(measured: Measured) -> Candidates:
     units = measured.units
     metal = [cell for cell in units.cells(processor="cpu") if cell == units.baseline(cell)]
     for curve, sizes in _curves(metal, units):
-        for cell in sizes:
-            more = cell._replace(cores=2 * cell.cores)
+        steps = [(cell, cell._replace(cores=2 * cell.cores)) for cell in sizes]
+        steps = [step for step in steps if units.over(*step) is not None]
+        if steps and steps[-1][1].cores < sizes[-1].cores:
+            steps.append((steps[-1][1], sizes[-1]))  # what no doubling reaches may scale again
+        for cell, more in steps:
             about = f"{words.subject(cell.row())}, {cell.cores} to {more.cores} cores"
+            doublings = math.log2(more.cores / cell.cores)
+            if doublings != 1:
+                about += ", per doubling"
             serial = measured.serial.get(more, "")
-            over = units.over(cell, more)
-            if over is not None:
-                used: list[Floats | None] = [None if serial else over]
-                yield Candidate(about, used, (cell, more), curve, left_out=serial)
+            over = units.contrast((1 / doublings, cell), (-1 / doublings, more))
+            used: list[Floats | None] = [None if serial else over]
+            yield Candidate(about, used, (cell, more), curve, left_out=serial)
 
 
 def _passthrough(measured: Measured) -> Candidates:
@@ -321,7 +327,8 @@ FINDINGS = (
         "Bare metal stops scaling: from some size on, twice the cores speed it up less than "
         f"{_SCALES:g} times.",
         STUDY,
-        "bare metal's speed-up from a doubling of its cores",
+        "bare metal's speed-up from a doubling of its cores; from the largest size that a doubling "
+        "reaches to the largest size of all, per doubling",
         "bare metal at a size and at twice that size, and an application that uses several cores",
         _SCALES,
         "stops",

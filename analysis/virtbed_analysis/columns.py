@@ -93,6 +93,7 @@ TRIAL: dict[str, Column] = {
         _NUMBER, "CPUs that the process kept busy, on average, while it measured; null for unknown."
     ),
     "scenario": Column(_TEXT, "single_stream, multi_stream, offline or server."),
+    "judged_by": Column(_TEXT, "What the scenario is judged by: e2e, latency or throughput."),
     "rules": Column(_TEXT, "quick, or study: MLPerf's minimums."),
     "target_qps": Column(_NUMBER, "Requests per second that were asked for."),
     "target_latency_ms": Column(_NUMBER, "Bound on the 99th percentile of latency."),

@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from virtbed_analysis import unlike, words
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.effects import Units, of_sweep
 from virtbed_analysis.engine import Floats, together
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.latency import LOADED
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
 from virtbed_analysis.provenance import provenance
+from virtbed_analysis.reduction import PLAIN_ROWS
 from virtbed_analysis.rises import Losses, judged
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
@@ -43,14 +44,14 @@ def compare(
 ) -> Json:
     """Return the comparison of results folders, one or several a side.
 
-    For each cell that all of them have, `time` is the second side's e2e over the first's (latency,
-    queue included, in server and multi_stream), and `cost` the second's ratio to bare metal over
-    the first's: a slower host changes the one, not the other. Each has `value`, `low`, `high`, `n`
-    (units of the side that has fewer), `unit` ("replicate" or "sweep") and `answer` ("more",
-    "less", "equivalent", "cannot tell"); `cost` is None for bare metal, and without it. `lost`
-    counts the trials of the cell that gave no usable times, by side, `lost_metal` those of its bare
-    metal. The time of one sweep a side has no interval: a host drifts, and is another from one day
-    to the next.
+    For each cell that all of them have, `time` is the second side's time over the first's, of what
+    the scenario is judged by (`judged_by`; of throughput the time per sample), and `cost` the
+    second's ratio to bare metal over the first's: a slower host changes the one, not the other.
+    Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit` ("replicate" or
+    "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is None for bare
+    metal, and without it. `lost` counts the trials of the cell that gave no usable times, by side,
+    `lost_metal` those of its bare metal. The time of one sweep a side has no interval: a host
+    drifts, and is another from one day to the next.
 
     Args:
         first: A folder, or several of one condition.
@@ -62,11 +63,13 @@ def compare(
             `above` and `unclear`, by what rose, with `why` it cannot be told beside its interval.
 
     Raises:
-        AnalysisError: a folder does not exist, pools unlike results, or has trials of another.
+        AnalysisError: a folder does not exist, pools unlike results, has trials of another, or
+            did other work than another: see `unlike.Fact.compared`.
     """
     sides = [[one] if isinstance(one, Path) else list(one) for one in (first, second)]
     sweeps = [[read_sweep(folder) for folder in side] for side in sides]
     _refuse_same([*sides[0], *sides[1]], [*sweeps[0], *sweeps[1]])
+    _refuse_other_work([*sweeps[0], *sweeps[1]])
     margin = sweeps[0][0].margin if margin is None else margin
     platforms = sweeps[0][0].platforms
     for sweep in [*sweeps[0], *sweeps[1]]:
@@ -81,7 +84,8 @@ def compare(
     losses, only_first = Losses(*sweeps), _only(units[0], common)
     rows = [
         {
-            **c.row(), "baseline": c == every[0].baseline(c), "time": times.get(c),
+            **c.row(), "judged_by": words.judged(c.row()).name,
+            "baseline": c == every[0].baseline(c), "time": times.get(c),
             "cost": costs.get(c), "lost": losses.of(c),
             "lost_metal": losses.of(every[0].baseline(c)) if costs.get(c) else None,
         }
@@ -95,7 +99,10 @@ def compare(
         "unit": unit,
         "margin": margin,
         "platforms": [encode(entry) for entry in platforms.entries.values()],
-        "summary": _summary(rows, [len(side) for side in sides], margin),
+        "summary": (
+            _summary(rows, [len(side) for side in sides], margin) if rows else _apart(units)
+        )
+        + _suspicion(sweeps),
         "fail": None if fail_above is None else judged(rows, only_first, fail_above),
         "differs": _differs(*sweeps),
         "unlike": [
@@ -120,25 +127,27 @@ def changed(effect: Json | None) -> str:
 
 def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
     """Raise `AnalysisError` where a trial would be compared with itself."""
-    keys = ["plan_digest", "host", "trial", "started_at"]
-    trials = [
-        set(
-            sweep.samples.group_by(keys)
-            .agg(pl.col("e2e_ns").cast(pl.String).str.join(" "))
-            .select(*keys, "e2e_ns")
-            .iter_rows()
-        )
-        for sweep in sweeps
-    ]
+    # By their samples, to the nanosecond: a copy may have other labels.
+    trials = [set(sweep.trials.select("trial", "times_digest").iter_rows()) for sweep in sweeps]
     for (one, mine), (other, theirs) in combinations(zip(folders, trials, strict=True), 2):
         if one.resolve() == other.resolve():
             raise AnalysisError(f"{one} is compared with itself; give another results folder")
         if both := mine & theirs:
             raise AnalysisError(
                 f"{one} and {other} have {len(both)} of {len(mine)} trials in common, the first "
-                f"{min(both)[2]}: a sweep compared with itself, or with a copy, shows no change; "
+                f"{min(both)[0]}: a sweep compared with itself, or with a copy, shows no change; "
                 "give folders of different sweeps"
             )
+
+
+def _refuse_other_work(sweeps: list[Sweep]) -> None:
+    """Raise `AnalysisError` where sweeps ran unlike work under one name.
+
+    Only of cells that are compared: with their defaults, and for real.
+    """
+    text = pl.col("platform").cast(pl.String)
+    trials = [sweep.trials.filter(PLAIN_ROWS).with_columns(text) for sweep in sweeps]
+    unlike.refuse_compared(pl.concat(trials))
 
 
 def _shared(units: Units, every: list[Units], common: list[Cell]) -> Units:
@@ -207,6 +216,19 @@ def _suspect(sweep: Sweep) -> int:
     return real.filter(pl.col("suspicions").list.len() > 0).height
 
 
+def _suspicion(sides: list[list[Sweep]]) -> str:
+    """Return how many trials of each side are suspect, in words; empty if none is."""
+    few = [sum(map(_suspect, side)) for side in sides]
+    if not any(few):
+        return ""
+    every = [sum(one.trials.filter(~pl.col("emulated")).height for one in side) for side in sides]
+    first, second = (f"{n} of {total}" for n, total in zip(few, every, strict=True))
+    return (
+        f" Something else moved during {first} trials of the first and {second} of the second: "
+        "these are suspect, and are in all numbers here."
+    )
+
+
 def _differs(first: list[Sweep], second: list[Sweep]) -> list[Json]:
     """Return what is known of both and not the same: what a change of times may come from."""
     sides = [_known(side) for side in (first, second)]
@@ -236,9 +258,23 @@ def _unlike(side: list[Sweep]) -> list[Json]:
     ]
 
 
+def _apart(sides: list[list[Units]]) -> str:
+    """Return what each side has, where no cell is in all sweeps."""
+    told = []
+    for side in sides:
+        found = [
+            f"{cell.application} ({cell.scale}, {cell.scenario}, {cell.weights} weights)"
+            for one in side
+            for cell in one.cells()
+        ]
+        told.append(", ".join(dict.fromkeys(found)) or "nothing that ran for real")
+    return (
+        f"The sweeps have no cell in common. The first: {told[0]}. The second: {told[1]}. Work, "
+        "platform, mode and size of a cell must be the same."
+    )
+
+
 def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
-    if not rows:
-        return "The sweeps have no cell in common."
     if sizes == [1, 1]:
         told = [
             "Two sweeps, one a side: what differs from one day to the next is part of each "
@@ -258,8 +294,8 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
                 f"{count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
                 f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot be told."
             )
-    if any(row["scenario"] in LOADED for row in rows):
-        told.append(f"Times of {' and '.join(LOADED)} are latencies: the queue is in them.")
+    if of := words.times_of(row["scenario"] for row in rows):
+        told.append(f"What is called time is {of}.")
     if not any(row[what] for row in rows for what in ("time", "cost")):
         return "No cell that all sweeps have can be compared: they share no input."
     return " ".join(told)

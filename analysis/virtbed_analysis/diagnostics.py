@@ -1,9 +1,10 @@
 """How a sweep behaved as an experiment: its course over time, and where its spread comes from.
 
-A trial is reduced to one logarithm, the mean over inputs of log(mean e2e of the input); its
-deviation is that less the mean of its cell on its host. Drift is judged on the means of whole
-replicates, each of which has every cell: trials that follow each other are no independent
-observations, replicates are nearly so.
+A trial is reduced to one logarithm, of the time that its scenario is judged by: the mean over
+inputs of the input's mean e2e, the mean latency, or the time per sample; its deviation is that less
+the mean of its cell on its host. Drift is judged on the means of whole replicates, each of which
+has every cell: trials that follow each other are no independent observations, replicates are nearly
+so.
 
 Variance components are by analysis of variance (method of moments, as Kalibera and Jones,
 "Rigorous Benchmarking in Reasonable Time", ISMM 2013, doi:10.1145/2464157.2464160): between the
@@ -25,6 +26,7 @@ from scipy import stats
 from virtbed_analysis import samples_per_trial
 from virtbed_analysis.estimate import in_order
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
+from virtbed_analysis.latency import WHOLE
 from virtbed_analysis.reduction import GROUP, PLAIN_ROWS, Readings, readings
 from virtbed_analysis.samples_per_trial import ENOUGH, epoch
 
@@ -39,7 +41,8 @@ def of_trials(samples: pl.DataFrame | Readings) -> pl.DataFrame:
 
     Columns: `trial`, `host`, `GROUP`, `replicate`, `position`, `started_at`, `suspicions`, `log`
     (of ns), `deviation` (null for the only trial of its cell), `samples`, `inputs`, `within`
-    (squared coefficient of variation of an input's samples, null where each input has one),
+    (squared coefficient of variation of an input's samples, null where each input has one, and
+    where a scenario is judged by whole trials: requests of a queue are no independent samples),
     `freedom` (its degrees of freedom), `inner` (variance that these leave in `log`) and
     `measured_s`.
     """
@@ -56,16 +59,20 @@ def of_trials(samples: pl.DataFrame | Readings) -> pl.DataFrame:
         ((1 / pl.col("n")).sum() / pl.len() ** 2).alias("weight"),
         ((pl.col("mean") * pl.col("n")).sum() / 1e9).alias("measured_s"),
     )
-    trials = trials.join(means.trials, on="trial", maintain_order="left")
     about = means.totals.select(
         "trial", "host", *GROUP, "replicate", "position", "started_at", "suspicions"
     ).unique("trial")
-    cell = ["host", *GROUP]
+    cell, whole = ["host", *GROUP], pl.col("scenario").is_in(WHOLE)
     deviation = pl.col("log") - pl.col("log").mean().over(cell)
     return (
         trials.join(about, on="trial", maintain_order="left")
+        .join(means.trials, on="trial", maintain_order="left")
         .with_columns(
-            (pl.col("within") * pl.col("weight")).alias("inner"),
+            pl.when(whole).then(None).otherwise(pl.col("within")).alias("within"),
+            pl.when(whole).then(0).otherwise(pl.col("freedom")).alias("freedom"),
+        )
+        .with_columns(
+            pl.when(whole).then(0.0).otherwise(pl.col("within") * pl.col("weight")).alias("inner"),
             pl.when(pl.len().over(cell) > 1).then(deviation).alias("deviation"),
         )
         .drop("weight")

@@ -48,7 +48,7 @@ from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json, Rejected
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
-from virtbed_contract.measures import SHOWN, of_group
+from virtbed_contract.measures import JUDGED_BY, SHOWN, of_group
 
 
 def document(sweep: Sweep) -> Json:
@@ -58,7 +58,7 @@ def document(sweep: Sweep) -> Json:
     """
     design, means = sweep.design, readings(sweep.samples)
     planned = [encode(trial) for trial in design.trials] if design else []
-    spared = unneeded_trials(design, per_trial.log_means(means)) if design else frozenset()
+    spared = _spared(sweep, means)
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     early += passes.added(sweep.trials)
@@ -67,7 +67,7 @@ def document(sweep: Sweep) -> Json:
     confounded = drift.warnings(timing)
     ratios = doubts.marked(estimate.cells(sweep.samples, means).to_dicts())
     cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
-    loads = loadgen.document(sweep.samples)
+    loads = loadgen.document(sweep.samples, means)
     cells = loadgen.beside(cells, loads)
     by_factor = _by_factor(sweep, means)
     measures = _other_measures(sweep.trials, sweep.margin)
@@ -94,6 +94,7 @@ def document(sweep: Sweep) -> Json:
         "sweep": sweep.name,
         "counts": counts,
         "confidence": CONFIDENCE,
+        "judged_by": judged_by(cells),
         "precision": design.precision if design else None,
         "margin": sweep.margin,
         "platforms": _platforms(sweep),
@@ -133,6 +134,19 @@ def document(sweep: Sweep) -> Json:
     return {**content, "summary": told["lead"], "headline": told}
 
 
+def _spared(sweep: Sweep, means: Readings) -> Set[str]:
+    """Return the trials that the plan's precision makes unneeded."""
+    if sweep.design is None:
+        return frozenset()
+    return unneeded_trials(sweep.design, per_trial.log_means(means), passes.started_s(sweep.trials))
+
+
+def judged_by(rows: list[Json]) -> Json:
+    """Return the measure that each scenario among rows is judged by, in words."""
+    named = {row["scenario"] for row in rows}
+    return {name: encode(measure) for name, measure in JUDGED_BY.items() if name in named}
+
+
 def _by_factor(sweep: Sweep, means: Readings) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
 
@@ -157,15 +171,26 @@ def _doubts(
 ) -> Json:
     """Return what is to be said against the intervals of the tables of ratios."""
     tables = {
-        "e2e over bare metal's": cells,
-        "vanilla over pinned": by_factor["vanilla_to_pinned"],
-        "default over matched threads": by_factor["thread_policy_gain"],
-        "CPU over GPU, e2e": by_factor["gpu_speed_up"]["e2e"],
+        **_by_time("{} over bare metal's", cells),
+        **_by_time("vanilla over pinned", by_factor["vanilla_to_pinned"]),
+        **_by_time("default over matched threads", by_factor["thread_policy_gain"]),
+        **_by_time("CPU over GPU, {}", by_factor["gpu_speed_up"]["e2e"]),
         "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
         **{f"p{table['percentile']} over bare metal's": table["rows"] for table in percentiles},
         **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
     }
     return doubts.numbered(tables, CELL)
+
+
+def _by_time(of: str, rows: list[Json]) -> dict[str, list[Json]]:
+    """Return rows by what their ratio is of, which depends on their scenario: e2e if unsaid."""
+    found: dict[str, list[Json]] = {}
+    for row in rows:
+        measure = JUDGED_BY[row["scenario"]]
+        time = "e2e" if measure.name == "e2e" else measure.time
+        aside = "" if "{}" in of or time == "e2e" else f", {time}"
+        found.setdefault(of.format(time) + aside, []).append(row)
+    return found
 
 
 def _by_size(sweep: Sweep, means: Readings, known: Known) -> Json:

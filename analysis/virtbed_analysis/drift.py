@@ -97,7 +97,7 @@ def warnings(told: Json) -> dict[tuple[object, ...], str]:
 
 
 def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame | Readings) -> list[pl.DataFrame]:
-    """Return, per host and sweep, a row for each real trial: `y` (mean log time), and when."""
+    """Return, per host and sweep, a row for each real trial: `y` (log of its time), and when."""
     logs = readings(samples).trials.rename({"log": "y"})
     rows = trials.filter(~pl.col("emulated")).with_columns(
         BARE.alias("bare"),

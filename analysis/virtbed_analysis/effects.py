@@ -16,7 +16,7 @@ from virtbed_analysis import engine
 from virtbed_analysis.cells import BASELINE_MODE, MATCHED, Cell, cell_of, rank
 from virtbed_analysis.engine import Effect, Floats, Logs, effects, together
 from virtbed_analysis.platforms import Parts, Platforms
-from virtbed_analysis.reduction import PLAIN_ROWS, Readings, by_cell, readings, waited
+from virtbed_analysis.reduction import PLAIN_ROWS, Readings, by_cell, readings
 
 __all__ = ["Effect", "Floats", "Units", "effects", "of_sweep", "together"]
 
@@ -84,14 +84,14 @@ class Units:
 def of_sweep(samples: pl.DataFrame | Readings, platforms: Platforms) -> Units:
     """Return the units of a sweep's real plain cells, one per replicate.
 
-    Times are of e2e, by input; where requests wait in a queue, of a trial's mean latency.
+    Times are those that their scenario is judged by: see `Readings.judged`.
 
     Args:
         samples: As `load` gives them, or their readings.
         platforms: The sweep's.
     """
     plain = readings(samples).filter(PLAIN_ROWS)
-    seconds = waited(plain).with_columns(pl.col("log") - np.log(1e9))
+    seconds = plain.judged.with_columns(pl.col("log") - np.log(1e9))
     logs = {
         cell_of(dict(zip(_PARTS, key, strict=True))): own
         for key, own in by_cell(seconds, _PARTS).items()

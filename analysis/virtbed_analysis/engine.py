@@ -61,6 +61,11 @@ class Logs:
         """Whether every unit has every input."""
         return bool(self.known.all())
 
+    @property
+    def everywhere(self) -> list[str]:
+        """The inputs that every unit has."""
+        return [self.inputs[column] for column in np.flatnonzero(self.known.all(axis=0))]
+
     @cached_property
     def means(self) -> Floats:
         """The logarithm of the mean over a unit's inputs, one per unit."""

@@ -35,18 +35,18 @@ from virtbed_analysis.reduction import (
     Readings,
     by_cell,
     by_replicate,
+    judged,
     readings,
     steady,
-    waited,
 )  # fmt: skip
-from virtbed_contract.measures import percentile_rank
+from virtbed_contract.measures import JUDGED_BY, percentile_rank
 
 # Those of `reduction` are for whoever estimates.
 __all__ = [
     "BARE", "BASELINE", "GROUP", "NS_PER_MS", "PHASES", "PLAIN_ROWS", "TAILS", "at_rank",
-    "by_replicate", "cells", "geometric", "gpu_speed_up", "in_order", "phases",
+    "by_replicate", "cells", "geometric", "gpu_speed_up", "in_order", "judged", "phases",
     "ratio_to_bare_metal", "samples_to_show", "steady", "tail", "thread_policy_gain", "to_baseline",
-    "typical", "vanilla_to_pinned", "variant_to_plain", "waited", "without_suspects",
+    "typical", "vanilla_to_pinned", "variant_to_plain", "without_suspects",
 ]  # fmt: skip
 
 TAILS = (90, 99)  # percentiles of latency
@@ -59,11 +59,18 @@ def cells(samples: pl.DataFrame, means: Readings | None = None) -> pl.DataFrame:
     Columns: `GROUP`, `replicates`, `samples`, `<phase>_median_ms` and `<phase>_mean_ms` over all
     measured samples, `latency_p90_ms` and `latency_p99_ms` (null in offline, and with fewer
     latencies than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` (mean over
-    inputs, geometric mean over replicates), `baseline`, the ratio's columns (see
-    `ratio_to_bare_metal`), null for the baseline itself.
+    inputs, geometric mean over replicates), `judged_by` (the name of the measure that the scenario
+    is judged by), `judged_typical_ms` (the time of it: latency, or time per sample), `baseline`,
+    the ratio's columns (see `ratio_to_bare_metal`), null for the baseline itself.
     """
     means = means or readings(samples)
-    summary = phases(steady(samples))
+    names = {scenario: measure.name for scenario, measure in JUDGED_BY.items()}
+    mean = pl.col("log").exp().mean().log()
+    told = means.judged.group_by(*GROUP, "replicate", maintain_order=True).agg(mean)
+    summary = phases(steady(samples)).join(typical(told, "judged"), on=GROUP)
+    summary = summary.with_columns(
+        pl.col("scenario").cast(pl.String).replace_strict(names).alias("judged_by")
+    )
     for phase in PHASES:
         mixes = means.means.group_by(*GROUP, "replicate", maintain_order=True)
         logs = mixes.agg(pl.col(f"mean_{phase}").mean().log().alias("log"))
@@ -88,17 +95,19 @@ def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def ratio_to_bare_metal(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return e2e over that of pinned bare metal at the same cores, application, scale, factors.
+    """Return a cell's time over that of pinned bare metal at the same cores, application, factors.
 
-    For each replicate r, d_r is the logarithm of the sum over inputs of the input's mean e2e in the
-    cell, less that in the baseline, over the inputs that both have; the ratio is exp(mean of d_r),
-    its interval Student's t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`,
+    The time is the one that the scenario is judged by (`JUDGED_BY`), so that above 1 is worse in
+    all: e2e, as follows; latency or time per sample as `Readings.judged` has them. For each
+    replicate r, d_r is the logarithm of the sum over inputs of the input's mean e2e in the cell,
+    less that in the baseline, over the inputs that both have; the ratio is exp(mean of d_r), its
+    interval Student's t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`,
     `ratio_low`, `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
     used), `ratio_dropped` (replicates that only one side has, or that share no input), and
     `ratio_logs` (each d_r) with `ratio_of` (its r), in the order of the replicates. Emulated cells
     and the baseline itself have no row.
     """
-    return to_baseline(readings(samples).logs())
+    return to_baseline(judged(samples))
 
 
 def to_baseline(logs: pl.DataFrame) -> pl.DataFrame:
@@ -110,12 +119,11 @@ def without_suspects(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return the ratios to bare metal that are left without suspect trials, beside those of all.
 
     Columns: `GROUP`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
-    `ratio_replicates`; only cells whose pairs include a suspect trial have a row. Where requests
-    wait in a queue the ratio is of latency, which is what decides there.
+    `ratio_replicates`; only cells whose pairs include a suspect trial have a row.
     """
     unsuspected = pl.col("suspicions").list.len() == 0
     means = readings(samples)
-    every, clean = (to_baseline(waited(kept)) for kept in (means, means.filter(unsuspected)))
+    every, clean = (to_baseline(judged(kept)) for kept in (means, means.filter(unsuspected)))
     values = ["ratio", "ratio_low", "ratio_high", "ratio_replicates"]
     both = every.select(*GROUP, *(pl.col(v).alias(f"all_{v}") for v in values)).join(
         clean.select(*GROUP, *(pl.col(v).alias(f"clean_{v}") for v in values)), on=GROUP, how="left"
@@ -125,18 +133,18 @@ def without_suspects(samples: pl.DataFrame | Readings) -> pl.DataFrame:
 
 
 def vanilla_to_pinned(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return e2e of vanilla over pinned, per platform and size, paired as `ratio_to_bare_metal`.
+    """Return the judged time of vanilla over pinned, per platform and size.
 
-    Only platforms that have both modes at a size get a row.
+    Paired as `ratio_to_bare_metal`. Only platforms that have both modes at a size get a row.
     """
-    logs = readings(samples).logs().filter(PLAIN_ROWS)
+    logs = judged(samples).filter(PLAIN_ROWS)
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
     paired = _paired(vanilla, pinned, ["platform", *SUBJECT])
     return in_order(paired.filter(pl.col("ratio").is_not_null()))
 
 
 def thread_policy_gain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return e2e with the framework's own threads over e2e with threads matched to the cores.
+    """Return the judged time with the framework's own threads over that with matched threads.
 
     Above 1 where matching them pays. Paired as `ratio_to_bare_metal`; a row for each cell that was
     measured under both policies, its `thread_policy` that of the numerator.
@@ -147,7 +155,8 @@ def thread_policy_gain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
 def gpu_speed_up(samples: pl.DataFrame | Readings, phase: str = "e2e") -> pl.DataFrame:
     """Return the time of a phase on the CPU over that on the GPU, paired as `ratio_to_bare_metal`.
 
-    End to end and for "infer" alone: what lies between the two is what a GPU does not speed up.
+    "e2e" stands for the whole request: the time that its scenario is judged by. Beside it, "infer"
+    alone: what lies between the two is what a GPU does not speed up.
     """
     return _gain(samples, "processor", ("cpu", "gpu"), phase)
 
@@ -155,7 +164,8 @@ def gpu_speed_up(samples: pl.DataFrame | Readings, phase: str = "e2e") -> pl.Dat
 def _gain(
     samples: pl.DataFrame | Readings, key: str, sides: tuple[str, str], phase: str
 ) -> pl.DataFrame:
-    logs = readings(samples).logs(phase).filter(PLAIN_ROWS)
+    means = readings(samples)
+    logs = (means.judged if phase == "e2e" else means.logs(phase)).filter(PLAIN_ROWS)
     above, below = (logs.filter(pl.col(key) == side) for side in sides)
     match = [column for column in CELL if column != key]
     return in_order(_paired(above, below, match).filter(pl.col("ratio").is_not_null()))
@@ -164,7 +174,8 @@ def _gain(
 def variant_to_plain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return e2e of twin and slowed over plain of the same platform, mode and size.
 
-    Paired as `ratio_to_bare_metal`; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
+    Paired by replicate and input; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
+    Of e2e in every scenario: what a slower request makes of a queue is no known truth.
     """
     logs = readings(samples).logs()
     match = ["platform", "mode", *SUBJECT]

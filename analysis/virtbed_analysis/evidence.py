@@ -87,6 +87,10 @@ def _inside(result: Json, evidence: Evidence) -> Iterator[str]:
     for name, value in result["environment"].items():
         if seen.get(name) != value:
             yield f"its result says {name} {value!r}, its evidence {seen.get(name)!r}"
+    asked, cpuset = evidence.asked, seen["cgroup"]["cpuset"]
+    boxed = asked.enclosure != PROCESS and not asked.private_kernel
+    if boxed and asked.enclosure_limit == "set" and cpuset not in (None, asked.seen_cpus):
+        yield f"the application read the cpuset {cpuset!r}, {asked.seen_cpus!r} was asked"
     moved, policy = result["confounders"], result["settings"]["thread_policy"]
     machine = evidence.before.machine if evidence.before else None
     request = TrialRequest(
@@ -163,6 +167,10 @@ def _kinds(asked: Instance, moment: str, machine: Facts, enclosure: Facts) -> It
         yield f"machine read {moment} the trial: it tells nothing"
     if not {"cpus_allowed_list", "cpuset"} & enclosure.keys():
         yield f"enclosure read {moment} the trial: it does not tell its CPUs"
+    group = enclosure.get("cgroup")
+    told = "quota_cpus" in enclosure or (isinstance(group, dict) and "quota_cpus" in group)
+    if asked.enclosure_limit == "quota" and not told:
+        yield f"enclosure read {moment} the trial: it does not tell its quota"
 
 
 def _threads(machine: Facts) -> Iterator[tuple[int, Facts]]:

@@ -28,7 +28,6 @@ _RATIO = ("ratio", "ratio_low", "ratio_high")
 # With more subjects, those whose platforms differ most are drawn; the tables have all.
 SUBJECTS = 24
 _CURVES_IN = 3.2
-_TO_METAL = "e2e time / bare metal (dashed: bare metal)"
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def draw(content: Json) -> dict[str, Drawing]:
 def draw_comparison(content: Json) -> dict[str, Drawing]:
     """Return the figures of a comparison: `time` and `cost` of each cell."""
     labels = {
-        "time": "e2e time, second / first (dashed: the same)",
+        "time": "{}, second / first (dashed: the same)",
         "cost": "ratio to bare metal, second / first (dashed: the same)",
     }
     drawings = {}
@@ -183,10 +182,11 @@ def _gpu_rows(content: Json) -> list[Row]:
 # How it is drawn.
 
 
-def _ratios(name: str, subject: str, rows: list[Row], label: str = _TO_METAL) -> str:
-    column, unit, say = "ratio", "", words.ratio
+def _ratios(name: str, subject: str, rows: list[Row], label: str = "") -> str:
+    column, unit, say, time = "ratio", "", words.ratio, words.judged(rows[0]).time
+    label = label.format(time) or f"{time} / bare metal (dashed: bare metal)"
     if rows[0]["ratio"] is None:
-        column, unit, say, label = "e2e_typical", "_ms", words.ms, "e2e time, ms (typical)"
+        column, unit, say, label = "judged_typical", "_ms", words.ms, f"{time}, ms (typical)"
     lines = canvas.lines(rows)
 
     def draw(axes: Axes) -> None:
@@ -263,7 +263,7 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
 
 
 def _overhead(name: str, subject: str, rows: list[Row]) -> str:
-    label = "e2e time / bare metal"
+    label = f"{words.judged(rows[0]).time} / bare metal"
 
     def draw(axes: Axes) -> None:
         for curve in _curves(axes, rows, "ratio"):
@@ -280,25 +280,26 @@ def _overhead(name: str, subject: str, rows: list[Row]) -> str:
 
 
 def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
-    label = "e2e time, ms (typical)"
+    label = f"{words.judged(rows[0]).time}, ms (typical)"
 
     def draw(axes: Axes) -> None:
-        _curves(axes, rows, "e2e_typical", "_ms")
-        drawn = [row["e2e_typical_ms"] for row in rows]
+        _curves(axes, rows, "judged_typical", "_ms")
+        drawn = [row["judged_typical_ms"] for row in rows]
         if metal := [row for row in rows if row["baseline"]]:
             x = np.array([metal[0]["cores"], metal[-1]["cores"]])
-            perfect = metal[0]["e2e_typical_ms"] * x[0] / x
+            perfect = metal[0]["judged_typical_ms"] * x[0] / x
             axes.plot(x, perfect, color=canvas.INK, linewidth=1, linestyle="-.", zorder=0)
             drawn += perfect.tolist()
         canvas.set_scale(axes.yaxis, drawn, logarithmic=True)
         axes.set_ylabel(label)
 
-    told = words.extremes(rows, "e2e_typical_ms", words.ms)
+    told = words.extremes(rows, "judged_typical_ms", words.ms)
     return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {told}", draw)
 
 
 def _gpu(name: str, subject: str, rows: list[Row]) -> str:
-    label = "time on the CPU / time on the GPU"
+    time = words.judged(rows[0])
+    label = f"{'time' if time.name == 'e2e' else time.time}, CPU / GPU"
     lines = canvas.lines(rows)
 
     def draw(axes: Axes) -> None:

@@ -21,7 +21,7 @@ from virtbed_analysis.suspicion import suspicions
 from virtbed_analysis.trust import file_of, trusted
 from virtbed_contract import identifiers
 from virtbed_contract.documents import Instance
-from virtbed_contract.measures import MEASURES
+from virtbed_contract.measures import JUDGED_BY, MEASURES
 from virtbed_contract.sweep import MARGIN, Design, Failure, HostReport
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ SAMPLE_COLUMNS = columns.types(columns.SAMPLE)
 # No estimate groups samples by these: a million samples would hold each text a million times.
 _ASIDE = (
     "clocksource", "cpu_model", "frameworks", "governor", "image_digest",
-    "input_seed", "inter_op", "intra_op", "isa", "keras", "kernel", "kernel_kind",
+    "input_seed", "inter_op", "intra_op", "isa", "judged_by", "keras", "kernel", "kernel_kind",
     "mhz", "mitigations", "model", "onednn_isa", "python", "tensorflow", "times_digest",
     "transparent_hugepage", "turbo", "warnings",
 )  # fmt: skip
@@ -203,6 +203,7 @@ def _trial_row(result: Json, asked: Instance, times: str) -> Json:
         "usable_cores": result["environment"]["threads"]["usable_cores"],
         "pool_threads": _pool_threads(result["environment"]["threads"]),
         **{key: result["settings"][key] for key in _SETTINGS},
+        "judged_by": JUDGED_BY[result["settings"]["scenario"]].name,
         **latency.said(result),
         "answers_digest": result["answers"]["digest"],
         "times_digest": times,

@@ -1,15 +1,15 @@
 """The report's first screen: what to choose, what it costs, and how sure that is.
 
 Made of a report's content alone, as `document` gives it; nothing is estimated here. An answer is
-what the interval of a cell's ratio to bare metal allows to say, against a margin; the ratio is that
-of latency where requests wait, and else that of e2e:
+what the interval of a cell's ratio to bare metal allows to say, against a margin; the ratio is one
+of the time that the cell's scenario is judged by:
 
 - ``same``: the whole interval lies within the margin, so the platform costs nothing that matters;
 - ``more``, ``less``: it lies above 1, or below, and not within the margin;
 - ``unknown``: it allows more than one of these, or there is none.
 
-Where requests wait in a queue the ratio is of latency. No cell is chosen whose answer has a
-reservation: trials are lost, outputs differ, or the answer is another one without suspect trials.
+No cell is chosen whose answer has a reservation: trials are lost, outputs differ, or the answer is
+another one without suspect trials.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from itertools import groupby
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import CELL, SUBJECT, is_plain, key_of
-from virtbed_analysis.choosing import Reader, across, sentences, sizes, span
+from virtbed_analysis.choosing import Reader, across, gained, sentences, sizes, span
+from virtbed_analysis.doubts import caution
 from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.latency import LOADED
 from virtbed_analysis.losses import Lost, losses
 from virtbed_analysis.margin import answer as at_margin
 from virtbed_analysis.margin import has_width
@@ -52,10 +52,11 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         margin: The margin where the content has none, as a share.
 
     Returns:
-        `lead`, sentences; `applications`, each with `subject`, `measure` ("time" or "latency"),
-        `choose` (sentences), `sizes` and `options` (a platform and a mode, its `answer` in words,
-        and its `cells`, one per size); `sure`, sentences; `command`, what to type to tell more, or
-        None; `warnings`, each with `text`, which has the number, and `next`.
+        `lead`, sentences; `applications`, each with `subject`, `measure` ("e2e", "latency" or
+        "throughput"), `time` (that its ratios are of), `choose` (sentences), `sizes` and `options`
+        (a platform and a mode, its `answer` in words, and its `cells`, one per size), `caution`
+        (what its intervals may cover, or None); `sure`, sentences; `command`, what to type to tell
+        more, or None; `warnings`, each with `text`, which has the number, and `next`.
     """
     margin = content.get("margin") or margin
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
@@ -87,7 +88,7 @@ def answer(low: float | None, high: float | None, margin: float) -> str:
 
 def _rows(content: Json, margin: float) -> list[Json]:
     """Return the plain cells that are compared with bare metal, each with its answer."""
-    plain = [_decisive(cell) for cell in content["cells"] if is_plain(cell)]
+    plain = [cell for cell in content["cells"] if is_plain(cell)]
     lost = losses(content, plain)
     metal = {key_of(cell, SUBJECT): lost[key_of(cell)] for cell in plain if cell["baseline"]}
     clean = {key_of(row): row for row in content["without_suspects"]}
@@ -120,17 +121,6 @@ def _answer(cell: Json, margin: float) -> str:
     if told == "differs":
         return "more" if cell["ratio"] > 1 else "less"
     return _TOLD.get(str(told)) or answer(cell["ratio_low"], cell["ratio_high"], margin)
-
-
-def _decisive(cell: Json) -> Json:
-    """Return a cell with the ratio that decides: of latency where requests wait in a queue.
-
-    A platform that serves each request as fast, and lets it wait for longer, costs more there.
-    """
-    if cell["scenario"] not in LOADED:
-        return cell
-    ends = {f"ratio{end}": cell.get(f"latency_ratio{end}") for end in ("", "_low", "_high")}
-    return {name: cell[name] for name in cell if name != "answer"} | ends
 
 
 def _without_suspects(found: str, clean: Json | None, margin: float) -> str:
@@ -166,11 +156,14 @@ def _application(subject: str, rows: list[Json], reader: Reader) -> Json:
     options: dict[tuple[str, str], list[Json]] = {}
     for row in rows:
         options.setdefault((row["platform"], row["mode"]), []).append(row)
+    pairs = [n for row in rows if (n := row["ratio_replicates"] or 0) > 1]
     return {
         "subject": subject,
-        "measure": "latency" if rows[0]["scenario"] in LOADED else "time",
+        "measure": words.judged(rows[0]).name,
+        "time": words.judged(rows[0]).time,
         "sizes": sorted({row["cores"] for row in rows}),
         "choose": sentences(rows, reader),
+        "caution": caution(pairs) if pairs else None,
         "options": [
             {"platform": platform, "mode": mode, "answer": _cost(cells), "cells": cells}
             for (platform, mode), cells in options.items()
@@ -185,13 +178,22 @@ def _cost(cells: Sequence[Json]) -> str:
         by_answer.setdefault(row["answer"], []).append(row)
     told = []
     for found, rows in by_answer.items():
-        share = f"{span(rows)} " if found in ("more", "less") else ""
         where = f" at {sizes(rows)}" if len(by_answer) > 1 else ""
-        told.append(f"{share}{SAID[found]}{where}")
+        told.append(f"{_said(found, rows)}{where}")
     reasons = {row["reservation"]: row for row in cells if row["reservation"]}
     return "; ".join(
         [*told, *(f"but {reason} (at {sizes([reasons[reason]])})" for reason in reasons)]
     )
+
+
+def _said(found: str, rows: Sequence[Json]) -> str:
+    """Return an answer of one option, with what its intervals reach together."""
+    if found not in ("more", "less"):
+        return SAID[found]
+    if words.judged(rows[0]).better == "lower":
+        return f"{span(rows)} {SAID[found]}"
+    than = " than bare metal" if found == "less" else ""
+    return f"{span(rows)} {found} time per sample{than} ({gained(rows)})"
 
 
 def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
@@ -203,10 +205,8 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
         words.count(pairs[0], "pair") if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]} pairs"
     )
     told = [f"Each ratio rests on {spread} of replicates, fresh instances every time."]
-    if any(row["scenario"] in LOADED for row in rows):
-        told.append(
-            f"Ratios of {' and '.join(LOADED)} are of latency, the wait in the queue included."
-        )
+    if of := words.times_of(row["scenario"] for row in rows):
+        told.append(f"Ratios are of {of}.")
     halves = [
         math.sqrt(row["ratio_high"] / row["ratio_low"]) - 1
         for row in rows

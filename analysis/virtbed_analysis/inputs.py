@@ -1,7 +1,8 @@
 """Inputs whose ratio to bare metal is not that of their cell.
 
-A cell's ratio is a mean over inputs. Where a platform costs one input more than another (a short
-request that waits for a quota, a long one that does not), it holds for neither.
+Only of scenarios judged by e2e, where a cell's ratio is a mean over inputs. Where a platform costs
+one input more than another (a short request that waits for a quota, a long one that does not), it
+holds for neither.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from virtbed_analysis.cells import SUBJECT
 from virtbed_analysis.engine import Key, Logs, aligned
 from virtbed_analysis.estimate import in_order
 from virtbed_analysis.intervals import NO_SPREAD, simultaneous, t_quantile
+from virtbed_analysis.latency import WHOLE
 from virtbed_analysis.reduction import BASELINE, GROUP, Readings, by_cell, readings
 from virtbed_analysis.trust import Json
 from virtbed_contract.sweep import MARGIN
@@ -44,7 +46,8 @@ def apart(samples: pl.DataFrame | Readings, margin: float = MARGIN) -> list[Json
         with `apart_low`, `apart_high`, `inputs` (how many the cell has) and `replicates`. Inputs
         that a replicate lacks are left out of the comparison.
     """
-    logs = readings(samples).logs()
+    # Latency and throughput are of no input.
+    logs = readings(samples).filter(~pl.col("scenario").is_in(WHOLE)).logs()
     match = [*SUBJECT, "weights"]
     places = [GROUP.index(name) for name in match]
     metal = by_cell(logs.filter(BASELINE), match)

@@ -1,4 +1,6 @@
-"""Latency as MLPerf LoadGen defines it: from the issue of a query to its answer.
+"""Latency as MLPerf LoadGen defines it, and the time that each scenario is judged by.
+
+A latency is the time from the issue of a query to its answer.
 
 Which part of it is the queue depends on the scenario:
 
@@ -7,6 +9,10 @@ Which part of it is the queue depends on the scenario:
 - `multi_stream` issues queries of several samples: the latency of a query is the time to its last
   answer. The query's last sample has it; the others have none.
 - `offline` issues everything at once: a latency has no meaning there, only throughput has.
+
+`JUDGED_BY` of the contract says which measure a scenario is judged by; `judged_ns` of the sums that
+`sums` makes is the one place that works it out, for samples in `reduction` and for one result in
+`of_result`.
 """
 
 from __future__ import annotations
@@ -17,8 +23,14 @@ from typing import Any
 
 import polars as pl
 
-LOADED = ("server", "multi_stream")
+from virtbed_contract.measures import JUDGED_BY
+
+LOADED = tuple(name for name, judged in JUDGED_BY.items() if judged.name == "latency")
 """Scenarios in which latency is more than the e2e time of one request."""
+WHOLE = tuple(name for name, judged in JUDGED_BY.items() if judged.grain == "trial")
+"""Scenarios judged by what a whole trial has, and no single request or input."""
+BATCH = tuple(name for name, judged in JUDGED_BY.items() if judged.name == "throughput")
+"""Scenarios that are judged by throughput."""
 PERCENTILES = (50, 90, 99)
 """The percentiles of LoadGen that are compared."""
 
@@ -46,6 +58,46 @@ def with_latency(samples: pl.DataFrame) -> pl.DataFrame:
         .then(ANSWERED)
         .alias("latency_ns")
     )
+
+
+def sums() -> list[pl.Expr]:
+    """Return what `judged_ns` needs of a group of samples; as numbers that do not overflow."""
+    return [
+        pl.len().cast(pl.Int64).alias("n"),
+        ANSWERED.max().cast(pl.Float64).alias("answered_ns"),
+        pl.col("latency_ns").cast(pl.Float64).sum(),
+        pl.col("latency_ns").count().cast(pl.Int64).alias("latency_n"),
+    ]
+
+
+def judged_ns() -> pl.Expr:
+    """Return the time that a trial of a scenario of `WHOLE` is judged by, of the rows of `sums`.
+
+    The mean latency; where throughput counts, its inverse: the time to the last answer, per sample.
+    """
+    batch = pl.col("scenario").first().is_in(BATCH)
+    per_sample = pl.col("answered_ns").max() / pl.col("n").sum()
+    known = pl.col("latency_n").sum() > 0
+    latency = pl.when(known).then(pl.col("latency_ns").sum() / pl.col("latency_n").sum())
+    return pl.when(batch).then(per_sample).otherwise(latency)
+
+
+def of_result(result: Mapping[str, Any]) -> float:
+    """Return the time in ns that a result is judged by, of a scenario of `WHOLE`."""
+    rows = [
+        {**{name: sample[name] for name in _NEEDED}, "sample": number, "trial": ""}
+        for number, sample in enumerate(result["samples"])
+    ]
+    samples = pl.DataFrame(rows).with_columns(
+        scenario=pl.lit(result["settings"]["scenario"]),
+        loadgen_queries=pl.lit(result["loadgen"]["queries"]),
+    )
+    measured = with_latency(samples).filter(~pl.col("warmup"))
+    whole = measured.group_by("scenario").agg(sums())
+    return float(whole.select(judged_ns()).item())
+
+
+_NEEDED = ("warmup", "queue_ns", "e2e_ns")
 
 
 def usable() -> pl.Expr:

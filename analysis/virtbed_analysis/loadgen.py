@@ -6,6 +6,7 @@ other tables take number ceil(q n), from 1. Where the two are compared, both are
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -19,16 +20,15 @@ from virtbed_analysis.estimate import (
     NS_PER_MS,
     TAILS,
     at_rank,
-    by_replicate,
     geometric,
     in_order,
-    ratio_to_bare_metal,
     steady,
     tail,
     to_baseline,
     typical,
 )  # fmt: skip
-from virtbed_analysis.latency import ANSWERED, LOADED, PERCENTILES, usable
+from virtbed_analysis.latency import ANSWERED, BATCH, LOADED, PERCENTILES, usable
+from virtbed_analysis.reduction import Readings, readings
 from virtbed_analysis.trust import Json
 
 APART = 0.01
@@ -37,26 +37,27 @@ _NS_PER_S = 1e9
 _ENDS = ("", "_low", "_high")
 
 
-def document(samples: pl.DataFrame) -> Json:
+def document(samples: pl.DataFrame, means: Readings | None = None) -> Json:
     """Return the tables of LoadGen's verdicts, of latency under load, and of throughput.
 
     Emulated trials are left out.
 
     Args:
         samples: As `load` gives them.
+        means: Their readings, if there are any yet.
 
     Returns:
         `trials`, a row each; `cells`, what its trials make of each; `latency`, a row per cell of
         a scenario of `LOADED`; `throughput`, a row per cell of offline; `apart`, what is allowed.
     """
-    measured = steady(samples)
+    measured, means = steady(samples), means or readings(samples)
     trials = _trials(measured)
     return {
         "apart": APART,
         "trials": trials,
         "cells": _cells(trials),
-        "latency": under_load(measured).to_dicts(),
-        "throughput": throughput(measured).to_dicts(),
+        "latency": under_load(measured, means).to_dicts(),
+        "throughput": throughput(means).to_dicts(),
     }
 
 
@@ -73,43 +74,46 @@ def beside(cells: list[Json], own: Json) -> list[Json]:
     return [{**cell, **{name: row.get(name) for name in names}} for cell, row in rows]
 
 
-def under_load(measured: pl.DataFrame) -> pl.DataFrame:
+def under_load(measured: pl.DataFrame, means: Readings) -> pl.DataFrame:
     """Return the latency of each cell in which requests wait, in ms, and its ratio to bare metal.
 
     A wait belongs to no input, so a trial's mean latency is compared whole, paired by replicate.
     Columns: `GROUP`, `latency_typical_ms` (geometric mean over replicates of the trial's mean),
-    `latency_p<percentile>_ms`, `latency_ratio`, and `ratio` of e2e, both with `_low` and `_high`.
+    `latency_p<percentile>_ms`, `latency_ratio`, and `e2e_ratio`, both with `_low` and `_high`.
 
     Args:
         measured: As `steady` gives it.
+        means: Its readings.
     """
-    loaded = measured.filter(pl.col("scenario").is_in(LOADED))
-    logs = by_replicate(loaded, pl.col("latency_ns").mean())
+    queued = pl.col("scenario").is_in(LOADED)
+    loaded, own = measured.filter(queued), means.filter(queued)
+    logs = own.judged
     tails = [(tail("latency_ns", p) / NS_PER_MS).alias(f"latency_p{p}_ms") for p in TAILS]
-    of_latency, of_e2e = to_baseline(logs), ratio_to_bare_metal(loaded)
+    of_latency, of_e2e = to_baseline(logs), to_baseline(own.logs())
     return in_order(
         typical(logs, "latency")
         .join(loaded.group_by(GROUP, maintain_order=True).agg(*tails), on=GROUP)
         .join(_ratio(of_latency, "latency_ratio"), on=GROUP, how="left")
-        .join(_ratio(of_e2e, "ratio"), on=GROUP, how="left")
+        .join(_ratio(of_e2e, "e2e_ratio"), on=GROUP, how="left")
     )
 
 
-def throughput(measured: pl.DataFrame) -> pl.DataFrame:
+def throughput(means: Readings) -> pl.DataFrame:
     """Return the samples per second of each cell of offline, and their ratio to bare metal.
 
     A trial's are its samples over the time from their issue to the last answer. Columns: `GROUP`,
-    `per_second` (geometric mean over replicates), `ratio` (below 1: less than bare metal) with
-    `_low` and `_high`, and `replicates`.
+    `per_second` (geometric mean over replicates), `throughput_ratio` (below 1: less than bare
+    metal; the inverse of the cell's `ratio`, which is of the time per sample) with `_low` and
+    `_high`, and `replicates`.
     """
-    offline = measured.filter(scenario="offline")
-    logs = by_replicate(offline, pl.len() / ANSWERED.max() * _NS_PER_S)
+    batch = means.filter(pl.col("scenario").is_in(BATCH))
+    logs = batch.judged.with_columns((math.log(_NS_PER_S) - pl.col("log")).alias("log"))
     found = geometric(logs, GROUP).select(
         *GROUP,
         pl.col("value").alias("per_second"),
         pl.col("n").alias("replicates"),
     )
-    return in_order(found.join(_ratio(to_baseline(logs), "ratio"), on=GROUP, how="left"))
+    return in_order(found.join(_ratio(to_baseline(logs), "throughput_ratio"), on=GROUP, how="left"))
 
 
 def _ratio(frame: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -132,7 +136,7 @@ def _trials(measured: pl.DataFrame) -> list[Json]:
 
 
 def _trial(row: Json) -> Json:
-    offline = row["scenario"] == "offline"
+    offline = row["scenario"] in BATCH
     pairs = [
         {"percentile": p, "loadgen_ms": _ms(row[f"loadgen_p{p}_ns"]), "ours_ms": _ms(row[f"p{p}"])}
         for p in ([] if offline else PERCENTILES)

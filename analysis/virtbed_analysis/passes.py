@@ -14,7 +14,7 @@ import polars as pl
 
 from virtbed_analysis.cells import CELL, SUBJECT, key_of
 from virtbed_analysis.estimate import BARE, BASELINE
-from virtbed_analysis.trust import MARK
+from virtbed_analysis.reading import MARK
 
 
 def divided(trials: pl.DataFrame) -> pl.DataFrame:
@@ -49,6 +49,12 @@ def added(trials: pl.DataFrame) -> Counter[tuple[object, ...]]:
     more = Counter(key_of(row, SUBJECT) for row in again.to_dicts())
     cells = trials.select(CELL).unique().to_dicts()
     return Counter({key_of(row): more[key_of(row, SUBJECT)] for row in cells})
+
+
+def started_s(trials: pl.DataFrame) -> dict[str, float]:
+    """Return when each trial started, in seconds since the epoch, as `unneeded_trials` takes it."""
+    rows = trials.select("trial", "started_at").iter_rows()
+    return {trial: _seconds(at) for trial, at in rows}
 
 
 def _seconds(started_at: str) -> float:

@@ -15,6 +15,7 @@ from virtbed_analysis.estimate import (
     to_baseline,
     typical,
 )  # fmt: skip
+from virtbed_analysis.latency import WHOLE
 from virtbed_analysis.reduction import BARE, BASELINE, GROUP, Readings, readings, steady
 from virtbed_contract.measures import SHOWN, Measure, of_group
 
@@ -119,8 +120,10 @@ def _startup(trials: pl.DataFrame) -> pl.DataFrame:
 def log_means(samples: pl.DataFrame | Readings) -> dict[str, dict[str, float]]:
     """Return `precision.log_means` of each trial, by its id."""
     found: dict[str, dict[str, float]] = {}
+    means, whole = readings(samples), pl.col("scenario").is_in(WHOLE)
     log = (pl.col("e2e_ns") / pl.col("n")).log().alias("log")
-    means = readings(samples).totals.select("trial", "input", log)
-    for trial, name, log in means.iter_rows():
+    own = means.totals.filter(~whole).select("trial", "input", log)
+    for trial, name, log in own.iter_rows():
         found.setdefault(trial, {})[name] = log
-    return found
+    rest = means.filter(whole).trials
+    return found | {trial: {"": log} for trial, log in rest.iter_rows()}

@@ -29,6 +29,7 @@ from virtbed_analysis.platforms import Parts, Platforms, platforms_of
 from virtbed_analysis.trust import Json
 from virtbed_analysis.weaknesses import weaknesses
 from virtbed_contract import identifiers
+from virtbed_contract.measures import JUDGED_BY
 from virtbed_contract.sweep import MARGIN
 
 SOURCE = "github.com/hpcclab/DNN-Virt-Evaluation (2020)"
@@ -164,7 +165,8 @@ def beside(cells: list[Json], platforms: Platforms, margin: float = MARGIN) -> J
     Platforms agree where machine and enclosure do.
 
     Args:
-        cells: Rows of `estimate.cells`. Emulated and slowed ones, and GPUs, are not compared.
+        cells: Rows of `estimate.cells`. Emulated and slowed ones, GPUs, and those
+            whose scenario is judged by another time than e2e are not compared.
         platforms: Those of the sweep.
         margin: The smallest difference worth knowing, as a share.
 
@@ -179,10 +181,14 @@ def beside(cells: list[Json], platforms: Platforms, margin: float = MARGIN) -> J
     for row in figures().filter(pl.col("mode") != "GPU").iter_rows(named=True):
         place = PLATFORMS[row["platform"]], row["mode"], row["cores"]
         known.setdefault(place, {})[row["app"]] = row["ratio_steady"]
+
+    def alike(cell: Json) -> bool:
+        return JUDGED_BY[cell["scenario"]].name == "e2e"
+
     rows = []
     for cell in cells:
         theirs = known.get((platforms.parts(cell["platform"]), cell["mode"], cell["cores"]))
-        mine = cell["ratio"] is not None and cell["processor"] == "cpu"
+        mine = cell["ratio"] is not None and cell["processor"] == "cpu" and alike(cell)
         if not theirs or not mine or not is_plain(cell):
             continue
         low, high = min(theirs.values()) / (1 + margin), max(theirs.values()) * (1 + margin)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import read_csv
-from virtbed_analysis.latency import LOADED
+from virtbed_contract.factors import SCENARIOS
+from virtbed_contract.measures import JUDGED_BY, Judged
 from virtbed_contract.sweep import MARGIN
 
+WORK = JUDGED_BY[SCENARIOS[0]]
+"""The measure of the work alone: a request's own time."""
 PRICE_COLUMNS = ("platform", "cores", "processor", "price_per_hour")
 
 
@@ -31,6 +34,18 @@ class Question:
     prices: dict[tuple[str, int, str], float] = field(default_factory=dict)
     margin: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.scenario not in JUDGED_BY:
+            raise AnalysisError(
+                f"--scenario {self.scenario!r} found, one of {', '.join(JUDGED_BY)} needed"
+            )
+        if self.slo_ms is not None and JUDGED_BY[self.scenario].name == "throughput":
+            raise AnalysisError(
+                f"a bound of {self.slo_ms:g} ms found for {self.scenario}, where all samples are "
+                "issued at once: no latency that a bound could be on; leave out --slo-ms, or ask "
+                "for another --scenario"
+            )
+
     @property
     def tolerance(self) -> float:
         """The margin, the default if none is asked."""
@@ -42,9 +57,13 @@ class Question:
         return self.slo_ms is not None and not self.prices
 
     @property
-    def by_latency(self) -> bool:
-        """Whether what is compared is the wait of a user, queue included, not the work done."""
-        return self.scenario in LOADED and not self.prices
+    def compared(self) -> Judged:
+        """The measure that cells are compared by: that of the scenario.
+
+        What is paid for is the work alone: with prices a wait in a queue does not count.
+        """
+        measure = JUDGED_BY[self.scenario]
+        return WORK if self.prices and measure.name == "latency" else measure
 
 
 def read_prices(path: Path) -> dict[tuple[str, int, str], float]:

@@ -11,6 +11,9 @@ from virtbed_contract.codec import DocumentError
 from virtbed_contract.json_file import plain as plain
 
 Json = dict[str, Any]
+EARLIER = "earlier"
+MARK = "@"
+"""Between a trial's id and the attempt, where an earlier attempt's result is read, too."""
 _LONGEST = 600  # characters of a reason
 
 

@@ -12,7 +12,7 @@ from virtbed_analysis.latency import LOADED
 from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.question import Question
 from virtbed_analysis.slo import Slo
-from virtbed_analysis.words import count
+from virtbed_analysis.words import count, throughput
 from virtbed_contract.factors import of_grain
 
 
@@ -92,7 +92,7 @@ def lost(ends: Ends) -> str:
 def flattered(cell: Candidate) -> str:
     """Return why times of survivors are no reason to choose a cell."""
     return (
-        f"{lost(cell.ends)}: its {cell.e2e[0]:.4g} ms is of the trials that ended, and the slow "
+        f"{lost(cell.ends)}: its {cell.time_ms:.4g} ms is of the trials that ended, and the slow "
         "ones may be missing"
     )
 
@@ -105,9 +105,10 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
     if ranked.choice is None:
         return f"No evidence that any of the {measured} cells tried of {what} will do."
     of = f"of {fit}" if fit == measured else f"of the {count(fit, 'cell')} that will do"
-    best = "least cost per million requests" if question.prices else "fastest"
+    by = "" if question.compared.name == "e2e" else f" by {question.compared.words}"
+    best = "least cost per million requests" if question.prices else f"fastest{by}"
     if question.by_cores:
-        best, of = "fastest", f"of the fewest cores {of}"
+        best, of = f"fastest{by}", f"of the fewest cores {of}"
     margin = percent(question)
     if ranked.answer == "best":
         return f"The {best} {of}."
@@ -133,14 +134,19 @@ def sure(question: Question, ranked: Ranking) -> str | None:
     pair = ranked.over.get(ranked.runner_up.key)
     if pair is None:
         return "The runner-up needs more cores."
-    what = "cost" if question.prices else "latency" if question.by_latency else "time"
+    what = "cost" if question.prices else _TIMES[question.compared.name]
     return f"{_compared(pair, what, question)}{_more(ranked, pair)}"
+
+
+_TIMES = {"e2e": "time", "latency": "latency", "throughput": "time per sample"}
 
 
 def _compared(pair: Contrast, what: str, question: Question) -> str:
     if not pair.n:
         return "They share no replicate, and cannot be compared."
     takes = f"The runner-up takes {pair.value:.3f} times the {what}"
+    if what == _TIMES["throughput"]:
+        takes += f" ({throughput(pair.value)})"
     if pair.n < 2:
         return f"{takes}; there is no interval from one replicate."
     if not pair.spread > NO_SPREAD:

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from virtbed_analysis import unlike
 from virtbed_analysis.cells import BASELINE_MODE, CELL, PLAIN
 from virtbed_analysis.engine import Key, Logs
-from virtbed_analysis.latency import LOADED
+from virtbed_analysis.latency import WHOLE, judged_ns, sums
 from virtbed_analysis.platforms import METAL, PROCESS
 from virtbed_contract.measures import of_group
 
@@ -35,7 +35,7 @@ BASELINE = pl.col("bare") & (pl.col("mode") == BASELINE_MODE) & PLAIN_ROWS
 """Whether a row, marked by `bare`, is of the cell that others are compared with."""
 _OF_TRIALS = (*GROUP, "bare", "replicate", "host", "plan_digest", "position", "started_at",
               "suspicions")  # fmt: skip
-_TIMES = (*(f"{phase}_ns" for phase in PHASES), "latency_ns")
+_TIMES = tuple(f"{phase}_ns" for phase in PHASES)
 
 
 def log_mean(logs: ArrayLike) -> float:
@@ -67,8 +67,8 @@ class Readings:
 
     `totals` has one row for each: the columns of the trial that it has of `GROUP`, `bare`,
     `replicate`, `host`, `plan_digest`, `position`, `started_at` and `suspicions`; `trial`, `input`,
-    `n` (samples), `<phase>_ns` (their sum), `e2e_var` (their variance), `latency_ns` (the sum of
-    the latencies there are) and `latency_n` (how many).
+    `n` (samples), `<phase>_ns` (their sum), `e2e_var` (their variance), and what `latency.sums`
+    has beside.
     """
 
     totals: pl.DataFrame
@@ -97,9 +97,26 @@ class Readings:
         return self.means.select(*own, pl.col(f"mean_{phase}").log().alias("log"))
 
     @cached_property
+    def judged(self) -> pl.DataFrame:
+        """What `logs` has, of the time that each scenario is judged by (`JUDGED_BY`).
+
+        Latency and throughput belong to no input: a trial's is one value, of an input without a
+        name. Elsewhere it is the request's own time, input by input.
+        """
+        whole = pl.col("scenario").is_in(WHOLE)
+        own, rest = self.filter(~whole).logs(), self.totals.filter(whole)
+        if not rest.height:
+            return own
+        trials = by_replicate(rest, judged_ns())
+        rows = trials.select(own.columns).cast({"input": own.schema["input"]})
+        return pl.concat([own, rows]).sort(*GROUP, "replicate", "input")
+
+    @cached_property
     def trials(self) -> pl.DataFrame:
-        """The `log` of each trial's mean e2e time in ns, over its inputs."""
-        log = (pl.col("e2e_ns") / pl.col("n")).mean().log().alias("log")
+        """The `log` of the time in ns that each trial is judged by; of e2e its mean over inputs."""
+        whole = pl.col("scenario").first().is_in(WHOLE)
+        e2e = (pl.col("e2e_ns") / pl.col("n")).mean()
+        log = pl.when(whole).then(judged_ns()).otherwise(e2e).log().alias("log")
         return self.totals.group_by("trial", maintain_order=True).agg(log)
 
 
@@ -111,13 +128,13 @@ def readings(samples: pl.DataFrame | Readings) -> Readings:
     about = [name for name in _OF_TRIALS if name in measured.columns]
     key = [*(["trial"] if "trial" in measured.columns else []), *GROUP, "bare", "replicate"]
     times = [name for name in _TIMES if name in measured.columns]
-    counts = [pl.col("latency_ns").count().cast(pl.Int64).alias("latency_n")]
+    missing = [name for name in ("queue_ns", "latency_ns") if name not in measured.columns]
+    measured = measured.with_columns(pl.lit(None, pl.Int64).alias(name) for name in missing)
     # As numbers that do not overflow, whatever a file claims a request took.
     totals = measured.group_by(*key, "input").agg(
-        pl.len().cast(pl.Int64).alias("n"),
+        *sums(),
         pl.col(times).cast(pl.Float64).sum(),
         pl.col("e2e_ns").cast(pl.Float64).var(ddof=1).alias("e2e_var"),
-        *(counts if "latency_ns" in times else ()),
     )
     if rest := [name for name in about if name not in key]:
         first = measured.select(*key, *rest).unique(key, keep="first")
@@ -156,21 +173,9 @@ def by_cell(logs: pl.DataFrame, columns: Sequence[str], unit: str = "replicate")
     return found
 
 
-def waited(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return what `Readings.logs` has, of what a user waits where requests wait in a queue.
-
-    A wait belongs to no input: a trial's mean latency is one value, of an input without a name.
-    Elsewhere a user waits for the request's own time, input by input.
-    """
-    every = readings(samples)
-    queued = pl.col("scenario").is_in(LOADED)
-    own = every.filter(~queued).logs()
-    in_queue = every.totals.filter(queued)
-    if not in_queue.height:
-        return own
-    mean = pl.col("latency_ns").sum() / pl.col("latency_n").sum()
-    whole = by_replicate(in_queue, mean).select(own.columns).cast({"input": own.schema["input"]})
-    return pl.concat([own, whole]).sort(*GROUP, "replicate", "input")
+def judged(samples: pl.DataFrame | Readings) -> pl.DataFrame:
+    """Return `Readings.judged` of samples."""
+    return readings(samples).judged
 
 
 def by_replicate(measured: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:

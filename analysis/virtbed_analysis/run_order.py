@@ -16,32 +16,33 @@ from virtbed_contract.documents import Platform
 
 Json = dict[str, Any]
 _HEIGHT_IN = 3.2
-_LABEL = "e2e time against its cell's mean"
 
 
 def panels(content: Json) -> list[str]:
     """Return a panel for each host of a report's content."""
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
+    times = {words.judged(cell).time for cell in content["cells"]}
+    label = f"{times.pop() if len(times) == 1 else 'time'} against its cell's mean"
     hosts = groupby(content["diagnostics"]["run_order"], key=lambda point: point["host"])
     return [
-        _panel(f"run_order-{number}", host, [*points], entries)
+        _panel(f"run_order-{number}", host, [*points], entries, label)
         for number, (host, points) in enumerate(hosts, 1)
     ]
 
 
-def _panel(name: str, host: str, points: list[Json], entries: words.Entries) -> str:
+def _panel(name: str, host: str, points: list[Json], entries: words.Entries, label: str) -> str:
     most = max(points, key=lambda point: abs(point["deviation"]))
     suspect = sum(point["suspect"] for point in points)
     told = (
-        f"{_LABEL}, in the order of {words.count(points[-1]['last'], 'trial')}, "
+        f"{label}, in the order of {words.count(points[-1]['last'], 'trial')}, "
         f"{suspect} of them suspect: furthest off is {math.expm1(most['deviation']):+.1%}, at "
         f"place {most['first']}."
     )
-    draw = partial(_draw, points=points, entries=entries)
+    draw = partial(_draw, points=points, entries=entries, label=label)
     return canvas.panel(name, f"Trials on {host}", _HEIGHT_IN, told, draw)
 
 
-def _draw(axes: Axes, points: list[Json], entries: words.Entries) -> None:
+def _draw(axes: Axes, points: list[Json], entries: words.Entries, label: str) -> None:
     kinds: dict[tuple[str, str], list[Json]] = {}
     for point in points:
         kinds.setdefault((point["platform"] or "", point["mode"] or ""), []).append(point)
@@ -53,8 +54,8 @@ def _draw(axes: Axes, points: list[Json], entries: words.Entries) -> None:
             canvas.points(axes, x, y, look, markersize=4, label=entry.in_words(mode))
         else:
             each = own[0]["last"] - own[0]["first"] + 1
-            label = f"mean of {each} trials in a row"
-            axes.plot(x, y, ".", color=canvas.INK, markersize=3, label=label)
+            several = f"mean of {each} trials in a row"
+            axes.plot(x, y, ".", color=canvas.INK, markersize=3, label=several)
     if odd := [point for point in points if point["suspect"]]:
         axes.plot(
             [_place(point) for point in odd], [_percent(point) for point in odd], "x",
@@ -64,7 +65,7 @@ def _draw(axes: Axes, points: list[Json], entries: words.Entries) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3g}%"))
     axes.grid(axis="y", color=canvas.INK, alpha=0.15, linewidth=0.8)
     axes.set_xlabel("place in the order of trials")
-    axes.set_ylabel(_LABEL)
+    axes.set_ylabel(label)
     canvas.legend(axes, 3)
 
 

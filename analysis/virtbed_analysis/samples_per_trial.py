@@ -18,6 +18,7 @@ import polars as pl
 
 from virtbed_analysis.cells import SUBJECT
 from virtbed_analysis.estimate import samples_to_show
+from virtbed_analysis.latency import WHOLE
 from virtbed_analysis.reduction import PLAIN_ROWS
 from virtbed_contract import identifiers
 from virtbed_contract.measures import of_group
@@ -98,7 +99,8 @@ def rows(ran: pl.DataFrame, setups: dict[tuple[Any, ...], float]) -> list[Json]:
             "within": math.sqrt(squares / free) if free else None,
             "between": own,
             "common": common,
-            "setup_s": setups.get(work, 0.0),
+            # Elsewhere requests wait, or the host for them: neither is set-up.
+            "setup_s": setups.get(work, 0.0) if work[2] not in WHOLE else None,
             "sample_s": sum(row["measured_s"] for row in mine) / count,
         }
         inputs = round(float(np.median([one["inputs"] for one in mine])))
@@ -158,7 +160,7 @@ def _best(row: Json, inputs: int) -> Json:
     within, between, now = row["within"], row["between"], row["samples"]
     name = f"{row['application']}, {row['scale']}"
     none: Json = {"best": None, "saves": None}
-    if row["scenario"] != "single_stream":
+    if row["scenario"] in WHOLE:
         return none | {"sentence": f"{name}, {row['scenario']}: LoadGen says how many samples."}
     if within is None or between is None:
         return none | {

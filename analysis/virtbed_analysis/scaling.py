@@ -15,6 +15,7 @@ from virtbed_analysis.cells import CURVE, Cell
 from virtbed_analysis.effects import Units
 from virtbed_analysis.engine import Effect, Floats, effects, together
 from virtbed_analysis.findings import PENALTY
+from virtbed_analysis.margin import CANNOT_TELL
 from virtbed_analysis.platforms import METAL, PROCESS
 from virtbed_analysis.trust import Json
 
@@ -71,7 +72,9 @@ def efficient_range(doublings: list[Json]) -> list[Json]:
 
     The range ends at the first size whose doubling does not clearly give `PAYS`, and that doubling
     is told with its interval; without one, nothing is known beyond. `open` says that the largest
-    size reached by doublings is still within it: sizes beyond a gap are not looked at.
+    size reached by doublings is still within it: sizes beyond a gap are not looked at. `beyond`
+    says what is known of the doubling that ends it: "does not pay" (its whole interval is at most
+    `PAYS`) or "cannot tell"; None where none does.
     """
     rows = []
     for _, group in groupby(doublings, key=lambda row: [row[part] for part in CURVE]):
@@ -87,9 +90,17 @@ def efficient_range(doublings: list[Json]) -> list[Json]:
                 **last,
                 "cores": last["cores"] if over else 2 * last["cores"],
                 "open": over is None,
+                "beyond": _beyond(over),
             }
         )
     return rows
+
+
+def _beyond(over: Json | None) -> str | None:
+    if over is None:
+        return None
+    clear = over["high"] is not None and over["high"] <= PAYS
+    return "does not pay" if clear else CANNOT_TELL
 
 
 def overhead_by_size(units: Units) -> list[Json]:

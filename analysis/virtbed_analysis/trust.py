@@ -7,18 +7,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
-from virtbed_analysis import columns
+from virtbed_analysis import columns, copies
 from virtbed_analysis.checking import MOST_CORES, checked
 from virtbed_analysis.differences import is_baseline
+from virtbed_analysis.reading import EARLIER, MARK, Unfit, left_out, read
 from virtbed_analysis.reading import Json as Json
 from virtbed_analysis.reading import Rejected as Rejected
-from virtbed_analysis.reading import Unfit, left_out, read
 from virtbed_contract import identifiers
 from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.factors import FACTORS
@@ -29,9 +30,6 @@ _Document = TypeVar("_Document")
 _SAMPLE = columns.types(columns.SAMPLE)
 _ROWS = 10_000  # rows take more room than columns
 TRIALS = "trials"
-EARLIER = "earlier"
-MARK = "@"
-"""Between a trial's id and the attempt, where an earlier attempt's result is read, too."""
 _TIMES = itemgetter("input", "queue_ns", *(phase.column for phase in of_group("phase")))
 
 
@@ -41,7 +39,7 @@ class Trusted:
 
     `results` are without their samples, which `samples` has as columns: those of a large sweep take
     a gigabyte as they are read. `times` are digests of the measured samples: no two trials have the
-    same; `asked_ns` is their time, one after another.
+    same; `marks` tell trials made of another's; `asked_ns` is their time, one after another.
     """
 
     design: Design | None
@@ -52,6 +50,7 @@ class Trusted:
     failures: dict[str, Failure]
     rejected: list[Rejected]
     asked_ns: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, copies.Marks] = field(default_factory=dict)
     _rows: list[Json] = field(default_factory=list)
     _frames: list[pl.DataFrame] = field(default_factory=list)
 
@@ -74,6 +73,7 @@ class Trusted:
         self.results[trial], self.evidence[trial] = {**result, "samples": []}, proof
         self.times[trial] = _digest_of_times(result)
         self.asked_ns[trial] = sum(one["e2e_ns"] for one in samples if not one["warmup"])
+        self.marks[trial] = copies.marks(samples)
         self._rows.extend({"trial": trial, "sample": n, **one} for n, one in enumerate(samples))
         if len(self._rows) >= _ROWS:
             self._pack()
@@ -119,6 +119,7 @@ def trusted(folder: Path) -> Trusted:
     for trial, why in list(_twice(found)):
         del found.results[trial], found.evidence[trial]
         rejected.append(left_out(file_of(trial), why))
+    found.marks.clear()  # they take as much as the samples
     return found
 
 
@@ -155,7 +156,10 @@ def _no_earlier(trial: Json, attempt: str, latest: Json | None) -> str | None:
     if str(trial["attempt"]) != attempt:
         return f"is of attempt {trial['attempt']}, not of the one its folder is named for"
     if not is_baseline(trial):
-        return "is of no baseline: nothing else is measured again"
+        return (
+            "is of no baseline: it was measured again, as bare metal of its replicate was measured "
+            "after a pause, and the later result is the one that has a pair"
+        )
     if latest is not None and latest["trial"]["attempt"] <= trial["attempt"]:
         return f"is of attempt {attempt}, no earlier one than the trial's result"
     return None
@@ -256,13 +260,12 @@ def _twice(found: Trusted) -> Iterator[tuple[str, str]]:
         )
         same_place.setdefault(place, []).append(trial)
     told: set[str] = set()
-    for groups, what in (
-        (same_times, "has the measured samples of {}, to the nanosecond: one is a copy"),
-        (same_place, "is the same cell and replicate as {}"),
-    ):
-        for group in groups.values():
-            for trial in group if len(group) > 1 else ():
-                if trial not in told:
-                    told.add(trial)
-                    others = ", ".join(other for other in group if other != trial)
-                    yield trial, what.format(others)
+    whole = "has the measured samples of {}, to the nanosecond: one is a copy"
+    groups = [(group, whole) for group in same_times.values()]
+    groups += [(group, "is the same cell and replicate as {}") for group in same_place.values()]
+    for group, what in chain(groups, copies.same_times(found.marks)):
+        for trial in group if len(group) > 1 else ():
+            if trial not in told:
+                told.add(trial)
+                others = ", ".join(other for other in group if other != trial)
+                yield trial, what.format(others)

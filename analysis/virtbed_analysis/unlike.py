@@ -44,6 +44,7 @@ class Fact:
         rule: What follows from a difference.
         reason: Why that rule.
         pooled: Whether folders that are loaded together must be alike in it, too.
+        compared: Whether the sides of a comparison must be alike in it, too: else it is other work.
         emulated: Whether emulated trials count: they have no part in a ratio.
         remedy: What to do about a difference that is refused.
         apart: By which share numbers must differ to be unlike; None for any difference.
@@ -60,11 +61,16 @@ class Fact:
     emulated: bool = False
     remedy: str = _MOVE
     apart: float | None = None
+    compared: bool = False
 
 
-def _work(column: str, words: str, several: str, *within: str, pooled: bool = True) -> Fact:
+def _work(
+    column: str, words: str, several: str, *within: str, pooled: bool = True, compared: bool = True
+) -> Fact:
     named = " and ".join(within)
-    return Fact(column, words, several, f"per {named}", within, "refused", _SAME, pooled)
+    return Fact(
+        column, words, several, f"per {named}", within, "refused", _SAME, pooled, compared=compared
+    )
 
 
 def _state(column: str, words: str, reason: str) -> Fact:
@@ -96,10 +102,11 @@ TABLE: tuple[Fact, ...] = (
          pooled=True),
     Fact("memory_mib", "memory", "sizes of memory", "per folder", (), "refused", _SAME),
     Fact("input_seed", "seed of the inputs", "seeds of the inputs", "per folder", (), "refused",
-         "other inputs are other work"),
+         "other inputs are other work", compared=True),
     _work("application_version", "version of the application", "versions of one application",
           "application"),
-    _work("frameworks", "frameworks", "sets of frameworks of one application", "application"),
+    _work("frameworks", "frameworks", "sets of frameworks of one application", "application",
+          compared=False),
     _work("model", "model", "models of one application", "application", "scale"),
     _work("weights", "weights", "kinds of weights of one application", "application", "scale"),
     _work("rules", "rules", "rules for one application", "application", "scale", "scenario"),
@@ -108,7 +115,7 @@ TABLE: tuple[Fact, ...] = (
     _work("target_latency_ms", "bound on latency", "bounds on the latency of one application",
           "application", "scale", "scenario", pooled=False),
     _work("slowdown", "slowdown", "slowdowns of one variant", "application", "variant",
-          pooled=False),
+          pooled=False, compared=False),
     _state("kernel", "kernel", "an upgrade between two trials would be read as their difference"),
     _state("cpu_model", "CPU model", "two processors are two hosts"),
     _state("isa", "instruction sets", "they decide which kernels the frameworks choose"),
@@ -166,6 +173,25 @@ def refuse(where: str, trials: pl.DataFrame, *, pooled: bool = False) -> None:
                 raise AnalysisError(f"{where}: results of {several}")
 
 
+def refuse_compared(trials: pl.DataFrame) -> None:
+    """Raise `AnalysisError` where sweeps that are to be compared did other work.
+
+    What a comparison may be about, such as host, kernel, image, frameworks or memory, is no ground:
+    it is named beside the numbers.
+
+    Args:
+        trials: One row per trial, of all sweeps.
+    """
+    rows = trials.to_dicts()
+    for fact in TABLE:
+        if fact.compared and (told := _groups_apart(fact, rows)):
+            raise AnalysisError(
+                f"{told[0]} {fact.several} are not compared, since the work is another, and a "
+                f"change of its time tells nothing of hosts or platforms: {told[1]}. Give sweeps "
+                f"of one {fact.words}"
+            )
+
+
 def refuse_pooled(frame: pl.DataFrame) -> None:
     """Raise `AnalysisError` if rows of several hosts or sweeps would be averaged, or paired."""
     for column in ("host", "plan_digest"):
@@ -180,6 +206,16 @@ def refuse_pooled(frame: pl.DataFrame) -> None:
 
 def _several(fact: Fact, rows: Iterable[Row]) -> str | None:
     """Return the message about the first group of trials that is unlike in a fact."""
+    if told := _groups_apart(fact, rows):
+        return (
+            f"{told[0]} {fact.several} are not pooled, since {fact.reason}: {told[1]}. "
+            f"{fact.remedy}"
+        )
+    return None
+
+
+def _groups_apart(fact: Fact, rows: Iterable[Row]) -> tuple[int, str] | None:
+    """Return how many values the first group that is unlike in a fact has, and which."""
     for group in groups(fact, rows):
         found = by_value(fact, group)
         if len(found) > 1:
@@ -188,10 +224,7 @@ def _several(fact: Fact, rows: Iterable[Row]) -> str | None:
                 f"{named} {shown(value)}".strip() + f" ({len(own)} trials, first {min(own)})"
                 for value, own in sorted(found.items(), key=lambda item: str(item[0]))
             )
-            return (
-                f"{len(found)} {fact.several} are not pooled, since {fact.reason}: {told}. "
-                f"{fact.remedy}"
-            )
+            return len(found), told
     return None
 
 

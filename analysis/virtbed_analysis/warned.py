@@ -79,9 +79,10 @@ def _of_intervals(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
 def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warned]:
     counts = content["counts"]
     if failed := counts["failed"]:
+        rest = "; those of a cell that did not fail may be its better ones"
         yield (
-            f"{words.count(failed, 'trial')} failed, first {content['failed'][0]['trial']}; those "
-            "of a cell that did not fail may be its better ones.",
+            f"{words.count(failed, 'trial')} failed, first {content['failed'][0]['trial']}"
+            f"{rest if content['cells'] else ''}.",
             f"See Trials without a result; {again} repeats them.",
         )
     if suspect := counts["suspect"]:

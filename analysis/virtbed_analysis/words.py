@@ -11,6 +11,7 @@ from virtbed_analysis.cells import DEFAULTED, MATCHED, is_plain
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_contract.documents import Platform
 from virtbed_contract.factors import SCENARIOS
+from virtbed_contract.measures import JUDGED_BY, Judged
 
 Row = dict[str, Any]
 
@@ -97,6 +98,53 @@ def subject(row: Row) -> str:
     return ", ".join(filter(None, parts))
 
 
+def judged(row: Row) -> Judged:
+    """Return the measure that a row's scenario is judged by."""
+    return JUDGED_BY[row["scenario"]]
+
+
+def throughput(time: float) -> str:
+    """Return what a ratio of times per sample is of throughput: "20.0% less throughput"."""
+    moved = 100 * (1 / time - 1)
+    return f"{abs(moved):.1f}% {'less' if moved < 0 else 'more'} throughput"
+
+
+def meant(row: Row, value: float | None) -> str:
+    """Return what a ratio is of where that is no e2e time: "of latency".
+
+    Of a throughput: "of time per sample: 20.0% less throughput".
+    """
+    measure = judged(row)
+    if measure.name == "e2e" or value is None:
+        return ""
+    said = f": {throughput(value)}" if measure.better == "higher" else ""
+    return f"of {measure.time}{said}"
+
+
+def times_of(scenarios: Iterable[str]) -> str:
+    """Return what times and ratios are of, by scenario; empty where all are of e2e.
+
+    "latency, queue included (server and multi_stream); time per sample, of which more is less
+    throughput (offline)".
+    """
+    told = {**dict.fromkeys(scenarios)}
+    named: dict[str, list[str]] = {}
+    for name, measure in JUDGED_BY.items():
+        if name in told:
+            named.setdefault(measure.name, []).append(name)
+    if set(named) <= {"e2e"}:
+        return ""
+    parts = (f"{_TIMES[name]} ({' and '.join(of)})" for name, of in named.items())
+    return "; ".join(parts)
+
+
+_TIMES = {
+    "e2e": "e2e time",
+    "latency": "latency, queue included",
+    "throughput": "time per sample, of which more is less throughput",
+}
+
+
 def by_subject(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     """Return sorted rows in groups of one subject, each with its name."""
     return [(name, list(group)) for name, group in groupby(rows, key=subject)]
@@ -106,7 +154,8 @@ def reach(row: Row) -> str:
     """Return how far more cores pay on one platform: a row of `scaling.efficient_range`."""
     if row["low"] is None:
         return "unknown"
-    return f"at least {row['cores']}" if row["open"] else str(row["cores"])
+    least = row["open"] or row["beyond"] == "cannot tell"
+    return f"at least {row['cores']}" if least else str(row["cores"])
 
 
 def doubling(row: Row) -> str:
@@ -116,7 +165,8 @@ def doubling(row: Row) -> str:
     if row["low"] is not None:
         span = f"{row['low']:.2f} to {row['high']:.2f}"
     doubled = f"{first} to {count(2 * first, 'core')}"
-    return f"{doubled}: {row['speed_up']:.2f} times the speed ({span})"
+    text = f"{doubled}: {row['speed_up']:.2f} times the speed ({span})"
+    return f"{text}: {row['beyond']}" if row["beyond"] else text
 
 
 def shown(unit: str, value: float | None) -> str:
@@ -151,7 +201,7 @@ def rise(fail: Row) -> str:
     limit = f"{100 * fail['limit']:.3g}%"
     rows = fail["above"] or fail["unclear"]
     named = [
-        f"{row['what']} of {instance(row)}, {subject(row)}: {_risen(row)}" for row in rows[:5]
+        f"{_what(row)} of {instance(row)}, {subject(row)}: {_risen(row)}" for row in rows[:5]
     ] + ([f"and {len(rows) - 5} more"] if len(rows) > 5 else [])
     if fail["verdict"] == "above":
         return f"Clearly more than {limit} above the first: {'; '.join(named)}."
@@ -160,6 +210,12 @@ def rise(fail: Row) -> str:
     if not fail["judged"] and not rows:
         return f"No effect has an interval: a rise of more than {limit} cannot be told."
     return f"Nothing is clearly more than {limit} above the first; it may be: {'; '.join(named)}."
+
+
+def _what(row: Row) -> str:
+    """Return what rose: "time" is of e2e unless it says otherwise."""
+    measure = judged(row)
+    return str(row["what"]) if row["what"] != "time" or measure.name == "e2e" else measure.time
 
 
 def _risen(row: Row) -> str:
@@ -183,6 +239,11 @@ def summary(cells: list[Row], emulated: int) -> str:
     plain = (c for c in cells if is_plain(c) and c["ratio"] is not None)
     compared = sorted(plain, key=lambda c: float(c["ratio"]))
     if not compared:
+        if all(cell["baseline"] for cell in cells):
+            return (
+                f"{count(len(cells), 'cell').capitalize()} measured, of bare metal alone: nothing "
+                "to compare with it yet."
+            )
         return (
             f"{count(len(cells), 'cell').capitalize()} measured, none compared with bare metal: "
             "no pinned bare-metal result shares size, application and replicate with another cell."
@@ -191,17 +252,23 @@ def summary(cells: list[Row], emulated: int) -> str:
     most, least = compared[-1], compared[0]
     of = f" for {subject(most)}" if several else ""
     text = (
-        f"{instance(most)}{of} takes {most['ratio']:.2f} times bare metal "
+        f"{instance(most)}{of} takes {most['ratio']:.2f} times bare metal{_times(most)} "
         f"({percent()} interval {interval(most)})"
     )
     if len(compared) > 1:
         of = f" for {subject(least)}" if several else ""
         text += (
             f", the most of {len(compared)} cells compared; "
-            f"{instance(least)}{of}, the least, takes {least['ratio']:.2f} times "
-            f"({interval(least)}); intervals are per cell, not adjusted for this choice"
+            f"{instance(least)}{of}, the least, takes {least['ratio']:.2f} "
+            f"times{_times(least)} ({interval(least)}); intervals are per cell, not adjusted for "
+            "this choice"
         )
     return text + "."
+
+
+def _times(row: Row) -> str:
+    measure = judged(row)
+    return "" if measure.name == "e2e" else f" (of {measure.time})"
 
 
 def progress(counts: dict[str, int | None]) -> str:

@@ -1,7 +1,8 @@
-"""The measures of a trial: what it yields a number for.
+"""The measures of a trial: what it yields a number for, and which one a scenario is judged by.
 
 A measure is one entry of `MEASURES`. From it come the column of an export, the rows of the report
-and the wording. docs/how-to/measure.md shows how to add one.
+and the wording. docs/how-to/measure.md shows how to add one. `JUDGED_BY` has one entry per
+scenario of LoadGen: what ratios, findings, advice and comparisons are of.
 """
 
 from __future__ import annotations
@@ -89,6 +90,74 @@ MEASURES: tuple[Measure, ...] = (
         meaning="Largest resident memory of the process.",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The measure that a scenario is judged by.
+
+    Every ratio to another cell is one of times, so that above 1 is worse in every table. Where
+    more of the measure is better, that is the time per unit of it: its inverse.
+
+    Attributes:
+        name: Short name: in report.json, advice and exports.
+        unit: The unit in which readers see it.
+        better: Which direction is better.
+        grain: Whether each sample has its own, which is paired by input, or only a trial has one.
+        words: What a heading calls it.
+        time: The time that ratios are of.
+        meaning: One sentence for references.
+    """
+
+    name: Literal["e2e", "latency", "throughput"]
+    unit: str
+    better: Literal["lower", "higher"]
+    grain: Literal["sample", "trial"]
+    words: str
+    time: str
+    meaning: str
+
+    def __post_init__(self) -> None:
+        if (self.better == "lower") != (self.words == self.time):
+            raise ValueError(
+                f"{self.name}: {self.better} is better, ratios of {self.time}; the time itself is "
+                "needed where lower is better, its inverse where higher is"
+            )
+
+
+_LATENCY = Judged(
+    name="latency",
+    unit="ms",
+    better="lower",
+    grain="trial",
+    words="latency",
+    time="latency",
+    meaning="From the issue of a query to its answer, the wait in the queue included; the mean of "
+    "a trial.",
+)
+JUDGED_BY: Mapping[str, Judged] = {
+    "single_stream": Judged(
+        name="e2e",
+        unit="ms",
+        better="lower",
+        grain="sample",
+        words="e2e time",
+        time="e2e time",
+        meaning="The request from end to end; no other one waits for it.",
+    ),
+    "server": _LATENCY,
+    "multi_stream": _LATENCY,
+    "offline": Judged(
+        name="throughput",
+        unit="samples/s",
+        better="higher",
+        grain="trial",
+        words="throughput",
+        time="time per sample",
+        meaning="Samples of a trial per second from their issue to the last answer. Ratios are of "
+        "the inverse, the time per sample.",
+    ),
+}
 
 
 def of_group(group: str) -> tuple[Measure, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .codec import Json, json_schema
 from .factors import FACTORS
-from .measures import MEASURES, Measure
+from .measures import JUDGED_BY, MEASURES, Measure
 from .schemas import DOCUMENTS
 
 _TITLE = """# Documents, factors and measures
@@ -50,6 +50,19 @@ def reference() -> str:
             (
                 (m.words, f"`{m.column}`", m.unit, m.grain, f"`{_place(m)}`", m.meaning)
                 for m in MEASURES
+            ),
+        )
+    )
+    parts.append(
+        "## Scenarios\n\nWhat a scenario of LoadGen is judged by. A ratio is one of times: above 1 "
+        "is worse in all.\n"
+    )
+    parts.append(
+        _table(
+            ("scenario", "judged by", "unit", "better", "ratios are of", "meaning"),
+            (
+                (f"`{name}`", m.words, m.unit, m.better, m.time, m.meaning)
+                for name, m in JUDGED_BY.items()
             ),
         )
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
 from .codec import described, with_fields
-from .documents import Instance, Platform
+from .documents import KERNEL_LIST, Instance, Platform
 from .factors import NAME
 from .identifiers import DESIGN, EVIDENCE, FAILURE, HOST_REPORT
 from .result import (
@@ -54,6 +54,19 @@ class PlannedTrial:
 
 
 @dataclass(frozen=True)
+class PlannedPlacement:
+    """Where pinned instances of one size run, on every platform alike, and why there."""
+
+    cores: Positive = described("CPUs of the instance.")
+    cpus: str = described("Host CPUs.", pattern=KERNEL_LIST)
+    mems: str = described("Host memory nodes.", pattern=KERNEL_LIST)
+    housekeeping: str = described("Host CPUs for helpers.", pattern=KERNEL_LIST)
+    core_kind: Positive = described("Kind of core, 1 for the fastest.")
+    caches: str = described("Caches and clusters of several cores that they are in.")
+    reasons: tuple[str, ...] = described("Why these.")
+
+
+@dataclass(frozen=True)
 class NotRun:
     """Cells of the plan that the host cannot run, why, and what would change that."""
 
@@ -83,6 +96,9 @@ class Design:
     commits: tuple[str, ...] = described("Commits of virtbed that carried the sweep out so far.")
     trials: tuple[PlannedTrial, ...] = described("Every trial, in order.")
     not_run: tuple[NotRun, ...] = described("What this host cannot run.")
+    placements: tuple[PlannedPlacement, ...] = described(
+        "Where pinned instances run, one per size.", default=()
+    )
 
 
 @dataclass(frozen=True)

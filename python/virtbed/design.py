@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from virtbed.placement import Placement, PlacementError, Topology, keep_online, place
+from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan
 from virtbed.platforms import Platforms
 from virtbed.trial import TIMES_EMULATED, Trial, Values
@@ -26,6 +26,7 @@ class Design:
     trials: tuple[Trial, ...]
     not_run: tuple[NotRun, ...]
     accelerator: str | None
+    placements: tuple[documents.PlannedPlacement, ...] = ()
 
     def document(
         self, plan: Plan, image: str, platforms: Platforms, commits: Sequence[str]
@@ -52,6 +53,7 @@ class Design:
             commits=tuple(commits),
             trials=tuple(trial.planned() for trial in self.trials),
             not_run=self.not_run,
+            placements=self.placements,
         )
 
 
@@ -68,23 +70,16 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
     """Lay a plan out on the host that a report describes.
 
     Raises:
-        PlacementError: the plan asks for more cores than the host offers, or something keeps this
-            process from CPUs that a container or a guest might use.
+        PlacementError: the plan asks for more cores or memory than the host offers in one place, or
+            hwloc did not tell what shares what.
     """
-    cpus = report.facts["cpu"]
-    online = [row["cpu"] for row in cpus["cpus"]]
-    if cpus["allowed"] != online:
-        raise PlacementError(
-            f"CPUs {format_cpu_list(cpus['allowed'])} allowed, {format_cpu_list(online)} online: "
-            "every online CPU is needed, or platforms would differ in what they may use; lift what "
-            "restricts virtbed (isolcpus, taskset, a cpuset), or take the other CPUs offline"
-        )
-    topology = Topology.from_doctor({"facts": report.facts})
+    topology = Topology.from_doctor(report.facts)
+    kind = choose_kind(topology, max(plan.cores), plan.core_kind)
+    # Refuses a size that no platform here could have.
+    placed = {c: place(topology, c, plan.memory_mib, kind) for c in sorted(plan.cores)}
     verdicts = {row.platform: row for row in report.platforms}
     cells: list[_Cell] = []
     not_run: list[NotRun] = []
-    for cores in sorted(plan.cores):
-        place(topology, cores)  # refuses a size that no platform here could have
     for platform, modes in plan.platforms.items():
         verdict = verdicts[platform]
         for mode in modes:
@@ -92,14 +87,29 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                 not_run.append(NotRun(platform, mode, None, verdict.reason, verdict.remedy))
                 continue
             emulated = verdict.status == "emulated"
-            for cores in sorted(plan.cores):
-                instance = _instance(plan, topology, report, platforms, platform, mode, cores)
+            for cores, placement in placed.items():
+                instance = _instance(
+                    plan, topology, report, platforms, platform, mode, cores, placement
+                )
                 left_out = _left_out(plan, topology, instance, emulated)
                 if left_out:
                     not_run.append(left_out)
                     continue
                 cells += [_Cell(instance, v, emulated) for v in _values(plan, "instance", emulated)]
-    return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator)
+    sizes = tuple(_planned(cores, placement) for cores, placement in placed.items())
+    return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator, sizes)
+
+
+def _planned(cores: int, placement: Placement) -> documents.PlannedPlacement:
+    return documents.PlannedPlacement(
+        cores=cores,
+        cpus=placement.cpus,
+        mems=placement.mems,
+        housekeeping=placement.housekeeping,
+        core_kind=placement.kind,
+        caches=placement.caches,
+        reasons=placement.reasons,
+    )
 
 
 def _values(plan: Plan, grain: str, emulated: bool) -> Iterator[Values]:
@@ -116,10 +126,14 @@ def _by_online(instance: Instance) -> bool:
 
 def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool) -> NotRun | None:
     platform, mode, cores = instance.platform, instance.mode, instance.cores
-    if _by_online(instance) and cores != len(topology.cpus) and plan.scale_up == "affinity":
+    online = topology.machine.cpus
+    unlike = _unlike(topology, instance) if mode == "vanilla" else _unbalanced(topology, instance)
+    if unlike:
+        return NotRun(platform, mode, cores, *unlike)
+    if _by_online(instance) and cores != len(online) and plan.scale_up == "affinity":
         return NotRun(
             platform, mode, cores,
-            f"bare metal with {cores} of {len(topology.cpus)} CPUs online needs CPU hotplug",
+            f"bare metal with {cores} of {len(online)} CPUs online needs CPU hotplug",
             f"set scale_up: hotplug, or compare with {platform} pinned, the baseline of both modes",
         )  # fmt: skip
     if emulated and mode not in plan.emulated.modes:
@@ -137,17 +151,62 @@ def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool
     return None
 
 
+def _unlike(topology: Topology, instance: Instance) -> tuple[str, str] | None:
+    """Return why no instance may float over this host's CPUs, and what would change that."""
+    online, kinds = topology.machine.cpus, topology.machine.kinds
+    pinned = "keep to mode pinned"
+    if topology.isolated:
+        return (
+            f"CPUs {format_cpu_list(topology.isolated)} are isolated: the scheduler keeps what is "
+            "not pinned off them, so it would float over other CPUs than pinned instances have",
+            f"{pinned}, or boot without isolcpus",
+        )
+    if topology.tickless and topology.tickless != online:
+        return (
+            f"CPUs {format_cpu_list(topology.tickless)} have no tick (nohz_full) and others have: "
+            "it would float over unlike CPUs",
+            f"{pinned}, or boot without nohz_full",
+        )
+    if topology.allowed != online:
+        return (
+            f"CPUs {format_cpu_list(topology.allowed)} allowed, {format_cpu_list(online)} online: "
+            "platforms would differ in what they may float over",
+            f"{pinned}, lift what restricts virtbed (taskset, a cpuset), or take the other CPUs "
+            "offline",
+        )
+    floats_over = frozenset(parse_cpu_list(instance.allowed))
+    mixed = [kind for kind in kinds if kind.cpus & floats_over]
+    if len(mixed) > 1:
+        return (
+            f"CPUs {' and '.join(format_cpu_list(k.cpus) for k in mixed)} are of different kinds "
+            "of core: it would float over both",
+            f"{pinned}, or take the CPUs of the other kinds offline",
+        )
+    return None
+
+
+def _unbalanced(topology: Topology, instance: Instance) -> tuple[str, str] | None:
+    """Return why the threads of a pinned instance would not spread, and what would change that."""
+    if not topology.isolated or instance.own_kernel or instance.cores == 1:
+        return None
+    return (
+        f"CPUs {format_cpu_list(topology.isolated)} are isolated: the kernel balances no load over "
+        f"them, and all threads of a process with {instance.cores} would stay on one",
+        "keep to 1 core or to guests, whose vCPUs are pinned one by one, or boot with nohz_full, "
+        "rcu_nocbs and irqaffinity but without isolcpus",
+    )
+
+
 def _instance(
     plan: Plan, topology: Topology, report: HostReport, platforms: Platforms, platform: str,
-    mode: str, cores: int,
+    mode: str, cores: int, placement: Placement,
 ) -> Instance:  # fmt: skip
     entry = platforms.entries[platform]
     machine, enclosure = platforms.parts(platform)
-    placement = place(topology, cores)
     limit = enclosure.limits[mode]
-    allowed = format_cpu_list(cpu.cpu for cpu in topology.cpus)
+    allowed = format_cpu_list(topology.machine.cpus)
     if not machine.own_kernel and limit == "none":
-        allowed = keep_online(topology, cores)
+        allowed = keep_online(topology, cores, placement.kind)
         placement = Placement(allowed, placement.mems, allowed)
     guest_cpus = format_cpu_list(range(cores))
     inner_cpus = guest_cpus if machine.own_kernel else placement.cpus
@@ -182,6 +241,7 @@ def _instance(
         seen_quota_cpus=None if enclosure.private_kernel else quota_cpus,
         image_digest=image,
         image_name=image_name(image),
+        placement=placement.reasons if mode == "pinned" else (),
     )
 
 

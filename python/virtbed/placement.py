@@ -1,14 +1,19 @@
-"""Which CPUs and memory nodes of a host an instance of a given size is given.
+"""Which CPUs and memory nodes of a host an instance of a given size is given, and why.
 
-Pure: the doctor's facts in, kernel list strings out; the same question has the same answer.
+Pure: the doctor's facts in, kernel list strings out; the same question has the same answer, on
+whichever platform it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from virtbed import hwloc
+from virtbed.hwloc import Machine, Node
+from virtbed.locality import HEADROOM_MIB, Search, fits
+from virtbed.placement_words import caches, reasons_for
 from virtbed_contract.kernel.cpus import format_cpu_list as format_cpu_list
 from virtbed_contract.kernel.cpus import parse_cpu_list as parse_cpu_list
 
@@ -18,35 +23,77 @@ class PlacementError(ValueError):
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """One online logical CPU. `siblings` are all threads of its core, itself among them."""
-
-    cpu: int
-    node: int
-    siblings: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Topology:
-    """The CPUs a host offers, allowed ones only, and the NUMA nodes that have memory."""
+    """A host's machine, and which of its CPUs may be used for what.
 
-    cpus: tuple[Cpu, ...]
-    memory_nodes: tuple[int, ...]
+    Attributes:
+        machine: CPUs, kinds of core, caches and nodes.
+        allowed: CPUs that a process of virtbed may run on as it is started.
+        isolated: CPUs that the scheduler leaves alone (isolcpus); processes are bound to them.
+        tickless: CPUs without a tick while one process runs on each (nohz_full).
+    """
+
+    machine: Machine
+    allowed: frozenset[int]
+    isolated: frozenset[int] = frozenset()
+    tickless: frozenset[int] = frozenset()
 
     @classmethod
-    def from_doctor(cls, report: Mapping[str, Any]) -> Topology:
-        """Read the topology out of a host report's facts."""
-        facts = report["facts"]
-        allowed = set(facts["cpu"]["allowed"])
-        return cls(
-            cpus=tuple(
-                Cpu(row["cpu"], row["node"], tuple(row["siblings"]))
-                for row in facts["cpu"]["cpus"]
-                if row["cpu"] in allowed
-            ),
-            # A kernel without NUMA lists no node, and has all its memory on node 0.
-            memory_nodes=tuple(n["node"] for n in facts["numa"] if n["memory_mib"]) or (0,),
+    def from_doctor(cls, facts: Mapping[str, Any]) -> Topology:
+        """Read the topology out of a host report's facts.
+
+        Raises:
+            PlacementError: hwloc told nothing, or nothing that can be read.
+        """
+        machine = machine_of(facts)
+        cpu = facts["cpu"]
+        online = frozenset(cpu["online"])
+        if online != machine.cpus:
+            raise PlacementError(
+                f"CPUs {format_cpu_list(online)} online by the kernel, "
+                f"{format_cpu_list(machine.cpus)} by hwloc; run the doctor again, and bring CPUs "
+                "online or take them offline only between sweeps"
+            )
+        isolated = frozenset(cpu["isolated"]) & online
+        allowed = frozenset(cpu["allowed"]) & online
+        # Memory of a node that our cpuset does not have cannot be bound, as if it had none.
+        ours = facts["nodes_allowed"] or [node.node for node in machine.nodes]
+        nodes = (n if n.node in ours else replace(n, memory_mib=0) for n in machine.nodes)
+        machine = replace(machine, nodes=tuple(nodes))
+        return cls(machine, allowed, isolated, frozenset(cpu["tickless"]) & (allowed | isolated))
+
+    @property
+    def measured(self) -> frozenset[int]:
+        """The CPUs for measured instances: isolated or tickless ones where there are any."""
+        return self.isolated or self.tickless or self.allowed
+
+    @property
+    def why_measured(self) -> str:
+        """Why those; empty where they are all that are allowed."""
+        if self.isolated:
+            return f"CPUs {format_cpu_list(self.isolated)} are isolated (isolcpus)"
+        if self.tickless and self.tickless != self.allowed:
+            return f"CPUs {format_cpu_list(self.tickless)} have no tick (nohz_full)"
+        return ""
+
+
+def machine_of(facts: Mapping[str, Any]) -> Machine:
+    """Return the machine that a host report's facts describe.
+
+    Raises:
+        PlacementError: hwloc told nothing, or nothing that can be read.
+    """
+    told = facts["hwloc"]
+    if told["xml"] is None:
+        raise PlacementError(
+            f"{told['problem']}; hwloc tells which CPUs share what: run `make testbed`, or install "
+            "Debian's hwloc-nox on the host"
         )
+    parts = {int(cpu): part for cpu, part in facts["cpu"]["parts"].items()}
+    try:
+        return hwloc.read(told["xml"], facts["nodes_with_cpus"], parts)
+    except hwloc.TopologyError as error:
+        raise PlacementError(f"{error}; run the doctor again") from error
 
 
 @dataclass(frozen=True)
@@ -54,91 +101,167 @@ class Placement:
     """Where an instance goes, as kernel lists ("0-2,5").
 
     `cpus` and `mems` are the instance's; `housekeeping` is where its helpers run (emulator threads,
-    daemons). It overlaps `cpus` only when the instance takes every allowed CPU.
+    daemons). It overlaps `cpus` only when the instance takes every CPU that there is. `caches`
+    names what the CPUs share below a node, `reasons` says why they were chosen.
     """
 
     cpus: str
     mems: str
     housekeeping: str
+    kind: int = 1
+    caches: str = ""
+    reasons: tuple[str, ...] = field(default=())
 
 
-def place(topology: Topology, cores: int) -> Placement:
-    """Choose `cores` CPUs of a host for one instance.
+def choose_kind(topology: Topology, cores: int, wanted: int | None = None) -> int:
+    """Return the kind of core, 1 for the fastest, for instances of up to `cores`.
 
-    The lowest-numbered core is kept for housekeeping as long as any other CPU is left. Of the
-    rest, one NUMA node is taken where one is enough, since a remote node's memory is slower; among
-    several such nodes the one that needs the fewest SMT siblings, then the lowest. Otherwise the
-    fewest nodes. Within them, one thread of every core comes before any second thread.
+    Args:
+        topology: The host.
+        cores: The largest size of the plan: all sizes run on one kind.
+        wanted: The kind that the plan asks for; None for the fastest that holds the size.
 
-    Raises PlacementError if `cores` is below 1 or above the number of allowed CPUs.
+    Raises:
+        PlacementError: no kind has so many CPUs, or there is no such kind.
     """
-    allowed = [cpu.cpu for cpu in topology.cpus]
     if cores < 1:
         raise PlacementError(f"{cores} cores asked, at least 1 needed; raise `cores` in the plan")
-    if cores > len(allowed):
+    offers = [kind.cpus & topology.measured for kind in topology.machine.kinds]
+    if wanted is not None and not 1 <= wanted <= len(offers):
         raise PlacementError(
-            f"{cores} cores asked, this host offers {len(allowed)} allowed CPUs"
-            f" ({format_cpu_list(allowed)}); lower `cores` in the plan, or use a larger host"
+            f"core_kind {wanted} asked, this host has {len(offers)}: {_kinds(topology)}; change "
+            "`core_kind` in the plan"
         )
-    first = min(topology.cpus, key=lambda cpu: cpu.cpu)
-    kept = [cpu for cpu in topology.cpus if cpu.cpu in {first.cpu, *first.siblings}]
-    others = [cpu for cpu in topology.cpus if cpu not in kept]
-    if cores <= len(others):
-        chosen = _choose(others, cores)
-    else:
-        # All others are taken; the lowest CPU of the kept core gives way last.
-        spare = sorted(kept, key=lambda cpu: -cpu.cpu)
-        chosen = others + spare[: cores - len(others)]
-    taken = {cpu.cpu for cpu in chosen}
-    nodes = {cpu.node for cpu in chosen} & set(topology.memory_nodes)
-    return Placement(
-        cpus=format_cpu_list(taken),
-        # A node of CPUs only cannot be put in cpuset.mems: all memory is as remote as any.
-        mems=format_cpu_list(nodes or topology.memory_nodes),
-        housekeeping=format_cpu_list({cpu.cpu for cpu in kept} - taken or taken),
+    asked = range(1, len(offers) + 1) if wanted is None else [wanted]
+    found = next((number for number in asked if len(offers[number - 1]) >= cores), None)
+    if found is not None:
+        return found
+    larger = "lower `cores` in the plan, or use a larger host"
+    if len(offers) == 1:
+        offered = format_cpu_list(topology.measured)
+        words = topology.why_measured
+        raise PlacementError(
+            f"{cores} cores asked, this host offers {len(topology.measured)} "
+            f"{'such' if words else 'allowed'} CPUs ({offered}){words and f': {words}'}; {larger}"
+        )
+    raise PlacementError(
+        f"{cores} cores asked of one kind, this host has {_kinds(topology)}; kinds of core are not "
+        f"mixed in one instance: {larger}, or change `core_kind`"
     )
 
 
-def keep_online(topology: Topology, cores: int) -> str:
+def place(
+    topology: Topology, cores: int, memory_mib: int = 0, kind: int | None = None
+) -> Placement:
+    """Choose `cores` CPUs of a host for one instance.
+
+    All are of one kind of core. The core of the lowest CPU is kept for housekeeping as long as any
+    other CPU of the kind is left, unless threads would share a core for it while housekeeping could
+    have CPUs of another kind. Of the rest the fewest packages, nodes, dies, cache domains and
+    clusters are taken, in this order, since what crosses them is slower; among several that hold
+    the size, those with memory of their own that fits, then those which share no cache with the
+    housekeeping, then the one that needs the fewest
+    SMT siblings, then one that a GPU hangs on, then one apart from the housekeeping, then the
+    lowest. Within them, one thread of every core comes before any second thread.
+
+    Args:
+        topology: The host.
+        cores: CPUs of the instance.
+        memory_mib: Its memory, which must fit the nodes that it is bound to.
+        kind: The kind of core, 1 for the fastest; None for the fastest that holds the size.
+
+    Raises:
+        PlacementError: the host has no such CPUs, or their nodes have too little memory.
+    """
+    number = choose_kind(topology, cores, kind)
+    offered = topology.machine.kinds[number - 1].cpus & topology.measured
+    others = topology.allowed - topology.isolated
+    lowest = min(others - topology.measured or others or offered)
+    core = _core(topology.machine, lowest)
+    kept = [cpu for cpu in core if cpu in topology.allowed or cpu in offered]
+    free = offered.difference(kept)
+    if others - offered and _cores(topology, free) < cores <= _cores(topology, offered):
+        free = offered  # no two of its CPUs need share a core, and housekeeping has another kind's
+    search = Search(topology.machine, frozenset(kept), memory_mib)
+    if cores <= len(free):
+        chosen = search.best(free, cores)
+    else:
+        # All others are taken; the lowest CPU of the kept core gives way last.
+        spare = sorted(offered.intersection(kept), reverse=True)
+        chosen = [*free, *spare[: cores - len(free)]]
+    taken = frozenset(chosen)
+    nodes = search.nodes(taken)
+    _check_memory(nodes, memory_mib, cores)
+    housekeeping = _housekeeping(topology, taken, kept)
+    reasons = reasons_for(topology.machine, taken, housekeeping, nodes, number)
+    return Placement(
+        cpus=format_cpu_list(taken),
+        mems=format_cpu_list(node.node for node in nodes) or "0",
+        housekeeping=format_cpu_list(housekeeping),
+        kind=number,
+        caches=caches(topology.machine, taken),
+        reasons=(*filter(None, [topology.why_measured]), *reasons),
+    )
+
+
+def keep_online(topology: Topology, cores: int, kind: int | None = None) -> str:
     """Choose `cores` CPUs that stay when all others are taken offline, as a kernel list.
 
-    Those of the lowest CPU's node first, since that CPU cannot be taken offline on most hosts;
-    then the next nodes. Within a node one thread of every core comes before any second thread.
-    Assumes that the host offers so many (see `place`).
+    Those nearest to the lowest CPU, which cannot be taken offline on most hosts: of its caches, its
+    die, its node, its package. Within them one thread of every core comes before any second thread.
+    All are of one kind where the lowest CPU is of that kind; else the caller must see that they are
+    not. Assumes that the host offers so many (see `place`).
     """
-    first = min(topology.cpus, key=lambda cpu: cpu.cpu)
-    in_turn = _threads_in_turn(list(topology.cpus))
-    nearest = sorted(in_turn, key=lambda cpu: (cpu.node != first.node, cpu.node))
-    return format_cpu_list(cpu.cpu for cpu in nearest[:cores])
+    number = choose_kind(topology, cores, kind)
+    online = topology.allowed | topology.isolated
+    lowest = min(online)
+    pool = online & (topology.machine.kinds[number - 1].cpus | {lowest})
+    search = Search(topology.machine, frozenset(), 0, must=lowest)
+    return format_cpu_list(search.best(pool, cores))
 
 
-def _choose(cpus: list[Cpu], cores: int) -> list[Cpu]:
-    """Choose `cores` of `cpus`, which are enough, from as few nodes as possible."""
-    by_node: dict[int, list[Cpu]] = {}
-    for cpu in _threads_in_turn(cpus):
-        by_node.setdefault(cpu.node, []).append(cpu)
-    fitting = [node for node, offer in by_node.items() if len(offer) >= cores]
-    if fitting:
-        best = min(fitting, key=lambda node: (_shared_threads(by_node[node][:cores]), node))
-        return by_node[best][:cores]
-    pool: list[Cpu] = []
-    for node in sorted(by_node, key=lambda node: (-len(by_node[node]), node)):
-        pool += by_node[node]
-        if len(pool) >= cores:
-            break
-    return _threads_in_turn(pool)[:cores]
+def _cores(topology: Topology, cpus: frozenset[int]) -> int:
+    return sum(bool(cpus & {*core}) for core in topology.machine.cores)
 
 
-def _threads_in_turn(cpus: list[Cpu]) -> list[Cpu]:
-    """Order CPUs: the first thread of every core, then the second of every core, and so on."""
-    numbers = {cpu.cpu for cpu in cpus}
-
-    def turn(cpu: Cpu) -> tuple[int, int]:
-        return sum(s < cpu.cpu for s in cpu.siblings if s in numbers), cpu.cpu
-
-    return sorted(cpus, key=turn)
+def _core(machine: Machine, cpu: int) -> tuple[int, ...]:
+    return next(core for core in machine.cores if cpu in core)
 
 
-def _shared_threads(cpus: list[Cpu]) -> int:
-    """Count the CPUs beyond the first of their core."""
-    return len(cpus) - len({cpu.siblings for cpu in cpus})
+def _check_memory(nodes: Collection[Node], memory_mib: int, cores: int) -> None:
+    if not fits(nodes, memory_mib):
+        each = ", ".join(f"node {node.node}: {node.memory_mib} MiB" for node in nodes)
+        raise PlacementError(
+            f"memory_mib {memory_mib} asked for {cores} cores, {memory_mib + HEADROOM_MIB} MiB "
+            f"needed with the emulator's and the kernel's; their memory nodes have {each}: lower "
+            "`memory_mib` in the plan, or raise `cores` beyond one node"
+        )
+
+
+def _housekeeping(
+    topology: Topology, taken: frozenset[int], kept: Collection[int]
+) -> frozenset[int]:
+    """Return the CPUs for helpers: the kept core, or one that shares no cache with those taken."""
+    machine = topology.machine
+    allowed = topology.allowed - topology.isolated or topology.allowed
+    caches = [d.cpus for d in machine.domains if d.cache and d.cpus & taken]
+    shared = frozenset[int]().union(*(core for core in machine.cores if taken & {*core}), *caches)
+    own = frozenset(kept) & allowed
+    apart = allowed - shared
+    left = allowed - taken
+    untouched = [frozenset(c) & left for c in machine.cores if not taken & {*c} and left & {*c}]
+    if own and not own & shared:
+        return own
+    if apart:
+        return frozenset(_core(machine, min(apart))) & apart
+    if own in untouched:
+        return own
+    return next(iter(untouched), own - taken) or left or taken
+
+
+def _kinds(topology: Topology) -> str:
+    return "; ".join(
+        f"kind {number}: CPUs {format_cpu_list(kind.cpus & topology.measured) or 'none'}"
+        + (f" ({kind.words})" if kind.words else "")
+        for number, kind in enumerate(topology.machine.kinds, 1)
+    )

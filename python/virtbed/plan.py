@@ -139,6 +139,12 @@ class _Plan(_Strict):
         description="hotplug: vanilla bare metal of every size, its other CPUs taken offline.",
     )
     memory_mib: int = Field(4096, ge=1024, description="Of every instance.")
+    core_kind: int | None = Field(
+        None,
+        ge=1,
+        description="Where cores differ: the kind of all instances, 1 for the fastest, as `virtbed "
+        "doctor` lists them; if not given, the fastest that holds the largest size.",
+    )
     timeout_s: int = Field(
         600, ge=1, description="After which a trial is ended; 6 times if emulated."
     )
@@ -200,7 +206,10 @@ else:
 
 
 def plan_path(name: str, repository: Path = REPOSITORY) -> Path:
-    """Return the file of a plan, named by its path or by the name of one that ships.
+    """Return the file of a plan, named by its path, or by the name of one that ships or was swept.
+
+    A sweep keeps its plan in results/NAME, so that `virtbed sweep NAME`, which reports and messages
+    say to type, goes on wherever the plan's own file lies.
 
     Raises:
         PlanError: there is none; the message names those that there are.
@@ -210,8 +219,10 @@ def plan_path(name: str, repository: Path = REPOSITORY) -> Path:
     if path.suffix in {".yml", ".yaml"} and path.is_file():
         return path
     shipped = require(repository) / "plans" / f"{name}.yml"
-    if shipped.is_file():
-        return shipped
+    swept = repository / "results" / name / "plan.yml"
+    for found in (shipped, swept):
+        if found.is_file():
+            return found
     known = ", ".join(sorted(p.stem for p in (repository / "plans").glob("*.yml")))
     raise PlanError(f"no plan {name!r}; give the path of a .yml file, or one of: {known}")
 

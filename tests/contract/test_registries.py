@@ -93,10 +93,14 @@ try:
 except PlanError as error:
     refusal = str(error)
 plan = plan_of(["a", "b"])
-cpus = [{"cpu": n, "core": n, "socket": 0, "node": 0, "siblings": [n]} for n in range(2)]
+threads = "".join(f'<object type="PU" os_index="{cpu}"/>' for cpu in (0, 1))
+xml = f'<topology version="2.0"><object type="Machine" cpuset="0x3">{threads}</object></topology>'
+every = {"online": [0, 1], "allowed": [0, 1], "isolated": [], "tickless": [], "parts": {}}
 facts = {
-    "cpu": {"allowed": [0, 1], "cpus": cpus, "isa": []},
-    "numa": [{"node": 0, "cpus": [0, 1], "memory_mib": 9000}],
+    "cpu": {**every, "isa": []},
+    "hwloc": {"xml": xml, "problem": None},
+    "nodes_with_cpus": [],
+    "nodes_allowed": [],
     "image": {"digest": folders.IMAGE},
 }
 platforms = load_platforms()

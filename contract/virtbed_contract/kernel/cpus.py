@@ -38,12 +38,6 @@ def format_cpu_list(numbers: Iterable[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
-def parse_cpu_mask(text: str) -> tuple[int, ...]:
-    """Return the numbers in a kernel mask, hexadecimal words: "1,00000003" gives (0, 1, 32)."""
-    mask = int(text.strip("\0 \t\n").replace(",", "") or "0", 16)
-    return tuple(number for number in range(mask.bit_length()) if mask >> number & 1)
-
-
 def allowed(thread: int = 0) -> str:
     """Return the kernel list of the online CPUs that a thread may run on.
 

@@ -1,12 +1,14 @@
-"""CPUs and memory nodes of a machine: which are there, and which CPUs share what."""
+"""CPUs of a machine: which are there, and what the kernel does with them.
+
+Which CPUs share what, hwloc tells (see docs/decisions.md).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from .cpus import parse_cpu_list, parse_cpu_mask
+from .cpus import parse_cpu_list
 from .files import fields, read
 
 CPUS = Path("sys/devices/system/cpu")
@@ -14,26 +16,6 @@ NODES = Path("sys/devices/system/node")
 VULNERABILITIES = CPUS / "vulnerabilities"
 NO_TURBO, BOOST = CPUS / "intel_pstate/no_turbo", CPUS / "cpufreq/boost"
 CLOCKSOURCE = Path("sys/devices/system/clocksource/clocksource0/current_clocksource")
-
-
-@dataclass(frozen=True)
-class Cpu:
-    """One online logical CPU. `siblings` are all online threads of its core, itself among them."""
-
-    cpu: int
-    core: int
-    socket: int
-    node: int
-    siblings: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Node:
-    """One NUMA node: its CPUs, perhaps none, and its memory, perhaps none."""
-
-    node: int
-    cpus: tuple[int, ...]
-    memory_mib: int
 
 
 def online(root: Path) -> tuple[int, ...]:
@@ -52,37 +34,31 @@ def siblings(root: Path, cpu: int) -> tuple[int, ...]:
     return parse_cpu_list(found or "") or (cpu,)
 
 
-def nodes(root: Path) -> tuple[Node, ...]:
-    """Return the online NUMA nodes; () on a kernel without NUMA."""
-    listed = read(root / NODES / "online")
-    numbers = (
-        parse_cpu_list(listed)
-        if listed
-        else sorted(int(home.name[len("node") :]) for home in (root / NODES).glob("node[0-9]*"))
-    )
-    return tuple(_node(root, number) for number in numbers)
+def isolated(root: Path) -> tuple[int, ...]:
+    """Return the CPUs among which the scheduler moves nothing (isolcpus, isolated partitions)."""
+    return parse_cpu_list(read(root / CPUS / "isolated") or "")
 
 
-def cpus(root: Path, online: tuple[int, ...]) -> tuple[Cpu, ...]:
-    """Return the place of each of some CPUs.
+def tickless(root: Path) -> tuple[int, ...]:
+    """Return the CPUs that have no tick while one process runs (nohz_full)."""
+    # Without any, some kernels print "(null)".
+    listed = read(root / CPUS / "nohz_full") or ""
+    return parse_cpu_list(listed) if listed[:1].isdigit() else ()
 
-    A kernel that does not know its topology writes -1, or nothing: that is one socket, one node and
-    one thread per core.
-    """
-    node_of = {cpu: node.node for node in nodes(root) for cpu in node.cpus}
-    found = []
-    for cpu in online:
-        topology = root / CPUS / f"cpu{cpu}/topology"
-        found.append(
-            Cpu(
-                cpu=cpu,
-                core=int(read(topology / "core_id") or cpu),
-                socket=max(0, int(read(topology / "physical_package_id") or 0)),
-                node=node_of.get(cpu, 0),
-                siblings=siblings(root, cpu),
-            )
-        )
-    return tuple(found)
+
+def nodes_with_cpus(root: Path) -> tuple[int, ...]:
+    """Return the NUMA nodes that have CPUs of their own; () on a kernel that does not tell."""
+    return parse_cpu_list(read(root / NODES / "has_cpu") or "")
+
+
+def parts(root: Path) -> dict[int, str]:
+    """Return what kind of core each online CPU is, where the processor tells: Arm's part."""
+    found = {}
+    for block in (read(root / "proc/cpuinfo") or "").split("\n\n"):
+        told = fields(block)
+        if told.get("processor", "").isdigit() and told.get("CPU part"):
+            found[int(told["processor"])] = f"{told.get('CPU implementer', '')}/{told['CPU part']}"
+    return found
 
 
 def clocksource(root: Path) -> Optional[str]:
@@ -110,17 +86,3 @@ def mitigations(root: Path) -> Optional[dict[str, str]]:
         return None
     texts = {name: read(root / VULNERABILITIES / name) for name in names}
     return {name: text for name, text in texts.items() if text} or None
-
-
-def _node(root: Path, number: int) -> Node:
-    home = root / NODES / f"node{number}"
-    # A line reads "Node 0 MemTotal:  7039180 kB".
-    lines = (read(home / "meminfo") or "").splitlines()
-    total = next((line for line in lines if "MemTotal:" in line), "0 kB")
-    return Node(
-        node=number,
-        # Some recorded trees hold the mask alone.
-        cpus=parse_cpu_list(read(home / "cpulist") or "")
-        or parse_cpu_mask(read(home / "cpumap") or ""),
-        memory_mib=int(total.split()[-2]) // 1024,
-    )

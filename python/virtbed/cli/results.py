@@ -78,7 +78,9 @@ def advise(
     scenario: Annotated[str, typer.Option(help="As measured.")] = "single_stream",
     slo_ms: Annotated[
         float | None,
-        typer.Option(min=0, help="Bound on an instance's 99th percentile, queue included, ms."),
+        typer.Option(
+            min=0, help="Bound on an instance's p99 in ms, queue included; not in offline."
+        ),
     ] = None,
     cores_max: Annotated[int | None, typer.Option(min=1, help="At most so many cores.")] = None,
     platform: Annotated[
@@ -105,6 +107,8 @@ def advise(
     With prices the cheapest per million requests, else with a bound the fewest cores that keep it,
     else the fastest; of equals the cheapest or smallest. An instance breaks the bound if its own
     99th percentile is beyond it, queue included; a cell that was seen to break it is left out.
+    Fastest is by e2e time in single_stream, by latency in server and multi_stream, by throughput in
+    offline.
 
     Exit status: 0 an answer, or which cells it is between; 1 no evidence; 2 refused.
     """

@@ -41,7 +41,7 @@ from virtbed.plan import (
 )  # fmt: skip
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.progress import Progress, estimate_s, minutes
-from virtbed.render.plan import not_run_lines, plan_table
+from virtbed.render.plan import not_run_lines, placement_table, plan_table
 from virtbed.render.results import check_table
 from virtbed.sweep import Interrupted, Sweep, SweepError
 from virtbed.sweep.blocks import PER_PLAYBOOK
@@ -115,6 +115,8 @@ def plan(
     else:
         title = f"{chosen.name}: {len(laid.trials)} trials, about {minutes(seconds)}"
         console.print(plan_table(title, laid.trials, platforms.entries))
+        if any(trial.instance.mode == "pinned" for trial in laid.trials):
+            console.print(placement_table(laid.placements))
         for line in not_run_lines(laid.not_run, platforms.entries):
             console.print(line)
         for row in seen_before:
@@ -163,6 +165,7 @@ def _as_json(plan: Plan, laid: Design, seconds: float, rows: Rows) -> Mapping[st
         "trials": len(laid.trials),
         "estimated_s": seconds,
         "cells": rows,
+        "placements": encode(laid.placements),
         "not_run": encode(laid.not_run),
     }
 

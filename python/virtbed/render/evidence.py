@@ -49,6 +49,8 @@ def _explained(path: Path) -> tuple[bool, list[str]]:
         )
     result, failure = _read(folder / "result.json"), _read(folder / "failure.json")
     lines = [_asked(evidence)]
+    if chosen := evidence["asked"].get("placement"):
+        lines.append(f"These CPUs were chosen: {'; '.join(chosen)}.")
     for moment, words in MOMENTS.items():
         lines += [f"Read back {words}: {said}" for said in _found(evidence.get(moment))]
     if evidence["attested"]:

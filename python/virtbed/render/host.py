@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.text import Text
 
+from virtbed.hwloc import Node
+from virtbed.placement import PlacementError, machine_of
 from virtbed.render.table import Table
 from virtbed_contract.documents import Platform
 from virtbed_contract.kernel.cpus import format_cpu_list
@@ -59,10 +61,11 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("system", f"{facts['distribution']}, kernel {facts['kernel']}, init {facts['init']}"),
         (
             "cpu",
-            f"{cpu['model']}, {_count(cpu['sockets'], 'socket')}, SMT {_on_off(cpu['smt'])},"
-            f" allowed CPUs {format_cpu_list(cpu['allowed'])}",
+            f"{cpu['model']}, allowed CPUs {format_cpu_list(cpu['allowed'])}"
+            + _marked("isolated", cpu["isolated"])
+            + _marked("without a tick", cpu["tickless"]),
         ),
-        ("numa", _nodes(facts["numa"])),
+        *_shape(facts),
         ("clock", f"{facts['clocksource']}, governor {facts['governor'] or 'none'}"),
         ("memory", f"{memory['available']} of {memory['total']} MiB available"),
         ("disk", f"{disk['free_mib']} MiB free for {disk['path']}"),
@@ -75,15 +78,36 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _nodes(nodes: list[Mapping[str, Any]]) -> str:
-    return (
-        "; ".join(
-            f"node {node['node']}: CPUs {format_cpu_list(node['cpus']) or 'none'},"
-            f" {node['memory_mib']} MiB"
-            for node in nodes
+def _marked(what: str, cpus: list[int]) -> str:
+    return f", {what} {format_cpu_list(cpus)}" if cpus else ""
+
+
+def _shape(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give what hwloc tells of the machine, or why it tells nothing."""
+    try:
+        machine = machine_of(facts)
+    except PlacementError as error:
+        yield "topology", str(error)
+        return
+    yield "topology", f"{_count(machine.packages, 'socket')}, SMT {_on_off(machine.smt)}"
+    if len(machine.kinds) > 1:
+        kinds = enumerate(machine.kinds, 1)
+        yield (
+            "core kinds",
+            "; ".join(f"{n}: CPUs {format_cpu_list(k.cpus)} ({k.words})" for n, k in kinds),
         )
-        or "one node"
-    )
+    for level in dict.fromkeys(d.name for d in machine.domains if d.cache or d.name == "cluster"):
+        sets = [format_cpu_list(d.cpus) for d in machine.domains if d.name == level]
+        yield level, " and ".join(f"CPUs {each}" for each in sets)
+    yield "numa", "; ".join(map(_node, machine.nodes)) or "one node"
+    for address, cpus in machine.cards.items():
+        yield f"card {address}", f"near CPUs {format_cpu_list(cpus)}"
+
+
+def _node(node: Node) -> str:
+    cpus = f"CPUs {format_cpu_list(node.cpus)}" if node.own else "no CPUs of its own"
+    memory = "memory not told" if node.memory_mib is None else f"{node.memory_mib} MiB"
+    return f"node {node.node}: {cpus}, {memory}{'' if node.dram else ', not DRAM'}"
 
 
 def _engine(engine: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A plan in a terminal: its cells on a host, and what the host cannot run."""
+"""A plan in a terminal: its cells on a host, where they run, and what the host cannot run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from virtbed.render.table import Table
 from virtbed.trial import Trial
 from virtbed_contract.documents import Platform
 from virtbed_contract.factors import FACTORS, SCENARIOS
-from virtbed_contract.sweep import NotRun
+from virtbed_contract.sweep import NotRun, PlannedPlacement
 
 
 def plan_table(title: str, trials: Iterable[Trial], entries: Mapping[str, Platform]) -> Table:
@@ -27,6 +27,22 @@ def plan_table(title: str, trials: Iterable[Trial], entries: Mapping[str, Platfo
         application, platform, mode, cores, guests = cell
         said, code = entries[platform].in_words(mode), f"{platform} {mode}"
         table.add_row(application, said, code, str(cores), guests, str(cells[cell]))
+    return table
+
+
+def placement_table(placements: Iterable[PlannedPlacement]) -> Table:
+    """Return one row per size: where pinned instances of every platform run, and why there."""
+    table = Table("Where pinned instances run, on every platform alike", apart=True)
+    table.add_column("cores", number=True)
+    for heading in ("CPUs", "memory node", "housekeeping"):
+        table.add_column(heading)
+    for heading in ("shared caches", "why"):
+        table.add_column(heading, measured=True)
+    for placed in placements:
+        table.add_row(
+            str(placed.cores), placed.cpus, placed.mems, placed.housekeeping, placed.caches,
+            "; ".join(placed.reasons),
+        )  # fmt: skip
     return table
 
 

@@ -56,8 +56,8 @@ def advice_table(advice: Json) -> Table:
     """
     what, unit, heading = "cost", "", "cost per 10^6"
     if not advice["question"]["prices"]:
-        what, unit = advice["question"]["compared"], "_ms"
-        heading = f"{what} ms"
+        what = advice["question"]["compared"]
+        unit, heading = ("_per_s", "samples/s") if what == "throughput" else ("_ms", f"{what} ms")
     table = Table("Candidates, best first")
     for name in ("cell", "code"):
         table.add_column(name)
@@ -77,10 +77,12 @@ def advice_table(advice: Json) -> Table:
 
 def advice_legend(advice: Json) -> str:
     """Return what the brackets of the table hold."""
-    what = "cost" if advice["question"]["prices"] else advice["question"]["compared"]
+    compared = advice["question"]["compared"]
+    what = "cost" if advice["question"]["prices"] else compared
+    of = ", which is of times per sample: above 1 is less throughput"
     return (
         f"In brackets: {what} of the least and the most replicate; over the choice, the "
-        f"{advice['confidence']:.0%} interval."
+        f"{advice['confidence']:.0%} interval{of if what == 'throughput' else ''}."
     )
 
 
@@ -175,8 +177,8 @@ def check_table(calibration: Json, entries: Mapping[str, Platform]) -> Table:
     """Return one row per check of a calibration: what was expected, and what was measured."""
     from virtbed_analysis import subject_words
 
-    title = f"Calibration of {calibration['host']} ({calibration['confidence']:.0%} simultaneous"
-    table = Table(f"{title} intervals)")
+    title = f"Calibration of {calibration['host']} (e2e time, {calibration['confidence']:.0%}"
+    table = Table(f"{title} simultaneous intervals)")
     table.add_column("application", section=True)
     for heading in ("platform", "code"):
         table.add_column(heading)

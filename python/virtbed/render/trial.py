@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from virtbed.render.table import Table
-from virtbed_contract.measures import percentile_rank
+from virtbed_contract.measures import JUDGED_BY, percentile_rank
 
 Json = Mapping[str, Any]
 
@@ -35,9 +36,23 @@ def phase_table(document: Json) -> RenderableType:
         f"LoadGen {loadgen['version']}: {loadgen['validity']} by {settings['rules']} rules"
         + "".join(f"\n  {reason.strip()}" for reason in loadgen["reasons"]),
         f"two clocks: {loadgen['clocks']['apart']:.2%} apart in the median",
+        *_judged(document),
         *(f"warning: {warning}" for warning in document["warnings"]),
     ]
     return Group(Text(heading), _phases(document), _answers(document), Text("\n".join(lines)))
+
+
+def _judged(document: Json) -> Iterator[str]:
+    """Give what the scenario is judged by, where that is none of the phases."""
+    measure = JUDGED_BY[document["settings"]["scenario"]]
+    if measure.grain == "trial":
+        from virtbed_analysis import log_means
+
+        (log,) = log_means(document).values()
+        time_ms = math.exp(log) / 1e6
+        rate = measure.better == "higher"
+        value = f"{1000 / time_ms if rate else time_ms:.4g} {measure.unit}"
+        yield f"judged by {measure.words}: {value}{'' if rate else ' on average, queue included'}"
 
 
 def _phases(document: Json) -> Table:

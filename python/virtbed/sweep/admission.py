@@ -90,6 +90,10 @@ def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, 
         "host": admitted.report.host,
         "kernel": facts["kernel"],
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
+        "placement": "; ".join(
+            f"{size.cores}: {size.cpus} of node {size.mems} beside {size.housekeeping}"
+            for size in admitted.laid.placements
+        ),
         **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
     }
 

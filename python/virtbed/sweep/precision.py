@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from virtbed.ledger import Ledger
+from virtbed.sweep.resumption import started_s
 from virtbed.trial import Trial
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
@@ -27,6 +28,8 @@ class Precision:
         self._folder = folder
         self._ledger = ledger
         self._laid = laid
+        self._replicate = {trial.id: trial.replicate for trial in laid.trials}
+        self._starts: dict[str, tuple[int, float | None]] = {}
 
     def see(self, trial: Trial, result: Mapping[str, Any]) -> None:
         """Keep what the rule needs of a result."""
@@ -34,15 +37,34 @@ class Precision:
 
     def unneeded(self) -> frozenset[str]:
         """Return the ids of the trials without result whose cells are known closely enough."""
-        from virtbed_analysis import unneeded_trials
+        from virtbed_analysis import earlier_attempts, unneeded_trials
 
-        measured = self._ledger.measured()
-        for trial in self._ledger.done() - measured.keys():
+        for trial in self._ledger.done() - self._ledger.measured().keys():
             # Done, and killed before its sums were kept.
             path = self._folder / "trials" / trial / "result.json"
             with suppress(DocumentError):  # which the report names
                 self._see(trial, json_file.read(path))
-        return unneeded_trials(self._laid, self._ledger.measured())
+        measured: dict[str, Mapping[str, float]] = {**self._ledger.measured()}
+        started = dict[str, float]()
+        earlier = earlier_attempts(self._folder)
+        for one in earlier:
+            measured[one.name], started[one.name] = one.log_means, one.started_s
+        if earlier:  # each trial of their replicates is paired with the baseline nearest to it
+            divided = {self._replicate.get(one.trial) for one in earlier}
+            for trial in measured:
+                if self._replicate.get(trial, 0) in divided and (at := self._started_s(trial)):
+                    started[trial] = at
+        return unneeded_trials(self._laid, measured, started)
+
+    def _started_s(self, trial: str) -> float | None:
+        folder = self._folder / "trials" / trial
+        try:
+            changed = (folder / "result.json").stat().st_mtime_ns
+        except OSError:
+            return None
+        if self._starts.get(trial, (0, None))[0] != changed:
+            self._starts[trial] = changed, started_s(folder)
+        return self._starts[trial][1]
 
     def _see(self, trial: str, result: Mapping[str, Any]) -> None:
         from virtbed_analysis import log_means

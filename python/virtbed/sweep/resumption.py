@@ -1,8 +1,9 @@
-"""Which baselines a sweep that goes on after a pause measures again.
+"""What a sweep that goes on after a pause measures again, so that no pair spans the pause.
 
 Ratios are paired within a replicate, so that what drifts over hours is common to both sides. If a
 sweep stopped within a replicate and goes on the next day, its pairs would be a day apart. The old
-result is kept, for the trials that were measured near it.
+result is kept, for the trials that were measured near it. Where the baseline is what is missing,
+the trials from before the pause are measured again: nothing near them is left to pair with.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from virtbed_contract.documents import BARE
 from virtbed_contract.factors import BASELINE_MODE, FACTORS
 
 PAUSE_S = 3600.0
-"""A baseline older than this, and than its whole replicate takes, is too old to pair with."""
+"""A result older than this, and than its whole replicate takes, is too old to pair with."""
 
 
 def measured_again(
@@ -29,7 +30,9 @@ def measured_again(
     usual_s: Mapping[str, float],
     now_s: float,
 ) -> list[Trial]:
-    """Return the baselines that have a result, and are too old for the trials that are missing.
+    """Return what has a result that is too old to be paired with a trial that is missing.
+
+    Baselines that others are missing of, and others whose baseline is missing.
 
     Args:
         trials: Every trial of the design.
@@ -39,10 +42,11 @@ def measured_again(
         usual_s: Mean seconds of a trial by platform, as far as known.
         now_s: The time now, in seconds since the epoch.
     """
+    # By what a pair has in common, and whether the baseline is the side that is missing.
     waiting = {
-        _pair(trial)
+        (_pair(trial), _is_baseline(trial))
         for trial in trials
-        if trial.id in missing and not trial.emulated and not _is_baseline(trial)
+        if trial.id in missing and not trial.emulated
     }
     whole_s: dict[int, float] = {}
     for trial in trials:
@@ -50,7 +54,9 @@ def measured_again(
         whole_s[trial.replicate] = before + usual_s.get(trial.instance.platform, 0.0)
     found = []
     for trial in trials:
-        if trial.id in missing or not _is_baseline(trial) or _pair(trial) not in waiting:
+        if trial.id in missing or trial.emulated:
+            continue
+        if (_pair(trial), not _is_baseline(trial)) not in waiting:
             continue
         started = started_s(trial)
         if started is not None and now_s - started > max(PAUSE_S, whole_s[trial.replicate]):

@@ -109,7 +109,7 @@ class Sweep:
         self, trials: tuple[Trial, ...], missing: list[Trial], ledger: Ledger,
         recorder: Recorder, rule: Precision | None,
     ) -> list[Trial]:  # fmt: skip
-        """Return what is missing, and the baselines that are too old to be paired with it."""
+        """Return what is missing, and what is too old to be paired with it."""
 
         def too_old(needed: set[str]) -> list[Trial]:
             return measured_again(
@@ -127,8 +127,8 @@ class Sweep:
         recorder.again = frozenset(trial.id for trial in again)
         for trial in again:
             self._progress.say(
-                f"{trial.id} is measured again: others of its replicate would be paired with a "
-                "baseline from before a pause"
+                f"{trial.id} is measured again: it and others of its replicate would be paired "
+                "across a pause"
             )
         return sorted([*missing, *again], key=lambda trial: trial.position)
 

@@ -18,21 +18,22 @@ from ansible.module_utils.host_doctor_facts import (
     has_iommu,
     image_facts,
     memory_facts,
-    numa_facts,
+    nodes_allowed,
     system_facts,
 )
-from ansible.module_utils.host_doctor_probe import engine_facts, kvm_facts
+from ansible.module_utils.host_doctor_probe import engine_facts, hwloc_facts, kvm_facts
 from ansible.module_utils.host_doctor_verdict import House, report
 from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
+from ansible.module_utils.virtbed_contract.kernel import topology
 from ansible.module_utils.virtbed_contract.sweep import TuningRow
 
 DOCUMENTATION = r"""
 module: host_doctor
 short_description: Say which virtbed platforms a host can run, and why not the others
 description:
-  - Reads CPU topology, NUMA, SMT, cgroups, memory, disk, GPU and IOMMU from the kernel, and asks
-    the engines of the platforms' roles whether they answer.
+  - Reads CPUs, cgroups, memory, disk, GPU and IOMMU from the kernel, asks hwloc which CPUs share
+    what, and the engines of the platforms' roles whether they answer.
   - Probes KVM by booting the testbed's own guest kernel under it, because a C(/dev/kvm) that
     exists proves nothing. The guest is killed as soon as its kernel starts user space, or at the
     deadline.
@@ -146,7 +147,9 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         **system_facts(root),
         "is_root": os.geteuid() == 0,
         "cpu": cpu_facts(root, os.sched_getaffinity(0)),
-        "numa": numa_facts(root),
+        "hwloc": hwloc_facts(),
+        "nodes_with_cpus": list(topology.nodes_with_cpus(root)),
+        "nodes_allowed": nodes_allowed(root),
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),
         "disk": disk_facts(state_dir, needed_disk_mib),
         "cgroup": cgroup_facts(root),

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.virtbed_contract.codec import encode
-from ansible.module_utils.virtbed_contract.kernel import cgroups, topology
+from ansible.module_utils.virtbed_contract.kernel import cgroups, processes, topology
 from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 from ansible.module_utils.virtbed_contract.kernel.files import fields, read
 from ansible.module_utils.virtbed_contract.kernel.isa import read_flags, read_isa
@@ -27,35 +26,34 @@ def cpu_flags(root: Path) -> set[str]:
     return set(read_flags(root))
 
 
-def numa_facts(root: Path) -> list[dict[str, Any]]:
-    """Return one {node, cpus, memory_mib} per NUMA node; [] on a kernel without NUMA."""
-    nodes: list[dict[str, Any]] = encode(topology.nodes(root))
-    return nodes
-
-
 def cpu_facts(root: Path, affinity: Iterable[int]) -> dict[str, Any]:
     """Return the CPU part of the report.
 
     `allowed` is what this process may use: online, in `affinity`, and in its cgroup's cpuset.
+    `isolated` and `tickless` are those of its cpuset that the kernel leaves alone: processes must
+    be bound to them.
     """
     online = topology.online(root) or tuple(sorted(affinity))
     # The kernel's "offline" also lists CPUs that may be plugged in one day.
     offline = set(topology.present(root)) - set(online)
-    cpus = topology.cpus(root, online)
-    allowed = set(online) & set(affinity)
     cpuset = cgroups.cpuset(root)
-    if cpuset is not None:
-        allowed &= set(parse_cpu_list(cpuset))
+    ours = set(online) & (set(online) if cpuset is None else set(parse_cpu_list(cpuset)))
     return {
         "model": topology.cpu_model(root) or "unknown",
-        "sockets": len({cpu.socket for cpu in cpus}),
         "online": list(online),
         "offline": sorted(offline),
-        "allowed": sorted(allowed),
-        "smt": any(len(cpu.siblings) > 1 for cpu in cpus),
+        "allowed": sorted(ours & set(affinity)),
+        "isolated": sorted(ours & set(topology.isolated(root))),
+        "tickless": sorted(ours & set(topology.tickless(root))),
+        # A document's keys are texts.
+        "parts": {str(cpu): part for cpu, part in topology.parts(root).items()},
         "isa": read_isa(root),
-        "cpus": encode(cpus),
     }
+
+
+def nodes_allowed(root: Path) -> list[int]:
+    """Return the memory nodes that this process may use; [] where the kernel does not tell."""
+    return list(parse_cpu_list(processes.memory_nodes(proc=root / "proc") or ""))
 
 
 def cgroup_facts(root: Path) -> dict[str, Any]:

@@ -21,6 +21,14 @@ from ansible.module_utils.virtbed_contract.documents import Engine
 
 ASK_DEADLINE_S = 10.0
 GUEST_MEMORY_MIB = 512
+HWLOC = "lstopo-no-graphics"
+# What else hwloc tells names the machine: serial numbers, asset tags, addresses of its cards.
+HWLOC_KEPT = (
+    "CoreType", "DAXDevice", "DAXType", "FrequencyBaseMHz", "FrequencyMaxMHz", "LinuxCapacity",
+    "MemoryTier", "hwlocVersion",
+)  # fmt: skip
+HWLOC_INFO = re.compile(r'^\s*<info name="([^"]*)".*/>\n', re.MULTILINE)
+MOST_HWLOC_BYTES = 16 * 2**20
 CPU_MODEL = {"kvm": "host", "tcg": "max"}
 # What the kernel prints as it hands over to user space, and what Debian's initramfs answers.
 USERSPACE = re.compile(rb"Run /\S*init as init process|Loading, please wait")
@@ -48,6 +56,25 @@ def ask(argv: Sequence[str]) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode(errors="replace").strip()
+
+
+def hwloc_facts(program: str = HWLOC) -> dict[str, str | None]:
+    """Return {xml, problem}: what hwloc tells of the machine as it is, or why it tells nothing.
+
+    CPUs that this process may not use are in it, since they share caches with those that it may.
+    """
+    path = find(program)
+    if path is None:
+        return {"xml": None, "problem": f"no {program} found"}
+    quiet = ["--filter", "osdev:none", "--filter", "misc:none", "--no-icaches"]
+    xml = ask([path, "--disallowed", *quiet, "--of", "xml", "-"])
+    if not xml:
+        return {"xml": None, "problem": f"{path} fails, or does not answer in {ASK_DEADLINE_S} s"}
+    if len(xml) > MOST_HWLOC_BYTES:
+        problem = f"{path} printed {len(xml)} characters, {MOST_HWLOC_BYTES} at most needed"
+        return {"xml": None, "problem": problem}
+    kept = HWLOC_INFO.sub(lambda info: info.group() if info.group(1) in HWLOC_KEPT else "", xml)
+    return {"xml": kept, "problem": None}
 
 
 def engine_facts(engines: Mapping[str, Engine]) -> dict[str, dict[str, Any]]:

@@ -63,6 +63,9 @@ def common_lacks(facts: Facts) -> list[Lack]:
                 "stop other programs, or use a larger host",
             )
         )
+    if facts["hwloc"]["xml"] is None:
+        problem = f"{facts['hwloc']['problem']}: hwloc tells which CPUs share what"
+        lacks.append((problem, f"{TESTBED}, which installs it (Debian: hwloc-nox)"))
     if facts["image"]["digest"] is None:
         lacks.append(("the image is not built yet", f"{TESTBED}, which builds it"))
     return lacks

@@ -91,6 +91,18 @@ def skewed(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
     return _own(random, sweeps, replicates, 0.01) + 0.05 * late
 
 
+def very_skewed(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+    """As `skewed`, with slow moments that are rare and long."""
+    late = random.lognormal(0, 2, (sweeps, replicates)) - np.exp(2)
+    return _own(random, sweeps, replicates, 0.01) + 0.05 * late
+
+
+def exponential(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
+    """Exponential noise on one side alone."""
+    late = random.exponential(size=(sweeps, replicates)) - 1
+    return _own(random, sweeps, replicates, 0.01) + 0.05 * late
+
+
 def slow_instances(share: float) -> Noise:
     """A share of one side's instances takes three times as long."""
 

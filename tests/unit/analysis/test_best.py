@@ -36,13 +36,14 @@ def cell(
         about,
         Logs.of({r: (["x"], [math.log(ms)]) for r, ms in times.items()}),
         (mean, mean, mean),
-        None,
-        (None, None),
-        memory_mib,
-        100 * len(times),
-        Ends(measured=len(times), failed=failed),
-        None,
-        None,
+        latency=None,
+        per_sample=None,
+        p99=(None, None),
+        memory_mib=memory_mib,
+        requests=100 * len(times),
+        ends=Ends(measured=len(times), failed=failed),
+        slo=None,
+        price=None,
     )
 
 
@@ -80,7 +81,9 @@ def sweep(random: np.random.Generator, n: int, noise: float, bad: bool) -> dict[
 
 
 @pytest.mark.parametrize("bad", [False, True], ids=["", "one bad instance"])
-@pytest.mark.parametrize(("n", "noise"), [(3, 0.01), (5, 0.03), (10, 0.03), (20, 0.02)])
+@pytest.mark.parametrize(
+    ("n", "noise"), [(3, 0.01), (3, 0.03), (4, 0.03), (5, 0.03), (10, 0.03), (20, 0.02)]
+)
 def test_the_choice_is_the_best_or_as_good(n: int, noise: float, bad: bool) -> None:
     random, sweeps = np.random.default_rng(16), 120
     seen: Counter[str] = Counter()
@@ -97,8 +100,8 @@ def test_the_choice_is_the_best_or_as_good(n: int, noise: float, bad: bool) -> N
         seen["kept"] += any(float(one.cell["platform"]) == best for one in told.may_be_best)
     assert seen["kept"] / sweeps > 0.95
     assert seen["wrong"] / sweeps < 0.05
-    # From three replicates, of which a cell may lack one, each answer is "cannot tell".
-    assert seen["good"] / sweeps >= (0.9 if n == 3 else 0.95)
+    # From three replicates, of which a cell may lack two, nearly each answer is "cannot tell".
+    assert seen["good"] / sweeps >= 0.95
     if n == 20:
         assert seen["cannot tell"] / sweeps < 0.4
 
@@ -175,6 +178,18 @@ def test_one_bad_instance_of_the_slow_does_not_hide_that_it_is_slow() -> None:
     slow = cell("slow", around(130, 1, 0, -1, 0.5, 200, 0))
     assert rank(fast, slow) == ("best", "fast", {"fast"})
     assert rank(fast, cell("odd", around(95, 0, 1, -1, 0.5, 200, 0)))[0] == "cannot tell"
+
+
+def test_cells_that_share_no_replicate_are_compared_through_the_others() -> None:
+    """The fast and the slow never met: a third cell met both, and tells which to begin with."""
+    fast = cell("fast", {1: 100.0, 2: 100.5})
+    cells = [cell("slow", {3: 131.0}), fast, cell("mid", {1: 106.0, 2: 106.5, 3: 105.0})]
+    assert rank(*cells)[:2] == ("cannot tell", "fast")
+    alike = {(name, 2, "cpu"): 1.0 for name in ("slow", "fast", "mid")}
+    assert rank(*cells, prices=alike)[:2] == ("cannot tell", "fast")
+    drifted = cell("fast", {1: 200.0, 2: 201.0})  # in slow hours; its times alone are the longest
+    beside = cell("mid", {1: 212.0, 2: 213.0, 3: 120.0})
+    assert rank(cell("slow", {3: 131.0}), drifted, beside)[:2] == ("cannot tell", "fast")
 
 
 def test_how_many_more_replicates_would_tell() -> None:

@@ -228,6 +228,25 @@ def test_a_sweep_is_not_compared_with_itself_nor_with_a_copy(tmp_path: Path) -> 
         compare([one, lay(tmp_path / "c", BEFORE)], [lay(tmp_path / "d", BEFORE), copy])
 
 
+def test_suspect_trials_of_either_side_are_told(tmp_path: Path) -> None:
+    one = lay(tmp_path / "a", BEFORE)
+    assert "suspect" not in compare(one, lay(tmp_path / "b", BEFORE))["summary"]
+    busy = lay(tmp_path / "c", BEFORE, confounders={"steal_share": 0.3})
+    told = compare(one, busy)
+    assert "during 0 of 18 trials of the first and 18 of 18 of the second" in told["summary"]
+    assert told["suspect"] == {"first": 0, "second": 18}
+
+
+def test_a_copy_with_other_labels_is_a_copy(tmp_path: Path) -> None:
+    one, copy = lay(tmp_path / "a", BEFORE), tmp_path / "b"
+    shutil.copytree(one, copy)
+    for path in copy.rglob("*.json"):
+        text = path.read_text().replace("b" * 64, "d" * 64).replace("bench01", "bench02")
+        path.write_text(text.replace("2026-01-02", "2026-03-04"))
+    with pytest.raises(AnalysisError, match="18 of 18 trials in common"):
+        compare(one, copy)
+
+
 def test_the_same_plan_on_another_day_is_another_sweep(tmp_path: Path) -> None:
     one, other = lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", BEFORE)
     assert compare(one, other)["cells"]
@@ -260,3 +279,58 @@ def test_the_page_is_whole_and_has_the_same_numbers(tmp_path: Path) -> None:
                 ["{} ({} to {})".format(*ends), changed(effect)] if ends else [words.NONE] * 2
             )
     assert page.tables["cells"] == numbers
+
+
+OTHER_WORK: dict[str, tuple[tuple[str, str], Any]] = {
+    "versions of one application": (("application", "version"), "2"),
+    "models of one application": (("application", "model"), "EfficientNet-B7"),
+    "seeds of the inputs": (("settings", "seed"), 7),
+    "rules for one application": (("settings", "rules"), "study"),
+}
+
+
+def changed_in(path: Path, where: tuple[str, str], value: Any) -> Path:
+    """Lay a sweep whose trials all have another value."""
+    folder = Folder(path)
+    for replicate in range(1, 5):
+        for platform, mode in BEFORE:
+            name = folder.trial(
+                platform, mode, replicate, {"a": [10.0 + replicate + RANDOM.random()]}
+            )
+
+            def change(result: Any) -> None:
+                result[where[0]][where[1]] = value
+
+            folder.edit(f"trials/{name}/result.json", change)
+    if where == ("settings", "seed"):
+        folder.design["seed"] = value
+        folder.write("design.json", folder.design)
+    return path
+
+
+@pytest.mark.parametrize("several", OTHER_WORK)
+def test_sweeps_of_other_work_are_not_compared(tmp_path: Path, several: str) -> None:
+    one = lay(tmp_path / "a", BEFORE)
+    other = changed_in(tmp_path / "b", *OTHER_WORK[several])
+    with pytest.raises(AnalysisError, match=f"2 {several} are not compared, since the work"):
+        compare(one, other)
+    with pytest.raises(AnalysisError, match="are not compared"):
+        compare([one, other], [lay(tmp_path / "c", BEFORE)])
+
+
+def test_what_a_comparison_may_be_about_is_named_and_compared(tmp_path: Path) -> None:
+    """An upgrade of the frameworks, another kernel: a reader asks for what they change."""
+    one = lay(tmp_path / "a", BEFORE)
+    newer = {"tensorflow": "2.22.0", "keras": "3.15", "backend": "tensorflow"}
+    told = compare(one, changed_in(tmp_path / "b", ("application", "frameworks"), newer))
+    assert "Frameworks" in {row["item"] for row in told["differs"]}
+    assert told["cells"]
+
+
+def test_sweeps_without_a_cell_in_common_say_what_each_has(tmp_path: Path) -> None:
+    one = lay(tmp_path / "a", BEFORE)
+    told = compare(one, lay(tmp_path / "b", BEFORE, scale="tiny"), fail_above=0.03)
+    assert "(trained, single_stream, trained weights)" in told["summary"]
+    assert "(tiny, single_stream, seeded weights)" in told["summary"]
+    assert told["fail"]["verdict"] == "cannot tell"
+    render_comparison(told)

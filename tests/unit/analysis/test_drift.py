@@ -143,7 +143,7 @@ def test_a_gap_of_months_is_told_in_numbers_that_a_document_can_hold(
 ) -> None:
     lay(folder, per_hour=sign * 0.3, replicates=3)
     late = folder.trial("vmcn", "pinned", 3, {"a": [20.1], "b": [60.0]})
-    start(folder, late, 20_000.0)
+    start(folder, late, -20_000.0)
     content = document(read_sweep(folder.path))
     json.dumps(content, allow_nan=False)
     found = {row["platform"]: row for row in content["drift"]["cells"]}

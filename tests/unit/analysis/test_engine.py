@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -22,8 +23,10 @@ from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.margin import answer
 from virtbed_analysis.per_trial import log_means
 from virtbed_analysis.robust import signs
+from virtbed_contract.factors import SCENARIOS
 
 from .conftest import Folder
+from .test_latency import load
 
 
 def lay(folder: Folder) -> dict[tuple[str, int], str]:
@@ -72,8 +75,16 @@ def test_quantiles_of_students_t_are_asked_for_in_one_place() -> None:
     assert makers == {"intervals.py", "calibration.py"}
 
 
-def test_a_report_groups_its_samples_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    lay(folder)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_report_groups_its_samples_once(
+    scenario: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scenario == "single_stream":
+        lay(folder)
+    else:
+        for replicate, platform in itertools.product((1, 2, 3), ("bm", "cn")):
+            waits = [0.01 + n + replicate / 7 for n in range(8)]
+            load(folder, scenario, waits, platform=platform, replicate=replicate)
     sweep, grouped = read_sweep(folder.path), []
     original = reduction.steady
 

@@ -502,3 +502,10 @@ def test_what_is_not_so_is_supported_in_at_most_one_sweep_of_twenty(id_: str) ->
         cases = judged(finding, finding.candidates(Measured(lay(timed, noise=0.02))), limit)
         wrong += answer(finding, cases, limit) == "supported"
     assert wrong / sweeps < 0.05 + 2 * (0.05 * 0.95 / sweeps) ** 0.5
+
+
+def test_a_size_that_no_doubling_reaches_may_scale_again() -> None:
+    sizes = metal(1) | metal(2, 0.5) | metal(4, 0.49) | metal(6, 0.3)
+    further = told(lay(sizes), "metal-scaling")
+    assert further.answer == "refuted"
+    assert further.effects[-1].about.endswith("4 to 6 cores, per doubling")

@@ -42,6 +42,22 @@ def evidence(change: Callable[[Any], object]) -> Callable[[Any], None]:
     return lambda folder: folder.edit(f"trials/{BAD}/evidence.json", change)
 
 
+def alone(change: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Change samples, and nothing that tells the same of them."""
+    return lambda folder: folder.edit(f"trials/{BAD}/result.json", change, alone=True)
+
+
+def rescaled(factor: float) -> Callable[[Any], object]:
+    def change(document: Any) -> None:
+        for sample in document["samples"]:
+            parts = {
+                part: round(factor * sample[part]) for part in ("pre_ns", "infer_ns", "post_ns")
+            }
+            sample.update(parts, e2e_ns=sum(parts.values()))
+
+    return change
+
+
 def truncated(folder: Any) -> None:
     path = folder.path / f"trials/{BAD}/result.json"
     path.write_text(path.read_text()[:300])
@@ -100,6 +116,18 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["answers"].update(checked=9)), "9 checked answers, its samples make it 3"),
     (result(lambda r: r["loadgen"].update(queries=9)), "9 queries, its samples make it 2"),
     (result(lambda r: r["loadgen"].update(percentiles_ns={"p99": 1})), "a percentile 'p99'"),
+    (result(lambda r: r["loadgen"].update(queries=1)), "1 queries, its samples make it 2"),
+    (
+        result(lambda r: r["loadgen"].update(percentiles_ns={"99.00": 5, "9.0": 6, "100": 7})),
+        "a percentile 9.0 of 6 ns, beyond that of 99.00, 5 ns",
+    ),
+    (result(lambda r: r["loadgen"].update(reasons=["short"])), "VALID by LoadGen, .*: short"),
+    (alone(rescaled(0.5)), "median latency of 2[0-9]+ ns, its samples have 1[0-9]+ ns"),
+    (alone(rescaled(1e-3)), "median latency of 2[0-9]{7} ns, its samples have 2[0-9]{4} ns"),
+    (
+        result(lambda r: r["answers"]["by_input"].append(r["answers"]["by_input"][0])),
+        "two answers to one input",
+    ),
     (result(lambda r: r["samples"][0].update(input="b.png")), "no answer to the input b.png"),
     (result(lambda r: r["confounders"].update(window_ns=0)), "measured for 0 ns, its samples took"),
     (result(lambda r: r["confounders"].update(window_ns=4 * 10**7)), "its samples took 41000000"),
@@ -118,6 +146,8 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["settings"].update(seed=1)), "seed 1, design.json plans it with 2112"),
     (result(lambda r: r["trial"].update(sweep="other")), "sweep 'other', design.json plans it"),
     (result(lambda r: r["trial"].update(started_at="2026-13-01T00:00:00Z")), "which is no time"),
+    (result(lambda r: r["trial"].update(started_at="2999-01-01T00:00:00Z")), "and now needed"),
+    (result(lambda r: r["trial"].update(started_at="1970-01-01T00:00:00Z")), "between 2020-01-01"),
     (result(lambda r: r["trial"].update(started_at="today")), r"trial.started_at"),
     (no_evidence, "no evidence.json beside it"),
     (evidence(lambda e: e.update(trial=GOOD)), "evidence.json is of trial"),
@@ -141,6 +171,7 @@ def test_a_bad_file_is_named_with_its_reason_and_the_rest_analysed(
 
 GUEST = "vm-pinned-c02-image_classification-r01"
 BOX = "cn-vanilla-c02-image_classification-r01"
+PINNED = "cn-pinned-c02-image_classification-r01"
 
 
 def labels(**values: Any) -> Callable[[Any], None]:
@@ -194,6 +225,17 @@ CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
     (proof(BOX, lambda e: e["after"].update(machine={})), "machine read after .* tells nothing"),
     (proof(BOX, lambda e: e["after"].update(enclosure={})), "does not tell its CPUs"),
     (
+        proof(BOX, lambda e: e["after"]["enclosure"].pop("quota_cpus")),
+        "enclosure read after the trial: it does not tell its quota",
+    ),
+    (
+        lambda folder: folder.edit(
+            f"trials/{PINNED}/result.json",
+            lambda r: r["environment"]["cgroup"].update(cpuset="0-15"),
+        ),
+        "the application read the cpuset '0-15', '0-1' was asked",
+    ),
+    (
         proof(BOX, lambda e: e["after"].update(enclosure=None)),
         "no reading of machine and enclosure",
     ),
@@ -245,12 +287,13 @@ def test_a_label_that_its_evidence_contradicts_is_no_result(
 ) -> None:
     folder.trial("vm", "pinned", 1, {"a": [20.0]}, cores=2)
     folder.trial("cn", "vanilla", 1, {"a": [20.0]}, cores=2)
+    folder.trial("cn", "pinned", 1, {"a": [20.0]}, cores=2)
     assert read_sweep(folder.path).rejected == []
     spoil(folder)
     sweep = read_sweep(folder.path)
     (rejected,) = sweep.rejected
     assert re.search(reason, rejected.reason), rejected.reason
-    assert sweep.trials.height == 1
+    assert sweep.trials.height == 2
 
 
 @pytest.mark.parametrize("platform", ["bm", "cn", "podman", "gvisor", "vm", "vmcn", "microvm"])

@@ -21,7 +21,7 @@ def imported(code: str) -> list[str]:
 
 def test_a_sweep_needs_none_of_the_heavy_packages() -> None:
     assert imported("import virtbed_analysis") == []
-    names = "AnalysisError, log_means, suspicions, unneeded_trials"
+    names = "AnalysisError, earlier_attempts, log_means, suspicions, unneeded_trials"
     assert imported(f"from virtbed_analysis import {names}") == []
     assert "polars" in imported("from virtbed_analysis import report")
 

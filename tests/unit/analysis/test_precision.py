@@ -6,15 +6,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from virtbed_analysis import per_trial
+from virtbed.ledger import Ledger
+from virtbed.sweep.precision import Precision
+from virtbed_analysis import passes, per_trial
 from virtbed_analysis.cells import CELL
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import ratio_to_bare_metal
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.intervals import mean_interval
-from virtbed_analysis.precision import close_enough, log_means, unneeded_trials
+from virtbed_analysis.precision import (
+    close_enough,
+    earlier_attempts,
+    log_means,
+    unneeded_trials,
+)
 
 from . import simulation
+from .test_latency import load
+from .test_passes import measure_again, start
 
 SWEEPS, MOST, FEWEST = 4_000, 20, 8
 
@@ -93,8 +102,12 @@ def unneeded(folder: Any) -> frozenset[str]:
         for path in folder.path.glob("trials/*/result.json")
     }
     assert sweep.design
-    found = unneeded_trials(sweep.design, kept)
-    assert unneeded_trials(sweep.design, per_trial.log_means(sweep.samples)) == found
+    started = passes.started_s(sweep.trials)
+    for one in earlier_attempts(folder.path):
+        kept[one.name] = one.log_means
+        assert started[one.name] == one.started_s
+    found = unneeded_trials(sweep.design, kept, started)
+    assert unneeded_trials(sweep.design, per_trial.log_means(sweep.samples), started) == found
     return found
 
 
@@ -132,8 +145,8 @@ def test_without_precision_or_below_the_minimum_every_trial_is_needed(
     folder: Any, changes: dict[str, Any]
 ) -> None:
     asked(folder, **changes)
-    for platform in ("bm", "cn", "vm"):
-        noisy(folder, platform, 0, range(1, 5))
+    for platform, spread in (("bm", 0), ("cn", 0.001), ("vm", 0.002)):
+        noisy(folder, platform, spread, range(1, 5))
     planned(folder, 5)
     assert unneeded(folder) == frozenset()
 
@@ -141,9 +154,67 @@ def test_without_precision_or_below_the_minimum_every_trial_is_needed(
 def test_a_cell_without_a_result_keeps_bare_metal_going(folder: Any) -> None:
     asked(folder)
     noisy(folder, "bm", 0, range(1, 5))
-    noisy(folder, "cn", 0, range(1, 5))
+    noisy(folder, "cn", 0.001, range(1, 5))
     planned(folder, 5)
     assert unneeded(folder) == {"cn-pinned-c01-image_classification-r05"}
+
+
+@pytest.mark.parametrize(("scenario", "queries"), [("server", 4), ("multi_stream", 2)])
+def test_where_requests_wait_the_rule_is_of_latency(
+    folder: Any, scenario: str, queries: int
+) -> None:
+    """Each request takes as long as before, to a thousandth; how long it waits is not known."""
+    asked(folder)
+    for replicate in range(1, 5):
+        for platform, spread in (("bm", 0.0), ("cn", 0.001), ("vm", 0.4)):
+            wait = 20.0 * (1 + spread * (-1) ** replicate)
+            waits = [0.5 * wait, wait] * 2
+            e2e_ms = 20.0 * (1 + 0.001 * (-1) ** replicate * (platform != "bm"))
+            load(
+                folder, scenario, waits, platform=platform, replicate=replicate, e2e_ms=e2e_ms,
+                queries=queries,
+            )  # fmt: skip
+    for platform in ("bm", "cn", "vm"):
+        folder.plan(platform, "pinned", 5, scenario=scenario)
+    (spared,) = unneeded(folder)
+    assert spared.startswith("cn-pinned")
+
+
+def test_equal_replicates_show_no_precision(folder: Any) -> None:
+    asked(folder)
+    for platform in ("bm", "cn", "vm"):
+        noisy(folder, platform, 0, range(1, 5))
+    planned(folder, 5)
+    assert unneeded(folder) == frozenset()
+
+
+def test_a_cell_is_paired_with_the_baseline_near_it_where_a_pause_divides_the_replicate(
+    folder: Any,
+) -> None:
+    """A day later, with the guest to go, the host is twice as slow, and bare metal with it."""
+    asked(folder)
+    for platform, spread in (("bm", 0), ("cn", 0.001), ("vm", 0.002)):
+        noisy(folder, platform, spread, range(1, 5))
+    for trial in folder.design["trials"]:
+        start(folder, trial["id"], trial["replicate"] + trial["position"] / 100)
+    slow = folder.trial("vm", "pinned", 5, {"a.png": [40.0]})
+    near = folder.trial("cn", "pinned", 5, {"a.png": [20.0]})
+    bare = folder.trial("bm", "pinned", 5, {"a.png": [20.0]})
+    for name, hours in ((bare, 5.0), (near, 5.1), (slow, 30.0)):
+        start(folder, name, hours)
+    measure_again(folder, bare, 30.1, 2.0)
+    missing = planned(folder, 6)
+    assert unneeded(folder) == missing
+    sweep = read_sweep(folder.path)
+    assert document(sweep)["counts"]["unneeded"] == 3
+    # As a controller asks, whose journal knows of the latest attempt alone.
+    with Ledger(folder.path / "ledger.sqlite") as ledger:
+        ledger.begin({}, [(t["id"], t["position"], t["platform"]) for t in folder.design["trials"]])
+        for path in folder.path.glob("trials/*/result.json"):
+            ledger.measure(path.parent.name, log_means(json.loads(path.read_text())))
+            ledger.close(path.parent.name, "done", 1.0)
+        assert sweep.design
+        assert Precision(folder.path, ledger, sweep.design).unneeded() == missing
 
 
 def test_a_cell_that_stopped_early_has_lost_nothing_and_one_that_lost_says_so(folder: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from virtbed_analysis import estimate
+from virtbed_analysis import estimate, words
 from virtbed_analysis.cells import CURVE, MATCHED, Cell
 from virtbed_analysis.document import document
 from virtbed_analysis.effects import Units, of_sweep
@@ -57,6 +57,26 @@ def test_a_doubling_that_may_not_pay_ends_the_range(low: float | None, reach: in
     curve = dict.fromkeys(CURVE, "") | {"application": "faces", "platform": "bm", "mode": "pinned"}
     doubling = {**curve, "cores": 2, "speed_up": 1.3, "low": low, "high": 1.6, "n": 5}
     assert efficient_range([doubling])[0]["cores"] == reach
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "beyond", "reach"),
+    [
+        (1.05, 1.6, "cannot tell", "at least 2"),
+        (1.01, 1.08, "does not pay", "2"),
+        (1.15, 1.6, None, "at least 4"),
+        (None, None, "cannot tell", "unknown"),
+    ],
+)
+def test_whether_more_cores_pay_has_three_answers(
+    low: float | None, high: float | None, beyond: str | None, reach: str
+) -> None:
+    curve = dict.fromkeys(CURVE, "") | {"application": "faces", "platform": "bm", "mode": "pinned"}
+    (row,) = efficient_range(
+        [{**curve, "cores": 2, "speed_up": 1.06, "low": low, "high": high, "n": 5}]
+    )
+    assert (row["beyond"], words.reach(row)) == (beyond, reach)
+    assert words.doubling(row).endswith(f": {beyond}" if beyond else ")")
 
 
 def test_a_gap_between_sizes_is_no_doubling(folder: Folder) -> None:

@@ -67,6 +67,7 @@ def good() -> dict[str, Any]:
     return {
         "is_root": True,
         "cpu": {"allowed": [0, 1]},
+        "hwloc": {"xml": "<topology/>", "problem": None},
         "memory_mib": {"available": 8000, "needed": 6144},
         "disk": {"path": "/v", "free_mib": 9000, "needed_mib": 5120},
         "cgroup": {"version": 2, "controllers": ["cpu", "cpuset", "memory"]},
@@ -146,6 +147,7 @@ def test_the_settings_are_told_as_they_were_read(
         ("disk free_mib", 5119, ALL, "5119 MiB free for /v, 5120 MiB needed", "virtbed_state_dir"),
         ("memory_mib available", 1, ALL, "1 MiB of memory available, 6144 MiB", "larger host"),
         ("image digest", None, ALL, "not built", "make testbed"),
+        ("hwloc xml", None, ALL, "hwloc tells which CPUs share what", "hwloc-nox"),
         ("is_root", False, ALL, "not running as root", "become"),
     ],
 )

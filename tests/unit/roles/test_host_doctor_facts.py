@@ -24,38 +24,30 @@ def write(root: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Path:
-    """Two sockets of two cores of two threads; CPU 7 offline, CPUs 8-15 only possible."""
+    """Seven CPUs online; CPU 7 offline, CPUs 8-15 only possible."""
     files = {
         "sys/devices/system/cpu/online": "0-6",
         "sys/devices/system/cpu/present": "0-7",
         "sys/devices/system/cpu/offline": "7-15",
-        "sys/devices/system/node/online": "0-1",
         "proc/cpuinfo": "model name\t: Xeon\nflags\t\t: fpu vmx avx2 amx_tile\n\nmodel name\t: x",
         "proc/meminfo": "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable: 4194304 kB",
     }
-    for cpu in range(7):
-        core = cpu % 4
-        siblings = f"{core},{core + 4}" if core < 3 else "3"
-        home = f"sys/devices/system/cpu/cpu{cpu}/topology"
-        files[f"{home}/core_id"] = str(core % 2)
-        files[f"{home}/physical_package_id"] = str(core // 2)
-        files[f"{home}/thread_siblings_list"] = siblings
-    for node, cpus in ((0, "0-1,4-5"), (1, "2-3,6")):
-        home = f"sys/devices/system/node/node{node}"
-        files[f"{home}/cpulist"] = cpus
-        files[f"{home}/meminfo"] = f"Node {node} MemTotal:  4194304 kB\nNode {node} MemFree: 1 kB"
     return write(tmp_path, files)
 
 
-def test_topology(server: Path) -> None:
+def test_cpus(server: Path) -> None:
     cpu = facts.cpu_facts(server, range(16))
     assert cpu["online"] == cpu["allowed"] == list(range(7))
     assert cpu["offline"] == [7]
-    assert (cpu["sockets"], cpu["smt"], cpu["model"]) == (2, True, "Xeon")
+    assert (cpu["isolated"], cpu["tickless"], cpu["parts"], cpu["model"]) == ([], [], {}, "Xeon")
     assert cpu["isa"] == ["avx2", "amx_tile"]
-    assert cpu["cpus"][6] == {"cpu": 6, "core": 0, "socket": 1, "node": 1, "siblings": [2, 6]}
-    assert facts.numa_facts(server)[1] == {"node": 1, "cpus": [2, 3, 6], "memory_mib": 4096}
     assert facts.memory_facts(server, 5) == {"total": 8192, "available": 4096, "needed": 5}
+
+
+def test_memory_nodes_are_those_of_our_cpuset(server: Path) -> None:
+    assert facts.nodes_allowed(server) == []
+    write(server, {"proc/self/status": "Name:\tx\nMems_allowed_list:\t0,2-3"})
+    assert facts.nodes_allowed(server) == [0, 2, 3]
 
 
 def test_allowed_is_online_and_affine_and_in_the_cpuset(server: Path) -> None:
@@ -70,13 +62,16 @@ def test_allowed_is_online_and_affine_and_in_the_cpuset(server: Path) -> None:
         },
     )
     assert facts.cpu_facts(server, [0, 1, 2, 3])["allowed"] == [2, 3]
+    # No process is started on isolated CPUs, and within its cpuset it may be bound to them.
+    home = "sys/devices/system/cpu"
+    write(server, {f"{home}/isolated": "1,4-5,7", f"{home}/nohz_full": "3-5"})
+    cpu = facts.cpu_facts(server, [0, 1, 2, 3])
+    assert (cpu["allowed"], cpu["isolated"], cpu["tickless"]) == ([2, 3], [4, 5], [3, 4, 5])
 
 
 def test_a_kernel_that_tells_nothing_of_its_topology(tmp_path: Path) -> None:
     cpu = facts.cpu_facts(tmp_path, [0, 1])
-    assert cpu["cpus"][1] == {"cpu": 1, "core": 1, "socket": 0, "node": 0, "siblings": [1]}
-    assert (cpu["sockets"], cpu["smt"], cpu["offline"]) == (1, False, [])
-    assert facts.numa_facts(tmp_path) == []
+    assert (cpu["online"], cpu["offline"], cpu["isolated"]) == ([0, 1], [], [])
 
 
 V1 = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct"

@@ -169,3 +169,42 @@ def test_an_engine_that_hangs_is_left_at_its_deadline(
     started = time.monotonic()
     assert probe.ask([str(program)]) is None
     assert time.monotonic() - started < 10
+
+
+def test_hwloc_tells_what_shares_what_and_nothing_that_names_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        '<topology version="2.0">',
+        '  <info name="DMIProductSerial" value="4711"/>',
+        '  <info name="Address" value="02:fc:00"/>',
+        '  <info name="FrequencyMaxMHz" value="5000"/>',
+        "</topology>",
+    ]
+    printed = "\n".join(f"echo '{line}'" for line in lines)
+    asked = programs(tmp_path, monkeypatch, **{probe.HWLOC: printed})
+    told = probe.hwloc_facts()
+    assert told["problem"] is None and told["xml"] is not None
+    assert "FrequencyMaxMHz" in told["xml"] and "</topology>" in told["xml"]
+    assert "4711" not in told["xml"] and "02:fc" not in told["xml"]
+    # CPUs of others share caches with ours; names of disks and network cards are nobody's business.
+    argv = asked.read_text()
+    assert "--disallowed" in argv and "--filter osdev:none" in argv
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [("exit 1", "fails"), ("true", "fails"), ("printf '%0200d' 0", "200 characters, 99 at most")],
+)
+def test_hwloc_that_tells_nothing_usable_is_a_problem_in_words(
+    body: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, monkeypatch, **{probe.HWLOC: body})
+    monkeypatch.setattr(probe, "MOST_HWLOC_BYTES", 99)
+    told = probe.hwloc_facts()
+    assert told["xml"] is None and problem in (told["problem"] or "")
+
+
+def test_a_host_without_hwloc_says_so() -> None:
+    told = probe.hwloc_facts("lstopo-that-is-nowhere")
+    assert told == {"xml": None, "problem": "no lstopo-that-is-nowhere found"}

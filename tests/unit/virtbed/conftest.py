@@ -12,6 +12,8 @@ from virtbed.platforms import Platforms, load_platforms
 from virtbed_contract.identifiers import HOST_REPORT
 from virtbed_contract.sweep import HostReport, PlatformVerdict
 
+from . import machines
+
 PLATFORMS: Platforms = load_platforms()
 DIGEST = "sha256:" + "a" * 64
 
@@ -41,7 +43,6 @@ def small(plan: Plan) -> Plan:
 
 def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> HostReport:
     """A report on a one-socket host, as far as a sweep reads it."""
-    rows = [{"cpu": n, "core": n, "socket": 0, "node": 0, "siblings": [n]} for n in range(cpus)]
     verdicts = []
     for platform in PLATFORMS.entries:
         own_kernel = PLATFORMS.parts(platform)[0].own_kernel
@@ -53,8 +54,7 @@ def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> Host
         "kernel": "6.1.0",
         "engines": {name: {"name": name, "version": "1.0"} for name in engines},
         "image": {"digest": DIGEST, "key": "key", "path": "/image"},
-        "cpu": {"allowed": list(range(cpus)), "cpus": rows, "isa": ["avx", "avx512f", "x"]},
-        "numa": [{"node": 0, "cpus": list(range(cpus)), "memory_mib": 1000}],
+        **machines.facts(machines.flat(cpus), cpus, isa=["avx", "avx512f", "x"]),
     }
     accelerator = "tcg" if guests == "emulated" else "kvm"
     return HostReport(HOST_REPORT, host, True, facts, tuple(verdicts), accelerator)  # type: ignore[arg-type]

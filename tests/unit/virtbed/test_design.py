@@ -4,17 +4,20 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virtbed.design import design
+from virtbed.design import Design, design
 from virtbed.placement import PlacementError
 from virtbed.plan import Plan
+from virtbed.sweep.admission import Admitted, identity
 from virtbed.trial import isa_needed
 from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Instance, TrialRequest, image_name
 from virtbed_contract.sweep import Design as DesignDocument
+from virtbed_contract.sweep import HostReport
 
+from . import machines
 from .conftest import DIGEST, PLATFORMS, report
 
 
@@ -89,6 +92,7 @@ def test_a_pinned_core_leaves_the_other_to_the_host(plan: Plan) -> None:
 
 
 @given(seed=st.integers(), other=st.integers())
+@settings(deadline=None)
 def test_the_order_is_the_seeds_and_random_within_a_replicate(seed: int, other: int) -> None:
     plan = Plan.model_validate(
         {
@@ -142,10 +146,147 @@ def test_a_trial_must_see_the_hosts_instruction_set_as_far_as_it_can(plan: Plan)
     assert needed == {False: ("avx", "avx512f"), True: ("avx",)}
 
 
-def test_a_host_that_keeps_cpus_from_virtbed_is_refused(plan: Plan) -> None:
-    doctor = report(cpus=4)
-    doctor.facts["cpu"]["allowed"] = [0, 1]
-    with pytest.raises(PlacementError, match=r"CPUs 0-1 allowed, 0-3 online.*isolcpus"):
+def both_modes(**keys: object) -> Plan:
+    platforms = {name: ["vanilla", "pinned"] for name in ("bm", "cn", "vm")}
+    asked = {"name": "demo", "applications": [{"name": "a"}], "platforms": platforms, "cores": [1]}
+    return Plan.model_validate(asked | keys)
+
+
+def left_out(laid: Design) -> dict[tuple[str, str | None, int | None], str]:
+    return {(row.platform, row.mode, row.cores): row.reason for row in laid.not_run}
+
+
+def run(laid: Design) -> dict[tuple[str, str, int], str]:
+    """Return the CPUs of each cell that runs."""
+    found = {t.instance.id: t.instance for t in laid.trials}.values()
+    return {(i.platform, i.mode, i.cores): i.cpus for i in found}
+
+
+def host(xml: str, cpus: int, **cpu: object) -> HostReport:
+    doctor = report(cpus=2, guests="available")
+    doctor.facts.update(machines.facts(xml, cpus, isa=[], **cpu))
+    return doctor
+
+
+def test_where_cpus_are_kept_from_virtbed_pinned_instances_have_the_others() -> None:
+    laid = design(both_modes(), host(machines.flat(4), 4, allowed=[1, 2]), PLATFORMS)
+    assert set(run(laid).values()) == {"2"}
+    assert {(p, m) for p, m, _ in left_out(laid)} == {(p, "vanilla") for p in ("bm", "cn", "vm")}
+    assert all("CPUs 1-2 allowed, 0-3 online" in why for why in left_out(laid).values())
+    assert {t.instance.allowed for t in laid.trials} == {"0-3"}
+    with pytest.raises(PlacementError, match=r"3 cores asked, .* 2 allowed CPUs \(1-2\)"):
+        design(both_modes(cores=[3]), host(machines.flat(4), 4, allowed=[1, 2]), PLATFORMS)
+
+
+def test_isolated_cpus_are_for_pinned_instances_alone() -> None:
+    """As with isolcpus=4-7, which takes these CPUs from every process's affinity."""
+    doctor = host(machines.flat(8), 8, allowed=[0, 1, 2, 3], isolated=[4, 5, 6, 7])
+    laid = design(both_modes(cores=[1, 2]), doctor, PLATFORMS)
+    # The kernel balances no load over isolated CPUs: a process with two would run on one of them.
+    assert run(laid) == {
+        ("bm", "pinned", 1): "4", ("cn", "pinned", 1): "4", ("vm", "pinned", 1): "4",
+        ("vm", "pinned", 2): "4-5",
+    }  # fmt: skip
+    assert {t.instance.housekeeping for t in laid.trials} == {"0"}
+    reasons = left_out(laid)
+    assert "isolated: the scheduler keeps what is not pinned off" in reasons["cn", "vanilla", 1]
+    assert "would stay on one" in reasons["bm", "pinned", 2] == reasons["cn", "pinned", 2]
+    with pytest.raises(PlacementError, match=r"5 cores asked.*4 such CPUs \(4-7\).*isolated"):
+        design(both_modes(cores=[5]), doctor, PLATFORMS)
+
+
+def test_cpus_without_a_tick_are_for_pinned_instances_of_any_size() -> None:
+    doctor = host(machines.flat(8), 8, tickless=[4, 5, 6, 7])
+    laid = design(both_modes(cores=[2]), doctor, PLATFORMS)
+    assert run(laid) == {(p, "pinned", 2): "4-5" for p in ("bm", "cn", "vm")}
+    assert "no tick (nohz_full)" in left_out(laid)["vm", "vanilla", 2]
+
+
+def hybrid() -> str:
+    """Return two fast cores of two threads, CPUs 0 to 3, and four slow ones, 4 to 7."""
+    every, slow = range(8), range(4, 8)
+    beside = machines.kind(slow, FrequencyMaxMHz=3900) + machines.kind(
+        range(4), FrequencyMaxMHz=5000
+    )
+    module = machines.thing("L2Cache", slow, machines.cores(slow), cache_size=2**21)
+    fast = machines.core(0, 1) + machines.core(2, 3)
+    shared = machines.thing("L3Cache", every, fast, module, cache_size=2**24)
+    return machines.machine(every, machines.node(0, every, 16000), shared, beside=beside)
+
+
+def test_all_sizes_are_of_one_kind_of_core_and_nothing_floats_over_two() -> None:
+    laid = design(both_modes(cores=[1, 2]), host(hybrid(), 8), PLATFORMS)
+    assert run(laid) == {
+        (p, "pinned", c): {1: "2", 2: "0,2"}[c] for p in ("bm", "cn", "vm") for c in (1, 2)
+    }
+    assert "CPUs 0-3 and 4-7 are of different kinds" in left_out(laid)["cn", "vanilla", 1]
+    slow = design(both_modes(cores=[1, 2], core_kind=2), host(hybrid(), 8), PLATFORMS)
+    assert {cpus for (_, mode, _), cpus in run(slow).items()} == {"4", "4-5"}
+    assert [size.core_kind for size in slow.placements] == [2, 2]
+    with pytest.raises(PlacementError, match="core_kind 3 asked, this host has 2: kind 1: CPUs 0"):
+        design(both_modes(core_kind=3), host(hybrid(), 8), PLATFORMS)
+    with pytest.raises(PlacementError, match=r"5 cores asked of one kind.*not mixed"):
+        design(both_modes(cores=[5]), host(hybrid(), 8), PLATFORMS)
+
+
+def test_a_guests_vcpus_emulator_and_memory_go_where_the_instance_was_placed() -> None:
+    """What libvirt's domain takes: one vCPU per CPU, its emulator beside, its memory bound."""
+    halves = range(4), range(4, 8)
+    inside = [
+        machines.thing("Package", h, machines.node(n * 5, h, 9000), machines.thing("L3Cache", h, c))
+        for n, h in enumerate(halves)
+        if (c := machines.cores(h))
+    ]
+    laid = design(both_modes(cores=[2]), host(machines.machine(range(8), *inside), 8), PLATFORMS)
+    pinned = [t.instance for t in laid.trials if t.instance.mode == "pinned"]
+    assert {(i.cpu_ids, i.housekeeping, i.mems) for i in pinned} == {((4, 5), "0", "5")}
+    assert {i.inner_mems for i in pinned if i.own_kernel} == {"0"}
+
+
+def test_hotplug_leaves_one_kind_online_where_it_can() -> None:
+    platforms = {"bm": ["vanilla", "pinned"]}
+    plan = both_modes(cores=[2], scale_up="hotplug", platforms=platforms)
+    laid = design(plan, host(hybrid(), 8), PLATFORMS)
+    assert run(laid)["bm", "vanilla", 2] == "0,2"
+    # The lowest CPU cannot be taken offline, and it is a fast one.
+    slow = design(plan.model_copy(update={"core_kind": 2}), host(hybrid(), 8), PLATFORMS)
+    assert "CPUs 0-3 and 4-7 are of different kinds" in left_out(slow)["bm", "vanilla", 2]
+
+
+def test_memory_that_the_node_lacks_is_refused_before_anything_runs(plan: Plan) -> None:
+    with pytest.raises(PlacementError, match=r"memory_mib 4096 asked for 1 cores.*node 0: 4500"):
+        design(plan, host(machines.flat(2, memory_mib=4500), 2), PLATFORMS)
+
+
+def test_why_these_cpus_is_part_of_the_design_and_of_each_pinned_instance(plan: Plan) -> None:
+    laid = design(plan, host(machines.flat(4), 4), PLATFORMS)
+    document = encode(laid.document(plan, DIGEST, PLATFORMS, []))
+    one = document["placements"][0]
+    assert (one["cores"], one["cpus"], one["mems"], one["housekeeping"]) == (1, "1", "0", "0")
+    assert one["caches"] == "L3 of CPUs 0-3 (32768 KiB)"
+    for trial in laid.trials:
+        pinned = trial.instance.mode == "pinned"
+        size = next(s for s in laid.placements if s.cores == trial.instance.cores)
+        assert trial.instance.placement == (size.reasons if pinned else ())
+    assert any("housekeeping shares L3" in reason for reason in one["reasons"])
+
+
+def test_a_sweep_goes_on_only_where_its_instances_were(plan: Plan) -> None:
+    def known(doctor: HostReport) -> dict[str, str]:
+        laid = design(plan, doctor, PLATFORMS)
+        return identity(plan, Admitted(doctor, DIGEST, laid, False), PLATFORMS)
+
+    one, other = known(host(machines.flat(4), 4)), known(host(machines.flat(4), 4, tickless=[3, 2]))
+    assert {key for key in one if one[key] != other[key]} == {"placement"}
+
+
+def test_a_host_without_hwloc_is_refused_with_what_to_install(plan: Plan) -> None:
+    doctor = report()
+    doctor.facts["hwloc"] = {"xml": None, "problem": "no lstopo-no-graphics found"}
+    with pytest.raises(PlacementError, match=r"no lstopo-no-graphics found.*make testbed.*hwloc-"):
+        design(plan, doctor, PLATFORMS)
+    doctor.facts["hwloc"] = {"xml": machines.flat(3), "problem": None}
+    with pytest.raises(PlacementError, match="CPUs 0-1 online by the kernel, 0-2 by hwloc"):
         design(plan, doctor, PLATFORMS)
 
 

@@ -269,3 +269,17 @@ def test_an_earlier_sweep_tells_the_best_number_of_samples(tmp_path: Path) -> No
     for broken in ("{", "[]", json.dumps({"schema": REPORT})):
         (folder / "report.json").write_text(broken)
         assert _best_samples(plan, tmp_path) == []
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "plans").glob("*.yml")), ids=lambda p: p.stem)
+def test_a_sweep_goes_on_by_its_name_wherever_its_plan_lies(path: Path, tmp_path: Path) -> None:
+    """As a report says: `virtbed sweep NAME --replicates 12`."""
+    (tmp_path / "plans").mkdir()
+    for name in ("ansible.cfg", "platforms.yml", "playbooks", "roles"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    plan = load_plan(path)
+    laid = tmp_path / "results" / plan.name / "plan.yml"
+    laid.parent.mkdir(parents=True)
+    laid.write_text(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
+    assert plan_path(plan.name, tmp_path) == laid
+    assert load_plan(laid) == plan and load_plan(laid).digest() == plan.digest()

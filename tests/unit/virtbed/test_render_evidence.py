@@ -21,7 +21,7 @@ INSIDE = PROCESS | {"threads": {"intra_op": 0}}
 ASKED = {
     "platform": "vm", "mode": "pinned", "own_kernel": True, "cores": 1, "cpus": "1", "mems": "0",
     "allowed": "0-1", "memory_mib": 4096, "accelerator": "kvm",
-    "image_digest": "sha256:" + "a" * 64,
+    "image_digest": "sha256:" + "a" * 64, "placement": ["within one L3", "one thread per core"],
 }  # fmt: skip
 MACHINE = {
     "vcpus": 1, "memory_mib": 4096, "accelerator": "kvm", "quotas": {},
@@ -60,6 +60,7 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     text = "\n".join(lines)
     assert attested is True
     assert "asked for vm pinned: 1 core(s) on CPUs 1 with memory of nodes 0, 4096 MiB" in text
+    assert "These CPUs were chosen: within one L3; one thread per core." in lines
     assert "Read back before the trial: the guest has 1 vCPU(s)" in text
     assert "vCPU 0 pinned to 1, allowed on 1; emulator pinned to 0, allowed on 0" in text
     assert "pools of as many as the framework chooses" in text

@@ -11,6 +11,7 @@ from virtbed_contract.codec import decode
 from virtbed_contract.identifiers import HOST_REPORT
 from virtbed_contract.sweep import HostReport, TuningRow
 
+from . import machines
 from .conftest import PLATFORMS
 
 DOCUMENT: dict[str, Any] = {
@@ -21,8 +22,7 @@ DOCUMENT: dict[str, Any] = {
         "kernel": "6.1.0",
         "distribution": "Debian GNU/Linux 12",
         "is_root": True,
-        "cpu": {"model": "EPYC", "sockets": 1, "smt": False, "allowed": [0, 1, 2, 5]},
-        "numa": [{"node": 0, "cpus": [0, 1, 2, 5], "memory_mib": 7000}],
+        **machines.facts(machines.flat(8), 8, model="EPYC", allowed=[0, 1, 2, 5], isolated=[6, 7]),
         "memory_mib": {"total": 8000, "available": 7000},
         "disk": {"path": "/var/lib/virtbed", "free_mib": 90000},
         "cgroup": {"version": 1, "controllers": ["cpu"]},
@@ -68,10 +68,18 @@ def test_every_platform_has_its_row_with_reason_and_remedy() -> None:
 
 def test_the_facts_are_summed_up() -> None:
     shown = text(facts_table(REPORT))
-    for part in ("CPUs 0-2,5", "7000 of 8000 MiB", "not running", "not installed", "hung: last"):
+    for part in ("CPUs 0-2,5, isolated 6-7", "1 socket, SMT off", "L3 ", "CPUs 0-7, 9000 MiB"):
+        assert part in shown
+    for part in ("7000 of 8000 MiB", "not running", "not installed", "hung: last"):
         assert part in shown
     assert "[/dim] [    0.1] x" in shown
     assert "not built" in shown and "tcg" in shown
+
+
+def test_a_host_without_hwloc_says_what_to_install() -> None:
+    facts = REPORT.facts | {"hwloc": {"xml": None, "problem": "no lstopo-no-graphics found"}}
+    shown = text(facts_table(replace(REPORT, facts=facts)))
+    assert "no lstopo-no-graphics found" in shown and "hwloc-nox" in shown
 
 
 def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:

@@ -17,7 +17,7 @@ from virtbed.cli.console import console as printed
 from virtbed.design import design
 from virtbed.plan import Plan
 from virtbed.render.host import doctor_table, facts_table, tuning_table
-from virtbed.render.plan import not_run_lines, plan_table
+from virtbed.render.plan import not_run_lines, placement_table, plan_table
 from virtbed.render.results import check_table, comparison_tables, ratio_tables, verdict_table
 from virtbed.render.screen import Screen
 from virtbed.render.table import Table, bound, wrapped
@@ -99,6 +99,7 @@ def tables() -> Iterator[tuple[str, Table, int]]:
     """Give each command's table, with the numbers with intervals that it must show whole."""
     laid = design(many_factors(), report(8, "available"), PLATFORMS)
     yield "plan", plan_table("many: 9 trials", laid.trials, ENTRIES), 0
+    yield "placement", placement_table(laid.placements), 0
     found = comparison()
     for what, table in zip(("time", "cost"), comparison_tables(found), strict=True):
         known = sum(cell[what] is not None for cell in found["cells"])
@@ -307,3 +308,12 @@ def test_a_path_stays_whole_and_on_its_labels_line() -> None:
 
 def test_the_commands_print_on_it() -> None:
     assert isinstance(printed, Screen)
+
+
+def test_a_plan_says_where_pinned_instances_run_and_why() -> None:
+    laid = design(many_factors(), report(8, "available"), PLATFORMS)
+    text = shown(placement_table(laid.placements), 132)
+    assert "on every platform alike" in text
+    for part in ("L3 of CPUs 0-7 (32768 KiB)", "one thread per core", "housekeeping shares L3"):
+        assert part in " ".join(text.split())
+    assert re.search(r"\b2 +1-2 ", text)

@@ -56,6 +56,21 @@ def test_a_baseline_from_before_a_long_pause_is_measured_again(
     assert again(trials, missing, pause_s=0.5 * HOUR) == []
 
 
+def test_trials_from_before_a_long_pause_are_measured_again_where_their_baseline_was_not(
+    trials: tuple[Trial, ...],
+) -> None:
+    missing = ids(trials, 2, "bm") + ids(trials, 3, "cn") + ids(trials, 3, "bm")
+    assert again(trials, missing, pause_s=10 * HOUR) == ids(trials, 2, "cn")
+    assert again(trials, missing, pause_s=0.5 * HOUR) == []
+    one, other = ids(trials, 2, "cn")
+    assert again(trials, [*missing, one], pause_s=10 * HOUR) == [other]
+
+
+def test_a_pause_between_replicates_measures_nothing_again(trials: tuple[Trial, ...]) -> None:
+    missing = ids(trials, 3, "cn") + ids(trials, 3, "bm")
+    assert again(trials, missing, pause_s=99 * HOUR) == []
+
+
 def test_one_that_is_no_older_than_its_replicate_takes_stays(trials: tuple[Trial, ...]) -> None:
     missing = ids(trials, 2, "cn")
     slow = {"bm": HOUR, "cn": HOUR}
@@ -67,7 +82,8 @@ def test_where_nothing_is_to_be_paired_nothing_is_measured_again(
     trials: tuple[Trial, ...],
 ) -> None:
     assert again(trials, [], pause_s=99 * HOUR) == []
-    assert again(trials, ids(trials, 2, "bm"), pause_s=99 * HOUR) == []
+    everything = [trial.id for trial in trials]
+    assert again(trials, everything, pause_s=99 * HOUR) == []
 
 
 def test_only_the_baseline_of_the_same_size_and_application_is(plan: Plan) -> None:

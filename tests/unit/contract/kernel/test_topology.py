@@ -1,11 +1,9 @@
-"""CPUs, nodes and instruction sets of machines that were recorded, and of made-up ones."""
+"""CPUs and instruction sets of machines that were recorded, and of made-up ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from virtbed_contract.kernel import isa, topology
 
@@ -14,52 +12,34 @@ from .conftest import lay
 Recorded = Callable[[str], Path]
 
 
-@pytest.mark.parametrize(
-    ("name", "cpus", "first", "nodes", "threads_per_core"),
-    [
-        ("128arm", 128, 0, 4, {1}),
-        ("16amd64-8n2c", 15, 0, 8, {1}),
-        ("20em64t-hybrid", 20, 0, 1, {1, 2}),
-        ("48amd64", 48, 0, 8, {1}),
-        ("nvidia-dgx", 20, 0, 1, {1}),
-        ("offline-cpu0-node0", 17, 4, 1, {1}),
-        ("s390-lpar", 17, 1, 0, {1}),
-        ("x86_64-epyc_7451", 96, 0, 8, {2}),
-    ],
-)
-def test_recorded_machines(
-    recorded: Recorded, name: str, cpus: int, first: int, nodes: int, threads_per_core: set[int]
-) -> None:
-    root = recorded(name)
-    found = topology.cpus(root, topology.online(root))
-    assert (len(found), found[0].cpu) == (cpus, first)
-    assert len(topology.nodes(root)) == nodes
-    online = {cpu.cpu for cpu in found}
-    assert {len(online & set(cpu.siblings)) for cpu in found} == threads_per_core
-    assert all(cpu.cpu in cpu.siblings for cpu in found)
-
-
-def test_nodes_have_any_number_and_perhaps_no_cpus(recorded: Recorded) -> None:
-    sparse = topology.nodes(recorded("48amd64"))
-    assert [node.node for node in sparse] == [0, 1, 2, 33, 34, 45, 72, 73]
-    gpus = [node for node in topology.nodes(recorded("nvidiagpunumanodes")) if not node.cpus]
-    assert [node.node for node in gpus] == [250, 251, 252, 253, 254, 255]
-    assert {node.memory_mib for node in gpus} == {15360}
-
-
-def test_a_node_is_known_by_its_mask_alone(recorded: Recorded) -> None:
-    node = topology.nodes(recorded("x86_64-epyc_7451"))[0]
-    assert node.cpus == (*range(6), *range(48, 54))
-
-
 def test_cpus_that_are_offline_are_present(recorded: Recorded) -> None:
     root = recorded("offline-cpu0-node0")
     assert {0, 1, 2, 3} <= set(topology.present(root)) - set(topology.online(root))
 
 
+def test_nodes_of_a_gpus_memory_have_no_cpus(recorded: Recorded) -> None:
+    assert topology.nodes_with_cpus(recorded("nvidiagpunumanodes")) == (0, 8)
+
+
+def test_what_a_phones_cores_are(recorded: Recorded) -> None:
+    parts = topology.parts(recorded("arm-A510"))
+    assert [parts[cpu] for cpu in (0, 3, 5, 7)] == [
+        "0x41/0xd46", "0x41/0xd4d", "0x41/0xd47", "0x41/0xd4e",
+    ]  # fmt: skip
+
+
+def test_which_cpus_the_kernel_leaves_alone(tmp_path: Path) -> None:
+    cpu = "sys/devices/system/cpu"
+    lay(tmp_path, {f"{cpu}/isolated": "2-3", f"{cpu}/nohz_full": "1-3"})
+    assert (topology.isolated(tmp_path), topology.tickless(tmp_path)) == ((2, 3), (1, 2, 3))
+    lay(tmp_path, {f"{cpu}/isolated": "", f"{cpu}/nohz_full": "(null)"})
+    assert topology.isolated(tmp_path) == topology.tickless(tmp_path) == ()
+
+
 def test_a_kernel_that_tells_nothing(tmp_path: Path) -> None:
-    assert topology.online(tmp_path) == topology.present(tmp_path) == topology.nodes(tmp_path) == ()
-    assert topology.cpus(tmp_path, (1,)) == (topology.Cpu(1, 1, 0, 0, (1,)),)
+    assert topology.online(tmp_path) == topology.present(tmp_path) == ()
+    assert topology.isolated(tmp_path) == topology.tickless(tmp_path) == ()
+    assert topology.nodes_with_cpus(tmp_path) == () and topology.parts(tmp_path) == {}
     assert topology.clocksource(tmp_path) is None
     assert isa.read_isa(tmp_path) == []
 

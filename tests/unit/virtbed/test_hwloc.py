@@ -1,0 +1,101 @@
+"""hwloc's XML, as far as placement reads it, and what is refused of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtbed import hwloc
+from virtbed.hwloc import TopologyError, parse_set
+
+from . import machines
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_sets_survive_the_round_trip(numbers: set[int]) -> None:
+    assert parse_set(machines.mask(numbers)) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("0x00000f00,,0x0", {72, 73, 74, 75}), ("0x0", set()), (None, set()), ("0x1,,", {64})],
+)
+def test_empty_words_are_zero(text: str | None, numbers: set[int]) -> None:
+    assert parse_set(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        ("", "no XML"),
+        ("<topology", "no XML"),
+        ("<root/>", "<root> of version None found"),
+        ("<topology><object type='Machine'/></topology>", "version None found, hwloc's <topolog"),
+        ("<topology version='2.0'/>", "names no CPU"),
+        ("<!DOCTYPE t [<!ENTITY a 'b'>]><topology version='2.0'>&a;</topology>", "entities"),
+        (machines.flat(2).replace('os_index="1"', 'os_index="x"'), "os_index='x' found"),
+        (machines.flat(2).replace("0x00000003", "0xzz"), "'0xzz' is no set of CPUs"),
+        ("<topology version='2.0'>" + "<object>" * 300 + "</object>" * 300 + "</topology>", "deep"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words(xml: str, message: str) -> None:
+    with pytest.raises(TopologyError, match=message):
+        hwloc.read(xml)
+
+
+def test_more_than_a_machine_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hwloc, "MOST_BYTES", 100)
+    with pytest.raises(TopologyError, match="100 at most needed"):
+        hwloc.read(machines.flat(2))
+
+
+def kinds(*told: str, parts: dict[int, str] | None = None) -> list[set[int]]:
+    every = range(6)
+    xml = machines.machine(every, machines.cores(every), beside="".join(told))
+    return [set(kind.cpus) for kind in hwloc.read(xml, parts=parts).kinds]
+
+
+def test_cores_that_boost_a_little_higher_are_of_the_same_kind() -> None:
+    assert kinds(
+        machines.kind([0, 1], FrequencyMaxMHz=5200, FrequencyBaseMHz=2000),
+        machines.kind([2], FrequencyMaxMHz=5500, FrequencyBaseMHz=2000),
+        machines.kind([3, 4, 5], FrequencyMaxMHz=3900, FrequencyBaseMHz=1500),
+    ) == [{0, 1, 2}, {3, 4, 5}]
+    # In steps, of which none is a tenth.
+    steps = [machines.kind([n], LinuxCapacity=1024 - 60 * n) for n in range(6)]
+    assert kinds(*steps) == [{0, 1, 2, 3, 4, 5}]
+
+
+def test_names_of_kinds_and_parts_count_more_than_clock_rates() -> None:
+    assert kinds(
+        machines.kind([0, 1], CoreType="IntelAtom", FrequencyMaxMHz=4000),
+        machines.kind([2, 3, 4, 5], CoreType="IntelCore", FrequencyMaxMHz=4000),
+    ) == [{2, 3, 4, 5}, {0, 1}]
+    like = machines.kind(range(6), LinuxCapacity=800)
+    assert kinds(like, parts={0: "a", 1: "a", 2: "b", 3: "b", 4: "b", 5: "b"}) == [
+        {0, 1}, {2, 3, 4, 5},
+    ]  # fmt: skip
+    assert kinds() == [{0, 1, 2, 3, 4, 5}]
+
+
+def test_offline_threads_and_private_caches_are_no_domains() -> None:
+    every = range(4)
+    private = machines.thing("L2Cache", [0, 1], machines.core(0, 1), cache_size=2**20)
+    shared = machines.thing("L2Cache", [2, 3], machines.cores([2, 3]), cache_size=2**20)
+    machine = hwloc.read(machines.machine(every, private, shared))
+    assert machine.cores == ((0, 1), (2,), (3,)) and machine.smt
+    assert [(d.name, set(d.cpus), d.size_kib) for d in machine.domains] == [("L2", {2, 3}, 1024)]
+
+
+def test_what_hwloc_here_prints_can_be_read() -> None:
+    program = shutil.which("lstopo-no-graphics")
+    if program is None:
+        pytest.skip("no lstopo-no-graphics here (Debian: hwloc-nox)")
+    command = [program, "--disallowed", "--of", "xml", "-"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert hwloc.read(done.stdout).cpus >= os.sched_getaffinity(0)
