@@ -14,19 +14,15 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
-import numpy as np
-
 from virtbed_analysis import words
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.claims import FINDINGS, Candidate, Finding, Measured
-from virtbed_analysis.effects import Effect, Floats, Units, together
+from virtbed_analysis.effects import Units
+from virtbed_analysis.engine import Effect, equal, together
 from virtbed_contract.sweep import MARGIN
 
 Answer = Literal["supported", "refuted", "inconclusive", "not tested"]
 Side = Literal["for", "against", "neither"]
-
-# Logarithms of times that differ by less do not vary: no machine repeats itself to a millionth.
-_NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ def judged(finding: Finding, candidates: Iterable[Candidate], limit: float) -> l
     for candidate, effect in zip(listed, found, strict=True):
         if effect is None:
             continue
-        no_spread = any(_equal(group) for group in candidate.groups)
+        no_spread = any(equal(group) for group in candidate.groups)
         # Two replicates that tell next to nothing may have an end beyond all numbers.
         if no_spread or effect.low == 0:
             effect = replace(effect, low=None, high=None)
@@ -149,10 +145,6 @@ def judged(finding: Finding, candidates: Iterable[Candidate], limit: float) -> l
         side = side_of(finding, effect, limit, step=step)
         cases.append(Case(effect, side, candidate.curve, not step, no_spread, candidate.cells))
     return cases
-
-
-def _equal(group: Floats | None) -> bool:
-    return group is not None and len(group) > 1 and float(np.ptp(group)) < _NO_SPREAD
 
 
 def side_of(finding: Finding, effect: Effect, limit: float, *, step: bool = False) -> Side:

@@ -20,9 +20,15 @@ from typing import Literal
 
 import numpy as np
 
-from virtbed_analysis.candidates import Candidate, Floats, Unit
-from virtbed_analysis.intervals import CONFIDENCE, paired_spread, pairs_needed, ratio_interval
-from virtbed_analysis.margin import NO_SPREAD
+from virtbed_analysis.candidates import Candidate
+from virtbed_analysis.engine import Floats, shared
+from virtbed_analysis.intervals import (
+    NO_SPREAD,
+    paired_spread,
+    pairs_needed,
+    ratio_interval,
+    simultaneous,
+)
 from virtbed_analysis.question import Question
 from virtbed_analysis.typical import typical_logs
 
@@ -91,17 +97,8 @@ class Ranking:
 
 def shared_times(above: Candidate, below: Candidate) -> tuple[Floats, Floats]:
     """Return both cells' mean times in the replicates that both have, over the inputs of both."""
-    units: Iterable[Unit] = sorted(above.times.keys() & below.times.keys())
-    pairs = [(above.times[unit], below.times[unit]) for unit in units]
-    means = []
-    for (inputs, times), (others, theirs) in pairs:
-        if not np.array_equal(inputs, others):
-            common = np.intersect1d(inputs, others)
-            times, theirs = times[np.isin(inputs, common)], theirs[np.isin(others, common)]
-        if len(times):
-            means.append((times.mean(), theirs.mean()))
-    both = np.array(means).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
+    _, (ours, theirs) = shared(above.times, below.times)
+    return np.exp(ours), np.exp(theirs)
 
 
 def contrast(above: Candidate, below: Candidate, confidence: float) -> Contrast:
@@ -141,7 +138,7 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
         return Ranking(answer, None, None, [], [], {}, None)
     field = _field(fit, unknown, question)
     chosen_from = [cell for cell in field if cell in fit]
-    confidence = 1 - (1 - CONFIDENCE) / max(1, len(field) - 1)
+    confidence = simultaneous(len(field) - 1)
     places = range(len(field))
     over = _pairs(field, confidence)
     fits = [i for i in places if field[i] in chosen_from]

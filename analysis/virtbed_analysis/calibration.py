@@ -21,10 +21,11 @@ from scipy import stats
 
 from virtbed_analysis import estimate, words
 from virtbed_analysis.cells import CELL, PLAIN, is_plain, key_of
+from virtbed_analysis.engine import effect
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
-from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.intervals import CONFIDENCE, simultaneous
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer, has_width
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
@@ -113,16 +114,14 @@ def _check(
 ) -> Json:
     slowdown = 0.0 if _is_twin(row) else slowdowns.get(row["application"])
     expected = None if slowdown is None else 1.0 + slowdown
-    if expected is None or row["ratio_low"] is None:
+    known = row["ratio_low"] is not None
+    found = effect("", [np.array(row["ratio_logs"])], simultaneous(checks)) if known else None
+    if expected is None or found is None or found.low is None or found.high is None:
         low, high, half_width, says = None, None, None, CANNOT_TELL
         reason = "fewer than two replicates have both sides"
     else:
-        half_width = math.expm1(
-            _deviation(row)
-            * _tail(row["ratio_replicates"], checks)
-            / math.sqrt(row["ratio_replicates"])
-        )
-        low, high = row["ratio"] / (1 + half_width), row["ratio"] * (1 + half_width)
+        low, high = found.low, found.high
+        half_width = math.sqrt(high / low) - 1
         row = row | {"ratio_low": low, "ratio_high": high}
         says = answer(low / expected, high / expected, margin)
         reason = _fault(row, expected, half_width, margin, says)
@@ -159,13 +158,13 @@ def _fault(row: Json, expected: float, half_width: float, margin: float, says: s
     return (
         f"the interval {low:.3f} to {high:.3f}, {half_width:.1%} wide on either side, is not "
         f"wholly within {100 * margin:.3g}% of {expected:g}: this cannot tell; raise "
-        "replicates or samples in the plan, or quieten the host"
+        "replicates or samples in the plan, or make the host quieter"
     )
 
 
 def _resolution(row: Json, entries: words.Entries) -> Json:
     replicates = row["ratio_replicates"]
-    overhead = resolvable(_deviation(row), replicates)
+    overhead = resolvable(float(np.std(row["ratio_logs"], ddof=1)), replicates)
     return {
         **{key: row[key] for key in CELL if key not in PLAIN},
         "replicates": replicates,
@@ -174,17 +173,6 @@ def _resolution(row: Json, entries: words.Entries) -> Json:
         "sentence": f"on this host, {replicates} replicates resolve {overhead:.1%} "
         f"({words.instance(row, entries)}, {row['application']} {row['scale']})",
     }
-
-
-def _deviation(row: Json) -> float:
-    """Return the standard deviation of the per-replicate log ratios, behind the interval."""
-    half = math.log(row["ratio_high"] / row["ratio_low"]) / 2
-    return half / _tail(row["ratio_replicates"]) * math.sqrt(row["ratio_replicates"])
-
-
-def _tail(replicates: int, checks: int = 1) -> float:
-    """Return Student's t for an interval that holds together with those of the other checks."""
-    return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / checks, replicates - 1))
 
 
 def _host(sweep: Sweep) -> str | None:

@@ -13,23 +13,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from virtbed_analysis.cells import CELL, PLAIN, key_of
+from virtbed_analysis.engine import Floats, Key, Logs
 from virtbed_analysis.estimate import NS_PER_MS, steady, tail
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds
 from virtbed_analysis.latency import LOADED, judged_ns, usable
 from virtbed_analysis.losses import is_late
 from virtbed_analysis.question import Question
+from virtbed_analysis.reduction import Readings, by_cell, readings
 from virtbed_analysis.slo import PERCENTILE, Instance, Slo, judge
 from virtbed_contract.codec import encode
 from virtbed_contract.measures import JUDGED_BY
 
-Floats = NDArray[np.float64]
-Key = tuple[Any, ...]
-Unit = tuple[str, int]
-"""A host and a replicate on it: what two cells are paired by."""
 Spread = tuple[float, float, float]
 """A mean over replicates, and the least and the most of them."""
 _MS_PER_S = 1e3
@@ -73,7 +70,7 @@ class Candidate:
 
     Attributes:
         cell: Its factors by name.
-        times: By unit, the inputs, sorted, and the mean time of each in ms: e2e; of latency and
+        times: Logarithms of the mean time of each input in ms, by replicate: e2e; of latency and
             of time per sample, which are of no input, a single one.
         e2e: Mean over replicates of a request's mean e2e in ms, the least and the most of them. No
             interval: what drifts through a sweep is common to all cells, and cancels in pairs only.
@@ -89,7 +86,7 @@ class Candidate:
     """
 
     cell: Mapping[str, Any]
-    times: Mapping[Unit, tuple[NDArray[np.str_], Floats]]
+    times: Logs
     e2e: Spread
     latency: Spread | None
     per_sample: Spread | None
@@ -118,7 +115,7 @@ class Candidate:
     @property
     def time_ms(self) -> float:
         """The time that it is compared by: e2e, latency or time per sample, see `Question`."""
-        return float(np.mean([values.mean() for _, values in self.times.values()]))
+        return float(np.exp(self.times.means).mean())
 
     @property
     def cost(self) -> float:
@@ -165,10 +162,12 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
     mine = sweep.trials.filter(**asked)
     ends = _ends(sweep, mine.with_columns(valid=usable()), asked)
     samples = steady(sweep.samples.filter(**asked).filter(usable()))
+    means = readings(samples)
     # What is asked of all at once: Bonferroni counts the cells that the question allows.
-    rows = _by_trial(samples, question).partition_by(CELL, as_dict=True, maintain_order=True)
+    by_trial = _by_trial(samples, means, question)
+    rows = by_trial.partition_by(CELL, as_dict=True, maintain_order=True)
     allowed = sum(not excluded(dict(zip(CELL, key, strict=True)), question) for key in rows)
-    times = _times(samples, question)
+    times = _times(means, question)
     found = [
         _candidate(key, own, times[key], ends[key], question, allowed) for key, own in rows.items()
     ]
@@ -190,60 +189,48 @@ def _price(cell: Mapping[str, Any], question: Question) -> float | None:
     return question.prices.get((cell["platform"], cell["cores"], cell["processor"]))
 
 
-def _by_trial(samples: pl.DataFrame, question: Question) -> pl.DataFrame:
+def _by_trial(samples: pl.DataFrame, means: Readings, question: Question) -> pl.DataFrame:
     """Return one row per trial, by cell."""
     waited = pl.col("latency_ns")
     bound_ns = (question.slo_ms or 0) * NS_PER_MS
     # The mix of inputs, each once: how often LoadGen drew one is chance.
-    e2e = (
-        samples.group_by(*CELL, "host", "replicate", "input")
-        .agg(pl.col("e2e_ns").mean())
-        .group_by(*CELL, "host", "replicate")
-        .agg((pl.col("e2e_ns").sort().mean() / NS_PER_MS).alias("e2e"))
+    e2e = (pl.col("e2e_ns") / pl.col("n")).sort().mean() / NS_PER_MS
+    times = means.totals.group_by(*CELL, "host", "replicate").agg(
+        e2e.alias("e2e"), (judged_ns() / NS_PER_MS).alias("judged")
     )
     return (
         samples.group_by(*CELL, "host", "replicate")
         .agg(
             (waited.mean() / NS_PER_MS).alias("latency"),
-            (judged_ns() / NS_PER_MS).alias("judged"),
             (tail("latency_ns", PERCENTILE) / NS_PER_MS).alias("p99"),
             (waited > bound_ns).sum().alias("beyond"),
             waited.count().alias("waited"),
             pl.len().alias("requests"),
             pl.col("memory_mib").max(),
         )
-        .join(e2e, on=[*CELL, "host", "replicate"])
+        .join(times, on=[*CELL, "host", "replicate"])
         .sort(*CELL, "host", "replicate")
     )
 
 
-def _times(
-    samples: pl.DataFrame, question: Question
-) -> dict[Key, dict[Unit, tuple[NDArray[np.str_], Floats]]]:
-    """Return the mean time of each input in ms, by cell and unit."""
-    if question.compared.grain == "trial":
-        samples, time = samples.with_columns(input=pl.lit("")), judged_ns()
-    else:
-        time = pl.col("e2e_ns").mean()
-    by_input = (
-        samples.group_by(*CELL, "host", "replicate", "input")
-        .agg((time / NS_PER_MS).alias("time"))
-        .drop_nulls("time")
-        .sort(*CELL, "host", "replicate", "input")
-        .group_by(*CELL, "host", "replicate", maintain_order=True)
-        .agg("input", "time")
+def _times(means: Readings, question: Question) -> dict[Key, Logs]:
+    """Return the logarithms of the time of each input in ms, by cell."""
+    whole = question.compared.grain == "trial"
+    time = judged_ns() if whole else pl.col("e2e_ns").sum() / pl.col("n").sum()
+    rows = means.totals.with_columns(input=pl.lit("")) if whole else means.totals
+    logs = (
+        rows.group_by(*CELL, "replicate", "input")
+        .agg((time / NS_PER_MS).log().alias("log"))
+        .drop_nulls("log")
+        .sort(*CELL, "replicate", "input")
     )
-    found: dict[Key, dict[Unit, tuple[NDArray[np.str_], Floats]]] = defaultdict(dict)
-    for row in by_input.iter_rows(named=True):
-        values = np.array(row["input"], dtype=np.str_), np.array(row["time"])
-        found[key_of(row)][row["host"], row["replicate"]] = values
-    return found
+    return by_cell(logs, CELL)
 
 
 def _candidate(
     key: Key,
     rows: pl.DataFrame,
-    times: Mapping[Unit, tuple[NDArray[np.str_], Floats]],
+    times: Logs,
     ends: Ends,
     question: Question,
     asked: int,

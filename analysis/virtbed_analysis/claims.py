@@ -10,12 +10,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, groupby, pairwise
+from math import log
 from operator import attrgetter
 from typing import Literal
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import Cell
-from virtbed_analysis.effects import Floats, Units, effects
+from virtbed_analysis.effects import Units
+from virtbed_analysis.engine import Floats
+from virtbed_analysis.intervals import CONFIDENCE, holm, p_above
 
 STUDY = "arXiv 2112.09780"
 PINNING = "arXiv 2006.02055"  # the same laboratory's paper on containers, CPU pinning and overhead
@@ -172,12 +175,14 @@ def _steps_of_the_penalty(measured: Measured) -> Candidates:
 
 def _penalty_left_by_pinning(measured: Measured) -> Candidates:
     # Vanilla over bare metal, divided twice by pinned over bare metal: above 1 where pinning
-    # removes more than half of the penalty's logarithm. Only where there is one to remove.
+    # removes more than half of the penalty's logarithm. Only where there is one to remove, which is
+    # decided of all at once, as sure as one end of an interval.
     units = measured.units
-    for cell in units.cells(_CONTAINER, processor="cpu", mode="vanilla"):
-        penalty = effects([("", [units.cost(cell)])])
-        low = penalty[0].low if penalty else None
-        if low is not None and low > PENALTY:
+    cells = units.cells(_CONTAINER, processor="cpu", mode="vanilla")
+    costs = {cell: cost for cell in cells if (cost := units.cost(cell)) is not None}
+    clear = holm([p_above(cost, log(PENALTY)) for cost in costs.values()], (1 - CONFIDENCE) / 2)
+    for cell, asked in zip(costs, clear, strict=True):
+        if asked:
             pinned, metal = cell._replace(mode="pinned"), units.baseline(cell)
             left = units.contrast((1, cell), (-2, pinned), (1, metal))
             yield Candidate(_named(cell), [left], (cell, pinned, metal))

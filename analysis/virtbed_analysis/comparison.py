@@ -11,21 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from virtbed_analysis import unlike, words
-from virtbed_analysis.cells import PLAIN, Cell
-from virtbed_analysis.effects import Effect, Floats, Units, of_sweep
+from virtbed_analysis.cells import Cell
+from virtbed_analysis.effects import Units, of_sweep
+from virtbed_analysis.engine import Floats, together
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
 from virtbed_analysis.provenance import provenance
-from virtbed_analysis.reduction import log_mean
+from virtbed_analysis.reduction import PLAIN_ROWS
 from virtbed_analysis.rises import Losses, judged
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
@@ -33,7 +32,6 @@ from virtbed_contract.codec import encode
 
 # Not compared: they name the sweep, or say when it ran.
 _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
-_MOST = 700.0  # exp of more is no number any more
 _Groups = tuple[Floats, Floats] | None
 MORE, LESS = "more", "less"
 
@@ -147,9 +145,8 @@ def _refuse_other_work(sweeps: list[Sweep]) -> None:
 
     Only of cells that are compared: with their defaults, and for real.
     """
-    plain = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
     text = pl.col("platform").cast(pl.String)
-    trials = [sweep.trials.filter(plain).with_columns(text) for sweep in sweeps]
+    trials = [sweep.trials.filter(PLAIN_ROWS).with_columns(text) for sweep in sweeps]
     unlike.refuse_compared(pl.concat(trials))
 
 
@@ -157,27 +154,16 @@ def _shared(units: Units, every: list[Units], common: list[Cell]) -> Units:
     """Return a sweep's cells with the inputs that all sweeps have of each."""
     logs = {}
     for cell in common:
-        wanted = _inputs(units, cell)
-        for one in every:
-            wanted = np.intersect1d(wanted, _inputs(one, cell))
-        logs[cell] = {
-            replicate: (own[kept], values[kept])
-            for replicate, (own, values) in units.logs[cell].items()
-            if (kept := np.isin(own, wanted)).any()
-        }
+        inputs = set.intersection(*(set(one.logs[cell].inputs) for one in every))
+        own = units.logs[cell]
+        logs[cell] = own.at(own.units, tuple(sorted(inputs))).told
     return replace(units, logs=logs)
-
-
-def _inputs(units: Units, cell: Cell) -> Any:
-    return np.unique(np.concatenate([inputs for inputs, _ in units.logs[cell].values()]))
 
 
 def _time(units: Units, cell: Cell) -> Floats | None:
     """Return each replicate's mean logarithm; None unless all have the same inputs."""
-    sides = units.logs[cell]
-    if not sides or len({len(own) for own, _ in sides.values()}) > 1:
-        return None
-    return np.array([log_mean(values) for _, values in sides.values()])
+    own = units.logs[cell]
+    return own.means if own.whole and own.units else None
 
 
 def _cost(units: Units, cell: Cell) -> Floats | None:
@@ -205,41 +191,18 @@ def _each(
     cells: list[Cell], unit: str, margin: float, groups: Callable[[Cell], _Groups]
 ) -> dict[Cell, Json]:
     found = {cell: both for cell in cells if (both := groups(cell)) is not None}
-    told = sum(max(map(len, both)) > 1 for both in found.values())
-    confidence = 1 - (1 - CONFIDENCE) / max(1, told)
+    # Where one side has a single sweep, its spread is taken to be that of the other side's.
+    told = together(
+        ((cell.application, (-first, second)) for cell, (first, second) in found.items()),
+        pooled=unit == "sweep",
+    )
     rows = {}
-    for cell, both in found.items():
-        effect = _effect(cell.application, both, unit, confidence)
+    for cell, effect in zip(found, told, strict=True):
+        assert effect is not None
         given = answer(effect.low, effect.high, margin)
         says = (MORE if effect.value > 1 else LESS) if given == DIFFERS else given
         rows[cell] = {**asdict(effect), "unit": unit, "answer": says}
     return rows
-
-
-def _effect(about: str, both: tuple[Floats, Floats], unit: str, confidence: float) -> Effect:
-    """Return the second's exponential mean over the first's, with Welch's interval.
-
-    Where one side has a single sweep, its spread is taken to be that of the other side's sweeps
-    (Student's t with a common variance). A single replicate has no interval.
-    """
-    mean = float(both[1].mean() - both[0].mean())
-    sizes = [len(side) for side in both]
-    n = min(sizes)
-    if n > 1:
-        parts = [float(side.var(ddof=1)) / len(side) for side in both]
-        total = sum(parts)
-        weights = (part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
-        freedom = total**2 / sum(weights) if total else 1.0
-    elif unit == "sweep" and max(sizes) > 1:
-        freedom = max(sizes) - 1
-        total = float(max(both, key=len).var(ddof=1)) * sum(1 / size for size in sizes)
-    else:
-        return Effect(about, float(np.exp(mean)), None, None, n)
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * total**0.5
-    if abs(mean) + half > _MOST:
-        return Effect(about, float(np.exp(mean)), None, None, n)
-    low, high = float(np.exp(mean - half)), float(np.exp(mean + half))
-    return Effect(about, float(np.exp(mean)), low, high, n)
 
 
 def _only(side: list[Units], common: list[Cell]) -> list[Json]:

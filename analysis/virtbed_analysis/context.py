@@ -8,30 +8,34 @@ import polars as pl
 
 from virtbed_analysis.answers import Known
 from virtbed_analysis.candidates import ends_by_cell
-from virtbed_analysis.cells import CELL, PLAIN, Cell, cell_of, is_plain, key_of
+from virtbed_analysis.cells import CELL, Cell, cell_of, is_plain, key_of
 from virtbed_analysis.effects import of_sweep
-from virtbed_analysis.estimate import BARE, BASELINE
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.per_trial import answers_differ
 from virtbed_analysis.reasons import lost
+from virtbed_analysis.reduction import BARE, BASELINE, PLAIN_ROWS, Readings, readings
 from virtbed_analysis.trust import Json
 
 # One thread keeps one CPU busy, and the runtime's own threads a little of another.
 SERIAL = 1.2
 
 
-def known(sweep: Sweep, selection: str = "", timing: Json | None = None) -> Known:
+def known(
+    sweep: Sweep, selection: str = "", timing: Json | None = None, means: Readings | None = None
+) -> Known:
     """Return what is known of a sweep beside its times.
 
     Args:
         sweep: The sweep.
         selection: See `Known`.
         timing: What `drift.order` tells of it.
+        means: Its readings, if there are any yet.
     """
     real = sweep.trials.filter(~pl.col("emulated"))
     suspect = pl.col("suspicions").list.len() > 0
     few = real.filter(suspect).height
-    clean = of_sweep(sweep.samples.filter(~suspect), sweep.platforms) if few else None
+    means = means or readings(sweep.samples)
+    clean = of_sweep(means.filter(~suspect), sweep.platforms) if few else None
     different, single = differing(sweep.trials), serial(sweep.trials)
     confounded = {
         cell_of(row): (row["warning"], abs(math.log1p(row["bias_most"])))
@@ -70,9 +74,8 @@ def serial(trials: pl.DataFrame) -> dict[Cell, str]:
     It could not where its trials had one usable core, or pools of one thread, or kept less than
     `SERIAL` CPUs busy: what such an application takes says nothing of the metal.
     """
-    plain = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
     cells = (
-        trials.filter(~pl.col("emulated"), plain, pl.col("cores") > 1)
+        trials.filter(~pl.col("emulated"), PLAIN_ROWS, pl.col("cores") > 1)
         .with_columns(BARE.alias("bare"))
         .filter(BASELINE)
         .group_by(CELL)

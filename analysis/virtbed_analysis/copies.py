@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -28,22 +29,36 @@ _FEW = 3  # so many equal samples are needed at least
 _MOST = 50  # so many trials of one and the same sample are looked at
 
 
-def same_times(results: Mapping[str, Json]) -> Iterator[tuple[list[str], str]]:
+@dataclass(frozen=True)
+class Marks:
+    """What tells a trial's measured samples from those of any other.
+
+    `digests` has a number for each that is unlike the others; `scatters` what `_scatter` gives of
+    each of `_COLUMNS`.
+    """
+
+    digests: NDArray[np.uint64]
+    scatters: list[tuple[tuple[object, ...], Floats | None, float]]
+
+
+def marks(samples: list[Json]) -> Marks:
+    """Return the marks of a trial's samples."""
+    measured = [sample for sample in samples if not sample["warmup"]]
+    return Marks(np.unique(_digests(measured)), [_scatter(measured, name) for name in _COLUMNS])
+
+
+def same_times(every: Mapping[str, Marks]) -> Iterator[tuple[list[str], str]]:
     """Give groups of trials that have times in common, and how: a text with a place for others."""
-    measured = {
-        trial: [sample for sample in result["samples"] if not sample["warmup"]]
-        for trial, result in results.items()
-    }
-    for pair in _shared(measured):
+    for pair in _shared(every):
         yield pair, "has half of its measured samples, or more, in common with {}: one is a copy"
-    for pair in _scaled(measured):
+    for pair in _scaled(every):
         yield pair, "has the times of {}, scaled or shifted: one is made of the other"
 
 
-def _shared(measured: Mapping[str, list[Json]]) -> Iterator[list[str]]:
+def _shared(marked: Mapping[str, Marks]) -> Iterator[list[str]]:
     """Give the pairs of trials of which one has half of its samples from the other."""
-    trials = list(measured)
-    digests = [np.unique(_digests(samples)) for samples in measured.values()]
+    trials = list(marked)
+    digests = [own.digests for own in marked.values()]
     every = np.concatenate([*digests, np.empty(0, np.uint64)])
     owners = np.repeat(np.arange(len(trials)), [len(own) for own in digests])
     order = np.argsort(every, kind="stable")
@@ -65,15 +80,15 @@ def _digests(samples: list[Json]) -> NDArray[np.uint64]:
     return found
 
 
-def _scaled(measured: Mapping[str, list[Json]]) -> Iterator[list[str]]:
-    for column in _COLUMNS:
+def _scaled(marked: Mapping[str, Marks]) -> Iterator[list[str]]:
+    for column in range(len(_COLUMNS)):
         groups: dict[tuple[object, ...], list[tuple[str, Floats, float]]] = defaultdict(list)
-        for trial, samples in measured.items():
-            shape, scatter, slack = _scatter(samples, column)
+        for trial, own in marked.items():
+            shape, scatter, slack = own.scatters[column]
             if scatter is not None:
                 groups[shape].append((trial, scatter, slack))
-        for own in groups.values():
-            yield from _alike(own)
+        for alike in groups.values():
+            yield from _alike(alike)
 
 
 def _scatter(samples: list[Json], column: str) -> tuple[tuple[object, ...], Floats | None, float]:

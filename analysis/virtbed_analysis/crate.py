@@ -41,7 +41,7 @@ _LOCKS = "locks"
 
 
 def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
-    """Write a sweep's report anew, and all of its files into one; return how many there are.
+    """Write a sweep's report again, and all of its files into one; return how many there are.
 
     Args:
         folder: The results folder.
@@ -205,7 +205,7 @@ def _other_report(place: Path) -> Iterator[str]:
             report(kept.parent)
         except (AnalysisError, OSError) as error:
             where = plain(kept.parent.name)
-            yield f"{where} cannot be reported anew: {plain(str(error))}"
+            yield f"{where}: its report cannot be made again: {plain(str(error))}"
             continue
         for path, text in texts.items():
             if path.read_bytes() != text:

@@ -24,11 +24,11 @@ import polars as pl
 from scipy import stats
 
 from virtbed_analysis import samples_per_trial
-from virtbed_analysis.estimate import GROUP, in_order, steady
-from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.latency import WHOLE, trial_logs
-from virtbed_analysis.margin import NO_SPREAD
-from virtbed_analysis.samples_per_trial import ENOUGH, PLAIN_ROWS, epoch
+from virtbed_analysis.estimate import in_order
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
+from virtbed_analysis.latency import WHOLE
+from virtbed_analysis.reduction import GROUP, PLAIN_ROWS, Readings, readings
+from virtbed_analysis.samples_per_trial import ENOUGH, epoch
 
 Json = dict[str, Any]
 MOST_POINTS = 1000
@@ -36,7 +36,7 @@ MOST_POINTS = 1000
 _CURVE = [column for column in GROUP if column != "cores"]
 
 
-def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
+def of_trials(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return one row per real trial, in the order in which they ran.
 
     Columns: `trial`, `host`, `GROUP`, `replicate`, `position`, `started_at`, `suspicions`, `log`
@@ -46,14 +46,9 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
     `freedom` (its degrees of freedom), `inner` (variance that these leave in `log`) and
     `measured_s`.
     """
-    e2e = pl.col("e2e_ns").cast(pl.Float64)
-    share = (pl.col("var") / pl.col("mean") ** 2).fill_null(0.0)
-    measured = steady(samples)
-    inputs = (
-        measured.group_by("trial", "input", maintain_order=True)
-        .agg(e2e.mean().alias("mean"), e2e.var(ddof=1).alias("var"), pl.len().alias("n"))
-        .sort("trial", "input")
-    )
+    means = readings(samples)
+    share = (pl.col("e2e_var") / pl.col("mean") ** 2).fill_null(0.0)
+    inputs = means.totals.with_columns((pl.col("e2e_ns") / pl.col("n")).alias("mean"))
     freedom = pl.col("n").cast(pl.Int64).sum() - pl.len().cast(pl.Int64)
     spread = (share * (pl.col("n").cast(pl.Float64) - 1)).sum() / freedom
     trials = inputs.group_by("trial", maintain_order=True).agg(
@@ -64,15 +59,14 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
         ((1 / pl.col("n")).sum() / pl.len() ** 2).alias("weight"),
         ((pl.col("mean") * pl.col("n")).sum() / 1e9).alias("measured_s"),
     )
-    logs = trial_logs(measured, "trial")
-    about = samples.select(
+    about = means.totals.select(
         "trial", "host", *GROUP, "replicate", "position", "started_at", "suspicions"
     ).unique("trial")
     cell, whole = ["host", *GROUP], pl.col("scenario").is_in(WHOLE)
     deviation = pl.col("log") - pl.col("log").mean().over(cell)
     return (
         trials.join(about, on="trial", maintain_order="left")
-        .join(logs, on="trial", maintain_order="left")
+        .join(means.trials, on="trial", maintain_order="left")
         .with_columns(
             pl.when(whole).then(None).otherwise(pl.col("within")).alias("within"),
             pl.when(whole).then(0).otherwise(pl.col("freedom")).alias("freedom"),
@@ -86,14 +80,15 @@ def of_trials(samples: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def of_sweep(samples: pl.DataFrame, trials: pl.DataFrame) -> Json:
+def of_sweep(samples: pl.DataFrame, trials: pl.DataFrame, ran: pl.DataFrame | None = None) -> Json:
     """Return the report's part on the design: `run_order`, `drift`, `components`, `samples`.
 
     Args:
         samples: As `frames.Sweep` has them.
         trials: Likewise.
+        ran: What `of_trials` makes of them, if that is there already.
     """
-    ran = of_trials(samples)
+    ran = of_trials(samples) if ran is None else ran
     return {
         "run_order": _run_order(ran),
         "drift": [_drift(host, rows) for host, rows in _by_host(ran)],
@@ -146,7 +141,7 @@ def _drift(host: str, rows: pl.DataFrame) -> Json:
     known = len(values) >= ENOUGH and np.isfinite(hours).all()
     if known and np.ptp(hours) > 0 and np.ptp(values) > NO_SPREAD:
         fit = stats.linregress(hours, values)
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 2)) * float(fit.stderr)
+        half = t_quantile(CONFIDENCE, len(values) - 2) * float(fit.stderr)
         slope = float(fit.slope)
         found |= {"slope": slope, "low": slope - half, "high": slope + half}
         found["span"] = float(np.ptp(hours))

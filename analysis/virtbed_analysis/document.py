@@ -44,6 +44,7 @@ from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import with_answers
 from virtbed_analysis.precision import unneeded_trials
 from virtbed_analysis.provenance import online_cpus, provenance
+from virtbed_analysis.reduction import Readings, readings
 from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json, Rejected
 from virtbed_contract import identifiers
@@ -56,19 +57,20 @@ def document(sweep: Sweep) -> Json:
 
     It depends on the files of the results folder only, not on the day or the place.
     """
-    design = sweep.design
+    design, means = sweep.design, readings(sweep.samples)
     planned = [encode(trial) for trial in design.trials] if design else []
-    spared = _spared(sweep)
+    spared = _spared(sweep, means)
     started = set(sweep.trials.filter(estimate.BARE)["replicate"])
     early = Counter(key_of(t) for t in planned if t["id"] in spared and t["replicate"] in started)
     early += passes.added(sweep.trials)
-    timing = drift.order(sweep.trials, sweep.samples, sweep.margin)
+    ran = diagnostics.of_trials(means)
+    timing = drift.order(sweep.trials, means, sweep.margin)
     confounded = drift.warnings(timing)
-    ratios = doubts.marked(estimate.cells(sweep.samples).to_dicts())
+    ratios = doubts.marked(estimate.cells(sweep.samples, means).to_dicts())
     cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
-    loads = loadgen.document(sweep.samples)
+    loads = loadgen.document(sweep.samples, means)
     cells = loadgen.beside(cells, loads)
-    by_factor = _by_factor(sweep)
+    by_factor = _by_factor(sweep, means)
     measures = _other_measures(sweep.trials, sweep.margin)
     percentiles = [
         {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
@@ -102,13 +104,13 @@ def document(sweep: Sweep) -> Json:
         **by_factor,
         "doubts": against,
         "percentiles": percentiles,
-        "inputs_apart": inputs.apart(sweep.samples, sweep.margin),
-        **_by_size(sweep, context.known(sweep, suspicion["note"], timing)),
+        "inputs_apart": inputs.apart(means, sweep.margin),
+        **_by_size(sweep, means, context.known(sweep, suspicion["note"], timing, means)),
         "suspicion": suspicion,
         "drift": timing,
-        "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials),
+        "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials, ran),
         "loadgen": loads,
-        "model": model.of_trials(diagnostics.of_trials(sweep.samples), sweep.platforms, cells),
+        "model": model.of_trials(ran, sweep.platforms, cells),
         "stalls": stalls.document(sweep.samples),
         "published": published.beside(cells, sweep.platforms, sweep.margin),
         "other_measures": measures,
@@ -135,13 +137,11 @@ def document(sweep: Sweep) -> Json:
     return {**content, "summary": told["lead"], "headline": told}
 
 
-def _spared(sweep: Sweep) -> Set[str]:
+def _spared(sweep: Sweep, means: Readings) -> Set[str]:
     """Return the trials that the plan's precision makes unneeded."""
     if sweep.design is None:
         return frozenset()
-    return unneeded_trials(
-        sweep.design, per_trial.log_means(sweep.samples), passes.started_s(sweep.trials)
-    )
+    return unneeded_trials(sweep.design, per_trial.log_means(means), passes.started_s(sweep.trials))
 
 
 def judged_by(rows: list[Json]) -> Json:
@@ -150,7 +150,7 @@ def judged_by(rows: list[Json]) -> Json:
     return {name: encode(measure) for name, measure in JUDGED_BY.items() if name in named}
 
 
-def _by_factor(sweep: Sweep) -> Json:
+def _by_factor(sweep: Sweep, means: Readings) -> Json:
     """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
 
     def marked(frame: pl.DataFrame) -> list[Json]:
@@ -158,14 +158,14 @@ def _by_factor(sweep: Sweep) -> Json:
         return with_answers(doubts.marked(frame.to_dicts()), sweep.margin)
 
     return {
-        "vanilla_to_pinned": marked(estimate.vanilla_to_pinned(sweep.samples)),
-        "thread_policy_gain": marked(estimate.thread_policy_gain(sweep.samples)),
+        "vanilla_to_pinned": marked(estimate.vanilla_to_pinned(means)),
+        "thread_policy_gain": marked(estimate.thread_policy_gain(means)),
         "gpu_speed_up": {
-            phase: marked(estimate.gpu_speed_up(sweep.samples, phase)) for phase in ("e2e", "infer")
+            phase: marked(estimate.gpu_speed_up(means, phase)) for phase in ("e2e", "infer")
         },
         "startup": per_trial.startup(sweep.trials).to_dicts(),
         "answers_differ": per_trial.answers_differ(sweep.trials).to_dicts(),
-        "without_suspects": estimate.without_suspects(sweep.samples).to_dicts(),
+        "without_suspects": estimate.without_suspects(means).to_dicts(),
     }
 
 
@@ -196,9 +196,9 @@ def _by_time(of: str, rows: list[Json]) -> dict[str, list[Json]]:
     return found
 
 
-def _by_size(sweep: Sweep, known: Known) -> Json:
+def _by_size(sweep: Sweep, means: Readings, known: Known) -> Json:
     """Return what rests on effects: findings, and what sizes do."""
-    units = of_sweep(sweep.samples, sweep.platforms)
+    units = of_sweep(means, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
         "findings": findings.rows(units, known, sweep.margin),

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import SUBJECT, key_of
-from virtbed_analysis.estimate import BARE, BASELINE, GROUP, in_order, steady
-from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.latency import trial_logs
+from virtbed_analysis.estimate import in_order
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
+from virtbed_analysis.reduction import BARE, BASELINE, GROUP, Readings, readings
 from virtbed_analysis.trust import Json
 from virtbed_contract.sweep import MARGIN
 
@@ -34,7 +33,6 @@ _TIMES_USUAL = 5
 
 _SHRINK = 2  # weighs as many replicates
 _BEYOND = 20.0  # logarithms of biases that are beyond all belief, as of gaps of months
-_EXACT = 1e-12  # variance of what does not vary
 
 _SWEEP = ["host", "plan_digest"]
 
@@ -56,7 +54,7 @@ class _Timed:
     unit: str
 
 
-def order(trials: pl.DataFrame, samples: pl.DataFrame, margin: float = MARGIN) -> Json:
+def order(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float = MARGIN) -> Json:
     """Return how each ratio to bare metal is confounded with time.
 
     Args:
@@ -98,14 +96,14 @@ def warnings(told: Json) -> dict[tuple[object, ...], str]:
     return {key_of(row): row["warning"] for row in told["cells"] if row["warning"]}
 
 
-def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame) -> list[pl.DataFrame]:
+def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame | Readings) -> list[pl.DataFrame]:
     """Return, per host and sweep, a row for each real trial: `y` (log of its time), and when."""
-    logs = trial_logs(steady(samples), "trial", *_SWEEP).rename({"log": "y"})
+    logs = readings(samples).trials.rename({"log": "y"})
     rows = trials.filter(~pl.col("emulated")).with_columns(
         BARE.alias("bare"),
         pl.col("started_at").str.to_datetime(strict=False, time_zone="UTC").alias("at"),
     )
-    joined = rows.join(logs, on=["trial", *_SWEEP]).sort(*_SWEEP, "position", "trial")
+    joined = rows.join(logs, on="trial").sort(*_SWEEP, "position", "trial")
     return joined.partition_by(_SWEEP, maintain_order=True)
 
 
@@ -156,13 +154,13 @@ def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
         cells.with_columns(variance.alias("variance")), on=GROUP, maintain_order="left"
     )
     t, y, v = (weighed[name].to_numpy() for name in ("t", "y", "variance"))
-    weight = 1 / np.maximum(v, _EXACT)
+    weight = 1 / np.maximum(v, NO_SPREAD**2)
     spread = float(weight @ t**2)
     if spread <= 0:
         return None
     slope = float(weight @ (t * y)) / spread
     error = float(np.sqrt(weight @ (y - slope * t) ** 2 / freedom / spread))
-    return Slope(slope, float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error, unit)
+    return Slope(slope, t_quantile(CONFIDENCE, freedom) * error, unit)
 
 
 def _pairs(timed: _Timed) -> pl.DataFrame:
@@ -202,7 +200,7 @@ def _row(row: Json, margin: float) -> Json:
     bias = float(np.clip(bias, -_BEYOND, _BEYOND))
     half = None
     if error is not None:
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, row["pairs"] - 1)) * error
+        half = t_quantile(CONFIDENCE, row["pairs"] - 1) * error
     row |= {
         "bias": float(np.expm1(bias)),
         "bias_most": float(np.expm1(most)),

@@ -19,29 +19,41 @@ were. A median would not see what the mean, and the user's throughput, pays.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
-from virtbed_analysis import unlike
-from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, MATCHED, PLAIN, SUBJECT
-from virtbed_analysis.intervals import mean_interval
-from virtbed_analysis.latency import WHOLE, judged_ns
-from virtbed_analysis.platforms import METAL, PROCESS
-from virtbed_contract.measures import JUDGED_BY, of_group, percentile_rank
+from virtbed_analysis.cells import CELL, DEFAULTED, MATCHED, SUBJECT
+from virtbed_analysis.engine import Logs, effect, shared
+from virtbed_analysis.reduction import (
+    BARE,
+    BASELINE,
+    GROUP,
+    PHASES,
+    PLAIN_ROWS,
+    Readings,
+    by_cell,
+    by_replicate,
+    judged,
+    readings,
+    steady,
+)  # fmt: skip
+from virtbed_contract.measures import JUDGED_BY, percentile_rank
 
-PHASES = tuple(measure.name for measure in of_group("phase"))
+# Those of `reduction` are for whoever estimates.
+__all__ = [
+    "BARE", "BASELINE", "GROUP", "NS_PER_MS", "PHASES", "PLAIN_ROWS", "TAILS", "at_rank",
+    "by_replicate", "cells", "geometric", "gpu_speed_up", "in_order", "judged", "phases",
+    "ratio_to_bare_metal", "samples_to_show", "steady", "tail", "thread_policy_gain", "to_baseline",
+    "typical", "vanilla_to_pinned", "variant_to_plain", "without_suspects",
+]  # fmt: skip
+
 TAILS = (90, 99)  # percentiles of latency
 NS_PER_MS = 1e6
-GROUP = [*CELL, "weights"]
-"""The columns of one row of a table: seeded and trained weights are never one."""
-_PLAIN = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
-BARE = (pl.col("machine") == METAL) & (pl.col("enclosure") == PROCESS)
-"""Whether a trial ran on bare metal."""
-BASELINE = pl.col("bare") & (pl.col("mode") == BASELINE_MODE) & _PLAIN
-"""Whether a row, marked by `bare`, is of the cell that others are compared with."""
 
 
-def cells(samples: pl.DataFrame) -> pl.DataFrame:
+def cells(samples: pl.DataFrame, means: Readings | None = None) -> pl.DataFrame:
     """Summarise each cell that really ran on its platform: one row per cell, times in ms.
 
     Columns: `GROUP`, `replicates`, `samples`, `<phase>_median_ms` and `<phase>_mean_ms` over all
@@ -51,20 +63,22 @@ def cells(samples: pl.DataFrame) -> pl.DataFrame:
     is judged by), `judged_typical_ms` (the time of it: latency, or time per sample), `baseline`,
     the ratio's columns (see `ratio_to_bare_metal`), null for the baseline itself.
     """
-    real = steady(samples)
+    means = means or readings(samples)
     names = {scenario: measure.name for scenario, measure in JUDGED_BY.items()}
-    told = judged(real).group_by(*GROUP, "replicate", maintain_order=True).agg(log_mean("log"))
-    summary = phases(real).join(typical(told, "judged"), on=GROUP)
+    mean = pl.col("log").exp().mean().log()
+    told = means.judged.group_by(*GROUP, "replicate", maintain_order=True).agg(mean)
+    summary = phases(steady(samples)).join(typical(told, "judged"), on=GROUP)
     summary = summary.with_columns(
         pl.col("scenario").cast(pl.String).replace_strict(names).alias("judged_by")
     )
     for phase in PHASES:
-        logs = input_logs(real, phase).group_by(*GROUP, "replicate", maintain_order=True)
-        summary = summary.join(typical(logs.agg(log_mean("log")), phase), on=GROUP)
+        mixes = means.means.group_by(*GROUP, "replicate", maintain_order=True)
+        logs = mixes.agg(pl.col(f"mean_{phase}").mean().log().alias("log"))
+        summary = summary.join(typical(logs, phase), on=GROUP)
     return in_order(
         summary.with_columns(BASELINE.alias("baseline"))
         .drop("bare")
-        .join(ratio_to_bare_metal(samples), on=GROUP, how="left")
+        .join(ratio_to_bare_metal(means), on=GROUP, how="left")
     )
 
 
@@ -80,37 +94,36 @@ def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
     return geometric(per_replicate, GROUP).select(*GROUP, value.alias(f"{name}_typical_ms"))
 
 
-def ratio_to_bare_metal(samples: pl.DataFrame) -> pl.DataFrame:
+def ratio_to_bare_metal(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return a cell's time over that of pinned bare metal at the same cores, application, factors.
 
     The time is the one that the scenario is judged by (`JUDGED_BY`), so that above 1 is worse in
-    all: e2e, as follows; latency or time per sample as `judged` has them. For each replicate r, d_r
-    is the logarithm of the sum over inputs of the input's mean e2e in the cell, less that in the
-    baseline, over the inputs that both have; the ratio is exp(mean of d_r), its interval Student's
-    t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`, `ratio_low`,
-    `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
+    all: e2e, as follows; latency or time per sample as `Readings.judged` has them. For each
+    replicate r, d_r is the logarithm of the sum over inputs of the input's mean e2e in the cell,
+    less that in the baseline, over the inputs that both have; the ratio is exp(mean of d_r), its
+    interval Student's t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`,
+    `ratio_low`, `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
     used), `ratio_dropped` (replicates that only one side has, or that share no input), and
     `ratio_logs` (each d_r) with `ratio_of` (its r), in the order of the replicates. Emulated cells
     and the baseline itself have no row.
     """
-    return to_baseline(judged(steady(samples)))
+    return to_baseline(judged(samples))
 
 
 def to_baseline(logs: pl.DataFrame) -> pl.DataFrame:
-    """Return the ratio of each cell of `logs`, as `input_logs` has them, to its baseline."""
+    """Return the ratio of each cell of `logs`, as `Readings.logs` has them, to its baseline."""
     return _paired(logs.filter(~BASELINE), logs.filter(BASELINE), SUBJECT)
 
 
-def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
+def without_suspects(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return the ratios to bare metal that are left without suspect trials, beside those of all.
 
     Columns: `GROUP`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
     `ratio_replicates`; only cells whose pairs include a suspect trial have a row.
     """
     unsuspected = pl.col("suspicions").list.len() == 0
-    every, clean = (
-        to_baseline(judged(steady(kept))) for kept in (samples, samples.filter(unsuspected))
-    )
+    means = readings(samples)
+    every, clean = (to_baseline(judged(kept)) for kept in (means, means.filter(unsuspected)))
     values = ["ratio", "ratio_low", "ratio_high", "ratio_replicates"]
     both = every.select(*GROUP, *(pl.col(v).alias(f"all_{v}") for v in values)).join(
         clean.select(*GROUP, *(pl.col(v).alias(f"clean_{v}") for v in values)), on=GROUP, how="left"
@@ -119,18 +132,18 @@ def without_suspects(samples: pl.DataFrame) -> pl.DataFrame:
     return in_order(both.with_columns(pl.col("clean_ratio_replicates").fill_null(0)).filter(fewer))
 
 
-def vanilla_to_pinned(samples: pl.DataFrame) -> pl.DataFrame:
+def vanilla_to_pinned(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return the judged time of vanilla over pinned, per platform and size.
 
     Paired as `ratio_to_bare_metal`. Only platforms that have both modes at a size get a row.
     """
-    logs = judged(steady(samples).filter(_PLAIN))
+    logs = judged(samples).filter(PLAIN_ROWS)
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
     paired = _paired(vanilla, pinned, ["platform", *SUBJECT])
     return in_order(paired.filter(pl.col("ratio").is_not_null()))
 
 
-def thread_policy_gain(samples: pl.DataFrame) -> pl.DataFrame:
+def thread_policy_gain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return the judged time with the framework's own threads over that with matched threads.
 
     Above 1 where matching them pays. Paired as `ratio_to_bare_metal`; a row for each cell that was
@@ -139,7 +152,7 @@ def thread_policy_gain(samples: pl.DataFrame) -> pl.DataFrame:
     return _gain(samples, "thread_policy", ("default", "matched"), "e2e")
 
 
-def gpu_speed_up(samples: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
+def gpu_speed_up(samples: pl.DataFrame | Readings, phase: str = "e2e") -> pl.DataFrame:
     """Return the time of a phase on the CPU over that on the GPU, paired as `ratio_to_bare_metal`.
 
     "e2e" stands for the whole request: the time that its scenario is judged by. Beside it, "infer"
@@ -148,37 +161,25 @@ def gpu_speed_up(samples: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
     return _gain(samples, "processor", ("cpu", "gpu"), phase)
 
 
-def _gain(samples: pl.DataFrame, key: str, sides: tuple[str, str], phase: str) -> pl.DataFrame:
-    measured = steady(samples).filter(_PLAIN)
-    logs = judged(measured) if phase == "e2e" else input_logs(measured, phase)
+def _gain(
+    samples: pl.DataFrame | Readings, key: str, sides: tuple[str, str], phase: str
+) -> pl.DataFrame:
+    means = readings(samples)
+    logs = (means.judged if phase == "e2e" else means.logs(phase)).filter(PLAIN_ROWS)
     above, below = (logs.filter(pl.col(key) == side) for side in sides)
     match = [column for column in CELL if column != key]
     return in_order(_paired(above, below, match).filter(pl.col("ratio").is_not_null()))
 
 
-def variant_to_plain(samples: pl.DataFrame) -> pl.DataFrame:
+def variant_to_plain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return e2e of twin and slowed over plain of the same platform, mode and size.
 
     Paired by replicate and input; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
     Of e2e in every scenario: what a slower request makes of a queue is no known truth.
     """
-    logs = input_logs(steady(samples))
-    return in_order(
-        _paired(logs.filter(~_PLAIN), logs.filter(_PLAIN), ["platform", "mode", *SUBJECT])
-    )
-
-
-def steady(samples: pl.DataFrame, emulated: bool = False) -> pl.DataFrame:
-    """Return the measured samples of real trials, or of emulated ones; `bare` marks bare metal.
-
-    Raises:
-        AnalysisError: they are of several hosts or sweeps, whose replicates are no pairs.
-    """
-    unlike.refuse_pooled(samples)
-    kept = samples.filter(~pl.col("warmup"), pl.col("emulated") == emulated)
-    if "weights" not in kept.columns:  # a frame of the caller's own: all alike
-        kept = kept.with_columns(weights=pl.lit(""))
-    return kept.with_columns(BARE.alias("bare"))
+    logs = readings(samples).logs()
+    match = ["platform", "mode", *SUBJECT]
+    return in_order(_paired(logs.filter(~PLAIN_ROWS), logs.filter(PLAIN_ROWS), match))
 
 
 def phases(measured: pl.DataFrame) -> pl.DataFrame:
@@ -223,105 +224,43 @@ def at_rank(values: pl.Expr, rank: pl.Expr) -> pl.Expr:
     return values.sort().slice(rank - 1, 1).first()
 
 
-def input_logs(measured: pl.DataFrame, phase: str = "e2e") -> pl.DataFrame:
-    """Return `log`, the logarithm of a phase's mean in ns, per row, replicate and input.
-
-    `measured` is what `steady` gives; `bare` stays a column.
-    """
-    # Sorted, here and after joins: sums in one order make two runs agree to the last digit.
-    return (
-        measured.group_by(*GROUP, "bare", "replicate", "input")
-        .agg(pl.col(f"{phase}_ns").mean().log().alias("log"))
-        .sort(*GROUP, "replicate", "input")
-    )
-
-
-def judged(measured: pl.DataFrame) -> pl.DataFrame:
-    """Return what `input_logs` has, of the time that each scenario is judged by.
-
-    Latency and throughput belong to no input: a trial's is one value, of an input without a name.
-    Elsewhere it is the request's own time, input by input.
-    """
-    whole = pl.col("scenario").is_in(WHOLE)
-    own = input_logs(measured.filter(~whole))
-    if not (rest := measured.filter(whole)).height:
-        return own
-    trials = by_replicate(rest, judged_ns())
-    rows = pl.concat([own, trials.select(own.columns).cast({"input": own.schema["input"]})])
-    return rows.sort(*GROUP, "replicate", "input")
-
-
-def by_replicate(measured: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
-    """Return the `log` of each replicate's value, as `to_baseline` takes it: of one input."""
-    return (
-        measured.group_by(*GROUP, "bare", "replicate", "trial")
-        .agg(value.log().alias("log"))
-        .group_by(*GROUP, "bare", "replicate")
-        .agg(pl.col("log").mean())
-        .with_columns(input=pl.lit(""))
-        .sort(*GROUP, "replicate")
-    )
-
-
-def log_mean(name: str) -> pl.Expr:
-    """Return `reduction.log_mean` of a column, for each group."""
-    return pl.col(name).exp().mean().log()
-
-
 def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.DataFrame:
     """Return the ratio of each cell of `above` to the cell of `below` that agrees on `match`."""
     match = [*match, "weights"]
-    pairs = above.join(
-        below.select(*match, "replicate", "input", pl.col("log").alias("below")),
-        on=[*match, "replicate", "input"],
-    ).sort(*GROUP, "replicate", "input")
-    differences = pairs.group_by(*GROUP, "replicate", maintain_order=True).agg(
-        (log_mean("log") - log_mean("below")).alias("log")
-    )
-    targets = above.select(GROUP).unique()
-    below_replicates = below.select(*match, "replicate").unique()
-    either = pl.concat(
-        [
-            above.select(*GROUP, "replicate"),
-            targets.join(below_replicates, on=match).select(*GROUP, "replicate"),
-        ]
-    ).unique()
-    seen = either.group_by(GROUP).agg(pl.len().cast(pl.Int64).alias("seen"))
-    used = pl.col("n").fill_null(0)
-    each = differences.group_by(GROUP, maintain_order=True).agg(
-        pl.col("log").alias("ratio_logs"), pl.col("replicate").alias("ratio_of")
-    )
-    ratios = geometric(differences, GROUP).join(each, on=GROUP)
-    return seen.join(ratios, on=GROUP, how="left").select(
-        *GROUP,
-        pl.col("value").alias("ratio"),
-        pl.col("low").alias("ratio_low"),
-        pl.col("high").alias("ratio_high"),
-        used.alias("ratio_replicates"),
-        (pl.col("seen") - used).alias("ratio_dropped"),
-        "ratio_logs",
-        "ratio_of",
-    )
+    places = [GROUP.index(name) for name in match]
+    theirs, rows = by_cell(below, match), []
+    for key, ours in by_cell(above, GROUP).items():
+        rows.append((*key, *_ratio(ours, theirs.get(tuple(key[place] for place in places)))))
+    schema = {name: above.schema[name] for name in GROUP}
+    return pl.DataFrame(rows, schema={**schema, **_RATIO}, orient="row")
+
+
+def _ratio(above: Logs, below: Logs | None) -> tuple[Any, ...]:
+    """Return the values of the columns of `_RATIO`; one of no time at all has no ratio."""
+    if below is None:
+        return None, None, None, 0, len(above.units), None, None
+    units, (ours, theirs) = shared(above, below)
+    dropped = len({*above.units, *below.units}) - len(units)
+    if not units:
+        return None, None, None, 0, dropped, None, None
+    with np.errstate(invalid="ignore"):
+        logs = ours - theirs
+    found = effect("", [logs]) if np.isfinite(logs).all() else None
+    ends = (found.value, found.low, found.high) if found else (None, None, None)
+    return *ends, len(units), dropped, logs.tolist(), list(units)
+
+
+_RATIO: dict[str, pl.DataType] = {
+    "ratio": pl.Float64(), "ratio_low": pl.Float64(), "ratio_high": pl.Float64(),
+    "ratio_replicates": pl.Int64(), "ratio_dropped": pl.Int64(),
+    "ratio_logs": pl.List(pl.Float64()), "ratio_of": pl.List(pl.Int64()),
+}  # fmt: skip
 
 
 def geometric(per_replicate: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    """Return exp of the mean `log` per group as `value`, its interval `low`, `high`, and `n`."""
-    groups = per_replicate.group_by(by, maintain_order=True).agg(
-        pl.col("log").mean().alias("mean"),
-        pl.col("log").std(ddof=1).alias("deviation"),
-        pl.len().cast(pl.Int64).alias("n"),
-    )
-    low, high = mean_interval(
-        groups["mean"].to_numpy(),
-        groups["deviation"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
-        groups["n"].to_numpy(),
-    )
-    return groups.select(
-        *by,
-        pl.col("mean").exp().alias("value"),
-        pl.Series("low", np.exp(low)).fill_nan(None),
-        pl.Series("high", np.exp(high)).fill_nan(None),
-        "n",
+    """Return exp of the mean `log` per group as `value`, and `n`."""
+    return per_replicate.group_by(by, maintain_order=True).agg(
+        pl.col("log").mean().exp().alias("value"), pl.len().cast(pl.Int64).alias("n")
     )
 
 

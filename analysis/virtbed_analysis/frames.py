@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from virtbed_contract.sweep import MARGIN, Design, Failure, HostReport
 
 log = logging.getLogger(__name__)
 
-_AT_A_TIME = 100  # trials
 TRIAL_COLUMNS = columns.types(columns.TRIAL)
 SAMPLE_COLUMNS = columns.types(columns.SAMPLE)
 # No estimate groups samples by these: a million samples would hold each text a million times.
@@ -147,6 +146,7 @@ def read_sweep(folder: Path) -> Sweep:
     trials = pl.DataFrame(
         [
             _trial_row(result, found.evidence[trial].asked, found.times[trial], emulated)
+            | {"busy_cpus": _busy_cpus(result, found.asked_ns[trial])}
             for trial, result in found.results.items()
         ],
         schema=TRIAL_COLUMNS,
@@ -159,10 +159,11 @@ def read_sweep(folder: Path) -> Sweep:
     trials = trials.filter(~pl.col("trial").is_in(list(strays)))
     doctor = _of_host(found.doctor, trials, rejected)
     aside = {*strays, *nothing["trial"]}
-    kept = [result for trial, result in found.results.items() if trial not in aside]
-    samples = _samples(kept).join(
-        trials.drop(_ASIDE), on="trial", how="left", maintain_order="left"
-    )
+    own = found.samples()
+    if aside:
+        own = own.filter(~pl.col("trial").is_in(sorted(aside)))
+    samples = own.join(trials.drop(_ASIDE), on="trial", how="left", maintain_order="left")
+    del own
     name = design.sweep if design else plain(folder.resolve().name)
     samples = latency.with_latency(samples)
     return Sweep(
@@ -212,7 +213,6 @@ def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) ->
         **_surroundings(result, asked),
         "usable_cores": result["environment"]["threads"]["usable_cores"],
         "pool_threads": _pool_threads(result["environment"]["threads"]),
-        "busy_cpus": _busy_cpus(result),
         **{key: result["settings"][key] for key in _SETTINGS},
         "judged_by": JUDGED_BY[result["settings"]["scenario"]].name,
         **latency.said(result),
@@ -230,13 +230,15 @@ def _pool_threads(threads: Json) -> int:
     return 0 if 0 in pools else max(pools)
 
 
-def _busy_cpus(result: Json) -> float | None:
-    """Return the CPUs that a process kept busy: its CPU time over the time that it worked."""
+def _busy_cpus(result: Json, asked_ns: int) -> float | None:
+    """Return the CPUs that a process kept busy: its CPU time over the time that it worked.
+
+    `asked_ns` is what its requests took, one after another.
+    """
     confounders = result["confounders"]
     work_ns = confounders["window_ns"]
     if result["settings"]["scenario"] == "server":  # which waits for requests in between
-        asked = sum(sample["e2e_ns"] for sample in result["samples"] if not sample["warmup"])
-        work_ns = min(work_ns, asked)
+        work_ns = min(work_ns, asked_ns)
     return float(confounders["own_cpu_ns"] / work_ns) if work_ns else None
 
 
@@ -268,18 +270,3 @@ def _mitigations(told: dict[str, str] | None) -> str | None:
         return None
     texts = ((name, _OF_THE_MOMENT.sub("", text)) for name, text in sorted(told.items()))
     return unlike.SPLIT.join(f"{name}: {text}" for name, text in texts if name != _OF_GUESTS)
-
-
-def _samples(results: list[Json]) -> pl.DataFrame:
-    """Return a row per sample; some trials at a time, since rows take more room than columns."""
-    frames = [pl.DataFrame(schema=SAMPLE_COLUMNS)]
-    for start in range(0, len(results), _AT_A_TIME):
-        part = results[start : start + _AT_A_TIME]
-        rows = [row for result in part for row in _sample_rows(result)]
-        frames.append(pl.DataFrame(rows, schema=SAMPLE_COLUMNS))
-    return pl.concat(frames)
-
-
-def _sample_rows(result: Json) -> Iterator[Json]:
-    for index, sample in enumerate(result["samples"]):
-        yield {"trial": result["trial"]["id"], "sample": index, **sample}

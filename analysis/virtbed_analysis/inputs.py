@@ -12,13 +12,13 @@ from math import exp, log1p
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
 from virtbed_analysis.cells import SUBJECT
-from virtbed_analysis.estimate import BASELINE, GROUP, in_order, input_logs, steady
-from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.engine import Key, Logs, aligned
+from virtbed_analysis.estimate import in_order
+from virtbed_analysis.intervals import NO_SPREAD, simultaneous, t_quantile
 from virtbed_analysis.latency import WHOLE
-from virtbed_analysis.margin import NO_SPREAD
+from virtbed_analysis.reduction import BASELINE, GROUP, Readings, by_cell, readings
 from virtbed_analysis.trust import Json
 from virtbed_contract.sweep import MARGIN
 
@@ -27,7 +27,7 @@ _FEWEST = 3  # of two replicates inputs of unlike noise are named in 8% of repor
 _MOST = 700.0  # exp of more is no number any more
 
 
-def apart(samples: pl.DataFrame, margin: float = MARGIN) -> list[Json]:
+def apart(samples: pl.DataFrame | Readings, margin: float = MARGIN) -> list[Json]:
     """Return the inputs whose ratio is clearly not their cell's, and differs by over a margin.
 
     For each replicate r and input i, d_ri is the logarithm of the input's time over bare metal's,
@@ -47,37 +47,36 @@ def apart(samples: pl.DataFrame, margin: float = MARGIN) -> list[Json]:
         that a replicate lacks are left out of the comparison.
     """
     # Latency and throughput are of no input.
-    logs = input_logs(steady(samples).filter(~pl.col("scenario").is_in(WHOLE)))
-    below = logs.filter(BASELINE).select(
-        *SUBJECT, "weights", "replicate", "input", pl.col("log").alias("below")
-    )
-    pairs = (
-        logs.filter(~BASELINE)
-        .join(below, on=[*SUBJECT, "weights", "replicate", "input"])
-        .select(*GROUP, "replicate", "input", (pl.col("log") - pl.col("below")).alias("log"))
-    )
+    logs = readings(samples).filter(~pl.col("scenario").is_in(WHOLE)).logs()
+    match = [*SUBJECT, "weights"]
+    places = [GROUP.index(name) for name in match]
+    metal = by_cell(logs.filter(BASELINE), match)
+    compared = logs.filter(~BASELINE)
     cells = [
-        (cell, *_matrix(cell)) for _, cell in pairs.group_by(GROUP, maintain_order=True)
-    ]  # fmt: skip
+        (key, *_matrix(own, below))
+        for key, own in by_cell(compared, GROUP).items()
+        if (below := metal.get(tuple(key[place] for place in places)))
+    ]
     tested = [one for one in cells if one[2].shape[0] >= _FEWEST and one[2].shape[1] > 1]
     every = sum(logs.shape[1] for _, _, logs in tested)
     rows = [row for one in tested for row in _rows(*one, every, log1p(margin))]
     if not rows:
         return []
-    schema = {name: pairs.schema[name] for name in GROUP}
+    schema = {name: logs.schema[name] for name in GROUP}
     return in_order(pl.DataFrame(rows, schema_overrides=schema)).to_dicts()
 
 
-def _matrix(cell: pl.DataFrame) -> tuple[list[str], Floats]:
-    """Return the inputs that all replicates of a cell have, and d: a row per replicate."""
-    wide = cell.sort("replicate", "input").pivot("input", index="replicate", values="log")
-    kept = [name for name in wide.columns[1:] if not wide[name].null_count()]
-    return kept, wide.select(kept).to_numpy() if kept else np.empty((wide.height, 0))
+def _matrix(above: Logs, below: Logs) -> tuple[list[str], Floats]:
+    """Return the inputs that all paired replicates have on both sides, and d: a row for each."""
+    above, below = aligned(above, below)
+    known = above.known & below.known
+    paired = known.any(axis=1)
+    kept = np.flatnonzero(known[paired].all(axis=0))
+    names = [above.inputs[column] for column in kept]
+    return names, (above.values - below.values)[paired][:, kept]
 
 
-def _rows(
-    cell: pl.DataFrame, names: list[str], logs: Floats, every: int, margin: float
-) -> list[Json]:
+def _rows(key: Key, names: list[str], logs: Floats, every: int, margin: float) -> list[Json]:
     replicates, inputs = logs.shape
     own = logs - logs.mean(axis=1, keepdims=True)
     means = own.mean(axis=0)
@@ -87,8 +86,9 @@ def _rows(
     freedom = np.where(spread > common, replicates - 1, (replicates - 1) * (inputs - 1))
     half = _quantile(every, freedom) * np.sqrt(spread / replicates)
     found = (abs(means) > half) & (abs(means) > margin) & (spread > NO_SPREAD**2)
-    wide = _quantile(inputs, replicates - 1) * logs.std(axis=0, ddof=1) / np.sqrt(replicates)
-    which = {name: cell[name][0] for name in GROUP}
+    error = logs.std(axis=0, ddof=1) / np.sqrt(replicates)
+    wide = t_quantile(simultaneous(inputs), replicates - 1) * error
+    which = dict(zip(GROUP, key, strict=True))
     return [
         {
             **which,
@@ -112,5 +112,5 @@ def _ends(name: str, mean: float, half: float) -> Json:
     }
 
 
-def _quantile(several: int, freedom: NDArray[np.int64] | int) -> Floats:
-    return np.asarray(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / several, freedom))
+def _quantile(several: int, freedom: NDArray[np.int64]) -> Floats:
+    return np.array([t_quantile(simultaneous(several), int(own)) for own in freedom])

@@ -11,10 +11,21 @@ from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
+NO_SPREAD = 1e-6
+"""Logarithms of times that vary by less show no spread: no machine repeats itself to a millionth.
+
+Values so equal are of a clock too coarse, a copy, or an invention. They are no precision, so no
+interval made of them decides anything.
+"""
+
+
+def simultaneous(several: int, confidence: float = CONFIDENCE) -> float:
+    """Return the confidence of each of several intervals that hold together (Bonferroni)."""
+    return 1 - (1 - confidence) / max(1, several)
 
 
 @cache
-def t_quantile(confidence: float, freedom: int) -> float:
+def t_quantile(confidence: float, freedom: float) -> float:
     """Return the quantile of Student's t that an interval has on each side."""
     return float(stats.t.ppf((1 + confidence) / 2, freedom))
 
@@ -30,7 +41,9 @@ def mean_interval(
     Ends are mean -+ t(n - 1) * deviation / sqrt(n), with the sample standard deviation (n - 1 in
     its denominator). Both are NaN where n < 2: one observation shows no spread.
     """
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * deviation / np.sqrt(n)
+    sizes, place = np.unique(n, return_inverse=True)
+    quantiles = [t_quantile(confidence, size - 1) if size > 1 else math.nan for size in sizes]
+    half = np.array(quantiles)[place] * deviation / np.sqrt(n)
     return mean - half, mean + half
 
 
@@ -108,6 +121,17 @@ def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
     low = float(stats.beta.ppf(1 - confidence, found, of - found + 1)) if found else 0.0
     high = float(stats.beta.ppf(confidence, found + 1, of - found)) if found < of else 1.0
     return low, high
+
+
+def p_above(values: NDArray[np.float64], limit: float) -> float:
+    """Return the one-sided p value of a mean that is no larger than a limit (Student's t).
+
+    1 where the values show no spread, which is no precision.
+    """
+    if len(values) < 2 or float(np.ptp(values)) < NO_SPREAD:
+        return 1.0
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(stats.t.sf((float(values.mean()) - limit) / error, len(values) - 1))
 
 
 def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]:

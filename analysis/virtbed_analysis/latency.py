@@ -10,8 +10,9 @@ Which part of it is the queue depends on the scenario:
   answer. The query's last sample has it; the others have none.
 - `offline` issues everything at once: a latency has no meaning there, only throughput has.
 
-`JUDGED_BY` of the contract says which measure a scenario is judged by; `judged_ns`, `trial_logs`
-and `of_result` are the one place that works it out.
+`JUDGED_BY` of the contract says which measure a scenario is judged by; `judged_ns` of the sums that
+`sums` makes is the one place that works it out, for samples in `reduction` and for one result in
+`of_result`.
 """
 
 from __future__ import annotations
@@ -59,37 +60,26 @@ def with_latency(samples: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def sums() -> list[pl.Expr]:
+    """Return what `judged_ns` needs of a group of samples; as numbers that do not overflow."""
+    return [
+        pl.len().cast(pl.Int64).alias("n"),
+        ANSWERED.max().cast(pl.Float64).alias("answered_ns"),
+        pl.col("latency_ns").cast(pl.Float64).sum(),
+        pl.col("latency_ns").count().cast(pl.Int64).alias("latency_n"),
+    ]
+
+
 def judged_ns() -> pl.Expr:
-    """Return the time that a trial of a scenario of `WHOLE` is judged by, of a group that is one.
+    """Return the time that a trial of a scenario of `WHOLE` is judged by, of the rows of `sums`.
 
     The mean latency; where throughput counts, its inverse: the time to the last answer, per sample.
     """
     batch = pl.col("scenario").first().is_in(BATCH)
-    return pl.when(batch).then(ANSWERED.max() / pl.len()).otherwise(pl.col("latency_ns").mean())
-
-
-def trial_logs(measured: pl.DataFrame, *keys: str) -> pl.DataFrame:
-    """Return `log`, the logarithm of the time in ns that each trial is judged by.
-
-    Of e2e it is that of the mean over inputs of the input's mean.
-
-    Args:
-        measured: Measured samples.
-        *keys: The columns that tell one trial from another.
-    """
-    whole = pl.col("scenario").is_in(WHOLE)
-    own = (
-        measured.filter(~whole)
-        .group_by(*keys, "input", maintain_order=True)
-        .agg(pl.col("e2e_ns").mean().alias("mean"))
-        .sort(*keys, "input")
-        .group_by(keys, maintain_order=True)
-        .agg(pl.col("mean").mean().log().alias("log"))
-    )
-    if not (rest := measured.filter(whole)).height:
-        return own
-    trials = rest.group_by(keys, maintain_order=True).agg(judged_ns().log().alias("log"))
-    return pl.concat([own, trials])
+    per_sample = pl.col("answered_ns").max() / pl.col("n").sum()
+    known = pl.col("latency_n").sum() > 0
+    latency = pl.when(known).then(pl.col("latency_ns").sum() / pl.col("latency_n").sum())
+    return pl.when(batch).then(per_sample).otherwise(latency)
 
 
 def of_result(result: Mapping[str, Any]) -> float:
@@ -103,7 +93,8 @@ def of_result(result: Mapping[str, Any]) -> float:
         loadgen_queries=pl.lit(result["loadgen"]["queries"]),
     )
     measured = with_latency(samples).filter(~pl.col("warmup"))
-    return float(measured.select(judged_ns()).item())
+    whole = measured.group_by("scenario").agg(sums())
+    return float(whole.select(judged_ns()).item())
 
 
 _NEEDED = ("warmup", "queue_ns", "e2e_ns")

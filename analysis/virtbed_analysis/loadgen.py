@@ -22,14 +22,13 @@ from virtbed_analysis.estimate import (
     at_rank,
     geometric,
     in_order,
-    input_logs,
-    judged,
     steady,
     tail,
     to_baseline,
     typical,
 )  # fmt: skip
 from virtbed_analysis.latency import ANSWERED, BATCH, LOADED, PERCENTILES, usable
+from virtbed_analysis.reduction import Readings, readings
 from virtbed_analysis.trust import Json
 
 APART = 0.01
@@ -38,26 +37,27 @@ _NS_PER_S = 1e9
 _ENDS = ("", "_low", "_high")
 
 
-def document(samples: pl.DataFrame) -> Json:
+def document(samples: pl.DataFrame, means: Readings | None = None) -> Json:
     """Return the tables of LoadGen's verdicts, of latency under load, and of throughput.
 
     Emulated trials are left out.
 
     Args:
         samples: As `load` gives them.
+        means: Their readings, if there are any yet.
 
     Returns:
         `trials`, a row each; `cells`, what its trials make of each; `latency`, a row per cell of
         a scenario of `LOADED`; `throughput`, a row per cell of offline; `apart`, what is allowed.
     """
-    measured = steady(samples)
+    measured, means = steady(samples), means or readings(samples)
     trials = _trials(measured)
     return {
         "apart": APART,
         "trials": trials,
         "cells": _cells(trials),
-        "latency": under_load(measured).to_dicts(),
-        "throughput": throughput(measured).to_dicts(),
+        "latency": under_load(measured, means).to_dicts(),
+        "throughput": throughput(means).to_dicts(),
     }
 
 
@@ -74,7 +74,7 @@ def beside(cells: list[Json], own: Json) -> list[Json]:
     return [{**cell, **{name: row.get(name) for name in names}} for cell, row in rows]
 
 
-def under_load(measured: pl.DataFrame) -> pl.DataFrame:
+def under_load(measured: pl.DataFrame, means: Readings) -> pl.DataFrame:
     """Return the latency of each cell in which requests wait, in ms, and its ratio to bare metal.
 
     A wait belongs to no input, so a trial's mean latency is compared whole, paired by replicate.
@@ -83,11 +83,13 @@ def under_load(measured: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         measured: As `steady` gives it.
+        means: Its readings.
     """
-    loaded = measured.filter(pl.col("scenario").is_in(LOADED))
-    logs = judged(loaded)
+    queued = pl.col("scenario").is_in(LOADED)
+    loaded, own = measured.filter(queued), means.filter(queued)
+    logs = own.judged
     tails = [(tail("latency_ns", p) / NS_PER_MS).alias(f"latency_p{p}_ms") for p in TAILS]
-    of_latency, of_e2e = to_baseline(logs), to_baseline(input_logs(loaded))
+    of_latency, of_e2e = to_baseline(logs), to_baseline(own.logs())
     return in_order(
         typical(logs, "latency")
         .join(loaded.group_by(GROUP, maintain_order=True).agg(*tails), on=GROUP)
@@ -96,7 +98,7 @@ def under_load(measured: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def throughput(measured: pl.DataFrame) -> pl.DataFrame:
+def throughput(means: Readings) -> pl.DataFrame:
     """Return the samples per second of each cell of offline, and their ratio to bare metal.
 
     A trial's are its samples over the time from their issue to the last answer. Columns: `GROUP`,
@@ -104,8 +106,8 @@ def throughput(measured: pl.DataFrame) -> pl.DataFrame:
     metal; the inverse of the cell's `ratio`, which is of the time per sample) with `_low` and
     `_high`, and `replicates`.
     """
-    batch = measured.filter(pl.col("scenario").is_in(BATCH))
-    logs = judged(batch).with_columns((math.log(_NS_PER_S) - pl.col("log")).alias("log"))
+    batch = means.filter(pl.col("scenario").is_in(BATCH))
+    logs = batch.judged.with_columns((math.log(_NS_PER_S) - pl.col("log")).alias("log"))
     found = geometric(logs, GROUP).select(
         *GROUP,
         pl.col("value").alias("per_second"),

@@ -22,14 +22,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from virtbed_analysis.intervals import NO_SPREAD
 from virtbed_contract.sweep import MARGIN
 
 Answer = Literal["differs", "equivalent", "cannot tell"]
 DIFFERS: Answer = "differs"
 EQUIVALENT: Answer = "equivalent"
 CANNOT_TELL: Answer = "cannot tell"
-NO_SPREAD = 1e-7
-"""Logarithms that vary by less show no spread: a clock's last digit, not a measurement's noise."""
 
 
 def answer(low: float | None, high: float | None, margin: float = MARGIN) -> Answer:

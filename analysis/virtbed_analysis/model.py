@@ -31,10 +31,11 @@ from scipy import stats
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, key_of
-from virtbed_analysis.intervals import CONFIDENCE, holm_adjusted
-from virtbed_analysis.margin import NO_SPREAD, percent
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, holm_adjusted, t_quantile
+from virtbed_analysis.margin import percent
 from virtbed_analysis.platforms import Platforms
-from virtbed_analysis.samples_per_trial import ENOUGH, PLAIN_ROWS
+from virtbed_analysis.reduction import PLAIN_ROWS
+from virtbed_analysis.samples_per_trial import ENOUGH
 from virtbed_analysis.unmeasured import unmeasured
 
 Json = dict[str, Any]
@@ -85,7 +86,7 @@ class Fit:
         """Return a contrast, given by its weights, and the ends of its interval."""
         middle = float(weights @ self.means)
         variance = float(weights @ self.covariance @ weights)
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * math.sqrt(variance)
+        half = t_quantile(CONFIDENCE, self.freedom) * math.sqrt(variance)
         return middle, middle - half, middle + half
 
 

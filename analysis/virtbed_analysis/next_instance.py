@@ -12,11 +12,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from scipy import stats
-
-from virtbed_analysis.effects import Floats, Units
-from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.margin import NO_SPREAD
+from virtbed_analysis.effects import Units
+from virtbed_analysis.engine import Floats
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
 
 Json = dict[str, Any]
 FEWEST = 3
@@ -43,6 +41,6 @@ def rows(units: Units) -> list[Json]:
 def interval(logs: Floats) -> tuple[float, float]:
     """Return the prediction interval of one more logarithm."""
     n = len(logs)
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * math.sqrt(1 + 1 / n)
+    reach = t_quantile(CONFIDENCE, n - 1) * math.sqrt(1 + 1 / n)
     middle, deviation = float(logs.mean()), float(logs.std(ddof=1))
     return middle - reach * deviation, middle + reach * deviation

@@ -6,7 +6,7 @@ import math
 
 from virtbed_analysis import words
 from virtbed_analysis.answers import Case, Verdict, deciding, weighing
-from virtbed_analysis.effects import Effect
+from virtbed_analysis.engine import Effect
 
 _MOST_REPLICATES = 1000  # more than this is no advice
 

@@ -8,18 +8,15 @@ import polars as pl
 
 from virtbed_analysis import unlike
 from virtbed_analysis.estimate import (
-    BARE,
-    BASELINE,
-    GROUP,
     NS_PER_MS,
     geometric,
     in_order,
     phases,
-    steady,
     to_baseline,
     typical,
 )  # fmt: skip
-from virtbed_analysis.latency import WHOLE, trial_logs
+from virtbed_analysis.latency import WHOLE
+from virtbed_analysis.reduction import BARE, BASELINE, GROUP, Readings, readings, steady
 from virtbed_contract.measures import SHOWN, Measure, of_group
 
 STARTUP = of_group("startup")
@@ -71,7 +68,7 @@ def other(trials: pl.DataFrame, measure: Measure) -> pl.DataFrame:
         BASELINE.first().alias("baseline"),
         (pl.col("log") == -math.inf).sum().cast(pl.Int64).alias("zeros"),
     )
-    typical_value = geometric(replicates, GROUP).drop("low", "high").rename({"n": "replicates"})
+    typical_value = geometric(replicates, GROUP).rename({"n": "replicates"})
     ratios = to_baseline(replicates)
     ends = ("value", "ratio", "ratio_low", "ratio_high")
     return in_order(
@@ -120,12 +117,13 @@ def _startup(trials: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def log_means(samples: pl.DataFrame) -> dict[str, dict[str, float]]:
+def log_means(samples: pl.DataFrame | Readings) -> dict[str, dict[str, float]]:
     """Return `precision.log_means` of each trial, by its id."""
     found: dict[str, dict[str, float]] = {}
-    measured, whole = samples.filter(~pl.col("warmup")), pl.col("scenario").is_in(WHOLE)
-    own = measured.filter(~whole).group_by("trial", "input")
-    for trial, name, log in own.agg(pl.col("e2e_ns").mean().log()).iter_rows():
+    means, whole = readings(samples), pl.col("scenario").is_in(WHOLE)
+    log = (pl.col("e2e_ns") / pl.col("n")).log().alias("log")
+    own = means.totals.filter(~whole).select("trial", "input", log)
+    for trial, name, log in own.iter_rows():
         found.setdefault(trial, {})[name] = log
-    rest = trial_logs(measured.filter(whole), "trial")
+    rest = means.filter(whole).trials
     return found | {trial: {"": log} for trial, log in rest.iter_rows()}

@@ -27,11 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtbed_analysis.cells import BASELINE_MODE, CELL, SUBJECT, is_plain
-from virtbed_analysis.intervals import mean_interval
-from virtbed_analysis.margin import NO_SPREAD
+from virtbed_analysis.engine import Logs, contrast, equal, half_width
 from virtbed_analysis.platforms import platforms_of
 from virtbed_analysis.reading import EARLIER, MARK
-from virtbed_analysis.reduction import log_mean
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.measures import JUDGED_BY
@@ -105,14 +103,13 @@ def unneeded_trials(
         for trial in planned
         if is_baseline(trial) and trial.id in attempts
     }
-    differences: dict[_Key, list[float]] = defaultdict(list)
+    pairs: dict[_Key, dict[int, tuple[LogMeans, LogMeans]]] = defaultdict(dict)
     for trial in compared:
-        names = baselines.get((_key(trial, SUBJECT), trial.replicate), [])
-        below = measured[_nearest(trial.id, names, started or {})] if names else {}
-        difference = _difference(measured.get(trial.id, {}), below)
-        if difference is not None:
-            differences[_key(trial, CELL)].append(difference)
-    close = _close(differences, design.precision, design.min_replicates)
+        names = baselines.get((_key(trial, SUBJECT), trial.replicate))
+        if names and trial.id in measured:
+            below = _nearest(trial.id, names, started or {})
+            pairs[_key(trial, CELL)][trial.replicate] = measured[trial.id], measured[below]
+    close = {cell for cell, own in pairs.items() if _close(own, design)}
     unsettled = {_key(t, SUBJECT) for t in compared if _key(t, CELL) not in close}
     settled = {_key(trial, SUBJECT) for trial in compared} - unsettled
     return frozenset(
@@ -165,25 +162,24 @@ def _nearest(trial: str, baselines: list[str], started: Mapping[str, float]) -> 
     return min(known, key=lambda one: abs(one[0] - started[trial]))[1]
 
 
-def _difference(above: LogMeans, below: LogMeans) -> float | None:
-    """Return the difference over the inputs that both have; None if they have none."""
-    common = sorted(above.keys() & below.keys())
-    if not common:
-        return None
-    return log_mean([above[name] for name in common]) - log_mean([below[name] for name in common])
+def _close(pairs: Mapping[int, tuple[LogMeans, LogMeans]], design: Design) -> bool:
+    """Return whether a cell's ratio is known as closely as its design asks.
 
-
-def _close(differences: Mapping[_Key, list[float]], precision: float, minimum: int) -> set[_Key]:
-    cells = list(differences)
-    n = np.array([len(differences[cell]) for cell in cells], dtype=np.int64)
-    mean = np.array([np.mean(differences[cell]) for cell in cells])
-    deviation = np.array(
-        [np.std(own, ddof=1) if len(own := differences[cell]) > 1 else np.nan for cell in cells]
+    Args:
+        pairs: Its trials, each with its baseline, by replicate.
+        design: What is planned.
+    """
+    above, below = (
+        Logs.of({r: (list(pair[side]), list(pair[side].values())) for r, pair in pairs.items()})
+        for side in (0, 1)
     )
-    low, high = mean_interval(mean, deviation, n)
+    logs = contrast((1.0, above), (-1.0, below))
+    half = None if logs is None else half_width([logs])
     # Replicates that are all equal show no precision: a clock too coarse, or copies.
-    close = close_enough(np.exp(low), np.exp(high), n, precision, minimum) & (deviation > NO_SPREAD)
-    return {cell for cell, enough in zip(cells, close, strict=True) if enough}
+    if logs is None or half is None or equal(logs) or design.precision is None:
+        return False
+    low, high, n = np.exp([logs.mean() - half]), np.exp([logs.mean() + half]), np.array([len(logs)])
+    return bool(close_enough(low, high, n, design.precision, design.min_replicates)[0])
 
 
 def _key(trial: PlannedTrial, columns: Iterable[str]) -> _Key:

@@ -7,6 +7,8 @@ which is `bm` vanilla here. Rows of the mode GPU say nothing of CPU placement.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -18,6 +20,7 @@ import polars as pl
 from virtbed_analysis import findings
 from virtbed_analysis.cells import CELL, MATCHED, Cell, is_plain
 from virtbed_analysis.effects import Units
+from virtbed_analysis.engine import Logs
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import read_csv
 from virtbed_analysis.intervals import CONFIDENCE
@@ -99,7 +102,7 @@ def document(path: Path) -> Json:
         "confidence": CONFIDENCE,
         "ratios": ratios(timings).to_dicts(),
         "weaknesses": [asdict(found) for found in weaknesses(timings, ratios(timings))],
-        "verdicts": findings.rows(units(timings)),
+        "verdicts": findings.rows(units(timings.filter(~pl.col("warmup")))),
     }
 
 
@@ -110,47 +113,41 @@ def ratios(timings: pl.DataFrame) -> pl.DataFrame:
     of both sides out. Columns: `app`, `mode`, `platform`, `cores` before them. The modes are
     compared with bare metal's one measurement on CPUs, GPU with bare metal's on the GPU.
     """
-    gpu = pl.col("mode") == "GPU"
-    metal = timings.filter(pl.col("platform") == "BM").select(
-        "app", "cores", "input", gpu.alias("gpu"),
-        pl.col("exec_time_s").alias("metal"), pl.col("warmup").alias("metal_warmup"),
-    )  # fmt: skip
-    pairs = (
-        timings.filter(pl.col("platform") != "BM")
-        .with_columns(gpu.alias("gpu"))
-        .join(metal, on=["app", "cores", "input", "gpu"])
-    )
-    log = (pl.col("exec_time_s") / pl.col("metal")).log()
-    steady = ~pl.col("warmup") & ~pl.col("metal_warmup")
-    return (
-        pairs.group_by("app", "mode", "platform", "cores")
-        .agg(
-            log.mean().exp().alias("ratio"),
-            pl.len().alias("inputs"),
-            log.filter(steady).mean().exp().alias("ratio_steady"),
-        )
-        .sort(
-            "app",
-            "cores",
-            pl.col("platform").cast(pl.Enum(list(PLATFORMS))),
-            pl.col("mode").cast(pl.Enum(["vanilla", "pinned", "GPU"])),
-        )
+    every, steady = units(timings), units(timings.filter(~pl.col("warmup")))
+    rows = []
+    for row in timings.filter(pl.col("platform") != "BM").select(_CELL).unique().to_dicts():
+        cell = _cell(row)
+        logs, later = every.cost(cell), steady.cost(cell)
+        if logs is not None:
+            ratio = float(np.exp(logs.mean()))
+            ratio_steady = None if later is None else float(np.exp(later.mean()))
+            rows.append({**row, "ratio": ratio, "inputs": len(logs), "ratio_steady": ratio_steady})
+    schema = {"app": pl.String, "mode": pl.String, "platform": pl.String, "cores": pl.Int64,
+              "ratio": pl.Float64, "inputs": pl.UInt32, "ratio_steady": pl.Float64}  # fmt: skip
+    return pl.DataFrame(rows, schema=schema).sort(
+        "app",
+        "cores",
+        pl.col("platform").cast(pl.Enum(list(PLATFORMS))),
+        pl.col("mode").cast(pl.Enum(["vanilla", "pinned", "GPU"])),
     )
 
 
 def units(timings: pl.DataFrame) -> Units:
-    """Return the timings without each cell's first, one unit per input: that is all there is."""
-    logs: dict[Cell, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
-    one = np.array([""], dtype=np.str_)
+    """Return timings with one unit per input: that is all there is."""
+    logs: dict[Cell, dict[str, tuple[list[str], list[float]]]] = {}
+    for row in timings.iter_rows(named=True):
+        value = [""], [math.log(row["exec_time_s"])]
+        logs.setdefault(_cell(row), {})[row["input"]] = value
+    cells = {cell: Logs.of(own) for cell, own in logs.items()}
+    return Units(cells, "input", {}, platforms_of((), PLATFORMS), metal_mode="vanilla")
+
+
+def _cell(row: Mapping[str, Any]) -> Cell:
+    gpu = row["mode"] == "GPU"
+    mode, processor = ("vanilla", "gpu") if gpu else (row["mode"], "cpu")
     default = tuple(factor.default for factor in MATCHED)
-    for row in timings.filter(~pl.col("warmup")).iter_rows(named=True):
-        gpu = row["mode"] == "GPU"
-        mode, processor = ("vanilla", "gpu") if gpu else (row["mode"], "cpu")
-        cell = Cell(row["app"], "", "", "", default, row["cores"], row["platform"], mode)
-        cell = cell.having(processor=processor)
-        value = np.array([np.log(row["exec_time_s"])])
-        logs.setdefault(cell, {})[row["input"]] = (one, value)
-    return Units(logs, "input", {}, platforms_of((), PLATFORMS), metal_mode="vanilla")
+    cell = Cell(row["app"], "", "", "", default, row["cores"], row["platform"], mode)
+    return cell.having(processor=processor)
 
 
 def figures() -> pl.DataFrame:

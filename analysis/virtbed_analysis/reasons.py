@@ -7,9 +7,8 @@ from typing import Any
 
 from virtbed_analysis.best import MOST_REPLICATES, Contrast, Ranking
 from virtbed_analysis.candidates import Candidate, Ends
-from virtbed_analysis.intervals import CONFIDENCE, share_bounds
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, share_bounds
 from virtbed_analysis.latency import LOADED
-from virtbed_analysis.margin import NO_SPREAD
 from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.question import Question
 from virtbed_analysis.slo import Slo

@@ -21,8 +21,8 @@ from scipy.special import ndtr
 from virtbed_analysis import words
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.effects import Units
-from virtbed_analysis.intervals import CONFIDENCE
-from virtbed_analysis.margin import NO_SPREAD, percent
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
+from virtbed_analysis.margin import percent
 from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, Design
 
 Json = dict[str, Any]
@@ -55,7 +55,7 @@ def _critical(n: int) -> Floats:
     """
     shares = (np.arange(400) + 0.5) / 400
     spreads = np.sqrt(stats.chi2.ppf(shares, n - 1) / (n - 1))
-    return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * spreads)
+    return np.asarray(t_quantile(CONFIDENCE, n - 1) * spreads)
 
 
 @cache

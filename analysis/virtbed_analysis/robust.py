@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from virtbed_analysis.intervals import CONFIDENCE, mean_interval
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, mean_interval
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,6 @@ FEWEST_FAR = 10
 """From so many on its disagreement is a sign: of 5 alike replicates it disagrees 1 time in 3."""
 _LEVEL_SKEW, _LEVEL_WANDERING = 0.025, 0.05  # of the p values of the signs
 FEWEST_SKEW, FEWEST_WANDERING = 4, 5
-_NO_SPREAD = 1e-12  # of logarithms: rounding
 
 
 def unseen(replicates: int) -> float:
@@ -84,7 +83,7 @@ def signs(logs: Floats) -> Signs:
     n = logs.shape[1]
     apart = logs - logs.mean(axis=1, keepdims=True)
     spread = _deviation(logs)
-    none = spread < _NO_SPREAD
+    none = spread < NO_SPREAD
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = apart / spread[:, None]
         skewness, furthest = _shape(scaled)
@@ -125,11 +124,11 @@ def studentized(logs: Floats, confidence: float = CONFIDENCE) -> tuple[Floats, F
     chosen = random.integers(0, n, (RESAMPLES, n))
     low, high = np.full(cells, np.nan), np.full(cells, np.nan)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    for cell in np.flatnonzero(_deviation(logs) >= _NO_SPREAD):
+    for cell in np.flatnonzero(_deviation(logs) >= NO_SPREAD):
         own = logs[cell]
         drawn = own[chosen]
         spread = _deviation(drawn)
-        kept = spread > _NO_SPREAD  # a resample of one replicate alone has no t
+        kept = spread > NO_SPREAD  # a resample of one replicate alone has no t
         t = (drawn.mean(axis=1)[kept] - own.mean()) / spread[kept]
         below, above = np.quantile(t, tails) * own.std(ddof=1)
         low[cell], high[cell] = own.mean() - above, own.mean() - below

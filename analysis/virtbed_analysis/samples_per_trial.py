@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from virtbed_analysis.cells import PLAIN, SUBJECT
+from virtbed_analysis.cells import SUBJECT
 from virtbed_analysis.estimate import samples_to_show
 from virtbed_analysis.latency import WHOLE
+from virtbed_analysis.reduction import PLAIN_ROWS
 from virtbed_contract import identifiers, json_file
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.measures import of_group
@@ -25,7 +26,6 @@ from virtbed_contract.measures import of_group
 Json = dict[str, Any]
 ENOUGH = 3
 """Replicates that a slope, or a variance component, is made of at least."""
-PLAIN_ROWS = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
 SHOW_P99 = samples_to_show(99)
 _WORK = ["application", "scale", "scenario"]
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import CURVE, Cell
-from virtbed_analysis.effects import Effect, Floats, Units, effects, together
+from virtbed_analysis.effects import Units
+from virtbed_analysis.engine import Effect, Floats, effects, together
 from virtbed_analysis.findings import PENALTY
 from virtbed_analysis.margin import CANNOT_TELL
 from virtbed_analysis.platforms import METAL, PROCESS

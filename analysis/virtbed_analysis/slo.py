@@ -20,7 +20,7 @@ from typing import Literal
 from scipy import stats
 
 from virtbed_analysis.estimate import samples_to_show
-from virtbed_analysis.intervals import CONFIDENCE, share_bounds, t_quantile
+from virtbed_analysis.intervals import CONFIDENCE, share_bounds, simultaneous, t_quantile
 from virtbed_contract.measures import percentile_rank
 
 PERCENTILE = 99
@@ -100,7 +100,7 @@ def judge(instances: Sequence[Instance], cells: int = 1, unseen: int = 0) -> Slo
     found, of = broken + unseen, n + unseen
     each = CONFIDENCE if not found else (1 + CONFIDENCE) / 2
     low, high = share_bounds(found, of, each)
-    _, high_all = share_bounds(found, of, 1 - (1 - each) / cells)
+    _, high_all = share_bounds(found, of, simultaneous(cells, each))
     verdict, reason = _verdict(instances, broken, unseen, kept_needs(cells))
     return Slo(
         verdict, reason, broken, n, unseen, low, high, high_all, kept_needs(cells),

@@ -5,42 +5,41 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
-import jsonschema_rs
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
+import polars as pl
 
-from virtbed_analysis import arithmetic, copies, evidence
+from virtbed_analysis import columns, copies
+from virtbed_analysis.checking import MOST_CORES, checked
 from virtbed_analysis.differences import is_baseline
 from virtbed_analysis.reading import EARLIER, MARK, Unfit, left_out, read
 from virtbed_analysis.reading import Json as Json
 from virtbed_analysis.reading import Rejected as Rejected
 from virtbed_contract import identifiers
 from virtbed_contract.codec import DocumentError, decode, encode
-from virtbed_contract.factors import FACTORS, possible_ids
+from virtbed_contract.factors import FACTORS
 from virtbed_contract.measures import of_group
-from virtbed_contract.result import Result
-from virtbed_contract.schemas import SCHEMAS
 from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
 
 _Document = TypeVar("_Document")
+_SAMPLE = columns.types(columns.SAMPLE)
+_ROWS = 10_000  # rows take more room than columns
 TRIALS = "trials"
 _TIMES = itemgetter("input", "queue_ns", *(phase.column for phase in of_group("phase")))
-MOST_CORES = 2**16
-"""Figures and doublings reach this far; no machine does."""
 
 
 @dataclass(frozen=True)
 class Trusted:
     """The files of a results folder that can be trusted, by the trial's id, and the others.
 
-    `times` are digests of the measured samples: no two trials have the same.
+    `results` are without their samples, which `samples` has as columns: those of a large sweep take
+    a gigabyte as they are read. `times` are digests of the measured samples: no two trials have the
+    same; `marks` tell trials made of another's; `asked_ns` is their time, one after another.
     """
 
     design: Design | None
@@ -50,6 +49,10 @@ class Trusted:
     times: dict[str, str]
     failures: dict[str, Failure]
     rejected: list[Rejected]
+    asked_ns: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, copies.Marks] = field(default_factory=dict)
+    _rows: list[Json] = field(default_factory=list)
+    _frames: list[pl.DataFrame] = field(default_factory=list)
 
     @cached_property
     def planned(self) -> dict[str, Json]:
@@ -66,8 +69,25 @@ class Trusted:
 
     def add(self, trial: str, result: Json, proof: Evidence) -> None:
         """Take a result in, by the id under which it is analysed."""
-        self.results[trial], self.evidence[trial] = result, proof
+        samples = result["samples"]
+        self.results[trial], self.evidence[trial] = {**result, "samples": []}, proof
         self.times[trial] = _digest_of_times(result)
+        self.asked_ns[trial] = sum(one["e2e_ns"] for one in samples if not one["warmup"])
+        self.marks[trial] = copies.marks(samples)
+        self._rows.extend({"trial": trial, "sample": n, **one} for n, one in enumerate(samples))
+        if len(self._rows) >= _ROWS:
+            self._pack()
+
+    def samples(self) -> pl.DataFrame:
+        """Return the samples of the results, a row each, in the order of the results."""
+        self._pack()
+        frame = pl.concat([pl.DataFrame(schema=_SAMPLE), *self._frames])
+        gone = set(self.times) - self.results.keys()
+        return frame.filter(~pl.col("trial").is_in(sorted(gone))) if gone else frame
+
+    def _pack(self) -> None:
+        self._frames.append(pl.DataFrame(self._rows, schema=_SAMPLE))
+        self._rows.clear()
 
 
 def file_of(trial: str) -> str:
@@ -99,6 +119,7 @@ def trusted(folder: Path) -> Trusted:
     for trial, why in list(_twice(found)):
         del found.results[trial], found.evidence[trial]
         rejected.append(left_out(file_of(trial), why))
+    found.marks.clear()  # they take as much as the samples
     return found
 
 
@@ -219,95 +240,6 @@ def _odd_facts(facts: Json) -> Iterator[str]:
             yield f"facts.{name}: a text needed"
 
 
-@cache
-def _fast() -> jsonschema_rs.Validator:
-    return jsonschema_rs.validator_for(SCHEMAS["result"]())
-
-
-def _breach(result: Json) -> str | None:
-    """Return where a result breaks its schema, in words; None if it does not.
-
-    One implementation is fast, the other chooses and words the error best. The decoder, which takes
-    a whole number for one only if it is written so, sees all but the samples.
-    """
-    if not _fast().is_valid(result):
-        error = best_match(Draft202012Validator(SCHEMAS["result"]()).iter_errors(result))
-        return (
-            f"breaks the schema at {error.json_path}: {error.message}"
-            if error
-            else "breaks its schema"
-        )
-    try:
-        decode(Result, {**result, "samples": result["samples"][:1]})
-    except DocumentError as error:
-        return f"breaks the schema at {error}"
-    return None
-
-
-def checked(
-    trial_folder: Path, design: Design | None, planned: dict[str, Json]
-) -> tuple[Json, Evidence]:
-    """Return a trial's result and evidence, or raise `Unfit` with the first reason against it.
-
-    Args:
-        trial_folder: Where it lies.
-        design: The sweep's design, if it has one.
-        planned: The design's trials as rows, by id.
-    """
-    result = read(trial_folder / "result.json", identifiers.RESULT)
-    if breach := _breach(result):
-        raise Unfit(breach)
-    _check_identity(trial_folder, result)
-    if design is not None:
-        _check_planned(result, design, planned)
-    found = read(trial_folder / "evidence.json", identifiers.EVIDENCE)
-    try:
-        proof = decode(Evidence, found)
-    except DocumentError as error:
-        raise Unfit(f"evidence.json breaks its schema at {error}") from None
-    faults = (*arithmetic.faults(result), *evidence.contradictions(result, proof))
-    if faults:
-        raise Unfit("; ".join(faults))
-    return result, proof
-
-
-def _check_identity(trial_folder: Path, result: Json) -> None:
-    """Raise `Unfit` unless the result is the trial that its folder is named for."""
-    trial, settings = result["trial"], result["settings"]
-    found = trial["id"]
-    if found != trial_folder.name:
-        if (trial_folder.parent / found / "result.json").exists():
-            raise Unfit(f"a duplicate: it is trial {found}, which trials/{found} holds")
-        raise Unfit(f"is trial {found}, not the trial its folder is named for")
-    possible = possible_ids(trial, settings["scenario"])
-    if found not in possible:
-        raise Unfit(f"its id says {found}, its trial fields say {possible[0]}")
-    for factor in FACTORS:
-        asked, ran = trial[factor.name], settings.get(factor.name, trial[factor.name])
-        if asked != ran:
-            raise Unfit(f"ran with {factor.name} {ran!r}, {asked!r} was asked")
-    if trial["cores"] > MOST_CORES:
-        raise Unfit(f"has {trial['cores']} cores, at most {MOST_CORES} are read")
-
-
-def _check_planned(result: Json, design: Design, planned: dict[str, Json]) -> None:
-    """Raise `Unfit` unless the result is as design.json plans it."""
-    trial = result["trial"]
-    if trial["plan_digest"] != design.plan_digest:
-        raise Unfit(
-            f"belongs to another plan: {trial['plan_digest']}, design.json has {design.plan_digest}"
-        )
-    if trial["id"] not in planned:
-        raise Unfit("is not among the trials that design.json plans")
-    wanted = {**planned[trial["id"]], "seed": design.seed, "sweep": design.sweep}
-    for entry in design.platforms:
-        if entry.name == trial["platform"]:
-            wanted |= {"machine": entry.machine, "enclosure": entry.enclosure}
-    for key, value in {**trial, **result["settings"]}.items():
-        if value != wanted.get(key, value):
-            raise Unfit(f"has {key} {value!r}, design.json plans it with {wanted[key]!r}")
-
-
 def _digest_of_times(result: Json) -> str:
     measured = [_TIMES(sample) for sample in result["samples"] if not sample["warmup"]]
     return hashlib.sha256(repr(measured).encode()).hexdigest()
@@ -331,7 +263,7 @@ def _twice(found: Trusted) -> Iterator[tuple[str, str]]:
     whole = "has the measured samples of {}, to the nanosecond: one is a copy"
     groups = [(group, whole) for group in same_times.values()]
     groups += [(group, "is the same cell and replicate as {}") for group in same_place.values()]
-    for group, what in chain(groups, copies.same_times(found.results)):
+    for group, what in chain(groups, copies.same_times(found.marks)):
         for trial in group if len(group) > 1 else ():
             if trial not in told:
                 told.add(trial)

@@ -9,7 +9,6 @@ one replicate are compared through those that ran beside both, and one bad insta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +26,15 @@ def typical_logs(cells: Sequence[Candidate]) -> Floats:
 
     Over the inputs that all replicates of all cells have, or each over its own if there is none.
     """
-    units = {unit: i for i, unit in enumerate(sorted({u for cell in cells for u in cell.times}))}
-    common = reduce(np.intersect1d, (names for cell in cells for names, _ in cell.times.values()))
-    rows, logs = [], []
+    every = sorted({unit for cell in cells for unit in cell.times.units})
+    units = {unit: place for place, unit in enumerate(every)}
+    common = sorted(set.intersection(*(set(cell.times.everywhere) for cell in cells)))
+    rows: list[tuple[int, int]] = []
+    logs: list[float] = []
     for column, cell in enumerate(cells):
-        for unit, (names, times) in cell.times.items():
-            kept = times[np.isin(names, common)] if len(common) else times
-            rows.append((units[unit], len(units) + column))
-            logs.append(np.log(cell.weight * kept.mean()))
+        own = cell.times.at(cell.times.units, common) if common else cell.times
+        rows += [(units[unit], len(units) + column) for unit in own.units]
+        logs.extend(np.log(cell.weight) + own.means)
     values = np.array(logs) - np.median(logs)
     design = np.zeros((len(rows), len(units) + len(cells)))
     np.put_along_axis(design, np.array(rows), 1.0, axis=1)

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_analysis.intervals import CONFIDENCE, t_quantile
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -69,8 +68,6 @@ def _predict(cores: Floats, logs: Floats, size: float) -> tuple[float, float, fl
     parameters = inverse @ design.T @ logs
     freedom = len(cores) - 2
     variance = float(np.sum((logs - design @ parameters) ** 2)) / freedom
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(
-        variance * (1 + float(at @ inverse @ at))
-    )
+    half = t_quantile(CONFIDENCE, freedom) * math.sqrt(variance * (1 + float(at @ inverse @ at)))
     middle = float(at @ parameters)
     return middle, middle - half, middle + half

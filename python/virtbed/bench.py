@@ -1,4 +1,4 @@
-"""One bench host: held by one sweep, examined, quietened, cleared, and put back."""
+"""One bench host: held by one sweep, examined, made quiet, cleared, and put back."""
 
 from __future__ import annotations
 

@@ -142,8 +142,8 @@ class Standing:
         """Raise BadResultError if the report would leave the result out."""
         if not find_spec("virtbed_analysis"):
             return
+        from virtbed_analysis.checking import checked
         from virtbed_analysis.reading import Unfit
-        from virtbed_analysis.trust import checked
 
         try:
             checked(folder, self.laid, self._planned)

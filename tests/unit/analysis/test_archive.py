@@ -155,7 +155,7 @@ def sealed(file: Path) -> None:
 
 
 FORGED: list[tuple[Callable[[str, bytes], bytes | None], str]] = [
-    (lambda n, t: None if n.endswith("report.html") else t, "quick cannot be reported anew"),
+    (lambda n, t: None if n.endswith("report.html") else t, "its report cannot be made again"),
     (lambda n, t: None if "/report." in n else t, "no report is in it"),
     (lambda n, t: b"{" if n == "ro-crate-metadata.json" else t, "does not describe a crate"),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from virtbed_analysis.advice import set_aside
 from virtbed_analysis.best import contrast_of, ranking
 from virtbed_analysis.candidates import Candidate, Ends
 from virtbed_analysis.cells import DEFAULTED, MATCHED
+from virtbed_analysis.engine import Logs
 from virtbed_analysis.intervals import holm, pairs_needed, ratio_interval, share_bounds
 from virtbed_analysis.question import Question
 
@@ -32,7 +34,7 @@ def cell(
     mean = float(np.mean(list(times.values())))
     return Candidate(
         about,
-        {("host", r): (np.array(["x"]), np.array([ms])) for r, ms in times.items()},
+        Logs.of({r: (["x"], [math.log(ms)]) for r, ms in times.items()}),
         (mean, mean, mean),
         latency=None,
         per_sample=None,

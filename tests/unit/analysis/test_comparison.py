@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from virtbed_analysis import AnalysisError, words
-from virtbed_analysis.comparison import _effect, changed, compare
+from virtbed_analysis import AnalysisError, engine, words
+from virtbed_analysis.comparison import changed, compare
 from virtbed_analysis.page import render_comparison
 
 from .conftest import Folder, failure
@@ -105,9 +105,9 @@ def test_intervals_of_sweeps_cover_when_days_differ(sizes: tuple[int, int]) -> N
     random = np.random.default_rng(sizes)
     hits = []
     for _ in range(1_500):
-        both = tuple(random.normal(0, 0.05, n) for n in sizes)
-        effect = _effect("", both, "sweep", 0.95)  # type: ignore[arg-type]
-        hits.append(effect.low is not None and effect.low <= 1 <= (effect.high or 0))
+        first, second = (random.normal(0, 0.05, n) for n in sizes)
+        found = engine.effect("", [-first, second], pooled=True)
+        hits.append(found.low is not None and found.low <= 1 <= (found.high or 0))
     assert 0.93 <= np.mean(hits) <= 0.99  # Welch's of two and two is wider than it need be
 
 

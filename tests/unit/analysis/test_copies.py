@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from virtbed_analysis.copies import same_times
+from virtbed_analysis.copies import marks, same_times
 from virtbed_analysis.frames import read_sweep
 
 from .conftest import Folder, Json
@@ -81,6 +81,10 @@ def test_a_trial_made_of_another_is_left_out_with_it(noisy: Folder, source: str,
     assert why in rejected[OTHER] and source in rejected[OTHER]
 
 
+def alike(trials: dict[str, list[Json]]) -> list[tuple[list[str], str]]:
+    return list(same_times({trial: marks(samples) for trial, samples in trials.items()}))
+
+
 def test_trials_of_their_own_are_kept(noisy: Folder) -> None:
     assert read_sweep(noisy.path).rejected == []
 
@@ -89,14 +93,12 @@ def test_chance_is_told_from_a_copy() -> None:
     """A coarse clock, few samples or times that do not vary make trials alike by chance."""
     chance = random.Random(1)
 
-    def trials(number: int, samples: int, tick_ns: int, spread_ns: int) -> dict[str, Json]:
+    def trials(number: int, samples: int, tick_ns: int, spread_ns: int) -> dict[str, list[Json]]:
         return {
-            str(trial): {
-                "samples": [
-                    one(20_000_000 + tick_ns * round(chance.gauss(0, spread_ns) / tick_ns), trial)
-                    for _ in range(samples)
-                ]
-            }
+            str(trial): [
+                one(20_000_000 + tick_ns * round(chance.gauss(0, spread_ns) / tick_ns), trial)
+                for _ in range(samples)
+            ]
             for trial in range(number)
         }
 
@@ -107,20 +109,18 @@ def test_chance_is_told_from_a_copy() -> None:
         }  # fmt: skip
 
     for shape in ((500, 3, 1, 100_000), (500, 6, 10_000, 30_000), (200, 50, 1_000_000, 600_000)):
-        assert list(same_times(trials(*shape))) == []
+        assert alike(trials(*shape)) == []
     stalls = {
-        str(trial): {
-            "samples": [one(7 * k * (101 + trial), trial) for k in [9**7] * 98 + [3 * 9**7] * 2]
-        }
+        str(trial): [one(7 * k * (101 + trial), trial) for k in [9**7] * 98 + [3 * 9**7] * 2]
         for trial in range(3)
     }
-    assert list(same_times(stalls)) == []  # two values make a line of any two trials
-    for nothing in ({}, {"1": {"samples": [one(0, 1)] * 9}, "2": {"samples": [one(0, 2)] * 9}}):
-        assert list(same_times(nothing)) == []
+    assert alike(stalls) == []  # two values make a line of any two trials
+    for nothing in ({}, {"1": [one(0, 1)] * 9, "2": [one(0, 2)] * 9}):
+        assert alike(nothing) == []
 
 
 def test_a_million_samples_are_looked_at_in_seconds(tmp_path: Path) -> None:
     """Of one digest that many trials share, some pairs alone are counted."""
     sample = {"queue_ns": 5, "pre_ns": 0, "infer_ns": 9, "post_ns": 0, "e2e_ns": 9}
     samples = [{"input": "a", "warmup": False, **sample}] * 10
-    assert list(same_times({str(trial): {"samples": samples} for trial in range(5000)})) == []
+    assert alike({str(trial): samples for trial in range(5000)}) == []

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from virtbed_analysis import estimate, load, per_trial, precision
+from virtbed_analysis import estimate, load, per_trial
 from virtbed_analysis.document import document
 from virtbed_analysis.effects import of_sweep
+from virtbed_analysis.engine import Logs, contrast
 from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.page import render
 from virtbed_contract.measures import percentile_rank
 
@@ -198,7 +200,7 @@ def test_interval_agrees_with_scipy_and_moves_with_the_data(
     values: list[float], shift: float
 ) -> None:
     def interval(x: np.ndarray) -> tuple[float, float]:
-        low, high = estimate.mean_interval(
+        low, high = mean_interval(
             np.array([x.mean()]), np.array([x.std(ddof=1)]), np.array([len(x)])
         )
         return float(low[0]), float(high[0])
@@ -352,7 +354,9 @@ def test_a_ratio_is_of_the_time_of_the_mix_of_inputs(folder: Any) -> None:
     assert np.exp(units.cost(cell)) == pytest.approx(50 / 40)
     kept = per_trial.log_means(sweep.samples)
     above, below = (kept[f"{name}-pinned-c01-image_classification-r01"] for name in ("cn", "bm"))
-    assert math.exp(precision._difference(above, below) or 0) == pytest.approx(50 / 40)
+    sides = (Logs.of({1: (list(own), list(own.values()))}) for own in (above, below))
+    logs = contrast(*zip((1.0, -1.0), sides, strict=True))
+    assert np.exp(logs) == pytest.approx([50 / 40])
 
 
 def relabelled(sweep: Sweep, seeded: pl.Expr) -> Sweep:

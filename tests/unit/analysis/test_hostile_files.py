@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from virtbed_analysis import AnalysisError, figures
+from virtbed_analysis.checking import checked
 from virtbed_analysis.document import document
 from virtbed_analysis.files import read_csv
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
 from virtbed_analysis.reading import Unfit
-from virtbed_analysis.trust import checked
 from virtbed_contract import identifiers
 
 from .conftest import Folder, Json, failure

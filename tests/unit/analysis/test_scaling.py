@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from virtbed_analysis import estimate, words
 from virtbed_analysis.cells import CURVE, MATCHED, Cell
 from virtbed_analysis.document import document
 from virtbed_analysis.effects import Units, of_sweep
+from virtbed_analysis.engine import Logs
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
 from virtbed_analysis.platforms import platforms_of
@@ -104,7 +106,7 @@ def costs(platform: str, ratios: dict[int, float], noise: float, replicates: int
                 "app", "trained", "single_stream", "trained", FACTORS, cores, name, "pinned"
             )
             own = np.log(ratio) + noise * RANDOM.standard_normal(replicates)
-            cells[cell] = {str(n): (names, own[n : n + 1]) for n in range(replicates)}
+            cells[cell] = Logs.of({str(n): (names, own[n : n + 1]) for n in range(replicates)})
     return Units(cells, "replicate", {}, platforms_of((), PLACES))
 
 
@@ -168,7 +170,9 @@ def test_sizes_that_share_no_replicate_are_not_fitted_together() -> None:
     (alone,) = (cell for cell in units.logs if (cell.platform, cell.cores) == ("cn", 4))
     of_bare = units.baseline(alone)
     for cell in (alone, of_bare):
-        units.logs[cell] = {f"late {n}": value for n, value in units.logs[cell].items()}
+        own = units.logs[cell]
+        late = tuple(f"late {n}" for n in own.units)
+        units.logs[cell] = replace(own, units=late)  # type: ignore[index]
     (row,) = overhead_by_size(units)
     assert (row["fit"], row["because"]) == ("cannot tell", "no replicate has all of its sizes")
 
