@@ -41,8 +41,10 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     Its `checks` have `check` ("twin" or "slowdown"), the cell, `expected`, `estimate` and interval
     `low`, `high` (ratios; of all checks together at `confidence`), `half_width` (as a share),
     `replicates`, `answer` ("equivalent": the whole interval is within `margin`, by default the
-    plan's, of what is expected; "differs"; "cannot tell"), `passed` and `reason`. Its `resolution`
-    says for each platform with a twin the smallest overhead that as many replicates resolve.
+    plan's, of what is expected; "differs"; "cannot tell"), `passed`, `verdict` ("passed", "failed",
+    "cannot tell": the interval is too wide to answer, which is no pass) and `reason`. Its
+    `resolution` says for each platform with a twin the smallest overhead that as many replicates
+    resolve.
     `passed` holds if there are checks and all passed; a planned cell without result has not.
     `suspect` counts the trials during which something else moved, which stay in.
 
@@ -125,6 +127,7 @@ def _check(
         row = row | {"ratio_low": low, "ratio_high": high}
         says = answer(low / expected, high / expected, margin)
         reason = _fault(row, expected, half_width, margin, says)
+    verdict = "passed" if not reason else CANNOT_TELL if says == CANNOT_TELL else "failed"
     return {
         "check": "twin" if _is_twin(row) else "slowdown",
         **{key: row[key] for key in CELL if key not in PLAIN},
@@ -136,8 +139,9 @@ def _check(
         "replicates": row["ratio_replicates"],
         "answer": says,
         "passed": not reason,
+        "verdict": verdict,
         "reason": reason,
-        "sentence": f"{'passed' if not reason else 'FAILED'}: {words.instance(row, entries)}: "
+        "sentence": f"{verdict}: {words.instance(row, entries)}: "
         f"{words.ratio(row['ratio'])} "
         f"({words.interval(row)}), {words.NONE if expected is None else f'{expected:g}'} expected"
         + (f"; {reason}" if reason else ""),

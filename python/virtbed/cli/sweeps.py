@@ -255,7 +255,7 @@ def calibrate(
     Carries the plan out, or what is missing of it, and writes results/PLAN/calibration.json. One
     calibration in twenty fails by chance alone: repeat it before making anything of it.
 
-    Exit status: 0 every check passed, 1 one failed, 2 refused, 130 interrupted.
+    Exit status: 0 every check passed, 1 one failed or cannot tell, 2 refused, 130 interrupted.
     """
     from virtbed_analysis import AnalysisError
     from virtbed_analysis import calibrate as write_calibration

@@ -17,6 +17,7 @@ from virtbed_contract.factors import label
 Json = dict[str, Any]
 
 _STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "not tested": "dim"}
+_VERDICTS = {"passed": "green", "failed": "red", "cannot tell": "yellow"}
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
@@ -191,11 +192,10 @@ def check_table(calibration: Json, entries: Mapping[str, Platform]) -> Table:
     for row in calibration["checks"]:
         platform = entries.get(row["platform"])
         figures = {"x": row["estimate"], "x_low": row["low"], "x_high": row["high"]}
-        passed = Text("passed", "green") if row["passed"] else Text("FAILED", "red")
         table.add_row(
             subject_words(row), platform.in_words(row["mode"]) if platform else "",
             f"{row['platform']} {row['mode']}", str(row["cores"]), row["check"],
             "-" if row["expected"] is None else f"{row['expected']:g}", _figure(figures, "x", ""),
-            passed, row["reason"],
+            Text(row["verdict"], _VERDICTS[row["verdict"]]), row["reason"],
         )  # fmt: skip
     return table

@@ -57,6 +57,8 @@ def test_a_testbed_that_does_not_fails_and_says_why(
     check = next(c for c in content["checks"] if c["check"] == failed)
     assert not check["passed"]
     assert reason in check["reason"]
+    told = "failed" if "misses" in reason else "cannot tell"
+    assert check["verdict"] == told and check["sentence"].startswith(f"{told}: ")
     assert reason in check["sentence"]
 
 
