@@ -104,7 +104,7 @@ def told(*command: str) -> Any:
 def lasting(report: dict[str, Any]) -> dict[str, Any]:
     """Return what two reports on one host agree in: no free memory, and no time of a boot."""
     facts = report["facts"]
-    kept = ("kernel", "cpu", "numa", "cgroup", "engines", "gpu", "iommu", "images", "is_root")
+    kept = ("kernel", "cpu", "hwloc", "cgroup", "engines", "gpu", "iommu", "images", "is_root")
     return {
         **{name: report[name] for name in ("host", "ok", "accelerator", "tuning")},
         "platforms": {row["platform"]: row["status"] for row in report["platforms"]},

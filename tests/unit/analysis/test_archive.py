@@ -268,7 +268,10 @@ def without(packed: Path, *names: str) -> None:
     [
         (["quick/report.json", "quick/report.html"], "0 reports of sweeps are in it, one needed"),
         (["quick/report.json"], "0 reports of sweeps are in it, one needed"),
-        (["quick/report.html"], "quick cannot be reported anew: no report.html found, one needed"),
+        (
+            ["quick/report.html"],
+            "quick: its report cannot be made again: no report.html found, one needed",
+        ),
     ],
 )
 def test_an_archive_without_a_report_is_not_whole(
