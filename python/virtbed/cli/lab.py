@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from virtbed.cli.console import console, errors, refuse
 from virtbed.lab import FOLDER, LabError
 from virtbed.lab.image import build
 from virtbed.lab.recipe import Recipe, Suite
-from virtbed.lab.server import Server, servers, start
+from virtbed.lab.server import Server, check_name, remove_all, servers, start
 from virtbed.lab.shape import Shape, accelerator_here
 from virtbed.render.table import Table
 
@@ -21,7 +22,7 @@ app = typer.Typer(
     help="Bench hosts in a box: Debian servers under QEMU, with systemd, KVM, NUMA nodes and an "
     "IOMMU. Nothing that is timed there is a result.",
 )
-Name = Annotated[str, typer.Argument(metavar="[NAME]", help="The server's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The server's name.")]
 _DEFAULT = Shape()
 
 
@@ -46,7 +47,8 @@ def up(
 
     Exit status: 0 it answers and has booted, 2 it does not.
     """
-    try:
+    with _refusing():
+        check_name(name)  # before minutes of building
         shape = Shape(sockets, cores, threads, nodes, memory_mib, svm, iommu, spare)
         with errors.status(f"starting {name}") as status:
 
@@ -57,8 +59,6 @@ def up(
 
             image = build(Recipe(suite, engines=not bare), say)
             server = start(name, image, shape, say, tied=False, accelerator=accelerator_here())
-    except LabError as error:
-        refuse(error)
     console.print(f"inventory: {server.inventory}", soft_wrap=True)
     console.print(f"next: virtbed doctor --inventory {server.inventory}", soft_wrap=True)
 
@@ -69,21 +69,18 @@ def down(name: Name = "lab") -> None:
 
     Exit status: 0 it is gone, 2 there is none.
     """
-    try:
+    with _refusing():
         _server(name).remove()
-    except LabError as error:
-        refuse(error)
 
 
 @app.command()
 def clean() -> None:
     """End all servers, and remove the lab's images and snapshots.
 
-    Exit status: 0 all is gone.
+    Exit status: 0 all is gone, 2 a server does not end.
     """
-    for server in servers():
-        server.remove()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    with _refusing():
+        remove_all()
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -97,10 +94,8 @@ def ssh(
 
     Exit status: the command's.
     """
-    try:
+    with _refusing():
         argv = _server(name).ssh(*(command or ()))
-    except LabError as error:
-        refuse(error)
     os.execvp(argv[0], argv)
 
 
@@ -110,7 +105,9 @@ def status() -> None:
     table = Table("Servers of the lab")
     for heading in ("name", "hardware", "memory", "SSH port", "inventory"):
         table.add_column(heading)
-    for server in servers():
+    with _refusing():
+        running = servers()
+    for server in running:
         shape = server.shape
         hardware = (
             f"{shape.sockets} x {shape.cores} x {shape.threads}, {shape.nodes} "
@@ -121,6 +118,17 @@ def status() -> None:
             str(server.inventory),
         )  # fmt: skip
     console.print(table)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Exit with a clear message where the lab cannot do something."""
+    try:
+        yield
+    except LabError as error:
+        refuse(error)
+    except OSError as error:
+        refuse(LabError(f"{error}; {FOLDER} must be writable: use sudo, or set VIRTBED_LAB"))
 
 
 def _server(name: str) -> Server:

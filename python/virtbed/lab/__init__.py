@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-FOLDER = Path(os.environ.get("VIRTBED_LAB", "/var/cache/virtbed-lab"))
-"""Images, snapshots and servers; the variable VIRTBED_LAB names another folder.
+FOLDER = Path(os.environ.get("VIRTBED_LAB") or "/var/cache/virtbed-lab").absolute()
+"""Images, snapshots, servers and consoles; the variable VIRTBED_LAB names another folder.
 
 A cache, and outside of what a teardown removes: to make it anew takes half an hour.
 """

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +97,14 @@ def _require() -> None:
         raise LabError(
             f"user id {os.geteuid()} found, root (0) needed to build a server's image; use sudo"
         )
-    if missing := [package for name, package in _NEEDED.items() if not shutil.which(name)]:
+    require_programs(_NEEDED, "to build a server's image")
+
+
+def require_programs(needed: Mapping[str, str], why: str) -> None:
+    """Raise LabError unless programs, each with the package that it comes from, are installed."""
+    if missing := [package for name, package in needed.items() if not shutil.which(name)]:
         raise LabError(
-            f"no {', '.join(missing)} found, needed to build a server's image; "
-            f"run apt install {' '.join(missing)}"
+            f"no {', '.join(missing)} found, needed {why}; run apt install {' '.join(missing)}"
         )
 
 

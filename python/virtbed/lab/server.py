@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -18,13 +19,19 @@ from typing import IO, Any
 
 from virtbed.lab import FOLDER, LabError
 from virtbed.lab.access import BECOME, INVENTORY, SSH_CONFIG, write_access
-from virtbed.lab.image import Image, Say
+from virtbed.lab.image import Image, Say, require_programs
 from virtbed.lab.qmp import Monitor
 from virtbed.lab.shape import ADDRESS, Accelerator, Shape
 
 BOOT_S = 600
 """After which a server that does not answer has failed; a busy machine takes minutes."""
 SNAPSHOT = "ready"
+NAME = r"[a-z0-9][a-z0-9-]{0,40}"
+_NEEDED = {
+    "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-client",
+}  # fmt: skip
+# Of the lab's folder; the last is of its tests.
+_PARTS = ("servers", "images", "snapshots", "consoles", "bench")
 _LOOK_S = 1.0
 _END_S = 20
 
@@ -143,6 +150,28 @@ class Server:
             time.sleep(0.05)
 
 
+def check_name(name: str) -> None:
+    """Raise LabError for what names no server: it is a folder's, a host's and ssh's name."""
+    if not re.fullmatch(NAME, name):
+        raise LabError(
+            f"server name {name[:80]!r} found, up to 41 of a-z, 0-9 and - needed, none of - first"
+        )
+
+
+def remove_all(lab: Path = FOLDER) -> None:
+    """End all servers, and remove all that the lab made in its folder; what else is there stays.
+
+    Raises:
+        LabError: a server does not end.
+    """
+    for server in servers(lab):
+        server.remove()
+    for part in _PARTS:
+        shutil.rmtree(lab / part, ignore_errors=True)
+    with suppress(OSError):  # it was not there, or holds what is not the lab's
+        lab.rmdir()
+
+
 def load(folder: Path) -> Server | None:
     """Return the server of a folder; None if it has none, or one half made."""
     try:
@@ -182,8 +211,11 @@ def start(
         lab: The lab's folder.
 
     Raises:
-        LabError: the name is taken, QEMU ends, or the server does not answer in time.
+        LabError: the name is none or taken, QEMU is missing or ends, or the server does not answer
+            in time.
     """
+    check_name(name)
+    require_programs(_NEEDED, "to run a server")
     folder = lab / "servers" / name
     if folder.exists() and not _held(folder):
         shutil.rmtree(folder)
