@@ -73,6 +73,11 @@ class Bench:
     logs: Logs = field(default_factory=Logs)
     _times: int = field(default=1, init=False)
 
+    @property
+    def limit_s(self) -> float:
+        """Seconds that a playbook without trials may take: longer where the host is emulated."""
+        return self.hung_after_s * self._times
+
     def examine(
         self,
         *,
@@ -224,7 +229,7 @@ class Bench:
         try:
             *events, ended = ansible.play(
                 playbook, {**self.variables, **(variables or {})}, self.inventories,
-                deadline=Deadline(self.hung_after_s * self._times), logs=self.logs,
+                deadline=Deadline(self.limit_s), logs=self.logs,
                 limit=self.limit, cancelled=cancelled,
             )  # fmt: skip
         except OSError as error:

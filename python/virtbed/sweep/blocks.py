@@ -93,7 +93,7 @@ class Blocks:
         """
         benches.end_strays()
         pending = _Pending(blocks, self.ledger)
-        self._lease(self.bench.hung_after_s)
+        self._lease(self.bench.limit_s)
         self.ledger.lease(pending.trials)
         self.progress.doing(blocks[0][0])
         ended = Ended("failed")
@@ -124,7 +124,7 @@ class Blocks:
 
     def _events(self, blocks: list[Block], pending: _Pending) -> Ended:
         """Run the playbook and record what it tells; return how it ended."""
-        deadline = Deadline(self.bench.hung_after_s)
+        deadline = Deadline(self.bench.limit_s)
         turns = [
             {
                 "virtbed_instance": encode(block[0].instance),
@@ -178,7 +178,7 @@ class Blocks:
 
     def _lease(self, limit_s: float) -> None:
         """Hold the sweep for a step with a limit, and for what follows if it hangs: a clearance."""
-        self.ledger.renew(self.holder, until(limit_s + self.bench.hung_after_s))
+        self.ledger.renew(self.holder, until(limit_s + self.bench.limit_s))
 
     def _allowed_s(self, upcoming: Trial | None, before: Trial | None = None) -> float:
         """Return how long it may take until the next trial has ended, or the block is released."""

@@ -73,7 +73,7 @@ class Standing:
         for trial in trials:
             folder = self.folder / "trials" / trial.id
             if trial.id not in done and not os.path.lexists(folder / "result.json"):
-                ledger.at_least(trial.id, _attempts(folder, trial.id))
+                ledger.at_least(trial.id, self._begun(trial.id))
                 missing.append(trial)
                 continue
             try:
@@ -110,6 +110,10 @@ class Standing:
         except OSError as error:
             raise BadResultError(f"{error}") from error
         self.say(f"{trial.id}: its result is whole, and the ledger did not know of it: it stays")
+
+    def _begun(self, trial: str) -> int:
+        """Return how many attempts at a trial its files, and results put aside, tell of."""
+        return max(_attempts(self.folder / "trials" / trial, trial), _earlier(self.folder, trial))
 
     def _good(self, folder: Path, trial: Trial) -> Json:
         """Return the result of a trial's folder.
@@ -152,7 +156,7 @@ class Standing:
 
     def _repeat(self, folder: Path, trial: Trial, ledger: Ledger, why: str) -> None:
         """Move what a trial left aside, and have it done again."""
-        attempts = max(_attempts(folder, trial.id), _earlier(self.folder, trial.id))
+        attempts = self._begun(trial.id)
         kept = ""
         if os.path.lexists(folder):
             number = 1
@@ -189,8 +193,9 @@ def recognized(folder: Path, identity: Mapping[str, str], laid: Design) -> None:
             "placement": _placed(design),
             "image variant": str(design.get("image")),
         }
-        rows = design.get("trials")
-        known = {str(row.get("id")) for row in rows if isinstance(row, dict)} if rows else set()
+        found = design.get("trials")
+        rows = found if isinstance(found, list) else []
+        known = {str(row.get("id")) for row in rows if isinstance(row, dict)}
         check_trials(folder, known, {trial.id for trial in laid.trials})
     if doctor is not None:
         there |= _of_host(doctor, identity)

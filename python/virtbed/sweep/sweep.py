@@ -122,7 +122,7 @@ class Sweep:
         if ledger.new():
             recognized(self.folder, same, self._laid(admitted))
         ledger.begin(same, [(t.id, t.position, t.instance.platform) for t in laid.trials])
-        return ledger.take(Holder.here(), until(self._bench.hung_after_s))
+        return ledger.take(Holder.here(), until(self._bench.limit_s))
 
     def _laid(self, admitted: Admitted) -> Design:
         return admitted.laid.document(self.plan, admitted.image, self._platforms, ())

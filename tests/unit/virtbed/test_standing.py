@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -319,3 +320,46 @@ def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_lost(
     (folder / "aside").unlink()
     run()
     assert host.blocks == ["cn-pinned-c01-r02"]
+
+
+def test_a_result_put_aside_by_an_earlier_call_counts_with_the_ledger_lost(
+    run: Run, host: Host
+) -> None:
+    folder = run().folder
+    aside = folder / "earlier" / "3" / CELL
+    aside.parent.mkdir(parents=True)
+    (folder / "trials" / CELL).rename(aside)  # killed before it was measured again
+    (folder / "ledger.sqlite").unlink()
+    run()
+    result = json.loads((folder / "trials" / CELL / "result.json").read_text())
+    assert result["trial"]["attempt"] == 4  # else it would be put aside in the other's place
+
+
+@pytest.mark.parametrize("trials", [5, True, "x", {"id": 1}, [1], None])
+def test_with_the_ledger_lost_a_design_without_a_list_of_trials_is_no_crash(
+    run: Run, host: Host, trials: object
+) -> None:
+    folder = run().folder
+    (folder / "ledger.sqlite").unlink()
+    edit("design.json", lambda d: d.update(trials=trials))(folder)
+    assert run().failed == [] and host.blocks == []
+
+
+@pytest.mark.parametrize(("emulated", "times"), [(False, 1), (True, 6)])
+def test_on_an_emulated_host_a_block_may_begin_slowly_and_the_lease_outlasts_a_clearance(
+    run: Run, host: Host, plan: Plan, emulated: bool, times: int
+) -> None:
+    leases: list[float] = []
+
+    def leased(request: TrialRequest, incoming: Path) -> Any:
+        with Ledger(incoming.parent / "ledger.sqlite") as ledger:
+            ((expires,),) = ledger._rows("SELECT expires FROM holder")
+        leases.append(expires - time.time())
+        return fine(request, incoming)
+
+    fine, host.trial = host.trial, leased
+    host.report = replace(host.report, emulated=emulated)
+    run(small(plan).model_copy(update={"timeout_s": 1}))
+    assert dict(host.limits)["block"] == 60 * times
+    # The block beside its trial, and, should it hang, the clearance after it.
+    assert leases and all(2 * 60 * times < lease_s < 2 * 60 * times + 100 for lease_s in leases)
