@@ -249,14 +249,21 @@ def _environment() -> dict[str, str]:
     }
 
 
-def bench_variables(inventories: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def bench_variables(
+    inventories: Sequence[str], limit: str | None = None
+) -> dict[str, Mapping[str, Any]]:
     """Return the variables of each host in the group `bench`, as ansible-inventory tells them.
+
+    Args:
+        inventories: Paths, or lists of hosts with a comma.
+        limit: A pattern of hosts, as --limit takes it; others are left out.
 
     Raises:
         AnsibleError: the inventory cannot be read.
     """
     tool = str(Path(sys.executable).with_name("ansible-inventory"))
     words = [word for inventory in inventories for word in ("--inventory", inventory)]
+    words += [f"--limit={limit}"] if limit else []
     done = subprocess.run(
         [tool, *words, "--list"], cwd=require(), env=os.environ | _environment(),
         capture_output=True, text=True, check=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -46,6 +47,7 @@ SET_BY_A_SWEEP = frozenset(
     for name in ("bench", "run_dir", "incoming_dir", "tuned", "instance", "trials", "trial")
 )
 _BLOCK = ("begin", "provision", "trials", "release")
+_NO = {"", "false", "no", "off", "n", "f", "0", "none"}
 # A block adds its guest to this group, which --limit must not leave out.
 _GUESTS = "guest"
 
@@ -143,11 +145,12 @@ class Bench:
         if os.geteuid() == 0:
             return
         try:
-            hosts = ansible.bench_variables(self.inventories).values()
+            hosts = ansible.bench_variables(self.inventories, self.limit).values()
         except ansible.AnsibleError as error:
             raise BenchError(str(error)) from error
         here = (host for host in hosts if host.get("ansible_connection") == "local")
-        if any(not host.get("ansible_become") for host in here):
+        # In an inventory of INI `false` is a text.
+        if any(str(host.get("ansible_become", "")).lower() in _NO for host in here):
             raise BenchError(f"user id {os.geteuid()} found, root (0) needed {why}; use sudo")
 
     def blocks(
@@ -248,16 +251,9 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         check: Called while a sweep that was just killed releases its instance; may raise.
 
     Raises:
-        BenchError: another holds it for LOCK_WAIT_S seconds.
+        BenchError: another holds it for LOCK_WAIT_S seconds, or it cannot be held.
     """
-    lock = RUN / "lock"
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
-        file = lock.open("w")
-    except PermissionError:  # another user's folder: this one cannot sweep either, and is told so
-        yield
-        return
-    with file:
+    with _lock_file() as file:
         deadline = time.monotonic() + LOCK_WAIT_S
         while not _locked(file):
             if time.monotonic() > deadline:
@@ -268,6 +264,30 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
             check()
             time.sleep(0.5)
         yield
+
+
+def _lock_file() -> IO[str]:
+    """Open this controller's lock, in a folder that is its user's alone: keys lie there, too.
+
+    Raises:
+        BenchError: what is there is another's, as it may be in /tmp, or cannot be written.
+    """
+    try:
+        RUN.mkdir(parents=True, exist_ok=True, mode=0o711)
+        found = RUN.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise BenchError(
+                f"{RUN} of user id {found.st_uid}, {stat.filemode(found.st_mode)}, found; a folder "
+                f"of user id {os.geteuid()} that nobody else can write needed; remove it, or set "
+                "XDG_RUNTIME_DIR to a folder of your own"
+            )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.fdopen(os.open(RUN / "lock", flags, 0o644), "w")
+    except OSError as error:
+        raise BenchError(
+            f"the lock {RUN / 'lock'} cannot be held: {error}; a folder that this user can write "
+            "is needed"
+        ) from error
 
 
 def _locked(file: IO[str]) -> bool:

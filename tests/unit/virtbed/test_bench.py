@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from virtbed import ansible
-from virtbed.bench import Bench
+from virtbed import bench as benches
+from virtbed.bench import Bench, BenchError, alone
 from virtbed.events import Ended, Event, TaskOk
 from virtbed_contract.codec import encode
 
@@ -32,3 +36,76 @@ def test_an_emulated_host_gets_longer_for_its_playbooks(
         bench.examine(restore=False)
     bench.play("clear")
     assert limits == [60, limit_s, limit_s]
+
+
+def is_root_needed(inventory: Path, **options: Any) -> bool:
+    try:
+        Bench((str(inventory),), **options).require_root("to examine the host")
+    except BenchError as error:
+        assert "user id 1000 found, root (0) needed to examine the host" in str(error)
+        return True
+    return False
+
+
+def test_root_is_needed_for_the_host_that_is_meant_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    inventory = tmp_path / "hosts.yml"
+    hosts = {"here": {"ansible_connection": "local"}, "there": {"ansible_user": "root"}}
+    inventory.write_text(json.dumps({"bench": {"hosts": hosts}}))
+    assert is_root_needed(inventory)
+    assert is_root_needed(inventory, limit="here")
+    assert not is_root_needed(inventory, limit="there")
+
+
+@pytest.mark.parametrize(("becomes", "needed"), [("false", True), ("no", True), ("true", False)])
+def test_a_text_that_says_no_makes_nobody_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str, needed: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    inventory = tmp_path / "hosts"
+    inventory.write_text(f"[bench]\nhere ansible_connection=local ansible_become={becomes}\n")
+    assert is_root_needed(inventory) == needed
+
+
+def linked(run: Path) -> None:
+    (run.parent / "target").mkdir()
+    run.symlink_to(run.parent / "target")
+
+
+def linked_lock(run: Path) -> None:
+    run.mkdir(mode=0o711)
+    (run / "lock").symlink_to(run.parent / "file")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda run: [run.mkdir(), run.chmod(0o777)], "drwxrwxrwx, found; a folder of user id"),
+        (linked, "found; a folder of user id"),
+        (Path.touch, "File exists"),
+        (linked_lock, "cannot be held"),
+    ],
+)
+def test_a_lock_is_held_in_a_folder_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], Any], told: str
+) -> None:
+    (tmp_path / "file").write_text("theirs")
+    run = tmp_path / "run"
+    monkeypatch.setattr(benches, "RUN", run)
+    spoil(run)
+    with pytest.raises(BenchError, match=told), alone():
+        pass
+    assert (tmp_path / "file").read_text() == "theirs"
+
+
+def test_another_users_folder_is_no_place_for_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benches, "RUN", tmp_path / "run")
+    with alone():
+        assert (tmp_path / "run" / "lock").exists()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(BenchError, match="nobody else can write needed"), alone():
+        pass
