@@ -52,6 +52,7 @@ from virtbed.sweep.blocks import PER_PLAYBOOK
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS
+from virtbed_contract.json_file import plain
 from virtbed_contract.sweep import MOST_REPLICATES
 from virtbed_workloads.registry import APPLICATIONS
 
@@ -139,8 +140,10 @@ def _seconds(journal: Path) -> dict[str, float]:
     try:
         with Ledger(journal) as ledger:
             return ledger.seconds()
-    except LedgerDamagedError as error:
-        errors.print(f"no times of earlier trials: {error}; virtbed sweep makes it anew")
+    except LedgerError as error:
+        remedy = "; virtbed sweep makes it anew" if isinstance(error, LedgerDamagedError) else ""
+        said = f"no times of earlier trials: {error}{remedy}"
+        errors.print(plain(said), highlight=False, markup=False)
         return {}
 
 

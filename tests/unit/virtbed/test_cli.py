@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from virtbed.bench import LOCAL, Bench
 from virtbed.checkout import REPOSITORY
-from virtbed.cli import app, hosts, main
+from virtbed.cli import app, hosts, main, sweeps
 from virtbed.cli.console import bench_of
 from virtbed.here import RunError
 from virtbed_contract.schemas import SCHEMAS
@@ -252,3 +252,17 @@ def test_a_plan_whose_image_lacks_an_application_is_refused_before_the_host_is_s
 def test_the_doctor_refuses_an_image_that_there_is_not() -> None:
     said = CliRunner().invoke(app, ["doctor", "--image", "cuda"])
     assert said.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in said.output
+
+
+def test_a_plan_is_shown_whatever_its_ledger_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    assert sweeps._seconds(ledger) == {} and not capsys.readouterr().err
+    ledger.mkdir()  # it cannot be opened, as where another user's results lie
+    assert sweeps._seconds(ledger) == {}
+    assert "no times of earlier trials: " in capsys.readouterr().err
+    ledger.rmdir()
+    ledger.write_bytes(b"no journal" * 100)
+    assert sweeps._seconds(ledger) == {}
+    assert "virtbed sweep makes it anew" in capsys.readouterr().err
