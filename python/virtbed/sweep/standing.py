@@ -28,6 +28,8 @@ from virtbed_contract.identifiers import DESIGN, FAILURE, RESULT
 from virtbed_contract.sweep import Design, Evidence, HostReport
 
 ASIDE = "aside"
+# What tells of an instance where it was: one sweep has one placement per size.
+_WHERE = ("cpus", "mems", "housekeeping", "allowed")
 Json = Mapping[str, Any]
 
 
@@ -119,8 +121,8 @@ class Standing:
         """Return the result of a trial's folder.
 
         Raises:
-            BadResultError: it is torn, or of another trial, plan, image or host, or its evidence
-                is; or, with virtbed-analysis installed, the report would leave it out.
+            BadResultError: it is torn, or of another trial, plan, image, host or place, or its
+                evidence is; or, with virtbed-analysis installed, the report would leave it out.
         """
         try:
             result = json_file.read(folder / "result.json")
@@ -139,6 +141,10 @@ class Standing:
                 f"evidence.json: of trial {proof.trial}, {said}, found; attested and of {trial.id} "
                 "needed"
             )
+        for name in _WHERE:
+            found, needed = getattr(proof.asked, name), getattr(trial.instance, name)
+            if found != needed:
+                raise BadResultError(f"evidence.json: {name} {found!r} found, {needed!r} needed")
         self._reported(folder)
         return result
 

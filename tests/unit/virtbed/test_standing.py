@@ -363,3 +363,16 @@ def test_on_an_emulated_host_a_block_may_begin_slowly_and_the_lease_outlasts_a_c
     assert dict(host.limits)["block"] == 60 * times
     # The block beside its trial, and, should it hang, the clearance after it.
     assert leases and all(2 * 60 * times < lease_s < 2 * 60 * times + 100 for lease_s in leases)
+
+
+@pytest.mark.parametrize("name", ["cpus", "mems", "housekeeping", "allowed"])
+def test_with_ledger_and_design_lost_a_result_from_another_place_is_repeated(
+    run: Run, host: Host, said: io.StringIO, name: str
+) -> None:
+    folder = run().folder
+    for lost in ("ledger.sqlite", "design.json"):  # both would have told of the placement
+        (folder / lost).unlink()
+    edit("evidence.json", lambda e: e["asked"].update({name: "7"}))(folder / "trials" / CELL)
+    run()
+    assert host.blocks == ["cn-pinned-c01-r02"]
+    assert f"evidence.json: {name} '7' found, " in said.getvalue()
