@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from virtbed.checkout import REPOSITORY
 from virtbed.lab import LabError, image, recipe
 from virtbed.lab.prepared import snapshot_key
 from virtbed.lab.recipe import Recipe
 from virtbed.lab.shape import Shape
+from virtbed.platforms import load_platforms
 
 PLAIN = Recipe()
 
@@ -32,6 +35,15 @@ def test_a_file_changes_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     before = PLAIN.digest()
     monkeypatch.setitem(recipe._FILES, "etc/hostname", "other\n")
     assert PLAIN.digest() != before
+
+
+def test_a_server_has_whatever_the_roles_would_install() -> None:
+    kept = (REPOSITORY / "roles/host_packages/vars/main.yml").read_text()
+    roles = load_platforms().roles.values()
+    needed = {*yaml.safe_load(kept)["__host_packages_names"]}
+    needed |= {name.format(init="systemd") for role in roles for name in role.packages}
+    needed |= {e.package for role in roles for e in role.engines.values() if e.package}
+    assert needed <= {*PLAIN.packages}
 
 
 def test_a_bare_server_has_nothing_that_the_roles_install() -> None:
