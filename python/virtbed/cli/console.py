@@ -19,7 +19,10 @@ console = Screen(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else No
 errors = Screen(stderr=True, wrap=False)  # a refusal is one line, which scripts may look for
 
 PlanArgument = Annotated[
-    str, typer.Argument(metavar="PLAN", help="A plan that ships, or the path of a .yml file.")
+    str,
+    typer.Argument(
+        metavar="PLAN", help="A plan that ships or was swept, by name, or the path of a .yml file."
+    ),
 ]
 SweepArgument = Annotated[
     str,
