@@ -213,13 +213,15 @@ def _components(ran: pl.DataFrame) -> list[Json]:
 
 def _split(row: Json) -> Json:
     within, inner = row.pop("within"), row.pop("inner")
+    if within is not None and math.isnan(within):  # 0 / 0: no input has two samples that tell
+        within = None
     var = row.pop("var")
     known = row["freedom"] > 0 and var is not None and inner is not None
     between = max(0.0, var - inner) if known else None
     whole = None if between is None or within is None else between + within
     return {
         **row,
-        "within": None if within is None or math.isnan(within) else math.sqrt(within),
+        "within": None if within is None else math.sqrt(within),
         "between": None if between is None else math.sqrt(between),
         "icc": between / whole if whole else None,
     }

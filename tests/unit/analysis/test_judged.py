@@ -213,6 +213,17 @@ def test_the_page_shows_the_judged_ratio_and_says_what_it_is_of(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_report_can_be_written_of_every_scenario(
+    scenario: str, contents: dict[str, Json]
+) -> None:
+    """JSON has no NaN, which would stop the report of a sweep: see `page.report_of`."""
+    json.dumps(contents[scenario], allow_nan=False)
+    for row in contents[scenario]["diagnostics"]["components"]:
+        assert (row["within"] is None) == (JUDGED_BY[scenario].grain == "trial")
+        assert row["icc"] is None or scenario == "single_stream"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_loadgens_own_figures_are_ours(scenario: str, contents: dict[str, Json]) -> None:
     for cell in contents[scenario]["loadgen"]["cells"]:
         assert (cell["valid"], cell["trials"], cell["differ"]) == (6, 6, 0)
