@@ -399,6 +399,11 @@ def test_one_long_wait_marks_the_ratio_of_latency(folder: Folder) -> None:
     assert "no limit" in " ".join(warning["text"] for warning in row["warnings"])
     assert "far-out" in {warning["kind"] for warning in row["warnings"]}
     assert "Replicate 4" in row["warnings"][0]["text"]
+    for table in (content["loadgen"]["latency"], content["next_instance"]):
+        assert table[-1]["doubt"] == row["number"]
+    page = render(content)
+    latency = page[page.index('<table id="latency"') :].partition("</table>")[0]
+    assert latency.count(f'href="#doubt-{row["number"]}"') == 1
 
 
 def test_stopping_early_waits_for_the_latency_to_be_known(folder: Folder) -> None:
