@@ -126,6 +126,9 @@ def across(rows: Rows, reader: Reader) -> list[str]:
     several = "scenario, " if len({row["scenario"] for row in rows}) > 1 else ""
     of = f"of {number} settings (application, {several}size)"
     told = [_sentence(group, f"In {len(group)} {of} ", "", reader) for group in found[:_STATEMENTS]]
+    if rest := sum(map(len, found[_STATEMENTS:])):
+        have = "has an answer of its own" if rest == 1 else "have answers of their own"
+        told.append(f"The other {rest} {of} {have}, below.")
     return [*told, *_avoid(_not_of(rows, found), reader)]
 
 

@@ -30,6 +30,7 @@ from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 
+_PARTS = ("design.json", "trials")  # a results folder has one of them, or both
 # Not compared: they name the sweep, or say when it ran.
 _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
 _Groups = tuple[Floats, Floats] | None
@@ -68,6 +69,7 @@ def compare(
     """
     sides = [[one] if isinstance(one, Path) else list(one) for one in (first, second)]
     sweeps = [[read_sweep(folder) for folder in side] for side in sides]
+    _refuse_empty([*sides[0], *sides[1]])
     _refuse_same([*sides[0], *sides[1]], [*sweeps[0], *sweeps[1]])
     _refuse_other_work([*sweeps[0], *sweeps[1]])
     margin = sweeps[0][0].margin if margin is None else margin
@@ -123,6 +125,18 @@ def compare(
 def changed(effect: Json | None) -> str:
     """Return "more", "less", "equivalent", "cannot tell", or "unknown" without an effect."""
     return str(effect["answer"]) if effect else "unknown"
+
+
+def _refuse_empty(folders: list[Path]) -> None:
+    """Raise `AnalysisError` where a folder is no results folder: not one trial says nothing."""
+    for folder in folders:
+        if any((folder / part).exists() for part in _PARTS):
+            continue
+        inside = [at.parent for part in _PARTS for at in sorted(folder.glob(f"*/{part}"))]
+        hint = f"; an unpacked archive has them in {inside[0]}" if inside else ""
+        raise AnalysisError(
+            f"{folder} has neither {' nor '.join(_PARTS)}; give a results folder{hint}"
+        )
 
 
 def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
@@ -285,6 +299,11 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
             f"{sizes[0]} against {sizes[1]} sweeps: intervals are of sweeps, and know how days "
             "differ."
         ]
+        if 1 in sizes:
+            told.append(
+                "A single sweep does not show how its days differ: they are taken to differ as "
+                "those of the other side, and a noisier host or day widens no interval."
+            )
     for what, name in (("time", "take"), ("cost", "cost, against bare metal,")):
         known = [row[what]["answer"] for row in rows if row[what] and row[what]["low"] is not None]
         if known:

@@ -51,12 +51,16 @@ def of_trials(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     inputs = means.totals.with_columns((pl.col("e2e_ns") / pl.col("n")).alias("mean"))
     freedom = pl.col("n").cast(pl.Int64).sum() - pl.len().cast(pl.Int64)
     spread = (share * (pl.col("n").cast(pl.Float64) - 1)).sum() / freedom
+    # Of the logarithm of a sum over inputs: one that takes long weighs more. An input of a single
+    # sample is taken to vary as the others do.
+    known = pl.when(pl.col("n") > 1).then("e2e_var").otherwise(spread * pl.col("mean") ** 2)
+    left = (known / pl.col("n")).sum() / pl.col("mean").sum() ** 2
     trials = inputs.group_by("trial", maintain_order=True).agg(
         pl.col("n").sum().cast(pl.Int64).alias("samples"),
         pl.len().cast(pl.Int64).alias("inputs"),
         freedom.alias("freedom"),
         pl.when(freedom > 0).then(spread).alias("within"),
-        ((1 / pl.col("n")).sum() / pl.len() ** 2).alias("weight"),
+        pl.when(freedom > 0).then(left).alias("inner"),
         ((pl.col("mean") * pl.col("n")).sum() / 1e9).alias("measured_s"),
     )
     about = means.totals.select(
@@ -72,10 +76,9 @@ def of_trials(samples: pl.DataFrame | Readings) -> pl.DataFrame:
             pl.when(whole).then(0).otherwise(pl.col("freedom")).alias("freedom"),
         )
         .with_columns(
-            pl.when(whole).then(0.0).otherwise(pl.col("within") * pl.col("weight")).alias("inner"),
+            pl.when(whole).then(0.0).otherwise(pl.col("inner")).alias("inner"),
             pl.when(pl.len().over(cell) > 1).then(deviation).alias("deviation"),
         )
-        .drop("weight")
         .sort("host", "started_at", "position", "trial")
     )
 
@@ -213,13 +216,15 @@ def _components(ran: pl.DataFrame) -> list[Json]:
 
 def _split(row: Json) -> Json:
     within, inner = row.pop("within"), row.pop("inner")
+    if within is not None and math.isnan(within):  # 0 / 0: no input has two samples that tell
+        within = None
     var = row.pop("var")
     known = row["freedom"] > 0 and var is not None and inner is not None
     between = max(0.0, var - inner) if known else None
     whole = None if between is None or within is None else between + within
     return {
         **row,
-        "within": None if within is None or math.isnan(within) else math.sqrt(within),
+        "within": None if within is None else math.sqrt(within),
         "between": None if between is None else math.sqrt(between),
         "icc": between / whole if whole else None,
     }

@@ -133,6 +133,10 @@ def document(sweep: Sweep) -> Json:
         "must_be_alike": unlike.described(),
         "provenance": provenance(sweep),
     }
+    doubts.share(
+        cells, content["next_instance"], content["model"]["rows"],
+        loads["latency"], loads["throughput"],
+    )  # fmt: skip
     told = headline(content)
     return {**content, "summary": told["lead"], "headline": told}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from math import exp, sqrt
 
 import numpy as np
 from scipy import stats
 
+from virtbed_analysis.cells import PLAIN, key_of
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.robust import (
     FEWEST_SKEW,
@@ -180,6 +182,18 @@ def caution(replicates: Sequence[int]) -> str:
         f"{least(lambda one: one.most_wandering_covers)}. Slow instances that no replicate met, up "
         f"to {max(one.unseen for one in limits):.0%} of all, are in no interval."
     )
+
+
+def share(cells: Iterable[Json], *tables: Iterable[Json]) -> None:
+    """Give rows that show a cell's ratio, or rest on its replicates, the `doubt` of that cell.
+
+    Args:
+        cells: Rows that `numbered` has seen.
+        *tables: Rows of these cells.
+    """
+    known = {key_of(cell): cell["doubt"] for cell in cells}
+    for row in chain(*tables):
+        row["doubt"] = known.get(key_of({**PLAIN, **row}))
 
 
 def numbered(tables: dict[str, list[Json]], cells: list[str]) -> Json:

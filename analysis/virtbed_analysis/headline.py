@@ -107,6 +107,7 @@ def _rows(content: Json, margin: float) -> list[Json]:
             **{f"ratio{end}": cell[f"ratio{end}"] for end in ("", "_low", "_high", "_replicates")},
             "replicates": cell["replicates"],
             "weights": cell.get("weights"),
+            "doubt": cell.get("doubt"),
             "answer": found,
             "failed": lost[key].failed,
             "suspect": bool(without),

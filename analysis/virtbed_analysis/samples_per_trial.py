@@ -106,7 +106,11 @@ def rows(ran: pl.DataFrame, setups: dict[tuple[Any, ...], float]) -> list[Json]:
             "sample_s": sum(row["measured_s"] for row in mine) / count,
         }
         inputs = round(float(np.median([one["inputs"] for one in mine])))
-        found.append(row | _best(row, inputs))
+        # The spread that one sample leaves in a trial's logarithm: `within`, or more where inputs
+        # are unlike, since one that takes long weighs more.
+        left = [one["inner"] * one["samples"] for one in mine if one["inner"] is not None]
+        alone = math.sqrt(float(np.mean(left))) if left else None
+        found.append(row | _best(row, inputs, alone))
     return found
 
 
@@ -157,9 +161,15 @@ def best_samples(within: float, between: float, setup_s: float, sample_s: float)
     return math.sqrt(setup_s / sample_s) * within / between
 
 
-def _best(row: Json, inputs: int) -> Json:
-    """Return `best`, `saves` (share of a sweep's time, for the same precision) and a sentence."""
-    within, between, now = row["within"], row["between"], row["samples"]
+def _best(row: Json, inputs: int, within: float | None) -> Json:
+    """Return `best`, `saves` (share of a sweep's time, for the same precision) and a sentence.
+
+    Args:
+        row: What `rows` tells of an application.
+        inputs: How many it has.
+        within: The spread that one sample leaves in a trial's logarithm.
+    """
+    between, now = row["between"], row["samples"]
     name = f"{row['application']}, {row['scale']}"
     none: Json = {"best": None, "saves": None}
     if row["scenario"] in WHOLE:

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from virtbed_analysis import functional, words
 from virtbed_analysis.cells import key_of
 from virtbed_analysis.trust import Json
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import Platform
 
+_NAMED = 3
 Warned = tuple[str, str]
 """What is the matter, with its number, and what to do about it."""
 
@@ -57,9 +60,12 @@ def _of_intervals(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
     compared = {key_of(row) for row in rows}
     doubted = [cell for cell in content["cells"] if key_of(cell) in compared and cell.get("doubt")]
     if doubted:
+        entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
+        named = [words.instance(cell, entries) for cell in doubted[:_NAMED]]
+        more = f"; and {words.count(rest, 'other')}" if (rest := len(doubted) - _NAMED) > 0 else ""
         yield (
             f"{words.count(len(doubted), 'ratio')} of {len(rows)} with signs that the interval may "
-            "cover less than it says.",
+            f"cover less than it says: {'; '.join(named)}{more}.",
             "See How far to trust the intervals.",
         )
     drift = content.get("drift") or {"cells": []}

@@ -148,7 +148,8 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="FIRST... [SECOND]", exists=True, file_okay=False,
-            help="Two results folders; with --with, all those of the first side.",
+            help="Two results folders, as an unpacked archive has one; with --with, all those of "
+            "the first side.",
         ),
     ],
     second: Annotated[

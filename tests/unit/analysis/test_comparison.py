@@ -96,8 +96,24 @@ def test_several_sweeps_a_side_are_the_unit(tmp_path: Path) -> None:
 
 def test_one_new_sweep_is_judged_by_how_the_old_ones_differ(tmp_path: Path) -> None:
     before, (after,) = (several(tmp_path, *side) for side in (("a", BEFORE, 4), ("b", MENDED, 1)))
-    (cn,) = [row for row in compare(before, [after])["cells"] if row["platform"] == "cn"]
+    told = compare(before, [after])
+    (cn,) = [row for row in told["cells"] if row["platform"] == "cn"]
     assert changed(cn["time"]) == changed(cn["cost"]) == "less"
+    assert "A single sweep does not show how its days differ" in told["summary"]
+    assert "single sweep" not in compare(before[:2], before[2:])["summary"]
+
+
+def test_what_is_no_results_folder_is_refused_with_the_one_inside(tmp_path: Path) -> None:
+    """As an unpacked archive, whose results lie one folder deeper."""
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    one, other = lay(unpacked / "a", BEFORE), lay(tmp_path / "b", MENDED)
+    assert compare(one, other)["cells"]
+    with pytest.raises(AnalysisError, match=f"unpacked archive has them in {one}"):
+        compare(unpacked, other, fail_above=0.03)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(AnalysisError, match=r"has neither design\.json nor trials; give"):
+        compare(other, tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 5), (1, 4)])

@@ -33,10 +33,12 @@ def ran(
     hourly: float = 0.0,
     spread: tuple[float, float, float] = (WITHIN, BETWEEN, COMMON),
     trial_s: float = 60.0,
+    unlike: float = 1.0,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the samples and trials of a sweep: two inputs, requests of 20 ms, KINDS in order.
 
-    `hourly` is a steady drift of the logarithm; `spread` within, between instances, common.
+    `hourly` is a steady drift of the logarithm; `spread` within, between instances, common;
+    `unlike` how many times as long the second input takes.
     """
     random = np.random.default_rng(seed)
     within, between, common = spread
@@ -60,7 +62,7 @@ def ran(
             }  # fmt: skip
             trials.append(about | {"spawn_ns": 10**9, "import_ns": 0, "load_ns": 0,
                                    "first_call_ns": 0, "suspicions": []})  # fmt: skip
-            times = 20e6 * math.exp(log) * noise
+            times = 20e6 * math.exp(log) * noise * np.where(np.arange(samples) % 2, unlike, 1.0)
             parts.append(
                 pl.DataFrame({"e2e_ns": times.astype(np.int64), "warmup": False})
                 .with_row_index("n")
@@ -91,6 +93,27 @@ def test_by_platform_what_lies_between_instances_has_the_time_in_it(found: Any) 
         assert row["between"] == pytest.approx(math.hypot(BETWEEN, COMMON), rel=0.35)
         squares = row["between"] ** 2, row["within"] ** 2
         assert row["icc"] == pytest.approx(squares[0] / sum(squares))
+
+
+@pytest.mark.parametrize("between", [0.001, BETWEEN])
+def test_inputs_of_unlike_length_are_no_spread_between_instances(between: float) -> None:
+    """A logarithm of a sum over inputs has the spread of the long ones: there are fewer of those.
+
+    The truth of the best number is by search: the variance of the mean of what a time allows.
+    """
+    spread, share = (0.1, between, 0.0), np.array([1.0, 100.0]) / 101
+    found = of_sweep(*ran(spread=spread, unlike=100.0, samples=200))
+    (row,) = found["samples"]
+    assert row["within"] == pytest.approx(0.1, rel=0.1)
+    assert row["between"] == pytest.approx(between, abs=0.004)
+    assert all(one["between"] == pytest.approx(between, abs=0.006) for one in found["components"])
+    left = 2 * 0.1**2 * float((share**2).sum())  # of one sample
+    if between == BETWEEN:
+        costs = {
+            n: (between**2 + left / n) * (row["setup_s"] + n * row["sample_s"])
+            for n in range(1, 400)
+        }
+        assert row["best"] == pytest.approx(min(costs, key=lambda n: costs[n]), rel=0.15)
 
 
 def test_the_best_number_of_samples_is_where_time_times_variance_is_least() -> None:

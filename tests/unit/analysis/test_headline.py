@@ -257,6 +257,20 @@ def test_of_several_applications_the_lead_says_what_holds_for_most() -> None:
     ]
 
 
+def test_settings_of_which_the_lead_says_nothing_are_counted() -> None:
+    costs = {"a": 1.0, "b": 1.3, "c": 1.01, "d": 1.02}
+    ends = {"c": {"ratio_low": 0.9, "ratio_high": 1.13}, "d": {"ratio_low": 0.9, "ratio_high": 1.1}}
+    rows = [
+        cell("cn pinned", cost, application=work, **ends.get(work, {}))
+        for work, cost in costs.items()
+    ]
+    rows.append(cell("vm pinned", 1.0, application="d"))
+    told = headline(content(*rows))["lead"]
+    covered = [int(n) for n in re.findall(r"[Ii]n (\d) of 4 settings", told)]
+    (rest,) = re.findall(r"The other (\d) of 4 settings [^.]*, below\.", told)
+    assert sum(covered) + int(rest) == 4
+
+
 def test_where_requests_wait_the_answer_is_about_the_wait() -> None:
     ends = {"ratio_low": 2.5, "ratio_high": 3.6}
     row = cell("cn pinned", 3.0, scenario="server", **ends)
@@ -279,6 +293,8 @@ def test_the_contents_own_margin_and_answers_come_first() -> None:
 
 def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> None:
     row = cell("cn pinned", 1.0, unseen=0.4507, doubt=1)
+    (shown,) = headline(content(row))["applications"][0]["options"][0]["cells"]
+    assert shown["doubt"] == 1
     found = {"sentence": "as seen", "command": "virtbed sweep quick --replicates 9", "remedy": "r"}
     told = headline(
         content(row, resolution=found, drift={"cells": [row | {"warning": "w"}]},

@@ -213,6 +213,17 @@ def test_the_page_shows_the_judged_ratio_and_says_what_it_is_of(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_report_can_be_written_of_every_scenario(
+    scenario: str, contents: dict[str, Json]
+) -> None:
+    """JSON has no NaN, which would stop the report of a sweep: see `page.report_of`."""
+    json.dumps(contents[scenario], allow_nan=False)
+    for row in contents[scenario]["diagnostics"]["components"]:
+        assert (row["within"] is None) == (JUDGED_BY[scenario].grain == "trial")
+        assert row["icc"] is None or scenario == "single_stream"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_loadgens_own_figures_are_ours(scenario: str, contents: dict[str, Json]) -> None:
     for cell in contents[scenario]["loadgen"]["cells"]:
         assert (cell["valid"], cell["trials"], cell["differ"]) == (6, 6, 0)
@@ -388,6 +399,11 @@ def test_one_long_wait_marks_the_ratio_of_latency(folder: Folder) -> None:
     assert "no limit" in " ".join(warning["text"] for warning in row["warnings"])
     assert "far-out" in {warning["kind"] for warning in row["warnings"]}
     assert "Replicate 4" in row["warnings"][0]["text"]
+    for table in (content["loadgen"]["latency"], content["next_instance"]):
+        assert table[-1]["doubt"] == row["number"]
+    page = render(content)
+    latency = page[page.index('<table id="latency"') :].partition("</table>")[0]
+    assert latency.count(f'href="#doubt-{row["number"]}"') == 1
 
 
 def test_stopping_early_waits_for_the_latency_to_be_known(folder: Folder) -> None:

@@ -66,6 +66,12 @@ def test_one_slow_instance_of_ten_is_named_beside_its_ratio(folder: Folder) -> N
     assert ratio.endswith(f") {cell['doubt']}")
     assert f"#doubt-{cell['doubt']}" in page.links and f'id="doubt-{cell["doubt"]}"' in text
     assert any("Replicate 7 has" in told for told in page.tables["doubts"])
+    mark = f" {cell['doubt']}"
+    shown = [text for text in page.tables["costs-1"] if text.startswith("1.11")]
+    assert shown and all(text.endswith(f"){mark}") for text in shown)
+    assert page.tables["next-instance"][1].endswith(mark)
+    (warned,) = [w["text"] for w in content["headline"]["warnings"] if "signs that" in w["text"]]
+    assert warned.endswith("may cover less than it says: container, pinned (cn pinned) at 1 core.")
     assert not re.search(r"[A-Z]\w+\.\.", text)
 
 
