@@ -111,6 +111,8 @@ class Folder:
         result["settings"]["slowdown"] = slowdown
         result["answers"]["digest"] = "sha256:" + answers * 64
         result["confounders"] |= confounders or {}
+        for moment in ("after_warmup", "after_samples"):
+            result["memory_kib"][moment] = min(result["memory_kib"][moment], peak_kib or 0)
         result["memory_kib"]["peak"] = peak_kib
         result["warnings"] = list(warnings)
         name = trial["id"]
@@ -128,7 +130,10 @@ class Folder:
         scenario = trial.pop("scenario")
         warm = sum(sample["warmup"] for sample in samples)
         position = trial.get("position", len(self.design["trials"]))
-        started = datetime(2026, 1, 2, 3, 0, 5, tzinfo=UTC) + timedelta(minutes=trial["replicate"])
+        # One after another, replicate by replicate.
+        started = datetime(2026, 1, 2, 3, 0, 5, tzinfo=UTC) + timedelta(
+            hours=trial["replicate"], minutes=position
+        )
         for measured in samples[warm:]:
             # No two trials have the same times; a copy of a trial is found by them.
             measured["queue_ns"] = measured["queue_ns"] or 3 * position + self.number

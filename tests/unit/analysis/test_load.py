@@ -75,6 +75,16 @@ def unplanned(folder: Any) -> None:
     folder.edit("design.json", lambda d: d.update(trials=d["trials"][:1]))
 
 
+def idle(window_ns: int) -> Callable[[Any], None]:
+    """Stretch the window of the measured requests, and the life of the process with it."""
+
+    def spoil(folder: Any) -> None:
+        result(lambda r: r["confounders"].update(window_ns=window_ns))(folder)
+        evidence(lambda e: e.update(process_wall_ns=2 * window_ns))(folder)
+
+    return spoil
+
+
 REASONS: list[tuple[Callable[[Any], None], str]] = [
     (truncated, "not JSON, cut short"),
     (not_text, "not UTF-8"),
@@ -140,6 +150,9 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
         "throttled in 4 of 1 periods",
     ),
     (result(lambda r: r["startup"].update(load_ns=10**11)), "its parts took .*, its process"),
+    (result(lambda r: r["startup"].update(spawn_ns=10**11)), "its parts took .*, its process"),
+    (idle(3 * 10**10), "measured for 30.000 s, its samples took 0.04. s .* nothing waits"),
+    (result(lambda r: r["memory_kib"].update(peak=9)), "700000 KiB resident, at its peak 9 KiB"),
     (result(lambda r: r["application"].update(name="face_detection")), "ran application 'face_d"),
     (result(lambda r: r["application"].update(scale="tiny")), "ran scale 'tiny', 'trained' was"),
     (result(lambda r: r["settings"].update(slowdown=0.1)), "held back by 0.1 .* variant is plain"),
@@ -489,3 +502,18 @@ def test_parquet_holds_the_frame_and_what_each_column_means(two: Any, tmp_path: 
     }
     assert all(kind["meaning"].endswith(".") for kind in told.values())
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
+
+
+def peaks(path: Path, platform: str, kib: int) -> list[str]:
+    """Return why a trial with such a peak of memory is left out; its instance has 4 GiB."""
+    folder = Folder(path)
+    folder.trial(platform, "pinned", 1, {"a.png": [20.0]}, peak_kib=kib)
+    return [row.reason for row in read_sweep(folder.path).rejected]
+
+
+def test_no_instance_holds_more_than_its_memory(tmp_path: Path) -> None:
+    """A process on metal may: it has what the host has."""
+    (told,) = peaks(tmp_path / "box", "cn", 6 * 2**20)
+    assert "had 6291456 KiB resident at its peak, its instance has 4194304 KiB" in told
+    assert peaks(tmp_path / "full", "cn", 4 * 2**20) == []
+    assert peaks(tmp_path / "metal", "bm", 6 * 2**20) == []
