@@ -42,7 +42,7 @@ class Trusted:
     `results` are without their samples, which `samples` has as columns: those of a large sweep take
     a gigabyte as they are read. `times` are digests of the measured samples: no two trials have the
     same; `marks` tell trials made of another's; `asked_ns` is their time, one after another;
-    `lasted_ns` what the process took at least.
+    `lasted_ns` what the process took at least; `inputs` are the names of what was measured.
     """
 
     design: Design | None
@@ -54,6 +54,7 @@ class Trusted:
     rejected: list[Rejected]
     asked_ns: dict[str, int] = field(default_factory=dict)
     lasted_ns: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     marks: dict[str, copies.Marks] = field(default_factory=dict)
     _rows: list[Json] = field(default_factory=list)
     _frames: list[pl.DataFrame] = field(default_factory=list)
@@ -77,6 +78,8 @@ class Trusted:
         self.results[trial], self.evidence[trial] = {**result, "samples": []}, proof
         self.times[trial] = _digest_of_times(result)
         self.lasted_ns[trial] = lasted_ns(result)
+        served = {one["input"] for one in samples if not one["warmup"]}
+        self.inputs[trial] = tuple(sorted(served))
         self.asked_ns[trial] = sum(one["e2e_ns"] for one in samples if not one["warmup"])
         self.marks[trial] = copies.marks(samples)
         self._rows.extend({"trial": trial, "sample": n, **one} for n, one in enumerate(samples))

@@ -127,6 +127,10 @@ TABLE: tuple[Fact, ...] = (
     Fact("onednn_isa", "oneDNN's kernels", "oneDNN's kernels", "per cell",
          ("platform", "mode", "cores", "application", "scale", "processor", "replicate"), "marked",
          "an enclosure may take an instruction set away: a part of its cost"),
+    Fact("inputs", "inputs measured", "sets of inputs", "per application, scale and scenario",
+         ("application", "scale", "scenario", "replicate"), "marked",
+         "a ratio is over the inputs that both of its trials have; other times are over those that "
+         "each trial has, and are then of other work"),
     _pair("kernel", "kernel", _GUEST),
     _pair("cpu_model", "CPU model", _HIDDEN),
     _pair("isa", "instruction sets", _HIDDEN),
