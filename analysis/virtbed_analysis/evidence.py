@@ -214,7 +214,7 @@ def lasted_ns(result: Json) -> int:
     """
     known = (ns for ns in result["startup"].values() if ns is not None)
     warm = sum(sample["e2e_ns"] for sample in result["samples"] if sample["warmup"])
-    return sum(known) + warm + int(result["confounders"]["window_ns"])
+    return int(sum(known) + warm + result["confounders"]["window_ns"])
 
 
 def _outlasted(result: Json, evidence: Evidence) -> Iterator[str]:
