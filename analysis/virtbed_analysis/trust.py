@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from virtbed_analysis import columns, copies
+from virtbed_analysis import columns, copies, same_answers
 from virtbed_analysis.checking import MOST_CORES, checked
 from virtbed_analysis.differences import is_baseline
 from virtbed_analysis.evidence import lasted_ns
@@ -124,7 +124,12 @@ def trusted(folder: Path) -> Trusted:
             if failure is not None:
                 found.failures[trial_folder.name] = failure
     _read_earlier(folder, found)
-    for trial, why in [*_twice(found), *overlapping(found.results, found.lasted_ns)]:
+    unfit = chain(
+        _twice(found),
+        overlapping(found.results, found.lasted_ns),
+        same_answers.changed(found.results),
+    )
+    for trial, why in list(unfit):
         if trial not in found.results:
             continue
         del found.results[trial], found.evidence[trial]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -517,3 +518,20 @@ def test_no_instance_holds_more_than_its_memory(tmp_path: Path) -> None:
     assert "had 6291456 KiB resident at its peak, its instance has 4194304 KiB" in told
     assert peaks(tmp_path / "full", "cn", 4 * 2**20) == []
     assert peaks(tmp_path / "metal", "bm", 6 * 2**20) == []
+
+
+@pytest.mark.parametrize("real", [True, False], ids=["a real digest", "a digest of something else"])
+def test_answers_changed_under_their_digest_are_left_out(folder: Any, real: bool) -> None:
+    trials = [folder.trial("bm", "pinned", r, {"a.png": [20.0 + r]}) for r in (1, 2, 3)]
+    told = "sha256:" + hashlib.sha256(json.dumps([("a.png", "cup")]).encode()).hexdigest()
+    for trial in trials if real else ():
+        folder.edit(f"trials/{trial}/result.json", lambda r: r["answers"].update(digest=told))
+    assert read_sweep(folder.path).rejected == []
+    for trial in trials[:2] if real else trials[:1]:  # most of those with one digest
+        folder.edit(
+            f"trials/{trial}/result.json",
+            lambda r: r["answers"]["by_input"][0].update(answer="dog"),
+        )
+    sweep = read_sweep(folder.path)
+    assert sweep.trials["trial"].to_list() == (trials[2:] if real else trials[1:])
+    assert "answers that are not those of its digest" in sweep.rejected[0].reason

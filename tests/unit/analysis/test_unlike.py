@@ -84,6 +84,10 @@ REFUSED: dict[str, tuple[Callable[[Folder], object], str]] = {
         lambda f: change(f, "cn", 2, lambda r: r["settings"].update(seed=1)),
         "2 seeds of the inputs.*other inputs are other work",
     ),
+    "sweep": (
+        lambda f: change(f, "cn", 2, lambda r: r["trial"].update(sweep="other")),
+        r"2 sweeps are not pooled.*other \(1 trials",
+    ),
     "version": (
         lambda f: change(f, "cn", 2, lambda r: r["application"].update(version="2")),
         "2 versions of one application",
