@@ -130,10 +130,7 @@ class Folder:
         scenario = trial.pop("scenario")
         warm = sum(sample["warmup"] for sample in samples)
         position = trial.get("position", len(self.design["trials"]))
-        # One after another, replicate by replicate.
-        started = datetime(2026, 1, 2, 3, 0, 5, tzinfo=UTC) + timedelta(
-            hours=trial["replicate"], minutes=position
-        )
+        started = datetime(2026, 1, 2, 3, 0, 5, tzinfo=UTC) + timedelta(minutes=trial["replicate"])
         for measured in samples[warm:]:
             # No two trials have the same times; a copy of a trial is found by them.
             measured["queue_ns"] = measured["queue_ns"] or 3 * position + self.number

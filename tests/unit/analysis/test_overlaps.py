@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -33,7 +32,7 @@ def named(platform: str, replicate: int) -> str:
     return f"{platform}-pinned-c01-image_classification-r{replicate:02d}"
 
 
-@pytest.mark.parametrize("after_s", [0, 4])
+@pytest.mark.parametrize("after_s", [1, 4])
 def test_a_trial_that_starts_while_another_runs_is_left_out(row: Folder, after_s: int) -> None:
     start(row, named("cn", 3), 60 * 6 + after_s)  # the metal of its replicate started at 360 s
     sweep = read_sweep(row.path)
@@ -49,13 +48,8 @@ def test_one_after_another_is_no_overlap(row: Folder) -> None:
     assert read_sweep(row.path).rejected == []
 
 
-def test_starts_of_a_clock_that_stood_refuse_nothing(
-    row: Folder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_equal_starts_are_not_told_and_refuse_nothing(row: Folder) -> None:
     for platform in ("bm", "cn"):
         for replicate in range(1, 6):
             start(row, named(platform, replicate), 60)
-    with caplog.at_level(logging.WARNING):
-        sweep = read_sweep(row.path)
-    assert sweep.rejected == []
-    assert "9 of 10 trials of host bench01 start while another runs" in caplog.text
+    assert read_sweep(row.path).rejected == []
