@@ -6,6 +6,7 @@ what their trials cannot have seen, which gave no result.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from virtbed_analysis.reasons import (
     sure,
 )  # fmt: skip
 from virtbed_analysis.trust import Json
+from virtbed_analysis.words import count
 from virtbed_contract import identifiers
 
 
@@ -71,7 +73,11 @@ def advise(sweep: Sweep, question: Question) -> Json:
         "runner_up": say.row(ranked.runner_up) if ranked.runner_up else None,
         "because": because(question, ranked, len(told.fit), told.measured),
         "sure": sure(question, ranked),
-        "notes": [*(notes(question, choice) if choice else []), *_asides(sweep, choice, others)],
+        "notes": [
+            *(notes(question, choice) if choice else []),
+            *_asides(sweep, choice, others),
+            *_other_inputs(sweep, question),
+        ],
         "more_replicates": ranked.more,
         "without_suspects": others
         and {
@@ -141,6 +147,25 @@ def _asides(sweep: Sweep, choice: Candidate | None, others: Ranking | None) -> l
             "that tells which cells they are of."
         )
     return said
+
+
+def _other_inputs(sweep: Sweep, question: Question) -> list[str]:
+    """Return that trials measured other inputs than most, whose times and costs are of other work.
+
+    Cells are compared over the inputs that both have.
+    """
+    mine = sweep.trials.filter(
+        application=question.application, scale=question.scale, scenario=question.scenario,
+        emulated=False,
+    ).sort("position")  # fmt: skip
+    found = Counter(mine["inputs"]).most_common()
+    if len(found) < 2:
+        return []
+    odd = mine.filter(pl.col("inputs") != found[0][0])["trial"]
+    return [
+        f"{count(len(odd), 'trial')} measured other inputs than most, first {odd[0]}: its times "
+        "and cost are of other work; comparisons are over the inputs that both sides have."
+    ]
 
 
 def _sorted_out(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from virtbed_analysis.platforms import METAL, PROCESS
 from virtbed_analysis.reading import Json
 from virtbed_contract.measures import MEASURES, of_group
 
@@ -18,6 +19,10 @@ _PARTS = tuple(phase.column for phase in of_group("phase") if phase.column != "e
 _TICK_S = 0.1
 """By how much two accounts of CPU time may differ: kernels count in ticks."""
 _SLACK = 1.1
+_IDLE_NS = 10_000_000_000
+"""What a driver may take beside its requests, and twice their time: thousands of looks between."""
+_RESIDENT_KIB = 65_536
+"""By how much counters of pages that each CPU keeps for itself may be behind, on large machines."""
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)  # a clock that was never set begins at 1970
 _AHEAD = timedelta(days=1)  # by so much may another machine's clock be ahead of ours
 _LARGEST = 1e18
@@ -30,6 +35,7 @@ def faults(result: Json) -> Iterator[str]:
     yield from _counts(result)
     yield from _clocks(result)
     yield from _window(result)
+    yield from _memory(result)
     yield from _labels(result)
     for measure in MEASURES:
         value = measure.read(result) if measure.grain == "trial" else None
@@ -135,6 +141,13 @@ def _window(result: Json) -> Iterator[str]:
             f"longest {longest_ns} ns with its wait"
         )
         return
+    # Shares of a window that is mostly idle say nothing of the requests. A server waits for them.
+    idle_ns = window_ns - max(busy_ns, longest_ns)
+    if result["settings"]["scenario"] != "server" and idle_ns > _IDLE_NS + 2 * busy_ns:
+        yield (
+            f"measured for {window_ns / 1e9:.3f} s, its samples took {busy_ns / 1e9:.3f} s one "
+            "after another, and nothing waits between them"
+        )
     if result["confounders"]["steal_share"] is None:
         return  # such a kernel (gVisor's) takes every thread that could run for one that did
     used, own_s = result["rusage"], result["confounders"]["own_cpu_ns"] / 1e9
@@ -146,6 +159,22 @@ def _window(result: Json) -> Iterator[str]:
             yield f"used {told_s:g} s of CPU time by its {what}, its CPUs had {most_s:g} s"
     if used_s > own_s * _SLACK + _TICK_S:
         yield f"used {used_s:g} s of CPU time by its rusage, {own_s:g} s by its confounders"
+
+
+def _memory(result: Json) -> Iterator[str]:
+    """Give a peak of the resident set below what was resident, or beyond the instance's memory."""
+    memory, trial = result["memory_kib"], result["trial"]
+    peak, resident = memory["peak"], max(memory["after_warmup"], memory["after_samples"])
+    if peak * _SLACK + _RESIDENT_KIB < resident:
+        yield f"had {resident} KiB resident, at its peak {peak} KiB"
+    # A process on metal may take what the host has. A container's pages of files are charged to
+    # whoever read them first, so it may show more than its limit, but not twice as much.
+    bounded = (trial["machine"], trial["enclosure"]) != (METAL, PROCESS)
+    if bounded and peak > trial["memory_mib"] * 1024 * 2:
+        yield (
+            f"had {peak} KiB resident at its peak, its instance has "
+            f"{trial['memory_mib'] * 1024} KiB"
+        )
 
 
 def _labels(result: Json) -> Iterator[str]:

@@ -108,6 +108,7 @@ TRIAL: dict[str, Column] = {
     "answers_digest": Column(_TEXT, "Digest of all answers."),
     "times_digest": Column(_TEXT, "Digest of the measured samples: equal ones are copies."),
     "input_seed": Column(_WHOLE, "Seed of the inputs."),
+    "inputs": Column(_TEXT, "Names of the inputs of the measured requests."),
     **_OF_TRIALS,
     "warnings": Column(pl.List(_TEXT), "What the trial warned of."),
     "suspicions": Column(pl.List(_TEXT), "What beside the trial moved, with the number."),

@@ -21,6 +21,8 @@ from virtbed_analysis.reading import Json
 Floats = NDArray[np.float64]
 _COLUMNS = ("e2e_ns", "infer_ns")
 _TIMES = ("queue_ns", "pre_ns", "infer_ns", "post_ns")
+READ = ("input", "warmup", *_TIMES, "e2e_ns")
+"""What `marks` reads of a sample."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _ROUNDED = 3  # by so many ticks of the clock a scaled sample may be off
 _BITS = 40

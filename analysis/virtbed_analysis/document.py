@@ -303,7 +303,7 @@ def _cells(planned: Iterable[Json]) -> dict[str, Json]:
 
 def _trial_of(rejected: Rejected) -> str | None:
     parts = rejected.file.split("/")
-    return parts[1] if parts[0] == "trials" else None
+    return parts[1] if len(parts) > 1 and parts[0] == "trials" else None
 
 
 def _not_run(sweep: Sweep) -> list[Json]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from virtbed_analysis import columns, latency, passes, unlike
+from virtbed_analysis import columns, copies, latency, passes, unlike
 from virtbed_analysis.differences import strays as strays_of
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
@@ -32,7 +32,8 @@ SAMPLE_COLUMNS = columns.types(columns.SAMPLE)
 # No estimate groups samples by these: a million samples would hold each text a million times.
 _ASIDE = (
     "clocksource", "cpu_model", "frameworks", "governor", "image_digest",
-    "input_seed", "inter_op", "intra_op", "isa", "judged_by", "keras", "kernel", "kernel_kind",
+    "input_seed", "inputs", "inter_op", "intra_op", "isa", "judged_by", "keras", "kernel",
+    "kernel_kind",
     "mhz", "mitigations", "model", "onednn_isa", "python", "tensorflow", "times_digest",
     "transparent_hugepage", "turbo", "warnings",
 )  # fmt: skip
@@ -100,7 +101,20 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
             f"{where}: {first} and {second} have the same measured samples, to the nanosecond: one "
             "is a copy under another name; leave it out"
         )
+    if len(sweeps) > 1:
+        _refuse_copies(where, [sweep for _, sweep in sweeps])
     return pl.concat([_whole(sweep).with_columns(one_order) for _, sweep in sweeps])
+
+
+def _refuse_copies(where: str, sweeps: Iterable[Sweep]) -> None:
+    """Raise `AnalysisError` if a trial of one sweep is made of another's; see `copies`."""
+    marked = {}
+    for number, sweep in enumerate(sweeps, start=1):
+        measured = sweep.samples.filter(~pl.col("warmup")).select("trial", "host", *copies.READ)
+        for (trial, host), own in measured.partition_by("trial", "host", as_dict=True).items():
+            marked[f"{trial} of host {host}, folder {number}"] = copies.marks(own.to_dicts())
+    for group, what in copies.same_times(marked):
+        raise AnalysisError(f"{where}: {group[0]}, {what.format(group[1])}; leave it out")
 
 
 def _whole(sweep: Sweep) -> pl.DataFrame:
@@ -147,6 +161,7 @@ def read_sweep(folder: Path) -> Sweep:
         [
             _trial_row(result, found.evidence[trial].asked, found.times[trial], emulated)
             | {"busy_cpus": _busy_cpus(result, found.asked_ns[trial])}
+            | {"inputs": unlike.SPLIT.join(found.inputs[trial])}
             for trial, result in found.results.items()
         ],
         schema=TRIAL_COLUMNS,

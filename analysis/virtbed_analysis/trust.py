@@ -14,9 +14,11 @@ from typing import TypeVar
 
 import polars as pl
 
-from virtbed_analysis import columns, copies
+from virtbed_analysis import columns, copies, same_answers
 from virtbed_analysis.checking import MOST_CORES, checked
 from virtbed_analysis.differences import is_baseline
+from virtbed_analysis.evidence import lasted_ns
+from virtbed_analysis.overlaps import overlapping
 from virtbed_analysis.reading import EARLIER, MARK, Unfit, left_out, read
 from virtbed_analysis.reading import Json as Json
 from virtbed_analysis.reading import Rejected as Rejected
@@ -39,7 +41,8 @@ class Trusted:
 
     `results` are without their samples, which `samples` has as columns: those of a large sweep take
     a gigabyte as they are read. `times` are digests of the measured samples: no two trials have the
-    same; `marks` tell trials made of another's; `asked_ns` is their time, one after another.
+    same; `marks` tell trials made of another's; `asked_ns` is their time, one after another;
+    `lasted_ns` what the process took at least; `inputs` are the names of what was measured.
     """
 
     design: Design | None
@@ -50,6 +53,8 @@ class Trusted:
     failures: dict[str, Failure]
     rejected: list[Rejected]
     asked_ns: dict[str, int] = field(default_factory=dict)
+    lasted_ns: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     marks: dict[str, copies.Marks] = field(default_factory=dict)
     _rows: list[Json] = field(default_factory=list)
     _frames: list[pl.DataFrame] = field(default_factory=list)
@@ -72,6 +77,9 @@ class Trusted:
         samples = result["samples"]
         self.results[trial], self.evidence[trial] = {**result, "samples": []}, proof
         self.times[trial] = _digest_of_times(result)
+        self.lasted_ns[trial] = lasted_ns(result)
+        served = {one["input"] for one in samples if not one["warmup"]}
+        self.inputs[trial] = tuple(sorted(served))
         self.asked_ns[trial] = sum(one["e2e_ns"] for one in samples if not one["warmup"])
         self.marks[trial] = copies.marks(samples)
         self._rows.extend({"trial": trial, "sample": n, **one} for n, one in enumerate(samples))
@@ -116,7 +124,14 @@ def trusted(folder: Path) -> Trusted:
             if failure is not None:
                 found.failures[trial_folder.name] = failure
     _read_earlier(folder, found)
-    for trial, why in list(_twice(found)):
+    unfit = chain(
+        _twice(found),
+        overlapping(found.results, found.lasted_ns),
+        same_answers.changed(found.results),
+    )
+    for trial, why in list(unfit):
+        if trial not in found.results:
+            continue
         del found.results[trial], found.evidence[trial]
         rejected.append(left_out(file_of(trial), why))
     found.marks.clear()  # they take as much as the samples

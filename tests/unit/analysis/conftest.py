@@ -111,6 +111,8 @@ class Folder:
         result["settings"]["slowdown"] = slowdown
         result["answers"]["digest"] = "sha256:" + answers * 64
         result["confounders"] |= confounders or {}
+        for moment in ("after_warmup", "after_samples"):
+            result["memory_kib"][moment] = min(result["memory_kib"][moment], peak_kib or 0)
         result["memory_kib"]["peak"] = peak_kib
         result["warnings"] = list(warnings)
         name = trial["id"]

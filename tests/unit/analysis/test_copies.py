@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from virtbed_analysis import AnalysisError, load
 from virtbed_analysis.copies import marks, same_times
 from virtbed_analysis.frames import read_sweep
 
@@ -79,6 +80,29 @@ def test_a_trial_made_of_another_is_left_out_with_it(noisy: Folder, source: str,
     rejected = {row.file.split("/")[1]: row.reason for row in read_sweep(noisy.path).rejected}
     assert rejected.keys() == {source, OTHER}
     assert why in rejected[OTHER] and source in rejected[OTHER]
+
+
+@pytest.mark.parametrize("what", ["scaled", "half its own", "another order"])
+def test_a_trial_made_of_another_folder_s_is_refused(
+    noisy: Folder, tmp_path: Path, what: str
+) -> None:
+    """A second host's folder, of its own times but for one trial."""
+    second, chance = Folder(tmp_path / "second"), random.Random(6)
+    for replicate in (1, 2):
+        times = {name: [21 * chance.lognormvariate(0, 0.03) for _ in range(5)] for name in "ab"}
+        second.trial("cn", "pinned", replicate, times)
+    for file in second.path.glob("trials/*/result.json"):
+        second.edit(
+            f"trials/{file.parent.name}/result.json", lambda r: r["trial"].update(host="bench02")
+        )
+    assert load(noisy.path, second.path).height == 80
+    samples = json.loads((noisy.path / f"trials/{ONE}/result.json").read_text())["samples"]
+    CHANGES[what][0](samples)
+    for sample in samples:
+        sample["e2e_ns"] = sum(sample[phase] for phase in PHASES)
+    second.edit(f"trials/{OTHER}/result.json", lambda result: result.update(samples=samples))
+    with pytest.raises(AnalysisError, match=f"{ONE} of host bench01.*{CHANGES[what][1]}"):
+        load(noisy.path, second.path)
 
 
 def alike(trials: dict[str, list[Json]]) -> list[tuple[list[str], str]]:

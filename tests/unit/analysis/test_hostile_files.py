@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -267,3 +268,13 @@ def test_a_table_of_prices_does_not_move_the_cursor(tmp_path: Path) -> None:
     file = tmp_path / "prices.csv"
     file.write_text("platform,price\nc\x1b[2Jn,1\n\u202evm,2\nGröße,3\n")
     assert read_csv(file, ["price"])["platform"].to_list() == ["c\ufffd[2Jn", "\ufffdvm", "Größe"]
+
+
+def test_a_file_where_the_trials_should_be_is_named_in_a_whole_report(tmp_path: Path) -> None:
+    folder = lay(tmp_path / "x")
+    shutil.rmtree(folder.path / "trials")
+    folder.write("trials", "")
+    content, _ = reported(folder.path)
+    assert [(row["file"], row["reason"]) for row in content["rejected"]] == [
+        ("trials", "is no folder")
+    ]

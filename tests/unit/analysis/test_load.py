@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -75,6 +76,16 @@ def unplanned(folder: Any) -> None:
     folder.edit("design.json", lambda d: d.update(trials=d["trials"][:1]))
 
 
+def idle(window_ns: int) -> Callable[[Any], None]:
+    """Stretch the window of the measured requests, and the life of the process with it."""
+
+    def spoil(folder: Any) -> None:
+        result(lambda r: r["confounders"].update(window_ns=window_ns))(folder)
+        evidence(lambda e: e.update(process_wall_ns=2 * window_ns))(folder)
+
+    return spoil
+
+
 REASONS: list[tuple[Callable[[Any], None], str]] = [
     (truncated, "not JSON, cut short"),
     (not_text, "not UTF-8"),
@@ -140,6 +151,9 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
         "throttled in 4 of 1 periods",
     ),
     (result(lambda r: r["startup"].update(load_ns=10**11)), "its parts took .*, its process"),
+    (result(lambda r: r["startup"].update(spawn_ns=10**11)), "its parts took .*, its process"),
+    (idle(3 * 10**10), "measured for 30.000 s, its samples took 0.04. s .* nothing waits"),
+    (result(lambda r: r["memory_kib"].update(peak=9)), "700000 KiB resident, at its peak 9 KiB"),
     (result(lambda r: r["application"].update(name="face_detection")), "ran application 'face_d"),
     (result(lambda r: r["application"].update(scale="tiny")), "ran scale 'tiny', 'trained' was"),
     (result(lambda r: r["settings"].update(slowdown=0.1)), "held back by 0.1 .* variant is plain"),
@@ -489,3 +503,35 @@ def test_parquet_holds_the_frame_and_what_each_column_means(two: Any, tmp_path: 
     }
     assert all(kind["meaning"].endswith(".") for kind in told.values())
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
+
+
+def peaks(path: Path, platform: str, kib: int) -> list[str]:
+    """Return why a trial with such a peak of memory is left out; its instance has 4 GiB."""
+    folder = Folder(path)
+    folder.trial(platform, "pinned", 1, {"a.png": [20.0]}, peak_kib=kib)
+    return [row.reason for row in read_sweep(folder.path).rejected]
+
+
+def test_no_instance_holds_twice_its_memory(tmp_path: Path) -> None:
+    """A process on metal may: it has what the host has."""
+    (told,) = peaks(tmp_path / "box", "cn", 9 * 2**20)
+    assert "had 9437184 KiB resident at its peak, its instance has 4194304 KiB" in told
+    assert peaks(tmp_path / "full", "cn", 4 * 2**20) == []
+    assert peaks(tmp_path / "metal", "bm", 9 * 2**20) == []
+
+
+@pytest.mark.parametrize("real", [True, False], ids=["a real digest", "a digest of something else"])
+def test_answers_changed_under_their_digest_are_left_out(folder: Any, real: bool) -> None:
+    trials = [folder.trial("bm", "pinned", r, {"a.png": [20.0 + r]}) for r in (1, 2, 3)]
+    told = "sha256:" + hashlib.sha256(json.dumps([("a.png", "cup")]).encode()).hexdigest()
+    for trial in trials if real else ():
+        folder.edit(f"trials/{trial}/result.json", lambda r: r["answers"].update(digest=told))
+    assert read_sweep(folder.path).rejected == []
+    for trial in trials[:2] if real else trials[:1]:  # most of those with one digest
+        folder.edit(
+            f"trials/{trial}/result.json",
+            lambda r: r["answers"]["by_input"][0].update(answer="dog"),
+        )
+    sweep = read_sweep(folder.path)
+    assert sweep.trials["trial"].to_list() == (trials[2:] if real else trials[1:])
+    assert "answers that are not those of its digest" in sweep.rejected[0].reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -231,3 +232,14 @@ def test_costs_by_size_are_those_of_the_cells(folder: Folder) -> None:
     assert {row["cores"]: row["ratio"] for row in rows} == pytest.approx(wanted)
     assert set(wanted) == {1, 2}
     assert overhead_by_size(of_sweep(sweep.samples, sweep.platforms)) == []
+
+
+def test_a_limit_is_told_beside_what_its_interval_does_not_know() -> None:
+    """A ratio of 1.22 that falls with the root of the cores fits at three sizes, and ends at 1."""
+    cores = np.array([1, 2, 4])
+    ratios = {int(n): float(np.exp(0.2 / np.sqrt(n))) for n in cores}
+    (row,) = overhead_by_size(costs("cn", ratios, 0.002, 5))
+    assert row["fit"] == "fits"
+    assert row["type"] == pytest.approx(1.07, abs=0.02)
+    template = files("virtbed_analysis").joinpath("templates/by_size.html.j2").read_text()
+    assert "its interval knows of no other form" in template

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from virtbed_analysis.reasons import bound_kept, requests_kept
 from virtbed_analysis.slo import Instance, judge, kept_needs
@@ -125,3 +126,32 @@ def test_of_twenty_cells_none_is_called_kept_by_chance() -> None:
         beyond = np.where(random.random((cells, kept_needs(cells))) < 0.11, REQUESTS, 0)
         wrong += "kept by 90%" in verdicts(beyond, cells=cells)
     assert wrong / 200 < 0.06
+
+
+def test_an_instance_at_the_bound_may_break_it() -> None:
+    """One of 100 requests beyond is what an instance shows whose p99 is the bound."""
+    near = judge(instances(*[0] * 28, 1))
+    assert (near.verdict, near.broken) == ("not seen broken", 0)
+    assert near.share_low == 0
+    assert near.share_high > judge(instances(*[0] * 29)).share_high
+    assert judge(instances(*[0] * 28, 1, requests=101)).verdict == "kept by 90%"
+
+
+@pytest.mark.parametrize("requests", [100, 300, 1000])
+@pytest.mark.parametrize(("apart", "noise"), [(0.2, 0.2), (0.05, 0.2), (0.2, 0.05), (0.5, 0.2)])
+def test_of_true_percentiles_no_more_lie_beyond_than_is_said(
+    apart: float, noise: float, requests: int
+) -> None:
+    """What a run shows of an instance near the bound is chance: the truth is its own p99."""
+    random, sweeps = np.random.default_rng(4), 400
+    p99 = stats.norm.ppf(0.99)
+    for breaking, n in ((0.101, 30), (0.15, 30), (0.3, 10), (0.5, 5)):
+        bound = noise * p99 + apart * stats.norm.ppf(1 - breaking)
+        level = apart * random.standard_normal((sweeps, n))
+        beyond = random.binomial(requests, stats.norm.sf((bound - level) / noise))
+        told = [judge(instances(*map(int, own), requests=requests)) for own in beyond]
+        wrong = [
+            slo.verdict in ("kept by 90%", "not seen broken") and slo.share_high < breaking
+            for slo in told
+        ]
+        assert np.mean(wrong) <= 0.05

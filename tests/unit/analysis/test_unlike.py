@@ -10,11 +10,13 @@ import polars as pl
 import pytest
 
 from virtbed_analysis import AnalysisError, load
+from virtbed_analysis.advice import Question, advise
 from virtbed_analysis.comparison import compare
 from virtbed_analysis.differences import differing
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import cells
 from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.page import render
 from virtbed_analysis.per_trial import startup
 from virtbed_analysis.unlike import COLUMNS, TABLE
 
@@ -81,6 +83,10 @@ REFUSED: dict[str, tuple[Callable[[Folder], object], str]] = {
     "seed": (
         lambda f: change(f, "cn", 2, lambda r: r["settings"].update(seed=1)),
         "2 seeds of the inputs.*other inputs are other work",
+    ),
+    "sweep": (
+        lambda f: change(f, "cn", 2, lambda r: r["trial"].update(sweep="other")),
+        r"2 sweeps are not pooled.*other \(1 trials",
     ),
     "version": (
         lambda f: change(f, "cn", 2, lambda r: r["application"].update(version="2")),
@@ -307,3 +313,32 @@ def test_cpus_that_were_offline_are_no_other_mitigations(folder: Folder) -> None
         "l1tf: Mitigation: PTE Inversion; mds: Mitigation: Clear CPU buffers; "
         "spectre_v2: Mitigation: Enhanced IBRS; IBPB: conditional; RSB filling"
     ]
+
+
+@pytest.mark.parametrize(
+    ("times", "value", "other"),
+    [
+        ({"a.png": [20.0] * 3}, "no more", "b.png"),
+        ({"a.png": [20.0] * 3, "c.png": [45.0] * 3}, "c.png", "b.png"),
+    ],
+    ids=["lacking", "renamed"],
+)
+def test_a_trial_of_other_inputs_is_marked(
+    folder: Folder, times: dict[str, list[float]], value: str, other: str
+) -> None:
+    """A ratio takes the inputs of both sides; the typical time of the trial's cell is another's."""
+    whole = {"a.png": [20.0] * 3, "b.png": [45.0] * 3}
+    for replicate in (1, 2, 3):
+        folder.trial("bm", "pinned", replicate, whole)
+        folder.trial("cn", "pinned", replicate, times if replicate == 2 else whole)
+    content = document(read_sweep(folder.path))
+    (row,) = content["unlike"]
+    assert (row["fact"], row["value"], row["other"]) == ("inputs measured", value, other)
+    assert (row["trials"], row["where"]) == (
+        1, "image_classification, trained, single_stream, replicates 2",
+    )  # fmt: skip
+    assert "1 difference besides the platform" in render(content)
+    told = advise(read_sweep(folder.path), Question("image_classification"))["notes"]
+    assert any(
+        f"1 trial measured other inputs than most, first {ident('cn', 2)}" in t for t in told
+    )
