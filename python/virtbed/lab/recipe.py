@@ -19,7 +19,7 @@ _SERVER = (
 )  # fmt: skip
 # What the roles would install: minutes on an emulated server.
 _ENGINES = (
-    "bubblewrap", "crun", "docker.io", "libvirt-clients", "libvirt-daemon-system",
+    "bubblewrap", "crun", "docker.io", "hwloc-nox", "libvirt-clients", "libvirt-daemon-system",
     "libvirt-daemon-system-systemd", "mmdebstrap", "numactl", "openssh-client", "podman",
     "python3-libvirt", "python3-lxml", "qemu-system-x86", "qemu-utils", "runsc",
 )  # fmt: skip

@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from virtbed.checkout import REPOSITORY
 from virtbed.lab import LabError, image, recipe
 from virtbed.lab.prepared import snapshot_key
 from virtbed.lab.recipe import Recipe
 from virtbed.lab.shape import Shape
+from virtbed.platforms import load_platforms
 
 PLAIN = Recipe()
 
@@ -38,6 +41,17 @@ def test_a_bare_server_has_nothing_that_the_roles_install() -> None:
     assert not set(recipe._ENGINES) & set(Recipe(engines=False).packages)
     assert "docker-cli" in Recipe("trixie").packages
     assert "docker-cli" not in PLAIN.packages
+
+
+def test_an_equipped_server_has_all_that_the_roles_install() -> None:
+    """Else the set-up of each server downloads it, which takes minutes there."""
+    roles = load_platforms().roles.values()
+    wanted = {name.format(init="systemd") for role in roles for name in role.packages}
+    wanted |= {e.package for role in roles for e in role.engines.values() if e.package}
+    host = yaml.safe_load((REPOSITORY / "roles/host_packages/vars/main.yml").read_text())
+    wanted |= set(host["__host_packages_names"])
+    for suite in ("bookworm", "trixie"):
+        assert wanted <= set(Recipe(suite).packages), suite
 
 
 def test_whatever_a_snapshot_depends_on_changes_its_key() -> None:
