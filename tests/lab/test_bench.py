@@ -29,7 +29,7 @@ _PLAN: dict[str, Any] = {
     "applications": [{"name": "null", "scale": "tiny", "samples": 2, "warmup": 1}],
     "platforms": {"bm": ["pinned"]},
     "cores": [1],
-    "memory_mib": 768,
+    "memory_mib": 1024,
     "emulated": {"scale": "tiny", "samples": 2, "warmup": 1},
 }
 
