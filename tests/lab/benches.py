@@ -18,8 +18,8 @@ from virtbed.lab.server import Server
 
 from .conftest import run, told
 
-# Each node holds a guest of 1 GiB and its emulator. With two threads a core besides, a server was seen
-# to hang on two busy cores, all its CPUs in the kernel with interrupts off.
+# Each node holds a guest of 1 GiB and its emulator. With two threads a core besides, a server was
+# seen to hang on two busy cores, all its CPUs in the kernel with interrupts off.
 HARDWARE: dict[str, Any] = {"sockets": 2, "cores": 1, "nodes": 2, "memory_mib": 4096}
 STATE = "/var/lib/virtbed"
 BEFORE = "/root/before-virtbed"
