@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from virtbed.checkout import REPOSITORY
-from virtbed.lab.image import build
+from virtbed.lab.image import Image, build
 from virtbed.lab.prepared import BOOTED, Preparation, start_prepared
 from virtbed.lab.recipe import Recipe
 from virtbed.lab.server import Server
@@ -21,6 +21,9 @@ from virtbed.lab.shape import Shape, accelerator_here
 TOOLS = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"}
 FAILED = pytest.StashKey[bool]()
+Row = tuple[str, str, str]
+TABLE: dict[Row, str] = {}
+"""What was seen, by server, platform and mode; `pytest_terminal_summary` prints it."""
 
 
 def run(*command: str, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -47,15 +50,26 @@ def told(text: str) -> None:
     print(f"lab: {text}", file=sys.__stderr__, flush=True)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what was measured where: attested, or why not."""
+    if not TABLE:
+        return
+    terminalreporter.section("bench hosts in a box")
+    widths = [max(len(row[place]) for row in TABLE) for place in range(3)]
+    for row, found in TABLE.items():
+        words = "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
+        terminalreporter.write_line(f"{words}  {found}")
+
+
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     """Start servers that end with the test; a failed test keeps their console logs."""
     started: list[Server] = []
 
     def start(
-        recipe: Recipe | None = None, preparation: Preparation = BOOTED, **shape: Any
+        image: Image | None = None, preparation: Preparation = BOOTED, **shape: Any
     ) -> Server:
-        image = build(recipe or Recipe(), told)
+        image = image or build(Recipe(), told)
         name = f"test{os.getpid()}-{len(started)}"
         here = accelerator_here()
         started.append(

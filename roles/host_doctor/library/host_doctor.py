@@ -162,7 +162,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         **system_facts(root),
         "is_root": os.geteuid() == 0,
         "cpu": cpu_facts(root, os.sched_getaffinity(0)),
-        "hwloc": hwloc_facts(),
+        "hwloc": hwloc_facts(times=times),
         "nodes_with_cpus": list(topology.nodes_with_cpus(root)),
         "nodes_allowed": nodes_allowed(root),
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),

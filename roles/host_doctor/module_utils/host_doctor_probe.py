@@ -63,18 +63,20 @@ def ask(argv: Sequence[str], times: int = 1) -> str | None:
     return done.stdout.decode(errors="replace").strip()
 
 
-def hwloc_facts(program: str = HWLOC) -> dict[str, str | None]:
+def hwloc_facts(program: str = HWLOC, times: int = 1) -> dict[str, str | None]:
     """Return {xml, problem}: what hwloc tells of the machine as it is, or why it tells nothing.
 
     CPUs that this process may not use are in it, since they share caches with those that it may.
+    On a host that is emulated it gets several `times` as long.
     """
     path = find(program)
     if path is None:
         return {"xml": None, "problem": f"no {program} found"}
     quiet = ["--filter", "osdev:none", "--filter", "misc:none", "--no-icaches"]
-    xml = ask([path, "--disallowed", *quiet, "--of", "xml", "-"])
+    xml = ask([path, "--disallowed", *quiet, "--of", "xml", "-"], times)
     if not xml:
-        return {"xml": None, "problem": f"{path} fails, or does not answer in {ASK_DEADLINE_S} s"}
+        problem = f"{path} fails, or does not answer in {ASK_DEADLINE_S * times} s"
+        return {"xml": None, "problem": problem}
     if len(xml) > MOST_HWLOC_BYTES:
         problem = f"{path} printed {len(xml)} characters, {MOST_HWLOC_BYTES} at most needed"
         return {"xml": None, "problem": problem}

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import traceback
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from itertools import compress, count
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.virtbed_contract.kernel import guests
+from ansible.module_utils.virtbed_contract.kernel import cgroups, guests
 from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list
 
 DOCUMENTATION = r"""
@@ -18,7 +19,8 @@ module: domain_placement
 short_description: Read where libvirt and the kernel put a running domain's threads
 description:
   - Reads the pins that libvirt keeps and, for every thread, the CPUs that the kernel allows; how
-    often each vCPU's thread was moved to another CPU so far; and libvirt's CPU quotas.
+    often each vCPU's thread was moved to another CPU so far; libvirt's CPU quotas, and the
+    tightest that binds a vCPU by its control groups, of which libvirt knows only its own.
   - Changes nothing.
 options:
   name:
@@ -55,6 +57,15 @@ def quotas(parameters: dict[str, int]) -> dict[str, int]:
         for key, value in parameters.items()
         if key.endswith("_quota") and 0 < value < _NO_QUOTA
     }
+
+
+def quota_cpus(threads: Iterable[int], root: Path = Path("/")) -> float | None:
+    """Return the tightest CPU quota that binds any of these threads, in CPUs; None without one.
+
+    libvirt tells the quotas that it set. One of the scope or slice around them binds as well.
+    """
+    found = [cgroups.quota_cpus(root, thread) for thread in threads]
+    return min((quota for quota in found if quota is not None), default=None)
 
 
 def described(xml: str) -> dict[str, Any]:
@@ -113,6 +124,7 @@ def main() -> None:
                 "cpus_allowed_list": guests.helpers_allowed(pid, threads),
             },
             "quotas": limits,
+            "quota_cpus": quota_cpus(threads.values()),
             "host_transparent_hugepage": guests.transparent_hugepage(),
         },
     )

@@ -210,6 +210,16 @@ def test_a_host_without_hwloc_says_so() -> None:
     assert told == {"xml": None, "problem": "no lstopo-that-is-nowhere found"}
 
 
+@pytest.mark.parametrize(("times", "problem"), [(1, "does not answer in 0.25 s"), (40, None)])
+def test_hwloc_on_an_emulated_host_gets_several_times_as_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, problem: str | None
+) -> None:
+    monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.25)
+    programs(tmp_path, monkeypatch, **{probe.HWLOC: "/bin/sleep 0.6; echo '<topology/>'"})
+    told = probe.hwloc_facts(times=times)
+    assert (problem or "") in (told["problem"] or "") and (told["xml"] is None) == bool(problem)
+
+
 @pytest.mark.parametrize(("times", "expected"), [(1, None), (40, "slow")])
 def test_an_engine_that_is_slow_to_answer_gets_several_times_as_long(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, expected: str | None

@@ -51,6 +51,26 @@ def test_only_quotas_that_bind_are_quotas() -> None:
     assert domain.quotas(found | {"iothread_quota": 17_592_186_044_415}) == {"vcpu_quota": 50_000}
 
 
+def test_a_quota_around_a_guest_is_found_whoever_set_it(tmp_path: Path) -> None:
+    """`systemctl set-property` of its scope: libvirt, which set none, tells of none."""
+    scope = "machine.slice/machine-qemu.scope"
+    fill(
+        tmp_path,
+        {
+            "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+            "proc/8/cgroup": f"0::/{scope}/libvirt/vcpu0\n",
+            "proc/9/cgroup": f"0::/{scope}/libvirt/vcpu1\n",
+            **{f"sys/fs/cgroup/{scope}/libvirt/vcpu{n}/cpu.max": "max 100000\n" for n in (0, 1)},
+            f"sys/fs/cgroup/{scope}/cpu.max": "max 100000\n",
+        },
+    )
+    assert domain.quota_cpus([8, 9], tmp_path) is None
+    fill(tmp_path, {f"sys/fs/cgroup/{scope}/libvirt/vcpu1/cpu.max": "90000 100000\n"})
+    assert domain.quota_cpus([8, 9], tmp_path) == 0.9
+    fill(tmp_path, {f"sys/fs/cgroup/{scope}/cpu.max": "50000 100000\n"})
+    assert domain.quota_cpus([8, 9], tmp_path) == 0.5
+
+
 def test_a_domain_is_described_by_its_definition() -> None:
     xml = """
     <domain type="qemu"><memory unit="KiB">1048576</memory><cpu mode="maximum"/>

@@ -52,6 +52,17 @@ def test_a_bare_server_has_nothing_that_the_roles_install() -> None:
     assert "docker-cli" not in PLAIN.packages
 
 
+def test_an_equipped_server_has_all_that_the_roles_install() -> None:
+    """Else the set-up of each server downloads it, which takes minutes there."""
+    roles = load_platforms().roles.values()
+    wanted = {name.format(init="systemd") for role in roles for name in role.packages}
+    wanted |= {e.package for role in roles for e in role.engines.values() if e.package}
+    host = yaml.safe_load((REPOSITORY / "roles/host_packages/vars/main.yml").read_text())
+    wanted |= set(host["__host_packages_names"])
+    for suite in ("bookworm", "trixie"):
+        assert wanted <= set(Recipe(suite).packages), suite
+
+
 def test_whatever_a_snapshot_depends_on_changes_its_key() -> None:
     shape = Shape()
     plain = ("image", shape, "booted", "tcg", "7.2")

@@ -1,0 +1,93 @@
+"""Bench hosts of the lab: set up by the playbook, for the image that computes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from virtbed.checkout import REPOSITORY
+from virtbed.image import image_key
+from virtbed.lab import FOLDER
+from virtbed.lab.image import Image, build
+from virtbed.lab.prepared import Preparation
+from virtbed.lab.recipe import Recipe
+from virtbed.lab.server import Server
+
+from .conftest import run, told
+
+# Each node holds a guest of 1 GiB and its emulator. With two threads a core besides, a server was
+# seen to hang on two busy cores, all its CPUs in the kernel with interrupts off.
+HARDWARE: dict[str, Any] = {"sockets": 2, "cores": 1, "nodes": 2, "memory_mib": 4096}
+STATE = "/var/lib/virtbed"
+BEFORE = "/root/before-virtbed"
+"""On a bench host: what `facts` told before its set-up."""
+_SOURCES = (
+    "platforms.yml", "playbooks/testbed.yml", "roles/host_packages/*/*.yml",
+    "roles/*/tasks/engine.yml", "roles/*/tasks/image.yml", "roles/*/meta/virtbed.yml",
+)  # fmt: skip
+_HERE = Path(__file__).parent
+# $1 is a server's image, $2 what is copied, $3 where to; the mount ends with its namespace.
+_FILL = """
+mkdir "$1/mount"
+mount -o loop "$1/disk.raw" "$1/mount"
+install -d -m 0711 "$1/mount$3"
+cp --archive --sparse=always "$2/images" "$1/mount$3"
+umount "$1/mount"
+rmdir "$1/mount"
+"""
+
+
+def facts(server: Server) -> set[str]:
+    """Return what a server is like, one fact a line; see inventory.sh."""
+    script = (_HERE / "inventory.sh").read_text(encoding="utf-8")
+    return set(server.run("sh", "-c", script, timeout_s=600).splitlines())
+
+
+def bench_image(recipe: Recipe) -> Image:
+    """Return a server's image with the image null in its state folder, both built here if need be.
+
+    A server would take half an hour to build it, and four minutes to be sent it.
+    """
+    ours = FOLDER / "bench"
+    told("building the image null on this machine, if there is none (minutes)")
+    local = ("-i", "inventory/local", "-e", "plan=functional", "-e", f"virtbed_state_dir={ours}")
+    run("ansible-playbook", *local, "playbooks/image.yml")
+    plain = build(recipe, told)
+    digest = f"{plain.digest}-{image_key('null')[:16]}"
+    place = plain.folder.with_name(digest)
+    if not place.is_dir():
+        told("copying it into the server's disk")
+        building = place.with_name(f".building-{digest}")
+        run("rm", "-rf", str(building))
+        run("cp", "--archive", "--sparse=always", str(plain.folder), str(building))
+        run("unshare", "--mount", "sh", "-euc", _FILL, "sh", str(building), str(ours), STATE)
+        building.rename(place)
+    return Image(place, digest)
+
+
+def set_up(server: Server) -> None:
+    """Set a server up for the image that computes nothing, which is there."""
+    before = "\n".join(sorted(facts(server)))
+    subprocess.run(server.ssh("sh", "-c", f"cat > {BEFORE}"), input=before, text=True, check=True)
+    told(f"setting {server.name} up (a quarter of an hour)")
+    run("make", "setup", "PLAN=functional", f"INVENTORY={server.inventory}")
+
+
+def sources() -> str:
+    """Return a digest of what sets a bench host up: other sources make another one."""
+    whole = hashlib.sha256(image_key("null").encode())
+    for path in sorted({Path(__file__), *(p for name in _SOURCES for p in REPOSITORY.glob(name))}):
+        whole.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def prepared() -> Preparation:
+    """Return the preparation of a bench host."""
+    return Preparation(key=f"set up by {sources()}", do=set_up)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

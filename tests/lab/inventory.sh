@@ -1,0 +1,26 @@
+# What a server is like, one fact a line: compared before its set-up with after its teardown.
+# Of files names and kinds, and what is in those of /etc; of what daemons write while they run, nothing.
+export LC_ALL=C
+dpkg-query -W -f 'package ${Package} ${db:Status-Abbrev}\n'
+apt-mark showhold | sed 's/^/held /'
+systemctl list-unit-files --no-legend --plain | awk '{print "unit-file " $1 " " $2}'
+systemctl list-units --all --state=active,failed --no-legend --plain \
+  --type=service,socket,timer,slice,mount,swap,path | awk '{print "unit " $1 " " $3}'
+find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path '/var/tmp/systemd-private-*' \
+  -o -path /var/log/journal -o -path /run/log \) -prune -o -printf 'file %p %y\n' 2>/dev/null
+find /run -xdev -not -path '/run/systemd/*' -not -path '/run/user/*' -not -path '/run/udev/*' \
+  -printf 'file %p %y\n' 2>/dev/null
+find /sys/fs/cgroup -type d -printf 'group %p\n' 2>/dev/null
+find /sys/fs/cgroup \( -name cpuset.cpus -o -name cpuset.mems -o -name cpu.max \
+  -o -name cgroup.subtree_control \) 2>/dev/null | while read -r file; do
+  echo "limit $file $(cat "$file" 2>/dev/null)"
+done
+sysctl --all 2>/dev/null | grep -Ev \
+  'random\.|\.nr_threads|dentry-state|inode-(nr|state)|file-nr|ns_last_pid|aio-nr|pty\.nr|cache_nr|nf_conntrack_count|sched_domain|keys' \
+  | sed 's/^/sysctl /'
+sed 's/^/module /; s/ .*//2' /proc/modules | awk '{print $1 " " $2}'
+awk '{print "mount " $2 " " $3}' /proc/mounts
+ip -br link | awk '{print "link " $1}'
+stat -c 'device %n %U %G %a' /dev/kvm /dev/null 2>/dev/null
+cat /sys/devices/system/cpu/online | sed 's/^/online /'
+find /etc /usr/local -xdev -type f -exec sha256sum {} + 2>/dev/null | sed 's/^/content /'
