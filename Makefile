@@ -44,7 +44,8 @@ doctor: .venv/.made ## say which platforms this machine can host, and why not
 teardown: .venv/.made ## remove all that virtbed made on this machine; results stay
 	ansible-playbook -i $(INVENTORY) playbooks/teardown.yml
 
-test: lint unit setup applications integration ## all the checks
+# Set-up first: it installs hwloc, by which unit tests place instances on recorded machines.
+test: lint setup unit applications integration ## all the checks
 
 lint: .venv/.made ## ruff, mypy, yamllint, ansible-lint
 	ruff check .
