@@ -20,7 +20,7 @@ interval made of them decides anything.
 
 
 def simultaneous(several: int, confidence: float = CONFIDENCE) -> float:
-    """Return the confidence of each of several intervals that hold together (Bonferroni)."""
+    """Return the confidence of each of several simultaneous intervals (Bonferroni)."""
     return 1 - (1 - confidence) / max(1, several)
 
 

@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-MOST_BYTES = 16 * 2**20
-"""A machine of a thousand CPUs takes under 2 MiB."""
+from virtbed_contract.kernel.topology import MOST_HWLOC_BYTES
+
 MOST_DEPTH = 200
 ALIKE = 0.9
 """Cores are of one kind whose clock rates and capacities differ by no more than a tenth: cores that
@@ -125,8 +125,10 @@ def read(
 
 
 def _root(xml: str) -> ET.Element:
-    if len(xml) > MOST_BYTES:
-        raise TopologyError(f"hwloc's XML has {len(xml)} characters, {MOST_BYTES} at most needed")
+    if len(xml) > MOST_HWLOC_BYTES:
+        raise TopologyError(
+            f"hwloc's XML has {len(xml)} characters, {MOST_HWLOC_BYTES} at most needed"
+        )
     if "<!ENTITY" in xml:
         raise TopologyError("hwloc's XML defines entities, which hwloc does not")
     try:

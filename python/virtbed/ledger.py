@@ -1,7 +1,7 @@
 """The journal of a sweep: what became of each trial, and who carries it out; it survives any kill.
 
-What is in it of the results can be told from the results: see `virtbed.sweep.standing`, which makes
-a lost or damaged one anew.
+What is in it of the results can be told from the results: see `virtbed.sweep.standing`, which
+rebuilds a lost or damaged one.
 """
 
 from __future__ import annotations

@@ -160,9 +160,9 @@ def place(
     have CPUs of another kind. Of the rest the fewest packages, nodes, dies, cache domains and
     clusters are taken, in this order, since what crosses them is slower; among several that hold
     the size, those with memory of their own that fits, then those which share no cache with the
-    housekeeping, then the one that needs the fewest
-    SMT siblings, then one that a GPU hangs on, then one apart from the housekeeping, then the
-    lowest. Within them, one thread of every core comes before any second thread.
+    housekeeping, then the one that needs the fewest SMT siblings, then one that a GPU hangs on,
+    then one apart from the housekeeping, then the lowest. Within them, one thread of every core
+    comes before any second thread.
 
     Args:
         topology: The host.

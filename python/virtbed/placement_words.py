@@ -23,7 +23,8 @@ def _size(domain: Domain) -> str:
     return f" ({domain.size_kib} KiB)" if domain.size_kib else ""
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return "1 core", "2 cores"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -56,7 +57,7 @@ def reasons_for(
     cores = [core for core in machine.cores if taken & {*core}]
     whole = len(taken) - len(cores)
     reasons.append(
-        f"{_count(len(cores), 'core')}, {_count(whole, 'SMT sibling')} used"
+        f"{count(len(cores), 'core')}, {count(whole, 'SMT sibling')} used"
         if whole
         else "one thread per core"
     )

@@ -1,4 +1,5 @@
-"""Documents out of YAML that nobody vouches for: the one reader of plans and of platforms.yml.
+"""Documents out of YAML that nobody vouches for: the one reader of plans and of the lists of
+platforms, images and role properties.
 
 Of YAML it takes mappings with text keys, lists, texts, true and false, null, and plain numbers.
 What YAML 1.1 reads as something else than a reader sees is refused, not guessed: a date, a number

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,16 @@ import yaml
 
 from virtbed.checkout import REPOSITORY
 
-TOOLS = Path(sys.executable).parent
+from ..commands import ENVIRONMENT as ENVIRONMENT
+from ..commands import TOOLS as TOOLS
+from ..commands import run as run
+
 INSTANCE = re.compile(rb"virtbed-[a-z0-9_]+-(vanilla|pinned)-c\d\d")
-ENVIRONMENT = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Teardown comes last, whatever the files are called: it removes what all others need."""
     items.sort(key=lambda item: item.path.name == "test_teardown.py")
-
-
-def run(*command: str, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in the repository; with `ok`, fail with all it said unless it ends well."""
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=ENVIRONMENT, text=True, capture_output=True, check=False,
-        **options,
-    )  # fmt: skip
-    if ok:
-        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def idles(engine: str, container: str) -> str:

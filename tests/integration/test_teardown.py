@@ -39,7 +39,7 @@ def test_what_was_left_over_is_removed_and_the_image_kept_on_request(tmp_path: P
 
 
 def test_all_of_it_goes_and_the_host_is_as_before() -> None:
-    """Last of all tests: what it removes, `make testbed` makes anew.
+    """Last of all tests: what it removes, `make testbed` makes again.
 
     Twice: the second time only the engines are there, which teardown starts to ask them.
     """

@@ -16,7 +16,8 @@ from virtbed.lab.prepared import Preparation
 from virtbed.lab.recipe import Recipe
 from virtbed.lab.server import Server
 
-from .conftest import run, told
+from ..commands import run
+from .conftest import told
 
 # Each node holds a guest of 1 GiB and its emulator. With two threads a core besides, a server was
 # seen to hang on two busy cores, all its CPUs in the kernel with interrupts off.

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from virtbed.checkout import REPOSITORY
 from virtbed.lab.image import Image, build
 from virtbed.lab.prepared import BOOTED, Preparation, start_prepared
 from virtbed.lab.recipe import Recipe
 from virtbed.lab.server import Server
 from virtbed.lab.shape import Shape, accelerator_here
 
-TOOLS = Path(sys.executable).parent
-ENVIRONMENT = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"}
 FAILED = pytest.StashKey[bool]()
 Row = tuple[str, str, str]
 TABLE: dict[Row, str] = {}
 """What was seen, by server, platform and mode; `pytest_terminal_summary` prints it."""
-
-
-def run(*command: str, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in the repository; with `ok`, fail with all it said unless it ends well."""
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=ENVIRONMENT, text=True, capture_output=True, check=False,
-        **options,
-    )  # fmt: skip
-    if ok:
-        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,8 +17,9 @@ from virtbed.checkout import REPOSITORY
 from virtbed.lab.recipe import Recipe, Suite
 from virtbed.lab.server import Server
 
+from ..commands import run
 from .benches import BEFORE, HARDWARE, STATE, bench_image, facts, prepared, read
-from .conftest import TABLE, run
+from .conftest import TABLE
 
 Sweep = Callable[..., Path]
 WORDS: dict[Suite, str] = {"bookworm": "Debian 12", "trixie": "Debian 13"}

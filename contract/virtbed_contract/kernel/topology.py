@@ -15,6 +15,8 @@ CPUS = Path("sys/devices/system/cpu")
 NODES = Path("sys/devices/system/node")
 VULNERABILITIES = CPUS / "vulnerabilities"
 NO_TURBO, BOOST = CPUS / "intel_pstate/no_turbo", CPUS / "cpufreq/boost"
+MOST_HWLOC_BYTES = 16 * 2**20
+"""Of hwloc's XML, which tells of a machine of a thousand CPUs in under 2 MiB."""
 CLOCKSOURCE = Path("sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 FOLDER = Path(os.environ.get("VIRTBED_LAB") or "/var/cache/virtbed-lab").absolute()
 """Images, snapshots, servers and consoles; the variable VIRTBED_LAB names another folder.
 
-A cache, and outside of what a teardown removes: to make it anew takes half an hour.
+A cache, and outside of what a teardown removes: to make it again takes half an hour.
 """
 
 

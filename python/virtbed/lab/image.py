@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ def require_programs(needed: Mapping[str, str], why: str) -> None:
 def _fill(recipe: Recipe, building: Path, say: Say) -> None:
     tree = building / "tree"
     say(f"bootstrapping {recipe.suite} with {len(recipe.packages)} packages (minutes)")
-    _run(recipe.command(str(tree)))
+    run_program(*recipe.command(str(tree)))
     for name, content in recipe.files.items():
         path = tree / name
         path.unlink(missing_ok=True)  # resolv.conf may be a link
@@ -123,16 +123,20 @@ def _fill(recipe: Recipe, building: Path, say: Say) -> None:
     for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd.img", "initrd.img-*")):
         shutil.copy(next((tree / "boot").glob(pattern)), building / name)
     say("making its disk")
-    _run(("mkfs.ext4", "-q", "-F", "-L", "lab", "-E", "lazy_itable_init=1,lazy_journal_init=1",
-          "-d", str(tree), str(building / "disk.raw"), recipe.disk))  # fmt: skip
+    run_program(
+        "mkfs.ext4", "-q", "-F", "-L", "lab", "-E", "lazy_itable_init=1,lazy_journal_init=1",
+        "-d", str(tree), str(building / "disk.raw"), recipe.disk,
+    )  # fmt: skip
     shutil.rmtree(tree)
 
 
 def _keys(building: Path, tree: Path) -> None:
     """Make the key that opens the server, and the server's own, known before it first starts."""
     for name in ("key", "host_key"):
-        _run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"virtbed-lab-{name}",
-              "-f", str(building / name)))  # fmt: skip
+        run_program(
+            "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"virtbed-lab-{name}",
+            "-f", str(building / name),
+        )  # fmt: skip
     for end in ("", ".pub"):
         shutil.copy(building / f"host_key{end}", tree / f"etc/ssh/ssh_host_ed25519_key{end}")
     (building / "host_key").unlink()
@@ -153,7 +157,8 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _run(command: Sequence[str]) -> None:
+def run_program(*command: str) -> None:
+    """Run a program on this machine; raise LabError with the last it said unless it ends well."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()][-5:]

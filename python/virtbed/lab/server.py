@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from virtbed.lab import FOLDER, LabError
 from virtbed.lab.access import BECOME, INVENTORY, SSH_CONFIG, write_access
-from virtbed.lab.image import Image, Say, require_programs
+from virtbed.lab.image import Image, Say, require_programs, run_program
 from virtbed.lab.qmp import Monitor
 from virtbed.lab.shape import ADDRESS, Accelerator, Shape
 
@@ -252,9 +252,9 @@ def _launch(
     folder, disk = server.folder, server.folder / "disk.qcow2"
     write_access(server.name, folder, server.port, image)
     if snapshot:
-        _run("cp", "--reflink=auto", "--sparse=always", str(snapshot), str(disk))
+        run_program("cp", "--reflink=auto", "--sparse=always", str(snapshot), str(disk))
     else:
-        _run(
+        run_program(
             "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(disk)
         )
     command = server.shape.command(
@@ -336,9 +336,3 @@ def _free_port() -> int:
         found.bind((ADDRESS, 0))
         port: int = found.getsockname()[1]
         return port
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LabError(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr.strip()}")

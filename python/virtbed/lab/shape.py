@@ -172,6 +172,5 @@ def accelerator_here(root: Path = Path("/")) -> Accelerator:
 
     A processor that shows neither VT-x nor AMD-V has no usable KVM, whatever /dev/kvm there is.
     """
-
     virtual = {"vmx", "svm"} & read_flags(root)
     return "kvm" if virtual and (root / "dev/kvm").exists() else "tcg"

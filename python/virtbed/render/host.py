@@ -9,6 +9,7 @@ from rich.text import Text
 
 from virtbed.hwloc import Node
 from virtbed.placement import PlacementError, machine_of
+from virtbed.placement_words import count
 from virtbed.render.image import state
 from virtbed.render.table import Table
 from virtbed_contract.documents import Platform
@@ -100,7 +101,7 @@ def _shape(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     except PlacementError as error:
         yield "topology", str(error)
         return
-    yield "topology", f"{_count(machine.packages, 'socket')}, SMT {_on_off(machine.smt)}"
+    yield "topology", f"{count(machine.packages, 'socket')}, SMT {_on_off(machine.smt)}"
     if len(machine.kinds) > 1:
         kinds = enumerate(machine.kinds, 1)
         yield (
@@ -130,7 +131,3 @@ def _engine(engine: Mapping[str, Any]) -> str:
 
 def _on_off(value: bool) -> str:
     return "on" if value else "off"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.virtbed_contract.documents import Engine
+from ansible.module_utils.virtbed_contract.kernel.topology import MOST_HWLOC_BYTES
 
 ASK_DEADLINE_S = 10.0
 GUEST_MEMORY_MIB = 512
@@ -28,7 +29,6 @@ HWLOC_KEPT = (
     "MemoryTier", "hwlocVersion",
 )  # fmt: skip
 HWLOC_INFO = re.compile(r'^\s*<info name="([^"]*)".*/>\n', re.MULTILINE)
-MOST_HWLOC_BYTES = 16 * 2**20
 CPU_MODEL = {"kvm": "host", "tcg": "max"}
 # What the kernel prints as it hands over to user space, and what Debian's initramfs answers.
 USERSPACE = re.compile(rb"Run /\S*init as init process|Loading, please wait")

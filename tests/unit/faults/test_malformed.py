@@ -190,7 +190,7 @@ def test_a_report_is_refused_in_words_or_made(laid: Path, data: st.DataObject) -
 
 @pytest.fixture(scope="module")
 def packed(place: Path) -> bytes:
-    """A small archive: its members are judged, its report is not made anew."""
+    """A small archive: its members are judged, its report is not made again."""
     path = place / "whole.zip"
     content = {f"quick/{name}": name.encode() * 50 for name in ("report.json", "a/b", "plan.yml")}
     sums = {"manifest-sha256.txt": b"".join(crate_line(n, c) for n, c in content.items())}
