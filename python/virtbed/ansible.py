@@ -44,6 +44,8 @@ _MARK = "VIRTBED_PLAY"
 # How often ansible-runner looks whether it is to end the playbook, in seconds.
 _LOOK_S = 1
 _STRAYS_S = 10
+# Actions that begin a block and end a trial, and so whatever went before.
+_TELLING = {"block_started", "trial_outcome"}
 
 
 class AnsibleError(RuntimeError):
@@ -138,7 +140,7 @@ class _Call:
     stopped: Literal["", "canceled", "hung"] = ""
     status: str = "failed"
     error: BaseException | None = None
-    task: str = "none yet"
+    task: str = ""
     failure: str = ""
 
     @property
@@ -191,6 +193,8 @@ class _Call:
             self.task = f"{data.get('task', '')!r} on {data.get('host', '')}"
         elif event["event"] in {"runner_on_failed", "runner_on_unreachable"}:
             self.failure = failure_message(data.get("task", ""), data.get("res") or {})
+        elif event["event"] == "runner_on_ok" and _action(data) in _TELLING:
+            self.failure = ""  # told by now, as that trial's; not the reason of a later end
         self.events.put(event)
         return False
 
@@ -206,15 +210,20 @@ class _Call:
         if self.stopped == "hung":
             return Ended(
                 "hung",
-                f"the playbook {self.playbook} hung in the task {self.task}: no end within "
-                f"{self.deadline.limit_s:.0f} s, and was ended",
+                f"the playbook {self.playbook} hung in the task {self.task or 'none'}: "
+                f"no end within {self.deadline.limit_s:.0f} s, and was ended",
             )
         if self.stopped:
             return Ended("canceled", f"the playbook {self.playbook} was ended")
         if self.status == "successful":
             return Ended("successful")
+        if self.failure:
+            return Ended("failed", self.failure)
+        if self.task:  # what Ansible printed may end with an earlier trial's failure
+            without = f"ended in the task {self.task} without a word: {self.status}"
+            return Ended("failed", f"the playbook {self.playbook} {without}")
         said = self.log.read_text(errors="replace").strip()[-2000:] if self.log.exists() else ""
-        return Ended("failed", self.failure or said or f"playbook {self.playbook}: {self.status}")
+        return Ended("failed", said or f"playbook {self.playbook}: {self.status}")
 
 
 def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
@@ -228,7 +237,7 @@ def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
         task = str(data.get("task", ""))
         yield TaskFailed(host, task, failure_message(task, result))
     elif raw["event"] == "runner_on_ok":
-        action = str(data.get("task_action", "")).rpartition(".")[2]
+        action = _action(data)
         if action == "block_started":
             start = {name: result.get(name) for name in ("instance", "bench", "cpus", "here")}
             yield BlockStarted(host, decode(BlockStart, start, action))
@@ -236,6 +245,10 @@ def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
             yield TrialEnded(host, decode(TrialOutcome, result.get("outcome"), action))
         else:
             yield TaskOk(host, action, result)
+
+
+def _action(data: Mapping[str, Any]) -> str:
+    return str(data.get("task_action", "")).rpartition(".")[2]
 
 
 def _environment() -> dict[str, str]:

@@ -154,6 +154,35 @@ def test_a_failed_task_is_an_event_and_the_reason_of_the_end(checkout: Path) -> 
     assert events == [TaskFailed("localhost", "Give up", "no port"), Ended("failed", "no port")]
 
 
+_OUTCOME = {
+    "id": "t", "started_at": "2026-01-01T00:00:00Z", "result": None, "process_wall_ns": None,
+    "evidence": {}, "failure": {"task": "Run", "message": "why"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("teller", ["block_started", "trial_outcome"])
+def test_a_playbook_that_dies_does_not_repeat_a_failure_that_was_told(
+    checkout: Path, teller: str
+) -> None:
+    started = {"instance": "bm-pinned-c01-r01", "bench": "b", "cpus": "0", "here": False}
+    plugin(checkout, teller, started if teller == "block_started" else {"outcome": _OUTCOME})
+    (checkout / "action_plugins" / "die.py").write_text(
+        "import os, signal\nfrom ansible.plugins.action import ActionBase\n"
+        "class ActionModule(ActionBase):\n"
+        "    def run(self, tmp=None, task_vars=None):\n"
+        "        os.kill(os.getppid(), signal.SIGKILL)\n        return {}\n"
+    )
+    fail = {"name": "Run", "ansible.builtin.fail": {"msg": "the first trial's"}}
+    write(
+        checkout, {"block": [fail], "rescue": [{"name": "Tell", teller: {}}]},
+        {"name": "Die", "die": {}},
+    )  # fmt: skip
+    *_, ended = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs())
+    assert isinstance(ended, Ended) and ended.status == "failed"
+    assert "the first trial's" not in ended.message
+    assert "'Die' on localhost" in ended.message
+
+
 def test_a_host_that_does_not_exist_fails(checkout: Path) -> None:
     write(checkout, debug("x"))
     (checkout / "playbooks" / "demo.yml").write_text(
@@ -177,11 +206,7 @@ def test_a_playbook_that_is_none_says_what_ansible_said(checkout: Path) -> None:
 def test_what_our_plugins_tell_is_typed(checkout: Path) -> None:
     started = {"instance": "bm-pinned-c01-r01", "bench": "b", "cpus": "0", "here": False}
     plugin(checkout, "block_started", started)
-    outcome = {
-        "id": "t", "started_at": "2026-01-01T00:00:00Z", "result": None, "process_wall_ns": None,
-        "evidence": {}, "failure": {"task": "Run", "message": "why"},
-    }  # fmt: skip
-    plugin(checkout, "trial_outcome", {"outcome": outcome})
+    plugin(checkout, "trial_outcome", {"outcome": _OUTCOME})
     write(checkout, {"name": "A", "block_started": {}}, {"name": "B", "trial_outcome": {}})
     first, second, _ = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs())
     assert isinstance(first, BlockStarted) and first.host == "localhost"
