@@ -106,8 +106,9 @@ class Engine:
         "Command that succeeds if the engine's service answers; empty if it has none.", default=()
     )
     package: str = described(
-        "Debian package that provides it, if it may also come from elsewhere: installed only where "
-        "the programs are missing; empty if it is one of the role's `packages`.",
+        "Debian packages that provide it, if it may also come from elsewhere: installed only where "
+        "the programs are missing. As in a `Depends` of Debian's: `a, b | c` is a, and b or, where "
+        "the host's distribution has none, c. Empty if they are among the role's `packages`.",
         default="",
     )
 

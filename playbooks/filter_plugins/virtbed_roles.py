@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def usable(roles: Roles, programs: Mapping[str, bool]) -> list[str]:
 
 
 def packages(roles: Roles, programs: Mapping[str, bool], init: str) -> list[str]:
-    """Return the Debian packages to install for all roles, sorted.
+    """Return the Debian packages to install for all roles, sorted; some are `a | b`, a or else b.
 
     Args:
         roles: Properties by name.
@@ -47,8 +48,46 @@ def packages(roles: Roles, programs: Mapping[str, bool], init: str) -> list[str]
     for role in roles.values():
         for engine in role["engines"].values():
             if engine["package"] and not _installed(engine, programs):
-                names.add(engine["package"])
+                names.update(name.strip() for name in engine["package"].split(","))
     return sorted(names)
+
+
+def alternatives(names: Iterable[str]) -> list[str]:
+    """Return the packages of which apt must be asked whether there are any, sorted."""
+    return sorted({each for name in names if "|" in name for each in _each(name)})
+
+
+def chosen(names: Iterable[str], policy: str) -> list[str]:
+    """Return packages with the first that there is in place of `a | b`, sorted.
+
+    Args:
+        names: As `packages` gives them.
+        policy: What ``apt-cache policy`` prints of their alternatives, in English.
+
+    Raises:
+        ValueError: the host's distribution has none of an alternative's.
+    """
+    there = {
+        about.split(":")[0]
+        for about, candidate in re.findall(r"^(\S+):\n(?:  .*\n)*?  Candidate: (.+)$", policy, re.M)
+        if candidate != "(none)"
+    }
+    picked = set()
+    for name in names:
+        if "|" not in name:
+            picked.add(name)
+        elif found := [each for each in _each(name) if each in there]:
+            picked.add(found[0])
+        else:
+            raise ValueError(
+                f"host_packages: none of {', '.join(_each(name))} found in the package lists, one "
+                "needed; add the distribution's main archive to its sources.list"
+            )
+    return sorted(picked)
+
+
+def _each(name: str) -> list[str]:
+    return [each.strip() for each in name.split("|")]
 
 
 def settings(roles: Roles, before: Mapping[str, Mapping[str, bool]]) -> dict[str, str]:
@@ -81,5 +120,7 @@ class FilterModule:
             "virtbed_found": found,
             "virtbed_usable": usable,
             "virtbed_packages": packages,
+            "virtbed_alternatives": alternatives,
+            "virtbed_chosen": chosen,
             "virtbed_settings": settings,
         }

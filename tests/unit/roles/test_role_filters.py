@@ -59,6 +59,23 @@ def test_an_engine_from_elsewhere_is_not_installed_again(filters: ModuleType) ->
     assert elsewhere == ["python3-one", "two-systemd"]
 
 
+def test_an_engine_may_be_split_into_packages_on_some_distributions(filters: ModuleType) -> None:
+    split = engine(["one"], ["oned"], package="one.io, one-cli | one.io")
+    roles = {"enclosure_one": {**ROLES["enclosure_one"], "engines": {"one": split}}}
+    names = filters.packages(roles, programs(), "sysv")
+    assert names == ["one-cli | one.io", "one.io", "python3-one"]
+    assert filters.alternatives(names) == ["one-cli", "one.io"]
+    one = "one.io:\n  Installed: (none)\n  Candidate: 20.1\n  Version table:\n     20.1 500\n"
+    none = "one-cli:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n"
+    client = "one-cli:\n  Installed: (none)\n  Candidate: 26.1\n  Version table:\n     26.1 500\n"
+    assert filters.chosen(names, one + client) == ["one-cli", "one.io", "python3-one"]
+    assert filters.chosen(names, one) == ["one.io", "python3-one"]
+    assert filters.chosen(names, one + none) == ["one.io", "python3-one"]
+    with pytest.raises(ValueError, match=r"none of one-cli, one\.io found"):
+        filters.chosen(names, "")
+    assert filters.packages(roles, programs("one", "oned"), "sysv") == ["python3-one"]
+
+
 @pytest.mark.parametrize(
     ("there", "written", "ours"),
     [((), False, True), ((), True, False), (("one", "oned"), False, False)],
