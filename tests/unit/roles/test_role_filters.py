@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 PATH = Path(__file__).resolve().parents[3] / "playbooks/filter_plugins/virtbed_roles.py"
 
@@ -85,6 +86,17 @@ def test_settings_are_ours_only_where_neither_they_nor_the_engine_were_there(
 ) -> None:
     before = {"program": programs(*there), "daemon": {}, "path": {"/etc/one/one.json": written}}
     assert filters.settings(ROLES, before) == ({"/etc/one/one.json": "{}"} if ours else {})
+
+
+def test_a_set_up_looks_which_daemons_run_before_it_asks_one_and_so_wakes_it() -> None:
+    (play,) = yaml.safe_load((PATH.parents[1] / "testbed.yml").read_text(encoding="utf-8"))
+    roles = [task.get("ansible.builtin.include_role", {}) for task in play["tasks"]]
+    parts = [(role.get("name"), role.get("tasks_from", "main")) for role in roles]
+    assert parts.index(("host_packages", "look")) < parts.index(("host_doctor", "verify"))
+    # What was seen then is noted, and not looked at again.
+    note = yaml.safe_load((PATH.parents[2] / "roles/host_packages/tasks/note.yml").read_text())
+    (look,) = [task for task in note if task.get("ansible.builtin.include_tasks") == "look.yml"]
+    assert look["when"] == "host_packages_found is not defined"
 
 
 def test_the_images_that_stay_are_those_of_these_sources() -> None:
