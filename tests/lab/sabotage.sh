@@ -1,0 +1,26 @@
+# Changes each instance once, behind our back, as soon as it runs; test_bench.py writes the changes, by
+# instance, in place of CASES. To them $id is the container, $scope the unit that systemd made around
+# it or the guest. One instance lives at a time, and asking Docker without end would slow the sweep down.
+export LIBVIRT_DEFAULT_URI=qemu:///system
+done=/run/sabotaged-
+change() {
+  case $1 in
+    CASES
+    *) false ;;
+  esac && touch "$done$1"
+}
+while sleep 0.5; do
+  for group in /sys/fs/cgroup/system.slice/docker-*.scope; do
+    grep -qx sleep "/proc/$(head -n 1 "$group/cgroup.procs")/comm" || continue
+    scope=$(basename "$group") id=${scope#docker-} id=${id%.scope}
+    test "$id" = "$known" || name=$(docker container inspect --format '{{.Name}}' "$id") || continue
+    known=$id name=${name#/virtbed-}
+    test -e "$done$name" || change "$name"
+  done
+  for file in /run/libvirt/qemu/virtbed-*.pid; do
+    name=$(basename "$file" .pid) name=${name#virtbed-}
+    test -e "$file" && ! test -e "$done$name" || continue
+    scope=$(systemctl list-units --plain --no-legend 'machine-qemu*' | cut -d ' ' -f 1)
+    test -n "$scope" && change "$name"
+  done
+done > /run/sabotage.log 2>&1
