@@ -19,9 +19,11 @@ from virtbed.lab.server import Server
 from ..commands import run
 from .conftest import told
 
-# Each node holds a guest of 1 GiB and its emulator. With two threads a core besides, a server was
-# seen to hang on two busy cores, all its CPUs in the kernel with interrupts off.
+# Each node holds a guest of 1 GiB and its emulator.
 HARDWARE: dict[str, Any] = {"sockets": 2, "cores": 1, "nodes": 2, "memory_mib": 4096}
+# With two sockets, a server was seen to hang on two busy cores, all its CPUs in the kernel with
+# interrupts off.
+SIBLINGS: dict[str, Any] = {"sockets": 1, "cores": 2, "threads": 2, "memory_mib": 3072}
 STATE = "/var/lib/virtbed"
 BEFORE = "/root/before-virtbed"
 """On a bench host: what `facts` told before its set-up."""

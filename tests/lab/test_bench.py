@@ -16,9 +16,10 @@ import yaml
 from virtbed.checkout import REPOSITORY
 from virtbed.lab.recipe import Recipe, Suite
 from virtbed.lab.server import Server
+from virtbed_contract.kernel.cpus import parse_cpu_list
 
 from ..commands import run
-from .benches import BEFORE, HARDWARE, STATE, bench_image, facts, prepared, read
+from .benches import BEFORE, HARDWARE, SIBLINGS, STATE, bench_image, facts, prepared, read
 from .conftest import TABLE
 
 Sweep = Callable[..., Path]
@@ -114,6 +115,21 @@ def test_platforms_are_attested_in_both_modes(
     assert failed == {}
     assert read(folder / "report.json")["cells"] == []
     assert traces(lab) == ""
+
+
+@pytest.mark.full
+def test_an_instance_shares_no_core_with_the_rest_of_the_host(
+    server: Callable[..., Server], sweep: Sweep
+) -> None:
+    lab = server(bench_image(Recipe()), prepared(), **SIBLINGS)
+    platforms = {name: ["pinned"] for name in ("bm", "cn", "vm")}
+    folder = sweep("siblings", lab.inventory, ok=None, platforms=platforms)
+    assert judged(folder, "Debian 12, two threads a core", platforms, "") == {}
+    for platform in platforms:
+        asked = read(folder / f"trials/{platform}-pinned-c01-null-r01/evidence.json")["asked"]
+        cpus, others = (parse_cpu_list(asked[name]) for name in ("cpus", "housekeeping"))
+        assert cpus and others
+        assert not {cpu // 2 for cpu in cpus} & {cpu // 2 for cpu in others}
 
 
 def judged(
