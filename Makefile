@@ -12,13 +12,15 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 LOCKS := $(addprefix requirements/,bootstrap.txt virtbed.txt analysis.txt dev.txt)
 MEMBERS := contract/pyproject.toml python/pyproject.toml analysis/pyproject.toml workloads/pyproject.toml
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' python/pyproject.toml)
+# The packages' version stands in their files and in these; `make version` sets it.
+STATED := CITATION.cff contract/virtbed_contract/__init__.py workloads/virtbed_workloads/__init__.py
 # The members are installed from this checkout, and so no lock names them.
 OWN := $(addprefix --no-emit-package=virtbed,-contract -workloads -analysis)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint unit applications \
-	integration lab faults calibrate bench docs reference release lock clean
+	integration lab faults calibrate bench docs reference version release lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -119,12 +121,17 @@ lock: ## resolve the dependencies anew and write requirements/*.txt
 		-o requirements/workloads-null.txt
 	$(COMPILE) --no-deps requirements/jax.in -o requirements/jax.txt
 
+version: ## set the version of all packages to TO=…; CHANGELOG is yours
+	@test -n "$(TO)" || { echo "virtbed: no TO found, a version needed: make version TO=1.2.3" >&2; exit 1; }
+	sed -i -E 's/^((__)?version(__)?( =|:) "?|.*"virtbed-[a-z]+==)$(VERSION)/\1$(TO)/' $(MEMBERS) $(STATED)
+
 # From a clean checkout: what is not committed would be in no release.
 release: .venv/.made ## wheels and sources of all packages, with checksums, in dist/
 	@test -z "$$(git status --porcelain)" || \
 		{ echo "virtbed: changes that are not committed found, a clean checkout needed" >&2; exit 1; }
 	rm -rf dist
-	for member in $(dir $(MEMBERS)); do uv build --quiet --out-dir dist $$member; done
+	pytest --quiet tests/contract/test_docs.py -k version
+	for member in $(dir $(MEMBERS)); do uv build --quiet --out-dir dist $$member || exit 1; done
 	git archive --format=tar.gz --prefix=virtbed-$(VERSION)/ --output=dist/virtbed-checkout-$(VERSION).tar.gz HEAD
 	cd dist && rm -f .gitignore && sha256sum -- * > SHA256SUMS && sha256sum --check --quiet SHA256SUMS
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -135,8 +137,12 @@ def test_no_docstring_begins_with_knows() -> None:
 # One version.
 
 
-def versions() -> dict[str, str]:
-    """Return every place that states the version."""
+def versions(root: Path = REPOSITORY) -> dict[str, str]:
+    """Return every place of a checkout that states the version."""
+
+    def text(name: str) -> str:
+        return (root / name).read_text(encoding="utf-8")
+
     found = {"CITATION.cff": yaml.safe_load(text("CITATION.cff"))["version"]}
     for member in ("contract", "python", "analysis", "workloads"):
         project = tomllib.loads(text(f"{member}/pyproject.toml"))["project"]
@@ -146,9 +152,10 @@ def versions() -> dict[str, str]:
             if re.match(r"virtbed-\w+==", requirement):
                 found[f"{member}: {requirement}"] = requirement.partition("==")[2]
     for name in NAMES:
-        if name.endswith("/__init__.py") and (
-            stated := re.search(r'__version__ = "(.+)"', text(name))
-        ):
+        stated = None
+        if name.endswith("/__init__.py") and (root / name).is_file():
+            stated = re.search(r'__version__ = "(.+)"', text(name))
+        if stated:
             found[name] = stated[1]
     return found
 
@@ -158,3 +165,13 @@ def test_all_packages_have_one_version() -> None:
     assert len(found) >= 10
     assert set(found.values()) == {found["python"]}, found
     assert text("CHANGELOG.md").split("\n## ")[1].startswith(found["python"])
+
+
+def test_make_version_sets_it_everywhere(tmp_path: Path) -> None:
+    named = [name for name in NAMES if re.search(r"(pyproject\.toml|/__init__\.py|\.cff)$", name)]
+    for name in [*named, "Makefile"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    subprocess.run(["make", "--quiet", "version", "TO=12.3.4"], cwd=tmp_path, check=True)
+    found = versions(tmp_path)
+    assert len(found) == len(versions()) and set(found.values()) == {"12.3.4"}
