@@ -61,7 +61,7 @@ lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint
 
 unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
 	pytest tests/unit tests/contract
-	pytest --doctest-modules analysis/virtbed_analysis
+	.venv/bin/python -m pytest --doctest-modules analysis/virtbed_analysis
 
 docs: .venv/.made ## the documentation as a site, in site/; a warning or a dead link fails
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
