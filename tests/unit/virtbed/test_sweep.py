@@ -34,7 +34,7 @@ from virtbed_contract.events import BlockStart, FetchedFile, Readings, TaskFailu
 from virtbed_contract.kernel.files import write_text
 from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
 
-from .conftest import DIGEST, PLATFORMS, report, small
+from .conftest import DIGEST, MARK, PLATFORMS, report, small
 
 GOOD = Ended("successful")
 STARTED_AT = records.now()  # or baselines would be too old to pair with
@@ -134,7 +134,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     made = Host()
     monkeypatch.setattr(ansible, "play", made.play)
     # A mark of the tests' own, lest they end the playbooks of a sweep that runs beside them.
-    monkeypatch.setattr(ansible, "_MARK", "VIRTBED_TEST")
+    monkeypatch.setattr(ansible, "_MARK", MARK)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
@@ -426,11 +426,9 @@ def test_an_engine_that_no_platform_of_the_plan_needs_may_change(
 
 
 def test_strays_of_a_playbook_that_was_cut_off_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ansible, "_MARK", "VIRTBED_TEST")
-    stray = subprocess.Popen(
-        ["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "1"}, start_new_session=True
-    )
-    other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "12"})
+    monkeypatch.setattr(ansible, "_MARK", MARK)
+    stray = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "1"}, start_new_session=True)
+    other = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "12"})
     try:
         threading.Thread(target=stray.wait).start()
         assert ansible.end_strays() == []
