@@ -135,12 +135,15 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
         size = "cheapest" if question.prices else "smallest"
         first = "Within" if same == 1 else f"The {size} of {same} within"
         return f"{first} {margin} of the {best} {of}, whichever that is."
+    unsure = _unsure(ranked)
+    also = f" and {unsure} of which the bound cannot be told" if unsure else ""
+    return f"{len(ranked.may_be_best)} may be the {best} {of}{also}."
+
+
+def _unsure(ranked: Ranking) -> int:
+    """Return how many cells that may be the best may not keep the bound."""
     bounds = (cell.slo for cell in ranked.may_be_best)
-    unsure = sum(slo is not None and slo.verdict == "cannot tell" for slo in bounds)
-    text = f"{len(ranked.may_be_best)} may be the {best} {of}."
-    if unsure:
-        text += f" Of {unsure} of them the bound cannot be told."
-    return text
+    return sum(slo is not None and slo.verdict == "cannot tell" for slo in bounds)
 
 
 def sure(question: Question, ranked: Ranking) -> str | None:
@@ -192,6 +195,9 @@ def _more(ranked: Ranking, pair: Contrast) -> str:
         return ""
     if ranked.choice and ranked.choice.flattered:
         return " No number of replicates tells what the lost trials hide."
+    if ranked.more is None and (unsure := _unsure(ranked)):
+        whether = "whether another keeps" if unsure == 1 else f"whether {unsure} others keep"
+        return f" What is open is {whether} the bound: what that takes is told of what is left out."
     if pair.n < 2:
         return " Measure both in several replicates."
     if ranked.more is None:
