@@ -14,10 +14,11 @@ from virtbed_analysis.cells import PLAIN, Cell, key_of
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.margin import has_width
 from virtbed_analysis.trust import Json
-from virtbed_analysis.words import count
+from virtbed_analysis.words import Entries, count, placed
 
 ABOVE, NOT_ABOVE, CANNOT_TELL = "above", "not above", "cannot tell"
 WHAT = ("time", "cost")
+_NAMED = 3
 
 
 class Losses:
@@ -98,3 +99,17 @@ def _more(one: Json, other: Json) -> bool:
 def _said(lost: Json, of: str) -> str:
     sides = (f"{lost[s]['lost']} of {count(lost[s]['of'], 'trial')}" for s in ("first", "second"))
     return f"{' and '.join(sides)}{of} lost"
+
+
+def vanished(sides: Sequence[Sequence[Json]], entries: Entries) -> str:
+    """Return which cells one side alone has, in words; empty if there are none."""
+    told = ""
+    for rows, (has, lacks) in zip(sides, (("first", "second"), ("second", "first")), strict=True):
+        if rows:
+            named = "; ".join(placed(row, entries) for row in rows[:_NAMED])
+            more = f"; and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+            told += (
+                f" {count(len(rows), 'cell').capitalize()} of the {has} without a result in "
+                f"the {lacks}: {named}{more}."
+            )
+    return told

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from virtbed_analysis import functional, words
 from virtbed_analysis.cells import key_of
+from virtbed_analysis.margin import has_width
 from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
@@ -45,7 +46,15 @@ def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
             "shows no spread.",
             "Raise replicates in the plan, 5 at least, and call the sweep again.",
         )
-    open_cells = [row for row in rows if row["answer"] == "unknown" and row["ratio_low"]]
+    spans = [row for row in rows if row["ratio_low"] is not None]
+    flat = [row for row in spans if not has_width(row["ratio_low"], row["ratio_high"])]
+    if flat:
+        yield (
+            f"{words.count(len(flat), 'cell')} of {len(rows)} with replicates alike to the last "
+            "digit, as no two measurements are: no interval.",
+            "See whether times were copied, or taken by a clock that is too coarse.",
+        )
+    open_cells = [row for row in spans if row["answer"] == "unknown" and row not in flat]
     if open_cells:
         yield (
             f"{words.count(len(open_cells), 'answer')} of {len(rows)} cannot be told: "
