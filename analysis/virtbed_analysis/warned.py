@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from virtbed_analysis import functional, words
-from virtbed_analysis.cells import key_of
+from virtbed_analysis.cells import is_plain, key_of
 from virtbed_analysis.margin import has_width
 from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
@@ -39,6 +39,16 @@ def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
             f"{words.count(differ, 'cell')} with other answers than bare metal's: unlike work, "
             "whose times say nothing.",
             "See Answers that differ.",
+        )
+    alone = [c for c in content["cells"] if is_plain(c) and not c["baseline"] and not c["ratio"]]
+    if rows and alone:
+        entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
+        named = "; ".join(words.instance(cell, entries) for cell in alone[:_NAMED])
+        yield (
+            f"{words.count(len(alone), 'cell')} without pinned bare metal to compare with, and not "
+            f"among what is said here: {named}"
+            f"{f'; and {len(alone) - _NAMED} more' if len(alone) > _NAMED else ''}.",
+            "Give bare metal the same sizes in the plan, or repeat what failed of it.",
         )
     if rows and (single := sum(row["ratio_low"] is None for row in rows)):
         yield (
