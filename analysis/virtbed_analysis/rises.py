@@ -28,7 +28,7 @@ class Losses:
         self._sides = [[ends_by_cell(sweep) for sweep in side] for side in (first, second)]
 
     def of(self, cell: Cell) -> Json:
-        """Return the trials that were lost, and all that ended, by side."""
+        """Return the trials that were lost, all that ended, and those lost late, by side."""
         key = key_of({**PLAIN, **cell.row()})
         both = (_sum(key, side) for side in self._sides)
         return dict(zip(("first", "second"), both, strict=True))
@@ -37,7 +37,11 @@ class Losses:
 def _sum(key: tuple[object, ...], sweeps: Iterable[Mapping[tuple[object, ...], Ends]]) -> Json:
     own = [sweep[key] for sweep in sweeps if key in sweep]
     lost = sum(ends.lost for ends in own)
-    return {"lost": lost, "of": lost + sum(ends.measured for ends in own)}
+    return {
+        "lost": lost,
+        "of": lost + sum(ends.measured for ends in own),
+        "late": sum(ends.late for ends in own),
+    }
 
 
 def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
@@ -67,7 +71,10 @@ def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
             elif effect["low"] is None or not has_width(effect["low"], effect["high"]):
                 unclear.append({**named, "why": "no interval"})
             elif effect["low"] > 1 + limit:
-                above.append(named)
+                if why := _inflated(row, what):
+                    unclear.append({**named, "why": why})
+                else:
+                    above.append(named)
             elif effect["high"] > 1 + limit:
                 unclear.append(named)
             elif why := _flattered(row, what):
@@ -92,8 +99,18 @@ def _flattered(row: Json, what: str) -> str:
     return ""
 
 
-def _more(one: Json, other: Json) -> bool:
-    return bool(one["lost"] * max(1, other["of"]) > other["lost"] * max(1, one["of"]))
+def _inflated(row: Json, what: str) -> str:
+    """Return why a rise may be none: slow trials missing from what it rose above; empty if not."""
+    if _more(row["lost"]["first"], row["lost"]["second"], "late"):
+        return _said(row["lost"], "")
+    metal = row["lost_metal"]
+    if what == "cost" and metal and _more(metal["second"], metal["first"], "late"):
+        return _said(metal, " of bare metal")
+    return ""
+
+
+def _more(one: Json, other: Json, what: str = "lost") -> bool:
+    return bool(one[what] * max(1, other["of"]) > other[what] * max(1, one["of"]))
 
 
 def _said(lost: Json, of: str) -> str:

@@ -101,3 +101,22 @@ def test_other_failures_stand_beside_a_check_that_passes(folder: Folder) -> None
     (check,) = calibrated(folder, 0.003, 8, "port taken")["checks"]
     assert check["verdict"] == "passed"
     assert "but: of twin 2 of 10 trials failed" in check["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("message", "verdict"), [("still running after 600 s", "cannot tell"), ("port taken", "above")]
+)
+def test_a_rise_above_survivors_of_a_time_limit_is_no_clear_one(
+    tmp_path: Path, message: str, verdict: str
+) -> None:
+    """Where the slow trials of the first side are missing, the second need not be slower."""
+    first, second = (
+        laid(tmp_path / name, 0.005, cn_vanilla=ms) for name, ms in (("a", 28), ("b", 40))
+    )
+    for replicate in range(6, 9):
+        trial = first.plan("cn", "vanilla", replicate)["id"]
+        first.write(f"trials/{trial}/failure.json", failure(trial, message))
+    told = compare(first.path, second.path, fail_above=0.03)["fail"]
+    assert told["verdict"] == verdict
+    row = next(row for row in [*told["above"], *told["unclear"]] if row["what"] == "cost")
+    assert row["why"] == ("" if verdict == "above" else "3 of 8 trials and 0 of 5 trials lost")
