@@ -14,6 +14,7 @@ from virtbed_analysis.intervals import ratio_interval
 
 from .conftest import Folder
 from .test_advice import ask, fail, lay, named
+from .test_drift import start
 
 PRICES = {("bm", 1, "cpu"): 1.0, ("cn", 1, "cpu"): 0.5}
 
@@ -89,3 +90,32 @@ def test_no_question_of_what_is_no_number(
     with pytest.raises(AnalysisError, match=found):
         ask(folder, **question)
     assert ask(folder, slo_ms=0.0)["answer"] == "none"
+
+
+def test_of_a_cell_whose_trials_are_all_suspect_nothing_is_left_to_compare(folder: Folder) -> None:
+    random = np.random.default_rng(3)
+    for replicate in range(1, 7):
+        for platform, ms, steal in (("bm", 20.0, 0.2), ("cn", 21.5, 0.0)):
+            own = ms * float(np.exp(0.005 * random.standard_normal()))
+            moved = {"steal_share": steal}
+            folder.trial(platform, "pinned", replicate, {"a": [own] * 9}, confounders=moved)
+    told = ask(folder)
+    assert named(told["choice"]) == ("bm", "pinned", 1)
+    assert (
+        "All trials of bare metal, pinned, 1 core are suspect: without them nothing is compared "
+        "with it."
+    ) in told["notes"]
+
+
+def test_advice_says_what_the_report_says_of_drift(folder: Folder) -> None:
+    """Bare metal first in each replicate, and what follows later 5% slower: no cost, but order."""
+    random = np.random.default_rng(4)
+    for replicate in range(1, 11):
+        for place, platform in enumerate(("bm", "cn", "podman")):
+            own = 20 * 1.05**place * float(np.exp(0.003 * random.standard_normal()))
+            name = folder.trial(platform, "pinned", replicate, {"a": [own] * 9})
+            start(folder, name, (3 * replicate + place) / 60)
+    told = ask(folder)
+    assert named(told["choice"]) == ("bm", "pinned", 1)
+    (note,) = [note for note in told["notes"] if "may be drift" in note]
+    assert note.startswith("What is told of container, pinned, 1 core may be drift: it ran after ")
