@@ -180,7 +180,7 @@ def _check(
         )
     warnings = doubts.marked([row])[0]["warnings"] if known else []
     warnings += [{"kind": "lost", "text": f"of {side} {lost(ends)}"} for side, ends in losing]
-    verdict = "passed" if not reason else CANNOT_TELL if says == CANNOT_TELL else "failed"
+    verdict = "passed" if not reason else "failed" if says == DIFFERS else CANNOT_TELL
     return {
         "check": "twin" if _is_twin(row) else "slowdown",
         **{key: row[key] for key in CELL if key not in PLAIN},

@@ -89,6 +89,21 @@ def test_equal_replicates_resolve_nothing(folder: Folder) -> None:
     assert (told["passed"], told["resolution"]) == (False, [])
 
 
+def test_a_small_slowdown_that_is_not_told_from_none_has_not_failed(folder: Folder) -> None:
+    """The interval is within the margin of 1.01, and holds 1: too wide, of a sound testbed."""
+    wobble = [0.008, -0.008, 0.006, -0.006, 0.01, -0.01]
+    for replicate, own in enumerate(wobble, start=1):
+        folder.trial("bm", "pinned", replicate, {"a": [20.0] * 9})
+        slowed = 20.0 * 1.005 * float(np.exp(own))
+        folder.trial(
+            "bm", "pinned", replicate, {"a": [slowed] * 9}, variant="slowed", slowdown=0.01
+        )
+    (check,) = calibrate(folder.path)["checks"]
+    assert check["low"] < 1 and check["answer"] == "equivalent"
+    assert (check["verdict"], check["passed"]) == ("cannot tell", False)
+    assert "does not tell 1.01 from 1" in check["reason"]
+
+
 def test_survivors_of_a_time_limit_pass_no_calibration(folder: Folder) -> None:
     told = calibrated(folder, 0.003, 5, "still running after 600 s")
     (check,) = told["checks"]
