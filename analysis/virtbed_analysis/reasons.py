@@ -156,10 +156,17 @@ def sure(question: Question, ranked: Ranking) -> str | None:
     if pair is None:
         return "The runner-up needs more cores."
     what = "cost" if question.prices else _TIMES[question.compared.name]
-    return f"{_compared(pair, what, question)}{_more(ranked, pair)}"
+    told = _compared(pair, what, question)
+    if not pair.worse and all(cell.key != ranked.runner_up.key for cell in ranked.may_be_best):
+        told = told.replace(_SWAP, "by these alone the two cannot be told apart")
+        told = f"{told[:-1]}; but the runner-up is shown to take more than another candidate."
+    return f"{told}{_more(ranked, pair)}"
 
 
 _TIMES = {"e2e": "time", "latency": "latency", "throughput": "time per sample"}
+
+
+_SWAP = "the two cannot be told apart, and more replicates may swap them"
 
 
 def _compared(pair: Contrast, what: str, question: Question) -> str:
@@ -187,7 +194,7 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
         return f"{told}: the same within {percent(question)}."
     if pair.turned().within(question.tolerance):
         return f"{told}: if it is the better one, then by at most {percent(question)}."
-    return f"{told}: the two cannot be told apart, and more replicates may swap them."
+    return f"{told}: {_SWAP}."
 
 
 def _more(ranked: Ranking, pair: Contrast) -> str:

@@ -119,3 +119,22 @@ def test_advice_says_what_the_report_says_of_drift(folder: Folder) -> None:
     assert named(told["choice"]) == ("bm", "pinned", 1)
     (note,) = [note for note in told["notes"] if "may be drift" in note]
     assert note.startswith("What is told of container, pinned, 1 core may be drift: it ran after ")
+
+
+def test_a_runner_up_that_another_cell_beats_is_not_one_that_may_be_better(folder: Folder) -> None:
+    """Two cells share two replicates; bare metal, which lies between, shares all of both."""
+    random = np.random.default_rng(12)
+    for replicate in range(1, 21):
+        common = 20 * float(np.exp(0.02 * random.standard_normal()))
+        times = common * np.exp(0.003 * random.standard_normal(3))
+        if replicate < 12:
+            folder.trial("cn", "pinned", replicate, {"a": [float(times[0])] * 3})
+        if replicate >= 10:
+            cost = 1.0 if replicate == 10 else 1.08
+            folder.trial("podman", "pinned", replicate, {"a": [cost * float(times[1])] * 3})
+        folder.trial("bm", "pinned", replicate, {"a": [1.05 * float(times[2])] * 3})
+    told = ask(folder)
+    assert (told["answer"], named(told["choice"])) == ("best", ("cn", "pinned", 1))
+    assert named(told["runner_up"]) == ("podman", "pinned", 1)
+    assert "may swap" not in told["sure"]
+    assert "the runner-up is shown to take more than another candidate" in told["sure"]
