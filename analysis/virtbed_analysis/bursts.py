@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from virtbed_analysis.estimate import tail
-from virtbed_analysis.slo import NEIGHBOURS, Instance
+from virtbed_analysis.independence import NEIGHBOURS
+from virtbed_analysis.slo import Instance
 
 BURSTS = ("bursts", "slowest", "slow_bursts")
 """What `with_bursts` counts of a request, as in `slo.Instance`."""

@@ -158,7 +158,10 @@ def _drift(host: str, rows: pl.DataFrame) -> Json:
 
 def _course(found: Json) -> str:
     if found["slope"] is None:
-        said = f"Whether the host drifted is not known: {ENOUGH} timed replicates show a slope."
+        said = (
+            f"Whether the host drifted is not known: a slope takes {ENOUGH} replicates with starts "
+            "of their own."
+        )
     else:
         low, high = (found[end] * found["span"] for end in ("low", "high"))
         if low > 0 or high < 0:

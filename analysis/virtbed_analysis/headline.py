@@ -213,7 +213,7 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
     halves = [
         math.sqrt(row["ratio_high"] / row["ratio_low"]) - 1
         for row in rows
-        if row["ratio_low"] is not None
+        if row["ratio_low"] is not None and has_width(row["ratio_low"], row["ratio_high"])
     ]
     if halves:
         told.append(

@@ -201,7 +201,8 @@ def _overhead(ratio: float) -> str:
 
 def _next_step(rows: list[Json], design: Design | None, name: str, margin: float) -> Json:
     """Return the command to type, and what else would help."""
-    unknown = [row for row in rows if row["told"] is None]
+    unknown = [row for row in rows if row["told"] is None and row["replicates"] < 2]
+    flat = sum(row["told"] is None for row in rows) - len(unknown)
     reached = [row["needed"] for row in rows if row["more"]]
     beyond = sum(row["told"] is not None and row["needed"] is None for row in rows)
     planned = _planned(design)
@@ -218,6 +219,11 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
                 "another name, always gives an answer."
             ),
         }
+    if flat:
+        remedies.append(
+            f"{words.count(flat, 'cell')} with replicates alike to the last digit: more of them "
+            "show no more; look for copies, or a clock that is too coarse."
+        )
     if beyond:
         remedies.append(
             f"{words.count(beyond, 'cell')} would need more than {MOST_REPLICATES} replicates: a "
