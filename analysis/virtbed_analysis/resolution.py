@@ -177,20 +177,22 @@ def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
 
 
 def _sentence(rows: list[Json], margin: float) -> str:
-    """Return what the sweep could have told, and how far the margin is from it."""
+    """Return which overhead the sweep could have shown, and whether its margin is within reach."""
     known = sorted(row["told"] for row in rows if row["told"] is not None)
     if not known:
         return (
-            "What this sweep could have seen is not known: no cell has two replicates that are "
+            "What this sweep could have shown is not known: no cell has two replicates that are "
             "paired with bare metal and differ."
         )
     least, most = (_overhead(ratio) for ratio in (known[0], known[-1]))
-    span = least if least == most else f"{least} in the steadiest cell and {most} in the least"
+    span = (
+        least if least == most else f"{least} in the steadiest cell and {most} in the least steady"
+    )
     able = sum(row["more"] == 0 for row in rows)
     return (
-        f"This sweep would have told an overhead of about {span} (in {POWER:.0%} of sweeps like "
-        f"it); smaller ones it can have missed. In {able} of {words.count(len(rows), 'cell')} an "
-        f"answer at a margin of {percent(margin)} could be counted on."
+        f"The smallest overhead that {POWER:.0%} of sweeps like this show is about {span}. An answer "
+        f"at the margin of {percent(margin)} could be expected in {able} of "
+        f"{words.count(len(rows), 'cell')}."
     )
 
 
@@ -220,9 +222,9 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
         }
     if beyond:
         remedies.append(
-            f"{words.count(beyond, 'cell')} would need more than {MOST_REPLICATES} replicates: a "
-            "quieter host (tuning: true in the plan), longer trials (samples) or a wider margin "
-            "come first."
+            f"Quieten the host: at its noise {words.count(beyond, 'cell')} would need more than "
+            f"{MOST_REPLICATES} replicates, the most that a plan takes. Or change the plan, under "
+            "another name: tuning: true, more samples, a wider margin."
         )
     if 0 < target <= planned:
         remedies.append(
