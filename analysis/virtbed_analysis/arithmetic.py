@@ -79,7 +79,7 @@ def _counts(result: Json) -> Iterator[str]:
         ("checked answers", answers["checked"], len(samples)),
     ):
         if told != counted:
-            yield f"tells of {told} {what}, its samples make it {counted}"
+            yield f"states {told} {what}, its samples make it {counted}"
     queries = result["loadgen"]["queries"]
     alone = settings["scenario"] in ("single_stream", "server")  # one sample per query
     if queries > measured or (alone and queries != measured):
@@ -113,7 +113,7 @@ def _clocks(result: Json) -> Iterator[str]:
     took = sorted(s["queue_ns"] + s["e2e_ns"] for s in result["samples"] if not s["warmup"])
     told = loadgen["clocks"]["harness_median_ns"]
     if took and took[len(took) // 2] != told:
-        yield f"tells of a median latency of {told} ns, its samples have {took[len(took) // 2]} ns"
+        yield f"states a median latency of {told} ns, its samples have {took[len(took) // 2]} ns"
     ranks = loadgen["percentiles_ns"]
     for rank in ranks:
         if not re.fullmatch(r"\d{1,2}(\.\d{1,6})?|100(\.0+)?", rank, re.ASCII):

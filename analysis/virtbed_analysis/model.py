@@ -114,7 +114,7 @@ def of_trials(ran: pl.DataFrame, platforms: Platforms, cells: Iterable[Json]) ->
     pairs = _pairs(fitted, platforms.bare)
     pairs.sort(key=lambda pair: places.get(pair[0], len(places)))
     if not pairs:
-        return {"reason": "no cell has its bare metal beside it.", **empty, **lists}
+        return {"reason": "no cell has a baseline of bare metal.", **empty, **lists}
     return {
         "reason": None,
         "own": math.sqrt(fitted.own),

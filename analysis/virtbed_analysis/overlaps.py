@@ -56,7 +56,7 @@ def _of_host(
             yield (
                 trial,
                 f"started {ends - start:.0f} s before {before} of the same host can have ended: a "
-                "host runs one trial at a time, so another sweep ran beside it, or one of the two "
+                "host runs one trial at a time, so another sweep ran meanwhile, or one of the two "
                 "has a start that is not its own",
             )
             continue

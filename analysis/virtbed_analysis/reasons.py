@@ -130,7 +130,7 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
     unsure = sum(slo is not None and slo.verdict == "cannot tell" for slo in bounds)
     text = f"{len(ranked.may_be_best)} may be the {best} {of}."
     if unsure:
-        text += f" Of {unsure} of them the bound cannot be told."
+        text += f" For {unsure} of them it is unknown whether the bound is kept."
     return text
 
 
@@ -175,7 +175,7 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
         return f"{told}: the same within {percent(question)}."
     if pair.turned().within(question.tolerance):
         return f"{told}: if it is the better one, then by at most {percent(question)}."
-    return f"{told}: the two cannot be told apart, and more replicates may swap them."
+    return f"{told}: the two cannot be distinguished, and more replicates may swap them."
 
 
 def _more(ranked: Ranking, pair: Contrast) -> str:

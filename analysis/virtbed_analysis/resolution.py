@@ -190,8 +190,8 @@ def _sentence(rows: list[Json], margin: float) -> str:
     )
     able = sum(row["more"] == 0 for row in rows)
     return (
-        f"The smallest overhead that {POWER:.0%} of sweeps like this show is about {span}. An answer "
-        f"at the margin of {percent(margin)} could be expected in {able} of "
+        f"The smallest overhead that {POWER:.0%} of sweeps like this show is about {span}. An "
+        f"answer at the margin of {percent(margin)} could be expected in {able} of "
         f"{words.count(len(rows), 'cell')}."
     )
 

@@ -99,7 +99,7 @@ def _fixed_order(timings: pl.DataFrame) -> Weakness | None:
     return Weakness(
         "fixed-order",
         f"The inputs ran in very few orders, none of them drawn at random ({told}): what changes "
-        "while a cell runs cannot be told from what its inputs differ by.",
+        "while a cell runs cannot be distinguished from what its inputs differ by.",
     )
 
 

@@ -219,7 +219,7 @@ def rise(fail: Row) -> str:
     if fail["verdict"] == "not above":
         return f"Nothing is more than {limit} above the first: {fail['judged']} effects judged."
     if not fail["judged"] and not rows:
-        return f"No effect has an interval: a rise of more than {limit} cannot be told."
+        return f"No effect has an interval: whether any rose by more than {limit} is unknown."
     return f"Nothing is clearly more than {limit} above the first; it may be: {'; '.join(named)}."
 
 
