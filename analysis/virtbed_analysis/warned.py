@@ -48,8 +48,8 @@ def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
     open_cells = [row for row in rows if row["answer"] == "unknown" and row["ratio_low"]]
     if open_cells:
         yield (
-            f"{words.count(len(open_cells), 'answer')} of {len(rows)} cannot tell: "
-            f"{'its interval holds' if len(open_cells) == 1 else 'their intervals hold'} both a "
+            f"{len(open_cells)} of {words.count(len(rows), 'answer')} "
+            f'{"is" if len(open_cells) == 1 else "are"} "cannot tell": the interval holds both a '
             "cost to act on and none.",
             _narrower(content),
         )

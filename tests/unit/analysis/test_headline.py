@@ -158,7 +158,7 @@ def test_where_none_can_be_told_none_is_chosen_and_the_next_step_said() -> None:
     assert "Choose none of these for its speed yet" in told["lead"]
     assert "No platform is known to be within 3%" in told["lead"]
     (warning,) = told["warnings"]
-    assert warning["text"].startswith("2 answers of 2 cannot tell")
+    assert warning["text"].startswith('2 of 2 answers are "cannot tell": the interval')
     assert "Raise replicates" in warning["next"]
 
 
