@@ -190,6 +190,28 @@ def percentage(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.2g}%" if value < 1 else f"{100 * value:,.0f}%"
 
 
+def signed(share: float) -> str:
+    """Return a change in percent with two digits and its sign.
+
+    Example:
+        >>> signed(0.619), signed(-0.0023), signed(16.6)
+        ('+62%', '-0.23%', '+1,700%')
+    """
+    percent = 100 * share
+    large = f"{float(f'{percent:.2g}'):+,.0f}%"
+    return large if abs(percent) >= 99.5 else f"{percent:+.2g}%"
+
+
+def duration(hours: float) -> str:
+    """Return hours in a unit that suits them.
+
+    Example:
+        >>> duration(0.094), duration(2.25)
+        ('6 min', '2.2 h')
+    """
+    return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:.1f} h"
+
+
 def agreement(beside: Row) -> str:
     """Return how many of a sweep's ratios are within the range of the published ones."""
     answers = beside["answers"]
