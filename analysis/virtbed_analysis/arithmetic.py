@@ -20,7 +20,7 @@ _TICK_S = 0.1
 """By how much two accounts of CPU time may differ: kernels count in ticks."""
 _SLACK = 1.1
 _IDLE_NS = 10_000_000_000
-"""What a driver may take beside its requests, and twice their time: thousands of looks between."""
+"""What a driver may take besides its requests, and twice their time: thousands of looks between."""
 _RESIDENT_KIB = 65_536
 """By how much counters of pages that each CPU keeps for itself may be behind, on large machines."""
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)  # a clock that was never set begins at 1970
@@ -62,7 +62,7 @@ def _samples(result: Json) -> Iterator[str]:
             return
         if sample["warmup"]:
             if warm != index:
-                yield f"sample {index} is a warm-up that came after a measured one"
+                yield f"sample {index} is a warm-up that follows a measured one"
                 return
             warm += 1
     if warm == len(samples):

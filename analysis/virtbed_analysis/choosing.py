@@ -20,7 +20,7 @@ Rows = Sequence[Json]
 
 @dataclass(frozen=True)
 class Reader:
-    """What sentences need beside the rows: the margin, and the words of platforms."""
+    """What sentences need besides the rows: the margin, and the words of platforms."""
 
     margin: float
     entries: words.Entries

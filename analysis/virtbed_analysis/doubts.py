@@ -1,4 +1,4 @@
-"""What is said against the intervals of ratios: beside each, and of all with as few replicates."""
+"""What speaks against the intervals of ratios: of each, and of all with as few replicates."""
 
 from __future__ import annotations
 

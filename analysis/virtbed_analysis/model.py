@@ -1,4 +1,4 @@
-"""One mixed-effects model of a whole sweep, beside the plain ratios.
+"""One mixed-effects model of a whole sweep, in addition to the plain ratios.
 
 The logarithm of a trial's time is the sum of what is fixed, a mean for each cell (application x
 platform x mode x size, with every interaction), and of what is random: a shift of the replicate, of

@@ -1,4 +1,4 @@
-"""What a verdict's reader needs beside it: its margin, what would change it, what it cannot see."""
+"""What a verdict's reader needs with it: its margin, what would change it, what it cannot see."""
 
 from __future__ import annotations
 

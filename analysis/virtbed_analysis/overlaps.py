@@ -1,7 +1,7 @@
 """Trials of one host that are said to have run at once, which a sweep's never do.
 
 A host runs one trial after another: its sweep holds a lock. A trial that starts before an earlier
-one can have ended was measured beside it, by another sweep, or is a file with another's label.
+one can have ended ran at the same time, in another sweep, or is a file with another's label.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, Design
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
 POWER = 0.8
-"""How often a difference of the size named is told, were the sweep repeated."""
+"""How often a difference of the size named is detected, were the sweep repeated."""
 ASSURANCE = 0.8
 """Confidence of the upper limit of a spread."""
 FIRST = 5
@@ -61,7 +61,7 @@ def _critical(n: int) -> Floats:
 
 @cache
 def shift_told(n: int) -> float:
-    """Return the smallest shift of a mean, in standard deviations, that n observations tell.
+    """Return the smallest shift of a mean, in standard deviations, that n observations detect.
 
     The two-sided t test at 1 - `CONFIDENCE` finds it with probability `POWER`.
     """
@@ -75,7 +75,7 @@ def shift_told(n: int) -> float:
 
 
 def equivalence_power(deviation: float, n: int, margin: float) -> float:
-    """Return how often n replicates of equal cells are told to be equivalent.
+    """Return how often n replicates of equal cells are found equivalent.
 
     That is how often the interval of `intervals.mean_interval` lies within the margin.
     """
@@ -86,7 +86,7 @@ def equivalence_power(deviation: float, n: int, margin: float) -> float:
 def replicates_needed(deviation: float, margin: float, most: int = MOST_REPLICATES) -> int | None:
     """Return the replicates at which a margin gives answers, with `POWER`; None above `most`.
 
-    A cell that costs nothing is then told to be equivalent, one that costs the margin to differ.
+    A cell that costs nothing is then found equivalent, one that costs the margin to differ.
     """
 
     def enough(n: int) -> bool:
@@ -120,7 +120,7 @@ def of_units(
 
     Returns:
         `rows`: the cell, `replicates` (pairs), `spread` (standard deviation of d_r), `told` (the
-        smallest ratio above 1 that would have been told), `needed` (replicates of the margin; None
+        smallest ratio above 1 that is detected), `needed` (replicates of the margin; None
         for more than a plan can have) and `more` than measured; all None where no spread is seen.
         `sentence`; `command` to type, or None; `takes`, how long that is in
         words, or None, and `takes_s`; `remedy`: what else to change, or None.

@@ -252,7 +252,7 @@ def _what(row: Row) -> str:
 
 
 def _risen(row: Row) -> str:
-    """Return an effect of a rise, and why it cannot be told if its interval does not say that."""
+    """Return an effect of a rise, and why it is undecided if its interval does not say that."""
     value = ratio(row["effect"]["value"]) if row["effect"] else ""
     return ", ".join(filter(None, (value, row["why"])))
 
