@@ -60,7 +60,7 @@ HungAfter = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
-# Exit codes besides 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
+# Exit codes beside 0: the sweep ended with failed trials; a refusal; Ctrl-C or SIGTERM.
 TRIALS_FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 

@@ -117,7 +117,7 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["samples"][1].update(e2e_ns=2e7)), "sample 1 has times that are no whole"),
     (result(lambda r: r["samples"][1].update(e2e_ns=2**63)), "9223372036854775807 is the largest"),
     (result(lambda r: r["samples"][1].update(e2e_ns=2**63 - 1)), "is greater than the maximum"),
-    (result(lambda r: r["samples"].reverse()), "sample 2 is a warm-up that came after a measured"),
+    (result(lambda r: r["samples"].reverse()), "sample 2 is a warm-up that follows a measured"),
     (result(lambda r: r["samples"].pop()), "states 2 measured samples, its samples make it 1"),
     (result(lambda r: r["settings"].update(samples=3)), "states 3 measured samples, .* make it 2"),
     (
