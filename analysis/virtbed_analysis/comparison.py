@@ -323,7 +323,7 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
             told.append(
                 f"Of {len(known)} cells {count[MORE]} {name} clearly more in the second, "
                 f"{count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
-                f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot tell."
+                f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot be told."
             )
     if of := words.times_of(row["scenario"] for row in rows):
         told.append(f"What is called time is {of}.")

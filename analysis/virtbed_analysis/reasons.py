@@ -130,7 +130,7 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
     unsure = sum(slo is not None and slo.verdict == "cannot tell" for slo in bounds)
     text = f"{len(ranked.may_be_best)} may be the {best} {of}."
     if unsure:
-        text += f" For {unsure} of them it is unknown whether the bound is kept."
+        text += f" Of {unsure} of them the bound cannot be told."
     return text
 
 

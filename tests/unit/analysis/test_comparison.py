@@ -72,7 +72,7 @@ def test_a_platform_that_was_mended_costs_less(tmp_path: Path) -> None:
     assert told["summary"].endswith(
         "Of 2 cells 0 cost, against bare metal, clearly more in the second, 1 clearly less, "
         f"{list(found(told, 'cost').values()).count('equivalent')} as much within 3%, "
-        f"{list(found(told, 'cost').values()).count('cannot tell')} cannot tell."
+        f"{list(found(told, 'cost').values()).count('cannot tell')} cannot be told."
     )
 
 
