@@ -216,11 +216,11 @@ def agreement(beside: Row) -> str:
     """Return how many of a sweep's ratios are within the range of the published ones."""
     answers = beside["answers"]
     return (
-        f"{count(len(beside['rows']), 'cell').capitalize()} here of a platform, size and mode that "
-        f"were published, {beside['compared']} with an interval. Of these the whole interval is "
-        f"within the range of the published applications, widened by "
-        f"{100 * beside['margin']:.3g}%, in {answers['inside']}, outside it in "
-        f"{answers['outside']}; {answers['cannot tell']} cannot tell."
+        f"For {count(len(beside['rows']), 'cell')} the study published the same platform, size and "
+        f"mode; {beside['compared']} of them have an interval here. Compared with the range of the "
+        f"published applications, widened by {100 * beside['margin']:.3g}%, the whole interval is "
+        f"inside in {answers['inside']}, outside in {answers['outside']}; {answers['cannot tell']} "
+        "cannot tell."
     )
 
 

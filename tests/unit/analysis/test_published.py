@@ -123,7 +123,8 @@ def test_only_an_interval_that_lies_in_their_range_is_said_to(
     found = published.beside(cells(sweep.samples).to_dicts(), sweep.platforms, margin)
     assert [row["answer"] for row in found["rows"]] == [answer]
     told = words.agreement(found)
-    assert f"widened by {100 * margin:.3g}%, in {int(answer == 'inside')}, outside it in 0" in told
+    assert f"widened by {100 * margin:.3g}%, the whole interval is inside" in told
+    assert f"inside in {int(answer == 'inside')}, outside in 0" in told
 
 
 def write(path: Path, *lines: str, header: str = HEADER) -> Path:
