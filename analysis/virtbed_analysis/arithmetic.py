@@ -83,7 +83,7 @@ def _counts(result: Json) -> Iterator[str]:
     queries = result["loadgen"]["queries"]
     alone = settings["scenario"] in ("single_stream", "server")  # one sample per query
     if queries > measured or (alone and queries != measured):
-        yield f"tells of {queries} queries, its samples make it {measured}"
+        yield f"states {queries} queries, its samples make it {measured}"
     named = [answer["input"] for answer in answers["by_input"]]
     if len(set(named)) < len(named):
         yield "has two answers to one input"
@@ -117,13 +117,13 @@ def _clocks(result: Json) -> Iterator[str]:
     ranks = loadgen["percentiles_ns"]
     for rank in ranks:
         if not re.fullmatch(r"\d{1,2}(\.\d{1,6})?|100(\.0+)?", rank, re.ASCII):
-            yield f"tells of a percentile {rank!r}, a number from 0 to 100 needed"
+            yield f"states a percentile {rank!r}, a number from 0 to 100 needed"
             return
     rising = sorted(ranks, key=float)
     for rank, higher in pairwise(rising):
         if ranks[rank] > ranks[higher]:
             yield (
-                f"tells of a percentile {rank} of {ranks[rank]} ns, beyond that of {higher}, "
+                f"states a percentile {rank} of {ranks[rank]} ns, beyond that of {higher}, "
                 f"{ranks[higher]} ns"
             )
             return

@@ -182,12 +182,12 @@ def test_more_replicates_take_as_long_as_those_before(pause: float) -> None:
 def test_starts_that_stand_still_tell_no_hours() -> None:
     assert hours.needed_s(starts(*[0] * 8), 5) is None
     assert hours.needed_s(starts(*[0] * 8).head(1), 5) is None
-    assert "do not tell" in hours.in_words(None, 5)
+    assert "is not known from the starts" in hours.in_words(None, 5)
 
 
 def test_the_command_has_its_hours_beside_it(folder: Any) -> None:
     found = lay(folder, 0.02)
-    assert found["takes_s"] is not None or "do not tell" in found["takes"]
+    assert found["takes_s"] is not None or "is not known from the starts" in found["takes"]
     assert f"{found['rows'][0]['more']} more replicates" in found["takes"]
     page = unescape(report(folder.path).html.read_text())
     assert f"</code> ({found['takes']})" in page
