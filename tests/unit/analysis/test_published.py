@@ -64,7 +64,7 @@ def test_every_weakness_that_the_data_can_show_is_named(timings: pl.DataFrame) -
     assert "4.04 times (FaceNet VMCN pinned at 64 cores" in found["outlying-run"]
     assert found["alike-neighbours"].startswith("In 18 of 131 cells")
     assert "In 48 of 107 cells (FaceNet 46, Yolo 2)" in found["inputs-apart"]
-    assert "in up to 6 ratios alike" in found["one-baseline"]
+    assert "common to up to 6 ratios" in found["one-baseline"]
 
 
 @needs_data
