@@ -210,7 +210,7 @@ def _own_runs(timings: pl.DataFrame) -> Weakness | None:
 
 
 def _alike_neighbours(timings: pl.DataFrame) -> Weakness | None:
-    """Consecutive runs that deviate in the same direction: fewer independent runs than there are."""
+    """Consecutive runs that deviate in the same direction: fewer independent ones than runs."""
     found, looked = 0, 0
     for _, cell in _residuals(timings).group_by(_CELL, maintain_order=True):
         if cell.height < robust.FEWEST_FAR:
@@ -222,8 +222,8 @@ def _alike_neighbours(timings: pl.DataFrame) -> Weakness | None:
     return Weakness(
         "alike-neighbours",
         f"In {found} of {looked} cells consecutive runs deviate in the same direction (p < "
-        f"{_CHANCE:g} each; {_CHANCE * looked:.0f} would by chance): the host changed while they ran, "
-        "and there are fewer independent runs than inputs.",
+        f"{_CHANCE:g} each; {_CHANCE * looked:.0f} would by chance): the host changed while they "
+        "ran, and there are fewer independent runs than inputs.",
     )
 
 
