@@ -175,7 +175,7 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
         return f"{told}: the same within {percent(question)}."
     if pair.turned().within(question.tolerance):
         return f"{told}: if it is the better one, then by at most {percent(question)}."
-    return f"{told}: the two cannot be distinguished, and more replicates may swap them."
+    return f"{told}: the two cannot be told apart, and more replicates may swap them."
 
 
 def _more(ranked: Ranking, pair: Contrast) -> str:
