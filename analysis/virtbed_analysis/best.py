@@ -129,7 +129,7 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
 
     Args:
         fit: The cells that answer the question.
-        unknown: Those of which it cannot be told whether they do: none is chosen, and each may be
+        unknown: Those of which it is unknown whether they do: none is chosen, and each may be
             better than what is.
         question: What is asked.
     """

@@ -1,4 +1,4 @@
-"""Bursts of slow requests: as many as hang together tell less than as many that do not."""
+"""Bursts of slow requests: correlated ones tell less than as many independent ones."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ def _warning(row: Json, counts: bool, one_sided: str) -> str | None:
 def _gap(length: float, unit: str) -> str:
     if unit == "trial":
         return f"{length:.1f} trials"
-    return f"{60 * length:.0f} min" if length < 1.5 else f"{length:.1f} h"
+    return words.duration(length)
 
 
 def _slope_row(timed: _Timed) -> Json:

@@ -1,4 +1,4 @@
-"""One mixed-effects model of a whole sweep, beside the plain ratios.
+"""One mixed-effects model of a whole sweep, in addition to the plain ratios.
 
 The logarithm of a trial's time is the sum of what is fixed, a mean for each cell (application x
 platform x mode x size, with every interaction), and of what is random: a shift of the replicate, of
@@ -114,7 +114,7 @@ def of_trials(ran: pl.DataFrame, platforms: Platforms, cells: Iterable[Json]) ->
     pairs = _pairs(fitted, platforms.bare)
     pairs.sort(key=lambda pair: places.get(pair[0], len(places)))
     if not pairs:
-        return {"reason": "no cell has its bare metal beside it.", **empty, **lists}
+        return {"reason": "no cell has a baseline of bare metal.", **empty, **lists}
     return {
         "reason": None,
         "own": math.sqrt(fitted.own),

@@ -209,7 +209,9 @@ def _more(ranked: Ranking, pair: Contrast) -> str:
         return " Measure both in several replicates."
     if ranked.more is None:
         return f" No number of replicates up to {MOST_REPLICATES} is known to tell."
-    return f" About {count(ranked.more, 'more replicate')} would tell."
+    return (
+        f" About {count(ranked.more, 'more replicate')} would tell, if the ratios are as measured."
+    )
 
 
 def notes(question: Question, cell: Candidate) -> list[str]:
@@ -218,8 +220,8 @@ def notes(question: Question, cell: Candidate) -> list[str]:
     if cell.slo is None:
         _, most = share_bounds(0, cell.ends.measured, CONFIDENCE)
         found.append(
-            f"{count(cell.ends.measured, 'replicate').capitalize()} may have missed a kind of "
-            f"instance that up to {share(most)} are."
+            f"A kind of instance that makes up to {share(most)} of all may be missing from its "
+            f"{count(cell.ends.measured, 'replicate')}."
         )
     elif question.slo_ms is not None:
         found.append(f"{bound_kept(cell.slo, question.slo_ms)}.")

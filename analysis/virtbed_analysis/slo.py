@@ -212,7 +212,7 @@ def _share_low(instances: Sequence[Instance], apart: float, unseen: int) -> floa
 def _verdict(
     instances: Sequence[Instance], apart: float, unseen: int, at: Level
 ) -> tuple[Verdict, str]:
-    """Return the verdict, and why it cannot be told where it cannot."""
+    """Return the verdict, and why there is none where there is none."""
     n, broken = len(instances), sum(instance.broke for instance in instances)
     if _share_low(instances, apart, 0):
         return "broken", ""

@@ -85,7 +85,7 @@ def _pair(column: str, words: str, reason: str, apart: float | None = None) -> F
 
 _ONE_HOST = (
     "Hosts are never averaged: put the trials of each host into a results folder of its own, with "
-    "design.json beside them, and give the folders to `virtbed compare`"
+    "their design.json, and give the folders to `virtbed compare`"
 )
 _GUEST = "a guest's own is part of its platform; a ratio to bare metal has it in it"
 _HIDDEN = "what a guest or a sandbox hides of the CPU is part of its cost; a ratio has it in it"
@@ -238,7 +238,7 @@ def _groups_apart(fact: Fact, rows: Iterable[Row]) -> tuple[int, str] | None:
 def shown(value: Any) -> str:
     """Return a value in words."""
     if value is None:
-        return "not told"
+        return "not known"
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -67,11 +67,19 @@ def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
     open_cells = [row for row in spans if row["answer"] == "unknown" and row not in flat]
     if open_cells:
         yield (
-            f"{words.count(len(open_cells), 'answer')} of {len(rows)} cannot be told: "
-            f"{'its interval holds' if len(open_cells) == 1 else 'their intervals hold'} both a "
+            f"{len(open_cells)} of {words.count(len(rows), 'answer')} "
+            f'{"is" if len(open_cells) == 1 else "are"} "cannot tell": the interval holds both a '
             "cost to act on and none.",
-            "Raise replicates in the plan: four times as many halve an interval.",
+            _narrower(content),
         )
+
+
+def _narrower(content: Json) -> str:
+    """Return what narrows intervals: what the sweep's resolution asks for, if it asks."""
+    asked = content.get("resolution") or {}
+    if asked.get("remedy") or asked.get("command"):
+        return "See Next, above."
+    return "Raise replicates in the plan: four times as many halve an interval."
 
 
 def _of_intervals(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:

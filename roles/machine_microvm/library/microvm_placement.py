@@ -91,7 +91,7 @@ def main() -> None:
     except (QmpError, OSError) as error:
         module.fail_json(
             msg=f"microvm_placement: {error}; is the guest still running? Its console is "
-            "beside the socket"
+            "in the folder of its socket"
         )
     module.exit_json(changed=False, reading=reading)
 

@@ -451,7 +451,7 @@ def test_a_verdict_names_its_margin_what_would_change_it_and_what_it_cannot_see(
     assert row["margin"] == 1.03
     assert row["margin_words"] == "Counts: above 1.030."
     assert "would no longer hold" in row["would_change"] or "replicates" in row["would_change"]
-    assert "could not have been told" in row["not_seen"]
+    assert "could not have been distinguished" in row["not_seen"]
     assert found["passthrough"]["would_change"].startswith("To be tested it needs a KVM guest")
     wide = lay(metal() | on("cn", "vanilla", 1.10) | on("vm", "vanilla", 1.0), noise=0.2)
     row = next(row for row in rows(wide) if row["id"] == "vanilla-container")

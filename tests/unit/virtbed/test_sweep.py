@@ -260,7 +260,7 @@ def test_a_playbook_that_ends_well_and_tells_nothing_has_failed_its_trials(
     run.run()
     assert len(run.failed) == 6
     said = failure_of(run, run.failed[0]).message
-    assert said == "the playbook went on, and told nothing of it"
+    assert said == "the playbook went on, and reported nothing of it"
 
 
 def test_a_full_disk_ends_the_sweep_in_words_and_releases_what_is_standing(
