@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,9 +39,7 @@ TRIAL = ["-m", "virtbed_workloads", "image_classification", "--scale=tiny", "--s
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--replicates", type=int, default=10, help="trials of each, from 2 (default: 10)"
-    )
+    parser.add_argument("--replicates", type=int, default=10, help="trials of each (default: 10)")
     replicates = parser.parse_args().replicates
     with tempfile.TemporaryDirectory() as folder:
         bare = bare_playbook(Path(folder))
@@ -81,7 +79,7 @@ def alternately(playbook: list[str], times: int) -> list[tuple[float, float]]:
     return [(seconds(command(TRIAL)), seconds(playbook)) for _ in range(times)]
 
 
-def seconds(argv: Sequence[str | Path]) -> float:
+def seconds(argv: list[str]) -> float:
     """Return the wall seconds of a command."""
     started = time.monotonic()
     subprocess.run(argv, cwd=REPOSITORY, check=True, capture_output=True)

@@ -74,7 +74,7 @@ def unknown(words: list[str]) -> str:
     context = command.context_class(command, **command.context_settings)
     try:  # of the parser alone: a placeholder is no number and no file
         command.make_parser(context).parse_args(list(rest))
-    except Exception as error:
+    except Exception as error:  # the parser's own errors are of a private module of typer's
         return str(getattr(error, "message", error))
     return ""
 
