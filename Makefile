@@ -11,13 +11,16 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 LOCKS := $(addprefix requirements/,bootstrap.txt virtbed.txt analysis.txt dev.txt)
 MEMBERS := contract/pyproject.toml python/pyproject.toml analysis/pyproject.toml workloads/pyproject.toml
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' python/pyproject.toml)
+# The packages' version stands in their files and in these; `make version` sets it.
+STATED := CITATION.cff contract/virtbed_contract/__init__.py workloads/virtbed_workloads/__init__.py
 # The members are installed from this checkout, and so no lock names them.
 OWN := $(addprefix --no-emit-package=virtbed,-contract -workloads -analysis)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint unit applications \
-	integration lab faults calibrate bench lock clean
+	integration lab faults calibrate bench docs reference version release lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -45,17 +48,26 @@ teardown: .venv/.made ## remove all that virtbed made on this machine; results s
 	ansible-playbook -i $(INVENTORY) playbooks/teardown.yml
 
 # Set-up first: it installs hwloc, by which unit tests place instances on recorded machines.
-test: lint setup unit applications integration ## all the checks
+test: lint docs setup unit applications integration ## all the checks
 
-lint: .venv/.made ## ruff, mypy, yamllint, ansible-lint
+lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint
 	ruff check .
 	ruff format --check .
 	mypy
+	mypy docs/tools
+	codespell
 	yamllint --strict .
 	ansible-lint --offline --profile production
 
 unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
 	pytest tests/unit tests/contract
+	.venv/bin/python -m pytest --doctest-modules analysis/virtbed_analysis
+
+docs: .venv/.made ## the documentation as a site, in site/; a warning or a dead link fails
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+
+reference: .venv/.made ## write the generated pages of docs/reference anew
+	.venv/bin/python docs/tools/reference.py
 
 applications: .venv/.made .venv/.jax ## tests of the applications, in the image; after setup
 	virtbed in-image -m pytest -p no:cacheprovider tests/applications
@@ -109,5 +121,19 @@ lock: ## resolve the dependencies anew and write requirements/*.txt
 		-o requirements/workloads-null.txt
 	$(COMPILE) --no-deps requirements/jax.in -o requirements/jax.txt
 
+version: ## set the version of all packages to TO=…; CHANGELOG is yours
+	@test -n "$(TO)" || { echo "virtbed: no TO found, a version needed: make version TO=1.2.3" >&2; exit 1; }
+	sed -i -E 's/^((__)?version(__)?( =|:) "?|.*"virtbed-[a-z]+==)$(VERSION)/\1$(TO)/' $(MEMBERS) $(STATED)
+
+# From a clean checkout: what is not committed would be in no release.
+release: .venv/.made ## wheels and sources of all packages, with checksums, in dist/
+	@test -z "$$(git status --porcelain)" || \
+		{ echo "virtbed: changes that are not committed found, a clean checkout needed" >&2; exit 1; }
+	rm -rf dist
+	pytest --quiet tests/contract/test_docs.py -k version
+	for member in $(dir $(MEMBERS)); do uv build --quiet --out-dir dist $$member || exit 1; done
+	git archive --format=tar.gz --prefix=virtbed-$(VERSION)/ --output=dist/virtbed-checkout-$(VERSION).tar.gz HEAD
+	cd dist && rm -f .gitignore && sha256sum -- * > SHA256SUMS && sha256sum --check --quiet SHA256SUMS
+
 clean: ## remove the tools and caches of this checkout; results stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist

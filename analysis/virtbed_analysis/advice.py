@@ -50,6 +50,13 @@ def advise(sweep: Sweep, question: Question) -> Json:
     `cost` per million requests, in the prices' currency, one request after another. Cells are
     compared by what their scenario is judged by (`compared`); `over` is a ratio of times, of
     throughput that of the times per sample: above 1 is less throughput.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from virtbed_analysis import Question, read_sweep
+        >>> advice = advise(read_sweep(Path("results/quick")), Question("image_classification"))
+        >>> advice["answer"], advice["choice"]["platform"], advice["choice"]["mode"]
+        ('best', 'bm', 'pinned')
     """
     if question.margin is None:
         question = replace(question, margin=sweep.margin)

@@ -51,6 +51,11 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     Raises:
         AnalysisError: the folder does not exist, its results come from different images, or none
             of them is of a twin or a slowed platform.
+
+    Example:
+        >>> content = calibrate(Path("results/calibrate"))
+        >>> [(check["check"], check["expected"], check["verdict"]) for check in content["checks"]]
+        [('twin', 1.0, 'passed')]
     """
     sweep = read_sweep(sweep_dir)
     margin = sweep.margin if margin is None else margin

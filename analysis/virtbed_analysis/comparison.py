@@ -66,6 +66,13 @@ def compare(
     Raises:
         AnalysisError: a folder does not exist, pools unlike results, has trials of another, or
             did other work than another: see `unlike.Fact.compared`.
+
+    Example:
+        >>> content = compare(Path("results/quick"), Path("results/after"), fail_above=0.1)
+        >>> [round(row["time"]["value"], 1) for row in content["cells"] if row["platform"] == "cn"]
+        [1.2, 1.2]
+        >>> content["fail"]["verdict"]
+        'above'
     """
     sides = [[one] if isinstance(one, Path) else list(one) for one in (first, second)]
     sweeps = [[read_sweep(folder) for folder in side] for side in sides]
@@ -123,7 +130,12 @@ def compare(
 
 
 def changed(effect: Json | None) -> str:
-    """Return "more", "less", "equivalent", "cannot tell", or "unknown" without an effect."""
+    """Return "more", "less", "equivalent", "cannot tell", or "unknown" without an effect.
+
+    Example:
+        >>> changed({"answer": "less"}), changed(None)
+        ('less', 'unknown')
+    """
     return str(effect["answer"]) if effect else "unknown"
 
 

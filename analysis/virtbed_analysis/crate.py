@@ -51,6 +51,12 @@ def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
     Raises:
         AnalysisError: the folder does not exist, its results are unlike (see `unlike.TABLE`), or it
             holds a link that leads out of it, or what is no file.
+
+    Example:
+        >>> archive(Path("results/quick"), Path("quick.zip"), {}) > 30
+        True
+        >>> list(problems(Path("quick.zip")))
+        []
     """
     sweep = read_sweep(folder)
     list(_files(folder))  # refused before anything is written
@@ -71,6 +77,13 @@ def problems(file: Path) -> Iterator[str]:
 
     Raises:
         AnalysisError: it is no archive.
+
+    Example:
+        >>> Path("none.zip").touch()
+        >>> list(problems(Path("none.zip")))
+        Traceback (most recent call last):
+            ...
+        virtbed_analysis.errors.AnalysisError: ...
     """
     with members.opened(file) as packed, tempfile.TemporaryDirectory(prefix="virtbed-verify-") as p:
         place, names = Path(p), packed.namelist()

@@ -75,6 +75,15 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
     Raises:
         AnalysisError: a folder does not exist, a trial is there twice, or results are unlike (see
             `unlike.TABLE`).
+
+    Example:
+        >>> samples = load("results/quick")
+        >>> samples.height, samples["trial"].n_unique()
+        (60, 15)
+        >>> load("results/quick", "results/nowhere")
+        Traceback (most recent call last):
+            ...
+        virtbed_analysis.errors.AnalysisError: ...
     """
     sweeps = [(one, read_sweep(Path(one))) for one in (path, *more)]
     for folder, sweep in sweeps:
@@ -125,7 +134,13 @@ def _whole(sweep: Sweep) -> pl.DataFrame:
 
 
 def write_parquet(samples: pl.DataFrame, file: Path) -> None:
-    """Write what `load` gives as Parquet; its metadata says what each column holds."""
+    """Write what `load` gives as Parquet; its metadata says what each column holds.
+
+    Example:
+        >>> write_parquet(load("results/quick"), Path("samples.parquet"))
+        >>> pl.read_parquet("samples.parquet")["platform"].unique().sort().to_list()
+        ['bm', 'cn']
+    """
     about = {"schema": identifiers.SAMPLES, "columns": json.dumps(columns.described())}
     plain = samples.with_columns(pl.col(pl.Enum).cast(pl.String))
     write_whole(file, lambda path: plain.write_parquet(path, metadata=about))
@@ -136,6 +151,10 @@ def export(folders: Iterable[Path], file: Path) -> tuple[int, int]:
 
     Returns:
         How many samples, and of how many trials.
+
+    Example:
+        >>> export([Path("results/quick")], Path("samples.parquet"))
+        (60, 15)
     """
     samples = load(*folders)
     write_parquet(samples, file)
@@ -148,6 +167,11 @@ def read_sweep(folder: Path) -> Sweep:
     Raises:
         AnalysisError: the folder does not exist, or its results are unlike in what cannot be
             analysed together, such as the host or the image: see `unlike.TABLE`.
+
+    Example:
+        >>> sweep = read_sweep(Path("results/quick"))
+        >>> sweep.margin
+        0.03
     """
     if not folder.is_dir():
         raise AnalysisError(

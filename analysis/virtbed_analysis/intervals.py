@@ -20,13 +20,23 @@ interval made of them decides anything.
 
 
 def simultaneous(several: int, confidence: float = CONFIDENCE) -> float:
-    """Return the confidence of each of several simultaneous intervals (Bonferroni)."""
+    """Return the confidence of each of several simultaneous intervals (Bonferroni).
+
+    Example:
+        >>> round(simultaneous(5), 4)
+        0.99
+    """
     return 1 - (1 - confidence) / max(1, several)
 
 
 @cache
 def t_quantile(confidence: float, freedom: float) -> float:
-    """Return the quantile of Student's t that an interval has on each side."""
+    """Return the quantile of Student's t that an interval has on each side.
+
+    Example:
+        >>> round(t_quantile(0.95, 4), 3)
+        2.776
+    """
     return float(stats.t.ppf((1 + confidence) / 2, freedom))
 
 
@@ -117,6 +127,10 @@ def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
     """Return the one-sided lower and the one-sided upper bound of a share (Clopper-Pearson).
 
     Each alone holds with `confidence`; both together are an interval at 2 * confidence - 1.
+
+    Example:
+        >>> [round(bound, 3) for bound in share_bounds(1, 20, 0.95)]
+        [0.003, 0.216]
     """
     low = float(stats.beta.ppf(1 - confidence, found, of - found + 1)) if found else 0.0
     high = float(stats.beta.ppf(confidence, found + 1, of - found)) if found < of else 1.0
@@ -140,12 +154,21 @@ def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]
     Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
     Statistics 6, 1979: as sure as Bonferroni's, and never less powerful. For decisions; where
     intervals are shown, theirs is the answer.
+
+    Example:
+        >>> holm([0.001, 0.04, 0.03])
+        [True, False, False]
     """
     return [p <= level for p in holm_adjusted(p_values)]
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number: `holm` rejects those up to its level."""
+    """Return p values adjusted for their number: `holm` rejects those up to its level.
+
+    Example:
+        >>> [round(p, 3) for p in holm_adjusted([0.001, 0.04, 0.03])]
+        [0.003, 0.06, 0.06]
+    """
     adjusted, least = [0.0] * len(p_values), 0.0
     for done, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         least = max(least, min(1.0, (len(p_values) - done) * p_values[place]))

@@ -42,6 +42,10 @@ def answer(low: float | None, high: float | None, margin: float = MARGIN) -> Ans
     Example:
         >>> answer(0.99, 1.01, 0.03), answer(1.02, 1.06, 0.03), answer(0.97, 1.05, 0.03)
         ('equivalent', 'differs', 'cannot tell')
+
+    Example:
+        >>> answer(1.05, 1.40), answer(0.99, 1.01), answer(0.99, 1.20), answer(None, None)
+        ('differs', 'equivalent', 'cannot tell', 'cannot tell')
     """
     if low is None or high is None or not has_width(low, high):
         return CANNOT_TELL
@@ -84,12 +88,22 @@ def with_answers(rows: Iterable[Mapping[str, Any]], margin: float) -> list[dict[
 
 
 def percent(share: float) -> str:
-    """Return "3%", "0.5%"."""
+    """Return "3%", "0.5%".
+
+    Example:
+        >>> percent(0.03)
+        '3%'
+    """
     return f"{100 * share:.3g}%"
 
 
 def change(ratio: float) -> str:
-    """Return a ratio in words: "2% less", "no more", "5% more"; "3 times as much" from 2 on."""
+    """Return a ratio in words: "2% less", "no more", "5% more"; "3 times as much" from 2 on.
+
+    Example:
+        >>> change(1.25)
+        '25% more'
+    """
     if ratio >= 2:
         return f"{ratio:.3g} times as much"
     moved = round(100 * (ratio - 1), 1)

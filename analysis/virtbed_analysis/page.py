@@ -41,6 +41,11 @@ def report(sweep_dir: Path) -> ReportPaths:
     Raises:
         AnalysisError: the folder does not exist, or its results come from different images; the
             report of an earlier call then stays as it was.
+
+    Example:
+        >>> paths = report(Path("results/quick"))
+        >>> paths.html.name, paths.json.name
+        ('report.html', 'report.json')
     """
     return report_of(read_sweep(sweep_dir), sweep_dir)
 
@@ -62,7 +67,14 @@ def render(content: Json) -> str:
 
 
 def render_comparison(content: Json) -> str:
-    """Return the page of a comparison."""
+    """Return the page of a comparison.
+
+    Example:
+        >>> from virtbed_analysis import compare
+        >>> page = render_comparison(compare(Path("results/quick"), Path("results/after")))
+        >>> page.lstrip()[:15].lower()
+        '<!doctype html>'
+    """
     drawn = figures.draw_comparison(content)
     return _page("comparison.html.j2", content, comparison=content, changed=changed, drawn=drawn)
 

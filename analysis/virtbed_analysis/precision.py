@@ -58,7 +58,17 @@ def close_enough(
 
 
 def log_means(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the logarithm of the time, in ns, that a result is judged by, of each input it has."""
+    """Return the logarithm of the time, in ns, that a result is judged by, of each input it has.
+
+    Example:
+        >>> sample = {"warmup": False, "input": "a.png"}
+        >>> result = {
+        ...     "settings": {"scenario": "single_stream"},
+        ...     "samples": [{**sample, "e2e_ns": 1_000}, {**sample, "e2e_ns": 3_000}],
+        ... }
+        >>> round(math.exp(log_means(result)["a.png"]))
+        2000
+    """
     if JUDGED_BY[result["settings"]["scenario"]].grain == "trial":
         # Polars takes long to import, and the controller seldom needs it here.
         from virtbed_analysis.latency import of_result
@@ -85,6 +95,13 @@ def unneeded_trials(
             was measured again also those of its earlier attempts, by "ID@ATTEMPT".
         started: When trials started, in seconds since the epoch, by the same ids: needed where a
             baseline was measured again. Each trial is then paired with the nearest.
+
+    Example:
+        >>> import json
+        >>> from virtbed_contract.codec import decode
+        >>> planned = json.loads(Path("results/quick/design.json").read_text())
+        >>> unneeded_trials(decode(Design, planned, "design.json"), {})  # it asks for no precision
+        frozenset()
     """
     if design.precision is None:
         return frozenset()
@@ -140,6 +157,10 @@ def earlier_attempts(folder: Path) -> list[Earlier]:
     """Return the results in a results folder that were put aside; one that cannot be read is none.
 
     The report names those.
+
+    Example:
+        >>> earlier_attempts(Path("results/quick"))
+        []
     """
     found = []
     for path in sorted(folder.glob(f"{EARLIER}/*/*/result.json")):

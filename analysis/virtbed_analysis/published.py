@@ -92,6 +92,10 @@ def document(path: Path) -> Json:
 
     Raises:
         AnalysisError: see `read`.
+
+    Example:
+        >>> document(Path("timings.csv"))["timings"]
+        4
     """
     timings = read(path)
     return {

@@ -71,6 +71,10 @@ def read_prices(path: Path) -> dict[tuple[str, int, str], float]:
 
     Raises:
         AnalysisError: it cannot be read, lacks a column, holds no positive price, or one twice.
+
+    Example:
+        >>> read_prices(Path("prices.csv"))
+        {('bm', 1, 'cpu'): 0.2, ('cn', 1, 'cpu'): 0.05}
     """
     table = read_csv(path, PRICE_COLUMNS)
     prices: dict[tuple[str, int, str], float] = {}

@@ -35,6 +35,10 @@ def told(folder: Path) -> list[Json]:
 
     Read from report.json, as the sweep's end writes it: reading a large sweep's results again
     takes a minute.
+
+    Example:
+        >>> told(Path("results/nowhere"))
+        []
     """
     try:
         content = json_file.read(folder / "report.json")

@@ -104,7 +104,19 @@ THRESHOLDS = (
 
 
 def suspicions(result: Json) -> list[str]:
-    """Return what is suspect about a trial's result, each with the number found and the limit."""
+    """Return what is suspect about a trial's result, each with the number found and the limit.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> trial = Path("results/quick/trials/cn-pinned-c01-image_classification-r01")
+        >>> result = json.loads((trial / "result.json").read_text())
+        >>> suspicions(result)
+        []
+        >>> result["confounders"]["steal_share"] = 0.05
+        >>> suspicions(result)
+        ['steal: 5.0% of the CPU time, at most 1.0% expected']
+    """
     return list(_breaches(result))
 
 

@@ -89,6 +89,12 @@ def subject(row: Row) -> str:
     """Return "image_classification, tiny, matched threads, seeded weights".
 
     What a group of rows is about: values of factors are named where they are no default.
+
+    Example:
+        >>> row = {"application": "image_classification", "scale": "tiny", "weights": "trained"}
+        >>> row |= {"scenario": "offline", "thread_policy": "matched", "processor": "cpu"}
+        >>> subject({**row, "variant": "plain"})
+        'image_classification, tiny, offline, matched threads'
     """
     parts = [row["application"], row["scale"]]
     parts += [row["scenario"]] if row["scenario"] != SCENARIOS[0] else []
@@ -197,7 +203,12 @@ def agreement(beside: Row) -> str:
 
 
 def rise(fail: Row) -> str:
-    """Return what a comparison says of a rise above a limit: its `fail`."""
+    """Return what a comparison says of a rise above a limit: its `fail`.
+
+    Example:
+        >>> rise({"limit": 0.03, "verdict": "not above", "judged": 4, "above": [], "unclear": []})
+        'Nothing is more than 3% above the first: 4 effects judged.'
+    """
     limit = f"{100 * fail['limit']:.3g}%"
     rows = fail["above"] or fail["unclear"]
     named = [

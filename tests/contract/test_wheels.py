@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -57,7 +58,8 @@ def test_the_controller_needs_neither_tensorflow_nor_the_analysis(
 ) -> None:
     tools = install("virtbed")
     version = run(tools / "virtbed", "--version", cwd=tmp_path).stdout.strip()
-    assert version == "0.1.0"
+    project = tomllib.loads((REPOSITORY / "python/pyproject.toml").read_text())["project"]
+    assert version == project["version"]
     schema = json.loads(run(tools / "virtbed", "schema", "result", cwd=tmp_path).stdout)
     assert schema["title"] == "Result"
     for package in ("tensorflow", "virtbed_analysis", "polars", "matplotlib", "rocrate"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -32,6 +33,13 @@ def test_every_name_is_there_and_no_module_hides_one() -> None:
     assert not modules & set(virtbed_analysis.__all__)
     for name in virtbed_analysis.__all__:
         assert callable(getattr(virtbed_analysis, name)), name
+
+
+def test_every_public_function_has_an_example() -> None:
+    """`make unit` runs them."""
+    public = [getattr(virtbed_analysis, name) for name in virtbed_analysis.__all__]
+    for function in filter(inspect.isfunction, public):
+        assert ">>> " in str(function.__doc__), function
 
 
 def test_the_readme_names_every_module() -> None:

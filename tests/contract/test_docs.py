@@ -1,0 +1,177 @@
+"""The documentation says what is there: links, generated pages, words, one version."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.pages import FENCE, FOR_USERS, NAMES, PAGES, text, tool
+
+from virtbed.checkout import REPOSITORY
+from virtbed.plan import Plan
+
+# Links.
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors of a page's headings, as code hosts and MkDocs make them."""
+    headings = re.findall(r"^#+ (.+?)\s*$", FENCE.sub("", page), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+def dead_links(name: str, page: str) -> list[str]:
+    """Return the links of a page that lead nowhere within the checkout."""
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page)):
+        path, _, anchor = target.partition("#")
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file = (REPOSITORY / name).parent / path if path else REPOSITORY / name
+        if not file.exists():
+            dead.append(target)
+        elif anchor and file.suffix == ".md":
+            there = page if not path else file.read_text(encoding="utf-8")
+            dead += [] if anchor in anchors(there) else [target]
+    return dead
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    assert dead_links(name, text(name)) == []
+
+
+def test_a_dead_link_is_found() -> None:
+    page = "# One two\n[a](#one-two) [b](#gone) [c](docs/gone.md) [d](docs/index.md#gone)\n"
+    assert dead_links("README.md", page) == ["#gone", "docs/gone.md", "docs/index.md#gone"]
+
+
+def test_in_the_site_a_link_out_of_the_docs_becomes_a_path(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (tmp_path / "plan.yml").touch()
+    (docs / "other.md").touch()
+    source = "[it](../plan.yml) [plan.yml](../plan.yml) [o](other.md) [x](../gone.md)"
+    made = tool("checkout_links").without_checkout_links(source, docs / "page.md", docs)
+    assert made == "it (`plan.yml`) `plan.yml` [o](other.md) [x](../gone.md)"
+
+
+def test_every_page_is_in_the_site() -> None:
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+    settings = yaml.load(text("mkdocs.yml"), Loader)
+    listed = re.findall(r"'([\w/-]+\.md)'", str(settings["nav"]))
+    assert sorted(listed) == sorted(n.removeprefix("docs/") for n in PAGES if n.startswith("docs/"))
+
+
+# Generated pages.
+
+
+@pytest.mark.parametrize("name", tool("reference").PAGES)
+def test_a_page_of_the_reference_is_up_to_date(name: str) -> None:
+    made = tool("reference").PAGES[name]()
+    assert text(f"docs/reference/{name}") == made, "run make reference"
+
+
+def test_the_reference_has_every_command_key_and_role() -> None:
+    assert {name for name, _ in tool("reference").commands()} >= {"virtbed", "virtbed lab up"}
+    for key in Plan.model_fields:
+        assert f"| `{key}` |" in text("docs/reference/plan.md")
+    for role in (REPOSITORY / "roles").iterdir():
+        if role.is_dir():
+            assert f"\n## {role.name}\n" in text("docs/reference/roles.md")
+
+
+# Words.
+
+# What the project's style has other words for: "started", "placed", "said" or "shown", "next to",
+# "are simultaneous".
+BANNED = re.compile(
+    r"\b(begun|laid|came|(?<!be )told|beside|hold together|holds together)\b",
+    re.IGNORECASE,
+)
+
+
+def banned(page: str) -> list[str]:
+    return BANNED.findall(" ".join(re.sub(r"`[^`]*`", "", FENCE.sub("", page)).split()))
+
+
+# Generated of docstrings and argument specs, in other packages.
+GENERATED = {
+    "docs/reference/documents.md",
+    "docs/reference/roles.md",
+    "docs/reference/command-line.md",
+}
+WRITTEN = sorted(set(FOR_USERS) - GENERATED - {"CHANGELOG.md"})
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_no_page_has_a_word_that_the_style_replaces(name: str) -> None:
+    assert banned(text(name)) == []
+
+
+def test_such_a_word_is_found() -> None:
+    assert banned("What was\nbegun; these hold\ntogether. `told`") == ["begun", "hold together"]
+
+
+def test_no_docstring_begins_with_knows() -> None:
+    found = [
+        name
+        for name in NAMES
+        if name.endswith(".py") and (REPOSITORY / name).is_file()
+        for node in ast.walk(ast.parse(text(name)))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and (ast.get_docstring(node) or "").startswith("Knows")
+    ]
+    assert found == []
+
+
+# One version.
+
+
+def versions(root: Path = REPOSITORY) -> dict[str, str]:
+    """Return every place of a checkout that states the version."""
+
+    def text(name: str) -> str:
+        return (root / name).read_text(encoding="utf-8")
+
+    found = {"CITATION.cff": yaml.safe_load(text("CITATION.cff"))["version"]}
+    for member in ("contract", "python", "analysis", "workloads"):
+        project = tomllib.loads(text(f"{member}/pyproject.toml"))["project"]
+        found[member] = project["version"]
+        extra = [r for rs in project.get("optional-dependencies", {}).values() for r in rs]
+        for requirement in [*project.get("dependencies", ()), *extra]:
+            if re.match(r"virtbed-\w+==", requirement):
+                found[f"{member}: {requirement}"] = requirement.partition("==")[2]
+    for name in NAMES:
+        stated = None
+        if name.endswith("/__init__.py") and (root / name).is_file():
+            stated = re.search(r'__version__ = "(.+)"', text(name))
+        if stated:
+            found[name] = stated[1]
+    return found
+
+
+def test_all_packages_have_one_version() -> None:
+    found = versions()
+    assert len(found) >= 10
+    assert set(found.values()) == {found["python"]}, found
+    assert text("CHANGELOG.md").split("\n## ")[1].startswith(found["python"])
+
+
+def test_make_version_sets_it_everywhere(tmp_path: Path) -> None:
+    named = [name for name in NAMES if re.search(r"(pyproject\.toml|/__init__\.py|\.cff)$", name)]
+    for name in [*named, "Makefile"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    subprocess.run(["make", "--quiet", "version", "TO=12.3.4"], cwd=tmp_path, check=True)
+    found = versions(tmp_path)
+    assert len(found) == len(versions()) and set(found.values()) == {"12.3.4"}
