@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from virtbed_analysis.bursts import BURSTS, instances, with_bursts
 from virtbed_analysis.cells import CELL, PLAIN, key_of
 from virtbed_analysis.engine import Floats, Key, Logs
 from virtbed_analysis.estimate import NS_PER_MS, steady, tail
@@ -23,7 +24,7 @@ from virtbed_analysis.latency import LOADED, judged_ns, usable
 from virtbed_analysis.losses import is_late
 from virtbed_analysis.question import Question
 from virtbed_analysis.reduction import Readings, by_cell, readings
-from virtbed_analysis.slo import PERCENTILE, Instance, Slo, judge
+from virtbed_analysis.slo import PERCENTILE, Level, Slo, judge, level
 from virtbed_contract.codec import encode
 from virtbed_contract.measures import JUDGED_BY
 
@@ -166,10 +167,14 @@ def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], di
     # What is asked of all at once: Bonferroni counts the cells that the question allows.
     by_trial = _by_trial(samples, means, question)
     rows = by_trial.partition_by(CELL, as_dict=True, maintain_order=True)
-    allowed = sum(not excluded(dict(zip(CELL, key, strict=True)), question) for key in rows)
-    times = _times(means, question)
+    allowed = [key for key in rows if not excluded(dict(zip(CELL, key, strict=True)), question)]
+    at = None
+    if question.slo_ms is not None:
+        at = level([(instances(rows[key]), ends[key].lost) for key in allowed])
+    times, asked_of = _times(means, question), max(1, len(allowed))
     found = [
-        _candidate(key, own, times[key], ends[key], question, allowed) for key, own in rows.items()
+        _candidate(key, own, times[key], ends[key], question, (asked_of, at))
+        for key, own in rows.items()
     ]
     return found, {key: own for key, own in ends.items() if key not in rows}
 
@@ -193,6 +198,8 @@ def _by_trial(samples: pl.DataFrame, means: Readings, question: Question) -> pl.
     """Return one row per trial, by cell."""
     waited = pl.col("latency_ns")
     bound_ns = (question.slo_ms or 0) * NS_PER_MS
+    if question.slo_ms is not None:
+        samples = with_bursts(samples, bound_ns)
     # The mix of inputs, each once: how often LoadGen drew one is chance.
     e2e = (pl.col("e2e_ns") / pl.col("n")).sort().mean() / NS_PER_MS
     times = means.totals.group_by(*CELL, "host", "replicate").agg(
@@ -205,6 +212,7 @@ def _by_trial(samples: pl.DataFrame, means: Readings, question: Question) -> pl.
             (tail("latency_ns", PERCENTILE) / NS_PER_MS).alias("p99"),
             (waited > bound_ns).sum().alias("beyond"),
             waited.count().alias("waited"),
+            *(pl.col(name).sum() for name in BURSTS if question.slo_ms is not None),
             pl.len().alias("requests"),
             pl.col("memory_mib").max(),
         )
@@ -233,13 +241,12 @@ def _candidate(
     times: Logs,
     ends: Ends,
     question: Question,
-    asked: int,
+    asked: tuple[int, Level | None],
 ) -> Candidate:
     cell = dict(zip(CELL, key, strict=True))
     slo = None
     if question.slo_ms is not None:
-        instances = [Instance(*pair) for pair in rows.select("waited", "beyond").iter_rows()]
-        slo = judge(instances, max(1, asked), ends.lost)
+        slo = judge(instances(rows), asked[0], ends.lost, asked[1])
     e2e, waits = rows["e2e"].to_numpy(), rows["latency"].drop_nulls().to_numpy()
     batch = JUDGED_BY[question.scenario].name == "throughput"
     known = None if rows["p99"].has_nulls() else rows["p99"].to_numpy()

@@ -11,7 +11,7 @@ from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, share_bounds
 from virtbed_analysis.latency import LOADED
 from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.question import Question
-from virtbed_analysis.slo import Slo
+from virtbed_analysis.slo import APART, Slo
 from virtbed_analysis.words import count, throughput
 from virtbed_contract.factors import of_grain
 
@@ -59,6 +59,15 @@ def requests_kept(slo: Slo) -> str:
         f"{share(slo.requests_share)} ({share(slo.requests_share_low)} to "
         f"{share(slo.requests_share_high)})."
     )
+
+
+def bursts_seen(slo: Slo) -> str:
+    """Return what is taken for granted of requests that follow each other."""
+    if slo.apart >= APART:
+        told = "Slow requests do not come together here more than by chance"
+    else:
+        told = f"Slow requests come together here, so {slo.apart:.0%} of requests count"
+    return f"{told}; bursts of which no run has one would make this less sure."
 
 
 def nothing_measured(ends: Ends) -> str:
@@ -195,9 +204,10 @@ def notes(question: Question, cell: Candidate) -> list[str]:
         found.append(requests_kept(cell.slo))
         if cell.slo.verdict != "kept by 90%":
             found.append(
-                f"To say that 90% of instances keep it takes {cell.slo.kept_needs} replicates, "
-                "none of which breaks it."
+                f"To say that 90% of instances keep it takes {cell.slo.kept_needs} replicates of "
+                f"{cell.slo.requests // cell.slo.instances} requests, none of which comes near it."
             )
+        found.append(bursts_seen(cell.slo))
     if question.prices and question.scenario in LOADED and question.slo_ms is None:
         found.append(
             "The cost is of the work alone, however long requests wait in the queue: --slo-ms "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import signal, stats
 
 from virtbed_analysis.reasons import bound_kept, requests_kept
-from virtbed_analysis.slo import Instance, judge, kept_needs
+from virtbed_analysis.slo import Instance, Slo, judge, kept_needs, level
 
 Counts = NDArray[np.int64]
+Shares = NDArray[np.float64]
 REQUESTS = 100
 
 
@@ -25,33 +26,39 @@ def verdicts(beyond: Counts, requests: int = REQUESTS, cells: int = 1) -> list[s
     ]
 
 
-def test_it_takes_29_instances_to_say_that_90_percent_keep_a_bound() -> None:
-    assert [kept_needs(cells) for cells in (1, 5, 20)] == [29, 44, 57]
-    assert judge(instances(*[0] * 28)).verdict == "not seen broken"
-    assert judge(instances(*[0] * 29)).verdict == "kept by 90%"
-    assert judge(instances(*[0] * 29), cells=5).verdict == "not seen broken"
-    assert judge(instances(*[0] * 44), cells=5).verdict == "kept by 90%"
-    assert judge(instances(*[0] * 29), unseen=1).verdict == "not seen broken"
+def test_how_many_instances_it_takes_to_say_that_90_percent_keep_a_bound() -> None:
+    """As Wilks has it with very many requests; a run of 100 misses some that break it."""
+    assert [kept_needs(1, requests) for requests in (100, 120, 300, 1000, 10**6)] == [
+        46, 42, 30, 31, 32,
+    ]  # fmt: skip
+    assert [kept_needs(cells) for cells in (1, 5, 20)] == [46, 71, 92]
+    assert judge(instances(*[0] * 45)).verdict == "not seen broken"
+    assert judge(instances(*[0] * 46)).verdict == "kept by 90%"
+    assert judge(instances(*[0] * 46), cells=5).verdict == "not seen broken"
+    assert judge(instances(*[0] * 71), cells=5).verdict == "kept by 90%"
+    assert judge(instances(*[0] * 46), unseen=1).verdict == "not seen broken"
 
 
 def test_what_was_not_seen_is_said() -> None:
     slo = judge(instances(*[0] * 10))
-    assert bound_kept(slo, 50) == "0 of 10 instances broke 50 ms at p99; up to 26% may"
+    assert bound_kept(slo, 50) == "0 of 10 instances broke 50 ms at p99; up to 41% may"
     of_five = judge(instances(*[0] * 10), cells=5)
-    assert bound_kept(of_five, 50).endswith("up to 26% may (37% for all cells at once)")
+    assert bound_kept(of_five, 50).endswith("up to 41% may (58% for all cells at once)")
+    many = judge(instances(*[0] * 10, requests=1000))
+    assert bound_kept(many, 50).endswith("up to 28% may")
     failed = judge(instances(*[0] * 4), unseen=6)
     assert bound_kept(failed, 50) == (
-        "0 of 4 instances broke 50 ms at p99, 6 gave no result; 26% to 88% may"
+        "0 of 4 instances broke 50 ms at p99, 6 gave no result; 23% to 100% may"
     )
-    kept = judge(instances(*[0] * 30))
-    assert "kept by 90% of instances (95%): 0 of 30" in bound_kept(kept, 50)
+    kept = judge(instances(*[0] * 46))
+    assert "kept by 90% of instances (95%): 0 of 46" in bound_kept(kept, 50)
 
 
 def test_one_slow_instance_breaks_it_though_the_mean_of_percentiles_does_not() -> None:
     """Nine of ten have a p99 of 20 ms, one of 60 ms: the mean is 24."""
     slo = judge(instances(*[0] * 9, 100))
     assert slo.verdict == "broken"
-    assert bound_kept(slo, 50) == "1 of 10 instances broke 50 ms at p99; 0.3% to 45% may"
+    assert bound_kept(slo, 50) == "1 of 10 instances broke 50 ms at p99; 0.1% to 70% may"
     assert slo.requests_share == pytest.approx(0.1)
     assert slo.requests_share_high > 0.3  # by instance, not as if 1000 requests were apart
     assert "Of all requests 100 of 1000 took longer: 10% (" in requests_kept(slo)
@@ -71,51 +78,159 @@ def test_too_few_requests_tell_nothing_unless_many_took_longer() -> None:
     assert judge(instances(0, 0, requests=0)).verdict == "cannot tell"
     alone = judge(instances(0))
     assert alone.verdict == "cannot tell"
-    assert "0 of 100 took longer, so up to 3.0% of all may" in alone.reason
+    assert "of every instance is; to tell takes at least 299 requests a trial" in alone.reason
+    assert judge(instances(0, requests=299)).verdict == "not seen broken"
     assert judge(instances(0, 0, 0)).verdict == "not seen broken"
+    assert judge(instances(0, 0, 1)).verdict == "cannot tell"
 
 
+def test_a_run_just_beyond_the_bound_is_no_broken_bound() -> None:
+    """One run of thirty with 2 of 100 beyond: chance does so where 0.5% are beyond in all."""
+    slo = judge(instances(*[0] * 29, 2))
+    assert (slo.verdict, slo.broken, slo.share_low) == ("cannot tell", 1, 0)
+    assert "p99 beyond it in 1 of 30 runs, by so little that chance may do it" in slo.reason
+    assert judge(instances(*[4] * 5)).verdict == "broken"
+    assert judge(instances(*[0] * 29, 10)).verdict == "broken"
+
+
+NS = (3, 5, 10, 30)
+RUNS = (10, 30, 100, 120, 200, 300, 1000)
+SHARES = (0.0101, 0.0105, 0.013, 0.02, 0.03)
+
+
+def shown(n: int, requests: int) -> tuple[int, list[Slo]]:
+    """Return how many beyond look clean, and what is told if 0, 1, .. n do not."""
+    clean = max(k for k in range(requests) if k == 0 or Instance(requests, k).clean(1.0))
+    return clean, [
+        judge([Instance(requests, clean)] * (n - k) + [Instance(requests, clean + 1)] * k)
+        for k in range(n + 1)
+    ]
+
+
+def how_often(n: int, clean: int, requests: int, shares: Shares, slos: list[Slo]) -> float:
+    """Return exactly how often fewer are said to break a bound than do.
+
+    Args:
+        n: Instances.
+        clean: How many beyond look clean.
+        requests: Of each instance.
+        shares: Of requests beyond the bound, of equally likely kinds of instances.
+        slos: What is told if 0, 1, .. n do not look clean.
+    """
+    breaking = float(np.mean(shares > 0.01))
+    unclean = float(np.mean(stats.binom.sf(clean, requests, shares)))
+    wrong = [slo.share_high < breaking for slo in slos]
+    return float(stats.binom.pmf(np.arange(n + 1), n, unclean)[wrong].sum())
+
+
+@pytest.mark.parametrize("n", NS)
+@pytest.mark.parametrize("requests", RUNS)
+def test_of_instances_no_more_break_it_than_is_said(n: int, requests: int) -> None:
+    """Alike, one in ten, one in three and half that break it, if only just: exactly."""
+    clean, slos = shown(n, requests)
+    for share in SHARES:
+        for breaking in (0.05, 0.101, 0.3, 0.5, 1.0):
+            shares = np.where(np.arange(1000) < 1000 * breaking, share, 0.0)
+            assert how_often(n, clean, requests, shares, slos) <= 0.05
+
+
+@pytest.mark.parametrize("n", NS)
+@pytest.mark.parametrize("requests", RUNS)
+@pytest.mark.parametrize("noise", [0.05, 0.2, 0.5])
+def test_of_instances_20_percent_apart_no_more_break_it_than_is_said(
+    n: int, requests: int, noise: float
+) -> None:
+    """Lognormal times of instances 20% apart; the bound at any place among their percentiles."""
+    clean, slos = shown(n, requests)
+    level = 0.2 * stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
+    for breaking in (0.02, 0.05, 0.101, 0.2, 0.5, 0.9):
+        bound = noise * stats.norm.ppf(0.99) + 0.2 * stats.norm.ppf(1 - breaking)
+        shares = stats.norm.sf((bound - level) / noise)
+        assert how_often(n, clean, requests, shares, slos) <= 0.05
+
+
+@pytest.mark.parametrize("n", NS)
+@pytest.mark.parametrize("requests", RUNS)
+def test_what_is_called_clearly_broken_is(n: int, requests: int) -> None:
+    """Instances of which all are at the bound, and keep it: at most 2.5% of sweeps say broken."""
+    beyond = np.random.default_rng(n).binomial(requests, 0.01, (600, n))
+    rows, times = np.unique(np.sort(beyond, axis=1), axis=0, return_counts=True)
+    told = [judge(instances(*map(int, row), requests=requests)).share_low > 0 for row in rows]
+    assert times[told].sum() / 600 <= 0.035
+
+
+def neighbours(random: np.random.Generator, correlation: float, shape: tuple[int, ...]) -> Shares:
+    """Return normal noise by instance whose neighbours are correlated."""
+    noise = random.standard_normal(shape) * np.sqrt(1 - correlation**2)
+    noise[..., 0] = random.standard_normal(shape[:-1])
+    return np.asarray(signal.lfilter([1], [1, -correlation], noise, axis=-1))
+
+
+def bursts_in(slow: NDArray[np.bool_]) -> NDArray[np.int64]:
+    first = slow.copy()
+    for by in (1, 2):
+        first[..., by:] &= ~slow[..., :-by]
+    return first.sum(axis=-1)
+
+
+@pytest.mark.parametrize("correlation", [0.3, 0.5, 0.8])
 @pytest.mark.parametrize("n", [3, 5, 10, 30])
-@pytest.mark.parametrize("share", [0.0101, 0.013, 0.02, 0.05])
-def test_of_instances_alike_that_all_break_it_few_sweeps_see_none(n: int, share: float) -> None:
-    """Each instance's true 99th percentile is beyond the bound, if only just."""
-    beyond = np.random.default_rng(n).binomial(REQUESTS, share, (1000, n))
-    told = verdicts(beyond)
-    wrong = np.mean([verdict in ("not seen broken", "kept by 90%") for verdict in told])
-    assert wrong < 0.06
+def test_requests_that_hang_together_tell_less(n: int, correlation: float) -> None:
+    """All instances break the bound, if only just; requests follow each other in kind."""
+    random, sweeps = np.random.default_rng(n), 400
+    for requests in (100, 300):
+        times = neighbours(random, correlation, (sweeps, n, requests))
+        beyond = times > stats.norm.isf(0.0105)
+        slow = times > np.sort(times, axis=-1)[..., -requests // 10 - 1 : -requests // 10]
+        counts = [beyond.sum(-1), bursts_in(beyond), slow.sum(-1), bursts_in(slow)]
+        told = [
+            judge([Instance(requests, *map(int, own)) for own in zip(*rows, strict=True)])
+            for rows in zip(*counts, strict=True)
+        ]
+        wrong = np.mean([slo.verdict in ("not seen broken", "kept by 90%") for slo in told])
+        assert wrong <= 0.05
+        assert np.mean([slo.apart for slo in told]) < 1 - correlation / 3
 
 
-@pytest.mark.parametrize("n", [3, 5, 10, 29, 30])
-def test_of_instances_unlike_no_more_break_it_than_is_said(n: int) -> None:
-    """Shares of instances that break it from 5% to 60%: what is said is below it in 5% at most."""
-    random, sweeps = np.random.default_rng(n), 800
-    for share in (0.05, 0.101, 0.3, 0.6):
-        beyond = np.where(random.random((sweeps, n)) < share, REQUESTS, 0)
-        told = [judge(instances(*map(int, own))) for own in beyond]
-        assert np.mean([slo.share_high < share for slo in told]) < 0.065
-        if share > 0.1:
-            assert np.mean([slo.verdict == "kept by 90%" for slo in told]) < 0.065
-        seen = [slo.verdict == "not seen broken" for slo in told if slo.share_high < share]
-        assert len(seen) / sweeps < 0.065
+def test_with_a_comfortable_margin_it_is_kept() -> None:
+    """One of 2000 requests beyond, 1 of 10,000: nearly always told, at the replicates of plans."""
+    random = np.random.default_rng(3)
+    for n, requests, share in ((5, 120, 0.0001), (5, 300, 0.001), (10, 100, 0.0005)):
+        told = verdicts(random.binomial(requests, share, (200, n)), requests)
+        assert np.mean([verdict == "not seen broken" for verdict in told]) > 0.9
+    told = verdicts(random.binomial(1000, 0.0005, (50, 32)), 1000)
+    assert np.mean([verdict == "kept by 90%" for verdict in told]) > 0.9
 
 
-def test_instances_20_percent_apart_with_the_bound_violated_are_not_called_kept() -> None:
-    """Times are lognormal, instances 20% apart; the bound is 0.95 to 1.3 of the median p99."""
-    random, sweeps = np.random.default_rng(2), 400
-    for n in (3, 10, 30):
-        for bound in (0.95, 1.0, 1.1, 1.25):
-            level = np.exp(0.2 * random.standard_normal((sweeps, n, 1)))
-            times = level * np.exp(0.2 * random.standard_normal((sweeps, n, REQUESTS)))
-            p99 = np.exp(0.2 * 2.3263)
-            breaking = float(np.mean(np.exp(0.2 * random.standard_normal(100_000)) > bound))
-            beyond = (times > bound * p99).sum(axis=2)
-            told = [judge(instances(*map(int, own))) for own in beyond]
-            kept = np.mean([slo.verdict == "kept by 90%" for slo in told])
-            unseen = [slo.share_high for slo in told if slo.verdict == "not seen broken"]
-            assert kept <= (0.05 if breaking > 0.1 else 1)
-            assert sum(high < breaking for high in unseen) / sweeps <= 0.05
-            as_run = np.mean(beyond > 1)  # of instances whose run breaks it
-            assert np.mean([slo.share_high < as_run for slo in told]) < 0.065
+def test_several_cells_that_all_look_clean_are_judged_as_one_is() -> None:
+    clean, near = (instances(*own) for own in ([0] * 3, [0, 0, 1]))
+    assert level([(clean, 0)] * 6)[0] == 1
+    assert level([(clean, 0)] * 5 + [(near, 0)])[0] == 6
+    more = instances(*[0] * 6)
+    assert level([(more, 0)] * 4 + [(near, 0)] * 2)[0] == 3
+
+
+def test_what_quick_measures_tells_a_bound_that_is_well_kept() -> None:
+    """Five replicates of 120 requests on 14 cells, one of them with one request in 50 beyond."""
+    random, told = np.random.default_rng(19), []
+    for _ in range(50):
+        shares = np.array([0.02, *[0.0002] * 13])[:, None]
+        beyond = random.binomial(120, shares, (14, 5))
+        groups = [(instances(*map(int, own), requests=120), 0) for own in beyond]
+        at = level(groups)
+        told += [judge(own, 14, 0, at).verdict == "not seen broken" for own, _ in groups[1:]]
+    assert np.mean(told) > 0.8
+
+
+@pytest.mark.parametrize("cells", [2, 6, 14])
+def test_of_several_cells_at_the_bound_few_sweeps_pass_any(cells: int) -> None:
+    random, wrong = np.random.default_rng(cells), 0
+    for beyond in random.binomial(REQUESTS, 0.0105, (400, cells, 5)):
+        groups = [(instances(*map(int, own)), 0) for own in beyond]
+        at = level(groups)
+        told = [judge(own, cells, 0, at).verdict for own, _ in groups]
+        wrong += "not seen broken" in told or "kept by 90%" in told
+    assert wrong / 400 <= 0.05
 
 
 def test_of_twenty_cells_none_is_called_kept_by_chance() -> None:
@@ -130,11 +245,10 @@ def test_of_twenty_cells_none_is_called_kept_by_chance() -> None:
 
 def test_an_instance_at_the_bound_may_break_it() -> None:
     """One of 100 requests beyond is what an instance shows whose p99 is the bound."""
-    near = judge(instances(*[0] * 28, 1))
+    near = judge(instances(*[0] * 45, 1))
     assert (near.verdict, near.broken) == ("not seen broken", 0)
     assert near.share_low == 0
-    assert near.share_high > judge(instances(*[0] * 29)).share_high
-    assert judge(instances(*[0] * 28, 1, requests=101)).verdict == "kept by 90%"
+    assert near.share_high > judge(instances(*[0] * 46)).share_high
 
 
 @pytest.mark.parametrize("requests", [100, 300, 1000])

@@ -98,3 +98,15 @@ def test_alike_inputs_are_named_in_one_report_of_twenty_at_most(
         ) * np.array(spreads)
         named += bool(inputs._rows(cell, names, logs, len(spreads), 0.0))  # type: ignore[arg-type]
     assert named / 400 <= 0.085  # 0.05 and its error of 400, twice
+
+
+@pytest.mark.parametrize(("requests", "told_of_it"), [(20, False), (100, True)])
+def test_the_page_says_what_a_run_tells_of_a_bound(
+    folder: Folder, requests: int, told_of_it: bool
+) -> None:
+    for replicate in (1, 2, 3):
+        folder.trial("bm", "pinned", replicate, {"a": [20.0 + replicate] * requests})
+    html = render(told(folder))
+    assert ("shows none that does in 37% of runs" in html) == told_of_it
+    assert ("No trial has the 100 requests that a 99th percentile takes" in html) != told_of_it
+    assert round(100 * 0.99**100) == 37 and round(100 * 0.99**300) == 5
