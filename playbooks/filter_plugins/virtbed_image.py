@@ -1,4 +1,4 @@
-"""The names of images, and the command that enters a tree, for playbooks and roles."""
+"""The names of images, the command that enters a tree, and what is masked there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from virtbed_contract.documents import image_name
+from virtbed_contract.quiet import quiet_units
 from virtbed_contract.tree import enter
 
 
@@ -32,4 +33,5 @@ class FilterModule:
             "virtbed_image_name": image_name,
             "virtbed_images_kept": kept,
             "virtbed_enter": enter,
+            "virtbed_quiet_units": quiet_units,
         }

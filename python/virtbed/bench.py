@@ -22,7 +22,7 @@ from virtbed.image import DEFAULT
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
-from virtbed_contract.sweep import TIMES_EMULATED, HostReport
+from virtbed_contract.sweep import TIMES_EMULATED, HostReport, TuningRow
 
 
 def _run_dir() -> Path:
@@ -44,8 +44,10 @@ HUNG_AFTER_S = 300.0
 # Variables of playbooks that nobody else may set.
 SET_BY_A_SWEEP = frozenset(
     f"virtbed_{name}"
-    for name in ("bench", "run_dir", "incoming_dir", "tuned", "instance", "trials", "trial")
-)
+    for name in (
+        "bench", "run_dir", "incoming_dir", "tuned", "interrupts", "instance", "trials", "trial",
+    )
+)  # fmt: skip
 _BLOCK = ("begin", "provision", "trials", "release")
 _NO = {"", "false", "no", "off", "n", "f", "0", "none"}
 # A block adds its guest to this group, which --limit must not leave out.
@@ -168,20 +170,36 @@ class Bench:
         )  # fmt: skip
 
     @contextmanager
-    def prepared(self, *, tune: bool) -> Iterator[None]:
+    def prepared(self, interrupts: str | None) -> Iterator[tuple[TuningRow, ...]]:
         """Tune the host for a sweep, if asked; whatever happens, put back what the sweep changed.
+
+        Args:
+            interrupts: The CPUs that interrupts are to come to, a kernel list; None tunes nothing.
+
+        Yields:
+            The settings, read back.
 
         Raises:
             BenchError: it cannot be tuned, or not be put back.
         """
         try:
-            if tune:
-                ended, _ = self.play("tune")
-                if not ended.ok:
-                    raise BenchError(f"the host could not be tuned: {ended.message}")
-            yield
+            yield () if interrupts is None else self._tune(interrupts)
         finally:
             self.restore()
+
+    def _tune(self, interrupts: str) -> tuple[TuningRow, ...]:
+        ended, events = self.play("tune", {"virtbed_interrupts": interrupts})
+        if not ended.ok:
+            raise BenchError(f"the host could not be tuned: {ended.message}")
+        results = [e.result for e in events if isinstance(e, TaskOk) and e.action == "host_tuning"]
+        try:
+            return tuple(
+                decode(TuningRow, row, "the host's settings")
+                for result in results
+                for row in result["settings"]
+            )
+        except DocumentError as error:
+            raise BenchError(f"the host could not be tuned: {error}") from error
 
     def clear(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
         """Release what a sweep that was cut off left on the host, whichever it was.

@@ -28,6 +28,19 @@ class Design:
     accelerator: str | None
     placements: tuple[documents.PlannedPlacement, ...] = ()
 
+    def interrupts(self) -> str:
+        """Return the CPUs that interrupts are to come to all along, as a kernel list.
+
+        Housekeeping CPUs that no size measures and no instance takes offline; where a size takes
+        every CPU, those of the smallest. The same for all instances, so on all platforms alike.
+        """
+        online = [frozenset(parse_cpu_list(trial.instance.allowed)) for trial in self.trials]
+        helpers = [frozenset(parse_cpu_list(size.housekeeping)) for size in self.placements]
+        measured = [frozenset(parse_cpu_list(size.cpus)) for size in self.placements]
+        stay = helpers[0].union(*helpers, *measured).intersection(*online)
+        apart = helpers[0].union(*helpers).difference(*measured)
+        return format_cpu_list(apart & stay or helpers[0] & stay or stay)
+
     def document(
         self, plan: Plan, image: str, platforms: Platforms, commits: Sequence[str]
     ) -> documents.Design:

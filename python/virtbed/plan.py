@@ -177,7 +177,9 @@ class _Plan(_Strict):
     cores: list[Cores] = Field(min_length=1, max_length=_LISTED)
     slowdown: Fraction = Field(0.1, description="Such as 10%: how much slower `slowed` is.")
     tuning: bool = Field(
-        False, description="Quieten the host (governor, turbo, …) meanwhile; restored at the end."
+        False,
+        description="Quieten the host (clock rate, timers, interrupts, …) meanwhile; restored at "
+        "the end.",
     )
     scale_up: Literal["affinity", "hotplug"] = Field(
         "affinity",

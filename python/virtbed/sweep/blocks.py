@@ -144,6 +144,7 @@ class Blocks:
                 "virtbed_run_dir": str(keys),
                 "virtbed_incoming_dir": str(incoming),
                 "virtbed_tuned": self.plan.tuning,
+                "virtbed_interrupts": self.admitted.laid.interrupts(),
             }
             events = self.bench.blocks(variables, turns, deadline, lambda: self.interruption.wanted)
             with closing(events):  # type: ignore[type-var]  # a generator, whatever its annotation

@@ -103,7 +103,9 @@ class Sweep:
                 self._interruption, rule, self._per_playbook, self.failed,
             )  # fmt: skip
             self._progress.begin(len(laid.trials), missing, ledger.seconds())
-            with self._bench.prepared(tune=self.plan.tuning):
+            quiet = laid.interrupts() if self.plan.tuning else None
+            with self._bench.prepared(quiet) as tuned:
+                recorder.tuned(tuned)
                 blocks.carry_out(missing)
 
     def _ledger(self) -> Ledger:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ansible.module_utils.host_doctor_verdict import House, report
 from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.kernel import topology
-from ansible.module_utils.virtbed_contract.sweep import TIMES_EMULATED, TuningRow
+from ansible.module_utils.virtbed_contract.sweep import TIMES_EMULATED, TuningRow, WakingRow
 
 DOCUMENTATION = r"""
 module: host_doctor
@@ -62,6 +63,15 @@ options:
     type: list
     elements: dict
     default: []
+  waking:
+    description: What may wake up while trials run, as the module host_tuning lists it.
+    type: list
+    elements: dict
+    default: []
+  waking_unknown:
+    description: Why nobody can tell what may wake up; empty where it can be told.
+    type: str
+    default: ""
   image:
     description: The variant of the image that is needed.
     type: str
@@ -137,6 +147,8 @@ ARGUMENTS = {
     "host_roles": {"type": "dict", "required": True},
     "roles": {"type": "dict", "required": True},
     "tuning": {"type": "list", "elements": "dict", "default": []},
+    "waking": {"type": "list", "elements": "dict", "default": []},
+    "waking_unknown": {"type": "str", "default": ""},
     "image": {"type": "str", "required": True},
     "images": {"type": "dict", "required": True},
     "probe_kvm": {"type": "bool", "default": True},
@@ -195,9 +207,14 @@ def main() -> None:
             {name: decode(RoleProperties, role, name) for name, role in asked["roles"].items()},
         )
         tuning = [decode(TuningRow, row, "tuning") for row in asked["tuning"]]
+        waking = [decode(WakingRow, row, "waking") for row in asked["waking"]]
     except DocumentError as error:
         module.fail_json(msg=f"host_doctor: {error}")
-    found = report(os.uname().nodename, gather(Path("/"), asked, house), house, tuning)
+    found = replace(
+        report(os.uname().nodename, gather(Path("/"), asked, house), house, tuning),
+        waking=tuple(waking),
+        waking_unknown=asked["waking_unknown"],
+    )
     module.exit_json(changed=False, report=encode(found))
 
 

@@ -280,13 +280,18 @@ def ended(doctor: ModuleType, monkeypatch: pytest.MonkeyPatch, options: dict[str
 def test_the_module_reads_platforms_and_roles_from_its_options(
     doctor: ModuleType, monkeypatch: pytest.MonkeyPatch, house: verdict.House
 ) -> None:
-    row = {"name": "swappiness", "available": False, "value": None, "wanted": "1", "reason": ""}
+    row = {"name": "swappiness", "available": False, "value": None, "wanted": "1", "reason": "",
+           "exempt": []}  # fmt: skip
+    due = "2026-08-05T22:00:00Z"
+    waking = {"name": "fstrim.timer", "next": due, "stopped": True, "reason": "runs"}
     options = {
         "state_dir": "/nowhere",
         "platforms": encode(house.entries),
         "host_roles": encode(house.host_roles),
         "roles": encode(house.roles),
         "tuning": [row],
+        "waking": [waking],
+        "waking_unknown": "why",
         "image": "null",
         "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
     }
@@ -294,6 +299,7 @@ def test_the_module_reads_platforms_and_roles_from_its_options(
     report = decode(HostReport, said["report"])
     assert set(rows(report)) == ALL | {"gpu"} and report.ok and not said["changed"]
     assert encode(report.tuning) == [row]
+    assert encode(report.waking) == [waking] and report.waking_unknown == "why"
     options["roles"]["machine_big"]["color"] = "red"
     said = ended(doctor, monkeypatch, options)["msg"]
     assert "machine_big.color: unknown key" in said

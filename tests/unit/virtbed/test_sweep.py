@@ -32,7 +32,7 @@ from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.events import BlockStart, FetchedFile, Readings, TaskFailure, TrialOutcome
 from virtbed_contract.kernel.files import write_text
-from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
+from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, TuningRow
 
 from .conftest import DIGEST, PLATFORMS, report, small
 
@@ -54,6 +54,7 @@ class Host:
         self.trial: Callable[[TrialRequest, Path], TrialOutcome | None] = lambda *_: None
         self.hosts = ["bench"]
         self.restored = False
+        self.settings = [TuningRow("interrupts", True, "0", "0", "measured", ("131: managed",))]
         self.report: HostReport = report()
         self.report.facts["image"]["key"] = image_key()
 
@@ -68,6 +69,8 @@ class Host:
             for host in self.hosts:
                 yield TaskOk(host, "cpu_hotplug", {"changed": self.restored})
                 yield TaskOk(host, "host_doctor", {"report": encode(self.report)})
+        if playbook == "tune":
+            yield TaskOk("bench", "host_tuning", {"settings": encode(self.settings)})
         if playbook != "block":
             yield self.answers.get(playbook, lambda: GOOD)()
             return
@@ -183,7 +186,24 @@ def test_a_good_trial_has_its_result_with_its_head_and_nothing_incoming_is_left(
     assert not (run.folder / ".incoming").exists()
     design = decode(Design, json.loads((run.folder / "design.json").read_text()))
     assert {t.id for t in design.trials} == {folder.name for folder in folders}
-    decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
+    recorded = decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
+    assert recorded.tuned == () and "tune" not in host.calls
+
+
+def test_settings_of_a_tuned_host_are_recorded_and_known_to_every_block(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
+) -> None:
+    host.trial = good(harness_document)
+    run = make(small(plan).model_copy(update={"tuning": True}))
+    run.run()
+    recorded = decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
+    assert recorded.tuned == tuple(host.settings)
+    told = {
+        name: values.get("virtbed_interrupts")
+        for name, values in zip(host.calls, host.variables, strict=True)
+        if name in {"tune", "block"}
+    }
+    assert told == {"tune": "0", "block": "0"}  # CPU 1 is measured
 
 
 @pytest.mark.parametrize("per_playbook", [1, 4, 20])
