@@ -74,13 +74,18 @@ def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
+def pairs_of(rows: list[Row]) -> list[tuple[Row, Row]]:
+    """Return each trial that is compared with bare metal of its replicate, with that trial."""
     baselines = {_side(row): row for row in rows if is_baseline(row)}
-    pairs = [
+    return [
         (row, baselines[_side(row)])
         for row in rows
         if not is_baseline(row) and _side(row) in baselines
     ]
+
+
+def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
+    pairs = pairs_of(rows)
     for fact in TABLE:
         if fact.grain != "per ratio to bare metal":
             continue

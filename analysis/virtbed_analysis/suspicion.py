@@ -30,6 +30,12 @@ class Threshold:
     told: Callable[[Json], str] | None = None
     """What the number is of, in words."""
 
+    def number(self, value: float) -> str:
+        """Return a value of this number in words."""
+        if self.count:
+            return f"{value:.0f}"
+        return f"{value:.2g}" if self.unit == "per sample" else f"{value:.1%}"
+
 
 def _share(key: str) -> Callable[[Json], float | None]:
     return lambda result: result["confounders"][key]
@@ -170,13 +176,7 @@ def _breaches(result: Json) -> Iterator[str]:
         if found is not None and found > threshold.limit:
             told = threshold.told(result) if threshold.told else ""
             yield (
-                f"{threshold.name}: {_number(found, threshold)} {threshold.unit}, "
-                f"at most {_number(threshold.limit, threshold)} expected"
+                f"{threshold.name}: {threshold.number(found)} {threshold.unit}, "
+                f"at most {threshold.number(threshold.limit)} expected"
                 f"{f' ({told})' if told else ''}"
             )
-
-
-def _number(value: float, threshold: Threshold) -> str:
-    if threshold.count:
-        return f"{value:.0f}"
-    return f"{value:.2g}" if threshold.unit == "per sample" else f"{value:.1%}"
