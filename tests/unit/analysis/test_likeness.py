@@ -53,8 +53,8 @@ def outside(
         evidence["after"]["machine"]["bench"] = after
 
     folder.edit(f"{name(platform)}/evidence.json", machine)
-    bench = moments.bench({"bench": before}, {"bench": after})
     if not alone:
+        bench = moments.bench({"bench": before}, {"bench": after})
         folder.edit(f"{name(platform)}/result.json", lambda r: r.update(bench=bench))
 
 
