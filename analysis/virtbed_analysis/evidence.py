@@ -15,6 +15,7 @@ from virtbed_contract.attestation import mismatches
 from virtbed_contract.codec import encode
 from virtbed_contract.documents import Instance, TrialRequest, image_name
 from virtbed_contract.factors import instance_id, size_id
+from virtbed_contract.kernel import moments
 from virtbed_contract.sweep import Evidence, Reading
 
 _LABELS = (
@@ -58,6 +59,7 @@ def contradictions(result: Json, evidence: Evidence) -> Iterator[str]:
         else:
             yield from _placed(asked, moment, reading)
     yield from _moved(evidence)
+    yield from _bench(result, evidence)
     yield from _outlasted(result, evidence)
 
 
@@ -128,6 +130,8 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
         ("enclosure", enclosure, "cpuset", cpus),
         ("enclosure", enclosure, "quota_cpus", asked.quota_cpus),
         ("enclosure", enclosure, "memory_mib", asked.memory_mib),
+        # Of any engine that was asked for it; no limit is told where the kernel has none.
+        *_unswapped(asked, enclosure),
         ("enclosure", enclosure, "layers", [asked.image_digest]),
         ("enclosure", enclosure, "image", asked.image_digest),
         ("machine", machine, "cpus_online", asked.allowed),
@@ -157,6 +161,11 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
                 f"vCPU {vcpu} read {moment} the trial: CPUs {thread['cpus_allowed_list']!r}, "
                 f"{wanted!r} was asked"
             )
+
+
+def _unswapped(asked: Instance, enclosure: Facts) -> Iterator[tuple[str, Facts, str, Any]]:
+    if not asked.private_kernel and enclosure.get("swap_limit") is not None:
+        yield "enclosure", enclosure, "swap_limit", "0 MiB"
 
 
 def _kinds(asked: Instance, moment: str, machine: Facts, enclosure: Facts) -> Iterator[str]:
@@ -205,6 +214,18 @@ def _moved(evidence: Evidence) -> Iterator[str]:
         after = sides[1].get(vcpu)
         if type(before) is int and type(after) is int and after != before:
             yield f"vCPU {vcpu} was moved to another CPU {after - before} times, 0 needed"
+
+
+def _bench(result: Json, evidence: Evidence) -> Iterator[str]:
+    """Give what a result says of the bench host's kernel that its evidence does not."""
+    sides = (side.machine if side else None for side in (evidence.before, evidence.after))
+    try:
+        read = moments.bench(*sides)
+    except (TypeError, KeyError, AttributeError, ValueError, IndexError):
+        yield "its evidence has a reading of the bench host's kernel that is none"
+        return
+    if read != result.get("bench"):
+        yield "its result tells of the bench host's kernel what its evidence does not"
 
 
 def lasted_ns(result: Json) -> int:

@@ -10,6 +10,7 @@ from .documents import DIGEST, SWEEP_NAME, TIME
 from .factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, id_pattern, values_of
 from .identifiers import RESULT
 from .measures import MEASURES, of_group
+from .surroundings import Bench, KernelSettings, Moved, ProcessSettings
 
 _MOST_NS = 10 * 366 * 24 * 3600 * 10**9  # ten years: far beyond any trial, far within 64 bits
 _MOST = 2**53 - 1  # what every reader of JSON holds exactly
@@ -205,6 +206,12 @@ class Environment:
         "The instruction set that oneDNN chose its kernels for, in its words; null if it was not "
         "used."
     )
+    kernel_settings: Optional[KernelSettings] = described(
+        "Settings of the kernel that the process saw.", default=None
+    )
+    process_settings: Optional[ProcessSettings] = described(
+        "What was set for the process alone.", default=None
+    )
 
 
 @dataclass(frozen=True)
@@ -343,6 +350,9 @@ class Confounders:
         "CPU time used on the other threads of this process's cores; null where all threads are "
         "its own, or there are none."
     )
+    moved: Optional[Moved] = described(
+        "What the kernel that the process saw counted and logged.", default=None
+    )
 
 
 @with_fields(measure_fields())
@@ -375,4 +385,7 @@ class Result:
     confounders: Confounders = described("What else moved while the measured requests ran.")
     measures: Measures = described(
         "Measures beside those of the parts above; null is not known.", factory=Measures
+    )
+    bench: Optional[Bench] = described(
+        "What the bench host's kernel told, before and after; the controller adds it.", default=None
     )

@@ -13,11 +13,14 @@ from . import cgroups, processes, topology
 from .cpus import format_cpu_list, parse_cpu_list
 from .processes import Pid
 
-_MARK = "==> "
-_PLAIN = ("status", "stat", "cgroup")
+MARK = "==> "
+"""Before the path of a file that was printed; GNU head prints " <==" after it."""
+_PLAIN = ("status", "stat", "cgroup", "attr/apparmor/current", "attr/current")
 _HOST = ("/proc/self/mountinfo", f"/{topology.CPUS}/online", f"/{topology.CLOCKSOURCE}")
-_LIMITS = (*cgroups.QUOTA_FILES, *cgroups.CPUSET_FILES, *cgroups.MEMORY_FILES)
-_SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
+_LIMITS = (
+    *cgroups.QUOTA_FILES, *cgroups.BURST_FILES, *cgroups.CPUSET_FILES, *cgroups.MEMORY_FILES,
+    *cgroups.SWAP_FILES,
+)  # fmt: skip
 
 # POSIX sh; $1 is the root of the file system, nothing on a live host, and $2 the process's number,
 # by default that of the one that reads. For each mount that may limit CPUs or memory, every cgroup
@@ -26,10 +29,10 @@ _SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
 SCRIPT = f"""\
 pid=${{2:-self}}
 for file in {" ".join(_HOST)} {" ".join(f"/proc/$pid/{name}" for name in _PLAIN)}; do
-  if [ -r "$1$file" ]; then echo "{_MARK}$file"; cat "$1$file"; fi
+  if [ -r "$1$file" ]; then echo "{MARK}$file"; cat "$1$file" 2>/dev/null; fi
 done
 if [ -r "$1/proc/$pid/numa_maps" ]; then
-  echo "{_MARK}/proc/$pid/numa_maps"; head -n 1 "$1/proc/$pid/numa_maps"
+  echo "{MARK}/proc/$pid/numa_maps"; head -n 1 "$1/proc/$pid/numa_maps"
 fi
 [ ! -r "$1/proc/$pid/cgroup" ] ||
 grep -E ' - cgroup(2 |.*[ ,](cpu|cpuset|memory)(,|$))' "$1/proc/self/mountinfo" |
@@ -43,14 +46,14 @@ while read -r _ _ _ top point _; do
     while true; do
       case "$printed" in *":$group:"*) break ;; esac
       printed="$printed:$group:"
-      echo "{_MARK}$group/"
+      echo "{MARK}$group/"
       for file in {" ".join(_LIMITS)}; do
         if [ -r "$1$group/$file" ] && read -r line < "$1$group/$file"; then
-          echo "{_MARK}$group/$file"; echo "$line"
+          echo "{MARK}$group/$file"; echo "$line"
         fi
       done
       if [ -r "$1$group/{cgroups.STAT_FILE}" ]; then
-        echo "{_MARK}$group/{cgroups.STAT_FILE}"; cat "$1$group/{cgroups.STAT_FILE}"
+        echo "{MARK}$group/{cgroups.STAT_FILE}"; cat "$1$group/{cgroups.STAT_FILE}"
       fi
       [ "$group" != "$point" ] || break
       group="${{group%/*}}"
@@ -67,8 +70,9 @@ def unpack(printed: str, root: Path) -> None:
         printed: Its standard output; what stands before the first file is passed over.
         root: An empty folder.
     """
-    for part in f"\n{printed}".replace("\r\n", "\n").split(f"\n{_MARK}")[1:]:
+    for part in f"\n{printed}".replace("\r\n", "\n").split(f"\n{MARK}")[1:]:
         name, _, text = part.partition("\n")
+        name = name.removesuffix(" <==")
         path = root / name.lstrip("/")
         if ".." in path.parts:
             continue
@@ -110,8 +114,8 @@ def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
     Returns:
         ``started`` (clock ticks since boot: with the number it names one process),
         ``cpus_allowed_list``, ``mems_allowed_list``, ``capabilities`` (the bounding set, in hex),
-        ``seccomp`` (``none``, ``strict`` or ``filter``), and those of `cgroups.limits`; None where
-        there is no such process.
+        and those of `processes.protection` and `cgroups.limits`; None where there is no such
+        process.
     """
     proc = root / "proc"
     stat, status = processes.stat(pid, proc), processes.status(pid, proc)
@@ -122,7 +126,7 @@ def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
         "cpus_allowed_list": _allowed(root, pid),
         "mems_allowed_list": processes.memory_nodes(pid, proc),
         "capabilities": status.get("CapBnd"),
-        "seccomp": _SECCOMP.get(status.get("Seccomp", "")),
+        **processes.protection(pid, proc),
         **cgroups.limits(root, pid),
     }
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.virtbed_contract.kernel import cgroups, guests
-from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list
+from ansible.module_utils.virtbed_contract.kernel import cgroups, guests, moments
+from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
 
 DOCUMENTATION = r"""
 module: domain_placement
@@ -27,12 +27,17 @@ options:
     description: The domain.
     type: str
     required: true
+  cpus:
+    description: The host's CPUs whose interrupts count, a kernel list.
+    type: str
+    required: true
 author: virtbed
 """
 EXAMPLES = r"""
 - name: Read the domain and its threads
   domain_placement:
     name: virtbed-vm-pinned-c01-r01
+    cpus: "1"
 """
 RETURN = r"""
 reading:
@@ -40,6 +45,11 @@ reading:
     Accelerator, vCPUs, memory, kernel, disk, CPU quotas, and pin, allowed CPUs and migrations of
     each thread.
   returned: always
+  type: dict
+bench:
+  description: >-
+    What the host's kernel has set, counted and logged so far; see virtbed_contract.kernel.moments.
+  returned: success
   type: dict
 """
 
@@ -83,7 +93,11 @@ def described(xml: str) -> dict[str, Any]:
 def main() -> None:
     """Answer as an Ansible module."""
     module = AnsibleModule(
-        argument_spec={"name": {"type": "str", "required": True}}, supports_check_mode=True
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "cpus": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
     )
     try:
         import libvirt  # here, so that the module's pure parts can be tested without it
@@ -110,6 +124,7 @@ def main() -> None:
         )
     module.exit_json(
         changed=False,
+        bench=moments.taken(parse_cpu_list(module.params["cpus"])),
         reading={
             "domain": name,
             "pid": pid,

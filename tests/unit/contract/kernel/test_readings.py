@@ -87,7 +87,9 @@ def test_the_shell_reads_what_the_readers_need(tmp_path: Path, name: str) -> Non
 
 OF_ANOTHER = {
     "proc/7/stat": "7 (sle) ep) S 1 " + " ".join(str(n) for n in range(5, 40)),
-    "proc/7/status": "Cpus_allowed_list:\t1-63\nMems_allowed_list:\t0\nCapBnd:\t0a\nSeccomp:\t2",
+    "proc/7/status": "Cpus_allowed_list:\t1-63\nMems_allowed_list:\t0\nCapBnd:\t0a\nSeccomp:\t2\n"
+    "Speculation_Store_Bypass:\tthread force mitigated",
+    "proc/7/attr/current": "docker-default (enforce)",
     "sys/devices/system/cpu/online": "0-3",
 }
 LIMITED = {
@@ -101,12 +103,16 @@ LIMITED = {
         "sys/fs/cgroup/cpuset/d/x/cpuset.cpus": "1-2",
         "sys/fs/cgroup/memory/d/memory.limit_in_bytes": str(2**63 - 4096),
         "sys/fs/cgroup/memory/d/x/memory.limit_in_bytes": str(2**30),
+        "sys/fs/cgroup/memory/d/memory.memsw.limit_in_bytes": str(2**63 - 4096),
+        "sys/fs/cgroup/memory/d/x/memory.memsw.limit_in_bytes": str(3 * 2**29),
     },
     "version 2": {
         "proc/self/mountinfo": V2.format(top="/"),
         "proc/7/cgroup": "0::/d/x",
         "sys/fs/cgroup/d/memory.max": str(2**30),
         "sys/fs/cgroup/d/x/memory.max": "max",
+        "sys/fs/cgroup/d/memory.swap.max": "max",
+        "sys/fs/cgroup/d/x/memory.swap.max": str(2**29),
         "sys/fs/cgroup/d/x/cpu.max": "150000 100000",
         "sys/fs/cgroup/d/x/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_usec 5",
         "sys/fs/cgroup/d/x/cpuset.cpus.effective": "1-2",
@@ -125,9 +131,13 @@ def test_the_shell_reads_another_process_and_all_that_limits_it(tmp_path: Path, 
         "mems_allowed_list": "0",
         "capabilities": "0a",
         "seccomp": "filter",
+        "store_bypass": "thread force mitigated",
+        "indirect_branch": None,
+        "apparmor": "docker-default (enforce)",
         "cpuset": "1-2",
         "quota_cpus": 1.5,
         "memory_mib": 1024,
+        "swap_limit": "512 MiB",
         "throttled_periods": 4,
     }
 
