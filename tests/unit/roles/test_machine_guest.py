@@ -76,9 +76,7 @@ def test_nobody_else_reads_a_guests_disks_and_keys(tmp_path: Path) -> None:
         prepared(run, state, steps, 6, str(programs))
     finally:
         os.umask(before)
-    modes = {
-        str(path.relative_to(state)): path.stat().st_mode & 0o777 for path in state.rglob("*")
-    }
+    modes = {str(path.relative_to(state)): path.stat().st_mode & 0o777 for path in state.rglob("*")}
     assert modes["overlay.qcow2"] == modes["seed.tar"] == 0o600
     assert modes["seed"] == 0o700  # and nobody passes to what is below
     assert modes["seed/etc/ssh/ssh_host_ed25519_key"] == 0o600
