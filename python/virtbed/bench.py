@@ -22,7 +22,6 @@ from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
 from virtbed_contract.sweep import TIMES_EMULATED, HostReport
 
-
 LOCAL = str(REPOSITORY / "inventory" / "local")
 # What only lives while a sweep runs: the lock, and the keys of its guests.
 RUN = scratch.RUN

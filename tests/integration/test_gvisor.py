@@ -17,7 +17,7 @@ def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None
     result, evidence = found["pinned"]
     reading = evidence["after"]["enclosure"]
     assert reading["cpuset"] == reading["cpus_allowed_list"] == evidence["asked"]["cpus"]
-    assert reading["serves_rootfs"] and reading["seccomp"] == "filter"
+    assert reading["serves_rootfs"] and reading["privileges"]["seccomp"] == "filter"
     assert result["environment"]["cpus_allowed_list"] == "0"  # numbered from 0 inside
     # What its kernel does not count is not known, and no share of 0.
     assert result["confounders"]["steal_share"] is None

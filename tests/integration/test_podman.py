@@ -17,7 +17,7 @@ def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None
     assert (
         reading["cpuset"] == evidence["asked"]["cpus"] == result["environment"]["cgroup"]["cpuset"]
     )
-    assert reading["runtime"].endswith("crun") and reading["seccomp"] == "filter"
+    assert reading["runtime"].endswith("crun") and reading["privileges"]["seccomp"] == "filter"
     assert reading["layers"] == [result["trial"]["image_digest"]]
 
 

@@ -290,6 +290,13 @@ def environment(trial: Json, machine: str, enclosure: str) -> Json:
         "turbo": None if few else True,
         "mitigations": {"meltdown": "Not affected"},
         "onednn_isa": "Intel AVX2",
+        "privileges": {
+            "users": [65532],
+            "groups": [65532],
+            "capabilities": "0",
+            "no_new_privileges": True,
+            "seccomp": "none",
+        },
     }
 
 
@@ -407,7 +414,7 @@ def _enclosure(asked: Json, saw: Json) -> Json:
         "cpus_allowed_list": cpus,
         "cpuset": cpus,
         "mems_allowed_list": "0",
-        "seccomp": "filter",
+        "privileges": {"seccomp": "filter"},
         "quota_cpus": asked["quota_cpus"],
         "memory_mib": asked["memory_mib"],
         "throttled_periods": 0,

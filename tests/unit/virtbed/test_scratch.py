@@ -1,4 +1,4 @@
-"""What a killed command leaves of itself: found by the next, which removes that and nothing else."""
+"""What a killed command leaves of itself: the next removes that, and nothing else."""
 
 from __future__ import annotations
 
