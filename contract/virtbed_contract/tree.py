@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_WRITABLE = ("/tmp", "/dev/shm")  # nosec B108 # file systems of the process's own
+
 
 def enter(
     rootfs: str,
@@ -30,7 +32,7 @@ def enter(
     return [
         "bwrap", "--die-with-parent", "--bind" if writable else "--ro-bind", rootfs, "/",
         "--ro-bind", "/sys", "/sys", "--dev", "/dev", "--proc", "/proc",
-        *(word for path in ("/tmp", "/dev/shm") for word in ("--perms", "1777", "--tmpfs", path)),
+        *(word for path in _WRITABLE for word in ("--perms", "1777", "--tmpfs", path)),
         *(word for source, inside in binds for word in ("--ro-bind", source, inside)),
         *([] if network else ["--unshare-net"]),
         *(["--chdir", chdir] if chdir else []),
