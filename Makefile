@@ -60,7 +60,7 @@ lint: .venv/.made ## ruff, mypy, yamllint, ansible-lint, bandit, detect-secrets
 # It asks an advisory service about every package, and so is no part of `make test`.
 audit: .venv/.made ## known vulnerabilities of the locked wheels; needs the network
 	for lock in requirements/*.txt; do \
-		pip-audit --require-hashes --disable-pip --requirement $$lock || exit 1; done
+		pip-audit --strict --require-hashes --disable-pip --requirement $$lock || exit 1; done
 
 unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
 	pytest tests/unit tests/contract

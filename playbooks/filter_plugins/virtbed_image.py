@@ -1,4 +1,4 @@
-"""The names of images, and the command that enters a tree, for playbooks and roles."""
+"""Names and bills of images, and the command that enters a tree, for playbooks and roles."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ def kept(published: Mapping[str, Mapping[str, Any]], keys: Mapping[str, str]) ->
     }
 
 
+def bill(digest: str, *about: Any) -> str:
+    """Return the bill of materials of an image; see `virtbed.sbom.bill`."""
+    from virtbed.sbom import bill as written  # takes long to import, and sweeps have no use for it
+
+    return written(digest, *about)
+
+
 class FilterModule:
     """The filters by the names that roles use."""
 
@@ -32,4 +39,5 @@ class FilterModule:
             "virtbed_image_name": image_name,
             "virtbed_images_kept": kept,
             "virtbed_enter": enter,
+            "virtbed_bill": bill,
         }
