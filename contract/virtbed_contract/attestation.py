@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
+from . import privileges
 from .documents import BARE, Instance, TrialRequest
 from .kernel.cgroups import times_in_words
 from .likeness import DEFAULT_ALLOCATOR
@@ -36,6 +37,8 @@ def mismatches(
         One sentence per difference, each with the value found and the value needed.
     """
     found = [*_cpus(instance, saw), *_threads(instance, trial, saw), *_settings(instance, saw)]
+    may = saw["inside"].get("privileges") or {}  # results of earlier sweeps tell none
+    found += [f"the application had more than it needs: {more}" for more in privileges.excess(may)]
     hidden = [name for name in trial.isa if name not in saw["inside"]["isa"]]
     if hidden:
         found.append(

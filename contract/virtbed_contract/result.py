@@ -181,6 +181,21 @@ class Threads:
 
 
 @dataclass(frozen=True)
+class Privileges:
+    """What the process might do; null is what the kernel does not tell (gVisor's users)."""
+
+    users: Optional[tuple[Count, ...]] = described(
+        "Real, effective, saved and of files; each once."
+    )
+    groups: Optional[tuple[Count, ...]] = described("The same of groups, and supplementary ones.")
+    capabilities: Optional[str] = described(
+        "That it had or could gain: the five sets of the kernel in one, in hex; 0 is none.",
+        pattern="^[0-9a-f]{1,16}$",
+    )
+    no_new_privileges: Optional[bool] = described("Whether a program that it starts gains none.")
+
+
+@dataclass(frozen=True)
 class Environment:
     """What the process saw of its platform: `inside` of the evidence."""
 
@@ -211,6 +226,9 @@ class Environment:
     )
     process_settings: Optional[ProcessSettings] = described(
         "What was set for the process alone.", default=None
+    )
+    privileges: Optional[Privileges] = described(
+        "What the process might do; null of a harness that did not tell.", default=None
     )
 
 

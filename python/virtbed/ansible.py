@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any, Literal
 
 import ansible_runner
 
+from virtbed import scratch
 from virtbed.checkout import REPOSITORY, require
 from virtbed.events import (
     BlockStarted,
@@ -103,8 +103,8 @@ def play(
         DocumentError: a task of ours tells something that is not as its document says.
     """
     # A private directory of its own for each call: a reused one keeps the last call's variables.
-    with tempfile.TemporaryDirectory(prefix="virtbed-runner-") as private:
-        call = _Call(playbook, Path(private), deadline, cancelled)
+    with scratch.own_folder() as private:
+        call = _Call(playbook, private, deadline, cancelled)
         runs = threading.Thread(
             target=call.run,
             args=(variables, inventories, limit, parts or (playbook,), turns),
@@ -166,6 +166,8 @@ class _Call:
                 for part in parts
             ]
             in_turn.write_text(json.dumps(plays))
+            temporary = self.private / "tmp"
+            temporary.mkdir()
             runner = ansible_runner.run(
                 private_data_dir=str(self.private),
                 ident=self.playbook,
@@ -174,7 +176,9 @@ class _Call:
                 inventory=[i if "," in i else str(Path(i).resolve()) for i in inventories],
                 limit=limit,
                 extravars=dict(variables),
-                envvars=_environment() | {_MARK: "1"},
+                # A module that is killed leaves what it unpacked, Ansible its own files.
+                envvars=_environment()
+                | {_MARK: "1", "TMPDIR": str(temporary), "ANSIBLE_LOCAL_TEMP": str(temporary)},
                 settings={"pexpect_timeout": _LOOK_S},
                 quiet=True,
                 event_handler=self._enqueue,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import gettempdir
 from typing import IO, Any
 
-from virtbed import ansible
+from virtbed import ansible, scratch
 from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
 from virtbed.events import Ended, Event, TaskFailed, TaskOk
@@ -24,19 +22,9 @@ from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
 from virtbed_contract.sweep import TIMES_EMULATED, HostReport, TuningRow
 
-
-def _run_dir() -> Path:
-    """Return root's folder, or the user's own: a controller of remote hosts need not be root."""
-    user = os.geteuid()
-    if user == 0:
-        return Path("/run/virtbed")
-    own = Path(os.environ.get("XDG_RUNTIME_DIR") or "")
-    return (own if own.is_absolute() and own.is_dir() else Path(gettempdir())) / f"virtbed-{user}"
-
-
 LOCAL = str(REPOSITORY / "inventory" / "local")
-# What only lives while a sweep runs: the lock, and the key of its guest.
-RUN = _run_dir()
+# What only lives while a sweep runs: the lock, and the keys of its guests.
+RUN = scratch.RUN
 LOCK_WAIT_S = 30
 # After so long a playbook that examines, clears or restores a host counts as hung, and so does
 # whatever a block does beside its trials.
@@ -281,6 +269,7 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
                 )
             check()
             time.sleep(0.5)
+        _remove_keys()  # of sweeps that were killed
         yield
 
 
@@ -291,14 +280,7 @@ def _lock_file() -> IO[str]:
         BenchError: what is there is another's, as it may be in /tmp, or cannot be written.
     """
     try:
-        RUN.mkdir(parents=True, exist_ok=True, mode=0o711)
-        found = RUN.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise BenchError(
-                f"{RUN} of user id {found.st_uid}, {stat.filemode(found.st_mode)}, found; a folder "
-                f"of user id {os.geteuid()} that nobody else can write needed; remove it, or set "
-                "XDG_RUNTIME_DIR to a folder of your own"
-            )
+        scratch.require_own(RUN)
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.fdopen(os.open(RUN / "lock", flags, 0o644), "w")
     except OSError as error:
@@ -319,13 +301,18 @@ def _locked(file: IO[str]) -> bool:
 @contextmanager
 def keys(sweep: str) -> Iterator[Path]:
     """Give a sweep a folder of its own for the keys of its guests, and remove it."""
-    folder = RUN / sweep
-    shutil.rmtree(folder, ignore_errors=True)  # there is none, unless a sweep was killed
-    folder.mkdir(parents=True, mode=0o700)
+    _remove_keys()
+    folder = RUN / "keys" / sweep
+    folder.parent.mkdir(parents=True, mode=0o700)
+    folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is told
+        _remove_keys()
+
+
+def _remove_keys() -> None:
+    shutil.rmtree(RUN / "keys", ignore_errors=True)  # there are none, or another error is told
 
 
 @contextmanager
@@ -356,5 +343,7 @@ def end_strays() -> None:
     Raises:
         BenchError: something of them does not end.
     """
-    if left := ansible.end_strays():
+    left = ansible.end_strays()
+    scratch.remove_abandoned()
+    if left:
         raise BenchError(f"processes {left} of a playbook that was cut off do not end; kill them")

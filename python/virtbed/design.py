@@ -269,7 +269,7 @@ def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
     trials: list[Trial] = []
     block = 0
     for replicate in range(1, plan.replicates + 1):
-        shuffle = random.Random(f"{plan.seed}/{replicate}").shuffle
+        shuffle = random.Random(f"{plan.seed}/{replicate}").shuffle  # nosec B311 # a seeded order
         here = [c for c in cells if not c.emulated or replicate <= plan.emulated.replicates]
         shuffle(here)
         for cell in here:

@@ -16,9 +16,10 @@ from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.tree import enter
 
-_INPUTS = "/tmp/inputs"
-_CHECKOUT = "/tmp/virtbed"
-_TOOLS = "/tmp/tools"
+_INPUTS = "/tmp/inputs"  # nosec B108 # in a tmpfs of its own
+_CHECKOUT = "/tmp/virtbed"  # nosec B108 # in a tmpfs of its own
+_TOOLS = "/tmp/tools"  # nosec B108 # in a tmpfs of its own
+_JAX_INSIDE = "/tmp/jax"  # nosec B108 # in a tmpfs of its own
 _JAX = REPOSITORY / ".venv" / "jax"
 _PYTEST = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 # The members that the image has, too: those of this checkout come first on Python's path.
@@ -77,7 +78,7 @@ def command(
     binds += [(inputs.resolve(), _INPUTS)] if inputs else []
     binds += [(path, f"{_TOOLS}/{path.name}") for path in _pytest()]
     binds += [(repository, _CHECKOUT)]
-    binds += [(_JAX, "/tmp/jax")] if _JAX.is_dir() else []
+    binds += [(_JAX, _JAX_INSIDE)] if _JAX.is_dir() else []
     return [
         *enter(
             str((image / "rootfs").resolve()),

@@ -57,6 +57,7 @@ def test_a_baseline_under_a_quota_is_refused(write_plan: Any, throttled: Path) -
         ("pinned", "--cpus=0.9", {"cpuset": "1", "quota_cpus": 0.9}),  # throttled
         ("vanilla", "--cpu-quota=150000", {"quota_cpus": 1.5}),
         ("pinned", "--memory-swap=-1", {"cpuset": "1", "swap_limit": "max"}),
+        ("pinned", "--pids-limit=-1", {"pids_max": None}),
     ],
 )
 def test_a_container_changed_behind_our_back_fails_the_trial(

@@ -1,4 +1,4 @@
-"""Control groups: what limits a process's CPUs and memory, under version 1, version 2 and both.
+"""Control groups: limits of a process's CPUs, memory and threads, under versions 1, 2 and both.
 
 A limit of an ancestor binds as well, so limits are the tightest from the process's own group up.
 """
@@ -18,6 +18,7 @@ QUOTA_FILES = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
 BURST_FILES = ("cpu.max.burst", "cpu.cfs_burst_us")
 MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
 SWAP_FILES = ("memory.swap.max", "memory.memsw.limit_in_bytes")
+PIDS_FILE = "pids.max"
 STAT_FILE = "cpu.stat"
 _UNLIMITED_BYTES = 2**60  # version 1 writes no limit as a number near 2**63
 
@@ -159,6 +160,12 @@ def swap_limit(root: Path, pid: Pid = "self") -> Optional[str]:
     return f"{max(0, min(limits) - beside) // 2**20} MiB"
 
 
+def pids_max(root: Path, pid: Pid = "self") -> Optional[int]:
+    """Return the tightest limit of processes and threads that binds a process; None without one."""
+    texts = [read(group / PIDS_FILE) or "max" for group in lineage(root, "pids", pid)]
+    return min((int(text) for text in texts if text != "max"), default=None)
+
+
 def throttling(root: Path, pid: Pid = "self") -> Optional[dict[str, int]]:
     """Return how often and how long CPU quotas from a process's cgroup up stopped it, summed.
 
@@ -186,7 +193,7 @@ def limits(root: Path, pid: Pid = "self") -> dict[str, Any]:
     own shows.
 
     Returns:
-        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib``, ``swap_limit`` and
+        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib``, ``swap_limit``, ``pids_max`` and
         ``throttled_periods``.
     """
     limit = memory_bytes(root, pid)
@@ -195,6 +202,7 @@ def limits(root: Path, pid: Pid = "self") -> dict[str, Any]:
         "quota_cpus": quota_cpus(root, pid),
         "memory_mib": None if limit is None else limit // 2**20,
         "swap_limit": swap_limit(root, pid),
+        "pids_max": pids_max(root, pid),
         "throttled_periods": (throttling(root, pid) or {"throttled": 0})["throttled"],
     }
 

@@ -320,6 +320,12 @@ def environment(trial: Json, machine: str, enclosure: str) -> Json:
         "onednn_isa": "Intel AVX2",
         "kernel_settings": dict(KERNEL_SETTINGS),
         "process_settings": dict(PROCESS_SETTINGS),
+        "privileges": {
+            "users": [65532],
+            "groups": [65532],
+            "capabilities": "0",
+            "no_new_privileges": True,
+        },
     }
 
 

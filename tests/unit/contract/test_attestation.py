@@ -20,6 +20,12 @@ INSTANCE = Instance(
 TRIAL = TrialRequest("id", ("app",), "matched", ("avx", "avx2"), 60)
 
 
+def may(**changes: Any) -> dict[str, Any]:
+    """What a measured process may do, but for some changes."""
+    told = {"users": [65532], "groups": [65532], "capabilities": "0", "no_new_privileges": True}
+    return told | changes
+
+
 def saw(**changes: Any) -> dict[str, Any]:
     """What an application sees that runs as asked, but for some changes of its environment."""
     inside = {
@@ -29,6 +35,7 @@ def saw(**changes: Any) -> dict[str, Any]:
         "cgroup": {"quota_cpus": None},
         "threads": {"usable_cores": 2, "intra_op": 2, "inter_op": 2},
         "isa": ["avx", "avx2"],
+        "privileges": may(),
     }
     return {
         "inside": inside | changes,
@@ -41,6 +48,12 @@ def saw(**changes: Any) -> dict[str, Any]:
 
 def test_as_asked() -> None:
     assert mismatches(INSTANCE, TRIAL, saw(), None) == []
+
+
+@pytest.mark.parametrize("told", [None, dict.fromkeys(may())])
+def test_privileges_that_were_not_told_are_not_judged(told: Any) -> None:
+    """A harness of earlier sweeps tells none, gVisor's kernel not all."""
+    assert mismatches(INSTANCE, TRIAL, saw(privileges=told), None) == []
 
 
 @pytest.mark.parametrize(
@@ -56,6 +69,10 @@ def test_as_asked() -> None:
             saw(threads={"usable_cores": 2, "intra_op": 4, "inter_op": 2}),
             "pools of 4 and 2 found; matched asked",
         ),
+        (saw(privileges=may(users=[0, 65532])), "needs: users 0, 65532 found, 65532 alone needed"),
+        (saw(privileges=may(groups=[0])), "groups 0 found, 65532 alone needed"),
+        (saw(privileges=may(capabilities="a80425fb")), "capabilities a80425fb found, none needed"),
+        (saw(privileges=may(no_new_privileges=False)), "new privileges can be gained"),
         (saw(isa=["avx"]), "avx2 hidden from the application, which saw avx;"),
         (saw() | {"ran_on": [1, 2]}, "found on CPUs outside of that: [1]"),
         (saw() | {"ran_on": []}, "found on no CPU at all"),

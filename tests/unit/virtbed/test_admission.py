@@ -9,10 +9,11 @@ from tempfile import gettempdir
 import pytest
 
 from tests.unit.virtbed.conftest import DIGEST, PLATFORMS, report
-from virtbed.bench import Bench, BenchError, _run_dir
+from virtbed.bench import Bench, BenchError
 from virtbed.design import design
 from virtbed.image import image_key
 from virtbed.plan import Plan
+from virtbed.scratch import run_dir
 from virtbed.sweep import SweepError
 from virtbed.sweep.admission import Admitted, _image, identity
 from virtbed_contract.sweep import HostReport
@@ -83,9 +84,9 @@ def test_root_is_needed_where_instances_are_placed_not_where_the_controller_is(
 def test_a_controller_that_is_not_root_has_a_lock_and_keys_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _run_dir() == Path("/run/virtbed")
+    assert run_dir() == Path("/run/virtbed")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert _run_dir() == tmp_path / "virtbed-1000"
+    assert run_dir() == tmp_path / "virtbed-1000"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
-    assert _run_dir() == Path(gettempdir()) / "virtbed-1000"
+    assert run_dir() == Path(gettempdir()) / "virtbed-1000"
