@@ -29,9 +29,9 @@ options:
     type: str
     default: root
   cpus:
-    description: The host's CPUs whose interrupts count, a kernel list.
-    type: str
+    description: CPUs of the host of which interrupts count, a kernel list.
     required: true
+    type: str
 author: virtbed
 """
 EXAMPLES = r"""
@@ -41,15 +41,14 @@ EXAMPLES = r"""
     cpus: "1"
 """
 RETURN = r"""
+bench:
+  description: Of the host's kernel, as virtbed_contract.kernel.moments takes it.
+  type: dict
+  returned: success
 reading:
   description: >-
     Accelerator, vCPUs, memory and its nodes, kernel, disk, CPU quotas, and allowed CPUs and
     migrations of each thread.
-  returned: success
-  type: dict
-bench:
-  description: >-
-    What the host's kernel has set, counted and logged so far; see virtbed_contract.kernel.moments.
   returned: success
   type: dict
 """

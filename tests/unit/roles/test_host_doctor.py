@@ -71,7 +71,7 @@ def good() -> dict[str, Any]:
         "hwloc": {"xml": "<topology/>", "problem": None},
         "memory_mib": {"available": 8000, "needed": 6144},
         "disk": {"path": "/v", "free_mib": 9000, "needed_mib": 5120},
-        "cgroup": {"version": 2, "controllers": ["cpu", "cpuset", "memory"]},
+        "cgroup": {"version": 2, "controllers": ["cpu", "cpuset", "memory", "pids"]},
         "engines": {name: engine(name) for name in ("manager", "emulator", "jailer")},
         "kvm": {"device": True, "usable": True, "probe": "booted", "detail": "booted in 1 s"},
         "gpu": [{"name": "H200", "pci": "0000:01:00.0", "driver": "nvidia"}],
