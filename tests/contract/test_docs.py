@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -72,6 +73,15 @@ def test_every_page_is_in_the_site() -> None:
     assert sorted(listed) == sorted(n.removeprefix("docs/") for n in PAGES if n.startswith("docs/"))
 
 
+def test_pictures_are_small_and_shown_with_a_description() -> None:
+    pictures = [name for name in NAMES if name.startswith("docs/pictures/")]
+    for name in pictures:
+        assert (REPOSITORY / name).stat().st_size < 200_000
+        shown = [re.search(rf"!\[.{{20,}}\]\(.*{Path(name).name}\)", text(page)) for page in PAGES]
+        assert any(shown), name
+    assert pictures
+
+
 # Generated pages.
 
 
@@ -88,6 +98,28 @@ def test_the_reference_has_every_command_key_and_role() -> None:
     for role in (REPOSITORY / "roles").iterdir():
         if role.is_dir():
             assert f"\n## {role.name}\n" in text("docs/reference/roles.md")
+
+
+# Examples.
+
+EXAMPLES = {
+    "application": "virtbed_workloads.registry",
+    "factor": "virtbed_contract.factors",
+    "finding": "virtbed_analysis.claims",
+    "measure": "virtbed_contract.measures",
+    "threshold": "virtbed_analysis.suspicion",
+}
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_the_entry_that_a_page_adds_is_one(page: str) -> None:
+    """A function that the page leaves to its reader is made up."""
+    (code,) = (c for kind, c in FENCE.findall(text(f"docs/how-to/{page}.md")) if kind == "python")
+    names = dict(vars(importlib.import_module(EXAMPLES[page])))
+    left_out = {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name)} - names.keys()
+    assert all(name.startswith("_") for name in left_out)
+    made = eval(code, names | dict.fromkeys(left_out, lambda *_: None))
+    assert type(made).__module__ == EXAMPLES[page]
 
 
 # Words.
