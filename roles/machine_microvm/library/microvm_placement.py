@@ -24,14 +24,14 @@ options:
     description: QEMU's QMP socket.
     type: path
     required: true
+  cpus:
+    description: CPUs of the host whose interrupts are counted.
+    type: str
+    required: true
   disk:
     description: QEMU's node name of the root disk.
     type: str
     default: root
-  cpus:
-    description: The host's CPUs whose interrupts count, a kernel list.
-    type: str
-    required: true
 author: virtbed
 """
 EXAMPLES = r"""
@@ -48,8 +48,7 @@ reading:
   returned: success
   type: dict
 bench:
-  description: >-
-    What the host's kernel has set, counted and logged so far; see virtbed_contract.kernel.moments.
+  description: A reading of the host's kernel, by C(virtbed_contract.kernel.moments).
   returned: success
   type: dict
 """
