@@ -244,7 +244,8 @@ def timers(root: Path) -> Optional[dict[str, str]]:
     for block in text.split("\n\n"):
         told = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if told.get("Id"):
-            found[told["Id"]] = told.get("LastTriggerUSec", "")
+            # What never fired is empty, or "n/a" by older versions.
+            found[told["Id"]] = told.get("LastTriggerUSec", "").replace("n/a", "")
     return found
 
 

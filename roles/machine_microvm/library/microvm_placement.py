@@ -24,14 +24,14 @@ options:
     description: QEMU's QMP socket.
     type: path
     required: true
+  cpus:
+    description: CPUs of the host whose interrupts are counted.
+    type: str
+    required: true
   disk:
     description: QEMU's node name of the root disk.
     type: str
     default: root
-  cpus:
-    description: CPUs of the host of which interrupts count, a kernel list.
-    required: true
-    type: str
 author: virtbed
 """
 EXAMPLES = r"""
@@ -41,14 +41,14 @@ EXAMPLES = r"""
     cpus: "1"
 """
 RETURN = r"""
-bench:
-  description: Of the host's kernel, as virtbed_contract.kernel.moments takes it.
-  type: dict
-  returned: success
 reading:
   description: >-
     Accelerator, vCPUs, memory and its nodes, kernel, disk, CPU quotas, and allowed CPUs and
     migrations of each thread.
+  returned: success
+  type: dict
+bench:
+  description: A reading of the host's kernel, by C(virtbed_contract.kernel.moments).
   returned: success
   type: dict
 """

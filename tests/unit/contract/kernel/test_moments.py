@@ -26,7 +26,7 @@ INTERRUPTS = """\
  TRM:          0          5          0   Thermal event interrupts
  ERR:          0"""
 CPU = "sys/devices/system/cpu"
-TIMER = "Id=fstrim.timer\nLastTriggerUSec={}\n\nId=apt-daily.timer\nLastTriggerUSec=\n"
+TIMER = "Id=fstrim.timer\nLastTriggerUSec={}\n\nId=apt-daily.timer\nLastTriggerUSec=n/a\n"
 MESSAGE = "6,{},19410648598,-;{}\n SUBSYSTEM=block"
 
 
