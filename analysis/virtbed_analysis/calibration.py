@@ -6,7 +6,8 @@ find that share, and tell it from none. Both are said of the e2e time, in every 
 longer a queue becomes is no known truth. Each check is a test of equivalence: it passes if its
 whole interval is within a margin of the truth, so that one too wide to tell does not pass. The
 intervals of all checks are simultaneous (Bonferroni's inequality), so that a testbed that is off by
-the margin passes in at most one sweep of twenty.
+the margin passes in at most one sweep of twenty, if its noise is alike on both sides. What speaks
+against that is marked: `doubts` beside each check, and what as few replicates cannot show.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from virtbed_analysis import estimate, words
+from virtbed_analysis import doubts, estimate, words
 from virtbed_analysis.cells import CELL, PLAIN, is_plain, key_of
 from virtbed_analysis.engine import effect
 from virtbed_analysis.errors import AnalysisError
@@ -42,7 +43,9 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     `low`, `high` (ratios; of all checks together at `confidence`), `half_width` (as a share),
     `replicates`, `answer` ("equivalent": the whole interval is within `margin`, by default the
     plan's, of what is expected; "differs"; "cannot tell"), `passed`, `verdict` ("passed", "failed",
-    "cannot tell": the interval is too wide to answer, which is no pass) and `reason`. Its
+    "cannot tell": the interval is too wide to answer, which is no pass), `reason` and `warnings`
+    (what the replicates show against the interval). `caution` says how often as few replicates
+    pass though the host is off by the margin. Its
     `resolution` says for each platform with a twin the smallest overhead that as many replicates
     resolve.
     `passed` holds if there are checks and all passed; a planned cell without result has not.
@@ -84,6 +87,7 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
         "suspect": sweep.trials.filter(pl.col("suspicions").list.len() > 0).height,
         "rejected": [rejected.file for rejected in sweep.rejected],
         "checks": checks,
+        "caution": _caution([check["replicates"] for check in checks if check["low"] is not None]),
         "resolution": resolution,
         "passed": all(check["passed"] for check in checks),
     }
@@ -93,6 +97,21 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
 
 
 _NOTHING: Json = {"ratio": None, "ratio_low": None, "ratio_high": None, "ratio_replicates": 0}
+
+
+def _caution(replicates: list[int]) -> str | None:
+    """Return how often a host that is off by the margin passes if its noise is on one side."""
+    if not replicates:
+        return None
+    few = min(replicates)
+    limit = doubts.limit(few)
+    return (
+        f"With {few} replicates a check whose truth is the margin passes in at most "
+        f"{1 - CONFIDENCE:.0%} of sweeps only if noise is alike on both sides. If slow moments "
+        f"fall on one side alone, it passes in up to {1 - limit.skewed_covers:.0%}, or "
+        f"{1 - limit.very_skewed_covers:.0%} where they are rare and long; {limit.unseen:.0%} of "
+        "instances may be of a kind that no replicate met."
+    )
 
 
 def _planned(sweep: Sweep) -> set[tuple[object, ...]]:
@@ -132,6 +151,7 @@ def _check(
         row = row | {"ratio_low": low, "ratio_high": high}
         says = answer(low / expected, high / expected, margin)
         reason = _fault(row, expected, half_width, margin, says)
+    warnings = doubts.marked([row])[0]["warnings"] if known else []
     verdict = "passed" if not reason else CANNOT_TELL if says == CANNOT_TELL else "failed"
     return {
         "check": "twin" if _is_twin(row) else "slowdown",
@@ -146,10 +166,12 @@ def _check(
         "passed": not reason,
         "verdict": verdict,
         "reason": reason,
+        "warnings": warnings,
         "sentence": f"{verdict}: {words.instance(row, entries)}: "
         f"{words.ratio(row['ratio'])} "
         f"({words.interval(row)}), {words.NONE if expected is None else f'{expected:g}'} expected"
-        + (f"; {reason}" if reason else ""),
+        + (f"; {reason}" if reason else "")
+        + "".join(f"; but: {warning['text']}" for warning in warnings),
     }
 
 

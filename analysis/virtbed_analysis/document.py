@@ -79,8 +79,10 @@ def document(sweep: Sweep) -> Json:
     percentiles = [
         {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
     ]
-    against = _doubts(cells, by_factor, measures, percentiles)
     suspicion = suspects.beside(sweep.trials, sweep.platforms.entries)
+    by_size = _by_size(sweep, means, context.known(sweep, suspicion["note"], timing, means))
+    against = _doubts(cells, by_factor, measures, percentiles, loads["e2e"], by_size["scale_up"])
+    loadgen.with_doubts(loads)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
     suspect = sweep.trials.filter(~pl.col("emulated"), pl.col("suspicions").list.len() > 0)
@@ -109,7 +111,7 @@ def document(sweep: Sweep) -> Json:
         "doubts": against,
         "percentiles": percentiles,
         "inputs_apart": inputs.apart(means, sweep.margin),
-        **_by_size(sweep, means, context.known(sweep, suspicion["note"], timing, means)),
+        **by_size,
         "suspicion": suspicion,
         "drift": timing,
         "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials, ran),
@@ -141,7 +143,8 @@ def document(sweep: Sweep) -> Json:
     }
     doubts.share(
         cells, content["next_instance"], content["model"]["rows"],
-        loads["latency"], loads["throughput"],
+        loads["latency"], loads["throughput"], loads["cells"], content["without_suspects"],
+        content["inputs_apart"], content["container_to_host"]["rows"],
     )  # fmt: skip
     told = headline(content)
     return {**content, "summary": told["lead"], "headline": told}
@@ -180,7 +183,12 @@ def _by_factor(sweep: Sweep, means: Readings) -> Json:
 
 
 def _doubts(
-    cells: list[Json], by_factor: Json, measures: list[Json], percentiles: list[Json]
+    cells: list[Json],
+    by_factor: Json,
+    measures: list[Json],
+    percentiles: list[Json],
+    under_load: list[Json],
+    doublings: list[Json],
 ) -> Json:
     """Return what is to be said against the intervals of the tables of ratios."""
     tables = {
@@ -191,6 +199,8 @@ def _doubts(
         "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
         **{f"p{table['percentile']} over bare metal's": table["rows"] for table in percentiles},
         **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
+        "e2e over bare metal's, without the queue": under_load,
+        "speed-up by twice the cores": doublings,
     }
     return doubts.numbered(tables, CELL)
 
@@ -213,7 +223,9 @@ def _by_size(sweep: Sweep, means: Readings, known: Known) -> Json:
     return {
         "findings": findings.rows(units, known, sweep.margin),
         "next_instance": next_instance.rows(units),
-        "resolution": resolution.of_units(units, sweep.design, sweep.name, sweep.margin),
+        "resolution": resolution.of_units(
+            units, sweep.design, sweep.name, sweep.margin, sweep.trials
+        ),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),
         "overhead_by_size": scaling.overhead_by_size(units),

@@ -14,6 +14,7 @@ from statistics import median
 
 import polars as pl
 
+from virtbed_analysis import doubts
 from virtbed_analysis.cells import key_of
 from virtbed_analysis.estimate import (
     GROUP,
@@ -48,7 +49,8 @@ def document(samples: pl.DataFrame, means: Readings | None = None) -> Json:
 
     Returns:
         `trials`, a row each; `cells`, what its trials make of each; `latency`, a row per cell of
-        a scenario of `LOADED`; `throughput`, a row per cell of offline; `apart`, what is allowed.
+        a scenario of `LOADED`; `e2e`, the ratio of its e2e time beside it, with what is to be said
+        against its interval; `throughput`, a row per cell of offline; `apart`, what is allowed.
     """
     measured, means = steady(samples), means or readings(samples)
     trials = _trials(measured)
@@ -57,6 +59,7 @@ def document(samples: pl.DataFrame, means: Readings | None = None) -> Json:
         "trials": trials,
         "cells": _cells(trials),
         "latency": under_load(measured, means).to_dicts(),
+        "e2e": doubts.marked(_e2e(means).to_dicts()),
         "throughput": throughput(means).to_dicts(),
     }
 
@@ -114,6 +117,17 @@ def throughput(means: Readings) -> pl.DataFrame:
         pl.col("n").alias("replicates"),
     )
     return in_order(found.join(_ratio(to_baseline(logs), "throughput_ratio"), on=GROUP, how="left"))
+
+
+def _e2e(means: Readings) -> pl.DataFrame:
+    return in_order(to_baseline(means.filter(pl.col("scenario").is_in(LOADED)).logs()))
+
+
+def with_doubts(own: Json) -> None:
+    """Give rows of latency the mark of the e2e ratio beside it: `e2e_doubt`, its number."""
+    known = {key_of(row, GROUP): row["doubt"] for row in own["e2e"]}
+    for row in own["latency"]:
+        row["e2e_doubt"] = known.get(key_of(row, GROUP))
 
 
 def _ratio(frame: pl.DataFrame, name: str) -> pl.DataFrame:

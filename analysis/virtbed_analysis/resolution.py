@@ -13,12 +13,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from virtbed_analysis import words
+from virtbed_analysis import hours, words
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.effects import Units
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
@@ -101,7 +102,13 @@ def replicates_needed(deviation: float, margin: float, most: int = MOST_REPLICAT
     return high
 
 
-def of_units(units: Units, design: Design | None, name: str, margin: float = MARGIN) -> Json:
+def of_units(
+    units: Units,
+    design: Design | None,
+    name: str,
+    margin: float = MARGIN,
+    trials: pl.DataFrame | None = None,
+) -> Json:
     """Return the report's part on resolution: a row per compared cell, sentence and command.
 
     Args:
@@ -109,12 +116,14 @@ def of_units(units: Units, design: Design | None, name: str, margin: float = MAR
         design: Its design, if it has one.
         name: Its name, which commands take.
         margin: The smallest cost worth knowing, as a share.
+        trials: Those of the sweep, whose starts tell how long more replicates take.
 
     Returns:
         `rows`: the cell, `replicates` (pairs), `spread` (standard deviation of d_r), `told` (the
         smallest ratio above 1 that would have been told), `needed` (replicates of the margin; None
         for more than a plan can have) and `more` than measured; all None where no spread is seen.
-        `sentence`; `command` to type, or None; `remedy`: what else to change, or None.
+        `sentence`; `command` to type, or None; `takes`, how long that is in
+        words, or None, and `takes_s`; `remedy`: what else to change, or None.
     """
     rows = []
     for cell in units.cells():
@@ -128,8 +137,22 @@ def of_units(units: Units, design: Design | None, name: str, margin: float = MAR
         "assurance": ASSURANCE,
         "rows": rows,
         "sentence": _sentence(rows, margin),
-        **_next_step(rows, design, name, margin),
+        **_with_hours(_next_step(rows, design, name, margin), design, trials),
     }
+
+
+def _planned(design: Design | None) -> int:
+    return max((t.replicate for t in design.trials), default=0) if design else 0
+
+
+def _with_hours(step: Json, design: Design | None, trials: pl.DataFrame | None) -> Json:
+    """Return the next step with how long its command takes, where it asks for more replicates."""
+    target = step.pop("target", 0)
+    takes: Json = {"takes": None, "takes_s": None}
+    if step["command"] and trials is not None and (more := target - _planned(design)) > 0:
+        seconds = hours.needed_s(trials, more)
+        takes = {"takes": hours.in_words(seconds, more), "takes_s": seconds}
+    return step | takes
 
 
 def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
@@ -181,7 +204,7 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
     unknown = [row for row in rows if row["told"] is None]
     reached = [row["needed"] for row in rows if row["more"]]
     beyond = sum(row["told"] is not None and row["needed"] is None for row in rows)
-    planned = max((t.replicate for t in design.trials), default=0) if design else 0
+    planned = _planned(design)
     target = max([*reached, *([FIRST] if unknown else [])], default=0)
     remedies = []
     precise = math.sqrt(1 + margin) - 1  # half the margin on either side
@@ -209,4 +232,8 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
     command = f"virtbed sweep {name}"
     if target > planned:
         command += f" --replicates {target}"
-    return {"command": command if target else None, "remedy": " ".join(remedies) or None}
+    return {
+        "command": command if target else None,
+        "remedy": " ".join(remedies) or None,
+        "target": target,
+    }

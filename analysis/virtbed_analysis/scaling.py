@@ -10,10 +10,10 @@ from itertools import groupby, takewhile
 
 import numpy as np
 
-from virtbed_analysis import words
+from virtbed_analysis import doubts, words
 from virtbed_analysis.cells import CURVE, Cell
 from virtbed_analysis.effects import Units
-from virtbed_analysis.engine import Effect, Floats, effects, together
+from virtbed_analysis.engine import Effect, Floats, effects, shared, together
 from virtbed_analysis.findings import PENALTY
 from virtbed_analysis.margin import CANNOT_TELL
 from virtbed_analysis.platforms import METAL, PROCESS
@@ -48,7 +48,7 @@ def scale_up(units: Units) -> list[Json]:
     """Return what each doubling of cores gives: time at `cores` over time at twice as many.
 
     One row per doubling: the parts of a `Cell`, `speed_up`, `low`, `high` (None with fewer than
-    two replicates) and `n` replicates.
+    two replicates), `n` replicates, and what `doubts.marked` says of the interval.
     """
     rows = []
     for curve in _curves(units):
@@ -60,11 +60,18 @@ def scale_up(units: Units) -> list[Json]:
             {
                 **_of(cell), "cores": cell.cores, "speed_up": effect.value,
                 "low": effect.low, "high": effect.high, "n": effect.n,
+                **_doubling(units, cell),
             }
             for cell, effect in zip(curve, found, strict=True)
             if effect
         ]  # fmt: skip
-    return rows
+    return doubts.marked(rows)
+
+
+def _doubling(units: Units, cell: Cell) -> Json:
+    """Return the logarithms of a doubling's gain and their replicates, as `doubts` takes them."""
+    of, (one, two) = shared(units.logs[cell], units.logs[cell._replace(cores=2 * cell.cores)])
+    return {"ratio_logs": (one - two).tolist(), "ratio_of": list(of), "ratio_replicates": len(of)}
 
 
 def efficient_range(doublings: list[Json]) -> list[Json]:

@@ -47,7 +47,7 @@ APART = 0.9
 Verdict = Literal["kept by 90%", "not seen broken", "broken", "cannot tell"]
 _BEYOND = 1 - PERCENTILE / 100
 _SLOWEST = 0.1
-_RULES = (0.05, 1e-5)  # an instance that keeps the bound looks broken as seldom
+_RULES = (0.3, 0.05, 1e-5)  # an instance that keeps the bound looks broken as seldom
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _share_high(
 
 
 def _share_low(instances: Sequence[Instance], apart: float, unseen: int) -> float:
-    """Return the lower bound of it: of two rules for what is clearly broken, the better one."""
+    """Return the lower bound of it: of several rules for what looks broken, the best one."""
     found, confidence = [0.0], simultaneous(len(_RULES), (1 + CONFIDENCE) / 2)
     for chance in _RULES:
         clear = unseen + sum(instance.by_chance(apart) <= chance for instance in instances)

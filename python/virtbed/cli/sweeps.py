@@ -272,6 +272,8 @@ def calibrate(
         typer.echo(json.dumps(content, indent=1))
     else:
         console.print(check_table(content, load_platforms().entries))
+        if content["caution"]:
+            console.print(content["caution"])
         for row in content["resolution"]:
             console.print(row["sentence"])
         if content["suspect"]:

@@ -196,6 +196,7 @@ def check_table(calibration: Json, entries: Mapping[str, Platform]) -> Table:
             subject_words(row), platform.in_words(row["mode"]) if platform else "",
             f"{row['platform']} {row['mode']}", str(row["cores"]), row["check"],
             "-" if row["expected"] is None else f"{row['expected']:g}", _figure(figures, "x", ""),
-            Text(row["verdict"], _VERDICTS[row["verdict"]]), row["reason"],
+            Text(row["verdict"], _VERDICTS[row["verdict"]]),
+            " ".join([row["reason"], *(f"But: {one['text']}" for one in row["warnings"])]).strip(),
         )  # fmt: skip
     return table

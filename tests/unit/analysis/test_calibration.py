@@ -10,6 +10,7 @@ from scipy import stats
 
 from virtbed_analysis import AnalysisError, calibrate
 from virtbed_analysis.calibration import resolvable
+from virtbed_analysis.doubts import limit
 from virtbed_analysis.margin import EQUIVALENT, answer
 
 SPREAD = [0.0, 0.01, -0.01, 0.005, -0.005, 0.0]
@@ -159,3 +160,37 @@ def test_a_testbed_that_is_off_by_the_margin_seldom_passes(bias: float) -> None:
     ends = np.exp(logs.mean(axis=1) - half), np.exp(logs.mean(axis=1) + half)
     passed = [answer(low, high) == EQUIVALENT for low, high in zip(*ends, strict=True)]
     assert np.mean(passed) <= 0.035
+
+
+def test_what_noise_on_one_side_does_to_a_pass_is_said(folder: Any) -> None:
+    content = calibrate(measured(folder).path)
+    assert "passes in at most 5% of sweeps only if noise is alike" in content["caution"]
+    assert "in up to 17%, or 46% where they are rare and long" in content["caution"]
+
+
+def test_replicates_that_speak_against_their_interval_mark_the_check(folder: Any) -> None:
+    for replicate in range(1, 13):
+        late = 1.01 if replicate == 7 else 1 + 0.0001 * (replicate % 3)
+        folder.trial("bm", "pinned", replicate, {"a.png": [20.0]})
+        folder.trial("bm", "pinned", replicate, {"a.png": [20.0 * late]}, variant="twin")
+    (twin,) = calibrate(folder.path)["checks"]
+    assert twin["passed"]
+    assert {"far-out", "skewed"} <= {warning["kind"] for warning in twin["warnings"]}
+    assert "; but: Replicate 7 has a ratio of 1.01" in twin["sentence"]
+
+
+@pytest.mark.parametrize("replicates", [5, 8, 15])
+@pytest.mark.parametrize("sigma", [1.0, 2.0])
+def test_a_host_off_by_the_margin_passes_no_more_often_than_is_said(
+    replicates: int, sigma: float
+) -> None:
+    """Lognormal noise on one side, at either margin: what `caution` says is borne out."""
+    random, told = np.random.default_rng(2), limit(replicates)
+    said = 1 - (told.skewed_covers if sigma == 1 else told.very_skewed_covers)
+    for margin, side in ((1.03, 1), (1 / 1.03, -1)):
+        noise = np.exp(sigma * random.standard_normal((4_000, replicates))) - np.exp(sigma**2 / 2)
+        logs = math.log(margin) + side * 0.0005 * noise
+        half = stats.t.ppf(0.975, replicates - 1) * logs.std(axis=1, ddof=1) / replicates**0.5
+        ends = np.exp(logs.mean(axis=1) - half), np.exp(logs.mean(axis=1) + half)
+        passed = [answer(low, high) == EQUIVALENT for low, high in zip(*ends, strict=True)]
+        assert 0.05 < np.mean(passed) <= said + 0.03

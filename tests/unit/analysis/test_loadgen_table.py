@@ -160,3 +160,42 @@ def test_trials_are_listed_in_one_order(quick: Folder) -> None:
         names = [row["trial"] for row in rows]
         assert names == sorted(names) and len(names) == 5
     assert own == told(quick)[0]
+
+
+def test_each_ratio_and_figure_has_the_mark_of_its_replicates(folder: Folder) -> None:
+    """The container's own work is far out in one replicate; its latency is as steady as ever."""
+    for replicate in range(1, 13):
+        own = 20.0 * (1.5 if replicate == 7 else 1 + 0.001 * (replicate % 3))
+        load(folder, "server", [5.0] * 20, e2e_ms=20.0, replicate=replicate)
+        load(
+            folder, "server", [60.0 - own + 0.01 * (replicate % 4)] * 20,
+            platform="cn", e2e_ms=own, replicate=replicate,
+        )  # fmt: skip
+    content = document(read_sweep(folder.path))
+    _, container = content["loadgen"]["latency"]
+    number = container["e2e_doubt"]
+    assert number and container["doubt"] != number
+    (row,) = [row for row in content["doubts"]["rows"] if row["number"] == number]
+    assert row["of"] == "e2e over bare metal's, without the queue"
+    page = render(content)
+    assert page.count(f'href="#doubt-{number}"') == 1
+    cells = content["loadgen"]["cells"]
+    assert [cell["doubt"] for cell in cells] == [cell["doubt"] for cell in content["cells"]]
+
+
+def test_tables_made_of_a_cells_ratio_have_its_mark(folder: Folder) -> None:
+    for replicate in range(1, 13):
+        suspect = {"steal_share": 0.2} if replicate == 2 else None
+        for cores in (1, 2):
+            for platform, late in (("bm", 1.0), ("cn", 1.5 if replicate == 7 else 1.0)):
+                times = [20.0 * late / cores + 0.001 * (replicate % 5 + cores)] * 3
+                mode = "pinned" if platform == "bm" else "vanilla"
+                folder.trial(
+                    platform, mode, replicate, {"a": times}, cores=cores, confounders=suspect
+                )
+    content = document(read_sweep(folder.path))
+    marks = [cell["doubt"] for cell in content["cells"] if cell["platform"] == "cn"]
+    assert all(marks)
+    assert [row["doubt"] for row in content["without_suspects"]] == marks
+    assert [row["doubt"] for row in content["container_to_host"]["rows"]] in (marks, [])
+    assert all("doubt" in row for row in content["scale_up"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
-from virtbed_analysis import report
+from virtbed_analysis import hours, report
+from virtbed_analysis.cells import CELL
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.intervals import mean_interval
@@ -144,3 +148,41 @@ def test_nothing_compared_is_said(folder: Any) -> None:
     folder.trial("cn", "pinned", 1, {"a": [11.0]})
     found = document(read_sweep(folder.path))["resolution"]
     assert (found["rows"], found["command"]) == ([], None)
+
+
+def starts(*minutes: float, pause: float = 0.0) -> pl.DataFrame:
+    """Two replicates of bare metal and a guest of 1 and 2 cores, at these minutes of a day."""
+    cells = [("bm", 1), ("vm", 1), ("bm", 2), ("vm", 2)] * 2
+    rows = []
+    for number, (minute, (platform, cores)) in enumerate(zip(minutes, cells, strict=True)):
+        at = datetime(2026, 1, 2, tzinfo=UTC) + timedelta(minutes=minute)
+        at += timedelta(minutes=pause if number > 3 else 0)
+        cell = dict.fromkeys(CELL, "") | {"platform": platform, "cores": cores}
+        own = {"trial": str(number), "started_at": at.isoformat(), "host": "a", "emulated": False}
+        rows.append(cell | own)
+    return pl.DataFrame(rows)
+
+
+@pytest.mark.parametrize("pause", [0.0, 600.0])
+def test_more_replicates_take_as_long_as_those_before(pause: float) -> None:
+    """Bare metal takes 2 minutes, a guest 10; a pause of hours is none of theirs."""
+    trials = starts(0, 2, 12, 14, 24, 26, 36, 38, pause=pause)
+    seconds = hours.needed_s(trials, 15)
+    assert seconds == pytest.approx(15 * 24 * 60)
+    assert hours.in_words(seconds, 15) == (
+        "15 more replicates, which take about 6 hours on each host, by the times of this sweep."
+    )
+
+
+def test_starts_that_stand_still_tell_no_hours() -> None:
+    assert hours.needed_s(starts(*[0] * 8), 5) is None
+    assert hours.needed_s(starts(*[0] * 8).head(1), 5) is None
+    assert "do not tell" in hours.in_words(None, 5)
+
+
+def test_the_command_has_its_hours_beside_it(folder: Any) -> None:
+    found = lay(folder, 0.02)
+    assert found["takes_s"] is not None or "do not tell" in found["takes"]
+    assert f"{found['rows'][0]['more']} more replicates" in found["takes"]
+    assert f"</code> ({found['takes']})" in unescape(report(folder.path).html.read_text())
+    assert lay(folder, 0.002)["takes"] is None
