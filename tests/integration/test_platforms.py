@@ -94,6 +94,11 @@ def test_applications_give_the_same_answers_on_four_platforms(
     pinned = read(trials["vm-pinned-c01-image_classification-r01"] / "evidence.json")
     (thread,) = pinned["after"]["machine"]["vcpu_threads"]
     assert thread["cpus_allowed_list"] == pinned["asked"]["cpus"]
+    sbom = read(Path("/var/lib/virtbed/images/current-cpu/sbom.cdx.json"))
+    digests = {result["trial"]["image_digest"] for result in results.values()}
+    assert digests == {sbom["metadata"]["component"]["version"]}
+    parts = {part["purl"].partition("@")[0] for part in sbom["components"]}
+    assert parts > {"pkg:deb/debian/docker.io", "pkg:pypi/numpy", "pkg:pypi/virtbed-workloads"}
     for folder, guest in zip(folders[1:], ("vm", "vmcn"), strict=True):
         report = read(folder / "report.json")
         assert report["answers_differ"] == []
