@@ -22,6 +22,7 @@ from virtbed.image import DEFAULT
 from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.kernel.cpus import parse_cpu_list
+from virtbed_contract.remedies import setup
 from virtbed_contract.sweep import TIMES_EMULATED, HostReport
 
 
@@ -195,7 +196,7 @@ class Bench:
         return self._put_right(
             "clear",
             "the host could not be cleared of what a sweep may have left",
-            "run make teardown, then make testbed",
+            f"{setup()}, which starts the engines, and call again; or else make teardown",
             cancelled,
         )
 

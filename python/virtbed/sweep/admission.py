@@ -15,6 +15,7 @@ from virtbed.plan import Plan
 from virtbed.platforms import Platforms
 from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed_contract.codec import encode
+from virtbed_contract.remedies import setup
 from virtbed_contract.sweep import HostReport
 
 
@@ -104,7 +105,7 @@ def where(placements: Iterable[Mapping[str, Any]]) -> str:
 def _image(report: HostReport, plan: Plan) -> str:
     """Return the digest of the image that the plan names, which must be that of these sources."""
     image, needed = report.facts["image"], image_key(plan.image, REPOSITORY)
-    remedy = f"run make setup PLAN={plan.name} (or the path of the plan), which builds it"
+    remedy = f"{setup(plan.name)} (or the path of the plan), which builds it"
     if not image["digest"]:
         raise SweepError(f"no image {plan.image} found on this host, one is needed; {remedy}")
     if image["key"] != needed:

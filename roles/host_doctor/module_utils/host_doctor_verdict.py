@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.identifiers import HOST_REPORT
+from ansible.module_utils.virtbed_contract.remedies import setup
 from ansible.module_utils.virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
 
 Facts = Mapping[str, Any]
@@ -18,8 +19,6 @@ Facts = Mapping[str, Any]
 Lack = tuple[str, str]
 
 USABLE = ("available", "emulated")
-TESTBED = "run `make testbed`"
-SETUP = "run `make setup`"
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,10 @@ def common_lacks(facts: Facts) -> list[Lack]:
         )
     if facts["hwloc"]["xml"] is None:
         problem = f"{facts['hwloc']['problem']}: hwloc tells which CPUs share what"
-        lacks.append((problem, f"{TESTBED}, which installs it (Debian: hwloc-nox)"))
+        lacks.append((problem, f"{setup()}, which installs it (Debian: hwloc-nox)"))
     if facts["image"]["digest"] is None:
         name = facts["image"]["variant"]
-        remedy = f"run make setup PLAN=… with a plan of `image: {name}`, which builds it"
+        remedy = f"{setup()} with a plan of `image: {name}`, which builds it"
         lacks.append((f"the image {name} is not built yet", remedy))
     return lacks
 
@@ -79,9 +78,9 @@ def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
     for key in role.engines:
         engine = facts["engines"][key]
         if not engine["installed"]:
-            lacks.append((f"no {engine['name']} installed", f"{TESTBED}, which installs it"))
+            lacks.append((f"no {engine['name']} installed", f"{setup()}, which installs it"))
         elif not engine["running"]:
-            lacks.append((f"{engine['name']} does not answer", f"{SETUP}, which starts it"))
+            lacks.append((f"{engine['name']} does not answer", f"{setup()}, which starts it"))
     missing = sorted(set(role.controllers) - set(facts["cgroup"]["controllers"]))
     if missing:
         names = ", ".join(missing)

@@ -349,7 +349,7 @@ def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_
         return Ended("failed", "the port is taken")
 
     host.answers["provision"] = port_taken
-    with pytest.raises(BenchError, match=r"could not be cleared.*: still there; run make teardown"):
+    with pytest.raises(BenchError, match=r"could not be cleared.*: still there; run make setup"):
         make(small(plan)).run()
     assert len(host.blocks) == 1
     del host.answers["clear"]
