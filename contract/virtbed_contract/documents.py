@@ -146,7 +146,11 @@ class RoleProperties:
         "Daemons that run then: process name to service name.", factory=dict
     )
     controllers: tuple[str, ...] = described("Control-group controllers that it needs.", default=())
-    store: bool = described("Whether it keeps a copy of the image in a store.", default=False)
+    store: str = described(
+        "The folder of the store in which it keeps a copy of the image; empty if it keeps none.",
+        default="",
+        pattern="^(/.*)?$",
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -43,6 +43,7 @@ from virtbed_contract.kernel.processes import with_environment
 _MARK = "VIRTBED_PLAY"
 # How often ansible-runner looks whether it is to end the playbook, in seconds.
 _LOOK_S = 1
+_STARTED = tuple(field.name for field in fields(BlockStart))
 _STRAYS_S = 10
 
 
@@ -230,7 +231,7 @@ def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
     elif raw["event"] == "runner_on_ok":
         action = str(data.get("task_action", "")).rpartition(".")[2]
         if action == "block_started":
-            start = {name: result.get(name) for name in ("instance", "bench", "cpus", "here")}
+            start = {name: result.get(name) for name in _STARTED if name in result}
             yield BlockStarted(host, decode(BlockStart, start, action))
         elif action == "trial_outcome":
             yield TrialEnded(host, decode(TrialOutcome, result.get("outcome"), action))

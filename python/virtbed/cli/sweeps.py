@@ -15,7 +15,9 @@ from virtbed import bench
 from virtbed.bench import HUNG_AFTER_S, Bench, BenchError
 from virtbed.checkout import REPOSITORY, CheckoutError
 from virtbed.cli.console import (
+    CUT_SHORT,
     INTERRUPTED,
+    REFUSED,
     TRIALS_FAILED,
     AsJson,
     ExtraVars,
@@ -206,9 +208,9 @@ def sweep(
 ) -> None:
     """Carry a plan out, or finish what is missing of it, and write its report.
 
-    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made (or ended by
-    a host that cannot be cleared, or a full disk), 130 interrupted (nothing is left standing; call
-    again to go on).
+    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made, 4 begun and
+    cut short (a disk is full, the host cannot be cleared: it says what), 130 interrupted. After 1,
+    4 and 130 call again to go on.
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
     _carry_out(name, host, blocks_per_playbook, replicates)
@@ -218,6 +220,7 @@ def _carry_out(
     name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None
 ) -> Path:
     """Carry a plan out and write its report; return its folder, or exit with a clear message."""
+    run: Sweep | None = None
     try:
         chosen, platforms = _plan(name, replicates), load_platforms()
         with Progress(console, platforms.trial_s) as progress:
@@ -226,7 +229,7 @@ def _carry_out(
     except Interrupted as error:
         refuse(error, INTERRUPTED)
     except REFUSALS as error:
-        refuse(error)
+        refuse(error, CUT_SHORT if run is not None and run.began else REFUSED)
     if find_spec("virtbed_analysis"):
         say_report(run.folder)
     else:
@@ -258,7 +261,8 @@ def calibrate(
     Carries the plan out, or what is missing of it, and writes results/PLAN/calibration.json. One
     calibration in twenty fails by chance alone: repeat it before making anything of it.
 
-    Exit status: 0 every check passed, 1 one failed or cannot tell, 2 refused, 130 interrupted.
+    Exit status: 0 every check passed, 1 one failed or cannot tell, 2 refused, 4 the sweep was cut
+    short, 130 interrupted.
     """
     from virtbed_analysis import AnalysisError
     from virtbed_analysis import calibrate as write_calibration

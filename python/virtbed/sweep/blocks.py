@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from tempfile import gettempdir
 
 from virtbed import bench as benches
 from virtbed import records
@@ -20,15 +23,18 @@ from virtbed.ledger import Ledger
 from virtbed.plan import Plan
 from virtbed.progress import Progress
 from virtbed.sweep.admission import Admitted
-from virtbed.sweep.interruption import Interruption
+from virtbed.sweep.interruption import Interruption, NoRoomError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
+from virtbed_contract.limits import DiskFree, look
 from virtbed_contract.sweep import TIMES_EMULATED
 
 # Ansible's start costs as much as many tasks; its list of what is to come grows with each block.
 PER_PLAYBOOK = 20
+# What making an instance says where a disk is full: repeating it would not help.
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
 Block = list[Trial]
 
@@ -42,7 +48,9 @@ class Blocks:
         per_playbook: How many blocks one call of ansible-playbook carries; results do not depend
             on it.
         failed: The ids of the trials that failed.
+        stores: Folders of the stores of the plan's engines.
         holder: This controller, which has taken the ledger.
+        began: Whether an instance was, or was to be, made.
     """
 
     plan: Plan
@@ -56,7 +64,9 @@ class Blocks:
     precision: Precision | None = None
     per_playbook: int = PER_PLAYBOOK
     failed: list[str] = field(default_factory=list)
+    stores: tuple[str, ...] = ()
     holder: Holder = field(default_factory=Holder.here)
+    began: bool = False
     _since: float = 0.0
 
     def carry_out(self, missing: Sequence[Trial]) -> None:
@@ -100,6 +110,8 @@ class Blocks:
         try:
             ended = self._events(blocks, pending)
             carried_out = blocks if ended.ok else blocks[: pending.started or 1]
+            if any(word in ended.message for word in _FULL):
+                raise NoRoomError(f"a disk of the bench host is full: {ended.message}")
             if not self.interruption.wanted:
                 self._fail_rest(carried_out, pending, ended)
         finally:
@@ -131,6 +143,7 @@ class Blocks:
                 "virtbed_trials": [
                     encode(trial.request(self.plan.seed, self.admitted.report)) for trial in block
                 ],
+                "virtbed_claim_s": self.bench.claim_s(self._block_s(block)),
             }
             for block in blocks
         ]
@@ -144,6 +157,7 @@ class Blocks:
                 "virtbed_run_dir": str(keys),
                 "virtbed_incoming_dir": str(incoming),
                 "virtbed_tuned": self.plan.tuning,
+                "virtbed_stores": [["store", store] for store in self.stores],
             }
             events = self.bench.blocks(variables, turns, deadline, lambda: self.interruption.wanted)
             with closing(events):  # type: ignore[type-var]  # a generator, whatever its annotation
@@ -153,7 +167,9 @@ class Blocks:
                     if self.interruption.wanted:
                         continue  # its end comes, and what ended meanwhile is repeated
                     if isinstance(event, BlockStarted):
+                        self._check_room(event.start.disks)
                         # Counted now, whatever becomes of it; the next when this has ended.
+                        self.began = True
                         pending.attempt(blocks[pending.started][0])
                         pending.started += 1
                         if event.start.here:
@@ -168,6 +184,16 @@ class Blocks:
                             pending.attempt(upcoming)
                         self._renew(deadline, upcoming, trial)
         return Ended("failed", "the playbook told nothing of its end")
+
+    def _check_room(self, disks: Iterable[DiskFree]) -> None:
+        """Raise NoRoomError if a disk of the bench host, or of this machine, has too little."""
+        for disk in (*disks, *own_disks(self.folder)):
+            if disk.lack:
+                raise NoRoomError(disk.lack)
+
+    def _block_s(self, block: Block) -> float:
+        """Return how long a block may take at most."""
+        return sum(map(self._allowed_s, block)) + self._allowed_s(None, block[0])
 
     def _renew(
         self, deadline: Deadline, upcoming: Trial | None, before: Trial | None = None
@@ -224,6 +250,11 @@ class _Pending:
     def next_in(self, block: int) -> Trial | None:
         """Return the next trial of a block, if there is one."""
         return next((trial for trial in self.trials.values() if trial.block == block), None)
+
+
+def own_disks(folder: Path) -> tuple[DiskFree, ...]:
+    """Return what is free on this machine's disks that a sweep writes to."""
+    return (look("results", folder), look("tmp", Path(gettempdir())))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from virtbed.plan import Plan
 from virtbed.platforms import Platforms, load_platforms
 from virtbed.progress import Progress
 from virtbed.sweep.admission import Admitted, admit, identity
-from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks
+from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks, own_disks
 from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
@@ -53,6 +53,12 @@ class Sweep:
         self._per_playbook = per_playbook
         self._platforms = platforms or load_platforms()
         self._interruption = Interruption()
+        self._blocks: Blocks | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether an instance was made: what ends it then is no refusal."""
+        return self._blocks is not None and self._blocks.began
 
     def run(self) -> None:
         """Do what is missing of the sweep. Trials that fail are in `failed`.
@@ -64,7 +70,12 @@ class Sweep:
             Interrupted: the user ended it; what was standing is released.
         """
         self._bench.require_root("to place instances")
-        with self._interruption.by_signals(), alone(self._interruption.check):
+        with (
+            self._interruption.by_signals(),
+            alone(self._interruption.check),
+            self._bench.claimed(f"virtbed sweep {self.plan.name}"),
+        ):
+            self._check_room()
             self._progress.say("examining the host")
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
             if admitted.restored:
@@ -81,6 +92,16 @@ class Sweep:
                     f"a playbook tells what is not as its document says: {error}; nothing is left "
                     "standing"
                 ) from error
+
+    def _stores(self) -> tuple[str, ...]:
+        names = {role for name in self.plan.platforms for role in self._platforms.host_roles(name)}
+        stores = {self._platforms.roles[name].store for name in names}
+        return tuple(sorted(filter(None, stores)))
+
+    def _check_room(self) -> None:
+        for disk in own_disks(self.folder):
+            if disk.lack:
+                raise SweepError(f"{disk.lack}; nothing was begun")
 
     def _carry_out(self, admitted: Admitted) -> None:
         laid = admitted.laid
@@ -100,8 +121,9 @@ class Sweep:
                 self._progress.say("released what a sweep that was cut off had left")
             blocks = Blocks(
                 self.plan, self.folder, self._bench, admitted, ledger, recorder, self._progress,
-                self._interruption, rule, self._per_playbook, self.failed,
+                self._interruption, rule, self._per_playbook, self.failed, self._stores(),
             )  # fmt: skip
+            self._blocks = blocks
             self._progress.begin(len(laid.trials), missing, ledger.seconds())
             with self._bench.prepared(tune=self.plan.tuning):
                 blocks.carry_out(missing)

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ansible.module_utils.virtbed_contract.codec import decode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.identifiers import HOST_REPORT
+from ansible.module_utils.virtbed_contract.limits import DiskFree
 from ansible.module_utils.virtbed_contract.remedies import setup
 from ansible.module_utils.virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
 
@@ -55,6 +57,7 @@ def common_lacks(facts: Facts) -> list[Lack]:
                 "free some, or set virtbed_state_dir to a larger file system",
             )
         )
+    lacks += _no_room(facts, "tmp", "/tmp")
     if memory["available"] < memory["needed"]:
         lacks.append(
             (
@@ -72,6 +75,13 @@ def common_lacks(facts: Facts) -> list[Lack]:
     return lacks
 
 
+def _no_room(facts: Facts, kind: str, path: str) -> list[Lack]:
+    """Return what one of the disks that a sweep writes to misses, if it is among the facts."""
+    disks = (decode(DiskFree, disk, "disks") for disk in facts.get("disks", ()))
+    lacks = (disk.lack.partition("; ") for disk in disks if (disk.kind, disk.path) == (kind, path))
+    return [(reason, remedy) for reason, _, remedy in lacks if reason]
+
+
 def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
     """Return what a role misses on this host: engines, their services, control groups."""
     lacks = []
@@ -81,6 +91,7 @@ def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
             lacks.append((f"no {engine['name']} installed", f"{setup()}, which installs it"))
         elif not engine["running"]:
             lacks.append((f"{engine['name']} does not answer", f"{setup()}, which starts it"))
+    lacks += _no_room(facts, "store", role.store)
     missing = sorted(set(role.controllers) - set(facts["cgroup"]["controllers"]))
     if missing:
         names = ", ".join(missing)
