@@ -151,6 +151,16 @@ class RoleProperties:
         default="",
         pattern="^(/.*)?$",
     )
+    standing: tuple[str, ...] = described(
+        "A command that lists the instances of its engine, a name per line; empty where only the "
+        "kernel knows.",
+        default=(),
+    )
+    login: str = described(
+        "A command that opens a shell in an instance, which is called {name}, from the machine "
+        "that it is on; empty where that machine is all there is.",
+        default="",
+    )
 
 
 @dataclass(frozen=True)

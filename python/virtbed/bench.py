@@ -382,6 +382,13 @@ def keys(sweep: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is told
 
 
+def forget_keys() -> None:
+    """Remove the keys of guests that were kept for inspection."""
+    for folder in RUN.iterdir() if RUN.is_dir() else ():
+        if (folder / "id_ed25519").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def affinity_restored() -> Iterator[None]:
     """Let this process run where it could before, wherever it is kept meanwhile."""
