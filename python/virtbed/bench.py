@@ -371,15 +371,16 @@ def _locked(file: IO[str]) -> bool:
 
 
 @contextmanager
-def keys(sweep: str) -> Iterator[Path]:
-    """Give a sweep a folder of its own for the keys of its guests, and remove it."""
+def keys(sweep: str, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+    """Give a sweep a folder for the keys of its guests, and remove it unless it is to be kept."""
     folder = RUN / sweep
     shutil.rmtree(folder, ignore_errors=True)  # there is none, unless a sweep was killed
     folder.mkdir(parents=True, mode=0o700)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is told
+        if not keep():
+            shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is told
 
 
 def forget_keys() -> None:

@@ -49,7 +49,7 @@ from virtbed.progress import Progress, estimate_s, minutes
 from virtbed.render.image import image_line
 from virtbed.render.plan import not_run_lines, placement_table, plan_table
 from virtbed.render.results import check_table
-from virtbed.sweep import Interrupted, Sweep, SweepError
+from virtbed.sweep import Interrupted, Kept, Sweep, SweepError
 from virtbed.sweep.blocks import PER_PLAYBOOK
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
@@ -205,6 +205,14 @@ def sweep(
     replicates: Replicates = None,
     blocks_per_playbook: BlocksPerPlaybook = PER_PLAYBOOK,
     hung_after: HungAfter = HUNG_AFTER_S,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Leave the first failed trial's instance for inspection, and end; `virtbed clear` "
+            "removes it.",
+        ),
+    ] = False,
 ) -> None:
     """Carry a plan out, or finish what is missing of it, and write its report.
 
@@ -213,21 +221,26 @@ def sweep(
     4 and 130 call again to go on.
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
-    _carry_out(name, host, blocks_per_playbook, replicates)
+    _carry_out(name, host, blocks_per_playbook, replicates, keep)
 
 
 def _carry_out(
-    name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None
-) -> Path:
+    name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None,
+    keep: bool = False,
+) -> Path:  # fmt: skip
     """Carry a plan out and write its report; return its folder, or exit with a clear message."""
     run: Sweep | None = None
     try:
         chosen, platforms = _plan(name, replicates), load_platforms()
         with Progress(console, platforms.trial_s) as progress:
-            run = Sweep(chosen, progress, host, per_playbook=per_playbook, platforms=platforms)
+            run = Sweep(
+                chosen, progress, host, per_playbook=per_playbook, platforms=platforms, keep=keep
+            )
             run.run()
     except Interrupted as error:
         refuse(error, INTERRUPTED)
+    except Kept as error:
+        refuse(error, TRIALS_FAILED)
     except REFUSALS as error:
         refuse(error, CUT_SHORT if run is not None and run.began else REFUSED)
     if find_spec("virtbed_analysis"):

@@ -29,6 +29,10 @@ class NoRoomError(SweepError):
         super().__init__(f"{why}; nothing is left standing, and the next call goes on")
 
 
+class Kept(SweepError):
+    """A trial failed, and its instance stands as it was; the message says how to look into it."""
+
+
 class Interrupted(SweepError):
     """The user ended the sweep; what was standing is released, and the next call goes on."""
 

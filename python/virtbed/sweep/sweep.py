@@ -34,6 +34,7 @@ class Sweep:
         results: The folder of all results.
         per_playbook: How many blocks one call of ansible-playbook carries.
         platforms: The platforms that there are; if not given, those of platforms.yml.
+        keep: Whether a failed trial's instance is left for inspection, and the sweep then ends.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Sweep:
         results: Path = REPOSITORY / "results",
         per_playbook: int = PER_PLAYBOOK,
         platforms: Platforms | None = None,
+        keep: bool = False,
     ) -> None:
         self.plan = plan
         self.folder = results / plan.name
@@ -52,6 +54,7 @@ class Sweep:
         self._bench = bench
         self._per_playbook = per_playbook
         self._platforms = platforms or load_platforms()
+        self._keep = keep
         self._interruption = Interruption()
         self._blocks: Blocks | None = None
 
@@ -68,6 +71,7 @@ class Sweep:
                 nothing was made; or it cannot go on, and what was standing is released unless said
                 otherwise.
             Interrupted: the user ended it; what was standing is released.
+            Kept: a trial failed, and its instance is left as was asked.
         """
         self._bench.require_root("to place instances")
         with (
@@ -122,6 +126,7 @@ class Sweep:
             blocks = Blocks(
                 self.plan, self.folder, self._bench, admitted, ledger, recorder, self._progress,
                 self._interruption, rule, self._per_playbook, self.failed, self._stores(),
+                self._keep, {name: e.login for name, e in self._platforms.enclosures.items()},
             )  # fmt: skip
             self._blocks = blocks
             self._progress.begin(len(laid.trials), missing, ledger.seconds())

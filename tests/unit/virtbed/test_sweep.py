@@ -28,7 +28,7 @@ from virtbed.image import image_key
 from virtbed.ledger import NAME, Ledger, LedgerError
 from virtbed.plan import Plan
 from virtbed.progress import Progress
-from virtbed.sweep import Interrupted, Sweep, SweepError, blocks, sweep
+from virtbed.sweep import Interrupted, Kept, Sweep, SweepError, blocks, sweep
 from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.events import BlockStart, FetchedFile, Readings, TaskFailure, TrialOutcome
@@ -41,6 +41,10 @@ from .conftest import DIGEST, PLATFORMS, report, small
 GOOD = Ended("successful")
 STARTED_AT = records.now()  # or baselines would be too old to pair with
 Answer = Callable[[], Ended]
+GUEST = {
+    "ansible_host": "127.0.0.1", "ansible_port": 22022, "ansible_user": "root",
+    "ansible_ssh_private_key_file": "/run/k", "ansible_ssh_common_args": "-o A=b\n",
+}  # fmt: skip
 
 
 class Host:
@@ -94,6 +98,8 @@ class Host:
         start = BlockStart(instance.id, bench, instance.housekeeping, here, self.disks())
         yield BlockStarted("h", start)
         self.limits.append((instance.id, deadline.limit_s))
+        if instance.own_kernel:
+            yield TaskOk("h", "add_host", {"add_host": {"host_vars": GUEST}})
         if "provision" in self.answers:
             return self.answers["provision"]()
         for asked in turn["virtbed_trials"]:
@@ -106,6 +112,9 @@ class Host:
             if outcome:
                 yield TrialEnded("h", outcome)
                 self.limits.append((f"after {request.id}", deadline.limit_s))
+                if outcome.failure and variables["virtbed_keep"]:
+                    (Path(variables["virtbed_run_dir"]) / "id_ed25519").touch()
+                    return Ended("failed", "it is left")
         return self.answers.get("release", lambda: GOOD)()
 
 
@@ -665,3 +674,54 @@ def test_an_instance_that_finds_the_disk_full_ends_the_sweep_and_fails_no_trial(
         run.run()
     assert host.calls[2:] == ["block", "clear", "restore"] and run.failed == []
     assert not (run.folder / "trials").exists()
+
+
+@pytest.mark.parametrize(
+    ("platform", "way"),
+    [
+        ("bm", "log in on bench; "),
+        ("cn", "log in on bench, `docker exec --interactive --tty virtbed-cn-pinned-c01-r01 sh`"),
+        ("vm", "`ssh -t -p 22022 -i /run/k -o A=b root@127.0.0.1`; "),
+        ("vmcn", "root@127.0.0.1`, in it `docker exec --interactive --tty virtbed-vmcn-"),
+    ],
+)
+def test_a_failed_trials_instance_is_kept_on_request_and_the_sweep_ends(
+    host: Host, make: Make, plan: Plan, tmp_path: Path, platform: str, way: str
+) -> None:
+    host.trial = failed("a pin was changed")
+    one = plan.model_copy(update={"platforms": {platform: ["pinned"]}, "cores": [1]})
+    run = make(one, keep=True)
+    with pytest.raises(Kept) as ended:
+        run.run()
+    said = str(ended.value)
+    assert way in said and "failure.json says why" in said and "`virtbed clear` removes it" in said
+    assert len(host.blocks) == 1 and host.calls[2:] == ["block", "restore"]  # and no clear
+    assert failure_of(run, run.failed[0]).message == "a pin was changed"
+    assert (tmp_path / "run" / "demo" / "id_ed25519").exists()  # or nobody could log in
+    host.calls.clear()
+    make(one).run()  # the next call removes it, and goes on
+    assert host.calls[:3] == ["examine", "clear", "block"]
+    assert not (tmp_path / "run" / "demo").exists()
+
+
+def test_an_instance_that_could_not_be_made_is_kept_too(host: Host, make: Make, plan: Plan) -> None:
+    host.answers["provision"] = failing("the port is taken")
+    run = make(small(plan), keep=True)
+    with pytest.raises(Kept):
+        run.run()
+    assert host.calls[2:] == ["block", "restore"] and len(run.failed) == 1
+    assert failure_of(run, run.failed[0]).message == "the port is taken"
+
+
+def test_with_keep_a_good_sweep_leaves_nothing(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], tmp_path: Path
+) -> None:
+    host.trial = good(harness_document)
+    make(small(plan), keep=True).run()
+    assert not (tmp_path / "run" / "demo").exists() and host.calls[-2:] == ["block", "restore"]
+
+
+def test_what_hangs_or_is_interrupted_is_not_kept(host: Host, make: Make, plan: Plan) -> None:
+    host.answers["provision"] = failing("hung in the task 'Create'", "hung")
+    make(small(plan), keep=True).run()
+    assert host.calls[2:] == [*["block", "clear"] * 6, "restore"]
