@@ -121,8 +121,7 @@ class Sweep:
                 rule = Precision(self.folder, ledger, written)
                 recorder = Recorder(self.folder, self.plan, admitted, rule.see)
             missing = self._with_baselines(laid.trials, missing, ledger, recorder, rule)
-            if self._bench.clear(lambda: self._interruption.insisted):
-                self._progress.say("released what a sweep that was cut off had left")
+            self._clear()
             blocks = Blocks(
                 self.plan, self.folder, self._bench, admitted, ledger, recorder, self._progress,
                 self._interruption, rule, self._per_playbook, self.failed, self._stores(),
@@ -132,6 +131,14 @@ class Sweep:
             self._progress.begin(len(laid.trials), missing, ledger.seconds())
             with self._bench.prepared(tune=self.plan.tuning):
                 blocks.carry_out(missing)
+
+    def _clear(self) -> None:
+        """Release what a sweep that was cut off left; nothing of this one stands yet."""
+        try:
+            if self._bench.clear(lambda: self._interruption.wanted):
+                self._progress.say("released what a sweep that was cut off had left")
+        finally:
+            self._interruption.check()
 
     def _ledger(self) -> Ledger:
         ledger, wrong = opened(self.folder / NAME)

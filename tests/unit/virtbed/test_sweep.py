@@ -725,3 +725,16 @@ def test_what_hangs_or_is_interrupted_is_not_kept(host: Host, make: Make, plan: 
     host.answers["provision"] = failing("hung in the task 'Create'", "hung")
     make(small(plan), keep=True).run()
     assert host.calls[2:] == [*["block", "clear"] * 6, "restore"]
+
+
+def test_a_signal_ends_a_clearance_that_hangs_before_anything_is_made(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    def interrupted() -> Ended:
+        signal.raise_signal(signal.SIGINT)
+        return Ended("canceled", "the playbook clear was ended")
+
+    host.answers["clear"] = interrupted
+    with pytest.raises(Interrupted):
+        make(small(plan)).run()
+    assert host.calls == ["examine", "clear", "free"] and host.blocks == []
