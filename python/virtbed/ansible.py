@@ -33,7 +33,7 @@ from virtbed.events import (
     TrialEnded,
     failure_message,
 )  # fmt: skip
-from virtbed.logs import Logs
+from virtbed.logs import Logs, tail
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.events import BlockStart, TrialOutcome
@@ -214,7 +214,7 @@ class _Call:
             return Ended("canceled", f"the playbook {self.playbook} was ended")
         if self.status == "successful":
             return Ended("successful")
-        said = self.log.read_text(errors="replace").strip()[-2000:] if self.log.exists() else ""
+        said = tail(self.log, 2000).decode(errors="replace").strip()
         return Ended("failed", self.failure or said or f"playbook {self.playbook}: {self.status}")
 
 

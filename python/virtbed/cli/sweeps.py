@@ -51,6 +51,7 @@ from virtbed.render.plan import not_run_lines, placement_table, plan_table
 from virtbed.render.results import check_table
 from virtbed.sweep import Interrupted, Kept, Sweep, SweepError
 from virtbed.sweep.blocks import PER_PLAYBOOK
+from virtbed.sweep.sweep import MOST_ATTEMPTS
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS
@@ -213,6 +214,13 @@ def sweep(
             "removes it.",
         ),
     ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help=f"Repeat also trials that failed and began {MOST_ATTEMPTS} times or more.",
+        ),
+    ] = False,
 ) -> None:
     """Carry a plan out, or finish what is missing of it, and write its report.
 
@@ -221,12 +229,12 @@ def sweep(
     4 and 130 call again to go on.
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
-    _carry_out(name, host, blocks_per_playbook, replicates, keep)
+    _carry_out(name, host, blocks_per_playbook, replicates, keep, retry_failed)
 
 
 def _carry_out(
     name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None,
-    keep: bool = False,
+    keep: bool = False, retry_failed: bool = False,
 ) -> Path:  # fmt: skip
     """Carry a plan out and write its report; return its folder, or exit with a clear message."""
     run: Sweep | None = None
@@ -234,8 +242,9 @@ def _carry_out(
         chosen, platforms = _plan(name, replicates), load_platforms()
         with Progress(console, platforms.trial_s) as progress:
             run = Sweep(
-                chosen, progress, host, per_playbook=per_playbook, platforms=platforms, keep=keep
-            )
+                chosen, progress, host, per_playbook=per_playbook, platforms=platforms, keep=keep,
+                retry_failed=retry_failed,
+            )  # fmt: skip
             run.run()
     except Interrupted as error:
         refuse(error, INTERRUPTED)

@@ -23,6 +23,9 @@ from virtbed.trial import Trial
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.sweep import Design
 
+MOST_ATTEMPTS = 5
+"""A trial that failed, and began so often, is not mended by being repeated."""
+
 
 class Sweep:
     """One plan carried out on one host, into results/<plan name>.
@@ -34,6 +37,7 @@ class Sweep:
         results: The folder of all results.
         per_playbook: How many blocks one call of ansible-playbook carries.
         platforms: The platforms that there are; if not given, those of platforms.yml.
+        retry_failed: Whether trials are repeated that failed MOST_ATTEMPTS times.
         keep: Whether a failed trial's instance is left for inspection, and the sweep then ends.
     """
 
@@ -46,6 +50,7 @@ class Sweep:
         per_playbook: int = PER_PLAYBOOK,
         platforms: Platforms | None = None,
         keep: bool = False,
+        retry_failed: bool = False,
     ) -> None:
         self.plan = plan
         self.folder = results / plan.name
@@ -55,6 +60,7 @@ class Sweep:
         self._per_playbook = per_playbook
         self._platforms = platforms or load_platforms()
         self._keep = keep
+        self._retry_failed = retry_failed
         self._interruption = Interruption()
         self._blocks: Blocks | None = None
 
@@ -192,4 +198,13 @@ class Sweep:
         standing = Standing(
             self.folder, self._laid(admitted), admitted.report.host, self._progress.say
         )
-        return standing.settle(admitted.laid.trials, ledger, cut_off)
+        missing = standing.settle(admitted.laid.trials, ledger, cut_off)
+        given_up = {} if self._retry_failed else ledger.given_up(MOST_ATTEMPTS)
+        for trial in missing:
+            if trial.id in given_up:
+                self.failed.append(trial.id)
+                self._progress.say(
+                    f"{trial.id} is not repeated: it failed, and began {MOST_ATTEMPTS} times or "
+                    f"more, the last time: {given_up[trial.id]}; --retry-failed repeats it"
+                )
+        return [trial for trial in missing if trial.id not in given_up]

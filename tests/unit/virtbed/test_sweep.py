@@ -738,3 +738,22 @@ def test_a_signal_ends_a_clearance_that_hangs_before_anything_is_made(
     with pytest.raises(Interrupted):
         make(small(plan)).run()
     assert host.calls == ["examine", "clear", "free"] and host.blocks == []
+
+
+def test_a_trial_that_fails_again_and_again_is_repeated_only_on_request(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    host.trial = failed("a wrong answer")
+    one = plan.model_copy(update={"platforms": {"bm": ["pinned"]}, "cores": [1], "replicates": 1})
+    for attempt in range(1, sweep.MOST_ATTEMPTS + 1):
+        run = make(one)
+        run.run()
+        assert failure_of(run, *run.failed).attempt == attempt
+    host.blocks.clear()
+    run = make(one)
+    run.run()
+    assert host.blocks == [] and len(run.failed) == 1  # it has failed, and that is told
+    run = make(one, retry_failed=True)
+    run.run()
+    assert len(host.blocks) == 1
+    assert failure_of(run, *run.failed).attempt == sweep.MOST_ATTEMPTS + 1
