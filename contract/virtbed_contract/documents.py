@@ -147,7 +147,21 @@ class RoleProperties:
         "Daemons that run then: process name to service name.", factory=dict
     )
     controllers: tuple[str, ...] = described("Control-group controllers that it needs.", default=())
-    store: bool = described("Whether it keeps a copy of the image in a store.", default=False)
+    store: str = described(
+        "The folder of the store in which it keeps a copy of the image; empty if it keeps none.",
+        default="",
+        pattern="^(/.*)?$",
+    )
+    standing: tuple[str, ...] = described(
+        "A command that lists the instances of its engine, a name per line; empty where only the "
+        "kernel knows.",
+        default=(),
+    )
+    login: str = described(
+        "A command that opens a shell in an instance, which is called {name}, from the machine "
+        "that it is on; empty where that machine is all there is.",
+        default="",
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from virtbed.events import (
     TrialEnded,
     failure_message,
 )  # fmt: skip
-from virtbed.logs import Logs
+from virtbed.logs import Logs, tail
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.events import BlockStart, TrialOutcome
@@ -43,6 +43,7 @@ from virtbed_contract.kernel.processes import with_environment
 _MARK = "VIRTBED_PLAY"
 # How often ansible-runner looks whether it is to end the playbook, in seconds.
 _LOOK_S = 1
+_STARTED = tuple(field.name for field in fields(BlockStart))
 _STRAYS_S = 10
 # Actions that begin a block and end a trial, and so whatever went before.
 _TELLING = {"block_started", "trial_outcome"}
@@ -226,7 +227,7 @@ class _Call:
         if self.task:  # what Ansible printed may end with an earlier trial's failure
             without = f"ended in the task {self.task} without a word: {self.status}"
             return Ended("failed", f"the playbook {self.playbook} {without}")
-        said = self.log.read_text(errors="replace").strip()[-2000:] if self.log.exists() else ""
+        said = tail(self.log, 2000).decode(errors="replace").strip()
         return Ended("failed", said or f"playbook {self.playbook}: {self.status}")
 
 
@@ -243,7 +244,7 @@ def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
     elif raw["event"] == "runner_on_ok":
         action = _action(data)
         if action == "block_started":
-            start = {name: result.get(name) for name in ("instance", "bench", "cpus", "here")}
+            start = {name: result.get(name) for name in _STARTED if name in result}
             yield BlockStarted(host, decode(BlockStart, start, action))
         elif action == "trial_outcome":
             yield TrialEnded(host, decode(TrialOutcome, result.get("outcome"), action))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,14 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from virtbed import ansible, scratch
+from virtbed import ansible, host_lock, scratch
 from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
 from virtbed.events import Ended, Event, TaskFailed, TaskOk
 from virtbed.image import DEFAULT
 from virtbed.logs import Logs
+from virtbed.records import now
 from virtbed_contract.codec import DocumentError, decode
+from virtbed_contract.json_file import plain
 from virtbed_contract.kernel.cpus import parse_cpu_list
+from virtbed_contract.remedies import setup
 from virtbed_contract.sweep import TIMES_EMULATED, HostReport, TuningRow
 
 LOCAL = str(REPOSITORY / "inventory" / "local")
@@ -34,6 +38,7 @@ SET_BY_A_SWEEP = frozenset(
     f"virtbed_{name}"
     for name in (
         "bench", "run_dir", "incoming_dir", "tuned", "interrupts", "instance", "trials", "trial",
+        "claim", "claim_s", "stores", "keep",
     )
 )  # fmt: skip
 _BLOCK = ("begin", "provision", "trials", "release")
@@ -64,6 +69,8 @@ class Bench:
     hung_after_s: float = HUNG_AFTER_S
     logs: Logs = field(default_factory=Logs)
     _times: int = field(default=1, init=False)
+    _claim: str = field(default="", init=False)
+    _held: bool = field(default=False, init=False)
 
     @property
     def limit_s(self) -> float:
@@ -98,7 +105,8 @@ class Bench:
             "host_doctor_probe_kvm": probe_kvm,
             "host_doctor_image": image,
         }
-        ended, events = self.play("examine", asked, cancelled)
+        ended, events = self.play("examine", {**asked, **self._claimed_for(3)}, cancelled)
+        self._held = bool(self._claim) and ended.ok
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
             raise BenchError(
@@ -153,9 +161,34 @@ class Bench:
         """Carry out blocks, one per turn, and give the events; see `ansible.play`."""
         limit = f"{self.limit}:{_GUESTS}" if self.limit else None
         return ansible.play(
-            "block", {**self.variables, **variables}, self.inventories, deadline=deadline,
+            "block", self._with(variables), self.inventories, deadline=deadline,
             logs=self.logs, limit=limit, parts=_BLOCK, turns=turns, cancelled=cancelled,
         )  # fmt: skip
+
+    @contextmanager
+    def claimed(self, what: str) -> Iterator[None]:
+        """Have the host for a sweep, from its examination on: no other controller may take it.
+
+        Args:
+            what: What the sweep is, for whoever is refused meanwhile.
+        """
+        self._claim = str(host_lock.here(what, RUN, now()))
+        try:
+            yield
+        finally:
+            if self._held:  # it was refused, and nothing needed to be put back
+                with suppress(BenchError):  # it ends by itself, too
+                    self.play("free")
+            self._claim, self._held = "", False
+
+    def _claimed_for(self, times: int) -> dict[str, Any]:
+        """Return what holds the host for as long as some playbooks without trials may take."""
+        seconds = int(times * self.limit_s) + host_lock.SLACK_S
+        return {"virtbed_claim_s": seconds} if self._claim else {}
+
+    def claim_s(self, block_s: float) -> int:
+        """Return for how many seconds a block is to hold the host: for what may follow, too."""
+        return int(block_s + 2 * self.limit_s) + host_lock.SLACK_S
 
     @contextmanager
     def prepared(self, interrupts: str | None) -> Iterator[tuple[TuningRow, ...]]:
@@ -201,7 +234,7 @@ class Bench:
         return self._put_right(
             "clear",
             "the host could not be cleared of what a sweep may have left",
-            "run make teardown, then make testbed",
+            f"{setup()}, which starts the engines, and call again; or else make teardown",
             cancelled,
         )
 
@@ -223,10 +256,16 @@ class Bench:
     ) -> bool:
         """Run a playbook once what is left of others has ended, lest that undo it again."""
         end_strays()
+        if playbook == "restore":  # which lets the host go
+            self._held = False
         ended, events = self.play(playbook, cancelled=cancelled)
         if not ended.ok:
             raise BenchError(f"{wrong}: {ended.message}; {remedy}")
         return any(isinstance(e, TaskOk) and bool(e.result.get("changed")) for e in events)
+
+    def _with(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        claim = {"virtbed_claim": self._claim} if self._claim else {}
+        return {**self.variables, **variables, **claim}
 
     def play(
         self,
@@ -237,7 +276,7 @@ class Bench:
         """Run a playbook to its end; return that and the events before it."""
         try:
             *events, ended = ansible.play(
-                playbook, {**self.variables, **(variables or {})}, self.inventories,
+                playbook, self._with(variables or {}), self.inventories,
                 deadline=Deadline(self.limit_s), logs=self.logs,
                 limit=self.limit, cancelled=cancelled,
             )  # fmt: skip
@@ -263,14 +302,35 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         deadline = time.monotonic() + LOCK_WAIT_S
         while not _locked(file):
             if time.monotonic() > deadline:
+                file.seek(0)
                 raise BenchError(
-                    "another sweep runs on this machine, and this would be measured along with it "
-                    f"({LOCK_WAIT_S} s waited); wait for its end, or end it (Ctrl-C)"
+                    f"another sweep runs on this machine{_who(file.read(4096))}, and this would be "
+                    f"measured along with it ({LOCK_WAIT_S} s waited); wait for its end, or end it "
+                    "(Ctrl-C)"
                 )
             check()
             time.sleep(0.5)
-        _remove_keys()  # of sweeps that were killed
-        yield
+        file.truncate(0)
+        file.write(str(host_lock.here(_command(), RUN, now())))
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the error that ended the sweep is told
+                file.truncate(0)
+
+
+def _command() -> str:
+    """Return what this process was called for, without options, which may be long."""
+    words = [word for word in sys.argv[1:3] if not word.startswith("-")]
+    return plain(" ".join([Path(sys.argv[0]).name, *words]))[:200]
+
+
+def _who(text: str) -> str:
+    try:
+        return f" ({host_lock.Claim.of(text).words})" if text.strip() else ""
+    except host_lock.HostLockError:
+        return ""
 
 
 def _lock_file() -> IO[str]:
@@ -281,8 +341,8 @@ def _lock_file() -> IO[str]:
     """
     try:
         scratch.require_own(RUN)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.fdopen(os.open(RUN / "lock", flags, 0o644), "w")
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.fdopen(os.open(RUN / "lock", flags, 0o644), "r+")
     except OSError as error:
         raise BenchError(
             f"the lock {RUN / 'lock'} cannot be held: {error}; a folder that this user can write "
@@ -299,19 +359,21 @@ def _locked(file: IO[str]) -> bool:
 
 
 @contextmanager
-def keys(sweep: str) -> Iterator[Path]:
-    """Give a sweep a folder of its own for the keys of its guests, and remove it."""
-    _remove_keys()
+def keys(sweep: str, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+    """Give a sweep a folder for the keys of its guests, and remove it unless it is to be kept."""
+    forget_keys()
     folder = RUN / "keys" / sweep
     folder.parent.mkdir(parents=True, mode=0o700)
     folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
-        _remove_keys()
+        if not keep():
+            forget_keys()
 
 
-def _remove_keys() -> None:
+def forget_keys() -> None:
+    """Remove the keys of sweeps that were killed, and of guests kept for inspection."""
     shutil.rmtree(RUN / "keys", ignore_errors=True)  # there are none, or another error is told
 
 

@@ -14,6 +14,7 @@ from virtbed.checkout import REPOSITORY, require
 from virtbed.image import DEFAULT
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
+from virtbed_contract.remedies import setup
 from virtbed_contract.tree import enter
 
 _INPUTS = "/tmp/inputs"  # nosec B108 # in a tmpfs of its own
@@ -73,7 +74,7 @@ def command(
     """
     repository, image = require(), image or current_image()
     if not (image / "manifest.json").is_file():
-        raise RunError(f"no {image / 'manifest.json'} found, an image is needed; run make setup")
+        raise RunError(f"no {image / 'manifest.json'} found, an image is needed; {setup()}")
     binds = [(repository / source, f"{_TOOLS}/{Path(source).name}") for source in _SOURCES]
     binds += [(inputs.resolve(), _INPUTS)] if inputs else []
     binds += [(path, f"{_TOOLS}/{path.name}") for path in _pytest()]

@@ -241,6 +241,11 @@ class Ledger:
         )
         return {trial: Digests(*rest) for trial, *rest in self._rows(sql)}
 
+    def given_up(self, attempts: int) -> dict[str, str]:
+        """Return the trials that failed, and began so many times or more; each with its reason."""
+        sql = "SELECT id, reason FROM trial WHERE status = 'failed' AND attempts >= ?"
+        return dict(self._rows(sql, attempts))
+
     def attempts(self, trial: str) -> int:
         """Return how many attempts at a trial have begun."""
         return int(self._rows("SELECT attempts FROM trial WHERE id = ?", trial)[0][0])

@@ -21,6 +21,7 @@ from ansible.module_utils.host_doctor_facts import (
     image_facts,
     memory_facts,
     nodes_allowed,
+    other_disks,
     system_facts,
 )
 from ansible.module_utils.host_doctor_probe import engine_facts, hwloc_facts, kvm_facts
@@ -179,6 +180,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "nodes_allowed": nodes_allowed(root),
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),
         "disk": disk_facts(state_dir, needed_disk_mib),
+        "disks": other_disks(role.store for role in house.roles.values() if role.store),
         "cgroup": cgroup_facts(root),
         "engines": engine_facts(engines, times),
         "kvm": kvm_facts(

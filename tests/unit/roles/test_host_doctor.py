@@ -133,9 +133,9 @@ def test_the_settings_are_told_as_they_were_read(
 @pytest.mark.parametrize(
     ("path", "change", "hit", "word", "remedy"),
     [
-        ("engines jailer installed", False, {"jailed"}, "no Jailer installed", "make testbed"),
+        ("engines jailer installed", False, {"jailed"}, "no Jailer installed", "make setup"),
         ("engines jailer running", False, {"jailed"}, "Jailer does not answer", "make setup"),
-        ("engines manager installed", False, {"big", "bigjailed"}, "no Manager", "make testbed"),
+        ("engines manager installed", False, {"big", "bigjailed"}, "no Manager", "make setup"),
         ("engines manager running", False, {"big", "bigjailed"}, "Manager does not", "make setup"),
         ("engines emulator installed", False, {"big", "bigjailed", "small"}, "no Emulator", "make"),
         (
@@ -189,7 +189,7 @@ def test_all_that_is_missing_is_named_and_each_remedy_once(
     assert rows(report)["big"].reason == (
         "not running as root; no Manager installed; no Emulator installed"
     )
-    assert rows(report)["big"].remedy.count("make testbed") == 1
+    assert rows(report)["big"].remedy.count("make setup PLAN=…") == 1
 
 
 @pytest.mark.parametrize(

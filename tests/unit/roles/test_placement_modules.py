@@ -91,7 +91,8 @@ V1 = {
         f"3{n} 31 0:2{n} / /sys/fs/cgroup/{name} rw - cgroup cgroup rw,{name}"
         for n, name in enumerate(("cpu", "cpuset", "memory", "pids"))
     ),
-    "proc/7/cgroup": "6:pids:/docker/x\n5:cpuset:/docker/x\n4:memory:/docker/x\n2:cpu:/docker/x\n0::/\n",
+    "proc/7/cgroup": "6:pids:/docker/x\n5:cpuset:/docker/x\n4:memory:/docker/x\n2:cpu:/docker/x\n"
+    "0::/\n",
     "proc/7/status": "Name:\tpython3\nMems_allowed_list:\t0\n",
     "sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us": "150000\n",
     "sys/fs/cgroup/cpu/docker/x/cpu.cfs_period_us": "100000\n",

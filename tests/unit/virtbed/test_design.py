@@ -303,7 +303,7 @@ def test_a_sweep_goes_on_only_where_its_instances_were(plan: Plan) -> None:
 def test_a_host_without_hwloc_is_refused_with_what_to_install(plan: Plan) -> None:
     doctor = report()
     doctor.facts["hwloc"] = {"xml": None, "problem": "no lstopo-no-graphics found"}
-    with pytest.raises(PlacementError, match=r"no lstopo-no-graphics found.*make testbed.*hwloc-"):
+    with pytest.raises(PlacementError, match=r"no lstopo-no-graphics found.*make setup.*hwloc-"):
         design(plan, doctor, PLATFORMS)
     doctor.facts["hwloc"] = {"xml": machines.flat(3), "problem": None}
     with pytest.raises(PlacementError, match="CPUs 0-1 online by the kernel, 0-2 by hwloc"):
