@@ -35,7 +35,7 @@ EXAMPLES = r"""
 - name: Say what stands
   host_standing:
     state_dir: /var/lib/virtbed
-    roles: {enclosure_docker: [docker, ps, --all, --filter, label=virtbed]}
+    roles: {enclosure_nspawn: [machinectl, list, --no-legend]}
     note: /run/virtbed/sweep
 """
 RETURN = r"""
