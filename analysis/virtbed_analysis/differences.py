@@ -74,18 +74,13 @@ def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def pairs_of(rows: list[Row]) -> list[tuple[Row, Row]]:
-    """Return each trial that is compared with bare metal of its replicate, with that trial."""
+def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
     baselines = {_side(row): row for row in rows if is_baseline(row)}
-    return [
+    pairs = [
         (row, baselines[_side(row)])
         for row in rows
         if not is_baseline(row) and _side(row) in baselines
     ]
-
-
-def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
-    pairs = pairs_of(rows)
     for fact in TABLE:
         if fact.grain != "per ratio to bare metal":
             continue

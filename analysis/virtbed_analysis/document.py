@@ -68,10 +68,7 @@ def document(sweep: Sweep) -> Json:
     timing = drift.order(sweep.trials, means, sweep.margin)
     confounded = drift.warnings(timing)
     ratios = doubts.marked(estimate.cells(sweep.samples, means).to_dicts())
-    kernels = likenesses.kernels_apart(sweep.trials)
-    cells = with_answers(
-        [_with_reason(row, early, confounded, kernels) for row in ratios], sweep.margin
-    )
+    cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
     loads = loadgen.document(sweep.samples, means)
     cells = loadgen.beside(cells, loads)
     by_factor = _by_factor(sweep, means)
@@ -265,7 +262,6 @@ def _with_reason(
     cell: Json,
     early: Mapping[tuple[Any, ...], int],
     confounded: Mapping[tuple[Any, ...], str],
-    kernels: Mapping[tuple[Any, ...], str],
 ) -> Json:
     """Return the cell with `note`: why its ratio is missing, thin, or confounded with time.
 
@@ -282,8 +278,7 @@ def _with_reason(
             note = f"no interval from {words.count(cell['ratio_replicates'], 'replicate')}"
         elif dropped > 0:
             note = f"{words.count(dropped, 'replicate')} without its pair left out"
-    told = (note, warning, kernels.get(key_of(cell)))
-    return {**cell, "note": "; ".join(filter(None, told)) or None}
+    return {**cell, "note": "; ".join(filter(None, (note, warning))) or None}
 
 
 def _without_result(

@@ -1,20 +1,14 @@
-"""What was recorded of both sides of ratios, as a table: where platforms are alike, and why.
-
-Also the kernels of a ratio's sides: a difference between them is part of every such ratio.
-"""
+"""What was recorded of both sides of ratios, as a table: where platforms are alike, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
-from virtbed_analysis.cells import CELL, key_of
-from virtbed_analysis.differences import pairs_of
 from virtbed_analysis.suspicion import THRESHOLDS
 from virtbed_analysis.trust import Json
-from virtbed_analysis.unlike import Row, shown
+from virtbed_analysis.unlike import shown
 from virtbed_contract.likeness import RECORDED, Recorded
 
 _ALIKE = {
@@ -74,23 +68,3 @@ def _found(one: Recorded, rows: list[Json]) -> str:
         return f"differs{rest}"
     text = shown(values.pop())
     return (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...") + rest
-
-
-def kernels_apart(trials: pl.DataFrame) -> Mapping[tuple[Any, ...], str]:
-    """Return, for each cell whose kernel is not that of its bare metal, both kernels in words."""
-    found: dict[tuple[Any, ...], set[tuple[str, str]]] = {}
-    real: list[Row] = [row for row in trials.to_dicts() if not row["emulated"]]
-    for row, bare in pairs_of(real):
-        ours, theirs = _kernel(row), _kernel(bare)
-        if ours != theirs:
-            found.setdefault(key_of(row, CELL), set()).add((ours, theirs))
-    return {
-        cell: "kernel "
-        + "; ".join(f"{ours} against bare metal's {theirs}" for ours, theirs in sorted(pairs))
-        + ": their difference is in the ratio"
-        for cell, pairs in found.items()
-    }
-
-
-def _kernel(row: Mapping[str, Any]) -> str:
-    return str(row["kernel"]) + (f" ({row['build']})" if row["build"] else "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .codec import described, with_fields
+from .documents import KERNEL_LIST
 from .likeness import fields
 
 
@@ -26,7 +27,7 @@ class Moved:
     """What a kernel counted and logged between two readings; null for what it does not tell."""
 
     window_s: Optional[float] = described("Time between the readings, in seconds.", minimum=0)
-    cpus: str = described("The CPUs whose interrupts count.")
+    cpus: str = described("The CPUs whose interrupts count.", pattern=KERNEL_LIST)
     device_interrupts: Optional[int] = described("Interrupts of devices on those CPUs.", minimum=0)
     busiest: Optional[str] = described("The device with the most of them, by number and name.")
     timer_interrupts: Optional[int] = described("Interrupts of those CPUs' own timers.", minimum=0)
