@@ -178,8 +178,9 @@ def variant_to_plain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     Of e2e in every scenario: what a slower request makes of a queue is no known truth.
     """
     logs = readings(samples).logs()
-    match = ["platform", "mode", *SUBJECT]
-    return in_order(_paired(logs.filter(~PLAIN_ROWS), logs.filter(PLAIN_ROWS), match))
+    match = [column for column in CELL if column != "variant"]
+    plain = pl.col("variant") == "plain"
+    return in_order(_paired(logs.filter(~plain), logs.filter(plain), match))
 
 
 def phases(measured: pl.DataFrame) -> pl.DataFrame:

@@ -41,6 +41,9 @@ def contradictions(result: Json, evidence: Evidence) -> Iterator[str]:
     for name in _LABELS:
         if getattr(asked, name) != trial[name]:
             yield f"is labelled {name} {trial[name]!r}, its evidence {getattr(asked, name)!r}"
+    for name, value in asked.factors.items():
+        if value != trial.get(name):
+            yield f"is labelled {name} {trial.get(name)!r}, its evidence {value!r}"
     if trial["emulated"] != (asked.accelerator == "tcg" or asked.host_emulated):
         host = "an emulated" if asked.host_emulated else "a real"
         yield (

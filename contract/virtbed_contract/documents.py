@@ -72,6 +72,9 @@ class Instance:
     )
     image_digest: str = described("Digest of the image that the instance runs.", pattern=DIGEST)
     image_name: str = described("The image's folder and tag in stores.", pattern=IMAGE_NAME)
+    factors: dict[str, str] = described(
+        "The value of each factor of the instance, by the factor's name.", factory=dict
+    )
     placement: tuple[str, ...] = described(
         "Why `cpus`, `mems` and `housekeeping` were chosen; empty where nothing is pinned.",
         default=(),
