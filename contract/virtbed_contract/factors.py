@@ -91,6 +91,32 @@ FACTORS: tuple[Factor, ...] = (
         emulated=False,  # an emulator has no speed that could be calibrated
     ),
     Factor(
+        name="guest_kernel",
+        plan_key="guest_kernel",
+        values=("image", "host"),
+        default="image",
+        grain="instance",
+        meaning="The kernel that guests boot: image (the image's own), host (the one that the "
+        "host runs, with its modules).",
+        wording="{}'s kernel",
+        label="{}_kernel",
+        baseline="default",
+        own_kernel=True,
+    ),
+    Factor(
+        name="guest_topology",
+        plan_key="guest_topology",
+        values=("flat", "host"),
+        default="flat",
+        grain="instance",
+        meaning="What guests are told of their CPUs: flat (each a socket of its own), host "
+        "(sockets, cores, threads, caches and nodes of the CPUs that they are pinned to).",
+        wording="{}'s topology",
+        label="{}_topology",
+        baseline="default",
+        own_kernel=True,
+    ),
+    Factor(
         name="thread_policy",
         plan_key="threads",
         values=("default", "matched"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from virtbed.guests import equipped
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan
 from virtbed.platforms import Platforms
@@ -97,8 +98,13 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                     not_run.append(left_out)
                     continue
                 for values in _values(plan, "instance", instance, emulated):
-                    own = replace(instance, factors=values)
-                    cells.append(_Cell(own, values, emulated))
+                    asked = replace(instance, factors=values)
+                    machine, _ = platforms.parts(platform)
+                    own = equipped(asked, machine, topology, report.facts)
+                    if isinstance(own, Instance):
+                        cells.append(_Cell(own, values, emulated))
+                    elif (row := NotRun(platform, mode, cores, *own)) not in not_run:
+                        not_run.append(row)  # once, whatever else is varied beside
     sizes = tuple(_planned(cores, placement) for cores, placement in placed.items())
     return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator, sizes)
 
@@ -278,7 +284,7 @@ def _workloads(plan: Plan, cell: _Cell) -> list[tuple[Application, Values]]:
     Emulated guests run all scales of a plan at one, and so each application and scenario once.
     """
     values = _values(plan, "trial", cell.instance, cell.emulated)
-    every = list(product(plan.applications, values))
+    every: list[tuple[Application, Values]] = list(product(plan.applications, values))
     if not cell.emulated:
         return every
     once = {(a.name, a.scenario, tuple(v.values())): (a, v) for a, v in reversed(every)}
