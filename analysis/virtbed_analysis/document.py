@@ -20,6 +20,7 @@ from virtbed_analysis import (
     estimate,
     findings,
     functional,
+    guests,
     inputs,
     loadgen,
     model,
@@ -71,11 +72,12 @@ def document(sweep: Sweep) -> Json:
     loads = loadgen.document(sweep.samples, means)
     cells = loadgen.beside(cells, loads)
     by_factor = _by_factor(sweep, means)
+    by_guest = guests.apart(means, cells, sweep.margin)
     measures = _other_measures(sweep.trials, sweep.margin)
     percentiles = [
         {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
     ]
-    against = _doubts(cells, by_factor, measures, percentiles)
+    against = _doubts(cells, by_factor, by_guest, measures, percentiles)
     suspicion = suspects.beside(sweep.trials, sweep.platforms.entries)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
@@ -102,6 +104,7 @@ def document(sweep: Sweep) -> Json:
         "platforms": _platforms(sweep),
         "cells": cells,
         **by_factor,
+        "guest_factors": by_guest,
         "doubts": against,
         "percentiles": percentiles,
         "inputs_apart": inputs.apart(means, sweep.margin),
@@ -136,6 +139,11 @@ def document(sweep: Sweep) -> Json:
     doubts.share(
         cells, content["next_instance"], content["model"]["rows"],
         loads["latency"], loads["throughput"],
+    )  # fmt: skip
+    guests.kernels_beside(
+        sweep.trials, cells, content["next_instance"], content["model"]["rows"],
+        loads["latency"], loads["throughput"],
+        *(table["rows"] for table in (*percentiles, *measures)),
     )  # fmt: skip
     told = headline(content)
     return {**content, "summary": told["lead"], "headline": told}
@@ -174,7 +182,11 @@ def _by_factor(sweep: Sweep, means: Readings) -> Json:
 
 
 def _doubts(
-    cells: list[Json], by_factor: Json, measures: list[Json], percentiles: list[Json]
+    cells: list[Json],
+    by_factor: Json,
+    by_guest: list[Json],
+    measures: list[Json],
+    percentiles: list[Json],
 ) -> Json:
     """Return what is to be said against the intervals of the tables of ratios."""
     tables = {
@@ -182,6 +194,7 @@ def _doubts(
         **_by_time("vanilla over pinned", by_factor["vanilla_to_pinned"]),
         **_by_time("default over matched threads", by_factor["thread_policy_gain"]),
         **_by_time("CPU over GPU, {}", by_factor["gpu_speed_up"]["e2e"]),
+        **{f"{table['default']} over another {table['name']}": table["rows"] for table in by_guest},
         "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
         **{f"p{table['percentile']} over bare metal's": table["rows"] for table in percentiles},
         **{f"{table['words']} over bare metal's": table["rows"] for table in measures},
