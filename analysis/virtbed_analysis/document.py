@@ -144,6 +144,8 @@ def document(sweep: Sweep) -> Json:
         sweep.trials, cells, content["next_instance"], content["model"]["rows"],
         loads["latency"], loads["throughput"],
         *(table["rows"] for table in (*percentiles, *measures)),
+        content["without_suspects"], content["published"]["rows"],
+        content["container_to_host"]["rows"],
     )  # fmt: skip
     told = headline(content)
     return {**content, "summary": told["lead"], "headline": told}

@@ -27,7 +27,9 @@ def kernels_beside(trials: pl.DataFrame, *tables: Iterable[Json]) -> None:
     ours, theirs = _kernels(real, CELL), _kernels(bare, SUBJECT)
     for row in chain(*tables):
         whole = {**PLAIN, **row}
-        own, other = ours.get(key_of(whole)), theirs.get(key_of(whole, SUBJECT))
+        told = whole.keys() >= {*CELL}
+        own = ours.get(key_of(whole)) if told else None
+        other = theirs.get(key_of(whole, SUBJECT)) if told else None
         unlike = own and other and own != other
         row["kernels"] = f"kernel {own}, bare metal's {other}" if unlike else None
 

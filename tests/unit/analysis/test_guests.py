@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from typing import Any
 
 import pytest
@@ -62,7 +61,7 @@ def test_a_ratio_of_two_kernels_says_so_beside_it_and_others_do_not(both: Folder
         ("bm", "image"): None, ("cn", "image"): None, ("vm", "host"): None, ("vm", "image"): said,
     }  # fmt: skip
     page = render(content)
-    said = escape(said)
+    said = said.replace("'", "&#39;")
     # Every cell, the first screen, the next instance, and each table of another measure.
     assert page.count(said) >= 3
     assert page.count(">two kernels</a>") >= 2
@@ -75,7 +74,7 @@ def test_a_ratio_of_two_kernels_says_so_beside_it_and_others_do_not(both: Folder
     guests = [row for row in shown if row["platform"] == "vm"]
     assert guests
     images = [row for row in guests if row.get("guest_kernel", "image") == "image"]
-    assert {escape(row["kernels"]) for row in images} == {said}
+    assert {str(row["kernels"]).replace("'", "&#39;") for row in images} == {said}
     assert not any(row["kernels"] for row in shown if row["platform"] != "vm")
 
 
