@@ -81,7 +81,7 @@ TRIAL: dict[str, Column] = {
     "keras": Column(_TEXT, "Version of Keras."),
     "python": Column(_TEXT, "Version of Python."),
     "kernel": Column(_TEXT, "Kernel that the process saw."),
-    "kernel_kind": Column(_TEXT, "Whose kernel that is: a machine's, or machine and enclosure."),
+    "kernel_kind": Column(_TEXT, "Whose kernel that is: a machine's, with what sets it apart."),
     "clocksource": Column(_TEXT, "Clock source of that kernel."),
     "cpu_model": Column(_TEXT, "Model of the CPUs, as the process saw it."),
     "isa": Column(_TEXT, "Instruction-set extensions that the process saw."),

@@ -15,6 +15,7 @@ from virtbed_contract.attestation import mismatches
 from virtbed_contract.codec import encode
 from virtbed_contract.documents import Instance, TrialRequest, image_name
 from virtbed_contract.factors import instance_id, size_id
+from virtbed_contract.guest import guest_mismatches
 from virtbed_contract.kernel import moments
 from virtbed_contract.sweep import Evidence, Reading
 
@@ -42,6 +43,9 @@ def contradictions(result: Json, evidence: Evidence) -> Iterator[str]:
     for name in _LABELS:
         if getattr(asked, name) != trial[name]:
             yield f"is labelled {name} {trial[name]!r}, its evidence {getattr(asked, name)!r}"
+    for name, value in asked.factors.items():
+        if value != trial.get(name):
+            yield f"is labelled {name} {trial.get(name)!r}, its evidence {value!r}"
     if trial["emulated"] != (asked.accelerator == "tcg" or asked.host_emulated):
         host = "an emulated" if asked.host_emulated else "a real"
         yield (
@@ -69,6 +73,9 @@ def _asked(asked: Instance) -> Iterator[str]:
         yield f"its evidence names the image {asked.image_name} of {asked.image_digest}"
     if asked.own_kernel != (asked.machine != METAL):
         yield f"its evidence has own_kernel {asked.own_kernel} on the machine {asked.machine}"
+    for factor, part in (("guest_kernel", asked.kernel), ("guest_topology", asked.shape)):
+        if (asked.factors.get(factor) == "host") != (part is not None):
+            yield f"its evidence has {factor} {asked.factors.get(factor)}, and not what that makes"
     # An emulated machine is marked as such, and has no part in a ratio, whatever it is called.
     if asked.accelerator != "tcg" and asked.own_kernel != (asked.accelerator == "kvm"):
         yield f"its evidence has accelerator {asked.accelerator} on the machine {asked.machine}"
@@ -154,6 +161,8 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
         if name in machine and asked.image_name not in str(machine[name]):
             yield f"machine read {moment} the trial: {name} {machine[name]!r} of another image"
     yield from _kinds(asked, moment, machine, enclosure)
+    for told in guest_mismatches(asked, machine):
+        yield f"machine read {moment} the trial: {told}"
     for vcpu, thread in _threads(machine):
         wanted = _pin(asked, vcpu)
         if thread.get("cpus_allowed_list", wanted) != wanted:
@@ -198,7 +207,9 @@ def _threads(machine: Facts) -> Iterator[tuple[int, Facts]]:
 def _pin(asked: Instance, vcpu: int) -> str:
     if asked.mode != "pinned":
         return asked.allowed
-    return str(asked.cpu_ids[vcpu]) if 0 <= vcpu < len(asked.cpu_ids) else "none"
+    numbers = asked.shape.vcpus if asked.shape else range(len(asked.cpu_ids))
+    pins = dict(zip(numbers, asked.cpu_ids, strict=False))
+    return str(pins.get(vcpu, "none"))
 
 
 def _moved(evidence: Evidence) -> Iterator[str]:

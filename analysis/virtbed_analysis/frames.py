@@ -22,6 +22,7 @@ from virtbed_analysis.suspicion import suspicions
 from virtbed_analysis.trust import file_of, trusted
 from virtbed_contract import identifiers
 from virtbed_contract.documents import Instance
+from virtbed_contract.factors import FACTORS
 from virtbed_contract.likeness import RECORDED, held
 from virtbed_contract.measures import JUDGED_BY, MEASURES
 from virtbed_contract.sweep import MARGIN, Design, Failure, HostReport
@@ -288,7 +289,7 @@ def _surroundings(result: Json, asked: Instance) -> Json:
     rates = [mhz for mhz in moved["mhz"].values() if mhz]
     return {
         **{name: saw[name] for name in ("python", "kernel", "clocksource", "cpu_model", "turbo")},
-        "kernel_kind": asked.machine + (f" and {asked.enclosure}" if asked.private_kernel else ""),
+        "kernel_kind": _kernel_kind(result["trial"], asked),
         "isa": unlike.SPLIT.join(saw["isa"]),
         "mitigations": _mitigations(saw["mitigations"]),
         "onednn_isa": saw["onednn_isa"],
@@ -317,6 +318,13 @@ def _recorded(result: Json, asked: Instance) -> Json:
         if one.held != "own"
     }
     return found | {unlike.BENCH + name: bench.get(name) for name in kernel}
+
+
+def _kernel_kind(trial: Json, asked: Instance) -> str:
+    """Return whose kernel a trial ran on: those of one kind are to be under one state."""
+    varied = (f.words(trial[f.name]) for f in FACTORS if f.own_kernel)
+    private = asked.enclosure if asked.private_kernel else ""
+    return " and ".join(filter(None, [asked.machine, *varied, private]))
 
 
 # Follows from the CPUs that are online, and from the guests that stand beside: no setting.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from virtbed.guests import equipped
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan
 from virtbed.platforms import Platforms
@@ -109,7 +110,14 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                 if left_out:
                     not_run.append(left_out)
                     continue
-                cells += [_Cell(instance, v, emulated) for v in _values(plan, "instance", emulated)]
+                for values in _values(plan, "instance", instance, emulated):
+                    asked = replace(instance, factors=values)
+                    machine, _ = platforms.parts(platform)
+                    own = equipped(asked, machine, topology, report.facts)
+                    if isinstance(own, Instance):
+                        cells.append(_Cell(own, values, emulated))
+                    elif (row := NotRun(platform, mode, cores, *own)) not in not_run:
+                        not_run.append(row)  # once, whatever else is varied beside
     sizes = tuple(_planned(cores, placement) for cores, placement in placed.items())
     return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator, sizes)
 
@@ -126,10 +134,11 @@ def _planned(cores: int, placement: Placement) -> documents.PlannedPlacement:
     )
 
 
-def _values(plan: Plan, grain: str, emulated: bool) -> Iterator[Values]:
-    """Give every combination of the values of the factors of one grain."""
+def _values(plan: Plan, grain: str, instance: Instance, emulated: bool) -> Iterator[dict[str, str]]:
+    """Give every combination of the values of the factors of one grain that an instance varies."""
     factors = of_grain(grain)
-    for values in product(*(plan.values(factor, emulated) for factor in factors)):
+    guest = instance.own_kernel
+    for values in product(*(plan.values(factor, emulated, guest) for factor in factors)):
         yield {factor.name: value for factor, value in zip(factors, values, strict=True)}
 
 
@@ -274,7 +283,7 @@ def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
         shuffle(here)
         for cell in here:
             block += 1
-            workloads = _workloads(plan, cell.emulated)
+            workloads = _workloads(plan, cell)
             shuffle(workloads)
             for application, values in workloads:
                 position = len(trials) + 1
@@ -282,13 +291,14 @@ def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
     return trials
 
 
-def _workloads(plan: Plan, emulated: bool) -> list[tuple[Application, Values]]:
+def _workloads(plan: Plan, cell: _Cell) -> list[tuple[Application, Values]]:
     """Return what an instance runs: every application under every factor that a trial varies.
 
     Emulated guests run all scales of a plan at one, and so each application and scenario once.
     """
-    every = list(product(plan.applications, _values(plan, "trial", emulated)))
-    if not emulated:
+    values = _values(plan, "trial", cell.instance, cell.emulated)
+    every: list[tuple[Application, Values]] = list(product(plan.applications, values))
+    if not cell.emulated:
         return every
     once = {(a.name, a.scenario, tuple(v.values())): (a, v) for a, v in reversed(every)}
     return list(once.values())[::-1]

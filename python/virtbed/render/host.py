@@ -92,10 +92,26 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cgroup", f"version {cgroup}" if cgroup else "not mounted"),
         *((name, _engine(engine)) for name, engine in facts["engines"].items()),
         ("kvm", f"{facts['kvm']['probe']}: {facts['kvm']['detail']}"),
+        *_host_kernel(facts),
         ("gpu", ", ".join(gpu["name"] for gpu in facts["gpu"]) or "none"),
         ("iommu", _on_off(facts["iommu"])),
         *((f"image {name}", _image(found)) for name, found in facts["images"].items()),
     ]
+
+
+def _host_kernel(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give whether guests could boot the host's kernel; nothing of a report that does not tell."""
+    told = facts.get("host_kernel")
+    if not told:
+        return
+    if told["problem"]:
+        yield "host's kernel for guests", f"no: {told['problem']}; {told['remedy']}"
+        return
+    without = f", without {', '.join(told['missing'])}" if told["missing"] else ""
+    yield (
+        "host's kernel for guests",
+        f"{told['kernel']['release']}, {told['kernel']['file']}{without}",
+    )
 
 
 def _below(below: Mapping[str, Any]) -> str:

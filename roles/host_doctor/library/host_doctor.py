@@ -24,6 +24,7 @@ from ansible.module_utils.host_doctor_facts import (
     other_disks,
     system_facts,
 )
+from ansible.module_utils.host_doctor_kernel import host_kernel
 from ansible.module_utils.host_doctor_probe import engine_facts, hwloc_facts, kvm_facts
 from ansible.module_utils.host_doctor_verdict import House, report
 from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
@@ -171,8 +172,10 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
     engines = {key: each for role in house.roles.values() for key, each in role.engines.items()}
     below = below_facts(root)
     times = TIMES_EMULATED if below["emulated"] else 1
+    drivers = sorted({name for role in house.roles.values() for name in role.drivers})
     return {
         **system_facts(root),
+        "host_kernel": host_kernel(root, drivers),
         "is_root": os.geteuid() == 0,
         "cpu": cpu_facts(root, os.sched_getaffinity(0)),
         "hwloc": hwloc_facts(times=times),

@@ -82,12 +82,38 @@ def described(xml: str) -> dict[str, Any]:
     """Return what a domain's definition says of its machine."""
     domain = ElementTree.fromstring(xml)  # nosec B314 # libvirt wrote it
     return {
+        **_topology(domain.find("cpu")),
         "accelerator": "kvm" if domain.get("type") == "kvm" else "tcg",
         "cpu_mode": domain.find("cpu").get("mode"),
         "memory_mib": int(domain.findtext("memory")) // 1024,
         "kernel": domain.findtext("os/kernel"),
         "backing_file": domain.find("devices/disk/backingStore/source").get("file"),
     }
+
+
+def _topology(cpu: ElementTree.Element) -> dict[str, Any]:
+    """Return the topology that a guest is told, with its caches and nodes; {} for a flat one."""
+    told, cache = cpu.find("topology"), cpu.find("cache")
+    if told is None:
+        return {}
+    sizes = {name: int(told.get(name, "1")) for name in ("sockets", "cores", "threads")}
+    cells = [cell.get("cpus") for cell in cpu.findall("numa/cell")]
+    return {
+        "topology": {**sizes, "cache": None if cache is None else cache.get("mode"), "cells": cells}
+    }
+
+
+def pins_of(xml: str, vcpus: Iterable[int]) -> dict[int, str | None] | None:
+    """Return the pin of each vCPU by its number, where numbers are left out; None where none is.
+
+    libvirt's call for pins knows as many as run, counted from 0.
+    """
+    wanted = sorted(vcpus)
+    if wanted == list(range(len(wanted))):
+        return None
+    found = ElementTree.fromstring(xml).findall("cputune/vcpupin")
+    pins = {int(p.get("vcpu")): format_cpu_list(parse_cpu_list(p.get("cpuset"))) for p in found}
+    return {vcpu: pins.get(vcpu) for vcpu in wanted}
 
 
 def main() -> None:
@@ -110,7 +136,8 @@ def main() -> None:
     try:
         connection = libvirt.open("qemu:///system")
         domain = connection.lookupByName(name)
-        machine = described(domain.XMLDesc())
+        definition = domain.XMLDesc()
+        machine = described(definition)
         pins = domain.vcpuPinInfo()
         emulator = domain.emulatorPinInfo()
         limits = quotas(domain.schedulerParameters())
@@ -122,6 +149,7 @@ def main() -> None:
         module.fail_json(
             msg=f"domain_placement: {name} has {len(threads)} vCPU threads, {len(pins)} needed"
         )
+    apart = pins_of(definition, threads)
     module.exit_json(
         changed=False,
         bench=moments.taken(parse_cpu_list(module.params["cpus"])),
@@ -131,7 +159,12 @@ def main() -> None:
             **machine,
             "vcpus": len(pins),
             "vcpu_threads": [
-                {**row, "pin": format_cpu_list(compress(count(), pins[row["vcpu"]]))}
+                {
+                    **row,
+                    "pin": apart[row["vcpu"]]
+                    if apart
+                    else format_cpu_list(compress(count(), pins[row["vcpu"]])),
+                }
                 for row in guests.vcpu_readings(pid, threads)
             ],
             "emulator": {
