@@ -8,10 +8,10 @@ from itertools import chain
 import polars as pl
 
 from virtbed_analysis import doubts, estimate
-from virtbed_analysis.cells import CELL, PLAIN, SUBJECT, key_of
+from virtbed_analysis.cells import BASELINE_MODE, CELL, PLAIN, SUBJECT, key_of
 from virtbed_analysis.margin import with_answers
 from virtbed_analysis.reading import Json
-from virtbed_analysis.reduction import BARE, BASELINE_MODE, PLAIN_ROWS, Readings
+from virtbed_analysis.reduction import BARE, PLAIN_ROWS, Readings
 from virtbed_contract.factors import FACTORS
 
 
