@@ -109,7 +109,7 @@ FACTORS: tuple[Factor, ...] = (
         values=("flat", "host"),
         default="flat",
         grain="instance",
-        meaning="What guests are told of their CPUs: flat (each a socket of its own), host "
+        meaning="What guests know of their CPUs: flat (each a socket of its own), host "
         "(sockets, cores, threads, caches and nodes of the CPUs that they are pinned to).",
         wording="{}'s topology",
         label="{}_topology",

@@ -16,6 +16,14 @@ from virtbed_contract.kernel import snapshots
 from virtbed_contract.limits import DiskFree
 
 
+def is_this_machine(name: str, boot: str) -> bool:
+    """Return whether a host of this name and boot id is the controller's own.
+
+    Two hosts may have one name.
+    """
+    return name == os.uname().nodename and boot == snapshots.BOOT.read_text().strip()
+
+
 class ActionModule(ActionBase):
     """Validate a block's documents, and keep ansible-playbook to its housekeeping CPUs.
 
@@ -42,8 +50,7 @@ class ActionModule(ActionBase):
         except DocumentError as error:
             raise AnsibleActionFail(f"block_started: {error}") from error
         boot, disks = self._ask([(kind, path) for kind, path in asked.get("disks", ())])
-        same_kernel = boot == snapshots.BOOT.read_text().strip()
-        here = os.uname().nodename == asked["bench"] and same_kernel
+        here = is_this_machine(asked["bench"], boot)
         if here:
             words = ["--all-tasks", "--cpu-list", "--pid", instance.housekeeping]
             done = subprocess.run(
@@ -61,10 +68,7 @@ class ActionModule(ActionBase):
         }
 
     def _ask(self, rooms: list[tuple[str, str]]) -> tuple[str, tuple[DiskFree, ...]]:
-        """Hold the host for as long as the block may take; return its boot id, and its disks.
-
-        Two hosts may have one name: the boot id tells whether the controller is on this one.
-        """
+        """Hold the host for as long as the block may take; return its boot id, and its disks."""
         from virtbed import host_lock
 
         asked, paths = self._task.args, [path for _, path in rooms]

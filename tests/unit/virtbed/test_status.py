@@ -273,8 +273,9 @@ def test_keys_of_guests_that_were_kept_are_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(benches, "RUN", tmp_path)
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "id_ed25519").touch()
+    with benches.keys("demo", keep=lambda: True) as folder:
+        (folder / "id_ed25519").touch()
+    assert (folder / "id_ed25519").exists()
     (tmp_path / "gvisor").mkdir()
     (tmp_path / "lock").touch()
     benches.forget_keys()

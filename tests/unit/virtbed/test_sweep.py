@@ -717,7 +717,7 @@ def test_a_failed_trials_instance_is_kept_on_request_and_the_sweep_ends(
     assert way in said and "failure.json says why" in said and "`virtbed clear` removes it" in said
     assert len(host.blocks) == 1 and host.calls[2:] == ["block", "restore"]  # and no clear
     assert failure_of(run, run.failed[0]).message == "a pin was changed"
-    assert (tmp_path / "run" / "demo" / "id_ed25519").exists()  # or nobody could log in
+    assert (tmp_path / "run" / "keys" / "demo" / "id_ed25519").exists()  # or nobody could log in
     host.calls.clear()
     make(one).run()  # the next call removes it, and goes on
     assert host.calls[:3] == ["examine", "clear", "block"]
