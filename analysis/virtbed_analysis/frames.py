@@ -140,8 +140,8 @@ def write_parquet(samples: pl.DataFrame, file: Path) -> None:
 
     Example:
         >>> write_parquet(load("results/quick"), Path("samples.parquet"))
-        >>> pl.read_parquet("samples.parquet")["platform"].unique().sort().to_list()
-        ['bm', 'cn']
+        >>> pl.read_parquet("samples.parquet")["mode"].unique().sort().to_list()
+        ['pinned', 'vanilla']
     """
     about = {"schema": identifiers.SAMPLES, "columns": json.dumps(columns.described())}
     plain = samples.with_columns(pl.col(pl.Enum).cast(pl.String))

@@ -83,6 +83,15 @@ _PR_SET_PDEATHSIG = 1
 _LAST_WORDS = 3000  # characters of the log that an error message quotes
 
 
+# What engines and SSH mean by statuses of their own.
+_STATUSES = {
+    125: ", as an engine ends that cannot run it (virtbed doctor tells whether its daemon answers)",
+    126: ", as an engine ends whose daemon went away (virtbed doctor tells whether it answers)",
+    127: ", its program is not there",
+    255: ", as SSH ends where its connection is lost or cannot be made",
+}
+
+
 class TrialError(Exception):
     """A trial without a document; the message says why, and quotes the end of its log."""
 
@@ -120,8 +129,21 @@ def run(argv: list[str], timeout_s: int) -> tuple[str, str, int]:
         ) from None
     wall_ns = time.monotonic_ns() - started_ns
     if process.returncode != 0:
-        raise TrialError(f"trial_process: exit status {process.returncode}: {_last_words(log)}")
+        raise TrialError(f"trial_process: {_end(process.returncode)}: {_last_words(log)}")
     return out.decode(errors="replace"), _last_words(log), wall_ns
+
+
+def _end(status: int) -> str:
+    """Say how a process ended that did not end well.
+
+    Clients of engines, shells and SSH tell a signal of what they ran as 128 more than its number.
+    """
+    number = -status if status < 0 else status - 128
+    if number in {one.value for one in signal.Signals}:
+        name = signal.Signals(number).name
+        why = "; killed by someone, or for want of memory (memory_mib in the plan)"
+        return f"exit status {status}, {name}{why if name == 'SIGKILL' else ''}"
+    return f"exit status {status}{_STATUSES.get(status, '')}"
 
 
 def _rest(process: subprocess.Popen[bytes]) -> bytes:

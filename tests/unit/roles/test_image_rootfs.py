@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +134,32 @@ def test_a_guest_masks_every_timer_of_its_packages_and_what_tuning_stops(tmp_pat
         "systemctl", "mask", "e2scrub_reap.service", "systemd-pstore.service",
         "cron.service", "fstrim.timer", "linked.timer", "motd-news.timer",
     ]  # fmt: skip
+
+
+def test_the_digest_is_by_the_trees_own_tar_whatever_the_hosts(tmp_path: Path) -> None:
+    """Versions of tar differ in what they write; a tree is brought to hosts of other versions."""
+    found = yaml.safe_load((REPOSITORY / "roles/image_rootfs/vars/main.yml").read_text())
+    root = tmp_path / "rootfs"
+    for name in (shutil.which("tar") or "", *loaded_by("tar")):
+        place = root / name.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, place)
+    other = tmp_path / "bin/tar"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\necho another version\n")
+    other.chmod(0o755)
+    read = subprocess.run(
+        ["unshare", "--map-root-user", "sh", "-c", found["image_rootfs_tar"]], cwd=tmp_path,
+        env={"PATH": f"{other.parent}:{os.environ['PATH']}"}, capture_output=True, check=True,
+    )  # fmt: skip
+    with tarfile.open(fileobj=io.BytesIO(read.stdout)) as archive:
+        names = archive.getnames()
+    assert names[0] == "." and "./usr/bin/tar" in names
+
+
+def loaded_by(program: str) -> list[str]:
+    """Return the paths of the libraries that a program loads."""
+    told = subprocess.run(
+        ["ldd", shutil.which(program) or ""], capture_output=True, text=True, check=True
+    )
+    return re.findall(r"(/\S+) \(", told.stdout)

@@ -39,6 +39,22 @@ def test_it_is_told_when_it_was_started() -> None:
     assert 0 < wall_ns < 10e9
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("os.kill(os.getpid(), 9)", "exit status -9, SIGKILL; killed by someone, or for want of"),
+        ("os._exit(137)", r"exit status 137, SIGKILL; .* \(memory_mib in the plan\): "),
+        ("os._exit(143)", "exit status 143, SIGTERM: "),
+        ("os._exit(126)", "exit status 126, as an engine ends whose daemon went away"),
+        ("os._exit(255)", "exit status 255, as SSH ends where its connection is lost"),
+        ("os._exit(3)", "exit status 3: "),
+    ],
+)
+def test_how_it_ended_is_said_in_words(code: str, said: str) -> None:
+    with pytest.raises(trial.TrialError, match=said):
+        trial.run(python(f"import os; {code}"), 10)
+
+
 def test_what_attestation_needs_is_told_and_no_samples() -> None:
     assert trial.told(json.dumps(document())) == {
         "inside": {"python": "3.11.2"},

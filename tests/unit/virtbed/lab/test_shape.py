@@ -62,6 +62,12 @@ def test_the_processor_is_one_that_linux_believes_to_have_threads() -> None:
     assert values(Shape(threads=1).hardware(), "-cpu") == [processor]
 
 
+def test_a_server_has_no_instructions_that_its_guests_lose() -> None:
+    """They were seen to lose AVX, so that no trial in one was attested."""
+    (processor,) = values(Shape().hardware(), "-cpu")
+    assert {"-xsave", "-avx", "-avx2", "-fma", "-f16c"} <= {*processor.split(",")}
+
+
 def test_svm_can_be_off() -> None:
     assert values(Shape(svm=False).hardware(), "-cpu")[0].endswith(",-svm")
     assert values(Shape(svm=False).hardware("kvm"), "-cpu") == ["host,-svm,-vmx"]
