@@ -97,7 +97,7 @@ class Design:
     accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
     platforms: tuple[Platform, ...] = described("The platforms of the plan, as reports list them.")
     commits: tuple[str, ...] = described("Commits of virtbed that carried the sweep out so far.")
-    trials: tuple[PlannedTrial, ...] = described("Every trial, in order.")
+    trials: tuple[PlannedTrial, ...] = described("Every trial, in order.", min_items=1)
     not_run: tuple[NotRun, ...] = described("What this host cannot run.")
     placements: tuple[PlannedPlacement, ...] = described(
         "Where pinned instances run, one per size.", default=()
