@@ -14,6 +14,10 @@ from typing import Optional
 from .codec import described
 
 
+TMP = "/tmp"  # nosec B108 # asked for its room; nothing is written there
+"""Where modules and engines put temporary files."""
+
+
 @dataclass(frozen=True)
 class Room:
     """Free space that a folder must have, and what to do where it has less."""

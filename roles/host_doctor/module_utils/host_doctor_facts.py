@@ -16,7 +16,7 @@ from ansible.module_utils.virtbed_contract.kernel import cgroups, hypervisor, pr
 from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 from ansible.module_utils.virtbed_contract.kernel.files import fields, read
 from ansible.module_utils.virtbed_contract.kernel.isa import read_flags, read_isa
-from ansible.module_utils.virtbed_contract.limits import free_mib, look
+from ansible.module_utils.virtbed_contract.limits import TMP, free_mib, look
 
 NVIDIA_VENDOR = "0x10de"
 DISPLAY_CLASS = "0x03"
@@ -78,7 +78,7 @@ def disk_facts(state_dir: Path, needed_mib: int) -> dict[str, Any]:
 
 def other_disks(stores: Iterable[str]) -> list[dict[str, Any]]:
     """Return {kind, path, free_mib} of where else a sweep writes: /tmp, and engines' stores."""
-    rooms = [("tmp", "/tmp"), *(("store", store) for store in dict.fromkeys(stores))]
+    rooms = [("tmp", TMP), *(("store", store) for store in dict.fromkeys(stores))]
     return [encode(look(kind, Path(path))) for kind, path in rooms]
 
 

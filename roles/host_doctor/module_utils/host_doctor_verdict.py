@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ansible.module_utils.virtbed_contract.codec import decode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.identifiers import HOST_REPORT
-from ansible.module_utils.virtbed_contract.limits import DiskFree
+from ansible.module_utils.virtbed_contract.limits import TMP, DiskFree
 from ansible.module_utils.virtbed_contract.remedies import setup
 from ansible.module_utils.virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
 
@@ -57,7 +57,7 @@ def common_lacks(facts: Facts) -> list[Lack]:
                 "free some, or set virtbed_state_dir to a larger file system",
             )
         )
-    lacks += _no_room(facts, "tmp", "/tmp")
+    lacks += _no_room(facts, "tmp", TMP)
     if memory["available"] < memory["needed"]:
         lacks.append(
             (

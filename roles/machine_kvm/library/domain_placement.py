@@ -111,7 +111,8 @@ def pins_of(xml: str, vcpus: Iterable[int]) -> dict[int, str | None] | None:
     wanted = sorted(vcpus)
     if wanted == list(range(len(wanted))):
         return None
-    found = ElementTree.fromstring(xml).findall("cputune/vcpupin")
+    domain = ElementTree.fromstring(xml)  # nosec B314 # libvirt wrote it
+    found = domain.findall("cputune/vcpupin")
     pins = {int(p.get("vcpu")): format_cpu_list(parse_cpu_list(p.get("cpuset"))) for p in found}
     return {vcpu: pins.get(vcpu) for vcpu in wanted}
 
