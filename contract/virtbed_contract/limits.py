@@ -13,7 +13,6 @@ from typing import Optional
 
 from .codec import described
 
-
 TMP = "/tmp"  # nosec B108 # asked for its room; nothing is written there
 """Where modules and engines put temporary files."""
 
