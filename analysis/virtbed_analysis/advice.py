@@ -7,7 +7,7 @@ what their trials cannot have seen, which gave no result.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -15,9 +15,10 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from virtbed_analysis import drift
 from virtbed_analysis.best import Ranking, ranking
 from virtbed_analysis.candidates import Candidate, Spread, candidates_of, excluded
-from virtbed_analysis.cells import CELL
+from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, holm
 from virtbed_analysis.per_trial import answers_differ
@@ -62,7 +63,8 @@ def advise(sweep: Sweep, question: Question) -> Json:
         question = replace(question, margin=sweep.margin)
     told = _decided(sweep, question)
     ranked, choice, say = told.ranked, told.ranked.choice, _Rows(sweep.platforms, told.ranked)
-    others = _without_suspects(sweep, question) if choice else None
+    clean = _without_suspects(sweep, question) if choice else None
+    others = clean and clean.ranked
     return {
         "schema": identifiers.ADVICE,
         "sweep": sweep.name,
@@ -83,6 +85,8 @@ def advise(sweep: Sweep, question: Question) -> Json:
         "notes": [
             *(notes(question, choice) if choice else []),
             *_asides(sweep, choice, others),
+            *_none_left(sweep, told, clean),
+            *_drifted(sweep, ranked),
             *_other_inputs(sweep, question),
         ],
         "more_replicates": ranked.more,
@@ -111,6 +115,13 @@ class _Decided(NamedTuple):
     left_out: _LeftOut
     measured: int
 
+    @property
+    def cells_out(self) -> Iterator[tuple[Mapping[str, Any], str]]:
+        """The cells that are left out though they have results, and why."""
+        for cell, why in self.left_out:
+            if isinstance(cell, Candidate):
+                yield cell.cell, why
+
 
 def _decided(sweep: Sweep, question: Question) -> _Decided:
     found, without = candidates_of(sweep, question)
@@ -125,7 +136,7 @@ def _decided(sweep: Sweep, question: Question) -> _Decided:
     return _Decided(ranked, fit, left_out + spoken_against, len(found) + len(without))
 
 
-def _without_suspects(sweep: Sweep, question: Question) -> Ranking | None:
+def _without_suspects(sweep: Sweep, question: Question) -> _Decided | None:
     """Return what would be told without the suspect trials; None if there are none.
 
     Beside the advice, not in its place: what makes a trial suspect may be the platform's doing.
@@ -136,7 +147,31 @@ def _without_suspects(sweep: Sweep, question: Question) -> Ranking | None:
     if not mine.height:
         return None
     rest = replace(sweep, trials=trials, samples=sweep.samples.filter(clean))
-    return _decided(rest, question).ranked
+    return _decided(rest, question)
+
+
+def _none_left(sweep: Sweep, told: _Decided, clean: _Decided | None) -> Iterator[str]:
+    """Give that cells have no trial which is not suspect, so that nothing is compared with them."""
+    if clean is None:
+        return
+    left = {cell.key for cell in clean.fit} | {key_of(cell) for cell, _ in clean.cells_out}
+    gone = [named(cell.cell, sweep.platforms) for cell in told.fit if cell.key not in left]
+    if gone:
+        yield (
+            f"All trials of {'; '.join(gone)} are suspect: without them nothing is compared with "
+            f"{'it' if len(gone) == 1 else 'these'}."
+        )
+
+
+def _drifted(sweep: Sweep, ranked: Ranking) -> Iterator[str]:
+    """Give what is confounded with time of the choice and the runner-up, as the report has it."""
+    shown = [cell for cell in (ranked.choice, ranked.runner_up) if cell]
+    if not shown:
+        return
+    warned = drift.warnings(drift.order(sweep.trials, sweep.samples, sweep.margin))
+    for cell in shown:
+        if warning := warned.get(cell.key):
+            yield f"What is told of {named(cell.cell, sweep.platforms)} may be drift: it {warning}."
 
 
 def _asides(sweep: Sweep, choice: Candidate | None, others: Ranking | None) -> list[str]:

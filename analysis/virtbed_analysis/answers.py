@@ -27,7 +27,7 @@ Side = Literal["for", "against", "neither"]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of measurements beside their times.
+    """What is known of measurements besides their times.
 
     Attributes:
         differing: Cells whose answers are not bare metal's: they did other work.

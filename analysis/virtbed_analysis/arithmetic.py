@@ -20,7 +20,7 @@ _TICK_S = 0.1
 """By how much two accounts of CPU time may differ: kernels count in ticks."""
 _SLACK = 1.1
 _IDLE_NS = 10_000_000_000
-"""What a driver may take beside its requests, and twice their time: thousands of looks between."""
+"""What a driver may take besides its requests, and twice their time: thousands of looks between."""
 _RESIDENT_KIB = 65_536
 """By how much counters of pages that each CPU keeps for itself may be behind, on large machines."""
 _EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)  # a clock that was never set begins at 1970
@@ -62,7 +62,7 @@ def _samples(result: Json) -> Iterator[str]:
             return
         if sample["warmup"]:
             if warm != index:
-                yield f"sample {index} is a warm-up that came after a measured one"
+                yield f"sample {index} is a warm-up that follows a measured one"
                 return
             warm += 1
     if warm == len(samples):
@@ -79,11 +79,11 @@ def _counts(result: Json) -> Iterator[str]:
         ("checked answers", answers["checked"], len(samples)),
     ):
         if told != counted:
-            yield f"tells of {told} {what}, its samples make it {counted}"
+            yield f"states {told} {what}, its samples make it {counted}"
     queries = result["loadgen"]["queries"]
     alone = settings["scenario"] in ("single_stream", "server")  # one sample per query
     if queries > measured or (alone and queries != measured):
-        yield f"tells of {queries} queries, its samples make it {measured}"
+        yield f"states {queries} queries, its samples make it {measured}"
     named = [answer["input"] for answer in answers["by_input"]]
     if len(set(named)) < len(named):
         yield "has two answers to one input"
@@ -113,17 +113,17 @@ def _clocks(result: Json) -> Iterator[str]:
     took = sorted(s["queue_ns"] + s["e2e_ns"] for s in result["samples"] if not s["warmup"])
     told = loadgen["clocks"]["harness_median_ns"]
     if took and took[len(took) // 2] != told:
-        yield f"tells of a median latency of {told} ns, its samples have {took[len(took) // 2]} ns"
+        yield f"states a median latency of {told} ns, its samples have {took[len(took) // 2]} ns"
     ranks = loadgen["percentiles_ns"]
     for rank in ranks:
         if not re.fullmatch(r"\d{1,2}(\.\d{1,6})?|100(\.0+)?", rank, re.ASCII):
-            yield f"tells of a percentile {rank!r}, a number from 0 to 100 needed"
+            yield f"states a percentile {rank!r}, a number from 0 to 100 needed"
             return
     rising = sorted(ranks, key=float)
     for rank, higher in pairwise(rising):
         if ranks[rank] > ranks[higher]:
             yield (
-                f"tells of a percentile {rank} of {ranks[rank]} ns, beyond that of {higher}, "
+                f"states a percentile {rank} of {ranks[rank]} ns, beyond that of {higher}, "
                 f"{ranks[higher]} ns"
             )
             return

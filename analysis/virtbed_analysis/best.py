@@ -129,7 +129,7 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
 
     Args:
         fit: The cells that answer the question.
-        unknown: Those of which it cannot be told whether they do: none is chosen, and each may be
+        unknown: Those of which it is unknown whether they do: none is chosen, and each may be
             better than what is.
         question: What is asked.
     """
@@ -156,7 +156,8 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
     else:
         answer = "cannot tell"
         choice = _leaning([i for i in left if i in fits] or fits, over, field, question)
-    others = [i for i in fits if i != choice]
+    rivals = [i for i in fits if i != choice]
+    others = [i for i in rivals if i in left] or rivals  # what may be better comes before
     second = min(others, key=lambda i: _or_last(over[i, choice].value), default=None)
     return Ranking(
         answer,
@@ -263,16 +264,20 @@ def _more(
     confidence: float,
     question: Question,
 ) -> int | None:
-    """Return how many more replicates would show each pair different, or equivalent."""
+    """Return how many more replicates would show each pair different, or equivalent.
+
+    None where that is not known, or where no pair is open.
+    """
     wanted = []
     for i in left:
-        if i == choice:
-            continue
-        pair = over[i, choice]
+        pair = over[i, choice] if i != choice else None
+        if pair is None or pair.worse or pair.turned().within(question.tolerance):
+            continue  # does not stand in the choice's way
         if not pair.spread > NO_SPREAD:  # nor a number
             return None
         apart = abs(math.log(pair.value))
-        gap = max(apart, math.log1p(question.tolerance) - apart)
+        # Ends lie at ratio * (1 - half): see `ratio_interval`.
+        gap = -math.expm1(-max(apart, math.log1p(question.tolerance) - apart))
         needed = pairs_needed(pair.spread, gap, confidence, MOST_REPLICATES)
         if needed is None:
             return None

@@ -1,11 +1,12 @@
-"""Bursts of slow requests: as many as hang together tell less than as many that do not."""
+"""Bursts of slow requests: correlated ones tell less than as many independent ones."""
 
 from __future__ import annotations
 
 import polars as pl
 
 from virtbed_analysis.estimate import tail
-from virtbed_analysis.slo import NEIGHBOURS, Instance
+from virtbed_analysis.independence import NEIGHBOURS
+from virtbed_analysis.slo import Instance
 
 BURSTS = ("bursts", "slowest", "slow_bursts")
 """What `with_bursts` counts of a request, as in `slo.Instance`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,15 @@ import polars as pl
 from scipy import stats
 
 from virtbed_analysis import doubts, estimate, words
+from virtbed_analysis.candidates import Ends, ends_by_cell
 from virtbed_analysis.cells import CELL, PLAIN, key_of
-from virtbed_analysis.engine import effect
+from virtbed_analysis.engine import Key, effect
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
-from virtbed_analysis.intervals import CONFIDENCE, simultaneous
+from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, simultaneous
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer, has_width
+from virtbed_analysis.reasons import lost
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
@@ -43,11 +46,11 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     `low`, `high` (ratios; of all checks together at `confidence`), `half_width` (as a share),
     `replicates`, `answer` ("equivalent": the whole interval is within `margin`, by default the
     plan's, of what is expected; "differs"; "cannot tell"), `passed`, `verdict` ("passed", "failed",
-    "cannot tell": the interval is too wide to answer, which is no pass), `reason` and `warnings`
-    (what the replicates show against the interval). `caution` says how often as few replicates
-    pass though the host is off by the margin. Its
-    `resolution` says for each platform with a twin the smallest overhead that as many replicates
-    resolve.
+    "cannot tell": the interval is too wide to answer, or slow trials are missing, which is no
+    pass), `reason` and `warnings` (what the replicates show against the interval, and which trials
+    were lost). `caution` says how often as few replicates pass though the host is off by the
+    margin. Its `resolution` says for each platform with a twin the smallest overhead that as many
+    replicates resolve.
     `passed` holds if there are checks and all passed; a planned cell without result has not.
     `suspect` counts the trials during which something else moved, which stay in.
 
@@ -75,8 +78,9 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     rows += [dict(zip(CELL, cell, strict=True)) | _NOTHING for cell in sorted(missing)]
     told = sum(row["ratio_low"] is not None for row in rows)
     entries = sweep.platforms.entries
-    checks = [_check(row, slowdowns, told, margin, entries) for row in rows]
-    resolution = [_resolution(row, entries) for row in rows if _is_twin(row) and row["ratio_low"]]
+    ends = ends_by_cell(sweep, plain=False)
+    checks = [_check(row, slowdowns, told, margin, entries, [*_sides(row, ends)]) for row in rows]
+    resolution = [_resolution(row, entries) for row in rows if _is_twin(row) and _varies(row)]
     content = {
         "schema": identifiers.CALIBRATION,
         "sweep": sweep.name,
@@ -94,6 +98,19 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(sweep_dir / "calibration.json", text)
     return content
+
+
+def _sides(row: Json, ends: Mapping[Key, Ends]) -> Iterator[tuple[str, Ends]]:
+    """Give the name of each side of a check that has lost trials, and how its trials ended."""
+    for side in (row, row | PLAIN):
+        own = ends.get(key_of(side))
+        if own and own.lost:
+            yield str(side["variant"]), own
+
+
+def _varies(row: Json) -> bool:
+    """Return whether replicates differ as measured times do: else they resolve nothing."""
+    return row["ratio_low"] is not None and float(np.ptp(row["ratio_logs"])) > NO_SPREAD
 
 
 _NOTHING: Json = {"ratio": None, "ratio_low": None, "ratio_high": None, "ratio_replicates": 0}
@@ -137,7 +154,12 @@ def _is_twin(row: Json) -> bool:
 
 
 def _check(
-    row: Json, slowdowns: dict[str, float], checks: int, margin: float, entries: words.Entries
+    row: Json,
+    slowdowns: dict[str, float],
+    checks: int,
+    margin: float,
+    entries: words.Entries,
+    losing: list[tuple[str, Ends]],
 ) -> Json:
     slowdown = 0.0 if _is_twin(row) else slowdowns.get(row["application"])
     expected = None if slowdown is None else 1.0 + slowdown
@@ -152,8 +174,14 @@ def _check(
         row = row | {"ratio_low": low, "ratio_high": high}
         says = answer(low / expected, high / expected, margin)
         reason = _fault(row, expected, half_width, margin, says)
+    if not reason and (late := [side for side, ends in losing if ends.late]):
+        says = CANNOT_TELL
+        reason = (
+            f"trials of {' and '.join(late)} were ended at a time limit: the slow ones are missing"
+        )
     warnings = doubts.marked([row])[0]["warnings"] if known else []
-    verdict = "passed" if not reason else CANNOT_TELL if says == CANNOT_TELL else "failed"
+    warnings += [{"kind": "lost", "text": f"of {side} {lost(ends)}"} for side, ends in losing]
+    verdict = "passed" if not reason else "failed" if says == DIFFERS else CANNOT_TELL
     return {
         "check": "twin" if _is_twin(row) else "slowdown",
         **{key: row[key] for key in CELL if key not in PLAIN},

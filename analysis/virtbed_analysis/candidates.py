@@ -294,9 +294,9 @@ def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Ke
     }
 
 
-def ends_by_cell(sweep: Sweep) -> dict[Key, Ends]:
-    """Return how the trials of each real plain cell ended."""
-    asked = {**PLAIN, "emulated": False}
+def ends_by_cell(sweep: Sweep, *, plain: bool = True) -> dict[Key, Ends]:
+    """Return how the trials of each real cell ended: of plain ones, or of all."""
+    asked = {**(PLAIN if plain else {}), "emulated": False}
     return _ends(sweep, sweep.trials.filter(**asked).with_columns(valid=usable()), asked)
 
 

@@ -20,7 +20,7 @@ Rows = Sequence[Json]
 
 @dataclass(frozen=True)
 class Reader:
-    """What sentences need beside the rows: the margin, and the words of platforms."""
+    """What sentences need besides the rows: the margin, and the words of platforms."""
 
     margin: float
     entries: words.Entries
@@ -54,7 +54,7 @@ class Choice:
         kind: "good": `rows` cost nothing that matters, or less than bare metal, and none of them is
             shown slower than one that costs less; "least": every
             platform costs more, the one row clearly least; "alike": likewise, and the least cannot
-            be told apart; "unknown": none is known to be good, and of `rows` it cannot be told;
+            be told apart; "unknown": none is known to be good, and `rows` are undecided;
             "nothing": no row has an answer without reservation.
         rows: The rows that it is about.
     """
@@ -169,12 +169,9 @@ def _sentence(group: Sequence[Choice], start: str, end: str, reader: Reader) -> 
                 f"known to be {reader.within} of it there."
             )
         case "alike":
-            return f"{known}, and which costs least cannot be told: {figures}."
+            return f"{known}, and which costs least is undecided: {figures}."
         case "unknown":
-            return (
-                f"{known}; of these it cannot be told: {figures}. Choose none of them for its "
-                "speed before more replicates."
-            )
+            return f"{known}; undecided: {figures}. Choose none of these for its speed yet."
     return f"{start}choose nothing by this sweep: {_why_not(rows, reader)}."
 
 

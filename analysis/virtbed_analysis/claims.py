@@ -31,6 +31,7 @@ _CONTAINER, _GUEST, _ENCLOSED = ("metal", "docker"), ("kvm", "process"), ("kvm",
 PENALTY = 1.1
 _SCALES = 1.1  # a doubling of cores that speeds up by less has stopped to pay
 _PASSTHROUGH = 1.03
+_HALF = 1.0  # more than half of a penalty is most of it: no margin of cost has a part in that
 _NAMED = 6  # others that an effect is compared with are named, but not a hundred of them
 # Shares of pre- and post-processing that are closer than this do not order two applications.
 SHARE_GAP = 0.10
@@ -306,7 +307,7 @@ FINDINGS = (
         "vanilla over bare metal, divided twice by pinned over bare metal: above 1 where pinning "
         f"removes over half of the logarithm, asked only where vanilla is clearly over {PENALTY:g}",
         "a container in both modes at one size, and a clear penalty",
-        None,
+        _HALF,
         "everywhere",
         "above",
         _penalty_left_by_pinning,

@@ -123,7 +123,7 @@ TRIAL: dict[str, Column] = {
     "inputs": Column(_TEXT, "Names of the inputs of the measured requests."),
     **_OF_TRIALS,
     "warnings": Column(pl.List(_TEXT), "What the trial warned of."),
-    "suspicions": Column(pl.List(_TEXT), "What beside the trial moved, with the number."),
+    "suspicions": Column(pl.List(_TEXT), "What else moved during the trial, with the number."),
 }
 SAMPLE: dict[str, Column] = {
     "trial": TRIAL["trial"],

@@ -18,14 +18,14 @@ import polars as pl
 from virtbed_analysis import unlike, words
 from virtbed_analysis.cells import Cell
 from virtbed_analysis.effects import Units, of_sweep
-from virtbed_analysis.engine import Floats, together
+from virtbed_analysis.engine import Floats, equal, together
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
 from virtbed_analysis.provenance import provenance
 from virtbed_analysis.reduction import PLAIN_ROWS
-from virtbed_analysis.rises import Losses, judged
+from virtbed_analysis.rises import Losses, judged, vanished
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
@@ -90,7 +90,7 @@ def compare(
     unit = "replicate" if len(every) == 2 else "sweep"
     times = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _time))
     costs = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _cost))
-    losses, only_first = Losses(*sweeps), _only(units[0], common)
+    losses, gone = Losses(*sweeps), [_only(side, common) for side in units]
     rows = [
         {
             **c.row(), "judged_by": words.judged(c.row()).name,
@@ -111,8 +111,9 @@ def compare(
         "summary": (
             _summary(rows, [len(side) for side in sides], margin) if rows else _apart(units)
         )
+        + (vanished(gone, platforms.entries) if rows else "")
         + _suspicion(sweeps),
-        "fail": None if fail_above is None else judged(rows, only_first, fail_above),
+        "fail": None if fail_above is None else judged(rows, gone[0], fail_above),
         "differs": _differs(*sweeps),
         "unlike": [
             {"side": name, **row}
@@ -120,8 +121,8 @@ def compare(
             for row in _unlike(side)
         ],
         "cells": rows,
-        "only_first": only_first,
-        "only_second": _only(units[1], common),
+        "only_first": gone[0],
+        "only_second": gone[1],
         "suspect": {
             "first": sum(map(_suspect, sweeps[0])),
             "second": sum(map(_suspect, sweeps[1])),
@@ -225,6 +226,8 @@ def _each(
     rows = {}
     for cell, effect in zip(found, told, strict=True):
         assert effect is not None
+        if any(equal(group) for group in found[cell]):  # as much as a copy: no precision
+            effect = replace(effect, low=None, high=None)
         given = answer(effect.low, effect.high, margin)
         says = (MORE if effect.value > 1 else LESS) if given == DIFFERS else given
         rows[cell] = {**asdict(effect), "unit": unit, "answer": says}
@@ -321,8 +324,8 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
         if known:
             count = {kind: known.count(kind) for kind in (MORE, LESS, EQUIVALENT, CANNOT_TELL)}
             told.append(
-                f"Of {len(known)} cells {count[MORE]} {name} clearly more in the second, "
-                f"{count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
+                f"Of {words.count(len(known), 'cell')} {count[MORE]} {name} clearly more in the "
+                f"second, {count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
                 f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot be told."
             )
     if of := words.times_of(row["scenario"] for row in rows):

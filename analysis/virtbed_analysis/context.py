@@ -1,4 +1,4 @@
-"""What findings need to know of a sweep beside its times: answers, threads, suspect trials."""
+"""What findings need to know of a sweep besides its times: answers, threads, suspect trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERIAL = 1.2
 def known(
     sweep: Sweep, selection: str = "", timing: Json | None = None, means: Readings | None = None
 ) -> Known:
-    """Return what is known of a sweep beside its times.
+    """Return what is known of a sweep besides its times.
 
     Args:
         sweep: The sweep.

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from virtbed_analysis import samples_per_trial
+from virtbed_analysis import samples_per_trial, words
 from virtbed_analysis.estimate import in_order
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
 from virtbed_analysis.latency import WHOLE
@@ -158,7 +158,10 @@ def _drift(host: str, rows: pl.DataFrame) -> Json:
 
 def _course(found: Json) -> str:
     if found["slope"] is None:
-        said = f"Whether the host drifted is not known: {ENOUGH} timed replicates show a slope."
+        said = (
+            f"Whether the host drifted is not known: a slope takes {ENOUGH} replicates with starts "
+            "of their own."
+        )
     else:
         low, high = (found[end] * found["span"] for end in ("low", "high"))
         if low > 0 or high < 0:
@@ -167,7 +170,7 @@ def _course(found: Json) -> str:
             said = f"The host drifted: requests became {least:.1%} to {most:.1%} {faster}"
         else:
             said = f"No steady drift is seen: {math.expm1(low):+.1%} to {math.expm1(high):+.1%}"
-        said += f" from the first replicate to the last ({found['span']:.2g} h)."
+        said += f" from the first replicate to the last ({words.duration(found['span'])})."
     if found["alike"] is not None and found["alike"] > found["alike_by_chance"]:
         said += (
             f" Trials that follow each other are alike (correlation {found['alike']:.2f}, by "

@@ -1,4 +1,4 @@
-"""What is said against the intervals of ratios: beside each, and of all with as few replicates."""
+"""What speaks against the intervals of ratios: of each, and of all with as few replicates."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def caution(replicates: Sequence[int]) -> str:
     return (
         f"With {few if few == many else f'{few} to {many}'} replicates such an interval holds the "
         f"truth in {CONFIDENCE:.0%} of sweeps only if noise is alike on both sides and replicates "
-        "do not hang together. If slow moments fall on one side alone, it does in "
+        "are independent. If slow moments fall on one side alone, it does in "
         f"{least(lambda one: one.skewed_covers)} of sweeps, or in "
         f"{least(lambda one: one.very_skewed_covers)} where they are rare and long; if the ratio "
         "wanders from replicate to replicate, in "

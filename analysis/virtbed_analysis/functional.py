@@ -1,7 +1,7 @@
 """Trials of an application that computes nothing: they show that platforms work, and cost nothing.
 
 Their results say so themselves (`weights` none). They have no part in any estimate, ratio, advice
-or export; what is told of them is that they ran where they were to run.
+or export; of them it is only said that they ran where they were to run.
 """
 
 from __future__ import annotations

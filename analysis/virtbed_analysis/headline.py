@@ -38,7 +38,7 @@ SAID = {
     "same": "nothing measurable",
     "more": "more",
     "less": "less than bare metal",
-    "unknown": "cannot be told",
+    "unknown": "cannot tell",
 }
 _TOLD = {"equivalent": "same", "cannot tell": "unknown"}  # answers that the content has itself
 
@@ -55,13 +55,15 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         `lead`, sentences; `applications`, each with `subject`, `measure` ("e2e", "latency" or
         "throughput"), `time` (that its ratios are of), `choose` (sentences), `sizes` and `options`
         (a platform and a mode, its `answer` in words, and its `cells`, one per size), `caution`
-        (what its intervals may cover, or None); `sure`, sentences; `command`, what to type to tell
-        more, or None; `warnings`, each with `text`, which has the number, and `next`.
+        (what its intervals may cover, or None); `sure`, sentences; the next step: `remedy`, a
+        sentence, `command`, what to type, and `takes`, for how long, each None where there is none;
+        `warnings`, each with `text`, which has the number, and `next`.
     """
     margin = content.get("margin") or margin
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
     reader = Reader(margin, entries)
     rows = _rows(content, margin)
+    resolution = content.get("resolution") or {}
     applications = [
         _application(subject, list(group), reader)
         for subject, group in groupby(rows, key=words.subject)
@@ -77,7 +79,7 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         "lead": " ".join(told) or nothing,
         "applications": applications,
         "sure": _sure(content, rows),
-        "command": (content.get("resolution") or {}).get("command") if rows else None,
+        **{part: resolution.get(part) if rows else None for part in ("remedy", "command", "takes")},
         "warnings": warnings_of(content, rows),
     }
 
@@ -214,7 +216,7 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
     halves = [
         math.sqrt(row["ratio_high"] / row["ratio_low"]) - 1
         for row in rows
-        if row["ratio_low"] is not None
+        if row["ratio_low"] is not None and has_width(row["ratio_low"], row["ratio_high"])
     ]
     if halves:
         told.append(
@@ -222,16 +224,8 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
             f"{max(halves):.1%} at most; each is at {CONFIDENCE:.0%} on its own: of "
             f"{round(1 / (1 - CONFIDENCE))} such intervals, one misses by chance."
         )
-    return [*told, *_resolution(content.get("resolution")), *_unseen(rows, content["cells"])]
-
-
-def _resolution(found: Json | None) -> Iterator[str]:
-    """Give what the sweep could have seen, and what would show more."""
-    if not found:
-        return
-    yield found["sentence"]
-    if found["remedy"]:
-        yield found["remedy"]
+    seen = [resolution["sentence"]] if (resolution := content.get("resolution")) else []
+    return [*told, *seen, *_unseen(rows, content["cells"])]
 
 
 def _unseen(rows: Sequence[Json], cells: Iterable[Json]) -> Iterator[str]:

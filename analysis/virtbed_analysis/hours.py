@@ -45,6 +45,8 @@ def in_words(seconds: float | None, more: int) -> str:
     """Return what more replicates take: "15 more replicates: about 3.2 hours by ..."."""
     replicates = count(more, "more replicate")
     if seconds is None:
-        return f"{replicates}; how long they take, the starts of this sweep's trials do not tell."
+        return (
+            f"{replicates}; how long they take is not known from the starts of this sweep's trials."
+        )
     about = f"{seconds / 3600:.2g} hours" if seconds >= 5400 else f"{max(1, seconds / 60):.0f} min"
     return f"{replicates}, which take about {about} on each host, by the times of this sweep."

@@ -1,4 +1,4 @@
-"""What MLPerf LoadGen says of each trial, beside what the samples say; latency and throughput.
+"""What MLPerf LoadGen says of each trial, and what the samples say; latency and throughput.
 
 LoadGen takes its percentile q of n sorted latencies at the place floor(q n), from 0; the report's
 other tables take number ceil(q n), from 1. Where the two are compared, both are at LoadGen's place.
@@ -124,7 +124,7 @@ def _e2e(means: Readings) -> pl.DataFrame:
 
 
 def with_doubts(own: Json) -> None:
-    """Give rows of latency the mark of the e2e ratio beside it: `e2e_doubt`, its number."""
+    """Give rows of latency the mark of the e2e ratio next to it: `e2e_doubt`, its number."""
     known = {key_of(row, GROUP): row["doubt"] for row in own["e2e"]}
     for row in own["latency"]:
         row["e2e_doubt"] = known.get(key_of(row, GROUP))

@@ -66,7 +66,7 @@ def note(low: float | None, high: float | None, margin: float = MARGIN) -> str |
     if given == CANNOT_TELL:
         return f"anything from {change(low)} to {change(high)} is possible"
     beyond = low >= 1 + margin or high <= 1 / (1 + margin)
-    return None if beyond else f"whether by {percent(margin)} or more cannot be told"
+    return None if beyond else f"whether by {percent(margin)} or more is undecided"
 
 
 def with_answers(rows: Iterable[Mapping[str, Any]], margin: float) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The members of an archive that nobody vouches for: names, kinds and sizes, before any is opened.
 
 A zip file says of itself what it unpacks to, and under which names. None of that is believed: what
-is unpacked is what these rules let through, and never more bytes than were told.
+is unpacked is what these rules let through, and never more bytes than were stated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One mixed-effects model of a whole sweep, beside the plain ratios.
+"""One mixed-effects model of a whole sweep, in addition to the plain ratios.
 
 The logarithm of a trial's time is the sum of what is fixed, a mean for each cell (application x
 platform x mode x size, with every interaction), and of what is random: a shift of the replicate, of
@@ -114,7 +114,7 @@ def of_trials(ran: pl.DataFrame, platforms: Platforms, cells: Iterable[Json]) ->
     pairs = _pairs(fitted, platforms.bare)
     pairs.sort(key=lambda pair: places.get(pair[0], len(places)))
     if not pairs:
-        return {"reason": "no cell has its bare metal beside it.", **empty, **lists}
+        return {"reason": "no cell has a baseline of bare metal.", **empty, **lists}
     return {
         "reason": None,
         "own": math.sqrt(fitted.own),
@@ -194,15 +194,41 @@ def _estimate(
             one = np.ones((len(endog), 1))  # the replicate's shift; not implied beside a spec
             given = MixedLM(endog, exog, groups=replicate, exog_re=one, exog_vc=spec)
             found = given.fit(reml=True, method=METHODS)
-            covariance = np.asarray(found.cov_params())[:cells, :cells] / scale**2
+            common = float(np.asarray(found.cov_re)[0, 0]) / scale**2
+            among, rest = (float(np.sum(x)) / scale**2 for x in (found.vcomp, found.scale))
+            known = (common, among, rest)
+            covariance = _covariance(exog, replicate, np.array(labels), known)
     except (np.linalg.LinAlgError, ValueError) as error:
         raise Unfit(f"the fit fails: {error}.") from error
     means = np.asarray(found.fe_params) / scale
-    common = float(np.asarray(found.cov_re)[0, 0]) / scale**2
-    own = (float(np.sum(found.vcomp)) + float(found.scale)) / scale**2
+    own = among + rest
     if not found.converged or not all(np.isfinite(x).all() for x in (means, covariance, own)):
         raise Unfit("the fit does not converge.")
     return means, covariance, (common, own)
+
+
+def _covariance(
+    exog: Floats, replicate: NDArray[np.int64], labels: NDArray[np.str_], known: tuple[float, ...]
+) -> Floats:
+    """Return the covariance of the means, (X' V^-1 X)^-1, of the variances that were estimated.
+
+    statsmodels takes it of the Hessian of all parameters, which is no covariance where a variance
+    is estimated to be zero: a contrast of cells then had one below zero.
+
+    Args:
+        exog: The cell of each trial, as an indicator.
+        replicate: That of each trial.
+        labels: The instance of each trial.
+        known: The variances of a replicate, of an instance, and of the rest.
+    """
+    common, among, rest = known
+    information = np.zeros((exog.shape[1], exog.shape[1]))
+    for group in np.unique(replicate):
+        at = np.flatnonzero(replicate == group)
+        same = labels[at][:, None] == labels[at][None, :]
+        variance = common + among * same + rest * np.eye(len(at))
+        information += exog[at].T @ np.linalg.solve(variance, exog[at])
+    return np.asarray(np.linalg.inv(information))
 
 
 def _unlike_spread(

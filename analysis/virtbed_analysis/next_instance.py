@@ -1,6 +1,6 @@
 """Where your next instance lies: prediction intervals of single pairs, not of their mean.
 
-The next instance of a cell and the next one of bare metal beside it give one more d_r. It lies
+The next instance of a cell and the next one of bare metal, paired, give one more d_r. It lies
 within mean -+ t(n - 1) * deviation * sqrt(1 + 1 / n) with the confidence of all intervals, if the
 replicates are a fair sample and their logarithms are normal. Only the cell's own replicates tell of
 its spread: one spread for all cells would be narrower, and would cover 80% for a platform twice as

@@ -1,4 +1,4 @@
-"""What a verdict's reader needs beside it: its margin, what would change it, what it cannot see."""
+"""What a verdict's reader needs with it: its margin, what would change it, what it cannot see."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def not_seen(verdict: Verdict, unit: str = "replicate") -> str:
         return "Nothing was seen: no cell that was measured says anything about it."
     half = half_width(most.effect)
     if half is None:
-        return "Without an interval no effect of any size could have been told from noise."
+        return "Without an interval no effect of any size could have been distinguished from noise."
     blind = sum(case.effect.low is None for case in verdict.cases)
     also = f" Nothing in {words.count(blind, 'effect')} without an interval." if blind else ""
     return (
-        f"An effect within {math.expm1(half):.1%} of the limit could not have been told from it "
-        f"({most.effect.about}, {words.count(most.effect.n, unit)}).{also}"
+        f"An effect within {math.expm1(half):.1%} of the limit could not have been distinguished "
+        f"from it ({most.effect.about}, {words.count(most.effect.n, unit)}).{also}"
     )
 
 

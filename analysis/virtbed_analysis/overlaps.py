@@ -1,7 +1,7 @@
 """Trials of one host that are said to have run at once, which a sweep's never do.
 
 A host runs one trial after another: its sweep holds a lock. A trial that starts before an earlier
-one can have ended was measured beside it, by another sweep, or is a file with another's label.
+one can have ended ran at the same time, in another sweep, or is a file with another's label.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _of_host(
             yield (
                 trial,
                 f"started {ends - start:.0f} s before {before} of the same host can have ended: a "
-                "host runs one trial at a time, so another sweep ran beside it, or one of the two "
+                "host runs one trial at a time, so another sweep ran meanwhile, or one of the two "
                 "has a start that is not its own",
             )
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,20 @@ class Question:
             raise AnalysisError(
                 f"--scenario {self.scenario!r} found, one of {', '.join(JUDGED_BY)} needed"
             )
+        bounds = {
+            "--slo-ms": (self.slo_ms, "a bound in ms, 0 or more"),
+            "--margin": (self.margin, "a share, 0 or more"),
+            "--cores-max": (self.cores_max, "a number of cores, 0 or more"),
+        }
+        for name, (value, needed) in bounds.items():
+            if value is not None and not 0 <= value < math.inf:
+                raise AnalysisError(f"{name} {value:g} found, {needed}, needed")
+        for (platform, cores, processor), price in self.prices.items():
+            if not 0 < price < math.inf:
+                raise AnalysisError(
+                    f"a price of {price:g} found for {platform} with {cores} cores on {processor}, "
+                    "a positive one needed: what costs nothing is the cheapest without measuring"
+                )
         if self.slo_ms is not None and JUDGED_BY[self.scenario].name == "throughput":
             raise AnalysisError(
                 f"a bound of {self.slo_ms:g} ms found for {self.scenario}, where all samples are "

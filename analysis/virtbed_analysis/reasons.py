@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,9 +12,12 @@ from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, share_bounds
 from virtbed_analysis.latency import LOADED
 from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.question import Question
-from virtbed_analysis.slo import APART, Slo
+from virtbed_analysis.slo import APART, PERCENTILE, Slo
 from virtbed_analysis.words import count, throughput
 from virtbed_contract.factors import of_grain
+
+_BURST = 10
+"""Requests in a burst that is supposed where none was met."""
 
 
 def named(cell: Mapping[str, Any], platforms: Platforms) -> str:
@@ -67,7 +71,12 @@ def bursts_seen(slo: Slo) -> str:
         told = "Slow requests do not come together here more than by chance"
     else:
         told = f"Slow requests come together here, so {slo.apart:.0%} of requests count"
-    return f"{told}; bursts of which no run has one would make this less sure."
+    # Of an instance at the bound one in a hundred is slow, so so many bursts are met on average.
+    unmet = math.exp(-slo.requests * (1 - PERCENTILE / 100) / _BURST)
+    return (
+        f"{told}. Bursts that no run met are in no number here: if slow requests came {_BURST} at "
+        f"a time, {share(unmet)} of such sweeps would meet none though every p99 is at the bound."
+    )
 
 
 def nothing_measured(ends: Ends) -> str:
@@ -126,12 +135,15 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
         size = "cheapest" if question.prices else "smallest"
         first = "Within" if same == 1 else f"The {size} of {same} within"
         return f"{first} {margin} of the {best} {of}, whichever that is."
+    unsure = _unsure(ranked)
+    also = f" and {unsure} of which the bound cannot be told" if unsure else ""
+    return f"{len(ranked.may_be_best)} may be the {best} {of}{also}."
+
+
+def _unsure(ranked: Ranking) -> int:
+    """Return how many cells that may be the best may not keep the bound."""
     bounds = (cell.slo for cell in ranked.may_be_best)
-    unsure = sum(slo is not None and slo.verdict == "cannot tell" for slo in bounds)
-    text = f"{len(ranked.may_be_best)} may be the {best} {of}."
-    if unsure:
-        text += f" Of {unsure} of them the bound cannot be told."
-    return text
+    return sum(slo is not None and slo.verdict == "cannot tell" for slo in bounds)
 
 
 def sure(question: Question, ranked: Ranking) -> str | None:
@@ -144,10 +156,17 @@ def sure(question: Question, ranked: Ranking) -> str | None:
     if pair is None:
         return "The runner-up needs more cores."
     what = "cost" if question.prices else _TIMES[question.compared.name]
-    return f"{_compared(pair, what, question)}{_more(ranked, pair)}"
+    told = _compared(pair, what, question)
+    if not pair.worse and all(cell.key != ranked.runner_up.key for cell in ranked.may_be_best):
+        told = told.replace(_SWAP, "by these alone the two cannot be told apart")
+        told = f"{told[:-1]}; but the runner-up is shown to take more than another candidate."
+    return f"{told}{_more(ranked, pair)}"
 
 
 _TIMES = {"e2e": "time", "latency": "latency", "throughput": "time per sample"}
+
+
+_SWAP = "the two cannot be told apart, and more replicates may swap them"
 
 
 def _compared(pair: Contrast, what: str, question: Question) -> str:
@@ -175,7 +194,7 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
         return f"{told}: the same within {percent(question)}."
     if pair.turned().within(question.tolerance):
         return f"{told}: if it is the better one, then by at most {percent(question)}."
-    return f"{told}: the two cannot be told apart, and more replicates may swap them."
+    return f"{told}: {_SWAP}."
 
 
 def _more(ranked: Ranking, pair: Contrast) -> str:
@@ -183,11 +202,16 @@ def _more(ranked: Ranking, pair: Contrast) -> str:
         return ""
     if ranked.choice and ranked.choice.flattered:
         return " No number of replicates tells what the lost trials hide."
+    if ranked.more is None and (unsure := _unsure(ranked)):
+        whether = "whether another keeps" if unsure == 1 else f"whether {unsure} others keep"
+        return f" What is open is {whether} the bound: what that takes is told of what is left out."
     if pair.n < 2:
         return " Measure both in several replicates."
     if ranked.more is None:
         return f" No number of replicates up to {MOST_REPLICATES} is known to tell."
-    return f" About {count(ranked.more, 'more replicate')} would tell."
+    return (
+        f" About {count(ranked.more, 'more replicate')} would tell, if the ratios are as measured."
+    )
 
 
 def notes(question: Question, cell: Candidate) -> list[str]:
@@ -196,8 +220,8 @@ def notes(question: Question, cell: Candidate) -> list[str]:
     if cell.slo is None:
         _, most = share_bounds(0, cell.ends.measured, CONFIDENCE)
         found.append(
-            f"{count(cell.ends.measured, 'replicate').capitalize()} may have missed a kind of "
-            f"instance that up to {share(most)} are."
+            f"A kind of instance that makes up to {share(most)} of all may be missing from its "
+            f"{count(cell.ends.measured, 'replicate')}."
         )
     elif question.slo_ms is not None:
         found.append(f"{bound_kept(cell.slo, question.slo_ms)}.")

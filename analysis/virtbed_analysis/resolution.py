@@ -29,7 +29,7 @@ from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, Design
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
 POWER = 0.8
-"""How often a difference of the size named is told, were the sweep repeated."""
+"""How often a difference of the size named is detected, were the sweep repeated."""
 ASSURANCE = 0.8
 """Confidence of the upper limit of a spread."""
 FIRST = 5
@@ -61,7 +61,7 @@ def _critical(n: int) -> Floats:
 
 @cache
 def shift_told(n: int) -> float:
-    """Return the smallest shift of a mean, in standard deviations, that n observations tell.
+    """Return the smallest shift of a mean, in standard deviations, that n observations detect.
 
     The two-sided t test at 1 - `CONFIDENCE` finds it with probability `POWER`.
     """
@@ -75,7 +75,7 @@ def shift_told(n: int) -> float:
 
 
 def equivalence_power(deviation: float, n: int, margin: float) -> float:
-    """Return how often n replicates of equal cells are told to be equivalent.
+    """Return how often n replicates of equal cells are found equivalent.
 
     That is how often the interval of `intervals.mean_interval` lies within the margin.
     """
@@ -86,7 +86,7 @@ def equivalence_power(deviation: float, n: int, margin: float) -> float:
 def replicates_needed(deviation: float, margin: float, most: int = MOST_REPLICATES) -> int | None:
     """Return the replicates at which a margin gives answers, with `POWER`; None above `most`.
 
-    A cell that costs nothing is then told to be equivalent, one that costs the margin to differ.
+    A cell that costs nothing is then found equivalent, one that costs the margin to differ.
     """
 
     def enough(n: int) -> bool:
@@ -120,7 +120,7 @@ def of_units(
 
     Returns:
         `rows`: the cell, `replicates` (pairs), `spread` (standard deviation of d_r), `told` (the
-        smallest ratio above 1 that would have been told), `needed` (replicates of the margin; None
+        smallest ratio above 1 that is detected), `needed` (replicates of the margin; None
         for more than a plan can have) and `more` than measured; all None where no spread is seen.
         `sentence`; `command` to type, or None; `takes`, how long that is in
         words, or None, and `takes_s`; `remedy`: what else to change, or None.
@@ -177,20 +177,22 @@ def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
 
 
 def _sentence(rows: list[Json], margin: float) -> str:
-    """Return what the sweep could have told, and how far the margin is from it."""
+    """Return which overhead the sweep could have shown, and whether its margin is within reach."""
     known = sorted(row["told"] for row in rows if row["told"] is not None)
     if not known:
         return (
-            "What this sweep could have seen is not known: no cell has two replicates that are "
+            "What this sweep could have shown is not known: no cell has two replicates that are "
             "paired with bare metal and differ."
         )
     least, most = (_overhead(ratio) for ratio in (known[0], known[-1]))
-    span = least if least == most else f"{least} in the steadiest cell and {most} in the least"
+    span = (
+        least if least == most else f"{least} in the steadiest cell and {most} in the least steady"
+    )
     able = sum(row["more"] == 0 for row in rows)
     return (
-        f"This sweep would have told an overhead of about {span} (in {POWER:.0%} of sweeps like "
-        f"it); smaller ones it can have missed. In {able} of {words.count(len(rows), 'cell')} an "
-        f"answer at a margin of {percent(margin)} could be counted on."
+        f"The smallest overhead that {POWER:.0%} of sweeps like this show is about {span}. An "
+        f"answer at the margin of {percent(margin)} could be expected in {able} of "
+        f"{words.count(len(rows), 'cell')}."
     )
 
 
@@ -201,7 +203,8 @@ def _overhead(ratio: float) -> str:
 
 def _next_step(rows: list[Json], design: Design | None, name: str, margin: float) -> Json:
     """Return the command to type, and what else would help."""
-    unknown = [row for row in rows if row["told"] is None]
+    unknown = [row for row in rows if row["told"] is None and row["replicates"] < 2]
+    flat = sum(row["told"] is None for row in rows) - len(unknown)
     reached = [row["needed"] for row in rows if row["more"]]
     beyond = sum(row["told"] is not None and row["needed"] is None for row in rows)
     planned = _planned(design)
@@ -218,11 +221,16 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
                 "another name, always gives an answer."
             ),
         }
+    if flat:
+        remedies.append(
+            f"{words.count(flat, 'cell')} with replicates alike to the last digit: more of them "
+            "show no more; look for copies, or a clock that is too coarse."
+        )
     if beyond:
         remedies.append(
-            f"{words.count(beyond, 'cell')} would need more than {MOST_REPLICATES} replicates: a "
-            "quieter host (tuning: true in the plan), longer trials (samples) or a wider margin "
-            "come first."
+            f"Quieten the host: at its noise {words.count(beyond, 'cell')} would need more than "
+            f"{MOST_REPLICATES} replicates, the most that a plan takes. Or change the plan, under "
+            "another name: tuning: true, more samples, a wider margin."
         )
     if 0 < target <= planned:
         remedies.append(

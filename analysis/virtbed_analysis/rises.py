@@ -14,10 +14,11 @@ from virtbed_analysis.cells import PLAIN, Cell, key_of
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.margin import has_width
 from virtbed_analysis.trust import Json
-from virtbed_analysis.words import count
+from virtbed_analysis.words import Entries, count, placed
 
 ABOVE, NOT_ABOVE, CANNOT_TELL = "above", "not above", "cannot tell"
 WHAT = ("time", "cost")
+_NAMED = 3
 
 
 class Losses:
@@ -27,7 +28,7 @@ class Losses:
         self._sides = [[ends_by_cell(sweep) for sweep in side] for side in (first, second)]
 
     def of(self, cell: Cell) -> Json:
-        """Return the trials that were lost, and all that ended, by side."""
+        """Return the trials that were lost, all that ended, and those lost late, by side."""
         key = key_of({**PLAIN, **cell.row()})
         both = (_sum(key, side) for side in self._sides)
         return dict(zip(("first", "second"), both, strict=True))
@@ -36,7 +37,11 @@ class Losses:
 def _sum(key: tuple[object, ...], sweeps: Iterable[Mapping[tuple[object, ...], Ends]]) -> Json:
     own = [sweep[key] for sweep in sweeps if key in sweep]
     lost = sum(ends.lost for ends in own)
-    return {"lost": lost, "of": lost + sum(ends.measured for ends in own)}
+    return {
+        "lost": lost,
+        "of": lost + sum(ends.measured for ends in own),
+        "late": sum(ends.late for ends in own),
+    }
 
 
 def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
@@ -66,7 +71,10 @@ def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
             elif effect["low"] is None or not has_width(effect["low"], effect["high"]):
                 unclear.append({**named, "why": "no interval"})
             elif effect["low"] > 1 + limit:
-                above.append(named)
+                if why := _inflated(row, what):
+                    unclear.append({**named, "why": why})
+                else:
+                    above.append(named)
             elif effect["high"] > 1 + limit:
                 unclear.append(named)
             elif why := _flattered(row, what):
@@ -91,10 +99,34 @@ def _flattered(row: Json, what: str) -> str:
     return ""
 
 
-def _more(one: Json, other: Json) -> bool:
-    return bool(one["lost"] * max(1, other["of"]) > other["lost"] * max(1, one["of"]))
+def _inflated(row: Json, what: str) -> str:
+    """Return why a rise may be none: slow trials missing from what it rose above; empty if not."""
+    if _more(row["lost"]["first"], row["lost"]["second"], "late"):
+        return _said(row["lost"], "")
+    metal = row["lost_metal"]
+    if what == "cost" and metal and _more(metal["second"], metal["first"], "late"):
+        return _said(metal, " of bare metal")
+    return ""
+
+
+def _more(one: Json, other: Json, what: str = "lost") -> bool:
+    return bool(one[what] * max(1, other["of"]) > other[what] * max(1, one["of"]))
 
 
 def _said(lost: Json, of: str) -> str:
     sides = (f"{lost[s]['lost']} of {count(lost[s]['of'], 'trial')}" for s in ("first", "second"))
     return f"{' and '.join(sides)}{of} lost"
+
+
+def vanished(sides: Sequence[Sequence[Json]], entries: Entries) -> str:
+    """Return which cells one side alone has, in words; empty if there are none."""
+    told = ""
+    for rows, (has, lacks) in zip(sides, (("first", "second"), ("second", "first")), strict=True):
+        if rows:
+            named = "; ".join(placed(row, entries) for row in rows[:_NAMED])
+            more = f"; and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+            told += (
+                f" {count(len(rows), 'cell').capitalize()} of the {has} without a result in "
+                f"the {lacks}: {named}{more}."
+            )
+    return told

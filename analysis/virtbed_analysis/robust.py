@@ -188,6 +188,7 @@ def flagged(seen: Signs, n: int) -> dict[str, NDArray[np.bool_]]:
     return {
         "far-out": seen.outlier_p < _LEVEL_SKEW,
         "skewed": seen.skewness_p < _LEVEL_SKEW,
-        "wandering": seen.wandering_p < _LEVEL_WANDERING,
+        # One replicate far out, first or last, has one neighbour that it differs from, not two.
+        "wandering": (seen.wandering_p < _LEVEL_WANDERING) & (seen.correlation > 0),
         "second-interval": (seen.far > FAR) & np.bool_(n >= FEWEST_FAR),
     }

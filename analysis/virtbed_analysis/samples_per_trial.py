@@ -63,7 +63,7 @@ def epoch(start: str) -> float | None:
 
 
 def setup_s(trials: pl.DataFrame, samples: pl.DataFrame) -> dict[tuple[Any, ...], float]:
-    """Return what a trial of each application costs beside its measured samples, in seconds.
+    """Return what a trial of each application costs besides its measured samples, in seconds.
 
     The median over trials of the time to the next trial's start less the measured samples; no less
     than the start of the process with its warm-up.

@@ -115,7 +115,7 @@ def overhead_by_size(units: Units) -> list[Json]:
 
     The logarithm of the ratio to bare metal is fitted, by least squares in each replicate, as
     a + b / cores; `type` is exp(a), the limit of ever larger instances, and `size` is exp(b), what
-    one core pays beside it: the platform-type and platform-size overheads, named by
+    one core pays on top: the platform-type and platform-size overheads, named by
     arXiv 2006.02055; the form of the fit is ours. Needs `SIZES_TO_FIT` sizes.
 
     The form is tested by what is measured over what is fitted at each size: simultaneous intervals

@@ -12,10 +12,7 @@ s * (1 - q) that do not look clean, and the share of those has an exact bound (C
 Tolerance Limits", Annals of Mathematical Statistics 12, 1941): were it 10% that break it, it would
 be said in at most 5% of sweeps. It takes 29 instances with many requests each, 46 with 100.
 
-Requests that follow each other are alike where a queue or a slow moment reaches over several, which
-makes fewer of them tell: by the runs in which the slowest tenth of each trial comes, or those
-beyond the bound (the extremal index; Smith and Weissman, "Estimating the Extremal Index", Journal
-of the Royal Statistical Society B 56, 1994). Bursts of which no run has one are not seen.
+Of requests that come in bursts fewer tell, and chance makes more of them: see `independence`.
 
 Latency is what a user waits: LoadGen's queue and the request.
 """
@@ -30,6 +27,7 @@ from typing import Literal
 
 from scipy import stats
 
+from virtbed_analysis import independence
 from virtbed_analysis.estimate import samples_to_show
 from virtbed_analysis.intervals import CONFIDENCE, share_bounds, simultaneous, t_quantile
 from virtbed_analysis.words import count
@@ -40,33 +38,15 @@ KEPT_SHARE = 0.90
 """The share of instances that "kept" speaks of."""
 MISSED = 0.10
 """How often an instance that breaks the bound may look clean, where its requests allow so few."""
-NEIGHBOURS = 2
-"""Requests as near as this belong to one burst."""
 APART = 0.9
 """Where more requests are apart from those before, bursts are no more than chance brings."""
 Verdict = Literal["kept by 90%", "not seen broken", "broken", "cannot tell"]
 _BEYOND = 1 - PERCENTILE / 100
-_SLOWEST = 0.1
 _RULES = (0.3, 0.05, 1e-5)  # an instance that keeps the bound looks broken as seldom
 
 
-@dataclass(frozen=True)
-class Instance:
-    """What one instance did.
-
-    Attributes:
-        requests: How many it answered.
-        beyond: How many of them took longer than the bound.
-        bursts: In how many bursts those came; None where that is not known.
-        slowest: How many are its slowest tenth.
-        slow_bursts: In how many bursts those came.
-    """
-
-    requests: int
-    beyond: int
-    bursts: int | None = None
-    slowest: int = 0
-    slow_bursts: int = 0
+class Instance(independence.Run):
+    """A run, and what it tells of its instance and the bound."""
 
     @property
     def shows(self) -> bool:
@@ -97,7 +77,7 @@ class Instance:
 
     def by_chance(self, apart: float) -> float:
         """Return how often, at most, one that keeps the bound shows as many beyond it."""
-        return 1 - _at_most(math.ceil(apart * self.beyond - 1e-9) - 1, self.counts(apart))
+        return independence.as_many(self.beyond, self.requests, _BEYOND, apart)
 
 
 @dataclass(frozen=True)
@@ -109,8 +89,8 @@ class Slo:
     do, one-sided where none does, each cell on its own; `share_high_all` holds for all cells that
     are asked at once (Bonferroni). An instance without a result counts as broken
     in them (`unseen`), for none knows. `apart` is the share of requests that tells something of
-    its own, see the module. `requests_share` and its interval are of single requests, clustered by
-    instance.
+    its own, see `independence`. `requests_share` and its interval are of single requests, clustered
+    by instance.
     """
 
     verdict: Verdict
@@ -160,7 +140,7 @@ def _step_up(cells: Sequence[tuple[Sequence[Instance], int]], breaking: float) -
     """Return among how many the error is divided, where `breaking` of the instances break it."""
     p_values = []
     for instances, unseen in cells:
-        apart = _apart(instances)
+        apart = independence.apart(instances)
         unclean = unseen + sum(not instance.clean(apart) for instance in instances)
         seen = breaking * (1 - max(instance.missed(apart) for instance in instances))
         p_values.append(stats.binom.cdf(unclean, len(instances) + unseen, seen))
@@ -181,7 +161,7 @@ def judge(
         unseen: How many more ended without a result.
         at: See `level`; without it, Bonferroni's.
     """
-    n, apart = len(instances), _apart(instances)
+    n, apart = len(instances), independence.apart(instances)
     low = _share_low(instances, apart, unseen)
     each = (1 + CONFIDENCE) / 2 if low else CONFIDENCE
     high, high_all = (
@@ -209,23 +189,6 @@ def _allowed(requests: int) -> int:
     return max(0, most if _at_most(most, requests) <= MISSED else most - 1)
 
 
-def _apart(instances: Sequence[Instance]) -> float:
-    """Return the share of requests that are not of one burst with those before: 1 if all are.
-
-    The number of bursts over that of requests in them, less what chance brings together. Of
-    instances that took longer than the bound in over a tenth, nothing is learned about bursts.
-    """
-    slowest = sum(instance.slowest for instance in instances)
-    bursts = sum(instance.slow_bursts for instance in instances)
-    shares = [bursts / slowest / (1 - _SLOWEST) ** NEIGHBOURS] if slowest else []
-    known = [i for i in instances if i.bursts is not None and 0 < i.beyond <= _SLOWEST * i.requests]
-    if known:
-        beyond, requests = sum(i.beyond for i in known), sum(i.requests for i in known)
-        of = sum(i.bursts or 0 for i in known) / beyond
-        shares.append(of / (1 - beyond / requests) ** NEIGHBOURS)
-    return min([1.0, *shares])
-
-
 def _share_high(
     instances: Sequence[Instance], apart: float, unseen: int, confidence: float
 ) -> float:
@@ -249,7 +212,7 @@ def _share_low(instances: Sequence[Instance], apart: float, unseen: int) -> floa
 def _verdict(
     instances: Sequence[Instance], apart: float, unseen: int, at: Level
 ) -> tuple[Verdict, str]:
-    """Return the verdict, and why it cannot be told where it cannot."""
+    """Return the verdict, and why there is none where there is none."""
     n, broken = len(instances), sum(instance.broke for instance in instances)
     if _share_low(instances, apart, 0):
         return "broken", ""
@@ -257,13 +220,17 @@ def _verdict(
         return "cannot tell", f"no p99: under {samples_to_show(PERCENTILE)} requests a trial"
     if broken:
         return "cannot tell", (
-            f"p99 beyond it in {broken} of {n} runs, by so little that chance may do it where "
-            "no instance breaks it"
+            f"p99 beyond it in {broken} of {n} runs, by so little{_together(apart)} that chance "
+            "may do it where no instance breaks it"
         )
     some, most = (_share_high(instances, apart, unseen, simultaneous(among)) for among in at)
     if some >= 1:
         return "cannot tell", _too_few(instances, apart, at[0])
     return ("kept by 90%" if most <= 1 - KEPT_SHARE + 1e-9 else "not seen broken"), ""
+
+
+def _together(apart: float) -> str:
+    return "" if apart >= APART else ", and in so few bursts,"
 
 
 def _too_few(instances: Sequence[Instance], apart: float, cells: int) -> str:

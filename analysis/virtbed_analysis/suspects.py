@@ -1,6 +1,6 @@
 """How often trials are suspect in each cell, and whether that depends on the platform.
 
-A platform can make its own trials suspect: a guest's emulation runs beside it as "other processes",
+A platform can make its own trials suspect: a guest's emulation counts as "other processes",
 a busy enclosure raises pressure. Suspicion is then partly an outcome, and a ratio without suspects
 is one of the trials that happened to go well.
 """

@@ -3,7 +3,7 @@
 The logarithm of a time is taken as a part of its replicate plus a part of its cell, and the sum of
 the absolute rest is made least, by iteratively reweighted least squares (Schlossmacher, "An
 Iterative Technique for Absolute Deviations Curve Fitting", JASA 68, 1973). Cells that never ran in
-one replicate are compared through those that ran beside both, and one bad instance moves no cell.
+one replicate are compared through those that ran with both, and one bad instance moves no cell.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _recorded_pair(one: Recorded) -> Fact:
 
 _ONE_HOST = (
     "Hosts are never averaged: put the trials of each host into a results folder of its own, with "
-    "design.json beside them, and give the folders to `virtbed compare`"
+    "their design.json, and give the folders to `virtbed compare`"
 )
 _HIDDEN = "what a guest or a sandbox hides of the CPU is part of its cost; a ratio has it in it"
 
@@ -256,7 +256,7 @@ def _groups_apart(fact: Fact, rows: Iterable[Row]) -> tuple[int, str] | None:
 def shown(value: Any) -> str:
     """Return a value in words."""
     if value is None:
-        return "not told"
+        return "not known"
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

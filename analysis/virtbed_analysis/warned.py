@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from virtbed_analysis import functional, words
-from virtbed_analysis.cells import key_of
+from virtbed_analysis.cells import is_plain, key_of
+from virtbed_analysis.margin import has_width
 from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
@@ -39,20 +40,46 @@ def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
             "whose times say nothing.",
             "See Answers that differ.",
         )
+    alone = [c for c in content["cells"] if is_plain(c) and not c["baseline"] and not c["ratio"]]
+    if rows and alone:
+        entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
+        named = "; ".join(words.instance(cell, entries) for cell in alone[:_NAMED])
+        yield (
+            f"{words.count(len(alone), 'cell')} without pinned bare metal to compare with, and not "
+            f"among what is said here: {named}"
+            f"{f'; and {len(alone) - _NAMED} more' if len(alone) > _NAMED else ''}.",
+            "Give bare metal the same sizes in the plan, or repeat what failed of it.",
+        )
     if rows and (single := sum(row["ratio_low"] is None for row in rows)):
         yield (
             f"{words.count(single, 'cell')} of {len(rows)} without an interval: one replicate "
             "shows no spread.",
             "Raise replicates in the plan, 5 at least, and call the sweep again.",
         )
-    open_cells = [row for row in rows if row["answer"] == "unknown" and row["ratio_low"]]
+    spans = [row for row in rows if row["ratio_low"] is not None]
+    flat = [row for row in spans if not has_width(row["ratio_low"], row["ratio_high"])]
+    if flat:
+        yield (
+            f"{words.count(len(flat), 'cell')} of {len(rows)} with replicates alike to the last "
+            "digit, as no two measurements are: no interval.",
+            "See whether times were copied, or taken by a clock that is too coarse.",
+        )
+    open_cells = [row for row in spans if row["answer"] == "unknown" and row not in flat]
     if open_cells:
         yield (
-            f"{words.count(len(open_cells), 'answer')} of {len(rows)} cannot be told: "
-            f"{'its interval holds' if len(open_cells) == 1 else 'their intervals hold'} both a "
+            f"{len(open_cells)} of {words.count(len(rows), 'answer')} "
+            f'{"is" if len(open_cells) == 1 else "are"} "cannot tell": the interval holds both a '
             "cost to act on and none.",
-            "Raise replicates in the plan: four times as many halve an interval.",
+            _narrower(content),
         )
+
+
+def _narrower(content: Json) -> str:
+    """Return what narrows intervals: what the sweep's resolution asks for, if it asks."""
+    asked = content.get("resolution") or {}
+    if asked.get("remedy") or asked.get("command"):
+        return "See Next, above."
+    return "Raise replicates in the plan: four times as many halve an interval."
 
 
 def _of_intervals(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:

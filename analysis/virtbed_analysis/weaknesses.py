@@ -82,7 +82,7 @@ def _order(timings: pl.DataFrame) -> Weakness | None:
     return Weakness(
         "input-order",
         f"The order of the inputs differs between cells, so that another one comes first ({told}): "
-        "where inputs are paired, a warm-up is paired with a run that is none.",
+        "where inputs are paired, a warm-up is paired with a run that is not one.",
     )
 
 
@@ -99,7 +99,7 @@ def _fixed_order(timings: pl.DataFrame) -> Weakness | None:
     return Weakness(
         "fixed-order",
         f"The inputs ran in very few orders, none of them drawn at random ({told}): what changes "
-        "while a cell runs cannot be told from what its inputs differ by.",
+        "while a cell runs cannot be distinguished from what its inputs differ by.",
     )
 
 
@@ -144,7 +144,7 @@ def _one_baseline(timings: pl.DataFrame) -> Weakness | None:
     return Weakness(
         "one-baseline",
         f"Bare metal was measured once at each size ({len(measured)} cells), for both modes: its "
-        f"noise is in up to {most['len']} ratios alike ({most['app']} at {most['cores']} cores), "
+        f"noise is common to up to {most['len']} ratios ({most['app']} at {most['cores']} cores), "
         "which are no independent evidence of each other.",
     )
 
@@ -210,7 +210,7 @@ def _own_runs(timings: pl.DataFrame) -> Weakness | None:
 
 
 def _alike_neighbours(timings: pl.DataFrame) -> Weakness | None:
-    """Runs that follow each other and are off alike: fewer independent runs than there are."""
+    """Consecutive runs that deviate in the same direction: fewer independent ones than runs."""
     found, looked = 0, 0
     for _, cell in _residuals(timings).group_by(_CELL, maintain_order=True):
         if cell.height < robust.FEWEST_FAR:
@@ -221,9 +221,9 @@ def _alike_neighbours(timings: pl.DataFrame) -> Weakness | None:
         return None
     return Weakness(
         "alike-neighbours",
-        f"In {found} of {looked} cells runs that follow each other are off alike (p < {_CHANCE:g} "
-        f"each; {_CHANCE * looked:.0f} would be by chance): the host changed while they ran, and "
-        "they are fewer independent runs than there are inputs.",
+        f"In {found} of {looked} cells consecutive runs deviate in the same direction (p < "
+        f"{_CHANCE:g} each; {_CHANCE * looked:.0f} would by chance): the host changed while they "
+        "ran, and there are fewer independent runs than inputs.",
     )
 
 

@@ -190,15 +190,37 @@ def percentage(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.2g}%" if value < 1 else f"{100 * value:,.0f}%"
 
 
+def signed(share: float) -> str:
+    """Return a change in percent with two digits and its sign.
+
+    Example:
+        >>> signed(0.619), signed(-0.0023), signed(16.6)
+        ('+62%', '-0.23%', '+1,700%')
+    """
+    percent = 100 * share
+    large = f"{float(f'{percent:.2g}'):+,.0f}%"
+    return large if abs(percent) >= 99.5 else f"{percent:+.2g}%"
+
+
+def duration(hours: float) -> str:
+    """Return hours in a unit that suits them.
+
+    Example:
+        >>> duration(0.094), duration(2.25)
+        ('6 min', '2.2 h')
+    """
+    return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:.1f} h"
+
+
 def agreement(beside: Row) -> str:
     """Return how many of a sweep's ratios are within the range of the published ones."""
     answers = beside["answers"]
     return (
-        f"{count(len(beside['rows']), 'cell').capitalize()} here of a platform, size and mode that "
-        f"were published, {beside['compared']} with an interval. Of these the whole interval is "
-        f"within the range of the published applications, widened by "
-        f"{100 * beside['margin']:.3g}%, in {answers['inside']}, outside it in "
-        f"{answers['outside']}; {answers['cannot tell']} cannot tell."
+        f"For {count(len(beside['rows']), 'cell')} the study published the same platform, size and "
+        f"mode; {beside['compared']} of them have an interval here. Compared with the range of the "
+        f"published applications, widened by {100 * beside['margin']:.3g}%, the whole interval is "
+        f"inside in {answers['inside']}, outside in {answers['outside']}; {answers['cannot tell']} "
+        "cannot tell."
     )
 
 
@@ -219,7 +241,7 @@ def rise(fail: Row) -> str:
     if fail["verdict"] == "not above":
         return f"Nothing is more than {limit} above the first: {fail['judged']} effects judged."
     if not fail["judged"] and not rows:
-        return f"No effect has an interval: a rise of more than {limit} cannot be told."
+        return f"No effect has an interval: whether any rose by more than {limit} is unknown."
     return f"Nothing is clearly more than {limit} above the first; it may be: {'; '.join(named)}."
 
 
@@ -230,7 +252,7 @@ def _what(row: Row) -> str:
 
 
 def _risen(row: Row) -> str:
-    """Return an effect of a rise, and why it cannot be told if its interval does not say that."""
+    """Return an effect of a rise, and why it is undecided if its interval does not say that."""
     value = ratio(row["effect"]["value"]) if row["effect"] else ""
     return ", ".join(filter(None, (value, row["why"])))
 

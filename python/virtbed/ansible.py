@@ -270,7 +270,7 @@ def _environment() -> dict[str, str]:
 def bench_variables(
     inventories: Sequence[str], limit: str | None = None
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the variables of each host in the group `bench`, as ansible-inventory tells them.
+    """Return the variables of each host in the group `bench`, as ansible-inventory prints them.
 
     Args:
         inventories: Paths, or lists of hosts with a comma.
@@ -289,15 +289,15 @@ def bench_variables(
     if done.returncode != 0:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {done.stderr.strip()}")
     try:
-        listed = json_file.parse(done.stdout, "what ansible-inventory tells")
+        listed = json_file.parse(done.stdout, "what ansible-inventory prints")
     except DocumentError as error:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
     try:
         return {host: _host_variables(listed, host) for host in _members(listed, "bench")}
     except (KeyError, TypeError, AttributeError) as error:
         raise AnsibleError(
-            f"{', '.join(inventories)}: {error!r} in what ansible-inventory tells, groups of hosts "
-            "and their variables needed"
+            f"{', '.join(inventories)}: {error!r} in what ansible-inventory prints, groups of "
+            "hosts and their variables needed"
         ) from error
 
 

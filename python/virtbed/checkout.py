@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-UNKNOWN = "unknown: git tells of none"
+UNKNOWN = "unknown: git knows no commit"
 _MARK = "platforms.yml"
 
 

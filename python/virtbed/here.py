@@ -59,7 +59,7 @@ def command(
 ) -> list[str]:
     """Return the command that runs Python in the image's tree, with this checkout's applications.
 
-    The frameworks are the image's, the applications are the sources beside this file, so that a
+    The frameworks are the image's, the applications are the sources of this checkout, so that a
     change shows at once. The working directory is this checkout, and pytest is that of the tools.
     Nothing is written; what the process makes is gone with it.
 
@@ -124,6 +124,6 @@ def run_here(
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RunError(said[-1], done.returncode)
     try:
-        return json_file.parse(done.stdout, "what the application told")
+        return json_file.parse(done.stdout, "what the application printed")
     except DocumentError as error:
         raise RunError(str(error)) from error

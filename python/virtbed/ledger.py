@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS holder (
 """
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _HOLDER = "host = ? AND pid = ? AND boot = ? AND started = ?"
-# What SQLite writes beside the file itself.
+# What SQLite writes next to the file itself.
 _PARTS = ("", "-wal", "-shm", "-journal")
 
 
@@ -138,7 +138,7 @@ class Ledger:
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # the first error is told
+                with suppress(sqlite3.Error):  # the first error is reported
                     self._db.execute("ROLLBACK")
                 raise
 
@@ -247,7 +247,7 @@ class Ledger:
         return dict(self._rows(sql, attempts))
 
     def attempts(self, trial: str) -> int:
-        """Return how many attempts at a trial have begun."""
+        """Return how many attempts at a trial have started."""
         return int(self._rows("SELECT attempts FROM trial WHERE id = ?", trial)[0][0])
 
     def attempt(self, trial: str) -> int:
@@ -278,7 +278,7 @@ class Ledger:
             )
 
     def at_least(self, trial: str, attempts: int) -> None:
-        """Take over that so many attempts at a trial, or more, are known to have begun."""
+        """Take over that so many attempts at a trial, or more, are known to have started."""
         if attempts > self.attempts(trial):
             with self._writing() as db:
                 db.execute("UPDATE trial SET attempts = ? WHERE id = ?", (attempts, trial))

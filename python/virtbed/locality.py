@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from virtbed.hwloc import Machine, Node
 
 HEADROOM_MIB = 512
-"""What a node needs beside an instance's own memory: the emulator of a guest, and the kernel."""
+"""What a node needs besides an instance's own memory: the emulator of a guest, and the kernel."""
 
 
 class Search:

@@ -102,6 +102,15 @@ def test_the_reference_has_every_command_key_and_role() -> None:
 
 # Examples.
 
+
+def test_the_platform_that_a_page_shows_is_in_platforms_yml() -> None:
+    (entry, *_) = (
+        c for kind, c in FENCE.findall(text("docs/how-to/platform.md")) if kind == "yaml"
+    )
+    ((name, shown),) = yaml.safe_load(entry).items()
+    assert yaml.safe_load(text("platforms.yml"))[name] == shown
+
+
 EXAMPLES = {
     "application": "virtbed_workloads.registry",
     "factor": "virtbed_contract.factors",

@@ -56,7 +56,7 @@ HungAfter = Annotated[
     typer.Option(
         min=1,
         help="Seconds after which a playbook that examines, clears or restores the host counts as "
-        "hung, and whatever a block does beside its trials (6 times if emulated).",
+        "hung, and whatever a block does apart from its trials (6 times if emulated).",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]

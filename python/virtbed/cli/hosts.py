@@ -51,8 +51,8 @@ def doctor(
 ) -> None:
     """Say which platforms this host can run, and why not the others; change nothing.
 
-    Exit status: 0 if every platform runs (emulated or not), 1 if some cannot, 2 if it cannot be
-    told.
+    Exit status: 0 if every platform runs (emulated or not), 1 if some cannot, 2 if that is
+    not known.
     """
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)

@@ -185,7 +185,7 @@ def compare(
     virtbed compare before1 before2 --with after1 --with after2
 
     Exit status: 0 compared, and with --fail-above nothing rose so far; 1 no cell in common; 2
-    refused; with --fail-above, 3 something clearly rose by more, 4 it cannot be told: an interval
+    refused; with --fail-above, 3 something clearly rose by more, 4 undecided: an interval
     is too wide or missing, or a cell or trials of the second gave no result.
     """
     from virtbed_analysis import AnalysisError, render_comparison

@@ -151,7 +151,7 @@ def _shape(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _node(node: Node) -> str:
     cpus = f"CPUs {format_cpu_list(node.cpus)}" if node.own else "no CPUs of its own"
-    memory = "memory not told" if node.memory_mib is None else f"{node.memory_mib} MiB"
+    memory = "memory not known" if node.memory_mib is None else f"{node.memory_mib} MiB"
     return f"node {node.node}: {cpus}, {memory}{'' if node.dram else ', not DRAM'}"
 
 

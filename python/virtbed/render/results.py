@@ -30,7 +30,7 @@ def advice_lines(advice: Json) -> Iterator[str]:
     if advice["answer"] != "cannot tell":
         yield f"Choose {advice_name(choice)}. {advice['because']}"
     else:
-        yield f"Cannot tell: {advice['because']} Until then, {advice_name(choice)}."
+        yield f"Cannot tell: {advice['because']} Until more is known, take {advice_name(choice)}."
         several = "; ".join(advice_name(cell) for cell in advice["may_be_best"])
         yield f"May be the best: {several}."
     if advice["runner_up"]:

@@ -153,7 +153,7 @@ class Blocks:
         """Fail the trials of some blocks, the last of which may be cut off, that told nothing."""
         for block in blocks:
             cut_off = not ended.ok and block is blocks[-1]
-            why = ended.message if cut_off else "the playbook went on, and told nothing of it"
+            why = ended.message if cut_off else "the playbook went on, and reported nothing of it"
             left = [trial for trial in block if trial.id in pending.trials]
             # Without an instance no trial ran; without its connection the rest of them did not.
             stage = "provision" if len(left) == len(block) else "trial"
@@ -215,7 +215,7 @@ class Blocks:
                         if upcoming is not None:
                             pending.attempt(upcoming)
                         self._renew(deadline, upcoming, trial)
-        return Ended("failed", "the playbook told nothing of its end")
+        return Ended("failed", "the playbook did not report its end")
 
     def _check_room(self, disks: Iterable[DiskFree]) -> None:
         """Raise NoRoomError if a disk of the bench host, or of this machine, has too little."""

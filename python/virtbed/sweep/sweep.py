@@ -99,8 +99,8 @@ class Sweep:
                 ) from error
             except DocumentError as error:
                 raise SweepError(
-                    f"a playbook tells what is not as its document says: {error}; nothing is left "
-                    "standing"
+                    f"a playbook reported what its document does not allow: {error}; nothing is "
+                    "left standing"
                 ) from error
 
     def _stores(self) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def main() -> None:
     except (QmpError, OSError) as error:
         module.fail_json(
             msg=f"microvm_placement: {error}; is the guest still running? Its console is "
-            "beside the socket"
+            "in the folder of its socket"
         )
     bench = moments.taken(parse_cpu_list(module.params["cpus"]))
     module.exit_json(changed=False, bench=bench, reading=reading)

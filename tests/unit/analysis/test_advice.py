@@ -83,7 +83,7 @@ def test_what_is_said_of_the_runner_up_agrees_with_its_interval(sizes: Folder) -
     assert exact["answer"] == "cannot tell" and exact["more_replicates"] > 10
     assert exact["because"] == "2 may be the fastest of the 2 cells that will do."
     assert "the two cannot be told apart" in exact["sure"]
-    assert exact["sure"].endswith(" more replicates would tell.")
+    assert exact["sure"].endswith(" more replicates would tell, if the ratios are as measured.")
 
 
 def test_with_a_bound_the_fewest_cores_of_which_no_instance_broke_it(sizes: Folder) -> None:

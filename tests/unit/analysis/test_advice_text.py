@@ -75,7 +75,8 @@ def test_what_cannot_be_told_says_so_and_is_no_failure(folder: Folder) -> None:
     assert status == 0
     assert told.startswith("Cannot tell: ")
     assert "May be the best: bare metal, pinned, 1 core (bm pinned); container, pinned" in told
-    assert "more replicates would tell" in told
+    assert "Until more is known, take " in told
+    assert "more replicates would tell, if the ratios are as measured." in told
 
 
 def test_no_evidence_is_a_failure(wide: Folder) -> None:

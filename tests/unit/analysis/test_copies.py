@@ -68,7 +68,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "scaled down": (lambda s: times(s, 0.73), "scaled or shifted"),
     "shifted": (lambda s: times(s, 1.0, 2_000_000), "scaled or shifted"),
     "one phase scaled": (lambda s: times(s, 1.4, phases=("infer_ns",)), "scaled or shifted"),
-    "another queue": (lambda s: [one.update(queue_ns=9) for one in s], "scaled or shifted"),
+    "another queue": (lambda s: [one.update(queue_ns=901) for one in s], "scaled or shifted"),
 }  # fmt: skip
 
 

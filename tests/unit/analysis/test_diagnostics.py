@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from virtbed_analysis import best_samples as told_by
-from virtbed_analysis import diagnostics, report, samples_per_trial
+from virtbed_analysis import diagnostics, report, samples_per_trial, words
 from virtbed_analysis.diagnostics import MOST_POINTS, of_sweep, of_trials
 from virtbed_analysis.document import document
 from virtbed_analysis.figures import draw
@@ -205,7 +205,10 @@ def test_a_report_has_the_plot_the_sentences_and_the_tables(folder: Any) -> None
     content = json.loads((folder.path / "report.json").read_text())
     assert 'id="run_order-1-' in page and "1 of them suspect" in page
     assert page.count("Order and drift</h2>") == 1 and 'id="components"' in page
-    assert "Drift explains no ratio" in page
+    most = max(abs(row["bias_most"]) for row in content["drift"]["cells"])
+    assert f"Drift makes at most {words.percentage(most)} of any ratio (95%)" in page
+    (slope,) = content["drift"]["slopes"]
+    assert f"changed by {words.signed(slope['per_step'])} per {slope['unit']} (" in page
     (row,) = content["diagnostics"]["samples"]
     assert row["sentence"].replace("'", "&#39;") in page
     assert told_by(folder.path) == ([row] if row["best"] else [])
@@ -217,7 +220,7 @@ def test_of_one_replicate_the_page_does_not_say_that_nothing_drifted(folder: Any
         folder.trial(platform, mode, 1, {"a": [20.0, 21.0]})
     page = report(folder.path).html.read_text()
     assert "The drift is not known" in page
-    assert "Drift explains no ratio" not in page
+    assert "Drift makes" not in page
 
 
 def test_an_empty_sweep_has_none_of_it(folder: Any) -> None:

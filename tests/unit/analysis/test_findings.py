@@ -198,6 +198,9 @@ def test_pinning_is_asked_about_only_where_there_is_a_penalty() -> None:
     penalty = metal() | on("cn", "vanilla", 1.5)
     assert told(lay(penalty | on("cn", "pinned", 1.05)), "pinning").answer == "supported"
     assert told(lay(penalty | on("cn", "pinned", 1.45)), "pinning").answer == "refuted"
+    # 57% of the penalty, which is most of it, though by less than a margin of cost.
+    most = metal() | on("cn", "vanilla", 1.12) | on("cn", "pinned", 1.05)
+    assert told(lay(most, noise=0.001), "pinning").answer == "supported"
     none = metal() | on("cn", "vanilla", 1.05) | on("cn", "pinned", 1.0)
     assert told(lay(none), "pinning").answer == "not tested"
 
@@ -448,7 +451,7 @@ def test_a_verdict_names_its_margin_what_would_change_it_and_what_it_cannot_see(
     assert row["margin"] == 1.03
     assert row["margin_words"] == "Counts: above 1.030."
     assert "would no longer hold" in row["would_change"] or "replicates" in row["would_change"]
-    assert "could not have been told" in row["not_seen"]
+    assert "could not have been distinguished" in row["not_seen"]
     assert found["passthrough"]["would_change"].startswith("To be tested it needs a KVM guest")
     wide = lay(metal() | on("cn", "vanilla", 1.10) | on("vm", "vanilla", 1.0), noise=0.2)
     row = next(row for row in rows(wide) if row["id"] == "vanilla-container")
@@ -475,9 +478,9 @@ def at_the_margin(id_: str) -> dict:
                 timed |= metal(cores) | on("cn", "vanilla", first, cores)
             case "container-in-vm":
                 timed |= on("vm", "pinned", 1.03, cores) | on("vmcn", "pinned", 1.0, cores)
-            case "pinning":  # what is left is half of the penalty, less the margin
+            case "pinning":  # what is left is half of the penalty
                 timed |= metal(cores) | on("cn", "vanilla", 1.5, cores)
-                timed |= on("cn", "pinned", (1.5 / 1.03) ** 0.5, cores)
+                timed |= on("cn", "pinned", 1.5**0.5, cores)
             case "application":
                 for work, cost in (("faces", 1.05), ("words", 1.0)):
                     timed |= metal(cores, work=work) | on("cn", "pinned", cost, cores, work)

@@ -136,10 +136,10 @@ def test_the_least_of_several_costs_is_only_named_if_no_interval_reaches_its_own
     apart = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.2)))
     assert apart["lead"].startswith("Container, pinned (cn pinned) costs least")
     near = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.11)))
-    assert "which costs least cannot be told" in near["lead"]
+    assert "which costs least is undecided: container" in near["lead"]
     assert "costs least:" not in near["lead"]
     unknown = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.3, None)))
-    assert "of these it cannot be told: KVM guest, pinned (vm pinned) 1.300" in unknown["lead"]
+    assert "undecided: KVM guest, pinned (vm pinned) 1.300" in unknown["lead"]
     assert "Not where time matters: container, pinned (cn pinned) 1.100" in unknown["lead"]
 
 
@@ -155,11 +155,21 @@ def test_what_failed_is_not_chosen_nor_is_what_costs_more_called_the_least_besid
 
 def test_where_none_can_be_told_none_is_chosen_and_the_next_step_said() -> None:
     told = headline(content(cell("cn pinned", 1.02, 0.1), cell("vm pinned", 0.99, 0.2)))
-    assert "Choose none of them for its speed before more replicates" in told["lead"]
+    assert "Choose none of these for its speed yet" in told["lead"]
     assert "No platform is known to be within 3%" in told["lead"]
     (warning,) = told["warnings"]
-    assert warning["text"].startswith("2 answers of 2 cannot be told")
+    assert warning["text"].startswith('2 of 2 answers are "cannot tell": the interval')
     assert "Raise replicates" in warning["next"]
+
+
+@pytest.mark.parametrize("part", ["remedy", "command"])
+def test_where_the_sweep_says_what_narrows_its_intervals_no_warning_says_otherwise(
+    part: str,
+) -> None:
+    found = {"sentence": "s", "remedy": None, "command": None, part: "more than 99 replicates"}
+    told = headline(content(cell("cn pinned", 1.02, 0.1), resolution=found))
+    assert told[part] == "more than 99 replicates"
+    assert told["warnings"][0]["next"] == "See Next, above."
 
 
 def test_one_replicate_gives_no_choice() -> None:
@@ -201,8 +211,8 @@ def test_an_answer_that_rests_on_suspects_is_not_chosen_and_one_that_does_not_is
     told = headline(content(good, doubtful, without_suspects=suspects))
     assert told["lead"].startswith("Choose container, pinned (cn pinned): within")
     assert (
-        "Not chosen: KVM guest, pinned (vm pinned) at 1 core (without suspect trials: cannot be "
-        "told)." in told["lead"]
+        "Not chosen: KVM guest, pinned (vm pinned) at 1 core (without suspect trials: cannot "
+        "tell)." in told["lead"]
     )
 
 
@@ -301,11 +311,11 @@ def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> 
                 unlike=[{"fact": "kernel"}], suspicion={"note": "Suspicion depends (9 of 10)."})
     )  # fmt: skip
     assert told["sure"][2:] == [
-        "as seen", "r",
+        "as seen",
         "Up to 45% of instances could be slow for a reason of their own without one having been "
         "seen.",
     ]  # fmt: skip
-    assert told["command"] == "virtbed sweep quick --replicates 9"
+    assert (told["command"], told["remedy"]) == ("virtbed sweep quick --replicates 9", "r")
     assert [warning["text"].split(" with")[0] for warning in told["warnings"]] == [
         "1 ratio of 1",
         "1 ratio of 1 may be drift of the host in part.",
@@ -449,6 +459,11 @@ def test_the_page_and_the_json_say_the_same(study: Any) -> None:
     for sentence in (*told["sure"], *(warning["text"] for warning in told["warnings"])):
         assert sentence in first
     assert told["command"] in first
+    step = first.index("<strong>Next.</strong>")
+    assert (
+        step < first.index("<strong>How sure.</strong>") < first.index(told["warnings"][0]["text"])
+    )
+    assert f"<code>{told['command']}</code>" in first[step:]
     for application in told["applications"]:
         assert all(sentence in first for sentence in application["choose"])
         for option in application["options"]:

@@ -95,8 +95,10 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
     assert row["told"] - 1 == pytest.approx(0.0537, abs=0.001)
     assert row["needed"] == replicates_needed(upper_spread(row["spread"], 5), 0.03)
     assert row["more"] == row["needed"] - 5 > 0
-    assert "an overhead of about 5.4%" in found["sentence"]
-    assert "In 0 of 1 cell an answer at a margin of 3% could be counted on" in found["sentence"]
+    assert (
+        "The smallest overhead that 80% of sweeps like this show is about 5.4%" in found["sentence"]
+    )
+    assert "at the margin of 3% could be expected in 0 of 1 cell." in found["sentence"]
     command = f"virtbed sweep quick --replicates {row['needed']}"
     assert found["command"] == command
     assert f"<code>{command}</code>" in report(folder.path).html.read_text()
@@ -105,7 +107,7 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
 def test_a_sweep_that_has_enough_asks_for_nothing(folder: Any) -> None:
     found = lay(folder, 0.002)
     assert (found["rows"][0]["more"], found["command"], found["remedy"]) == (0, None, None)
-    assert "In 1 of 1 cell an answer" in found["sentence"]
+    assert "could be expected in 1 of 1 cell." in found["sentence"]
 
 
 def test_a_wide_margin_needs_fewer(folder: Any) -> None:
@@ -115,7 +117,10 @@ def test_a_wide_margin_needs_fewer(folder: Any) -> None:
 def test_noise_that_no_plan_can_average_out_asks_for_less_noise(folder: Any) -> None:
     found = lay(folder, 0.3)
     assert (found["rows"][0]["needed"], found["command"]) == (None, None)
-    assert found["remedy"].startswith("1 cell would need more than 99 replicates: a quieter host")
+    assert found["remedy"].startswith(
+        "Quieten the host: at its noise 1 cell would need more than 99"
+    )
+    assert "change the plan, under another name: tuning: true" in found["remedy"]
 
 
 def test_one_replicate_shows_nothing_and_asks_for_five(folder: Any) -> None:
@@ -177,12 +182,14 @@ def test_more_replicates_take_as_long_as_those_before(pause: float) -> None:
 def test_starts_that_stand_still_tell_no_hours() -> None:
     assert hours.needed_s(starts(*[0] * 8), 5) is None
     assert hours.needed_s(starts(*[0] * 8).head(1), 5) is None
-    assert "do not tell" in hours.in_words(None, 5)
+    assert "is not known from the starts" in hours.in_words(None, 5)
 
 
 def test_the_command_has_its_hours_beside_it(folder: Any) -> None:
     found = lay(folder, 0.02)
-    assert found["takes_s"] is not None or "do not tell" in found["takes"]
+    assert found["takes_s"] is not None or "is not known from the starts" in found["takes"]
     assert f"{found['rows'][0]['more']} more replicates" in found["takes"]
-    assert f"</code> ({found['takes']})" in unescape(report(folder.path).html.read_text())
+    page = unescape(report(folder.path).html.read_text())
+    assert f"</code> ({found['takes']})" in page
+    assert f"</code> ({found['takes'].rstrip('.')})." in page[: page.index("<nav")]
     assert lay(folder, 0.002)["takes"] is None

@@ -132,3 +132,14 @@ def test_a_candidate_without_an_interval_does_not_widen_those_of_the_rest() -> N
     assert beside[0] == alone[0]
     assert beside[1] is not None and beside[1].low is None
     assert beside[2] is None
+
+
+def test_one_replicate_far_out_at_an_end_is_no_wandering() -> None:
+    """It differs from one neighbour instead of two; those that follow each other are not alike."""
+    logs = np.log([[1.013, 0.994, 1.007, 1.002, 0.998, 1.004, 1.001, 0.999, 1.02, 100.0]])
+    seen = robust.signs(logs)
+    assert seen.wandering_p[0] < 0.05 and seen.correlation[0] < 0
+    assert robust.flagged(seen, 10)["far-out"][0]
+    assert not robust.flagged(seen, 10)["wandering"][0]
+    wanders = robust.signs(np.log([WANDERS]))
+    assert robust.flagged(wanders, len(WANDERS))["wandering"][0]

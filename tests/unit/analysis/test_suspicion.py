@@ -41,6 +41,14 @@ def test_a_breach_is_named_with_the_number_found(folder: Any, found: Any, said: 
     assert suspicion.startswith(said)
 
 
+def test_a_heading_keeps_the_capitals_of_a_threshold(folder: Any) -> None:
+    folder.trial("bm", "pinned", 1, {"a.png": [20.0]})
+    waited = {"pressure": {"cpu": 0.0, "memory": 0.05, "io": 0.5}}
+    folder.trial("cn", "pinned", 1, {"a.png": [20.0]}, confounders=waited)
+    page = report(folder.path).html.read_text()
+    assert ">I/O pressure</th>" in page and ">Memory pressure</th>" in page
+
+
 def test_a_quiet_trial_and_a_silent_kernel_are_not_suspect(folder: Any) -> None:
     silent = {
         "throttling": None,

@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[Callable[[Folder], object], str]] = {
     ),
     "rate": (
         lambda f: change(f, "cn", 2, lambda r: r["settings"].update(target_qps=5.0)),
-        "2 rates of one application.*not told",
+        "2 rates of one application.*not known",
     ),
     "bound": (
         lambda f: change(f, "cn", 2, lambda r: r["settings"].update(target_latency_ms=5.0)),
@@ -183,7 +183,7 @@ def test_what_an_engine_masks_is_marked_and_left_in(pairs: Folder) -> None:
     every(pairs, "cn", lambda r: r["environment"].update(nothing))
     content = document(read_sweep(pairs.path))
     assert content["rejected"] == []
-    assert {row["value"] for row in content["unlike"]} == {"not told"}
+    assert {row["value"] for row in content["unlike"]} == {"not known"}
     assert len(content["unlike"]) == 3
 
 
@@ -252,7 +252,7 @@ def test_emulated_trials_are_not_compared(pairs: Folder) -> None:
 def test_lists_are_told_by_what_the_other_has_not() -> None:
     assert differing("avx; avx2; fma", "avx; avx2") == ("fma", "no more")
     assert differing("a: x; b: y", "a: x; b: z") == ("b: y", "b: z")
-    assert differing(None, True) == ("not told", "on")
+    assert differing(None, True) == ("not known", "on")
 
 
 def test_each_fact_is_a_column_and_the_report_lists_the_table(pairs: Folder) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -16,6 +17,8 @@ from . import machines
 
 PLATFORMS: Platforms = load_platforms()
 DIGEST = "sha256:" + "a" * 64
+# Of this run of the tests alone: another one on this machine would end its playbooks.
+MARK = f"VIRTBED_TEST_{os.getpid()}"
 
 
 @pytest.fixture

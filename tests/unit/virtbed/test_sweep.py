@@ -36,7 +36,7 @@ from virtbed_contract.kernel.files import write_text
 from virtbed_contract.limits import ROOMS, DiskFree
 from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, TuningRow
 
-from .conftest import DIGEST, PLATFORMS, report, small
+from .conftest import DIGEST, MARK, PLATFORMS, report, small
 
 GOOD = Ended("successful")
 STARTED_AT = records.now()  # or baselines would be too old to pair with
@@ -152,7 +152,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     made = Host()
     monkeypatch.setattr(ansible, "play", made.play)
     # A mark of the tests' own, lest they end the playbooks of a sweep that runs beside them.
-    monkeypatch.setattr(ansible, "_MARK", "VIRTBED_TEST")
+    monkeypatch.setattr(ansible, "_MARK", MARK)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
@@ -295,7 +295,7 @@ def test_a_playbook_that_ends_well_and_tells_nothing_has_failed_its_trials(
     run.run()
     assert len(run.failed) == 6
     said = failure_of(run, run.failed[0]).message
-    assert said == "the playbook went on, and told nothing of it"
+    assert said == "the playbook went on, and reported nothing of it"
 
 
 def test_a_full_disk_ends_the_sweep_in_words_and_releases_what_is_standing(
@@ -461,11 +461,9 @@ def test_an_engine_that_no_platform_of_the_plan_needs_may_change(
 
 
 def test_strays_of_a_playbook_that_was_cut_off_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ansible, "_MARK", "VIRTBED_TEST")
-    stray = subprocess.Popen(
-        ["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "1"}, start_new_session=True
-    )
-    other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_TEST": "12"})
+    monkeypatch.setattr(ansible, "_MARK", MARK)
+    stray = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "1"}, start_new_session=True)
+    other = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "12"})
     try:
         threading.Thread(target=stray.wait).start()
         assert ansible.end_strays() == []

@@ -1,0 +1,22 @@
+"""What the first screen warns of that no ratio shows."""
+
+from __future__ import annotations
+
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
+
+from .conftest import Folder
+
+
+def test_sizes_without_bare_metal_are_named_not_passed_over(folder: Folder) -> None:
+    for replicate, wobble in enumerate([1.0, 1.01, 0.99, 1.005], start=1):
+        folder.trial("bm", "pinned", replicate, {"a": [20.0 * wobble]})
+        for cores in (1, 2, 4):
+            times = {"a": [20.0 * wobble**2 / cores]}
+            folder.trial("cn", "pinned", replicate, times, cores=cores)
+    told = document(read_sweep(folder.path))["headline"]
+    texts = [row["text"] for row in told["warnings"]]
+    assert (
+        "2 cells without pinned bare metal to compare with, and not among what is said here: "
+        "container, pinned (cn pinned) at 2 cores; container, pinned (cn pinned) at 4 cores."
+    ) in texts
