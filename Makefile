@@ -10,6 +10,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 LOCKS := $(addprefix requirements/,bootstrap.txt virtbed.txt analysis.txt dev.txt)
+CODE := analysis benchmarks contract playbooks python roles workloads
 MEMBERS := contract/pyproject.toml python/pyproject.toml analysis/pyproject.toml workloads/pyproject.toml
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' python/pyproject.toml)
 # The packages' version stands in their files and in these; `make version` sets it.
@@ -19,7 +20,7 @@ OWN := $(addprefix --no-emit-package=virtbed,-contract -workloads -analysis)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
-.PHONY: help testbed setup sweep doctor plan report teardown test lint unit applications \
+.PHONY: help testbed setup sweep doctor plan report teardown test lint audit unit applications \
 	integration lab faults calibrate bench docs reference version release lock clean
 .DEFAULT_GOAL := help
 
@@ -50,7 +51,7 @@ teardown: .venv/.made ## remove all that virtbed made on this machine; results s
 # Set-up first: it installs hwloc, by which unit tests place instances on recorded machines.
 test: lint docs setup unit applications integration ## all the checks
 
-lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint
+lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint, bandit, detect-secrets
 	ruff check .
 	ruff format --check .
 	mypy
@@ -58,6 +59,13 @@ lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint
 	codespell
 	yamllint --strict .
 	ansible-lint --offline --profile production
+	bandit --quiet --configfile pyproject.toml --recursive $(CODE)
+	git ls-files -z | xargs -0 detect-secrets-hook --no-verify
+
+# It asks an advisory service about every package, and so is no part of `make test`.
+audit: .venv/.made ## known vulnerabilities of the locked wheels; needs the network
+	for lock in requirements/*.txt; do \
+		pip-audit --strict --require-hashes --disable-pip --requirement $$lock || exit 1; done
 
 unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
 	pytest tests/unit tests/contract

@@ -95,7 +95,7 @@ def opened(page: Path) -> str:
 
 def lay(folder: Folder, trials: int, samples: int, replicates: int) -> None:
     """Write the files: cells by application, size and platform, with their replicates."""
-    chance = random.Random(1)
+    chance = random.Random(1)  # nosec B311 # made-up times
     names = [f"application_{n:03d}" for n in range(trials // replicates // 50 + 1)]
     cells = itertools.product(names, CORES, PLATFORMS)
     for number in range(trials):

@@ -23,7 +23,7 @@ from scipy import stats
 
 from virtbed_analysis import doubts, estimate, words
 from virtbed_analysis.candidates import Ends, ends_by_cell
-from virtbed_analysis.cells import CELL, PLAIN, is_plain, key_of
+from virtbed_analysis.cells import CELL, PLAIN, key_of
 from virtbed_analysis.engine import Key, effect
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_text
@@ -134,7 +134,8 @@ def _caution(replicates: list[int]) -> str | None:
 def _planned(sweep: Sweep) -> set[tuple[object, ...]]:
     """Return the planned cells that are twins or slowed: one without a result has failed."""
     planned = [encode(trial) for trial in sweep.design.trials] if sweep.design else []
-    return {key_of(trial) for trial in planned if not is_plain(trial) and not trial["emulated"]}
+    varied = (trial for trial in planned if trial["variant"] != "plain")
+    return {key_of(trial) for trial in varied if not trial["emulated"]}
 
 
 def resolvable(deviation: float, replicates: int) -> float:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import polars as pl
 
 from virtbed_analysis.latency import PERCENTILES
+from virtbed_analysis.unlike import BENCH
 from virtbed_contract.factors import FACTORS, MODES
+from virtbed_contract.likeness import RECORDED, held
 from virtbed_contract.measures import MEASURES, Measure
 
 
@@ -34,6 +36,15 @@ _FACTORS = {factor.name: Column(pl.Enum(factor.values), factor.meaning) for fact
 _OF_TRIALS, _OF_SAMPLES = (
     {m.column: _measured(m) for m in MEASURES if m.grain == grain} for grain in ("trial", "sample")
 )
+
+RECORDED_ASIDE = {
+    **{
+        one.name: Column(_NUMBER if one.number else _TEXT, f"What is recorded of {one.words}.")
+        for one in RECORDED
+        if one.held != "own"
+    },
+    **{BENCH + one.name: Column(_TEXT, f"The bench host's {one.words}.") for one in held("kernel")},
+}
 
 TRIAL: dict[str, Column] = {
     "trial": Column(_TEXT, "Id of the trial within its sweep."),
@@ -70,7 +81,7 @@ TRIAL: dict[str, Column] = {
     "keras": Column(_TEXT, "Version of Keras."),
     "python": Column(_TEXT, "Version of Python."),
     "kernel": Column(_TEXT, "Kernel that the process saw."),
-    "kernel_kind": Column(_TEXT, "Whose kernel that is: a machine's, or machine and enclosure."),
+    "kernel_kind": Column(_TEXT, "Whose kernel that is: a machine's, with what sets it apart."),
     "clocksource": Column(_TEXT, "Clock source of that kernel."),
     "cpu_model": Column(_TEXT, "Model of the CPUs, as the process saw it."),
     "isa": Column(_TEXT, "Instruction-set extensions that the process saw."),
@@ -82,6 +93,7 @@ TRIAL: dict[str, Column] = {
         _TEXT,
         "What the kernel does about vulnerabilities of the CPUs, whichever of these are online.",
     ),
+    **RECORDED_ASIDE,
     "intra_op": Column(_WHOLE, "Threads within an operation; 0 is the framework's own choice."),
     "inter_op": Column(_WHOLE, "Threads between operations; 0 is the framework's own choice."),
     "onednn_isa": Column(_TEXT, "Instruction set that oneDNN chose."),

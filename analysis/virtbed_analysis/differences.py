@@ -107,20 +107,21 @@ def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
 
 def _differs(fact: Fact, row: Row, bare: Row) -> bool:
     value, other = row[fact.column], bare[fact.column]
+    one_kernel = row["kernel_kind"] == bare["kernel_kind"]
     if fact.apart is None:
-        told = None not in (value, other) or row["kernel_kind"] == bare["kernel_kind"]
+        told = None not in (value, other) or (one_kernel and not fact.silent)
         return bool(told and value != other)
     if value is None or other is None:
         return False
-    # A guest's kernel tells one rate, that of its counter, whatever its CPUs run at.
-    return row["kernel_kind"] == bare["kernel_kind"] and _distance(fact, row, bare) > fact.apart
+    # A guest's kernel tells one clock rate, that of its counter, whatever its CPUs run at.
+    return (one_kernel or fact.absolute) and _distance(fact, row, bare) > fact.apart
 
 
 def _distance(fact: Fact, row: Row, bare: Row) -> float:
     if fact.apart is None:
         return 0.0
     value, other = row[fact.column], bare[fact.column]
-    return float(abs(value - other) / max(other, 1e-9))
+    return float(abs(value - other) / (1 if fact.absolute else max(other, 1e-9)))
 
 
 def differing(value: Any, other: Any) -> tuple[str, str]:

@@ -20,7 +20,9 @@ from virtbed_analysis import (
     estimate,
     findings,
     functional,
+    guests,
     inputs,
+    likenesses,
     loadgen,
     model,
     next_instance,
@@ -71,13 +73,16 @@ def document(sweep: Sweep) -> Json:
     loads = loadgen.document(sweep.samples, means)
     cells = loadgen.beside(cells, loads)
     by_factor = _by_factor(sweep, means)
+    by_guest = guests.apart(means, cells, sweep.margin)
     measures = _other_measures(sweep.trials, sweep.margin)
     percentiles = [
         {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
     ]
     suspicion = suspects.beside(sweep.trials, sweep.platforms.entries)
     by_size = _by_size(sweep, means, context.known(sweep, suspicion["note"], timing, means))
-    against = _doubts(cells, by_factor, measures, percentiles, loads["e2e"], by_size["scale_up"])
+    against = _doubts(
+        cells, by_factor, by_guest, measures, percentiles, loads["e2e"], by_size["scale_up"]
+    )
     loadgen.with_doubts(loads)
     emulated = per_trial.emulated(sweep.samples, sweep.trials).to_dicts()
     failed, pending = _without_result(sweep, planned, spared)
@@ -104,6 +109,7 @@ def document(sweep: Sweep) -> Json:
         "platforms": _platforms(sweep),
         "cells": cells,
         **by_factor,
+        "guest_factors": by_guest,
         "doubts": against,
         "percentiles": percentiles,
         "inputs_apart": inputs.apart(means, sweep.margin),
@@ -133,12 +139,21 @@ def document(sweep: Sweep) -> Json:
         "warnings": _warnings(sweep.trials),
         "unlike": differences.marks(sweep.trials),
         "must_be_alike": unlike.described(),
+        "recorded": likenesses.recorded(sweep.trials),
+        "moments": likenesses.moments(),
         "provenance": provenance(sweep),
     }
     doubts.share(
         cells, content["next_instance"], content["model"]["rows"],
         loads["latency"], loads["throughput"], loads["cells"], content["without_suspects"],
         content["inputs_apart"], content["container_to_host"]["rows"],
+    )  # fmt: skip
+    guests.kernels_beside(
+        sweep.trials, cells, content["next_instance"], content["model"]["rows"],
+        loads["latency"], loads["throughput"],
+        *(table["rows"] for table in (*percentiles, *measures)),
+        content["without_suspects"], content["published"]["rows"],
+        content["container_to_host"]["rows"],
     )  # fmt: skip
     told = headline(content)
     return {**content, "summary": told["lead"], "headline": told}
@@ -179,6 +194,7 @@ def _by_factor(sweep: Sweep, means: Readings) -> Json:
 def _doubts(
     cells: list[Json],
     by_factor: Json,
+    by_guest: list[Json],
     measures: list[Json],
     percentiles: list[Json],
     under_load: list[Json],
@@ -190,6 +206,7 @@ def _doubts(
         **_by_time("vanilla over pinned", by_factor["vanilla_to_pinned"]),
         **_by_time("default over matched threads", by_factor["thread_policy_gain"]),
         **_by_time("CPU over GPU, {}", by_factor["gpu_speed_up"]["e2e"]),
+        **{f"{table['default']} over another {table['name']}": table["rows"] for table in by_guest},
         "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],
         **{f"p{table['percentile']} over bare metal's": table["rows"] for table in percentiles},
         **{f"{table['words']} over bare metal's": table["rows"] for table in measures},

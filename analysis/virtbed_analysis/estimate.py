@@ -39,14 +39,15 @@ from virtbed_analysis.reduction import (
     readings,
     steady,
 )  # fmt: skip
+from virtbed_contract.factors import Factor
 from virtbed_contract.measures import JUDGED_BY, percentile_rank
 
 # Those of `reduction` are for whoever estimates.
 __all__ = [
     "BARE", "BASELINE", "GROUP", "NS_PER_MS", "PHASES", "PLAIN_ROWS", "TAILS", "at_rank",
-    "by_replicate", "cells", "geometric", "gpu_speed_up", "in_order", "judged", "phases",
-    "ratio_to_bare_metal", "samples_to_show", "steady", "tail", "thread_policy_gain", "to_baseline",
-    "typical", "vanilla_to_pinned", "variant_to_plain", "without_suspects",
+    "by_replicate", "cells", "geometric", "gpu_speed_up", "guest_factor", "in_order", "judged",
+    "phases", "ratio_to_bare_metal", "samples_to_show", "steady", "tail", "thread_policy_gain",
+    "to_baseline", "typical", "vanilla_to_pinned", "variant_to_plain", "without_suspects",
 ]  # fmt: skip
 
 TAILS = (90, 99)  # percentiles of latency
@@ -161,6 +162,28 @@ def gpu_speed_up(samples: pl.DataFrame | Readings, phase: str = "e2e") -> pl.Dat
     return _gain(samples, "processor", ("cpu", "gpu"), phase)
 
 
+def guest_factor(samples: pl.DataFrame | Readings, factor: Factor) -> pl.DataFrame:
+    """Return the judged time of guests with a factor's default over that with another value.
+
+    Paired as `ratio_to_bare_metal`; a row for each cell and value that was measured beside the
+    default, with the cell's columns as those of that value.
+    """
+    logs = judged(samples)
+    default = pl.col(factor.name) == factor.default
+    match = [column for column in CELL if column != factor.name]
+    return in_order(_inverse(_paired(logs.filter(~default), logs.filter(default), match)))
+
+
+def _inverse(ratios: pl.DataFrame) -> pl.DataFrame:
+    """Return ratios the other way round, those that there are."""
+    return ratios.filter(pl.col("ratio").is_not_null()).with_columns(
+        (1 / pl.col("ratio")).alias("ratio"),
+        (1 / pl.col("ratio_high")).alias("ratio_low"),
+        (1 / pl.col("ratio_low")).alias("ratio_high"),
+        pl.col("ratio_logs").list.eval(-pl.element()),
+    )
+
+
 def _gain(
     samples: pl.DataFrame | Readings, key: str, sides: tuple[str, str], phase: str
 ) -> pl.DataFrame:
@@ -178,8 +201,9 @@ def variant_to_plain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     Of e2e in every scenario: what a slower request makes of a queue is no known truth.
     """
     logs = readings(samples).logs()
-    match = ["platform", "mode", *SUBJECT]
-    return in_order(_paired(logs.filter(~PLAIN_ROWS), logs.filter(PLAIN_ROWS), match))
+    match = [column for column in CELL if column != "variant"]
+    plain = pl.col("variant") == "plain"
+    return in_order(_paired(logs.filter(~plain), logs.filter(plain), match))
 
 
 def phases(measured: pl.DataFrame) -> pl.DataFrame:

@@ -15,6 +15,8 @@ from virtbed_contract.attestation import mismatches
 from virtbed_contract.codec import encode
 from virtbed_contract.documents import Instance, TrialRequest, image_name
 from virtbed_contract.factors import instance_id, size_id
+from virtbed_contract.guest import guest_mismatches
+from virtbed_contract.kernel import moments
 from virtbed_contract.sweep import Evidence, Reading
 
 _LABELS = (
@@ -41,6 +43,9 @@ def contradictions(result: Json, evidence: Evidence) -> Iterator[str]:
     for name in _LABELS:
         if getattr(asked, name) != trial[name]:
             yield f"is labelled {name} {trial[name]!r}, its evidence {getattr(asked, name)!r}"
+    for name, value in asked.factors.items():
+        if value != trial.get(name):
+            yield f"is labelled {name} {trial.get(name)!r}, its evidence {value!r}"
     if trial["emulated"] != (asked.accelerator == "tcg" or asked.host_emulated):
         host = "an emulated" if asked.host_emulated else "a real"
         yield (
@@ -58,6 +63,7 @@ def contradictions(result: Json, evidence: Evidence) -> Iterator[str]:
         else:
             yield from _placed(asked, moment, reading)
     yield from _moved(evidence)
+    yield from _bench(result, evidence)
     yield from _outlasted(result, evidence)
 
 
@@ -67,6 +73,9 @@ def _asked(asked: Instance) -> Iterator[str]:
         yield f"its evidence names the image {asked.image_name} of {asked.image_digest}"
     if asked.own_kernel != (asked.machine != METAL):
         yield f"its evidence has own_kernel {asked.own_kernel} on the machine {asked.machine}"
+    for factor, part in (("guest_kernel", asked.kernel), ("guest_topology", asked.shape)):
+        if (asked.factors.get(factor) == "host") != (part is not None):
+            yield f"its evidence has {factor} {asked.factors.get(factor)}, and not what that makes"
     # An emulated machine is marked as such, and has no part in a ratio, whatever it is called.
     if asked.accelerator != "tcg" and asked.own_kernel != (asked.accelerator == "kvm"):
         yield f"its evidence has accelerator {asked.accelerator} on the machine {asked.machine}"
@@ -128,6 +137,8 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
         ("enclosure", enclosure, "cpuset", cpus),
         ("enclosure", enclosure, "quota_cpus", asked.quota_cpus),
         ("enclosure", enclosure, "memory_mib", asked.memory_mib),
+        # Of any engine that was asked for it; no limit is told where the kernel has none.
+        *_unswapped(asked, enclosure),
         ("enclosure", enclosure, "layers", [asked.image_digest]),
         ("enclosure", enclosure, "image", asked.image_digest),
         ("machine", machine, "cpus_online", asked.allowed),
@@ -150,6 +161,8 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
         if name in machine and asked.image_name not in str(machine[name]):
             yield f"machine read {moment} the trial: {name} {machine[name]!r} of another image"
     yield from _kinds(asked, moment, machine, enclosure)
+    for told in guest_mismatches(asked, machine):
+        yield f"machine read {moment} the trial: {told}"
     for vcpu, thread in _threads(machine):
         wanted = _pin(asked, vcpu)
         if thread.get("cpus_allowed_list", wanted) != wanted:
@@ -157,6 +170,11 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
                 f"vCPU {vcpu} read {moment} the trial: CPUs {thread['cpus_allowed_list']!r}, "
                 f"{wanted!r} was asked"
             )
+
+
+def _unswapped(asked: Instance, enclosure: Facts) -> Iterator[tuple[str, Facts, str, Any]]:
+    if not asked.private_kernel and enclosure.get("swap_limit") is not None:
+        yield "enclosure", enclosure, "swap_limit", "0 MiB"
 
 
 def _kinds(asked: Instance, moment: str, machine: Facts, enclosure: Facts) -> Iterator[str]:
@@ -189,7 +207,9 @@ def _threads(machine: Facts) -> Iterator[tuple[int, Facts]]:
 def _pin(asked: Instance, vcpu: int) -> str:
     if asked.mode != "pinned":
         return asked.allowed
-    return str(asked.cpu_ids[vcpu]) if 0 <= vcpu < len(asked.cpu_ids) else "none"
+    numbers = asked.shape.vcpus if asked.shape else range(len(asked.cpu_ids))
+    pins = dict(zip(numbers, asked.cpu_ids, strict=False))
+    return str(pins.get(vcpu, "none"))
 
 
 def _moved(evidence: Evidence) -> Iterator[str]:
@@ -205,6 +225,18 @@ def _moved(evidence: Evidence) -> Iterator[str]:
         after = sides[1].get(vcpu)
         if type(before) is int and type(after) is int and after != before:
             yield f"vCPU {vcpu} was moved to another CPU {after - before} times, 0 needed"
+
+
+def _bench(result: Json, evidence: Evidence) -> Iterator[str]:
+    """Give what a result says of the bench host's kernel that its evidence does not."""
+    sides = (side.machine if side else None for side in (evidence.before, evidence.after))
+    try:
+        read = moments.bench(*sides)
+    except (TypeError, KeyError, AttributeError, ValueError, IndexError):
+        yield "its evidence has a reading of the bench host's kernel that is none"
+        return
+    if read != result.get("bench"):
+        yield "its result tells of the bench host's kernel what its evidence does not"
 
 
 def lasted_ns(result: Json) -> int:

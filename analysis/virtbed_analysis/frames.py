@@ -16,12 +16,14 @@ from virtbed_analysis.differences import strays as strays_of
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
 from virtbed_analysis.functional import NOTHING
-from virtbed_analysis.platforms import Parts, Platforms, platforms_of
+from virtbed_analysis.platforms import METAL, Parts, Platforms, platforms_of
 from virtbed_analysis.reading import Json, Rejected, left_out, plain
 from virtbed_analysis.suspicion import suspicions
 from virtbed_analysis.trust import file_of, trusted
 from virtbed_contract import identifiers
 from virtbed_contract.documents import Instance
+from virtbed_contract.factors import FACTORS
+from virtbed_contract.likeness import RECORDED, held
 from virtbed_contract.measures import JUDGED_BY, MEASURES
 from virtbed_contract.sweep import MARGIN, Design, Failure, HostReport
 
@@ -35,7 +37,7 @@ _ASIDE = (
     "input_seed", "inputs", "inter_op", "intra_op", "isa", "judged_by", "keras", "kernel",
     "kernel_kind",
     "mhz", "mitigations", "model", "onednn_isa", "python", "tensorflow", "times_digest",
-    "transparent_hugepage", "turbo", "warnings",
+    "transparent_hugepage", "turbo", "warnings", *columns.RECORDED_ASIDE,
 )  # fmt: skip
 
 
@@ -287,7 +289,7 @@ def _surroundings(result: Json, asked: Instance) -> Json:
     rates = [mhz for mhz in moved["mhz"].values() if mhz]
     return {
         **{name: saw[name] for name in ("python", "kernel", "clocksource", "cpu_model", "turbo")},
-        "kernel_kind": asked.machine + (f" and {asked.enclosure}" if asked.private_kernel else ""),
+        "kernel_kind": _kernel_kind(result["trial"], asked),
         "isa": unlike.SPLIT.join(saw["isa"]),
         "mitigations": _mitigations(saw["mitigations"]),
         "onednn_isa": saw["onednn_isa"],
@@ -296,7 +298,33 @@ def _surroundings(result: Json, asked: Instance) -> Json:
         "mhz": sum(rates) / len(rates) if rates else None,
         "intra_op": saw["threads"]["intra_op"],
         "inter_op": saw["threads"]["inter_op"],
+        **_recorded(result, asked),
     }
+
+
+def _recorded(result: Json, asked: Instance) -> Json:
+    """Return the settings that a trial's kernels and its process told.
+
+    Of metal, what an engine hides from the process, the same kernel tells outside.
+    """
+    saw, bench = result["environment"], (result.get("bench") or {}).get("settings") or {}
+    inside = {**(saw.get("kernel_settings") or {}), **(saw.get("process_settings") or {})}
+    one_kernel = asked.machine == METAL and not asked.private_kernel
+    kernel = [one.name for one in held("kernel")]
+    outside = {name: bench.get(name) for name in kernel} if one_kernel else {}
+    found = {
+        one.name: outside.get(one.name) if inside.get(one.name) is None else inside[one.name]
+        for one in RECORDED
+        if one.held != "own"
+    }
+    return found | {unlike.BENCH + name: bench.get(name) for name in kernel}
+
+
+def _kernel_kind(trial: Json, asked: Instance) -> str:
+    """Return whose kernel a trial ran on: those of one kind are to be under one state."""
+    varied = (f.words(trial[f.name]) for f in FACTORS if f.own_kernel)
+    private = asked.enclosure if asked.private_kernel else ""
+    return " and ".join(filter(None, [asked.machine, *varied, private]))
 
 
 # Follows from the CPUs that are online, and from the guests that stand beside: no setting.

@@ -110,6 +110,7 @@ def _rows(content: Json, margin: float) -> list[Json]:
             "replicates": cell["replicates"],
             "weights": cell.get("weights"),
             "doubt": cell.get("doubt"),
+            "kernels": cell.get("kernels"),
             "answer": found,
             "failed": lost[key].failed,
             "suspect": bool(without),

@@ -162,8 +162,8 @@ def _exceeding(null: Floats, found: Floats) -> Floats:
 def _as_close(apart: Floats) -> Floats:
     """Return the share of random orders whose neighbours differ as little as those found."""
     n = apart.shape[1]
-    random = np.random.default_rng(n)
-    orders = random.random((RESAMPLES, n)).argsort(axis=1)
+    generator = np.random.default_rng(n)
+    orders = generator.random((RESAMPLES, n)).argsort(axis=1)
     found = (np.diff(apart, axis=1) ** 2).sum(axis=1)
     as_close = np.array(
         [

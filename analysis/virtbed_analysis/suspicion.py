@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from virtbed_analysis import kernels
+
 Json = dict[str, Any]
 
 
@@ -23,6 +25,16 @@ class Threshold:
     reason: str
     read: Callable[[Json], float | None]
     """The number, of the same unit as the limit; None where the kernel does not tell."""
+    count: bool = False
+    """Whether it is a number of things, and no share."""
+    told: Callable[[Json], str] | None = None
+    """What the number is of, in words."""
+
+    def number(self, value: float) -> str:
+        """Return a value of this number in words."""
+        if self.count:
+            return f"{value:.0f}"
+        return f"{value:.2g}" if self.unit == "per sample" else f"{value:.1%}"
 
 
 def _share(key: str) -> Callable[[Json], float | None]:
@@ -100,6 +112,56 @@ THRESHOLDS = (
         "pages came from disk in the measured requests",
         _major_faults,
     ),
+    Threshold(
+        "interrupts", 1000.0, "per second and CPU",
+        "with what follows it an interrupt of a device takes about 10 us: 1000 are 1% of the CPU",
+        kernels.device_rate, count=True, told=kernels.busiest,
+    ),
+    Threshold(
+        "moved interrupts", 0.0, "devices",
+        "something (irqbalance?) let devices interrupt the measured CPUs meanwhile",
+        kernels.number_of("aimed"), count=True, told=kernels.all_of("aimed"),
+    ),
+    Threshold(
+        "timer interrupts", 2000.0, "per second and CPU",
+        "more than any tick: others' timers fired on the measured CPUs",
+        kernels.timer_rate, count=True,
+    ),
+    Threshold(
+        "started processes", 5.0, "per second",
+        "a script, a cron job or a service ran beside; a quiet host starts hardly any process",
+        kernels.start_rate, count=True,
+    ),
+    Threshold(
+        "timers", 0.0, "of systemd fired",
+        "what they start competes for caches, memory and disks, on whichever CPU it runs",
+        kernels.number_of("timers"), count=True, told=kernels.all_of("timers"),
+    ),
+    Threshold(
+        "heat", 0.0, "throttle events",
+        "the CPU was slowed down to cool: the same work took longer",
+        kernels.most("throttled"), count=True,
+    ),
+    Threshold(
+        "swapping", 0.0, "pages",
+        "memory went to a disk or came back",
+        kernels.most("swapped_pages"), count=True,
+    ),
+    Threshold(
+        "kernel messages", 0.0, "new",
+        "a quiet kernel says nothing: a device, a file system or the memory had a problem",
+        kernels.most("messages"), count=True, told=kernels.last_message,
+    ),
+    Threshold(
+        "changed settings", 0.0, "of the kernel",
+        "the trial ran in part under one setting, in part under another",
+        kernels.number_of("changed"), count=True, told=kernels.all_of("changed"),
+    ),
+    Threshold(
+        "clock", 1000.0, "ns per reading",
+        "a clock that the kernel must be asked for (hpet, acpi_pm): a vDSO reads one in 20 to 50",
+        kernels.clock_ns, count=True,
+    ),
 )  # fmt: skip
 
 
@@ -124,11 +186,9 @@ def _breaches(result: Json) -> Iterator[str]:
     for threshold in THRESHOLDS:
         found = threshold.read(result)
         if found is not None and found > threshold.limit:
+            told = threshold.told(result) if threshold.told else ""
             yield (
-                f"{threshold.name}: {_number(found, threshold)} {threshold.unit}, "
-                f"at most {_number(threshold.limit, threshold)} expected"
+                f"{threshold.name}: {threshold.number(found)} {threshold.unit}, "
+                f"at most {threshold.number(threshold.limit)} expected"
+                f"{f' ({told})' if told else ''}"
             )
-
-
-def _number(value: float, threshold: Threshold) -> str:
-    return f"{value:.2g}" if threshold.unit == "per sample" else f"{value:.1%}"

@@ -22,11 +22,13 @@ from typing import Any, Literal
 import polars as pl
 
 from virtbed_analysis.errors import AnalysisError
+from virtbed_contract.likeness import RECORDED, Recorded, held
+from virtbed_contract.likeness import SPLIT as SPLIT
 
 Row = Mapping[str, Any]
 Rule = Literal["refused", "left out", "marked"]
-SPLIT = "; "
-"""Between the parts of a value that is a list."""
+BENCH = "bench_"
+"""Begins the columns of what the bench host's kernel tells: of metal, the kernel of the process."""
 _SAME = "a difference between them would be read as one between platforms"
 _MOVE = "Move the trials of all but one out of the folder, or sweep again under another name"
 
@@ -48,6 +50,8 @@ class Fact:
         emulated: Whether emulated trials count: they have no part in a ratio.
         remedy: What to do about a difference that is refused.
         apart: By which share numbers must differ to be unlike; None for any difference.
+        absolute: Whether `apart` is no share, but a number, and holds between kernels, too.
+        silent: Whether it differs only where both sides tell it, on one kernel as well.
     """
 
     column: str
@@ -62,6 +66,8 @@ class Fact:
     remedy: str = _MOVE
     apart: float | None = None
     compared: bool = False
+    absolute: bool = False
+    silent: bool = False
 
 
 def _work(
@@ -73,21 +79,46 @@ def _work(
     )
 
 
-def _state(column: str, words: str, reason: str) -> Fact:
-    within = ("kernel_kind", "replicate")
-    grain = "per replicate and kernel"
-    return Fact(column, words, words, grain, within, "left out", reason)
+def _state(one: Recorded) -> Fact:
+    kernel = one.alike == "kernel"
+    within = ("kernel_kind", "replicate") if kernel else ("replicate",)
+    grain = "per replicate and kernel" if kernel else "per replicate"
+    return Fact(one.name, one.words, one.words, grain, within, "left out", one.matters)
 
 
-def _pair(column: str, words: str, reason: str, apart: float | None = None) -> Fact:
-    return Fact(column, words, words, "per ratio to bare metal", (), "marked", reason, apart=apart)
+def _of_bench(one: Recorded) -> Fact:
+    words = f"bench host's {one.words}"
+    return Fact(
+        BENCH + one.name, words, words, "per replicate", ("replicate",), "left out", one.matters
+    )
+
+
+def _pair(
+    column: str,
+    words: str,
+    reason: str,
+    apart: float | None = None,
+    *,
+    absolute: bool = False,
+    silent: bool = False,
+) -> Fact:
+    return Fact(
+        column, words, words, "per ratio to bare metal", (), "marked", reason,
+        apart=apart, absolute=absolute, silent=silent,
+    )  # fmt: skip
+
+
+def _recorded_pair(one: Recorded) -> Fact:
+    return _pair(
+        one.name, one.words, one.why, one.apart,
+        absolute=one.number, silent=one.held == "process",
+    )  # fmt: skip
 
 
 _ONE_HOST = (
     "Hosts are never averaged: put the trials of each host into a results folder of its own, with "
     "their design.json, and give the folders to `virtbed compare`"
 )
-_GUEST = "a guest's own is part of its platform; a ratio to bare metal has it in it"
 _HIDDEN = "what a guest or a sandbox hides of the CPU is part of its cost; a ratio has it in it"
 
 TABLE: tuple[Fact, ...] = (
@@ -119,14 +150,8 @@ TABLE: tuple[Fact, ...] = (
           "application", "scale", "scenario", pooled=False),
     _work("slowdown", "slowdown", "slowdowns of one variant", "application", "variant",
           pooled=False, compared=False),
-    _state("kernel", "kernel", "an upgrade between two trials would be read as their difference"),
-    _state("cpu_model", "CPU model", "two processors are two hosts"),
-    _state("isa", "instruction sets", "they decide which kernels the frameworks choose"),
-    _state("clocksource", "clock source", "it decides what reading the time costs, and times"),
-    _state("governor", "frequency governor", "it decides the clock rate"),
-    _state("turbo", "turbo", "it decides the clock rate"),
-    _state("transparent_hugepage", "huge pages", "they decide what memory costs"),
-    _state("mitigations", "CPU mitigations", "they decide what entering the kernel costs"),
+    *(_state(one) for one in RECORDED if one.alike != "platform"),
+    *(_of_bench(one) for one in held("kernel")),
     Fact("onednn_isa", "oneDNN's kernels", "oneDNN's kernels", "per cell",
          ("platform", "mode", "cores", "application", "scale", "processor", "replicate"), "marked",
          "an enclosure may take an instruction set away: a part of its cost"),
@@ -134,14 +159,7 @@ TABLE: tuple[Fact, ...] = (
          ("application", "scale", "scenario", "replicate"), "marked",
          "a ratio is over the inputs that both of its trials have; other times are over those that "
          "each trial has, and are then of other work"),
-    _pair("kernel", "kernel", _GUEST),
-    _pair("cpu_model", "CPU model", _HIDDEN),
-    _pair("isa", "instruction sets", _HIDDEN),
-    _pair("clocksource", "clock source", _GUEST),
-    _pair("governor", "frequency governor", "a guest has none; one that tells it has its own"),
-    _pair("turbo", "turbo", "a guest has none; one that tells it has its own"),
-    _pair("transparent_hugepage", "huge pages", _GUEST),
-    _pair("mitigations", "CPU mitigations", _GUEST),
+    *(_recorded_pair(one) for one in RECORDED if one.alike != "everywhere"),
     _pair("onednn_isa", "oneDNN's kernels", _HIDDEN),
     _pair("intra_op", "threads within an operation",
           "a framework's own choice follows the CPUs that it sees: a part of the platform, unless "

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
-from .documents import Instance, TrialRequest
+from . import privileges
+from .documents import BARE, Instance, TrialRequest
+from .kernel.cgroups import times_in_words
+from .likeness import DEFAULT_ALLOCATOR
+
+QUOTA_PERIOD_US = 100_000
+"""The period of every CPU quota; a longer one stalls longer, and less often."""
+_NO_SWAP = ("none", "0 MiB")
 
 
 def mismatches(
@@ -29,7 +36,9 @@ def mismatches(
     Returns:
         One sentence per difference, each with the value found and the value needed.
     """
-    found = [*_cpus(instance, saw), *_threads(instance, trial, saw)]
+    found = [*_cpus(instance, saw), *_threads(instance, trial, saw), *_settings(instance, saw)]
+    may = saw["inside"].get("privileges") or {}  # results of earlier sweeps tell none
+    found += [f"the application had more than it needs: {more}" for more in privileges.excess(may)]
     hidden = [name for name in trial.isa if name not in saw["inside"]["isa"]]
     if hidden:
         found.append(
@@ -91,6 +100,25 @@ def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) ->
         yield (
             f"thread policy {saw['thread_policy']} with pools of {pools['intra_op']} and "
             f"{pools['inter_op']} found; {trial.thread_policy} asked, on {instance.cores} cores"
+        )
+
+
+def _settings(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
+    """Give what the testbed asks for beside placement; what is not told is not compared."""
+    told = saw["inside"].get("process_settings") or {}
+    times, needed = told.get("quota_times"), times_in_words(QUOTA_PERIOD_US)
+    if instance.seen_quota_cpus is not None and times not in (None, needed):
+        yield f"the application read a quota of {times}; {needed} needed, on every platform alike"
+    limited = instance.enclosure != BARE[1] and not instance.private_kernel
+    if limited and told.get("swap_limit") not in (None, *_NO_SWAP):
+        yield (
+            f"the application's control group leaves it {told['swap_limit']} of swap, 0 MiB "
+            "needed: memory and swap are limited together (`docker update --memory-swap`?)"
+        )
+    if told.get("allocator") not in (None, DEFAULT_ALLOCATOR):
+        yield (
+            f"the application's allocator is changed by {told['allocator']}; "
+            f"{DEFAULT_ALLOCATOR} needed, on every platform alike"
         )
 
 

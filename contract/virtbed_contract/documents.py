@@ -27,6 +27,47 @@ def image_name(digest: str) -> str:
 
 
 @dataclass(frozen=True)
+class HostKernel:
+    """The kernel that a host runs, as a guest on it may boot it."""
+
+    release: str = described("As `uname -r` says it.", min_length=1)
+    version: str = described("As `uname -v` says it: which build of the release.", min_length=1)
+    file: str = described("Its file on the host.", min_length=1)
+    digest: str = described("Digest of the file.", pattern=DIGEST)
+    modules: str = described("Folder of its modules on the host.", min_length=1)
+    config: str = described("File of its configuration on the host.", min_length=1)
+
+
+@dataclass(frozen=True)
+class GuestNode:
+    """One memory node of a guest."""
+
+    host: int = described("The host's node that its memory is bound to.", minimum=0)
+    vcpus: str = described("Its vCPUs, numbered as in the grid.", pattern=KERNEL_LIST)
+    memory_mib: int = described("Its memory.", minimum=1)
+    distances: tuple[int, ...] = described(
+        "To each node of the guest, as the host's firmware has them; 0 where it does not tell."
+    )
+
+
+@dataclass(frozen=True)
+class GuestShape:
+    """The grid of a guest's CPUs: sockets of cores of threads, as the host's CPUs are arranged.
+
+    A vCPU's number is its place: (socket * cores + core) * threads + thread. Places without a vCPU
+    are left empty, so that caches and cores are shared as on the host.
+    """
+
+    sockets: int = described("Sockets.", minimum=1)
+    cores: int = described("Places for cores, per socket.", minimum=1)
+    threads: int = described("Places for threads, per core.", minimum=1)
+    vcpus: tuple[int, ...] = described("The places of the vCPUs, in the order of `cpu_ids`.")
+    nodes: tuple[GuestNode, ...] = described(
+        "Memory nodes; empty where there is one, which is not told."
+    )
+
+
+@dataclass(frozen=True)
 class Instance:
     """One provisioned platform of one size and mode, on one host: ``virtbed_instance`` of roles.
 
@@ -50,7 +91,9 @@ class Instance:
     memory_mib: int = described("Memory of the instance.", minimum=1)
     accelerator: Literal["none", "kvm", "tcg"] = described("What runs the guest; none on metal.")
     cpus: str = described("Host CPUs that a pinned instance runs on.", pattern=KERNEL_LIST)
-    cpu_ids: tuple[int, ...] = described("The same, one number per CPU.")
+    cpu_ids: tuple[int, ...] = described(
+        "The same, one number per CPU, in the order in which a machine numbers them."
+    )
     mems: str = described("Host memory nodes of a pinned instance.", pattern=KERNEL_LIST)
     housekeeping: str = described(
         "Host CPUs for emulator threads, daemons and the controller.", pattern=KERNEL_LIST
@@ -72,6 +115,16 @@ class Instance:
     )
     image_digest: str = described("Digest of the image that the instance runs.", pattern=DIGEST)
     image_name: str = described("The image's folder and tag in stores.", pattern=IMAGE_NAME)
+    factors: dict[str, str] = described(
+        "The value of each factor of the instance, by the factor's name.", factory=dict
+    )
+    kernel: Optional[HostKernel] = described(
+        "The host's kernel, where its guest boots that; null for the image's.", default=None
+    )
+    shape: Optional[GuestShape] = described(
+        "The shape that a guest's CPUs have; null for a flat one, every CPU a socket of its own.",
+        default=None,
+    )
     placement: tuple[str, ...] = described(
         "Why `cpus`, `mems` and `housekeeping` were chosen; empty where nothing is pinned.",
         default=(),
@@ -147,7 +200,28 @@ class RoleProperties:
         "Daemons that run then: process name to service name.", factory=dict
     )
     controllers: tuple[str, ...] = described("Control-group controllers that it needs.", default=())
-    store: bool = described("Whether it keeps a copy of the image in a store.", default=False)
+    store: str = described(
+        "The folder of the store in which it keeps a copy of the image; empty if it keeps none.",
+        default="",
+        pattern="^(/.*)?$",
+    )
+    standing: tuple[str, ...] = described(
+        "A command that lists the instances of its engine, a name per line; empty where only the "
+        "kernel knows.",
+        default=(),
+    )
+    login: str = described(
+        "A command that opens a shell in an instance, which is called {name}, from the machine "
+        "that it is on; empty where that machine is all there is.",
+        default="",
+    )
+    drivers: tuple[str, ...] = described(
+        "Kernel modules that a machine's guests need, built in or not.", default=()
+    )
+    host_topology: bool = described(
+        "Whether a machine can tell its guests which of their CPUs share a core, a cache, a node.",
+        default=False,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 from .codec import described
 from .documents import KERNEL_LIST
+from .limits import DiskFree
 from .result import Count, Text
 from .sweep import Reading
 
@@ -22,6 +23,7 @@ class BlockStart:
     bench: Text = described("The bench host's own name.")
     cpus: str = described("CPUs that the controller keeps to meanwhile.", pattern=KERNEL_LIST)
     here: bool = described("Whether the controller runs on the bench host.")
+    disks: tuple[DiskFree, ...] = described("What is free on the bench host's disks.", default=())
 
 
 @dataclass(frozen=True)

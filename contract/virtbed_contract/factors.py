@@ -25,16 +25,20 @@ class Factor:
     Attributes:
         name: The field in documents and the column of an export.
         plan_key: The plan's list of values; None if a plan cannot ask for it yet.
-        values: What the list may hold. Each is lower case, digits and underscores, and no value of
-            another factor.
+        values: What the list may hold. Each is lower case, digits and underscores.
         default: The value of a plan that does not say; it is not named in ids and headings.
         grain: Whether each value gets a fresh instance, or all values run in the same one.
         meaning: One sentence for schemas and references.
         wording: How a heading names a value that is not the default; ``{}`` is the value.
+        label: How an id names a value that is not the default; ``{}`` is the value. What it makes
+            is unlike that of every other factor.
         option: The option of the harness that takes the value; None if it is not told.
         baseline: What the bare metal has that a value is compared with: the same value, or the
             default.
         emulated: Whether emulated guests vary it, too.
+        own_kernel: Whether only guests vary it, whose machine runs a kernel of its own; instances
+            of other platforms have the default. Bare metal being one of these, `baseline` is
+            "default".
     """
 
     name: str
@@ -44,20 +48,31 @@ class Factor:
     grain: Literal["instance", "trial"]
     meaning: str
     wording: str = "{}"
+    label: str = "{}"
     option: Optional[str] = None
     baseline: Literal["same", "default"] = "same"
     emulated: bool = True
+    own_kernel: bool = False
 
     def __post_init__(self) -> None:
         if self.default not in self.values:
             raise ValueError(f"factor {self.name}: default {self.default!r} not in {self.values}")
-        for value in self.values:
-            if not re.fullmatch(NAME, value):
-                raise ValueError(f"factor {self.name}: value {value!r} does not match {NAME}")
+        for text in (*self.values, *map(self.named, self.values)):
+            if not re.fullmatch(NAME, text):
+                raise ValueError(f"factor {self.name}: value {text!r} does not match {NAME}")
+        if self.own_kernel and self.baseline != "default":
+            raise ValueError(
+                f"factor {self.name}: own_kernel with baseline {self.baseline!r}, 'default' needed:"
+                " bare metal, with which guests are compared, has no other value"
+            )
 
     def words(self, value: str) -> str:
         """Return how a heading names a value; empty for the default."""
         return "" if value == self.default else self.wording.format(value)
+
+    def named(self, value: str) -> str:
+        """Return how an id names a value that is not the default."""
+        return self.label.format(value)
 
 
 BASELINE_MODE = "pinned"
@@ -74,6 +89,32 @@ FACTORS: tuple[Factor, ...] = (
         "platforms only.",
         baseline="default",
         emulated=False,  # an emulator has no speed that could be calibrated
+    ),
+    Factor(
+        name="guest_kernel",
+        plan_key="guest_kernel",
+        values=("image", "host"),
+        default="image",
+        grain="instance",
+        meaning="The kernel that guests boot: image (the image's own), host (the one that the "
+        "host runs, with its modules).",
+        wording="{}'s kernel",
+        label="{}_kernel",
+        baseline="default",
+        own_kernel=True,
+    ),
+    Factor(
+        name="guest_topology",
+        plan_key="guest_topology",
+        values=("flat", "host"),
+        default="flat",
+        grain="instance",
+        meaning="What guests know of their CPUs: flat (each a socket of its own), host "
+        "(sockets, cores, threads, caches and nodes of the CPUs that they are pinned to).",
+        wording="{}'s topology",
+        label="{}_topology",
+        baseline="default",
+        own_kernel=True,
     ),
     Factor(
         name="thread_policy",
@@ -110,7 +151,7 @@ def values_of(name: str) -> tuple[str, ...]:
 def label(grain: str, values: Mapping[str, Any]) -> list[str]:
     """Return the parts of an id that name the factors of one grain: values that are no default."""
     return [
-        str(values[factor.name])
+        factor.named(values[factor.name])
         for factor in of_grain(grain)
         if values[factor.name] != factor.default
     ]
@@ -159,7 +200,7 @@ def id_pattern() -> str:
     """Return the regular expression that every trial's id matches."""
     options = {
         grain: "".join(
-            f"(-({'|'.join(v for v in factor.values if v != factor.default)}))?"
+            f"(-({'|'.join(factor.named(v) for v in factor.values if v != factor.default)}))?"
             for factor in of_grain(grain)
             if len(factor.values) > 1
         )

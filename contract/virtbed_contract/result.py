@@ -10,6 +10,7 @@ from .documents import DIGEST, SWEEP_NAME, TIME
 from .factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, id_pattern, values_of
 from .identifiers import RESULT
 from .measures import MEASURES, of_group
+from .surroundings import Bench, KernelSettings, Moved, ProcessSettings
 
 _MOST_NS = 10 * 366 * 24 * 3600 * 10**9  # ten years: far beyond any trial, far within 64 bits
 _MOST = 2**53 - 1  # what every reader of JSON holds exactly
@@ -180,6 +181,21 @@ class Threads:
 
 
 @dataclass(frozen=True)
+class Privileges:
+    """What the process might do; null is what the kernel does not tell (gVisor's users)."""
+
+    users: Optional[tuple[Count, ...]] = described(
+        "Real, effective, saved and of files; each once."
+    )
+    groups: Optional[tuple[Count, ...]] = described("The same of groups, and supplementary ones.")
+    capabilities: Optional[str] = described(
+        "That it had or could gain: the five sets of the kernel in one, in hex; 0 is none.",
+        pattern="^[0-9a-f]{1,16}$",
+    )
+    no_new_privileges: Optional[bool] = described("Whether a program that it starts gains none.")
+
+
+@dataclass(frozen=True)
 class Environment:
     """What the process saw of its platform: `inside` of the evidence."""
 
@@ -204,6 +220,15 @@ class Environment:
     onednn_isa: Optional[str] = described(
         "The instruction set that oneDNN chose its kernels for, in its words; null if it was not "
         "used."
+    )
+    kernel_settings: Optional[KernelSettings] = described(
+        "Settings of the kernel that the process saw.", default=None
+    )
+    process_settings: Optional[ProcessSettings] = described(
+        "What was set for the process alone.", default=None
+    )
+    privileges: Optional[Privileges] = described(
+        "What the process might do; null of a harness that did not tell.", default=None
     )
 
 
@@ -343,6 +368,9 @@ class Confounders:
         "CPU time used on the other threads of this process's cores; null where all threads are "
         "its own, or there are none."
     )
+    moved: Optional[Moved] = described(
+        "What the kernel that the process saw counted and logged.", default=None
+    )
 
 
 @with_fields(measure_fields())
@@ -375,4 +403,7 @@ class Result:
     confounders: Confounders = described("What else moved while the measured requests ran.")
     measures: Measures = described(
         "Measures beside those of the parts above; null is not known.", factory=Measures
+    )
+    bench: Optional[Bench] = described(
+        "What the bench host's kernel told, before and after; the controller adds it.", default=None
     )

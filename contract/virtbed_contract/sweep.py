@@ -97,7 +97,7 @@ class Design:
     accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
     platforms: tuple[Platform, ...] = described("The platforms of the plan, as reports list them.")
     commits: tuple[str, ...] = described("Commits of virtbed that carried the sweep out so far.")
-    trials: tuple[PlannedTrial, ...] = described("Every trial, in order.")
+    trials: tuple[PlannedTrial, ...] = described("Every trial, in order.", min_items=1)
     not_run: tuple[NotRun, ...] = described("What this host cannot run.")
     placements: tuple[PlannedPlacement, ...] = described(
         "Where pinned instances run, one per size.", default=()
@@ -163,6 +163,19 @@ class TuningRow:
     value: Optional[str] = described("Its value; null if it is not available.")
     wanted: str = described("The value that disturbs least.")
     reason: str = described("Why that value, or why it is not available.")
+    exempt: tuple[str, ...] = described(
+        "What of it cannot be set, such as interrupts of one CPU, and why.", default=()
+    )
+
+
+@dataclass(frozen=True)
+class WakingRow:
+    """What may wake up on the host while trials run."""
+
+    name: Text = described("Its unit of systemd, such as apt-daily.timer.")
+    next: Optional[Time] = described("When it is due next, UTC; null where nobody can tell.")
+    stopped: bool = described("Whether tuning stops it for the sweep, and starts it again.")
+    reason: str = described("What it does, or why tuning leaves it.")
 
 
 @dataclass(frozen=True)
@@ -176,6 +189,15 @@ class HostReport:
     platforms: tuple[PlatformVerdict, ...] = described("One per platform, then the GPU.")
     accelerator: Optional[Accelerator] = described("What runs guests; null where nothing does.")
     tuning: tuple[TuningRow, ...] = described("The settings that disturb measurements.", default=())
+    tuned: tuple[TuningRow, ...] = described(
+        "The same as a sweep set them, read back; empty where it set none.", default=()
+    )
+    waking: tuple[WakingRow, ...] = described(
+        "What may wake up while trials run; the earliest first.", default=()
+    )
+    waking_unknown: str = described(
+        "Why nobody can tell what may wake up; empty where it can be told.", default=""
+    )
     emulated: bool = described(
         "Whether the host is itself emulated: nothing that is timed on it is a figure.",
         default=False,

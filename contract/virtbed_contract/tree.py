@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_WRITABLE = ("/tmp", "/dev/shm")  # nosec B108 # file systems of the process's own
+
 
 def enter(
     rootfs: str,
@@ -17,7 +19,8 @@ def enter(
 ) -> list[str]:
     """Return the argv prefix that runs a program with an image's tree as its root.
 
-    /sys is the host's, read-only; /dev, /proc and /tmp are new and end with the process.
+    /sys is the host's, read-only; /dev, /proc and /tmp are new and end with the process. Whatever
+    user it becomes may write to /tmp and /dev/shm, as in a container.
 
     Args:
         rootfs: The tree's path on the host.
@@ -28,7 +31,8 @@ def enter(
     """
     return [
         "bwrap", "--die-with-parent", "--bind" if writable else "--ro-bind", rootfs, "/",
-        "--ro-bind", "/sys", "/sys", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp",
+        "--ro-bind", "/sys", "/sys", "--dev", "/dev", "--proc", "/proc",
+        *(word for path in _WRITABLE for word in ("--perms", "1777", "--tmpfs", path)),
         *(word for source, inside in binds for word in ("--ro-bind", source, inside)),
         *([] if network else ["--unshare-net"]),
         *(["--chdir", chdir] if chdir else []),

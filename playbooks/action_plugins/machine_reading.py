@@ -1,25 +1,37 @@
-"""Which CPUs of a machine are online, without starting an interpreter on it."""
+"""A machine's CPUs, and what its kernel has set and counted, without an interpreter on it."""
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from virtbed_contract.kernel import topology
+from virtbed_contract.kernel import moments, topology
+from virtbed_contract.kernel.cpus import parse_cpu_list
 
 
 class ActionModule(ActionBase):
-    """Return ``reading``: ``cpus_online``, a kernel list."""
+    """Return ``reading``: ``cpus_online``, a kernel list; and ``bench``: see `moments.machine`.
 
-    _VALID_ARGS = frozenset()
+    The files are printed by sh on the managed host, and parsed here. Arguments:
+
+        cpus: The CPUs whose interrupts count, a kernel list.
+    """
+
+    _VALID_ARGS = frozenset({"cpus"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
         """Read once."""
         super().run(tmp, task_vars)
-        path = f"/{topology.CPUS}/online"
-        answer = self._low_level_execute_command(f"cat {path}", sudoable=False)
-        if answer["rc"] != 0:
-            raise AnsibleActionFail(f"machine_reading: {path} cannot be read: {answer['stderr']}")
-        return {"changed": False, "reading": {"cpus_online": answer["stdout"].strip()}}
+        cpus = parse_cpu_list(self._task.args["cpus"])
+        command = shlex.join(["sh", "-c", moments.SCRIPT, "sh", ""])
+        answer = self._low_level_execute_command(command)
+        kernel = moments.machine(answer["stdout"], cpus)
+        if answer["rc"] != 0 or not kernel["online"]:
+            raise AnsibleActionFail(
+                f"machine_reading: /{topology.CPUS}/online cannot be read: {answer['stderr']}"
+            )
+        reading = {"cpus_online": kernel["online"]}
+        return {"changed": False, "reading": reading, "bench": kernel}

@@ -1,4 +1,4 @@
-"""The filter ``trial_mismatches``: what an application saw against what it was to see."""
+"""What an application and a guest's kernel saw, against what they were to see, as filters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from virtbed_contract.attestation import mismatches
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Instance, TrialRequest
+from virtbed_contract.guest import guest_mismatches as mismatches_of_guest
 
 
 def trial_mismatches(
@@ -28,9 +29,19 @@ def trial_mismatches(
     return mismatches(*asked, saw, machine.get("host_transparent_hugepage"))
 
 
+def guest_mismatches(machine: Mapping[str, Any], instance: Mapping[str, Any]) -> list[str]:
+    """Return the differences between a guest and what was asked for, a sentence each.
+
+    Args:
+        machine: The reading of its machine, with what the kernels of guest and host said.
+        instance: ``virtbed_instance``.
+    """
+    return mismatches_of_guest(decode(Instance, dict(instance)), machine)
+
+
 class FilterModule:
     """The filters of this file, as Ansible finds them."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return them by name."""
-        return {"trial_mismatches": trial_mismatches}
+        return {"trial_mismatches": trial_mismatches, "guest_mismatches": guest_mismatches}

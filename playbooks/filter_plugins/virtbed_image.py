@@ -1,4 +1,4 @@
-"""The names of images, and the command that enters a tree, for playbooks and roles."""
+"""Names and bills of images, the command that enters a tree, and what is masked there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from virtbed_contract.documents import image_name
+from virtbed_contract.quiet import quiet_units
 from virtbed_contract.tree import enter
 
 
@@ -23,6 +24,13 @@ def kept(published: Mapping[str, Mapping[str, Any]], keys: Mapping[str, str]) ->
     }
 
 
+def bill(digest: str, *about: Any) -> str:
+    """Return the bill of materials of an image; see `virtbed.sbom.bill`."""
+    from virtbed.sbom import bill as written  # takes long to import, and sweeps have no use for it
+
+    return written(digest, *about)
+
+
 class FilterModule:
     """The filters by the names that roles use."""
 
@@ -32,4 +40,6 @@ class FilterModule:
             "virtbed_image_name": image_name,
             "virtbed_images_kept": kept,
             "virtbed_enter": enter,
+            "virtbed_quiet_units": quiet_units,
+            "virtbed_bill": bill,
         }

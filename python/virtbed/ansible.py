@@ -11,18 +11,18 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
 import ansible_runner
 
+from virtbed import scratch
 from virtbed.checkout import REPOSITORY, require
 from virtbed.events import (
     BlockStarted,
@@ -33,7 +33,7 @@ from virtbed.events import (
     TrialEnded,
     failure_message,
 )  # fmt: skip
-from virtbed.logs import Logs
+from virtbed.logs import Logs, tail
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.events import BlockStart, TrialOutcome
@@ -43,6 +43,7 @@ from virtbed_contract.kernel.processes import with_environment
 _MARK = "VIRTBED_PLAY"
 # How often ansible-runner looks whether it is to end the playbook, in seconds.
 _LOOK_S = 1
+_STARTED = tuple(field.name for field in fields(BlockStart))
 _STRAYS_S = 10
 # Actions that begin a block and end a trial, and so whatever went before.
 _TELLING = {"block_started", "trial_outcome"}
@@ -103,8 +104,8 @@ def play(
         DocumentError: a task of ours tells something that is not as its document says.
     """
     # A private directory of its own for each call: a reused one keeps the last call's variables.
-    with tempfile.TemporaryDirectory(prefix="virtbed-runner-") as private:
-        call = _Call(playbook, Path(private), deadline, cancelled)
+    with scratch.own_folder() as private:
+        call = _Call(playbook, private, deadline, cancelled)
         runs = threading.Thread(
             target=call.run,
             args=(variables, inventories, limit, parts or (playbook,), turns),
@@ -166,6 +167,8 @@ class _Call:
                 for part in parts
             ]
             in_turn.write_text(json.dumps(plays))
+            temporary = self.private / "tmp"
+            temporary.mkdir()
             runner = ansible_runner.run(
                 private_data_dir=str(self.private),
                 ident=self.playbook,
@@ -174,7 +177,9 @@ class _Call:
                 inventory=[i if "," in i else str(Path(i).resolve()) for i in inventories],
                 limit=limit,
                 extravars=dict(variables),
-                envvars=_environment() | {_MARK: "1"},
+                # A module that is killed leaves what it unpacked, Ansible its own files.
+                envvars=_environment()
+                | {_MARK: "1", "TMPDIR": str(temporary), "ANSIBLE_LOCAL_TEMP": str(temporary)},
                 settings={"pexpect_timeout": _LOOK_S},
                 quiet=True,
                 event_handler=self._enqueue,
@@ -222,7 +227,7 @@ class _Call:
         if self.task:  # what Ansible printed may end with an earlier trial's failure
             without = f"ended in the task {self.task} without a word: {self.status}"
             return Ended("failed", f"the playbook {self.playbook} {without}")
-        said = self.log.read_text(errors="replace").strip()[-2000:] if self.log.exists() else ""
+        said = tail(self.log, 2000).decode(errors="replace").strip()
         return Ended("failed", said or f"playbook {self.playbook}: {self.status}")
 
 
@@ -239,7 +244,7 @@ def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
     elif raw["event"] == "runner_on_ok":
         action = _action(data)
         if action == "block_started":
-            start = {name: result.get(name) for name in ("instance", "bench", "cpus", "here")}
+            start = {name: result.get(name) for name in _STARTED if name in result}
             yield BlockStarted(host, decode(BlockStart, start, action))
         elif action == "trial_outcome":
             yield TrialEnded(host, decode(TrialOutcome, result.get("outcome"), action))

@@ -5,38 +5,30 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import gettempdir
 from typing import IO, Any
 
-from virtbed import ansible
+from virtbed import ansible, host_lock, scratch
 from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
 from virtbed.events import Ended, Event, TaskFailed, TaskOk
 from virtbed.image import DEFAULT
 from virtbed.logs import Logs
+from virtbed.records import now
 from virtbed_contract.codec import DocumentError, decode
+from virtbed_contract.json_file import plain
 from virtbed_contract.kernel.cpus import parse_cpu_list
-from virtbed_contract.sweep import TIMES_EMULATED, HostReport
-
-
-def _run_dir() -> Path:
-    """Return root's folder, or the user's own: a controller of remote hosts need not be root."""
-    user = os.geteuid()
-    if user == 0:
-        return Path("/run/virtbed")
-    own = Path(os.environ.get("XDG_RUNTIME_DIR") or "")
-    return (own if own.is_absolute() and own.is_dir() else Path(gettempdir())) / f"virtbed-{user}"
-
+from virtbed_contract.remedies import setup
+from virtbed_contract.sweep import TIMES_EMULATED, HostReport, TuningRow
 
 LOCAL = str(REPOSITORY / "inventory" / "local")
-# What only lives while a sweep runs: the lock, and the key of its guest.
-RUN = _run_dir()
+# What only lives while a sweep runs: the lock, and the keys of its guests.
+RUN = scratch.RUN
 LOCK_WAIT_S = 30
 # After so long a playbook that examines, clears or restores a host counts as hung, and so does
 # whatever a block does beside its trials.
@@ -44,8 +36,11 @@ HUNG_AFTER_S = 300.0
 # Variables of playbooks that nobody else may set.
 SET_BY_A_SWEEP = frozenset(
     f"virtbed_{name}"
-    for name in ("bench", "run_dir", "incoming_dir", "tuned", "instance", "trials", "trial")
-)
+    for name in (
+        "bench", "run_dir", "incoming_dir", "tuned", "interrupts", "instance", "trials", "trial",
+        "claim", "claim_s", "stores", "keep",
+    )
+)  # fmt: skip
 _BLOCK = ("begin", "provision", "trials", "release")
 _NO = {"", "false", "no", "off", "n", "f", "0", "none"}
 # A block adds its guest to this group, which --limit must not leave out.
@@ -74,6 +69,8 @@ class Bench:
     hung_after_s: float = HUNG_AFTER_S
     logs: Logs = field(default_factory=Logs)
     _times: int = field(default=1, init=False)
+    _claim: str = field(default="", init=False)
+    _held: bool = field(default=False, init=False)
 
     @property
     def limit_s(self) -> float:
@@ -108,7 +105,8 @@ class Bench:
             "host_doctor_probe_kvm": probe_kvm,
             "host_doctor_image": image,
         }
-        ended, events = self.play("examine", asked, cancelled)
+        ended, events = self.play("examine", {**asked, **self._claimed_for(3)}, cancelled)
+        self._held = bool(self._claim) and ended.ok
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
             raise BenchError(
@@ -163,25 +161,66 @@ class Bench:
         """Carry out blocks, one per turn, and give the events; see `ansible.play`."""
         limit = f"{self.limit}:{_GUESTS}" if self.limit else None
         return ansible.play(
-            "block", {**self.variables, **variables}, self.inventories, deadline=deadline,
+            "block", self._with(variables), self.inventories, deadline=deadline,
             logs=self.logs, limit=limit, parts=_BLOCK, turns=turns, cancelled=cancelled,
         )  # fmt: skip
 
     @contextmanager
-    def prepared(self, *, tune: bool) -> Iterator[None]:
+    def claimed(self, what: str) -> Iterator[None]:
+        """Have the host for a sweep, from its examination on: no other controller may take it.
+
+        Args:
+            what: What the sweep is, for whoever is refused meanwhile.
+        """
+        self._claim = str(host_lock.here(what, RUN, now()))
+        try:
+            yield
+        finally:
+            if self._held:  # it was refused, and nothing needed to be put back
+                with suppress(BenchError):  # it ends by itself, too
+                    self.play("free")
+            self._claim, self._held = "", False
+
+    def _claimed_for(self, times: int) -> dict[str, Any]:
+        """Return what holds the host for as long as some playbooks without trials may take."""
+        seconds = int(times * self.limit_s) + host_lock.SLACK_S
+        return {"virtbed_claim_s": seconds} if self._claim else {}
+
+    def claim_s(self, block_s: float) -> int:
+        """Return for how many seconds a block is to hold the host: for what may follow, too."""
+        return int(block_s + 2 * self.limit_s) + host_lock.SLACK_S
+
+    @contextmanager
+    def prepared(self, interrupts: str | None) -> Iterator[tuple[TuningRow, ...]]:
         """Tune the host for a sweep, if asked; whatever happens, put back what the sweep changed.
+
+        Args:
+            interrupts: The CPUs that interrupts are to come to, a kernel list; None tunes nothing.
+
+        Yields:
+            The settings, read back.
 
         Raises:
             BenchError: it cannot be tuned, or not be put back.
         """
         try:
-            if tune:
-                ended, _ = self.play("tune")
-                if not ended.ok:
-                    raise BenchError(f"the host could not be tuned: {ended.message}")
-            yield
+            yield () if interrupts is None else self._tune(interrupts)
         finally:
             self.restore()
+
+    def _tune(self, interrupts: str) -> tuple[TuningRow, ...]:
+        ended, events = self.play("tune", {"virtbed_interrupts": interrupts})
+        if not ended.ok:
+            raise BenchError(f"the host could not be tuned: {ended.message}")
+        results = [e.result for e in events if isinstance(e, TaskOk) and e.action == "host_tuning"]
+        try:
+            return tuple(
+                decode(TuningRow, row, "the host's settings")
+                for result in results
+                for row in result["settings"]
+            )
+        except DocumentError as error:
+            raise BenchError(f"the host could not be tuned: {error}") from error
 
     def clear(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
         """Release what a sweep that was cut off left on the host, whichever it was.
@@ -195,7 +234,7 @@ class Bench:
         return self._put_right(
             "clear",
             "the host could not be cleared of what a sweep may have left",
-            "run make teardown, then make testbed",
+            f"{setup()}, which starts the engines, and call again; or else make teardown",
             cancelled,
         )
 
@@ -217,10 +256,16 @@ class Bench:
     ) -> bool:
         """Run a playbook once what is left of others has ended, lest that undo it again."""
         end_strays()
+        if playbook == "restore":  # which lets the host go
+            self._held = False
         ended, events = self.play(playbook, cancelled=cancelled)
         if not ended.ok:
             raise BenchError(f"{wrong}: {ended.message}; {remedy}")
         return any(isinstance(e, TaskOk) and bool(e.result.get("changed")) for e in events)
+
+    def _with(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        claim = {"virtbed_claim": self._claim} if self._claim else {}
+        return {**self.variables, **variables, **claim}
 
     def play(
         self,
@@ -231,7 +276,7 @@ class Bench:
         """Run a playbook to its end; return that and the events before it."""
         try:
             *events, ended = ansible.play(
-                playbook, {**self.variables, **(variables or {})}, self.inventories,
+                playbook, self._with(variables or {}), self.inventories,
                 deadline=Deadline(self.limit_s), logs=self.logs,
                 limit=self.limit, cancelled=cancelled,
             )  # fmt: skip
@@ -257,13 +302,35 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         deadline = time.monotonic() + LOCK_WAIT_S
         while not _locked(file):
             if time.monotonic() > deadline:
+                file.seek(0)
                 raise BenchError(
-                    "another sweep runs on this machine, and this would be measured along with it "
-                    f"({LOCK_WAIT_S} s waited); wait for its end, or end it (Ctrl-C)"
+                    f"another sweep runs on this machine{_who(file.read(4096))}, and this would be "
+                    f"measured along with it ({LOCK_WAIT_S} s waited); wait for its end, or end it "
+                    "(Ctrl-C)"
                 )
             check()
             time.sleep(0.5)
-        yield
+        file.truncate(0)
+        file.write(str(host_lock.here(_command(), RUN, now())))
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the error that ended the sweep is told
+                file.truncate(0)
+
+
+def _command() -> str:
+    """Return what this process was called for, without options, which may be long."""
+    words = [word for word in sys.argv[1:3] if not word.startswith("-")]
+    return plain(" ".join([Path(sys.argv[0]).name, *words]))[:200]
+
+
+def _who(text: str) -> str:
+    try:
+        return f" ({host_lock.Claim.of(text).words})" if text.strip() else ""
+    except host_lock.HostLockError:
+        return ""
 
 
 def _lock_file() -> IO[str]:
@@ -273,16 +340,9 @@ def _lock_file() -> IO[str]:
         BenchError: what is there is another's, as it may be in /tmp, or cannot be written.
     """
     try:
-        RUN.mkdir(parents=True, exist_ok=True, mode=0o711)
-        found = RUN.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise BenchError(
-                f"{RUN} of user id {found.st_uid}, {stat.filemode(found.st_mode)}, found; a folder "
-                f"of user id {os.geteuid()} that nobody else can write needed; remove it, or set "
-                "XDG_RUNTIME_DIR to a folder of your own"
-            )
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.fdopen(os.open(RUN / "lock", flags, 0o644), "w")
+        scratch.require_own(RUN)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.fdopen(os.open(RUN / "lock", flags, 0o644), "r+")
     except OSError as error:
         raise BenchError(
             f"the lock {RUN / 'lock'} cannot be held: {error}; a folder that this user can write "
@@ -299,15 +359,22 @@ def _locked(file: IO[str]) -> bool:
 
 
 @contextmanager
-def keys(sweep: str) -> Iterator[Path]:
-    """Give a sweep a folder of its own for the keys of its guests, and remove it."""
-    folder = RUN / sweep
-    shutil.rmtree(folder, ignore_errors=True)  # there is none, unless a sweep was killed
-    folder.mkdir(parents=True, mode=0o700)
+def keys(sweep: str, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+    """Give a sweep a folder for the keys of its guests, and remove it unless it is to be kept."""
+    forget_keys()
+    folder = RUN / "keys" / sweep
+    folder.parent.mkdir(parents=True, mode=0o700)
+    folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is told
+        if not keep():
+            forget_keys()
+
+
+def forget_keys() -> None:
+    """Remove the keys of sweeps that were killed, and of guests kept for inspection."""
+    shutil.rmtree(RUN / "keys", ignore_errors=True)  # there are none, or another error is told
 
 
 @contextmanager
@@ -338,5 +405,7 @@ def end_strays() -> None:
     Raises:
         BenchError: something of them does not end.
     """
-    if left := ansible.end_strays():
+    left = ansible.end_strays()
+    scratch.remove_abandoned()
+    if left:
         raise BenchError(f"processes {left} of a playbook that was cut off do not end; kill them")

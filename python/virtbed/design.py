@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from virtbed.guests import equipped
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan
 from virtbed.platforms import Platforms
@@ -27,6 +28,19 @@ class Design:
     not_run: tuple[NotRun, ...]
     accelerator: str | None
     placements: tuple[documents.PlannedPlacement, ...] = ()
+
+    def interrupts(self) -> str:
+        """Return the CPUs that interrupts are to come to all along, as a kernel list.
+
+        Housekeeping CPUs that no size measures and no instance takes offline; where a size takes
+        every CPU, those of the smallest. The same for all instances, so on all platforms alike.
+        """
+        online = [frozenset(parse_cpu_list(trial.instance.allowed)) for trial in self.trials]
+        helpers = [frozenset(parse_cpu_list(size.housekeeping)) for size in self.placements]
+        measured = [frozenset(parse_cpu_list(size.cpus)) for size in self.placements]
+        stay = helpers[0].union(*helpers, *measured).intersection(*online)
+        apart = helpers[0].union(*helpers).difference(*measured)
+        return format_cpu_list(apart & stay or helpers[0] & stay or stay)
 
     def document(
         self, plan: Plan, image: str, platforms: Platforms, commits: Sequence[str]
@@ -96,7 +110,14 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                 if left_out:
                     not_run.append(left_out)
                     continue
-                cells += [_Cell(instance, v, emulated) for v in _values(plan, "instance", emulated)]
+                for values in _values(plan, "instance", instance, emulated):
+                    asked = replace(instance, factors=values)
+                    machine, _ = platforms.parts(platform)
+                    own = equipped(asked, machine, topology, report.facts)
+                    if isinstance(own, Instance):
+                        cells.append(_Cell(own, values, emulated))
+                    elif (row := NotRun(platform, mode, cores, *own)) not in not_run:
+                        not_run.append(row)  # once, whatever else is varied beside
     sizes = tuple(_planned(cores, placement) for cores, placement in placed.items())
     return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator, sizes)
 
@@ -113,10 +134,11 @@ def _planned(cores: int, placement: Placement) -> documents.PlannedPlacement:
     )
 
 
-def _values(plan: Plan, grain: str, emulated: bool) -> Iterator[Values]:
-    """Give every combination of the values of the factors of one grain."""
+def _values(plan: Plan, grain: str, instance: Instance, emulated: bool) -> Iterator[dict[str, str]]:
+    """Give every combination of the values of the factors of one grain that an instance varies."""
     factors = of_grain(grain)
-    for values in product(*(plan.values(factor, emulated) for factor in factors)):
+    guest = instance.own_kernel
+    for values in product(*(plan.values(factor, emulated, guest) for factor in factors)):
         yield {factor.name: value for factor, value in zip(factors, values, strict=True)}
 
 
@@ -256,12 +278,12 @@ def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
     trials: list[Trial] = []
     block = 0
     for replicate in range(1, plan.replicates + 1):
-        shuffle = random.Random(f"{plan.seed}/{replicate}").shuffle
+        shuffle = random.Random(f"{plan.seed}/{replicate}").shuffle  # nosec B311 # a seeded order
         here = [c for c in cells if not c.emulated or replicate <= plan.emulated.replicates]
         shuffle(here)
         for cell in here:
             block += 1
-            workloads = _workloads(plan, cell.emulated)
+            workloads = _workloads(plan, cell)
             shuffle(workloads)
             for application, values in workloads:
                 position = len(trials) + 1
@@ -269,13 +291,14 @@ def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
     return trials
 
 
-def _workloads(plan: Plan, emulated: bool) -> list[tuple[Application, Values]]:
+def _workloads(plan: Plan, cell: _Cell) -> list[tuple[Application, Values]]:
     """Return what an instance runs: every application under every factor that a trial varies.
 
     Emulated guests run all scales of a plan at one, and so each application and scenario once.
     """
-    every = list(product(plan.applications, _values(plan, "trial", emulated)))
-    if not emulated:
+    values = _values(plan, "trial", cell.instance, cell.emulated)
+    every: list[tuple[Application, Values]] = list(product(plan.applications, values))
+    if not cell.emulated:
         return every
     once = {(a.name, a.scenario, tuple(v.values())): (a, v) for a, v in reversed(every)}
     return list(once.values())[::-1]

@@ -14,11 +14,13 @@ from virtbed.checkout import REPOSITORY, require
 from virtbed.image import DEFAULT
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
+from virtbed_contract.remedies import setup
 from virtbed_contract.tree import enter
 
-_INPUTS = "/tmp/inputs"
-_CHECKOUT = "/tmp/virtbed"
-_TOOLS = "/tmp/tools"
+_INPUTS = "/tmp/inputs"  # nosec B108 # in a tmpfs of its own
+_CHECKOUT = "/tmp/virtbed"  # nosec B108 # in a tmpfs of its own
+_TOOLS = "/tmp/tools"  # nosec B108 # in a tmpfs of its own
+_JAX_INSIDE = "/tmp/jax"  # nosec B108 # in a tmpfs of its own
 _JAX = REPOSITORY / ".venv" / "jax"
 _PYTEST = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 # The members that the image has, too: those of this checkout come first on Python's path.
@@ -72,12 +74,12 @@ def command(
     """
     repository, image = require(), image or current_image()
     if not (image / "manifest.json").is_file():
-        raise RunError(f"no {image / 'manifest.json'} found, an image is needed; run make setup")
+        raise RunError(f"no {image / 'manifest.json'} found, an image is needed; {setup()}")
     binds = [(repository / source, f"{_TOOLS}/{Path(source).name}") for source in _SOURCES]
     binds += [(inputs.resolve(), _INPUTS)] if inputs else []
     binds += [(path, f"{_TOOLS}/{path.name}") for path in _pytest()]
     binds += [(repository, _CHECKOUT)]
-    binds += [(_JAX, "/tmp/jax")] if _JAX.is_dir() else []
+    binds += [(_JAX, _JAX_INSIDE)] if _JAX.is_dir() else []
     return [
         *enter(
             str((image / "rootfs").resolve()),

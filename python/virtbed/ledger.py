@@ -202,7 +202,7 @@ class Ledger:
         """
         with self._writing() as db:
             changed = db.execute(
-                f"UPDATE holder SET expires = ? WHERE {_HOLDER}",
+                f"UPDATE holder SET expires = ? WHERE {_HOLDER}",  # nosec B608 # a constant
                 (expires, holder.host, holder.pid, holder.boot, holder.started),
             ).rowcount
             if not changed:
@@ -227,7 +227,7 @@ class Ledger:
         finally:
             with suppress(LedgerError), self._writing() as db:  # a lease ends by itself, too
                 who = (mine.host, mine.pid, mine.boot, mine.started)
-                db.execute(f"DELETE FROM holder WHERE {_HOLDER}", who)
+                db.execute(f"DELETE FROM holder WHERE {_HOLDER}", who)  # nosec B608 # a constant
 
     def done(self) -> set[str]:
         """Return the ids of the trials that need no further attempt."""
@@ -240,6 +240,11 @@ class Ledger:
             "AND evidence IS NOT NULL"
         )
         return {trial: Digests(*rest) for trial, *rest in self._rows(sql)}
+
+    def given_up(self, attempts: int) -> dict[str, str]:
+        """Return the trials that failed, and began so many times or more; each with its reason."""
+        sql = "SELECT id, reason FROM trial WHERE status = 'failed' AND attempts >= ?"
+        return dict(self._rows(sql, attempts))
 
     def attempts(self, trial: str) -> int:
         """Return how many attempts at a trial have started."""

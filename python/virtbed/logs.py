@@ -8,6 +8,16 @@ FILES = 20
 MAX_BYTES = 8 * 2**20
 
 
+def tail(log: Path, most: int) -> bytes:
+    """Return the end of a file, of so many bytes at most; nothing if it is not there."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - most))
+            return file.read(most)
+    except FileNotFoundError:
+        return b""
+
+
 class Logs:
     """The logs of the playbooks that one call of virtbed runs.
 

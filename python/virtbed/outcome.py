@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from virtbed.plan import Plan
@@ -11,6 +11,7 @@ from virtbed_contract import result as documents
 from virtbed_contract.codec import encode
 from virtbed_contract.events import Readings, TrialOutcome
 from virtbed_contract.identifiers import EVIDENCE
+from virtbed_contract.kernel.moments import bench
 
 Json = dict[str, Any]
 
@@ -78,7 +79,13 @@ def result_of(
     )
     moved = {"clock_apart_share": clock_apart_share(outcome.evidence)}
     confounders = {**document.get("confounders", {}), **moved}
-    return {**document, "trial": encode(head), "confounders": confounders}
+    told = {"bench": bench(*_machines(outcome.evidence))}
+    return {**document, "trial": encode(head), "confounders": confounders, **told}
+
+
+def _machines(evidence: Readings) -> Iterator[dict[str, Any] | None]:
+    """Give the readings of the machine before and after a trial."""
+    return (side.machine if side else None for side in (evidence.before, evidence.after))
 
 
 def clock_apart_share(evidence: Readings) -> float | None:
@@ -90,8 +97,7 @@ def clock_apart_share(evidence: Readings) -> float | None:
     Returns:
         None without two readings: metal has one clock.
     """
-    machines = (side.machine if side else None for side in (evidence.before, evidence.after))
-    before, after = ((machine or {}).get("clock") for machine in machines)
+    before, after = ((machine or {}).get("clock") for machine in _machines(evidence))
     if not before or not after:
         return None
     least = after["asked_ns"] - before["answered_ns"]

@@ -16,6 +16,7 @@ from virtbed.locality import HEADROOM_MIB, Search, fits
 from virtbed.placement_words import caches, reasons_for
 from virtbed_contract.kernel.cpus import format_cpu_list as format_cpu_list
 from virtbed_contract.kernel.cpus import parse_cpu_list as parse_cpu_list
+from virtbed_contract.remedies import setup
 
 
 class PlacementError(ValueError):
@@ -86,7 +87,7 @@ def machine_of(facts: Mapping[str, Any]) -> Machine:
     told = facts["hwloc"]
     if told["xml"] is None:
         raise PlacementError(
-            f"{told['problem']}; hwloc tells which CPUs share what: run `make testbed`, or install "
+            f"{told['problem']}; hwloc tells which CPUs share what: {setup()}, or install "
             "Debian's hwloc-nox on the host"
         )
     parts = {int(cpu): part for cpu, part in facts["cpu"]["parts"].items()}

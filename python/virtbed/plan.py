@@ -177,7 +177,9 @@ class _Plan(_Strict):
     cores: list[Cores] = Field(min_length=1, max_length=_LISTED)
     slowdown: Fraction = Field(0.1, description="Such as 10%: how much slower `slowed` is.")
     tuning: bool = Field(
-        False, description="Quieten the host (governor, turbo, …) meanwhile; restored at the end."
+        False,
+        description="Quieten the host (clock rate, timers, interrupts, …) meanwhile; restored at "
+        "the end.",
     )
     scale_up: Literal["affinity", "hotplug"] = Field(
         "affinity",
@@ -198,7 +200,9 @@ class _Plan(_Strict):
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
         for factor in FACTORS:
-            if factor.baseline == "default" and factor.default not in self.values(factor):
+            # Bare metal has the default of what only guests vary, whatever the plan lists.
+            compared = factor.baseline == "default" and not factor.own_kernel
+            if compared and factor.default not in self.values(factor):
                 raise ValueError(
                     f"{factor.plan_key} {self.values(factor)} without {factor.default}, with which "
                     "they compare"
@@ -227,9 +231,16 @@ class _Plan(_Strict):
         factors = math.prod(len(self.values(factor)) for factor in FACTORS)
         return self.replicates * modes * len(self.cores) * len(self.applications) * factors
 
-    def values(self, factor: Factor, emulated: bool = False) -> list[str]:
-        """Return the values of a factor that guests, emulated or not, run with."""
-        if factor.plan_key is None or (emulated and not factor.emulated):
+    def values(self, factor: Factor, emulated: bool = False, own_kernel: bool = True) -> list[str]:
+        """Return the values of a factor that instances run with.
+
+        Args:
+            factor: The factor.
+            emulated: Whether they are emulated guests.
+            own_kernel: Whether they are guests, with a kernel of their own.
+        """
+        varied = (factor.emulated or not emulated) and (own_kernel or not factor.own_kernel)
+        if factor.plan_key is None or not varied:
             return [factor.default]
         return list(getattr(self, factor.plan_key))
 

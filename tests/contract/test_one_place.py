@@ -7,6 +7,7 @@ sse4_1.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -150,3 +151,30 @@ def test_it_stands_in_one_place(what: str, trees: dict[str, ast.AST]) -> None:
 def test_a_second_one_would_be_found(what: str, code: str) -> None:
     holds, _ = PLACES[what]
     assert any(map(holds, ast.walk(ast.parse(code))))
+
+
+# What starts a sweep, too, mends nothing that is missing; help and headings may name it.
+_WHOLE = "make testbed"
+_SETUP = re.compile(r"make setup(?! PLAN=)")
+_TAUGHT = {"python/virtbed/cli/__init__.py"}
+
+
+def _remedies(name: str, text: str) -> list[str]:
+    """Return what a file tells a person to run that is not the remedy of the contract."""
+    wrong = [_WHOLE] * (_WHOLE in text and name not in _TAUGHT)
+    return wrong + (_SETUP.findall(text) if name.endswith(".yml") else [])
+
+
+def test_what_sets_a_host_up_is_one_remedy() -> None:
+    from virtbed_contract.remedies import setup
+
+    assert setup() == "run make setup PLAN=…"
+    found = {}
+    for member in ("roles", "python", "playbooks"):
+        for path in sorted((REPOSITORY / member).rglob("*")):
+            if path.suffix in {".py", ".yml", ".md"}:
+                name = str(path.relative_to(REPOSITORY))
+                found[name] = _remedies(name, path.read_text(encoding="utf-8"))
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert _remedies("roles/a.yml", "needed; run make setup") == ["make setup"]
+    assert _remedies("roles/a.yml", "needed; run make testbed") == ["make testbed"]

@@ -69,6 +69,7 @@ FACTOR = """
         grain="{grain}",
         meaning="Does nothing.",
         wording="label {{}}",
+        {more}
     ),
 """
 ASK_FACTOR = """
@@ -176,8 +177,9 @@ def ask(place: Path, script: str) -> dict[str, Any]:
 def factor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp(f"factor-{request.param}")
     copy_with(
-        place, "factors.py", "FACTORS: tuple[Factor, ...] = (\n", FACTOR.format(grain=request.param)
-    )
+        place, "factors.py", "FACTORS: tuple[Factor, ...] = (\n",
+        FACTOR.format(grain=request.param, more=""),
+    )  # fmt: skip
     return ask(place, ASK_FACTOR) | {"grain": request.param}
 
 
@@ -223,6 +225,33 @@ def test_a_factor_reaches_the_report(factor: Any) -> None:
     assert "image_classification, trained, label b" in factor["page"]
     assert "label a" not in factor["page"]
     assert {"item": "Label", "values": ["a", "b"]} in report["provenance"]
+
+
+@pytest.mark.parametrize("grain", ["instance", "trial"])
+def test_what_only_guests_vary_is_varied_by_guests_and_compared_with_plain_bare_metal(
+    grain: str, tmp_path: Path
+) -> None:
+    """Also where the plan lists no default, which bare metal has all the same."""
+    more = 'label="{}_label", baseline="default", own_kernel=True,'
+    entry = FACTOR.format(grain=grain, more=more)
+    copy_with(tmp_path, "factors.py", "FACTORS: tuple[Factor, ...] = (\n", entry)
+    script = ASK_FACTOR.replace('"cn": ["vanilla", "pinned"]', '"vm": ["pinned"]')
+    both = ask(tmp_path, script)
+    asked = script.replace('plan_of(["a", "b"])', 'plan_of(["b"])').replace(
+        '"name": "demo"', '"name": "other"'
+    )
+    alone = ask(tmp_path, asked)
+    for found, values in ((both, {"a", "b"}), (alone, {"b"})):
+        had: dict[str, set[str]] = {}
+        for trial in found["design"]["trials"]:
+            had.setdefault(trial["platform"], set()).add(trial["label"])
+            assert ("-b_label-" in trial["id"]) == (trial["label"] == "b"), trial["id"]
+        assert had == {"bm": {"a"}, "vm": values}
+        assert found["rejected"] == []
+        rows = {(row["platform"], row["label"]): row for row in found["report"]["cells"]}
+        assert set(rows) == {("bm", "a"), *(("vm", value) for value in values)}
+        assert all(rows["vm", value]["ratio_replicates"] == 3 for value in values)
+        assert "label b" in found["page"]
 
 
 @pytest.fixture(scope="module")

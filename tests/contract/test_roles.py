@@ -171,7 +171,7 @@ def test_the_example_has_the_interface(example: Path) -> None:
         ("meta/virtbed.yml", "vanilla: none", "vanilla: count", "a limit by count"),
         ("meta/virtbed.yml", "real: 1, ", "", "real and emulated needed"),
         ("meta/virtbed.yml", "packages:", "own_kernel: true\npackages:", "own_kernel found"),
-        ("meta/virtbed.yml", "packages:", "store: true\npackages:", "image.yml: missing"),
+        ("meta/virtbed.yml", "packages:", "store: /x\npackages:", "image.yml: missing"),
         ("meta/virtbed.yml", "packages:", "private_kernel: true\npackages:", "end.yml: missing"),
         ("meta/virtbed.yml", "engines:", "daemons: {a: b}\nsettings:", "meta/virtbed.yml"),
         ("meta/virtbed.yml", r"engines:(.|\n)*", "daemons: {a: b}\n", "belong to no engine"),

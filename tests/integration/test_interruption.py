@@ -54,6 +54,11 @@ def test_a_killed_playbook_is_finished_by_the_next_and_repeats_nothing(write_pla
     assert results(folder) == after
 
 
+def kept() -> list[str]:
+    """Return the folders that a sweep has while it runs: Ansible's files, its guests' keys."""
+    return [str(path) for path in Path("/run/virtbed").glob("*/*") if path.parent.name != "gvisor"]
+
+
 def test_a_killed_sweep_is_cleaned_up_by_the_next(write_plan: Any) -> None:
     plan, folder = write_plan("orphaned", platforms={"cn": ["pinned"]})
     first = start("virtbed", "sweep", plan)
@@ -61,7 +66,9 @@ def test_a_killed_sweep_is_cleaned_up_by_the_next(write_plan: Any) -> None:
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     assert traces()["containers"]
+    assert kept(), "a killed sweep has nothing to leave"
     second = run("virtbed", "sweep", plan)
+    assert kept() == []
     assert "released what a sweep that was cut off had left" in second.stdout
     assert len(results(folder)) == 1
     assert traces() == NOTHING

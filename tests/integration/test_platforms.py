@@ -7,14 +7,18 @@ from typing import Any
 
 import jsonschema
 
+from virtbed_contract.privileges import USER
 from virtbed_workloads.registry import APPLICATIONS
 from virtbed_workloads.schema import result_schema
 
+from . import leaving
 from .conftest import NOTHING, read, run, traces
 
 
-def test_applications_give_the_same_answers_on_four_platforms(write_plan: Any) -> None:
-    """And every trial is attested, and nothing is left behind.
+def test_applications_give_the_same_answers_on_four_platforms(
+    write_plan: Any, tmp_path: Path
+) -> None:
+    """And every trial is attested, nothing is left behind, and nothing enclosed gets out.
 
     An emulated trial takes minutes. So guests run one application of each kind of model, and a
     container in a guest one in all: another enclosure changes no arithmetic.
@@ -26,6 +30,10 @@ def test_applications_give_the_same_answers_on_four_platforms(write_plan: Any) -
         "guest": ({"vm": ["pinned"]}, kinds),
         "composed": ({"vmcn": ["vanilla"]}, kinds[:1]),
     }
+    leave = {
+        "platforms": leaving.into_container("virtbed-cn-pinned-c01-r01"),
+        "guest": leaving.into_guest("test-guest"),
+    }
     trials: dict[str, Path] = {}
     folders = []
     for sweep, (platforms, applications) in sweeps.items():
@@ -33,7 +41,12 @@ def test_applications_give_the_same_answers_on_four_platforms(write_plan: Any) -
             {"name": name, "scale": "tiny", "samples": 2, "warmup": 1} for name in applications
         ]
         plan, folder = write_plan(sweep, platforms=platforms, applications=asked)
-        done = run("virtbed", "sweep", plan)
+        if sweep in leave:
+            with leaving.tried(tmp_path, leave[sweep]) as went_well:
+                done = run("virtbed", "sweep", plan)
+            assert went_well() == [], sweep
+        else:
+            done = run("virtbed", "sweep", plan)
         assert traces() == NOTHING
         count = sum(map(len, platforms.values())) * len(applications)
         assert f"[{count}/{count}]" in done.stdout
@@ -58,6 +71,14 @@ def test_applications_give_the_same_answers_on_four_platforms(write_plan: Any) -
         assert result["trial"]["emulated"] == (guest and accelerator == "tcg")
         assert result["answers"]["checked"] == len(result["samples"])
         assert result["startup"]["spawn_ns"] > 0
+        seccomp = "filter" if result["trial"]["enclosure"] == "docker" else "none"
+        assert result["environment"]["privileges"] == {
+            "users": [USER],
+            "groups": [USER],
+            "capabilities": "0",
+            "no_new_privileges": True,
+        }
+        assert result["environment"]["process_settings"]["seccomp"] == seccomp
     answers = {(r["trial"]["application"], r["answers"]["digest"]) for r in results.values()}
     assert sorted(name for name, _ in answers) == sorted(names)
     inside = {
@@ -73,6 +94,11 @@ def test_applications_give_the_same_answers_on_four_platforms(write_plan: Any) -
     pinned = read(trials["vm-pinned-c01-image_classification-r01"] / "evidence.json")
     (thread,) = pinned["after"]["machine"]["vcpu_threads"]
     assert thread["cpus_allowed_list"] == pinned["asked"]["cpus"]
+    sbom = read(Path("/var/lib/virtbed/images/current-cpu/sbom.cdx.json"))
+    digests = {result["trial"]["image_digest"] for result in results.values()}
+    assert digests == {sbom["metadata"]["component"]["version"]}
+    parts = {part["purl"].partition("@")[0] for part in sbom["components"]}
+    assert parts > {"pkg:deb/debian/docker.io", "pkg:pypi/numpy", "pkg:pypi/virtbed-workloads"}
     for folder, guest in zip(folders[1:], ("vm", "vmcn"), strict=True):
         report = read(folder / "report.json")
         assert report["answers_differ"] == []

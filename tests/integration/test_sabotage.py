@@ -56,6 +56,8 @@ def test_a_baseline_under_a_quota_is_refused(write_plan: Any, throttled: Path) -
         ("pinned", "--cpuset-cpus=0", {"cpuset": "0"}),
         ("pinned", "--cpus=0.9", {"cpuset": "1", "quota_cpus": 0.9}),  # throttled
         ("vanilla", "--cpu-quota=150000", {"quota_cpus": 1.5}),
+        ("pinned", "--memory-swap=-1", {"cpuset": "1", "swap_limit": "max"}),
+        ("pinned", "--pids-limit=-1", {"pids_max": None}),
     ],
 )
 def test_a_container_changed_behind_our_back_fails_the_trial(
@@ -136,6 +138,28 @@ def test_a_guest_moved_while_it_measures_and_put_back_fails_the_trial(write_plan
     message = " ".join(read(trial / "failure.json")["message"].split())
     assert "was moved to another CPU" in message or "is pinned to 0" in message
     assert traces() == NOTHING
+
+
+KSM = Path("/sys/kernel/mm/ksm/run")
+
+
+def test_a_setting_and_a_message_of_the_kernel_make_the_trial_suspect(write_plan: Any) -> None:
+    """Both come while the application runs: between the two readings of the host's kernel."""
+    plan, folder = write_plan("host")
+    runs = "grep -lsxz VIRTBED_INSTANCE=bm-pinned-c01-r01 /proc/[0-9]*/environ"
+    try:
+        done = behind_our_back(plan, f"{runs} && echo of-a-test > /dev/kmsg && echo 1 > {KSM}")
+    finally:
+        KSM.write_text("0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    trial = folder / "trials" / "bm-pinned-c01-image_classification-r01"
+    assert read(trial / "result.json")["bench"]["settings"]["ksm"] == "off"
+    (row,) = read(folder / "report.json")["suspect"]
+    said = "; ".join(row["suspicions"])
+    assert "kernel messages: 1 new, at most 0 expected (last: of-a-test)" in said
+    assert "(merging of equal pages (KSM) off before, on after)" in said
+    explained = run("virtbed", "attest", str(trial)).stdout
+    assert "SUSPECT: changed settings: 1 of the kernel" in " ".join(explained.split())
 
 
 @pytest.fixture

@@ -10,14 +10,21 @@ from typing import Any
 
 from virtbed.checkout import REPOSITORY
 
-from .conftest import ENVIRONMENT, TOOLS, run
+from .conftest import ENVIRONMENT, TOOLS, read, run
 
 SWAPPINESS = Path("/proc/sys/vm/swappiness")
 SNAPSHOT = Path("/var/lib/virtbed/tuning.json")
 
 
+def interrupts() -> dict[str, str]:
+    """Return the CPUs of each interrupt, and of those to come."""
+    files = [*Path("/proc/irq").glob("*/smp_affinity"), Path("/proc/irq/default_smp_affinity")]
+    return {str(path): path.read_text() for path in files}
+
+
 def test_a_killed_sweep_leaves_a_snapshot_and_restore_puts_the_host_back(write_plan: Any) -> None:
-    plan, _ = write_plan("tuned", tuning=True)
+    plan, folder = write_plan("tuned", tuning=True)
+    affinities = interrupts()
     before = SWAPPINESS.read_text()
     assert before.strip() != "1"
     sweep = subprocess.Popen(
@@ -33,8 +40,16 @@ def test_a_killed_sweep_leaves_a_snapshot_and_restore_puts_the_host_back(write_p
     assert SNAPSHOT.exists()
     assert "restored" in run("virtbed", "restore").stdout
     assert SWAPPINESS.read_text() == before
+    assert interrupts() == affinities
     assert not SNAPSHOT.exists()
     assert "nothing to restore" in run("virtbed", "restore").stdout
     # What the killed one left standing is the next one's to clear, which tunes and restores itself.
     run("virtbed", "sweep", plan)
+    assert interrupts() == affinities
+    tuned = {row["name"]: row for row in read(folder / "doctor.json")["tuned"]}
+    assert all(row["value"] == row["wanted"] for row in tuned.values() if row["available"])
+    # CPU 1 is measured: every interrupt that can be moved is off it, and the others are named.
+    assert tuned["interrupts"]["wanted"] == "0"
+    # This machine's init is not systemd: that is said.
+    assert "not systemd" in tuned["timers and services"]["reason"]
     assert SWAPPINESS.read_text() == before

@@ -118,6 +118,29 @@ def test_platforms_are_attested_in_both_modes(
 
 
 @pytest.mark.full
+def test_a_guest_runs_the_hosts_kernel_with_the_hosts_topology(
+    server: Callable[..., Server], sweep: Sweep
+) -> None:
+    """Under KVM: the very build that the host runs, and what the host says of the guest's CPUs."""
+    lab = server(bench_image(Recipe("bookworm")), prepared(), **HARDWARE)
+    folder = sweep(
+        "host-kernel", lab.inventory, platforms={"bm": ["pinned"], "vm": ["pinned"]},
+        guest_kernel=["host"], guest_topology=["host"],
+    )  # fmt: skip
+    name = "vm-pinned-c01-host_kernel-host_topology-null-r01"
+    evidence = read(folder / "trials" / name / "evidence.json")
+    asked, machine = evidence["asked"], evidence["after"]["machine"]
+    assert evidence["attested"] and asked["accelerator"] == "kvm"
+    assert machine["guest"]["kernel"] == machine["host"]["kernel"]
+    assert machine["guest"]["kernel"]["release"] == asked["kernel"]["release"]
+    assert machine["kernel"].startswith(f"{STATE}/kernels/{asked['kernel']['release']}-")
+    assert machine["guest"]["shape"] == machine["host"]["shape"]
+    assert machine["topology"]["cache"] == "passthrough"
+    assert evidence["inside"]["kernel"] == asked["kernel"]["release"]
+    assert traces(lab) == ""
+
+
+@pytest.mark.full
 def test_an_instance_shares_no_core_with_the_rest_of_the_host(
     server: Callable[..., Server], sweep: Sweep
 ) -> None:

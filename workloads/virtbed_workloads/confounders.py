@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic_ns, process_time_ns
 from typing import Any
 
-from virtbed_contract.kernel import cgroups, processes, topology
+from virtbed_contract.kernel import cgroups, moments, processes, settings, topology
 from virtbed_contract.kernel.cpus import format_cpu_list
 from virtbed_contract.kernel.files import chosen, read
 
@@ -32,6 +32,8 @@ class Watch:
     cpus: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0))))
     load_before: float | None = None
     """`read_load_1min` before the trial's own work had raised it."""
+    settings_before: dict[str, Any] = field(default_factory=dict)
+    """`settings.kernel` then: to read them takes too long, just before the first request."""
     _ran_on: set[int] = field(default_factory=set)
     _looks: int = 0
     _looked_ns: int = 0
@@ -40,6 +42,7 @@ class Watch:
         self._counted = counts_cpu_time(self.root)
         self._siblings = read_siblings(self.root, self.cpus)
         self._mhz = read_mhz(self.root, self.cpus) if self._counted else None
+        self._kernel = moments.counters(self.root, self.cpus)
         self._before = self._counters()
 
     def look(self) -> None:
@@ -64,6 +67,7 @@ class Watch:
         self._looked_ns = 0
         self.look()
         before, after = self._before, self._counters()
+        kernel = moments.counters(self.root, self.cpus)
         window_ns = after["ns"] - before["ns"]
         ticks = {key: after[key] - before[key] for key in ("busy", "steal", "all")}
         tick_ns = 1e9 / os.sysconf("SC_CLK_TCK")
@@ -107,6 +111,10 @@ class Watch:
             "migrations": _migrations(before["migrations"], after["migrations"]),
             "ran_on": sorted(self._ran_on),
             "looks": self._looks,
+            "moved": moments.moved(
+                self._kernel | {"settings": self.settings_before},
+                kernel | {"settings": settings.kernel(self.root)},
+            ),
         }
 
     def _counters(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from virtbed_contract.kernel import cgroups, processes, readings, topology
+from virtbed_contract.kernel import cgroups, processes, readings, settings, topology
 from virtbed_contract.kernel.cpus import allowed
 from virtbed_contract.kernel.isa import ISA as ISA
 from virtbed_contract.kernel.isa import read_isa
@@ -40,6 +40,8 @@ def read_environment(intra_op: int, inter_op: int, root: Path = Path("/")) -> di
         "cpu_model": topology.cpu_model(root),
         "turbo": topology.turbo(root),
         "mitigations": topology.mitigations(root),
+        "kernel_settings": settings.kernel(root),
+        "process_settings": settings.process(root, os.environ),
     }
 
 

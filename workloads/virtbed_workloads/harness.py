@@ -26,6 +26,7 @@ from time import monotonic_ns
 from typing import Any, NoReturn
 
 from virtbed_contract import identifiers
+from virtbed_contract.kernel.settings import kernel as kernel_settings
 from virtbed_workloads import STARTED_NS, loadgen, onednn
 from virtbed_workloads.confounders import Watch, read_load_1min
 from virtbed_workloads.contract import Application, ApplicationError, Check, Description
@@ -77,7 +78,7 @@ def run_trial(
         ApplicationError: The application cannot be loaded, or a request is not what it should be.
         WrongAnswerError: An answer is wrong.
     """
-    load_before = read_load_1min()
+    load_before, settings_before = read_load_1min(), kernel_settings(Path("/"))
     threads = usable_cores() if settings.threads == "matched" else None
     if threads is not None:
         os.environ.update(dict.fromkeys(POOLS, str(threads)))
@@ -107,7 +108,7 @@ def run_trial(
     gc.collect()
     gc.freeze()
     memory = {"after_warmup": read_memory_kib()["VmRSS"]}
-    watch = Watch(load_before=load_before)
+    watch = Watch(load_before=load_before, settings_before=settings_before)
 
     def between_requests() -> None:
         trial.check()

@@ -1,4 +1,4 @@
-"""Control groups: what limits a process's CPUs and memory, under version 1, version 2 and both.
+"""Control groups: limits of a process's CPUs, memory and threads, under versions 1, 2 and both.
 
 A limit of an ancestor binds as well, so limits are the tightest from the process's own group up.
 """
@@ -15,7 +15,10 @@ Pid = Union[int, str]
 
 CPUSET_FILES = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
 QUOTA_FILES = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+BURST_FILES = ("cpu.max.burst", "cpu.cfs_burst_us")
 MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
+SWAP_FILES = ("memory.swap.max", "memory.memsw.limit_in_bytes")
+PIDS_FILE = "pids.max"
 STAT_FILE = "cpu.stat"
 _UNLIMITED_BYTES = 2**60  # version 1 writes no limit as a number near 2**63
 
@@ -97,6 +100,25 @@ def quota_cpus(root: Path, pid: Pid = "self") -> Optional[float]:
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
+def quota_times(root: Path, pid: Pid = "self") -> Optional[str]:
+    """Return period and burst of the tightest CPU quota that binds a process, in words.
+
+    Returns:
+        None without a quota. A kernel without bursts has none.
+    """
+    found = [(quota, group) for group in lineage(root, "cpu", pid) if (quota := _quota(group))]
+    if not found:
+        return None
+    (_, period), group = min(found, key=lambda one: one[0][0] / one[0][1])
+    burst = next(filter(None, (read(group / name) for name in BURST_FILES)), "0")
+    return times_in_words(period, int(burst))
+
+
+def times_in_words(period_us: int, burst_us: int = 0) -> str:
+    """Return how `quota_times` tells a period and a burst."""
+    return f"period {period_us} us, burst {burst_us} us"
+
+
 def cpuset(root: Path, pid: Pid = "self") -> Optional[str]:
     """Return the kernel list of the CPUs that a process's cpuset leaves it; None without one."""
     for group in lineage(root, "cpuset", pid):
@@ -115,6 +137,33 @@ def memory_bytes(root: Path, pid: Pid = "self") -> Optional[int]:
         if text != "max" and int(text) < _UNLIMITED_BYTES:
             limits.append(int(text))
     return min(limits, default=None)
+
+
+def swap_limit(root: Path, pid: Pid = "self") -> Optional[str]:
+    """Return how much swap a process's control groups leave it: "0 MiB", or "max" for any.
+
+    Version 1 limits memory and swap together: the swap is what that leaves beyond the memory.
+
+    Returns:
+        None where no group tells: the kernel may have no swap, or no limits of it.
+    """
+    told, limits = False, list[int]()
+    for group in lineage(root, "memory", pid):
+        text = next(filter(None, (read(group / name) for name in SWAP_FILES)), None)
+        told = told or text is not None
+        if text not in (None, "max") and int(text) < _UNLIMITED_BYTES:
+            limits.append(int(text))
+    if not limits:
+        return "max" if told else None
+    both = _mount(mounts(root), "memory")
+    beside = memory_bytes(root, pid) or 0 if both and both.version == 1 else 0
+    return f"{max(0, min(limits) - beside) // 2**20} MiB"
+
+
+def pids_max(root: Path, pid: Pid = "self") -> Optional[int]:
+    """Return the tightest limit of processes and threads that binds a process; None without one."""
+    texts = [read(group / PIDS_FILE) or "max" for group in lineage(root, "pids", pid)]
+    return min((int(text) for text in texts if text != "max"), default=None)
 
 
 def throttling(root: Path, pid: Pid = "self") -> Optional[dict[str, int]]:
@@ -144,13 +193,16 @@ def limits(root: Path, pid: Pid = "self") -> dict[str, Any]:
     own shows.
 
     Returns:
-        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib`` and ``throttled_periods``.
+        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib``, ``swap_limit``, ``pids_max`` and
+        ``throttled_periods``.
     """
     limit = memory_bytes(root, pid)
     return {
         "cpuset": cpuset(root, pid),
         "quota_cpus": quota_cpus(root, pid),
         "memory_mib": None if limit is None else limit // 2**20,
+        "swap_limit": swap_limit(root, pid),
+        "pids_max": pids_max(root, pid),
         "throttled_periods": (throttling(root, pid) or {"throttled": 0})["throttled"],
     }
 
@@ -161,9 +213,15 @@ def _mount(found: dict[str, Mount], controller: str) -> Optional[Mount]:
 
 
 def _quota_cpus(group: Path) -> Optional[float]:
+    found = _quota(group)
+    return None if found is None else found[0] / found[1]
+
+
+def _quota(group: Path) -> Optional[tuple[int, int]]:
+    """Return quota and period of one group in microseconds; None without a quota."""
     quota, _, period = (read(group / "cpu.max") or "").partition(" ")
     if not quota:  # version 1, or a root group, which has none
         quota = read(group / "cpu.cfs_quota_us") or "max"
         period = read(group / "cpu.cfs_period_us") or "100000"
     unlimited = quota == "max" or int(quota) < 0
-    return None if unlimited else int(quota) / int(period)
+    return None if unlimited else (int(quota), int(period))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+MOST = 2**20
+"""No kernel has so many CPUs, nodes or interrupts; a list of more would only fill the memory."""
+
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
     """Return the numbers in a kernel list: "0-2,5" gives (0, 1, 2, 5), and "" gives ().
@@ -21,6 +24,8 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
             raise ValueError(
                 f"{part!r} found in {text!r}, a number or a range such as 0-2 needed"
             ) from None
+        if high > MOST:
+            raise ValueError(f"{part!r} found in {text!r}, numbers up to {MOST} needed")
         if high < low:
             raise ValueError(f"{part!r} in {text!r} runs backwards; write {high}-{low}")
         numbers.update(range(low, high + 1))

@@ -13,6 +13,7 @@ from .files import fields, read
 Pid = Union[int, str]
 
 PROC = Path("/proc")
+_SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
 _GONE = (FileNotFoundError, ProcessLookupError)
 
 
@@ -42,6 +43,23 @@ class Stat:
 def status(pid: Pid = "self", proc: Path = PROC) -> dict[str, str]:
     """Return the fields of /proc/PID/status; {} of a process that ended."""
     return fields(read(proc / str(pid) / "status"))
+
+
+def protection(pid: Pid = "self", proc: Path = PROC) -> dict[str, Optional[str]]:
+    """Return how the kernel confines a process, and what it may not speculate on.
+
+    Returns:
+        ``seccomp`` (``none``, ``strict`` or ``filter``), ``store_bypass`` and ``indirect_branch``
+        (in the kernel's words) and ``apparmor`` (the profile); None for what is not told.
+    """
+    told, attributes = status(pid, proc), proc / str(pid) / "attr"
+    return {
+        "seccomp": _SECCOMP.get(told.get("Seccomp", "")),
+        "store_bypass": told.get("Speculation_Store_Bypass"),
+        "indirect_branch": told.get("SpeculationIndirectBranch"),
+        # That of AppArmor alone came with Linux 5.8; the other is whichever module came first.
+        "apparmor": read(attributes / "apparmor/current") or read(attributes / "current") or None,
+    }
 
 
 def memory_nodes(pid: Pid = "self", proc: Path = PROC) -> Optional[str]:

@@ -6,36 +6,50 @@ and `process` and `enclosed` read that tree, or the live one.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, Optional
 
 from . import cgroups, processes, topology
 from .cpus import format_cpu_list, parse_cpu_list
+from .files import read
 from .processes import Pid
 
-_MARK = "==> "
-_PLAIN = ("status", "stat", "cgroup")
+MARK = "==> "
+"""Before the path of a file that was printed; GNU head prints " <==" after it."""
+_ROUTES = ("net/route", "net/ipv6_route")
+_PLAIN = ("status", "stat", "cgroup", "attr/apparmor/current", "attr/current", *_ROUTES)
 _HOST = ("/proc/self/mountinfo", f"/{topology.CPUS}/online", f"/{topology.CLOCKSOURCE}")
-_LIMITS = (*cgroups.QUOTA_FILES, *cgroups.CPUSET_FILES, *cgroups.MEMORY_FILES)
-_SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
+_LIMITS = (
+    *cgroups.QUOTA_FILES, *cgroups.BURST_FILES, *cgroups.CPUSET_FILES, *cgroups.MEMORY_FILES,
+    *cgroups.SWAP_FILES, cgroups.PIDS_FILE,
+)  # fmt: skip
+_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 # POSIX sh; $1 is the root of the file system, nothing on a live host, and $2 the process's number,
-# by default that of the one that reads. For each mount that may limit CPUs or memory, every cgroup
-# from the process's own up to the mount point is printed, as a folder at least; which of them
-# count, the reader decides.
+# by default that of the one that reads. For each mount that may limit CPUs, memory or processes,
+# every cgroup from the process's own up to the mount point is printed, as a folder at least; which
+# of them count, the reader decides. Of another process's mounts its root is printed.
 SCRIPT = f"""\
 pid=${{2:-self}}
 for file in {" ".join(_HOST)} {" ".join(f"/proc/$pid/{name}" for name in _PLAIN)}; do
-  if [ -r "$1$file" ]; then echo "{_MARK}$file"; cat "$1$file"; fi
+  if [ -r "$1$file" ]; then echo "{MARK}$file"; cat "$1$file" 2>/dev/null; fi
 done
 if [ -r "$1/proc/$pid/numa_maps" ]; then
-  echo "{_MARK}/proc/$pid/numa_maps"; head -n 1 "$1/proc/$pid/numa_maps"
+  echo "{MARK}/proc/$pid/numa_maps"; head -n 1 "$1/proc/$pid/numa_maps"
+fi
+if [ "$pid" != self ] && [ -r "$1/proc/$pid/mountinfo" ]; then
+  echo "{MARK}/proc/$pid/mountinfo"
+  grep -E '^([^ ]+ ){{4}}/ ' "$1/proc/$pid/mountinfo"
 fi
 [ ! -r "$1/proc/$pid/cgroup" ] ||
-grep -E ' - cgroup(2 |.*[ ,](cpu|cpuset|memory)(,|$))' "$1/proc/self/mountinfo" |
+grep -E ' - cgroup(2 |.*[ ,](cpu|cpuset|memory|pids)(,|$))' "$1/proc/self/mountinfo" |
 while read -r _ _ _ top point _; do
   while IFS=: read -r _ controllers path; do
-    case ",$controllers," in ,, | *,cpu,* | *,cpuset,* | *,memory,*) ;; *) continue ;; esac
+    case ",$controllers," in ,, | *,cpu,* | *,cpuset,* | *,memory,* | *,pids,*) ;;
+      *) continue ;;
+    esac
     case "$path/" in "${{top%/}}/"*) path="${{path#"${{top%/}}"}}" ;; esac
     group="$point/${{path#/}}"
     [ -d "$1$group" ] || group="$point"
@@ -43,14 +57,14 @@ while read -r _ _ _ top point _; do
     while true; do
       case "$printed" in *":$group:"*) break ;; esac
       printed="$printed:$group:"
-      echo "{_MARK}$group/"
+      echo "{MARK}$group/"
       for file in {" ".join(_LIMITS)}; do
         if [ -r "$1$group/$file" ] && read -r line < "$1$group/$file"; then
-          echo "{_MARK}$group/$file"; echo "$line"
+          echo "{MARK}$group/$file"; echo "$line"
         fi
       done
       if [ -r "$1$group/{cgroups.STAT_FILE}" ]; then
-        echo "{_MARK}$group/{cgroups.STAT_FILE}"; cat "$1$group/{cgroups.STAT_FILE}"
+        echo "{MARK}$group/{cgroups.STAT_FILE}"; cat "$1$group/{cgroups.STAT_FILE}"
       fi
       [ "$group" != "$point" ] || break
       group="${{group%/*}}"
@@ -67,8 +81,9 @@ def unpack(printed: str, root: Path) -> None:
         printed: Its standard output; what stands before the first file is passed over.
         root: An empty folder.
     """
-    for part in f"\n{printed}".replace("\r\n", "\n").split(f"\n{_MARK}")[1:]:
+    for part in f"\n{printed}".replace("\r\n", "\n").split(f"\n{MARK}")[1:]:
         name, _, text = part.partition("\n")
+        name = name.removesuffix(" <==")
         path = root / name.lstrip("/")
         if ".." in path.parts:
             continue
@@ -84,9 +99,9 @@ def process(root: Path) -> dict[str, Any]:
 
     Returns:
         ``cpus_visible`` (the number of online CPUs), ``cpus_allowed_list``, ``mems_allowed_list``,
-        ``memory_policy``, ``cgroup`` and ``clocksource``; None for what the kernel does not tell.
-        ``cgroup`` has ``version``, ``quota_cpus`` (the tightest CPU quota from its cgroup up, in
-        CPUs) and ``cpuset`` (a kernel list).
+        ``memory_policy``, ``cgroup``, ``clocksource`` and ``privileges`` (see `privileges`); None
+        for what the kernel does not tell. ``cgroup`` has ``version``, ``quota_cpus`` (the tightest
+        CPU quota from its cgroup up, in CPUs) and ``cpuset`` (a kernel list).
     """
     online = topology.online(root)
     proc = root / "proc"
@@ -101,7 +116,31 @@ def process(root: Path) -> dict[str, Any]:
             "cpuset": cgroups.cpuset(root),
         },
         "clocksource": topology.clocksource(root),
+        "privileges": privileges(root),
     }
+
+
+def privileges(root: Path, pid: Pid = "self") -> dict[str, Any]:
+    """Return what a process may do, by its /proc/PID/status; None for what that does not tell.
+
+    Returns:
+        ``users`` and ``groups`` (real, effective, saved, of files, and supplementary ones; each
+        once), ``capabilities`` (that it has or may gain: its five sets in one, in hex) and
+        ``no_new_privileges``.
+    """
+    status = processes.status(pid, root / "proc")
+    sets = [int(status[name], 16) for name in _CAPABILITIES if name in status]
+    gains = status.get("NoNewPrivs")
+    return {
+        "users": _ids(status.get("Uid")),
+        "groups": _ids(status.get("Gid"), status.get("Groups", "")),
+        "capabilities": f"{reduce(or_, sets):x}" if sets else None,
+        "no_new_privileges": None if gains is None else gains == "1",
+    }
+
+
+def _ids(own: Optional[str], more: str = "") -> Optional[list[int]]:
+    return None if own is None else sorted({int(word) for word in f"{own} {more}".split()})
 
 
 def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
@@ -109,9 +148,10 @@ def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
 
     Returns:
         ``started`` (clock ticks since boot: with the number it names one process),
-        ``cpus_allowed_list``, ``mems_allowed_list``, ``capabilities`` (the bounding set, in hex),
-        ``seccomp`` (``none``, ``strict`` or ``filter``), and those of `cgroups.limits`; None where
-        there is no such process.
+        ``cpus_allowed_list``, ``mems_allowed_list``, ``privileges`` (see `privileges`),
+        ``networks`` (interfaces over which it has a route, but loopback), ``root`` (how that is
+        mounted: ``ro`` or ``rw``), and those of `processes.protection` and `cgroups.limits`; None
+        where there is no such process.
     """
     proc = root / "proc"
     stat, status = processes.stat(pid, proc), processes.status(pid, proc)
@@ -121,10 +161,30 @@ def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
         "started": stat.started,
         "cpus_allowed_list": _allowed(root, pid),
         "mems_allowed_list": processes.memory_nodes(pid, proc),
-        "capabilities": status.get("CapBnd"),
-        "seccomp": _SECCOMP.get(status.get("Seccomp", "")),
+        "privileges": privileges(root, pid),
+        "networks": _networks(proc / str(pid)),
+        "root": _root(proc / str(pid)),
+        **processes.protection(pid, proc),
         **cgroups.limits(root, pid),
     }
+
+
+def _networks(process: Path) -> Optional[list[str]]:
+    """Return the interfaces that lead out: not those that a kernel makes in every namespace."""
+    v4, v6 = (read(process / name) for name in _ROUTES)
+    if v4 is None:
+        return None
+    # The name is the first column, below a line of headings, or the last, without one.
+    names = {line.split()[0] for line in v4.splitlines()[1:]}
+    names |= {line.split()[-1] for line in (v6 or "").splitlines()}
+    return sorted(names - {"lo"})
+
+
+def _root(process: Path) -> Optional[str]:
+    """Return how the root that a process sees is mounted: what was mounted over it last counts."""
+    mounts = [line.split(" ") for line in (read(process / "mountinfo") or "").splitlines()]
+    options = [mount[5].split(",")[0] for mount in mounts if mount[4] == "/"]
+    return options[-1] if options else None
 
 
 def _allowed(root: Path, pid: Pid = "self") -> Optional[str]:

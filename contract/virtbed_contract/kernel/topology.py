@@ -15,6 +15,10 @@ CPUS = Path("sys/devices/system/cpu")
 NODES = Path("sys/devices/system/node")
 VULNERABILITIES = CPUS / "vulnerabilities"
 NO_TURBO, BOOST = CPUS / "intel_pstate/no_turbo", CPUS / "cpufreq/boost"
+THREADS, CORES = "topology/thread_siblings_list", "topology/core_siblings_list"
+"""Of a CPU's folder: the threads of its core, and the CPUs of its package."""
+NODE_CPUS = "cpulist"
+"""Of a node's folder."""
 MOST_HWLOC_BYTES = 16 * 2**20
 """Of hwloc's XML, which tells of a machine of a thousand CPUs in under 2 MiB."""
 CLOCKSOURCE = Path("sys/devices/system/clocksource/clocksource0/current_clocksource")
@@ -32,7 +36,7 @@ def present(root: Path) -> tuple[int, ...]:
 
 def siblings(root: Path, cpu: int) -> tuple[int, ...]:
     """Return the threads of a CPU's core, itself among them."""
-    found = read(root / CPUS / f"cpu{cpu}/topology/thread_siblings_list")
+    found = read(root / CPUS / f"cpu{cpu}" / THREADS)
     return parse_cpu_list(found or "") or (cpu,)
 
 

@@ -15,7 +15,9 @@ from virtbed import bench
 from virtbed.bench import HUNG_AFTER_S, Bench, BenchError
 from virtbed.checkout import REPOSITORY, CheckoutError
 from virtbed.cli.console import (
+    CUT_SHORT,
     INTERRUPTED,
+    REFUSED,
     TRIALS_FAILED,
     AsJson,
     ExtraVars,
@@ -47,8 +49,9 @@ from virtbed.progress import Progress, estimate_s, minutes
 from virtbed.render.image import image_line
 from virtbed.render.plan import not_run_lines, placement_table, plan_table
 from virtbed.render.results import check_table
-from virtbed.sweep import Interrupted, Sweep, SweepError
+from virtbed.sweep import Interrupted, Kept, Sweep, SweepError
 from virtbed.sweep.blocks import PER_PLAYBOOK
+from virtbed.sweep.sweep import MOST_ATTEMPTS
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS
@@ -203,30 +206,52 @@ def sweep(
     replicates: Replicates = None,
     blocks_per_playbook: BlocksPerPlaybook = PER_PLAYBOOK,
     hung_after: HungAfter = HUNG_AFTER_S,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Leave the first failed trial's instance for inspection, and end; `virtbed clear` "
+            "removes it.",
+        ),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help=f"Repeat also trials that failed and began {MOST_ATTEMPTS} times or more.",
+        ),
+    ] = False,
 ) -> None:
     """Carry a plan out, or finish what is missing of it, and write its report.
 
-    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made (or ended by
-    a host that cannot be cleared, or a full disk), 130 interrupted (nothing is left standing; call
-    again to go on).
+    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made, 4 begun and
+    cut short (a disk is full, the host cannot be cleared: it says what), 130 interrupted. After 1,
+    4 and 130 call again to go on.
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
-    _carry_out(name, host, blocks_per_playbook, replicates)
+    _carry_out(name, host, blocks_per_playbook, replicates, keep, retry_failed)
 
 
 def _carry_out(
-    name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None
-) -> Path:
+    name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None,
+    keep: bool = False, retry_failed: bool = False,
+) -> Path:  # fmt: skip
     """Carry a plan out and write its report; return its folder, or exit with a clear message."""
+    run: Sweep | None = None
     try:
         chosen, platforms = _plan(name, replicates), load_platforms()
         with Progress(console, platforms.trial_s) as progress:
-            run = Sweep(chosen, progress, host, per_playbook=per_playbook, platforms=platforms)
+            run = Sweep(
+                chosen, progress, host, per_playbook=per_playbook, platforms=platforms, keep=keep,
+                retry_failed=retry_failed,
+            )  # fmt: skip
             run.run()
     except Interrupted as error:
         refuse(error, INTERRUPTED)
+    except Kept as error:
+        refuse(error, TRIALS_FAILED)
     except REFUSALS as error:
-        refuse(error)
+        refuse(error, CUT_SHORT if run is not None and run.began else REFUSED)
     if find_spec("virtbed_analysis"):
         say_report(run.folder)
     else:
@@ -258,7 +283,8 @@ def calibrate(
     Carries the plan out, or what is missing of it, and writes results/PLAN/calibration.json. One
     calibration in twenty fails by chance alone: repeat it before making anything of it.
 
-    Exit status: 0 every check passed, 1 one failed or cannot tell, 2 refused, 130 interrupted.
+    Exit status: 0 every check passed, 1 one failed or cannot tell, 2 refused, 4 the sweep was cut
+    short, 130 interrupted.
     """
     from virtbed_analysis import AnalysisError
     from virtbed_analysis import calibrate as write_calibration

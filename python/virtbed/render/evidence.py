@@ -8,6 +8,7 @@ from typing import Any
 
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
+from virtbed_contract.likeness import held
 
 Json = Mapping[str, Any]
 
@@ -16,6 +17,16 @@ MOMENTS = {
     "inside": "by the application itself",
     "after": "after the trial",
 }
+
+
+_LONG = ("config", "cmdline")
+"""Settings that are too long for a line; the evidence has them."""
+_COUNTS = {
+    "device_interrupts": "interrupts of devices", "busiest": "most by", "aimed": "moved there",
+    "timer_interrupts": "of timers", "throttled": "throttled by heat", "processes": "processes",
+    "swapped_pages": "pages swapped", "messages": "kernel messages", "timers": "timers fired",
+    "changed": "settings changed",
+}  # fmt: skip
 
 
 class AttestError(ValueError):
@@ -166,9 +177,39 @@ def _moved(result: Json) -> list[str]:
         f"{_known(found['load_1min']['before'])} before and "
         f"{_known(found['load_1min']['after'])} after.",
     ]
+    lines += [*_set(seen), *_counted(result)]
     suspicious = suspicions(dict(result))
     lines += [f"SUSPECT: {suspicion}" for suspicion in suspicious]
     return lines if suspicious else [*lines, "Nothing suspect moved."]
+
+
+def _set(seen: Json) -> Iterator[str]:
+    """Give what was set for the process and its kernel, as far as it is told."""
+    for part, words in (("process_settings", "the process"), ("kernel_settings", "its kernel")):
+        found = seen.get(part) or {}
+        told = [
+            f"{one.words} {found[one.name]}"
+            for one in held(part.partition("_")[0])
+            if found.get(one.name) is not None and one.name not in _LONG
+        ]
+        if told:
+            yield f"Set for {words}: {', '.join(told)}."
+
+
+def _counted(result: Json) -> Iterator[str]:
+    """Give what the process's kernel counted, and the bench host's, each between its readings."""
+    bench = (result.get("bench") or {}).get("moved")
+    for moved, words in (
+        (result["confounders"].get("moved"), "Its kernel counted meanwhile"),
+        (bench, "The bench host's kernel counted from before to after"),
+    ):
+        if moved:
+            counts = ", ".join(
+                f"{said} {_known(moved[name])}"
+                for name, said in _COUNTS.items()
+                if not isinstance(moved[name], list) or moved[name]
+            )
+            yield f"{words}, on CPUs {moved['cpus']}: {counts}."
 
 
 def _share(value: float | None) -> str:

@@ -52,8 +52,25 @@ def tuning_table(report: HostReport) -> Table:
     for row in report.tuning:
         style = "" if not row.available else "green" if row.value == row.wanted else "yellow"
         found = Text((row.value or "") if row.available else "not available", style=style)
-        table.add_row(row.name, found, row.wanted, Text(row.reason))
+        except_for = f"; not {', '.join(row.exempt)}" if row.exempt else ""
+        table.add_row(row.name, found, row.wanted, Text(row.reason + except_for))
     return table
+
+
+def waking_table(report: HostReport) -> Table:
+    """Return a table of one row per timer or service that may wake up while trials run."""
+    table = Table("What may wake up while trials run" + _untold(report.waking_unknown))
+    for heading in ("unit", "due next, UTC", "with tuning", "what it does"):
+        table.add_column(heading, measured=True)
+    for row in report.waking:
+        due = row.next.replace("T", " ").rstrip("Z") if row.next else ""
+        does = Text("stopped", style="green") if row.stopped else Text("left", style="yellow")
+        table.add_row(row.name, due, does, Text(row.reason))
+    return table
+
+
+def _untold(why: str) -> str:
+    return f": not known; {why}" if why else ""
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -75,10 +92,26 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cgroup", f"version {cgroup}" if cgroup else "not mounted"),
         *((name, _engine(engine)) for name, engine in facts["engines"].items()),
         ("kvm", f"{facts['kvm']['probe']}: {facts['kvm']['detail']}"),
+        *_host_kernel(facts),
         ("gpu", ", ".join(gpu["name"] for gpu in facts["gpu"]) or "none"),
         ("iommu", _on_off(facts["iommu"])),
         *((f"image {name}", _image(found)) for name, found in facts["images"].items()),
     ]
+
+
+def _host_kernel(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give whether guests could boot the host's kernel; nothing of a report that does not tell."""
+    told = facts.get("host_kernel")
+    if not told:
+        return
+    if told["problem"]:
+        yield "host's kernel for guests", f"no: {told['problem']}; {told['remedy']}"
+        return
+    without = f", without {', '.join(told['missing'])}" if told["missing"] else ""
+    yield (
+        "host's kernel for guests",
+        f"{told['kernel']['release']}, {told['kernel']['file']}{without}",
+    )
 
 
 def _below(below: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """A plan carried out on one bench host, into results/<plan name>."""
 
-from virtbed.sweep.interruption import Interrupted, SweepError
+from virtbed.sweep.interruption import Interrupted, Kept, SweepError
 from virtbed.sweep.sweep import Sweep
 
-__all__ = ["Interrupted", "Sweep", "SweepError"]
+__all__ = ["Interrupted", "Kept", "Sweep", "SweepError"]

@@ -11,10 +11,12 @@ from virtbed.bench import Bench
 from virtbed.checkout import REPOSITORY
 from virtbed.design import Design, design
 from virtbed.image import image_key
+from virtbed.locality import HEADROOM_MIB
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms
 from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed_contract.codec import encode
+from virtbed_contract.remedies import setup
 from virtbed_contract.sweep import HostReport
 
 
@@ -68,7 +70,26 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
                 f"{row.platform} is unavailable: {row.reason}; {row.remedy}, or take "
                 f"{row.platform} out of the plan"
             )
-    return Admitted(report, image, design(plan, report, platforms), restored)
+    laid = design(plan, report, platforms)
+    check_memory(plan, report, guests=guests)
+    return Admitted(report, image, laid, restored)
+
+
+def check_memory(plan: Plan, report: HostReport, *, guests: bool) -> None:
+    """Raise SweepError if the host has not the memory of an instance, or not available for a guest.
+
+    Memory nodes are compared when instances are placed, but not every kernel tells of them; and
+    what others use, a guest's own kernel cannot give back.
+    """
+    memory, needed = report.facts["memory_mib"], plan.memory_mib + HEADROOM_MIB
+    which = "available" if guests else "total"
+    if needed > memory[which]:
+        found = "available" if guests else "in all"
+        raise SweepError(
+            f"memory_mib {plan.memory_mib} asked, {needed} MiB needed with the emulator's and the "
+            f"kernel's; {report.host} has {memory[which]} MiB {found}: lower `memory_mib` in the "
+            "plan, or stop other programs"
+        )
 
 
 def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
@@ -104,7 +125,7 @@ def where(placements: Iterable[Mapping[str, Any]]) -> str:
 def _image(report: HostReport, plan: Plan) -> str:
     """Return the digest of the image that the plan names, which must be that of these sources."""
     image, needed = report.facts["image"], image_key(plan.image, REPOSITORY)
-    remedy = f"run make setup PLAN={plan.name} (or the path of the plan), which builds it"
+    remedy = f"{setup(plan.name)} (or the path of the plan), which builds it"
     if not image["digest"]:
         raise SweepError(f"no image {plan.image} found on this host, one is needed; {remedy}")
     if image["key"] != needed:

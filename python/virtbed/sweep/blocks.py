@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
 
 from virtbed import bench as benches
 from virtbed import records
 from virtbed.ansible import Deadline
 from virtbed.bench import Bench
-from virtbed.events import BlockStarted, Ended, TrialEnded
+from virtbed.events import BlockStarted, Ended, TaskOk, TrialEnded
 from virtbed.lease import Holder, until
 from virtbed.ledger import Ledger
 from virtbed.plan import Plan
 from virtbed.progress import Progress
 from virtbed.sweep.admission import Admitted
-from virtbed.sweep.interruption import Interruption
+from virtbed.sweep.interruption import Interruption, Kept, NoRoomError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
+from virtbed_contract.documents import Instance
+from virtbed_contract.limits import DiskFree, look
 from virtbed_contract.sweep import TIMES_EMULATED
 
 # Ansible's start costs as much as many tasks; its list of what is to come grows with each block.
 PER_PLAYBOOK = 20
+# What making an instance says where a disk is full: repeating it would not help.
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
 Block = list[Trial]
 
@@ -42,7 +50,12 @@ class Blocks:
         per_playbook: How many blocks one call of ansible-playbook carries; results do not depend
             on it.
         failed: The ids of the trials that failed.
+        stores: Folders of the stores of the plan's engines.
+        keep: Whether the first failed trial's instance is left, and the sweep ends.
+        logins: What opens a shell in an instance, by enclosure; see `RoleProperties`.
+        guest: How Ansible reaches the guest that was made last.
         holder: This controller, which has taken the ledger.
+        began: Whether an instance was, or was to be, made.
     """
 
     plan: Plan
@@ -56,8 +69,14 @@ class Blocks:
     precision: Precision | None = None
     per_playbook: int = PER_PLAYBOOK
     failed: list[str] = field(default_factory=list)
+    stores: tuple[str, ...] = ()
+    keep: bool = False
+    logins: Mapping[str, str] = field(default_factory=dict)
+    guest: Mapping[str, Any] = field(default_factory=dict)
     holder: Holder = field(default_factory=Holder.here)
+    began: bool = False
     _since: float = 0.0
+    _kept: bool = False
 
     def carry_out(self, missing: Sequence[Trial]) -> None:
         """Carry out the blocks of some trials, without those that a precision makes unneeded.
@@ -96,19 +115,39 @@ class Blocks:
         self._lease(self.bench.limit_s)
         self.ledger.lease(pending.trials)
         self.progress.doing(blocks[0][0])
-        ended = Ended("failed")
+        ended, self._kept = Ended("failed"), False
         try:
             ended = self._events(blocks, pending)
             carried_out = blocks if ended.ok else blocks[: pending.started or 1]
+            if any(word in ended.message for word in _FULL):
+                raise NoRoomError(f"a disk of the bench host is full: {ended.message}")
+            if self._kept:
+                self._keep(blocks[pending.started - 1], pending, ended)
             if not self.interruption.wanted:
                 self._fail_rest(carried_out, pending, ended)
         finally:
             if not ended.ok:
                 benches.end_strays()
-                self.bench.clear(lambda: self.interruption.insisted)
+                if not self._kept:
+                    self.bench.clear(lambda: self.interruption.insisted)
         self.ledger.free()
         self.interruption.check()
         return len(carried_out)
+
+    def _keep(self, block: Block, pending: _Pending, ended: Ended) -> None:
+        """Raise Kept: an instance, or what there is of it, stands for inspection."""
+        instance = block[0].instance
+        failed = next((t for t in block if t.id in self.failed), None)
+        if failed is None:  # it was not made: all of its trials fail
+            self._fail_rest([block], pending, ended)
+            failed = block[0]
+        host = self.admitted.report.host
+        way = login(self.guest if instance.own_kernel else {}, self.logins, instance, host)
+        raise Kept(
+            f"{failed.id} failed ({self.folder / 'trials' / failed.id / 'failure.json'} says why), "
+            f"and its instance is kept: {way}; `virtbed clear` removes it, and so does the next "
+            "sweep, which goes on"
+        )
 
     def _fail_rest(self, blocks: list[Block], pending: _Pending, ended: Ended) -> None:
         """Fail the trials of some blocks, the last of which may be cut off, that told nothing."""
@@ -131,11 +170,12 @@ class Blocks:
                 "virtbed_trials": [
                     encode(trial.request(self.plan.seed, self.admitted.report)) for trial in block
                 ],
+                "virtbed_claim_s": self.bench.claim_s(self._block_s(block)),
             }
             for block in blocks
         ]
         with (
-            benches.keys(self.plan.name) as keys,
+            benches.keys(self.plan.name, lambda: self._kept) as keys,
             _incoming(self.folder) as incoming,
             benches.affinity_restored(),
         ):
@@ -144,21 +184,29 @@ class Blocks:
                 "virtbed_run_dir": str(keys),
                 "virtbed_incoming_dir": str(incoming),
                 "virtbed_tuned": self.plan.tuning,
+                "virtbed_interrupts": self.admitted.laid.interrupts(),
+                "virtbed_keep": self.keep,
+                "virtbed_stores": [["store", store] for store in self.stores],
             }
             events = self.bench.blocks(variables, turns, deadline, lambda: self.interruption.wanted)
             with closing(events):  # type: ignore[type-var]  # a generator, whatever its annotation
                 for event in events:
                     if isinstance(event, Ended):
+                        self._kept = self.keep and pending.started > 0 and event.status == "failed"
                         return event
                     if self.interruption.wanted:
                         continue  # its end comes, and what ended meanwhile is repeated
                     if isinstance(event, BlockStarted):
+                        self._check_room(event.start.disks)
                         # Counted now, whatever becomes of it; the next when this has ended.
+                        self.began = True
                         pending.attempt(blocks[pending.started][0])
                         pending.started += 1
                         if event.start.here:
                             benches.keep_to(event.start.cpus)
                         self._renew(deadline, blocks[pending.started - 1][0])
+                    elif isinstance(event, TaskOk) and event.action == "add_host":
+                        self.guest = event.result.get("add_host", {}).get("host_vars", {})
                     elif isinstance(event, TrialEnded):
                         trial = pending.trials[event.outcome.id]
                         error = self.recorder.trial(trial, pending.attempt(trial), event.outcome)
@@ -168,6 +216,16 @@ class Blocks:
                             pending.attempt(upcoming)
                         self._renew(deadline, upcoming, trial)
         return Ended("failed", "the playbook did not report its end")
+
+    def _check_room(self, disks: Iterable[DiskFree]) -> None:
+        """Raise NoRoomError if a disk of the bench host, or of this machine, has too little."""
+        for disk in (*disks, *own_disks(self.folder)):
+            if disk.lack:
+                raise NoRoomError(disk.lack)
+
+    def _block_s(self, block: Block) -> float:
+        """Return how long a block may take at most."""
+        return sum(map(self._allowed_s, block)) + self._allowed_s(None, block[0])
 
     def _renew(
         self, deadline: Deadline, upcoming: Trial | None, before: Trial | None = None
@@ -224,6 +282,36 @@ class _Pending:
     def next_in(self, block: int) -> Trial | None:
         """Return the next trial of a block, if there is one."""
         return next((trial for trial in self.trials.values() if trial.block == block), None)
+
+
+def login(
+    guest: Mapping[str, Any], logins: Mapping[str, str], instance: Instance, host: str
+) -> str:
+    """Return the command that opens a shell in an instance, and where it is to be called.
+
+    Args:
+        guest: Ansible's variables of its guest; empty without one.
+        logins: What opens a shell in an enclosure, by the enclosure's name.
+        instance: The instance.
+        host: Name of the bench host.
+    """
+    name = f"virtbed-{instance.id}"
+    inside = logins.get(instance.enclosure, "").format(name=name)
+    if not instance.own_kernel:
+        return f"log in on {host}" + (f", `{inside}`" if inside else "")
+    if not guest:
+        return f"{name} on {host}, in which nobody can log in"
+    ssh = (
+        f"ssh -t -p {guest.get('ansible_port')} -i {guest.get('ansible_ssh_private_key_file')} "
+        f"{' '.join(str(guest.get('ansible_ssh_common_args', '')).split())} "
+        f"{guest.get('ansible_user')}@{guest.get('ansible_host')}"
+    )
+    return f"`{ssh}`" + (f", in it `{inside}`" if inside else "")
+
+
+def own_disks(folder: Path) -> tuple[DiskFree, ...]:
+    """Return what is free on this machine's disks that a sweep writes to."""
+    return (look("results", folder), look("tmp", Path(gettempdir())))
 
 
 @contextmanager

@@ -18,6 +18,21 @@ class SweepError(RuntimeError):
     """A sweep that cannot start or go on; the message says what to do."""
 
 
+class NoRoomError(SweepError):
+    """A disk has too little room to go on. What was standing is released; the next call goes on.
+
+    Args:
+        why: What was found and needed, and what to do.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; nothing is left standing, and the next call goes on")
+
+
+class Kept(SweepError):
+    """A trial failed, and its instance stands as it was; the message says how to look into it."""
+
+
 class Interrupted(SweepError):
     """The user ended the sweep; what was standing is released, and the next call goes on."""
 

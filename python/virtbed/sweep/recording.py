@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, encode
 from virtbed_contract.events import FetchedFile, TrialOutcome
 from virtbed_contract.identifiers import FAILURE
-from virtbed_contract.sweep import Design
+from virtbed_contract.sweep import Design, TuningRow
 
 
 class Recorder:
@@ -73,6 +74,12 @@ class Recorder:
         laid = self._admitted.laid.document(self._plan, self._admitted.image, platforms, every)
         records.write_json(self._folder / "design.json", encode(laid))
         return laid
+
+    def tuned(self, settings: tuple[TuningRow, ...]) -> None:
+        """Write the settings that the host was given into doctor.json; none leave it as it is."""
+        if settings:
+            report = replace(self._admitted.report, tuned=settings)
+            records.write_json(self._folder / "doctor.json", encode(report))
 
     def _commits(self) -> list[str]:
         """Return the commits of virtbed that carried this sweep out so far."""

@@ -13,7 +13,7 @@ from virtbed.plan import Plan
 from virtbed.platforms import Platforms, load_platforms
 from virtbed.progress import Progress
 from virtbed.sweep.admission import Admitted, admit, identity
-from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks
+from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks, own_disks
 from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
@@ -22,6 +22,9 @@ from virtbed.sweep.standing import Standing, recognized
 from virtbed.trial import Trial
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.sweep import Design
+
+MOST_ATTEMPTS = 5
+"""A trial that failed, and began so often, is not mended by being repeated."""
 
 
 class Sweep:
@@ -34,6 +37,8 @@ class Sweep:
         results: The folder of all results.
         per_playbook: How many blocks one call of ansible-playbook carries.
         platforms: The platforms that there are; if not given, those of platforms.yml.
+        retry_failed: Whether trials are repeated that failed MOST_ATTEMPTS times.
+        keep: Whether a failed trial's instance is left for inspection, and the sweep then ends.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class Sweep:
         results: Path = REPOSITORY / "results",
         per_playbook: int = PER_PLAYBOOK,
         platforms: Platforms | None = None,
+        keep: bool = False,
+        retry_failed: bool = False,
     ) -> None:
         self.plan = plan
         self.folder = results / plan.name
@@ -52,7 +59,15 @@ class Sweep:
         self._bench = bench
         self._per_playbook = per_playbook
         self._platforms = platforms or load_platforms()
+        self._keep = keep
+        self._retry_failed = retry_failed
         self._interruption = Interruption()
+        self._blocks: Blocks | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether an instance was made: what ends it then is no refusal."""
+        return self._blocks is not None and self._blocks.began
 
     def run(self) -> None:
         """Do what is missing of the sweep. Trials that fail are in `failed`.
@@ -62,9 +77,15 @@ class Sweep:
                 nothing was made; or it cannot go on, and what was standing is released unless said
                 otherwise.
             Interrupted: the user ended it; what was standing is released.
+            Kept: a trial failed, and its instance is left as was asked.
         """
         self._bench.require_root("to place instances")
-        with self._interruption.by_signals(), alone(self._interruption.check):
+        with (
+            self._interruption.by_signals(),
+            alone(self._interruption.check),
+            self._bench.claimed(f"virtbed sweep {self.plan.name}"),
+        ):
+            self._check_room()
             self._progress.say("examining the host")
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
             if admitted.restored:
@@ -82,6 +103,16 @@ class Sweep:
                     "left standing"
                 ) from error
 
+    def _stores(self) -> tuple[str, ...]:
+        names = {role for name in self.plan.platforms for role in self._platforms.host_roles(name)}
+        stores = {self._platforms.roles[name].store for name in names}
+        return tuple(sorted(filter(None, stores)))
+
+    def _check_room(self) -> None:
+        for disk in own_disks(self.folder):
+            if disk.lack:
+                raise SweepError(f"{disk.lack}; nothing was begun")
+
     def _carry_out(self, admitted: Admitted) -> None:
         laid = admitted.laid
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -96,15 +127,26 @@ class Sweep:
                 rule = Precision(self.folder, ledger, written)
                 recorder = Recorder(self.folder, self.plan, admitted, rule.see)
             missing = self._with_baselines(laid.trials, missing, ledger, recorder, rule)
-            if self._bench.clear(lambda: self._interruption.insisted):
-                self._progress.say("released what a sweep that was cut off had left")
+            self._clear()
             blocks = Blocks(
                 self.plan, self.folder, self._bench, admitted, ledger, recorder, self._progress,
-                self._interruption, rule, self._per_playbook, self.failed,
+                self._interruption, rule, self._per_playbook, self.failed, self._stores(),
+                self._keep, {name: e.login for name, e in self._platforms.enclosures.items()},
             )  # fmt: skip
+            self._blocks = blocks
             self._progress.begin(len(laid.trials), missing, ledger.seconds())
-            with self._bench.prepared(tune=self.plan.tuning):
+            quiet = laid.interrupts() if self.plan.tuning else None
+            with self._bench.prepared(quiet) as tuned:
+                recorder.tuned(tuned)
                 blocks.carry_out(missing)
+
+    def _clear(self) -> None:
+        """Release what a sweep that was cut off left; nothing of this one stands yet."""
+        try:
+            if self._bench.clear(lambda: self._interruption.wanted):
+                self._progress.say("released what a sweep that was cut off had left")
+        finally:
+            self._interruption.check()
 
     def _ledger(self) -> Ledger:
         ledger, wrong = opened(self.folder / NAME)
@@ -158,4 +200,13 @@ class Sweep:
         standing = Standing(
             self.folder, self._laid(admitted), admitted.report.host, self._progress.say
         )
-        return standing.settle(admitted.laid.trials, ledger, cut_off)
+        missing = standing.settle(admitted.laid.trials, ledger, cut_off)
+        given_up = {} if self._retry_failed else ledger.given_up(MOST_ATTEMPTS)
+        for trial in missing:
+            if trial.id in given_up:
+                self.failed.append(trial.id)
+                self._progress.say(
+                    f"{trial.id} is not repeated: it failed, and began {MOST_ATTEMPTS} times or "
+                    f"more, the last time: {given_up[trial.id]}; --retry-failed repeats it"
+                )
+        return [trial for trial in missing if trial.id not in given_up]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from ansible.module_utils.host_doctor_facts import (
     image_facts,
     memory_facts,
     nodes_allowed,
+    other_disks,
     system_facts,
 )
+from ansible.module_utils.host_doctor_kernel import host_kernel
 from ansible.module_utils.host_doctor_probe import engine_facts, hwloc_facts, kvm_facts
 from ansible.module_utils.host_doctor_verdict import House, report
 from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.kernel import topology
-from ansible.module_utils.virtbed_contract.sweep import TIMES_EMULATED, TuningRow
+from ansible.module_utils.virtbed_contract.sweep import TIMES_EMULATED, TuningRow, WakingRow
 
 DOCUMENTATION = r"""
 module: host_doctor
@@ -62,6 +65,15 @@ options:
     type: list
     elements: dict
     default: []
+  waking:
+    description: What may wake up while trials run, as the module host_tuning lists it.
+    type: list
+    elements: dict
+    default: []
+  waking_unknown:
+    description: Why nobody can tell what may wake up; empty where it can be told.
+    type: str
+    default: ""
   image:
     description: The variant of the image that is needed.
     type: str
@@ -137,6 +149,8 @@ ARGUMENTS = {
     "host_roles": {"type": "dict", "required": True},
     "roles": {"type": "dict", "required": True},
     "tuning": {"type": "list", "elements": "dict", "default": []},
+    "waking": {"type": "list", "elements": "dict", "default": []},
+    "waking_unknown": {"type": "str", "default": ""},
     "image": {"type": "str", "required": True},
     "images": {"type": "dict", "required": True},
     "probe_kvm": {"type": "bool", "default": True},
@@ -158,8 +172,10 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
     engines = {key: each for role in house.roles.values() for key, each in role.engines.items()}
     below = below_facts(root)
     times = TIMES_EMULATED if below["emulated"] else 1
+    drivers = sorted({name for role in house.roles.values() for name in role.drivers})
     return {
         **system_facts(root),
+        "host_kernel": host_kernel(root, drivers),
         "is_root": os.geteuid() == 0,
         "cpu": cpu_facts(root, os.sched_getaffinity(0)),
         "hwloc": hwloc_facts(times=times),
@@ -167,6 +183,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "nodes_allowed": nodes_allowed(root),
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),
         "disk": disk_facts(state_dir, needed_disk_mib),
+        "disks": other_disks(role.store for role in house.roles.values() if role.store),
         "cgroup": cgroup_facts(root),
         "engines": engine_facts(engines, times),
         "kvm": kvm_facts(
@@ -195,9 +212,14 @@ def main() -> None:
             {name: decode(RoleProperties, role, name) for name, role in asked["roles"].items()},
         )
         tuning = [decode(TuningRow, row, "tuning") for row in asked["tuning"]]
+        waking = [decode(WakingRow, row, "waking") for row in asked["waking"]]
     except DocumentError as error:
         module.fail_json(msg=f"host_doctor: {error}")
-    found = report(os.uname().nodename, gather(Path("/"), asked, house), house, tuning)
+    found = replace(
+        report(os.uname().nodename, gather(Path("/"), asked, house), house, tuning),
+        waking=tuple(waking),
+        waking_unknown=asked["waking_unknown"],
+    )
     module.exit_json(changed=False, report=encode(found))
 
 

@@ -7,7 +7,6 @@ test), reads below it and changes nothing. Standard library only: it runs on the
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ansible.module_utils.virtbed_contract.kernel import cgroups, hypervisor, pr
 from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 from ansible.module_utils.virtbed_contract.kernel.files import fields, read
 from ansible.module_utils.virtbed_contract.kernel.isa import read_flags, read_isa
+from ansible.module_utils.virtbed_contract.limits import TMP, free_mib, look
 
 NVIDIA_VENDOR = "0x10de"
 DISPLAY_CLASS = "0x03"
@@ -73,10 +73,13 @@ def memory_facts(root: Path, needed_mib: int) -> dict[str, int]:
 
 def disk_facts(state_dir: Path, needed_mib: int) -> dict[str, Any]:
     """Return {path, free_mib, needed_mib} of the file system that holds, or would hold, path."""
-    nearest = next(path for path in (state_dir, *state_dir.parents) if path.exists())
-    stat = os.statvfs(nearest)
-    free_mib = stat.f_bavail * stat.f_frsize // 2**20
-    return {"path": str(state_dir), "free_mib": free_mib, "needed_mib": needed_mib}
+    return {"path": str(state_dir), "free_mib": free_mib(state_dir), "needed_mib": needed_mib}
+
+
+def other_disks(stores: Iterable[str]) -> list[dict[str, Any]]:
+    """Return {kind, path, free_mib} of where else a sweep writes: /tmp, and engines' stores."""
+    rooms = [("tmp", TMP), *(("store", store) for store in dict.fromkeys(stores))]
+    return [encode(look(kind, Path(path))) for kind, path in rooms]
 
 
 def gpu_facts(root: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible.module_utils.virtbed_contract.documents import Engine
 from ansible.module_utils.virtbed_contract.kernel.topology import MOST_HWLOC_BYTES
+from ansible.module_utils.virtbed_contract.remedies import setup
 
 ASK_DEADLINE_S = 10.0
 GUEST_MEMORY_MIB = 512
@@ -193,9 +194,9 @@ def kvm_facts(
     elif not enabled:
         outcome.update(detail="the boot probe was switched off")
     elif not find("qemu-system-x86_64"):
-        outcome.update(detail="no QEMU installed yet: make testbed installs it")
+        outcome.update(detail=f"no QEMU installed yet: {setup()}, which installs it")
     elif image is None:
-        outcome.update(detail="no guest kernel yet: make testbed builds it")
+        outcome.update(detail=f"no guest kernel yet: {setup()}, which builds it")
     else:
         outcome = boot(image / "vmlinuz", image / "initrd.img", "kvm", deadline_s)
     return {"device": present, "usable": outcome["probe"] == "booted", **outcome}

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ansible.module_utils.virtbed_contract.codec import decode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.identifiers import HOST_REPORT
+from ansible.module_utils.virtbed_contract.limits import TMP, DiskFree
+from ansible.module_utils.virtbed_contract.remedies import setup
 from ansible.module_utils.virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
 
 Facts = Mapping[str, Any]
@@ -18,8 +21,6 @@ Facts = Mapping[str, Any]
 Lack = tuple[str, str]
 
 USABLE = ("available", "emulated")
-TESTBED = "run `make testbed`"
-SETUP = "run `make setup`"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def common_lacks(facts: Facts) -> list[Lack]:
                 "free some, or set virtbed_state_dir to a larger file system",
             )
         )
+    lacks += _no_room(facts, "tmp", TMP)
     if memory["available"] < memory["needed"]:
         lacks.append(
             (
@@ -65,12 +67,19 @@ def common_lacks(facts: Facts) -> list[Lack]:
         )
     if facts["hwloc"]["xml"] is None:
         problem = f"{facts['hwloc']['problem']}: hwloc tells which CPUs share what"
-        lacks.append((problem, f"{TESTBED}, which installs it (Debian: hwloc-nox)"))
+        lacks.append((problem, f"{setup()}, which installs it (Debian: hwloc-nox)"))
     if facts["image"]["digest"] is None:
         name = facts["image"]["variant"]
-        remedy = f"run make setup PLAN=… with a plan of `image: {name}`, which builds it"
+        remedy = f"{setup()} with a plan of `image: {name}`, which builds it"
         lacks.append((f"the image {name} is not built yet", remedy))
     return lacks
+
+
+def _no_room(facts: Facts, kind: str, path: str) -> list[Lack]:
+    """Return what one of the disks that a sweep writes to misses, if it is among the facts."""
+    disks = (decode(DiskFree, disk, "disks") for disk in facts.get("disks", ()))
+    lacks = (disk.lack.partition("; ") for disk in disks if (disk.kind, disk.path) == (kind, path))
+    return [(reason, remedy) for reason, _, remedy in lacks if reason]
 
 
 def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
@@ -79,9 +88,10 @@ def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
     for key in role.engines:
         engine = facts["engines"][key]
         if not engine["installed"]:
-            lacks.append((f"no {engine['name']} installed", f"{TESTBED}, which installs it"))
+            lacks.append((f"no {engine['name']} installed", f"{setup()}, which installs it"))
         elif not engine["running"]:
-            lacks.append((f"{engine['name']} does not answer", f"{SETUP}, which starts it"))
+            lacks.append((f"{engine['name']} does not answer", f"{setup()}, which starts it"))
+    lacks += _no_room(facts, "store", role.store)
     missing = sorted(set(role.controllers) - set(facts["cgroup"]["controllers"]))
     if missing:
         names = ", ".join(missing)

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import traceback
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ElementTree  # nosec B405 # of libvirt itself
 from collections.abc import Iterable
 from itertools import compress, count
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.virtbed_contract.kernel import cgroups, guests
-from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list
+from ansible.module_utils.virtbed_contract.kernel import cgroups, guests, moments
+from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
 
 DOCUMENTATION = r"""
 module: domain_placement
@@ -27,12 +27,17 @@ options:
     description: The domain.
     type: str
     required: true
+  cpus:
+    description: The host's CPUs whose interrupts count, a kernel list.
+    type: str
+    required: true
 author: virtbed
 """
 EXAMPLES = r"""
 - name: Read the domain and its threads
   domain_placement:
     name: virtbed-vm-pinned-c01-r01
+    cpus: "1"
 """
 RETURN = r"""
 reading:
@@ -40,6 +45,11 @@ reading:
     Accelerator, vCPUs, memory, kernel, disk, CPU quotas, and pin, allowed CPUs and migrations of
     each thread.
   returned: always
+  type: dict
+bench:
+  description: >-
+    What the host's kernel has set, counted and logged so far; see virtbed_contract.kernel.moments.
+  returned: success
   type: dict
 """
 
@@ -70,8 +80,9 @@ def quota_cpus(threads: Iterable[int], root: Path = Path("/")) -> float | None:
 
 def described(xml: str) -> dict[str, Any]:
     """Return what a domain's definition says of its machine."""
-    domain = ElementTree.fromstring(xml)
+    domain = ElementTree.fromstring(xml)  # nosec B314 # libvirt wrote it
     return {
+        **_topology(domain.find("cpu")),
         "accelerator": "kvm" if domain.get("type") == "kvm" else "tcg",
         "cpu_mode": domain.find("cpu").get("mode"),
         "memory_mib": int(domain.findtext("memory")) // 1024,
@@ -80,10 +91,40 @@ def described(xml: str) -> dict[str, Any]:
     }
 
 
+def _topology(cpu: ElementTree.Element) -> dict[str, Any]:
+    """Return the topology that a guest is told, with its caches and nodes; {} for a flat one."""
+    told, cache = cpu.find("topology"), cpu.find("cache")
+    if told is None:
+        return {}
+    sizes = {name: int(told.get(name, "1")) for name in ("sockets", "cores", "threads")}
+    cells = [cell.get("cpus") for cell in cpu.findall("numa/cell")]
+    return {
+        "topology": {**sizes, "cache": None if cache is None else cache.get("mode"), "cells": cells}
+    }
+
+
+def pins_of(xml: str, vcpus: Iterable[int]) -> dict[int, str | None] | None:
+    """Return the pin of each vCPU by its number, where numbers are left out; None where none is.
+
+    libvirt's call for pins knows as many as run, counted from 0.
+    """
+    wanted = sorted(vcpus)
+    if wanted == list(range(len(wanted))):
+        return None
+    domain = ElementTree.fromstring(xml)  # nosec B314 # libvirt wrote it
+    found = domain.findall("cputune/vcpupin")
+    pins = {int(p.get("vcpu")): format_cpu_list(parse_cpu_list(p.get("cpuset"))) for p in found}
+    return {vcpu: pins.get(vcpu) for vcpu in wanted}
+
+
 def main() -> None:
     """Answer as an Ansible module."""
     module = AnsibleModule(
-        argument_spec={"name": {"type": "str", "required": True}}, supports_check_mode=True
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "cpus": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
     )
     try:
         import libvirt  # here, so that the module's pure parts can be tested without it
@@ -96,7 +137,8 @@ def main() -> None:
     try:
         connection = libvirt.open("qemu:///system")
         domain = connection.lookupByName(name)
-        machine = described(domain.XMLDesc())
+        definition = domain.XMLDesc()
+        machine = described(definition)
         pins = domain.vcpuPinInfo()
         emulator = domain.emulatorPinInfo()
         limits = quotas(domain.schedulerParameters())
@@ -108,15 +150,22 @@ def main() -> None:
         module.fail_json(
             msg=f"domain_placement: {name} has {len(threads)} vCPU threads, {len(pins)} needed"
         )
+    apart = pins_of(definition, threads)
     module.exit_json(
         changed=False,
+        bench=moments.taken(parse_cpu_list(module.params["cpus"])),
         reading={
             "domain": name,
             "pid": pid,
             **machine,
             "vcpus": len(pins),
             "vcpu_threads": [
-                {**row, "pin": format_cpu_list(compress(count(), pins[row["vcpu"]]))}
+                {
+                    **row,
+                    "pin": apart[row["vcpu"]]
+                    if apart
+                    else format_cpu_list(compress(count(), pins[row["vcpu"]])),
+                }
                 for row in guests.vcpu_readings(pid, threads)
             ],
             "emulator": {

@@ -9,7 +9,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.qmp import Monitor, QmpError
-from ansible.module_utils.virtbed_contract.kernel import cgroups, guests, processes
+from ansible.module_utils.virtbed_contract.kernel import cgroups, guests, moments, processes
+from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 
 DOCUMENTATION = r"""
 module: microvm_placement
@@ -23,6 +24,10 @@ options:
     description: QEMU's QMP socket.
     type: path
     required: true
+  cpus:
+    description: CPUs of the host whose interrupts are counted.
+    type: str
+    required: true
   disk:
     description: QEMU's node name of the root disk.
     type: str
@@ -33,12 +38,17 @@ EXAMPLES = r"""
 - name: Read the microVM and its threads
   microvm_placement:
     monitor: /var/lib/virtbed/instances/x/qemu/qmp.sock
+    cpus: "1"
 """
 RETURN = r"""
 reading:
   description: >-
     Accelerator, vCPUs, memory and its nodes, kernel, disk, CPU quotas, and allowed CPUs and
     migrations of each thread.
+  returned: success
+  type: dict
+bench:
+  description: A reading of the host's kernel, by C(virtbed_contract.kernel.moments).
   returned: success
   type: dict
 """
@@ -68,6 +78,7 @@ def main() -> None:
         argument_spec={
             "monitor": {"type": "path", "required": True},
             "disk": {"type": "str", "default": "root"},
+            "cpus": {"type": "str", "required": True},
         },
         supports_check_mode=True,
     )
@@ -93,7 +104,8 @@ def main() -> None:
             msg=f"microvm_placement: {error}; is the guest still running? Its console is "
             "in the folder of its socket"
         )
-    module.exit_json(changed=False, reading=reading)
+    bench = moments.taken(parse_cpu_list(module.params["cpus"]))
+    module.exit_json(changed=False, bench=bench, reading=reading)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from virtbed_contract.codec import encode
 from virtbed_contract.documents import image_name
 from virtbed_contract.factors import FACTORS, instance_id, size_id, trial_id
 from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
+from virtbed_contract.likeness import DEFAULT_ALLOCATOR, held
 from virtbed_contract.sweep import MARGIN
 
 Json = dict[str, Any]
@@ -215,6 +216,7 @@ class Folder:
                 "clock_apart_share": None,
                 "ran_on": [0],
                 "looks": 4,
+                "moved": quiet(),
             },
             "memory_kib": {"after_warmup": 700_000, "after_samples": 700_000, "peak": 710_000},
             "loadgen": {
@@ -233,6 +235,7 @@ class Folder:
                 },
             },
             "warnings": [],
+            "bench": None,
         }
 
     def write(self, name: str, content: Json | str) -> Path:
@@ -256,6 +259,31 @@ class Folder:
         if not alone and saw != json.dumps(content.get("environment")) and beside.is_file():
             told = json.loads(beside.read_text())
             beside.write_text(json.dumps(told | {"inside": content["environment"]}))
+
+
+def quiet(**changes: Any) -> Json:
+    """Return what a kernel counts while nothing but the trial runs."""
+    return {
+        "window_s": 2.0,
+        "cpus": "0",
+        "device_interrupts": 20,
+        "busiest": "36 nvme0q1",
+        "timer_interrupts": 500,
+        "aimed": [],
+        "throttled": 0,
+        "processes": 2,
+        "swapped_pages": 0,
+        "messages": 0,
+        "last_message": None,
+        "timers": [],
+        "changed": [],
+    } | changes
+
+
+KERNEL_SETTINGS = {one.name: f"{one.name} as it was" for one in held("kernel")}
+PROCESS_SETTINGS = {
+    one.name: 0.5 if one.number else f"{one.name} as it was" for one in held("process")
+} | {"swap_limit": "none", "quota_times": None, "allocator": DEFAULT_ALLOCATOR}
 
 
 def environment(trial: Json, machine: str, enclosure: str) -> Json:
@@ -290,6 +318,14 @@ def environment(trial: Json, machine: str, enclosure: str) -> Json:
         "turbo": None if few else True,
         "mitigations": {"meltdown": "Not affected"},
         "onednn_isa": "Intel AVX2",
+        "kernel_settings": dict(KERNEL_SETTINGS),
+        "process_settings": dict(PROCESS_SETTINGS),
+        "privileges": {
+            "users": [65532],
+            "groups": [65532],
+            "capabilities": "0",
+            "no_new_privileges": True,
+        },
     }
 
 

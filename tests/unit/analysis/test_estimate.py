@@ -20,7 +20,7 @@ from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.page import render
 from virtbed_contract.measures import percentile_rank
 
-from .conftest import LISTED
+from .conftest import DEFAULTS, LISTED
 
 PARTS = {
     name: {"machine": entry.machine, "enclosure": entry.enclosure} for name, entry in LISTED.items()
@@ -40,14 +40,12 @@ def frame(times: dict[tuple[str, str, int, str], list[float]]) -> pl.DataFrame:
     ]
     return pl.DataFrame(rows).with_columns(
         cores=1,
-        variant=pl.lit("plain"),
         application=pl.lit("app"),
         scale=pl.lit("trained"),
-        processor=pl.lit("cpu"),
         scenario=pl.lit("single_stream"),
-        thread_policy=pl.lit("default"),
         warmup=False,
         emulated=False,
+        **{name: pl.lit(value) for name, value in DEFAULTS.items()},
     )
 
 
@@ -238,13 +236,11 @@ def test_intervals_cover_what_they_claim() -> None:
     frame = pl.concat(sides).with_columns(
         mode=pl.lit("pinned"),
         cores=1,
-        variant=pl.lit("plain"),
         scale=pl.lit("trained"),
-        processor=pl.lit("cpu"),
         scenario=pl.lit("single_stream"),
-        thread_policy=pl.lit("default"),
         warmup=False,
         emulated=False,
+        **{name: pl.lit(value) for name, value in DEFAULTS.items()},
     )
     found = estimate.ratio_to_bare_metal(frame)
     assert found.height == sweeps

@@ -11,7 +11,7 @@ from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
 
-from .conftest import LISTED, Folder
+from .conftest import DEFAULTS, LISTED, Folder
 
 SWEEPS, INPUTS = 400, 4
 STALLED = 0.05, 5.0  # the share of requests that a quota stalls, and how many times as long
@@ -52,9 +52,8 @@ def sweeps(per_input: int, replicates: int, stalled: bool = True) -> pl.DataFram
 
 
 _SAME = {
-    "mode": "pinned", "cores": 1, "variant": "plain", "scale": "trained", "processor": "cpu",
-    "scenario": "single_stream", "thread_policy": "default", "weights": "trained",
-    "warmup": False, "emulated": False,
+    "mode": "pinned", "cores": 1, "scale": "trained", "scenario": "single_stream",
+    "weights": "trained", "warmup": False, "emulated": False, **DEFAULTS,
 }  # fmt: skip
 
 

@@ -20,6 +20,12 @@ INSTANCE = Instance(
 TRIAL = TrialRequest("id", ("app",), "matched", ("avx", "avx2"), 60)
 
 
+def may(**changes: Any) -> dict[str, Any]:
+    """What a measured process may do, but for some changes."""
+    told = {"users": [65532], "groups": [65532], "capabilities": "0", "no_new_privileges": True}
+    return told | changes
+
+
 def saw(**changes: Any) -> dict[str, Any]:
     """What an application sees that runs as asked, but for some changes of its environment."""
     inside = {
@@ -29,6 +35,7 @@ def saw(**changes: Any) -> dict[str, Any]:
         "cgroup": {"quota_cpus": None},
         "threads": {"usable_cores": 2, "intra_op": 2, "inter_op": 2},
         "isa": ["avx", "avx2"],
+        "privileges": may(),
     }
     return {
         "inside": inside | changes,
@@ -41,6 +48,12 @@ def saw(**changes: Any) -> dict[str, Any]:
 
 def test_as_asked() -> None:
     assert mismatches(INSTANCE, TRIAL, saw(), None) == []
+
+
+@pytest.mark.parametrize("told", [None, dict.fromkeys(may())])
+def test_privileges_that_were_not_told_are_not_judged(told: Any) -> None:
+    """A harness of earlier sweeps tells none, gVisor's kernel not all."""
+    assert mismatches(INSTANCE, TRIAL, saw(privileges=told), None) == []
 
 
 @pytest.mark.parametrize(
@@ -56,6 +69,10 @@ def test_as_asked() -> None:
             saw(threads={"usable_cores": 2, "intra_op": 4, "inter_op": 2}),
             "pools of 4 and 2 found; matched asked",
         ),
+        (saw(privileges=may(users=[0, 65532])), "needs: users 0, 65532 found, 65532 alone needed"),
+        (saw(privileges=may(groups=[0])), "groups 0 found, 65532 alone needed"),
+        (saw(privileges=may(capabilities="a80425fb")), "capabilities a80425fb found, none needed"),
+        (saw(privileges=may(no_new_privileges=False)), "new privileges can be gained"),
         (saw(isa=["avx"]), "avx2 hidden from the application, which saw avx;"),
         (saw() | {"ran_on": [1, 2]}, "found on CPUs outside of that: [1]"),
         (saw() | {"ran_on": []}, "found on no CPU at all"),
@@ -95,3 +112,45 @@ def test_one_pinned_core_is_never_left() -> None:
 def test_a_quota_that_was_asked_for_is_needed() -> None:
     vanilla = replace(INSTANCE, quota_cpus=2.0, seen_quota_cpus=2.0)
     assert "a quota of none, 2 CPUs needed" in mismatches(vanilla, TRIAL, saw(), None)[0]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"swap_limit": "2048 MiB"}, "leaves it 2048 MiB of swap, 0 MiB needed"),
+        ({"swap_limit": "max"}, "leaves it max of swap, 0 MiB needed"),
+        ({"allocator": "MALLOC_ARENA_MAX=1"}, "allocator is changed by MALLOC_ARENA_MAX=1; the C"),
+    ],
+)
+def test_settings_that_are_asked_for_are_needed(told: dict[str, str], said: str) -> None:
+    (found,) = mismatches(INSTANCE, TRIAL, saw(process_settings=told), None)
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        {"swap_limit": "0 MiB", "quota_times": None, "allocator": "the C library's own"},
+        {"swap_limit": "none", "allocator": None},
+        {"swap_limit": None},
+    ],
+)
+def test_what_is_not_told_of_settings_is_not_compared(told: dict[str, Any] | None) -> None:
+    assert mismatches(INSTANCE, TRIAL, saw(process_settings=told), None) == []
+
+
+def test_bare_metal_and_sandboxes_may_have_what_swap_their_host_has() -> None:
+    swapping = saw(process_settings={"swap_limit": "max"})
+    for other in ({"enclosure": "process"}, {"enclosure": "gvisor", "private_kernel": True}):
+        assert mismatches(replace(INSTANCE, **other), TRIAL, swapping, None) == []
+
+
+@pytest.mark.parametrize("times", ["period 10000 us, burst 0 us", "period 100000 us, burst 50 us"])
+def test_a_quota_of_another_period_or_with_bursts_fails(times: str) -> None:
+    vanilla = replace(INSTANCE, seen_quota_cpus=2.0)
+    read = saw(cgroup={"quota_cpus": 2.0}, process_settings={"quota_times": times})
+    (found,) = mismatches(vanilla, TRIAL, read, None)
+    assert f"a quota of {times}; period 100000 us, burst 0 us needed" in found
+    read["inside"]["process_settings"] = {"quota_times": "period 100000 us, burst 0 us"}
+    assert mismatches(vanilla, TRIAL, read, None) == []

@@ -68,7 +68,12 @@ def test_ids_read_as_published() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"default": "c"}, "default 'c'"), ({"values": ("a", "B")}, "value 'B' does not match")],
+    [
+        ({"default": "c"}, "default 'c'"),
+        ({"values": ("a", "B")}, "value 'B' does not match"),
+        ({"label": "{} of it"}, "value 'a of it' does not match"),
+        ({"own_kernel": True}, "own_kernel with baseline 'same', 'default' needed"),
+    ],
 )
 def test_a_factor_that_ids_cannot_hold_is_refused(changes: Any, message: str) -> None:
     good: dict[str, Any] = {
@@ -80,9 +85,14 @@ def test_a_factor_that_ids_cannot_hold_is_refused(changes: Any, message: str) ->
         Factor(**(good | changes))
 
 
-def test_no_value_is_of_two_factors() -> None:
-    """An id names values, not factors."""
-    named = [v for factor in FACTORS for v in factor.values if v != factor.default]
+def test_no_label_is_of_two_factors() -> None:
+    """An id names values by their labels, not factors."""
+    named = [
+        factor.named(value)
+        for factor in FACTORS
+        for value in factor.values
+        if value != factor.default
+    ]
     words = [*named, *SCALES, *SCENARIOS]
     assert len(set(words)) == len(words)
 

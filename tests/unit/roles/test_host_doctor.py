@@ -71,7 +71,7 @@ def good() -> dict[str, Any]:
         "hwloc": {"xml": "<topology/>", "problem": None},
         "memory_mib": {"available": 8000, "needed": 6144},
         "disk": {"path": "/v", "free_mib": 9000, "needed_mib": 5120},
-        "cgroup": {"version": 2, "controllers": ["cpu", "cpuset", "memory"]},
+        "cgroup": {"version": 2, "controllers": ["cpu", "cpuset", "memory", "pids"]},
         "engines": {name: engine(name) for name in ("manager", "emulator", "jailer")},
         "kvm": {"device": True, "usable": True, "probe": "booted", "detail": "booted in 1 s"},
         "gpu": [{"name": "H200", "pci": "0000:01:00.0", "driver": "nvidia"}],
@@ -133,9 +133,9 @@ def test_the_settings_are_told_as_they_were_read(
 @pytest.mark.parametrize(
     ("path", "change", "hit", "word", "remedy"),
     [
-        ("engines jailer installed", False, {"jailed"}, "no Jailer installed", "make testbed"),
+        ("engines jailer installed", False, {"jailed"}, "no Jailer installed", "make setup"),
         ("engines jailer running", False, {"jailed"}, "Jailer does not answer", "make setup"),
-        ("engines manager installed", False, {"big", "bigjailed"}, "no Manager", "make testbed"),
+        ("engines manager installed", False, {"big", "bigjailed"}, "no Manager", "make setup"),
         ("engines manager running", False, {"big", "bigjailed"}, "Manager does not", "make setup"),
         ("engines emulator installed", False, {"big", "bigjailed", "small"}, "no Emulator", "make"),
         (
@@ -189,7 +189,7 @@ def test_all_that_is_missing_is_named_and_each_remedy_once(
     assert rows(report)["big"].reason == (
         "not running as root; no Manager installed; no Emulator installed"
     )
-    assert rows(report)["big"].remedy.count("make testbed") == 1
+    assert rows(report)["big"].remedy.count("make setup PLAN=…") == 1
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,18 @@ def ended(doctor: ModuleType, monkeypatch: pytest.MonkeyPatch, options: dict[str
 def test_the_module_reads_platforms_and_roles_from_its_options(
     doctor: ModuleType, monkeypatch: pytest.MonkeyPatch, house: verdict.House
 ) -> None:
-    row = {"name": "swappiness", "available": False, "value": None, "wanted": "1", "reason": ""}
+    row = {"name": "swappiness", "available": False, "value": None, "wanted": "1", "reason": "",
+           "exempt": []}  # fmt: skip
+    due = "2026-08-05T22:00:00Z"
+    waking = {"name": "fstrim.timer", "next": due, "stopped": True, "reason": "runs"}
     options = {
         "state_dir": "/nowhere",
         "platforms": encode(house.entries),
         "host_roles": encode(house.host_roles),
         "roles": encode(house.roles),
         "tuning": [row],
+        "waking": [waking],
+        "waking_unknown": "why",
         "image": "null",
         "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
     }
@@ -294,6 +299,7 @@ def test_the_module_reads_platforms_and_roles_from_its_options(
     report = decode(HostReport, said["report"])
     assert set(rows(report)) == ALL | {"gpu"} and report.ok and not said["changed"]
     assert encode(report.tuning) == [row]
+    assert encode(report.waking) == [waking] and report.waking_unknown == "why"
     options["roles"]["machine_big"]["color"] = "red"
     said = ended(doctor, monkeypatch, options)["msg"]
     assert "machine_big.color: unknown key" in said

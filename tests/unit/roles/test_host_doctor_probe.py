@@ -84,7 +84,7 @@ def test_kvm_says_why_it_is_not_usable(tmp_path: Path, monkeypatch: pytest.Monke
     off = probe.kvm_facts(device, set(), image, False, 1)
     early = probe.kvm_facts(device, set(), None, True, 1)
     assert off["probe"] == early["probe"] == "not-run"
-    assert "make testbed" in early["detail"] and not off["usable"]
+    assert "make setup PLAN=…" in early["detail"] and not off["usable"]
     assert probe.kvm_facts(device, set(), image, True, 1)["usable"]
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 import pytest
 
-from .conftest import module
+from virtbed_contract.codec import encode
+from virtbed_contract.kernel.snapshots import kept
+
+from .conftest import REPOSITORY, module
+
+# Ansible puts a role's module_utils beside its own when it ships a module; so do we.
+ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_tuning/module_utils"))
+
+from ansible.module_utils import host_tuning_settings as kinds  # noqa: E402 - after the line above
 
 tuning = module("host_tuning", "host_tuning")
+SETTINGS = tuning.settings_for("0")
+CPUIDLE = "sys/devices/system/cpu/cpu{}/cpuidle/state{}/{}"
 
 FILES = {
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave",
@@ -19,12 +34,36 @@ FILES = {
     "sys/kernel/mm/transparent_hugepage/enabled": "[always] madvise never",
     "proc/sys/kernel/randomize_va_space": "2",
     "proc/sys/vm/swappiness": "60",
+    "sys/kernel/mm/ksm/run": "1",
+    # POLL, C1, C1E, C6; one that somebody has turned off, and one that its driver cannot be told.
+    **{
+        CPUIDLE.format(cpu, state, file): value
+        for cpu in (0, 1)
+        for state, latency in enumerate((0, 2, 10, 133))
+        for file, value in (
+            ("latency", str(latency)),
+            ("disable", str(int((cpu, state) == (1, 3)))),
+        )
+    },
+    "proc/irq/default_smp_affinity": "f,ffffffff",
+    "proc/irq/0/smp_affinity_list": "0",
+    "proc/irq/24/smp_affinity_list": "0-35",
+    "proc/irq/24/eth0/name": "",
+    "proc/irq/131/smp_affinity_list": "32-35",
+    "proc/irq/131/nvme0q3/name": "",
 }
 TUNED = {
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance",
     "sys/devices/system/cpu/intel_pstate/no_turbo": "1",
     "sys/kernel/mm/transparent_hugepage/enabled": "madvise",
     "proc/sys/vm/swappiness": "1",
+    "sys/kernel/mm/ksm/run": "0",
+    CPUIDLE.format(0, 2, "disable"): "1",
+    CPUIDLE.format(0, 3, "disable"): "1",
+    CPUIDLE.format(1, 2, "disable"): "1",
+    "proc/irq/default_smp_affinity": "0",
+    "proc/irq/24/smp_affinity_list": "0",
+    "proc/irq/131/smp_affinity_list": "0",
 }
 
 
@@ -42,35 +81,45 @@ def snapshot(tmp_path: Path) -> Path:
     return tmp_path / "state" / "tuning.json"
 
 
+def refusing(errors: Mapping[str, int]) -> Callable[[Path, str], None]:
+    """Return what writes as the kernel does that refuses some files."""
+
+    def write(path: Path, text: str) -> None:
+        for place, error in errors.items():
+            if path.match(place):
+                raise OSError(error, os.strerror(error))
+        path.write_text(text)
+
+    return write
+
+
 def values(host: Path) -> dict[str, str]:
-    return {
-        place: value for setting in tuning.SETTINGS for place, value in setting.read(host).items()
-    }
+    return {place: value for setting in SETTINGS for place, value in setting.read(host).items()}
 
 
 def test_it_sets_what_is_wanted_and_puts_back_what_was(host: Path, snapshot: Path) -> None:
     before = values(host)
-    assert tuning.tune(host, snapshot) is True
+    assert tuning.tune(host, snapshot, SETTINGS) is True
     assert values(host) == before | TUNED
-    assert tuning.restore(host, snapshot) is True
+    assert tuning.restore(host, snapshot, SETTINGS) is True
     assert values(host) == before
     assert not snapshot.exists()
 
 
 def test_it_changes_nothing_twice(host: Path, snapshot: Path) -> None:
-    tuning.tune(host, snapshot)
-    assert tuning.tune(host, snapshot) is False
-    tuning.restore(host, snapshot)
-    assert tuning.restore(host, snapshot) is False
+    tuning.tune(host, snapshot, SETTINGS)
+    assert tuning.tune(host, snapshot, SETTINGS) is False
+    tuning.restore(host, snapshot, SETTINGS)
+    assert tuning.restore(host, snapshot, SETTINGS) is False
 
 
 def test_after_a_crash_the_first_values_are_put_back(host: Path, snapshot: Path) -> None:
     before = values(host)
-    tuning.tune(host, snapshot)
+    tuning.tune(host, snapshot, SETTINGS)
     # Killed, and set anew after somebody changed a value meanwhile.
     (host / "proc/sys/vm/swappiness").write_text("30\n")
-    tuning.tune(host, snapshot)
-    tuning.restore(host, snapshot)
+    tuning.tune(host, snapshot, SETTINGS)
+    tuning.restore(host, snapshot, SETTINGS)
     assert values(host) == before
 
 
@@ -85,48 +134,112 @@ def test_a_crash_before_the_first_change_leaves_a_good_snapshot(
     with monkeypatch.context() as patch:
         patch.setattr(tuning, "_set", killed)
         with pytest.raises(KeyboardInterrupt):
-            tuning.tune(host, snapshot)
-    assert json.loads(snapshot.read_text())["values"]["swappiness"] == {
-        "proc/sys/vm/swappiness": "60"
+            tuning.tune(host, snapshot, SETTINGS)
+    assert json.loads(snapshot.read_text())["values"]["governor"] == {
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave"
     }
-    tuning.restore(host, snapshot)
+    tuning.restore(host, snapshot, SETTINGS)
     assert values(host) == before
 
 
 def test_a_setting_that_does_not_take_its_value_is_named_and_the_snapshot_stays(
     host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning.Files, "write", lambda *_: None)
+    monkeypatch.setattr(kinds.Files, "write", lambda *_: {})
     with pytest.raises(tuning.TuningError, match="scaling_governor is powersave, performance need"):
-        tuning.tune(host, snapshot)
+        tuning.tune(host, snapshot, SETTINGS)
     assert snapshot.exists()
 
 
 def test_a_snapshot_of_another_boot_is_dropped_and_nothing_put_back(
     host: Path, snapshot: Path
 ) -> None:
-    tuning.tune(host, snapshot)
+    tuning.tune(host, snapshot, SETTINGS)
     tuned = values(host)
     snapshot.write_text(json.dumps(json.loads(snapshot.read_text()) | {"boot": "another"}))
-    assert tuning.restore(host, snapshot) is False
+    assert tuning.restore(host, snapshot, SETTINGS) is False
     assert values(host) == tuned
     assert not snapshot.exists()
 
 
 def test_the_governor_of_a_cpu_that_is_offline_is_not_forgotten(host: Path, snapshot: Path) -> None:
-    tuning.tune(host, snapshot)
+    tuning.tune(host, snapshot, SETTINGS)
     governor = host / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     governor.rename(host / "offline")
     with pytest.raises(tuning.TuningError, match="bring its CPU online, or remove"):
-        tuning.restore(host, snapshot)
+        tuning.restore(host, snapshot, SETTINGS)
+    # All else is back, and the snapshot stays for what is not.
+    assert (host / "proc/sys/vm/swappiness").read_text() == "60\n" and snapshot.exists()
     (host / "offline").rename(governor)
-    tuning.restore(host, snapshot)
+    tuning.restore(host, snapshot, SETTINGS)
     assert governor.read_text() == "powersave\n"
 
 
 def test_what_a_host_does_not_have_is_said(tmp_path: Path) -> None:
-    rows = tuning.show(tmp_path)
-    assert [row["available"] for row in rows] == [False] * len(tuning.SETTINGS)
-    assert {row["reason"] for row in rows} == {"this host or its kernel does not have it"}
-    assert tuning.tune(tmp_path, tmp_path / "none.json") is False
+    rows = tuning.show(tmp_path, SETTINGS)
+    assert [row.available for row in rows] == [False] * len(SETTINGS)
+    assert {row.reason for row in rows[1:]} == {"this host or its kernel does not have it"}
+    assert "the init is no process 1, not systemd" in rows[0].reason
+    assert tuning.tune(tmp_path, tmp_path / "none.json", SETTINGS) is False
     assert not (tmp_path / "none.json").exists()
+
+
+def test_an_interrupt_that_nobody_can_move_is_named_and_no_error(
+    host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = values(host)
+    managed = "proc/irq/131/smp_affinity_list"
+    monkeypatch.setattr(kinds, "_write", refusing({managed: errno.EIO}))
+    assert tuning.tune(host, snapshot, SETTINGS) is True
+    assert values(host) == before | TUNED | {managed: "32-35"}
+    (row,) = (
+        row
+        for row in tuning.show(host, SETTINGS, kept(snapshot)[tuning.REFUSED])
+        if row.name == "interrupts"
+    )
+    assert row.value == row.wanted == "0"
+    (said,) = row.exempt
+    assert "131 (nvme0q3)" in said and "its driver manages it" in said
+    # It is not tried again, and nothing of it is put back.
+    assert tuning.tune(host, snapshot, SETTINGS) is False
+    assert tuning.restore(host, snapshot, SETTINGS) is True
+    assert values(host) == before and not snapshot.exists()
+
+
+def test_an_interrupt_that_may_not_be_moved_by_us_is_an_error(
+    host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds, "_write", refusing({"proc/irq/24/smp_affinity_list": errno.EROFS}))
+    with pytest.raises(tuning.TuningError, match=r"interrupts: .*Read-only file"):
+        tuning.tune(host, snapshot, SETTINGS)
+
+
+def test_an_interrupt_on_a_measured_cpu_is_seen(host: Path, snapshot: Path) -> None:
+    tuning.tune(host, snapshot, SETTINGS)
+    (host / "proc/irq/24/smp_affinity_list").write_text("7\n")
+    (row,) = (row for row in tuning.show(host, SETTINGS) if row.name == "interrupts")
+    assert row.value != row.wanted
+    assert row.value == "1 of 4 elsewhere: 24 on CPUs 7"
+
+
+def test_interrupts_of_a_device_that_is_gone_are_not_put_back(host: Path, snapshot: Path) -> None:
+    tuning.tune(host, snapshot, SETTINGS)
+    shutil.rmtree(host / "proc/irq/24")
+    assert tuning.restore(host, snapshot, SETTINGS) is True
+    assert not (host / "proc/irq/24").exists()
+    assert (host / "proc/irq/131/smp_affinity_list").read_text() == "32-35\n"
+
+
+def test_before_a_sweep_it_is_said_where_interrupts_may_come_to(host: Path) -> None:
+    (row,) = (row for row in tuning.show(host, tuning.SETTINGS) if row.name == "interrupts")
+    assert row.value == "on CPUs 0-35" and row.wanted == "the housekeeping CPUs of a sweep"
+    assert encode(row)["exempt"] == []
+
+
+@pytest.mark.parametrize(
+    ("cpus", "mask"),
+    [([0], "00000001"), ([0, 1, 32], "00000001,00000003"), ([64], "00000001,00000000,00000000")],
+)
+def test_masks_are_in_words_of_32_bits(cpus: list[int], mask: str) -> None:
+    assert kinds._mask(cpus) == mask
+    assert kinds._of_mask(mask) == cpus

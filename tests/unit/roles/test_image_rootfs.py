@@ -43,6 +43,12 @@ def set_up(folder: Path, plan: str) -> str:
             ],
         }
     ]
+    played(folder, book, "-e", f"plan={plan}")
+    return (folder / "said").read_text()
+
+
+def played(folder: Path, book: list[dict[str, Any]], *options: str) -> None:
+    """Run a playbook on this machine, with the plugins of this checkout."""
     playbook = folder / "playbook.yml"
     playbook.write_text(yaml.safe_dump(book))
     plugins = REPOSITORY / "playbooks"
@@ -53,11 +59,10 @@ def set_up(folder: Path, plan: str) -> str:
     }
     tool = Path(sys.executable).with_name("ansible-playbook")
     done = subprocess.run(
-        [tool, "-i", "localhost,", "-c", "local", playbook, "-e", f"plan={plan}"],
+        [tool, "-i", "localhost,", "-c", "local", playbook, *options],
         env=os.environ | found, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return (folder / "said").read_text()
 
 
 @pytest.fixture
@@ -94,6 +99,41 @@ def test_a_variant_of_other_sources_is_built_anew_and_the_other_stays(tmp_path: 
     publish(tmp_path, CPU, "cpu", image_key("null"))
     publish(tmp_path, NULL, "null", image_key("null"))
     assert set_up(tmp_path, "quick") == f"cpu False {[image_name(NULL)]}"
+
+
+def test_a_guest_masks_every_timer_of_its_packages_and_what_tuning_stops(tmp_path: Path) -> None:
+    """Mask by the role's own tasks, but for the command, whose arguments are looked at."""
+    folder = tmp_path / "rootfs/usr/lib/systemd/system"
+    folder.mkdir(parents=True)
+    for unit in ("fstrim.timer", "motd-news.timer", "cron.service", "ssh.service", "dbus.socket"):
+        (folder / unit).touch()
+    (folder / "linked.timer").symlink_to("fstrim.timer")
+    tasks = yaml.safe_load((REPOSITORY / "roles/image_rootfs/tasks/guest.yml").read_text())
+    listing, masking = (
+        next(task for task in tasks if task["name"].startswith(words)) for words in ("List", "Mask")
+    )
+    command = masking["ansible.builtin.command"]["argv"].strip("{} ")
+    said = "{{ (" + command + ") | to_json }}"
+    book = [
+        {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "vars": {"image_rootfs_building_dir": str(tmp_path), "__image_rootfs_enter": []},
+            "vars_files": [str(tmp_path / "vars.yml")],
+            "tasks": [
+                listing,
+                {"ansible.builtin.copy": {"dest": str(tmp_path / "said"), "content": said}},
+            ],
+        }
+    ]  # fmt: skip
+    variables = yaml.safe_load((REPOSITORY / "roles/image_rootfs/vars/main.yml").read_text())
+    boot = "__image_rootfs_boot_units"
+    (tmp_path / "vars.yml").write_text(yaml.safe_dump({boot: variables[boot]}))
+    played(tmp_path, book)
+    assert json.loads((tmp_path / "said").read_text()) == [
+        "systemctl", "mask", "e2scrub_reap.service", "systemd-pstore.service",
+        "cron.service", "fstrim.timer", "linked.timer", "motd-news.timer",
+    ]  # fmt: skip
 
 
 def test_the_digest_is_by_the_trees_own_tar_whatever_the_hosts(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The keys of a guest, made by the role's own tasks."""
+"""The keys and disks of a guest, made by the role's own tasks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SHM = Path("/dev/shm")
 """A tmpfs, as /run is on most hosts, with other attributes of files than a disk's."""
 
 
-def keys(run: Path, state: Path) -> str:
-    """Make them, and return what is said of the public ones."""
+def prepared(run: Path, state: Path, names: str, count: int, path: str = "") -> str:
+    """Run the tasks of such names, and return what is said of the public keys."""
     tasks = yaml.safe_load((REPOSITORY / "roles/machine_guest/tasks/prepare.yml").read_text())
-    made = [task for task in tasks if re.match("Make the .* key", task["name"])]
-    assert len(made) == 2
+    made = [task for task in tasks if re.match(names, task["name"])]
+    assert len(made) == count
     shared = yaml.safe_load((REPOSITORY / "roles/machine_guest/vars/main.yml").read_text())
     told = "{{ __machine_guest_user_key.stdout }} {{ __machine_guest_host_key.stdout }}"
     play: list[dict[str, Any]] = [
@@ -33,6 +33,8 @@ def keys(run: Path, state: Path) -> str:
                 "virtbed_run_dir": str(run),
                 "__machine_guest_keygen": shared["__machine_guest_keygen"],
                 "machine_guest_dir": str(state),
+                "machine_guest_image": "/image",
+                **{name: shared[name] for name in ("machine_guest_overlay", "machine_guest_seed")},
             },
             "tasks": [
                 *made,
@@ -44,8 +46,8 @@ def keys(run: Path, state: Path) -> str:
     done = subprocess.run(
         [Path(sys.executable).parent / "ansible-playbook", "-i", "localhost,", "-c", "local",
          "-e", f"ansible_python_interpreter={sys.executable}", state / "play.yml"],
-        cwd=REPOSITORY, env=os.environ | {"ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True,
-        check=False,
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PATH": f"{path}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return (state / "told").read_text()
@@ -54,7 +56,28 @@ def keys(run: Path, state: Path) -> str:
 def test_keys_are_made_once_on_whatever_file_system(tmp_path: Path) -> None:
     (tmp_path / "seed/etc/ssh").mkdir(parents=True)
     with TemporaryDirectory(dir=SHM) as run:
-        first = keys(Path(run), tmp_path)
+        first = prepared(Path(run), tmp_path, "Make the .* key", 2)
         assert first.count("ssh-ed25519 ") == 2
         assert (Path(run) / "id_ed25519").stat().st_mode & 0o777 == 0o600
-        assert keys(Path(run), tmp_path) == first
+        assert prepared(Path(run), tmp_path, "Make the .* key", 2) == first
+
+
+def test_nobody_else_reads_a_guests_disks_and_keys(tmp_path: Path) -> None:
+    """Their path can be guessed by whoever is on the host."""
+    run, state, programs = (tmp_path / name for name in ("run", "instance", "bin"))
+    for folder in (run, state, programs):
+        folder.mkdir()
+    disk_image = programs / "qemu-img"
+    disk_image.write_text('#!/bin/sh\nfor last; do :; done\necho disk > "$last"\n')
+    disk_image.chmod(0o755)
+    steps = "Make the (instance's dir|.* key)|Lay|Say who|Pack"
+    before = os.umask(0o022)
+    try:
+        prepared(run, state, steps, 6, str(programs))
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(state)): path.stat().st_mode & 0o777 for path in state.rglob("*")}
+    assert modes["overlay.qcow2"] == modes["seed.tar"] == 0o600
+    assert modes["seed"] == 0o700  # and nobody passes to what is below
+    assert modes["seed/etc/ssh/ssh_host_ed25519_key"] == 0o600
+    assert state.stat().st_mode & 0o777 == 0o711

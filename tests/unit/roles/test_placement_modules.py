@@ -89,15 +89,18 @@ def test_a_domain_is_described_by_its_definition() -> None:
 V1 = {
     "proc/self/mountinfo": "\n".join(
         f"3{n} 31 0:2{n} / /sys/fs/cgroup/{name} rw - cgroup cgroup rw,{name}"
-        for n, name in enumerate(("cpu", "cpuset", "memory"))
+        for n, name in enumerate(("cpu", "cpuset", "memory", "pids"))
     ),
-    "proc/7/cgroup": "5:cpuset:/docker/x\n4:memory:/docker/x\n2:cpu:/docker/x\n0::/\n",
+    "proc/7/cgroup": "6:pids:/docker/x\n5:cpuset:/docker/x\n4:memory:/docker/x\n2:cpu:/docker/x\n"
+    "0::/\n",
     "proc/7/status": "Name:\tpython3\nMems_allowed_list:\t0\n",
     "sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us": "150000\n",
     "sys/fs/cgroup/cpu/docker/x/cpu.cfs_period_us": "100000\n",
     "sys/fs/cgroup/cpu/docker/x/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_time 5\n",
     "sys/fs/cgroup/cpuset/docker/x/cpuset.cpus": "0-1\n",
     "sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": str(4096 * 2**20),
+    "sys/fs/cgroup/memory/docker/x/memory.memsw.limit_in_bytes": str(4096 * 2**20),
+    "sys/fs/cgroup/pids/docker/x/pids.max": "16384\n",
 }
 V2 = {
     "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
@@ -107,6 +110,8 @@ V2 = {
     "sys/fs/cgroup/docker/x/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_usec 5\n",
     "sys/fs/cgroup/docker/x/cpuset.cpus.effective": "0-1\n",
     "sys/fs/cgroup/docker/x/memory.max": str(4096 * 2**20),
+    "sys/fs/cgroup/docker/x/memory.swap.max": "0\n",
+    "sys/fs/cgroup/docker/x/pids.max": "16384\n",
 }
 
 
@@ -117,6 +122,8 @@ def test_limits_of_either_control_group_version(tmp_path: Path, files: dict[str,
         "cpuset": "0-1",
         "quota_cpus": 1.5,
         "memory_mib": 4096,
+        "swap_limit": "0 MiB",
+        "pids_max": 16384,
         "throttled_periods": 4,
     }
 

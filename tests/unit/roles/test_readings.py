@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from virtbed_contract.kernel import readings
+from virtbed_contract.kernel import moments, readings, settings
 
 from .conftest import REPOSITORY
 
@@ -125,7 +125,16 @@ def test_another_process_with_the_number_of_a_containers_is_refused(tmp_path: Pa
 
 @pytest.mark.skipif(not Path("/sys/devices/system/cpu/online").exists(), reason="no list of CPUs")
 def test_a_machine_is_read(tmp_path: Path) -> None:
-    done = play(tmp_path, {"machine_reading": {}})
+    done = play(tmp_path, {"machine_reading": {"cpus": CPU}}, "told")
     assert done.returncode == 0, done.stdout
     online = Path("/sys/devices/system/cpu/online").read_text().strip()
-    assert json.loads((tmp_path / "told").read_text()) == {"cpus_online": online}
+    told = json.loads((tmp_path / "told").read_text())
+    assert told["reading"] == {"cpus_online": online}
+    bench = told["bench"]
+    assert bench["settings"] == settings.kernel(Path("/")) | {
+        "preemption": bench["settings"]["preemption"]  # which only root may read
+    }
+    assert bench["cpus"] == CPU
+    assert (
+        bench["interrupts"].keys() <= moments.counters(Path("/"), [int(CPU)])["interrupts"].keys()
+    )

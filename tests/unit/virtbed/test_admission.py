@@ -7,14 +7,16 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import pytest
+from pydantic import ValidationError
 
 from tests.unit.virtbed.conftest import DIGEST, PLATFORMS, report
-from virtbed.bench import Bench, BenchError, _run_dir
+from virtbed.bench import Bench, BenchError
 from virtbed.design import design
 from virtbed.image import image_key
 from virtbed.plan import Plan
+from virtbed.scratch import run_dir
 from virtbed.sweep import SweepError
-from virtbed.sweep.admission import Admitted, _image, identity
+from virtbed.sweep.admission import Admitted, _image, check_memory, identity
 from virtbed_contract.sweep import HostReport
 
 
@@ -56,6 +58,29 @@ def test_a_sweep_is_bound_to_the_variant_of_its_image(plan: Plan) -> None:
     assert plan.digest() != nulls(plan).digest()
 
 
+@pytest.mark.parametrize(
+    ("memory_mib", "guests", "refused"),
+    [
+        (7680, True, ""),
+        (7681, True, "memory_mib 7681 asked, 8193 MiB needed .* bench has 8192 MiB available"),
+        (7681, False, ""),
+        (15873, False, "16385 MiB needed .* bench has 16384 MiB in all: lower `memory_mib`"),
+        (2**26, True, "lower `memory_mib` in the plan"),
+    ],
+)
+def test_memory_that_the_host_has_not_is_refused(
+    plan: Plan, memory_mib: int, guests: bool, refused: str
+) -> None:
+    asked = plan.model_copy(update={"memory_mib": memory_mib})
+    with pytest.raises(SweepError, match=refused) if refused else nullcontext():
+        check_memory(asked, report(), guests=guests)
+
+
+def test_memory_that_no_host_has_is_refused_with_the_plan(plan: Plan) -> None:
+    with pytest.raises(ValidationError, match="memory_mib"):
+        Plan.model_validate(plan.model_dump() | {"memory_mib": 10**12})
+
+
 def inventory(folder: Path, variables: str) -> Bench:
     path = folder / "hosts.yml"
     path.write_text(f"bench: {{hosts: {{bench01: {{{variables}}}}}}}\n")
@@ -83,9 +108,9 @@ def test_root_is_needed_where_instances_are_placed_not_where_the_controller_is(
 def test_a_controller_that_is_not_root_has_a_lock_and_keys_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _run_dir() == Path("/run/virtbed")
+    assert run_dir() == Path("/run/virtbed")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert _run_dir() == tmp_path / "virtbed-1000"
+    assert run_dir() == tmp_path / "virtbed-1000"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
-    assert _run_dir() == Path(gettempdir()) / "virtbed-1000"
+    assert run_dir() == Path(gettempdir()) / "virtbed-1000"

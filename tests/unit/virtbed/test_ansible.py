@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from virtbed import ansible
+from virtbed import ansible, scratch
 from virtbed.ansible import AnsibleError, Deadline, bench_variables, play
 from virtbed.events import BlockStarted, Ended, TaskFailed, TaskOk, TrialEnded, failure_message
 from virtbed.logs import Logs
@@ -37,6 +37,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(ansible, "REPOSITORY", tmp_path)
     monkeypatch.setattr(ansible, "require", lambda: tmp_path)
     monkeypatch.setattr(ansible, "_MARK", MARK)
+    monkeypatch.setattr(scratch, "RUN", tmp_path / "run")
     return tmp_path
 
 
@@ -95,6 +96,17 @@ def test_the_callers_thread_gets_the_events_and_its_errors_are_not_swallowed(
     events.close()  # type: ignore[attr-defined]
     assert time.monotonic() - started < 30  # which ended the playbook
     assert ansible.end_strays() == []
+
+
+def test_temporary_files_lie_where_the_next_command_looks(checkout: Path, tmp_path: Path) -> None:
+    """Those of the modules on this machine, and Ansible's own."""
+    told = "{{ lookup('config', 'DEFAULT_LOCAL_TMP') }}"
+    write(checkout, {"name": "Say", "ansible.builtin.shell": f"echo $TMPDIR; echo {told}"})
+    events = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs(tmp_path / "logs"))
+    (said,) = (event.result["stdout_lines"] for event in events if isinstance(event, TaskOk))
+    assert len(said) == 2
+    assert all(line.startswith(f"{tmp_path}/run/plays/{os.getpid()}-") for line in said)
+    assert list((tmp_path / "run" / "plays").iterdir()) == []
 
 
 def test_a_playbook_that_hangs_is_ended_and_names_its_task(checkout: Path, tmp_path: Path) -> None:

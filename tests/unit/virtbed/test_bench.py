@@ -14,6 +14,7 @@ from virtbed import bench as benches
 from virtbed.bench import Bench, BenchError, alone
 from virtbed.events import Ended, Event, TaskOk
 from virtbed_contract.codec import encode
+from virtbed_contract.sweep import TuningRow
 
 from .conftest import report
 
@@ -109,3 +110,35 @@ def test_another_users_folder_is_no_place_for_a_lock(
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(BenchError, match="nobody else can write needed"), alone():
         pass
+
+
+def test_a_tuned_host_gets_the_cpus_for_interrupts_and_tells_its_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = TuningRow("interrupts", True, "0", "0", "measured", ("131 (nvme0q3): managed",))
+    played: list[tuple[str, Any]] = []
+
+    def play(playbook: str, variables: Any, *_: Any, **__: Any) -> Iterator[Event]:
+        played.append((playbook, variables.get("virtbed_interrupts")))
+        yield TaskOk("bench", "host_tuning", {"settings": encode([row])})
+        yield Ended("successful", "")
+
+    monkeypatch.setattr(ansible, "play", play)
+    with Bench().prepared("0,16") as settings:
+        assert settings == (row,)
+    with Bench().prepared(None) as settings:
+        assert settings == ()
+    assert played == [("tune", "0,16"), ("restore", None), ("restore", None)]
+
+
+def test_a_host_that_cannot_be_tuned_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[str] = []
+
+    def play(playbook: str, *_: Any, **__: Any) -> Iterator[Event]:
+        played.append(playbook)
+        yield Ended("failed", "swappiness is 60") if playbook == "tune" else Ended("successful", "")
+
+    monkeypatch.setattr(ansible, "play", play)
+    with pytest.raises(BenchError, match="swappiness is 60"), Bench().prepared("0"):
+        raise AssertionError("carried out")
+    assert played == ["tune", "restore"]

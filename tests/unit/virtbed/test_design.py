@@ -15,6 +15,7 @@ from virtbed.sweep.admission import Admitted, identity
 from virtbed.trial import isa_needed
 from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Instance, TrialRequest, image_name
+from virtbed_contract.kernel.cpus import parse_cpu_list
 from virtbed_contract.sweep import Design as DesignDocument
 from virtbed_contract.sweep import HostReport
 
@@ -302,7 +303,7 @@ def test_a_sweep_goes_on_only_where_its_instances_were(plan: Plan) -> None:
 def test_a_host_without_hwloc_is_refused_with_what_to_install(plan: Plan) -> None:
     doctor = report()
     doctor.facts["hwloc"] = {"xml": None, "problem": "no lstopo-no-graphics found"}
-    with pytest.raises(PlacementError, match=r"no lstopo-no-graphics found.*make testbed.*hwloc-"):
+    with pytest.raises(PlacementError, match=r"no lstopo-no-graphics found.*make setup.*hwloc-"):
         design(plan, doctor, PLATFORMS)
     doctor.facts["hwloc"] = {"xml": machines.flat(3), "problem": None}
     with pytest.raises(PlacementError, match="CPUs 0-1 online by the kernel, 0-2 by hwloc"):
@@ -389,3 +390,29 @@ def test_a_request_is_as_the_roles_take_it(plan: Plan) -> None:
     assert request.thread_policy == "default"
     assert {"--threads=default", "--processor=cpu", "--seed=7"} <= set(request.argv)
     assert not any(word.startswith("--variant") for word in request.argv)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "cores", "apart"),
+    [(8, [1, 2], True), (8, [1, 7], True), (8, [2, 8], False), (2, [1, 2], False)],
+)
+def test_interrupts_come_to_cpus_that_no_size_measures_where_there_is_one(
+    plan: Plan, cpus: int, cores: list[int], apart: bool
+) -> None:
+    laid = design(plan.model_copy(update={"cores": cores}), report(cpus), PLATFORMS)
+    to = set(parse_cpu_list(laid.interrupts()))
+    smallest = set(parse_cpu_list(laid.placements[0].cpus))
+    measured = {cpu for size in laid.placements for cpu in parse_cpu_list(size.cpus)}
+    assert to and not to & smallest
+    assert bool(to & measured) is not apart
+
+
+def test_interrupts_come_to_no_cpu_that_an_instance_takes_offline(plan: Plan) -> None:
+    whole = plan.model_copy(update={"cores": [1, 2, 4], "scale_up": "hotplug"})
+    for apart in (False, True):
+        laid = design(whole, report(4), PLATFORMS)
+        if apart:  # as on a host whose CPU 0 shares a cache with what is measured
+            sizes = tuple(replace(size, housekeeping="3") for size in laid.placements)
+            laid = replace(laid, placements=sizes)
+        to = set(parse_cpu_list(laid.interrupts()))
+        assert to and all(to <= set(parse_cpu_list(t.instance.allowed)) for t in laid.trials)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from virtbed import logs
-from virtbed.logs import FILES, Logs
+from virtbed.logs import FILES, Logs, tail
 
 
 @pytest.fixture
@@ -33,6 +33,12 @@ def test_a_long_log_keeps_its_end(
     Logs(tmp_path / "ansible").keep("block", printed)
     said = (tmp_path / "ansible" / "0001-block.log").read_text()
     assert said == "[the first 13 bytes are left out]\nprinted"
+
+
+def test_only_the_end_of_a_log_is_read(tmp_path: Path, printed: Path) -> None:
+    assert tail(printed, 7) == b"printed"
+    assert tail(printed, 1000) == b"what Ansible printed"
+    assert tail(tmp_path / "none", 7) == b""
 
 
 def test_nothing_is_written_before_there_is_a_folder(tmp_path: Path, printed: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from virtbed.render.evidence import AttestError, explain
 
-from ..analysis.conftest import Folder
+from ..analysis.conftest import Folder, quiet
 from ..analysis.test_hostile_files import HOSTILE, changed, places
 
 PROCESS = {
@@ -127,3 +127,24 @@ def test_any_value_of_any_kind_is_explained_or_refused_in_words(tmp_path: Path, 
             path.write_text(json.dumps(changed(original, place, value)))
             with suppress(AttestError):
                 explain(path)
+
+
+def test_what_was_set_and_counted_is_told(tmp_path: Path) -> None:
+    moved = quiet(aimed=["36 nvme0q1"], device_interrupts=5000, throttled=None)
+    result = RESULT | {
+        "confounders": RESULT["confounders"] | {"moved": quiet()},  # type: ignore[dict-item]
+        "environment": RESULT["environment"]
+        | {
+            "process_settings": {"seccomp": "filter"},
+            "kernel_settings": {"ksm": "on", "swap": None},
+        },  # type: ignore[operator]
+        "bench": {"settings": {}, "moved": moved},
+    }
+    (lay(tmp_path) / "result.json").write_text(json.dumps(result))
+    text = "\n".join(explain(tmp_path)[1])
+    assert "Set for the process: seccomp filter." in text
+    assert "Set for its kernel: merging of equal pages (KSM) on." in text
+    assert "Its kernel counted meanwhile, on CPUs 0: interrupts of devices 20, most by 36" in text
+    assert "bench host's kernel counted from before to after, on CPUs 0: interrupts of" in text
+    assert "throttled by heat unknown" in text
+    assert "SUSPECT: moved interrupts: 1 devices, at most 0 expected (36 nvme0q1)" in text

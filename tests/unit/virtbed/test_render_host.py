@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
-from virtbed.render.host import doctor_table, facts_table, tuning_table
+from virtbed.render.host import doctor_table, facts_table, tuning_table, waking_table
 from virtbed.render.image import image_line
 from virtbed_contract.codec import decode
 from virtbed_contract.identifiers import HOST_REPORT
-from virtbed_contract.sweep import HostReport, TuningRow
+from virtbed_contract.sweep import HostReport, TuningRow, WakingRow
 
 from . import machines
 from .conftest import PLATFORMS
@@ -106,10 +106,29 @@ def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:
     rows = (
         TuningRow("swappiness", True, "60", "1", "paging"),
         TuningRow("governor", False, None, "performance", "this kernel does not have it"),
+        TuningRow("interrupts", True, "0", "0", "measured", ("131 (nvme0q3): managed",)),
     )
     shown = text(tuning_table(replace(REPORT, tuning=rows)))
     assert "swappiness" in shown and "60" in shown and "paging" in shown
     assert "not available" in shown and "does not have it" in shown
+    assert "measured; not 131 (nvme0q3): managed" in shown
+
+
+def test_what_may_wake_shows_when_it_is_due_and_whether_tuning_stops_it() -> None:
+    rows = (
+        WakingRow("apt-daily.timer", "2026-08-05T22:00:00Z", True, "runs apt-daily.service"),
+        WakingRow("nginx.service", None, False, "runs, and is left"),
+    )
+    lines = text(waking_table(replace(REPORT, waking=rows))).splitlines()
+    (apt,) = (line for line in lines if "apt-daily.timer" in line)
+    (nginx,) = (line for line in lines if "nginx" in line)
+    assert "2026-08-05 22:00:00" in apt and "stopped" in apt and "left" not in apt
+    assert " left " in nginx and "stopped" not in nginx
+
+
+def test_where_nobody_can_tell_what_may_wake_that_is_said() -> None:
+    shown = text(waking_table(replace(REPORT, waking_unknown="the init is runit, not systemd")))
+    assert "not known; the init is runit, not systemd" in " ".join(shown.split())
 
 
 def test_a_host_that_is_itself_emulated_is_called_so() -> None:

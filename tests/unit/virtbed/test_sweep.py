@@ -23,22 +23,28 @@ from virtbed import bench as benches
 from virtbed.ansible import Deadline
 from virtbed.bench import Bench, BenchError
 from virtbed.events import BlockStarted, Ended, Event, TaskOk, TrialEnded
+from virtbed.host_lock import Claim
 from virtbed.image import image_key
-from virtbed.ledger import LedgerError
+from virtbed.ledger import NAME, Ledger, LedgerError
 from virtbed.plan import Plan
 from virtbed.progress import Progress
-from virtbed.sweep import Interrupted, Sweep, SweepError, sweep
+from virtbed.sweep import Interrupted, Kept, Sweep, SweepError, blocks, sweep
 from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.events import BlockStart, FetchedFile, Readings, TaskFailure, TrialOutcome
 from virtbed_contract.kernel.files import write_text
-from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
+from virtbed_contract.limits import ROOMS, DiskFree
+from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, TuningRow
 
 from .conftest import DIGEST, MARK, PLATFORMS, report, small
 
 GOOD = Ended("successful")
 STARTED_AT = records.now()  # or baselines would be too old to pair with
 Answer = Callable[[], Ended]
+GUEST = {
+    "ansible_host": "127.0.0.1", "ansible_port": 22022, "ansible_user": "root",
+    "ansible_ssh_private_key_file": "/run/k", "ansible_ssh_common_args": "-o A=b\n",
+}  # fmt: skip
 
 
 class Host:
@@ -53,7 +59,10 @@ class Host:
         self.answers: dict[str, Answer] = {}
         self.trial: Callable[[TrialRequest, Path], TrialOutcome | None] = lambda *_: None
         self.hosts = ["bench"]
+        self.turns: list[Mapping[str, Any]] = []
+        self.disks: Callable[[], tuple[DiskFree, ...]] = lambda: ()
         self.restored = False
+        self.settings = [TuningRow("interrupts", True, "0", "0", "measured", ("131: managed",))]
         self.report: HostReport = report()
         self.report.facts["image"]["key"] = image_key()
 
@@ -68,6 +77,8 @@ class Host:
             for host in self.hosts:
                 yield TaskOk(host, "cpu_hotplug", {"changed": self.restored})
                 yield TaskOk(host, "host_doctor", {"report": encode(self.report)})
+        if playbook == "tune":
+            yield TaskOk("bench", "host_tuning", {"settings": encode(self.settings)})
         if playbook != "block":
             yield self.answers.get(playbook, lambda: GOOD)()
             return
@@ -86,8 +97,12 @@ class Host:
         self.blocks.append(instance.id)
         bench = variables["virtbed_bench"]
         here = bench == os.uname().nodename
-        yield BlockStarted("h", BlockStart(instance.id, bench, instance.housekeeping, here))
+        self.turns.append(turn)
+        start = BlockStart(instance.id, bench, instance.housekeeping, here, self.disks())
+        yield BlockStarted("h", start)
         self.limits.append((instance.id, deadline.limit_s))
+        if instance.own_kernel:
+            yield TaskOk("h", "add_host", {"add_host": {"host_vars": GUEST}})
         if "provision" in self.answers:
             return self.answers["provision"]()
         for asked in turn["virtbed_trials"]:
@@ -100,6 +115,9 @@ class Host:
             if outcome:
                 yield TrialEnded("h", outcome)
                 self.limits.append((f"after {request.id}", deadline.limit_s))
+                if outcome.failure and variables["virtbed_keep"]:
+                    (Path(variables["virtbed_run_dir"]) / "id_ed25519").touch()
+                    return Ended("failed", "it is left")
         return self.answers.get("release", lambda: GOOD)()
 
 
@@ -183,7 +201,24 @@ def test_a_good_trial_has_its_result_with_its_head_and_nothing_incoming_is_left(
     assert not (run.folder / ".incoming").exists()
     design = decode(Design, json.loads((run.folder / "design.json").read_text()))
     assert {t.id for t in design.trials} == {folder.name for folder in folders}
-    decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
+    recorded = decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
+    assert recorded.tuned == () and "tune" not in host.calls
+
+
+def test_settings_of_a_tuned_host_are_recorded_and_known_to_every_block(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
+) -> None:
+    host.trial = good(harness_document)
+    run = make(small(plan).model_copy(update={"tuning": True}))
+    run.run()
+    recorded = decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
+    assert recorded.tuned == tuple(host.settings)
+    told = {
+        name: values.get("virtbed_interrupts")
+        for name, values in zip(host.calls, host.variables, strict=True)
+        if name in {"tune", "block"}
+    }
+    assert told == {"tune": "0", "block": "0"}  # CPU 1 is measured
 
 
 @pytest.mark.parametrize("per_playbook", [1, 4, 20])
@@ -349,7 +384,7 @@ def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_
         return Ended("failed", "the port is taken")
 
     host.answers["provision"] = port_taken
-    with pytest.raises(BenchError, match=r"could not be cleared.*: still there; run make teardown"):
+    with pytest.raises(BenchError, match=r"could not be cleared.*: still there; run make setup"):
         make(small(plan)).run()
     assert len(host.blocks) == 1
     del host.answers["clear"]
@@ -537,7 +572,7 @@ def test_a_platform_that_is_down_is_refused(host: Host, make: Make, plan: Plan) 
     run = make(small(plan))
     with pytest.raises(SweepError, match="cn is unavailable: cn reason; cn remedy, or take cn out"):
         run.run()
-    assert host.calls == ["examine"]
+    assert host.calls == ["examine", "free"]
     assert not run.folder.exists()
 
 
@@ -546,7 +581,7 @@ def test_two_hosts_are_refused_in_words_that_name_both(host: Host, make: Make, p
     run = make(small(plan))
     with pytest.raises(BenchError, match=r"hosts bench01 and bench02 found .*not supported yet"):
         run.run()
-    assert host.calls == ["examine"] and not run.folder.exists()
+    assert host.calls == ["examine", "free"] and not run.folder.exists()
 
 
 def test_no_host_is_refused(host: Host, make: Make, plan: Plan) -> None:
@@ -563,3 +598,180 @@ def test_extra_variables_reach_every_playbook(host: Host, plan: Plan, tmp_path: 
     Sweep(small(plan), progress, bench, tmp_path, platforms=PLATFORMS).run()
     assert {v["virtbed_state_dir"] for v in host.variables} == {"/x"}
     assert set(host.calls) == {"examine", "clear", "block", "restore"}
+
+
+def test_the_host_is_held_from_its_examination_on_for_as_long_as_a_block_may_take(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    host.trial = failed("no matter")
+    make(small(plan)).run()
+    claims = [Claim.of(variables["virtbed_claim"]) for variables in host.variables]
+    assert len(set(claims)) == 1 and claims[0].what == "virtbed sweep demo"
+    assert claims[0].pid == os.getpid()
+    assert host.variables[0]["virtbed_claim_s"] >= 3 * 60
+    # A trial and its release, each with 60 s beside, and what follows if it hangs.
+    assert {turn["virtbed_claim_s"] for turn in host.turns} == {60 + 600 + 60 + 2 * 60 + 60}
+    assert host.calls[-1] == "restore"  # which lets the host go
+
+
+def test_a_host_that_is_not_begun_on_is_let_go(host: Host, make: Make, plan: Plan) -> None:
+    host.report.facts["image"]["digest"] = None
+    with pytest.raises(SweepError, match="no image"):
+        make(small(plan)).run()
+    assert host.calls == ["examine", "free"]
+
+
+def test_a_host_of_another_controller_is_refused_and_not_freed(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    host.answers["examine"] = failing("host_lock: bench is being measured by process 7 on ctl02")
+    run = make(small(plan))
+    with pytest.raises(BenchError, match="measured by process 7 on ctl02"):
+        run.run()
+    assert host.calls == ["examine"] and not run.folder.exists() and not run.began
+
+
+@pytest.mark.parametrize("kind", ["state", "tmp", "store"])
+def test_a_disk_of_the_host_without_room_ends_the_sweep_before_the_next_block(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], kind: str
+) -> None:
+    host.trial = good(harness_document)
+    needed = ROOMS[kind].needed_mib
+    free = iter([needed, needed, needed - 1])
+    host.disks = lambda: (DiskFree(kind, "/there", next(free)),)
+    run = make(small(plan))
+    with pytest.raises(SweepError) as ended:
+        run.run()
+    said = f"{needed - 1} MiB free for /there ({ROOMS[kind].what}), {needed} MiB needed; free some"
+    assert said in str(ended.value) and "the next call goes on" in str(ended.value)
+    assert run.began and host.calls[2:] == ["block", "clear", "restore"]
+    assert len(list((run.folder / "trials").glob("*/result.json"))) == 2 and run.failed == []
+    with Ledger(run.folder / NAME) as ledger:
+        assert sum(ledger.attempts(t.name) for t in (run.folder / "trials").iterdir()) == 2
+    host.disks = lambda: ()
+    again = make(small(plan))
+    again.run()
+    assert len(list((again.folder / "trials").glob("*/result.json"))) == 6
+    assert {json.loads(p.read_text())["trial"]["attempt"]
+            for p in (again.folder / "trials").glob("*/result.json")} == {1}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["results", "tmp"])
+def test_a_disk_of_the_controller_without_room_is_refused_and_later_ends_the_sweep(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    host.trial = good(harness_document)
+    monkeypatch.setattr(blocks, "look", lambda asked, path: DiskFree(asked, str(path), 10**6))
+    run, needed = make(small(plan)), ROOMS[kind].needed_mib
+
+    def little(asked: str, path: Path) -> DiskFree:
+        return DiskFree(asked, str(path), 0 if asked == kind else 10**6)
+
+    def fills() -> Ended:
+        monkeypatch.setattr(blocks, "look", little)
+        return GOOD
+
+    host.answers["release"] = fills
+    with pytest.raises(SweepError, match=f"0 MiB free for .*{needed} MiB needed; free some"):
+        run.run()
+    assert len(list((run.folder / "trials").glob("*/result.json"))) == 1 and run.began
+    host.calls.clear()
+    refused = make(small(plan))
+    with pytest.raises(SweepError, match=f"{needed} MiB needed; free some.*nothing was begun"):
+        refused.run()
+    assert host.calls == [] and not refused.began
+
+
+def test_an_instance_that_finds_the_disk_full_ends_the_sweep_and_fails_no_trial(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    host.answers["provision"] = failing("qemu-img: overlay.qcow2: No space left on device")
+    run = make(small(plan))
+    with pytest.raises(SweepError, match=r"a disk of the bench host is full: qemu-img.*goes on"):
+        run.run()
+    assert host.calls[2:] == ["block", "clear", "restore"] and run.failed == []
+    assert not (run.folder / "trials").exists()
+
+
+@pytest.mark.parametrize(
+    ("platform", "way"),
+    [
+        ("bm", "log in on bench; "),
+        ("cn", "log in on bench, `docker exec --interactive --tty virtbed-cn-pinned-c01-r01 sh`"),
+        ("vm", "`ssh -t -p 22022 -i /run/k -o A=b root@127.0.0.1`; "),
+        ("vmcn", "root@127.0.0.1`, in it `docker exec --interactive --tty virtbed-vmcn-"),
+    ],
+)
+def test_a_failed_trials_instance_is_kept_on_request_and_the_sweep_ends(
+    host: Host, make: Make, plan: Plan, tmp_path: Path, platform: str, way: str
+) -> None:
+    host.trial = failed("a pin was changed")
+    one = plan.model_copy(update={"platforms": {platform: ["pinned"]}, "cores": [1]})
+    run = make(one, keep=True)
+    with pytest.raises(Kept) as ended:
+        run.run()
+    said = str(ended.value)
+    assert way in said and "failure.json says why" in said and "`virtbed clear` removes it" in said
+    assert len(host.blocks) == 1 and host.calls[2:] == ["block", "restore"]  # and no clear
+    assert failure_of(run, run.failed[0]).message == "a pin was changed"
+    assert (tmp_path / "run" / "keys" / "demo" / "id_ed25519").exists()  # or nobody could log in
+    host.calls.clear()
+    make(one).run()  # the next call removes it, and goes on
+    assert host.calls[:3] == ["examine", "clear", "block"]
+    assert not (tmp_path / "run" / "demo").exists()
+
+
+def test_an_instance_that_could_not_be_made_is_kept_too(host: Host, make: Make, plan: Plan) -> None:
+    host.answers["provision"] = failing("the port is taken")
+    run = make(small(plan), keep=True)
+    with pytest.raises(Kept):
+        run.run()
+    assert host.calls[2:] == ["block", "restore"] and len(run.failed) == 1
+    assert failure_of(run, run.failed[0]).message == "the port is taken"
+
+
+def test_with_keep_a_good_sweep_leaves_nothing(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], tmp_path: Path
+) -> None:
+    host.trial = good(harness_document)
+    make(small(plan), keep=True).run()
+    assert not (tmp_path / "run" / "demo").exists() and host.calls[-2:] == ["block", "restore"]
+
+
+def test_what_hangs_or_is_interrupted_is_not_kept(host: Host, make: Make, plan: Plan) -> None:
+    host.answers["provision"] = failing("hung in the task 'Create'", "hung")
+    make(small(plan), keep=True).run()
+    assert host.calls[2:] == [*["block", "clear"] * 6, "restore"]
+
+
+def test_a_signal_ends_a_clearance_that_hangs_before_anything_is_made(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    def interrupted() -> Ended:
+        signal.raise_signal(signal.SIGINT)
+        return Ended("canceled", "the playbook clear was ended")
+
+    host.answers["clear"] = interrupted
+    with pytest.raises(Interrupted):
+        make(small(plan)).run()
+    assert host.calls == ["examine", "clear", "free"] and host.blocks == []
+
+
+def test_a_trial_that_fails_again_and_again_is_repeated_only_on_request(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    host.trial = failed("a wrong answer")
+    one = plan.model_copy(update={"platforms": {"bm": ["pinned"]}, "cores": [1], "replicates": 1})
+    for attempt in range(1, sweep.MOST_ATTEMPTS + 1):
+        run = make(one)
+        run.run()
+        assert failure_of(run, *run.failed).attempt == attempt
+    host.blocks.clear()
+    run = make(one)
+    run.run()
+    assert host.blocks == [] and len(run.failed) == 1  # it has failed, and that is told
+    run = make(one, retry_failed=True)
+    run.run()
+    assert len(host.blocks) == 1
+    assert failure_of(run, *run.failed).attempt == sweep.MOST_ATTEMPTS + 1

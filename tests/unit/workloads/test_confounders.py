@@ -187,3 +187,16 @@ def test_a_kernel_that_counts_nothing_is_not_believed(tmp_path: Path) -> None:
     assert found["ran_on"] == [] and found["looks"] == 0
     assert found["mhz"] == {"before": None, "after": None}
     assert found["load_1min"]["after"] is None
+
+
+def test_what_the_kernel_counts_and_which_setting_changes_is_told(machine: Machine) -> None:
+    def interrupt(times: int) -> None:
+        machine.write("proc/interrupts", f"   CPU0 CPU1\n 36: 9{times} {times} edge nvme0q1")
+
+    interrupt(5)
+    machine.write("sys/kernel/mm/ksm/run", "1")
+    watch = Watch(machine.root, (1,), settings_before={"ksm": "off", "swap": "none"})
+    interrupt(8)
+    moved = watch.read_off()["moved"]
+    assert (moved["device_interrupts"], moved["busiest"], moved["cpus"]) == (3, "36 nvme0q1", "1")
+    assert moved["changed"] == ["merging of equal pages (KSM) off before, on after"]

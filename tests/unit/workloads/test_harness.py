@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from virtbed_contract import identifiers
+from virtbed_contract.factors import FACTORS
 from virtbed_workloads import loadgen
 from virtbed_workloads.schema import result_schema
 
@@ -26,12 +27,10 @@ TRIAL = {
     "mode": "vanilla",
     "quota_cpus": 1.0,
     "cores": 1,
-    "variant": "plain",
-    "thread_policy": "default",
+    **{factor.name: factor.default for factor in FACTORS},
     "memory_mib": 4096,
     "application": "image_classification",
     "scale": "trained",
-    "processor": "cpu",
     "replicate": 3,
     "position": 17,
     "accelerator": "none",

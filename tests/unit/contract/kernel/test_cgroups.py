@@ -148,3 +148,52 @@ def test_a_process_that_ended(tmp_path: Path) -> None:
     files = {f"{V2}/cpu.max": "100000 100000"}
     root = host(tmp_path, V2_MOUNTS.format(root="/"), "0::/", files)
     assert limits(root, 7) == (2, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("memory", "both", "left"),
+    [
+        (2**30, 2**30, "0 MiB"),  # as the testbed asks for
+        (2**30, 2**31, "1024 MiB"),  # Docker's default
+        (2**30, 2**63 - 4096, "max"),
+        (2**63 - 4096, 2**63 - 4096, "max"),
+        (2**30, None, None),  # a kernel that does not count swap
+    ],
+)
+def test_v1_what_is_left_of_swap(
+    tmp_path: Path, memory: int, both: int | None, left: str | None
+) -> None:
+    group = f"{V1_MEMORY}/docker/abc"
+    files = {f"{group}/memory.limit_in_bytes": str(memory)}
+    if both is not None:
+        files[f"{group}/memory.memsw.limit_in_bytes"] = str(both)
+    root = host(tmp_path, V1_MOUNTS.format(root="/"), V1_GROUPS, files)
+    assert cgroups.swap_limit(root) == cgroups.limits(root)["swap_limit"] == left
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "left"),
+    [("0", "max", "0 MiB"), ("max", str(2**29), "512 MiB"), ("max", "max", "max"), ("", "", None)],
+)
+def test_v2_what_is_left_of_swap(tmp_path: Path, own: str, above: str, left: str | None) -> None:
+    slice_ = SCOPE.rpartition("/")[0]
+    files = {f"{SCOPE}/memory.swap.max": own, f"{slice_}/memory.swap.max": above}
+    files = {name: text for name, text in files.items() if text} | {f"{SCOPE}/cgroup.procs": "7"}
+    groups = "0::/system.slice/docker-abc.scope"
+    root = host(tmp_path, V2_MOUNTS.format(root="/"), groups, files)
+    assert cgroups.swap_limit(root) == left
+
+
+def test_period_and_burst_of_the_tightest_quota(tmp_path: Path) -> None:
+    files = {
+        f"{SCOPE}/cpu.max": "50000 50000", f"{SCOPE}/cpu.max.burst": "20000",
+        f"{SCOPE.rpartition('/')[0]}/cpu.max": "400000 100000",
+    }  # fmt: skip
+    groups = "0::/system.slice/docker-abc.scope"
+    root = host(tmp_path / "2", V2_MOUNTS.format(root="/"), groups, files)
+    assert cgroups.quota_times(root) == cgroups.times_in_words(50000, 20000)
+    first = quota_v1(150000, f"{V1_CPU}/docker/abc")
+    root = host(tmp_path / "1", V1_MOUNTS.format(root="/"), V1_GROUPS, first)
+    assert cgroups.quota_times(root) == "period 100000 us, burst 0 us"
+    none = quota_v1(-1, f"{V1_CPU}/docker/abc")
+    assert cgroups.quota_times(host(tmp_path, V1_MOUNTS.format(root="/"), V1_GROUPS, none)) is None

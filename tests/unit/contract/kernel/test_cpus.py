@@ -48,3 +48,8 @@ def test_a_thread_is_allowed_on_online_cpus_alone() -> None:
     assert allowed() == allowed(os.getpid()) == format_cpu_list(os.sched_getaffinity(0))
     with pytest.raises(ProcessLookupError):
         allowed(2**22 + 1)
+
+
+def test_a_list_that_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match="numbers up to"):
+        parse_cpu_list("0-99999999999")

@@ -87,26 +87,41 @@ def test_the_shell_reads_what_the_readers_need(tmp_path: Path, name: str) -> Non
 
 OF_ANOTHER = {
     "proc/7/stat": "7 (sle) ep) S 1 " + " ".join(str(n) for n in range(5, 40)),
-    "proc/7/status": "Cpus_allowed_list:\t1-63\nMems_allowed_list:\t0\nCapBnd:\t0a\nSeccomp:\t2",
+    "proc/7/status": "Uid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t9 10 \n"
+    "Cpus_allowed_list:\t1-63\nMems_allowed_list:\t0\nCapEff:\t00\nCapBnd:\t0a\nCapAmb:\t01\n"
+    "NoNewPrivs:\t1\nSeccomp:\t2\nSpeculation_Store_Bypass:\tthread force mitigated",
+    "proc/7/attr/current": "docker-default (enforce)",
+    "proc/7/net/route": "Iface\tDestination\neth0\t00000000\n",
+    "proc/7/net/ipv6_route": "0 00 0 00 0 lo\nfe80 40 0 00 0 eth1\n",
+    "proc/7/mountinfo": "1 0 0:1 / / rw - ext4 d rw\n2 1 0:2 / / ro,nosuid - overlay o rw\n"
+    "3 2 0:3 / /tmp rw - tmpfs t rw",
     "sys/devices/system/cpu/online": "0-3",
 }
 LIMITED = {
     "version 1": {
         "proc/self/mountinfo": V1
-        + "36 31 0:33 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
-        "proc/7/cgroup": "4:memory:/d/x\n3:cpuset:/d/x\n1:cpu,cpuacct:/d/x\n0::/",
+        + "36 31 0:33 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+        "37 31 0:34 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids",
+        "sys/fs/cgroup/pids/d/pids.max": "500",
+        "sys/fs/cgroup/pids/d/x/pids.max": "max",
+        "proc/7/cgroup": "5:pids:/d/x\n4:memory:/d/x\n3:cpuset:/d/x\n1:cpu,cpuacct:/d/x\n0::/",
         "sys/fs/cgroup/cpu,cpuacct/d/x/cpu.cfs_quota_us": "150000",
         "sys/fs/cgroup/cpu,cpuacct/d/x/cpu.cfs_period_us": "100000",
         "sys/fs/cgroup/cpu,cpuacct/d/x/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_time 5",
         "sys/fs/cgroup/cpuset/d/x/cpuset.cpus": "1-2",
         "sys/fs/cgroup/memory/d/memory.limit_in_bytes": str(2**63 - 4096),
         "sys/fs/cgroup/memory/d/x/memory.limit_in_bytes": str(2**30),
+        "sys/fs/cgroup/memory/d/memory.memsw.limit_in_bytes": str(2**63 - 4096),
+        "sys/fs/cgroup/memory/d/x/memory.memsw.limit_in_bytes": str(3 * 2**29),
     },
     "version 2": {
         "proc/self/mountinfo": V2.format(top="/"),
         "proc/7/cgroup": "0::/d/x",
         "sys/fs/cgroup/d/memory.max": str(2**30),
         "sys/fs/cgroup/d/x/memory.max": "max",
+        "sys/fs/cgroup/d/memory.swap.max": "max",
+        "sys/fs/cgroup/d/x/memory.swap.max": str(2**29),
+        "sys/fs/cgroup/d/x/pids.max": "500",
         "sys/fs/cgroup/d/x/cpu.max": "150000 100000",
         "sys/fs/cgroup/d/x/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_usec 5",
         "sys/fs/cgroup/d/x/cpuset.cpus.effective": "1-2",
@@ -123,11 +138,23 @@ def test_the_shell_reads_another_process_and_all_that_limits_it(tmp_path: Path, 
         "started": 22,
         "cpus_allowed_list": "1-3",
         "mems_allowed_list": "0",
-        "capabilities": "0a",
+        "privileges": {
+            "users": [7],
+            "groups": [8, 9, 10],
+            "capabilities": "b",
+            "no_new_privileges": True,
+        },
+        "networks": ["eth0", "eth1"],
+        "root": "ro",
         "seccomp": "filter",
+        "store_bypass": "thread force mitigated",
+        "indirect_branch": None,
+        "apparmor": "docker-default (enforce)",
+        "pids_max": 500,
         "cpuset": "1-2",
         "quota_cpus": 1.5,
         "memory_mib": 1024,
+        "swap_limit": "512 MiB",
         "throttled_periods": 4,
     }
 
@@ -156,4 +183,5 @@ def test_a_kernel_that_keeps_things_to_itself(tmp_path: Path) -> None:
         "memory_policy": None,
         "cgroup": {"version": None, "quota_cpus": None, "cpuset": None},
         "clocksource": None,
+        "privileges": dict.fromkeys(("users", "groups", "capabilities", "no_new_privileges")),
     }

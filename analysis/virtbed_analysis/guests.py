@@ -1,0 +1,62 @@
+"""Ratios whose sides ran two kernels, and the cost of guests taken apart by their factors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+import polars as pl
+
+from virtbed_analysis import doubts, estimate
+from virtbed_analysis.cells import BASELINE_MODE, CELL, PLAIN, SUBJECT, key_of
+from virtbed_analysis.margin import with_answers
+from virtbed_analysis.reading import Json
+from virtbed_analysis.reduction import BARE, PLAIN_ROWS, Readings
+from virtbed_contract.factors import FACTORS
+
+
+def kernels_beside(trials: pl.DataFrame, *tables: Iterable[Json]) -> None:
+    """Give rows that show a cell's ratio to bare metal `kernels`: both, where they are unlike.
+
+    Args:
+        trials: One row per trial.
+        *tables: Rows of cells; None is given where both sides ran one kernel, or none is known.
+    """
+    real = trials.filter(~pl.col("emulated"))
+    bare = real.filter(BARE & (pl.col("mode") == BASELINE_MODE) & PLAIN_ROWS)
+    ours, theirs = _kernels(real, CELL), _kernels(bare, SUBJECT)
+    for row in chain(*tables):
+        whole = {**PLAIN, **row}
+        told = whole.keys() >= {*CELL}
+        own = ours.get(key_of(whole)) if told else None
+        other = theirs.get(key_of(whole, SUBJECT)) if told else None
+        unlike = own and other and own != other
+        row["kernels"] = f"kernel {own}, bare metal's {other}" if unlike else None
+
+
+def _kernels(trials: pl.DataFrame, by: list[str]) -> dict[tuple[object, ...], str]:
+    """Return the releases of the kernels that each group of trials ran on."""
+    found: dict[tuple[object, ...], set[str]] = {}
+    for *key, kernel in trials.select(*by, "kernel").unique().iter_rows():
+        found.setdefault(tuple(key), set()).add(kernel)
+    return {key: " and ".join(sorted(kernels)) for key, kernels in found.items()}
+
+
+def apart(means: Readings, cells: Iterable[Json], margin: float) -> list[Json]:
+    """Return a table for each factor of guests that was measured with several values.
+
+    Each has `name`, `default`, `meaning` and `rows`: `ratio` of the default over the other value,
+    and `rest`, `rest_low` and `rest_high`, the ratio to bare metal that remains with that.
+    """
+    remaining = {key_of(cell): cell for cell in cells}
+    tables = []
+    for factor in (one for one in FACTORS if one.own_kernel):
+        rows = with_answers(doubts.marked(estimate.guest_factor(means, factor).to_dicts()), margin)
+        for row in rows:
+            cell = remaining.get(key_of(row), {})
+            row |= {f"rest{end}": cell.get(f"ratio{end}") for end in ("", "_low", "_high")}
+            row["doubt"] = None
+        if rows:
+            told = {"name": factor.name, "default": factor.wording.format(factor.default)}
+            tables.append({**told, "meaning": factor.meaning, "rows": rows})
+    return tables

@@ -1,0 +1,186 @@
+"""Settings of a kernel, and of a process, that decide what the same work costs: as texts.
+
+None is "not told", and equal to nothing: engines hide files by mounting empty ones over them, so an
+empty file tells nothing either.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any, Optional
+
+from ..likeness import DEFAULT_ALLOCATOR, SPLIT
+from . import cgroups, processes, topology
+from .files import fields, read
+
+SYSCTLS = (
+    "numa_balancing", "sched_autogroup_enabled", "sched_cfs_bandwidth_slice_us",
+    "sched_rt_runtime_us", "timer_migration",
+)  # fmt: skip
+CONFIGS = ("boot/config-{}", "usr/lib/modules/{}/config", "lib/modules/{}/config")
+CONFIG_OPTION = "CONFIG_(HZ|NO_HZ|PREEMPT|SCHED|CFS_|FAIR_GROUP|RT_GROUP|NUMA_BAL|RCU_NOCB|" \
+    "RCU_EXPERT|TRANSPARENT_HUGE|HIGH_RES|CPU_IDLE|KSM|SECCOMP|MITIGATION|CPU_MITIG)"  # fmt: skip
+"""Extended regular expression of the options that are kept."""
+IDLE = topology.CPUS / "cpuidle"
+HALT_POLL = Path("sys/module/kvm/parameters/halt_poll_ns")
+GUEST_HALT_POLL = Path("sys/module/haltpoll/parameters/guest_halt_poll_ns")
+KSM = Path("sys/kernel/mm/ksm/run")
+SCHED_EXT = Path("sys/kernel/sched_ext")
+PREEMPTION = Path("sys/kernel/debug/sched/preempt")
+_KSM_WORDS = {"0": "off", "1": "on", "2": "off, unmerged"}
+_OPTION = re.compile(f"^{CONFIG_OPTION}[^=]*=.*$", re.MULTILINE)
+_ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD", "LD_AUDIT", "TCMALLOC_", "MIMALLOC_")
+_ALLOCATORS = re.compile(r"/(lib(?:jemalloc|tcmalloc|mimalloc|tbbmalloc|hoard)[^/\s]*)$", re.M)
+
+
+def kernel(root: Path) -> dict[str, Optional[str]]:
+    """Return the settings of the kernel that a tree of /proc and /sys shows, by name.
+
+    The names are those of `likeness.held("kernel")`.
+    """
+    return {name: reader(root) or None for name, reader in _KERNEL.items()}
+
+
+def process(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of this process, by name: those of `likeness.held("process")`.
+
+    Args:
+        root: Where its ``proc`` and ``sys`` are found.
+        environment: Its environment.
+    """
+    return {
+        **processes.protection(proc=root / "proc"),
+        "quota_times": cgroups.quota_times(root),
+        # Of a kernel without swap no limit of it matters.
+        "swap_limit": "none" if swap(root) == "none" else cgroups.swap_limit(root),
+        "huge_share": huge_share(root),
+        "clock_ns": clock_ns(),
+        "libc": libc(),
+        "allocator": allocator(root, environment),
+    }
+
+
+def config(root: Path) -> Optional[str]:
+    """Return the options of the kernel's configuration that matter here."""
+    release = read(root / "proc/sys/kernel/osrelease")
+    texts = (read(root / path.format(release)) for path in CONFIGS) if release else iter(())
+    text = _unzipped(root / "proc/config.gz") or next(filter(None, texts), "")
+    found = sorted(match.group(0)[len("CONFIG_") :] for match in _OPTION.finditer(text))
+    return SPLIT.join(found)
+
+
+def _unzipped(path: Path) -> str:
+    try:
+        return gzip.decompress(path.read_bytes()).decode(errors="replace")
+    except (OSError, EOFError, ValueError):
+        return ""
+
+
+def idle(root: Path) -> Optional[str]:
+    """Return driver and governor of idle CPUs, and which states are on: on all CPUs alike, or not.
+
+    CPUs that are offline have none, so their number is not told.
+    """
+    states: dict[str, set[str]] = {}
+    for state in sorted((root / topology.CPUS).glob("cpu[0-9]*/cpuidle/state*")):
+        off = read(state / "disable")
+        if off:
+            name = read(state / "name") or state.name
+            states.setdefault(name, set()).add("off" if off != "0" else "on")
+    parts = [
+        f"{words} {text}"
+        for words, text in (
+            ("driver", read(root / IDLE / "current_driver")),
+            ("governor", read(root / IDLE / "current_governor_ro")
+             or read(root / IDLE / "current_governor")),
+        )
+        if text
+    ]  # fmt: skip
+    told = {name: found.pop() if len(found) == 1 else "mixed" for name, found in states.items()}
+    return SPLIT.join([*parts, *(f"{name} {how}" for name, how in told.items())])
+
+
+def scheduler(root: Path) -> Optional[str]:
+    """Return the scheduler's settings that sysctl and sched_ext tell."""
+    found = ((name, read(root / "proc/sys/kernel" / name)) for name in SYSCTLS)
+    parts = [f"{name} {text}" for name, text in found if text]
+    if (state := read(root / SCHED_EXT / "state")) and state != "disabled":
+        parts.append(f"sched_ext {read(root / SCHED_EXT / 'root/ops') or state}")
+    return SPLIT.join(parts)
+
+
+def preemption(root: Path) -> Optional[str]:
+    """Return when the kernel preempts: "none (voluntary) full" gives "voluntary"."""
+    return (read(root / PREEMPTION) or "").partition("(")[2].partition(")")[0]
+
+
+def swap(root: Path) -> Optional[str]:
+    """Return how much swap the kernel has."""
+    lines = (read(root / "proc/swaps") or "").splitlines()
+    if not lines:
+        return None
+    kib = sum(int(line.split()[2]) for line in lines[1:])
+    return f"{kib // 1024} MiB" if kib else "none"
+
+
+def huge_share(root: Path) -> Optional[float]:
+    """Return which share of a process's anonymous memory is in huge pages."""
+    told = fields(read(root / "proc/self/smaps_rollup"))
+    try:
+        whole, huge = (int(told[name].split()[0]) for name in ("Anonymous", "AnonHugePages"))
+    except (KeyError, ValueError):
+        return None
+    return round(huge / whole, 4) if whole else None
+
+
+def clock_ns(times: int = 1000, batches: int = 5) -> float:
+    """Return the time that one reading of the clock takes, as this process reads it."""
+
+    def batch() -> float:
+        start_ns = monotonic_ns()
+        for _ in range(times):
+            monotonic_ns()
+        return (monotonic_ns() - start_ns) / times
+
+    return round(min(batch() for _ in range(batches)), 1)
+
+
+def libc() -> Optional[str]:
+    """Return the C library and its version, such as "glibc 2.36"."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):
+        return None
+
+
+def allocator(root: Path, environment: Mapping[str, str]) -> str:
+    """Return what changes the C library's allocator: variables, and libraries put in its place."""
+    found = [f"{key}={value}" for key, value in sorted(environment.items())
+             if key.startswith(_ALLOCATOR)]  # fmt: skip
+    found += [f"ld.so.preload {text}" for text in [read(root / "etc/ld.so.preload")] if text]
+    found += sorted(set(_ALLOCATORS.findall(read(root / "proc/self/maps") or "")))
+    return " ".join(SPLIT.join(found).split()) or DEFAULT_ALLOCATOR
+
+
+def _text(path: Path) -> Callable[[Path], Optional[str]]:
+    return lambda root: read(root / path)
+
+
+_KERNEL: dict[str, Callable[[Path], Optional[str]]] = {
+    "build": _text(Path("proc/sys/kernel/version")),
+    "config": config,
+    "preemption": preemption,
+    "cmdline": lambda root: SPLIT.join((read(root / "proc/cmdline") or "").split()),
+    "scheduler": scheduler,
+    "microcode": lambda root: fields(read(root / "proc/cpuinfo")).get("microcode"),
+    "idle": idle,
+    "halt_poll": _text(HALT_POLL),
+    "guest_halt_poll": _text(GUEST_HALT_POLL),
+    "ksm": lambda root: _KSM_WORDS.get(read(root / KSM) or ""),
+    "swap": swap,
+}

@@ -1,0 +1,75 @@
+"""What a machine's CPUs share, as its own kernel says: packages, cores, nodes, caches.
+
+The same reading of a guest and of the CPUs that it is pinned to is the same, if the guest has been
+told what they are. `SCRIPT` prints the files, `parse` reads them, `shape` makes one of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .cpus import format_cpu_list, parse_cpu_list
+from .topology import CORES, NODE_CPUS, THREADS
+
+# POSIX sh: the kernel's release and build, then a line per file, "cpu/cpu0/...:value".
+SCRIPT = f"""\
+uname -r && uname -v && cd /sys/devices/system &&
+grep -s . cpu/cpu[0-9]*/{THREADS} cpu/cpu[0-9]*/{CORES} node/node[0-9]*/{NODE_CPUS} \
+  cpu/cpu[0-9]*/cache/index[0-9]*/level cpu/cpu[0-9]*/cache/index[0-9]*/type \
+  cpu/cpu[0-9]*/cache/index[0-9]*/size cpu/cpu[0-9]*/cache/index[0-9]*/shared_cpu_list
+true
+"""
+
+
+def parse(printed: str, cpus: Sequence[int]) -> dict[str, Any]:
+    """Return ``kernel`` (its ``release`` and ``version``) and the ``shape`` of some CPUs.
+
+    Args:
+        printed: What `SCRIPT` printed.
+        cpus: The CPUs, in the order in which a guest numbers them.
+    """
+    release, version, *lines = printed.replace("\r\n", "\n").splitlines() or ["", ""]
+    files = dict(line.partition(":")[::2] for line in lines if ":" in line)
+    return {"kernel": {"release": release, "version": version}, "shape": shape(files, cpus)}
+
+
+def shape(files: Mapping[str, str], cpus: Sequence[int]) -> dict[str, Any]:
+    """Return what some CPUs share with each other.
+
+    Args:
+        files: The kernel's files below /sys/devices/system, by path.
+        cpus: The CPUs; in what is returned they are numbered from 0 in this order.
+
+    Returns:
+        ``packages``, ``cores`` and ``nodes``, each the kernel lists of the CPUs in one, and
+        ``caches``, such lists by level, type and size ("L1 Data 48K"). CPUs that are not told of
+        are in none.
+    """
+    places = {cpu: place for place, cpu in enumerate(cpus)}
+
+    def ours(listed: str) -> str:
+        return format_cpu_list(places[cpu] for cpu in parse_cpu_list(listed) if cpu in places)
+
+    def sets(name: str) -> list[str]:
+        told = (files.get(f"cpu/cpu{cpu}/{name}") for cpu in cpus)
+        return _sorted(ours(each) for each in told if each)
+
+    caches: dict[str, set[str]] = {}
+    for cpu in cpus:
+        start, end = f"cpu/cpu{cpu}/cache/", "/level"
+        for folder in (p[: -len(end)] for p in files if p.startswith(start) and p.endswith(end)):
+            told = [files.get(f"{folder}/{name}", "") for name in ("level", "type", "size")]
+            shared = ours(files.get(f"{folder}/shared_cpu_list", ""))
+            caches.setdefault("L" + " ".join(told), set()).add(shared)
+    nodes = (text for path, text in files.items() if path.startswith("node/"))
+    return {
+        "packages": sets(CORES),
+        "cores": sets(THREADS),
+        "nodes": _sorted(filter(None, map(ours, nodes))),
+        "caches": {name: _sorted(found) for name, found in sorted(caches.items())},
+    }
+
+
+def _sorted(sets: Any) -> list[str]:
+    return sorted(set(sets), key=lambda each: parse_cpu_list(each) or (-1,))

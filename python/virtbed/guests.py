@@ -1,0 +1,208 @@
+"""What a guest is made of beside its size: the shape of its CPUs and memory, and its kernel.
+
+Pure: the doctor's facts and an instance in; a `GuestShape`, or why there is none, out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from virtbed.hwloc import Machine, Node
+from virtbed.placement import Topology, format_cpu_list
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import GuestNode, GuestShape, HostKernel, Instance, RoleProperties
+
+MOST_VCPUS = 255
+"""Of a guest's grid: more need an interrupt controller that guests here do not have."""
+Why = tuple[str, str]
+"""Why a cell cannot run, and what would change that."""
+
+
+def equipped(
+    instance: Instance, machine: RoleProperties, topology: Topology, facts: Mapping[str, Any]
+) -> Instance | Why:
+    """Return an instance with what its factors ask of its guest, or why this host has it not.
+
+    Args:
+        instance: With `factors`.
+        machine: The properties of its machine.
+        topology: The host.
+        facts: Of the host's report.
+    """
+    if not instance.own_kernel:
+        return instance
+    if instance.factors.get("guest_kernel") == "host":
+        told = facts["host_kernel"]
+        if why := _unbootable(told, machine):
+            return f"guest_kernel host: {why[0]}", why[1]
+        instance = replace(instance, kernel=decode(HostKernel, told["kernel"]))
+    if instance.factors.get("guest_topology") == "host":
+        return _shaped(instance, machine, topology)
+    return instance
+
+
+def _unbootable(told: Mapping[str, Any], machine: RoleProperties) -> Why | None:
+    image = "keep to guest_kernel: [image]"
+    if told["problem"]:
+        return told["problem"], f"{told['remedy']}, or {image}"
+    missing = [name for name in machine.drivers if name in told["missing"]]
+    if missing:
+        return (
+            f"{told['kernel']['release']}, which the host runs, has no {', '.join(missing)}, "
+            "without which a guest finds no disk or no network",
+            f"boot the host with a kernel that has them as modules or built in, or {image}",
+        )
+    return None
+
+
+def _shaped(instance: Instance, machine: RoleProperties, topology: Topology) -> Instance | Why:
+    flat = "keep to guest_topology: [flat] on this platform"
+    if not machine.host_topology:
+        return (
+            f"guest_topology host: a {instance.machine} tells its guest no cores, caches and nodes",
+            flat,
+        )
+    if instance.mode != "pinned":
+        return (
+            "guest_topology host: vCPUs that float over the host's CPUs share no core, cache or "
+            "node that a guest could be told",
+            "keep to mode pinned, or to guest_topology: [flat]",
+        )
+    try:
+        found = shape(topology.machine, instance)
+    except ShapeError as error:
+        return f"guest_topology host: {error}", "choose other `cores`, or " + flat
+    order, grid = found
+    if instance.accelerator == "tcg" and len(grid.vcpus) < grid.sockets * grid.cores * grid.threads:
+        return (
+            f"guest_topology host: CPUs {instance.cpus} leave threads or cores of theirs out, and "
+            "an emulated guest whose vCPUs are numbered with gaps stalls at boot",
+            f"use a host with hardware virtualization, or {flat}",
+        )
+    return replace(
+        instance,
+        cpu_ids=order,
+        shape=grid,
+        inner_mems=format_cpu_list(range(len(grid.nodes) or 1)),
+    )
+
+
+class ShapeError(ValueError):
+    """No guest can be given the shape of some CPUs; the message says why."""
+
+
+def shape(machine: Machine, instance: Instance) -> tuple[tuple[int, ...], GuestShape]:
+    """Return the CPUs of a pinned instance in the order of its vCPUs, and the guest's shape.
+
+    A guest works out what its CPUs share from their APIC numbers, which have a field of bits each
+    for socket, core and thread: a cache of eight threads is that of the numbers that agree in all
+    but their last three bits. So each core has as many places for threads as the host's cores have,
+    and cores of one cache begin at a multiple of as many cores as it has room for. Places where the
+    instance has no CPU are left empty.
+
+    Raises:
+        ShapeError: the CPUs' memory is of no node of theirs, or the places are too many.
+    """
+    taken = frozenset(instance.cpu_ids)
+    every = [core for core in machine.cores if taken & {*core}]
+    threads = max(map(len, every))
+    sockets = [[core for core in every if own & {*core}] for own in _packages(machine, every)]
+    places: dict[int, tuple[int, int, int]] = {}
+    for socket, cores in enumerate(sockets):
+        for core, number in zip(cores, _numbers(machine, cores), strict=True):
+            for thread, cpu in enumerate(cpu for cpu in core if cpu in taken):
+                places[cpu] = (socket, number, thread)
+    width = 1 + max(number for _, number, _ in places.values())
+    size = len(sockets) * width * threads
+    if size > MOST_VCPUS:
+        raise ShapeError(
+            f"CPUs {format_cpu_list(taken)} would have {size} places for vCPUs, {MOST_VCPUS} at "
+            "most"
+        )
+    vcpus = {cpu: (s * width + core) * threads + t for cpu, (s, core, t) in places.items()}
+    order = tuple(sorted(vcpus, key=lambda cpu: vcpus[cpu]))
+    grid = GuestShape(
+        sockets=len(sockets),
+        cores=width,
+        threads=threads,
+        vcpus=tuple(vcpus[cpu] for cpu in order),
+        nodes=_nodes(machine, instance, vcpus, (len(sockets), width, threads)),
+    )
+    return order, grid
+
+
+def _power(number: int) -> int:
+    """Return the least power of two that is not less."""
+    return 1 << (number - 1).bit_length()
+
+
+def _packages(machine: Machine, cores: list[tuple[int, ...]]) -> list[frozenset[int]]:
+    """Return the CPUs of each package that has one of these cores, in their order."""
+    found: dict[frozenset[int], None] = {}
+    packages = [each.cpus for each in machine.domains if each.name == "package"]
+    for core in cores:
+        # A package of one core is no domain; nor is one that a node of the same CPUs stands for.
+        alone = frozenset(core) if machine.packages > 1 else machine.cpus
+        found[next((own for own in packages if own & {*core}), alone)] = None
+    return list(found)
+
+
+def _numbers(machine: Machine, cores: list[tuple[int, ...]]) -> list[int]:
+    """Return the number of each core within its socket."""
+    caches = [each.cpus for each in machine.domains if each.cache]
+    numbers: list[int] = []
+    for before, core in zip([None, *cores], cores, strict=False):
+        number = numbers[-1] + 1 if numbers else 0
+        for cache in caches:
+            if before is not None and bool(cache & {*core}) != bool(cache & {*before}):
+                room = _power(sum(bool(cache & {*other}) for other in machine.cores))
+                number = -(-number // room) * room
+        numbers.append(number)
+    return numbers
+
+
+def _apart(grid: tuple[int, int, int], one: int, other: int) -> tuple[int, ...]:
+    """Return how far apart two places are, in sockets, then cores, then threads."""
+    _, cores, threads = grid
+    return tuple(abs(one // size - other // size) for size in (cores * threads, threads, 1))
+
+
+def _nodes(
+    machine: Machine, instance: Instance, vcpus: Mapping[int, int], grid: tuple[int, int, int]
+) -> tuple[GuestNode, ...]:
+    """Return the guest's memory nodes; none where all is of one, as a flat guest's is."""
+    near: list[tuple[Node, list[int]]] = []
+    for node in machine.nodes:
+        if node.own and node.dram and node.memory_mib != 0:
+            near.append((node, sorted(vcpus[cpu] for cpu in node.cpus if cpu in vcpus)))
+    near = [(node, own) for node, own in near if own]
+    if len(near) < 2 and len(machine.nodes) < 2:
+        return ()
+    apart = set(vcpus) - {cpu for node, _ in near for cpu in node.cpus}
+    mems = format_cpu_list(node.node for node, _ in near)
+    if apart or mems != instance.mems:
+        raise ShapeError(
+            f"memory of nodes {instance.mems} for CPUs {instance.cpus}, whose own nodes are "
+            f"{mems or 'none'}"
+        )
+    if len(near) < 2:
+        return ()
+    homes = {vcpu: place for place, (_, own) in enumerate(near) for vcpu in own}
+    all_of: list[list[int]] = [[] for _ in near]
+    for place in range(math.prod(grid)):  # an empty one belongs where its neighbour does
+        nearest = min(homes, key=partial(_apart, grid, place))
+        all_of[homes[nearest]].append(place)
+    share, left = divmod(instance.memory_mib, len(near))
+    return tuple(
+        GuestNode(
+            host=node.node,
+            vcpus=format_cpu_list(all_of[place]),
+            memory_mib=share + (1 if place < left else 0),
+            distances=tuple(machine.distances.get((node.node, other.node), 0) for other, _ in near),
+        )
+        for place, (node, _) in enumerate(near)
+    )

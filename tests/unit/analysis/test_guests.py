@@ -1,0 +1,120 @@
+"""Ratios whose sides ran two kernels say so, and kernel and KVM are taken apart."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
+from virtbed_analysis.page import render
+
+from .conftest import Folder, Json
+
+CLOUD = "6.1.0-48-cloud-amd64"
+KERNEL = {
+    "release": "6.1.0", "version": "#1 SMP", "file": "/boot/vmlinuz-6.1.0",
+    "digest": "sha256:" + "d" * 64, "modules": "/lib/modules/6.1.0", "config": "/boot/config-6.1.0",
+}  # fmt: skip
+
+
+def guest(folder: Folder, replicate: int, kernel: str, ms: float, **told: Any) -> str:
+    """Add a trial of a guest, with what its evidence says of its kernel."""
+    name = folder.trial("vm", "pinned", replicate, {"a": [ms]}, guest_kernel=kernel)
+    factors = {"guest_kernel": kernel, "guest_topology": "flat", "variant": "plain"}
+    own = kernel == "host"
+    if not own:
+        folder.edit(f"trials/{name}/result.json", lambda r: r["environment"].update(kernel=CLOUD))
+    asked = {"factors": factors, "kernel": KERNEL if own else None} | told
+
+    def say(evidence: Json) -> None:
+        evidence["asked"].update(asked)
+        if own:
+            seen = {"kernel": {"release": "6.1.0", "version": "#1 SMP"}}
+            for moment in ("before", "after"):
+                evidence[moment]["machine"].setdefault("guest", seen)
+
+    folder.edit(f"trials/{name}/evidence.json", say)
+    return name
+
+
+@pytest.fixture
+def both(folder: Folder) -> Folder:
+    """A guest of 24% overhead, 20% of them its kernel's; a container beside it."""
+    for replicate in (1, 2, 3, 4):
+        bare = 20.0 + replicate
+        folder.trial("bm", "pinned", replicate, {"a": [bare]})
+        folder.trial("cn", "pinned", replicate, {"a": [bare * 1.1]})
+        guest(folder, replicate, "image", bare * 1.2 * 1.05 + replicate / 1000)
+        guest(folder, replicate, "host", bare * 1.05)
+    return folder
+
+
+def test_a_ratio_of_two_kernels_says_so_beside_it_and_others_do_not(both: Folder) -> None:
+    content = document(read_sweep(both.path))
+    assert content["rejected"] == []
+    told = {(c["platform"], c["guest_kernel"]): c["kernels"] for c in content["cells"]}
+    said = f"kernel {CLOUD}, bare metal's 6.1.0"
+    assert told == {
+        ("bm", "image"): None, ("cn", "image"): None, ("vm", "host"): None, ("vm", "image"): said,
+    }  # fmt: skip
+    page = render(content)
+    said = said.replace("'", "&#39;")
+    # Every cell, the first screen, the next instance, and each table of another measure.
+    assert page.count(said) >= 3
+    assert page.count(">two kernels</a>") >= 2
+    shown = [
+        *content["next_instance"],
+        *(row for table in content["other_measures"] for row in table["rows"]),
+        *(cell for one in content["headline"]["applications"] for option in one["options"]
+          for cell in option["cells"]),
+    ]  # fmt: skip
+    guests = [row for row in shown if row["platform"] == "vm"]
+    assert guests
+    images = [row for row in guests if row.get("guest_kernel", "image") == "image"]
+    assert {str(row["kernels"]).replace("'", "&#39;") for row in images} == {said}
+    assert not any(row["kernels"] for row in shown if row["platform"] != "vm")
+
+
+def test_kernel_and_kvm_are_taken_apart(both: Folder) -> None:
+    content = document(read_sweep(both.path))
+    (table,) = content["guest_factors"]
+    (row,) = table["rows"]
+    assert (table["name"], row["platform"], row["guest_kernel"]) == ("guest_kernel", "vm", "host")
+    assert row["ratio"] == pytest.approx(1.2, rel=1e-3)
+    assert row["ratio_low"] < row["ratio"] < row["ratio_high"]
+    assert row["rest"] == pytest.approx(1.05, rel=1e-3)
+    assert "Guests taken apart: guest kernel" in render(content)
+    json.dumps(content)
+
+
+def test_one_kernel_alone_is_not_taken_apart(folder: Folder) -> None:
+    for replicate in (1, 2, 3):
+        folder.trial("bm", "pinned", replicate, {"a": [20.0 + replicate]})
+        guest(folder, replicate, "host", 22.0 + replicate)
+    content = document(read_sweep(folder.path))
+    assert content["guest_factors"] == []
+    assert {
+        c["platform"]: c["ratio_replicates"] for c in content["cells"] if not c["baseline"]
+    } == {"vm": 3}
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"kernel": None}, "its evidence has guest_kernel host, and not what that makes"),
+        ({"factors": {"guest_kernel": "image"}}, "is labelled guest_kernel 'host'"),
+        ({"kernel": {**KERNEL, "version": "#2 SMP"}}, "the host's, 6.1.0 #2 SMP, is needed"),
+        ({"kernel": {**KERNEL, "release": "6.1.1"}}, "the host's, 6.1.1 #1 SMP, is needed"),
+    ],
+)
+def test_a_label_that_the_evidence_does_not_bear_out_is_left_out(
+    both: Folder, told: Json, why: str
+) -> None:
+    name = "vm-pinned-c01-host_kernel-image_classification-r02"
+    both.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].update(told))
+    (left,) = document(read_sweep(both.path))["rejected"]
+    assert name in left["file"]
+    assert why in left["reason"]

@@ -1,0 +1,51 @@
+"""What a measured process may do: given up for real, and read back by its own kernel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from virtbed_contract.kernel import readings
+from virtbed_contract.privileges import PROCESS, USER, excess, untold
+from virtbed_contract.tree import enter
+
+
+def read_in(tmp_path: Path, *prefix: str) -> dict[str, object]:
+    command = [*prefix, "sh", "-c", readings.SCRIPT, "sh", "", "self"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    readings.unpack(done.stdout, tmp_path)
+    return readings.privileges(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up what only root has")
+@pytest.mark.parametrize("entered", [False, True])
+def test_root_gives_everything_up(tmp_path: Path, entered: bool) -> None:
+    """In a guest, and on metal, where Bubblewrap enters the tree."""
+    found = read_in(tmp_path, *(enter("/") if entered else ()), *PROCESS)
+    assert list(excess(found)) == untold(found) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has")
+def test_what_root_has_is_told(tmp_path: Path) -> None:
+    found = " ".join(excess(read_in(tmp_path)))
+    assert f"users 0 found, {USER} alone needed" in found
+    assert "capabilities " in found and "none needed" in found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_tree_has_room_for_whatever_user_it_is(tmp_path: Path) -> None:
+    """As a container's; joblib and multiprocessing need /dev/shm."""
+    write = "import multiprocessing, tempfile; tempfile.mkdtemp(); multiprocessing.Lock()"
+    command = [*enter("/"), *PROCESS, "/usr/bin/python3", "-c", write]
+    subprocess.run(command, check=True, cwd="/")
+    denied = [*enter("/"), *PROCESS, "touch", "/etc/x", "/var/tmp/x"]
+    done = subprocess.run(denied, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode != 0 and done.stderr.count("cannot touch") == 2
+
+
+def test_it_dies_with_whoever_started_it() -> None:
+    """A change of user clears the signal; without it a trial would outlive its module."""
+    assert "--pdeathsig=KILL" in PROCESS

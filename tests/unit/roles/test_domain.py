@@ -1,0 +1,139 @@
+"""The definition of a guest's domain: as ever for a flat guest, and what its shape adds."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+from jinja2 import Environment
+
+from virtbed_contract.codec import encode
+from virtbed_contract.documents import GuestNode, GuestShape
+
+from .conftest import REPOSITORY, module
+
+TEMPLATE = REPOSITORY / "roles/machine_kvm/templates/domain.xml.j2"
+domain = module("machine_kvm", "domain_placement")
+
+FLAT = """\
+<domain type="kvm"
+        xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0">
+  <name>virtbed-vm-pinned-c02-r01</name>
+  <memory unit="MiB">4097</memory>
+  <vcpu placement="static">2</vcpu>
+  <cputune>
+    <vcpupin vcpu="0" cpuset="2"/>
+    <vcpupin vcpu="1" cpuset="3"/>
+    <emulatorpin cpuset="0"/>
+  </cputune>
+  <numatune>
+    <memory mode="strict" nodeset="0-1"/>
+  </numatune>
+  <os>
+    <type arch="x86_64" machine="q35">hvm</type>
+    <kernel>/image/vmlinuz</kernel>
+    <initrd>/image/initrd.img</initrd>
+    <cmdline>root=/dev/vda</cmdline>
+  </os>
+  <features><acpi/></features>
+    <cpu mode="host-passthrough">
+    <feature policy="disable" name="avx2"/>
+  </cpu>
+  <clock offset="utc"/>
+"""
+INSTANCE = {
+    "id": "vm-pinned-c02-r01", "accelerator": "kvm", "cores": 2, "memory_mib": 4097,
+    "mode": "pinned", "cpu_ids": [2, 3], "housekeeping": "0", "mems": "0-1", "shape": None,
+}  # fmt: skip
+NODES = (GuestNode(0, "0-1", 2049, (10, 21)), GuestNode(1, "2-3", 2048, (21, 10)))
+
+
+def rendered(topoext: bool = False, boot: str = "/image", **changes: Any) -> str:
+    """Return the definition, as Ansible's template module writes it."""
+    made = Environment(trim_blocks=True, keep_trailing_newline=True).from_string(
+        TEMPLATE.read_text(encoding="utf-8")
+    )
+    return made.render(
+        virtbed_instance=INSTANCE | changes, machine_guest_boot=boot,
+        machine_guest_cmdline="root=/dev/vda", machine_guest_hidden_cpu_features=["avx2"],
+        machine_guest_overlay="/o", machine_guest_seed="/s", machine_guest_console="/c",
+        machine_guest_netdev="user", __machine_kvm_topoext=topoext,
+    )  # fmt: skip
+
+
+def with_shape(grid: GuestShape, **changes: Any) -> ElementTree.Element:
+    return ElementTree.fromstring(rendered(shape=encode(grid), **changes))
+
+
+def test_a_flat_guest_is_defined_as_ever() -> None:
+    assert rendered().startswith(FLAT)
+    assert rendered(topoext=True) == rendered()
+    old = {name: value for name, value in INSTANCE.items() if name != "shape"}
+    assert rendered(**old) == rendered()
+
+
+def test_a_whole_grid_has_every_vcpu() -> None:
+    found = with_shape(GuestShape(1, 1, 2, (0, 1), ()))
+    assert found.find("vcpu").attrib == {"placement": "static"}  # type: ignore[union-attr]
+    assert found.find("vcpus") is None and found.find("cpu/numa") is None
+    topology = found.find("cpu/topology")
+    assert topology is not None
+    assert topology.attrib == {"sockets": "1", "cores": "1", "threads": "2"}
+    assert [f.get("name") for f in found.findall("cpu/feature")] == ["avx2"]
+    named = with_shape(GuestShape(1, 1, 2, (0, 1), ()), topoext=True).findall("cpu/feature")
+    assert [(f.get("name"), f.get("policy")) for f in named] == [
+        ("topoext", "require"),
+        ("avx2", "disable"),
+    ]
+
+
+def test_places_without_a_cpu_are_left_empty_and_pins_go_by_place() -> None:
+    found = with_shape(GuestShape(2, 1, 2, (0, 2), NODES))
+    assert found.findtext("vcpu") == "4"
+    assert found.find("vcpu").get("current") == "2"  # type: ignore[union-attr]
+    places = [(v.get("id"), v.get("enabled"), v.get("hotpluggable")) for v in found.iter("vcpu")]
+    assert places[1:] == [
+        ("0", "yes", "no"), ("1", "no", "yes"), ("2", "yes", "yes"), ("3", "no", "yes"),
+    ]  # fmt: skip
+    pins = [(p.get("vcpu"), p.get("cpuset")) for p in found.findall("cputune/vcpupin")]
+    assert pins == [("0", "2"), ("2", "3")]
+    bound = [(m.get("cellid"), m.get("nodeset")) for m in found.findall("numatune/memnode")]
+    assert bound == [("0", "0"), ("1", "1")]
+    cells = found.findall("cpu/numa/cell")
+    assert [(c.get("cpus"), c.get("memory")) for c in cells] == [("0-1", "2049"), ("2-3", "2048")]
+    far = [s.get("value") for c in cells for s in c.findall("distances/sibling")]
+    assert far == ["10", "21", "21", "10"]
+
+
+def test_distances_that_nobody_told_are_not_told() -> None:
+    untold = tuple(GuestNode(n.host, n.vcpus, n.memory_mib, (0, 0)) for n in NODES)
+    assert "<distances>" not in rendered(shape=encode(GuestShape(2, 1, 2, (0, 2), untold)))
+
+
+def test_the_hosts_kernel_is_booted_from_where_it_was_made_ready() -> None:
+    found = ElementTree.fromstring(rendered(boot="/state/kernels/6.1-b-a"))
+    assert found.findtext("os/kernel") == "/state/kernels/6.1-b-a/vmlinuz"
+    assert found.findtext("os/initrd") == "/state/kernels/6.1-b-a/initrd.img"
+
+
+RUNNING = """
+<domain type="kvm"><memory>4195328</memory><os><kernel>/k</kernel></os>
+<cputune><vcpupin vcpu="0" cpuset="2"/><vcpupin vcpu="2" cpuset="3-4"/></cputune>
+<cpu mode="host-passthrough">{}</cpu>
+<devices><disk><backingStore><source file="/d"/></backingStore></disk></devices></domain>
+"""
+TOLD = """<topology sockets="2" dies="1" cores="1" threads="2"/><cache mode="passthrough"/>
+<numa><cell id="0" cpus="0-1"/><cell id="1" cpus="2-3"/></numa>"""
+
+
+def test_the_topology_is_read_back_where_there_is_one() -> None:
+    assert "topology" not in domain.described(RUNNING.format(""))
+    assert domain.described(RUNNING.format(TOLD))["topology"] == {
+        "sockets": 2, "cores": 1, "threads": 2, "cache": "passthrough", "cells": ["0-1", "2-3"],
+    }  # fmt: skip
+
+
+def test_pins_are_read_by_place_where_places_are_left_empty() -> None:
+    assert domain.pins_of(RUNNING, [0, 1]) is None  # libvirt's own call tells
+    assert domain.pins_of(RUNNING, [2, 0]) == {0: "2", 2: "3-4"}
+    assert domain.pins_of(RUNNING, [0, 3]) == {0: "2", 3: None}

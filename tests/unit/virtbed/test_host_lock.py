@@ -1,0 +1,145 @@
+"""Who has a bench host is noted on the host: by real shells, in a folder for its /run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed import host_lock
+from virtbed.host_lock import Claim, HostLockError, Seen
+from virtbed_contract.limits import parse
+
+Execute = host_lock.Execute
+MINE = Claim(
+    "ctl01", "boot-1", "/run/virtbed", 12, "77", "virtbed sweep quick", "2026-01-01T00:00Z"
+)
+OTHER = replace(MINE, host="ctl02", boot="boot-2", pid=4)
+
+
+def execute(command: str) -> Mapping[str, Any]:
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return str(tmp_path / "run")
+
+
+def note(place: str) -> str:
+    return (Path(place) / host_lock.NAME).read_text()
+
+
+def test_two_controllers_exclude_each_other_and_the_one_is_named(place: str) -> None:
+    host_lock.take(execute, str(MINE), 100, place)
+    with pytest.raises(HostLockError) as refused:
+        host_lock.take(execute, str(OTHER), 100, place)
+    said = str(refused.value)
+    assert f"{os.uname().nodename} is being measured by process 12 on ctl01" in said
+    assert "(virtbed sweep quick) since 2026-01-01T00:00Z" in said
+    assert f"remove {place}/sweep on " in said
+    for claim in ("", str(OTHER)):
+        with pytest.raises(HostLockError, match="process 12 on ctl01"):
+            host_lock.check_free(execute, claim, place)
+    host_lock.check_free(execute, str(MINE), place)
+    host_lock.free(execute, str(OTHER), place)  # which is not its own
+    assert note(place).startswith(str(MINE))
+    host_lock.free(execute, str(MINE), place)
+    host_lock.take(execute, str(OTHER), 100, place)
+    assert note(place).startswith(str(OTHER))
+
+
+def test_the_next_call_of_the_same_controller_goes_on(place: str) -> None:
+    host_lock.take(execute, str(MINE), 100, place)
+    again = replace(MINE, pid=99, started="88")  # it holds the controller's own lock
+    host_lock.take(execute, str(again), 100, place)
+    assert note(place).startswith(str(again))
+
+
+def expires(place: str) -> int:
+    return int(note(place).splitlines()[1].split()[0])
+
+
+def test_a_block_renews_what_holds_and_asks_for_boot_id_and_disks(place: str) -> None:
+    host_lock.take(execute, str(MINE), 10, place)
+    before = expires(place)
+    rooms = [("state", "/"), ("tmp", "/nosuch"), ("store", "/tmp")]
+    told = host_lock.begin(execute, str(MINE), 1000, [path for _, path in rooms], place)
+    assert told[0] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    found = parse(told, rooms)
+    assert [(disk.kind, disk.path) for disk in found] == [("state", "/"), ("store", "/tmp")]
+    assert all(disk.free_mib > 0 for disk in found)
+    assert expires(place) - before >= 990
+    (Path(place) / host_lock.NAME).unlink()  # removed by hand, and nobody took it
+    host_lock.begin(execute, str(MINE), 1000, (), place)
+    assert note(place).startswith(str(MINE))
+    (Path(place) / host_lock.NAME).unlink()
+    host_lock.take(execute, str(OTHER), 10, place)
+    with pytest.raises(HostLockError, match="taken by process 4 on ctl02"):
+        host_lock.begin(execute, str(MINE), 1000, (), place)
+    assert len(host_lock.begin(execute, "", 0, ["/"], place)) == 2  # who holds nothing renews none
+    assert note(place).startswith(str(OTHER))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "held"),
+    [
+        (lambda text: text, True),
+        (lambda text: text.replace(text.split()[-1], "another-boot"), False),
+        (lambda text: text.replace(text.splitlines()[1].split()[0], "1"), False),  # long ago
+    ],
+)
+def test_a_note_ends_with_its_time_and_with_the_hosts_boot(
+    place: str, spoil: Any, held: bool
+) -> None:
+    host_lock.take(execute, str(MINE), 100, place)
+    path = Path(place) / host_lock.NAME
+    path.write_text(spoil(note(place)))
+    assert (Seen.read(execute, place).claim(place) is not None) == held
+    if not held:
+        host_lock.take(execute, str(OTHER), 100, place)
+        assert note(place).startswith(str(OTHER))
+
+
+def test_a_controller_on_the_host_itself_is_seen_to_be_gone(place: str) -> None:
+    me = host_lock.here("virtbed sweep demo", Path("/run/virtbed"), "2026-01-01T00:00:00Z")
+    host_lock.take(execute, str(me), 1000, place)
+    with pytest.raises(HostLockError, match="virtbed sweep demo"):
+        host_lock.take(execute, str(OTHER), 100, place)
+    host_lock.free(execute, str(me), place)
+    host_lock.take(execute, str(replace(me, started="1")), 1000, place)  # its number, reused
+    host_lock.take(execute, str(OTHER), 100, place)
+    assert note(place).startswith(str(OTHER))
+
+
+@pytest.mark.parametrize("text", ["x", "[]\n99999999999 ", "{}\n99999999999", "\0\n", '{"pid":'])
+def test_a_note_that_cannot_be_read_is_said_and_never_a_traceback(place: str, text: str) -> None:
+    Path(place).mkdir()
+    (Path(place) / host_lock.NAME).write_text(text)
+    with pytest.raises(HostLockError, match="remove that file there"):
+        host_lock.take(execute, str(MINE), 100, place)
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(HostLockError, match=r"cannot be read or written.*root is needed"):
+        host_lock.take(execute, str(MINE), 100, str(tmp_path / "run"))
+
+
+def test_of_two_at_once_one_gets_it(place: str) -> None:
+    claims = [replace(MINE, host=f"ctl{number}", boot=f"b{number}") for number in range(6)]
+    script = (
+        "import sys, tests.unit.virtbed.test_host_lock as t\n"
+        "try: t.host_lock.take(t.execute, sys.argv[1], 100, sys.argv[2])\n"
+        "except t.HostLockError: sys.exit(1)"
+    )
+    import sys
+
+    running = [subprocess.Popen([sys.executable, "-c", script, str(c), place]) for c in claims]
+    assert sorted(process.wait() for process in running) == [0, 1, 1, 1, 1, 1]

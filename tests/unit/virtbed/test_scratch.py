@@ -1,0 +1,100 @@
+"""What a killed command leaves of itself: the next removes that, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from virtbed import bench, scratch
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "run"
+    monkeypatch.setattr(scratch, "RUN", folder)
+    monkeypatch.setattr(bench, "RUN", folder)
+    return folder
+
+
+def begun(run: Path, code: str) -> subprocess.Popen[str]:
+    """Start a process that makes a folder of its own, runs this code in it and says so."""
+    script = (
+        "import subprocess, sys, time; from pathlib import Path; from virtbed import scratch;"
+        f"scratch.RUN = Path({str(run)!r})\n"
+        f"with scratch.own_folder() as folder:\n {code}\n print(folder, flush=True); time.sleep(99)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline()
+    return process
+
+
+def left(run: Path) -> int:
+    return len(list((run / "plays").iterdir()))
+
+
+def test_a_killed_process_leaves_a_folder_that_the_next_removes(run: Path) -> None:
+    killed, alive = (begun(run, "(folder / 'file').touch()") for _ in range(2))
+    killed.kill()
+    killed.communicate()
+    assert left(run) == 2
+    with scratch.own_folder() as mine:
+        assert left(run) == 2  # mine, and the other's that lives
+        assert mine.stat().st_mode & 0o777 == mine.parent.stat().st_mode & 0o777 == 0o700
+    assert left(run) == 1
+    alive.kill()
+    alive.communicate()
+    scratch.remove_abandoned()
+    assert left(run) == 0
+
+
+def test_a_folder_stays_while_a_stray_has_its_files_there(run: Path) -> None:
+    """It would put the next ones into /tmp, where nobody looks."""
+    stray = "print(subprocess.Popen(['sleep', '99'], env={'TMPDIR': f'{folder}/tmp'}).pid)"
+    script = f"import subprocess; {stray}"
+    process = begun(run, script)
+    process.kill()
+    pids = [int(pid.name) for pid in Path("/proc").iterdir() if pid.name.isdigit()]
+    mark = f"TMPDIR={run}/".encode()
+    (pid,) = [pid for pid in pids if mark in _environ(pid)]
+    process.wait()
+    scratch.remove_abandoned()
+    assert left(run) == 1
+    os.kill(pid, signal.SIGKILL)
+    while _environ(pid):
+        pass
+    scratch.remove_abandoned()
+    assert left(run) == 0
+
+
+def _environ(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_number_that_another_process_has_now_is_not_the_owner(run: Path) -> None:
+    (run / "plays" / f"{os.getpid()}-1-x").mkdir(parents=True)
+    scratch.remove_abandoned()
+    assert left(run) == 0
+
+
+def test_keys_of_a_killed_sweep_go_with_the_next(run: Path) -> None:
+    (run / "keys" / "another").mkdir(parents=True)
+    (run / "keys" / "another" / "id_ed25519").touch()
+    with bench.alone(), bench.keys("mine") as folder:
+        assert [path.name for path in (run / "keys").iterdir()] == ["mine"]
+        assert folder.stat().st_mode & 0o777 == folder.parent.stat().st_mode & 0o777 == 0o700
+    assert not (run / "keys").exists()
+
+
+def test_a_folder_that_others_write_is_refused(run: Path) -> None:
+    run.mkdir()
+    run.chmod(0o777)
+    with pytest.raises(PermissionError, match="nobody else can write needed"):
+        scratch.own_folder().__enter__()
