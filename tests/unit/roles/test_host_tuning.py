@@ -210,7 +210,7 @@ def test_what_cannot_be_put_back_keeps_nothing_else_from_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(kinds.Interrupts, "gone", failing)
-        with pytest.raises(tuning.TuningError, match="interrupts: .*timed out after 100"):
+        with pytest.raises(tuning.TuningError, match=r"interrupts: .*timed out after 100"):
             tuning.restore(host, snapshot, SETTINGS)
     assert (host / "proc/sys/vm/swappiness").read_text() == "60\n" and snapshot.exists()
     assert tuning.restore(host, snapshot, SETTINGS) is True
