@@ -14,6 +14,11 @@ from virtbed_contract.kernel.cpus import parse_cpu_list
 
 Json = dict[str, Any]
 _NAMED = 3
+# A kernel tells its uptime in hundredths of a second: the rate over a shorter time is off by more
+# than a tenth.
+_LEAST_S = 0.1
+# One process that is started is no rate, however short the requests were that it came between.
+_LEAST_OF_STARTS_S = 1.0
 
 
 def readings(result: Json) -> Iterator[Json]:
@@ -64,7 +69,7 @@ def start_rate(result: Json) -> float | None:
     The testbed itself starts some between the readings of the bench host.
     """
     moved = result["confounders"].get("moved")
-    return _per_second(moved, "processes", 1) if moved else None
+    return _per_second(moved, "processes", 1, _LEAST_OF_STARTS_S) if moved else None
 
 
 def busiest(result: Json) -> str:
@@ -96,11 +101,11 @@ def _rate(result: Json, name: str) -> float | None:
     return max((rate for rate in rates if rate is not None), default=None)
 
 
-def _per_second(moved: Json, name: str, by: int) -> float | None:
+def _per_second(moved: Json, name: str, by: int, least_s: float = _LEAST_S) -> float | None:
     count, window_s = moved[name], moved["window_s"]
-    if count is None or not window_s:
+    if count is None or window_s is None:
         return None
-    return float(count / window_s / max(1, by))
+    return float(count / max(least_s, window_s) / max(1, by))
 
 
 def _cpus(moved: Json) -> int:
