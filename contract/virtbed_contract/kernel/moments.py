@@ -26,7 +26,7 @@ TICK = "LOC"
 """The row of /proc/interrupts for a CPU's own timer; devices' rows have numbers."""
 _KEPT = 20  # messages of the kernel
 _MOST_BYTES = 2**26  # of a file: /proc/interrupts has 6 KB a line where CPUs are 512
-_OF_KERNEL = tuple("01234567")  # levels
+_OF_DAEMONS = 24  # from this level on: 3 << 3
 _LONGEST = 200  # characters of a message
 _THROTTLES = ("core_throttle_count", "package_throttle_count")
 _SWAPPED = ("pswpin", "pswpout")
@@ -58,7 +58,7 @@ if [ -r proc/config.gz ]; then gzip -cd proc/config.gz
 else cat {" ".join(path.format('"$release"') for path in settings.CONFIGS)} 2>/dev/null
 fi | grep -E '^{settings.CONFIG_OPTION}'
 echo '{readings.MARK}{KMSG}'
-dd if={KMSG} iflag=nonblock bs=16k 2>/dev/null | grep '^[0-7],' | tail -n {_KEPT}
+dd if={KMSG} iflag=nonblock bs=16k 2>/dev/null | grep -E '^(1?[0-9]|2[0-3]),' | tail -n {_KEPT}
 if [ -d run/systemd/system ] && [ -z "$1" ]; then
   echo '{readings.MARK}{TIMERS}'
   systemctl show --all --property=Id --property=LastTriggerUSec '*.timer' 2>/dev/null
@@ -199,8 +199,8 @@ def throttled(root: Path) -> Optional[int]:
 def messages(root: Path) -> Optional[list[tuple[int, str]]]:
     """Return number and text of the kernel's last messages, in order; None where none may be read.
 
-    A record is "6,376,19410648598,-;text": level, number, microseconds, flags, text. From 8 on the
-    level tells of a program (systemd, cloud-init) that wrote to the kernel's log: no such message.
+    A record is "6,376,19410648598,-;text": level, number, microseconds, flags, text. From 24 on the
+    level tells of a daemon (systemd) that wrote to the kernel's log: no such message.
     """
     path = root / KMSG
     text = _drained(path) if path.is_char_device() else read(path)
@@ -211,7 +211,8 @@ def messages(root: Path) -> Optional[list[tuple[int, str]]]:
         head, semicolon, said = line.partition(";")
         level, _, rest = head.partition(",")
         number = rest.partition(",")[0]
-        if semicolon and level in _OF_KERNEL and number.isdigit():
+        told = semicolon and level.isdigit() and number.isdigit()
+        if told and int(level) < _OF_DAEMONS:
             found.append((int(number), said[:_LONGEST]))
     return found[-_KEPT:] or None
 

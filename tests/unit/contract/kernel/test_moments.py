@@ -110,13 +110,14 @@ def test_a_setting_that_changes_meanwhile_and_a_timer_that_was_to_fire_once(tmp_
     assert found["changed"] == ["merging of equal pages (KSM) on before, off after"]
 
 
-def test_what_programs_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Path) -> None:
-    """Level 30 is 3 << 3 | 6: a daemon's, as systemd and cloud-init write."""
+def test_what_daemons_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Path) -> None:
+    """Level 30 is 3 << 3 | 6: as systemd writes. 12, which `echo` writes, is of nobody known."""
     kernel = MESSAGE.format(41, "ready")
     unit = "30,{},19410648598,-;systemd[1]: Started something."
     quiet = lay(tmp_path / "a", {"dev/kmsg": kernel})
     log = "\n".join([kernel, *(unit.format(n) for n in range(42, 90))])
     chatty = lay(tmp_path / "b", {"dev/kmsg": log})
+    echoed = lay(tmp_path / "d", {"dev/kmsg": f"{kernel}\n12,42,19410648598,-;of-a-test"})
     hot = lay(tmp_path / "c", {"dev/kmsg": f"{log}\n{MESSAGE.format(90, 'mce: hot')}"})
 
     def told(root: Path) -> Any:
@@ -130,6 +131,7 @@ def test_what_programs_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Pa
 
     assert told(chatty) == (0, None)
     assert told(hot) == (1, "mce: hot")
+    assert told(echoed) == (1, "of-a-test")
 
 
 def test_a_log_that_ran_on_beyond_what_is_kept(tmp_path: Path) -> None:
