@@ -321,10 +321,15 @@ def _recorded(result: Json, asked: Instance) -> Json:
 
 
 def _kernel_kind(trial: Json, asked: Instance) -> str:
-    """Return whose kernel a trial ran on: those of one kind are to be under one state."""
+    """Return whose kernel a trial ran on: those of one kind are to be under one state.
+
+    A guest of several nodes is of a kind of its own: its kernel balances memory between them.
+    """
     varied = (f.words(trial[f.name]) for f in FACTORS if f.own_kernel)
+    nodes = len(asked.shape.nodes) if asked.shape else 0
     private = asked.enclosure if asked.private_kernel else ""
-    return " and ".join(filter(None, [asked.machine, *varied, private]))
+    kinds = [asked.machine, *varied, f"{nodes} nodes" if nodes else "", private]
+    return " and ".join(filter(None, kinds))
 
 
 # Follows from the CPUs that are online, and from the guests that stand beside: no setting.

@@ -25,6 +25,8 @@ IRQS = Path("proc/irq")
 TICK = "LOC"
 """The row of /proc/interrupts for a CPU's own timer; devices' rows have numbers."""
 _KEPT = 20  # messages of the kernel
+_MOST_BYTES = 2**26  # of a file: /proc/interrupts has 6 KB a line where CPUs are 512
+_OF_DAEMONS = 24  # from this level on: 3 << 3
 _LONGEST = 200  # characters of a message
 _THROTTLES = ("core_throttle_count", "package_throttle_count")
 _SWAPPED = ("pswpin", "pswpout")
@@ -45,7 +47,7 @@ _FILES = (
 # GNU head prints many files by one process, each after "==> its path <==".
 SCRIPT = f"""\
 cd "$1/" || exit
-head --verbose --bytes=1000000 {" ".join(_FILES)} 2>/dev/null
+head --verbose --bytes={_MOST_BYTES} {" ".join(_FILES)} 2>/dev/null
 echo; echo '{readings.MARK}proc/cpuinfo'
 while read -r line; do
   case "$line" in microcode*) echo "$line"; break ;; esac
@@ -56,7 +58,7 @@ if [ -r proc/config.gz ]; then gzip -cd proc/config.gz
 else cat {" ".join(path.format('"$release"') for path in settings.CONFIGS)} 2>/dev/null
 fi | grep -E '^{settings.CONFIG_OPTION}'
 echo '{readings.MARK}{KMSG}'
-dd if={KMSG} iflag=nonblock bs=16k 2>/dev/null | grep '^[0-9]' | tail -n {_KEPT}
+dd if={KMSG} iflag=nonblock bs=16k 2>/dev/null | grep -E '^(1?[0-9]|2[0-3]),' | tail -n {_KEPT}
 if [ -d run/systemd/system ] && [ -z "$1" ]; then
   echo '{readings.MARK}{TIMERS}'
   systemctl show --all --property=Id --property=LastTriggerUSec '*.timer' 2>/dev/null
@@ -197,7 +199,8 @@ def throttled(root: Path) -> Optional[int]:
 def messages(root: Path) -> Optional[list[tuple[int, str]]]:
     """Return number and text of the kernel's last messages, in order; None where none may be read.
 
-    A record is "6,376,19410648598,-;text": level, number, microseconds, flags, text.
+    A record is "6,376,19410648598,-;text": level, number, microseconds, flags, text. From 24 on the
+    level tells of a daemon (systemd) that wrote to the kernel's log: no such message.
     """
     path = root / KMSG
     text = _drained(path) if path.is_char_device() else read(path)
@@ -206,9 +209,11 @@ def messages(root: Path) -> Optional[list[tuple[int, str]]]:
     found = []
     for line in text.splitlines():
         head, semicolon, said = line.partition(";")
-        number = head.split(",")[1:2]
-        if semicolon and number and number[0].isdigit():
-            found.append((int(number[0]), said[:_LONGEST]))
+        level, _, rest = head.partition(",")
+        number = rest.partition(",")[0]
+        told = semicolon and level.isdigit() and number.isdigit()
+        if told and int(level) < _OF_DAEMONS:
+            found.append((int(number), said[:_LONGEST]))
     return found[-_KEPT:] or None
 
 
@@ -290,11 +295,17 @@ def _more_aimed(
 
 
 def _more_messages(before: Any, after: Any) -> Optional[tuple[int, Optional[str]]]:
-    """Return how many messages came between, and the text of the last one."""
+    """Return how many messages came between, and the text of the last one.
+
+    Where all that are kept came between, it is the number of records of all kinds: there were more.
+    """
     if not before or not after:
         return None
-    more = int(after[-1][0]) - int(before[-1][0])
-    return (more, str(after[-1][1])) if more > 0 else (0, None)
+    seen = int(before[-1][0])
+    more = sum(1 for number, _ in after if int(number) > seen)
+    if more == len(after):
+        more = int(after[-1][0]) - seen
+    return (more, str(after[-1][1])) if more else (0, None)
 
 
 def _fired(before: Optional[Mapping[str, str]], after: Optional[Mapping[str, str]]) -> list[str]:

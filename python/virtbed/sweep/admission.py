@@ -42,7 +42,8 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
 
     Raises:
         Interrupted: the user ended the sweep.
-        SweepError: the image is missing or of other sources, or a platform is down.
+        SweepError: the image is missing or of other sources, a platform is down, or no cell can
+            run.
         BenchError: the host cannot be examined, there is none, or there are several.
         PlacementError: the plan asks for more than the host offers.
     """
@@ -71,8 +72,19 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
                 f"{row.platform} out of the plan"
             )
     laid = design(plan, report, platforms)
+    check_cells(plan, laid)
     check_memory(plan, report, guests=guests)
     return Admitted(report, image, laid, restored)
+
+
+def check_cells(plan: Plan, laid: Design) -> None:
+    """Raise SweepError if every cell of a plan is left out: it would end well, having done nothing.
+
+    Such as guests alone that are to boot a kernel that cannot be booted.
+    """
+    if not laid.trials:
+        why = dict.fromkeys(f"{row.platform}: {row.reason}; {row.remedy}" for row in laid.not_run)
+        raise SweepError(f"this host can run no cell of the plan {plan.name}. {'. '.join(why)}")
 
 
 def check_memory(plan: Plan, report: HostReport, *, guests: bool) -> None:

@@ -29,6 +29,15 @@ def host_kernel(root: Path, drivers: Iterable[str]) -> dict[str, Any]:
     `kernel` is the contract's HostKernel as JSON, None where `problem` says why there is none.
     `missing` lists the drivers that it has neither built in nor as modules.
     """
+    try:
+        return _found(root, drivers)
+    except PermissionError as error:  # Ubuntu's kernels, and the whole of an EFI partition
+        file = Path(str(error.filename))
+        named = f"/{file.relative_to(root)}" if file.is_relative_to(root) else str(file)
+        return _none(f"{named} cannot be read: {error.strerror}", "examine the host as root")
+
+
+def _found(root: Path, drivers: Iterable[str]) -> dict[str, Any]:
     release = read(root / "proc/sys/kernel/osrelease") or ""
     version = read(root / "proc/sys/kernel/version") or ""
     file = _first(root, FILES, release)
@@ -78,11 +87,8 @@ def _first(root: Path, names: Iterable[str], release: str) -> Path | None:
 
 def _version(file: Path) -> str | None:
     """Return what a kernel's file says of itself: "6.1.0-48-amd64 (builder) #1 SMP ..."."""
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(HEAD_BYTES)
-    except OSError:
-        return None
+    with file.open("rb") as opened:
+        head = opened.read(HEAD_BYTES)
     if head[MARK_AT : MARK_AT + len(MARK)] != MARK:
         return None
     at = int.from_bytes(head[VERSION_AT : VERSION_AT + 2], "little") + VERSION_FROM

@@ -239,8 +239,9 @@ def restore(root: Path, snapshot: Path, settings: Sequence[Setting]) -> bool:
         try:
             if values:
                 _put_back(root, snapshot, setting, values)
-        except TuningError as error:
-            wrong.append(str(error))
+        except (OSError, subprocess.SubprocessError, TuningError) as error:
+            said = str(error)
+            wrong.append(said if setting.name in said else f"host_tuning: {setting.name}: {said}")
     if wrong:
         raise TuningError("; ".join(wrong))
     snapshot.unlink()
@@ -302,7 +303,7 @@ def main() -> None:
         elif module.params["state"] == "restore":
             changed = restore(root, snapshot, settings)
         rows = show(root, settings, kept(snapshot).get(REFUSED))
-    except (TuningError, DocumentError, ValueError) as error:
+    except (OSError, subprocess.SubprocessError, TuningError, DocumentError, ValueError) as error:
         module.fail_json(msg=str(error))
     daemons = {s.daemon: s.reason for s in SETTINGS if isinstance(s, Service)}
     due, unknown = waking(root, daemons) if module.params["wakers"] else ([], "")

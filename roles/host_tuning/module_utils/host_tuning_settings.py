@@ -92,11 +92,15 @@ class Files(Setting):
     only: Callable[[Path], bool] = _everywhere
 
     def read(self, root: Path) -> dict[str, str]:
-        """Return the value of each file, by its path below the root."""
+        """Return the value of each file that can be read, by its path below the root.
+
+        The governor of a CPU that is offline has a file, and the kernel answers EBUSY.
+        """
         found = {}
         for path in sorted(filter(self.only, root.glob(self.pattern))):
-            text = path.read_text().strip()
-            found[str(path.relative_to(root))] = chosen(text) or text
+            text = read(path)
+            if text:
+                found[str(path.relative_to(root))] = chosen(text) or text
         return found
 
     def write(self, root: Path, values: Mapping[str, str]) -> dict[str, str]:

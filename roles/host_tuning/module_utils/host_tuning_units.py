@@ -31,6 +31,9 @@ _PROPERTIES = (
     "Id,ActiveState,SubState,LoadState,Transient,RefuseManualStart,RefuseManualStop,TriggeredBy"
 )
 _AT_REST = {"inactive", "failed"}
+OWN = Path("proc/self/cgroup")
+"""Where this process runs: below the unit that started the sweep, if it is of this host."""
+_SELF = "the sweep itself runs in it, and would end"
 _UNTOUCHED = "runs, and is left: whether it may be stopped only you know"
 
 
@@ -112,9 +115,9 @@ def units(root: Path) -> dict[str, Unit]:
         )  # fmt: skip
         names = {unit for row in timers for unit in (row["unit"], row["activates"]) if unit}
         due = {row["unit"]: row for row in timers}
-        found = _shown(sorted(names | {row["unit"] for row in running}), due)
+        found = _shown(sorted(names | {row["unit"] for row in running}), due, _own(root))
         starters = {name for unit in found.values() for name in unit.triggers}
-        return {**found, **_shown(sorted(starters - found.keys()), {})}
+        return {**found, **_shown(sorted(starters - found.keys()), {}, _own(root))}
     except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip()
         raise _Unknown(
@@ -123,8 +126,17 @@ def units(root: Path) -> dict[str, Unit]:
         ) from error
 
 
-def _shown(names: Iterable[str], due: Mapping[str, Mapping[str, Any]]) -> dict[str, Unit]:
-    """Return units by name; `due` has the rows of list-timers."""
+def _own(root: Path) -> frozenset[str]:
+    """Return the units in which this process runs: those of its control groups."""
+    return frozenset((read(root / OWN) or "").replace("\n", "/").split("/"))
+
+
+def _shown(
+    names: Iterable[str],
+    due: Mapping[str, Mapping[str, Any]],
+    own: frozenset[str] = frozenset(),
+) -> dict[str, Unit]:
+    """Return units by name; `due` has the rows of list-timers. Nobody may stop those of `own`."""
     asked = list(names)
     if not asked:  # systemctl would show the manager
         return {}
@@ -139,7 +151,7 @@ def _shown(names: Iterable[str], due: Mapping[str, Mapping[str, Any]]) -> dict[s
             state=shown["ActiveState"],
             sub=shown.get("SubState", ""),
             loaded=shown.get("LoadState") != "not-found",
-            fixed=_fixed(shown),
+            fixed=_SELF if shown["Id"] in own else _fixed(shown),
             triggers=tuple(shown.get("TriggeredBy", "").split()),
             activates=row.get("activates") or "",
             next_us=row.get("next"),
@@ -183,7 +195,8 @@ class Units(Setting):
             names = [name for name, wanted in values.items() if wanted == value]
             if names:
                 _told(verb, names)
-        _settle({timer.activates for timer in timers} - {""})
+        # The job that a timer has started may be this very sweep.
+        _settle({timer.activates for timer in timers} - {""} - _own(root))
         return {}
 
     def confirm(self, root: Path, places: Iterable[str]) -> dict[str, str]:

@@ -1,14 +1,16 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""CPUs taken offline, and brought back with every cpuset as it was."""
+"""CPUs taken offline, and brought back with cpusets and interrupts as they were."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.virtbed_contract.kernel import topology
 from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
+from ansible.module_utils.virtbed_contract.kernel.files import read
 from ansible.module_utils.virtbed_contract.kernel.snapshots import keep, kept
 
 DOCUMENTATION = r"""
@@ -18,6 +20,8 @@ description:
   - Under control groups v1 an offlined CPU leaves every cpuset below the root for good, Docker's
     and libvirt's among them, and what they start next fails. So every cpuset is written to a
     snapshot first, put back once the CPUs are online again, and read again.
+  - An interrupt all of whose CPUs go offline may come to any CPU from then on. Each one's CPUs are
+    written to the snapshot, too, and put back where somebody can.
   - The snapshot is synced to disk before the first change, and outlives a crash.
 options:
   online:
@@ -25,7 +29,7 @@ options:
     type: str
     default: ""
   snapshot:
-    description: The file that holds the CPUs and cpusets found before the first change.
+    description: The file that holds the CPUs, cpusets and interrupts found before the first change.
     type: path
     required: true
 author: virtbed
@@ -77,7 +81,8 @@ def leave_online(root: Path, staying: set[int], snapshot: Path) -> bool:
     if not leaving:
         return False
     if not kept(snapshot):  # one that is there holds what was before a crash
-        keep(snapshot, {"online": sorted(found), "cpusets": cpusets(root)})
+        before = {"cpusets": cpusets(root), "interrupts": interrupts(root)}
+        keep(snapshot, {"online": sorted(found), **before})
     for cpu in leaving:
         _switch(root, cpu).write_text("0\n")
     _assert_online(root, staying)
@@ -103,8 +108,19 @@ def bring_back(root: Path, snapshot: Path) -> bool:
                     f"cpu_hotplug: {place} is {path.read_text().strip()!r}, {wanted!r} needed as "
                     f"{snapshot} has it"
                 )
+    for place, wanted in before.get("interrupts", {}).items():
+        path = root / place
+        if read(path) not in (None, wanted):
+            with suppress(OSError):  # the driver's own, or its device is gone
+                path.write_text(f"{wanted}\n")
     snapshot.unlink()
     return True
+
+
+def interrupts(root: Path) -> dict[str, str]:
+    """Return the CPUs that each interrupt may come to, by the path of its file."""
+    found = {path: read(path) for path in sorted(root.glob("proc/irq/[0-9]*/smp_affinity_list"))}
+    return {str(path.relative_to(root)): cpus for path, cpus in found.items() if cpus}
 
 
 def cpusets(root: Path) -> dict[str, str]:

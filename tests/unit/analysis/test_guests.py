@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import polars as pl
 import pytest
 
 from virtbed_analysis.document import document
@@ -118,3 +119,49 @@ def test_a_label_that_the_evidence_does_not_bear_out_is_left_out(
     (left,) = document(read_sweep(both.path))["rejected"]
     assert name in left["file"]
     assert why in left["reason"]
+
+
+def test_a_guest_of_two_nodes_balances_memory_and_one_of_one_node_does_not(folder: Folder) -> None:
+    """Linux sets numa_balancing where it finds nodes to balance: no change of the host between."""
+    for cores in (1, 2):
+        folder.trial("bm", "pinned", 1, {"a": [20.0]}, cores=cores)
+        name = folder.trial(
+            "vm", "pinned", 1, {"a": [22.0]}, cores=cores, guest_topology="host"
+        )  # fmt: skip
+        shape_of(folder, name, cores)
+    sweep = read_sweep(folder.path)
+    assert sweep.rejected == []
+    kinds = set(sweep.trials.filter(pl.col("platform") == "vm")["kernel_kind"])
+    assert kinds == {"kvm and host's topology", "kvm and host's topology and 2 nodes"}
+
+
+def shape_of(folder: Folder, name: str, cores: int) -> None:
+    """Let the evidence of a guest tell that each of its CPUs is a socket and a node."""
+    places = [str(cpu) for cpu in range(cores)]
+    told = {
+        "packages": places, "cores": places, "nodes": places, "caches": {"L2 Unified 1M": places},
+    }  # fmt: skip
+    nodes = [
+        {"host": n, "vcpus": str(n), "memory_mib": 1024, "distances": [10, 10]}
+        for n in range(cores if cores > 1 else 0)
+    ]
+
+    def say(evidence: Json) -> None:
+        evidence["asked"] |= {
+            "factors": {"guest_kernel": "image", "guest_topology": "host", "variant": "plain"},
+            "shape": {"sockets": cores, "cores": 1, "threads": 1, "vcpus": list(range(cores)),
+                      "nodes": nodes},
+        }  # fmt: skip
+        for moment in ("before", "after"):
+            evidence[moment]["machine"] |= {
+                "topology": {"sockets": cores, "cores": 1, "threads": 1, "cache": "passthrough",
+                             "cells": [node["vcpus"] for node in nodes]},
+                "guest": {"shape": told}, "host": {"shape": told},
+            }  # fmt: skip
+
+    folder.edit(f"trials/{name}/evidence.json", say)
+    scheduler = f"numa_balancing {int(cores > 1)}"
+    folder.edit(
+        f"trials/{name}/result.json",
+        lambda r: r["environment"]["kernel_settings"].update(scheduler=scheduler),
+    )

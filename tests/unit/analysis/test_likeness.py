@@ -199,6 +199,38 @@ def test_what_happens_during_a_trial_is_suspect(pair: Folder, what: str) -> None
     assert suspicions(result) == []
 
 
+def test_timers_of_what_carries_a_platform_are_its_own(pair: Folder) -> None:
+    """Of gVisor the host counts 3000 a second on a quiet machine, in every trial."""
+    busy = {"settings": KERNEL_SETTINGS, "moved": quiet(timer_interrupts=6000)}
+    of = {
+        platform: json.loads((pair.path / f"{name(platform)}/result.json").read_text())
+        for platform in ("bm", "cn", "vm")
+    }
+    for result in of.values():
+        result["bench"] = busy
+    sandboxed = {**of["cn"], "environment": {**of["cn"]["environment"], "kernel_settings": None}}
+    assert suspicions(of["vm"]) == suspicions(sandboxed) == []
+    for platform in ("bm", "cn"):  # what the same kernel tells outside of it
+        (told,) = suspicions(of[platform])
+        assert told.startswith("timer interrupts: 3000 per second and CPU")
+    of["vm"]["confounders"]["moved"] = quiet(timer_interrupts=6000)
+    assert len(suspicions(of["vm"])) == 1
+
+
+def test_a_handful_of_events_in_a_short_window_is_no_rate(pair: Folder) -> None:
+    """Three requests of 10 ms; the kernel's clock is good to a hundredth of a second."""
+    result = json.loads((pair.path / f"{name('cn')}/result.json").read_text())
+    few = {"processes": 2, "device_interrupts": 40, "timer_interrupts": 80}
+    for window_s in (0.0, 0.01, 0.03):
+        result["confounders"]["moved"] = quiet(window_s=window_s, **few)
+        assert suspicions(result) == []
+    many = {"processes": 6, "device_interrupts": 200, "timer_interrupts": 300}
+    result["confounders"]["moved"] = quiet(window_s=0.03, **many)
+    assert [told.split(":")[0] for told in suspicions(result)] == [
+        "interrupts", "timer interrupts", "started processes",
+    ]  # fmt: skip
+
+
 def test_a_clock_that_the_kernel_must_be_asked_for_is_suspect(pair: Folder) -> None:
     result = json.loads((pair.path / f"{name('bm')}/result.json").read_text())
     result["environment"]["process_settings"]["clock_ns"] = 1800.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,36 @@ def test_every_cpuset_comes_back(host: Host, snapshot: Path) -> None:
     assert {name: host.read(name) for name in CPUSETS} == CPUSETS
     assert not snapshot.exists()
     assert hotplug.bring_back(host.root, snapshot) is False
+
+
+def test_interrupts_of_a_cpu_that_was_offline_come_to_it_again(
+    host: Host, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives one that has no CPU left to all, and does not take that back."""
+    irqs = {
+        f"proc/irq/{irq}/smp_affinity_list": cpus
+        for irq, cpus in {0: "0-3", 30: "3", 31: "2", 32: "2-3", 40: "3"}.items()
+    }
+    for name, cpus in irqs.items():
+        host.write(name, cpus)
+    hotplug.leave_online(host.root, {0, 1}, snapshot)
+    for irq in (30, 31, 32):
+        host.write(f"proc/irq/{irq}/smp_affinity_list", "0-1")
+    managed = host.root / "proc/irq/31/smp_affinity_list"
+    (host.root / "proc/irq/40/smp_affinity_list").unlink()
+    real = Path.write_text
+
+    def write(path: Path, text: str) -> int:
+        if path == managed:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, text)
+
+    monkeypatch.setattr(Path, "write_text", write)
+    assert hotplug.bring_back(host.root, snapshot) is True
+    assert not snapshot.exists()
+    found = {name: host.read(name) for name in irqs if (host.root / name).exists()}
+    gone, kept = "proc/irq/40/smp_affinity_list", {"proc/irq/31/smp_affinity_list": "0-1"}
+    assert found == {name: cpus for name, cpus in irqs.items() if name != gone} | kept
 
 
 def test_after_a_crash_the_first_snapshot_counts(host: Host, snapshot: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,30 @@ def test_a_kernel_with_its_file_and_modules_is_found(host: Path) -> None:
         modules=f"/lib/modules/{RELEASE}",
         config=f"/boot/config-{RELEASE}",
     )
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_no_kernel(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ubuntu's are root's alone."""
+
+    real = Path.open
+
+    def refused(path: Path, *args: Any, **named: Any) -> Any:
+        if path.name.startswith("vmlinuz"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **named)
+
+    monkeypatch.setattr(Path, "open", refused)
+    found = host_kernel(host, DRIVERS)
+    assert found["problem"] == f"/boot/vmlinuz-{RELEASE} cannot be read: Permission denied"
+    assert found["remedy"] == "examine the host as root"
+
+    def hidden(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_file", hidden)
+    assert host_kernel(host, DRIVERS)["remedy"] == "examine the host as root"
 
 
 def test_a_kernel_beside_its_modules_is_found(host: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,46 @@ def test_the_governor_of_a_cpu_that_is_offline_is_not_forgotten(host: Path, snap
     (host / "offline").rename(governor)
     tuning.restore(host, snapshot, SETTINGS)
     assert governor.read_text() == "powersave\n"
+
+
+def test_an_offline_cpu_whose_governor_answers_ebusy_is_no_crash(
+    host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kernels have it since 4.3: the file stays. Bare metal's settings are verified so."""
+    tuning.tune(host, snapshot, SETTINGS)
+    offline = host / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    real = Path.read_text
+
+    def busy(path: Path, *args: Any, **named: Any) -> str:
+        if path == offline:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return real(path, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", busy)
+        (row,) = (row for row in tuning.show(host, SETTINGS) if row.name == "governor")
+        assert row.available and row.value == "performance"
+        with pytest.raises(tuning.TuningError, match="bring its CPU online, or remove"):
+            tuning.restore(host, snapshot, SETTINGS)
+    assert (host / "proc/sys/vm/swappiness").read_text() == "60\n" and snapshot.exists()
+    assert tuning.restore(host, snapshot, SETTINGS) is True
+
+
+def test_what_cannot_be_put_back_keeps_nothing_else_from_it(
+    host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the failure: a daemon that does not answer, a file that cannot be read."""
+    tuning.tune(host, snapshot, SETTINGS)
+
+    def failing(*_: Any) -> set[str]:
+        raise subprocess.TimeoutExpired(["systemctl", "show"], 100)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kinds.Interrupts, "gone", failing)
+        with pytest.raises(tuning.TuningError, match=r"interrupts: .*timed out after 100"):
+            tuning.restore(host, snapshot, SETTINGS)
+    assert (host / "proc/sys/vm/swappiness").read_text() == "60\n" and snapshot.exists()
+    assert tuning.restore(host, snapshot, SETTINGS) is True
 
 
 def test_what_a_host_does_not_have_is_said(tmp_path: Path) -> None:

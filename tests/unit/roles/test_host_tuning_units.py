@@ -241,6 +241,31 @@ def test_a_job_that_a_timer_has_just_started_is_waited_for_and_not_cut_off(
     assert restore(root, snapshot) is True and now[0] == started
 
 
+def test_a_sweep_that_cron_or_a_timer_started_does_not_end_or_wait_for_itself(
+    systemd: Recorded, root: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = root / units.OWN
+    own.parent.mkdir(parents=True)
+    own.write_text("0::/system.slice/cron.service\n")
+    before = systemd.running()
+    assert tune(root, snapshot) is True
+    assert systemd.running() == before - QUIET | {"cron.service"}
+    (row,) = tuning.show(root, SETTINGS)
+    assert row.value == row.wanted and "cron.service: the sweep itself runs in it" in row.exempt[0]
+    (left,) = (row for row in units.waking(root, {})[0] if row.name == "cron.service")
+    assert not left.stopped and left.reason.endswith("the sweep itself runs in it, and would end")
+    restore(root, snapshot)
+
+    now = [0.0]
+    monkeypatch.setattr(units.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(units.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
+    # A oneshot service is "activating" as long as its command runs; v1 has a line per hierarchy.
+    own.write_text("2:cpu:/\n1:name=systemd:/system.slice/site-backup.service\n")
+    systemd.states["site-backup.service"] = ("activating", "start")
+    assert tune(root, snapshot) is True
+    assert now[0] == 0.0
+
+
 def test_what_may_wake_is_listed_with_when_it_is_due(systemd: Recorded, root: Path) -> None:
     rows, unknown = units.waking(root, {"irqbalance": "moves"})
     assert unknown == ""

@@ -136,6 +136,13 @@ def test_a_guest_masks_every_timer_of_its_packages_and_what_tuning_stops(tmp_pat
     ]  # fmt: skip
 
 
+def test_a_guests_kernel_lets_the_application_read_its_log() -> None:
+    """Debian's restricts it to who is privileged, and the measured process is nobody's."""
+    tasks = yaml.safe_load((REPOSITORY / "roles/image_rootfs/tasks/guest.yml").read_text())
+    files = {item["dest"]: item.get("content") for item in tasks[0]["loop"]}
+    assert files["etc/sysctl.d/virtbed.conf"] == "kernel.dmesg_restrict = 0\n"
+
+
 def test_the_digest_is_by_the_trees_own_tar_whatever_the_hosts(tmp_path: Path) -> None:
     """Versions of tar differ in what they write; a tree is brought to hosts of other versions."""
     found = yaml.safe_load((REPOSITORY / "roles/image_rootfs/vars/main.yml").read_text())

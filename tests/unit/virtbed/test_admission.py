@@ -16,7 +16,8 @@ from virtbed.image import image_key
 from virtbed.plan import Plan
 from virtbed.scratch import run_dir
 from virtbed.sweep import SweepError
-from virtbed.sweep.admission import Admitted, _image, check_memory, identity
+from virtbed.sweep.admission import Admitted, _image, admit, check_memory, identity
+from virtbed.sweep.interruption import Interruption
 from virtbed_contract.sweep import HostReport
 
 
@@ -74,6 +75,35 @@ def test_memory_that_the_host_has_not_is_refused(
     asked = plan.model_copy(update={"memory_mib": memory_mib})
     with pytest.raises(SweepError, match=refused) if refused else nullcontext():
         check_memory(asked, report(), guests=guests)
+
+
+def test_a_plan_of_which_the_host_can_run_no_cell_is_refused_with_why(plan: Plan) -> None:
+    """Guests alone, of a kernel without a file: a sweep would do nothing, and end well."""
+    asked = Plan.model_validate(
+        {
+            "name": "demo",
+            "replicates": 2,
+            "platforms": {"vm": ["pinned"]},
+            "applications": [{"name": "image_classification"}],
+            "cores": [1],
+            "guest_kernel": ["host"],
+        }
+    )
+    found = host(asked.image)
+    told = {"kernel": None, "missing": [], "problem": "no file", "remedy": "install it"}
+    found.facts["host_kernel"] = told
+    available = [
+        replace(row, status="available") if row.platform == "vm" else row for row in found.platforms
+    ]
+    found = replace(found, platforms=tuple(available), accelerator="kvm")
+
+    class Examined(Bench):
+        def examine(self, **_: object) -> tuple[HostReport, bool]:  # type: ignore[override]
+            return found, False
+
+    refused = r"can run no cell of the plan demo\. vm: guest_kernel host: no file; install it, or"
+    with pytest.raises(SweepError, match=refused):
+        admit(asked, Examined(), PLATFORMS, Interruption())
 
 
 def test_memory_that_no_host_has_is_refused_with_the_plan(plan: Plan) -> None:

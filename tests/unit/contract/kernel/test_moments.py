@@ -46,7 +46,10 @@ def tree(**changes: Any) -> dict[str, str]:
         f"{CPU}/online": "0-1,3",
         f"{CPU}/cpu1/thermal_throttle/core_throttle_count": str(now["core"]),
         f"{CPU}/cpu1/thermal_throttle/package_throttle_count": str(now["package"]),
-        "dev/kmsg": MESSAGE.format(40, "older") + "\n" + MESSAGE.format(now["number"], now["said"]),
+        "dev/kmsg": "\n".join(
+            MESSAGE.format(number, now["said"] if number == now["number"] else "older")
+            for number in range(40, now["number"] + 1)
+        ),
         "run/systemd/timers": TIMER.format(now["fired"]),
     }
 
@@ -105,6 +108,49 @@ def test_a_setting_that_changes_meanwhile_and_a_timer_that_was_to_fire_once(tmp_
     found = moments.moved(before, after)
     assert found["timers"] == ["run-r7.timer"]
     assert found["changed"] == ["merging of equal pages (KSM) on before, off after"]
+
+
+def test_what_daemons_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Path) -> None:
+    """Level 30 is 3 << 3 | 6: as systemd writes. 12, which `echo` writes, is of nobody known."""
+    kernel = MESSAGE.format(41, "ready")
+    unit = "30,{},19410648598,-;systemd[1]: Started something."
+    quiet = lay(tmp_path / "a", {"dev/kmsg": kernel})
+    log = "\n".join([kernel, *(unit.format(n) for n in range(42, 90))])
+    chatty = lay(tmp_path / "b", {"dev/kmsg": log})
+    echoed = lay(tmp_path / "d", {"dev/kmsg": f"{kernel}\n12,42,19410648598,-;of-a-test"})
+    hot = lay(tmp_path / "c", {"dev/kmsg": f"{log}\n{MESSAGE.format(90, 'mce: hot')}"})
+
+    def told(root: Path) -> Any:
+        before, after = moments.counters(quiet, (0,)), moments.counters(root, (0,))
+        # What sh prints of them is the same.
+        command = ["sh", "-c", moments.SCRIPT, "sh", str(root)]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert moments.machine(printed, (0,))["messages"] == after["messages"]
+        found = moments.moved(before, after)
+        return found["messages"], found["last_message"]
+
+    assert told(chatty) == (0, None)
+    assert told(hot) == (1, "mce: hot")
+    assert told(echoed) == (1, "of-a-test")
+
+
+def test_a_log_that_ran_on_beyond_what_is_kept(tmp_path: Path) -> None:
+    found = moments.moved(read(tmp_path / "a"), read(tmp_path / "b", number=141, said="again"))
+    assert (found["messages"], found["last_message"]) == (100, "again")
+
+
+def test_a_large_machine_is_read_to_the_end(tmp_path: Path) -> None:
+    """512 CPUs and 400 interrupts: 2.4 MB, and the CPUs' timers stand below the devices."""
+    heads = "".join(f"{f'CPU{n}':>11}" for n in range(512))
+    zeros = f"{0:>11}" * 510
+    rows = [f" {n:>4}:{n:>11}{3:>11}{zeros}  PCI-MSIX 1-edge nvme{n}" for n in range(100, 500)]
+    last = f"  LOC:{7:>11}{5:>11}{zeros}  Local timer interrupts"
+    root = lay(tmp_path, {"proc/interrupts": "\n".join([f"     {heads}", *rows, last])})
+    command = ["sh", "-c", moments.SCRIPT, "sh", str(root)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = moments.machine(printed, (1,))["interrupts"]
+    assert found == moments.interrupts(root, (1,))
+    assert (len(found), found["LOC"], found["499 nvme499"]) == (401, 5, 3)
 
 
 def test_a_kernel_that_tells_nothing(tmp_path: Path) -> None:
