@@ -380,6 +380,18 @@ def forget_keys() -> None:
     shutil.rmtree(RUN / "keys", ignore_errors=True)  # there are none, or another error is told
 
 
+def forget_killed() -> None:
+    """Remove keys and temporary files of commands that were killed; a folder of another's is left.
+
+    Raises:
+        OSError: the folder is another's, as it may be in /tmp.
+    """
+    if os.path.lexists(RUN):
+        scratch.require_own(RUN)
+        forget_keys()
+        scratch.remove_abandoned()
+
+
 @contextmanager
 def affinity_restored() -> Iterator[None]:
     """Let this process run where it could before, wherever it is kept meanwhile."""

@@ -108,7 +108,15 @@ def _here(asked: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
         raise BenchError(str(error)) from error
     if holder and seen.same_kernel(holder):
         _keep_beside(holder)
-    return HostStatus(seen.name, standing(asked, state_dir), holder.words if holder else "")
+    found = standing(asked, state_dir)
+    for lock in _locks():
+        if not holder and lock.exists() and not os.access(lock, os.R_OK):
+            found["unseen"].append(f"who holds {lock}, if anybody, is not seen: root is needed")
+    return HostStatus(seen.name, found, holder.words if holder else "")
+
+
+def _locks() -> list[Path]:
+    return [folder / "lock" for folder in dict.fromkeys((RUN, Path(host_lock.FOLDER)))]
 
 
 def _told(result: Mapping[str, Any]) -> HostStatus:
@@ -134,9 +142,9 @@ def _told(result: Mapping[str, Any]) -> HostStatus:
 
 def _own_lock(seen: Seen) -> Claim | None:
     """Return who holds a controller's lock on this machine, this user's or root's."""
-    for folder in dict.fromkeys((RUN, Path(host_lock.FOLDER))):
+    for lock in _locks():
         with suppress(OSError, HostLockError):
-            claim = Claim.of(_lock_of(folder / "lock"))
+            claim = Claim.of(_lock_of(lock))
             if seen.same_kernel(claim) and not host_lock.gone(_execute, claim):
                 return claim
     return None

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from virtbed import ansible, host_lock, host_status, ledger_view
+from virtbed import ansible, host_lock, host_status, ledger_view, scratch
 from virtbed import bench as benches
 from virtbed.bench import BenchError
 from virtbed.cli import app
@@ -455,3 +455,42 @@ def test_it_steps_aside_before_anything_that_takes_time(
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: kept.append((pid, {*cpus})))
     host_status.stay_aside()
     assert kept == [(0, os.sched_getaffinity(me.pid))]
+
+
+def test_a_lock_that_may_not_be_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr(host_status, "RUN", tmp_path)
+    monkeypatch.setattr(host_lock, "FOLDER", str(tmp_path / "none"))
+    monkeypatch.setattr(host_status.Seen, "read", lambda execute: read(execute, str(tmp_path)))
+    monkeypatch.setattr(ansible, "bench_variables", lambda *_: HERE)
+    monkeypatch.setattr(host_status, "standing", lambda *_: NOTHING | {"unseen": []})
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (found,) = host_status.host_status(benches.Bench(), PLATFORMS)
+    assert found.standing["unseen"] == [
+        f"who holds {tmp_path}/lock, if anybody, is not seen: root is needed"
+    ]
+
+
+def test_a_teardown_forgets_the_controllers_keys_and_follows_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for module_of_it in (benches, scratch):
+        monkeypatch.setattr(module_of_it, "RUN", run)
+    benches.forget_killed()
+    assert not run.exists()
+    (run / "keys" / "demo").mkdir(parents=True)
+    (run / "plays" / "4194305-1-x").mkdir(parents=True)
+    run.chmod(0o711)
+    benches.forget_killed()
+    assert list(run.rglob("*")) == [run / "plays"]
+    theirs = tmp_path / "theirs"
+    (theirs / "keys").mkdir(parents=True)
+    (run / "plays").rmdir()
+    run.rmdir()
+    run.symlink_to(theirs)
+    with pytest.raises(OSError, match="nobody else can write needed"):
+        benches.forget_killed()
+    assert (theirs / "keys").exists()
