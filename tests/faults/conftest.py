@@ -15,7 +15,7 @@ import pytest
 
 from virtbed.checkout import REPOSITORY
 
-from ..commands import ENVIRONMENT
+from ..commands import ENVIRONMENT, TIED
 from ..integration.conftest import write_plan as write_plan
 from .host import changes, facts
 
@@ -38,7 +38,7 @@ def as_before() -> Iterator[None]:
 def start(*command: str) -> subprocess.Popen[str]:
     """Start a command in a session of its own, as in a terminal; it dies with the tests."""
     return subprocess.Popen(
-        ["setpriv", "--pdeathsig=KILL", *command], cwd=REPOSITORY, env=ENVIRONMENT, text=True,
+        [*TIED, *command], cwd=REPOSITORY, env=ENVIRONMENT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 

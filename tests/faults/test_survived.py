@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("as_before")
 # Long enough to be met by a fault, which an application that computes nothing is not.
 SLOW: dict[str, Any] = {
     "applications": [
-        {"name": "image_classification", "scale": "tiny", "samples": 3000, "warmup": 1}
+        {"name": "image_classification", "scale": "tiny", "samples": 500, "warmup": 1}
     ],
     "emulated": {"scale": "tiny", "samples": 30, "warmup": 1},
 }
