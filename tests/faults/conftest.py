@@ -1,6 +1,6 @@
 """Sweeps of an application that computes nothing on real engines, to be killed and broken.
 
-`make faults` runs them; `make test` has a few of the kind, in tests/integration.
+`make faults` runs them all; `make test` those that are marked `quick`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from virtbed.checkout import REPOSITORY
 
-from ..commands import ENVIRONMENT, TIED
+from ..commands import ENVIRONMENT, TIED, run
 from ..integration.conftest import write_plan as write_plan
 from .host import changes, facts
 
@@ -25,6 +26,15 @@ NULL: dict[str, Any] = {
     "emulated": {"scale": "tiny", "samples": 3, "warmup": 1},
 }
 _MOST_S = 600  # of one sweep, whatever is done to it
+
+
+@pytest.fixture(scope="session")
+def null_image(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Build the image of the application that computes nothing, if it is not there."""
+    plan = tmp_path_factory.mktemp("plans") / "null.yml"
+    content = NULL | {"name": "test-null", "replicates": 1, "platforms": {"bm": ["pinned"]}}
+    plan.write_text(yaml.safe_dump(content))
+    run("ansible-playbook", "playbooks/testbed.yml", "-e", f"plan={plan}")
 
 
 @pytest.fixture

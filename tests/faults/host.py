@@ -11,6 +11,8 @@ from ..commands import run
 
 # Who writes there, and keeps nothing of virtbed's: pytest itself, and X's and a browser's sockets.
 _OTHERS = re.compile(r"pytest-of-|\.X|\.org\.chromium|playwright|uv-|hsperfdata")
+# What stays while the host is up: the locks' files, and the folder of temporary ones, empty.
+_STAYS = {"lock", "guard", "plays"}
 _KERNEL = 2  # kthreadd: parent of what the kernel runs itself
 
 _ASKED = {
@@ -53,11 +55,15 @@ def changes(before: set[str]) -> list[str]:
 
 def _files() -> Iterator[str]:
     """Give what lies where temporary files do."""
-    for folder in ("/tmp", "/var/tmp", "/run/virtbed", Path("~/.ansible/tmp").expanduser()):
+    for folder in ("/tmp", "/var/tmp", Path("~/.ansible/tmp").expanduser()):
         if (place := Path(folder)).is_dir():
             yield from (f"file: {p}" for p in place.iterdir() if not _OTHERS.match(p.name))
+    own = Path("/run/virtbed")
+    yield from (f"file: {p}" for p in own.glob("*") if p.name not in _STAYS)
+    yield from (f"file: {p}" for p in (own / "plays").glob("*"))
+    yield from (f"file: {p}" for p in Path("~/.ansible/virtbed").expanduser().glob("*"))
     state = Path("/var/lib/virtbed")
-    yield from (f"file: {p}" for p in state.iterdir())
+    yield from (f"file: {p}" for p in state.glob("*"))
     yield from (f"file: {p}" for p in (state / "instances").glob("*"))
 
 

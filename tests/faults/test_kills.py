@@ -20,7 +20,9 @@ KILLS = int(os.environ.get("VIRTBED_KILLS", "40"))
 PLAN = NULL | {"replicates": 2, "platforms": {"bm": ["pinned"], "cn": ["vanilla", "pinned"]}}
 
 
-def test_each_trial_is_carried_out_once_wherever_the_controller_is_killed(write_plan: Any) -> None:
+def test_each_trial_is_carried_out_once_wherever_the_controller_is_killed(
+    write_plan: Any, null_image: None
+) -> None:
     plan, folder = write_plan("kills", **PLAN)
     began = time.monotonic()
     run("virtbed", "sweep", plan)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from virtbed.cli.console import CUT_SHORT
+from virtbed_contract.limits import ROOMS
 
 from ..commands import run
 from ..integration.conftest import idles
@@ -28,7 +35,7 @@ GUEST = "virtbed-vm-pinned-c01-r01"
 VIRSH = "virsh -c qemu:///system"
 MEASURES = "pgrep -f '[v]irtbed_workloads image_'"
 IN_GUEST = (
-    "ssh -p 22022 -i /run/virtbed/*/id_ed25519 -o UserKnownHostsFile=/dev/null "
+    "ssh -p 22022 -i /run/virtbed/keys/*/id_ed25519 -o UserKnownHostsFile=/dev/null "
     "-o StrictHostKeyChecking=no root@127.0.0.1 "
 )
 
@@ -55,8 +62,12 @@ FAULTS = {
     "container removed": Fault(
         "cn", idles("docker", CONTAINER), f"docker rm --force {CONTAINER}", "No such container"
     ),
-    "workload killed in a container": Fault("cn", MEASURES, f"{MEASURES} | xargs kill -9", "9"),
-    "workload killed on bare metal": Fault("bm", MEASURES, f"{MEASURES} | xargs kill -9", "9"),
+    "workload killed in a container": Fault(
+        "cn", MEASURES, f"{MEASURES} | xargs kill -9", "SIGKILL"
+    ),
+    "workload killed on bare metal": Fault(
+        "bm", MEASURES, f"{MEASURES} | xargs kill -9", "SIGKILL"
+    ),
     "QEMU killed while the guest boots": Fault(
         "vm", f"{VIRSH} domstate {GUEST} | grep running", "pkill -9 -f 'qemu.*virtbed-vm-'", ""
     ),
@@ -72,8 +83,17 @@ FAULTS = {
     ),
 }
 
+# In `make test` as well.
+QUICK = {"container removed"}
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=name, marks=[pytest.mark.quick] if name in QUICK else [])
+        for name, fault in FAULTS.items()
+    ],
+)
 def test_a_fault_is_named_and_the_next_call_goes_on(write_plan: Any, fault: Fault) -> None:
     platforms = {"bm": ["pinned"], fault.platform: ["pinned"]}
     plan, folder = write_plan("fault", **SLOW, platforms=platforms, timeout_s=240)
@@ -110,27 +130,56 @@ def resumed(plan: str, folder: Path, trials: int) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("place", ["results", "state"])
-def test_a_disk_that_fills_up_ends_the_sweep_with_that_reason(write_plan: Any, place: str) -> None:
+@contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[None]:
+    """Let a folder be a file system of its own, of some MiB."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run("mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=711", "none", str(folder))
+    try:
+        yield
+    finally:
+        run("umount", "--lazy", str(folder))
+
+
+def fill(folder: Path) -> Path:
+    filler = folder / "filler"
+    run("bash", "-c", f"cat /dev/zero > {filler}", ok=False)
+    return filler
+
+
+def test_results_that_fill_up_end_the_sweep_with_that_reason(
+    write_plan: Any, null_image: None
+) -> None:
+    """Whether it is found before a block or by what cannot be written."""
     plan, folder = write_plan(
         "full", **NULL, platforms={"bm": ["pinned"], "cn": ["pinned"]}, replicates=3
     )
-    full = {"results": folder, "state": Path("/var/lib/virtbed/instances")}[place]
-    full.mkdir(parents=True, exist_ok=True)
-    run("mount", "-t", "tmpfs", "-o", "size=2m", "none", str(full))
-    try:
+    with small_disk(folder, ROOMS["results"].needed_mib + 64):
         sweep = start("virtbed", "sweep", plan)
         until(lambda: results(folder))
-        run("bash", "-c", f"cat /dev/zero > {full}/filler", ok=False)
+        filler = fill(folder)
         said = end(sweep)
-        assert sweep.returncode != 0, said
-        assert "No space left on device" in said or "disk" in said, said
-        (full / "filler").unlink()
+        assert sweep.returncode == CUT_SHORT, said
+        words = " ".join(said.split())
+        assert os.strerror(errno.ENOSPC) in words or "(results), 256 MiB needed" in words, said
+        filler.unlink()
         kept = results(folder)
         resumed(plan, folder, 6)
         assert kept.items() <= results(folder).items()
-    finally:
-        run("umount", "--lazy", str(full))
+
+
+def test_instances_that_have_no_room_end_the_sweep_with_that_reason(write_plan: Any) -> None:
+    """The file system of the state directory has room; that of the instances in it has none."""
+    plan, folder = write_plan("full", platforms={"bm": ["pinned"], "vm": ["pinned"]})
+    with small_disk(Path("/var/lib/virtbed/instances"), 1):
+        fill(Path("/var/lib/virtbed/instances"))
+        sweep = start("virtbed", "sweep", plan)
+        said = end(sweep)
+        assert sweep.returncode == CUT_SHORT, said
+        assert os.strerror(errno.ENOSPC) in " ".join(said.split()), said
+    kept = results(folder)
+    resumed(plan, folder, 2)
+    assert kept.items() <= results(folder).items()
 
 
 Spoil = Callable[[Path], None]
@@ -141,36 +190,33 @@ def _cut(path: Path) -> None:
 
 
 def _edit(path: Path) -> None:
-    path.write_text(path.read_text().replace('"infer_ns": ', '"infer_ns": 1', 1))
+    """Change one time, and leave the file whole."""
+    text, edited = re.subn(r'("infer_ns":\s*\[?\s*)(\d)', r"\g<1>1\2", path.read_text(), count=1)
+    assert edited == 1
+    json.loads(text)
+    path.write_text(text)
 
 
 @pytest.mark.parametrize(
     ("name", "spoil", "repeated"),
     [
-        ("ledger.sqlite", _cut, 0),
-        ("ledger.sqlite", Path.unlink, 0),
-        ("trials/bm-pinned-c01-null-r01/result.json", _cut, 1),
-        ("trials/bm-pinned-c01-null-r01/result.json", Path.unlink, 1),
-        ("trials/bm-pinned-c01-null-r01/result.json", _edit, 1),
-        ("trials/bm-pinned-c01-null-r01/evidence.json", Path.unlink, 1),
-    ],
-    ids=[
-        "ledger cut",
-        "ledger gone",
-        "result cut",
-        "result gone",
-        "result edited",
-        "evidence gone",
+        pytest.param("ledger.sqlite", _cut, 0, id="ledger cut"),
+        pytest.param("ledger.sqlite", Path.unlink, 0, id="ledger gone"),
+        pytest.param("trials/*/result.json", _cut, 1, id="result cut"),
+        pytest.param("trials/*/result.json", Path.unlink, 1, id="result gone"),
+        pytest.param("trials/*/result.json", _edit, 1, id="result edited", marks=pytest.mark.quick),
+        pytest.param("trials/*/evidence.json", Path.unlink, 1, id="evidence gone"),
     ],
 )
 def test_what_is_spoilt_between_two_calls_is_named_and_repeated(
     write_plan: Any, name: str, spoil: Spoil, repeated: int
 ) -> None:
-    plan, folder = write_plan("spoilt", **NULL, replicates=2)
+    plan, folder = write_plan("spoilt", replicates=2)
     run("virtbed", "sweep", plan)
     before = results(folder)
-    spoil(folder / name)
+    spoilt = min(folder.glob(name))
+    spoil(spoilt)
     said = resumed(plan, folder, 2)
-    assert Path(name).parent.name in said or "ledger" in said
+    assert (spoilt.parent.name if repeated else "ledger") in said
     after = results(folder)
     assert len([trial for trial in after if after[trial] != before[trial]]) == repeated
