@@ -30,6 +30,11 @@ CONTAINER = (
 """The same, as options of ``docker run`` and ``podman run``."""
 
 
+OUTLIVES = ("env", "--unset=VIRTBED_PLAY", "--unset=TMPDIR")
+"""The argv prefix of what stays when its playbook ends: without the mark by which the controller
+ends what a playbook left, and without that playbook's folder of temporary files."""
+
+
 def excess(found: Mapping[str, Any]) -> Iterator[str]:
     """Give what a process may do beyond that, a sentence each.
 

@@ -22,6 +22,7 @@ ASK_S = 10.0
 PREFIX = "virtbed-"
 _INSTANCE = re.compile(rb"virtbed-[a-z0-9_]+-(?:vanilla|pinned)-c\d\d[a-z0-9_-]*")
 _MARK = b"VIRTBED_INSTANCE="
+_MARKED = re.compile(_MARK + _INSTANCE.pattern[len(PREFIX) :])
 
 
 def standing(
@@ -43,11 +44,16 @@ def standing(
     unseen: list[str] = []
     instances = []
     for role, argv in roles.items():
+        if (
+            os.geteuid() != 0
+        ):  # Podman would list the user's own containers, and make folders for it
+            unseen.append(f"what {role} keeps is not seen: root is needed")
+            continue
         names = _listed(argv, ASK_S * times)
         if names is None:
             unseen.append(
-                f"{argv[0]} gives no answer within {ASK_S * times:.0f} s, or refuses user id "
-                f"{os.geteuid()}: what {role} keeps is not seen"
+                f"{argv[0]} gives no answer within {ASK_S * times:.0f} s, or an error: what {role} "
+                "keeps is not seen; is its daemon well?"
             )
         else:
             instances += [{"role": role, "name": name} for name in sorted(names)]
@@ -100,7 +106,7 @@ def _processes(proc: Path) -> tuple[list[dict[str, Any]], int]:
             variables = []
         except OSError:  # it ended
             continue
-        marks = [v[len(_MARK) :] for v in variables if v.startswith(_MARK)]
+        marks = [v[len(_MARK) :] for v in variables if _MARKED.fullmatch(v)]
         name = marks[0] if marks else named.group()[len(PREFIX) :] if named else b""
         if name and pid != os.getpid():
             found.append({"pid": pid, "name": name.decode(errors="replace")[:200]})

@@ -25,7 +25,8 @@ _raw:
   description: >-
     One dictionary. C(user): the number of its user and group. C(process): the argv prefix by which
     root gives all else up. C(container): options of docker run and podman run. C(pids): how many
-    processes and threads a container may have.
+    processes and threads a container may have. C(outlives): the argv prefix of what stays when its
+    playbook ends.
   type: list
   elements: dict
 """
@@ -44,5 +45,6 @@ class LookupModule(LookupBase):
                 "process": list(privileges.PROCESS),
                 "container": list(privileges.CONTAINER),
                 "pids": privileges.PIDS,
+                "outlives": list(privileges.OUTLIVES),
             }
         ]

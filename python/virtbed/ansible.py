@@ -45,6 +45,8 @@ _MARK = "VIRTBED_PLAY"
 _LOOK_S = 1
 _STARTED = tuple(field.name for field in fields(BlockStart))
 _STRAYS_S = 10
+INVENTORY_S = 120.0
+"""How long an inventory may take to be read: one that is a program may ask a service."""
 # Actions that begin a block and end a trial, and so whatever went before.
 _TELLING = {"block_started", "trial_outcome"}
 
@@ -282,14 +284,27 @@ def bench_variables(
     tool = str(Path(sys.executable).with_name("ansible-inventory"))
     words = [word for inventory in inventories for word in ("--inventory", inventory)]
     words += [f"--limit={limit}"] if limit else []
-    done = subprocess.run(
-        [tool, *words, "--list"], cwd=require(), env=os.environ | _environment(),
-        capture_output=True, text=True, check=False,
+    asked = subprocess.Popen(
+        [tool, *words, "--list"], cwd=require(), env=os.environ | _environment(), text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
     )  # fmt: skip
-    if done.returncode != 0:
-        raise AnsibleError(f"{', '.join(inventories)}: not readable: {done.stderr.strip()}")
     try:
-        listed = json_file.parse(done.stdout, "what ansible-inventory prints")
+        told, said = asked.communicate(timeout=INVENTORY_S)
+    except BaseException as error:
+        with suppress(ProcessLookupError):  # with what it started, which keeps the pipes open
+            os.killpg(asked.pid, signal.SIGKILL)
+        asked.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise AnsibleError(
+            f"{', '.join(inventories)}: no answer of ansible-inventory within {INVENTORY_S:.0f} s; "
+            "does it ask a service that is down?"
+        ) from error
+    if asked.returncode != 0:
+        raise AnsibleError(f"{', '.join(inventories)}: not readable: {said.strip()}")
+    try:
+        listed = json_file.parse(told, "what ansible-inventory prints")
     except DocumentError as error:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
     try:
@@ -338,12 +353,17 @@ def end_strays() -> list[int]:
         The processes that did not die within 10 s.
     """
     deadline = time.monotonic() + _STRAYS_S
-    while (strays := with_environment(marked)) and time.monotonic() < deadline:
+    while (strays := _strays()) and time.monotonic() < deadline:
         for pid in strays:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     return strays
+
+
+def _strays() -> list[int]:
+    # Another user of this machine has a lock of his own, and may carry out a sweep of another host.
+    return with_environment(marked, user=os.geteuid())
 
 
 def marked(variable: bytes) -> bool:

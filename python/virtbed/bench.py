@@ -106,7 +106,9 @@ class Bench:
             "host_doctor_image": image,
         }
         ended, events = self.play("examine", {**asked, **self._claimed_for(3)}, cancelled)
-        self._held = bool(self._claim) and ended.ok
+        # Also where the examination then fails: another controller would wait for nobody.
+        taken = any(isinstance(e, TaskOk) and e.action == "host_lock" for e in events)
+        self._held = bool(self._claim) and taken
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
             raise BenchError(
@@ -176,7 +178,7 @@ class Bench:
         try:
             yield
         finally:
-            if self._held:  # it was refused, and nothing needed to be put back
+            if self._held:  # nothing needed to be put back, or it could not be
                 with suppress(BenchError):  # it ends by itself, too
                     self.play("free")
             self._claim, self._held = "", False
@@ -256,9 +258,9 @@ class Bench:
     ) -> bool:
         """Run a playbook once what is left of others has ended, lest that undo it again."""
         end_strays()
-        if playbook == "restore":  # which lets the host go
-            self._held = False
         ended, events = self.play(playbook, cancelled=cancelled)
+        if ended.ok and playbook == "restore":  # which lets the host go
+            self._held = False
         if not ended.ok:
             raise BenchError(f"{wrong}: {ended.message}; {remedy}")
         return any(isinstance(e, TaskOk) and bool(e.result.get("changed")) for e in events)
@@ -342,7 +344,8 @@ def _lock_file() -> IO[str]:
     try:
         scratch.require_own(RUN)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.fdopen(os.open(RUN / "lock", flags, 0o644), "r+")
+        # Whoever can open it can lock it, and keep every sweep out.
+        return os.fdopen(os.open(RUN / "lock", flags, 0o600), "r+")
     except OSError as error:
         raise BenchError(
             f"the lock {RUN / 'lock'} cannot be held: {error}; a folder that this user can write "
@@ -375,6 +378,18 @@ def keys(sweep: str, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]
 def forget_keys() -> None:
     """Remove the keys of sweeps that were killed, and of guests kept for inspection."""
     shutil.rmtree(RUN / "keys", ignore_errors=True)  # there are none, or another error is told
+
+
+def forget_killed() -> None:
+    """Remove keys and temporary files of commands that were killed; a folder of another's is left.
+
+    Raises:
+        OSError: the folder is another's, as it may be in /tmp.
+    """
+    if os.path.lexists(RUN):
+        scratch.require_own(RUN)
+        forget_keys()
+        scratch.remove_abandoned()
 
 
 @contextmanager

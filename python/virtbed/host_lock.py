@@ -22,6 +22,8 @@ FOLDER = "/run/virtbed"
 """Where root keeps on a host what lives while a sweep runs."""
 NAME = "sweep"
 SLACK_S = 60
+GUARD_S = 20
+"""How long whoever writes the note waits for another that does; a write takes milliseconds."""
 _TAKEN = 3
 _TRIES = 5
 # POSIX sh; $1 is the folder. A note is two lines: the claim, and until when in which boot.
@@ -30,10 +32,15 @@ uname -n; cat /proc/sys/kernel/random/boot_id
 read -r up rest < /proc/uptime; echo "${{up%%.*}}"
 cat "$1/{NAME}" 2>/dev/null || :
 """
-_GUARDED = """\
-umask 022
+# Nobody else may open the guard: whoever can, can lock it. The note is for all to read.
+_GUARDED = f"""\
+umask 077
 [ -d "$1" ] || mkdir -m 711 -p "$1" || exit
-exec 9> "$1/guard" && flock 9 || exit
+exec 9> "$1/guard" || exit
+flock -w {GUARD_S} 9 || {{
+  echo "$1/guard is locked by another process for {GUARD_S} s" >&2; exit 1
+}}
+umask 022
 """
 _WRITE = f"""\
 read -r up rest < /proc/uptime
@@ -49,12 +56,13 @@ _MINE = f"""\
 {_GUARDED}first=; [ ! -e "$1/{NAME}" ] || read -r first < "$1/{NAME}"
 """
 _RENEW = f"""\
-{_MINE}[ -z "$first" ] || [ "$first" = "$2" ] || {{ echo "$first"; exit {_TAKEN}; }}
+{_MINE}[ -z "$first" ] || [ "$first" = "$2" ] || {{ printf '%s\\n' "$first"; exit {_TAKEN}; }}
 {_WRITE}"""
 # $4 and on are folders.
 _BEGIN = f"""\
 cat /proc/sys/kernel/random/boot_id
 [ -z "$2" ] || {{ {_RENEW}}} || exit
+exec 9>&-
 shift 3
 {limits.SCRIPT}"""
 _FREE = f"""\
@@ -273,6 +281,6 @@ def _check(answer: Mapping[str, object], folder: str) -> None:
     if answer["rc"] != 0:
         said = str(answer["stderr"] or answer["stdout"]).strip()[-500:]
         raise HostLockError(
-            f"{folder}/{NAME} cannot be read or written: {said}; root is needed on the host "
-            "(ansible_become)"
+            f"{folder}/{NAME} cannot be read or written: {said or 'no reason was told'}; root is "
+            f"needed on the host (ansible_become), with space left in {folder}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +17,8 @@ from virtbed.events import TaskOk
 from virtbed.host_lock import Claim, HostLockError, Seen
 from virtbed.platforms import Platforms
 from virtbed_contract.standing import standing
+
+_KINDS = ("instances", "processes", "overlays", "changed", "unseen")
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,7 @@ class HostStatus:
     @property
     def left_over(self) -> bool:
         """Whether something stands that nobody uses."""
-        kinds = ("instances", "processes", "overlays", "changed")
-        return not self.holder and any(self.standing[kind] for kind in kinds)
+        return not self.holder and any(self.standing[kind] for kind in _KINDS[:-1])
 
 
 def host_status(bench: Bench, platforms: Platforms) -> list[HostStatus]:
@@ -72,40 +74,101 @@ def host_status(bench: Bench, platforms: Platforms) -> list[HostStatus]:
     return [_told(event.result) for event in told]
 
 
+def stay_aside() -> None:
+    """Keep this process to the CPUs of whoever measures this machine, if anybody does.
+
+    To be called before anything else that takes time: it would be measured along.
+    """
+    with suppress(HostLockError):  # told later, where it matters
+        _, holder = _look()
+        if holder:
+            _keep_beside(holder)
+
+
+def _look() -> tuple[Seen, Claim | None]:
+    """Return this machine's note, and who has the machine.
+
+    Raises:
+        HostLockError: the note cannot be read.
+    """
+    seen = Seen.read(_execute)
+    held = seen.claim() if host_lock.held_by(_execute, seen, None) else None
+    return seen, held[0] if held else _own_lock(seen)
+
+
+def _keep_beside(holder: Claim) -> None:
+    with suppress(OSError):
+        os.sched_setaffinity(0, os.sched_getaffinity(holder.pid))
+
+
 def _here(asked: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
-    mine = _own_lock()
     try:
-        seen = Seen.read(_execute)
-        words = host_lock.held_by(_execute, seen, None)
-        held = seen.claim() if words else None
+        seen, holder = _look()
     except HostLockError as error:
         raise BenchError(str(error)) from error
-    holder = held[0] if held else mine
     if holder and seen.same_kernel(holder):
-        with suppress(OSError):
-            os.sched_setaffinity(0, os.sched_getaffinity(holder.pid))
-    return HostStatus(seen.name, standing(asked, state_dir), holder.words if holder else "")
+        _keep_beside(holder)
+    found = standing(asked, state_dir)
+    for lock in _locks():
+        if not holder and lock.exists() and not os.access(lock, os.R_OK):
+            found["unseen"].append(f"who holds {lock}, if anybody, is not seen: root is needed")
+    return HostStatus(seen.name, found, holder.words if holder else "")
+
+
+def _locks() -> list[Path]:
+    return [folder / "lock" for folder in dict.fromkeys((RUN, Path(host_lock.FOLDER)))]
 
 
 def _told(result: Mapping[str, Any]) -> HostStatus:
-    seen = Seen(**result["seen"])
+    """Return what a host's module told; it is not trusted to be whole."""
     try:
+        seen = Seen(**result["seen"])
         held = seen.claim()
+        found = {kind: list(result["standing"][kind]) for kind in _KINDS}
+        for row in (*found["instances"], *found["processes"], *found["changed"]):
+            row.keys()
     except HostLockError as error:
         raise BenchError(str(error)) from error
-    return HostStatus(seen.name, result["standing"], held[0].words if held else "")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BenchError(
+            f"{error!r} in what host_standing tells of the host, {', '.join(_KINDS)} and its note "
+            "needed; are that host's Python and this checkout as they were?"
+        ) from error
+    # A controller that is a process of the host itself is seen to be gone.
+    if held and seen.same_kernel(held[0]) and result.get("started") != held[0].started:
+        held = None
+    return HostStatus(seen.name, found, held[0].words if held else "")
 
 
-def _own_lock() -> Claim | None:
+def _own_lock(seen: Seen) -> Claim | None:
     """Return who holds a controller's lock on this machine, this user's or root's."""
-    for folder in dict.fromkeys((RUN, Path(host_lock.FOLDER))):
+    for lock in _locks():
         with suppress(OSError, HostLockError):
-            claim = Claim.of((folder / "lock").read_text(encoding="utf-8", errors="replace"))
-            if not host_lock.gone(_execute, claim):
+            claim = Claim.of(_lock_of(lock))
+            if seen.same_kernel(claim) and not host_lock.gone(_execute, claim):
                 return claim
     return None
 
 
+def _lock_of(path: Path) -> str:
+    """Return what a lock holds; as it may be in /tmp, another may have put something there.
+
+    Raises:
+        OSError: it is not there, is a link, a FIFO or another user's, or may not be read.
+    """
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+            raise PermissionError(f"{path}: no file of this user's or root's")
+        return os.read(opened, 4096).decode(errors="replace")
+    finally:
+        os.close(opened)
+
+
 def _execute(command: str) -> Mapping[str, Any]:
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        errors="replace", check=False,
+    )  # fmt: skip
     return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}

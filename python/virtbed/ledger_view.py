@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections import Counter
@@ -14,6 +15,9 @@ from virtbed.lease import Holder
 from virtbed.ledger import LedgerError
 
 _WAIT_S = 5.0
+MOST_S = 20.0
+"""A journal of the most trials is read in less than one second; one that is made to last is not."""
+_STATES = ("todo", "leased", "done", "failed")
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,11 @@ def look(path: Path) -> View:
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     try:
         opened = sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, timeout=_WAIT_S)
+        ends = time.monotonic() + MOST_S
         with closing(opened) as db:
+            db.set_progress_handler(lambda: time.monotonic() > ends, 10_000)
             return _read(db)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, TypeError) as error:
         raise LedgerError(f"{path}: cannot be read: {error}") from error
 
 
@@ -69,18 +75,30 @@ def _read(db: sqlite3.Connection) -> View:
     db.execute("BEGIN")  # one state of it, whatever is written meanwhile
     holders = db.execute("SELECT host, pid, boot, started, expires FROM holder").fetchall()
     now = time.time()
+    for *who, ends in holders:
+        _check(who, type(who[1]) is int and isinstance(ends, float), *who[:1], *who[2:])
     held = [Holder(*who) for *who, ends in holders]
     live = [h for h, (*_, ends) in zip(held, holders, strict=True) if ends > now and not h.gone()]
     sql = "SELECT id, platform, status, leased, attempts, reason FROM trial ORDER BY position"
-    rows = tuple(
-        Row(name, platform, "leased" if leased and live else status, attempts, reason)
-        for name, platform, status, leased, attempts, reason in db.execute(sql)
-    )
+    rows = []
+    for name, platform, status, leased, attempts, reason in db.execute(sql):
+        whole = type(attempts) is int and status in _STATES
+        _check((name, status, attempts), whole, name, platform, reason)
+        state = "leased" if leased and live else status
+        rows.append(Row(name, platform, state, attempts, reason))
     seconds = dict(
         db.execute(
             "SELECT platform, avg(seconds) FROM trial WHERE status = 'done' AND seconds IS NOT "
             "NULL GROUP BY platform"
         ).fetchall()
     )
+    for platform, value in seconds.items():
+        _check((platform, value), math.isfinite(value) and value >= 0, platform)
     gone = [holder for holder in held if holder not in live]
-    return View(rows, seconds, live[0] if live else None, gone[0] if gone else None)
+    return View(tuple(rows), seconds, live[0] if live else None, gone[0] if gone else None)
+
+
+def _check(found: object, whole: bool, *texts: object) -> None:
+    """Raise TypeError if what a journal has is not what virtbed writes: nobody vouches for it."""
+    if not whole or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{str(found)[:200]} found, a trial or holder as virtbed writes it needed")

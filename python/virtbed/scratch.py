@@ -85,4 +85,7 @@ def _owned(name: str) -> bool:
 def _used(folder: Path) -> bool:
     """Return whether a process has its temporary files there: it would put the next elsewhere."""
     inside = f"TMPDIR={folder}/".encode()
-    return bool(processes.with_environment(lambda variable: variable.startswith(inside)))
+    found = processes.with_environment(
+        lambda variable: variable.startswith(inside), user=os.geteuid()
+    )
+    return bool(found)

@@ -19,7 +19,7 @@ from virtbed_contract.sweep import Design, PlannedTrial
 
 STATES = ("todo", "leased", "done", "failed")
 _IDS = re.compile(r"virtbed-[a-z0-9_-]+|\b[a-z0-9_]+-(?:vanilla|pinned)-c\d\d[a-z0-9_-]*")
-_NUMBERS = re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]*\b")
+_NUMBERS = re.compile(r"\b(?:0x)?[0-9a-f]+\b")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Status:
     Attributes:
         sweep: Its name.
         counts: How many trials are todo, leased, done and failed.
-        left_s: Seconds that what is todo or leased will take; None if the design is not there.
+        left_s: Seconds that what is todo or leased will take; None if the design is not there, or
+            names a platform that there is no longer.
         failures: The failed ones by their reason, most first.
         holder: Who carries it out, in words; empty if nobody does.
         left_by: Who was killed while carrying it out, in words.
@@ -85,7 +86,10 @@ def _left_s(folder: Path, view: View, guess_s: GuessS) -> float | None:
     long = _by_mlperfs_rules(folder)
     planned = {row.id: row for row in design.trials}
     left = [planned[r.id] for r in view.rows if r.status in ("todo", "leased") and r.id in planned]
-    return sum(_seconds(row, view.seconds, guess_s, long) for row in left)
+    try:
+        return sum(_seconds(row, view.seconds, guess_s, long) for row in left)
+    except KeyError:  # a platform that platforms.yml has no longer
+        return None
 
 
 def _seconds(
@@ -105,10 +109,15 @@ def _by_mlperfs_rules(folder: Path) -> set[tuple[str, str]]:
     return {(a.name, a.scenario) for a in plan.applications if a.rules == "study"}
 
 
+def _number(found: re.Match[str]) -> str:
+    """Return what stands for a number; "bad" and "face" are words, and stay."""
+    return "N" if any(map(str.isdigit, found[0])) else found[0]
+
+
 def grouped(rows: Iterable[Row]) -> list[Failed]:
     """Return the failed trials by reason: names of instances and numbers make none different."""
     failed = [row for row in rows if row.status == "failed"]
-    keys = [_NUMBERS.sub("N", _IDS.sub("ID", row.reason)) for row in failed]
+    keys = [_NUMBERS.sub(_number, _IDS.sub("ID", row.reason)) for row in failed]
     counts = Counter(keys)
     first: dict[str, Row] = {}
     attempts: dict[str, int] = {}

@@ -127,12 +127,15 @@ def pids(proc: Path = PROC) -> Iterator[int]:
     return (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
 
 
-def with_environment(holds: Callable[[bytes], bool], proc: Path = PROC) -> list[int]:
+def with_environment(
+    holds: Callable[[bytes], bool], proc: Path = PROC, user: Optional[int] = None
+) -> list[int]:
     """Return the processes with such a variable in their environment, this one excepted.
 
     Args:
         holds: Whether a variable, ``NAME=value``, is one that is looked for.
         proc: Where proc is mounted.
+        user: Only those of this user's id: anybody can give his processes any variable.
 
     Returns:
         Their numbers, sorted. Those that end meanwhile are left out, and those that may not be
@@ -144,6 +147,8 @@ def with_environment(holds: Callable[[bytes], bool], proc: Path = PROC) -> list[
             variables = (proc / str(pid) / "environ").read_bytes().split(b"\0")
         except (*_GONE, PermissionError):
             continue
-        if pid != os.getpid() and any(map(holds, variables)):
+        if pid == os.getpid() or not any(map(holds, variables)):
+            continue
+        if user is None or status(pid, proc).get("Uid", "").split()[:1] == [str(user)]:
             found.append(pid)
     return sorted(found)

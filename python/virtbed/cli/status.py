@@ -27,7 +27,7 @@ from virtbed.cli.console import (
     refuse,
 )  # fmt: skip
 from virtbed.cli.results import results
-from virtbed.host_status import HostStatus, host_status
+from virtbed.host_status import HostStatus, host_status, stay_aside
 from virtbed.ledger import NAME, LedgerError
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.render.status import failures_table, host_lines, status_lines, sweeps_table
@@ -56,6 +56,7 @@ def status(
     Exit status: 0 nothing is wrong, 1 trials failed, or something stands that nobody uses, 2
     something could not be told.
     """
+    stay_aside()
     host = bench_of(inventory, limit, extra_vars, hung_after)
     problems: list[str] = []
     try:
@@ -67,6 +68,8 @@ def status(
                 sweeps.append(status_of(folder, platforms.trial_s))
             except LedgerError as error:
                 problems.append(f"{error}; virtbed sweep makes a damaged one anew from the results")
+            except OSError as error:
+                problems.append(f"{folder} cannot be read: {error}; a user that may is needed")
     except (CheckoutError, PlatformError) as error:
         refuse(error)
     hosts: list[HostStatus] = []

@@ -10,6 +10,9 @@ from virtbed.progress import minutes
 from virtbed.render.table import Table
 from virtbed.status import STATES, Status
 
+_FAR_S = 1e9
+"""Beyond it, 30 years, no date is told: a calendar ends."""
+
 
 def sweeps_table(rows: Iterable[Status]) -> Table:
     """Return one row per sweep: its counts, and what is left to do."""
@@ -29,9 +32,9 @@ def left(row: Status, now: datetime | None = None) -> str:
     if not row.counts["todo"] + row.counts["leased"]:
         return "nothing"
     if row.left_s is None:
-        return "no design.json tells how long"
+        return "no design.json of known platforms tells how long"
     said = f"about {minutes(row.left_s)}"
-    if not row.holder:
+    if not row.holder or row.left_s > _FAR_S:
         return said
     ends = (now or datetime.now(UTC)) + timedelta(seconds=row.left_s)
     return f"{said}, until {ends:%Y-%m-%d %H:%M} UTC"

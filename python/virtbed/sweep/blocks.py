@@ -119,7 +119,7 @@ class Blocks:
         try:
             ended = self._events(blocks, pending)
             carried_out = blocks if ended.ok else blocks[: pending.started or 1]
-            if any(word in ended.message for word in _FULL):
+            if _full(ended):
                 raise NoRoomError(f"a disk of the bench host is full: {ended.message}")
             if self._kept:
                 self._keep(blocks[pending.started - 1], pending, ended)
@@ -141,6 +141,7 @@ class Blocks:
         if failed is None:  # it was not made: all of its trials fail
             self._fail_rest([block], pending, ended)
             failed = block[0]
+        self.ledger.free()
         host = self.admitted.report.host
         way = login(self.guest if instance.own_kernel else {}, self.logins, instance, host)
         raise Kept(
@@ -192,7 +193,7 @@ class Blocks:
             with closing(events):  # type: ignore[type-var]  # a generator, whatever its annotation
                 for event in events:
                     if isinstance(event, Ended):
-                        self._kept = self.keep and pending.started > 0 and event.status == "failed"
+                        self._kept = self._is_kept(blocks, pending, event)
                         return event
                     if self.interruption.wanted:
                         continue  # its end comes, and what ended meanwhile is repeated
@@ -209,6 +210,8 @@ class Blocks:
                         self.guest = event.result.get("add_host", {}).get("host_vars", {})
                     elif isinstance(event, TrialEnded):
                         trial = pending.trials[event.outcome.id]
+                        if event.outcome.failure is not None:
+                            pending.failed_in = trial.block
                         error = self.recorder.trial(trial, pending.attempt(trial), event.outcome)
                         self._close(trial, pending, error)
                         upcoming = pending.next_in(trial.block)
@@ -216,6 +219,17 @@ class Blocks:
                             pending.attempt(upcoming)
                         self._renew(deadline, upcoming, trial)
         return Ended("failed", "the playbook did not report its end")
+
+    def _is_kept(self, blocks: list[Block], pending: _Pending, ended: Ended) -> bool:
+        """Return whether an instance stands that was asked to be left: not one that was released.
+
+        A playbook may fail between two blocks. And where the sweep must end all the same, for a
+        disk that is full or since the user wants it to, nothing is left standing.
+        """
+        if not self.keep or not pending.started or ended.status != "failed":
+            return False
+        wanted = _full(ended) or self.interruption.wanted
+        return not wanted and pending.is_open(blocks[pending.started - 1])
 
     def _check_room(self, disks: Iterable[DiskFree]) -> None:
         """Raise NoRoomError if a disk of the bench host, or of this machine, has too little."""
@@ -266,6 +280,7 @@ class _Pending:
     def __init__(self, blocks: list[Block], ledger: Ledger) -> None:
         self.trials = {trial.id: trial for block in blocks for trial in block}
         self.started = 0
+        self.failed_in: int | None = None  # the block of the trial whose failure was told last
         self._ledger = ledger
         self._attempts: dict[str, int] = {}
 
@@ -279,9 +294,17 @@ class _Pending:
         """Return how many attempts at a trial have begun, this one if it has."""
         return self._attempts.get(trial.id) or self._ledger.attempts(trial.id)
 
+    def is_open(self, block: Block) -> bool:
+        """Return whether a block that began has ended by the failure of a trial, or before all."""
+        return block[0].block == self.failed_in or any(t.id in self.trials for t in block)
+
     def next_in(self, block: int) -> Trial | None:
         """Return the next trial of a block, if there is one."""
         return next((trial for trial in self.trials.values() if trial.block == block), None)
+
+
+def _full(ended: Ended) -> bool:
+    return any(word in ended.message for word in _FULL)
 
 
 def login(

@@ -109,7 +109,14 @@ class Sweep:
         return tuple(sorted(filter(None, stores)))
 
     def _check_room(self) -> None:
-        for disk in own_disks(self.folder):
+        try:
+            disks = own_disks(self.folder)
+        except OSError as error:
+            raise SweepError(
+                f"{error}: file systems that this user can look at are needed for {self.folder} "
+                "and temporary files (TMPDIR); nothing was begun"
+            ) from error
+        for disk in disks:
             if disk.lack:
                 raise SweepError(f"{disk.lack}; nothing was begun")
 

@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.virtbed_contract import json_file
+from ansible.module_utils.virtbed_contract.codec import DocumentError
+from ansible.module_utils.virtbed_contract.kernel import processes
 from ansible.module_utils.virtbed_contract.kernel.files import read
 from ansible.module_utils.virtbed_contract.standing import standing
 
@@ -47,7 +50,23 @@ seen:
   description: Name, boot id and uptime of the host, and the note that a controller made.
   returned: success
   type: dict
+started:
+  description: >-
+    When the process started that has, on this host, the number in the note, in the kernel's ticks
+    since boot; null if there is none.
+  returned: success
+  type: str
 """
+
+
+def started(note: str) -> str | None:
+    """Return when the process of a note's number started, if there is one on this host."""
+    try:
+        pid = json_file.parse(note.partition("\n")[0], "it").get("pid")
+    except DocumentError:
+        return None
+    found = processes.stat(pid) if type(pid) is int else None
+    return str(found.started) if found else None
 
 
 def main() -> None:
@@ -68,7 +87,7 @@ def main() -> None:
         "note": read(Path(asked["note"])) or "",
     }
     found = standing(asked["roles"], Path(asked["state_dir"]))
-    module.exit_json(changed=False, standing=found, seen=seen)
+    module.exit_json(changed=False, standing=found, seen=seen, started=started(str(seen["note"])))
 
 
 if __name__ == "__main__":

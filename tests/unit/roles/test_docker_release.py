@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,17 @@ import yaml
 from .conftest import REPOSITORY
 
 
-def released(folder: Path, instance: str) -> subprocess.CompletedProcess[str]:
+def released(
+    folder: Path, instance: str, path: str = os.environ["PATH"]
+) -> subprocess.CompletedProcess[str]:
     variables = yaml.safe_load((REPOSITORY / "roles/enclosure_docker/vars/main.yml").read_text())
     environment = jinja2.Environment()
     environment.filters["quote"] = shlex.quote
     script = environment.from_string(variables["__enclosure_docker_remove"])
-    path = {"PATH": f"{folder}:{os.environ['PATH']}"}
     words = ["sh", "-c", script.render(virtbed_instance={"id": instance})]
-    return subprocess.run(words, env=path, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words, env={"PATH": f"{folder}:{path}"}, capture_output=True, text=True, check=False
+    )
 
 
 def program(path: Path, script: str) -> None:
@@ -62,3 +66,11 @@ def test_what_is_ours_is_removed_and_looked_for_again(tmp_path: Path) -> None:
     assert names.read_text().split() == ["other", "virtbed-b-1"]
     assert released(tmp_path, ".*").returncode == 0
     assert names.read_text().split() == ["other"]
+
+
+def test_where_nobody_tells_whether_containers_run_they_may(tmp_path: Path) -> None:
+    program(tmp_path / "docker", "exit 1")
+    for name in ("sh", "timeout", "grep", "tr"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    done = released(tmp_path, ".*", path=str(tmp_path))
+    assert done.returncode == 1 and "no pgrep found (package procps)" in done.stderr

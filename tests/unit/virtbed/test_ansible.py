@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -124,6 +125,39 @@ def test_a_playbook_that_hangs_is_ended_and_names_its_task(checkout: Path, tmp_p
     assert ansible.end_strays() == []
     left = processes.status(pid.read_text().strip())
     assert left.get("State", "Z").startswith("Z")  # which waits for its parent alone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone sees others' processes")
+def test_another_users_processes_are_no_strays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """He has a lock of his own; and who only marks his processes so would hold every sweep off."""
+    monkeypatch.setattr(scratch, "RUN", tmp_path)
+    abandoned = tmp_path / "plays" / "4194305-1-x"
+    abandoned.mkdir(parents=True)
+    his = os.environ | {ansible._MARK: "1", "TMPDIR": f"{abandoned}/tmp"}
+    other = subprocess.Popen(["sleep", "60"], env=his, user=65532, group=65532, extra_groups=[])
+    try:
+        assert ansible.end_strays() == [] and other.poll() is None
+        scratch.remove_abandoned()
+        assert not abandoned.exists()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_an_inventory_that_gives_no_answer_has_a_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that is a program may ask a service that is down, and lives on in what it started."""
+    inventory = tmp_path / "asks"
+    inventory.write_text("#!/bin/sh\nsleep 60\n")
+    inventory.chmod(0o755)
+    monkeypatch.setattr(ansible, "INVENTORY_S", 3.0)
+    began = time.monotonic()
+    with pytest.raises(AnsibleError, match=r"asks: no answer of ansible-inventory within 3 s"):
+        bench_variables([str(inventory)])
+    assert time.monotonic() - began < 30
 
 
 def test_a_deadline_passes_unless_it_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Mapping
@@ -143,3 +144,39 @@ def test_of_two_at_once_one_gets_it(place: str) -> None:
 
     running = [subprocess.Popen([sys.executable, "-c", script, str(c), place]) for c in claims]
     assert sorted(process.wait() for process in running) == [0, 1, 1, 1, 1, 1]
+
+
+def test_nobody_else_can_open_what_is_locked_and_a_lock_that_stays_is_said(place: str) -> None:
+    """Whoever can open a file can lock it, for ever."""
+    host_lock.take(execute, str(MINE), 100, place)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in Path(place).iterdir()}
+    assert modes == {"guard": 0o600, "sweep": 0o644}
+
+    def soon(command: str) -> Mapping[str, Any]:
+        asked = command.replace(f"flock -w {host_lock.GUARD_S}", "flock -w 0")
+        done = subprocess.run(
+            ["sh", "-c", asked], capture_output=True, text=True, check=False, timeout=10
+        )
+        return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+    with (Path(place) / "guard").open() as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        for act in (host_lock.begin, host_lock.take):
+            with pytest.raises(HostLockError, match="guard is locked by another process"):
+                act(soon, str(MINE), 100, folder=place)
+
+
+def test_a_claim_is_told_as_it_is_also_with_backslashes(place: str) -> None:
+    odd = replace(OTHER, folder="/run/a\\x", what='virtbed sweep "x\\n"')
+    host_lock.take(execute, str(odd), 100, place)
+    with pytest.raises(HostLockError, match="taken by process 4 on ctl02"):
+        host_lock.begin(execute, str(MINE), 100, (), place)
+
+
+def test_the_guard_is_let_go_before_disks_are_looked_at(place: str, tmp_path: Path) -> None:
+    """A file system whose server is gone would hold it for ever."""
+    (tmp_path / "stat").write_text("#!/bin/sh\n[ -e /proc/self/fd/9 ] && echo held || echo free\n")
+    (tmp_path / "stat").chmod(0o755)
+    way = f"PATH={tmp_path}:$PATH "
+    told = host_lock.begin(lambda c: execute(way + c), str(MINE), 100, ["/"], place)
+    assert told[1] == "free free"

@@ -214,7 +214,10 @@ def test_a_folder_is_locked_against_another_process(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code, tmp_path]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
+    (tmp_path / ".lock").touch(mode=0o644)  # as it once was made
     with locked(tmp_path):
+        # Whoever can open it can lock it, and keep every controller out.
+        assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o600
         assert "is being carried out by another process" in other().stderr
     assert other().stdout == "held\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import time
 from collections.abc import Mapping
@@ -15,11 +16,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from virtbed import ansible, host_lock, host_status
+from virtbed import ansible, host_lock, host_status, ledger_view, scratch
 from virtbed import bench as benches
+from virtbed.bench import BenchError
 from virtbed.cli import app
 from virtbed.cli import status as command
 from virtbed.design import design
+from virtbed.events import Ended, TaskOk
 from virtbed.host_status import HostStatus
 from virtbed.lease import Holder
 from virtbed.ledger import NAME, Ledger, LedgerError
@@ -33,11 +36,14 @@ from virtbed_contract.codec import encode
 from virtbed_contract.kernel import snapshots
 from virtbed_contract.standing import standing
 
+from ..roles.conftest import module
 from .conftest import DIGEST, PLATFORMS, report, small
 
 NOTHING: dict[str, Any] = {
     "instances": [], "processes": [], "overlays": [], "changed": [], "unseen": [],
 }  # fmt: skip
+
+HERE = {"here": {"ansible_connection": "local", "virtbed_state_dir": "/nosuch"}}
 
 
 def guess(*_: object) -> float:
@@ -244,8 +250,6 @@ read = host_lock.Seen.read
 def test_a_remote_host_is_asked_by_a_playbook(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from virtbed.events import Ended, TaskOk
-
     claim = host_lock.here("virtbed sweep demo", tmp_path, "2026-01-01")
     seen = {"name": "far", "boot": "b", "uptime": 5, "note": f"{claim}\n99 b"}
     asked: list[Mapping[str, Any]] = []
@@ -280,3 +284,213 @@ def test_keys_of_guests_that_were_kept_are_forgotten(
     (tmp_path / "lock").touch()
     benches.forget_keys()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gvisor", "lock"]
+
+
+CRAFTED = [
+    "UPDATE trial SET reason = x'ff00' WHERE status = 'failed'",
+    "UPDATE trial SET attempts = 'many' WHERE status = 'failed'",
+    "UPDATE trial SET status = 'lost' WHERE status = 'done'",
+    "UPDATE trial SET platform = x'07' WHERE status = 'done'",
+    "UPDATE trial SET seconds = 9e999 WHERE status = 'done'",
+    "UPDATE trial SET id = NULL WHERE status = 'done'",
+    "UPDATE holder SET expires = 'never'",
+    "UPDATE holder SET pid = 'x'",
+    "UPDATE holder SET host = x'01'",
+    "DROP TABLE trial; CREATE VIEW trial AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id "
+    "FROM n) SELECT id, id AS position, id AS platform, id AS status, 0 AS leased, 0 AS attempts, "
+    "id AS reason, 1.0 AS seconds FROM n",
+]
+
+
+@pytest.mark.parametrize("crafted", CRAFTED)
+def test_a_ledger_that_somebody_made_is_no_traceback_and_no_wait(
+    begun: Path, monkeypatch: pytest.MonkeyPatch, crafted: str
+) -> None:
+    """Its tables take anything, as those of a ledger that virtbed did not make may."""
+    monkeypatch.setattr(ledger_view, "MOST_S", 0.5)
+    with sqlite3.connect(begun / NAME) as db:
+        for table in ("trial", "holder"):
+            db.execute(f"CREATE TABLE loose AS SELECT * FROM {table}")
+            db.execute(f"DROP TABLE {table}")
+            db.execute(f"ALTER TABLE loose RENAME TO {table}")
+        db.executescript(crafted)
+    with pytest.raises(LedgerError, match="cannot be read"):
+        status_of(begun, guess)
+
+
+def test_a_long_reason_is_grouped_at_once_and_words_are_no_numbers() -> None:
+    began = time.monotonic()
+    reasons = ["1" * 200_000 + "g", "a bad face 0x1f", "a bad face 0xff3", "a bad fade 12"]
+    found = grouped([Row(f"t{n}", "cn", "failed", 1, reason) for n, reason in enumerate(reasons)])
+    assert [f.count for f in found] == [2, 1, 1] and time.monotonic() - began < 5
+
+
+def test_an_end_beyond_the_calendar_and_a_platform_that_is_gone_are_no_traceback(
+    begun: Path,
+) -> None:
+    with Ledger(begun / NAME) as ledger:
+        ledger._db.execute("UPDATE trial SET seconds = 1e200 WHERE status = 'done'")
+    found = status_of(begun, lambda *_: 1e200)
+    assert found.holder and left(found).startswith("about ") and "UTC" not in left(found)
+
+    def unknown(platform: str, emulated: bool) -> float:
+        raise KeyError(platform)
+
+    with Ledger(begun / NAME) as ledger:
+        ledger._db.execute("UPDATE trial SET seconds = NULL")
+    assert "no design.json of known platforms" in left(status_of(begun, unknown))
+
+
+def test_without_root_no_engine_is_asked_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Podman would list the user's own containers, none, and make folders for it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = standing({"enclosure_a": ["touch", str(tmp_path / "made")]}, tmp_path, tmp_path)
+    assert found["unseen"] == ["what enclosure_a keeps is not seen: root is needed"]
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_process_that_only_says_it_is_an_instances_is_none(tmp_path: Path) -> None:
+    process(tmp_path, 10, b"sh\0", b"VIRTBED_INSTANCE=\x1b[2Jcn-pinned-c01\0")
+    assert standing({}, tmp_path / "state", tmp_path)["processes"] == []
+
+
+def far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]
+) -> HostStatus:  # fmt: skip
+    def play(*_: Any, **__: Any) -> Any:
+        yield TaskOk("far", "host_standing", result)
+        yield Ended("successful")
+
+    monkeypatch.setattr(ansible, "play", play)
+    monkeypatch.setattr(ansible, "bench_variables", lambda *_: {"far": {"ansible_host": "x"}})
+    (found,) = host_status.host_status(benches.Bench(), PLATFORMS)
+    return found
+
+
+@pytest.mark.parametrize(("started", "held"), [("7", True), ("8", False), (None, False)])
+def test_a_controller_on_the_remote_host_itself_is_seen_to_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str | None, held: bool
+) -> None:
+    claim = replace(
+        host_lock.here("virtbed sweep demo", tmp_path, "2026-01-01"), host="far", boot="b",
+        started="7",
+    )  # fmt: skip
+    seen = {"name": "far", "boot": "b", "uptime": 5, "note": f"{claim}\n99 b"}
+    result = {"standing": NOTHING | {"overlays": ["x"]}, "seen": seen, "started": started}
+    found = far(tmp_path, monkeypatch, result)
+    assert bool(found.holder) == held and found.left_over != held
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"standing": NOTHING},
+        {"standing": NOTHING, "seen": {"name": "far"}},
+        {"standing": {}, "seen": {"name": "far", "boot": "b", "uptime": 5, "note": ""}},
+        {
+            "standing": NOTHING | {"instances": ["x"]},
+            "seen": {"name": "far", "boot": "b", "uptime": 5, "note": ""},
+        },
+    ],
+)
+def test_a_remote_host_that_tells_something_else_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: Any
+) -> None:
+    with pytest.raises(BenchError, match="in what host_standing tells of the host"):
+        far(tmp_path, monkeypatch, result)
+
+
+def test_the_module_tells_when_the_notes_process_started(tmp_path: Path) -> None:
+    standing_module = module("host_doctor", "host_standing")
+    claim = host_lock.here("x", tmp_path, "2026-01-01")
+    assert standing_module.started(f"{claim}\n99 b") == claim.started
+    assert standing_module.started(f"{replace(claim, pid=2**22 + 1)}\n99 b") is None
+    for garbage in ("", "{", "[]", '{"pid": "1"}', '{"pid": true}'):
+        assert standing_module.started(garbage) is None
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "endless"])
+def test_what_another_put_in_place_of_a_lock_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """In /tmp anybody may make the folder of a user who is not logged in."""
+    lock = tmp_path / "lock"
+    if kind == "fifo":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to("/dev/zero" if kind == "endless" else tmp_path / "claim")
+        (tmp_path / "claim").write_text(str(host_lock.here("x", tmp_path, "2026-01-01")))
+    monkeypatch.setattr(host_status, "RUN", tmp_path)
+    monkeypatch.setattr(host_lock, "FOLDER", str(tmp_path / "none"))
+    began = time.monotonic()
+    assert host_status._own_lock(read(host_status._execute, str(tmp_path))) is None
+    assert time.monotonic() - began < 5
+
+
+def test_a_note_that_is_no_text_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sweep").write_bytes(b"\xff\xfe\n1 x")
+    monkeypatch.setattr(host_status.Seen, "read", lambda execute: read(execute, str(tmp_path)))
+    host_status.stay_aside()
+    monkeypatch.setattr(ansible, "bench_variables", lambda *_: HERE)
+    assert host_status.host_status(benches.Bench(), PLATFORMS)[0].holder == ""  # of another boot
+    (tmp_path / "sweep").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(BenchError, match="remove that file there"):
+        host_status.host_status(benches.Bench(), PLATFORMS)
+
+
+def test_it_steps_aside_before_anything_that_takes_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(command, "stay_aside", lambda: done.append("aside"))
+    monkeypatch.setattr(command, "bench_of", lambda *_: done.append("inventory"))
+    run(monkeypatch, tmp_path / "results", HostStatus("b", NOTHING, ""))
+    assert done == ["aside", "inventory"]
+    me = host_lock.here("virtbed sweep demo", tmp_path, "2026-01-01")
+    seen = read(host_status._execute, str(tmp_path))
+    kept: list[Any] = []
+    monkeypatch.setattr(host_status, "_look", lambda: (seen, me))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: kept.append((pid, {*cpus})))
+    host_status.stay_aside()
+    assert kept == [(0, os.sched_getaffinity(me.pid))]
+
+
+def test_a_lock_that_may_not_be_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr(host_status, "RUN", tmp_path)
+    monkeypatch.setattr(host_lock, "FOLDER", str(tmp_path / "none"))
+    monkeypatch.setattr(host_status.Seen, "read", lambda execute: read(execute, str(tmp_path)))
+    monkeypatch.setattr(ansible, "bench_variables", lambda *_: HERE)
+    monkeypatch.setattr(host_status, "standing", lambda *_: NOTHING | {"unseen": []})
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (found,) = host_status.host_status(benches.Bench(), PLATFORMS)
+    assert found.standing["unseen"] == [
+        f"who holds {tmp_path}/lock, if anybody, is not seen: root is needed"
+    ]
+
+
+def test_a_teardown_forgets_the_controllers_keys_and_follows_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for module_of_it in (benches, scratch):
+        monkeypatch.setattr(module_of_it, "RUN", run)
+    benches.forget_killed()
+    assert not run.exists()
+    (run / "keys" / "demo").mkdir(parents=True)
+    (run / "plays" / "4194305-1-x").mkdir(parents=True)
+    run.chmod(0o711)
+    benches.forget_killed()
+    assert list(run.rglob("*")) == [run / "plays"]
+    theirs = tmp_path / "theirs"
+    (theirs / "keys").mkdir(parents=True)
+    (run / "plays").rmdir()
+    run.rmdir()
+    run.symlink_to(theirs)
+    with pytest.raises(OSError, match="nobody else can write needed"):
+        benches.forget_killed()
+    assert (theirs / "keys").exists()

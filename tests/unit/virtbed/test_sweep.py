@@ -62,6 +62,7 @@ class Host:
         self.turns: list[Mapping[str, Any]] = []
         self.disks: Callable[[], tuple[DiskFree, ...]] = lambda: ()
         self.restored = False
+        self.taken = True
         self.settings = [TuningRow("interrupts", True, "0", "0", "measured", ("131: managed",))]
         self.report: HostReport = report()
         self.report.facts["image"]["key"] = image_key()
@@ -75,6 +76,8 @@ class Host:
         self.limits.append((playbook, deadline.limit_s))
         if playbook == "examine":
             for host in self.hosts:
+                if self.taken:
+                    yield TaskOk(host, "host_lock", {"changed": False})
                 yield TaskOk(host, "cpu_hotplug", {"changed": self.restored})
                 yield TaskOk(host, "host_doctor", {"report": encode(self.report)})
         if playbook == "tune":
@@ -496,7 +499,7 @@ def test_a_signal_ends_an_examination_that_hangs(host: Host, make: Make, plan: P
     run = make(small(plan))
     with pytest.raises(Interrupted):
         run.run()
-    assert host.calls == ["examine"] and not run.folder.exists()
+    assert host.calls == ["examine", "free"] and not run.folder.exists()
 
 
 def test_the_controller_keeps_off_the_measured_cpus_and_is_free_again(
@@ -621,6 +624,7 @@ def test_a_host_that_is_not_begun_on_is_let_go(host: Host, make: Make, plan: Pla
 def test_a_host_of_another_controller_is_refused_and_not_freed(
     host: Host, make: Make, plan: Plan
 ) -> None:
+    host.taken = False
     host.answers["examine"] = failing("host_lock: bench is being measured by process 7 on ctl02")
     run = make(small(plan))
     with pytest.raises(BenchError, match="measured by process 7 on ctl02"):
@@ -712,6 +716,8 @@ def test_a_failed_trials_instance_is_kept_on_request_and_the_sweep_ends(
     assert way in said and "failure.json says why" in said and "`virtbed clear` removes it" in said
     assert len(host.blocks) == 1 and host.calls[2:] == ["block", "restore"]  # and no clear
     assert failure_of(run, run.failed[0]).message == "a pin was changed"
+    with Ledger(run.folder / NAME) as ledger:  # the next call is not to take it for a killed one
+        assert not ledger._rows("SELECT id FROM trial WHERE leased")
     assert (tmp_path / "run" / "keys" / "demo" / "id_ed25519").exists()  # or nobody could log in
     host.calls.clear()
     make(one).run()  # the next call removes it, and goes on
@@ -772,3 +778,57 @@ def test_a_trial_that_fails_again_and_again_is_repeated_only_on_request(
     run.run()
     assert len(host.blocks) == 1
     assert failure_of(run, *run.failed).attempt == sweep.MOST_ATTEMPTS + 1
+
+
+def test_a_playbook_that_fails_between_blocks_keeps_nothing_and_says_so_of_nothing(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
+) -> None:
+    """The block before it was released, and nothing of its trials failed."""
+    host.trial = good(harness_document)
+    ends = iter([Ended("failed", "host_lock: the host was taken by another")])
+    host.answers["release"] = lambda: next(ends, GOOD)
+    run = make(small(plan), keep=True)
+    run.run()
+    assert not run.failed and host.calls[2:5] == ["block", "clear", "block"]
+
+
+def test_a_full_disk_or_a_signal_leaves_nothing_standing_whatever_was_asked(
+    host: Host, make: Make, plan: Plan, tmp_path: Path
+) -> None:
+    host.answers["provision"] = failing(f"docker: {os.strerror(errno.ENOSPC)}")
+    with pytest.raises(SweepError, match="nothing is left standing") as ended:
+        make(small(plan), keep=True).run()
+    assert not isinstance(ended.value, Kept) and host.calls[2:] == ["block", "clear", "restore"]
+    assert not (tmp_path / "run" / "keys").exists()
+
+    def interrupted() -> Ended:
+        signal.raise_signal(signal.SIGINT)
+        return Ended("failed", "the daemon is gone")
+
+    host.calls.clear()
+    host.answers["provision"] = interrupted
+    with pytest.raises(Interrupted):
+        make(small(plan), keep=True).run()
+    assert host.calls[2:] == ["block", "clear", "restore"]
+
+
+@pytest.mark.parametrize("playbook", ["examine", "restore"])
+def test_a_host_that_was_taken_is_let_go_also_where_its_playbook_failed(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], playbook: str
+) -> None:
+    host.trial = good(harness_document)
+    host.answers[playbook] = failing("no such file")
+    with pytest.raises(BenchError, match="no such file"):
+        make(small(plan)).run()
+    assert host.calls[-2:] == [playbook, "free"]
+
+
+def test_a_disk_that_cannot_be_asked_is_said(
+    host: Host, make: Make, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle", "results")
+
+    monkeypatch.setattr(sweep, "own_disks", stale)
+    with pytest.raises(SweepError, match=r"Stale file handle.*nothing was begun"):
+        make(small(plan)).run()
