@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,23 +66,22 @@ class Difference:
         return bool(self.only_a or self.only_b or self.changed)
 
 
-def folder_of(name: str, images: Path) -> Path:
+def folder_of(name: str, images_of_host: Callable[[], Path]) -> Path:
     """Return the folder of an image that is named by its path, digest, name or variant.
 
     Args:
         name: A folder, `sha256:…` or the 16 digits that name the folder, or a variant, of which the
             current image is meant.
-        images: Where this host keeps its images.
+        images_of_host: Tells where this host keeps its images; asked only if no folder is named.
 
     Raises:
         ImageError: there is none.
     """
     short = image_name(name) if name.startswith("sha256:") else name
-    tried = [Path(name), images / short, images / f"current-{name}"]
-    try:
-        found = next((place for place in tried if (place / MANIFEST).is_file()), None)
-    except (OSError, ValueError):  # a name that no file can have
-        found = None
+    found = _first(Path(name))
+    if found is None:
+        images = images_of_host()
+        found = _first(images / short, images / f"current-{name}")
     if found is None:
         there = sorted(path.name for path in images.glob("*") if (path / MANIFEST).is_file())
         raise ImageError(
@@ -90,6 +89,14 @@ def folder_of(name: str, images: Path) -> Path:
             f"or one of {images}: {', '.join(there) or 'which has none'}"
         )
     return found
+
+
+def _first(*places: Path) -> Path | None:
+    """Return the first that is an image's folder."""
+    try:
+        return next((place for place in places if (place / MANIFEST).is_file()), None)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def load(folder: Path) -> Listed:

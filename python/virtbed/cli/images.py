@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from virtbed.bench import LOCAL
 from virtbed.cli.console import AsJson, Inventories, console, refuse
 from virtbed.here import RunError, current_image
 from virtbed.image_diff import ImageError, document, folder_of, load, same
@@ -38,8 +40,11 @@ def diff(
 
     Exit status: 0 they are the same, 1 they differ, 2 that is not known.
     """
+
+    def images() -> Path:
+        return current_image(inventory or (LOCAL,)).parent
+
     try:
-        images = current_image(*([inventory] if inventory else [])).parent
         left, right = (load(folder_of(name, images)) for name in (a, b))
     except (ImageError, RunError) as error:
         refuse(error)

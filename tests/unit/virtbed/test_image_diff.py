@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from virtbed.cli import app
-from virtbed.image_diff import CONTENTS
+from virtbed.image_diff import CONTENTS, folder_of
 from virtbed.sbom import bill
 
 A, B = (f"sha256:{digit * 64}" for digit in "ab")
@@ -123,6 +123,16 @@ def test_many_rows_are_counted(tmp_path: Path) -> None:
     many = {f"./srv{n}": FILES["./etc"] for n in range(100)}
     text = said(image(tmp_path / "a", A), image(tmp_path / "b", B, many), status=1)
     assert "and 60 more, all of which --json tells" in text
+
+
+def test_images_of_the_host_are_named_by_digest_by_name_and_by_variant(tmp_path: Path) -> None:
+    place = tmp_path / ("a" * 16)
+    image(place, A)
+    (tmp_path / "current-null").symlink_to(place.name)
+    for name in (A, "a" * 16, "null"):
+        assert folder_of(name, lambda: tmp_path).resolve() == place
+    # A folder needs no host, and so no inventory.
+    assert folder_of(str(place), lambda: pytest.fail("asked")) == place
 
 
 def cut(folder: Path) -> None:
