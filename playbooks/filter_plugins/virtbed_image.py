@@ -31,6 +31,13 @@ def bill(digest: str, *about: Any) -> str:
     return written(digest, *about)
 
 
+def mirrors(mirror: str, suite: str) -> list[str]:
+    """Return where packages come from; see `virtbed.image.mirrors`."""
+    from virtbed.image import mirrors as words
+
+    return words(mirror, suite)
+
+
 class FilterModule:
     """The filters by the names that roles use."""
 
@@ -42,4 +49,5 @@ class FilterModule:
             "virtbed_enter": enter,
             "virtbed_quiet_units": quiet_units,
             "virtbed_bill": bill,
+            "virtbed_mirrors": mirrors,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from virtbed_contract.documents import ImageVariant
 
 DEFAULT = "cpu"
 """The variant of whoever names none."""
+_SNAPSHOT = re.compile(r"(\w+://\S+)/(\d{8}T\d{6}Z)/?")
+_OF_SNAPSHOTS = "check-valid-until=no signed-by=/usr/share/keyrings/debian-archive-keyring.gpg"
 _SOURCES = (
     "contract/pyproject.toml",
     "contract/virtbed_contract",
@@ -78,6 +81,30 @@ def image_key(name: str = DEFAULT, repository: Path = REPOSITORY) -> str:
             whole.update(f"{file}\0".encode())
             whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
+
+
+def mirrors(mirror: str, suite: str) -> list[str]:
+    """Return the words that tell mmdebstrap where packages come from; none for its own default.
+
+    Args:
+        mirror: Empty, an address, or lines of addresses and of sources.list. That of a snapshot
+            archive (…/archive/debian/20261129T000000Z) brings the updates of the same moment; its
+            lists have expired, so when they were to expire is not asked.
+        suite: Debian's suite.
+    """
+    found = []
+    for line in filter(None, map(str.strip, mirror.splitlines())):
+        snapshot = _SNAPSHOT.fullmatch(line)
+        if not snapshot:
+            found.append(line)
+            continue
+        archive, moment = snapshot.groups()
+        places = [(line, suite)]
+        if archive.endswith("/debian"):
+            security = f"{archive}-security/{moment}"
+            places += [(line, f"{suite}-updates"), (security, f"{suite}-security")]
+        found += [f"deb [{_OF_SNAPSHOTS}] {place} {name} main" for place, name in places]
+    return found
 
 
 def check_image(

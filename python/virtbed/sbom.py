@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
-from cyclonedx.model import Property
+from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output import make_outputter
@@ -15,6 +15,7 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 _LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)((?:(?!\n\S).)*)", re.M | re.S)
+_FIELDS = ("Package", "Version", "Architecture", "SHA256")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
@@ -23,7 +24,7 @@ def bill(
     variant: str,
     suite: str,
     built_at: str,
-    packages: Iterable[str],
+    packages: str,
     wheels: Iterable[str],
     lock: str,
 ) -> str:
@@ -34,25 +35,30 @@ def bill(
         variant: Its name in images.yml.
         suite: Debian's suite.
         built_at: When it was built, in ISO 8601.
-        packages: Debian packages, a line each: name, version and architecture.
-        wheels: Python distributions, a line each: name and version.
+        packages: Debian packages, as ``apt-cache show`` tells of them.
+        wheels: Python distributions, a line each: name, version and the SHA-256 of RECORD, which
+            has that of each installed file.
         lock: The requirements file by which they were installed; tells their hashes.
+
+    Raises:
+        ValueError: a package has no name, version, architecture or hash.
     """
     hashes = {
         (_plain(name), version): _HASH.findall(rest)
         for name, version, rest in _LOCKED.findall(lock)
     }
-    parts = [_package(*line.split(), suite=suite) for line in packages]
+    parts = [_package(*found, suite=suite) for found in sorted(_shown(packages))]
     for line in wheels:
-        name, version = line.split()
-        parts.append(_wheel(_plain(name), version, hashes.get((_plain(name), version), [])))
+        name, version, record = line.split()
+        locked = hashes.get((_plain(name), version), [])
+        parts.append(_wheel(_plain(name), version, locked, record))
     image = Component(
         type=ComponentType.CONTAINER,
         name=f"virtbed-rootfs-{variant}",
         version=digest,
         bom_ref=digest,
     )
-    # The same image has the same bill, to the byte.
+    # The same image has the same bill, but for the time.
     bom = Bom(components=parts, serial_number=uuid5(NAMESPACE_URL, digest))
     bom.metadata.component = image
     bom.metadata.timestamp = datetime.fromisoformat(built_at)
@@ -61,20 +67,36 @@ def bill(
     return writer.output_as_string(indent=1)
 
 
-def _package(name: str, version: str, architecture: str, *, suite: str) -> Component:
+def _shown(text: str) -> set[tuple[str, ...]]:
+    """Return _FIELDS of each package; a set, for some stand twice."""
+    found = set()
+    for stanza in filter(str.strip, re.split(r"\n\s*\n", text)):
+        fields = dict(re.findall(r"^([A-Za-z0-9-]+): *(.*)$", stanza, re.M))
+        if lacking := [name for name in _FIELDS if not fields.get(name)]:
+            raise ValueError(
+                f"no {', '.join(lacking)} found of the Debian package "
+                f"{fields.get('Package', stanza[:80])}, needed; its archive's lists say it"
+            )
+        found.add(tuple(fields[name] for name in _FIELDS))
+    return found
+
+
+def _package(name: str, version: str, architecture: str, sha256: str, *, suite: str) -> Component:
     url = PackageURL("deb", "debian", name, version, {"arch": architecture, "distro": suite})
     return Component(
-        type=ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url)
-    )
+        type=ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url),
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256)],
+    )  # fmt: skip
 
 
-def _wheel(name: str, version: str, hashes: Iterable[str]) -> Component:
+def _wheel(name: str, version: str, hashes: Iterable[str], record: str) -> Component:
     url = PackageURL("pypi", None, name, version)
     # Of each file that the lock admits; one of them was installed.
-    locked = [Property(name="virtbed:locked_sha256", value=value) for value in hashes]
+    about = [Property(name="virtbed:locked_sha256", value=value) for value in hashes]
+    about.append(Property(name="virtbed:record_sha256", value=record))
     return Component(
         type=ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url),
-        properties=locked,
+        properties=about,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from virtbed.cli import documents, hosts, lab, results, status, sweeps
+from virtbed.cli import documents, hosts, images, lab, results, status, sweeps
 from virtbed.cli.console import REFUSED, errors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for part in (sweeps, status, hosts, results, documents):
     app.add_typer(part.app)
+app.add_typer(images.app, name="image")
 app.add_typer(lab.app, name="lab")
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from virtbed.checkout import REPOSITORY
-from virtbed.image import check_image, image_key, load_variants
+from virtbed.image import check_image, image_key, load_variants, mirrors
 from virtbed.platforms import PlatformError
 from virtbed_workloads.registry import APPLICATIONS
 
@@ -122,3 +122,27 @@ def test_the_small_variant_holds_nothing_but_what_the_harness_needs() -> None:
     locked = [line.split("==")[0] for line in lock.splitlines() if "==" in line]
     wanted = members["optional-dependencies"]["null"]
     assert locked == [line.split(">=")[0] for line in wanted]
+
+
+def test_packages_come_from_mmdebstraps_default_a_mirror_or_lines_of_sources() -> None:
+    assert mirrors("", "bookworm") == []
+    assert mirrors(" http://mirror/debian\n", "bookworm") == ["http://mirror/debian"]
+    lines = ["deb http://a/debian bookworm main", "http://b/debian"]
+    assert mirrors("\n".join(lines) + "\n\n", "bookworm") == lines
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_of_a_snapshot_updates_are_of_the_same_moment_and_expired_lists_are_taken(end: str) -> None:
+    found = mirrors(f"http://snapshot.debian.org/archive/debian/20261129T000000Z{end}", "bookworm")
+    assert all(line.startswith("deb [check-valid-until=no ") for line in found)
+    places = [line.replace("Z/ ", "Z ").partition("debian.org/")[2] for line in found]
+    assert places == [
+        "archive/debian/20261129T000000Z bookworm main",
+        "archive/debian/20261129T000000Z bookworm-updates main",
+        "archive/debian-security/20261129T000000Z bookworm-security main",
+    ]
+
+
+def test_of_another_snapshot_nothing_is_guessed() -> None:
+    (line,) = mirrors("https://snapshots.example/mine/20261129T000000Z", "bookworm")
+    assert line.endswith("] https://snapshots.example/mine/20261129T000000Z bookworm main")

@@ -1,0 +1,106 @@
+"""What differs between two images, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from virtbed.image_diff import Change, Difference, Listed, Parts, difference, same
+from virtbed.render.table import Table
+
+MOST_ROWS = 40
+"""Of a table; more are counted."""
+
+
+def image_words(label: str, image: Listed) -> str:
+    """Return the line of one image: its digest, variant, suite, time."""
+    about = image.manifest
+    told = (about.get("variant"), about.get("suite"), f"built {about.get('built_at')}")
+    return f"{label} {about['digest']}: {', '.join(map(str, told))}"
+
+
+def verdict(a: Listed, b: Listed) -> str:
+    """Return in a sentence whether two images are one, and where not, why."""
+    if same(a, b):
+        return "one image: the digests are the same"
+    packages, files = difference(a.packages, b.packages), difference(a.files, b.files)
+    if not files:
+        return (
+            "two digests, and no file differs: their tars do, in the order of the files or by "
+            "another version of tar; build one of them anew"
+        )
+    return f"two images. Packages: {_numbers(packages)}. Files: {_numbers(files)}."
+
+
+def _numbers(found: Difference) -> str:
+    counts = (
+        (len(found.changed), "changed"),
+        (len(found.only_a), "only in a"),
+        (len(found.only_b), "only in b"),
+    )
+    return ", ".join(f"{count} {words}" for count, words in counts if count) or "alike"
+
+
+def tables(a: Listed, b: Listed) -> Iterator[Table | str]:
+    """Yield a table of the packages that differ, and one of the files, each with what was cut."""
+    parts = (
+        ("package", "Packages", a.packages, b.packages),
+        ("file", "Files", a.files, b.files),
+    )
+    for heading, title, left, right in parts:
+        found = difference(left, right)
+        rows = [(change.name, _words(change)) for change in found.changed]
+        for side, names, where in (("a", found.only_a, left), ("b", found.only_b, right)):
+            rows += _only(side, names, where)
+        if not rows:
+            continue
+        table = Table(title)
+        table.add_column(heading, measured=True)
+        table.add_column("difference", measured=True)
+        for name, words in sorted(rows)[:MOST_ROWS]:
+            table.add_row(name, words)
+        yield table
+        if len(rows) > MOST_ROWS:
+            yield f"and {len(rows) - MOST_ROWS} more, all of which --json tells"
+
+
+def _only(side: str, names: Sequence[str], where: Parts) -> list[tuple[str, str]]:
+    """Return a row per package or file of one image alone; a folder stands for what is in it."""
+    within: dict[str, int] = {}
+    among = set(names)
+    for name in names:
+        top = name
+        for parent in map(str, PurePosixPath(name).parents) if name.startswith("/") else ():
+            if parent in among:
+                top = parent
+        within[top] = within.get(top, -1) + 1
+    rows = []
+    for name, count in within.items():
+        version = where[name].get("version")
+        more = f", with {count} in it" if count else ""
+        rows.append((name, f"only in {side}{more}" + (f": {version}" if version else "")))
+    return rows
+
+
+def _words(change: Change) -> str:
+    of = dict(change.of)
+    said = []
+    if "version" in of:
+        said.append("{} -> {}".format(*of.pop("version")))
+        of = {}  # other bytes go without saying
+    size, digest = of.pop("size", None), of.pop("sha256", None)
+    if digest and "type" not in of:
+        told = ", {} -> {} bytes".format(*size) if size else ", of the same size"
+        is_file = change.name.startswith("/")
+        said.append(f"content{told}" if is_file else "other bytes of the same version")
+    if of.pop("record_sha256", None):
+        said.append("other files of the same version")
+    if of.pop("attributes", None):
+        said.append("extended attributes")
+    said += [f"{name} {_or_none(a)} -> {_or_none(b)}" for name, (a, b) in of.items()]
+    return "; ".join(said)
+
+
+def _or_none(value: Any) -> str:
+    return "none" if value is None else str(value)

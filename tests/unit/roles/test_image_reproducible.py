@@ -1,0 +1,179 @@
+"""Two builds of the same sources have one digest, on whatever day and host."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import REPOSITORY, module
+
+TOOLS = Path(sys.executable).parent
+ROLE = REPOSITORY / "roles/image_rootfs"
+SITE = "usr/local/lib/python3.11/dist-packages"
+NAMING = ("Install the wheels", "Remove what would", "Empty the machine", "Work out the digest")
+
+
+def block() -> dict[str, Any]:
+    """Return the task that makes the tree and its name, with what is in it."""
+    (found,) = (t for t in yaml.safe_load((ROLE / "tasks/main.yml").read_text()) if "block" in t)
+    return dict(found)
+
+
+def tasks() -> list[dict[str, Any]]:
+    """Return the role's tasks that install our wheels, and make the name of a tree."""
+    ours = yaml.safe_load((ROLE / "tasks/applications.yml").read_text())
+    found = [task for task in [*ours, *block()["block"]] if task["name"].startswith(NAMING)]
+    assert len(found) == len(NAMING)
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Build one wheel without commands, and one with some."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for member in ("contract", "python"):
+        command = [TOOLS / "uv", "build", "--quiet", "--wheel", f"--out-dir={folder}"]
+        subprocess.run([*command, REPOSITORY / member], check=True)
+    return [str(path) for path in folder.glob("*.whl")]
+
+
+def build(folder: Path, wheels: list[str], day: int, python: str, umask: int) -> Path:
+    """Build what stands for an image on a day; return the building directory."""
+    root = folder / "building/rootfs"
+    made = {
+        "etc/machine-id": f"{day:032x}\n",
+        "etc/shadow": "root:*:19518::::::\n",
+        "etc/shadow-": f"root:*:{day}::::::\n",
+        "etc/apt/sources.list.d/0000main.sources": f"URIs: http://mirror{day}\n",
+        "etc/apt/apt.conf.d/99mmdebstrap": f"# {day}\n",
+        "etc/resolv.conf": f"nameserver 10.0.0.{day % 255}\n",
+        "var/log/dpkg.log": f"{day} install\n",
+        "var/lib/apt/extended_states": f"Package: of-{day}\n",
+        "var/lib/apt/lists/archive_Packages": f"{day}\n",
+        "var/lib/dpkg/status-old": f"{day}\n",
+        "var/cache/ldconfig/aux-cache": f"{day}\n",
+    }
+    for name, content in sorted(made.items(), reverse=bool(day % 2)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+        os.utime(root / name, (day, day))
+    (root / SITE).mkdir(parents=True)
+    venv = folder / "venv"
+    subprocess.run([TOOLS / "uv", "venv", "--quiet", f"--python={python}", venv], check=True)
+    uv = folder / "building/uv"
+    uv.symlink_to(TOOLS / "uv")
+    for wheel in wheels:
+        copied = folder / "building" / Path(wheel).name
+        copied.write_bytes(Path(wheel).read_bytes())
+        os.utime(copied, (day, day))
+    # In the tree's own tar's place, which another test tries: this one's tree has none.
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    tar = variables["image_rootfs_tar"].replace("chroot rootfs tar", "tar --directory=rootfs")
+    found = {"image_rootfs_tar": tar, "image_rootfs_building_dir": str(folder / "building"),
+             "image_rootfs_suite": "bookworm",
+             "__image_rootfs_wheel": {"files": [{"path": wheel} for wheel in wheels]}}  # fmt: skip
+    book = [{
+        "hosts": "localhost", "connection": "local", "gather_facts": False,
+        "vars_files": [str(ROLE / "vars/main.yml")],
+        "environment": block()["environment"], "tasks": tasks(),
+    }]  # fmt: skip
+    (folder / "play.yml").write_text(yaml.safe_dump(book))
+    (folder / "vars.json").write_text(json.dumps(found))
+    done = subprocess.run(
+        [TOOLS / "ansible-playbook", folder / "play.yml", "-e", f"@{folder / 'vars.json'}"],
+        env=os.environ | {"ANSIBLE_LIBRARY": str(ROLE / "library"), "VIRTUAL_ENV": str(venv)},
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, umask=umask,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "building"
+
+
+def listed(building: Path) -> list[dict[str, Any]]:
+    with gzip.open(building / "contents.jsonl.gz") as file:
+        return [json.loads(line) for line in file]
+
+
+def test_a_tree_built_on_another_day_host_and_umask_has_the_same_digest(
+    tmp_path: Path, wheels: list[str]
+) -> None:
+    for name in ("one", "another"):
+        (tmp_path / name).mkdir()
+    one = build(tmp_path / "one", wheels, 20_786, sys.executable, 0o022)
+    another = build(tmp_path / "another", wheels, 21_001, "/usr/bin/python3", 0o077)
+    # First what is in them: it says what differs.
+    *ours, end = listed(one)
+    *theirs, other_end = listed(another)
+    there = {each["path"]: each for each in theirs}
+    assert [each for each in ours if there.get(each["path"]) != each] == []
+    assert len(ours) == len(theirs) and end == other_end
+    paths = set(there)
+    assert f"./{SITE}/virtbed_contract/codec.py" in paths
+    of_installers = ("uv_cache.json", "direct_url.json", "/bin/virtbed")
+    assert not {path for path in paths if path.endswith(of_installers)}
+    records = (one / "rootfs" / SITE).glob("*.dist-info/RECORD")
+    for line in "".join(path.read_text() for path in records).splitlines():
+        name = line.split(",")[0].strip('"')
+        assert f"./{SITE}/{name}" in paths, line
+
+
+def test_tools_that_ask_for_the_date_are_told_one_that_is_fixed() -> None:
+    """Shadow writes the day into each account, initramfs-tools the time into each file."""
+    inside = {task["name"] for task in block()["block"]}
+    assert {"Bootstrap the Debian tree", "Configure the guest", "Install the applications"} < inside
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    assert block()["environment"] == "{{ __image_rootfs_environment }}"
+    # By 0 an account's password is expired.
+    assert int(variables["__image_rootfs_environment"]["SOURCE_DATE_EPOCH"]) > 86400
+
+
+def test_python_files_are_compiled_in_one_order_by_one_process() -> None:
+    (task,) = (t for t in block()["block"] if t["name"].startswith("Compile"))
+    argv = task["ansible.builtin.command"]["argv"]
+    assert "'-j', '1'" in argv and "'unchecked-hash'" in argv
+
+
+def test_the_list_tells_what_a_tar_holds(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder/file").write_bytes(b"hello\n")
+    (root / "folder/file").chmod(0o4751)
+    os.link(root / "folder/file", root / "hard")
+    (root / "link").symlink_to("folder/file")
+    os.mkfifo(root / "fifo")
+    (root / ("long" * 60)).touch()
+    command = "tar --sort=name --mtime=@0 --numeric-owner --format=gnu -C tree -cf - ."
+    stream = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, check=True)
+    dest = tmp_path / "contents.jsonl.gz"
+    digest, count = module("image_rootfs", "image_contents").listed(
+        command, str(tmp_path), str(dest)
+    )
+    assert digest == f"sha256:{hashlib.sha256(stream.stdout).hexdigest()}"
+    *lines, end = listed(tmp_path)
+    assert end == {"digest": digest, "files": count} and count == len(lines) == 7
+    found = {line.pop("path"): line for line in lines}
+    owner = f"{os.geteuid()}:{os.getegid()}"
+    assert found["./folder/file"] == {
+        "type": "file", "mode": "4751", "owner": owner, "size": 6,
+        "sha256": hashlib.sha256(b"hello\n").hexdigest(),
+    }  # fmt: skip
+    assert found["./hard"]["type"] == "hard link" and found["./hard"]["target"] == "./folder/file"
+    assert found["./link"]["target"] == "folder/file" and found["./fifo"]["type"] == "FIFO"
+    assert found["."]["type"] == "folder" and "./" + "long" * 60 in found
+
+
+@pytest.mark.parametrize("command", ["exit 3", "yes no tar", "tar -cf - . missing"])
+def test_a_tar_that_fails_has_no_digest(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 4000)
+    with pytest.raises(RuntimeError, match=r"ended with"):
+        module("image_rootfs", "image_contents").listed(
+            command, str(tmp_path), str(tmp_path / "list")
+        )
