@@ -30,7 +30,6 @@ from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 
-_PARTS = ("design.json", "trials")  # a results folder has one of them, or both
 # Not compared: they name the sweep, or say when it ran.
 _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
 _Groups = tuple[Floats, Floats] | None
@@ -76,7 +75,6 @@ def compare(
     """
     sides = [[one] if isinstance(one, Path) else list(one) for one in (first, second)]
     sweeps = [[read_sweep(folder) for folder in side] for side in sides]
-    _refuse_empty([*sides[0], *sides[1]])
     _refuse_same([*sides[0], *sides[1]], [*sweeps[0], *sweeps[1]])
     _refuse_other_work([*sweeps[0], *sweeps[1]])
     margin = sweeps[0][0].margin if margin is None else margin
@@ -138,18 +136,6 @@ def changed(effect: Json | None) -> str:
         ('less', 'unknown')
     """
     return str(effect["answer"]) if effect else "unknown"
-
-
-def _refuse_empty(folders: list[Path]) -> None:
-    """Raise `AnalysisError` where a folder is no results folder: not one trial says nothing."""
-    for folder in folders:
-        if any((folder / part).exists() for part in _PARTS):
-            continue
-        inside = [at.parent for part in _PARTS for at in sorted(folder.glob(f"*/{part}"))]
-        hint = f"; an unpacked archive has them in {inside[0]}" if inside else ""
-        raise AnalysisError(
-            f"{folder} has neither {' nor '.join(_PARTS)}; give a results folder{hint}"
-        )
 
 
 def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
