@@ -23,6 +23,7 @@ from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
+from virtbed_analysis.marks import Compared
 from virtbed_analysis.provenance import provenance
 from virtbed_analysis.reduction import PLAIN_ROWS
 from virtbed_analysis.rises import Losses, judged, vanished
@@ -50,8 +51,8 @@ def compare(
     Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit` ("replicate" or
     "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is None for bare
     metal, and without it. `lost` counts the trials of the cell that gave no usable times, by side,
-    `lost_metal` those of its bare metal. The time of one sweep a side has no interval: a host
-    drifts, and is another from one day to the next.
+    `lost_metal` those of its bare metal; `marks` say what speaks against its numbers. The time of
+    one sweep a side has no interval: a host drifts, and is another from one day to the next.
 
     Args:
         first: A folder, or several of one condition.
@@ -88,6 +89,7 @@ def compare(
     unit = "replicate" if len(every) == 2 else "sweep"
     times = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _time))
     costs = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _cost))
+    marks = Compared(*sweeps)
     losses, gone = Losses(*sweeps), [_only(side, common) for side in units]
     rows = [
         {
@@ -95,6 +97,7 @@ def compare(
             "baseline": c == every[0].baseline(c), "time": times.get(c),
             "cost": costs.get(c), "lost": losses.of(c),
             "lost_metal": losses.of(every[0].baseline(c)) if costs.get(c) else None,
+            "marks": marks.of(c.row()),
         }
         for c in common
     ]  # fmt: skip

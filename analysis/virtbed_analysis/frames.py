@@ -256,9 +256,7 @@ def _refuse_empty(folder: Path) -> None:
         return
     inside = [at.parent for part in _PARTS for at in sorted(folder.glob(f"*/{part}"))]
     hint = f"; an unpacked archive has them in {inside[0]}" if inside else ""
-    raise AnalysisError(
-        f"{folder} has neither {' nor '.join(_PARTS)}; give a results folder{hint}"
-    )
+    raise AnalysisError(f"{folder} has neither {' nor '.join(_PARTS)}; give a results folder{hint}")
 
 
 _SETTINGS = ("scenario", "rules", "slowdown", "target_qps", "target_latency_ms")
