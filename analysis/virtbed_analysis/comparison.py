@@ -24,6 +24,7 @@ from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
 from virtbed_analysis.marks import Compared
+from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.provenance import provenance
 from virtbed_analysis.reduction import PLAIN_ROWS
 from virtbed_analysis.rises import Losses, judged, vanished
@@ -35,6 +36,7 @@ from virtbed_contract.codec import encode
 _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
 _Groups = tuple[Floats, Floats] | None
 MORE, LESS = "more", "less"
+_NAMED = 3
 
 
 def compare(
@@ -51,8 +53,9 @@ def compare(
     Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit` ("replicate" or
     "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is None for bare
     metal, and without it. `lost` counts the trials of the cell that gave no usable times, by side,
-    `lost_metal` those of its bare metal; `marks` say what speaks against its numbers. The time of
-    one sweep a side has no interval: a host drifts, and is another from one day to the next.
+    `lost_metal` those of its bare metal; `other_answers` names the sides whose answers are not bare
+    metal's, `marks` say what speaks against its numbers. The time of one sweep a side has no
+    interval: a host drifts, and is another from one day to the next.
 
     Args:
         first: A folder, or several of one condition.
@@ -97,7 +100,7 @@ def compare(
             "baseline": c == every[0].baseline(c), "time": times.get(c),
             "cost": costs.get(c), "lost": losses.of(c),
             "lost_metal": losses.of(every[0].baseline(c)) if costs.get(c) else None,
-            "marks": marks.of(c.row()),
+            "other_answers": marks.other_answers(c.row()), "marks": marks.of(c.row()),
         }
         for c in common
     ]  # fmt: skip
@@ -113,6 +116,7 @@ def compare(
             _summary(rows, [len(side) for side in sides], margin) if rows else _apart(units)
         )
         + (vanished(gone, platforms.entries) if rows else "")
+        + _unlike_work(rows, platforms)
         + _suspicion(sweeps),
         "fail": None if fail_above is None else judged(rows, gone[0], fail_above),
         "differs": _differs(*sweeps),
@@ -244,6 +248,19 @@ def _suspicion(sides: list[list[Sweep]]) -> str:
     return (
         f" Something else moved during {first} trials of the first and {second} of the second: "
         "these are suspect, and are in all numbers here."
+    )
+
+
+def _unlike_work(rows: list[Json], platforms: Platforms) -> str:
+    """Return which cells gave other answers than bare metal, in words; empty if none did."""
+    wrong = [row for row in rows if row["other_answers"]]
+    if not wrong:
+        return ""
+    named = "; ".join(words.placed(row, platforms.entries) for row in wrong[:_NAMED])
+    more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    return (
+        f" Other answers than bare metal's in {words.count(len(wrong), 'cell')}, whose times are "
+        f"of unlike work and say nothing: {named}{more}."
     )
 
 

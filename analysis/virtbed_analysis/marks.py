@@ -22,6 +22,7 @@ from virtbed_analysis.reasons import lost
 from virtbed_contract.factors import FACTORS
 
 Key = tuple[Any, ...]
+OTHER_ANSWERS = "other answers"
 _NAMED = 4
 # No numbers to act on: what was planned, what failed, and the marks themselves.
 _ASIDE = frozenset(
@@ -61,7 +62,7 @@ def of_sweep(sweep: Sweep, timing: Json | None = None) -> Marks:
     trials = sweep.trials
     for row in answers_differ(trials).to_dicts():
         own[key_of(row)].append(
-            _mark("other answers", "its answers are not bare metal's: unlike work", "answers")
+            _mark(OTHER_ANSWERS, "its answers are not bare metal's: unlike work", "answers")
         )
     ends = ends_by_cell(sweep, plain=False)
     for key, end in ends.items():
@@ -140,6 +141,16 @@ class Compared:
             for name, marks, signs in self._found
             for mark in [*marks.of(whole), *signs.get(key_of(whole), [])]
         )
+
+    def other_answers(self, cell: Mapping[str, Any]) -> list[str]:
+        """Return the sides on which a cell's answers are not bare metal's."""
+        whole = {**PLAIN, **cell}
+        told = (
+            name
+            for name, marks, _ in self._found
+            if any(mark["text"] == OTHER_ANSWERS for mark in marks.of_own(whole))
+        )
+        return list(dict.fromkeys(told))
 
 
 def _signs(sweep: Sweep) -> dict[Key, list[Json]]:

@@ -7,7 +7,9 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from virtbed_analysis import compare, render_comparison
+import pytest
+
+from virtbed_analysis import calibrate, compare, render_comparison
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.marks import Marks
@@ -188,3 +190,47 @@ def test_a_comparison_says_of_which_side_a_mark_is(folder: Folder) -> None:
 
 def test_no_marks_are_no_marks() -> None:
     assert Marks().of_own() == []
+
+
+@pytest.mark.parametrize("ratio", [0.7, 1.0, 1.4])
+def test_a_platform_whose_answers_are_wrong_neither_passes_nor_rises(
+    folder: Folder, ratio: float
+) -> None:
+    """It may be fast for doing other work: a comparison for CI called that "not above"."""
+    after = Folder(folder.path.parent / "after")
+    chance = random.Random(3)
+    for side, cost, answers in ((folder, 1.0, "c"), (after, ratio, "d")):
+        for replicate in range(1, 7):
+            for platform, own in (("bm", 1.0), ("cn", 1.05 * cost), ("vm", 1.1)):
+                ms = 30 * own * chance.lognormvariate(0, 0.002)
+                told = {"answers": answers} if platform == "cn" else {}
+                side.trial(platform, "pinned", replicate, {"a": [ms] * 3}, **told)
+    content = compare(folder.path, after.path, fail_above=0.05)
+    assert content["fail"]["verdict"] == "cannot tell"
+    (row,) = (one for one in content["fail"]["unclear"] if one["what"] == "cost")
+    assert row["platform"] == "cn"
+    assert row["why"] == "other answers than bare metal's in the second: unlike work"
+    assert (
+        "Other answers than bare metal's in 1 cell, whose times are of unlike work"
+        in (content["summary"])
+    )
+
+
+@pytest.mark.parametrize("variant", ["twin", "slowed"])
+def test_a_check_of_other_work_tells_nothing_of_a_testbed(folder: Folder, variant: str) -> None:
+    chance = random.Random(4)
+    for replicate in range(1, 9):
+        for name, ratio in (("plain", 1.0), ("twin", 1.0), ("slowed", 1.1)):
+            ms = 30 * ratio * chance.lognormvariate(0, 0.002)
+            told = {"variant": name, "slowdown": 0.1 if name == "slowed" else 0.0}
+            answers = {"answers": "d"} if name == variant else {}
+            folder.trial("cn", "pinned", replicate, {"a": [ms] * 3}, **told, **answers)
+        folder.trial("bm", "pinned", replicate, {"a": [29.0 + replicate / 100]})
+    content = calibrate(folder.path)
+    told = {check["check"]: check["verdict"] for check in content["checks"]}
+    wrong = "slowdown" if variant == "slowed" else "twin"
+    assert told.pop(wrong) == "cannot tell"
+    assert set(told.values()) == {"passed"}
+    assert content["passed"] is False
+    (why,) = (check["reason"] for check in content["checks"] if check["check"] == wrong)
+    assert why == f"the answers of {variant} are not bare metal's: unlike work"
