@@ -23,6 +23,7 @@ from virtbed_contract.factors import FACTORS
 
 Key = tuple[Any, ...]
 OTHER_ANSWERS = "other answers"
+UNLIKE = "section-what-differs-besides-the-platform"
 _NAMED = 4
 # No numbers to act on: what was planned, what failed, and the marks themselves.
 _ASIDE = frozenset(
@@ -84,11 +85,11 @@ def of_sweep(sweep: Sweep, timing: Json | None = None) -> Marks:
         if key in confounded:
             pair[key].append(_mark("may be drift", confounded[key], "order"))
         if told := kernels(row):
-            pair[key].append(_mark("two kernels", told, "unlike"))
+            pair[key].append(_mark("two kernels", told, UNLIKE))
         if facts := unlike.get(key):
             more = f" and {len(facts) - _NAMED} more" if len(facts) > _NAMED else ""
             why = f"besides the platform: {', '.join(facts[:_NAMED])}{more}"
-            pair[key].append(_mark("unlike", why, "unlike"))
+            pair[key].append(_mark("unlike", why, UNLIKE))
     return Marks(own, pair)
 
 
