@@ -30,6 +30,7 @@ from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, simultaneous
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer, has_width
+from virtbed_analysis.per_trial import answers_differ
 from virtbed_analysis.reasons import lost
 from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
@@ -80,6 +81,7 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     entries = sweep.platforms.entries
     ends = ends_by_cell(sweep, plain=False)
     checks = [_check(row, slowdowns, told, margin, entries, [*_sides(row, ends)]) for row in rows]
+    checks = [_of_alike_work(*pair, _wrong(sweep)) for pair in zip(checks, rows, strict=True)]
     resolution = [_resolution(row, entries) for row in rows if _is_twin(row) and _varies(row)]
     content = {
         "schema": identifiers.CALIBRATION,
@@ -98,6 +100,22 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(sweep_dir / "calibration.json", text)
     return content
+
+
+def _wrong(sweep: Sweep) -> set[Key]:
+    """Return the cells whose answers are not bare metal's."""
+    return {key_of(row) for row in answers_differ(sweep.trials).to_dicts()}
+
+
+def _of_alike_work(check: Json, row: Json, wrong: set[Key]) -> Json:
+    """Return a check, which tells nothing where a side gave other answers: that is other work."""
+    sides = [side["variant"] for side in (row, row | PLAIN) if key_of(side) in wrong]
+    if not sides:
+        return check
+    reason = f"the answers of {' and '.join(sides)} are not bare metal's: unlike work"
+    return check | {
+        "answer": CANNOT_TELL, "passed": False, "verdict": CANNOT_TELL, "reason": reason,
+    }  # fmt: skip
 
 
 def _sides(row: Json, ends: Mapping[Key, Ends]) -> Iterator[tuple[str, Ends]]:

@@ -23,6 +23,8 @@ from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.frames import Sweep, read_sweep
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer
+from virtbed_analysis.marks import Compared
+from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.provenance import provenance
 from virtbed_analysis.reduction import PLAIN_ROWS
 from virtbed_analysis.rises import Losses, judged, vanished
@@ -30,11 +32,11 @@ from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 
-_PARTS = ("design.json", "trials")  # a results folder has one of them, or both
 # Not compared: they name the sweep, or say when it ran.
 _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
 _Groups = tuple[Floats, Floats] | None
 MORE, LESS = "more", "less"
+_NAMED = 3
 
 
 def compare(
@@ -51,8 +53,9 @@ def compare(
     Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit` ("replicate" or
     "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is None for bare
     metal, and without it. `lost` counts the trials of the cell that gave no usable times, by side,
-    `lost_metal` those of its bare metal. The time of one sweep a side has no interval: a host
-    drifts, and is another from one day to the next.
+    `lost_metal` those of its bare metal; `other_answers` names the sides whose answers are not bare
+    metal's, `marks` say what speaks against its numbers. The time of one sweep a side has no
+    interval: a host drifts, and is another from one day to the next.
 
     Args:
         first: A folder, or several of one condition.
@@ -76,7 +79,6 @@ def compare(
     """
     sides = [[one] if isinstance(one, Path) else list(one) for one in (first, second)]
     sweeps = [[read_sweep(folder) for folder in side] for side in sides]
-    _refuse_empty([*sides[0], *sides[1]])
     _refuse_same([*sides[0], *sides[1]], [*sweeps[0], *sweeps[1]])
     _refuse_other_work([*sweeps[0], *sweeps[1]])
     margin = sweeps[0][0].margin if margin is None else margin
@@ -90,6 +92,7 @@ def compare(
     unit = "replicate" if len(every) == 2 else "sweep"
     times = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _time))
     costs = _each(common, unit, margin, lambda cell: _groups(shared, unit, cell, _cost))
+    marks = Compared(*sweeps)
     losses, gone = Losses(*sweeps), [_only(side, common) for side in units]
     rows = [
         {
@@ -97,6 +100,7 @@ def compare(
             "baseline": c == every[0].baseline(c), "time": times.get(c),
             "cost": costs.get(c), "lost": losses.of(c),
             "lost_metal": losses.of(every[0].baseline(c)) if costs.get(c) else None,
+            "other_answers": marks.other_answers(c.row()), "marks": marks.of(c.row()),
         }
         for c in common
     ]  # fmt: skip
@@ -112,6 +116,7 @@ def compare(
             _summary(rows, [len(side) for side in sides], margin) if rows else _apart(units)
         )
         + (vanished(gone, platforms.entries) if rows else "")
+        + _unlike_work(rows, platforms)
         + _suspicion(sweeps),
         "fail": None if fail_above is None else judged(rows, gone[0], fail_above),
         "differs": _differs(*sweeps),
@@ -138,18 +143,6 @@ def changed(effect: Json | None) -> str:
         ('less', 'unknown')
     """
     return str(effect["answer"]) if effect else "unknown"
-
-
-def _refuse_empty(folders: list[Path]) -> None:
-    """Raise `AnalysisError` where a folder is no results folder: not one trial says nothing."""
-    for folder in folders:
-        if any((folder / part).exists() for part in _PARTS):
-            continue
-        inside = [at.parent for part in _PARTS for at in sorted(folder.glob(f"*/{part}"))]
-        hint = f"; an unpacked archive has them in {inside[0]}" if inside else ""
-        raise AnalysisError(
-            f"{folder} has neither {' nor '.join(_PARTS)}; give a results folder{hint}"
-        )
 
 
 def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
@@ -255,6 +248,19 @@ def _suspicion(sides: list[list[Sweep]]) -> str:
     return (
         f" Something else moved during {first} trials of the first and {second} of the second: "
         "these are suspect, and are in all numbers here."
+    )
+
+
+def _unlike_work(rows: list[Json], platforms: Platforms) -> str:
+    """Return which cells gave other answers than bare metal, in words; empty if none did."""
+    wrong = [row for row in rows if row["other_answers"]]
+    if not wrong:
+        return ""
+    named = "; ".join(words.placed(row, platforms.entries) for row in wrong[:_NAMED])
+    more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    return (
+        f" Other answers than bare metal's in {words.count(len(wrong), 'cell')}, whose times are "
+        f"of unlike work and say nothing: {named}{more}."
     )
 
 

@@ -74,16 +74,32 @@ def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
+def by_cell(trials: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
+    """Return the facts in which a cell's trials are unlike their bare metal, by cell."""
+    pairs = _pairs([row for row in trials.to_dicts() if not row["emulated"]])
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for fact in _OF_PAIRS:
+        for key in dict.fromkeys(key_of(row) for row, bare in pairs if _differs(fact, row, bare)):
+            found.setdefault(key, []).append(fact.words)
+    return found
+
+
+_OF_PAIRS = [fact for fact in TABLE if fact.grain == "per ratio to bare metal"]
+
+
+def _pairs(rows: list[Row]) -> list[tuple[Row, Row]]:
+    """Return each trial that has bare metal in its replicate, with that."""
     baselines = {_side(row): row for row in rows if is_baseline(row)}
-    pairs = [
+    return [
         (row, baselines[_side(row)])
         for row in rows
         if not is_baseline(row) and _side(row) in baselines
     ]
-    for fact in TABLE:
-        if fact.grain != "per ratio to bare metal":
-            continue
+
+
+def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
+    pairs = _pairs(rows)
+    for fact in _OF_PAIRS:
         found: dict[tuple[Any, ...], list[tuple[Row, Row]]] = {}
         for row, bare in pairs:
             if _differs(fact, row, bare):

@@ -24,6 +24,7 @@ from virtbed_analysis import (
     inputs,
     likenesses,
     loadgen,
+    marks,
     model,
     next_instance,
     passes,
@@ -147,14 +148,13 @@ def document(sweep: Sweep) -> Json:
         cells, content["next_instance"], content["model"]["rows"],
         loads["latency"], loads["throughput"], loads["cells"], content["without_suspects"],
         content["inputs_apart"], content["container_to_host"]["rows"],
+        content["published"]["rows"],
     )  # fmt: skip
-    guests.kernels_beside(
-        sweep.trials, cells, content["next_instance"], content["model"]["rows"],
-        loads["latency"], loads["throughput"],
-        *(table["rows"] for table in (*percentiles, *measures)),
-        content["without_suspects"], content["published"]["rows"],
-        content["container_to_host"]["rows"],
-    )  # fmt: skip
+    doubts.share(cells, *(table["rows"] for table in by_guest), name="rest_doubt")
+    of_kernels = guests.kernels(sweep.trials)
+    for cell in cells:
+        cell["kernels"] = of_kernels(cell)
+    marks.share(content, marks.of_sweep(sweep, timing))
     told = headline(content)
     return {**content, "summary": told["lead"], "headline": told}
 

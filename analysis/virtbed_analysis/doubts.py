@@ -184,16 +184,17 @@ def caution(replicates: Sequence[int]) -> str:
     )
 
 
-def share(cells: Iterable[Json], *tables: Iterable[Json]) -> None:
+def share(cells: Iterable[Json], *tables: Iterable[Json], name: str = "doubt") -> None:
     """Give rows that show a cell's ratio, or rest on its replicates, the `doubt` of that cell.
 
     Args:
         cells: Rows that `numbered` has seen.
         *tables: Rows of these cells.
+        name: What it is called there.
     """
     known = {key_of(cell): cell["doubt"] for cell in cells}
     for row in chain(*tables):
-        row["doubt"] = known.get(key_of({**PLAIN, **row}))
+        row[name] = known.get(key_of({**PLAIN, **row}))
 
 
 def numbered(tables: dict[str, list[Json]], cells: list[str]) -> Json:

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 TRIAL_COLUMNS = columns.types(columns.TRIAL)
 SAMPLE_COLUMNS = columns.types(columns.SAMPLE)
+_PARTS = ("design.json", "trials")  # a results folder has one of them, or both
 # No estimate groups samples by these: a million samples would hold each text a million times.
 _ASIDE = (
     "clocksource", "cpu_model", "frameworks", "governor", "image_digest",
@@ -75,8 +76,8 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
     each column holds.
 
     Raises:
-        AnalysisError: a folder does not exist, a trial is there twice, or results are unlike (see
-            `unlike.TABLE`).
+        AnalysisError: a folder does not exist or is no results folder, no sample is found, a trial
+            is there twice, or results are unlike (see `unlike.TABLE`).
 
     Example:
         >>> samples = load("results/quick")
@@ -114,7 +115,24 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
         )
     if len(sweeps) > 1:
         _refuse_copies(where, [sweep for _, sweep in sweeps])
-    return pl.concat([_whole(sweep).with_columns(one_order) for _, sweep in sweeps])
+    samples = pl.concat([_whole(sweep).with_columns(one_order) for _, sweep in sweeps])
+    if samples.is_empty():
+        out = sum(len(sweep.rejected) for _, sweep in sweeps)
+        raise AnalysisError(
+            f"{where}: no trial with samples found, one needed{_nothing(sweeps, out)}"
+        )
+    return samples
+
+
+def _nothing(sweeps: Iterable[tuple[Path | str, Sweep]], out: int) -> str:
+    """Return what else there is instead of samples, and what to do."""
+    failed = sum(len(sweep.failures) for _, sweep in sweeps)
+    aside = sum(sweep.functional.height for _, sweep in sweeps)
+    told = {
+        "of an application that computes nothing": aside, "failed": failed, "files left out": out
+    }  # fmt: skip
+    listed = ", ".join(f"{number} {what}" for what, number in told.items() if number)
+    return f" ({listed}); `virtbed report` says why" if listed else "; carry the sweep out first"
 
 
 def _refuse_copies(where: str, sweeps: Iterable[Sweep]) -> None:
@@ -167,8 +185,8 @@ def read_sweep(folder: Path) -> Sweep:
     """Read a whole results folder, complete or partial.
 
     Raises:
-        AnalysisError: the folder does not exist, or its results are unlike in what cannot be
-            analysed together, such as the host or the image: see `unlike.TABLE`.
+        AnalysisError: the folder does not exist or is no results folder, or its results are unlike
+            in what cannot be analysed together, such as the host or the image: see `unlike.TABLE`.
 
     Example:
         >>> sweep = read_sweep(Path("results/quick"))
@@ -179,6 +197,7 @@ def read_sweep(folder: Path) -> Sweep:
         raise AnalysisError(
             f"{folder}: no such results folder; `virtbed sweep` makes one for each plan"
         )
+    _refuse_empty(folder)
     found = trusted(folder)
     emulated = {found.doctor.host} if found.doctor and found.doctor.emulated else set()
     design, rejected = found.design, found.rejected
@@ -229,6 +248,15 @@ def _parts(results: Iterable[Json]) -> dict[str, Parts]:
     """Return machine and enclosure of each platform, in the order of the trials."""
     trials = sorted((r["trial"] for r in results), key=lambda trial: trial["position"])
     return {trial["platform"]: (trial["machine"], trial["enclosure"]) for trial in trials}
+
+
+def _refuse_empty(folder: Path) -> None:
+    """Raise `AnalysisError` where a folder is no results folder: not one trial says nothing."""
+    if any((folder / part).exists() for part in _PARTS):
+        return
+    inside = [at.parent for part in _PARTS for at in sorted(folder.glob(f"*/{part}"))]
+    hint = f"; an unpacked archive has them in {inside[0]}" if inside else ""
+    raise AnalysisError(f"{folder} has neither {' nor '.join(_PARTS)}; give a results folder{hint}")
 
 
 _SETTINGS = ("scenario", "rules", "slowdown", "target_qps", "target_latency_ms")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Callable, Iterable
 
 import polars as pl
 
@@ -15,23 +14,21 @@ from virtbed_analysis.reduction import BARE, PLAIN_ROWS, Readings
 from virtbed_contract.factors import FACTORS
 
 
-def kernels_beside(trials: pl.DataFrame, *tables: Iterable[Json]) -> None:
-    """Give rows that show a cell's ratio to bare metal `kernels`: both, where they are unlike.
+def kernels(trials: pl.DataFrame) -> Callable[[Json], str | None]:
+    """Return what says of a row of a cell that both sides of its ratio ran two kernels, and which.
 
-    Args:
-        trials: One row per trial.
-        *tables: Rows of cells; None is given where both sides ran one kernel, or none is known.
+    It says None where both ran one kernel, or none is known.
     """
     real = trials.filter(~pl.col("emulated"))
     bare = real.filter(BARE & (pl.col("mode") == BASELINE_MODE) & PLAIN_ROWS)
     ours, theirs = _kernels(real, CELL), _kernels(bare, SUBJECT)
-    for row in chain(*tables):
+
+    def told(row: Json) -> str | None:
         whole = {**PLAIN, **row}
-        told = whole.keys() >= {*CELL}
-        own = ours.get(key_of(whole)) if told else None
-        other = theirs.get(key_of(whole, SUBJECT)) if told else None
-        unlike = own and other and own != other
-        row["kernels"] = f"kernel {own}, bare metal's {other}" if unlike else None
+        own, other = ours.get(key_of(whole)), theirs.get(key_of(whole, SUBJECT))
+        return f"kernel {own}, bare metal's {other}" if own and other and own != other else None
+
+    return told
 
 
 def _kernels(trials: pl.DataFrame, by: list[str]) -> dict[tuple[object, ...], str]:
@@ -55,7 +52,7 @@ def apart(means: Readings, cells: Iterable[Json], margin: float) -> list[Json]:
         for row in rows:
             cell = remaining.get(key_of(row), {})
             row |= {f"rest{end}": cell.get(f"ratio{end}") for end in ("", "_low", "_high")}
-            row["doubt"] = None
+            row |= {"doubt": None, "rest_doubt": None}
         if rows:
             told = {"name": factor.name, "default": factor.wording.format(factor.default)}
             tables.append({**told, "meaning": factor.meaning, "rows": rows})

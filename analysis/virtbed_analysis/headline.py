@@ -110,7 +110,7 @@ def _rows(content: Json, margin: float) -> list[Json]:
             "replicates": cell["replicates"],
             "weights": cell.get("weights"),
             "doubt": cell.get("doubt"),
-            "kernels": cell.get("kernels"),
+            "marks": cell.get("marks", []),
             "answer": found,
             "failed": lost[key].failed,
             "suspect": bool(without),

@@ -24,7 +24,7 @@ from virtbed_analysis.cells import Cell
 from virtbed_analysis.effects import Units
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
 from virtbed_analysis.margin import percent
-from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, Design
+from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, Design, answering_precision
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -210,7 +210,7 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
     planned = _planned(design)
     target = max([*reached, *([FIRST] if unknown else [])], default=0)
     remedies = []
-    precise = math.sqrt(1 + margin) - 1  # half the margin on either side
+    precise = answering_precision(margin)
     if design and design.precision is not None and design.precision > precise and reached:
         return {
             "command": None,

@@ -1,8 +1,8 @@
 """Whether something rose above a limit from one side of a comparison to the other.
 
-Effects are judged by their whole intervals. What has no interval, or lacks trials that may have
-been the slow ones, is never called "not above": a platform that ends no trial any more has no time
-that could have risen.
+Effects are judged by their whole intervals. What has no interval, gave other answers, or lacks
+trials that may have been the slow ones, is never called "not above": a platform that ends no trial
+any more has no time that could have risen.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
     """Return what rose above a limit: costs, and times that have an interval.
 
     Args:
-        rows: Cells of both sides, with `baseline`, `time`, `cost`, and `lost` and `lost_metal` of
-            each side.
+        rows: Cells of both sides, with `baseline`, `time`, `cost`, `other_answers`, and `lost` and
+            `lost_metal` of each side.
         gone: Cells of the first side that the second has no result of.
         limit: The rise that is allowed, as a share.
     """
@@ -66,8 +66,12 @@ def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
             number += not timeless
             named = {**row, "time": None, "cost": None, "what": what, "effect": effect, "why": ""}
             if timeless:
-                if effect["value"] > 1 + limit:
+                if row["other_answers"] and row["baseline"]:
+                    unclear.append({**named, "why": _unlike(row["other_answers"])})
+                elif effect["value"] > 1 + limit:
                     unclear.append({**named, "why": "no interval"})
+            elif row["other_answers"]:
+                unclear.append({**named, "why": _unlike(row["other_answers"])})
             elif effect["low"] is None or not has_width(effect["low"], effect["high"]):
                 unclear.append({**named, "why": "no interval"})
             elif effect["low"] > 1 + limit:
@@ -87,6 +91,10 @@ def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
     return {
         "limit": limit, "verdict": verdict, "judged": number, "above": above, "unclear": unclear,
     }  # fmt: skip
+
+
+def _unlike(sides: Sequence[str]) -> str:
+    return f"other answers than bare metal's in the {' and the '.join(sides)}: unlike work"
 
 
 def _flattered(row: Json, what: str) -> str:

@@ -29,6 +29,9 @@ REPLICATES_TO_TEST = 3
 NEGLIGIBLE = 0.01
 # A form that may be wrong by more than this is not shown to be right.
 TOLERATED = 0.1
+# Other forms that a part may fall by: if one of them fits as well, and leaves another limit, then
+# these sizes do not tell the limit.
+OTHERS = {0.5: "the root of the cores", 2.0: "the square of the cores"}
 PARTS = ("type", "size")
 FITS, MISFIT, UNTOLD = "fits", "does not fit", "cannot tell"
 
@@ -121,8 +124,9 @@ def overhead_by_size(units: Units) -> list[Json]:
     The form is tested by what is measured over what is fitted at each size: simultaneous intervals
     on the replicates' residuals, which need no equal spread at all sizes. `fit` is "fits" where
     each interval lies within `TOLERATED` of 1 and none is clear of 1 by more than `NEGLIGIBLE`,
-    "does not fit" where one is, else "cannot tell". Only what fits has `type` and `size`, else
-    null.
+    "does not fit" where one is, else "cannot tell". No size measured the limit, so it is "cannot
+    tell", too, where one of `OTHERS` is not shown to be wrong and ends more than `NEGLIGIBLE` away.
+    Only what fits has `type` and `size`, else null.
     `deviation` (`_low`, `_high`, `_cores`) is the largest, `because` says it in words.
     """
     rows = []
@@ -130,13 +134,10 @@ def overhead_by_size(units: Units) -> list[Json]:
         sizes = [] if units.is_bare(curve[0]) else [c for c in curve if units.cost(c) is not None]
         if len(sizes) < SIZES_TO_FIT:
             continue
-        design = np.column_stack([np.ones(len(sizes)), [1 / cell.cores for cell in sizes]])
-        fits = np.linalg.pinv(design)
-        deviations = effects(
-            (str(cell.cores), [_combined(units, sizes, row)])
-            for cell, row in zip(sizes, np.eye(len(sizes)) - design @ fits, strict=True)
-        )
-        row = _of(curve[0]) | {"sizes": [cell.cores for cell in sizes]} | _fit(deviations)
+        fits, fit = _fitted(units, sizes, 1.0)
+        if fit["fit"] == FITS and (rival := _rival(units, sizes, fits)):
+            fit |= {"fit": UNTOLD, "because": f"{fit['because']}; but {rival}"}
+        row = _of(curve[0]) | {"sizes": [cell.cores for cell in sizes]} | fit
         parts = together(
             (part, [_combined(units, sizes, weights) if row["fit"] == FITS else None])
             for part, weights in zip(PARTS, fits, strict=True)
@@ -147,6 +148,35 @@ def overhead_by_size(units: Units) -> list[Json]:
             row[f"{part}_high"] = effect.high if effect else None
         rows.append(row)
     return rows
+
+
+def _fitted(units: Units, sizes: list[Cell], power: float) -> tuple[Floats, Json]:
+    """Return the weights of a + b / cores^power's parts, and whether that form fits."""
+    design = np.column_stack([np.ones(len(sizes)), [cell.cores**-power for cell in sizes]])
+    fits = np.linalg.pinv(design)
+    deviations = effects(
+        (str(cell.cores), [_combined(units, sizes, row)])
+        for cell, row in zip(sizes, np.eye(len(sizes)) - design @ fits, strict=True)
+    )
+    return fits, _fit(deviations)
+
+
+def _rival(units: Units, sizes: list[Cell], fits: Floats) -> str:
+    """Return which other form may be right, and where it ends; empty if none of them matters."""
+    limits = []
+    for power, words_of in {1.0: "", **OTHERS}.items():
+        weights, fit = (fits, {"fit": FITS}) if power == 1 else _fitted(units, sizes, power)
+        logs = _combined(units, sizes, weights[0])
+        if logs is not None and fit["fit"] != MISFIT:
+            limits.append((float(logs.mean()), words_of))
+    own, *others = limits
+    apart = max(others, key=lambda one: abs(one[0] - own[0]), default=own)
+    if abs(apart[0] - own[0]) <= np.log1p(NEGLIGIBLE):
+        return ""
+    return (
+        f"a part that falls with {apart[1]} is not shown to be wrong, and leaves "
+        f"{np.exp(apart[0]):.3f} where this form leaves {np.exp(own[0]):.3f}"
+    )
 
 
 def _combined(units: Units, sizes: list[Cell], weights: Floats) -> Floats | None:

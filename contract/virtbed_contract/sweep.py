@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
@@ -36,6 +37,15 @@ TIMES_EMULATED = 6
 """What is emulated takes this many times as long over whatever has a time limit."""
 MOST_REPLICATES = 99
 """The most that a plan may ask for: ids of trials have two digits for them."""
+
+
+def answering_precision(margin: float) -> float:
+    """Return the widest precision that always answers at a margin: half of it on either side.
+
+    An interval that wide lies within the margin, or off 1. A wider one may do neither, however
+    small the truth: at 2% and a margin of 3%, wherever the estimate is more than 1% off.
+    """
+    return math.sqrt(1 + margin) - 1
 
 
 @with_fields(factor_fields())

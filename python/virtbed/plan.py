@@ -28,7 +28,7 @@ from virtbed.image import DEFAULT
 from virtbed.platforms import load_platforms
 from virtbed_contract.factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, Factor
 from virtbed_contract.json_file import plain
-from virtbed_contract.sweep import MARGIN, MOST_REPLICATES
+from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, answering_precision
 
 if TYPE_CHECKING:
     Mode = str
@@ -155,7 +155,8 @@ class _Plan(_Strict):
     )
     precision: Fraction | None = Field(
         None,
-        description="Such as 2%: a cell is done once its ratio to bare metal is known so closely.",
+        description="Such as 1.4%: a cell is done once its ratio to bare metal is known so "
+        "closely. At most half the margin, as 1.4% of 3%: a wider interval may give no answer.",
     )
     min_replicates: int = Field(
         8, ge=2, le=MOST_REPLICATES, description="With precision: the fewest replicates of a cell."
@@ -217,6 +218,15 @@ class _Plan(_Strict):
             raise ValueError(
                 f"min_replicates {self.min_replicates} above replicates {self.replicates}; raise "
                 "replicates, the most that precision may take"
+            )
+        most = answering_precision(self.margin)
+        if self.precision is not None and self.precision > most:
+            wider = (1 + self.precision) ** 2 - 1
+            raise ValueError(
+                f"precision {self.precision:.3g} found, at most {math.floor(1e3 * most) / 1e3:.3g} "
+                f"needed at a margin of {self.margin:.3g}: a cell would stop with an interval that "
+                "shows neither a difference nor none; lower precision, or raise margin to "
+                f"{math.ceil(1e3 * wider - 1e-9) / 1e3:.3g}"
             )
         if (trials := self.most_trials()) > MOST_TRIALS:
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from virtbed_analysis import AnalysisError, load, write_parquet
+from virtbed_analysis import AnalysisError, export, load, report, write_parquet
 from virtbed_analysis.frames import read_sweep
 from virtbed_contract import identifiers
 
@@ -449,6 +449,25 @@ def test_broken_design_is_named_and_results_still_load(two: Any) -> None:
     sweep = read_sweep(two.path)
     assert sweep.trials.height == 2
     assert sweep.rejected[0].file == "design.json"
+
+
+@pytest.mark.parametrize("read", [load, read_sweep, report])
+def test_a_folder_without_a_sweep_is_refused(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    (tmp_path / "quick").mkdir()
+    with pytest.raises(AnalysisError, match=r"has neither design\.json nor trials; give a results"):
+        read(tmp_path / "quick")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "quick"]
+
+
+def test_a_sweep_without_samples_is_no_export(folder: Any, tmp_path: Path) -> None:
+    folder.plan("bm", "pinned", 1)
+    folder.write("trials/bad/result.json", "{")
+    file = tmp_path / "samples.parquet"
+    with pytest.raises(
+        AnalysisError, match=r"no trial with samples found, one needed \(1 files left out\)"
+    ):
+        export([folder.path], file)
+    assert not file.exists()
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

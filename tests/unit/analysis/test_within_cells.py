@@ -109,4 +109,7 @@ def test_the_page_says_what_a_run_tells_of_a_bound(
     html = render(told(folder))
     assert ("shows none that does in 37% of runs" in html) == told_of_it
     assert ("No trial has the 100 requests that a 99th percentile takes" in html) != told_of_it
+    bursts = "of 10 slow requests at a time, a run of 100 meets none in 90% of runs"
+    assert (bursts in html) == told_of_it
+    assert round(100 * math.exp(-100 * 0.01 / 10)) == 90
     assert round(100 * 0.99**100) == 37 and round(100 * 0.99**300) == 5

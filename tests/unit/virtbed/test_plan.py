@@ -22,9 +22,10 @@ from virtbed.plan import (
     with_replicates,
 )
 from virtbed_analysis.estimate import samples_to_show
+from virtbed_analysis.margin import answer
 from virtbed_contract.factors import FACTORS
 from virtbed_contract.identifiers import REPORT
-from virtbed_contract.sweep import MARGIN
+from virtbed_contract.sweep import MARGIN, answering_precision
 from virtbed_workloads.registry import APPLICATIONS
 
 from .conftest import PLATFORMS, report
@@ -146,8 +147,33 @@ def test_one_application_may_come_at_several_scales_but_not_twice_at_one(tmp_pat
 
 @pytest.mark.parametrize(("written", "read"), [("2%", 0.02), (0.02, 0.02), ("0.5%", 0.005)])
 def test_precision_is_a_percentage_or_a_fraction(written: object, read: float) -> None:
-    plan = Plan.model_validate(SMALL | {"replicates": 20, "precision": written})
+    plan = Plan.model_validate(SMALL | {"replicates": 20, "precision": written, "margin": "5%"})
     assert plan.precision == pytest.approx(read)
+
+
+@pytest.mark.parametrize(("precision", "margin"), [("2%", "3%"), ("1.5%", "3%"), ("4%", "8%")])
+def test_a_precision_that_may_not_answer_at_the_margin_is_refused(
+    precision: str, margin: str
+) -> None:
+    """Of 2% on either side an interval of 0.985 to 1.025 lies neither within 3% nor off 1."""
+    given = SMALL | {"replicates": 20, "precision": precision, "margin": margin}
+    with pytest.raises(ValueError, match=r"precision .* found, at most .* needed at a margin of"):
+        Plan.model_validate(given)
+
+
+def test_the_remedies_for_such_a_precision_work() -> None:
+    given = SMALL | {"replicates": 20, "precision": "2%"}
+    with pytest.raises(ValueError, match=r"at most 0.014 needed .* raise margin to 0.041"):
+        Plan.model_validate(given)
+    assert Plan.model_validate(given | {"precision": 0.014}).precision == 0.014
+    assert Plan.model_validate(given | {"margin": 0.041}).margin == 0.041
+
+
+@pytest.mark.parametrize("margin", [0.005, 0.03, 0.3])
+def test_what_is_as_precise_as_asked_has_an_answer_wherever_the_ratio_is(margin: float) -> None:
+    half = 1 + answering_precision(margin)
+    ratios = [0.5 + n / 1000 for n in range(1500)]
+    assert {answer(r / half, r * half, margin) for r in ratios} == {"differs", "equivalent"}
 
 
 @pytest.mark.parametrize("wrong", ["2", 2, "-1%", "fine", 0])
