@@ -17,7 +17,7 @@ _NAMED = 3
 
 
 def readings(result: Json) -> Iterator[Json]:
-    """Give what is told of a trial: by the process, then by the bench host's kernel."""
+    """Give what is reported of a trial: by the process, then by the bench host's kernel."""
     bench = result.get("bench") or {}
     yield from filter(None, (result["confounders"].get("moved"), bench.get("moved")))
 

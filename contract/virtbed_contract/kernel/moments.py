@@ -290,7 +290,7 @@ def _more_aimed(
 
 
 def _more_messages(before: Any, after: Any) -> Optional[tuple[int, Optional[str]]]:
-    """Return how many messages came between, and the text of the last one."""
+    """Return how many messages were written between, and the text of the last one."""
     if not before or not after:
         return None
     more = int(after[-1][0]) - int(before[-1][0])
