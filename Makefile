@@ -39,7 +39,7 @@ sweep: .venv/.made ## carry out PLAN=…, or finish what is missing of it
 plan: .venv/.made ## show what PLAN=… would run, and for how long
 	virtbed plan $(PLAN) --inventory $(INVENTORY)
 
-report: .venv/.made ## write the report of PLAN=… anew
+report: .venv/.made ## write the report of PLAN=… again
 	virtbed report $(PLAN)
 
 doctor: .venv/.made ## say which platforms this machine can host, and why not
@@ -74,7 +74,7 @@ unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
 docs: .venv/.made ## the documentation as a site, in site/; a warning or a dead link fails
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
-reference: .venv/.made ## write the generated pages of docs/reference anew
+reference: .venv/.made ## regenerate the pages of docs/reference
 	.venv/bin/python docs/tools/reference.py
 
 applications: .venv/.made .venv/.jax ## tests of the applications, in the image; after setup
@@ -121,7 +121,7 @@ bench: setup ## what virtbed itself costs, and where the applications' time goes
 	touch $@
 
 # Locks name hashes and no registry; analysis and dev agree with what virtbed pins.
-lock: ## resolve the dependencies anew and write requirements/*.txt
+lock: ## resolve the dependencies again and write requirements/*.txt
 	cd requirements && $(COMPILE) bootstrap.in -o bootstrap.txt
 	$(COMPILE) python/pyproject.toml -o requirements/virtbed.txt
 	$(COMPILE) analysis/pyproject.toml -c requirements/virtbed.txt -o requirements/analysis.txt

@@ -1,4 +1,4 @@
-"""What carrying out a trial costs beside the trial itself: `make bench`.
+"""What carrying out a trial costs in addition to the trial itself: `make bench`.
 
 The same tiny trials are carried out by a sweep, by one plain `ansible-playbook` per trial, and by a
 shell loop. The process is the same in all three; what is left of each trial is orchestration. The
@@ -29,7 +29,7 @@ from virtbed.ledger import Ledger
 from virtbed_contract.kernel.processes import with_environment
 
 NAME = "bench-orchestration"
-# A sweep's seconds beside the process, over those of one ansible-playbook per trial: at most.
+# A sweep's seconds outside the process, over those of one ansible-playbook per trial: at most.
 AIMS = {"bm": 1.0, "cn": 1.5}
 LOADING_S = 5  # from its start until a trial measures
 WINDOW_S = 5
@@ -50,13 +50,13 @@ def main() -> int:
         share = controller(Path(folder))
     plain, playbook = map(statistics.fmean, zip(*times, strict=True))
     print("## Orchestration: seconds per trial, tiny image classification\n")
-    print("| carried out by | wall s per trial | beside the process s | wall / process |"
+    print("| carried out by | wall s per trial | outside the process s | wall / process |"
           "\n|---|---|---|---|")  # fmt: skip
     rows = [("a shell loop", plain, plain), ("one ansible-playbook per trial", playbook, plain)]
     rows += [(f"virtbed sweep, {p}", swept[p], process[p]) for p in swept]
     for label, wall, own in rows:
         print(f"| {label} | {wall:.2f} | {wall - own:.2f} | {wall / own:.2f} |")
-    print("\nBeside the process, a sweep over one ansible-playbook per trial:\n")
+    print("\nOutside the process, a sweep over one ansible-playbook per trial:\n")
     for platform, aim in AIMS.items():
         ratio = (swept[platform] - process[platform]) / (playbook - plain)
         verdict = "held" if ratio <= aim else "MISSED"

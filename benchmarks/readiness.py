@@ -1,4 +1,4 @@
-"""How long each platform takes to be ready, beside the plainest way to the same: `make bench`.
+"""How long each platform takes to be ready, against the plainest way to the same: `make bench`.
 
 The plain ways are the bare process, `docker run`, and a bare QEMU with the same guest. They and
 virtbed's own playbook take turns, so that drift falls on both alike.

@@ -1,6 +1,6 @@
 """A sweep as a choice: which platform, size and settings, how sure, at what cost.
 
-A choice rests on measured cells alone. What cannot be told is said: which cells may be the best,
+A choice rests on measured cells alone. What is undecided is said: which cells may be the best,
 what their trials cannot have seen, which gave no result.
 """
 
@@ -45,7 +45,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
 
     Of the cells that meet the question, the choice is the cheapest where there are prices, else the
     one of fewest cores where there is a bound to be kept, else the fastest; of those that are
-    equal within the margin, or cannot be told apart, the cheapest or smallest. `answer` says which:
+    equal within the margin, or not distinguishable, the cheapest or smallest. `answer` says which:
     "best" (of all), "equivalent", "cannot tell" (`may_be_best` has those that may be; `choice` is
     where to begin, and `more_replicates` what would tell), "none" (`choice` is None). Times in ms;
     `cost` per million requests, in the prices' currency, one request after another. Cells are
@@ -137,9 +137,9 @@ def _decided(sweep: Sweep, question: Question) -> _Decided:
 
 
 def _without_suspects(sweep: Sweep, question: Question) -> _Decided | None:
-    """Return what would be told without the suspect trials; None if there are none.
+    """Return what would be said without the suspect trials; None if there are none.
 
-    Beside the advice, not in its place: what makes a trial suspect may be the platform's doing.
+    Next to the advice, not in its place: what makes a trial suspect may be the platform's doing.
     """
     clean = pl.col("suspicions").list.len() == 0
     trials = sweep.trials.filter(clean)
@@ -171,7 +171,7 @@ def _drifted(sweep: Sweep, ranked: Ranking) -> Iterator[str]:
     warned = drift.warnings(drift.order(sweep.trials, sweep.samples, sweep.margin))
     for cell in shown:
         if warning := warned.get(cell.key):
-            yield f"What is told of {named(cell.cell, sweep.platforms)} may be drift: it {warning}."
+            yield f"What is said of {named(cell.cell, sweep.platforms)} may be drift: it {warning}."
 
 
 def _asides(sweep: Sweep, choice: Candidate | None, others: Ranking | None) -> list[str]:
@@ -264,7 +264,7 @@ def _fails_more(cell: Candidate, other: Candidate) -> float:
 
 
 class _Rows:
-    """Rows of a document, one per cell, beside what the choice is."""
+    """Rows of a document, one per cell, apart from the choice."""
 
     def __init__(self, platforms: Platforms, ranked: Ranking) -> None:
         self._platforms, self._over, self._choice = platforms, ranked.over, ranked.choice

@@ -7,7 +7,7 @@ longer a queue becomes is no known truth. Each check is a test of equivalence: i
 whole interval is within a margin of the truth, so that one too wide to tell does not pass. The
 intervals of all checks are simultaneous (Bonferroni's inequality), so that a testbed that is off by
 the margin passes in at most one sweep of twenty, if its noise is alike on both sides. What speaks
-against that is marked: `doubts` beside each check, and what as few replicates cannot show.
+against that is marked: `doubts` next to each check, and what as few replicates cannot show.
 """
 
 from __future__ import annotations

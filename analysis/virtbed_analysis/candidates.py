@@ -81,7 +81,7 @@ class Candidate:
         memory_mib: Memory of its instances.
         requests: How many were measured.
         ends: How its trials ended.
-        slo: What is told of the bound, if one is asked.
+        slo: What is known of the bound, if one is asked.
         price: Of an hour, if prices are asked.
         scenario: How requests were issued.
     """

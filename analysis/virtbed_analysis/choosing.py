@@ -54,7 +54,7 @@ class Choice:
         kind: "good": `rows` cost nothing that matters, or less than bare metal, and none of them is
             shown slower than one that costs less; "least": every
             platform costs more, the one row clearly least; "alike": likewise, and the least cannot
-            be told apart; "unknown": none is known to be good, and `rows` are undecided;
+            be distinguished; "unknown": none is known to be good, and `rows` are undecided;
             "nothing": no row has an answer without reservation.
         rows: The rows that it is about.
     """

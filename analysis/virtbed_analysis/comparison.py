@@ -64,7 +64,7 @@ def compare(
         fail_above: A rise, as a share, to be judged: `fail` is then `limit`, `verdict` ("above": a
             cell's whole interval is above it; "not above": that of every cell is not, and the
             second lacks no cell and no trials that the first has; "cannot tell") and the cells
-            `above` and `unclear`, by what rose, with `why` it cannot be told beside its interval.
+            `above` and `unclear`, by what rose, with `why` it is undecided next to its interval.
 
     Raises:
         AnalysisError: a folder does not exist, pools unlike results, has trials of another, or
@@ -312,7 +312,7 @@ def _apart(sides: list[list[Units]]) -> str:
 def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
     if sizes == [1, 1]:
         told = [
-            "Two sweeps, one a side: what differs from one day to the next is part of each "
+            "Two sweeps, one per side: what differs from one day to the next is part of each "
             "difference and of no interval, so times have none; give several sweeps a side."
         ]
     else:
@@ -332,7 +332,7 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
             told.append(
                 f"Of {words.count(len(known), 'cell')} {count[MORE]} {name} clearly more in the "
                 f"second, {count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
-                f"{100 * margin:.3g}%, {count[CANNOT_TELL]} cannot be told."
+                f"{100 * margin:.3g}%, {count[CANNOT_TELL]} undecided."
             )
     if of := words.times_of(row["scenario"] for row in rows):
         told.append(f"What is called time is {of}.")

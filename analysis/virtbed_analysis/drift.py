@@ -63,9 +63,9 @@ def order(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float 
         margin: The smallest effect of interest, as a share.
 
     Returns:
-        `slopes`, one per host and sweep: `host`, `unit` (hour; trial where starts were not told),
+        `slopes`, one per host and sweep: `host`, `unit` (hour; trial where starts are unknown),
         `per_step`, `low`, `high` (shares); and `cells`, one per cell with a baseline: `GROUP`,
-        `pairs`, `order` and `gap` (how many trials, and units of time, the cell came
+        `pairs`, `order` and `gap` (how many trials, and units of time, the cell ran
         after its baseline, on average), `longest_h` (the longest gap either way, in hours),
         `paused` (pairs with a pause between them), `bias` and `bias_most` (what the drift makes of
         the ratio, as a share, and what it may make of it at 95%), `half` (half the ratio's
@@ -165,7 +165,7 @@ def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
 
 
 def _pairs(timed: _Timed) -> pl.DataFrame:
-    """Return each cell's trials beside the baseline of their replicate, and the gap between."""
+    """Return each cell's trials next to the baseline of their replicate, and the gap between."""
     key = [*SUBJECT, "weights", "replicate"]
     ones = timed.frame.group_by(*GROUP, "replicate", "bare", maintain_order=True).agg(
         pl.col("t", "h", "rank", "y").mean(),
@@ -215,7 +215,7 @@ def _row(row: Json, margin: float, cells: int) -> Json:
 def _one_sided(later: int, row: Json, cells: int) -> str:
     """Return that a cell ran on one side of its baseline in all pairs, as no random order does.
 
-    A drift within replicates that starts anew in each has no slope over the sweep. Of all cells
+    A drift within replicates that starts again in each has no slope over the sweep. Of all cells
     that are looked at, random orders call one so in at most 5% of sweeps; without starts by a
     clock nothing is known of the order.
     """

@@ -117,7 +117,7 @@ def to_baseline(logs: pl.DataFrame) -> pl.DataFrame:
 
 
 def without_suspects(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return the ratios to bare metal that are left without suspect trials, beside those of all.
+    """Return the ratios to bare metal that are left without suspect trials, next to those of all.
 
     Columns: `GROUP`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
     `ratio_replicates`; only cells whose pairs include a suspect trial have a row.
@@ -156,7 +156,7 @@ def thread_policy_gain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
 def gpu_speed_up(samples: pl.DataFrame | Readings, phase: str = "e2e") -> pl.DataFrame:
     """Return the time of a phase on the CPU over that on the GPU, paired as `ratio_to_bare_metal`.
 
-    "e2e" stands for the whole request: the time that its scenario is judged by. Beside it, "infer"
+    "e2e" stands for the whole request: the time that its scenario is judged by. Next to it, "infer"
     alone: what lies between the two is what a GPU does not speed up.
     """
     return _gain(samples, "processor", ("cpu", "gpu"), phase)
@@ -165,7 +165,7 @@ def gpu_speed_up(samples: pl.DataFrame | Readings, phase: str = "e2e") -> pl.Dat
 def guest_factor(samples: pl.DataFrame | Readings, factor: Factor) -> pl.DataFrame:
     """Return the judged time of guests with a factor's default over that with another value.
 
-    Paired as `ratio_to_bare_metal`; a row for each cell and value that was measured beside the
+    Paired as `ratio_to_bare_metal`; a row for each cell and value that was measured next to the
     default, with the cell's columns as those of that value.
     """
     logs = judged(samples)

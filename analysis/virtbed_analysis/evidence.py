@@ -129,7 +129,7 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
     """
     machine, enclosure = dict(reading.machine or {}), dict(reading.enclosure or {})
     confined = asked.enclosure_limit == "set"
-    # A private kernel numbers CPUs anew, and the reading is its host's.
+    # A private kernel renumbers CPUs, and the reading is its host's.
     cpus = asked.inner_cpus if confined else asked.inner_allowed
     cpus = cpus if asked.private_kernel else asked.seen_cpus
     needed: list[tuple[str, Facts, str, Any]] = [
@@ -137,7 +137,7 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
         ("enclosure", enclosure, "cpuset", cpus),
         ("enclosure", enclosure, "quota_cpus", asked.quota_cpus),
         ("enclosure", enclosure, "memory_mib", asked.memory_mib),
-        # Of any engine that was asked for it; no limit is told where the kernel has none.
+        # Of any engine that was asked for it; no limit is reported where the kernel has none.
         *_unswapped(asked, enclosure),
         ("enclosure", enclosure, "layers", [asked.image_digest]),
         ("enclosure", enclosure, "image", asked.image_digest),

@@ -331,7 +331,7 @@ def _surroundings(result: Json, asked: Instance) -> Json:
 
 
 def _recorded(result: Json, asked: Instance) -> Json:
-    """Return the settings that a trial's kernels and its process told.
+    """Return the settings that a trial's kernels and its process reported.
 
     Of metal, what an engine hides from the process, the same kernel tells outside.
     """
@@ -360,7 +360,7 @@ def _kernel_kind(trial: Json, asked: Instance) -> str:
     return " and ".join(filter(None, kinds))
 
 
-# Follows from the CPUs that are online, and from the guests that stand beside: no setting.
+# Follows from the CPUs that are online, and from the guests that run next to it: no setting.
 _OF_THE_MOMENT = re.compile(r"[;,] (?:SMT |STIBP: |VMX: )[^;,]*")
 _OF_GUESTS = "itlb_multihit"
 

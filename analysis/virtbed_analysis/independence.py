@@ -28,9 +28,9 @@ class Run:
     Attributes:
         requests: How many it answered.
         beyond: How many of them took longer than the bound.
-        bursts: In how many bursts those came; None where that is not known.
+        bursts: In how many bursts those occurred; None where that is not known.
         slowest: How many are its slowest tenth.
-        slow_bursts: In how many bursts those came.
+        slow_bursts: In how many bursts those occurred.
     """
 
     requests: int

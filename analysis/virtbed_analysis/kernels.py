@@ -23,7 +23,7 @@ _LEAST_OF_STARTS_S = 1.0
 
 
 def readings(result: Json) -> Iterator[Json]:
-    """Give what is told of a trial: by the process, then by the bench host's kernel."""
+    """Give what is reported of a trial: by the process, then by the bench host's kernel."""
     bench = result.get("bench") or {}
     yield from filter(None, (result["confounders"].get("moved"), bench.get("moved")))
 

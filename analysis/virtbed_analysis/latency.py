@@ -115,7 +115,7 @@ def _last_of_query() -> pl.Expr:
     measured = (~pl.col("warmup")).sum().over("trial").cast(pl.Int64)
     queries = pl.col("loadgen_queries")
     left = pl.len().over("trial").cast(pl.Int64) - 1 - pl.col("sample")  # samples that follow
-    # Were the sizes unlike: what is issued with a sample is begun after its answer, and so has
+    # Were the sizes unlike: what is issued with a sample is started after its answer, and so has
     # waited longer.
     same_trial = pl.col("trial").shift(-1) == pl.col("trial")
     goes_on = same_trial & (pl.col("queue_ns").shift(-1) >= ANSWERED)

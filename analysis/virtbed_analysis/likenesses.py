@@ -14,17 +14,17 @@ from virtbed_contract.likeness import RECORDED, Recorded
 _ALIKE = {
     "everywhere": "equal on all platforms",
     "kernel": "equal on one kernel; a guest may differ",
-    "platform": "may differ; said beside",
+    "platform": "may differ; said with the ratio",
 }
-_NOT_TOLD = "not told"
+_NOT_REPORTED = "not reported"
 _LONGEST = 60  # characters of a value
 
 
 def recorded(trials: pl.DataFrame) -> list[Json]:
     """Return a row per recorded fact: `fact`, `alike`, `why`, `matters`, and `found` by platform.
 
-    `found` says "alike" with the value, "differs" or "not told", of the real trials; what is not
-    told is equal to nothing.
+    `found` says "alike" with the value, "differs" or "not reported", of the real trials; what is
+    not reported is equal to nothing.
     """
     real = [row for row in trials.to_dicts() if not row["emulated"]]
     return [
@@ -59,8 +59,8 @@ def _found(one: Recorded, rows: list[Json]) -> str:
     silent = [platform for platform, values in told.items() if not values]
     values = set().union(*told.values())
     if not values:
-        return _NOT_TOLD
-    rest = f"; {_NOT_TOLD} by {', '.join(silent)}" if silent else ""
+        return _NOT_REPORTED
+    rest = f"; {_NOT_REPORTED} by {', '.join(silent)}" if silent else ""
     if one.number:
         least, most = min(values), max(values)
         return (shown(most) if least == most else f"{shown(least)} to {shown(most)}") + rest

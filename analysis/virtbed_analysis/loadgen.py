@@ -49,7 +49,7 @@ def document(samples: pl.DataFrame, means: Readings | None = None) -> Json:
 
     Returns:
         `trials`, a row each; `cells`, what its trials make of each; `latency`, a row per cell of
-        a scenario of `LOADED`; `e2e`, the ratio of its e2e time beside it, with what is to be said
+        a scenario of `LOADED`; `e2e`, the ratio of its e2e time next to it, with what is to be said
         against its interval; `throughput`, a row per cell of offline; `apart`, what is allowed.
     """
     measured, means = steady(samples), means or readings(samples)

@@ -191,7 +191,7 @@ def _estimate(
         with warnings.catch_warnings():
             # A variance of zero is a warning, and no matter; what counts is asked below.
             warnings.simplefilter("ignore")
-            one = np.ones((len(endog), 1))  # the replicate's shift; not implied beside a spec
+            one = np.ones((len(endog), 1))  # the replicate's shift; not implied next to a spec
             given = MixedLM(endog, exog, groups=replicate, exog_re=one, exog_vc=spec)
             found = given.fit(reml=True, method=METHODS)
             common = float(np.asarray(found.cov_re)[0, 0]) / scale**2

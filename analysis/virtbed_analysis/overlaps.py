@@ -52,7 +52,7 @@ def _of_host(
 ) -> Iterator[tuple[str, str]]:
     before, ends, began = "", float("-inf"), float("-inf")
     for start, trial in starts:
-        if began < start < ends - _SLACK_S:  # equal starts are not told: see `drift`
+        if began < start < ends - _SLACK_S:  # equal starts are unknown ones: see `drift`
             yield (
                 trial,
                 f"started {ends - start:.0f} s before {before} of the same host can have ended: a "

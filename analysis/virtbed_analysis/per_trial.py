@@ -25,7 +25,7 @@ STARTUP = of_group("startup")
 def startup(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the start-up times of each real cell in ms.
 
-    Medians of the measures of the group startup (`spawn_ms` is null where no launcher told the
+    Medians of the measures of the group startup (`spawn_ms` is null where no launcher reported the
     harness when it was started), and `start_typical_ms`: the geometric mean of their sum over
     those replicates where all are known.
     """

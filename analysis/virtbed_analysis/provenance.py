@@ -71,7 +71,7 @@ def provenance(sweep: Sweep) -> list[Json]:
 
 _SAID = {"True": "on", "False": "off"}
 
-# Beside those above: what must be alike, as the trials saw it.
+# Besides those above: what must be alike, as the trials saw it.
 _SURROUNDINGS = {
     f"{fact.words} seen by trials": fact.column
     for fact in unlike.TABLE

@@ -74,8 +74,9 @@ def bursts_seen(slo: Slo) -> str:
     # Of an instance at the bound one in a hundred is slow, so so many bursts are met on average.
     unmet = math.exp(-slo.requests * (1 - PERCENTILE / 100) / _BURST)
     return (
-        f"{told}. Bursts that no run met are in no number here: if slow requests came {_BURST} at "
-        f"a time, {share(unmet)} of such sweeps would meet none though every p99 is at the bound."
+        f"{told}. Bursts that no run met are in no number here: if slow requests arrived {_BURST} "
+        f"at a time, {share(unmet)} of such sweeps would meet none though every p99 is at the "
+        "bound."
     )
 
 
@@ -136,7 +137,7 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
         first = "Within" if same == 1 else f"The {size} of {same} within"
         return f"{first} {margin} of the {best} {of}, whichever that is."
     unsure = _unsure(ranked)
-    also = f" and {unsure} of which the bound cannot be told" if unsure else ""
+    also = f" and {unsure} of which the bound is undecided" if unsure else ""
     return f"{len(ranked.may_be_best)} may be the {best} {of}{also}."
 
 
@@ -158,7 +159,7 @@ def sure(question: Question, ranked: Ranking) -> str | None:
     what = "cost" if question.prices else _TIMES[question.compared.name]
     told = _compared(pair, what, question)
     if not pair.worse and all(cell.key != ranked.runner_up.key for cell in ranked.may_be_best):
-        told = told.replace(_SWAP, "by these alone the two cannot be told apart")
+        told = told.replace(_SWAP, "by these alone the two cannot be distinguished")
         told = f"{told[:-1]}; but the runner-up is shown to take more than another candidate."
     return f"{told}{_more(ranked, pair)}"
 
@@ -166,7 +167,7 @@ def sure(question: Question, ranked: Ranking) -> str | None:
 _TIMES = {"e2e": "time", "latency": "latency", "throughput": "time per sample"}
 
 
-_SWAP = "the two cannot be told apart, and more replicates may swap them"
+_SWAP = "the two cannot be distinguished, and more replicates may swap them"
 
 
 def _compared(pair: Contrast, what: str, question: Question) -> str:
@@ -204,7 +205,7 @@ def _more(ranked: Ranking, pair: Contrast) -> str:
         return " No number of replicates tells what the lost trials hide."
     if ranked.more is None and (unsure := _unsure(ranked)):
         whether = "whether another keeps" if unsure == 1 else f"whether {unsure} others keep"
-        return f" What is open is {whether} the bound: what that takes is told of what is left out."
+        return f" What is open is {whether} the bound: what that takes is said of what is left out."
     if pair.n < 2:
         return " Measure both in several replicates."
     if ranked.more is None:

@@ -68,7 +68,7 @@ class Readings:
     `totals` has one row for each: the columns of the trial that it has of `GROUP`, `bare`,
     `replicate`, `host`, `plan_digest`, `position`, `started_at` and `suspicions`; `trial`, `input`,
     `n` (samples), `<phase>_ns` (their sum), `e2e_var` (their variance), and what `latency.sums`
-    has beside.
+    adds.
     """
 
     totals: pl.DataFrame

@@ -228,7 +228,7 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
         )
     if beyond:
         remedies.append(
-            f"Quieten the host: at its noise {words.count(beyond, 'cell')} would need more than "
+            f"Make the host quiet: at its noise {words.count(beyond, 'cell')} would need more than "
             f"{MOST_REPLICATES} replicates, the most that a plan takes. Or change the plan, under "
             "another name: tuning: true, more samples, a wider margin."
         )

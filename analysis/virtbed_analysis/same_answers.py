@@ -1,7 +1,7 @@
 """Results with one digest of their answers, and other answers: one of the two was changed.
 
 Answers are compared between platforms by their digest alone, so a digest must be that of the
-answers beside it.
+answers next to it.
 """
 
 from __future__ import annotations

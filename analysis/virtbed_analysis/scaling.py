@@ -81,7 +81,7 @@ def efficient_range(doublings: list[Json]) -> list[Json]:
     """Return how far each curve of `scale_up` pays: up to `cores`, and why not further.
 
     The range ends at the first size whose doubling does not clearly give `PAYS`, and that doubling
-    is told with its interval; without one, nothing is known beyond. `open` says that the largest
+    is shown with its interval; without one, nothing is known beyond. `open` says that the largest
     size reached by doublings is still within it: sizes beyond a gap are not looked at. `beyond`
     says what is known of the doubling that ends it: "does not pay" (its whole interval is at most
     `PAYS`) or "cannot tell"; None where none does.

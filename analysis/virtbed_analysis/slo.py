@@ -217,7 +217,7 @@ def _verdict(
     if _share_low(instances, apart, 0):
         return "broken", ""
     if not all(instance.shows for instance in instances):
-        return "cannot tell", f"no p99: under {samples_to_show(PERCENTILE)} requests a trial"
+        return "cannot tell", f"no p99: under {samples_to_show(PERCENTILE)} requests per trial"
     if broken:
         return "cannot tell", (
             f"p99 beyond it in {broken} of {n} runs, by so little{_together(apart)} that chance "
@@ -241,7 +241,7 @@ def _too_few(instances: Sequence[Instance], apart: float, cells: int) -> str:
     needed = math.ceil(math.log(allowed) / math.log1p(-_BEYOND) / apart)
     few = min(i.requests for i in instances)
     bursts = f", which come together and count as {apart:.0%}" if apart < APART else ""
-    wanted = f" at least {needed} requests a trial" if needed > few else ""
+    wanted = f" at least {needed} requests per trial" if needed > few else ""
     return (
         f"too few requests: {beyond} of {requests} took longer ({few} a trial{bursts}), which "
         f"{count(n, 'replicate')} may show though the p99 of every instance lies beyond it; to "

@@ -77,7 +77,7 @@ def dependence(trials: pl.DataFrame, draws: int = _DRAWS) -> list[Json]:
     ]
     named = [tested for tested in found if tested.reason != ANY]
     adjusted = holm_adjusted([tested.p for tested in named])
-    # With one reason, "any" is the same; it is tested by itself, beside the reasons.
+    # With one reason, "any" is the same; it is tested by itself, next to the reasons.
     together = {tested.reason: p for tested, p in zip(named, adjusted, strict=True)}
     return [
         {

@@ -109,7 +109,7 @@ THRESHOLDS = (
     ),
     Threshold(
         "major faults", 0.1, "per sample",
-        "pages came from disk in the measured requests",
+        "pages were read from disk in the measured requests",
         _major_faults,
     ),
     Threshold(
@@ -129,7 +129,7 @@ THRESHOLDS = (
     ),
     Threshold(
         "started processes", 5.0, "per second",
-        "a script, a cron job or a service ran beside; a quiet host starts hardly any process",
+        "a script, a cron job or a service ran meanwhile; a quiet host starts hardly any process",
         kernels.start_rate, count=True,
     ),
     Threshold(
@@ -144,7 +144,7 @@ THRESHOLDS = (
     ),
     Threshold(
         "swapping", 0.0, "pages",
-        "memory went to a disk or came back",
+        "memory was swapped to a disk or back",
         kernels.most("swapped_pages"), count=True,
     ),
     Threshold(

@@ -8,7 +8,7 @@ A ratio says what a platform costs only if nothing else differs between its side
 - left out: trials of one replicate that ran on one kernel were to run under one state of it. Those
   that differ from bare metal of their replicate have no ratio, and nothing of them is analysed.
 - marked: the difference is part of what the platform is, or lies between replicates, whose pairs it
-  does not touch; it is said beside the numbers with both values.
+  does not touch; it is said next to the numbers with both values.
 
 Another kernel need not tell what the host's does. On one kernel only an engine can mask it: marked.
 """
@@ -202,7 +202,7 @@ def refuse_compared(trials: pl.DataFrame) -> None:
     """Raise `AnalysisError` where sweeps that are to be compared did other work.
 
     What a comparison may be about, such as host, kernel, image, frameworks or memory, is no ground:
-    it is named beside the numbers.
+    it is named next to the numbers.
 
     Args:
         trials: One row per trial, of all sweeps.

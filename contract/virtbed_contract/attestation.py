@@ -104,7 +104,7 @@ def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) ->
 
 
 def _settings(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
-    """Give what the testbed asks for beside placement; what is not told is not compared."""
+    """Give what the testbed asks for besides placement; what is not reported is not compared."""
     told = saw["inside"].get("process_settings") or {}
     times, needed = told.get("quota_times"), times_in_words(QUOTA_PERIOD_US)
     if instance.seen_quota_cpus is not None and times not in (None, needed):

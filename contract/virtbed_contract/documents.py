@@ -63,7 +63,7 @@ class GuestShape:
     threads: int = described("Places for threads, per core.", minimum=1)
     vcpus: tuple[int, ...] = described("The places of the vCPUs, in the order of `cpu_ids`.")
     nodes: tuple[GuestNode, ...] = described(
-        "Memory nodes; empty where there is one, which is not told."
+        "Memory nodes; empty where there is one, which needs no description."
     )
 
 
@@ -226,7 +226,7 @@ class RoleProperties:
 
 @dataclass(frozen=True)
 class ImageVariant:
-    """One entry of images.yml: what a variant of the image holds beside what all of them do."""
+    """One entry of images.yml: what a variant of the image holds besides what all of them do."""
 
     words: str = described("What a reader calls it.", min_length=1)
     lock: str = described("File of its wheels in requirements/.", pattern=r"^[a-z0-9-]+\.txt$")
@@ -235,7 +235,7 @@ class ImageVariant:
     memory_mib: int = described("Memory available on the host that a trial takes.", minimum=1)
     frameworks: tuple[str, ...] = described("What it can run a model with.", default=())
     packages: tuple[str, ...] = described(
-        "Debian packages beside those of every variant.", default=()
+        "Debian packages besides those of every variant.", default=()
     )
 
 

@@ -1,4 +1,4 @@
-"""The factors that a plan may vary beside platform, mode and size, and the grammar of ids.
+"""The factors that a plan may vary besides platform, mode and size, and the grammar of ids.
 
 A factor is one entry of `FACTORS`. From it come the plan's key, the label in a trial's id, the
 field of ``result.json`` and ``design.json``, the column of an export, the grouping of the analysis
@@ -32,7 +32,7 @@ class Factor:
         wording: How a heading names a value that is not the default; ``{}`` is the value.
         label: How an id names a value that is not the default; ``{}`` is the value. What it makes
             is unlike that of every other factor.
-        option: The option of the harness that takes the value; None if it is not told.
+        option: The option of the harness that takes the value; None if it gets none.
         baseline: What the bare metal has that a value is compared with: the same value, or the
             default.
         emulated: Whether emulated guests vary it, too.

@@ -51,7 +51,7 @@ def read(path: Path) -> Json:
         # Without O_NONBLOCK a FIFO is opened when somebody writes to it: never, perhaps.
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise DocumentError(f"no {path.name} beside it") from None
+        raise DocumentError(f"no {path.name} in its folder") from None
     except OSError as error:
         why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise DocumentError(f"{path.name} cannot be read: {why}") from None

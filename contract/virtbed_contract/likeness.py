@@ -30,7 +30,7 @@ class Recorded:
             `environment`; ``own`` is a field of its own, older than these.
         alike: ``everywhere``: on all platforms; a trial that differs is no pair of the others.
             ``kernel``: among trials that ran on one kernel; a guest's own may differ.
-            ``platform``: it may differ, and is said beside the ratio.
+            ``platform``: it may differ, and is said next to the ratio.
         matters: What a difference would do to the times.
         why: Why it must be equal on all platforms, or why a difference is part of the platform.
         number: Whether it is a number; else it is a text.
@@ -88,7 +88,7 @@ RECORDED: tuple[Recorded, ...] = (
     _kernel("microcode", "microcode", "updates make instructions slower",
             "a hypervisor may hide it; the CPU's own is its host's"),
     _kernel("idle", "idle states", "to wake from a deep one takes up to a millisecond",
-            "a guest idles as its own kernel does; what its host does beside is its host's"),
+            "a guest idles as its own kernel does; what its host does meanwhile is its host's"),
     _kernel("halt_poll", "halt polling of KVM",
             "a host that polls wakes a guest at once, and uses its CPU for that"),
     _kernel("guest_halt_poll", "halt polling of a guest",
@@ -140,7 +140,7 @@ def fields(part: str) -> list[tuple[str, object, object]]:
         (
             one.name,
             Optional[float] if one.number else Optional[str],
-            described(f"{one.words[:1].upper()}{one.words[1:]}; null for not told.", default=None),
+            described(f"{one.words[:1].upper()}{one.words[1:]}; null if unknown.", default=None),
         )
         for one in held(part)
     ]

@@ -83,7 +83,7 @@ done
 
 
 def parse(lines: Iterable[str], rooms: Iterable[tuple[str, str]]) -> tuple[DiskFree, ...]:
-    """Return what `SCRIPT` told of folders; those that are not there are left out.
+    """Return what `SCRIPT` printed of folders; those that are not there are left out.
 
     Args:
         lines: What it printed, and perhaps others.

@@ -39,8 +39,8 @@ def excess(found: Mapping[str, Any]) -> Iterator[str]:
     """Give what a process may do beyond that, a sentence each.
 
     Args:
-        found: Its ``privileges``, as `kernel.readings` reads them; what is None was not told, as
-            gVisor's kernel does not tell the users, and is not judged.
+        found: Its ``privileges``, as `kernel.readings` reads them; what is None was not reported,
+            as gVisor's kernel does not report the users, and is not judged.
     """
     for name in ("users", "groups"):
         ids = found.get(name)
@@ -53,7 +53,7 @@ def excess(found: Mapping[str, Any]) -> Iterator[str]:
         yield "new privileges can be gained (NoNewPrivs 0), no_new_privs needed"
 
 
-def untold(found: Mapping[str, Any]) -> list[str]:
-    """Return the names of what a reading does not tell: none on Linux's own kernel."""
+def unreported(found: Mapping[str, Any]) -> list[str]:
+    """Return the names of what a reading does not report: none on Linux's own kernel."""
     names = ("users", "groups", "capabilities", "no_new_privileges")
     return [name for name in names if found.get(name) is None]

@@ -8,7 +8,7 @@ from typing import Optional
 _JOBS = "runs jobs at times of its own, and looks every minute whether one is due"
 _PROFILE = "sets the host by a profile, against the settings of a sweep"
 _PAGES = "starts and stops the merging of equal pages, also those of guests that are measured"
-_CRASH = "loads the crash kernel anew when a CPU goes offline or comes back"
+_CRASH = "reloads the crash kernel when a CPU goes offline or comes back"
 _DISKS = "asks disks for their health, every half hour"
 _CLOCK = "wakes up to correct the clock, and changes its rate"
 
@@ -20,7 +20,7 @@ SERVICES: dict[str, str] = {
     "atd.service": _JOBS,
     "unattended-upgrades.service": "waits to install packages",
     "packagekit.service": "looks for packages, and updates their lists",
-    "snapd.service": "updates snaps, four times a day",
+    "snapd.service": "updates snaps, four times per day",
     "fwupd.service": "looks for firmware, and asks devices for theirs",
     "tuned.service": _PROFILE,
     "tuned-ppd.service": _PROFILE,

@@ -27,7 +27,7 @@ def reference() -> str:
         schema = json_schema(kind)
         parts.append(f"## {name}\n\n{inspect.getdoc(kind)}\n")
         parts.append(_table(("field", "type", "meaning"), _fields(schema)))
-    parts.append("## Factors\n\nWhat a plan varies beside platform, mode, size and application.\n")
+    parts.append("## Factors\n\nWhat a plan varies besides platform, mode, size and application.\n")
     parts.append(
         _table(
             ("factor", "key of a plan", "values (default first)", "grain", "meaning"),

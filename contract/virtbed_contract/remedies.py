@@ -1,4 +1,4 @@
-"""What a person is told to do about what is missing; roles in YAML repeat it to the word."""
+"""What to do about what is missing, in words; roles in YAML repeat it to the word."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Startup:
     """Parts of the start of the process."""
 
     spawn_ns: Optional[Ns] = described(
-        "From launch to the first line of the harness; null where no launcher told it when."
+        "From launch to the first line of the harness; null where no launcher passed that time."
     )
     import_ns: Ns = described("Imports of the frameworks.")
     load_ns: Ns = described("Loading the model.")
@@ -210,7 +210,7 @@ class Environment:
     threads: Threads = described("Thread pools. 0 is the framework's own choice.")
     isa: tuple[str, ...] = described("Instruction-set extensions.")
     clocksource: Optional[str] = described("Clock source; null where the kernel does not tell.")
-    cpu_model: Optional[str] = described("Model of the first CPU; null where it is not told.")
+    cpu_model: Optional[str] = described("Model of the first CPU; null where it is unknown.")
     turbo: Optional[bool] = described(
         "Whether CPUs may run above their base clock rate; null where the kernel does not tell."
     )
@@ -273,7 +273,7 @@ class Clocks:
 
 @dataclass(frozen=True)
 class LoadGen:
-    """What MLPerf LoadGen says; its logs lie beside the result."""
+    """What MLPerf LoadGen says; its logs lie next to the result."""
 
     version: str = described("Version of LoadGen.")
     validity: Literal["VALID", "INVALID"] = described(
@@ -304,7 +304,7 @@ class Throttling:
 
 @dataclass(frozen=True)
 class Pressure:
-    """Shares of the window in which some task of the machine waited; null where it is not told."""
+    """Shares of the window in which some task of the machine waited; null where it is unknown."""
 
     cpu: Optional[Share] = described("For a CPU.")
     memory: Optional[Share] = described("For memory.")
@@ -376,7 +376,7 @@ class Confounders:
 @with_fields(measure_fields())
 @dataclass(frozen=True)
 class Measures:
-    """Measures beside those of the parts above: one per entry of the registry."""
+    """Measures besides those of the parts above: one per entry of the registry."""
 
 
 @dataclass(frozen=True)
@@ -399,11 +399,12 @@ class Result:
     rusage: Usage = described("Of the measured samples.")
     warnings: tuple[str, ...] = described("What the trial warns of.")
     memory_kib: Memory = described("The resident set of the process, and its peak.")
-    loadgen: LoadGen = described("What MLPerf LoadGen says; its logs lie beside the result.")
+    loadgen: LoadGen = described("What MLPerf LoadGen says; its logs lie next to the result.")
     confounders: Confounders = described("What else moved while the measured requests ran.")
     measures: Measures = described(
-        "Measures beside those of the parts above; null is not known.", factory=Measures
+        "Measures besides those of the parts above; null is not known.", factory=Measures
     )
     bench: Optional[Bench] = described(
-        "What the bench host's kernel told, before and after; the controller adds it.", default=None
+        "What the bench host's kernel reported, before and after; the controller adds it.",
+        default=None,
     )

@@ -1,6 +1,6 @@
 """What of virtbed's stands on a host: instances, processes, snapshots; read, and never changed.
 
-Whoever is not root sees less, and is told what was not seen.
+Whoever is not root sees less, and learns what was not seen.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Bench:
-    """What the bench host's kernel told; on metal it is the kernel of the process, too."""
+    """What the bench host's kernel reported; on metal it is the kernel of the process, too."""
 
     settings: KernelSettings = described("Its settings before the trial.")
     moved: Optional[Moved] = described("What it counted and logged from before to after it.")

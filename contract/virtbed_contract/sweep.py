@@ -1,4 +1,4 @@
-"""The documents of a sweep beside its results: ``design.json``, ``evidence.json``,
+"""The documents of a sweep besides its results: ``design.json``, ``evidence.json``,
 ``failure.json`` and ``doctor.json``.
 """
 
@@ -92,7 +92,7 @@ class NotRun:
 
 @dataclass(frozen=True)
 class Design:
-    """A plan laid out on one host: its trials in order, and what is left out."""
+    """A plan placed on one host: its trials in order, and what is left out."""
 
     schema: str = described("This document and its version.", const=DESIGN)
     sweep: SweepName = described("Name of the plan.")
@@ -131,7 +131,7 @@ class Evidence:
     trial: TrialId = described("Id of the trial.")
     asked: Instance = described("The instance as it was asked for.")
     before: Optional[Reading] = described("Read back before the trial; null if it did not start.")
-    inside: Optional[Environment] = described("What the process saw; null if it told nothing.")
+    inside: Optional[Environment] = described("What the process saw; null if it reported nothing.")
     after: Optional[Reading] = described("Read back after the trial.")
     process_wall_ns: Optional[Count] = described("Wall time of the process.")
     attested: bool = described("Whether every reading was as asked.")
@@ -206,7 +206,7 @@ class HostReport:
         "What may wake up while trials run; the earliest first.", default=()
     )
     waking_unknown: str = described(
-        "Why nobody can tell what may wake up; empty where it can be told.", default=""
+        "Why nobody can tell what may wake up; empty where it is known.", default=""
     )
     emulated: bool = described(
         "Whether the host is itself emulated: nothing that is timed on it is a figure.",

@@ -26,7 +26,7 @@ def enter(
         rootfs: The tree's path on the host.
         writable: Whether the program may change the tree; else nothing outlives it.
         network: Whether it has the host's network; else it has none.
-        binds: (path on the host, path inside) of what it sees beside the tree, read-only.
+        binds: (path on the host, path inside) of what it sees besides the tree, read-only.
         chdir: Its working directory inside; empty for that of the caller.
     """
     return [

@@ -20,7 +20,7 @@ class ActionModule(ActionBase):
 
         argv: An argv prefix, such as an enclosure's; the process is one that it starts. See
             `readings.process`.
-        container: What an engine told of a container when it was started: ``container`` (its name),
+        container: What an engine reported of a container at its start: ``container`` (its name),
             ``pid`` and ``started`` of its first process, and more, all of which becomes part of the
             reading. See `readings.enclosed`.
     """

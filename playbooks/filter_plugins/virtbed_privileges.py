@@ -14,7 +14,8 @@ def excess(found: Mapping[str, Any]) -> list[str]:
     Args:
         found: ``privileges`` of a reading.
     """
-    return [*privileges.excess(found), *(f"{name} not told" for name in privileges.untold(found))]
+    unreported = (f"{name} not reported" for name in privileges.unreported(found))
+    return [*privileges.excess(found), *unreported]
 
 
 class FilterModule:

@@ -96,7 +96,7 @@ def play(
         logs: Where Ansible's own log is kept.
         limit: A pattern of hosts, as --limit takes it.
         parts: Names of playbooks that are run one after another instead of the one of that name.
-        turns: The playbook runs once per turn, with its variables beside the others, until one
+        turns: The playbook runs once per turn, with its variables added to the others, until one
             fails: one process, whose start takes as long as many tasks. Roles that it imports may
             be named by these variables.
         cancelled: Looked at every second; True ends the playbook.
@@ -120,7 +120,7 @@ def play(
         except BaseException:
             call.abandoned = True
             runs.join()
-            with suppress(OSError):  # what is wrong already is told
+            with suppress(OSError):  # what is wrong already is reported
                 logs.keep(playbook, call.log)
             raise
         runs.join()
@@ -201,7 +201,7 @@ class _Call:
         elif event["event"] in {"runner_on_failed", "runner_on_unreachable"}:
             self.failure = failure_message(data.get("task", ""), data.get("res") or {})
         elif event["event"] == "runner_on_ok" and _action(data) in _TELLING:
-            self.failure = ""  # told by now, as that trial's; not the reason of a later end
+            self.failure = ""  # reported by now, as that trial's; not the reason of a later end
         self.events.put(event)
         return False
 

@@ -31,7 +31,7 @@ LOCAL = str(REPOSITORY / "inventory" / "local")
 RUN = scratch.RUN
 LOCK_WAIT_S = 30
 # After so long a playbook that examines, clears or restores a host counts as hung, and so does
-# whatever a block does beside its trials.
+# whatever a block does besides its trials.
 HUNG_AFTER_S = 300.0
 # Variables of playbooks that nobody else may set.
 SET_BY_A_SWEEP = frozenset(
@@ -292,7 +292,7 @@ class Bench:
 
 @contextmanager
 def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold this controller's lock: what runs beside a sweep would be measured along with it.
+    """Hold this controller's lock: what runs during a sweep would be measured along with it.
 
     Args:
         check: Called while a sweep that was just killed releases its instance; may raise.
@@ -318,7 +318,7 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # the error that ended the sweep is told
+            with suppress(OSError):  # the error that ended the sweep is reported
                 file.truncate(0)
 
 
@@ -377,7 +377,7 @@ def keys(sweep: str, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]
 
 def forget_keys() -> None:
     """Remove the keys of sweeps that were killed, and of guests kept for inspection."""
-    shutil.rmtree(RUN / "keys", ignore_errors=True)  # there are none, or another error is told
+    shutil.rmtree(RUN / "keys", ignore_errors=True)  # there are none, or another error is reported
 
 
 def forget_killed() -> None:

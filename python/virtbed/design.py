@@ -48,7 +48,7 @@ class Design:
         """Return what design.json holds.
 
         Args:
-            plan: The plan that was laid out.
+            plan: The plan that was placed.
             image: Digest of the image that every instance runs.
             platforms: The platforms that there are.
             commits: Commits of virtbed that carried the sweep out so far.
@@ -117,7 +117,7 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                     if isinstance(own, Instance):
                         cells.append(_Cell(own, values, emulated))
                     elif (row := NotRun(platform, mode, cores, *own)) not in not_run:
-                        not_run.append(row)  # once, whatever else is varied beside
+                        not_run.append(row)  # once, whatever else is varied
     sizes = tuple(_planned(cores, placement) for cores, placement in placed.items())
     return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator, sizes)
 

@@ -1,4 +1,4 @@
-"""What a guest is made of beside its size: the shape of its CPUs and memory, and its kernel.
+"""What a guest is made of besides its size: the shape of its CPUs and memory, and its kernel.
 
 Pure: the doctor's facts and an instance in; a `GuestShape`, or why there is none, out.
 """
@@ -69,7 +69,7 @@ def _shaped(instance: Instance, machine: RoleProperties, topology: Topology) -> 
     if instance.mode != "pinned":
         return (
             "guest_topology host: vCPUs that float over the host's CPUs share no core, cache or "
-            "node that a guest could be told",
+            "node that a guest could be given",
             "keep to mode pinned, or to guest_topology: [flat]",
         )
     try:

@@ -51,7 +51,7 @@ printf '%s\\n%s %s\\n' "$2" $((${{up%%.*}} + $3)) "$(cat /proc/sys/kernel/random
 _TAKE = f"""\
 {_GUARDED}[ "$(cat "$1/{NAME}" 2>/dev/null)" = "$4" ] || exit {_TAKEN}
 {_WRITE}"""
-# $2 is the claim; $3 the seconds. Gone, it is written anew.
+# $2 is the claim; $3 the seconds. Gone, it is written again.
 _MINE = f"""\
 {_GUARDED}first=; [ ! -e "$1/{NAME}" ] || read -r first < "$1/{NAME}"
 """

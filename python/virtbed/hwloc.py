@@ -241,7 +241,7 @@ def _nodes(
         found.append(Node(number, near, mib, own and bool(near), not special))
     found.sort(key=lambda node: (not node.dram, node.node))
     if not with_cpus:
-        # A CPU is of one node; hwloc puts memory without CPUs beside the node nearest to it.
+        # A CPU is of one node; hwloc puts memory without CPUs next to the node nearest to it.
         taken: set[int] = set()
         for place, node in enumerate(found):
             found[place] = replace(node, own=node.own and not node.cpus & taken)

@@ -26,13 +26,13 @@ class LeaseError(RuntimeError):
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, told apart from any other that had or will have its number.
+    """A process, distinguished from any other that had or will have its number.
 
     Attributes:
         host: Name of the machine.
         pid: Number of the process.
         boot: The kernel's boot id: another one, and no process of then is left.
-        started: When it started, in the kernel's ticks since boot; empty where that is not told.
+        started: When it started, in the kernel's ticks since boot; empty where that is unknown.
     """
 
     host: str

@@ -1,6 +1,6 @@
 """The journal of a sweep: what became of each trial, and who carries it out; it survives any kill.
 
-What is in it of the results can be told from the results: see `virtbed.sweep.standing`, which
+What is in it of the results can be read from the results: see `virtbed.sweep.standing`, which
 rebuilds a lost or damaged one.
 """
 

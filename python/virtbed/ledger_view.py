@@ -59,7 +59,7 @@ def look(path: Path) -> View:
     Raises:
         LedgerError: it is none, or cannot be read.
     """
-    # A journal that nobody writes needs no files beside it, which a reader would make.
+    # A journal that nobody writes needs no files next to it, which a reader would make.
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     try:
         opened = sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, timeout=_WAIT_S)

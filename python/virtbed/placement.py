@@ -44,7 +44,7 @@ class Topology:
         """Read the topology out of a host report's facts.
 
         Raises:
-            PlacementError: hwloc told nothing, or nothing that can be read.
+            PlacementError: hwloc printed nothing, or nothing that can be read.
         """
         machine = machine_of(facts)
         cpu = facts["cpu"]
@@ -82,7 +82,7 @@ def machine_of(facts: Mapping[str, Any]) -> Machine:
     """Return the machine that a host report's facts describe.
 
     Raises:
-        PlacementError: hwloc told nothing, or nothing that can be read.
+        PlacementError: hwloc printed nothing, or nothing that can be read.
     """
     told = facts["hwloc"]
     if told["xml"] is None:

@@ -179,8 +179,8 @@ class _Plan(_Strict):
     slowdown: Fraction = Field(0.1, description="Such as 10%: how much slower `slowed` is.")
     tuning: bool = Field(
         False,
-        description="Quieten the host (clock rate, timers, interrupts, …) meanwhile; restored at "
-        "the end.",
+        description="Make the host quiet (clock rate, timers, interrupts, …) meanwhile; restored "
+        "at the end.",
     )
     scale_up: Literal["affinity", "hotplug"] = Field(
         "affinity",

@@ -66,7 +66,7 @@ def status_of(folder: Path, guess_s: GuessS) -> Status:
     """
     path = folder / NAME
     if not path.exists():
-        raise LedgerError(f"no {path} found, the ledger of a sweep that was begun is needed")
+        raise LedgerError(f"no {path} found, the ledger of a sweep that was started is needed")
     view = ledger_view.look(path)
     return Status(
         sweep=folder.name,

@@ -115,7 +115,7 @@ def write_plan(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def attested(write_plan: Any) -> Any:
-    """Sweep a platform in both modes beside bare metal; return results and evidence by mode.
+    """Sweep a platform in both modes with bare metal; return results and evidence by mode.
 
     Each trial is attested, answers as on bare metal, and leaves nothing behind.
     """

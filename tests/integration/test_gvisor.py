@@ -11,7 +11,7 @@ def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None
     found = attested("gvisor")
     result, evidence = found["vanilla"]
     assert evidence["before"]["enclosure"]["quota_cpus"] == 1.0
-    # Its kernel hides the quota, and the application is told of it.
+    # Its kernel hides the quota, and the application is given it.
     assert result["environment"]["cgroup"]["quota_cpus"] is None
     assert result["environment"]["threads"]["usable_cores"] == 1
     result, evidence = found["pinned"]

@@ -149,7 +149,7 @@ def test_two_sweeps_compared_can_be_read(browser: Browser, tmp_path: Path) -> No
         result.write_text(result.read_text().replace("2026-01-02", "2026-01-03"))
     file = tmp_path / "comparison.html"
     said = run("virtbed", "compare", *map(str, sides), "--page", str(file)).stdout
-    assert "one a side" in said and "differs:" not in said
+    assert "one per side" in said and "differs:" not in said
     for width in (1280, 360):
         assert_readable(opened(browser, file, width, "light"))
 

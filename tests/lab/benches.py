@@ -26,7 +26,7 @@ HARDWARE: dict[str, Any] = {"sockets": 2, "cores": 1, "nodes": 2, "memory_mib": 
 SIBLINGS: dict[str, Any] = {"sockets": 1, "cores": 2, "threads": 2, "memory_mib": 3072}
 STATE = "/var/lib/virtbed"
 BEFORE = "/root/before-virtbed"
-"""On a bench host: what `facts` told before its set-up."""
+"""On a bench host: what `facts` printed before its set-up."""
 _SOURCES = (
     "platforms.yml", "playbooks/testbed.yml", "roles/host_packages/*/*.yml",
     "roles/*/tasks/engine.yml", "roles/*/tasks/image.yml", "roles/*/meta/virtbed.yml",

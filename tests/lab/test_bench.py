@@ -95,7 +95,7 @@ def test_an_emulated_host_is_called_so_as_root_and_with_become(
         assert report["facts"]["cpu"]["online"] == [0, 1]
 
 
-# Each sweep of a server costs minutes beside its trials.
+# Each sweep of a server costs minutes besides its trials.
 TOGETHER = {"enclosures": ("cn", "podman", "gvisor"), "machines": ("vm", "vmcn", "microvm")}
 
 
@@ -105,7 +105,7 @@ TOGETHER = {"enclosures": ("cn", "podman", "gvisor"), "machines": ("vm", "vmcn",
 def test_platforms_are_attested_in_both_modes(
     server: Callable[..., Server], sweep: Sweep, suite: Suite, together: str
 ) -> None:
-    """In full: made, read back before, inside and after, and gone again; beside bare metal."""
+    """In full: made, read back before, inside and after, and gone again; with bare metal."""
     lab = server(bench_image(Recipe(suite)), prepared(), **HARDWARE)
     platforms = {"bm": ["pinned"], **{name: list(MODES) for name in TOGETHER[together]}}
     began = time.monotonic()

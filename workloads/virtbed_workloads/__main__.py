@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where the model must run; falling back fails (default: %(default)s)",
     )
     parser.add_argument(
-        "--target-qps", type=_positive, metavar="N", help="requests a second of --scenario server"
+        "--target-qps", type=_positive, metavar="N", help="requests per second of --scenario server"
     )
     parser.add_argument(
         "--target-latency-ms",

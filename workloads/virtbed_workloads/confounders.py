@@ -46,7 +46,7 @@ class Watch:
         self._before = self._counters()
 
     def look(self) -> None:
-        """Note where the threads of this process ran last, twice a second at most."""
+        """Note where the threads of this process ran last, twice per second at most."""
         now_ns = monotonic_ns()
         if not self._counted or now_ns - self._looked_ns < _LOOK_EVERY_NS:
             return
@@ -125,7 +125,7 @@ class Watch:
 def counts_cpu_time(root: Path = Path("/")) -> bool:
     """Return whether this kernel accounts for the time of its CPUs.
 
-    gVisor's /proc/stat is all zeros, and what it says about CPUs beside that is constant, too: the
+    gVisor's /proc/stat is all zeros, and what it says about CPUs besides that is constant, too: the
     CPU of a thread, frequencies, the load. Any other kernel has counted something since it booted.
     """
     first = (read(root / "proc/stat") or "").partition("\n")[0]

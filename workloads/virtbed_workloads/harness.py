@@ -33,7 +33,7 @@ from virtbed_workloads.contract import Application, ApplicationError, Check, Des
 from virtbed_workloads.environment import read_environment, read_memory_kib, usable_cores
 from virtbed_workloads.registry import Entry
 
-# What sizes the pools of the libraries beside the framework: OpenMP, NumPy's BLAS, tokenizers.
+# What sizes the pools of the libraries besides the framework: OpenMP, NumPy's BLAS, tokenizers.
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -72,7 +72,7 @@ def run_trial(
         fail: Called with an error that comes while LoadGen drives; must end the process.
 
     Returns:
-        The result without ``trial``; and ``files``, LoadGen's logs by name, to be kept beside it.
+        The result without ``trial``; and ``files``, LoadGen's logs by name, to be kept next to it.
 
     Raises:
         ApplicationError: The application cannot be loaded, or a request is not what it should be.
@@ -131,7 +131,7 @@ def run_trial(
             "spawn_ns": (
                 STARTED_NS - settings.spawned_at_ns
                 if settings.spawned_at_ns is not None and settings.spawned_at_ns <= STARTED_NS
-                else None  # not told, or the clock was set back meanwhile
+                else None  # unknown, or the clock was set back meanwhile
             ),
             "import_ns": imported_ns - import_started_ns,
             "load_ns": loaded_ns - imported_ns,

@@ -110,7 +110,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Features:
-    """What the network takes, and the grid it came from."""
+    """What the network takes, and the grid it is from."""
 
     volume: Volume
     geometry: Geometry

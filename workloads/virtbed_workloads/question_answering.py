@@ -40,7 +40,7 @@ SPECS: list[backend.Spec] = [
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder takes, and the text it came from."""
+    """What the encoder takes, and the text it is from."""
 
     tokens: NDArray[np.int32]
     """Ids, (rows, length)."""

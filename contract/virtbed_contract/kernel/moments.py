@@ -295,9 +295,9 @@ def _more_aimed(
 
 
 def _more_messages(before: Any, after: Any) -> Optional[tuple[int, Optional[str]]]:
-    """Return how many messages came between, and the text of the last one.
+    """Return how many messages were written between, and the text of the last one.
 
-    Where all that are kept came between, it is the number of records of all kinds: there were more.
+    Where all that are kept were written between, it is the number of records of all kinds: there were more.
     """
     if not before or not after:
         return None

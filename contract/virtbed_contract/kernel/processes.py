@@ -50,14 +50,14 @@ def protection(pid: Pid = "self", proc: Path = PROC) -> dict[str, Optional[str]]
 
     Returns:
         ``seccomp`` (``none``, ``strict`` or ``filter``), ``store_bypass`` and ``indirect_branch``
-        (in the kernel's words) and ``apparmor`` (the profile); None for what is not told.
+        (in the kernel's words) and ``apparmor`` (the profile); None for what is not reported.
     """
     told, attributes = status(pid, proc), proc / str(pid) / "attr"
     return {
         "seccomp": _SECCOMP.get(told.get("Seccomp", "")),
         "store_bypass": told.get("Speculation_Store_Bypass"),
         "indirect_branch": told.get("SpeculationIndirectBranch"),
-        # That of AppArmor alone came with Linux 5.8; the other is whichever module came first.
+        # That of AppArmor alone is new in Linux 5.8; the other is of whichever module is first.
         "apparmor": read(attributes / "apparmor/current") or read(attributes / "current") or None,
     }
 

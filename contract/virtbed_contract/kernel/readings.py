@@ -1,4 +1,4 @@
-"""What one process may use, read from files alone: no interpreter needs to start beside it.
+"""What one process may use, read from files alone: no interpreter needs to start next to it.
 
 `SCRIPT` prints the files, of the process itself or of another, `unpack` lays them out as a tree,
 and `process` and `enclosed` read that tree, or the live one.

@@ -1,7 +1,7 @@
 """Settings of a kernel, and of a process, that decide what the same work costs: as texts.
 
-None is "not told", and equal to nothing: engines hide files by mounting empty ones over them, so an
-empty file tells nothing either.
+None is "not reported", and equal to nothing: engines hide files by mounting empty ones over them,
+so an empty file tells nothing either.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _unzipped(path: Path) -> str:
 def idle(root: Path) -> Optional[str]:
     """Return driver and governor of idle CPUs, and which states are on: on all CPUs alike, or not.
 
-    CPUs that are offline have none, so their number is not told.
+    CPUs that are offline have none, so their number is not given.
     """
     states: dict[str, set[str]] = {}
     for state in sorted((root / topology.CPUS).glob("cpu[0-9]*/cpuidle/state*")):

@@ -1,7 +1,8 @@
 """What a machine's CPUs share, as its own kernel says: packages, cores, nodes, caches.
 
-The same reading of a guest and of the CPUs that it is pinned to is the same, if the guest has been
-told what they are. `SCRIPT` prints the files, `parse` reads them, `shape` makes one of the other.
+The same reading of a guest and of the CPUs that it is pinned to is the same, if the guest
+has been given what they are. `SCRIPT` prints the files, `parse` reads them, `shape` makes one of
+the other.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def shape(files: Mapping[str, str], cpus: Sequence[int]) -> dict[str, Any]:
 
     Returns:
         ``packages``, ``cores`` and ``nodes``, each the kernel lists of the CPUs in one, and
-        ``caches``, such lists by level, type and size ("L1 Data 48K"). CPUs that are not told of
+        ``caches``, such lists by level, type and size ("L1 Data 48K"). CPUs that are not listed
         are in none.
     """
     places = {cpu: place for place, cpu in enumerate(cpus)}

@@ -78,14 +78,14 @@ def cpu_model(root: Path) -> Optional[str]:
 
 
 def turbo(root: Path) -> Optional[bool]:
-    """Return whether CPUs may run above their base clock rate; None where it is not told."""
+    """Return whether CPUs may run above their base clock rate; None where it is unknown."""
     told = {NO_TURBO: "0", BOOST: "1"}
     found = ((read(root / path), on) for path, on in told.items())
     return next((text == on for text, on in found if text is not None), None)
 
 
 def mitigations(root: Path) -> Optional[dict[str, str]]:
-    """Return what the kernel does about each vulnerability, by name; None where it is not told."""
+    """Return what the kernel does about each vulnerability, by name; None where it is unknown."""
     try:
         names = sorted(path.name for path in (root / VULNERABILITIES).iterdir())
     except OSError:

@@ -60,8 +60,8 @@ HungAfter = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
-# Exit codes beside 0: the sweep ended with failed trials; a refusal; it began and could not go on;
-# Ctrl-C or SIGTERM.
+# Exit codes other than 0: the sweep ended with failed trials; a refusal; it began and could not go
+# on; Ctrl-C or SIGTERM.
 TRIALS_FAILED, REFUSED, CUT_SHORT, INTERRUPTED = 1, 2, 4, 130
 
 

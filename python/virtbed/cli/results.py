@@ -45,7 +45,7 @@ def results(name: str) -> Path:
 
 @app.command()
 def report(name: SweepArgument) -> None:
-    """Write the report of a sweep, finished or not, anew."""
+    """Write the report of a sweep again, finished or not."""
     say_report(results(name))
 
 
@@ -319,7 +319,7 @@ def verify(
 @app.command()
 def published(
     table: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="The timings, one a row (CSV).")
+        Path, typer.Argument(exists=True, dir_okay=False, help="The timings, one per row (CSV).")
     ],
     as_json: AsJson = False,
 ) -> None:

@@ -54,7 +54,7 @@ def status(
     Also while a sweep runs, and without root as far as that sees: it says what it could not see.
 
     Exit status: 0 nothing is wrong, 1 trials failed, or something stands that nobody uses, 2
-    something could not be told.
+    something could not be found out.
     """
     stay_aside()
     host = bench_of(inventory, limit, extra_vars, hung_after)
@@ -67,7 +67,7 @@ def status(
             try:
                 sweeps.append(status_of(folder, platforms.trial_s))
             except LedgerError as error:
-                problems.append(f"{error}; virtbed sweep makes a damaged one anew from the results")
+                problems.append(f"{error}; virtbed sweep rebuilds a damaged one from the results")
             except OSError as error:
                 problems.append(f"{folder} cannot be read: {error}; a user that may is needed")
     except (CheckoutError, PlatformError) as error:
@@ -103,7 +103,7 @@ def _print(sweeps: list[Status], hosts: list[HostStatus], problems: list[str]) -
     if sweeps:
         console.print(sweeps_table(sweeps))
     else:
-        console.print("no sweep was begun here")
+        console.print("no sweep was started here")
     for sweep in sweeps:
         for line in status_lines(sweep):
             console.print(line)

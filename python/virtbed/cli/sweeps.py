@@ -144,7 +144,7 @@ def _seconds(journal: Path) -> dict[str, float]:
         with Ledger(journal) as ledger:
             return ledger.seconds()
     except LedgerError as error:
-        remedy = "; virtbed sweep makes it anew" if isinstance(error, LedgerDamagedError) else ""
+        remedy = "; virtbed sweep rebuilds it" if isinstance(error, LedgerDamagedError) else ""
         said = f"no times of earlier trials: {error}{remedy}"
         errors.print(plain(said), highlight=False, markup=False)
         return {}
@@ -224,9 +224,9 @@ def sweep(
 ) -> None:
     """Carry a plan out, or finish what is missing of it, and write its report.
 
-    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made, 4 begun and
-    cut short (a disk is full, the host cannot be cleared: it says what), 130 interrupted. After 1,
-    4 and 130 call again to go on.
+    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made, 4 started
+    and cut short (a disk is full, the host cannot be cleared: it says what), 130 interrupted. After
+    1, 4 and 130 call again to go on.
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
     _carry_out(name, host, blocks_per_playbook, replicates, keep, retry_failed)

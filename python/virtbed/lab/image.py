@@ -68,7 +68,7 @@ def build(recipe: Recipe, say: Say, folder: Path = FOLDER) -> Image:
 
     Args:
         recipe: What it is made of.
-        say: Told what is done.
+        say: Called with what is done.
         folder: The lab's.
 
     Raises:

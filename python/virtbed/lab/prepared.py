@@ -57,7 +57,7 @@ def start_prepared(
         name: Its name.
         image: Its image.
         shape: Its hardware.
-        say: Told what is waited for.
+        say: Called with what is waited for.
         tied: Whether it is killed when the thread that started it ends.
         accelerator: What runs it.
         preparation: What is done before the snapshot.

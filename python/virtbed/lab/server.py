@@ -203,7 +203,7 @@ def start(
         name: Its name; no other server may have it.
         image: Its image.
         shape: Its hardware.
-        say: Told what is waited for.
+        say: Called with what is waited for.
         tied: Whether it is killed when the thread that started it ends, however that ends.
         accelerator: What runs it.
         online: Whether it reaches the network beyond this machine.

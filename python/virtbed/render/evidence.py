@@ -184,7 +184,7 @@ def _moved(result: Json) -> list[str]:
 
 
 def _set(seen: Json) -> Iterator[str]:
-    """Give what was set for the process and its kernel, as far as it is told."""
+    """Give what was set for the process and its kernel, as far as it is reported."""
     for part, words in (("process_settings", "the process"), ("kernel_settings", "its kernel")):
         found = seen.get(part) or {}
         told = [

@@ -59,7 +59,7 @@ def tuning_table(report: HostReport) -> Table:
 
 def waking_table(report: HostReport) -> Table:
     """Return a table of one row per timer or service that may wake up while trials run."""
-    table = Table("What may wake up while trials run" + _untold(report.waking_unknown))
+    table = Table("What may wake up while trials run" + _unreported(report.waking_unknown))
     for heading in ("unit", "due next, UTC", "with tuning", "what it does"):
         table.add_column(heading, measured=True)
     for row in report.waking:
@@ -69,7 +69,7 @@ def waking_table(report: HostReport) -> Table:
     return table
 
 
-def _untold(why: str) -> str:
+def _unreported(why: str) -> str:
     return f": not known; {why}" if why else ""
 
 

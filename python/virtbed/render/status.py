@@ -46,7 +46,8 @@ def status_lines(row: Status) -> Iterator[str]:
         yield f"{row.sweep} is being carried out by {row.holder}"
     elif row.left_by:
         yield (
-            f"{row.sweep}: {row.left_by} was ended while it carried it out; call virtbed sweep anew"
+            f"{row.sweep}: {row.left_by} was ended while it carried it out; "
+            "call virtbed sweep again"
         )
 
 

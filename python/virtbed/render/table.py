@@ -46,7 +46,7 @@ class Column:
 
 
 class Table:
-    """Rows under headings, laid out for the console that prints it.
+    """Rows under headings, formatted for the console that prints it.
 
     Args:
         title: Said above; empty for none.

@@ -129,7 +129,7 @@ def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, 
 def where(placements: Iterable[Mapping[str, Any]]) -> str:
     """Return in words where instances of each size run, from a design's placements as JSON."""
     return "; ".join(
-        "{cores}: {cpus} of node {mems} beside {housekeeping}".format_map(size)
+        "{cores}: {cpus} of node {mems} next to {housekeeping}".format_map(size)
         for size in placements
     )
 

@@ -88,7 +88,7 @@ class Blocks:
         """
         self._since = time.monotonic()
         rule = self.precision
-        # What is no longer needed is known anew after each replicate.
+        # What is no longer needed is decided again after each replicate.
         for _, group in groupby(missing, key=lambda t: t.replicate if rule else 0):
             trials = list(group)
             needed = self._needed(trials, rule) if rule else trials
@@ -151,7 +151,7 @@ class Blocks:
         )
 
     def _fail_rest(self, blocks: list[Block], pending: _Pending, ended: Ended) -> None:
-        """Fail the trials of some blocks, the last of which may be cut off, that told nothing."""
+        """Fail some blocks' trials that reported nothing; the last block may be cut off."""
         for block in blocks:
             cut_off = not ended.ok and block is blocks[-1]
             why = ended.message if cut_off else "the playbook went on, and reported nothing of it"
@@ -260,7 +260,7 @@ class Blocks:
 
     def _close(self, trial: Trial, pending: _Pending, error: str) -> None:
         del pending.trials[trial.id]
-        # With what came before it: its instance, and the release of the one before.
+        # With what preceded it: its instance, and the release of the one before.
         now = time.monotonic()
         seconds, self._since = now - self._since, now
         failed = error and not self.recorder.keeps(trial)
@@ -291,7 +291,7 @@ class _Pending:
         return self._attempts[trial.id]
 
     def so_far(self, trial: Trial) -> int:
-        """Return how many attempts at a trial have begun, this one if it has."""
+        """Return how many attempts at a trial have started, this one if it has."""
         return self._attempts.get(trial.id) or self._ledger.attempts(trial.id)
 
     def is_open(self, block: Block) -> bool:
@@ -346,4 +346,4 @@ def _incoming(folder: Path) -> Iterator[Path]:
     try:
         yield incoming
     finally:
-        shutil.rmtree(incoming, ignore_errors=True)  # the error that ended the sweep is told
+        shutil.rmtree(incoming, ignore_errors=True)  # the error that ended the sweep is reported

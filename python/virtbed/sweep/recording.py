@@ -33,7 +33,7 @@ class Recorder:
     Args:
         folder: The sweep's folder.
         plan: Its plan.
-        admitted: The host, and the plan laid out on it.
+        admitted: The host, and the plan placed on it.
         seen: Called with each good trial and its result, once that is written.
 
     Attributes:

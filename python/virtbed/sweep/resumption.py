@@ -38,7 +38,7 @@ def measured_again(
         trials: Every trial of the design.
         missing: Ids of those that are to be carried out.
         started_s: When a trial with a result started, in seconds since the epoch; None if that
-            cannot be told.
+            is unknown.
         usual_s: Mean seconds of a trial by platform, as far as known.
         now_s: The time now, in seconds since the epoch.
     """

@@ -93,7 +93,7 @@ class Standing:
                 _unchanged(folder, known)
                 return
         except BadResultError:
-            if not cut_off:  # else it may be a new one, and the kill came before the mark
+            if not cut_off:  # else it may be a new one, and the kill preceded the mark
                 raise
         self._adopt(folder, trial, ledger)
 

@@ -118,7 +118,7 @@ class Sweep:
             ) from error
         for disk in disks:
             if disk.lack:
-                raise SweepError(f"{disk.lack}; nothing was begun")
+                raise SweepError(f"{disk.lack}; nothing was started")
 
     def _carry_out(self, admitted: Admitted) -> None:
         laid = admitted.laid
@@ -158,7 +158,7 @@ class Sweep:
     def _ledger(self) -> Ledger:
         ledger, wrong = opened(self.folder / NAME)
         if wrong:
-            self._progress.say(f"the ledger is damaged: {wrong}; it is made anew from the results")
+            self._progress.say(f"the ledger is damaged: {wrong}; it is rebuilt from the results")
         return ledger
 
     def _begin(self, admitted: Admitted, ledger: Ledger) -> list[str]:

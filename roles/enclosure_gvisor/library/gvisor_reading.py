@@ -28,11 +28,11 @@ options:
     type: path
     required: true
   rootfs:
-    description: The tree that it is to serve; its manifest.json lies beside it.
+    description: The tree that it is to serve; its manifest.json lies next to it.
     type: path
     required: true
   log:
-    description: What runsc printed, in a file; its end is told if the sandbox does not run.
+    description: What runsc printed, in a file; its end is quoted if the sandbox does not run.
     type: path
     required: true
 author: virtbed

@@ -71,7 +71,7 @@ options:
     elements: dict
     default: []
   waking_unknown:
-    description: Why nobody can tell what may wake up; empty where it can be told.
+    description: Why nobody can tell what may wake up; empty where it is known.
     type: str
     default: ""
   image:
@@ -81,7 +81,7 @@ options:
   images:
     description:
       - The variants by name, as the lookup virtbed_images gives them. An image of other sources is
-        told by the C(key) of each.
+        recognised by the C(key) of each.
     type: dict
     required: true
   probe_kvm:
@@ -165,7 +165,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
     state_dir = Path(options["state_dir"])
     images = image_facts(state_dir, options["images"])
     image = images[options["image"]]
-    # What remains to be written beside a finished image is overlays and results.
+    # What remains to be written after a finished image is overlays and results.
     needed_disk_mib = options["needed_disk_mib"] // (4 if image["current"] else 1)
     # Any variant has the kernel that a guest boots.
     kernels = [found["path"] for found in (image, *images.values()) if found["path"]]

@@ -29,7 +29,7 @@ from ansible.module_utils.virtbed_contract.sweep import TuningRow
 
 DOCUMENTATION = r"""
 module: host_tuning
-short_description: Quieten a host for measurements, and put it back as it was
+short_description: Make a host quiet for measurements, and put it back as it was
 description:
   - Each setting is available or not on a host, and says why not.
   - Before the first change the values found are written to a snapshot, and synced to disk. It
@@ -60,7 +60,7 @@ options:
 author: virtbed
 """
 EXAMPLES = r"""
-- name: Quieten the host
+- name: Make the host quiet
   host_tuning:
     state: set
     interrupts: "0"
@@ -80,7 +80,7 @@ waking:
   type: list
   elements: dict
 waking_unknown:
-  description: Why nobody can tell what may wake up; empty where it can be told, or was not asked.
+  description: Why nobody can tell what may wake up; empty where it is known, or was not asked.
   returned: success
   type: str
 """
@@ -147,7 +147,7 @@ SETTINGS: tuple[Setting, ...] = (
 )  # fmt: skip
 
 
-# What of a setting nobody can set, such as interrupts of one CPU: beside the values in a snapshot.
+# What of a setting nobody can set, such as interrupts of one CPU: next to the values in a snapshot.
 REFUSED = "cannot be set"
 
 

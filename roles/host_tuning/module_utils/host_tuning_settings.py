@@ -56,7 +56,7 @@ class Setting(ABC):
         """
 
     def confirm(self, root: Path, places: Iterable[str]) -> dict[str, str]:
-        """Return the values of some places, read anew."""
+        """Return the values of some places, read again."""
         found = self.read(root)
         return {place: found[place] for place in places if place in found}
 

@@ -92,7 +92,7 @@ def described(xml: str) -> dict[str, Any]:
 
 
 def _topology(cpu: ElementTree.Element) -> dict[str, Any]:
-    """Return the topology that a guest is told, with its caches and nodes; {} for a flat one."""
+    """Return the topology that a guest is given, with its caches and nodes; {} for a flat one."""
     told, cache = cpu.find("topology"), cpu.find("cache")
     if told is None:
         return {}

@@ -100,7 +100,7 @@ def bring_back(root: Path, snapshot: Path) -> bool:
     # Parents first: a child may hold no CPU that its parent lacks.
     for place in sorted(before["cpusets"], key=lambda place: place.count("/")):
         path, wanted = root / place, before["cpusets"][place]
-        # A group may have gone meanwhile, and its daemon makes it anew.
+        # A group may have gone meanwhile, and its daemon makes it again.
         if path.exists() and path.read_text().strip() != wanted:
             path.write_text(f"{wanted}\n")
             if path.read_text().strip() != wanted:

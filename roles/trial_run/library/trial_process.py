@@ -162,7 +162,7 @@ def told(printed: str, words: str = "") -> dict[str, Any]:
 
     Args:
         printed: The document.
-        words: What an error quotes beside it: the process's last words.
+        words: What an error quotes in addition: the process's last words.
 
     Raises:
         TrialError: it is no JSON document, or not the harness's.

@@ -82,7 +82,7 @@ def test_what_is_said_of_the_runner_up_agrees_with_its_interval(sizes: Folder) -
     exact = ask(sizes, platforms=("vm", "bm"), cores_max=1, margin=0.0001)
     assert exact["answer"] == "cannot tell" and exact["more_replicates"] > 10
     assert exact["because"] == "2 may be the fastest of the 2 cells that will do."
-    assert "the two cannot be told apart" in exact["sure"]
+    assert "the two cannot be distinguished" in exact["sure"]
     assert exact["sure"].endswith(" more replicates would tell, if the ratios are as measured.")
 
 
@@ -156,7 +156,7 @@ def test_too_few_requests_show_no_99th_percentile(folder: Folder) -> None:
         folder.trial("bm", "pinned", replicate, {"a": [10.0] * 99})
     answer = ask(folder, slo_ms=100)
     assert (answer["answer"], answer["choice"]) == ("cannot tell", None)
-    assert list(reasons(answer).values()) == ["no p99: under 100 requests a trial"]
+    assert list(reasons(answer).values()) == ["no p99: under 100 requests per trial"]
 
 
 def test_a_smaller_cell_of_which_it_cannot_be_told_keeps_the_answer_open(folder: Folder) -> None:

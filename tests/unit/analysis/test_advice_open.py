@@ -39,7 +39,7 @@ def test_the_runner_up_is_one_that_may_be_the_best(one_slow: Folder) -> None:
     told = ask(one_slow, prices=PRICES)
     assert (told["answer"], named(told["choice"])) == ("cannot tell", ("cn", "vanilla", 1))
     assert named(told["runner_up"]) == ("cn", "pinned", 1)
-    assert "cannot be told apart" in told["sure"] and "clearly more" not in told["sure"]
+    assert "cannot be distinguished" in told["sure"] and "clearly more" not in told["sure"]
 
 
 def test_as_many_more_replicates_as_are_named_would_tell(one_slow: Folder) -> None:
@@ -66,9 +66,9 @@ def test_where_only_a_bound_is_open_more_replicates_of_the_others_are_no_way(
     told = ask(folder, slo_ms=25)
     assert told["answer"] == "cannot tell" and told["more_replicates"] is None
     assert "the same within 3%" in told["sure"] and "would tell" not in told["sure"]
-    assert told["sure"].endswith("whether another keeps the bound: what that takes is told of what "
+    assert told["sure"].endswith("whether another keeps the bound: what that takes is said of what "
                                  "is left out.")  # fmt: skip
-    assert "of the 2 cells that will do and 1 of which the bound cannot be told." in told["because"]
+    assert "of the 2 cells that will do and 1 of which the bound is undecided." in told["because"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_advice_says_what_the_report_says_of_drift(folder: Folder) -> None:
     told = ask(folder)
     assert named(told["choice"]) == ("bm", "pinned", 1)
     (note,) = [note for note in told["notes"] if "may be drift" in note]
-    assert note.startswith("What is told of container, pinned, 1 core may be drift: it ran after ")
+    assert note.startswith("What is said of container, pinned, 1 core may be drift: it ran after ")
 
 
 def test_a_runner_up_that_another_cell_beats_is_not_one_that_may_be_better(folder: Folder) -> None:

@@ -32,7 +32,7 @@ def packed(quick: Any, tmp_path: Path, locks: dict[str, Path]) -> Path:
 
 
 def rewrite(file: Path, change: Callable[[str, bytes], bytes | None], **added: bytes) -> None:
-    """Write an archive anew, its files changed or, where `change` gives None, left out."""
+    """Rewrite an archive, its files changed or, where `change` gives None, left out."""
     with zipfile.ZipFile(file) as before:
         content = {name: change(name, before.read(name)) for name in before.namelist()}
     with zipfile.ZipFile(file, "w") as after:
@@ -146,7 +146,7 @@ def test_a_design_does_not_name_the_place_of_an_archive(
 
 
 def sealed(file: Path) -> None:
-    """Make the manifest of an archive anew, as a forger does."""
+    """Remake the manifest of an archive, as a forger does."""
     with zipfile.ZipFile(file) as packed:
         names = [name for name in packed.namelist() if name != "manifest-sha256.txt"]
         sums = [f"{hashlib.sha256(packed.read(name)).hexdigest()}  {name}\n" for name in names]

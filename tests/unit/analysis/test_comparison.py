@@ -60,7 +60,7 @@ def test_a_slower_host_changes_times_and_not_costs(tmp_path: Path) -> None:
 def test_one_sweep_a_side_says_nothing_of_days_and_times_have_no_interval(tmp_path: Path) -> None:
     told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
     assert told["unit"] == "replicate"
-    assert told["summary"].startswith("Two sweeps, one a side: what differs from one day to the")
+    assert told["summary"].startswith("Two sweeps, one per side: what differs from one day to the")
     for row in told["cells"]:
         time = row["time"]
         assert (time["low"], time["high"], time["answer"]) == (None, None, "cannot tell")
@@ -72,7 +72,7 @@ def test_a_platform_that_was_mended_costs_less(tmp_path: Path) -> None:
     assert told["summary"].endswith(
         "Of 2 cells 0 cost, against bare metal, clearly more in the second, 1 clearly less, "
         f"{list(found(told, 'cost').values()).count('equivalent')} as much within 3%, "
-        f"{list(found(told, 'cost').values()).count('cannot tell')} cannot be told."
+        f"{list(found(told, 'cost').values()).count('cannot tell')} undecided."
     )
 
 

@@ -1,7 +1,7 @@
 """What intervals of simulated sweeps cover, and whether the page warns where they do not.
 
 Each noise has the truth 0. An interval that covers 93 to 97% is sound. Where it does not, its cell
-is marked in nine sweeps of ten, or the page says so beside the ratio, on every page and in numbers
+is marked in nine sweeps of ten, or the page says so next to the ratio, on every page and in numbers
 that the simulation bears out.
 """
 
@@ -66,7 +66,7 @@ TOLD = re.compile(
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """What the page of a sweep says beside its ratios, by the number of its replicates."""
+    """What the page of a sweep says next to its ratios, by the number of its replicates."""
     said = {}
     for replicates in REPLICATES:
         folder = Folder(tmp_path_factory.mktemp("page") / "quick")
@@ -84,7 +84,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
 
 
 def told(said: str, name: str, covers: float) -> bool:
-    """Return whether a page's words beside a ratio admit what was simulated."""
+    """Return whether a page's words next to a ratio admit what was simulated."""
     found = TOLD.search(said)
     assert found
     share = {key: int(value) / 100 for key, value in found.groupdict().items()}

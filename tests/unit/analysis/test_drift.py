@@ -74,7 +74,7 @@ def test_an_order_that_is_always_the_same_under_drift_is_warned_of_with_its_numb
 def test_an_order_that_no_chance_makes_is_warned_of_without_a_slope(
     folder: Folder, shuffled: bool, warned: bool
 ) -> None:
-    """What starts anew in each replicate, as a cold cache, has no slope over the sweep."""
+    """What starts again in each replicate, as a cold cache, has no slope over the sweep."""
     lay(folder, per_hour=0.0, replicates=10, shuffled=shuffled)
     rows = told(folder)["cells"]
     said = "ran after bare metal in each of 10 pairs, as a random order does in 0.002 of sweeps"
@@ -191,7 +191,7 @@ def test_where_starts_are_not_told_the_order_stands_in(folder: Folder) -> None:
 
 
 def simulated(chance: np.random.Generator, per_hour: float, *, shuffled: bool) -> drift.Json:
-    """Return what is told of six replicates of four cells that cost the same, ten minutes each."""
+    """Return what is said of six replicates of four cells that cost the same, ten minutes each."""
     turns = [chance.permutation(4) if shuffled else range(4) for _ in range(6)]
     rows: list[dict[str, Any]] = []
     for position, cell in enumerate(cell for turn in turns for cell in turn):

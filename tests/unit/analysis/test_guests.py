@@ -43,7 +43,7 @@ def guest(folder: Folder, replicate: int, kernel: str, ms: float, **told: Any) -
 
 @pytest.fixture
 def both(folder: Folder) -> Folder:
-    """A guest of 24% overhead, 20% of them its kernel's; a container beside it."""
+    """A guest of 24% overhead, 20% of them its kernel's; a container next to it."""
     for replicate in (1, 2, 3, 4):
         bare = 20.0 + replicate
         folder.trial("bm", "pinned", replicate, {"a": [bare]})

@@ -71,7 +71,7 @@ def trial(row: Json, replicate: int) -> str:
 
 
 def without(row: Json, ratio: float | None, half: float = 0.01) -> Json:
-    """Return a row of `without_suspects` beside a cell."""
+    """Return a row of `without_suspects` for a cell."""
     clean = cell("cn pinned", ratio, half)
     ends = ("ratio", "ratio_low", "ratio_high")
     return row | {f"clean_{end}": None if ratio is None else clean[end] for end in ends}

@@ -55,6 +55,6 @@ def test_what_bursts_may_hide_is_said_in_numbers() -> None:
     """Five runs of 120 requests, of bursts of 10: exp(-0.6) meet none."""
     told = bursts_seen(judge(instances(*[0] * 5, requests=120)))
     assert "Slow requests do not come together here" in told
-    assert "came 10 at a time, 55% of such sweeps would meet none" in told
+    assert "arrived 10 at a time, 55% of such sweeps would meet none" in told
     together = judge([Instance(300, 6, 1, 30, 24), *[Instance(300, 0, 0, 30, 24)] * 4])
     assert "and in so few bursts, that chance may do it" in together.reason

@@ -70,7 +70,7 @@ def test_each_setting_of_one_kernel_that_differs_leaves_no_ratio(pair: Folder) -
 
 @pytest.mark.parametrize("one", [*held("kernel"), *held("process")], ids=lambda one: one.name)
 def test_every_recorded_fact_is_compared(pair: Folder, one: Any) -> None:
-    """A guest's is said beside its ratio; what one image decides leaves none."""
+    """A guest's is said next to its ratio; what one image decides leaves none."""
     part = f"{one.held}_settings"
     # What is asked for is attested; the analysis would not take such a result at all.
     other = {"swap_limit": "max", "allocator": None, "quota_times": None}
@@ -144,7 +144,7 @@ def test_the_report_says_of_each_fact_where_it_is_alike_and_why(pair: Folder) ->
     assert list(rows) == [one.words for one in RECORDED]
     assert all(row["why"] and row["matters"] for row in rows.values())
     assert rows["seccomp"]["found"] == "differs"
-    assert rows["AppArmor"]["found"] == "apparmor as it was; not told by cn"
+    assert rows["AppArmor"]["found"] == "apparmor as it was; not reported by cn"
     assert rows["share of memory in huge pages"]["found"] == "0.25 to 0.5"
     assert rows["C library"]["alike"] == "equal on all platforms"
     page = render(content)

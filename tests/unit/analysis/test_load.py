@@ -163,7 +163,7 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["trial"].update(started_at="2999-01-01T00:00:00Z")), "and now needed"),
     (result(lambda r: r["trial"].update(started_at="1970-01-01T00:00:00Z")), "between 2020-01-01"),
     (result(lambda r: r["trial"].update(started_at="today")), r"trial.started_at"),
-    (no_evidence, "no evidence.json beside it"),
+    (no_evidence, "no evidence.json in its folder"),
     (evidence(lambda e: e.update(trial=GOOD)), "evidence.json is of trial"),
     (
         evidence(lambda e: e.update(attested=False, mismatches=["cpuset asked 0, found 0-1"])),
@@ -476,7 +476,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 
 def other(folder: Any, name: str, replicate: int, **changes: Any) -> Path:
-    """Lay a folder of one more trial beside another."""
+    """Lay a folder of one more trial next to another."""
     made = Folder(folder.path.parent / name)
     made.trial("bm", "pinned", replicate, {"a.png": [20.0]}, **changes)
     return made.path

@@ -1,4 +1,4 @@
-"""LoadGen's verdicts and figures beside ours, latency under load, and throughput."""
+"""LoadGen's verdicts and figures next to ours, latency under load, and throughput."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_percentiles_of_a_query_of_several_are_of_the_whole(folder: Folder) -> N
     says(folder, trial, percentiles_ns={"50.00": 160_010_000})
     (row,) = told(folder)[0]["trials"]
     assert row["percentiles"][0] == {"percentile": 50, "loadgen_ms": 160.01, "ours_ms": 160.01}
-    assert row["percentiles"][2]["loadgen_ms"] is None  # not told, so not held against ours
+    assert row["percentiles"][2]["loadgen_ms"] is None  # unknown, so not held against ours
     assert not row["differs"]
 
 

@@ -230,7 +230,7 @@ def test_what_cannot_be_fitted_is_said(frame: pl.DataFrame, why: str) -> None:
 
 
 def test_a_report_without_a_model_says_why_and_imports_no_statsmodels(folder: Any) -> None:
-    """In tests that came before, it may have been imported: only the page is looked at then."""
+    """In earlier tests, it may have been imported: only the page is looked at then."""
     before = "statsmodels" in sys.modules
     folder.trial("bm", "pinned", 1, {"a": [10.0]})
     folder.trial("cn", "pinned", 1, {"a": [11.0]})

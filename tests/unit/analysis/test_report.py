@@ -158,7 +158,7 @@ def test_rejected_files_and_warnings_are_listed(quick: Any) -> None:
     name = quick.trial("cn", "vanilla", 6, {"a.png": [1.0]}, warnings=("clock is hpet",))
     (quick.path / f"trials/{quick.design['trials'][0]['id']}/evidence.json").unlink()
     text, _, content = page(quick)
-    assert content["rejected"][0]["reason"] == "no evidence.json beside it"
+    assert content["rejected"][0]["reason"] == "no evidence.json in its folder"
     assert content["warnings"] == [{"warning": "clock is hpet", "trials": 1}]
     assert "clock is hpet" in text and name not in text
     assert content["cells"][-1]["note"] or content["cells"][0]["note"]

@@ -118,7 +118,7 @@ def test_noise_that_no_plan_can_average_out_asks_for_less_noise(folder: Any) -> 
     found = lay(folder, 0.3)
     assert (found["rows"][0]["needed"], found["command"]) == (None, None)
     assert found["remedy"].startswith(
-        "Quieten the host: at its noise 1 cell would need more than 99"
+        "Make the host quiet: at its noise 1 cell would need more than 99"
     )
     assert "change the plan, under another name: tuning: true" in found["remedy"]
 

@@ -117,7 +117,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def test_a_form_that_does_not_fit_tells_no_parts(folder: Folder) -> None:
-    """A cost that rises and falls: the fit told 1.85 of a large instance, measured 1.05 times."""
+    """A cost that rises and falls: the fit said 1.85 of a large instance, measured 1.05 times."""
     peak = {1: 1.05, 2: 1.4, 4: 2.4, 8: 2.6, 16: 2.4, 32: 1.5, 64: 1.05}
     for platform, mode, cost in (("bm", "pinned", {}), ("cn", "vanilla", peak)):
         curve(folder, platform, mode, {n: 100 * cost.get(n, 1.0) for n in SIZES}, 0.003)

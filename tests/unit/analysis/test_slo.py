@@ -76,12 +76,12 @@ def test_a_percentile_has_the_rank_of_its_share() -> None:
 
 def test_too_few_requests_tell_nothing_unless_many_took_longer() -> None:
     few = judge(instances(0, 0, 0, requests=99))
-    assert (few.verdict, few.reason) == ("cannot tell", "no p99: under 100 requests a trial")
+    assert (few.verdict, few.reason) == ("cannot tell", "no p99: under 100 requests per trial")
     assert judge(instances(96, 96, requests=96)).verdict == "broken"
     assert judge(instances(0, 0, requests=0)).verdict == "cannot tell"
     alone = judge(instances(0))
     assert alone.verdict == "cannot tell"
-    assert "of every instance is; to tell takes at least 299 requests a trial" in alone.reason
+    assert "of every instance is; to tell takes at least 299 requests per trial" in alone.reason
     assert judge(instances(0, requests=299)).verdict == "not seen broken"
     assert judge(instances(0, 0, 0)).verdict == "not seen broken"
     assert judge(instances(0, 0, 1)).verdict == "cannot tell"
@@ -102,7 +102,7 @@ SHARES = (0.0101, 0.0105, 0.013, 0.02, 0.03)
 
 
 def shown(n: int, requests: int) -> tuple[int, list[Slo]]:
-    """Return how many beyond look clean, and what is told if 0, 1, .. n do not."""
+    """Return how many beyond look clean, and what is said if 0, 1, .. n do not."""
     clean = max(k for k in range(requests) if k == 0 or Instance(requests, k).clean(1.0))
     return clean, [
         judge([Instance(requests, clean)] * (n - k) + [Instance(requests, clean + 1)] * k)
@@ -118,7 +118,7 @@ def how_often(n: int, clean: int, requests: int, shares: Shares, slos: list[Slo]
         clean: How many beyond look clean.
         requests: Of each instance.
         shares: Of requests beyond the bound, of equally likely kinds of instances.
-        slos: What is told if 0, 1, .. n do not look clean.
+        slos: What is said if 0, 1, .. n do not look clean.
     """
     breaking = float(np.mean(shares > 0.01))
     unclean = float(np.mean(stats.binom.sf(clean, requests, shares)))
@@ -196,7 +196,7 @@ def test_requests_that_hang_together_tell_less(n: int, correlation: float) -> No
 
 
 def test_with_a_comfortable_margin_it_is_kept() -> None:
-    """One of 2000 requests beyond, 1 of 10,000: nearly always told, at the replicates of plans."""
+    """One of 2000 requests beyond, 1 of 10,000: nearly always shown, at the replicates of plans."""
     random = np.random.default_rng(3)
     for n, requests, share in ((5, 120, 0.0001), (5, 300, 0.001), (10, 100, 0.0005)):
         told = verdicts(random.binomial(requests, share, (200, n)), requests)

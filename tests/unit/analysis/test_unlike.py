@@ -264,7 +264,7 @@ def test_each_fact_is_a_column_and_the_report_lists_the_table(pairs: Folder) -> 
 
 
 def two_hosts(pairs: Folder) -> tuple[Path, Path]:
-    """Lay a slow host's folder, of containers alone, beside that of a fast one."""
+    """Lay a slow host's folder, of containers alone, next to that of a fast one."""
     other = Folder(pairs.path.parent / "slow")
     for replicate in (1, 2, 3):
         name = other.trial("cn", "pinned", replicate, {"a": [2 * (22.0 + replicate)]})

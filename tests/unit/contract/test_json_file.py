@@ -22,7 +22,7 @@ def linked(path: Path) -> None:
 
 
 FILES: list[tuple[str, Callable[[Path], object]]] = [
-    ("no it.json beside it", lambda path: None),
+    ("no it.json in its folder", lambda path: None),
     ("symbolic link", linked),
     ("symbolic link", lambda path: path.symlink_to("/dev/zero")),
     ("no regular file", os.mkfifo),

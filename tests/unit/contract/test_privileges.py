@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from virtbed_contract.kernel import readings
-from virtbed_contract.privileges import PROCESS, USER, excess, untold
+from virtbed_contract.privileges import PROCESS, USER, excess, unreported
 from virtbed_contract.tree import enter
 
 
@@ -25,7 +25,7 @@ def read_in(tmp_path: Path, *prefix: str) -> dict[str, object]:
 def test_root_gives_everything_up(tmp_path: Path, entered: bool) -> None:
     """In a guest, and on metal, where Bubblewrap enters the tree."""
     found = read_in(tmp_path, *(enter("/") if entered else ()), *PROCESS)
-    assert list(excess(found)) == untold(found) == []
+    assert list(excess(found)) == unreported(found) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has")

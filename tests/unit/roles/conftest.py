@@ -11,7 +11,7 @@ import ansible.module_utils
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-# Ansible puts the contract beside its own module_utils when it ships a module; so do we.
+# Ansible puts the contract next to its own module_utils when it ships a module; so do we.
 ansible.module_utils.__path__.append(str(REPOSITORY / "contract"))
 
 

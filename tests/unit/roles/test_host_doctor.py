@@ -17,7 +17,7 @@ from virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
 
 from .conftest import REPOSITORY, module
 
-# Ansible puts a role's module_utils beside its own when it ships a module; so do we.
+# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
 
 from ansible.module_utils import host_doctor_verdict as verdict  # noqa: E402 - after the line above

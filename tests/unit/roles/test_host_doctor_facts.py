@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import REPOSITORY
 
-# Ansible puts a role's module_utils beside its own when it ships a module; so do we.
+# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
 
 from ansible.module_utils import host_doctor_facts as facts  # noqa: E402 - after the line above

@@ -16,7 +16,7 @@ from virtbed_contract.documents import HostKernel
 
 from .conftest import REPOSITORY
 
-# Ansible puts a role's module_utils beside its own when it ships a module; so do we.
+# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
 
 from ansible.module_utils.host_doctor_kernel import (  # noqa: E402 - after the line above
@@ -110,7 +110,7 @@ def test_drivers_that_are_neither_built_in_nor_modules_are_missing(host: Path) -
 
 
 def test_a_host_that_was_not_rebooted_says_so(host: Path) -> None:
-    """The same release, built anew: a security update keeps the name."""
+    """The same release, rebuilt: a security update keeps the name."""
     newer = BUILD.replace("6.1.172-1", "6.1.180-1")
     (host / f"boot/vmlinuz-{RELEASE}").write_bytes(image(build=newer))
     found = host_kernel(host, DRIVERS)

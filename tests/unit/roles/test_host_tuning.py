@@ -19,7 +19,7 @@ from virtbed_contract.kernel.snapshots import kept
 
 from .conftest import REPOSITORY, module
 
-# Ansible puts a role's module_utils beside its own when it ships a module; so do we.
+# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_tuning/module_utils"))
 
 from ansible.module_utils import host_tuning_settings as kinds  # noqa: E402 - after the line above
@@ -36,7 +36,7 @@ FILES = {
     "proc/sys/kernel/randomize_va_space": "2",
     "proc/sys/vm/swappiness": "60",
     "sys/kernel/mm/ksm/run": "1",
-    # POLL, C1, C1E, C6; one that somebody has turned off, and one that its driver cannot be told.
+    # POLL, C1, C1E, C6; one that somebody has turned off, and one that its driver cannot be set.
     **{
         CPUIDLE.format(cpu, state, file): value
         for cpu in (0, 1)
@@ -117,7 +117,7 @@ def test_it_changes_nothing_twice(host: Path, snapshot: Path) -> None:
 def test_after_a_crash_the_first_values_are_put_back(host: Path, snapshot: Path) -> None:
     before = values(host)
     tuning.tune(host, snapshot, SETTINGS)
-    # Killed, and set anew after somebody changed a value meanwhile.
+    # Killed, and set again after somebody changed a value meanwhile.
     (host / "proc/sys/vm/swappiness").write_text("30\n")
     tuning.tune(host, snapshot, SETTINGS)
     tuning.restore(host, snapshot, SETTINGS)

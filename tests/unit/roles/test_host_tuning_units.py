@@ -17,7 +17,7 @@ from virtbed_contract.sweep import WakingRow
 
 from .conftest import REPOSITORY, module
 
-# Ansible puts a role's module_utils beside its own when it ships a module; so do we.
+# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_tuning/module_utils"))
 
 from ansible.module_utils import host_tuning_units as units  # noqa: E402 - after the line above
@@ -236,7 +236,7 @@ def test_a_job_that_a_timer_has_just_started_is_waited_for_and_not_cut_off(
     systemd.states["apt-daily.service"] = ("activating", "start")
     with pytest.raises(tuning.TuningError, match=r"apt-daily\.service, started by a timer, still"):
         tune(root, snapshot)
-    # Putting back does not wait: the timers that run again may start it anew.
+    # Putting back does not wait: the timers that run again may start it again.
     started = now[0]
     assert restore(root, snapshot) is True and now[0] == started
 

@@ -99,7 +99,7 @@ def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path: Path)
 
 
 def test_it_dies_with_whoever_started_it(tmp_path: Path) -> None:
-    """Also if that one is killed: nothing of a trial may run beside the next."""
+    """Also if that one is killed: nothing of a trial may run during the next."""
     note = tmp_path / "pid"
     code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     parent = os.fork()

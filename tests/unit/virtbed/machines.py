@@ -48,7 +48,7 @@ def distances(rows: Mapping[int, Sequence[int]]) -> str:
 
 
 def machine(cpus: Sequence[int], *inside: str, beside: str = "") -> str:
-    """Return a whole machine; what is not an object (kinds, distances) goes beside the objects."""
+    """Return a whole machine; what is not an object (kinds, distances) goes next to the objects."""
     return f'<topology version="2.0">{thing("Machine", cpus, *inside)}{beside}</topology>'
 
 

@@ -265,4 +265,4 @@ def test_a_plan_is_shown_whatever_its_ledger_is(
     ledger.rmdir()
     ledger.write_bytes(b"no journal" * 100)
     assert sweeps._seconds(ledger) == {}
-    assert "virtbed sweep makes it anew" in capsys.readouterr().err
+    assert "virtbed sweep rebuilds it" in capsys.readouterr().err

@@ -250,7 +250,7 @@ def test_all_sizes_are_of_one_kind_of_core_and_nothing_floats_over_two() -> None
 
 
 def test_a_guests_vcpus_emulator_and_memory_go_where_the_instance_was_placed() -> None:
-    """What libvirt's domain takes: one vCPU per CPU, its emulator beside, its memory bound."""
+    """What libvirt's domain takes: one vCPU per CPU, its emulator elsewhere, its memory bound."""
     halves = range(4), range(4, 8)
     inside = [
         machines.thing("Package", h, machines.node(n * 5, h, 9000), machines.thing("L3Cache", h, c))

@@ -29,7 +29,7 @@ KERNEL = {
 
 
 def host_with(**told: Any) -> HostReport:
-    """A host whose kernel guests may boot, but for what is told."""
+    """A host whose kernel guests may boot, but for what is given."""
     found = {"kernel": KERNEL, "missing": [], "problem": None, "remedy": "", **told}
     real = report(guests="available")
     return replace(real, facts={**real.facts, "host_kernel": found})

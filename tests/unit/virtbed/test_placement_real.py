@@ -46,7 +46,7 @@ SMALL = [
     ("mainframe", 2, "7-8", "0", "1", "one chip, of another book than the housekeeping"),
     ("mainframe", 6, "11-16", "0", "1", "the chip that holds them"),
     ("mainframe", 10, "7-16", "0", "1", "one book"),
-    ("vm-of-sockets", 2, "1-2", "1", "0", "no cache is told; memory is where there is any"),
+    ("vm-of-sockets", 2, "1-2", "1", "0", "no cache is reported; memory is where there is any"),
 ]
 # The same of the recorded machines.
 REAL = [
@@ -83,7 +83,7 @@ REAL = [
     ("s390-lpar", 4, "11-14", "0", "1", "the one chip with four CPUs"),
     ("vmware", 2, "8,10", "2", "0-1", "two cores of one node, on the other socket"),
     ("vmware", 8, "8-15", "2-3", "0-1", "the other socket"),
-    ("x86_64-64cpu", 3, "1-3", "0", "0,4", "whole cores beside the housekeeping's"),
+    ("x86_64-64cpu", 3, "1-3", "0", "0,4", "whole cores next to the housekeeping's"),
     ("x86_64-epyc", 3, "24-26", "4", "0,48", "one CCX"),
     ("x86_64-epyc", 6, "24-26,72-74", "4", "0,48", "one CCX holds six threads"),
     ("x86_64-epyc", 8, "24-29,72-73", "4", "0,48", "two CCX, not three"),
@@ -171,7 +171,7 @@ def holds(machine: Machine, allowed: frozenset[int], cores: int) -> None:
         if node.node in mems:
             assert node.memory_mib != 0
             assert node.own or not any(n.own and n.memory_mib for n in machine.nodes)
-    # One domain of each name is enough where one of them holds the size beside the kept core.
+    # One domain of each name is enough where one of them holds the size next to the kept core.
     core = next(c for c in machine.cores if min(allowed) in c)
     free = (kind & allowed).difference(core)
     for name in {domain.name for domain in machine.domains}:

@@ -150,7 +150,7 @@ def test_a_damaged_ledger_is_said_and_made_anew(
     run()
     assert host.blocks == []
     assert "the ledger is damaged: " in said.getvalue()
-    assert "made anew from the results" in said.getvalue()
+    assert "rebuilt from the results" in said.getvalue()
 
 
 RELABELLED = [
@@ -361,7 +361,7 @@ def test_on_an_emulated_host_a_block_may_begin_slowly_and_the_lease_outlasts_a_c
     host.report = replace(host.report, emulated=emulated)
     run(small(plan).model_copy(update={"timeout_s": 1}))
     assert dict(host.limits)["block"] == 60 * times
-    # The block beside its trial, and, should it hang, the clearance after it.
+    # The block besides its trial, and, should it hang, the clearance after it.
     assert leases and all(2 * 60 * times < lease_s < 2 * 60 * times + 100 for lease_s in leases)
 
 
@@ -370,7 +370,7 @@ def test_with_ledger_and_design_lost_a_result_from_another_place_is_repeated(
     run: Run, host: Host, said: io.StringIO, name: str
 ) -> None:
     folder = run().folder
-    for lost in ("ledger.sqlite", "design.json"):  # both would have told of the placement
+    for lost in ("ledger.sqlite", "design.json"):  # both would have named the placement
         (folder / lost).unlink()
     edit("evidence.json", lambda e: e["asked"].update({name: "7"}))(folder / "trials" / CELL)
     run()

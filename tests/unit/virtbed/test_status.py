@@ -209,7 +209,7 @@ def test_the_exit_status_says_what_is_wrong(
     (tmp_path / "results" / "torn").mkdir()
     (tmp_path / "results" / "torn" / NAME).write_bytes(b"x" * 5000)
     done = run(monkeypatch, tmp_path / "results", none)
-    assert done.exit_code == 2 and "makes a damaged one anew" in done.output
+    assert done.exit_code == 2 and "rebuilds a damaged one" in done.output
 
 
 def test_this_machine_is_read_without_a_playbook_and_off_the_measured_cpus(

@@ -48,7 +48,7 @@ GUEST = {
 
 
 class Host:
-    """Stands in for a host: remembers the playbooks called, and answers as it is told."""
+    """Stands in for a host: remembers the playbooks called, and answers as it is set to."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -609,7 +609,7 @@ def test_the_host_is_held_from_its_examination_on_for_as_long_as_a_block_may_tak
     assert len(set(claims)) == 1 and claims[0].what == "virtbed sweep demo"
     assert claims[0].pid == os.getpid()
     assert host.variables[0]["virtbed_claim_s"] >= 3 * 60
-    # A trial and its release, each with 60 s beside, and what follows if it hangs.
+    # A trial and its release, each with 60 s added, and what follows if it hangs.
     assert {turn["virtbed_claim_s"] for turn in host.turns} == {60 + 600 + 60 + 2 * 60 + 60}
     assert host.calls[-1] == "restore"  # which lets the host go
 
@@ -679,7 +679,7 @@ def test_a_disk_of_the_controller_without_room_is_refused_and_later_ends_the_swe
     assert len(list((run.folder / "trials").glob("*/result.json"))) == 1 and run.began
     host.calls.clear()
     refused = make(small(plan))
-    with pytest.raises(SweepError, match=f"{needed} MiB needed; free some.*nothing was begun"):
+    with pytest.raises(SweepError, match=f"{needed} MiB needed; free some.*nothing was started"):
         refused.run()
     assert host.calls == [] and not refused.began
 
@@ -773,7 +773,7 @@ def test_a_trial_that_fails_again_and_again_is_repeated_only_on_request(
     host.blocks.clear()
     run = make(one)
     run.run()
-    assert host.blocks == [] and len(run.failed) == 1  # it has failed, and that is told
+    assert host.blocks == [] and len(run.failed) == 1  # it has failed, and that is reported
     run = make(one, retry_failed=True)
     run.run()
     assert len(host.blocks) == 1

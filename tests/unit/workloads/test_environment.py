@@ -45,7 +45,7 @@ def test_a_kernel_that_keeps_its_peak_to_itself(tmp_path: Path) -> None:
 def test_a_hidden_quota_is_told_and_a_visible_one_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sandbox's kernel shows no control group; what it is told then stands for the quota."""
+    """A sandbox's kernel shows no control group; what it is given then stands for the quota."""
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/mountinfo").write_text("")
     (tmp_path / "proc/self/cgroup").write_text("")

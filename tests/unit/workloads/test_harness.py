@@ -1,4 +1,4 @@
-"""Run the harness on the null application, as a launcher does: one fresh process a trial."""
+"""Run the harness on the null application, as a launcher does: one fresh process per trial."""
 
 import json
 import os

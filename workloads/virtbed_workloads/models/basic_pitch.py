@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from virtbed_workloads.models.tensorflow_file import read_saved_model
 from virtbed_workloads.packaged import package_file
 
-RATE = 22050  # samples a second
+RATE = 22050  # samples per second
 WINDOW = 43844  # samples that the network sees at a time
 HOP = 256  # samples from frame to frame
 FRAMES = 172  # of a window

@@ -1,4 +1,4 @@
-"""What a machine runs on: told by CPUID, and by DMI where that hides it."""
+"""What a machine runs on: from CPUID, and from DMI where that hides it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of kernels and processes, from made-up trees: what is not told is None."""
+"""Settings of kernels and processes, from made-up trees: what is not reported is None."""
 
 from __future__ import annotations
 
