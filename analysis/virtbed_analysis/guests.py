@@ -15,7 +15,7 @@ from virtbed_analysis.reduction import BARE, PLAIN_ROWS, Readings
 from virtbed_contract.factors import FACTORS
 
 
-def kernels_beside(trials: pl.DataFrame, *tables: Iterable[Json]) -> None:
+def add_kernels(trials: pl.DataFrame, *tables: Iterable[Json]) -> None:
     """Give rows that show a cell's ratio to bare metal `kernels`: both, where they are unlike.
 
     Args:
@@ -27,9 +27,9 @@ def kernels_beside(trials: pl.DataFrame, *tables: Iterable[Json]) -> None:
     ours, theirs = _kernels(real, CELL), _kernels(bare, SUBJECT)
     for row in chain(*tables):
         whole = {**PLAIN, **row}
-        told = whole.keys() >= {*CELL}
-        own = ours.get(key_of(whole)) if told else None
-        other = theirs.get(key_of(whole, SUBJECT)) if told else None
+        complete = whole.keys() >= {*CELL}
+        own = ours.get(key_of(whole)) if complete else None
+        other = theirs.get(key_of(whole, SUBJECT)) if complete else None
         unlike = own and other and own != other
         row["kernels"] = f"kernel {own}, bare metal's {other}" if unlike else None
 
@@ -57,6 +57,6 @@ def apart(means: Readings, cells: Iterable[Json], margin: float) -> list[Json]:
             row |= {f"rest{end}": cell.get(f"ratio{end}") for end in ("", "_low", "_high")}
             row["doubt"] = None
         if rows:
-            told = {"name": factor.name, "default": factor.wording.format(factor.default)}
-            tables.append({**told, "meaning": factor.meaning, "rows": rows})
+            about = {"name": factor.name, "default": factor.wording.format(factor.default)}
+            tables.append({**about, "meaning": factor.meaning, "rows": rows})
     return tables

@@ -68,8 +68,8 @@ def host_status(bench: Bench, platforms: Platforms) -> list[HostStatus]:
     ended, events = bench.play("status", given)
     if not ended.ok:
         raise BenchError(f"the host could not be looked at: {ended.message}")
-    told = [e for e in events if isinstance(e, TaskOk) and e.action == "host_standing"]
-    return [_told(event.result) for event in told]
+    reports = [e for e in events if isinstance(e, TaskOk) and e.action == "host_standing"]
+    return [_decoded(event.result) for event in reports]
 
 
 def _here(asked: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
@@ -87,7 +87,7 @@ def _here(asked: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
     return HostStatus(seen.name, standing(asked, state_dir), holder.words if holder else "")
 
 
-def _told(result: Mapping[str, Any]) -> HostStatus:
+def _decoded(result: Mapping[str, Any]) -> HostStatus:
     seen = Seen(**result["seen"])
     try:
         held = seen.claim()

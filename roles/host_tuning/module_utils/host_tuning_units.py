@@ -182,7 +182,7 @@ class Units(Setting):
         for value, verb in (("stopped", "stop"), ("running", "start")):
             names = [name for name, wanted in values.items() if wanted == value]
             if names:
-                _told(verb, names)
+                _command(verb, names)
         _settle({timer.activates for timer in timers} - {""})
         return {}
 
@@ -209,10 +209,10 @@ class Units(Setting):
             return str(error)
         return "nothing runs here that may wake up by itself"
 
-    def told(self, values: Mapping[str, str]) -> str:
+    def in_words(self, values: Mapping[str, str]) -> str:
         """Return which run."""
         running = [name for name, value in values.items() if value != self.wanted]
-        return f"running: {named(running)}" if running else super().told(values)
+        return f"running: {named(running)}" if running else super().in_words(values)
 
 
 def waking(root: Path, others: Mapping[str, str]) -> tuple[list[WakingRow], str]:
@@ -258,7 +258,7 @@ def _value(unit: Unit) -> str:
     return "running" if unit.runs else "stopped"
 
 
-def _told(verb: str, names: list[str]) -> None:
+def _command(verb: str, names: list[str]) -> None:
     try:
         systemctl(verb, "--", *names)
     except subprocess.TimeoutExpired as error:

@@ -31,8 +31,8 @@ def image(release: str = RELEASE, build: str = BUILD, mark: bytes = b"HdrS") -> 
     head = bytearray(0x3000)
     head[0x202:0x206] = mark
     head[0x20E:0x210] = (0x2000).to_bytes(2, "little")
-    told = f"{release} (builder@example.org) {build}".encode() + b"\0rest"
-    head[0x2200 : 0x2200 + len(told)] = told
+    said = f"{release} (builder@example.org) {build}".encode() + b"\0rest"
+    head[0x2200 : 0x2200 + len(said)] = said
     return bytes(head)
 
 
@@ -67,7 +67,7 @@ def test_a_kernel_with_its_file_and_modules_is_found(host: Path) -> None:
     )
 
 
-def test_a_kernel_beside_its_modules_is_found(host: Path) -> None:
+def test_a_kernel_next_to_its_modules_is_found(host: Path) -> None:
     """As Fedora and Arch have it."""
     folder = host / "usr/lib/modules" / RELEASE
     folder.mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_a_build_is_compared_as_far_as_the_kernel_tells_it(host: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "told"),
+    ("gone", "message"),
     [
         (f"boot/vmlinuz-{RELEASE}", f"the kernel that runs, {RELEASE}, is not found (/boot/"),
         (f"boot/config-{RELEASE}", f"no /boot/config-{RELEASE} is found"),
@@ -109,11 +109,11 @@ def test_a_build_is_compared_as_far_as_the_kernel_tells_it(host: Path) -> None:
         ("proc/sys/kernel/osrelease", "is not found"),
     ],
 )
-def test_what_is_missing_is_named(host: Path, gone: str, told: str) -> None:
+def test_what_is_missing_is_named(host: Path, gone: str, message: str) -> None:
     (host / gone).unlink()
     found = host_kernel(host, DRIVERS)
     assert found["kernel"] is None
-    assert told in found["problem"]
+    assert message in found["problem"]
     assert "distribution" in found["remedy"]
 
 
