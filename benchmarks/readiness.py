@@ -72,8 +72,8 @@ def main() -> int:
             report, _ = HOST.examine(restore=False)
             if not report.facts["image"]["digest"]:
                 sys.exit("no image found on this host, one is needed; run make setup")
-            laid = design(plan, report, load_platforms())
-            instances = {trial.instance.platform: trial.instance for trial in laid.trials}
+            designed = design(plan, report, load_platforms())
+            instances = {trial.instance.platform: trial.instance for trial in designed.trials}
             print("## Time to ready: seconds, image warm, pinned, 1 core\n")
             print("| platform | accelerator | the plain way | times each | plain s | virtbed s "
                   "| more s | virtbed / plain |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
@@ -83,7 +83,7 @@ def main() -> int:
                         compare(instances[platform], options.replicates)
     except (BenchError, PlacementError) as error:
         sys.exit(f"virtbed: {error}")
-    print(CAPTION, *(f"Not run: {n.platform}: {n.reason}" for n in laid.not_run), sep="\n")
+    print(CAPTION, *(f"Not run: {n.platform}: {n.reason}" for n in designed.not_run), sep="\n")
     return 0
 
 

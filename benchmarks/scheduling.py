@@ -58,22 +58,22 @@ def measure(size: int) -> dict[str, Any]:
     """Lay out about `size` trials, journal them, and count some as done."""
     clock = time.monotonic
     started = clock()
-    plan, laid = lay_out(size)
+    plan, designed = lay_out(size)
     planned = clock()
     progress = Progress(Console(quiet=True), PLATFORMS.trial_s)
     with tempfile.TemporaryDirectory(dir=".") as folder, progress:
         journal = Path(folder, "ledger.sqlite")
         with Ledger(journal) as ledger:
             ledger.begin(
-                {"plan": "p"}, [(t.id, t.position, t.instance.platform) for t in laid.trials]
+                {"plan": "p"}, [(t.id, t.position, t.instance.platform) for t in designed.trials]
             )
             journaled = clock()
-            document = laid.document(plan, IMAGE, PLATFORMS, [])
+            document = designed.document(plan, IMAGE, PLATFORMS, [])
             write_json(Path(folder, "design.json"), encode(document))
             written = clock()
-            progress.begin(len(laid.trials), laid.trials, ledger.seconds())
+            progress.begin(len(designed.trials), designed.trials, ledger.seconds())
             ready = clock()
-            for trial in laid.trials[:OPERATIONS]:
+            for trial in designed.trials[:OPERATIONS]:
                 ledger.attempt(trial.id)
                 ledger.close(trial.id, "done", 1.0)
                 progress.done(trial, 1.0, "")
@@ -84,7 +84,7 @@ def measure(size: int) -> dict[str, Any]:
             assert len(done) == OPERATIONS
             ended = clock()
     return {
-        "trials": len(laid.trials),
+        "trials": len(designed.trials),
         "plan_s": planned - started,
         "journal_s": journaled - planned,
         "write_s": written - journaled,

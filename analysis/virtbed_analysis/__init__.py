@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.precision import earlier_attempts, log_means, unneeded_trials
     from virtbed_analysis.published import document as analyse_published
     from virtbed_analysis.question import Question, read_prices
-    from virtbed_analysis.samples_per_trial import told as best_samples
+    from virtbed_analysis.samples_per_trial import of_report as best_samples
     from virtbed_analysis.suspicion import suspicions
     from virtbed_analysis.words import rise as rise_words
     from virtbed_analysis.words import subject as subject_words
@@ -36,7 +36,7 @@ _PLACES = {
     "analyse_published": "published.document",
     "archive": "crate",
     "archive_problems": "crate.problems",
-    "best_samples": "samples_per_trial.told",
+    "best_samples": "samples_per_trial.of_report",
     "calibrate": "calibration",
     "changed": "comparison",
     "compare": "comparison",

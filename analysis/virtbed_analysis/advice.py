@@ -61,8 +61,12 @@ def advise(sweep: Sweep, question: Question) -> Json:
     """
     if question.margin is None:
         question = replace(question, margin=sweep.margin)
-    told = _decided(sweep, question)
-    ranked, choice, say = told.ranked, told.ranked.choice, _Rows(sweep.platforms, told.ranked)
+    decided = _decided(sweep, question)
+    ranked, choice, say = (
+        decided.ranked,
+        decided.ranked.choice,
+        _Rows(sweep.platforms, decided.ranked),
+    )
     clean = _without_suspects(sweep, question) if choice else None
     others = clean and clean.ranked
     return {
@@ -80,12 +84,12 @@ def advise(sweep: Sweep, question: Question) -> Json:
         "may_be_best": [say.row(cell) for cell in ranked.may_be_best],
         "equivalent": [say.row(cell) for cell in ranked.equivalent],
         "runner_up": say.row(ranked.runner_up) if ranked.runner_up else None,
-        "because": because(question, ranked, len(told.fit), told.measured),
+        "because": because(question, ranked, len(decided.fit), decided.measured),
         "sure": sure(question, ranked),
         "notes": [
             *(notes(question, choice) if choice else []),
             *_asides(sweep, choice, others),
-            *_none_left(sweep, told, clean),
+            *_none_left(sweep, decided, clean),
             *_drifted(sweep, ranked),
             *_other_inputs(sweep, question),
         ],
@@ -95,13 +99,13 @@ def advise(sweep: Sweep, question: Question) -> Json:
             "answer": others.answer,
             "choice": say.cell(others.choice.cell) if others.choice else None,
         },
-        "candidates": [say.row(cell) for cell in sorted(told.fit, key=say.place)],
+        "candidates": [say.row(cell) for cell in sorted(decided.fit, key=say.place)],
         "left_out": [
             {
                 "cell": say.row(cell) if isinstance(cell, Candidate) else say.cell(cell),
                 "reason": why,
             }
-            for cell, why in told.left_out
+            for cell, why in decided.left_out
         ],
     }
 
@@ -150,12 +154,12 @@ def _without_suspects(sweep: Sweep, question: Question) -> _Decided | None:
     return _decided(rest, question)
 
 
-def _none_left(sweep: Sweep, told: _Decided, clean: _Decided | None) -> Iterator[str]:
+def _none_left(sweep: Sweep, decided: _Decided, clean: _Decided | None) -> Iterator[str]:
     """Give that cells have no trial which is not suspect, so that nothing is compared with them."""
     if clean is None:
         return
     left = {cell.key for cell in clean.fit} | {key_of(cell) for cell, _ in clean.cells_out}
-    gone = [named(cell.cell, sweep.platforms) for cell in told.fit if cell.key not in left]
+    gone = [named(cell.cell, sweep.platforms) for cell in decided.fit if cell.key not in left]
     if gone:
         yield (
             f"All trials of {'; '.join(gone)} are suspect: without them nothing is compared with "

@@ -73,13 +73,13 @@ def _counts(result: Json) -> Iterator[str]:
     samples, settings, answers = result["samples"], result["settings"], result["answers"]
     warm = sum(sample["warmup"] for sample in samples)
     measured = len(samples) - warm
-    for what, told, counted in (
+    for what, stated, counted in (
         ("measured samples", settings["samples"], measured),
         ("warm-ups", settings["warmup"], warm),
         ("checked answers", answers["checked"], len(samples)),
     ):
-        if told != counted:
-            yield f"states {told} {what}, its samples make it {counted}"
+        if stated != counted:
+            yield f"states {stated} {what}, its samples make it {counted}"
     queries = result["loadgen"]["queries"]
     alone = settings["scenario"] in ("single_stream", "server")  # one sample per query
     if queries > measured or (alone and queries != measured):
@@ -111,9 +111,9 @@ def _clocks(result: Json) -> Iterator[str]:
     if loadgen["validity"] == "VALID" and loadgen["reasons"]:
         yield f"is VALID by LoadGen, with reasons why it is not: {'; '.join(loadgen['reasons'])}"
     took = sorted(s["queue_ns"] + s["e2e_ns"] for s in result["samples"] if not s["warmup"])
-    told = loadgen["clocks"]["harness_median_ns"]
-    if took and took[len(took) // 2] != told:
-        yield f"states a median latency of {told} ns, its samples have {took[len(took) // 2]} ns"
+    stated = loadgen["clocks"]["harness_median_ns"]
+    if took and took[len(took) // 2] != stated:
+        yield f"states a median latency of {stated} ns, its samples have {took[len(took) // 2]} ns"
     ranks = loadgen["percentiles_ns"]
     for rank in ranks:
         if not re.fullmatch(r"\d{1,2}(\.\d{1,6})?|100(\.0+)?", rank, re.ASCII):
@@ -154,9 +154,9 @@ def _window(result: Json) -> Iterator[str]:
     used_s = used["user_s"] + used["system_s"]
     # Threads run on no more CPUs than the process may use.
     most_s = window_ns / 1e9 * len(result["environment"]["affinity"])
-    for told_s, what in ((used_s, "rusage"), (own_s, "confounders")):
-        if told_s > most_s * _SLACK + _TICK_S:
-            yield f"used {told_s:g} s of CPU time by its {what}, its CPUs had {most_s:g} s"
+    for stated_s, what in ((used_s, "rusage"), (own_s, "confounders")):
+        if stated_s > most_s * _SLACK + _TICK_S:
+            yield f"used {stated_s:g} s of CPU time by its {what}, its CPUs had {most_s:g} s"
     if used_s > own_s * _SLACK + _TICK_S:
         yield f"used {used_s:g} s of CPU time by its rusage, {own_s:g} s by its confounders"
 

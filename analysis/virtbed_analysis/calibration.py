@@ -77,10 +77,12 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
     )
     missing = _planned(sweep) - {key_of(row) for row in rows}
     rows += [dict(zip(CELL, cell, strict=True)) | _NOTHING for cell in sorted(missing)]
-    told = sum(row["ratio_low"] is not None for row in rows)
+    intervals = sum(row["ratio_low"] is not None for row in rows)
     entries = sweep.platforms.entries
     ends = ends_by_cell(sweep, plain=False)
-    checks = [_check(row, slowdowns, told, margin, entries, [*_sides(row, ends)]) for row in rows]
+    checks = [
+        _check(row, slowdowns, intervals, margin, entries, [*_sides(row, ends)]) for row in rows
+    ]
     checks = [_of_alike_work(*pair, _wrong(sweep)) for pair in zip(checks, rows, strict=True)]
     resolution = [_resolution(row, entries) for row in rows if _is_twin(row) and _varies(row)]
     content = {

@@ -54,10 +54,12 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def panel(name: str, title: str, height_in: float, told: str, draw: Callable[[Axes], None]) -> str:
+def panel(
+    name: str, title: str, height_in: float, caption: str, draw: Callable[[Axes], None]
+) -> str:
     """Return an `<svg>` of one panel. Equal input gives equal text.
 
-    `name` begins the ids of its elements, so it must be the panel's own within a page; `told`
+    `name` begins the ids of its elements, so it must be the panel's own within a page; `caption`
     follows the title in the text alternative.
     """
     with mpl.rc_context(_STYLE):
@@ -71,7 +73,7 @@ def panel(name: str, title: str, height_in: float, told: str, draw: Callable[[Ax
         draw(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-    return _inline(text.getvalue(), name, f"{title}. {told}")
+    return _inline(text.getvalue(), name, f"{title}. {caption}")
 
 
 def lines(rows: Iterable[Row]) -> list[Line]:

@@ -105,10 +105,10 @@ def _at_place(rows: Rows) -> Choice:
 def sentences(rows: Rows, reader: Reader) -> list[str]:
     """Return what to choose at each size of one subject, and what does not pay there."""
     found = choices(rows)
-    told = []
+    parts = []
     for group in found:
         at = sizes(choice.rows[0] for choice in group)
-        told.append(
+        parts.append(
             _sentence(group, f"At {at} ", "", reader)
             if len(found) > 1
             else _sentence(
@@ -116,7 +116,7 @@ def sentences(rows: Rows, reader: Reader) -> list[str]:
             )
         )
     rest = _not_of(rows, found)
-    return [*map(_begun, told), *_avoid(rest, reader), *_reserved(rest, reader)]
+    return [*map(_begin_sentence, parts), *_avoid(rest, reader), *_reserved(rest, reader)]
 
 
 def across(rows: Rows, reader: Reader) -> list[str]:
@@ -125,11 +125,13 @@ def across(rows: Rows, reader: Reader) -> list[str]:
     number = sum(map(len, found))
     several = "scenario, " if len({row["scenario"] for row in rows}) > 1 else ""
     of = f"of {number} settings (application, {several}size)"
-    told = [_sentence(group, f"In {len(group)} {of} ", "", reader) for group in found[:_STATEMENTS]]
+    parts = [
+        _sentence(group, f"In {len(group)} {of} ", "", reader) for group in found[:_STATEMENTS]
+    ]
     if rest := sum(map(len, found[_STATEMENTS:])):
         have = "has an answer of its own" if rest == 1 else "have answers of their own"
-        told.append(f"The other {rest} {of} {have}, below.")
-    return [*told, *_avoid(_not_of(rows, found), reader)]
+        parts.append(f"The other {rest} {of} {have}, below.")
+    return [*parts, *_avoid(_not_of(rows, found), reader)]
 
 
 def _not_of(rows: Rows, found: Iterable[Sequence[Choice]]) -> list[Json]:
@@ -137,7 +139,7 @@ def _not_of(rows: Rows, found: Iterable[Sequence[Choice]]) -> list[Json]:
     return [row for row in rows if key_of(row) not in chosen]
 
 
-def _begun(sentence: str) -> str:
+def _begin_sentence(sentence: str) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}"
 
 
@@ -192,11 +194,11 @@ def _why_not(rows: Rows, reader: Reader) -> str:
         reasons.setdefault(row["reservation"] or words.interval(row), []).append(row)
     if len(reasons) == 1:
         return f"{next(iter(reasons))}{' in every cell' if len(rows) > 1 else ''}"
-    told = [
+    parts = [
         f"{listed([reader.name(row) for row in found])}: {reason}"
         for reason, found in reasons.items()
     ]
-    return "; ".join(told)
+    return "; ".join(parts)
 
 
 def _avoid(rows: Rows, reader: Reader) -> list[str]:
@@ -211,15 +213,15 @@ def _avoid(rows: Rows, reader: Reader) -> list[str]:
     for row in sorted(dear, key=lambda row: -float(row["ratio_high"])):
         worst.setdefault(words.code(row), row)
     if len({words.subject(row) for row in rows}) > 1:
-        told = [
+        parts = [
             f"{reader.name(row)}, up to {_share(row['ratio_high'] - 1)} more{_time(row)}"
             for row in worst.values()
         ]
     else:
-        told = [f"{reader.figure(row)} at {sizes([row])}" for row in worst.values()]
+        parts = [f"{reader.figure(row)} at {sizes([row])}" for row in worst.values()]
     batch = bool(dear) and all(words.judged(row).better == "higher" for row in dear)
     what = "throughput" if batch else "time"
-    return [f"Not where {what} matters: {listed(told)}."] if told else []
+    return [f"Not where {what} matters: {listed(parts)}."] if parts else []
 
 
 def _time(row: Json) -> str:
@@ -230,8 +232,8 @@ def _time(row: Json) -> str:
 def _reserved(rows: Rows, reader: Reader) -> list[str]:
     """Return the cells that would do but for a reservation."""
     found = [row for row in rows if row["reservation"] and row["answer"] in ("same", "less")]
-    told = [f"{reader.name(row)} at {sizes([row])} ({row['reservation']})" for row in found]
-    return [f"Not chosen: {listed(told)}."] if told else []
+    parts = [f"{reader.name(row)} at {sizes([row])} ({row['reservation']})" for row in found]
+    return [f"Not chosen: {listed(parts)}."] if parts else []
 
 
 def sizes(rows: Iterable[Json]) -> str:

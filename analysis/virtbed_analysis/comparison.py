@@ -176,7 +176,7 @@ def _shared(units: Units, every: list[Units], common: list[Cell]) -> Units:
     for cell in common:
         inputs = set.intersection(*(set(one.logs[cell].inputs) for one in every))
         own = units.logs[cell]
-        logs[cell] = own.at(own.units, tuple(sorted(inputs))).told
+        logs[cell] = own.at(own.units, tuple(sorted(inputs))).with_inputs
     return replace(units, logs=logs)
 
 
@@ -212,12 +212,12 @@ def _each(
 ) -> dict[Cell, Json]:
     found = {cell: both for cell in cells if (both := groups(cell)) is not None}
     # Where one side has a single sweep, its spread is taken to be that of the other side's.
-    told = together(
+    effects = together(
         ((cell.application, (-first, second)) for cell, (first, second) in found.items()),
         pooled=unit == "sweep",
     )
     rows = {}
-    for cell, effect in zip(found, told, strict=True):
+    for cell, effect in zip(found, effects, strict=True):
         assert effect is not None
         if any(equal(group) for group in found[cell]):  # as much as a copy: no precision
             effect = replace(effect, low=None, high=None)
@@ -295,33 +295,33 @@ def _unlike(side: list[Sweep]) -> list[Json]:
 
 def _apart(sides: list[list[Units]]) -> str:
     """Return what each side has, where no cell is in all sweeps."""
-    told = []
+    parts = []
     for side in sides:
         found = [
             f"{cell.application} ({cell.scale}, {cell.scenario}, {cell.weights} weights)"
             for one in side
             for cell in one.cells()
         ]
-        told.append(", ".join(dict.fromkeys(found)) or "nothing that ran for real")
+        parts.append(", ".join(dict.fromkeys(found)) or "nothing that ran for real")
     return (
-        f"The sweeps have no cell in common. The first: {told[0]}. The second: {told[1]}. Work, "
+        f"The sweeps have no cell in common. The first: {parts[0]}. The second: {parts[1]}. Work, "
         "platform, mode and size of a cell must be the same."
     )
 
 
 def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
     if sizes == [1, 1]:
-        told = [
+        parts = [
             "Two sweeps, one per side: what differs from one day to the next is part of each "
             "difference and of no interval, so times have none; give several sweeps a side."
         ]
     else:
-        told = [
+        parts = [
             f"{sizes[0]} against {sizes[1]} sweeps: intervals are of sweeps, and know how days "
             "differ."
         ]
         if 1 in sizes:
-            told.append(
+            parts.append(
                 "A single sweep does not show how its days differ: they are taken to differ as "
                 "those of the other side, and a noisier host or day widens no interval."
             )
@@ -329,13 +329,13 @@ def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
         known = [row[what]["answer"] for row in rows if row[what] and row[what]["low"] is not None]
         if known:
             count = {kind: known.count(kind) for kind in (MORE, LESS, EQUIVALENT, CANNOT_TELL)}
-            told.append(
+            parts.append(
                 f"Of {words.count(len(known), 'cell')} {count[MORE]} {name} clearly more in the "
                 f"second, {count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
                 f"{100 * margin:.3g}%, {count[CANNOT_TELL]} undecided."
             )
     if of := words.times_of(row["scenario"] for row in rows):
-        told.append(f"What is called time is {of}.")
+        parts.append(f"What is called time is {of}.")
     if not any(row[what] for row in rows for what in ("time", "cost")):
         return "No cell that all sweeps have can be compared: they share no input."
-    return " ".join(told)
+    return " ".join(parts)

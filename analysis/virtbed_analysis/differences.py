@@ -125,8 +125,8 @@ def _differs(fact: Fact, row: Row, bare: Row) -> bool:
     value, other = row[fact.column], bare[fact.column]
     one_kernel = row["kernel_kind"] == bare["kernel_kind"]
     if fact.apart is None:
-        told = None not in (value, other) or (one_kernel and not fact.silent)
-        return bool(told and value != other)
+        both_known = None not in (value, other) or (one_kernel and not fact.silent)
+        return bool(both_known and value != other)
     if value is None or other is None:
         return False
     # A guest's kernel tells one clock rate, that of its counter, whatever its CPUs run at.

@@ -72,14 +72,14 @@ def document(sweep: Sweep) -> Json:
     ratios = doubts.marked(estimate.cells(sweep.samples, means).to_dicts())
     cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
     loads = loadgen.document(sweep.samples, means)
-    cells = loadgen.beside(cells, loads)
+    cells = loadgen.with_latency(cells, loads)
     by_factor = _by_factor(sweep, means)
     by_guest = guests.apart(means, cells, sweep.margin)
     measures = _other_measures(sweep.trials, sweep.margin)
     percentiles = [
         {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
     ]
-    suspicion = suspects.beside(sweep.trials, sweep.platforms.entries)
+    suspicion = suspects.of_report(sweep.trials, sweep.platforms.entries)
     by_size = _by_size(sweep, means, context.known(sweep, suspicion["note"], timing, means))
     against = _doubts(
         cells, by_factor, by_guest, measures, percentiles, loads["e2e"], by_size["scale_up"]
@@ -121,7 +121,7 @@ def document(sweep: Sweep) -> Json:
         "loadgen": loads,
         "model": model.of_trials(ran, sweep.platforms, cells),
         "stalls": stalls.document(sweep.samples),
-        "published": published.beside(cells, sweep.platforms, sweep.margin),
+        "published": published.next_to_published(cells, sweep.platforms, sweep.margin),
         "other_measures": measures,
         "functional": functional.rows(sweep.functional),
         "emulated": emulated,
@@ -155,8 +155,8 @@ def document(sweep: Sweep) -> Json:
     for cell in cells:
         cell["kernels"] = of_kernels(cell)
     marks.share(content, marks.of_sweep(sweep, timing))
-    told = headline(content)
-    return {**content, "summary": told["lead"], "headline": told}
+    first_screen = headline(content)
+    return {**content, "summary": first_screen["lead"], "headline": first_screen}
 
 
 def _spared(sweep: Sweep, means: Readings) -> Set[str]:

@@ -70,8 +70,8 @@ def _marked(row: Json) -> Json:
         found |= {"second_low": _end(seen.low[0]), "second_high": _end(seen.high[0])}
     if n >= FEWEST_WANDERING and np.isfinite(seen.correlation[0]):
         found["correlation"] = float(seen.correlation[0])
-    told = _told(logs[0], row["ratio_of"], seen)
-    found["warnings"] = [{"kind": kind, "text": text} for kind, text in told]
+    warnings = _warnings(logs[0], row["ratio_of"], seen)
+    found["warnings"] = [{"kind": kind, "text": text} for kind, text in warnings]
     return kept | found
 
 
@@ -80,7 +80,7 @@ def _end(log: float) -> float | None:
     return float(exp(log)) if log < _MOST_LOG else None
 
 
-def _told(logs: Floats, replicates: list[int], seen: Signs) -> Iterator[tuple[str, str]]:
+def _warnings(logs: Floats, replicates: list[int], seen: Signs) -> Iterator[tuple[str, str]]:
     for kind, which in flagged(seen, len(logs)).items():
         if which[0]:
             yield kind, _SAY[kind](logs, replicates, seen)
@@ -159,8 +159,8 @@ class Limit:
 def limit(replicates: int) -> Limit:
     """Return what `replicates`, two or more, cannot show; between simulated numbers a mean."""
     covers = zip(*_COVERAGE.values(), strict=True)
-    told = (float(np.interp(replicates, list(_COVERAGE), values)) for values in covers)
-    return Limit(replicates, unseen(replicates), *told)
+    limits = (float(np.interp(replicates, list(_COVERAGE), values)) for values in covers)
+    return Limit(replicates, unseen(replicates), *limits)
 
 
 def caution(replicates: Sequence[int]) -> str:
@@ -222,6 +222,6 @@ def numbered(tables: dict[str, list[Json]], cells: list[str]) -> Json:
                 kept = {key: row[key] for key in (*cells, "weights", "warnings") if key in row}
                 rows.append({**kept, "of": of, "number": row["doubt"]})
     limits = [{**asdict(limit(n)), "ratios": counts[n]} for n in sorted(counts)]
-    told = [row["ratio_replicates"] for row in next(iter(tables.values()), [])]
-    known = [n for n in told if n and n > 1]
+    replicates = [row["ratio_replicates"] for row in next(iter(tables.values()), [])]
+    known = [n for n in replicates if n and n > 1]
     return {"rows": rows, "limits": limits, "caution": caution(known) if known else None}

@@ -72,10 +72,10 @@ def order(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float 
         interval, as a share; null without one) and `warning`, null where time explains too little.
     """
     timed = [_timed(group) for group in _by_sweep(trials, samples)]
-    told: Json = {"slopes": [_slope_row(each) for each in timed if each.slope], "cells": []}
+    rows: Json = {"slopes": [_slope_row(each) for each in timed if each.slope], "cells": []}
     pairs = pl.concat([_pairs(each) for each in timed]) if timed else None
     if pairs is None or not pairs.height:
-        return told
+        return rows
     cells = pairs.group_by(GROUP, maintain_order=True).agg(
         pl.len().cast(pl.Int64).alias("pairs"),
         pl.col("order").mean(),
@@ -88,13 +88,13 @@ def order(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float 
         pl.col("spread").mean().abs(),
         (pl.col("log").std(ddof=1) / pl.len().sqrt()).alias("error"),
     )
-    told["cells"] = [_row(row, margin, cells.height) for row in in_order(cells).to_dicts()]
-    return told
+    rows["cells"] = [_row(row, margin, cells.height) for row in in_order(cells).to_dicts()]
+    return rows
 
 
-def warnings(told: Json) -> dict[tuple[object, ...], str]:
+def warnings(ordered: Json) -> dict[tuple[object, ...], str]:
     """Return the warning of each cell that has one, by the cell's key."""
-    return {key_of(row): row["warning"] for row in told["cells"] if row["warning"]}
+    return {key_of(row): row["warning"] for row in ordered["cells"] if row["warning"]}
 
 
 def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame | Readings) -> list[pl.DataFrame]:
@@ -110,10 +110,10 @@ def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame | Readings) -> list[pl
 
 def _timed(group: pl.DataFrame) -> _Timed:
     """Return the trials of one host with `t`, `pass` (number of pauses before), and the slope."""
-    told = group["at"].null_count() == 0
+    all_timed = group["at"].null_count() == 0
     # Where most trials say the same start, it was not taken from a clock.
-    unit = "hour" if told and group["at"].n_unique() > group.height / 2 else "trial"
-    if told:
+    unit = "hour" if all_timed and group["at"].n_unique() > group.height / 2 else "trial"
+    if all_timed:
         group = group.sort("at", "position", "trial")
     hours = (group["at"] - group["at"].min()).dt.total_seconds() / 3600
     clock = hours if unit == "hour" else group["position"].cast(pl.Float64)
@@ -121,7 +121,7 @@ def _timed(group: pl.DataFrame) -> _Timed:
         clock.alias("t"), hours.alias("h"), pl.int_range(pl.len()).alias("rank")
     )
     passes = np.zeros(group.height, dtype=np.int64)
-    steps = np.diff(group["h"].to_numpy()) if told else np.zeros(0)
+    steps = np.diff(group["h"].to_numpy()) if all_timed else np.zeros(0)
     if len(steps):
         limit = max(PAUSE_H, _TIMES_USUAL * float(np.median(steps)))
         passes[1:] = np.cumsum(steps > limit)
@@ -238,19 +238,19 @@ def _counts(bias: float, spread: float, half: float | None, limit: float) -> boo
 
 
 def _warning(row: Json, counts: bool, one_sided: str) -> str | None:
-    told = [one_sided] if one_sided else []
+    parts = [one_sided] if one_sided else []
     if counts:
         late = "after" if row["gap"] > 0 else "before"
-        told.append(
+        parts.append(
             f"ran {_gap(abs(row['gap']), row['unit'])} {late} bare metal on average while times "
             f"drifted: {row['bias']:+.1%} of the ratio may be drift, up to {row['bias_most']:+.1%}"
         )
     if row["paused"]:
-        told.append(
+        parts.append(
             f"{row['paused']} of {words.count(row['pairs'], 'pair')} with a pause of the sweep "
             f"between, up to {_gap(row['longest_h'], 'hour')} apart"
         )
-    return "; ".join(told) or None
+    return "; ".join(parts) or None
 
 
 def _gap(length: float, unit: str) -> str:

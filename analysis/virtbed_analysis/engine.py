@@ -72,7 +72,7 @@ class Logs:
         return log_means(self.values, self.known)
 
     @property
-    def told(self) -> Logs:
+    def with_inputs(self) -> Logs:
         """The part without units that have no input."""
         kept = np.flatnonzero(self.known.any(axis=1))
         return self.at([self.units[row] for row in kept], self.inputs)
@@ -178,8 +178,8 @@ def together(
         known = [group for group in groups if group is not None]
         named.append((about, known if len(known) == len(groups) else []))
     fewest = max if pooled else min
-    told = sum(bool(groups) and fewest(map(len, groups)) > 1 for _, groups in named)
-    confidence = simultaneous(told)
+    intervals = sum(bool(groups) and fewest(map(len, groups)) > 1 for _, groups in named)
+    confidence = simultaneous(intervals)
     return [
         effect(about, groups, confidence, pooled=pooled) if groups else None
         for about, groups in named

@@ -67,8 +67,8 @@ def cells(samples: pl.DataFrame, means: Readings | None = None) -> pl.DataFrame:
     means = means or readings(samples)
     names = {scenario: measure.name for scenario, measure in JUDGED_BY.items()}
     mean = pl.col("log").exp().mean().log()
-    told = means.judged.group_by(*GROUP, "replicate", maintain_order=True).agg(mean)
-    summary = phases(steady(samples)).join(typical(told, "judged"), on=GROUP)
+    per_replicate = means.judged.group_by(*GROUP, "replicate", maintain_order=True).agg(mean)
+    summary = phases(steady(samples)).join(typical(per_replicate, "judged"), on=GROUP)
     summary = summary.with_columns(
         pl.col("scenario").cast(pl.String).replace_strict(names).alias("judged_by")
     )

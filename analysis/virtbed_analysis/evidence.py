@@ -35,9 +35,9 @@ def contradictions(result: Json, evidence: Evidence) -> Iterator[str]:
         yield f"evidence.json is of trial {evidence.trial}"
         return
     if evidence.mismatches or not evidence.attested:
-        told = "; ".join(evidence.mismatches or ("no mismatch named",))
+        named = "; ".join(evidence.mismatches or ("no mismatch named",))
         said = "attested, with mismatches" if evidence.attested else "not attested"
-        yield f"its placement was {said}: {told}"
+        yield f"its placement was {said}: {named}"
         return
     asked = evidence.asked
     for name in _LABELS:
@@ -161,8 +161,8 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
         if name in machine and asked.image_name not in str(machine[name]):
             yield f"machine read {moment} the trial: {name} {machine[name]!r} of another image"
     yield from _kinds(asked, moment, machine, enclosure)
-    for told in guest_mismatches(asked, machine):
-        yield f"machine read {moment} the trial: {told}"
+    for mismatch in guest_mismatches(asked, machine):
+        yield f"machine read {moment} the trial: {mismatch}"
     for vcpu, thread in _threads(machine):
         wanted = _pin(asked, vcpu)
         if thread.get("cpus_allowed_list", wanted) != wanted:
@@ -192,8 +192,8 @@ def _kinds(asked: Instance, moment: str, machine: Facts, enclosure: Facts) -> It
     if not {"cpus_allowed_list", "cpuset"} & enclosure.keys():
         yield f"enclosure read {moment} the trial: it does not tell its CPUs"
     group = enclosure.get("cgroup")
-    told = "quota_cpus" in enclosure or (isinstance(group, dict) and "quota_cpus" in group)
-    if asked.enclosure_limit == "quota" and not told:
+    quota_read = "quota_cpus" in enclosure or (isinstance(group, dict) and "quota_cpus" in group)
+    if asked.enclosure_limit == "quota" and not quota_read:
         yield f"enclosure read {moment} the trial: it does not tell its quota"
 
 

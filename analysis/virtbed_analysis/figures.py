@@ -204,8 +204,8 @@ def _ratios(name: str, subject: str, rows: list[Row], label: str = "") -> str:
         axes.set_xlabel(label)
         canvas.set_lines(axes, lines, lambda row: say(row[f"{column}{unit}"]))
 
-    told = words.extremes(rows, f"{column}{unit}", say)
-    return canvas.panel(name, subject, canvas.height_of(lines), f"{label}: {told}", draw)
+    extremes = words.extremes(rows, f"{column}{unit}", say)
+    return canvas.panel(name, subject, canvas.height_of(lines), f"{label}: {extremes}", draw)
 
 
 def _stack(
@@ -220,8 +220,8 @@ def _stack(
         axes.set_xlabel(f"{what}, ms")
         canvas.set_lines(axes, lines, lambda row: words.ms(row[whole]))
 
-    told = f"{what}, ms, of {', '.join(parts)}: {words.extremes(rows, whole, words.ms)}"
-    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), told, draw)
+    description = f"{what}, ms, of {', '.join(parts)}: {words.extremes(rows, whole, words.ms)}"
+    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), description, draw)
 
 
 def _part(column: str, row: Row) -> float:
@@ -275,8 +275,8 @@ def _overhead(name: str, subject: str, rows: list[Row]) -> str:
         axes.axhline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.set_ylabel(label)
 
-    told = words.extremes(rows, "ratio", words.ratio)
-    return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {told}", draw)
+    extremes = words.extremes(rows, "ratio", words.ratio)
+    return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {extremes}", draw)
 
 
 def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
@@ -293,8 +293,8 @@ def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
         canvas.set_scale(axes.yaxis, drawn, logarithmic=True)
         axes.set_ylabel(label)
 
-    told = words.extremes(rows, "judged_typical_ms", words.ms)
-    return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {told}", draw)
+    extremes = words.extremes(rows, "judged_typical_ms", words.ms)
+    return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {extremes}", draw)
 
 
 def _gpu(name: str, subject: str, rows: list[Row]) -> str:
@@ -330,8 +330,8 @@ def _gpu(name: str, subject: str, rows: list[Row]) -> str:
 
     whole = words.extremes(rows, "ratio", words.ratio)
     alone = words.extremes([{**row, **row["infer"]} for row in rows], "ratio", words.ratio)
-    told = f"{label}. End to end: {whole} Inference alone: {alone}"
-    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), told, draw)
+    description = f"{label}. End to end: {whole} Inference alone: {alone}"
+    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), description, draw)
 
 
 _KINDS = {

@@ -63,7 +63,7 @@ def _row(every: Verdict, clean: Verdict, known: Known, units: Units) -> Json:
     if confounded:
         because = f"{because} May be drift: {'; '.join(confounded)}."
     if known.clean is not None and (every.cases or clean.cases):
-        because = f"{because} {_beside(every, clean, known)}"
+        because = f"{because} {_without_suspects(every, clean, known)}"
     return {
         "id": finding.id,
         "claim": finding.claim,
@@ -115,7 +115,7 @@ def _read(answer: str, without: str) -> str:
     return f"{answer} with suspect trials, {without} without"
 
 
-def _beside(every: Verdict, clean: Verdict, known: Known) -> str:
+def _without_suspects(every: Verdict, clean: Verdict, known: Known) -> str:
     """Return what is left of an answer without the suspect trials."""
     few, total = known.suspects
     head = f"Without the {few} of {total} trials that are suspect:"

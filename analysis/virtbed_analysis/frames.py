@@ -365,8 +365,8 @@ _OF_THE_MOMENT = re.compile(r"[;,] (?:SMT |STIBP: |VMX: )[^;,]*")
 _OF_GUESTS = "itlb_multihit"
 
 
-def _mitigations(told: dict[str, str] | None) -> str | None:
-    if told is None:
+def _mitigations(states: dict[str, str] | None) -> str | None:
+    if states is None:
         return None
-    texts = ((name, _OF_THE_MOMENT.sub("", text)) for name, text in sorted(told.items()))
+    texts = ((name, _OF_THE_MOMENT.sub("", text)) for name, text in sorted(states.items()))
     return unlike.SPLIT.join(f"{name}: {text}" for name, text in texts if name != _OF_GUESTS)

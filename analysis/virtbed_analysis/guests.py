@@ -23,12 +23,12 @@ def kernels(trials: pl.DataFrame) -> Callable[[Json], str | None]:
     bare = real.filter(BARE & (pl.col("mode") == BASELINE_MODE) & PLAIN_ROWS)
     ours, theirs = _kernels(real, CELL), _kernels(bare, SUBJECT)
 
-    def told(row: Json) -> str | None:
+    def differing(row: Json) -> str | None:
         whole = {**PLAIN, **row}
         own, other = ours.get(key_of(whole)), theirs.get(key_of(whole, SUBJECT))
         return f"kernel {own}, bare metal's {other}" if own and other and own != other else None
 
-    return told
+    return differing
 
 
 def _kernels(trials: pl.DataFrame, by: list[str]) -> dict[tuple[object, ...], str]:
@@ -54,6 +54,6 @@ def apart(means: Readings, cells: Iterable[Json], margin: float) -> list[Json]:
             row |= {f"rest{end}": cell.get(f"ratio{end}") for end in ("", "_low", "_high")}
             row |= {"doubt": None, "rest_doubt": None}
         if rows:
-            told = {"name": factor.name, "default": factor.wording.format(factor.default)}
-            tables.append({**told, "meaning": factor.meaning, "rows": rows})
+            about = {"name": factor.name, "default": factor.wording.format(factor.default)}
+            tables.append({**about, "meaning": factor.meaning, "rows": rows})
     return tables

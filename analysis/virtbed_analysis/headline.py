@@ -40,7 +40,7 @@ SAID = {
     "less": "less than bare metal",
     "unknown": "cannot tell",
 }
-_TOLD = {"equivalent": "same", "cannot tell": "unknown"}  # answers that the content has itself
+_ANSWERS = {"equivalent": "same", "cannot tell": "unknown"}  # answers that the content has itself
 
 
 def headline(content: Json, margin: float = MARGIN) -> Json:
@@ -68,7 +68,7 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         _application(subject, list(group), reader)
         for subject, group in groupby(rows, key=words.subject)
     ]
-    told = applications[0]["choose"] if len(applications) == 1 else across(rows, reader)
+    lead = applications[0]["choose"] if len(applications) == 1 else across(rows, reader)
     nothing = words.summary(content["cells"], len(content["emulated"]))
     if (failed := content["counts"]["failed"]) and not content["cells"]:
         nothing = f"Nothing has been measured: {words.count(failed, 'trial')} failed."
@@ -76,7 +76,7 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
         nothing = f"{nothing.replace('measured yet', 'measured')} {shown}"
     return {
         "margin": margin,
-        "lead": " ".join(told) or nothing,
+        "lead": " ".join(lead) or nothing,
         "applications": applications,
         "sure": _sure(content, rows),
         **{part: resolution.get(part) if rows else None for part in ("remedy", "command", "takes")},
@@ -86,8 +86,8 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
 
 def answer(low: float | None, high: float | None, margin: float) -> str:
     """Return what the interval of a ratio allows to say: `margin.answer`, and which side."""
-    told = at_margin(low, high, margin)
-    return _TOLD.get(told) or ("more" if low is not None and low > 1 else "less")
+    verdict = at_margin(low, high, margin)
+    return _ANSWERS.get(verdict) or ("more" if low is not None and low > 1 else "less")
 
 
 def _rows(content: Json, margin: float) -> list[Json]:
@@ -123,10 +123,10 @@ def _rows(content: Json, margin: float) -> list[Json]:
 
 
 def _answer(cell: Json, margin: float) -> str:
-    told = None if cell["ratio_low"] is None or "answer" not in cell else cell["answer"]
-    if told == "differs":
+    verdict = None if cell["ratio_low"] is None or "answer" not in cell else cell["answer"]
+    if verdict == "differs":
         return "more" if cell["ratio"] > 1 else "less"
-    return _TOLD.get(str(told)) or answer(cell["ratio_low"], cell["ratio_high"], margin)
+    return _ANSWERS.get(str(verdict)) or answer(cell["ratio_low"], cell["ratio_high"], margin)
 
 
 def _without_suspects(found: str, clean: Json | None, margin: float) -> str:
@@ -182,13 +182,13 @@ def _cost(cells: Sequence[Json]) -> str:
     by_answer: dict[str, list[Json]] = {}
     for row in cells:
         by_answer.setdefault(row["answer"], []).append(row)
-    told = []
+    parts = []
     for found, rows in by_answer.items():
         where = f" at {sizes(rows)}" if len(by_answer) > 1 else ""
-        told.append(f"{_said(found, rows)}{where}")
+        parts.append(f"{_said(found, rows)}{where}")
     reasons = {row["reservation"]: row for row in cells if row["reservation"]}
     return "; ".join(
-        [*told, *(f"but {reason} (at {sizes([reasons[reason]])})" for reason in reasons)]
+        [*parts, *(f"but {reason} (at {sizes([reasons[reason]])})" for reason in reasons)]
     )
 
 
@@ -210,22 +210,22 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
     spread = (
         words.count(pairs[0], "pair") if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]} pairs"
     )
-    told = [f"Each ratio rests on {spread} of replicates, fresh instances every time."]
+    parts = [f"Each ratio rests on {spread} of replicates, fresh instances every time."]
     if of := words.times_of(row["scenario"] for row in rows):
-        told.append(f"Ratios are of {of}.")
+        parts.append(f"Ratios are of {of}.")
     halves = [
         math.sqrt(row["ratio_high"] / row["ratio_low"]) - 1
         for row in rows
         if row["ratio_low"] is not None and has_width(row["ratio_low"], row["ratio_high"])
     ]
     if halves:
-        told.append(
+        parts.append(
             f"Intervals reach {statistics.median(halves):.1%} to either side in the median, "
             f"{max(halves):.1%} at most; each is at {CONFIDENCE:.0%} on its own: of "
             f"{round(1 / (1 - CONFIDENCE))} such intervals, one misses by chance."
         )
     seen = [resolution["sentence"]] if (resolution := content.get("resolution")) else []
-    return [*told, *seen, *_unseen(rows, content["cells"])]
+    return [*parts, *seen, *_unseen(rows, content["cells"])]
 
 
 def _unseen(rows: Sequence[Json], cells: Iterable[Json]) -> Iterator[str]:

@@ -46,12 +46,12 @@ def number_of(name: str) -> Callable[[Json], float | None]:
 def all_of(name: str) -> Callable[[Json], str]:
     """Return a reader of what is listed under a name, in words."""
 
-    def told(result: Json) -> str:
+    def in_words(result: Json) -> str:
         listed = _listed(result, name)
         more = f"; and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
         return "; ".join(listed[:_NAMED]) + more
 
-    return told
+    return in_words
 
 
 def device_rate(result: Json) -> float | None:
@@ -102,8 +102,8 @@ def last_message(result: Json) -> str:
 
 def clock_ns(result: Json) -> float | None:
     """Return what one reading of the clock takes."""
-    told = result["environment"].get("process_settings") or {}
-    found = told.get("clock_ns")
+    settings = result["environment"].get("process_settings") or {}
+    found = settings.get("clock_ns")
     return None if found is None else float(found)
 
 

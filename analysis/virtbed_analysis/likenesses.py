@@ -52,12 +52,14 @@ def moments() -> list[Json]:
 
 
 def _found(one: Recorded, rows: list[Json]) -> str:
-    told = {platform: set[Any]() for platform in dict.fromkeys(row["platform"] for row in rows)}
+    by_platform = {
+        platform: set[Any]() for platform in dict.fromkeys(row["platform"] for row in rows)
+    }
     for row in rows:
         if row[one.name] is not None:
-            told[row["platform"]].add(row[one.name])
-    silent = [platform for platform, values in told.items() if not values]
-    values = set().union(*told.values())
+            by_platform[row["platform"]].add(row[one.name])
+    silent = [platform for platform, values in by_platform.items() if not values]
+    values = set().union(*by_platform.values())
     if not values:
         return _NOT_REPORTED
     rest = f"; {_NOT_REPORTED} by {', '.join(silent)}" if silent else ""

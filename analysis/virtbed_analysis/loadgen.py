@@ -64,7 +64,7 @@ def document(samples: pl.DataFrame, means: Readings | None = None) -> Json:
     }
 
 
-def beside(cells: list[Json], own: Json) -> list[Json]:
+def with_latency(cells: list[Json], own: Json) -> list[Json]:
     """Return rows of cells with their `latency_ratio`, null where latency is the e2e time or none.
 
     Args:

@@ -157,8 +157,8 @@ def fit(ran: pl.DataFrame, entries: words.Entries = MappingProxyType({})) -> Fit
         raise Unfit(f"{len(cells)} cells found; with more than {MOST_CELLS} a fit takes minutes.")
     place = {cell: number for number, cell in enumerate(cells)}
     which = np.array([place[key] for key in keys])
-    if (told := _unlike_spread(kept, which, entries)) is not None:
-        raise Unfit(told)
+    if (reason := _unlike_spread(kept, which, entries)) is not None:
+        raise Unfit(reason)
     means, covariance, parts = _estimate(kept, which, len(cells))
     return Fit(cells, means, covariance, parts[1], parts[0], freedom)
 

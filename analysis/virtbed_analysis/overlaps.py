@@ -36,15 +36,15 @@ def overlapping(
         labels = result["trial"]
         hosts[labels["host"]].append((_seconds(labels["started_at"]), trial))
     for host, starts in hosts.items():
-        told = list(_of_host(sorted(starts), lasted_ns))
-        if len(told) > _MOST * len(starts):
+        overlaps = list(_of_host(sorted(starts), lasted_ns))
+        if len(overlaps) > _MOST * len(starts):
             log.warning(
                 "%d of %d trials of host %s start while another runs: its starts are no times, and "
                 "tell neither order nor drift; set the clock of the controller",
-                len(told), len(starts), host,
+                len(overlaps), len(starts), host,
             )  # fmt: skip
         else:
-            yield from told
+            yield from overlaps
 
 
 def _of_host(

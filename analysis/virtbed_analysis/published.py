@@ -51,7 +51,7 @@ PLATFORMS: dict[str, Parts] = {
 }
 INSIDE, OUTSIDE = "inside", "outside"
 _ALLOWED = {"mode": {"vanilla", "pinned", "GPU"}, "platform": set(PLATFORMS)}
-_BESIDE = [*CELL, "weights", "ratio", "ratio_low", "ratio_high", "ratio_replicates"]
+_COLUMNS = [*CELL, "weights", "ratio", "ratio_low", "ratio_high", "ratio_replicates"]
 _CELL = ("app", "cores", "mode", "platform")
 
 
@@ -163,7 +163,7 @@ def figures() -> pl.DataFrame:
     return pl.read_csv(text, comment_prefix="#")
 
 
-def beside(cells: list[Json], platforms: Platforms, margin: float = MARGIN) -> Json:
+def next_to_published(cells: list[Json], platforms: Platforms, margin: float = MARGIN) -> Json:
     """Return the published ratios next to a sweep's own, wherever platform, mode and cores agree.
 
     Platforms agree where machine and enclosure do.
@@ -197,7 +197,7 @@ def beside(cells: list[Json], platforms: Platforms, margin: float = MARGIN) -> J
             continue
         low, high = min(theirs.values()) / (1 + margin), max(theirs.values()) * (1 + margin)
         says = _place(cell["ratio_low"], cell["ratio_high"], low, high)
-        rows.append({**{key: cell[key] for key in _BESIDE}, "published": theirs, "answer": says})
+        rows.append({**{key: cell[key] for key in _COLUMNS}, "published": theirs, "answer": says})
     return {
         "source": SOURCE,
         "margin": margin,

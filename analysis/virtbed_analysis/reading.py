@@ -31,10 +31,10 @@ class Unfit(Exception):
 
 def left_out(file: str, reason: object) -> Rejected:
     """Return the line of a file that is left out: fit to be printed, and of bounded length."""
-    told = plain(str(reason)).replace("\n", " ").replace("\t", " ")
-    if len(told) > _LONGEST:
-        told = f"{told[: _LONGEST - 3]}..."
-    return Rejected(plain(file).replace("\n", "\\n").replace("\t", "\\t"), told)
+    shown = plain(str(reason)).replace("\n", " ").replace("\t", " ")
+    if len(shown) > _LONGEST:
+        shown = f"{shown[: _LONGEST - 3]}..."
+    return Rejected(plain(file).replace("\n", "\\n").replace("\t", "\\t"), shown)
 
 
 def read(path: Path, schema: str) -> Json:
@@ -49,6 +49,6 @@ def read(path: Path, schema: str) -> Json:
         raise Unfit(str(error)) from None
     found = document.get("schema")
     if found != schema:
-        told = repr(found)[:60]
-        raise Unfit(f"{path.name} has schema {told}, this version reads {schema!r}")
+        shown = repr(found)[:60]
+        raise Unfit(f"{path.name} has schema {shown}, this version reads {schema!r}")
     return document

@@ -68,13 +68,13 @@ def requests_kept(slo: Slo) -> str:
 def bursts_seen(slo: Slo) -> str:
     """Return what is taken for granted of requests that follow each other."""
     if slo.apart >= APART:
-        told = "Slow requests do not come together here more than by chance"
+        first = "Slow requests do not come together here more than by chance"
     else:
-        told = f"Slow requests come together here, so {slo.apart:.0%} of requests count"
+        first = f"Slow requests come together here, so {slo.apart:.0%} of requests count"
     # Of an instance at the bound one in a hundred is slow, so so many bursts are met on average.
     unmet = math.exp(-slo.requests * (1 - PERCENTILE / 100) / _BURST)
     return (
-        f"{told}. Bursts that no run met are in no number here: if slow requests arrived {_BURST} "
+        f"{first}. Bursts that no run met are in no number here: if slow requests arrived {_BURST} "
         f"at a time, {share(unmet)} of such sweeps would meet none though every p99 is at the "
         "bound."
     )
@@ -94,8 +94,8 @@ def _ended(ends: Ends) -> Iterator[str]:
     if ends.invalid:
         cleaned = (" ".join(reason.replace("*", " ").split()) for reason in ends.invalid_reasons)
         why = f" ({'; '.join(cleaned)})"
-        told = why if ends.invalid_reasons else ""
-        yield f"LoadGen calls {ends.invalid} of {count(of, 'trial')} INVALID{told}"
+        reasons = why if ends.invalid_reasons else ""
+        yield f"LoadGen calls {ends.invalid} of {count(of, 'trial')} INVALID{reasons}"
     if ends.rejected:
         yield f"{ends.rejected} of {count(of, 'trial')} left a result that cannot be trusted"
 
@@ -157,11 +157,13 @@ def sure(question: Question, ranked: Ranking) -> str | None:
     if pair is None:
         return "The runner-up needs more cores."
     what = "cost" if question.prices else _TIMES[question.compared.name]
-    told = _compared(pair, what, question)
+    sentence = _compared(pair, what, question)
     if not pair.worse and all(cell.key != ranked.runner_up.key for cell in ranked.may_be_best):
-        told = told.replace(_SWAP, "by these alone the two cannot be distinguished")
-        told = f"{told[:-1]}; but the runner-up is shown to take more than another candidate."
-    return f"{told}{_more(ranked, pair)}"
+        sentence = sentence.replace(_SWAP, "by these alone the two cannot be distinguished")
+        sentence = (
+            f"{sentence[:-1]}; but the runner-up is shown to take more than another candidate."
+        )
+    return f"{sentence}{_more(ranked, pair)}"
 
 
 _TIMES = {"e2e": "time", "latency": "latency", "throughput": "time per sample"}
@@ -184,18 +186,18 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
         return f"{takes}; {pair.n} replicates differ too much for an interval."
     ends = f"{pair.low:.3f} to {pair.high:.3f}" if pair.low and pair.high else None
     at_least = f"at least {pair.low:.3f}" if pair.low else f"at most {pair.high:.3f}"
-    told = f"{takes} ({ends or at_least}, {CONFIDENCE:.0%})"
+    figures = f"{takes} ({ends or at_least}, {CONFIDENCE:.0%})"
     if pair.worse and pair.within(question.tolerance):
-        return f"{told}: more, by less than {percent(question)}, so that either will do."
+        return f"{figures}: more, by less than {percent(question)}, so that either will do."
     if pair.worse:
-        return f"{told}: clearly more."
+        return f"{figures}: clearly more."
     if pair.turned().worse:
-        return f"{told}: clearly less, and within {percent(question)}."
+        return f"{figures}: clearly less, and within {percent(question)}."
     if pair.within(question.tolerance) and pair.turned().within(question.tolerance):
-        return f"{told}: the same within {percent(question)}."
+        return f"{figures}: the same within {percent(question)}."
     if pair.turned().within(question.tolerance):
-        return f"{told}: if it is the better one, then by at most {percent(question)}."
-    return f"{told}: {_SWAP}."
+        return f"{figures}: if it is the better one, then by at most {percent(question)}."
+    return f"{figures}: {_SWAP}."
 
 
 def _more(ranked: Ranking, pair: Contrast) -> str:

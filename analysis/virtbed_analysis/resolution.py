@@ -60,7 +60,7 @@ def _critical(n: int) -> Floats:
 
 
 @cache
-def shift_told(n: int) -> float:
+def detectable_shift(n: int) -> float:
     """Return the smallest shift of a mean, in standard deviations, that n observations detect.
 
     The two-sided t test at 1 - `CONFIDENCE` finds it with probability `POWER`.
@@ -68,8 +68,8 @@ def shift_told(n: int) -> float:
     critical = _critical(n)
 
     def lacking(errors: float) -> float:
-        told = ndtr(errors - critical) + ndtr(-errors - critical)
-        return float(told.mean()) - POWER
+        power = ndtr(errors - critical) + ndtr(-errors - critical)
+        return float(power.mean()) - POWER
 
     return float(brentq(lacking, 0.1, 100.0)) / math.sqrt(n)
 
@@ -90,8 +90,8 @@ def replicates_needed(deviation: float, margin: float, most: int = MOST_REPLICAT
     """
 
     def enough(n: int) -> bool:
-        told = shift_told(n) * deviation <= math.log1p(margin)
-        return told and equivalence_power(deviation, n, margin) >= POWER
+        detected = detectable_shift(n) * deviation <= math.log1p(margin)
+        return detected and equivalence_power(deviation, n, margin) >= POWER
 
     if not enough(most):
         return None
@@ -119,9 +119,10 @@ def of_units(
         trials: Those of the sweep, whose starts tell how long more replicates take.
 
     Returns:
-        `rows`: the cell, `replicates` (pairs), `spread` (standard deviation of d_r), `told` (the
-        smallest ratio above 1 that is detected), `needed` (replicates of the margin; None
-        for more than a plan can have) and `more` than measured; all None where no spread is seen.
+        `rows`: the cell, `replicates` (pairs), `spread` (standard deviation of d_r),
+        `detectable` (the smallest ratio above 1 that is detected), `needed` (replicates of
+        the margin; None for more than a plan can have) and `more` than measured; all None where no
+        spread is seen.
         `sentence`; `command` to type, or None; `takes`, how long that is in
         words, or None, and `takes_s`; `remedy`: what else to change, or None.
     """
@@ -160,7 +161,7 @@ def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
         **cell.row(),
         "replicates": n,
         "spread": None,
-        "told": None,
+        "detectable": None,
         "needed": None,
         "more": None,
     }
@@ -170,7 +171,7 @@ def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
     needed = replicates_needed(cautious, margin)
     return row | {
         "spread": deviation,
-        "told": math.exp(min(shift_told(n) * cautious, 700.0)),
+        "detectable": math.exp(min(detectable_shift(n) * cautious, 700.0)),
         "needed": needed,
         "more": None if needed is None else max(0, needed - n),
     }
@@ -178,7 +179,7 @@ def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
 
 def _sentence(rows: list[Json], margin: float) -> str:
     """Return which overhead the sweep could have shown, and whether its margin is within reach."""
-    known = sorted(row["told"] for row in rows if row["told"] is not None)
+    known = sorted(row["detectable"] for row in rows if row["detectable"] is not None)
     if not known:
         return (
             "What this sweep could have shown is not known: no cell has two replicates that are "
@@ -203,10 +204,10 @@ def _overhead(ratio: float) -> str:
 
 def _next_step(rows: list[Json], design: Design | None, name: str, margin: float) -> Json:
     """Return the command to type, and what else would help."""
-    unknown = [row for row in rows if row["told"] is None and row["replicates"] < 2]
-    flat = sum(row["told"] is None for row in rows) - len(unknown)
+    unknown = [row for row in rows if row["detectable"] is None and row["replicates"] < 2]
+    flat = sum(row["detectable"] is None for row in rows) - len(unknown)
     reached = [row["needed"] for row in rows if row["more"]]
-    beyond = sum(row["told"] is not None and row["needed"] is None for row in rows)
+    beyond = sum(row["detectable"] is not None and row["needed"] is None for row in rows)
     planned = _planned(design)
     target = max([*reached, *([FIRST] if unknown else [])], default=0)
     remedies = []

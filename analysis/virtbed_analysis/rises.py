@@ -128,13 +128,13 @@ def _said(lost: Json, of: str) -> str:
 
 def vanished(sides: Sequence[Sequence[Json]], entries: Entries) -> str:
     """Return which cells one side alone has, in words; empty if there are none."""
-    told = ""
+    addition = ""
     for rows, (has, lacks) in zip(sides, (("first", "second"), ("second", "first")), strict=True):
         if rows:
             named = "; ".join(placed(row, entries) for row in rows[:_NAMED])
             more = f"; and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-            told += (
+            addition += (
                 f" {count(len(rows), 'cell').capitalize()} of the {has} without a result in "
                 f"the {lacks}: {named}{more}."
             )
-    return told
+    return addition

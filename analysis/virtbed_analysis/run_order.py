@@ -33,13 +33,13 @@ def panels(content: Json) -> list[str]:
 def _panel(name: str, host: str, points: list[Json], entries: words.Entries, label: str) -> str:
     most = max(points, key=lambda point: abs(point["deviation"]))
     suspect = sum(point["suspect"] for point in points)
-    told = (
+    description = (
         f"{label}, in the order of {words.count(points[-1]['last'], 'trial')}, "
         f"{suspect} of them suspect: furthest off is {math.expm1(most['deviation']):+.1%}, at "
         f"place {most['first']}."
     )
     draw = partial(_draw, points=points, entries=entries, label=label)
-    return canvas.panel(name, f"Trials on {host}", _HEIGHT_IN, told, draw)
+    return canvas.panel(name, f"Trials on {host}", _HEIGHT_IN, description, draw)
 
 
 def _draw(axes: Axes, points: list[Json], entries: words.Entries, label: str) -> None:

@@ -26,13 +26,13 @@ def changed(results: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
         key = (work["name"], str(work["version"]), work["scale"], result["answers"]["digest"])
         alike[key].append(trial)
     for (*_, digest), trials in alike.items():
-        told: dict[str, Counter[str]] = defaultdict(Counter)
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
         for trial in trials:
             for name, answer in _answers(results[trial]):
-                told[name][answer] += 1
-        if all(len(found) == 1 for found in told.values()):
+                counts[name][answer] += 1
+        if all(len(found) == 1 for found in counts.values()):
             continue
-        usual = {name: found.most_common(1)[0][0] for name, found in told.items()}
+        usual = {name: found.most_common(1)[0][0] for name, found in counts.items()}
         wrong = [trial for trial in trials if _digest(results[trial]) != digest]
         if len(wrong) == len(trials):
             wrong = [t for t in trials if any(usual[n] != a for n, a in _answers(results[t]))]

@@ -30,14 +30,14 @@ SHOW_P99 = samples_to_show(99)
 _WORK = ["application", "scale", "scenario"]
 
 
-def told(folder: Path) -> list[Json]:
+def of_report(folder: Path) -> list[Json]:
     """Return what the report of a results folder says of samples per trial; nothing without one.
 
     Read from report.json, as the sweep's end writes it: reading a large sweep's results again
     takes a minute.
 
     Example:
-        >>> told(Path("results/nowhere"))
+        >>> of_report(Path("results/nowhere"))
         []
     """
     try:

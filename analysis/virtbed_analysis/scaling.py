@@ -33,7 +33,7 @@ TOLERATED = 0.1
 # these sizes do not tell the limit.
 OTHERS = {0.5: "the root of the cores", 2.0: "the square of the cores"}
 PARTS = ("type", "size")
-FITS, MISFIT, UNTOLD = "fits", "does not fit", "cannot tell"
+FITS, MISFIT, UNDECIDED = "fits", "does not fit", "cannot tell"
 
 
 def _curves(units: Units) -> Iterator[list[Cell]]:
@@ -136,7 +136,7 @@ def overhead_by_size(units: Units) -> list[Json]:
             continue
         fits, fit = _fitted(units, sizes, 1.0)
         if fit["fit"] == FITS and (rival := _rival(units, sizes, fits)):
-            fit |= {"fit": UNTOLD, "because": f"{fit['because']}; but {rival}"}
+            fit |= {"fit": UNDECIDED, "because": f"{fit['because']}; but {rival}"}
         row = _of(curve[0]) | {"sizes": [cell.cores for cell in sizes]} | fit
         parts = together(
             (part, [_combined(units, sizes, weights) if row["fit"] == FITS else None])
@@ -193,26 +193,26 @@ def _combined(units: Units, sizes: list[Cell], weights: Floats) -> Floats | None
 def _fit(deviations: list[Effect]) -> Json:
     """Return the answer to whether a curve fits; `about` of each deviation is its size."""
     if not deviations:
-        return _answer(UNTOLD, None, "no replicate has all of its sizes")
+        return _answer(UNDECIDED, None, "no replicate has all of its sizes")
     worst = max(deviations, key=lambda effect: abs(np.log(effect.value)))
     if worst.n < REPLICATES_TO_TEST:
         few = f"{worst.n} replicates have all sizes, {REPLICATES_TO_TEST} needed to test the fit"
-        return _answer(UNTOLD, worst, few)
+        return _answer(UNDECIDED, worst, few)
     spans = [(effect.low or 0.0, effect.high or np.inf) for effect in deviations]
     clear = [
         (low > 1 or high < 1) and abs(np.log(effect.value)) > np.log1p(NEGLIGIBLE)
         for effect, (low, high) in zip(deviations, spans, strict=True)
     ]
     size = words.count(int(worst.about), "core")
-    told = f"measured {worst.value:.3f} times the fit at {size}"
+    measured = f"measured {worst.value:.3f} times the fit at {size}"
     if worst.low is not None:
-        told += f" ({worst.low:.3f} to {worst.high:.3f})"
+        measured += f" ({worst.low:.3f} to {worst.high:.3f})"
     if any(clear):
-        return _answer(MISFIT, worst, told)
+        return _answer(MISFIT, worst, measured)
     most = 1 + TOLERATED
     if any(low < 1 / most or high > most for low, high in spans):
-        return _answer(UNTOLD, worst, f"{told}: {TOLERATED:.0%} off is not ruled out")
-    return _answer(FITS, worst, told)
+        return _answer(UNDECIDED, worst, f"{measured}: {TOLERATED:.0%} off is not ruled out")
+    return _answer(FITS, worst, measured)
 
 
 def _answer(answer: str, worst: Effect | None, because: str) -> Json:
@@ -238,9 +238,9 @@ def container_to_host(units: Units, host_cpus: int | None) -> Json:
         `cores` and `chr` from which on every measured size is clearly under `penalty` times bare
         metal, None where not even the largest is. Without `host_cpus` there is nothing to tell.
     """
-    told: Json = {"host_cpus": host_cpus, "penalty": PENALTY, "rows": [], "enough": []}
+    table: Json = {"host_cpus": host_cpus, "penalty": PENALTY, "rows": [], "enough": []}
     if not host_cpus:
-        return told
+        return table
     for curve in _curves(units):
         machine, enclosure = units.platforms.parts(curve[0].platform)
         if machine != METAL or enclosure == PROCESS:
@@ -259,8 +259,8 @@ def container_to_host(units: Units, host_cpus: int | None) -> Json:
         )
         if rows:
             least = cheap[-1] if cheap else {"cores": None, "chr": None}
-            told["enough"].append(
+            table["enough"].append(
                 {**_of(curve[0]), "cores": least["cores"], "chr": least["chr"], "sizes": len(rows)}
             )
-        told["rows"] += rows
-    return told
+        table["rows"] += rows
+    return table

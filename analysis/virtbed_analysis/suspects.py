@@ -51,11 +51,11 @@ def rates(trials: pl.DataFrame) -> list[Json]:
         pl.col(ANY).sum().cast(pl.Int64).alias("suspect"),
         *(pl.col(name).sum().cast(pl.Int64) for name in found),
     )
-    told = []
+    table = []
     for row in in_order(cells).to_dicts():
         reasons = {name: row.pop(name) for name in found}
-        told.append({**row, "reasons": reasons})
-    return told
+        table.append({**row, "reasons": reasons})
+    return table
 
 
 def dependence(trials: pl.DataFrame, draws: int = _DRAWS) -> list[Json]:
@@ -98,12 +98,12 @@ def selection(tested: list[Json], entries: words.Entries) -> str:
     if not depends:
         return ""
     named = [row for row in depends if row["reason"] != ANY] or depends
-    told = "; ".join(
+    seen = "; ".join(
         f"{row['reason']}: {_rate(row['most'], entries)}, {_rate(row['least'], entries)}"
         for row in named
     )
     return (
-        f"Suspicion depends on the platform ({told}), so it is partly an outcome: to leave suspect "
+        f"Suspicion depends on the platform ({seen}), so it is partly an outcome: to leave suspect "
         "trials out is then a selection, which may hide what the platform costs."
     )
 
@@ -157,7 +157,7 @@ def _between(shares: NDArray[np.float64], member: NDArray[np.float64]) -> NDArra
     return np.asarray(((means - shares.mean(axis=1, keepdims=True)) ** 2) @ sizes)
 
 
-def beside(trials: pl.DataFrame, entries: words.Entries) -> Json:
+def of_report(trials: pl.DataFrame, entries: words.Entries) -> Json:
     """Return what a report says of suspicion: `cells`, `dependence` and, in words, `note`."""
     tested = dependence(trials)
     return {"cells": rates(trials), "dependence": tested, "note": selection(tested, entries)}

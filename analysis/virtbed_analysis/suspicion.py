@@ -27,7 +27,7 @@ class Threshold:
     """The number, of the same unit as the limit; None where the kernel does not tell."""
     count: bool = False
     """Whether it is a number of things, and no share."""
-    told: Callable[[Json], str] | None = None
+    of_what: Callable[[Json], str] | None = None
     """What the number is of, in words."""
 
     def number(self, value: float) -> str:
@@ -115,12 +115,12 @@ THRESHOLDS = (
     Threshold(
         "interrupts", 1000.0, "per second and CPU",
         "with what follows it an interrupt of a device takes about 10 us: 1000 are 1% of the CPU",
-        kernels.device_rate, count=True, told=kernels.busiest,
+        kernels.device_rate, count=True, of_what=kernels.busiest,
     ),
     Threshold(
         "moved interrupts", 0.0, "devices",
         "something (irqbalance?) let devices interrupt the measured CPUs meanwhile",
-        kernels.number_of("aimed"), count=True, told=kernels.all_of("aimed"),
+        kernels.number_of("aimed"), count=True, of_what=kernels.all_of("aimed"),
     ),
     Threshold(
         "timer interrupts", 2000.0, "per second and CPU",
@@ -135,7 +135,7 @@ THRESHOLDS = (
     Threshold(
         "timers", 0.0, "of systemd fired",
         "what they start competes for caches, memory and disks, on whichever CPU it runs",
-        kernels.number_of("timers"), count=True, told=kernels.all_of("timers"),
+        kernels.number_of("timers"), count=True, of_what=kernels.all_of("timers"),
     ),
     Threshold(
         "heat", 0.0, "throttle events",
@@ -150,12 +150,12 @@ THRESHOLDS = (
     Threshold(
         "kernel messages", 0.0, "new",
         "a quiet kernel says nothing: a device, a file system or the memory had a problem",
-        kernels.most("messages"), count=True, told=kernels.last_message,
+        kernels.most("messages"), count=True, of_what=kernels.last_message,
     ),
     Threshold(
         "changed settings", 0.0, "of the kernel",
         "the trial ran in part under one setting, in part under another",
-        kernels.number_of("changed"), count=True, told=kernels.all_of("changed"),
+        kernels.number_of("changed"), count=True, of_what=kernels.all_of("changed"),
     ),
     Threshold(
         "clock", 1000.0, "ns per reading",
@@ -186,9 +186,9 @@ def _breaches(result: Json) -> Iterator[str]:
     for threshold in THRESHOLDS:
         found = threshold.read(result)
         if found is not None and found > threshold.limit:
-            told = threshold.told(result) if threshold.told else ""
+            of_what = threshold.of_what(result) if threshold.of_what else ""
             yield (
                 f"{threshold.name}: {threshold.number(found)} {threshold.unit}, "
                 f"at most {threshold.number(threshold.limit)} expected"
-                f"{f' ({told})' if told else ''}"
+                f"{f' ({of_what})' if of_what else ''}"
             )

@@ -274,13 +274,13 @@ def _twice(found: Trusted) -> Iterator[tuple[str, str]]:
             for name in ("platform", "mode", "cores", "application", "scale", "replicate")
         )
         same_place.setdefault(place, []).append(trial)
-    told: set[str] = set()
+    named: set[str] = set()
     whole = "has the measured samples of {}, to the nanosecond: one is a copy"
     groups = [(group, whole) for group in same_times.values()]
     groups += [(group, "is the same cell and replicate as {}") for group in same_place.values()]
     for group, what in chain(groups, copies.same_times(found.marks)):
         for trial in group if len(group) > 1 else ():
-            if trial not in told:
-                told.add(trial)
+            if trial not in named:
+                named.add(trial)
                 others = ", ".join(other for other in group if other != trial)
                 yield trial, what.format(others)

@@ -209,10 +209,10 @@ def refuse_compared(trials: pl.DataFrame) -> None:
     """
     rows = trials.to_dicts()
     for fact in TABLE:
-        if fact.compared and (told := _groups_apart(fact, rows)):
+        if fact.compared and (groups := _groups_apart(fact, rows)):
             raise AnalysisError(
-                f"{told[0]} {fact.several} are not compared, since the work is another, and a "
-                f"change of its time tells nothing of hosts or platforms: {told[1]}. Give sweeps "
+                f"{groups[0]} {fact.several} are not compared, since the work is another, and a "
+                f"change of its time tells nothing of hosts or platforms: {groups[1]}. Give sweeps "
                 f"of one {fact.words}"
             )
 
@@ -231,9 +231,9 @@ def refuse_pooled(frame: pl.DataFrame) -> None:
 
 def _several(fact: Fact, rows: Iterable[Row]) -> str | None:
     """Return the message about the first group of trials that is unlike in a fact."""
-    if told := _groups_apart(fact, rows):
+    if groups := _groups_apart(fact, rows):
         return (
-            f"{told[0]} {fact.several} are not pooled, since {fact.reason}: {told[1]}. "
+            f"{groups[0]} {fact.several} are not pooled, since {fact.reason}: {groups[1]}. "
             f"{fact.remedy}"
         )
     return None
@@ -245,11 +245,11 @@ def _groups_apart(fact: Fact, rows: Iterable[Row]) -> tuple[int, str] | None:
         found = by_value(fact, group)
         if len(found) > 1:
             named = " ".join(str(group[0][column]) for column in fact.within)
-            told = ", ".join(
+            shown_groups = ", ".join(
                 f"{named} {shown(value)}".strip() + f" ({len(own)} trials, first {min(own)})"
                 for value, own in sorted(found.items(), key=lambda item: str(item[0]))
             )
-            return len(found), told
+            return len(found), shown_groups
     return None
 
 

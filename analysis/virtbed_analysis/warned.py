@@ -127,8 +127,8 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
             "be another.",
             "See Suspect trials; repeat the sweep on a quieter host.",
         )
-    told = (content.get("loadgen") or {"trials": []})["trials"]
-    if invalid := sum(not trial["usable"] for trial in told):
+    ended = (content.get("loadgen") or {"trials": []})["trials"]
+    if invalid := sum(not trial["usable"] for trial in ended):
         yield (
             f"{words.count(invalid, 'trial')} INVALID by MLPerf LoadGen's rules, for more than "
             "length: advice leaves them out, the ratios here do not.",

@@ -78,10 +78,10 @@ def _order(timings: pl.DataFrame) -> Weakness | None:
     several = firsts.filter(pl.col("input") > 1).sort("app").to_dicts()
     if not several:
         return None
-    told = ", ".join(f"{row['app']} {row['input']} different ones" for row in several)
+    seen = ", ".join(f"{row['app']} {row['input']} different ones" for row in several)
     return Weakness(
         "input-order",
-        f"The order of the inputs differs between cells, so that another one comes first ({told}): "
+        f"The order of the inputs differs between cells, so that another one comes first ({seen}): "
         "where inputs are paired, a warm-up is paired with a run that is not one.",
     )
 
@@ -93,12 +93,12 @@ def _fixed_order(timings: pl.DataFrame) -> Weakness | None:
     repeated = apps.filter(pl.col("len") >= _CELLS_OF_AN_ORDER * pl.col("orders")).sort("app")
     if not repeated.height:
         return None
-    told = ", ".join(
+    seen = ", ".join(
         f"{row['app']} {row['orders']} in {row['len']} cells" for row in repeated.to_dicts()
     )
     return Weakness(
         "fixed-order",
-        f"The inputs ran in very few orders, none of them drawn at random ({told}): what changes "
+        f"The inputs ran in very few orders, none of them drawn at random ({seen}): what changes "
         "while a cell runs cannot be distinguished from what its inputs differ by.",
     )
 
@@ -165,13 +165,13 @@ def _slower_with_cores(timings: pl.DataFrame) -> Weakness | None:
     if not rises.height:
         return None
     metal = rises.filter(pl.col("platform") == "BM", pl.col("mode") != "GPU")
-    told = ", ".join(
+    seen = ", ".join(
         f"{row['app']} {row['times']:.2f} times from {row['cores']} to {2 * row['cores']}"
         for row in metal.sort("app", "cores").to_dicts()
     )
     of_metal = (
-        f" On bare metal it does ({told}): ratios at the larger size are low for that reason too."
-        if told
+        f" On bare metal it does ({seen}): ratios at the larger size are low for that reason too."
+        if seen
         else ""
     )
     worst = rises.row(-1, named=True)

@@ -133,10 +133,10 @@ def times_of(scenarios: Iterable[str]) -> str:
     "latency, queue included (server and multi_stream); time per sample, of which more is less
     throughput (offline)".
     """
-    told = {**dict.fromkeys(scenarios)}
+    names = {**dict.fromkeys(scenarios)}
     named: dict[str, list[str]] = {}
     for name, measure in JUDGED_BY.items():
-        if name in told:
+        if name in names:
             named.setdefault(measure.name, []).append(name)
     if set(named) <= {"e2e"}:
         return ""
@@ -212,13 +212,13 @@ def duration(hours: float) -> str:
     return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:.1f} h"
 
 
-def agreement(beside: Row) -> str:
+def agreement(study: Row) -> str:
     """Return how many of a sweep's ratios are within the range of the published ones."""
-    answers = beside["answers"]
+    answers = study["answers"]
     return (
-        f"For {count(len(beside['rows']), 'cell')} the study published the same platform, size and "
-        f"mode; {beside['compared']} of them have an interval here. Compared with the range of the "
-        f"published applications, widened by {100 * beside['margin']:.3g}%, the whole interval is "
+        f"For {count(len(study['rows']), 'cell')} the study published the same platform, size and "
+        f"mode; {study['compared']} of them have an interval here. Compared with the range of the "
+        f"published applications, widened by {100 * study['margin']:.3g}%, the whole interval is "
         f"inside in {answers['inside']}, outside in {answers['outside']}; {answers['cannot tell']} "
         "cannot tell."
     )

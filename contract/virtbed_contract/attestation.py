@@ -105,19 +105,19 @@ def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) ->
 
 def _settings(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
     """Give what the testbed asks for besides placement; what is not reported is not compared."""
-    told = saw["inside"].get("process_settings") or {}
-    times, needed = told.get("quota_times"), times_in_words(QUOTA_PERIOD_US)
+    settings = saw["inside"].get("process_settings") or {}
+    times, needed = settings.get("quota_times"), times_in_words(QUOTA_PERIOD_US)
     if instance.seen_quota_cpus is not None and times not in (None, needed):
         yield f"the application read a quota of {times}; {needed} needed, on every platform alike"
     limited = instance.enclosure != BARE[1] and not instance.private_kernel
-    if limited and told.get("swap_limit") not in (None, *_NO_SWAP):
+    if limited and settings.get("swap_limit") not in (None, *_NO_SWAP):
         yield (
-            f"the application's control group leaves it {told['swap_limit']} of swap, 0 MiB "
+            f"the application's control group leaves it {settings['swap_limit']} of swap, 0 MiB "
             "needed: memory and swap are limited together (`docker update --memory-swap`?)"
         )
-    if told.get("allocator") not in (None, DEFAULT_ALLOCATOR):
+    if settings.get("allocator") not in (None, DEFAULT_ALLOCATOR):
         yield (
-            f"the application's allocator is changed by {told['allocator']}; "
+            f"the application's allocator is changed by {settings['allocator']}; "
             f"{DEFAULT_ALLOCATOR} needed, on every platform alike"
         )
 

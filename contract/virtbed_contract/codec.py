@@ -251,8 +251,8 @@ def _decoder(hint: Any) -> _Decoder:
 def _literal(known: tuple[Any, ...]) -> _Decoder:
     def decoded(value: Any, where: str) -> Any:
         if value not in known or isinstance(value, bool) != isinstance(known[0], bool):
-            told = ", ".join(map(str, known))
-            raise DocumentError(f"{where}: {_shown(value)} found, one of {told} needed")
+            listed = ", ".join(map(str, known))
+            raise DocumentError(f"{where}: {_shown(value)} found, one of {listed} needed")
         return value
 
     return decoded

@@ -28,9 +28,9 @@ def _kernel(instance: Instance, machine: Mapping[str, Any]) -> Iterator[str]:
     found = (machine.get("guest") or {}).get("kernel")
     needed = {"release": asked.release, "version": asked.version}
     if found != needed:
-        told = f"{found['release']} {found['version']}" if found else "none"
+        own = f"{found['release']} {found['version']}" if found else "none"
         yield (
-            f"the guest's kernel is {told}, the host's, {asked.release} {asked.version}, is needed "
+            f"the guest's kernel is {own}, the host's, {asked.release} {asked.version}, is needed "
             "(guest_kernel host)"
         )
 
@@ -39,15 +39,15 @@ def _shape(instance: Instance, machine: Mapping[str, Any]) -> Iterator[str]:
     grid = instance.shape
     if grid is None:
         return
-    told = machine.get("topology") or {}
+    defined = machine.get("topology") or {}
     needed = {"sockets": grid.sockets, "cores": grid.cores, "threads": grid.threads}
-    if {name: told.get(name) for name in needed} != needed:
-        yield f"the machine was defined with the topology {told or 'flat'}, {needed} is needed"
-    elif told.get("cache") != "passthrough":
-        yield f"the machine was defined with caches {told.get('cache')}, passthrough is needed"
-    elif tuple(told.get("cells", ())) != tuple(node.vcpus for node in grid.nodes):
+    if {name: defined.get(name) for name in needed} != needed:
+        yield f"the machine was defined with the topology {defined or 'flat'}, {needed} is needed"
+    elif defined.get("cache") != "passthrough":
+        yield f"the machine was defined with caches {defined.get('cache')}, passthrough is needed"
+    elif tuple(defined.get("cells", ())) != tuple(node.vcpus for node in grid.nodes):
         yield (
-            f"the machine was defined with vCPUs {told.get('cells')} in nodes, "
+            f"the machine was defined with vCPUs {defined.get('cells')} in nodes, "
             f"{[node.vcpus for node in grid.nodes]} is needed"
         )
     guest, host = ((machine.get(side) or {}).get("shape") or {} for side in ("guest", "host"))

@@ -75,8 +75,8 @@ def look(kind: str, path: Path) -> DiskFree:
 
 SCRIPT = """\
 for path; do
-  told=$(stat --file-system --format '%a %S' "$path" 2>/dev/null) || told='- -'
-  echo "free $told"
+  free=$(stat --file-system --format '%a %S' "$path" 2>/dev/null) || free='- -'
+  echo "free $free"
 done
 """
 """POSIX sh that prints a line for each folder among its arguments; `parse` reads them."""
@@ -89,9 +89,9 @@ def parse(lines: Iterable[str], rooms: Iterable[tuple[str, str]]) -> tuple[DiskF
         lines: What it printed, and perhaps others.
         rooms: (kind, path) of each folder, in its order.
     """
-    told = [line.split()[1:] for line in lines if line.startswith("free ")]
+    printed = [line.split()[1:] for line in lines if line.startswith("free ")]
     found = []
-    for (kind, path), words in zip(rooms, told):
+    for (kind, path), words in zip(rooms, printed):
         free = _mib(words)
         if free is not None:
             found.append(DiskFree(kind, path, free))

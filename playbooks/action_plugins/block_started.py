@@ -75,7 +75,9 @@ class ActionModule(ActionBase):
         claim, seconds = str(asked.get("claim") or ""), int(asked.get("claim_s") or 0)
         folder = asked.get("folder", host_lock.FOLDER)  # another only in tests
         try:
-            told = host_lock.begin(self._low_level_execute_command, claim, seconds, paths, folder)
+            answers = host_lock.begin(
+                self._low_level_execute_command, claim, seconds, paths, folder
+            )
         except host_lock.HostLockError as error:
             raise AnsibleActionFail(f"block_started: {error}") from error
-        return told[0], limits.parse(told, rooms)
+        return answers[0], limits.parse(answers, rooms)

@@ -17,9 +17,9 @@ _SCRIPT = """\
 client=$1 name=$2 also=$3
 shift 3
 "$@" > /dev/null || exit
-told=$("$client" container inspect --format "{{.State.Pid}} {{.Image}}$also" "$name") || exit
-echo "$told"
-set -- $told
+process=$("$client" container inspect --format "{{.State.Pid}} {{.Image}}$also" "$name") || exit
+echo "$process"
+set -- $process
 "$client" image inspect --format "{{json .RootFS.Layers}}" "$2" || exit
 [ "$1" = 0 ] || cat "/proc/$1/stat"
 """
@@ -56,8 +56,8 @@ class ActionModule(ActionBase):
         if answer["rc"] != 0:
             said = (answer["stderr"] or answer["stdout"]).strip()
             raise AnsibleActionFail(f"container_started: {asked['name']}: {said}")
-        told, layers, *stat = answer["stdout"].splitlines()
-        pid, _, *others = told.split()
+        process, layers, *stat = answer["stdout"].splitlines()
+        pid, _, *others = process.split()
         if not stat:
             raise AnsibleActionFail(
                 f"container_started: {asked['name']} has ended already, a running one needed"

@@ -25,17 +25,17 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
         """Sort the task's arguments."""
         super().run(tmp, task_vars)
-        told = self._task.args
-        process, failure = told["process"], told.get("failure")
+        given = self._task.args
+        process, failure = given["process"], given.get("failure")
         outcome = {
-            "id": told["id"],
-            "started_at": told["started_at"],
+            "id": given["id"],
+            "started_at": given["started_at"],
             "result": process.get("result"),
             "process_wall_ns": process.get("wall_ns"),
             "evidence": {
-                "before": told["before"] or told["current"],
+                "before": given["before"] or given["current"],
                 "inside": process.get("inside"),
-                "after": told["current"] if told["before"] else None,
+                "after": given["current"] if given["before"] else None,
             },
             "failure": _failure(failure) if failure else None,
         }

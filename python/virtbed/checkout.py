@@ -15,9 +15,9 @@ class CheckoutError(RuntimeError):
 
 def _found(package: Path, working: Path) -> Path:
     """Return the checkout around a package, else the one around a folder, else the package's."""
-    beside = package.resolve().parents[2]
-    folders = (beside, working, *working.parents)
-    return next((folder for folder in folders if (folder / _MARK).is_file()), beside)
+    own = package.resolve().parents[2]
+    folders = (own, working, *working.parents)
+    return next((folder for folder in folders if (folder / _MARK).is_file()), own)
 
 
 REPOSITORY = _found(Path(__file__), Path.cwd())

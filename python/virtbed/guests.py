@@ -36,23 +36,23 @@ def equipped(
     if not instance.own_kernel:
         return instance
     if instance.factors.get("guest_kernel") == "host":
-        told = facts["host_kernel"]
-        if why := _unbootable(told, machine):
+        kernel = facts["host_kernel"]
+        if why := _unbootable(kernel, machine):
             return f"guest_kernel host: {why[0]}", why[1]
-        instance = replace(instance, kernel=decode(HostKernel, told["kernel"]))
+        instance = replace(instance, kernel=decode(HostKernel, kernel["kernel"]))
     if instance.factors.get("guest_topology") == "host":
         return _shaped(instance, machine, topology)
     return instance
 
 
-def _unbootable(told: Mapping[str, Any], machine: RoleProperties) -> Why | None:
+def _unbootable(kernel: Mapping[str, Any], machine: RoleProperties) -> Why | None:
     image = "keep to guest_kernel: [image]"
-    if told["problem"]:
-        return told["problem"], f"{told['remedy']}, or {image}"
-    missing = [name for name in machine.drivers if name in told["missing"]]
+    if kernel["problem"]:
+        return kernel["problem"], f"{kernel['remedy']}, or {image}"
+    missing = [name for name in machine.drivers if name in kernel["missing"]]
     if missing:
         return (
-            f"{told['kernel']['release']}, which the host runs, has no {', '.join(missing)}, "
+            f"{kernel['kernel']['release']}, which the host runs, has no {', '.join(missing)}, "
             "without which a guest finds no disk or no network",
             f"boot the host with a kernel that has them as modules or built in, or {image}",
         )

@@ -70,8 +70,8 @@ def host_status(bench: Bench, platforms: Platforms) -> list[HostStatus]:
     ended, events = bench.play("status", given)
     if not ended.ok:
         raise BenchError(f"the host could not be looked at: {ended.message}")
-    told = [e for e in events if isinstance(e, TaskOk) and e.action == "host_standing"]
-    return [_told(event.result) for event in told]
+    reports = [e for e in events if isinstance(e, TaskOk) and e.action == "host_standing"]
+    return [_decoded(event.result) for event in reports]
 
 
 def stay_aside() -> None:
@@ -119,8 +119,8 @@ def _locks() -> list[Path]:
     return [folder / "lock" for folder in dict.fromkeys((RUN, Path(host_lock.FOLDER)))]
 
 
-def _told(result: Mapping[str, Any]) -> HostStatus:
-    """Return what a host's module told; it is not trusted to be whole."""
+def _decoded(result: Mapping[str, Any]) -> HostStatus:
+    """Return what a host's module returned; it is not trusted to be whole."""
     try:
         seen = Seen(**result["seen"])
         held = seen.claim()

@@ -344,11 +344,11 @@ def _speed(group: list[_Seen]) -> tuple[float, ...]:
 
 def _words(group: list[_Seen]) -> str:
     first = group[0]
-    told = [first.type] if first.type else []
-    told += [f"part {first.part}"] if first.part else []
+    parts = [first.type] if first.type else []
+    parts += [f"part {first.part}"] if first.part else []
     for value, words in (
         (max(each.capacity for each in group), "capacity {}"),
         (max(each.max_mhz for each in group), "up to {} MHz"),
     ):
-        told += [words.format(value)] if value else []
-    return ", ".join(told)
+        parts += [words.format(value)] if value else []
+    return ", ".join(parts)

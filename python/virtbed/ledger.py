@@ -79,10 +79,10 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._told():
+        with self._in_words():
             self._db = sqlite3.connect(path, isolation_level=None)
         try:
-            with self._told():
+            with self._in_words():
                 self._open()
         except LedgerError:
             self._db.close()
@@ -105,7 +105,7 @@ class Ledger:
         )
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _in_words(self) -> Iterator[None]:
         """Say in words what SQLite cannot do, and with which file."""
         try:
             yield
@@ -126,13 +126,13 @@ class Ledger:
         self._db.close()
 
     def _rows(self, sql: str, *values: object) -> list[Any]:
-        with self._told():
+        with self._in_words():
             return self._db.execute(sql, values).fetchall()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Write all of some rows, or none."""
-        with self._told():
+        with self._in_words():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db

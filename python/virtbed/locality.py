@@ -150,5 +150,5 @@ def _distance(machine: Machine, one: Node, other: Node) -> int:
 
 def fits(nodes: Collection[Node], memory_mib: int) -> bool:
     """Return whether nodes have an instance's memory; taken for granted where none tells."""
-    told = [node.memory_mib for node in nodes if node.memory_mib is not None]
-    return not memory_mib or not told or sum(told) >= memory_mib + HEADROOM_MIB
+    known = [node.memory_mib for node in nodes if node.memory_mib is not None]
+    return not memory_mib or not known or sum(known) >= memory_mib + HEADROOM_MIB

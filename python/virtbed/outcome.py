@@ -79,8 +79,8 @@ def result_of(
     )
     moved = {"clock_apart_share": clock_apart_share(outcome.evidence)}
     confounders = {**document.get("confounders", {}), **moved}
-    told = {"bench": bench(*_machines(outcome.evidence))}
-    return {**document, "trial": encode(head), "confounders": confounders, **told}
+    added = {"bench": bench(*_machines(outcome.evidence))}
+    return {**document, "trial": encode(head), "confounders": confounders, **added}
 
 
 def _machines(evidence: Readings) -> Iterator[dict[str, Any] | None]:

@@ -84,15 +84,15 @@ def machine_of(facts: Mapping[str, Any]) -> Machine:
     Raises:
         PlacementError: hwloc printed nothing, or nothing that can be read.
     """
-    told = facts["hwloc"]
-    if told["xml"] is None:
+    topology = facts["hwloc"]
+    if topology["xml"] is None:
         raise PlacementError(
-            f"{told['problem']}; hwloc tells which CPUs share what: {setup()}, or install "
+            f"{topology['problem']}; hwloc tells which CPUs share what: {setup()}, or install "
             "Debian's hwloc-nox on the host"
         )
     parts = {int(cpu): part for cpu, part in facts["cpu"]["parts"].items()}
     try:
-        return hwloc.read(told["xml"], facts["nodes_with_cpus"], parts)
+        return hwloc.read(topology["xml"], facts["nodes_with_cpus"], parts)
     except hwloc.TopologyError as error:
         raise PlacementError(f"{error}; run the doctor again") from error
 

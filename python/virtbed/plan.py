@@ -385,9 +385,9 @@ def _explain(error: Any) -> str:
         keys = {key for model in (Plan, Application, Emulated) for key in model.model_fields}
         close = difflib.get_close_matches(str(error["loc"][-1]), sorted(keys), n=1)
         return f"{where}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-    told = str(error["msg"]).removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
-        return f"{where}: missing; {told}"
+        return f"{where}: missing; {message}"
     if error["type"] == "value_error" and not where:  # of the plan as a whole
-        return told
-    return f"{where}: {_FOUND.repr(error['input'])} found; {told}"
+        return message
+    return f"{where}: {_FOUND.repr(error['input'])} found; {message}"

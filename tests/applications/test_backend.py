@@ -9,7 +9,7 @@ from virtbed_workloads.contract import ApplicationError
 from virtbed_workloads.models.seeded import seed_weights
 
 
-def test_a_model_is_traced_once_for_all_shapes_it_was_told_of() -> None:
+def test_a_model_is_traced_once_for_all_shapes_it_was_said_of() -> None:
     traces = []
 
     def double(x: object) -> object:

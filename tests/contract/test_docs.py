@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.pages import FENCE, FOR_USERS, NAMES, PAGES, text, tool
+from tests.pages import FENCE, NAMES, PAGES, text, tool
 
 from virtbed.checkout import REPOSITORY
 from virtbed.plan import Plan
@@ -129,50 +129,6 @@ def test_the_entry_that_a_page_adds_is_one(page: str) -> None:
     assert all(name.startswith("_") for name in left_out)
     made = eval(code, names | dict.fromkeys(left_out, lambda *_: None))
     assert type(made).__module__ == EXAMPLES[page]
-
-
-# Words.
-
-# What the project's style has other words for: "started", "placed", "said" or "shown", "next to",
-# "are simultaneous".
-BANNED = re.compile(
-    r"\b(begun|laid|came|(?<!be )told|beside|hold together|holds together)\b",
-    re.IGNORECASE,
-)
-
-
-def banned(page: str) -> list[str]:
-    return BANNED.findall(" ".join(re.sub(r"`[^`]*`", "", FENCE.sub("", page)).split()))
-
-
-# Generated of docstrings and argument specs, in other packages.
-GENERATED = {
-    "docs/reference/documents.md",
-    "docs/reference/roles.md",
-    "docs/reference/command-line.md",
-}
-WRITTEN = sorted(set(FOR_USERS) - GENERATED - {"CHANGELOG.md"})
-
-
-@pytest.mark.parametrize("name", WRITTEN)
-def test_no_page_has_a_word_that_the_style_replaces(name: str) -> None:
-    assert banned(text(name)) == []
-
-
-def test_such_a_word_is_found() -> None:
-    assert banned("What was\nbegun; these hold\ntogether. `told`") == ["begun", "hold together"]
-
-
-def test_no_docstring_begins_with_knows() -> None:
-    found = [
-        name
-        for name in NAMES
-        if name.endswith(".py") and (REPOSITORY / name).is_file()
-        for node in ast.walk(ast.parse(text(name)))
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        and (ast.get_docstring(node) or "").startswith("Knows")
-    ]
-    assert found == []
 
 
 # One version.

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 FOLDERS = REPOSITORY / "tests/unit/analysis/conftest.py"
 MEMBERS = ("contract", "python", "workloads", "analysis")
 
-LAID = """
+SWEEP = """
 import importlib.util, json, sys
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def lay(design, measures):
         folder.write(f"trials/{row['id']}/evidence.json", folders.evidence(result))
     return folder.path
 
-def told(path):
+def content(path):
     "Say what the analysis makes of a results folder."
     from virtbed_analysis import described, load, report, write_parquet
     from virtbed_analysis.frames import read_sweep
@@ -107,15 +107,15 @@ facts = {
 platforms = load_platforms()
 verdicts = [PlatformVerdict(name, "available", "", "") for name in platforms.entries]
 host = HostReport("virtbed.doctor/2", "bench01", True, facts, tuple(verdicts), "kvm")
-laid = design(plan, host, platforms)
-document = encode(laid.document(plan, folders.IMAGE, platforms, ["0123abc"]))
+designed = design(plan, host, platforms)
+document = encode(designed.document(plan, folders.IMAGE, platforms, ["0123abc"]))
 print(json.dumps({
     "refusal": refusal,
     "plan": Plan.model_json_schema()["properties"],
     "design": document,
-    "argv": [list(trial.argv(1)) for trial in laid.trials],
+    "argv": [list(trial.argv(1)) for trial in designed.trials],
     "schemas": {name: schema() for name, schema in schemas.SCHEMAS.items()},
-    **told(lay(document, {})),
+    **content(lay(document, {})),
 }))
 """
 
@@ -140,7 +140,7 @@ for replicate in (1, 2, 3):
     for platform in ("bm", "cn"):
         folder.plan(platform, "pinned", replicate)
 design = folder.design | {"sweep": "demo"}
-found = told(lay(design, {"wakeups": 7}))
+found = content(lay(design, {"wakeups": 7}))
 print(json.dumps({"schemas": {"result": schemas.SCHEMAS["result"]()}, **found}))
 """
 
@@ -165,7 +165,7 @@ def ask(place: Path, script: str) -> dict[str, Any]:
     """Run a script against the copy, and return what it prints."""
     members = os.pathsep.join(str(place / member) for member in MEMBERS)
     done = subprocess.run(
-        [sys.executable, "-c", LAID + script, str(FOLDERS), str(place)],
+        [sys.executable, "-c", SWEEP + script, str(FOLDERS), str(place)],
         env=os.environ | {"PYTHONPATH": members}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -118,12 +118,12 @@ SPEC = {
     "numbers": {"type": "list", "elements": "int", "default": [1]},
 }
 
-def told():
+def read():
     return {"log": "", "size": 0}
 
 def main():
     module = AnsibleModule(argument_spec=SPEC)
-    document = told()
+    document = read()
     module.exit_json(changed=False, reading={}, **document)
 '''
 

@@ -85,7 +85,7 @@ def into_guest(sweep: str) -> list[str]:
 @contextmanager
 def tried(folder: Path, enter: list[str]) -> Iterator[Callable[[], list[str]]]:
     """Try to leave, as soon as there is something to leave; afterwards, return what went well."""
-    marker, script, told = (folder / name for name in ("marker", "leave.py", "told.json"))
+    marker, script, written = (folder / name for name in ("marker", "leave.py", "written.json"))
     marker.write_text("the host's")
     script.write_text(SCRIPT)
     with socket.create_server(("127.0.0.1", 0)) as listening:  # that a guest's 10.0.2.2 stands for
@@ -93,10 +93,10 @@ def tried(folder: Path, enter: list[str]) -> Iterator[Callable[[], list[str]]]:
         inside = shlex.join(["python3", "-", str(port), str(marker), str(device)])
         words = [*enter, inside] if enter[0] == "ssh" else [*enter, *shlex.split(inside)]
         command = f"{shlex.join(words)} < {shlex.quote(str(script))}"
-        loop = f"until {command} > {shlex.quote(str(told))} 2>/dev/null; do sleep 0.3; done"
+        loop = f"until {command} > {shlex.quote(str(written))} 2>/dev/null; do sleep 0.3; done"
         process = subprocess.Popen(["bash", "-c", loop], start_new_session=True)
         try:
-            yield lambda: json.loads(told.read_text())
+            yield lambda: json.loads(written.read_text())
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -126,7 +126,7 @@ def test_a_trial_with_a_broken_input_fails_and_the_sweep_goes_on(
     assert traces() == NOTHING
 
 
-def test_threads_are_a_factor_and_logs_lie_beside_the_result(write_plan: Any) -> None:
+def test_threads_are_a_factor_and_logs_lie_next_to_the_result(write_plan: Any) -> None:
     plan, folder = write_plan(
         "threads",
         platforms={"cn": ["vanilla"]},

@@ -36,7 +36,7 @@ def not_ours() -> Iterator[str]:
         run("docker", "rm", "--force", "not-ours")
 
 
-def test_cpusets_are_whole_after_cpus_went_and_came_back(write_plan: Any, not_ours: str) -> None:
+def test_cpusets_are_whole_after_cpus_went_and_returned(write_plan: Any, not_ours: str) -> None:
     plan, folder = write_plan("hotplug", scale_up="hotplug", platforms={"bm": ["vanilla"]})
     online = ONLINE.read_text()
     before = cpusets()

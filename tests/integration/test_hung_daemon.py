@@ -76,7 +76,7 @@ def test_a_hung_daemon_hinders_a_sweep_without_it_only_if_its_containers_run(
         "docker", "run", "--detach", "--name=virtbed-left-over", "--label=virtbed=left-over",
         "--network=none", image, "sleep", "infinity",
     )  # fmt: skip
-    plan, folder = write_plan("beside", **bare)
+    plan, folder = write_plan("next", **bare)
     os.kill(dockerd, signal.SIGSTOP)
     done = run("virtbed", "sweep", plan, ok=False)
     os.kill(dockerd, signal.SIGCONT)

@@ -95,7 +95,7 @@ def inventory() -> Iterator[Inventory]:
             RUN.rmdir()
 
 
-def told(*command: str) -> Any:
+def printed(*command: str) -> Any:
     done = run("virtbed", *command, "--json", ok=False)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return json.loads(done.stdout)
@@ -115,20 +115,20 @@ def lasting(report: dict[str, Any]) -> dict[str, Any]:
 def test_the_doctor_says_the_same_over_ssh_of_a_user_who_becomes_root(
     inventory: Inventory,
 ) -> None:
-    remote = told("doctor", "--inventory", inventory(ansible_become=True))
+    remote = printed("doctor", "--inventory", inventory(ansible_become=True))
     assert remote["facts"]["is_root"]
-    assert lasting(remote) == lasting(told("doctor"))
+    assert lasting(remote) == lasting(printed("doctor"))
 
 
-def test_a_plan_is_laid_out_alike(inventory: Inventory) -> None:
-    remote = told("plan", "quick", "--inventory", inventory(ansible_become=True))
-    local = told("plan", "quick")
+def test_a_plan_is_placed_alike(inventory: Inventory) -> None:
+    remote = printed("plan", "quick", "--inventory", inventory(ansible_become=True))
+    local = printed("plan", "quick")
     for key in ("trials", "cells", "not_run", "image"):
         assert remote[key] == local[key]
 
 
-def test_who_does_not_become_root_is_told(inventory: Inventory) -> None:
-    report = told("doctor", "--inventory", inventory())
+def test_who_does_not_become_root_is_said(inventory: Inventory) -> None:
+    report = printed("doctor", "--inventory", inventory())
     assert not report["ok"] and not report["facts"]["is_root"]
     reasons = {row["platform"]: row["reason"] for row in report["platforms"]}
     assert "not running as root" in reasons["bm"]

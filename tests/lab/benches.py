@@ -17,7 +17,7 @@ from virtbed.lab.recipe import Recipe
 from virtbed.lab.server import Server
 
 from ..commands import run
-from .conftest import told
+from .conftest import say
 
 # Each node holds a guest of 1 GiB and its emulator.
 HARDWARE: dict[str, Any] = {"sockets": 2, "cores": 1, "nodes": 2, "memory_mib": 4096}
@@ -55,14 +55,14 @@ def bench_image(recipe: Recipe) -> Image:
     A server would take half an hour to build it, and four minutes to be sent it.
     """
     ours = FOLDER / "bench"
-    told("building the image null on this machine, if there is none (minutes)")
+    say("building the image null on this machine, if there is none (minutes)")
     local = ("-i", "inventory/local", "-e", "plan=functional", "-e", f"virtbed_state_dir={ours}")
     run("ansible-playbook", *local, "playbooks/image.yml")
-    plain = build(recipe, told)
+    plain = build(recipe, say)
     digest = f"{plain.digest}-{image_key('null')[:16]}"
     place = plain.folder.with_name(digest)
     if not place.is_dir():
-        told("copying it into the server's disk")
+        say("copying it into the server's disk")
         building = place.with_name(f".building-{digest}")
         run("rm", "-rf", str(building))
         run("cp", "--archive", "--sparse=always", str(plain.folder), str(building))
@@ -75,7 +75,7 @@ def set_up(server: Server) -> None:
     """Set a server up for the image that computes nothing, which is there."""
     before = "\n".join(sorted(facts(server)))
     subprocess.run(server.ssh("sh", "-c", f"cat > {BEFORE}"), input=before, text=True, check=True)
-    told(f"setting {server.name} up (a quarter of an hour)")
+    say(f"setting {server.name} up (a quarter of an hour)")
     run("make", "setup", "PLAN=functional", f"INVENTORY={server.inventory}")
 
 

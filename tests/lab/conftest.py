@@ -29,7 +29,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
-def told(text: str) -> None:
+def say(text: str) -> None:
     """Show progress, whatever pytest captures: a boot takes minutes."""
     print(f"lab: {text}", file=sys.__stderr__, flush=True)
 
@@ -53,12 +53,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     def start(
         image: Image | None = None, preparation: Preparation = BOOTED, **shape: Any
     ) -> Server:
-        image = image or build(Recipe(), told)
+        image = image or build(Recipe(), say)
         name = f"test{os.getpid()}-{len(started)}"
         here = accelerator_here()
         started.append(
             start_prepared(
-                name, image, Shape(**shape), told, tied=True, accelerator=here,
+                name, image, Shape(**shape), say, tied=True, accelerator=here,
                 preparation=preparation,
             )
         )  # fmt: skip
@@ -67,5 +67,5 @@ def server(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     yield start
     for each in started:
         if request.node.stash.get(FAILED, False):
-            told(f"console log: {each.keep_console(request.node.nodeid)}")
+            say(f"console log: {each.keep_console(request.node.nodeid)}")
         each.remove()

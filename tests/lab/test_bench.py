@@ -50,7 +50,7 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
         done = run("virtbed", "sweep", str(path), "--inventory", str(inventory), ok=False)
         said = done.stdout + done.stderr
         wanted = (0, 1) if ok is None else (0,) if ok else (1,)
-        assert done.returncode in wanted, f"{said}\n{told_by(folder)}"
+        assert done.returncode in wanted, f"{said}\n{logged_by(folder)}"
         return folder
 
     yield carry_out
@@ -58,7 +58,7 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
         run("rm", "-rf", str(folder))
 
 
-def told_by(folder: Path) -> str:
+def logged_by(folder: Path) -> str:
     """Return what the failed trials of a sweep tell."""
     paths = sorted(folder.glob("trials/*/failure.json"))
     return "\n".join(f"{path.parent.name}: {read(path)['message']}" for path in paths)

@@ -52,9 +52,9 @@ def usable_cores(root: Path = Path("/")) -> int:
     shows in the affinity. A sandbox's kernel without a CPU controller cannot show the quota that
     its host enforces: whoever starts this process then says it, in VIRTBED_QUOTA_CPUS.
     """
-    told = os.environ.get("VIRTBED_QUOTA_CPUS")
+    given = os.environ.get("VIRTBED_QUOTA_CPUS")
     hidden = cgroups.version(root) is None
-    quota = float(told) if told and hidden else cgroups.quota_cpus(root)
+    quota = float(given) if given and hidden else cgroups.quota_cpus(root)
     affinity = len(os.sched_getaffinity(0))
     return affinity if quota is None else max(1, min(affinity, int(quota)))
 

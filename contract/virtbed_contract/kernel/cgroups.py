@@ -147,17 +147,17 @@ def swap_limit(root: Path, pid: Pid = "self") -> Optional[str]:
     Returns:
         None where no group tells: the kernel may have no swap, or no limits of it.
     """
-    told, limits = False, list[int]()
+    readable, limits = False, list[int]()
     for group in lineage(root, "memory", pid):
         text = next(filter(None, (read(group / name) for name in SWAP_FILES)), None)
-        told = told or text is not None
+        readable = readable or text is not None
         if text not in (None, "max") and int(text) < _UNLIMITED_BYTES:
             limits.append(int(text))
     if not limits:
-        return "max" if told else None
+        return "max" if readable else None
     both = _mount(mounts(root), "memory")
-    beside = memory_bytes(root, pid) or 0 if both and both.version == 1 else 0
-    return f"{max(0, min(limits) - beside) // 2**20} MiB"
+    memory = memory_bytes(root, pid) or 0 if both and both.version == 1 else 0
+    return f"{max(0, min(limits) - memory) // 2**20} MiB"
 
 
 def pids_max(root: Path, pid: Pid = "self") -> Optional[int]:

@@ -175,14 +175,14 @@ def interrupts(root: Path, cpus: Iterable[int]) -> Optional[dict[str, int]]:
 
 def aimed(root: Path, cpus: Iterable[int]) -> Optional[str]:
     """Return the kernel list of the interrupts that may fire on some CPUs."""
-    wanted, found, told = set(cpus), [], False
+    wanted, found, readable = set(cpus), [], False
     for folder in (root / IRQS).glob("[0-9]*"):
         text = read(folder / "effective_affinity_list") or read(folder / "smp_affinity_list")
         if text:
-            told = True
+            readable = True
             if wanted & set(parse_cpu_list(text)):
                 found.append(int(folder.name))
-    return format_cpu_list(found) if told else None
+    return format_cpu_list(found) if readable else None
 
 
 def throttled(root: Path) -> Optional[int]:
@@ -247,10 +247,10 @@ def timers(root: Path) -> Optional[dict[str, str]]:
         return None
     found = {}
     for block in text.split("\n\n"):
-        told = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if told.get("Id"):
+        properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if properties.get("Id"):
             # What never fired is empty, or "n/a" by older versions.
-            found[told["Id"]] = told.get("LastTriggerUSec", "").replace("n/a", "")
+            found[properties["Id"]] = properties.get("LastTriggerUSec", "").replace("n/a", "")
     return found
 
 
@@ -297,7 +297,8 @@ def _more_aimed(
 def _more_messages(before: Any, after: Any) -> Optional[tuple[int, Optional[str]]]:
     """Return how many messages were written between, and the text of the last one.
 
-    Where all that are kept were written between, it is the number of records of all kinds: there were more.
+    Where all that are kept were written between, it is the number of records of all kinds: there
+    were more.
     """
     if not before or not after:
         return None

@@ -52,11 +52,11 @@ def protection(pid: Pid = "self", proc: Path = PROC) -> dict[str, Optional[str]]
         ``seccomp`` (``none``, ``strict`` or ``filter``), ``store_bypass`` and ``indirect_branch``
         (in the kernel's words) and ``apparmor`` (the profile); None for what is not reported.
     """
-    told, attributes = status(pid, proc), proc / str(pid) / "attr"
+    state, attributes = status(pid, proc), proc / str(pid) / "attr"
     return {
-        "seccomp": _SECCOMP.get(told.get("Seccomp", "")),
-        "store_bypass": told.get("Speculation_Store_Bypass"),
-        "indirect_branch": told.get("SpeculationIndirectBranch"),
+        "seccomp": _SECCOMP.get(state.get("Seccomp", "")),
+        "store_bypass": state.get("Speculation_Store_Bypass"),
+        "indirect_branch": state.get("SpeculationIndirectBranch"),
         # That of AppArmor alone is new in Linux 5.8; the other is of whichever module is first.
         "apparmor": read(attributes / "apparmor/current") or read(attributes / "current") or None,
     }

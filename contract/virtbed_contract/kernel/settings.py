@@ -101,8 +101,8 @@ def idle(root: Path) -> Optional[str]:
         )
         if text
     ]  # fmt: skip
-    told = {name: found.pop() if len(found) == 1 else "mixed" for name, found in states.items()}
-    return SPLIT.join([*parts, *(f"{name} {how}" for name, how in told.items())])
+    by_name = {name: found.pop() if len(found) == 1 else "mixed" for name, found in states.items()}
+    return SPLIT.join([*parts, *(f"{name} {how}" for name, how in by_name.items())])
 
 
 def scheduler(root: Path) -> Optional[str]:
@@ -130,9 +130,9 @@ def swap(root: Path) -> Optional[str]:
 
 def huge_share(root: Path) -> Optional[float]:
     """Return which share of a process's anonymous memory is in huge pages."""
-    told = fields(read(root / "proc/self/smaps_rollup"))
+    memory = fields(read(root / "proc/self/smaps_rollup"))
     try:
-        whole, huge = (int(told[name].split()[0]) for name in ("Anonymous", "AnonHugePages"))
+        whole, huge = (int(memory[name].split()[0]) for name in ("Anonymous", "AnonHugePages"))
     except (KeyError, ValueError):
         return None
     return round(huge / whole, 4) if whole else None

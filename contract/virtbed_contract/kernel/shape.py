@@ -53,16 +53,16 @@ def shape(files: Mapping[str, str], cpus: Sequence[int]) -> dict[str, Any]:
         return format_cpu_list(places[cpu] for cpu in parse_cpu_list(listed) if cpu in places)
 
     def sets(name: str) -> list[str]:
-        told = (files.get(f"cpu/cpu{cpu}/{name}") for cpu in cpus)
-        return _sorted(ours(each) for each in told if each)
+        lists = (files.get(f"cpu/cpu{cpu}/{name}") for cpu in cpus)
+        return _sorted(ours(each) for each in lists if each)
 
     caches: dict[str, set[str]] = {}
     for cpu in cpus:
         start, end = f"cpu/cpu{cpu}/cache/", "/level"
         for folder in (p[: -len(end)] for p in files if p.startswith(start) and p.endswith(end)):
-            told = [files.get(f"{folder}/{name}", "") for name in ("level", "type", "size")]
+            kind = [files.get(f"{folder}/{name}", "") for name in ("level", "type", "size")]
             shared = ours(files.get(f"{folder}/shared_cpu_list", ""))
-            caches.setdefault("L" + " ".join(told), set()).add(shared)
+            caches.setdefault("L" + " ".join(kind), set()).add(shared)
     nodes = (text for path, text in files.items() if path.startswith("node/"))
     return {
         "packages": sets(CORES),

@@ -61,9 +61,9 @@ def parts(root: Path) -> dict[int, str]:
     """Return what kind of core each online CPU is, where the processor tells: Arm's part."""
     found = {}
     for block in (read(root / "proc/cpuinfo") or "").split("\n\n"):
-        told = fields(block)
-        if told.get("processor", "").isdigit() and told.get("CPU part"):
-            found[int(told["processor"])] = f"{told.get('CPU implementer', '')}/{told['CPU part']}"
+        keys = fields(block)
+        if keys.get("processor", "").isdigit() and keys.get("CPU part"):
+            found[int(keys["processor"])] = f"{keys.get('CPU implementer', '')}/{keys['CPU part']}"
     return found
 
 
@@ -79,8 +79,8 @@ def cpu_model(root: Path) -> Optional[str]:
 
 def turbo(root: Path) -> Optional[bool]:
     """Return whether CPUs may run above their base clock rate; None where it is unknown."""
-    told = {NO_TURBO: "0", BOOST: "1"}
-    found = ((read(root / path), on) for path, on in told.items())
+    files = {NO_TURBO: "0", BOOST: "1"}
+    found = ((read(root / path), on) for path, on in files.items())
     return next((text == on for text, on in found if text is not None), None)
 
 

@@ -233,10 +233,12 @@ def _say_comparison(content: dict[str, Any]) -> None:
         console.print(table)
     for row in content["cells"]:
         if any(side["lost"] for side in row["lost"].values()):
-            told = (f"{lost['lost']} of {lost['of']} in the {s}" for s, lost in row["lost"].items())
+            shares = (
+                f"{lost['lost']} of {lost['of']} in the {s}" for s, lost in row["lost"].items()
+            )
             console.print(
                 f"trials without usable times: {row['platform']} {row['mode']} "
-                f"(cores: {row['cores']}), {row['application']}: {', '.join(told)}",
+                f"(cores: {row['cores']}), {row['application']}: {', '.join(shares)}",
                 highlight=False,
             )
     if content["fail"]:

@@ -61,7 +61,7 @@ def status(
     problems: list[str] = []
     try:
         platforms = load_platforms()
-        folders = [results(name)] if name else list(_begun(REPOSITORY / "results"))
+        folders = [results(name)] if name else list(_started(REPOSITORY / "results"))
         sweeps = []
         for folder in folders:
             try:
@@ -87,7 +87,7 @@ def status(
     raise typer.Exit(TRIALS_FAILED if failed or any(h.left_over for h in hosts) else 0)
 
 
-def _begun(folder: Path) -> Iterator[Path]:
+def _started(folder: Path) -> Iterator[Path]:
     yield from (path.parent for path in sorted(folder.glob(f"*/{NAME}")))
 
 

@@ -109,28 +109,28 @@ def plan(
         host.require_root("to examine the host on which the plan would run")
         with bench.alone():
             report, _ = host.examine(restore=False, image=chosen.image)
-        laid = design(chosen, report, platforms)
+        designed = design(chosen, report, platforms)
         seen = _seconds(REPOSITORY / "results" / chosen.name / NAME)
     except REFUSALS as error:
         refuse(error)
-    seconds = estimate_s(laid.trials, seen, platforms.trial_s)
-    cells = Counter(tuple(_cell(trial).items()) for trial in laid.trials)
+    seconds = estimate_s(designed.trials, seen, platforms.trial_s)
+    cells = Counter(tuple(_cell(trial).items()) for trial in designed.trials)
     rows = [{**dict(cell), "trials": count} for cell, count in sorted(cells.items())]
     seen_before = _best_samples(chosen)
     if as_json:
-        told = {
-            **_as_json(chosen, laid, seconds, rows),
+        document = {
+            **_as_json(chosen, designed, seconds, rows),
             "image": report.facts["image"],
             "best_samples": seen_before,
         }
-        typer.echo(json.dumps(told, indent=1))
+        typer.echo(json.dumps(document, indent=1))
     else:
-        title = f"{chosen.name}: {len(laid.trials)} trials, about {minutes(seconds)}"
-        console.print(plan_table(title, laid.trials, platforms.entries))
-        if any(trial.instance.mode == "pinned" for trial in laid.trials):
-            console.print(placement_table(laid.placements))
+        title = f"{chosen.name}: {len(designed.trials)} trials, about {minutes(seconds)}"
+        console.print(plan_table(title, designed.trials, platforms.entries))
+        if any(trial.instance.mode == "pinned" for trial in designed.trials):
+            console.print(placement_table(designed.placements))
         console.print(image_line(report.facts["image"], name))
-        for line in not_run_lines(laid.not_run, platforms.entries):
+        for line in not_run_lines(designed.not_run, platforms.entries):
             console.print(line)
         for row in seen_before:
             console.print(row["sentence"])
@@ -185,15 +185,15 @@ def _cell(trial: Trial) -> dict[str, str | int]:
 Rows = list[dict[str, str | int]]
 
 
-def _as_json(plan: Plan, laid: Design, seconds: float, rows: Rows) -> Mapping[str, object]:
+def _as_json(plan: Plan, designed: Design, seconds: float, rows: Rows) -> Mapping[str, object]:
     return {
         "plan": plan.name,
         "plan_digest": plan.digest(),
-        "trials": len(laid.trials),
+        "trials": len(designed.trials),
         "estimated_s": seconds,
         "cells": rows,
-        "placements": encode(laid.placements),
-        "not_run": encode(laid.not_run),
+        "placements": encode(designed.placements),
+        "not_run": encode(designed.not_run),
     }
 
 

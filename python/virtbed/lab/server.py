@@ -277,14 +277,14 @@ def _launch(
 
 def _await(server: Server, say: Say, doing: str) -> None:
     """Wait until the server's SSH greets."""
-    started = told = time.monotonic()
+    started = said_at = time.monotonic()
     while not _greets(server.port):
         _require_alive(server)
         now = time.monotonic()
         if now - started > BOOT_S:
             raise LabError(f"{server.name} does not answer by SSH for {BOOT_S} s")
-        if now - told > 15:
-            told = now
+        if now - said_at > 15:
+            said_at = now
             say(f"{doing} {server.name}, {now - started:.0f} s: {_last_line(server.console)}")
         time.sleep(_LOOK_S)
     say(f"{server.name} answers after {time.monotonic() - started:.0f} s")

@@ -187,13 +187,13 @@ def _set(seen: Json) -> Iterator[str]:
     """Give what was set for the process and its kernel, as far as it is reported."""
     for part, words in (("process_settings", "the process"), ("kernel_settings", "its kernel")):
         found = seen.get(part) or {}
-        told = [
+        parts = [
             f"{one.words} {found[one.name]}"
             for one in held(part.partition("_")[0])
             if found.get(one.name) is not None and one.name not in _LONG
         ]
-        if told:
-            yield f"Set for {words}: {', '.join(told)}."
+        if parts:
+            yield f"Set for {words}: {', '.join(parts)}."
 
 
 def _counted(result: Json) -> Iterator[str]:

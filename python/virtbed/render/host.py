@@ -101,16 +101,16 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _host_kernel(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Give whether guests could boot the host's kernel; nothing of a report that does not tell."""
-    told = facts.get("host_kernel")
-    if not told:
+    kernel = facts.get("host_kernel")
+    if not kernel:
         return
-    if told["problem"]:
-        yield "host's kernel for guests", f"no: {told['problem']}; {told['remedy']}"
+    if kernel["problem"]:
+        yield "host's kernel for guests", f"no: {kernel['problem']}; {kernel['remedy']}"
         return
-    without = f", without {', '.join(told['missing'])}" if told["missing"] else ""
+    without = f", without {', '.join(kernel['missing'])}" if kernel["missing"] else ""
     yield (
         "host's kernel for guests",
-        f"{told['kernel']['release']}, {told['kernel']['file']}{without}",
+        f"{kernel['kernel']['release']}, {kernel['kernel']['file']}{without}",
     )
 
 

@@ -65,18 +65,18 @@ def failures_table(row: Status) -> Table:
 def host_lines(found: HostStatus) -> Iterator[str]:
     """Give what stands on a host, and what was not seen."""
     yield f"{found.host}: {f'measured by {found.holder}' if found.holder else 'nobody measures it'}"
-    told = found.standing
-    yield from _each("standing", [f"{i['name']} ({i['role']})" for i in told["instances"]])
-    yield from _each("processes", [f"{p['pid']} of {p['name']}" for p in told["processes"]])
-    yield from _each("files of instances", told["overlays"])
-    for changed in told["changed"]:
+    standing = found.standing
+    yield from _each("standing", [f"{i['name']} ({i['role']})" for i in standing["instances"]])
+    yield from _each("processes", [f"{p['pid']} of {p['name']}" for p in standing["processes"]])
+    yield from _each("files of instances", standing["overlays"])
+    for changed in standing["changed"]:
         settings = ", ".join(changed["settings"][:8])
         yield f"not put back: {settings} ({changed['snapshot']})"
     if found.left_over:
         yield "nobody uses what stands: `virtbed clear` removes it, `virtbed restore` puts back"
-    elif not any(told[kind] for kind in ("instances", "processes", "overlays", "changed")):
-        yield "nothing stands" + (", of what was seen" if told["unseen"] else "")
-    for sentence in told["unseen"]:
+    elif not any(standing[kind] for kind in ("instances", "processes", "overlays", "changed")):
+        yield "nothing stands" + (", of what was seen" if standing["unseen"] else "")
+    for sentence in standing["unseen"]:
         yield f"not seen: {sentence}"
 
 

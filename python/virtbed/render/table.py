@@ -144,7 +144,7 @@ class Table:
             if number and (self.apart or named != before):
                 yield Text()
             if named != before:
-                yield from (Text(told, "bold") for told in wrapped(", ".join(named), width))
+                yield from (Text(heading, "bold") for heading in wrapped(", ".join(named), width))
             before = named
             yield from self._lines(part, [row[column] for column in part], widths)
 
@@ -172,8 +172,8 @@ class Table:
                 fill = " " * (widths[place] - cell_len(text))
                 gap = _GAP if place else ""
                 before, after = (fill, "") if self.columns[number].number else ("", fill)
-                told = text.replace(_BOUND, " ")
-                line.append(gap + before).append(told, cells[place][1] or None).append(after)
+                shown = text.replace(_BOUND, " ")
+                line.append(gap + before).append(shown, cells[place][1] or None).append(after)
             line.rstrip()
             yield line
 

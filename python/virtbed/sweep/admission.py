@@ -27,13 +27,13 @@ class Admitted:
     Attributes:
         report: The host's report.
         image: Digest of the image that every instance is to run.
-        laid: The plan's trials in order.
+        design: The plan's trials in order.
         restored: Whether something of a sweep that was cut off was put back before.
     """
 
     report: HostReport
     image: str
-    laid: Design
+    design: Design
     restored: bool
 
 
@@ -71,10 +71,10 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
                 f"{row.platform} is unavailable: {row.reason}; {row.remedy}, or take "
                 f"{row.platform} out of the plan"
             )
-    laid = design(plan, report, platforms)
-    check_cells(plan, laid)
+    designed = design(plan, report, platforms)
+    check_cells(plan, designed)
     check_memory(plan, report, guests=guests)
-    return Admitted(report, image, laid, restored)
+    return Admitted(report, image, designed, restored)
 
 
 def check_cells(plan: Plan, laid: Design) -> None:
@@ -117,11 +117,11 @@ def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, 
         "plan": plan.digest(),
         "image variant": plan.image,
         "image": admitted.image,
-        "accelerator": str(admitted.laid.accelerator),
+        "accelerator": str(admitted.design.accelerator),
         "host": admitted.report.host,
         "kernel": facts["kernel"],
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
-        "placement": where(encode(size) for size in admitted.laid.placements),
+        "placement": where(encode(size) for size in admitted.design.placements),
         **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
     }
 

@@ -185,7 +185,7 @@ class Blocks:
                 "virtbed_run_dir": str(keys),
                 "virtbed_incoming_dir": str(incoming),
                 "virtbed_tuned": self.plan.tuning,
-                "virtbed_interrupts": self.admitted.laid.interrupts(),
+                "virtbed_interrupts": self.admitted.design.interrupts(),
                 "virtbed_keep": self.keep,
                 "virtbed_stores": [["store", store] for store in self.stores],
             }

@@ -21,14 +21,14 @@ class Precision:
     Args:
         folder: The sweep's folder.
         ledger: Its journal.
-        laid: Its design, as design.json has it.
+        design: Its design, as design.json has it.
     """
 
-    def __init__(self, folder: Path, ledger: Ledger, laid: Design) -> None:
+    def __init__(self, folder: Path, ledger: Ledger, design: Design) -> None:
         self._folder = folder
         self._ledger = ledger
-        self._laid = laid
-        self._replicate = {trial.id: trial.replicate for trial in laid.trials}
+        self._design = design
+        self._replicate = {trial.id: trial.replicate for trial in design.trials}
         self._starts: dict[str, tuple[int, float | None]] = {}
 
     def see(self, trial: Trial, result: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ class Precision:
             for trial in measured:
                 if self._replicate.get(trial, 0) in divided and (at := self._started_s(trial)):
                     started[trial] = at
-        return unneeded_trials(self._laid, measured, started)
+        return unneeded_trials(self._design, measured, started)
 
     def _started_s(self, trial: str) -> float | None:
         folder = self._folder / "trials" / trial

@@ -71,9 +71,11 @@ class Recorder:
         records.write_text(self._folder / "plan.yml", plan)
         records.write_json(self._folder / "doctor.json", encode(self._admitted.report))
         every = list(dict.fromkeys([*self._commits(), *commits]))
-        laid = self._admitted.laid.document(self._plan, self._admitted.image, platforms, every)
-        records.write_json(self._folder / "design.json", encode(laid))
-        return laid
+        document = self._admitted.design.document(
+            self._plan, self._admitted.image, platforms, every
+        )
+        records.write_json(self._folder / "design.json", encode(document))
+        return document
 
     def tuned(self, settings: tuple[TuningRow, ...]) -> None:
         """Write the settings that the host was given into doctor.json; none leave it as it is."""

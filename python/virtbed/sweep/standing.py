@@ -43,19 +43,19 @@ class Standing:
 
     Attributes:
         folder: The sweep's folder.
-        laid: Its design, as this call lays it out.
+        design: Its design, as this call lays it out.
         host: Name of the bench host.
         say: Prints a line.
     """
 
     folder: Path
-    laid: Design
+    design: Design
     host: str
     say: Callable[[str], None]
 
     @cached_property
     def _planned(self) -> dict[str, Any]:
-        return {row.id: encode(row) for row in self.laid.trials}
+        return {row.id: encode(row) for row in self.design.trials}
 
     def settle(
         self, trials: tuple[Trial, ...], ledger: Ledger, cut_off: Collection[str] = ()
@@ -75,7 +75,7 @@ class Standing:
         for trial in trials:
             folder = self.folder / "trials" / trial.id
             if trial.id not in done and not os.path.lexists(folder / "result.json"):
-                ledger.at_least(trial.id, self._begun(trial.id))
+                ledger.at_least(trial.id, self._attempts_of(trial.id))
                 missing.append(trial)
                 continue
             try:
@@ -113,7 +113,7 @@ class Standing:
             raise BadResultError(f"{error}") from error
         self.say(f"{trial.id}: its result is whole, and the ledger did not know of it: it stays")
 
-    def _begun(self, trial: str) -> int:
+    def _attempts_of(self, trial: str) -> int:
         """Return how many attempts at a trial its files, and results put aside, tell of."""
         return max(_attempts(self.folder / "trials" / trial, trial), _earlier(self.folder, trial))
 
@@ -132,7 +132,7 @@ class Standing:
             proof = decode(Evidence, json_file.read(folder / "evidence.json"), "evidence.json")
         except (DocumentError, RecordError) as error:
             raise BadResultError(str(error)) from error
-        for name, found, needed in _labels(result["trial"], self.laid, self.host, trial):
+        for name, found, needed in _labels(result["trial"], self.design, self.host, trial):
             if found != needed:
                 raise BadResultError(f"result.json: {name} {found!r} found, {needed!r} needed")
         if (proof.trial, proof.attested) != (trial.id, True):
@@ -156,13 +156,13 @@ class Standing:
         from virtbed_analysis.reading import Unfit
 
         try:
-            checked(folder, self.laid, self._planned)
+            checked(folder, self.design, self._planned)
         except Unfit as error:
             raise BadResultError(f"result.json {error}") from error
 
     def _repeat(self, folder: Path, trial: Trial, ledger: Ledger, why: str) -> None:
         """Move what a trial left aside, and have it done again."""
-        attempts = self._begun(trial.id)
+        attempts = self._attempts_of(trial.id)
         kept = ""
         if os.path.lexists(folder):
             number = 1
@@ -179,7 +179,7 @@ class Standing:
 _OF_DESIGN = ("plan", "image variant", "image", "accelerator", "placement")
 
 
-def recognized(folder: Path, identity: Mapping[str, str], laid: Design) -> None:
+def recognized(folder: Path, identity: Mapping[str, str], expected: Design) -> None:
     """Check, without a ledger, that a folder is of the sweep that is asked for.
 
     Its design and the host's report say so; without these, its results.
@@ -202,7 +202,7 @@ def recognized(folder: Path, identity: Mapping[str, str], laid: Design) -> None:
         found = design.get("trials")
         rows = found if isinstance(found, list) else []
         known = {str(row.get("id")) for row in rows if isinstance(row, dict)}
-        check_trials(folder, known, {trial.id for trial in laid.trials})
+        check_trials(folder, known, {trial.id for trial in expected.trials})
     if doctor is not None:
         there |= _of_host(doctor, identity)
     if design is None:
@@ -284,14 +284,14 @@ def _unchanged(folder: Path, known: Digests) -> None:
 
 
 def _labels(
-    found: Json, laid: Design, host: str, trial: Trial
+    found: Json, design: Design, host: str, trial: Trial
 ) -> Iterator[tuple[str, object, object]]:
     """Give what a result says of its trial, and what it must say."""
     wanted = {
         "id": trial.id,
-        "sweep": laid.sweep,
-        "plan_digest": laid.plan_digest,
-        "image_digest": laid.image_digest,
+        "sweep": design.sweep,
+        "plan_digest": design.plan_digest,
+        "image_digest": design.image_digest,
         "host": host,
         "accelerator": trial.instance.accelerator,
         "memory_mib": trial.instance.memory_mib,
@@ -304,13 +304,13 @@ def _labels(
 
 def _attempts(folder: Path, trial: str) -> int:
     """Return how many attempts at a trial its files tell of."""
-    told = 0
+    counted = 0
     failure = _document(folder / "failure.json", FAILURE)
     if failure is not None and failure.get("id") == trial:
-        told = _number(failure.get("attempt"))
+        counted = _number(failure.get("attempt"))
     result = _document(folder / "result.json", RESULT)
     head = result.get("trial") if result is not None else None
-    return max(told, _number(head.get("attempt")) if isinstance(head, dict) else 0)
+    return max(counted, _number(head.get("attempt")) if isinstance(head, dict) else 0)
 
 
 def _earlier(sweep: Path, trial: str) -> int:

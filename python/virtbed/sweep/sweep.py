@@ -121,7 +121,7 @@ class Sweep:
                 raise SweepError(f"{disk.lack}; nothing was started")
 
     def _carry_out(self, admitted: Admitted) -> None:
-        laid = admitted.laid
+        design = admitted.design
         self.folder.mkdir(parents=True, exist_ok=True)
         self._bench.logs.move_to(self.folder / "ansible")
         with locked(self.folder), self._ledger() as ledger, ledger.left():
@@ -133,7 +133,7 @@ class Sweep:
             if self.plan.precision is not None:
                 rule = Precision(self.folder, ledger, written)
                 recorder = Recorder(self.folder, self.plan, admitted, rule.see)
-            missing = self._with_baselines(laid.trials, missing, ledger, recorder, rule)
+            missing = self._with_baselines(design.trials, missing, ledger, recorder, rule)
             self._clear()
             blocks = Blocks(
                 self.plan, self.folder, self._bench, admitted, ledger, recorder, self._progress,
@@ -141,8 +141,8 @@ class Sweep:
                 self._keep, {name: e.login for name, e in self._platforms.enclosures.items()},
             )  # fmt: skip
             self._blocks = blocks
-            self._progress.begin(len(laid.trials), missing, ledger.seconds())
-            quiet = laid.interrupts() if self.plan.tuning else None
+            self._progress.begin(len(design.trials), missing, ledger.seconds())
+            quiet = design.interrupts() if self.plan.tuning else None
             with self._bench.prepared(quiet) as tuned:
                 recorder.tuned(tuned)
                 blocks.carry_out(missing)
@@ -167,14 +167,14 @@ class Sweep:
         Returns:
             The trials that were being carried out when an earlier call was killed.
         """
-        laid, same = admitted.laid, identity(self.plan, admitted, self._platforms)
+        design, same = admitted.design, identity(self.plan, admitted, self._platforms)
         if ledger.new():
-            recognized(self.folder, same, self._laid(admitted))
-        ledger.begin(same, [(t.id, t.position, t.instance.platform) for t in laid.trials])
+            recognized(self.folder, same, self._document(admitted))
+        ledger.begin(same, [(t.id, t.position, t.instance.platform) for t in design.trials])
         return ledger.take(Holder.here(), until(self._bench.limit_s))
 
-    def _laid(self, admitted: Admitted) -> Design:
-        return admitted.laid.document(self.plan, admitted.image, self._platforms, ())
+    def _document(self, admitted: Admitted) -> Design:
+        return admitted.design.document(self.plan, admitted.image, self._platforms, ())
 
     def _with_baselines(
         self, trials: tuple[Trial, ...], missing: list[Trial], ledger: Ledger,
@@ -205,9 +205,9 @@ class Sweep:
 
     def _missing(self, admitted: Admitted, ledger: Ledger, cut_off: list[str]) -> list[Trial]:
         standing = Standing(
-            self.folder, self._laid(admitted), admitted.report.host, self._progress.say
+            self.folder, self._document(admitted), admitted.report.host, self._progress.say
         )
-        missing = standing.settle(admitted.laid.trials, ledger, cut_off)
+        missing = standing.settle(admitted.design.trials, ledger, cut_off)
         given_up = {} if self._retry_failed else ledger.given_up(MOST_ATTEMPTS)
         for trial in missing:
             if trial.id in given_up:

@@ -44,13 +44,13 @@ def _found(root: Path, drivers: Iterable[str]) -> dict[str, Any]:
     if file is None:
         files = ", ".join("/" + name.format(release) for name in FILES[:2])
         return _none(f"the file of the kernel that runs, {release}, is not found ({files})")
-    told = _version(file)
+    stated = _version(file)
     path = f"/{file.relative_to(root)}"
-    if told is None:
+    if stated is None:
         return _none(f"{path} is no x86 kernel that can be booted directly")
-    if (told.split(" ")[0], _build(told)) != (release, version[:MOST_BUILD].strip()):
+    if (stated.split(" ")[0], _build(stated)) != (release, version[:MOST_BUILD].strip()):
         return _none(
-            f"{path} is of {told.split(' ')[0]} {_build(told)}, and the host runs {release} "
+            f"{path} is of {stated.split(' ')[0]} {_build(stated)}, and the host runs {release} "
             f"{version}",
             "reboot the host, so that it runs what is installed",
         )
@@ -95,9 +95,9 @@ def _version(file: Path) -> str | None:
     return head[at:].split(b"\0")[0].decode(errors="replace") or None
 
 
-def _build(told: str) -> str:
+def _build(stated: str) -> str:
     """Return the build that a kernel's file names, as `uname -v` says it; the builder aside."""
-    found = re.search(r"\) (#.*)", told)
+    found = re.search(r"\) (#.*)", stated)
     return found.group(1)[:MOST_BUILD].strip() if found else ""
 
 

@@ -173,7 +173,7 @@ def show(
             TuningRow(
                 setting.name,
                 available=bool(values),
-                value=setting.told(values) if values else None,
+                value=setting.in_words(values) if values else None,
                 wanted=setting.wanted or "the housekeeping CPUs of a sweep",
                 reason=setting.reason if values else setting.missing(root),
                 exempt=_exempt(root, setting, exempt),

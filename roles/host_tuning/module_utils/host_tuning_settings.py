@@ -72,7 +72,7 @@ class Setting(ABC):
         """Return why the setting is not available, where nothing was read."""
         return NOT_THERE
 
-    def told(self, values: Mapping[str, str]) -> str:
+    def in_words(self, values: Mapping[str, str]) -> str:
         """Return some values in words; `wanted` if and only if each is as wanted."""
         return ", ".join(sorted(set(values.values())))
 
@@ -191,7 +191,7 @@ class Interrupts(Setting):
         """Return the interrupts whose devices are gone."""
         return {place for place in places if not (root / place).exists()}
 
-    def told(self, values: Mapping[str, str]) -> str:
+    def in_words(self, values: Mapping[str, str]) -> str:
         """Return how many are elsewhere, and which."""
         if not self.wanted:
             cpus = {cpu for value in values.values() for cpu in parse_cpu_list(value)}

@@ -194,7 +194,7 @@ class Units(Setting):
         for value, verb in (("stopped", "stop"), ("running", "start")):
             names = [name for name, wanted in values.items() if wanted == value]
             if names:
-                _told(verb, names)
+                _command(verb, names)
         # The job that a timer has started may be this very sweep.
         _settle({timer.activates for timer in timers} - {""} - _own(root))
         return {}
@@ -222,10 +222,10 @@ class Units(Setting):
             return str(error)
         return "nothing runs here that may wake up by itself"
 
-    def told(self, values: Mapping[str, str]) -> str:
+    def in_words(self, values: Mapping[str, str]) -> str:
         """Return which run."""
         running = [name for name, value in values.items() if value != self.wanted]
-        return f"running: {named(running)}" if running else super().told(values)
+        return f"running: {named(running)}" if running else super().in_words(values)
 
 
 def waking(root: Path, others: Mapping[str, str]) -> tuple[list[WakingRow], str]:
@@ -271,7 +271,7 @@ def _value(unit: Unit) -> str:
     return "running" if unit.runs else "stopped"
 
 
-def _told(verb: str, names: list[str]) -> None:
+def _command(verb: str, names: list[str]) -> None:
     try:
         systemctl(verb, "--", *names)
     except subprocess.TimeoutExpired as error:

@@ -93,10 +93,10 @@ def described(xml: str) -> dict[str, Any]:
 
 def _topology(cpu: ElementTree.Element) -> dict[str, Any]:
     """Return the topology that a guest is given, with its caches and nodes; {} for a flat one."""
-    told, cache = cpu.find("topology"), cpu.find("cache")
-    if told is None:
+    topology, cache = cpu.find("topology"), cpu.find("cache")
+    if topology is None:
         return {}
-    sizes = {name: int(told.get(name, "1")) for name in ("sockets", "cores", "threads")}
+    sizes = {name: int(topology.get(name, "1")) for name in ("sockets", "cores", "threads")}
     cells = [cell.get("cpus") for cell in cpu.findall("numa/cell")]
     return {
         "topology": {**sizes, "cache": None if cache is None else cache.get("mode"), "cells": cells}

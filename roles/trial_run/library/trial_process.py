@@ -157,7 +157,7 @@ def _rest(process: subprocess.Popen[bytes]) -> bytes:
         return error.stderr or b""
 
 
-def told(printed: str, words: str = "") -> dict[str, Any]:
+def attested(printed: str, words: str = "") -> dict[str, Any]:
     """Return what attestation needs of a trial's document.
 
     Args:
@@ -215,7 +215,7 @@ def main() -> None:
     path = Path(module.params["result"])
     try:
         printed, words, wall_ns = run(module.params["argv"], module.params["timeout_s"])
-        document = told(printed, words)
+        document = attested(printed, words)
         write_text(path, printed, mode=0o600)
         give_to_owner(path)
     except (TrialError, OSError) as error:

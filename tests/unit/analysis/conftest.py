@@ -255,10 +255,10 @@ class Folder:
         if not alone and samples != json.dumps(content.get("samples")):
             content["loadgen"]["clocks"]["harness_median_ns"] = median_ns(content["samples"])
         self.write(name, content)
-        beside = self.path / name.replace("result.json", "evidence.json")
-        if not alone and saw != json.dumps(content.get("environment")) and beside.is_file():
-            told = json.loads(beside.read_text())
-            beside.write_text(json.dumps(told | {"inside": content["environment"]}))
+        evidence = self.path / name.replace("result.json", "evidence.json")
+        if not alone and saw != json.dumps(content.get("environment")) and evidence.is_file():
+            printed = json.loads(evidence.read_text())
+            evidence.write_text(json.dumps(printed | {"inside": content["environment"]}))
 
 
 def quiet(**changes: Any) -> Json:

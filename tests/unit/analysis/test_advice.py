@@ -159,7 +159,7 @@ def test_too_few_requests_show_no_99th_percentile(folder: Folder) -> None:
     assert list(reasons(answer).values()) == ["no p99: under 100 requests per trial"]
 
 
-def test_a_smaller_cell_of_which_it_cannot_be_told_keeps_the_answer_open(folder: Folder) -> None:
+def test_a_smaller_cell_of_which_it_cannot_be_decided_keeps_the_answer_open(folder: Folder) -> None:
     for replicate in range(1, 6):
         folder.trial("bm", "pinned", replicate, {"a": [10.0] * 50}, cores=1)
         folder.trial("bm", "pinned", replicate, {"a": [9.0] * 100}, cores=2)
@@ -193,8 +193,8 @@ def test_a_cost_of_the_work_alone_says_that_no_wait_is_in_it(folder: Folder) -> 
     lay(folder, "bm", "pinned", 1, 10, scenario="server")
     lay(folder, "cn", "pinned", 1, 20, scenario="server")
     prices = {("bm", 1, "cpu"): 1.0, ("cn", 1, "cpu"): 0.1}
-    told = ask(folder, scenario="server", prices=prices)
-    assert any("however long requests wait" in note for note in told["notes"])
+    advice = ask(folder, scenario="server", prices=prices)
+    assert any("however long requests wait" in note for note in advice["notes"])
     bounded = ask(folder, scenario="server", prices=prices, slo_ms=1000.0)
     assert not any("however long requests wait" in note for note in bounded["notes"])
 
@@ -251,7 +251,7 @@ def test_a_platform_that_fails_more_often_is_not_chosen(folder: Folder) -> None:
     assert (alone["choice"]["failed"], alone["choice"]["replicates"]) == (6, 4)
 
 
-def test_one_failure_is_told_and_does_not_change_the_choice(sizes: Folder) -> None:
+def test_one_failure_is_said_and_does_not_change_the_choice(sizes: Folder) -> None:
     fail(sizes, "port <22> taken", range(7, 8), platform="bm", mode="pinned", cores=2)
     answer = ask(sizes, margin=0.01)
     assert named(answer["choice"]) == ("bm", "pinned", 2)
@@ -277,9 +277,9 @@ def test_slow_trials_that_were_ended_do_not_flatter_their_cell(
     fail(folder, message, range(6, 7), platform="cn", mode="pinned")
     answer = ask(folder)
     assert named(answer["choice"]) == ("bm", "pinned", 1)
-    told = reasons(answer)["cn", "pinned", 1]
-    assert told.startswith("1 of 6 trials failed (1 at a time limit)")
-    assert "the slow ones may be missing" in told
+    explained = reasons(answer)["cn", "pinned", 1]
+    assert explained.startswith("1 of 6 trials failed (1 at a time limit)")
+    assert "the slow ones may be missing" in explained
     alone = ask(folder, platforms=("cn",))
     assert alone["choice"]["survivors_only"]
     assert "Its times are those of the trials that ended" in " ".join(alone["notes"])
@@ -330,9 +330,9 @@ def test_a_quick_run_that_loadgen_finds_short_is_evidence(sizes: Folder) -> None
     short = (
         " * Only processed 12 queries.  * Need to process at least 64 queries for early stopping."
     )
-    told = with_reason(short)
-    assert named(told["choice"]) == ("bm", "pinned", 2)
-    assert "LoadGen calls 6 of its 6 trials INVALID for their length alone" in told["notes"][1]
+    explained = with_reason(short)
+    assert named(explained["choice"]) == ("bm", "pinned", 2)
+    assert "LoadGen calls 6 of its 6 trials INVALID for their length alone" in explained["notes"][1]
     assert with_reason(short, "study")["answer"] == "none"
     slow = with_reason(" * Run unsuccessful.  * Processed 96 queries.")
     assert slow["choice"] is None
@@ -346,7 +346,7 @@ def test_a_result_that_cannot_be_trusted_counts_against_its_cell(sizes: Folder) 
     assert (named(choice), choice["rejected"], choice["replicates"]) == (("bm", "pinned", 2), 1, 5)
 
 
-def test_suspect_trials_are_counted_beside(folder: Folder) -> None:
+def test_suspect_trials_are_counted_next_to_it(folder: Folder) -> None:
     lay(folder, "bm", "pinned", 1, 100, confounders={"steal_share": 0.2})
     answer = ask(folder)
     assert answer["choice"]["suspect"] == 6
@@ -368,7 +368,7 @@ def test_of_survivors_alone_none_is_called_the_best(folder: Folder) -> None:
     assert "No candidate without such failures is left." in " ".join(answer["notes"])
 
 
-def test_failures_of_no_known_cell_are_told(sizes: Folder) -> None:
+def test_failures_of_no_known_cell_are_said(sizes: Folder) -> None:
     fail(sizes, "port taken", range(9, 10), platform="bm", mode="pinned", cores=2)
     (sizes.path / "design.json").unlink()
     assert "Failures that count against no cell: 1." in ask(sizes)["notes"][-1]

@@ -36,10 +36,10 @@ def one_slow(folder: Folder) -> Folder:
 
 def test_the_runner_up_is_one_that_may_be_the_best(one_slow: Folder) -> None:
     """With prices the pinned container may cost less; bare metal is known to cost more."""
-    told = ask(one_slow, prices=PRICES)
-    assert (told["answer"], named(told["choice"])) == ("cannot tell", ("cn", "vanilla", 1))
-    assert named(told["runner_up"]) == ("cn", "pinned", 1)
-    assert "cannot be distinguished" in told["sure"] and "clearly more" not in told["sure"]
+    advice = ask(one_slow, prices=PRICES)
+    assert (advice["answer"], named(advice["choice"])) == ("cannot tell", ("cn", "vanilla", 1))
+    assert named(advice["runner_up"]) == ("cn", "pinned", 1)
+    assert "cannot be distinguished" in advice["sure"] and "clearly more" not in advice["sure"]
 
 
 def test_as_many_more_replicates_as_are_named_would_tell(one_slow: Folder) -> None:
@@ -63,12 +63,12 @@ def test_where_only_a_bound_is_open_more_replicates_of_the_others_are_no_way(
             times = (20 * np.exp(0.01 * random.standard_normal(100))).tolist()
             folder.trial(platform, mode, replicate, {"a": times})
     fail(folder, "port taken", range(3, 9), platform="bm", mode="pinned")
-    told = ask(folder, slo_ms=25)
-    assert told["answer"] == "cannot tell" and told["more_replicates"] is None
-    assert "the same within 3%" in told["sure"] and "would tell" not in told["sure"]
-    assert told["sure"].endswith("whether another keeps the bound: what that takes is said of what "
-                                 "is left out.")  # fmt: skip
-    assert "of the 2 cells that will do and 1 of which the bound is undecided." in told["because"]
+    advice = ask(folder, slo_ms=25)
+    assert advice["answer"] == "cannot tell" and advice["more_replicates"] is None
+    assert "the same within 3%" in advice["sure"] and "would tell" not in advice["sure"]
+    assert advice["sure"].endswith("whether another keeps the bound: what that takes is said of "
+                                 "what is left out.")  # fmt: skip
+    assert "of the 2 cells that will do and 1 of which the bound is undecided." in advice["because"]
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_of_a_cell_whose_trials_are_all_suspect_nothing_is_left_to_compare(folde
             own = ms * float(np.exp(0.005 * random.standard_normal()))
             moved = {"steal_share": steal}
             folder.trial(platform, "pinned", replicate, {"a": [own] * 9}, confounders=moved)
-    told = ask(folder)
-    assert named(told["choice"]) == ("bm", "pinned", 1)
+    advice = ask(folder)
+    assert named(advice["choice"]) == ("bm", "pinned", 1)
     assert (
         "All trials of bare metal, pinned, 1 core are suspect: without them nothing is compared "
         "with it."
-    ) in told["notes"]
+    ) in advice["notes"]
 
 
 def test_advice_says_what_the_report_says_of_drift(folder: Folder) -> None:
@@ -115,9 +115,9 @@ def test_advice_says_what_the_report_says_of_drift(folder: Folder) -> None:
             own = 20 * 1.05**place * float(np.exp(0.003 * random.standard_normal()))
             name = folder.trial(platform, "pinned", replicate, {"a": [own] * 9})
             start(folder, name, (3 * replicate + place) / 60)
-    told = ask(folder)
-    assert named(told["choice"]) == ("bm", "pinned", 1)
-    (note,) = [note for note in told["notes"] if "may be drift" in note]
+    advice = ask(folder)
+    assert named(advice["choice"]) == ("bm", "pinned", 1)
+    (note,) = [note for note in advice["notes"] if "may be drift" in note]
     assert note.startswith("What is said of container, pinned, 1 core may be drift: it ran after ")
 
 
@@ -133,8 +133,8 @@ def test_a_runner_up_that_another_cell_beats_is_not_one_that_may_be_better(folde
             cost = 1.0 if replicate == 10 else 1.08
             folder.trial("podman", "pinned", replicate, {"a": [cost * float(times[1])] * 3})
         folder.trial("bm", "pinned", replicate, {"a": [1.05 * float(times[2])] * 3})
-    told = ask(folder)
-    assert (told["answer"], named(told["choice"])) == ("best", ("cn", "pinned", 1))
-    assert named(told["runner_up"]) == ("podman", "pinned", 1)
-    assert "may swap" not in told["sure"]
-    assert "the runner-up is shown to take more than another candidate" in told["sure"]
+    advice = ask(folder)
+    assert (advice["answer"], named(advice["choice"])) == ("best", ("cn", "pinned", 1))
+    assert named(advice["runner_up"]) == ("podman", "pinned", 1)
+    assert "may swap" not in advice["sure"]
+    assert "the runner-up is shown to take more than another candidate" in advice["sure"]

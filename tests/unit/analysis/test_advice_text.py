@@ -47,8 +47,8 @@ def test_advice_fits_the_terminal(wide: Folder, columns: int, prices: bool, slo:
     status, text = said(wide.path, *options, columns=columns)
     assert status == 0
     assert max(map(len, text.splitlines())) <= columns
-    told = re.sub(r"\s+", " ", text)
-    assert "(microvm vanilla matched)" in told or "(bm pinned)" in told
+    reported = re.sub(r"\s+", " ", text)
+    assert "(microvm vanilla matched)" in reported or "(bm pinned)" in reported
     table = text[text.index("Candidates") :].splitlines()
     head = table[1].split()
     assert head[:2] == ["cell", "code"]
@@ -66,17 +66,17 @@ def test_an_answer_is_said_in_plain_words_first(wide: Folder) -> None:
     assert "left out" not in text
 
 
-def test_what_cannot_be_told_says_so_and_is_no_failure(folder: Folder) -> None:
+def test_what_cannot_be_decided_says_so_and_is_no_failure(folder: Folder) -> None:
     for name in ("bm", "cn"):
         for replicate, ms in enumerate((90.0, 110.0, 100.0 if name == "bm" else 99.0), start=1):
             folder.trial(name, "pinned", replicate if name == "bm" else 4 - replicate, {"a": [ms]})
     status, text = said(folder.path)
-    told = re.sub(r"\s+", " ", text)
+    reported = re.sub(r"\s+", " ", text)
     assert status == 0
-    assert told.startswith("Cannot tell: ")
-    assert "May be the best: bare metal, pinned, 1 core (bm pinned); container, pinned" in told
-    assert "Until more is known, take " in told
-    assert "more replicates would tell, if the ratios are as measured." in told
+    assert reported.startswith("Cannot tell: ")
+    assert "May be the best: bare metal, pinned, 1 core (bm pinned); container, pinned" in reported
+    assert "Until more is known, take " in reported
+    assert "more replicates would tell, if the ratios are as measured." in reported
 
 
 def test_no_evidence_is_a_failure(wide: Folder) -> None:

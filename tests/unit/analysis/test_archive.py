@@ -212,7 +212,7 @@ def member(name: str, mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> zipf
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("/etc/x", b"", "would be unpacked outside of its folder"),
         ("a/../../x", b"", "would be unpacked outside of its folder"),
@@ -230,14 +230,14 @@ def member(name: str, mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> zipf
     ],
 )
 def test_a_member_that_does_harm_is_named_and_nothing_is_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any, content: bytes, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any, content: bytes, message: str
 ) -> None:
     def refused(*_: object) -> None:
         raise AssertionError("unpacked")
 
     monkeypatch.setattr("virtbed_analysis.members.unpack", refused)
     file = made(tmp_path / "x.zip", {name: content})
-    assert any(told in problem for problem in problems(file))
+    assert any(message in problem for problem in problems(file))
 
 
 def test_members_that_share_their_bytes_are_measured_by_the_file(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def without(packed: Path, *names: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["quick/report.json", "quick/report.html"], "0 reports of sweeps are in it, one needed"),
         (["quick/report.json"], "0 reports of sweeps are in it, one needed"),
@@ -275,13 +275,13 @@ def without(packed: Path, *names: str) -> None:
     ],
 )
 def test_an_archive_without_a_report_is_not_whole(
-    packed: Path, names: list[str], told: str
+    packed: Path, names: list[str], message: str
 ) -> None:
     without(packed, *names)
-    assert told in list(problems(packed))
+    assert message in list(problems(packed))
 
 
-def test_what_is_damaged_anywhere_is_told_in_words(tmp_path: Path) -> None:
+def test_what_is_damaged_anywhere_is_said_in_words(tmp_path: Path) -> None:
     """Each byte of a small archive in turn is another; a flip may also do no harm."""
     whole = made(tmp_path / "x.zip", {"x/report.json": b"{}", "x/y": b"abc" * 9}).read_bytes()
     file = tmp_path / "y.zip"

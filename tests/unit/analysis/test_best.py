@@ -91,13 +91,13 @@ def test_the_choice_is_the_best_or_as_good(n: int, noise: float, bad: bool) -> N
         cells = sweep(random, n, noise, bad)
         best = min(map(float, cells))
         fit, _ = set_aside(list(cells.values()))
-        told = ranking(fit, [], Question("a", margin=MARGIN))
-        assert told.choice is not None
-        good = float(told.choice.cell["platform"]) <= best * (1 + MARGIN)
-        seen[told.answer] += 1
+        ranked = ranking(fit, [], Question("a", margin=MARGIN))
+        assert ranked.choice is not None
+        good = float(ranked.choice.cell["platform"]) <= best * (1 + MARGIN)
+        seen[ranked.answer] += 1
         seen["good"] += good
-        seen["wrong"] += told.answer != "cannot tell" and not good
-        seen["kept"] += any(float(one.cell["platform"]) == best for one in told.may_be_best)
+        seen["wrong"] += ranked.answer != "cannot tell" and not good
+        seen["kept"] += any(float(one.cell["platform"]) == best for one in ranked.may_be_best)
     assert seen["kept"] / sweeps > 0.95
     assert seen["wrong"] / sweeps < 0.05
     # From three replicates, of which a cell may lack two, nearly each answer is "cannot tell".
@@ -107,10 +107,10 @@ def test_the_choice_is_the_best_or_as_good(n: int, noise: float, bad: bool) -> N
 
 
 def rank(*cells: Candidate, **question: object) -> tuple[str, str, set[str]]:
-    told = ranking(cells, [], Question("a", **question))  # type: ignore[arg-type]
-    assert told.choice is not None
-    names = {str(one.cell["platform"]) for one in told.may_be_best}
-    return told.answer, str(told.choice.cell["platform"]), names
+    ranked = ranking(cells, [], Question("a", **question))  # type: ignore[arg-type]
+    assert ranked.choice is not None
+    names = {str(one.cell["platform"]) for one in ranked.may_be_best}
+    return ranked.answer, str(ranked.choice.cell["platform"]), names
 
 
 def around(mean: float, *errors: float) -> dict[int, float]:
@@ -165,7 +165,7 @@ def test_of_equals_the_smallest_and_with_a_price_the_cheapest() -> None:
     assert rank(big, small, lean)[:2] == ("equivalent", "lean")
 
 
-def test_of_what_cannot_be_told_apart_the_smallest_of_the_typically_fastest() -> None:
+def test_of_what_cannot_be_distinguished_the_smallest_of_the_typically_fastest() -> None:
     big = cell("big", around(100, 6, -7, 3, -4, 5, -3), cores=8)
     small = cell("small", around(101, -5, 6, -4, 7, -2, 1), cores=4)
     slow = cell("slow", around(150, 90, -32, 20, 85, -35, -28), cores=1)
@@ -188,8 +188,8 @@ def test_cells_that_share_no_replicate_are_compared_through_the_others() -> None
     alike = {(name, 2, "cpu"): 1.0 for name in ("slow", "fast", "mid")}
     assert rank(*cells, prices=alike)[:2] == ("cannot tell", "fast")
     drifted = cell("fast", {1: 200.0, 2: 201.0})  # in slow hours; its times alone are the longest
-    beside = cell("mid", {1: 212.0, 2: 213.0, 3: 120.0})
-    assert rank(cell("slow", {3: 131.0}), drifted, beside)[:2] == ("cannot tell", "fast")
+    between = cell("mid", {1: 212.0, 2: 213.0, 3: 120.0})
+    assert rank(cell("slow", {3: 131.0}), drifted, between)[:2] == ("cannot tell", "fast")
 
 
 def test_how_many_more_replicates_would_tell() -> None:
@@ -208,9 +208,9 @@ def test_how_many_more_replicates_would_tell() -> None:
 
 def test_unknown_cells_keep_the_answer_open_and_are_not_chosen() -> None:
     a, b = cell("a", around(100, 0, 1, -1, 0, 1)), cell("b", around(90, 0, 1, -1, 1, 0))
-    told = ranking([a], [b], Question("a"))
-    assert told.answer == "cannot tell" and told.choice is a
-    assert {one.cell["platform"] for one in told.may_be_best} == {"a", "b"}
+    ranked = ranking([a], [b], Question("a"))
+    assert ranked.answer == "cannot tell" and ranked.choice is a
+    assert {one.cell["platform"] for one in ranked.may_be_best} == {"a", "b"}
     assert ranking([b], [a], Question("a")).answer == "best"
     assert ranking([], [b], Question("a")).answer == "cannot tell"
     assert ranking([], [], Question("a")).answer == "none"

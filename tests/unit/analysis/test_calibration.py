@@ -58,8 +58,8 @@ def test_a_testbed_that_does_not_fails_and_says_why(
     check = next(c for c in content["checks"] if c["check"] == failed)
     assert not check["passed"]
     assert reason in check["reason"]
-    told = "failed" if "misses" in reason else "cannot tell"
-    assert check["verdict"] == told and check["sentence"].startswith(f"{told}: ")
+    said = "failed" if "misses" in reason else "cannot tell"
+    assert check["verdict"] == said and check["sentence"].startswith(f"{said}: ")
     assert reason in check["sentence"]
 
 
@@ -185,8 +185,8 @@ def test_a_host_off_by_the_margin_passes_no_more_often_than_is_said(
     replicates: int, sigma: float
 ) -> None:
     """Lognormal noise on one side, at either margin: what `caution` says is borne out."""
-    random, told = np.random.default_rng(2), limit(replicates)
-    said = 1 - (told.skewed_covers if sigma == 1 else told.very_skewed_covers)
+    random, reported = np.random.default_rng(2), limit(replicates)
+    said = 1 - (reported.skewed_covers if sigma == 1 else reported.very_skewed_covers)
     for margin, side in ((1.03, 1), (1 / 1.03, -1)):
         noise = np.exp(sigma * random.standard_normal((4_000, replicates))) - np.exp(sigma**2 / 2)
         logs = math.log(margin) + side * 0.0005 * noise

@@ -43,36 +43,38 @@ def several(path: Path, name: str, times: dict[tuple[str, str], float], days: in
     ]
 
 
-def found(told: dict[str, Any], what: str) -> dict[str, str]:
-    return {row["platform"]: changed(row[what]) for row in told["cells"] if row[what]}
+def found(message: dict[str, Any], what: str) -> dict[str, str]:
+    return {row["platform"]: changed(row[what]) for row in message["cells"] if row[what]}
 
 
 def test_a_slower_host_changes_times_and_not_costs(tmp_path: Path) -> None:
     slower = {cell: 1.5 * ms for cell, ms in BEFORE.items()}
-    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", slower))
-    for row in told["cells"]:
+    comparison = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", slower))
+    for row in comparison["cells"]:
         assert row["time"]["value"] == pytest.approx(1.5, rel=0.03)
-    costs = {(row["platform"], row["mode"]): row["cost"] for row in told["cells"]}
+    costs = {(row["platform"], row["mode"]): row["cost"] for row in comparison["cells"]}
     assert costs["bm", "pinned"] is None
     assert costs["cn", "vanilla"]["low"] < 1 < costs["cn", "vanilla"]["high"]
 
 
 def test_one_sweep_a_side_says_nothing_of_days_and_times_have_no_interval(tmp_path: Path) -> None:
-    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
-    assert told["unit"] == "replicate"
-    assert told["summary"].startswith("Two sweeps, one per side: what differs from one day to the")
-    for row in told["cells"]:
+    comparison = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
+    assert comparison["unit"] == "replicate"
+    assert comparison["summary"].startswith(
+        "Two sweeps, one per side: what differs from one day to the"
+    )
+    for row in comparison["cells"]:
         time = row["time"]
         assert (time["low"], time["high"], time["answer"]) == (None, None, "cannot tell")
 
 
 def test_a_platform_that_was_mended_costs_less(tmp_path: Path) -> None:
-    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
-    assert found(told, "cost")["cn"] == "less"
-    assert told["summary"].endswith(
+    comparison = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
+    assert found(comparison, "cost")["cn"] == "less"
+    assert comparison["summary"].endswith(
         "Of 2 cells 0 cost, against bare metal, clearly more in the second, 1 clearly less, "
-        f"{list(found(told, 'cost').values()).count('equivalent')} as much within 3%, "
-        f"{list(found(told, 'cost').values()).count('cannot tell')} undecided."
+        f"{list(found(comparison, 'cost').values()).count('equivalent')} as much within 3%, "
+        f"{list(found(comparison, 'cost').values()).count('cannot tell')} undecided."
     )
 
 
@@ -84,10 +86,10 @@ def test_as_much_is_said_only_of_an_interval_within_the_margin(tmp_path: Path) -
 
 def test_several_sweeps_a_side_are_the_unit(tmp_path: Path) -> None:
     before, after = (several(tmp_path, *side) for side in (("a", BEFORE, 2), ("b", MENDED, 3)))
-    told = compare(before, after)
-    assert told["unit"] == "sweep" and len(told["first"]) == 2
-    assert "2 against 3 sweeps" in told["summary"]
-    (cn,) = [row for row in told["cells"] if row["platform"] == "cn"]
+    comparison = compare(before, after)
+    assert comparison["unit"] == "sweep" and len(comparison["first"]) == 2
+    assert "2 against 3 sweeps" in comparison["summary"]
+    (cn,) = [row for row in comparison["cells"] if row["platform"] == "cn"]
     assert cn["time"]["n"] == cn["cost"]["n"] == 2
     assert cn["cost"]["value"] == pytest.approx(10.5 / 13, rel=0.02)
     assert changed(cn["cost"]) == "less"
@@ -96,10 +98,10 @@ def test_several_sweeps_a_side_are_the_unit(tmp_path: Path) -> None:
 
 def test_one_new_sweep_is_judged_by_how_the_old_ones_differ(tmp_path: Path) -> None:
     before, (after,) = (several(tmp_path, *side) for side in (("a", BEFORE, 4), ("b", MENDED, 1)))
-    told = compare(before, [after])
-    (cn,) = [row for row in told["cells"] if row["platform"] == "cn"]
+    comparison = compare(before, [after])
+    (cn,) = [row for row in comparison["cells"] if row["platform"] == "cn"]
     assert changed(cn["time"]) == changed(cn["cost"]) == "less"
-    assert "A single sweep does not show how its days differ" in told["summary"]
+    assert "A single sweep does not show how its days differ" in comparison["summary"]
     assert "single sweep" not in compare(before[:2], before[2:])["summary"]
 
 
@@ -131,22 +133,22 @@ def test_intervals_of_sweeps_cover_when_days_differ(sizes: tuple[int, int]) -> N
     ("factor", "limit", "verdict"),
     [(1.1, 0.03, "above"), (1.0, 0.2, "not above"), (1.0, 0.001, "cannot tell")],
 )
-def test_a_rise_is_clear_or_not_there_or_cannot_be_told(
+def test_a_rise_is_clear_or_not_there_or_cannot_be_decided(
     tmp_path: Path, factor: float, limit: float, verdict: str
 ) -> None:
     raised = BEFORE | {("cn", "vanilla"): 13.0 * factor}
-    told = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", raised), fail_above=limit)
-    fail = told["fail"]
+    comparison = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", raised), fail_above=limit)
+    fail = comparison["fail"]
     assert (fail["verdict"], fail["judged"]) == (verdict, 2)
     assert [row["platform"] for row in fail["above"]] == (["cn"] if verdict == "above" else [])
-    assert words.rise(fail) in render_comparison(told).replace("&#39;", "'")
-    json.dumps(told, allow_nan=False)
+    assert words.rise(fail) in render_comparison(comparison).replace("&#39;", "'")
+    json.dumps(comparison, allow_nan=False)
 
 
-def test_a_rise_of_nothing_that_has_an_interval_cannot_be_told(tmp_path: Path) -> None:
+def test_a_rise_of_nothing_that_has_an_interval_cannot_be_decided(tmp_path: Path) -> None:
     alone = {("bm", "pinned"): 10.0}
-    told = compare(lay(tmp_path / "a", alone), lay(tmp_path / "b", alone), fail_above=0.5)
-    assert told["fail"]["verdict"] == "cannot tell" and not told["fail"]["judged"]
+    comparison = compare(lay(tmp_path / "a", alone), lay(tmp_path / "b", alone), fail_above=0.5)
+    assert comparison["fail"]["verdict"] == "cannot tell" and not comparison["fail"]["judged"]
 
 
 def lay_queue(path: Path, waits: dict[str, float]) -> Path:
@@ -164,11 +166,11 @@ def lay_queue(path: Path, waits: dict[str, float]) -> Path:
 def test_a_queue_that_grows_is_a_rise_though_each_request_takes_as_long(tmp_path: Path) -> None:
     before = lay_queue(tmp_path / "a", {"bm": 5.0, "cn": 6.0})
     after = lay_queue(tmp_path / "b", {"bm": 5.0, "cn": 60.0})
-    told = compare(before, after, fail_above=0.03)
-    assert told["fail"]["verdict"] == "above"
-    (cn,) = told["fail"]["above"]
+    comparison = compare(before, after, fail_above=0.03)
+    assert comparison["fail"]["verdict"] == "above"
+    (cn,) = comparison["fail"]["above"]
     assert cn["effect"]["value"] == pytest.approx(80 / 26, rel=0.03)
-    assert "queue" in told["summary"] and "queue" in render_comparison(told)
+    assert "queue" in comparison["summary"] and "queue" in render_comparison(comparison)
 
 
 def test_what_gives_no_result_any_more_may_have_risen(tmp_path: Path) -> None:
@@ -189,10 +191,10 @@ def test_trials_that_are_lost_may_hide_a_rise(tmp_path: Path, platform: str, sid
         (trial / "result.json").unlink()
         (trial / "evidence.json").unlink()
         (trial / "failure.json").write_text(json.dumps(failure(trial.name, "still running")))
-    told = compare(*sides.values(), fail_above=0.5)
-    assert told["fail"]["verdict"] == "cannot tell"
-    assert "2 of 6 trials" in words.rise(told["fail"])
-    json.dumps(told, allow_nan=False)
+    comparison = compare(*sides.values(), fail_above=0.5)
+    assert comparison["fail"]["verdict"] == "cannot tell"
+    assert "2 of 6 trials" in words.rise(comparison["fail"])
+    json.dumps(comparison, allow_nan=False)
 
 
 def test_a_cell_that_shares_no_input_may_have_risen(tmp_path: Path) -> None:
@@ -216,19 +218,19 @@ def test_a_host_of_half_the_speed_is_not_passed_for_want_of_an_interval(tmp_path
 def test_what_differs_and_what_only_one_has_is_named(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
     other = lay(tmp_path / "b", {("bm", "pinned"): 10.0}, image="sha256:" + "e" * 64)
-    told = compare(one, other)
-    (image,) = (row for row in told["differs"] if row["item"] == "Image digest")
+    comparison = compare(one, other)
+    (image,) = (row for row in comparison["differs"] if row["item"] == "Image digest")
     assert image["first"] != image["second"]
-    assert [row["platform"] for row in told["only_first"]] == ["vm", "cn"]
-    assert told["only_second"] == []
-    json.dumps(told, allow_nan=False)
+    assert [row["platform"] for row in comparison["only_first"]] == ["vm", "cn"]
+    assert comparison["only_second"] == []
+    json.dumps(comparison, allow_nan=False)
 
 
 def test_sweeps_of_one_side_that_are_unlike_are_named(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
     other = lay(tmp_path / "b", BEFORE, image="sha256:" + "e" * 64)
-    told = compare([one, other], lay(tmp_path / "c", BEFORE))
-    assert ("first", "Image digest") in {(row["side"], row["item"]) for row in told["unlike"]}
+    comparison = compare([one, other], lay(tmp_path / "c", BEFORE))
+    assert ("first", "Image digest") in {(row["side"], row["item"]) for row in comparison["unlike"]}
 
 
 def test_a_sweep_is_not_compared_with_itself_nor_with_a_copy(tmp_path: Path) -> None:
@@ -244,13 +246,13 @@ def test_a_sweep_is_not_compared_with_itself_nor_with_a_copy(tmp_path: Path) -> 
         compare([one, lay(tmp_path / "c", BEFORE)], [lay(tmp_path / "d", BEFORE), copy])
 
 
-def test_suspect_trials_of_either_side_are_told(tmp_path: Path) -> None:
+def test_suspect_trials_of_either_side_are_said(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
     assert "suspect" not in compare(one, lay(tmp_path / "b", BEFORE))["summary"]
     busy = lay(tmp_path / "c", BEFORE, confounders={"steal_share": 0.3})
-    told = compare(one, busy)
-    assert "during 0 of 18 trials of the first and 18 of 18 of the second" in told["summary"]
-    assert told["suspect"] == {"first": 0, "second": 18}
+    comparison = compare(one, busy)
+    assert "during 0 of 18 trials of the first and 18 of 18 of the second" in comparison["summary"]
+    assert comparison["suspect"] == {"first": 0, "second": 18}
 
 
 def test_a_copy_with_other_labels_is_a_copy(tmp_path: Path) -> None:
@@ -276,18 +278,18 @@ def test_inputs_that_one_side_lacks_are_in_neither_time_nor_cost(tmp_path: Path)
             own = ms * (1 + 0.01 * (-1) ** replicate)
             times = {"a": [own], "c": [900.0 if platform == "cn" else 9.0]}
             folder.trial(platform, mode, replicate, times)
-    told = compare(one, folder.path)
-    for row in told["cells"]:
+    comparison = compare(one, folder.path)
+    for row in comparison["cells"]:
         for effect in filter(None, (row["time"], row["cost"])):
             assert effect["value"] == pytest.approx(1, rel=0.05)
 
 
 def test_the_page_is_whole_and_has_the_same_numbers(tmp_path: Path) -> None:
-    told = compare(several(tmp_path, "a", BEFORE, 2), several(tmp_path, "b", BEFORE, 2))
-    page = Page(render_comparison(told))
+    comparison = compare(several(tmp_path, "a", BEFORE, 2), several(tmp_path, "b", BEFORE, 2))
+    page = Page(render_comparison(comparison))
     assert page.open == [] and all(link.startswith("#") for link in page.links)
     numbers: list[str] = []
-    for row in told["cells"]:
+    for row in comparison["cells"]:
         numbers.append(str(row["cores"]))
         for effect in (row["time"], row["cost"]):
             ends = [words.ratio(effect[end]) for end in ("value", "low", "high")] if effect else []
@@ -338,15 +340,15 @@ def test_what_a_comparison_may_be_about_is_named_and_compared(tmp_path: Path) ->
     """An upgrade of the frameworks, another kernel: a reader asks for what they change."""
     one = lay(tmp_path / "a", BEFORE)
     newer = {"tensorflow": "2.22.0", "keras": "3.15", "backend": "tensorflow"}
-    told = compare(one, changed_in(tmp_path / "b", ("application", "frameworks"), newer))
-    assert "Frameworks" in {row["item"] for row in told["differs"]}
-    assert told["cells"]
+    comparison = compare(one, changed_in(tmp_path / "b", ("application", "frameworks"), newer))
+    assert "Frameworks" in {row["item"] for row in comparison["differs"]}
+    assert comparison["cells"]
 
 
 def test_sweeps_without_a_cell_in_common_say_what_each_has(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
-    told = compare(one, lay(tmp_path / "b", BEFORE, scale="tiny"), fail_above=0.03)
-    assert "(trained, single_stream, trained weights)" in told["summary"]
-    assert "(tiny, single_stream, seeded weights)" in told["summary"]
-    assert told["fail"]["verdict"] == "cannot tell"
-    render_comparison(told)
+    comparison = compare(one, lay(tmp_path / "b", BEFORE, scale="tiny"), fail_above=0.03)
+    assert "(trained, single_stream, trained weights)" in comparison["summary"]
+    assert "(tiny, single_stream, seeded weights)" in comparison["summary"]
+    assert comparison["fail"]["verdict"] == "cannot tell"
+    render_comparison(comparison)

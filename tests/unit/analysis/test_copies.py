@@ -113,7 +113,7 @@ def test_trials_of_their_own_are_kept(noisy: Folder) -> None:
     assert read_sweep(noisy.path).rejected == []
 
 
-def test_chance_is_told_from_a_copy() -> None:
+def test_chance_is_said_from_a_copy() -> None:
     """A coarse clock, few samples or times that do not vary make trials alike by chance."""
     chance = random.Random(1)
 

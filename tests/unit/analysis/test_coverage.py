@@ -56,7 +56,7 @@ def marked(name: str, replicates: int) -> float:
     return float(np.any(list(found.values()), axis=0).mean())
 
 
-TOLD = re.compile(
+ADMITTED = re.compile(
     r"With (?P<n>\d+) replicates such an interval .* fall on one side alone, it does in "
     r"(?P<skewed>\d+)% of sweeps, or in (?P<very_skewed>\d+)% .* wanders from replicate to "
     r"replicate, in (?P<wandering>\d+)% down to (?P<most_wandering>\d+)%.* no replicate met, up to "
@@ -75,17 +75,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
                 folder.trial(platform, "pinned", replicate, {"a.png": [20.0 * factor]})
         page = render(document(read_sweep(folder.path)))
         # On the first screen, right below its table of ratios, and below that of all cells.
-        beside = re.findall(
+        remarks = re.findall(
             r'</table>\s*(?:</div>\s*)?<p class="caution">(.*?)</p>', page, re.DOTALL
         )
-        assert len(beside) == 2 and beside[0] == beside[1]
-        said[replicates] = beside[0]
+        assert len(remarks) == 2 and remarks[0] == remarks[1]
+        said[replicates] = remarks[0]
     return said
 
 
-def told(said: str, name: str, covers: float) -> bool:
+def admitted(said: str, name: str, covers: float) -> bool:
     """Return whether a page's words next to a ratio admit what was simulated."""
-    found = TOLD.search(said)
+    found = ADMITTED.search(said)
     assert found
     share = {key: int(value) / 100 for key, value in found.groupdict().items()}
     if name.startswith(("skewed", "exponential")):
@@ -114,7 +114,7 @@ def test_other_noise_is_covered_or_the_page_says_that_it_may_not_be(
     for n in REPLICATES:
         covers = coverage(name, n)
         sound = 0.93 <= covers <= 0.97
-        assert sound or told(pages[n], name, covers) or marked(name, n) >= 0.9, (n, covers)
+        assert sound or admitted(pages[n], name, covers) or marked(name, n) >= 0.9, (n, covers)
 
 
 @pytest.mark.parametrize(

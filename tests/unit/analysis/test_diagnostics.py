@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from virtbed_analysis import best_samples as told_by
+from virtbed_analysis import best_samples as read_by
 from virtbed_analysis import diagnostics, report, samples_per_trial, words
 from virtbed_analysis.diagnostics import MOST_POINTS, of_sweep, of_trials
 from virtbed_analysis.document import document
@@ -144,13 +144,13 @@ def test_no_spread_between_instances_gives_no_number() -> None:
 
 
 @pytest.mark.parametrize("hourly", [0.03, -0.03])
-def test_a_steady_drift_is_told(hourly: float) -> None:
+def test_a_steady_drift_is_said(hourly: float) -> None:
     (row,) = of_sweep(*ran(replicates=12, hourly=hourly, spread=(0.01, 0.005, 0.002)))["drift"]
     assert row["low"] < hourly < row["high"]
     assert ("slower" if hourly > 0 else "faster") in row["sentence"]
 
 
-def test_a_drift_that_is_none_is_told_in_one_sweep_of_twenty() -> None:
+def test_a_drift_that_is_none_is_said_in_one_sweep_of_twenty() -> None:
     frame, _ = ran(replicates=8, samples=2)
     trials = of_trials(frame)
     random, seen = np.random.default_rng(3), 0
@@ -164,7 +164,7 @@ def test_a_drift_that_is_none_is_told_in_one_sweep_of_twenty() -> None:
     assert 0.02 <= seen / 400 <= 0.08
 
 
-def test_a_host_that_wanders_within_replicates_is_told() -> None:
+def test_a_host_that_wanders_within_replicates_is_said() -> None:
     frame, _ = ran(replicates=10, samples=2)
     trials = of_trials(frame)
     wave = np.sin(np.arange(trials.height) / 4)
@@ -211,8 +211,8 @@ def test_a_report_has_the_plot_the_sentences_and_the_tables(folder: Any) -> None
     assert f"changed by {words.signed(slope['per_step'])} per {slope['unit']} (" in page
     (row,) = content["diagnostics"]["samples"]
     assert row["sentence"].replace("'", "&#39;") in page
-    assert told_by(folder.path) == ([row] if row["best"] else [])
-    assert told_by(folder.path / "nowhere") == []
+    assert read_by(folder.path) == ([row] if row["best"] else [])
+    assert read_by(folder.path / "nowhere") == []
 
 
 def test_of_one_replicate_the_page_does_not_say_that_nothing_drifted(folder: Any) -> None:

@@ -41,7 +41,7 @@ def start(folder: Folder, name: str, hours: float) -> None:
     folder.edit(f"trials/{name}/result.json", lambda result: result["trial"].update(started_at=at))
 
 
-def told(folder: Folder) -> dict[str, Any]:
+def ordered(folder: Folder) -> dict[str, Any]:
     sweep = read_sweep(folder.path)
     return drift.order(sweep.trials, sweep.samples)
 
@@ -50,7 +50,7 @@ def test_an_order_that_is_always_the_same_under_drift_is_warned_of_with_its_numb
     folder: Folder,
 ) -> None:
     lay(folder, per_hour=0.10)
-    found = told(folder)
+    found = ordered(folder)
     (slope,) = found["slopes"]
     assert slope["unit"] == "hour"
     assert slope["low"] < 0.10 < slope["high"]
@@ -76,7 +76,7 @@ def test_an_order_that_no_chance_makes_is_warned_of_without_a_slope(
 ) -> None:
     """What starts again in each replicate, as a cold cache, has no slope over the sweep."""
     lay(folder, per_hour=0.0, replicates=10, shuffled=shuffled)
-    rows = told(folder)["cells"]
+    rows = ordered(folder)["cells"]
     said = "ran after bare metal in each of 10 pairs, as a random order does in 0.002 of sweeps"
     assert [said in (row["warning"] or "") for row in rows] == [warned] * 3
 
@@ -114,12 +114,12 @@ def test_an_effect_that_is_larger_than_the_drift_stands(folder: Folder) -> None:
 
 def test_a_quiet_host_gives_no_warning(folder: Folder) -> None:
     lay(folder, per_hour=0.0)
-    assert not drift.warnings(told(folder))
+    assert not drift.warnings(ordered(folder))
 
 
 def test_a_random_order_is_no_warning_under_small_drift(folder: Folder) -> None:
     lay(folder, per_hour=0.01, shuffled=True, noise=0.01)
-    assert not drift.warnings(told(folder))
+    assert not drift.warnings(ordered(folder))
 
 
 def test_a_noisy_cell_makes_up_no_drift_of_the_others(folder: Folder) -> None:
@@ -129,7 +129,7 @@ def test_a_noisy_cell_makes_up_no_drift_of_the_others(folder: Folder) -> None:
         ms = 20 * chance.lognormal(0, 0.4)
         name = folder.trial("vmcn", "pinned", replicate, {"a": [ms], "b": [3 * ms]})
         start(folder, name, replicate * 4 * 10 / 60)
-    warned = drift.warnings(told(folder))
+    warned = drift.warnings(ordered(folder))
     assert not [key for key in warned if "cn" in key or "vm" in key]
 
 
@@ -139,7 +139,7 @@ def test_a_baseline_from_before_a_pause_is_warned_of_however_slow_the_drift(
     lay(folder, per_hour=0.0, replicates=3)
     late = folder.trial("vmcn", "pinned", 3, {"a": [20.1], "b": [60.0]})
     start(folder, late, 30.0)
-    found = {row["platform"]: row for row in told(folder)["cells"]}
+    found = {row["platform"]: row for row in ordered(folder)["cells"]}
     assert found["vmcn"]["paused"] == 1
     assert (
         "1 of 1 pair with a pause of the sweep between, up to 28.7 h apart"
@@ -149,7 +149,7 @@ def test_a_baseline_from_before_a_pause_is_warned_of_however_slow_the_drift(
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_gap_of_months_is_told_in_numbers_that_a_document_can_hold(
+def test_a_gap_of_months_is_said_in_numbers_that_a_document_can_hold(
     folder: Folder, sign: int
 ) -> None:
     lay(folder, per_hour=sign * 0.3, replicates=3)
@@ -169,22 +169,22 @@ def test_another_level_after_a_pause_is_no_drift(folder: Folder) -> None:
         ms = 20 * (1.5 if position >= 16 else 1) * chance.lognormal(0, 0.005)
         name = folder.trial(platform, mode, position // 4 + 1, {"a": [ms]})
         start(folder, name, position / 6 + (20 if position >= 16 else 0))
-    warned = drift.warnings(told(folder)).values()
+    warned = drift.warnings(ordered(folder)).values()
     assert not any("drifted" in text or "pause" in text for text in warned)
 
 
 def test_a_sweep_of_long_trials_has_not_paused(folder: Folder) -> None:
     lay(folder, per_hour=0.0, replicates=4, apart_min=100.0)
-    assert [row["paused"] for row in told(folder)["cells"]] == [0, 0, 0]
+    assert [row["paused"] for row in ordered(folder)["cells"]] == [0, 0, 0]
 
 
-def test_where_starts_are_not_told_the_order_stands_in(folder: Folder) -> None:
+def test_where_starts_are_not_reported_the_order_stands_in(folder: Folder) -> None:
     chance = np.random.default_rng(1)
     for position in range(24):
         platform, mode = CELLS[position % 4]
         ms = 20 * 1.02**position * chance.lognormal(0, 0.002)
         folder.trial(platform, mode, position // 4 + 1, {"a": [ms]})
-    found = told(folder)
+    found = ordered(folder)
     assert found["slopes"][0]["unit"] == "trial"
     guest = next(row for row in found["cells"] if row["platform"] == "vm")
     assert guest["warning"].startswith("ran 3.0 trials after bare metal")
@@ -216,7 +216,7 @@ def test_a_pause_is_seen_where_most_starts_are_the_same(folder: Folder) -> None:
         for platform, mode in CELLS:
             folder.trial(platform, mode, replicate, {"a": [20.0 + replicate]})
     start(folder, "bm-pinned-c01-image_classification-r03", -9.0)
-    found = told(folder)["cells"]
+    found = ordered(folder)["cells"]
     assert [row["paused"] for row in found] == [1, 1, 1]
     assert (
         "1 of 3 pairs with a pause of the sweep between, up to 12.1 h apart"

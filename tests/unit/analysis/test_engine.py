@@ -121,15 +121,15 @@ def test_matrices_with_gaps_give_what_each_pair_gives() -> None:
     assert contrast((1.0, logs[0]), (-1.0, None)) is None
 
 
-@pytest.mark.parametrize(("spread", "told"), [(2e-7, False), (1e-5, True)])
-def test_one_threshold_tells_what_has_no_spread(spread: float, told: bool) -> None:
+@pytest.mark.parametrize(("spread", "message"), [(2e-7, False), (1e-5, True)])
+def test_one_threshold_tells_what_has_no_spread(spread: float, message: bool) -> None:
     """Whoever asks gets one answer: margin, findings, signs, contrasts of advice."""
     random = np.random.default_rng(2)
     logs = 0.05 + spread * random.normal(size=10)
     found = effect("", [logs])
     assert found.low is not None and found.high is not None
-    assert (answer(found.low, found.high) == "differs") is told
-    assert equal(logs) is not told
-    assert bool(np.isfinite(signs(logs[None, :]).outlier_p[0])) is told
+    assert (answer(found.low, found.high) == "differs") is message
+    assert equal(logs) is not message
+    assert bool(np.isfinite(signs(logs[None, :]).outlier_p[0])) is message
     times = np.exp(logs)
-    assert (contrast_of(times, np.ones(10), 1.0, 0.95).low is not None) is told
+    assert (contrast_of(times, np.ones(10), 1.0, 0.95).low is not None) is message

@@ -24,10 +24,10 @@ def panels(monkeypatch: pytest.MonkeyPatch) -> Panels:
     """Give the axes of each panel, by its name, as they are drawn."""
     drawn: Panels = {}
 
-    def panel(name: str, title: str, height: float, told: str, draw: Any) -> str:
+    def panel(name: str, title: str, height: float, said: str, draw: Any) -> str:
         drawn[name] = Figure().subplots()
         draw(drawn[name])
-        return f"<svg>{title}. {told}</svg>"
+        return f"<svg>{title}. {said}</svg>"
 
     monkeypatch.setattr(canvas, "panel", panel)
     return drawn
@@ -75,10 +75,10 @@ def test_ratios_are_drawn_with_their_intervals(content: Any, panels: Panels) -> 
         (cell["ratio_low"], cell["ratio_high"]) for cell in cells
     ]
     labels = [" ".join(tick.get_text().split()) for tick in axes.get_yticklabels()]
-    beside = [text.get_text() for text in axes.texts]
+    texts = [text.get_text() for text in axes.texts]
     rows = [label for label in labels if "core" not in label]
     assert rows == [LISTED[cell["platform"]].in_words(cell["mode"]) for cell in cells]
-    assert beside == [f"{cell['ratio']:.3f}" for cell in cells]
+    assert texts == [f"{cell['ratio']:.3f}" for cell in cells]
 
 
 def test_published_ratios_are_ticks_or_beyond_the_axis_arrowheads(
@@ -150,12 +150,12 @@ def test_what_has_no_interval_is_not_said_to_pay_no_more(folder: Any, panels: Pa
 
 
 def test_a_gpu_has_a_mark_end_to_end_and_one_of_inference(content: Any, panels: Panels) -> None:
-    told = figures.draw(content)["gpu"].panels[0]
+    said = figures.draw(content)["gpu"].panels[0]
     gains = content["gpu_speed_up"]
     for phase, mark in (("e2e", "s"), ("infer", "^")):
         wanted = [row["ratio"] for row in first(gains[phase])]
         assert [x for x, _ in marks(panels["gpu-1"], mark)] == wanted
-    assert "from 1.297" in told and "from 12.000" in told
+    assert "from 1.297" in said and "from 12.000" in said
 
 
 @pytest.mark.parametrize(
@@ -234,8 +234,8 @@ def test_marks_of_curves_stay_nearest_to_their_own_size() -> None:
 
 
 def test_a_name_is_escaped_and_the_ink_is_the_pages() -> None:
-    svg = canvas.panel("x", 'a"<b>&', 2.0, "told", lambda axes: axes.plot([1], [1]))
-    assert 'aria-label="a&quot;&lt;b&gt;&amp;. told"' in svg
+    svg = canvas.panel("x", 'a"<b>&', 2.0, "caption", lambda axes: axes.plot([1], [1]))
+    assert 'aria-label="a&quot;&lt;b&gt;&amp;. caption"' in svg
     assert "currentColor" in svg and canvas.INK not in svg
 
 

@@ -45,8 +45,8 @@ def lay(seconds: dict[tuple[str, str, str, int, str], float], noise: float = 0.0
     """
     logs = {}
     for (work, processor, platform, cores, mode), typical in seconds.items():
-        told = np.log(typical) + noise * RANDOM.standard_normal(8)
-        units = {str(replicate): (ONE, np.array([log])) for replicate, log in enumerate(told)}
+        means = np.log(typical) + noise * RANDOM.standard_normal(8)
+        units = {str(replicate): (ONE, np.array([log])) for replicate, log in enumerate(means)}
         logs[cell(work, processor, platform, cores, mode)] = Logs.of(units)
     return Units(logs, "replicate", {}, PLATFORMS)
 
@@ -61,7 +61,7 @@ def cell(work: str, processor: str, platform: str, cores: int, mode: str) -> Cel
     )  # fmt: skip
 
 
-def told(units: Units, id_: str, known: Known | None = None) -> Verdict:
+def verdict_of(units: Units, id_: str, known: Known | None = None) -> Verdict:
     return next(v for v in verdicts(units, known) if v.finding.id == id_)
 
 
@@ -135,7 +135,7 @@ def test_costs_are_against_bare_metal_of_one_mode_at_every_size() -> None:
 def test_what_was_not_measured_is_not_tested_and_says_what_it_needs(
     finding: Finding,
 ) -> None:
-    verdict = told(lay(metal()), finding.id)
+    verdict = verdict_of(lay(metal()), finding.id)
     assert verdict.answer == "not tested"
     assert sentence(verdict) == f"Needs {finding.needs}."
 
@@ -196,13 +196,13 @@ def test_an_answer_rests_on_whole_intervals(
 
 def test_pinning_is_asked_about_only_where_there_is_a_penalty() -> None:
     penalty = metal() | on("cn", "vanilla", 1.5)
-    assert told(lay(penalty | on("cn", "pinned", 1.05)), "pinning").answer == "supported"
-    assert told(lay(penalty | on("cn", "pinned", 1.45)), "pinning").answer == "refuted"
+    assert verdict_of(lay(penalty | on("cn", "pinned", 1.05)), "pinning").answer == "supported"
+    assert verdict_of(lay(penalty | on("cn", "pinned", 1.45)), "pinning").answer == "refuted"
     # 57% of the penalty, which is most of it, though by less than a margin of cost.
     most = metal() | on("cn", "vanilla", 1.12) | on("cn", "pinned", 1.05)
-    assert told(lay(most, noise=0.001), "pinning").answer == "supported"
+    assert verdict_of(lay(most, noise=0.001), "pinning").answer == "supported"
     none = metal() | on("cn", "vanilla", 1.05) | on("cn", "pinned", 1.0)
-    assert told(lay(none), "pinning").answer == "not tested"
+    assert verdict_of(lay(none), "pinning").answer == "not tested"
 
 
 def penalty(*by_size: float) -> dict:
@@ -226,32 +226,32 @@ def test_of_many_penalties_at_the_limit_seldom_any_is_taken_for_a_clear_one() ->
 
 
 def test_the_penalty_falls_only_where_no_step_of_the_curve_rises() -> None:
-    verdict = told(lay(penalty(3.0, 1.5, 1.2)), "penalty-size")
+    verdict = verdict_of(lay(penalty(3.0, 1.5, 1.2)), "penalty-size")
     assert verdict.answer == "supported"
     found = {effect.about: effect.value for effect in verdict.effects}
     assert found["faces, 1 over 2 cores"] == pytest.approx(2.0, rel=0.03)
     assert found["faces, 1 over 4 cores"] == pytest.approx(2.5, rel=0.03)
     # From its first size to its last it falls; in between it rises.
-    dips = told(lay(penalty(2.0, 1.1, 1.8)), "penalty-size")
+    dips = verdict_of(lay(penalty(2.0, 1.1, 1.8)), "penalty-size")
     assert dips.answer == "refuted"
     assert sentence(dips).startswith("faces, 2 over 4 cores: 0.6")
-    assert told(lay(penalty(1.2, 1.2, 1.2)), "penalty-size").answer == "refuted"
+    assert verdict_of(lay(penalty(1.2, 1.2, 1.2)), "penalty-size").answer == "refuted"
 
 
 def test_small_steps_that_make_a_large_one_are_a_fall() -> None:
     slowly = [1.20, 1.18, 1.16, 1.14, 1.12]
-    assert told(lay(penalty(*slowly), noise=0.002), "penalty-size").answer == "supported"
+    assert verdict_of(lay(penalty(*slowly), noise=0.002), "penalty-size").answer == "supported"
 
 
 def test_metal_stops_scaling_where_no_further_doubling_gives_a_tenth() -> None:
-    assert told(lay(metal(1) | metal(2, 0.5)), "metal-scaling").answer == "refuted"
+    assert verdict_of(lay(metal(1) | metal(2, 0.5)), "metal-scaling").answer == "refuted"
     stops = metal(1) | metal(2, 0.5) | metal(4, 0.49)
-    verdict = told(lay(stops), "metal-scaling")
+    verdict = verdict_of(lay(stops), "metal-scaling")
     assert verdict.answer == "supported"
     assert sentence(verdict).startswith("faces, 2 to 4 cores: 1.0")
     assert sentence(verdict).endswith("Of 2 effects 1 speak for it, 1 against, 0 neither.")
     # Where more cores pay again it has not stopped.
-    assert told(lay(stops | metal(8, 0.25)), "metal-scaling").answer == "refuted"
+    assert verdict_of(lay(stops | metal(8, 0.25)), "metal-scaling").answer == "refuted"
 
 
 def test_an_application_of_one_thread_does_not_show_that_metal_stops_scaling(
@@ -291,7 +291,7 @@ def test_each_of_several_applications_is_compared_with_the_others() -> None:
     timed: dict = {}
     for work, cost in works.items():
         timed |= metal(work=work) | on("cn", "pinned", cost, work=work)
-    verdict = told(lay(timed, noise=0.001), "application")
+    verdict = verdict_of(lay(timed, noise=0.001), "application")
     found = {effect.about: effect.value for effect in verdict.effects}
     assert found.keys() == {
         f"{CONTAINER}, {work}, 1 core over {', '.join(sorted(works.keys() - {work}))}"
@@ -309,7 +309,8 @@ def test_each_of_several_applications_is_compared_with_the_others() -> None:
     for n in range(9):
         many |= metal(work=f"w{n}") | on("cn", "pinned", 1.1, work=f"w{n}")
     assert (
-        told(lay(many), "application").effects[0].about == f"{CONTAINER}, w0, 1 core over 8 others"
+        verdict_of(lay(many), "application").effects[0].about
+        == f"{CONTAINER}, w0, 1 core over 8 others"
     )
 
 
@@ -317,7 +318,7 @@ def test_one_application_at_another_scale_or_with_other_threads_is_no_other_appl
     timed: dict = {}
     for work, cost in (("faces, tiny", 1.1), ("faces, mlperf", 1.5), ("faces, tiny, matched", 2)):
         timed |= metal(work=work) | on("cn", "pinned", cost, work=work)
-    assert told(lay(timed), "application").answer == "not tested"
+    assert verdict_of(lay(timed), "application").answer == "not tested"
 
 
 def test_an_application_of_one_replicate_does_not_silence_the_others() -> None:
@@ -328,7 +329,7 @@ def test_an_application_of_one_replicate_does_not_silence_the_others() -> None:
     for cell in units.cells(application="words"):
         own = units.logs[cell]
         units.logs[cell] = own.at(own.units[:1], own.inputs)  # type: ignore[index]
-    verdict = told(units, "application")
+    verdict = verdict_of(units, "application")
     assert [effect.about for effect in verdict.effects] == [
         f"{CONTAINER}, faces, 1 core over scans"
     ]
@@ -345,7 +346,7 @@ def test_the_application_that_computes_less_gains_less_from_a_gpu() -> None:
     gpu = {(w, "gpu", "bm", 1, "pinned"): s for w, s in (("faces", 0.1), ("words", 0.5))}
     measured = lay(metal() | metal(work="words") | gpu)
     shares = {c: 0.2 if c.application == "faces" else 0.8 for c in measured.logs}
-    verdict = told(Units(measured.logs, "replicate", shares, PLATFORMS), "gpu-pre-post")
+    verdict = verdict_of(Units(measured.logs, "replicate", shares, PLATFORMS), "gpu-pre-post")
     assert verdict.answer == "supported"
     assert verdict.effects[0].value == pytest.approx(5, rel=0.05)
     assert "faces (20% pre and post) over words (80%), 1 core" in verdict.effects[0].about
@@ -355,7 +356,7 @@ def test_applications_of_nearly_the_same_shares_are_not_ordered_by_them() -> Non
     gpu = {(w, "gpu", "bm", 1, "pinned"): s for w, s in (("faces", 0.1), ("words", 0.5))}
     measured = lay(metal() | metal(work="words") | gpu)
     shares = {c: 0.40 if c.application == "faces" else 0.45 for c in measured.logs}
-    verdict = told(Units(measured.logs, "replicate", shares, PLATFORMS), "gpu-pre-post")
+    verdict = verdict_of(Units(measured.logs, "replicate", shares, PLATFORMS), "gpu-pre-post")
     assert verdict.answer == "not tested"
     assert "5.0 points apart, 10 needed" in verdict.left_out[0]
 
@@ -365,14 +366,14 @@ def test_a_cell_whose_answers_differ_is_out_and_named() -> None:
     units = lay(metal() | slow | on("vm", "vanilla", 1.1))
     wrong = cell("faces", "cpu", "cn", 1, "vanilla")
     known = Known(differing=frozenset({wrong}))
-    assert told(units, "vanilla-container").answer == "supported"
-    verdict = told(units, "vanilla-container", known)
+    assert verdict_of(units, "vanilla-container").answer == "supported"
+    verdict = verdict_of(units, "vanilla-container", known)
     assert verdict.answer == "not tested"
     assert "(cn vanilla) at 1 core, faces: its answers are not bare metal's" in verdict.left_out[0]
-    assert not told(units, "passthrough", known).left_out  # which asks nothing of that cell
+    assert not verdict_of(units, "passthrough", known).left_out  # which asks nothing of that cell
 
 
-def test_a_sweep_whose_answers_differ_says_so_beside_its_findings(folder: Folder) -> None:
+def test_a_sweep_whose_answers_differ_says_so_next_to_its_findings(folder: Folder) -> None:
     chance = np.random.default_rng(3)
     for replicate in range(1, 6):
         for platform, mode, cost in (("bm", "pinned", 1.0), ("cn", "vanilla", 2.0),
@@ -414,7 +415,7 @@ def test_a_cell_that_lost_its_slow_trials_is_out_and_named(folder: Folder) -> No
 
 def test_replicates_that_are_equal_have_no_interval() -> None:
     units = lay(metal() | on("cn", "vanilla", 2.0) | on("vm", "vanilla", 1.0), noise=0.0)
-    verdict = told(units, "vanilla-container")
+    verdict = verdict_of(units, "vanilla-container")
     assert verdict.answer == "inconclusive"
     assert verdict.effects[0].low is None
     assert "no interval: 8 equal values show no spread" in sentence(verdict)
@@ -425,7 +426,7 @@ def test_an_interval_with_an_end_beyond_all_numbers_decides_nothing() -> None:
     wild = cell("faces", "cpu", "cn", 1, "vanilla")
     ends = ((ONE, np.array([-115.0])), (ONE, np.array([0.0])))
     units.logs[wild] = Logs.of(dict(zip("01", ends, strict=True)))  # type: ignore[index]
-    verdict = told(units, "vanilla-container")
+    verdict = verdict_of(units, "vanilla-container")
     assert verdict.answer == "inconclusive"
     assert verdict.effects[0].low is None
 
@@ -439,7 +440,7 @@ def test_the_sentence_cites_the_effect_whose_interval_decides() -> None:
     big = cell("big", "cpu", "cn", 1, "vanilla")
     ends = ((ONE, np.array([0.1])), (ONE, np.array([2.1])))
     units.logs[big] = Logs.of(dict(zip("01", ends, strict=True)))  # type: ignore[index]
-    verdict = told(units, "vanilla-container")
+    verdict = verdict_of(units, "vanilla-container")
     assert verdict.answer == "supported"
     assert sentence(verdict).startswith("sure, 1 core: 1.")
 
@@ -509,6 +510,6 @@ def test_what_is_not_so_is_supported_in_at_most_one_sweep_of_twenty(id_: str) ->
 
 def test_a_size_that_no_doubling_reaches_may_scale_again() -> None:
     sizes = metal(1) | metal(2, 0.5) | metal(4, 0.49) | metal(6, 0.3)
-    further = told(lay(sizes), "metal-scaling")
+    further = verdict_of(lay(sizes), "metal-scaling")
     assert further.answer == "refuted"
     assert further.effects[-1].about.endswith("4 to 6 cores, per doubling")

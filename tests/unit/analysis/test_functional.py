@@ -47,11 +47,11 @@ def test_an_emulated_one_is_named_so(folder: Folder) -> None:
     assert "ran on vm (emulated), each attested" in document(read_sweep(folder.path))["summary"]
 
 
-def test_beside_a_measurement_it_has_no_part_and_is_told(quick: Folder) -> None:
+def test_next_to_a_measurement_it_has_no_part_and_is_said(quick: Folder) -> None:
     before = document(read_sweep(quick.path))
     add_null(quick, "cn")
     after = document(read_sweep(quick.path))
     assert after["cells"] == before["cells"]
     assert after["headline"]["lead"] == before["headline"]["lead"]
-    (told,) = [row for row in after["headline"]["warnings"] if "computes nothing" in row["text"]]
-    assert told["text"].startswith("1 trial of an application that computes nothing ran on cn")
+    (screen,) = [row for row in after["headline"]["warnings"] if "computes nothing" in row["text"]]
+    assert screen["text"].startswith("1 trial of an application that computes nothing ran on cn")

@@ -21,14 +21,14 @@ KERNEL = {
 }  # fmt: skip
 
 
-def guest(folder: Folder, replicate: int, kernel: str, ms: float, **told: Any) -> str:
+def guest(folder: Folder, replicate: int, kernel: str, ms: float, **said: Any) -> str:
     """Add a trial of a guest, with what its evidence says of its kernel."""
     name = folder.trial("vm", "pinned", replicate, {"a": [ms]}, guest_kernel=kernel)
     factors = {"guest_kernel": kernel, "guest_topology": "flat", "variant": "plain"}
     own = kernel == "host"
     if not own:
         folder.edit(f"trials/{name}/result.json", lambda r: r["environment"].update(kernel=CLOUD))
-    asked = {"factors": factors, "kernel": KERNEL if own else None} | told
+    asked = {"factors": factors, "kernel": KERNEL if own else None} | said
 
     def say(evidence: Json) -> None:
         evidence["asked"].update(asked)
@@ -53,12 +53,12 @@ def both(folder: Folder) -> Folder:
     return folder
 
 
-def test_a_ratio_of_two_kernels_says_so_beside_it_and_others_do_not(both: Folder) -> None:
+def test_a_ratio_of_two_kernels_says_so_next_to_it_and_others_do_not(both: Folder) -> None:
     content = document(read_sweep(both.path))
     assert content["rejected"] == []
-    told = {(c["platform"], c["guest_kernel"]): c["kernels"] for c in content["cells"]}
+    reported = {(c["platform"], c["guest_kernel"]): c["kernels"] for c in content["cells"]}
     said = f"kernel {CLOUD}, bare metal's 6.1.0"
-    assert told == {
+    assert reported == {
         ("bm", "image"): None, ("cn", "image"): None, ("vm", "host"): None, ("vm", "image"): said,
     }  # fmt: skip
     page = render(content)
@@ -106,7 +106,7 @@ def test_one_kernel_alone_is_not_taken_apart(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("message", "why"),
     [
         ({"kernel": None}, "its evidence has guest_kernel host, and not what that makes"),
         ({"factors": {"guest_kernel": "image"}}, "is labelled guest_kernel 'host'"),
@@ -115,10 +115,10 @@ def test_one_kernel_alone_is_not_taken_apart(folder: Folder) -> None:
     ],
 )
 def test_a_label_that_the_evidence_does_not_bear_out_is_left_out(
-    both: Folder, told: Json, why: str
+    both: Folder, message: Json, why: str
 ) -> None:
     name = "vm-pinned-c01-host_kernel-image_classification-r02"
-    both.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].update(told))
+    both.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].update(message))
     (left,) = document(read_sweep(both.path))["rejected"]
     assert name in left["file"]
     assert why in left["reason"]

@@ -78,7 +78,7 @@ def without(row: Json, ratio: float | None, half: float = 0.01) -> Json:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "told"),
+    ("low", "high", "message"),
     [
         (0.99, 1.02, "same"),
         (1.01, 1.029, "same"),  # a cost, too small to act on
@@ -93,20 +93,20 @@ def without(row: Json, ratio: float | None, half: float = 0.01) -> Json:
     ],
 )
 def test_an_answer_is_what_the_whole_interval_allows(
-    low: float | None, high: float | None, told: str
+    low: float | None, high: float | None, message: str
 ) -> None:
-    assert answer(low, high, 0.03) == told
+    assert answer(low, high, 0.03) == message
 
 
 def test_a_clear_winner_is_chosen_and_what_costs_is_named() -> None:
-    told = headline(content(cell("cn vanilla", 1.35, 0.03), cell("cn pinned", 1.005)))
-    assert told["lead"] == (
+    screen = headline(content(cell("cn vanilla", 1.35, 0.03), cell("cn pinned", 1.005)))
+    assert screen["lead"] == (
         "Choose container, pinned (cn pinned): within 3% of pinned bare metal at 1 core. Not "
         "where time matters: container, CPU quota (cn vanilla) 1.350 (1.311 to 1.391) at 1 core."
     )
-    assert told["warnings"] == []
-    assert "5 pairs of replicates" in told["sure"][0]
-    (application,) = told["applications"]
+    assert screen["warnings"] == []
+    assert "5 pairs of replicates" in screen["sure"][0]
+    (application,) = screen["applications"]
     assert [option["answer"] for option in application["options"]] == [
         "31.1% to 39.1% more",
         "nothing measurable",
@@ -114,21 +114,21 @@ def test_a_clear_winner_is_chosen_and_what_costs_is_named() -> None:
 
 
 def test_all_that_cost_nothing_may_be_chosen_none_before_the_other() -> None:
-    told = headline(content(cell("cn pinned", 1.0), cell("vm pinned", 1.01)))
+    screen = headline(content(cell("cn pinned", 1.0), cell("vm pinned", 1.01)))
     both = "container, pinned (cn pinned) or KVM guest, pinned (vm pinned)"
-    assert told["lead"].startswith(f"Choose {both}: within 3%")
+    assert screen["lead"].startswith(f"Choose {both}: within 3%")
 
 
-def test_sizes_with_other_answers_are_told_apart() -> None:
-    told = headline(
+def test_sizes_with_other_answers_are_distinguished() -> None:
+    screen = headline(
         content(cell("cn pinned", 1.2, cores=1), cell("cn pinned", 1.0, cores=2),
                 cell("cn pinned", 1.0, cores=4))
     )  # fmt: skip
-    first, second = told["applications"][0]["choose"]
+    first, second = screen["applications"][0]["choose"]
     assert first.startswith("At 1 core container, pinned (cn pinned) costs least: 18.8% to 21.2%")
     assert "No platform is known to be within 3% of it there" in first
     assert second.startswith("At 2 and 4 cores choose container, pinned (cn pinned): within 3%")
-    (option,) = told["applications"][0]["options"]
+    (option,) = screen["applications"][0]["options"]
     assert option["answer"] == "18.8% to 21.2% more at 1 core; nothing measurable at 2 and 4 cores"
 
 
@@ -143,21 +143,22 @@ def test_the_least_of_several_costs_is_only_named_if_no_interval_reaches_its_own
     assert "Not where time matters: container, pinned (cn pinned) 1.100" in unknown["lead"]
 
 
-def test_what_failed_is_not_chosen_nor_is_what_costs_more_called_the_least_beside_it() -> None:
+def test_what_failed_is_not_chosen_nor_is_what_costs_more_called_the_least_next_to_it() -> None:
     row = cell("cn pinned", 1.0)
     failed = [{"trial": trial(row, 6)}]
-    told = headline(content(row, cell("vm pinned", 1.1), failed=failed, counts={"failed": 1}))
+    screen = headline(content(row, cell("vm pinned", 1.1), failed=failed, counts={"failed": 1}))
     assert (
-        "container, pinned (cn pinned) 1.000 (0.990 to 1.010; 1 of 6 trials failed)" in told["lead"]
+        "container, pinned (cn pinned) 1.000 (0.990 to 1.010; 1 of 6 trials failed)"
+        in screen["lead"]
     )
-    assert "costs least" not in told["lead"] and "hoose container" not in told["lead"]
+    assert "costs least" not in screen["lead"] and "hoose container" not in screen["lead"]
 
 
-def test_where_none_can_be_told_none_is_chosen_and_the_next_step_said() -> None:
-    told = headline(content(cell("cn pinned", 1.02, 0.1), cell("vm pinned", 0.99, 0.2)))
-    assert "Choose none of these for its speed yet" in told["lead"]
-    assert "No platform is known to be within 3%" in told["lead"]
-    (warning,) = told["warnings"]
+def test_where_none_is_known_none_is_chosen_and_the_next_step_said() -> None:
+    screen = headline(content(cell("cn pinned", 1.02, 0.1), cell("vm pinned", 0.99, 0.2)))
+    assert "Choose none of these for its speed yet" in screen["lead"]
+    assert "No platform is known to be within 3%" in screen["lead"]
+    (warning,) = screen["warnings"]
     assert warning["text"].startswith('2 of 2 answers are "cannot tell": the interval')
     assert "Raise replicates" in warning["next"]
 
@@ -167,23 +168,23 @@ def test_where_the_sweep_says_what_narrows_its_intervals_no_warning_says_otherwi
     part: str,
 ) -> None:
     found = {"sentence": "s", "remedy": None, "command": None, part: "more than 99 replicates"}
-    told = headline(content(cell("cn pinned", 1.02, 0.1), resolution=found))
-    assert told[part] == "more than 99 replicates"
-    assert told["warnings"][0]["next"] == "See Next, above."
+    screen = headline(content(cell("cn pinned", 1.02, 0.1), resolution=found))
+    assert screen[part] == "more than 99 replicates"
+    assert screen["warnings"][0]["next"] == "See Next, above."
 
 
 def test_one_replicate_gives_no_choice() -> None:
-    told = headline(content(cell("cn pinned", 1.0, None), cell("vm pinned", 1.4, None)))
-    assert told["lead"] == (
+    screen = headline(content(cell("cn pinned", 1.0, None), cell("vm pinned", 1.4, None)))
+    assert screen["lead"] == (
         "Choose nothing by this sweep: no interval from 1 replicate in every cell."
     )
-    assert told["warnings"][0]["text"].startswith("2 cells of 2 without an interval")
+    assert screen["warnings"][0]["text"].startswith("2 cells of 2 without an interval")
 
 
 def test_without_a_baseline_that_is_said() -> None:
-    told = headline(content(cell("cn pinned", None)))
-    assert "none compared with bare metal" in told["lead"]
-    assert told["applications"] == told["sure"] == []
+    screen = headline(content(cell("cn pinned", None)))
+    assert "none compared with bare metal" in screen["lead"]
+    assert screen["applications"] == screen["sure"] == []
     assert headline(content())["lead"] == (
         "1 cell measured, of bare metal alone: nothing to compare with it yet."
     )
@@ -193,14 +194,14 @@ def test_without_a_baseline_that_is_said() -> None:
 
 def test_all_suspect_gives_no_choice() -> None:
     cells = [cell("cn vanilla", 1.35), cell("cn pinned", 1.005)]
-    told = headline(
+    screen = headline(
         content(*cells, without_suspects=[without(row, None) for row in cells],
                 counts={"suspect": 30, "analysed": 30})
     )  # fmt: skip
-    assert told["lead"] == (
+    assert screen["lead"] == (
         "Choose nothing by this sweep: too few trials that are not suspect in every cell."
     )
-    (warning,) = told["warnings"]
+    (warning,) = screen["warnings"]
     assert warning["text"].startswith("30 of 30 trials suspect")
     assert "Without them 2 of 2 answers would be another" in warning["text"]
 
@@ -208,42 +209,42 @@ def test_all_suspect_gives_no_choice() -> None:
 def test_an_answer_that_rests_on_suspects_is_not_chosen_and_one_that_does_not_is() -> None:
     good, doubtful = cell("cn pinned", 1.0), cell("vm pinned", 1.0)
     suspects = [without(good, 1.001), without(doubtful, 1.05, 0.1)]
-    told = headline(content(good, doubtful, without_suspects=suspects))
-    assert told["lead"].startswith("Choose container, pinned (cn pinned): within")
+    screen = headline(content(good, doubtful, without_suspects=suspects))
+    assert screen["lead"].startswith("Choose container, pinned (cn pinned): within")
     assert (
         "Not chosen: KVM guest, pinned (vm pinned) at 1 core (without suspect trials: cannot "
-        "tell)." in told["lead"]
+        "tell)." in screen["lead"]
     )
 
 
 def test_a_platform_whose_trials_failed_is_not_chosen() -> None:
     row = cell("cn pinned", 1.0)
     failed = [{"trial": trial(row, replicate)} for replicate in (6, 7)]
-    told = headline(content(row, failed=failed, counts={"failed": 2}))
-    assert told["lead"] == "Choose nothing by this sweep: 2 of 7 trials failed."
-    assert "2 trials failed" in told["warnings"][0]["text"]
-    assert "virtbed sweep quick" in told["warnings"][0]["next"]
+    screen = headline(content(row, failed=failed, counts={"failed": 2}))
+    assert screen["lead"] == "Choose nothing by this sweep: 2 of 7 trials failed."
+    assert "2 trials failed" in screen["warnings"][0]["text"]
+    assert "virtbed sweep quick" in screen["warnings"][0]["next"]
     other = [{"trial": trial(cell("vm pinned", 1.0), 1)}]
     assert headline(content(row, failed=other, counts={"failed": 1}))["lead"].startswith("Choose c")
 
 
 def test_a_platform_with_other_answers_is_not_chosen() -> None:
     row = cell("cn pinned", 1.0)
-    told = headline(content(row, answers_differ=[row]))
-    assert told["lead"] == "Choose nothing by this sweep: other answers than bare metal's."
-    assert told["warnings"][0]["text"].startswith("1 cell with other answers")
+    screen = headline(content(row, answers_differ=[row]))
+    assert screen["lead"] == "Choose nothing by this sweep: other answers than bare metal's."
+    assert screen["warnings"][0]["text"].startswith("1 cell with other answers")
 
 
 def test_what_was_not_measured_is_said() -> None:
-    told = headline(
+    screen = headline(
         content(cell("cn pinned", 1.0), emulated=[cell("vm pinned", None)],
                 not_run=[{"platform": "gvisor"}], counts={"waiting": 3, "rejected": 1})
     )  # fmt: skip
-    text = " ".join(warning["text"] for warning in told["warnings"])
+    text = " ".join(warning["text"] for warning in screen["warnings"])
     for part in ("1 cell emulated (KVM guest)", "(gVisor sandbox)", "3 planned trials", "1 file"):
         assert part in text
-    assert all(warning["next"] for warning in told["warnings"])
-    assert all(re.search(r"\d", warning["text"]) for warning in told["warnings"])
+    assert all(warning["next"] for warning in screen["warnings"])
+    assert all(re.search(r"\d", warning["text"]) for warning in screen["warnings"])
 
 
 def test_of_several_applications_the_lead_says_what_holds_for_most() -> None:
@@ -256,13 +257,13 @@ def test_of_several_applications_the_lead_says_what_holds_for_most() -> None:
             cell("cn vanilla", 1.5, application=work),
         )
     ]
-    told = headline(content(*cells))
-    assert told["lead"].startswith(
+    screen = headline(content(*cells))
+    assert screen["lead"].startswith(
         "In 2 of 3 settings (application, size) choose container, pinned (cn pinned): within 3% of "
         "pinned bare metal. In 1 of 3 settings"
     )
-    assert "container, CPU quota (cn vanilla), up to 51.5% more" in told["lead"]
-    assert [row["subject"] for row in told["applications"]] == [
+    assert "container, CPU quota (cn vanilla), up to 51.5% more" in screen["lead"]
+    assert [row["subject"] for row in screen["applications"]] == [
         f"{work}, trained" for work in works
     ]
 
@@ -275,18 +276,18 @@ def test_settings_of_which_the_lead_says_nothing_are_counted() -> None:
         for work, cost in costs.items()
     ]
     rows.append(cell("vm pinned", 1.0, application="d"))
-    told = headline(content(*rows))["lead"]
-    covered = [int(n) for n in re.findall(r"[Ii]n (\d) of 4 settings", told)]
-    (rest,) = re.findall(r"The other (\d) of 4 settings [^.]*, below\.", told)
+    screen = headline(content(*rows))["lead"]
+    covered = [int(n) for n in re.findall(r"[Ii]n (\d) of 4 settings", screen)]
+    (rest,) = re.findall(r"The other (\d) of 4 settings [^.]*, below\.", screen)
     assert sum(covered) + int(rest) == 4
 
 
 def test_where_requests_wait_the_answer_is_about_the_wait() -> None:
     ends = {"ratio_low": 2.5, "ratio_high": 3.6}
     row = cell("cn pinned", 3.0, scenario="server", **ends)
-    told = headline(content(row, cell("vm pinned", 1.0)))
-    assert "(application, scenario, size) choose KVM guest, pinned (vm pinned)" in told["lead"]
-    queued = next(row for row in told["applications"] if "server" in row["subject"])
+    screen = headline(content(row, cell("vm pinned", 1.0)))
+    assert "(application, scenario, size) choose KVM guest, pinned (vm pinned)" in screen["lead"]
+    queued = next(row for row in screen["applications"] if "server" in row["subject"])
     assert queued["options"][0]["answer"] == "150% to 260% more"
     assert queued["measure"] == "latency"
 
@@ -296,8 +297,8 @@ def test_the_contents_own_margin_and_answers_come_first() -> None:
     assert headline(content(row))["applications"][0]["options"][0]["answer"].endswith("more")
     assert headline(content(row, margin=0.1))["lead"].startswith("Choose container, pinned")
     assert headline(content(row), margin=0.1)["lead"].startswith("Choose container, pinned")
-    for told, here in (("equivalent", "same"), ("differs", "more"), ("cannot tell", "unknown")):
-        (found,) = headline(content(row | {"answer": told}))["applications"][0]["options"]
+    for said, here in (("equivalent", "same"), ("differs", "more"), ("cannot tell", "unknown")):
+        (found,) = headline(content(row | {"answer": said}))["applications"][0]["options"]
         assert found["cells"][0]["answer"] == here
 
 
@@ -306,17 +307,17 @@ def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> 
     (shown,) = headline(content(row))["applications"][0]["options"][0]["cells"]
     assert shown["doubt"] == 1
     found = {"sentence": "as seen", "command": "virtbed sweep quick --replicates 9", "remedy": "r"}
-    told = headline(
+    screen = headline(
         content(row, resolution=found, drift={"cells": [row | {"warning": "w"}]},
                 unlike=[{"fact": "kernel"}], suspicion={"note": "Suspicion depends (9 of 10)."})
     )  # fmt: skip
-    assert told["sure"][2:] == [
+    assert screen["sure"][2:] == [
         "as seen",
         "Up to 45% of instances could be slow for a reason of their own without one having been "
         "seen.",
     ]  # fmt: skip
-    assert (told["command"], told["remedy"]) == ("virtbed sweep quick --replicates 9", "r")
-    assert [warning["text"].split(" with")[0] for warning in told["warnings"]] == [
+    assert (screen["command"], screen["remedy"]) == ("virtbed sweep quick --replicates 9", "r")
+    assert [warning["text"].split(" with")[0] for warning in screen["warnings"]] == [
         "1 ratio of 1",
         "1 ratio of 1 may be drift of the host in part.",
         "1 difference besides the platform in what is compared.",
@@ -325,15 +326,15 @@ def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> 
 
 
 def test_what_is_faster_than_bare_metal_may_be_chosen() -> None:
-    told = headline(content(cell("cn pinned", 0.8)))
-    assert "no slower than pinned bare metal" in told["lead"]
-    assert told["applications"][0]["options"][0]["answer"].endswith("% less than bare metal")
+    screen = headline(content(cell("cn pinned", 0.8)))
+    assert "no slower than pinned bare metal" in screen["lead"]
+    assert screen["applications"][0]["options"][0]["answer"].endswith("% less than bare metal")
     assert span([cell("cn pinned", 0.8, 0.0) | {"answer": "less"}]) == "20.0% to 20.0%"
 
 
-def test_what_is_shown_slower_than_another_is_not_chosen_beside_it() -> None:
-    told = headline(content(cell("cn pinned", 0.8), cell("vm pinned", 1.015)))
-    assert told["lead"].startswith("Choose container, pinned (cn pinned): no slower than")
+def test_what_is_shown_slower_than_another_is_not_chosen_next_to_it() -> None:
+    screen = headline(content(cell("cn pinned", 0.8), cell("vm pinned", 1.015)))
+    assert screen["lead"].startswith("Choose container, pinned (cn pinned): no slower than")
     near = headline(content(cell("cn pinned", 0.95, 0.04), cell("vm pinned", 0.985, 0.012)))
     assert "or KVM guest, pinned (vm pinned): at most 3% slower than" in near["lead"]
 
@@ -344,10 +345,10 @@ def queued(code: str, latency: float, **changes: Any) -> Json:
 
 
 def test_a_platform_whose_requests_wait_is_not_chosen_for_serving_them_as_fast() -> None:
-    told = headline(content(queued("cn pinned", 3.0)))
-    assert "costs least: 197% to 203% more" in told["lead"]
-    assert told["applications"][0]["measure"] == "latency"
-    assert any("queue included" in sentence for sentence in told["sure"])
+    screen = headline(content(queued("cn pinned", 3.0)))
+    assert "costs least: 197% to 203% more" in screen["lead"]
+    assert screen["applications"][0]["measure"] == "latency"
+    assert any("queue included" in sentence for sentence in screen["sure"])
 
 
 def test_the_first_screen_and_advice_agree_on_a_queue(folder: Folder) -> None:
@@ -368,8 +369,8 @@ def test_the_first_screen_and_advice_agree_on_a_queue(folder: Folder) -> None:
     found = document(sweep)
     assert "hoose container, pinned (cn pinned)" in found["summary"]
     assert "KVM guest, pinned (vm pinned) 3.195" in found["summary"]
-    told = advise(sweep, Question("image_classification", scenario="server"))
-    assert {row["platform"] for row in told["equivalent"]} == {"cn", "bm"}
+    advice = advise(sweep, Question("image_classification", scenario="server"))
+    assert {row["platform"] for row in advice["equivalent"]} == {"cn", "bm"}
     (row,) = found["without_suspects"]
     assert row["all_ratio"] == pytest.approx(3.2, rel=0.05)
     assert found["findings"] and "latency over pinned" in render(found)
@@ -377,11 +378,11 @@ def test_the_first_screen_and_advice_agree_on_a_queue(folder: Folder) -> None:
 
 def test_what_loadgen_calls_invalid_is_not_chosen() -> None:
     row, metal = cell("cn pinned", 1.0), cell("bm pinned", None)
-    told = {"trials": [{**row, "usable": False}, {**row, "usable": True}]}
-    lead = headline(content(row, loadgen=told))["lead"]
+    said = {"trials": [{**row, "usable": False}, {**row, "usable": True}]}
+    lead = headline(content(row, loadgen=said))["lead"]
     assert lead == "Choose nothing by this sweep: LoadGen calls 1 of 5 trials INVALID."
-    told = {"trials": [{**metal, "usable": False}]}
-    lead = headline(content(row, loadgen=told))["lead"]
+    said = {"trials": [{**metal, "usable": False}]}
+    lead = headline(content(row, loadgen=said))["lead"]
     assert "of bare metal LoadGen calls 1 of" in lead
 
 
@@ -402,11 +403,11 @@ def test_results_that_cannot_be_trusted_count_as_lost() -> None:
 def test_a_failure_that_may_be_of_two_scales_counts_for_both_unless_the_design_tells() -> None:
     rows = [cell("cn pinned", 1.0, scale=scale) for scale in ("trained", "tiny")]
     failed: list[Json] = [{"trial": trial(rows[0], 6)}]
-    told = headline(content(*rows, failed=failed, counts={"failed": 1}))
-    assert all(" failed" in a["choose"][0] for a in told["applications"])
+    screen = headline(content(*rows, failed=failed, counts={"failed": 1}))
+    assert all(" failed" in a["choose"][0] for a in screen["applications"])
     failed[0]["cell"] = rows[1]
-    told = headline(content(*rows, failed=failed, counts={"failed": 1}))
-    first, second = told["applications"]
+    screen = headline(content(*rows, failed=failed, counts={"failed": 1}))
+    first, second = screen["applications"]
     assert " failed" not in first["choose"][0] and " failed" in second["choose"][0]
 
 
@@ -419,9 +420,9 @@ def test_replicates_that_are_copies_show_nothing() -> None:
 def test_where_all_trials_failed_that_is_said() -> None:
     failed = [{"trial": "cn-pinned", "message": "m"}] * 6
     none = content(failed=failed, counts={"failed": 6}) | {"cells": []}
-    told = headline(none)
-    assert told["lead"] == "Nothing has been measured: 6 trials failed."
-    assert told["warnings"][0]["text"] == "6 trials failed, first cn-pinned."
+    screen = headline(none)
+    assert screen["lead"] == "Nothing has been measured: 6 trials failed."
+    assert screen["warnings"][0]["text"] == "6 trials failed, first cn-pinned."
     some = headline(content(failed=failed, counts={"failed": 6}))["warnings"][0]["text"]
     assert some.endswith("may be its better ones.")
 
@@ -443,28 +444,30 @@ def test_a_cost_beyond_the_margin_is_seldom_called_nothing(true: float) -> None:
             "ratio_low": float(np.exp(middle - half)),
             "ratio_high": float(np.exp(middle + half)),
         }
-        told = answer(ends["ratio_low"], ends["ratio_high"], 0.03)
-        chosen += told == "same"
-        wrong += told == "same" and true > 1.03
-        wrong += told == "less" or (told == "more" and true == 1.0)
+        said = answer(ends["ratio_low"], ends["ratio_high"], 0.03)
+        chosen += said == "same"
+        wrong += said == "same" and true > 1.03
+        wrong += said == "less" or (said == "more" and true == 1.0)
     assert wrong <= 50
     assert chosen > 300 or true > 1
 
 
 def test_the_page_and_the_json_say_the_same(study: Any) -> None:
     found = document(read_sweep(study.path))
-    told, page = found["headline"], render(found)
-    assert found["summary"] == told["lead"]
+    screen, page = found["headline"], render(found)
+    assert found["summary"] == screen["lead"]
     first = unescape(page[: page.index("<nav")])
-    for sentence in (*told["sure"], *(warning["text"] for warning in told["warnings"])):
+    for sentence in (*screen["sure"], *(warning["text"] for warning in screen["warnings"])):
         assert sentence in first
-    assert told["command"] in first
+    assert screen["command"] in first
     step = first.index("<strong>Next.</strong>")
     assert (
-        step < first.index("<strong>How sure.</strong>") < first.index(told["warnings"][0]["text"])
+        step
+        < first.index("<strong>How sure.</strong>")
+        < first.index(screen["warnings"][0]["text"])
     )
-    assert f"<code>{told['command']}</code>" in first[step:]
-    for application in told["applications"]:
+    assert f"<code>{screen['command']}</code>" in first[step:]
+    for application in screen["applications"]:
         assert all(sentence in first for sentence in application["choose"])
         for option in application["options"]:
             assert option["answer"] in first
@@ -474,7 +477,7 @@ def test_the_page_and_the_json_say_the_same(study: Any) -> None:
                     f"({words.ratio(row['ratio_low'])} to {words.ratio(row['ratio_high'])})"
                     in first
                 )
-    assert "cn pinned" in told["lead"] and "container, pinned (" in told["lead"]
+    assert "cn pinned" in screen["lead"] and "container, pinned (" in screen["lead"]
 
 
 def test_whatever_a_sweep_holds_no_more_is_said_than_its_intervals_allow() -> None:
@@ -494,9 +497,9 @@ def test_whatever_a_sweep_holds_no_more_is_said_than_its_intervals_allow() -> No
         )
         for application in headline(found)["applications"]:
             assert all(application["choose"])
-            told = [row for option in application["options"] for row in option["cells"]]
-            for choice in (choice for group in choices(told) for choice in group):
-                place = [row for row in told if row["cores"] == choice.rows[0]["cores"]]
+            said = [row for option in application["options"] for row in option["cells"]]
+            for choice in (choice for group in choices(said) for choice in group):
+                place = [row for row in said if row["cores"] == choice.rows[0]["cores"]]
                 assert_allowed(choice, place)
 
 

@@ -80,8 +80,8 @@ def reported(folder: Path) -> tuple[Json, str]:
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     text.encode()
     page = render(content)
-    for told in texts(content):
-        assert not UNSEEN.search(told), repr(told)
+    for said in texts(content):
+        assert not UNSEEN.search(said), repr(said)
     assert "<script>" not in page
     return content, page
 
@@ -117,7 +117,7 @@ def changed(original: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def laid(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return lay(tmp_path_factory.mktemp("hostile") / "quick")
 
 
@@ -126,17 +126,19 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "draw", lambda content: {})
 
 
-def test_the_folder_is_whole(laid: Folder) -> None:
-    content, _ = reported(laid.path)
+def test_the_folder_is_whole(written: Folder) -> None:
+    content, _ = reported(written.path)
     assert content["rejected"] == []
     assert content["counts"]["analysed"] == 6
     assert content["counts"]["failed"] == 1
 
 
 @pytest.mark.parametrize("name", [RESULT, EVIDENCE])
-def test_each_value_of_a_trial_is_refused_with_a_reason_or_taken(laid: Folder, name: str) -> None:
+def test_each_value_of_a_trial_is_refused_with_a_reason_or_taken(
+    written: Folder, name: str
+) -> None:
     """Every value of the document in turn is a part of the hostile ones."""
-    path = laid.path / name
+    path = written.path / name
     whole = path.read_text()
     original = json.loads(whole)
     refused = tried = 0
@@ -146,7 +148,7 @@ def test_each_value_of_a_trial_is_refused_with_a_reason_or_taken(laid: Folder, n
                 path.write_text(json.dumps(changed(original, place, value)))
                 tried += 1
                 try:
-                    checked(laid.path / f"trials/{BAD}", None, {})
+                    checked(written.path / f"trials/{BAD}", None, {})
                 except Unfit as reason:
                     refused += 1
                     assert str(reason)
@@ -159,15 +161,15 @@ def test_each_value_of_a_trial_is_refused_with_a_reason_or_taken(laid: Folder, n
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
-def test_a_report_comes_out_whatever_a_value_is(laid: Folder, data: st.DataObject) -> None:
+def test_a_report_comes_out_whatever_a_value_is(written: Folder, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(FILES))
-    path = laid.path / name
+    path = written.path / name
     whole = path.read_text()
     original = json.loads(whole)
     place = data.draw(st.sampled_from(sorted(places(original), key=str)))
     try:
         path.write_text(json.dumps(changed(original, place, data.draw(st.sampled_from(HOSTILE)))))
-        content, _ = reported(laid.path)
+        content, _ = reported(written.path)
     except AnalysisError as error:  # one model, host or rule among others: not the file is unfit
         assert re.search(r"results of \d+ .* are not pooled", str(error))
         assert not UNSEEN.search(str(error))
@@ -209,13 +211,13 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_file_or_no_document_is_named(laid: Folder, name: str, kind: str) -> None:
-    path = laid.path / name
+def test_what_is_no_file_or_no_document_is_named(written: Folder, name: str, kind: str) -> None:
+    path = written.path / name
     aside = path.with_suffix(".aside")
     path.rename(aside)
     try:
         KINDS[kind](path)
-        sweep = read_sweep(laid.path)
+        sweep = read_sweep(written.path)
     finally:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         aside.rename(path)
@@ -225,13 +227,13 @@ def test_what_is_no_file_or_no_document_is_named(laid: Folder, name: str, kind: 
     assert len(rejected.reason) <= 600
 
 
-def test_what_is_no_trial_is_named(laid: Folder) -> None:
-    trials = laid.path / "trials"
+def test_what_is_no_trial_is_named(written: Folder) -> None:
+    trials = written.path / "trials"
     (trials / "note\x1b[2J.txt").write_text("x")
     (trials / "linked").symlink_to(trials / GOOD)
     (trials / ".hidden").write_text("x")
     try:
-        sweep = read_sweep(laid.path)
+        sweep = read_sweep(written.path)
     finally:
         for name in ("note\x1b[2J.txt", "linked", ".hidden"):
             (trials / name).unlink()
@@ -253,14 +255,14 @@ def test_what_is_no_trial_is_named(laid: Folder) -> None:
     ],
 )
 def test_a_design_that_cannot_be_one_is_named(
-    laid: Folder, change: Callable[[Json], None], reason: str
+    written: Folder, change: Callable[[Json], None], reason: str
 ) -> None:
-    whole = (laid.path / "design.json").read_text()
+    whole = (written.path / "design.json").read_text()
     try:
-        laid.edit("design.json", change)
-        sweep = read_sweep(laid.path)
+        written.edit("design.json", change)
+        sweep = read_sweep(written.path)
     finally:
-        laid.write("design.json", whole)
+        written.write("design.json", whole)
     assert [row.file for row in sweep.rejected] == ["design.json"]
     assert reason in sweep.rejected[0].reason
     assert sweep.name == "quick"

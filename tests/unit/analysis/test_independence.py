@@ -37,11 +37,11 @@ def test_bursts_break_no_bound_that_is_kept(n: int, requests: int, size: int, al
     times = beyond + random.random(beyond.shape)
     slow = times > np.sort(times, axis=-1)[..., -requests // 10 - 1 : -requests // 10]
     counts = [beyond.sum(-1), bursts_in(beyond), slow.sum(-1), bursts_in(slow)]
-    told = [
+    said = [
         judge([Instance(requests, *map(int, own)) for own in zip(*rows, strict=True)])
         for rows in zip(*counts, strict=True)
     ]
-    assert np.mean([slo.verdict == "broken" for slo in told]) <= 0.05
+    assert np.mean([slo.verdict == "broken" for slo in said]) <= 0.05
 
 
 def test_an_instance_that_is_slow_as_a_whole_is_no_burst() -> None:
@@ -53,8 +53,8 @@ def test_an_instance_that_is_slow_as_a_whole_is_no_burst() -> None:
 
 def test_what_bursts_may_hide_is_said_in_numbers() -> None:
     """Five runs of 120 requests, of bursts of 10: exp(-0.6) meet none."""
-    told = bursts_seen(judge(instances(*[0] * 5, requests=120)))
-    assert "Slow requests do not come together here" in told
-    assert "arrived 10 at a time, 55% of such sweeps would meet none" in told
+    verdicts = bursts_seen(judge(instances(*[0] * 5, requests=120)))
+    assert "Slow requests do not come together here" in verdicts
+    assert "arrived 10 at a time, 55% of such sweeps would meet none" in verdicts
     together = judge([Instance(300, 6, 1, 30, 24), *[Instance(300, 0, 0, 30, 24)] * 4])
     assert "and in so few bursts, that chance may do it" in together.reason

@@ -69,7 +69,7 @@ def waits_of(
     return [wait] * BATCH, BATCH
 
 
-def laid(folder: Folder, scenario: str, seed: int = 5) -> Folder:
+def sweep_of(folder: Folder, scenario: str, seed: int = 5) -> Folder:
     """Lay a sweep of bare metal and a container with little noise."""
     chance = np.random.default_rng(seed)
     for replicate in REPLICATES:
@@ -104,7 +104,7 @@ def says_what_it_did(result: Json) -> None:
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("judged")
-    return {name: laid(Folder(place / name), name).path for name in SCENARIOS}
+    return {name: sweep_of(Folder(place / name), name).path for name in SCENARIOS}
 
 
 @pytest.fixture(scope="module")
@@ -148,23 +148,23 @@ def test_ratios_of_what_is_better_when_higher_are_of_its_inverse() -> None:
 def test_every_ratio_of_the_document_is_of_the_judged_time(
     scenario: str, contents: dict[str, Json], read: dict[str, Sweep]
 ) -> None:
-    content, told = contents[scenario], truth(scenario)
+    content, true = contents[scenario], truth(scenario)
     metal, container = content["cells"]
     name = JUDGED_BY[scenario].name
     assert (metal["judged_by"], container["judged_by"]) == (name, name)
-    assert container["ratio"] == near(told)
-    assert container["ratio_low"] < told < container["ratio_high"]
+    assert container["ratio"] == near(true)
+    assert container["ratio_low"] < true < container["ratio_high"]
     assert container["answer"] == "differs"
     assert metal["judged_typical_ms"] == near(TRUTH[scenario][0])
     assert container["judged_typical_ms"] == near(TRUTH[scenario][1])
     assert container["e2e_typical_ms"] == near(SERVICE * E2E_MS)
     assert content["judged_by"][scenario]["name"] == name
     (resolved,) = content["resolution"]["rows"]
-    assert resolved["replicates"] == 6 and 1 < resolved["told"] < 1.02
+    assert resolved["replicates"] == 6 and 1 < resolved["detectable"] < 1.02
     (ahead,) = content["next_instance"]
-    assert ahead["low"] < told < ahead["high"] < 1.03 * told
+    assert ahead["low"] < true < ahead["high"] < 1.03 * true
     (modelled,) = content["model"]["rows"]
-    assert (modelled["ratio"], modelled["plain"]) == (near(told), container["ratio"])
+    assert (modelled["ratio"], modelled["plain"]) == (near(true), container["ratio"])
     (option,) = content["headline"]["applications"][0]["options"]
     assert option["cells"][0]["ratio"] == container["ratio"]
     (timed,) = content["drift"]["cells"]
@@ -179,12 +179,12 @@ def test_every_ratio_of_the_document_is_of_the_judged_time(
 def test_the_page_shows_the_judged_ratio_and_says_what_it_is_of(
     scenario: str, pages: dict[str, str], contents: dict[str, Json]
 ) -> None:
-    page, told = pages[scenario], truth(scenario)
+    page, true = pages[scenario], truth(scenario)
     shown = {float(text) for text in re.findall(r"\b\d\.\d{3}\b", page)}
-    assert any(abs(value / told - 1) < 4e-3 for value in shown)
+    assert any(abs(value / true - 1) < 4e-3 for value in shown)
     judged = JUDGED_BY[scenario]
     lead = contents[scenario]["summary"]
-    share = 100 * (told - 1)
+    share = 100 * (true - 1)
     costs = re.findall(r"([\d.]+)% to ([\d.]+)% more", lead)
     assert costs, lead
     assert float(costs[0][0]) - 0.5 < share < float(costs[0][1]) + 0.5
@@ -195,13 +195,13 @@ def test_the_page_shows_the_judged_ratio_and_says_what_it_is_of(
         assert re.search(rf"Ratios are of {judged.time}, [a-z ]+ \({scenario}\)\.", page)
         assert "Inputs that differ" not in page
     if judged.name == "throughput":
-        less = 100 * (1 - 1 / told)
+        less = 100 * (1 - 1 / true)
         reach = re.search(r"\(([\d.]+)% to ([\d.]+)% less throughput\)", lead)
         assert reach and float(reach[1]) < less < float(reach[2])
         assert f"{less:.1f}"[:-1] in page
         metal, container = contents[scenario]["loadgen"]["throughput"]
         assert metal["per_second"] == near(1000 / TRUTH[scenario][0])
-        assert container["throughput_ratio"] == near(1 / told)
+        assert container["throughput_ratio"] == near(1 / true)
         assert container["throughput_ratio_low"] == near(
             1 / contents[scenario]["cells"][1]["ratio_high"]
         )
@@ -305,10 +305,10 @@ def test_a_result_alone_gives_what_the_sweep_gives(
 ) -> None:
     files = sorted(sweeps[scenario].glob("trials/*/result.json"))
     found = {file.parent.name: log_means(json.loads(file.read_text())) for file in files}
-    told = per_trial.log_means(read[scenario].samples)
-    assert found.keys() == told.keys()
+    said = per_trial.log_means(read[scenario].samples)
+    assert found.keys() == said.keys()
     for trial, own in found.items():
-        assert own == pytest.approx(told[trial], rel=1e-12)
+        assert own == pytest.approx(said[trial], rel=1e-12)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -316,7 +316,7 @@ def test_a_comparison_is_of_the_judged_time(
     scenario: str, sweeps: dict[str, Path], tmp_path: Path
 ) -> None:
     """The second sweep's waits, and its time between requests, are doubled on both platforms."""
-    second = laid(Folder(tmp_path / "second"), scenario, seed=6)
+    second = sweep_of(Folder(tmp_path / "second"), scenario, seed=6)
     for file in second.path.glob("trials/*/result.json"):
 
         def slower(result: Json) -> None:
@@ -343,8 +343,8 @@ def test_a_comparison_is_of_the_judged_time(
     page = " ".join(unescape(render_comparison(content)).split())
     judged = JUDGED_BY[scenario]
     assert f"{judged.time}, second / first" in page
-    told = re.search(rf"called time is {judged.time}, [a-z ]+ \({scenario}\)", content["summary"])
-    assert (told is None) == (judged.name == "e2e")
+    text = re.search(rf"called time is {judged.time}, [a-z ]+ \({scenario}\)", content["summary"])
+    assert (text is None) == (judged.name == "e2e")
     assert [table.title for table in comparison_tables(content)]
 
 
@@ -357,7 +357,7 @@ def test_offline_has_no_latency_that_a_bound_could_be_on() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_an_invalid_run_leaves_advice_with_its_reason(scenario: str, folder: Folder) -> None:
-    laid(folder, scenario)
+    sweep_of(folder, scenario)
     for file in folder.path.glob("trials/cn-*/result.json"):
         folder.edit(
             f"trials/{file.parent.name}/result.json",
@@ -458,7 +458,7 @@ def test_a_calibration_is_of_the_work_alone(folder: Folder) -> None:
 
 def test_scenarios_side_by_side_keep_their_measures(folder: Folder) -> None:
     for scenario in ("single_stream", "server", "offline"):
-        laid(folder, scenario)
+        sweep_of(folder, scenario)
     content = document(read_sweep(folder.path))
     found = {c["scenario"]: c["ratio"] for c in content["cells"] if c["platform"] == "cn"}
     assert found == {name: near(truth(name)) for name in found} and len(found) == 3

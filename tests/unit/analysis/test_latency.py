@@ -81,7 +81,7 @@ def test_a_query_of_several_samples_is_answered_with_its_last(folder: Folder, si
     assert latencies(folder) == ([None] * (size - 1) + [0.01 + size * 20.0]) * 3
 
 
-def test_queries_of_unlike_sizes_are_told_apart_by_their_waits(folder: Folder) -> None:
+def test_queries_of_unlike_sizes_are_distinguished_by_their_waits(folder: Folder) -> None:
     waits = [*queries_of(3, 20.0, 1), *queries_of(2, 20.0, 1)]
     load(folder, "multi_stream", waits, queries=2)
     assert latencies(folder) == [None, None, 60.01, None, 40.01]
@@ -104,9 +104,9 @@ def test_offline_has_no_latency(folder: Folder) -> None:
     assert (cell["latency_p90_ms"], cell["latency_p99_ms"]) == (None, None)
 
 
-def test_trials_beside_each_other_keep_their_queries_apart(folder: Folder) -> None:
+def test_trials_next_to_each_other_keep_their_queries_apart(folder: Folder) -> None:
     load(folder, "multi_stream", queries_of(2, 20.0, 2), queries=2)
     load(folder, "multi_stream", queries_of(4, 20.0, 1), queries=1, replicate=2)
     load(folder, "server", [5.0], replicate=3)
-    told = [ms and pytest.approx(ms) for ms in latencies(folder)]
-    assert told == [None, 40.01, None, 40.01, None, None, None, 80.01, 25.0]
+    said = [ms and pytest.approx(ms) for ms in latencies(folder)]
+    assert said == [None, 40.01, None, 40.01, None, None, None, 80.01, 25.0]

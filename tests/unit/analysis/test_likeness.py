@@ -29,7 +29,7 @@ def name(platform: str) -> str:
     return f"trials/{platform}-pinned-c01-image_classification-r01"
 
 
-def told(folder: Folder, platform: str, part: str, **values: Any) -> None:
+def facts(folder: Folder, platform: str, part: str, **values: Any) -> None:
     """Let the process of a trial tell other settings."""
     folder.edit(f"{name(platform)}/result.json", lambda r: r["environment"][part].update(values))
 
@@ -60,7 +60,7 @@ def outside(
 
 def test_each_setting_of_one_kernel_that_differs_leaves_no_ratio(pair: Folder) -> None:
     """KSM, swap, a command line: on one kernel all trials of a replicate run under one state."""
-    told(pair, "cn", "kernel_settings", ksm="on")
+    facts(pair, "cn", "kernel_settings", ksm="on")
     (rejected,) = read_sweep(pair.path).rejected
     assert rejected.file == f"{name('cn')}/result.json"
     assert rejected.reason.startswith(
@@ -75,7 +75,7 @@ def test_every_recorded_fact_is_compared(pair: Folder, one: Any) -> None:
     # What is asked for is attested; the analysis would not take such a result at all.
     other = {"swap_limit": "max", "allocator": None, "quota_times": None}
     value = other.get(one.name, 900.0 if one.number else "another")
-    told(pair, "vm", part, **{one.name: value})
+    facts(pair, "vm", part, **{one.name: value})
     sweep = read_sweep(pair.path)
     if value is None:
         assert not sweep.rejected and not document(sweep)["unlike"]
@@ -87,12 +87,14 @@ def test_every_recorded_fact_is_compared(pair: Folder, one: Any) -> None:
         assert (row["fact"], row["platform"], row["reason"]) == (one.words, "vm", one.why)
 
 
-def test_seccomp_and_store_bypass_of_a_container_are_said_beside_its_ratio(pair: Folder) -> None:
+def test_seccomp_and_store_bypass_of_a_container_are_said_next_to_its_ratio(
+    pair: Folder,
+) -> None:
     for platform, seccomp, bypass in (
         ("bm", "none", "thread vulnerable"), ("vm", "none", "thread vulnerable"),
         ("cn", "filter", "thread force mitigated"),
     ):  # fmt: skip
-        told(pair, platform, "process_settings", seccomp=seccomp, store_bypass=bypass)
+        facts(pair, platform, "process_settings", seccomp=seccomp, store_bypass=bypass)
     content = document(read_sweep(pair.path))
     assert [(r["fact"], r["where"], r["value"], r["other"]) for r in content["unlike"]] == [
         ("seccomp", "cn and its bare metal", "filter", "none"),
@@ -103,8 +105,8 @@ def test_seccomp_and_store_bypass_of_a_container_are_said_beside_its_ratio(pair:
 def test_what_an_engine_masks_the_same_kernel_tells_outside(pair: Folder) -> None:
     for platform in ("bm", "cn"):
         outside(pair, platform, counted(), counted(uptime_s=20.0))
-    told(pair, "cn", "kernel_settings", **dict.fromkeys(KERNEL_SETTINGS))
-    told(pair, "cn", "process_settings", apparmor=None)
+    facts(pair, "cn", "kernel_settings", **dict.fromkeys(KERNEL_SETTINGS))
+    facts(pair, "cn", "process_settings", apparmor=None)
     sweep = read_sweep(pair.path)
     assert not sweep.rejected and not document(sweep)["unlike"]
     hidden = counted(settings=KERNEL_SETTINGS | {"swap": "2048 MiB"})
@@ -118,7 +120,7 @@ def test_a_setting_of_the_host_that_only_guests_ran_under(pair: Folder) -> None:
     for platform in ("bm", "cn", "vm"):
         settings = KERNEL_SETTINGS | {"ksm": "on" if platform == "vm" else "off"}
         if platform != "vm":
-            told(pair, platform, "kernel_settings", ksm="off")
+            facts(pair, platform, "kernel_settings", ksm="off")
         outside(pair, platform, counted(settings=settings), counted(settings=settings))
     (rejected,) = read_sweep(pair.path).rejected
     assert rejected.file == f"{name('vm')}/result.json"
@@ -137,8 +139,8 @@ def test_a_result_that_tells_of_the_host_what_its_evidence_does_not(pair: Folder
 
 
 def test_the_report_says_of_each_fact_where_it_is_alike_and_why(pair: Folder) -> None:
-    told(pair, "cn", "process_settings", seccomp="filter", apparmor=None)
-    told(pair, "bm", "process_settings", huge_share=0.25)
+    facts(pair, "cn", "process_settings", seccomp="filter", apparmor=None)
+    facts(pair, "bm", "process_settings", huge_share=0.25)
     content = document(read_sweep(pair.path))
     rows = {row["fact"]: row for row in content["recorded"]}
     assert list(rows) == [one.words for one in RECORDED]

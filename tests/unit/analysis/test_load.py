@@ -516,11 +516,11 @@ def test_parquet_holds_the_frame_and_what_each_column_means(two: Any, tmp_path: 
     assert pl.read_parquet(file).schema == plain.schema
     metadata = pl.read_parquet_metadata(file)
     assert metadata["schema"] == identifiers.SAMPLES
-    told = json.loads(metadata["columns"])
-    assert {name: kind["type"] for name, kind in told.items()} == {
+    printed = json.loads(metadata["columns"])
+    assert {name: kind["type"] for name, kind in printed.items()} == {
         name: str(kind) for name, kind in plain.schema.items()
     }
-    assert all(kind["meaning"].endswith(".") for kind in told.values())
+    assert all(kind["meaning"].endswith(".") for kind in printed.values())
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [file.name]
 
 
@@ -533,8 +533,8 @@ def peaks(path: Path, platform: str, kib: int) -> list[str]:
 
 def test_no_instance_holds_twice_its_memory(tmp_path: Path) -> None:
     """A process on metal may: it has what the host has."""
-    (told,) = peaks(tmp_path / "box", "cn", 9 * 2**20)
-    assert "had 9437184 KiB resident at its peak, its instance has 4194304 KiB" in told
+    (said,) = peaks(tmp_path / "box", "cn", 9 * 2**20)
+    assert "had 9437184 KiB resident at its peak, its instance has 4194304 KiB" in said
     assert peaks(tmp_path / "full", "cn", 4 * 2**20) == []
     assert peaks(tmp_path / "metal", "bm", 9 * 2**20) == []
 
@@ -542,9 +542,9 @@ def test_no_instance_holds_twice_its_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("real", [True, False], ids=["a real digest", "a digest of something else"])
 def test_answers_changed_under_their_digest_are_left_out(folder: Any, real: bool) -> None:
     trials = [folder.trial("bm", "pinned", r, {"a.png": [20.0 + r]}) for r in (1, 2, 3)]
-    told = "sha256:" + hashlib.sha256(json.dumps([("a.png", "cup")]).encode()).hexdigest()
+    said = "sha256:" + hashlib.sha256(json.dumps([("a.png", "cup")]).encode()).hexdigest()
     for trial in trials if real else ():
-        folder.edit(f"trials/{trial}/result.json", lambda r: r["answers"].update(digest=told))
+        folder.edit(f"trials/{trial}/result.json", lambda r: r["answers"].update(digest=said))
     assert read_sweep(folder.path).rejected == []
     for trial in trials[:2] if real else trials[:1]:  # most of those with one digest
         folder.edit(

@@ -12,7 +12,7 @@ from .conftest import Folder, Json
 from .test_latency import load, queries_of
 
 
-def told(folder: Folder) -> tuple[Json, str]:
+def reported(folder: Folder) -> tuple[Json, str]:
     content = document(read_sweep(folder.path))
     own: Json = content["loadgen"]
     return own, render(content)
@@ -30,7 +30,7 @@ def test_invalid_trials_are_counted_with_their_reasons(folder: Folder) -> None:
         trial = load(folder, "server", [1.0] * 20, replicate=replicate)
         says(folder, trial, validity="INVALID", reasons=reasons)
     load(folder, "server", [1.0] * 20, replicate=5)
-    own, page = told(folder)
+    own, page = reported(folder)
     (cell,) = own["cells"]
     assert (cell["valid"], cell["trials"]) == (1, 5)
     assert {row["reason"]: row["trials"] for row in cell["reasons"]} == {
@@ -49,7 +49,7 @@ def test_loadgens_percentiles_and_ours_are_held_side_by_side(folder: Folder) -> 
     waits = [float(ms) for ms in range(1, 101)]
     like = {"50.00": 71_000_000, "90.00": 111_000_000, "99.00": 120_000_000}
     says(folder, load(folder, "server", waits), percentiles_ns=like)
-    own, page = told(folder)
+    own, page = reported(folder)
     (trial,) = own["trials"]
     assert [pair["ours_ms"] for pair in trial["percentiles"]] == [71, 111, 120]
     assert (trial["apart"], trial["differs"]) == (0, False)
@@ -57,7 +57,7 @@ def test_loadgens_percentiles_and_ours_are_held_side_by_side(folder: Folder) -> 
 
     unlike = load(folder, "server", waits, replicate=2)
     says(folder, unlike, percentiles_ns=like | {"99.00": 150_000_000})
-    own, page = told(folder)
+    own, page = reported(folder)
     (cell,) = own["cells"]
     assert cell["differ"] == 1
     assert cell["worst"] == {"trial": unlike, "apart": pytest.approx(0.2)}
@@ -67,14 +67,14 @@ def test_loadgens_percentiles_and_ours_are_held_side_by_side(folder: Folder) -> 
 def test_a_wait_that_single_stream_cannot_have_is_seen(folder: Folder) -> None:
     trial = load(folder, "single_stream", [30.0] * 20)
     says(folder, trial, percentiles_ns={"50.00": 50_000_000, "90.00": 50_000_000})
-    (row,) = told(folder)[0]["trials"]
+    (row,) = reported(folder)[0]["trials"]
     assert row["differs"] and row["apart"] == pytest.approx(30 / 50)
 
 
 def test_percentiles_that_loadgen_does_not_name_are_none(folder: Folder) -> None:
     trial = load(folder, "server", [1.0] * 20)
     says(folder, trial, percentiles_ns={"12.34": 1}, samples_per_second=None)
-    (row,) = told(folder)[0]["trials"]
+    (row,) = reported(folder)[0]["trials"]
     assert {pair["loadgen_ms"] for pair in row["percentiles"]} == {None}
     assert (row["apart"], row["differs"]) == (None, False)
 
@@ -82,13 +82,13 @@ def test_percentiles_that_loadgen_does_not_name_are_none(folder: Folder) -> None
 def test_percentiles_of_a_query_of_several_are_of_the_whole(folder: Folder) -> None:
     trial = load(folder, "multi_stream", queries_of(8, 20.0, 3), queries=3)
     says(folder, trial, percentiles_ns={"50.00": 160_010_000})
-    (row,) = told(folder)[0]["trials"]
+    (row,) = reported(folder)[0]["trials"]
     assert row["percentiles"][0] == {"percentile": 50, "loadgen_ms": 160.01, "ours_ms": 160.01}
     assert row["percentiles"][2]["loadgen_ms"] is None  # unknown, so not held against ours
     assert not row["differs"]
 
 
-def test_the_ratio_of_latency_stands_beside_that_of_e2e(folder: Folder) -> None:
+def test_the_ratio_of_latency_stands_next_to_that_of_e2e(folder: Folder) -> None:
     """The container takes 1.25 times as long, and its requests wait for another five times."""
     for replicate, drift in ((1, 1.0), (2, 1.1), (3, 0.9)):
         load(folder, "server", [5.0 * drift] * 20, e2e_ms=20.0 * drift, replicate=replicate)
@@ -96,7 +96,7 @@ def test_the_ratio_of_latency_stands_beside_that_of_e2e(folder: Folder) -> None:
             folder, "server", [50.0 * drift] * 20,
             platform="cn", e2e_ms=25.0 * drift, replicate=replicate,
         )  # fmt: skip
-    own, page = told(folder)
+    own, page = reported(folder)
     metal, container = own["latency"]
     assert container["latency_ratio"] == pytest.approx(75 / 25, rel=1e-5)
     assert container["e2e_ratio"] == pytest.approx(1.25)
@@ -122,7 +122,7 @@ def test_a_query_of_several_is_compared_whole(folder: Folder) -> None:
     for platform, e2e_ms in (("bm", 20.0), ("cn", 30.0)):
         waits = queries_of(8, e2e_ms, 3)
         load(folder, "multi_stream", waits, queries=3, platform=platform, e2e_ms=e2e_ms)
-    _, container = told(folder)[0]["latency"]
+    _, container = reported(folder)[0]["latency"]
     assert container["latency_typical_ms"] == pytest.approx(240.01)
     assert container["latency_ratio"] == pytest.approx(240.01 / 160.01)
 
@@ -135,7 +135,7 @@ def test_offline_has_throughput_instead(folder: Folder) -> None:
                 queries=1, platform=platform, e2e_ms=e2e_ms, replicate=replicate,
             )  # fmt: skip
             says(folder, trial, samples_per_second=said)
-    own, page = told(folder)
+    own, page = reported(folder)
     assert own["latency"] == []
     metal, container = own["throughput"]
     assert metal["per_second"] == pytest.approx(50, rel=1e-3)
@@ -145,7 +145,7 @@ def test_offline_has_throughput_instead(folder: Folder) -> None:
 
 
 def test_single_stream_alone_has_no_table_of_latency(quick: Folder) -> None:
-    own, page = told(quick)
+    own, page = reported(quick)
     assert (own["latency"], own["throughput"]) == ([], [])
     assert "Latency under load" not in page
     assert {row["differ"] for row in own["cells"]} == {0}
@@ -153,13 +153,13 @@ def test_single_stream_alone_has_no_table_of_latency(quick: Folder) -> None:
 
 
 def test_trials_are_listed_in_one_order(quick: Folder) -> None:
-    own, _ = told(quick)
+    own, _ = reported(quick)
     for cell in own["cells"]:
         of = ("platform", "mode")
         rows = [row for row in own["trials"] if all(row[key] == cell[key] for key in of)]
         names = [row["trial"] for row in rows]
         assert names == sorted(names) and len(names) == 5
-    assert own == told(quick)[0]
+    assert own == reported(quick)[0]
 
 
 def test_each_ratio_and_figure_has_the_mark_of_its_replicates(folder: Folder) -> None:

@@ -139,8 +139,8 @@ def test_its_ratios_are_the_plain_ones_and_its_intervals_narrower(folder: Any) -
     found = content["model"]
     assert found["reason"] is None
     assert len(found["rows"]) == len(content["next_instance"]) == 6
-    for row, told in zip(found["rows"], content["next_instance"], strict=True):
-        assert told["low"] < row["plain_low"] < row["plain_high"] < told["high"]
+    for row, said in zip(found["rows"], content["next_instance"], strict=True):
+        assert said["low"] < row["plain_low"] < row["plain_high"] < said["high"]
     for row in found["rows"]:
         assert row["ratio"] == pytest.approx(row["plain"], rel=1e-6)
     widths = [
@@ -161,13 +161,13 @@ def test_where_one_platform_is_noisier_no_spread_for_all_is_shown(noisy: str) ->
         of_trials(trials(random, replicates=8, noisy={noisy: 4.0}), PLATFORMS, [])["reason"]
         for _ in range(20)
     ]
-    told = [reason for reason in reasons if reason and "the spread differs between" in reason]
-    assert len(told) >= 17
+    said = [reason for reason in reasons if reason and "the spread differs between" in reason]
+    assert len(said) >= 17
     words = {"cn": "container, ", "bm": "bare metal, "}[noisy]
-    assert any(f"for {words}" in reason and f"({noisy} " in reason for reason in told)
+    assert any(f"for {words}" in reason and f"({noisy} " in reason for reason in said)
 
 
-def test_what_the_cost_depends_on_is_told_with_its_size() -> None:
+def test_what_the_cost_depends_on_is_said_with_its_size() -> None:
     def costs(platform: str, mode: str, cores: int, application: str) -> float:
         return {"cn": 0.3 / cores, "vm": 0.1, "bm": 0.0}[platform]
 
@@ -177,14 +177,14 @@ def test_what_the_cost_depends_on_is_told_with_its_size() -> None:
         found = of_trials(sweep, PLATFORMS, [])
         if found["reason"] is None:
             break
-    told = {row["about"]: row for row in found["interactions"]}
-    assert told["size"]["seen"]
-    assert told["size"]["most"] == pytest.approx(math.exp(0.15), abs=0.05)
-    assert told["size"]["where"].startswith("container")
-    assert set(told) == {"size", "mode", "application"}
+    said = {row["about"]: row for row in found["interactions"]}
+    assert said["size"]["seen"]
+    assert said["size"]["most"] == pytest.approx(math.exp(0.15), abs=0.05)
+    assert said["size"]["where"].startswith("container")
+    assert set(said) == {"size", "mode", "application"}
 
 
-def test_what_it_does_not_depend_on_is_seldom_told() -> None:
+def test_what_it_does_not_depend_on_is_seldom_said() -> None:
     random = np.random.default_rng(7)
     given = [of_trials(trials(random), PLATFORMS, [])["interactions"] for _ in range(25)]
     wrong = [any(row["seen"] for row in rows) for rows in given if rows]

@@ -19,7 +19,7 @@ from .conftest import Folder, Json, failure
 CELLS = {("bm", "pinned"): 20.0, ("cn", "pinned"): 20.2, ("cn", "vanilla"): 28.0}
 
 
-def laid(path: Path, spread: float, **changed: float) -> Folder:
+def sweep_of(path: Path, spread: float, **changed: float) -> Folder:
     folder, random = Folder(path), np.random.default_rng(5)
     for replicate in range(1, 6):
         for (platform, mode), ms in CELLS.items():
@@ -30,43 +30,45 @@ def laid(path: Path, spread: float, **changed: float) -> Folder:
 
 @pytest.fixture
 def flat(tmp_path: Path) -> Json:
-    return document(read_sweep(laid(tmp_path / "flat", 0.0).path))
+    return document(read_sweep(sweep_of(tmp_path / "flat", 0.0).path))
 
 
 def test_the_first_screen_knows_no_interval_of_equal_replicates(flat: Json) -> None:
-    told = flat["headline"]
-    said = " ".join([*told["sure"], *(row["text"] for row in told["warnings"])])
+    screen = flat["headline"]
+    said = " ".join([*screen["sure"], *(row["text"] for row in screen["warnings"])])
     assert "0.0% to either side" not in said
     assert "holds both" not in said and "hold both" not in said
     assert "2 cells of 2 with replicates alike to the last digit" in said
 
 
 def test_nothing_is_missing_where_all_replicates_are_there(flat: Json) -> None:
-    told = flat["resolution"]
-    assert told["command"] is None
-    assert "not all have a result" not in told["remedy"]
-    assert told["remedy"].startswith("2 cells with replicates alike to the last digit")
+    said = flat["resolution"]
+    assert said["command"] is None
+    assert "not all have a result" not in said["remedy"]
+    assert said["remedy"].startswith("2 cells with replicates alike to the last digit")
 
 
 def test_one_side_without_spread_makes_no_change_clear(tmp_path: Path) -> None:
-    first = laid(tmp_path / "before", 0.01)
-    second = laid(tmp_path / "after", 0.0, cn_vanilla=40.0)
-    told = compare(first.path, second.path, fail_above=0.03)
-    assert {row["cost"]["answer"] for row in told["cells"] if row["cost"]} == {"cannot tell"}
-    assert {row["cost"]["low"] for row in told["cells"] if row["cost"]} == {None}
-    assert told["fail"]["verdict"] == "cannot tell"
+    first = sweep_of(tmp_path / "before", 0.01)
+    second = sweep_of(tmp_path / "after", 0.0, cn_vanilla=40.0)
+    comparison = compare(first.path, second.path, fail_above=0.03)
+    assert {row["cost"]["answer"] for row in comparison["cells"] if row["cost"]} == {"cannot tell"}
+    assert {row["cost"]["low"] for row in comparison["cells"] if row["cost"]} == {None}
+    assert comparison["fail"]["verdict"] == "cannot tell"
 
 
 def test_a_summary_names_the_cells_that_one_side_lacks(tmp_path: Path) -> None:
-    first, second = (laid(tmp_path / name, 0.01, cn_pinned=x) for name, x in (("a", 20), ("b", 21)))
+    first, second = (
+        sweep_of(tmp_path / name, 0.01, cn_pinned=x) for name, x in (("a", 20), ("b", 21))
+    )
     for replicate in range(1, 6):
         trial = f"cn-vanilla-c01-image_classification-r{replicate:02}"
         (second.path / "trials" / trial / "result.json").unlink()
         second.write(f"trials/{trial}/failure.json", failure(trial, "killed"))
     named = "container, CPU quota (cn vanilla) at 1 core, image_classification, trained."
-    told = compare(first.path, second.path)["summary"]
-    assert "Of 1 cell " in told
-    assert f"1 cell of the first without a result in the second: {named}" in told
+    comparison = compare(first.path, second.path)["summary"]
+    assert "Of 1 cell " in comparison
+    assert f"1 cell of the first without a result in the second: {named}" in comparison
     turned = compare(second.path, first.path)["summary"]
     assert f"1 cell of the second without a result in the first: {named}" in turned
 
@@ -85,11 +87,11 @@ def calibrated(folder: Folder, spread: float, twins: int, message: str = "") -> 
 
 
 def test_equal_replicates_resolve_nothing(folder: Folder) -> None:
-    told = calibrated(folder, 0.0, 10)
-    assert (told["passed"], told["resolution"]) == (False, [])
+    calibration = calibrated(folder, 0.0, 10)
+    assert (calibration["passed"], calibration["resolution"]) == (False, [])
 
 
-def test_a_small_slowdown_that_is_not_told_from_none_has_not_failed(folder: Folder) -> None:
+def test_a_small_slowdown_that_is_not_reported_from_none_has_not_failed(folder: Folder) -> None:
     """The interval is within the margin of 1.01, and holds 1: too wide, of a sound testbed."""
     wobble = [0.008, -0.008, 0.006, -0.006, 0.01, -0.01]
     for replicate, own in enumerate(wobble, start=1):
@@ -105,14 +107,14 @@ def test_a_small_slowdown_that_is_not_told_from_none_has_not_failed(folder: Fold
 
 
 def test_survivors_of_a_time_limit_pass_no_calibration(folder: Folder) -> None:
-    told = calibrated(folder, 0.003, 5, "still running after 600 s")
-    (check,) = told["checks"]
-    assert (check["verdict"], told["passed"]) == ("cannot tell", False)
+    calibration = calibrated(folder, 0.003, 5, "still running after 600 s")
+    (check,) = calibration["checks"]
+    assert (check["verdict"], calibration["passed"]) == ("cannot tell", False)
     assert "trials of twin were ended at a time limit" in check["sentence"]
     assert "of twin 5 of 10 trials failed (5 at a time limit)" in check["sentence"]
 
 
-def test_other_failures_stand_beside_a_check_that_passes(folder: Folder) -> None:
+def test_other_failures_stand_next_to_a_check_that_passes(folder: Folder) -> None:
     (check,) = calibrated(folder, 0.003, 8, "port taken")["checks"]
     assert check["verdict"] == "passed"
     assert "but: of twin 2 of 10 trials failed" in check["sentence"]
@@ -126,12 +128,14 @@ def test_a_rise_above_survivors_of_a_time_limit_is_no_clear_one(
 ) -> None:
     """Where the slow trials of the first side are missing, the second need not be slower."""
     first, second = (
-        laid(tmp_path / name, 0.005, cn_vanilla=ms) for name, ms in (("a", 28), ("b", 40))
+        sweep_of(tmp_path / name, 0.005, cn_vanilla=ms) for name, ms in (("a", 28), ("b", 40))
     )
     for replicate in range(6, 9):
         trial = first.plan("cn", "vanilla", replicate)["id"]
         first.write(f"trials/{trial}/failure.json", failure(trial, message))
-    told = compare(first.path, second.path, fail_above=0.03)["fail"]
-    assert told["verdict"] == verdict
-    row = next(row for row in [*told["above"], *told["unclear"]] if row["what"] == "cost")
+    comparison = compare(first.path, second.path, fail_above=0.03)["fail"]
+    assert comparison["verdict"] == verdict
+    row = next(
+        row for row in [*comparison["above"], *comparison["unclear"]] if row["what"] == "cost"
+    )
     assert row["why"] == ("" if verdict == "above" else "3 of 8 trials and 0 of 5 trials lost")

@@ -15,8 +15,8 @@ HEAVY = ("polars", "matplotlib", "rocrate", "jinja2", "jsonschema_rs")
 
 def imported(code: str) -> list[str]:
     """Run some code in a fresh interpreter; return the heavy packages that it imported."""
-    told = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    said = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
@@ -45,9 +45,9 @@ def test_every_public_function_has_an_example() -> None:
 def test_the_readme_names_every_module() -> None:
     package = Path(virtbed_analysis.__file__).parent
     modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
-    told = (package.parent / "README.md").read_text()
-    assert sorted(name for name in modules if f"`{name}`" not in told) == []
-    named = set(re.findall(r"`([a-z_]+\.py)`", told))
+    said = (package.parent / "README.md").read_text()
+    assert sorted(name for name in modules if f"`{name}`" not in said) == []
+    named = set(re.findall(r"`([a-z_]+\.py)`", said))
     assert named - modules == set()
 
 

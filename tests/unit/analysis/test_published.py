@@ -91,7 +91,9 @@ def test_the_figures_that_the_project_holds_are_those_of_the_data(timings: pl.Da
     assert found.cast({"inputs": pl.Int64}).equals(published.figures())
 
 
-def test_a_sweep_is_put_beside_the_published_ratios_of_its_size_and_mode(folder: Folder) -> None:
+def test_a_sweep_is_put_next_to_the_published_ratios_of_its_size_and_mode(
+    folder: Folder,
+) -> None:
     times = {("bm", "pinned"): 10, ("cn", "pinned"): 11, ("vm", "vanilla"): 30}
     for replicate, noise in enumerate((0.99, 1.0, 1.01), start=1):
         for (platform, mode), ms in times.items():
@@ -99,7 +101,7 @@ def test_a_sweep_is_put_beside_the_published_ratios_of_its_size_and_mode(folder:
             folder.trial(platform, mode, replicate, {"a": [ms * own]}, cores=2)
         folder.trial("cn", "vanilla", replicate, {"a": [10.0 * noise]}, cores=1)
     sweep = read_sweep(folder.path)
-    found = published.beside(cells(sweep.samples).to_dicts(), sweep.platforms)
+    found = published.next_to_published(cells(sweep.samples).to_dicts(), sweep.platforms)
     assert [(r["platform"], r["published"], r["answer"]) for r in found["rows"]] == [
         ("vm", {"FaceNet": 1.081, "Yolo": 1.432}, "outside"),
         ("cn", {"FaceNet": 1.175, "Yolo": 1.043}, "inside"),
@@ -120,11 +122,11 @@ def test_only_an_interval_that_lies_in_their_range_is_said_to(
         folder.trial("bm", "pinned", replicate, {"a": [10.0]}, cores=2)
         folder.trial("cn", "pinned", replicate, {"a": [11.0 * (1 + sign * noise)]}, cores=2)
     sweep = read_sweep(folder.path)
-    found = published.beside(cells(sweep.samples).to_dicts(), sweep.platforms, margin)
+    found = published.next_to_published(cells(sweep.samples).to_dicts(), sweep.platforms, margin)
     assert [row["answer"] for row in found["rows"]] == [answer]
-    told = words.agreement(found)
-    assert f"widened by {100 * margin:.3g}%, the whole interval is inside" in told
-    assert f"inside in {int(answer == 'inside')}, outside in 0" in told
+    said = words.agreement(found)
+    assert f"widened by {100 * margin:.3g}%, the whole interval is inside" in said
+    assert f"inside in {int(answer == 'inside')}, outside in 0" in said
 
 
 def write(path: Path, *lines: str, header: str = HEADER) -> Path:
@@ -137,7 +139,7 @@ GOOD = ("F,2,vanilla,BM,1,a,9.0", "F,2,vanilla,BM,2,b,1.0", "F,2,vanilla,CN,1,a,
         "F,2,vanilla,CN,2,b,2.0")  # fmt: skip
 
 
-def test_warm_ups_count_as_published_and_are_left_out_beside(tmp_path: Path) -> None:
+def test_warm_ups_count_as_published_and_are_left_out_next_to_it(tmp_path: Path) -> None:
     (row,) = published.ratios(published.read(write(tmp_path, *GOOD))).to_dicts()
     assert row["ratio"] == pytest.approx((2 / 9 * 2) ** 0.5)
     assert row["ratio_steady"] == pytest.approx(2.0)

@@ -18,9 +18,9 @@ from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.intervals import mean_interval
 from virtbed_analysis.resolution import (
     POWER,
+    detectable_shift,
     equivalence_power,
     replicates_needed,
-    shift_told,
     upper_spread,
 )
 
@@ -34,8 +34,8 @@ def intervals(shift: float, replicates: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("replicates", [2, 3, 5, 10, 30, 99])
-def test_the_smallest_difference_told_is_told_in_four_sweeps_of_five(replicates: int) -> None:
-    low, high = intervals(shift_told(replicates) * SPREAD, replicates)
+def test_the_smallest_difference_detected_is_said_in_four_sweeps_of_five(replicates: int) -> None:
+    low, high = intervals(detectable_shift(replicates) * SPREAD, replicates)
     assert float(((low > 0) | (high < 0)).mean()) == pytest.approx(POWER, abs=0.03)
 
 
@@ -91,8 +91,8 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
     row = found["rows"][0]
     assert (row["platform"], row["replicates"]) == ("cn", 5)
     assert row["spread"] == pytest.approx(0.02, rel=1e-4)
-    # shift_told(5) is 1.68, the upper limit of the spread 1.56 times what is seen
-    assert row["told"] - 1 == pytest.approx(0.0537, abs=0.001)
+    # detectable_shift(5) is 1.68, the upper limit of the spread 1.56 times what is seen
+    assert row["detectable"] - 1 == pytest.approx(0.0537, abs=0.001)
     assert row["needed"] == replicates_needed(upper_spread(row["spread"], 5), 0.03)
     assert row["more"] == row["needed"] - 5 > 0
     assert (
@@ -125,7 +125,7 @@ def test_noise_that_no_plan_can_average_out_asks_for_less_noise(folder: Any) -> 
 
 def test_one_replicate_shows_nothing_and_asks_for_five(folder: Any) -> None:
     found = lay(folder, 0.0, replicates=1)
-    assert found["rows"][0]["told"] is None
+    assert found["rows"][0]["detectable"] is None
     assert "not known" in found["sentence"]
     assert found["command"] == "virtbed sweep quick --replicates 5"
 
@@ -146,7 +146,7 @@ def test_a_precision_too_coarse_for_the_margin_is_what_to_change(folder: Any) ->
 
 def test_replicates_without_spread_promise_nothing(folder: Any) -> None:
     found = lay(folder, 0.0)
-    assert found["rows"][0]["told"] is None
+    assert found["rows"][0]["detectable"] is None
 
 
 def test_nothing_compared_is_said(folder: Any) -> None:
@@ -185,7 +185,7 @@ def test_starts_that_stand_still_tell_no_hours() -> None:
     assert "is not known from the starts" in hours.in_words(None, 5)
 
 
-def test_the_command_has_its_hours_beside_it(folder: Any) -> None:
+def test_the_command_has_its_hours_next_to_it(folder: Any) -> None:
     found = lay(folder, 0.02)
     assert found["takes_s"] is not None or "is not known from the starts" in found["takes"]
     assert f"{found['rows'][0]['more']} more replicates" in found["takes"]

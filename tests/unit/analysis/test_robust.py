@@ -50,7 +50,7 @@ def test_a_sound_ratio_has_no_warning_and_its_limits(folder: Folder) -> None:
     assert "No sign of skewed" in text and "up to 26%" in Page(text).tables["limits"]
 
 
-def test_one_slow_instance_of_ten_is_named_beside_its_ratio(folder: Folder) -> None:
+def test_one_slow_instance_of_ten_is_named_next_to_its_ratio(folder: Folder) -> None:
     content = lay(folder, SLOW)
     cell = container(content)
     kinds = [warning["kind"] for warning in cell["warnings"]]
@@ -62,10 +62,10 @@ def test_one_slow_instance_of_ten_is_named_beside_its_ratio(folder: Folder) -> N
     assert cell["ratio"] == pytest.approx(3**0.1, rel=0.01)  # nothing is removed
     text = render(content)
     page = Page(text)
-    ratio = next(told for told in page.tables["cells"] if told.startswith("1.11"))
+    ratio = next(said for said in page.tables["cells"] if said.startswith("1.11"))
     assert ratio.endswith(f") {cell['doubt']}")
     assert f"#doubt-{cell['doubt']}" in page.links and f'id="doubt-{cell["doubt"]}"' in text
-    assert any("Replicate 7 has" in told for told in page.tables["doubts"])
+    assert any("Replicate 7 has" in said for said in page.tables["doubts"])
     mark = f" {cell['doubt']}"
     shown = [text for text in page.tables["costs-1"] if text.startswith("1.11")]
     assert shown and all(text.endswith(f"){mark}") for text in shown)
@@ -98,8 +98,8 @@ def test_every_table_of_ratios_is_looked_at(folder: Folder) -> None:
         folder.trial("cn", "vanilla", replicate, {"a.png": [20.0 * factor]})
     content = document(read_sweep(folder.path))
     assert [row["of"] for row in content["doubts"]["rows"]] == ["vanilla over pinned"]
-    told = Page(render(content)).tables["modes"]
-    assert any(text.endswith(") 1") for text in told)
+    said = Page(render(content)).tables["modes"]
+    assert any(text.endswith(") 1") for text in said)
 
 
 @pytest.mark.parametrize("factors", [[1.1], [1.1, 1.2], [1.1] * 6, [1.1, 1.1, 1.2]])
@@ -128,10 +128,10 @@ def test_a_slow_instance_in_ten_is_seen_by_29_replicates() -> None:
 def test_a_candidate_without_an_interval_does_not_widen_those_of_the_rest() -> None:
     known, single = np.array([0.1, 0.12, 0.11]), np.array([0.5])
     alone = together([("known", [known])])
-    beside = together([("known", [known]), ("single", [single]), ("none", [None])])
-    assert beside[0] == alone[0]
-    assert beside[1] is not None and beside[1].low is None
-    assert beside[2] is None
+    both = together([("known", [known]), ("single", [single]), ("none", [None])])
+    assert both[0] == alone[0]
+    assert both[1] is not None and both[1].low is None
+    assert both[2] is None
 
 
 def test_one_replicate_far_out_at_an_end_is_no_wandering() -> None:

@@ -85,7 +85,7 @@ def test_a_gap_between_sizes_is_no_doubling(folder: Folder) -> None:
     assert scale_up(units_of(folder)) == []
 
 
-def test_overhead_of_type_and_of_size_are_told_apart(folder: Folder) -> None:
+def test_overhead_of_type_and_of_size_are_distinguished(folder: Folder) -> None:
     metal = {1: 100, 2: 60, 4: 40, 8: 30}
     curve(folder, "bm", "pinned", metal, 0.003)
     slower = {n: ms * 1.05 * 1.4 ** (1 / n) for n, ms in metal.items()}
@@ -146,7 +146,7 @@ def test_a_form_that_cannot_be_tested_tells_no_parts(replicates: int, noise: flo
 
 
 @pytest.mark.parametrize("replicates", [3, 5, 10])
-def test_a_form_that_is_right_is_seldom_refused_and_a_wrong_one_seldom_told(
+def test_a_form_that_is_right_is_seldom_refused_and_a_wrong_one_seldom_said(
     replicates: int,
 ) -> None:
     """400 sweeps each; 5% of 400 has a standard error of 1.1 points."""
@@ -192,12 +192,12 @@ def test_a_container_costs_little_from_a_share_of_its_host_on(folder: Folder) ->
     cost = {1: 1.4, 2: 1.2, 4: 1.03, 8: 1.02}
     curve(folder, "cn", "vanilla", {n: ms * cost[n] for n, ms in metal.items()}, 0.003)
     curve(folder, "vmcn", "vanilla", metal, 0.003)
-    told = container_to_host(units_of(folder), 16)
-    assert [(row["platform"], row["cores"], row["chr"]) for row in told["rows"]] == [
+    said = container_to_host(units_of(folder), 16)
+    assert [(row["platform"], row["cores"], row["chr"]) for row in said["rows"]] == [
         ("cn", 1, 1 / 16), ("cn", 2, 1 / 8), ("cn", 4, 1 / 4), ("cn", 8, 1 / 2),
     ]  # fmt: skip
-    assert [row["ratio"] for row in told["rows"]] == pytest.approx(list(cost.values()), rel=0.01)
-    (enough,) = told["enough"]
+    assert [row["ratio"] for row in said["rows"]] == pytest.approx(list(cost.values()), rel=0.01)
+    (enough,) = said["enough"]
     assert (enough["cores"], enough["chr"], enough["sizes"]) == (4, 1 / 4, 4)
 
 
@@ -211,7 +211,7 @@ def test_a_dear_large_container_leaves_no_share_that_is_enough(
     assert enough["cores"] == cores
 
 
-def test_without_the_size_of_the_host_no_share_is_told(folder: Folder) -> None:
+def test_without_the_size_of_the_host_no_share_is_said(folder: Folder) -> None:
     curve(folder, "cn", "vanilla", {1: 100}, 0.01)
     assert container_to_host(units_of(folder), None)["rows"] == []
 
@@ -238,10 +238,10 @@ def test_costs_by_size_are_those_of_the_cells(folder: Folder) -> None:
 
 @pytest.mark.parametrize("cores", [(1, 2, 4), (1, 2, 4, 8), (2, 4, 8, 16)])
 @pytest.mark.parametrize(("power", "part"), [(0.5, 0.2), (2.0, 0.05)])
-def test_a_limit_that_another_form_has_elsewhere_is_not_told(
+def test_a_limit_that_another_form_has_elsewhere_is_not_given(
     cores: tuple[int, ...], power: float, part: float
 ) -> None:
-    """A ratio of 1.22 that falls with the root of the cores ends at 1; the fit told 1.07."""
+    """A ratio of 1.22 that falls with the root of the cores ends at 1; the fit gave 1.07."""
     ratios = {n: float(np.exp(part * n**-power)) for n in cores}
     for _ in range(20):
         (row,) = overhead_by_size(costs("cn", ratios, 0.002, 5))

@@ -158,8 +158,8 @@ def test_what_is_called_clearly_broken_is(n: int, requests: int) -> None:
     """Instances of which all are at the bound, and keep it: at most 2.5% of sweeps say broken."""
     beyond = np.random.default_rng(n).binomial(requests, 0.01, (600, n))
     rows, times = np.unique(np.sort(beyond, axis=1), axis=0, return_counts=True)
-    told = [judge(instances(*map(int, row), requests=requests)).share_low > 0 for row in rows]
-    assert times[told].sum() / 600 <= 0.035
+    said = [judge(instances(*map(int, row), requests=requests)).share_low > 0 for row in rows]
+    assert times[said].sum() / 600 <= 0.035
 
 
 def neighbours(random: np.random.Generator, correlation: float, shape: tuple[int, ...]) -> Shares:
@@ -186,23 +186,23 @@ def test_requests_that_hang_together_tell_less(n: int, correlation: float) -> No
         beyond = times > stats.norm.isf(0.0105)
         slow = times > np.sort(times, axis=-1)[..., -requests // 10 - 1 : -requests // 10]
         counts = [beyond.sum(-1), bursts_in(beyond), slow.sum(-1), bursts_in(slow)]
-        told = [
+        said = [
             judge([Instance(requests, *map(int, own)) for own in zip(*rows, strict=True)])
             for rows in zip(*counts, strict=True)
         ]
-        wrong = np.mean([slo.verdict in ("not seen broken", "kept by 90%") for slo in told])
+        wrong = np.mean([slo.verdict in ("not seen broken", "kept by 90%") for slo in said])
         assert wrong <= 0.05
-        assert np.mean([slo.apart for slo in told]) < 1 - correlation / 3
+        assert np.mean([slo.apart for slo in said]) < 1 - correlation / 3
 
 
 def test_with_a_comfortable_margin_it_is_kept() -> None:
     """One of 2000 requests beyond, 1 of 10,000: nearly always shown, at the replicates of plans."""
     random = np.random.default_rng(3)
     for n, requests, share in ((5, 120, 0.0001), (5, 300, 0.001), (10, 100, 0.0005)):
-        told = verdicts(random.binomial(requests, share, (200, n)), requests)
-        assert np.mean([verdict == "not seen broken" for verdict in told]) > 0.9
-    told = verdicts(random.binomial(1000, 0.0005, (50, 32)), 1000)
-    assert np.mean([verdict == "kept by 90%" for verdict in told]) > 0.9
+        said = verdicts(random.binomial(requests, share, (200, n)), requests)
+        assert np.mean([verdict == "not seen broken" for verdict in said]) > 0.9
+    said = verdicts(random.binomial(1000, 0.0005, (50, 32)), 1000)
+    assert np.mean([verdict == "kept by 90%" for verdict in said]) > 0.9
 
 
 def test_several_cells_that_all_look_clean_are_judged_as_one_is() -> None:
@@ -218,7 +218,7 @@ def test_what_quick_measures_tells_a_bound_that_is_well_kept(together: int, leas
     """On 14 cells, one with a request in 50 beyond; slow requests come alone, or two and two."""
     plan = yaml.safe_load((Path(__file__).parents[3] / "plans" / "quick.yml").read_text())
     requests, n = plan["applications"][0]["samples"], plan["replicates"]
-    random, told = np.random.default_rng(19), []
+    random, said = np.random.default_rng(19), []
     for _ in range(50):
         shares = np.array([0.02, *[0.0002] * 13])[:, None]
         slowest = requests // 10
@@ -227,8 +227,8 @@ def test_what_quick_measures_tells_a_bound_that_is_well_kept(together: int, leas
             for own in random.binomial(requests, shares, (14, n)).tolist()
         ]
         at = level(groups)
-        told += [judge(own, 14, 0, at).verdict == "not seen broken" for own, _ in groups[1:]]
-    assert np.mean(told) > least
+        said += [judge(own, 14, 0, at).verdict == "not seen broken" for own, _ in groups[1:]]
+    assert np.mean(said) > least
 
 
 @pytest.mark.parametrize("cells", [2, 6, 14])
@@ -237,8 +237,8 @@ def test_of_several_cells_at_the_bound_few_sweeps_pass_any(cells: int) -> None:
     for beyond in random.binomial(REQUESTS, 0.0105, (400, cells, 5)):
         groups = [(instances(*map(int, own)), 0) for own in beyond]
         at = level(groups)
-        told = [judge(own, cells, 0, at).verdict for own, _ in groups]
-        wrong += "not seen broken" in told or "kept by 90%" in told
+        said = [judge(own, cells, 0, at).verdict for own, _ in groups]
+        wrong += "not seen broken" in said or "kept by 90%" in said
     assert wrong / 400 <= 0.05
 
 
@@ -272,9 +272,9 @@ def test_of_true_percentiles_no_more_lie_beyond_than_is_said(
         bound = noise * p99 + apart * stats.norm.ppf(1 - breaking)
         level = apart * random.standard_normal((sweeps, n))
         beyond = random.binomial(requests, stats.norm.sf((bound - level) / noise))
-        told = [judge(instances(*map(int, own), requests=requests)) for own in beyond]
+        said = [judge(instances(*map(int, own), requests=requests)) for own in beyond]
         wrong = [
             slo.verdict in ("kept by 90%", "not seen broken") and slo.share_high < breaking
-            for slo in told
+            for slo in said
         ]
         assert np.mean(wrong) <= 0.05

@@ -210,7 +210,7 @@ PAIRS = {what: spoil for what, spoil in STATES.items() if what != "huge pages"} 
 
 
 @pytest.mark.parametrize("what", PAIRS)
-def test_a_guest_that_differs_keeps_its_ratio_with_both_values_beside(
+def test_a_guest_that_differs_keeps_its_ratio_with_both_values_next_to_it(
     pairs: Folder, what: str
 ) -> None:
     every(pairs, "bm", lambda r: r["confounders"].update(governor="performance"))
@@ -249,7 +249,7 @@ def test_emulated_trials_are_not_compared(pairs: Folder) -> None:
     assert content["counts"]["emulated"] == 1
 
 
-def test_lists_are_told_by_what_the_other_has_not() -> None:
+def test_lists_are_said_by_what_the_other_has_not() -> None:
     assert differing("avx; avx2; fma", "avx; avx2") == ("fma", "no more")
     assert differing("a: x; b: y", "a: x; b: z") == ("b: y", "b: z")
     assert differing(None, True) == ("not known", "on")
@@ -290,18 +290,19 @@ def test_hosts_are_compared(pairs: Folder) -> None:
 
 def test_cpus_that_were_offline_are_no_other_mitigations(folder: Folder) -> None:
     """Vanilla bare metal by hotplug has no second threads online; the kernel tells so here."""
-    told = {
+    reported = {
         "l1tf": "Mitigation: PTE Inversion; VMX: conditional cache flushes, SMT {}",
         "mds": "Mitigation: Clear CPU buffers; SMT {}",
         "spectre_v2": "Mitigation: Enhanced IBRS; IBPB: conditional{}; RSB filling",
         "itlb_multihit": "KVM: Mitigation: {}",
     }
     alone = ("disabled", "disabled", "", "VMX disabled")
-    beside = ("vulnerable", "vulnerable", "; STIBP: conditional", "Split huge pages")
-    for platform, mode, parts in (("bm", "pinned", beside), ("bm", "vanilla", alone)):
+    states = ("vulnerable", "vulnerable", "; STIBP: conditional", "Split huge pages")
+    for platform, mode, parts in (("bm", "pinned", states), ("bm", "vanilla", alone)):
         name = folder.trial(platform, mode, 1, {"a": [20.0]})
         said = {
-            key: text.format(part) for (key, text), part in zip(told.items(), parts, strict=True)
+            key: text.format(part)
+            for (key, text), part in zip(reported.items(), parts, strict=True)
         }
         folder.edit(
             f"trials/{name}/result.json",
@@ -338,7 +339,7 @@ def test_a_trial_of_other_inputs_is_marked(
         1, "image_classification, trained, single_stream, replicates 2",
     )  # fmt: skip
     assert "1 difference besides the platform" in render(content)
-    told = advise(read_sweep(folder.path), Question("image_classification"))["notes"]
+    advice = advise(read_sweep(folder.path), Question("image_classification"))["notes"]
     assert any(
-        f"1 trial measured other inputs than most, first {ident('cn', 2)}" in t for t in told
+        f"1 trial measured other inputs than most, first {ident('cn', 2)}" in t for t in advice
     )

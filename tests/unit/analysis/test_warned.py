@@ -14,8 +14,8 @@ def test_sizes_without_bare_metal_are_named_not_passed_over(folder: Folder) -> N
         for cores in (1, 2, 4):
             times = {"a": [20.0 * wobble**2 / cores]}
             folder.trial("cn", "pinned", replicate, times, cores=cores)
-    told = document(read_sweep(folder.path))["headline"]
-    texts = [row["text"] for row in told["warnings"]]
+    screen = document(read_sweep(folder.path))["headline"]
+    texts = [row["text"] for row in screen["warnings"]]
     assert (
         "2 cells without pinned bare metal to compare with, and not among what is said here: "
         "container, pinned (cn pinned) at 2 cores; container, pinned (cn pinned) at 4 cores."

@@ -19,7 +19,7 @@ from .conftest import Folder
 from .test_report import Page
 
 
-def told(folder: Folder) -> dict[str, Any]:
+def written(folder: Folder) -> dict[str, Any]:
     content = document(read_sweep(folder.path))
     json.dumps(content, allow_nan=False)
     return content
@@ -32,7 +32,7 @@ def test_a_percentile_is_of_each_trial_and_its_ratio_is_paired(folder: Folder) -
         folder.trial("bm", "pinned", replicate, {"a": [host * ms for ms in range(10, 20)]})
         times = [host * ms * (slow if ms >= 18 else 1) for ms in range(10, 20)]
         folder.trial("cn", "pinned", replicate, {"a": times})
-    (table,) = told(folder)["percentiles"]
+    (table,) = written(folder)["percentiles"]
     rows = {row["platform"]: row for row in table["rows"]}
     cn = rows["cn"]
     assert (table["percentile"], cn["trials"], cn["left"]) == (90, 4, 0)
@@ -47,7 +47,7 @@ def test_trials_with_too_few_samples_show_no_percentile_and_are_counted(folder: 
     for replicate, samples in enumerate((10, 10, 9), start=1):
         for platform in ("bm", "cn"):
             folder.trial(platform, "pinned", replicate, {"a": [10.0] * samples})
-    content = told(folder)
+    content = written(folder)
     (table,) = content["percentiles"]
     assert {(row["trials"], row["left"]) for row in table["rows"]} == {(2, 1)}
     page = Page(render(content))
@@ -65,7 +65,7 @@ def lay(folder: Folder, factors: dict[str, float], noise: float = 0.01) -> dict[
                 for name, factor in factors.items()
             }  # fmt: skip
             folder.trial(platform, "pinned", replicate, times)
-    return told(folder)
+    return written(folder)
 
 
 def test_an_input_that_costs_more_than_the_others_is_shown_with_its_ratio(folder: Folder) -> None:
@@ -100,16 +100,16 @@ def test_alike_inputs_are_named_in_one_report_of_twenty_at_most(
     assert named / 400 <= 0.085  # 0.05 and its error of 400, twice
 
 
-@pytest.mark.parametrize(("requests", "told_of_it"), [(20, False), (100, True)])
+@pytest.mark.parametrize(("requests", "said"), [(20, False), (100, True)])
 def test_the_page_says_what_a_run_tells_of_a_bound(
-    folder: Folder, requests: int, told_of_it: bool
+    folder: Folder, requests: int, said: bool
 ) -> None:
     for replicate in (1, 2, 3):
         folder.trial("bm", "pinned", replicate, {"a": [20.0 + replicate] * requests})
-    html = render(told(folder))
-    assert ("shows none that does in 37% of runs" in html) == told_of_it
-    assert ("No trial has the 100 requests that a 99th percentile takes" in html) != told_of_it
+    html = render(written(folder))
+    assert ("shows none that does in 37% of runs" in html) == said
+    assert ("No trial has the 100 requests that a 99th percentile takes" in html) != said
     bursts = "of 10 slow requests at a time, a run of 100 meets none in 90% of runs"
-    assert (bursts in html) == told_of_it
+    assert (bursts in html) == said
     assert round(100 * math.exp(-100 * 0.01 / 10)) == 90
     assert round(100 * 0.99**100) == 37 and round(100 * 0.99**300) == 5

@@ -22,8 +22,8 @@ TRIAL = TrialRequest("id", ("app",), "matched", ("avx", "avx2"), 60)
 
 def may(**changes: Any) -> dict[str, Any]:
     """What a measured process may do, but for some changes."""
-    told = {"users": [65532], "groups": [65532], "capabilities": "0", "no_new_privileges": True}
-    return told | changes
+    said = {"users": [65532], "groups": [65532], "capabilities": "0", "no_new_privileges": True}
+    return said | changes
 
 
 def saw(**changes: Any) -> dict[str, Any]:
@@ -50,10 +50,10 @@ def test_as_asked() -> None:
     assert mismatches(INSTANCE, TRIAL, saw(), None) == []
 
 
-@pytest.mark.parametrize("told", [None, dict.fromkeys(may())])
-def test_privileges_that_were_not_told_are_not_judged(told: Any) -> None:
+@pytest.mark.parametrize("message", [None, dict.fromkeys(may())])
+def test_privileges_that_were_not_reported_are_not_judged(message: Any) -> None:
     """A harness of earlier sweeps tells none, gVisor's kernel not all."""
-    assert mismatches(INSTANCE, TRIAL, saw(privileges=told), None) == []
+    assert mismatches(INSTANCE, TRIAL, saw(privileges=message), None) == []
 
 
 @pytest.mark.parametrize(
@@ -115,20 +115,20 @@ def test_a_quota_that_was_asked_for_is_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("message", "said"),
     [
         ({"swap_limit": "2048 MiB"}, "leaves it 2048 MiB of swap, 0 MiB needed"),
         ({"swap_limit": "max"}, "leaves it max of swap, 0 MiB needed"),
         ({"allocator": "MALLOC_ARENA_MAX=1"}, "allocator is changed by MALLOC_ARENA_MAX=1; the C"),
     ],
 )
-def test_settings_that_are_asked_for_are_needed(told: dict[str, str], said: str) -> None:
-    (found,) = mismatches(INSTANCE, TRIAL, saw(process_settings=told), None)
+def test_settings_that_are_asked_for_are_needed(message: dict[str, str], said: str) -> None:
+    (found,) = mismatches(INSTANCE, TRIAL, saw(process_settings=message), None)
     assert said in found
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         None,
         {"swap_limit": "0 MiB", "quota_times": None, "allocator": "the C library's own"},
@@ -136,8 +136,8 @@ def test_settings_that_are_asked_for_are_needed(told: dict[str, str], said: str)
         {"swap_limit": None},
     ],
 )
-def test_what_is_not_told_of_settings_is_not_compared(told: dict[str, Any] | None) -> None:
-    assert mismatches(INSTANCE, TRIAL, saw(process_settings=told), None) == []
+def test_what_is_not_reported_of_settings_is_not_compared(message: dict[str, Any] | None) -> None:
+    assert mismatches(INSTANCE, TRIAL, saw(process_settings=message), None) == []
 
 
 def test_bare_metal_and_sandboxes_may_have_what_swap_their_host_has() -> None:

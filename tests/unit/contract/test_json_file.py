@@ -41,7 +41,7 @@ FILES: list[tuple[str, Callable[[Path], object]]] = [
 
 
 @pytest.mark.parametrize(("reason", "make"), FILES)
-def test_what_cannot_be_read_is_told(
+def test_what_cannot_be_read_is_said(
     tmp_path: Path, reason: str, make: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "it.json"
@@ -85,7 +85,7 @@ def test_the_largest_numbers_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"a": {"b": 1, "c": 2, "b": 3}}', r"has the key 'b' twice in one object, once is needed"),
         ('{"a":' * 64 + "1" + "}" * 64, None),
@@ -97,12 +97,12 @@ def test_the_largest_numbers_are_read() -> None:
     ],
 )
 def test_what_readers_of_json_take_in_different_ways_is_refused(
-    text: str, told: str | None
+    text: str, message: str | None
 ) -> None:
-    if told is None:
+    if message is None:
         json_file.parse(text)
         return
-    with pytest.raises(DocumentError, match=told):
+    with pytest.raises(DocumentError, match=message):
         json_file.parse(text)
 
 

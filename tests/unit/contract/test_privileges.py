@@ -29,7 +29,7 @@ def test_root_gives_everything_up(tmp_path: Path, entered: bool) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has")
-def test_what_root_has_is_told(tmp_path: Path) -> None:
+def test_what_root_has_is_said(tmp_path: Path) -> None:
     found = " ".join(excess(read_in(tmp_path)))
     assert f"users 0 found, {USER} alone needed" in found
     assert "capabilities " in found and "none needed" in found

@@ -14,7 +14,7 @@ from virtbed_contract.quiet import SERVICES, quiet_units, why_quiet
      "kdump.service", "packagekit.service", "snapd.service", "smartd.service",
      "systemd-timesyncd.service"],
 )  # fmt: skip
-def test_what_wakes_by_itself_is_told_with_why(unit: str) -> None:
+def test_what_wakes_by_itself_is_said_with_why(unit: str) -> None:
     assert why_quiet(unit)
     assert quiet_units([unit, unit]) == [unit]
 

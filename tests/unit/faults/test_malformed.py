@@ -64,7 +64,7 @@ def soon() -> Iterator[None]:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_MIB * 1024
 
 
-def told(error: Exception) -> None:
+def says(error: Exception) -> None:
     """Fail a message that says nothing, has no end, or moves a cursor."""
     text = str(error)
     assert 0 < len(text) < 20_000
@@ -124,7 +124,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @tries("plan")
 @given(data=st.data())
-def test_a_plan_is_refused_in_words_or_laid_out(place: Path, data: st.DataObject) -> None:
+def test_a_plan_is_refused_in_words_or_placed(place: Path, data: st.DataObject) -> None:
     original = data.draw(st.sampled_from(PLANS)).read_bytes()
     path = place / "plan.yml"
     path.write_bytes(data.draw(spoilt(original)))
@@ -134,21 +134,21 @@ def test_a_plan_is_refused_in_words_or_laid_out(place: Path, data: st.DataObject
             plan.digest()
             design(plan, report(cpus=8), PLATFORMS)
         except (PlanError, PlacementError) as error:
-            told(error)
+            says(error)
 
 
 @pytest.fixture(scope="module")
-def laid(place: Path) -> Path:
+def written(place: Path) -> Path:
     return lay(place / "quick").path
 
 
 @tries("files")
 @given(data=st.data())
 def test_a_file_of_a_results_folder_is_left_out_in_words_or_read(
-    laid: Path, data: st.DataObject
+    written: Path, data: st.DataObject
 ) -> None:
-    names = sorted(str(p.relative_to(laid)) for p in laid.rglob("*.json"))
-    path = laid / data.draw(st.sampled_from(names))
+    names = sorted(str(p.relative_to(written)) for p in written.rglob("*.json"))
+    path = written / data.draw(st.sampled_from(names))
     whole = path.read_bytes()
     try:
         if data.draw(st.booleans()):
@@ -158,30 +158,30 @@ def test_a_file_of_a_results_folder_is_left_out_in_words_or_read(
             at = data.draw(st.sampled_from(sorted(places(document), key=str)))
             path.write_text(json.dumps(changed(document, at, data.draw(VALUES))))
         with soon():
-            found = trusted(laid)
+            found = trusted(written)
             for row in found.rejected:
-                told(ValueError(row.reason))
+                says(ValueError(row.reason))
             try:
                 explain(path)
             except AttestError as error:
-                told(error)
+                says(error)
     finally:
         path.write_bytes(whole)
 
 
 @tries("report")
 @given(data=st.data())
-def test_a_report_is_refused_in_words_or_made(laid: Path, data: st.DataObject) -> None:
-    names = sorted(str(p.relative_to(laid)) for p in laid.rglob("*.json"))
-    path = laid / data.draw(st.sampled_from(names))
+def test_a_report_is_refused_in_words_or_made(written: Path, data: st.DataObject) -> None:
+    names = sorted(str(p.relative_to(written)) for p in written.rglob("*.json"))
+    path = written / data.draw(st.sampled_from(names))
     whole = path.read_bytes()
     try:
         path.write_bytes(data.draw(spoilt(whole)))
         with soon():
             try:
-                page = render(document(read_sweep(laid)))
+                page = render(document(read_sweep(written)))
             except AnalysisError as error:
-                told(error)
+                says(error)
             else:
                 assert "<script>" not in page and "\x1b" not in page
     finally:
@@ -218,15 +218,15 @@ def test_an_archive_is_refused_in_words_or_unpacked_within_its_folder(
                 if not wrong and crate.MANIFEST in file.namelist():
                     wrong = list(crate._unlike(file))
                 for line in wrong:
-                    told(ValueError(line))
+                    says(ValueError(line))
                 if not wrong:
                     for info in file.infolist():
                         (inside / info.filename).unlink(missing_ok=True)
                         members.unpack(file, info, inside)
         except AnalysisError as error:
-            told(error)
+            says(error)
         except members.UNREADABLE as error:  # which verify tells as "cannot be unpacked"
-            told(error if str(error) else ValueError(type(error).__name__))
+            says(error if str(error) else ValueError(type(error).__name__))
 
 
 INVENTORY = json.dumps(
@@ -254,7 +254,7 @@ def test_what_an_inventory_tells_is_refused_in_words_or_read(data: st.DataObject
         try:
             bench_variables(["inventory"])
         except AnsibleError as error:
-            told(error)
+            says(error)
 
 
 def test_groups_within_each_other_end(monkeypatch: pytest.MonkeyPatch) -> None:

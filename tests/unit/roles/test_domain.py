@@ -105,9 +105,9 @@ def test_places_without_a_cpu_are_left_empty_and_pins_go_by_place() -> None:
     assert far == ["10", "21", "21", "10"]
 
 
-def test_distances_that_nobody_told_are_not_told() -> None:
-    untold = tuple(GuestNode(n.host, n.vcpus, n.memory_mib, (0, 0)) for n in NODES)
-    assert "<distances>" not in rendered(shape=encode(GuestShape(2, 1, 2, (0, 2), untold)))
+def test_distances_that_nobody_gave_are_not_written() -> None:
+    unknown = tuple(GuestNode(n.host, n.vcpus, n.memory_mib, (0, 0)) for n in NODES)
+    assert "<distances>" not in rendered(shape=encode(GuestShape(2, 1, 2, (0, 2), unknown)))
 
 
 def test_the_hosts_kernel_is_booted_from_where_it_was_made_ready() -> None:
@@ -122,13 +122,13 @@ RUNNING = """
 <cpu mode="host-passthrough">{}</cpu>
 <devices><disk><backingStore><source file="/d"/></backingStore></disk></devices></domain>
 """
-TOLD = """<topology sockets="2" dies="1" cores="1" threads="2"/><cache mode="passthrough"/>
+TOPOLOGY = """<topology sockets="2" dies="1" cores="1" threads="2"/><cache mode="passthrough"/>
 <numa><cell id="0" cpus="0-1"/><cell id="1" cpus="2-3"/></numa>"""
 
 
 def test_the_topology_is_read_back_where_there_is_one() -> None:
     assert "topology" not in domain.described(RUNNING.format(""))
-    assert domain.described(RUNNING.format(TOLD))["topology"] == {
+    assert domain.described(RUNNING.format(TOPOLOGY))["topology"] == {
         "sockets": 2, "cores": 1, "threads": 2, "cache": "passthrough", "cells": ["0-1", "2-3"],
     }  # fmt: skip
 

@@ -120,7 +120,7 @@ def test_every_platform_of_the_testbed_has_its_row(good: dict[str, Any]) -> None
     assert report.ok and {row.status for row in report.platforms} == {"available"}
 
 
-def test_the_settings_are_told_as_they_were_read(
+def test_the_settings_are_said_as_they_were_read(
     good: dict[str, Any], house: verdict.House
 ) -> None:
     tuning = (
@@ -257,8 +257,8 @@ def doctor(monkeypatch: pytest.MonkeyPatch, good: dict[str, Any]) -> ModuleType:
     """The module on a good host, which ends by `Ended`."""
     loaded = module("host_doctor", "host_doctor")
 
-    def end(self: Any, **told: Any) -> None:
-        raise Ended(told)
+    def end(self: Any, **said: Any) -> None:
+        raise Ended(said)
 
     monkeypatch.setattr(loaded.AnsibleModule, "exit_json", end)
     monkeypatch.setattr(loaded.AnsibleModule, "fail_json", end)

@@ -33,8 +33,8 @@ def image(release: str = RELEASE, build: str = BUILD, mark: bytes = b"HdrS") -> 
     head = bytearray(0x3000)
     head[0x202:0x206] = mark
     head[0x20E:0x210] = (0x2000).to_bytes(2, "little")
-    told = f"{release} (builder@example.org) {build}".encode() + b"\0rest"
-    head[0x2200 : 0x2200 + len(told)] = told
+    said = f"{release} (builder@example.org) {build}".encode() + b"\0rest"
+    head[0x2200 : 0x2200 + len(said)] = said
     return bytes(head)
 
 
@@ -93,7 +93,7 @@ def test_a_file_that_may_not_be_read_is_not_said_to_be_no_kernel(
     assert host_kernel(host, DRIVERS)["remedy"] == "examine the host as root"
 
 
-def test_a_kernel_beside_its_modules_is_found(host: Path) -> None:
+def test_a_kernel_next_to_its_modules_is_found(host: Path) -> None:
     """As Fedora and Arch have it."""
     folder = host / "usr/lib/modules" / RELEASE
     folder.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_a_build_is_compared_as_far_as_the_kernel_tells_it(host: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "told"),
+    ("gone", "message"),
     [
         (f"boot/vmlinuz-{RELEASE}", f"the kernel that runs, {RELEASE}, is not found (/boot/"),
         (f"boot/config-{RELEASE}", f"no /boot/config-{RELEASE} is found"),
@@ -135,11 +135,11 @@ def test_a_build_is_compared_as_far_as_the_kernel_tells_it(host: Path) -> None:
         ("proc/sys/kernel/osrelease", "is not found"),
     ],
 )
-def test_what_is_missing_is_named(host: Path, gone: str, told: str) -> None:
+def test_what_is_missing_is_named(host: Path, gone: str, message: str) -> None:
     (host / gone).unlink()
     found = host_kernel(host, DRIVERS)
     assert found["kernel"] is None
-    assert told in found["problem"]
+    assert message in found["problem"]
     assert "distribution" in found["remedy"]
 
 

@@ -183,10 +183,10 @@ def test_hwloc_tells_what_shares_what_and_nothing_that_names_the_machine(
     ]
     printed = "\n".join(f"echo '{line}'" for line in lines)
     asked = programs(tmp_path, monkeypatch, **{probe.HWLOC: printed})
-    told = probe.hwloc_facts()
-    assert told["problem"] is None and told["xml"] is not None
-    assert "FrequencyMaxMHz" in told["xml"] and "</topology>" in told["xml"]
-    assert "4711" not in told["xml"] and "02:fc" not in told["xml"]
+    facts = probe.hwloc_facts()
+    assert facts["problem"] is None and facts["xml"] is not None
+    assert "FrequencyMaxMHz" in facts["xml"] and "</topology>" in facts["xml"]
+    assert "4711" not in facts["xml"] and "02:fc" not in facts["xml"]
     # CPUs of others share caches with ours; names of disks and network cards are nobody's business.
     argv = asked.read_text()
     assert "--disallowed" in argv and "--filter osdev:none" in argv
@@ -201,13 +201,13 @@ def test_hwloc_that_tells_nothing_usable_is_a_problem_in_words(
 ) -> None:
     programs(tmp_path, monkeypatch, **{probe.HWLOC: body})
     monkeypatch.setattr(probe, "MOST_HWLOC_BYTES", 99)
-    told = probe.hwloc_facts()
-    assert told["xml"] is None and problem in (told["problem"] or "")
+    facts = probe.hwloc_facts()
+    assert facts["xml"] is None and problem in (facts["problem"] or "")
 
 
 def test_a_host_without_hwloc_says_so() -> None:
-    told = probe.hwloc_facts("lstopo-that-is-nowhere")
-    assert told == {"xml": None, "problem": "no lstopo-that-is-nowhere found"}
+    facts = probe.hwloc_facts("lstopo-that-is-nowhere")
+    assert facts == {"xml": None, "problem": "no lstopo-that-is-nowhere found"}
 
 
 @pytest.mark.parametrize(("times", "problem"), [(1, "does not answer in 0.25 s"), (40, None)])
@@ -216,8 +216,8 @@ def test_hwloc_on_an_emulated_host_gets_several_times_as_long(
 ) -> None:
     monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.25)
     programs(tmp_path, monkeypatch, **{probe.HWLOC: "/bin/sleep 0.6; echo '<topology/>'"})
-    told = probe.hwloc_facts(times=times)
-    assert (problem or "") in (told["problem"] or "") and (told["xml"] is None) == bool(problem)
+    facts = probe.hwloc_facts(times=times)
+    assert (problem or "") in (facts["problem"] or "") and (facts["xml"] is None) == bool(problem)
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1, None), (40, "slow")])

@@ -181,7 +181,7 @@ def test_a_killed_sweep_is_put_back_by_the_next_whatever_ran_meanwhile(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(units, "_told", killed)
+        patch.setattr(units, "_command", killed)
         with pytest.raises(KeyboardInterrupt):
             tune(root, snapshot)
     assert systemd.running() < before

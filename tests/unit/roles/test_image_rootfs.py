@@ -95,7 +95,7 @@ def test_variants_of_these_sources_stay_and_all_else_goes(tmp_path: Path, plan: 
     assert {path.name for path in (tmp_path / "images").iterdir()} == names
 
 
-def test_a_variant_of_other_sources_is_built_anew_and_the_other_stays(tmp_path: Path) -> None:
+def test_a_variant_of_other_sources_is_rebuilt_and_the_other_stays(tmp_path: Path) -> None:
     publish(tmp_path, CPU, "cpu", image_key("null"))
     publish(tmp_path, NULL, "null", image_key("null"))
     assert set_up(tmp_path, "quick") == f"cpu False {[image_name(NULL)]}"
@@ -166,7 +166,7 @@ def test_the_digest_is_by_the_trees_own_tar_whatever_the_hosts(tmp_path: Path) -
 
 def loaded_by(program: str) -> list[str]:
     """Return the paths of the libraries that a program loads."""
-    told = subprocess.run(
+    said = subprocess.run(
         ["ldd", shutil.which(program) or ""], capture_output=True, text=True, check=True
     )
-    return re.findall(r"(/\S+) \(", told.stdout)
+    return re.findall(r"(/\S+) \(", said.stdout)

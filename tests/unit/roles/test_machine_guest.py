@@ -24,7 +24,7 @@ def prepared(run: Path, state: Path, names: str, count: int, path: str = "") -> 
     made = [task for task in tasks if re.match(names, task["name"])]
     assert len(made) == count
     shared = yaml.safe_load((REPOSITORY / "roles/machine_guest/vars/main.yml").read_text())
-    told = "{{ __machine_guest_user_key.stdout }} {{ __machine_guest_host_key.stdout }}"
+    reported = "{{ __machine_guest_user_key.stdout }} {{ __machine_guest_host_key.stdout }}"
     play: list[dict[str, Any]] = [
         {
             "hosts": "localhost",
@@ -38,7 +38,7 @@ def prepared(run: Path, state: Path, names: str, count: int, path: str = "") -> 
             },
             "tasks": [
                 *made,
-                {"ansible.builtin.copy": {"content": told, "dest": str(state / "told")}},
+                {"ansible.builtin.copy": {"content": reported, "dest": str(state / "keys")}},
             ],
         }
     ]
@@ -50,7 +50,7 @@ def prepared(run: Path, state: Path, names: str, count: int, path: str = "") -> 
         env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PATH": f"{path}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return (state / "told").read_text()
+    return (state / "keys").read_text()
 
 
 def test_keys_are_made_once_on_whatever_file_system(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def fill(root: Path, files: dict[str, str]) -> None:
         (root / name).write_text(text)
 
 
-def test_vcpu_threads_are_told_from_qemus_others(tmp_path: Path) -> None:
+def test_vcpu_threads_are_said_from_qemus_others(tmp_path: Path) -> None:
     named = ((7, "qemu-system-x86"), (9, "CPU 1/TCG"), (8, "CPU 0/KVM"), (10, "IO 1"))
     rest = " ".join(["S", *["0"] * 48])
     fill(tmp_path, {f"7/task/{thread}/stat": f"{thread} ({name}) {rest}" for thread, name in named})

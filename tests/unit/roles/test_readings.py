@@ -19,12 +19,16 @@ CPU = str(min(os.sched_getaffinity(0)))
 
 
 def play(
-    folder: Path, task: dict[str, Any], told: str = "told.reading"
+    folder: Path, task: dict[str, Any], kept: str = "kept.reading"
 ) -> subprocess.CompletedProcess[str]:
-    """Run one task, and keep what it returned as the file ``told``."""
-    tell = {"content": f"{{{{ {told} | to_json }}}}", "dest": str(folder / "told"), "mode": "0644"}
+    """Run one task, and keep what it returned as the file ``kept``."""
+    tell = {
+        "content": f"{{{{ {kept} | to_json }}}}",
+        "dest": str(folder / "kept"),
+        "mode": "0644",
+    }
     tasks = [
-        {"name": "Read", **task, "register": "told"},
+        {"name": "Read", **task, "register": "kept"},
         {"name": "Tell", "ansible.builtin.copy": tell},
     ]
     playbook = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
@@ -41,7 +45,7 @@ def play(
 def test_a_process_is_read_under_its_prefix(tmp_path: Path) -> None:
     done = play(tmp_path, {"process_reading": {"argv": ["taskset", "--cpu-list", CPU]}})
     assert done.returncode == 0, done.stdout
-    found = json.loads((tmp_path / "told").read_text())
+    found = json.loads((tmp_path / "kept").read_text())
     assert found == readings.process(Path("/")) | {"cpus_allowed_list": CPU}
 
 
@@ -67,7 +71,7 @@ def started(folder: Path, image: str, pid: int) -> subprocess.CompletedProcess[s
         "client": str(client), "name": "c", "command": [str(client), "run", image, 2],
         "also": {"runtime": "OCIRuntime"},
     }  # fmt: skip
-    return play(folder, {"container_started": task}, "told.container")
+    return play(folder, {"container_started": task}, "kept.container")
 
 
 def test_a_started_container_is_named_by_its_process_and_layers(tmp_path: Path) -> None:
@@ -75,7 +79,7 @@ def test_a_started_container_is_named_by_its_process_and_layers(tmp_path: Path) 
     assert done.returncode == 0, done.stdout
     now = readings.enclosed(Path("/"), os.getpid())
     assert now is not None
-    assert json.loads((tmp_path / "told").read_text()) == {
+    assert json.loads((tmp_path / "kept").read_text()) == {
         "container": "c", "pid": os.getpid(), "started": now["started"], "runtime": "runc",
         "layers": ["sha256:0"],
     }  # fmt: skip
@@ -104,33 +108,33 @@ def test_a_prefix_that_fails_is_quoted(tmp_path: Path) -> None:
     assert "process_reading: exit status 7: no such thing" in done.stdout + done.stderr
 
 
-def test_a_containers_process_is_read_and_what_its_engine_told_is_kept(tmp_path: Path) -> None:
+def test_a_containers_process_is_read_and_what_its_engine_printed_is_kept(tmp_path: Path) -> None:
     pid = os.getpid()
     now = readings.enclosed(Path("/"), pid)
     assert now is not None
-    told = {"container": "c", "pid": pid, "started": now["started"], "layers": ["sha256:0"]}
-    done = play(tmp_path, {"process_reading": {"container": told}})
+    said = {"container": "c", "pid": pid, "started": now["started"], "layers": ["sha256:0"]}
+    done = play(tmp_path, {"process_reading": {"container": said}})
     assert done.returncode == 0, done.stdout
-    found = json.loads((tmp_path / "told").read_text())
+    found = json.loads((tmp_path / "kept").read_text())
     assert found.pop("throttled_periods") >= now.pop("throttled_periods")
-    assert found == told | now
+    assert found == said | now
 
 
 def test_another_process_with_the_number_of_a_containers_is_refused(tmp_path: Path) -> None:
-    told = {"container": "c", "pid": os.getpid(), "started": 1, "layers": []}
-    done = play(tmp_path, {"process_reading": {"container": told}})
+    said = {"container": "c", "pid": os.getpid(), "started": 1, "layers": []}
+    done = play(tmp_path, {"process_reading": {"container": said}})
     assert done.returncode != 0
     assert f"process {os.getpid()} of c has ended" in done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not Path("/sys/devices/system/cpu/online").exists(), reason="no list of CPUs")
 def test_a_machine_is_read(tmp_path: Path) -> None:
-    done = play(tmp_path, {"machine_reading": {"cpus": CPU}}, "told")
+    done = play(tmp_path, {"machine_reading": {"cpus": CPU}}, "kept")
     assert done.returncode == 0, done.stdout
     online = Path("/sys/devices/system/cpu/online").read_text().strip()
-    told = json.loads((tmp_path / "told").read_text())
-    assert told["reading"] == {"cpus_online": online}
-    bench = told["bench"]
+    printed = json.loads((tmp_path / "kept").read_text())
+    assert printed["reading"] == {"cpus_online": online}
+    bench = printed["bench"]
     assert bench["settings"] == settings.kernel(Path("/")) | {
         "preemption": bench["settings"]["preemption"]  # which only root may read
     }

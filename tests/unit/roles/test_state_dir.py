@@ -47,13 +47,13 @@ def test_a_directory_that_has_anything_else_is_refused(tmp_path: Path, entry: st
     state.mkdir()
     (state / entry).touch()
     done = check(tmp_path, str(state))
-    told = " ".join(done.stdout.split())
+    printed = " ".join(done.stdout.split())
     assert done.returncode == 2
-    assert f"with {entry} in it" in told and "set virtbed_state_dir in the inventory" in told
+    assert f"with {entry} in it" in printed and "set virtbed_state_dir in the inventory" in printed
 
 
 @pytest.mark.parametrize("name", ["/", "/srv-none", "/var/lib/../virtbed-none", "relative/virtbed"])
 def test_a_name_that_could_mean_a_whole_host_is_refused(tmp_path: Path, name: str) -> None:
     done = check(tmp_path, name)
-    told = " ".join(done.stdout.split())
-    assert done.returncode == 2 and "an absolute path of two or more names needed" in told
+    printed = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "an absolute path of two or more names needed" in printed

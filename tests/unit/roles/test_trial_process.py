@@ -30,7 +30,7 @@ def document(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_it_is_told_when_it_was_started() -> None:
+def test_it_is_said_when_it_was_started() -> None:
     printed, words, wall_ns = trial.run(
         python("import sys; print(sys.argv[1:]); print('word', file=sys.stderr)"), 10
     )
@@ -55,8 +55,8 @@ def test_how_it_ended_is_said_in_words(code: str, said: str) -> None:
         trial.run(python(f"import os; {code}"), 10)
 
 
-def test_what_attestation_needs_is_told_and_no_samples() -> None:
-    assert trial.told(json.dumps(document())) == {
+def test_what_attestation_needs_is_said_and_no_samples() -> None:
+    assert trial.attested(json.dumps(document())) == {
         "inside": {"python": "3.11.2"},
         "ran_on": [1],
         "migrations": None,
@@ -76,10 +76,10 @@ def test_what_attestation_needs_is_told_and_no_samples() -> None:
 )
 def test_what_is_no_document_is_quoted(printed: str, message: str) -> None:
     with pytest.raises(trial.TrialError, match=message):
-        trial.told(printed, "of a library")
+        trial.attested(printed, "of a library")
 
 
-def test_an_exit_status_is_told_with_the_last_words() -> None:
+def test_an_exit_status_is_said_with_the_last_words() -> None:
     with pytest.raises(trial.TrialError, match=r"exit status 3: wrong answer: cat\n"):
         trial.run(["sh", "-c", "echo wrong answer: cat >&2; exit 3"], 10)
 

@@ -35,8 +35,8 @@ def cores(cpus: Iterable[int], threads: int = 1, apart: int = 0) -> str:
 
 
 def kind(cpus: Iterable[int], **infos: object) -> str:
-    told = "".join(f'<info name="{name}" value="{value}"/>' for name, value in infos.items())
-    return f'<cpukind cpuset="{mask(cpus)}">{told}</cpukind>'
+    said = "".join(f'<info name="{name}" value="{value}"/>' for name, value in infos.items())
+    return f'<cpukind cpuset="{mask(cpus)}">{said}</cpukind>'
 
 
 def distances(rows: Mapping[int, Sequence[int]]) -> str:
@@ -47,9 +47,9 @@ def distances(rows: Mapping[int, Sequence[int]]) -> str:
     )
 
 
-def machine(cpus: Sequence[int], *inside: str, beside: str = "") -> str:
+def machine(cpus: Sequence[int], *inside: str, outside: str = "") -> str:
     """Return a whole machine; what is not an object (kinds, distances) goes next to the objects."""
-    return f'<topology version="2.0">{thing("Machine", cpus, *inside)}{beside}</topology>'
+    return f'<topology version="2.0">{thing("Machine", cpus, *inside)}{outside}</topology>'
 
 
 def flat(cpus: int, memory_mib: int = 9000) -> str:
@@ -62,9 +62,9 @@ def flat(cpus: int, memory_mib: int = 9000) -> str:
 def facts(xml: str, cpus: int | Sequence[int], **more: Any) -> dict[str, Any]:
     """Return what of a host report says which CPUs there are."""
     online = [*range(cpus)] if isinstance(cpus, int) else [*cpus]
-    told = {"online": online, "allowed": [*online], "isolated": [], "tickless": [], "parts": {}}
+    said = {"online": online, "allowed": [*online], "isolated": [], "tickless": [], "parts": {}}
     return {
-        "cpu": {**told, **more},
+        "cpu": {**said, **more},
         "hwloc": {"xml": xml, "problem": None},
         "nodes_with_cpus": [],
         "nodes_allowed": [],

@@ -50,9 +50,9 @@ def test_a_sweep_is_bound_to_the_variant_of_its_image(plan: Plan) -> None:
         found.facts["engines"] = {
             name: {"version": "1"} for role in PLATFORMS.roles.values() for name in role.engines
         }
-        laid = design(asked, found, PLATFORMS)
-        assert laid.document(asked, DIGEST, PLATFORMS, []).image == asked.image
-        return identity(asked, Admitted(found, DIGEST, laid, False), PLATFORMS)
+        designed = design(asked, found, PLATFORMS)
+        assert designed.document(asked, DIGEST, PLATFORMS, []).image == asked.image
+        return identity(asked, Admitted(found, DIGEST, designed, False), PLATFORMS)
 
     assert bound(plan)["image variant"] == "cpu"
     assert bound(nulls(plan))["image variant"] == "null"

@@ -98,8 +98,8 @@ def test_the_callers_thread_gets_the_events_and_its_errors_are_not_swallowed(
 
 def test_temporary_files_lie_where_the_next_command_looks(checkout: Path, tmp_path: Path) -> None:
     """Those of the modules on this machine, and Ansible's own."""
-    told = "{{ lookup('config', 'DEFAULT_LOCAL_TMP') }}"
-    write(checkout, {"name": "Say", "ansible.builtin.shell": f"echo $TMPDIR; echo {told}"})
+    reported = "{{ lookup('config', 'DEFAULT_LOCAL_TMP') }}"
+    write(checkout, {"name": "Say", "ansible.builtin.shell": f"echo $TMPDIR; echo {reported}"})
     events = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs(tmp_path / "logs"))
     (said,) = (event.result["stdout_lines"] for event in events if isinstance(event, TaskOk))
     assert len(said) == 2
@@ -206,7 +206,7 @@ _OUTCOME = {
 
 
 @pytest.mark.parametrize("teller", ["block_started", "trial_outcome"])
-def test_a_playbook_that_dies_does_not_repeat_a_failure_that_was_told(
+def test_a_playbook_that_dies_does_not_repeat_a_failure_that_was_said(
     checkout: Path, teller: str
 ) -> None:
     started = {"instance": "bm-pinned-c01-r01", "bench": "b", "cpus": "0", "here": False}

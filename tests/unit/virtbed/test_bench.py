@@ -81,7 +81,7 @@ def linked_lock(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda run: [run.mkdir(), run.chmod(0o777)], "drwxrwxrwx, found; a folder of user id"),
         (linked, "found; a folder of user id"),
@@ -90,13 +90,13 @@ def linked_lock(run: Path) -> None:
     ],
 )
 def test_a_lock_is_held_in_a_folder_of_the_users_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], Any], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], Any], message: str
 ) -> None:
     (tmp_path / "file").write_text("theirs")
     run = tmp_path / "run"
     monkeypatch.setattr(benches, "RUN", run)
     spoil(run)
-    with pytest.raises(BenchError, match=told), alone():
+    with pytest.raises(BenchError, match=message), alone():
         pass
     assert (tmp_path / "file").read_text() == "theirs"
 

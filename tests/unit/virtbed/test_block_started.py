@@ -44,12 +44,12 @@ def test_what_ansible_starts_is_kept_off_the_measured_cpus(
     rooms = [["state", "/"], ["tmp", str(tmp_path)]]
     claim = host_lock.here("virtbed sweep demo", tmp_path, "2026-01-01T00:00:00Z")
     keep |= {"claim": str(claim), "claim_s": 60, "disks": rooms, "folder": str(tmp_path / "run")}
-    told = {"content": "{{ started.disks | to_json }}", "dest": str(tmp_path / "disks")}
+    reported = {"content": "{{ started.disks | to_json }}", "dest": str(tmp_path / "disks")}
     look = {"argv": ["/usr/bin/python3", "-c", LOOK]}
     tell = {"content": "{{ seen.stdout }}", "dest": str(tmp_path / "seen"), "mode": "0644"}
     tasks = [
         {"name": "Move", "block_started": keep, "register": "started"},
-        {"name": "Say what is free", "ansible.builtin.copy": {**told, "mode": "0644"}},
+        {"name": "Say what is free", "ansible.builtin.copy": {**reported, "mode": "0644"}},
         {"name": "Look", "ansible.builtin.command": look, "register": "seen"},
         {"name": "Tell", "ansible.builtin.copy": tell},
     ]

@@ -40,9 +40,9 @@ def test_published_prints_ratios_weaknesses_and_answers(tmp_path: Path) -> None:
     assert "vanilla CN" in said.output and "10.990" in said.output
     assert "warning: Each input ran once in each cell (2 to 2 inputs)" in said.output
     assert "not tested" in said.output and "inconclusive" not in said.output
-    told = json.loads(CliRunner().invoke(app, ["published", str(table), "--json"]).output)
-    assert f"{told['ratios'][0]['ratio']:.3f}" == "10.990"
-    assert {verdict["answer"] for verdict in told["verdicts"]} == {"not tested"}
+    printed = json.loads(CliRunner().invoke(app, ["published", str(table), "--json"]).output)
+    assert f"{printed['ratios'][0]['ratio']:.3f}" == "10.990"
+    assert {verdict["answer"] for verdict in printed["verdicts"]} == {"not tested"}
 
 
 @pytest.mark.parametrize("command", ["sweep", "calibrate", "doctor", "advise", "compare"])
@@ -150,7 +150,7 @@ def test_ansible_playbooks_options_are_handed_on() -> None:
     ]  # fmt: skip
 
 
-def laid(path: Path, factor: float) -> str:
+def sweep_at(path: Path, factor: float) -> str:
     """Lay a sweep whose container takes so many times as long as bare metal; return its folder."""
     folder = Folder(path)
     for replicate, noise in enumerate((1.0, 1.004, 0.996, 1.002, 0.998), start=1):
@@ -160,7 +160,7 @@ def laid(path: Path, factor: float) -> str:
 
 
 def test_compare_says_by_its_exit_status_whether_something_rose(tmp_path: Path) -> None:
-    one, same, more = (laid(tmp_path / n, f) for n, f in (("a", 1.0), ("b", 1.001), ("c", 1.2)))
+    one, same, more = (sweep_at(tmp_path / n, f) for n, f in (("a", 1.0), ("b", 1.001), ("c", 1.2)))
 
     def compared(*arguments: str) -> tuple[int, str]:
         said = CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": "80"})
@@ -208,7 +208,7 @@ def test_a_name_that_no_file_can_have_is_refused_in_words(command: list[str], na
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"a": 1, "a": 2}', "has the key 'a' twice"),
         ('{"a": ' + "[" * 500 + "]" * 500 + "}", "nested too deeply"),
@@ -216,9 +216,9 @@ def test_a_name_that_no_file_can_have_is_refused_in_words(command: list[str], na
         ('{"a": NaN}', "holds NaN"),
     ],
 )
-def test_variables_that_are_no_json_of_ours_are_refused(text: str, told: str) -> None:
+def test_variables_that_are_no_json_of_ours_are_refused(text: str, message: str) -> None:
     said = CliRunner().invoke(app, ["doctor", "--extra-vars", text])
-    assert said.exit_code == 2 and told in said.output
+    assert said.exit_code == 2 and message in said.output
 
 
 def test_what_is_typed_is_no_markup_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:

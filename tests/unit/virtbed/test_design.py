@@ -43,27 +43,27 @@ def test_ids_are_unique_and_read_as_published(plan: Plan) -> None:
 
 
 def test_emulated_guests_run_small_and_are_marked(plan: Plan) -> None:
-    laid = design(plan, report(guests="emulated"), PLATFORMS)
-    guests = [t for t in laid.trials if t.instance.machine == "kvm"]
+    designed = design(plan, report(guests="emulated"), PLATFORMS)
+    guests = [t for t in designed.trials if t.instance.machine == "kvm"]
     assert {(t.instance.platform, t.instance.mode) for t in guests} == {
         ("vm", "pinned"),
         ("vmcn", "vanilla"),
     }
     assert all(t.emulated and t.scale == "tiny" and t.instance.cores == 1 for t in guests)
     assert all(t.instance.accelerator == "tcg" and t.replicate == 1 for t in guests)
-    assert not any(t.emulated for t in laid.trials if t.instance.machine == "metal")
-    assert {(n.platform, n.cores) for n in laid.not_run} == {("bm", 1), ("vm", 2), ("vmcn", 2)}
+    assert not any(t.emulated for t in designed.trials if t.instance.machine == "metal")
+    assert {(n.platform, n.cores) for n in designed.not_run} == {("bm", 1), ("vm", 2), ("vmcn", 2)}
 
 
 def test_on_an_emulated_host_every_trial_is_marked_and_its_kvm_stays_kvm(plan: Plan) -> None:
     real = report(guests="available")
     verdicts = tuple(replace(row, status="emulated") for row in real.platforms)
     lab = replace(real, emulated=True, platforms=verdicts)
-    laid = design(plan, lab, PLATFORMS)
-    assert {t.instance.machine for t in laid.trials} == {"metal", "kvm"}
-    assert all(t.emulated and t.planned().emulated for t in laid.trials)
-    assert all(t.instance.host_emulated and t.rules == "quick" for t in laid.trials)
-    guests = [t for t in laid.trials if t.instance.own_kernel]
+    designed = design(plan, lab, PLATFORMS)
+    assert {t.instance.machine for t in designed.trials} == {"metal", "kvm"}
+    assert all(t.emulated and t.planned().emulated for t in designed.trials)
+    assert all(t.instance.host_emulated and t.rules == "quick" for t in designed.trials)
+    guests = [t for t in designed.trials if t.instance.own_kernel]
     assert {t.instance.accelerator for t in guests} == {"kvm"}
     # Its guests see all that the host sees, whatever TCG of another version emulates.
     assert isa_needed(lab, guests[0]) == ("avx", "avx512f")
@@ -77,9 +77,9 @@ def test_emulated_guests_run_the_modes_asked_for_and_real_ones_all(plan: Plan) -
             "emulated": plan.emulated.model_copy(update={"modes": ["pinned"]}),
         }
     )
-    laid = design(both, report(guests="emulated"), PLATFORMS)
-    assert {t.instance.mode for t in laid.trials} == {"pinned"}
-    assert {n.reason for n in laid.not_run if n.mode == "vanilla"} == {
+    designed = design(both, report(guests="emulated"), PLATFORMS)
+    assert {t.instance.mode for t in designed.trials} == {"pinned"}
+    assert {n.reason for n in designed.not_run if n.mode == "vanilla"} == {
         "emulated platforms run pinned only (see emulated.modes)"
     }
     real = design(both, report(guests="available"), PLATFORMS)
@@ -87,10 +87,10 @@ def test_emulated_guests_run_the_modes_asked_for_and_real_ones_all(plan: Plan) -
 
 
 def test_a_platform_that_cannot_run_says_why(plan: Plan) -> None:
-    laid = design(plan, report(guests="unavailable"), PLATFORMS)
-    assert {t.instance.machine for t in laid.trials} == {"metal"}
+    designed = design(plan, report(guests="unavailable"), PLATFORMS)
+    assert {t.instance.machine for t in designed.trials} == {"metal"}
     assert ("vm", "vm reason", "vm remedy") in {
-        (n.platform, n.reason, n.remedy) for n in laid.not_run
+        (n.platform, n.reason, n.remedy) for n in designed.not_run
     }
 
 
@@ -100,11 +100,11 @@ def test_more_cores_than_the_host_offers_are_refused(plan: Plan) -> None:
 
 
 def test_a_pinned_core_leaves_the_other_to_the_host(plan: Plan) -> None:
-    laid = design(plan, report(guests="available"), PLATFORMS)
-    vm = next(t.instance for t in laid.trials if t.id.startswith("vm-pinned-c01"))
+    designed = design(plan, report(guests="available"), PLATFORMS)
+    vm = next(t.instance for t in designed.trials if t.id.startswith("vm-pinned-c01"))
     assert (vm.cpus, vm.cpu_ids, vm.housekeeping, vm.allowed) == ("1", (1,), "0", "0-1")
     assert (vm.inner_cpus, vm.inner_mems) == ("0", "0")
-    cn = next(t.instance for t in laid.trials if t.id.startswith("cn-pinned-c01"))
+    cn = next(t.instance for t in designed.trials if t.id.startswith("cn-pinned-c01"))
     assert (cn.inner_cpus, cn.inner_allowed) == ("1", "0-1")
 
 
@@ -150,14 +150,14 @@ def test_a_blocks_trials_share_one_instance_and_stand_together() -> None:
 
 
 def test_hotplug_gives_bare_metal_a_vanilla_mode_of_every_size(plan: Plan) -> None:
-    laid = design(plan.model_copy(update={"scale_up": "hotplug"}), report(cpus=4), PLATFORMS)
-    instances = {t.instance.id: t.instance for t in laid.trials}
+    designed = design(plan.model_copy(update={"scale_up": "hotplug"}), report(cpus=4), PLATFORMS)
+    instances = {t.instance.id: t.instance for t in designed.trials}
     small = instances["bm-vanilla-c01-r01"]
     assert (small.allowed, small.inner_allowed, small.cpus) == ("0", "0", "0")
     assert instances["bm-vanilla-c02-r01"].allowed == "0-1"
     # Only its own CPUs go; the baseline has the whole host around it.
     assert instances["bm-pinned-c01-r01"].allowed == "0-3"
-    assert not any(n.platform == "bm" for n in laid.not_run)
+    assert not any(n.platform == "bm" for n in designed.not_run)
 
 
 def test_a_trial_must_see_the_hosts_instruction_set_as_far_as_it_can(plan: Plan) -> None:
@@ -172,13 +172,13 @@ def both_modes(**keys: object) -> Plan:
     return Plan.model_validate(asked | keys)
 
 
-def left_out(laid: Design) -> dict[tuple[str, str | None, int | None], str]:
-    return {(row.platform, row.mode, row.cores): row.reason for row in laid.not_run}
+def left_out(designed: Design) -> dict[tuple[str, str | None, int | None], str]:
+    return {(row.platform, row.mode, row.cores): row.reason for row in designed.not_run}
 
 
-def run(laid: Design) -> dict[tuple[str, str, int], str]:
+def run(designed: Design) -> dict[tuple[str, str, int], str]:
     """Return the CPUs of each cell that runs."""
-    found = {t.instance.id: t.instance for t in laid.trials}.values()
+    found = {t.instance.id: t.instance for t in designed.trials}.values()
     return {(i.platform, i.mode, i.cores): i.cpus for i in found}
 
 
@@ -189,11 +189,13 @@ def host(xml: str, cpus: int, **cpu: object) -> HostReport:
 
 
 def test_where_cpus_are_kept_from_virtbed_pinned_instances_have_the_others() -> None:
-    laid = design(both_modes(), host(machines.flat(4), 4, allowed=[1, 2]), PLATFORMS)
-    assert set(run(laid).values()) == {"2"}
-    assert {(p, m) for p, m, _ in left_out(laid)} == {(p, "vanilla") for p in ("bm", "cn", "vm")}
-    assert all("CPUs 1-2 allowed, 0-3 online" in why for why in left_out(laid).values())
-    assert {t.instance.allowed for t in laid.trials} == {"0-3"}
+    designed = design(both_modes(), host(machines.flat(4), 4, allowed=[1, 2]), PLATFORMS)
+    assert set(run(designed).values()) == {"2"}
+    assert {(p, m) for p, m, _ in left_out(designed)} == {
+        (p, "vanilla") for p in ("bm", "cn", "vm")
+    }
+    assert all("CPUs 1-2 allowed, 0-3 online" in why for why in left_out(designed).values())
+    assert {t.instance.allowed for t in designed.trials} == {"0-3"}
     with pytest.raises(PlacementError, match=r"3 cores asked, .* 2 allowed CPUs \(1-2\)"):
         design(both_modes(cores=[3]), host(machines.flat(4), 4, allowed=[1, 2]), PLATFORMS)
 
@@ -201,14 +203,14 @@ def test_where_cpus_are_kept_from_virtbed_pinned_instances_have_the_others() -> 
 def test_isolated_cpus_are_for_pinned_instances_alone() -> None:
     """As with isolcpus=4-7, which takes these CPUs from every process's affinity."""
     doctor = host(machines.flat(8), 8, allowed=[0, 1, 2, 3], isolated=[4, 5, 6, 7])
-    laid = design(both_modes(cores=[1, 2]), doctor, PLATFORMS)
+    designed = design(both_modes(cores=[1, 2]), doctor, PLATFORMS)
     # The kernel balances no load over isolated CPUs: a process with two would run on one of them.
-    assert run(laid) == {
+    assert run(designed) == {
         ("bm", "pinned", 1): "4", ("cn", "pinned", 1): "4", ("vm", "pinned", 1): "4",
         ("vm", "pinned", 2): "4-5",
     }  # fmt: skip
-    assert {t.instance.housekeeping for t in laid.trials} == {"0"}
-    reasons = left_out(laid)
+    assert {t.instance.housekeeping for t in designed.trials} == {"0"}
+    reasons = left_out(designed)
     assert "isolated: the scheduler keeps what is not pinned off" in reasons["cn", "vanilla", 1]
     assert "would stay on one" in reasons["bm", "pinned", 2] == reasons["cn", "pinned", 2]
     with pytest.raises(PlacementError, match=r"5 cores asked.*4 such CPUs \(4-7\).*isolated"):
@@ -217,29 +219,29 @@ def test_isolated_cpus_are_for_pinned_instances_alone() -> None:
 
 def test_cpus_without_a_tick_are_for_pinned_instances_of_any_size() -> None:
     doctor = host(machines.flat(8), 8, tickless=[4, 5, 6, 7])
-    laid = design(both_modes(cores=[2]), doctor, PLATFORMS)
-    assert run(laid) == {(p, "pinned", 2): "4-5" for p in ("bm", "cn", "vm")}
-    assert "no tick (nohz_full)" in left_out(laid)["vm", "vanilla", 2]
+    designed = design(both_modes(cores=[2]), doctor, PLATFORMS)
+    assert run(designed) == {(p, "pinned", 2): "4-5" for p in ("bm", "cn", "vm")}
+    assert "no tick (nohz_full)" in left_out(designed)["vm", "vanilla", 2]
 
 
 def hybrid() -> str:
     """Return two fast cores of two threads, CPUs 0 to 3, and four slow ones, 4 to 7."""
     every, slow = range(8), range(4, 8)
-    beside = machines.kind(slow, FrequencyMaxMHz=3900) + machines.kind(
+    outside = machines.kind(slow, FrequencyMaxMHz=3900) + machines.kind(
         range(4), FrequencyMaxMHz=5000
     )
     module = machines.thing("L2Cache", slow, machines.cores(slow), cache_size=2**21)
     fast = machines.core(0, 1) + machines.core(2, 3)
     shared = machines.thing("L3Cache", every, fast, module, cache_size=2**24)
-    return machines.machine(every, machines.node(0, every, 16000), shared, beside=beside)
+    return machines.machine(every, machines.node(0, every, 16000), shared, outside=outside)
 
 
 def test_all_sizes_are_of_one_kind_of_core_and_nothing_floats_over_two() -> None:
-    laid = design(both_modes(cores=[1, 2]), host(hybrid(), 8), PLATFORMS)
-    assert run(laid) == {
+    designed = design(both_modes(cores=[1, 2]), host(hybrid(), 8), PLATFORMS)
+    assert run(designed) == {
         (p, "pinned", c): {1: "2", 2: "0,2"}[c] for p in ("bm", "cn", "vm") for c in (1, 2)
     }
-    assert "CPUs 0-3 and 4-7 are of different kinds" in left_out(laid)["cn", "vanilla", 1]
+    assert "CPUs 0-3 and 4-7 are of different kinds" in left_out(designed)["cn", "vanilla", 1]
     slow = design(both_modes(cores=[1, 2], core_kind=2), host(hybrid(), 8), PLATFORMS)
     assert {cpus for (_, mode, _), cpus in run(slow).items()} == {"4", "4-5"}
     assert [size.core_kind for size in slow.placements] == [2, 2]
@@ -257,8 +259,10 @@ def test_a_guests_vcpus_emulator_and_memory_go_where_the_instance_was_placed() -
         for n, h in enumerate(halves)
         if (c := machines.cores(h))
     ]
-    laid = design(both_modes(cores=[2]), host(machines.machine(range(8), *inside), 8), PLATFORMS)
-    pinned = [t.instance for t in laid.trials if t.instance.mode == "pinned"]
+    designed = design(
+        both_modes(cores=[2]), host(machines.machine(range(8), *inside), 8), PLATFORMS
+    )
+    pinned = [t.instance for t in designed.trials if t.instance.mode == "pinned"]
     assert {(i.cpu_ids, i.housekeeping, i.mems) for i in pinned} == {((4, 5), "0", "5")}
     assert {i.inner_mems for i in pinned if i.own_kernel} == {"0"}
 
@@ -266,8 +270,8 @@ def test_a_guests_vcpus_emulator_and_memory_go_where_the_instance_was_placed() -
 def test_hotplug_leaves_one_kind_online_where_it_can() -> None:
     platforms = {"bm": ["vanilla", "pinned"]}
     plan = both_modes(cores=[2], scale_up="hotplug", platforms=platforms)
-    laid = design(plan, host(hybrid(), 8), PLATFORMS)
-    assert run(laid)["bm", "vanilla", 2] == "0,2"
+    designed = design(plan, host(hybrid(), 8), PLATFORMS)
+    assert run(designed)["bm", "vanilla", 2] == "0,2"
     # The lowest CPU cannot be taken offline, and it is a fast one.
     slow = design(plan.model_copy(update={"core_kind": 2}), host(hybrid(), 8), PLATFORMS)
     assert "CPUs 0-3 and 4-7 are of different kinds" in left_out(slow)["bm", "vanilla", 2]
@@ -279,22 +283,22 @@ def test_memory_that_the_node_lacks_is_refused_before_anything_runs(plan: Plan) 
 
 
 def test_why_these_cpus_is_part_of_the_design_and_of_each_pinned_instance(plan: Plan) -> None:
-    laid = design(plan, host(machines.flat(4), 4), PLATFORMS)
-    document = encode(laid.document(plan, DIGEST, PLATFORMS, []))
+    designed = design(plan, host(machines.flat(4), 4), PLATFORMS)
+    document = encode(designed.document(plan, DIGEST, PLATFORMS, []))
     one = document["placements"][0]
     assert (one["cores"], one["cpus"], one["mems"], one["housekeeping"]) == (1, "1", "0", "0")
     assert one["caches"] == "L3 of CPUs 0-3 (32768 KiB)"
-    for trial in laid.trials:
+    for trial in designed.trials:
         pinned = trial.instance.mode == "pinned"
-        size = next(s for s in laid.placements if s.cores == trial.instance.cores)
+        size = next(s for s in designed.placements if s.cores == trial.instance.cores)
         assert trial.instance.placement == (size.reasons if pinned else ())
     assert any("housekeeping shares L3" in reason for reason in one["reasons"])
 
 
 def test_a_sweep_goes_on_only_where_its_instances_were(plan: Plan) -> None:
     def known(doctor: HostReport) -> dict[str, str]:
-        laid = design(plan, doctor, PLATFORMS)
-        return identity(plan, Admitted(doctor, DIGEST, laid, False), PLATFORMS)
+        designed = design(plan, doctor, PLATFORMS)
+        return identity(plan, Admitted(doctor, DIGEST, designed, False), PLATFORMS)
 
     one, other = known(host(machines.flat(4), 4)), known(host(machines.flat(4), 4, tickless=[3, 2]))
     assert {key for key in one if one[key] != other[key]} == {"placement"}
@@ -327,7 +331,7 @@ def test_variants_are_instances_of_their_own_and_never_emulated(plan: Plan) -> N
     assert {t.factors["variant"] for t in trials if t.emulated} == {"plain"}
 
 
-def test_scales_scenarios_and_threads_are_told_apart_by_their_ids() -> None:
+def test_scales_scenarios_and_threads_are_distinguished_by_their_ids() -> None:
     plan = Plan.model_validate(
         {
             "name": "demo",
@@ -356,9 +360,9 @@ def test_scales_scenarios_and_threads_are_told_apart_by_their_ids() -> None:
 
 
 def test_an_instance_carries_the_properties_that_its_roles_say(plan: Plan) -> None:
-    laid = design(plan, report(guests="available"), PLATFORMS)
+    designed = design(plan, report(guests="available"), PLATFORMS)
     found = {}
-    for trial in laid.trials:
+    for trial in designed.trials:
         instance = decode(Instance, encode(trial.instance))  # which checks its limits
         found[instance.platform, instance.mode, instance.cores] = instance
 
@@ -377,10 +381,12 @@ def test_an_instance_carries_the_properties_that_its_roles_say(plan: Plan) -> No
 
 
 def test_the_design_document_is_as_its_dataclass_says(plan: Plan) -> None:
-    laid = design(plan, report(), PLATFORMS).document(plan, DIGEST, PLATFORMS, ["abc"])
-    again = decode(DesignDocument, json.loads(json.dumps(encode(laid))))
-    assert again == laid
-    assert [p.name for p in laid.platforms] == [p for p in PLATFORMS.entries if p in plan.platforms]
+    designed = design(plan, report(), PLATFORMS).document(plan, DIGEST, PLATFORMS, ["abc"])
+    again = decode(DesignDocument, json.loads(json.dumps(encode(designed))))
+    assert again == designed
+    assert [p.name for p in designed.platforms] == [
+        p for p in PLATFORMS.entries if p in plan.platforms
+    ]
 
 
 def test_a_request_is_as_the_roles_take_it(plan: Plan) -> None:
@@ -399,10 +405,10 @@ def test_a_request_is_as_the_roles_take_it(plan: Plan) -> None:
 def test_interrupts_come_to_cpus_that_no_size_measures_where_there_is_one(
     plan: Plan, cpus: int, cores: list[int], apart: bool
 ) -> None:
-    laid = design(plan.model_copy(update={"cores": cores}), report(cpus), PLATFORMS)
-    to = set(parse_cpu_list(laid.interrupts()))
-    smallest = set(parse_cpu_list(laid.placements[0].cpus))
-    measured = {cpu for size in laid.placements for cpu in parse_cpu_list(size.cpus)}
+    designed = design(plan.model_copy(update={"cores": cores}), report(cpus), PLATFORMS)
+    to = set(parse_cpu_list(designed.interrupts()))
+    smallest = set(parse_cpu_list(designed.placements[0].cpus))
+    measured = {cpu for size in designed.placements for cpu in parse_cpu_list(size.cpus)}
     assert to and not to & smallest
     assert bool(to & measured) is not apart
 
@@ -410,9 +416,9 @@ def test_interrupts_come_to_cpus_that_no_size_measures_where_there_is_one(
 def test_interrupts_come_to_no_cpu_that_an_instance_takes_offline(plan: Plan) -> None:
     whole = plan.model_copy(update={"cores": [1, 2, 4], "scale_up": "hotplug"})
     for apart in (False, True):
-        laid = design(whole, report(4), PLATFORMS)
+        designed = design(whole, report(4), PLATFORMS)
         if apart:  # as on a host whose CPU 0 shares a cache with what is measured
-            sizes = tuple(replace(size, housekeeping="3") for size in laid.placements)
-            laid = replace(laid, placements=sizes)
-        to = set(parse_cpu_list(laid.interrupts()))
-        assert to and all(to <= set(parse_cpu_list(t.instance.allowed)) for t in laid.trials)
+            sizes = tuple(replace(size, housekeeping="3") for size in designed.placements)
+            designed = replace(designed, placements=sizes)
+        to = set(parse_cpu_list(designed.interrupts()))
+        assert to and all(to <= set(parse_cpu_list(t.instance.allowed)) for t in designed.trials)

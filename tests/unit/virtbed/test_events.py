@@ -19,7 +19,7 @@ FAILED = {"msg": "non-zero return code", "rc": 1}
         ({"rc": 0, "stdout": "all of a listing"}, "non-zero return code"),
     ],
 )
-def test_what_a_command_printed_on_a_terminal_is_told(
+def test_what_a_command_printed_on_a_terminal_is_said(
     printed: dict[str, Any], expected: str
 ) -> None:
     assert failure_message("t", FAILED | printed) == expected

@@ -28,9 +28,9 @@ KERNEL = {
 }
 
 
-def host_with(**told: Any) -> HostReport:
+def host_with(**said: Any) -> HostReport:
     """A host whose kernel guests may boot, but for what is given."""
-    found = {"kernel": KERNEL, "missing": [], "problem": None, "remedy": "", **told}
+    found = {"kernel": KERNEL, "missing": [], "problem": None, "remedy": "", **said}
     real = report(guests="available")
     return replace(real, facts={**real.facts, "host_kernel": found})
 
@@ -49,8 +49,8 @@ def asked(**keys: Any) -> Plan:
 
 
 def guests(plan: Plan, host: HostReport) -> dict[tuple[str, str, str, str], Instance]:
-    laid = design(plan, host, PLATFORMS)
-    found = (trial.instance for trial in laid.trials)
+    designed = design(plan, host, PLATFORMS)
+    found = (trial.instance for trial in designed.trials)
     return {
         (i.platform, i.mode, i.factors["guest_kernel"], i.factors["guest_topology"]): i
         for i in found
@@ -69,7 +69,7 @@ def test_the_default_is_the_images_kernel_and_a_flat_guest() -> None:
     assert all(i.kernel is None and i.shape is None for i in found.values())
 
 
-def test_guests_boot_the_hosts_kernel_beside_the_images_and_bare_metal_once() -> None:
+def test_guests_boot_the_hosts_kernel_next_to_the_images_and_bare_metal_once() -> None:
     plan = asked(guest_kernel=["image", "host"])
     found = guests(plan, host_with())
     assert {key[:3] for key in found} == {
@@ -85,7 +85,7 @@ def test_guests_boot_the_hosts_kernel_beside_the_images_and_bare_metal_once() ->
 
 
 @pytest.mark.parametrize(
-    ("told", "reason", "cells"),
+    ("message", "reason", "cells"),
     [
         ({"kernel": None, "problem": "the file is not found", "remedy": "install it"},
          "guest_kernel host: the file is not found; install it, or keep to guest_kernel: [image]",
@@ -98,9 +98,9 @@ def test_guests_boot_the_hosts_kernel_beside_the_images_and_bare_metal_once() ->
     ],
 )  # fmt: skip
 def test_a_kernel_that_guests_cannot_boot_is_refused_cell_by_cell(
-    told: dict[str, Any], reason: str, cells: set[tuple[str, str]]
+    message: dict[str, Any], reason: str, cells: set[tuple[str, str]]
 ) -> None:
-    plan, host = asked(guest_kernel=["image", "host"]), host_with(**told)
+    plan, host = asked(guest_kernel=["image", "host"]), host_with(**message)
     why = refused(plan, host)
     assert cells <= set(why)
     assert all(reason in why[cell] for cell in cells)
@@ -108,12 +108,12 @@ def test_a_kernel_that_guests_cannot_boot_is_refused_cell_by_cell(
     assert ran == {("vm", "vanilla"), ("vm", "pinned"), ("microvm", "pinned")} - set(why)
 
 
-def test_a_topology_is_told_to_pinned_guests_of_machines_that_can() -> None:
+def test_a_topology_is_given_to_pinned_guests_of_machines_that_can() -> None:
     plan = asked(guest_topology=["flat", "host"])
     found, why = guests(plan, report(guests="available")), refused(plan, report(guests="available"))
-    told = found["vm", "pinned", "image", "host"]
-    assert told.shape == GuestShape(1, 2, 1, (0, 1), ())
-    assert told.cpu_ids == (0, 1)
+    said = found["vm", "pinned", "image", "host"]
+    assert said.shape == GuestShape(1, 2, 1, (0, 1), ())
+    assert said.cpu_ids == (0, 1)
     assert set(why) == {("vm", "vanilla"), ("microvm", "pinned")}
     assert "float" in why["vm", "vanilla"] and "microvm" in why["microvm", "pinned"]
     assert {key[3] for key in found if key[0] == "bm"} == {"flat"}
@@ -125,8 +125,8 @@ def test_an_emulated_guest_has_no_gaps() -> None:
     for guest, why in (("available", ""), ("emulated", "numbered with gaps stalls at boot")):
         host = report(guests=guest)
         host = replace(host, facts={**host.facts, **threads})
-        told = refused(plan, host).get(("vm", "pinned"), "")
-        assert why in told and bool(why) == bool(told)
+        said = refused(plan, host).get(("vm", "pinned"), "")
+        assert why in said and bool(why) == bool(said)
 
 
 def shaped(xml: str, cpus: str, mems: str = "0", memory_mib: int = 4096) -> tuple[Any, GuestShape]:
@@ -148,8 +148,8 @@ def smt(sockets: int = 1, cores: int = 4, nodes: bool = False) -> str:
         cache = machines.thing("L3Cache", every, machines.cores(first, 2, count), cache_size=2**25)
         own = [machines.node(socket, every, 9000)] if nodes else []
         packages.append(machines.thing("Package", every, *own, cache))
-    beside = machines.distances({0: (10, 21), 1: (21, 10)}) if nodes and sockets == 2 else ""
-    return machines.machine([*range(2 * count)], *packages, beside=beside)
+    outside = machines.distances({0: (10, 21), 1: (21, 10)}) if nodes and sockets == 2 else ""
+    return machines.machine([*range(2 * count)], *packages, outside=outside)
 
 
 def test_threads_of_one_core_are_neighbours_in_the_guest() -> None:

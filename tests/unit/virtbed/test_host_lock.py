@@ -71,9 +71,9 @@ def test_a_block_renews_what_holds_and_asks_for_boot_id_and_disks(place: str) ->
     host_lock.take(execute, str(MINE), 10, place)
     before = expires(place)
     rooms = [("state", "/"), ("tmp", "/nosuch"), ("store", "/tmp")]
-    told = host_lock.begin(execute, str(MINE), 1000, [path for _, path in rooms], place)
-    assert told[0] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    found = parse(told, rooms)
+    said = host_lock.begin(execute, str(MINE), 1000, [path for _, path in rooms], place)
+    assert said[0] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    found = parse(said, rooms)
     assert [(disk.kind, disk.path) for disk in found] == [("state", "/"), ("store", "/tmp")]
     assert all(disk.free_mib > 0 for disk in found)
     assert expires(place) - before >= 990

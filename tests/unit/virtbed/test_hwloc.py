@@ -54,9 +54,9 @@ def test_more_than_a_machine_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) 
         hwloc.read(machines.flat(2))
 
 
-def kinds(*told: str, parts: dict[int, str] | None = None) -> list[set[int]]:
+def kinds(*said: str, parts: dict[int, str] | None = None) -> list[set[int]]:
     every = range(6)
-    xml = machines.machine(every, machines.cores(every), beside="".join(told))
+    xml = machines.machine(every, machines.cores(every), outside="".join(said))
     return [set(kind.cpus) for kind in hwloc.read(xml, parts=parts).kinds]
 
 

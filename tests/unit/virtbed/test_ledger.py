@@ -128,13 +128,13 @@ def test_what_cannot_be_written_is_said_and_no_damage(tmp_path: Path) -> None:
     with Ledger(path) as ledger, sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         ledger._db.execute("PRAGMA busy_timeout=50")
-        with pytest.raises(LedgerError, match=r"database is locked; .*nothing is lost") as told:
+        with pytest.raises(LedgerError, match=r"database is locked; .*nothing is lost") as said:
             ledger.attempt("trial-1")
         other.execute("ROLLBACK")
-    assert not isinstance(told.value, LedgerDamagedError)
-    with pytest.raises(LedgerError, match="unable to open") as told:
+    assert not isinstance(said.value, LedgerDamagedError)
+    with pytest.raises(LedgerError, match="unable to open") as said:
         Ledger(tmp_path / "none" / "ledger.sqlite")
-    assert not isinstance(told.value, LedgerDamagedError)
+    assert not isinstance(said.value, LedgerDamagedError)
 
 
 def test_only_what_was_written_last_counts_as_done(tmp_path: Path) -> None:

@@ -216,14 +216,14 @@ def test_too_many_cores_names_found_needed_and_where_to_change() -> None:
         place(HOSTS["two cores"], 0)
 
 
-def two_nodes(*memory: str, beside: str = "", cards: str = "") -> Topology:
+def two_nodes(*memory: str, outside: str = "", cards: str = "") -> Topology:
     """Return a host of two nodes of four cores, with more of hwloc's objects."""
     halves = range(4), range(4, 8)
     inside = [
         machines.thing("Package", cpus, machines.thing("L3Cache", cpus, machines.cores(cpus)))
         for cpus in halves
     ]
-    xml = machines.machine(range(8), *inside, *memory, cards, beside=beside)
+    xml = machines.machine(range(8), *inside, *memory, cards, outside=outside)
     machine = hwloc.read(xml, with_cpus=(0, 1))
     return Topology(machine, machine.cpus)
 
@@ -252,7 +252,7 @@ def test_memory_is_bound_to_dram_alone() -> None:
 
 def test_a_node_without_memory_takes_the_nearest_that_has_any() -> None:
     nodes = machines.node(0, FIRST, 9000), machines.node(1, SECOND, 0)
-    placement = place(two_nodes(*nodes, machines.node(2, FIRST, 9000), beside=FAR), 4)
+    placement = place(two_nodes(*nodes, machines.node(2, FIRST, 9000), outside=FAR), 4)
     assert (placement.cpus, placement.mems) == ("4-7", "0")
     assert "memory of node 0, the nearest that has any" in placement.reasons
 

@@ -143,8 +143,8 @@ def test_recorded_machines(
 ) -> None:  # fmt: skip
     found = machine(name)
     placement = place(Topology(found, found.cpus), cores)
-    told = placement.cpus, placement.mems, placement.housekeeping
-    assert told == (cpus, mems, housekeeping), why
+    said = placement.cpus, placement.mems, placement.housekeeping
+    assert said == (cpus, mems, housekeeping), why
 
 
 def test_every_recorded_machine_is_in_the_table() -> None:

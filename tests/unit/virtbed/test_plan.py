@@ -254,10 +254,10 @@ from tests.unit.virtbed.conftest import PLATFORMS, report
 from virtbed.design import design
 from virtbed.plan import load_plan
 from virtbed_contract.codec import encode
-laid = design(load_plan(Path(sys.argv[1])), report(), PLATFORMS)
-assert {t.planned().label for t in laid.trials} == {"a", "b"}
-assert "bm-pinned-c01-image_classification-b-r01" in {t.id for t in laid.trials}
-assert {encode(t.planned())["label"] for t in laid.trials} == {"a", "b"}
+designed = design(load_plan(Path(sys.argv[1])), report(), PLATFORMS)
+assert {t.planned().label for t in designed.trials} == {"a", "b"}
+assert "bm-pinned-c01-image_classification-b-r01" in {t.id for t in designed.trials}
+assert {encode(t.planned())["label"] for t in designed.trials} == {"a", "b"}
 """
     subprocess.run([sys.executable, "-c", code, path], cwd=REPOSITORY, check=True)
 
@@ -290,10 +290,10 @@ def test_an_earlier_sweep_tells_the_best_number_of_samples(tmp_path: Path) -> No
     assert _best_samples(plan, tmp_path) == []
     folder = tmp_path / "quick"
     folder.mkdir()
-    for schema, told in ((REPORT, rows[:1]), ("virtbed.report/1", [])):
+    for schema, said in ((REPORT, rows[:1]), ("virtbed.report/1", [])):
         content = {"schema": schema, "diagnostics": {"samples": rows}}
         (folder / "report.json").write_text(json.dumps(content))
-        assert _best_samples(plan, tmp_path) == told
+        assert _best_samples(plan, tmp_path) == said
     for broken in ("{", "[]", json.dumps({"schema": REPORT})):
         (folder / "report.json").write_text(broken)
         assert _best_samples(plan, tmp_path) == []
@@ -306,11 +306,11 @@ def test_a_sweep_goes_on_by_its_name_wherever_its_plan_lies(path: Path, tmp_path
     for name in ("ansible.cfg", "platforms.yml", "playbooks", "roles"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     plan = load_plan(path)
-    laid = tmp_path / "results" / plan.name / "plan.yml"
-    laid.parent.mkdir(parents=True)
-    laid.write_text(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
-    assert plan_path(plan.name, tmp_path) == laid
-    assert load_plan(laid) == plan and load_plan(laid).digest() == plan.digest()
+    kept = tmp_path / "results" / plan.name / "plan.yml"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
+    assert plan_path(plan.name, tmp_path) == kept
+    assert load_plan(kept) == plan and load_plan(kept).digest() == plan.digest()
 
 
 TOO_MUCH: list[tuple[dict[str, Any], str]] = [
@@ -336,11 +336,11 @@ TOO_MUCH: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("keys", "told"), TOO_MUCH)
+@pytest.mark.parametrize(("keys", "message"), TOO_MUCH)
 def test_more_than_any_sweep_has_is_refused_in_words(
-    tmp_path: Path, keys: dict[str, Any], told: str
+    tmp_path: Path, keys: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(PlanError, match=rf"edited\.yml: .*{told}") as raised:
+    with pytest.raises(PlanError, match=rf"edited\.yml: .*{message}") as raised:
         load_plan(edited(tmp_path, **keys))
     assert all(len(line) < 400 for line in str(raised.value).splitlines())
 

@@ -78,7 +78,7 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     assert "the guest's clock apart by 0.00%" in text
 
 
-def test_a_mismatch_is_told(tmp_path: Path) -> None:
+def test_a_mismatch_is_said(tmp_path: Path) -> None:
     lay(tmp_path, attested=False, mismatches=["pinned to 0-1"], inside=None, after=None)
     (tmp_path / "failure.json").write_text('{"stage": "trial", "message": "pinned to 0-1"}')
     attested, lines = explain(tmp_path)
@@ -88,7 +88,7 @@ def test_a_mismatch_is_told(tmp_path: Path) -> None:
     assert lines[-1] == "The trial failed at stage trial: pinned to 0-1"
 
 
-def test_a_guest_without_a_manager_of_its_pins_is_told(tmp_path: Path) -> None:
+def test_a_guest_without_a_manager_of_its_pins_is_said(tmp_path: Path) -> None:
     machine = {
         "vcpus": 1, "memory_mib": 4096, "accelerator": "tcg", "quota_cpus": None,
         "emulator": {"cpus_allowed_list": "0"},
@@ -98,7 +98,7 @@ def test_a_guest_without_a_manager_of_its_pins_is_told(tmp_path: Path) -> None:
     assert any("vCPU 0 allowed on 1; emulator allowed on 0; CPU quotas none" in s for s in lines)
 
 
-def test_a_container_is_told(tmp_path: Path) -> None:
+def test_a_container_is_said(tmp_path: Path) -> None:
     container = {
         "container": "c", "cpuset": "0-1", "quota_cpus": 1.0, "memory_mib": 4096,
         "throttled_periods": 7,
@@ -129,7 +129,7 @@ def test_any_value_of_any_kind_is_explained_or_refused_in_words(tmp_path: Path, 
                 explain(path)
 
 
-def test_what_was_set_and_counted_is_told(tmp_path: Path) -> None:
+def test_what_was_set_and_counted_is_said(tmp_path: Path) -> None:
     moved = quiet(aimed=["36 nvme0q1"], device_interrupts=5000, throttled=None)
     result = RESULT | {
         "confounders": RESULT["confounders"] | {"moved": quiet()},  # type: ignore[dict-item]

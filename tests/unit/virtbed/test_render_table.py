@@ -98,9 +98,9 @@ def calibration() -> dict[str, Any]:
 
 def tables() -> Iterator[tuple[str, Table, int]]:
     """Give each command's table, with the numbers with intervals that it must show whole."""
-    laid = design(many_factors(), report(8, "available"), PLATFORMS)
-    yield "plan", plan_table("many: 9 trials", laid.trials, ENTRIES), 0
-    yield "placement", placement_table(laid.placements), 0
+    designed = design(many_factors(), report(8, "available"), PLATFORMS)
+    yield "plan", plan_table("many: 9 trials", designed.trials, ENTRIES), 0
+    yield "placement", placement_table(designed.placements), 0
     found = comparison()
     for what, table in zip(("time", "cost"), comparison_tables(found), strict=True):
         known = sum(cell[what] is not None for cell in found["cells"])
@@ -228,7 +228,7 @@ def test_lines_end_at_spaces_else_within_names_else_anywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("plain ü 漢 😀", "plain ü 漢 😀"),
         (f"{ESCAPE}[31mred{ESCAPE}]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"),
@@ -239,8 +239,8 @@ def test_lines_end_at_spaces_else_within_names_else_anywhere() -> None:
         ("no utf-8: \udcff", r"no utf-8: \udcff"),
     ],
 )
-def test_what_would_be_obeyed_is_shown(text: str, told: str) -> None:
-    assert plain(text) == told
+def test_what_would_be_obeyed_is_shown(text: str, message: str) -> None:
+    assert plain(text) == message
 
 
 EVIL = f"x{ESCAPE}[2J{ESCAPE}]0;gone\x07\x9b31m\udcff[red][/nope]"
@@ -312,8 +312,8 @@ def test_the_commands_print_on_it() -> None:
 
 
 def test_a_plan_says_where_pinned_instances_run_and_why() -> None:
-    laid = design(many_factors(), report(8, "available"), PLATFORMS)
-    text = shown(placement_table(laid.placements), 132)
+    designed = design(many_factors(), report(8, "available"), PLATFORMS)
+    text = shown(placement_table(designed.placements), 132)
     assert "on every platform alike" in text
     for part in ("L3 of CPUs 0-7 (32768 KiB)", "one thread per core", "housekeeping shares L3"):
         assert part in " ".join(text.split())

@@ -24,7 +24,7 @@ def test_a_percentile_is_the_least_time_that_so_many_percent_do_not_exceed(
 
 
 @pytest.mark.parametrize(
-    ("scenario", "queries", "told"),
+    ("scenario", "queries", "message"),
     [
         ("single_stream", 4, []),
         ("server", 4, ["judged by latency: 35 ms on average, queue included"]),
@@ -33,7 +33,7 @@ def test_a_percentile_is_the_least_time_that_so_many_percent_do_not_exceed(
     ],
 )
 def test_what_the_scenario_is_judged_by_is_said_where_it_is_no_phase(
-    scenario: str, queries: int, told: list[str]
+    scenario: str, queries: int, message: list[str]
 ) -> None:
     """Of a warm-up, and four samples that are answered 30, 40, 30 and 40 ms after their issue."""
     waits = [(True, 500)] + [(False, ms) for ms in (10, 20, 10, 20)]
@@ -46,4 +46,4 @@ def test_what_the_scenario_is_judged_by_is_said_where_it_is_no_phase(
     document = {
         "settings": {"scenario": scenario}, "samples": samples, "loadgen": {"queries": queries}
     }  # fmt: skip
-    assert [*_judged(document)] == told
+    assert [*_judged(document)] == message

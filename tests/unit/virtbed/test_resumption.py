@@ -31,8 +31,8 @@ USUAL_S = {"bm": 60.0, "cn": 60.0, "vm": 180.0}
 def trials(plan: Plan) -> tuple[Trial, ...]:
     """Three replicates of bare metal, pinned, and containers in both modes, of one core."""
     platforms = {"bm": ["pinned"], "cn": ["pinned", "vanilla"]}
-    laid = plan.model_copy(update={"platforms": platforms, "cores": [1]})
-    return design(laid, report(), PLATFORMS).trials
+    changed = plan.model_copy(update={"platforms": platforms, "cores": [1]})
+    return design(changed, report(), PLATFORMS).trials
 
 
 def again(
@@ -99,7 +99,7 @@ def test_only_the_baseline_of_the_same_size_and_application_is(plan: Plan) -> No
     assert guests and again(every, guests, pause_s=9 * HOUR) == []  # which are not compared
 
 
-def test_a_start_that_cannot_be_told_measures_nothing_again(
+def test_a_start_that_cannot_be_decided_measures_nothing_again(
     trials: tuple[Trial, ...], tmp_path: Path
 ) -> None:
     assert started_s(tmp_path) is None

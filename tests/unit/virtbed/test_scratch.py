@@ -21,7 +21,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def begun(run: Path, code: str) -> subprocess.Popen[str]:
+def running(run: Path, code: str) -> subprocess.Popen[str]:
     """Start a process that makes a folder of its own, runs this code in it and says so."""
     script = (
         "import subprocess, sys, time; from pathlib import Path; from virtbed import scratch;"
@@ -38,7 +38,7 @@ def left(run: Path) -> int:
 
 
 def test_a_killed_process_leaves_a_folder_that_the_next_removes(run: Path) -> None:
-    killed, alive = (begun(run, "(folder / 'file').touch()") for _ in range(2))
+    killed, alive = (running(run, "(folder / 'file').touch()") for _ in range(2))
     killed.kill()
     killed.communicate()
     assert left(run) == 2
@@ -56,7 +56,7 @@ def test_a_folder_stays_while_a_stray_has_its_files_there(run: Path) -> None:
     """It would put the next ones into /tmp, where nobody looks."""
     stray = "print(subprocess.Popen(['sleep', '99'], env={'TMPDIR': f'{folder}/tmp'}).pid)"
     script = f"import subprocess; {stray}"
-    process = begun(run, script)
+    process = running(run, script)
     process.kill()
     pids = [int(pid.name) for pid in Path("/proc").iterdir() if pid.name.isdigit()]
     mark = f"TMPDIR={run}/".encode()

@@ -142,7 +142,7 @@ def test_with_the_ledger_lost_good_results_stay_and_bad_ones_are_repeated(
     "damage",
     [lambda path: path.write_bytes(b"\xff" * 5000), lambda path: os.truncate(path, 5000)],
 )
-def test_a_damaged_ledger_is_said_and_made_anew(
+def test_a_damaged_ledger_is_said_and_rebuilt(
     run: Run, host: Host, said: io.StringIO, damage: Callable[[Path], object]
 ) -> None:
     folder = run().folder
@@ -262,7 +262,7 @@ def test_only_attempts_that_began_are_counted(run: Run, host: Host, plan: Plan) 
     assert sorted(json.loads(p.read_text())["trial"]["attempt"] for p in results) == [2, 3]
 
 
-def test_a_playbook_that_never_came_to_a_block_is_no_attempt(
+def test_a_playbook_that_never_reached_a_block_is_no_attempt(
     run: Run, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play = host.play
@@ -290,8 +290,8 @@ def two_of_block(folder: Path, block: str) -> list[Json]:
 
 def test_two_controllers_of_one_folder_are_refused(run: Run, host: Host) -> None:
     def second(request: TrialRequest, incoming: Path) -> Any:
-        told = pytest.raises(LeaseError, match="is being carried out by another process")
-        with told, locked(incoming.parent):
+        reported = pytest.raises(LeaseError, match="is being carried out by another process")
+        with reported, locked(incoming.parent):
             pass
         with Ledger(incoming.parent / "ledger.sqlite") as ledger:
             assert ledger.counts()["leased"] >= 1

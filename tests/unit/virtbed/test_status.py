@@ -51,20 +51,24 @@ def guess(*_: object) -> float:
 
 
 @pytest.fixture
-def begun(tmp_path: Path, plan: Plan) -> Path:
+def part_done(tmp_path: Path, plan: Plan) -> Path:
     """A sweep of six trials: two done in 10 s each, one failed, one leased, two to do."""
     folder = tmp_path / "results" / "demo"
-    laid = design(small(plan), report(), PLATFORMS)
-    write_json(folder / "design.json", encode(laid.document(plan, DIGEST, PLATFORMS, [])))
+    designed = design(small(plan), report(), PLATFORMS)
+    write_json(folder / "design.json", encode(designed.document(plan, DIGEST, PLATFORMS, [])))
     with Ledger(folder / NAME) as ledger:
-        ledger.begin({"plan": "x"}, [(t.id, t.position, t.instance.platform) for t in laid.trials])
-        for trial in laid.trials[:2]:
+        ledger.begin(
+            {"plan": "x"}, [(t.id, t.position, t.instance.platform) for t in designed.trials]
+        )
+        for trial in designed.trials[:2]:
             ledger.attempt(trial.id)
             ledger.close(trial.id, "done", 10.0)
-        ledger.attempt(laid.trials[2].id)
-        ledger.close(laid.trials[2].id, "failed", 1.0, reason=f"{laid.trials[2].id} has 3 [red]x")
+        ledger.attempt(designed.trials[2].id)
+        ledger.close(
+            designed.trials[2].id, "failed", 1.0, reason=f"{designed.trials[2].id} has 3 [red]x"
+        )
         ledger.take(Holder.here(), time.time() + 1000)
-        ledger.lease([laid.trials[3].id])
+        ledger.lease([designed.trials[3].id])
     return folder
 
 
@@ -76,42 +80,42 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-def test_counts_eta_failures_and_who_carries_it_out(begun: Path) -> None:
-    before = content(begun)
-    found = status_of(begun, guess)
-    assert content(begun) == before
+def test_counts_eta_failures_and_who_carries_it_out(part_done: Path) -> None:
+    before = content(part_done)
+    found = status_of(part_done, guess)
+    assert content(part_done) == before
     assert found.counts == {"todo": 2, "leased": 1, "done": 2, "failed": 1}
     assert found.holder == f"process {os.getpid()} on {os.uname().nodename}" and not found.left_by
-    with Ledger(begun / NAME) as ledger:
+    with Ledger(part_done / NAME) as ledger:
         seen = ledger.seconds()
     assert found.left_s is not None and 30 <= found.left_s <= 300
     assert found.left_s == sum(
-        seen.get(row.platform, 100.0) for row in look(begun / NAME).rows
+        seen.get(row.platform, 100.0) for row in look(part_done / NAME).rows
         if row.status in ("todo", "leased")
     )  # fmt: skip
     assert [(f.count, f.attempts) for f in found.failures] == [(1, 1)]
     assert "about" in left(found) and " UTC" in left(found)
 
 
-def test_it_tells_also_while_the_ledger_is_being_written(begun: Path) -> None:
-    with Ledger(begun / NAME) as ledger:
-        ledger.lease([row.id for row in look(begun / NAME).rows if row.status == "todo"])
-        assert status_of(begun, guess).counts["leased"] == 3
+def test_it_tells_also_while_the_ledger_is_being_written(part_done: Path) -> None:
+    with Ledger(part_done / NAME) as ledger:
+        ledger.lease([row.id for row in look(part_done / NAME).rows if row.status == "todo"])
+        assert status_of(part_done, guess).counts["leased"] == 3
 
 
-def test_a_controller_that_is_gone_holds_nothing(begun: Path) -> None:
-    with Ledger(begun / NAME) as ledger:
+def test_a_controller_that_is_gone_holds_nothing(part_done: Path) -> None:
+    with Ledger(part_done / NAME) as ledger:
         ledger._db.execute("UPDATE holder SET started = '1'")
-    found = status_of(begun, guess)
+    found = status_of(part_done, guess)
     assert not found.holder and found.left_by and found.counts["leased"] == 0
     assert found.counts["todo"] == 3 and " UTC" not in left(found)
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"x" * 5000)])
-def test_a_ledger_that_cannot_be_read_is_said(begun: Path, spoil: Any) -> None:
-    spoil(begun / NAME)
+def test_a_ledger_that_cannot_be_read_is_said(part_done: Path, spoil: Any) -> None:
+    spoil(part_done / NAME)
     with pytest.raises(LedgerError, match=NAME):
-        status_of(begun, guess)
+        status_of(part_done, guess)
 
 
 def test_failures_that_differ_in_names_and_numbers_are_one_reason() -> None:
@@ -184,16 +188,16 @@ def run(monkeypatch: pytest.MonkeyPatch, results: Path, found: HostStatus, *word
     ],
 )
 def test_the_command_prints_all_of_it_in_80_columns(
-    begun: Path, monkeypatch: pytest.MonkeyPatch, host: HostStatus, said: str, code: int
+    part_done: Path, monkeypatch: pytest.MonkeyPatch, host: HostStatus, said: str, code: int
 ) -> None:
-    done = run(monkeypatch, begun.parent, host)
+    done = run(monkeypatch, part_done.parent, host)
     assert done.exit_code == code, done.output
     assert said in " ".join(done.output.split())
     assert "has 3 [red]x" in " ".join(done.output.split()) and "process" in done.output
     assert max(map(len, done.output.splitlines())) <= 80
-    told = json.loads(run(monkeypatch, begun.parent, host, "--json").stdout)
-    assert told["sweeps"][0]["counts"] == {"todo": 2, "leased": 1, "done": 2, "failed": 1}
-    assert told["hosts"][0]["left_over"] == host.left_over
+    printed = json.loads(run(monkeypatch, part_done.parent, host, "--json").stdout)
+    assert printed["sweeps"][0]["counts"] == {"todo": 2, "leased": 1, "done": 2, "failed": 1}
+    assert printed["hosts"][0]["left_over"] == host.left_over
 
 
 def test_the_exit_status_says_what_is_wrong(

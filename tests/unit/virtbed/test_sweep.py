@@ -214,12 +214,12 @@ def test_settings_of_a_tuned_host_are_recorded_and_known_to_every_block(
     run.run()
     recorded = decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
     assert recorded.tuned == tuple(host.settings)
-    told = {
+    said = {
         name: values.get("virtbed_interrupts")
         for name, values in zip(host.calls, host.variables, strict=True)
         if name in {"tune", "block"}
     }
-    assert told == {"tune": "0", "block": "0"}  # CPU 1 is measured
+    assert said == {"tune": "0", "block": "0"}  # CPU 1 is measured
 
 
 @pytest.mark.parametrize("per_playbook", [1, 4, 20])
@@ -233,8 +233,8 @@ def test_results_do_not_depend_on_how_many_blocks_a_playbook_carries(
         per_playbook
     ]
     order = [i for instances in host.playbooks for i in instances]
-    laid = json.loads((run.folder / "design.json").read_text())["trials"]
-    assert [f"{t['platform']}-pinned-c01-r{t['replicate']:02d}" for t in laid] == order
+    designed = json.loads((run.folder / "design.json").read_text())["trials"]
+    assert [f"{t['platform']}-pinned-c01-r{t['replicate']:02d}" for t in designed] == order
 
 
 @pytest.mark.parametrize(
@@ -399,8 +399,8 @@ def test_an_instance_that_cannot_be_released_is_cleared_away_and_costs_no_trial(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.trial = failed("no matter")
-    told = iter([Ended("failed", "still there")])
-    host.answers["release"] = lambda: next(told, GOOD)
+    said = iter([Ended("failed", "still there")])
+    host.answers["release"] = lambda: next(said, GOOD)
     run = make(small(plan))
     run.run()
     assert host.calls[2:] == ["block", "clear", "block", "restore"]
@@ -614,7 +614,7 @@ def test_the_host_is_held_from_its_examination_on_for_as_long_as_a_block_may_tak
     assert host.calls[-1] == "restore"  # which lets the host go
 
 
-def test_a_host_that_is_not_begun_on_is_let_go(host: Host, make: Make, plan: Plan) -> None:
+def test_a_host_that_is_not_started_on_is_let_go(host: Host, make: Make, plan: Plan) -> None:
     host.report.facts["image"]["digest"] = None
     with pytest.raises(SweepError, match="no image"):
         make(small(plan)).run()

@@ -53,17 +53,17 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "told"), REFUSED, ids=[text[:20] for text, _ in REFUSED])
-def test_what_is_ambiguous_or_unpacks_to_more_is_refused(text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), REFUSED, ids=[text[:20] for text, _ in REFUSED])
+def test_what_is_ambiguous_or_unpacks_to_more_is_refused(text: str, message: str) -> None:
     started = time.process_time()
-    with pytest.raises(YamlError, match=told) as raised:
+    with pytest.raises(YamlError, match=message) as raised:
         parse(text, "p.yml")
     assert "p.yml" in str(raised.value)
     assert len(str(raised.value)) < 400
     assert time.process_time() - started < 10
 
 
-def test_the_place_is_told() -> None:
+def test_the_place_is_said() -> None:
     with pytest.raises(YamlError, match=r'in "p.yml", line 3, column 1'):
         parse("a: 1\nb: 2\na: 3", "p.yml")
 
@@ -90,7 +90,7 @@ def large(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda path: None, "not readable"),
         (Path.mkdir, "no regular file"),
@@ -100,12 +100,12 @@ def large(path: Path) -> None:
         (lambda path: path.write_bytes(b"a: \xff"), "not UTF-8 text: byte 3"),
     ],
 )
-def test_what_is_no_file_of_text_is_told(
-    tmp_path: Path, make: Callable[[Path], object], told: str
+def test_what_is_no_file_of_text_is_said(
+    tmp_path: Path, make: Callable[[Path], object], message: str
 ) -> None:
     path = tmp_path / "p.yml"
     make(path)
-    with pytest.raises(YamlError, match=told) as raised:
+    with pytest.raises(YamlError, match=message) as raised:
         read(path)
     assert str(path) in str(raised.value)
 
@@ -130,7 +130,7 @@ def test_nothing_else_of_the_controller_reads_yaml() -> None:
 
 @pytest.mark.parametrize("where", ["hosts.yml", "group_vars/all.yml", "host_vars/h", "x.json", "x"])
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (BOMB, "more than 20000 values found, aliases unpacked"),
         ("a: &a [*a]", "an alias of what it stands in"),
@@ -139,14 +139,14 @@ def test_nothing_else_of_the_controller_reads_yaml() -> None:
     ],
 )
 def test_an_inventory_that_would_harm_ansible_is_refused(
-    tmp_path: Path, where: str, text: str, told: str
+    tmp_path: Path, where: str, text: str, message: str
 ) -> None:
     path = tmp_path / where
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     (tmp_path / "hosts").write_text("[bench]\nlocalhost\n")
     started = time.process_time()
-    with pytest.raises(YamlError, match=f"{where}: .*{told}"):
+    with pytest.raises(YamlError, match=f"{where}: .*{message}"):
         yaml_file.check_inventory(tmp_path)
     assert time.process_time() - started < 10
 

@@ -189,7 +189,7 @@ def test_a_kernel_that_counts_nothing_is_not_believed(tmp_path: Path) -> None:
     assert found["load_1min"]["after"] is None
 
 
-def test_what_the_kernel_counts_and_which_setting_changes_is_told(machine: Machine) -> None:
+def test_what_the_kernel_counts_and_which_setting_changes_is_said(machine: Machine) -> None:
     def interrupt(times: int) -> None:
         machine.write("proc/interrupts", f"   CPU0 CPU1\n 36: 9{times} {times} edge nvme0q1")
 

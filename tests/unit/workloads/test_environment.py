@@ -42,7 +42,7 @@ def test_a_kernel_that_keeps_its_peak_to_itself(tmp_path: Path) -> None:
     assert found["VmHWM"] > 1234  # getrusage's, of this very process
 
 
-def test_a_hidden_quota_is_told_and_a_visible_one_counts(
+def test_a_hidden_quota_is_said_and_a_visible_one_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sandbox's kernel shows no control group; what it is given then stands for the quota."""

@@ -101,7 +101,7 @@ def test_v2_in_a_container(tmp_path: Path, path: str) -> None:
     assert limits(root) == (2, None, "0")
 
 
-def test_a_mount_of_a_part_is_told_from_one_whose_name_begins_alike(tmp_path: Path) -> None:
+def test_a_mount_of_a_part_is_said_from_one_whose_name_begins_alike(tmp_path: Path) -> None:
     files = {f"{V2}/cpu.max": "100000 100000", f"{V2}/b/cpu.max": "50000 100000"}
     root = host(tmp_path, V2_MOUNTS.format(root="/a"), "0::/a/b", files)
     assert cgroups.quota_cpus(root) == 0.5

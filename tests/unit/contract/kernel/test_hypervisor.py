@@ -64,7 +64,7 @@ def test_cpuid_is_asked_and_its_memory_given_back() -> None:
         assert isinstance(hypervisor.signature(), str)
 
 
-def test_where_memory_must_not_be_executed_nothing_is_told(
+def test_where_memory_must_not_be_executed_nothing_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refused(*_: Any, **__: Any) -> None:

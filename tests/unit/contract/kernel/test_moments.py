@@ -14,7 +14,7 @@ from virtbed_contract.kernel import moments, settings
 from virtbed_contract.surroundings import Bench, Moved
 
 from .conftest import lay
-from .test_settings import TOLD, TREE
+from .test_settings import SETTINGS, TREE
 
 # Of an Intel server, cut; the columns of CPUs that are offline are not there.
 INTERRUPTS = """\
@@ -62,7 +62,7 @@ def read(folder: Path, cpus: tuple[int, ...] = (1,), **changes: Any) -> dict[str
 def test_what_is_counted_so_far(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert found == {
-        "settings": TOLD, "online": "0-1,3", "uptime_s": 100.25, "cpus": "1",
+        "settings": SETTINGS, "online": "0-1,3", "uptime_s": 100.25, "cpus": "1",
         "interrupts": {"36 nvme0q1": 100, "130 eth0-TxRx-1": 7, "LOC": 1000},
         "aimed": "36", "throttled": 4, "processes": 500, "swapped_pages": 0,
         "messages": [(40, "older"), (41, "ready")],
@@ -94,7 +94,7 @@ HAPPENED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("what", HAPPENED)
-def test_what_happened_is_told_apart(tmp_path: Path, what: str) -> None:
+def test_what_happened_is_distinguished(tmp_path: Path, what: str) -> None:
     changes, said = HAPPENED[what]
     found = moments.moved(read(tmp_path / "a"), read(tmp_path / "b", up="110.25", **changes))
     assert found == QUIET | said
@@ -169,20 +169,20 @@ def test_the_shell_prints_what_the_readers_need(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert moments.machine(done.stdout, (1,)) == {
-        "settings": TOLD, **moments.counters(live, (1,)),
+        "settings": SETTINGS, **moments.counters(live, (1,)),
     }  # fmt: skip
 
 
 def test_this_machine() -> None:
     """The live files, the log of the kernel among them, which never ends, and what sh prints."""
-    told, live = moments.taken((0,)), moments.counters(Path("/"), (0,))
-    assert live["uptime_s"] >= told["uptime_s"] > 0
-    assert (live["messages"] is None) == (told["messages"] is None)
+    said, live = moments.taken((0,)), moments.counters(Path("/"), (0,))
+    assert live["uptime_s"] >= said["uptime_s"] > 0
+    assert (live["messages"] is None) == (said["messages"] is None)
     kernel = settings.kernel(Path("/"))
-    assert {k: v for k, v in told["settings"].items() if v} == {
+    assert {k: v for k, v in said["settings"].items() if v} == {
         k: v for k, v in kernel.items() if v
     }
-    bench = moments.bench({"bench": told}, {"bench": told | live})
+    bench = moments.bench({"bench": said}, {"bench": said | live})
     assert bench is not None
     assert encode(decode(Bench, bench)) == bench
 

@@ -40,7 +40,7 @@ TREE = {
     f"{CPU}/cpu1/cpuidle/state1/name": "C6",
     f"{CPU}/cpu1/cpuidle/state1/disable": "0",
 }
-TOLD = {
+SETTINGS = {
     "build": "#1 SMP PREEMPT_DYNAMIC Debian 6.1.119-1 (2024-11-22)",
     "config": "HZ=250; PREEMPT_VOLUNTARY=y",
     "preemption": "voluntary",
@@ -56,11 +56,11 @@ TOLD = {
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:
-    assert settings.kernel(lay(tmp_path, TREE)) == TOLD
+    assert settings.kernel(lay(tmp_path, TREE)) == SETTINGS
 
 
 def test_the_registry_names_what_is_read() -> None:
-    assert list(TOLD) == [one.name for one in likeness.held("kernel")]
+    assert list(SETTINGS) == [one.name for one in likeness.held("kernel")]
     found = settings.process(Path("/"), {})
     assert found.keys() == {one.name for one in likeness.held("process")}
 
@@ -122,8 +122,8 @@ def test_the_clock_of_this_machine_takes_less_than_a_thousandth_of_a_request() -
 
 
 def test_two_readings_name_what_changed() -> None:
-    now = TOLD | {"ksm": "off", "cmdline": "root=/dev/vda1; ro; quiet", "swap": None}
-    assert likeness.changed(TOLD, now) == [
+    now = SETTINGS | {"ksm": "off", "cmdline": "root=/dev/vda1; ro; quiet", "swap": None}
+    assert likeness.changed(SETTINGS, now) == [
         "kernel's command line mitigations=off before, quiet after",
         "merging of equal pages (KSM) on before, off after",
     ]

@@ -26,8 +26,8 @@ def machine(threads: dict[int, str], package: str, l3: str, node: str, size: str
         for index, level, kind, kib, shared in (
             (0, 1, "Data", size, siblings), (3, 3, "Unified", "32768K", l3),
         ):  # fmt: skip
-            told = {"level": level, "type": kind, "size": kib, "shared_cpu_list": shared}
-            lines += [f"cpu/cpu{cpu}/cache/index{index}/{k}:{v}" for k, v in told.items()]
+            said = {"level": level, "type": kind, "size": kib, "shared_cpu_list": shared}
+            lines += [f"cpu/cpu{cpu}/cache/index{index}/{k}:{v}" for k, v in said.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -80,8 +80,8 @@ def asked(**changes: Any) -> Instance:
 
 
 def reading(**changes: Any) -> dict[str, Any]:
-    told = {"guest": shape.parse(GUEST, range(4)), "host": shape.parse(HOST, [1, 5, 2, 6])}
-    return {"topology": TOPOLOGY, **told, **changes}
+    said = {"guest": shape.parse(GUEST, range(4)), "host": shape.parse(HOST, [1, 5, 2, 6])}
+    return {"topology": TOPOLOGY, **said, **changes}
 
 
 GRID = GuestShape(1, 2, 2, (0, 1, 2, 3), ())
@@ -93,7 +93,7 @@ def test_a_guest_as_asked_has_no_mismatch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"topology": None}, "defined with the topology flat"),
         ({"topology": TOPOLOGY | {"threads": 1}}, "'threads': 1, 'cache'"),
@@ -108,9 +108,9 @@ def test_a_guest_as_asked_has_no_mismatch() -> None:
         ({"host": None}, "have None"),
     ],
 )  # fmt: skip
-def test_another_shape_is_named_with_both(changes: dict[str, Any], told: str) -> None:
+def test_another_shape_is_named_with_both(changes: dict[str, Any], message: str) -> None:
     found = guest_mismatches(asked(shape=GRID), reading(**changes))
-    assert any(told in sentence for sentence in found), found
+    assert any(message in sentence for sentence in found), found
 
 
 def test_an_emulators_caches_are_its_own() -> None:
@@ -125,8 +125,8 @@ def test_an_emulators_caches_are_its_own() -> None:
      {"kernel": {"release": "6.1.0-1-amd64", "version": "#1 SMP rebuilt"}}],
 )  # fmt: skip
 def test_another_kernel_is_named_even_of_the_same_release(guest: Any) -> None:
-    (told,) = guest_mismatches(asked(kernel=KERNEL), reading(guest=guest))
-    assert "the host's, 6.1.0-1-amd64 #1 SMP Debian, is needed" in told
+    (said,) = guest_mismatches(asked(kernel=KERNEL), reading(guest=guest))
+    assert "the host's, 6.1.0-1-amd64 #1 SMP Debian, is needed" in said
 
 
 def test_nodes_that_were_defined_are_compared() -> None:

@@ -21,7 +21,7 @@ def test_a_snapshot_holds_for_its_boot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"boot": 1, "values": {}}', '{"boot": "first"}'])
-def test_what_is_no_snapshot_is_told_with_what_to_do(tmp_path: Path, text: str) -> None:
+def test_what_is_no_snapshot_is_said_with_what_to_do(tmp_path: Path, text: str) -> None:
     boot, snapshot = tmp_path / "boot", tmp_path / "tuning.json"
     boot.write_text("first\n")
     snapshot.write_text(text)

@@ -58,7 +58,7 @@ def test_what_tcg_emulates_is_of_the_list() -> None:
     assert set(isa.TCG_ISA) < set(isa.ISA) and len(set(isa.ISA)) == len(isa.ISA)
 
 
-def test_what_decides_speed_beside_the_topology(tmp_path: Path) -> None:
+def test_what_decides_speed_next_to_the_topology(tmp_path: Path) -> None:
     cpu = "sys/devices/system/cpu"
     lay(
         tmp_path,

@@ -83,5 +83,5 @@ def test_what_the_lab_cannot_do_is_said(
         monkeypatch.setattr(module, name, refused)
     said = CliRunner().invoke(app, ["lab", *command])
     assert said.exit_code == 2 and said.output.startswith("virtbed: ")
-    told = "no end" if isinstance(error, LabError) else "set VIRTBED_LAB"
-    assert told in said.output
+    reported = "no end" if isinstance(error, LabError) else "set VIRTBED_LAB"
+    assert reported in said.output

@@ -73,7 +73,7 @@ def test_svm_can_be_off() -> None:
     assert values(Shape(svm=False).hardware("kvm"), "-cpu") == ["host,-svm,-vmx"]
 
 
-def test_an_iommu_comes_before_what_it_translates_for_and_the_kernel_is_told() -> None:
+def test_an_iommu_comes_before_what_it_translates_for_and_the_kernel_is_said() -> None:
     found = command(Shape(iommu=True, spare=True))
     devices = values(found, "-device")
     assert devices[0].startswith("intel-iommu,")
