@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/reference: plan, command line, roles, documents.
+"""Write the generated pages of docs/reference (plan, command line, roles, documents), and of roles.
 
 ``make reference`` runs it. tests/contract/test_docs.py compares the pages with what it would write.
 """
@@ -206,19 +206,49 @@ def roles_page() -> str:
         "`meta/virtbed.yml`. [The interface of roles](../../roles/README.md) says what the entry\n"
         f"points and properties mean. Properties that a role may have: {known}.\n"
     ]
-    for role in sorted(path for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir()):
-        specs = _loaded(role / "meta/argument_specs.yml").get("argument_specs", {})
-        parts.append(f"## {role.name}\n")
-        points = sorted(p.stem for p in (role / "tasks").glob("*.yml"))
-        parts.append("Task files: " + ", ".join(f"`{p}`" for p in points) + ".\n")
-        if specs:
-            about = ((e, s.get("short_description", "")) for e, s in specs.items())
-            parts.append(_table(("entry point", "purpose"), ((f"`{e}`", s) for e, s in about)))
-        if options := list(_options(role)):
-            parts.append(_table(("entry point", "variable", "type", "default", "meaning"), options))
-        if properties := list(_properties(role)):
-            parts.append(_table(("property", "value"), properties))
+    for role in roles():
+        parts += [f"## {role.name}\n", *_role(role)]
     return "\n".join(parts)
+
+
+def roles() -> list[Path]:
+    """Return the roles' folders."""
+    return sorted(path for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
+
+
+def _role(role: Path) -> Iterator[str]:
+    """Give what a role has: its task files, entry points, variables and properties."""
+    specs = _loaded(role / "meta/argument_specs.yml").get("argument_specs", {})
+    points = sorted(p.stem for p in (role / "tasks").glob("*.yml"))
+    yield "Task files: " + ", ".join(f"`{p}`" for p in points) + ".\n"
+    if specs:
+        about = ((e, s.get("short_description", "")) for e, s in specs.items())
+        yield _table(("entry point", "purpose"), ((f"`{e}`", s) for e, s in about))
+    if options := list(_options(role)):
+        yield _table(("entry point", "variable", "type", "default", "meaning"), options)
+    if properties := list(_properties(role)):
+        yield _table(("property", "value"), properties)
+
+
+def _purpose(role: Path) -> str:
+    """Return what a role is for: by its own row in roles/README.md, or by its entry point main."""
+    page = (ROOT / "roles/README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", page, re.MULTILINE)
+    says = next((purpose for names, purpose in rows if f"`{role.name}`" in names), None)
+    if says is None:
+        specs = _loaded(role / "meta/argument_specs.yml")["argument_specs"]
+        says = specs["main"]["short_description"]
+    return re.sub(r"\]\((?!\w+:)", "](../", f"{says[0].upper()}{says[1:]}.")
+
+
+def role_page(role: Path) -> str:
+    """Return a role's README."""
+    head = (
+        f"# {role.name}\n\n{_GENERATED} From `meta/argument_specs.yml`,\n`meta/virtbed.yml` and "
+        "the table in [the interface of roles](../README.md), which says what entry\npoints and "
+        f"properties mean.\n\n{_purpose(role)}\n"
+    )
+    return "\n".join([head, *_role(role)])
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -229,6 +259,12 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+def written() -> dict[Path, str]:
+    """Return every generated page by its path."""
+    pages = {FOLDER / name: page() for name, page in PAGES.items()}
+    return pages | {role / "README.md": role_page(role) for role in roles()}
+
+
 if __name__ == "__main__":
-    for name, page in PAGES.items():
-        (FOLDER / name).write_text(page(), encoding="utf-8")
+    for path, text in written().items():
+        path.write_text(text, encoding="utf-8")
