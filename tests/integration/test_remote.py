@@ -163,7 +163,7 @@ def test_a_trial_is_read_run_and_fetched_by_a_user_who_may_not_read_what_root_wr
     assert read(tmp_path / "one.json")["application"]["name"] == "null"
     every = Path("/sys/devices/system/cpu/online").read_text().strip()
     assert read(tmp_path / "seen")["cpus_allowed_list"] == every
-    assert list(Path("/home", USER, ".ansible/tmp").iterdir()) == []
+    assert list(Path("/home", USER, ".ansible/virtbed").iterdir()) == []
 
 
 def test_what_a_reading_prints_is_what_the_command_said(
