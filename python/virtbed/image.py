@@ -76,7 +76,10 @@ def image_key(name: str = DEFAULT, repository: Path = REPOSITORY) -> str:
             file = path.relative_to(repository)
             # What tools cache, and what only describes a role, makes no other image.
             hidden = any(part.startswith(".") for part in file.parts)
-            if hidden or path.suffix == ".pyc" or path.parent.name == "meta":
+            describes = path.parent.name == "meta" or (
+                path.name == "README.md" and file.parts[0] == "roles"
+            )
+            if hidden or path.suffix == ".pyc" or describes:
                 continue
             whole.update(f"{file}\0".encode())
             whole.update(hashlib.sha256(path.read_bytes()).digest())

@@ -45,9 +45,16 @@ def test_a_changed_source_makes_another_key(sources: Path, changed: str) -> None
     assert image_key("cpu", sources) != image_key()
 
 
-@pytest.mark.parametrize("cache", ["__pycache__/x.cpython-311.pyc", ".ruff_cache/x"])
-def test_a_cache_does_not(sources: Path, cache: str) -> None:
-    path = sources / "workloads" / "virtbed_workloads" / cache
+@pytest.mark.parametrize(
+    "file",
+    [
+        "workloads/virtbed_workloads/__pycache__/x.cpython-311.pyc",
+        "workloads/virtbed_workloads/.ruff_cache/x",
+        "roles/image_rootfs/README.md",
+    ],
+)
+def test_a_cache_and_what_describes_a_role_do_not(sources: Path, file: str) -> None:
+    path = sources / file
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x")
     assert image_key("cpu", sources) == image_key()
