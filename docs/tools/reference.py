@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/reference (plan, command line, roles, documents), and of roles.
+"""Write the generated pages: docs/reference, the roles' READMEs, the index of the decisions.
 
 ``make reference`` runs it. tests/contract/test_docs.py compares the pages with what it would write.
 """
@@ -259,9 +259,41 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+# The decisions.
+
+_DECISION = re.compile(r"# (\d+)\. (.+)\n\n(\d{4}-\d\d-\d\d)\. (Holds|Replaced .+)\.\n")
+"""How the file of one begins: number, title, date, and what became of it."""
+
+
+def decisions() -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Give each decision's file, with its number, title, date and state."""
+    for path in sorted((ROOT / "docs/decisions").glob("[0-9]*.md")):
+        begin = _DECISION.match(path.read_text(encoding="utf-8"))
+        if begin is None:
+            raise ValueError(
+                f"{path}: '# N. Title', and 'YYYY-MM-DD. Holds.' or 'YYYY-MM-DD. Replaced by "
+                "[N](file).' are needed as its first lines"
+            )
+        yield path, begin.groups()
+
+
+def decisions_page() -> str:
+    """Return the index of the decisions, newest last."""
+    rows = ((n, f"[{title}]({path.name})", *rest) for path, (n, title, *rest) in decisions())
+    return f"""# Decisions
+
+{_GENERATED}
+
+Why things are as they are where another way was open. One file each, `NNN-title.md`, newest last.
+It begins with its number and title, its date, and "Holds." or what replaced it.
+
+{_table(("number", "decision", "date", "state"), rows)}"""
+
+
 def written() -> dict[Path, str]:
     """Return every generated page by its path."""
     pages = {FOLDER / name: page() for name, page in PAGES.items()}
+    pages[ROOT / "docs/decisions/README.md"] = decisions_page()
     return pages | {role / "README.md": role_page(role) for role in roles()}
 
 

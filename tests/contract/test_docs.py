@@ -70,7 +70,9 @@ def test_every_page_is_in_the_site() -> None:
     Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
     settings = yaml.load(text("mkdocs.yml"), Loader)
     listed = re.findall(r"'([\w/-]+\.md)'", str(settings["nav"]))
-    assert sorted(listed) == sorted(n.removeprefix("docs/") for n in PAGES if n.startswith("docs/"))
+    ours = {n.removeprefix("docs/") for n in PAGES if n.startswith("docs/")}
+    # The index of the decisions lists those, see below.
+    assert sorted(listed) == sorted(n for n in ours if not re.match(r"decisions/\d", n))
 
 
 def test_pictures_are_small_and_shown_with_a_description() -> None:
@@ -103,6 +105,14 @@ def test_the_reference_has_every_command_key_and_role() -> None:
         if role.is_dir():
             assert f"\n## {role.name}\n" in text("docs/reference/roles.md")
             assert f"roles/{role.name}/README.md" in WRITTEN
+
+
+def test_decisions_are_numbered_without_gaps_and_each_is_in_the_index() -> None:
+    decisions = dict(tool("reference").decisions())
+    assert [int(number) for number, *_ in decisions.values()] == [*range(1, len(decisions) + 1)]
+    for path, (number, *_) in decisions.items():
+        assert path.name.startswith(f"{int(number):03}-")
+        assert f"]({path.name})" in text("docs/decisions/README.md")
 
 
 # Examples.

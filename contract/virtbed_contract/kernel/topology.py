@@ -1,6 +1,6 @@
 """CPUs of a machine: which are there, and what the kernel does with them.
 
-Which CPUs share what, hwloc tells (see docs/decisions.md).
+Which CPUs share what, hwloc tells (see docs/decisions/103).
 """
 
 from __future__ import annotations
