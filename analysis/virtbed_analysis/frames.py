@@ -128,10 +128,10 @@ def _nothing(sweeps: Iterable[tuple[Path | str, Sweep]], out: int) -> str:
     """Return what else there is instead of samples, and what to do."""
     failed = sum(len(sweep.failures) for _, sweep in sweeps)
     aside = sum(sweep.functional.height for _, sweep in sweeps)
-    told = {
+    counts = {
         "of an application that computes nothing": aside, "failed": failed, "files left out": out
     }  # fmt: skip
-    listed = ", ".join(f"{number} {what}" for what, number in told.items() if number)
+    listed = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
     return f" ({listed}); `virtbed report` says why" if listed else "; carry the sweep out first"
 
 

@@ -18,7 +18,7 @@ _NAMED = 3
 # A kernel tells its uptime in hundredths of a second: the rate over a shorter time is off by more
 # than a tenth.
 _LEAST_S = 0.1
-# One process that is started is no rate, however short the requests were that it came between.
+# One process that is started is no rate, however short the requests were between which it started.
 _LEAST_OF_STARTS_S = 1.0
 
 
@@ -74,8 +74,8 @@ def _on_bench(result: Json) -> bool:
     """Return whether the bench host's kernel is that of the process, which tells the same build."""
     inside = result["environment"].get("kernel_settings") or {}
     outside = (result.get("bench") or {}).get("settings") or {}
-    told = inside.get("build") is not None and inside["build"] == outside.get("build")
-    return told and result["trial"]["machine"] == METAL  # a guest may boot its host's kernel
+    same = inside.get("build") is not None and inside["build"] == outside.get("build")
+    return same and result["trial"]["machine"] == METAL  # a guest may boot its host's kernel
 
 
 def start_rate(result: Json) -> float | None:

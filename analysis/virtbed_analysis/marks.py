@@ -1,4 +1,4 @@
-"""Marks: what is to be said against the numbers of a cell, beside each of them, in every table.
+"""Marks: what is to be said against the numbers of a cell, next to each of them, in every table.
 
 A mark of a cell is about its own trials, and stands wherever a number is made of them; a mark of a
 pair is about the cell and its bare metal, and stands at what is over bare metal. What replicates
@@ -84,8 +84,8 @@ def of_sweep(sweep: Sweep, timing: Json | None = None) -> Marks:
         pair[key] += _of_metal(suspect.get(bare), ends.get(bare, Ends()))
         if key in confounded:
             pair[key].append(_mark("may be drift", confounded[key], "order"))
-        if told := kernels(row):
-            pair[key].append(_mark("two kernels", told, UNLIKE))
+        if differing := kernels(row):
+            pair[key].append(_mark("two kernels", differing, UNLIKE))
         if facts := unlike.get(key):
             more = f" and {len(facts) - _NAMED} more" if len(facts) > _NAMED else ""
             why = f"besides the platform: {', '.join(facts[:_NAMED])}{more}"
@@ -135,7 +135,7 @@ class Compared:
         ]
 
     def of(self, cell: Mapping[str, Any]) -> list[Json]:
-        """Return what stands beside a cell's change of time, and of cost."""
+        """Return what stands next to a cell's change of time, and of cost."""
         whole = {**PLAIN, **cell}
         return _once(
             mark | {"text": f"{name}: {mark['text']}", "at": "marked"}
@@ -146,12 +146,12 @@ class Compared:
     def other_answers(self, cell: Mapping[str, Any]) -> list[str]:
         """Return the sides on which a cell's answers are not bare metal's."""
         whole = {**PLAIN, **cell}
-        told = (
+        names = (
             name
             for name, marks, _ in self._found
             if any(mark["text"] == OTHER_ANSWERS for mark in marks.of_own(whole))
         )
-        return list(dict.fromkeys(told))
+        return list(dict.fromkeys(names))
 
 
 def _signs(sweep: Sweep) -> dict[Key, list[Json]]:
@@ -183,7 +183,7 @@ def share(content: Json, marks: Marks) -> None:
             elif name in _WITHIN:
                 row["marks"] = marks.of_own(whole, *_WITHIN[name](whole))
             elif name == "guest_factors":
-                # Beside the ratio within guests stands what is left over bare metal.
+                # Next to the ratio within guests stands what is left over bare metal.
                 other = whole | {f.name: f.default for f in FACTORS if f.own_kernel}
                 row["marks"] = _once([*marks.of(whole), *marks.of_own(other)])
             else:

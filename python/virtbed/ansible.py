@@ -290,7 +290,7 @@ def bench_variables(
         start_new_session=True,
     )  # fmt: skip
     try:
-        told, said = asked.communicate(timeout=INVENTORY_S)
+        printed, said = asked.communicate(timeout=INVENTORY_S)
     except BaseException as error:
         with suppress(ProcessLookupError):  # with what it started, which keeps the pipes open
             os.killpg(asked.pid, signal.SIGKILL)
@@ -304,7 +304,7 @@ def bench_variables(
     if asked.returncode != 0:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {said.strip()}")
     try:
-        listed = json_file.parse(told, "what ansible-inventory prints")
+        listed = json_file.parse(printed, "what ansible-inventory prints")
     except DocumentError as error:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
     try:

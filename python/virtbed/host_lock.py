@@ -281,6 +281,6 @@ def _check(answer: Mapping[str, object], folder: str) -> None:
     if answer["rc"] != 0:
         said = str(answer["stderr"] or answer["stdout"]).strip()[-500:]
         raise HostLockError(
-            f"{folder}/{NAME} cannot be read or written: {said or 'no reason was told'}; root is "
+            f"{folder}/{NAME} cannot be read or written: {said or 'no reason given'}; root is "
             f"needed on the host (ansible_become), with space left in {folder}"
         )

@@ -79,10 +79,10 @@ def stay_aside() -> None:
 
     To be called before anything else that takes time: it would be measured along.
     """
-    with suppress(HostLockError):  # told later, where it matters
+    with suppress(HostLockError):  # said later, where it matters
         _, holder = _look()
         if holder:
-            _keep_beside(holder)
+            _keep_off(holder)
 
 
 def _look() -> tuple[Seen, Claim | None]:
@@ -96,7 +96,7 @@ def _look() -> tuple[Seen, Claim | None]:
     return seen, held[0] if held else _own_lock(seen)
 
 
-def _keep_beside(holder: Claim) -> None:
+def _keep_off(holder: Claim) -> None:
     with suppress(OSError):
         os.sched_setaffinity(0, os.sched_getaffinity(holder.pid))
 
@@ -107,7 +107,7 @@ def _here(asked: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
     except HostLockError as error:
         raise BenchError(str(error)) from error
     if holder and seen.same_kernel(holder):
-        _keep_beside(holder)
+        _keep_off(holder)
     found = standing(asked, state_dir)
     for lock in _locks():
         if not holder and lock.exists() and not os.access(lock, os.R_OK):

@@ -132,8 +132,8 @@ def _packages(bill: Json) -> Parts:
             entry["name"].partition(":")[2]: entry["value"] for entry in part.get("properties", [])
         }
         about.update(("sha256", entry["content"]) for entry in part.get("hashes", []))
-        told = {key: about[key] for key in ("sha256", "record_sha256") if key in about}
-        found[f"{part['name']} ({kind})"] = {"version": part["version"], **told}
+        hashes = {key: about[key] for key in ("sha256", "record_sha256") if key in about}
+        found[f"{part['name']} ({kind})"] = {"version": part["version"], **hashes}
     return found
 
 

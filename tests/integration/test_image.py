@@ -39,7 +39,7 @@ def test_nothing_in_the_image_is_of_the_day_or_the_host_that_built_it() -> None:
     assert notes == []
 
 
-def test_an_image_is_compared_by_what_stands_beside_its_tree(tmp_path: Path) -> None:
+def test_an_image_is_compared_by_the_files_next_to_its_tree(tmp_path: Path) -> None:
     for name in ("manifest.json", "sbom.cdx.json", "contents.jsonl.gz"):
         (tmp_path / name).write_bytes((IMAGE / name).read_bytes())
     assert "one image" in run("virtbed", "image", "diff", "cpu", str(tmp_path)).stdout

@@ -211,8 +211,8 @@ def messages(root: Path) -> Optional[list[tuple[int, str]]]:
         head, semicolon, said = line.partition(";")
         level, _, rest = head.partition(",")
         number = rest.partition(",")[0]
-        told = semicolon and level.isdigit() and number.isdigit()
-        if told and int(level) < _OF_DAEMONS:
+        complete = semicolon and level.isdigit() and number.isdigit()
+        if complete and int(level) < _OF_DAEMONS:
             found.append((int(number), said[:_LONGEST]))
     return found[-_KEPT:] or None
 

@@ -36,7 +36,7 @@ def diff(
 ) -> None:
     """Say what differs between two images: packages, and files added, removed or changed.
 
-    Neither needs its tree: the three files that stand beside it are enough, also another host's.
+    Neither needs its tree: the three files next to it are enough, also another host's.
 
     Exit status: 0 they are the same, 1 they differ, 2 that is not known.
     """

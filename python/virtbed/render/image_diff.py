@@ -16,8 +16,8 @@ MOST_ROWS = 40
 def image_words(label: str, image: Listed) -> str:
     """Return the line of one image: its digest, variant, suite, time."""
     about = image.manifest
-    told = (about.get("variant"), about.get("suite"), f"built {about.get('built_at')}")
-    return f"{label} {about['digest']}: {', '.join(map(str, told))}"
+    about_it = (about.get("variant"), about.get("suite"), f"built {about.get('built_at')}")
+    return f"{label} {about['digest']}: {', '.join(map(str, about_it))}"
 
 
 def verdict(a: Listed, b: Listed) -> str:
@@ -28,7 +28,7 @@ def verdict(a: Listed, b: Listed) -> str:
     if not files:
         return (
             "two digests, and no file differs: their tars do, in the order of the files or by "
-            "another version of tar; build one of them anew"
+            "another version of tar; build one of them again"
         )
     return f"two images. Packages: {_numbers(packages)}. Files: {_numbers(files)}."
 
@@ -91,9 +91,9 @@ def _words(change: Change) -> str:
         of = {}  # other bytes go without saying
     size, digest = of.pop("size", None), of.pop("sha256", None)
     if digest and "type" not in of:
-        told = ", {} -> {} bytes".format(*size) if size else ", of the same size"
+        sizes = ", {} -> {} bytes".format(*size) if size else ", of the same size"
         is_file = change.name.startswith("/")
-        said.append(f"content{told}" if is_file else "other bytes of the same version")
+        said.append(f"content{sizes}" if is_file else "other bytes of the same version")
     if of.pop("record_sha256", None):
         said.append("other files of the same version")
     if of.pop("attributes", None):

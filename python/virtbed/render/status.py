@@ -11,7 +11,7 @@ from virtbed.render.table import Table
 from virtbed.status import STATES, Status
 
 _FAR_S = 1e9
-"""Beyond it, 30 years, no date is told: a calendar ends."""
+"""Beyond it, 30 years, no date is given: a calendar ends."""
 
 
 def sweeps_table(rows: Iterable[Status]) -> Table:

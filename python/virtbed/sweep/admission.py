@@ -77,13 +77,15 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
     return Admitted(report, image, designed, restored)
 
 
-def check_cells(plan: Plan, laid: Design) -> None:
+def check_cells(plan: Plan, designed: Design) -> None:
     """Raise SweepError if every cell of a plan is left out: it would end well, having done nothing.
 
     Such as guests alone that are to boot a kernel that cannot be booted.
     """
-    if not laid.trials:
-        why = dict.fromkeys(f"{row.platform}: {row.reason}; {row.remedy}" for row in laid.not_run)
+    if not designed.trials:
+        why = dict.fromkeys(
+            f"{row.platform}: {row.reason}; {row.remedy}" for row in designed.not_run
+        )
         raise SweepError(f"this host can run no cell of the plan {plan.name}. {'. '.join(why)}")
 
 

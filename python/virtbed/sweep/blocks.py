@@ -280,7 +280,7 @@ class _Pending:
     def __init__(self, blocks: list[Block], ledger: Ledger) -> None:
         self.trials = {trial.id: trial for block in blocks for trial in block}
         self.started = 0
-        self.failed_in: int | None = None  # the block of the trial whose failure was told last
+        self.failed_in: int | None = None  # the block of the trial whose failure was reported last
         self._ledger = ledger
         self._attempts: dict[str, int] = {}
 

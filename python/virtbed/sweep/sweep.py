@@ -114,7 +114,7 @@ class Sweep:
         except OSError as error:
             raise SweepError(
                 f"{error}: file systems that this user can look at are needed for {self.folder} "
-                "and temporary files (TMPDIR); nothing was begun"
+                "and temporary files (TMPDIR); nothing was started"
             ) from error
         for disk in disks:
             if disk.lack:

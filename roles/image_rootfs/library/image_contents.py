@@ -144,12 +144,12 @@ def listed(command: str, chdir: str, dest: str) -> tuple[str, int]:
         tar.stdout.close()  # else it would wait for a reader, were it no tar
         tar.wait()
         errors.seek(0)
-        told = errors.read(_MOST_SAID).decode(errors="replace").strip()
+        complaint = errors.read(_MOST_SAID).decode(errors="replace").strip()
         digest = f"sha256:{stream.digest.hexdigest()}"
         # Last, so that a list that was cut or is another tree's is known as such.
         file.write((json.dumps({"digest": digest, "files": count}) + "\n").encode("ascii"))
     if tar.returncode or said:
-        raise RuntimeError(f"{command} ended with {tar.returncode}: {told or said}")
+        raise RuntimeError(f"{command} ended with {tar.returncode}: {complaint or said}")
     return digest, count
 
 

@@ -141,7 +141,7 @@ def test_a_guest_of_two_nodes_balances_memory_and_one_of_one_node_does_not(folde
 def shape_of(folder: Folder, name: str, cores: int) -> None:
     """Let the evidence of a guest tell that each of its CPUs is a socket and a node."""
     places = [str(cpu) for cpu in range(cores)]
-    told = {
+    shape = {
         "packages": places, "cores": places, "nodes": places, "caches": {"L2 Unified 1M": places},
     }  # fmt: skip
     nodes = [
@@ -159,7 +159,7 @@ def shape_of(folder: Folder, name: str, cores: int) -> None:
             evidence[moment]["machine"] |= {
                 "topology": {"sockets": cores, "cores": 1, "threads": 1, "cache": "passthrough",
                              "cells": [node["vcpus"] for node in nodes]},
-                "guest": {"shape": told}, "host": {"shape": told},
+                "guest": {"shape": shape}, "host": {"shape": shape},
             }  # fmt: skip
 
     folder.edit(f"trials/{name}/evidence.json", say)

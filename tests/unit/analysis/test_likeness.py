@@ -213,8 +213,8 @@ def test_timers_of_what_carries_a_platform_are_its_own(pair: Folder) -> None:
     sandboxed = {**of["cn"], "environment": {**of["cn"]["environment"], "kernel_settings": None}}
     assert suspicions(of["vm"]) == suspicions(sandboxed) == []
     for platform in ("bm", "cn"):  # what the same kernel tells outside of it
-        (told,) = suspicions(of[platform])
-        assert told.startswith("timer interrupts: 3000 per second and CPU")
+        (suspicion,) = suspicions(of[platform])
+        assert suspicion.startswith("timer interrupts: 3000 per second and CPU")
     of["vm"]["confounders"]["moved"] = quiet(timer_interrupts=6000)
     assert len(suspicions(of["vm"])) == 1
 
@@ -228,7 +228,7 @@ def test_a_handful_of_events_in_a_short_window_is_no_rate(pair: Folder) -> None:
         assert suspicions(result) == []
     many = {"processes": 6, "device_interrupts": 200, "timer_interrupts": 300}
     result["confounders"]["moved"] = quiet(window_s=0.03, **many)
-    assert [told.split(":")[0] for told in suspicions(result)] == [
+    assert [text.split(":")[0] for text in suspicions(result)] == [
         "interrupts", "timer interrupts", "started processes",
     ]  # fmt: skip
 

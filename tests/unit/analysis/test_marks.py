@@ -77,10 +77,10 @@ def marked(folder: Folder, *, varied: bool = False) -> Folder:
         for cores in SIZES:
             base = 40 / cores * chance.lognormvariate(0, 0.002)
 
-            def add(platform: str, mode: str, cost: float, **told: Any) -> str:
+            def add(platform: str, mode: str, cost: float, **other: Any) -> str:
                 ms = base * cost * chance.lognormvariate(0, 0.002)  # noqa: B023
                 times = {"a": [ms * chance.lognormvariate(0, 0.01) for _ in range(100)]}
-                return folder.trial(platform, mode, replicate, times, cores=cores, **told)  # noqa: B023
+                return folder.trial(platform, mode, replicate, times, cores=cores, **other)  # noqa: B023
 
             metal = {"confounders": {"steal_share": 0.2}} if (replicate, cores) == (1, 16) else {}
             add("bm", "pinned", 1.0, **metal)
@@ -170,8 +170,8 @@ def test_a_comparison_says_of_which_side_a_mark_is(folder: Folder) -> None:
         base = 40 * chance.lognormvariate(0, 0.01)
         for platform, cost in (("bm", 1.0), ("cn", 1.04), ("vm", 1.1)):
             times = {"a": [base * cost * chance.lognormvariate(0, 0.003) for _ in range(9)]}
-            told = {"confounders": {"steal_share": 0.2}} if platform == "cn" else {}
-            other.trial(platform, "pinned", replicate, times, **told)
+            busy = {"confounders": {"steal_share": 0.2}} if platform == "cn" else {}
+            other.trial(platform, "pinned", replicate, times, **busy)
     content = compare(folder.path, other.path)
     marks = {row["platform"]: {m["text"] for m in row["marks"]} for row in content["cells"]}
     assert marks["bm"] == set()
@@ -203,8 +203,8 @@ def test_a_platform_whose_answers_are_wrong_neither_passes_nor_rises(
         for replicate in range(1, 7):
             for platform, own in (("bm", 1.0), ("cn", 1.05 * cost), ("vm", 1.1)):
                 ms = 30 * own * chance.lognormvariate(0, 0.002)
-                told = {"answers": answers} if platform == "cn" else {}
-                side.trial(platform, "pinned", replicate, {"a": [ms] * 3}, **told)
+                wrong_ones = {"answers": answers} if platform == "cn" else {}
+                side.trial(platform, "pinned", replicate, {"a": [ms] * 3}, **wrong_ones)
     content = compare(folder.path, after.path, fail_above=0.05)
     assert content["fail"]["verdict"] == "cannot tell"
     (row,) = (one for one in content["fail"]["unclear"] if one["what"] == "cost")
@@ -222,15 +222,15 @@ def test_a_check_of_other_work_tells_nothing_of_a_testbed(folder: Folder, varian
     for replicate in range(1, 9):
         for name, ratio in (("plain", 1.0), ("twin", 1.0), ("slowed", 1.1)):
             ms = 30 * ratio * chance.lognormvariate(0, 0.002)
-            told = {"variant": name, "slowdown": 0.1 if name == "slowed" else 0.0}
+            variant = {"variant": name, "slowdown": 0.1 if name == "slowed" else 0.0}
             answers = {"answers": "d"} if name == variant else {}
-            folder.trial("cn", "pinned", replicate, {"a": [ms] * 3}, **told, **answers)
+            folder.trial("cn", "pinned", replicate, {"a": [ms] * 3}, **variant, **answers)
         folder.trial("bm", "pinned", replicate, {"a": [29.0 + replicate / 100]})
     content = calibrate(folder.path)
-    told = {check["check"]: check["verdict"] for check in content["checks"]}
+    verdicts = {check["check"]: check["verdict"] for check in content["checks"]}
     wrong = "slowdown" if variant == "slowed" else "twin"
-    assert told.pop(wrong) == "cannot tell"
-    assert set(told.values()) == {"passed"}
+    assert verdicts.pop(wrong) == "cannot tell"
+    assert set(verdicts.values()) == {"passed"}
     assert content["passed"] is False
     (why,) = (check["reason"] for check in content["checks"] if check["check"] == wrong)
     assert why == f"the answers of {variant} are not bare metal's: unlike work"

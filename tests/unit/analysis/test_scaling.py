@@ -163,8 +163,8 @@ def test_a_form_that_is_right_is_seldom_refused_and_a_wrong_one_seldom_said(
     assert answers["wrong"]["fits"] <= 0.05 * 400
     if replicates == 10:
         steady = {n: 1.05 * 1.8 ** (1 / n) for n in SIZES[:4]}
-        told = [overhead_by_size(costs("cn", steady, 0.01, 10))[0]["fit"] for _ in range(100)]
-        assert told.count("fits") >= 0.9 * 100
+        fits = [overhead_by_size(costs("cn", steady, 0.01, 10))[0]["fit"] for _ in range(100)]
+        assert fits.count("fits") >= 0.9 * 100
         assert answers["wrong"]["does not fit"] >= 0.99 * 400
 
 
@@ -263,7 +263,7 @@ def test_a_rival_form_is_named_with_its_limit() -> None:
 
 
 @pytest.mark.parametrize("cores", [(1, 2, 4), (1, 2, 4, 8)])
-def test_a_limit_that_does_not_depend_on_the_form_is_told(cores: tuple[int, ...]) -> None:
+def test_a_limit_that_does_not_depend_on_the_form_is_given(cores: tuple[int, ...]) -> None:
     found = [overhead_by_size(costs("cn", dict.fromkeys(cores, 1.05), 0.001, 5))[0] for _ in "abcd"]
     assert [row["fit"] for row in found] == ["fits"] * 4
     assert [row["type"] for row in found] == pytest.approx([1.05] * 4, abs=0.01)

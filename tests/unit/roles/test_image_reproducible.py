@@ -125,7 +125,7 @@ def test_a_tree_built_on_another_day_host_and_umask_has_the_same_digest(
         assert f"./{SITE}/{name}" in paths, line
 
 
-def test_tools_that_ask_for_the_date_are_told_one_that_is_fixed() -> None:
+def test_tools_that_ask_for_the_date_get_one_that_is_fixed() -> None:
     """Shadow writes the day into each account, initramfs-tools the time into each file."""
     inside = {task["name"] for task in block()["block"]}
     assert {"Bootstrap the Debian tree", "Configure the guest", "Install the applications"} < inside

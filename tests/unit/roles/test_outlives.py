@@ -34,7 +34,7 @@ def play(folder: Path, variables: dict[str, Any], tasks: list[dict[str, Any]]) -
          "-e", f"ansible_python_interpreter={sys.executable}", folder / "play.yml"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
         env=os.environ | {
-            "ANSIBLE_NOCOLOR": "1", ansible._MARK: "0",  # a sweep beside it ends those with 1
+            "ANSIBLE_NOCOLOR": "1", ansible._MARK: "0",  # a sweep meanwhile ends those with 1
             "TMPDIR": str(folder),
             "ANSIBLE_LOOKUP_PLUGINS": str(REPOSITORY / "playbooks/lookup_plugins"),
         },
@@ -82,12 +82,12 @@ def test_a_microvm_is_no_part_of_its_playbook_and_shares_its_user_with_nobody(
             time.sleep(0.05)
         status = Path(f"/proc/{pid}/status").read_text()
         assert Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
-        told = dict(line.split(":", 1) for line in status.splitlines())
-        users = {*map(int, told["Uid"].split())}
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        users = {*map(int, fields["Uid"].split())}
         assert len(users) == 1 and not users & {0, USER, NOBODY}
-        assert {*map(int, told["Gid"].split())} == {group} and not told["Groups"].split()
-        assert int(told["CapEff"], 16) == int(told["CapPrm"], 16) == 0
-        assert told["NoNewPrivs"].strip() == "1"
+        assert {*map(int, fields["Gid"].split())} == {group} and not fields["Groups"].split()
+        assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+        assert fields["NoNewPrivs"].strip() == "1"
         assert not is_of_a_playbook(environment(pid))
         for name in ("overlay", "seed"):
             found = (tmp_path / name).stat()
@@ -119,8 +119,8 @@ def test_a_container_whose_monitor_the_playbook_starts_outlives_it(
         "enclosure_gvisor_platform": "systrap",
         "__enclosure_gvisor_runsc": ["runsc"],
     }  # fmt: skip
-    told = "{{ " + f"__enclosure_{engine}_run" + " | to_json }}"
-    copied = {"ansible.builtin.copy": {"content": told, "dest": str(tmp_path / "run")}}
+    argv = "{{ " + f"__enclosure_{engine}_run" + " | to_json }}"
+    copied = {"ansible.builtin.copy": {"content": argv, "dest": str(tmp_path / "run")}}
     play(tmp_path, variables, [copied])
     words = yaml.safe_load((tmp_path / "run").read_text())
     assert tuple(words[: len(OUTLIVES)]) == OUTLIVES

@@ -90,8 +90,8 @@ def test_a_plan_of_which_the_host_can_run_no_cell_is_refused_with_why(plan: Plan
         }
     )
     found = host(asked.image)
-    told = {"kernel": None, "missing": [], "problem": "no file", "remedy": "install it"}
-    found.facts["host_kernel"] = told
+    kernel = {"kernel": None, "missing": [], "problem": "no file", "remedy": "install it"}
+    found.facts["host_kernel"] = kernel
     available = [
         replace(row, status="available") if row.platform == "vm" else row for row in found.platforms
     ]

@@ -166,7 +166,7 @@ def test_nobody_else_can_open_what_is_locked_and_a_lock_that_stays_is_said(place
                 act(soon, str(MINE), 100, folder=place)
 
 
-def test_a_claim_is_told_as_it_is_also_with_backslashes(place: str) -> None:
+def test_a_claim_is_given_as_it_is_also_with_backslashes(place: str) -> None:
     odd = replace(OTHER, folder="/run/a\\x", what='virtbed sweep "x\\n"')
     host_lock.take(execute, str(odd), 100, place)
     with pytest.raises(HostLockError, match="taken by process 4 on ctl02"):
@@ -178,5 +178,5 @@ def test_the_guard_is_let_go_before_disks_are_looked_at(place: str, tmp_path: Pa
     (tmp_path / "stat").write_text("#!/bin/sh\n[ -e /proc/self/fd/9 ] && echo held || echo free\n")
     (tmp_path / "stat").chmod(0o755)
     way = f"PATH={tmp_path}:$PATH "
-    told = host_lock.begin(lambda c: execute(way + c), str(MINE), 100, ["/"], place)
-    assert told[1] == "free free"
+    read = host_lock.begin(lambda c: execute(way + c), str(MINE), 100, ["/"], place)
+    assert read[1] == "free free"

@@ -1,4 +1,4 @@
-"""What differs between two images, by what stands beside their trees."""
+"""What differs between two images, by the files next to their trees."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def image(
     packages: dict[str, tuple[str, str]] | None = None,
     wheels: dict[str, tuple[str, str]] | None = None,
 ) -> str:
-    """Write what stands beside an image's tree; return its folder."""
+    """Write the files next to an image's tree; return its folder."""
     folder.mkdir(parents=True)
     manifest = {"digest": digest, "variant": "null", "suite": "bookworm", "built_at": "2026-11-29"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -43,8 +43,8 @@ def image(
         f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nSHA256: {hash * 64}\n"
         for name, (version, hash) in (PACKAGES | (packages or {})).items()
     )
-    told = [f"{n} {v} {h * 64}" for n, (v, h) in (WHEELS | (wheels or {})).items()]
-    text = bill(digest, "null", "bookworm", "2026-11-29T15:00:00Z", shown, told, "")
+    lines = [f"{n} {v} {h * 64}" for n, (v, h) in (WHEELS | (wheels or {})).items()]
+    text = bill(digest, "null", "bookworm", "2026-11-29T15:00:00Z", shown, lines, "")
     (folder / "sbom.cdx.json").write_text(text)
     there = {name: about for name, about in (FILES | (files or {})).items() if about}
     lines = [{"path": name, **about} for name, about in there.items()]
@@ -105,7 +105,7 @@ def test_what_differs_is_said_in_words_within_80_columns(tmp_path: Path) -> None
     assert max(len(line) for line in text.splitlines() if "sha256:" not in line) <= 80
 
 
-def test_what_differs_is_told_to_machines(tmp_path: Path) -> None:
+def test_what_differs_is_given_to_machines(tmp_path: Path) -> None:
     found = json.loads(said(*changed(tmp_path), "--json", status=1))
     assert found["same"] is False and found["a"]["digest"] == A
     assert found["files"]["changed"]["/etc"] == {"mode": ["0755", "0700"]}
@@ -144,7 +144,7 @@ def cut(folder: Path) -> None:
     ("spoil", "words"),
     [
         (lambda f: (f / "manifest.json").unlink(), "no image .* found, a folder with"),
-        (lambda f: (f / "sbom.cdx.json").unlink(), "no sbom.cdx.json beside it"),
+        (lambda f: (f / "sbom.cdx.json").unlink(), "no sbom.cdx.json in its folder"),
         (lambda f: (f / "sbom.cdx.json").write_text("{}"), "no bill of an image found"),
         (lambda f: (f / CONTENTS).unlink(), "no .*jsonl.gz found, an image's list of files"),
         (lambda f: (f / CONTENTS).write_text("none"), "damaged"),

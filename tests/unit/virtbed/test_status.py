@@ -308,18 +308,18 @@ CRAFTED = [
 
 @pytest.mark.parametrize("crafted", CRAFTED)
 def test_a_ledger_that_somebody_made_is_no_traceback_and_no_wait(
-    begun: Path, monkeypatch: pytest.MonkeyPatch, crafted: str
+    part_done: Path, monkeypatch: pytest.MonkeyPatch, crafted: str
 ) -> None:
     """Its tables take anything, as those of a ledger that virtbed did not make may."""
     monkeypatch.setattr(ledger_view, "MOST_S", 0.5)
-    with sqlite3.connect(begun / NAME) as db:
+    with sqlite3.connect(part_done / NAME) as db:
         for table in ("trial", "holder"):
             db.execute(f"CREATE TABLE loose AS SELECT * FROM {table}")
             db.execute(f"DROP TABLE {table}")
             db.execute(f"ALTER TABLE loose RENAME TO {table}")
         db.executescript(crafted)
     with pytest.raises(LedgerError, match="cannot be read"):
-        status_of(begun, guess)
+        status_of(part_done, guess)
 
 
 def test_a_long_reason_is_grouped_at_once_and_words_are_no_numbers() -> None:
@@ -330,19 +330,19 @@ def test_a_long_reason_is_grouped_at_once_and_words_are_no_numbers() -> None:
 
 
 def test_an_end_beyond_the_calendar_and_a_platform_that_is_gone_are_no_traceback(
-    begun: Path,
+    part_done: Path,
 ) -> None:
-    with Ledger(begun / NAME) as ledger:
+    with Ledger(part_done / NAME) as ledger:
         ledger._db.execute("UPDATE trial SET seconds = 1e200 WHERE status = 'done'")
-    found = status_of(begun, lambda *_: 1e200)
+    found = status_of(part_done, lambda *_: 1e200)
     assert found.holder and left(found).startswith("about ") and "UTC" not in left(found)
 
     def unknown(platform: str, emulated: bool) -> float:
         raise KeyError(platform)
 
-    with Ledger(begun / NAME) as ledger:
+    with Ledger(part_done / NAME) as ledger:
         ledger._db.execute("UPDATE trial SET seconds = NULL")
-    assert "no design.json of known platforms" in left(status_of(begun, unknown))
+    assert "no design.json of known platforms" in left(status_of(part_done, unknown))
 
 
 def test_without_root_no_engine_is_asked_and_that_is_said(

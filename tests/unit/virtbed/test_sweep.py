@@ -830,5 +830,5 @@ def test_a_disk_that_cannot_be_asked_is_said(
         raise OSError(errno.ESTALE, "Stale file handle", "results")
 
     monkeypatch.setattr(sweep, "own_disks", stale)
-    with pytest.raises(SweepError, match=r"Stale file handle.*nothing was begun"):
+    with pytest.raises(SweepError, match=r"Stale file handle.*nothing was started"):
         make(small(plan)).run()

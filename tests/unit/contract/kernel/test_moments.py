@@ -120,7 +120,7 @@ def test_what_daemons_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Pat
     echoed = lay(tmp_path / "d", {"dev/kmsg": f"{kernel}\n12,42,19410648598,-;of-a-test"})
     hot = lay(tmp_path / "c", {"dev/kmsg": f"{log}\n{MESSAGE.format(90, 'mce: hot')}"})
 
-    def told(root: Path) -> Any:
+    def messages(root: Path) -> Any:
         before, after = moments.counters(quiet, (0,)), moments.counters(root, (0,))
         # What sh prints of them is the same.
         command = ["sh", "-c", moments.SCRIPT, "sh", str(root)]
@@ -129,9 +129,9 @@ def test_what_daemons_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Pat
         found = moments.moved(before, after)
         return found["messages"], found["last_message"]
 
-    assert told(chatty) == (0, None)
-    assert told(hot) == (1, "mce: hot")
-    assert told(echoed) == (1, "of-a-test")
+    assert messages(chatty) == (0, None)
+    assert messages(hot) == (1, "mce: hot")
+    assert messages(echoed) == (1, "of-a-test")
 
 
 def test_a_log_that_ran_on_beyond_what_is_kept(tmp_path: Path) -> None:
