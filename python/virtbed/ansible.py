@@ -281,6 +281,26 @@ def bench_variables(
     Raises:
         AnsibleError: the inventory cannot be read.
     """
+    printed = _printed(inventories, limit)
+    try:
+        listed = json_file.parse(printed, "what ansible-inventory prints")
+    except DocumentError as error:
+        raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
+    try:
+        return {host: _host_variables(listed, host) for host in _members(listed, "bench")}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AnsibleError(
+            f"{', '.join(inventories)}: {error!r} in what ansible-inventory prints, groups of "
+            "hosts and their variables needed"
+        ) from error
+
+
+def _printed(inventories: Sequence[str], limit: str | None) -> str:
+    """Return what ansible-inventory prints of all hosts.
+
+    Raises:
+        AnsibleError: it fails, or does not end in time.
+    """
     tool = str(Path(sys.executable).with_name("ansible-inventory"))
     words = [word for inventory in inventories for word in ("--inventory", inventory)]
     words += [f"--limit={limit}"] if limit else []
@@ -303,17 +323,7 @@ def bench_variables(
         ) from error
     if asked.returncode != 0:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {said.strip()}")
-    try:
-        listed = json_file.parse(printed, "what ansible-inventory prints")
-    except DocumentError as error:
-        raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
-    try:
-        return {host: _host_variables(listed, host) for host in _members(listed, "bench")}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise AnsibleError(
-            f"{', '.join(inventories)}: {error!r} in what ansible-inventory prints, groups of "
-            "hosts and their variables needed"
-        ) from error
+    return printed
 
 
 def _members(listed: Mapping[str, Any], name: str) -> list[str]:
