@@ -39,6 +39,7 @@ def inventory() -> Iterator[Inventory]:
     for name in ("host", "user"):
         key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(key, check=True)
+    run("userdel", "--remove", USER, ok=False)  # a run that was killed left the user
     # No password, and yet not locked, or the server would let nobody in.
     run("useradd", "--create-home", "--shell=/bin/sh", "--password=*", USER)
     with socket.socket() as free:
