@@ -65,9 +65,8 @@ def test_an_order_that_is_always_the_same_under_drift_is_warned_of_with_its_numb
     note = next(cell["note"] for cell in content["cells"] if cell["platform"] == "vm")
     assert guest["warning"] in note
     page = report(folder.path).html.read_text()
-    assert (
-        page.count(guest["warning"].replace("+", "&#43;")) >= 2 or page.count("30 min after") == 2
-    )
+    # At the ratio, and wherever else a number is made of these trials.
+    assert page.count("30 min after") >= 2
 
 
 @pytest.mark.parametrize(("shuffled", "warned"), [(False, True), (True, False)])

@@ -222,9 +222,9 @@ def test_a_check_of_other_work_tells_nothing_of_a_testbed(folder: Folder, varian
     for replicate in range(1, 9):
         for name, ratio in (("plain", 1.0), ("twin", 1.0), ("slowed", 1.1)):
             ms = 30 * ratio * chance.lognormvariate(0, 0.002)
-            variant = {"variant": name, "slowdown": 0.1 if name == "slowed" else 0.0}
+            labels = {"variant": name, "slowdown": 0.1 if name == "slowed" else 0.0}
             answers = {"answers": "d"} if name == variant else {}
-            folder.trial("cn", "pinned", replicate, {"a": [ms] * 3}, **variant, **answers)
+            folder.trial("cn", "pinned", replicate, {"a": [ms] * 3}, **labels, **answers)
         folder.trial("bm", "pinned", replicate, {"a": [29.0 + replicate / 100]})
     content = calibrate(folder.path)
     verdicts = {check["check"]: check["verdict"] for check in content["checks"]}
