@@ -86,8 +86,8 @@ lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… op
 
 integration: setup ## tests on the real platforms, as root
 	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml
-	pytest tests/integration
 	pytest tests/faults -m quick
+	pytest tests/integration
 
 # Each kill is two sweeps: more than an hour. VIRTBED_KILLS=… of them, 40 if not given.
 faults: setup ## faults on the real platforms, as root: kills, full disks; 10,000 malformed files

@@ -107,7 +107,7 @@ def test_a_fault_is_named_and_the_next_call_goes_on(write_plan: Any, fault: Faul
     finally:
         watcher.kill()
         watcher.wait()
-    failures = said(folder)
+    failures = messages(folder)
     print(f"{said}\n{failures}")
     if fault.daemon:
         run("ansible-playbook", "playbooks/testbed.yml", "-e", f"plan={plan}")
@@ -116,7 +116,7 @@ def test_a_fault_is_named_and_the_next_call_goes_on(write_plan: Any, fault: Faul
     resumed(plan, folder, 2)
 
 
-def said(folder: Path) -> str:
+def messages(folder: Path) -> str:
     return "\n".join(
         " ".join(json.loads(path.read_text())["message"].split())
         for path in folder.glob("trials/*/failure.json")
