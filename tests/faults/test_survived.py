@@ -65,7 +65,7 @@ FAULTS = {
         idles("docker", CONTAINER),
         f"docker rm --force {CONTAINER}",
         "No such container|has ended already",
-    ),
+    ),  # fmt: skip
     "workload killed in a container": Fault(
         "cn", MEASURES, f"{MEASURES} | xargs kill -9", "SIGKILL"
     ),
