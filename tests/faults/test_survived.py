@@ -64,8 +64,8 @@ FAULTS = {
         "cn",
         idles("docker", CONTAINER),
         f"docker rm --force {CONTAINER}",
-        "No such container|has ended already",
-    ),  # fmt: skip
+        "No such container|has ended( already)?[,;]",
+    ),
     "workload killed in a container": Fault(
         "cn", MEASURES, f"{MEASURES} | xargs kill -9", "SIGKILL"
     ),
