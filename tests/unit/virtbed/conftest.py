@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from virtbed import ansible
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms, load_platforms
 from virtbed_contract.identifiers import HOST_REPORT
@@ -19,6 +20,12 @@ PLATFORMS: Platforms = load_platforms()
 DIGEST = "sha256:" + "a" * 64
 # Of this run of the tests alone: another one on this machine would end its playbooks.
 MARK = f"VIRTBED_TEST_{os.getpid()}"
+
+
+@pytest.fixture(autouse=True)
+def own_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let these tests end no playbook of a sweep, or of other tests, on this machine."""
+    monkeypatch.setattr(ansible, "_MARK", MARK)
 
 
 @pytest.fixture

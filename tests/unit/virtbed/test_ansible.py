@@ -20,8 +20,6 @@ from virtbed.logs import Logs
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.kernel import processes
 
-from .conftest import MARK
-
 LOCAL = "localhost,"
 
 
@@ -36,7 +34,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.setattr(ansible, "REPOSITORY", tmp_path)
     monkeypatch.setattr(ansible, "require", lambda: tmp_path)
-    monkeypatch.setattr(ansible, "_MARK", MARK)
     monkeypatch.setattr(scratch, "RUN", tmp_path / "run")
     return tmp_path
 

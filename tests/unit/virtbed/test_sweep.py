@@ -151,8 +151,6 @@ def failing(message: str, status: Any = "failed") -> Answer:
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     made = Host()
     monkeypatch.setattr(ansible, "play", made.play)
-    # A mark of the tests' own, lest they end the playbooks of a sweep that runs beside them.
-    monkeypatch.setattr(ansible, "_MARK", MARK)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made
@@ -460,8 +458,7 @@ def test_an_engine_that_no_platform_of_the_plan_needs_may_change(
     make(small(plan)).run()
 
 
-def test_strays_of_a_playbook_that_was_cut_off_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ansible, "_MARK", MARK)
+def test_strays_of_a_playbook_that_was_cut_off_are_ended() -> None:
     stray = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "1"}, start_new_session=True)
     other = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "12"})
     try:
