@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from . import privileges
+from .confinement import SECCOMP, quota_of
 from .documents import BARE, Instance, TrialRequest
-from .kernel.cgroups import times_in_words
+from .factors import default_of
 from .likeness import DEFAULT_ALLOCATOR
 
-QUOTA_PERIOD_US = 100_000
-"""The period of every CPU quota; a longer one stalls longer, and less often."""
+DEFAULT_HUGE_PAGES = default_of("huge_pages")
 _NO_SWAP = ("none", "0 MiB")
 
 
@@ -36,7 +36,11 @@ def mismatches(
     Returns:
         One sentence per difference, each with the value found and the value needed.
     """
-    found = [*_cpus(instance, saw), *_threads(instance, trial, saw), *_settings(instance, saw)]
+    found = [
+        *_cpus(instance, saw),
+        *_threads(instance, trial, saw),
+        *_settings(instance, trial, saw),
+    ]
     may = saw["inside"].get("privileges") or {}  # results of earlier sweeps tell none
     found += [f"the application had more than it needs: {more}" for more in privileges.excess(may)]
     hidden = [name for name in trial.isa if name not in saw["inside"]["isa"]]
@@ -103,12 +107,24 @@ def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) ->
         )
 
 
-def _settings(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
-    """Give what the testbed asks for beside placement; what is not told is not compared."""
+def _settings(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) -> Iterator[str]:
+    """Give what the testbed asks for beside placement.
+
+    What is not told is not compared, but for what a plan varies.
+    """
     told = saw["inside"].get("process_settings") or {}
-    times, needed = told.get("quota_times"), times_in_words(QUOTA_PERIOD_US)
-    if instance.seen_quota_cpus is not None and times not in (None, needed):
-        yield f"the application read a quota of {times}; {needed} needed, on every platform alike"
+    times, quota = told.get("quota_times"), quota_of(instance)
+    if instance.seen_quota_cpus is not None and quota and times not in (None, quota.times):
+        yield f"the application read a quota of {times}; {quota.times} needed"
+    seccomp, asked = told.get("seccomp"), instance.factors.get("seccomp_profile")
+    if asked not in (None, default_of("seccomp_profile")) and seccomp != SECCOMP[str(asked)]:
+        yield f"the application had seccomp {seccomp}, {SECCOMP[str(asked)]} needed"
+    pages = told.get("page_policy")
+    if pages != trial.huge_pages and (pages, trial.huge_pages) != (None, DEFAULT_HUGE_PAGES):
+        yield (
+            f"the application had huge pages {pages}, {trial.huge_pages} needed "
+            "(/proc/PID/status: THP_enabled, and GLIBC_TUNABLES)"
+        )
     limited = instance.enclosure != BARE[1] and not instance.private_kernel
     if limited and told.get("swap_limit") not in (None, *_NO_SWAP):
         yield (

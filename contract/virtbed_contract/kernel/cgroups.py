@@ -193,13 +193,14 @@ def limits(root: Path, pid: Pid = "self") -> dict[str, Any]:
     own shows.
 
     Returns:
-        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib``, ``swap_limit``, ``pids_max`` and
-        ``throttled_periods``.
+        ``cpuset`` (a kernel list), ``quota_cpus``, ``quota_times``, ``memory_mib``, ``swap_limit``,
+        ``pids_max`` and ``throttled_periods``.
     """
     limit = memory_bytes(root, pid)
     return {
         "cpuset": cpuset(root, pid),
         "quota_cpus": quota_cpus(root, pid),
+        "quota_times": quota_times(root, pid),
         "memory_mib": None if limit is None else limit // 2**20,
         "swap_limit": swap_limit(root, pid),
         "pids_max": pids_max(root, pid),
