@@ -44,6 +44,7 @@ class Factor:
             runs on Linux's own kernel. The others have the default.
         bare: The value that says what bare metal has, where the default does not: what lies
             between the two is a part of the platform's cost. None where values are alternatives.
+        part: What that part is called; empty without one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Factor:
     own_kernel: bool = False
     varied_by: Literal["all", "enclosures", "quotas", "linux"] = "all"
     bare: Optional[str] = None
+    part: str = ""
 
     def __post_init__(self) -> None:
         if self.default not in self.values:
@@ -74,6 +76,8 @@ class Factor:
             )
         if self.bare is not None and self.bare not in self.values:
             raise ValueError(f"factor {self.name}: bare {self.bare!r} not in {self.values}")
+        if (self.bare is None) != (self.part == ""):
+            raise ValueError(f"factor {self.name}: bare and part, one of which is missing")
 
     def words(self, value: str) -> str:
         """Return how a heading names a value; empty for the default."""
@@ -112,6 +116,7 @@ FACTORS: tuple[Factor, ...] = (
         baseline="default",
         own_kernel=True,
         bare="host",
+        part="the image's kernel in place of the host's",
     ),
     Factor(
         name="guest_topology",
@@ -126,6 +131,7 @@ FACTORS: tuple[Factor, ...] = (
         baseline="default",
         own_kernel=True,
         bare="host",
+        part="flat topology",
     ),
     Factor(
         name="seccomp_profile",
@@ -140,6 +146,7 @@ FACTORS: tuple[Factor, ...] = (
         emulated=False,
         varied_by="enclosures",
         bare="unconfined",
+        part="seccomp filter",
     ),
     Factor(
         name="network",
@@ -155,6 +162,7 @@ FACTORS: tuple[Factor, ...] = (
         emulated=False,
         varied_by="enclosures",
         bare="host",
+        part="network namespace",
     ),
     Factor(
         name="runtime",

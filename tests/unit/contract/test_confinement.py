@@ -70,6 +70,13 @@ def test_a_container_with_another_value_is_named(
     assert said in sentence
 
 
+def test_a_sandboxs_own_process_is_no_evidence_of_what_runs_in_it() -> None:
+    sandbox = replace(INSTANCE, private_kernel=True)
+    assert confinement_mismatches(sandbox, READ | {"network": "host", "seccomp": "none"}) == []
+    asked = replace(sandbox, factors={"network": "host"})
+    assert len(confinement_mismatches(asked, READ)) == 1
+
+
 @pytest.mark.parametrize(
     ("factors", "times"),
     [
