@@ -12,8 +12,11 @@ from . import privileges
 from .confinement import SECCOMP, quota_of
 from .documents import BARE, Instance, TrialRequest
 from .factors import default_of
-from .likeness import DEFAULT_ALLOCATOR
+from .likeness import DEFAULT_ALLOCATOR, SPLIT
 
+NO_MITIGATIONS = "mitigations=off"
+"""The word of a kernel's command line that turns them off."""
+_MITIGATIONS = "guest_mitigations"
 DEFAULT_HUGE_PAGES = default_of("huge_pages")
 _NO_SWAP = ("none", "0 MiB")
 
@@ -41,6 +44,7 @@ def mismatches(
         *_threads(instance, trial, saw),
         *_settings(instance, trial, saw),
     ]
+    found += _mitigations(instance, saw)
     may = saw["inside"].get("privileges") or {}  # results of earlier sweeps tell none
     found += [f"the application had more than it needs: {more}" for more in privileges.excess(may)]
     hidden = [name for name in trial.isa if name not in saw["inside"]["isa"]]
@@ -104,6 +108,19 @@ def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) ->
         yield (
             f"thread policy {saw['thread_policy']} with pools of {pools['intra_op']} and "
             f"{pools['inter_op']} found; {trial.thread_policy} asked, on {instance.cores} cores"
+        )
+
+
+def _mitigations(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
+    """Give whether a guest was booted with mitigations that it was not to have, or the reverse."""
+    asked = instance.factors.get(_MITIGATIONS, default_of(_MITIGATIONS))
+    cmdline = (saw["inside"].get("kernel_settings") or {}).get("cmdline")
+    off = None if cmdline is None else NO_MITIGATIONS in str(cmdline).split(SPLIT)
+    needed = asked != default_of(_MITIGATIONS)
+    if instance.own_kernel and off != needed and (needed or off is not None):
+        yield (
+            f"the guest's kernel was booted with {cmdline}, {NO_MITIGATIONS} "
+            f"{'' if needed else 'not '}needed (guest_mitigations {asked})"
         )
 
 

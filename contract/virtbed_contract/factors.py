@@ -134,6 +134,20 @@ FACTORS: tuple[Factor, ...] = (
         part="flat topology",
     ),
     Factor(
+        name="guest_mitigations",
+        plan_key="guest_mitigations",
+        values=("kernel", "none"),
+        default="kernel",
+        grain="instance",
+        meaning="What a guest's kernel does about vulnerabilities of its CPUs: kernel (what it "
+        "does by default), none (booted with mitigations=off).",
+        wording="mitigations {}",
+        label="{}_mitigations",
+        baseline="default",
+        emulated=False,
+        own_kernel=True,
+    ),
+    Factor(
         name="seccomp_profile",
         plan_key="seccomp",
         values=("filter", "unconfined"),

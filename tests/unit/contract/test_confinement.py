@@ -70,6 +70,26 @@ def test_a_container_with_another_value_is_named(
     assert said in sentence
 
 
+@pytest.mark.parametrize(
+    ("factors", "cmdline", "wrong"),
+    [
+        ({}, "root=/dev/vda; rw", False),
+        ({}, "root=/dev/vda; mitigations=off", True),
+        ({}, None, False),
+        ({"guest_mitigations": "none"}, "root=/dev/vda; mitigations=off; rw", False),
+        ({"guest_mitigations": "none"}, "root=/dev/vda; mitigations=offline", True),
+        ({"guest_mitigations": "none"}, None, True),
+    ],
+)
+def test_a_guest_has_the_mitigations_that_were_asked_for(
+    factors: dict[str, str], cmdline: str | None, wrong: bool
+) -> None:
+    guest = replace(INSTANCE, own_kernel=True, factors=factors)
+    told = saw(cpus_visible=2, kernel_settings={"cmdline": cmdline})
+    found = mismatches(guest, TRIAL, told, None)
+    assert [f"booted with {cmdline}" in sentence for sentence in found] == ([True] if wrong else [])
+
+
 def test_a_sandboxs_own_process_is_no_evidence_of_what_runs_in_it() -> None:
     sandbox = replace(INSTANCE, private_kernel=True)
     assert confinement_mismatches(sandbox, READ | {"network": "host", "seccomp": "none"}) == []

@@ -68,6 +68,35 @@ def commands(folder: Path, engine: str) -> list[list[str]]:
     return [[str(word) for word in command] for command in told]
 
 
+def test_a_guest_is_booted_without_mitigations_where_that_is_asked_for(tmp_path: Path) -> None:
+    shared = yaml.safe_load((REPOSITORY / "roles/machine_guest/vars/main.yml").read_text())
+    play = {
+        "hosts": "localhost", "connection": "local", "gather_facts": False,
+        "vars": {
+            "cmdline": shared["machine_guest_cmdline"],
+            "__machine_guest_hugepages": {"content": "YWx3YXlzIFttYWR2aXNlXSBuZXZlcgo="},
+        },
+        "tasks": [{
+            "name": "Tell",
+            "ansible.builtin.copy": {
+                "content": "{{ cmdline }}", "dest": f"{tmp_path}/{{{{ place }}}}", "mode": "0644",
+            },
+            "vars": {"virtbed_instance": "{{ item }}"},
+            "loop": [{}, {"factors": {}}, {"factors": {"guest_mitigations": "none"}}],
+            "loop_control": {"index_var": "place"},
+        }],
+    }  # fmt: skip
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), tmp_path / "play.yml"],
+        cwd=REPOSITORY, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    usual = "root=/dev/vda rw console=ttyS0 transparent_hugepage=madvise"
+    told = [(tmp_path / str(place)).read_text() for place in range(3)]
+    assert told == [usual, usual, f"{usual} mitigations=off"]
+
+
 def beside(command: list[str], reference: list[str]) -> list[str]:
     """Return the words of a command that are not the reference's, in order."""
     left = list(reference)

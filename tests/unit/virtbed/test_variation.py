@@ -93,9 +93,12 @@ def test_without_it_a_plan_is_the_product_of_its_lists() -> None:
 
 def test_guests_vary_kernel_and_topology_in_the_star_as_well() -> None:
     found = cells(
-        laid(explain=True, guest_topology=["flat", "host"], seccomp=["filter", "unconfined"])
-    )
-    assert found["vm", "pinned"] == ["", "guest_topology host"]
+        laid(
+            explain=True, guest_topology=["flat", "host"], seccomp=["filter", "unconfined"],
+            guest_mitigations=["kernel", "none"],
+        )
+    )  # fmt: skip
+    assert found["vm", "pinned"] == ["", "guest_mitigations none", "guest_topology host"]
     assert found["vm", "vanilla"] == [""]
 
 
