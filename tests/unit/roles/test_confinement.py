@@ -138,10 +138,11 @@ def test_podman_is_told_one_thing_more_or_another_value(tmp_path: Path) -> None:
 def host(root: Path, version: int, **files: str) -> Path:
     """Lay a host with a process 7, whose quota lies in its own group."""
     kind = "cgroup2 cgroup2 rw" if version == 2 else "cgroup cgroup rw,cpu,cpuacct"
+    quota = {"x/cpu.max": "200000 100000"} if version == 2 else {"x/cpu.cfs_quota_us": "200000"}
     laid = {
         "proc/self/mountinfo": f"30 23 0:26 / /sys/fs/cgroup rw - {kind}\n",
         "proc/7/cgroup": "0::/d/x\n" if version == 2 else "1:cpu,cpuacct:/d/x\n0::/\n",
-        **{f"sys/fs/cgroup/d/{name}": text for name, text in files.items()},
+        **{f"sys/fs/cgroup/d/{name}": text for name, text in (quota | files).items()},
     }
     (root / "sys/fs/cgroup/d/x").mkdir(parents=True)
     for name, text in laid.items():
@@ -167,6 +168,22 @@ def test_a_kernel_without_bursts_is_named(tmp_path: Path) -> None:
         burst.save_up(host(tmp_path, 1), 7, 100_000)
     with pytest.raises(burst.BurstError, match="no control group of process 8"):
         burst.save_up(tmp_path / "none", 8, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("version", "files"),
+    [
+        (1, {"x/cpu.cfs_quota_us": "-1", "x/cpu.cfs_burst_us": "0"}),
+        (2, {"x/cpu.max": "max 100000", "x/cpu.max.burst": "0"}),
+    ],
+)
+def test_a_group_without_a_quota_of_its_own_is_left_as_it_is(
+    tmp_path: Path, version: int, files: dict[str, str]
+) -> None:
+    root = host(tmp_path, version, **files)
+    with pytest.raises(burst.BurstError, match="has no CPU quota of its own, one needed"):
+        burst.save_up(root, 7, 100_000)
+    assert (root / "sys/fs/cgroup/d" / list(files)[1]).read_text() == "0"
 
 
 def test_a_burst_that_the_kernel_refuses_is_named(tmp_path: Path) -> None:
