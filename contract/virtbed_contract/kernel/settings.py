@@ -173,8 +173,9 @@ def libc() -> Optional[str]:
 
 def allocator(root: Path, environment: Mapping[str, str]) -> str:
     """Return what changes the C library's allocator: variables, and libraries put in its place."""
+    asked = HUGE_MALLOC if page_policy(root, environment) else None  # which then tells of it
     found = [f"{key}={value}" for key, value in sorted(environment.items())
-             if key.startswith(_ALLOCATOR) and (key, value) != HUGE_MALLOC]  # fmt: skip
+             if key.startswith(_ALLOCATOR) and (key, value) != asked]  # fmt: skip
     found += [f"ld.so.preload {text}" for text in [read(root / "etc/ld.so.preload")] if text]
     found += sorted(set(_ALLOCATORS.findall(read(root / "proc/self/maps") or "")))
     return " ".join(SPLIT.join(found).split()) or DEFAULT_ALLOCATOR
