@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ INSTANCE = Instance(
     inner_cpus="2-3", inner_mems="0", inner_allowed="0-3", seen_cpus="0-3", quota_cpus=2.0,
     seen_quota_cpus=2.0, image_digest="sha256:" + "a" * 64, image_name="a" * 16,
 )  # fmt: skip
+PINNED = replace(INSTANCE, mode="pinned", enclosure_limit="set", quota_cpus=None, seen_cpus="2-3")
 VARIED: list[dict[str, str]] = [
     {},
     {"seccomp_profile": "unconfined"},
@@ -38,6 +40,7 @@ VARIED: list[dict[str, str]] = [
 def commands(folder: Path, engine: str) -> list[list[str]]:
     """Return the command that starts a container, for each of `VARIED`, as Ansible makes it."""
     instances = [encode(INSTANCE) | {"factors": factors} for factors in VARIED]
+    instances.append(encode(PINNED))
     task = {
         "name": "Tell",
         "ansible.builtin.copy": {
@@ -64,7 +67,7 @@ def commands(folder: Path, engine: str) -> list[list[str]]:
         cwd=REPOSITORY, check=False, capture_output=True, text=True, env=os.environ | beside,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    told = (json.loads((folder / str(place)).read_text()) for place in range(len(VARIED)))
+    told = (json.loads((folder / str(place)).read_text()) for place in range(len(instances)))
     return [[str(word) for word in command] for command in told]
 
 
@@ -110,7 +113,8 @@ def beside(command: list[str], reference: list[str]) -> list[str]:
 
 
 def test_docker_is_told_one_thing_more_or_another_value(tmp_path: Path) -> None:
-    usual, *varied = commands(tmp_path, "docker")
+    usual, *varied, pinned = commands(tmp_path, "docker")
+    assert "--cpuset-cpus 2-3 --cpuset-mems 0" in " ".join(pinned) and "--cpu-quota" not in pinned
     assert "--network none" in " ".join(usual) and "--runtime" not in usual
     assert "--cpu-period 100000 --cpu-quota 200000" in " ".join(usual)
     assert [beside(command, usual) for command in varied] == [
@@ -123,7 +127,7 @@ def test_docker_is_told_one_thing_more_or_another_value(tmp_path: Path) -> None:
 
 
 def test_podman_is_told_one_thing_more_or_another_value(tmp_path: Path) -> None:
-    usual, *varied = commands(tmp_path, "podman")
+    usual, *varied, _ = commands(tmp_path, "podman")
     assert usual[3:5] == ["podman", "run"] and "--network none" in " ".join(usual)
     assert [beside(command, usual) for command in varied] == [
         ["--security-opt", "seccomp=unconfined"],
