@@ -38,6 +38,7 @@ from virtbed_contract.factors import MODES, Factor
 # A twin or a slowed platform tells of the testbed, not of a platform.
 _VARIED = tuple(factor for factor in DEFAULTED if factor.name != "variant")
 _MOST = 300.0  # exp of more is no number that could be squared
+_DIAGNOSTICS = {"stalled": "throttled_share", "huge": "huge_share"}
 _Changed = tuple[tuple[Factor, str], ...]
 """The factors that have no default in a cell, with their values."""
 _Own = tuple[str, str, _Changed]
@@ -72,7 +73,7 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
 
     Args:
         means: The readings of a sweep.
-        trials: One row per trial, with `throttled_share`.
+        trials: One row per trial, with `throttled_share` and `huge_share`.
         entries: The platforms by name, in the order of reports.
 
     Returns:
@@ -80,9 +81,9 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
         totals), `n` (replicates of the waterfall) and `rows`: `kind` (``part``, ``rest``, ``mode``,
         ``total`` or ``change``), `what` in words, `points` (a share of bare metal's time) with
         `low` and `high` (null without an interval), `start` and `end` (ratios to bare metal between
-        which it lies), `n`, and `stalled` (the share of periods in which the CPU quota stopped the
-        cell that a row ends in; null without a quota). The shares of periods are diagnostics: they
-        have no part in a ratio.
+        which it lies), `n`, and, of the cell that a row ends in, `stalled` (the share of periods in
+        which the CPU quota stopped it; null without a quota) and `huge` (the share of its memory in
+        huge pages; null where it is not told). These are diagnostics: they have no part in a ratio.
     """
     logs = means.judged
     metal = set(logs.filter("bare")["platform"].unique())
@@ -93,7 +94,7 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
             about = tuple(row[name] for name in (*SUBJECT, "weights"))
             where = (row["platform"], row["mode"], _changed(row))
             subjects.setdefault(about, {})[where] = own
-    stalled = _stalled(trials)
+    counted = {told: _counted(trials, column) for told, column in _DIAGNOSTICS.items()}
     found = []
     for about, cells in subjects.items():
         base = next((c for (p, m, x), c in cells.items() if _is_base(p, m, x, metal)), None)
@@ -107,7 +108,8 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
                 told = {**columns, "platform": name, "mode": mode, **drawn}
                 for row in told["rows"]:
                     where = row.pop("cell")
-                    row["stalled"] = stalled.get((about[: len(SUBJECT)], name, *where))
+                    cell = (about[: len(SUBJECT)], name, *where)
+                    row |= {told: means_of.get(cell) for told, means_of in counted.items()}
                 found.append(told)
     return found
 
@@ -120,14 +122,13 @@ def _changed(row: Mapping[str, Any]) -> _Changed:
     return tuple((f, row[f.name]) for f in _VARIED if row[f.name] != f.default)
 
 
-def _stalled(trials: pl.DataFrame) -> dict[tuple[Any, ...], float]:
-    """Return the mean share of periods in which the quota stopped each real cell's process."""
-    real = trials.filter(~pl.col("emulated"), pl.col("throttled_share").is_not_null())
-    shares = real.group_by(CELL, maintain_order=True).agg(pl.col("throttled_share").mean())
+def _counted(trials: pl.DataFrame, column: str) -> dict[tuple[Any, ...], float]:
+    """Return the mean of what was counted of each real cell's trials."""
+    real = trials.filter(~pl.col("emulated"), pl.col(column).is_not_null())
     found = {}
-    for row in shares.iter_rows(named=True):
+    for row in real.group_by(CELL, maintain_order=True).agg(pl.col(column).mean()).to_dicts():
         about = tuple(row[name] for name in SUBJECT)
-        found[about, row["platform"], row["mode"], _changed(row)] = row["throttled_share"]
+        found[about, row["platform"], row["mode"], _changed(row)] = row[column]
     return found
 
 

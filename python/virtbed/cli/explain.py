@@ -23,7 +23,7 @@ def explain(name: SweepArgument, as_json: AsJson = False) -> None:
     Each step is what one thing costs that was varied alone, in percent of bare metal's time:
     seccomp, the CPU quota, and so on; the rest is what was not varied. A change is of something
     that bare metal has in no form, such as another runtime. Stalled is the share of periods in
-    which the CPU quota stopped the process.
+    which the CPU quota stopped the process, huge pages the share of its memory in them.
 
     Exit status: 0 explained, 1 nothing was varied alone, 2 refused.
     """

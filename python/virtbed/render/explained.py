@@ -24,12 +24,14 @@ def explained_table(content: Json) -> Table:
     table.add_column("kind")
     table.add_column("% of bare metal's time", number=True, measured=True)
     table.add_column("stalled", number=True, measured=True)
+    table.add_column("huge pages", number=True, measured=True)
     table.add_column("n", number=True, measured=True)
     for waterfall in content["explained"]:
         for row in waterfall["rows"]:
             table.add_row(
                 subject_words(waterfall), str(waterfall["cores"]), waterfall["platform"],
                 row["what"], row["kind"], bound(point_words(row)),
-                "" if row["stalled"] is None else f"{row['stalled']:.0%}", str(row["n"]),
+                *("" if row[one] is None else f"{row[one]:.0%}" for one in ("stalled", "huge")),
+                str(row["n"]),
             )  # fmt: skip
     return table

@@ -151,6 +151,7 @@ def test_stalls_explain_and_stand_beside_the_cells_under_a_quota(content: Json) 
         "full quota burst, CPU quota",
     }  # fmt: skip
     assert found["container, CPU quota"]["stalled"] == pytest.approx(0.75)
+    assert {row["huge"] for row in found.values()} == {0.5}
 
 
 def test_the_page_says_it_in_a_sentence_draws_it_and_lists_it(content: Json) -> None:

@@ -22,7 +22,7 @@ SUBJECT = {
 
 
 def step(what: str, kind: str, points: float, **more: Any) -> dict[str, Any]:
-    told = {"low": points - 0.15, "high": points + 0.175, "n": 10, "stalled": None}
+    told = {"low": points - 0.15, "high": points + 0.175, "n": 10, "stalled": None, "huge": None}
     return {"what": what, "kind": kind, "points": points, "start": 1.0, "end": 2.0} | told | more
 
 
@@ -30,7 +30,7 @@ ROWS = [
     step("the image's kernel in place of the host's", "part", 0.0123),
     step("CPU quota in place of pinned", "mode", 0.58, stalled=0.431),
     step("container in a KVM guest, CPU quota", "total", 12.3456, stalled=0.431),
-    step("quota period 100ms, floating vCPUs", "change", -0.3, low=None, high=None),
+    step("quota period 100ms, floating vCPUs", "change", -0.3, low=None, high=None, huge=0.62),
 ]
 CONTENT = {
     "confidence": 0.95,
@@ -45,7 +45,14 @@ CONTENT = {
 def test_the_table_fits_with_every_interval_on_one_line(width: int) -> None:
     text = shown(explained_table(CONTENT), width)
     assert_fits(text, width)
-    for told in ("+1.2 (-13.8 to +18.7)", "+58.0 (+43.0 to +75.5)", "+1234.6 (", "-30.0", "43%"):
+    for told in (
+        "+1.2 (-13.8 to +18.7)",
+        "+58.0 (+43.0 to +75.5)",
+        "+1234.6 (",
+        "-30.0",
+        "43%",
+        "62%",
+    ):
         assert told in text
 
 
