@@ -128,7 +128,8 @@ def _counted(trials: pl.DataFrame, column: str) -> dict[tuple[Any, ...], float]:
     found = {}
     for row in real.group_by(CELL, maintain_order=True).agg(pl.col(column).mean()).to_dicts():
         about = tuple(row[name] for name in SUBJECT)
-        found[about, row["platform"], row["mode"], _changed(row)] = row[column]
+        if np.isfinite(row[column]):  # a file may hold any number
+            found[about, row["platform"], row["mode"], _changed(row)] = row[column]
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from . import privileges
-from .confinement import SECCOMP, quota_of
+from .confinement import NO_SECCOMP, quota_of, seccomp_of
 from .documents import BARE, Instance, TrialRequest
 from .factors import default_of
 from .likeness import DEFAULT_ALLOCATOR, SPLIT
@@ -133,9 +133,11 @@ def _settings(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) -
     times, quota = told.get("quota_times"), quota_of(instance)
     if instance.seen_quota_cpus is not None and quota and times not in (None, quota.times):
         yield f"the application read a quota of {times}; {quota.times} needed"
-    seccomp, asked = told.get("seccomp"), instance.factors.get("seccomp_profile")
-    if asked not in (None, default_of("seccomp_profile")) and seccomp != SECCOMP[str(asked)]:
-        yield f"the application had seccomp {seccomp}, {SECCOMP[str(asked)]} needed"
+    seccomp, needed = told.get("seccomp"), seccomp_of(instance)
+    if (
+        needed == NO_SECCOMP and seccomp != needed
+    ):  # what is filtered by default, its engine decides
+        yield f"the application had seccomp {seccomp}, {needed} needed"
     pages = told.get("page_policy")
     if pages != trial.huge_pages and (pages, trial.huge_pages) != (None, DEFAULT_HUGE_PAGES):
         yield (

@@ -13,10 +13,11 @@ from pathlib import PurePosixPath
 from typing import Any, Optional
 
 from .documents import Instance
-from .factors import default_of
+from .factors import default_of, values_of
 from .kernel.cgroups import times_in_words
 
-SECCOMP = {"filter": "filter", "unconfined": "none"}
+NO_SECCOMP = "none"
+SECCOMP = {"filter": "filter", "unconfined": NO_SECCOMP}
 """What the kernel calls each value of the factor."""
 NETWORK = {"none": "own", "host": "host"}
 """Whose namespace each value of the factor is: see `readings.enclosed`."""
@@ -38,10 +39,11 @@ class Quota:
 
 def quota_of(instance: Instance) -> Optional[Quota]:
     """Return the quota that an instance must have; None for none."""
-    if instance.quota_cpus is None:
+    cpus = instance.quota_cpus or instance.seen_quota_cpus
+    if cpus is None:
         return None
     period_us = 1000 * int(_value(instance, "cfs_period")[: -len("ms")])
-    quota_us = round(instance.quota_cpus * period_us)
+    quota_us = round(cpus * period_us)
     full = _value(instance, "cfs_burst") == "full"
     return Quota(quota_us, period_us, quota_us if full else 0)
 
@@ -58,6 +60,11 @@ def confinement_mismatches(instance: Instance, reading: Mapping[str, Any]) -> li
     return list(_mismatches(instance, reading))
 
 
+def seccomp_of(instance: Instance) -> str:
+    """Return what the kernel calls the seccomp that a container must have."""
+    return SECCOMP[_value(instance, "seccomp_profile")]
+
+
 def _mismatches(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]:
     quota, runtime = quota_of(instance), reading.get("runtime")
     used = PurePosixPath(runtime).name if isinstance(runtime, str) else None
@@ -65,7 +72,7 @@ def _mismatches(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]
     compared: list[tuple[tuple[str, ...], Optional[str], Any]] = [
         (
             ("seccomp_profile",),
-            SECCOMP[_value(instance, "seccomp_profile")],
+            seccomp_of(instance),
             reading.get("seccomp"),
         ),
         (("network",), NETWORK[_value(instance, "network")], reading.get("network")),
@@ -85,5 +92,9 @@ def _mismatches(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]
 
 
 def _value(instance: Instance, name: str) -> str:
-    """Return the value of a factor; earlier sweeps, which knew none, had the default."""
-    return instance.factors.get(name, default_of(name))
+    """Return the value of a factor; earlier sweeps, which knew none, had the default.
+
+    So has one that is no value: a plan cannot ask for it, and what is labelled so is contradicted.
+    """
+    value = instance.factors.get(name, default_of(name))
+    return value if value in values_of(name) else default_of(name)

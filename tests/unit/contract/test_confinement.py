@@ -71,6 +71,17 @@ def test_a_container_with_another_value_is_named(
 
 
 @pytest.mark.parametrize(
+    "name", ["seccomp_profile", "network", "runtime", "cfs_period", "cfs_burst", "huge_pages"]
+)
+def test_a_value_that_no_plan_can_ask_for_is_judged_as_the_default(name: str) -> None:
+    """Its label is contradicted elsewhere; a file from anywhere must be read."""
+    asked = replace(VANILLA, factors={name: "ms"})
+    assert confinement_mismatches(asked, READ | {"quota_times": TIMES}) == []
+    seen = saw(cgroup={"quota_cpus": 2.0}, process_settings={"quota_times": TIMES})
+    assert mismatches(asked, TRIAL, seen, None) == []
+
+
+@pytest.mark.parametrize(
     ("factors", "cmdline", "wrong"),
     [
         ({}, "root=/dev/vda; rw", False),
