@@ -100,6 +100,12 @@ def quota_cpus(root: Path, pid: Pid = "self") -> Optional[float]:
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
+def own_quota_cpus(root: Path, pid: Pid = "self") -> Optional[float]:
+    """Return the CPU quota of the cgroup that a process is in itself, in CPUs; None without one."""
+    groups = lineage(root, "cpu", pid)
+    return _quota_cpus(groups[0]) if groups else None
+
+
 def quota_times(root: Path, pid: Pid = "self") -> Optional[str]:
     """Return period and burst of the tightest CPU quota that binds a process, in words.
 

@@ -56,8 +56,7 @@ def save_up(root: Path, pid: int, burst_us: int) -> tuple[Path, bool]:
             f"quota_burst: {where} of process {pid} has none of {', '.join(cgroups.BURST_FILES)}; "
             "Linux 5.14 or newer is needed, or leave cfs_burst out of the plan"
         )
-    quota = read(groups[0] / "cpu.cfs_quota_us") or read(groups[0] / "cpu.max") or "max"
-    if quota.split()[0] in ("max", "-1"):  # then it is not the group of a container under one
+    if cgroups.own_quota_cpus(root, pid) is None:  # then it is no group of a container under one
         raise BurstError(
             f"quota_burst: {groups[0]} of process {pid} has no CPU quota of its own, one needed"
         )
