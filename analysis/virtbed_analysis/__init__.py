@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.crate import archive
     from virtbed_analysis.crate import problems as archive_problems
     from virtbed_analysis.errors import AnalysisError
+    from virtbed_analysis.explained import of_sweep as explain
     from virtbed_analysis.frames import Sweep, export, load, read_sweep, write_parquet
     from virtbed_analysis.page import ReportPaths, render_comparison, report
     from virtbed_analysis.precision import earlier_attempts, log_means, unneeded_trials
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.question import Question, read_prices
     from virtbed_analysis.samples_per_trial import of_report as best_samples
     from virtbed_analysis.suspicion import suspicions
+    from virtbed_analysis.words import points as point_words
     from virtbed_analysis.words import rise as rise_words
     from virtbed_analysis.words import subject as subject_words
 
@@ -42,9 +44,11 @@ _PLACES = {
     "compare": "comparison",
     "described": "columns",
     "earlier_attempts": "precision",
+    "explain": "explained.of_sweep",
     "export": "frames",
     "load": "frames",
     "log_means": "precision",
+    "point_words": "words.points",
     "read_prices": "question",
     "read_sweep": "frames",
     "render_comparison": "page",
@@ -72,9 +76,11 @@ __all__ = [
     "compare",
     "described",
     "earlier_attempts",
+    "explain",
     "export",
     "load",
     "log_means",
+    "point_words",
     "read_prices",
     "read_sweep",
     "render_comparison",

@@ -104,6 +104,11 @@ TRIAL: dict[str, Column] = {
     "busy_cpus": Column(
         _NUMBER, "CPUs that the process kept busy, on average, while it measured; null for unknown."
     ),
+    "throttled_share": Column(
+        _NUMBER,
+        "Share of the quota's periods in which it stopped the process, while it measured; null "
+        "without a quota.",
+    ),
     "scenario": Column(_TEXT, "single_stream, multi_stream, offline or server."),
     "judged_by": Column(_TEXT, "What the scenario is judged by: e2e, latency or throughput."),
     "rules": Column(_TEXT, "quick, or study: MLPerf's minimums."),

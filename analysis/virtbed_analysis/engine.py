@@ -199,6 +199,32 @@ def effect(
     return Effect(about, float(np.exp(mean)), low, high, n)
 
 
+def points(
+    logs: Sequence[Floats], terms: Mapping[int, float], constant: float = 0.0
+) -> tuple[float, Floats]:
+    """Return a weighted sum of ratios, plus a constant, and what each unit adds to its spread.
+
+    A ratio is exp of the mean of its logarithms. A difference of two is what a change costs, as a
+    share of the time that both are over. Units' parts are weight * ratio * (log - mean of the logs)
+    (the delta method), so what sides share in a unit cancels; `half_width` makes an interval of
+    them.
+
+    Args:
+        logs: Each ratio's logarithms, of the same units.
+        terms: The weight of each ratio that has one, by its place in `logs`.
+        constant: What is added.
+
+    Example:
+        >>> value, parts = points([np.log([1.5, 1.7]), np.log([1.0, 1.0])], {0: 1, 1: -1})
+        >>> round(value, 3), parts.round(3).tolist()
+        (0.597, [-0.1, 0.1])
+    """
+    ratios = [float(np.exp(own.mean())) for own in logs]
+    value = constant + sum(weight * ratios[place] for place, weight in terms.items())
+    parts = [w * ratios[n] * (logs[n] - logs[n].mean()) for n, w in terms.items()]
+    return value, np.asarray(sum(parts))
+
+
 def half_width(
     groups: Sequence[Floats], confidence: float = CONFIDENCE, *, pooled: bool = False
 ) -> float | None:

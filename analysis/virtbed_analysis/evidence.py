@@ -13,6 +13,7 @@ from virtbed_analysis.platforms import METAL, PROCESS
 from virtbed_analysis.reading import Json
 from virtbed_contract.attestation import mismatches
 from virtbed_contract.codec import encode
+from virtbed_contract.confinement import confinement_mismatches
 from virtbed_contract.documents import Instance, TrialRequest, image_name
 from virtbed_contract.factors import instance_id, size_id
 from virtbed_contract.guest import guest_mismatches
@@ -109,8 +110,9 @@ def _inside(result: Json, evidence: Evidence) -> Iterator[str]:
     moved, policy = result["confounders"], result["settings"]["thread_policy"]
     machine = evidence.before.machine if evidence.before else None
     request = TrialRequest(
-        id=evidence.trial, argv=(evidence.trial,), thread_policy=policy, isa=(), timeout_s=1
-    )
+        id=evidence.trial, argv=(evidence.trial,), thread_policy=policy, isa=(), timeout_s=1,
+        huge_pages=result["trial"]["huge_pages"],
+    )  # fmt: skip
     saw = {
         "inside": seen,
         "ran_on": moved["ran_on"],
@@ -163,6 +165,8 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
     yield from _kinds(asked, moment, machine, enclosure)
     for mismatch in guest_mismatches(asked, machine):
         yield f"machine read {moment} the trial: {mismatch}"
+    for mismatch in confinement_mismatches(asked, enclosure):
+        yield f"enclosure read {moment} the trial: {mismatch}"
     for vcpu, thread in _threads(machine):
         wanted = _pin(asked, vcpu)
         if thread.get("cpus_allowed_list", wanted) != wanted:

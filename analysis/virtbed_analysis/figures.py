@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from virtbed_analysis import canvas, run_order, words
+from virtbed_analysis import canvas, run_order, waterfall, words
 from virtbed_analysis.cells import CURVE, PLAIN, SUBJECT, is_plain, key_of
 from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
@@ -52,7 +52,8 @@ def draw(content: Json) -> dict[str, Drawing]:
     `ratios`: each cell's ratio to bare metal (or, without any, its time); `phases`: where the time
     goes; `overhead` and `scale_up`: ratio and time against cores, where two sizes were measured;
     `startup`: of a fresh process; `gpu`: what a GPU gives, end to end and to inference alone;
-    `run_order`: each trial in the order in which they ran, with a panel for each host.
+    `run_order`: each trial in the order in which they ran, with a panel for each host; `explained`:
+    the steps of each platform's cost.
     """
     subjects = _grouped(content["cells"])
     drawings = {
@@ -62,6 +63,8 @@ def draw(content: Json) -> dict[str, Drawing]:
     }
     if panels := run_order.panels(content):
         drawings["run_order"] = Drawing(panels, len(panels))
+    if panels := waterfall.panels(content):
+        drawings["explained"] = Drawing(panels, len(panels))
     return drawings
 
 

@@ -284,6 +284,7 @@ def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) ->
         "pool_threads": _pool_threads(result["environment"]["threads"]),
         **{key: result["settings"][key] for key in _SETTINGS},
         "judged_by": JUDGED_BY[result["settings"]["scenario"]].name,
+        "throttled_share": _throttled(result),
         **latency.said(result),
         "answers_digest": result["answers"]["digest"],
         "times_digest": times,
@@ -292,6 +293,13 @@ def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) ->
         "warnings": result["warnings"],
         "suspicions": suspicions(result),
     }
+
+
+def _throttled(result: Json) -> float | None:
+    told = result["confounders"]["throttling"]
+    if told is None or result["trial"]["quota_cpus"] is None or not told["periods"]:
+        return None
+    return float(told["throttled"] / told["periods"])
 
 
 def _pool_threads(threads: Json) -> int:

@@ -190,6 +190,19 @@ def percentage(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.2g}%" if value < 1 else f"{100 * value:,.0f}%"
 
 
+def points(row: Row, unit: str = "") -> str:
+    """Return a share of bare metal's time in percent, signed, with its interval.
+
+    Example:
+        >>> points({"points": 0.58, "low": 0.43, "high": 0.75}, "%")
+        '+58.0% (+43.0 to +75.0)'
+    """
+    value, low, high = (
+        None if row[end] is None else f"{100 * row[end]:+.1f}" for end in ("points", "low", "high")
+    )
+    return f"{value}{unit}" if low is None else f"{value}{unit} ({low} to {high})"
+
+
 def signed(share: float) -> str:
     """Return a change in percent with two digits and its sign.
 

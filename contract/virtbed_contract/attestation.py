@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from . import privileges
+from .confinement import NO_SECCOMP, quota_of, seccomp_of
 from .documents import BARE, Instance, TrialRequest
-from .kernel.cgroups import times_in_words
-from .likeness import DEFAULT_ALLOCATOR
+from .factors import default_of
+from .likeness import DEFAULT_ALLOCATOR, SPLIT
 
-QUOTA_PERIOD_US = 100_000
-"""The period of every CPU quota; a longer one stalls longer, and less often."""
+NO_MITIGATIONS = "mitigations=off"
+"""The word of a kernel's command line that turns them off."""
+_MITIGATIONS = "guest_mitigations"
+DEFAULT_HUGE_PAGES = default_of("huge_pages")
 _NO_SWAP = ("none", "0 MiB")
 
 
@@ -36,7 +39,12 @@ def mismatches(
     Returns:
         One sentence per difference, each with the value found and the value needed.
     """
-    found = [*_cpus(instance, saw), *_threads(instance, trial, saw), *_settings(instance, saw)]
+    found = [
+        *_cpus(instance, saw),
+        *_threads(instance, trial, saw),
+        *_settings(instance, trial, saw),
+    ]
+    found += _mitigations(instance, saw)
     may = saw["inside"].get("privileges") or {}  # results of earlier sweeps tell none
     found += [f"the application had more than it needs: {more}" for more in privileges.excess(may)]
     hidden = [name for name in trial.isa if name not in saw["inside"]["isa"]]
@@ -103,12 +111,38 @@ def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) ->
         )
 
 
-def _settings(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
-    """Give what the testbed asks for besides placement; what is not reported is not compared."""
+def _mitigations(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
+    """Give whether a guest was booted with mitigations that it was not to have, or the reverse."""
+    asked = instance.factors.get(_MITIGATIONS, default_of(_MITIGATIONS))
+    cmdline = (saw["inside"].get("kernel_settings") or {}).get("cmdline")
+    off = None if cmdline is None else NO_MITIGATIONS in str(cmdline).split(SPLIT)
+    needed = asked != default_of(_MITIGATIONS)
+    if instance.own_kernel and off != needed and (needed or off is not None):
+        yield (
+            f"the guest's kernel was booted with {cmdline}, {NO_MITIGATIONS} "
+            f"{'' if needed else 'not '}needed (guest_mitigations {asked})"
+        )
+
+
+def _settings(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) -> Iterator[str]:
+    """Give what the testbed asks for besides placement.
+
+    What is not reported is not compared, but for what a plan varies.
+    """
     settings = saw["inside"].get("process_settings") or {}
-    times, needed = settings.get("quota_times"), times_in_words(QUOTA_PERIOD_US)
-    if instance.seen_quota_cpus is not None and times not in (None, needed):
-        yield f"the application read a quota of {times}; {needed} needed, on every platform alike"
+    times, quota = settings.get("quota_times"), quota_of(instance)
+    if instance.seen_quota_cpus is not None and quota and times not in (None, quota.times):
+        yield f"the application read a quota of {times}; {quota.times} needed"
+    # What is filtered by default, its engine decides.
+    seccomp, needed = settings.get("seccomp"), seccomp_of(instance)
+    if needed == NO_SECCOMP and seccomp != needed:
+        yield f"the application had seccomp {seccomp}, {needed} needed"
+    pages = settings.get("page_policy")
+    if pages != trial.huge_pages and (pages, trial.huge_pages) != (None, DEFAULT_HUGE_PAGES):
+        yield (
+            f"the application had huge pages {pages}, {trial.huge_pages} needed "
+            "(/proc/PID/status: THP_enabled, and GLIBC_TUNABLES)"
+        )
     limited = instance.enclosure != BARE[1] and not instance.private_kernel
     if limited and settings.get("swap_limit") not in (None, *_NO_SWAP):
         yield (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Optional
 
 from .codec import described
-from .factors import NAME
+from .factors import NAME, default_of
 
 KERNEL_LIST = r"^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
@@ -144,6 +144,9 @@ class TrialRequest:
     thread_policy: str = described("The thread policy that the application must confirm.")
     isa: tuple[str, ...] = described("Instruction-set extensions that the application must see.")
     timeout_s: int = described("Seconds after which the trial is ended.", minimum=1)
+    huge_pages: str = described(
+        "The huge pages that the application must have had.", default=default_of("huge_pages")
+    )
 
 
 @dataclass(frozen=True)
@@ -221,6 +224,11 @@ class RoleProperties:
     host_topology: bool = described(
         "Whether a machine can tell its guests which of their CPUs share a core, a cache, a node.",
         default=False,
+    )
+    varies: dict[str, dict[str, tuple[str, ...]]] = described(
+        "Factors that an enclosure can vary: the values that are no default, each with a command "
+        "that succeeds where the host offers it; without one, every host does.",
+        factory=dict,
     )
 
 

@@ -39,6 +39,12 @@ class Factor:
         own_kernel: Whether only guests vary it, whose machine runs a kernel of its own; instances
             of other platforms have the default. Bare metal being one of these, `baseline` is
             "default".
+        varied_by: Which instances can vary it: all; ``enclosures``, whose role names it in its
+            `varies`; ``quotas``, those of them under a CPU quota; ``linux``, those whose process
+            runs on Linux's own kernel. The others have the default.
+        bare: The value that says what bare metal has, where the default does not: what lies
+            between the two is a part of the platform's cost. None where values are alternatives.
+        part: What that part is called; empty without one.
     """
 
     name: str
@@ -53,6 +59,9 @@ class Factor:
     baseline: Literal["same", "default"] = "same"
     emulated: bool = True
     own_kernel: bool = False
+    varied_by: Literal["all", "enclosures", "quotas", "linux"] = "all"
+    bare: Optional[str] = None
+    part: str = ""
 
     def __post_init__(self) -> None:
         if self.default not in self.values:
@@ -65,6 +74,10 @@ class Factor:
                 f"factor {self.name}: own_kernel with baseline {self.baseline!r}, 'default' needed:"
                 " bare metal, with which guests are compared, has no other value"
             )
+        if self.bare is not None and self.bare not in self.values:
+            raise ValueError(f"factor {self.name}: bare {self.bare!r} not in {self.values}")
+        if (self.bare is None) != (self.part == ""):
+            raise ValueError(f"factor {self.name}: bare and part, one of which is missing")
 
     def words(self, value: str) -> str:
         """Return how a heading names a value; empty for the default."""
@@ -102,6 +115,8 @@ FACTORS: tuple[Factor, ...] = (
         label="{}_kernel",
         baseline="default",
         own_kernel=True,
+        bare="host",
+        part="the image's kernel in place of the host's",
     ),
     Factor(
         name="guest_topology",
@@ -115,6 +130,109 @@ FACTORS: tuple[Factor, ...] = (
         label="{}_topology",
         baseline="default",
         own_kernel=True,
+        bare="host",
+        part="flat topology",
+    ),
+    Factor(
+        name="guest_mitigations",
+        plan_key="guest_mitigations",
+        values=("kernel", "none"),
+        default="kernel",
+        grain="instance",
+        meaning="What a guest's kernel does about vulnerabilities of its CPUs: kernel (what it "
+        "does by default), none (booted with mitigations=off).",
+        wording="mitigations {}",
+        label="{}_mitigations",
+        baseline="default",
+        emulated=False,
+        own_kernel=True,
+    ),
+    Factor(
+        name="seccomp_profile",
+        plan_key="seccomp",
+        values=("filter", "unconfined"),
+        default="filter",
+        grain="instance",
+        meaning="System calls in containers: filter (by the engine's default list), unconfined "
+        "(no seccomp filter, as on bare metal).",
+        wording="seccomp {}",
+        baseline="default",
+        emulated=False,
+        varied_by="enclosures",
+        bare="unconfined",
+        part="seccomp filter",
+    ),
+    Factor(
+        name="network",
+        plan_key="network",
+        values=("none", "host"),
+        default="none",
+        grain="instance",
+        meaning="Network of containers: none (a namespace without interfaces), host (the "
+        "machine's namespace, as on bare metal).",
+        wording="{}'s network",
+        label="{}_network",
+        baseline="default",
+        emulated=False,
+        varied_by="enclosures",
+        bare="host",
+        part="network namespace",
+    ),
+    Factor(
+        name="runtime",
+        plan_key="runtime",
+        values=("engine", "runc", "crun"),
+        default="engine",
+        grain="instance",
+        meaning="OCI runtime that makes a container: engine (its engine's own choice: runc of "
+        "Docker, crun of Podman), runc, crun.",
+        wording="runtime {}",
+        baseline="default",
+        emulated=False,
+        varied_by="enclosures",
+    ),
+    Factor(
+        name="cfs_period",
+        plan_key="cfs_period",
+        values=("100ms", "50ms", "10ms"),
+        default="100ms",
+        grain="instance",
+        meaning="Period of a container's CPU quota: the share of CPUs is the same, stalls are "
+        "shorter and more frequent.",
+        wording="quota period {}",
+        label="{}_period",
+        baseline="default",
+        emulated=False,
+        varied_by="quotas",
+    ),
+    Factor(
+        name="cfs_burst",
+        plan_key="cfs_burst",
+        values=("none", "full"),
+        default="none",
+        grain="instance",
+        meaning="CPU time that a container's quota saves up from periods in which it was not "
+        "used: none, full (as much as one period's).",
+        wording="{} quota burst",
+        label="{}_burst",
+        baseline="default",
+        emulated=False,
+        varied_by="quotas",
+    ),
+    Factor(
+        name="huge_pages",
+        plan_key="huge_pages",
+        values=("kernel", "never", "malloc"),
+        default="kernel",
+        grain="trial",
+        meaning="Huge pages of the process: kernel (as its setting has it), never (turned off for "
+        "the process), malloc (the C library's allocator asks for them).",
+        wording="huge pages {}",
+        label="{}_pages",
+        option="huge-pages",
+        baseline="default",
+        emulated=False,
+        varied_by="linux",
     ),
     Factor(
         name="thread_policy",
@@ -146,6 +264,11 @@ def of_grain(grain: str) -> tuple[Factor, ...]:
 def values_of(name: str) -> tuple[str, ...]:
     """Return the values of one factor."""
     return next(factor.values for factor in FACTORS if factor.name == name)
+
+
+def default_of(name: str) -> str:
+    """Return the default of one factor."""
+    return next(factor.default for factor in FACTORS if factor.name == name)
 
 
 def label(grain: str, values: Mapping[str, Any]) -> list[str]:

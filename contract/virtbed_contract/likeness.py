@@ -15,6 +15,8 @@ from .codec import described
 
 SPLIT = "; "
 """Between the parts of a text that is a list."""
+HUGE_MALLOC = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+"""The variable by which the C library's allocator asks for huge pages."""
 DEFAULT_ALLOCATOR = "the C library's own"
 """What `allocator` is where nothing changes it."""
 
@@ -108,6 +110,8 @@ RECORDED: tuple[Recorded, ...] = (
              "of two processes short of memory one swaps and the other is killed",
              "containers get none, as the testbed asks for; bare metal and guests have their "
              "kernel's, which a quiet host has not"),
+    _process("page_policy", "huge pages of the process",
+             "with them fewer pages miss the TLB", _ASKED),
     Recorded("huge_share", "share of memory in huge pages", "process", "platform",
              "fewer pages miss the TLB less often",
              "the same setting yields more or fewer, by how memory is torn; a part of the ratio",

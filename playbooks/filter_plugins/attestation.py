@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from virtbed_contract.attestation import mismatches
 from virtbed_contract.codec import decode
+from virtbed_contract.confinement import confinement_mismatches, quota_of
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.guest import guest_mismatches as mismatches_of_guest
 
@@ -39,9 +41,30 @@ def guest_mismatches(machine: Mapping[str, Any], instance: Mapping[str, Any]) ->
     return mismatches_of_guest(decode(Instance, dict(instance)), machine)
 
 
+def confinement(reading: Mapping[str, Any], instance: Mapping[str, Any]) -> list[str]:
+    """Return what a container has not of what a plan varies, a sentence each.
+
+    Args:
+        reading: The reading of its enclosure.
+        instance: ``virtbed_instance``.
+    """
+    return confinement_mismatches(decode(Instance, dict(instance)), reading)
+
+
+def quota(instance: Mapping[str, Any]) -> dict[str, int]:
+    """Return ``quota_us``, ``period_us`` and ``burst_us`` of an instance's quota; none without."""
+    found = quota_of(decode(Instance, dict(instance)))
+    return dataclasses.asdict(found) if found else {}
+
+
 class FilterModule:
     """The filters of this file, as Ansible finds them."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return them by name."""
-        return {"trial_mismatches": trial_mismatches, "guest_mismatches": guest_mismatches}
+        return {
+            "trial_mismatches": trial_mismatches,
+            "guest_mismatches": guest_mismatches,
+            "virtbed_confinement": confinement,
+            "virtbed_quota": quota,
+        }

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from virtbed.guests import equipped
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
-from virtbed.plan import Application, Plan
+from virtbed.plan import Application, Plan, PlanError
 from virtbed.platforms import Platforms
 from virtbed.trial import Trial, Values
+from virtbed.variation import combinations, offered, unvaried
 from virtbed_contract import sweep as documents
-from virtbed_contract.documents import Instance, image_name
-from virtbed_contract.factors import instance_id, of_grain, size_id, trial_id
+from virtbed_contract.documents import Instance, RoleProperties, image_name
+from virtbed_contract.factors import instance_id, size_id, trial_id
 from virtbed_contract.identifiers import DESIGN
 from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
 from virtbed_contract.sweep import TIMES_EMULATED, HostReport, NotRun
@@ -79,6 +80,7 @@ class _Cell:
     instance: Instance
     factors: Values
     emulated: bool
+    enclosure: RoleProperties
 
 
 def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
@@ -87,7 +89,10 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
     Raises:
         PlacementError: the plan asks for more cores or memory than the host offers in one place, or
             hwloc did not tell what shares what.
+        PlanError: it asks for what none of its platforms can have.
     """
+    if why := unvaried(plan, {name: platforms.parts(name)[1] for name in platforms.entries}):
+        raise PlanError(why)
     topology = Topology.from_doctor(report.facts)
     kind = choose_kind(topology, max(plan.cores), plan.core_kind)
     # Refuses a size that no platform here could have.
@@ -110,12 +115,13 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                 if left_out:
                     not_run.append(left_out)
                     continue
-                for values in _values(plan, "instance", instance, emulated):
+                machine, enclosure = platforms.parts(platform)
+                for values in combinations(plan, "instance", instance, enclosure, emulated):
                     asked = replace(instance, factors=values)
-                    machine, _ = platforms.parts(platform)
-                    own = equipped(asked, machine, topology, report.facts)
+                    lack = offered(asked, enclosure, report.facts.get("lacking", ()))
+                    own = lack or equipped(asked, machine, topology, report.facts)
                     if isinstance(own, Instance):
-                        cells.append(_Cell(own, values, emulated))
+                        cells.append(_Cell(own, values, emulated, enclosure))
                     elif (row := NotRun(platform, mode, cores, *own)) not in not_run:
                         not_run.append(row)  # once, whatever else is varied
     sizes = tuple(_planned(cores, placement) for cores, placement in placed.items())
@@ -132,14 +138,6 @@ def _planned(cores: int, placement: Placement) -> documents.PlannedPlacement:
         caches=placement.caches,
         reasons=placement.reasons,
     )
-
-
-def _values(plan: Plan, grain: str, instance: Instance, emulated: bool) -> Iterator[dict[str, str]]:
-    """Give every combination of the values of the factors of one grain that an instance varies."""
-    factors = of_grain(grain)
-    guest = instance.own_kernel
-    for values in product(*(plan.values(factor, emulated, guest) for factor in factors)):
-        yield {factor.name: value for factor, value in zip(factors, values, strict=True)}
 
 
 def _by_online(instance: Instance) -> bool:
@@ -296,7 +294,7 @@ def _workloads(plan: Plan, cell: _Cell) -> list[tuple[Application, Values]]:
 
     Emulated guests run all scales of a plan at one, and so each application and scenario once.
     """
-    values = _values(plan, "trial", cell.instance, cell.emulated)
+    values = combinations(plan, "trial", cell.instance, cell.enclosure, cell.emulated)
     every: list[tuple[Application, Values]] = list(product(plan.applications, values))
     if not cell.emulated:
         return every

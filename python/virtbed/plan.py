@@ -182,6 +182,11 @@ class _Plan(_Strict):
         description="Make the host quiet (clock rate, timers, interrupts, …) meanwhile; restored "
         "at the end.",
     )
+    explain: bool = Field(
+        False,
+        description="Vary one factor at a time, from a cell that has the default of all: each cell "
+        "differs from that in one value, and the report takes the cost apart.",
+    )
     scale_up: Literal["affinity", "hotplug"] = Field(
         "affinity",
         description="hotplug: vanilla bare metal of every size, its other CPUs taken offline.",
@@ -207,6 +212,19 @@ class _Plan(_Strict):
                 raise ValueError(
                     f"{factor.plan_key} {self.values(factor)} without {factor.default}, with which "
                     "they compare"
+                )
+        varied = [factor for factor in FACTORS if len(self.values(factor)) > 1]
+        if self.explain and not varied:
+            keys = ", ".join(factor.plan_key for factor in FACTORS if factor.plan_key)
+            raise ValueError(
+                f"explain without a factor of several values, which are varied one at a time; list "
+                f"the values of one, such as seccomp: [filter, unconfined]; there are: {keys}"
+            )
+        for factor in varied if self.explain else ():
+            if factor.default not in self.values(factor):
+                raise ValueError(
+                    f"{factor.plan_key} {self.values(factor)} without {factor.default}: explain "
+                    "varies one factor at a time, from the default of all"
                 )
         slowed = any("slowed" in self.values(factor) for factor in FACTORS)
         if slowed and any("vanilla" in modes for modes in self.platforms.values()):
@@ -238,21 +256,13 @@ class _Plan(_Strict):
     def most_trials(self) -> int:
         """Return how many trials it has where every platform and size can run."""
         modes = sum(map(len, self.platforms.values()))
-        factors = math.prod(len(self.values(factor)) for factor in FACTORS)
+        several = [len(self.values(factor)) for factor in FACTORS]
+        factors = 1 + sum(n - 1 for n in several) if self.explain else math.prod(several)
         return self.replicates * modes * len(self.cores) * len(self.applications) * factors
 
-    def values(self, factor: Factor, emulated: bool = False, own_kernel: bool = True) -> list[str]:
-        """Return the values of a factor that instances run with.
-
-        Args:
-            factor: The factor.
-            emulated: Whether they are emulated guests.
-            own_kernel: Whether they are guests, with a kernel of their own.
-        """
-        varied = (factor.emulated or not emulated) and (own_kernel or not factor.own_kernel)
-        if factor.plan_key is None or not varied:
-            return [factor.default]
-        return list(getattr(self, factor.plan_key))
+    def values(self, factor: Factor) -> list[str]:
+        """Return the values of a factor that the plan lists."""
+        return [factor.default] if factor.plan_key is None else list(getattr(self, factor.plan_key))
 
     def digest(self) -> str:
         """Return "sha256:…" of what the plan says, whatever its layout and comments.

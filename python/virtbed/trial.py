@@ -64,6 +64,7 @@ class Trial:
             thread_policy=self.factors["thread_policy"],
             isa=isa_needed(report, self),
             timeout_s=self.timeout_s,
+            huge_pages=self.factors["huge_pages"],
         )
 
     def planned(self) -> PlannedTrial:

@@ -56,6 +56,11 @@ def test_a_baseline_under_a_quota_is_refused(write_plan: Any, throttled: Path) -
         ("pinned", "--cpuset-cpus=0", {"cpuset": "0"}),
         ("pinned", "--cpus=0.9", {"cpuset": "1", "quota_cpus": 0.9}),  # throttled
         ("vanilla", "--cpu-quota=150000", {"quota_cpus": 1.5}),
+        (
+            "vanilla",
+            "--cpu-period=50000 --cpu-quota=50000",
+            {"quota_cpus": 1.0, "quota_times": "period 50000 us, burst 0 us"},
+        ),
         ("pinned", "--memory-swap=8g", {"cpuset": "1", "swap_limit": "4096 MiB"}),
         ("pinned", "--pids-limit=-1", {"pids_max": None}),
     ],

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from virtbed_contract import identifiers
-from virtbed_workloads import __version__
+from virtbed_workloads import __version__, pages
 from virtbed_workloads.contract import ApplicationError
 from virtbed_workloads.harness import Settings, WrongAnswerError, run_trial
 from virtbed_workloads.loadgen import RULES, SCENARIOS, Load
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         print(_as_json(shown) if arguments.json else _as_table(shown))
         return GOOD
     entry = _entry(parser, arguments.application, arguments.scale)
+    pages.choose(arguments.huge_pages)
     settings = Settings(
         name=arguments.application,
         scale=arguments.scale,
@@ -188,6 +189,13 @@ def _parser() -> argparse.ArgumentParser:
         default="default",
         help="sizes of the thread pools: as the framework chooses, or as many as the cores that "
         "affinity and quota leave (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--huge-pages",
+        choices=pages.CHOICES,
+        default=pages.CHOICES[0],
+        help="as the kernel's setting has them; never, for this process; or malloc: the allocator "
+        "asks for them (default: %(default)s)",
     )
     parser.add_argument(
         "--processor",

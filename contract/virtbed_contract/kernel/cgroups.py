@@ -100,6 +100,12 @@ def quota_cpus(root: Path, pid: Pid = "self") -> Optional[float]:
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
+def own_quota_cpus(root: Path, pid: Pid = "self") -> Optional[float]:
+    """Return the CPU quota of the cgroup that a process is in itself, in CPUs; None without one."""
+    groups = lineage(root, "cpu", pid)
+    return _quota_cpus(groups[0]) if groups else None
+
+
 def quota_times(root: Path, pid: Pid = "self") -> Optional[str]:
     """Return period and burst of the tightest CPU quota that binds a process, in words.
 
@@ -193,13 +199,14 @@ def limits(root: Path, pid: Pid = "self") -> dict[str, Any]:
     own shows.
 
     Returns:
-        ``cpuset`` (a kernel list), ``quota_cpus``, ``memory_mib``, ``swap_limit``, ``pids_max`` and
-        ``throttled_periods``.
+        ``cpuset`` (a kernel list), ``quota_cpus``, ``quota_times``, ``memory_mib``, ``swap_limit``,
+        ``pids_max`` and ``throttled_periods``.
     """
     limit = memory_bytes(root, pid)
     return {
         "cpuset": cpuset(root, pid),
         "quota_cpus": quota_cpus(root, pid),
+        "quota_times": quota_times(root, pid),
         "memory_mib": None if limit is None else limit // 2**20,
         "swap_limit": swap_limit(root, pid),
         "pids_max": pids_max(root, pid),

@@ -30,7 +30,8 @@ _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 # POSIX sh; $1 is the root of the file system, nothing on a live host, and $2 the process's number,
 # by default that of the one that reads. For each mount that may limit CPUs, memory or processes,
 # every cgroup from the process's own up to the mount point is printed, as a folder at least; which
-# of them count, the reader decides. Of another process's mounts its root is printed.
+# of them count, the reader decides. Of another process its network's namespace is printed, beside
+# the reader's own, and of its mounts its root.
 SCRIPT = f"""\
 pid=${{2:-self}}
 for file in {" ".join(_HOST)} {" ".join(f"/proc/$pid/{name}" for name in _PLAIN)}; do
@@ -39,6 +40,11 @@ done
 if [ -r "$1/proc/$pid/numa_maps" ]; then
   echo "{MARK}/proc/$pid/numa_maps"; head -n 1 "$1/proc/$pid/numa_maps"
 fi
+for one in self "$pid"; do
+  if [ "$pid" != self ] && link=$(readlink "$1/proc/$one/ns/net"); then
+    echo "{MARK}/proc/$one/ns/net"; echo "$link"
+  fi
+done
 if [ "$pid" != self ] && [ -r "$1/proc/$pid/mountinfo" ]; then
   echo "{MARK}/proc/$pid/mountinfo"
   grep -E '^([^ ]+ ){{4}}/ ' "$1/proc/$pid/mountinfo"
@@ -149,7 +155,8 @@ def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
     Returns:
         ``started`` (clock ticks since boot: with the number it names one process),
         ``cpus_allowed_list``, ``mems_allowed_list``, ``privileges`` (see `privileges`),
-        ``networks`` (interfaces over which it has a route, but loopback), ``root`` (how that is
+        ``networks`` (interfaces over which it has a route, but loopback), ``network`` (whose
+        namespace they are in: ``own``, or ``host``, that of whoever reads), ``root`` (how that is
         mounted: ``ro`` or ``rw``), and those of `processes.protection` and `cgroups.limits`; None
         where there is no such process.
     """
@@ -163,6 +170,7 @@ def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
         "mems_allowed_list": processes.memory_nodes(pid, proc),
         "privileges": privileges(root, pid),
         "networks": _networks(proc / str(pid)),
+        "network": _network(proc, pid),
         "root": _root(proc / str(pid)),
         **processes.protection(pid, proc),
         **cgroups.limits(root, pid),
@@ -178,6 +186,19 @@ def _networks(process: Path) -> Optional[list[str]]:
     names = {line.split()[0] for line in v4.splitlines()[1:]}
     names |= {line.split()[-1] for line in (v6 or "").splitlines()}
     return sorted(names - {"lo"})
+
+
+def _network(proc: Path, pid: Pid) -> Optional[str]:
+    ours, theirs = (_link(proc / str(one) / "ns/net") for one in ("self", pid))
+    return None if ours is None or theirs is None else "host" if theirs == ours else "own"
+
+
+def _link(path: Path) -> Optional[str]:
+    """Return where a link of /proc leads; a printed one is a file that says so."""
+    try:
+        return str(path.readlink()) if path.is_symlink() else read(path)
+    except OSError:
+        return None
 
 
 def _root(process: Path) -> Optional[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Optional
 
-from ..likeness import DEFAULT_ALLOCATOR, SPLIT
+from ..likeness import DEFAULT_ALLOCATOR, HUGE_MALLOC, SPLIT
 from . import cgroups, processes, topology
 from .files import fields, read
 
@@ -58,6 +58,7 @@ def process(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
         "quota_times": cgroups.quota_times(root),
         # Of a kernel without swap no limit of it matters.
         "swap_limit": "none" if swap(root) == "none" else cgroups.swap_limit(root),
+        "page_policy": page_policy(root, environment),
         "huge_share": huge_share(root),
         "clock_ns": clock_ns(),
         "libc": libc(),
@@ -128,6 +129,18 @@ def swap(root: Path) -> Optional[str]:
     return f"{kib // 1024} MiB" if kib else "none"
 
 
+def page_policy(root: Path, environment: Mapping[str, str]) -> Optional[str]:
+    """Return what a process does about huge pages: a value of the factor ``huge_pages``.
+
+    Returns:
+        ``never`` if it has turned them off, ``malloc`` if its allocator asks for them, ``kernel``
+        for neither; None where the kernel does not tell.
+    """
+    told = processes.status(proc=root / "proc").get("THP_enabled")
+    asks = environment.get(HUGE_MALLOC[0]) == HUGE_MALLOC[1]
+    return {"0": "never", "1": "malloc" if asks else "kernel"}.get(told or "")
+
+
 def huge_share(root: Path) -> Optional[float]:
     """Return which share of a process's anonymous memory is in huge pages."""
     memory = fields(read(root / "proc/self/smaps_rollup"))
@@ -160,8 +173,9 @@ def libc() -> Optional[str]:
 
 def allocator(root: Path, environment: Mapping[str, str]) -> str:
     """Return what changes the C library's allocator: variables, and libraries put in its place."""
+    asked = HUGE_MALLOC if page_policy(root, environment) else None  # which then tells of it
     found = [f"{key}={value}" for key, value in sorted(environment.items())
-             if key.startswith(_ALLOCATOR)]  # fmt: skip
+             if key.startswith(_ALLOCATOR) and (key, value) != asked]  # fmt: skip
     found += [f"ld.so.preload {text}" for text in [read(root / "etc/ld.so.preload")] if text]
     found += sorted(set(_ALLOCATORS.findall(read(root / "proc/self/maps") or "")))
     return " ".join(SPLIT.join(found).split()) or DEFAULT_ALLOCATOR

@@ -30,6 +30,7 @@ from virtbed.cli.console import (
     errors,
     refuse,
 )  # fmt: skip
+from virtbed.cli.explain import say_explained
 from virtbed.cli.results import say_report
 from virtbed.design import Design, design
 from virtbed.image import check_image, load_variants
@@ -254,6 +255,8 @@ def _carry_out(
         refuse(error, CUT_SHORT if run is not None and run.began else REFUSED)
     if find_spec("virtbed_analysis"):
         say_report(run.folder)
+        if chosen.explain:
+            say_explained(run.folder)
     else:
         console.print(f"results: {run.folder} (install virtbed[report] for a report)")
     if run.failed:

@@ -25,7 +25,12 @@ from ansible.module_utils.host_doctor_facts import (
     system_facts,
 )
 from ansible.module_utils.host_doctor_kernel import host_kernel
-from ansible.module_utils.host_doctor_probe import engine_facts, hwloc_facts, kvm_facts
+from ansible.module_utils.host_doctor_probe import (
+    engine_facts,
+    hwloc_facts,
+    kvm_facts,
+    lacking,
+)
 from ansible.module_utils.host_doctor_verdict import House, report
 from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
@@ -186,6 +191,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "disks": other_disks(role.store for role in house.roles.values() if role.store),
         "cgroup": cgroup_facts(root),
         "engines": engine_facts(engines, times),
+        "lacking": lacking(house.roles, times),
         "kvm": kvm_facts(
             root / "dev/kvm",
             cpu_flags(root),

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.virtbed_contract.documents import Engine
+from ansible.module_utils.virtbed_contract.documents import Engine, RoleProperties
 from ansible.module_utils.virtbed_contract.kernel.topology import MOST_HWLOC_BYTES
 from ansible.module_utils.virtbed_contract.remedies import setup
 
@@ -93,6 +93,17 @@ def engine_facts(engines: Mapping[str, Engine], times: int = 1) -> dict[str, dic
     emulated each gets several `times` as long.
     """
     return {key: _engine(engine, times) for key, engine in engines.items()}
+
+
+def lacking(roles: Mapping[str, RoleProperties], times: int = 1) -> list[list[str]]:
+    """Return [role, factor, value] of each value of a factor that a role varies, but not here."""
+    return [
+        [name, factor, value]
+        for name, role in roles.items()
+        for factor, values in role.varies.items()
+        for value, command in values.items()
+        if command and _asked(command, times) is None
+    ]
 
 
 def _engine(engine: Engine, times: int) -> dict[str, Any]:

@@ -284,6 +284,7 @@ KERNEL_SETTINGS = {one.name: f"{one.name} as it was" for one in held("kernel")}
 PROCESS_SETTINGS = {
     one.name: 0.5 if one.number else f"{one.name} as it was" for one in held("process")
 } | {"swap_limit": "none", "quota_times": None, "allocator": DEFAULT_ALLOCATOR}
+PROCESS_SETTINGS |= {"page_policy": DEFAULTS["huge_pages"]}
 
 
 def environment(trial: Json, machine: str, enclosure: str) -> Json:
@@ -319,7 +320,9 @@ def environment(trial: Json, machine: str, enclosure: str) -> Json:
         "mitigations": {"meltdown": "Not affected"},
         "onednn_isa": "Intel AVX2",
         "kernel_settings": dict(KERNEL_SETTINGS),
-        "process_settings": dict(PROCESS_SETTINGS),
+        "process_settings": PROCESS_SETTINGS
+        | {"page_policy": trial["huge_pages"]}
+        | ({"seccomp": "none"} if trial["seccomp_profile"] == "unconfined" else {}),
         "privileges": {
             "users": [65532],
             "groups": [65532],

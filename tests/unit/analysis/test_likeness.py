@@ -73,7 +73,7 @@ def test_every_recorded_fact_is_compared(pair: Folder, one: Any) -> None:
     """A guest's is said next to its ratio; what one image decides leaves none."""
     part = f"{one.held}_settings"
     # What is asked for is attested; the analysis would not take such a result at all.
-    other = {"swap_limit": "max", "allocator": None, "quota_times": None}
+    other = {"swap_limit": "max", "allocator": None, "quota_times": None, "page_policy": None}
     value = other.get(one.name, 900.0 if one.number else "another")
     facts(pair, "vm", part, **{one.name: value})
     sweep = read_sweep(pair.path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import ansible.module_utils
 import pytest
 
-from virtbed_contract.documents import Engine
+from virtbed_contract.documents import Engine, RoleProperties
 from virtbed_contract.kernel.files import read
 
 from .conftest import REPOSITORY
@@ -229,3 +229,15 @@ def test_an_engine_that_is_slow_to_answer_gets_several_times_as_long(
     program.write_text("#!/bin/sh\nsleep 0.6; echo slow\n")
     program.chmod(0o755)
     assert probe.ask([str(program)], times) == expected
+
+
+def test_values_of_factors_that_the_host_does_not_offer_are_named() -> None:
+    varies: dict[str, dict[str, tuple[str, ...]]] = {
+        "runtime": {"crun": ("true",), "runc": ("false",), "youki": ("no-such-program",)},
+        "network": {"host": ()},
+    }
+    limits = {"pinned": "set"}
+    role = RoleProperties(limits=limits, trial_s={}, varies=varies)  # type: ignore[arg-type]
+    bare = RoleProperties(limits=limits, trial_s={})  # type: ignore[arg-type]
+    found = probe.lacking({"enclosure_one": role, "enclosure_two": bare})
+    assert found == [["enclosure_one", "runtime", "runc"], ["enclosure_one", "runtime", "youki"]]

@@ -129,6 +129,19 @@ LIMITED = {
 }
 
 
+@pytest.mark.parametrize(("theirs", "told"), [("net:[7]", "own"), ("net:[1]", "host")])
+def test_the_shell_tells_whose_network_another_process_has(
+    tmp_path: Path, theirs: str, told: str
+) -> None:
+    live = lay(tmp_path / "live", OF_ANOTHER)
+    for pid, link in (("self", "net:[1]"), ("7", theirs)):
+        (live / "proc" / pid / "ns").mkdir(parents=True)
+        (live / "proc" / pid / "ns/net").symlink_to(link)
+    readings.unpack(printed(str(live), "7"), tmp_path / "copy")
+    for root in (live, tmp_path / "copy"):
+        assert (readings.enclosed(root, 7) or {})["network"] == told
+
+
 @pytest.mark.parametrize("name", LIMITED)
 def test_the_shell_reads_another_process_and_all_that_limits_it(tmp_path: Path, name: str) -> None:
     live = lay(tmp_path / "live", OF_ANOTHER | LIMITED[name])
@@ -145,6 +158,7 @@ def test_the_shell_reads_another_process_and_all_that_limits_it(tmp_path: Path, 
             "no_new_privileges": True,
         },
         "networks": ["eth0", "eth1"],
+        "network": None,
         "root": "ro",
         "seccomp": "filter",
         "store_bypass": "thread force mitigated",
@@ -153,6 +167,7 @@ def test_the_shell_reads_another_process_and_all_that_limits_it(tmp_path: Path, 
         "pids_max": 500,
         "cpuset": "1-2",
         "quota_cpus": 1.5,
+        "quota_times": "period 100000 us, burst 0 us",
         "memory_mib": 1024,
         "swap_limit": "512 MiB",
         "throttled_periods": 4,

@@ -106,6 +106,26 @@ def test_what_changes_the_allocator(
     assert settings.allocator(lay(tmp_path, files), environment) == found
 
 
+@pytest.mark.parametrize(
+    ("told", "environment", "policy"),
+    [
+        ("1", {}, "kernel"),
+        ("1", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "malloc"),
+        ("1", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=2"}, "kernel"),
+        ("0", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "never"),
+        (None, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, None),
+    ],
+)
+def test_what_a_process_does_about_huge_pages(
+    tmp_path: Path, told: str | None, environment: dict[str, str], policy: str | None
+) -> None:
+    lay(tmp_path, {"proc/self/status": f"Name:\tx\nTHP_enabled:\t{told}\n" if told else "Name:\tx"})
+    assert settings.page_policy(tmp_path, environment) == policy
+    # Any other tunable is a change of the allocator, which no plan asks for.
+    changed = settings.allocator(tmp_path, environment) != settings.DEFAULT_ALLOCATOR
+    assert changed == ("hugetlb=2" in str(environment) or policy is None)
+
+
 def test_the_share_of_huge_pages(tmp_path: Path) -> None:
     rollup = "5-7 ---p 0 0 0 [rollup]\nAnonymous:  4096 kB\nAnonHugePages:  1024 kB"
     assert settings.huge_share(lay(tmp_path, {"proc/self/smaps_rollup": rollup})) == 0.25

@@ -1,0 +1,149 @@
+"""What a plan varies of a container: its quota, and what each reading must show of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from virtbed_contract.attestation import mismatches
+from virtbed_contract.confinement import Quota, confinement_mismatches, quota_of
+
+from .test_attestation import INSTANCE, TRIAL, saw
+
+VANILLA = replace(
+    INSTANCE, mode="vanilla", enclosure_limit="quota", quota_cpus=2.0, seen_quota_cpus=2.0
+)
+READ = {"seccomp": "filter", "network": "own", "runtime": "runc", "quota_times": None}
+TIMES = "period 100000 us, burst 0 us"
+
+
+def having(**factors: str) -> Any:
+    return replace(INSTANCE, factors=factors)
+
+
+@pytest.mark.parametrize(
+    ("factors", "quota"),
+    [
+        ({}, Quota(200_000, 100_000, 0)),
+        ({"cfs_period": "10ms"}, Quota(20_000, 10_000, 0)),
+        ({"cfs_burst": "full"}, Quota(200_000, 100_000, 200_000)),
+        ({"cfs_period": "50ms", "cfs_burst": "full"}, Quota(100_000, 50_000, 100_000)),
+    ],
+)
+def test_a_period_leaves_the_share_of_cpus_as_it_is(factors: dict[str, str], quota: Quota) -> None:
+    assert quota_of(replace(VANILLA, factors=factors)) == quota
+    assert quota_of(INSTANCE) is None
+
+
+def test_a_container_as_asked_has_no_mismatch() -> None:
+    assert confinement_mismatches(INSTANCE, READ) == []
+    assert confinement_mismatches(INSTANCE, {}) == []  # readings of earlier sweeps tell nothing
+    assert confinement_mismatches(VANILLA, READ | {"quota_times": TIMES}) == []
+    for factors, read in (
+        ({"seccomp_profile": "unconfined"}, {"seccomp": "none"}),
+        ({"network": "host"}, {"network": "host"}),
+        ({"runtime": "crun"}, {"runtime": "/usr/bin/crun"}),
+        ({"runtime": "engine"}, {"runtime": "crun"}),
+    ):
+        assert confinement_mismatches(having(**factors), READ | read) == []
+
+
+@pytest.mark.parametrize(
+    ("factors", "read", "said"),
+    [
+        ({"seccomp_profile": "unconfined"}, {}, "which is none; the container has filter"),
+        ({}, {"seccomp": "none"}, "seccomp_profile filter was asked for, which is filter; the con"),
+        ({"network": "host"}, {}, "network host was asked for, which is host; the container has o"),
+        ({}, {"network": "host"}, "network none was asked for, which is own; the container has ho"),
+        ({"runtime": "crun"}, {}, "runtime crun was asked for, which is crun; the container has r"),
+        ({"runtime": "crun"}, {"runtime": None}, "the container has not told"),
+        ({"network": "host"}, {"network": None}, "the container has not told"),
+        ({"seccomp_profile": "unconfined"}, {"seccomp": None}, "the container has not told"),
+    ],
+)
+def test_a_container_with_another_value_is_named(
+    factors: dict[str, str], read: dict[str, Any], said: str
+) -> None:
+    (sentence,) = confinement_mismatches(having(**factors), READ | read)
+    assert said in sentence
+
+
+@pytest.mark.parametrize(
+    "name", ["seccomp_profile", "network", "runtime", "cfs_period", "cfs_burst", "huge_pages"]
+)
+def test_a_value_that_no_plan_can_ask_for_is_judged_as_the_default(name: str) -> None:
+    """Its label is contradicted elsewhere; a file from anywhere must be read."""
+    asked = replace(VANILLA, factors={name: "ms"})
+    assert confinement_mismatches(asked, READ | {"quota_times": TIMES}) == []
+    seen = saw(cgroup={"quota_cpus": 2.0}, process_settings={"quota_times": TIMES})
+    assert mismatches(asked, TRIAL, seen, None) == []
+
+
+@pytest.mark.parametrize(
+    ("factors", "cmdline", "wrong"),
+    [
+        ({}, "root=/dev/vda; rw", False),
+        ({}, "root=/dev/vda; mitigations=off", True),
+        ({}, None, False),
+        ({"guest_mitigations": "none"}, "root=/dev/vda; mitigations=off; rw", False),
+        ({"guest_mitigations": "none"}, "root=/dev/vda; mitigations=offline", True),
+        ({"guest_mitigations": "none"}, None, True),
+    ],
+)
+def test_a_guest_has_the_mitigations_that_were_asked_for(
+    factors: dict[str, str], cmdline: str | None, wrong: bool
+) -> None:
+    guest = replace(INSTANCE, own_kernel=True, factors=factors)
+    told = saw(cpus_visible=2, kernel_settings={"cmdline": cmdline})
+    found = mismatches(guest, TRIAL, told, None)
+    assert [f"booted with {cmdline}" in sentence for sentence in found] == ([True] if wrong else [])
+
+
+def test_a_sandboxs_own_process_is_no_evidence_of_what_runs_in_it() -> None:
+    sandbox = replace(INSTANCE, private_kernel=True)
+    assert confinement_mismatches(sandbox, READ | {"network": "host", "seccomp": "none"}) == []
+    asked = replace(sandbox, factors={"network": "host"})
+    assert len(confinement_mismatches(asked, READ)) == 1
+
+
+@pytest.mark.parametrize(
+    ("factors", "times"),
+    [
+        ({}, "period 50000 us, burst 0 us"),
+        ({}, "period 100000 us, burst 100000 us"),
+        ({"cfs_burst": "full"}, TIMES),
+        ({"cfs_burst": "full"}, None),
+        ({"cfs_period": "10ms"}, TIMES),
+    ],
+)
+def test_a_quota_with_other_times_is_named_outside_and_inside(
+    factors: dict[str, str], times: str | None
+) -> None:
+    asked = replace(VANILLA, factors=factors)
+    (sentence,) = confinement_mismatches(asked, READ | {"quota_times": times})
+    assert "cfs_period" in sentence and (times or "not told") in sentence
+    inside = saw(cgroup={"quota_cpus": 2.0}, process_settings={"quota_times": times})
+    assert [times in told for told in mismatches(asked, TRIAL, inside, None) if times] == (
+        [True] if times else []
+    )
+
+
+@pytest.mark.parametrize("told", ["filter", None])
+def test_an_application_under_a_filter_that_was_to_have_none_is_named(told: str | None) -> None:
+    asked = having(seccomp_profile="unconfined")
+    (found,) = mismatches(asked, TRIAL, saw(process_settings={"seccomp": told}), None)
+    assert f"had seccomp {told}, none needed" in found
+    assert mismatches(asked, TRIAL, saw(process_settings={"seccomp": "none"}), None) == []
+
+
+@pytest.mark.parametrize("asked", ["never", "malloc", "kernel"])
+@pytest.mark.parametrize("told", ["never", "malloc", "kernel", None])
+def test_huge_pages_are_as_asked(asked: str, told: str | None) -> None:
+    trial = replace(TRIAL, huge_pages=asked)
+    found = mismatches(INSTANCE, trial, saw(process_settings={"page_policy": told}), None)
+    if told == asked or (told, asked) == (None, "kernel"):
+        assert found == []
+    else:
+        assert f"had huge pages {told}, {asked} needed" in found[0]
