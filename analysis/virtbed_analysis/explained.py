@@ -64,8 +64,8 @@ def of_sweep(sweep: Sweep, means: Readings | None = None) -> Json:
     """
     entries = sweep.platforms.entries
     rows = document(means or readings(sweep.samples), sweep.trials, entries)
-    told = [{**row, "sentence": sentence(row, entries)} for row in rows]
-    return {"confidence": CONFIDENCE, "explained": told}
+    sentences = [{**row, "sentence": sentence(row, entries)} for row in rows]
+    return {"confidence": CONFIDENCE, "explained": sentences}
 
 
 def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platform]) -> list[Json]:
@@ -83,7 +83,7 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
         `low` and `high` (null without an interval), `start` and `end` (ratios to bare metal between
         which it lies), `n`, and, of the cell that a row ends in, `stalled` (the share of periods in
         which the CPU quota stopped it; null without a quota) and `huge` (the share of its memory in
-        huge pages; null where it is not told). These are diagnostics: they have no part in a ratio.
+        huge pages; null where unknown). These are diagnostics: they have no part in a ratio.
     """
     logs = means.judged
     metal = set(logs.filter("bare")["platform"].unique())
@@ -94,7 +94,7 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
             about = tuple(row[name] for name in (*SUBJECT, "weights"))
             where = (row["platform"], row["mode"], _changed(row))
             subjects.setdefault(about, {})[where] = own
-    counted = {told: _counted(trials, column) for told, column in _DIAGNOSTICS.items()}
+    counted = {diagnostic: _counted(trials, column) for diagnostic, column in _DIAGNOSTICS.items()}
     found = []
     for about, cells in subjects.items():
         base = next((c for (p, m, x), c in cells.items() if _is_base(p, m, x, metal)), None)
@@ -105,12 +105,14 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
             theirs = {(m, x): one for (p, m, x), one in cells.items() if p == name and len(x) < 2}
             if drawn := _waterfall(base, theirs, entry, name in metal):
                 mode = drawn.pop("mode")
-                told = {**columns, "platform": name, "mode": mode, **drawn}
-                for row in told["rows"]:
+                waterfall = {**columns, "platform": name, "mode": mode, **drawn}
+                for row in waterfall["rows"]:
                     where = row.pop("cell")
                     cell = (about[: len(SUBJECT)], name, *where)
-                    row |= {told: means_of.get(cell) for told, means_of in counted.items()}
-                found.append(told)
+                    row |= {
+                        diagnostic: means_of.get(cell) for diagnostic, means_of in counted.items()
+                    }
+                found.append(waterfall)
     return found
 
 
@@ -234,7 +236,7 @@ def _change(
 
 
 def _usable(logs: Sequence[Floats]) -> bool:
-    """Return whether all are logarithms of numbers that can be told."""
+    """Return whether all are logarithms of numbers that can be shown."""
     return all(bool((np.abs(side) < _MOST).all()) for side in logs)
 
 

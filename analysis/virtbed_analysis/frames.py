@@ -296,10 +296,10 @@ def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) ->
 
 
 def _throttled(result: Json) -> float | None:
-    told = result["confounders"]["throttling"]
-    if told is None or result["trial"]["quota_cpus"] is None or not told["periods"]:
+    periods = result["confounders"]["throttling"]
+    if periods is None or result["trial"]["quota_cpus"] is None or not periods["periods"]:
         return None
-    return float(told["throttled"] / told["periods"])
+    return float(periods["throttled"] / periods["periods"])
 
 
 def _pool_threads(threads: Json) -> int:

@@ -60,8 +60,8 @@ def _panel(name: str, waterfalls: list[Json], entries: words.Entries) -> str:
         size = mpl.rcParams["axes.titlesize"]
         figure.suptitle(fill(title, _TITLE), x=0.01, ha="left", fontsize=size, fontweight="bold")
 
-    told = f"{label}: {' '.join(row['sentence'] for row in waterfalls)}"
-    return canvas.panel(name, title, len(lines) * _LINE_IN + _FRAME_IN, told, draw)
+    alternative = f"{label}: {' '.join(row['sentence'] for row in waterfalls)}"
+    return canvas.panel(name, title, len(lines) * _LINE_IN + _FRAME_IN, alternative, draw)
 
 
 def _bars(axes: Axes, rows: Iterable[tuple[int, Json]]) -> None:

@@ -55,7 +55,7 @@ def confinement_mismatches(instance: Instance, reading: Mapping[str, Any]) -> li
         instance: As it was asked for.
         reading: Of its enclosure: ``seccomp``, ``network`` (``host`` or ``own``), ``runtime`` (the
             runtime's name or path) and ``quota_times``. What has its default is compared only if
-            it is told; what was varied must be told.
+            it is reported; what was varied must be.
     """
     return list(_mismatches(instance, reading))
 
@@ -84,10 +84,10 @@ def _mismatches(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]
         if needed is None or needed == found:
             continue
         # A sandbox's own process is not what the application runs in.
-        told = found is not None and not instance.private_kernel
-        if told or any(_value(instance, name) != default_of(name) for name in names):
+        known = found is not None and not instance.private_kernel
+        if known or any(_value(instance, name) != default_of(name) for name in names):
             said = " and ".join(f"{name} {_value(instance, name)}" for name in names)
-            has = found or "not told"
+            has = found or "not reported it"
             yield f"{said} was asked for, which is {needed}; the container has {has}"
 
 

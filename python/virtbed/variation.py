@@ -118,10 +118,10 @@ def unvaried(plan: Plan, enclosures: Mapping[str, RoleProperties]) -> str | None
             if factor.varied_by == "quotas":
                 here = [n for n in here if _has_quota(plan, n, enclosures[n])]
             if value != factor.default and not here:
-                beside = " in a mode with a CPU quota" if factor.varied_by == "quotas" else ""
+                suffix = " in a mode with a CPU quota" if factor.varied_by == "quotas" else ""
                 return (
                     f"{factor.plan_key}: {value} found, which none of the plan's platforms can "
-                    f"have{beside}; name one of {', '.join(able) or 'none'} among platforms{beside}"
+                    f"have{suffix}; name one of {', '.join(able) or 'none'} among platforms{suffix}"
                 )
     return None
 

@@ -45,11 +45,11 @@ def test_each_thing_that_a_plan_varies_is_attested(write_plan: Any) -> None:
     }
     outside = {name: evidence["after"]["enclosure"] for name, (_, evidence) in found.items()}
     assert all(evidence["attested"] for _, evidence in found.values())
-    for name, told in inside.items():
+    for name, reading in inside.items():
         policy = next((p for p in ("never", "malloc") if f"-{p}_pages" in name), "kernel")
-        assert told["page_policy"] == policy, name
+        assert reading["page_policy"] == policy, name
         filtered = "none" if name.startswith("bm") or "unconfined" in name else "filter"
-        assert told["seccomp"] == filtered, name
+        assert reading["seccomp"] == filtered, name
     for name, read_back in outside.items():
         if not name.startswith("bm"):
             assert read_back["network"] == ("host" if "host_network" in name else "own"), name
@@ -60,6 +60,9 @@ def test_each_thing_that_a_plan_varies_is_attested(write_plan: Any) -> None:
         "cn-vanilla-c01-10ms_period": (10_000, 0),
         "cn-vanilla-c01-full_burst": (100_000, 100_000),
     }.items():
-        told = TIMES.format(*times)
-        assert (inside[name]["quota_times"], outside[name]["quota_times"]) == (told, told)
+        times_read = TIMES.format(*times)
+        assert (inside[name]["quota_times"], outside[name]["quota_times"]) == (
+            times_read,
+            times_read,
+        )
         assert outside[name]["quota_cpus"] == 1.0

@@ -30,7 +30,7 @@ _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 # POSIX sh; $1 is the root of the file system, nothing on a live host, and $2 the process's number,
 # by default that of the one that reads. For each mount that may limit CPUs, memory or processes,
 # every cgroup from the process's own up to the mount point is printed, as a folder at least; which
-# of them count, the reader decides. Of another process its network's namespace is printed, beside
+# of them count, the reader decides. Of another process its network's namespace is printed, next to
 # the reader's own, and of its mounts its root.
 SCRIPT = f"""\
 pid=${{2:-self}}

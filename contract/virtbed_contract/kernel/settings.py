@@ -136,9 +136,9 @@ def page_policy(root: Path, environment: Mapping[str, str]) -> Optional[str]:
         ``never`` if it has turned them off, ``malloc`` if its allocator asks for them, ``kernel``
         for neither; None where the kernel does not tell.
     """
-    told = processes.status(proc=root / "proc").get("THP_enabled")
+    enabled = processes.status(proc=root / "proc").get("THP_enabled")
     asks = environment.get(HUGE_MALLOC[0]) == HUGE_MALLOC[1]
-    return {"0": "never", "1": "malloc" if asks else "kernel"}.get(told or "")
+    return {"0": "never", "1": "malloc" if asks else "kernel"}.get(enabled or "")
 
 
 def huge_share(root: Path) -> Optional[float]:

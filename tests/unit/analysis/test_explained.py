@@ -143,7 +143,7 @@ def test_what_has_one_cell_is_its_total_and_bare_metal_has_changes_only(content:
     assert (change["start"], change["end"]) == (1.0, pytest.approx(0.9, abs=0.005))
 
 
-def test_stalls_explain_and_stand_beside_the_cells_under_a_quota(content: Json) -> None:
+def test_stalls_explain_and_stand_next_to_the_cells_under_a_quota(content: Json) -> None:
     found = steps(content, "cn")
     stalled = {what for what, row in found.items() if row["stalled"] is not None}
     assert stalled == {
@@ -195,7 +195,7 @@ def test_few_replicates_have_no_interval_or_a_wide_one(folder: Folder, replicate
     ("change", "why"),
     [
         ({"seccomp": "filter"}, "seccomp_profile unconfined was asked for, which is none"),
-        ({"seccomp": None}, "the container has not told"),
+        ({"seccomp": None}, "the container has not reported it"),
     ],
 )
 def test_a_trial_whose_evidence_does_not_bear_out_what_was_varied_is_left_out(

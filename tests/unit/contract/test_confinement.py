@@ -58,9 +58,9 @@ def test_a_container_as_asked_has_no_mismatch() -> None:
         ({"network": "host"}, {}, "network host was asked for, which is host; the container has o"),
         ({}, {"network": "host"}, "network none was asked for, which is own; the container has ho"),
         ({"runtime": "crun"}, {}, "runtime crun was asked for, which is crun; the container has r"),
-        ({"runtime": "crun"}, {"runtime": None}, "the container has not told"),
-        ({"network": "host"}, {"network": None}, "the container has not told"),
-        ({"seccomp_profile": "unconfined"}, {"seccomp": None}, "the container has not told"),
+        ({"runtime": "crun"}, {"runtime": None}, "the container has not reported it"),
+        ({"network": "host"}, {"network": None}, "the container has not reported it"),
+        ({"seccomp_profile": "unconfined"}, {"seccomp": None}, "the container has not reported it"),
     ],
 )
 def test_a_container_with_another_value_is_named(
@@ -96,8 +96,8 @@ def test_a_guest_has_the_mitigations_that_were_asked_for(
     factors: dict[str, str], cmdline: str | None, wrong: bool
 ) -> None:
     guest = replace(INSTANCE, own_kernel=True, factors=factors)
-    told = saw(cpus_visible=2, kernel_settings={"cmdline": cmdline})
-    found = mismatches(guest, TRIAL, told, None)
+    inside = saw(cpus_visible=2, kernel_settings={"cmdline": cmdline})
+    found = mismatches(guest, TRIAL, inside, None)
     assert [f"booted with {cmdline}" in sentence for sentence in found] == ([True] if wrong else [])
 
 
@@ -123,27 +123,27 @@ def test_a_quota_with_other_times_is_named_outside_and_inside(
 ) -> None:
     asked = replace(VANILLA, factors=factors)
     (sentence,) = confinement_mismatches(asked, READ | {"quota_times": times})
-    assert "cfs_period" in sentence and (times or "not told") in sentence
+    assert "cfs_period" in sentence and (times or "not reported it") in sentence
     inside = saw(cgroup={"quota_cpus": 2.0}, process_settings={"quota_times": times})
-    assert [times in told for told in mismatches(asked, TRIAL, inside, None) if times] == (
+    assert [times in text for text in mismatches(asked, TRIAL, inside, None) if times] == (
         [True] if times else []
     )
 
 
-@pytest.mark.parametrize("told", ["filter", None])
-def test_an_application_under_a_filter_that_was_to_have_none_is_named(told: str | None) -> None:
+@pytest.mark.parametrize("seccomp", ["filter", None])
+def test_an_application_under_a_filter_that_was_to_have_none_is_named(seccomp: str | None) -> None:
     asked = having(seccomp_profile="unconfined")
-    (found,) = mismatches(asked, TRIAL, saw(process_settings={"seccomp": told}), None)
-    assert f"had seccomp {told}, none needed" in found
+    (found,) = mismatches(asked, TRIAL, saw(process_settings={"seccomp": seccomp}), None)
+    assert f"had seccomp {seccomp}, none needed" in found
     assert mismatches(asked, TRIAL, saw(process_settings={"seccomp": "none"}), None) == []
 
 
 @pytest.mark.parametrize("asked", ["never", "malloc", "kernel"])
-@pytest.mark.parametrize("told", ["never", "malloc", "kernel", None])
-def test_huge_pages_are_as_asked(asked: str, told: str | None) -> None:
+@pytest.mark.parametrize("pages", ["never", "malloc", "kernel", None])
+def test_huge_pages_are_as_asked(asked: str, pages: str | None) -> None:
     trial = replace(TRIAL, huge_pages=asked)
-    found = mismatches(INSTANCE, trial, saw(process_settings={"page_policy": told}), None)
-    if told == asked or (told, asked) == (None, "kernel"):
+    found = mismatches(INSTANCE, trial, saw(process_settings={"page_policy": pages}), None)
+    if pages == asked or (pages, asked) == (None, "kernel"):
         assert found == []
     else:
-        assert f"had huge pages {told}, {asked} needed" in found[0]
+        assert f"had huge pages {pages}, {asked} needed" in found[0]

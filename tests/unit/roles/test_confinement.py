@@ -58,17 +58,17 @@ def commands(folder: Path, engine: str) -> list[list[str]]:
         "vars_files": [str(file)],
     }  # fmt: skip
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
-    beside = {
+    more = {
         f"ANSIBLE_{kind.upper()}_PLUGINS": str(REPOSITORY / f"playbooks/{kind}_plugins")
         for kind in ("filter", "lookup")
     }
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), folder / "play.yml"],
-        cwd=REPOSITORY, check=False, capture_output=True, text=True, env=os.environ | beside,
+        cwd=REPOSITORY, check=False, capture_output=True, text=True, env=os.environ | more,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    told = (json.loads((folder / str(place)).read_text()) for place in range(len(instances)))
-    return [[str(word) for word in command] for command in told]
+    commands = (json.loads((folder / str(place)).read_text()) for place in range(len(instances)))
+    return [[str(word) for word in command] for command in commands]
 
 
 def test_a_guest_is_booted_without_mitigations_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_a_guest_is_booted_without_mitigations_where_that_is_asked_for(tmp_path:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     usual = "root=/dev/vda rw console=ttyS0 transparent_hugepage=madvise"
-    told = [(tmp_path / str(place)).read_text() for place in range(3)]
-    assert told == [usual, usual, f"{usual} mitigations=off"]
+    written = [(tmp_path / str(place)).read_text() for place in range(3)]
+    assert written == [usual, usual, f"{usual} mitigations=off"]
 
 
-def beside(command: list[str], reference: list[str]) -> list[str]:
+def added(command: list[str], reference: list[str]) -> list[str]:
     """Return the words of a command that are not the reference's, in order."""
     left = list(reference)
     found = []
@@ -112,12 +112,12 @@ def beside(command: list[str], reference: list[str]) -> list[str]:
     return found
 
 
-def test_docker_is_told_one_thing_more_or_another_value(tmp_path: Path) -> None:
+def test_docker_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None:
     usual, *varied, pinned = commands(tmp_path, "docker")
     assert "--cpuset-cpus 2-3 --cpuset-mems 0" in " ".join(pinned) and "--cpu-quota" not in pinned
     assert "--network none" in " ".join(usual) and "--runtime" not in usual
     assert "--cpu-period 100000 --cpu-quota 200000" in " ".join(usual)
-    assert [beside(command, usual) for command in varied] == [
+    assert [added(command, usual) for command in varied] == [
         ["--security-opt", "seccomp=unconfined"],
         ["host"],
         ["--runtime", "runc"],
@@ -126,10 +126,10 @@ def test_docker_is_told_one_thing_more_or_another_value(tmp_path: Path) -> None:
     ]
 
 
-def test_podman_is_told_one_thing_more_or_another_value(tmp_path: Path) -> None:
+def test_podman_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None:
     usual, *varied, _ = commands(tmp_path, "podman")
     assert usual[3:5] == ["podman", "run"] and "--network none" in " ".join(usual)
-    assert [beside(command, usual) for command in varied] == [
+    assert [added(command, usual) for command in varied] == [
         ["--security-opt", "seccomp=unconfined"],
         ["host"],
         ["--runtime", "runc"],
@@ -143,13 +143,13 @@ def host(root: Path, version: int, **files: str) -> Path:
     """Lay a host with a process 7, whose quota lies in its own group."""
     kind = "cgroup2 cgroup2 rw" if version == 2 else "cgroup cgroup rw,cpu,cpuacct"
     quota = {"x/cpu.max": "200000 100000"} if version == 2 else {"x/cpu.cfs_quota_us": "200000"}
-    laid = {
+    files = {
         "proc/self/mountinfo": f"30 23 0:26 / /sys/fs/cgroup rw - {kind}\n",
         "proc/7/cgroup": "0::/d/x\n" if version == 2 else "1:cpu,cpuacct:/d/x\n0::/\n",
         **{f"sys/fs/cgroup/d/{name}": text for name, text in (quota | files).items()},
     }
     (root / "sys/fs/cgroup/d/x").mkdir(parents=True)
-    for name, text in laid.items():
+    for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root

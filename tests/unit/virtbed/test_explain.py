@@ -22,8 +22,8 @@ SUBJECT = {
 
 
 def step(what: str, kind: str, points: float, **more: Any) -> dict[str, Any]:
-    told = {"low": points - 0.15, "high": points + 0.175, "n": 10, "stalled": None, "huge": None}
-    return {"what": what, "kind": kind, "points": points, "start": 1.0, "end": 2.0} | told | more
+    shown = {"low": points - 0.15, "high": points + 0.175, "n": 10, "stalled": None, "huge": None}
+    return {"what": what, "kind": kind, "points": points, "start": 1.0, "end": 2.0} | shown | more
 
 
 ROWS = [
@@ -45,7 +45,7 @@ CONTENT = {
 def test_the_table_fits_with_every_interval_on_one_line(width: int) -> None:
     text = shown(explained_table(CONTENT), width)
     assert_fits(text, width)
-    for told in (
+    for part in (
         "+1.2 (-13.8 to +18.7)",
         "+58.0 (+43.0 to +75.5)",
         "+1234.6 (",
@@ -53,7 +53,7 @@ def test_the_table_fits_with_every_interval_on_one_line(width: int) -> None:
         "43%",
         "62%",
     ):
-        assert told in text
+        assert part in text
 
 
 @pytest.fixture

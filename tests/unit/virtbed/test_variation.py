@@ -39,7 +39,7 @@ def asked(**keys: Any) -> Plan:
     )  # fmt: skip
 
 
-def laid(lacking: tuple[tuple[str, ...], ...] = (), **keys: Any) -> Design:
+def designed(lacking: tuple[tuple[str, ...], ...] = (), **keys: Any) -> Design:
     host = report(guests="available")
     facts = host.facts | {"lacking": [list(row) for row in lacking]}
     return design(asked(**keys), replace(host, facts=facts), PLATFORMS)
@@ -61,7 +61,7 @@ PAGES = ["huge_pages malloc", "huge_pages never"]
 
 
 def test_a_plan_that_explains_varies_one_factor_at_a_time_from_one_cell_of_each_platform() -> None:
-    found = laid(explain=True, **STAR)
+    found = designed(explain=True, **STAR)
     assert cells(found) == {
         ("bm", "pinned"): ["", *PAGES],
         ("cn", "vanilla"): ["", "cfs_burst full", "cfs_period 10ms", "cfs_period 50ms"],
@@ -86,14 +86,14 @@ def test_a_plan_that_explains_varies_one_factor_at_a_time_from_one_cell_of_each_
 
 
 def test_without_it_a_plan_is_the_product_of_its_lists() -> None:
-    found = cells(laid(seccomp=["filter", "unconfined"], huge_pages=["kernel", "malloc"]))
+    found = cells(designed(seccomp=["filter", "unconfined"], huge_pages=["kernel", "malloc"]))
     assert len(found["cn", "pinned"]) == len(found["cn", "vanilla"]) == 4
     assert len(found["bm", "pinned"]) == 2
 
 
 def test_guests_vary_kernel_and_topology_in_the_star_as_well() -> None:
     found = cells(
-        laid(
+        designed(
             explain=True, guest_topology=["flat", "host"], seccomp=["filter", "unconfined"],
             guest_mitigations=["kernel", "none"],
         )
@@ -104,12 +104,12 @@ def test_guests_vary_kernel_and_topology_in_the_star_as_well() -> None:
 
 def test_a_platform_without_pinned_cells_is_taken_apart_where_it_has_some() -> None:
     platforms = {"bm": ["pinned"], "cn": ["vanilla"]}
-    found = cells(laid(explain=True, platforms=platforms, seccomp=["filter", "unconfined"]))
+    found = cells(designed(explain=True, platforms=platforms, seccomp=["filter", "unconfined"]))
     assert found["cn", "vanilla"] == ["", "seccomp_profile unconfined"]
 
 
 def test_a_value_that_the_host_does_not_offer_is_left_out_with_its_reason() -> None:
-    found = laid((("enclosure_docker", "runtime", "crun"),), explain=True, **STAR)
+    found = designed((("enclosure_docker", "runtime", "crun"),), explain=True, **STAR)
     assert "runtime crun" not in cells(found)["cn", "pinned"]
     assert "runtime runc" in cells(found)["podman", "pinned"]
     (row,) = found.not_run
@@ -119,7 +119,7 @@ def test_a_value_that_the_host_does_not_offer_is_left_out_with_its_reason() -> N
 
 
 def test_a_container_in_a_guest_has_its_engines_runtime_only() -> None:
-    found = laid(
+    found = designed(
         explain=True, platforms={"bm": ["pinned"], "vmcn": ["pinned"], "cn": ["pinned"]},
         runtime=["engine", "crun"], seccomp=["filter", "unconfined"],
     )  # fmt: skip
@@ -144,7 +144,7 @@ def test_a_value_that_no_platform_of_the_plan_can_have_is_refused(
     keys: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(PlanError, match=said):
-        laid(**keys)
+        designed(**keys)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def settings(*options: str) -> dict[str, Any]:
 def test_the_process_has_what_it_was_asked_for(choice: str) -> None:
     found = settings(f"--huge-pages={choice}", "--seed=7")
     assert found["page_policy"] == choice
-    # Asking for huge pages is no other allocator; all arguments hold in the process started anew.
+    # Asking for huge pages is no other allocator; all arguments hold in the process started again.
     assert (found["allocator"], found["samples"]) == (DEFAULT_ALLOCATOR, 2)
 
 

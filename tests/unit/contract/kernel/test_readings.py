@@ -129,9 +129,9 @@ LIMITED = {
 }
 
 
-@pytest.mark.parametrize(("theirs", "told"), [("net:[7]", "own"), ("net:[1]", "host")])
+@pytest.mark.parametrize(("theirs", "network"), [("net:[7]", "own"), ("net:[1]", "host")])
 def test_the_shell_tells_whose_network_another_process_has(
-    tmp_path: Path, theirs: str, told: str
+    tmp_path: Path, theirs: str, network: str
 ) -> None:
     live = lay(tmp_path / "live", OF_ANOTHER)
     for pid, link in (("self", "net:[1]"), ("7", theirs)):
@@ -139,7 +139,7 @@ def test_the_shell_tells_whose_network_another_process_has(
         (live / "proc" / pid / "ns/net").symlink_to(link)
     readings.unpack(printed(str(live), "7"), tmp_path / "copy")
     for root in (live, tmp_path / "copy"):
-        assert (readings.enclosed(root, 7) or {})["network"] == told
+        assert (readings.enclosed(root, 7) or {})["network"] == network
 
 
 @pytest.mark.parametrize("name", LIMITED)

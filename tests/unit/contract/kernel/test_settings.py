@@ -107,7 +107,7 @@ def test_what_changes_the_allocator(
 
 
 @pytest.mark.parametrize(
-    ("told", "environment", "policy"),
+    ("enabled", "environment", "policy"),
     [
         ("1", {}, "kernel"),
         ("1", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "malloc"),
@@ -117,9 +117,12 @@ def test_what_changes_the_allocator(
     ],
 )
 def test_what_a_process_does_about_huge_pages(
-    tmp_path: Path, told: str | None, environment: dict[str, str], policy: str | None
+    tmp_path: Path, enabled: str | None, environment: dict[str, str], policy: str | None
 ) -> None:
-    lay(tmp_path, {"proc/self/status": f"Name:\tx\nTHP_enabled:\t{told}\n" if told else "Name:\tx"})
+    lay(
+        tmp_path,
+        {"proc/self/status": f"Name:\tx\nTHP_enabled:\t{enabled}\n" if enabled else "Name:\tx"},
+    )
     assert settings.page_policy(tmp_path, environment) == policy
     # Any other tunable is a change of the allocator, which no plan asks for.
     changed = settings.allocator(tmp_path, environment) != settings.DEFAULT_ALLOCATOR
