@@ -128,7 +128,7 @@ def test_docker_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None
 
 def test_podman_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None:
     usual, *varied, _ = commands(tmp_path, "podman")
-    assert usual[3:5] == ["podman", "run"] and "--network none" in " ".join(usual)
+    assert "podman run" in " ".join(usual) and "--network none" in " ".join(usual)
     assert [added(command, usual) for command in varied] == [
         ["--security-opt", "seccomp=unconfined"],
         ["host"],
@@ -136,7 +136,7 @@ def test_podman_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None
         [],
         [],
     ]
-    assert varied[2][3:7] == ["podman", "--runtime", "runc", "run"]
+    assert "podman --runtime runc run" in " ".join(varied[2])
 
 
 def host(root: Path, version: int, **files: str) -> Path:
