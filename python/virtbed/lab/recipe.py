@@ -21,7 +21,7 @@ _SERVER = (
 _ENGINES = (
     "bubblewrap", "crun", "docker.io", "hwloc-nox", "libvirt-clients", "libvirt-daemon-system",
     "libvirt-daemon-system-systemd", "mmdebstrap", "numactl", "openssh-client", "podman",
-    "python3-libvirt", "python3-lxml", "qemu-system-x86", "qemu-utils", "runsc",
+    "python3-libvirt", "python3-lxml", "qemu-system-x86", "qemu-utils", "runc", "runsc",
 )  # fmt: skip
 _OF_SUITE: dict[str, tuple[str, ...]] = {
     "bookworm": (),

@@ -124,6 +124,7 @@ def test_limits_of_either_control_group_version(tmp_path: Path, files: dict[str,
         "memory_mib": 4096,
         "swap_limit": "0 MiB",
         "pids_max": 16384,
+        "quota_times": "period 100000 us, burst 0 us",
         "throttled_periods": 4,
     }
 
