@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from virtbed_contract.kernel import readings
+from virtbed_contract.kernel.printed import Place
 
 
 class ActionModule(ActionBase):
@@ -37,14 +36,12 @@ class ActionModule(ActionBase):
         if answer["rc"] != 0:
             said = (answer["stderr"] or answer["stdout"]).strip()
             raise AnsibleActionFail(f"process_reading: exit status {answer['rc']}: {said}")
-        with tempfile.TemporaryDirectory(prefix="virtbed-reading-") as folder:
-            readings.unpack(answer["stdout"], Path(folder))
-            if container:
-                return {"changed": False, "reading": _of(container, Path(folder))}
-            return {"changed": False, "reading": readings.process(Path(folder))}
+        root = readings.unpack(answer["stdout"])
+        reading = _of(container, root) if container else readings.process(root)
+        return {"changed": False, "reading": reading}
 
 
-def _of(container: dict[str, Any], root: Path) -> dict[str, Any]:
+def _of(container: dict[str, Any], root: Place) -> dict[str, Any]:
     found = readings.enclosed(root, container["pid"])
     if found is None or found["started"] != container["started"]:
         raise AnsibleActionFail(

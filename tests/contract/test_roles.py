@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -80,9 +81,21 @@ def verify_faults(role: Path) -> Iterator[str]:
         yield f"verify.yml does not begin with a task that registers {reading}"
     if len(tasks) < 2:
         yield "verify.yml asserts nothing"
-    for task in tasks[1:]:
+    if loaded(role / "meta/virtbed.yml").get("own_kernel"):
+        attest = {"name": "machine_guest", "tasks_from": "attest"}
+        if tasks[-1].get("ansible.builtin.import_role") != attest:
+            yield "verify.yml does not end with machine_guest's attest: its guest is not judged"
+    for task in (each for written in tasks[1:] for each in stood_for(written)):
         if "ansible.builtin.assert" not in task or "register" in task:
             yield f"verify.yml: {task['name']!r} found, an assertion needed"
+
+
+def stood_for(task: Mapping[str, Any]) -> list[Any]:
+    """Return what an import from a part of machines stands for, and any other task itself."""
+    role = task.get("ansible.builtin.import_role", {})
+    if role.get("name") not in PARTS:
+        return [task]
+    return list(loaded(ROLES / role["name"] / f"tasks/{role['tasks_from']}.yml"))
 
 
 def argv_faults(role: Path) -> Iterator[str]:
@@ -208,6 +221,15 @@ def test_a_broken_role_is_found(
         if check is properties_faults and faults:
             break
     assert any(fault in found for found in faults), faults
+
+
+@pytest.mark.parametrize("role", ["machine_kvm", "machine_microvm"])
+def test_a_machine_that_does_not_judge_its_guest_is_found(role: str, tmp_path: Path) -> None:
+    copy = tmp_path / role
+    shutil.copytree(ROLES / role, copy)
+    tasks = loaded(copy / "tasks/verify.yml")
+    (copy / "tasks/verify.yml").write_text(yaml.safe_dump(tasks[:-1]), encoding="utf-8")
+    assert any("its guest is not judged" in fault for fault in verify_faults(copy))
 
 
 # Where a role may be named from outside it, and why.

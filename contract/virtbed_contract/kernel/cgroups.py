@@ -6,10 +6,10 @@ A limit of an ancestor binds as well, so limits are the tightest from the proces
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional, Union
 
 from .files import read
+from .printed import Place
 
 Pid = Union[int, str]
 
@@ -29,10 +29,10 @@ class Mount:
 
     version: int
     top: str
-    point: Path
+    point: Place
 
 
-def mounts(root: Path) -> dict[str, Mount]:
+def mounts(root: Place) -> dict[str, Mount]:
     """Return the mount of each version 1 controller, and of version 2 under the name "".
 
     Options of a version 1 mount (``rw``) are among the names; no controller is called so.
@@ -48,7 +48,7 @@ def mounts(root: Path) -> dict[str, Mount]:
     return found
 
 
-def version(root: Path) -> Optional[int]:
+def version(root: Place) -> Optional[int]:
     """Return the version of the hierarchy that limits CPU time; None without a mount of any.
 
     A hybrid host mounts both, and what limits CPU time there is version 1.
@@ -57,7 +57,7 @@ def version(root: Path) -> Optional[int]:
     return mount.version if mount else None
 
 
-def controllers(root: Path) -> list[str]:
+def controllers(root: Place) -> list[str]:
     """Return the controllers of the hierarchy's version that limits CPU time, sorted."""
     found = mounts(root)
     if "cpu" in found:
@@ -69,7 +69,7 @@ def controllers(root: Path) -> list[str]:
     return []
 
 
-def lineage(root: Path, controller: str, pid: Pid = "self") -> list[Path]:
+def lineage(root: Place, controller: str, pid: Pid = "self") -> list[Place]:
     """Return a process's cgroup folder in a controller's hierarchy, then its ancestors'.
 
     In a container the path of ``/proc/PID/cgroup`` is often the host's, and does not exist below
@@ -94,19 +94,19 @@ def lineage(root: Path, controller: str, pid: Pid = "self") -> list[Path]:
     return [mount.point]
 
 
-def quota_cpus(root: Path, pid: Pid = "self") -> Optional[float]:
+def quota_cpus(root: Place, pid: Pid = "self") -> Optional[float]:
     """Return the tightest CPU quota that binds a process, in CPUs; None without one."""
     quotas = [_quota_cpus(group) for group in lineage(root, "cpu", pid)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def own_quota_cpus(root: Path, pid: Pid = "self") -> Optional[float]:
+def own_quota_cpus(root: Place, pid: Pid = "self") -> Optional[float]:
     """Return the CPU quota of the cgroup that a process is in itself, in CPUs; None without one."""
     groups = lineage(root, "cpu", pid)
     return _quota_cpus(groups[0]) if groups else None
 
 
-def quota_times(root: Path, pid: Pid = "self") -> Optional[str]:
+def quota_times(root: Place, pid: Pid = "self") -> Optional[str]:
     """Return period and burst of the tightest CPU quota that binds a process, in words.
 
     Returns:
@@ -125,7 +125,7 @@ def times_in_words(period_us: int, burst_us: int = 0) -> str:
     return f"period {period_us} us, burst {burst_us} us"
 
 
-def cpuset(root: Path, pid: Pid = "self") -> Optional[str]:
+def cpuset(root: Place, pid: Pid = "self") -> Optional[str]:
     """Return the kernel list of the CPUs that a process's cpuset leaves it; None without one."""
     for group in lineage(root, "cpuset", pid):
         for name in CPUSET_FILES:
@@ -135,7 +135,7 @@ def cpuset(root: Path, pid: Pid = "self") -> Optional[str]:
     return None
 
 
-def memory_bytes(root: Path, pid: Pid = "self") -> Optional[int]:
+def memory_bytes(root: Place, pid: Pid = "self") -> Optional[int]:
     """Return the tightest memory limit that binds a process, in bytes; None without one."""
     limits = []
     for group in lineage(root, "memory", pid):
@@ -145,7 +145,7 @@ def memory_bytes(root: Path, pid: Pid = "self") -> Optional[int]:
     return min(limits, default=None)
 
 
-def swap_limit(root: Path, pid: Pid = "self") -> Optional[str]:
+def swap_limit(root: Place, pid: Pid = "self") -> Optional[str]:
     """Return how much swap a process's control groups leave it: "0 MiB", or "max" for any.
 
     Version 1 limits memory and swap together: the swap is what that leaves beyond the memory.
@@ -166,13 +166,13 @@ def swap_limit(root: Path, pid: Pid = "self") -> Optional[str]:
     return f"{max(0, min(limits) - memory) // 2**20} MiB"
 
 
-def pids_max(root: Path, pid: Pid = "self") -> Optional[int]:
+def pids_max(root: Place, pid: Pid = "self") -> Optional[int]:
     """Return the tightest limit of processes and threads that binds a process; None without one."""
     texts = [read(group / PIDS_FILE) or "max" for group in lineage(root, "pids", pid)]
     return min((int(text) for text in texts if text != "max"), default=None)
 
 
-def throttling(root: Path, pid: Pid = "self") -> Optional[dict[str, int]]:
+def throttling(root: Place, pid: Pid = "self") -> Optional[dict[str, int]]:
     """Return how often and how long CPU quotas from a process's cgroup up stopped it, summed.
 
     Returns:
@@ -192,7 +192,7 @@ def throttling(root: Path, pid: Pid = "self") -> Optional[dict[str, int]]:
     return total
 
 
-def limits(root: Path, pid: Pid = "self") -> dict[str, Any]:
+def limits(root: Place, pid: Pid = "self") -> dict[str, Any]:
     """Return what limits a process, as an enclosure's reading has it.
 
     The limits are the tightest from the process's own cgroup up: inside a container none above its
@@ -219,12 +219,12 @@ def _mount(found: dict[str, Mount], controller: str) -> Optional[Mount]:
     return found.get(controller, found.get(""))
 
 
-def _quota_cpus(group: Path) -> Optional[float]:
+def _quota_cpus(group: Place) -> Optional[float]:
     found = _quota(group)
     return None if found is None else found[0] / found[1]
 
 
-def _quota(group: Path) -> Optional[tuple[int, int]]:
+def _quota(group: Place) -> Optional[tuple[int, int]]:
     """Return quota and period of one group in microseconds; None without a quota."""
     quota, _, period = (read(group / "cpu.max") or "").partition(" ")
     if not quota:  # version 1, or a root group, which has none

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Optional, Union
 
+from .printed import Place
 
-def read(path: Path) -> Optional[str]:
+
+def read(path: Place) -> Optional[str]:
     """Return the text of a kernel file without NULs and white space around it.
 
     Returns:

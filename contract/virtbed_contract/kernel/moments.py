@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -17,6 +16,7 @@ from ..likeness import changed
 from . import readings, settings, topology
 from .cpus import format_cpu_list, parse_cpu_list
 from .files import read
+from .printed import Place
 
 KMSG = Path("dev/kmsg")
 TIMERS = Path("run/systemd/timers")
@@ -82,12 +82,11 @@ def machine(printed: str, cpus: Iterable[int]) -> dict[str, Any]:
         printed: What `SCRIPT` printed.
         cpus: The CPUs whose interrupts count.
     """
-    with tempfile.TemporaryDirectory(prefix="virtbed-machine-") as folder:
-        readings.unpack(printed, Path(folder))
-        return {"settings": settings.kernel(Path(folder)), **counters(Path(folder), cpus)}
+    root = readings.unpack(printed)
+    return {"settings": settings.kernel(root), **counters(root, cpus)}
 
 
-def counters(root: Path, cpus: Iterable[int]) -> dict[str, Any]:
+def counters(root: Place, cpus: Iterable[int]) -> dict[str, Any]:
     """Return what a kernel counts and logs: None, or less of it, for what it does not tell.
 
     Returns:
@@ -150,7 +149,7 @@ def bench(
     return {"settings": was["settings"], "moved": moved(was, now) if now else None}
 
 
-def interrupts(root: Path, cpus: Iterable[int]) -> Optional[dict[str, int]]:
+def interrupts(root: Place, cpus: Iterable[int]) -> Optional[dict[str, int]]:
     """Return how often each device, and the CPUs' own timers, interrupted some CPUs so far.
 
     Devices are named by number and name, such as "36 virtio1-req.0".
@@ -173,7 +172,7 @@ def interrupts(root: Path, cpus: Iterable[int]) -> Optional[dict[str, int]]:
     return found
 
 
-def aimed(root: Path, cpus: Iterable[int]) -> Optional[str]:
+def aimed(root: Place, cpus: Iterable[int]) -> Optional[str]:
     """Return the kernel list of the interrupts that may fire on some CPUs."""
     wanted, found, readable = set(cpus), [], False
     for folder in (root / IRQS).glob("[0-9]*"):
@@ -185,7 +184,7 @@ def aimed(root: Path, cpus: Iterable[int]) -> Optional[str]:
     return format_cpu_list(found) if readable else None
 
 
-def throttled(root: Path) -> Optional[int]:
+def throttled(root: Place) -> Optional[int]:
     """Return how often heat slowed cores and packages since boot; a package counts per CPU."""
     counts = [
         int(text)
@@ -196,14 +195,15 @@ def throttled(root: Path) -> Optional[int]:
     return sum(counts) if counts else None
 
 
-def messages(root: Path) -> Optional[list[tuple[int, str]]]:
+def messages(root: Place) -> Optional[list[tuple[int, str]]]:
     """Return number and text of the kernel's last messages, in order; None where none may be read.
 
     A record is "6,376,19410648598,-;text": level, number, microseconds, flags, text. From 24 on the
     level tells of a daemon (systemd) that wrote to the kernel's log: no such message.
     """
     path = root / KMSG
-    text = _drained(path) if path.is_char_device() else read(path)
+    live = isinstance(path, Path) and path.is_char_device()
+    text = _drained(path) if live else read(path)
     if text is None:
         return None
     found = []
@@ -217,10 +217,10 @@ def messages(root: Path) -> Optional[list[tuple[int, str]]]:
     return found[-_KEPT:] or None
 
 
-def _drained(path: Path) -> Optional[str]:
+def _drained(path: Place) -> Optional[str]:
     """Read what a kernel's log holds now: one record per call, and never wait for the next."""
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        opened = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     parts = []
@@ -240,7 +240,7 @@ def _drained(path: Path) -> Optional[str]:
     return b"".join(parts).decode(errors="replace")
 
 
-def timers(root: Path) -> Optional[dict[str, str]]:
+def timers(root: Place) -> Optional[dict[str, str]]:
     """Return when each of systemd's timers fired last, in systemd's words; empty for never."""
     text = read(root / TIMERS)
     if text is None:
@@ -254,14 +254,14 @@ def timers(root: Path) -> Optional[dict[str, str]]:
     return found
 
 
-def _counts(path: Path, names: tuple[str, ...]) -> Optional[int]:
+def _counts(path: Place, names: tuple[str, ...]) -> Optional[int]:
     """Return the sum of the counters of some names in a file of "name count" lines."""
     rows = (line.split() for line in (read(path) or "").splitlines())
     counts = [int(row[1]) for row in rows if len(row) == 2 and row[0] in names]
     return sum(counts) if counts else None
 
 
-def _uptime_s(root: Path) -> Optional[float]:
+def _uptime_s(root: Place) -> Optional[float]:
     words = (read(root / "proc/uptime") or "").split()
     return float(words[0]) if words else None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from .files import fields, read
+from .printed import Place
 
 Pid = Union[int, str]
 
@@ -40,12 +41,12 @@ class Stat:
         )
 
 
-def status(pid: Pid = "self", proc: Path = PROC) -> dict[str, str]:
+def status(pid: Pid = "self", proc: Place = PROC) -> dict[str, str]:
     """Return the fields of /proc/PID/status; {} of a process that ended."""
     return fields(read(proc / str(pid) / "status"))
 
 
-def protection(pid: Pid = "self", proc: Path = PROC) -> dict[str, Optional[str]]:
+def protection(pid: Pid = "self", proc: Place = PROC) -> dict[str, Optional[str]]:
     """Return how the kernel confines a process, and what it may not speculate on.
 
     Returns:
@@ -62,12 +63,12 @@ def protection(pid: Pid = "self", proc: Path = PROC) -> dict[str, Optional[str]]
     }
 
 
-def memory_nodes(pid: Pid = "self", proc: Path = PROC) -> Optional[str]:
+def memory_nodes(pid: Pid = "self", proc: Place = PROC) -> Optional[str]:
     """Return the kernel list of the memory nodes that a process's cpuset leaves it."""
     return status(pid, proc).get("Mems_allowed_list")
 
 
-def memory_policy(pid: Pid = "self", proc: Path = PROC) -> Optional[str]:
+def memory_policy(pid: Pid = "self", proc: Place = PROC) -> Optional[str]:
     """Return a process's NUMA memory policy, such as ``bind:0`` or ``default``.
 
     The cpuset's `memory_nodes` do not show it.
@@ -79,7 +80,7 @@ def memory_policy(pid: Pid = "self", proc: Path = PROC) -> Optional[str]:
     return words[1] if len(words) > 1 else None
 
 
-def bound_nodes(pid: Pid, proc: Path = PROC) -> list[str]:
+def bound_nodes(pid: Pid, proc: Place = PROC) -> list[str]:
     """Return the nodes of each mapping that mbind(2) binds to some, as kernel lists.
 
     QEMU binds its guest's memory so. Mems_allowed_list does not show it: that is the cpuset's.
@@ -91,7 +92,7 @@ def bound_nodes(pid: Pid, proc: Path = PROC) -> list[str]:
     return [policy.rpartition(":")[2] for policy in policies if policy.startswith("bind")]
 
 
-def stat(pid: Pid = "self", proc: Path = PROC) -> Optional[Stat]:
+def stat(pid: Pid = "self", proc: Place = PROC) -> Optional[Stat]:
     """Return a process's or thread's name, start time and CPU; None of one that ended.
 
     Args:
@@ -102,7 +103,7 @@ def stat(pid: Pid = "self", proc: Path = PROC) -> Optional[Stat]:
     return Stat.parse(text) if text else None
 
 
-def threads(pid: Pid = "self", proc: Path = PROC) -> set[int]:
+def threads(pid: Pid = "self", proc: Place = PROC) -> set[int]:
     """Return the ids of a process's threads; none of a process that ended."""
     try:
         return {int(task.name) for task in (proc / str(pid) / "task").iterdir()}
@@ -110,7 +111,7 @@ def threads(pid: Pid = "self", proc: Path = PROC) -> set[int]:
         return set()
 
 
-def migrations(pid: Pid, thread: int, proc: Path = PROC) -> Optional[int]:
+def migrations(pid: Pid, thread: int, proc: Place = PROC) -> Optional[int]:
     """Return how often the kernel moved a thread to another CPU since it was started.
 
     A pin that was changed and put back shows here, whenever that was.
@@ -122,13 +123,13 @@ def migrations(pid: Pid, thread: int, proc: Path = PROC) -> Optional[int]:
     return None if count is None else int(count)
 
 
-def pids(proc: Path = PROC) -> Iterator[int]:
+def pids(proc: Place = PROC) -> Iterator[int]:
     """Give the number of every process."""
     return (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
 
 
 def with_environment(
-    holds: Callable[[bytes], bool], proc: Path = PROC, user: Optional[int] = None
+    holds: Callable[[bytes], bool], proc: Place = PROC, user: Optional[int] = None
 ) -> list[int]:
     """Return the processes with such a variable in their environment, this one excepted.
 

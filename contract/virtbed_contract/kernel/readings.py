@@ -1,19 +1,20 @@
 """What one process may use, read from files alone: no interpreter needs to start next to it.
 
-`SCRIPT` prints the files, of the process itself or of another, `unpack` lays them out as a tree,
-and `process` and `enclosed` read that tree, or the live one.
+`SCRIPT` prints the files, of the process itself or of another, `unpack` makes a tree of what was
+printed, and `process` and `enclosed` read that tree, or the live one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import reduce
 from operator import or_
-from pathlib import Path
 from typing import Any, Optional
 
 from . import cgroups, processes, topology
 from .cpus import format_cpu_list, parse_cpu_list
 from .files import read
+from .printed import Place, Printed
 from .processes import Pid
 
 MARK = "==> "
@@ -80,27 +81,25 @@ done
 """
 
 
-def unpack(printed: str, root: Path) -> None:
-    """Lay the files that `SCRIPT` printed out below a folder.
+def unpack(printed: str) -> Printed:
+    """Return the root of the files that `SCRIPT` printed.
 
     Args:
         printed: Its standard output; what stands before the first file is passed over.
-        root: An empty folder.
     """
-    for part in f"\n{printed}".replace("\r\n", "\n").split(f"\n{MARK}")[1:]:
-        name, _, text = part.partition("\n")
+    return Printed(_files(printed))
+
+
+def _files(printed: str) -> Iterator[tuple[str, Optional[str]]]:
+    # Bytes that are no UTF-8 are read as `files.read` reads them.
+    text = printed.encode(errors="surrogateescape").decode(errors="replace")
+    for part in f"\n{text}".replace("\r\n", "\n").split(f"\n{MARK}")[1:]:
+        name, _, content = part.partition("\n")
         name = name.removesuffix(" <==")
-        path = root / name.lstrip("/")
-        if ".." in path.parts:
-            continue
-        if name.endswith("/"):
-            path.mkdir(parents=True, exist_ok=True)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        yield name, None if name.endswith("/") else content.replace("\r", "\n")
 
 
-def process(root: Path) -> dict[str, Any]:
+def process(root: Place) -> dict[str, Any]:
     """Return what the process to which /proc/self of a tree belongs may use.
 
     Returns:
@@ -126,7 +125,7 @@ def process(root: Path) -> dict[str, Any]:
     }
 
 
-def privileges(root: Path, pid: Pid = "self") -> dict[str, Any]:
+def privileges(root: Place, pid: Pid = "self") -> dict[str, Any]:
     """Return what a process may do, by its /proc/PID/status; None for what that does not tell.
 
     Returns:
@@ -149,7 +148,7 @@ def _ids(own: Optional[str], more: str = "") -> Optional[list[int]]:
     return None if own is None else sorted({int(word) for word in f"{own} {more}".split()})
 
 
-def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
+def enclosed(root: Place, pid: int) -> Optional[dict[str, Any]]:
     """Return what the first process of a container may use, as its host's kernel tells.
 
     Returns:
@@ -177,7 +176,7 @@ def enclosed(root: Path, pid: int) -> Optional[dict[str, Any]]:
     }
 
 
-def _networks(process: Path) -> Optional[list[str]]:
+def _networks(process: Place) -> Optional[list[str]]:
     """Return the interfaces that lead out: not those that a kernel makes in every namespace."""
     v4, v6 = (read(process / name) for name in _ROUTES)
     if v4 is None:
@@ -188,27 +187,29 @@ def _networks(process: Path) -> Optional[list[str]]:
     return sorted(names - {"lo"})
 
 
-def _network(proc: Path, pid: Pid) -> Optional[str]:
+def _network(proc: Place, pid: Pid) -> Optional[str]:
     ours, theirs = (_link(proc / str(one) / "ns/net") for one in ("self", pid))
     return None if ours is None or theirs is None else "host" if theirs == ours else "own"
 
 
-def _link(path: Path) -> Optional[str]:
+def _link(path: Place) -> Optional[str]:
     """Return where a link of /proc leads; a printed one is a file that says so."""
+    if isinstance(path, Printed):
+        return read(path)
     try:
-        return str(path.readlink()) if path.is_symlink() else read(path)
+        return str(path.readlink())
     except OSError:
         return None
 
 
-def _root(process: Path) -> Optional[str]:
+def _root(process: Place) -> Optional[str]:
     """Return how the root that a process sees is mounted: what was mounted over it last counts."""
     mounts = [line.split(" ") for line in (read(process / "mountinfo") or "").splitlines()]
     options = [mount[5].split(",")[0] for mount in mounts if mount[4] == "/"]
     return options[-1] if options else None
 
 
-def _allowed(root: Path, pid: Pid = "self") -> Optional[str]:
+def _allowed(root: Place, pid: Pid = "self") -> Optional[str]:
     """Return the kernel list of the online CPUs that a process may run on."""
     allowed = processes.status(pid, root / "proc").get("Cpus_allowed_list")
     online = topology.online(root)

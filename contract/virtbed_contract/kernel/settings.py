@@ -17,6 +17,7 @@ from typing import Any, Optional
 from ..likeness import DEFAULT_ALLOCATOR, HUGE_MALLOC, SPLIT
 from . import cgroups, processes, topology
 from .files import fields, read
+from .printed import Place
 
 SYSCTLS = (
     "numa_balancing", "sched_autogroup_enabled", "sched_cfs_bandwidth_slice_us",
@@ -38,7 +39,7 @@ _ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_", "LD_PRELOAD", "LD_AUDIT", "TCMALLOC_"
 _ALLOCATORS = re.compile(r"/(lib(?:jemalloc|tcmalloc|mimalloc|tbbmalloc|hoard)[^/\s]*)$", re.M)
 
 
-def kernel(root: Path) -> dict[str, Optional[str]]:
+def kernel(root: Place) -> dict[str, Optional[str]]:
     """Return the settings of the kernel that a tree of /proc and /sys shows, by name.
 
     The names are those of `likeness.held("kernel")`.
@@ -46,7 +47,7 @@ def kernel(root: Path) -> dict[str, Optional[str]]:
     return {name: reader(root) or None for name, reader in _KERNEL.items()}
 
 
-def process(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+def process(root: Place, environment: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of this process, by name: those of `likeness.held("process")`.
 
     Args:
@@ -66,7 +67,7 @@ def process(root: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def config(root: Path) -> Optional[str]:
+def config(root: Place) -> Optional[str]:
     """Return the options of the kernel's configuration that matter here."""
     release = read(root / "proc/sys/kernel/osrelease")
     texts = (read(root / path.format(release)) for path in CONFIGS) if release else iter(())
@@ -75,20 +76,21 @@ def config(root: Path) -> Optional[str]:
     return SPLIT.join(found)
 
 
-def _unzipped(path: Path) -> str:
+def _unzipped(path: Place) -> str:
     try:
         return gzip.decompress(path.read_bytes()).decode(errors="replace")
     except (OSError, EOFError, ValueError):
         return ""
 
 
-def idle(root: Path) -> Optional[str]:
+def idle(root: Place) -> Optional[str]:
     """Return driver and governor of idle CPUs, and which states are on: on all CPUs alike, or not.
 
     CPUs that are offline have none, so their number is not given.
     """
     states: dict[str, set[str]] = {}
-    for state in sorted((root / topology.CPUS).glob("cpu[0-9]*/cpuidle/state*")):
+    folders: list[Place] = [*(root / topology.CPUS).glob("cpu[0-9]*/cpuidle/state*")]
+    for state in sorted(folders, key=lambda folder: folder.parts):
         off = read(state / "disable")
         if off:
             name = read(state / "name") or state.name
@@ -106,7 +108,7 @@ def idle(root: Path) -> Optional[str]:
     return SPLIT.join([*parts, *(f"{name} {how}" for name, how in by_name.items())])
 
 
-def scheduler(root: Path) -> Optional[str]:
+def scheduler(root: Place) -> Optional[str]:
     """Return the scheduler's settings that sysctl and sched_ext tell."""
     found = ((name, read(root / "proc/sys/kernel" / name)) for name in SYSCTLS)
     parts = [f"{name} {text}" for name, text in found if text]
@@ -115,12 +117,12 @@ def scheduler(root: Path) -> Optional[str]:
     return SPLIT.join(parts)
 
 
-def preemption(root: Path) -> Optional[str]:
+def preemption(root: Place) -> Optional[str]:
     """Return when the kernel preempts: "none (voluntary) full" gives "voluntary"."""
     return (read(root / PREEMPTION) or "").partition("(")[2].partition(")")[0]
 
 
-def swap(root: Path) -> Optional[str]:
+def swap(root: Place) -> Optional[str]:
     """Return how much swap the kernel has."""
     lines = (read(root / "proc/swaps") or "").splitlines()
     if not lines:
@@ -129,7 +131,7 @@ def swap(root: Path) -> Optional[str]:
     return f"{kib // 1024} MiB" if kib else "none"
 
 
-def page_policy(root: Path, environment: Mapping[str, str]) -> Optional[str]:
+def page_policy(root: Place, environment: Mapping[str, str]) -> Optional[str]:
     """Return what a process does about huge pages: a value of the factor ``huge_pages``.
 
     Returns:
@@ -141,7 +143,7 @@ def page_policy(root: Path, environment: Mapping[str, str]) -> Optional[str]:
     return {"0": "never", "1": "malloc" if asks else "kernel"}.get(enabled or "")
 
 
-def huge_share(root: Path) -> Optional[float]:
+def huge_share(root: Place) -> Optional[float]:
     """Return which share of a process's anonymous memory is in huge pages."""
     memory = fields(read(root / "proc/self/smaps_rollup"))
     try:
@@ -171,7 +173,7 @@ def libc() -> Optional[str]:
         return None
 
 
-def allocator(root: Path, environment: Mapping[str, str]) -> str:
+def allocator(root: Place, environment: Mapping[str, str]) -> str:
     """Return what changes the C library's allocator: variables, and libraries put in its place."""
     asked = HUGE_MALLOC if page_policy(root, environment) else None  # which then tells of it
     found = [f"{key}={value}" for key, value in sorted(environment.items())
@@ -181,11 +183,11 @@ def allocator(root: Path, environment: Mapping[str, str]) -> str:
     return " ".join(SPLIT.join(found).split()) or DEFAULT_ALLOCATOR
 
 
-def _text(path: Path) -> Callable[[Path], Optional[str]]:
+def _text(path: Path) -> Callable[[Place], Optional[str]]:
     return lambda root: read(root / path)
 
 
-_KERNEL: dict[str, Callable[[Path], Optional[str]]] = {
+_KERNEL: dict[str, Callable[[Place], Optional[str]]] = {
     "build": _text(Path("proc/sys/kernel/version")),
     "config": config,
     "preemption": preemption,

@@ -10,6 +10,7 @@ from typing import Optional
 
 from .cpus import parse_cpu_list
 from .files import fields, read
+from .printed import Place
 
 CPUS = Path("sys/devices/system/cpu")
 NODES = Path("sys/devices/system/node")
@@ -24,40 +25,40 @@ MOST_HWLOC_BYTES = 16 * 2**20
 CLOCKSOURCE = Path("sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
-def online(root: Path) -> tuple[int, ...]:
+def online(root: Place) -> tuple[int, ...]:
     """Return the CPUs that are online; () where the kernel does not tell."""
     return parse_cpu_list(read(root / CPUS / "online") or "")
 
 
-def present(root: Path) -> tuple[int, ...]:
+def present(root: Place) -> tuple[int, ...]:
     """Return the CPUs that are plugged in, online or not; () where the kernel does not tell."""
     return parse_cpu_list(read(root / CPUS / "present") or "")
 
 
-def siblings(root: Path, cpu: int) -> tuple[int, ...]:
+def siblings(root: Place, cpu: int) -> tuple[int, ...]:
     """Return the threads of a CPU's core, itself among them."""
     found = read(root / CPUS / f"cpu{cpu}" / THREADS)
     return parse_cpu_list(found or "") or (cpu,)
 
 
-def isolated(root: Path) -> tuple[int, ...]:
+def isolated(root: Place) -> tuple[int, ...]:
     """Return the CPUs among which the scheduler moves nothing (isolcpus, isolated partitions)."""
     return parse_cpu_list(read(root / CPUS / "isolated") or "")
 
 
-def tickless(root: Path) -> tuple[int, ...]:
+def tickless(root: Place) -> tuple[int, ...]:
     """Return the CPUs that have no tick while one process runs (nohz_full)."""
     # Without any, some kernels print "(null)".
     listed = read(root / CPUS / "nohz_full") or ""
     return parse_cpu_list(listed) if listed[:1].isdigit() else ()
 
 
-def nodes_with_cpus(root: Path) -> tuple[int, ...]:
+def nodes_with_cpus(root: Place) -> tuple[int, ...]:
     """Return the NUMA nodes that have CPUs of their own; () on a kernel that does not tell."""
     return parse_cpu_list(read(root / NODES / "has_cpu") or "")
 
 
-def parts(root: Path) -> dict[int, str]:
+def parts(root: Place) -> dict[int, str]:
     """Return what kind of core each online CPU is, where the processor tells: Arm's part."""
     found = {}
     for block in (read(root / "proc/cpuinfo") or "").split("\n\n"):
@@ -67,24 +68,24 @@ def parts(root: Path) -> dict[int, str]:
     return found
 
 
-def clocksource(root: Path) -> Optional[str]:
+def clocksource(root: Place) -> Optional[str]:
     """Return the clock that the kernel keeps time by, such as ``tsc`` or ``kvm-clock``."""
     return read(root / CLOCKSOURCE)
 
 
-def cpu_model(root: Path) -> Optional[str]:
+def cpu_model(root: Place) -> Optional[str]:
     """Return the model of the first CPU; None where the kernel does not tell."""
     return fields(read(root / "proc/cpuinfo")).get("model name") or None
 
 
-def turbo(root: Path) -> Optional[bool]:
+def turbo(root: Place) -> Optional[bool]:
     """Return whether CPUs may run above their base clock rate; None where it is unknown."""
     files = {NO_TURBO: "0", BOOST: "1"}
     found = ((read(root / path), on) for path, on in files.items())
     return next((text == on for text, on in found if text is not None), None)
 
 
-def mitigations(root: Path) -> Optional[dict[str, str]]:
+def mitigations(root: Place) -> Optional[dict[str, str]]:
     """Return what the kernel does about each vulnerability, by name; None where it is unknown."""
     try:
         names = sorted(path.name for path in (root / VULNERABILITIES).iterdir())

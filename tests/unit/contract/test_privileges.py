@@ -13,24 +13,23 @@ from virtbed_contract.privileges import PROCESS, USER, excess, unreported
 from virtbed_contract.tree import enter
 
 
-def read_in(tmp_path: Path, *prefix: str) -> dict[str, object]:
+def read_in(*prefix: str) -> dict[str, object]:
     command = [*prefix, "sh", "-c", readings.SCRIPT, "sh", "", "self"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    readings.unpack(done.stdout, tmp_path)
-    return readings.privileges(tmp_path)
+    return readings.privileges(readings.unpack(done.stdout))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives up what only root has")
 @pytest.mark.parametrize("entered", [False, True])
-def test_root_gives_everything_up(tmp_path: Path, entered: bool) -> None:
+def test_root_gives_everything_up(entered: bool) -> None:
     """In a guest, and on metal, where Bubblewrap enters the tree."""
-    found = read_in(tmp_path, *(enter("/") if entered else ()), *PROCESS)
+    found = read_in(*(enter("/") if entered else ()), *PROCESS)
     assert list(excess(found)) == unreported(found) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has")
-def test_what_root_has_is_said(tmp_path: Path) -> None:
-    found = " ".join(excess(read_in(tmp_path)))
+def test_what_root_has_is_said() -> None:
+    found = " ".join(excess(read_in()))
     assert f"users 0 found, {USER} alone needed" in found
     assert "capabilities " in found and "none needed" in found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import yaml
+from tests.unit.contract.kernel.test_shape import KERNEL, asked
 
 from virtbed.checkout import REPOSITORY
+from virtbed_contract.codec import encode
 
 SHM = Path("/dev/shm")
 """A tmpfs, as /run is on most hosts, with other attributes of files than a disk's."""
@@ -81,3 +85,49 @@ def test_nobody_else_reads_a_guests_disks_and_keys(tmp_path: Path) -> None:
     assert modes["seed"] == 0o700  # and nobody passes to what is below
     assert modes["seed/etc/ssh/ssh_host_ed25519_key"] == 0o600
     assert state.stat().st_mode & 0o777 == 0o711
+
+
+VERIFY = """\
+- ansible.builtin.set_fact:
+    machine_made_up_reading: {reading: {}}
+    machine_guest_shape: {reading: "{{ said_by_guest }}"}
+    machine_guest_host_shape: {reading: {}}
+    machine_guest_clock: {}
+- ansible.builtin.import_role: {name: machine_guest, tasks_from: attest}
+"""
+
+
+@pytest.mark.parametrize("release", ["6.1.0-1-amd64", "6.1.0-2-amd64"])
+def test_a_guest_with_another_kernel_ends_the_attestation_of_its_trial(
+    tmp_path: Path, release: str
+) -> None:
+    """trial_attest verifies a machine's role, and that role imports what judges a guest."""
+    for name, tasks in (("machine_made_up", VERIFY), ("enclosure_made_up", "[]")):
+        for file, text in (
+            ("tasks/verify.yml", tasks),
+            ("meta/main.yml", "dependencies: [{role: machine_guest}]\n"),
+        ):
+            path = tmp_path / "roles" / name / file
+            path.parent.mkdir(parents=True)
+            path.write_text(text)
+    instance = asked(kernel=KERNEL, machine="made_up", enclosure="made_up")
+    said = {"kernel": {"release": release, "version": KERNEL.version}}
+    known = {"virtbed_instance": encode(instance), "said_by_guest": said,
+             "enclosure_made_up_reading": {}}  # fmt: skip
+    task = {"ansible.builtin.import_role": {"name": "trial_attest"}}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [task]}
+    (tmp_path / "known.json").write_text(json.dumps(known))
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "-i", "localhost,", "-c", "local",
+         "-e", f"@{tmp_path / 'known.json'}", tmp_path / "play.yml"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1",
+                          "ANSIBLE_ROLES_PATH": f"{tmp_path / 'roles'}:{REPOSITORY / 'roles'}",
+                          "ANSIBLE_FILTER_PLUGINS": str(REPOSITORY / "playbooks/filter_plugins")},
+    )  # fmt: skip
+    alike = release == KERNEL.release
+    assert (done.returncode == 0) == alike, done.stdout + done.stderr
+    needed = "the host's, 6.1.0-1-amd64 #1 SMP Debian, is needed (guest_kernel host)"
+    assert (f"machine_guest: the guest's kernel is {release}" in done.stdout) != alike, done.stdout
+    assert (needed in " ".join(done.stdout.split())) != alike
