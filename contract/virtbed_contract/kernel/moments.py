@@ -25,7 +25,6 @@ IRQS = Path("proc/irq")
 TICK = "LOC"
 """The row of /proc/interrupts for a CPU's own timer; devices' rows have numbers."""
 _KEPT = 20  # messages of the kernel
-_MOST_BYTES = 2**26  # of a file: /proc/interrupts has 6 KB a line where CPUs are 512
 _OF_DAEMONS = 24  # from this level on: 3 << 3
 _LONGEST = 200  # characters of a message
 _THROTTLES = ("core_throttle_count", "package_throttle_count")
@@ -47,7 +46,7 @@ _FILES = (
 # GNU head prints many files by one process, each after "==> its path <==".
 SCRIPT = f"""\
 cd "$1/" || exit
-head --verbose --bytes={_MOST_BYTES} {" ".join(_FILES)} 2>/dev/null
+head --verbose --bytes={readings.MOST_BYTES} {" ".join(_FILES)} 2>/dev/null
 echo; echo '{readings.MARK}proc/cpuinfo'
 while read -r line; do
   case "$line" in microcode*) echo "$line"; break ;; esac

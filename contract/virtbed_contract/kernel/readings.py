@@ -19,25 +19,28 @@ from .processes import Pid
 
 MARK = "==> "
 """Before the path of a file that was printed; GNU head prints " <==" after it."""
+MOST_BYTES = 2**26
+"""Of a file: /proc/interrupts has 6 KB a line where CPUs are 512."""
 _ROUTES = ("net/route", "net/ipv6_route")
 _PLAIN = ("status", "stat", "cgroup", "attr/apparmor/current", "attr/current", *_ROUTES)
-_HOST = ("/proc/self/mountinfo", f"/{topology.CPUS}/online", f"/{topology.CLOCKSOURCE}")
+_HOST = ("proc/self/mountinfo", f"{topology.CPUS}/online", str(topology.CLOCKSOURCE))
 _LIMITS = (
     *cgroups.QUOTA_FILES, *cgroups.BURST_FILES, *cgroups.CPUSET_FILES, *cgroups.MEMORY_FILES,
     *cgroups.SWAP_FILES, cgroups.PIDS_FILE,
 )  # fmt: skip
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
-# POSIX sh; $1 is the root of the file system, nothing on a live host, and $2 the process's number,
-# by default that of the one that reads. For each mount that may limit CPUs, memory or processes,
-# every cgroup from the process's own up to the mount point is printed, as a folder at least; which
-# of them count, the reader decides. Of another process its network's namespace is printed, next to
-# the reader's own, and of its mounts its root.
+# POSIX sh, and coreutils' head, which names files: one process prints most of them, as each process
+# costs a millisecond, and more in an emulated guest. $1 is the root of the file system, nothing on
+# a live host, and $2 the process's number, by default that of the one that reads. For each mount
+# that may limit CPUs, memory or processes, every cgroup from the process's own up to the mount
+# point is printed, as a folder at least; which of them count, the reader decides. Of another
+# process its network's namespace is printed, next to the reader's own, and of its mounts its root.
 SCRIPT = f"""\
 pid=${{2:-self}}
-for file in {" ".join(_HOST)} {" ".join(f"/proc/$pid/{name}" for name in _PLAIN)}; do
-  if [ -r "$1$file" ]; then echo "{MARK}$file"; cat "$1$file" 2>/dev/null; fi
-done
+(cd "$1/" && exec head -v -c {MOST_BYTES} \
+  {" ".join(_HOST)} {" ".join(f"proc/$pid/{name}" for name in _PLAIN)}) 2>/dev/null
+echo
 if [ -r "$1/proc/$pid/numa_maps" ]; then
   echo "{MARK}/proc/$pid/numa_maps"; head -n 1 "$1/proc/$pid/numa_maps"
 fi

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,6 +26,22 @@ def test_this_process() -> None:
     found = readings.process(readings.unpack(printed()))
     assert found == readings.process(Path("/"))
     assert found["cpus_allowed_list"] == allowed()
+
+
+def test_a_reading_starts_few_programs(tmp_path: Path) -> None:
+    """Each is a process, and a trial pays for all of them twice."""
+    live = lay(tmp_path / "live", STATUS | TREES["version 1"])
+    (tmp_path / "bin").mkdir()
+    for name in ("cat", "grep", "head"):
+        program = tmp_path / "bin" / name
+        own = shutil.which(name)
+        program.write_text(f'#!/bin/sh\necho {name} >> "{tmp_path}/started"\nexec {own} "$@"\n')
+        program.chmod(0o755)
+    command = ["sh", "-c", readings.SCRIPT, "sh", str(live)]
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=path)
+    assert readings.process(readings.unpack(done.stdout)) == readings.process(live)
+    assert sorted((tmp_path / "started").read_text().split()) == ["grep", "head", "head"]
 
 
 V1 = """\
