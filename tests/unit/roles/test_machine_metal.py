@@ -1,0 +1,66 @@
+"""Which tasks bare metal has, by its instance: only one that hotplug sizes pays for hotplug."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from virtbed.checkout import REPOSITORY
+
+LEAVE, BACK = (
+    "Leave the instance's CPUs online",
+    "Bring every CPU back, and the cpusets as they were",
+)
+
+
+def run(folder: Path, playbook: list[Any], *options: str) -> str:
+    (folder / "play.yml").write_text(json.dumps(playbook))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), folder / "play.yml", *options],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("limit", "found"), [("none", True), ("set", False), ("quota", False)])
+def test_hotplug_is_imported_where_it_gives_the_size(
+    tmp_path: Path, limit: str, found: bool
+) -> None:
+    """As the controller imports the parts of a block, each with its instance."""
+    instance = {"id": "a", "own_kernel": False, "enclosure_limit": limit}
+    parts = [REPOSITORY / f"playbooks/{name}.yml" for name in ("provision", "release")]
+    other = {**instance, "enclosure_limit": "set" if found else "none"}  # another turn before it
+    turns = [
+        {"import_playbook": str(part), "vars": {"virtbed_instance": of}}
+        for of in (other, instance)
+        for part in parts
+    ]
+    listed = run(tmp_path, turns, "--list-tasks")
+    turn = "".join(listed.partition("play #5 ")[1:])
+    assert (LEAVE in turn, BACK in turn) == (found, found)
+    assert listed.count(LEAVE) == listed.count(BACK) == 1
+
+
+@pytest.mark.parametrize("known", [{}, {"virtbed_instance": {"id": ".*"}}])
+def test_a_release_of_any_instance_brings_the_cpus_back(
+    tmp_path: Path, known: dict[str, Any]
+) -> None:
+    """As clearing and restoring a host do; here no snapshot names any."""
+    task = {
+        "ansible.builtin.include_role": {"name": "{{ name }}", "tasks_from": "release"},
+        "loop": ["machine_metal"],
+        "loop_control": {"loop_var": "name"},
+    }
+    play = {
+        "hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task],
+        "vars": {**known, "virtbed_state_dir": str(tmp_path)},
+    }  # fmt: skip
+    said = run(tmp_path, [play])
+    assert f"TASK [machine_metal : {BACK}]" in said
+    assert "ok=2 " in said and "skipped=0" in said
