@@ -26,7 +26,8 @@ def choose(choice: str) -> None:
     """
     name, value = HUGE_MALLOC
     if choice == "malloc" and os.environ.get(name) != value:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, name: value})
+        argv = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, argv, {**os.environ, name: value})  # nosec B606 # itself
     if choice == "never" and ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0:
         raise ApplicationError(
             "huge pages cannot be turned off for one process by this kernel (PR_SET_THP_DISABLE), "
