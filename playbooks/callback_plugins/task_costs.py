@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import gc
-import os
-from pathlib import Path
 from typing import Any
 
 from ansible import constants
 from ansible.plugins.callback import CallbackBase
-from ansible.plugins.loader import action_loader, filter_loader, lookup_loader, test_loader
+from ansible.plugins.loader import filter_loader, lookup_loader, test_loader
 
 DOCUMENTATION = """
 name: task_costs
 type: aggregate
 short_description: Lower the time per task, and leave a trial that measures alone
 description:
-  - ansible-playbook forks a worker per task. What is loaded before, no worker loads again, and
-    what its parent has made, it does not look through for garbage.
+  - ansible-playbook forks a worker per task. What is loaded before, no worker loads again.
   - It wakes up at each C(internal_poll_interval) while a task runs. That of ansible.cfg is right
     while a trial measures, and would delay each of the forty other tasks of a trial.
 """
 
 OFTEN_S = 0.001
-_PLAYBOOKS = Path(__file__).parents[1]
 MEASURES = "trial_run"
 
 
@@ -37,21 +32,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core ships 
     def __init__(self) -> None:
         super().__init__()
         self._seldom_s = constants.DEFAULT_INTERNAL_POLL_INTERVAL
-        # A collection would go through all that the parent holds: 0.1 s after a few trials, and a
-        # worker that reads a hundred files makes enough objects for some.
-        os.register_at_fork(after_in_child=gc.freeze)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Load every filter and test, the project's own plugins, and the lookup `vars`.
-
-        With them comes the contract, whose import costs a worker longer than most tasks take.
-        """
+        """Load every filter and test, which imports the contract, too, and the lookup `vars`."""
         for loader in filter_loader, test_loader:
             list(loader.all())
         lookup_loader.get("vars", class_only=True)
-        for loader, folder in (action_loader, "action_plugins"), (lookup_loader, "lookup_plugins"):
-            for file in (_PLAYBOOKS / folder).glob("*.py"):
-                loader.get(file.stem, class_only=True)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Set the interval before the task is given to a worker."""
