@@ -30,7 +30,10 @@ CONTAINER = (
 """The same, as options of ``docker run`` and ``podman run``."""
 
 
-OUTLIVES = ("env", "--unset=VIRTBED_PLAY", "--unset=TMPDIR")
+PLAY = "VIRTBED_PLAY"
+"""The variable by which the controller knows the processes of its playbooks."""
+
+OUTLIVES = ("env", f"--unset={PLAY}", "--unset=TMPDIR")
 """The argv prefix of what stays when its playbook ends: without the mark by which the controller
 ends what a playbook left, and without that playbook's folder of temporary files."""
 

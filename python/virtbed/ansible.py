@@ -38,9 +38,10 @@ from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.events import BlockStart, TrialOutcome
 from virtbed_contract.kernel.processes import with_environment
+from virtbed_contract.privileges import PLAY
 
 # Ansible's workers have sessions of their own, and outlive the ansible-playbook that is killed.
-_MARK = "VIRTBED_PLAY"
+_MARK = PLAY
 # How often ansible-runner looks whether it is to end the playbook, in seconds.
 _LOOK_S = 1
 _STARTED = tuple(field.name for field in fields(BlockStart))
