@@ -87,17 +87,8 @@ FAULTS = {
     ),
 }
 
-# In `make test` as well.
-QUICK = {"container removed"}
 
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, id=name, marks=[pytest.mark.quick] if name in QUICK else [])
-        for name, fault in FAULTS.items()
-    ],
-)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_named_and_the_next_call_goes_on(write_plan: Any, fault: Fault) -> None:
     platforms = {"bm": ["pinned"], fault.platform: ["pinned"]}
     plan, folder = write_plan("fault", **SLOW, platforms=platforms, timeout_s=240)
