@@ -59,7 +59,9 @@ def of_sweep(sweep: Sweep, means: Readings | None = None) -> Json:
     """Return `confidence`, and `explained`: what `document` gives, each with its `sentence`.
 
     Example:
-        >>> explain(read_sweep(Path("results/quick")))["explained"]
+        >>> from pathlib import Path
+        >>> from virtbed_analysis import read_sweep
+        >>> of_sweep(read_sweep(Path("results/quick")))["explained"]
         []
     """
     entries = sweep.platforms.entries
