@@ -15,14 +15,13 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from virtbed_analysis import drift
+from virtbed_analysis import drift, marks
 from virtbed_analysis.best import Ranking, ranking
 from virtbed_analysis.candidates import Candidate, Spread, candidates_of, excluded
 from virtbed_analysis.cells import CELL, key_of
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, holm
 from virtbed_analysis.per_trial import answers_differ
-from virtbed_analysis.platforms import Platforms
 from virtbed_analysis.question import Question as Question
 from virtbed_analysis.question import read_prices as read_prices
 from virtbed_analysis.reasons import (
@@ -65,7 +64,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
     ranked, choice, say = (
         decided.ranked,
         decided.ranked.choice,
-        _Rows(sweep.platforms, decided.ranked),
+        _Rows(sweep, decided.ranked),
     )
     clean = _without_suspects(sweep, question) if choice else None
     others = clean and clean.ranked
@@ -270,8 +269,9 @@ def _fails_more(cell: Candidate, other: Candidate) -> float:
 class _Rows:
     """Rows of a document, one per cell, apart from the choice."""
 
-    def __init__(self, platforms: Platforms, ranked: Ranking) -> None:
-        self._platforms, self._over, self._choice = platforms, ranked.over, ranked.choice
+    def __init__(self, sweep: Sweep, ranked: Ranking) -> None:
+        self._platforms, self._over, self._choice = sweep.platforms, ranked.over, ranked.choice
+        self._marks = marks.of_sweep(sweep)
 
     def place(self, cell: Candidate) -> tuple[bool, float, int, float]:
         """Return where a table lists a cell: the choice, those compared with it, the rest."""
@@ -284,7 +284,10 @@ class _Rows:
         return {**cell, "name": named(cell, self._platforms)}
 
     def row(self, cell: Candidate) -> Json:
-        """Return a cell with its numbers; `over` is its time or cost over the choice's."""
+        """Return a cell with its numbers; `over` is its time or cost over the choice's.
+
+        `marks` are what speaks against comparing it with bare metal.
+        """
         ends, pair = cell.ends, self._over.get(cell.key)
         over = (
             {"value": pair.value, "low": pair.low, "high": pair.high, "n": pair.n}
@@ -312,6 +315,7 @@ class _Rows:
             "retried": ends.retried,
             "lost_high": ends.lost_high,
             "survivors_only": cell.flattered,
+            "marks": self._marks.pair.get(key_of(cell.cell), []),
         }
 
 

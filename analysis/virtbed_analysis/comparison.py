@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from virtbed_analysis import unlike, words
-from virtbed_analysis.cells import Cell
+from virtbed_analysis.cells import DEFAULTED, Cell
 from virtbed_analysis.effects import Units, of_sweep
 from virtbed_analysis.engine import Floats, equal, together
 from virtbed_analysis.errors import AnalysisError
@@ -117,6 +117,7 @@ def compare(
         )
         + (vanished(gone, platforms.entries) if rows else "")
         + _unlike_work(rows, platforms)
+        + _not_compared([*sweeps[0], *sweeps[1]])
         + _suspicion(sweeps),
         "fail": None if fail_above is None else judged(rows, gone[0], fail_above),
         "differs": _differs(*sweeps),
@@ -261,6 +262,26 @@ def _unlike_work(rows: list[Json], platforms: Platforms) -> str:
     return (
         f" Other answers than bare metal's in {words.count(len(wrong), 'cell')}, whose times are "
         f"of unlike work and say nothing: {named}{more}."
+    )
+
+
+def _not_compared(sweeps: list[Sweep]) -> str:
+    """Return which values of factors are in no comparison, in words; empty if there are none."""
+    values = [
+        f"{factor.name} {value}"
+        for factor in DEFAULTED
+        for value in factor.values
+        if value != factor.default
+        and any(
+            sweep.trials.filter(~pl.col("emulated"), pl.col(factor.name) == value).height
+            for sweep in sweeps
+        )
+    ]
+    if not values:
+        return ""
+    return (
+        f" Cells with {', '.join(values)} are not compared: only cells with the defaults of these "
+        "factors are. The ratios of the others are in the report of each sweep."
     )
 
 

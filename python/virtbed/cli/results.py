@@ -23,6 +23,7 @@ from virtbed.render.results import (
     advice_name,
     advice_table,
     comparison_tables,
+    mark_lines,
     ratio_tables,
     verdict_table,
 )  # fmt: skip
@@ -137,6 +138,8 @@ def advise(
         if advice["candidates"]:
             console.print(advice_table(advice))
             console.print(advice_legend(advice))
+        for line in mark_lines(advice["candidates"]):
+            console.print(line)
         for left in advice["left_out"]:
             console.print(f"left out: {advice_name(left['cell'])}: {left['reason']}")
     raise typer.Exit(0 if answered else TRIALS_FAILED)
@@ -231,6 +234,8 @@ def _say_comparison(content: dict[str, Any]) -> None:
         )
     for table in comparison_tables(content):
         console.print(table)
+    for line in mark_lines(content["cells"]):
+        console.print(line, highlight=False)
     for row in content["cells"]:
         if any(side["lost"] for side in row["lost"].values()):
             shares = (

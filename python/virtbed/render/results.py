@@ -87,6 +87,20 @@ def advice_legend(advice: Json) -> str:
     )
 
 
+def mark_lines(rows: list[Json]) -> Iterator[str]:
+    """Give what speaks against the numbers of cells, and against which: a line for each."""
+    from virtbed_analysis import subject_words
+
+    against: dict[str, list[str]] = {}
+    for row in rows:
+        cores = "1 core" if row["cores"] == 1 else f"{row['cores']} cores"
+        cell = f"{subject_words(row)}, {row['platform']} {row['mode']}, {cores}"
+        for mark in row["marks"]:
+            against.setdefault(f"{mark['text']} ({mark['why']})", []).append(cell)
+    for said, cells in against.items():
+        yield f"marked: {said}: {'; '.join(cells)}"
+
+
 def _evidence(row: Json, bounded: bool) -> Iterator[str]:
     yield str(row["replicates"])
     if bounded:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from virtbed.render.results import mark_lines
+from virtbed_analysis import Question, advise, compare
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
@@ -168,3 +171,31 @@ def shape_of(folder: Folder, name: str, cores: int) -> None:
         f"trials/{name}/result.json",
         lambda r: r["environment"]["kernel_settings"].update(scheduler=scheduler),
     )
+
+
+def test_a_comparison_names_the_cells_that_it_leaves_out(both: Folder, tmp_path: Path) -> None:
+    other = Folder(tmp_path / "other")
+    for replicate in (1, 2, 3):
+        other.trial("bm", "pinned", replicate, {"a": [19.0 + replicate / 7]})
+        guest(other, replicate, "image", 25.0 + replicate / 7)
+    content = compare(both.path, other.path)
+    assert [row["platform"] for row in content["cells"]] == ["bm", "vm"]
+    assert "Cells with guest_kernel host are not compared" in content["summary"]
+    third = Folder(tmp_path / "third")
+    for replicate in (1, 2, 3):
+        third.trial("bm", "pinned", replicate, {"a": [18.0 + replicate / 9]})
+        guest(third, replicate, "image", 26.0 + replicate / 9)
+    assert "not compared" not in compare(other.path, third.path)["summary"]
+
+
+def test_a_terminal_says_of_a_choice_which_ratios_are_of_two_kernels(both: Folder) -> None:
+    sweep = read_sweep(both.path)
+    advice = advise(sweep, Question("image_classification"))
+    of_kernels = {
+        row["platform"]: [m for m in row["marks"] if m["text"] == "two kernels"]
+        for row in advice["candidates"]
+    }
+    assert {platform for platform, marks in of_kernels.items() if marks} == {"vm"}
+    (line,) = (one for one in mark_lines(advice["candidates"]) if "two kernels" in one)
+    assert line.startswith(f"marked: two kernels (kernel {CLOUD}, bare metal's 6.1.0): ")
+    assert line.endswith(", vm pinned, 1 core")
