@@ -6,13 +6,15 @@ no ground for a choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from virtbed_analysis import words
 from virtbed_analysis.cells import key_of
 from virtbed_analysis.trust import Json
 
+OTHER_WORK = "other answers than bare metal's"
+"""The reservation of a row whose times say nothing of the platform."""
 _NAMED = 3  # so many are named in a sentence; of more, the number is said
 _STATEMENTS = 2  # so many are made of all subjects together; each has its own
 Rows = Sequence[Json]
@@ -202,26 +204,42 @@ def _why_not(rows: Rows, reader: Reader) -> str:
 
 
 def _avoid(rows: Rows, reader: Reader) -> list[str]:
-    """Return what is known to cost more than the margin, at its worst place, the worst first."""
+    """Return what costs more than the margin, at its worst place, the worst first.
+
+    First what is known to; then what has a reservation, which is named.
+    """
     dear = [
         row
         for row in rows
-        if row["answer"] == "more" and not row["reservation"]
+        if row["answer"] == "more" and row["reservation"] != OTHER_WORK
         if row["ratio_low"] is not None and row["ratio_low"] > 1 + reader.margin
     ]
+    firm = [row for row in dear if not row["reservation"]]
+    known = {words.code(row) for row in firm}
+    doubtful = [row for row in dear if words.code(row) not in known]
+    several = len({words.subject(row) for row in rows}) > 1
+    return [
+        *_not_where(firm, "Not", reader, several),
+        *_not_where(doubtful, "With a reservation, not", reader, several),
+    ]
+
+
+def _not_where(rows: Rows, start: str, reader: Reader, several: bool) -> Iterator[str]:
+    """Give the sentence on what does not pay; `several` says that it is of many subjects."""
     worst: dict[str, Json] = {}
-    for row in sorted(dear, key=lambda row: -float(row["ratio_high"])):
+    for row in sorted(rows, key=lambda row: -float(row["ratio_high"])):
         worst.setdefault(words.code(row), row)
-    if len({words.subject(row) for row in rows}) > 1:
+    if not worst:
+        return
+    parts = [f"{reader.figure(row)} at {sizes([row])}" for row in worst.values()]
+    if several:
         parts = [
             f"{reader.name(row)}, up to {_share(row['ratio_high'] - 1)} more{_time(row)}"
+            + (f" ({row['reservation']})" if row["reservation"] else "")
             for row in worst.values()
         ]
-    else:
-        parts = [f"{reader.figure(row)} at {sizes([row])}" for row in worst.values()]
-    batch = bool(dear) and all(words.judged(row).better == "higher" for row in dear)
-    what = "throughput" if batch else "time"
-    return [f"Not where {what} matters: {listed(parts)}."] if parts else []
+    batch = all(words.judged(row).better == "higher" for row in rows)
+    yield f"{start} where {'throughput' if batch else 'time'} matters: {listed(parts)}."
 
 
 def _time(row: Json) -> str:

@@ -21,7 +21,7 @@ from itertools import groupby
 
 from virtbed_analysis import functional, words
 from virtbed_analysis.cells import CELL, SUBJECT, is_plain, key_of
-from virtbed_analysis.choosing import Reader, across, gained, sentences, sizes, span
+from virtbed_analysis.choosing import OTHER_WORK, Reader, across, gained, sentences, sizes, span
 from virtbed_analysis.doubts import caution
 from virtbed_analysis.intervals import CONFIDENCE
 from virtbed_analysis.losses import Lost, losses
@@ -144,7 +144,7 @@ def _without_suspects(found: str, clean: Json | None, margin: float) -> str:
 def _reservation(wrong: bool, lost: str, metal: Lost | None, without: str) -> str:
     """Return why a row's answer is no ground for a choice; empty if it is one."""
     if wrong:
-        return "other answers than bare metal's"
+        return OTHER_WORK
     if lost:
         return lost
     if metal and (metal.late or metal.invalid):

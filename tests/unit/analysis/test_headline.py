@@ -217,6 +217,23 @@ def test_an_answer_that_rests_on_suspects_is_not_chosen_and_one_that_does_not_is
     )
 
 
+def test_a_cost_that_rests_on_suspects_is_named_with_that_reservation() -> None:
+    dear, good = cell("cn vanilla", 1.35), cell("cn pinned", 1.0)
+    screen = headline(
+        content(dear, good, without_suspects=[without(dear, None), without(good, 1.0)])
+    )
+    assert screen["lead"].endswith(
+        "With a reservation, not where time matters: container, CPU quota (cn vanilla) 1.350 "
+        "(1.337 to 1.364; too few trials that are not suspect) at 1 core."
+    )
+
+
+def test_a_cost_of_other_work_is_not_named() -> None:
+    dear, good = cell("cn vanilla", 1.35), cell("cn pinned", 1.0)
+    screen = headline(content(dear, good, answers_differ=[dear]))
+    assert "vanilla" not in screen["lead"]
+
+
 def test_a_platform_whose_trials_failed_is_not_chosen() -> None:
     row = cell("cn pinned", 1.0)
     failed = [{"trial": trial(row, replicate)} for replicate in (6, 7)]
