@@ -21,7 +21,7 @@ process=$("$client" container inspect --format "{{.State.Pid}} {{.Image}}$also" 
 echo "$process"
 set -- $process
 "$client" image inspect --format "{{json .RootFS.Layers}}" "$2" || exit
-[ "$1" = 0 ] || cat "/proc/$1/stat"
+[ "$1" = 0 ] || cat "/proc/$1/stat" 2> /dev/null || : # it has ended meanwhile
 """
 
 
@@ -60,7 +60,8 @@ class ActionModule(ActionBase):
         pid, _, *others = process.split()
         if not stat:
             raise AnsibleActionFail(
-                f"container_started: {asked['name']} has ended already, a running one needed"
+                f"container_started: {asked['name']} has ended already, a running one needed; "
+                "something stopped or removed it"
             )
         return {
             "changed": True,

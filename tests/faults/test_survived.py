@@ -64,7 +64,7 @@ FAULTS = {
         "cn",
         idles("docker", CONTAINER),
         f"docker rm --force {CONTAINER}",
-        "No such container|has ended( already)?[,;]",
+        "is no longer there: something else removed it|something stopped or re|No such container",
     ),
     "workload killed in a container": Fault(
         "cn", MEASURES, f"{MEASURES} | xargs kill -9", "SIGKILL"

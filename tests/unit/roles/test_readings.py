@@ -90,6 +90,8 @@ def test_a_started_container_is_named_by_its_process_and_layers(tmp_path: Path) 
     [
         ("gone", os.getpid(), "container_started: c: no such image: gone"),
         ("x", 0, "container_started: c has ended already, a running one needed"),
+        # Of its process nothing is in /proc any more: numbers are below 2^22.
+        ("x", 2**22, "container_started: c has ended already, a running one needed"),
     ],
 )
 def test_a_container_that_does_not_run_is_an_error(
