@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from virtbed_analysis import words
@@ -63,7 +64,8 @@ def panel(
     follows the title in the text alternative.
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout=layout)
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         axes.patch.set_alpha(0)
@@ -71,6 +73,9 @@ def panel(
         axes.set_title(fill(title, _TITLE), loc="left", fontweight="bold")
         axes.set_axisbelow(True)
         draw(axes)
+        # Once: by itself, Matplotlib draws it all another time to find its layout.
+        layout.execute(figure)
+        figure.set_layout_engine("none")
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return _inline(text.getvalue(), name, f"{title}. {caption}")

@@ -167,8 +167,9 @@ def _placed(asked: Instance, moment: str, reading: Reading) -> Iterator[str]:
         yield f"machine read {moment} the trial: {mismatch}"
     for mismatch in confinement_mismatches(asked, enclosure):
         yield f"enclosure read {moment} the trial: {mismatch}"
+    pins = _pins(asked)
     for vcpu, thread in _threads(machine):
-        wanted = _pin(asked, vcpu)
+        wanted = pins.get(vcpu, "none") if asked.mode == "pinned" else asked.allowed
         if thread.get("cpus_allowed_list", wanted) != wanted:
             yield (
                 f"vCPU {vcpu} read {moment} the trial: CPUs {thread['cpus_allowed_list']!r}, "
@@ -208,12 +209,10 @@ def _threads(machine: Facts) -> Iterator[tuple[int, Facts]]:
             yield thread["vcpu"], thread
 
 
-def _pin(asked: Instance, vcpu: int) -> str:
-    if asked.mode != "pinned":
-        return asked.allowed
+def _pins(asked: Instance) -> dict[int, str]:
+    """Return the CPU that each vCPU of a pinned guest was asked to be on."""
     numbers = asked.shape.vcpus if asked.shape else range(len(asked.cpu_ids))
-    pins = dict(zip(numbers, asked.cpu_ids, strict=False))
-    return str(pins.get(vcpu, "none"))
+    return dict(zip(numbers, map(str, asked.cpu_ids), strict=False))
 
 
 def _moved(evidence: Evidence) -> Iterator[str]:

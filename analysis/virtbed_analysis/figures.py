@@ -26,7 +26,7 @@ Row = dict[str, Any]
 _Groups = dict[tuple[Any, ...], list[Row]]
 _RATIO = ("ratio", "ratio_low", "ratio_high")
 # With more subjects, those whose platforms differ most are drawn; the tables have all.
-SUBJECTS = 24
+SUBJECTS = 12
 _CURVES_IN = 3.2
 
 

@@ -262,7 +262,10 @@ def _list(decoder: _Decoder) -> _Decoder:
     def decoded(value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[tuple]} needed")
-        return tuple([decoder(item, f"{where}[{n}]") for n, item in enumerate(value)])
+        try:
+            return tuple([decoder(item, where) for item in value])
+        except DocumentError:  # to say where, which costs more than the decoding itself
+            return tuple([decoder(item, f"{where}[{n}]") for n, item in enumerate(value)])
 
     return decoded
 
@@ -271,7 +274,10 @@ def _mapping(decoder: _Decoder) -> _Decoder:
     def decoded(value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[dict]} needed")
-        return {str(key): decoder(item, _at(where, str(key))) for key, item in value.items()}
+        try:
+            return {str(key): decoder(item, where) for key, item in value.items()}
+        except DocumentError:  # to say where, which costs more than the decoding itself
+            return {str(key): decoder(item, _at(where, str(key))) for key, item in value.items()}
 
     return decoded
 
