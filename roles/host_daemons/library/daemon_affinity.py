@@ -22,6 +22,7 @@ description:
   - Every thread of each daemon is moved. What a daemon starts later may inherit its CPUs, so the
     role whose daemon starts something frees what it starts.
   - Where they could run before is written to a snapshot, and synced to disk. It outlives a crash.
+  - A daemon that another one restarts meanwhile inherits its CPUs, and is let go with it.
 options:
   cpus:
     description: Kernel list of the CPUs to keep them to; empty puts back what the snapshot holds.
@@ -87,13 +88,22 @@ def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = PRO
 
 
 def let_go(daemons: list[str], snapshot: Path, proc: Path = PROC) -> bool:
-    """Put each daemon that still runs back where it was; return whether there was a snapshot."""
+    """Put each daemon that still runs back where it was; return whether there was a snapshot.
+
+    One that started meanwhile, by another that was confined, inherited its CPUs: dockerd restarts
+    a containerd that died. It goes where any of them could run before.
+    """
     before = kept(snapshot)
     if not before:
         return False
-    for pid, started in find(daemons, proc):
-        if f"{pid}/{started}" in before:
-            _move(pid, set(before[f"{pid}/{started}"]), proc)
+    running = list(find(daemons, proc))
+    known = {pid: set(before[key]) for pid, at in running if (key := f"{pid}/{at}") in before}
+    confined = [_affinity(pid) for pid in known]
+    for pid, _ in running:
+        if pid in known:
+            _move(pid, known[pid], proc)
+        elif _affinity(pid) in confined:
+            _move(pid, set().union(*known.values()), proc)
     snapshot.unlink()
     return True
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,8 @@ def cpus(pid: int) -> list[set[int]]:
     return found
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[int]:
+@contextmanager
+def running() -> Iterator[int]:
     """A process of several threads, as every daemon is; its name is its program's."""
     script = (
         f"import threading, time; open('/proc/self/comm', 'w').write({NAME!r});"
@@ -49,6 +50,12 @@ def daemon(tmp_path: Path) -> Iterator[int]:
     yield process.pid
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def daemon() -> Iterator[int]:
+    with running() as pid:
+        yield pid
 
 
 def test_it_is_kept_and_let_go(daemon: int, tmp_path: Path) -> None:
@@ -68,6 +75,19 @@ def test_a_second_time_after_a_crash_keeps_what_was_first(daemon: int, tmp_path:
     affinity.confine([NAME], {before[0]}, snapshot)
     affinity.confine([NAME], {before[-1]}, snapshot)
     assert list(json.loads(snapshot.read_text())["values"].values()) == [before]
+
+
+def test_one_that_a_confined_one_started_is_let_go_with_it(daemon: int, tmp_path: Path) -> None:
+    snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
+    kept, own = {min(before)}, {max(before)}
+    affinity.confine([NAME], kept, snapshot)
+    with running() as restarted, running() as its_own:
+        os.sched_setaffinity(its_own, own)
+        for thread in threads(restarted):
+            os.sched_setaffinity(thread, kept)
+        affinity.let_go([NAME], snapshot)
+        assert cpus(restarted) == cpus(daemon) == [before]
+        assert os.sched_getaffinity(its_own) == own  # by whoever started it
 
 
 def test_another_process_with_its_number_is_left_alone(daemon: int, tmp_path: Path) -> None:
