@@ -16,6 +16,7 @@ from tests.pages import FENCE, NAMES, PAGES, text, tool
 
 from virtbed.checkout import REPOSITORY
 from virtbed.plan import Plan
+from virtbed_workloads.contract import Application
 
 # Links.
 
@@ -138,12 +139,27 @@ EXAMPLES = {
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_the_entry_that_a_page_adds_is_one(page: str) -> None:
     """A function that the page leaves to its reader is made up."""
-    (code,) = (c for kind, c in FENCE.findall(text(f"docs/how-to/{page}.md")) if kind == "python")
+    *_, code = (c for kind, c in FENCE.findall(text(f"docs/how-to/{page}.md")) if kind == "python")
     names = dict(vars(importlib.import_module(EXAMPLES[page])))
     left_out = {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name)} - names.keys()
     assert all(name.startswith("_") for name in left_out)
     made = eval(code, names | dict.fromkeys(left_out, lambda *_: None))
     assert type(made).__module__ == EXAMPLES[page]
+
+
+def test_the_application_that_a_page_adds_is_whole() -> None:
+    """It is run in tests/applications, where Keras is."""
+    blocks = FENCE.findall(text("docs/how-to/application.md"))
+    module, entry = (code for kind, code in blocks if kind == "python")
+    (plan,) = (code for kind, code in blocks if kind == "yaml")
+    classes = {n.name: n for n in ast.parse(module).body if isinstance(n, ast.ClassDef)}
+    assert set(re.findall(r'"leaf_disease:(\w+)"', entry)) == set(classes)
+    for written in classes.values():
+        has = {n.name for n in written.body if isinstance(n, ast.FunctionDef)}
+        assert has >= Application.__abstractmethods__
+    assert [a.name for a in Plan.model_validate(yaml.safe_load(plan)).applications] == [
+        "leaf_disease"
+    ]
 
 
 # One version.
