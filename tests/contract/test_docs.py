@@ -10,12 +10,20 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tests.pages import FENCE, NAMES, PAGES, text, tool
 
 from virtbed.checkout import REPOSITORY
 from virtbed.plan import Plan
+from virtbed.platforms import load_platforms
+from virtbed_analysis import claims
+from virtbed_analysis.cells import cell_of
+from virtbed_analysis.effects import Units
+from virtbed_analysis.engine import Logs
+from virtbed_analysis.platforms import Platforms
+from virtbed_contract.factors import FACTORS
 from virtbed_workloads.contract import Application
 
 # Links.
@@ -145,6 +153,29 @@ def test_the_entry_that_a_page_adds_is_one(page: str) -> None:
     assert all(name.startswith("_") for name in left_out)
     made = eval(code, names | dict.fromkeys(left_out, lambda *_: None))
     assert type(made).__module__ == EXAMPLES[page]
+
+
+def test_the_finding_that_a_page_adds_compares_what_it_says() -> None:
+    function, entry = (
+        code for kind, code in FENCE.findall(text("docs/how-to/finding.md")) if kind == "python"
+    )
+    names = dict(vars(claims))
+    exec(function, names)
+    finding = eval(entry, names)
+    row = {factor.name: factor.default for factor in FACTORS} | {
+        "application": "a", "scale": "tiny", "scenario": "", "weights": "", "cores": 1,
+    }  # fmt: skip
+    seconds = {("podman", "pinned"): 3.0, ("cn", "pinned"): 2.0, ("podman", "vanilla"): 9.0}
+    logs = {
+        cell_of(row | {"platform": platform, "mode": mode}): Logs.of(
+            {"1": (np.array(["a.png"]), np.log([time]))}
+        )
+        for (platform, mode), time in seconds.items()
+    }
+    units = Units(logs, "replicate", {}, Platforms(load_platforms().entries))
+    (case,) = finding.candidates(claims.Measured(units))
+    assert [(cell.platform, cell.mode) for cell in case.cells] == list(seconds)[:2]
+    assert np.exp(case.groups[0]) == pytest.approx([1.5])
 
 
 def test_the_application_that_a_page_adds_is_whole() -> None:

@@ -45,7 +45,10 @@ def results(name: str) -> Path:
 
 @app.command()
 def report(name: SweepArgument) -> None:
-    """Write the report of a sweep again, finished or not."""
+    """Write the report of a sweep again, finished or not.
+
+    Exit status: 0 written, 2 there is nothing to report.
+    """
     say_report(results(name))
 
 
