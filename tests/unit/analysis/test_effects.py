@@ -52,12 +52,11 @@ def test_the_baseline_is_pinned_bare_metal_of_the_same_size_and_factors() -> Non
 
 def test_cells_are_found_by_machine_and_enclosure_and_by_factors_in_a_reports_order() -> None:
     matched = cell("bm", thread_policy="matched")
-    found = units({CONTAINER: {"1": 1.0}, cell("bm", cores=2): {"1": 1.0}, **TWO, matched: {"1": 1}})
+    larger = cell("bm", cores=2)
+    found = units({larger: {"1": 1.0}, **TWO, matched: {"1": 1.0}})
     assert found.cells(("metal", "docker")) == [CONTAINER]
     assert found.cells(thread_policy="matched") == [matched]
-    assert found.cells(("metal", "process"), thread_policy="default") == [
-        METAL, cell("bm", cores=2),
-    ]  # fmt: skip
+    assert found.cells(("metal", "process"), thread_policy="default") == [METAL, larger]
     assert found.elsewhere(METAL, ("metal", "gvisor")) == [cell("gvisor")]
 
 

@@ -31,7 +31,8 @@ def test_without_an_inventory_the_host_is_this_one() -> None:
 def test_variables_are_pairs_or_json_and_later_ones_win() -> None:
     host = bench_of(None, "bench01", ["a=1", '{"a": [2], "b": {"c": true}}', "d=x=y"])
     assert host.limit == "bench01"
-    assert {name: host.variables[name] for name in "abd"} == {"a": [2], "b": {"c": True}, "d": "x=y"}
+    given = {name: host.variables[name] for name in "abd"}
+    assert given == {"a": [2], "b": {"c": True}, "d": "x=y"}
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,7 @@ def test_second_threads_come_after_every_core() -> None:
 def test_a_node_that_has_too_little_memory_is_left() -> None:
     machine = host(nodes=2, cores_per_node=2).machine
     small, large = machine.nodes
-    uneven = replace(machine, nodes=(replace(large, node=0, cpus=small.cpus),
-                                     replace(small, node=1, cpus=large.cpus, memory_mib=1000)))  # fmt: skip
+    uneven = replace(machine, nodes=(small, replace(large, memory_mib=1000)))
     assert set(best(uneven, set(), 2)) == {0, 1}
     assert set(best(uneven, {0}, 2, memory_mib=400)) == {2, 3}
 
