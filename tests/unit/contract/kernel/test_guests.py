@@ -53,7 +53,7 @@ def helper() -> Iterator[int]:
 
 def test_helpers_are_all_threads_that_are_no_vcpu(helper: int) -> None:
     """Those of this process: taken for vCPUs, all but one leave that one's CPU."""
-    own = {int(name) for name in os.listdir("/proc/self/task")}
+    own = {int(path.name) for path in Path("/proc/self/task").iterdir()}
     others = dict(enumerate(own - {helper}))
     one = format_cpu_list(os.sched_getaffinity(helper))
     assert guests.helpers_allowed(os.getpid(), others) == one
