@@ -26,8 +26,8 @@ def test_cells_that_never_ran_together_are_compared_through_one_that_ran_with_bo
 
 
 def test_one_bad_instance_moves_no_cell() -> None:
-    good = {r: 10.0 for r in range(1, 8)}
-    bad = {**{r: 11.0 for r in range(1, 8)}, 4: 500.0}
+    good = dict.fromkeys(range(1, 8), 10.0)
+    bad = {**dict.fromkeys(range(1, 8), 11.0), 4: 500.0}
     first, second = typical_logs([cell("good", good), cell("bad", bad)])
     assert second - first == pytest.approx(math.log(1.1), abs=0.01)
 

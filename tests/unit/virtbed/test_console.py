@@ -56,5 +56,3 @@ def test_what_cannot_be_used_is_refused_in_words(
 
 def test_hosts_with_a_comma_are_no_path(tmp_path: Path) -> None:
     assert tuple(bench_of(["bench01,", str(tmp_path)]).inventories) == ("bench01,", str(tmp_path))
-
-

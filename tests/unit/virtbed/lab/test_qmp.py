@@ -67,9 +67,9 @@ def test_a_command_that_qemu_refuses_is_named(tmp_path: Path) -> None:
     def answer(_: dict[str, Any]) -> Answers:
         return [{"error": {"class": "GenericError", "desc": "no such thing"}}]
 
-    with qemu(tmp_path / "qmp", answer), Monitor(tmp_path / "qmp") as monitor:
-        with pytest.raises(LabError, match="QEMU refuses savevm: no such thing"):
-            monitor.ask("savevm", name="x")
+    refused = pytest.raises(LabError, match="QEMU refuses savevm: no such thing")
+    with qemu(tmp_path / "qmp", answer), Monitor(tmp_path / "qmp") as monitor, refused:
+        monitor.ask("savevm", name="x")
 
 
 def test_the_human_monitor_says_nothing_where_all_is_well(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_the_human_monitor_says_nothing_where_all_is_well(tmp_path: Path) -> Non
 
 
 def test_a_qemu_that_ended_is_no_answer(tmp_path: Path) -> None:
-    with qemu(tmp_path / "qmp", lambda _: []), Monitor(tmp_path / "qmp") as monitor:
-        with pytest.raises(ConnectionError, match="ended before it answered query-status"):
-            monitor.ask("query-status")
+    ended = pytest.raises(ConnectionError, match="ended before it answered query-status")
+    with qemu(tmp_path / "qmp", lambda _: []), Monitor(tmp_path / "qmp") as monitor, ended:
+        monitor.ask("query-status")
 
 
 def test_without_a_qemu_it_is_said_where_it_was_looked_for(tmp_path: Path) -> None:
