@@ -31,7 +31,7 @@ def test_without_an_inventory_the_host_is_this_one() -> None:
 def test_variables_are_pairs_or_json_and_later_ones_win() -> None:
     host = bench_of(None, "bench01", ["a=1", '{"a": [2], "b": {"c": true}}', "d=x=y"])
     assert host.limit == "bench01"
-    given = {name: host.variables[name] for name in "abd"}
+    given = {name: host.variables[name] for name in ("a", "b", "d")}
     assert given == {"a": [2], "b": {"c": True}, "d": "x=y"}
 
 

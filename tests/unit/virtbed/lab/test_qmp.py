@@ -22,7 +22,7 @@ EVENT = {"event": "RESUME"}
 
 @contextmanager
 def qemu(path: Path, answer: Callable[[dict[str, Any]], Answers]) -> Iterator[list[str]]:
-    """Be a QEMU that answers each command; give the commands that came, and end with no answer."""
+    """Be a QEMU that answers each command; give the commands, and end with no answer."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
     server.listen()
