@@ -82,7 +82,7 @@ def test_overlays_and_what_a_sweep_changed_are_listed(
     }.items():
         (state / f"{name}.json").write_text(json.dumps(content))
     (state / "torn.json").write_text("{")
-    found = standing({}, state, tmp_path / "proc")
+    found = standing({}, state, tmp_path)
     assert found["overlays"] == [f"virtbed-{NAME}"]
     assert found["changed"] == [
         {"snapshot": str(state / "tuning.json"), "settings": ["governor", "turbo"]}
