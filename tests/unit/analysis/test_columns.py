@@ -9,13 +9,16 @@ from virtbed_analysis.columns import SAMPLE, TRIAL, described, types
 from virtbed_contract.factors import FACTORS
 from virtbed_contract.measures import MEASURES
 
-from .conftest import Folder
+from .conftest import LISTED, Folder
 
 
 def test_loaded_samples_have_the_columns_that_are_described(folder: Folder) -> None:
     folder.trial("bm", "pinned", 1, {"a.png": [10.0, 11.0]}, warmup_ms=(20.0,))
     samples = load(folder.path)
     wanted = types({**SAMPLE, **TRIAL})
+    # Of platforms in the order of the sweep's own.
+    assert samples.schema["platform"] == pl.Enum([*LISTED])
+    wanted["platform"] = samples.schema["platform"]
     assert {name: samples.schema[name] for name in wanted} == wanted
     assert {*described()} == {*wanted}
 
