@@ -137,14 +137,18 @@ version: ## set the version of all packages to TO=…; CHANGELOG is yours
 	sed -i -E 's/^((__)?version(__)?( =|:) "?|.*"virtbed-[a-z]+==)$(VERSION)/\1$(TO)/' $(MEMBERS) $(STATED)
 
 # From a clean checkout: what is not committed would be in no release.
-release: .venv/.made ## wheels and sources of all packages, with checksums, in dist/
+release: .venv/.made ## wheels, sources, bill of materials, checksums in dist/; KEY=… an SSH key signs
 	@test -z "$$(git status --porcelain)" || \
 		{ echo "virtbed: changes that are not committed found, a clean checkout needed" >&2; exit 1; }
 	rm -rf dist
 	pytest --quiet tests/contract/test_docs.py -k version
 	for member in $(dir $(MEMBERS)); do uv build --quiet --out-dir dist $$member || exit 1; done
 	git archive --format=tar.gz --prefix=virtbed-$(VERSION)/ --output=dist/virtbed-checkout-$(VERSION).tar.gz HEAD
+	.venv/bin/python -m virtbed.sbom $(VERSION) $$(git log -1 --format=%cI) requirements/*.txt \
+		> dist/virtbed-$(VERSION).cdx.json
 	cd dist && rm -f .gitignore && sha256sum -- * > SHA256SUMS && sha256sum --check --quiet SHA256SUMS
+	@if [ -n "$(KEY)" ]; then ssh-keygen -q -Y sign -f "$(KEY)" -n file dist/SHA256SUMS; else \
+		echo "virtbed: no KEY found, dist/SHA256SUMS is not signed; make release KEY=~/.ssh/id_ed25519" >&2; fi
 
 clean: ## remove the tools and caches of this checkout; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist

@@ -56,7 +56,7 @@ class Candidate:
 
     Attributes:
         about: Its name.
-        groups: Groups of logarithms, as `effects.effects` takes them.
+        groups: Groups of logarithms, as `engine.effects` takes them.
         cells: The cells that it is made of.
         curve: What the steps of one curve have in common; empty for an effect that is no step.
         whole: Whether it spans a curve from its first size to its last.

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jinja2
 
 from virtbed_analysis import figures, words
+from virtbed_analysis.claims import STUDY
 from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import TAILS, samples_to_show
@@ -94,6 +95,7 @@ def _page(template: str, document: Json, **content: object) -> str:
     )
     environment.globals |= {
         "words": SimpleNamespace(**(vars(words) | naming)),
+        "STUDY": STUDY,
         "TAILS": TAILS,
         "PAYS": PAYS,
         "FAR": FAR,

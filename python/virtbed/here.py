@@ -113,7 +113,8 @@ def run_here(
         image: The image's folder; if not given, the local inventory's.
 
     Raises:
-        RunError: it failed; the message is the last line that it said.
+        RunError: it failed; the message is the last line that it said, after the traceback of an
+            error that the harness does not foresee: an application's own.
     """
     own = [f"--inputs={_INPUTS}"] if inputs else []
     done = subprocess.run(
@@ -121,9 +122,14 @@ def run_here(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RunError(said[-1], done.returncode)
+        raise RunError(_why(done.stderr, done.returncode), done.returncode)
     try:
         return json_file.parse(done.stdout, "what the application printed")
     except DocumentError as error:
         raise RunError(str(error)) from error
+
+
+def _why(said: str, code: int) -> str:
+    lines = said.strip().splitlines() or [f"exit status {code}"]
+    begins = (n for n, line in enumerate(lines) if line.startswith("Traceback "))
+    return "\n".join(lines[next(begins, -1) :])

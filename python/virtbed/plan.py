@@ -380,13 +380,18 @@ def check_applications(plan: Plan, known: Mapping[str, Collection[str]]) -> None
         PlanError: one does not exist; the message names those that do.
     """
     for application in plan.applications:
-        for scale in (application.scale, plan.emulated.scale):
-            if scale not in known.get(application.name, ()):
-                offered = ", ".join(f"{n} ({'/'.join(s)})" for n, s in sorted(known.items()))
-                raise PlanError(
-                    f"applications: {application.name!r} at scale {scale!r} does not exist; "
-                    f"there are: {offered}"
-                )
+        has = known.get(application.name, ())
+        for scale, why in (
+            (application.scale, ""),
+            (plan.emulated.scale, ", which emulated.scale asks for"),
+        ):
+            if scale in has:
+                continue
+            offered = ", ".join(f"{n} ({'/'.join(s)})" for n, s in sorted(known.items()))
+            raise PlanError(
+                f"applications: {application.name!r} at scale {scale!r} does not exist{why}; "
+                f"there are: {offered}"
+            )
 
 
 def _explain(error: Any) -> str:

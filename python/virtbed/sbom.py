@@ -1,10 +1,15 @@
-"""What an image is made of, as a CycloneDX bill of materials (SBOM)."""
+"""What an image is made of, and what a release needs, as CycloneDX bills of materials (SBOM).
+
+``python -m virtbed.sbom VERSION TIME LOCK…`` prints that of a release: `make release` calls it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
@@ -58,11 +63,42 @@ def bill(
         version=digest,
         bom_ref=digest,
     )
-    # The same image has the same bill, but for the time.
-    bom = Bom(components=parts, serial_number=uuid5(NAMESPACE_URL, digest))
-    bom.metadata.component = image
-    bom.metadata.timestamp = datetime.fromisoformat(built_at)
-    bom.register_dependency(image, parts)
+    return _written(image, parts, digest, built_at)
+
+
+def release_bill(version: str, released_at: str, locks: Mapping[str, str]) -> str:
+    """Return the bill of a release, as JSON: the wheels that its hash locks name.
+
+    Args:
+        version: Of virtbed.
+        released_at: When, in ISO 8601.
+        locks: Requirements files by name, with their text. A wheel's properties say in which it is.
+    """
+    hashes: dict[tuple[str, str], set[str]] = {}
+    holders: dict[tuple[str, str], set[str]] = {}
+    for lock, text in locks.items():
+        for name, number, rest in _LOCKED.findall(text):
+            wheel = _plain(name), number
+            hashes.setdefault(wheel, set()).update(_HASH.findall(rest))
+            holders.setdefault(wheel, set()).add(lock)
+    parts = []
+    for (name, number), found in sorted(hashes.items()):
+        held = sorted(holders[name, number])
+        about = [Property(name="virtbed:lock", value=lock) for lock in held]
+        parts.append(_distribution(name, number, sorted(found), about))
+    url = PackageURL("pypi", None, "virtbed", version)
+    released = Component(
+        type=ComponentType.APPLICATION, name="virtbed", version=version, purl=url, bom_ref=str(url)
+    )
+    return _written(released, parts, str(url), released_at)
+
+
+def _written(about: Component, parts: Iterable[Component], name: str, moment: str) -> str:
+    # Of the same there is the same bill, but for the time.
+    bom = Bom(components=parts, serial_number=uuid5(NAMESPACE_URL, name))
+    bom.metadata.component = about
+    bom.metadata.timestamp = datetime.fromisoformat(moment)
+    bom.register_dependency(about, parts)
     writer = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6)
     return writer.output_as_string(indent=1)
 
@@ -90,16 +126,27 @@ def _package(name: str, version: str, architecture: str, sha256: str, *, suite: 
 
 
 def _wheel(name: str, version: str, hashes: Iterable[str], record: str) -> Component:
+    own = [Property(name="virtbed:record_sha256", value=record)]
+    return _distribution(name, version, hashes, own)
+
+
+def _distribution(
+    name: str, version: str, hashes: Iterable[str], more: Iterable[Property]
+) -> Component:
     url = PackageURL("pypi", None, name, version)
-    # Of each file that the lock admits; one of them was installed.
+    # Of each file that the lock admits; one of them is installed.
     about = [Property(name="virtbed:locked_sha256", value=value) for value in hashes]
-    about.append(Property(name="virtbed:record_sha256", value=record))
     return Component(
         type=ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url),
-        properties=about,
+        properties=[*about, *more],
     )  # fmt: skip
 
 
 def _plain(name: str) -> str:
     """Return a distribution's name as PyPI writes it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+if __name__ == "__main__":
+    number, moment, *files = sys.argv[1:]
+    print(release_bill(number, moment, {Path(f).name: Path(f).read_text("utf-8") for f in files}))

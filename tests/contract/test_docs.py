@@ -10,12 +10,21 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tests.pages import FENCE, NAMES, PAGES, text, tool
 
 from virtbed.checkout import REPOSITORY
 from virtbed.plan import Plan
+from virtbed.platforms import load_platforms
+from virtbed_analysis import claims
+from virtbed_analysis.cells import cell_of
+from virtbed_analysis.effects import Units
+from virtbed_analysis.engine import Logs
+from virtbed_analysis.platforms import Platforms
+from virtbed_contract.factors import FACTORS
+from virtbed_workloads.contract import Application
 
 # Links.
 
@@ -138,12 +147,50 @@ EXAMPLES = {
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_the_entry_that_a_page_adds_is_one(page: str) -> None:
     """A function that the page leaves to its reader is made up."""
-    (code,) = (c for kind, c in FENCE.findall(text(f"docs/how-to/{page}.md")) if kind == "python")
+    *_, code = (c for kind, c in FENCE.findall(text(f"docs/how-to/{page}.md")) if kind == "python")
     names = dict(vars(importlib.import_module(EXAMPLES[page])))
     left_out = {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name)} - names.keys()
     assert all(name.startswith("_") for name in left_out)
     made = eval(code, names | dict.fromkeys(left_out, lambda *_: None))
     assert type(made).__module__ == EXAMPLES[page]
+
+
+def test_the_finding_that_a_page_adds_compares_what_it_says() -> None:
+    function, entry = (
+        code for kind, code in FENCE.findall(text("docs/how-to/finding.md")) if kind == "python"
+    )
+    names = dict(vars(claims))
+    exec(function, names)
+    finding = eval(entry, names)
+    row = {factor.name: factor.default for factor in FACTORS} | {
+        "application": "a", "scale": "tiny", "scenario": "", "weights": "", "cores": 1,
+    }  # fmt: skip
+    seconds = {("podman", "pinned"): 3.0, ("cn", "pinned"): 2.0, ("podman", "vanilla"): 9.0}
+    logs = {
+        cell_of(row | {"platform": platform, "mode": mode}): Logs.of(
+            {"1": (np.array(["a.png"]), np.log([time]))}
+        )
+        for (platform, mode), time in seconds.items()
+    }
+    units = Units(logs, "replicate", {}, Platforms(load_platforms().entries))
+    (case,) = finding.candidates(claims.Measured(units))
+    assert [(cell.platform, cell.mode) for cell in case.cells] == list(seconds)[:2]
+    assert np.exp(case.groups[0]) == pytest.approx([1.5])
+
+
+def test_the_application_that_a_page_adds_is_whole() -> None:
+    """It is run in tests/applications, where Keras is."""
+    blocks = FENCE.findall(text("docs/how-to/application.md"))
+    module, entry = (code for kind, code in blocks if kind == "python")
+    (plan,) = (code for kind, code in blocks if kind == "yaml")
+    classes = {n.name: n for n in ast.parse(module).body if isinstance(n, ast.ClassDef)}
+    assert set(re.findall(r'"leaf_disease:(\w+)"', entry)) == set(classes)
+    for written in classes.values():
+        has = {n.name for n in written.body if isinstance(n, ast.FunctionDef)}
+        assert has >= Application.__abstractmethods__
+    assert [a.name for a in Plan.model_validate(yaml.safe_load(plan)).applications] == [
+        "leaf_disease"
+    ]
 
 
 # One version.

@@ -156,7 +156,7 @@ def test_every_role_is_named_or_a_part_of_a_machine() -> None:
     assert not any((ROLES / part / "tasks/main.yml").exists() for part in PARTS)
 
 
-EXAMPLE = "enclosure_nspawn"
+EXAMPLE = "enclosure_bubblewrap"
 FILE = re.compile(r"^`(\S+\.yml)`:\n\n```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -190,12 +190,12 @@ def test_the_example_has_the_interface(example: Path) -> None:
         ("meta/virtbed.yml", r"engines:(.|\n)*", "daemons: {a: b}\n", "belong to no engine"),
         ("meta/virtbed.yml", r"engines:(.|\n)*", "", "engine.yml: found without"),
         ("tasks/main.yml", None, "", "main.yml: missing"),
-        ("tasks/verify.yml", "enclosure_nspawn_reading\n", "read\n", "does not begin with"),
+        ("tasks/verify.yml", "enclosure_bubblewrap_reading\n", "read\n", "does not begin with"),
         ("tasks/verify.yml", r"\n- name: Assert(.|\n)*", "", "asserts nothing"),
         ("tasks/verify.yml", "assert:", "command:", "an assertion needed"),
         ("tasks/verify.yml", "    quiet: true", "  register: more", "an assertion needed"),
         ("tasks/verify.yml", "---", "---\n- name: More\n  ping:", "does not begin with"),
-        ("vars/main.yml", "enclosure_nspawn_argv", "enclosure_nspawn_command", "_argv"),
+        ("vars/main.yml", "enclosure_bubblewrap_argv", "enclosure_bubblewrap_command", "_argv"),
         ("meta/argument_specs.yml", "      virtbed_state_dir:", "      cores:", "cores, a field"),
         (
             "meta/argument_specs.yml", "        type: dict",

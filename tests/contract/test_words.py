@@ -50,6 +50,7 @@ def ours() -> list[str]:
         if (REPOSITORY / name).is_file()
         and not (REPOSITORY / name).is_symlink()
         and not NOT_OURS.search(name)
+        and b"\0" not in (REPOSITORY / name).read_bytes()  # a model, say
     ]
 
 

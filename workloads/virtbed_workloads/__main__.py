@@ -72,7 +72,10 @@ def _end(application: str, error: BaseException) -> NoReturn:
         traceback.print_exception(error)
     wrong = isinstance(error, WrongAnswerError)
     what = "wrong answer" if wrong else f"{application} failed"
-    print(f"{what}: {str(error) or type(error).__name__}", file=sys.stderr, flush=True)
+    said = str(error) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError):
+        said += f"; what applications import is in the image: virtbed run {application}"
+    print(f"{what}: {said}", file=sys.stderr, flush=True)
     os._exit(WRONG_ANSWER if wrong else FAILED)
 
 

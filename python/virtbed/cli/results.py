@@ -39,14 +39,23 @@ def results(name: str) -> Path:
         if any((folder / part).exists() for part in ("design.json", "trials")):
             return folder
     try:
-        return REPOSITORY / "results" / load_plan(plan_path(name)).name
+        path = plan_path(name)
+    except PlanError as error:
+        refuse(PlanError(f"{error}; or a results folder, which holds design.json or trials/"))
+    except CheckoutError as error:
+        refuse(error)
+    try:
+        return REPOSITORY / "results" / load_plan(path).name
     except (PlanError, PlatformError, CheckoutError) as error:
         refuse(error)
 
 
 @app.command()
 def report(name: SweepArgument) -> None:
-    """Write the report of a sweep again, finished or not."""
+    """Write the report of a sweep again, finished or not.
+
+    Exit status: 0 written, 2 there is nothing to report.
+    """
     say_report(results(name))
 
 

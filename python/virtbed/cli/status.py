@@ -125,7 +125,7 @@ def clear(
 ) -> None:
     """Remove what stands of virtbed's instances on the host: of a sweep with --keep, or cut off.
 
-    A sweep does so itself, at its end and when it begins.
+    A sweep does so itself when it begins, and after a block that was cut off.
 
     Exit status: 0 nothing stands any more, 2 something could not be removed.
     """

@@ -173,6 +173,16 @@ def test_provenance_says_each_thing_once(quick: Any) -> None:
     assert not [item for item in items if item in ("TensorFlow", "Keras")]  # see Frameworks
 
 
+def test_the_page_says_how_to_cite_it(quick: Any) -> None:
+    text, _, content = page(quick)
+    items = {row["item"] for row in content["provenance"]}
+    assert items >= {"Commit of virtbed", "Plan digest", "Image digest"}
+    section = text[text.index('id="provenance"') :]
+    assert "To cite them: virtbed as its CITATION.cff says" in section
+    assert "arXiv 2112.09780" in section
+    assert f"<code>virtbed archive {content['sweep']}</code>" in section
+
+
 def test_empty_sweep(folder: Any) -> None:
     folder.plan("bm", "pinned", 1)
     text, parsed, content = page(folder)

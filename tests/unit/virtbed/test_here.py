@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from virtbed import here
 from virtbed.checkout import REPOSITORY
-from virtbed.here import RunError, command, current_image
+from virtbed.here import RunError, command, current_image, run_here
 from virtbed_contract.tree import enter
 
 
@@ -44,3 +45,25 @@ def test_a_tree_that_is_built_is_writable_and_without_network() -> None:
     assert argv[2:5] == ["--bind", "/tree", "/"]
     assert argv[-1] == "--unshare-net"
     assert "--unshare-net" not in enter("/tree")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("a banner\nnull failed: 3 found", "null failed: 3 found"),
+        (
+            "a banner\nTraceback (most recent call last):\n  File x, line 3\nKeyError: 1\n"
+            "leaf failed: 1",
+            "Traceback (most recent call last):\n  File x, line 3\nKeyError: 1\nleaf failed: 1",
+        ),
+        ("", "exit status 3"),
+    ],
+)
+def test_an_application_that_fails_says_why_and_where_it_was_not_foreseen(
+    monkeypatch: pytest.MonkeyPatch, said: str, message: str
+) -> None:
+    fails = ["sh", "-c", 'printf %s "$1" >&2; exit 3', "sh", said]
+    monkeypatch.setattr(here, "command", lambda *_: fails)
+    with pytest.raises(RunError) as refused:
+        run_here(["leaf"])
+    assert (str(refused.value), refused.value.code) == (message, 3)

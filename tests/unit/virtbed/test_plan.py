@@ -118,6 +118,16 @@ def test_an_application_that_does_not_exist_is_refused(
         check_applications(plan, KNOWN)
 
 
+def test_an_application_that_emulated_guests_cannot_run_is_refused_by_the_key_that_asks(
+    tmp_path: Path,
+) -> None:
+    plan = load_plan(edited(tmp_path, applications=[{"name": "leaf_disease"}]))
+    lacks = r"'leaf_disease' at scale 'tiny' does not exist, which emulated.scale asks for"
+    with pytest.raises(PlanError, match=lacks):
+        check_applications(plan, {"leaf_disease": ("trained",)})
+    check_applications(plan, {"leaf_disease": ("trained", "tiny")})
+
+
 def test_the_digest_is_of_what_a_plan_says_not_of_its_layout(tmp_path: Path) -> None:
     same = tmp_path / "same.yml"
     same.write_text("# a comment\n" + edited(tmp_path).read_text())

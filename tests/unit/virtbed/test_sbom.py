@@ -10,7 +10,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from virtbed.checkout import REPOSITORY
-from virtbed.sbom import bill
+from virtbed.sbom import bill, release_bill
 
 LOCK = """\
 # made by uv
@@ -105,3 +105,24 @@ def test_it_is_valid_and_knows_the_locks_of_this_checkout() -> None:
         assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
         urls = [part for part in json.loads(text)["components"] if "pypi" in part["purl"]]
         assert len(urls) == len(wheels) and all(len(p["properties"]) > 1 for p in urls)
+
+
+def test_a_release_has_each_wheel_of_its_locks_once_with_the_locks_that_name_it() -> None:
+    more = f"importlib_resources==7.1.0 \\\n    --hash=sha256:{'d' * 64}\n"
+    text = release_bill("1.2.3", "2026-11-29T15:00:00+01:00", {"a.txt": LOCK, "b.txt": more})
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    found = json.loads(text)
+    assert found["metadata"]["component"]["version"] == "1.2.3"
+    parts = {part["purl"]: part["properties"] for part in found["components"]}
+    assert {
+        url: [f"{one['name']} {one['value'][:5]}" for one in about] for url, about in parts.items()
+    } == {
+        "pkg:pypi/importlib-resources@7.1.0": [
+            "virtbed:lock a.txt", "virtbed:lock b.txt",
+            *(f"virtbed:locked_sha256 {5 * digit}" for digit in "cd"),
+        ],
+        "pkg:pypi/numpy@2.4.6": [
+            "virtbed:lock a.txt", *(f"virtbed:locked_sha256 {5 * digit}" for digit in "ab"),
+        ],
+        "pkg:pypi/numpy@2.5.5": ["virtbed:lock a.txt", "virtbed:locked_sha256 ccccc"],
+    }  # fmt: skip

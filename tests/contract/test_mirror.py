@@ -1,0 +1,138 @@
+"""tests/unit mirrors the sources: each module has a test file of its name, or one named here.
+
+A test file of a module is tests/unit/MEMBER/test_MODULE.py, in the module's folder or with that
+in its name; of an application it is in tests/applications. What is tested together with others
+stands in `ELSEWHERE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from virtbed.checkout import REPOSITORY
+
+TESTS = REPOSITORY / "tests"
+MEMBERS = {
+    "virtbed": "python/virtbed",
+    "analysis": "analysis/virtbed_analysis",
+    "contract": "contract/virtbed_contract",
+    "workloads": "workloads/virtbed_workloads",
+}
+_CLI, _REPORT, _FINDINGS = (
+    "unit/virtbed/test_cli.py", "unit/analysis/test_report.py", "unit/analysis/test_findings.py",
+)  # fmt: skip
+_SWEEP, _STATUS = "unit/virtbed/test_sweep.py", "unit/virtbed/test_status.py"
+_APPLICATIONS = "applications/test_{}.py"
+# By module: where it is tested.
+ELSEWHERE = {
+    "virtbed/cli/documents": _CLI,
+    "virtbed/cli/hosts": _CLI,
+    "virtbed/cli/images": "unit/virtbed/test_image_diff.py",
+    "virtbed/cli/lab": "unit/virtbed/lab/test_server.py",
+    "virtbed/cli/results": _CLI,
+    "virtbed/cli/sweeps": _CLI,
+    "virtbed/host_status": _STATUS,
+    "virtbed/ledger_view": _STATUS,
+    "virtbed/lab/prepared": "unit/virtbed/lab/test_digests.py",
+    "virtbed/lab/recipe": "unit/virtbed/lab/test_digests.py",
+    "virtbed/render/explained": "unit/virtbed/test_explain.py",
+    "virtbed/render/results": "unit/virtbed/test_render_table.py",
+    "virtbed/sweep/blocks": _SWEEP,
+    "virtbed/sweep/precision": "unit/analysis/test_precision.py",
+    "virtbed/sweep/recording": _SWEEP,
+    "analysis/answers": _FINDINGS,
+    "analysis/candidates": "unit/analysis/test_best.py",
+    "analysis/checking": "unit/analysis/test_hostile_files.py",
+    "analysis/choosing": "unit/analysis/test_headline.py",
+    "analysis/claims": _FINDINGS,
+    "analysis/context": _FINDINGS,
+    "analysis/crate": "unit/analysis/test_archive.py",
+    "analysis/differences": "unit/analysis/test_unlike.py",
+    "analysis/doubts": "unit/analysis/test_robust.py",
+    "analysis/errors": "unit/analysis/test_functional.py",
+    "analysis/frames": "unit/analysis/test_load.py",
+    "analysis/inputs": "unit/analysis/test_within_cells.py",
+    "analysis/kernels": "unit/analysis/test_likeness.py",
+    "analysis/likenesses": "unit/analysis/test_likeness.py",
+    "analysis/loadgen": "unit/analysis/test_loadgen_table.py",
+    "analysis/members": "unit/analysis/test_archive.py",
+    "analysis/next_instance": "unit/analysis/test_model.py",
+    "analysis/page": _REPORT,
+    "analysis/per_trial": "unit/analysis/test_other_measures.py",
+    "analysis/provenance": _REPORT,
+    "analysis/question": "unit/analysis/test_best.py",
+    "analysis/reading": "unit/analysis/test_files.py",
+    "analysis/reasons": "unit/analysis/test_advice_text.py",
+    "analysis/reduction": "unit/analysis/test_engine.py",
+    "analysis/run_order": "unit/analysis/test_diagnostics.py",
+    "analysis/samples_per_trial": "unit/analysis/test_diagnostics.py",
+    "analysis/suspects": "unit/analysis/test_suspicion.py",
+    "analysis/trust": "unit/analysis/test_hostile_files.py",
+    "analysis/unmeasured": "unit/analysis/test_model.py",
+    "analysis/waterfall": "unit/analysis/test_explained.py",
+    "analysis/weaknesses": "unit/analysis/test_published.py",
+    "contract/events": "unit/virtbed/test_outcome.py",
+    "contract/factors": "unit/contract/test_factors_and_measures.py",
+    "contract/guest": "unit/contract/kernel/test_shape.py",
+    "contract/likeness": "unit/analysis/test_likeness.py",
+    "contract/measures": "unit/contract/test_factors_and_measures.py",
+    "contract/result": "unit/contract/test_documents.py",
+    "contract/schemas": "unit/contract/test_documents.py",
+    "contract/surroundings": "unit/contract/kernel/test_moments.py",
+    "contract/sweep": "unit/contract/test_documents.py",
+    "contract/tree": "unit/virtbed/test_here.py",
+    "workloads/__main__": "unit/workloads/test_harness.py",
+    "workloads/contract": "unit/workloads/test_null.py",
+    "workloads/schema": "unit/workloads/test_harness.py",
+    "workloads/models/basic_pitch": _APPLICATIONS.format("audio_transcription"),
+    "workloads/models/bert": _APPLICATIONS.format("question_answering"),
+    "workloads/models/conformer": _APPLICATIONS.format("audio_transcription"),
+    "workloads/models/efficientnet_lite": _APPLICATIONS.format("image_classification"),
+    "workloads/models/mtcnn": _APPLICATIONS.format("face_detection"),
+    "workloads/models/resnet": _APPLICATIONS.format("image_classification"),
+    "workloads/models/seeded": _APPLICATIONS.format("backend"),
+    "workloads/models/ssd_mobilenet": _APPLICATIONS.format("face_detection"),
+    "workloads/models/tensorflow_file": _APPLICATIONS.format("face_detection"),
+    "workloads/models/unet": _APPLICATIONS.format("medical_segmentation"),
+}  # fmt: skip
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Give each module as MEMBER/PATH, with its path below its package."""
+    for member, folder in MEMBERS.items():
+        base = REPOSITORY / folder
+        for path in sorted(base.rglob("*.py")):
+            below = path.relative_to(base).with_suffix("")
+            if below.name != "__init__":
+                yield f"{member}/{below}", below
+
+
+def mirrors(member: str, below: Path) -> list[Path]:
+    """Return the places where a module's own test file may be."""
+    folder = TESTS / "unit" / member
+    names = {f"test_{below.name}.py", f"test_{'_'.join(below.parts)}.py"}
+    places = {folder, folder / below.parent}
+    places |= {TESTS / "applications"} if member == "workloads" else set()
+    return [where / name for where in places for name in names]
+
+
+LACKING = {
+    module
+    for module, below in modules()
+    if not any(path.is_file() for path in mirrors(module.partition("/")[0], below))
+}
+
+
+def test_every_module_has_a_test_file_of_its_own_or_is_said_to_be_tested_elsewhere() -> None:
+    assert len({*modules()}) > 150
+    new, gone = sorted(LACKING - ELSEWHERE.keys()), sorted(ELSEWHERE.keys() - LACKING)
+    assert new == [], "write tests/unit/MEMBER/test_MODULE.py, or name in ELSEWHERE what tests it"
+    assert gone == [], "has a test file of its own, or is gone: take it out of ELSEWHERE"
+
+
+@pytest.mark.parametrize("where", sorted({*ELSEWHERE.values()}))
+def test_where_modules_are_tested_there_is_a_test(where: str) -> None:
+    assert "\ndef test_" in (TESTS / where).read_text(encoding="utf-8")

@@ -1,0 +1,98 @@
+"""A label that is not that of its evidence is found, whichever of the two was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from virtbed_analysis.evidence import contradictions, lasted_ns
+from virtbed_contract.codec import decode
+from virtbed_contract.sweep import Evidence
+
+from .conftest import Folder, sample
+from .conftest import evidence as evidence_of
+
+Json = dict[str, Any]
+Change = Callable[[Json, Json], object]
+
+
+def made(folder: Folder, platform: str, mode: str, **changes: Any) -> tuple[Json, Json]:
+    """Return a result and the evidence of its trial."""
+    trial = folder.plan(platform, mode, 1, **changes)
+    result = folder.result(trial, [sample("a.png", 10, (0.25, 0.1))])
+    return result, evidence_of(result)
+
+
+def found(result: Json, evidence: Json) -> list[str]:
+    return [*contradictions(result, decode(Evidence, evidence))]
+
+
+@pytest.mark.parametrize("mode", ["vanilla", "pinned"])
+@pytest.mark.parametrize("platform", ["bm", "cn", "podman", "gvisor", "vm", "vmcn", "microvm"])
+def test_a_trial_that_ran_where_it_was_put_has_no_contradiction(
+    folder: Folder, platform: str, mode: str
+) -> None:
+    assert found(*made(folder, platform, mode)) == []
+
+
+def both(name: str, key: str, value: object) -> Change:
+    """Change a reading before and after the trial."""
+
+    def change(_: Json, evidence: Json) -> None:
+        for moment in ("before", "after"):
+            part = evidence[moment][name]
+            evidence[moment] = {**evidence[moment], name: {**part, key: value}}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r, _: r["trial"].update(platform="podman"), "is labelled platform 'podman'"),
+        (lambda r, _: r["trial"].update(cores=2), "is labelled cores 2, its evidence 1"),
+        (lambda r, _: r["trial"].update(emulated=True), "has emulated True, its evidence"),
+        (lambda _, e: e.update(trial="other"), "evidence.json is of trial other"),
+        (lambda _, e: e.update(attested=False), "its placement was not attested"),
+        (lambda _, e: e.update(mismatches=["x"]), "attested, with mismatches: x"),
+        (lambda _, e: e["asked"].update(id="cn-pinned-c01-r02"), "of the instance cn-pinned-c01"),
+        (lambda _, e: e["asked"].update(image_name="0" * 16), "names the image 0000"),
+        (lambda _, e: e["asked"].update(cpu_ids=[]), "pins 1 cores to CPUs"),
+        (lambda _, e: e.update(after=None), "no reading of machine and enclosure after"),
+        (lambda _, e: e.update(inside=None), "does not tell what the process saw"),
+        (
+            lambda r, _: r.update(environment={**r["environment"], "kernel": "5.0"}),
+            "its result says kernel '5.0', its evidence '6.1.0'",
+        ),
+        (both("enclosure", "cpuset", "0-15"), "enclosure read before the trial: cpuset '0-15'"),
+        (both("enclosure", "quota_cpus", 0.5), "enclosure read after the trial: quota_cpus 0.5"),
+        (both("enclosure", "swap_limit", "2048 MiB"), "swap_limit '2048 MiB', '0 MiB' was asked"),
+        (both("enclosure", "layers", ["sha256:0"]), "layers ['sha256:0']"),
+        (both("enclosure", "seccomp", "none"), "seccomp_profile filter was asked for"),
+        (both("machine", "vcpus", 1), "vcpus, which metal has not"),
+        (lambda _, e: e.update(process_wall_ns=1), "its process 0.000 s by the evidence"),
+        (lambda r, _: r.update(bench={"settings": {}}), "tells of the bench host's kernel what"),
+    ],
+)
+def test_what_does_not_agree_is_named(folder: Folder, change: Change, said: str) -> None:
+    result, evidence = made(folder, "cn", "pinned")
+    change(result, evidence)
+    assert any(said in one for one in found(result, evidence)), found(result, evidence)
+
+
+def test_a_pinned_vcpu_that_was_moved_between_the_readings_is_found(folder: Folder) -> None:
+    result, evidence = made(folder, "vm", "pinned")
+    (thread,) = evidence["after"]["machine"]["vcpu_threads"]
+    after = {**evidence["after"]["machine"], "vcpu_threads": [{**thread, "migrations": 5}]}
+    evidence["after"] = {**evidence["after"], "machine": after}
+    assert found(result, evidence) == ["vCPU 0 was moved to another CPU 2 times, 0 needed"]
+
+
+def test_a_process_lasts_as_long_as_its_parts(folder: Folder) -> None:
+    result, _ = made(folder, "bm", "pinned")
+    result["startup"] = {"spawn_ns": None, "import_ns": 30, "load_ns": 20}
+    result["samples"] = [{"e2e_ns": 5, "warmup": True}, {"e2e_ns": 900, "warmup": False}]
+    result["confounders"]["window_ns"] = 1000
+    assert lasted_ns(result) == 1055
