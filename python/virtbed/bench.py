@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from virtbed import ansible, host_lock, scratch
 from virtbed.ansible import Deadline
@@ -61,6 +62,8 @@ class Bench:
         variables: Extra variables for every playbook.
         hung_after_s: Seconds after which a playbook counts as hung that does not run trials.
         logs: Where Ansible's logs are kept.
+        name: Its name in the inventory, where it is one of several that a sweep measures at once;
+            empty where there is no other.
     """
 
     inventories: tuple[str, ...] = (LOCAL,)
@@ -68,6 +71,7 @@ class Bench:
     variables: Mapping[str, Any] = field(default_factory=dict)
     hung_after_s: float = HUNG_AFTER_S
     logs: Logs = field(default_factory=Logs)
+    name: str = ""
     _times: int = field(default=1, init=False)
     _claim: str = field(default="", init=False)
     _held: bool = field(default=False, init=False)
@@ -165,6 +169,7 @@ class Bench:
         return ansible.play(
             "block", self._with(variables), self.inventories, deadline=deadline,
             logs=self.logs, limit=limit, parts=_BLOCK, turns=turns, cancelled=cancelled,
+            host=self.name,
         )  # fmt: skip
 
     @contextmanager
@@ -257,7 +262,7 @@ class Bench:
         self, playbook: str, wrong: str, remedy: str, cancelled: Callable[[], bool] = lambda: False
     ) -> bool:
         """Run a playbook once what is left of others has ended, lest that undo it again."""
-        end_strays()
+        end_strays(self.name)
         ended, events = self.play(playbook, cancelled=cancelled)
         if ended.ok and playbook == "restore":  # which lets the host go
             self._held = False
@@ -280,13 +285,13 @@ class Bench:
             *events, ended = ansible.play(
                 playbook, self._with(variables or {}), self.inventories,
                 deadline=Deadline(self.limit_s), logs=self.logs,
-                limit=self.limit, cancelled=cancelled,
+                limit=self.limit, cancelled=cancelled, host=self.name,
             )  # fmt: skip
         except OSError as error:
             raise BenchError(f"the playbook {playbook} could not be run: {error}") from error
         assert isinstance(ended, Ended)
         if ended.status == "hung":
-            end_strays()
+            end_strays(self.name)
         return ended, events
 
 
@@ -362,17 +367,36 @@ def _locked(file: IO[str]) -> bool:
 
 
 @contextmanager
-def keys(sweep: str, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]:
-    """Give a sweep a folder for the keys of its guests, and remove it unless it is to be kept."""
-    forget_keys()
+def keys(sweep: str, keep: Callable[[], bool] = lambda: False, host: str = "") -> Iterator[Path]:
+    """Give a sweep a folder for the keys of its guests, and remove it unless it is to be kept.
+
+    Args:
+        sweep: Name of the sweep.
+        keep: Asked at the end.
+        host: The one of several hosts whose guests they are: each has its own.
+    """
     folder = RUN / "keys" / sweep
-    folder.parent.mkdir(parents=True, mode=0o700)
+    if host:
+        folder = folder / file_name(host)
+        shutil.rmtree(folder, ignore_errors=True)  # there is none, or it cannot be made
+    else:
+        forget_keys()
+    folder.parent.mkdir(parents=True, exist_ok=bool(host), mode=0o700)
     folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
         if not keep():
-            forget_keys()
+            shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is reported
+            for emptied in folder.parents[: 2 if host else 1]:
+                with suppress(OSError):  # another host's are there
+                    emptied.rmdir()
+
+
+def file_name(host: str) -> str:
+    """Return a name of a file or folder that stands for a host."""
+    said = quote(host, safe="")
+    return said if not said.startswith(".") else f"%2E{said[1:]}"
 
 
 def forget_keys() -> None:
@@ -393,18 +417,24 @@ def forget_killed() -> None:
 
 
 @contextmanager
-def affinity_restored() -> Iterator[None]:
-    """Let this process run where it could before, wherever it is kept meanwhile."""
+def affinity_restored() -> Iterator[Callable[[str], None]]:
+    """Give what keeps this process, and what it starts, to some CPUs (a kernel list).
+
+    In the end it may run where it could before, if it was kept to any: a sweep may measure several
+    hosts at once, and this process is on one of them at most.
+    """
     before = os.sched_getaffinity(0)
+    kept: list[str] = []
+
+    def keep_to(cpus: str) -> None:
+        kept.append(cpus)
+        _move(parse_cpu_list(cpus))
+
     try:
-        yield
+        yield keep_to
     finally:
-        _move(before)
-
-
-def keep_to(cpus: str) -> None:
-    """Keep this process, and what it starts, to some CPUs (a kernel list)."""
-    _move(parse_cpu_list(cpus))
+        if kept:
+            _move(before)
 
 
 def _move(cpus: Iterable[int]) -> None:
@@ -414,13 +444,13 @@ def _move(cpus: Iterable[int]) -> None:
             os.sched_setaffinity(int(task.name), cpus)
 
 
-def end_strays() -> None:
-    """End what is left of playbooks that were cut off.
+def end_strays(host: str = "") -> None:
+    """End what is left of playbooks that were cut off, of one host of several or of any.
 
     Raises:
         BenchError: something of them does not end.
     """
-    left = ansible.end_strays()
+    left = ansible.end_strays(host)
     scratch.remove_abandoned()
     if left:
         raise BenchError(f"processes {left} of a playbook that was cut off do not end; kill them")

@@ -194,15 +194,16 @@ class Ledger:
             db.execute("INSERT INTO holder VALUES (1, ?, ?, ?, ?, ?)", mine)
         return left
 
-    def renew(self, holder: Holder, expires: float) -> None:
-        """Hold the sweep for longer.
+    def renew(self, holder: Holder, expires: float, *, no_sooner: bool = False) -> None:
+        """Hold the sweep until some time; with `no_sooner` a later end that it has stays.
 
         Raises:
             LeaseError: another controller has taken it, since the lease had ended.
         """
+        ends = "max(expires, ?)" if no_sooner else "?"
         with self._writing() as db:
             changed = db.execute(
-                f"UPDATE holder SET expires = ? WHERE {_HOLDER}",  # nosec B608 # a constant
+                f"UPDATE holder SET expires = {ends} WHERE {_HOLDER}",  # nosec B608 # constants
                 (expires, holder.host, holder.pid, holder.boot, holder.started),
             ).rowcount
             if not changed:
@@ -213,10 +214,10 @@ class Ledger:
         with self._writing() as db:
             db.executemany("UPDATE trial SET leased = 1 WHERE id = ?", [(t,) for t in trials])
 
-    def free(self) -> None:
-        """End every lease of trials: what was not closed is to be done again."""
+    def free(self, trials: Iterable[str]) -> None:
+        """End the lease of trials: what was not closed is to be done again."""
         with self._writing() as db:
-            db.execute("UPDATE trial SET leased = 0")
+            db.executemany("UPDATE trial SET leased = 0 WHERE id = ?", [(t,) for t in trials])
 
     @contextmanager
     def left(self, holder: Holder | None = None) -> Iterator[None]:

@@ -204,6 +204,21 @@ def test_a_lease_counts_while_its_holder_may_be_there(
         ledger.take(replace(HERE, host="elsewhere"), SOON)  # nobody holds it
 
 
+def test_of_several_hosts_none_ends_the_leases_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger, Ledger(path) as of_another:
+        ledger.begin(IDENTITY, TRIALS)
+        ledger.take(HERE, SOON)
+        ledger.lease(["a"])
+        of_another.lease(["b"])
+        ledger.free(["a"])
+        assert ledger.counts() == {"todo": 2, "leased": 1}
+        of_another.renew(HERE, SOON - 500, no_sooner=True)  # its step is a shorter one
+        assert ledger._rows("SELECT expires FROM holder") == [(SOON,)]
+        ledger.renew(HERE, SOON - 500)
+        assert ledger._rows("SELECT expires FROM holder") == [(SOON - 500,)]
+
+
 def test_a_folder_is_locked_against_another_process(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from virtbed.lease import locked\n"
