@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from virtbed.lease import Holder, LeaseError
 
@@ -327,6 +327,9 @@ class Ledger:
         return dict(self._rows(sql))
 
 
+_Ledger = TypeVar("_Ledger", bound=Ledger)
+
+
 def check_identity(folder: Path, there: Mapping[str, str], asked: Mapping[str, str]) -> None:
     """Raise LedgerError if what is asked for is another sweep than the one that is there."""
     for key, value in asked.items():
@@ -347,8 +350,12 @@ def check_trials(folder: Path, known: set[str], asked: set[str]) -> None:
         )
 
 
-def opened(path: Path) -> tuple[Ledger, str]:
+def opened(path: Path, kind: type[_Ledger]) -> tuple[_Ledger, str]:
     """Open a journal; what is no journal, or no whole one, is moved aside and a new one made.
+
+    Args:
+        path: Its file.
+        kind: Which kind of journal.
 
     Returns:
         The journal, and what was wrong with the one that was there; empty if nothing was.
@@ -357,7 +364,7 @@ def opened(path: Path) -> tuple[Ledger, str]:
         LedgerError: it cannot be opened or written, or not be moved aside.
     """
     try:
-        return Ledger(path), ""
+        return kind(path), ""
     except LedgerDamagedError as error:
         why = str(error)
     number = 1
@@ -369,4 +376,4 @@ def opened(path: Path) -> tuple[Ledger, str]:
                 path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
     except OSError as error:
         raise LedgerError(f"{path}: cannot be moved aside: {error}") from error
-    return Ledger(path), f"{why}; it is kept as {aside.name}"
+    return kind(path), f"{why}; it is kept as {aside.name}"

@@ -107,7 +107,7 @@ def test_a_damaged_ledger_is_said_and_kept_aside(
         before = path.read_bytes()
         with pytest.raises(LedgerDamagedError, match=r"ledger\.sqlite"):
             Ledger(path)
-        ledger, wrong = opened(path)
+        ledger, wrong = opened(path, Ledger)
         with ledger:
             assert ledger.new()
         assert f"it is kept as ledger.sqlite.damaged-{number}" in wrong
@@ -117,7 +117,7 @@ def test_a_damaged_ledger_is_said_and_kept_aside(
 
 def test_a_whole_ledger_is_opened_as_it_is(tmp_path: Path) -> None:
     filled(tmp_path / "ledger.sqlite")
-    ledger, wrong = opened(tmp_path / "ledger.sqlite")
+    ledger, wrong = opened(tmp_path / "ledger.sqlite", Ledger)
     with ledger:
         assert (ledger.new(), wrong) == (False, "")
 
@@ -255,7 +255,7 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("LedgerError ") and "nothing is lost" in done.stdout, done.stderr
-    ledger, wrong = opened(path)
+    ledger, wrong = opened(path, Ledger)
     with ledger:
         assert (ledger.done(), wrong) == ({"a"}, "")
         assert ledger.attempts("b") > 0
