@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
+
+import yaml
 
 from virtbed import ansible, host_lock, scratch
 from virtbed.ansible import Deadline
@@ -30,6 +32,7 @@ from virtbed_contract.sweep import TIMES_EMULATED, HostReport, TuningRow
 LOCAL = str(REPOSITORY / "inventory" / "local")
 # What only lives while a sweep runs: the lock, and the keys of its guests.
 RUN = scratch.RUN
+_SHIPPED = {"bench": {"hosts": {"localhost": {"ansible_connection": "local"}}}}
 LOCK_WAIT_S = 30
 # After so long a playbook that examines, clears or restores a host counts as hung, and so does
 # whatever a block does besides its trials.
@@ -75,6 +78,7 @@ class Bench:
     _times: int = field(default=1, init=False)
     _claim: str = field(default="", init=False)
     _held: bool = field(default=False, init=False)
+    _listed: Mapping[str, Mapping[str, Any]] | None = field(default=None, init=False)
 
     @property
     def limit_s(self) -> float:
@@ -116,8 +120,8 @@ class Bench:
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
             raise BenchError(
-                f"hosts {' and '.join(hosts)} found in the group bench, one needed: a sweep on "
-                "several hosts is not supported yet; choose one with --limit"
+                f"hosts {' and '.join(hosts)} found in the group bench, one needed here; choose "
+                "one with --limit"
             )
         if ended.ok and not hosts:
             where = f" that match --limit {self.limit}" if self.limit else ""
@@ -138,6 +142,31 @@ class Bench:
         self._times = TIMES_EMULATED if report.emulated else 1
         return report, any(event.result.get("changed") for event in done)
 
+    def hosts(self) -> tuple[str, ...]:
+        """Return the names of the hosts in the group, as far as the limit leaves them.
+
+        The inventory that ships is not asked: this machine is alone in it, and to ask takes Ansible
+        a second.
+
+        Raises:
+            BenchError: the inventory cannot be read.
+        """
+        if self.inventories == (LOCAL,) and not self.limit and _is_as_shipped(Path(LOCAL)):
+            return ("localhost",)
+        return tuple(self._variables_of_hosts())
+
+    def one_of(self, name: str) -> Bench:
+        """Return one of several hosts, by its name in the inventory, with logs of its own."""
+        return replace(self, limit=name, name=name, logs=Logs())
+
+    def _variables_of_hosts(self) -> Mapping[str, Mapping[str, Any]]:
+        if self._listed is None:
+            try:
+                self._listed = ansible.bench_variables(self.inventories, self.limit)
+            except ansible.AnsibleError as error:
+                raise BenchError(str(error)) from error
+        return self._listed
+
     def require_root(self, why: str) -> None:
         """Raise BenchError if this process acts on this machine itself, and is not root's.
 
@@ -148,10 +177,7 @@ class Bench:
         """
         if os.geteuid() == 0:
             return
-        try:
-            hosts = ansible.bench_variables(self.inventories, self.limit).values()
-        except ansible.AnsibleError as error:
-            raise BenchError(str(error)) from error
+        hosts = self._variables_of_hosts().values()
         here = (host for host in hosts if host.get("ansible_connection") == "local")
         # In an inventory of INI `false` is a text.
         if any(str(host.get("ansible_become", "")).lower() in _NO for host in here):
@@ -325,6 +351,15 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         finally:
             with suppress(OSError):  # the error that ended the sweep is reported
                 file.truncate(0)
+
+
+def _is_as_shipped(inventory: Path) -> bool:
+    """Return whether an inventory has this machine alone."""
+    try:
+        others = {path.name for path in inventory.iterdir()} - {"hosts.yml", "group_vars"}
+        return not others and yaml.safe_load((inventory / "hosts.yml").read_text()) == _SHIPPED
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
 
 
 def _command() -> str:

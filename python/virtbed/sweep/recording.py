@@ -41,6 +41,7 @@ class Recorder:
         report: The file of the host's report.
 
     Attributes:
+        seen: As it was given, or set later.
         again: Ids of trials that have a result and are measured again.
     """
 
@@ -55,7 +56,7 @@ class Recorder:
         self._folder = folder
         self._plan = plan
         self._admitted = admitted
-        self._seen = seen
+        self.seen = seen
         self._report = folder / report
         self.again: frozenset[str] = frozenset()
 
@@ -117,7 +118,7 @@ class Recorder:
             evidence = evidence_of(trial, outcome, str(error))
             self.failure(trial, attempt, "record", str(error), evidence)
             return str(error)
-        self._seen(trial, result)
+        self.seen(trial, result)
         return ""
 
     def failure(

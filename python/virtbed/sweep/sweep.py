@@ -15,21 +15,23 @@ from virtbed.sweep.admission import Admitted, admit, identity
 from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks, own_disks
 from virtbed.sweep.call import MOST_ATTEMPTS as MOST_ATTEMPTS
 from virtbed.sweep.call import Call
+from virtbed.sweep.fleet import Fleet
 from virtbed.sweep.interruption import SweepError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.sweep.standing import Standing, recognized
+from virtbed.sweep.told import is_of_several
 from virtbed.trial import Trial
 from virtbed_contract.codec import DocumentError
 
 
 class Sweep:
-    """One plan carried out on one host, into results/<plan name>.
+    """One plan carried out on one host or on several at once, into results/<plan name>.
 
     Args:
         plan: The plan.
         progress: Shows what the sweep does.
-        bench: The host.
+        bench: The host, or the hosts.
         results: The folder of all results.
         per_playbook: How many blocks one call of ansible-playbook carries.
         platforms: The platforms that there are; if not given, those of platforms.yml.
@@ -58,6 +60,7 @@ class Sweep:
         )
         self._interruption = self._call.interruption
         self._blocks: Blocks | None = None
+        self._fleet: Fleet | None = None
 
     @property
     def failed(self) -> list[str]:
@@ -67,7 +70,8 @@ class Sweep:
     @property
     def began(self) -> bool:
         """Whether an instance was made: what ends it then is no refusal."""
-        return self._blocks is not None and self._blocks.began
+        one = self._blocks is not None and self._blocks.began
+        return one or (self._fleet is not None and self._fleet.began)
 
     def run(self) -> None:
         """Do what is missing of the sweep. Trials that fail are in `failed`.
@@ -80,18 +84,15 @@ class Sweep:
             Kept: a trial failed, and its instance is left as was asked.
         """
         self._bench.require_root("to place instances")
-        with (
-            self._interruption.by_signals(),
-            alone(self._interruption.check),
-            self._bench.claimed(f"virtbed sweep {self.plan.name}"),
-        ):
+        with self._interruption.by_signals(), alone(self._interruption.check):
             self._check_room()
-            self._progress.say("examining the host")
-            admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
-            if admitted.restored:
-                self._progress.say("put back what a sweep that was cut off had changed of the host")
+            hosts = self._bench.hosts()
             try:
-                self._carry_out(admitted)
+                if len(hosts) > 1 or is_of_several(self.folder):
+                    self._fleet = Fleet(self._call, [self._bench.one_of(name) for name in hosts])
+                    self._fleet.run()
+                else:
+                    self._on_one_host()
             except OSError as error:
                 raise SweepError(
                     f"results cannot be written: {error}; nothing is left standing, and the next "
@@ -102,6 +103,14 @@ class Sweep:
                     f"a playbook reported what its document does not allow: {error}; nothing is "
                     "left standing"
                 ) from error
+
+    def _on_one_host(self) -> None:
+        with self._bench.claimed(f"virtbed sweep {self.plan.name}"):
+            self._progress.say("examining the host")
+            admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
+            if admitted.restored:
+                self._progress.say("put back what a sweep that was cut off had changed of the host")
+            self._carry_out(admitted)
 
     def _check_room(self) -> None:
         try:

@@ -70,5 +70,6 @@ def test_several_hosts_are_named_and_share_the_work(plan: Plan) -> None:
     assert lines[0].endswith(f"{n} to go, about {n * 10 / 3:.0f} min")
     assert f"[ 1/{n}] {trials[1].id} on bench02 done" in lines[1]
     assert lines[1].endswith(f"ETA {(n - 1) * 10 / 3:.0f} min)")
-    assert lines[2].startswith(f"[ 2/{n}]") and lines[2].endswith(f"ETA {(n - 2) * 10 / 2:.0f} min)")
+    assert lines[2].startswith(f"[ 2/{n}]")
+    assert lines[2].endswith(f"ETA {(n - 2) * 10 / 2:.0f} min)")
     assert lines[3].startswith(f"[ 1/{n}]") and lines[4] == "bench02: is set aside"
