@@ -78,6 +78,8 @@ class Fleet:
         call.progress.say(f"examining {len(self._members)} hosts: {names}")
         try:
             self._each(self._examine)
+            if all(member.aside for member in self._members):
+                raise self._none()
             call.folder.mkdir(parents=True, exist_ok=True)
             with locked(call.folder), call.ledger(FleetLedger) as ledger, ledger.left():
                 self._begin(ledger)
@@ -120,7 +122,7 @@ class Fleet:
             first = member.first or error
             of_all = isinstance(first, NoRoomError) and not isinstance(first, HostFullError)
             if of_all or isinstance(first, (Interrupted, Kept)):
-                raise first from error
+                raise first
             member.set_aside(error)
             self._replicates.leave(member.own_name)
             member.held.close()
@@ -129,7 +131,7 @@ class Fleet:
             self._note(member)
 
     def _note(self, member: Member) -> None:
-        """Note for `virtbed status` that a host is there, or why not; that it fails is no matter."""
+        """Note for `virtbed status` that a host is there, or why not; a failure is no matter."""
         if self._design:
             with suppress(LedgerError), FleetLedger(self._path) as ledger:
                 ledger.note(member.name, aside=member.aside)
@@ -178,7 +180,8 @@ class Fleet:
 
     def _chosen(self, found: Sequence[Member], ledger: FleetLedger) -> Member:
         """Return the host whose cells are the sweep's: the first that has those of the folder."""
-        call, why = self._call, None
+        call = self._call
+        why: LedgerError | None = None
         ledger.refuse_one_host()
         for member in found:
             assert member.admitted

@@ -88,7 +88,7 @@ class Sweep:
             self._check_room()
             hosts = self._bench.hosts()
             try:
-                if len(hosts) > 1 or is_of_several(self.folder):
+                if len(hosts) > 1 or (hosts and is_of_several(self.folder)):
                     self._fleet = Fleet(self._call, [self._bench.one_of(name) for name in hosts])
                     self._fleet.run()
                 else:
