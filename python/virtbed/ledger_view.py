@@ -6,6 +6,7 @@ import math
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Host:
+    """One host of several as the journal has it.
+
+    Attributes:
+        name: Its name in the inventory.
+        replicate: The replicate that it carries out; None for none.
+        aside: Why it is set aside; empty if it is not.
+    """
+
+    name: str
+    replicate: int | None
+    aside: str
+
+
+@dataclass(frozen=True)
 class View:
     """What a journal says.
 
@@ -40,12 +56,14 @@ class View:
         seconds: Mean wall seconds of a trial by platform, as far as known.
         holder: Who carries the sweep out; None if nobody does.
         left_by: Who did, and is gone without having said so.
+        hosts: The hosts of a sweep of several, as the last call left them.
     """
 
     rows: tuple[Row, ...]
     seconds: dict[str, float]
     holder: Holder | None
     left_by: Holder | None
+    hosts: tuple[Host, ...] = ()
 
     @property
     def counts(self) -> Counter[str]:
@@ -95,7 +113,18 @@ def _read(db: sqlite3.Connection) -> View:
     for platform, value in seconds.items():
         _check((platform, value), math.isfinite(value) and value >= 0, platform)
     gone = [holder for holder in held if holder not in live]
-    return View(tuple(rows), seconds, live[0] if live else None, gone[0] if gone else None)
+    return View(
+        tuple(rows), seconds, live[0] if live else None, gone[0] if gone else None,
+        tuple(_hosts(db)),
+    )  # fmt: skip
+
+
+def _hosts(db: sqlite3.Connection) -> Iterator[Host]:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'host'").fetchone():
+        return  # of one host alone
+    for name, replicate, aside in db.execute("SELECT * FROM host ORDER BY name"):
+        _check((name, replicate), replicate is None or type(replicate) is int, name, aside)
+        yield Host(name, replicate, aside)
 
 
 def _check(found: object, whole: bool, *texts: object) -> None:

@@ -102,6 +102,9 @@ def advise(
             help="The share of time, or cost, that does not matter; the plan's, unless given.",
         ),
     ] = None,
+    host: Annotated[
+        str, typer.Option(help="The host that is asked about, of several that are not alike.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Say what to choose for an application: platform, size, mode, threads and processor.
@@ -120,7 +123,7 @@ def advise(
     folder = results(name)
     try:
         prices = read_prices(price_table) if price_table else {}
-        sweep = read_sweep(folder)
+        sweep = read_sweep(folder, host)
         question = Question(
             application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices,
             sweep.margin if margin is None else margin,

@@ -292,7 +292,19 @@ def calibrate(
     from virtbed_analysis import AnalysisError
     from virtbed_analysis import calibrate as write_calibration
 
-    folder = _carry_out(name, bench_of(inventory, limit, extra_vars))
+    bench_host = bench_of(inventory, limit, extra_vars)
+    try:
+        several = bench_host.hosts()
+    except BenchError as error:
+        refuse(error)
+    if len(several) > 1:
+        refuse(
+            BenchError(
+                f"hosts {', '.join(several)} found, one needed: a calibration says what one host "
+                "can resolve; choose one with --limit, and give the plan of each another name"
+            )
+        )
+    folder = _carry_out(name, bench_host)
     try:
         content = write_calibration(folder)
     except (AnalysisError, OSError) as error:

@@ -122,7 +122,9 @@ class Fleet:
             first = member.first or error
             of_all = isinstance(first, NoRoomError) and not isinstance(first, HostFullError)
             if of_all or isinstance(first, (Interrupted, Kept)):
-                raise first
+                if first is error:
+                    raise
+                raise first from error
             member.set_aside(error)
             self._replicates.leave(member.own_name)
             member.held.close()
