@@ -523,9 +523,7 @@ def test_all_hosts_lost_end_the_sweep_and_name_what_is_left(
     for name in NAMES:
         lose(hosts.each[name], name)
     run = hosts.sweep(plan)
-    with pytest.raises(
-        BenchError, match=r"no host is left, and replicates \d.*bench01: the host"
-    ):
+    with pytest.raises(BenchError, match=r"no host is left, and replicates \d.*bench01: the host"):
         run.run()
     assert run.began
     for name in NAMES:
