@@ -27,7 +27,7 @@ class FleetLedger(Ledger):
         self._db.executescript(_SCHEMA)
 
     def refuse_one_host(self) -> None:
-        """Raise LedgerError if the sweep was begun on one host alone."""
+        """Raise LedgerError if the sweep was started on one host alone."""
         one = self._rows("SELECT value FROM sweep WHERE key = 'host'")
         if one:
             raise LedgerError(

@@ -30,7 +30,7 @@ _Ledger = TypeVar("_Ledger", bound=Ledger)
 
 @dataclass
 class Call:
-    """What one call of a sweep is asked for, and what came of it; see `Sweep`.
+    """What one call of a sweep is asked for, and what became of it; see `Sweep`.
 
     Attributes:
         folder: The sweep's folder.
@@ -89,7 +89,7 @@ class Call:
             trials: Every trial, or every one of some replicates.
             missing: Those of them that are to be carried out.
             ledger: The sweep's ledger.
-            recorder: Told which of them have a result, and are measured again.
+            recorder: Gets to know which of them have a result, and are measured again.
             rule: The stopping rule, if the plan has one.
         """
 

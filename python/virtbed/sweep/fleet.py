@@ -33,8 +33,8 @@ from virtbed.sweep.interruption import (
 from virtbed.sweep.joining import Member, UnfitError, check, check_apart
 from virtbed.sweep.recording import Recorder, write_design
 from virtbed.sweep.replicates import Replicates
+from virtbed.sweep.several import identities, planned_hosts, report_of
 from virtbed.sweep.standing import Standing, recognized
-from virtbed.sweep.told import identities, planned_hosts, report_of
 from virtbed.sweep.worker import Worker
 from virtbed.trial import Trial
 from virtbed_contract.sweep import Design, PlannedHost
@@ -230,7 +230,7 @@ class Fleet:
     def _missing(
         self, ledger: FleetLedger, cut_off: Sequence[str]
     ) -> tuple[list[Trial], dict[int, str]]:
-        """Return the trials that are missing, and the host of each replicate that was begun."""
+        """Return the trials that are missing, and the host of each replicate that was started."""
         call = self._call
         known: dict[str, dict[str, Trial] | None] = dict.fromkeys(sorted(ledger.hosts()))
         for member in self._taking_part:

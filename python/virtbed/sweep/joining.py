@@ -143,13 +143,13 @@ def check(plan: Plan, member: Member, reference: Member, others: list[Member]) -
             )
         if member.own == other.own:
             raise UnfitError(
-                f"its own name is {member.own}, as that of {other.name}: results are told apart by "
-                "it; hostnamectl hostname NAME on one of them"
+                f"its own name is {member.own}, as that of {other.name}: results are distinguished "
+                "by it; hostnamectl hostname NAME on one of them"
             )
     asked = common(plan, reference.admitted)
     for key, value in common(plan, member.admitted).items():
         if value != asked[key]:
-            remedy = _REMEDIES.get(key, "set both up anew")
+            remedy = _REMEDIES.get(key, "set both up again")
             raise UnfitError(
                 f"{key} {value} found, {asked[key]} needed, as on {reference.words}; {remedy}, or "
                 "leave one out (--limit)"

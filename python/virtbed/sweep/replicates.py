@@ -14,13 +14,13 @@ _LOOK_S = 1.0
 class Replicates:
     """The replicates of a sweep that are not whole yet. Threads may share it.
 
-    Ratios are made within a replicate, and so within a host. A replicate that was begun stays with
-    its host; it is taken over, and begun anew, only if that host does not take part any more and
-    no replicate is left that nobody has begun.
+    Ratios are made within a replicate, and so within a host. A replicate that was started stays
+    with its host; it is taken over, and started again, only if that host does not take part any
+    more and no replicate is left that nobody has started.
 
     Args:
         missing: Numbers of those of which trials are missing.
-        bound: The host of each replicate that was begun.
+        bound: The host of each replicate that was started.
     """
 
     def __init__(self, missing: Iterable[int], bound: Mapping[int, str]) -> None:
@@ -42,13 +42,13 @@ class Replicates:
             self._present.add(host)
 
     def leave(self, host: str) -> None:
-        """A host takes part no longer: what it has begun may be taken over."""
+        """A host takes part no longer: what it has started may be taken over."""
         with self._changed:
             self._present.discard(host)
             self._changed.notify_all()
 
     def take(self, host: str, ends: Callable[[], bool]) -> tuple[int, str] | None:
-        """Return a replicate for a host and the host that had begun it; wait for one if need be.
+        """Return a replicate for a host and the host that had started it; wait for one if need be.
 
         As long as another host carries one out, that one may yet be given back.
 

@@ -192,7 +192,7 @@ def put_aside(
         left: What the trial left, if it is there.
         trial: Its id.
         ledger: The sweep's ledger.
-        attempts: How many attempts at it, or more, have begun.
+        attempts: How many attempts at it, or more, have started.
 
     Returns:
         Where it lies now; None if there was nothing.

@@ -19,8 +19,8 @@ from virtbed.sweep.fleet import Fleet
 from virtbed.sweep.interruption import SweepError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
+from virtbed.sweep.several import is_of_several
 from virtbed.sweep.standing import Standing, recognized
-from virtbed.sweep.told import is_of_several
 from virtbed.trial import Trial
 from virtbed_contract.codec import DocumentError
 

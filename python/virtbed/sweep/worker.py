@@ -15,8 +15,8 @@ from virtbed.sweep.joining import Member
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.sweep.replicates import Replicates
+from virtbed.sweep.several import report_of
 from virtbed.sweep.standing import put_aside
-from virtbed.sweep.told import report_of
 from virtbed.trial import Trial
 from virtbed_contract.sweep import Design
 
@@ -85,7 +85,7 @@ class Worker:
     def _replicate(
         self, number: int, before: str, blocks: Blocks, recorder: Recorder, rule: Precision | None
     ) -> None:
-        """Carry out what is missing of a replicate; `before` is the host that had begun it."""
+        """Carry out what is missing of a replicate; `before` is the host that had started it."""
         call, member, ledger = self.call, self.member, self.ledger
         trials = [trial for trial in self._admitted.design.trials if trial.replicate == number]
         try:
@@ -117,6 +117,6 @@ class Worker:
             for earlier in sorted(folder.glob(f"earlier/*/{trial.id}")):
                 put_aside(folder, earlier, trial.id, self.ledger)
         self.call.progress.say(
-            f"{self.member.words} does replicate {number} anew, which {before} had begun: pairs "
+            f"{self.member.words} repeats replicate {number}, which {before} had started: pairs "
             f"are of one host. What {before} left of {moved} of its trials is kept in aside/"
         )

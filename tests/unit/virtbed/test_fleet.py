@@ -197,7 +197,7 @@ def test_a_host_that_is_lost_is_set_aside_and_others_do_its_replicate_anew(
     assert set(done) == set(range(1, 7)) and set(done.values()) == {"bench01", "bench03"}
     said = hosts.said.getvalue()
     assert f"bench02 is set aside: it was lost: {LOST}" in said
-    assert "which bench02 had begun" in said and "bench02 was set aside, and others did" in said
+    assert "which bench02 had started" in said and "bench02 was set aside, and others did" in said
     aside = [path.name for path in (run.folder / "aside").iterdir()]
     assert len(aside) == 1 and not list(run.folder.glob("trials/*/failure.json"))
     assert "[12/12]" in said  # what was done again is counted once
@@ -425,7 +425,7 @@ def test_what_a_host_left_half_done_that_is_not_there_is_done_anew(
     assert later.failed == [] and host_of(later)[2] in others
     assert same == {p.name: p.stat().st_mtime_ns for p in later.folder.glob("trials/*")
                     if p.name in kept}  # fmt: skip
-    assert f"does replicate 2 anew, which {whose} had begun" in hosts.said.getvalue()
+    assert f"repeats replicate 2, which {whose} had started" in hosts.said.getvalue()
     design = decode(Design, json.loads((later.folder / "design.json").read_text()))
     assert [one.host for one in design.hosts] == list(NAMES)  # its results are of this sweep still
 

@@ -62,7 +62,7 @@ def test_several_hosts_are_named_and_share_the_work(plan: Plan) -> None:
         progress.of("bench02").done(trials[1], 600.0, "")
         progress.idle("bench03")
         progress.of("bench02").done(trials[0], 600.0, "no")
-        progress.again(trials[:2])  # bench02 was lost: another host begins anew
+        progress.again(trials[:2])  # bench02 was lost: another host begins again
         progress.again(trials[:2])
         progress.of("bench01").done(trials[0], 600.0, "")
         progress.of("bench02").say("is set aside")
