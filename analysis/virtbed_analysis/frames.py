@@ -91,7 +91,7 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
             ...
         virtbed_analysis.errors.AnalysisError: ...
     """
-    sweeps = [(one, read_sweep(Path(one))) for one in (path, *more)]
+    sweeps = [(one, _each_host(Path(one))) for one in (path, *more)]
     for folder, sweep in sweeps:
         for rejected in sweep.rejected:
             log.warning("%s/%s left out: %s", folder, rejected.file, rejected.reason)
@@ -209,9 +209,24 @@ def read_sweep(folder: Path, host: str = "") -> Sweep:
             found = f"results of {', '.join(there)}" if there else "no result"
             raise AnalysisError(f"{folder}: {found} found, one of the host {host} needed")
         sweep, there = _of_one(sweep, host), [host]
-    with_hosts = pl.lit(unlike.SPLIT.join(there)).alias("hosts")
-    trials, samples = (one.with_columns(with_hosts) for one in (sweep.trials, sweep.samples))
-    hosts.check(plain(str(folder)), trials, samples, sweep.hosts, sweep.margin)
+    pooled = _with_hosts(sweep, pl.lit(unlike.SPLIT.join(there)))
+    hosts.check(plain(str(folder)), pooled.trials, pooled.samples, sweep.hosts, sweep.margin)
+    return pooled
+
+
+def _each_host(folder: Path) -> Sweep:
+    """Read a folder for whoever estimates each host alone, where its hosts are not alike."""
+    try:
+        return read_sweep(folder)
+    except hosts.UnlikeHostsError:
+        return _with_hosts(_read(folder), pl.col("host"))
+
+
+def _with_hosts(sweep: Sweep, named: pl.Expr) -> Sweep:
+    """Return a sweep whose trials and samples name the hosts that they are pooled with."""
+    trials, samples = (
+        frame.with_columns(named.alias("hosts")) for frame in (sweep.trials, sweep.samples)
+    )
     return replace(sweep, trials=trials, samples=samples)
 
 

@@ -156,7 +156,8 @@ def test_three_hosts_share_a_sweep_and_one_that_is_killed_loses_nothing(
     sweep = subprocess.Popen(
         ["setpriv", "--pdeathsig=TERM", "virtbed", "sweep", plan, "--inventory", where,
          "--hung-after", "60"],
-        cwd=REPOSITORY, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=REPOSITORY, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
         until(lambda: {trial["host"] for trial in heads(folder)} == {*NAMES}, sweep)

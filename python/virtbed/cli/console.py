@@ -59,6 +59,12 @@ HungAfter = Annotated[
         "hung, and whatever a block does apart from its trials (6 times if emulated).",
     ),
 ]
+OfHost = Annotated[
+    str,
+    typer.Option(
+        "--host", help="The host that is asked about, where a sweep has several that are unlike."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
 # Exit codes other than 0: the sweep ended with failed trials; a refusal; it began and could not go
 # on; Ctrl-C or SIGTERM.

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from virtbed.checkout import REPOSITORY, CheckoutError
-from virtbed.cli.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse
+from virtbed.cli.console import TRIALS_FAILED, AsJson, OfHost, SweepArgument, console, refuse
 from virtbed.plan import PlanError, load_plan, plan_path
 from virtbed.platforms import PlatformError
 from virtbed.render.evidence import AttestError, explain
@@ -102,9 +102,7 @@ def advise(
             help="The share of time, or cost, that does not matter; the plan's, unless given.",
         ),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="The host that is asked about, of several that are not alike.")
-    ] = "",
+    host: OfHost = "",
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Say what to choose for an application: platform, size, mode, threads and processor.

@@ -103,12 +103,18 @@ def plan(
     hung_after: HungAfter = HUNG_AFTER_S,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
+    """Show the cells of a plan on its hosts, the number of trials and the time; run nothing.
+
+    Of several hosts the first is examined: all run the same cells.
+    """
     try:
         chosen, platforms = _plan(name, replicates), load_platforms()
         host = bench_of(inventory, limit, extra_vars, hung_after)
         host.require_root("to examine the host on which the plan would run")
         with bench.alone():
+            hosts = host.hosts()
+            if len(hosts) > 1:
+                host = host.one_of(hosts[0])
             report, _ = host.examine(restore=False, image=chosen.image)
         designed = design(chosen, report, platforms)
         seen = _seconds(REPOSITORY / "results" / chosen.name / NAME)
@@ -123,10 +129,13 @@ def plan(
             **_as_json(chosen, designed, seconds, rows),
             "image": report.facts["image"],
             "best_samples": seen_before,
+            "hosts": list(hosts),
         }
         typer.echo(json.dumps(document, indent=1))
     else:
-        title = f"{chosen.name}: {len(designed.trials)} trials, about {minutes(seconds)}"
+        several = f" on {len(hosts)} hosts, as on {hosts[0]}" if len(hosts) > 1 else ""
+        takes = minutes(seconds / max(1, len(hosts)))
+        title = f"{chosen.name}: {len(designed.trials)} trials, about {takes}{several}"
         console.print(plan_table(title, designed.trials, platforms.entries))
         if any(trial.instance.mode == "pinned" for trial in designed.trials):
             console.print(placement_table(designed.placements))
