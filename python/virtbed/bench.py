@@ -293,7 +293,7 @@ class Bench:
         if ended.ok and playbook == "restore":  # which lets the host go
             self._held = False
         if not ended.ok:
-            raise BenchError(f"{wrong}: {ended.message}; {remedy}")
+            raise BenchError(f"{wrong}: {_of_each(ended, events)}; {remedy}")
         return any(isinstance(e, TaskOk) and bool(e.result.get("changed")) for e in events)
 
     def _with(self, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,6 +319,15 @@ class Bench:
         if ended.status == "hung":
             end_strays(self.name)
         return ended, events
+
+
+def _of_each(ended: Ended, events: Iterable[Event]) -> str:
+    """Return why a playbook did not end well; of several hosts, which one it was."""
+    hosts = {event.host for event in events if isinstance(event, (TaskOk, TaskFailed))}
+    failed = {event.host: event.message for event in events if isinstance(event, TaskFailed)}
+    if len(hosts) < 2 or not failed:
+        return ended.message
+    return "; ".join(f"{host}: {message}" for host, message in failed.items())
 
 
 @contextmanager

@@ -17,6 +17,8 @@ CREATE TABLE IF NOT EXISTS host (
 ) STRICT;
 """
 _OF = " of "
+_WAIT_MS = 60_000
+"""A write takes milliseconds, but every host's worker writes."""
 
 
 class FleetLedger(Ledger):
@@ -24,6 +26,7 @@ class FleetLedger(Ledger):
 
     def _open(self) -> None:
         super()._open()
+        self._db.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         self._db.executescript(_SCHEMA)
 
     def refuse_one_host(self) -> None:

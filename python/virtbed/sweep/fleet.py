@@ -81,6 +81,8 @@ class Fleet:
             if all(member.aside for member in self._members):
                 raise self._none()
             call.folder.mkdir(parents=True, exist_ok=True)
+            for member in self._members:
+                member.bench.logs.move_to(call.folder / "ansible" / file_name(member.name))
             with locked(call.folder), call.ledger(FleetLedger) as ledger, ledger.left():
                 self._begin(ledger)
                 self._each(self._work)
@@ -225,7 +227,6 @@ class Fleet:
             Recorder(
                 call.folder, call.plan, member.admitted, report=report_of(member.own)
             ).examined()
-            member.bench.logs.move_to(call.folder / "ansible" / file_name(member.name))
 
     def _missing(
         self, ledger: FleetLedger, cut_off: Sequence[str]

@@ -597,10 +597,12 @@ def test_a_platform_that_is_down_is_refused(host: Host, make: Make, plan: Plan) 
     assert not run.folder.exists()
 
 
-def test_two_hosts_are_refused_in_words_that_name_both(host: Host, make: Make, plan: Plan) -> None:
-    host.hosts = ["bench02", "bench01"]
+def test_two_hosts_where_one_was_is_refused_in_words_that_name_both(
+    host: Host, make: Make, plan: Plan
+) -> None:
+    host.hosts = ["bench02", "bench01"]  # an inventory that changes meanwhile
     run = make(small(plan))
-    with pytest.raises(BenchError, match=r"hosts bench01 and bench02 found .*not supported yet"):
+    with pytest.raises(BenchError, match=r"hosts bench01 and bench02 found .*one needed here"):
         run.run()
     assert host.calls == ["examine", "free"] and not run.folder.exists()
 
