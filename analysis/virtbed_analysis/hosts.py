@@ -46,6 +46,7 @@ _REPORTED = {
 # A machine's own disk, by its number: no two have one.
 _OWN_WORDS = ("root=", "resume=", "rd.", "ip=", "BOOTIF=")
 _NAMED = 6
+_LONGEST = 120  # characters of a value
 
 
 class UnlikeHostsError(AnalysisError):
@@ -141,10 +142,18 @@ def differences(trials: pl.DataFrame, reports: Mapping[str, HostReport]) -> list
     for fact, values in _seen(trials).items():
         found.setdefault(fact, values)
     return [
-        {"fact": fact, "values": {host: plain(value) for host, value in values.items()}}
+        {"fact": fact, "values": _not_shared(values)}
         for fact, values in found.items()
         if len(set(values.values())) > 1
     ]
+
+
+def _not_shared(values: Mapping[str, str]) -> dict[str, str]:
+    """Return what of each text the others do not all have: of a list its own parts."""
+    parts = {host: value.split(SPLIT) for host, value in values.items()}
+    shared = set.intersection(*map(set, parts.values()))
+    own = {host: SPLIT.join(p for p in found if p not in shared) for host, found in parts.items()}
+    return {host: plain(text)[:_LONGEST] or "nothing more" for host, text in own.items()}
 
 
 def _at(facts: Json, path: Sequence[str]) -> Any:

@@ -8,6 +8,7 @@ host when it is back; until then others do what it has not finished.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -128,7 +129,9 @@ class Fleet:
                     raise
                 raise first from error
             member.set_aside(error)
-            self._replicates.leave(member.own_name)
+            if member.takes_part:  # and is not another machine of the name
+                self._replicates.leave(member.own)
+                member.takes_part = False
             member.held.close()
             self._call.progress.say(f"{member.words} is set aside: {member.aside}")
             self._call.progress.idle(member.name)
@@ -175,7 +178,7 @@ class Fleet:
         missing, bound = self._missing(ledger, cut_off)
         self._replicates = Replicates({trial.replicate for trial in missing}, bound)
         for member in self._taking_part:
-            self._replicates.enter(member.own_name)
+            self._let_in(member)
         self._write([commit()] if missing else [])
         for member in self._members:
             self._note(member)
@@ -183,11 +186,12 @@ class Fleet:
         call.progress.begin(len(self._trials()), missing, ledger.seconds(), hosts)
 
     def _chosen(self, found: Sequence[Member], ledger: FleetLedger) -> Member:
-        """Return the host whose cells are the sweep's: the first that has those of the folder."""
+        """Return the host whose cells are the sweep's: the folder's, else those of most hosts."""
         call = self._call
         why: LedgerError | None = None
         ledger.refuse_one_host()
-        for member in found:
+        alike = Counter(member.work(call.plan) for member in found)
+        for member in sorted(found, key=lambda member: -alike[member.work(call.plan)]):
             assert member.admitted
             same, document = common(call.plan, member.admitted), call.document(member.admitted)
             trials = member.admitted.design.trials
@@ -227,6 +231,10 @@ class Fleet:
             Recorder(
                 call.folder, call.plan, member.admitted, report=report_of(member.own)
             ).examined()
+
+    def _let_in(self, member: Member) -> None:
+        member.takes_part = True
+        self._replicates.enter(member.own)
 
     def _missing(
         self, ledger: FleetLedger, cut_off: Sequence[str]
@@ -291,7 +299,7 @@ class Fleet:
         with self._lock, FleetLedger(self._path) as ledger:
             self._enter(member, ledger)
             if not member.aside:
-                self._replicates.enter(member.own_name)
+                self._let_in(member)
                 self._write([])
                 self._note(member)
                 self._call.progress.say(f"{member.words} is there, and takes part")
@@ -301,6 +309,8 @@ class Fleet:
     def _conclude(self, ledger: FleetLedger) -> None:
         """Say which hosts are not there any more; raise if that leaves something undone."""
         gone = [member for member in self._members if member.aside]
+        if not_back := [member for member in gone if member.finished]:
+            raise BenchError("; ".join(f"{member.words}: {member.aside}" for member in not_back))
         if left := self._replicates.left:
             why = "; ".join(f"{member.words}: {member.aside}" for member in gone)
             raise BenchError(

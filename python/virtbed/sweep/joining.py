@@ -43,6 +43,9 @@ class Member:
         admitted: What its examination found; None before, and if it failed.
         aside: Why it does not take part; empty if it does, or may.
         unfit: Whether that is for good.
+        takes_part: Whether it gets replicates.
+        finished: Whether there was nothing left to do for it: what is wrong then is that it could
+            not be put back.
         tries: How often in a row it was set aside.
         began: Whether an instance was, or was to be, made on it.
         clock_apart_s: How far its clock was ahead of this machine's as it was examined.
@@ -54,6 +57,8 @@ class Member:
     admitted: Admitted | None = None
     aside: str = ""
     unfit: bool = False
+    takes_part: bool = False
+    finished: bool = False
     tries: int = 0
     began: bool = False
     clock_apart_s: float = 0.0
@@ -75,6 +80,12 @@ class Member:
     def own_name(self) -> str:
         """Its own name; empty where that is not known yet."""
         return self.admitted.report.host if self.admitted else ""
+
+    def work(self, plan: Plan) -> tuple[object, ...]:
+        """Return what it would run: equal on hosts that can share a sweep."""
+        assert self.admitted
+        trials = ((trial.id, trial.emulated) for trial in self.admitted.design.trials)
+        return (*common(plan, self.admitted).values(), *trials)
 
     @property
     def words(self) -> str:

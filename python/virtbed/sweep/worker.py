@@ -71,6 +71,7 @@ class Worker:
                 member.tries = 0
                 self.ledger.note(member.name)
                 call.progress.idle(member.name)
+            member.finished = not call.interruption.wanted
 
     def _clear(self) -> None:
         """Release what a sweep that was cut off left; nothing of this one stands yet."""

@@ -329,6 +329,25 @@ def test_a_host_that_would_run_other_cells_takes_no_part(hosts: Hosts, plan: Pla
     assert why in hosts.said.getvalue()
 
 
+def test_the_cells_are_those_of_most_hosts(hosts: Hosts, plan: Plan) -> None:
+    other_image(hosts)
+    hosts.each["bench01"], hosts.each["bench02"] = hosts.each["bench02"], hosts.each["bench01"]
+    hosts.each["bench01"].hosts, hosts.each["bench02"].hosts = ["bench01"], ["bench02"]
+    run = hosts.run(plan)
+    assert {trial["host"] for trial in heads(run)} <= {"bench01", "bench03"}  # their own names
+    assert "bench01 (bench02) is set aside: image sha256:b" in hosts.said.getvalue()
+
+
+def test_a_host_that_cannot_be_put_back_at_the_end_is_said_and_no_success(
+    hosts: Hosts, plan: Plan
+) -> None:
+    hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
+    run = hosts.sweep(plan)
+    with pytest.raises(BenchError, match="bench02: .*put back: swappiness is 60; run virtbed"):
+        run.run()
+    assert len(heads(run)) == 12
+
+
 def test_a_clock_that_is_wrong_is_named(hosts: Hosts, plan: Plan) -> None:
     for name, apart in (("bench01", 0.0), ("bench02", -7200.0)):
         hosts.each[name].report.facts["machine"]["clock_s"] = time.time() + apart
