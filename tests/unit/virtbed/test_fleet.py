@@ -343,7 +343,7 @@ def test_a_host_that_cannot_be_put_back_at_the_end_is_said_and_no_success(
 ) -> None:
     hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
     run = hosts.sweep(plan)
-    with pytest.raises(BenchError, match="bench02: .*put back: swappiness is 60; run virtbed"):
+    with pytest.raises(BenchError, match=r"bench02: .*put back: swappiness is 60; run virtbed"):
         run.run()
     assert len(heads(run)) == 12
 
