@@ -419,6 +419,35 @@ def test_a_signal_ends_all_and_the_next_call_goes_on_where_each_host_was(
     assert not (later.folder / "aside").exists()
 
 
+def test_a_controller_that_is_killed_loses_nothing(hosts: Hosts, plan: Plan) -> None:
+    usual = good(hosts.document)
+
+    def slow(request: TrialRequest, path: Path) -> TrialOutcome:
+        time.sleep(0.03)
+        return usual(request, path)
+
+    for one in hosts.each.values():
+        one.trial = slow
+    if (child := os.fork()) == 0:
+        try:
+            hosts.run(plan)
+        finally:
+            os._exit(0)
+    results = hosts.folder / "results"
+    for _ in range(1000):
+        if len(list(results.glob("*/trials/*/result.json"))) > 4:
+            break
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    before = {path: path.read_bytes() for path in results.glob("*/trials/*/result.json")}
+    assert 4 < len(before) < 12
+    run = hosts.run(plan)
+    assert run.failed == [] and len(host_of(run)) == 6
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (run.folder / "aside").exists()
+
+
 def test_what_a_host_left_half_done_that_is_not_there_is_done_anew(
     hosts: Hosts, plan: Plan
 ) -> None:
