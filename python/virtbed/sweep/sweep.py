@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from virtbed.bench import Bench, alone
@@ -12,6 +13,7 @@ from virtbed.ledger import NAME, Ledger, opened
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms, load_platforms
 from virtbed.progress import Progress
+from virtbed.shards import Shard, whole_elsewhere
 from virtbed.sweep.admission import Admitted, admit, identity
 from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks, own_disks
 from virtbed.sweep.interruption import Interruption, SweepError
@@ -39,6 +41,8 @@ class Sweep:
         platforms: The platforms that there are; if not given, those of platforms.yml.
         retry_failed: Whether trials are repeated that failed MOST_ATTEMPTS times.
         keep: Whether a failed trial's instance is left for inspection, and the sweep then ends.
+        shard: The share of the replicates that is carried out, into a folder of its own that is
+            named once the host is known; all if not given.
     """
 
     def __init__(
@@ -51,9 +55,11 @@ class Sweep:
         platforms: Platforms | None = None,
         keep: bool = False,
         retry_failed: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         self.plan = plan
-        self.folder = results / plan.name
+        self.folder = results / (shard.name(plan.name) if shard else plan.name)
+        self._shard = shard
         self.failed: list[str] = []
         self._progress = progress
         self._bench = bench
@@ -90,6 +96,10 @@ class Sweep:
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
             if admitted.restored:
                 self._progress.say("put back what a sweep that was cut off had changed of the host")
+            if self._shard:
+                admitted = self._share_of(self._shard, admitted)
+                if not admitted.design.trials:
+                    return
             try:
                 self._carry_out(admitted)
             except OSError as error:
@@ -102,6 +112,19 @@ class Sweep:
                     f"a playbook reported what its document does not allow: {error}; nothing is "
                     "left standing"
                 ) from error
+
+    def _share_of(self, shard: Shard, admitted: Admitted) -> Admitted:
+        """Return a shard of the plan, and name the folder that it has on this host."""
+        self.folder = self.folder.with_name(shard.name(self.plan.name, admitted.report.host))
+        if self.plan.precision is not None:
+            self._progress.say(
+                f"precision {self.plan.precision:.3g} is not applied: whether a cell is known that "
+                "closely takes the replicates of all shards, so each has all of its replicates"
+            )
+        share = admitted.design.of(shard)
+        if not share.trials:
+            self._progress.say(f"nothing to do: no trial here is of shard {shard}")
+        return replace(admitted, design=share)
 
     def _stores(self) -> tuple[str, ...]:
         names = {role for name in self.plan.platforms for role in self._platforms.host_roles(name)}
@@ -130,7 +153,7 @@ class Sweep:
             recorder, rule = Recorder(self.folder, self.plan, admitted), None
             # If nothing is missing, this call carries nothing out.
             written = recorder.start(self._platforms, [commit()] if missing else [])
-            if self.plan.precision is not None:
+            if self.plan.precision is not None and self._shard is None:
                 rule = Precision(self.folder, ledger, written)
                 recorder = Recorder(self.folder, self.plan, admitted, rule.see)
             missing = self._with_baselines(design.trials, missing, ledger, recorder, rule)
@@ -216,4 +239,14 @@ class Sweep:
                     f"{trial.id} is not repeated: it failed, and began {MOST_ATTEMPTS} times or "
                     f"more, the last time: {given_up[trial.id]}; --retry-failed repeats it"
                 )
-        return [trial for trial in missing if trial.id not in given_up]
+        done = self._done_elsewhere(admitted)
+        return [t for t in missing if t.id not in given_up and t.replicate not in done]
+
+    def _done_elsewhere(self, admitted: Admitted) -> frozenset[int]:
+        """Return the replicates of a shard of which another host has every result."""
+        if self._shard is None:
+            return frozenset()
+        done = whole_elsewhere(self.folder, self._shard, self._document(admitted))
+        for replicate, there in sorted(done.items()):
+            self._progress.say(f"replicate {replicate} is whole in {there.name}: not repeated here")
+        return frozenset(done)
