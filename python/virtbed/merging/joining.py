@@ -16,7 +16,7 @@ from virtbed import ledger_view, records, yaml_file
 from virtbed.lease import locked
 from virtbed.ledger import NAME, PARTS, Digests, Ledger, LedgerError
 from virtbed.merging.choosing import Chosen, choose, unlike
-from virtbed.merging.sources import HOSTS, Measured, MergeError, Source, identity, read_source
+from virtbed.merging.sources import REPORTS, Measured, MergeError, Source, identity, read_source
 from virtbed.platforms import Platforms
 from virtbed.sweep.standing import ASIDE
 from virtbed_contract.codec import encode
@@ -103,12 +103,9 @@ class _Joint:
         """Copy what is missing, then write the documents and the ledger."""
         done = Merged(self.into)
         design = self._design()
-        reports = self._reports()
         _write_json(self.into / "design.json", encode(design))
         self._plan()
-        for number, (host, report) in enumerate(sorted(reports.items())):
-            place = f"{HOSTS}/{_file_of(host)}.json" if number else "doctor.json"
-            _write_json(self.into / place, encode(report))
+        reports = self._reports()
         for place in map(Path, self.chosen.superseded):
             if place.parents[1] == self.into:
                 self._forget()
@@ -129,12 +126,19 @@ class _Joint:
         return replace(self.sources[0].design, trials=trials, commits=tuple(commits))
 
     def _reports(self) -> dict[str, HostReport]:
-        """Return the report of each host that has a result, or else of each that there is."""
+        """Write the report of each host: of one where a sweep has it, of several in a folder."""
         every: dict[str, HostReport] = {}
         for source in self.sources:
             every = {**source.reports, **every}
         having = {one.host for one in self.chosen.results.values()}
-        return {host: report for host, report in every.items() if host in having or not having}
+        found = {host: report for host, report in every.items() if host in having or not having}
+        several = len(found) > 1 or (self.into / REPORTS).is_dir()
+        for host, report in found.items():
+            place = f"{REPORTS}/{_file_of(host)}.json" if several else "doctor.json"
+            _write_json(self.into / place, encode(report))
+        if several:
+            (self.into / "doctor.json").unlink(missing_ok=True)
+        return found
 
     def _plan(self) -> None:
         """Write the plan with the most replicates; what else it says is the same in all."""

@@ -18,8 +18,8 @@ from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.identifiers import DESIGN, FAILURE, HOST_REPORT, RESULT
 from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
 
-HOSTS = "hosts"
-"""The folder with the reports of hosts, where a results folder has trials of several."""
+REPORTS = "doctor"
+"""The folder with a report per host, where a results folder has trials of several."""
 _Document = TypeVar("_Document")
 
 
@@ -193,7 +193,7 @@ def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[s
 
 def _reports(folder: Path) -> Iterator[tuple[str, HostReport]]:
     """Give the report of each host of a folder, by its name."""
-    for path in (folder / "doctor.json", *sorted((folder / HOSTS).glob("*.json"))):
+    for path in sorted((folder / REPORTS).glob("*.json")) or [folder / "doctor.json"]:
         report = _document(path, HostReport, HOST_REPORT)
         yield report.host, report
 
