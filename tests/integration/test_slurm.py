@@ -1,4 +1,4 @@
-"""A real Slurm carries a plan out: an array of three, one task of which is requeued in the middle."""
+"""A real Slurm carries a plan out: an array of three, one of them requeued in the middle."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ def hours_line(plan: Plan, seconds: float) -> str:
     """Return what a plan costs in hours of hosts, and who may share it."""
     hours, number = seconds / 3600, plan.replicates
     most = "at most " if plan.precision is not None else ""
-    line = f"host-hours: {most}{_hours(hours)}, of {number} replicates"
     if number == 1:
-        return line
+        return f"host-hours: {most}{_hours(hours)}, of one replicate"
+    line = f"host-hours: {most}{_hours(hours)}, of {number} replicates"
     each = _hours(hours / number)
     return f"{line}; {number} hosts that are alike share them in {each}: --shard, or virtbed slurm"
 

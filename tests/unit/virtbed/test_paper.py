@@ -1,4 +1,4 @@
-"""plans/paper.yml has every cell of the published data that can be measured, and its price is said."""
+"""plans/paper.yml has every published cell that can be measured, and its price is said."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_its_host_hours_are_printed_beforehand(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("replicates", "precision", "line"),
     [
-        (1, None, "host-hours: 3 h, of 1 replicates"),
+        (1, None, "host-hours: 3 h, of one replicate"),
         (4, None, "host-hours: 3 h, of 4 replicates; 4 hosts that are alike share them in 0.75 h"),
         (30, 0.01, "host-hours: at most 3 h, of 30 replicates; 30 hosts"),
     ],
