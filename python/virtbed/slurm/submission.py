@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import Bench, BenchError
 from virtbed.plan import Plan
@@ -43,28 +45,31 @@ def check_partition(plan: Plan, name: str | None) -> None:
 
     Args:
         plan: The plan.
-        name: The partition; None for Slurm's own choice, of which nothing is known.
+        name: The partition, or several with commas; None for Slurm's default.
 
     Raises:
         SlurmError: there is no such partition, its nodes are too small, or it shares them.
     """
-    if name is None:
-        return
-    known = [
-        fields(line) for line in ask("scontrol", "--oneliner", "show", "partition").splitlines()
-    ]
-    found = next((row for row in known if row.get("PartitionName") == name), None)
-    if found is None:
-        names = ", ".join(row.get("PartitionName", "?") for row in known if row) or "none"
-        raise SlurmError(f"no partition {name} found; there are: {names}")
-    shared = found.get("OverSubscribe", "")
+    said = ask("scontrol", "--oneliner", "show", "partition")
+    rows = [found for line in said.splitlines() if "PartitionName" in (found := fields(line))]
+    known = {row["PartitionName"]: row for row in rows}
+    default = [row["PartitionName"] for row in rows if row.get("Default") == "YES"]
+    for asked in default if name is None else name.split(","):
+        if asked not in known:
+            names = ", ".join(known) or "none"
+            raise SlurmError(f"no partition {asked} found; there are: {names}")
+        _check(plan, known[asked])
+
+
+def _check(plan: Plan, partition: Mapping[str, str]) -> None:
+    name, shared = partition["PartitionName"], partition.get("OverSubscribe", "")
     if shared.startswith("FORCE"):
         raise SlurmError(
             f"partition {name} has OverSubscribe={shared}: its nodes are shared whatever a job "
             "asks for, and others would be measured along; a partition with whole nodes is needed"
         )
-    rows = ask("sinfo", "--noheader", "--Node", f"--partition={name}", "--format=%c").split()
-    most = max((int(row) for row in rows if row.isdigit()), default=0)
+    counts = ask("sinfo", "--noheader", "--Node", f"--partition={name}", "--format=%c").split()
+    most = max((int(count) for count in counts if count.isdigit()), default=0)
     if most < max(plan.cores):
         raise SlurmError(
             f"partition {name} has nodes of at most {most} CPUs, {max(plan.cores)} needed by the "
