@@ -203,13 +203,20 @@ def test_what_cannot_be_asked_is_refused_and_not_submitted(
     assert slurm.called("sbatch") == []
 
 
+@pytest.mark.parametrize("words", [["--partition=main"], ["--partition=big,main"], []])
 def test_nodes_too_small_for_the_plan_are_named(
-    slurm: Slurm, submit: Callable[..., tuple[int, str]]
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], words: list[str]
 ) -> None:
+    slurm.answer(
+        "scontrol --oneliner show partition",
+        "PartitionName=big OverSubscribe=NO\nPartitionName=main Default=YES OverSubscribe=NO",
+    )
+    slurm.answer("sinfo *--partition=big*", "64")
     slurm.answer("sinfo *--partition=main*", "1\n1")
-    status, said = submit("--partition=main")
+    status, said = submit(*words)
     assert status == 2 and slurm.called("sbatch") == []
     assert "partition main has nodes of at most 1 CPUs, 2 needed by the largest size" in said
+    assert submit("--partition=big")[0] == 0
 
 
 @pytest.mark.parametrize("words", [[], ["--partition=main"]])
