@@ -53,7 +53,7 @@ def merge(
     except OSError as error:
         refuse(MergeError(f"{into} cannot be written: {error}; call again to go on"))
     for line in _lines(done):
-        console.print(line, highlight=False, markup=False)
+        console.print(plain(line), highlight=False, markup=False)
     for place, why in done.bad.items():
         errors.print(
             f"virtbed: {plain(place)} left out: {plain(why)}", style="red", highlight=False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,22 +73,40 @@ def merge(into: Path, folders: Iterable[Path], platforms: Platforms) -> Merged:
         raise MergeError(f"{into} is among the folders that it is to be made of; name it once")
     if not others:
         raise MergeError("no folder found that is to be joined, one needed")
-    there = any(os.path.lexists(into / part) for part in ("design.json", "trials"))
-    own = read_source(into) if there else None
+    made = not into.exists()
+    if not made and not _is_ours(into) and [p for p in into.iterdir() if p.name[0] != "."]:
+        raise MergeError(f"{into} has other files than results; name a folder that is new or empty")
+    into.mkdir(parents=True, exist_ok=True)
+    with locked(into):
+        try:
+            joint = _judged(into, others, platforms)
+        except MergeError:
+            if made:
+                shutil.rmtree(into)  # there is nothing but the lock
+            raise
+        return joint.write()
+
+
+def _is_ours(folder: Path) -> bool:
+    return any(os.path.lexists(folder / part) for part in ("design.json", "trials"))
+
+
+def _judged(into: Path, others: Iterable[Path], platforms: Platforms) -> _Joint:
+    """Return what is to be written, unless something speaks against it.
+
+    Raises:
+        MergeError: see `merge`.
+    """
+    own = read_source(into) if _is_ours(into) else None
     if own and own.holder:
         raise MergeError(f"{into} is being carried out by {own.holder}; wait for its end")
     if own and own.bad:
         lines = (f"{into}/trials/{name}: {why}; move it away" for name, why in own.bad.items())
         raise MergeError("\n".join(lines))
-    if own is None and into.exists() and [p for p in into.iterdir() if p.name[0] != "."]:
-        raise MergeError(f"{into} has other files than results; name a folder that is new or empty")
     sources = [*([own] if own else []), *map(read_source, others)]
     if reasons := list(unlike(sources, platforms)):
         raise MergeError("\n".join(reasons))
-    chosen = choose(sources)
-    into.mkdir(parents=True, exist_ok=True)
-    with locked(into):
-        return _Joint(into, sources, chosen, platforms).write()
+    return _Joint(into, sources, choose(sources), platforms)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,9 @@ def read_source(folder: Path) -> Source:
     judge = _Judge(design, planned, reports, _known(folder), standing)
     for path in sorted((folder / "trials").glob("*")):
         try:
-            if (path / "result.json").exists() or (path / "result.json").is_symlink():
+            if path.is_symlink():
+                raise BadResultError("it is a symbolic link")
+            if os.path.lexists(path / "result.json"):
                 results[path.name] = judge.measured(path)
             elif (path / "failure.json").exists():
                 failures[path.name] = judge.failure(path)
@@ -227,6 +230,8 @@ def _holder(folder: Path) -> str:
 
 def _earlier(folder: Path) -> Iterator[tuple[tuple[str, str], tuple[Path, Digests]]]:
     for path in sorted(folder.glob("earlier/*/*")):
+        if path.is_symlink() or not path.parent.name.isdecimal():
+            continue
         try:
             yield (path.name, path.parent.name), (path, records.digests(path))
         except OSError:  # half of one, whose result is still in its old place
