@@ -50,6 +50,7 @@ INVENTORY_S = 120.0
 """How long an inventory may take to be read: one that is a program may ask a service."""
 # Actions that begin a block and end a trial, and so whatever went before.
 _TELLING = {"block_started", "trial_outcome"}
+_NO_TEMPLATE = "__ansible_unsafe"
 
 
 class AnsibleError(RuntimeError):
@@ -359,7 +360,13 @@ def _host_variables(listed: Mapping[str, Any], host: str) -> Mapping[str, Any]:
     variables = listed["_meta"]["hostvars"].get(host, {})
     if not isinstance(variables, dict):
         raise TypeError(f"the variables of {host}: {str(variables)[:80]} found, a mapping needed")
-    return variables
+    return {name: _unmarked(value) for name, value in variables.items()}
+
+
+def _unmarked(value: object) -> object:
+    """Return a variable without the mark of those that an inventory plugin sets: not a template."""
+    marked = isinstance(value, dict) and value.keys() == {_NO_TEMPLATE}
+    return value[_NO_TEMPLATE] if marked else value
 
 
 def end_strays(host: str = "") -> list[int]:

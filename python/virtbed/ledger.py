@@ -50,8 +50,8 @@ CREATE TABLE IF NOT EXISTS holder (
 """
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _HOLDER = "host = ? AND pid = ? AND boot = ? AND started = ?"
-# What SQLite writes next to the file itself.
-_PARTS = ("", "-wal", "-shm", "-journal")
+PARTS = ("", "-wal", "-shm", "-journal")
+"""Endings of the file's name: itself, and what SQLite writes next to it."""
 
 
 class LedgerError(RuntimeError):
@@ -278,6 +278,19 @@ class Ledger:
                 (status, seconds, reason, *kept, trial),
             )
 
+    def fill(self, rows: Iterable[tuple[str, str, int, str, Digests | None]]) -> None:
+        """Take over what became of trials elsewhere: id, status, attempts, reason, digests."""
+        said = [
+            (status, attempts, reason, *((d.result, d.evidence) if d else (None, None)), trial)
+            for trial, status, attempts, reason, d in rows
+        ]
+        with self._writing() as db:
+            db.executemany(
+                "UPDATE trial SET status = ?, attempts = ?, reason = ?, result = ?, evidence = ? "
+                "WHERE id = ?",
+                said,
+            )
+
     def at_least(self, trial: str, attempts: int) -> None:
         """Take over that so many attempts at a trial, or more, are known to have started."""
         if attempts > self.attempts(trial):
@@ -371,7 +384,7 @@ def opened(path: Path, kind: type[_Ledger]) -> tuple[_Ledger, str]:
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     try:
-        for part in _PARTS:
+        for part in PARTS:
             with suppress(FileNotFoundError):
                 path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
     except OSError as error:

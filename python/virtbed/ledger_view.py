@@ -6,15 +6,17 @@ import math
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from virtbed.lease import Holder
-from virtbed.ledger import LedgerError
+from virtbed.ledger import Digests, LedgerError
 
+_Found = TypeVar("_Found")
 _WAIT_S = 5.0
 MOST_S = 20.0
 """A journal of the most trials is read in less than one second; one that is made to last is not."""
@@ -77,6 +79,19 @@ def look(path: Path) -> View:
     Raises:
         LedgerError: it is none, or cannot be read.
     """
+    return _looked(path, _read)
+
+
+def digests(path: Path) -> dict[str, Digests]:
+    """Return the digests of what each trial left that is done, as far as a journal knows them.
+
+    Raises:
+        LedgerError: it is none, or cannot be read.
+    """
+    return _looked(path, _digests)
+
+
+def _looked(path: Path, read: Callable[[sqlite3.Connection], _Found]) -> _Found:
     # A journal that nobody writes needs no files next to it, which a reader would make.
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     try:
@@ -84,9 +99,21 @@ def look(path: Path) -> View:
         ends = time.monotonic() + MOST_S
         with closing(opened) as db:
             db.set_progress_handler(lambda: time.monotonic() > ends, 10_000)
-            return _read(db)
+            return read(db)
     except (sqlite3.Error, TypeError) as error:
         raise LedgerError(f"{path}: cannot be read: {error}") from error
+
+
+def _digests(db: sqlite3.Connection) -> dict[str, Digests]:
+    found = {}
+    sql = (
+        "SELECT id, result, evidence FROM trial WHERE status = 'done' AND result IS NOT NULL "
+        "AND evidence IS NOT NULL"
+    )
+    for trial, *both in db.execute(sql):
+        _check((trial, *both), True, trial, *both)
+        found[trial] = Digests(*both)
+    return found
 
 
 def _read(db: sqlite3.Connection) -> View:

@@ -94,7 +94,7 @@ class Standing:
     ) -> None:
         try:
             if known is not None:
-                _unchanged(folder, known)
+                unchanged(folder, known)
                 return
         except BadResultError:
             if not cut_off:  # else it may be a new one, and the kill preceded the mark
@@ -153,7 +153,7 @@ class Standing:
             needed = getattr(placed.instance, name) if placed else found
             if found != needed:
                 raise BadResultError(f"evidence.json: {name} {found!r} found, {needed!r} needed")
-        self._reported(folder)
+        self.reported(folder)
         return result
 
     def _host_of(self, found: Json, trial: Trial) -> str:
@@ -163,8 +163,8 @@ class Standing:
         possible = [others] if others else list(self.hosts)
         return str(named) if named in possible else " or ".join(possible)
 
-    def _reported(self, folder: Path) -> None:
-        """Raise BadResultError if the report would leave the result out."""
+    def reported(self, folder: Path) -> None:
+        """Raise BadResultError if the report would leave out the result of a trial's folder."""
         if not find_spec("virtbed_analysis"):
             return
         from virtbed_analysis.checking import checked
@@ -298,7 +298,7 @@ def _document(path: Path, schema: str) -> Json | None:
     return found if not schema or found.get("schema") == schema else None
 
 
-def _unchanged(folder: Path, known: Digests) -> None:
+def unchanged(folder: Path, known: Digests) -> None:
     """Raise BadResultError unless a trial's files are those that were written."""
     try:
         found = records.digests(folder)

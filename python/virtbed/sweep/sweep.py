@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from virtbed.bench import Bench, alone
@@ -11,6 +12,7 @@ from virtbed.ledger import Ledger
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms, load_platforms
 from virtbed.progress import Progress
+from virtbed.shards import Shard, ShardError, whole_elsewhere
 from virtbed.sweep.admission import Admitted, admit, identity
 from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks, own_disks
 from virtbed.sweep.call import MOST_ATTEMPTS as MOST_ATTEMPTS
@@ -37,6 +39,8 @@ class Sweep:
         platforms: The platforms that there are; if not given, those of platforms.yml.
         retry_failed: Whether trials are repeated that failed MOST_ATTEMPTS times.
         keep: Whether a failed trial's instance is left for inspection, and the sweep then ends.
+        shard: The share of the replicates that is carried out, into a folder of its own that is
+            named once the host is known; all if not given.
     """
 
     def __init__(
@@ -49,9 +53,11 @@ class Sweep:
         platforms: Platforms | None = None,
         keep: bool = False,
         retry_failed: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         self.plan = plan
-        self.folder = results / plan.name
+        self.folder = results / (shard.name(plan.name) if shard else plan.name)
+        self._shard = shard
         self._progress = progress
         self._bench = bench
         self._platforms = platforms or load_platforms()
@@ -87,6 +93,11 @@ class Sweep:
         with self._interruption.by_signals(), alone(self._interruption.check):
             self._check_room()
             hosts = self._bench.hosts()
+            if self._shard and len(hosts) > 1:
+                raise ShardError(
+                    f"hosts {', '.join(hosts)} found, one needed: a shard is one host's; choose it "
+                    "with --limit, or carry the whole plan out on all of them"
+                )
             try:
                 if len(hosts) > 1 or (hosts and is_of_several(self.folder)):
                     self._fleet = Fleet(self._call, [self._bench.one_of(name) for name in hosts])
@@ -110,7 +121,25 @@ class Sweep:
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
             if admitted.restored:
                 self._progress.say("put back what a sweep that was cut off had changed of the host")
+            if self._shard:
+                admitted = self._share_of(self._shard, admitted)
+                if not admitted.design.trials:
+                    return
             self._carry_out(admitted)
+
+    def _share_of(self, shard: Shard, admitted: Admitted) -> Admitted:
+        """Return a shard of the plan, and name the folder that it has on this host."""
+        self.folder = self.folder.with_name(shard.name(self.plan.name, admitted.report.host))
+        self._call.folder = self.folder
+        if self.plan.precision is not None:
+            self._progress.say(
+                f"precision {self.plan.precision:.3g} is not applied: whether a cell is known that "
+                "closely takes the replicates of all shards, so each has all of its replicates"
+            )
+        share = admitted.design.of(shard)
+        if not share.trials:
+            self._progress.say(f"nothing to do: no trial here is of shard {shard}")
+        return replace(admitted, design=share)
 
     def _check_room(self) -> None:
         try:
@@ -134,7 +163,7 @@ class Sweep:
             recorder, rule = Recorder(self.folder, self.plan, admitted), None
             # If nothing is missing, this call carries nothing out.
             written = recorder.start(self._platforms, [commit()] if missing else [])
-            if self.plan.precision is not None:
+            if self.plan.precision is not None and self._shard is None:
                 rule = Precision(self.folder, ledger, written)
                 recorder = Recorder(self.folder, self.plan, admitted, rule.see)
             missing = call.with_baselines(trials, missing, ledger, recorder, rule)
@@ -173,4 +202,15 @@ class Sweep:
         placed = {admitted.report.host: {trial.id: trial for trial in trials}}
         document = self._call.document(admitted)
         standing = Standing(self.folder, document, placed, self._progress.say)
-        return self._call.missing(standing, trials, ledger, cut_off)
+        missing = self._call.missing(standing, trials, ledger, cut_off)
+        done = self._done_elsewhere(admitted)
+        return [trial for trial in missing if trial.replicate not in done]
+
+    def _done_elsewhere(self, admitted: Admitted) -> frozenset[int]:
+        """Return the replicates of a shard of which another host has every result."""
+        if self._shard is None:
+            return frozenset()
+        done = whole_elsewhere(self.folder, self._shard, self._call.document(admitted))
+        for replicate, there in sorted(done.items()):
+            self._progress.say(f"replicate {replicate} is whole in {there.name}: not repeated here")
+        return frozenset(done)
