@@ -14,6 +14,7 @@ from virtbed_analysis import AnalysisError, archive, archive_problems, load, rea
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import cells
 from virtbed_analysis.hosts import UnlikeHostsError, _variance, spread
+from virtbed_analysis.intervals import t_quantile
 from virtbed_contract import identifiers
 
 from .conftest import Folder
@@ -229,6 +230,18 @@ def test_the_test_between_hosts_keeps_its_level_and_finds_their_spread() -> None
     found = np.array([value for value, _ in drawn(0.05) if value is not None])
     assert np.sqrt(np.mean(found**2)) == pytest.approx(0.05, rel=0.1)
     assert _variance([np.array([0.1]), np.array([0.2])]) == (None, None)
+
+
+@pytest.mark.parametrize("between", [0.0, 0.005, 0.03])
+def test_a_pooled_interval_covers_what_these_hosts_would_show(between: float) -> None:
+    """Replicates taken for one sample: what lies between hosts widens the interval."""
+    chance = np.random.default_rng(2112)
+    sizes, sweeps = np.array([2, 3, 1]), 20_000
+    own = chance.normal(0, between, (sweeps, len(sizes)))
+    logs = np.repeat(own, sizes, axis=1) + chance.normal(0, 0.01, (sweeps, sizes.sum()))
+    half = t_quantile(0.95, sizes.sum() - 1) * logs.std(axis=1, ddof=1) / np.sqrt(sizes.sum())
+    off = np.abs(logs.mean(axis=1) - own @ sizes / sizes.sum())
+    assert np.mean(off <= half) > 0.945
 
 
 def test_cells_of_one_host_have_no_spread_between_hosts(folder: Folder) -> None:
