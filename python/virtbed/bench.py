@@ -420,7 +420,8 @@ def keys(sweep: str, keep: Callable[[], bool] = lambda: False, host: str = "") -
     Args:
         sweep: Name of the sweep.
         keep: Asked at the end.
-        host: The one of several hosts whose guests they are: each has its own.
+        host: The one of several hosts whose guests they are: each has its own, and the folders
+            around them are left to whoever calls `forget_keys`.
     """
     folder = RUN / "keys" / sweep
     if host:
@@ -433,11 +434,10 @@ def keys(sweep: str, keep: Callable[[], bool] = lambda: False, host: str = "") -
     try:
         yield folder
     finally:
-        if not keep():
+        if not keep() and host:
             shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is reported
-            for emptied in folder.parents[: 2 if host else 1]:
-                with suppress(OSError):  # another host's are there
-                    emptied.rmdir()
+        elif not keep():
+            forget_keys()
 
 
 def file_name(host: str) -> str:

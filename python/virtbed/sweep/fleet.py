@@ -92,6 +92,8 @@ class Fleet:
         finally:
             for member in self._members:
                 member.held.close()
+            if not isinstance(self._error, Kept):  # else nobody could log in
+                benches.forget_keys()
 
     def _each(self, do: Callable[[Member], None]) -> None:
         """Do something for each host at once; what is wrong with all of them ends all.

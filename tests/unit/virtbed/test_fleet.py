@@ -541,6 +541,8 @@ def test_a_kept_instance_ends_the_sweep_on_all_hosts(hosts: Hosts, plan: Plan) -
     with pytest.raises(Kept, match="log in on bench02"):
         hosts.run(plan, keep=True)
     assert hosts.each["bench02"].calls[-2:] == ["block", "restore"]  # and no clear
+    (kept,) = (hosts.folder / "run/keys/demo").iterdir()
+    assert kept.name == "bench02"
     assert all(one.calls[-1] == "restore" for one in hosts.each.values())
 
 
