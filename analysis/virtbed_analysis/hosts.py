@@ -66,8 +66,8 @@ class UnlikeHostsError(AnalysisError):
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
         super().__init__(
             f"{where}: results of {len(hosts)} hosts are not pooled, since these are not alike: "
-            f"{'; '.join(why[:_NAMED])}{more}. A ratio is of one host: name one of "
-            f"{', '.join(hosts)} (--host); `virtbed report` shows each"
+            f"{'; '.join(why[:_NAMED])}{more}. A ratio is of one host: `virtbed report` shows "
+            f"each of {', '.join(hosts)}, and `advise` and `explain` take one by --host"
         )
 
 
