@@ -27,8 +27,8 @@ from virtbed_analysis.unlike import BENCH, SPLIT, shown
 from virtbed_contract.likeness import RECORDED
 from virtbed_contract.sweep import HostReport
 
-MEMORY_APART = 0.01
-"""Kernels of machines alike keep this share of memory more or less for themselves."""
+MEMORY_APART_PERCENT = 1
+"""Kernels of machines alike keep so much of the memory more or less for themselves."""
 _UNKNOWN = "not known"
 # Of a report's facts: what a reader calls it, and where it lies.
 _REPORTED = {
@@ -182,7 +182,7 @@ def _memory(facts: Mapping[str, Json]) -> dict[str, str]:
     totals = {host: _at(found, ("memory_mib", "total")) for host, found in facts.items()}
     if not all(type(total) is int and total > 0 for total in totals.values()):
         return {host: _text(total) for host, total in totals.items()}
-    alike = max(totals.values()) <= min(totals.values()) * (1 + MEMORY_APART)
+    alike = 100 * max(totals.values()) <= (100 + MEMORY_APART_PERCENT) * min(totals.values())
     return {host: "alike" if alike else f"{total} MiB" for host, total in totals.items()}
 
 
