@@ -125,8 +125,8 @@ def differences(trials: pl.DataFrame, reports: Mapping[str, HostReport]) -> list
     """
     hosts = names(trials)
     if unreported := [host for host in hosts if host not in reports]:
-        told = {host: "none" if host in unreported else "there" for host in hosts}
-        return [{"fact": "host report", "values": told}]
+        known = {host: "none" if host in unreported else "there" for host in hosts}
+        return [{"fact": "host report", "values": known}]
     found: dict[str, dict[str, str]] = {
         fact: {host: _text(_at(reports[host].facts, path)) for host in hosts}
         for fact, path in _REPORTED.items()
@@ -200,15 +200,15 @@ def _seen(trials: pl.DataFrame) -> dict[str, dict[str, str]]:
         for column, rows in ((one.name, real.filter(BARE)), (BENCH + one.name, real)):
             if column not in trials.columns or one.words in found:
                 continue
-            told = {
+            known = {
                 host: own["value"].drop_nulls().unique().sort().to_list()
                 for host in hosts
                 if (own := rows.filter(host=host).select(pl.col(column).alias("value"))).height
             }
-            if len(told) == len(hosts) and any(told.values()):
+            if len(known) == len(hosts) and any(known.values()):
                 found[one.words] = {
                     host: " or ".join(_own_aside(value) for value in values) or _UNKNOWN
-                    for host, values in told.items()
+                    for host, values in known.items()
                 }
     return found
 

@@ -38,7 +38,7 @@ def facts() -> Json:
     }  # fmt: skip
 
 
-def told(folder: Folder, host: str, **changes: Any) -> None:
+def reported(folder: Folder, host: str, **changes: Any) -> None:
     """Write a host's report."""
     content = {
         "schema": identifiers.HOST_REPORT,
@@ -71,7 +71,7 @@ def lay(
                     lambda r, host=host: r["trial"].update(host=host),  # type: ignore[misc]
                 )
     for host in HOSTS:
-        told(folder, host)
+        reported(folder, host)
     return folder
 
 
@@ -149,7 +149,7 @@ def test_hosts_that_are_unlike_are_not_pooled(folder: Folder, what: str) -> None
     other = facts()
     change(other)
     lay(folder)
-    told(folder, "bench02", **other)
+    reported(folder, "bench02", **other)
     with pytest.raises(UnlikeHostsError) as said:
         read_sweep(folder.path)
     assert why in str(said.value)
@@ -184,7 +184,7 @@ def test_what_a_trial_saw_counts_too_but_for_a_disk_of_ones_own(folder: Folder) 
 
 def test_memory_that_a_kernel_kept_for_itself_is_no_difference(folder: Folder) -> None:
     lay(folder)
-    told(folder, "bench02", memory_mib={"total": 64_300})
+    reported(folder, "bench02", memory_mib={"total": 64_300})
     assert len(read_sweep(folder.path).hosts) == 3
 
 

@@ -96,6 +96,14 @@ def test_the_hosts_of_an_inventory_are_asked_for_unless_it_is_the_one_that_ships
     assert Bench((str(changed),)).hosts() == ("a", "b")  # somebody added one to it
 
 
+def test_an_inventory_is_found_from_wherever_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yml").write_text("bench: {hosts: {a: {}, b: {}}}")
+    monkeypatch.chdir(tmp_path)  # Ansible runs in the checkout
+    assert Bench(("mine.yml",)).hosts() == ("a", "b")
+
+
 def test_which_of_several_hosts_could_not_be_cleared_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
