@@ -11,12 +11,13 @@ from virtbed_analysis.hosts import UnlikeHostsError, reasons
 from virtbed_analysis.reading import Json
 from virtbed_contract import identifiers
 
+_LONGEST = 200  # characters of a file's name
 _ENDS = ("ratio", "ratio_low", "ratio_high", "ratio_replicates", "answer")
 
 
 def page_of(host: str) -> str:
     """Return the name of a host's own page, without its ending."""
-    return f"report-{quote(host, safe='')}"
+    return f"report-{quote(host, safe='', errors='replace')[:_LONGEST]}"
 
 
 def document(error: UnlikeHostsError, contents: Mapping[str, Json]) -> Json:

@@ -27,8 +27,8 @@ from virtbed_analysis.unlike import BENCH, SPLIT, shown
 from virtbed_contract.likeness import RECORDED
 from virtbed_contract.sweep import HostReport
 
-MEMORY_APART = 0.01
-"""Kernels of machines alike keep this share of memory more or less for themselves."""
+MEMORY_APART_PERCENT = 1
+"""Kernels of machines alike keep so much of the memory more or less for themselves."""
 _UNKNOWN = "not known"
 # Of a report's facts: what a reader calls it, and where it lies.
 _REPORTED = {
@@ -66,8 +66,8 @@ class UnlikeHostsError(AnalysisError):
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
         super().__init__(
             f"{where}: results of {len(hosts)} hosts are not pooled, since these are not alike: "
-            f"{'; '.join(why[:_NAMED])}{more}. A ratio is of one host: name one of "
-            f"{', '.join(hosts)} (--host); `virtbed report` shows each"
+            f"{'; '.join(why[:_NAMED])}{more}. A ratio is of one host: `virtbed report` shows "
+            f"each of {', '.join(hosts)}, and `advise` and `explain` take one by --host"
         )
 
 
@@ -125,8 +125,8 @@ def differences(trials: pl.DataFrame, reports: Mapping[str, HostReport]) -> list
     """
     hosts = names(trials)
     if unreported := [host for host in hosts if host not in reports]:
-        told = {host: "none" if host in unreported else "there" for host in hosts}
-        return [{"fact": "host report", "values": told}]
+        known = {host: "none" if host in unreported else "there" for host in hosts}
+        return [{"fact": "host report", "values": known}]
     found: dict[str, dict[str, str]] = {
         fact: {host: _text(_at(reports[host].facts, path)) for host in hosts}
         for fact, path in _REPORTED.items()
@@ -182,7 +182,7 @@ def _memory(facts: Mapping[str, Json]) -> dict[str, str]:
     totals = {host: _at(found, ("memory_mib", "total")) for host, found in facts.items()}
     if not all(type(total) is int and total > 0 for total in totals.values()):
         return {host: _text(total) for host, total in totals.items()}
-    alike = max(totals.values()) <= min(totals.values()) * (1 + MEMORY_APART)
+    alike = 100 * max(totals.values()) <= (100 + MEMORY_APART_PERCENT) * min(totals.values())
     return {host: "alike" if alike else f"{total} MiB" for host, total in totals.items()}
 
 
@@ -200,15 +200,15 @@ def _seen(trials: pl.DataFrame) -> dict[str, dict[str, str]]:
         for column, rows in ((one.name, real.filter(BARE)), (BENCH + one.name, real)):
             if column not in trials.columns or one.words in found:
                 continue
-            told = {
+            known = {
                 host: own["value"].drop_nulls().unique().sort().to_list()
                 for host in hosts
                 if (own := rows.filter(host=host).select(pl.col(column).alias("value"))).height
             }
-            if len(told) == len(hosts) and any(told.values()):
+            if len(known) == len(hosts) and any(known.values()):
                 found[one.words] = {
                     host: " or ".join(_own_aside(value) for value in values) or _UNKNOWN
-                    for host, values in told.items()
+                    for host, values in known.items()
                 }
     return found
 

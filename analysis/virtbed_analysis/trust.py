@@ -144,7 +144,7 @@ def trusted(folder: Path) -> Trusted:
 def _reports(folder: Path, rejected: list[Rejected]) -> dict[str, HostReport]:
     """Return the reports of a sweep's host, or of its hosts, by the host's name."""
     places = [DOCTOR, *(f"{DOCTORS}/{path.name}" for path in sorted(folder.glob(f"{DOCTORS}/*")))]
-    found = {}
+    found: dict[str, HostReport] = {}
     for name in places:
         report = optional(folder, name, HostReport, identifiers.HOST_REPORT, rejected)
         if report is not None:

@@ -182,7 +182,7 @@ class _Call:
                 ident=self.playbook,
                 project_dir=str(REPOSITORY),
                 playbook=str(in_turn),
-                inventory=[i if "," in i else str(Path(i).resolve()) for i in inventories],
+                inventory=_resolved(inventories),
                 limit=limit,
                 extravars=dict(variables),
                 # A module that is killed leaves what it unpacked, Ansible its own files.
@@ -311,7 +311,7 @@ def _printed(inventories: Sequence[str], limit: str | None) -> str:
         AnsibleError: it fails, or does not end in time.
     """
     tool = str(Path(sys.executable).with_name("ansible-inventory"))
-    words = [word for inventory in inventories for word in ("--inventory", inventory)]
+    words = [word for one in _resolved(inventories) for word in ("--inventory", one)]
     words += [f"--limit={limit}"] if limit else []
     asked = subprocess.Popen(
         [tool, *words, "--list"], cwd=require(), env=os.environ | _environment(), text=True,
@@ -333,6 +333,11 @@ def _printed(inventories: Sequence[str], limit: str | None) -> str:
     if asked.returncode != 0:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {said.strip()}")
     return printed
+
+
+def _resolved(inventories: Sequence[str]) -> list[str]:
+    """Return inventories as Ansible finds them, which runs in the checkout."""
+    return [one if "," in one else str(Path(one).resolve()) for one in inventories]
 
 
 def _members(listed: Mapping[str, Any], name: str) -> list[str]:

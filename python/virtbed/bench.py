@@ -45,6 +45,7 @@ SET_BY_A_SWEEP = frozenset(
         "claim", "claim_s", "stores", "keep",
     )
 )  # fmt: skip
+_alone: list[int] = []  # this process, while it holds the controller's lock
 _BLOCK = ("begin", "provision", "trials", "release")
 _NO = {"", "false", "no", "off", "n", "f", "0", "none"}
 # A block adds its guest to this group, which --limit must not leave out.
@@ -355,9 +356,11 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         file.truncate(0)
         file.write(str(host_lock.here(_command(), RUN, now())))
         file.flush()
+        _alone.append(os.getpid())
         try:
             yield
         finally:
+            _alone.pop()
             with suppress(OSError):  # the error that ended the sweep is reported
                 file.truncate(0)
 
@@ -417,7 +420,8 @@ def keys(sweep: str, keep: Callable[[], bool] = lambda: False, host: str = "") -
     Args:
         sweep: Name of the sweep.
         keep: Asked at the end.
-        host: The one of several hosts whose guests they are: each has its own.
+        host: The one of several hosts whose guests they are: each has its own, and the folders
+            around them are left to whoever calls `forget_keys`.
     """
     folder = RUN / "keys" / sweep
     if host:
@@ -430,11 +434,10 @@ def keys(sweep: str, keep: Callable[[], bool] = lambda: False, host: str = "") -
     try:
         yield folder
     finally:
-        if not keep():
+        if not keep() and host:
             shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is reported
-            for emptied in folder.parents[: 2 if host else 1]:
-                with suppress(OSError):  # another host's are there
-                    emptied.rmdir()
+        elif not keep():
+            forget_keys()
 
 
 def file_name(host: str) -> str:
@@ -491,9 +494,13 @@ def _move(cpus: Iterable[int]) -> None:
 def end_strays(host: str = "") -> None:
     """End what is left of playbooks that were cut off, of one host of several or of any.
 
+    Only while this process is `alone`: without the lock, what runs may be another's sweep.
+
     Raises:
         BenchError: something of them does not end.
     """
+    if os.getpid() not in _alone:
+        return
     left = ansible.end_strays(host)
     scratch.remove_abandoned()
     if left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -33,7 +34,7 @@ def _digest(text: Optional[str]) -> Optional[str]:
     return hmac.new(text.encode(), _PURPOSE, hashlib.sha256).hexdigest()[:32] if text else None
 
 
-def are_one(first: dict[str, Any], second: dict[str, Any]) -> bool:
+def are_one(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Return whether two identities are of one machine.
 
     One boot id is one kernel, so machines that were cloned with their machine-id are two. Where

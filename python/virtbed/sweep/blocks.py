@@ -22,7 +22,7 @@ from virtbed.events import BlockStarted, Ended, TaskOk, TrialEnded
 from virtbed.lease import Holder, until
 from virtbed.ledger import Ledger
 from virtbed.plan import Plan
-from virtbed.progress import Progress
+from virtbed.progress import HostProgress, Progress
 from virtbed.sweep.admission import Admitted
 from virtbed.sweep.interruption import (
     HostFullError,
@@ -70,7 +70,7 @@ class Blocks:
     admitted: Admitted
     ledger: Ledger
     recorder: Recorder
-    progress: Progress
+    progress: Progress | HostProgress
     interruption: Interruption
     precision: Precision | None = None
     per_playbook: int = PER_PLAYBOOK

@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import RLock
 
-from virtbed.bench import Bench, BenchError, end_strays, file_name, forget_keys
+from virtbed import bench as benches
+from virtbed.bench import Bench, BenchError
 from virtbed.checkout import commit
 from virtbed.fleet_ledger import SEVERAL, FleetLedger
 from virtbed.lease import Holder, locked, until
@@ -74,8 +75,8 @@ class Fleet:
     def run(self) -> None:
         """Do what is missing of the sweep; see `Sweep.run`, which says what is raised."""
         call, names = self._call, ", ".join(member.name for member in self._members)
-        end_strays()
-        forget_keys()
+        benches.end_strays()
+        benches.forget_keys()
         call.progress.say(f"examining {len(self._members)} hosts: {names}")
         try:
             self._each(self._examine)
@@ -83,7 +84,7 @@ class Fleet:
                 raise self._none()
             call.folder.mkdir(parents=True, exist_ok=True)
             for member in self._members:
-                member.bench.logs.move_to(call.folder / "ansible" / file_name(member.name))
+                member.bench.logs.move_to(call.folder / "ansible" / benches.file_name(member.name))
             with locked(call.folder), call.ledger(FleetLedger) as ledger, ledger.left():
                 self._begin(ledger)
                 self._each(self._work)
@@ -91,6 +92,8 @@ class Fleet:
         finally:
             for member in self._members:
                 member.held.close()
+            if not isinstance(self._error, Kept):  # else nobody could log in
+                benches.forget_keys()
 
     def _each(self, do: Callable[[Member], None]) -> None:
         """Do something for each host at once; what is wrong with all of them ends all.

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from virtbed.bench import Bench
 from virtbed.plan import Plan
@@ -184,7 +185,7 @@ def check_apart(member: Member) -> None:
         )
 
 
-def _machine(admitted: Admitted | None) -> Mapping[str, object]:
+def _machine(admitted: Admitted | None) -> Mapping[str, Any]:
     found = admitted.report.facts.get("machine") if admitted else None
     return found if isinstance(found, dict) else {}
 

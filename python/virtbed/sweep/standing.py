@@ -197,16 +197,15 @@ def put_aside(
     Returns:
         Where it lies now; None if there was nothing.
     """
-    to = None
-    if os.path.lexists(left):
-        number = 1
-        while os.path.lexists(to := sweep / ASIDE / f"{trial}-{number}"):
-            number += 1
+    there, number = os.path.lexists(left), 1
+    while os.path.lexists(to := sweep / ASIDE / f"{trial}-{number}"):
+        number += 1
+    if there:
         to.parent.mkdir(exist_ok=True)
         left.rename(to)
     ledger.forget(trial)
     ledger.at_least(trial, attempts)
-    return to
+    return to if there else None
 
 
 _OF_DESIGN = ("plan", "image variant", "image", "accelerator", "placement")

@@ -14,6 +14,7 @@ from virtbed_analysis import AnalysisError, archive, archive_problems, load, rea
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import cells
 from virtbed_analysis.hosts import UnlikeHostsError, _variance, spread
+from virtbed_analysis.intervals import t_quantile
 from virtbed_contract import identifiers
 
 from .conftest import Folder
@@ -37,7 +38,7 @@ def facts() -> Json:
     }  # fmt: skip
 
 
-def told(folder: Folder, host: str, **changes: Any) -> None:
+def reported(folder: Folder, host: str, **changes: Any) -> None:
     """Write a host's report."""
     content = {
         "schema": identifiers.HOST_REPORT,
@@ -70,7 +71,7 @@ def lay(
                     lambda r, host=host: r["trial"].update(host=host),  # type: ignore[misc]
                 )
     for host in HOSTS:
-        told(folder, host)
+        reported(folder, host)
     return folder
 
 
@@ -148,7 +149,7 @@ def test_hosts_that_are_unlike_are_not_pooled(folder: Folder, what: str) -> None
     other = facts()
     change(other)
     lay(folder)
-    told(folder, "bench02", **other)
+    reported(folder, "bench02", **other)
     with pytest.raises(UnlikeHostsError) as said:
         read_sweep(folder.path)
     assert why in str(said.value)
@@ -183,7 +184,7 @@ def test_what_a_trial_saw_counts_too_but_for_a_disk_of_ones_own(folder: Folder) 
 
 def test_memory_that_a_kernel_kept_for_itself_is_no_difference(folder: Folder) -> None:
     lay(folder)
-    told(folder, "bench02", memory_mib={"total": 64_300})
+    reported(folder, "bench02", memory_mib={"total": 64_300})
     assert len(read_sweep(folder.path).hosts) == 3
 
 
@@ -229,6 +230,18 @@ def test_the_test_between_hosts_keeps_its_level_and_finds_their_spread() -> None
     found = np.array([value for value, _ in drawn(0.05) if value is not None])
     assert np.sqrt(np.mean(found**2)) == pytest.approx(0.05, rel=0.1)
     assert _variance([np.array([0.1]), np.array([0.2])]) == (None, None)
+
+
+@pytest.mark.parametrize("between", [0.0, 0.005, 0.03])
+def test_a_pooled_interval_covers_what_these_hosts_would_show(between: float) -> None:
+    """Replicates taken for one sample: what lies between hosts widens the interval."""
+    chance = np.random.default_rng(2112)
+    sizes, sweeps = np.array([2, 3, 1]), 20_000
+    own = chance.normal(0, between, (sweeps, len(sizes)))
+    logs = np.repeat(own, sizes, axis=1) + chance.normal(0, 0.01, (sweeps, sizes.sum()))
+    half = t_quantile(0.95, sizes.sum() - 1) * logs.std(axis=1, ddof=1) / np.sqrt(sizes.sum())
+    off = np.abs(logs.mean(axis=1) - own @ sizes / sizes.sum())
+    assert np.mean(off <= half) > 0.945
 
 
 def test_cells_of_one_host_have_no_spread_between_hosts(folder: Folder) -> None:

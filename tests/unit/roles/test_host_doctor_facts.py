@@ -44,7 +44,7 @@ def test_cpus(server: Path) -> None:
     assert facts.memory_facts(server, 5) == {"total": 8192, "available": 4096, "needed": 5}
 
 
-def test_a_machine_is_told_from_others_and_compared_with_them(server: Path) -> None:
+def test_a_machine_is_recognized_and_compared_with_others(server: Path) -> None:
     write(server, {"etc/machine-id": "0" * 32, "sys/class/dmi/id/sys_vendor": "Dell"})
     found = facts.machine_facts(server, None, 12.5)
     assert (found["model"], found["topology"], found["clock_s"]) == ("Dell", None, 12.5)

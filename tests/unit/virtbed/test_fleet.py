@@ -186,7 +186,7 @@ def lose(one: Host, name: str, back: Callable[[], bool] = lambda: False) -> None
     one.answers["trial"] = trial
 
 
-def test_a_host_that_is_lost_is_set_aside_and_others_do_its_replicate_anew(
+def test_a_host_that_is_lost_is_set_aside_and_others_repeat_its_replicate(
     hosts: Hosts, plan: Plan
 ) -> None:
     together(hosts)
@@ -407,7 +407,7 @@ def test_a_signal_ends_all_and_the_next_call_goes_on_where_each_host_was(
     with pytest.raises(Interrupted):
         run.run()
     before = {trial["id"]: trial for trial in heads(run)}
-    begun = {trial["replicate"]: trial["host"] for trial in before.values()}
+    started = {trial["replicate"]: trial["host"] for trial in before.values()}
     assert 4 < len(before) < 12
     assert all(hosts.each[name].calls[-1] == "restore" for name in NAMES)
     for name in NAMES:
@@ -415,7 +415,7 @@ def test_a_signal_ends_all_and_the_next_call_goes_on_where_each_host_was(
     later = hosts.run(plan)
     after = {trial["id"]: trial for trial in heads(later)}
     assert before.items() <= after.items() and len(after) == 12  # nothing was repeated
-    assert begun.items() <= host_of(later).items()
+    assert started.items() <= host_of(later).items()
     assert not (later.folder / "aside").exists()
 
 
@@ -448,9 +448,7 @@ def test_a_controller_that_is_killed_loses_nothing(hosts: Hosts, plan: Plan) -> 
     assert not (run.folder / "aside").exists()
 
 
-def test_what_a_host_left_half_done_that_is_not_there_is_done_anew(
-    hosts: Hosts, plan: Plan
-) -> None:
+def test_what_a_host_left_half_done_that_is_not_there_is_repeated(hosts: Hosts, plan: Plan) -> None:
     bad = failed("no")
 
     def one_fails(request: TrialRequest, path: Path) -> TrialOutcome:
@@ -541,6 +539,8 @@ def test_a_kept_instance_ends_the_sweep_on_all_hosts(hosts: Hosts, plan: Plan) -
     with pytest.raises(Kept, match="log in on bench02"):
         hosts.run(plan, keep=True)
     assert hosts.each["bench02"].calls[-2:] == ["block", "restore"]  # and no clear
+    (kept,) = (hosts.folder / "run/keys/demo").iterdir()
+    assert kept.name == "bench02"
     assert all(one.calls[-1] == "restore" for one in hosts.each.values())
 
 

@@ -112,7 +112,7 @@ def test_a_controller_that_is_gone_holds_nothing(part_done: Path) -> None:
     assert found.counts["todo"] == 3 and " UTC" not in left(found)
 
 
-def test_each_of_several_hosts_is_told_with_what_it_does(part_done: Path) -> None:
+def test_each_of_several_hosts_is_shown_with_what_it_does(part_done: Path) -> None:
     alone = status_of(part_done, guess)
     with FleetLedger(part_done / NAME) as ledger:
         ledger.note("bench01", 2)
@@ -136,8 +136,8 @@ def test_a_host_that_cannot_be_looked_at_does_not_hide_the_others(
     seen = host_status.Seen("a", "boot", 1, "")
 
     def play(*_: Any, **__: Any) -> tuple[Ended, list[Any]]:
-        told = {"seen": asdict(seen), "standing": NOTHING}
-        events = [TaskOk("a", "host_standing", told), TaskFailed("b", "Look", "no route")]
+        found = {"seen": asdict(seen), "standing": NOTHING}
+        events = [TaskOk("a", "host_standing", found), TaskFailed("b", "Look", "no route")]
         return Ended("failed", "no route"), events
 
     monkeypatch.setattr(ansible, "bench_variables", lambda *_: {"a": {}, "b": {}})

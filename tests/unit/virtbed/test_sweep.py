@@ -474,7 +474,7 @@ def test_strays_of_a_playbook_that_was_cut_off_are_ended() -> None:
         other.wait()
 
 
-def test_strays_of_one_host_of_several_are_told_from_those_of_the_others() -> None:
+def test_strays_of_one_host_of_several_are_not_those_of_the_others() -> None:
     """Or a worker that clears up after itself would end what runs on another host."""
     marks = {"a": "1:a", "b": "1:b", "alone": "1"}
     strays = {
