@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from virtbed import ansible
 from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import Bench
 from virtbed.checkout import REPOSITORY
 from virtbed.cli import app
 from virtbed.plan import Plan, load_plan, plan_path
-from virtbed.slurm import SlurmError, check_granted
+from virtbed.slurm import SlurmError, allocation, check_granted
 from virtbed.slurm.allocation import allocated, per_node
 from virtbed.slurm.job import SET, Job, seconds_of, words_of
 
@@ -435,7 +434,7 @@ def test_cpus_that_slurm_keeps_for_itself_are_not_missing(slurm: Slurm) -> None:
 
 @pytest.mark.usefixtures("slurm")
 def test_outside_of_a_job_nothing_is_checked(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ansible, "bench_variables", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(allocation, "bench_variables", lambda *_: pytest.fail("asked"))
     check_granted(plan, Bench())
 
 
