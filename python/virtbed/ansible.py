@@ -370,8 +370,9 @@ def _host_variables(listed: Mapping[str, Any], host: str) -> Mapping[str, Any]:
 
 def _unmarked(value: object) -> object:
     """Return a variable without the mark of those that an inventory plugin sets: not a template."""
-    marked = isinstance(value, dict) and value.keys() == {_NO_TEMPLATE}
-    return value[_NO_TEMPLATE] if marked else value
+    if isinstance(value, dict) and value.keys() == {_NO_TEMPLATE}:
+        return value[_NO_TEMPLATE]
+    return value
 
 
 def end_strays(host: str = "") -> list[int]:

@@ -80,7 +80,9 @@ class Cluster:
         until(socket_file.exists, 20)
         self.start("slurmctld", "-D")
         self.start("slurmd", "-D")
-        until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T", ok=False), 60)
+        until(
+            lambda: self.ask("sinfo", "--noheader", "--format=%T", ok=False).strip() == "idle", 60
+        )
 
     def start(self, *command: str) -> None:
         log = (self.folder / f"{command[0]}.out").open("wb")
@@ -202,9 +204,10 @@ def test_the_allocation_is_an_inventory(cluster: Cluster) -> None:
         f"-i{INVENTORY}",
         "--list",
     )
-    found = json.loads(listed[listed.index("{") :])
+    found, _ = json.JSONDecoder().raw_decode(listed[listed.index("{") :])
     assert found["bench"]["hosts"] == ["n1"]
-    assert found["_meta"]["hostvars"]["n1"]["ansible_host"] == "127.0.0.1"
+    # Marked as no template, as is whatever an inventory plugin sets.
+    assert "127.0.0.1" in str(found["_meta"]["hostvars"]["n1"]["ansible_host"])
 
 
 def test_a_part_of_a_node_is_refused(cluster: Cluster, plan: str, tmp_path: Path) -> None:

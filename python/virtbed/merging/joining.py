@@ -74,7 +74,7 @@ def merge(into: Path, folders: Iterable[Path], platforms: Platforms) -> Merged:
     if not others:
         raise MergeError("no folder found that is to be joined, one needed")
     made = not into.exists()
-    if not made and not _is_ours(into) and [p for p in into.iterdir() if p.name[0] != "."]:
+    if not made and not _is_ours(into) and any(map(_is_other, into.iterdir())):
         raise MergeError(f"{into} has other files than results; name a folder that is new or empty")
     into.mkdir(parents=True, exist_ok=True)
     with locked(into):
@@ -89,6 +89,11 @@ def merge(into: Path, folders: Iterable[Path], platforms: Platforms) -> Merged:
 
 def _is_ours(folder: Path) -> bool:
     return any(os.path.lexists(folder / part) for part in ("design.json", "trials"))
+
+
+def _is_other(path: Path) -> bool:
+    """Return whether something is not what a merge that was killed may have left."""
+    return path.name not in {"doctor.json", REPORTS, "plan.yml"} and not path.name.startswith(".")
 
 
 def _judged(into: Path, others: Iterable[Path], platforms: Platforms) -> _Joint:
@@ -121,10 +126,10 @@ class _Joint:
     def write(self) -> Merged:
         """Copy what is missing, then write the documents and the ledger."""
         done = Merged(self.into)
-        design = self._design()
-        _write_json(self.into / "design.json", encode(design))
-        self._plan()
         reports = self._reports()
+        self._plan()
+        design = self._design()
+        _write_json(self.into / "design.json", encode(design))  # which makes it a results folder
         for place in map(Path, self.chosen.superseded):
             if place.parents[1] == self.into:
                 self._forget()

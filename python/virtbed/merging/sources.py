@@ -196,7 +196,9 @@ def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[s
 
 def _reports(folder: Path) -> Iterator[tuple[str, HostReport]]:
     """Give the report of each host of a folder, by its name."""
-    for path in sorted((folder / REPORTS).glob("*.json")) or [folder / "doctor.json"]:
+    several = sorted((folder / REPORTS).glob("*.json"))
+    one = folder / "doctor.json"  # next to several, where a merge was killed
+    for path in [one, *several] if one.exists() or not several else several:
         report = _document(path, HostReport, HOST_REPORT)
         yield report.host, report
 

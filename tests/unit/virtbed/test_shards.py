@@ -75,7 +75,7 @@ def cluster(
     fake = Host()
     fake.trial = good(harness_document)
     monkeypatch.setattr(ansible, "play", fake.play)
-    monkeypatch.setattr(benches, "end_strays", lambda: None)
+    monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     # What the fake's trials leave satisfies the contract, not the analysis.

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from virtbed import ansible
 from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import Bench
 from virtbed.checkout import REPOSITORY
 from virtbed.cli import app
 from virtbed.plan import Plan, load_plan, plan_path
-from virtbed.slurm import SlurmError, check_granted
+from virtbed.slurm import SlurmError, allocation, check_granted, submission
 from virtbed.slurm.allocation import allocated, per_node
 from virtbed.slurm.job import SET, Job, seconds_of, words_of
 
@@ -96,8 +95,16 @@ def call(*words: Any) -> Result:
     return CliRunner().invoke(app, ["slurm", *map(str, words)], env={"COLUMNS": "400"})
 
 
+THIS_MACHINE = {"localhost": {"ansible_connection": "local"}}
+
+
 @pytest.fixture
-def submit(slurm: Slurm, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+def submit(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
+    """Call the command, with the inventory of this machine read already: it takes a second."""
+    monkeypatch.setattr(submission, "bench_variables", lambda *_: THIS_MACHINE)
+
     def called(*words: Any) -> tuple[int, str]:
         said = call("quick", f"--results={tmp_path / 'results'}", *words)
         return said.exit_code, said.output
@@ -255,11 +262,10 @@ def test_without_root_it_is_said_what_remains(
     assert status == 0 and "#SBATCH --exclusive" in said
 
 
-def test_another_machine_is_not_what_a_task_measures(
-    slurm: Slurm, submit: Callable[..., tuple[int, str]]
-) -> None:
-    status, said = submit(f"--inventory={REPOSITORY}/inventory/example")
-    assert status == 2 and slurm.called("sbatch") == []
+def test_another_machine_is_not_what_a_task_measures(slurm: Slurm, tmp_path: Path) -> None:
+    done = call("quick", f"--results={tmp_path}", f"--inventory={REPOSITORY}/inventory/example")
+    said = done.output
+    assert done.exit_code == 2 and slurm.called("sbatch") == []
     assert "bench01 found in the group bench, one host with ansible_connection: local" in said
 
 
@@ -435,7 +441,7 @@ def test_cpus_that_slurm_keeps_for_itself_are_not_missing(slurm: Slurm) -> None:
 
 @pytest.mark.usefixtures("slurm")
 def test_outside_of_a_job_nothing_is_checked(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ansible, "bench_variables", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(allocation, "bench_variables", lambda *_: pytest.fail("asked"))
     check_granted(plan, Bench())
 
 
@@ -465,6 +471,7 @@ def test_within_a_job_a_sweep_measures_what_was_granted_or_nothing(
         else:
             monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.setattr(allocation, "bench_variables", lambda *_: THIS_MACHINE)
     if not why:
         check_granted(plan, Bench())
         return
