@@ -85,7 +85,7 @@ lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… op
 	pytest tests/lab $(LAB)
 
 integration: setup ## tests on the real platforms, as root
-	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml
+	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml tests/integration/slurm.yml
 	pytest tests/faults -m quick
 	pytest tests/integration
 

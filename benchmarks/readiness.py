@@ -126,8 +126,8 @@ def by_virtbed(instance: Instance) -> list[float]:
     with bench.keys(NAME) as keys:
         variables = {"virtbed_instance": encode(instance), "virtbed_run_dir": str(keys)}
         started = time.monotonic()
-        with bench.affinity_restored():
-            bench.keep_to(instance.housekeeping)
+        with bench.affinity_restored() as keep_to:
+            keep_to(instance.housekeeping)
             provisioned, _ = HOST.play("provision", variables)
             if provisioned.ok and not instance.own_kernel:
                 subprocess.run([*entered(instance), "true"], check=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.errors import AnalysisError
     from virtbed_analysis.explained import of_sweep as explain
     from virtbed_analysis.frames import Sweep, export, load, read_sweep, write_parquet
+    from virtbed_analysis.hosts import UnlikeHostsError
     from virtbed_analysis.page import ReportPaths, render_comparison, report
     from virtbed_analysis.precision import earlier_attempts, log_means, unneeded_trials
     from virtbed_analysis.published import document as analyse_published
@@ -34,6 +35,7 @@ _PLACES = {
     "Question": "question",
     "ReportPaths": "page",
     "Sweep": "frames",
+    "UnlikeHostsError": "hosts",
     "advise": "advice",
     "analyse_published": "published.document",
     "archive": "crate",
@@ -66,6 +68,7 @@ __all__ = [
     "Question",
     "ReportPaths",
     "Sweep",
+    "UnlikeHostsError",
     "advise",
     "analyse_published",
     "archive",

@@ -28,6 +28,7 @@ from virtbed_analysis.engine import Key, effect
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.hosts import names
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, simultaneous
 from virtbed_analysis.margin import CANNOT_TELL, DIFFERS, EQUIVALENT, answer, has_width
 from virtbed_analysis.per_trial import answers_differ
@@ -65,6 +66,11 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
         [('twin', 1.0, 'passed')]
     """
     sweep = read_sweep(sweep_dir)
+    if len(there := names(sweep.trials)) > 1:
+        raise AnalysisError(
+            f"{sweep_dir}: results of {', '.join(there)} found, of one host needed: a calibration "
+            "says what one host can resolve"
+        )
     margin = sweep.margin if margin is None else margin
     rows = estimate.variant_to_plain(sweep.samples).to_dicts() if sweep.samples.height else []
     if not rows:

@@ -70,6 +70,7 @@ TRIAL: dict[str, Column] = {
     "accelerator": Column(_TEXT, "none, kvm or tcg (emulated)."),
     "emulated": Column(_FLAG, "Whether machine or host was emulated: no figure of the platform's."),
     "host": Column(_TEXT, "Name of the bench host."),
+    "hosts": Column(_TEXT, "The hosts of its sweep that are alike, and so are pooled."),
     "image_digest": Column(_TEXT, "Digest of the root filesystem that every platform ran."),
     "started_at": Column(_TEXT, "When the trial started, UTC, ISO 8601."),
     "attempt": Column(_WHOLE, "Which attempt at the trial this is, from 1."),

@@ -22,8 +22,8 @@ from rocrate.rocrate import ROCrate
 from virtbed_analysis import members
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
-from virtbed_analysis.frames import read_sweep
-from virtbed_analysis.page import report, report_of
+from virtbed_analysis.frames import named
+from virtbed_analysis.page import report
 from virtbed_analysis.reading import plain
 
 METADATA, MANIFEST = "ro-crate-metadata.json", "manifest-sha256.txt"
@@ -58,13 +58,12 @@ def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
         >>> list(problems(Path("quick.zip")))
         []
     """
-    sweep = read_sweep(folder)
+    name, started = named(folder)
     list(_files(folder))  # refused before anything is written
-    report_of(sweep, folder)
-    files = {f"{sweep.name}/{name}": path for name, path in _files(folder)}
+    report(folder)
+    files = {f"{name}/{inside}": path for inside, path in _files(folder)}
     files |= {f"{_LOCKS}/{name}": path for name, path in sorted(locks.items())}
-    started = sweep.trials["started_at"].sort()
-    metadata = _metadata(sweep.name, None if started.is_empty() else str(started[-1]), files)
+    metadata = _metadata(name, started, files)
     write_whole(output, lambda temporary: _write(temporary, files, metadata))
     return len(files)
 
@@ -214,7 +213,9 @@ def _other_report(place: Path) -> Iterator[str]:
         try:
             if not kept.with_suffix(".html").is_file():
                 raise AnalysisError("no report.html found, one needed")
-            texts = {path: path.read_bytes() for path in (kept, kept.with_suffix(".html"))}
+            # With the reports of hosts that are not alike, one each.
+            pages = [*kept.parent.glob("report*.html"), *kept.parent.glob("report*.json")]
+            texts = {path: path.read_bytes() for path in sorted(pages)}
             report(kept.parent)
         except (AnalysisError, OSError) as error:
             where = plain(kept.parent.name)

@@ -22,6 +22,7 @@ from virtbed_analysis import (
     findings,
     functional,
     guests,
+    hosts,
     inputs,
     likenesses,
     loadgen,
@@ -70,7 +71,8 @@ def document(sweep: Sweep) -> Json:
     ran = diagnostics.of_trials(means)
     timing = drift.order(sweep.trials, means, sweep.margin)
     confounded = drift.warnings(timing)
-    ratios = doubts.marked(estimate.cells(sweep.samples, means).to_dicts())
+    estimated = estimate.cells(sweep.samples, means).to_dicts()
+    ratios = doubts.marked(estimated)
     cells = with_answers([_with_reason(row, early, confounded) for row in ratios], sweep.margin)
     loads = loadgen.document(sweep.samples, means)
     cells = loadgen.with_latency(cells, loads)
@@ -142,6 +144,7 @@ def document(sweep: Sweep) -> Json:
         "warnings": _warnings(sweep.trials),
         "unlike": differences.marks(sweep.trials),
         "must_be_alike": unlike.described(),
+        "hosts": hosts.of_report(estimated, sweep.trials, means, sweep.margin),
         "recorded": likenesses.recorded(sweep.trials),
         "moments": likenesses.moments(),
         "provenance": provenance(sweep),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
-from virtbed_analysis import columns, copies, latency, passes, unlike
+from virtbed_analysis import columns, copies, hosts, latency, passes, unlike
 from virtbed_analysis.differences import strays as strays_of
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
@@ -48,8 +48,10 @@ class Sweep:
 
     `trials` has one row per trial (`TRIAL_COLUMNS`), `samples` one row per sample
     (`SAMPLE_COLUMNS` and every trial column); their column `platform` sorts as reports list
-    platforms. `failures` maps a trial's id to its failure.json. `functional` has the trials of an
-    application that computes nothing, which are in neither of the two.
+    platforms. `failures` maps a trial's id to its failure.json. `hosts` are the reports by host;
+    `doctor` is the host's, or where several are pooled, which are alike, the first one's.
+    `functional` has the trials of an application that computes nothing, which are in neither of the
+    two.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Sweep:
     rejected: list[Rejected]
     platforms: Platforms
     functional: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRIAL_COLUMNS))
+    hosts: Mapping[str, HostReport] = field(default_factory=dict)
 
     @property
     def margin(self) -> float:
@@ -88,7 +91,7 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
             ...
         virtbed_analysis.errors.AnalysisError: ...
     """
-    sweeps = [(one, read_sweep(Path(one))) for one in (path, *more)]
+    sweeps = [(one, _each_host(Path(one))) for one in (path, *more)]
     for folder, sweep in sweeps:
         for rejected in sweep.rejected:
             log.warning("%s/%s left out: %s", folder, rejected.file, rejected.reason)
@@ -181,25 +184,91 @@ def export(folders: Iterable[Path], file: Path) -> tuple[int, int]:
     return samples.height, samples.select("host", "plan_digest", "trial").n_unique()
 
 
-def read_sweep(folder: Path) -> Sweep:
+def read_sweep(folder: Path, host: str = "") -> Sweep:
     """Read a whole results folder, complete or partial.
 
+    Args:
+        folder: The folder.
+        host: The host whose results are read; all, which must be alike, if not given.
+
     Raises:
-        AnalysisError: the folder does not exist or is no results folder, or its results are unlike
-            in what cannot be analysed together, such as the host or the image: see `unlike.TABLE`.
+        AnalysisError: the folder does not exist or is no results folder, it has no result of the
+            host, or its results are unlike in what cannot be analysed together, such as the image:
+            see `unlike.TABLE`.
+        UnlikeHostsError: it has results of several hosts that are not alike; see `hosts`.
 
     Example:
         >>> sweep = read_sweep(Path("results/quick"))
         >>> sweep.margin
         0.03
     """
+    sweep = _read(folder)
+    there = hosts.names(pl.concat([sweep.trials.select("host"), sweep.functional.select("host")]))
+    if host:
+        if host not in there:
+            found = f"results of {', '.join(there)}" if there else "no result"
+            raise AnalysisError(f"{folder}: {found} found, one of the host {host} needed")
+        sweep, there = _of_one(sweep, host), [host]
+    pooled = _with_hosts(sweep, pl.lit(unlike.SPLIT.join(there)))
+    hosts.check(plain(str(folder)), pooled.trials, pooled.samples, sweep.hosts, sweep.margin)
+    return pooled
+
+
+def _each_host(folder: Path) -> Sweep:
+    """Read a folder for whoever estimates each host alone, where its hosts are not alike."""
+    try:
+        return read_sweep(folder)
+    except hosts.UnlikeHostsError:
+        return _with_hosts(_read(folder), pl.col("host"))
+
+
+def _with_hosts(sweep: Sweep, named: pl.Expr) -> Sweep:
+    """Return a sweep whose trials and samples name the hosts that they are pooled with."""
+    trials, samples = (
+        frame.with_columns(named.alias("hosts")) for frame in (sweep.trials, sweep.samples)
+    )
+    return replace(sweep, trials=trials, samples=samples)
+
+
+def named(folder: Path) -> tuple[str, str | None]:
+    """Return the name of a folder's sweep, and when its last trial started, of whichever hosts."""
+    sweep = _read(folder)
+    started = sweep.trials["started_at"].sort()
+    return sweep.name, None if started.is_empty() else str(started[-1])
+
+
+def _of_one(sweep: Sweep, host: str) -> Sweep:
+    """Return the part of a sweep that is one host's, with what failed and is planned of it."""
+    mine = pl.col("host") == host
+    own = pl.concat([sweep.trials.filter(mine), sweep.functional.filter(mine)])
+    replicates, design = set(own["replicate"]), sweep.design
+    theirs = set()
+    if design:
+        rows = tuple(row for row in design.trials if row.replicate in replicates)
+        theirs = {row.id for row in design.trials} - {row.id for row in rows}
+        design = replace(design, trials=rows)
+    return replace(
+        sweep,
+        trials=sweep.trials.filter(mine),
+        samples=sweep.samples.filter(mine),
+        functional=sweep.functional.filter(mine),
+        design=design,
+        doctor=sweep.hosts.get(host),
+        hosts={name: report for name, report in sweep.hosts.items() if name == host},
+        failures={name: why for name, why in sweep.failures.items() if name not in theirs},
+        rejected=[row for row in sweep.rejected if row.file.split("/")[-2:][0] not in theirs],
+    )
+
+
+def _read(folder: Path) -> Sweep:
+    """Read a results folder, of whichever hosts."""
     if not folder.is_dir():
         raise AnalysisError(
             f"{folder}: no such results folder; `virtbed sweep` makes one for each plan"
         )
     _refuse_empty(folder)
     found = trusted(folder)
-    emulated = {found.doctor.host} if found.doctor and found.doctor.emulated else set()
+    emulated = {name for name, report in found.doctors.items() if report.emulated}
     design, rejected = found.design, found.rejected
     platforms = platforms_of(design.platforms if design else (), _parts(found.results.values()))
     trials = pl.DataFrame(
@@ -217,7 +286,7 @@ def read_sweep(folder: Path) -> Sweep:
     strays = strays_of(trials)
     rejected += [left_out(file_of(trial), why) for trial, why in strays.items()]
     trials = trials.filter(~pl.col("trial").is_in(list(strays)))
-    doctor = _of_host(found.doctor, trials, rejected)
+    doctor = _of_host(found.doctors, trials, rejected)
     aside = {*strays, *nothing["trial"]}
     own = found.samples()
     if aside:
@@ -227,19 +296,24 @@ def read_sweep(folder: Path) -> Sweep:
     name = design.sweep if design else plain(folder.resolve().name)
     samples = latency.with_latency(samples)
     return Sweep(
-        name, trials, samples, design, doctor, found.failures, rejected, platforms, nothing
+        name, trials, samples, design, doctor, found.failures, rejected, platforms, nothing,
+        found.doctors,
     )  # fmt: skip
 
 
 def _of_host(
-    doctor: HostReport | None, trials: pl.DataFrame, rejected: list[Rejected]
+    reports: Mapping[str, HostReport], trials: pl.DataFrame, rejected: list[Rejected]
 ) -> HostReport | None:
-    """Return a host's report if it is of the host of the trials, else None and a line."""
-    hosts = trials["host"].unique().to_list()
-    if doctor is None or not hosts or doctor.host in hosts:
-        return doctor
+    """Return the report of the first host of the trials; None, and a line, if there is none."""
+    there = hosts.names(trials)
+    known = [reports[name] for name in there if name in reports]
+    if known or not reports:
+        return known[0] if known else None
+    first = next(iter(reports.values()))
+    if not there:
+        return first
     rejected.append(
-        left_out("doctor.json", f"is of the host {doctor.host}, the trials ran on {hosts[0]}")
+        left_out("doctor.json", f"is of the host {first.host}, the trials ran on {there[0]}")
     )
     return None
 

@@ -224,6 +224,8 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
             f"{max(halves):.1%} at most; each is at {CONFIDENCE:.0%} on its own: of "
             f"{round(1 / (1 - CONFIDENCE))} such intervals, one misses by chance."
         )
+    if several := content.get("hosts"):
+        parts.append(several["sentence"])
     seen = [resolution["sentence"]] if (resolution := content.get("resolution")) else []
     return [*parts, *seen, *_unseen(rows, content["cells"])]
 

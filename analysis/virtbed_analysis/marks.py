@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtbed_analysis import differences, doubts, drift, estimate, guests, suspects
+from virtbed_analysis import differences, doubts, drift, estimate, guests, hosts, suspects
 from virtbed_analysis.candidates import Ends, ends_by_cell
 from virtbed_analysis.cells import BASELINE_MODE, CELL, PLAIN, SUBJECT, is_plain, key_of
 from virtbed_analysis.frames import Sweep
@@ -77,6 +77,7 @@ def of_sweep(sweep: Sweep, timing: Json | None = None) -> Marks:
     timing = timing or drift.order(trials, sweep.samples, sweep.margin)
     confounded, kernels = drift.warnings(timing), guests.kernels(trials)
     unlike = differences.by_cell(trials)
+    apart = _between_hosts(sweep)
     for row in rates:
         key, bare = key_of(row), metal.get(key_of(row, SUBJECT))
         if bare in (None, key):
@@ -86,11 +87,21 @@ def of_sweep(sweep: Sweep, timing: Json | None = None) -> Marks:
             pair[key].append(_mark("may be drift", confounded[key], "order"))
         if differing := kernels(row):
             pair[key].append(_mark("two kernels", differing, UNLIKE))
+        if key in apart:
+            pair[key].append(_mark("hosts differ", apart[key], "section-hosts"))
         if facts := unlike.get(key):
             more = f" and {len(facts) - _NAMED} more" if len(facts) > _NAMED else ""
             why = f"besides the platform: {', '.join(facts[:_NAMED])}{more}"
             pair[key].append(_mark("unlike", why, UNLIKE))
     return Marks(own, pair)
+
+
+def _between_hosts(sweep: Sweep) -> dict[Key, str]:
+    """Return how hosts that are pooled differ in a cell's cost, by the cell."""
+    if len(hosts.names(sweep.trials)) < 2:
+        return {}
+    cells = estimate.ratio_to_bare_metal(sweep.samples).to_dicts()
+    return hosts.disagreeing(hosts.spread(cells, sweep.trials))
 
 
 def _mark(text: str, why: str, at: str) -> Json:

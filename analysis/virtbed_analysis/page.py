@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import jinja2
 
-from virtbed_analysis import figures, words
+from virtbed_analysis import figures, host_by_host, words
 from virtbed_analysis.claims import STUDY
 from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.hosts import UnlikeHostsError
 from virtbed_analysis.robust import FAR, RESAMPLES
 from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
 from virtbed_analysis.trust import Json
@@ -39,6 +40,9 @@ class ReportPaths:
 def report(sweep_dir: Path) -> ReportPaths:
     """Write report.html and report.json into a results folder, complete or partial.
 
+    Of several hosts that are not alike each gets a report of its own, report-HOST.html and .json;
+    report.html then leads to them, and shows them side by side.
+
     Raises:
         AnalysisError: the folder does not exist, or its results come from different images; the
             report of an earlier call then stays as it was.
@@ -48,14 +52,33 @@ def report(sweep_dir: Path) -> ReportPaths:
         >>> paths.html.name, paths.json.name
         ('report.html', 'report.json')
     """
-    return report_of(read_sweep(sweep_dir), sweep_dir)
+    try:
+        sweep = read_sweep(sweep_dir)
+    except UnlikeHostsError as error:
+        return _of_hosts(sweep_dir, error)
+    return report_of(sweep, sweep_dir)
+
+
+def _of_hosts(sweep_dir: Path, error: UnlikeHostsError) -> ReportPaths:
+    """Write a report of each host, and the page of all of them, since none can be of all."""
+    contents = {host: document(read_sweep(sweep_dir, host)) for host in error.hosts}
+    content = host_by_host.document(error, contents)
+    page = _page("host_by_host.html.j2", content, all=content)
+    for host, own in contents.items():
+        _write(own, render(own), sweep_dir / host_by_host.page_of(host))
+    return _write(content, page, sweep_dir / "report")
 
 
 def report_of(sweep: Sweep, sweep_dir: Path) -> ReportPaths:
     """Write the report of a sweep that is read already; see `report`."""
     content = document(sweep)
-    page = render(content)
-    paths = ReportPaths(html=sweep_dir / "report.html", json=sweep_dir / "report.json")
+    return _write(content, render(content), sweep_dir / "report")
+
+
+def _write(content: Json, page: str, place: Path) -> ReportPaths:
+    """Write a page, and its content next to it; `place` is their name without an ending."""
+    html, numbers_file = (place.with_name(f"{place.name}.{kind}") for kind in ("html", "json"))
+    paths = ReportPaths(html=html, json=numbers_file)
     numbers = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(paths.json, f"{numbers}\n")
     write_text(paths.html, page)

@@ -32,6 +32,8 @@ _Document = TypeVar("_Document")
 _SAMPLE = columns.types(columns.SAMPLE)
 _ROWS = 10_000  # rows take more room than columns
 TRIALS = "trials"
+DOCTOR, DOCTORS = "doctor.json", "doctor"
+"""The report of a sweep's one host, and the folder of those of several."""
 _TIMES = itemgetter("input", "queue_ns", *(phase.column for phase in of_group("phase")))
 
 
@@ -42,11 +44,12 @@ class Trusted:
     `results` are without their samples, which `samples` has as columns: those of a large sweep take
     a gigabyte as they are read. `times` are digests of the measured samples: no two trials have the
     same; `marks` tell trials made of another's; `asked_ns` is their time, one after another;
-    `lasted_ns` what the process took at least; `inputs` are the names of what was measured.
+    `lasted_ns` what the process took at least; `inputs` are the names of what was measured;
+    `doctors` are the reports of the hosts, by the host.
     """
 
     design: Design | None
-    doctor: HostReport | None
+    doctors: dict[str, HostReport]
     results: dict[str, Json]
     evidence: dict[str, Evidence]
     times: dict[str, str]
@@ -109,7 +112,7 @@ def trusted(folder: Path) -> Trusted:
     rejected: list[Rejected] = []
     found = Trusted(
         optional(folder, "design.json", Design, identifiers.DESIGN, rejected),
-        optional(folder, "doctor.json", HostReport, identifiers.HOST_REPORT, rejected),
+        _reports(folder, rejected),
         {}, {}, {}, {}, rejected,
     )  # fmt: skip
     for trial_folder in _trial_folders(folder, rejected):
@@ -135,6 +138,17 @@ def trusted(folder: Path) -> Trusted:
         del found.results[trial], found.evidence[trial]
         rejected.append(left_out(file_of(trial), why))
     found.marks.clear()  # they take as much as the samples
+    return found
+
+
+def _reports(folder: Path, rejected: list[Rejected]) -> dict[str, HostReport]:
+    """Return the reports of a sweep's host, or of its hosts, by the host's name."""
+    places = [DOCTOR, *(f"{DOCTORS}/{path.name}" for path in sorted(folder.glob(f"{DOCTORS}/*")))]
+    found: dict[str, HostReport] = {}
+    for name in places:
+        report = optional(folder, name, HostReport, identifiers.HOST_REPORT, rejected)
+        if report is not None:
+            found.setdefault(report.host, report)
     return found
 
 

@@ -116,13 +116,13 @@ def _recorded_pair(one: Recorded) -> Fact:
 
 
 _ONE_HOST = (
-    "Hosts are never averaged: put the trials of each host into a results folder of its own, with "
-    "their design.json, and give the folders to `virtbed compare`"
+    "Pairs of two hosts are never made: put the trials of each host into a results folder of its "
+    "own, with their design.json, and give the folders to `virtbed compare`"
 )
 _HIDDEN = "what a guest or a sandbox hides of the CPU is part of its cost; a ratio has it in it"
 
 TABLE: tuple[Fact, ...] = (
-    Fact("host", "host", "hosts", "per folder", (), "refused",
+    Fact("host", "host", "hosts", "per replicate", ("replicate",), "refused",
          "a replicate is one pass on one host: pairs of two hosts compare the hosts",
          emulated=True, remedy=_ONE_HOST),
     Fact("plan_digest", "plan", "plans", "per folder", (), "refused",
@@ -218,12 +218,19 @@ def refuse_compared(trials: pl.DataFrame) -> None:
 
 
 def refuse_pooled(frame: pl.DataFrame) -> None:
-    """Raise `AnalysisError` if rows of several hosts or sweeps would be averaged, or paired."""
+    """Raise `AnalysisError` if rows of several hosts or sweeps would be averaged, or paired.
+
+    Hosts of one sweep that are alike are pooled: see `hosts`.
+    """
     for column in ("host", "plan_digest"):
-        if column in frame.columns and frame[column].n_unique() > 1:
-            named = ", ".join(sorted(map(str, frame[column].unique())))
+        if column not in frame.columns:
+            continue
+        alike = column == "host" and "hosts" in frame.columns
+        values = frame.select(pl.coalesce("hosts", "host") if alike else column).to_series()
+        if values.n_unique() > 1:
+            named = ", ".join(sorted(map(str, values.unique())))
             raise AnalysisError(
-                f"results of {frame[column].n_unique()} values of {column} found ({named}), one "
+                f"results of {values.n_unique()} values of {column} found ({named}), one "
                 "needed: replicates are paired within one host and one sweep; estimate each alone, "
                 "or use `virtbed compare`"
             )

@@ -102,6 +102,15 @@ def _of_intervals(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
             "part.",
             "See Order and drift.",
         )
+    several = content.get("hosts") or {"rows": []}
+    if apart := [row for row in several["rows"] if row["differ"] and key_of(row) in compared]:
+        most = max(row["range"] for row in apart)
+        yield (
+            f"{words.count(len(apart), 'ratio')} of {len(rows)} "
+            f"{'differs' if len(apart) == 1 else 'differ'} between hosts that are alike otherwise, "
+            f"by up to {most:.1%}: what is shown is their mean.",
+            "See Hosts.",
+        )
     if unlike := content.get("unlike"):
         yield (
             f"{words.count(len(unlike), 'difference')} besides the platform in what is compared.",

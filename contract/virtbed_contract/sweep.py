@@ -80,6 +80,16 @@ class PlannedPlacement:
 
 
 @dataclass(frozen=True)
+class PlannedHost:
+    """One of several bench hosts of a sweep: all of them run the same cells, each in its places."""
+
+    host: Text = described("The bench host's own name.")
+    placements: tuple[PlannedPlacement, ...] = described(
+        "Where pinned instances run there, one per size."
+    )
+
+
+@dataclass(frozen=True)
 class NotRun:
     """Cells of the plan that the host cannot run, why, and what would change that."""
 
@@ -92,7 +102,7 @@ class NotRun:
 
 @dataclass(frozen=True)
 class Design:
-    """A plan placed on one host: its trials in order, and what is left out."""
+    """A plan placed on its host, or on several: its trials in order, and what is left out."""
 
     schema: str = described("This document and its version.", const=DESIGN)
     sweep: SweepName = described("Name of the plan.")
@@ -110,9 +120,12 @@ class Design:
     trials: tuple[PlannedTrial, ...] = described("Every trial, in order.", min_items=1)
     not_run: tuple[NotRun, ...] = described("What this host cannot run.")
     placements: tuple[PlannedPlacement, ...] = described(
-        "Where pinned instances run, one per size.", default=()
+        "Where pinned instances run, one per size; empty where there are several hosts.", default=()
     )
     image: Name = described("The image's variant, as images.yml names it.", default="cpu")
+    hosts: tuple[PlannedHost, ...] = described(
+        "The bench hosts, where there are several; each replicate runs on one of them.", default=()
+    )
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ INVENTORY_S = 120.0
 """How long an inventory may take to be read: one that is a program may ask a service."""
 # Actions that begin a block and end a trial, and so whatever went before.
 _TELLING = {"block_started", "trial_outcome"}
+_NO_TEMPLATE = "__ansible_unsafe"
 
 
 class AnsibleError(RuntimeError):
@@ -84,6 +85,7 @@ def play(
     parts: Sequence[str] = (),
     turns: Sequence[Mapping[str, Any]] = ({},),
     cancelled: Callable[[], bool] = lambda: False,
+    host: str = "",
 ) -> Iterator[Event]:
     """Run playbooks/<playbook>.yml, or its parts, and give its events as they happen, `Ended` last.
 
@@ -101,6 +103,7 @@ def play(
             fails: one process, whose start takes as long as many tasks. Roles that it imports may
             be named by these variables.
         cancelled: Looked at every second; True ends the playbook.
+        host: The one of several hosts that it is for, by which `end_strays` knows its processes.
 
     Raises:
         OSError: the files that Ansible needs, or its log, cannot be written.
@@ -108,7 +111,7 @@ def play(
     """
     # A private directory of its own for each call: a reused one keeps the last call's variables.
     with scratch.own_folder() as private:
-        call = _Call(playbook, private, deadline, cancelled)
+        call = _Call(playbook, private, deadline, cancelled, host)
         runs = threading.Thread(
             target=call.run,
             args=(variables, inventories, limit, parts or (playbook,), turns),
@@ -139,6 +142,7 @@ class _Call:
     private: Path
     deadline: Deadline
     cancelled: Callable[[], bool]
+    host: str = ""
     events: SimpleQueue[dict[str, Any] | None] = field(default_factory=SimpleQueue)
     abandoned: bool = False
     stopped: Literal["", "canceled", "hung"] = ""
@@ -146,6 +150,7 @@ class _Call:
     error: BaseException | None = None
     task: str = ""
     failure: str = ""
+    lost: list[str] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
@@ -177,12 +182,13 @@ class _Call:
                 ident=self.playbook,
                 project_dir=str(REPOSITORY),
                 playbook=str(in_turn),
-                inventory=[i if "," in i else str(Path(i).resolve()) for i in inventories],
+                inventory=_resolved(inventories),
                 limit=limit,
                 extravars=dict(variables),
                 # A module that is killed leaves what it unpacked, Ansible its own files.
                 envvars=_environment()
-                | {_MARK: "1", "TMPDIR": str(temporary), "ANSIBLE_LOCAL_TEMP": str(temporary)},
+                | {"TMPDIR": str(temporary), "ANSIBLE_LOCAL_TEMP": str(temporary)}
+                | {_MARK: _mark(self.host)},
                 settings={"pexpect_timeout": _LOOK_S},
                 quiet=True,
                 event_handler=self._enqueue,
@@ -201,6 +207,8 @@ class _Call:
             self.task = f"{data.get('task', '')!r} on {data.get('host', '')}"
         elif event["event"] in {"runner_on_failed", "runner_on_unreachable"}:
             self.failure = failure_message(data.get("task", ""), data.get("res") or {})
+            if event["event"] == "runner_on_unreachable":
+                self.lost.append(str(data.get("host", "")))
         elif event["event"] == "runner_on_ok" and _action(data) in _TELLING:
             self.failure = ""  # reported by now, as that trial's; not the reason of a later end
         self.events.put(event)
@@ -226,7 +234,7 @@ class _Call:
         if self.status == "successful":
             return Ended("successful")
         if self.failure:
-            return Ended("failed", self.failure)
+            return Ended("failed", self.failure, tuple(self.lost))
         if self.task:  # what Ansible printed may end with an earlier trial's failure
             without = f"ended in the task {self.task} without a word: {self.status}"
             return Ended("failed", f"the playbook {self.playbook} {without}")
@@ -303,7 +311,7 @@ def _printed(inventories: Sequence[str], limit: str | None) -> str:
         AnsibleError: it fails, or does not end in time.
     """
     tool = str(Path(sys.executable).with_name("ansible-inventory"))
-    words = [word for inventory in inventories for word in ("--inventory", inventory)]
+    words = [word for one in _resolved(inventories) for word in ("--inventory", one)]
     words += [f"--limit={limit}"] if limit else []
     asked = subprocess.Popen(
         [tool, *words, "--list"], cwd=require(), env=os.environ | _environment(), text=True,
@@ -325,6 +333,11 @@ def _printed(inventories: Sequence[str], limit: str | None) -> str:
     if asked.returncode != 0:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {said.strip()}")
     return printed
+
+
+def _resolved(inventories: Sequence[str]) -> list[str]:
+    """Return inventories as Ansible finds them, which runs in the checkout."""
+    return [one if "," in one else str(Path(one).resolve()) for one in inventories]
 
 
 def _members(listed: Mapping[str, Any], name: str) -> list[str]:
@@ -352,19 +365,29 @@ def _host_variables(listed: Mapping[str, Any], host: str) -> Mapping[str, Any]:
     variables = listed["_meta"]["hostvars"].get(host, {})
     if not isinstance(variables, dict):
         raise TypeError(f"the variables of {host}: {str(variables)[:80]} found, a mapping needed")
-    return variables
+    return {name: _unmarked(value) for name, value in variables.items()}
 
 
-def end_strays() -> list[int]:
+def _unmarked(value: object) -> object:
+    """Return a variable without the mark of those that an inventory plugin sets: not a template."""
+    if isinstance(value, dict) and value.keys() == {_NO_TEMPLATE}:
+        return value[_NO_TEMPLATE]
+    return value
+
+
+def end_strays(host: str = "") -> list[int]:
     """Kill what is left of playbooks that were cut off, so that it does nothing later.
 
     To be called by the one sweep of this machine, between its playbooks.
+
+    Args:
+        host: The one of several hosts whose playbooks are meant; those of every host if not given.
 
     Returns:
         The processes that did not die within 10 s.
     """
     deadline = time.monotonic() + _STRAYS_S
-    while (strays := _strays()) and time.monotonic() < deadline:
+    while (strays := _strays(host)) and time.monotonic() < deadline:
         for pid in strays:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -372,11 +395,16 @@ def end_strays() -> list[int]:
     return strays
 
 
-def _strays() -> list[int]:
+def _strays(host: str) -> list[int]:
     # Another user of this machine has a lock of his own, and may carry out a sweep of another host.
-    return with_environment(marked, user=os.geteuid())
+    return with_environment(lambda found: marked(found, host), user=os.geteuid())
 
 
-def marked(variable: bytes) -> bool:
-    """Return whether a variable is the mark of a playbook's processes."""
-    return variable == f"{_MARK}=1".encode()
+def marked(variable: bytes, host: str = "") -> bool:
+    """Return whether a variable is the mark of a playbook's processes: a host's, or any's."""
+    own = f"{_MARK}={_mark(host)}".encode()
+    return variable == own or (not host and variable.startswith(own + b":"))
+
+
+def _mark(host: str) -> str:
+    return f"1:{host}" if host else "1"

@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
+
+import yaml
 
 from virtbed import ansible, host_lock, scratch
 from virtbed.ansible import Deadline
@@ -29,6 +32,7 @@ from virtbed_contract.sweep import TIMES_EMULATED, HostReport, TuningRow
 LOCAL = str(REPOSITORY / "inventory" / "local")
 # What only lives while a sweep runs: the lock, and the keys of its guests.
 RUN = scratch.RUN
+_SHIPPED = {"bench": {"hosts": {"localhost": {"ansible_connection": "local"}}}}
 LOCK_WAIT_S = 30
 # After so long a playbook that examines, clears or restores a host counts as hung, and so does
 # whatever a block does besides its trials.
@@ -41,6 +45,7 @@ SET_BY_A_SWEEP = frozenset(
         "claim", "claim_s", "stores", "keep",
     )
 )  # fmt: skip
+_alone: list[int] = []  # this process, while it holds the controller's lock
 _BLOCK = ("begin", "provision", "trials", "release")
 _NO = {"", "false", "no", "off", "n", "f", "0", "none"}
 # A block adds its guest to this group, which --limit must not leave out.
@@ -61,6 +66,8 @@ class Bench:
         variables: Extra variables for every playbook.
         hung_after_s: Seconds after which a playbook counts as hung that does not run trials.
         logs: Where Ansible's logs are kept.
+        name: Its name in the inventory, where it is one of several that a sweep measures at once;
+            empty where there is no other.
     """
 
     inventories: tuple[str, ...] = (LOCAL,)
@@ -68,9 +75,11 @@ class Bench:
     variables: Mapping[str, Any] = field(default_factory=dict)
     hung_after_s: float = HUNG_AFTER_S
     logs: Logs = field(default_factory=Logs)
+    name: str = ""
     _times: int = field(default=1, init=False)
     _claim: str = field(default="", init=False)
     _held: bool = field(default=False, init=False)
+    _listed: Mapping[str, Mapping[str, Any]] | None = field(default=None, init=False)
 
     @property
     def limit_s(self) -> float:
@@ -112,8 +121,8 @@ class Bench:
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
             raise BenchError(
-                f"hosts {' and '.join(hosts)} found in the group bench, one needed: a sweep on "
-                "several hosts is not supported yet; choose one with --limit"
+                f"hosts {' and '.join(hosts)} found in the group bench, one needed here; choose "
+                "one with --limit"
             )
         if ended.ok and not hosts:
             where = f" that match --limit {self.limit}" if self.limit else ""
@@ -134,6 +143,31 @@ class Bench:
         self._times = TIMES_EMULATED if report.emulated else 1
         return report, any(event.result.get("changed") for event in done)
 
+    def hosts(self) -> tuple[str, ...]:
+        """Return the names of the hosts in the group, as far as the limit leaves them.
+
+        The inventory that ships is not asked: this machine is alone in it, and to ask takes Ansible
+        a second.
+
+        Raises:
+            BenchError: the inventory cannot be read.
+        """
+        if self.inventories == (LOCAL,) and not self.limit and _is_as_shipped(Path(LOCAL)):
+            return ("localhost",)
+        return tuple(self._variables_of_hosts())
+
+    def one_of(self, name: str) -> Bench:
+        """Return one of several hosts, by its name in the inventory, with logs of its own."""
+        return replace(self, limit=name, name=name, logs=Logs())
+
+    def _variables_of_hosts(self) -> Mapping[str, Mapping[str, Any]]:
+        if self._listed is None:
+            try:
+                self._listed = ansible.bench_variables(self.inventories, self.limit)
+            except ansible.AnsibleError as error:
+                raise BenchError(str(error)) from error
+        return self._listed
+
     def require_root(self, why: str) -> None:
         """Raise BenchError if this process acts on this machine itself, and is not root's.
 
@@ -144,10 +178,7 @@ class Bench:
         """
         if os.geteuid() == 0:
             return
-        try:
-            hosts = ansible.bench_variables(self.inventories, self.limit).values()
-        except ansible.AnsibleError as error:
-            raise BenchError(str(error)) from error
+        hosts = self._variables_of_hosts().values()
         here = (host for host in hosts if host.get("ansible_connection") == "local")
         # In an inventory of INI `false` is a text.
         if any(str(host.get("ansible_become", "")).lower() in _NO for host in here):
@@ -165,6 +196,7 @@ class Bench:
         return ansible.play(
             "block", self._with(variables), self.inventories, deadline=deadline,
             logs=self.logs, limit=limit, parts=_BLOCK, turns=turns, cancelled=cancelled,
+            host=self.name,
         )  # fmt: skip
 
     @contextmanager
@@ -257,12 +289,12 @@ class Bench:
         self, playbook: str, wrong: str, remedy: str, cancelled: Callable[[], bool] = lambda: False
     ) -> bool:
         """Run a playbook once what is left of others has ended, lest that undo it again."""
-        end_strays()
+        end_strays(self.name)
         ended, events = self.play(playbook, cancelled=cancelled)
         if ended.ok and playbook == "restore":  # which lets the host go
             self._held = False
         if not ended.ok:
-            raise BenchError(f"{wrong}: {ended.message}; {remedy}")
+            raise BenchError(f"{wrong}: {_of_each(ended, events)}; {remedy}")
         return any(isinstance(e, TaskOk) and bool(e.result.get("changed")) for e in events)
 
     def _with(self, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,14 +312,23 @@ class Bench:
             *events, ended = ansible.play(
                 playbook, self._with(variables or {}), self.inventories,
                 deadline=Deadline(self.limit_s), logs=self.logs,
-                limit=self.limit, cancelled=cancelled,
+                limit=self.limit, cancelled=cancelled, host=self.name,
             )  # fmt: skip
         except OSError as error:
             raise BenchError(f"the playbook {playbook} could not be run: {error}") from error
         assert isinstance(ended, Ended)
         if ended.status == "hung":
-            end_strays()
+            end_strays(self.name)
         return ended, events
+
+
+def _of_each(ended: Ended, events: Iterable[Event]) -> str:
+    """Return why a playbook did not end well; of several hosts, which one it was."""
+    hosts = {event.host for event in events if isinstance(event, (TaskOk, TaskFailed))}
+    failed = {event.host: event.message for event in events if isinstance(event, TaskFailed)}
+    if len(hosts) < 2 or not failed:
+        return ended.message
+    return "; ".join(f"{host}: {message}" for host, message in failed.items())
 
 
 @contextmanager
@@ -315,11 +356,22 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
         file.truncate(0)
         file.write(str(host_lock.here(_command(), RUN, now())))
         file.flush()
+        _alone.append(os.getpid())
         try:
             yield
         finally:
+            _alone.pop()
             with suppress(OSError):  # the error that ended the sweep is reported
                 file.truncate(0)
+
+
+def _is_as_shipped(inventory: Path) -> bool:
+    """Return whether an inventory has this machine alone."""
+    try:
+        others = {path.name for path in inventory.iterdir()} - {"hosts.yml", "group_vars"}
+        return not others and yaml.safe_load((inventory / "hosts.yml").read_text()) == _SHIPPED
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
 
 
 def _command() -> str:
@@ -362,17 +414,36 @@ def _locked(file: IO[str]) -> bool:
 
 
 @contextmanager
-def keys(sweep: str, keep: Callable[[], bool] = lambda: False) -> Iterator[Path]:
-    """Give a sweep a folder for the keys of its guests, and remove it unless it is to be kept."""
-    forget_keys()
+def keys(sweep: str, keep: Callable[[], bool] = lambda: False, host: str = "") -> Iterator[Path]:
+    """Give a sweep a folder for the keys of its guests, and remove it unless it is to be kept.
+
+    Args:
+        sweep: Name of the sweep.
+        keep: Asked at the end.
+        host: The one of several hosts whose guests they are: each has its own, and the folders
+            around them are left to whoever calls `forget_keys`.
+    """
     folder = RUN / "keys" / sweep
-    folder.parent.mkdir(parents=True, mode=0o700)
+    if host:
+        folder = folder / file_name(host)
+        shutil.rmtree(folder, ignore_errors=True)  # there is none, or it cannot be made
+    else:
+        forget_keys()
+    folder.parent.mkdir(parents=True, exist_ok=bool(host), mode=0o700)
     folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
-        if not keep():
+        if not keep() and host:
+            shutil.rmtree(folder, ignore_errors=True)  # the error that ended the sweep is reported
+        elif not keep():
             forget_keys()
+
+
+def file_name(host: str) -> str:
+    """Return a name of a file or folder that stands for a host."""
+    said = quote(host, safe="")
+    return said if not said.startswith(".") else f"%2E{said[1:]}"
 
 
 def forget_keys() -> None:
@@ -393,18 +464,24 @@ def forget_killed() -> None:
 
 
 @contextmanager
-def affinity_restored() -> Iterator[None]:
-    """Let this process run where it could before, wherever it is kept meanwhile."""
+def affinity_restored() -> Iterator[Callable[[str], None]]:
+    """Give what keeps this process, and what it starts, to some CPUs (a kernel list).
+
+    In the end it may run where it could before, if it was kept to any: a sweep may measure several
+    hosts at once, and this process is on one of them at most.
+    """
     before = os.sched_getaffinity(0)
+    kept: list[str] = []
+
+    def keep_to(cpus: str) -> None:
+        kept.append(cpus)
+        _move(parse_cpu_list(cpus))
+
     try:
-        yield
+        yield keep_to
     finally:
-        _move(before)
-
-
-def keep_to(cpus: str) -> None:
-    """Keep this process, and what it starts, to some CPUs (a kernel list)."""
-    _move(parse_cpu_list(cpus))
+        if kept:
+            _move(before)
 
 
 def _move(cpus: Iterable[int]) -> None:
@@ -414,13 +491,17 @@ def _move(cpus: Iterable[int]) -> None:
             os.sched_setaffinity(int(task.name), cpus)
 
 
-def end_strays() -> None:
-    """End what is left of playbooks that were cut off.
+def end_strays(host: str = "") -> None:
+    """End what is left of playbooks that were cut off, of one host of several or of any.
+
+    Only while this process is `alone`: without the lock, what runs may be another's sweep.
 
     Raises:
         BenchError: something of them does not end.
     """
-    left = ansible.end_strays()
+    if os.getpid() not in _alone:
+        return
+    left = ansible.end_strays(host)
     scratch.remove_abandoned()
     if left:
         raise BenchError(f"processes {left} of a playbook that was cut off do not end; kill them")

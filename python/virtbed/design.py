@@ -11,6 +11,7 @@ from virtbed.guests import equipped
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan, PlanError
 from virtbed.platforms import Platforms
+from virtbed.shards import Shard
 from virtbed.trial import Trial, Values
 from virtbed.variation import combinations, offered, unvaried
 from virtbed_contract import sweep as documents
@@ -29,6 +30,10 @@ class Design:
     not_run: tuple[NotRun, ...]
     accelerator: str | None
     placements: tuple[documents.PlannedPlacement, ...] = ()
+
+    def of(self, shard: Shard) -> Design:
+        """Return a shard of it: places in the order are those of the whole."""
+        return replace(self, trials=tuple(t for t in self.trials if shard.has(t.replicate)))
 
     def interrupts(self) -> str:
         """Return the CPUs that interrupts are to come to all along, as a kernel list.

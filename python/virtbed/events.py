@@ -45,10 +45,14 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class Ended:
-    """The playbook has ended: the last event. `message` says why it did not end well."""
+    """The playbook has ended: the last event.
+
+    `message` says why it did not end well; `lost` names the hosts that could not be reached.
+    """
 
     status: Literal["successful", "failed", "canceled", "hung"]
     message: str = ""
+    lost: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

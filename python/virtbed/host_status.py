@@ -13,7 +13,7 @@ from typing import Any
 
 from virtbed import ansible, host_lock
 from virtbed.bench import RUN, Bench, BenchError
-from virtbed.events import TaskOk
+from virtbed.events import TaskFailed, TaskOk
 from virtbed.host_lock import Claim, HostLockError, Seen
 from virtbed.platforms import Platforms
 from virtbed_contract.standing import standing
@@ -41,14 +41,19 @@ class HostStatus:
         return not self.holder and any(self.standing[kind] for kind in _KINDS[:-1])
 
 
-def host_status(bench: Bench, platforms: Platforms) -> list[HostStatus]:
+def host_status(bench: Bench, platforms: Platforms, problems: list[str]) -> list[HostStatus]:
     """Look at each host of the group bench.
 
     This machine is read directly, on the CPUs that a sweep's controller keeps to: a playbook would
     be measured along with a sweep.
 
+    Args:
+        bench: The hosts.
+        platforms: The platforms that there are.
+        problems: Gets a sentence for each of several hosts that could not be looked at.
+
     Raises:
-        BenchError: the inventory cannot be read, or a host not be reached.
+        BenchError: the inventory cannot be read, or no host be looked at.
     """
     try:
         hosts = ansible.bench_variables(bench.inventories, bench.limit)
@@ -68,9 +73,16 @@ def host_status(bench: Bench, platforms: Platforms) -> list[HostStatus]:
     note = f"{host_lock.FOLDER}/{host_lock.NAME}"
     given = {"host_doctor_standing": asked, "host_doctor_note": note}
     ended, events = bench.play("status", given)
-    if not ended.ok:
-        raise BenchError(f"the host could not be looked at: {ended.message}")
     reports = [e for e in events if isinstance(e, TaskOk) and e.action == "host_standing"]
+    if not ended.ok and (len(hosts) == 1 or not reports):
+        raise BenchError(f"the host could not be looked at: {ended.message}")
+    seen = {event.host for event in reports}
+    failed = {e.host: e.message for e in events if isinstance(e, TaskFailed)}
+    problems += [
+        f"{name} could not be looked at: {failed.get(name, ended.message)}"
+        for name in hosts
+        if name not in seen
+    ]
     return [_decoded(event.result) for event in reports]
 
 

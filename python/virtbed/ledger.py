@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from virtbed.lease import Holder, LeaseError
 
@@ -50,8 +50,8 @@ CREATE TABLE IF NOT EXISTS holder (
 """
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _HOLDER = "host = ? AND pid = ? AND boot = ? AND started = ?"
-# What SQLite writes next to the file itself.
-_PARTS = ("", "-wal", "-shm", "-journal")
+PARTS = ("", "-wal", "-shm", "-journal")
+"""Endings of the file's name: itself, and what SQLite writes next to it."""
 
 
 class LedgerError(RuntimeError):
@@ -194,15 +194,16 @@ class Ledger:
             db.execute("INSERT INTO holder VALUES (1, ?, ?, ?, ?, ?)", mine)
         return left
 
-    def renew(self, holder: Holder, expires: float) -> None:
-        """Hold the sweep for longer.
+    def renew(self, holder: Holder, expires: float, *, no_sooner: bool = False) -> None:
+        """Hold the sweep until some time; with `no_sooner` a later end that it has stays.
 
         Raises:
             LeaseError: another controller has taken it, since the lease had ended.
         """
+        ends = "max(expires, ?)" if no_sooner else "?"
         with self._writing() as db:
             changed = db.execute(
-                f"UPDATE holder SET expires = ? WHERE {_HOLDER}",  # nosec B608 # a constant
+                f"UPDATE holder SET expires = {ends} WHERE {_HOLDER}",  # nosec B608 # constants
                 (expires, holder.host, holder.pid, holder.boot, holder.started),
             ).rowcount
             if not changed:
@@ -213,10 +214,10 @@ class Ledger:
         with self._writing() as db:
             db.executemany("UPDATE trial SET leased = 1 WHERE id = ?", [(t,) for t in trials])
 
-    def free(self) -> None:
-        """End every lease of trials: what was not closed is to be done again."""
+    def free(self, trials: Iterable[str]) -> None:
+        """End the lease of trials: what was not closed is to be done again."""
         with self._writing() as db:
-            db.execute("UPDATE trial SET leased = 0")
+            db.executemany("UPDATE trial SET leased = 0 WHERE id = ?", [(t,) for t in trials])
 
     @contextmanager
     def left(self, holder: Holder | None = None) -> Iterator[None]:
@@ -277,6 +278,19 @@ class Ledger:
                 (status, seconds, reason, *kept, trial),
             )
 
+    def fill(self, rows: Iterable[tuple[str, str, int, str, Digests | None]]) -> None:
+        """Take over what became of trials elsewhere: id, status, attempts, reason, digests."""
+        said = [
+            (status, attempts, reason, *((d.result, d.evidence) if d else (None, None)), trial)
+            for trial, status, attempts, reason, d in rows
+        ]
+        with self._writing() as db:
+            db.executemany(
+                "UPDATE trial SET status = ?, attempts = ?, reason = ?, result = ?, evidence = ? "
+                "WHERE id = ?",
+                said,
+            )
+
     def at_least(self, trial: str, attempts: int) -> None:
         """Take over that so many attempts at a trial, or more, are known to have started."""
         if attempts > self.attempts(trial):
@@ -326,6 +340,9 @@ class Ledger:
         return dict(self._rows(sql))
 
 
+_Ledger = TypeVar("_Ledger", bound=Ledger)
+
+
 def check_identity(folder: Path, there: Mapping[str, str], asked: Mapping[str, str]) -> None:
     """Raise LedgerError if what is asked for is another sweep than the one that is there."""
     for key, value in asked.items():
@@ -346,8 +363,12 @@ def check_trials(folder: Path, known: set[str], asked: set[str]) -> None:
         )
 
 
-def opened(path: Path) -> tuple[Ledger, str]:
+def opened(path: Path, kind: type[_Ledger]) -> tuple[_Ledger, str]:
     """Open a journal; what is no journal, or no whole one, is moved aside and a new one made.
+
+    Args:
+        path: Its file.
+        kind: Which kind of journal.
 
     Returns:
         The journal, and what was wrong with the one that was there; empty if nothing was.
@@ -356,16 +377,16 @@ def opened(path: Path) -> tuple[Ledger, str]:
         LedgerError: it cannot be opened or written, or not be moved aside.
     """
     try:
-        return Ledger(path), ""
+        return kind(path), ""
     except LedgerDamagedError as error:
         why = str(error)
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     try:
-        for part in _PARTS:
+        for part in PARTS:
             with suppress(FileNotFoundError):
                 path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
     except OSError as error:
         raise LedgerError(f"{path}: cannot be moved aside: {error}") from error
-    return Ledger(path), f"{why}; it is kept as {aside.name}"
+    return kind(path), f"{why}; it is kept as {aside.name}"

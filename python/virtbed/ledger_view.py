@@ -6,14 +6,17 @@ import math
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from virtbed.lease import Holder
-from virtbed.ledger import LedgerError
+from virtbed.ledger import Digests, LedgerError
 
+_Found = TypeVar("_Found")
 _WAIT_S = 5.0
 MOST_S = 20.0
 """A journal of the most trials is read in less than one second; one that is made to last is not."""
@@ -32,6 +35,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Host:
+    """One host of several as the journal has it.
+
+    Attributes:
+        name: Its name in the inventory.
+        replicate: The replicate that it carries out; None for none.
+        aside: Why it is set aside; empty if it is not.
+    """
+
+    name: str
+    replicate: int | None
+    aside: str
+
+
+@dataclass(frozen=True)
 class View:
     """What a journal says.
 
@@ -40,12 +58,14 @@ class View:
         seconds: Mean wall seconds of a trial by platform, as far as known.
         holder: Who carries the sweep out; None if nobody does.
         left_by: Who did, and is gone without having said so.
+        hosts: The hosts of a sweep of several, as the last call left them.
     """
 
     rows: tuple[Row, ...]
     seconds: dict[str, float]
     holder: Holder | None
     left_by: Holder | None
+    hosts: tuple[Host, ...] = ()
 
     @property
     def counts(self) -> Counter[str]:
@@ -59,6 +79,19 @@ def look(path: Path) -> View:
     Raises:
         LedgerError: it is none, or cannot be read.
     """
+    return _looked(path, _read)
+
+
+def digests(path: Path) -> dict[str, Digests]:
+    """Return the digests of what each trial left that is done, as far as a journal knows them.
+
+    Raises:
+        LedgerError: it is none, or cannot be read.
+    """
+    return _looked(path, _digests)
+
+
+def _looked(path: Path, read: Callable[[sqlite3.Connection], _Found]) -> _Found:
     # A journal that nobody writes needs no files next to it, which a reader would make.
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     try:
@@ -66,9 +99,21 @@ def look(path: Path) -> View:
         ends = time.monotonic() + MOST_S
         with closing(opened) as db:
             db.set_progress_handler(lambda: time.monotonic() > ends, 10_000)
-            return _read(db)
+            return read(db)
     except (sqlite3.Error, TypeError) as error:
         raise LedgerError(f"{path}: cannot be read: {error}") from error
+
+
+def _digests(db: sqlite3.Connection) -> dict[str, Digests]:
+    found = {}
+    sql = (
+        "SELECT id, result, evidence FROM trial WHERE status = 'done' AND result IS NOT NULL "
+        "AND evidence IS NOT NULL"
+    )
+    for trial, *both in db.execute(sql):
+        _check((trial, *both), True, trial, *both)
+        found[trial] = Digests(*both)
+    return found
 
 
 def _read(db: sqlite3.Connection) -> View:
@@ -95,7 +140,18 @@ def _read(db: sqlite3.Connection) -> View:
     for platform, value in seconds.items():
         _check((platform, value), math.isfinite(value) and value >= 0, platform)
     gone = [holder for holder in held if holder not in live]
-    return View(tuple(rows), seconds, live[0] if live else None, gone[0] if gone else None)
+    return View(
+        tuple(rows), seconds, live[0] if live else None, gone[0] if gone else None,
+        tuple(_hosts(db)),
+    )  # fmt: skip
+
+
+def _hosts(db: sqlite3.Connection) -> Iterator[Host]:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'host'").fetchone():
+        return  # of one host alone
+    for name, replicate, aside in db.execute("SELECT * FROM host ORDER BY name"):
+        _check((name, replicate), replicate is None or type(replicate) is int, name, aside)
+        yield Host(name, replicate, aside)
 
 
 def _check(found: object, whole: bool, *texts: object) -> None:

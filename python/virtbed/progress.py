@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from threading import RLock
 from typing import Self
 
 from rich.console import Console
@@ -48,7 +50,10 @@ def minutes(seconds: float) -> str:
 
 
 class Progress:
-    """Shows what a sweep does, and when it will be done."""
+    """Shows what a sweep does, and when it will be done.
+
+    The workers of several hosts may call it at once, each by what `of` returns for its host.
+    """
 
     def __init__(self, console: Console, guess_s: GuessS) -> None:
         self._console = console
@@ -64,9 +69,13 @@ class Progress:
             transient=True,
         )
         self._task = self._bar.add_task("", total=None, eta="?")
-        self._missing: Counter[_Kind] = Counter()
+        self._lock = RLock()
+        self._missing: dict[str, _Kind] = {}
+        self._kinds: Counter[_Kind] = Counter()
         self._seen: dict[str, tuple[int, float]] = {}
         self._total = 0
+        self._hosts = 1
+        self._doing: dict[str, str] = {}  # the trial of each host that carries one out
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -75,46 +84,116 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def of(self, host: str) -> HostProgress:
+        """Return what one of several hosts tells its progress to."""
+        return HostProgress(self, host)
+
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with self._lock:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def begin(self, total: int, missing: list[Trial], seen_s: Mapping[str, float]) -> None:
-        """Start counting; `seen_s` is the mean seconds of a trial by platform, as far as known."""
-        self._missing = Counter(map(_kind, missing))
-        self._seen = {platform: (1, seconds) for platform, seconds in seen_s.items()}
-        self._total = total
-        self._bar.update(self._task, total=total, completed=total - len(missing), eta=self._eta())
-        before = f", {total - len(missing)} done before" if len(missing) < total else ""
-        self.say(f"{total} trials{before}; {len(missing)} to go, about {self._eta()}")
+    def begin(
+        self, total: int, missing: list[Trial], seen_s: Mapping[str, float], hosts: int = 1
+    ) -> None:
+        """Start counting.
 
-    def doing(self, trial: Trial) -> None:
+        Args:
+            total: How many trials there are.
+            missing: Those that are to be carried out.
+            seen_s: Mean seconds of a trial by platform, as far as known.
+            hosts: How many hosts carry them out.
+        """
+        with self._lock:
+            self._missing, self._kinds, self._hosts = {}, Counter(), hosts
+            self._add(missing)
+            self._seen = {platform: (1, seconds) for platform, seconds in seen_s.items()}
+            self._total = total
+            done = total - len(missing)
+            self._bar.update(self._task, total=total, completed=done, eta=self._eta())
+            before = f", {done} done before" if done else ""
+            self.say(f"{total} trials{before}; {len(missing)} to go, about {self._eta()}")
+
+    def again(self, trials: Iterable[Trial]) -> None:
+        """Count trials as missing that were done or had failed, and are to be carried out again."""
+        with self._lock:
+            self._add(trials)
+            self._bar.update(self._task, completed=self._number, eta=self._eta())
+
+    def doing(self, trial: Trial, host: str = "") -> None:
         """Show what is done right now."""
-        self._bar.update(self._task, description=trial.id)
+        with self._lock:
+            self._doing[host] = trial.id
+            more = f" and {len(self._doing) - 1} more" if len(self._doing) > 1 else ""
+            self._bar.update(self._task, description=f"{trial.id}{more}")
 
-    def done(self, trial: Trial, seconds: float, error: str) -> None:
+    def idle(self, host: str) -> None:
+        """One of several hosts carries nothing out any more, or not now."""
+        with self._lock:
+            self._doing.pop(host, None)
+
+    def done(self, trial: Trial, seconds: float, error: str, host: str = "") -> None:
         """Count one trial, done or failed."""
-        number = self._counted(trial)
-        seen, sum_s = self._seen.get(trial.instance.platform, (0, 0.0))
-        self._seen[trial.instance.platform] = seen + 1, sum_s + seconds
-        self._bar.update(self._task, eta=self._eta())
-        how = f"FAILED: {error}" if error else "done"
-        self.say(
-            f"[{number:>{len(str(self._total))}}/{self._total}] {trial.id} {how} "
-            f"({minutes(seconds)}, ETA {self._eta()})"
-        )
+        with self._lock:
+            self._take(trial)
+            seen, sum_s = self._seen.get(trial.instance.platform, (0, 0.0))
+            self._seen[trial.instance.platform] = seen + 1, sum_s + seconds
+            self._bar.update(self._task, eta=self._eta())
+            how = f"FAILED: {error}" if error else "done"
+            where = f" on {host}" if host else ""
+            eta = self._eta()
+            self.say(f"{self._count} {trial.id}{where} {how} ({minutes(seconds)}, ETA {eta})")
 
     def unneeded(self, trial: Trial) -> None:
         """Count one trial that is left out, since its cell is known closely enough."""
-        number = self._counted(trial)
-        self.say(f"[{number:>{len(str(self._total))}}/{self._total}] {trial.id} not needed")
+        with self._lock:
+            self._take(trial)
+            self.say(f"{self._count} {trial.id} not needed")
 
-    def _counted(self, trial: Trial) -> int:
-        self._missing[_kind(trial)] -= 1
-        number = self._total - self._missing.total()
-        self._bar.update(self._task, completed=number)
-        return number
+    @property
+    def _number(self) -> int:
+        return self._total - len(self._missing)
+
+    @property
+    def _count(self) -> str:
+        return f"[{self._number:>{len(str(self._total))}}/{self._total}]"
+
+    def _add(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
+            if trial.id not in self._missing:
+                self._missing[trial.id] = kind = _kind(trial)
+                self._kinds[kind] += 1
+
+    def _take(self, trial: Trial) -> None:
+        if (kind := self._missing.pop(trial.id, None)) is not None:
+            self._kinds[kind] -= 1
+        self._bar.update(self._task, completed=self._number)
 
     def _eta(self) -> str:
         means = {platform: sum_s / seen for platform, (seen, sum_s) in self._seen.items()}
-        return minutes(_estimate_s(self._missing, means, self._guess_s))
+        seconds = _estimate_s(self._kinds, means, self._guess_s)
+        return minutes(seconds / (len(self._doing) or self._hosts))
+
+
+@dataclass(frozen=True)
+class HostProgress:
+    """The progress of one of several hosts; see `Progress`."""
+
+    whole: Progress
+    host: str
+
+    def say(self, text: str) -> None:
+        """Print one line about the host."""
+        self.whole.say(f"{self.host}: {text}")
+
+    def doing(self, trial: Trial) -> None:
+        """Show what is done on it right now."""
+        self.whole.doing(trial, self.host)
+
+    def done(self, trial: Trial, seconds: float, error: str) -> None:
+        """Count one trial, done or failed."""
+        self.whole.done(trial, seconds, error, self.host)
+
+    def unneeded(self, trial: Trial) -> None:
+        """Count one trial that is left out."""
+        self.whole.unneeded(trial)

@@ -35,10 +35,11 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
     An element of a list of the document is a line, and no more than a line is in memory.
     """
-    write_text(path, _lines(document))
+    write_text(path, lines(document))
 
 
-def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+def lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Give a document as `write_json` writes it, in parts."""
     for number, key in enumerate(sorted(document)):
         value = document[key]
         yield f"{',' if number else '{'}\n {json.dumps(key)}: "

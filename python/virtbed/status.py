@@ -10,7 +10,7 @@ from pathlib import Path
 
 from virtbed import ledger_view
 from virtbed.ledger import NAME, LedgerError
-from virtbed.ledger_view import Row, View
+from virtbed.ledger_view import Host, Row, View
 from virtbed.plan import PlanError, load_plan
 from virtbed.progress import STUDY_S, GuessS
 from virtbed_contract import json_file
@@ -39,11 +39,12 @@ class Status:
     Attributes:
         sweep: Its name.
         counts: How many trials are todo, leased, done and failed.
-        left_s: Seconds that what is todo or leased will take; None if the design is not there, or
-            names a platform that there is no longer.
+        left_s: Seconds that what is todo or leased will take, on the hosts that take part; None if
+            the design is not there, or names a platform that there is no longer.
         failures: The failed ones by their reason, most first.
         holder: Who carries it out, in words; empty if nobody does.
         left_by: Who was killed while carrying it out, in words.
+        hosts: The hosts of a sweep of several, as the last call left them.
     """
 
     sweep: str
@@ -52,6 +53,7 @@ class Status:
     failures: tuple[Failed, ...]
     holder: str
     left_by: str
+    hosts: tuple[Host, ...] = ()
 
 
 def status_of(folder: Path, guess_s: GuessS) -> Status:
@@ -75,6 +77,7 @@ def status_of(folder: Path, guess_s: GuessS) -> Status:
         failures=tuple(grouped(view.rows)),
         holder=str(view.holder or ""),
         left_by=str(view.left_by or ""),
+        hosts=view.hosts,
     )
 
 
@@ -87,7 +90,8 @@ def _left_s(folder: Path, view: View, guess_s: GuessS) -> float | None:
     planned = {row.id: row for row in design.trials}
     left = [planned[r.id] for r in view.rows if r.status in ("todo", "leased") and r.id in planned]
     try:
-        return sum(_seconds(row, view.seconds, guess_s, long) for row in left)
+        seconds = sum(_seconds(row, view.seconds, guess_s, long) for row in left)
+        return seconds / max(1, sum(not host.aside for host in view.hosts))
     except KeyError:  # a platform that platforms.yml has no longer
         return None
 

@@ -171,7 +171,7 @@ def test_a_command_that_costs_nothing_ends_well(
     monkeypatch.chdir(made_up)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(bench, "alone", nullcontext)
-    monkeypatch.setattr(Bench, "examine", lambda *_, **__: (host_report(32, "available"), []))
+    monkeypatch.setattr(Bench, "examine", lambda *_, **__: (host_report(128, "available"), []))
     words = command.split()
     said = CliRunner().invoke(app, words)
     assert said.exit_code in ({0, 3, 4} if "--fail-above" in words else {0}), said.output

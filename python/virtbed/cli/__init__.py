@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from virtbed.cli import documents, explain, hosts, images, lab, results, status, sweeps
+from virtbed.cli import (
+    documents,
+    explain,
+    hosts,
+    images,
+    lab,
+    merging,
+    results,
+    slurm,
+    status,
+    sweeps,
+)  # fmt: skip
 from virtbed.cli.console import REFUSED, errors
 
 app = typer.Typer(
@@ -20,7 +31,7 @@ app = typer.Typer(
     "Start with `make testbed`; then `virtbed plan quick`, `virtbed sweep quick` and "
     "results/quick/report.html.",
 )
-for part in (sweeps, status, hosts, results, explain, documents):
+for part in (sweeps, slurm, merging, status, hosts, results, explain, documents):
     app.add_typer(part.app)
 app.add_typer(images.app, name="image")
 app.add_typer(lab.app, name="lab")

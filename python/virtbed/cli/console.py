@@ -10,10 +10,12 @@ import typer
 
 from virtbed import yaml_file
 from virtbed.bench import HUNG_AFTER_S, LOCAL, SET_BY_A_SWEEP, Bench, BenchError
+from virtbed.checkout import REPOSITORY
 from virtbed.render.screen import Screen
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.json_file import plain
+from virtbed_contract.sweep import MOST_REPLICATES
 
 console = Screen(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None)
 errors = Screen(stderr=True, wrap=False)  # a refusal is one line, which scripts may look for
@@ -51,12 +53,30 @@ ExtraVars = Annotated[
         help="Variables for every playbook: NAME=VALUE, or a JSON object; may be repeated.",
     ),
 ]
+Replicates = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST_REPLICATES,
+        help="In place of the plan's. A sweep goes on with more than it has, never with fewer.",
+    ),
+]
+Results = Annotated[
+    Path | None,
+    typer.Option("--results", help="Folder of all results, in place of the checkout's."),
+]
 HungAfter = Annotated[
     float,
     typer.Option(
         min=1,
         help="Seconds after which a playbook that examines, clears or restores the host counts as "
         "hung, and whatever a block does apart from its trials (6 times if emulated).",
+    ),
+]
+OfHost = Annotated[
+    str,
+    typer.Option(
+        "--host", help="The host that is asked about, where a sweep has several that are unlike."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
@@ -113,3 +133,8 @@ def _variables(text: str) -> dict[str, Any]:
     if own := found.keys() & SET_BY_A_SWEEP:
         refuse(BenchError(f"--extra-vars {', '.join(sorted(own))}: a sweep sets that itself"))
     return found
+
+
+def results_at(folder: Path | None) -> Path:
+    """Return the folder of all results: the checkout's if none is given."""
+    return folder.resolve() if folder else REPOSITORY / "results"

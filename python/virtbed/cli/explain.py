@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from virtbed.cli.console import AsJson, SweepArgument, console, refuse
+from virtbed.cli.console import AsJson, OfHost, SweepArgument, console, refuse
 from virtbed.cli.results import results
 from virtbed.render.explained import explained_table
 
@@ -17,7 +17,7 @@ NOTHING = 1
 
 
 @app.command()
-def explain(name: SweepArgument, as_json: AsJson = False) -> None:
+def explain(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -> None:
     """Say what each platform's cost is made of, of a sweep whose plan has `explain: true`.
 
     Each step is what one thing costs that was varied alone, in percent of bare metal's time:
@@ -28,7 +28,7 @@ def explain(name: SweepArgument, as_json: AsJson = False) -> None:
     Exit status: 0 explained, 1 nothing was varied alone, 2 refused.
     """
     folder = results(name)
-    content = _content(folder)
+    content = _content(folder, host)
     if as_json:
         typer.echo(json.dumps(content["explained"], indent=1))
     elif content["explained"]:
@@ -44,6 +44,13 @@ def explain(name: SweepArgument, as_json: AsJson = False) -> None:
 
 def say_explained(folder: Path) -> None:
     """Print what a sweep explains; nothing where it has nothing to."""
+    from virtbed_analysis import UnlikeHostsError, read_sweep
+
+    try:
+        read_sweep(folder)
+    except UnlikeHostsError as error:  # whose report says each host's cost
+        console.print(f"{error.hosts[0]} and others: `virtbed explain --host` explains one host's")
+        return
     if (content := _content(folder))["explained"]:
         say(content)
 
@@ -56,11 +63,11 @@ def say(content: dict[str, Any]) -> None:
     console.print(explained_table(content))
 
 
-def _content(folder: Path) -> dict[str, Any]:
+def _content(folder: Path, host: str = "") -> dict[str, Any]:
     from virtbed_analysis import AnalysisError, read_sweep
     from virtbed_analysis import explain as take_apart
 
     try:
-        return take_apart(read_sweep(folder))
+        return take_apart(read_sweep(folder, host))
     except (AnalysisError, OSError) as error:
         refuse(error)

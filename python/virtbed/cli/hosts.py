@@ -14,6 +14,7 @@ from virtbed import bench
 from virtbed.bench import HUNG_AFTER_S, BenchError
 from virtbed.checkout import CheckoutError
 from virtbed.cli.console import (
+    REFUSED,
     TRIALS_FAILED,
     AsJson,
     ExtraVars,
@@ -32,6 +33,7 @@ from virtbed.render.host import doctor_table, facts_table, tuning_table, waking_
 from virtbed.render.trial import phase_table
 from virtbed_contract.codec import encode
 from virtbed_contract.json_file import plain
+from virtbed_contract.sweep import HostReport
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
@@ -49,28 +51,40 @@ def doctor(
     ] = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Say which platforms this host can run, and why not the others; change nothing.
+    """Say which platforms each host can run, and why not the others; change nothing.
 
     Exit status: 0 if every platform runs (emulated or not), 1 if some cannot, 2 if that is
-    not known.
+    not known of a host.
     """
+    reports: list[HostReport] = []
+    unknown: list[BenchError] = []
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)
         variant_of(image, load_variants())
         host.require_root("to examine the host")
         with bench.alone():
-            report, _ = host.examine(restore=False, image=image)
+            names = host.hosts()
+            for one in map(host.one_of, names) if len(names) > 1 else [host]:
+                try:
+                    reports.append(one.examine(restore=False, image=image)[0])
+                except BenchError as error:
+                    unknown.append(BenchError(f"{one.name}: {error}" if one.name else str(error)))
         entries = load_platforms().entries
     except (BenchError, CheckoutError, PlatformError) as error:
         refuse(error)
-    if as_json:
-        typer.echo(json.dumps(encode(report), indent=1))
-    else:
+    if as_json and reports:
+        several = [encode(report) for report in reports]
+        typer.echo(json.dumps(several if len(names) > 1 else several[0], indent=1))
+    for report in () if as_json else reports:
         console.print(facts_table(report))
         console.print(doctor_table(report, entries))
         console.print(tuning_table(report))
         console.print(waking_table(report))
-    raise typer.Exit(0 if report.ok else TRIALS_FAILED)
+    for wrong in unknown:
+        errors.print(f"virtbed: {plain(str(wrong))}", style="red", highlight=False, markup=False)
+    if unknown:
+        raise typer.Exit(REFUSED)
+    raise typer.Exit(0 if all(report.ok for report in reports) else TRIALS_FAILED)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from virtbed.checkout import REPOSITORY, CheckoutError
-from virtbed.cli.console import TRIALS_FAILED, AsJson, SweepArgument, console, refuse
+from virtbed.cli.console import TRIALS_FAILED, AsJson, OfHost, SweepArgument, console, refuse
 from virtbed.plan import PlanError, load_plan, plan_path
 from virtbed.platforms import PlatformError
 from virtbed.render.evidence import AttestError, explain
@@ -112,6 +112,7 @@ def advise(
             help="The share of time, or cost, that does not matter; the plan's, unless given.",
         ),
     ] = None,
+    host: OfHost = "",
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Say what to choose for an application: platform, size, mode, threads and processor.
@@ -130,7 +131,7 @@ def advise(
     folder = results(name)
     try:
         prices = read_prices(price_table) if price_table else {}
-        sweep = read_sweep(folder)
+        sweep = read_sweep(folder, host)
         question = Question(
             application, scale, scenario, slo_ms, cores_max, tuple(platform or ()), prices,
             sweep.margin if margin is None else margin,

@@ -74,7 +74,7 @@ def status(
         refuse(error)
     hosts: list[HostStatus] = []
     try:
-        hosts = host_status(host, platforms)
+        hosts = host_status(host, platforms, problems)
     except BenchError as error:
         problems.append(str(error))
     if as_json:

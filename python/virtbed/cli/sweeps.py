@@ -25,10 +25,13 @@ from virtbed.cli.console import (
     Inventories,
     Limit,
     PlanArgument,
+    Replicates,
+    Results,
     bench_of,
     console,
     errors,
     refuse,
+    results_at,
 )  # fmt: skip
 from virtbed.cli.explain import say_explained
 from virtbed.cli.results import say_report
@@ -48,8 +51,10 @@ from virtbed.plan import (
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.progress import Progress, estimate_s, minutes
 from virtbed.render.image import image_line
-from virtbed.render.plan import not_run_lines, placement_table, plan_table
+from virtbed.render.plan import hours_line, not_run_lines, placement_table, plan_table
 from virtbed.render.results import check_table
+from virtbed.shards import Shard, ShardError, check_number
+from virtbed.slurm import SlurmError, check_granted
 from virtbed.sweep import Interrupted, Kept, Sweep, SweepError
 from virtbed.sweep.blocks import PER_PLAYBOOK
 from virtbed.sweep.sweep import MOST_ATTEMPTS
@@ -57,14 +62,13 @@ from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS
 from virtbed_contract.json_file import plain
-from virtbed_contract.sweep import MOST_REPLICATES
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
 FRAMEWORKS = {name: entry.framework for name, entry in APPLICATIONS.items()}
 REFUSALS = (
     PlanError, PlacementError, PlatformError, LedgerError, LeaseError, SweepError, BenchError,
-    CheckoutError,
+    CheckoutError, ShardError, SlurmError,
 )  # fmt: skip
 BlocksPerPlaybook = Annotated[
     int,
@@ -76,17 +80,8 @@ BlocksPerPlaybook = Annotated[
 ]
 
 
-Replicates = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=MOST_REPLICATES,
-        help="In place of the plan's. A sweep goes on with more than it has, never with fewer.",
-    ),
-]
-
-
-def _plan(name: str, replicates: int | None = None) -> Plan:
+def planned(name: str, replicates: int | None = None) -> Plan:
+    """Return a plan that can be carried out; see `plan_path` and `load_plan`."""
     plan = with_replicates(load_plan(plan_path(name)), replicates)
     check_applications(plan, {n: tuple(e.scales) for n, e in APPLICATIONS.items()})
     check_image(plan.image, [a.name for a in plan.applications], FRAMEWORKS, load_variants())
@@ -103,12 +98,18 @@ def plan(
     hung_after: HungAfter = HUNG_AFTER_S,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cells of a plan on this host, the number of trials and the time; run nothing."""
+    """Show the cells of a plan on its hosts, the number of trials and the time; run nothing.
+
+    Of several hosts the first is examined: all run the same cells.
+    """
     try:
-        chosen, platforms = _plan(name, replicates), load_platforms()
+        chosen, platforms = planned(name, replicates), load_platforms()
         host = bench_of(inventory, limit, extra_vars, hung_after)
         host.require_root("to examine the host on which the plan would run")
         with bench.alone():
+            hosts = host.hosts()
+            if len(hosts) > 1:
+                host = host.one_of(hosts[0])
             report, _ = host.examine(restore=False, image=chosen.image)
         designed = design(chosen, report, platforms)
         seen = _seconds(REPOSITORY / "results" / chosen.name / NAME)
@@ -123,13 +124,17 @@ def plan(
             **_as_json(chosen, designed, seconds, rows),
             "image": report.facts["image"],
             "best_samples": seen_before,
+            "hosts": list(hosts),
         }
         typer.echo(json.dumps(document, indent=1))
     else:
-        title = f"{chosen.name}: {len(designed.trials)} trials, about {minutes(seconds)}"
+        several = f" on {len(hosts)} hosts, as on {hosts[0]}" if len(hosts) > 1 else ""
+        takes = minutes(seconds / max(1, len(hosts)))
+        title = f"{chosen.name}: {len(designed.trials)} trials, about {takes}{several}"
         console.print(plan_table(title, designed.trials, platforms.entries))
         if any(trial.instance.mode == "pinned" for trial in designed.trials):
             console.print(placement_table(designed.placements))
+        console.print(hours_line(chosen, seconds))
         console.print(image_line(report.facts["image"], name))
         for line in not_run_lines(designed.not_run, platforms.entries):
             console.print(line)
@@ -192,6 +197,7 @@ def _as_json(plan: Plan, designed: Design, seconds: float, rows: Rows) -> Mappin
         "plan_digest": plan.digest(),
         "trials": len(designed.trials),
         "estimated_s": seconds,
+        "host_hours": seconds / 3600,
         "cells": rows,
         "placements": encode(designed.placements),
         "not_run": encode(designed.not_run),
@@ -222,6 +228,15 @@ def sweep(
             help=f"Repeat also trials that failed and began {MOST_ATTEMPTS} times or more.",
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER/OF",
+            help="Only this share of the replicates, such as 2/3, into a results folder of its "
+            "own; `virtbed merge` joins them.",
+        ),
+    ] = None,
+    results: Results = None,
 ) -> None:
     """Carry a plan out, or finish what is missing of it, and write its report.
 
@@ -230,21 +245,26 @@ def sweep(
     1, 4 and 130 call again to go on.
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
-    _carry_out(name, host, blocks_per_playbook, replicates, keep, retry_failed)
+    _carry_out(name, host, blocks_per_playbook, replicates, keep, retry_failed, shard, results)
 
 
 def _carry_out(
     name: str, host: Bench, per_playbook: int = PER_PLAYBOOK, replicates: int | None = None,
-    keep: bool = False, retry_failed: bool = False,
+    keep: bool = False, retry_failed: bool = False, shard: str | None = None,
+    results: Path | None = None,
 ) -> Path:  # fmt: skip
     """Carry a plan out and write its report; return its folder, or exit with a clear message."""
     run: Sweep | None = None
     try:
-        chosen, platforms = _plan(name, replicates), load_platforms()
+        chosen, platforms = planned(name, replicates), load_platforms()
+        share = None if shard is None else Shard.parse(shard)
+        if share:
+            check_number(share.of, chosen)
+        check_granted(chosen, host)
         with Progress(console, platforms.trial_s) as progress:
             run = Sweep(
-                chosen, progress, host, per_playbook=per_playbook, platforms=platforms, keep=keep,
-                retry_failed=retry_failed,
+                chosen, progress, host, results_at(results), per_playbook, platforms,
+                keep, retry_failed, share,
             )  # fmt: skip
             run.run()
     except Interrupted as error:
@@ -253,6 +273,8 @@ def _carry_out(
         refuse(error, TRIALS_FAILED)
     except REFUSALS as error:
         refuse(error, CUT_SHORT if run is not None and run.began else REFUSED)
+    if not run.folder.is_dir():  # of a shard without a trial
+        return run.folder
     if find_spec("virtbed_analysis"):
         say_report(run.folder)
         if chosen.explain:
@@ -292,7 +314,19 @@ def calibrate(
     from virtbed_analysis import AnalysisError
     from virtbed_analysis import calibrate as write_calibration
 
-    folder = _carry_out(name, bench_of(inventory, limit, extra_vars))
+    bench_host = bench_of(inventory, limit, extra_vars)
+    try:
+        several = bench_host.hosts()
+    except BenchError as error:
+        refuse(error)
+    if len(several) > 1:
+        refuse(
+            BenchError(
+                f"hosts {', '.join(several)} found, one needed: a calibration says what one host "
+                "can resolve; choose one with --limit, and give the plan of each another name"
+            )
+        )
+    folder = _carry_out(name, bench_host)
     try:
         content = write_calibration(folder)
     except (AnalysisError, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from virtbed.plan import Plan
 from virtbed.render.table import Table
 from virtbed.trial import Trial
 from virtbed_contract.documents import Platform
@@ -28,6 +29,21 @@ def plan_table(title: str, trials: Iterable[Trial], entries: Mapping[str, Platfo
         said, code = entries[platform].in_words(mode), f"{platform} {mode}"
         table.add_row(application, said, code, str(cores), guests, str(cells[cell]))
     return table
+
+
+def hours_line(plan: Plan, seconds: float) -> str:
+    """Return what a plan costs in hours of hosts, and who may share it."""
+    hours, number = seconds / 3600, plan.replicates
+    most = "at most " if plan.precision is not None else ""
+    if number == 1:
+        return f"host-hours: {most}{_hours(hours)}, of one replicate"
+    line = f"host-hours: {most}{_hours(hours)}, of {number} replicates"
+    each = _hours(hours / number)
+    return f"{line}; {number} hosts that are alike share them in {each}: --shard, or virtbed slurm"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f} h" if hours >= 10 else f"{hours:.2g} h"
 
 
 def placement_table(placements: Iterable[PlannedPlacement]) -> Table:

@@ -41,7 +41,7 @@ def left(row: Status, now: datetime | None = None) -> str:
 
 
 def status_lines(row: Status) -> Iterator[str]:
-    """Give who carries a sweep out."""
+    """Give who carries a sweep out, and what each of several hosts does."""
     if row.holder:
         yield f"{row.sweep} is being carried out by {row.holder}"
     elif row.left_by:
@@ -49,6 +49,12 @@ def status_lines(row: Status) -> Iterator[str]:
             f"{row.sweep}: {row.left_by} was ended while it carried it out; "
             "call virtbed sweep again"
         )
+    for host in row.hosts:
+        if host.aside:
+            yield f"{row.sweep}: {host.name} is set aside: {host.aside}"
+        elif row.holder:
+            done = "nothing" if host.replicate is None else f"replicate {host.replicate}"
+            yield f"{row.sweep}: {host.name} carries out {done}"
 
 
 def failures_table(row: Status) -> Table:

@@ -1,4 +1,4 @@
-"""A plan carried out on one bench host, into results/<plan name>."""
+"""A plan carried out on its bench hosts, into results/<plan name>."""
 
 from virtbed.sweep.interruption import Interrupted, Kept, SweepError
 from virtbed.sweep.sweep import Sweep

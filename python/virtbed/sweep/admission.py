@@ -108,6 +108,21 @@ def check_memory(plan: Plan, report: HostReport, *, guests: bool) -> None:
 
 def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
     """Return what must not change between two calls, or one cell would mix two platforms."""
+    return common(plan, admitted) | of_host(plan, admitted, platforms)
+
+
+def common(plan: Plan, admitted: Admitted) -> dict[str, str]:
+    """Return the part of a sweep's identity that all of its hosts have in common."""
+    return {
+        "plan": plan.digest(),
+        "image variant": plan.image,
+        "image": admitted.image,
+        "accelerator": str(admitted.design.accelerator),
+    }
+
+
+def of_host(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
+    """Return the part of a sweep's identity that is one host's."""
     facts = admitted.report.facts
     engines = {
         engine: None
@@ -116,10 +131,6 @@ def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, 
         for engine in platforms.roles[role].engines
     }
     return {
-        "plan": plan.digest(),
-        "image variant": plan.image,
-        "image": admitted.image,
-        "accelerator": str(admitted.design.accelerator),
         "host": admitted.report.host,
         "kernel": facts["kernel"],
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),

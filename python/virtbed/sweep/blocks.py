@@ -22,9 +22,15 @@ from virtbed.events import BlockStarted, Ended, TaskOk, TrialEnded
 from virtbed.lease import Holder, until
 from virtbed.ledger import Ledger
 from virtbed.plan import Plan
-from virtbed.progress import Progress
+from virtbed.progress import HostProgress, Progress
 from virtbed.sweep.admission import Admitted
-from virtbed.sweep.interruption import Interruption, Kept, NoRoomError
+from virtbed.sweep.interruption import (
+    HostFullError,
+    HostLostError,
+    Interruption,
+    Kept,
+    NoRoomError,
+)  # fmt: skip
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.trial import Trial
@@ -64,7 +70,7 @@ class Blocks:
     admitted: Admitted
     ledger: Ledger
     recorder: Recorder
-    progress: Progress
+    progress: Progress | HostProgress
     interruption: Interruption
     precision: Precision | None = None
     per_playbook: int = PER_PLAYBOOK
@@ -110,27 +116,31 @@ class Blocks:
         Returns:
             How many blocks are done with.
         """
-        benches.end_strays()
+        benches.end_strays(self.bench.name)
         pending = _Pending(blocks, self.ledger)
+        leased = list(pending.trials)
         self._lease(self.bench.limit_s)
-        self.ledger.lease(pending.trials)
+        self.ledger.lease(leased)
         self.progress.doing(blocks[0][0])
         ended, self._kept = Ended("failed"), False
         try:
             ended = self._events(blocks, pending)
+            if self._lost(ended) and not self.interruption.wanted:
+                raise HostLostError(f"it was lost: {ended.message}")
             carried_out = blocks if ended.ok else blocks[: pending.started or 1]
             if _full(ended):
-                raise NoRoomError(f"a disk of the bench host is full: {ended.message}")
+                raise HostFullError(f"a disk of the bench host is full: {ended.message}")
             if self._kept:
+                self.ledger.free(leased)
                 self._keep(blocks[pending.started - 1], pending, ended)
             if not self.interruption.wanted:
                 self._fail_rest(carried_out, pending, ended)
         finally:
             if not ended.ok:
-                benches.end_strays()
-                if not self._kept:
+                benches.end_strays(self.bench.name)
+                if not self._kept and not self._lost(ended):
                     self.bench.clear(lambda: self.interruption.insisted)
-        self.ledger.free()
+        self.ledger.free(leased)
         self.interruption.check()
         return len(carried_out)
 
@@ -141,7 +151,6 @@ class Blocks:
         if failed is None:  # it was not made: all of its trials fail
             self._fail_rest([block], pending, ended)
             failed = block[0]
-        self.ledger.free()
         host = self.admitted.report.host
         way = login(self.guest if instance.own_kernel else {}, self.logins, instance, host)
         raise Kept(
@@ -176,9 +185,9 @@ class Blocks:
             for block in blocks
         ]
         with (
-            benches.keys(self.plan.name, lambda: self._kept) as keys,
-            _incoming(self.folder) as incoming,
-            benches.affinity_restored(),
+            benches.keys(self.plan.name, lambda: self._kept, self.bench.name) as keys,
+            _incoming(self.folder, self.bench.name) as incoming,
+            benches.affinity_restored() as keep_to,
         ):
             variables = {
                 "virtbed_bench": self.admitted.report.host,
@@ -204,7 +213,7 @@ class Blocks:
                         pending.attempt(blocks[pending.started][0])
                         pending.started += 1
                         if event.start.here:
-                            benches.keep_to(event.start.cpus)
+                            keep_to(event.start.cpus)
                         self._renew(deadline, blocks[pending.started - 1][0])
                     elif isinstance(event, TaskOk) and event.action == "add_host":
                         self.guest = event.result.get("add_host", {}).get("host_vars", {})
@@ -228,14 +237,24 @@ class Blocks:
         """
         if not self.keep or not pending.started or ended.status != "failed":
             return False
-        wanted = _full(ended) or self.interruption.wanted
+        wanted = _full(ended) or self._lost(ended) or self.interruption.wanted
         return not wanted and pending.is_open(blocks[pending.started - 1])
 
     def _check_room(self, disks: Iterable[DiskFree]) -> None:
         """Raise NoRoomError if a disk of the bench host, or of this machine, has too little."""
-        for disk in (*disks, *own_disks(self.folder)):
+        for disk in disks:
+            if disk.lack:
+                raise HostFullError(disk.lack)
+        for disk in own_disks(self.folder):
             if disk.lack:
                 raise NoRoomError(disk.lack)
+
+    def _lost(self, ended: Ended) -> bool:
+        """Return whether one of several hosts could not be reached any more.
+
+        What it did not end is not the platform's failure, and others can do it.
+        """
+        return self.bench.name in ended.lost
 
     def _block_s(self, block: Block) -> float:
         """Return how long a block may take at most."""
@@ -250,7 +269,9 @@ class Blocks:
 
     def _lease(self, limit_s: float) -> None:
         """Hold the sweep for a step with a limit, and for what follows if it hangs: a clearance."""
-        self.ledger.renew(self.holder, until(limit_s + self.bench.limit_s))
+        expires = until(limit_s + self.bench.limit_s)
+        # Of several hosts each is at a step of its own.
+        self.ledger.renew(self.holder, expires, no_sooner=bool(self.bench.name))
 
     def _allowed_s(self, upcoming: Trial | None, before: Trial | None = None) -> float:
         """Return how long it may take until the next trial has ended, or the block is released."""
@@ -338,9 +359,9 @@ def own_disks(folder: Path) -> tuple[DiskFree, ...]:
 
 
 @contextmanager
-def _incoming(folder: Path) -> Iterator[Path]:
-    """Give a folder for the results that a playbook fetches, and remove it."""
-    incoming = folder / ".incoming"
+def _incoming(folder: Path, host: str = "") -> Iterator[Path]:
+    """Give a folder for the results that a playbook fetches, and remove it; one per host."""
+    incoming = folder / (f".incoming-{benches.file_name(host)}" if host else ".incoming")
     shutil.rmtree(incoming, ignore_errors=True)  # there is none, unless a sweep was killed
     incoming.mkdir(parents=True)
     try:

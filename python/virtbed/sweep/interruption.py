@@ -29,6 +29,14 @@ class NoRoomError(SweepError):
         super().__init__(f"{why}; nothing is left standing, and the next call goes on")
 
 
+class HostFullError(NoRoomError):
+    """It is a disk of the bench host, not of this machine: another host has room."""
+
+
+class HostLostError(SweepError):
+    """One of several bench hosts cannot be reached any more; what stood there may stand still."""
+
+
 class Kept(SweepError):
     """A trial failed, and its instance stands as it was; the message says how to look into it."""
 
@@ -49,6 +57,10 @@ class Interruption:
         self.wanted = False
         self.insisted = False
         self._since = 0.0
+
+    def end(self) -> None:
+        """End what runs as a signal would: something is wrong that concerns all of it."""
+        self.wanted = True
 
     def check(self) -> None:
         """Raise Interrupted if the user wants the sweep to end."""

@@ -24,6 +24,9 @@ from virtbed_contract.events import FetchedFile, TrialOutcome
 from virtbed_contract.identifiers import FAILURE
 from virtbed_contract.sweep import Design, TuningRow
 
+DOCTOR = "doctor.json"
+"""The report of a sweep's one host."""
+
 
 class Recorder:
     """Writes what a sweep leaves in its folder.
@@ -35,8 +38,10 @@ class Recorder:
         plan: Its plan.
         admitted: The host, and the plan placed on it.
         seen: Called with each good trial and its result, once that is written.
+        report: The file of the host's report.
 
     Attributes:
+        seen: As it was given, or set later.
         again: Ids of trials that have a result and are measured again.
     """
 
@@ -46,11 +51,13 @@ class Recorder:
         plan: Plan,
         admitted: Admitted,
         seen: Callable[[Trial, Mapping[str, Any]], None] = lambda *_: None,
+        report: str = DOCTOR,
     ) -> None:
         self._folder = folder
         self._plan = plan
         self._admitted = admitted
-        self._seen = seen
+        self.seen = seen
+        self._report = folder / report
         self.again: frozenset[str] = frozenset()
 
     def keeps(self, trial: Trial) -> bool:
@@ -67,29 +74,19 @@ class Recorder:
         Returns:
             What design.json holds.
         """
-        plan = yaml.safe_dump(self._plan.model_dump(mode="json"), sort_keys=False)
-        records.write_text(self._folder / "plan.yml", plan)
-        records.write_json(self._folder / "doctor.json", encode(self._admitted.report))
-        every = list(dict.fromkeys([*self._commits(), *commits]))
-        document = self._admitted.design.document(
-            self._plan, self._admitted.image, platforms, every
-        )
-        records.write_json(self._folder / "design.json", encode(document))
-        return document
+        self.examined()
+        document = self._admitted.design.document(self._plan, self._admitted.image, platforms, ())
+        return write_design(self._folder, self._plan, document, commits)
+
+    def examined(self) -> None:
+        """Write the host's report."""
+        records.write_json(self._report, encode(self._admitted.report))
 
     def tuned(self, settings: tuple[TuningRow, ...]) -> None:
-        """Write the settings that the host was given into doctor.json; none leave it as it is."""
+        """Write the settings that the host was given into its report; none leave it as it is."""
         if settings:
             report = replace(self._admitted.report, tuned=settings)
-            records.write_json(self._folder / "doctor.json", encode(report))
-
-    def _commits(self) -> list[str]:
-        """Return the commits of virtbed that carried this sweep out so far."""
-        try:
-            before = json_file.read(self._folder / "design.json").get("commits")
-        except DocumentError:
-            return []
-        return before if isinstance(before, list) else []
+            records.write_json(self._report, encode(report))
 
     def trial(self, trial: Trial, attempt: int, outcome: TrialOutcome) -> str:
         """Write a trial's result and evidence, or its failure; remove what was fetched.
@@ -121,7 +118,7 @@ class Recorder:
             evidence = evidence_of(trial, outcome, str(error))
             self.failure(trial, attempt, "record", str(error), evidence)
             return str(error)
-        self._seen(trial, result)
+        self.seen(trial, result)
         return ""
 
     def failure(
@@ -146,6 +143,36 @@ class Recorder:
 
     def _of(self, trial: Trial) -> Path:
         return self._folder / "trials" / trial.id
+
+
+def write_design(folder: Path, plan: Plan, document: Design, commits: Sequence[str]) -> Design:
+    """Write plan.yml and design.json.
+
+    Args:
+        folder: The sweep's folder.
+        plan: Its plan.
+        document: What design.json is to hold, but for its commits.
+        commits: Commits of virtbed that carry this call out; those before are kept.
+
+    Returns:
+        What design.json holds.
+    """
+    records.write_text(
+        folder / "plan.yml", yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
+    )
+    every = tuple(dict.fromkeys([*_commits(folder), *commits]))
+    document = replace(document, commits=every)
+    records.write_json(folder / "design.json", encode(document))
+    return document
+
+
+def _commits(folder: Path) -> list[str]:
+    """Return the commits of virtbed that carried a sweep out so far."""
+    try:
+        before = json_file.read(folder / "design.json").get("commits")
+    except DocumentError:
+        return []
+    return before if isinstance(before, list) else []
 
 
 def fetched(file: FetchedFile | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,14 +44,18 @@ class Standing:
     Attributes:
         folder: The sweep's folder.
         design: Its design, as this call lays it out.
-        host: Name of the bench host.
+        hosts: By the name of each bench host that it may have results of: its trials by their ids,
+            as they are placed there; None of one that is not there, whose placement is not known.
         say: Prints a line.
+        bound: The host of each replicate, as far as known: all of its trials run there. What is
+            found is added.
     """
 
     folder: Path
     design: Design
-    host: str
+    hosts: Mapping[str, Mapping[str, Trial] | None]
     say: Callable[[str], None]
+    bound: dict[int, str] = field(default_factory=dict)
 
     @cached_property
     def _planned(self) -> dict[str, Any]:
@@ -90,7 +94,7 @@ class Standing:
     ) -> None:
         try:
             if known is not None:
-                _unchanged(folder, known)
+                unchanged(folder, known)
                 return
         except BadResultError:
             if not cut_off:  # else it may be a new one, and the kill preceded the mark
@@ -104,6 +108,7 @@ class Standing:
             BadResultError: it is none.
         """
         result = self._good(folder, trial)
+        self.bound[trial.replicate] = result["trial"]["host"]
         attempts = max(result["trial"]["attempt"], _earlier(self.folder, trial.id))
         ledger.forget(trial.id)
         ledger.at_least(trial.id, attempts)
@@ -132,7 +137,8 @@ class Standing:
             proof = decode(Evidence, json_file.read(folder / "evidence.json"), "evidence.json")
         except (DocumentError, RecordError) as error:
             raise BadResultError(str(error)) from error
-        for name, found, needed in _labels(result["trial"], self.design, self.host, trial):
+        host = self._host_of(result["trial"], trial)
+        for name, found, needed in _labels(result["trial"], self.design, host, trial):
             if found != needed:
                 raise BadResultError(f"result.json: {name} {found!r} found, {needed!r} needed")
         if (proof.trial, proof.attested) != (trial.id, True):
@@ -141,15 +147,24 @@ class Standing:
                 f"evidence.json: of trial {proof.trial}, {said}, found; attested and of {trial.id} "
                 "needed"
             )
+        placed = (self.hosts.get(host) or {}).get(trial.id)
         for name in _WHERE:
-            found, needed = getattr(proof.asked, name), getattr(trial.instance, name)
+            found = getattr(proof.asked, name)
+            needed = getattr(placed.instance, name) if placed else found
             if found != needed:
                 raise BadResultError(f"evidence.json: {name} {found!r} found, {needed!r} needed")
-        self._reported(folder)
+        self.reported(folder)
         return result
 
-    def _reported(self, folder: Path) -> None:
-        """Raise BadResultError if the report would leave the result out."""
+    def _host_of(self, found: Json, trial: Trial) -> str:
+        """Return the host that a result must be of: any that its replicate may be of."""
+        named = found.get("host")
+        others = self.bound.get(trial.replicate)
+        possible = [others] if others else list(self.hosts)
+        return str(named) if named in possible else " or ".join(possible)
+
+    def reported(self, folder: Path) -> None:
+        """Raise BadResultError if the report would leave out the result of a trial's folder."""
         if not find_spec("virtbed_analysis"):
             return
         from virtbed_analysis.checking import checked
@@ -162,18 +177,35 @@ class Standing:
 
     def _repeat(self, folder: Path, trial: Trial, ledger: Ledger, why: str) -> None:
         """Move what a trial left aside, and have it done again."""
-        attempts = self._attempts_of(trial.id)
-        kept = ""
-        if os.path.lexists(folder):
-            number = 1
-            while os.path.lexists(to := self.folder / ASIDE / f"{trial.id}-{number}"):
-                number += 1
-            to.parent.mkdir(exist_ok=True)
-            folder.rename(to)
-            kept = f"; what is there is kept in {to.relative_to(self.folder)}"
-        ledger.forget(trial.id)
-        ledger.at_least(trial.id, attempts)
-        self.say(f"{trial.id} is repeated: {why}{kept}")
+        kept = put_aside(self.folder, folder, trial.id, ledger, self._attempts_of(trial.id))
+        there = f"; what is there is kept in {kept.relative_to(self.folder)}" if kept else ""
+        self.say(f"{trial.id} is repeated: {why}{there}")
+
+
+def put_aside(
+    sweep: Path, left: Path, trial: str, ledger: Ledger, attempts: int = 0
+) -> Path | None:
+    """Move what a trial left aside, and mark it to be done.
+
+    Args:
+        sweep: The sweep's folder.
+        left: What the trial left, if it is there.
+        trial: Its id.
+        ledger: The sweep's ledger.
+        attempts: How many attempts at it, or more, have started.
+
+    Returns:
+        Where it lies now; None if there was nothing.
+    """
+    there, number = os.path.lexists(left), 1
+    while os.path.lexists(to := sweep / ASIDE / f"{trial}-{number}"):
+        number += 1
+    if there:
+        to.parent.mkdir(exist_ok=True)
+        left.rename(to)
+    ledger.forget(trial)
+    ledger.at_least(trial, attempts)
+    return to if there else None
 
 
 _OF_DESIGN = ("plan", "image variant", "image", "accelerator", "placement")
@@ -265,7 +297,7 @@ def _document(path: Path, schema: str) -> Json | None:
     return found if not schema or found.get("schema") == schema else None
 
 
-def _unchanged(folder: Path, known: Digests) -> None:
+def unchanged(folder: Path, known: Digests) -> None:
     """Raise BadResultError unless a trial's files are those that were written."""
     try:
         found = records.digests(folder)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ansible.module_utils.host_doctor_facts import (
     gpu_facts,
     has_iommu,
     image_facts,
+    machine_facts,
     memory_facts,
     nodes_allowed,
     other_disks,
@@ -178,12 +180,13 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
     below = below_facts(root)
     times = TIMES_EMULATED if below["emulated"] else 1
     drivers = sorted({name for role in house.roles.values() for name in role.drivers})
+    hwloc = hwloc_facts(times=times)
     return {
         **system_facts(root),
         "host_kernel": host_kernel(root, drivers),
         "is_root": os.geteuid() == 0,
         "cpu": cpu_facts(root, os.sched_getaffinity(0)),
-        "hwloc": hwloc_facts(times=times),
+        "hwloc": hwloc,
         "nodes_with_cpus": list(topology.nodes_with_cpus(root)),
         "nodes_allowed": nodes_allowed(root),
         "memory_mib": memory_facts(root, options["needed_memory_mib"]),
@@ -204,6 +207,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "below": below,
         "image": image,
         "images": images,
+        "machine": machine_facts(root, hwloc["xml"], time.time()),  # last: the clock is compared
     }
 
 

@@ -7,17 +7,27 @@ test), reads below it and changes nothing. Standard library only: it runs on the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.virtbed_contract.codec import encode
-from ansible.module_utils.virtbed_contract.kernel import cgroups, hypervisor, processes, topology
+from ansible.module_utils.virtbed_contract.kernel import (
+    cgroups,
+    hypervisor,
+    machine,
+    processes,
+    topology,
+)  # fmt: skip
 from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 from ansible.module_utils.virtbed_contract.kernel.files import fields, read
 from ansible.module_utils.virtbed_contract.kernel.isa import read_flags, read_isa
 from ansible.module_utils.virtbed_contract.limits import TMP, free_mib, look
 
+_OBJECT = re.compile(r'<object type="(\w+)"([^>]*)')
+_CACHE_SIZE = re.compile(r'cache_size="(\d+)"')
+_PARTS = ("Package", "Die", "NUMANode", "L4Cache", "L3Cache", "L2Cache", "L1Cache", "Core", "PU")
 NVIDIA_VENDOR = "0x10de"
 DISPLAY_CLASS = "0x03"
 
@@ -112,6 +122,36 @@ def below_facts(root: Path) -> dict[str, Any]:
     """Return {name, emulated} of the hypervisor or emulator below the host; name None for none."""
     found: dict[str, Any] = encode(hypervisor.below(root))
     return found
+
+
+def machine_facts(root: Path, xml: str | None, clock_s: float) -> dict[str, Any]:
+    """Return which machine a host is, and by what it is like another.
+
+    Args:
+        root: Of its file system.
+        xml: What hwloc tells of it.
+        clock_s: What its clock says.
+
+    Returns:
+        {id, boot, model, firmware, microcode, topology, clock_s}; None for what is not known.
+    """
+    found = {**machine.identity(root), **machine.hardware(root)}
+    return {**found, "topology": shape(xml) if xml else None, "clock_s": clock_s}
+
+
+def shape(xml: str) -> str:
+    """Return in words what parts a machine has, as hwloc's XML lists them.
+
+    Such as "2 Package, 2 NUMANode, 2 L3Cache of 32 MiB, 16 Core, 32 PU".
+    """
+    counts: dict[str, int] = {}
+    for kind, rest in _OBJECT.findall(xml):
+        size = _CACHE_SIZE.search(rest) if kind.endswith("Cache") else None
+        words = f"{kind} of {int(size[1]) >> 10} KiB" if size else kind
+        if kind in _PARTS:
+            counts[words] = counts.get(words, 0) + 1
+    order = sorted(counts, key=lambda words: _PARTS.index(words.split()[0]))
+    return ", ".join(f"{counts[words]} {words}" for words in order)
 
 
 def system_facts(root: Path) -> dict[str, Any]:

@@ -68,8 +68,8 @@ CN_2 = ident("cn", 2)
 REFUSED: dict[str, tuple[Callable[[Folder], object], str]] = {
     "host": (
         lambda f: change(f, "cn", 2, lambda r: r["trial"].update(host="bench02")),
-        r"results of 2 hosts are not pooled.*bench01 \(8 trials, first bm-.*bench02 \(1 trials, "
-        rf"first {CN_2}\).*Hosts are never averaged.*virtbed compare",
+        r"results of 2 hosts are not pooled.*bench01 \(2 trials, first bm-.*bench02 \(1 trials, "
+        rf"first {CN_2}\).*Pairs of two hosts are never made.*virtbed compare",
     ),
     "plan": (
         lambda f: change(f, "cn", 2, lambda r: r["trial"].update(plan_digest="sha256:" + "d" * 64)),

@@ -44,6 +44,26 @@ def test_cpus(server: Path) -> None:
     assert facts.memory_facts(server, 5) == {"total": 8192, "available": 4096, "needed": 5}
 
 
+def test_a_machine_is_recognized_and_compared_with_others(server: Path) -> None:
+    write(server, {"etc/machine-id": "0" * 32, "sys/class/dmi/id/sys_vendor": "Dell"})
+    found = facts.machine_facts(server, None, 12.5)
+    assert (found["model"], found["topology"], found["clock_s"]) == ("Dell", None, 12.5)
+    assert found["id"] and "0" * 32 not in str(found)
+
+
+def test_the_shape_of_a_machine_is_said_in_words() -> None:
+    xml = """<topology version="2.0">
+    <object type="Machine" os_index="0" cpuset="0x3"><info name="x" value="PU"/>
+    <object type="Package" cpuset="0x3"><object type="NUMANode" os_index="0"/>
+    <object type="L3Cache" cpuset="0x3" cache_size="33554432" depth="3">
+    <object type="L2Cache" cache_size="1048576"><object type="Core"><object type="PU"/></object>
+    </object><object type="L2Cache" cache_size="1048576"><object type="Core"><object type="PU"/>
+    </object></object></object></object></object></topology>"""
+    assert facts.shape(xml) == (
+        "1 Package, 1 NUMANode, 1 L3Cache of 32768 KiB, 2 L2Cache of 1024 KiB, 2 Core, 2 PU"
+    )
+
+
 def test_memory_nodes_are_those_of_our_cpuset(server: Path) -> None:
     assert facts.nodes_allowed(server) == []
     write(server, {"proc/self/status": "Name:\tx\nMems_allowed_list:\t0,2-3"})

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +15,11 @@ import pytest
 from virtbed import ansible
 from virtbed import bench as benches
 from virtbed.bench import Bench, BenchError, alone
-from virtbed.events import Ended, Event, TaskOk
+from virtbed.events import Ended, Event, TaskFailed, TaskOk
 from virtbed_contract.codec import encode
 from virtbed_contract.sweep import TuningRow
 
-from .conftest import report
+from .conftest import MARK, report
 
 
 @pytest.mark.parametrize(("emulated", "limit_s"), [(False, 60.0), (True, 360.0)])
@@ -68,6 +71,74 @@ def test_a_text_that_says_no_makes_nobody_root(
     inventory = tmp_path / "hosts"
     inventory.write_text(f"[bench]\nhere ansible_connection=local ansible_become={becomes}\n")
     assert is_root_needed(inventory) == needed
+
+
+def test_the_hosts_of_an_inventory_are_asked_for_unless_it_is_the_one_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def listed(inventories: Any, limit: object) -> dict[str, Any]:
+        asked.append(limit)
+        return {"a": {}, "b": {}}
+
+    monkeypatch.setattr(ansible, "bench_variables", listed)
+    assert Bench().hosts() == ("localhost",) and asked == []  # it would take a second
+    several = Bench(("x",), limit="a:b")
+    assert several.hosts() == several.hosts() == ("a", "b") and asked == ["a:b"]
+    one = several.one_of("b")
+    assert (one.name, one.limit, one.inventories) == ("b", "b", ("x",))
+    assert one.logs is not several.logs
+    changed = tmp_path / "local"
+    changed.mkdir()
+    (changed / "hosts.yml").write_text("bench: {hosts: {localhost: {}, other: {}}}")
+    monkeypatch.setattr(benches, "LOCAL", str(changed))
+    assert Bench((str(changed),)).hosts() == ("a", "b")  # somebody added one to it
+
+
+def test_an_inventory_is_found_from_wherever_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yml").write_text("bench: {hosts: {a: {}, b: {}}}")
+    monkeypatch.chdir(tmp_path)  # Ansible runs in the checkout
+    assert Bench(("mine.yml",)).hosts() == ("a", "b")
+
+
+def test_which_of_several_hosts_could_not_be_cleared_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def play(*_: Any, **__: Any) -> Iterator[Event]:
+        yield TaskOk("a", "command", {})
+        yield TaskFailed("b", "Remove", "no route")
+        yield Ended("failed", "no route")
+
+    monkeypatch.setattr(ansible, "play", play)
+    with pytest.raises(BenchError, match=r"could not be cleared.*: b: no route; "):
+        Bench().clear()
+
+
+def test_whoever_is_not_alone_ends_no_playbook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as `virtbed status` of a host that hangs: what runs is the sweep of another process."""
+
+    def play(*_: Any, **__: Any) -> Iterator[Event]:
+        yield Ended("hung", "no end")
+
+    monkeypatch.setattr(ansible, "play", play)
+    monkeypatch.setattr(benches, "RUN", tmp_path / "run")
+    other = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "1"}, start_new_session=True)
+    try:
+        threading.Thread(target=other.wait).start()
+        Bench().play("status")
+        with pytest.raises(BenchError, match="could not be cleared"):
+            Bench().clear()
+        assert other.poll() is None
+        with alone():
+            Bench().play("clear")
+        assert other.wait() == -signal.SIGKILL
+    finally:
+        other.kill()
 
 
 def linked(run: Path) -> None:

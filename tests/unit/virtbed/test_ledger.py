@@ -107,7 +107,7 @@ def test_a_damaged_ledger_is_said_and_kept_aside(
         before = path.read_bytes()
         with pytest.raises(LedgerDamagedError, match=r"ledger\.sqlite"):
             Ledger(path)
-        ledger, wrong = opened(path)
+        ledger, wrong = opened(path, Ledger)
         with ledger:
             assert ledger.new()
         assert f"it is kept as ledger.sqlite.damaged-{number}" in wrong
@@ -117,7 +117,7 @@ def test_a_damaged_ledger_is_said_and_kept_aside(
 
 def test_a_whole_ledger_is_opened_as_it_is(tmp_path: Path) -> None:
     filled(tmp_path / "ledger.sqlite")
-    ledger, wrong = opened(tmp_path / "ledger.sqlite")
+    ledger, wrong = opened(tmp_path / "ledger.sqlite", Ledger)
     with ledger:
         assert (ledger.new(), wrong) == (False, "")
 
@@ -204,6 +204,21 @@ def test_a_lease_counts_while_its_holder_may_be_there(
         ledger.take(replace(HERE, host="elsewhere"), SOON)  # nobody holds it
 
 
+def test_of_several_hosts_none_ends_the_leases_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger, Ledger(path) as of_another:
+        ledger.begin(IDENTITY, TRIALS)
+        ledger.take(HERE, SOON)
+        ledger.lease(["a"])
+        of_another.lease(["b"])
+        ledger.free(["a"])
+        assert ledger.counts() == {"todo": 2, "leased": 1}
+        of_another.renew(HERE, SOON - 500, no_sooner=True)  # its step is a shorter one
+        assert ledger._rows("SELECT expires FROM holder") == [(SOON,)]
+        ledger.renew(HERE, SOON - 500)
+        assert ledger._rows("SELECT expires FROM holder") == [(SOON - 500,)]
+
+
 def test_a_folder_is_locked_against_another_process(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from virtbed.lease import locked\n"
@@ -240,7 +255,7 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("LedgerError ") and "nothing is lost" in done.stdout, done.stderr
-    ledger, wrong = opened(path)
+    ledger, wrong = opened(path, Ledger)
     with ledger:
         assert (ledger.done(), wrong) == ({"a"}, "")
         assert ledger.attempts("b") > 0

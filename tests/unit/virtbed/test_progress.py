@@ -49,3 +49,27 @@ def test_off_a_terminal_each_trial_is_one_line_with_count_and_eta(plan: Plan) ->
     assert lines[0].startswith(f"{len(trials)} trials, 1 done before; {len(trials) - 1} to go")
     assert f"[ 2/{len(trials)}] {trials[1].id} done (10 s, ETA" in lines[1]
     assert f"{trials[2].id} FAILED: a [wrong] pin" in lines[2]
+
+
+def test_several_hosts_are_named_and_share_the_work(plan: Plan) -> None:
+    out = io.StringIO()
+    trials = list(design(plan, report(), PLATFORMS).trials)
+    seconds = dict.fromkeys(PLATFORMS.entries, 600.0)
+    with Progress(Console(file=out, width=400), PLATFORMS.trial_s) as progress:
+        progress.begin(len(trials), trials, seconds, hosts=3)
+        for host, trial in zip(("bench01", "bench02", "bench03"), trials, strict=False):
+            progress.of(host).doing(trial)
+        progress.of("bench02").done(trials[1], 600.0, "")
+        progress.idle("bench03")
+        progress.of("bench02").done(trials[0], 600.0, "no")
+        progress.again(trials[:2])  # bench02 was lost: another host begins again
+        progress.again(trials[:2])
+        progress.of("bench01").done(trials[0], 600.0, "")
+        progress.of("bench02").say("is set aside")
+    lines, n = out.getvalue().splitlines(), len(trials)
+    assert lines[0].endswith(f"{n} to go, about {n * 10 / 3:.0f} min")
+    assert f"[ 1/{n}] {trials[1].id} on bench02 done" in lines[1]
+    assert lines[1].endswith(f"ETA {(n - 1) * 10 / 3:.0f} min)")
+    assert lines[2].startswith(f"[ 2/{n}]")
+    assert lines[2].endswith(f"ETA {(n - 2) * 10 / 2:.0f} min)")
+    assert lines[3].startswith(f"[ 1/{n}]") and lines[4] == "bench02: is set aside"

@@ -143,7 +143,7 @@ def test_an_earlier_result_is_whole_aside_before_it_goes(
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     made = Host()
     monkeypatch.setattr(ansible, "play", made.play)
-    monkeypatch.setattr(benches, "end_strays", lambda: None)
+    monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return made

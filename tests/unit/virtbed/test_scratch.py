@@ -93,6 +93,15 @@ def test_keys_of_a_killed_sweep_go_with_the_next(run: Path) -> None:
     assert not (run / "keys").exists()
 
 
+def test_keys_of_several_hosts_guests_do_not_touch_each_other(run: Path) -> None:
+    with bench.alone(), bench.keys("mine", host="a/..") as one, bench.keys("mine", host="b") as two:
+        (two / "id_ed25519").touch()
+        with bench.keys("mine", host="a/.."):  # its next playbook
+            assert (two / "id_ed25519").exists()
+        assert one.parent == two.parent == run / "keys" / "mine"
+    assert list((run / "keys" / "mine").iterdir()) == []
+
+
 def test_a_folder_that_others_write_is_refused(run: Path) -> None:
     run.mkdir()
     run.chmod(0o777)

@@ -39,7 +39,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, harness_document: Json
     made = Host()
     made.trial = good(harness_document)
     monkeypatch.setattr(ansible, "play", made.play)
-    monkeypatch.setattr(benches, "end_strays", lambda: None)
+    monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     # What the fake's trials leave satisfies the contract, not the analysis.
@@ -181,7 +181,7 @@ def test_with_the_ledger_lost_what_the_report_would_leave_out_is_repeated(
     (folder / "ledger.sqlite").unlink()
     monkeypatch.undo()
     monkeypatch.setattr(ansible, "play", host.play)
-    monkeypatch.setattr(benches, "end_strays", lambda: None)
+    monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", folder.parent.parent / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     run()  # the fake ran another application than was asked for

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ from virtbed.bench import BenchError
 from virtbed.cli import app
 from virtbed.cli import status as command
 from virtbed.design import design
-from virtbed.events import Ended, TaskOk
+from virtbed.events import Ended, TaskFailed, TaskOk
+from virtbed.fleet_ledger import FleetLedger
 from virtbed.host_status import HostStatus
 from virtbed.lease import Holder
 from virtbed.ledger import NAME, Ledger, LedgerError
 from virtbed.ledger_view import Row, look
 from virtbed.plan import Plan
 from virtbed.records import write_json
-from virtbed.render.status import left
+from virtbed.render.status import left, status_lines
 from virtbed.status import grouped, status_of
 from virtbed_contract import standing as contract
 from virtbed_contract.codec import encode
@@ -109,6 +110,41 @@ def test_a_controller_that_is_gone_holds_nothing(part_done: Path) -> None:
     found = status_of(part_done, guess)
     assert not found.holder and found.left_by and found.counts["leased"] == 0
     assert found.counts["todo"] == 3 and " UTC" not in left(found)
+
+
+def test_each_of_several_hosts_is_shown_with_what_it_does(part_done: Path) -> None:
+    alone = status_of(part_done, guess)
+    with FleetLedger(part_done / NAME) as ledger:
+        ledger.note("bench01", 2)
+        ledger.note("bench02")
+        ledger.note("bench03", aside="it was lost")
+    found = status_of(part_done, guess)
+    assert alone.left_s and found.left_s == alone.left_s / 2  # two take part
+    assert list(status_lines(found))[1:] == [
+        "demo: bench01 carries out replicate 2",
+        "demo: bench02 carries out nothing",
+        "demo: bench03 is set aside: it was lost",
+    ]
+    with FleetLedger(part_done / NAME) as ledger:
+        ledger.forget_notes()  # as the next call begins
+    assert status_of(part_done, guess).hosts == ()
+
+
+def test_a_host_that_cannot_be_looked_at_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = host_status.Seen("a", "boot", 1, "")
+
+    def play(*_: Any, **__: Any) -> tuple[Ended, list[Any]]:
+        found = {"seen": asdict(seen), "standing": NOTHING}
+        events = [TaskOk("a", "host_standing", found), TaskFailed("b", "Look", "no route")]
+        return Ended("failed", "no route"), events
+
+    monkeypatch.setattr(ansible, "bench_variables", lambda *_: {"a": {}, "b": {}})
+    monkeypatch.setattr(benches.Bench, "play", play)
+    problems: list[str] = []
+    (found,) = host_status.host_status(benches.Bench(("x",)), PLATFORMS, problems)
+    assert found.host == "a" and problems == ["b could not be looked at: no route"]
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"x" * 5000)])
@@ -237,10 +273,10 @@ def test_this_machine_is_read_without_a_playbook_and_off_the_measured_cpus(
         started = (Path("/proc") / str(holder.pid) / "stat").read_text().rpartition(")")[2].split()
         claim = replace(me, pid=holder.pid, started=started[19])
         (tmp_path / "lock").write_text(str(claim))
-        (found,) = host_status.host_status(benches.Bench(), PLATFORMS)
+        (found,) = host_status.host_status(benches.Bench(), PLATFORMS, [])
         assert found.holder == claim.words and os.sched_getaffinity(0) == {alone}
         (tmp_path / "lock").write_text(str(replace(claim, started="1")))
-        (found,) = host_status.host_status(benches.Bench(), PLATFORMS)
+        (found,) = host_status.host_status(benches.Bench(), PLATFORMS, [])
         assert found.holder == ""
     finally:
         os.sched_setaffinity(0, before)
@@ -265,7 +301,7 @@ def test_a_remote_host_is_asked_by_a_playbook(
 
     monkeypatch.setattr(ansible, "play", play)
     monkeypatch.setattr(ansible, "bench_variables", lambda *_: {"far": {"ansible_host": "x"}})
-    (found,) = host_status.host_status(benches.Bench(), PLATFORMS)
+    (found,) = host_status.host_status(benches.Bench(), PLATFORMS, [])
     assert (found.host, found.holder) == ("far", claim.words) and not found.left_over
     assert asked[0]["host_doctor_note"] == "/run/virtbed/sweep"
     assert all(argv for argv in asked[0]["host_doctor_standing"].values())
@@ -369,7 +405,7 @@ def far(
 
     monkeypatch.setattr(ansible, "play", play)
     monkeypatch.setattr(ansible, "bench_variables", lambda *_: {"far": {"ansible_host": "x"}})
-    (found,) = host_status.host_status(benches.Bench(), PLATFORMS)
+    (found,) = host_status.host_status(benches.Bench(), PLATFORMS, [])
     return found
 
 
@@ -439,10 +475,12 @@ def test_a_note_that_is_no_text_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(host_status.Seen, "read", lambda execute: read(execute, str(tmp_path)))
     host_status.stay_aside()
     monkeypatch.setattr(ansible, "bench_variables", lambda *_: HERE)
-    assert host_status.host_status(benches.Bench(), PLATFORMS)[0].holder == ""  # of another boot
+    assert (
+        host_status.host_status(benches.Bench(), PLATFORMS, [])[0].holder == ""
+    )  # of another boot
     (tmp_path / "sweep").write_bytes(b"\xff\xfe\n")
     with pytest.raises(BenchError, match="remove that file there"):
-        host_status.host_status(benches.Bench(), PLATFORMS)
+        host_status.host_status(benches.Bench(), PLATFORMS, [])
 
 
 def test_it_steps_aside_before_anything_that_takes_time(
@@ -472,7 +510,7 @@ def test_a_lock_that_may_not_be_read_is_said(
     monkeypatch.setattr(ansible, "bench_variables", lambda *_: HERE)
     monkeypatch.setattr(host_status, "standing", lambda *_: NOTHING | {"unseen": []})
     monkeypatch.setattr(os, "access", lambda *_: False)
-    (found,) = host_status.host_status(benches.Bench(), PLATFORMS)
+    (found,) = host_status.host_status(benches.Bench(), PLATFORMS, [])
     assert found.standing["unseen"] == [
         f"who holds {tmp_path}/lock, if anybody, is not seen: root is needed"
     ]

@@ -1,0 +1,151 @@
+"""The command that lets Slurm carry a plan out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from virtbed.bench import LOCAL, Bench
+from virtbed.checkout import CheckoutError
+from virtbed.cli.console import (
+    ExtraVars,
+    Inventories,
+    Limit,
+    PlanArgument,
+    Replicates,
+    Results,
+    bench_of,
+    console,
+    errors,
+    refuse,
+    results_at,
+)  # fmt: skip
+from virtbed.cli.sweeps import planned
+from virtbed.plan import Plan, PlanError
+from virtbed.platforms import PlatformError
+from virtbed.shards import ShardError, check_number
+from virtbed.slurm.asking import SlurmError, program_at
+from virtbed.slurm.job import Job, words_of
+from virtbed.slurm.submission import check_bench, check_partition, submit
+from virtbed_contract.json_file import plain
+
+app = typer.Typer()
+
+
+@app.command()
+def slurm(
+    name: PlanArgument,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            "--partition", "-p", help="Slurm's partition; Slurm's own choice if not given."
+        ),
+    ] = None,
+    tasks: Annotated[
+        int | None,
+        typer.Option(help="Shards, a task each; as many as the plan has replicates if not given."),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="The most nodes at once; as many as are free if not given.")
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            "--time",
+            "-t",
+            help="Time limit of a task, as sbatch takes it: 4:00:00. A task "
+            "that reaches it goes on in the queue.",
+        ),
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option("--account", "-A", help="Whom Slurm charges.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further option of sbatch, such as --option=--constraint=epyc; may be repeated."
+        ),
+    ] = None,
+    inventory: Inventories = None,
+    limit: Limit = None,
+    extra_vars: ExtraVars = None,
+    replicates: Replicates = None,
+    results: Results = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the script, and submit nothing.")
+    ] = False,
+) -> None:
+    """Submit a plan to Slurm as a job array: each task carries a shard out on one whole node.
+
+    A task that is preempted, requeued or near its time limit releases what stands, and goes on
+    when Slurm starts it again, on that node or another. `virtbed merge` joins the shards. Submitted
+    again, each task does what is missing of its shard.
+
+    The nodes must have been set up (make setup), and see the checkout and the results folder.
+
+    Exit status: 0 submitted, 2 refused.
+    """
+    bench = bench_of(inventory, limit, extra_vars)
+    try:
+        plan = planned(name, replicates)
+        job = Job(
+            plan, (), results_at(results), plan.replicates if tasks is None else tasks, nodes,
+            partition, time, account, tuple(option or ()),
+        )  # fmt: skip
+        words = words_of(
+            name, replicates, inventory or (LOCAL,), limit, extra_vars or (), job.results
+        )
+        job = replace(job, words=words)
+        check_number(job.tasks, plan)
+        job.check()
+        if dry_run:
+            _print(job, bench)
+            return
+        program_at("sbatch")
+        check_bench(bench)
+        check_partition(plan, partition)
+        number = submit(job)
+    except (SlurmError, ShardError, PlanError, PlatformError, CheckoutError) as error:
+        refuse(error)
+    except OSError as error:
+        refuse(SlurmError(f"{results_at(results)} cannot be written: {error}"))
+    for line in (*_notes(plan), *_next(job, number)):
+        console.print(line, highlight=False, markup=False)
+
+
+def _print(job: Job, bench: Bench) -> None:
+    """Print the script, and on standard error what speaks against submitting it here."""
+    typer.echo(job.script())
+    try:
+        check_bench(bench)
+    except SlurmError as error:
+        errors.print(f"virtbed: {plain(str(error))}", highlight=False, markup=False)
+    for line in _notes(job.plan):
+        errors.print(f"virtbed: {line}", highlight=False, markup=False)
+
+
+def _notes(plan: Plan) -> list[str]:
+    notes = []
+    if plan.precision is not None:
+        notes.append(
+            f"precision {plan.precision:.3g} is not applied to shards: each of the "
+            f"{plan.replicates} replicates is carried out (--replicates asks for fewer)"
+        )
+    if plan.scale_up == "hotplug":
+        notes.append(
+            "scale_up: hotplug takes CPUs offline while a task runs, and Slurm may drain a node "
+            "that lacks some"
+        )
+    return notes
+
+
+def _next(job: Job, number: str) -> list[str]:
+    here = job.results / job.plan.name
+    at_once = f", at most {job.nodes} at once" if job.nodes is not None else ""
+    return [
+        f"job {number}: {job.tasks} tasks, a node each{at_once}; {job.folder} has what they print",
+        f"squeue --job {number} shows them, scancel {number} ends them; then",
+        f"virtbed merge {here} {here}.shard-*-of-{job.tasks}.*",
+    ]

@@ -1,0 +1,143 @@
+"""What of several folders belongs into one, and what speaks against joining them.
+
+A replicate is one pass on one host, since ratios are made within it. Where two hosts have results
+of one replicate, those of the host with the most are taken: a shard that went on elsewhere repeated
+the replicate that it was in the middle of. Two results of one trial on one host are a conflict,
+unless a folder says that it put one aside and measured the trial again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from virtbed.merging.sources import Measured, MergeError, Source, identity
+from virtbed.platforms import Platforms
+from virtbed_contract.sweep import PlannedTrial
+
+_REMEDIES = {
+    "plan": "a sweep is of one plan",
+    "image": "build one image, or leave that folder out",
+    "cells": "its host runs other cells of the plan; leave that folder out",
+}
+_ALIKE = "hosts that are joined must be alike; leave that folder out, and use virtbed compare"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What belongs into the joined folder.
+
+    Attributes:
+        results: The result of each trial that has one.
+        superseded: Results that are left out, each with the reason, by their trial's folder.
+    """
+
+    results: Mapping[str, Measured]
+    superseded: Mapping[str, str] = field(default_factory=dict)
+
+
+def unlike(sources: Sequence[Source], platforms: Platforms) -> Iterator[str]:
+    """Give a line for whatever differs between folders that must be alike to be joined."""
+    first, *others = sources
+    ours = identity(first.design, next(iter(first.reports.values())), platforms)
+    rows = _rows(first)
+    for other in others:
+        for report in other.reports.values():
+            theirs = identity(other.design, report, platforms)
+            for key in [key for key in theirs if theirs[key] != ours.get(key)]:
+                yield (
+                    f"{other.folder}: {key} {theirs[key]} found, {ours.get(key)} in "
+                    f"{first.folder}: {_REMEDIES.get(key, _ALIKE)}"
+                )
+        yield from _other_cells(first, other, rows)
+
+
+def _rows(source: Source) -> dict[int, dict[str, PlannedTrial]]:
+    rows: dict[int, dict[str, PlannedTrial]] = defaultdict(dict)
+    for row in source.design.trials:
+        rows[row.replicate][row.id] = row
+    return rows
+
+
+def _other_cells(
+    first: Source, other: Source, rows: dict[int, dict[str, PlannedTrial]]
+) -> Iterator[str]:
+    for replicate, theirs in _rows(other).items():
+        ours = rows.get(replicate, theirs)
+        apart = sorted({i for i in {*ours, *theirs} if ours.get(i) != theirs.get(i)})
+        if apart and first.design.plan_digest == other.design.plan_digest:
+            yield (
+                f"{other.folder}: {apart[0]} is not planned as in {first.folder} (replicate "
+                f"{replicate} has {len(theirs)} trials and {len(ours)}): {_REMEDIES['cells']}"
+            )
+            return
+        rows.setdefault(replicate, theirs)
+
+
+def choose(sources: Sequence[Source]) -> Chosen:
+    """Return which results belong into the joined folder.
+
+    Raises:
+        MergeError: folders have different results of one trial; the message names each.
+    """
+    conflicts: list[str] = []
+    planned: dict[int, set[str]] = defaultdict(set)
+    found: dict[int, dict[str, dict[str, Measured]]] = defaultdict(lambda: defaultdict(dict))
+    for source in sources:
+        for row in source.design.trials:
+            planned[row.replicate].add(row.id)
+            new = source.results.get(row.id)
+            if new is None:
+                continue
+            here = found[row.replicate][new.host]
+            here[row.id] = _one_of(row.id, here.get(row.id), new, sources, conflicts)
+    results: dict[str, Measured] = {}
+    superseded: dict[str, str] = {}
+    for replicate, hosts in sorted(found.items()):
+        host = _host_of(replicate, hosts, len(planned[replicate]), conflicts)
+        results |= hosts[host]
+        for other in hosts.keys() - {host}:
+            for one in hosts[other].values():
+                superseded[str(one.folder)] = (
+                    f"replicate {replicate} is taken of {host}, which has "
+                    f"{len(hosts[host])} of its {len(planned[replicate])} trials"
+                )
+    if conflicts:
+        raise MergeError("\n".join(conflicts))
+    return Chosen(results, superseded)
+
+
+def _one_of(
+    trial: str, old: Measured | None, new: Measured, sources: Sequence[Source],
+    conflicts: list[str],
+) -> Measured:  # fmt: skip
+    """Return the one of two results of a trial, on one host, that the other gave way to."""
+    if old is None or old.digests == new.digests:
+        return old or new
+    if any(source.put_aside(trial, old.digests) for source in sources):
+        return new
+    if not any(source.put_aside(trial, new.digests) for source in sources):
+        conflicts.append(
+            f"{trial}: two results of host {new.host}, in {old.folder} (SHA-256 "
+            f"{old.digests.result[:12]}) and {new.folder} ({new.digests.result[:12]}); leave one "
+            "of the folders out"
+        )
+    return old
+
+
+def _host_of(
+    replicate: int, hosts: Mapping[str, Mapping[str, Measured]], whole: int, conflicts: list[str]
+) -> str:
+    """Return the host whose results of a replicate are taken."""
+    most = max(map(len, hosts.values()))
+    best = sorted(host for host, own in hosts.items() if len(own) == most)
+    if len(best) > 1:
+        folders = [next(iter(hosts[host].values())).folder.parents[1] for host in best]
+        example = min(hosts[best[0]].keys() & hosts[best[1]].keys() or hosts[best[0]])
+        conflicts.append(
+            f"replicate {replicate}: {most} of its {whole} trials, such as {example}, have results "
+            f"of {' and of '.join(best)}, in {' and '.join(map(str, folders))}; leave one of the "
+            "folders out"
+        )
+    return best[0]

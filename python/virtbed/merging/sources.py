@@ -1,0 +1,240 @@
+"""A results folder that is to be joined with others: what it is of, and which results are good."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from virtbed import ledger_view, records
+from virtbed.ledger import NAME, Digests, LedgerError
+from virtbed.platforms import Platforms
+from virtbed.records import RecordError
+from virtbed.sweep.admission import where
+from virtbed.sweep.standing import BadResultError, Standing, unchanged
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError, decode, encode
+from virtbed_contract.identifiers import DESIGN, FAILURE, HOST_REPORT, RESULT
+from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
+
+REPORTS = "doctor"
+"""The folder with a report per host, where a results folder has trials of several."""
+_Document = TypeVar("_Document")
+
+
+class MergeError(RuntimeError):
+    """Folders that cannot be joined; the message has a line per reason. Nothing was written."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A good result: where it lies, on which host it was measured, and which attempt it was."""
+
+    folder: Path
+    host: str
+    attempt: int
+    digests: Digests
+
+
+@dataclass(frozen=True)
+class Source:
+    """A results folder as it was found.
+
+    Attributes:
+        folder: The folder.
+        design: Its design.
+        reports: The reports of its hosts, by the host's name.
+        results: Its good results, by the trial's id.
+        failures: Why other trials have none.
+        earlier: The results that were put aside, each with its folder, by (trial, attempt).
+        bad: What is there and no result, with the reason, by the trial's id.
+        holder: Who carries it out, in words; empty if nobody does.
+    """
+
+    folder: Path
+    design: Design
+    reports: Mapping[str, HostReport]
+    results: Mapping[str, Measured]
+    failures: Mapping[str, Failure]
+    earlier: Mapping[tuple[str, str], tuple[Path, Digests]]
+    bad: Mapping[str, str]
+    holder: str = ""
+
+    def put_aside(self, trial: str, digests: Digests) -> bool:
+        """Return whether a result is one that this folder had, and measured again."""
+        return any(
+            own == trial and there == digests for (own, _), (_, there) in self.earlier.items()
+        )
+
+
+def read_source(folder: Path) -> Source:
+    """Read a results folder.
+
+    Raises:
+        MergeError: it is none, or what it is of cannot be read.
+    """
+    design = _document(folder / "design.json", Design, DESIGN)
+    if len({row.id for row in design.trials}) < len(design.trials):
+        raise MergeError(f"{folder}/design.json: a trial stands in it twice, each once is needed")
+    reports = dict(_reports(folder))
+    results: dict[str, Measured] = {}
+    failures: dict[str, Failure] = {}
+    bad: dict[str, str] = {}
+    planned = {row.id: encode(row) for row in design.trials}
+    standing = Standing(folder, design, {}, lambda _: None)
+    judge = _Judge(design, planned, reports, _known(folder), standing)
+    for path in sorted((folder / "trials").glob("*")):
+        try:
+            if path.is_symlink():
+                raise BadResultError("it is a symbolic link")
+            if os.path.lexists(path / "result.json"):
+                results[path.name] = judge.measured(path)
+            elif (path / "failure.json").exists():
+                failures[path.name] = judge.failure(path)
+        except BadResultError as error:
+            bad[path.name] = str(error)
+    for name in judge.known.keys() - results.keys() - bad.keys():
+        bad[name] = "no result.json found, and its ledger calls it done"
+    earlier = dict(_earlier(folder))
+    return Source(folder, design, reports, results, failures, earlier, bad, _holder(folder))
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Tells whether a trial's folder holds a good result of a design."""
+
+    design: Design
+    planned: Mapping[str, Mapping[str, Any]]
+    reports: Mapping[str, HostReport]
+    known: Mapping[str, Digests]
+    standing: Standing
+
+    def measured(self, path: Path) -> Measured:
+        """Return a trial's result.
+
+        Raises:
+            BadResultError: it is none, it was changed, or the report would leave it out.
+        """
+        if path.name in self.known:
+            unchanged(path, self.known[path.name])
+        try:
+            result = json_file.read(path / "result.json")
+            if result.get("schema") != RESULT:
+                raise BadResultError(f"schema {result.get('schema')!r} found, {RESULT} needed")
+            records.check_result(result)
+            proof = decode(Evidence, json_file.read(path / "evidence.json"), "evidence.json")
+            found = records.digests(path)
+        except (DocumentError, RecordError, OSError) as error:
+            raise BadResultError(str(error)) from error
+        trial = result["trial"]
+        for name, has, needed in self._labels(trial, path.name):
+            if has != needed:
+                raise BadResultError(f"result.json: {name} {has!r} found, {needed!r} needed")
+        if trial["host"] not in self.reports:
+            hosts = ", ".join(sorted(self.reports))
+            raise BadResultError(f"result.json: host {trial['host']!r} found, {hosts} needed")
+        if (proof.trial, proof.attested) != (path.name, True):
+            raise BadResultError(f"evidence.json: attested and of {path.name} needed")
+        self.standing.reported(path)
+        return Measured(path, trial["host"], trial["attempt"], found)
+
+    def failure(self, path: Path) -> Failure:
+        """Return why a trial has no result."""
+        try:
+            found = decode(Failure, json_file.read(path / "failure.json"), "failure.json")
+        except DocumentError as error:
+            raise BadResultError(str(error)) from error
+        if (found.schema, found.id) != (FAILURE, path.name) or path.name not in self.planned:
+            raise BadResultError(f"failure.json: of trial {found.id}, not of one planned here")
+        return found
+
+    def _labels(self, trial: Mapping[str, Any], name: str) -> Iterator[tuple[str, object, object]]:
+        if name not in self.planned:
+            raise BadResultError("it is not among the trials that design.json plans")
+        wanted = {
+            **self.planned[name],
+            "sweep": self.design.sweep,
+            "plan_digest": self.design.plan_digest,
+            "image_digest": self.design.image_digest,
+        }
+        for key, needed in wanted.items():
+            if key in trial:
+                yield key, trial[key], needed
+
+
+def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[str, str]:
+    """Return what must be alike in folders that are joined, but the host's name.
+
+    The keys are those of `virtbed.sweep.admission.identity`, and the CPU's model.
+
+    Raises:
+        MergeError: the report lacks one of these.
+    """
+    names = [entry.name for entry in design.platforms if entry.name in platforms.entries]
+    roles = {role for name in names for role in platforms.host_roles(name)}
+    engines = sorted({engine for role in roles for engine in platforms.roles[role].engines})
+    facts = report.facts
+    try:
+        return {
+            "plan": design.plan_digest,
+            "image variant": design.image,
+            "image": design.image_digest,
+            "accelerator": str(design.accelerator),
+            "kernel": str(facts["kernel"]),
+            "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
+            "placement": where(encode(size) for size in design.placements),
+            "CPU model": str(facts["cpu"].get("model")),
+            **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MergeError(
+            f"the report of the host {report.host} cannot be read: {error!r} in its facts"
+        ) from error
+
+
+def _reports(folder: Path) -> Iterator[tuple[str, HostReport]]:
+    """Give the report of each host of a folder, by its name."""
+    several = sorted((folder / REPORTS).glob("*.json"))
+    one = folder / "doctor.json"  # next to several, where a merge was killed
+    for path in [one, *several] if one.exists() or not several else several:
+        report = _document(path, HostReport, HOST_REPORT)
+        yield report.host, report
+
+
+def _document(path: Path, kind: type[_Document], schema: str) -> _Document:
+    try:
+        found = json_file.read(path)
+        if found.get("schema") != schema:
+            raise DocumentError(f"schema {found.get('schema')!r} found, {schema} needed")
+        return decode(kind, found, path.name)
+    except DocumentError as error:
+        raise MergeError(
+            f"{path.parent}: {error}; the results folder of a sweep that was started is needed"
+        ) from error
+
+
+def _known(folder: Path) -> dict[str, Digests]:
+    """Return the digests that a folder's ledger knows; without one every file is judged alone."""
+    try:
+        return ledger_view.digests(folder / NAME) if (folder / NAME).exists() else {}
+    except LedgerError:
+        return {}
+
+
+def _holder(folder: Path) -> str:
+    try:
+        return str(ledger_view.look(folder / NAME).holder or "") if (folder / NAME).exists() else ""
+    except LedgerError:
+        return ""
+
+
+def _earlier(folder: Path) -> Iterator[tuple[tuple[str, str], tuple[Path, Digests]]]:
+    for path in sorted(folder.glob("earlier/*/*")):
+        if path.is_symlink() or not path.parent.name.isdecimal():
+            continue
+        try:
+            yield (path.name, path.parent.name), (path, records.digests(path))
+        except OSError:  # half of one, whose result is still in its old place
+            continue

@@ -1,0 +1,212 @@
+"""The job array that carries a plan out: one shard per task, one whole node per shard."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtbed.checkout import REPOSITORY
+from virtbed.plan import Plan
+from virtbed.slurm.asking import SlurmError
+
+END_S = 300
+"""So long before its time limit a task is ended: to release what stands, and be requeued."""
+INTERRUPTED = 130
+"""The exit status of `virtbed sweep` that was interrupted, and left its host as it was."""
+LEAST_S = 900
+"""The shortest time limit: a task that examines its host and is ended at once gets nowhere."""
+# Of the options of sbatch, those that the job sets itself.
+SET = frozenset(
+    {
+        "array", "chdir", "cpus-per-task", "error", "exclusive", "job-name", "mem", "mincpus",
+        "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "oversubscribe", "parsable",
+        "requeue", "no-requeue", "share", "signal", "wrap",
+    }
+)  # fmt: skip
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[^\n\r]*)?", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9_.,:@%+-]+", re.ASCII)
+_TIME = re.compile(
+    r"(?:(?P<days>[0-9]+)-(?P<dh>[0-9]+)(?::(?P<dm>[0-9]+)(?::(?P<ds>[0-9]+))?)?"
+    r"|(?P<h>[0-9]+):(?P<hm>[0-9]+):(?P<hs>[0-9]+)|(?P<m>[0-9]+)(?::(?P<s>[0-9]+))?)",
+    re.ASCII,
+)
+_UNLIMITED = {"infinite", "unlimited"}
+
+# The shell stays, to take signals: its child gets them all, and is waited for. USR1 is Slurm's
+# warning before the time limit, after which the task is put back into the queue. What else ends it
+# (scancel, a preemption, scontrol requeue) sends TERM, and Slurm knows itself whether it goes on.
+_SCRIPT = """\
+set -u
+results=({pattern})
+before=${{#results[@]}}
+child= late=
+trap '[ -z "$child" ] || kill -TERM "$child"' TERM INT HUP
+trap 'late=yes; [ -z "$child" ] || kill -TERM "$child"' USR1
+{command} &
+child=$!
+while kill -0 "$child" 2> /dev/null; do
+  wait "$child"
+done
+wait "$child"
+status=$?
+if [ -n "$late" ] && [ "$status" -eq {interrupted} ]; then
+  results=({pattern})
+  if [ "${{#results[@]}}" -gt "$before" ]; then
+    echo "virtbed: the time limit is near; the task goes on when Slurm starts it again"
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && exit 0
+  else
+    echo "virtbed: not one trial ended within the time limit, a longer --time needed" >&2
+  fi
+fi
+exit "$status"
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of Slurm for a plan.
+
+    Attributes:
+        plan: The plan.
+        words: The words that name it to `virtbed sweep`: its name or path, and options.
+        results: The folder of all results, which every node sees.
+        tasks: How many shards.
+        nodes: How many of them run at once; None for as many as there are nodes.
+        partition: Slurm's partition.
+        time: The time limit of a task, as sbatch takes it; None for the partition's own.
+        account: Whom it is charged to.
+        options: Further options of sbatch, `--name` or `--name=value`.
+    """
+
+    plan: Plan
+    words: tuple[str, ...]
+    results: Path
+    tasks: int
+    nodes: int | None = None
+    partition: str | None = None
+    time: str | None = None
+    account: str | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the script and what the tasks print lie."""
+        return self.results / f"{self.plan.name}.slurm"
+
+    def check(self) -> None:
+        """Raise SlurmError if Slurm would be asked for what it cannot be, or should not be."""
+        for name, value in (("partition", self.partition), ("account", self.account)):
+            if value is not None and not _WORD.fullmatch(value):
+                raise SlurmError(f"--{name} {value[:80]!r} found, a name needed")
+        if self.nodes is not None and self.nodes < 1:
+            raise SlurmError(f"--nodes {self.nodes} found, at least 1 needed")
+        seconds = None if self.time is None else seconds_of(self.time)
+        if seconds is not None and seconds < LEAST_S:
+            raise SlurmError(
+                f"--time {self.time} found, at least {LEAST_S // 60} minutes needed: a task "
+                f"examines its host first, and is ended {END_S // 60} minutes before its limit to "
+                "leave the node as it was"
+            )
+        for option in self.options:
+            match = _OPTION.fullmatch(option)
+            if match is None:
+                raise SlurmError(
+                    f"option {option[:80]!r} found, one of sbatch as --name or --name=value needed"
+                )
+            if match[1] in SET:
+                raise SlurmError(
+                    f"option --{match[1]} found: the job sets that itself, to have whole nodes and "
+                    "to go on after a requeue; leave it out"
+                )
+
+    def script(self) -> str:
+        """Return the batch script."""
+        shard = "${SLURM_ARRAY_TASK_ID}"
+        command = [str(Path(sys.executable).with_name("virtbed")), "sweep", *self.words]
+        begin = shlex.quote(f"{self.results}/{self.plan.name}.shard-")
+        place = f"{begin}{shard}{shlex.quote(f'-of-{self.tasks}.')}*/trials/*/result.json"
+        return "\n".join(
+            [
+                "#!/bin/bash",
+                *(f"#SBATCH {option}" for option in self._options()),
+                f"# Made by virtbed slurm; virtbed sweep … --shard I/{self.tasks} is a task.",
+                "shopt -s nullglob",
+                f"cd {shlex.quote(str(REPOSITORY))} || exit",
+                _SCRIPT.format(
+                    pattern=place,
+                    command=f'{shlex.join(command)} --shard "{shard}/{self.tasks}"',
+                    interrupted=INTERRUPTED,
+                ),
+            ]
+        )
+
+    def _options(self) -> Iterator[str]:
+        at_once = f"%{self.nodes}" if self.nodes is not None else ""
+        yield f"--job-name=virtbed-{self.plan.name}"
+        yield f"--array=1-{self.tasks}{at_once}"
+        yield from ("--nodes=1", "--ntasks=1", "--exclusive", "--mem=0")
+        yield f"--mincpus={max(self.plan.cores)}"
+        yield from ("--requeue", "--open-mode=append", f"--signal=B:USR1@{END_S}")
+        yield f"--output={_in_a_line(self.folder, 'task-%a.log')}"
+        for name in ("partition", "time", "account"):
+            if (value := getattr(self, name)) is not None:
+                yield f"--{name}={value}"
+        yield from self.options
+
+
+def _in_a_line(folder: Path, name: str) -> str:
+    """Return a file as sbatch reads it in a line of a script, where % and spaces have meanings.
+
+    Raises:
+        SlurmError: no line can hold it.
+    """
+    text = f"{str(folder).replace('%', '%%')}/{name}"
+    if any(c in text for c in '\n\r"\\'):
+        raise SlurmError(f"results folder {text[:200]!r} found, one without quotes and \\ needed")
+    return f'"{text}"' if " " in text else text
+
+
+def seconds_of(time: str) -> int | None:
+    """Return the seconds of a time limit as sbatch takes it; None for one without end.
+
+    Raises:
+        SlurmError: it is none.
+
+    Example:
+        >>> seconds_of("90"), seconds_of("1:30:00"), seconds_of("1-12")
+        (5400, 5400, 129600)
+    """
+    if time.lower() in _UNLIMITED:
+        return None
+    match = _TIME.fullmatch(time)
+    if match is None:
+        raise SlurmError(
+            f"--time {time[:80]!r} found, minutes, hours:minutes:seconds or days-hours needed, "
+            "such as 4:00:00"
+        )
+    found = {name: int(value or 0) for name, value in match.groupdict().items()}
+    minutes = found["days"] * 1440 + (found["dh"] + found["h"]) * 60
+    minutes += found["dm"] + found["hm"] + found["m"]
+    return minutes * 60 + found["ds"] + found["hs"] + found["s"]
+
+
+def words_of(
+    plan: str, replicates: int | None, inventories: Sequence[str], limit: str | None,
+    variables: Sequence[str], results: Path,
+) -> tuple[str, ...]:  # fmt: skip
+    """Return the words that `virtbed sweep` needs for the same plan on a node."""
+    path = Path(plan)
+    named = str(path.resolve()) if path.suffix in {".yml", ".yaml"} and path.is_file() else plan
+    paths = (i if "," in i else str(Path(i).resolve()) for i in inventories)
+    return (
+        named,
+        *(f"--inventory={inventory}" for inventory in paths),
+        *([f"--limit={limit}"] if limit else []),
+        *(f"--extra-vars={value}" for value in variables),
+        *([f"--replicates={replicates}"] if replicates is not None else []),
+        f"--results={results}",
+    )

@@ -1,0 +1,60 @@
+"""What a folder's files tell of the several hosts that took part in its sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from virtbed.bench import file_name
+from virtbed.sweep.admission import where
+from virtbed_contract import json_file
+from virtbed_contract.codec import DocumentError, decode, encode
+from virtbed_contract.sweep import Design, HostReport, PlannedHost
+
+REPORTS = "doctor"
+"""The folder of the reports of several hosts, a file each."""
+
+
+def is_of_several(folder: Path) -> bool:
+    """Return whether several hosts carry the sweep of a folder out."""
+    return (folder / REPORTS).is_dir()
+
+
+def report_of(host: str) -> str:
+    """Return the file of a host's report, within a sweep's folder."""
+    return f"{REPORTS}/{file_name(host)}.json"
+
+
+def planned_hosts(folder: Path) -> dict[str, PlannedHost]:
+    """Return the hosts that design.json names, by their own names; none where it cannot be read."""
+    try:
+        design = decode(Design, json_file.read(folder / "design.json"), "design.json")
+    except DocumentError:
+        return {}
+    return {host.host: host for host in design.hosts}
+
+
+def identities(folder: Path, engines: set[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give what must not change of each host that design.json names, as far as files tell it.
+
+    Args:
+        folder: The sweep's folder.
+        engines: The engines that the sweep's platforms need.
+    """
+    for name, planned in planned_hosts(folder).items():
+        try:
+            found = json_file.read(folder / report_of(name))
+            report = decode(HostReport, found, "the host's report")
+            facts = report.facts
+            yield (
+                name,
+                {
+                    "host": report.host,
+                    "kernel": str(facts["kernel"]),
+                    "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
+                    "placement": where(encode(size) for size in planned.placements),
+                    **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
+                },
+            )
+        except (DocumentError, KeyError, TypeError):
+            continue

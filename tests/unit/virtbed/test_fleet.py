@@ -1,0 +1,587 @@
+"""A sweep on several hosts, with fakes in place of their playbooks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from virtbed import ansible
+from virtbed import bench as benches
+from virtbed.bench import Bench, BenchError
+from virtbed.events import Ended, Event
+from virtbed.fleet_ledger import FleetLedger
+from virtbed.ledger import NAME, Ledger, LedgerError
+from virtbed.plan import Plan
+from virtbed.progress import Progress
+from virtbed.sweep import Interrupted, Kept, Sweep, SweepError, blocks, fleet, standing
+from virtbed_contract.codec import decode
+from virtbed_contract.documents import TrialRequest
+from virtbed_contract.events import TrialOutcome
+from virtbed_contract.kernel import machine
+from virtbed_contract.limits import ROOMS, DiskFree
+from virtbed_contract.sweep import Design, HostReport
+
+from .conftest import PLATFORMS, report, small
+from .test_sweep import GOOD, Host, failed, failing, good
+
+NAMES = ("bench01", "bench02", "bench03")
+Json = dict[str, Any]
+LOST = "Failed to connect to the host via ssh: Connection timed out"
+
+
+class Hosts:
+    """Stands in for several hosts, each a `Host` by its name in the inventory."""
+
+    def __init__(self, folder: Path, document: Json) -> None:
+        self.folder = folder
+        self.document = document
+        self.each: dict[str, Host] = {}
+        self.said = io.StringIO()
+        for name in NAMES:
+            self.add(name)
+
+    def add(self, name: str) -> Host:
+        made = self.each[name] = Host()
+        made.hosts = [name]
+        made.report = report(host=name)
+        made.report.facts["image"] = Host().report.facts["image"]
+        made.report.facts["machine"] = {"id": f"id {name}", "boot": f"boot {name}"}
+        made.trial = good(self.document)
+        return made
+
+    def play(self, playbook: str, *rest: Any, host: str = "", **options: Any) -> Iterator[Event]:
+        options.pop("logs").keep(playbook, Path("/nonexistent"))
+        yield from self.each[host].play(playbook, *rest, **options)
+
+    def sweep(self, plan: Plan, names: tuple[str, ...] = NAMES, **options: Any) -> Sweep:
+        """Prepare a call of some of the hosts."""
+        self.said.seek(0)
+        self.said.truncate()
+        for one in self.each.values():
+            one.calls.clear()
+            one.blocks.clear()
+        progress = Progress(Console(file=self.said, width=1000), PLATFORMS.trial_s)
+        bench = Bench((",".join(names) + ",",), hung_after_s=60)
+        results = self.folder / "results"
+        return Sweep(plan, progress, bench, results, platforms=PLATFORMS, **options)
+
+    def run(self, plan: Plan, names: tuple[str, ...] = NAMES, **options: Any) -> Sweep:
+        made = self.sweep(plan, names, **options)
+        made.run()
+        return made
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness_document: Json) -> Hosts:
+    made = Hosts(tmp_path, harness_document)
+
+    def listed(inventories: Any, limit: str | None = None) -> dict[str, Json]:
+        return {name: {} for name in inventories[0].split(",") if name}
+
+    monkeypatch.setattr(ansible, "play", made.play)
+    monkeypatch.setattr(ansible, "bench_variables", listed)
+    monkeypatch.setattr(benches, "end_strays", lambda *_: None)
+    monkeypatch.setattr(benches, "RUN", tmp_path / "run")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(fleet, "PAUSES_S", (3600.0,))  # who is set aside stays so
+    # What the fakes' trials leave satisfies the contract, not the analysis.
+    monkeypatch.setattr(standing, "find_spec", lambda _: None)
+    return made
+
+
+@pytest.fixture
+def plan(plan: Plan) -> Plan:
+    """Two cells and six replicates."""
+    return small(plan).model_copy(update={"replicates": 6})
+
+
+def heads(run: Sweep) -> list[Json]:
+    return [
+        json.loads(path.read_text())["trial"]
+        for path in sorted(run.folder.glob("trials/*/result.json"))
+    ]
+
+
+def host_of(run: Sweep) -> dict[int, str]:
+    """Return the host of each replicate; each has all of its trials, and one host."""
+    found: dict[int, set[str]] = {}
+    trials = heads(run)
+    for trial in trials:
+        found.setdefault(trial["replicate"], set()).add(trial["host"])
+    assert len(trials) == len({trial["id"] for trial in trials})
+    assert set(Counter(trial["replicate"] for trial in trials).values()) == {2}
+    assert all(len(names) == 1 for names in found.values())
+    return {number: min(names) for number, names in found.items()}
+
+
+def together(hosts: Hosts, names: tuple[str, ...] = NAMES) -> None:
+    """Let each host's first trial wait for those of the others: all run at once, or none does."""
+    barrier = threading.Barrier(len(names))
+
+    def first(one: Host, usual: Callable[..., Any]) -> None:
+        def trial(request: TrialRequest, path: Path) -> TrialOutcome | None:
+            one.trial = usual
+            barrier.wait(20)
+            found: TrialOutcome | None = usual(request, path)
+            return found
+
+        one.trial = trial
+
+    for name in names:
+        first(hosts.each[name], hosts.each[name].trial)
+
+
+def test_hosts_work_at_once_and_each_replicate_is_one_hosts(hosts: Hosts, plan: Plan) -> None:
+    together(hosts)
+    run = hosts.run(plan)
+    assert run.failed == [] and run.began
+    assert set(host_of(run).values()) == set(NAMES) and set(host_of(run)) == set(range(1, 7))
+    design = decode(Design, json.loads((run.folder / "design.json").read_text()))
+    assert [one.host for one in design.hosts] == list(NAMES)
+    assert design.placements == () and all(one.placements for one in design.hosts)
+    assert {trial.id for trial in design.trials} == {trial["id"] for trial in heads(run)}
+    for name in NAMES:
+        path = run.folder / "doctor" / f"{name}.json"
+        assert decode(HostReport, json.loads(path.read_text())).host == name
+        assert hosts.each[name].calls[:3] == ["examine", "clear", "block"]
+        assert hosts.each[name].calls[-1] == "restore"
+        folders = {v["virtbed_run_dir"] for v in hosts.each[name].variables if "virtbed_keep" in v}
+        assert folders == {str(hosts.folder / "run/keys/demo" / name)}  # of no other host's guests
+    assert not (run.folder / "doctor.json").exists() and not list(run.folder.glob(".incoming*"))
+    assert not (hosts.folder / "run" / "keys").exists()
+    with FleetLedger(run.folder / NAME) as ledger:
+        assert ledger.bound() == host_of(run) and not ledger.failed()
+        assert ledger.counts() == {"done": 12}
+    hosts.run(plan)  # nothing is missing any more
+    assert all(hosts.each[name].calls == ["examine", "clear", "restore"] for name in NAMES)
+
+
+def lose(one: Host, name: str, back: Callable[[], bool] = lambda: False) -> None:
+    """Let a host be lost in its second trial, until `back`."""
+    trials = iter(range(100))
+
+    def gone() -> Ended:
+        return GOOD if back() else Ended("failed", LOST, (name,))
+
+    def trial() -> Ended:
+        if next(trials) != 1:
+            return GOOD
+        one.answers.update(dict.fromkeys(("examine", "clear", "restore", "free"), gone))
+        return gone()
+
+    one.answers["trial"] = trial
+
+
+def test_a_host_that_is_lost_is_set_aside_and_others_repeat_its_replicate(
+    hosts: Hosts, plan: Plan
+) -> None:
+    together(hosts)
+    lose(hosts.each["bench02"], "bench02")
+    run = hosts.run(plan)
+    assert run.failed == []
+    done = host_of(run)  # every trial exactly once
+    assert set(done) == set(range(1, 7)) and set(done.values()) == {"bench01", "bench03"}
+    said = hosts.said.getvalue()
+    assert f"bench02 is set aside: it was lost: {LOST}" in said
+    assert "which bench02 had started" in said and "bench02 was set aside, and others did" in said
+    aside = [path.name for path in (run.folder / "aside").iterdir()]
+    assert len(aside) == 1 and not list(run.folder.glob("trials/*/failure.json"))
+    assert "[12/12]" in said  # what was done again is counted once
+    # It is back: the next call clears it, and has nothing else to do.
+    hosts.each["bench02"].answers.clear()
+    hosts.run(plan)
+    assert hosts.each["bench02"].calls == ["examine", "clear", "restore"]
+
+
+def test_a_host_that_comes_back_is_cleaned_and_goes_on(
+    hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "PAUSES_S", (0.01,) * 50)
+    one = hosts.each["bench02"]
+    back = iter([False] * 4 + [True] * 1000)
+    lose(one, "bench02", back=lambda: next(back))
+    usual = hosts.each["bench03"].trial
+
+    def slow(request: TrialRequest, path: Path) -> TrialOutcome | None:
+        time.sleep(0.2)  # or nothing would be left for the one that comes back
+        return usual(request, path)
+
+    hosts.each["bench03"].trial = slow
+    run = hosts.run(plan, ("bench02", "bench03"))
+    assert run.failed == [] and "bench02" in host_of(run).values()
+    assert one.calls.count("clear") >= 2 and one.calls.count("block") >= 2
+    assert "bench02 is there, and takes part" in hosts.said.getvalue()
+    assert "was set aside, and others" not in hosts.said.getvalue()
+
+
+def test_hosts_that_cannot_be_examined_are_named_and_the_others_go_on(
+    hosts: Hosts, plan: Plan
+) -> None:
+    wrong_key = "Host key verification failed."
+    hosts.each["bench01"].answers["examine"] = failing(wrong_key)
+    hosts.each["bench03"].taken = False
+    busy = "host_lock: bench03 is being measured by process 7 on ctl02"
+    hosts.each["bench03"].answers["examine"] = failing(busy)
+    run = hosts.run(plan)
+    assert set(host_of(run).values()) == {"bench02"} and run.failed == []
+    said = hosts.said.getvalue()
+    assert f"bench01 is set aside: the host could not be examined: {wrong_key}" in said
+    assert f"bench03 is set aside: the host could not be examined: {busy}" in said
+    assert hosts.each["bench03"].calls == ["examine"]  # it is another's, and is not freed
+
+
+def test_without_any_host_nothing_is_started(hosts: Hosts, plan: Plan) -> None:
+    for name in NAMES:
+        hosts.each[name].answers["examine"] = failing(f"{name} is down")
+    run = hosts.sweep(plan)
+    with pytest.raises(SweepError, match=r"no host can .*bench01: .*bench01 is down; bench02:"):
+        run.run()
+    assert not run.folder.exists() and not run.began
+
+
+def same_machine(hosts: Hosts) -> None:
+    facts = hosts.each["bench02"].report.facts
+    facts["machine"] = dict(hosts.each["bench01"].report.facts["machine"])
+
+
+def same_name(hosts: Hosts) -> None:
+    hosts.each["bench02"].report = replace(hosts.each["bench02"].report, host="bench01")
+
+
+def odd_name(hosts: Hosts) -> None:
+    hosts.each["bench02"].report = replace(hosts.each["bench02"].report, host="../x")
+
+
+def here(hosts: Hosts) -> None:
+    one = hosts.each["bench02"]
+    one.report.facts["machine"] = machine.identity(Path("/"))
+    one.report = replace(one.report, host=os.uname().nodename)
+
+
+def other_image(hosts: Hosts) -> None:
+    facts = hosts.each["bench02"].report.facts
+    facts["image"] = {**facts["image"], "digest": "sha256:" + "b" * 64}
+
+
+def no_docker(hosts: Hosts) -> None:
+    one = hosts.each["bench02"]
+    rows = tuple(
+        replace(row, status="unavailable") if row.platform == "cn" else row
+        for row in one.report.platforms
+    )
+    one.report = replace(one.report, platforms=rows)
+
+
+def isolated(hosts: Hosts) -> None:
+    facts = hosts.each["bench02"].report.facts
+    facts["cpu"]["allowed"] = facts["cpu"]["allowed"][:1]
+
+
+def little_memory(hosts: Hosts) -> None:
+    hosts.each["bench02"].report.facts["memory_mib"]["total"] = 100
+
+
+WRONG: dict[str, tuple[Callable[[Hosts], None], str]] = {
+    "one machine": (same_machine, "it is the same machine as bench01, by machine-id and boot id"),
+    "one name": (same_name, "its own name is bench01, as that of bench01"),
+    "an odd name": (odd_name, "its own name is '../x', letters, digits"),
+    "this machine": (here, "it is this machine, which carries the sweep out on the others"),
+    "another image": (other_image, "image sha256:bbb.* found, sha256:aaa.* needed, as on bench01"),
+    "no docker": (no_docker, "cn is unavailable: cn reason; cn remedy"),
+    "little memory": (little_memory, "bench02 has 100 MiB in all"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_with_one_host_is_named_and_the_others_go_on(
+    hosts: Hosts, plan: Plan, what: str
+) -> None:
+    spoil, why = WRONG[what]
+    spoil(hosts)
+    run = hosts.run(plan)
+    assert run.failed == [] and set(host_of(run).values()) <= {"bench01", "bench03"}
+    (line,) = (x for x in hosts.said.getvalue().splitlines() if " is set aside: " in x)
+    assert line.startswith("bench02") and re.search(why, line)
+    assert hosts.each["bench02"].calls == ["examine", "free"]  # and nothing of it was changed
+
+
+def test_a_host_that_would_run_other_cells_takes_no_part(hosts: Hosts, plan: Plan) -> None:
+    """Such as one that may float over fewer CPUs: its replicates would not be those of the rest."""
+    both = plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["vanilla", "pinned"]}})
+    isolated(hosts)
+    run = hosts.run(both)
+    assert {trial["host"] for trial in heads(run)} <= {"bench01", "bench03"}
+    why = "bench02 is set aside: it would not run the cells of bench01: cn vanilla is left out: "
+    assert why in hosts.said.getvalue()
+
+
+def test_the_cells_are_those_of_most_hosts(hosts: Hosts, plan: Plan) -> None:
+    other_image(hosts)
+    hosts.each["bench01"], hosts.each["bench02"] = hosts.each["bench02"], hosts.each["bench01"]
+    hosts.each["bench01"].hosts, hosts.each["bench02"].hosts = ["bench01"], ["bench02"]
+    run = hosts.run(plan)
+    assert {trial["host"] for trial in heads(run)} <= {"bench01", "bench03"}  # their own names
+    assert "bench01 (bench02) is set aside: image sha256:b" in hosts.said.getvalue()
+
+
+def test_a_host_that_cannot_be_put_back_at_the_end_is_said_and_no_success(
+    hosts: Hosts, plan: Plan
+) -> None:
+    hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
+    run = hosts.sweep(plan)
+    with pytest.raises(BenchError, match=r"bench02: .*put back: swappiness is 60; run virtbed"):
+        run.run()
+    assert len(heads(run)) == 12
+
+
+def test_a_clock_that_is_wrong_is_named(hosts: Hosts, plan: Plan) -> None:
+    for name, apart in (("bench01", 0.0), ("bench02", -7200.0)):
+        hosts.each[name].report.facts["machine"]["clock_s"] = time.time() + apart
+    run = hosts.run(plan)
+    assert run.failed == []
+    assert "bench02: its clock is 120 min behind this machine's" in hosts.said.getvalue()
+    assert "bench01: its clock" not in hosts.said.getvalue()
+
+
+def test_a_full_disk_of_one_host_does_not_end_the_others(hosts: Hosts, plan: Plan) -> None:
+    needed = ROOMS["state"].needed_mib
+    hosts.each["bench02"].disks = lambda: (DiskFree("state", "/there", needed - 1),)
+    hosts.each["bench03"].answers["provision"] = failing("qemu-img: No space left on device")
+    run = hosts.run(plan)
+    assert set(host_of(run).values()) == {"bench01"} and run.failed == []
+    said = hosts.said.getvalue()
+    assert f"bench02 is set aside: {needed - 1} MiB free for /there" in said
+    assert "bench03 is set aside: a disk of the bench host is full" in said
+
+
+def test_a_full_disk_of_this_machine_ends_all_and_leaves_nothing(
+    hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together(hosts)
+    calls = iter(range(10**6))
+    monkeypatch.setattr(
+        blocks, "look",
+        lambda asked, path: DiskFree(asked, str(path), 10**6 if next(calls) < 8 else 0),
+    )  # fmt: skip
+    run = hosts.sweep(plan)
+    with pytest.raises(SweepError, match=r"0 MiB free for .*needed; free some"):
+        run.run()
+    assert run.began
+    for one in hosts.each.values():
+        assert one.calls[-1] == "restore" and one.calls.count("block") < 2
+        assert one.calls[-2] == "clear"  # of what was standing, or of what may have been
+
+
+def test_a_signal_ends_all_and_the_next_call_goes_on_where_each_host_was(
+    hosts: Hosts, plan: Plan
+) -> None:
+    together(hosts)
+    ended = threading.Event()
+
+    def interrupted() -> Ended:
+        done = hosts.folder.glob("results/*/trials/*/result.json")
+        if not ended.is_set() and len(list(done)) > 4:
+            ended.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+        while ended.is_set() and not run._interruption.wanted:
+            time.sleep(0.01)
+        return Ended("canceled") if ended.is_set() else GOOD
+
+    for name in NAMES:
+        hosts.each[name].answers["trial"] = interrupted
+    run = hosts.sweep(plan)
+    with pytest.raises(Interrupted):
+        run.run()
+    before = {trial["id"]: trial for trial in heads(run)}
+    started = {trial["replicate"]: trial["host"] for trial in before.values()}
+    assert 4 < len(before) < 12
+    assert all(hosts.each[name].calls[-1] == "restore" for name in NAMES)
+    for name in NAMES:
+        hosts.each[name].answers.clear()
+    later = hosts.run(plan)
+    after = {trial["id"]: trial for trial in heads(later)}
+    assert before.items() <= after.items() and len(after) == 12  # nothing was repeated
+    assert started.items() <= host_of(later).items()
+    assert not (later.folder / "aside").exists()
+
+
+def test_a_controller_that_is_killed_loses_nothing(hosts: Hosts, plan: Plan) -> None:
+    usual = good(hosts.document)
+
+    def slow(request: TrialRequest, path: Path) -> TrialOutcome:
+        time.sleep(0.03)
+        return usual(request, path)
+
+    for one in hosts.each.values():
+        one.trial = slow
+    if (child := os.fork()) == 0:
+        try:
+            hosts.run(plan)
+        finally:
+            os._exit(0)
+    results = hosts.folder / "results"
+    for _ in range(1000):
+        if len(list(results.glob("*/trials/*/result.json"))) > 4:
+            break
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    before = {path: path.read_bytes() for path in results.glob("*/trials/*/result.json")}
+    assert 4 < len(before) < 12
+    run = hosts.run(plan)
+    assert run.failed == [] and len(host_of(run)) == 6
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (run.folder / "aside").exists()
+
+
+def test_what_a_host_left_half_done_that_is_not_there_is_repeated(hosts: Hosts, plan: Plan) -> None:
+    bad = failed("no")
+
+    def one_fails(request: TrialRequest, path: Path) -> TrialOutcome:
+        return (bad if request.id.startswith("cn") and request.id.endswith("r02") else fine)(
+            request, path
+        )
+
+    fine = hosts.each["bench01"].trial
+    for name in NAMES:
+        hosts.each[name].trial = one_fails  # type: ignore[assignment]
+    first = hosts.run(plan)
+    assert first.failed == ["cn-pinned-c01-image_classification-r02"]
+    (whose,) = (trial["host"] for trial in heads(first) if trial["replicate"] == 2)
+    others = tuple(name for name in NAMES if name != whose)
+    for name in NAMES:
+        hosts.each[name].trial = fine
+    kept = {trial["id"] for trial in heads(first) if trial["replicate"] != 2}
+    same = {p.name: p.stat().st_mtime_ns for p in first.folder.glob("trials/*") if p.name in kept}
+    later = hosts.run(plan, others)
+    assert later.failed == [] and host_of(later)[2] in others
+    assert same == {p.name: p.stat().st_mtime_ns for p in later.folder.glob("trials/*")
+                    if p.name in kept}  # fmt: skip
+    assert f"repeats replicate 2, which {whose} had started" in hosts.said.getvalue()
+    design = decode(Design, json.loads((later.folder / "design.json").read_text()))
+    assert [one.host for one in design.hosts] == list(NAMES)  # its results are of this sweep still
+
+
+def test_a_trial_that_fails_is_repeated_by_its_own_host(hosts: Hosts, plan: Plan) -> None:
+    for name in NAMES:
+        hosts.each[name].trial = failed("a wrong answer")
+    first = hosts.run(plan)
+    assert len(first.failed) == 12
+    with FleetLedger(first.folder / NAME) as ledger:
+        bound = ledger.bound()
+    for name in NAMES:
+        hosts.each[name].trial = good(hosts.document)
+    later = hosts.run(plan)
+    assert later.failed == [] and host_of(later) == bound
+    assert {trial["attempt"] for trial in heads(later)} == {2}
+
+
+def test_a_lost_ledger_is_rebuilt_also_with_results_of_a_host_that_is_not_there(
+    hosts: Hosts, plan: Plan
+) -> None:
+    together(hosts)
+    first = hosts.run(plan)
+    where = host_of(first)
+    for part in first.folder.glob("ledger.sqlite*"):
+        part.unlink()
+    torn = first.folder / "trials" / min(p.name for p in first.folder.glob("trials/cn*"))
+    (torn / "result.json").write_text("{")
+    whose = where[int(torn.name[-2:])]
+    names = tuple(n for n in NAMES if n == whose or n == "bench01")
+    later = hosts.run(plan, names)
+    assert host_of(later) == where and len(heads(later)) == 12
+    assert sum(len(one.blocks) for one in hosts.each.values()) == 1
+
+
+def test_a_host_that_changed_since_takes_no_part(hosts: Hosts, plan: Plan) -> None:
+    hosts.run(plan)
+    hosts.each["bench02"].report.facts["kernel"] = "6.2.0"
+    more = plan.model_copy(update={"replicates": 8})
+    run = hosts.run(more)
+    assert {host_of(run)[number] for number in (7, 8)} <= {"bench01", "bench03"}
+    assert "was started with kernel of bench02 6.1.0, now it is 6.2.0" in hosts.said.getvalue()
+
+
+def test_one_host_and_several_are_not_mixed_up(hosts: Hosts, plan: Plan) -> None:
+    """A sweep of several goes on with one of them; one of a single host stays so."""
+    hosts.each["bench01"].trial = failed("no")
+    hosts.each["bench02"].trial = failed("no")
+    hosts.run(plan, ("bench01", "bench02"))
+    for name in NAMES:
+        hosts.each[name].trial = good(hosts.document)
+    run = hosts.run(plan, ("bench02",))
+    assert run.failed == [] and set(host_of(run).values()) == {"bench02"}
+    shutil.rmtree(run.folder)
+    hosts.each[""] = hosts.each["bench01"]
+    alone = hosts.run(plan, ("bench01",))
+    assert (alone.folder / "doctor.json").exists() and not (alone.folder / "doctor").exists()
+    with pytest.raises(LedgerError, match="was started on one host, bench01, now several"):
+        hosts.run(plan)
+
+
+def test_a_kept_instance_ends_the_sweep_on_all_hosts(hosts: Hosts, plan: Plan) -> None:
+    hosts.each["bench02"].trial = failed("a pin was changed")
+    together(hosts)
+    with pytest.raises(Kept, match="log in on bench02"):
+        hosts.run(plan, keep=True)
+    assert hosts.each["bench02"].calls[-2:] == ["block", "restore"]  # and no clear
+    (kept,) = (hosts.folder / "run/keys/demo").iterdir()
+    assert kept.name == "bench02"
+    assert all(one.calls[-1] == "restore" for one in hosts.each.values())
+
+
+def test_the_stopping_rule_counts_what_all_hosts_measured(
+    hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Mapping[str, Any]] = []
+
+    def unneeded(design: Design, measured: Mapping[str, Any], *_: object) -> frozenset[str]:
+        asked.append(measured)
+        enough = len(measured) >= 6
+        return frozenset(t.id for t in design.trials if enough and t.id not in measured)
+
+    monkeypatch.setattr("virtbed_analysis.unneeded_trials", unneeded, raising=False)
+    precise = plan.model_copy(update={"precision": 0.01, "replicates": 30})
+    run = hosts.run(precise)
+    done = {trial["replicate"] for trial in heads(run)}
+    assert 3 <= len(done) <= 5 and run.failed == []  # what runs as it is known is ended
+    assert max(map(len, asked)) >= 6
+    hosts.run(precise)
+    assert not any(one.blocks for one in hosts.each.values())
+
+
+def test_all_hosts_lost_end_the_sweep_and_name_what_is_left(
+    hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "PAUSES_S", (0.01,))
+    for name in NAMES:
+        lose(hosts.each[name], name)
+    run = hosts.sweep(plan)
+    with pytest.raises(BenchError, match=r"no host is left, and replicates \d.*bench01: the host"):
+        run.run()
+    assert run.began
+    for name in NAMES:
+        hosts.each[name].answers.clear()
+    assert host_of(hosts.run(plan))
+
+
+def test_a_ledger_of_one_host_is_read_as_before(tmp_path: Path) -> None:
+    with Ledger(tmp_path / NAME) as ledger:
+        ledger.begin({"plan": "1", "host": "bench"}, [("a", 1, "bm")])
+        ledger.close("a", "done", 1.0)
+    with FleetLedger(tmp_path / NAME) as several:
+        assert several.done() == {"a"} and several.bound() == {} and several.hosts() == set()

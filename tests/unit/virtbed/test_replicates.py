@@ -1,0 +1,57 @@
+"""Who gets which replicate."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from virtbed.sweep.replicates import Replicates
+
+
+def never() -> bool:
+    return False
+
+
+def test_a_host_goes_on_with_its_own_then_gets_new_ones_and_others_last() -> None:
+    made = Replicates(range(1, 6), {4: "a", 5: "gone", 2: "b"})
+    for host in ("a", "b"):
+        made.enter(host)
+    taken = []
+    while len(taken) < 4:
+        number, before = made.take("a", never) or (0, "")
+        taken.append((number, before))
+        with made.held(number):
+            pass
+    # Its own, the new ones, and what a host had that does not take part; never what is b's.
+    assert taken == [(4, "a"), (1, ""), (3, ""), (5, "gone")]
+    assert made.left == [2] and made.take("b", never) == (2, "b")
+
+
+def test_what_is_given_back_goes_to_whoever_waits_once_its_host_has_left() -> None:
+    made = Replicates([1], {})
+    for host in ("a", "b"):
+        made.enter(host)
+    assert made.take("a", never) == (1, "")
+    found: list[tuple[int, str] | None] = []
+    waits = threading.Thread(target=lambda: found.append(made.take("b", never)), daemon=True)
+    waits.start()
+    with pytest.raises(ValueError), made.held(1):
+        raise ValueError
+    assert not found  # its host may go on with it
+    made.leave("a")
+    waits.join(10)
+    assert found == [(1, "a")]
+    with made.held(1):
+        pass
+    assert made.left == [] and made.take("a", never) is None
+
+
+def test_waiting_ends_when_there_is_nothing_left_or_it_is_to_end() -> None:
+    made = Replicates([1], {})
+    assert made.take("a", never)
+    assert made.take("b", lambda: True) is None
+    assert made.wait(0.01, never) and not made.wait(60, lambda: True)
+    with made.held(1):
+        pass
+    assert not made.wait(60, never)

@@ -1,0 +1,510 @@
+"""What is asked of Slurm, and what a job was granted; Slurm's programs are stubs here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from virtbed.ansible import AnsibleError, bench_variables
+from virtbed.bench import Bench
+from virtbed.checkout import REPOSITORY
+from virtbed.cli import app
+from virtbed.plan import Plan, load_plan, plan_path
+from virtbed.slurm import SlurmError, allocation, check_granted, submission
+from virtbed.slurm.allocation import allocated, per_node
+from virtbed.slurm.job import SET, Job, seconds_of, words_of
+
+SLURM = str(REPOSITORY / "inventory" / "slurm")
+STUB = """#!/bin/sh
+printf '%s\\n' "$(basename "$0") $*" >> {calls}
+case "$(basename "$0") $*" in
+{cases}
+*) echo "unexpected: $*" >&2; exit 9 ;;
+esac
+"""
+NODE = "NodeName={name} Arch=x86_64 CPUAlloc=0 CPUTot={cpus} NodeAddr={address} OS=Linux 6.1"
+
+
+class Slurm:
+    """Stubs of Slurm's programs on PATH: each answers what it is set to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls = folder / "calls"
+        self.calls.touch()
+        self.answers: dict[str, str] = {}
+        self.answer("scontrol show hostnames *", "n1\nn2")
+        for number, cpus in ((1, 8), (2, 8)):
+            line = NODE.format(name=f"n{number}", cpus=cpus, address=f"10.0.0.{number}")
+            self.answer(f"scontrol --oneliner show node n{number}", line)
+        self.answer(
+            "scontrol --oneliner show partition",
+            "PartitionName=main OverSubscribe=NO\nPartitionName=all OverSubscribe=FORCE:4",
+        )
+        self.answer("scontrol requeue *", "")
+        self.answer("sinfo *--partition=main*", "8\n64")
+        self.answer("sbatch *", "77")
+
+    def answer(self, call: str, printed: str, status: int = 0) -> None:
+        body = f"printf '%s\\n' {shlex.quote(printed)}; exit {status}"
+        self.answers[call.replace(" ", "\\ ")] = body
+        cases = "\n".join(f"{pattern}) {body} ;;" for pattern, body in self.answers.items())
+        for program in ("scontrol", "sinfo", "sbatch"):
+            path = self.folder / program
+            path.write_text(STUB.format(calls=shlex.quote(str(self.calls)), cases=cases))
+            path.chmod(0o755)
+
+    def called(self, program: str) -> list[str]:
+        lines = self.calls.read_text().splitlines()
+        return [line.removeprefix(f"{program} ") for line in lines if line.startswith(program)]
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    for name in [name for name in os.environ if name.startswith("SLURM")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return Slurm(folder)
+
+
+@pytest.fixture
+def job_of_two(monkeypatch: pytest.MonkeyPatch, slurm: Slurm) -> None:
+    """Be within a job that was granted two nodes, on the first of them."""
+    for name, value in (
+        ("JOB_ID", "12"), ("JOB_NODELIST", "n[1-2]"), ("JOB_CPUS_PER_NODE", "8(x2)"),
+    ):  # fmt: skip
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+
+
+def call(*words: Any) -> Result:
+    return CliRunner().invoke(app, ["slurm", *map(str, words)], env={"COLUMNS": "400"})
+
+
+THIS_MACHINE = {"localhost": {"ansible_connection": "local"}}
+
+
+@pytest.fixture
+def submit(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
+    """Call the command, with the inventory of this machine read already: it takes a second."""
+    monkeypatch.setattr(submission, "bench_variables", lambda *_: THIS_MACHINE)
+
+    def called(*words: Any) -> tuple[int, str]:
+        said = call("quick", f"--results={tmp_path / 'results'}", *words)
+        return said.exit_code, said.output
+
+    return called
+
+
+# What is submitted.
+
+
+def options(script: str) -> list[str]:
+    """Return the options in a script, all of which come before its first command."""
+    lines = script.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    first = next(n for n, line in enumerate(lines) if not line.startswith("#"))
+    assert not any(line.startswith("#SBATCH") for line in lines[first:])
+    return [line.removeprefix("#SBATCH ") for line in lines[:first] if "#SBATCH" in line]
+
+
+def test_a_plan_is_an_array_of_whole_nodes(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    status, said = submit(
+        "--partition=main", "--tasks=3", "--nodes=2", "--time=4:00:00", "--account=us",
+        "--option=--constraint=epyc&ib", "--option=--exclude=n[7-9]",
+    )  # fmt: skip
+    assert status == 0, said
+    folder = tmp_path / "results"
+    assert f"job 77: 3 tasks, a node each, at most 2 at once; {folder}/quick.slurm" in said
+    assert f"virtbed merge {folder}/quick {folder}/quick.shard-*-of-3.*" in said
+    path = folder / "quick.slurm" / "job.sh"
+    assert slurm.called("sbatch") == [f"--parsable {path}"]
+    assert options(path.read_text()) == [
+        "--job-name=virtbed-quick", "--array=1-3%2", "--nodes=1", "--ntasks=1", "--exclusive",
+        "--mem=0", "--mincpus=2", "--requeue", "--open-mode=append", "--signal=B:USR1@300",
+        f"--output={folder}/quick.slurm/task-%a.log", "--partition=main", "--time=4:00:00",
+        "--account=us", "--constraint=epyc&ib", "--exclude=n[7-9]",
+    ]  # fmt: skip
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+
+
+def test_without_a_number_there_are_as_many_tasks_as_replicates(
+    submit: Callable[..., tuple[int, str]],
+) -> None:
+    assert "--array=1-5\n" in submit("--dry-run")[1]
+    assert "--array=1-7\n" in submit("--dry-run", "--replicates=7")[1]
+
+
+def test_a_dry_run_submits_nothing_and_needs_no_slurm(
+    submit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    status, said = submit("--tasks=3", "--dry-run")
+    assert status == 0 and said.startswith("#!/bin/bash\n#SBATCH --job-name=virtbed-quick\n")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_task_is_the_sweep_that_was_asked_for(
+    submit: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    plan = tmp_path / "mine.yml"
+    plan.write_text((REPOSITORY / "plans/quick.yml").read_text())
+    said = call(
+        plan, "--tasks=2", "--replicates=4", "--dry-run", f"--results={tmp_path / 'a b'}",
+        "--extra-vars=virtbed_state_dir=/x y",
+    ).output  # fmt: skip
+    (line,) = (line for line in said.splitlines() if " sweep " in line and line.endswith(" &"))
+    words = shlex.split(line.removesuffix(" &"))
+    assert words[0] == str(Path(sys.executable).with_name("virtbed"))
+    assert words[1:] == [
+        "sweep", str(plan), f"--inventory={REPOSITORY}/inventory/local",
+        "--extra-vars=virtbed_state_dir=/x y", "--replicates=4", f"--results={tmp_path / 'a b'}",
+        "--shard", "${SLURM_ARRAY_TASK_ID}/2",
+    ]  # fmt: skip
+    assert f'#SBATCH --output="{tmp_path}/a b/quick.slurm/task-%a.log"' in said
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "no task": (["--tasks=0"], "0 shards of 5 replicates found, from 1 to 5 needed"),
+    "too many tasks": (["--tasks=6"], "6 shards of 5 replicates found, from 1 to 5 needed"),
+    "no node": (["--nodes=0"], "--nodes 0 found, at least 1 needed"),
+    "no partition": (["--partition=gone"], "no partition gone found; there are: main, all"),
+    "a shared one": (["--partition=all"], "partition all has OverSubscribe=FORCE:4"),
+    "two lines": (["--partition=a\n#SBATCH --uid=0"], "found, a name needed"),
+    "a long time": (["--time=soon"], "--time 'soon' found, minutes, hours:minutes:seconds"),
+    "a short time": (["--time=10"], "--time 10 found, at least 15 minutes needed"),
+    "a bare option": (["--option=constraint=x"], "one of sbatch as --name or --name=value needed"),
+    "a line": (["--option=--comment=a\nrm -rf x"], "one of sbatch as --name or --name=value"),
+    "not whole": (["--option=--oversubscribe"], "option --oversubscribe found: the job sets that"),
+    "another array": (["--option=--array=1-9"], "option --array found: the job sets that itself"),
+    "several lines": (["--account=a b"], "--account 'a b' found, a name needed"),
+    "no plan": (["--replicates=200"], ""),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_be_asked_is_refused_and_not_submitted(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], what: str
+) -> None:
+    words, said = BAD[what]
+    status, output = submit(*words)
+    assert status == 2 and said in output
+    assert slurm.called("sbatch") == []
+
+
+@pytest.mark.parametrize("words", [["--partition=main"], ["--partition=big,main"], []])
+def test_nodes_too_small_for_the_plan_are_named(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], words: list[str]
+) -> None:
+    slurm.answer(
+        "scontrol --oneliner show partition",
+        "PartitionName=big OverSubscribe=NO\nPartitionName=main Default=YES OverSubscribe=NO",
+    )
+    slurm.answer("sinfo *--partition=big*", "64")
+    slurm.answer("sinfo *--partition=main*", "1\n1")
+    status, said = submit(*words)
+    assert status == 2 and slurm.called("sbatch") == []
+    assert "partition main has nodes of at most 1 CPUs, 2 needed by the largest size" in said
+    assert submit("--partition=big")[0] == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--partition=main"]])
+def test_without_sbatch_it_is_said_what_is_missing(
+    submit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, words: list[str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    status, said = submit(*words)
+    assert status == 2 and "no sbatch found on PATH" in said and "slurm-client" in said
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("printed", "status", "why"),
+    [("sbatch: error: invalid account", 1, "invalid account"), ("", 0, "the number of a job")],
+)
+def test_what_slurm_does_not_take_is_said(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], printed: str, status: int, why: str
+) -> None:
+    slurm.answer("sbatch *", printed, status)
+    ended, said = submit()
+    assert ended == 2 and why in said
+
+
+def test_without_root_it_is_said_what_remains(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    status, said = submit()
+    assert status == 2 and slurm.called("sbatch") == []
+    assert "user id 1000 found, root (0) needed on every node" in said
+    assert "rootless Podman and QEMU's sessions are not supported" in said and "--dry-run" in said
+    status, said = submit("--dry-run")  # for an administrator
+    assert status == 0 and "#SBATCH --exclusive" in said
+
+
+def test_another_machine_is_not_what_a_task_measures(slurm: Slurm, tmp_path: Path) -> None:
+    done = call("quick", f"--results={tmp_path}", f"--inventory={REPOSITORY}/inventory/example")
+    said = done.output
+    assert done.exit_code == 2 and slurm.called("sbatch") == []
+    assert "bench01 found in the group bench, one host with ansible_connection: local" in said
+
+
+def test_what_a_shard_cannot_do_is_said(submit: Callable[..., tuple[int, str]]) -> None:
+    said = call("study", "--tasks=3", "--dry-run").output
+    assert "precision 0.014 is not applied to shards: each of the 30 replicates" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 5400), ("1:30", 90), ("1:30:00", 5400), ("1-12", 129600), ("1-12:30", 131400),
+     ("2-0:0:5", 172805), ("UNLIMITED", None), ("infinite", None)],
+)  # fmt: skip
+def test_a_time_limit_is_read_as_sbatch_does(text: str, seconds: int | None) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1:2:3:4", "1-", "-5", "4h", "1:-2", "1 2", "0x10"])
+def test_what_is_no_time_limit_is_refused(text: str) -> None:
+    with pytest.raises(SlurmError, match="found, minutes"):
+        seconds_of(text)
+
+
+# The script, carried out with a stub in the place of virtbed.
+
+
+class Task:
+    """The script of a job in a shell, as Slurm starts it."""
+
+    def __init__(self, slurm: Slurm, folder: Path, plan: Plan) -> None:
+        self.slurm, self.folder = slurm, folder
+        self.results = folder / "all results"
+        (folder / "bin").mkdir()
+        words = words_of("quick", None, ["x,"], None, [], self.results)
+        self.job = Job(plan, words, self.results, 3)
+
+    def start(self, body: str, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[str]:
+        stub = self.folder / "bin" / "virtbed"
+        stub.write_text(f"#!/bin/bash\n{body}")
+        stub.chmod(0o755)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(stub.with_name("python")))
+            script = self.folder / "job.sh"
+            script.write_text(self.job.script())
+        environment = os.environ | {
+            "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "R": str(self.results),
+        }  # fmt: skip
+        return subprocess.Popen(
+            ["bash", script], env=environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def signalled(self, started: subprocess.Popen[str], *numbers: int) -> tuple[int, str]:
+        ready = time.monotonic() + 10
+        while not (self.results / "ready").exists() and time.monotonic() < ready:
+            time.sleep(0.02)
+        for number in numbers:
+            started.send_signal(number)
+        said, _ = started.communicate(timeout=20)
+        return started.returncode, said
+
+
+@pytest.fixture
+def task(slurm: Slurm, tmp_path: Path) -> Task:
+    return Task(slurm, tmp_path, load_plan(plan_path("quick")))
+
+
+RESULT = 'f="$R/quick.shard-2-of-3.n1/trials/$1"; mkdir -p "$f"; touch "$f/result.json"'
+WAITS = """result() { %s; }
+trap 'sleep 0.3; echo released; exit 130' TERM
+%s
+touch "$R/ready"
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 4])
+def test_a_task_ends_as_its_sweep_does(
+    task: Task, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    started = task.start(f'echo "$@"; exit {status}', monkeypatch)
+    said, _ = started.communicate(timeout=20)
+    assert started.returncode == status
+    assert said == f"sweep quick --inventory=x, --results={task.results} --shard 2/3\n"
+    assert task.slurm.called("scontrol") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_task_that_is_ended_waits_for_its_release_and_leaves_the_rest_to_slurm(
+    task: Task, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    task.results.mkdir()
+    started = task.start(WAITS % (RESULT, "result a"), monkeypatch)
+    status, said = task.signalled(started, number, number)
+    assert status == 130 and "released" in said
+    assert task.slurm.called("scontrol") == []
+
+
+def test_a_task_near_its_limit_is_requeued_if_it_got_anywhere(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = task.results / "quick.shard-2-of-3.n0" / "trials" / "a"
+    before.mkdir(parents=True)
+    (before / "result.json").touch()
+    started = task.start(WAITS % (RESULT, "result b"), monkeypatch)
+    status, said = task.signalled(started, signal.SIGUSR1)
+    assert status == 0 and "released" in said and "goes on when Slurm starts it again" in said
+    assert task.slurm.called("scontrol") == ["requeue 7_2"]
+
+
+def test_a_task_that_got_nowhere_is_not_started_forever(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.results.mkdir()
+    started = task.start(WAITS % (RESULT, ""), monkeypatch)
+    status, said = task.signalled(started, signal.SIGUSR1)
+    assert status == 130 and "not one trial ended within the time limit" in said
+    assert task.slurm.called("scontrol") == []
+
+
+def test_a_task_that_cannot_be_requeued_says_so_by_its_status(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.slurm.answer("scontrol requeue *", "disabled", 1)
+    task.results.mkdir()
+    started = task.start(WAITS % (RESULT, "result a"), monkeypatch)
+    assert task.signalled(started, signal.SIGUSR1)[0] == 130
+
+
+# What a job was granted.
+
+
+def test_numbers_of_cpus_are_read_as_slurm_shortens_them() -> None:
+    assert per_node("8(x2),4,16(x3)") == [8, 8, 4, 16, 16, 16]
+    for text in ("", "8(x", "a", "8(2)", "8,,4"):
+        assert per_node(text) == []
+
+
+@pytest.mark.usefixtures("job_of_two")
+def test_the_nodes_of_a_job_are_its_bench_hosts() -> None:
+    assert {name: dict(host) for name, host in bench_variables([SLURM]).items()} == {
+        "n1": {"ansible_connection": "local", "virtbed_state_dir": "/var/lib/virtbed"},
+        "n2": {"ansible_host": "10.0.0.2", "virtbed_state_dir": "/var/lib/virtbed"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("unset", "counts", "why"),
+    [
+        (("SLURM_JOB_ID",), "8(x2)", "no SLURM_JOB_ID and SLURM_JOB_NODELIST found"),
+        ((), "8,4", "4 of 8 CPUs of n2 granted to job 12, the whole node needed"),
+        ((), "8", "the CPUs of 2 nodes (n[1-2]) needed"),
+    ],
+)
+@pytest.mark.usefixtures("job_of_two")
+def test_no_allocation_and_a_part_of_a_node_are_no_inventory(
+    monkeypatch: pytest.MonkeyPatch, unset: tuple[str, ...], counts: str, why: str
+) -> None:
+    for name in unset:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", counts)
+    with pytest.raises(AnsibleError) as error:
+        bench_variables([SLURM])
+    assert why in " ".join(str(error.value).split())
+
+
+@pytest.mark.usefixtures("job_of_two")
+def test_cpus_that_slurm_keeps_for_itself_are_not_missing(slurm: Slurm) -> None:
+    line = NODE.format(name="n1", cpus=10, address="n1") + " CPUEfctv=8"
+    slurm.answer("scontrol --oneliner show node n1", line)
+    assert [(n.granted, n.cpus) for n in allocated(os.environ)] == [(8, 8), (8, 8)]
+
+
+@pytest.mark.usefixtures("slurm")
+def test_outside_of_a_job_nothing_is_checked(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "bench_variables", lambda *_: pytest.fail("asked"))
+    check_granted(plan, Bench())
+
+
+GRANTED: dict[str, tuple[dict[str, str | None], int, str]] = {
+    "whole": ({}, 8, ""),
+    "a part": ({"SLURM_JOB_CPUS_PER_NODE": "4(x2)"}, 4, "4 of 8 CPUs of n1 granted to job 12"),
+    "small": ({}, 1, "CPUs 0 of n1 granted to job 12, 1 in all; 2 needed by the largest size"),
+    "elsewhere": ({"SLURMD_NODENAME": None}, 8, r"this machine is no node of Slurm's job 12 \(n1"),
+    "other node": ({"SLURMD_NODENAME": "n5"}, 8, "this machine is no node of Slurm's job 12"),
+    "a task": (
+        {"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_CPUS_PER_NODE": "1(x2)"},
+        8, "1 of 8 CPUs of n1 granted to job 9_3",
+    ),
+    "unknown": ({"SLURM_JOB_CPUS_PER_NODE": None}, 8, "SLURM_JOB_CPUS_PER_NODE None found"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", GRANTED)
+@pytest.mark.usefixtures("job_of_two")
+def test_within_a_job_a_sweep_measures_what_was_granted_or_nothing(
+    monkeypatch: pytest.MonkeyPatch, plan: Plan, what: str
+) -> None:
+    variables, cpus, why = GRANTED[what]
+    for name, value in variables.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.setattr(allocation, "bench_variables", lambda *_: THIS_MACHINE)
+    if not why:
+        check_granted(plan, Bench())
+        return
+    with pytest.raises(SlurmError, match=why):
+        check_granted(plan, Bench())
+
+
+@pytest.mark.usefixtures("job_of_two")
+def test_a_sweep_is_refused_where_its_job_has_a_part_of_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", "4(x2)")
+    said = CliRunner().invoke(app, ["sweep", "quick", "--shard", "1/5"])
+    assert said.exit_code == 2 and "the whole node needed" in said.output.replace("\n", " ")
+
+
+def test_slurm_that_does_not_answer_is_named(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]]
+) -> None:
+    slurm.answer("scontrol --oneliner show partition", "Unable to contact slurm controller", 1)
+    status, said = submit("--partition=main")
+    assert status == 2 and "Unable to contact slurm controller" in said
+
+
+def test_options_that_the_job_sets_are_those_that_it_may_not_be_given(plan: Plan) -> None:
+    job = Job(plan, ("x",), Path("/r"), 2, 1, "p", "60", "a")
+    own = {line.removeprefix("--").partition("=")[0] for line in options(job.script())}
+    assert own - {"partition", "time", "account"} <= SET
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "2", "a/b"])
+def test_a_share_that_is_none_is_refused_before_anything_is_made(text: str) -> None:
+    said = CliRunner().invoke(app, ["sweep", "quick", "--shard", text])
+    assert said.exit_code == 2 and "NUMBER/OF with a number from 1 to OF needed" in said.output
+    said = CliRunner().invoke(app, ["sweep", "quick", "--shard", "1/6"])
+    assert said.exit_code == 2 and "6 shards of 5 replicates found" in said.output
