@@ -38,7 +38,7 @@ SET_BY_A_SWEEP = frozenset(
     f"virtbed_{name}"
     for name in (
         "bench", "run_dir", "incoming_dir", "tuned", "interrupts", "instance", "trials", "trial",
-        "claim", "claim_s", "stores", "keep",
+        "claim", "claim_s", "stores", "keep", "neighbours",
     )
 )  # fmt: skip
 _BLOCK = ("begin", "provision", "trials", "release")

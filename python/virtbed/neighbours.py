@@ -1,0 +1,155 @@
+"""Instances next to a measured one: which CPUs they are given, and which cells can have any.
+
+Pure: the topology of a host, a placement and an instance in; neighbours, or why there are none,
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from virtbed.hwloc import Node
+from virtbed.locality import HEADROOM_MIB, Search
+from virtbed.placement import Placement, Topology
+from virtbed.plan import Plan
+from virtbed_contract.documents import Instance, Neighbour
+from virtbed_contract.factors import FACTORS, Factor
+from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
+
+NEIGHBOURS: Factor = next(factor for factor in FACTORS if factor.name == "neighbours")
+Why = tuple[str, str]
+"""Why a cell cannot run, and what would change that."""
+
+
+def wanted(plan: Plan) -> int:
+    """Return the most neighbours that a plan asks for."""
+    return max(map(int, plan.values(NEIGHBOURS)))
+
+
+def place_neighbours(
+    topology: Topology, placed: Placement, most: int, memory_mib: int, total_mib: int | None = None
+) -> tuple[Neighbour, ...]:
+    """Choose CPUs for instances next to a placed one, of its size and kind of core.
+
+    No CPU is in two instances. Cores that the placed one has nothing of are first, then the other
+    threads of its cores. CPUs of housekeeping are last: a neighbour would be slowed by it, and it
+    by the neighbour. Each neighbour takes what shares most within itself, as `place` does, so that
+    the first are the same however many there are.
+
+    Args:
+        topology: The host.
+        placed: The measured instance.
+        most: How many neighbours are wanted.
+        memory_mib: Memory of each instance.
+        total_mib: Memory of the host; None where that is unknown.
+
+    Returns:
+        As many as there is room for, in CPUs and in memory.
+    """
+    machine = topology.machine
+    taken = set(parse_cpu_list(placed.cpus))
+    cores, helpers = len(taken), frozenset(parse_cpu_list(placed.housekeeping))
+    siblings = frozenset(c for core in machine.cores if taken & {*core} for c in core) - taken
+    offered = machine.kinds[placed.kind - 1].cpus & topology.measured
+    search = Search(machine, frozenset(taken), memory_mib)
+    bound = [search.nodes(taken)]
+    found: list[Neighbour] = []
+    while len(found) < most:
+        free = offered - taken
+        pools = (free - helpers - siblings, free - helpers, free)
+        pool = next((each for each in pools if len(each) >= cores), None)
+        if pool is None:
+            break
+        chosen = frozenset(search.best(pool, cores))
+        bound.append(search.nodes(chosen))
+        if not _fit(bound, memory_mib, total_mib):
+            break
+        taken |= chosen
+        found.append(
+            Neighbour(
+                cpus=format_cpu_list(chosen),
+                mems=format_cpu_list(node.node for node in bound[-1]) or "0",
+                housekeeping=bool(chosen & helpers),
+                siblings=bool(chosen & siblings),
+            )
+        )
+    return tuple(found)
+
+
+def _fit(bound: Sequence[Collection[Node]], memory_mib: int, total_mib: int | None) -> bool:
+    """Return whether instances have their memory at the same time.
+
+    Args:
+        bound: The nodes that each is bound to: an instance of several takes as much of each.
+        memory_mib: Memory of each instance.
+        total_mib: Memory of the host; None where that is unknown.
+    """
+    asked: dict[int, float] = {}
+    sizes: dict[int, int | None] = {}
+    for nodes in bound:
+        for node in nodes:
+            asked[node.node] = asked.get(node.node, HEADROOM_MIB) + memory_mib / len(nodes)
+            sizes[node.node] = node.memory_mib
+    each = all(size is None or asked[number] <= size for number, size in sizes.items())
+    return each and (total_mib is None or len(bound) * memory_mib + HEADROOM_MIB <= total_mib)
+
+
+def accompanied(instance: Instance, room: Sequence[Neighbour]) -> Instance | Why:
+    """Return an instance with the neighbours that its factors ask for, or why it cannot have them.
+
+    Args:
+        instance: With `factors`.
+        room: The neighbours that this host has room for, next to an instance of this size.
+    """
+    value = instance.factors.get(NEIGHBOURS.name, NEIGHBOURS.default)
+    if value == NEIGHBOURS.default:
+        return instance
+    asked = f"{NEIGHBOURS.plan_key} {value}"
+    if instance.own_kernel:
+        return (
+            f"{asked}: a guest's neighbours would be guests, and one guest is made at a time",
+            "vary neighbours on platforms of the host's own kernel",
+        )
+    if instance.private_kernel:
+        return (
+            f"{asked}: {instance.enclosure} has a kernel of its own, behind which the host's does "
+            "not show where a neighbour runs",
+            "vary neighbours on platforms of the host's own kernel",
+        )
+    if instance.mode != "pinned":
+        return (
+            f"{asked}: an instance that floats has no CPUs of its own, which neighbours could be "
+            "kept off",
+            "keep to mode pinned",
+        )
+    if len(room) < int(value):
+        return (
+            f"{asked}: {1 + int(value)} instances of {instance.cores} CPUs and "
+            f"{instance.memory_mib} MiB each are needed at the same time, this host has room for "
+            f"{1 + len(room)} (CPUs of one kind, {HEADROOM_MIB} MiB of each memory node kept)",
+            "lower neighbours, cores or memory_mib in the plan, or use a larger host",
+        )
+    return replace(instance, neighbours=tuple(room[: int(value)]))
+
+
+def unmet(plan: Plan, values: Iterable[str], reasons: Iterable[Why]) -> str | None:
+    """Return which number of neighbours no cell of a plan has on this host; None if each has one.
+
+    Args:
+        plan: The plan.
+        values: That of each cell.
+        reasons: Of the cells that cannot run.
+    """
+    missing = [v for v in plan.values(NEIGHBOURS) if v not in {*values, NEIGHBOURS.default}]
+    if not missing:
+        return None
+    why = [
+        f"{reason}; {remedy}"
+        for reason, remedy in reasons
+        if reason.startswith(f"{NEIGHBOURS.plan_key} {missing[0]}:")
+    ]
+    return (
+        f"{NEIGHBOURS.plan_key}: {missing[0]} found, which no cell of the plan can have on this "
+        f"host: {why[0] if why else 'none of its platforms can run'}"
+    )
