@@ -55,6 +55,12 @@ def instances(instance: Instance) -> tuple[Instance, ...]:
     )
 
 
+def placed_in_words(cpus: str, housekeeping: bool, siblings: bool) -> str:
+    """Return where a neighbour runs, and what else does: "0 (housekeeping, too)"."""
+    shared = ["the measured cores' threads"] * siblings + ["housekeeping, too"] * housekeeping
+    return f"{cpus} ({', '.join(shared)})" if shared else cpus
+
+
 def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
     """Return what a neighbour's processes may use and have done so far, as their host tells.
 

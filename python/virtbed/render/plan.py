@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from virtbed.render.table import Table
 from virtbed.trial import Trial
-from virtbed_contract.documents import Neighbour, Platform
+from virtbed_contract.documents import Platform
 from virtbed_contract.factors import FACTORS, SCENARIOS
+from virtbed_contract.neighbours import placed_in_words
 from virtbed_contract.sweep import NotRun, PlannedPlacement
 
 
@@ -43,19 +44,13 @@ def placement_table(placements: Iterable[PlannedPlacement]) -> Table:
     for heading in ("shared caches", "why"):
         table.add_column(heading, measured=True)
     for placed in placements:
-        each = [", ".join(map(neighbour_words, placed.neighbours)) or "no room"] * several
+        where = [placed_in_words(n.cpus, n.housekeeping, n.siblings) for n in placed.neighbours]
+        each = [", ".join(where) or "no room"] * several
         table.add_row(
             str(placed.cores), placed.cpus, placed.mems, placed.housekeeping, *each, placed.caches,
             "; ".join(placed.reasons),
         )  # fmt: skip
     return table
-
-
-def neighbour_words(placed: Neighbour) -> str:
-    """Return where a neighbour runs, and what else does: "0 (housekeeping, too)"."""
-    shared = ["the measured cores' threads"] * placed.siblings
-    shared += ["housekeeping, too"] * placed.housekeeping
-    return f"{placed.cpus} ({', '.join(shared)})" if shared else placed.cpus
 
 
 def _cell(trial: Trial) -> tuple[str, str, str, int, str]:
