@@ -47,7 +47,8 @@ __all__ = [
     "BARE", "BASELINE", "GROUP", "NS_PER_MS", "PHASES", "PLAIN_ROWS", "TAILS", "at_rank",
     "by_replicate", "cells", "geometric", "gpu_speed_up", "guest_factor", "in_order", "judged",
     "over_default", "phases", "ratio_to_bare_metal", "samples_to_show", "steady", "tail",
-    "thread_policy_gain", "to_baseline", "typical", "vanilla_to_pinned", "variant_to_plain", "without_suspects",
+    "thread_policy_gain", "to_baseline", "typical", "vanilla_to_pinned", "variant_to_plain",
+    "without_suspects",
 ]  # fmt: skip
 
 TAILS = (90, 99)  # percentiles of latency
