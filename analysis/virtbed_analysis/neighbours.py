@@ -11,7 +11,7 @@ from virtbed_contract.neighbours import placed_in_words
 def columns_of(result: Json) -> Json:
     """Return ``neighbours_cpus`` and ``neighbours_busy`` of a trial; None without neighbours."""
     ran = result.get("neighbours") or ()
-    named = (placed_in_words(one["cpus"], one["housekeeping"], one["siblings"]) for one in ran)
+    named = (placed_in_words(one["cpus"], one["shares"], one["housekeeping"]) for one in ran)
     busy = [one["busy_cpus"] for one in ran]
     shares = [
         used / max(1, len(parse_cpu_list(one["cpus"])))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virtbed_analysis import kernels
+from virtbed_contract.neighbours import CORE
 
 Json = dict[str, Any]
 
@@ -55,7 +56,7 @@ def _unasked_throttling(result: Json) -> float | None:
 
 def _unasked_siblings(result: Json) -> float | None:
     """Return what ran on the same cores' other threads; None where neighbours were put there."""
-    if any(one["siblings"] for one in result.get("neighbours", ())):
+    if any(one["shares"] == CORE for one in result.get("neighbours", ())):
         return None
     share: float | None = result["confounders"]["siblings_share"]
     return share

@@ -76,11 +76,13 @@ class Neighbour:
 
     cpus: str = described("Host CPUs that it runs on.", pattern=KERNEL_LIST)
     mems: str = described("Host memory nodes that it is bound to.", pattern=KERNEL_LIST)
+    shares: str = described(
+        "The smallest part of the machine that it shares with the measured instance: core, such as "
+        "L2 or L3, node, package, machine.",
+        min_length=1,
+    )
     housekeeping: bool = described(
         "Whether helpers and the controller run on its CPUs, too: the host has no others left."
-    )
-    siblings: bool = described(
-        "Whether its CPUs are other threads of the measured instance's cores."
     )
 
 

@@ -25,6 +25,8 @@ MARK = "VIRTBED_INSTANCE="
 """The variable by which the processes of an instance are known."""
 OUT, LOG, END = "out", "log", "end"
 """Files of a neighbour: what it prints, what it logs, and its exit status once it has ended."""
+CORE = "core"
+"""What a neighbour on other threads of the measured cores shares with these."""
 _LAST_WORDS = 1000  # characters of the log that a message quotes
 _LEAST_S = 0.1  # a kernel tells its uptime in hundredths of a second
 
@@ -55,10 +57,9 @@ def instances(instance: Instance) -> tuple[Instance, ...]:
     )
 
 
-def placed_in_words(cpus: str, housekeeping: bool, siblings: bool) -> str:
-    """Return where a neighbour runs, and what else does: "0 (housekeeping, too)"."""
-    shared = ["the measured cores' threads"] * siblings + ["housekeeping, too"] * housekeeping
-    return f"{cpus} ({', '.join(shared)})" if shared else cpus
+def placed_in_words(cpus: str, shares: str, housekeeping: bool) -> str:
+    """Return where a neighbour runs, and with what: "0 (same L3, with housekeeping)"."""
+    return f"{cpus} (same {shares}{', with housekeeping' if housekeeping else ''})"
 
 
 def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
@@ -216,8 +217,8 @@ def neighbours_ran(
     return [
         {
             "cpus": placed.cpus,
+            "shares": placed.shares,
             "housekeeping": placed.housekeeping,
-            "siblings": placed.siblings,
             "requests": now["requests"] - was["requests"],
             "busy_cpus": _busy(was, now),
         }

@@ -46,8 +46,8 @@ class NeighbourRan:
     """What an instance next to the measured one did from before the trial to after it."""
 
     cpus: str = described("Host CPUs that it ran on.", pattern=KERNEL_LIST)
+    shares: str = described("The smallest part of the machine that the measured instance shares.")
     housekeeping: bool = described("Whether helpers and the controller ran there, too.")
-    siblings: bool = described("Whether these are other threads of the measured cores.")
     requests: int = described("Requests that it answered.", minimum=1)
     busy_cpus: Optional[float] = described(
         "CPUs that it kept busy, on average; null where the readings are too close.", minimum=0

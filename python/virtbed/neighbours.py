@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from virtbed.hwloc import Node
+from virtbed.hwloc import Machine, Node
 from virtbed.locality import HEADROOM_MIB, Search
 from virtbed.placement import Placement, Topology
 from virtbed.plan import Plan
 from virtbed_contract.documents import Instance, Neighbour
 from virtbed_contract.factors import FACTORS, Factor
 from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
+from virtbed_contract.neighbours import CORE
 
 NEIGHBOURS: Factor = next(factor for factor in FACTORS if factor.name == "neighbours")
 Why = tuple[str, str]
@@ -32,10 +33,10 @@ def place_neighbours(
 ) -> tuple[Neighbour, ...]:
     """Choose CPUs for instances next to a placed one, of its size and kind of core.
 
-    No CPU is in two instances. Cores that the placed one has nothing of are first, then the other
-    threads of its cores. CPUs of housekeeping are last: a neighbour would be slowed by it, and it
-    by the neighbour. Each neighbour takes what shares most within itself, as `place` does, so that
-    the first are the same however many there are.
+    No CPU is in two instances. Cores that the placed one has nothing of are first, those of its own
+    caches before those of its node, its package and the rest: what is shared is to be measured.
+    Then the other threads of its cores, and last the CPUs of housekeeping: a neighbour would be
+    slowed by it, and it by the neighbour. The first are the same however many there are.
 
     Args:
         topology: The host.
@@ -48,33 +49,51 @@ def place_neighbours(
         As many as there is room for, in CPUs and in memory.
     """
     machine = topology.machine
-    taken = set(parse_cpu_list(placed.cpus))
-    cores, helpers = len(taken), frozenset(parse_cpu_list(placed.housekeeping))
-    siblings = frozenset(c for core in machine.cores if taken & {*core} for c in core) - taken
-    offered = machine.kinds[placed.kind - 1].cpus & topology.measured
-    search = Search(machine, frozenset(taken), memory_mib)
-    bound = [search.nodes(taken)]
+    measured = frozenset(parse_cpu_list(placed.cpus))
+    helpers = frozenset(parse_cpu_list(placed.housekeeping))
+    around = _around(machine, measured)
+    own_cores = around[0][1]
+    free = (machine.kinds[placed.kind - 1].cpus & topology.measured) - measured
+    search = Search(machine, helpers, memory_mib)
+    bound = [search.nodes(measured)]
     found: list[Neighbour] = []
     while len(found) < most:
-        free = offered - taken
-        pools = (free - helpers - siblings, free - helpers, free)
-        pool = next((each for each in pools if len(each) >= cores), None)
+        pools = [
+            (free - aside) & cpus
+            for aside in (helpers | own_cores, helpers, frozenset[int]())
+            for _, cpus in around
+        ]
+        pool = next((each for each in pools if len(each) >= len(measured)), None)
         if pool is None:
             break
-        chosen = frozenset(search.best(pool, cores))
+        chosen = frozenset(search.best(pool, len(measured)))
         bound.append(search.nodes(chosen))
         if not _fit(bound, memory_mib, total_mib):
             break
-        taken |= chosen
+        free -= chosen
         found.append(
             Neighbour(
                 cpus=format_cpu_list(chosen),
                 mems=format_cpu_list(node.node for node in bound[-1]) or "0",
+                shares=next(name for name, cpus in around if cpus & chosen),
                 housekeeping=bool(chosen & helpers),
-                siblings=bool(chosen & siblings),
             )
         )
     return tuple(found)
+
+
+def _around(machine: Machine, measured: frozenset[int]) -> list[tuple[str, frozenset[int]]]:
+    """Return what an instance's CPUs lie in: the name and all CPUs of each, the smallest first."""
+    near = [domain for domain in machine.domains if domain.cpus & measured]
+    near.sort(key=lambda domain: not domain.cache)  # a cache says more than what has the same CPUs
+    each = {
+        name: frozenset[int]().union(*(domain.cpus for domain in near if domain.name == name))
+        for name in dict.fromkeys(domain.name for domain in near)
+    }
+    cores = frozenset(cpu for core in machine.cores if measured & {*core} for cpu in core)
+    wider = [(name, cpus) for name, cpus in each.items() if cpus > cores]
+    wider.sort(key=lambda one: len(one[1]))
+    return [(CORE, cores), *wider, ("machine", machine.cpus)]
 
 
 def _fit(bound: Sequence[Collection[Node]], memory_mib: int, total_mib: int | None) -> bool:

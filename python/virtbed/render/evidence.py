@@ -71,7 +71,7 @@ def _explained(path: Path) -> tuple[bool, list[str]]:
         lines.append(f"These CPUs were chosen: {'; '.join(chosen)}.")
     lines += [
         f"Next to it, neighbour {number} of the same size on CPUs "
-        f"{placed_in_words(own['cpus'], own['housekeeping'], own['siblings'])}."
+        f"{placed_in_words(own['cpus'], own['shares'], own['housekeeping'])}."
         for number, own in enumerate(evidence["asked"].get("neighbours", ()), start=1)
     ]
     for moment, words in MOMENTS.items():

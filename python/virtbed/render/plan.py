@@ -44,7 +44,7 @@ def placement_table(placements: Iterable[PlannedPlacement]) -> Table:
     for heading in ("shared caches", "why"):
         table.add_column(heading, measured=True)
     for placed in placements:
-        where = [placed_in_words(n.cpus, n.housekeeping, n.siblings) for n in placed.neighbours]
+        where = [placed_in_words(n.cpus, n.shares, n.housekeeping) for n in placed.neighbours]
         each = [", ".join(where) or "no room"] * several
         table.add_row(
             str(placed.cores), placed.cpus, placed.mems, placed.housekeeping, *each, placed.caches,
