@@ -40,11 +40,11 @@ import json, os, sys, time
 if "--endless" in sys.argv:
     if "never" in sys.argv:
         sys.exit("no model found")
-    for requests in range(1, 10 if "dies" in sys.argv else 600):
+    for requests in range(1, 30 if "dies" in sys.argv else 600):
         print(json.dumps({"requests": requests}), flush=True)
         time.sleep(0.1)
     sys.exit("out of memory")
-time.sleep(1.5)
+time.sleep(5 if "dies" in sys.argv else 1)
 cpus = sorted(os.sched_getaffinity(0))
 inside = {"cpus_allowed_list": str(cpus[0]), "affinity": cpus, "isa": [],
           "cgroup": {"quota_cpus": None},
