@@ -6,6 +6,8 @@ On two cores the neighbour of a 1-core instance has CPU 0, which is housekeeping
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from .conftest import NOTHING, behind_our_back, read, run, traces
+from .test_interruption import start, until
 
 FOLDER = Path("/run/virtbed/neighbours")
 # Acts on the process of the neighbour once the measured one runs; else fails, to be called again.
@@ -115,5 +118,20 @@ def test_a_neighbour_that_did_not_run_all_along_fails_the_trial_with_its_reason(
     assert evidence["attested"] is False and len(evidence["before"]["neighbours"]) == 1
     # The cell without is measured all the same.
     assert (folder / f"trials/{platform}-pinned-c01-null-r01/result.json").exists()
+    assert traces() == NOTHING
+    assert not FOLDER.exists()
+
+
+def test_what_a_killed_sweep_leaves_of_a_neighbour_is_cleared(write_plan: Any) -> None:
+    plan, _ = write_plan(
+        "left", platforms={"cn": ["pinned"]}, neighbours=1, memory_mib=1024, seed=2113,
+        applications=[{"name": "null", "scale": "tiny", "samples": 10_000, "warmup": 1}],
+    )  # fmt: skip
+    sweep = start("virtbed", "sweep", plan)
+    until(lambda: FOLDER.exists() and any(FOLDER.glob("*/out")))
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.communicate()
+    assert traces()["processes"]
+    run("virtbed", "clear")
     assert traces() == NOTHING
     assert not FOLDER.exists()
