@@ -160,7 +160,8 @@ def unmet(plan: Plan, values: Iterable[str], reasons: Iterable[Why]) -> str | No
         values: That of each cell.
         reasons: Of the cells that cannot run.
     """
-    missing = [v for v in plan.values(NEIGHBOURS) if v not in {*values, NEIGHBOURS.default}]
+    had = {*values, NEIGHBOURS.default}
+    missing = [value for value in plan.values(NEIGHBOURS) if value not in had]
     if not missing:
         return None
     why = [

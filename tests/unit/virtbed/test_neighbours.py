@@ -14,6 +14,7 @@ from virtbed.design import Design, design
 from virtbed.neighbours import place_neighbours
 from virtbed.placement import parse_cpu_list, place
 from virtbed.plan import Plan, PlanError, load_plan
+from virtbed.progress import estimate_s
 from virtbed.render.plan import placement_table
 from virtbed.sweep.admission import where
 from virtbed_contract.codec import encode
@@ -192,7 +193,7 @@ def test_a_cell_with_neighbours_has_instances_of_its_own_next_to_those_without()
     assert [n.cpus for n in size.neighbours] == [n.cpus for n in two]
     assert "neighbour on" in where(encode(one) for one in found.placements)
     text = shown(placement_table(found.placements), 132)
-    assert "neighbours" in text and "(same L3)" in text
+    assert "neighbours" in text and "L3)" in text
 
 
 def test_on_two_cores_the_neighbour_gets_the_cpu_of_housekeeping_and_the_plan_says_so() -> None:
@@ -201,8 +202,7 @@ def test_on_two_cores_the_neighbour_gets_the_cpu_of_housekeeping_and_the_plan_sa
     assert (size.cpus, size.housekeeping) == ("1", "0")
     (own,) = size.neighbours
     assert (own.cpus, own.housekeeping, own.shares) == ("0", True, "L3")
-    said = " ".join(shown(placement_table(found.placements), 132).split())
-    assert "with housekeeping" in said
+    assert "housekeeping)" in shown(placement_table(found.placements), 132)
 
 
 def test_without_neighbours_nothing_of_a_plan_or_its_identity_is_said_of_them() -> None:
@@ -268,3 +268,10 @@ def test_the_plan_that_ships_measures_bare_metal_and_a_container_with_one_neighb
     assert {(t.instance.platform, t.factors["neighbours"]) for t in found.trials} == {
         (platform, value) for platform in ("bm", "cn") for value in ("0", "1")
     }
+
+
+def test_a_trial_is_guessed_to_take_as_long_again_where_neighbours_start_before_it() -> None:
+    trials = designed(platforms={"bm": ["pinned"]}, neighbours=1).trials
+    guess_s = PLATFORMS.trial_s
+    assert estimate_s(trials, {}, guess_s) == (2 + 2 * 2) * guess_s("bm", False)
+    assert estimate_s(trials, {"bm": 1.0}, guess_s) == 4
