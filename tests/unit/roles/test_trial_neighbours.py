@@ -107,7 +107,7 @@ PROVISION = [
         "tasks": [
             {"name": "Neighbours", "ansible.builtin.import_role": {
                 "name": "trial_neighbours",
-                "tasks_from": "{{ 'provision' if virtbed_neighbours | default([]) else 'without' }}"}},
+                "tasks_from": "{{ 'provision' if virtbed_neighbours else 'without' }}"}},
             {"name": "Enclosure", "ansible.builtin.import_role": {
                 "name": "enclosure_{{ virtbed_instance.enclosure }}"}},
         ],
