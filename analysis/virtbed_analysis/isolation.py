@@ -77,7 +77,7 @@ def _ran(trials: pl.DataFrame) -> Mapping[tuple[Any, ...], Json]:
 def sentence(row: Json, entries: Mapping[str, Platform]) -> str:
     """Return what neighbours do to a cell, in one sentence.
 
-    "container, cpuset (cn pinned) at 1 core takes 1.080 (1.050 to 1.110) times as long with
+    "container, pinned (cn pinned) at 1 core takes 1.080 (1.050 to 1.110) times as long with
     neighbours: 1 as without."
     """
     plain = {**row, _FACTOR.name: _FACTOR.default}

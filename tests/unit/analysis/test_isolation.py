@@ -85,7 +85,7 @@ def lay_all(folder: Folder, replicates: int = 6) -> Folder:
 
 @pytest.fixture
 def shared(folder: Folder) -> Folder:
-    return lay_all(folder)
+    return lay_all(folder, 2)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_page_and_terminal_say_so_next_to_each_other(shared: Folder, content: Js
     (said,) = (
         s for s in sentences if "(cn pinned)" in s and s.endswith("neighbours: 1 as without.")
     )
-    assert said.startswith("container, cpuset (cn pinned) at 1 core takes 1.2")
+    assert said.startswith("container, pinned (cn pinned) at 1 core takes 1.2")
     json.dumps(content)
 
 
