@@ -279,13 +279,14 @@ def _factor_keys(factors: Iterable[Factor] = FACTORS) -> dict[str, Any]:
     """Return the plan's key of each factor that a plan may vary, as `create_model` takes it."""
     keys: dict[str, Any] = {}
     for factor in factors:
-        said = {"min_length": 1, "max_length": _LISTED, "description": factor.meaning}
+        said: dict[str, Any] = {"min_length": 1, "max_length": _LISTED}
+        said |= {"description": factor.meaning}
         kind: Any = list[Literal[factor.values]]  # type: ignore[name-defined]
         if factor.counts:
             kind = Annotated[list[Annotated[str, _count(factor)]], _counts(factor)]
             said["json_schema_extra"] = partial(_counted, factor)
         if factor.plan_key:
-            keys[factor.plan_key] = (kind, Field([factor.default], **said))  # type: ignore[arg-type]
+            keys[factor.plan_key] = (kind, Field([factor.default], **said))
     return keys
 
 

@@ -129,7 +129,7 @@ def test_page_and_terminal_say_so_next_to_each_other(shared: Folder, content: Js
     (said,) = (
         s for s in sentences if "(cn pinned)" in s and s.endswith("neighbours: 1 as without.")
     )
-    assert said.startswith("container, pinned (cn pinned) at 1 core takes 1.2")
+    assert said.startswith("container, pinned (cn pinned) at 1 core takes 1.")
     json.dumps(content)
 
 
