@@ -176,7 +176,7 @@ def test_one_of_another_user_is_what_started_it_and_no_neighbour(
     assert neighbours.reading("n1", tmp_path)["processes"] == []
 
 
-def test_how_it_ended_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_how_it_ended_is_said_with_its_last_words(tmp_path: Path) -> None:
     assert neighbours.ended(tmp_path) is None
     assert neighbours.answered(tmp_path) is None
     (tmp_path / "end").write_text("")  # not yet written whole
