@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.explained import of_sweep as explain
     from virtbed_analysis.frames import Sweep, export, load, read_sweep, write_parquet
     from virtbed_analysis.hosts import UnlikeHostsError
+    from virtbed_analysis.isolation import of_sweep as isolation_of
     from virtbed_analysis.page import ReportPaths, render_comparison, report
     from virtbed_analysis.precision import earlier_attempts, log_means, unneeded_trials
     from virtbed_analysis.published import document as analyse_published
@@ -48,6 +49,7 @@ _PLACES = {
     "earlier_attempts": "precision",
     "explain": "explained.of_sweep",
     "export": "frames",
+    "isolation_of": "isolation.of_sweep",
     "load": "frames",
     "log_means": "precision",
     "point_words": "words.points",
@@ -81,6 +83,7 @@ __all__ = [
     "earlier_attempts",
     "explain",
     "export",
+    "isolation_of",
     "load",
     "log_means",
     "point_words",

@@ -110,6 +110,13 @@ TRIAL: dict[str, Column] = {
         "Share of the quota's periods in which it stopped the process, while it measured; null "
         "without a quota.",
     ),
+    "neighbours_cpus": Column(
+        _TEXT, "CPUs of each neighbour, with what else runs there; null without any."
+    ),
+    "neighbours_busy": Column(
+        _NUMBER,
+        "Share of its CPUs that the least busy neighbour kept busy; null without any, or unknown.",
+    ),
     "scenario": Column(_TEXT, "single_stream, multi_stream, offline or server."),
     "judged_by": Column(_TEXT, "What the scenario is judged by: e2e, latency or throughput."),
     "rules": Column(_TEXT, "quick, or study: MLPerf's minimums."),

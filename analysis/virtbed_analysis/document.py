@@ -24,6 +24,7 @@ from virtbed_analysis import (
     guests,
     hosts,
     inputs,
+    isolation,
     likenesses,
     loadgen,
     marks,
@@ -190,6 +191,7 @@ def _by_factor(sweep: Sweep, means: Readings) -> Json:
         "gpu_speed_up": {
             phase: marked(estimate.gpu_speed_up(means, phase)) for phase in ("e2e", "infer")
         },
+        "isolation": isolation.rows(means, sweep.trials, sweep.margin),
         "startup": per_trial.startup(sweep.trials).to_dicts(),
         "answers_differ": per_trial.answers_differ(sweep.trials).to_dicts(),
         "without_suspects": estimate.without_suspects(means).to_dicts(),
@@ -210,6 +212,7 @@ def _doubts(
         **_by_time("{} over bare metal's", cells),
         **_by_time("vanilla over pinned", by_factor["vanilla_to_pinned"]),
         **_by_time("default over matched threads", by_factor["thread_policy_gain"]),
+        **_by_time("with neighbours over without", by_factor["isolation"]),
         **_by_time("CPU over GPU, {}", by_factor["gpu_speed_up"]["e2e"]),
         **{f"{table['default']} over another {table['name']}": table["rows"] for table in by_guest},
         "CPU over GPU, inference": by_factor["gpu_speed_up"]["infer"],

@@ -46,8 +46,9 @@ from virtbed_contract.measures import JUDGED_BY, percentile_rank
 __all__ = [
     "BARE", "BASELINE", "GROUP", "NS_PER_MS", "PHASES", "PLAIN_ROWS", "TAILS", "at_rank",
     "by_replicate", "cells", "geometric", "gpu_speed_up", "guest_factor", "in_order", "judged",
-    "phases", "ratio_to_bare_metal", "samples_to_show", "steady", "tail", "thread_policy_gain",
-    "to_baseline", "typical", "vanilla_to_pinned", "variant_to_plain", "without_suspects",
+    "over_default", "phases", "ratio_to_bare_metal", "samples_to_show", "steady", "tail",
+    "thread_policy_gain", "to_baseline", "typical", "vanilla_to_pinned", "variant_to_plain",
+    "without_suspects",
 ]  # fmt: skip
 
 TAILS = (90, 99)  # percentiles of latency
@@ -168,15 +169,25 @@ def guest_factor(samples: pl.DataFrame | Readings, factor: Factor) -> pl.DataFra
     Paired as `ratio_to_bare_metal`; a row for each cell and value that was measured next to the
     default, with the cell's columns as those of that value.
     """
+    return _inverse(over_default(samples, factor))
+
+
+def over_default(samples: pl.DataFrame | Readings, factor: Factor) -> pl.DataFrame:
+    """Return the judged time of cells with a factor's other values over that with its default.
+
+    Paired as `ratio_to_bare_metal`, within one platform, mode and size; a row for each cell and
+    value that was measured next to the default.
+    """
     logs = judged(samples)
     default = pl.col(factor.name) == factor.default
     match = [column for column in CELL if column != factor.name]
-    return in_order(_inverse(_paired(logs.filter(~default), logs.filter(default), match)))
+    paired = _paired(logs.filter(~default), logs.filter(default), match)
+    return in_order(paired.filter(pl.col("ratio").is_not_null()))
 
 
 def _inverse(ratios: pl.DataFrame) -> pl.DataFrame:
-    """Return ratios the other way round, those that there are."""
-    return ratios.filter(pl.col("ratio").is_not_null()).with_columns(
+    """Return ratios the other way round."""
+    return ratios.with_columns(
         (1 / pl.col("ratio")).alias("ratio"),
         (1 / pl.col("ratio_high")).alias("ratio_low"),
         (1 / pl.col("ratio_low")).alias("ratio_high"),

@@ -18,6 +18,7 @@ from virtbed_contract.documents import Instance, TrialRequest, image_name
 from virtbed_contract.factors import instance_id, size_id
 from virtbed_contract.guest import guest_mismatches
 from virtbed_contract.kernel import moments
+from virtbed_contract.neighbours import instances, neighbour_mismatches, neighbours_ran
 from virtbed_contract.sweep import Evidence, Reading
 
 _LABELS = (
@@ -65,6 +66,7 @@ def contradictions(result: Json, evidence: Evidence) -> Iterator[str]:
             yield from _placed(asked, moment, reading)
     yield from _moved(evidence)
     yield from _bench(result, evidence)
+    yield from _neighbours(result, evidence)
     yield from _outlasted(result, evidence)
 
 
@@ -240,6 +242,37 @@ def _bench(result: Json, evidence: Evidence) -> Iterator[str]:
         return
     if read != result.get("bench"):
         yield "its result tells of the bench host's kernel what its evidence does not"
+
+
+def _neighbours(result: Json, evidence: Evidence) -> Iterator[str]:
+    """Give what a result says of the instances next to it that its evidence does not bear out."""
+    asked, label = evidence.asked, result["trial"]["neighbours"]
+    if len(asked.neighbours) != int(label):
+        yield f"is labelled neighbours {label!r}, its evidence places {len(asked.neighbours)}"
+        return
+    sides = [side.neighbours if side else () for side in (evidence.before, evidence.after)]
+    if not asked.neighbours:
+        if any(sides) or result.get("neighbours"):
+            yield "tells of neighbours, and was asked for none"
+        return
+    if asked.own_kernel or asked.private_kernel or asked.mode != "pinned":
+        yield f"its evidence has neighbours of {asked.platform} {asked.mode}, which has none"
+    every = [asked, *instances(asked)]
+    if len({cpu for one in every for cpu in one.cpu_ids}) < len(every) * asked.cores:
+        yield "its evidence has CPUs that the measured instance and neighbours share"
+    before, after = sides
+    try:
+        for moment, wrong in (
+            ("before", neighbour_mismatches(asked, before)),
+            ("after", neighbour_mismatches(asked, after, before)),
+        ):
+            yield from (f"read {moment} the trial: {mismatch}" for mismatch in wrong)
+        ran = neighbours_ran(asked, before, after)
+    except (TypeError, KeyError, AttributeError, ValueError, IndexError):
+        yield "its evidence has a reading of a neighbour that is none"
+        return
+    if ran != result.get("neighbours"):
+        yield "its result tells of neighbours what its evidence does not"
 
 
 def lasted_ns(result: Json) -> int:

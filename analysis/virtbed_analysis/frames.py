@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from virtbed_analysis import columns, copies, hosts, latency, passes, unlike
+from virtbed_analysis import columns, copies, hosts, latency, neighbours, passes, unlike
 from virtbed_analysis.differences import strays as strays_of
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import write_whole
@@ -359,6 +359,7 @@ def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) ->
         **{key: result["settings"][key] for key in _SETTINGS},
         "judged_by": JUDGED_BY[result["settings"]["scenario"]].name,
         "throttled_share": _throttled(result),
+        **neighbours.columns_of(result),
         **latency.said(result),
         "answers_digest": result["answers"]["digest"],
         "times_digest": times,

@@ -250,6 +250,7 @@ def _of_range(row: Json) -> list[Json]:
 _WITHIN: dict[str, Callable[[Json], list[Json]]] = {
     "vanilla_to_pinned": lambda row: [row | {"mode": "pinned"}],
     "thread_policy_gain": lambda row: [row | {"thread_policy": "matched"}],
+    "isolation": lambda row: [row | {"neighbours": PLAIN["neighbours"]}],
     "gpu_speed_up": lambda row: [row | {"processor": "gpu"}],
     "scale_up": _doubled,
     "efficient_range": _of_range,

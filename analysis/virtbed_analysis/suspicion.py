@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virtbed_analysis import kernels
+from virtbed_contract.neighbours import CORE
 
 Json = dict[str, Any]
 
@@ -53,6 +54,14 @@ def _unasked_throttling(result: Json) -> float | None:
     return float(throttling["throttled_ns"] / result["confounders"]["window_ns"])
 
 
+def _unasked_siblings(result: Json) -> float | None:
+    """Return what ran on the same cores' other threads; None where neighbours were put there."""
+    if any(one["shares"] == CORE for one in result.get("neighbours", ())):
+        return None
+    share: float | None = result["confounders"]["siblings_share"]
+    return share
+
+
 def _frequency_change(result: Json) -> float | None:
     mhz = result["confounders"]["mhz"]
     if not mhz["before"] or not mhz["after"]:
@@ -80,7 +89,7 @@ THRESHOLDS = (
     Threshold(
         "sibling threads", 0.05, "of their CPU time",
         "others ran on the same cores' other threads, and shared their execution units and caches",
-        _share("siblings_share"),
+        _unasked_siblings,
     ),
     Threshold(
         "throttling", 0.0, "of the window",

@@ -68,6 +68,25 @@ class GuestShape:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """Where an instance runs that is like a measured one, and runs the same application meanwhile.
+
+    Its CPUs are none of the measured ones; the caches and the memory are shared.
+    """
+
+    cpus: str = described("Host CPUs that it runs on.", pattern=KERNEL_LIST)
+    mems: str = described("Host memory nodes that it is bound to.", pattern=KERNEL_LIST)
+    shares: str = described(
+        "The smallest part of the machine that it shares with the measured instance: core, such as "
+        "L2 or L3, node, package, machine.",
+        min_length=1,
+    )
+    housekeeping: bool = described(
+        "Whether helpers and the controller run on its CPUs, too: the host has no others left."
+    )
+
+
+@dataclass(frozen=True)
 class Instance:
     """One provisioned platform of one size and mode, on one host: ``virtbed_instance`` of roles.
 
@@ -132,6 +151,9 @@ class Instance:
     host_emulated: bool = described(
         "Whether the bench host is itself emulated: nothing that is timed on it is a figure.",
         default=False,
+    )
+    neighbours: tuple[Neighbour, ...] = described(
+        "Where the instances next to it run, in order; empty without any.", default=()
     )
 
 

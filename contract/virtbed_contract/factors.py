@@ -79,6 +79,11 @@ class Factor:
         if (self.bare is None) != (self.part == ""):
             raise ValueError(f"factor {self.name}: bare and part, one of which is missing")
 
+    @property
+    def counts(self) -> bool:
+        """Whether its values are whole numbers in a row, which a plan writes as such."""
+        return len(self.values) > 1 and all(map(str.isdigit, self.values))
+
     def words(self, value: str) -> str:
         """Return how a heading names a value; empty for the default."""
         return "" if value == self.default else self.wording.format(value)
@@ -88,6 +93,8 @@ class Factor:
         return self.label.format(value)
 
 
+MOST_NEIGHBOURS = 15
+"""Instances next to a measured one; far fewer fill the caches and the memory's bandwidth."""
 BASELINE_MODE = "pinned"
 """The mode of bare metal that other cells are compared with."""
 
@@ -218,6 +225,19 @@ FACTORS: tuple[Factor, ...] = (
         baseline="default",
         emulated=False,
         varied_by="quotas",
+    ),
+    Factor(
+        name="neighbours",
+        plan_key="neighbours",
+        values=tuple(map(str, range(MOST_NEIGHBOURS + 1))),
+        default="0",
+        grain="instance",
+        meaning="How many further instances of the same platform and size run the same "
+        "application meanwhile, each on CPUs of its own; of pinned instances on the host's own "
+        "kernel.",
+        wording="neighbours: {}",
+        label="neighbours_{}",
+        baseline="default",
     ),
     Factor(
         name="huge_pages",

@@ -10,7 +10,7 @@ from .documents import DIGEST, SWEEP_NAME, TIME
 from .factors import FACTORS, MODES, NAME, SCALES, SCENARIOS, id_pattern, values_of
 from .identifiers import RESULT
 from .measures import MEASURES, of_group
-from .surroundings import Bench, KernelSettings, Moved, ProcessSettings
+from .surroundings import Bench, KernelSettings, Moved, NeighbourRan, ProcessSettings
 
 _MOST_NS = 10 * 366 * 24 * 3600 * 10**9  # ten years: far beyond any trial, far within 64 bits
 _MOST = 2**53 - 1  # what every reader of JSON holds exactly
@@ -407,4 +407,7 @@ class Result:
     bench: Optional[Bench] = described(
         "What the bench host's kernel reported, before and after; the controller adds it.",
         default=None,
+    )
+    neighbours: tuple[NeighbourRan, ...] = described(
+        "What the instances next to it did meanwhile; the controller adds it.", default=()
     )

@@ -42,6 +42,19 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class NeighbourRan:
+    """What an instance next to the measured one did from before the trial to after it."""
+
+    cpus: str = described("Host CPUs that it ran on.", pattern=KERNEL_LIST)
+    shares: str = described("The smallest part of the machine that the measured instance shares.")
+    housekeeping: bool = described("Whether helpers and the controller ran there, too.")
+    requests: int = described("Requests that it answered.", minimum=1)
+    busy_cpus: Optional[float] = described(
+        "CPUs that it kept busy, on average; null where the readings are too close.", minimum=0
+    )
+
+
+@dataclass(frozen=True)
 class Bench:
     """What the bench host's kernel reported; on metal it is the kernel of the process, too."""
 

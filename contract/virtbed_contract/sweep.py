@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
 from .codec import described, with_fields
-from .documents import KERNEL_LIST, Instance, Platform
+from .documents import KERNEL_LIST, Instance, Neighbour, Platform
 from .factors import NAME
 from .identifiers import DESIGN, EVIDENCE, FAILURE, HOST_REPORT
 from .result import (
@@ -77,6 +77,11 @@ class PlannedPlacement:
     core_kind: Positive = described("Kind of core, 1 for the fastest.")
     caches: str = described("Caches and clusters of several cores that they are in.")
     reasons: tuple[str, ...] = described("Why these.")
+    neighbours: tuple[Neighbour, ...] = described(
+        "Where instances next to one of this size run, as many as the plan asks for and the host "
+        "has room for; the first of them are those of cells with fewer.",
+        default=(),
+    )
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,9 @@ class Reading:
 
     machine: Optional[dict[str, Any]] = described("Reading of the role machine_NAME.")
     enclosure: Optional[dict[str, Any]] = described("Reading of the role enclosure_NAME.")
+    neighbours: tuple[dict[str, Any], ...] = described(
+        "Readings of the instances next to it, in order; empty without any.", default=()
+    )
 
 
 @dataclass(frozen=True)

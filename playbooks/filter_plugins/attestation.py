@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from virtbed_contract.attestation import mismatches
@@ -11,6 +11,7 @@ from virtbed_contract.codec import decode
 from virtbed_contract.confinement import confinement_mismatches, quota_of
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.guest import guest_mismatches as mismatches_of_guest
+from virtbed_contract.neighbours import neighbour_mismatches as mismatches_of_neighbours
 
 
 def trial_mismatches(
@@ -41,6 +42,21 @@ def guest_mismatches(machine: Mapping[str, Any], instance: Mapping[str, Any]) ->
     return mismatches_of_guest(decode(Instance, dict(instance)), machine)
 
 
+def neighbour_mismatches(
+    found: Sequence[Mapping[str, Any]],
+    instance: Mapping[str, Any],
+    before: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Return where neighbours did not run as they were to, a sentence each.
+
+    Args:
+        found: A reading of each.
+        instance: ``virtbed_instance``, the measured one.
+        before: The readings before the trial; none where `found` are those.
+    """
+    return mismatches_of_neighbours(decode(Instance, dict(instance)), found, before)
+
+
 def confinement(reading: Mapping[str, Any], instance: Mapping[str, Any]) -> list[str]:
     """Return what a container has not of what a plan varies, a sentence each.
 
@@ -65,6 +81,7 @@ class FilterModule:
         return {
             "trial_mismatches": trial_mismatches,
             "guest_mismatches": guest_mismatches,
+            "virtbed_neighbour_mismatches": neighbour_mismatches,
             "virtbed_confinement": confinement,
             "virtbed_quota": quota,
         }

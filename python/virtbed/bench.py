@@ -42,7 +42,7 @@ SET_BY_A_SWEEP = frozenset(
     f"virtbed_{name}"
     for name in (
         "bench", "run_dir", "incoming_dir", "tuned", "interrupts", "instance", "trials", "trial",
-        "claim", "claim_s", "stores", "keep",
+        "claim", "claim_s", "stores", "keep", "neighbours",
     )
 )  # fmt: skip
 _alone: list[int] = []  # this process, while it holds the controller's lock

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from virtbed.guests import equipped
+from virtbed.neighbours import NEIGHBOURS, accompanied, place_neighbours, unmet, wanted
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan, PlanError
 from virtbed.platforms import Platforms
@@ -15,7 +16,7 @@ from virtbed.shards import Shard
 from virtbed.trial import Trial, Values
 from virtbed.variation import combinations, offered, unvaried
 from virtbed_contract import sweep as documents
-from virtbed_contract.documents import Instance, RoleProperties, image_name
+from virtbed_contract.documents import Instance, Neighbour, RoleProperties, image_name
 from virtbed_contract.factors import instance_id, size_id, trial_id
 from virtbed_contract.identifiers import DESIGN
 from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
@@ -102,6 +103,11 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
     kind = choose_kind(topology, max(plan.cores), plan.core_kind)
     # Refuses a size that no platform here could have.
     placed = {c: place(topology, c, plan.memory_mib, kind) for c in sorted(plan.cores)}
+    total_mib = report.facts.get("memory_mib", {}).get("total")
+    rooms = {
+        c: place_neighbours(topology, placement, wanted(plan), plan.memory_mib, total_mib)
+        for c, placement in placed.items()
+    }
     verdicts = {row.platform: row for row in report.platforms}
     cells: list[_Cell] = []
     not_run: list[NotRun] = []
@@ -123,17 +129,25 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                 machine, enclosure = platforms.parts(platform)
                 for values in combinations(plan, "instance", instance, enclosure, emulated):
                     asked = replace(instance, factors=values)
-                    lack = offered(asked, enclosure, report.facts.get("lacking", ()))
-                    own = lack or equipped(asked, machine, topology, report.facts)
+                    own = offered(asked, enclosure, report.facts.get("lacking", ())) or accompanied(
+                        asked, rooms[cores]
+                    )
+                    if isinstance(own, Instance):
+                        own = equipped(own, machine, topology, report.facts)
                     if isinstance(own, Instance):
                         cells.append(_Cell(own, values, emulated, enclosure))
                     elif (row := NotRun(platform, mode, cores, *own)) not in not_run:
                         not_run.append(row)  # once, whatever else is varied
-    sizes = tuple(_planned(cores, placement) for cores, placement in placed.items())
+    had = (cell.factors[NEIGHBOURS.name] for cell in cells)
+    if why := unmet(plan, had, ((row.reason, row.remedy) for row in not_run)):
+        raise PlanError(why)
+    sizes = tuple(_planned(c, placement, rooms[c]) for c, placement in placed.items())
     return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator, sizes)
 
 
-def _planned(cores: int, placement: Placement) -> documents.PlannedPlacement:
+def _planned(
+    cores: int, placement: Placement, room: tuple[Neighbour, ...]
+) -> documents.PlannedPlacement:
     return documents.PlannedPlacement(
         cores=cores,
         cpus=placement.cpus,
@@ -142,6 +156,7 @@ def _planned(cores: int, placement: Placement) -> documents.PlannedPlacement:
         core_kind=placement.kind,
         caches=placement.caches,
         reasons=placement.reasons,
+        neighbours=room,
     )
 
 

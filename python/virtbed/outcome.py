@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from virtbed.plan import Plan
@@ -12,6 +12,7 @@ from virtbed_contract.codec import encode
 from virtbed_contract.events import Readings, TrialOutcome
 from virtbed_contract.identifiers import EVIDENCE
 from virtbed_contract.kernel.moments import bench
+from virtbed_contract.neighbours import neighbours_ran
 
 Json = dict[str, Any]
 
@@ -79,13 +80,21 @@ def result_of(
     )
     moved = {"clock_apart_share": clock_apart_share(outcome.evidence)}
     confounders = {**document.get("confounders", {}), **moved}
-    added = {"bench": bench(*_machines(outcome.evidence))}
+    added = {
+        "bench": bench(*_machines(outcome.evidence)),
+        "neighbours": neighbours_ran(instance, *_neighbours(outcome.evidence)),
+    }
     return {**document, "trial": encode(head), "confounders": confounders, **added}
 
 
 def _machines(evidence: Readings) -> Iterator[dict[str, Any] | None]:
     """Give the readings of the machine before and after a trial."""
     return (side.machine if side else None for side in (evidence.before, evidence.after))
+
+
+def _neighbours(evidence: Readings) -> Iterator[Sequence[Json]]:
+    """Give the readings of the neighbours before and after a trial."""
+    return (side.neighbours if side else () for side in (evidence.before, evidence.after))
 
 
 def clock_apart_share(evidence: Readings) -> float | None:

@@ -9,6 +9,7 @@ import math
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -276,14 +277,51 @@ class _Plan(_Strict):
 
 def _factor_keys(factors: Iterable[Factor] = FACTORS) -> dict[str, Any]:
     """Return the plan's key of each factor that a plan may vary, as `create_model` takes it."""
-    return {
-        factor.plan_key: (
-            list[Literal[factor.values]],  # type: ignore[name-defined]
-            Field([factor.default], min_length=1, max_length=_LISTED, description=factor.meaning),
-        )
-        for factor in factors
-        if factor.plan_key
-    }
+    keys: dict[str, Any] = {}
+    for factor in factors:
+        said: dict[str, Any] = {"min_length": 1, "max_length": _LISTED}
+        said |= {"description": factor.meaning}
+        kind: Any = list[Literal[factor.values]]  # type: ignore[name-defined]
+        if factor.counts:
+            kind = Annotated[list[Annotated[str, _count(factor)]], _counts(factor)]
+            said["json_schema_extra"] = partial(_counted, factor)
+        if factor.plan_key:
+            keys[factor.plan_key] = (kind, Field([factor.default], **said))
+    return keys
+
+
+def _count(factor: Factor) -> BeforeValidator:
+    """Return what reads a value of a factor that counts, as a number or as its name."""
+
+    def read(value: object) -> object:
+        name = str(value) if type(value) is int else value
+        if name not in factor.values:
+            least, most = factor.values[0], factor.values[-1]
+            raise ValueError(f"a whole number from {least} to {most} needed")
+        return name
+
+    return BeforeValidator(read)
+
+
+def _counts(factor: Factor) -> BeforeValidator:
+    """Return what reads one number N as the default and N: what is compared with it is measured."""
+
+    def read(value: object) -> object:
+        if type(value) is not int:
+            return value
+        return [factor.default, value] if str(value) != factor.default else [value]
+
+    return BeforeValidator(read)
+
+
+def _counted(factor: Factor, schema: dict[str, Any]) -> None:
+    """Let a plan's schema say that the values of a factor are numbers."""
+    least, most = int(factor.values[0]), int(factor.values[-1])
+    number = {"type": "integer", "minimum": least, "maximum": most}
+    listed = {"type": "array", "items": number, "minItems": 1, "maxItems": _LISTED}
+    schema.clear()
+    schema |= {"description": factor.meaning, "default": [int(factor.default)]}
+    schema |= {"anyOf": [number, listed]}
 
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ STUDY_S = 630.0
 
 GuessS = Callable[[str, bool], float]
 """Seconds that a trial takes on a platform, emulated or not, before the host has shown its own."""
-_Kind = tuple[str, bool, bool]  # platform, emulated, by MLPerf's rules
+_Kind = tuple[str, bool, bool, bool]  # platform, emulated, by MLPerf's rules, with neighbours
 
 
 def estimate_s(trials: Iterable[Trial], seen_s: Mapping[str, float], guess_s: GuessS) -> float:
@@ -34,13 +34,16 @@ def estimate_s(trials: Iterable[Trial], seen_s: Mapping[str, float], guess_s: Gu
 
 
 def _kind(trial: Trial) -> _Kind:
-    return trial.instance.platform, trial.emulated, trial.rules == "study"
+    instance = trial.instance
+    return instance.platform, trial.emulated, trial.rules == "study", bool(instance.neighbours)
 
 
 def _estimate_s(counts: Mapping[_Kind, int], seen_s: Mapping[str, float], guess_s: GuessS) -> float:
     return sum(
-        number * max(seen_s.get(platform) or guess_s(platform, emulated), STUDY_S if study else 0)
-        for (platform, emulated, study), number in counts.items()
+        # Neighbours start before the trial, which takes as long again.
+        number * max(seen_s.get(platform) or guess_s(platform, emulated) * (1 + after), least)
+        for (platform, emulated, study, after), number in counts.items()
+        for least in [STUDY_S if study else 0]
     )
 
 

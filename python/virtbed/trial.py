@@ -56,6 +56,11 @@ class Trial:
             f"--seed={seed}",
         )
 
+    @property
+    def limit_s(self) -> int:
+        """Seconds that it may take: as long again where neighbours start before it."""
+        return self.timeout_s * (2 if self.instance.neighbours else 1)
+
     def request(self, seed: int, report: HostReport) -> TrialRequest:
         """Return the trial as the roles are asked for it."""
         return TrialRequest(

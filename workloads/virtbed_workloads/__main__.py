@@ -14,12 +14,12 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from virtbed_contract import identifiers
 from virtbed_workloads import __version__, pages
 from virtbed_workloads.contract import ApplicationError
-from virtbed_workloads.harness import Settings, WrongAnswerError, run_trial
+from virtbed_workloads.harness import Settings, WrongAnswerError, run_endless, run_trial
 from virtbed_workloads.loadgen import RULES, SCENARIOS, Load
 from virtbed_workloads.registry import APPLICATIONS, Entry
 
@@ -55,14 +55,21 @@ def main(argv: list[str] | None = None) -> int:
         inputs=arguments.inputs,
         spawned_at_ns=arguments.spawned_at_ns,
     )
-    output = _put_stdout_aside()
-    try:
-        result = run_trial(entry, settings, partial(_end, arguments.application))
-    except Exception as error:
-        _end(arguments.application, error)
+    output, fail = _put_stdout_aside(), partial(_end, arguments.application)
     with os.fdopen(output, "w", encoding="utf-8") as stream:
-        json.dump(result, stream)
-        stream.write("\n")
+
+        def say(document: dict[str, Any]) -> None:
+            json.dump(document, stream)
+            stream.write("\n")
+            stream.flush()
+
+        try:
+            if arguments.endless:
+                run_endless(entry, settings, fail, say)
+            result = run_trial(entry, settings, fail)
+        except Exception as error:
+            fail(error)
+        say(result)
     return GOOD
 
 
@@ -231,6 +238,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seed", type=int, default=2112, help="for what is random (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--endless",
+        action="store_true",
+        help="measure nothing: go on with the requests until this process is ended, and print how "
+        "many were answered so far, a line per second; what runs next to a measured instance",
     )
     parser.add_argument(
         "--spawned-at-ns",

@@ -19,7 +19,7 @@ import os
 import resource
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 from time import monotonic_ns
@@ -35,6 +35,8 @@ from virtbed_workloads.registry import Entry
 
 # What sizes the pools of the libraries besides the framework: OpenMP, NumPy's BLAS, tokenizers.
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+_ENDLESS_SAMPLES = 1000
+_SAY_EVERY_NS = 1_000_000_000
 
 
 class WrongAnswerError(Exception):
@@ -79,6 +81,99 @@ def run_trial(
         WrongAnswerError: An answer is wrong.
     """
     load_before, settings_before = read_load_1min(), kernel_settings(Path("/"))
+    ready = _started(entry, settings)
+    trial, backend = ready.trial, ready.backend
+    memory = {"after_warmup": read_memory_kib()["VmRSS"]}
+    watch = Watch(load_before=load_before, settings_before=settings_before)
+
+    def between_requests() -> None:
+        trial.check()
+        watch.look()
+
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    driven = loadgen.drive(
+        settings.load, len(trial.requests), ready.typical_ns, trial.serve, between_requests, fail
+    )
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    confounders = watch.read_off()
+    memory |= {"after_samples": read_memory_kib()["VmRSS"], "peak": read_memory_kib()["VmHWM"]}
+    if backend:
+        backend.verify(settings.processor)
+    return {
+        "schema": identifiers.RESULT,
+        "application": _application(trial.application, settings, ready.description, backend),
+        "settings": _settings(settings, trial),
+        "startup": ready.startup,
+        "samples": trial.samples,
+        "answers": trial.answers(),
+        "environment": read_environment(*(backend.threads() if backend else (0, 0)))
+        | {"onednn_isa": ready.onednn_isa},
+        "rusage": _usage(before, after),
+        "confounders": confounders,
+        "memory_kib": memory,
+        "files": driven.pop("files"),
+        "loadgen": driven,
+        "warnings": _warnings(settings, driven, confounders),
+    }
+
+
+def run_endless(
+    entry: Entry,
+    settings: Settings,
+    fail: Callable[[BaseException], NoReturn],
+    say: Callable[[dict[str, Any]], None],
+) -> NoReturn:
+    """Answer requests as a trial does, over and over, until this process is ended.
+
+    Args:
+        entry: The application to run.
+        settings: As of a trial. The rules are always quick: nothing is measured.
+        fail: Called with an error that comes while LoadGen drives; must end the process.
+        say: Called with ``requests``, those answered since the warm-up: after the first, and then
+            once per second at most.
+
+    Raises:
+        ApplicationError, WrongAnswerError: As `run_trial`.
+    """
+    ready = _started(entry, settings)
+    trial, answered, said_ns = ready.trial, 0, 0
+    # Each test of LoadGen's starts threads, and pauses for some 30 ms: long ones do so seldom.
+    samples = max(settings.load.samples, _ENDLESS_SAMPLES)
+    load = replace(settings.load, rules="quick", samples=samples)
+
+    def serve(index: int, issued_ns: int) -> int:
+        nonlocal answered, said_ns
+        answered_ns = trial.serve(index, issued_ns)
+        trial.check()
+        trial.samples.clear()  # nobody counts them, and there is no end to them
+        answered += 1
+        if answered_ns - said_ns >= _SAY_EVERY_NS:
+            said_ns = answered_ns
+            say({"requests": answered})
+        return answered_ns
+
+    while True:
+        loadgen.drive(load, len(trial.requests), ready.typical_ns, serve, lambda: None, fail)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """An application that has answered its warm-up."""
+
+    trial: _Trial
+    backend: Any
+    description: Description
+    typical_ns: float
+    onednn_isa: str | None
+    startup: dict[str, int | None]
+
+
+def _started(entry: Entry, settings: Settings) -> _Started:
+    """Import, load and warm up an application; what that left is collected, what lives is frozen.
+
+    Raises:
+        ApplicationError, WrongAnswerError: As `run_trial`.
+    """
     threads = usable_cores() if settings.threads == "matched" else None
     if threads is not None:
         os.environ.update(dict.fromkeys(POOLS, str(threads)))
@@ -107,47 +202,17 @@ def run_trial(
     typical_ns = statistics.median(s["e2e_ns"] for s in trial.samples[len(trial.samples) // 2 :])
     gc.collect()
     gc.freeze()
-    memory = {"after_warmup": read_memory_kib()["VmRSS"]}
-    watch = Watch(load_before=load_before, settings_before=settings_before)
-
-    def between_requests() -> None:
-        trial.check()
-        watch.look()
-
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    driven = loadgen.drive(
-        settings.load, len(requests), typical_ns, trial.serve, between_requests, fail
-    )
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    confounders = watch.read_off()
-    memory |= {"after_samples": read_memory_kib()["VmRSS"], "peak": read_memory_kib()["VmHWM"]}
-    if backend:
-        backend.verify(settings.processor)
-    return {
-        "schema": identifiers.RESULT,
-        "application": _application(application, settings, description, backend),
-        "settings": _settings(settings, trial),
-        "startup": {
-            "spawn_ns": (
-                STARTED_NS - settings.spawned_at_ns
-                if settings.spawned_at_ns is not None and settings.spawned_at_ns <= STARTED_NS
-                else None  # unknown, or the clock was set back meanwhile
-            ),
-            "import_ns": imported_ns - import_started_ns,
-            "load_ns": loaded_ns - imported_ns,
-            "first_call_ns": first_ended_ns - first_started_ns,
-        },
-        "samples": trial.samples,
-        "answers": trial.answers(),
-        "environment": read_environment(*(backend.threads() if backend else (0, 0)))
-        | {"onednn_isa": chosen.isa},
-        "rusage": _usage(before, after),
-        "confounders": confounders,
-        "memory_kib": memory,
-        "files": driven.pop("files"),
-        "loadgen": driven,
-        "warnings": _warnings(settings, driven, confounders),
+    spawned_ns = settings.spawned_at_ns
+    startup = {
+        # Unknown, or the clock was set back meanwhile.
+        "spawn_ns": None
+        if spawned_ns is None or spawned_ns > STARTED_NS
+        else STARTED_NS - spawned_ns,
+        "import_ns": imported_ns - import_started_ns,
+        "load_ns": loaded_ns - imported_ns,
+        "first_call_ns": first_ended_ns - first_started_ns,
     }
+    return _Started(trial, backend, description, typical_ns, chosen.isa, startup)
 
 
 @dataclass

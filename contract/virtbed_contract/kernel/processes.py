@@ -103,6 +103,12 @@ def stat(pid: Pid = "self", proc: Place = PROC) -> Optional[Stat]:
     return Stat.parse(text) if text else None
 
 
+def cpu_ticks(pid: Pid = "self", proc: Place = PROC) -> Optional[int]:
+    """Return the CPU time of a process, in the kernel's ticks; None of one that ended."""
+    _, parenthesis, tail = (read(proc / str(pid) / "stat") or "").rpartition(")")
+    return sum(map(int, tail.split()[11:13])) if parenthesis else None
+
+
 def threads(pid: Pid = "self", proc: Place = PROC) -> set[int]:
     """Return the ids of a process's threads; none of a process that ended."""
     try:

@@ -1,8 +1,9 @@
-"""The command that takes a platform's cost apart."""
+"""The commands that take a platform's cost apart, and that say what neighbours do to it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import typer
 from virtbed.cli.console import AsJson, OfHost, SweepArgument, console, refuse
 from virtbed.cli.results import results
 from virtbed.render.explained import explained_table
+from virtbed.render.isolation import isolation_table
 
 app = typer.Typer()
 NOTHING = 1
@@ -44,14 +46,26 @@ def explain(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -> 
 
 def say_explained(folder: Path) -> None:
     """Print what a sweep explains; nothing where it has nothing to."""
+    _say_if_any(folder, "explain", "explained", _content, say)
+
+
+def say_isolation(folder: Path) -> None:
+    """Print how much neighbours slow each platform of a sweep; nothing where it had none."""
+    _say_if_any(folder, "isolation", "isolation", _isolation, _say_isolation)
+
+
+def _say_if_any(
+    folder: Path, command: str, part: str, content_of: Callable[[Path], dict[str, Any]],
+    say: Callable[[dict[str, Any]], None],
+) -> None:  # fmt: skip
     from virtbed_analysis import UnlikeHostsError, read_sweep
 
     try:
         read_sweep(folder)
-    except UnlikeHostsError as error:  # whose report says each host's cost
-        console.print(f"{error.hosts[0]} and others: `virtbed explain --host` explains one host's")
+    except UnlikeHostsError as error:  # whose reports say each host's
+        console.print(f"{error.hosts[0]} and others: `virtbed {command} --host` is of one host")
         return
-    if (content := _content(folder))["explained"]:
+    if (content := content_of(folder))[part]:
         say(content)
 
 
@@ -63,11 +77,54 @@ def say(content: dict[str, Any]) -> None:
     console.print(explained_table(content))
 
 
+@app.command()
+def isolation(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -> None:
+    """Say how much instances on the same machine slow each platform, of a sweep with `neighbours`.
+
+    The time with neighbours over that of the same platform, mode and size without, paired within
+    each replicate; and where the neighbours ran, and how busy the least busy one was.
+
+    Exit status: 0 measured, 1 nothing was measured with neighbours and without, 2 refused.
+    """
+    folder = results(name)
+    content = _isolation(folder, host)
+    if as_json:
+        typer.echo(json.dumps(content["isolation"], indent=1))
+    elif content["isolation"]:
+        _say_isolation(content)
+    else:
+        console.print(
+            f"{folder}: nothing was measured with neighbours and without; set neighbours: [0, 1] "
+            "in the plan, as plans/neighbours.yml does",
+            highlight=False, markup=False,
+        )  # fmt: skip
+    raise typer.Exit(0 if content["isolation"] else NOTHING)
+
+
+def _say_isolation(content: dict[str, Any]) -> None:
+    for row in content["isolation"]:
+        console.print(row["sentence"], highlight=False, markup=False)
+    console.print(isolation_table(content))
+
+
 def _content(folder: Path, host: str = "") -> dict[str, Any]:
-    from virtbed_analysis import AnalysisError, read_sweep
     from virtbed_analysis import explain as take_apart
 
+    return _analysed(folder, host, take_apart)
+
+
+def _isolation(folder: Path, host: str = "") -> dict[str, Any]:
+    from virtbed_analysis import isolation_of
+
+    return _analysed(folder, host, isolation_of)
+
+
+def _analysed(
+    folder: Path, host: str, analyse: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any]:
+    from virtbed_analysis import AnalysisError, read_sweep
+
     try:
-        return take_apart(read_sweep(folder, host))
+        return analyse(read_sweep(folder, host))
     except (AnalysisError, OSError) as error:
         refuse(error)

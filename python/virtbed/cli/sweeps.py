@@ -33,12 +33,13 @@ from virtbed.cli.console import (
     refuse,
     results_at,
 )  # fmt: skip
-from virtbed.cli.explain import say_explained
+from virtbed.cli.explain import say_explained, say_isolation
 from virtbed.cli.results import say_report
 from virtbed.design import Design, design
 from virtbed.image import check_image, load_variants
 from virtbed.lease import LeaseError
 from virtbed.ledger import NAME, Ledger, LedgerDamagedError, LedgerError
+from virtbed.neighbours import wanted
 from virtbed.placement import PlacementError
 from virtbed.plan import (
     Plan,
@@ -279,6 +280,8 @@ def _carry_out(
         say_report(run.folder)
         if chosen.explain:
             say_explained(run.folder)
+        if wanted(chosen):
+            say_isolation(run.folder)
     else:
         console.print(f"results: {run.folder} (install virtbed[report] for a report)")
     if run.failed:

@@ -9,6 +9,7 @@ from typing import Any
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
 from virtbed_contract.likeness import held
+from virtbed_contract.neighbours import placed_in_words
 
 Json = Mapping[str, Any]
 
@@ -68,6 +69,11 @@ def _explained(path: Path) -> tuple[bool, list[str]]:
     lines = [_asked(evidence)]
     if chosen := evidence["asked"].get("placement"):
         lines.append(f"These CPUs were chosen: {'; '.join(chosen)}.")
+    lines += [
+        f"Next to it, neighbour {number} of the same size on CPUs "
+        f"{placed_in_words(own['cpus'], own['shares'], own['housekeeping'])}."
+        for number, own in enumerate(evidence["asked"].get("neighbours", ()), start=1)
+    ]
     for moment, words in MOMENTS.items():
         lines += [f"Read back {words}: {said}" for said in _found(evidence.get(moment))]
     if evidence["attested"]:
@@ -132,6 +138,22 @@ def _found(reading: Json | None) -> Iterator[str]:
         )
     elif enclosure:
         yield _process(enclosure)
+    yield from map(_neighbour, reading.get("neighbours") or ())
+
+
+def _neighbour(read: Json) -> str:
+    """Write what was read of one that runs next to the instance."""
+    if read["ended"] is not None:
+        return f"the neighbour {read['instance']} ended, with {read['ended']}."
+    where = [
+        f"on CPUs {process['cpus_allowed_list']}, found on {process['ran_on']}, "
+        f"{process['cpu_s']:.1f} s of CPU time"
+        for process in read["processes"]
+    ]
+    return (
+        f"the neighbour {read['instance']} runs {'; '.join(where) or 'in no process'}, and has "
+        f"answered {_known(read['requests'])} requests."
+    )
 
 
 def _placed(threads: Json) -> str:

@@ -10,6 +10,7 @@ from virtbed.render.table import Table
 from virtbed.trial import Trial
 from virtbed_contract.documents import Platform
 from virtbed_contract.factors import FACTORS, SCENARIOS
+from virtbed_contract.neighbours import placed_in_words
 from virtbed_contract.sweep import NotRun, PlannedPlacement
 
 
@@ -52,11 +53,17 @@ def placement_table(placements: Iterable[PlannedPlacement]) -> Table:
     table.add_column("cores", number=True)
     for heading in ("CPUs", "memory node", "housekeeping"):
         table.add_column(heading)
+    placements = list(placements)
+    several = any(placed.neighbours for placed in placements)
+    if several:
+        table.add_column("neighbours")
     for heading in ("shared caches", "why"):
         table.add_column(heading, measured=True)
     for placed in placements:
+        where = [placed_in_words(n.cpus, n.shares, n.housekeeping) for n in placed.neighbours]
+        each = [", ".join(where) or "no room"] * several
         table.add_row(
-            str(placed.cores), placed.cpus, placed.mems, placed.housekeeping, placed.caches,
+            str(placed.cores), placed.cpus, placed.mems, placed.housekeeping, *each, placed.caches,
             "; ".join(placed.reasons),
         )  # fmt: skip
     return table

@@ -143,6 +143,10 @@ def where(placements: Iterable[Mapping[str, Any]]) -> str:
     """Return in words where instances of each size run, from a design's placements as JSON."""
     return "; ".join(
         "{cores}: {cpus} of node {mems} next to {housekeeping}".format_map(size)
+        + "".join(
+            ", neighbour on {cpus} of node {mems}".format_map(each)
+            for each in size.get("neighbours", ())
+        )
         for size in placements
     )
 

@@ -37,6 +37,7 @@ from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.documents import Instance
 from virtbed_contract.limits import DiskFree, look
+from virtbed_contract.neighbours import instances
 from virtbed_contract.sweep import TIMES_EMULATED
 
 # Ansible's start costs as much as many tasks; its list of what is to come grows with each block.
@@ -177,6 +178,7 @@ class Blocks:
         turns = [
             {
                 "virtbed_instance": encode(block[0].instance),
+                "virtbed_neighbours": [encode(one) for one in instances(block[0].instance)],
                 "virtbed_trials": [
                     encode(trial.request(self.plan.seed, self.admitted.report)) for trial in block
                 ],
@@ -277,7 +279,7 @@ class Blocks:
         """Return how long it may take until the next trial has ended, or the block is released."""
         known = upcoming or before
         times = TIMES_EMULATED if known and known.emulated else 1
-        return self.bench.hung_after_s * times + (upcoming.timeout_s if upcoming else 0)
+        return self.bench.hung_after_s * times + (upcoming.limit_s if upcoming else 0)
 
     def _close(self, trial: Trial, pending: _Pending, error: str) -> None:
         del pending.trials[trial.id]

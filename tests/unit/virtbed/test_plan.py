@@ -247,8 +247,15 @@ def test_keys_of_factors_are_those_of_the_registry() -> None:
     for factor in FACTORS:
         if factor.plan_key:
             key = properties[factor.plan_key]
-            assert key["items"]["enum"] == list(factor.values)
-            assert (key["default"], key["description"]) == ([factor.default], factor.meaning)
+            default: object = factor.default
+            if factor.counts:
+                number, _ = key["anyOf"]
+                least, most = number["minimum"], number["maximum"]
+                assert [str(n) for n in range(least, most + 1)] == list(factor.values)
+                default = int(factor.default)
+            else:
+                assert key["items"]["enum"] == list(factor.values)
+            assert (key["default"], key["description"]) == ([default], factor.meaning)
 
 
 def test_a_new_factor_is_a_new_key_of_a_plan(tmp_path: Path) -> None:

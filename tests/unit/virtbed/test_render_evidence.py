@@ -148,3 +148,21 @@ def test_what_was_set_and_counted_is_said(tmp_path: Path) -> None:
     assert "bench host's kernel counted from before to after, on CPUs 0: interrupts of" in text
     assert "throttled by heat unknown" in text
     assert "SUSPECT: moved interrupts: 1 devices, at most 0 expected (36 nvme0q1)" in text
+
+
+def test_neighbours_are_said_with_where_they_ran_and_what_they_did(tmp_path: Path) -> None:
+    placed = {"cpus": "0", "mems": "0", "shares": "L3", "housekeeping": True}
+    process = {"cpus_allowed_list": "0", "ran_on": [0], "cpu_s": 12.34}
+    runs = {"instance": "vm-n1", "requests": 40, "ended": None, "processes": [process]}
+    gone = {**runs, "ended": "exit status 137: without a word", "processes": []}
+    lay(
+        tmp_path, asked={**ASKED, "neighbours": [placed]},
+        before={**READING, "neighbours": [runs]}, after={**READING, "neighbours": [gone]},
+    )  # fmt: skip
+    text = "\n".join(explain(tmp_path)[1])
+    assert "neighbour 1 of the same size on CPUs 0 (same L3, with housekeeping)." in text
+    assert (
+        "Read back before the trial: the neighbour vm-n1 runs on CPUs 0, found on [0], 12.3 s of "
+        "CPU time, and has answered 40 requests."
+    ) in text
+    assert "after the trial: the neighbour vm-n1 ended, with exit status 137" in text

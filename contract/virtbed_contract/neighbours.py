@@ -1,0 +1,234 @@
+"""Instances next to a measured one: what they are, where they ran, and whether they ran all along.
+
+A neighbour has the same platform, mode, size and image as the measured instance, and runs the same
+application again and again, on CPUs of its own. What it slows the measured one by is the platform's
+isolation. One that ended, stalled or left its CPUs would be measured as isolation that is not
+there: each such trial fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Optional
+
+from .documents import Instance
+from .kernel import cgroups, processes
+from .kernel.cpus import format_cpu_list, parse_cpu_list
+from .kernel.files import read
+from .privileges import USER
+
+MARK = "VIRTBED_INSTANCE="
+"""The variable by which the processes of an instance are known."""
+OUT, LOG, END = "out", "log", "end"
+"""Files of a neighbour: what it prints, what it logs, and its exit status once it has ended."""
+CORE = "core"
+"""What a neighbour on other threads of the measured cores shares with these."""
+_LAST_WORDS = 1000  # characters of the log that a message quotes
+_LEAST_S = 0.1  # a kernel tells its uptime in hundredths of a second
+
+Json = Mapping[str, Any]
+
+
+def neighbour_id(instance: str, number: int) -> str:
+    """Return the id of an instance's neighbour, by its number from 1."""
+    return f"{instance}-n{number}"
+
+
+def instances(instance: Instance) -> tuple[Instance, ...]:
+    """Return the neighbours of an instance, as roles provision them."""
+    return tuple(
+        replace(
+            instance,
+            id=neighbour_id(instance.id, number),
+            cpus=own.cpus,
+            cpu_ids=parse_cpu_list(own.cpus),
+            mems=own.mems,
+            inner_cpus=own.cpus,
+            inner_mems=own.mems,
+            seen_cpus=own.cpus,
+            placement=(),
+            neighbours=(),
+        )
+        for number, own in enumerate(instance.neighbours, start=1)
+    )
+
+
+def placed_in_words(cpus: str, shares: str, housekeeping: bool) -> str:
+    """Return where a neighbour runs, and with what: "0 (same L3, with housekeeping)"."""
+    return f"{cpus} (same {shares}{', with housekeeping' if housekeeping else ''})"
+
+
+def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
+    """Return what a neighbour's processes may use and have done so far, as their host tells.
+
+    Args:
+        name: Its id, with which its processes are marked.
+        folder: Where its files lie.
+        root: The root of the host's file system.
+
+    Returns:
+        ``instance`` (its id), ``uptime_s`` (when it was read), ``requests`` (that it answered; null
+        before it said so), ``ended`` (why; null while it runs), and ``processes``: those of the
+        measured user, without what started them.
+    """
+    proc = root / "proc"
+    mark = f"{MARK}{name}".encode()
+    pids = processes.with_environment(lambda variable: variable == mark, proc, user=USER)
+    found = (_process(root, pid) for pid in pids)
+    uptime = (read(proc / "uptime") or "").split()
+    return {
+        "instance": name,
+        "uptime_s": float(uptime[0]) if uptime else None,
+        "requests": answered(folder),
+        "ended": ended(folder),
+        "processes": [each for each in found if each is not None],
+    }
+
+
+def answered(folder: Path) -> Optional[int]:
+    """Return how many requests a neighbour says that it answered; None before it did."""
+    lines = (read(folder / OUT) or "").split("\n")
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["requests"])
+        except (ValueError, KeyError, TypeError):
+            continue  # empty, or not yet written whole
+    return None
+
+
+def ended(folder: Path) -> Optional[str]:
+    """Return how a neighbour ended, with its last words; None while it runs."""
+    status = read(folder / END)
+    if not status:
+        return None
+    words = (read(folder / LOG) or "").strip()[-_LAST_WORDS:]
+    return f"exit status {status}: {words or 'without a word'}"
+
+
+def _process(root: Path, pid: int) -> Optional[dict[str, Any]]:
+    """Return the reading of one process; None if it ended meanwhile."""
+    proc = root / "proc"
+    threads = sorted(processes.threads(pid, proc))
+    stats = [processes.stat(f"{pid}/task/{thread}", proc) for thread in threads]
+    states = [processes.status(f"{pid}/task/{thread}", proc) for thread in threads]
+    own, ticks = processes.stat(pid, proc), processes.cpu_ticks(pid, proc)
+    if own is None or ticks is None:
+        return None
+    moved = [processes.migrations(pid, thread, proc) for thread in threads]
+    allowed = {cpu for s in states for cpu in parse_cpu_list(s.get("Cpus_allowed_list", ""))}
+    ran_on = {stat.processor for stat in stats if stat is not None and stat.processor is not None}
+    return {
+        "pid": pid,
+        "started": own.started,
+        "threads": len(threads),
+        "cpus_allowed_list": format_cpu_list(allowed),
+        "mems_allowed_list": processes.memory_nodes(pid, proc),
+        "memory_policy": processes.memory_policy(pid, proc),
+        "quota_cpus": cgroups.quota_cpus(root, pid),
+        "ran_on": sorted(ran_on),
+        "migrations": None if None in moved else sum(filter(None, moved)),
+        "cpu_s": ticks / os.sysconf("SC_CLK_TCK"),
+    }
+
+
+def neighbour_mismatches(
+    instance: Instance, found: Sequence[Json], before: Sequence[Json] = ()
+) -> list[str]:
+    """Return where neighbours did not run as they were to, a sentence each.
+
+    Args:
+        instance: The measured instance.
+        found: A reading of each of its neighbours.
+        before: The readings before the trial, where `found` are those after it.
+    """
+    asked = instances(instance)
+    if len(found) != len(asked):
+        return [f"{len(found)} neighbours were read, {len(asked)} needed"]
+    return [
+        f"the neighbour {own.id} {text}"
+        for number, own in enumerate(asked)
+        for text in _mismatches(own, found[number], before[number] if before else None)
+    ]
+
+
+def _mismatches(own: Instance, found: Json, before: Optional[Json]) -> Iterator[str]:
+    if found["instance"] != own.id:
+        yield f"is read as {found['instance']}"
+    if found["ended"] is not None:
+        when = "before the trial did" if before else "before the trial began"
+        yield f"ended {when}, with {found['ended']}; it must run all along"
+        return
+    if len(found["processes"]) != 1:
+        yield f"has {len(found['processes'])} processes, one needed that runs all along"
+        return
+    process = found["processes"][0]
+    strayed = sorted(set(process["ran_on"]) - set(own.cpu_ids))
+    if process["cpus_allowed_list"] != own.seen_cpus or strayed:
+        yield (
+            f"may run on CPUs {process['cpus_allowed_list']} and was found on "
+            f"{format_cpu_list(process['ran_on']) or 'none'}, {own.seen_cpus} needed, away from "
+            "the measured ones; something moved it"
+        )
+    if own.mems not in (process["mems_allowed_list"], _bound(process["memory_policy"])):
+        yield (
+            f"may use memory of nodes {process['mems_allowed_list']} by policy "
+            f"{process['memory_policy']}, {own.mems} needed"
+        )
+    if process["quota_cpus"] != own.quota_cpus:
+        yield f"has a quota of {process['quota_cpus']} CPUs, {own.quota_cpus} needed"
+    if not found["requests"]:
+        yield "answered no request, some needed before the trial begins"
+    if before is not None:
+        yield from _stopped(own, found, before)
+
+
+def _bound(policy: Optional[str]) -> Optional[str]:
+    """Return the nodes that a memory policy binds to."""
+    return policy[len("bind:") :] if policy and policy.startswith("bind:") else None
+
+
+def _stopped(own: Instance, found: Json, before: Json) -> Iterator[str]:
+    """Give what shows that a neighbour did not run all along between two readings."""
+    was, now = before["processes"][0], found["processes"][0]
+    if any(was[name] != now[name] for name in ("pid", "started")):
+        yield f"is process {now['pid']}, and was {was['pid']}: it was started again meanwhile"
+        return
+    if found["requests"] <= before["requests"]:
+        yield (
+            f"answered no request while the trial ran ({found['requests']} in all): it was stopped "
+            "or starved"
+        )
+    moved = None not in (was["migrations"], now["migrations"])
+    if own.cores == 1 and moved and now["migrations"] > was["migrations"]:
+        yield (
+            f"was moved to another CPU {now['migrations'] - was['migrations']} times while the "
+            "trial ran, 0 needed on one core"
+        )
+
+
+def neighbours_ran(
+    instance: Instance, before: Sequence[Json], after: Sequence[Json]
+) -> list[dict[str, Any]]:
+    """Return what neighbours did between two good readings: `NeighbourRan` as JSON values."""
+    return [
+        {
+            "cpus": placed.cpus,
+            "shares": placed.shares,
+            "housekeeping": placed.housekeeping,
+            "requests": now["requests"] - was["requests"],
+            "busy_cpus": _busy(was, now),
+        }
+        for placed, was, now in zip(instance.neighbours, before, after)
+    ]
+
+
+def _busy(was: Json, now: Json) -> Optional[float]:
+    if None in (was["uptime_s"], now["uptime_s"]):
+        return None
+    seconds = now["uptime_s"] - was["uptime_s"]
+    worked = now["processes"][0]["cpu_s"] - was["processes"][0]["cpu_s"]
+    return round(worked / seconds, 3) if seconds >= _LEAST_S else None

@@ -1,0 +1,67 @@
+"""What neighbours do to each platform, in a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from virtbed.cli import app
+from virtbed.cli import explain as command
+from virtbed.render.isolation import isolation_table
+
+from .test_explain import SUBJECT
+from .test_render_table import assert_fits, shown
+
+
+def row(platform: str, neighbours: str, ratio: float, **more: Any) -> dict[str, Any]:
+    known = {"ratio_low": ratio - 0.015, "ratio_high": ratio + 0.0175, "answer": "differs"}
+    known |= {"neighbours_cpus": "0 (same L3, with housekeeping)", "neighbours_busy": 0.972}
+    known |= {"ratio_replicates": 10, "sentence": f"{platform} {neighbours} A."}
+    said = {"platform": platform, "mode": "pinned", "neighbours": neighbours, "ratio": ratio}
+    return {**SUBJECT, **said, **known, **more}
+
+
+CONTENT = {
+    "confidence": 0.95,
+    "isolation": [
+        row("bm", "1", 1.0345),
+        row("cn", "15", 1.2),
+        row("podman", "1", 1.1, ratio_low=None, ratio_high=None, answer="cannot tell",
+            neighbours_cpus=None, neighbours_busy=None),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_the_table_fits_with_every_interval_on_one_line(width: int) -> None:
+    text = shown(isolation_table(CONTENT), width)
+    assert_fits(text, width)
+    for part in ("1.034 (1.020 to 1.052)", "1.200 (1.185 to 1.218)", "97%", "15", "differs"):
+        assert part in text
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    (tmp_path / "trials").mkdir()
+
+    def ask(content: dict[str, Any], *options: str) -> Any:
+        monkeypatch.setattr(command, "_isolation", lambda folder: content)
+        return CliRunner().invoke(app, ["isolation", str(tmp_path), *options])
+
+    return ask
+
+
+def test_the_command_says_each_sentence_and_then_the_table(asked: Any) -> None:
+    done = asked(CONTENT)
+    assert done.exit_code == 0
+    assert done.stdout.count("cn 15 A.\n") == 1
+    assert json.loads(asked(CONTENT, "--json").stdout) == CONTENT["isolation"]
+
+
+def test_the_command_says_what_to_do_where_nothing_had_neighbours(asked: Any) -> None:
+    done = asked({"confidence": 0.95, "isolation": []})
+    assert done.exit_code == 1
+    assert "neighbours: [0, 1]" in done.stdout
