@@ -1,0 +1,281 @@
+"""Reader of a GPU's state by NVML, through NVIDIA's own bindings (nvidia-ml-py).
+
+The contract has no dependencies, so callers hand the module ``pynvml`` in. Only what every driver
+from 535 on has is asked for; of two names of one function, the newer first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Optional
+
+from .gpu_state import GpuProcess, GpuState, Use
+from .kernel import pci
+
+MIB = 2**20
+_SENSOR, _SM, _MEMORY = 0, 1, 2  # NVML_TEMPERATURE_GPU, NVML_CLOCK_SM, NVML_CLOCK_MEM
+_CORRECTED, _UNCORRECTED, _SINCE_LOADED = 0, 1, 0
+_REASONS = {
+    0x1: "idle", 0x2: "asked_clocks", 0x4: "sw_power_cap", 0x8: "hw_slowdown", 0x10: "sync_boost",
+    0x20: "sw_thermal", 0x40: "hw_thermal", 0x80: "power_brake", 0x100: "display_clocks",
+    0x200: "board_limit", 0x400: "reliability",
+}  # fmt: skip
+_POLICIES = {"power": 0, "heat": 1, "the board's limit": 3, "its reliability": 5}
+_COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive"}
+_PROCESSES: dict[Use, str] = {
+    "compute": "nvmlDeviceGetComputeRunningProcesses",
+    "graphics": "nvmlDeviceGetGraphicsRunningProcesses",
+    "mps": "nvmlDeviceGetMPSComputeRunningProcesses",
+}
+_NOT_SUPPORTED, _NO_FUNCTION = 3, 13
+_NO_NUMBER = (2**32 - 1, 2**64 - 1)
+"""What NVML gives for a number that it does not have (NVML_VALUE_NOT_AVAILABLE)."""
+_WHY = {
+    _NOT_SUPPORTED: "the GPU does not support it",
+    4: "no permission",
+    _NO_FUNCTION: "the driver does not have it",
+}
+# Kind, reason and remedy of what no reading survives, by NVML's number.
+_FATAL = {
+    4: ("permission", "this user may not open /dev/nvidiactl",
+        "run as root, or let the user's group have the device nodes"),
+    9: ("module", "NVIDIA's kernel module is not loaded",
+        "modprobe nvidia; if that fails, dmesg says why: Secure Boot refuses a module that nobody "
+        "signed, and nouveau may have the GPU"),
+    12: ("library", "no libnvidia-ml.so.1 found",
+         "install the libraries of the NVIDIA driver (Debian: libnvidia-ml1); a container must be "
+         "given the host's"),
+    15: ("lost", "the GPU is lost: it has fallen off the bus",
+         "dmesg names an Xid; power the host off and on again"),
+    16: ("reset", "the GPU must be reset", "nvidia-smi --gpu-reset, or start the host again"),
+    18: ("mismatch", "the libraries are of another version than the kernel module",
+         "start the host again after an update of the driver, or give a container the host's "
+         "libraries"),
+    999: ("nodes", "NVML says Unknown Error: the process may not open the GPU's device nodes, "
+          "which a container loses at `systemctl daemon-reload`",
+          "make the instance again, and let nothing reload systemd meanwhile"),
+}  # fmt: skip
+# Those that end everything at a single reading, too; the others concern that reading alone.
+_ANYWHERE = frozenset({1, 9, 15, 16})
+
+
+class NvmlError(RuntimeError):
+    """NVML tells nothing of a GPU; `kind` says why in one word, the message what to do."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@contextmanager
+def opened(nvml: Any) -> Iterator[None]:
+    """Open NVML for the time of a ``with`` block.
+
+    Args:
+        nvml: The module ``pynvml``.
+
+    Raises:
+        NvmlError: it cannot be opened.
+    """
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        raise _error(error) from error
+    try:
+        yield
+    finally:
+        with suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
+
+
+def state(nvml: Any, named: str, clock: Callable[[], int] = time.monotonic_ns) -> GpuState:
+    """Return the state of a GPU.
+
+    Args:
+        nvml: The module ``pynvml``, opened.
+        named: UUID or PCI address.
+        clock: Returns nanoseconds.
+
+    Raises:
+        NvmlError: there is no such GPU, or it does not answer.
+    """
+    handle = _handle(nvml, named)
+    at_ns, unknown = clock(), dict[str, str]()
+    uuid, address, name, driver = _identity(nvml, handle, named)
+
+    def ask(what: str, *functions: str, arguments: tuple[Any, ...] = ()) -> Any:
+        """Return a reading, or None; of functions by several names the first that there is."""
+        for function in functions:
+            try:
+                value = getattr(nvml, function)(handle, *arguments)
+                unknown.pop(what, None)
+                if not (isinstance(value, int) and value in _NO_NUMBER):
+                    return value
+                unknown[what] = "NVML has no number"
+                return None
+            except nvml.NVMLError as error:
+                if error.value in _ANYWHERE:
+                    raise _error(error, named) from error
+                unknown[what] = _WHY.get(error.value, str(error))
+                if error.value != _NO_FUNCTION:
+                    break
+        return None
+
+    def first(what: str, function: str) -> Optional[bool]:
+        """Return the current one of (current, pending)."""
+        modes = ask(what, function)
+        return None if modes is None else bool(modes[0])
+
+    bar1 = ask("bar1_mib", "nvmlDeviceGetBAR1MemoryInfo")
+    if bar1 is None:
+        unknown["bar1_used_mib"] = unknown["bar1_mib"]
+    reasons = ask(
+        "throttle",
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+    )
+    persistence = ask("persistence", "nvmlDeviceGetPersistenceMode")
+    mode = ask("compute_mode", "nvmlDeviceGetComputeMode")
+    errors = "nvmlDeviceGetTotalEccErrors"
+    return GpuState(
+        at_ns=at_ns,
+        uuid=uuid,
+        address=address,
+        name=name,
+        driver=driver,
+        cuda=_cuda(nvml, unknown),
+        link_width=ask("link_width", "nvmlDeviceGetCurrPcieLinkWidth"),
+        link_width_most=ask("link_width_most", "nvmlDeviceGetMaxPcieLinkWidth"),
+        link_generation=ask("link_generation", "nvmlDeviceGetCurrPcieLinkGeneration"),
+        link_generation_most=ask("link_generation_most", "nvmlDeviceGetMaxPcieLinkGeneration"),
+        performance=_level(ask("performance", "nvmlDeviceGetPerformanceState"), unknown),
+        sm_mhz=ask("sm_mhz", "nvmlDeviceGetClockInfo", arguments=(_SM,)),
+        sm_mhz_most=ask("sm_mhz_most", "nvmlDeviceGetMaxClockInfo", arguments=(_SM,)),
+        memory_mhz=ask("memory_mhz", "nvmlDeviceGetClockInfo", arguments=(_MEMORY,)),
+        memory_mhz_most=ask("memory_mhz_most", "nvmlDeviceGetMaxClockInfo", arguments=(_MEMORY,)),
+        throttle=None if reasons is None else _reasons(reasons),
+        throttled_ns=_throttled(nvml, handle, named, unknown),
+        temperature_c=ask(
+            "temperature_c", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature",
+            arguments=(_SENSOR,),
+        ),
+        power_mw=ask("power_mw", "nvmlDeviceGetPowerUsage"),
+        power_limit_mw=ask("power_limit_mw", "nvmlDeviceGetEnforcedPowerLimit"),
+        energy_mj=ask("energy_mj", "nvmlDeviceGetTotalEnergyConsumption"),
+        ecc=first("ecc", "nvmlDeviceGetEccMode"),
+        ecc_uncorrected=ask("ecc_uncorrected", errors, arguments=(_UNCORRECTED, _SINCE_LOADED)),
+        ecc_corrected=ask("ecc_corrected", errors, arguments=(_CORRECTED, _SINCE_LOADED)),
+        mig=first("mig", "nvmlDeviceGetMigMode"),
+        compute_mode=None if mode is None else _COMPUTE_MODES.get(mode, f"mode {mode}"),
+        persistence=None if persistence is None else bool(persistence),
+        processes=_processes(ask, unknown),
+        bar1_mib=None if bar1 is None else bar1.bar1Total // MIB,
+        bar1_used_mib=None if bar1 is None else bar1.bar1Used // MIB,
+        unknown=unknown,
+    )  # fmt: skip
+
+
+def _error(error: Any, named: str = "") -> NvmlError:
+    about = f"{named}: " if named else ""
+    if error.value in _FATAL:
+        kind, reason, remedy = _FATAL[error.value]
+        return NvmlError(kind, f"{about}{reason}; {remedy}")
+    return NvmlError("nvml", f"{about}NVML says {error} (number {error.value})")
+
+
+def _handle(nvml: Any, named: str) -> Any:
+    at = pci.address(named)
+    try:
+        if at is not None:
+            return nvml.nvmlDeviceGetHandleByPciBusId(at)
+        return nvml.nvmlDeviceGetHandleByUUID(named)
+    except nvml.NVMLError as error:
+        if error.value in _FATAL:
+            raise _error(error, named) from error
+        there = ", ".join(_known(nvml)) or "none"
+        raise NvmlError("absent", f"no GPU {named!r} found by NVML; there are: {there}") from error
+
+
+def _known(nvml: Any) -> Iterator[str]:
+    """Give the UUIDs of all GPUs, as far as they are known."""
+    with suppress(nvml.NVMLError):
+        for index in range(nvml.nvmlDeviceGetCount()):
+            with suppress(nvml.NVMLError):
+                yield nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
+
+
+def _identity(nvml: Any, handle: Any, named: str) -> tuple[str, str, str, str]:
+    """Return UUID, address, name and driver, without which no reading is worth anything."""
+    try:
+        at = nvml.nvmlDeviceGetPciInfo(handle).busId
+        return (
+            nvml.nvmlDeviceGetUUID(handle),
+            pci.address(at) or at,
+            nvml.nvmlDeviceGetName(handle),
+            nvml.nvmlSystemGetDriverVersion(),
+        )
+    except nvml.NVMLError as error:
+        raise _error(error, named) from error
+
+
+def _cuda(nvml: Any, unknown: dict[str, str]) -> Optional[str]:
+    try:
+        number = nvml.nvmlSystemGetCudaDriverVersion_v2()
+    except nvml.NVMLError as error:
+        unknown["cuda"] = _WHY.get(error.value, str(error))
+        return None
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _level(number: Optional[int], unknown: dict[str, str]) -> Optional[int]:
+    if number is not None and number > 15:  # NVML_PSTATE_UNKNOWN is 32
+        unknown["performance"] = "the driver does not know it"
+        return None
+    return number
+
+
+def _reasons(bits: int) -> tuple[str, ...]:
+    return tuple(
+        _REASONS.get(1 << place, f"bit_{place}")
+        for place in range(bits.bit_length())
+        if bits >> place & 1
+    )
+
+
+def _throttled(
+    nvml: Any, handle: Any, named: str, unknown: dict[str, str]
+) -> Optional[dict[str, int]]:
+    found = {}
+    for why, policy in _POLICIES.items():
+        try:
+            time_ns = nvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime
+            if time_ns not in _NO_NUMBER:
+                found[why] = time_ns
+        except nvml.NVMLError as error:
+            if error.value in _ANYWHERE:
+                raise _error(error, named) from error
+            unknown["throttled_ns"] = _WHY.get(error.value, str(error))
+    if found:
+        unknown.pop("throttled_ns", None)
+    return found or None
+
+
+def _processes(
+    ask: Callable[..., Any], unknown: dict[str, str]
+) -> Optional[tuple[GpuProcess, ...]]:
+    found: dict[int, GpuProcess] = {}
+    for kind, function in _PROCESSES.items():
+        each_of_kind = ask(f"processes ({kind})", function)
+        if each_of_kind is None:
+            why = unknown.pop(f"processes ({kind})")
+            # A GPU without displays, or without a shared service, has no such processes.
+            if kind == "compute" or why != _WHY[_NOT_SUPPORTED]:
+                unknown["processes"] = why
+                return None
+        for each in each_of_kind or ():
+            used = each.usedGpuMemory
+            memory_mib = None if used is None else used // MIB
+            found.setdefault(each.pid, GpuProcess(each.pid, kind, memory_mib))
+    return tuple(found[pid] for pid in sorted(found))
