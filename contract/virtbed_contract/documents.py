@@ -225,6 +225,10 @@ class RoleProperties:
         "Whether a machine can tell its guests which of their CPUs share a core, a cache, a node.",
         default=False,
     )
+    gpu: bool = described(
+        "Whether a machine can have a GPU, or an enclosure can hand its machine's GPU on.",
+        default=False,
+    )
     varies: dict[str, dict[str, tuple[str, ...]]] = described(
         "Factors that an enclosure can vary: the values that are no default, each with a command "
         "that succeeds where the host offers it; without one, every host does.",

@@ -15,6 +15,12 @@ from .gpu_refusals import Host, Refusal, for_any, for_guest, for_host, window_ne
 from .kernel import nvidia, pci
 
 VENDOR = "10de"
+NONE_HERE = "no NVIDIA GPU on the PCI bus; use a host that has one, or keep to the processor cpu"
+NOT_YET = (
+    "virtbed cannot measure on a GPU yet: no image has CUDA, and no trial attests its GPU; keep to "
+    "the processor cpu (docs/tutorial/gpu.md says what is there)"
+)
+"""What whoever asks for a GPU is answered, until the last piece is there."""
 
 
 class GpuError(ValueError):
@@ -73,9 +79,7 @@ def choose(gpus: Sequence[Gpu], named: Optional[str] = None) -> Gpu:
     """
     there = "; ".join(f"{gpu.words}{f' ({gpu.uuid})' if gpu.uuid else ''}" for gpu in gpus)
     if not gpus:
-        raise GpuError(
-            "no NVIDIA GPU on the PCI bus; use a host that has one, or keep to the processor cpu"
-        )
+        raise GpuError(NONE_HERE)
     if named is None:
         if len(gpus) > 1:
             raise GpuError(

@@ -199,7 +199,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
             options["probe_kvm"],
             options["kvm_deadline_s"] * times,
         ),
-        "gpu": gpu_facts(root),
+        "gpu": gpu_facts(root, options["needed_memory_mib"]),
         "iommu": has_iommu(root),
         "below": below,
         "image": image,

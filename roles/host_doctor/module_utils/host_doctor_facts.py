@@ -11,15 +11,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.virtbed_contract import gpus
 from ansible.module_utils.virtbed_contract.codec import encode
-from ansible.module_utils.virtbed_contract.kernel import cgroups, hypervisor, processes, topology
+from ansible.module_utils.virtbed_contract.kernel import (
+    cgroups,
+    hypervisor,
+    pci,
+    processes,
+    topology,
+)
 from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 from ansible.module_utils.virtbed_contract.kernel.files import fields, read
 from ansible.module_utils.virtbed_contract.kernel.isa import read_flags, read_isa
 from ansible.module_utils.virtbed_contract.limits import TMP, free_mib, look
-
-NVIDIA_VENDOR = "0x10de"
-DISPLAY_CLASS = "0x03"
 
 
 def cpu_flags(root: Path) -> set[str]:
@@ -82,30 +86,14 @@ def other_disks(stores: Iterable[str]) -> list[dict[str, Any]]:
     return [encode(look(kind, Path(path))) for kind, path in rooms]
 
 
-def gpu_facts(root: Path) -> list[dict[str, Any]]:
-    """Return one {vendor, pci, name, driver} per NVIDIA display device on the PCI bus."""
-    gpus = []
-    for device in sorted((root / "sys/bus/pci/devices").glob("*")):
-        is_display = (read(device / "class") or "").startswith(DISPLAY_CLASS)
-        if read(device / "vendor") != NVIDIA_VENDOR or not is_display:
-            continue
-        # The driver, once loaded, knows the marketing name; before that there is only the number.
-        information = read(root / "proc/driver/nvidia/gpus" / device.name / "information")
-        driver = device / "driver"
-        gpus.append(
-            {
-                "vendor": "nvidia",
-                "pci": device.name,
-                "name": fields(information).get("Model", f"device {read(device / 'device')}"),
-                "driver": driver.resolve().name if driver.exists() else None,
-            }
-        )
-    return gpus
+def gpu_facts(root: Path, guest_mib: int) -> list[dict[str, Any]]:
+    """Return each NVIDIA GPU, and why it is of no use to the host or to a guest of such memory."""
+    return [encode(gpu) for gpu in gpus.read(root, guest_mib)]
 
 
 def has_iommu(root: Path) -> bool:
     """Return whether the kernel drives an IOMMU."""
-    return any((root / "sys/class/iommu").glob("*"))
+    return pci.has_iommu(root)
 
 
 def below_facts(root: Path) -> dict[str, Any]:

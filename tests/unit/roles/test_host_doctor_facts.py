@@ -107,15 +107,16 @@ def test_gpu_is_an_nvidia_display_device(tmp_path: Path) -> None:
     device("0000:01:00.0", "0x10de", "0x030200")
     device("0000:01:00.1", "0x10de", "0x040300")  # the sound function of the same card
     device("0000:02:00.0", "0x1002", "0x030000")
-    (gpu,) = facts.gpu_facts(tmp_path)
-    expected = {"vendor": "nvidia", "pci": "0000:01:00.0", "name": "device 0x1", "driver": None}
-    assert gpu == expected
+    (gpu,) = facts.gpu_facts(tmp_path, 4096)
+    expected = {"address": "0000:01:00.0", "name": "device 10de:1", "driver": None}
+    assert {name: gpu[name] for name in expected} == expected
+    assert gpu["along"] == ("0000:01:00.1",) and gpu["to_guest"]["kind"] == "iommu"
 
     drivers = tmp_path / "sys/bus/pci/drivers/nvidia"
     drivers.mkdir(parents=True)
     (tmp_path / "sys/bus/pci/devices/0000:01:00.0/driver").symlink_to(drivers)
     write(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t NVIDIA H1"})
-    (gpu,) = facts.gpu_facts(tmp_path)
+    (gpu,) = facts.gpu_facts(tmp_path, 4096)
     assert (gpu["name"], gpu["driver"]) == ("NVIDIA H1", "nvidia")
 
 
