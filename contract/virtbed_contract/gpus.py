@@ -16,11 +16,6 @@ from .kernel import nvidia, pci
 
 VENDOR = "10de"
 NONE_HERE = "no NVIDIA GPU on the PCI bus; use a host that has one, or keep to the processor cpu"
-NOT_YET = (
-    "virtbed cannot measure on a GPU yet: no image has CUDA, and no trial attests its GPU; keep to "
-    "the processor cpu (docs/tutorial/gpu.md says what is there)"
-)
-"""What whoever asks for a GPU is answered, until the last piece is there."""
 
 
 class GpuError(ValueError):

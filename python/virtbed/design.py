@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from virtbed.gpu import gpu_of
 from virtbed.guests import equipped
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan, PlanError
@@ -94,6 +95,8 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
     if why := unvaried(plan, {name: platforms.parts(name)[1] for name in platforms.entries}):
         raise PlanError(why)
     topology = Topology.from_doctor(report.facts)
+    if gpu := gpu_of(plan, report, platforms):  # cells without one are its twins
+        topology = topology.near_card(gpu.address)
     kind = choose_kind(topology, max(plan.cores), plan.core_kind)
     # Refuses a size that no platform here could have.
     placed = {c: place(topology, c, plan.memory_mib, kind) for c in sorted(plan.cores)}
@@ -156,6 +159,14 @@ def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool
             platform, mode, cores,
             f"bare metal with {cores} of {len(online)} CPUs online needs CPU hotplug",
             f"set scale_up: hotplug, or compare with {platform} pinned, the baseline of both modes",
+        )  # fmt: skip
+    stays = frozenset(parse_cpu_list(instance.allowed))
+    if topology.near and _by_online(instance) and not stays <= topology.near and stays != online:
+        return NotRun(
+            platform, mode, cores,
+            f"CPUs {instance.allowed} would stay online, and {format_cpu_list(topology.near)} are "
+            f"near {topology.card}",
+            f"compare with {platform} pinned, the baseline of both modes",
         )  # fmt: skip
     if emulated and mode not in plan.emulated.modes:
         return NotRun(

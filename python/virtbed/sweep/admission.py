@@ -10,6 +10,8 @@ from typing import Any
 from virtbed.bench import Bench
 from virtbed.checkout import REPOSITORY
 from virtbed.design import Design, design
+from virtbed.gpu import gpu_of
+from virtbed.gpu import identity as gpu_identity
 from virtbed.image import image_key
 from virtbed.locality import HEADROOM_MIB
 from virtbed.plan import Plan
@@ -109,6 +111,7 @@ def check_memory(plan: Plan, report: HostReport, *, guests: bool) -> None:
 def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
     """Return what must not change between two calls, or one cell would mix two platforms."""
     facts = admitted.report.facts
+    gpu = gpu_of(plan, admitted.report, platforms)
     engines = {
         engine: None
         for platform in plan.platforms
@@ -124,6 +127,7 @@ def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, 
         "kernel": facts["kernel"],
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
         "placement": where(encode(size) for size in admitted.design.placements),
+        **({} if gpu is None else gpu_identity(gpu, admitted.report)),
         **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
     }
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.gpu_refusals import Refusal
-from ansible.module_utils.virtbed_contract.gpus import NONE_HERE, NOT_YET, Gpu
+from ansible.module_utils.virtbed_contract.gpus import NONE_HERE, Gpu
 from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list
+from ansible.module_utils.virtbed_contract.remedies import NO_GPU_YET
 from ansible.module_utils.virtbed_contract.sweep import PlatformVerdict
 
 
@@ -47,7 +48,7 @@ def _verdict(
     unable = next((words for words, role in parts if not role.gpu), None)
     if usable and not unable:
         return PlatformVerdict(entry.name, "available", "; ".join(usable), "")
-    reason, _, remedy = (NOT_YET if usable else NONE_HERE).partition("; ")
+    reason, _, remedy = (NO_GPU_YET if usable else NONE_HERE).partition("; ")
     lack = (f"{unable} hands no GPU on: {reason}", remedy) if usable else (reason, remedy)
     if gpus and not usable:
         lack = _together(refusal for _, refusal in judged if refusal)
