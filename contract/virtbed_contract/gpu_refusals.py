@@ -39,6 +39,8 @@ class Host:
     root: Path
     devices: dict[str, pci.Device]
     guest_mib: int
+    libraries: Optional[dict[str, str]]
+    """Of the driver, by `nvidia.libraries`; None where nobody asked."""
 
 
 def window_needed(bars: Iterable[pci.Bar]) -> int:
@@ -90,11 +92,13 @@ def for_any(root: Path, device: pci.Device) -> Iterator[Refusal]:
         )  # fmt: skip
 
 
-def for_host(device: pci.Device) -> Iterator[Refusal]:
+def for_host(host: Host, device: pci.Device) -> Iterator[Refusal]:
     """Give what keeps a process on the host from a GPU, in a container or not."""
-    if device.driver == DRIVER:
-        return
     at = device.address
+    if device.driver == DRIVER:
+        if host.libraries is not None:
+            yield from _incomplete(host, at, host.libraries)
+        return
     if device.driver is None:
         yield Refusal("driver", f"no driver is bound to {at}", "install and load the NVIDIA driver")
     elif "vfio" in device.driver:
@@ -107,6 +111,33 @@ def for_host(device: pci.Device) -> Iterator[Refusal]:
         yield Refusal(
             "driver", f"{at} is bound to {device.driver}, {DRIVER} needed",
             f"unbind it from {device.driver}, and load the NVIDIA driver",
+        )  # fmt: skip
+
+
+def _incomplete(host: Host, at: str, libraries: dict[str, str]) -> Iterator[Refusal]:
+    """Give what of the driver is missing besides its module."""
+    module = nvidia.module_version(host.root) or "of unknown version"
+    missing = [name for name in nvidia.NEEDED if name not in libraries]
+    if missing:
+        yield Refusal(
+            "libraries", f"driver {module} loaded but no {', '.join(missing)} found",
+            "install the driver's libraries of the same version (Debian: libcuda1, libnvidia-ml1, "
+            "libnvidia-ptxjitcompiler1)",
+        )  # fmt: skip
+    versions = nvidia.library_versions(host.root, libraries)
+    if versions and versions != (module,):
+        yield Refusal(
+            "mismatch", f"driver {module} loaded but libraries {' and '.join(versions)}",
+            "start the host again, which loads the driver that was installed last, or install "
+            f"the libraries of {module}",
+        )  # fmt: skip
+    nodes = nvidia.nodes(host.root, at)
+    absent = [node for node in nodes if not (host.root / node.lstrip("/")).exists()]
+    if absent or not nodes:
+        yield Refusal(
+            "nodes", f"{at} has no device node {', '.join(absent) or 'that its driver names'}",
+            "make them: nvidia-modprobe --unified-memory --create-nvidia-device-file=0, or start "
+            "nvidia-persistenced",
         )  # fmt: skip
 
 

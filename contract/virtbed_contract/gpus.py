@@ -33,6 +33,7 @@ class Gpu:
     nodes: tuple[int, ...] = described("The NUMA nodes that it is near; none where nobody tells.")
     along: tuple[str, ...] = described("The other functions of its card, which go along.")
     parts: tuple[str, ...] = described("The virtual functions (SR-IOV) that were made of it.")
+    device_nodes: tuple[str, ...] = described("Its device nodes; none where its driver names none.")
     window_mib: int = described("Addresses that a guest must have for its memory.")
     on_host: Optional[Refusal] = described(
         "Why no process on the host may have it; null if one may."
@@ -45,14 +46,16 @@ class Gpu:
         return f"{self.name} at {self.address}"
 
 
-def read(root: Path, guest_mib: int = 0) -> tuple[Gpu, ...]:
+def read(root: Path, guest_mib: int = 0, printed: Optional[str] = None) -> tuple[Gpu, ...]:
     """Return the NVIDIA GPUs of a host, by address; parts of a GPU (SR-IOV) are none.
 
     Args:
         root: Of the host's file system.
         guest_mib: Memory of the guest that is to have one.
+        printed: What ``ldconfig -p`` printed there; None judges no libraries.
     """
-    host = Host(root, pci.devices(root), guest_mib)
+    libraries = None if printed is None else nvidia.libraries(printed)
+    host = Host(root, pci.devices(root), guest_mib, libraries)
     known = nvidia.listed(root)
     return tuple(
         _gpu(host, device)
@@ -107,7 +110,7 @@ def _gpu(host: Host, device: pci.Device) -> Gpu:
     ]  # fmt: skip
     window = window_needed(bar for function in card for bar in function.bars)
     either = list(for_any(host.root, device))
-    on_host = [*either, *for_host(device)]
+    on_host = [*either, *for_host(host, device)]
     to_guest = either or for_guest(host, device, card, window)
     return Gpu(
         address=device.address,
@@ -118,6 +121,7 @@ def _gpu(host: Host, device: pci.Device) -> Gpu:
         nodes=device.nodes,
         along=tuple(each.address for each in card if each is not device),
         parts=tuple(d.address for d in host.devices.values() if d.parent == device.address),
+        device_nodes=nvidia.nodes(host.root, device.address),
         window_mib=window,
         on_host=next(iter(on_host), None),
         to_guest=next(iter(to_guest), None),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from virtbed.gpu import gpu_of
+from virtbed.gpu import gpu_of, instance_gpu
 from virtbed.guests import equipped
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
 from virtbed.plan import Application, Plan, PlanError
@@ -95,7 +95,8 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
     if why := unvaried(plan, {name: platforms.parts(name)[1] for name in platforms.entries}):
         raise PlanError(why)
     topology = Topology.from_doctor(report.facts)
-    if gpu := gpu_of(plan, report, platforms):  # cells without one are its twins
+    gpu = gpu_of(plan, report, platforms)
+    if gpu:  # cells without one are its twins
         topology = topology.near_card(gpu.address)
     kind = choose_kind(topology, max(plan.cores), plan.core_kind)
     # Refuses a size that no platform here could have.
@@ -114,6 +115,8 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                 instance = _instance(
                     plan, topology, report, platforms, platform, mode, cores, placement
                 )
+                if gpu:
+                    instance = replace(instance, gpu=instance_gpu(gpu, report))
                 left_out = _left_out(plan, topology, instance, emulated)
                 if left_out:
                     not_run.append(left_out)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from virtbed.plan import Plan, PlanError
 from virtbed.platforms import Platforms
 from virtbed_contract.codec import decode
+from virtbed_contract.documents import InstanceGpu
 from virtbed_contract.gpus import Gpu, GpuError, choose
 from virtbed_contract.sweep import HostReport
 
@@ -36,6 +37,17 @@ def _check(gpu: Gpu, guests: Collection[bool], host: str) -> None:
             raise PlanError(
                 f"{host}: {gpu.words} is not for {whose}: {refusal.reason}; {refusal.remedy}"
             )
+
+
+def instance_gpu(gpu: Gpu, report: HostReport) -> InstanceGpu:
+    """Return what instances are given of a GPU."""
+    return InstanceGpu(
+        uuid=gpu.uuid,
+        functions=(gpu.address, *gpu.along),
+        window_mib=gpu.window_mib,
+        nodes=gpu.device_nodes,
+        libraries=dict(report.facts["gpu_libraries"]),
+    )
 
 
 def identity(gpu: Gpu, report: HostReport) -> dict[str, str]:

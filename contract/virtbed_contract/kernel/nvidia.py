@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Optional
 
 from .files import fields, read
@@ -13,6 +15,12 @@ PROC = Path("proc/driver/nvidia")
 GRAPHICS = Path("sys/class/graphics")
 CONSOLES = Path("sys/class/vtconsole")
 SCREENS = Path("sys/class/drm")
+SHARED_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+"""Device nodes of all GPUs together, for computing."""
+NEEDED = ("libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-ptxjitcompiler.so.1")
+"""Libraries of the driver without which nothing computes, as they are loaded."""
+USEFUL = ("libnvidia-nvvm.so.", "libnvidia-gpucomp.so.")
+"""How the names begin of those that some versions of the driver have, too."""
 UUID = re.compile(r"GPU(-[0-9a-f]+){5}")
 """Of a whole GPU; the module says question marks as long as nothing has used the GPU."""
 
@@ -38,6 +46,39 @@ def is_divided(root: Path, address: str) -> bool:
     minor = _information(root, address).get("Device Minor", "")
     made = root / PROC / "capabilities" / f"gpu{minor}" / "mig"
     return bool(minor) and any(made.glob("gi*"))
+
+
+def nodes(root: Path, address: str) -> tuple[str, ...]:
+    """Return the device nodes by which a process uses a GPU; those of all GPUs first."""
+    minor = _information(root, address).get("Device Minor", "")
+    return (*SHARED_NODES, f"/dev/nvidia{minor}") if minor.isdigit() else ()
+
+
+def libraries(printed: str) -> dict[str, str]:
+    """Return the driver's libraries for computing, by the names that are loaded.
+
+    Args:
+        printed: What ``ldconfig -p`` printed: the loader's cache, as the loader itself sees it.
+
+    Returns:
+        The first of each name for this machine's own words of 64 bits, as the loader takes it.
+    """
+    # "libcuda.so.1 (libc6,x86-64) => /lib/x86_64-linux-gnu/libcuda.so.1"
+    found: dict[str, str] = {}
+    for line in printed.splitlines():
+        head, arrow, path = line.strip().partition(" => ")
+        name, _, kind = head.partition(" ")
+        wide = "x86-64" in kind or "AArch64" in kind
+        if arrow and wide and (name in NEEDED or name.startswith(USEFUL)):
+            found.setdefault(name, path)
+    return found
+
+
+def library_versions(root: Path, found: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the versions of libraries, by the files that their links end at: one if all agree."""
+    files = (PurePath(os.path.realpath(root / path.lstrip("/"))).name for path in found.values())
+    versions = (re.search(r"\.so\.(\d+\.\d[\d.]*)$", name) for name in files)
+    return tuple(sorted({version.group(1) for version in versions if version}))
 
 
 def module_version(root: Path) -> Optional[str]:

@@ -30,11 +30,12 @@ from ansible.module_utils.host_doctor_probe import (
     hwloc_facts,
     kvm_facts,
     lacking,
+    loader_cache,
 )
 from ansible.module_utils.host_doctor_verdict import House, report
 from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
-from ansible.module_utils.virtbed_contract.kernel import nvidia, topology
+from ansible.module_utils.virtbed_contract.kernel import topology
 from ansible.module_utils.virtbed_contract.sweep import TIMES_EMULATED, TuningRow, WakingRow
 
 DOCUMENTATION = r"""
@@ -199,8 +200,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
             options["probe_kvm"],
             options["kvm_deadline_s"] * times,
         ),
-        "gpu": gpu_facts(root, options["needed_memory_mib"]),
-        "gpu_driver": nvidia.module_version(root),
+        **gpu_facts(root, options["needed_memory_mib"], loader_cache(times)),
         "iommu": has_iommu(root),
         "below": below,
         "image": image,

@@ -13,12 +13,14 @@ import pytest
 from virtbed_contract import gpus
 from virtbed_contract.codec import decode, encode
 from virtbed_contract.gpus import Gpu, GpuError
+from virtbed_contract.kernel import nvidia
 
 from .kernel.conftest import lay, recorded  # noqa: F401 - a fixture
 from .kernel.pci_tree import ACS_OFF, ACS_ON, PCI, Tree, bars
 
 AT, PORT = "0000:41:00.0", "0000:40:00.0"
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
+NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia0")
 Change = Callable[[Tree], object]
 
 
@@ -48,7 +50,7 @@ def test_a_gpu_in_a_group_of_its_own_is_anybodys(tmp_path: Path) -> None:
     clean(tmp_path)
     assert only(tmp_path) == Gpu(
         address=AT, name="NVIDIA H100 PCIe", uuid=UUID, driver="nvidia", nodes=(0,), along=(),
-        parts=(), window_mib=256 * 1024, on_host=None, to_guest=None,
+        parts=(), device_nodes=NODES, window_mib=256 * 1024, on_host=None, to_guest=None,
     )  # fmt: skip
 
 
@@ -316,6 +318,69 @@ def test_a_servers_screen_is_no_gpu(
     name: str,
 ) -> None:
     assert gpus.read(recorded(name)) == ()
+
+
+VERSION = "535.261.03"
+SONAMES = {"libcuda.so.1": "libcuda.so", "libnvidia-ml.so.1": "libnvidia-ml.so",
+           "libnvidia-ptxjitcompiler.so.1": "libnvidia-ptxjitcompiler.so"}  # fmt: skip
+
+
+def driver(
+    tree: Tree, versions: dict[str, str] | None = None, nodes: tuple[str, ...] = NODES
+) -> str:
+    """Set a host's driver up, and return what its ``ldconfig -p`` prints.
+
+    Args:
+        tree: The host.
+        versions: Of libraries that are not of the module's; empty for one that is missing.
+        nodes: The device nodes that there are.
+    """
+    loaded = f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {VERSION}  Tue Oct  1"
+    lay(tree.root, {"proc/driver/nvidia/version": loaded, **{node[1:]: "" for node in nodes}})
+    printed = ["3 libs found in cache `/etc/ld.so.cache'", "\tlibc.so.6 (libc6) => /lib/libc.so.6"]
+    for name, stem in SONAMES.items():
+        version = {name: VERSION, **(versions or {})}[name]
+        if version:
+            lay(tree.root, {f"usr/lib/x/{stem}.{version}": ""})
+            (tree.root / "usr/lib/x" / name).symlink_to(f"{stem}.{version}")
+            printed.append(f"\t{name} (libc6,x86-64) => /usr/lib/x/{name}")
+            printed.append(f"\t{name} (libc6) => /usr/lib32/{name}")
+    return "\n".join(printed)
+
+
+@pytest.mark.parametrize(
+    ("versions", "nodes", "kind", "reason"),
+    [
+        ({}, NODES, None, ""),
+        ({"libcuda.so.1": ""}, NODES, "libraries",
+         "driver 535.261.03 loaded but no libcuda.so.1 found"),
+        (dict.fromkeys(SONAMES, "550.163.01"), NODES, "mismatch",
+         "driver 535.261.03 loaded but libraries 550.163.01"),
+        ({"libcuda.so.1": "550.163.01"}, NODES, "mismatch",
+         "driver 535.261.03 loaded but libraries 535.261.03 and 550.163.01"),
+        ({}, NODES[:1], "nodes", "0000:41:00.0 has no device node /dev/nvidia-uvm, /dev/nvidia-uvm"
+         "-tools, /dev/nvidia0"),
+    ],
+)  # fmt: skip
+def test_the_drivers_halves_must_fit(
+    tmp_path: Path, versions: dict[str, str], nodes: tuple[str, ...], kind: str | None, reason: str
+) -> None:
+    printed = driver(clean(tmp_path), versions, nodes)
+    (gpu,) = gpus.read(tmp_path, 4096, printed)
+    assert kinds(gpu) == (kind, None)
+    assert gpu.on_host is None or (gpu.on_host.reason == reason and gpu.on_host.remedy)
+    assert only(tmp_path).on_host is None  # nobody asked the loader
+
+
+def test_libraries_are_those_that_the_loader_would_take(tmp_path: Path) -> None:
+    printed = driver(clean(tmp_path))
+    found = nvidia.libraries(f"{printed}\n\tlibcuda.so.1 (libc6,x86-64) => /opt/libcuda.so.1")
+    assert found == {name: f"/usr/lib/x/{name}" for name in SONAMES}
+    compiler = "\tlibnvidia-gpucomp.so.550.163.01 (libc6,x86-64) => /lib/x.so.550.163.01"
+    assert nvidia.libraries(compiler) == {"libnvidia-gpucomp.so.550.163.01": "/lib/x.so.550.163.01"}
+    arm = "\tlibcuda.so.1 (libc6,AArch64) => /lib/libcuda.so.1"
+    assert nvidia.libraries(arm) == {"libcuda.so.1": "/lib/libcuda.so.1"}
+    assert nvidia.libraries("") == {}
 
 
 SECOND = "0000:c1:00.0"

@@ -60,7 +60,7 @@ def house() -> verdict.House:
 
 H200 = Gpu(
     address="0000:01:00.0", name="H200", uuid="GPU-1", driver="nvidia", nodes=(1,), along=(),
-    parts=(), window_mib=256 * 1024, on_host=None, to_guest=None,
+    parts=(), device_nodes=(), window_mib=256 * 1024, on_host=None, to_guest=None,
 )  # fmt: skip
 ALL = {"plain", "jailed", "big", "bigjailed", "small"}
 

@@ -17,6 +17,7 @@ from virtbed.placement import PlacementError, Topology, place
 from virtbed.plan import Plan, PlanError
 from virtbed.sweep.admission import Admitted, identity
 from virtbed_contract.codec import encode
+from virtbed_contract.documents import InstanceGpu
 from virtbed_contract.gpu_refusals import Refusal
 from virtbed_contract.gpus import Gpu
 from virtbed_contract.sweep import HostReport
@@ -28,7 +29,7 @@ AT, OTHER = "0000:41:00.0", "0000:01:00.0"
 FIRST, SECOND = range(4), range(4, 8)
 H100 = Gpu(
     address=AT, name="H100", uuid="GPU-1", driver="nvidia", nodes=(1,), along=(), parts=(),
-    window_mib=256 * 1024, on_host=None, to_guest=None,
+    device_nodes=("/dev/nvidia0",), window_mib=256 * 1024, on_host=None, to_guest=None,
 )  # fmt: skip
 REFUSED = Refusal("x", "why", "do that")
 
@@ -52,6 +53,7 @@ def host(*gpus: Gpu, on: tuple[int, ...] = (1,), **cpu: Any) -> HostReport:
         **machines.facts(two_sockets(*on), 8, isa=["avx"], **cpu),
         "gpu": [encode(gpu) for gpu in gpus],
         "gpu_driver": "535.261.03",
+        "gpu_libraries": {"libcuda.so.1": "/lib/libcuda.so.1"},
     }
     return replace(known, facts=facts)
 
@@ -83,6 +85,18 @@ def test_cells_with_a_gpu_and_without_run_near_it_on_every_platform(plan: Plan) 
             t.factors["processor"] for t in designed.trials if t.instance.platform == platform
         }
         assert of_each == {"cpu", "gpu"}
+
+
+def test_instances_are_given_the_whole_card_and_the_drivers_libraries(plan: Plan) -> None:
+    card = replace(H100, along=("0000:41:00.1",))
+    whole = InstanceGpu(
+        uuid="GPU-1", functions=(AT, "0000:41:00.1"), window_mib=256 * 1024,
+        nodes=("/dev/nvidia0",), libraries={"libcuda.so.1": "/lib/libcuda.so.1"},
+    )  # fmt: skip
+    trials = design(asking(plan), host(card), PLATFORMS).trials
+    assert trials and all(trial.instance.gpu == whole for trial in trials)
+    without = design(plan, host(card), PLATFORMS).trials
+    assert all(trial.instance.gpu is None for trial in without)
 
 
 def test_of_two_gpus_the_named_one_says_where(plan: Plan) -> None:
