@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from .codec import described
+from .gpu_state import GpuState
 from .kernel import nvidia, pci, processes, topology
 
 DRIVER = "nvidia"
@@ -139,6 +140,24 @@ def _incomplete(host: Host, at: str, libraries: dict[str, str]) -> Iterator[Refu
             "make them: nvidia-modprobe --unified-memory --create-nvidia-device-file=0, or start "
             "nvidia-persistenced",
         )  # fmt: skip
+
+
+def for_state(state: GpuState) -> Iterator[Refusal]:
+    """Give what NVML alone tells that keeps everybody from a GPU."""
+    at = state.address
+    if state.mig:
+        yield Refusal(
+            "mig", f"MIG is on at {at}",
+            f"turn it off: nvidia-smi -i {at} --multi-instance-gpu=0",
+        )  # fmt: skip
+    if state.compute_mode == "prohibited":
+        yield Refusal(
+            "prohibited", f"the compute mode of {at} is prohibited",
+            f"nvidia-smi -i {at} --compute-mode=DEFAULT",
+        )  # fmt: skip
+    if state.processes:
+        named = ", ".join(f"{each.pid} ({each.kind})" for each in state.processes)
+        yield Refusal("busy", f"processes use {at}: {named}", "end them, or wait until they end")
 
 
 def node_device(address: str) -> str:

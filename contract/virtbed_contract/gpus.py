@@ -5,13 +5,22 @@ A refusal has one reason, the first in the order in which a person would mend th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from .codec import described
-from .gpu_refusals import Host, Refusal, for_any, for_guest, for_host, window_needed
+from .gpu_refusals import (
+    Host,
+    Refusal,
+    for_any,
+    for_guest,
+    for_host,
+    for_state,
+    window_needed,
+)
+from .gpu_state import GpuState
 from .kernel import nvidia, pci
 
 VENDOR = "10de"
@@ -63,6 +72,26 @@ def read(root: Path, guest_mib: int = 0, printed: Optional[str] = None) -> tuple
         if device.kind.startswith(pci.DISPLAY) and device.parent is None
         and (device.vendor == VENDOR or device.address in known)
     )  # fmt: skip
+
+
+def with_states(
+    gpus: Iterable[Gpu], states: Mapping[str, Union[GpuState, Refusal]]
+) -> tuple[Gpu, ...]:
+    """Return GPUs judged by their states, too.
+
+    Args:
+        gpus: What `read` gives.
+        states: By address, the state, or why NVML tells none: no reason against a guest, whose own
+            driver will drive the GPU.
+    """
+    return tuple(_with_state(gpu, states.get(gpu.address)) for gpu in gpus)
+
+
+def _with_state(gpu: Gpu, state: Union[GpuState, Refusal, None]) -> Gpu:
+    if isinstance(state, Refusal):
+        return replace(gpu, on_host=gpu.on_host or state)
+    why = next(for_state(state), None) if state else None
+    return replace(gpu, on_host=gpu.on_host or why, to_guest=gpu.to_guest or why)
 
 
 def choose(gpus: Sequence[Gpu], named: Optional[str] = None) -> Gpu:

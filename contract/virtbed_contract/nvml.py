@@ -6,9 +6,12 @@ from 535 on has is asked for; of two names of one function, the newer first.
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Optional
 
 from .gpu_state import GpuProcess, GpuState, Use
@@ -62,11 +65,30 @@ _ANYWHERE = frozenset({1, 9, 15, 16})
 
 
 class NvmlError(RuntimeError):
-    """NVML tells nothing of a GPU; `kind` says why in one word, the message what to do."""
+    """NVML tells nothing of a GPU.
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+    Attributes:
+        kind: Why in one word.
+        reason: Why.
+        remedy: What would change that.
+    """
+
+    def __init__(self, kind: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.kind, self.reason, self.remedy = kind, reason, remedy
+
+
+def bindings(path: Path) -> ModuleType:
+    """Load NVIDIA's bindings, ``pynvml``, from their one file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    specification = importlib.util.spec_from_file_location("pynvml", path)
+    assert specification is not None and specification.loader is not None  # by its suffix
+    loaded = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(loaded)
+    return loaded
 
 
 @contextmanager
@@ -181,8 +203,9 @@ def _error(error: Any, named: str = "") -> NvmlError:
     about = f"{named}: " if named else ""
     if error.value in _FATAL:
         kind, reason, remedy = _FATAL[error.value]
-        return NvmlError(kind, f"{about}{reason}; {remedy}")
-    return NvmlError("nvml", f"{about}NVML says {error} (number {error.value})")
+        return NvmlError(kind, f"{about}{reason}", remedy)
+    reason = f"{about}NVML says {error} (number {error.value})"
+    return NvmlError("nvml", reason, "see what nvidia-smi and dmesg say")
 
 
 def _handle(nvml: Any, named: str) -> Any:
@@ -195,7 +218,8 @@ def _handle(nvml: Any, named: str) -> Any:
         if error.value in _FATAL:
             raise _error(error, named) from error
         there = ", ".join(_known(nvml)) or "none"
-        raise NvmlError("absent", f"no GPU {named!r} found by NVML; there are: {there}") from error
+        reason = f"no GPU {named!r} found by NVML (it says {error})"
+        raise NvmlError("absent", reason, f"name one of those that there are: {there}") from error
 
 
 def _known(nvml: Any) -> Iterator[str]:

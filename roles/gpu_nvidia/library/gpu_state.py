@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.virtbed_contract import nvml
@@ -48,19 +46,6 @@ reading:
 """
 
 
-def bindings(path: Path) -> ModuleType:
-    """Load NVIDIA's bindings from their one file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    specification = importlib.util.spec_from_file_location("pynvml", path)
-    assert specification is not None and specification.loader is not None  # by its suffix
-    loaded = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(loaded)
-    return loaded
-
-
 def main() -> None:
     """Answer as an Ansible module."""
     module = AnsibleModule(
@@ -72,7 +57,7 @@ def main() -> None:
     )
     path = Path(module.params["bindings"])
     try:
-        loaded = bindings(path)
+        loaded = nvml.bindings(path)
     except FileNotFoundError:
         module.fail_json(
             msg=f"gpu_state: no {path} found, NVIDIA's bindings needed; {setup()}, whose image has "

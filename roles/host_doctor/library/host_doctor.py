@@ -16,7 +16,6 @@ from ansible.module_utils.host_doctor_facts import (
     cpu_facts,
     cpu_flags,
     disk_facts,
-    gpu_facts,
     has_iommu,
     image_facts,
     memory_facts,
@@ -24,6 +23,7 @@ from ansible.module_utils.host_doctor_facts import (
     other_disks,
     system_facts,
 )
+from ansible.module_utils.host_doctor_gpu import gpu_facts
 from ansible.module_utils.host_doctor_kernel import host_kernel
 from ansible.module_utils.host_doctor_probe import (
     engine_facts,
@@ -200,7 +200,12 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
             options["probe_kvm"],
             options["kvm_deadline_s"] * times,
         ),
-        **gpu_facts(root, options["needed_memory_mib"], loader_cache(times)),
+        **gpu_facts(
+            root,
+            options["needed_memory_mib"],
+            loader_cache(times),
+            Path(kernels[0]) if kernels else None,
+        ),
         "iommu": has_iommu(root),
         "below": below,
         "image": image,

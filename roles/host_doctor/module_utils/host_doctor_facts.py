@@ -11,12 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.virtbed_contract import gpus
 from ansible.module_utils.virtbed_contract.codec import encode
 from ansible.module_utils.virtbed_contract.kernel import (
     cgroups,
     hypervisor,
-    nvidia,
     pci,
     processes,
     topology,
@@ -85,24 +83,6 @@ def other_disks(stores: Iterable[str]) -> list[dict[str, Any]]:
     """Return {kind, path, free_mib} of where else a sweep writes: /tmp, and engines' stores."""
     rooms = [("tmp", TMP), *(("store", store) for store in dict.fromkeys(stores))]
     return [encode(look(kind, Path(path))) for kind, path in rooms]
-
-
-def gpu_facts(root: Path, guest_mib: int, loader: str) -> dict[str, Any]:
-    """Return ``gpu``, ``gpu_driver`` and ``gpu_libraries`` of the report.
-
-    Each NVIDIA GPU, with why it is of no use to the host or to a guest of such memory; the version
-    of the driver's module, None for none; its libraries, by the names that are loaded.
-
-    Args:
-        root: Of the host's file system.
-        guest_mib: Memory of a guest.
-        loader: What ``ldconfig -p`` printed.
-    """
-    return {
-        "gpu": [encode(gpu) for gpu in gpus.read(root, guest_mib, loader)],
-        "gpu_driver": nvidia.module_version(root),
-        "gpu_libraries": nvidia.libraries(loader),
-    }
 
 
 def has_iommu(root: Path) -> bool:

@@ -1,15 +1,67 @@
-"""What GPUs a host has, and which platforms could have one: facts in, verdicts out."""
+"""What GPUs a host has, and which platforms could have one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from ansible.module_utils.virtbed_contract import gpus as found_gpus
+from ansible.module_utils.virtbed_contract import nvml
+from ansible.module_utils.virtbed_contract.codec import encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.gpu_refusals import Refusal
+from ansible.module_utils.virtbed_contract.gpu_state import GpuState
 from ansible.module_utils.virtbed_contract.gpus import NONE_HERE, Gpu
+from ansible.module_utils.virtbed_contract.kernel import nvidia
 from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list
 from ansible.module_utils.virtbed_contract.remedies import NO_GPU_YET
 from ansible.module_utils.virtbed_contract.sweep import PlatformVerdict
+
+BINDINGS = "rootfs/usr/local/lib/python3.11/dist-packages/pynvml.py"
+"""Of an image's folder: NVIDIA's bindings of NVML."""
+
+
+def gpu_facts(root: Path, guest_mib: int, loader: str, image: Path | None) -> dict[str, Any]:
+    """Return what of the report tells of GPUs.
+
+    Returns:
+        ``gpu``, each NVIDIA GPU with why it is of no use to the host or to a guest;
+        ``gpu_states``, by address the state of each that the driver has, where NVML tells it;
+        ``gpu_driver``, the version of its module, None for none; ``gpu_libraries``, the files of
+        its libraries by the names that are loaded.
+
+    Args:
+        root: Of the host's file system.
+        guest_mib: Memory of a guest.
+        loader: What ``ldconfig -p`` printed.
+        image: The folder of an image, which has the bindings of NVML; None for none.
+    """
+    found = found_gpus.read(root, guest_mib, loader)
+    states = gpu_states((gpu.address for gpu in found if gpu.on_host is None), image)
+    return {
+        "gpu": [encode(gpu) for gpu in found_gpus.with_states(found, states)],
+        "gpu_states": {at: encode(s) for at, s in states.items() if isinstance(s, GpuState)},
+        "gpu_driver": nvidia.module_version(root),
+        "gpu_libraries": nvidia.libraries(loader),
+    }
+
+
+def gpu_states(addresses: Iterable[str], image: Path | None) -> dict[str, GpuState | Refusal]:
+    """Return the state of each GPU by NVML, or why it tells none; nothing without the bindings."""
+    wanted = list(addresses)
+    path = image / BINDINGS if image else None
+    if not wanted or path is None or not path.is_file():
+        return {}
+    loaded = nvml.bindings(path)
+    found: dict[str, GpuState | Refusal] = {}
+    for address in wanted:
+        try:
+            with nvml.opened(loaded):
+                found[address] = nvml.state(loaded, address)
+        except nvml.NvmlError as error:
+            found[address] = Refusal(error.kind, error.reason, error.remedy)
+    return found
 
 
 def gpu_verdict(gpus: Sequence[Gpu]) -> PlatformVerdict:

@@ -61,11 +61,13 @@ class Library:
         self, fails: Mapping[str, int] | None = None, lacks: tuple[str, ...] = (),
         numbers: Mapping[str, Any] | None = None,
         processes: Mapping[str, list[tuple[int, int]]] | None = None,
+        pairs: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:  # fmt: skip
         # Of NVML's two names for the temperature, a driver of 535 has the older.
         self.fails, self.lacks = dict(fails or {}), ("nvmlDeviceGetTemperatureV", *lacks)
         self.numbers = {**NUMBERS, **(numbers or {})}
         self.processes = {**PROCESSES, **(processes or {})}
+        self.pairs = {**PAIRS, **(pairs or {})}
         self.shut = 0
 
     def __getattr__(self, name: str) -> Callable[..., int]:
@@ -89,8 +91,8 @@ class Library:
             return self._list(self.processes[name], *arguments[1:])
         elif name in TEXTS:
             arguments[-2].value = TEXTS[name].encode()
-        elif name in PAIRS:
-            for argument, number in zip(arguments[1:], PAIRS[name], strict=True):
+        elif name in self.pairs:
+            for argument, number in zip(arguments[1:], self.pairs[name], strict=True):
                 argument._obj.value = number
         elif name == "nvmlDeviceGetPciInfo_v3":
             arguments[1]._obj.busId = ADDRESS.encode()

@@ -99,31 +99,6 @@ def test_cgroup_version(tmp_path: Path, mounts: list[str], expected: dict[str, A
     assert facts.cgroup_facts(tmp_path) == expected
 
 
-def test_gpu_is_an_nvidia_display_device(tmp_path: Path) -> None:
-    def device(slot: str, vendor: str, kind: str) -> None:
-        home = f"sys/bus/pci/devices/{slot}"
-        write(tmp_path, {f"{home}/vendor": vendor, f"{home}/class": kind, f"{home}/device": "0x1"})
-
-    device("0000:01:00.0", "0x10de", "0x030200")
-    device("0000:01:00.1", "0x10de", "0x040300")  # the sound function of the same card
-    device("0000:02:00.0", "0x1002", "0x030000")
-    (gpu,) = facts.gpu_facts(tmp_path, 4096, "")["gpu"]
-    expected = {"address": "0000:01:00.0", "name": "device 10de:1", "driver": None}
-    assert {name: gpu[name] for name in expected} == expected
-    assert gpu["along"] == ("0000:01:00.1",) and gpu["to_guest"]["kind"] == "iommu"
-
-    drivers = tmp_path / "sys/bus/pci/drivers/nvidia"
-    drivers.mkdir(parents=True)
-    (tmp_path / "sys/bus/pci/devices/0000:01:00.0/driver").symlink_to(drivers)
-    write(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t NVIDIA H1"})
-    cache = "\tlibcuda.so.1 (libc6,x86-64) => /lib/libcuda.so.1"
-    found = facts.gpu_facts(tmp_path, 4096, cache)
-    (gpu,) = found["gpu"]
-    assert (gpu["name"], gpu["driver"]) == ("NVIDIA H1", "nvidia")
-    assert found["gpu_libraries"] == {"libcuda.so.1": "/lib/libcuda.so.1"}
-    assert "no libnvidia-ml.so.1, libnvidia-ptx" in gpu["on_host"]["reason"]
-
-
 def test_an_image_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
     asked = {"words": "w", "build_s": 60, "key": "k", "lock": "cpu.txt"}
 
