@@ -1,7 +1,8 @@
 """A GPU as containers are given it: one CDI document, and the same as options of an engine.
 
 CDI is the Container Device Interface (https://github.com/cncf-tags/container-device-interface).
-Podman reads its documents; Docker before 25 does not, and is given the same by options.
+Podman reads its documents; Docker before 25 does not, and is given the same by options. On metal
+Bubblewrap is, too.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ KIND, NAME = "virtbed.local/gpu", "instance"
 """Not nvidia.com/gpu, of which the host may have a document of its own."""
 VERSION = "0.5.0"
 """The first with all fields that are used: engines refuse versions that they do not know."""
-FOLDER = "/usr/local/lib/nvidia"
-"""Where containers have the driver's libraries."""
+ROOM = "/opt"
+"""Empty in the image, whose tree is read-only: there Bubblewrap can make a folder."""
+FOLDER = f"{ROOM}/nvidia"
+"""Where processes have the driver's libraries."""
 ENVIRONMENT = {"LD_LIBRARY_PATH": FOLDER}
 """By which they are found: the root is read-only, and so is the loader's cache in it."""
 
@@ -70,6 +73,17 @@ def spelled_out(gpu: InstanceGpu) -> list[str]:
             raise ValueError(f"{file} found, a path without a comma needed for `docker --mount`")
         options += ["--mount", f"type=bind,source={file},target={inside},readonly"]
     return [*options, *_environment()]
+
+
+def entered(gpu: InstanceGpu) -> list[str]:
+    """Return the options of Bubblewrap that give a process on metal the same."""
+    return [
+        *(word for node in gpu.nodes for word in ("--dev-bind", node, node)),
+        # What it makes by itself, for a file within, is root's alone to enter.
+        "--tmpfs", ROOM, "--perms", "0755", "--dir", FOLDER,
+        *(word for inside, file in _mounts(gpu) for word in ("--ro-bind", file, inside)),
+        *(word for name, value in ENVIRONMENT.items() for word in ("--setenv", name, value)),
+    ]  # fmt: skip
 
 
 def _mounts(gpu: InstanceGpu) -> list[tuple[str, str]]:

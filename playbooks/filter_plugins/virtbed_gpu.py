@@ -1,4 +1,4 @@
-"""What a container is given of a GPU, for the roles that start one."""
+"""What a process is given of a GPU, for the roles that start one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def named(instance: Mapping[str, Any]) -> list[str]:
     return cdi.named() if _gpu_of(instance) else []
 
 
+def entered(instance: Mapping[str, Any]) -> list[str]:
+    """Return the options of Bubblewrap, which enters the tree on metal; none without a GPU."""
+    gpu = _gpu_of(instance)
+    return cdi.entered(gpu) if gpu else []
+
+
 def document(instance: Mapping[str, Any]) -> dict[str, Any]:
     """Return the CDI document of an instance that has a GPU."""
     return cdi.document(decode(InstanceGpu, instance["gpu"], "gpu"))
@@ -40,5 +46,6 @@ class FilterModule:
         return {
             "virtbed_gpu_spelled_out": spelled_out,
             "virtbed_gpu_named": named,
+            "virtbed_gpu_entered": entered,
             "virtbed_gpu_document": document,
         }

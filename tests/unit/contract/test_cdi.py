@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -10,6 +14,8 @@ import pytest
 
 from virtbed_contract import cdi
 from virtbed_contract.documents import InstanceGpu
+from virtbed_contract.privileges import PROCESS
+from virtbed_contract.tree import enter
 
 GPU = InstanceGpu(
     uuid="GPU-1", functions=("0000:41:00.0", "0000:41:00.1"), window_mib=256 * 1024,
@@ -121,8 +127,34 @@ def test_options_give_the_same_as_the_document() -> None:
     }
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_process_on_metal_has_the_same_and_nothing_else(tmp_path: Path) -> None:
+    """With a device node and a file that stand in, in the very namespace of a trial."""
+    library = tmp_path / "libcuda.so.535"
+    library.write_text("stand-in")
+    node = "/dev/cpu_dma_latency"
+    given = replace(GPU, nodes=(node,), libraries={"libcuda.so.1": str(library)})
+    look = (
+        "import os, json; nodes = {n: os.lstat(f'/dev/{n}').st_rdev for n in os.listdir('/dev')}; "
+        "libraries = {n: open(f'/opt/nvidia/{n}').read() for n in os.listdir('/opt/nvidia')} "
+        "if os.path.isdir('/opt/nvidia') else {}; "
+        "print(json.dumps([nodes, libraries, os.environ.get('LD_LIBRARY_PATH')]))"
+    )
+
+    def seen(*more: str) -> Any:
+        command = [*enter("/", more=more), *PROCESS, "/usr/bin/python3", "-c", look]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+        return json.loads(done.stdout)
+
+    without, found = seen(), seen(*cdi.entered(given))
+    assert set(found[0]) - set(without[0]) == {"cpu_dma_latency"}
+    assert found[0]["cpu_dma_latency"] == Path(node).stat().st_rdev
+    assert found[1:] == [{"libcuda.so.1": "stand-in"}, cdi.FOLDER]
+    assert without[1] == {}
+
+
 def test_no_privilege_comes_along() -> None:
-    words = [*cdi.spelled_out(GPU), *cdi.named()]
+    words = [*cdi.spelled_out(GPU), *cdi.named(), *cdi.entered(GPU)]
     assert not {"--privileged", "--cap-add", "--security-opt", "--gpus"} & {*words}
 
 

@@ -134,8 +134,8 @@ def test_docker_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None
     assert added(gpu, usual) == [
         "--device", "/dev/nvidia0:/dev/nvidia0:rw",
         "--mount",
-        "type=bind,source=/lib/libcuda.so.1,target=/usr/local/lib/nvidia/libcuda.so.1,readonly",
-        "--env", "LD_LIBRARY_PATH=/usr/local/lib/nvidia",
+        "type=bind,source=/lib/libcuda.so.1,target=/opt/nvidia/libcuda.so.1,readonly",
+        "--env", "LD_LIBRARY_PATH=/opt/nvidia",
     ]  # fmt: skip
     assert in_guest == usual  # where the host's device nodes and libraries are not
 
@@ -152,7 +152,7 @@ def test_podman_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None
     ]
     assert "podman --runtime runc run" in " ".join(varied[2])
     assert added(gpu, usual) == [
-        "--device", "virtbed.local/gpu=instance", "--env", "LD_LIBRARY_PATH=/usr/local/lib/nvidia",
+        "--device", "virtbed.local/gpu=instance", "--env", "LD_LIBRARY_PATH=/opt/nvidia",
     ]  # fmt: skip
     assert in_guest == usual
 
