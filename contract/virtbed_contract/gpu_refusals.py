@@ -21,6 +21,8 @@ LEAST_WINDOW_MIB = 32 * 1024
 """Of a guest's addresses for wide BARs: what QEMU gives to its q35."""
 EXTRA_LOCKED_MIB = 1024
 """What libvirt lets a guest with a passed device lock above its memory."""
+OF_MEMORY = frozenset({"window", "memory"})
+"""The kinds of refusal that depend on how large a guest is."""
 _BELOW_MIB = 4096  # addresses below 4 GiB, of which devices take a part
 
 
@@ -31,6 +33,19 @@ class Refusal:
     kind: str = described("The reason in one word, for programs.")
     reason: str = described("Why.")
     remedy: str = described("What would change that.")
+
+
+@dataclass(frozen=True)
+class GuestLimits:
+    """What limits the memory of a guest with a GPU."""
+
+    address_bits: Optional[int] = described("Of the processor's addresses; null if unknown.")
+    lockable_mib: Optional[int] = described("Memory that may be locked; null for any.")
+
+
+def limits(root: Path) -> GuestLimits:
+    """Return the limits of a host."""
+    return GuestLimits(topology.address_bits(root), processes.lockable_mib(proc=root / "proc"))
 
 
 @dataclass(frozen=True)
@@ -193,7 +208,7 @@ def for_guest(
             "reset", f"the kernel has no way to reset {at} between two guests",
             "put the card into a slot of its own, below a bridge, or use another card",
         )  # fmt: skip
-    yield from _too_small(host, at, window_mib)
+    yield from for_memory(at, window_mib, host.guest_mib, limits(host.root))
 
 
 def _shared(host: Host, device: pci.Device, card: Sequence[pci.Device]) -> Iterator[Refusal]:
@@ -234,11 +249,18 @@ def _is_port(device: pci.Device) -> bool:
     return device.kind.startswith(pci.BRIDGE) and device.driver in pci.PORT_DRIVERS
 
 
-def _too_small(host: Host, at: str, window_mib: int) -> Iterator[Refusal]:
-    bits = topology.address_bits(host.root)
+def for_memory(at: str, window_mib: int, guest_mib: int, limits: GuestLimits) -> Iterator[Refusal]:
+    """Give what keeps a guest of some memory from a GPU.
+
+    Args:
+        at: The GPU's address.
+        window_mib: What `window_needed` gives of its card.
+        guest_mib: The guest's memory.
+        limits: The host's.
+    """
+    bits = limits.address_bits
     # RAM goes first; the window behind it is aligned to its size.
-    ram_mib = _BELOW_MIB + host.guest_mib
-    needed_mib = -(-ram_mib // window_mib) * window_mib + window_mib
+    needed_mib = (-(-(_BELOW_MIB + guest_mib) // window_mib) + 1) * window_mib
     if bits is not None and needed_mib > 2 ** (bits - 20):
         yield Refusal(
             "window",
@@ -246,12 +268,12 @@ def _too_small(host: Host, at: str, window_mib: int) -> Iterator[Refusal]:
             f"processor's addresses have {bits} bits, {(needed_mib - 1).bit_length() + 20} needed",
             "use a host whose processor has wider addresses, or a GPU of less memory",
         )
-    needed_mib = host.guest_mib + EXTRA_LOCKED_MIB
-    lockable_mib = processes.lockable_mib(proc=host.root / "proc")
-    if lockable_mib is not None and needed_mib > lockable_mib:
+    needed_mib = guest_mib + EXTRA_LOCKED_MIB
+    if limits.lockable_mib is not None and needed_mib > limits.lockable_mib:
         yield Refusal(
             "memory",
-            f"{lockable_mib} MiB may be locked, {needed_mib} MiB needed: all of a guest with a GPU",
+            f"{limits.lockable_mib} MiB may be locked, {needed_mib} MiB needed: all of a guest "
+            "with a GPU, and what its emulator maps",
             "lower memory_mib, or raise the limit of locked memory of libvirt's daemon "
             "(LimitMEMLOCK of its unit, or CAP_SYS_RESOURCE of the container that it runs in)",
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import NoReturn
 
 from virtbed.plan import Plan, PlanError
 from virtbed.platforms import Platforms
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import InstanceGpu
+from virtbed_contract.gpu_refusals import OF_MEMORY, GuestLimits, Refusal, for_memory
 from virtbed_contract.gpus import Gpu, GpuError, choose
 from virtbed_contract.sweep import HostReport
 
@@ -25,18 +26,22 @@ def gpu_of(plan: Plan, report: HostReport, platforms: Platforms) -> Gpu | None:
         gpu = choose([decode(Gpu, found, "gpu") for found in report.facts["gpu"]], plan.gpu)
     except GpuError as error:
         raise PlanError(f"{report.host}: {error}") from error
-    guests = {platforms.parts(name)[0].own_kernel for name in plan.platforms}
-    _check(gpu, guests, report.host)
+    own_kernels = {platforms.parts(name)[0].own_kernel for name in plan.platforms}
+    if False in own_kernels and gpu.on_host:
+        _refuse(gpu, "processes and containers", gpu.on_host, report.host)
+    if True in own_kernels:
+        # The doctor does not know how large the plan's guests are.
+        here = decode(GuestLimits, report.facts["gpu_limits"], "gpu_limits")
+        large = for_memory(gpu.address, gpu.window_mib, plan.memory_mib, here)
+        memory = gpu.to_guest is not None and gpu.to_guest.kind in OF_MEMORY
+        refusal = next(large, None) if memory or not gpu.to_guest else gpu.to_guest
+        if refusal:
+            _refuse(gpu, "guests", refusal, report.host)
     return gpu
 
 
-def _check(gpu: Gpu, guests: Collection[bool], host: str) -> None:
-    for own_kernel, refusal in ((False, gpu.on_host), (True, gpu.to_guest)):
-        if own_kernel in guests and refusal:
-            whose = "guests" if own_kernel else "processes and containers"
-            raise PlanError(
-                f"{host}: {gpu.words} is not for {whose}: {refusal.reason}; {refusal.remedy}"
-            )
+def _refuse(gpu: Gpu, whose: str, refusal: Refusal, host: str) -> NoReturn:
+    raise PlanError(f"{host}: {gpu.words} is not for {whose}: {refusal.reason}; {refusal.remedy}")
 
 
 def instance_gpu(gpu: Gpu, report: HostReport) -> InstanceGpu:

@@ -10,7 +10,7 @@ from ansible.module_utils.virtbed_contract import gpus as found_gpus
 from ansible.module_utils.virtbed_contract import nvml
 from ansible.module_utils.virtbed_contract.codec import encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
-from ansible.module_utils.virtbed_contract.gpu_refusals import Refusal
+from ansible.module_utils.virtbed_contract.gpu_refusals import Refusal, limits
 from ansible.module_utils.virtbed_contract.gpu_state import GpuState
 from ansible.module_utils.virtbed_contract.gpus import NONE_HERE, Gpu
 from ansible.module_utils.virtbed_contract.kernel import nvidia
@@ -29,7 +29,7 @@ def gpu_facts(root: Path, guest_mib: int, loader: str, image: Path | None) -> di
         ``gpu``, each NVIDIA GPU with why it is of no use to the host or to a guest;
         ``gpu_states``, by address the state of each that the driver has, where NVML tells it;
         ``gpu_driver``, the version of its module, None for none; ``gpu_libraries``, the files of
-        its libraries by the names that are loaded.
+        its libraries by the names that are loaded; ``gpu_limits``, those of guests' memory.
 
     Args:
         root: Of the host's file system.
@@ -44,6 +44,7 @@ def gpu_facts(root: Path, guest_mib: int, loader: str, image: Path | None) -> di
         "gpu_states": {at: encode(s) for at, s in states.items() if isinstance(s, GpuState)},
         "gpu_driver": nvidia.module_version(root),
         "gpu_libraries": nvidia.libraries(loader),
+        "gpu_limits": encode(limits(root)),
     }
 
 

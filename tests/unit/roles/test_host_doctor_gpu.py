@@ -51,6 +51,7 @@ def test_a_gpu_with_its_driver_libraries_and_state(
     assert (gpu["address"], gpu["uuid"], gpu["on_host"], gpu["to_guest"]) == (AT, UUID, None, None)
     assert found["gpu_driver"] == VERSION and set(found["gpu_libraries"]) == set(SONAMES)
     state = found["gpu_states"][AT]
+    assert found["gpu_limits"] == {"address_bits": 46, "lockable_mib": None}
     assert state | {"at_ns": 42} == encode(WHOLE) | {"processes": []}
 
 
@@ -109,4 +110,5 @@ def test_without_an_image_nvml_is_not_asked(tmp_path: Path) -> None:
 def test_a_host_without_a_gpu(tmp_path: Path) -> None:
     assert doctor.gpu_facts(tmp_path, 4096, "", None) == {
         "gpu": [], "gpu_states": {}, "gpu_driver": None, "gpu_libraries": {},
+        "gpu_limits": {"address_bits": None, "lockable_mib": None},
     }  # fmt: skip

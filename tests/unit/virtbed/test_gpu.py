@@ -46,7 +46,9 @@ def two_sockets(*on: int) -> str:
     return machines.machine(range(8), *parts)
 
 
-def host(*gpus: Gpu, on: tuple[int, ...] = (1,), **cpu: Any) -> HostReport:
+def host(
+    *gpus: Gpu, on: tuple[int, ...] = (1,), lockable_mib: int | None = None, **cpu: Any
+) -> HostReport:
     known = report(guests="available")
     facts = {
         **known.facts,
@@ -54,6 +56,7 @@ def host(*gpus: Gpu, on: tuple[int, ...] = (1,), **cpu: Any) -> HostReport:
         "gpu": [encode(gpu) for gpu in gpus],
         "gpu_driver": "535.261.03",
         "gpu_libraries": {"libcuda.so.1": "/lib/libcuda.so.1"},
+        "gpu_limits": {"address_bits": 46, "lockable_mib": lockable_mib},
     }
     return replace(known, facts=facts)
 
@@ -140,6 +143,19 @@ def test_what_only_guests_cannot_have_matters_to_plans_with_guests_alone(plan: P
     refused = host(replace(H100, to_guest=REFUSED))
     assert gpu_of(metal, refused, PLATFORMS) is not None
     assert design(metal, refused, PLATFORMS).trials
+
+
+@pytest.mark.parametrize("to_guest", [None, Refusal("memory", "of the doctor's size", "no")])
+def test_how_much_may_be_locked_is_judged_by_the_plans_guests(
+    plan: Plan, to_guest: Refusal | None
+) -> None:
+    """Whatever size the doctor asked for."""
+    here = host(replace(H100, to_guest=to_guest), lockable_mib=5120)
+    assert gpu_of(asking(plan), here, PLATFORMS) is not None  # 4 GiB, and what libvirt adds
+    with pytest.raises(PlanError, match="guests: 5120 MiB may be locked, 5121 MiB needed"):
+        design(asking(plan, memory_mib=4097), here, PLATFORMS)
+    metal = asking(plan, memory_mib=4097, platforms={"bm": ["pinned"]})
+    assert gpu_of(metal, here, PLATFORMS) is not None
 
 
 def test_a_gpu_whose_place_nobody_tells_leaves_every_cpu(plan: Plan) -> None:
