@@ -119,7 +119,7 @@ def energy_mj(before: GpuState, after: GpuState) -> Optional[int]:
     """Return the energy between two states in millijoules, whether or not its counter wrapped.
 
     Returns:
-        None where it cannot be known: no counter, or one that began again with the driver.
+        None where it cannot be known: no counter, or one that started again with the driver.
     """
     if before.energy_mj is None or after.energy_mj is None or before.uuid != after.uuid:
         return None
@@ -141,7 +141,7 @@ def risen(
         widths: Numbers of bits that it may have.
 
     Returns:
-        None where it must have begun again: no rise that is possible explains the two.
+        None where it must have started again: no rise that is possible explains the two.
     """
     if after >= before:
         return after - before if most is None or after - before <= most else None
@@ -168,7 +168,7 @@ def _throttled(states: Sequence[GpuState]) -> Iterator[Doubt]:
         if rise:
             yield Doubt("throttled", f"slowed by {why} for {rise / 1e9:.2f} s")
         elif rise is None:
-            words = "its counter began again, or cannot be read any more"
+            words = "its counter started again, or cannot be read any more"
             yield Doubt("throttled", f"slowed by {why}: not known, {words}", unjudged=True)
     if seen and not any(rises.values()):
         named = ", ".join(SLOWING[why] for why in dict.fromkeys(seen))

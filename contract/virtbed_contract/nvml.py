@@ -32,9 +32,34 @@ _PROCESSES: dict[Use, str] = {
     "graphics": "nvmlDeviceGetGraphicsRunningProcesses",
     "mps": "nvmlDeviceGetMPSComputeRunningProcesses",
 }
+_CLOCK_REASONS = (
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+)
+_MODES = {"ecc": "nvmlDeviceGetEccMode", "mig": "nvmlDeviceGetMigMode"}
+_ERRORS = ("nvmlDeviceGetTotalEccErrors",)
+# Functions by their names, the newer first, and what else than the GPU they are given.
+_NUMBERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    "link_width": (("nvmlDeviceGetCurrPcieLinkWidth",), ()),
+    "link_width_most": (("nvmlDeviceGetMaxPcieLinkWidth",), ()),
+    "link_generation": (("nvmlDeviceGetCurrPcieLinkGeneration",), ()),
+    "link_generation_most": (("nvmlDeviceGetMaxPcieLinkGeneration",), ()),
+    "performance": (("nvmlDeviceGetPerformanceState",), ()),
+    "sm_mhz": (("nvmlDeviceGetClockInfo",), (_SM,)),
+    "sm_mhz_most": (("nvmlDeviceGetMaxClockInfo",), (_SM,)),
+    "memory_mhz": (("nvmlDeviceGetClockInfo",), (_MEMORY,)),
+    "memory_mhz_most": (("nvmlDeviceGetMaxClockInfo",), (_MEMORY,)),
+    "temperature_c": (("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), (_SENSOR,)),
+    "power_mw": (("nvmlDeviceGetPowerUsage",), ()),
+    "power_limit_mw": (("nvmlDeviceGetEnforcedPowerLimit",), ()),
+    "energy_mj": (("nvmlDeviceGetTotalEnergyConsumption",), ()),
+    "ecc_uncorrected": (_ERRORS, (_UNCORRECTED, _SINCE_LOADED)),
+    "ecc_corrected": (_ERRORS, (_CORRECTED, _SINCE_LOADED)),
+}
 _NOT_SUPPORTED, _NO_FUNCTION = 3, 13
 _NO_NUMBER = (2**32 - 1, 2**64 - 1)
 """What NVML gives for a number that it does not have (NVML_VALUE_NOT_AVAILABLE)."""
+_NO_NUMBER_WORDS = "NVML has no number"
 _WHY = {
     _NOT_SUPPORTED: "the GPU does not support it",
     4: "no permission",
@@ -123,80 +148,72 @@ def state(nvml: Any, named: str, clock: Callable[[], int] = time.monotonic_ns) -
     Raises:
         NvmlError: there is no such GPU, or it does not answer.
     """
-    handle = _handle(nvml, named)
-    at_ns, unknown = clock(), dict[str, str]()
+    handle, at_ns = _handle(nvml, named), clock()
     uuid, address, name, driver = _identity(nvml, handle, named)
-
-    def ask(what: str, *functions: str, arguments: tuple[Any, ...] = ()) -> Any:
-        """Return a reading, or None; of functions by several names the first that there is."""
-        for function in functions:
-            try:
-                value = getattr(nvml, function)(handle, *arguments)
-                unknown.pop(what, None)
-                if not (isinstance(value, int) and value in _NO_NUMBER):
-                    return value
-                unknown[what] = "NVML has no number"
-                return None
-            except nvml.NVMLError as error:
-                if error.value in _ANYWHERE:
-                    raise _error(error, named) from error
-                unknown[what] = _WHY.get(error.value, str(error))
-                if error.value != _NO_FUNCTION:
-                    break
-        return None
-
-    def first(what: str, function: str) -> Optional[bool]:
-        """Return the current one of (current, pending)."""
-        modes = ask(what, function)
-        return None if modes is None else bool(modes[0])
-
-    bar1 = ask("bar1_mib", "nvmlDeviceGetBAR1MemoryInfo")
+    asked = _Asked(nvml, handle, named)
+    bar1 = asked("bar1_mib", "nvmlDeviceGetBAR1MemoryInfo")
     if bar1 is None:
-        unknown["bar1_used_mib"] = unknown["bar1_mib"]
-    reasons = ask(
-        "throttle",
-        "nvmlDeviceGetCurrentClocksEventReasons",
-        "nvmlDeviceGetCurrentClocksThrottleReasons",
-    )
-    persistence = ask("persistence", "nvmlDeviceGetPersistenceMode")
-    mode = ask("compute_mode", "nvmlDeviceGetComputeMode")
-    errors = "nvmlDeviceGetTotalEccErrors"
+        asked.unknown["bar1_used_mib"] = asked.unknown["bar1_mib"]
+    reasons = asked("throttle", *_CLOCK_REASONS)
+    modes = {name: asked(name, function) for name, function in _MODES.items()}
+    numbers: dict[str, Any] = {
+        name: asked(name, *functions, arguments=arguments)
+        for name, (functions, arguments) in _NUMBERS.items()
+    }
+    numbers["performance"] = _level(numbers["performance"], asked.unknown)
+    persistence = asked("persistence", "nvmlDeviceGetPersistenceMode")
+    mode = asked("compute_mode", "nvmlDeviceGetComputeMode")
     return GpuState(
         at_ns=at_ns,
         uuid=uuid,
         address=address,
         name=name,
         driver=driver,
-        cuda=_cuda(nvml, unknown),
-        link_width=ask("link_width", "nvmlDeviceGetCurrPcieLinkWidth"),
-        link_width_most=ask("link_width_most", "nvmlDeviceGetMaxPcieLinkWidth"),
-        link_generation=ask("link_generation", "nvmlDeviceGetCurrPcieLinkGeneration"),
-        link_generation_most=ask("link_generation_most", "nvmlDeviceGetMaxPcieLinkGeneration"),
-        performance=_level(ask("performance", "nvmlDeviceGetPerformanceState"), unknown),
-        sm_mhz=ask("sm_mhz", "nvmlDeviceGetClockInfo", arguments=(_SM,)),
-        sm_mhz_most=ask("sm_mhz_most", "nvmlDeviceGetMaxClockInfo", arguments=(_SM,)),
-        memory_mhz=ask("memory_mhz", "nvmlDeviceGetClockInfo", arguments=(_MEMORY,)),
-        memory_mhz_most=ask("memory_mhz_most", "nvmlDeviceGetMaxClockInfo", arguments=(_MEMORY,)),
+        cuda=_cuda(nvml, asked.unknown),
         throttle=None if reasons is None else _reasons(reasons),
-        throttled_ns=_throttled(nvml, handle, named, unknown),
-        temperature_c=ask(
-            "temperature_c", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature",
-            arguments=(_SENSOR,),
-        ),
-        power_mw=ask("power_mw", "nvmlDeviceGetPowerUsage"),
-        power_limit_mw=ask("power_limit_mw", "nvmlDeviceGetEnforcedPowerLimit"),
-        energy_mj=ask("energy_mj", "nvmlDeviceGetTotalEnergyConsumption"),
-        ecc=first("ecc", "nvmlDeviceGetEccMode"),
-        ecc_uncorrected=ask("ecc_uncorrected", errors, arguments=(_UNCORRECTED, _SINCE_LOADED)),
-        ecc_corrected=ask("ecc_corrected", errors, arguments=(_CORRECTED, _SINCE_LOADED)),
-        mig=first("mig", "nvmlDeviceGetMigMode"),
+        throttled_ns=_throttled(asked),
+        ecc=_current(modes["ecc"]),
+        mig=_current(modes["mig"]),
         compute_mode=None if mode is None else _COMPUTE_MODES.get(mode, f"mode {mode}"),
         persistence=None if persistence is None else bool(persistence),
-        processes=_processes(ask, unknown),
+        processes=_processes(asked),
         bar1_mib=None if bar1 is None else bar1.bar1Total // MIB,
         bar1_used_mib=None if bar1 is None else bar1.bar1Used // MIB,
-        unknown=unknown,
-    )  # fmt: skip
+        unknown=asked.unknown,
+        **numbers,
+    )
+
+
+class _Asked:
+    """One GPU that is asked; `unknown` keeps why it did not answer, by reading."""
+
+    def __init__(self, nvml: Any, handle: Any, named: str) -> None:
+        self._nvml, self._handle, self._named = nvml, handle, named
+        self.unknown: dict[str, str] = {}
+
+    def __call__(self, what: str, *functions: str, arguments: tuple[int, ...] = ()) -> Any:
+        """Return a reading, or None; of functions by several names by the first that there is."""
+        for function in functions:
+            try:
+                value = getattr(self._nvml, function)(self._handle, *arguments)
+            except self._nvml.NVMLError as error:
+                if error.value in _ANYWHERE:
+                    raise _error(error, self._named) from error
+                self.unknown[what] = _WHY.get(error.value, str(error))
+                if error.value != _NO_FUNCTION:
+                    break
+                continue
+            self.unknown.pop(what, None)
+            if not (isinstance(value, int) and value in _NO_NUMBER):
+                return value
+            self.unknown[what] = _NO_NUMBER_WORDS
+            break
+        return None
+
+
+def _current(modes: Optional[list[int]]) -> Optional[bool]:
+    """Return the first of (current, pending)."""
+    return None if modes is None else bool(modes[0])
 
 
 def _error(error: Any, named: str = "") -> NvmlError:
@@ -268,37 +285,30 @@ def _reasons(bits: int) -> tuple[str, ...]:
     )
 
 
-def _throttled(
-    nvml: Any, handle: Any, named: str, unknown: dict[str, str]
-) -> Optional[dict[str, int]]:
+def _throttled(asked: _Asked) -> Optional[dict[str, int]]:
+    """Return for how long the GPU was slowed by each of `_POLICIES` that it counts."""
     found = {}
     for why, policy in _POLICIES.items():
-        try:
-            time_ns = nvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime
-            if time_ns not in _NO_NUMBER:
-                found[why] = time_ns
-        except nvml.NVMLError as error:
-            if error.value in _ANYWHERE:
-                raise _error(error, named) from error
-            unknown["throttled_ns"] = _WHY.get(error.value, str(error))
+        status = asked("throttled_ns", "nvmlDeviceGetViolationStatus", arguments=(policy,))
+        if status is not None and status.violationTime not in _NO_NUMBER:
+            found[why] = status.violationTime
     if found:
-        unknown.pop("throttled_ns", None)
-    return found or None
+        asked.unknown.pop("throttled_ns", None)
+        return found
+    asked.unknown.setdefault("throttled_ns", _NO_NUMBER_WORDS)
+    return None
 
 
-def _processes(
-    ask: Callable[..., Any], unknown: dict[str, str]
-) -> Optional[tuple[GpuProcess, ...]]:
+def _processes(asked: _Asked) -> Optional[tuple[GpuProcess, ...]]:
     found: dict[int, GpuProcess] = {}
     for kind, function in _PROCESSES.items():
-        each_of_kind = ask(f"processes ({kind})", function)
-        if each_of_kind is None:
-            why = unknown.pop(f"processes ({kind})")
-            # A GPU without displays, or without a shared service, has no such processes.
-            if kind == "compute" or why != _WHY[_NOT_SUPPORTED]:
-                unknown["processes"] = why
-                return None
-        for each in each_of_kind or ():
+        of_kind = asked("processes", function)
+        why = asked.unknown.pop("processes", None)
+        # A GPU without displays, or without a shared service, has no such processes.
+        if of_kind is None and (kind == "compute" or why != _WHY[_NOT_SUPPORTED]):
+            asked.unknown["processes"] = str(why)
+            return None
+        for each in of_kind or ():
             used = each.usedGpuMemory
             memory_mib = None if used is None else used // MIB
             found.setdefault(each.pid, GpuProcess(each.pid, kind, memory_mib))

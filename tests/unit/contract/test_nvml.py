@@ -166,7 +166,11 @@ def test_reasons_to_be_slow_that_a_gpu_does_not_count_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counted = {"nvmlDeviceGetViolationStatus": {0: 11, 1: NONE, 3: NONE, 5: NONE}}
-    assert read(monkeypatch, numbers=counted).throttled_ns == {"power": 11}
+    found = read(monkeypatch, numbers=counted)
+    assert found.throttled_ns == {"power": 11} and found.unknown == {}
+    none = {"nvmlDeviceGetViolationStatus": dict.fromkeys((0, 1, 3, 5), NONE)}
+    found = read(monkeypatch, numbers=none)
+    assert found.throttled_ns is None and found.unknown["throttled_ns"] == "NVML has no number"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_recorded_server(recorded: Recorded) -> None:
     assert screen.words == "0000:09:03.0 (display controller 102b:0532)"
     assert {device.group for device in devices.values()} == {None}
     assert not pci.has_iommu(recorded("40intel64"))
-    # Of one card alone its firmware told the node.
+    # Of one card alone its firmware gave the node.
     near = {name[5:7]: device.nodes for name, device in devices.items()}
     assert near["09"] == near["40"] == () and near["43"] == (2,)
 
