@@ -57,7 +57,10 @@ def instance_gpu(gpu: Gpu, report: HostReport) -> InstanceGpu:
 
 def identity(gpu: Gpu, report: HostReport) -> dict[str, str]:
     """Return what of a sweep's GPU must be the same as long as the sweep lasts."""
+    state = report.facts["gpu_states"].get(gpu.address, {})
     return {
         "gpu": f"{gpu.name} {gpu.uuid or 'without a known UUID'} at {gpu.address}",
         "gpu driver": str(report.facts["gpu_driver"]),
+        # Of a GPU that guests alone are to have, its host may tell none of these.
+        **{f"gpu {what}": str(state.get(what)) for what in ("cuda", "ecc", "mig")},
     }

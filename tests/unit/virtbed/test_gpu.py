@@ -47,7 +47,11 @@ def two_sockets(*on: int) -> str:
 
 
 def host(
-    *gpus: Gpu, on: tuple[int, ...] = (1,), lockable_mib: int | None = None, **cpu: Any
+    *gpus: Gpu,
+    on: tuple[int, ...] = (1,),
+    lockable_mib: int | None = None,
+    ecc: bool = True,
+    **cpu: Any,
 ) -> HostReport:
     known = report(guests="available")
     facts = {
@@ -55,6 +59,7 @@ def host(
         **machines.facts(two_sockets(*on), 8, isa=["avx"], **cpu),
         "gpu": [encode(gpu) for gpu in gpus],
         "gpu_driver": "535.261.03",
+        "gpu_states": {AT: {"cuda": "12.2", "ecc": ecc, "mig": False}},
         "gpu_libraries": {"libcuda.so.1": "/lib/libcuda.so.1"},
         "gpu_limits": {"address_bits": 46, "lockable_mib": lockable_mib},
     }
@@ -199,4 +204,6 @@ def test_a_sweep_whose_gpu_or_driver_changed_is_another_sweep(plan: Plan) -> Non
     found = kept(host(H100), asking(plan))
     assert found["gpu"] == "H100 GPU-1 at 0000:41:00.0" and found["gpu driver"] == "535.261.03"
     assert kept(host(replace(H100, uuid="GPU-2")), asking(plan))["gpu"] != found["gpu"]
+    assert (found["gpu cuda"], found["gpu ecc"], found["gpu mig"]) == ("12.2", "True", "False")
+    assert kept(host(H100, ecc=False), asking(plan))["gpu ecc"] == "False"
     assert "gpu" not in kept(host(H100), plan)
