@@ -32,6 +32,8 @@ _PROCESSES: dict[Use, str] = {
     "graphics": "nvmlDeviceGetGraphicsRunningProcesses",
     "mps": "nvmlDeviceGetMPSComputeRunningProcesses",
 }
+_VERSIONS = ("_v3", "_v2")
+"""Of these functions: without one the bindings raise what is no error of NVML's."""
 _CLOCK_REASONS = (
     "nvmlDeviceGetCurrentClocksEventReasons",
     "nvmlDeviceGetCurrentClocksThrottleReasons",
@@ -302,7 +304,7 @@ def _throttled(asked: _Asked) -> Optional[dict[str, int]]:
 def _processes(asked: _Asked) -> Optional[tuple[GpuProcess, ...]]:
     found: dict[int, GpuProcess] = {}
     for kind, function in _PROCESSES.items():
-        of_kind = asked("processes", function)
+        of_kind = asked("processes", *(function + version for version in _VERSIONS))
         why = asked.unknown.pop("processes", None)
         # A GPU without displays, or without a shared service, has no such processes.
         if of_kind is None and (kind == "compute" or why != _WHY[_NOT_SUPPORTED]):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from virtbed_contract.codec import decode, encode
 from virtbed_contract.gpu_state import GpuProcess, GpuState
 from virtbed_contract.nvml import NvmlError
 
-from .nvml_library import UUID, Library, install
+from .nvml_library import PROCESSES, UUID, Library, install
 
 NONE = 2**64 - 1
 
@@ -129,6 +133,11 @@ def test_an_older_driver_has_older_names(monkeypatch: pytest.MonkeyPatch) -> Non
     found = read(monkeypatch, lacks=(new, "nvmlDeviceGetCurrentClocksThrottleReasons"))
     assert found.throttle is None
     assert found.unknown == {"throttle": "the driver does not have it"}
+    lists = [
+        f"nvmlDeviceGet{kind}RunningProcesses" for kind in ("Compute", "Graphics", "MPSCompute")
+    ]
+    older = {f"{name}_v2": PROCESSES[f"{name}_v3"] for name in lists}
+    assert read(monkeypatch, lacks=tuple(f"{name}_v3" for name in lists), processes=older) == WHOLE
 
 
 @pytest.mark.parametrize("kind", ["Graphics", "MPSCompute"])
@@ -226,3 +235,83 @@ def test_the_bindings_are_loaded_from_their_one_file(tmp_path: Path) -> None:
     assert loaded is not pynvml and loaded.NVML_ERROR_GPU_IS_LOST == 15
     with pytest.raises(FileNotFoundError):
         nvml.bindings(tmp_path / "pynvml.py")
+
+
+STAND_IN = r"""
+#include <string.h>
+typedef struct {
+    char legacy[16];
+    unsigned domain, bus, device, id, subsystem;
+    char bus_id[32];
+} pci_info;
+static int here;
+int nvmlInitWithFlags(unsigned flags) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlSystemGetDriverVersion(char *text, unsigned size) {
+    strncpy(text, "535.261.03", size);
+    return 0;
+}
+int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = 12020; return 0; }
+int nvmlDeviceGetHandleByPciBusId_v2(const char *name, void **device) {
+    if (strcmp(name, "0000:41:00.0")) return 6;
+    *device = &here;
+    return 0;
+}
+int nvmlDeviceGetUUID(void *device, char *text, unsigned size) {
+    if (device != &here) return 2;
+    strncpy(text, "GPU-1", size);
+    return 0;
+}
+int nvmlDeviceGetName(void *device, char *text, unsigned size) {
+    strncpy(text, "H100", size);
+    return 0;
+}
+int nvmlDeviceGetPciInfo_v3(void *device, pci_info *info) {
+    strcpy(info->bus_id, "00000000:41:00.0");
+    return 0;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *mj) {
+    *mj = 1ull << 40;
+    return 0;
+}
+int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *later) {
+    *now = 1, *later = 0;
+    return 0;
+}
+int nvmlDeviceGetClockInfo(void *device, int kind, unsigned *mhz) {
+    *mhz = 1000 + kind;
+    return 0;
+}
+"""
+
+
+def test_a_shared_library_is_called_as_c_code_is(tmp_path: Path) -> None:
+    """A library of few functions, as a driver that has no others would be."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler here, which makes a library that stands in")
+    (tmp_path / "nvml.c").write_text(STAND_IN)
+    library = str(tmp_path / "libnvidia-ml.so.1")
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-w", "-o", library, str(tmp_path / "nvml.c")], check=True
+    )
+    code = """
+import json, sys, pynvml
+from virtbed_contract import nvml
+from virtbed_contract.codec import encode
+with nvml.opened(pynvml):
+    print(json.dumps(encode(nvml.state(pynvml, "41:00.0"))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    known = {
+        "uuid": "GPU-1", "address": "0000:41:00.0", "name": "H100", "driver": "535.261.03",
+        "cuda": "12.2", "energy_mj": 2**40, "mig": True, "sm_mhz": 1001, "memory_mhz": 1002,
+    }  # fmt: skip
+    assert {name: found[name] for name in known} == known
+    refused = set(found) - set(known) - {"at_ns", "unknown"}
+    assert all(found[name] is None for name in refused)
+    assert found["unknown"] == dict.fromkeys(refused, "the driver does not have it")
