@@ -116,7 +116,7 @@ def for_host(host: Host, device: pci.Device) -> Iterator[Refusal]:
             yield from _incomplete(host, at, host.libraries)
         return
     if device.driver is None:
-        yield Refusal("driver", f"no driver is bound to {at}", "install and load the NVIDIA driver")
+        yield _unbound(host.root, at)
     elif "vfio" in device.driver:
         yield Refusal(
             "kept", f"{at} is kept for guests by {device.driver}",
@@ -128,6 +128,29 @@ def for_host(host: Host, device: pci.Device) -> Iterator[Refusal]:
             "driver", f"{at} is bound to {device.driver}, {DRIVER} needed",
             f"unbind it from {device.driver}, and load the NVIDIA driver",
         )  # fmt: skip
+
+
+def _unbound(root: Path, at: str) -> Refusal:
+    """Return why no driver may be bound to a GPU."""
+    built = nvidia.module_built(root)
+    if built and nvidia.secure_boot(root):
+        return Refusal(
+            "secure_boot",
+            f"no driver is bound to {at}, whose module is there: Secure Boot is on, and refuses "
+            "one that nobody signed",
+            "let the firmware know the key that it was signed with (mokutil --import "
+            "/var/lib/dkms/mok.pub), or turn Secure Boot off",
+        )
+    if built:
+        return Refusal(
+            "driver", f"no driver is bound to {at}, whose module is there",
+            "modprobe nvidia; if that fails, dmesg says why",
+        )  # fmt: skip
+    missing = "" if built is None else ", and the running kernel has no module for it"
+    return Refusal(
+        "driver", f"no driver is bound to {at}{missing}",
+        "install and load the NVIDIA driver (Debian: nvidia-driver, built for the running kernel)",
+    )  # fmt: skip
 
 
 def _incomplete(host: Host, at: str, libraries: dict[str, str]) -> Iterator[Refusal]:

@@ -15,6 +15,7 @@ PROC = Path("proc/driver/nvidia")
 GRAPHICS = Path("sys/class/graphics")
 CONSOLES = Path("sys/class/vtconsole")
 SCREENS = Path("sys/class/drm")
+SECURE_BOOT = Path("sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
 SHARED_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 """Device nodes of all GPUs together, for computing."""
 NEEDED = ("libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-ptxjitcompiler.so.1")
@@ -88,6 +89,24 @@ def module_version(root: Path) -> Optional[str]:
     head = fields(read(root / PROC / "version")).get("NVRM version", "")
     found = re.search(r"\s(\d+(?:\.\d+)+)\s", f"{head} ")
     return found.group(1) if found else None
+
+
+def module_built(root: Path) -> Optional[bool]:
+    """Return whether the running kernel has a module of the driver; None where nobody tells."""
+    release = read(root / "proc/sys/kernel/osrelease")
+    listed_modules = read(root / "lib/modules" / release / "modules.dep") if release else None
+    if listed_modules is None:
+        return None
+    return re.search(r"(^|/)nvidia(-current)?\.ko", listed_modules, re.MULTILINE) is not None
+
+
+def secure_boot(root: Path) -> bool:
+    """Return whether the firmware lets the kernel load no module that nobody signed."""
+    try:
+        # Four bytes of attributes, then the value.
+        return (root / SECURE_BOOT).read_bytes()[4:5] == b"\1"
+    except OSError:
+        return False
 
 
 def shows(root: Path, address: str) -> Optional[str]:

@@ -171,6 +171,23 @@ def sequence(*changes: Change) -> Change:
     return lambda tree: [change(tree) for change in changes]
 
 
+def built(*modules: str, secure: bool = False) -> Change:
+    """Let a kernel have modules, and nothing be bound to the GPU."""
+
+    def change(tree: Tree) -> None:
+        bind(None)(tree)
+        lines = "\n".join(f"updates/dkms/{name}: kernel/drivers/x.ko" for name in modules)
+        lay(
+            tree.root,
+            {"proc/sys/kernel/osrelease": "6.1.0", "lib/modules/6.1.0/modules.dep": lines},
+        )
+        path = tree.root / nvidia.SECURE_BOOT
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes([6, 0, 0, 0, secure]))
+
+    return change
+
+
 ALL_CAPABILITIES, NO_RESOURCE = "000001ffffffffff", "000001fffeffffff"
 # What is changed of a clean host, why nobody on the host may have the GPU then, and why no guest.
 CASES: list[tuple[str, Change, str | None, str | None]] = [
@@ -204,6 +221,9 @@ CASES: list[tuple[str, Change, str | None, str | None]] = [
     ("nouveau", bind("nouveau"), "nouveau", "nouveau"),
     ("its heir", bind("nova_core"), "nouveau", "nouveau"),
     ("no driver", bind(None), "driver", None),
+    ("a module that nobody loaded", built("nvidia-current.ko"), "driver", None),
+    ("a module that Secure Boot refuses", built("nvidia.ko.xz", secure=True), "secure_boot", None),
+    ("Secure Boot without a module", built("nvidiafb.ko", secure=True), "driver", None),
     ("another driver", bind("pci-stub"), "driver", None),
     ("kept for guests", bind("vfio-pci"), "kept", None),
     ("no addresses for its memory", put("resource", bars([2**24, 2**37], placed=False)),
@@ -256,11 +276,15 @@ def test_each_refusal_has_one_reason(
         (may_lock("8388608", NO_RESOURCE), "8 MiB may be locked, 5120 MiB needed"),
         (put("resource", bars([2**24, 2**37], placed=False)), r"\(16 MiB, 131072 MiB\)"),
         (virtual, "2 virtual functions"),
+        (bind(None), "no driver is bound to 0000:41:00.0$"),
+        (built("x.ko"), "bound to 0000:41:00.0, and the running kernel has no module for it$"),
+        (built("nvidia.ko"), "no driver is bound to 0000:41:00.0, whose module is there$"),
+        (built("nvidia.ko", secure=True), "Secure Boot is on, and refuses one that nobody signed"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_what_was_found(tmp_path: Path, change: Change, reason: str) -> None:
     change(clean(tmp_path))
-    refusal = only(tmp_path).to_guest
+    refusal = only(tmp_path).on_host or only(tmp_path).to_guest
     assert refusal and re.search(reason, refusal.reason)
 
 
