@@ -39,6 +39,22 @@ class HostKernel:
 
 
 @dataclass(frozen=True)
+class InstanceGpu:
+    """The GPU of an instance: what a guest is passed, and what a process on the host is given."""
+
+    uuid: Optional[str] = described("Its UUID; null where the host's driver does not tell.")
+    functions: tuple[str, ...] = described(
+        "PCI addresses that a guest is passed: the GPU, then the other functions of its card.",
+        min_items=1,
+    )
+    window_mib: int = described("Addresses that a guest must have for its memory.", minimum=1)
+    nodes: tuple[str, ...] = described("Device nodes by which a process on the host uses it.")
+    libraries: dict[str, str] = described(
+        "Libraries of its driver on the host: the name that is loaded, and the file."
+    )
+
+
+@dataclass(frozen=True)
 class GuestNode:
     """One memory node of a guest."""
 
@@ -64,22 +80,6 @@ class GuestShape:
     vcpus: tuple[int, ...] = described("The places of the vCPUs, in the order of `cpu_ids`.")
     nodes: tuple[GuestNode, ...] = described(
         "Memory nodes; empty where there is one, which needs no description."
-    )
-
-
-@dataclass(frozen=True)
-class InstanceGpu:
-    """The GPU of an instance: what a guest is passed, and what a process on the host is given."""
-
-    uuid: Optional[str] = described("Its UUID; null where the host's driver does not tell.")
-    functions: tuple[str, ...] = described(
-        "PCI addresses that a guest is passed: the GPU, then the other functions of its card.",
-        min_items=1,
-    )
-    window_mib: int = described("Addresses that a guest must have for its memory.", minimum=1)
-    nodes: tuple[str, ...] = described("Device nodes by which a process on the host uses it.")
-    libraries: dict[str, str] = described(
-        "Libraries of its driver on the host: the name that is loaded, and the file."
     )
 
 
