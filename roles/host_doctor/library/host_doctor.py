@@ -204,7 +204,7 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
             root,
             options["needed_memory_mib"],
             loader_cache(times),
-            Path(kernels[0]) if kernels else None,
+            [Path(path) for path in kernels],
         ),
         "iommu": has_iommu(root),
         "below": below,

@@ -22,7 +22,7 @@ BINDINGS = "rootfs/usr/local/lib/python3.11/dist-packages/pynvml.py"
 """Of an image's folder: NVIDIA's bindings of NVML."""
 
 
-def gpu_facts(root: Path, guest_mib: int, loader: str, image: Path | None) -> dict[str, Any]:
+def gpu_facts(root: Path, guest_mib: int, loader: str, images: Sequence[Path]) -> dict[str, Any]:
     """Return what of the report tells of GPUs.
 
     Returns:
@@ -35,10 +35,10 @@ def gpu_facts(root: Path, guest_mib: int, loader: str, image: Path | None) -> di
         root: Of the host's file system.
         guest_mib: Memory of a guest.
         loader: What ``ldconfig -p`` printed.
-        image: The folder of an image, which has the bindings of NVML; None for none.
+        images: Folders of images, of which one may have the bindings of NVML.
     """
     found = found_gpus.read(root, guest_mib, loader)
-    states = gpu_states((gpu.address for gpu in found if gpu.on_host is None), image)
+    states = gpu_states((gpu.address for gpu in found if gpu.on_host is None), images)
     return {
         "gpu": [encode(gpu) for gpu in found_gpus.with_states(found, states)],
         "gpu_states": {at: encode(s) for at, s in states.items() if isinstance(s, GpuState)},
@@ -48,11 +48,12 @@ def gpu_facts(root: Path, guest_mib: int, loader: str, image: Path | None) -> di
     }
 
 
-def gpu_states(addresses: Iterable[str], image: Path | None) -> dict[str, GpuState | Refusal]:
+def gpu_states(addresses: Iterable[str], images: Sequence[Path]) -> dict[str, GpuState | Refusal]:
     """Return the state of each GPU by NVML, or why it tells none; nothing without the bindings."""
     wanted = list(addresses)
-    path = image / BINDINGS if image else None
-    if not wanted or path is None or not path.is_file():
+    paths = (image / BINDINGS for image in images)  # not every variant has them
+    path = next((path for path in paths if path.is_file()), None)
+    if not wanted or path is None:
         return {}
     loaded = nvml.bindings(path)
     found: dict[str, GpuState | Refusal] = {}

@@ -39,7 +39,9 @@ def facts(
     monkeypatch.setattr(doctor.nvml, "bindings", lambda path: pynvml)
     host = clean(tmp_path / "host")
     loader = driver(host, {name.replace("_", "."): text for name, text in versions.items()})
-    found: dict[str, Any] = doctor.gpu_facts(host.root, 4096, loader, image(tmp_path))
+    found: dict[str, Any] = doctor.gpu_facts(
+        host.root, 4096, loader, [tmp_path / "null", image(tmp_path)]
+    )
     return found
 
 
@@ -102,13 +104,14 @@ def test_where_a_reason_is_known_already_nvml_is_not_asked(
 
 def test_without_an_image_nvml_is_not_asked(tmp_path: Path) -> None:
     host = clean(tmp_path)
-    for folder in (None, tmp_path / "image"):
-        found = doctor.gpu_facts(host.root, 4096, driver(host) if folder is None else "", folder)
-        assert found["gpu_states"] == {}
+    loader = driver(host)
+    for images in ([], [tmp_path / "image"]):
+        found = doctor.gpu_facts(host.root, 4096, loader, images)
+        assert found["gpu_states"] == {} and found["gpu"][0]["on_host"] is None
 
 
 def test_a_host_without_a_gpu(tmp_path: Path) -> None:
-    assert doctor.gpu_facts(tmp_path, 4096, "", None) == {
+    assert doctor.gpu_facts(tmp_path, 4096, "", []) == {
         "gpu": [], "gpu_states": {}, "gpu_driver": None, "gpu_libraries": {},
         "gpu_limits": {"address_bits": None, "lockable_mib": None},
     }  # fmt: skip
