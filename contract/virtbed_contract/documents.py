@@ -39,6 +39,22 @@ class HostKernel:
 
 
 @dataclass(frozen=True)
+class InstanceGpu:
+    """The GPU of an instance: what a guest is passed, and what a process on the host is given."""
+
+    uuid: Optional[str] = described("Its UUID; null where the host's driver does not tell.")
+    functions: tuple[str, ...] = described(
+        "PCI addresses that a guest is passed: the GPU, then the other functions of its card.",
+        min_items=1,
+    )
+    window_mib: int = described("Addresses that a guest must have for its memory.", minimum=1)
+    nodes: tuple[str, ...] = described("Device nodes by which a process on the host uses it.")
+    libraries: dict[str, str] = described(
+        "Libraries of its driver on the host: the name that is loaded, and the file."
+    )
+
+
+@dataclass(frozen=True)
 class GuestNode:
     """One memory node of a guest."""
 
@@ -144,6 +160,7 @@ class Instance:
         "The shape that a guest's CPUs have; null for a flat one, every CPU a socket of its own.",
         default=None,
     )
+    gpu: Optional[InstanceGpu] = described("Its GPU; null for none.", default=None)
     placement: tuple[str, ...] = described(
         "Why `cpus`, `mems` and `housekeeping` were chosen; empty where nothing is pinned.",
         default=(),
@@ -245,6 +262,10 @@ class RoleProperties:
     )
     host_topology: bool = described(
         "Whether a machine can tell its guests which of their CPUs share a core, a cache, a node.",
+        default=False,
+    )
+    gpu: bool = described(
+        "Whether a machine can have a GPU, or an enclosure can hand its machine's GPU on.",
         default=False,
     )
     varies: dict[str, dict[str, tuple[str, ...]]] = described(

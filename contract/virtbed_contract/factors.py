@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
+from .remedies import NO_GPU_YET
+
 NAME = r"[a-z0-9]+(?:_[a-z0-9]+)*"
 MODES = ("vanilla", "pinned")
 SCALES = ("trained", "mlperf", "tiny")
@@ -24,7 +26,7 @@ class Factor:
 
     Attributes:
         name: The field in documents and the column of an export.
-        plan_key: The plan's list of values; None if a plan cannot ask for it yet.
+        plan_key: The plan's list of values; None if a plan has none.
         values: What the list may hold. Each is lower case, digits and underscores.
         default: The value of a plan that does not say; it is not named in ids and headings.
         grain: Whether each value gets a fresh instance, or all values run in the same one.
@@ -45,6 +47,7 @@ class Factor:
         bare: The value that says what bare metal has, where the default does not: what lies
             between the two is a part of the platform's cost. None where values are alternatives.
         part: What that part is called; empty without one.
+        not_yet: Why no plan can ask for another value than the default yet; empty if one can.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Factor:
     varied_by: Literal["all", "enclosures", "quotas", "linux"] = "all"
     bare: Optional[str] = None
     part: str = ""
+    not_yet: str = ""
 
     def __post_init__(self) -> None:
         if self.default not in self.values:
@@ -266,12 +270,14 @@ FACTORS: tuple[Factor, ...] = (
     ),
     Factor(
         name="processor",
-        plan_key=None,
+        plan_key="processors",
         values=("cpu", "gpu"),
         default="cpu",
         grain="trial",
-        meaning="Where the model runs.",
+        meaning="Where the model runs: cpu; gpu cannot be asked for yet.",
         option="processor",
+        emulated=False,  # an emulator has no IOMMU that could give one away
+        not_yet=NO_GPU_YET,
     ),
 )
 

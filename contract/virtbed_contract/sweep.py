@@ -233,3 +233,6 @@ class HostReport:
         "Whether the host is itself emulated: nothing that is timed on it is a figure.",
         default=False,
     )
+    gpus: tuple[PlatformVerdict, ...] = described(
+        "Whether each platform could have a GPU of this host.", default=()
+    )

@@ -16,6 +16,7 @@ def enter(
     network: bool = True,
     binds: Sequence[Sequence[str]] = (),
     chdir: str = "",
+    more: Sequence[str] = (),
 ) -> list[str]:
     """Return the argv prefix that runs a program with an image's tree as its root.
 
@@ -28,12 +29,14 @@ def enter(
         network: Whether it has the host's network; else it has none.
         binds: (path on the host, path inside) of what it sees besides the tree, read-only.
         chdir: Its working directory inside; empty for that of the caller.
+        more: Further options of Bubblewrap, such as `virtbed_contract.cdi.entered` gives.
     """
     return [
         "bwrap", "--die-with-parent", "--bind" if writable else "--ro-bind", rootfs, "/",
         "--ro-bind", "/sys", "/sys", "--dev", "/dev", "--proc", "/proc",
         *(word for path in _WRITABLE for word in ("--perms", "1777", "--tmpfs", path)),
         *(word for source, inside in binds for word in ("--ro-bind", source, inside)),
+        *more,
         *([] if network else ["--unshare-net"]),
         *(["--chdir", chdir] if chdir else []),
     ]  # fmt: skip

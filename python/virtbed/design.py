@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from virtbed.gpu import gpu_of, instance_gpu
 from virtbed.guests import equipped
 from virtbed.neighbours import NEIGHBOURS, accompanied, place_neighbours, unmet, wanted
 from virtbed.placement import Placement, Topology, choose_kind, keep_online, place
@@ -100,6 +101,9 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
     if why := unvaried(plan, {name: platforms.parts(name)[1] for name in platforms.entries}):
         raise PlanError(why)
     topology = Topology.from_doctor(report.facts)
+    gpu = gpu_of(plan, report, platforms)
+    if gpu:  # cells without one are its twins
+        topology = topology.near_card(gpu.address)
     kind = choose_kind(topology, max(plan.cores), plan.core_kind)
     # Refuses a size that no platform here could have.
     placed = {c: place(topology, c, plan.memory_mib, kind) for c in sorted(plan.cores)}
@@ -122,6 +126,8 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                 instance = _instance(
                     plan, topology, report, platforms, platform, mode, cores, placement
                 )
+                if gpu:
+                    instance = replace(instance, gpu=instance_gpu(gpu, report))
                 left_out = _left_out(plan, topology, instance, emulated)
                 if left_out:
                     not_run.append(left_out)
@@ -176,6 +182,14 @@ def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool
             platform, mode, cores,
             f"bare metal with {cores} of {len(online)} CPUs online needs CPU hotplug",
             f"set scale_up: hotplug, or compare with {platform} pinned, the baseline of both modes",
+        )  # fmt: skip
+    stays = frozenset(parse_cpu_list(instance.allowed))
+    if topology.near and _by_online(instance) and not stays <= topology.near and stays != online:
+        return NotRun(
+            platform, mode, cores,
+            f"CPUs {instance.allowed} would stay online, and {format_cpu_list(topology.near)} are "
+            f"near {topology.card}",
+            f"compare with {platform} pinned, the baseline of both modes",
         )  # fmt: skip
     if emulated and mode not in plan.emulated.modes:
         return NotRun(

@@ -32,12 +32,16 @@ class Topology:
         allowed: CPUs that a process of virtbed may run on as it is started.
         isolated: CPUs that the scheduler leaves alone (isolcpus); processes are bound to them.
         tickless: CPUs without a tick while one process runs on each (nohz_full).
+        near: CPUs near the card that instances are to be near; empty for no such card.
+        card: Its PCI address.
     """
 
     machine: Machine
     allowed: frozenset[int]
     isolated: frozenset[int] = frozenset()
     tickless: frozenset[int] = frozenset()
+    near: frozenset[int] = frozenset()
+    card: str = ""
 
     @classmethod
     def from_doctor(cls, facts: Mapping[str, Any]) -> Topology:
@@ -65,17 +69,28 @@ class Topology:
 
     @property
     def measured(self) -> frozenset[int]:
-        """The CPUs for measured instances: isolated or tickless ones where there are any."""
-        return self.isolated or self.tickless or self.allowed
+        """The CPUs for measured instances: isolated or tickless ones where there are any.
+
+        Of them those near the card, where there is one.
+        """
+        found = self.isolated or self.tickless or self.allowed
+        return found & self.near if self.near else found
+
+    def near_card(self, address: str) -> Topology:
+        """Return the same, with instances near a card; as it is where nobody tells what is near."""
+        return replace(self, near=self.machine.cards.get(address, frozenset()), card=address)
 
     @property
     def why_measured(self) -> str:
         """Why those; empty where they are all that are allowed."""
+        why = []
         if self.isolated:
-            return f"CPUs {format_cpu_list(self.isolated)} are isolated (isolcpus)"
-        if self.tickless and self.tickless != self.allowed:
-            return f"CPUs {format_cpu_list(self.tickless)} have no tick (nohz_full)"
-        return ""
+            why.append(f"CPUs {format_cpu_list(self.isolated)} are isolated (isolcpus)")
+        elif self.tickless and self.tickless != self.allowed:
+            why.append(f"CPUs {format_cpu_list(self.tickless)} have no tick (nohz_full)")
+        if self.near and self.near != self.machine.cpus:
+            why.append(f"CPUs {format_cpu_list(self.near)} are near {self.card}")
+        return "; ".join(why)
 
 
 def machine_of(facts: Mapping[str, Any]) -> Machine:

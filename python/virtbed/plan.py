@@ -199,14 +199,29 @@ class _Plan(_Strict):
         description="Where cores differ: the kind of all instances, 1 for the fastest, as `virtbed "
         "doctor` lists them; if not given, the fastest that holds the largest size.",
     )
+    gpu: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="UUID or PCI address of the GPU of all cells that have one; needed where the "
+        "host has several.",
+    )
     timeout_s: int = Field(
         600, ge=1, le=MOST_S, description="After which a trial is ended; 6 times if emulated."
     )
     emulated: Emulated = Emulated()
 
     @model_validator(mode="after")
+    def _names_no_gpu_for_nothing(self) -> Self:
+        if self.gpu is not None and not self.asks_for_gpu:
+            raise ValueError(f"gpu {self.gpu!r} named, and no cell has one: take `gpu` out")
+        return self
+
+    @model_validator(mode="after")
     def _hangs_together(self) -> Self:
         for factor in FACTORS:
+            if factor.not_yet and set(self.values(factor)) != {factor.default}:
+                raise ValueError(f"{factor.plan_key} {self.values(factor)} found: {factor.not_yet}")
             # Bare metal has the default of what only guests vary, whatever the plan lists.
             compared = factor.baseline == "default" and not factor.own_kernel
             if compared and factor.default not in self.values(factor):
@@ -216,7 +231,7 @@ class _Plan(_Strict):
                 )
         varied = [factor for factor in FACTORS if len(self.values(factor)) > 1]
         if self.explain and not varied:
-            keys = ", ".join(factor.plan_key for factor in FACTORS if factor.plan_key)
+            keys = ", ".join(f.plan_key for f in FACTORS if f.plan_key and not f.not_yet)
             raise ValueError(
                 f"explain without a factor of several values, which are varied one at a time; list "
                 f"the values of one, such as seccomp: [filter, unconfined]; there are: {keys}"
@@ -253,6 +268,11 @@ class _Plan(_Strict):
                 "carried out; shorten its lists, or lower replicates"
             )
         return self
+
+    @property
+    def asks_for_gpu(self) -> bool:
+        """Whether any of its cells has a GPU."""
+        return any("gpu" in self.values(factor) for factor in FACTORS)
 
     def most_trials(self) -> int:
         """Return how many trials it has where every platform and size can run."""

@@ -32,6 +32,16 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
+def parse_cpu_mask(text: str) -> tuple[int, ...]:
+    """Return the CPUs of a kernel mask, words of 32 bits in hex: "3,00000001" gives (0, 32, 33).
+
+    Raises:
+        ValueError: `text` is not a kernel mask.
+    """
+    digits = bin(int(text.replace(",", "") or "0", 16))[:1:-1]
+    return tuple(place for place, digit in enumerate(digits) if digit == "1")
+
+
 def format_cpu_list(numbers: Iterable[int]) -> str:
     """Return the kernel list of some numbers: {0, 1, 2, 5} gives "0-2,5"."""
     runs: list[list[int]] = []

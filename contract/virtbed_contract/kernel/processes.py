@@ -15,6 +15,7 @@ Pid = Union[int, str]
 
 PROC = Path("/proc")
 _SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
+_RAISES_LIMITS = 24  # the number of CAP_SYS_RESOURCE
 _GONE = (FileNotFoundError, ProcessLookupError)
 
 
@@ -90,6 +91,21 @@ def bound_nodes(pid: Pid, proc: Place = PROC) -> list[str]:
     lines = (read(proc / str(pid) / "numa_maps") or "").splitlines()
     policies = (line.split()[1] for line in lines)
     return [policy.rpartition(":")[2] for policy in policies if policy.startswith("bind")]
+
+
+def lockable_mib(pid: Pid = "self", proc: Place = PROC) -> Optional[int]:
+    """Return how much memory a process may lock for one that it starts, in MiB.
+
+    Returns:
+        None where nothing limits it: it may raise the limit itself, or the kernel does not tell.
+    """
+    if int(status(pid, proc).get("CapEff", "0"), 16) >> _RAISES_LIMITS & 1:
+        return None
+    # "Max locked memory         8388608              8388608              bytes"
+    for line in (read(proc / str(pid) / "limits") or "").splitlines():
+        if line.startswith("Max locked memory") and line.split()[4].isdigit():
+            return int(line.split()[4]) // 2**20
+    return None
 
 
 def stat(pid: Pid = "self", proc: Place = PROC) -> Optional[Stat]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
-from .cpus import parse_cpu_list
+from .cpus import parse_cpu_list, parse_cpu_mask
 from .files import fields, read
 from .printed import Place
 
@@ -20,6 +20,8 @@ THREADS, CORES = "topology/thread_siblings_list", "topology/core_siblings_list"
 """Of a CPU's folder: the threads of its core, and the CPUs of its package."""
 NODE_CPUS = "cpulist"
 """Of a node's folder."""
+NEAR_NODE, NEAR_CPUS, NEAR_MASK = "numa_node", "local_cpulist", "local_cpus"
+"""Of a PCI device's folder: the node, and the CPUs, as a list and as a mask."""
 MOST_HWLOC_BYTES = 16 * 2**20
 """Of hwloc's XML, which tells of a machine of a thousand CPUs in under 2 MiB."""
 CLOCKSOURCE = Path("sys/devices/system/clocksource/clocksource0/current_clocksource")
@@ -56,6 +58,40 @@ def tickless(root: Place) -> tuple[int, ...]:
 def nodes_with_cpus(root: Place) -> tuple[int, ...]:
     """Return the NUMA nodes that have CPUs of their own; () on a kernel that does not tell."""
     return parse_cpu_list(read(root / NODES / "has_cpu") or "")
+
+
+def nodes_near(root: Place, device: Place) -> tuple[int, ...]:
+    """Return the NUMA nodes with CPUs that a device is near: those of its package, or one of them.
+
+    Args:
+        root: Of the tree.
+        device: The device's folder in it.
+
+    Returns:
+        The one node of a machine that has one; () where the firmware does not tell.
+    """
+    cpus_of = {node: set(_cpus_of(root, node)) for node in nodes_with_cpus(root)}
+    said = read(device / NEAR_NODE) or ""
+    if said.isdigit() and (int(said) in cpus_of or not cpus_of):
+        return (int(said),)
+    near = set(parse_cpu_list(read(device / NEAR_CPUS) or ""))
+    near = near or set(parse_cpu_mask(read(device / NEAR_MASK) or ""))
+    if len(cpus_of) == 1:
+        return tuple(cpus_of)
+    around = tuple(node for node, cpus in cpus_of.items() if near & cpus)
+    # Near all of them is what the kernel says where it does not know.
+    return around if len(around) < len(cpus_of) else ()
+
+
+def address_bits(root: Place) -> Optional[int]:
+    """Return how wide the processor's physical addresses are; None where nobody tells."""
+    # "address sizes	: 46 bits physical, 48 bits virtual"
+    words = fields(read(root / "proc/cpuinfo")).get("address sizes", "").split()
+    return int(words[0]) if words[:1] and words[0].isdigit() else None
+
+
+def _cpus_of(root: Place, node: int) -> tuple[int, ...]:
+    return parse_cpu_list(read(root / NODES / f"node{node}" / NODE_CPUS) or "")
 
 
 def parts(root: Place) -> dict[int, str]:

@@ -29,7 +29,13 @@ from virtbed.cli.console import (
 from virtbed.here import RunError, command, current_image, run_here
 from virtbed.image import DEFAULT, load_variants, variant_of
 from virtbed.platforms import PlatformError, load_platforms
-from virtbed.render.host import doctor_table, facts_table, tuning_table, waking_table
+from virtbed.render.host import (
+    doctor_table,
+    facts_table,
+    gpu_table,
+    tuning_table,
+    waking_table,
+)
 from virtbed.render.trial import phase_table
 from virtbed_contract.codec import encode
 from virtbed_contract.json_file import plain
@@ -78,6 +84,8 @@ def doctor(
     for report in () if as_json else reports:
         console.print(facts_table(report))
         console.print(doctor_table(report, entries))
+        if (with_gpu := gpu_table(report, entries)) is not None:
+            console.print(with_gpu)
         console.print(tuning_table(report))
         console.print(waking_table(report))
     for wrong in unknown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.text import Text
@@ -14,7 +14,7 @@ from virtbed.render.image import state
 from virtbed.render.table import Table
 from virtbed_contract.documents import Platform
 from virtbed_contract.kernel.cpus import format_cpu_list
-from virtbed_contract.sweep import HostReport
+from virtbed_contract.sweep import HostReport, PlatformVerdict
 
 STYLES = {"available": "green", "emulated": "yellow", "unavailable": "red"}
 
@@ -24,13 +24,28 @@ def doctor_table(report: HostReport, entries: Mapping[str, Platform]) -> Table:
     table = Table(f"Platforms of {report.host}", apart=True)
     for heading in ("platform", "code"):
         table.add_column(heading)
+    _fill(table, report.platforms, entries)
+    return table
+
+
+def gpu_table(report: HostReport, entries: Mapping[str, Platform]) -> Table | None:
+    """Return a table of one row per platform: whether it could have a GPU; None without any GPU."""
+    if not report.facts["gpu"]:
+        return None
+    table = Table(f"Platforms of {report.host} with a GPU", apart=True)
+    for heading in ("platform", "code"):
+        table.add_column(heading)
+    _fill(table, report.gpus, entries)
+    return table
+
+
+def _fill(table: Table, rows: Iterable[PlatformVerdict], entries: Mapping[str, Platform]) -> None:
     for heading in ("status", "reason", "remedy"):
         table.add_column(heading, measured=True)
-    for row in report.platforms:
+    for row in rows:
         said = entries[row.platform].words if row.platform in entries else ""
         status = Text(row.status, style=STYLES[row.status])
         table.add_row(said, row.platform, status, row.reason, row.remedy)
-    return table
 
 
 def facts_table(report: HostReport) -> Table:

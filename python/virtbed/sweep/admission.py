@@ -10,6 +10,8 @@ from typing import Any
 from virtbed.bench import Bench
 from virtbed.checkout import REPOSITORY
 from virtbed.design import Design, design
+from virtbed.gpu import gpu_of
+from virtbed.gpu import identity as gpu_identity
 from virtbed.image import image_key
 from virtbed.locality import HEADROOM_MIB
 from virtbed.plan import Plan
@@ -124,6 +126,7 @@ def common(plan: Plan, admitted: Admitted) -> dict[str, str]:
 def of_host(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
     """Return the part of a sweep's identity that is one host's."""
     facts = admitted.report.facts
+    gpu = gpu_of(plan, admitted.report, platforms)
     engines = {
         engine: None
         for platform in plan.platforms
@@ -135,6 +138,7 @@ def of_host(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, s
         "kernel": facts["kernel"],
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
         "placement": where(encode(size) for size in admitted.design.placements),
+        **({} if gpu is None else gpu_identity(gpu, admitted.report)),
         **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
     }
 

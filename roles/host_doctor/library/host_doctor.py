@@ -17,7 +17,6 @@ from ansible.module_utils.host_doctor_facts import (
     cpu_facts,
     cpu_flags,
     disk_facts,
-    gpu_facts,
     has_iommu,
     image_facts,
     machine_facts,
@@ -26,12 +25,14 @@ from ansible.module_utils.host_doctor_facts import (
     other_disks,
     system_facts,
 )
+from ansible.module_utils.host_doctor_gpu import gpu_facts
 from ansible.module_utils.host_doctor_kernel import host_kernel
 from ansible.module_utils.host_doctor_probe import (
     engine_facts,
     hwloc_facts,
     kvm_facts,
     lacking,
+    loader_cache,
 )
 from ansible.module_utils.host_doctor_verdict import House, report
 from ansible.module_utils.virtbed_contract.codec import DocumentError, decode, encode
@@ -202,7 +203,12 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
             options["probe_kvm"],
             options["kvm_deadline_s"] * times,
         ),
-        "gpu": gpu_facts(root),
+        **gpu_facts(
+            root,
+            options["needed_memory_mib"],
+            loader_cache(times),
+            [Path(path) for path in kernels],
+        ),
         "iommu": has_iommu(root),
         "below": below,
         "image": image,

@@ -17,6 +17,7 @@ from ansible.module_utils.virtbed_contract.kernel import (
     cgroups,
     hypervisor,
     machine,
+    pci,
     processes,
     topology,
 )  # fmt: skip
@@ -28,8 +29,6 @@ from ansible.module_utils.virtbed_contract.limits import TMP, free_mib, look
 _OBJECT = re.compile(r'<object type="(\w+)"([^>]*)')
 _CACHE_SIZE = re.compile(r'cache_size="(\d+)"')
 _PARTS = ("Package", "Die", "NUMANode", "L4Cache", "L3Cache", "L2Cache", "L1Cache", "Core", "PU")
-NVIDIA_VENDOR = "0x10de"
-DISPLAY_CLASS = "0x03"
 
 
 def cpu_flags(root: Path) -> set[str]:
@@ -92,30 +91,9 @@ def other_disks(stores: Iterable[str]) -> list[dict[str, Any]]:
     return [encode(look(kind, Path(path))) for kind, path in rooms]
 
 
-def gpu_facts(root: Path) -> list[dict[str, Any]]:
-    """Return one {vendor, pci, name, driver} per NVIDIA display device on the PCI bus."""
-    gpus = []
-    for device in sorted((root / "sys/bus/pci/devices").glob("*")):
-        is_display = (read(device / "class") or "").startswith(DISPLAY_CLASS)
-        if read(device / "vendor") != NVIDIA_VENDOR or not is_display:
-            continue
-        # The driver, once loaded, knows the marketing name; before that there is only the number.
-        information = read(root / "proc/driver/nvidia/gpus" / device.name / "information")
-        driver = device / "driver"
-        gpus.append(
-            {
-                "vendor": "nvidia",
-                "pci": device.name,
-                "name": fields(information).get("Model", f"device {read(device / 'device')}"),
-                "driver": driver.resolve().name if driver.exists() else None,
-            }
-        )
-    return gpus
-
-
 def has_iommu(root: Path) -> bool:
     """Return whether the kernel drives an IOMMU."""
-    return any((root / "sys/class/iommu").glob("*"))
+    return pci.has_iommu(root)
 
 
 def below_facts(root: Path) -> dict[str, Any]:

@@ -85,6 +85,12 @@ def hwloc_facts(program: str = HWLOC, times: int = 1) -> dict[str, str | None]:
     return {"xml": kept, "problem": None}
 
 
+def loader_cache(times: int = 1) -> str:
+    """Return the loader's cache of libraries, as ``ldconfig -p`` prints it; empty for none."""
+    program = find("ldconfig")
+    return (ask([program, "-p"], times) if program else None) or ""
+
+
 def engine_facts(engines: Mapping[str, Engine], times: int = 1) -> dict[str, dict[str, Any]]:
     """Return {name, installed, running, version} of each engine.
 

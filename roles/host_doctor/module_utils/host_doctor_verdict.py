@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ansible.module_utils.host_doctor_gpu import gpu_verdict, gpu_verdicts
 from ansible.module_utils.virtbed_contract.codec import decode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
+from ansible.module_utils.virtbed_contract.gpus import Gpu
 from ansible.module_utils.virtbed_contract.identifiers import HOST_REPORT
 from ansible.module_utils.virtbed_contract.limits import TMP, DiskFree
 from ansible.module_utils.virtbed_contract.remedies import setup
@@ -127,21 +129,6 @@ def _guest_verdict(platform: str, facts: Facts) -> PlatformVerdict:
     return PlatformVerdict(platform, "emulated", f"KVM is not usable: {kvm['detail']}", remedy)
 
 
-def _gpu_verdict(facts: Facts) -> PlatformVerdict:
-    gpus = facts["gpu"]
-    if not gpus:
-        remedy = "use a host with an NVIDIA GPU, or keep to `processor: cpu`"
-        return PlatformVerdict("gpu", "unavailable", "no NVIDIA GPU on the PCI bus", remedy)
-    names = ", ".join(f"{gpu['name']} at {gpu['pci']}" for gpu in gpus)
-    if not any(gpu["driver"] == "nvidia" for gpu in gpus):
-        reason = f"{names}: not bound to the nvidia driver"
-        return PlatformVerdict("gpu", "unavailable", reason, "install and load the NVIDIA driver")
-    if not facts["iommu"]:
-        remedy = "enable the IOMMU in the firmware and on the kernel command line to give it away"
-        return PlatformVerdict("gpu", "available", f"{names}; no IOMMU, so not for guests", remedy)
-    return PlatformVerdict("gpu", "available", names, "")
-
-
 def verdict(platform: str, facts: Facts, house: House) -> PlatformVerdict:
     """Return whether a host can run a platform; if not, everything that it lacks."""
     roles = house.on_host(platform)
@@ -170,12 +157,14 @@ def _on_emulator(found: PlatformVerdict, emulator: str) -> PlatformVerdict:
 def report(host: str, facts: Facts, house: House, tuning: Sequence[TuningRow] = ()) -> HostReport:
     """Return the report on a host; `ok` says that every platform can run, emulated or not."""
     rows = [verdict(platform, facts, house) for platform in house.entries]
+    found = [decode(Gpu, gpu, "gpu") for gpu in facts["gpu"]]
     return HostReport(
         schema=HOST_REPORT,
         host=host,
         ok=all(row.status in USABLE for row in rows),
         facts=dict(facts),
-        platforms=(*rows, _gpu_verdict(facts)),
+        platforms=(*rows, gpu_verdict(found)),
+        gpus=gpu_verdicts(found, house.entries, house.roles),
         accelerator=accelerator(facts, house),
         tuning=tuple(tuning),
         emulated=facts["below"]["emulated"],

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from virtbed_contract.codec import encode
-from virtbed_contract.documents import Instance
+from virtbed_contract.documents import Instance, InstanceGpu
 
 from .conftest import REPOSITORY, module
 
@@ -35,12 +35,19 @@ VARIED: list[dict[str, str]] = [
     {"cfs_period": "10ms"},
     {"cfs_burst": "full"},
 ]
+WITH_GPU = replace(
+    INSTANCE,
+    gpu=InstanceGpu(
+        uuid=None, functions=("0000:41:00.0",), window_mib=1024, nodes=("/dev/nvidia0",),
+        libraries={"libcuda.so.1": "/lib/libcuda.so.1"},
+    ),
+)  # fmt: skip
 
 
 def commands(folder: Path, engine: str) -> list[list[str]]:
     """Return the command that starts a container, for each of `VARIED`, as Ansible makes it."""
     instances = [encode(INSTANCE) | {"factors": factors} for factors in VARIED]
-    instances.append(encode(PINNED))
+    instances += map(encode, (PINNED, WITH_GPU, replace(WITH_GPU, own_kernel=True)))
     task = {
         "name": "Tell",
         "ansible.builtin.copy": {
@@ -113,7 +120,7 @@ def added(command: list[str], reference: list[str]) -> list[str]:
 
 
 def test_docker_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None:
-    usual, *varied, pinned = commands(tmp_path, "docker")
+    usual, *varied, pinned, gpu, in_guest = commands(tmp_path, "docker")
     assert "--cpuset-cpus 2-3 --cpuset-mems 0" in " ".join(pinned) and "--cpu-quota" not in pinned
     assert "--network none" in " ".join(usual) and "--runtime" not in usual
     assert "--cpu-period 100000 --cpu-quota 200000" in " ".join(usual)
@@ -124,10 +131,17 @@ def test_docker_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None
         ["10000", "20000"],
         [],
     ]
+    assert added(gpu, usual) == [
+        "--device", "/dev/nvidia0:/dev/nvidia0:rw",
+        "--mount",
+        "type=bind,source=/lib/libcuda.so.1,target=/opt/nvidia/libcuda.so.1,readonly",
+        "--env", "LD_LIBRARY_PATH=/opt/nvidia",
+    ]  # fmt: skip
+    assert in_guest == usual  # where the host's device nodes and libraries are not
 
 
 def test_podman_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None:
-    usual, *varied, _ = commands(tmp_path, "podman")
+    usual, *varied, _, gpu, in_guest = commands(tmp_path, "podman")
     assert "podman run" in " ".join(usual) and "--network none" in " ".join(usual)
     assert [added(command, usual) for command in varied] == [
         ["--security-opt", "seccomp=unconfined"],
@@ -137,6 +151,10 @@ def test_podman_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None
         [],
     ]
     assert "podman --runtime runc run" in " ".join(varied[2])
+    assert added(gpu, usual) == [
+        "--device", "virtbed.local/gpu=instance", "--env", "LD_LIBRARY_PATH=/opt/nvidia",
+    ]  # fmt: skip
+    assert in_guest == usual
 
 
 def host(root: Path, version: int, **files: str) -> Path:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
+import pytest
 from jinja2 import Environment
 
 from virtbed_contract.codec import encode
-from virtbed_contract.documents import GuestNode, GuestShape
+from virtbed_contract.documents import GuestNode, GuestShape, InstanceGpu
 
 from .conftest import REPOSITORY, module
 
@@ -114,6 +118,77 @@ def test_the_hosts_kernel_is_booted_from_where_it_was_made_ready() -> None:
     found = ElementTree.fromstring(rendered(boot="/state/kernels/6.1-b-a"))
     assert found.findtext("os/kernel") == "/state/kernels/6.1-b-a/vmlinuz"
     assert found.findtext("os/initrd") == "/state/kernels/6.1-b-a/initrd.img"
+
+
+GPU = InstanceGpu(
+    uuid=None, functions=("0000:41:00.0", "0000:41:00.1"), window_mib=256 * 1024, nodes=(),
+    libraries={},
+)  # fmt: skip
+
+
+def test_a_gpu_is_passed_whole_and_given_back() -> None:
+    found = ElementTree.fromstring(rendered(gpu=encode(GPU)))
+    passed = found.findall("devices/hostdev")
+    assert [device.attrib for device in passed] == [
+        {"mode": "subsystem", "type": "pci", "managed": "yes"}
+    ] * 2
+    at = [device.find("source/address").attrib for device in passed]  # type: ignore[union-attr]
+    one = {"domain": "0x0000", "bus": "0x41", "slot": "0x00", "function": "0x0"}
+    assert at == [one, one | {"function": "0x1"}]
+    window = found.find("devices/controller[@model='pcie-root']/pcihole64")
+    assert window is not None and (window.text, window.get("unit")) == ("268435456", "KiB")
+    assert {device.find("driver").get("name") for device in passed} == {"vfio"}  # type: ignore[union-attr]
+    assert rendered(gpu=None) == rendered()
+
+
+SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+# With Debian's Python, whose lxml the role's packages bring.
+VALIDATES = """
+import sys
+from lxml import etree
+schema = etree.RelaxNG(etree.parse(sys.argv[1]))
+sys.exit(None if schema.validate(etree.parse(sys.argv[2])) else str(schema.error_log))
+"""
+
+
+def validated(file: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/usr/bin/python3", "-c", VALIDATES, SCHEMA, file], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [None, GuestShape(1, 2, 1, (0, 1), ())])
+@pytest.mark.parametrize("gpu", [None, GPU])
+def test_a_definition_is_valid_by_libvirts_schema(
+    tmp_path: Path, shape: GuestShape | None, gpu: InstanceGpu | None
+) -> None:
+    if not SCHEMA.is_file():
+        pytest.skip(f"no {SCHEMA} here; make setup installs it")
+    file = tmp_path / "domain.xml"
+    file.write_text(rendered(shape=encode(shape), gpu=encode(gpu)))
+    done = validated(file)
+    assert done.returncode == 0, done.stderr
+    file.write_text(file.read_text().replace("<clock ", "<clocks "))
+    assert validated(file).returncode != 0
+
+
+def test_libvirt_makes_of_a_gpu_what_qemu_is_to_be_given(tmp_path: Path) -> None:
+    """By its own translation, in this process's libvirt: no daemon is asked, no guest started."""
+    program = shutil.which("virsh")
+    if program is None:
+        pytest.skip("no virsh here; make setup installs it")
+    file = tmp_path / "domain.xml"
+    file.write_text(rendered(gpu=encode(GPU), mode="vanilla", accelerator="tcg"))
+    done = subprocess.run(
+        [program, "--connect", f"qemu:///embed?root={tmp_path}/root", "domxml-to-native",
+         "qemu-argv", file],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "-global q35-pcihost.pci-hole64-size=268435456K" in done.stdout
+    for address in GPU.functions:
+        assert f'"driver":"vfio-pci","host":"{address}"' in done.stdout
 
 
 RUNNING = """

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from virtbed.platforms import Platforms, load_platforms
 from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Engine, Platform, RoleProperties
+from virtbed_contract.gpu_refusals import Refusal
+from virtbed_contract.gpus import Gpu
 from virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
 
 from .conftest import REPOSITORY, module
@@ -55,6 +58,10 @@ def house() -> verdict.House:
     return verdict.House(platforms.entries, host_roles, platforms.roles)
 
 
+H200 = Gpu(
+    address="0000:01:00.0", name="H200", uuid="GPU-1", driver="nvidia", nodes=(1,), along=(),
+    parts=(), device_nodes=(), window_mib=256 * 1024, on_host=None, to_guest=None,
+)  # fmt: skip
 ALL = {"plain", "jailed", "big", "bigjailed", "small"}
 
 
@@ -74,7 +81,7 @@ def good() -> dict[str, Any]:
         "cgroup": {"version": 2, "controllers": ["cpu", "cpuset", "memory", "pids"]},
         "engines": {name: engine(name) for name in ("manager", "emulator", "jailer")},
         "kvm": {"device": True, "usable": True, "probe": "booted", "detail": "booted in 1 s"},
-        "gpu": [{"name": "H200", "pci": "0000:01:00.0", "driver": "nvidia"}],
+        "gpu": [encode(H200)],
         "iommu": True,
         "below": {"name": None, "emulated": False},
         "image": {"variant": "cpu", "digest": "sha256:01"},
@@ -103,7 +110,7 @@ def test_a_good_host_can_do_everything(good: dict[str, Any], house: verdict.Hous
         "big": ("available", "booted in 1 s"),
         "bigjailed": ("available", "booted in 1 s"),
         "small": ("available", "booted in 1 s"),
-        "gpu": ("available", "H200 at 0000:01:00.0"),
+        "gpu": ("available", "H200 at 0000:01:00.0, near node 1"),
     }
     assert not any(row.remedy for row in report.platforms)
 
@@ -238,14 +245,86 @@ def test_on_an_emulated_host_all_works_and_nothing_is_a_figure(
     assert rows(reported(good, house))["big"].status == "unavailable"
 
 
-def test_a_gpu_needs_its_driver(good: dict[str, Any], house: verdict.House) -> None:
-    good["iommu"] = False
-    assert "no IOMMU" in rows(reported(good, house))["gpu"].reason
-    good["gpu"][0]["driver"] = None
-    assert rows(reported(good, house))["gpu"].status == "unavailable"
+NO_IOMMU = Refusal("iommu", "no IOMMU", "turn VT-d on")
+NO_DRIVER = Refusal("driver", "no driver is bound", "install it")
+ON_SCREEN = Refusal("display", "it drives the display", "take another")
+
+
+@pytest.mark.parametrize(
+    ("on_host", "to_guest", "status", "reason", "remedy"),
+    [
+        (None, NO_IOMMU, "available",
+         "H200 at 0000:01:00.0, near node 1 (not for guests: no IOMMU)", "turn VT-d on"),
+        (NO_DRIVER, None, "unavailable",
+         "H200 at 0000:01:00.0, near node 1 (not for the host: no driver is bound)", "install it"),
+        (NO_DRIVER, NO_IOMMU, "unavailable", "H200 at 0000:01:00.0, near node 1 (not for the host: "
+         "no driver is bound; not for guests: no IOMMU)", "install it; turn VT-d on"),
+        (ON_SCREEN, ON_SCREEN, "unavailable",
+         "H200 at 0000:01:00.0, near node 1: it drives the display", "take another"),
+    ],
+)  # fmt: skip
+def test_who_may_have_a_gpu_and_why_others_may_not(
+    good: dict[str, Any], house: verdict.House, on_host: Refusal | None,
+    to_guest: Refusal | None, status: str, reason: str, remedy: str,
+) -> None:  # fmt: skip
+    good["gpu"] = [encode(replace(H200, on_host=on_host, to_guest=to_guest))]
+    row = rows(reported(good, house))["gpu"]
+    assert (row.status, row.reason, row.remedy) == (status, reason, remedy)
+
+
+def test_one_usable_gpu_of_two_is_enough(good: dict[str, Any], house: verdict.House) -> None:
+    other = replace(H200, address="0000:02:00.0", nodes=(), on_host=ON_SCREEN, to_guest=ON_SCREEN)
+    good["gpu"].append(encode(other))
+    report = reported(good, able(house, "bare", "open"))
+    row = rows(report)["gpu"]
+    assert row.status == "available" and "H200 at 0000:02:00.0: it drives" in row.reason
+    assert with_gpu(report)["plain"].reason == "H200 at 0000:01:00.0, near node 1".partition(",")[0]
+
+
+def test_a_host_without_a_gpu_can_still_do_everything_else(
+    good: dict[str, Any], house: verdict.House
+) -> None:
     good["gpu"] = []
     report = reported(good, house)
     assert "PCI bus" in rows(report)["gpu"].reason and report.ok
+    assert {row.reason for row in report.gpus} == {"no NVIDIA GPU on the PCI bus"}
+
+
+def able(house: verdict.House, *names: str) -> verdict.House:
+    """Return the house with some roles that can have or hand on a GPU."""
+    roles = {
+        name: replace(role, gpu=name.partition("_")[2] in names)
+        for name, role in house.roles.items()
+    }
+    return replace(house, roles=roles)
+
+
+def with_gpu(report: HostReport) -> dict[str, PlatformVerdict]:
+    return {row.platform: row for row in report.gpus}
+
+
+def test_each_platform_says_which_one_thing_keeps_it_from_a_gpu(
+    good: dict[str, Any], house: verdict.House
+) -> None:
+    found = with_gpu(reported(good, able(house, "bare", "big", "open")))
+    assert {name: row.status for name, row in found.items()} == {
+        "plain": "available", "jailed": "unavailable", "big": "available",
+        "bigjailed": "unavailable", "small": "unavailable",
+    }  # fmt: skip
+    assert found["jailed"].reason.startswith("the enclosure jail hands no GPU on: virtbed cannot")
+    assert found["small"].reason.startswith("the machine small hands no GPU on: virtbed cannot")
+    good["gpu"] = [encode(replace(H200, on_host=NO_DRIVER, to_guest=NO_IOMMU))]
+    found = with_gpu(reported(good, able(house, "bare", "big", "open")))
+    assert {name: row.reason for name, row in found.items()} == {
+        "plain": "no driver is bound", "jailed": "no driver is bound", "big": "no IOMMU",
+        "bigjailed": "no IOMMU", "small": "no IOMMU",
+    }  # fmt: skip
+    assert found["big"].remedy == "turn VT-d on"
+
+
+def test_no_role_of_the_testbed_hands_a_gpu_on_yet(good: dict[str, Any]) -> None:
+    found = load_platforms()
+    assert [name for name, part in found.roles.items() if part.gpu] == []
 
 
 class Ended(Exception):

@@ -119,26 +119,6 @@ def test_cgroup_version(tmp_path: Path, mounts: list[str], expected: dict[str, A
     assert facts.cgroup_facts(tmp_path) == expected
 
 
-def test_gpu_is_an_nvidia_display_device(tmp_path: Path) -> None:
-    def device(slot: str, vendor: str, kind: str) -> None:
-        home = f"sys/bus/pci/devices/{slot}"
-        write(tmp_path, {f"{home}/vendor": vendor, f"{home}/class": kind, f"{home}/device": "0x1"})
-
-    device("0000:01:00.0", "0x10de", "0x030200")
-    device("0000:01:00.1", "0x10de", "0x040300")  # the sound function of the same card
-    device("0000:02:00.0", "0x1002", "0x030000")
-    (gpu,) = facts.gpu_facts(tmp_path)
-    expected = {"vendor": "nvidia", "pci": "0000:01:00.0", "name": "device 0x1", "driver": None}
-    assert gpu == expected
-
-    drivers = tmp_path / "sys/bus/pci/drivers/nvidia"
-    drivers.mkdir(parents=True)
-    (tmp_path / "sys/bus/pci/devices/0000:01:00.0/driver").symlink_to(drivers)
-    write(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t NVIDIA H1"})
-    (gpu,) = facts.gpu_facts(tmp_path)
-    assert (gpu["name"], gpu["driver"]) == ("NVIDIA H1", "nvidia")
-
-
 def test_an_image_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
     asked = {"words": "w", "build_s": 60, "key": "k", "lock": "cpu.txt"}
 

@@ -6,7 +6,13 @@ from typing import Any
 
 from rich.console import Console
 
-from virtbed.render.host import doctor_table, facts_table, tuning_table, waking_table
+from virtbed.render.host import (
+    doctor_table,
+    facts_table,
+    gpu_table,
+    tuning_table,
+    waking_table,
+)
 from virtbed.render.image import image_line
 from virtbed_contract.codec import decode
 from virtbed_contract.identifiers import HOST_REPORT
@@ -55,6 +61,17 @@ DOCUMENT: dict[str, Any] = {
     "accelerator": "tcg",
 }
 REPORT = decode(HostReport, DOCUMENT)
+
+
+def test_a_host_with_a_gpu_has_a_table_of_what_could_have_it() -> None:
+    assert gpu_table(REPORT, PLATFORMS.entries) is None
+    row = {"platform": "vm", "status": "unavailable", "reason": "no IOMMU", "remedy": "VT-d"}
+    facts = {**DOCUMENT["facts"], "gpu": [{"name": "H200"}]}
+    report = decode(HostReport, DOCUMENT | {"facts": facts, "gpus": [row]})
+    shown = text(gpu_table(report, PLATFORMS.entries))
+    assert "Platforms of bench01 with a GPU" in shown
+    assert "KVM guest" in shown and "no IOMMU" in shown and "VT-d" in shown
+    assert "H200" in text(facts_table(report))
 
 
 def text(renderable: Any) -> str:

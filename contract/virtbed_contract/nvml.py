@@ -1,0 +1,317 @@
+"""Reader of a GPU's state by NVML, through NVIDIA's own bindings (nvidia-ml-py).
+
+The contract has no dependencies, so callers hand the module ``pynvml`` in. Only what every driver
+from 535 on has is asked for; of two names of one function, the newer first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Optional
+
+from .gpu_state import GpuProcess, GpuState, Use
+from .kernel import pci
+
+MIB = 2**20
+_SENSOR, _SM, _MEMORY = 0, 1, 2  # NVML_TEMPERATURE_GPU, NVML_CLOCK_SM, NVML_CLOCK_MEM
+_CORRECTED, _UNCORRECTED, _SINCE_LOADED = 0, 1, 0
+_REASONS = {
+    0x1: "idle", 0x2: "asked_clocks", 0x4: "sw_power_cap", 0x8: "hw_slowdown", 0x10: "sync_boost",
+    0x20: "sw_thermal", 0x40: "hw_thermal", 0x80: "power_brake", 0x100: "display_clocks",
+    0x200: "board_limit", 0x400: "reliability",
+}  # fmt: skip
+_POLICIES = {"power": 0, "heat": 1, "the board's limit": 3, "its reliability": 5}
+_COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive"}
+_PROCESSES: dict[Use, str] = {
+    "compute": "nvmlDeviceGetComputeRunningProcesses",
+    "graphics": "nvmlDeviceGetGraphicsRunningProcesses",
+    "mps": "nvmlDeviceGetMPSComputeRunningProcesses",
+}
+_VERSIONS = ("_v3", "_v2")
+"""Of these functions: without one the bindings raise what is no error of NVML's."""
+_CLOCK_REASONS = (
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+)
+_MODES = {"ecc": "nvmlDeviceGetEccMode", "mig": "nvmlDeviceGetMigMode"}
+_ERRORS = ("nvmlDeviceGetTotalEccErrors",)
+# Functions by their names, the newer first, and what else than the GPU they are given.
+_NUMBERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    "link_width": (("nvmlDeviceGetCurrPcieLinkWidth",), ()),
+    "link_width_most": (("nvmlDeviceGetMaxPcieLinkWidth",), ()),
+    "link_generation": (("nvmlDeviceGetCurrPcieLinkGeneration",), ()),
+    "link_generation_most": (("nvmlDeviceGetMaxPcieLinkGeneration",), ()),
+    "performance": (("nvmlDeviceGetPerformanceState",), ()),
+    "sm_mhz": (("nvmlDeviceGetClockInfo",), (_SM,)),
+    "sm_mhz_most": (("nvmlDeviceGetMaxClockInfo",), (_SM,)),
+    "memory_mhz": (("nvmlDeviceGetClockInfo",), (_MEMORY,)),
+    "memory_mhz_most": (("nvmlDeviceGetMaxClockInfo",), (_MEMORY,)),
+    "temperature_c": (("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), (_SENSOR,)),
+    "power_mw": (("nvmlDeviceGetPowerUsage",), ()),
+    "power_limit_mw": (("nvmlDeviceGetEnforcedPowerLimit",), ()),
+    "energy_mj": (("nvmlDeviceGetTotalEnergyConsumption",), ()),
+    "ecc_uncorrected": (_ERRORS, (_UNCORRECTED, _SINCE_LOADED)),
+    "ecc_corrected": (_ERRORS, (_CORRECTED, _SINCE_LOADED)),
+}
+_NOT_SUPPORTED, _NO_FUNCTION = 3, 13
+_NO_NUMBER = (2**32 - 1, 2**64 - 1)
+"""What NVML gives for a number that it does not have (NVML_VALUE_NOT_AVAILABLE)."""
+_NO_NUMBER_WORDS = "NVML has no number"
+_WHY = {
+    _NOT_SUPPORTED: "the GPU does not support it",
+    4: "no permission",
+    _NO_FUNCTION: "the driver does not have it",
+}
+# Kind, reason and remedy of what no reading survives, by NVML's number.
+_FATAL = {
+    4: ("permission", "this user may not open /dev/nvidiactl",
+        "run as root, or let the user's group have the device nodes"),
+    9: ("module", "NVIDIA's kernel module is not loaded",
+        "modprobe nvidia; if that fails, dmesg says why: Secure Boot refuses a module that nobody "
+        "signed, and nouveau may have the GPU"),
+    12: ("library", "no libnvidia-ml.so.1 found",
+         "install the libraries of the NVIDIA driver (Debian: libnvidia-ml1); a container must be "
+         "given the host's"),
+    15: ("lost", "the GPU is lost: it has fallen off the bus",
+         "dmesg names an Xid; power the host off and on again"),
+    16: ("reset", "the GPU must be reset", "nvidia-smi --gpu-reset, or start the host again"),
+    18: ("mismatch", "the libraries are of another version than the kernel module",
+         "start the host again after an update of the driver, or give a container the host's "
+         "libraries"),
+    999: ("nodes", "NVML says Unknown Error: the process may not open the GPU's device nodes, "
+          "which a container loses at `systemctl daemon-reload`",
+          "make the instance again, and let nothing reload systemd meanwhile"),
+}  # fmt: skip
+# Those that end everything at a single reading, too; the others concern that reading alone.
+_ANYWHERE = frozenset({1, 9, 15, 16})
+
+
+class NvmlError(RuntimeError):
+    """NVML tells nothing of a GPU.
+
+    Attributes:
+        kind: Why in one word.
+        reason: Why.
+        remedy: What would change that.
+    """
+
+    def __init__(self, kind: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.kind, self.reason, self.remedy = kind, reason, remedy
+
+
+def bindings(path: Path) -> ModuleType:
+    """Load NVIDIA's bindings, ``pynvml``, from their one file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    specification = importlib.util.spec_from_file_location("pynvml", path)
+    assert specification is not None and specification.loader is not None  # by its suffix
+    loaded = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(loaded)
+    return loaded
+
+
+@contextmanager
+def opened(nvml: Any) -> Iterator[None]:
+    """Open NVML for the time of a ``with`` block.
+
+    Args:
+        nvml: The module ``pynvml``.
+
+    Raises:
+        NvmlError: it cannot be opened.
+    """
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        raise _error(error) from error
+    try:
+        yield
+    finally:
+        with suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
+
+
+def state(nvml: Any, named: str, clock: Callable[[], int] = time.monotonic_ns) -> GpuState:
+    """Return the state of a GPU.
+
+    Args:
+        nvml: The module ``pynvml``, opened.
+        named: UUID or PCI address.
+        clock: Returns nanoseconds.
+
+    Raises:
+        NvmlError: there is no such GPU, or it does not answer.
+    """
+    handle, at_ns = _handle(nvml, named), clock()
+    uuid, address, name, driver = _identity(nvml, handle, named)
+    asked = _Asked(nvml, handle, named)
+    bar1 = asked("bar1_mib", "nvmlDeviceGetBAR1MemoryInfo")
+    if bar1 is None:
+        asked.unknown["bar1_used_mib"] = asked.unknown["bar1_mib"]
+    reasons = asked("throttle", *_CLOCK_REASONS)
+    modes = {name: asked(name, function) for name, function in _MODES.items()}
+    numbers: dict[str, Any] = {
+        name: asked(name, *functions, arguments=arguments)
+        for name, (functions, arguments) in _NUMBERS.items()
+    }
+    numbers["performance"] = _level(numbers["performance"], asked.unknown)
+    persistence = asked("persistence", "nvmlDeviceGetPersistenceMode")
+    mode = asked("compute_mode", "nvmlDeviceGetComputeMode")
+    return GpuState(
+        at_ns=at_ns,
+        uuid=uuid,
+        address=address,
+        name=name,
+        driver=driver,
+        cuda=_cuda(nvml, asked.unknown),
+        throttle=None if reasons is None else _reasons(reasons),
+        throttled_ns=_throttled(asked),
+        ecc=_current(modes["ecc"]),
+        mig=_current(modes["mig"]),
+        compute_mode=None if mode is None else _COMPUTE_MODES.get(mode, f"mode {mode}"),
+        persistence=None if persistence is None else bool(persistence),
+        processes=_processes(asked),
+        bar1_mib=None if bar1 is None else bar1.bar1Total // MIB,
+        bar1_used_mib=None if bar1 is None else bar1.bar1Used // MIB,
+        unknown=asked.unknown,
+        **numbers,
+    )
+
+
+class _Asked:
+    """One GPU that is asked; `unknown` keeps why it did not answer, by reading."""
+
+    def __init__(self, nvml: Any, handle: Any, named: str) -> None:
+        self._nvml, self._handle, self._named = nvml, handle, named
+        self.unknown: dict[str, str] = {}
+
+    def __call__(self, what: str, *functions: str, arguments: tuple[int, ...] = ()) -> Any:
+        """Return a reading, or None; of functions by several names by the first that there is."""
+        for function in functions:
+            try:
+                value = getattr(self._nvml, function)(self._handle, *arguments)
+            except self._nvml.NVMLError as error:
+                if error.value in _ANYWHERE:
+                    raise _error(error, self._named) from error
+                self.unknown[what] = _WHY.get(error.value, str(error))
+                if error.value != _NO_FUNCTION:
+                    break
+                continue
+            self.unknown.pop(what, None)
+            if not (isinstance(value, int) and value in _NO_NUMBER):
+                return value
+            self.unknown[what] = _NO_NUMBER_WORDS
+            break
+        return None
+
+
+def _current(modes: Optional[list[int]]) -> Optional[bool]:
+    """Return the first of (current, pending)."""
+    return None if modes is None else bool(modes[0])
+
+
+def _error(error: Any, named: str = "") -> NvmlError:
+    about = f"{named}: " if named else ""
+    if error.value in _FATAL:
+        kind, reason, remedy = _FATAL[error.value]
+        return NvmlError(kind, f"{about}{reason}", remedy)
+    reason = f"{about}NVML says {error} (number {error.value})"
+    return NvmlError("nvml", reason, "see what nvidia-smi and dmesg say")
+
+
+def _handle(nvml: Any, named: str) -> Any:
+    at = pci.address(named)
+    try:
+        if at is not None:
+            return nvml.nvmlDeviceGetHandleByPciBusId(at)
+        return nvml.nvmlDeviceGetHandleByUUID(named)
+    except nvml.NVMLError as error:
+        if error.value in _FATAL:
+            raise _error(error, named) from error
+        there = ", ".join(_known(nvml)) or "none"
+        reason = f"no GPU {named!r} found by NVML (it says {error})"
+        raise NvmlError("absent", reason, f"name one of those that there are: {there}") from error
+
+
+def _known(nvml: Any) -> Iterator[str]:
+    """Give the UUIDs of all GPUs, as far as they are known."""
+    with suppress(nvml.NVMLError):
+        for index in range(nvml.nvmlDeviceGetCount()):
+            with suppress(nvml.NVMLError):
+                yield nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
+
+
+def _identity(nvml: Any, handle: Any, named: str) -> tuple[str, str, str, str]:
+    """Return UUID, address, name and driver, without which no reading is worth anything."""
+    try:
+        at = nvml.nvmlDeviceGetPciInfo(handle).busId
+        return (
+            nvml.nvmlDeviceGetUUID(handle),
+            pci.address(at) or at,
+            nvml.nvmlDeviceGetName(handle),
+            nvml.nvmlSystemGetDriverVersion(),
+        )
+    except nvml.NVMLError as error:
+        raise _error(error, named) from error
+
+
+def _cuda(nvml: Any, unknown: dict[str, str]) -> Optional[str]:
+    try:
+        number = nvml.nvmlSystemGetCudaDriverVersion_v2()
+    except nvml.NVMLError as error:
+        unknown["cuda"] = _WHY.get(error.value, str(error))
+        return None
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _level(number: Optional[int], unknown: dict[str, str]) -> Optional[int]:
+    if number is not None and number > 15:  # NVML_PSTATE_UNKNOWN is 32
+        unknown["performance"] = "the driver does not know it"
+        return None
+    return number
+
+
+def _reasons(bits: int) -> tuple[str, ...]:
+    return tuple(
+        _REASONS.get(1 << place, f"bit_{place}")
+        for place in range(bits.bit_length())
+        if bits >> place & 1
+    )
+
+
+def _throttled(asked: _Asked) -> Optional[dict[str, int]]:
+    """Return for how long the GPU was slowed by each of `_POLICIES` that it counts."""
+    found = {}
+    for why, policy in _POLICIES.items():
+        status = asked("throttled_ns", "nvmlDeviceGetViolationStatus", arguments=(policy,))
+        if status is not None and status.violationTime not in _NO_NUMBER:
+            found[why] = status.violationTime
+    if found:
+        asked.unknown.pop("throttled_ns", None)
+        return found
+    asked.unknown.setdefault("throttled_ns", _NO_NUMBER_WORDS)
+    return None
+
+
+def _processes(asked: _Asked) -> Optional[tuple[GpuProcess, ...]]:
+    found: dict[int, GpuProcess] = {}
+    for kind, function in _PROCESSES.items():
+        of_kind = asked("processes", *(function + version for version in _VERSIONS))
+        why = asked.unknown.pop("processes", None)
+        # A GPU without displays, or without a shared service, has no such processes.
+        if of_kind is None and (kind == "compute" or why != _WHY[_NOT_SUPPORTED]):
+            asked.unknown["processes"] = str(why)
+            return None
+        for each in of_kind or ():
+            used = each.usedGpuMemory
+            memory_mib = None if used is None else used // MIB
+            found.setdefault(each.pid, GpuProcess(each.pid, kind, memory_mib))
+    return tuple(found[pid] for pid in sorted(found))

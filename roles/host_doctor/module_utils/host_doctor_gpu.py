@@ -1,0 +1,126 @@
+"""What GPUs a host has, and which platforms could have one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.virtbed_contract import gpus as found_gpus
+from ansible.module_utils.virtbed_contract import nvml
+from ansible.module_utils.virtbed_contract.codec import encode
+from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
+from ansible.module_utils.virtbed_contract.gpu_refusals import Refusal, limits
+from ansible.module_utils.virtbed_contract.gpu_state import GpuState
+from ansible.module_utils.virtbed_contract.gpus import NONE_HERE, Gpu
+from ansible.module_utils.virtbed_contract.kernel import nvidia
+from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list
+from ansible.module_utils.virtbed_contract.remedies import NO_GPU_YET
+from ansible.module_utils.virtbed_contract.sweep import PlatformVerdict
+
+BINDINGS = "rootfs/usr/local/lib/python3.11/dist-packages/pynvml.py"
+"""Of an image's folder: NVIDIA's bindings of NVML."""
+
+
+def gpu_facts(root: Path, guest_mib: int, loader: str, images: Sequence[Path]) -> dict[str, Any]:
+    """Return what of the report tells of GPUs.
+
+    Returns:
+        ``gpu``, each NVIDIA GPU with why it is of no use to the host or to a guest;
+        ``gpu_states``, by address the state of each that the driver has, where NVML tells it;
+        ``gpu_driver``, the version of its module, None for none; ``gpu_libraries``, the files of
+        its libraries by the names that are loaded; ``gpu_limits``, those of guests' memory.
+
+    Args:
+        root: Of the host's file system.
+        guest_mib: Memory of a guest.
+        loader: What ``ldconfig -p`` printed.
+        images: Folders of images, of which one may have the bindings of NVML.
+    """
+    found = found_gpus.read(root, guest_mib, loader)
+    states = gpu_states((gpu.address for gpu in found if gpu.on_host is None), images)
+    return {
+        "gpu": [encode(gpu) for gpu in found_gpus.with_states(found, states)],
+        "gpu_states": {at: encode(s) for at, s in states.items() if isinstance(s, GpuState)},
+        "gpu_driver": nvidia.module_version(root),
+        "gpu_libraries": nvidia.libraries(loader),
+        "gpu_limits": encode(limits(root)),
+    }
+
+
+def gpu_states(addresses: Iterable[str], images: Sequence[Path]) -> dict[str, GpuState | Refusal]:
+    """Return the state of each GPU by NVML, or why it tells none; nothing without the bindings."""
+    wanted = list(addresses)
+    paths = (image / BINDINGS for image in images)  # not every variant has them
+    path = next((path for path in paths if path.is_file()), None)
+    if not wanted or path is None:
+        return {}
+    loaded = nvml.bindings(path)
+    found: dict[str, GpuState | Refusal] = {}
+    for address in wanted:
+        try:
+            with nvml.opened(loaded):
+                found[address] = nvml.state(loaded, address)
+        except nvml.NvmlError as error:
+            found[address] = Refusal(error.kind, error.reason, error.remedy)
+    return found
+
+
+def gpu_verdict(gpus: Sequence[Gpu]) -> PlatformVerdict:
+    """Return what GPUs a host has, and what keeps the host, or its guests, from them."""
+    if not gpus:
+        reason, _, remedy = NONE_HERE.partition("; ")
+        return PlatformVerdict("gpu", "unavailable", reason, remedy)
+    usable = any(gpu.on_host is None for gpu in gpus)
+    refusals = [each for gpu in gpus for each in (gpu.on_host, gpu.to_guest) if each]
+    return PlatformVerdict(
+        "gpu",
+        "available" if usable else "unavailable",
+        "; ".join(map(_said, gpus)),
+        "; ".join(dict.fromkeys(refusal.remedy for refusal in refusals)),
+    )
+
+
+def gpu_verdicts(
+    gpus: Sequence[Gpu], entries: Mapping[str, Platform], roles: Mapping[str, RoleProperties]
+) -> tuple[PlatformVerdict, ...]:
+    """Return whether each platform could have a GPU; if not, the first thing that is missing."""
+    return tuple(_verdict(gpus, entry, roles) for entry in entries.values())
+
+
+def _verdict(
+    gpus: Sequence[Gpu], entry: Platform, roles: Mapping[str, RoleProperties]
+) -> PlatformVerdict:
+    machine = roles[f"machine_{entry.machine}"]
+    enclosure = roles[f"enclosure_{entry.enclosure}"]
+    judged = [(gpu, gpu.to_guest if machine.own_kernel else gpu.on_host) for gpu in gpus]
+    usable = [gpu.words for gpu, refusal in judged if refusal is None]
+    parts = (
+        (f"the machine {entry.machine}", machine),
+        (f"the enclosure {entry.enclosure}", enclosure),
+    )
+    unable = next((words for words, role in parts if not role.gpu), None)
+    if usable and not unable:
+        return PlatformVerdict(entry.name, "available", "; ".join(usable), "")
+    reason, _, remedy = (NO_GPU_YET if usable else NONE_HERE).partition("; ")
+    lack = (f"{unable} hands no GPU on: {reason}", remedy) if usable else (reason, remedy)
+    if gpus and not usable:
+        lack = _together(refusal for _, refusal in judged if refusal)
+    return PlatformVerdict(entry.name, "unavailable", *lack)
+
+
+def _together(refusals: Iterable[Refusal]) -> tuple[str, str]:
+    each = list(refusals)
+    reasons = dict.fromkeys(refusal.reason for refusal in each)
+    return "; ".join(reasons), "; ".join(dict.fromkeys(refusal.remedy for refusal in each))
+
+
+def _said(gpu: Gpu) -> str:
+    """Return what a GPU is, where, and who cannot have it."""
+    near = f", near node {format_cpu_list(gpu.nodes)}" if gpu.nodes else ""
+    host, guest = gpu.on_host, gpu.to_guest
+    if host and guest and host == guest:
+        return f"{gpu.words}{near}: {host.reason}"
+    why = [f"not for the host: {host.reason}"] if host else []
+    why += [f"not for guests: {guest.reason}"] if guest else []
+    return f"{gpu.words}{near}" + (f" ({'; '.join(why)})" if why else "")

@@ -1,0 +1,117 @@
+"""What host_doctor reads of GPUs: the kernel's files, the loader's cache, and NVML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+import pynvml
+import pytest
+
+from virtbed_contract.codec import encode
+
+from ..contract.nvml_library import Library, install
+from ..contract.test_gpus import AT, SONAMES, UUID, VERSION, clean, driver
+from ..contract.test_nvml import WHOLE
+from .conftest import REPOSITORY
+
+ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
+
+from ansible.module_utils import host_doctor_gpu as doctor  # noqa: E402 - after the line above
+
+NOBODY = {f"nvmlDeviceGet{kind}RunningProcesses_v3": [] for kind in ("Compute", "Graphics")}
+
+
+def image(folder: Path) -> Path:
+    """Make an image whose bindings are those of these tests."""
+    path = folder / "image" / doctor.BINDINGS
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    return folder / "image"
+
+
+def facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library | None, **versions: str
+) -> dict[str, Any]:
+    """Return what is read of a host with one GPU, whose NVML is this library."""
+    install(monkeypatch, library)
+    monkeypatch.setattr(doctor.nvml, "bindings", lambda path: pynvml)
+    host = clean(tmp_path / "host")
+    loader = driver(host, {name.replace("_", "."): text for name, text in versions.items()})
+    found: dict[str, Any] = doctor.gpu_facts(
+        host.root, 4096, loader, [tmp_path / "null", image(tmp_path)]
+    )
+    return found
+
+
+def test_a_gpu_with_its_driver_libraries_and_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = facts(tmp_path, monkeypatch, Library(processes=NOBODY))
+    (gpu,) = found["gpu"]
+    assert (gpu["address"], gpu["uuid"], gpu["on_host"], gpu["to_guest"]) == (AT, UUID, None, None)
+    assert found["gpu_driver"] == VERSION and set(found["gpu_libraries"]) == set(SONAMES)
+    state = found["gpu_states"][AT]
+    assert found["gpu_limits"] == {"address_bits": 46, "lockable_mib": None}
+    assert state | {"at_ns": 42} == encode(WHOLE) | {"processes": []}
+
+
+@pytest.mark.parametrize(
+    ("library", "kind", "words"),
+    [
+        (Library(processes=NOBODY, numbers={"nvmlDeviceGetComputeMode": 2}), "prohibited",
+         "compute mode"),
+        (Library(), "busy", "processes use 0000:41:00.0: 815 (compute), 4711 (compute)"),
+    ],
+)  # fmt: skip
+def test_what_nvml_alone_tells_keeps_everybody_from_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library, kind: str, words: str
+) -> None:
+    (gpu,) = facts(tmp_path, monkeypatch, library)["gpu"]
+    assert gpu["on_host"] == gpu["to_guest"]
+    assert gpu["on_host"]["kind"] == kind and words in gpu["on_host"]["reason"]
+
+
+def test_mig_that_is_on_without_instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library(processes=NOBODY, pairs={"nvmlDeviceGetMigMode": (1, 1)})
+    (gpu,) = facts(tmp_path, monkeypatch, library)["gpu"]
+    assert gpu["on_host"] == gpu["to_guest"]
+    assert gpu["on_host"]["reason"] == "MIG is on at 0000:41:00.0"
+    assert "--multi-instance-gpu=0" in gpu["on_host"]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("library", "kind"),
+    [(None, "library"), (Library(fails={"nvmlInitWithFlags": 9}), "module"),
+     (Library(fails={"nvmlDeviceGetPowerUsage": 15}), "lost")],
+)  # fmt: skip
+def test_nvml_that_does_not_answer_is_no_reason_against_a_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library | None, kind: str
+) -> None:
+    found = facts(tmp_path, monkeypatch, library)
+    (gpu,) = found["gpu"]
+    assert gpu["on_host"]["kind"] == kind and gpu["on_host"]["remedy"]
+    assert gpu["to_guest"] is None and found["gpu_states"] == {}
+
+
+def test_where_a_reason_is_known_already_nvml_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = facts(tmp_path, monkeypatch, Library(), libcuda_so_1="550.163.01")
+    assert found["gpu_states"] == {} and found["gpu"][0]["on_host"]["kind"] == "mismatch"
+
+
+def test_without_an_image_nvml_is_not_asked(tmp_path: Path) -> None:
+    host = clean(tmp_path)
+    loader = driver(host)
+    for images in ([], [tmp_path / "image"]):
+        found = doctor.gpu_facts(host.root, 4096, loader, images)
+        assert found["gpu_states"] == {} and found["gpu"][0]["on_host"] is None
+
+
+def test_a_host_without_a_gpu(tmp_path: Path) -> None:
+    assert doctor.gpu_facts(tmp_path, 4096, "", []) == {
+        "gpu": [], "gpu_states": {}, "gpu_driver": None, "gpu_libraries": {},
+        "gpu_limits": {"address_bits": None, "lockable_mib": None},
+    }  # fmt: skip
