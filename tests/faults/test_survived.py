@@ -81,16 +81,12 @@ FAULTS = {
     "QEMU killed while the guest boots": Fault(
         "vm", f"{VIRSH} domstate {GUEST} | grep running", "pkill -9 -f 'qemu.*virtbed-vm-'", ""
     ),
-    "QEMU killed in a trial": Fault(
-        "vm", IN_TRIAL, "pkill -9 -f 'qemu.*virtbed-vm-'", ""
-    ),
+    "QEMU killed in a trial": Fault("vm", IN_TRIAL, "pkill -9 -f 'qemu.*virtbed-vm-'", ""),
     "guest panicked": Fault(
         "vm", IN_TRIAL, f"timeout 60 {IN_GUEST} 'echo c > /proc/sysrq-trigger'", ""
     ),
     "SSH cut": Fault("vm", IN_TRIAL, "pkill -9 -f 'ssh.*:22022|ssh.*-p 22022'", ""),
-    "libvirtd killed": Fault(
-        "vm", IN_TRIAL, "pkill --signal KILL --exact libvirtd", "", True
-    ),
+    "libvirtd killed": Fault("vm", IN_TRIAL, "pkill --signal KILL --exact libvirtd", "", True),
 }
 
 

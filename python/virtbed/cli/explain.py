@@ -119,9 +119,7 @@ def _isolation(folder: Path, host: str = "") -> dict[str, Any]:
     return _analysed(folder, host, isolation_of)
 
 
-def _analysed(
-    folder: Path, host: str, analyse: Callable[[Any], dict[str, Any]]
-) -> dict[str, Any]:
+def _analysed(folder: Path, host: str, analyse: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     from virtbed_analysis import AnalysisError, read_sweep
 
     try:
