@@ -275,6 +275,8 @@ def _environment() -> dict[str, str]:
         # Not in ansible.cfg, whose setting ansible-runner's own variable would hide.
         "ANSIBLE_CALLBACK_PLUGINS": str(REPOSITORY / "playbooks" / "callback_plugins"),
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+        # ansible-runner turns it off where the environment says nothing, whatever ansible.cfg says.
+        "ANSIBLE_HOST_KEY_CHECKING": os.environ.get("ANSIBLE_HOST_KEY_CHECKING", "True"),
     }
 
 

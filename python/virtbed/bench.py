@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-import yaml
-
-from virtbed import ansible, host_lock, scratch
+from virtbed import ansible, host_lock, scratch, yaml_file
 from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
 from virtbed.events import Ended, Event, TaskFailed, TaskOk
@@ -369,8 +367,8 @@ def _is_as_shipped(inventory: Path) -> bool:
     """Return whether an inventory has this machine alone."""
     try:
         others = {path.name for path in inventory.iterdir()} - {"hosts.yml", "group_vars"}
-        return not others and yaml.safe_load((inventory / "hosts.yml").read_text()) == _SHIPPED
-    except (OSError, ValueError, yaml.YAMLError):
+        return not others and yaml_file.read(inventory / "hosts.yml") == _SHIPPED
+    except (OSError, yaml_file.YamlError):
         return False
 
 

@@ -63,16 +63,17 @@ def host_status(bench: Bench, platforms: Platforms, problems: list[str]) -> list
         raise BenchError(
             f"no hosts found in the group bench of {', '.join(bench.inventories)}, one needed"
         )
-    asked = {name: list(role.standing) for name, role in platforms.roles.items() if role.standing}
     if all(found.get("ansible_connection") == "local" for found in hosts.values()):
         variables = {**next(iter(hosts.values())), **bench.variables}
         state_dir = variables.get("virtbed_state_dir")
         if not isinstance(state_dir, str):
             raise BenchError("no virtbed_state_dir found for the host, a path needed")
+        asked = {
+            name: list(role.standing) for name, role in platforms.roles.items() if role.standing
+        }
         return [_here(asked, Path(state_dir))]
     note = f"{host_lock.FOLDER}/{host_lock.NAME}"
-    given = {"host_doctor_standing": asked, "host_doctor_note": note}
-    ended, events = bench.play("status", given)
+    ended, events = bench.play("status", {"host_doctor_note": note})
     reports = [e for e in events if isinstance(e, TaskOk) and e.action == "host_standing"]
     if not ended.ok and (len(hosts) == 1 or not reports):
         raise BenchError(f"the host could not be looked at: {ended.message}")

@@ -15,6 +15,7 @@ import yaml
 from virtbed.checkout import REPOSITORY
 
 from ..commands import ENVIRONMENT as ENVIRONMENT
+from ..commands import TIED as TIED
 from ..commands import TOOLS as TOOLS
 from ..commands import run as run
 

@@ -145,7 +145,7 @@ def test_three_hosts_share_a_sweep_and_one_that_is_killed_loses_nothing(
     boxes: dict[str, Box], write_plan: Any, tmp_path: Path
 ) -> None:
     plan, folder = write_plan(
-        "hosts", replicates=9,
+        "fleet", replicates=9,
         applications=[{"name": "null", "scale": "tiny", "samples": 2, "warmup": 1}],
     )  # fmt: skip
     # A second name for one machine, and a key that is not the host's.
@@ -153,7 +153,7 @@ def test_three_hosts_share_a_sweep_and_one_that_is_killed_loses_nothing(
     wrong.write_text((boxes["box03"].folder / "known_hosts").read_text().replace(
         f":{boxes['box03'].port} ", f":{boxes['box02'].port} "))  # fmt: skip
     where = inventory(
-        boxes, tmp_path, again=boxes["box01"].variables,
+        boxes, tmp_path, twin=boxes["box01"].variables,
         forged=boxes["box02"].variables | {"ansible_ssh_common_args":
             f"-o UserKnownHostsFile={wrong} -o StrictHostKeyChecking=yes -o ControlPath=none"},
     )  # fmt: skip
@@ -171,7 +171,7 @@ def test_three_hosts_share_a_sweep_and_one_that_is_killed_loses_nothing(
         sweep.kill()
     assert sweep.returncode == 0, said
     assert "box02 is set aside" in said and "box02 was set aside, and others did" in said
-    assert "again (box01) is set aside: it is the same machine as box01" in said
+    assert "twin (box01) is set aside: it is the same machine as box01" in said
     assert "forged is set aside" in said and "Host key verification failed" in said
     trials = heads(folder)
     assert sorted(trial["replicate"] for trial in trials) == list(range(1, 10))  # each once

@@ -36,6 +36,7 @@ def play(folder: Path, variables: dict[str, Any], tasks: list[dict[str, Any]]) -
         env=os.environ | {
             "ANSIBLE_NOCOLOR": "1", ansible._MARK: "0",  # a sweep meanwhile ends those with 1
             "TMPDIR": str(folder),
+            "ANSIBLE_FILTER_PLUGINS": str(REPOSITORY / "playbooks/filter_plugins"),
             "ANSIBLE_LOOKUP_PLUGINS": str(REPOSITORY / "playbooks/lookup_plugins"),
         },
     )  # fmt: skip

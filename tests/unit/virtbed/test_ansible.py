@@ -128,6 +128,22 @@ def test_a_playbook_that_hangs_is_ended_and_names_its_task(checkout: Path, tmp_p
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone sees others' processes")
+def test_host_keys_are_checked(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ansible-runner turns that off, and so a server in a bench host's place would be measured."""
+    asked = "'host_key_checking', plugin_type='connection', plugin_name='ssh'"
+    write(checkout, debug(f"{{{{ lookup('ansible.builtin.config', {asked}) }}}}"))
+
+    def said() -> str:
+        *events, _ = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs(checkout / "logs"))
+        (event,) = (event for event in events if isinstance(event, TaskOk))
+        return str(event.result["msg"])
+
+    monkeypatch.delenv("ANSIBLE_HOST_KEY_CHECKING", raising=False)
+    assert said() == "True"
+    monkeypatch.setenv("ANSIBLE_HOST_KEY_CHECKING", "False")  # whoever wants that may say so
+    assert said() == "False"
+
+
 def test_another_users_processes_are_no_strays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

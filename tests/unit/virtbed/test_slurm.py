@@ -314,8 +314,9 @@ class Task:
             "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "R": str(self.results),
         }  # fmt: skip
         return subprocess.Popen(
-            ["bash", script], env=environment, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            # A shell that was started with a signal ignored, as behind `&`, cannot trap it.
+            ["env", "--default-signal", "bash", script], env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def signalled(self, started: subprocess.Popen[str], *numbers: int) -> tuple[int, str]:
