@@ -38,7 +38,7 @@ MEASURES = "pgrep -f '[v]irtbed_workloads image_'"
 # From the host: an emulated guest takes half a minute to let anybody in.
 IN_TRIAL = (
     f"{VIRSH} domstate {GUEST} 2>&1 | grep -q running"
-    " && tail -qn 3 results/test-fault/ansible/* | grep -q 'TASK .*Run the application'"
+    " && tail -qn 3 /run/virtbed/plays/*/artifacts/*/stdout | grep -q 'TASK .*Run the application'"
 )
 IN_GUEST = (
     "ssh -p 22022 -i /run/virtbed/keys/*/id_ed25519 -o UserKnownHostsFile=/dev/null "
