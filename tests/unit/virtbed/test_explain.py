@@ -61,7 +61,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     (tmp_path / "trials").mkdir()
 
     def ask(content: dict[str, Any], *options: str) -> Any:
-        monkeypatch.setattr(command, "_content", lambda folder: content)
+        monkeypatch.setattr(command, "_content", lambda folder, host: content)
         return CliRunner().invoke(app, ["explain", str(tmp_path), *options])
 
     return ask
