@@ -140,6 +140,11 @@ def test_findings_and_advice_are_of_cells_without_neighbours(shared: Folder, con
     assert "neighbours: " not in json.dumps(answer)
 
 
+def test_what_neighbours_do_is_no_part_of_a_platforms_cost(content: Json) -> None:
+    assert content["explained"] == []
+    assert "section-what-the-cost-is-made-of" not in render(content)
+
+
 def test_without_neighbours_there_is_no_section(folder: Folder) -> None:
     for replicate in (1, 2, 3):
         lay(folder, "bm", 0, replicate, 20.0 + replicate)
