@@ -155,6 +155,22 @@ def test_without_neighbours_there_is_no_section(folder: Folder) -> None:
     assert of_sweep(read_sweep(folder.path))["isolation"] == []
 
 
+def test_what_was_measured_before_there_were_neighbours_had_none(folder: Folder) -> None:
+    for replicate in (1, 2):
+        for platform in ("bm", "cn"):
+            name = lay(folder, platform, 0, replicate, 20.0 + replicate)
+            folder.edit(f"trials/{name}/result.json", without_a_word)
+            folder.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].pop("neighbours"))
+    folder.edit("design.json", lambda design: [t.pop("neighbours") for t in design["trials"]])
+    content = document(read_sweep(folder.path))
+    assert content["rejected"] == []
+    assert [cell["neighbours"] for cell in content["cells"]] == ["0", "0"]
+
+
+def without_a_word(result: Json) -> None:
+    del result["trial"]["neighbours"], result["neighbours"]
+
+
 def edit(folder: Folder, change: Any) -> list[Json]:
     """Change the evidence of one trial; return what is left out then."""
     name = "trials/cn-pinned-c01-neighbours_1-image_classification-r02/evidence.json"
