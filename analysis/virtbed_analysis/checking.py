@@ -35,6 +35,7 @@ def checked(
     result = read(trial_folder / "result.json", identifiers.RESULT)
     if breach := _breach(result):
         raise Unfit(breach)
+    result["trial"] = {f.name: f.default for f in FACTORS if f.later} | result["trial"]
     _check_identity(trial_folder, result)
     if design is not None:
         _check_planned(result, design, planned)

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 from virtbed_analysis import words
-from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, SUBJECT
+from virtbed_analysis.cells import BASELINE_MODE, CELL, DEFAULTED, PLAIN, SUBJECT
 from virtbed_analysis.engine import Floats, Logs, equal, half_width, points, shared
 from virtbed_analysis.frames import Sweep
 from virtbed_analysis.intervals import CONFIDENCE, simultaneous
@@ -35,8 +35,10 @@ from virtbed_analysis.trust import Json
 from virtbed_contract.documents import Platform
 from virtbed_contract.factors import MODES, Factor
 
-# A twin or a slowed platform tells of the testbed, not of a platform.
-_VARIED = tuple(factor for factor in DEFAULTED if factor.name != "variant")
+# A twin or a slowed platform tells of the testbed, not of a platform; what neighbours do is no part
+# of its cost, and bare metal has them as well: see `isolation`.
+_ASIDE = ("variant", "neighbours")
+_VARIED = tuple(factor for factor in DEFAULTED if factor.name not in _ASIDE)
 _MOST = 300.0  # exp of more is no number that could be squared
 _DIAGNOSTICS = {"stalled": "throttled_share", "huge": "huge_share"}
 _Changed = tuple[tuple[Factor, str], ...]
@@ -92,7 +94,7 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
     subjects: dict[tuple[Any, ...], dict[_Own, Logs]] = {}
     for key, own in by_cell(logs, GROUP).items():
         row = dict(zip(GROUP, key, strict=True))
-        if row["variant"] == "plain":
+        if _is_of_a_platform(row):
             about = tuple(row[name] for name in (*SUBJECT, "weights"))
             where = (row["platform"], row["mode"], _changed(row))
             subjects.setdefault(about, {})[where] = own
@@ -122,6 +124,10 @@ def _is_base(platform: str, mode: str, changed: _Changed, metal: set[str]) -> bo
     return platform in metal and mode == BASELINE_MODE and not changed
 
 
+def _is_of_a_platform(row: Mapping[str, Any]) -> bool:
+    return all(row[name] == PLAIN[name] for name in _ASIDE)
+
+
 def _changed(row: Mapping[str, Any]) -> _Changed:
     return tuple((f, row[f.name]) for f in _VARIED if row[f.name] != f.default)
 
@@ -132,7 +138,8 @@ def _counted(trials: pl.DataFrame, column: str) -> dict[tuple[Any, ...], float]:
     found = {}
     for row in real.group_by(CELL, maintain_order=True).agg(pl.col(column).mean()).to_dicts():
         about = tuple(row[name] for name in SUBJECT)
-        if np.isfinite(row[column]):  # a file may hold any number
+        # A file may hold any number.
+        if np.isfinite(row[column]) and _is_of_a_platform(row):
             found[about, row["platform"], row["mode"], _changed(row)] = row[column]
     return found
 

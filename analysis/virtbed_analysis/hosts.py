@@ -67,7 +67,8 @@ class UnlikeHostsError(AnalysisError):
         super().__init__(
             f"{where}: results of {len(hosts)} hosts are not pooled, since these are not alike: "
             f"{'; '.join(why[:_NAMED])}{more}. A ratio is of one host: `virtbed report` shows "
-            f"each of {', '.join(hosts)}, and `advise` and `explain` take one by --host"
+            f"each of {', '.join(hosts)}, and `advise`, `explain` and "
+            "`isolation` take one by --host"
         )
 
 

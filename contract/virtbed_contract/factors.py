@@ -48,6 +48,7 @@ class Factor:
             between the two is a part of the platform's cost. None where values are alternatives.
         part: What that part is called; empty without one.
         not_yet: Why no plan can ask for another value than the default yet; empty if one can.
+        later: Whether documents may lack it: what was measured before it was there has the default.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Factor:
     bare: Optional[str] = None
     part: str = ""
     not_yet: str = ""
+    later: bool = False
 
     def __post_init__(self) -> None:
         if self.default not in self.values:
@@ -242,6 +244,7 @@ FACTORS: tuple[Factor, ...] = (
         wording="neighbours: {}",
         label="neighbours_{}",
         baseline="default",
+        later=True,
     ),
     Factor(
         name="huge_pages",

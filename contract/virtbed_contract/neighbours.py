@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ CORE = "core"
 """What a neighbour on other threads of the measured cores shares with these."""
 _LAST_WORDS = 1000  # characters of the log that a message quotes
 _LEAST_S = 0.1  # a kernel tells its uptime in hundredths of a second
+# It says every second, or after each request that takes longer, how many it answered. Requests
+# that come at random, on a CPU with others on it, are now and then as late as this and no later.
+_SILENT_S, _SILENT_REQUESTS = 5, 10
 
 Json = Mapping[str, Any]
 
@@ -72,8 +76,8 @@ def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
 
     Returns:
         ``instance`` (its id), ``uptime_s`` (when it was read), ``requests`` (that it answered; null
-        before it said so), ``ended`` (why; null while it runs), and ``processes``: those of the
-        measured user, without what started them.
+        before it said so), ``silent_s`` (how long ago that was), ``ended`` (why; null while it
+        runs), and ``processes``: those of the measured user, without what started them.
     """
     proc = root / "proc"
     mark = f"{MARK}{name}".encode()
@@ -84,6 +88,7 @@ def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
         "instance": name,
         "uptime_s": float(uptime[0]) if uptime else None,
         "requests": answered(folder),
+        "silent_s": _silent_s(folder),
         "ended": ended(folder),
         "processes": [each for each in found if each is not None],
     }
@@ -98,6 +103,13 @@ def answered(folder: Path) -> Optional[int]:
         except (ValueError, KeyError, TypeError):
             continue  # empty, or not yet written whole
     return None
+
+
+def _silent_s(folder: Path) -> Optional[float]:
+    try:
+        return round(time.time() - (folder / OUT).stat().st_mtime, 2)
+    except FileNotFoundError:
+        return None
 
 
 def ended(folder: Path) -> Optional[str]:
@@ -202,12 +214,27 @@ def _stopped(own: Instance, found: Json, before: Json) -> Iterator[str]:
             f"answered no request while the trial ran ({found['requests']} in all): it was stopped "
             "or starved"
         )
+    elif (silent := _too_silent(found, before)) is not None:
+        yield (
+            f"answered no request in the last {silent:.0f} s, and "
+            f"{found['requests'] - before['requests']} since the trial began: it was stopped or "
+            "starved meanwhile"
+        )
     moved = None not in (was["migrations"], now["migrations"])
     if own.cores == 1 and moved and now["migrations"] > was["migrations"]:
         yield (
             f"was moved to another CPU {now['migrations'] - was['migrations']} times while the "
             "trial ran, 0 needed on one core"
         )
+
+
+def _too_silent(found: Json, before: Json) -> Optional[float]:
+    """Return for how long a neighbour has said nothing; None if it still answers requests."""
+    silent_s, since, until = found.get("silent_s"), before["uptime_s"], found["uptime_s"]
+    if None in (silent_s, since, until):
+        return None
+    usual_s = (until - since) / (found["requests"] - before["requests"])
+    return silent_s if silent_s > _SILENT_S + _SILENT_REQUESTS * usual_s else None
 
 
 def neighbours_ran(

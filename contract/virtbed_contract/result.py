@@ -36,8 +36,17 @@ Scenario = Annotated[str, Limits(enum=SCENARIOS)]
 
 
 def factor_fields() -> list[tuple[str, object, object]]:
-    """Return one field per factor, for documents of a trial."""
-    return [(factor.name, str, described(factor.meaning, enum=factor.values)) for factor in FACTORS]
+    """Return one field per factor, for documents of a trial; last those that may be left out."""
+    return [
+        (
+            factor.name,
+            str,
+            described(factor.meaning, enum=factor.values, default=factor.default)
+            if factor.later
+            else described(factor.meaning, enum=factor.values),
+        )
+        for factor in sorted(FACTORS, key=lambda factor: factor.later)
+    ]
 
 
 def measure_fields() -> list[tuple[str, object, object]]:

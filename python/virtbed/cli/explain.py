@@ -16,6 +16,8 @@ from virtbed.render.isolation import isolation_table
 
 app = typer.Typer()
 NOTHING = 1
+ContentOf = Callable[[Path, str], dict[str, Any]]
+"""What analyses a results folder: all of it, or one host's if it is named."""
 
 
 @app.command()
@@ -30,7 +32,7 @@ def explain(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -> 
     Exit status: 0 explained, 1 nothing was varied alone, 2 refused.
     """
     folder = results(name)
-    content = _content(folder, host)
+    content = _or_refuse(_content, folder, host)
     if as_json:
         typer.echo(json.dumps(content["explained"], indent=1))
     elif content["explained"]:
@@ -55,17 +57,17 @@ def say_isolation(folder: Path) -> None:
 
 
 def _say_if_any(
-    folder: Path, command: str, part: str, content_of: Callable[[Path], dict[str, Any]],
+    folder: Path, command: str, part: str, content_of: ContentOf,
     say: Callable[[dict[str, Any]], None],
 ) -> None:  # fmt: skip
-    from virtbed_analysis import UnlikeHostsError, read_sweep
+    from virtbed_analysis import UnlikeHostsError
 
     try:
-        read_sweep(folder)
+        content = content_of(folder, "")
     except UnlikeHostsError as error:  # whose reports say each host's
         console.print(f"{error.hosts[0]} and others: `virtbed {command} --host` is of one host")
         return
-    if (content := content_of(folder))[part]:
+    if content[part]:
         say(content)
 
 
@@ -87,7 +89,7 @@ def isolation(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -
     Exit status: 0 measured, 1 nothing was measured with neighbours and without, 2 refused.
     """
     folder = results(name)
-    content = _isolation(folder, host)
+    content = _or_refuse(_isolation, folder, host)
     if as_json:
         typer.echo(json.dumps(content["isolation"], indent=1))
     elif content["isolation"]:
@@ -107,22 +109,23 @@ def _say_isolation(content: dict[str, Any]) -> None:
     console.print(isolation_table(content))
 
 
-def _content(folder: Path, host: str = "") -> dict[str, Any]:
+def _content(folder: Path, host: str) -> dict[str, Any]:
     from virtbed_analysis import explain as take_apart
+    from virtbed_analysis import read_sweep
 
-    return _analysed(folder, host, take_apart)
-
-
-def _isolation(folder: Path, host: str = "") -> dict[str, Any]:
-    from virtbed_analysis import isolation_of
-
-    return _analysed(folder, host, isolation_of)
+    return take_apart(read_sweep(folder, host))
 
 
-def _analysed(folder: Path, host: str, analyse: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    from virtbed_analysis import AnalysisError, read_sweep
+def _isolation(folder: Path, host: str) -> dict[str, Any]:
+    from virtbed_analysis import isolation_of, read_sweep
+
+    return isolation_of(read_sweep(folder, host))
+
+
+def _or_refuse(content_of: ContentOf, folder: Path, host: str) -> dict[str, Any]:
+    from virtbed_analysis import AnalysisError
 
     try:
-        return analyse(read_sweep(folder, host))
+        return content_of(folder, host)
     except (AnalysisError, OSError) as error:
         refuse(error)

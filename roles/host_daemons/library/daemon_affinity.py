@@ -69,43 +69,44 @@ def find(daemons: list[str], proc: Path) -> Iterator[tuple[int, int]]:
 
 def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = PROC) -> bool:
     """Keep each daemon to `cpus`; return whether that changed anything."""
-    found = [
-        (pid, started)
-        for pid, started in find(daemons, proc)
+    running, before = list(find(daemons, proc)), kept(snapshot)
+    moving = [
+        pid
+        for pid, _ in running
         if any(_affinity(thread) not in (cpus, set()) for thread in processes.threads(pid, proc))
     ]
-    if not found:
+    if not moving:
         return False
-    before = kept(snapshot)
-    for pid, started in found:
-        # One that is there was written before a crash.
-        key = f"{pid}/{started}"
-        before.setdefault(key, sorted(_affinity(pid)))
-    keep(snapshot, before)
-    for pid, _ in found:
+    own = _own(running, before)
+    # Also of those that are there already: else they would be taken for ones that inherited it.
+    found = {f"{pid}/{at}": sorted(own.get(pid) or _affinity(pid)) for pid, at in running}
+    keep(snapshot, before | found)
+    for pid in moving:
         _move(pid, cpus, proc)
     return True
 
 
 def let_go(daemons: list[str], snapshot: Path, proc: Path = PROC) -> bool:
-    """Put each daemon that still runs back where it was; return whether there was a snapshot.
-
-    One that started meanwhile, by another that was confined, inherited its CPUs: dockerd restarts
-    a containerd that died. It goes where any of them could run before.
-    """
+    """Put each daemon that still runs back where it was; return whether there was a snapshot."""
     before = kept(snapshot)
     if not before:
         return False
-    running = list(find(daemons, proc))
-    known = {pid: set(before[key]) for pid, at in running if (key := f"{pid}/{at}") in before}
-    confined = [_affinity(pid) for pid in known]
-    for pid, _ in running:
-        if pid in known:
-            _move(pid, known[pid], proc)
-        elif _affinity(pid) in confined:
-            _move(pid, set().union(*known.values()), proc)
+    for pid, cpus in _own(list(find(daemons, proc)), before).items():
+        _move(pid, cpus, proc)
     snapshot.unlink()
     return True
+
+
+def _own(running: list[tuple[int, int]], before: dict[str, list[int]]) -> dict[int, set[int]]:
+    """Return where each daemon that was confined may run by itself, by its number.
+
+    One that started meanwhile, by another that was confined, inherited its CPUs: dockerd restarts
+    a containerd that died. It may run where any of them could before.
+    """
+    known = {pid: set(before[key]) for pid, at in running if (key := f"{pid}/{at}") in before}
+    confined = [_affinity(pid) for pid in known]
+    inherited = set[int]().union(*known.values())
+    return {pid: inherited for pid, _ in running if _affinity(pid) in confined} | known
 
 
 def _move(pid: int, cpus: set[int], proc: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.virtbed_contract.neighbours import END, LOG, MARK, OUT
-from ansible.module_utils.virtbed_contract.privileges import PLAY
+from ansible.module_utils.virtbed_contract.privileges import OUTLIVES
 
 DOCUMENTATION = r"""
 module: neighbour_started
@@ -59,8 +59,6 @@ _KEEPER = f"""\
 : | "$@" > "$0/{OUT}" 2> "$0/{LOG}"
 echo "$?" > "$0/{END}"
 """
-# What belongs to the playbook alone: by the first its processes are ended, the other is removed.
-_OF_PLAYBOOK = (PLAY, "TMPDIR")
 
 
 def start(name: str, argv: list[str], cpus: str, folder: Path) -> int:
@@ -68,10 +66,9 @@ def start(name: str, argv: list[str], cpus: str, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
     for file in (OUT, LOG, END):
         (folder / file).unlink(missing_ok=True)
-    own = {key: value for key, value in os.environ.items() if key not in _OF_PLAYBOOK}
     keeper = subprocess.Popen(
-        ["taskset", "--cpu-list", cpus, "sh", "-c", _KEEPER, str(folder), *argv],
-        env={**own, MARK.rstrip("="): name},
+        [*OUTLIVES, "taskset", "--cpu-list", cpus, "sh", "-c", _KEEPER, str(folder), *argv],
+        env={**os.environ, MARK.rstrip("="): name},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -7,15 +7,17 @@ import random
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
+from virtbed_analysis import explained
 from virtbed_analysis.document import document
 from virtbed_analysis.engine import half_width, points
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
 from virtbed_contract.confinement import quota_of
 from virtbed_contract.documents import Instance
-from virtbed_contract.factors import of_grain
+from virtbed_contract.factors import FACTORS, of_grain
 
 from .conftest import Folder, Json
 
@@ -220,3 +222,12 @@ def test_intervals_of_points_cover_what_they_claim() -> None:
             assert half is not None
             covered += abs(value - (truth[0] - truth[1])) <= half
         assert 0.93 <= covered / times <= 0.97, (n, spread, covered / times)
+
+
+def test_what_explains_a_cost_was_counted_in_its_own_cells() -> None:
+    plain = {factor.name: factor.default for factor in FACTORS}
+    cell = {"platform": "cn", "mode": "vanilla", "cores": 1, "application": "a", "scale": "tiny",
+            "scenario": "single_stream", **plain, "emulated": False}  # fmt: skip
+    others = ({"neighbours": "1"}, {"variant": "slowed"})
+    rows = [{**cell, "stalled": 0.5}, *({**cell, **other, "stalled": 0.1} for other in others)]
+    assert list(explained._counted(pl.DataFrame(rows), "stalled").values()) == [0.5]

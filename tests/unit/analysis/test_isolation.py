@@ -140,6 +140,11 @@ def test_findings_and_advice_are_of_cells_without_neighbours(shared: Folder, con
     assert "neighbours: " not in json.dumps(answer)
 
 
+def test_what_neighbours_do_is_no_part_of_a_platforms_cost(content: Json) -> None:
+    assert content["explained"] == []
+    assert "section-what-the-cost-is-made-of" not in render(content)
+
+
 def test_without_neighbours_there_is_no_section(folder: Folder) -> None:
     for replicate in (1, 2, 3):
         lay(folder, "bm", 0, replicate, 20.0 + replicate)
@@ -148,6 +153,22 @@ def test_without_neighbours_there_is_no_section(folder: Folder) -> None:
     assert (content["rejected"], content["isolation"]) == ([], [])
     assert "section-isolation" not in render(content)
     assert of_sweep(read_sweep(folder.path))["isolation"] == []
+
+
+def test_what_was_measured_before_there_were_neighbours_had_none(folder: Folder) -> None:
+    for replicate in (1, 2):
+        for platform in ("bm", "cn"):
+            name = lay(folder, platform, 0, replicate, 20.0 + replicate)
+            folder.edit(f"trials/{name}/result.json", without_a_word)
+            folder.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].pop("neighbours"))
+    folder.edit("design.json", lambda design: [t.pop("neighbours") for t in design["trials"]])
+    content = document(read_sweep(folder.path))
+    assert content["rejected"] == []
+    assert [cell["neighbours"] for cell in content["cells"]] == ["0", "0"]
+
+
+def without_a_word(result: Json) -> None:
+    del result["trial"]["neighbours"], result["neighbours"]
 
 
 def edit(folder: Folder, change: Any) -> list[Json]:

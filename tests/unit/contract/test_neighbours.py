@@ -108,6 +108,23 @@ def test_one_that_did_not_run_where_and_when_it_was_to_is_named(
     assert said in found[0]
 
 
+@pytest.mark.parametrize(
+    ("silent_s", "said"),
+    [
+        (1.0, []),
+        (11.6, []),  # 15 requests in 10 s: one may come late
+        (11.7, ["answered no request in the last 12 s, and 15 since the trial began: it was"]),
+        (None, []),
+    ],
+)
+def test_a_neighbour_that_stopped_in_the_middle_of_a_trial_did_not_run_all_along(
+    silent_s: float | None, said: list[str]
+) -> None:
+    found = neighbour_mismatches(INSTANCE, [{**AFTER[0], "silent_s": silent_s}, AFTER[1]], BEFORE)
+    assert len(found) == len(said)
+    assert all(text in one for text, one in zip(said, found, strict=True))
+
+
 def test_a_neighbour_that_was_not_read_is_missed() -> None:
     assert neighbour_mismatches(INSTANCE, AFTER[:1], BEFORE) == ["1 neighbours were read, 2 needed"]
 
@@ -160,11 +177,15 @@ def test_a_process_is_found_by_its_mark_and_tells_where_it_ran_and_for_how_long(
     cpu = min(os.sched_getaffinity(0))
     assert (own["pid"], own["cpus_allowed_list"], own["ran_on"]) == (process.pid, str(cpu), [cpu])
     assert own["threads"] == 1
+    assert found["silent_s"] < 60
+    os.utime(tmp_path / "out", (0, time.time() - 60))
+    assert 60 <= neighbours.reading("n1", tmp_path)["silent_s"] < 120
     later = neighbours.reading("n1", tmp_path)
     assert later["uptime_s"] >= found["uptime_s"]
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert neighbours.reading("n1", tmp_path)["processes"] == []
+    assert neighbours.reading("n1", tmp_path / "none")["silent_s"] is None
 
 
 def test_one_of_another_user_is_what_started_it_and_no_neighbour(

@@ -47,9 +47,11 @@ def running() -> Iterator[int]:
     while len(threads(process.pid)) < 6:
         assert process.poll() is None
         time.sleep(0.01)
-    yield process.pid
-    process.kill()
-    process.wait()
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -88,6 +90,34 @@ def test_one_that_a_confined_one_started_is_let_go_with_it(daemon: int, tmp_path
         affinity.let_go([NAME], snapshot)
         assert cpus(restarted) == cpus(daemon) == [before]
         assert os.sched_getaffinity(its_own) == own  # by whoever started it
+
+
+def test_one_that_was_kept_to_these_cpus_before_the_sweep_stays_there(
+    daemon: int, tmp_path: Path
+) -> None:
+    snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
+    kept = {min(before)}
+    with running() as its_own:
+        for thread in threads(its_own):
+            os.sched_setaffinity(thread, kept)
+        affinity.confine([NAME], kept, snapshot)
+        affinity.let_go([NAME], snapshot)
+        assert (cpus(its_own), cpus(daemon)) == ([kept], [before])
+
+
+def test_one_that_a_confined_one_started_is_let_go_also_if_it_was_moved_again(
+    daemon: int, tmp_path: Path
+) -> None:
+    """As by the block of another size, whose housekeeping has other CPUs."""
+    snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
+    affinity.confine([NAME], {min(before)}, snapshot)
+    with running() as restarted:
+        for thread in threads(restarted):
+            os.sched_setaffinity(thread, {min(before)})
+        affinity.confine([NAME], {max(before)}, snapshot)
+        assert cpus(restarted) == [{max(before)}]
+        affinity.let_go([NAME], snapshot)
+        assert cpus(restarted) == cpus(daemon) == [before]
 
 
 def test_another_process_with_its_number_is_left_alone(daemon: int, tmp_path: Path) -> None:

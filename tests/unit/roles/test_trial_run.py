@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 from .conftest import REPOSITORY
 
@@ -59,3 +60,11 @@ def test_a_result_made_as_root_is_handed_over(
     fetched = action._fetched(result, tmp_path / "result.json")
     assert Path(fetched["path"]).read_bytes() == CONTENT
     assert remote.commands == commands
+
+
+def test_an_engine_that_hangs_does_not_hide_why_a_trial_failed() -> None:
+    """The playbook would be ended while the engine is asked, and that would be the reason."""
+    (run,) = yaml.safe_load((REPOSITORY / "roles/trial_run/tasks/main.yml").read_text())
+    (asks,) = (task for task in run["rescue"] if "Ask the engine" in task["name"])
+    assert asks["ansible.builtin.raw"].startswith("timeout ")
+    assert asks["failed_when"] is False

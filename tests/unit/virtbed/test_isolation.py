@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from virtbed.cli import app
 from virtbed.cli import explain as command
 from virtbed.render.isolation import isolation_table
+from virtbed_analysis import UnlikeHostsError
 
 from .test_explain import SUBJECT
 from .test_render_table import assert_fits, shown
@@ -65,3 +66,24 @@ def test_the_command_says_what_to_do_where_nothing_had_neighbours(asked: Any) ->
     done = asked({"confidence": 0.95, "isolation": []})
     assert done.exit_code == 1
     assert "neighbours: [0, 1]" in done.stdout
+
+
+def test_after_a_sweep_it_is_said_in_one_reading_unless_hosts_are_unlike(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[Any] = []
+
+    def once(folder: Any, host: str = "") -> Any:
+        read.append((folder, host))
+        if len(read) > 1:
+            raise UnlikeHostsError("demo", ["one", "two"], [], [])
+        return "sweep"
+
+    monkeypatch.setattr("virtbed_analysis.frames.read_sweep", once)
+    monkeypatch.setattr("virtbed_analysis.isolation.of_sweep", lambda sweep: CONTENT)
+    command.say_isolation(tmp_path)
+    assert "cn 15 A." in capsys.readouterr().out
+    assert read == [(tmp_path, "")]
+    command.say_isolation(tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == "one and others: `virtbed isolation --host` is of one host"
