@@ -71,7 +71,7 @@ def window_needed(bars: Iterable[pci.Bar]) -> int:
 def for_any(root: Path, device: pci.Device) -> Iterator[Refusal]:
     """Give what keeps everybody from a GPU."""
     at = device.address
-    if not device.answers:
+    if not pci.answers(root, at):
         yield Refusal(
             "gone", f"{at} does not answer: it has fallen off the bus",
             "power the host off and on again; if it stays away, look for its power and its seat",
@@ -243,9 +243,8 @@ def _shared(host: Host, device: pci.Device, card: Sequence[pci.Device]) -> Itera
                 continue
             words = other.words if other else f"{name} (not on the PCI bus)"
             reason = f"IOMMU group {group} of {device.address} is shared with {words}"
-            off = [
-                at for at in _ports_between(host, device, other) if host.devices[at].acs is False
-            ]
+            ports = _ports_between(host, device, other)
+            off = [at for at in ports if pci.keeps_apart(host.root, at) is False]
             if off:
                 yield Refusal(
                     "acs", f"{reason}: ACS is off at the bridge {off[0]}",

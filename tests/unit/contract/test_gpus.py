@@ -54,6 +54,28 @@ def test_a_gpu_in_a_group_of_its_own_is_anybodys(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_no_device_is_woken_but_an_nvidia_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read a configuration space wakes a device that sleeps, and some hang at parts of it."""
+    asked: list[str] = []
+    real = Path.open
+
+    def spied(path: Path, *how: Any, **more: Any) -> Any:
+        if path.name == "config":
+            asked.append(path.parent.name)
+        return real(path, *how, **more)
+
+    tree = Tree(tmp_path)
+    tree.port(PORT, group=11)
+    neighbour(tree)
+    monkeypatch.setattr(Path, "open", spied)
+    assert gpus.read(tmp_path) == () and asked == []
+    tree.gpu()
+    asked.clear()
+    assert kinds(only(tmp_path)) == (None, "shared") and set(asked) == {AT}
+
+
 def audio(tree: Tree, **more: Any) -> None:
     given = {"group": 12, "driver": "snd_hda_intel", **more}
     tree.add("0000:41:00.1", "040300", above=(PORT,), vendor="10de", model="22bb", **given)
