@@ -138,8 +138,10 @@ def apart(read: Callable[[], Mapping[str, Any]], deadline_s: float) -> dict[str,
 def gpu_verdict(gpus: Sequence[Gpu]) -> PlatformVerdict:
     """Return what GPUs a host has, and what keeps the host, or its guests, from them."""
     if not gpus:
-        reason, _, remedy = NONE_HERE.partition("; ")
-        return PlatformVerdict("gpu", "unavailable", reason, remedy)
+        # No host with one would help yet.
+        return PlatformVerdict(
+            "gpu", "unavailable", _said_of(NONE_HERE)[0], _said_of(NO_GPU_YET)[1]
+        )
     usable = any(gpu.on_host is None for gpu in gpus)
     refusals = [each for gpu in gpus for each in (gpu.on_host, gpu.to_guest) if each]
     return PlatformVerdict(
@@ -162,20 +164,30 @@ def _verdict(
 ) -> PlatformVerdict:
     machine = roles[f"machine_{entry.machine}"]
     enclosure = roles[f"enclosure_{entry.enclosure}"]
-    judged = [(gpu, gpu.to_guest if machine.own_kernel else gpu.on_host) for gpu in gpus]
-    usable = [gpu.words for gpu, refusal in judged if refusal is None]
+    if not gpus:
+        return PlatformVerdict(entry.name, "unavailable", *_said_of(NONE_HERE))
     parts = (
         (f"the machine {entry.machine}", machine),
         (f"the enclosure {entry.enclosure}", enclosure),
     )
     unable = next((words for words, role in parts if not role.gpu), None)
-    if usable and not unable:
+    if unable:  # nobody is told to change a host for what virtbed cannot do
+        reason, remedy = _said_of(NO_GPU_YET)
+        return PlatformVerdict(
+            entry.name, "unavailable", f"{unable} hands no GPU on: {reason}", remedy
+        )
+    judged = [(gpu, gpu.to_guest if machine.own_kernel else gpu.on_host) for gpu in gpus]
+    usable = [gpu.words for gpu, refusal in judged if refusal is None]
+    if usable:
         return PlatformVerdict(entry.name, "available", "; ".join(usable), "")
-    reason, _, remedy = (NO_GPU_YET if usable else NONE_HERE).partition("; ")
-    lack = (f"{unable} hands no GPU on: {reason}", remedy) if usable else (reason, remedy)
-    if gpus and not usable:
-        lack = _together(refusal for _, refusal in judged if refusal)
+    lack = _together(refusal for _, refusal in judged if refusal)
     return PlatformVerdict(entry.name, "unavailable", *lack)
+
+
+def _said_of(sentence: str) -> tuple[str, str]:
+    """Return reason and remedy of a sentence that has both."""
+    reason, _, remedy = sentence.partition("; ")
+    return reason, remedy
 
 
 def _together(refusals: Iterable[Refusal]) -> tuple[str, str]:
