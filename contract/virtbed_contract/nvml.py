@@ -115,7 +115,7 @@ class _Uncompiled(SourceFileLoader):
 
 
 def bindings(path: Path) -> ModuleType:
-    """Load NVIDIA's bindings, ``pynvml``, from their one file; beside an installed module.
+    """Load NVIDIA's bindings, ``pynvml``, from their one file, under a name of its own.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -171,7 +171,7 @@ def _verdict(
         (f"the enclosure {entry.enclosure}", enclosure),
     )
     unable = next((words for words, role in parts if not role.gpu), None)
-    if unable:  # nobody is told to change a host for what virtbed cannot do
+    if unable:  # no change of the host would give what virtbed cannot do
         reason, remedy = _said_of(NO_GPU_YET)
         return PlatformVerdict(
             entry.name, "unavailable", f"{unable} hands no GPU on: {reason}", remedy

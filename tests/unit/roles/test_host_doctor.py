@@ -318,7 +318,7 @@ def test_each_platform_says_which_one_thing_keeps_it_from_a_gpu(
     found = with_gpu(reported(good, able(house, "bare", "big", "open")))
     assert (found["plain"].reason, found["big"].reason) == ("no driver is bound", "no IOMMU")
     assert found["big"].remedy == "turn VT-d on"
-    # Nobody is told to change the host for what virtbed cannot do then either.
+    # No change of the host would give what virtbed cannot do.
     assert found["jailed"].reason.startswith("the enclosure jail hands no GPU on: virtbed cannot")
     assert found["bigjailed"].remedy.startswith("keep to the processor cpu")
 
