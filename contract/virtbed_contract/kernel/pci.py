@@ -73,7 +73,6 @@ class Device:
         bars: Its windows of memory.
         above: The bridges between it and the root, the nearest last.
         parent: The physical function of a virtual one (SR-IOV); None of any other.
-        children: How many virtual functions were made of it.
         resets: Whether the kernel can reset it alone.
     """
 
@@ -88,7 +87,6 @@ class Device:
     bars: tuple[Bar, ...]
     above: tuple[str, ...]
     parent: Optional[str]
-    children: int
     resets: bool
 
     @property
@@ -169,7 +167,6 @@ def addresses(path: PurePath) -> tuple[str, ...]:
 
 def _device(root: Path, name: str, group: Optional[str]) -> Device:
     folder = root / DEVICES / name
-    virtual = read(folder / "sriov_numvfs") or ""
     return Device(
         address=name,
         kind=(read(folder / "class") or "").removeprefix("0x"),
@@ -182,7 +179,6 @@ def _device(root: Path, name: str, group: Optional[str]) -> Device:
         bars=tuple(_bars(read(folder / "resource") or "")),
         above=addresses(folder.resolve())[:-1],
         parent=link(folder / "physfn"),
-        children=int(virtual) if virtual.isdigit() else 0,
         # Both exist only where the kernel knows a way; the methods may be set to none.
         resets=bool(read(folder / "reset_method")) if (folder / "reset_method").exists()
         else (folder / "reset").exists(),

@@ -57,12 +57,15 @@ def test_a_gpu_in_a_group_of_its_own_is_anybodys(tmp_path: Path) -> None:
 def test_no_device_is_woken_but_an_nvidia_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To read a configuration space wakes a device that sleeps, and some hang at parts of it."""
+    """A configuration space read wakes a device that sleeps, and some hang at parts of it.
+
+    The number of virtual functions cannot be read while a driver is busy with the device.
+    """
     asked: list[str] = []
     real = Path.open
 
     def spied(path: Path, *how: Any, **more: Any) -> Any:
-        if path.name == "config":
+        if path.name in {"config", "sriov_numvfs"}:
             asked.append(path.parent.name)
         return real(path, *how, **more)
 
@@ -97,7 +100,7 @@ def regroup(tree: Tree, acs: int | None) -> None:
 
 def virtual(tree: Tree) -> None:
     folder = tree.root / PCI / AT
-    lay(folder, {"sriov_totalvfs": "16", "sriov_numvfs": "2"})
+    lay(folder, {"sriov_totalvfs": "16"})
     for function in (4, 5):
         tree.add(
             f"0000:41:00.{function}", "030200", above=(PORT,), vendor="10de", model="2331",
@@ -229,7 +232,7 @@ CASES: list[tuple[str, Change, str | None, str | None]] = [
      lambda t: (t.root / "sys/kernel/iommu_groups/12/devices/serial").mkdir(), None, "shared"),
     ("a neighbour in another group", lambda t: neighbour(t, group=13), None, None),
     ("virtual functions were made of it", virtual, "divided", "divided"),
-    ("a GPU that could have some", put("sriov_numvfs", "0"), None, None),
+    ("a GPU that could have some", put("sriov_totalvfs", "16"), None, None),
     ("MIG", divided, "mig", "mig"),
     ("off the bus", gone, "gone", "gone"),
     ("the firmware's display", put("boot_vga", "1"), "display", "display"),
@@ -416,6 +419,15 @@ def test_the_drivers_halves_must_fit(
     assert kinds(gpu) == (kind, None)
     assert gpu.on_host is None or (gpu.on_host.reason == reason and gpu.on_host.remedy)
     assert only(tmp_path).on_host is None  # nobody asked the loader
+
+
+def test_of_the_second_gpu_the_second_device_node_is_to_be_made(tmp_path: Path) -> None:
+    tree = clean(tmp_path)
+    second = f"GPU UUID: {UUID}\nDevice Minor: 1"
+    lay(tree.root, {f"proc/driver/nvidia/gpus/{AT}/information": second})
+    (gpu,) = gpus.read(tmp_path, 4096, driver(tree))
+    assert gpu.on_host and gpu.on_host.reason == f"{AT} has no device node /dev/nvidia1"
+    assert "--create-nvidia-device-file=1," in gpu.on_host.remedy
 
 
 def test_libraries_are_those_that_the_loader_would_take(tmp_path: Path) -> None:
