@@ -68,17 +68,17 @@ def window_needed(bars: Iterable[pci.Bar]) -> int:
     return window
 
 
-def for_any(root: Path, device: pci.Device) -> Iterator[Refusal]:
-    """Give what keeps everybody from a GPU."""
+def for_any(root: Path, device: pci.Device, parts: Sequence[str]) -> Iterator[Refusal]:
+    """Give what keeps everybody from a GPU, of which virtual functions may have been made."""
     at = device.address
-    if not device.answers:
+    if not pci.answers(root, at):
         yield Refusal(
             "gone", f"{at} does not answer: it has fallen off the bus",
             "power the host off and on again; if it stays away, look for its power and its seat",
         )  # fmt: skip
-    if device.children:
+    if parts:
         yield Refusal(
-            "divided", f"{device.children} virtual functions (SR-IOV) were made of {at}",
+            "divided", f"{len(parts)} virtual functions (SR-IOV) were made of {at}",
             f"remove them: echo 0 > /{pci.DEVICES}/{at}/sriov_numvfs",
         )  # fmt: skip
     if nvidia.is_divided(root, at):
@@ -175,8 +175,8 @@ def _incomplete(host: Host, at: str, libraries: dict[str, str]) -> Iterator[Refu
     if absent or not nodes:
         yield Refusal(
             "nodes", f"{at} has no device node {', '.join(absent) or 'that its driver names'}",
-            "make them: nvidia-modprobe --unified-memory --create-nvidia-device-file=0, or start "
-            "nvidia-persistenced",
+            "make them: nvidia-modprobe --unified-memory --create-nvidia-device-file="
+            f"{nvidia.minor(host.root, at) or 0}, or start nvidia-persistenced",
         )  # fmt: skip
 
 
@@ -243,9 +243,8 @@ def _shared(host: Host, device: pci.Device, card: Sequence[pci.Device]) -> Itera
                 continue
             words = other.words if other else f"{name} (not on the PCI bus)"
             reason = f"IOMMU group {group} of {device.address} is shared with {words}"
-            off = [
-                at for at in _ports_between(host, device, other) if host.devices[at].acs is False
-            ]
+            ports = _ports_between(host, device, other)
+            off = [at for at in ports if pci.keeps_apart(host.root, at) is False]
             if off:
                 yield Refusal(
                     "acs", f"{reason}: ACS is off at the bridge {off[0]}",

@@ -138,7 +138,8 @@ def _gpu(host: Host, device: pci.Device) -> Gpu:
         if other.slot == device.slot and other.parent is None
     ]  # fmt: skip
     window = window_needed(bar for function in card for bar in function.bars)
-    either = list(for_any(host.root, device))
+    parts = tuple(d.address for d in host.devices.values() if d.parent == device.address)
+    either = list(for_any(host.root, device, parts))
     on_host = [*either, *for_host(host, device)]
     to_guest = either or for_guest(host, device, card, window)
     return Gpu(
@@ -149,7 +150,7 @@ def _gpu(host: Host, device: pci.Device) -> Gpu:
         driver=device.driver,
         nodes=device.nodes,
         along=tuple(each.address for each in card if each is not device),
-        parts=tuple(d.address for d in host.devices.values() if d.parent == device.address),
+        parts=parts,
         device_nodes=nvidia.nodes(host.root, device.address),
         window_mib=window,
         on_host=next(iter(on_host), None),

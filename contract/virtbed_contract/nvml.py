@@ -7,9 +7,11 @@ from 535 on has is asked for; of two names of one function, the newer first.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional
@@ -105,16 +107,31 @@ class NvmlError(RuntimeError):
         self.kind, self.reason, self.remedy = kind, reason, remedy
 
 
+class _Uncompiled(SourceFileLoader):
+    """Keeps no compiled file next to the source: an image's tree stays as its digest says."""
+
+    def set_data(self, path: Any, data: Any, *, _mode: int = 0o666) -> None:
+        """Write nothing."""
+
+
 def bindings(path: Path) -> ModuleType:
-    """Load NVIDIA's bindings, ``pynvml``, from their one file.
+    """Load NVIDIA's bindings, ``pynvml``, from their one file, under a name of its own.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    specification = importlib.util.spec_from_file_location("pynvml", path)
+    name = "virtbed_pynvml"
+    specification = importlib.util.spec_from_file_location(
+        name, path, loader=_Uncompiled(name, str(path))
+    )
     assert specification is not None and specification.loader is not None  # by its suffix
-    loaded = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(loaded)
+    # It looks itself up there as it is loaded.
+    loaded = sys.modules[name] = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(loaded)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return loaded
 
 

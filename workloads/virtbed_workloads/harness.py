@@ -180,6 +180,11 @@ def _started(entry: Entry, settings: Settings) -> _Started:
     import_started_ns = monotonic_ns()
     application = entry.create(settings.scale)
     backend = importlib.import_module(f"{__package__}.backend") if application.keras else None
+    if not backend and settings.processor != "cpu":
+        raise ApplicationError(
+            f"processor {settings.processor} asked, cpu needed: the application does not run by "
+            "Keras, and nothing else here proves where a model ran; leave --processor out"
+        )
     imported_ns = monotonic_ns()
     if backend:
         backend.require(settings.processor, threads)

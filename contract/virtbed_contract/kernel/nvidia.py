@@ -42,17 +42,23 @@ def uuid(root: Path, address: str) -> Optional[str]:
     return text if UUID.fullmatch(text) else None
 
 
+def minor(root: Path, address: str) -> str:
+    """Return the number of a GPU's own device node; empty where the module does not tell."""
+    text = _information(root, address).get("Device Minor", "")
+    return text if text.isdigit() else ""
+
+
 def is_divided(root: Path, address: str) -> bool:
     """Return whether instances of MIG were made of a GPU; whether MIG is on, NVML alone tells."""
-    minor = _information(root, address).get("Device Minor", "")
-    made = root / PROC / "capabilities" / f"gpu{minor}" / "mig"
-    return bool(minor) and any(made.glob("gi*"))
+    number = minor(root, address)
+    made = root / PROC / "capabilities" / f"gpu{number}" / "mig"
+    return bool(number) and any(made.glob("gi*"))
 
 
 def nodes(root: Path, address: str) -> tuple[str, ...]:
     """Return the device nodes by which a process uses a GPU; those of all GPUs first."""
-    minor = _information(root, address).get("Device Minor", "")
-    return (*SHARED_NODES, f"/dev/nvidia{minor}") if minor.isdigit() else ()
+    number = minor(root, address)
+    return (*SHARED_NODES, f"/dev/nvidia{number}") if number else ()
 
 
 def libraries(printed: str) -> dict[str, str]:

@@ -73,11 +73,7 @@ class Device:
         bars: Its windows of memory.
         above: The bridges between it and the root, the nearest last.
         parent: The physical function of a virtual one (SR-IOV); None of any other.
-        children: How many virtual functions were made of it.
         resets: Whether the kernel can reset it alone.
-        answers: Whether its configuration space reads as anything but ones.
-        acs: Whether it keeps what is below it apart (access control services); None where it has
-            no such capability, or where that may not be read.
     """
 
     address: str
@@ -91,10 +87,7 @@ class Device:
     bars: tuple[Bar, ...]
     above: tuple[str, ...]
     parent: Optional[str]
-    children: int
     resets: bool
-    answers: bool
-    acs: Optional[bool]
 
     @property
     def slot(self) -> str:
@@ -129,6 +122,29 @@ def devices(root: Path) -> dict[str, Device]:
     return {name: _device(root, name, groups.get(name)) for name in found}
 
 
+def answers(root: Path, name: str) -> bool:
+    """Return whether a function's configuration space reads as anything but ones."""
+    return _config(root, name, 0, 2) != b"\xff\xff"
+
+
+def keeps_apart(root: Path, name: str) -> Optional[bool]:
+    """Return whether a bridge keeps what is below it apart (access control services).
+
+    Returns:
+        None where it has no such capability, or where that may not be read, as root alone may.
+    """
+    place, seen = _EXTENDED, set[int]()
+    while place and place not in seen:
+        seen.add(place)
+        capability = _config(root, name, place, 8)
+        head = int.from_bytes(capability[:4], "little")
+        if len(capability) == 8 and head & 0xFFFF == _ACS:
+            control = int.from_bytes(capability[_ACS_CONTROL:], "little")
+            return control & _ACS_ISOLATES == _ACS_ISOLATES
+        place = head >> 20
+    return None
+
+
 def has_iommu(root: Path) -> bool:
     """Return whether the kernel drives an IOMMU."""
     return any(_inside(root / IOMMUS))
@@ -151,8 +167,6 @@ def addresses(path: PurePath) -> tuple[str, ...]:
 
 def _device(root: Path, name: str, group: Optional[str]) -> Device:
     folder = root / DEVICES / name
-    virtual = read(folder / "sriov_numvfs") or ""
-    config = _bytes(folder / "config")
     return Device(
         address=name,
         kind=(read(folder / "class") or "").removeprefix("0x"),
@@ -165,12 +179,9 @@ def _device(root: Path, name: str, group: Optional[str]) -> Device:
         bars=tuple(_bars(read(folder / "resource") or "")),
         above=addresses(folder.resolve())[:-1],
         parent=link(folder / "physfn"),
-        children=int(virtual) if virtual.isdigit() else 0,
         # Both exist only where the kernel knows a way; the methods may be set to none.
         resets=bool(read(folder / "reset_method")) if (folder / "reset_method").exists()
         else (folder / "reset").exists(),
-        answers=config[:2] != b"\xff\xff",
-        acs=_acs(config),
     )  # fmt: skip
 
 
@@ -214,23 +225,11 @@ def _bars(resource: str) -> Iterator[Bar]:
             yield Bar(end - start + 1, bool(flags & _WIDE), bool(start) and not flags & _UNSET)
 
 
-def _bytes(path: Path) -> bytes:
+def _config(root: Path, name: str, at: int, size: int) -> bytes:
+    """Read no more than that: it wakes a device that sleeps, and some hang at what is undefined."""
     try:
-        return path.read_bytes()
+        with (root / DEVICES / name / "config").open("rb", buffering=0) as space:
+            space.seek(at)
+            return space.read(size)
     except OSError:
         return b""
-
-
-def _acs(config: bytes) -> Optional[bool]:
-    """Look for access control services among the extended capabilities, which only root reads."""
-    place, seen = _EXTENDED, set[int]()
-    while place and place not in seen and place + 8 <= len(config):
-        seen.add(place)
-        head = int.from_bytes(config[place : place + 4], "little")
-        if head & 0xFFFF == _ACS:
-            control = int.from_bytes(
-                config[place + _ACS_CONTROL : place + _ACS_CONTROL + 2], "little"
-            )
-            return control & _ACS_ISOLATES == _ACS_ISOLATES
-        place = head >> 20
-    return None

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.virtbed_contract import gpus as found_gpus
 from ansible.module_utils.virtbed_contract import nvml
-from ansible.module_utils.virtbed_contract.codec import encode
+from ansible.module_utils.virtbed_contract.codec import decode, encode
 from ansible.module_utils.virtbed_contract.documents import Platform, RoleProperties
 from ansible.module_utils.virtbed_contract.gpu_refusals import Refusal, limits
 from ansible.module_utils.virtbed_contract.gpu_state import GpuState
@@ -20,6 +27,8 @@ from ansible.module_utils.virtbed_contract.sweep import PlatformVerdict
 
 BINDINGS = "rootfs/usr/local/lib/python3.11/dist-packages/pynvml.py"
 """Of an image's folder: NVIDIA's bindings of NVML."""
+NVML_DEADLINE_S = 60.0
+"""For all GPUs together; one that nobody keeps ready takes seconds to start."""
 
 
 def gpu_facts(root: Path, guest_mib: int, loader: str, images: Sequence[Path]) -> dict[str, Any]:
@@ -55,22 +64,84 @@ def gpu_states(addresses: Iterable[str], images: Sequence[Path]) -> dict[str, Gp
     path = next((path for path in paths if path.is_file()), None)
     if not wanted or path is None:
         return {}
+    said = apart(partial(_states, path, wanted), NVML_DEADLINE_S)
+    if said is None:
+        reason = f"NVML crashed, or gave no answer within {NVML_DEADLINE_S:.0f} s"
+        return dict.fromkeys(wanted, Refusal("nvml", reason, "see what nvidia-smi and dmesg say"))
+    return {
+        at: decode(GpuState, each, at) if "uuid" in each else decode(Refusal, each, at)
+        for at, each in said.items()
+    }
+
+
+def _states(path: Path, addresses: Iterable[str]) -> dict[str, Any]:
+    """Return each GPU's state, or why NVML tells none, as JSON values."""
     loaded = nvml.bindings(path)
-    found: dict[str, GpuState | Refusal] = {}
-    for address in wanted:
+    found: dict[str, Any] = {}
+    try:
+        with nvml.opened(loaded):
+            for address in addresses:
+                try:
+                    found[address] = encode(nvml.state(loaded, address))
+                except nvml.NvmlError as error:
+                    found[address] = _refused(error)
+    except nvml.NvmlError as error:
+        return dict.fromkeys(addresses, _refused(error))
+    return found
+
+
+def _refused(error: nvml.NvmlError) -> dict[str, Any]:
+    return {"kind": error.kind, "reason": error.reason, "remedy": error.remedy}
+
+
+def apart(read: Callable[[], Mapping[str, Any]], deadline_s: float) -> dict[str, Any] | None:
+    """Call a function in a process of its own, and return what it gave; None if nothing in time.
+
+    A driver that hangs and a library that crashes take nobody along. What hangs in the kernel
+    cannot be ended by anybody: it is not waited for.
+    """
+    till = time.monotonic() + deadline_s
+    hear, say = os.pipe()
+    child = os.fork()
+    if child == 0:
         try:
-            with nvml.opened(loaded):
-                found[address] = nvml.state(loaded, address)
-        except nvml.NvmlError as error:
-            found[address] = Refusal(error.kind, error.reason, error.remedy)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(deadline_s) + 1)  # should nobody be left to end it
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for standard in range(3):  # whoever reads this process's output waits for its end
+                os.dup2(nothing, standard)
+            with os.fdopen(say, "w", encoding="utf-8") as stream:
+                json.dump(read(), stream)
+        finally:
+            os._exit(0)
+    os.close(say)
+    said = b""
+    with os.fdopen(hear, "rb", buffering=0) as stream, selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while selector.select(max(0.0, till - time.monotonic())):
+            if not (chunk := stream.read(65536)):
+                break
+            said += chunk
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    for _ in range(10):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            break
+        time.sleep(0.1)
+    try:
+        found: dict[str, Any] = json.loads(said)
+    except ValueError:
+        return None
     return found
 
 
 def gpu_verdict(gpus: Sequence[Gpu]) -> PlatformVerdict:
     """Return what GPUs a host has, and what keeps the host, or its guests, from them."""
     if not gpus:
-        reason, _, remedy = NONE_HERE.partition("; ")
-        return PlatformVerdict("gpu", "unavailable", reason, remedy)
+        # No host with one would help yet.
+        return PlatformVerdict(
+            "gpu", "unavailable", _said_of(NONE_HERE)[0], _said_of(NO_GPU_YET)[1]
+        )
     usable = any(gpu.on_host is None for gpu in gpus)
     refusals = [each for gpu in gpus for each in (gpu.on_host, gpu.to_guest) if each]
     return PlatformVerdict(
@@ -93,20 +164,30 @@ def _verdict(
 ) -> PlatformVerdict:
     machine = roles[f"machine_{entry.machine}"]
     enclosure = roles[f"enclosure_{entry.enclosure}"]
-    judged = [(gpu, gpu.to_guest if machine.own_kernel else gpu.on_host) for gpu in gpus]
-    usable = [gpu.words for gpu, refusal in judged if refusal is None]
+    if not gpus:
+        return PlatformVerdict(entry.name, "unavailable", *_said_of(NONE_HERE))
     parts = (
         (f"the machine {entry.machine}", machine),
         (f"the enclosure {entry.enclosure}", enclosure),
     )
     unable = next((words for words, role in parts if not role.gpu), None)
-    if usable and not unable:
+    if unable:  # no change of the host would give what virtbed cannot do
+        reason, remedy = _said_of(NO_GPU_YET)
+        return PlatformVerdict(
+            entry.name, "unavailable", f"{unable} hands no GPU on: {reason}", remedy
+        )
+    judged = [(gpu, gpu.to_guest if machine.own_kernel else gpu.on_host) for gpu in gpus]
+    usable = [gpu.words for gpu, refusal in judged if refusal is None]
+    if usable:
         return PlatformVerdict(entry.name, "available", "; ".join(usable), "")
-    reason, _, remedy = (NO_GPU_YET if usable else NONE_HERE).partition("; ")
-    lack = (f"{unable} hands no GPU on: {reason}", remedy) if usable else (reason, remedy)
-    if gpus and not usable:
-        lack = _together(refusal for _, refusal in judged if refusal)
+    lack = _together(refusal for _, refusal in judged if refusal)
     return PlatformVerdict(entry.name, "unavailable", *lack)
+
+
+def _said_of(sentence: str) -> tuple[str, str]:
+    """Return reason and remedy of a sentence that has both."""
+    reason, _, remedy = sentence.partition("; ")
+    return reason, remedy
 
 
 def _together(refusals: Iterable[Refusal]) -> tuple[str, str]:

@@ -54,6 +54,31 @@ def test_a_gpu_in_a_group_of_its_own_is_anybodys(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_no_device_is_woken_but_an_nvidia_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration space read wakes a device that sleeps, and some hang at parts of it.
+
+    The number of virtual functions cannot be read while a driver is busy with the device.
+    """
+    asked: list[str] = []
+    real = Path.open
+
+    def spied(path: Path, *how: Any, **more: Any) -> Any:
+        if path.name in {"config", "sriov_numvfs"}:
+            asked.append(path.parent.name)
+        return real(path, *how, **more)
+
+    tree = Tree(tmp_path)
+    tree.port(PORT, group=11)
+    neighbour(tree)
+    monkeypatch.setattr(Path, "open", spied)
+    assert gpus.read(tmp_path) == () and asked == []
+    tree.gpu()
+    asked.clear()
+    assert kinds(only(tmp_path)) == (None, "shared") and set(asked) == {AT}
+
+
 def audio(tree: Tree, **more: Any) -> None:
     given = {"group": 12, "driver": "snd_hda_intel", **more}
     tree.add("0000:41:00.1", "040300", above=(PORT,), vendor="10de", model="22bb", **given)
@@ -75,7 +100,7 @@ def regroup(tree: Tree, acs: int | None) -> None:
 
 def virtual(tree: Tree) -> None:
     folder = tree.root / PCI / AT
-    lay(folder, {"sriov_totalvfs": "16", "sriov_numvfs": "2"})
+    lay(folder, {"sriov_totalvfs": "16"})
     for function in (4, 5):
         tree.add(
             f"0000:41:00.{function}", "030200", above=(PORT,), vendor="10de", model="2331",
@@ -207,7 +232,7 @@ CASES: list[tuple[str, Change, str | None, str | None]] = [
      lambda t: (t.root / "sys/kernel/iommu_groups/12/devices/serial").mkdir(), None, "shared"),
     ("a neighbour in another group", lambda t: neighbour(t, group=13), None, None),
     ("virtual functions were made of it", virtual, "divided", "divided"),
-    ("a GPU that could have some", put("sriov_numvfs", "0"), None, None),
+    ("a GPU that could have some", put("sriov_totalvfs", "16"), None, None),
     ("MIG", divided, "mig", "mig"),
     ("off the bus", gone, "gone", "gone"),
     ("the firmware's display", put("boot_vga", "1"), "display", "display"),
@@ -394,6 +419,15 @@ def test_the_drivers_halves_must_fit(
     assert kinds(gpu) == (kind, None)
     assert gpu.on_host is None or (gpu.on_host.reason == reason and gpu.on_host.remedy)
     assert only(tmp_path).on_host is None  # nobody asked the loader
+
+
+def test_of_the_second_gpu_the_second_device_node_is_to_be_made(tmp_path: Path) -> None:
+    tree = clean(tmp_path)
+    second = f"GPU UUID: {UUID}\nDevice Minor: 1"
+    lay(tree.root, {f"proc/driver/nvidia/gpus/{AT}/information": second})
+    (gpu,) = gpus.read(tmp_path, 4096, driver(tree))
+    assert gpu.on_host and gpu.on_host.reason == f"{AT} has no device node /dev/nvidia1"
+    assert "--create-nvidia-device-file=1," in gpu.on_host.remedy
 
 
 def test_libraries_are_those_that_the_loader_would_take(tmp_path: Path) -> None:

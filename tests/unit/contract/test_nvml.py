@@ -234,8 +234,27 @@ def test_a_gpu_without_its_power_cable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bindings_are_loaded_from_their_one_file(tmp_path: Path) -> None:
     loaded = nvml.bindings(Path(pynvml.__file__))
     assert loaded is not pynvml and loaded.NVML_ERROR_GPU_IS_LOST == 15
+    assert issubclass(loaded.NVMLError_GpuIsLost, loaded.NVMLError)
     with pytest.raises(FileNotFoundError):
         nvml.bindings(tmp_path / "pynvml.py")
+
+
+def test_a_host_needs_no_bindings_of_its_own_and_an_images_tree_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "pynvml.py"
+    shutil.copy(pynvml.__file__, file)
+    code = f"""
+import pathlib
+from virtbed_contract import nvml
+print(nvml.bindings(pathlib.Path({str(file)!r})).NVMLError_GpuIsLost.__name__)
+"""
+    here = {"PYTHONPATH": str(Path(nvml.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=here
+    )
+    assert done.stdout == "NVMLError_GpuIsLost\n"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 STAND_IN = r"""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +112,43 @@ def test_without_an_image_nvml_is_not_asked(tmp_path: Path) -> None:
     for images in ([], [tmp_path / "image"]):
         found = doctor.gpu_facts(host.root, 4096, loader, images)
         assert found["gpu_states"] == {} and found["gpu"][0]["on_host"] is None
+
+
+def hang() -> None:
+    time.sleep(60)
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail() -> None:
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize("read", [hang, crash, fail])
+def test_a_driver_that_hangs_or_crashes_does_not_end_the_examination(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[], None]
+) -> None:
+    started: list[int] = []
+    real = os.fork
+
+    def fork() -> int:
+        started.append(real())
+        return started[-1]
+
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(doctor, "NVML_DEADLINE_S", 2.0)
+    monkeypatch.setattr(doctor.nvml, "state", lambda *asked: read())
+    began = time.monotonic()
+    found = facts(tmp_path, monkeypatch, Library())
+    assert time.monotonic() - began < 30
+    (gpu,) = found["gpu"]
+    assert (gpu["on_host"]["kind"], gpu["to_guest"], found["gpu_states"]) == ("nvml", None, {})
+    assert gpu["on_host"]["reason"] == "NVML crashed, or gave no answer within 2 s"
+    (child,) = started
+    with pytest.raises(ProcessLookupError):  # nothing is left
+        os.kill(child, 0)
 
 
 def test_a_host_without_a_gpu(tmp_path: Path) -> None:

@@ -235,6 +235,12 @@ def test_native_output_does_not_reach_standard_output() -> None:
     assert json.loads(done.stdout)["schema"] == identifiers.RESULT
 
 
+def test_a_processor_that_nobody_would_prove_is_refused() -> None:
+    done = harness("null", "--scale", "tiny", "--processor", "gpu")
+    assert done.returncode == 1 and done.stdout == ""
+    assert "null failed: processor gpu asked, cpu needed" in done.stderr
+
+
 def test_wrong_answer() -> None:
     done = harness("null", "--scale", "tiny", fault="wrong")
     assert (done.returncode, done.stdout) == (3, "")

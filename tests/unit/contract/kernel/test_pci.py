@@ -37,7 +37,8 @@ def test_a_recorded_server(recorded: Recorded) -> None:
     devices = pci.devices(recorded("40intel64"))
     screen = devices["0000:09:03.0"]
     assert (screen.kind, screen.vendor, screen.model) == ("030000", "102b", "0532")
-    assert screen.boot_vga and screen.above == ("0000:00:1e.0",) and screen.answers
+    assert screen.boot_vga and screen.above == ("0000:00:1e.0",)
+    assert pci.answers(recorded("40intel64"), screen.address)
     assert screen.bars == (
         Bar(8 * MIB, False, True), Bar(16 * 1024, False, True), Bar(8 * MIB, False, True),
     )  # fmt: skip
@@ -80,7 +81,8 @@ def test_what_a_function_is_bound_to_and_grouped_with(tmp_path: Path) -> None:
     )  # fmt: skip
     assert gpu.words == "0000:41:00.0 (display controller 10de:2331, driver nvidia)"
     assert pci.members(tmp_path, "12") == ("0000:41:00.0", "0000:41:00.1", "serial8250")
-    assert devices["0000:40:00.0"].acs is True and gpu.acs is None
+    assert pci.keeps_apart(tmp_path, "0000:40:00.0") is True
+    assert pci.keeps_apart(tmp_path, gpu.address) is None
 
 
 def test_groups_are_found_by_either_of_their_links(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_access_control_is_read_from_the_configuration_space(
 ) -> None:
     folder = Tree(tmp_path).port("0000:40:00.0")
     (folder / "config").write_bytes(space)
-    assert pci.devices(tmp_path)["0000:40:00.0"].acs is expected
+    assert pci.keeps_apart(tmp_path, "0000:40:00.0") is expected
 
 
 @pytest.mark.parametrize(
