@@ -13,14 +13,14 @@ from virtbed.ledger import NAME, Digests, LedgerError
 from virtbed.platforms import Platforms
 from virtbed.records import RecordError
 from virtbed.sweep.admission import where
+from virtbed.sweep.recording import DOCTOR
+from virtbed.sweep.several import REPORTS
 from virtbed.sweep.standing import BadResultError, Standing, unchanged
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.identifiers import DESIGN, FAILURE, HOST_REPORT, RESULT
-from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
+from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, PlannedPlacement
 
-REPORTS = "doctor"
-"""The folder with a report per host, where a results folder has trials of several."""
 _Document = TypeVar("_Document")
 
 
@@ -184,7 +184,7 @@ def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[s
             "accelerator": str(design.accelerator),
             "kernel": str(facts["kernel"]),
             "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
-            "placement": where(encode(size) for size in design.placements),
+            "placement": where(encode(size) for size in placements(design, report.host)),
             "CPU model": str(facts["cpu"].get("model")),
             **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
         }
@@ -194,10 +194,15 @@ def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[s
         ) from error
 
 
+def placements(design: Design, host: str) -> tuple[PlannedPlacement, ...]:
+    """Return where pinned instances run on a host of a design."""
+    return {one.host: one.placements for one in design.hosts}.get(host, design.placements)
+
+
 def _reports(folder: Path) -> Iterator[tuple[str, HostReport]]:
     """Give the report of each host of a folder, by its name."""
     several = sorted((folder / REPORTS).glob("*.json"))
-    one = folder / "doctor.json"  # next to several, where a merge was killed
+    one = folder / DOCTOR  # next to several, where a merge was killed
     for path in [one, *several] if one.exists() or not several else several:
         report = _document(path, HostReport, HOST_REPORT)
         yield report.host, report

@@ -17,8 +17,10 @@ from virtbed.lease import LeaseError, locked
 from virtbed.ledger import NAME
 from virtbed.merging import MergeError, joining, merge
 from virtbed.merging.sources import identity, read_source
+from virtbed.sweep.several import REPORTS, report_of
 from virtbed_analysis.frames import read_sweep
 from virtbed_contract.codec import encode
+from virtbed_contract.sweep import PlannedHost
 
 from ..analysis.conftest import Folder
 from .conftest import PLATFORMS, report
@@ -77,7 +79,10 @@ def test_shards_joined_are_the_whole(cluster: Cluster, shards: list[Path]) -> No
             for path in (shard / "trials" / trial).iterdir():
                 assert (into / "trials" / trial / path.name).read_bytes() == path.read_bytes()
     assert {row.status for row in ledger_view.look(into / NAME).rows} == {"done"}
-    assert sorted(read_source(into).reports) == list(HOSTS)
+    source = read_source(into)
+    assert sorted(source.reports) == list(HOSTS) and source.design.placements == ()
+    own = read_source(shards[0]).design.placements
+    assert source.design.hosts == tuple(PlannedHost(host, own) for host in HOSTS)
 
 
 def test_joined_twice_nothing_changes(cluster: Cluster, shards: list[Path]) -> None:
@@ -147,6 +152,25 @@ def test_a_folder_of_several_hosts_is_none_of_one(cluster: Cluster, shards: list
     merge(cluster.results / "demo", shards, PLATFORMS)
     with pytest.raises(Exception, match=r"was started on one host, n1, n2, n3, now several"):
         cluster.sweep()
+
+
+def test_a_sweep_of_several_hosts_is_joined_by_the_places_on_each(
+    cluster: Cluster, shards: list[Path]
+) -> None:
+    def of_several(design: Json) -> None:
+        hosts = [{"host": "n2", "placements": design["placements"]}]
+        design.update(placements=[], hosts=hosts)
+
+    edit(shards[1] / "design.json", of_several)
+    (shards[1] / REPORTS).mkdir()
+    (shards[1] / "doctor.json").rename(shards[1] / report_of("n2"))
+    assert merge(cluster.results / "joined", shards, PLATFORMS).results == 6
+    edit(
+        shards[1] / "design.json",
+        lambda design: design["hosts"][0]["placements"][0].update(cpus="0"),
+    )
+    with pytest.raises(MergeError, match=r"placement 1: 0 of node 0"):
+        merge(cluster.results / "again", shards, PLATFORMS)
 
 
 def test_what_must_be_alike_is_what_a_sweep_is_bound_to(
