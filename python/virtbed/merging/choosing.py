@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from virtbed.merging.sources import Measured, MergeError, Source, identity
 from virtbed.platforms import Platforms
@@ -40,6 +41,7 @@ class Chosen:
 def unlike(sources: Sequence[Source], platforms: Platforms) -> Iterator[str]:
     """Give a line for whatever differs between folders that must be alike to be joined."""
     first, *others = sources
+    yield from _namesakes(sources)
     ours = identity(first.design, next(iter(first.reports.values())), platforms)
     rows = _rows(first)
     for other in others:
@@ -51,6 +53,21 @@ def unlike(sources: Sequence[Source], platforms: Platforms) -> Iterator[str]:
                     f"{first.folder}: {_REMEDIES.get(key, _ALIKE)}"
                 )
         yield from _other_cells(first, other, rows)
+
+
+def _namesakes(sources: Sequence[Source]) -> Iterator[str]:
+    """Give a line for each host that is another machine than the one of its name elsewhere."""
+    machines: dict[str, tuple[str, Path]] = {}
+    for source in sources:
+        for host, report in source.reports.items():
+            own = (report.facts.get("machine") or {}).get("id")
+            known, folder = machines.setdefault(host, (own, source.folder)) if own else (own, "")
+            if known != own:
+                yield (
+                    f"{source.folder}: {host} is another machine than {host} in {folder}, by "
+                    "machine-id, and results are distinguished by the host's name: leave that "
+                    "folder out; hostnamectl hostname NAME on one of them, and measure there again"
+                )
 
 
 def _rows(source: Source) -> dict[int, dict[str, PlannedTrial]]:

@@ -236,6 +236,18 @@ def test_what_is_unlike_is_named_and_nothing_is_written(
     assert not (cluster.results / "new").exists()
 
 
+def test_two_machines_of_one_name_are_not_taken_for_one(
+    cluster: Cluster, shards: list[Path]
+) -> None:
+    again = cluster.sweep("2/3", "n1").folder  # n2 has it whole, and so it has no result
+    for folder, number in ((shards[0], "1"), (again, "2")):
+        edit(folder / "doctor.json", lambda r, n=number: r["facts"].update(machine={"id": n}))
+    with pytest.raises(MergeError, match=r"n1 is another machine than n1 in .*, by machine-id"):
+        merge(cluster.results / "joined", [shards[0], again], PLATFORMS)
+    edit(again / "doctor.json", lambda r: r["facts"]["machine"].update(id="1"))
+    assert merge(cluster.results / "joined", [*shards, again], PLATFORMS).results == 6
+
+
 def test_a_host_that_cannot_run_all_cells_is_named(cluster: Cluster, shards: list[Path]) -> None:
     def fewer(design: Json) -> None:
         del design["trials"][0]
