@@ -2,8 +2,10 @@
 
 A replicate is one pass on one host, since ratios are made within it. Where two hosts have results
 of one replicate, those of the host with the most are taken: a shard that went on elsewhere repeated
-the replicate that it was in the middle of. Two results of one trial on one host are a conflict,
-unless a folder says that it put one aside and measured the trial again.
+the replicate that it was in the middle of. Of halves that are equal one is as good as the other; the
+host whose name is first has it. A replicate that is whole on two hosts is a conflict. So are two
+results of one trial on one host, unless a folder says that it put one aside and measured the trial
+again.
 """
 
 from __future__ import annotations
@@ -149,11 +151,11 @@ def _host_of(
     """Return the host whose results of a replicate are taken."""
     most = max(map(len, hosts.values()))
     best = sorted(host for host, own in hosts.items() if len(own) == most)
-    if len(best) > 1:
+    if len(best) > 1 and most == whole:
         folders = [next(iter(hosts[host].values())).folder.parents[1] for host in best]
-        example = min(hosts[best[0]].keys() & hosts[best[1]].keys() or hosts[best[0]])
+        example = min(hosts[best[0]])
         conflicts.append(
-            f"replicate {replicate}: {most} of its {whole} trials, such as {example}, have results "
+            f"replicate {replicate}: all {whole} of its trials, such as {example}, have results "
             f"of {' and of '.join(best)}, in {' and '.join(map(str, folders))}; leave one of the "
             "folders out"
         )

@@ -293,7 +293,7 @@ def test_one_replicate_whole_on_two_hosts_is_a_conflict(
         folder.rename(folder.with_name("kept"))  # or the second would leave it to the first
     again = cluster.sweep("1/3", "n9").folder
     with pytest.raises(
-        MergeError, match=r"replicate 1: 2 of its 2 trials, such as .* of n1 and of n9"
+        MergeError, match=r"replicate 1: all 2 of its trials, such as .* of n1 and of n9"
     ):
         merge(cluster.results / "joined", [again, shards[0].with_name("kept")], PLATFORMS)
 
@@ -320,6 +320,25 @@ def test_a_replicate_that_was_repeated_elsewhere_is_taken_of_one_host(
     assert hosts == {"n2"}
     assert (into / "aside" / f"{lost}-1" / "result.json").exists() is first
     assert (part / "trials" / lost / "result.json").exists()
+
+
+@pytest.mark.parametrize("backwards", [True, False])
+def test_of_two_halves_of_a_replicate_one_is_taken_until_there_is_a_whole(
+    cluster: Cluster, harness_document: Json, *, backwards: bool
+) -> None:
+    """Of a shard whose task was put back into the queue on both hosts."""
+    halves = [cluster.cut_off_after(1, "2/3", host, harness_document) for host in ("n1", "n2")]
+    into = cluster.results / "joined"
+    for half in halves[::-1] if backwards else ():
+        merge(into, [half], PLATFORMS)
+    done = merge(into, halves, PLATFORMS)
+    assert done.hosts == ("n1",) and done.results == 1
+    assert list(done.left_out.values()) == [
+        "replicate 2 is taken of n1, which has 1 of its 2 trials"
+    ]
+    cluster.sweep("2/3", "n2")
+    done = merge(into, halves, PLATFORMS)
+    assert done.hosts == ("n2",) and done.results == 2
 
 
 def test_a_result_that_was_measured_again_replaces_the_one_before(
