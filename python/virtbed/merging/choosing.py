@@ -2,10 +2,9 @@
 
 A replicate is one pass on one host, since ratios are made within it. Where two hosts have results
 of one replicate, those of the host with the most are taken: a shard that went on elsewhere repeated
-the replicate that it was in the middle of. Of halves that are equal one is as good as the other; the
-host whose name is first has it. A replicate that is whole on two hosts is a conflict. So are two
-results of one trial on one host, unless a folder says that it put one aside and measured the trial
-again.
+the replicate that it was in the middle of. Of equal halves one is as good as the other: the first
+host's by name is taken. A replicate that is whole on two hosts is a conflict. So are two results of
+one trial on one host, unless a folder says that it put one aside and measured the trial again.
 """
 
 from __future__ import annotations

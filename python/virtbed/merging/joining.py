@@ -142,7 +142,9 @@ class _Joint:
         for place in map(Path, self.chosen.superseded):
             if place.parents[1] == self.into:
                 self._forget()
-                _aside(self.into, place.name)
+                _aside(self.into, place)
+                for other in self.into.glob(f"earlier/*/{place.name}"):
+                    _aside(self.into, other)
         for trial, one in sorted(self.chosen.results.items()):
             if self._take(trial, one):
                 done.taken[str(one.folder.parents[1])] += 1
@@ -200,11 +202,11 @@ class _Joint:
     def _earlier(self) -> None:
         """Copy the results that were put aside of trials whose result was taken of that host."""
         for source in self.sources:
-            for (trial, attempt), (place, digests) in source.earlier.items():
+            for (trial, attempt), before in source.earlier.items():
                 one = self.chosen.results.get(trial)
-                to = self.into / "earlier" / attempt / trial
-                if one and one.host in source.reports and not (to / "result.json").exists():
-                    _copy(place, to, digests)
+                to = self.into / "earlier" / str(attempt) / trial
+                if one and one.host == before.host and not (to / "result.json").exists():
+                    _copy(before.folder, to, before.digests)
 
     def _failures(self) -> dict[str, Failure]:
         """Copy the last failure of each trial without a result; return all of them."""
@@ -236,7 +238,9 @@ class _Joint:
         if _says(path) == {(trial, status) for trial, status, *_ in rows}:
             return
         same = identity(design, next(iter(reports.values())), self.platforms)
-        same["host"] = ", ".join(sorted(reports))
+        which = "hosts" if is_of_several(self.into) else "host"  # of several none can go on
+        joined = "joined of " if which == "hosts" else ""
+        same[which] = joined + ", ".join(sorted(reports))
         new = path.with_name(f".{NAME}.new")
         _remove(new)
         with Ledger(new) as ledger:
@@ -284,13 +288,13 @@ def _says(path: Path) -> set[tuple[str, str]]:
         return set()
 
 
-def _aside(sweep: Path, trial: str) -> None:
+def _aside(sweep: Path, left: Path) -> None:
     """Move what a trial left aside, as a sweep does with what it repeats."""
     number = 1
-    while os.path.lexists(to := sweep / ASIDE / f"{trial}-{number}"):
+    while os.path.lexists(to := sweep / ASIDE / f"{left.name}-{number}"):
         number += 1
     to.parent.mkdir(exist_ok=True)
-    (sweep / "trials" / trial).rename(to)
+    left.rename(to)
 
 
 def _copy(there: Path, here: Path, digests: Digests | None = None) -> None:

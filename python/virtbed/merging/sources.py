@@ -48,7 +48,7 @@ class Source:
         reports: The reports of its hosts, by the host's name.
         results: Its good results, by the trial's id.
         failures: Why other trials have none.
-        earlier: The results that were put aside, each with its folder, by (trial, attempt).
+        earlier: The results that were put aside, by (trial, attempt).
         bad: What is there and no result, with the reason, by the trial's id.
         holder: Who carries it out, in words; empty if nobody does.
     """
@@ -58,14 +58,14 @@ class Source:
     reports: Mapping[str, HostReport]
     results: Mapping[str, Measured]
     failures: Mapping[str, Failure]
-    earlier: Mapping[tuple[str, str], tuple[Path, Digests]]
+    earlier: Mapping[tuple[str, int], Measured]
     bad: Mapping[str, str]
     holder: str = ""
 
     def put_aside(self, trial: str, digests: Digests) -> bool:
         """Return whether a result is one that this folder had, and measured again."""
         return any(
-            own == trial and there == digests for (own, _), (_, there) in self.earlier.items()
+            own == trial and one.digests == digests for (own, _), one in self.earlier.items()
         )
 
 
@@ -235,11 +235,14 @@ def _holder(folder: Path) -> str:
         return ""
 
 
-def _earlier(folder: Path) -> Iterator[tuple[tuple[str, str], tuple[Path, Digests]]]:
+def _earlier(folder: Path) -> Iterator[tuple[tuple[str, int], Measured]]:
     for path in sorted(folder.glob("earlier/*/*")):
         if path.is_symlink() or not path.parent.name.isdecimal():
             continue
         try:
-            yield (path.name, path.parent.name), (path, records.digests(path))
-        except OSError:  # half of one, whose result is still in its old place
+            attempt = int(path.parent.name)
+            host = json_file.read(path / "result.json")["trial"]["host"]
+            yield (path.name, attempt), Measured(path, host, attempt, records.digests(path))
+        except (OSError, DocumentError, KeyError, TypeError):
+            # No result, or half of one, whose result is still in its old place.
             continue

@@ -148,9 +148,11 @@ def test_a_sweep_goes_on_in_a_joined_folder(cluster: Cluster) -> None:
     assert len(results(run.folder)) == 6 and run.failed == []
 
 
-def test_a_folder_of_several_hosts_is_none_of_one(cluster: Cluster, shards: list[Path]) -> None:
+def test_a_joined_folder_of_several_hosts_is_carried_on_by_none(
+    cluster: Cluster, shards: list[Path]
+) -> None:
     merge(cluster.results / "demo", shards, PLATFORMS)
-    with pytest.raises(Exception, match=r"was started on one host, n1, n2, n3, now several"):
+    with pytest.raises(Exception, match=r"was started with hosts joined of n1, n2, n3, now it is"):
         cluster.sweep()
 
 
@@ -366,6 +368,23 @@ def test_a_result_that_was_measured_again_replaces_the_one_before(
     shutil.rmtree(stale / "trials" / trial)
     shutil.copytree(aside, stale / "trials" / trial)
     assert not merge(into, [*shards, stale], PLATFORMS).taken and content(into) == before
+
+
+def test_what_a_host_measured_before_goes_with_its_replicate(
+    cluster: Cluster, harness_document: Json
+) -> None:
+    """Or a replicate would have results of two hosts, and the sweep no report."""
+    part = cluster.cut_off_after(1, "2/3", "n1", harness_document)
+    (trial,) = results(part)
+    shutil.copytree(part / "trials" / trial, part / "earlier" / "1" / trial)
+    into, other = cluster.results / "joined", cluster.results / "other"
+    merge(into, [part], PLATFORMS)
+    shutil.copytree(into, other)
+    whole = cluster.sweep("2/3", "n2").folder
+    for folders in ([whole], [whole, other], [part]):
+        assert merge(into, folders, PLATFORMS).hosts == ("n2",)
+        assert not list(into.glob("earlier/*/*"))
+    assert len(list(into.glob(f"aside/{trial}-*/result.json"))) == 2
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
