@@ -140,8 +140,8 @@ def test_a_plan_is_an_array_of_whole_nodes(
     assert options(path.read_text()) == [
         "--job-name=virtbed-quick", "--array=1-3%2", "--nodes=1", "--ntasks=1", "--exclusive",
         "--mem=0", "--mincpus=2", "--requeue", "--open-mode=append", "--signal=B:USR1@300",
-        f"--output={folder}/quick.slurm/task-%a.log", "--partition=main", "--time=4:00:00",
-        "--account=us", "--constraint=epyc&ib", "--exclude=n[7-9]",
+        f'--output="{folder}/quick.slurm/task-%a.log"', "--partition=main", "--time=4:00:00",
+        "--account=us", '--constraint="epyc&ib"', '--exclude="n[7-9]"',
     ]  # fmt: skip
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
@@ -191,10 +191,14 @@ BAD: dict[str, tuple[list[str], str]] = {
     "two lines": (["--partition=a\n#SBATCH --uid=0"], "found, a name needed"),
     "a long time": (["--time=soon"], "--time 'soon' found, minutes, hours:minutes:seconds"),
     "a short time": (["--time=10"], "--time 10 found, at least 15 minutes needed"),
-    "a bare option": (["--option=constraint=x"], "one of sbatch as --name or --name=value needed"),
+    "a bare option": (["--option=constraint=x"], "one of sbatch as --name or --name=value "),
     "a line": (["--option=--comment=a\nrm -rf x"], "one of sbatch as --name or --name=value"),
-    "not whole": (["--option=--oversubscribe"], "option --oversubscribe found: the job sets that"),
-    "another array": (["--option=--array=1-9"], "option --array found: the job sets that itself"),
+    "not whole": (["--option=--oversubscribe"], "option --oversubscribe found: virtbed slurm sets"),
+    "a beginning": (["--option=--oversub"], "option --oversub found: virtbed slurm sets that"),
+    "a second option": (['--option=--comment=" --array=1-9'], 'without " and \\'),
+    "less memory": (["--option=--mem-per-cpu=1"], "option --mem-per-cpu found: virtbed slurm"),
+    "no time at all": (["--option=--time=1"], "option --time found: virtbed slurm sets that"),
+    "another array": (["--option=--array=1-9"], "option --array found: virtbed slurm sets that"),
     "several lines": (["--account=a b"], "--account 'a b' found, a name needed"),
     "no plan": (["--replicates=200"], ""),
 }
@@ -499,7 +503,15 @@ def test_slurm_that_does_not_answer_is_named(
 def test_options_that_the_job_sets_are_those_that_it_may_not_be_given(plan: Plan) -> None:
     job = Job(plan, ("x",), Path("/r"), 2, 1, "p", "60", "a")
     own = {line.removeprefix("--").partition("=")[0] for line in options(job.script())}
-    assert own - {"partition", "time", "account"} <= SET
+    assert own <= SET
+
+
+def test_what_has_spaces_is_one_option_or_file(plan: Plan) -> None:
+    job = Job(plan, ("x",), Path("/a #1/it's"), 2, options=("--comment=a --oversubscribe", "--x"))
+    job.check()
+    said = [words for line in options(job.script()) for words in shlex.split(line, comments=True)]
+    assert said[-2:] == ["--comment=a --oversubscribe", "--x"]
+    assert f"--output=/a #1/it's/{plan.name}.slurm/task-%a.log" in said
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "2", "a/b"])
