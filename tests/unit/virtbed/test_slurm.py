@@ -54,12 +54,13 @@ class Slurm:
         self.answer("scontrol requeue *", "")
         self.answer("sinfo *--partition=main*", "8\n64")
         self.answer("sbatch *", "77")
+        self.answer("squeue *--name=virtbed-quick*", "")
 
     def answer(self, call: str, printed: str, status: int = 0) -> None:
         body = f"printf '%s\\n' {shlex.quote(printed)}; exit {status}"
         self.answers[call.replace(" ", "\\ ")] = body
         cases = "\n".join(f"{pattern}) {body} ;;" for pattern, body in self.answers.items())
-        for program in ("scontrol", "sinfo", "sbatch"):
+        for program in ("scontrol", "sinfo", "sbatch", "squeue"):
             path = self.folder / program
             path.write_text(STUB.format(calls=shlex.quote(str(self.calls)), cases=cases))
             path.chmod(0o755)
@@ -159,6 +160,8 @@ def test_a_dry_run_submits_nothing_and_needs_no_slurm(
     monkeypatch.setenv("PATH", "/nowhere")
     status, said = submit("--tasks=3", "--dry-run")
     assert status == 0 and said.startswith("#!/bin/bash\n#SBATCH --job-name=virtbed-quick\n")
+    needed = tmp_path / "results" / "quick.slurm"
+    assert f"virtbed: {needed} must be there before the script is submitted" in said
     assert not (tmp_path / "results").exists()
 
 
@@ -252,6 +255,18 @@ def test_what_slurm_does_not_take_is_said(
     slurm.answer("sbatch *", printed, status)
     ended, said = submit()
     assert ended == 2 and why in said
+
+
+def test_a_sweep_that_is_in_the_queue_is_not_submitted_again(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    own = f"{tmp_path}/results/quick.slurm/job.sh"
+    slurm.answer("squeue *--name=virtbed-quick*", f"7 /elsewhere/quick.slurm/job.sh\n8 {own}")
+    status, said = submit()
+    assert status == 2 and slurm.called("sbatch") == []
+    assert f"job 8 carries quick out into {tmp_path}/results already" in said
+    slurm.answer("squeue *--name=virtbed-quick*", "7 /elsewhere/quick.slurm/job.sh")
+    assert submit()[0] == 0
 
 
 def test_without_root_it_is_said_what_remains(
