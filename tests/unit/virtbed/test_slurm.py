@@ -44,6 +44,7 @@ class Slurm:
         self.calls.touch()
         self.answers: dict[str, str] = {}
         self.answer("scontrol show hostnames *", "n1\nn2")
+        self.answer("scontrol --oneliner show job 12", "JobId=12 JobState=RUNNING Reason=None")
         for number, cpus in ((1, 8), (2, 8)):
             line = NODE.format(name=f"n{number}", cpus=cpus, address=f"10.0.0.{number}")
             self.answer(f"scontrol --oneliner show node n{number}", line)
@@ -496,6 +497,14 @@ def test_within_a_job_a_sweep_measures_what_was_granted_or_nothing(
         return
     with pytest.raises(SlurmError, match=why):
         check_granted(plan, Bench())
+
+
+@pytest.mark.parametrize("state", ["TIMEOUT", "SUSPENDED"])
+@pytest.mark.usefixtures("job_of_two")
+def test_nodes_of_a_job_that_does_not_run_are_not_measured(slurm: Slurm, state: str) -> None:
+    slurm.answer("scontrol --oneliner show job 12", f"JobId=12 JobState={state} Reason=None")
+    with pytest.raises(SlurmError, match=f"job 12 is {state}, RUNNING needed"):
+        allocated(os.environ)
 
 
 @pytest.mark.usefixtures("job_of_two")
