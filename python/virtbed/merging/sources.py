@@ -167,7 +167,8 @@ class _Judge:
 def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[str, str]:
     """Return what must be alike in folders that are joined, but the host's name.
 
-    The keys are those of `virtbed.sweep.admission.identity`, and the CPU's model.
+    The keys are those of `virtbed.sweep.admission.identity`, and the CPU's model. Those of a GPU
+    lack: no plan can ask for one yet.
 
     Raises:
         MergeError: the report lacks one of these.
