@@ -116,8 +116,11 @@ def slurm(
 
 
 def _print(job: Job, bench: Bench) -> None:
-    """Print the script, and on standard error what speaks against submitting it here."""
+    """Print the script, and on standard error what it needs, or speaks against submitting it."""
     typer.echo(job.script())
+    if not job.folder.is_dir():  # without it Slurm ends each task without a word
+        line = f"virtbed: {plain(str(job.folder))} must be there before the script is submitted"
+        errors.print(line, highlight=False, markup=False)
     try:
         check_bench(bench)
     except SlurmError as error:

@@ -2,8 +2,9 @@
 
 A replicate is one pass on one host, since ratios are made within it. Where two hosts have results
 of one replicate, those of the host with the most are taken: a shard that went on elsewhere repeated
-the replicate that it was in the middle of. Two results of one trial on one host are a conflict,
-unless a folder says that it put one aside and measured the trial again.
+the replicate that it was in the middle of. Of equal halves one is as good as the other: the first
+host's by name is taken. A replicate that is whole on two hosts is a conflict. So are two results of
+one trial on one host, unless a folder says that it put one aside and measured the trial again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from virtbed.merging.sources import Measured, MergeError, Source, identity
 from virtbed.platforms import Platforms
@@ -40,6 +42,7 @@ class Chosen:
 def unlike(sources: Sequence[Source], platforms: Platforms) -> Iterator[str]:
     """Give a line for whatever differs between folders that must be alike to be joined."""
     first, *others = sources
+    yield from _namesakes(sources)
     ours = identity(first.design, next(iter(first.reports.values())), platforms)
     rows = _rows(first)
     for other in others:
@@ -51,6 +54,21 @@ def unlike(sources: Sequence[Source], platforms: Platforms) -> Iterator[str]:
                     f"{first.folder}: {_REMEDIES.get(key, _ALIKE)}"
                 )
         yield from _other_cells(first, other, rows)
+
+
+def _namesakes(sources: Sequence[Source]) -> Iterator[str]:
+    """Give a line for each host that is another machine than the one of its name elsewhere."""
+    machines: dict[str, tuple[str, Path]] = {}
+    for source in sources:
+        for host, report in source.reports.items():
+            own = (report.facts.get("machine") or {}).get("id")
+            known, folder = machines.setdefault(host, (own, source.folder)) if own else (own, "")
+            if known != own:
+                yield (
+                    f"{source.folder}: {host} is another machine than {host} in {folder}, by "
+                    "machine-id, and results are distinguished by the host's name: leave that "
+                    "folder out; hostnamectl hostname NAME on one of them, and measure there again"
+                )
 
 
 def _rows(source: Source) -> dict[int, dict[str, PlannedTrial]]:
@@ -132,11 +150,11 @@ def _host_of(
     """Return the host whose results of a replicate are taken."""
     most = max(map(len, hosts.values()))
     best = sorted(host for host, own in hosts.items() if len(own) == most)
-    if len(best) > 1:
+    if len(best) > 1 and most == whole:
         folders = [next(iter(hosts[host].values())).folder.parents[1] for host in best]
-        example = min(hosts[best[0]].keys() & hosts[best[1]].keys() or hosts[best[0]])
+        example = min(hosts[best[0]])
         conflicts.append(
-            f"replicate {replicate}: {most} of its {whole} trials, such as {example}, have results "
+            f"replicate {replicate}: all {whole} of its trials, such as {example}, have results "
             f"of {' and of '.join(best)}, in {' and '.join(map(str, folders))}; leave one of the "
             "folders out"
         )

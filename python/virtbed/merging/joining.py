@@ -17,12 +17,21 @@ from virtbed import ledger_view, records, yaml_file
 from virtbed.lease import locked
 from virtbed.ledger import NAME, PARTS, Digests, Ledger, LedgerError
 from virtbed.merging.choosing import Chosen, choose, unlike
-from virtbed.merging.sources import REPORTS, Measured, MergeError, Source, identity, read_source
+from virtbed.merging.sources import (
+    Measured,
+    MergeError,
+    Source,
+    identity,
+    placements,
+    read_source,
+)  # fmt: skip
 from virtbed.platforms import Platforms
+from virtbed.sweep.recording import DOCTOR
+from virtbed.sweep.several import REPORTS, is_of_several, report_of
 from virtbed.sweep.standing import ASIDE
 from virtbed_contract.codec import encode
 from virtbed_contract.kernel.files import write_whole
-from virtbed_contract.sweep import Design, Failure, HostReport
+from virtbed_contract.sweep import Design, Failure, HostReport, PlannedHost
 
 _Row = tuple[str, str, int, str, Digests | None]
 
@@ -93,7 +102,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _is_other(path: Path) -> bool:
     """Return whether something is not what a merge that was killed may have left."""
-    return path.name not in {"doctor.json", REPORTS, "plan.yml"} and not path.name.startswith(".")
+    return path.name not in {DOCTOR, REPORTS, "plan.yml"} and not path.name.startswith(".")
 
 
 def _judged(into: Path, others: Iterable[Path], platforms: Platforms) -> _Joint:
@@ -128,12 +137,14 @@ class _Joint:
         done = Merged(self.into)
         reports = self._reports()
         self._plan()
-        design = self._design()
+        design = self._design(reports)
         _write_json(self.into / "design.json", encode(design))  # which makes it a results folder
         for place in map(Path, self.chosen.superseded):
             if place.parents[1] == self.into:
                 self._forget()
-                _aside(self.into, place.name)
+                _aside(self.into, place)
+                for other in self.into.glob(f"earlier/*/{place.name}"):
+                    _aside(self.into, other)
         for trial, one in sorted(self.chosen.results.items()):
             if self._take(trial, one):
                 done.taken[str(one.folder.parents[1])] += 1
@@ -142,12 +153,17 @@ class _Joint:
         self._ledger(design, reports, failures)
         return self._said(done, design)
 
-    def _design(self) -> Design:
-        """Return the design of all that the folders plan."""
+    def _design(self, reports: Mapping[str, HostReport]) -> Design:
+        """Return the design of all that the folders plan, with its hosts if they are several."""
         rows = {row.id: row for source in self.sources for row in source.design.trials}
         commits = dict.fromkeys(c for source in self.sources for c in source.design.commits)
         trials = tuple(sorted(rows.values(), key=lambda row: row.position))
-        return replace(self.sources[0].design, trials=trials, commits=tuple(commits))
+        whole = replace(self.sources[0].design, trials=trials, commits=tuple(commits))
+        own = {h: placements(s.design, h) for s in reversed(self.sources) for h in s.reports}
+        if is_of_several(self.into):
+            hosts = tuple(PlannedHost(host, own[host]) for host in sorted(reports))
+            return replace(whole, placements=(), hosts=hosts)
+        return replace(whole, placements=own[next(iter(reports))], hosts=())
 
     def _reports(self) -> dict[str, HostReport]:
         """Write the report of each host: of one where a sweep has it, of several in a folder."""
@@ -156,12 +172,11 @@ class _Joint:
             every = {**source.reports, **every}
         having = {one.host for one in self.chosen.results.values()}
         found = {host: report for host, report in every.items() if host in having or not having}
-        several = len(found) > 1 or (self.into / REPORTS).is_dir()
+        several = len(found) > 1 or is_of_several(self.into)
         for host, report in found.items():
-            place = f"{REPORTS}/{_file_of(host)}.json" if several else "doctor.json"
-            _write_json(self.into / place, encode(report))
+            _write_json(self.into / (report_of(host) if several else DOCTOR), encode(report))
         if several:
-            (self.into / "doctor.json").unlink(missing_ok=True)
+            (self.into / DOCTOR).unlink(missing_ok=True)
         return found
 
     def _plan(self) -> None:
@@ -187,11 +202,11 @@ class _Joint:
     def _earlier(self) -> None:
         """Copy the results that were put aside of trials whose result was taken of that host."""
         for source in self.sources:
-            for (trial, attempt), (place, digests) in source.earlier.items():
+            for (trial, attempt), before in source.earlier.items():
                 one = self.chosen.results.get(trial)
-                to = self.into / "earlier" / attempt / trial
-                if one and one.host in source.reports and not (to / "result.json").exists():
-                    _copy(place, to, digests)
+                to = self.into / "earlier" / str(attempt) / trial
+                if one and one.host == before.host and not (to / "result.json").exists():
+                    _copy(before.folder, to, before.digests)
 
     def _failures(self) -> dict[str, Failure]:
         """Copy the last failure of each trial without a result; return all of them."""
@@ -223,7 +238,9 @@ class _Joint:
         if _says(path) == {(trial, status) for trial, status, *_ in rows}:
             return
         same = identity(design, next(iter(reports.values())), self.platforms)
-        same["host"] = ", ".join(sorted(reports))
+        which = "hosts" if is_of_several(self.into) else "host"  # of several none can go on
+        joined = "joined of " if which == "hosts" else ""
+        same[which] = joined + ", ".join(sorted(reports))
         new = path.with_name(f".{NAME}.new")
         _remove(new)
         with Ledger(new) as ledger:
@@ -271,18 +288,13 @@ def _says(path: Path) -> set[tuple[str, str]]:
         return set()
 
 
-def _file_of(host: str) -> str:
-    """Return a host's name as that of a file."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in host).lstrip(".") or "host"
-
-
-def _aside(sweep: Path, trial: str) -> None:
+def _aside(sweep: Path, left: Path) -> None:
     """Move what a trial left aside, as a sweep does with what it repeats."""
     number = 1
-    while os.path.lexists(to := sweep / ASIDE / f"{trial}-{number}"):
+    while os.path.lexists(to := sweep / ASIDE / f"{left.name}-{number}"):
         number += 1
     to.parent.mkdir(exist_ok=True)
-    (sweep / "trials" / trial).rename(to)
+    left.rename(to)
 
 
 def _copy(there: Path, here: Path, digests: Digests | None = None) -> None:

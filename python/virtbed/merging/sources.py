@@ -13,14 +13,14 @@ from virtbed.ledger import NAME, Digests, LedgerError
 from virtbed.platforms import Platforms
 from virtbed.records import RecordError
 from virtbed.sweep.admission import where
+from virtbed.sweep.recording import DOCTOR
+from virtbed.sweep.several import REPORTS
 from virtbed.sweep.standing import BadResultError, Standing, unchanged
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.identifiers import DESIGN, FAILURE, HOST_REPORT, RESULT
-from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
+from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, PlannedPlacement
 
-REPORTS = "doctor"
-"""The folder with a report per host, where a results folder has trials of several."""
 _Document = TypeVar("_Document")
 
 
@@ -48,7 +48,7 @@ class Source:
         reports: The reports of its hosts, by the host's name.
         results: Its good results, by the trial's id.
         failures: Why other trials have none.
-        earlier: The results that were put aside, each with its folder, by (trial, attempt).
+        earlier: The results that were put aside, by (trial, attempt).
         bad: What is there and no result, with the reason, by the trial's id.
         holder: Who carries it out, in words; empty if nobody does.
     """
@@ -58,14 +58,14 @@ class Source:
     reports: Mapping[str, HostReport]
     results: Mapping[str, Measured]
     failures: Mapping[str, Failure]
-    earlier: Mapping[tuple[str, str], tuple[Path, Digests]]
+    earlier: Mapping[tuple[str, int], Measured]
     bad: Mapping[str, str]
     holder: str = ""
 
     def put_aside(self, trial: str, digests: Digests) -> bool:
         """Return whether a result is one that this folder had, and measured again."""
         return any(
-            own == trial and there == digests for (own, _), (_, there) in self.earlier.items()
+            own == trial and one.digests == digests for (own, _), one in self.earlier.items()
         )
 
 
@@ -167,7 +167,8 @@ class _Judge:
 def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[str, str]:
     """Return what must be alike in folders that are joined, but the host's name.
 
-    The keys are those of `virtbed.sweep.admission.identity`, and the CPU's model.
+    The keys are those of `virtbed.sweep.admission.identity`, and the CPU's model. Those of a GPU
+    lack: no plan can ask for one yet.
 
     Raises:
         MergeError: the report lacks one of these.
@@ -184,7 +185,7 @@ def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[s
             "accelerator": str(design.accelerator),
             "kernel": str(facts["kernel"]),
             "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
-            "placement": where(encode(size) for size in design.placements),
+            "placement": where(encode(size) for size in placements(design, report.host)),
             "CPU model": str(facts["cpu"].get("model")),
             **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
         }
@@ -194,10 +195,15 @@ def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[s
         ) from error
 
 
+def placements(design: Design, host: str) -> tuple[PlannedPlacement, ...]:
+    """Return where pinned instances run on a host of a design."""
+    return {one.host: one.placements for one in design.hosts}.get(host, design.placements)
+
+
 def _reports(folder: Path) -> Iterator[tuple[str, HostReport]]:
     """Give the report of each host of a folder, by its name."""
     several = sorted((folder / REPORTS).glob("*.json"))
-    one = folder / "doctor.json"  # next to several, where a merge was killed
+    one = folder / DOCTOR  # next to several, where a merge was killed
     for path in [one, *several] if one.exists() or not several else several:
         report = _document(path, HostReport, HOST_REPORT)
         yield report.host, report
@@ -230,11 +236,14 @@ def _holder(folder: Path) -> str:
         return ""
 
 
-def _earlier(folder: Path) -> Iterator[tuple[tuple[str, str], tuple[Path, Digests]]]:
+def _earlier(folder: Path) -> Iterator[tuple[tuple[str, int], Measured]]:
     for path in sorted(folder.glob("earlier/*/*")):
         if path.is_symlink() or not path.parent.name.isdecimal():
             continue
         try:
-            yield (path.name, path.parent.name), (path, records.digests(path))
-        except OSError:  # half of one, whose result is still in its old place
+            attempt = int(path.parent.name)
+            host = json_file.read(path / "result.json")["trial"]["host"]
+            yield (path.name, attempt), Measured(path, host, attempt, records.digests(path))
+        except (OSError, DocumentError, KeyError, TypeError):
+            # No result, or half of one, whose result is still in its old place.
             continue

@@ -49,13 +49,23 @@ def allocated(environment: Mapping[str, str]) -> list[Node]:
     """Return the nodes of the job of an environment.
 
     Raises:
-        SlurmError: it is of no job, or Slurm does not say what its nodes are.
+        SlurmError: it is of no job, or of one that has ended, or Slurm does not say what its nodes
+            are.
     """
     job, listed = job_of(environment), environment.get("SLURM_JOB_NODELIST", "")
-    if not job or not listed:
+    if "SLURM_JOB_ID" not in environment or not listed:
         raise SlurmError(
             "no SLURM_JOB_ID and SLURM_JOB_NODELIST found, those of an allocation needed: call it "
             "within salloc or sbatch"
+        )
+    said = ask(
+        "scontrol", "--oneliner", "show", "job", environment["SLURM_JOB_ID"],
+        environment=environment,
+    )  # fmt: skip
+    if (state := fields(said).get("JobState")) != "RUNNING":
+        raise SlurmError(
+            f"job {job} is {state}, RUNNING needed: its nodes may be another job's by now; leave "
+            "this shell, and allocate nodes again"
         )
     names = ask("scontrol", "show", "hostnames", listed, environment=environment).split()
     counts = per_node(environment.get("SLURM_JOB_CPUS_PER_NODE", ""))

@@ -19,15 +19,16 @@ INTERRUPTED = 130
 """The exit status of `virtbed sweep` that was interrupted, and left its host as it was."""
 LEAST_S = 900
 """The shortest time limit: a task that examines its host and is ended at once gets nowhere."""
-# Of the options of sbatch, those that the job sets itself.
+# Of the options of sbatch, those that the job sets itself, or `virtbed slurm` has an option for.
 SET = frozenset(
     {
-        "array", "chdir", "cpus-per-task", "error", "exclusive", "job-name", "mem", "mincpus",
-        "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "oversubscribe", "parsable",
-        "requeue", "no-requeue", "share", "signal", "wrap",
+        "account", "array", "chdir", "cpus-per-task", "error", "exclusive", "job-name", "mem",
+        "mem-per-cpu", "mem-per-gpu", "mincpus", "nodes", "no-requeue", "ntasks",
+        "ntasks-per-node", "open-mode", "output", "oversubscribe", "parsable", "partition",
+        "requeue", "share", "signal", "time", "wrap",
     }
 )  # fmt: skip
-_OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[^\n\r]*)?", re.ASCII)
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[^\n\r\"\\\\]*)?", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_.,:@%+-]+", re.ASCII)
 _TIME = re.compile(
     r"(?:(?P<days>[0-9]+)-(?P<dh>[0-9]+)(?::(?P<dm>[0-9]+)(?::(?P<ds>[0-9]+))?)?"
@@ -115,12 +116,14 @@ class Job:
             match = _OPTION.fullmatch(option)
             if match is None:
                 raise SlurmError(
-                    f"option {option[:80]!r} found, one of sbatch as --name or --name=value needed"
+                    f"option {option[:80]!r} found, one of sbatch as --name or --name=value "
+                    'needed, without " and \\'
                 )
-            if match[1] in SET:
+            # sbatch takes the beginning of a name for the whole.
+            if any(name.startswith(match[1]) for name in SET):
                 raise SlurmError(
-                    f"option --{match[1]} found: the job sets that itself, to have whole nodes and "
-                    "to go on after a requeue; leave it out"
+                    f"option --{match[1]} found: virtbed slurm sets that, to have whole nodes and "
+                    "to go on after a requeue, or has an option of its own for it; leave it out"
                 )
 
     def script(self) -> str:
@@ -155,11 +158,17 @@ class Job:
         for name in ("partition", "time", "account"):
             if (value := getattr(self, name)) is not None:
                 yield f"--{name}={value}"
-        yield from self.options
+        yield from map(_quoted, self.options)
+
+
+def _quoted(option: str) -> str:
+    """Return an option as sbatch reads it in a line, where a space would begin the next."""
+    name, equals, value = option.partition("=")
+    return f'{name}="{value}"' if equals else name
 
 
 def _in_a_line(folder: Path, name: str) -> str:
-    """Return a file as sbatch reads it in a line of a script, where % and spaces have meanings.
+    """Return a file as sbatch reads it in a line of a script, where %, # and spaces have meanings.
 
     Raises:
         SlurmError: no line can hold it.
@@ -167,7 +176,7 @@ def _in_a_line(folder: Path, name: str) -> str:
     text = f"{str(folder).replace('%', '%%')}/{name}"
     if any(c in text for c in '\n\r"\\'):
         raise SlurmError(f"results folder {text[:200]!r} found, one without quotes and \\ needed")
-    return f'"{text}"' if " " in text else text
+    return f'"{text}"'
 
 
 def seconds_of(time: str) -> int | None:

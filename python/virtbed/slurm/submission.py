@@ -81,11 +81,20 @@ def submit(job: Job) -> str:
     """Write the script and submit it; return the number of the job.
 
     Raises:
-        SlurmError: Slurm does not take it.
+        SlurmError: Slurm does not take it, or has it still.
         OSError: the script cannot be written.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
     script = job.folder / "job.sh"
+    # Two tasks with one shard would measure it twice, and what two nodes have whole is not joined.
+    queued = ask("squeue", "--noheader", f"--name=virtbed-{job.plan.name}", "--format=%F %o")
+    for line in queued.splitlines():
+        number, _, command = line.strip().partition(" ")
+        if command == str(script):
+            raise SlurmError(
+                f"job {number} carries {job.plan.name} out into {job.results} already; wait for "
+                f"its end (squeue --job {number}), or end it (scancel {number})"
+            )
+    job.folder.mkdir(parents=True, exist_ok=True)
     write_text(script, job.script(), 0o755)
     number = ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
     if not number.isdigit():

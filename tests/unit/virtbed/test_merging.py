@@ -17,8 +17,11 @@ from virtbed.lease import LeaseError, locked
 from virtbed.ledger import NAME
 from virtbed.merging import MergeError, joining, merge
 from virtbed.merging.sources import identity, read_source
+from virtbed.sweep.several import REPORTS, report_of
 from virtbed_analysis.frames import read_sweep
 from virtbed_contract.codec import encode
+from virtbed_contract.factors import FACTORS
+from virtbed_contract.sweep import PlannedHost
 
 from ..analysis.conftest import Folder
 from .conftest import PLATFORMS, report
@@ -77,7 +80,10 @@ def test_shards_joined_are_the_whole(cluster: Cluster, shards: list[Path]) -> No
             for path in (shard / "trials" / trial).iterdir():
                 assert (into / "trials" / trial / path.name).read_bytes() == path.read_bytes()
     assert {row.status for row in ledger_view.look(into / NAME).rows} == {"done"}
-    assert sorted(read_source(into).reports) == list(HOSTS)
+    source = read_source(into)
+    assert sorted(source.reports) == list(HOSTS) and source.design.placements == ()
+    own = read_source(shards[0]).design.placements
+    assert source.design.hosts == tuple(PlannedHost(host, own) for host in HOSTS)
 
 
 def test_joined_twice_nothing_changes(cluster: Cluster, shards: list[Path]) -> None:
@@ -143,10 +149,31 @@ def test_a_sweep_goes_on_in_a_joined_folder(cluster: Cluster) -> None:
     assert len(results(run.folder)) == 6 and run.failed == []
 
 
-def test_a_folder_of_several_hosts_is_none_of_one(cluster: Cluster, shards: list[Path]) -> None:
+def test_a_joined_folder_of_several_hosts_is_carried_on_by_none(
+    cluster: Cluster, shards: list[Path]
+) -> None:
     merge(cluster.results / "demo", shards, PLATFORMS)
-    with pytest.raises(Exception, match=r"was started on one host, n1, n2, n3, now several"):
+    with pytest.raises(Exception, match=r"was started with hosts joined of n1, n2, n3, now it is"):
         cluster.sweep()
+
+
+def test_a_sweep_of_several_hosts_is_joined_by_the_places_on_each(
+    cluster: Cluster, shards: list[Path]
+) -> None:
+    def of_several(design: Json) -> None:
+        hosts = [{"host": "n2", "placements": design["placements"]}]
+        design.update(placements=[], hosts=hosts)
+
+    edit(shards[1] / "design.json", of_several)
+    (shards[1] / REPORTS).mkdir()
+    (shards[1] / "doctor.json").rename(shards[1] / report_of("n2"))
+    assert merge(cluster.results / "joined", shards, PLATFORMS).results == 6
+    edit(
+        shards[1] / "design.json",
+        lambda design: design["hosts"][0]["placements"][0].update(cpus="0"),
+    )
+    with pytest.raises(MergeError, match=r"placement 1: 0 of node 0"):
+        merge(cluster.results / "again", shards, PLATFORMS)
 
 
 def test_what_must_be_alike_is_what_a_sweep_is_bound_to(
@@ -161,6 +188,10 @@ def test_what_must_be_alike_is_what_a_sweep_is_bound_to(
     assert bound.pop("host") == "n1"
     assert {key: found[key] for key in bound} == bound
     assert found.keys() - bound.keys() == {"CPU model"}
+
+
+def test_no_plan_has_a_gpu_which_a_merge_does_not_compare() -> None:
+    assert next(factor for factor in FACTORS if factor.name == "processor").not_yet
 
 
 Change = Callable[[Json], object]
@@ -212,6 +243,18 @@ def test_what_is_unlike_is_named_and_nothing_is_written(
     assert not (cluster.results / "new").exists()
 
 
+def test_two_machines_of_one_name_are_not_taken_for_one(
+    cluster: Cluster, shards: list[Path]
+) -> None:
+    again = cluster.sweep("2/3", "n1").folder  # n2 has it whole, and so it has no result
+    for folder, number in ((shards[0], "1"), (again, "2")):
+        edit(folder / "doctor.json", lambda r, n=number: r["facts"].update(machine={"id": n}))
+    with pytest.raises(MergeError, match=r"n1 is another machine than n1 in .*, by machine-id"):
+        merge(cluster.results / "joined", [shards[0], again], PLATFORMS)
+    edit(again / "doctor.json", lambda r: r["facts"]["machine"].update(id="1"))
+    assert merge(cluster.results / "joined", [*shards, again], PLATFORMS).results == 6
+
+
 def test_a_host_that_cannot_run_all_cells_is_named(cluster: Cluster, shards: list[Path]) -> None:
     def fewer(design: Json) -> None:
         del design["trials"][0]
@@ -257,7 +300,7 @@ def test_one_replicate_whole_on_two_hosts_is_a_conflict(
         folder.rename(folder.with_name("kept"))  # or the second would leave it to the first
     again = cluster.sweep("1/3", "n9").folder
     with pytest.raises(
-        MergeError, match=r"replicate 1: 2 of its 2 trials, such as .* of n1 and of n9"
+        MergeError, match=r"replicate 1: all 2 of its trials, such as .* of n1 and of n9"
     ):
         merge(cluster.results / "joined", [again, shards[0].with_name("kept")], PLATFORMS)
 
@@ -286,6 +329,25 @@ def test_a_replicate_that_was_repeated_elsewhere_is_taken_of_one_host(
     assert (part / "trials" / lost / "result.json").exists()
 
 
+@pytest.mark.parametrize("backwards", [True, False])
+def test_of_two_halves_of_a_replicate_one_is_taken_until_there_is_a_whole(
+    cluster: Cluster, harness_document: Json, *, backwards: bool
+) -> None:
+    """Of a shard whose task was put back into the queue on both hosts."""
+    halves = [cluster.cut_off_after(1, "2/3", host, harness_document) for host in ("n1", "n2")]
+    into = cluster.results / "joined"
+    for half in halves[::-1] if backwards else ():
+        merge(into, [half], PLATFORMS)
+    done = merge(into, halves, PLATFORMS)
+    assert done.hosts == ("n1",) and done.results == 1
+    assert list(done.left_out.values()) == [
+        "replicate 2 is taken of n1, which has 1 of its 2 trials"
+    ]
+    cluster.sweep("2/3", "n2")
+    done = merge(into, halves, PLATFORMS)
+    assert done.hosts == ("n2",) and done.results == 2
+
+
 def test_a_result_that_was_measured_again_replaces_the_one_before(
     cluster: Cluster, shards: list[Path]
 ) -> None:
@@ -311,6 +373,23 @@ def test_a_result_that_was_measured_again_replaces_the_one_before(
     shutil.rmtree(stale / "trials" / trial)
     shutil.copytree(aside, stale / "trials" / trial)
     assert not merge(into, [*shards, stale], PLATFORMS).taken and content(into) == before
+
+
+def test_what_a_host_measured_before_goes_with_its_replicate(
+    cluster: Cluster, harness_document: Json
+) -> None:
+    """Or a replicate would have results of two hosts, and the sweep no report."""
+    part = cluster.cut_off_after(1, "2/3", "n1", harness_document)
+    (trial,) = results(part)
+    shutil.copytree(part / "trials" / trial, part / "earlier" / "1" / trial)
+    into, other = cluster.results / "joined", cluster.results / "other"
+    merge(into, [part], PLATFORMS)
+    shutil.copytree(into, other)
+    whole = cluster.sweep("2/3", "n2").folder
+    for folders in ([whole], [whole, other], [part]):
+        assert merge(into, folders, PLATFORMS).hosts == ("n2",)
+        assert not list(into.glob("earlier/*/*"))
+    assert len(list(into.glob(f"aside/{trial}-*/result.json"))) == 2
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
