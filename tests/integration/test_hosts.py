@@ -1,7 +1,7 @@
 """Three hosts over SSH, one of them killed in the middle: namespaces of this machine.
 
-Each has a name, a machine-id, processes, a note of who measures it, a home and a state folder of its
-own; the image is this machine's. The kernel is one, so nothing that is timed here means anything.
+Each has a name, a machine-id, processes, a note of who measures it, a home and a state folder of
+its own; the image is this machine's. The kernel is one, so nothing timed here means anything.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ mkdir -p /run/virtbed "$2/state/images" "$2/home"
 mount --bind "$2/machine-id" /etc/machine-id
 mount -t tmpfs -o mode=711 tmpfs /run/virtbed
 mount --bind "$3/images" "$2/state/images"
-# What root's shell here does as it starts is no bench host's, and may leave a lock when it is killed.
+# What root's shell does here as it starts is no bench host's, and may leave a lock when killed.
 mount --bind "$2/home" "$(getent passwd 0 | cut -d: -f6)"
 exec /usr/sbin/sshd -D -e -f "$2/sshd_config"
 """

@@ -304,7 +304,6 @@ def test_a_remote_host_is_asked_by_a_playbook(
     (found,) = host_status.host_status(benches.Bench(), PLATFORMS, [])
     assert (found.host, found.holder) == ("far", claim.words) and not found.left_over
     assert asked[0]["host_doctor_note"] == "/run/virtbed/sweep"
-    assert all(argv for argv in asked[0]["host_doctor_standing"].values())
 
 
 def test_clear_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
