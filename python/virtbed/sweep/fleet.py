@@ -9,7 +9,7 @@ host when it is back; until then others do what it has not finished.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -43,7 +43,7 @@ from virtbed_contract.sweep import Design, PlannedHost
 
 PAUSES_S = (60.0, 120.0, 240.0, 480.0, 900.0, 900.0)
 """How long a host that was set aside is left alone each time, before it is given up."""
-# What is wrong with one host; others go on.
+# What may be wrong with one host; see `_is_of_a_host`.
 _OF_A_HOST = (BenchError, SweepError, PlacementError, PlanError)
 
 
@@ -117,6 +117,12 @@ class Fleet:
             list(pool.map(guarded, self._members))
         if self._error:
             raise self._error
+        left = [m for m in self._members if m.aside and m.admitted and not m.unfit]
+        if self._over() and left:
+            raise Interrupted(
+                "interrupted, and the next call goes on. It, or `virtbed clear`, removes what may "
+                f"stand on hosts that were set aside. {_why(left)}"
+            )
         self._call.interruption.check()
 
     @contextmanager
@@ -126,10 +132,12 @@ class Fleet:
             yield
         except _OF_A_HOST as error:
             first = member.first or error
-            of_all = isinstance(first, NoRoomError) and not isinstance(first, HostFullError)
-            if of_all or isinstance(first, (Interrupted, Kept)):
+            if isinstance(first, Interrupted) and first is not error:
+                member.first = first = error  # the host could not be put back as the user ended it
+            if not _is_of_a_host(first):
                 if first is error:
                     raise
+                self._call.progress.say(f"{member.words}: {error}")
                 raise first from error
             member.set_aside(error)
             if member.takes_part:  # and is not another machine of the name
@@ -209,7 +217,7 @@ class Fleet:
         raise why or self._none()
 
     def _none(self) -> SweepError:
-        why = "; ".join(f"{member.words}: {member.aside}" for member in self._members)
+        why = _why(self._members)
         return SweepError(f"no host can carry the plan {self._call.plan.name} out. {why}")
 
     def _engines(self) -> set[str]:
@@ -313,12 +321,11 @@ class Fleet:
         """Say which hosts are not there any more; raise if that leaves something undone."""
         gone = [member for member in self._members if member.aside]
         if not_back := [member for member in gone if member.finished]:
-            raise BenchError("; ".join(f"{member.words}: {member.aside}" for member in not_back))
+            raise BenchError(_why(not_back))
         if left := self._replicates.left:
-            why = "; ".join(f"{member.words}: {member.aside}" for member in gone)
             raise BenchError(
                 f"no host is left, and replicates {', '.join(map(str, left))} are not whole. "
-                f"{why}. Call again to go on"
+                f"{_why(gone)}. Call again to go on"
             )
         self._call.failed[:] = ledger.failed()
         for member in gone:
@@ -326,3 +333,14 @@ class Fleet:
                 f"{member.words} was set aside, and others did its part: {member.aside}. If "
                 "anything stands there, the next sweep on it removes that, or `virtbed clear`"
             )
+
+
+def _is_of_a_host(error: Exception) -> bool:
+    """Return whether an error is wrong with one host: the others go on."""
+    if isinstance(error, NoRoomError):
+        return isinstance(error, HostFullError)
+    return isinstance(error, _OF_A_HOST) and not isinstance(error, (Interrupted, Kept))
+
+
+def _why(members: Iterable[Member]) -> str:
+    return "; ".join(f"{member.words}: {member.aside}" for member in members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -417,6 +418,42 @@ def test_a_signal_ends_all_and_the_next_call_goes_on_where_each_host_was(
     assert before.items() <= after.items() and len(after) == 12  # nothing was repeated
     assert started.items() <= host_of(later).items()
     assert not (later.folder / "aside").exists()
+
+
+def test_an_interrupted_sweep_names_a_host_that_could_not_be_put_back(
+    hosts: Hosts, plan: Plan
+) -> None:
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not run._interruption.wanted:
+            time.sleep(0.01)
+
+    hosts.each["bench02"].trial = interrupted
+    hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
+    together(hosts)
+    run = hosts.sweep(plan)
+    with pytest.raises(Interrupted) as ended:
+        run.run()
+    assert "nothing is left standing" not in str(ended.value)
+    assert re.search(r"set aside\. bench02: .*put back: swappiness is 60", str(ended.value))
+    assert "bench01" not in str(ended.value)
+
+
+def test_what_concerns_all_hosts_ends_all_though_one_cannot_be_put_back_then(
+    hosts: Hosts, plan: Plan
+) -> None:
+    def full(request: TrialRequest, path: Path) -> TrialOutcome:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    hosts.each["bench02"].trial = full
+    hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
+    together(hosts)
+    run = hosts.sweep(plan)
+    with pytest.raises(SweepError, match=r"results cannot be written: .*No space left"):
+        run.run()
+    said = hosts.said.getvalue()
+    assert "bench02: the host's settings could not be put back: swappiness is 60" in said
+    assert "is set aside" not in said
 
 
 def test_a_controller_that_is_killed_loses_nothing(hosts: Hosts, plan: Plan) -> None:
