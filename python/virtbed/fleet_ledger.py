@@ -29,12 +29,18 @@ class FleetLedger(Ledger):
         self._db.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         self._db.executescript(_SCHEMA)
 
-    def refuse_one_host(self) -> None:
-        """Raise LedgerError if the sweep was started on one host alone."""
+    def refuse_one_host(self, reported: str) -> None:
+        """Raise LedgerError if the sweep was started on one host alone.
+
+        Args:
+            reported: The one host that the sweep's folder has a report of, if it has one: what
+                tells where the journal was lost.
+        """
         one = self._rows("SELECT value FROM sweep WHERE key = 'host'")
-        if one:
+        name = one[0][0] if one else reported if self.new() else ""
+        if name:
             raise LedgerError(
-                f"{self._path.parent} was started on one host, {one[0][0]}, now several are named; "
+                f"{self._path.parent} was started on one host, {name}, now several are named; "
                 "name that one alone (--limit), give the plan another name, or move that folder "
                 "away"
             )

@@ -35,7 +35,7 @@ from virtbed.sweep.interruption import (
 from virtbed.sweep.joining import Member, UnfitError, check, check_apart
 from virtbed.sweep.recording import Recorder, write_design
 from virtbed.sweep.replicates import Replicates
-from virtbed.sweep.several import identities, planned_hosts, report_of
+from virtbed.sweep.several import identities, one_host, planned_hosts, report_of
 from virtbed.sweep.standing import Standing, recognized
 from virtbed.sweep.worker import Worker
 from virtbed.trial import Trial
@@ -200,7 +200,7 @@ class Fleet:
         """Return the host whose cells are the sweep's: the folder's, else those of most hosts."""
         call = self._call
         why: LedgerError | None = None
-        ledger.refuse_one_host()
+        ledger.refuse_one_host(one_host(call.folder))
         alike = Counter(member.work(call.plan) for member in found)
         for member in sorted(found, key=lambda member: -alike[member.work(call.plan)]):
             assert member.admitted

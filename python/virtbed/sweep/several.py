@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virtbed.bench import file_name
 from virtbed.sweep.admission import where
+from virtbed.sweep.recording import DOCTOR
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.sweep import Design, HostReport, PlannedHost
@@ -23,6 +24,14 @@ def is_of_several(folder: Path) -> bool:
 def report_of(host: str) -> str:
     """Return the file of a host's report, within a sweep's folder."""
     return f"{REPORTS}/{file_name(host)}.json"
+
+
+def one_host(folder: Path) -> str:
+    """Return the host that a folder has the report of, if its sweep is one host's; else nothing."""
+    try:
+        return decode(HostReport, json_file.read(folder / DOCTOR), "the host's report").host
+    except DocumentError:
+        return "unknown" if (folder / DOCTOR).exists() else ""
 
 
 def planned_hosts(folder: Path) -> dict[str, PlannedHost]:
