@@ -17,16 +17,15 @@ CREATE TABLE IF NOT EXISTS host (
 ) STRICT;
 """
 _OF = " of "
-_WAIT_MS = 60_000
-"""A write takes milliseconds, but every host's worker writes."""
 
 
 class FleetLedger(Ledger):
     """A sweep's journal, with its hosts. Each worker has a connection of its own."""
 
+    _wait_s = 60.0  # a write takes milliseconds, but every host's worker writes
+
     def _open(self) -> None:
         super()._open()
-        self._db.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         self._db.executescript(_SCHEMA)
 
     def refuse_one_host(self, reported: str) -> None:

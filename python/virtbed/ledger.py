@@ -77,10 +77,13 @@ class Ledger:
     LedgerDamagedError where it is no journal.
     """
 
+    _wait_s = 5.0
+    """How long whoever opens it, reads or writes waits for another that writes."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._in_words():
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=self._wait_s)
         try:
             with self._in_words():
                 self._open()
