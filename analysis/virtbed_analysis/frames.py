@@ -260,6 +260,24 @@ def _of_one(sweep: Sweep, host: str) -> Sweep:
     )
 
 
+def of_no_host(folder: Path) -> tuple[int, dict[str, str]]:
+    """Return what the reports of single hosts leave out: trials of replicates without any result.
+
+    Such a replicate is not known to be of any host.
+
+    Returns:
+        How many such trials there are, and why those have no result that failed or whose result is
+        left out, by the trial.
+    """
+    sweep = _read(folder)
+    started = {*sweep.trials["replicate"], *sweep.functional["replicate"]}
+    planned = sweep.design.trials if sweep.design else ()
+    left = [row.id for row in planned if row.replicate not in started]
+    why = {row.file.split("/")[-2:][0]: row.reason for row in sweep.rejected}
+    why |= {trial: failure.message for trial, failure in sweep.failures.items()}
+    return len(left), {trial: why[trial] for trial in left if trial in why}
+
+
 def _read(folder: Path) -> Sweep:
     """Read a results folder, of whichever hosts."""
     if not folder.is_dir():

@@ -17,7 +17,7 @@ from virtbed_analysis.hosts import UnlikeHostsError, _variance, spread
 from virtbed_analysis.intervals import t_quantile
 from virtbed_contract import identifiers
 
-from .conftest import Folder
+from .conftest import Folder, failure
 
 Json = dict[str, Any]
 HOSTS = ("bench01", "bench02", "bench03")
@@ -119,6 +119,24 @@ def test_a_slow_host_is_not_averaged_in_and_the_report_says_by_how_much(folder: 
         assert own["counts"]["analysed"] == 4 and own["counts"]["waiting"] == 0
         (cell,) = (c for c in own["cells"] if c["baseline"])
         assert cell["e2e_typical_ms"] == pytest.approx(31 if host == "bench03" else 20, rel=0.03)
+
+
+def test_what_no_hosts_report_has_is_said_on_the_page_of_all(folder: Folder) -> None:
+    """Of a replicate without any result nobody knows the host."""
+    lay(folder, slow={"bench03": 1.56})
+    whole = json.loads(report(folder.path).json.read_text())
+    assert whole["of_no_host"] == {"trials": 0, "failed": []}
+    broken, _ = (folder.plan(platform, "pinned", 7)["id"] for platform in ("bm", "cn"))
+    folder.write(f"trials/{broken}/failure.json", failure(broken, "port <22> taken"))
+    torn = folder.plan("bm", "pinned", 8)["id"]
+    (folder.path / "trials" / torn).mkdir()
+    (folder.path / "trials" / torn / "result.json").write_text("{")
+    paths = report(folder.path)
+    left = json.loads(paths.json.read_text())["of_no_host"]
+    assert left["trials"] == 3 and [row["trial"] for row in left["failed"]] == [broken, torn]
+    page = paths.html.read_text()
+    assert f"{broken}: port &lt;22&gt; taken" in page
+    assert "3 trials of replicates of which no host has a result: 2 failed or left out" in page
 
 
 def test_a_part_of_a_sweep_is_one_hosts_and_what_failed_there(folder: Folder) -> None:
