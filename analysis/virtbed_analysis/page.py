@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import jinja2
 
-from virtbed_analysis import figures, host_by_host, words
+from virtbed_analysis import figures, host_by_host, hosts, words
 from virtbed_analysis.claims import STUDY
 from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
@@ -56,6 +56,10 @@ def report(sweep_dir: Path) -> ReportPaths:
         sweep = read_sweep(sweep_dir)
     except UnlikeHostsError as error:
         return _of_hosts(sweep_dir, error)
+    several = hosts.names(sweep.trials)
+    for host in several if len(several) > 1 else ():  # of an earlier call that did not pool them
+        for kind in ("html", "json"):
+            (sweep_dir / f"{host_by_host.page_of(host)}.{kind}").unlink(missing_ok=True)
     return report_of(sweep, sweep_dir)
 
 

@@ -121,6 +121,16 @@ def test_a_slow_host_is_not_averaged_in_and_the_report_says_by_how_much(folder: 
         assert cell["e2e_typical_ms"] == pytest.approx(31 if host == "bench03" else 20, rel=0.03)
 
 
+def test_hosts_that_turn_out_alike_leave_no_report_of_one_alone(folder: Folder) -> None:
+    lay(folder)
+    reported(folder, "bench02", kernel="6.2.0")
+    report(folder.path)
+    assert len(list(folder.path.glob("report-*"))) == 6
+    reported(folder, "bench02")
+    assert json.loads(report(folder.path).json.read_text())["hosts"]["names"] == list(HOSTS)
+    assert not list(folder.path.glob("report-*"))
+
+
 def test_what_no_hosts_report_has_is_said_on_the_page_of_all(folder: Folder) -> None:
     """Of a replicate without any result nobody knows the host."""
     lay(folder, slow={"bench03": 1.56})
