@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from virtbed_analysis import AnalysisError, archive, archive_problems, load, read_sweep, report
+from virtbed_analysis.crate import _other_report
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import cells
 from virtbed_analysis.hosts import UnlikeHostsError, _variance, spread
@@ -283,3 +284,12 @@ def test_an_archive_of_hosts_that_are_unlike_is_whole(folder: Folder, tmp_path: 
     file = tmp_path / "made.zip"
     archive(folder.path, file, {})
     assert list(archive_problems(file)) == []
+
+
+def test_a_report_of_one_host_that_was_made_before_is_found_in_an_archive(folder: Folder) -> None:
+    lay(folder)
+    report(folder.path)
+    (folder.path / "report-bench01.html").write_text("of a call that did not pool them")
+    assert [line.split(" is not what")[0] for line in _other_report(folder.path.parent)] == [
+        "quick/report-bench01.html"
+    ]
