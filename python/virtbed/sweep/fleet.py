@@ -179,7 +179,7 @@ class Fleet:
         cut_off = ledger.take(Holder.here(), until(max(m.bench.limit_s for m in self._members)))
         ledger.forget_notes()
         self._hosts = planned_hosts(call.folder)
-        for host, own in identities(call.folder, self._engines()):
+        for host, own in identities(call.folder, call.plan, call.platforms):
             if host not in ledger.hosts():  # the ledger was lost
                 ledger.join(host, own)
         for member in found:
@@ -219,11 +219,6 @@ class Fleet:
     def _none(self) -> SweepError:
         why = _why(self._members)
         return SweepError(f"no host can carry the plan {self._call.plan.name} out. {why}")
-
-    def _engines(self) -> set[str]:
-        assert self._reference and self._reference.admitted
-        own = of_host(self._call.plan, self._reference.admitted, self._call.platforms)
-        return own.keys() - {"host", "kernel", "cpus", "placement"}
 
     def _enter(self, member: Member, ledger: FleetLedger) -> None:
         """Let a host take part that was examined, if it may."""
