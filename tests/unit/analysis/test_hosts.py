@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,15 @@ def test_a_slow_host_is_not_averaged_in_and_the_report_says_by_how_much(folder: 
         assert own["counts"]["analysed"] == 4 and own["counts"]["waiting"] == 0
         (cell,) = (c for c in own["cells"] if c["baseline"])
         assert cell["e2e_typical_ms"] == pytest.approx(31 if host == "bench03" else 20, rel=0.03)
+
+
+def test_a_slow_host_without_bare_metal_is_not_averaged_in(folder: Folder) -> None:
+    lay(folder, slow={"bench03": 1.56})
+    for replicate in (3, 6):
+        (place,) = folder.path.glob(f"trials/bm-*r{replicate:02d}")
+        shutil.rmtree(place)
+    with pytest.raises(UnlikeHostsError, match=r"bench03 takes 1\.5\d+ times .*, on cn pinned"):
+        read_sweep(folder.path)
 
 
 def test_hosts_that_turn_out_alike_leave_no_report_of_one_alone(folder: Folder) -> None:
