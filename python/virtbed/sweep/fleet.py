@@ -24,6 +24,7 @@ from virtbed.ledger import NAME, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import PlanError
 from virtbed.sweep.admission import admit, common, of_host
+from virtbed.sweep.blocks import forget_incoming
 from virtbed.sweep.call import Call
 from virtbed.sweep.interruption import (
     HostFullError,
@@ -86,6 +87,7 @@ class Fleet:
             for member in self._members:
                 member.bench.logs.move_to(call.folder / "ansible" / benches.file_name(member.name))
             with locked(call.folder), call.ledger(FleetLedger) as ledger, ledger.left():
+                forget_incoming(call.folder)
                 self._begin(ledger)
                 self._each(self._work)
                 self._conclude(ledger)

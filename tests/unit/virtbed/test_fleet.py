@@ -505,7 +505,9 @@ def test_what_a_host_left_half_done_that_is_not_there_is_repeated(hosts: Hosts, 
         hosts.each[name].trial = fine
     kept = {trial["id"] for trial in heads(first) if trial["replicate"] != 2}
     same = {p.name: p.stat().st_mtime_ns for p in first.folder.glob("trials/*") if p.name in kept}
+    (first.folder / f".incoming-{whose}").mkdir()  # as a kill leaves it
     later = hosts.run(plan, others)
+    assert not list(later.folder.glob(".incoming*"))
     assert later.failed == [] and host_of(later)[2] in others
     assert same == {p.name: p.stat().st_mtime_ns for p in later.folder.glob("trials/*")
                     if p.name in kept}  # fmt: skip
