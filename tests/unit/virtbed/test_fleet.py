@@ -331,6 +331,20 @@ def test_a_host_that_would_run_other_cells_takes_no_part(hosts: Hosts, plan: Pla
     assert why in hosts.said.getvalue()
 
 
+def test_a_sweep_gets_no_further_cells_from_a_host_that_could_run_them(
+    hosts: Hosts, plan: Plan
+) -> None:
+    both = plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["vanilla", "pinned"]}})
+    isolated(hosts)
+    hosts.each["bench03"].report.facts["cpu"]["allowed"] = [0]
+    hosts.run(both, ("bench02", "bench03"))
+    run = hosts.run(both.model_copy(update={"replicates": 8}), ("bench01", "bench02"))
+    assert "bench01 is set aside: it would not run the cells of bench02" in hosts.said.getvalue()
+    assert run.failed == [] and len(heads(run)) == 16
+    with pytest.raises(LedgerError, match=r"started with other cells, .*cn-vanilla.*another name"):
+        hosts.run(both.model_copy(update={"replicates": 8}), ("bench01",))
+
+
 def test_the_cells_are_those_of_most_hosts(hosts: Hosts, plan: Plan) -> None:
     other_image(hosts)
     hosts.each["bench01"], hosts.each["bench02"] = hosts.each["bench02"], hosts.each["bench01"]
