@@ -29,7 +29,7 @@ class FleetLedger(Ledger):
         self._db.executescript(_SCHEMA)
 
     def refuse_one_host(self, reported: str) -> None:
-        """Raise LedgerError if the sweep was started on one host alone.
+        """Raise LedgerError if the sweep was started on one host alone, or joined of such.
 
         Args:
             reported: The one host that the sweep's folder has a report of, if it has one: what
@@ -37,6 +37,11 @@ class FleetLedger(Ledger):
         """
         one = self._rows("SELECT value FROM sweep WHERE key = 'host'")
         name = one[0][0] if one else reported if self.new() else ""
+        if ", " in name:
+            raise LedgerError(
+                f"{self._path.parent} was joined of sweeps of one host each, {name}; carry out "
+                "what is missing of these in their own folders, and virtbed merge again"
+            )
         if name:
             raise LedgerError(
                 f"{self._path.parent} was started on one host, {name}, now several are named; "

@@ -593,6 +593,18 @@ def test_one_host_and_several_are_not_mixed_up(hosts: Hosts, plan: Plan) -> None
             hosts.run(plan)
 
 
+def test_a_folder_that_was_joined_of_several_hosts_is_not_gone_on_with(
+    hosts: Hosts, plan: Plan
+) -> None:
+    folder = hosts.folder / "results" / plan.name
+    (folder / "doctor").mkdir(parents=True)
+    with Ledger(folder / NAME) as ledger:  # as virtbed merge writes it
+        ledger.begin({"plan": plan.digest(), "host": "bench01, bench02"}, [])
+    for names in (("bench01",), ("bench01", "bench02")):
+        with pytest.raises(LedgerError, match="joined of sweeps of one host each, bench01, bench0"):
+            hosts.run(plan, names)
+
+
 def test_a_kept_instance_ends_the_sweep_on_all_hosts(hosts: Hosts, plan: Plan) -> None:
     hosts.each["bench02"].trial = failed("a pin was changed")
     together(hosts)
