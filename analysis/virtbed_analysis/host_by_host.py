@@ -28,7 +28,7 @@ def document(
     Args:
         error: Why they are not pooled.
         contents: The content of each host's own report, by the host.
-        left: How many trials none of these reports has; see `frames.of_no_host`.
+        left: How many trials none of these reports has; see `frames.by_host`.
         failed: Why those of them have no result that began, by the trial.
 
     Returns:

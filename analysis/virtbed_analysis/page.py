@@ -16,7 +16,7 @@ from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
-from virtbed_analysis.frames import Sweep, of_no_host, read_sweep
+from virtbed_analysis.frames import Sweep, by_host, read_sweep
 from virtbed_analysis.hosts import UnlikeHostsError
 from virtbed_analysis.robust import FAR, RESAMPLES
 from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
@@ -65,8 +65,9 @@ def report(sweep_dir: Path) -> ReportPaths:
 
 def _of_hosts(sweep_dir: Path, error: UnlikeHostsError) -> ReportPaths:
     """Write a report of each host, and the page of all of them, since none can be of all."""
-    contents = {host: document(read_sweep(sweep_dir, host)) for host in error.hosts}
-    content = host_by_host.document(error, contents, *of_no_host(sweep_dir))
+    parts, left, failed = by_host(sweep_dir, error.hosts)
+    contents = {host: document(part) for host, part in parts.items()}
+    content = host_by_host.document(error, contents, left, failed)
     page = _page("host_by_host.html.j2", content, all=content)
     for host, own in contents.items():
         _write(own, render(own), sweep_dir / host_by_host.page_of(host))

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from virtbed_analysis import AnalysisError, archive, archive_problems, load, read_sweep, report
+from virtbed_analysis import (
+    AnalysisError,
+    archive,
+    archive_problems,
+    frames,
+    load,
+    read_sweep,
+    report,
+)
 from virtbed_analysis.crate import _other_report
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import cells
@@ -140,6 +148,16 @@ def test_hosts_that_turn_out_alike_leave_no_report_of_one_alone(folder: Folder) 
     reported(folder, "bench02")
     assert json.loads(report(folder.path).json.read_text())["hosts"]["names"] == list(HOSTS)
     assert not list(folder.path.glob("report-*"))
+
+
+def test_a_large_folder_is_not_read_once_per_host(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    usual = frames._read
+    monkeypatch.setattr(frames, "_read", lambda path: reads.append(path) or usual(path))
+    report(lay(folder, slow={"bench03": 1.56}).path)
+    assert len(reads) == 2  # to find that they are unlike, and for the parts
 
 
 def test_what_no_hosts_report_has_is_said_on_the_page_of_all(folder: Folder) -> None:
