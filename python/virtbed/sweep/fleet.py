@@ -92,8 +92,8 @@ class Fleet:
                 self._each(self._work)
                 self._conclude(ledger)
         finally:
-            for member in self._members:
-                member.held.close()
+            with ThreadPoolExecutor(len(self._members)) as pool:
+                list(pool.map(lambda member: member.held.close(), self._members))
             if not isinstance(self._error, Kept):  # else nobody could log in
                 benches.forget_keys()
 

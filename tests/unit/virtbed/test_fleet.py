@@ -255,6 +255,21 @@ def test_without_any_host_nothing_is_started(hosts: Hosts, plan: Plan) -> None:
     assert not run.folder.exists() and not run.began
 
 
+def test_hosts_of_a_sweep_that_is_refused_are_let_go_at_once(hosts: Hosts, plan: Plan) -> None:
+    hosts.run(plan)
+    barrier = threading.Barrier(len(NAMES))
+
+    def freed() -> Ended:
+        barrier.wait(20)
+        return GOOD
+
+    for name in NAMES:
+        hosts.each[name].answers["free"] = freed
+    with pytest.raises(LedgerError, match="was started with plan"):
+        hosts.run(plan.model_copy(update={"seed": 7}))
+    assert all(hosts.each[name].calls == ["examine", "free"] for name in NAMES)
+
+
 def same_machine(hosts: Hosts) -> None:
     facts = hosts.each["bench02"].report.facts
     facts["machine"] = dict(hosts.each["bench01"].report.facts["machine"])
