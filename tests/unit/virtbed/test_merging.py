@@ -145,7 +145,7 @@ def test_a_sweep_goes_on_in_a_joined_folder(cluster: Cluster) -> None:
 
 def test_a_folder_of_several_hosts_is_none_of_one(cluster: Cluster, shards: list[Path]) -> None:
     merge(cluster.results / "demo", shards, PLATFORMS)
-    with pytest.raises(Exception, match=r"was started on one host, n1, n2, n3, now several"):
+    with pytest.raises(Exception, match=r"was joined of sweeps of one host each, n1, n2, n3;"):
         cluster.sweep()
 
 
