@@ -222,7 +222,7 @@ def _other_report(place: Path) -> Iterator[str]:
             yield f"{where}: its report cannot be made again: {plain(str(error))}"
             continue
         for path, text in texts.items():
-            if path.read_bytes() != text:
+            if not path.exists() or path.read_bytes() != text:
                 yield (
                     f"{path.relative_to(place)} is not what this version of the analysis makes of "
                     "the results; the version that made it stands in its provenance"

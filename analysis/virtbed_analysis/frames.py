@@ -202,7 +202,11 @@ def read_sweep(folder: Path, host: str = "") -> Sweep:
         >>> sweep.margin
         0.03
     """
-    sweep = _read(folder)
+    return _chosen(folder, _read(folder), host)
+
+
+def _chosen(folder: Path, sweep: Sweep, host: str = "") -> Sweep:
+    """Return a sweep that was read, or one host's part of it; see `read_sweep`."""
     there = hosts.names(pl.concat([sweep.trials.select("host"), sweep.functional.select("host")]))
     if host:
         if host not in there:
@@ -258,6 +262,25 @@ def _of_one(sweep: Sweep, host: str) -> Sweep:
         failures={name: why for name, why in sweep.failures.items() if name not in theirs},
         rejected=[row for row in sweep.rejected if row.file.split("/")[-2:][0] not in theirs],
     )
+
+
+def by_host(folder: Path, names: Iterable[str]) -> tuple[dict[str, Sweep], int, dict[str, str]]:
+    """Return the part of each host of a sweep, and what none of these has.
+
+    Those are trials of replicates without any result, which are not known to be of any host.
+
+    Returns:
+        The parts by their hosts, how many such trials there are, and why those have no result that
+        failed or whose result is left out, by the trial.
+    """
+    sweep = _read(folder)
+    parts = {host: _chosen(folder, sweep, host) for host in names}
+    started = {*sweep.trials["replicate"], *sweep.functional["replicate"]}
+    planned = sweep.design.trials if sweep.design else ()
+    left = [row.id for row in planned if row.replicate not in started]
+    why = {row.file.split("/")[-2:][0]: row.reason for row in sweep.rejected}
+    why |= {trial: failure.message for trial, failure in sweep.failures.items()}
+    return parts, len(left), {trial: why[trial] for trial in left if trial in why}
 
 
 def _read(folder: Path) -> Sweep:

@@ -20,18 +20,23 @@ def page_of(host: str) -> str:
     return f"report-{quote(host, safe='', errors='replace')[:_LONGEST]}"
 
 
-def document(error: UnlikeHostsError, contents: Mapping[str, Json]) -> Json:
+def document(
+    error: UnlikeHostsError, contents: Mapping[str, Json], left: int, failed: Mapping[str, str]
+) -> Json:
     """Return what the page of all hosts says.
 
     Args:
         error: Why they are not pooled.
         contents: The content of each host's own report, by the host.
+        left: How many trials none of these reports has; see `frames.by_host`.
+        failed: Why those of them have no result that began, by the trial.
 
     Returns:
         `hosts` (each with its `page`, its report's `summary` and `analysed` trials), `why`
         (sentences), `differences` and `speeds` (see `hosts`), and `cells`: a row for each that has
         a ratio on any host, with the ratio and its interval by host, and `range`: the largest ratio
-        over the smallest, less 1; null where one host alone has it.
+        over the smallest, less 1; null where one host alone has it. `of_no_host` has `trials`, how
+        many none of these reports has, and `failed`, a row for each of them that began.
     """
     first = next(iter(contents.values()))
     platforms = {row["name"]: row for content in contents.values() for row in content["platforms"]}
@@ -54,6 +59,10 @@ def document(error: UnlikeHostsError, contents: Mapping[str, Json]) -> Json:
         "differences": error.differences,
         "speeds": error.speeds,
         "cells": _cells(contents),
+        "of_no_host": {
+            "trials": left,
+            "failed": [{"trial": trial, "message": why} for trial, why in sorted(failed.items())],
+        },
     }
 
 

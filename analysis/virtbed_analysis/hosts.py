@@ -224,7 +224,7 @@ def _own_aside(value: Any) -> str:
 def speeds(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float) -> list[Json]:
     """Return how long the same work takes on each host, over that on the host in the middle.
 
-    Of bare metal; where there is none, of every cell. The intervals of all rows are simultaneous.
+    Of bare metal; where a host has none, of every cell. The intervals of all rows are simultaneous.
     A host is apart if its interval lies beyond the margin; where no interval can be made, if the
     ratio itself does, since nothing tells that it is chance.
 
@@ -234,8 +234,9 @@ def speeds(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float
     """
     logs, of = readings(samples).judged, by_replicate(trials)
     bare = logs.filter(BASELINE)
-    every = by_cell(bare, [*SUBJECT, "weights"]) if bare.height else by_cell(logs, GROUP)
-    columns = [*SUBJECT, "weights"] if bare.height else GROUP
+    on_bare = {of[r] for r in bare["replicate"]} >= {of[r] for r in logs["replicate"]}
+    columns = [*SUBJECT, "weights"] if on_bare else GROUP
+    every = by_cell(bare if on_bare else logs, columns)
     groups = {}
     for key, cell in every.items():
         own: dict[str, list[float]] = defaultdict(list)
@@ -258,7 +259,7 @@ def speeds(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float
         row |= {"host": host, "reference": reference, "value": effect.value}
         row |= {"low": effect.low, "high": effect.high, "replicates": min(map(len, pair))}
         apart = _apart(effect.value, effect.low, effect.high, margin)
-        rows.append({**row, "apart": apart, "sentence": _speed(row, bool(bare.height))})
+        rows.append({**row, "apart": apart, "sentence": _speed(row, on_bare)})
     return rows
 
 

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import jinja2
 
-from virtbed_analysis import figures, host_by_host, words
+from virtbed_analysis import figures, host_by_host, hosts, words
 from virtbed_analysis.claims import STUDY
 from virtbed_analysis.comparison import changed
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
-from virtbed_analysis.frames import Sweep, read_sweep
+from virtbed_analysis.frames import Sweep, by_host, read_sweep
 from virtbed_analysis.hosts import UnlikeHostsError
 from virtbed_analysis.robust import FAR, RESAMPLES
 from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
@@ -56,13 +56,18 @@ def report(sweep_dir: Path) -> ReportPaths:
         sweep = read_sweep(sweep_dir)
     except UnlikeHostsError as error:
         return _of_hosts(sweep_dir, error)
+    several = hosts.names(sweep.trials)
+    for host in several if len(several) > 1 else ():  # of an earlier call that did not pool them
+        for kind in ("html", "json"):
+            (sweep_dir / f"{host_by_host.page_of(host)}.{kind}").unlink(missing_ok=True)
     return report_of(sweep, sweep_dir)
 
 
 def _of_hosts(sweep_dir: Path, error: UnlikeHostsError) -> ReportPaths:
     """Write a report of each host, and the page of all of them, since none can be of all."""
-    contents = {host: document(read_sweep(sweep_dir, host)) for host in error.hosts}
-    content = host_by_host.document(error, contents)
+    parts, left, failed = by_host(sweep_dir, error.hosts)
+    contents = {host: document(part) for host, part in parts.items()}
+    content = host_by_host.document(error, contents, left, failed)
     page = _page("host_by_host.html.j2", content, all=content)
     for host, own in contents.items():
         _write(own, render(own), sweep_dir / host_by_host.page_of(host))

@@ -190,7 +190,7 @@ class Bench:
         cancelled: Callable[[], bool],
     ) -> Iterator[Event]:
         """Carry out blocks, one per turn, and give the events; see `ansible.play`."""
-        limit = f"{self.limit}:{_GUESTS}" if self.limit else None
+        limit = f"{self.limit},{_GUESTS}" if self.limit else None  # an IPv6 address has colons
         return ansible.play(
             "block", self._with(variables), self.inventories, deadline=deadline,
             logs=self.logs, limit=limit, parts=_BLOCK, turns=turns, cancelled=cancelled,

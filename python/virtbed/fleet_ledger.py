@@ -17,24 +17,34 @@ CREATE TABLE IF NOT EXISTS host (
 ) STRICT;
 """
 _OF = " of "
-_WAIT_MS = 60_000
-"""A write takes milliseconds, but every host's worker writes."""
 
 
 class FleetLedger(Ledger):
     """A sweep's journal, with its hosts. Each worker has a connection of its own."""
 
+    _wait_s = 60.0  # a write takes milliseconds, but every host's worker writes
+
     def _open(self) -> None:
         super()._open()
-        self._db.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         self._db.executescript(_SCHEMA)
 
-    def refuse_one_host(self) -> None:
-        """Raise LedgerError if the sweep was started on one host alone."""
+    def refuse_one_host(self, reported: str) -> None:
+        """Raise LedgerError if the sweep was started on one host alone, or joined of such.
+
+        Args:
+            reported: The one host that the sweep's folder has a report of, if it has one: what
+                tells where the journal was lost.
+        """
         one = self._rows("SELECT value FROM sweep WHERE key = 'host'")
-        if one:
+        name = one[0][0] if one else reported if self.new() else ""
+        if ", " in name:
             raise LedgerError(
-                f"{self._path.parent} was started on one host, {one[0][0]}, now several are named; "
+                f"{self._path.parent} was joined of sweeps of one host each, {name}; carry out "
+                "what is missing of these in their own folders, and virtbed merge again"
+            )
+        if name:
+            raise LedgerError(
+                f"{self._path.parent} was started on one host, {name}, now several are named; "
                 "name that one alone (--limit), give the plan another name, or move that folder "
                 "away"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +77,13 @@ class Ledger:
     LedgerDamagedError where it is no journal.
     """
 
+    _wait_s = 5.0
+    """How long whoever opens it, reads or writes waits for another that writes."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._in_words():
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=self._wait_s)
         try:
             with self._in_words():
                 self._open()
@@ -161,9 +164,16 @@ class Ledger:
         there = dict(self._rows("SELECT key, value FROM sweep"))
         if there:
             check_identity(self._path.parent, there, identity)
-        known = {row[0] for row in self._rows("SELECT id FROM trial")}
-        check_trials(self._path.parent, known, {trial[0] for trial in asked})
+        known = dict(self._rows("SELECT id, position FROM trial"))
+        check_trials(self._path.parent, known.keys(), {trial[0] for trial in asked})
         new = [trial for trial in asked if trial[0] not in known]
+        taken = set(known.values())
+        if further := sorted(trial for trial, position, _ in new if position in taken):
+            raise LedgerError(
+                f"{self._path.parent} was started with other cells, without {further[0]}, which "
+                "can run now; trials of both must not mix: give the plan another name, or move "
+                "that folder away"
+            )
         with self._writing() as db:
             if not there:
                 db.executemany("INSERT INTO sweep VALUES (?, ?)", identity.items())
@@ -353,7 +363,7 @@ def check_identity(folder: Path, there: Mapping[str, str], asked: Mapping[str, s
             )
 
 
-def check_trials(folder: Path, known: set[str], asked: set[str]) -> None:
+def check_trials(folder: Path, known: Set[str], asked: Set[str]) -> None:
     """Raise LedgerError if fewer trials are asked for than are known."""
     if left_out := sorted(known - asked):
         raise LedgerError(

@@ -238,9 +238,7 @@ class _Joint:
         if _says(path) == {(trial, status) for trial, status, *_ in rows}:
             return
         same = identity(design, next(iter(reports.values())), self.platforms)
-        which = "hosts" if is_of_several(self.into) else "host"  # of several none can go on
-        joined = "joined of " if which == "hosts" else ""
-        same[which] = joined + ", ".join(sorted(reports))
+        same["host"] = ", ".join(sorted(reports))  # of several none can go on
         new = path.with_name(f".{NAME}.new")
         _remove(new)
         with Ledger(new) as ledger:

@@ -19,7 +19,7 @@ from virtbed.platforms import Platforms
 from virtbed.sweep.interruption import Interruption, SweepError
 from virtbed_contract.codec import encode
 from virtbed_contract.remedies import setup
-from virtbed_contract.sweep import HostReport
+from virtbed_contract.sweep import HostReport, PlannedPlacement
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,19 @@ def common(plan: Plan, admitted: Admitted) -> dict[str, str]:
 
 def of_host(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
     """Return the part of a sweep's identity that is one host's."""
-    facts = admitted.report.facts
-    gpu = gpu_of(plan, admitted.report, platforms)
+    return of_report(plan, admitted.report, admitted.design.placements, platforms)
+
+
+def of_report(
+    plan: Plan, report: HostReport, placements: Iterable[PlannedPlacement], platforms: Platforms
+) -> dict[str, str]:
+    """Return what `of_host` does of a host by its report, and where instances of each size run.
+
+    Raises:
+        KeyError, TypeError, DocumentError, PlanError: the report lacks what a host's report has.
+    """
+    facts = report.facts
+    gpu = gpu_of(plan, report, platforms)
     engines = {
         engine: None
         for platform in plan.platforms
@@ -134,11 +145,11 @@ def of_host(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, s
         for engine in platforms.roles[role].engines
     }
     return {
-        "host": admitted.report.host,
+        "host": report.host,
         "kernel": facts["kernel"],
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
-        "placement": where(encode(size) for size in admitted.design.placements),
-        **({} if gpu is None else gpu_identity(gpu, admitted.report)),
+        "placement": where(encode(size) for size in placements),
+        **({} if gpu is None else gpu_identity(gpu, report)),
         **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
     }
 

@@ -44,6 +44,7 @@ from virtbed_contract.sweep import TIMES_EMULATED
 PER_PLAYBOOK = 20
 # What making an instance says where a disk is full: repeating it would not help.
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+_INCOMING = ".incoming"
 
 Block = list[Trial]
 
@@ -360,10 +361,16 @@ def own_disks(folder: Path) -> tuple[DiskFree, ...]:
     return (look("results", folder), look("tmp", Path(gettempdir())))
 
 
+def forget_incoming(folder: Path) -> None:
+    """Remove what was fetched for a sweep that was killed, also from hosts that are not there."""
+    for incoming in folder.glob(f"{_INCOMING}*"):
+        shutil.rmtree(incoming, ignore_errors=True)  # who needs it again says what is wrong
+
+
 @contextmanager
 def _incoming(folder: Path, host: str = "") -> Iterator[Path]:
     """Give a folder for the results that a playbook fetches, and remove it; one per host."""
-    incoming = folder / (f".incoming-{benches.file_name(host)}" if host else ".incoming")
+    incoming = folder / (f"{_INCOMING}-{benches.file_name(host)}" if host else _INCOMING)
     shutil.rmtree(incoming, ignore_errors=True)  # there is none, unless a sweep was killed
     incoming.mkdir(parents=True)
     try:

@@ -9,7 +9,7 @@ host when it is back; until then others do what it has not finished.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,6 +24,7 @@ from virtbed.ledger import NAME, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import PlanError
 from virtbed.sweep.admission import admit, common, of_host
+from virtbed.sweep.blocks import forget_incoming
 from virtbed.sweep.call import Call
 from virtbed.sweep.interruption import (
     HostFullError,
@@ -35,7 +36,7 @@ from virtbed.sweep.interruption import (
 from virtbed.sweep.joining import Member, UnfitError, check, check_apart
 from virtbed.sweep.recording import Recorder, write_design
 from virtbed.sweep.replicates import Replicates
-from virtbed.sweep.several import identities, planned_hosts, report_of
+from virtbed.sweep.several import identities, one_host, planned_hosts, report_of
 from virtbed.sweep.standing import Standing, recognized
 from virtbed.sweep.worker import Worker
 from virtbed.trial import Trial
@@ -43,7 +44,7 @@ from virtbed_contract.sweep import Design, PlannedHost
 
 PAUSES_S = (60.0, 120.0, 240.0, 480.0, 900.0, 900.0)
 """How long a host that was set aside is left alone each time, before it is given up."""
-# What is wrong with one host; others go on.
+# What may be wrong with one host; see `_is_of_a_host`.
 _OF_A_HOST = (BenchError, SweepError, PlacementError, PlanError)
 
 
@@ -86,12 +87,13 @@ class Fleet:
             for member in self._members:
                 member.bench.logs.move_to(call.folder / "ansible" / benches.file_name(member.name))
             with locked(call.folder), call.ledger(FleetLedger) as ledger, ledger.left():
+                forget_incoming(call.folder)
                 self._begin(ledger)
                 self._each(self._work)
                 self._conclude(ledger)
         finally:
-            for member in self._members:
-                member.held.close()
+            with ThreadPoolExecutor(len(self._members)) as pool:
+                list(pool.map(lambda member: member.held.close(), self._members))
             if not isinstance(self._error, Kept):  # else nobody could log in
                 benches.forget_keys()
 
@@ -117,6 +119,12 @@ class Fleet:
             list(pool.map(guarded, self._members))
         if self._error:
             raise self._error
+        left = [m for m in self._members if m.aside and m.admitted and not m.unfit]
+        if self._over() and left:
+            raise Interrupted(
+                "interrupted, and the next call goes on. It, or `virtbed clear`, removes what may "
+                f"stand on hosts that were set aside. {_why(left)}"
+            )
         self._call.interruption.check()
 
     @contextmanager
@@ -126,10 +134,12 @@ class Fleet:
             yield
         except _OF_A_HOST as error:
             first = member.first or error
-            of_all = isinstance(first, NoRoomError) and not isinstance(first, HostFullError)
-            if of_all or isinstance(first, (Interrupted, Kept)):
+            if isinstance(first, Interrupted) and first is not error:
+                member.first = first = error  # the host could not be put back as the user ended it
+            if not _is_of_a_host(first):
                 if first is error:
                     raise
+                self._call.progress.say(f"{member.words}: {error}")
                 raise first from error
             member.set_aside(error)
             if member.takes_part:  # and is not another machine of the name
@@ -171,7 +181,7 @@ class Fleet:
         cut_off = ledger.take(Holder.here(), until(max(m.bench.limit_s for m in self._members)))
         ledger.forget_notes()
         self._hosts = planned_hosts(call.folder)
-        for host, own in identities(call.folder, self._engines()):
+        for host, own in identities(call.folder, call.plan, call.platforms):
             if host not in ledger.hosts():  # the ledger was lost
                 ledger.join(host, own)
         for member in found:
@@ -192,7 +202,7 @@ class Fleet:
         """Return the host whose cells are the sweep's: the folder's, else those of most hosts."""
         call = self._call
         why: LedgerError | None = None
-        ledger.refuse_one_host()
+        ledger.refuse_one_host(one_host(call.folder))
         alike = Counter(member.work(call.plan) for member in found)
         for member in sorted(found, key=lambda member: -alike[member.work(call.plan)]):
             assert member.admitted
@@ -209,13 +219,8 @@ class Fleet:
         raise why or self._none()
 
     def _none(self) -> SweepError:
-        why = "; ".join(f"{member.words}: {member.aside}" for member in self._members)
+        why = _why(self._members)
         return SweepError(f"no host can carry the plan {self._call.plan.name} out. {why}")
-
-    def _engines(self) -> set[str]:
-        assert self._reference and self._reference.admitted
-        own = of_host(self._call.plan, self._reference.admitted, self._call.platforms)
-        return own.keys() - {"host", "kernel", "cpus", "placement"}
 
     def _enter(self, member: Member, ledger: FleetLedger) -> None:
         """Let a host take part that was examined, if it may."""
@@ -313,12 +318,11 @@ class Fleet:
         """Say which hosts are not there any more; raise if that leaves something undone."""
         gone = [member for member in self._members if member.aside]
         if not_back := [member for member in gone if member.finished]:
-            raise BenchError("; ".join(f"{member.words}: {member.aside}" for member in not_back))
+            raise BenchError(_why(not_back))
         if left := self._replicates.left:
-            why = "; ".join(f"{member.words}: {member.aside}" for member in gone)
             raise BenchError(
                 f"no host is left, and replicates {', '.join(map(str, left))} are not whole. "
-                f"{why}. Call again to go on"
+                f"{_why(gone)}. Call again to go on"
             )
         self._call.failed[:] = ledger.failed()
         for member in gone:
@@ -326,3 +330,14 @@ class Fleet:
                 f"{member.words} was set aside, and others did its part: {member.aside}. If "
                 "anything stands there, the next sweep on it removes that, or `virtbed clear`"
             )
+
+
+def _is_of_a_host(error: Exception) -> bool:
+    """Return whether an error is wrong with one host: the others go on."""
+    if isinstance(error, NoRoomError):
+        return isinstance(error, HostFullError)
+    return isinstance(error, _OF_A_HOST) and not isinstance(error, (Interrupted, Kept))
+
+
+def _why(members: Iterable[Member]) -> str:
+    return "; ".join(f"{member.words}: {member.aside}" for member in members)

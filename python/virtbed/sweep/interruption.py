@@ -80,7 +80,7 @@ class Interruption:
 
     def _signal(self, *_: object) -> None:
         now = time.monotonic()
-        if not self.wanted:
+        if not self._since:  # also where an error had ended it already
             self.wanted, self._since = True, now
             said = b"\nending: releasing what is standing\n"
         elif now - self._since > _ONE_WISH_S:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from virtbed.bench import file_name
-from virtbed.sweep.admission import where
+from virtbed.plan import Plan, PlanError
+from virtbed.platforms import Platforms
+from virtbed.sweep.admission import of_report
+from virtbed.sweep.recording import DOCTOR
 from virtbed_contract import json_file
-from virtbed_contract.codec import DocumentError, decode, encode
+from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.sweep import Design, HostReport, PlannedHost
 
 REPORTS = "doctor"
@@ -25,6 +28,14 @@ def report_of(host: str) -> str:
     return f"{REPORTS}/{file_name(host)}.json"
 
 
+def one_host(folder: Path) -> str:
+    """Return the host that a folder has the report of, if its sweep is one host's; else nothing."""
+    try:
+        return decode(HostReport, json_file.read(folder / DOCTOR), "the host's report").host
+    except DocumentError:
+        return "unknown" if (folder / DOCTOR).exists() else ""
+
+
 def planned_hosts(folder: Path) -> dict[str, PlannedHost]:
     """Return the hosts that design.json names, by their own names; none where it cannot be read."""
     try:
@@ -34,27 +45,14 @@ def planned_hosts(folder: Path) -> dict[str, PlannedHost]:
     return {host.host: host for host in design.hosts}
 
 
-def identities(folder: Path, engines: set[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give what must not change of each host that design.json names, as far as files tell it.
-
-    Args:
-        folder: The sweep's folder.
-        engines: The engines that the sweep's platforms need.
-    """
+def identities(
+    folder: Path, plan: Plan, platforms: Platforms
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give what must not change of each host that design.json names, as far as files tell it."""
     for name, planned in planned_hosts(folder).items():
         try:
             found = json_file.read(folder / report_of(name))
             report = decode(HostReport, found, "the host's report")
-            facts = report.facts
-            yield (
-                name,
-                {
-                    "host": report.host,
-                    "kernel": str(facts["kernel"]),
-                    "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
-                    "placement": where(encode(size) for size in planned.placements),
-                    **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
-                },
-            )
-        except (DocumentError, KeyError, TypeError):
+            yield name, of_report(plan, report, planned.placements, platforms)
+        except (DocumentError, PlanError, KeyError, TypeError):
             continue

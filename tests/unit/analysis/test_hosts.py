@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from virtbed_analysis import AnalysisError, archive, archive_problems, load, read_sweep, report
+from virtbed_analysis import (
+    AnalysisError,
+    archive,
+    archive_problems,
+    frames,
+    load,
+    read_sweep,
+    report,
+)
+from virtbed_analysis.crate import _other_report
 from virtbed_analysis.document import document
 from virtbed_analysis.estimate import cells
 from virtbed_analysis.hosts import UnlikeHostsError, _variance, spread
 from virtbed_analysis.intervals import t_quantile
 from virtbed_contract import identifiers
 
-from .conftest import Folder
+from .conftest import Folder, failure
 
 Json = dict[str, Any]
 HOSTS = ("bench01", "bench02", "bench03")
@@ -119,6 +129,53 @@ def test_a_slow_host_is_not_averaged_in_and_the_report_says_by_how_much(folder: 
         assert own["counts"]["analysed"] == 4 and own["counts"]["waiting"] == 0
         (cell,) = (c for c in own["cells"] if c["baseline"])
         assert cell["e2e_typical_ms"] == pytest.approx(31 if host == "bench03" else 20, rel=0.03)
+
+
+def test_a_slow_host_without_bare_metal_is_not_averaged_in(folder: Folder) -> None:
+    lay(folder, slow={"bench03": 1.56})
+    for replicate in (3, 6):
+        (place,) = folder.path.glob(f"trials/bm-*r{replicate:02d}")
+        shutil.rmtree(place)
+    with pytest.raises(UnlikeHostsError, match=r"bench03 takes 1\.5\d+ times .*, on cn pinned"):
+        read_sweep(folder.path)
+
+
+def test_hosts_that_turn_out_alike_leave_no_report_of_one_alone(folder: Folder) -> None:
+    lay(folder)
+    reported(folder, "bench02", kernel="6.2.0")
+    report(folder.path)
+    assert len(list(folder.path.glob("report-*"))) == 6
+    reported(folder, "bench02")
+    assert json.loads(report(folder.path).json.read_text())["hosts"]["names"] == list(HOSTS)
+    assert not list(folder.path.glob("report-*"))
+
+
+def test_a_large_folder_is_not_read_once_per_host(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    usual = frames._read
+    monkeypatch.setattr(frames, "_read", lambda path: reads.append(path) or usual(path))
+    report(lay(folder, slow={"bench03": 1.56}).path)
+    assert len(reads) == 2  # to find that they are unlike, and for the parts
+
+
+def test_what_no_hosts_report_has_is_said_on_the_page_of_all(folder: Folder) -> None:
+    """Of a replicate without any result nobody knows the host."""
+    lay(folder, slow={"bench03": 1.56})
+    whole = json.loads(report(folder.path).json.read_text())
+    assert whole["of_no_host"] == {"trials": 0, "failed": []}
+    broken, _ = (folder.plan(platform, "pinned", 7)["id"] for platform in ("bm", "cn"))
+    folder.write(f"trials/{broken}/failure.json", failure(broken, "port <22> taken"))
+    torn = folder.plan("bm", "pinned", 8)["id"]
+    (folder.path / "trials" / torn).mkdir()
+    (folder.path / "trials" / torn / "result.json").write_text("{")
+    paths = report(folder.path)
+    left = json.loads(paths.json.read_text())["of_no_host"]
+    assert left["trials"] == 3 and [row["trial"] for row in left["failed"]] == [broken, torn]
+    page = paths.html.read_text()
+    assert f"{broken}: port &lt;22&gt; taken" in page
+    assert "3 trials of replicates of which no host has a result: 2 failed or left out" in page
 
 
 def test_a_part_of_a_sweep_is_one_hosts_and_what_failed_there(folder: Folder) -> None:
@@ -255,3 +312,12 @@ def test_an_archive_of_hosts_that_are_unlike_is_whole(folder: Folder, tmp_path: 
     file = tmp_path / "made.zip"
     archive(folder.path, file, {})
     assert list(archive_problems(file)) == []
+
+
+def test_a_report_of_one_host_that_was_made_before_is_found_in_an_archive(folder: Folder) -> None:
+    lay(folder)
+    report(folder.path)
+    (folder.path / "report-bench01.html").write_text("of a call that did not pool them")
+    assert [line.split(" is not what")[0] for line in _other_report(folder.path.parent)] == [
+        "quick/report-bench01.html"
+    ]

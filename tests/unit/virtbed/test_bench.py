@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.inventory.manager import split_host_pattern
 
 from virtbed import ansible
 from virtbed import bench as benches
@@ -94,6 +95,19 @@ def test_the_hosts_of_an_inventory_are_asked_for_unless_it_is_the_one_that_ships
     (changed / "hosts.yml").write_text("bench: {hosts: {localhost: {}, other: {}}}")
     monkeypatch.setattr(benches, "LOCAL", str(changed))
     assert Bench((str(changed),)).hosts() == ("a", "b")  # somebody added one to it
+
+
+@pytest.mark.parametrize("name", ["bench01", "2001:db8::1"])
+def test_blocks_run_on_their_host_and_its_guest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def play(*_: Any, limit: str, **__: Any) -> Iterator[Event]:
+        asked.append(limit)
+        yield Ended("successful")
+
+    monkeypatch.setattr(ansible, "play", play)
+    list(Bench(("x",)).one_of(name).blocks({}, [{}], ansible.Deadline(1), lambda: False))
+    assert [split_host_pattern(limit) for limit in asked] == [[name, "guest"]]
 
 
 def test_an_inventory_is_found_from_wherever_it_is_named(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -253,6 +255,21 @@ def test_without_any_host_nothing_is_started(hosts: Hosts, plan: Plan) -> None:
     assert not run.folder.exists() and not run.began
 
 
+def test_hosts_of_a_sweep_that_is_refused_are_let_go_at_once(hosts: Hosts, plan: Plan) -> None:
+    hosts.run(plan)
+    barrier = threading.Barrier(len(NAMES))
+
+    def freed() -> Ended:
+        barrier.wait(20)
+        return GOOD
+
+    for name in NAMES:
+        hosts.each[name].answers["free"] = freed
+    with pytest.raises(LedgerError, match="was started with plan"):
+        hosts.run(plan.model_copy(update={"seed": 7}))
+    assert all(hosts.each[name].calls == ["examine", "free"] for name in NAMES)
+
+
 def same_machine(hosts: Hosts) -> None:
     facts = hosts.each["bench02"].report.facts
     facts["machine"] = dict(hosts.each["bench01"].report.facts["machine"])
@@ -329,6 +346,20 @@ def test_a_host_that_would_run_other_cells_takes_no_part(hosts: Hosts, plan: Pla
     assert why in hosts.said.getvalue()
 
 
+def test_a_sweep_gets_no_further_cells_from_a_host_that_could_run_them(
+    hosts: Hosts, plan: Plan
+) -> None:
+    both = plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["vanilla", "pinned"]}})
+    isolated(hosts)
+    hosts.each["bench03"].report.facts["cpu"]["allowed"] = [0]
+    hosts.run(both, ("bench02", "bench03"))
+    run = hosts.run(both.model_copy(update={"replicates": 8}), ("bench01", "bench02"))
+    assert "bench01 is set aside: it would not run the cells of bench02" in hosts.said.getvalue()
+    assert run.failed == [] and len(heads(run)) == 16
+    with pytest.raises(LedgerError, match=r"started with other cells, .*cn-vanilla.*another name"):
+        hosts.run(both.model_copy(update={"replicates": 8}), ("bench01",))
+
+
 def test_the_cells_are_those_of_most_hosts(hosts: Hosts, plan: Plan) -> None:
     other_image(hosts)
     hosts.each["bench01"], hosts.each["bench02"] = hosts.each["bench02"], hosts.each["bench01"]
@@ -361,6 +392,16 @@ def test_a_full_disk_of_one_host_does_not_end_the_others(hosts: Hosts, plan: Pla
     needed = ROOMS["state"].needed_mib
     hosts.each["bench02"].disks = lambda: (DiskFree("state", "/there", needed - 1),)
     hosts.each["bench03"].answers["provision"] = failing("qemu-img: No space left on device")
+    usual = hosts.each["bench01"].trial
+
+    def last(request: TrialRequest, path: Path) -> TrialOutcome | None:
+        for _ in range(2000):  # or it might do all of it before the others begin
+            if hosts.said.getvalue().count("is set aside") == 2:
+                break
+            time.sleep(0.01)
+        return usual(request, path)
+
+    hosts.each["bench01"].trial = last
     run = hosts.run(plan)
     assert set(host_of(run).values()) == {"bench01"} and run.failed == []
     said = hosts.said.getvalue()
@@ -419,6 +460,42 @@ def test_a_signal_ends_all_and_the_next_call_goes_on_where_each_host_was(
     assert not (later.folder / "aside").exists()
 
 
+def test_an_interrupted_sweep_names_a_host_that_could_not_be_put_back(
+    hosts: Hosts, plan: Plan
+) -> None:
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not run._interruption.wanted:
+            time.sleep(0.01)
+
+    hosts.each["bench02"].trial = interrupted
+    hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
+    together(hosts)
+    run = hosts.sweep(plan)
+    with pytest.raises(Interrupted) as ended:
+        run.run()
+    assert "nothing is left standing" not in str(ended.value)
+    assert re.search(r"set aside\. bench02: .*put back: swappiness is 60", str(ended.value))
+    assert "bench01" not in str(ended.value)
+
+
+def test_what_concerns_all_hosts_ends_all_though_one_cannot_be_put_back_then(
+    hosts: Hosts, plan: Plan
+) -> None:
+    def full(request: TrialRequest, path: Path) -> TrialOutcome:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    hosts.each["bench02"].trial = full
+    hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
+    together(hosts)
+    run = hosts.sweep(plan)
+    with pytest.raises(SweepError, match=r"results cannot be written: .*No space left"):
+        run.run()
+    said = hosts.said.getvalue()
+    assert "bench02: the host's settings could not be put back: swappiness is 60" in said
+    assert "is set aside" not in said
+
+
 def test_a_controller_that_is_killed_loses_nothing(hosts: Hosts, plan: Plan) -> None:
     usual = good(hosts.document)
 
@@ -467,7 +544,9 @@ def test_what_a_host_left_half_done_that_is_not_there_is_repeated(hosts: Hosts, 
         hosts.each[name].trial = fine
     kept = {trial["id"] for trial in heads(first) if trial["replicate"] != 2}
     same = {p.name: p.stat().st_mtime_ns for p in first.folder.glob("trials/*") if p.name in kept}
+    (first.folder / f".incoming-{whose}").mkdir()  # as a kill leaves it
     later = hosts.run(plan, others)
+    assert not list(later.folder.glob(".incoming*"))
     assert later.failed == [] and host_of(later)[2] in others
     assert same == {p.name: p.stat().st_mtime_ns for p in later.folder.glob("trials/*")
                     if p.name in kept}  # fmt: skip
@@ -507,8 +586,11 @@ def test_a_lost_ledger_is_rebuilt_also_with_results_of_a_host_that_is_not_there(
     assert sum(len(one.blocks) for one in hosts.each.values()) == 1
 
 
-def test_a_host_that_changed_since_takes_no_part(hosts: Hosts, plan: Plan) -> None:
-    hosts.run(plan)
+@pytest.mark.parametrize("journal", ["kept", "lost"])
+def test_a_host_that_changed_since_takes_no_part(hosts: Hosts, plan: Plan, journal: str) -> None:
+    folder = hosts.run(plan).folder
+    for part in folder.glob("ledger.sqlite*") if journal == "lost" else ():
+        part.unlink()
     hosts.each["bench02"].report.facts["kernel"] = "6.2.0"
     more = plan.model_copy(update={"replicates": 8})
     run = hosts.run(more)
@@ -529,8 +611,11 @@ def test_one_host_and_several_are_not_mixed_up(hosts: Hosts, plan: Plan) -> None
     hosts.each[""] = hosts.each["bench01"]
     alone = hosts.run(plan, ("bench01",))
     assert (alone.folder / "doctor.json").exists() and not (alone.folder / "doctor").exists()
-    with pytest.raises(LedgerError, match="was started on one host, bench01, now several"):
-        hosts.run(plan)
+    for lost in ("", "ledger.sqlite*"):
+        for part in alone.folder.glob(lost or "nothing"):
+            part.unlink()
+        with pytest.raises(LedgerError, match="was started on one host, bench01, now several"):
+            hosts.run(plan)
 
 
 def test_a_kept_instance_ends_the_sweep_on_all_hosts(hosts: Hosts, plan: Plan) -> None:
@@ -585,3 +670,19 @@ def test_a_ledger_of_one_host_is_read_as_before(tmp_path: Path) -> None:
         ledger.close("a", "done", 1.0)
     with FleetLedger(tmp_path / NAME) as several:
         assert several.done() == {"a"} and several.bound() == {} and several.hosts() == set()
+
+
+def test_a_worker_that_opens_the_ledger_waits_for_others_that_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open it is to write: of many workers one may wait longer than a single host's would."""
+    waited: list[float] = []
+    connect = sqlite3.connect
+
+    def spied(path: Path, *, timeout: float = 5.0, **options: Any) -> sqlite3.Connection:
+        waited.append(timeout)
+        return connect(path, timeout=timeout, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", spied)
+    with Ledger(tmp_path / NAME), FleetLedger(tmp_path / NAME):
+        assert waited == [5.0, 60.0]

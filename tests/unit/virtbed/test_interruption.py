@@ -32,3 +32,11 @@ def test_handlers_are_the_callers_again() -> None:
     with Interruption().by_signals():
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_one_signal_does_not_cut_the_release_short_that_an_error_began() -> None:
+    wish = Interruption()
+    with wish.by_signals():
+        wish.end()
+        signal.raise_signal(signal.SIGTERM)
+        assert wish.wanted and not wish.insisted

@@ -79,8 +79,8 @@ def test_after_a_sweep_it_is_said_in_one_reading_unless_hosts_are_unlike(
             raise UnlikeHostsError("demo", ["one", "two"], [], [])
         return "sweep"
 
-    monkeypatch.setattr("virtbed_analysis.frames.read_sweep", once)
-    monkeypatch.setattr("virtbed_analysis.isolation.of_sweep", lambda sweep: CONTENT)
+    monkeypatch.setattr("virtbed_analysis.read_sweep", once)
+    monkeypatch.setattr("virtbed_analysis.isolation_of", lambda sweep: CONTENT)
     command.say_isolation(tmp_path)
     assert "cn 15 A." in capsys.readouterr().out
     assert read == [(tmp_path, "")]
