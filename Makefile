@@ -68,7 +68,7 @@ audit: .venv/.made ## known vulnerabilities of the locked wheels; needs the netw
 		pip-audit --strict --require-hashes --disable-pip --requirement $$lock || exit 1; done
 
 unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
-	pytest tests/unit tests/contract
+	pytest -n 2 --dist loadfile tests/unit tests/contract
 	.venv/bin/python -m pytest --doctest-modules analysis/virtbed_analysis
 
 docs: .venv/.made ## the documentation as a site, in site/; a warning or a dead link fails

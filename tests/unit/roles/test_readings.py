@@ -93,6 +93,7 @@ def test_a_started_container_is_named_by_its_process_and_layers(tmp_path: Path) 
         # Of its process nothing is in /proc any more: numbers are below 2^22.
         ("x", 2**22, "container_started: c has ended already, a running one needed"),
     ],
+    ids=["without an image", "ended", "gone"],
 )
 def test_a_container_that_does_not_run_is_an_error(
     tmp_path: Path, image: str, pid: int, said: str

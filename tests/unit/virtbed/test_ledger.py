@@ -187,6 +187,7 @@ def test_two_controllers_cannot_take_one_sweep(tmp_path: Path) -> None:
         (replace(HERE, started="1"), SOON, False),  # another process has its number now
         (HERE, SOON, False),
     ],
+    ids=["elsewhere", "expired", "booted since", "another process", "this process"],
 )
 def test_a_lease_counts_while_its_holder_may_be_there(
     tmp_path: Path, other: Holder, expires: float, refused: bool
