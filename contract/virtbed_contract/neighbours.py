@@ -29,6 +29,7 @@ OUT, LOG, END = "out", "log", "end"
 CORE = "core"
 """What a neighbour on other threads of the measured cores shares with these."""
 _LAST_WORDS = 1000  # characters of the log that a message quotes
+_SAID_S = 2.0  # so long after its end a neighbour's exit status is awaited
 _LEAST_S = 0.1  # a kernel tells its uptime in hundredths of a second
 # It says every second, or after each request that takes longer, how many it answered. Requests
 # that come at random, on a CPU with others on it, are now and then as late as this and no later.
@@ -82,15 +83,15 @@ def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
     proc = root / "proc"
     mark = f"{MARK}{name}".encode()
     pids = processes.with_environment(lambda variable: variable == mark, proc, user=USER)
-    found = (_process(root, pid) for pid in pids)
+    found = [each for each in (_process(root, pid) for pid in pids) if each is not None]
     uptime = (read(proc / "uptime") or "").split()
     return {
         "instance": name,
         "uptime_s": float(uptime[0]) if uptime else None,
         "requests": answered(folder),
         "silent_s": _silent_s(folder),
-        "ended": ended(folder),
-        "processes": [each for each in found if each is not None],
+        "ended": ended(folder) if found else _ended_soon(folder),
+        "processes": found,
     }
 
 
@@ -119,6 +120,14 @@ def ended(folder: Path) -> Optional[str]:
         return None
     words = (read(folder / LOG) or "").strip()[-_LAST_WORDS:]
     return f"exit status {status}: {words or 'without a word'}"
+
+
+def _ended_soon(folder: Path) -> Optional[str]:
+    """Return how a neighbour without processes ended, as soon as what waits for it has said so."""
+    deadline = time.monotonic() + _SAID_S
+    while not (why := ended(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return why
 
 
 def _process(root: Path, pid: int) -> Optional[dict[str, Any]]:

@@ -197,6 +197,13 @@ def test_one_of_another_user_is_what_started_it_and_no_neighbour(
     assert neighbours.reading("n1", tmp_path)["processes"] == []
 
 
+def test_the_exit_status_of_one_that_has_just_ended_is_awaited(tmp_path: Path) -> None:
+    """What waits for it writes it after the process is gone."""
+    with subprocess.Popen(["sh", "-c", f"sleep 0.3; echo 137 > {tmp_path}/end"]):
+        found = neighbours.reading("n1", tmp_path)
+    assert (found["processes"], found["ended"]) == ([], "exit status 137: without a word")
+
+
 def test_how_it_ended_is_said_with_its_last_words(tmp_path: Path) -> None:
     assert neighbours.ended(tmp_path) is None
     assert neighbours.answered(tmp_path) is None
