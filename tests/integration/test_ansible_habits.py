@@ -14,6 +14,7 @@ from virtbed.checkout import REPOSITORY
 from .conftest import NOTHING, run, traces
 
 HERE = {"localhost": {"ansible_connection": "local"}}
+SET = {"virtbed_state_dir": "/var/lib/virtbed"}
 
 
 def write(path: Path, groups: dict[str, Any]) -> str:
@@ -29,7 +30,7 @@ def write(path: Path, groups: dict[str, Any]) -> str:
         ({"bench": HERE, "other": {"c": {}}}, ["--limit", "c"], "no hosts .*found"),
         ({"other": HERE}, [], "no hosts found in the group bench"),
         (
-            {"bench": {"one": HERE["localhost"], "two": HERE["localhost"]}},
+            {"bench": dict.fromkeys(("one", "two"), SET | HERE["localhost"])},
             [],
             r"no host can carry .* out\. one .*: it is this machine.*two .*: it is this",
         ),
