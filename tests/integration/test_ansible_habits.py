@@ -29,6 +29,7 @@ def write(path: Path, groups: dict[str, Any]) -> str:
         ({"bench": {"a": {}, **HERE}}, ["--limit", "nosuch"], "no hosts to target"),
         ({"bench": HERE, "other": {"c": {}}}, ["--limit", "c"], "no hosts .*found"),
         ({"other": HERE}, [], "no hosts found in the group bench"),
+        ({"bench": HERE}, [], "no virtbed_state_dir found for localhost, a path needed"),
         (
             {"bench": dict.fromkeys(("one", "two"), SET | HERE["localhost"])},
             [],
