@@ -58,10 +58,8 @@ def allocated(environment: Mapping[str, str]) -> list[Node]:
             "no SLURM_JOB_ID and SLURM_JOB_NODELIST found, those of an allocation needed: call it "
             "within salloc or sbatch"
         )
-    said = ask(
-        "scontrol", "--oneliner", "show", "job", environment["SLURM_JOB_ID"],
-        environment=environment,
-    )  # fmt: skip
+    # By the task's own name: of an array's last task the number is the array's, which shows all.
+    said = ask("scontrol", "--oneliner", "show", "job", job, environment=environment)
     if (state := fields(said).get("JobState")) != "RUNNING":
         raise SlurmError(
             f"job {job} is {state}, RUNNING needed: its nodes may be another job's by now; leave "

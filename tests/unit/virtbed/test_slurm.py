@@ -45,6 +45,12 @@ class Slurm:
         self.answers: dict[str, str] = {}
         self.answer("scontrol show hostnames *", "n1\nn2")
         self.answer("scontrol --oneliner show job 12", "JobId=12 JobState=RUNNING Reason=None")
+        # An array's last task has the array's own number, by which all its tasks are shown.
+        self.answer("scontrol --oneliner show job 9_3", "JobId=9 JobState=RUNNING ArrayTaskId=3")
+        self.answer(
+            "scontrol --oneliner show job 9",
+            "JobId=9 JobState=RUNNING ArrayTaskId=3\nJobId=10 JobState=COMPLETED ArrayTaskId=1",
+        )
         for number, cpus in ((1, 8), (2, 8)):
             line = NODE.format(name=f"n{number}", cpus=cpus, address=f"10.0.0.{number}")
             self.answer(f"scontrol --oneliner show node n{number}", line)
@@ -474,8 +480,8 @@ GRANTED: dict[str, tuple[dict[str, str | None], int, str]] = {
     "elsewhere": ({"SLURMD_NODENAME": None}, 8, r"this machine is no node of Slurm's job 12 \(n1"),
     "other node": ({"SLURMD_NODENAME": "n5"}, 8, "this machine is no node of Slurm's job 12"),
     "a task": (
-        {"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_CPUS_PER_NODE": "1(x2)"},
-        8, "1 of 8 CPUs of n1 granted to job 9_3",
+        {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3",
+         "SLURM_JOB_CPUS_PER_NODE": "1(x2)"}, 8, "1 of 8 CPUs of n1 granted to job 9_3",
     ),
     "unknown": ({"SLURM_JOB_CPUS_PER_NODE": None}, 8, "SLURM_JOB_CPUS_PER_NODE None found"),
 }  # fmt: skip
