@@ -364,7 +364,8 @@ def own_disks(folder: Path) -> tuple[DiskFree, ...]:
 def forget_incoming(folder: Path) -> None:
     """Remove what was fetched for a sweep that was killed, also from hosts that are not there."""
     for incoming in folder.glob(f"{_INCOMING}*"):
-        shutil.rmtree(incoming, ignore_errors=True)  # who needs it again says what is wrong
+        # What cannot be removed hinders no other host: making its own folder fails with the reason.
+        shutil.rmtree(incoming, ignore_errors=True)
 
 
 @contextmanager
