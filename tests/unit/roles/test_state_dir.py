@@ -1,8 +1,9 @@
-"""Teardown removes only what is virtbed's: another directory is refused before anything is done."""
+"""The check that the state directory, which teardown removes, holds only virtbed's files."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,20 +30,39 @@ def check(folder: Path, state_dir: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "entry", [None, "images/", "instances/", "host.json", "machine_guest.json"]
-)
-def test_a_directory_of_its_own_is_taken(tmp_path: Path, entry: str | None) -> None:
+def entries_of_roles() -> set[str]:
+    """Return the names directly below the state directory that the roles write or read."""
+    name = re.compile(r"""virtbed_state_dir(?: }}| ~ ')/([^/"'{} ]+)""")
+    files = (path for path in (REPOSITORY / "roles").rglob("*") if path.suffix in {".yml", ".j2"})
+    return {found for path in files for found in name.findall(path.read_text())}
+
+
+def test_a_state_directory_that_does_not_exist_yet_is_accepted(tmp_path: Path) -> None:
+    done = check(tmp_path, str(tmp_path / "state"))
+    assert done.returncode == 0, done.stdout
+
+
+def test_everything_that_roles_and_killed_writers_leave_is_accepted(tmp_path: Path) -> None:
+    entries = entries_of_roles()
+    assert {"images", "instances", "kernels", "host.json", "tuning.json"} <= entries
+    entries |= {".tuning.json.4711", ".ansible_tmp8hx_3k2ohost.json"}
     state = tmp_path / "state"
-    if entry:
-        state.mkdir()
-        (state / entry).mkdir() if entry.endswith("/") else (state / entry).touch()
+    state.mkdir()
+    for entry in entries:
+        (state / entry).touch() if ".json" in entry else (state / entry).mkdir()
     done = check(tmp_path, str(state))
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("entry", [".git", "thesis.odt", "imagesfolder"])
-def test_a_directory_that_has_anything_else_is_refused(tmp_path: Path, entry: str) -> None:
+def test_teardown_that_keeps_the_image_removes_every_other_folder() -> None:
+    folders = {entry for entry in entries_of_roles() if ".json" not in entry}
+    teardown = (REPOSITORY / "playbooks/teardown.yml").read_text()
+    removed = re.findall(r'"{{ virtbed_state_dir }}/([a-z]+)"', teardown)
+    assert set(removed) == folders - {"images"}
+
+
+@pytest.mark.parametrize("entry", [".git", "thesis.odt", "imagesfolder", ".ansible_tmp"])
+def test_a_state_directory_with_other_files_is_refused(tmp_path: Path, entry: str) -> None:
     state = tmp_path / "state"
     state.mkdir()
     (state / entry).touch()
@@ -53,7 +73,7 @@ def test_a_directory_that_has_anything_else_is_refused(tmp_path: Path, entry: st
 
 
 @pytest.mark.parametrize("name", ["/", "/srv-none", "/var/lib/../virtbed-none", "relative/virtbed"])
-def test_a_name_that_could_mean_a_whole_host_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_path_that_is_relative_or_too_short_is_refused(tmp_path: Path, name: str) -> None:
     done = check(tmp_path, name)
     printed = " ".join(done.stdout.split())
     assert done.returncode == 2 and "an absolute path of two or more names needed" in printed
