@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""CPU time that a quota saves up from periods in which it was not used."""
+"""Burst of a CPU quota: how much unused CPU time carries over to later periods."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ansible.module_utils.virtbed_contract.kernel.files import read
 
 DOCUMENTATION = r"""
 module: quota_burst
-short_description: Let the CPU quota of a process's control group save up time
+short_description: Set the burst of the CPU quota of a process's control group
 description:
-  - Sets C(cpu.max.burst), or under control groups v1 C(cpu.cfs_burst_us), of the group that the
-    process is in itself, and reads it back.
+  - Sets C(cpu.max.burst), or under control groups v1 C(cpu.cfs_burst_us), of the group that
+    directly contains the process, and reads it back.
 options:
   pid:
-    description: The process.
+    description: Id of the process.
     type: int
     required: true
   burst_us:
-    description: How much is saved up at most, in microseconds; at most the quota of one period.
+    description: Most CPU time to carry over, in microseconds; at most the quota of one period.
     type: int
     required: true
 author: virtbed
 """
 EXAMPLES = r"""
-- name: Let a container of 1 CPU save up one period
+- name: Let a container of 1 CPU carry over up to one period
   quota_burst:
     pid: 4711
     burst_us: 100000
@@ -42,11 +42,18 @@ file:
 
 
 class BurstError(Exception):
-    """A group without bursts, or one that keeps another; the message says which."""
+    """The burst cannot be set: no kernel support, no quota of the group, or refused."""
 
 
 def save_up(root: Path, pid: int, burst_us: int) -> tuple[Path, bool]:
-    """Return the file of the burst of a process's own group, and whether it was changed."""
+    """Set the burst of the control group that directly contains a process.
+
+    Returns:
+        The file of the burst, and whether it was changed.
+
+    Raises:
+        BurstError: The kernel has no bursts, the group has no quota, or the burst was refused.
+    """
     groups = cgroups.lineage(root, "cpu", pid)
     files = [group / name for group in groups[:1] for name in cgroups.BURST_FILES]
     files = [file for file in files if file.exists()]
@@ -56,7 +63,7 @@ def save_up(root: Path, pid: int, burst_us: int) -> tuple[Path, bool]:
             f"quota_burst: {where} of process {pid} has none of {', '.join(cgroups.BURST_FILES)}; "
             "Linux 5.14 or newer is needed, or leave cfs_burst out of the plan"
         )
-    if cgroups.own_quota_cpus(root, pid) is None:  # then it is no group of a container under one
+    if cgroups.own_quota_cpus(root, pid) is None:  # not the group of a container under a quota
         raise BurstError(
             f"quota_burst: {groups[0]} of process {pid} has no CPU quota of its own, one needed"
         )
@@ -72,7 +79,7 @@ def save_up(root: Path, pid: int, burst_us: int) -> tuple[Path, bool]:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "pid": {"type": "int", "required": True},

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Removal of what removed gVisor sandboxes leave: processes, control groups, bundles, state."""
+"""Removal of the leftovers of gVisor sandboxes: processes, control groups, bundles, state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible.module_utils.virtbed_contract.kernel import cgroups
 
 DOCUMENTATION = r"""
 module: gvisor_leftovers
-short_description: Remove what sandboxes leave behind, and prove that nothing is left
+short_description: Remove leftovers of deleted sandboxes, and prove that nothing is left
 options:
   pattern:
     description: Regular expression that the containers' names match.
@@ -27,13 +27,13 @@ options:
     type: path
     required: true
   cgroup:
-    description: What the name of a container's control group begins with, before the container's.
+    description: Prefix of the control group's name, before the container's name.
     type: str
     required: true
 author: virtbed
 """
 EXAMPLES = r"""
-- name: Remove what they leave, and prove it
+- name: Remove leftovers, and prove that they are gone
   gvisor_leftovers:
     pattern: ^virtbed-gvisor-pinned-c01-r01$
     dir: /run/virtbed/gvisor
@@ -41,12 +41,12 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 ended:
-  description: Processes that a sandbox had left.
+  description: Ids of the leftover processes that were killed.
   returned: always
   type: list
   elements: int
 removed:
-  description: Folders and control groups removed.
+  description: Folders, lock files and control groups removed.
   returned: always
   type: list
   elements: str
@@ -54,11 +54,11 @@ removed:
 
 
 class LeftError(Exception):
-    """Control groups that do not go; the message says which, and what is in them."""
+    """Control groups that cannot be removed: the message names them and their processes."""
 
 
 def matching(pattern: str, folders: list[Path], prefix: str = "") -> list[Path]:
-    """Return the folders in some folders whose names match after the prefix."""
+    """Return the subfolders of `folders` named `prefix` and a match of `pattern`, sorted."""
     return sorted(
         entry
         for folder in folders
@@ -68,9 +68,9 @@ def matching(pattern: str, folders: list[Path], prefix: str = "") -> list[Path]:
     )
 
 
-def processes(found: list[Path]) -> list[int]:
-    """Return the processes in some control groups."""
-    texts = ((group / "cgroup.procs").read_text() for group in found)
+def processes(groups: list[Path]) -> list[int]:
+    """Return the ids of the processes in the given control groups."""
+    texts = ((group / "cgroup.procs").read_text() for group in groups)
     return sorted({int(pid) for text in texts for pid in text.split()})
 
 
@@ -86,37 +86,43 @@ def remove(folder: Path) -> bool:
 
 
 def end(pattern: str, prefix: str, deadline_s: float) -> tuple[set[int], list[str]]:
-    """Kill what runs in the control groups that match, and remove these.
+    """Kill the processes in the control groups whose names match, and remove the groups.
 
     Returns:
-        The processes killed, and the groups removed. What is left after `deadline_s` stays.
+        The processes killed, and the groups removed.
+
+    Raises:
+        LeftError: Groups are left after `deadline_s`.
     """
     ended: set[int] = set()
     removed: list[str] = []
     tops = sorted({mount.point for mount in cgroups.mounts(Path("/")).values()})
     deadline = time.monotonic() + deadline_s
-    while (found := matching(pattern, tops, prefix)) and time.monotonic() < deadline:
-        for pid in processes(found):
+    while (groups := matching(pattern, tops, prefix)) and time.monotonic() < deadline:
+        for pid in processes(groups):
             ended.add(pid)
             with suppress(ProcessLookupError):  # it ended by itself
                 os.kill(pid, signal.SIGKILL)
-        removed += [str(group) for group in found if remove(group)]
+        removed += [str(group) for group in groups if remove(group)]
         time.sleep(0.02)
-    if found:
-        raise LeftError(f"{[str(group) for group in found]} still hold {processes(found)}")
+    if groups:
+        raise LeftError(f"{[str(group) for group in groups]} still hold {processes(groups)}")
     return ended, removed
 
 
 def tidy(pattern: str, base: Path) -> list[str]:
-    """Remove the bundles and the state of containers that match; return what was removed.
+    """Remove the bundles and the state of the containers whose names match.
 
-    What all sandboxes share goes with the last: another's bundle keeps it.
+    The folders that all sandboxes share are removed with the last one: they are not empty before.
+
+    Returns:
+        The folders and lock files removed.
     """
     bundles, state = base / "bundles", base / "state"
     removed = matching(pattern, [bundles])
     for bundle in removed:
         shutil.rmtree(bundle)
-    # A sandbox that did not start leaves its lock.
+    # A sandbox that failed to start leaves its lock file.
     locks = sorted(state.glob("*")) if state.is_dir() else []
     locks = [file for file in locks if re.match(pattern, file.name.partition("_sandbox:")[0])]
     for file in locks:
@@ -126,7 +132,7 @@ def tidy(pattern: str, base: Path) -> list[str]:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "pattern": {"type": "str", "required": True},

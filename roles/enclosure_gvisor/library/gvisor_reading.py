@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Where a running gVisor sandbox may run, and how much, as the host's kernel says."""
+"""CPUs, quota, memory and root of a running gVisor sandbox, read from the host's kernel."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ DOCUMENTATION = r"""
 module: gvisor_reading
 short_description: Read a running sandbox's CPUs, quota, memory and root back from the host's kernel
 description:
-  - What runs in the sandbox is threads of the sandbox's process and of its stubs; all of them are
-    read. The gofer serves the root. Changes nothing.
+  - The sandbox's program runs as threads of the sandbox's process and of its stub processes; the
+    CPUs of all of them are read. The gofer process serves the root. Changes nothing.
 options:
   name:
-    description: The container.
+    description: Name of the container.
     type: str
     required: true
   state_dir:
-    description: The folder that runsc keeps its state in (C(--root)).
+    description: Folder of runsc's state (C(--root)).
     type: path
     required: true
   rootfs:
-    description: The tree that it is to serve; its manifest.json lies next to it.
+    description: Tree that the sandbox must serve; the image's manifest.json is next to it.
     type: path
     required: true
   log:
-    description: What runsc printed, in a file; its end is quoted if the sandbox does not run.
+    description: File of runsc's output; its end is quoted if the sandbox does not run.
     type: path
     required: true
 author: virtbed
@@ -49,27 +49,27 @@ RETURN = r"""
 reading:
   description:
     - CPUs allowed (C(mixed) if threads differ), cpuset, quota in CPUs or null, memory limit,
-      throttling, whether the root is the tree, its digest, platform.
+      throttling, whether the root is the image's tree, the image's digest, gVisor's platform.
   returned: always
   type: dict
 """
 
 
-_MOST_SAID = 2000  # characters
+_MAX_LOG_CHARACTERS = 2000
 
 
 def threads_allowed(pids: list[int]) -> set[str]:
-    """Return the kernel lists of CPUs that the threads of some processes may run on."""
-    found = set()
+    """Return the distinct CPU lists that the threads of the processes are allowed on."""
+    cpu_lists = set()
     for pid in pids:
         for thread in processes.threads(pid):
-            with suppress(ProcessLookupError):  # it ended meanwhile
-                found.add(allowed(thread))
-    return found
+            with suppress(ProcessLookupError):  # the thread has ended
+                cpu_lists.add(allowed(thread))
+    return cpu_lists
 
 
 def platform(command: list[str], flags: str) -> str:
-    """Return the platform of a sandbox's command line, else runsc's default."""
+    """Return the platform that a sandbox's command line names, else runsc's default."""
     for word in command:
         if word.startswith("--platform="):
             return word.partition("=")[2]
@@ -78,7 +78,7 @@ def platform(command: list[str], flags: str) -> str:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
@@ -93,19 +93,19 @@ def main() -> None:
     _, text, _ = module.run_command([*runsc, "state", name], check_rc=True)
     state = json.loads(text)
     if state["status"] != "running":
-        said = Path(module.params["log"]).read_text(errors="replace").strip()[-_MOST_SAID:]
+        output = Path(module.params["log"]).read_text(errors="replace").strip()
         module.fail_json(
             msg=f"gvisor_reading: {name} is {state['status']}, running needed; "
-            f"runsc said: {said or 'nothing'}"
+            f"runsc printed: {output[-_MAX_LOG_CHARACTERS:] or 'nothing'}"
         )
-    # One line for both: standard error in one version, standard output in another.
+    # Some versions list the flags on standard error, others on standard output.
     _, out, log = module.run_command(["runsc", "flags"], check_rc=True)
     pid = state["pid"]
     root = Path("/")
     limited = readings.enclosed(root, pid)
     if limited is None:
         module.fail_json(msg=f"gvisor_reading: process {pid} of {name} has ended, running needed")
-    # The group's members are the sandbox, its stubs and the gofer.
+    # The group's processes are the sandbox, its stubs and the gofer.
     members = cgroups.lineage(root, "cpu", pid)[0] / "cgroup.procs"
     pids = [int(line) for line in members.read_text().split()]
     commands = {member: Path(f"/proc/{member}/cmdline").read_text().split("\0") for member in pids}

@@ -47,9 +47,12 @@ def trees(path: str, root: Path = Path("/")) -> list[Path]:
 
 
 def remove(path: str, deadline_s: float) -> list[str]:
-    """Remove what is empty of a group until all is gone; return what was removed.
+    """Remove a group and those below it as they become empty.
 
     A killed process leaves its group when it is reaped, so this tries again for `deadline_s`.
+
+    Returns:
+        The directories removed. Those that are not empty in time remain.
     """
     removed = []
     deadline = time.monotonic() + deadline_s
@@ -63,7 +66,7 @@ def remove(path: str, deadline_s: float) -> list[str]:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={"path": {"type": "str", "required": True}}, supports_check_mode=True
     )

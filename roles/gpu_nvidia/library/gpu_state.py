@@ -15,9 +15,10 @@ DOCUMENTATION = r"""
 module: gpu_state
 short_description: Read the state of an NVIDIA GPU
 description:
-  - Asks NVML, through NVIDIA's own bindings, for the identity, link, clocks, power, errors, modes
-    and processes of one GPU. Changes nothing.
-  - A reading that NVML refuses is null, and C(unknown) says why. A GPU that does not answer fails.
+  - Reads identity, link, clocks, power, errors, modes and processes of one GPU from NVML, through
+    NVIDIA's own Python bindings. Changes nothing.
+  - A reading that NVML refuses is null, and C(unknown) holds the reason. Fails if the GPU does not
+    answer.
 author: virtbed
 options:
   gpu:
@@ -27,7 +28,7 @@ options:
   bindings:
     description:
       - File of the bindings, C(pynvml.py) of nvidia-ml-py. The image has it among its locked
-        wheels, so nothing need be installed on the host.
+        wheels, so the host needs no installation.
     type: path
     required: true
 """
@@ -36,18 +37,18 @@ EXAMPLES = r"""
   gpu_state:
     gpu: GPU-11111111-2222-3333-4444-555555555555
     bindings: /opt/bindings/pynvml.py
-  register: found
+  register: gpu
 """
 RETURN = r"""
 reading:
-  description: The contract's GpuState.
+  description: The state, as the contract's document GpuState.
   returned: success
   type: dict
 """
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "gpu": {"type": "str", "required": True},
@@ -60,15 +61,15 @@ def main() -> None:
         loaded = nvml.bindings(path)
     except FileNotFoundError:
         module.fail_json(
-            msg=f"gpu_state: no {path} found, NVIDIA's bindings needed; {setup()}, whose image has "
+            msg=f"gpu_state: no {path} found, NVIDIA's bindings needed; {setup()}: the image has "
             "them"
         )
     try:
         with nvml.opened(loaded):
-            found = nvml.state(loaded, module.params["gpu"])
+            state = nvml.state(loaded, module.params["gpu"])
     except nvml.NvmlError as error:
         module.fail_json(msg=f"gpu_state: {error}", kind=error.kind)
-    module.exit_json(changed=False, reading=encode(found))
+    module.exit_json(changed=False, reading=encode(state))
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def _affinity(pid: int) -> set[int]:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "cpus": {"type": "str", "default": ""},

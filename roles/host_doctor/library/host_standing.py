@@ -70,7 +70,7 @@ def started(note: str) -> str | None:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "state_dir": {"type": "path", "required": True},

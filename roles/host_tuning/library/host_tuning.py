@@ -284,7 +284,7 @@ def _set(root: Path, setting: Setting, values: dict[str, str]) -> dict[str, str]
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "state": {"choices": ["show", "set", "restore"], "default": "show"},

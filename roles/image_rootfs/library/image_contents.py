@@ -154,7 +154,7 @@ def listed(command: str, chdir: str, dest: str) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "command": {"type": "str", "required": True},

@@ -118,7 +118,7 @@ def pins_of(xml: str, vcpus: Iterable[int]) -> dict[int, str | None] | None:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},

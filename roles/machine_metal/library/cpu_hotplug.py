@@ -146,7 +146,7 @@ def _assert_online(root: Path, wanted: set[int]) -> None:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "online": {"type": "str", "default": ""},

@@ -73,7 +73,7 @@ def ask(monitor: Monitor, disk: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "monitor": {"type": "path", "required": True},

@@ -71,7 +71,7 @@ def end(name: str, timeout_s: float) -> list[int]:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},

@@ -75,7 +75,7 @@ def ended(pid_file: Path, proc: Path = Path("/proc")) -> bool:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "pid_file": {"type": "path", "required": True},

@@ -71,7 +71,7 @@ def rate_khz(read: Callable[[], int], seconds: float = 0.2) -> int:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
         read = reader()

@@ -79,7 +79,7 @@ def start(name: str, argv: list[str], cpus: str, folder: Path) -> int:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},

@@ -81,7 +81,7 @@ def wait(names: list[str], folder: Path, wait_s: float, look_s: float = _LOOK_S)
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},

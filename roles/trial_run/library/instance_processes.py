@@ -53,7 +53,7 @@ def mounted(table: str) -> list[str]:
 
 
 def main() -> None:
-    """Answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(
         argument_spec={"pattern": {"type": "str", "required": True}}, supports_check_mode=True
     )
