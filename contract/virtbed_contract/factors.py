@@ -1,8 +1,8 @@
-"""The factors that a plan may vary besides platform, mode and size, and the grammar of ids.
+"""Factors that a plan can vary besides platform, mode and size, and the grammar of ids.
 
-A factor is one entry of `FACTORS`. From it come the plan's key, the label in a trial's id, the
-field of ``result.json`` and ``design.json``, the column of an export, the grouping of the analysis
-and the wording of the report. docs/how-to/factor.md shows how to add one.
+A factor is one entry of `FACTORS`. The following derive from the entry: the plan's key, the label
+in a trial's id, the field of ``result.json`` and ``design.json``, the column of an export, the
+grouping of the analysis and the wording of the report. docs/how-to/factor.md shows how to add one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ NAME = r"[a-z0-9]+(?:_[a-z0-9]+)*"
 MODES = ("vanilla", "pinned")
 SCALES = ("trained", "mlperf", "tiny")
 SCENARIOS = ("single_stream", "multi_stream", "offline", "server")
+"""Scenarios of MLPerf LoadGen. Ids do not name the first one."""
 
 
 @dataclass(frozen=True)
@@ -26,29 +27,31 @@ class Factor:
 
     Attributes:
         name: The field in documents and the column of an export.
-        plan_key: The plan's list of values; None if a plan has none.
-        values: What the list may hold. Each is lower case, digits and underscores.
-        default: The value of a plan that does not say; it is not named in ids and headings.
-        grain: Whether each value gets a fresh instance, or all values run in the same one.
+        plan_key: Key of a plan that lists the values; None if a plan has no such key.
+        values: Values that a plan may list, each of lower-case letters, digits and underscores.
+        default: Value used if a plan lacks the key; ids and headings do not name it.
+        grain: ``instance``: each value gets a fresh instance. ``trial``: all values run in the
+            same instance.
         meaning: One sentence for schemas and references.
-        wording: How a heading names a value that is not the default; ``{}`` is the value.
-        label: How an id names a value that is not the default; ``{}`` is the value. What it makes
-            is unlike that of every other factor.
-        option: The option of the harness that takes the value; None if it gets none.
-        baseline: What the bare metal has that a value is compared with: the same value, or the
-            default.
-        emulated: Whether emulated guests vary it, too.
-        own_kernel: Whether only guests vary it, whose machine runs a kernel of its own; instances
-            of other platforms have the default. Bare metal being one of these, `baseline` is
+        wording: Name of a value other than the default in headings; ``{}`` is the value.
+        label: Name of a value other than the default in ids; ``{}`` is the value. No two factors
+            may produce the same name.
+        option: Option of the harness that takes the value; None if the harness does not get it.
+        baseline: Value of the bare-metal baseline that a cell is compared with: the cell's own
+            (``same``), or the default.
+        emulated: Whether emulated guests vary the factor, too.
+        own_kernel: Whether only guests vary the factor, since their machine runs its own kernel.
+            Instances of other platforms, and so bare metal, keep the default: `baseline` must be
             "default".
-        varied_by: Which instances can vary it: all; ``enclosures``, whose role names it in its
-            `varies`; ``quotas``, those of them under a CPU quota; ``linux``, those whose process
-            runs on Linux's own kernel. The others have the default.
-        bare: The value that says what bare metal has, where the default does not: what lies
-            between the two is a part of the platform's cost. None where values are alternatives.
-        part: What that part is called; empty without one.
-        not_yet: Why no plan can ask for another value than the default yet; empty if one can.
-        later: Whether documents may lack it: what was measured before it was there has the default.
+        varied_by: Which instances can vary the factor: ``all``; ``enclosures``, those whose
+            enclosure's role lists it in its `varies`; ``quotas``, those of them with a CPU quota;
+            ``linux``, those whose process runs on a Linux kernel. The others keep the default.
+        bare: The value that equals bare metal, if the default does not. The difference between
+            the two is then a part of the platform's cost. None if the values are alternatives.
+        part: Name of that part of the cost; empty if `bare` is None.
+        not_yet: Why a plan cannot list a value other than the default yet; empty if it can.
+        later: Whether documents may lack the field, since the factor is newer than they are; they
+            then mean the default.
     """
 
     name: str
@@ -78,31 +81,34 @@ class Factor:
         if self.own_kernel and self.baseline != "default":
             raise ValueError(
                 f"factor {self.name}: own_kernel with baseline {self.baseline!r}, 'default' needed:"
-                " bare metal, with which guests are compared, has no other value"
+                " bare metal, the baseline of guests, has no other value"
             )
         if self.bare is not None and self.bare not in self.values:
             raise ValueError(f"factor {self.name}: bare {self.bare!r} not in {self.values}")
         if (self.bare is None) != (self.part == ""):
-            raise ValueError(f"factor {self.name}: bare and part, one of which is missing")
+            raise ValueError(
+                f"factor {self.name}: bare {self.bare!r} and part {self.part!r} found, both or "
+                "neither needed"
+            )
 
     @property
     def counts(self) -> bool:
-        """Whether its values are whole numbers in a row, which a plan writes as such."""
+        """Whether the values are consecutive whole numbers, which a plan writes as numbers."""
         return len(self.values) > 1 and all(map(str.isdigit, self.values))
 
     def words(self, value: str) -> str:
-        """Return how a heading names a value; empty for the default."""
+        """Return the name of a value in headings; empty for the default."""
         return "" if value == self.default else self.wording.format(value)
 
     def named(self, value: str) -> str:
-        """Return how an id names a value that is not the default."""
+        """Return the name of a value in ids, which do not name the default."""
         return self.label.format(value)
 
 
 MOST_NEIGHBOURS = 15
-"""Instances next to a measured one; far fewer fill the caches and the memory's bandwidth."""
+"""Most neighbours of one instance; far fewer saturate the caches and the memory's bandwidth."""
 BASELINE_MODE = "pinned"
-"""The mode of bare metal that other cells are compared with."""
+"""Mode of the bare-metal cells that all other cells are compared with."""
 
 FACTORS: tuple[Factor, ...] = (
     Factor(
@@ -111,8 +117,9 @@ FACTORS: tuple[Factor, ...] = (
         values=("plain", "twin", "slowed"),
         default="plain",
         grain="instance",
-        meaning="To calibrate: twin (plain under another name), slowed (by slowdown); real "
-        "platforms only.",
+        meaning="Copies of a platform that calibrate the testbed: plain (the platform itself), "
+        "twin (the same under another name), slowed (by the plan's slowdown); not on emulated "
+        "platforms.",
         baseline="default",
         emulated=False,  # an emulator has no speed that could be calibrated
     ),
@@ -122,8 +129,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("image", "host"),
         default="image",
         grain="instance",
-        meaning="The kernel that guests boot: image (the image's own), host (the one that the "
-        "host runs, with its modules).",
+        meaning="Kernel that guests boot: image (the image's own), host (the kernel that the host "
+        "runs, with its modules).",
         wording="{}'s kernel",
         label="{}_kernel",
         baseline="default",
@@ -137,8 +144,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("flat", "host"),
         default="flat",
         grain="instance",
-        meaning="What guests know of their CPUs: flat (each a socket of its own), host "
-        "(sockets, cores, threads, caches and nodes of the CPUs that they are pinned to).",
+        meaning="CPU topology that guests see: flat (each CPU is a socket), host (sockets, cores, "
+        "threads, caches and nodes of the host CPUs that the guest is pinned to).",
         wording="{}'s topology",
         label="{}_topology",
         baseline="default",
@@ -152,8 +159,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("kernel", "none"),
         default="kernel",
         grain="instance",
-        meaning="What a guest's kernel does about vulnerabilities of its CPUs: kernel (what it "
-        "does by default), none (booted with mitigations=off).",
+        meaning="Mitigations of CPU vulnerabilities in a guest's kernel: kernel (its defaults), "
+        "none (booted with mitigations=off).",
         wording="mitigations {}",
         label="{}_mitigations",
         baseline="default",
@@ -166,8 +173,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("filter", "unconfined"),
         default="filter",
         grain="instance",
-        meaning="System calls in containers: filter (by the engine's default list), unconfined "
-        "(no seccomp filter, as on bare metal).",
+        meaning="Seccomp filter of containers: filter (the engine's default profile), unconfined "
+        "(no filter, as on bare metal).",
         wording="seccomp {}",
         baseline="default",
         emulated=False,
@@ -181,8 +188,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("none", "host"),
         default="none",
         grain="instance",
-        meaning="Network of containers: none (a namespace without interfaces), host (the "
-        "machine's namespace, as on bare metal).",
+        meaning="Network of containers: none (a namespace without interfaces), host (the network "
+        "namespace of the machine, as on bare metal).",
         wording="{}'s network",
         label="{}_network",
         baseline="default",
@@ -197,8 +204,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("engine", "runc", "crun"),
         default="engine",
         grain="instance",
-        meaning="OCI runtime that makes a container: engine (its engine's own choice: runc of "
-        "Docker, crun of Podman), runc, crun.",
+        meaning="OCI runtime that creates containers: engine (the engine's default: runc for "
+        "Docker, crun for Podman), runc, crun.",
         wording="runtime {}",
         baseline="default",
         emulated=False,
@@ -210,8 +217,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("100ms", "50ms", "10ms"),
         default="100ms",
         grain="instance",
-        meaning="Period of a container's CPU quota: the share of CPUs is the same, stalls are "
-        "shorter and more frequent.",
+        meaning="Period of a container's CPU quota. A shorter one grants the same share of CPUs, "
+        "with shorter and more frequent stalls.",
         wording="quota period {}",
         label="{}_period",
         baseline="default",
@@ -224,8 +231,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("none", "full"),
         default="none",
         grain="instance",
-        meaning="CPU time that a container's quota saves up from periods in which it was not "
-        "used: none, full (as much as one period's).",
+        meaning="Burst of a container's CPU quota, the unused CPU time that later periods may "
+        "use: none, full (as much as the quota of one period).",
         wording="{} quota burst",
         label="{}_burst",
         baseline="default",
@@ -238,9 +245,9 @@ FACTORS: tuple[Factor, ...] = (
         values=tuple(map(str, range(MOST_NEIGHBOURS + 1))),
         default="0",
         grain="instance",
-        meaning="How many further instances of the same platform and size run the same "
-        "application meanwhile, each on CPUs of its own; of pinned instances on the host's own "
-        "kernel.",
+        meaning="Number of neighbours: instances of the same platform and size that run the same "
+        "application meanwhile, each on CPUs of its own. Only for pinned instances that run on "
+        "the host's kernel.",
         wording="neighbours: {}",
         label="neighbours_{}",
         baseline="default",
@@ -252,8 +259,9 @@ FACTORS: tuple[Factor, ...] = (
         values=("kernel", "never", "malloc"),
         default="kernel",
         grain="trial",
-        meaning="Huge pages of the process: kernel (as its setting has it), never (turned off for "
-        "the process), malloc (the C library's allocator asks for them).",
+        meaning="Transparent huge pages of the process: kernel (as the kernel's setting "
+        "determines), never (turned off for the process), malloc (requested by the C library's "
+        "allocator).",
         wording="huge pages {}",
         label="{}_pages",
         option="huge-pages",
@@ -267,7 +275,8 @@ FACTORS: tuple[Factor, ...] = (
         values=("default", "matched"),
         default="default",
         grain="trial",
-        meaning="Sizes of thread pools: default (the framework's choice), matched (usable cores).",
+        meaning="Sizes of thread pools: default (the framework's choice), matched (as many threads "
+        "as usable cores).",
         wording="{} threads",
         option="threads",
     ),
@@ -277,16 +286,16 @@ FACTORS: tuple[Factor, ...] = (
         values=("cpu", "gpu"),
         default="cpu",
         grain="trial",
-        meaning="Where the model runs: cpu; gpu cannot be asked for yet.",
+        meaning="Processor that the model runs on: cpu; gpu is not supported yet.",
         option="processor",
-        emulated=False,  # an emulator has no IOMMU that could give one away
+        emulated=False,  # an emulated guest has no IOMMU through which it could get a GPU
         not_yet=NO_GPU_YET,
     ),
 )
 
 
 def of_grain(grain: str) -> tuple[Factor, ...]:
-    """Return the factors of one grain, in order."""
+    """Return the factors of one grain (``instance`` or ``trial``), in the order of `FACTORS`."""
     return tuple(factor for factor in FACTORS if factor.grain == grain)
 
 
@@ -301,7 +310,12 @@ def default_of(name: str) -> str:
 
 
 def label(grain: str, values: Mapping[str, Any]) -> list[str]:
-    """Return the parts of an id that name the factors of one grain: values that are no default."""
+    """Return the parts of an id for the factors of one grain; defaults have none.
+
+    Args:
+        grain: ``instance`` or ``trial``.
+        values: The value of every factor of the grain, by the factor's name.
+    """
     return [
         factor.named(values[factor.name])
         for factor in of_grain(grain)
@@ -310,12 +324,16 @@ def label(grain: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def size_id(platform: str, mode: str, cores: int, values: Mapping[str, Any]) -> str:
-    """Return the part of an id that all replicates of an instance share: "cn-pinned-c02-twin"."""
+    """Return the part of an id that all replicates of a cell share: "cn-pinned-c02-twin"."""
     return "-".join([platform, mode, f"c{cores:02d}", *label("instance", values)])
 
 
 def instance_id(size: str, replicate: int) -> str:
-    """Return an instance's id: "cn-pinned-c02-r01"."""
+    """Return the id of an instance.
+
+    >>> instance_id("cn-pinned-c02", 1)
+    'cn-pinned-c02-r01'
+    """
     return f"{size}-r{replicate:02d}"
 
 
@@ -323,15 +341,15 @@ def trial_id(
     size: str, application: str, scale: Optional[str], scenario: str, replicate: int,
     values: Mapping[str, Any],
 ) -> str:  # fmt: skip
-    """Return a trial's id: "cn-pinned-c02-face_detection-matched-r01".
+    """Return the id of a trial: "cn-pinned-c02-face_detection-matched-r01".
 
     Args:
-        size: What `size_id` gives.
-        application: The application's name.
-        scale: Its scale, where the plan has several of one application; else None.
-        scenario: LoadGen's scenario; the first of `SCENARIOS` is not named.
-        replicate: The replicate, from 1.
-        values: The value of every factor by its name.
+        size: The id's first part, as `size_id` returns it.
+        application: Name of the application.
+        scale: Scale of the application if the plan has several scales of it; else None.
+        scenario: Scenario of LoadGen; the first of `SCENARIOS` is not named.
+        replicate: Number of the replicate, from 1.
+        values: The value of every factor, by the factor's name.
     """
     named = [scale] if scale is not None else []
     named += [scenario] if scenario != SCENARIOS[0] else []
@@ -339,7 +357,12 @@ def trial_id(
 
 
 def possible_ids(trial: Mapping[str, Any], scenario: str) -> tuple[str, str]:
-    """Return the two ids that a trial with these fields can have: without and with its scale."""
+    """Return the two possible ids of a trial: without and with its scale.
+
+    Args:
+        trial: The trial's fields, as `result.Trial` has them.
+        scenario: Scenario of LoadGen.
+    """
     size = size_id(trial["platform"], trial["mode"], trial["cores"], trial)
     without, with_scale = (
         trial_id(size, trial["application"], scale, scenario, trial["replicate"], trial)
@@ -349,7 +372,7 @@ def possible_ids(trial: Mapping[str, Any], scenario: str) -> tuple[str, str]:
 
 
 def id_pattern() -> str:
-    """Return the regular expression that every trial's id matches."""
+    """Return the regular expression that the id of every trial matches."""
     options = {
         grain: "".join(
             f"(-({'|'.join(factor.named(v) for v in factor.values if v != factor.default)}))?"

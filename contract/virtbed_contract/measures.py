@@ -1,8 +1,8 @@
-"""The measures of a trial: what it yields a number for, and which one a scenario is judged by.
+"""Measures of a trial, and the one that each scenario is judged by.
 
-A measure is one entry of `MEASURES`. From it come the column of an export, the rows of the report
-and the wording. docs/how-to/measure.md shows how to add one. `JUDGED_BY` has one entry per
-scenario of LoadGen: what ratios, findings, advice and comparisons are of.
+A measure is one entry of `MEASURES`. The column of an export, the rows of the report and their
+wording derive from the entry. docs/how-to/measure.md shows how to add one. `JUDGED_BY` has one
+entry per scenario of LoadGen: the measure whose ratios appear in findings, advice and comparisons.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from typing import Any, Literal, Optional
 
 Unit = Literal["ns", "kib", "count"]
 SHOWN: dict[Unit, tuple[str, float]] = {"ns": ("ms", 1e6), "kib": ("MiB", 1024), "count": ("", 1)}
-"""The unit in which a reader is shown a unit, and how many of the latter it holds."""
+"""The unit that a reader is shown for each stored unit, and the factor to divide by."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure.
+    """One measure of a sample or of a trial.
 
     Attributes:
         name: Short name: the key in report.json.
-        column: The column of an export; ends in the unit.
-        unit: Its unit; `SHOWN` says in which one readers see it.
-        grain: Whether each sample yields one, or each trial. The phases are those of samples.
-        path: Where it lies: below a sample, or below the result. ``("measures", name)`` adds a
-            number, or null, to the schema of results.
-        group: What the report shows it with: the phases of a request, the parts of a start, or
-            the other measures.
-        better: Which direction is better.
-        words: What a heading calls it.
+        column: Column of an export; its name ends in the unit.
+        unit: Unit of the stored number; `SHOWN` has the unit that readers see.
+        grain: ``sample``: each sample yields one number, which is a phase of the request.
+            ``trial``: each trial yields one number.
+        path: Keys that lead to the number, from the sample or from the result.
+            ``("measures", name)`` adds a number, or null, to the schema of results.
+        group: The table of the report that shows the measure: the phases of a request, the parts
+            of a start-up, or the other measures.
+        words: Name in headings.
         meaning: One sentence for schemas and references.
+        better: Whether lower or higher numbers are better.
     """
 
     name: str
@@ -46,12 +47,17 @@ class Measure:
 
     def __post_init__(self) -> None:
         if (self.grain == "sample") != (self.group == "phase"):
-            raise ValueError(f"measure {self.name}: grain {self.grain} in group {self.group}")
+            raise ValueError(
+                f"measure {self.name}: grain {self.grain} in group {self.group} found; the group "
+                "phase is needed for the grain sample, and only for it"
+            )
         if self.path[0] == "measures" and len(self.path) != 2:
-            raise ValueError(f"measure {self.name}: path {self.path}, (measures, NAME) needed")
+            raise ValueError(
+                f"measure {self.name}: path {self.path} found, (measures, NAME) needed"
+            )
 
     def read(self, document: Mapping[str, Any]) -> Optional[float]:
-        """Return the number out of a sample or a result; None where it is not known."""
+        """Return the measure's number from a sample or a result; None if it is not known."""
         value: Any = document
         for key in self.path:
             if not isinstance(value, Mapping):
@@ -71,14 +77,14 @@ def _start(name: str, words: str, meaning: str) -> Measure:
 
 
 MEASURES: tuple[Measure, ...] = (
-    _phase("e2e", "end to end", "The request from end to end."),
-    _phase("pre", "preprocess", "Preprocessing."),
-    _phase("infer", "infer", "Inference."),
-    _phase("post", "postprocess", "Postprocessing."),
-    _start("spawn", "spawn", "From launch to the first line of the harness."),
-    _start("import", "import", "Imports of the frameworks."),
-    _start("load", "load", "Loading the model."),
-    _start("first_call", "first call", "The first request."),
+    _phase("e2e", "end to end", "Time of the whole request, from end to end."),
+    _phase("pre", "preprocess", "Time of preprocessing."),
+    _phase("infer", "infer", "Time of inference."),
+    _phase("post", "postprocess", "Time of postprocessing."),
+    _start("spawn", "spawn", "Time from launch to the first line of the harness."),
+    _start("import", "import", "Time to import the frameworks."),
+    _start("load", "load", "Time to load the model."),
+    _start("first_call", "first call", "Time of the first request."),
     Measure(
         name="peak_memory",
         column="peak_memory_kib",
@@ -87,7 +93,7 @@ MEASURES: tuple[Measure, ...] = (
         path=("memory_kib", "peak"),
         group="other",
         words="peak memory",
-        meaning="Largest resident memory of the process.",
+        meaning="Peak resident set size of the process.",
     ),
 )
 
@@ -96,16 +102,17 @@ MEASURES: tuple[Measure, ...] = (
 class Judged:
     """The measure that a scenario is judged by.
 
-    Every ratio to another cell is one of times, so that above 1 is worse in every table. Where
-    more of the measure is better, that is the time per unit of it: its inverse.
+    Every ratio to another cell is a ratio of times, so that above 1 is slower in every table. If
+    higher values of the measure are better, the time is its inverse: the time per unit.
 
     Attributes:
-        name: Short name: in report.json, advice and exports.
-        unit: The unit in which readers see it.
-        better: Which direction is better.
-        grain: Whether each sample has its own, which is paired by input, or only a trial has one.
-        words: What a heading calls it.
-        time: The time that ratios are of.
+        name: Short name in report.json, advice and exports.
+        unit: Unit that readers see.
+        better: Whether lower or higher values are better.
+        grain: ``sample``: each sample has a value, and values are paired by input. ``trial``: only
+            the trial as a whole has one.
+        words: Name in headings.
+        time: Name of the time whose ratios are reported.
         meaning: One sentence for references.
     """
 
@@ -120,8 +127,9 @@ class Judged:
     def __post_init__(self) -> None:
         if (self.better == "lower") != (self.words == self.time):
             raise ValueError(
-                f"{self.name}: {self.better} is better, ratios of {self.time}; the time itself is "
-                "needed where lower is better, its inverse where higher is"
+                f"{self.name}: ratios of {self.time} found, though {self.better} values are "
+                "better; ratios of the measure itself are needed if lower is better, of its "
+                "inverse if higher is"
             )
 
 
@@ -132,8 +140,8 @@ _LATENCY = Judged(
     grain="trial",
     words="latency",
     time="latency",
-    meaning="From the issue of a query to its answer, the wait in the queue included; the mean of "
-    "a trial.",
+    meaning="Time from the issue of a query to its answer, including the wait in the queue; the "
+    "mean of a trial.",
 )
 JUDGED_BY: Mapping[str, Judged] = {
     "single_stream": Judged(
@@ -143,7 +151,7 @@ JUDGED_BY: Mapping[str, Judged] = {
         grain="sample",
         words="e2e time",
         time="e2e time",
-        meaning="The request from end to end; no other one waits for it.",
+        meaning="Time of a request from end to end, while no other request waits.",
     ),
     "server": _LATENCY,
     "multi_stream": _LATENCY,
@@ -154,22 +162,28 @@ JUDGED_BY: Mapping[str, Judged] = {
         grain="trial",
         words="throughput",
         time="time per sample",
-        meaning="Samples of a trial per second from their issue to the last answer. Ratios are of "
-        "the inverse, the time per sample.",
+        meaning="Samples of a trial per second, from their issue to the last answer. Ratios are "
+        "ratios of the inverse, the time per sample.",
     ),
 }
 
 
 def of_group(group: str) -> tuple[Measure, ...]:
-    """Return the measures of one group, in order."""
+    """Return the measures of one group, in the order of `MEASURES`."""
     return tuple(measure for measure in MEASURES if measure.group == group)
 
 
 def percentile_rank(percentile: int, n: Any) -> Any:
-    """Return which of `n` sorted values is a percentile, from 1: the least of ceil(q n).
+    """Return the rank, from 1, of a percentile among `n` sorted values: ceil(percentile / 100 * n).
 
-    In whole numbers, since 0.9 * 10 and 0.99 * 100 are not whole in binary fractions. A column of
-    numbers gives a column of ranks; both are of a signed type.
+    Computed in whole numbers, since products such as 0.9 * 10 are not exact in binary fractions.
+
+    Args:
+        percentile: Percentile, 1 to 100.
+        n: Number of values: an integer, or a column of a signed integer type.
+
+    Returns:
+        The rank, or a column of ranks.
 
     >>> percentile_rank(90, 10), percentile_rank(99, 100), percentile_rank(50, 3)
     (9, 99, 2)
