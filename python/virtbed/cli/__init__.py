@@ -1,4 +1,4 @@
-"""The command line: `virtbed`."""
+"""The command line `virtbed`: one Typer application, with the commands of the modules in here."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # else a paragraph keeps the line breaks of its docstring
+    rich_markup_mode="markdown",  # otherwise a paragraph keeps the line breaks of its docstring
     help="Measure what an execution platform costs a deep-learning application, end to end.\n\n"
-    "Start with `make testbed`; then `virtbed plan quick`, `virtbed sweep quick` and "
-    "results/quick/report.html.",
+    "Start with `make testbed`, which sets up this machine, measures plans/quick.yml and writes "
+    "results/quick/report.html. Then continue with `virtbed plan quick` (what a plan runs, and how "
+    "long it takes) and `virtbed sweep quick` (run it).",
 )
 for part in (sweeps, slurm, merging, status, hosts, results, explain, documents):
     app.add_typer(part.app)
@@ -37,8 +38,8 @@ app.add_typer(images.app, name="image")
 app.add_typer(lab.app, name="lab")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(version("virtbed"))
         raise typer.Exit
 
@@ -46,22 +47,26 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _common(
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print virtbed's version."
+        ),
     ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line (the entry point of the package)."""
     try:
         app()
     except ModuleNotFoundError as error:
-        # The command imports it when it needs it; see virtbed.cli.results.
+        # Commands import virtbed_analysis only when they need it; see virtbed.cli.results.
         if error.name is None or error.name.split(".")[0] != "virtbed_analysis":
             raise
         errors.print(
-            "virtbed: no virtbed-analysis found, which this command needs; install virtbed[report]",
+            "virtbed: this command needs the package virtbed-analysis, which is not installed; "
+            "install virtbed[report]",
             style="red", highlight=False, markup=False,
         )  # fmt: skip
         sys.exit(REFUSED)

@@ -1,4 +1,4 @@
-"""What the commands share: output, refusals, exit codes, options."""
+"""Shared parts of the commands: output, refusals, exit codes, and options with their help."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from virtbed_contract.json_file import plain
 from virtbed_contract.sweep import MOST_REPLICATES
 
 console = Screen(force_terminal=False if os.environ.get("VIRTBED_PLAIN") else None)
-errors = Screen(stderr=True, wrap=False)  # a refusal is one line, which scripts may look for
+errors = Screen(stderr=True, wrap=False)  # a refusal is one line, so that scripts can match it
 
 PlanArgument = Annotated[
     str,
     typer.Argument(
-        metavar="PLAN", help="A plan that ships or was swept, by name, or the path of a .yml file."
+        metavar="PLAN",
+        help="Name of a plan in plans/ or of a sweep in results/, or the path of a .yml file.",
     ),
 ]
 SweepArgument = Annotated[
     str,
     typer.Argument(
         metavar="SWEEP",
-        help="The plan of a sweep, by name or path, or a results folder: an unpacked archive, say.",
+        help="The sweep's plan, by name or path; or a results folder, such as an unpacked archive.",
     ),
 ]
 Inventories = Annotated[
@@ -38,19 +39,22 @@ Inventories = Annotated[
     typer.Option(
         "--inventory",
         "-i",
-        help="Inventory whose group `bench` is measured, or hosts with a comma; may be repeated.",
+        help="Ansible inventory (its group `bench` is measured), or host names with a comma; may "
+        "be repeated. Default: inventory/local, this machine.",
     ),
 ]
 Limit = Annotated[
     str | None,
-    typer.Option("--limit", "-l", help="Only these hosts, as ansible-playbook takes them."),
+    typer.Option(
+        "--limit", "-l", help="Use only these hosts: a pattern, as for ansible-playbook --limit."
+    ),
 ]
 ExtraVars = Annotated[
     list[str] | None,
     typer.Option(
         "--extra-vars",
         "-e",
-        help="Variables for every playbook: NAME=VALUE, or a JSON object; may be repeated.",
+        help="Extra variables for every playbook: NAME=VALUE or a JSON object; may be repeated.",
     ),
 ]
 Replicates = Annotated[
@@ -58,35 +62,45 @@ Replicates = Annotated[
     typer.Option(
         min=1,
         max=MOST_REPLICATES,
-        help="In place of the plan's. A sweep goes on with more than it has, never with fewer.",
+        help="Number of replicates, instead of the plan's. A sweep can be continued with more "
+        "replicates than it has, never with fewer.",
     ),
 ]
 Results = Annotated[
     Path | None,
-    typer.Option("--results", help="Folder of all results, in place of the checkout's."),
+    typer.Option(
+        "--results",
+        help="Folder for the results of all sweeps, instead of the checkout's results/.",
+    ),
 ]
 HungAfter = Annotated[
     float,
     typer.Option(
         min=1,
         help="Seconds after which a playbook that examines, clears or restores the host counts as "
-        "hung, and whatever a block does apart from its trials (6 times if emulated).",
+        "hung and is ended; also the limit for all that a block does besides its trials. 6 times "
+        "as long on an emulated host.",
     ),
 ]
 OfHost = Annotated[
     str,
     typer.Option(
-        "--host", help="The host that is asked about, where a sweep has several that are unlike."
+        "--host", help="Report this host only; required if a sweep has several unlike hosts."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON document.")]
-# Exit codes other than 0: the sweep ended with failed trials; a refusal; it began and could not go
-# on; Ctrl-C or SIGTERM.
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+# Exit codes other than 0: the sweep ended with failed trials; the command was refused before it
+# changed anything; the sweep started and could not continue; Ctrl-C or SIGTERM.
 TRIALS_FAILED, REFUSED, CUT_SHORT, INTERRUPTED = 1, 2, 4, 130
 
 
 def refuse(error: Exception, code: int = REFUSED) -> NoReturn:
-    """Print one clear message and exit."""
+    """Print an error on standard error as one line, and exit.
+
+    Args:
+        error: Its text is the message.
+        code: The exit code.
+    """
     errors.print(f"virtbed: {plain(str(error))}", style="red", highlight=False, markup=False)
     raise typer.Exit(code)
 
@@ -97,10 +111,22 @@ def bench_of(
     extra_vars: list[str] | None = None,
     hung_after_s: float = HUNG_AFTER_S,
 ) -> Bench:
-    """Return the bench host that the options name; exit with a clear message if they do not."""
+    """Return the bench host that the options name; refuse options that cannot be used.
+
+    Args:
+        inventories: Values of --inventory; the local inventory if there are none.
+        limit: Value of --limit.
+        extra_vars: Values of --extra-vars.
+        hung_after_s: Value of --hung-after.
+    """
     for inventory in inventories or ():
         if "," not in inventory and not _exists(inventory):
-            refuse(BenchError(f"no inventory {inventory[:200]} found, a path or hosts needed"))
+            refuse(
+                BenchError(
+                    f"no inventory {inventory[:200]} found; --inventory needs the path of an "
+                    "inventory, or host names with a comma"
+                )
+            )
         if "," not in inventory:
             try:
                 yaml_file.check_inventory(Path(inventory))
@@ -120,21 +146,26 @@ def _exists(path: str) -> bool:
 
 
 def _variables(text: str) -> dict[str, Any]:
+    """Return the variables of one --extra-vars; refuse those that a sweep sets itself."""
     if text.lstrip().startswith("{"):
         try:
-            found = json_file.parse(text, "it")
+            variables = json_file.parse(text, "it")
         except DocumentError as error:
             refuse(BenchError(f"--extra-vars {text[:200]}: {error}"))
     else:
         name, equals, value = text.partition("=")
         if not equals:
             refuse(BenchError(f"--extra-vars {text}: NAME=VALUE or a JSON object needed"))
-        found = {name: value}
-    if own := found.keys() & SET_BY_A_SWEEP:
-        refuse(BenchError(f"--extra-vars {', '.join(sorted(own))}: a sweep sets that itself"))
-    return found
+        variables = {name: value}
+    if own := variables.keys() & SET_BY_A_SWEEP:
+        refuse(
+            BenchError(
+                f"--extra-vars {', '.join(sorted(own))}: a sweep sets that itself; leave it out"
+            )
+        )
+    return variables
 
 
 def results_at(folder: Path | None) -> Path:
-    """Return the folder of all results: the checkout's if none is given."""
+    """Return the folder of all results: --results if it was given, else the checkout's."""
     return folder.resolve() if folder else REPOSITORY / "results"

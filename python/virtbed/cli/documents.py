@@ -1,4 +1,4 @@
-"""The commands on documents: their schemas."""
+"""The command `virtbed schema`: JSON Schemas of plans, results and the other documents."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ _SCHEMAS = {"plan": Plan.model_json_schema, **SCHEMAS, "samples": _samples}
 
 @app.command()
 def schema(
-    which: Annotated[str, typer.Argument(help=f"One of: {', '.join(_SCHEMAS)}.")],
+    which: Annotated[str, typer.Argument(help=f"The document, one of: {', '.join(_SCHEMAS)}.")],
 ) -> None:
-    """Print the JSON Schema of a document, or the columns that `export` writes (samples)."""
+    """Print the JSON Schema of a document.
+
+    For `samples` it prints the columns of the Parquet file that `virtbed export` writes. Example:
+    `virtbed schema result`.
+    """
     if which not in _SCHEMAS:
-        refuse(PlanError(f"no schema {which!r}; one of: {', '.join(_SCHEMAS)}"))
+        refuse(PlanError(f"there is no schema {which!r}; one of: {', '.join(_SCHEMAS)}"))
     typer.echo(json.dumps(_SCHEMAS[which](), indent=1))

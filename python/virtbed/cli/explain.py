@@ -1,4 +1,4 @@
-"""The commands that take a platform's cost apart, and that say what neighbours do to it."""
+"""The commands `virtbed explain` (the parts of a platform's cost) and `virtbed isolation`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from virtbed.render.isolation import isolation_table
 app = typer.Typer()
 NOTHING = 1
 ContentOf = Callable[[Path, str], dict[str, Any]]
-"""What analyses a results folder: all of it, or one host's if it is named."""
+"""Analyses a results folder: (folder, host) to the analysis' document. An empty host means all."""
 
 
 @app.command()
 def explain(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -> None:
-    """Say what each platform's cost is made of, of a sweep whose plan has `explain: true`.
+    """Show the parts of each platform's cost, for a sweep whose plan has `explain: true`.
 
-    Each step is what one thing costs that was varied alone, in percent of bare metal's time:
-    seccomp, the CPU quota, and so on; the rest is what was not varied. A change is of something
-    that bare metal has in no form, such as another runtime. Stalled is the share of periods in
-    which the CPU quota stopped the process, huge pages the share of its memory in them.
+    Each step is the cost of one thing that was varied alone (seccomp, the CPU quota, ...), in
+    percent of bare metal's time; the rest is the cost of everything that was not varied. A step is
+    called a change if bare metal has no counterpart, such as another container runtime. "Stalled"
+    is the share of quota periods in which the CPU quota stopped the process; "huge pages" is the
+    share of the process's memory in huge pages. Example: `virtbed explain explain`, after `virtbed
+    sweep explain`.
 
     Exit status: 0 explained, 1 nothing was varied alone, 2 refused.
     """
@@ -40,19 +42,19 @@ def explain(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -> 
     else:
         console.print(
             f"{folder}: nothing was varied alone, so there is nothing to explain; set explain: "
-            "true and list values of a factor in the plan, as plans/explain.yml does",
+            "true in the plan and list several values of a factor, as plans/explain.yml does",
             highlight=False, markup=False,
         )  # fmt: skip
     raise typer.Exit(0 if content["explained"] else NOTHING)
 
 
 def say_explained(folder: Path) -> None:
-    """Print what a sweep explains; nothing where it has nothing to."""
+    """Print the parts of each platform's cost; nothing if the sweep varied nothing alone."""
     _say_if_any(folder, "explain", "explained", _content, say)
 
 
 def say_isolation(folder: Path) -> None:
-    """Print how much neighbours slow each platform of a sweep; nothing where it had none."""
+    """Print how much neighbours slow each platform of a sweep; nothing if it had none."""
     _say_if_any(folder, "isolation", "isolation", _isolation, _say_isolation)
 
 
@@ -60,12 +62,24 @@ def _say_if_any(
     folder: Path, command: str, part: str, content_of: ContentOf,
     say: Callable[[dict[str, Any]], None],
 ) -> None:  # fmt: skip
+    """Print one part of a sweep's analysis, unless it is empty.
+
+    Args:
+        folder: The results folder.
+        command: The command that shows it, for the hint to use its --host.
+        part: The key of the part in the analysis' document.
+        content_of: Analyses the folder.
+        say: Prints the document.
+    """
     from virtbed_analysis import UnlikeHostsError
 
     try:
         content = content_of(folder, "")
-    except UnlikeHostsError as error:  # whose reports say each host's
-        console.print(f"{error.hosts[0]} and others: `virtbed {command} --host` is of one host")
+    except UnlikeHostsError as error:  # there is one report per host, which has this part
+        console.print(
+            f"the hosts {error.hosts[0]} and others are unlike; `virtbed {command} --host` shows "
+            "one of them"
+        )
         return
     if content[part]:
         say(content)
@@ -81,12 +95,14 @@ def say(content: dict[str, Any]) -> None:
 
 @app.command()
 def isolation(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -> None:
-    """Say how much instances on the same machine slow each platform, of a sweep with `neighbours`.
+    """Show how much neighbours (other instances on the host) slow each platform.
 
-    The time with neighbours over that of the same platform, mode and size without, paired within
-    each replicate; and where the neighbours ran, and how busy the least busy one was.
+    For a sweep whose plan lists `neighbours`. Each ratio is the time with neighbours divided by the
+    time of the same platform, mode and size without, paired within each replicate. The table also
+    shows where the neighbours ran and how busy the least busy one was. Example: `virtbed isolation
+    neighbours`, after `virtbed sweep neighbours`.
 
-    Exit status: 0 measured, 1 nothing was measured with neighbours and without, 2 refused.
+    Exit status: 0 shown, 1 nothing was measured both with and without neighbours, 2 refused.
     """
     folder = results(name)
     content = _or_refuse(_isolation, folder, host)
@@ -96,8 +112,8 @@ def isolation(name: SweepArgument, host: OfHost = "", as_json: AsJson = False) -
         _say_isolation(content)
     else:
         console.print(
-            f"{folder}: nothing was measured with neighbours and without; set neighbours: [0, 1] "
-            "in the plan, as plans/neighbours.yml does",
+            f"{folder}: nothing was measured both with and without neighbours; set neighbours: "
+            "[0, 1] in the plan, as plans/neighbours.yml does",
             highlight=False, markup=False,
         )  # fmt: skip
     raise typer.Exit(0 if content["isolation"] else NOTHING)

@@ -1,4 +1,4 @@
-"""The commands on a bench host: examine it, put it back, run one application on this machine."""
+"""The commands `virtbed doctor`, `restore` and `run`: examine a host, restore it, try one app."""
 
 from __future__ import annotations
 
@@ -53,14 +53,21 @@ def doctor(
     extra_vars: ExtraVars = None,
     hung_after: HungAfter = HUNG_AFTER_S,
     image: Annotated[
-        str, typer.Option(help="The image that is to run, as in images.yml; each needs its own.")
+        str,
+        typer.Option(
+            help="Variant of the image (images.yml) that is to run: variants need different disk "
+            "space and memory."
+        ),
     ] = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Say which platforms each host can run, and why not the others; change nothing.
+    """Examine each bench host: which platforms it can run, and why not the others.
 
-    Exit status: 0 if every platform runs (emulated or not), 1 if some cannot, 2 if that is
-    not known of a host.
+    It also lists the hardware, the settings that disturb measurements, and timer wake-ups. It
+    changes nothing on the host, and needs root there. Example: `virtbed doctor --image null`.
+
+    Exit status: 0 every platform can run (emulated or not), 1 some cannot, 2 a host could not be
+    examined.
     """
     reports: list[HostReport] = []
     unknown: list[BenchError] = []
@@ -102,15 +109,16 @@ def restore(
     extra_vars: ExtraVars = None,
     hung_after: HungAfter = HUNG_AFTER_S,
 ) -> None:
-    """Put back what a sweep changed of the host (settings, CPUs, daemons), also after a crash.
+    """Restore the host settings, CPUs and daemons that a sweep changed, also after a crash.
 
-    A sweep does so itself at its end, and the next one when it starts.
+    A sweep restores them itself when it ends, and restores what a killed sweep left when it starts.
+    Use this command if you do not want to start another sweep.
 
-    Exit status: 0 all is as it was, 2 something could not be put back.
+    Exit status: 0 everything is as it was before, 2 something could not be restored.
     """
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)
-        host.require_root("to put the host's settings back")
+        host.require_root("to restore the host's settings")
         with bench.alone():
             changed = host.restore()
     except (BenchError, CheckoutError) as error:
@@ -120,38 +128,70 @@ def restore(
 
 @app.command()
 def run(
-    application: Annotated[str, typer.Argument(help=f"One of: {', '.join(VISIBLE)}.")],
-    scale: Annotated[str, typer.Option(help="trained, mlperf or tiny.")] = "trained",
+    application: Annotated[
+        str, typer.Argument(help=f"The application, one of: {', '.join(VISIBLE)}.")
+    ],
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="Which model: trained, mlperf (MLPerf's size, seeded weights) or tiny."
+        ),
+    ] = "trained",
     scenario: Annotated[
-        str, typer.Option(help="single_stream, multi_stream, offline or server.")
+        str,
+        typer.Option(
+            help="How MLPerf LoadGen issues requests: single_stream, multi_stream, offline or "
+            "server."
+        ),
     ] = "single_stream",
     rules: Annotated[
-        str, typer.Option(help="quick: --samples requests; study: MLPerf's minimums, 10 minutes.")
+        str,
+        typer.Option(
+            help="How long to run: quick takes --samples requests; study takes MLPerf's minimum "
+            "duration (10 minutes) and number of requests."
+        ),
     ] = "quick",
-    samples: Annotated[int, typer.Option(help="Measured requests, by the quick rules.")] = 20,
-    warmup: Annotated[int, typer.Option(help="Requests before; at least one per input.")] = 3,
-    threads: Annotated[str, typer.Option(help="default, or matched to the cores there are.")] = (
-        "default"
-    ),
-    processor: Annotated[str, typer.Option(help="cpu or gpu; falling back fails.")] = "cpu",
-    target_qps: Annotated[float | None, typer.Option(help="Requests per second of server.")] = None,
+    samples: Annotated[
+        int, typer.Option(help="Number of measured requests, with --rules quick.")
+    ] = 20,
+    warmup: Annotated[
+        int,
+        typer.Option(help="Number of requests before the measured ones; at least one per input."),
+    ] = 3,
+    threads: Annotated[
+        str,
+        typer.Option(
+            help="Sizes of the thread pools: default (the framework's choice) or matched (the "
+            "number of cores)."
+        ),
+    ] = "default",
+    processor: Annotated[
+        str, typer.Option(help="cpu or gpu. With gpu, the run fails if the CPU would be used.")
+    ] = "cpu",
+    target_qps: Annotated[
+        float | None, typer.Option(help="Requests per second, for scenario server.")
+    ] = None,
     target_latency_ms: Annotated[
-        float | None, typer.Option(help="Server's bound on the 99th percentile.")
+        float | None,
+        typer.Option(help="Bound on the 99th percentile of latency, for scenario server."),
     ] = None,
     inputs: Annotated[
         Path | None,
         typer.Option(
-            exists=True, file_okay=False, help="Your own requests: the files of this folder."
+            exists=True, file_okay=False,
+            help="Folder whose files are the requests, instead of the application's own inputs.",
         ),
     ] = None,
     inventory: Inventories = None,
     as_json: AsJson = False,
-) -> None:
-    """Run one application on this machine, on no platform, and show where its time goes.
+) -> None:  # fmt: skip
+    """Run one application directly on this machine, and show how long each phase takes.
 
-    The frameworks are the image's (`make setup`), the applications this checkout's.
+    It needs the image (`make setup`), whose frameworks it uses, but makes no instance: use
+    `virtbed sweep` to compare platforms. Example: `virtbed run image_classification`.
 
-    Exit status: 0 good, 1 the application failed, 2 usage, 3 a wrong answer.
+    Exit status: 0 good, 1 the application failed, 2 wrong usage, 3 the application gave a wrong
+    answer.
     """
     rates = {"qps": target_qps, "latency-ms": target_latency_ms}
     arguments = [
@@ -180,7 +220,7 @@ def run(
     add_help_option=False,
 )  # fmt: skip
 def in_image(arguments: Annotated[list[str], typer.Argument()]) -> None:
-    """Run the image's Python in this checkout: its tests of the applications, its benchmarks."""
+    """Run the image's Python in this checkout, for tests of the applications and benchmarks."""
     try:
         argv = command(arguments)
         with bench.alone():

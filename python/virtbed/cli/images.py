@@ -1,4 +1,4 @@
-"""`virtbed image`: what differs between two images."""
+"""The commands `virtbed image …`: compare two images."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from virtbed.here import RunError, current_image
 from virtbed.image_diff import ImageError, document, folder_of, load, same
 from virtbed.render.image_diff import image_words, tables, verdict
 
-app = typer.Typer(no_args_is_help=True, help="The images that sweeps run.")
+app = typer.Typer(
+    no_args_is_help=True, help="Commands for the images (root filesystems) that sweeps run."
+)
 _IMAGE = (
-    "A folder with manifest.json, sbom.cdx.json and contents.jsonl.gz; or, of this host's images, "
-    "a digest, a name, or a variant for its current one."
+    "The first image: a folder with manifest.json, sbom.cdx.json and contents.jsonl.gz; or an "
+    "image of this host by its digest, its name, or its variant (the variant's current image)."
 )
 DIFFERENT = 1
 
 
 @app.callback()
 def _group() -> None:
-    """Keep `diff` a command of its own."""
+    """Make `diff` a subcommand: Typer would run a group's only command without its name."""
 
 
 @app.command()
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help=_IMAGE)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other, named in the same way.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The second image, named in the same way.")],
     inventory: Inventories = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what differs between two images: packages, and files added, removed or changed.
+    """Compare two images: packages, and files that were added, removed or changed.
 
-    Neither needs its tree: the three files next to it are enough, also another host's.
+    The root filesystems themselves are not needed. The three files that are stored next to each are
+    enough, so you can copy them from another host. Example: `virtbed image diff FOLDER FOLDER`.
 
-    Exit status: 0 they are the same, 1 they differ, 2 that is not known.
+    Exit status: 0 the images are the same, 1 they differ, 2 they could not be compared.
     """
 
     def images() -> Path:

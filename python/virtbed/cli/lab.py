@@ -1,4 +1,4 @@
-"""`virtbed lab`: bench hosts in a box, to try virtbed on, and to test it."""
+"""The commands `virtbed lab …`: bench hosts in a box (QEMU), to try and to test virtbed."""
 
 from __future__ import annotations
 
@@ -20,35 +20,44 @@ from virtbed.render.table import Table
 app = typer.Typer(
     no_args_is_help=True,
     help="Bench hosts in a box: Debian servers under QEMU, with systemd, KVM, NUMA nodes and an "
-    "IOMMU. Nothing that is timed there is a result.",
+    "IOMMU. They are for trying and testing virtbed; times measured there are not results.",
 )
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The server's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the server.")]
 _DEFAULT = Shape()
 
 
 @app.command()
 def up(
     name: Name = "lab",
-    suite: Annotated[Suite, typer.Option(help="Debian's.")] = "bookworm",
-    sockets: Annotated[int, typer.Option(help="Processors.")] = _DEFAULT.sockets,
+    suite: Annotated[Suite, typer.Option(help="Debian's suite.")] = "bookworm",
+    sockets: Annotated[int, typer.Option(help="Number of sockets.")] = _DEFAULT.sockets,
     cores: Annotated[int, typer.Option(help="Cores per socket.")] = _DEFAULT.cores,
     threads: Annotated[int, typer.Option(help="Threads per core.")] = _DEFAULT.threads,
-    nodes: Annotated[int, typer.Option(help="NUMA nodes.")] = _DEFAULT.nodes,
-    memory_mib: Annotated[int, typer.Option(help="Memory of all nodes.")] = _DEFAULT.memory_mib,
-    svm: Annotated[bool, typer.Option(help="Hardware virtualization inside.")] = _DEFAULT.svm,
-    iommu: Annotated[bool, typer.Option(help="An IOMMU.")] = _DEFAULT.iommu,
-    spare: Annotated[bool, typer.Option(help="A PCI device that nothing uses.")] = _DEFAULT.spare,
-    bare: Annotated[bool, typer.Option(help="Without what virtbed's roles install.")] = False,
+    nodes: Annotated[int, typer.Option(help="Number of NUMA nodes.")] = _DEFAULT.nodes,
+    memory_mib: Annotated[
+        int, typer.Option(help="Memory in MiB, of all nodes together.")
+    ] = _DEFAULT.memory_mib,
+    svm: Annotated[
+        bool, typer.Option(help="With hardware virtualization (AMD SVM) inside.")
+    ] = _DEFAULT.svm,
+    iommu: Annotated[bool, typer.Option(help="With an IOMMU.")] = _DEFAULT.iommu,
+    spare: Annotated[
+        bool, typer.Option(help="With a PCI device that nothing uses, to assign to a guest.")
+    ] = _DEFAULT.spare,
+    bare: Annotated[
+        bool, typer.Option(help="Without the packages that virtbed's roles install.")
+    ] = False,
 ) -> None:
-    """Start a server, and write an inventory of it.
+    """Start a server, wait until it has booted, and write an inventory for it.
 
-    Its image is built first if there is none, as root, in minutes. It runs until
-    `virtbed lab down`.
+    The first start builds the server's image, which needs root and takes minutes. The server runs
+    until `virtbed lab down`. At the end the command prints the inventory, for `virtbed doctor
+    --inventory INVENTORY`.
 
-    Exit status: 0 it answers and has booted, 2 it does not.
+    Exit status: 0 the server has booted and answers, 2 it does not.
     """
     with _refusing():
-        check_name(name)  # before minutes of building
+        check_name(name)  # before the build, which takes minutes
         shape = Shape(sockets, cores, threads, nodes, memory_mib, svm, iommu, spare)
         with errors.status(f"starting {name}") as status:
 
@@ -65,9 +74,9 @@ def up(
 
 @app.command()
 def down(name: Name = "lab") -> None:
-    """End a server, and remove its disk.
+    """Stop a server and remove its disk.
 
-    Exit status: 0 it is gone, 2 there is none.
+    Exit status: 0 the server is gone, 2 there is no server of this name.
     """
     with _refusing():
         _server(name).remove()
@@ -75,9 +84,9 @@ def down(name: Name = "lab") -> None:
 
 @app.command()
 def clean() -> None:
-    """End all servers, and remove the lab's images and snapshots.
+    """Stop all servers, and remove the lab's images and snapshots.
 
-    Exit status: 0 all is gone, 2 a server does not end.
+    Exit status: 0 everything is removed, 2 a server could not be stopped.
     """
     with _refusing():
         remove_all()
@@ -87,21 +96,21 @@ def clean() -> None:
 def ssh(
     name: Name = "lab",
     command: Annotated[
-        list[str] | None, typer.Argument(help="Run there; a shell if none is given.")
+        list[str] | None, typer.Argument(help="Command to run there; without it, a shell.")
     ] = None,
 ) -> None:
     """Log in to a server as root, or run a command there.
 
-    Exit status: the command's.
+    Exit status: that of the command.
     """
     with _refusing():
         argv = _server(name).ssh(*(command or ()))
-    os.execvp(argv[0], argv)  # nosec B606 # ssh, as asked
+    os.execvp(argv[0], argv)  # nosec B606 # ssh, which this command is for
 
 
 @app.command()
 def status() -> None:
-    """List the servers that run."""
+    """List the running servers: their hardware, SSH port and inventory."""
     table = Table("Servers of the lab")
     for heading in ("name", "hardware", "memory", "SSH port", "inventory"):
         table.add_column(heading)
@@ -122,7 +131,7 @@ def status() -> None:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Exit with a clear message where the lab cannot do something."""
+    """Turn an error of the lab into a refusal: one line, and exit status 2."""
     try:
         yield
     except LabError as error:
@@ -135,7 +144,7 @@ def _server(name: str) -> Server:
     running = {server.name: server for server in servers()}
     if name not in running:
         raise LabError(
-            f"servers {', '.join(running) or 'none'} found, {name} needed; "
-            f"run virtbed lab up {name}"
+            f"running servers found: {', '.join(running) or 'none'}; {name} needed: start it with "
+            f"virtbed lab up {name}"
         )
     return running[name]

@@ -1,4 +1,4 @@
-"""The command that joins results folders."""
+"""The command `virtbed merge`, which joins results folders of one sweep."""
 
 from __future__ import annotations
 
@@ -27,31 +27,37 @@ def merge(
         str,
         typer.Argument(
             metavar="INTO",
-            help="The results folder that gets what it lacks, made if it is not there; or a plan's "
-            "name, for results/PLAN.",
+            help="The results folder that receives the files; it is created if it does not exist. "
+            "A plan's name stands for results/PLAN.",
         ),
     ],
     folders: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FROM...", help="Results folders of the same sweep, such as shards."
+            metavar="FROM...", help="Results folders of the same sweep, such as its shards."
         ),
     ],
 ) -> None:
     """Join the results folders of one sweep, such as its shards, into one.
 
-    Files are copied, and FROM is left as it is. What is there already is not copied again, so
-    that a second call changes nothing. Refused, with nothing written, where folders are of another
-    plan or image, of hosts that are not alike, or have two results of one trial.
+    It copies files and leaves the FROM folders as they are. Files that INTO already has are not
+    copied again, so a second call changes nothing. It is refused, and writes nothing, if the
+    folders have different plans or images, if their hosts are unlike, or if two of them have
+    different results of one trial. Example: `virtbed merge results/quick FOLDER`.
 
-    Exit status: 0 joined, 1 joined without files that are no good results, 2 refused.
+    Exit status: 0 joined, 1 joined, but files that are no good results were left out, 2 refused.
     """
     try:
         done = joined(_into(into), folders, load_platforms())
     except (MergeError, LeaseError, LedgerError, PlatformError, CheckoutError) as error:
         refuse(error)
     except OSError as error:
-        refuse(MergeError(f"{into} cannot be written: {error}; call again to go on"))
+        refuse(
+            MergeError(
+                f"{into} cannot be written: {error}; when that is mended, run virtbed merge again: "
+                "it continues where it stopped"
+            )
+        )
     for line in _lines(done):
         console.print(plain(line), highlight=False, markup=False)
     for place, why in done.bad.items():
@@ -63,7 +69,7 @@ def merge(
 
 
 def _into(name: str) -> Path:
-    """Return a folder by its path, or that of a plan's results by the plan's name."""
+    """Return the folder of INTO: a path, or the results folder of the plan with this name."""
     if "/" not in name and not Path(name).exists():
         with suppress(PlanError):
             return REPOSITORY / "results" / load_plan(plan_path(name)).name
@@ -71,19 +77,23 @@ def _into(name: str) -> Path:
 
 
 def _lines(done: Merged) -> list[str]:
-    """Return what a merge did, in words."""
+    """Return the report of a merge, one line per text."""
     hosts = ", ".join(done.hosts) or "no host"
-    said = [f"{done.folder}: {done.results} of {done.trials} trials have results, of {hosts}"]
-    said += [f"{number} taken of {folder}" for folder, number in sorted(done.taken.items())]
+    report = [f"{done.folder}: {done.results} of {done.trials} trials have results, of {hosts}"]
+    report += [
+        f"{number} results taken from {folder}" for folder, number in sorted(done.taken.items())
+    ]
     if not done.taken:
-        said.append("nothing new")
+        report.append("nothing new")
     by_reason: dict[str, list[str]] = {}
     for place, why in done.left_out.items():
         by_reason.setdefault(f"of {Path(place).parents[1]}: {why}", []).append(place)
-    said += [f"{len(places)} left out {why}" for why, places in sorted(by_reason.items())]
-    said += [f"{folder} is being carried out by {who}: as far as it is" for folder, who in
-             sorted(done.running.items())]  # fmt: skip
+    report += [f"{len(places)} left out {why}" for why, places in sorted(by_reason.items())]
+    report += [
+        f"{folder} is being carried out by {who}: the trials that it has done so far were taken"
+        for folder, who in sorted(done.running.items())
+    ]
     if done.replicates:
         numbers = ", ".join(map(str, done.replicates))
-        said.append(f"replicates {numbers} of the plan are in none of the folders")
-    return said
+        report.append(f"replicates {numbers} of the plan are in none of the folders")
+    return report

@@ -184,7 +184,7 @@ def test_compare_says_by_its_exit_status_whether_something_rose(tmp_path: Path) 
     [
         (["plan", "quick"], "to examine the host on which the plan would run"),
         (["doctor"], "to examine the host"),
-        (["restore"], "to put the host's settings back"),
+        (["restore"], "to restore the host's settings"),
         (["sweep", "quick"], "to place instances"),
     ],
 )

@@ -38,8 +38,8 @@ def test_variables_are_pairs_or_json_and_later_ones_win() -> None:
 @pytest.mark.parametrize(
     ("inventory", "variables", "why"),
     [
-        (["gone"], [], "no inventory gone found, a path or hosts needed"),
-        (["a\0b"], [], "found, a path or hosts needed"),
+        (["gone"], [], "no inventory gone found; --inventory needs the path of an inventory"),
+        (["a\0b"], [], "found; --inventory needs the path of an inventory"),
         (None, ["a"], "--extra-vars a: NAME=VALUE or a JSON object needed"),
         (None, ['{"a": '], "--extra-vars"),
         (None, ["virtbed_instance=1"], "virtbed_instance: a sweep sets that itself"),

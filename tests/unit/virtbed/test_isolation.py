@@ -86,4 +86,6 @@ def test_after_a_sweep_it_is_said_in_one_reading_unless_hosts_are_unlike(
     assert read == [(tmp_path, "")]
     command.say_isolation(tmp_path)
     said = " ".join(capsys.readouterr().out.split())
-    assert said == "one and others: `virtbed isolation --host` is of one host"
+    assert said == (
+        "the hosts one and others are unlike; `virtbed isolation --host` shows one of them"
+    )
