@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""The CPUs of the engines' daemons: kept off the measured ones, and restored."""
+"""CPU affinity of the engines' daemons: confined to the housekeeping CPUs, and restored."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from ansible.module_utils.virtbed_contract.kernel.snapshots import keep, kept
 
 DOCUMENTATION = r"""
 module: daemon_affinity
-short_description: Keep running daemons to some CPUs, or let them go where they could before
+short_description: Confine running daemons to some CPUs, or restore their CPU affinity
 description:
-  - Every thread of each daemon is moved. What a daemon starts later may inherit its CPUs, so the
-    role whose daemon starts something frees what it starts.
-  - Where they could run before is written to a snapshot, and synced to disk. It outlives a crash.
-  - A daemon that another one restarts meanwhile inherits its CPUs, and is let go with it.
+  - Moves every thread of each daemon. A process that a daemon starts later may inherit these CPUs,
+    so the role whose daemon starts it widens its affinity again.
+  - The original affinity is written to a snapshot and synced to disk, so it survives a crash.
+  - A daemon that another one restarts in the meantime inherits its CPUs, and is restored with it.
 options:
   cpus:
-    description: Kernel list of the CPUs to keep them to; empty puts back what the snapshot holds.
+    description: Kernel list of the CPUs to confine them to; empty restores from the snapshot.
     type: str
     default: ""
   daemons:
-    description: The daemons, by the names of their processes.
+    description: Process names of the daemons.
     type: list
     elements: str
     required: true
   snapshot:
-    description: The file that holds where they could run before.
+    description: File of the original CPU affinity.
     type: path
     required: true
 author: virtbed
 """
 EXAMPLES = r"""
-- name: Keep the daemons to the first CPU
+- name: Confine the daemons to the first CPU
   daemon_affinity:
     cpus: "0"
     daemons: [dockerd, containerd]
     snapshot: /var/lib/virtbed/daemons.json
 
-- name: Let them go
+- name: Restore their CPU affinity
   daemon_affinity:
     daemons: [dockerd, containerd]
     snapshot: /var/lib/virtbed/daemons.json
 """
 RETURN = r"""
 kept:
-  description: Kernel list of the CPUs that each process may use now, by its number.
+  description: Kernel list of the CPUs that each process may use now, by process id.
   returned: success
   type: dict
 """
 
 
 def find(daemons: list[str], proc: Path) -> Iterator[tuple[int, int]]:
-    """Give number and start time of each running daemon; both together name one process."""
+    """Yield id and start time of each running daemon; the pair identifies one process."""
     for pid in processes.pids(proc):
         stat = processes.stat(pid, proc)
         if stat is not None and stat.name in daemons:
@@ -68,7 +68,7 @@ def find(daemons: list[str], proc: Path) -> Iterator[tuple[int, int]]:
 
 
 def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = PROC) -> bool:
-    """Keep each daemon to `cpus`; return whether that changed anything."""
+    """Confine each daemon to `cpus`, after saving its affinity; return whether any moved."""
     running, before = list(find(daemons, proc)), kept(snapshot)
     moving = [
         pid
@@ -77,31 +77,33 @@ def confine(daemons: list[str], cpus: set[int], snapshot: Path, proc: Path = PRO
     ]
     if not moving:
         return False
-    own = _own(running, before)
-    # Also of those that are there already: else they would be taken for ones that inherited it.
-    found = {f"{pid}/{at}": sorted(own.get(pid) or _affinity(pid)) for pid, at in running}
-    keep(snapshot, before | found)
+    original = _original_affinity(running, before)
+    # Also save daemons that need not move: else restore would take them for ones that inherited.
+    saved = {f"{pid}/{at}": sorted(original.get(pid) or _affinity(pid)) for pid, at in running}
+    keep(snapshot, before | saved)
     for pid in moving:
         _move(pid, cpus, proc)
     return True
 
 
-def let_go(daemons: list[str], snapshot: Path, proc: Path = PROC) -> bool:
-    """Put each daemon that still runs back where it was; return whether there was a snapshot."""
+def restore(daemons: list[str], snapshot: Path, proc: Path = PROC) -> bool:
+    """Restore the affinity of each daemon that still runs; return whether there was a snapshot."""
     before = kept(snapshot)
     if not before:
         return False
-    for pid, cpus in _own(list(find(daemons, proc)), before).items():
+    for pid, cpus in _original_affinity(list(find(daemons, proc)), before).items():
         _move(pid, cpus, proc)
     snapshot.unlink()
     return True
 
 
-def _own(running: list[tuple[int, int]], before: dict[str, list[int]]) -> dict[int, set[int]]:
-    """Return where each daemon that was confined may run by itself, by its number.
+def _original_affinity(
+    running: list[tuple[int, int]], before: dict[str, list[int]]
+) -> dict[int, set[int]]:
+    """Return the unconfined affinity of each confined daemon, by process id.
 
-    One that started meanwhile, by another that was confined, inherited its CPUs: dockerd restarts
-    a containerd that died. It may run where any of them could before.
+    A daemon that a confined one has started inherited its CPUs: dockerd restarts a containerd that
+    died. It gets the union of the CPUs that the saved daemons could use.
     """
     known = {pid: set(before[key]) for pid, at in running if (key := f"{pid}/{at}") in before}
     confined = [_affinity(pid) for pid in known]
@@ -110,7 +112,7 @@ def _own(running: list[tuple[int, int]], before: dict[str, list[int]]) -> dict[i
 
 
 def _move(pid: int, cpus: set[int], proc: Path) -> None:
-    """Move every thread, also those that are started meanwhile."""
+    """Move every thread of a process, and threads that are started in the meantime."""
     moved: set[int] = set()
     while new := processes.threads(pid, proc) - moved:
         for thread in new:
@@ -138,7 +140,7 @@ def main() -> None:
     daemons, cpus = module.params["daemons"], set(parse_cpu_list(module.params["cpus"]))
     snapshot = Path(module.params["snapshot"])
     try:
-        changed = confine(daemons, cpus, snapshot) if cpus else let_go(daemons, snapshot)
+        changed = confine(daemons, cpus, snapshot) if cpus else restore(daemons, snapshot)
     except OSError as error:
         module.fail_json(
             msg=f"daemon_affinity: {', '.join(daemons)} could not be moved to CPUs "

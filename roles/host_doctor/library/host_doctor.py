@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""The report on a host: which platforms it can run, and why not the others."""
+"""Report on a host: which platforms it can run, and what each of the others lacks."""
 
 from __future__ import annotations
 
@@ -42,54 +42,54 @@ from ansible.module_utils.virtbed_contract.sweep import TIMES_EMULATED, TuningRo
 
 DOCUMENTATION = r"""
 module: host_doctor
-short_description: Say which virtbed platforms a host can run, and why not the others
+short_description: Report which virtbed platforms a host can run, and what each of the others lacks
 description:
-  - Reads CPUs, cgroups, memory, disk, GPU and IOMMU from the kernel, asks hwloc which CPUs share
-    what, and the engines of the platforms' roles whether they answer.
-  - Probes KVM by booting the testbed's own guest kernel under it, because a C(/dev/kvm) that
-    exists proves nothing. The guest is killed as soon as its kernel starts user space, or at the
+  - Reads CPUs, cgroups, memory, disk, GPU and IOMMU from the kernel, and the CPUs' shared caches
+    and cores from hwloc. Checks whether the engines of the platforms' roles answer.
+  - Probes KVM by booting the testbed's own guest kernel under it, because C(/dev/kvm) may exist and
+    still boot no guest. The guest is killed as soon as its kernel starts user space, or at the
     deadline.
   - Changes nothing on the host.
 author: virtbed
 options:
   state_dir:
-    description: Where the testbed keeps its images.
+    description: Directory in which virtbed keeps its images.
     type: path
     required: true
   platforms:
-    description: The platforms by name, as the lookup virtbed_platforms gives them as C(entries).
+    description: The platforms by name, C(entries) of the lookup virtbed_platforms.
     type: dict
     required: true
   host_roles:
-    description: The roles that each platform needs on the host, of the same lookup.
+    description: Names of the roles that each platform needs on the host, from the same lookup.
     type: dict
     required: true
   roles:
-    description: The properties of each role, of the same lookup.
+    description: The properties of each role, from the same lookup.
     type: dict
     required: true
   tuning:
-    description: The settings that disturb a measurement, as the module host_tuning shows them.
+    description: The settings that disturb a measurement, as the module host_tuning returns them.
     type: list
     elements: dict
     default: []
   waking:
-    description: What may wake up while trials run, as the module host_tuning lists it.
+    description: Timers and services that may start during a trial, as host_tuning returns them.
     type: list
     elements: dict
     default: []
   waking_unknown:
-    description: Why nobody can tell what may wake up; empty where it is known.
+    description: Why C(waking) could not be read; empty where it could.
     type: str
     default: ""
   image:
-    description: The variant of the image that is needed.
+    description: Variant of the image that is needed.
     type: str
     required: true
   images:
     description:
-      - The variants by name, as the lookup virtbed_images gives them. An image of other sources is
-        recognised by the C(key) of each.
+      - The variants by name, as the lookup virtbed_images returns them. The C(key) of each tells
+        whether an image was built from the present sources.
     type: dict
     required: true
   probe_kvm:
@@ -97,17 +97,17 @@ options:
     type: bool
     default: true
   kvm_deadline_s:
-    description: Seconds the guest kernel gets to start user space; 6 times if the host is emulated.
+    description: Seconds for the guest kernel to start user space; times 6 on an emulated host.
     type: int
     default: 20
   needed_disk_mib:
     description:
-      - Free disk space, in MiB, that building an image takes.
-      - Where that image is built already, a quarter of it is asked for.
+      - Free disk space, in MiB, needed to build an image.
+      - If that image is built already, a quarter of it is needed.
     type: int
     default: 20480
   needed_memory_mib:
-    description: Available memory, in MiB, that a trial takes.
+    description: Available memory, in MiB, needed by a trial.
     type: int
     default: 6144
 attributes:
@@ -126,7 +126,7 @@ EXAMPLES = r"""
     images: "{{ lookup('virtbed_images').variants }}"
   register: examined
 
-- name: Say what can run
+- name: Show which platforms can run
   ansible.builtin.debug:
     msg: "{{ item.platform }} is {{ item.status }}: {{ item.reason }}"
   loop: "{{ examined.report.platforms }}"
@@ -136,10 +136,10 @@ RETURN = r"""
 report:
   description:
     - The contract's HostReport, a C(virtbed.doctor/2) document.
-    - Each of C(platforms) has a C(platform), a C(status) (C(available), C(emulated) or
+    - Each entry of C(platforms) has a C(platform), a C(status) (C(available), C(emulated) or
       C(unavailable)), a C(reason) and a C(remedy). C(facts.engines) has C(name), C(installed),
-      C(running) and C(version) of each engine that a role names. C(facts.images) has each
-      variant of the image, and C(facts.image) the one that is needed.
+      C(running) and C(version) of each engine that a role names. C(facts.images) has each variant
+      of the image, and C(facts.image) the one that is needed.
   returned: success
   type: dict
   sample:
@@ -169,14 +169,20 @@ ARGUMENTS = {
 
 
 def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
-    """Return the `facts` of the report for the host whose file system is at root."""
+    """Return the `facts` of the report.
+
+    Args:
+        root: Root of the host's file system.
+        options: The module's parameters.
+        house: The platforms and the properties of their roles.
+    """
     state_dir = Path(options["state_dir"])
     images = image_facts(state_dir, options["images"])
     image = images[options["image"]]
-    # What remains to be written after a finished image is overlays and results.
+    # Once the image is built, only overlays and results remain to be written.
     needed_disk_mib = options["needed_disk_mib"] // (4 if image["current"] else 1)
-    # Any variant has the kernel that a guest boots.
-    kernels = [found["path"] for found in (image, *images.values()) if found["path"]]
+    # Any variant has the guests' kernel.
+    kernels = [each["path"] for each in (image, *images.values()) if each["path"]]
     engines = {key: each for role in house.roles.values() for key, each in role.engines.items()}
     below = below_facts(root)
     times = TIMES_EMULATED if below["emulated"] else 1
@@ -213,30 +219,31 @@ def gather(root: Path, options: dict[str, Any], house: House) -> dict[str, Any]:
         "below": below,
         "image": image,
         "images": images,
-        "machine": machine_facts(root, hwloc["xml"], time.time()),  # last: the clock is compared
+        # Last, because the controller compares this clock with its own.
+        "machine": machine_facts(root, hwloc["xml"], time.time()),
     }
 
 
 def main() -> None:
-    """Examine the host and answer as an Ansible module."""
+    """Run the Ansible module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    asked = module.params
+    params = module.params
     try:
         house = House(
-            {name: decode(Platform, entry, name) for name, entry in asked["platforms"].items()},
-            asked["host_roles"],
-            {name: decode(RoleProperties, role, name) for name, role in asked["roles"].items()},
+            {name: decode(Platform, entry, name) for name, entry in params["platforms"].items()},
+            params["host_roles"],
+            {name: decode(RoleProperties, role, name) for name, role in params["roles"].items()},
         )
-        tuning = [decode(TuningRow, row, "tuning") for row in asked["tuning"]]
-        waking = [decode(WakingRow, row, "waking") for row in asked["waking"]]
+        tuning = [decode(TuningRow, row, "tuning") for row in params["tuning"]]
+        waking = [decode(WakingRow, row, "waking") for row in params["waking"]]
     except DocumentError as error:
         module.fail_json(msg=f"host_doctor: {error}")
-    found = replace(
-        report(os.uname().nodename, gather(Path("/"), asked, house), house, tuning),
+    host_report = replace(
+        report(os.uname().nodename, gather(Path("/"), params, house), house, tuning),
         waking=tuple(waking),
-        waking_unknown=asked["waking_unknown"],
+        waking_unknown=params["waking_unknown"],
     )
-    module.exit_json(changed=False, report=encode(found))
+    module.exit_json(changed=False, report=encode(host_report))
 
 
 if __name__ == "__main__":

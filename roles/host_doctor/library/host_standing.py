@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""What of virtbed's stands on a host."""
+"""virtbed's instances, processes and changed settings on a host."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ansible.module_utils.virtbed_contract.standing import standing
 
 DOCUMENTATION = r"""
 module: host_standing
-short_description: Say which instances, processes and changed settings of virtbed's stand on a host
+short_description: List virtbed's instances, processes and changed settings on a host
 description:
-  - Asks the engines of the platforms' roles, and reads the kernel. Changes nothing.
+  - Lists the instances of the roles' engines, and reads the kernel. Changes nothing.
 options:
   state_dir:
-    description: Where the testbed keeps its instances and snapshots.
+    description: Directory in which virtbed keeps its instances and snapshots.
     type: path
     required: true
   roles:
-    description: By role, the command that lists its engine's instances.
+    description: Command that lists the instances of a role's engine, by role.
     type: dict
     required: true
   note:
-    description: The file in which a controller notes that it measures the host.
+    description: File in which a controller notes that it is measuring the host.
     type: path
     required: true
 author: virtbed
 """
 EXAMPLES = r"""
-- name: Say what stands
+- name: List what virtbed has on the host
   host_standing:
     state_dir: /var/lib/virtbed
     roles: {enclosure_nspawn: [machinectl, list, --no-legend]}
@@ -43,30 +43,30 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 standing:
-  description: What the contract's C(standing) returns.
+  description: Instances, processes and changed settings, from the contract's function C(standing).
   returned: success
   type: dict
 seen:
-  description: Name, boot id and uptime of the host, and the note that a controller made.
+  description: Name, boot id and uptime of the host, and the controller's note.
   returned: success
   type: dict
 started:
   description: >-
-    When the process started that has, on this host, the number in the note, in the kernel's ticks
-    since boot; null if there is none.
+    Start time, in the kernel's ticks since boot, of the process on this host that has the process
+    id in the note; null if there is none.
   returned: success
   type: str
 """
 
 
 def started(note: str) -> str | None:
-    """Return when the process of a note's number started, if there is one on this host."""
+    """Return the start time, in ticks since boot, of the process that a note names, if it runs."""
     try:
         pid = json_file.parse(note.partition("\n")[0], "it").get("pid")
     except DocumentError:
         return None
-    found = processes.stat(pid) if type(pid) is int else None
-    return str(found.started) if found else None
+    process = processes.stat(pid) if type(pid) is int else None
+    return str(process.started) if process else None
 
 
 def main() -> None:
@@ -79,15 +79,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    asked = module.params
+    params = module.params
     seen = {
         "name": os.uname().nodename,
         "boot": read(Path("/proc/sys/kernel/random/boot_id")) or "",
         "uptime": int(float((read(Path("/proc/uptime")) or "0").split()[0])),
-        "note": read(Path(asked["note"])) or "",
+        "note": read(Path(params["note"])) or "",
     }
-    found = standing(asked["roles"], Path(asked["state_dir"]))
-    module.exit_json(changed=False, standing=found, seen=seen, started=started(str(seen["note"])))
+    present = standing(params["roles"], Path(params["state_dir"]))
+    module.exit_json(changed=False, standing=present, seen=seen, started=started(str(seen["note"])))
 
 
 if __name__ == "__main__":

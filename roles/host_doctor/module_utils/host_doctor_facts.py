@@ -1,7 +1,9 @@
-"""Facts of a host, as the report of host_doctor holds them.
+"""Facts of a host for the report of host_doctor: CPUs, memory, disks, cgroups, machine, images.
 
 Every function takes the root of a file system ("/" on a live host, a recorded or made-up tree in a
-test), reads below it and changes nothing. Standard library only: it runs on the managed host.
+test), reads below it and changes nothing. Standard library only, as it runs on the managed host.
+Engines, KVM, GPUs and the kernel's file are in host_doctor_probe, host_doctor_gpu and
+host_doctor_kernel.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ def cpu_facts(root: Path, affinity: Iterable[int]) -> dict[str, Any]:
     """Return the CPU part of the report.
 
     `allowed` is what this process may use: online, in `affinity`, and in its cgroup's cpuset.
-    `isolated` and `tickless` are those of its cpuset that the kernel leaves alone: processes must
-    be bound to them.
+    `isolated` (isolcpus) and `tickless` (nohz_full) are among its cpuset's CPUs. The scheduler
+    places no process on an isolated CPU by itself, so processes must be bound to them.
     """
     online = topology.online(root) or tuple(sorted(affinity))
-    # The kernel's "offline" also lists CPUs that may be plugged in one day.
+    # Not the kernel's own list of offline CPUs: that also has CPUs that are not plugged in.
     offline = set(topology.present(root)) - set(online)
     cpuset = cgroups.cpuset(root)
     ours = set(online) & (set(online) if cpuset is None else set(parse_cpu_list(cpuset)))
@@ -55,14 +57,14 @@ def cpu_facts(root: Path, affinity: Iterable[int]) -> dict[str, Any]:
         "allowed": sorted(ours & set(affinity)),
         "isolated": sorted(ours & set(topology.isolated(root))),
         "tickless": sorted(ours & set(topology.tickless(root))),
-        # A document's keys are texts.
+        # JSON keys are strings.
         "parts": {str(cpu): part for cpu, part in topology.parts(root).items()},
         "isa": read_isa(root),
     }
 
 
 def nodes_allowed(root: Path) -> list[int]:
-    """Return the memory nodes that this process may use; [] where the kernel does not tell."""
+    """Return the memory nodes that this process may use; [] where the kernel reports none."""
     return list(parse_cpu_list(processes.memory_nodes(proc=root / "proc") or ""))
 
 
@@ -73,9 +75,9 @@ def cgroup_facts(root: Path) -> dict[str, Any]:
 
 def memory_facts(root: Path, needed_mib: int) -> dict[str, int]:
     """Return {total, available, needed} in MiB."""
-    found = fields(read(root / "proc/meminfo"))
+    meminfo = fields(read(root / "proc/meminfo"))
     total, available = (
-        int(found.get(name, "0 kB").split()[0]) // 1024 for name in ("MemTotal", "MemAvailable")
+        int(meminfo.get(name, "0 kB").split()[0]) // 1024 for name in ("MemTotal", "MemAvailable")
     )
     return {"total": total, "available": available, "needed": needed_mib}
 
@@ -86,7 +88,7 @@ def disk_facts(state_dir: Path, needed_mib: int) -> dict[str, Any]:
 
 
 def other_disks(stores: Iterable[str]) -> list[dict[str, Any]]:
-    """Return {kind, path, free_mib} of where else a sweep writes: /tmp, and engines' stores."""
+    """Return {kind, path, free_mib} of where else a sweep writes: /tmp and the engines' stores."""
     rooms = [("tmp", TMP), *(("store", store) for store in dict.fromkeys(stores))]
     return [encode(look(kind, Path(path))) for kind, path in rooms]
 
@@ -98,17 +100,17 @@ def has_iommu(root: Path) -> bool:
 
 def below_facts(root: Path) -> dict[str, Any]:
     """Return {name, emulated} of the hypervisor or emulator below the host; name None for none."""
-    found: dict[str, Any] = encode(hypervisor.below(root))
-    return found
+    below: dict[str, Any] = encode(hypervisor.below(root))
+    return below
 
 
 def machine_facts(root: Path, xml: str | None, clock_s: float) -> dict[str, Any]:
-    """Return which machine a host is, and by what it is like another.
+    """Return the identity of a machine, and the properties by which it is compared with others.
 
     Args:
-        root: Of its file system.
-        xml: What hwloc tells of it.
-        clock_s: What its clock says.
+        root: Root of its file system.
+        xml: The machine's topology as hwloc's XML; None if unknown.
+        clock_s: The time on its clock, in seconds since the epoch.
 
     Returns:
         {id, boot, model, firmware, microcode, topology, clock_s}; None for what is not known.
@@ -118,9 +120,9 @@ def machine_facts(root: Path, xml: str | None, clock_s: float) -> dict[str, Any]
 
 
 def shape(xml: str) -> str:
-    """Return in words what parts a machine has, as hwloc's XML lists them.
+    """Return the counts of a machine's parts in hwloc's XML, as text.
 
-    Such as "2 Package, 2 NUMANode, 2 L3Cache of 32 MiB, 16 Core, 32 PU".
+    For example "2 Package, 2 NUMANode, 2 L3Cache of 32768 KiB, 16 Core, 32 PU".
     """
     counts: dict[str, int] = {}
     for kind, rest in _OBJECT.findall(xml):
@@ -154,9 +156,9 @@ def image_facts(
 ) -> dict[str, dict[str, Any]]:
     """Return {variant, words, build_s, digest, key, path, current} of each variant, by its name.
 
-    `digest`, `key` and `path` are None without a whole image of the variant: the manifest is
-    written last, so an image without it is half built and does not count. `current` says whether it
-    was made of the sources whose key `variants` has.
+    `digest`, `key` and `path` are None unless the variant has a complete image: the manifest is
+    written last, so an image without it is incomplete. `current` is whether the image was built
+    from the sources whose key is in `variants`.
     """
     found = {}
     for name, variant in variants.items():

@@ -1,4 +1,4 @@
-"""What GPUs a host has, and which platforms could have one."""
+"""The GPUs of a host for the report of host_doctor, and which platforms could use one."""
 
 from __future__ import annotations
 
@@ -26,30 +26,31 @@ from ansible.module_utils.virtbed_contract.remedies import NO_GPU_YET
 from ansible.module_utils.virtbed_contract.sweep import PlatformVerdict
 
 BINDINGS = "rootfs/usr/local/lib/python3.11/dist-packages/pynvml.py"
-"""Of an image's folder: NVIDIA's bindings of NVML."""
+"""Path of NVIDIA's Python bindings of NVML in an image's folder."""
 NVML_DEADLINE_S = 60.0
-"""For all GPUs together; one that nobody keeps ready takes seconds to start."""
+"""For all GPUs together. A GPU without persistence mode takes seconds to initialize."""
 
 
 def gpu_facts(root: Path, guest_mib: int, loader: str, images: Sequence[Path]) -> dict[str, Any]:
-    """Return what of the report tells of GPUs.
-
-    Returns:
-        ``gpu``, each NVIDIA GPU with why it is of no use to the host or to a guest;
-        ``gpu_states``, by address the state of each that the driver has, where NVML tells it;
-        ``gpu_driver``, the version of its module, None for none; ``gpu_libraries``, the files of
-        its libraries by the names that are loaded; ``gpu_limits``, those of guests' memory.
+    """Return the part of the report's facts that is about GPUs.
 
     Args:
-        root: Of the host's file system.
-        guest_mib: Memory of a guest.
-        loader: What ``ldconfig -p`` printed.
+        root: Root of the host's file system.
+        guest_mib: Memory of a guest, in MiB.
+        loader: Output of ``ldconfig -p``.
         images: Folders of images, of which one may have the bindings of NVML.
+
+    Returns:
+        ``gpu``, each NVIDIA GPU, and why the host or a guest cannot use it;
+        ``gpu_states``, by PCI address the state of each GPU that the driver has, where NVML
+        reports one; ``gpu_driver``, the version of the driver's module, None for none;
+        ``gpu_libraries``, the files of its libraries by the names that are loaded;
+        ``gpu_limits``, the limits of guests' memory.
     """
-    found = found_gpus.read(root, guest_mib, loader)
-    states = gpu_states((gpu.address for gpu in found if gpu.on_host is None), images)
+    gpus = found_gpus.read(root, guest_mib, loader)
+    states = gpu_states((gpu.address for gpu in gpus if gpu.on_host is None), images)
     return {
-        "gpu": [encode(gpu) for gpu in found_gpus.with_states(found, states)],
+        "gpu": [encode(gpu) for gpu in found_gpus.with_states(gpus, states)],
         "gpu_states": {at: encode(s) for at, s in states.items() if isinstance(s, GpuState)},
         "gpu_driver": nvidia.module_version(root),
         "gpu_libraries": nvidia.libraries(loader),
@@ -58,70 +59,72 @@ def gpu_facts(root: Path, guest_mib: int, loader: str, images: Sequence[Path]) -
 
 
 def gpu_states(addresses: Iterable[str], images: Sequence[Path]) -> dict[str, GpuState | Refusal]:
-    """Return the state of each GPU by NVML, or why it tells none; nothing without the bindings."""
+    """Return each GPU's state from NVML, or its refusal; {} if no image has the bindings."""
     wanted = list(addresses)
     paths = (image / BINDINGS for image in images)  # not every variant has them
     path = next((path for path in paths if path.is_file()), None)
     if not wanted or path is None:
         return {}
-    said = apart(partial(_states, path, wanted), NVML_DEADLINE_S)
-    if said is None:
+    states = in_child_process(partial(_states, path, wanted), NVML_DEADLINE_S)
+    if states is None:
         reason = f"NVML crashed, or gave no answer within {NVML_DEADLINE_S:.0f} s"
-        return dict.fromkeys(wanted, Refusal("nvml", reason, "see what nvidia-smi and dmesg say"))
+        return dict.fromkeys(wanted, Refusal("nvml", reason, "see nvidia-smi and dmesg"))
     return {
         at: decode(GpuState, each, at) if "uuid" in each else decode(Refusal, each, at)
-        for at, each in said.items()
+        for at, each in states.items()
     }
 
 
 def _states(path: Path, addresses: Iterable[str]) -> dict[str, Any]:
-    """Return each GPU's state, or why NVML tells none, as JSON values."""
+    """Return each GPU's state, or NVML's refusal, as JSON values by PCI address."""
     loaded = nvml.bindings(path)
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     try:
         with nvml.opened(loaded):
             for address in addresses:
                 try:
-                    found[address] = encode(nvml.state(loaded, address))
+                    states[address] = encode(nvml.state(loaded, address))
                 except nvml.NvmlError as error:
-                    found[address] = _refused(error)
+                    states[address] = _refused(error)
     except nvml.NvmlError as error:
         return dict.fromkeys(addresses, _refused(error))
-    return found
+    return states
 
 
 def _refused(error: nvml.NvmlError) -> dict[str, Any]:
     return {"kind": error.kind, "reason": error.reason, "remedy": error.remedy}
 
 
-def apart(read: Callable[[], Mapping[str, Any]], deadline_s: float) -> dict[str, Any] | None:
-    """Call a function in a process of its own, and return what it gave; None if nothing in time.
+def in_child_process(
+    read: Callable[[], Mapping[str, Any]], deadline_s: float
+) -> dict[str, Any] | None:
+    """Call a function in a child process and return its result; None if it fails or is late.
 
-    A driver that hangs and a library that crashes take nobody along. What hangs in the kernel
-    cannot be ended by anybody: it is not waited for.
+    A driver that hangs or a library that crashes then affects only the child. A child that hangs
+    inside the kernel cannot be killed, so it is not waited for.
     """
     till = time.monotonic() + deadline_s
-    hear, say = os.pipe()
+    receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(int(deadline_s) + 1)  # should nobody be left to end it
+            signal.alarm(int(deadline_s) + 1)  # ends the child even if the parent is gone
             nothing = os.open(os.devnull, os.O_RDWR)
-            for standard in range(3):  # whoever reads this process's output waits for its end
+            for standard in range(3):  # a reader of this process's output waits until it is closed
                 os.dup2(nothing, standard)
-            with os.fdopen(say, "w", encoding="utf-8") as stream:
+            with os.fdopen(sender, "w", encoding="utf-8") as stream:
                 json.dump(read(), stream)
         finally:
             os._exit(0)
-    os.close(say)
-    said = b""
-    with os.fdopen(hear, "rb", buffering=0) as stream, selectors.DefaultSelector() as selector:
+    os.close(sender)
+    output = b""
+    with os.fdopen(receiver, "rb", buffering=0) as stream, selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while selector.select(max(0.0, till - time.monotonic())):
             if not (chunk := stream.read(65536)):
                 break
-            said += chunk
+            output += chunk
     with suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     for _ in range(10):
@@ -129,25 +132,23 @@ def apart(read: Callable[[], Mapping[str, Any]], deadline_s: float) -> dict[str,
             break
         time.sleep(0.1)
     try:
-        found: dict[str, Any] = json.loads(said)
+        result: dict[str, Any] = json.loads(output)
     except ValueError:
         return None
-    return found
+    return result
 
 
 def gpu_verdict(gpus: Sequence[Gpu]) -> PlatformVerdict:
-    """Return what GPUs a host has, and what keeps the host, or its guests, from them."""
+    """Return the verdict on a host's GPUs: each one, and why the host or guests cannot use it."""
     if not gpus:
-        # No host with one would help yet.
-        return PlatformVerdict(
-            "gpu", "unavailable", _said_of(NONE_HERE)[0], _said_of(NO_GPU_YET)[1]
-        )
+        # A host with a GPU would not help yet: hence the remedy of NO_GPU_YET.
+        return PlatformVerdict("gpu", "unavailable", _split(NONE_HERE)[0], _split(NO_GPU_YET)[1])
     usable = any(gpu.on_host is None for gpu in gpus)
     refusals = [each for gpu in gpus for each in (gpu.on_host, gpu.to_guest) if each]
     return PlatformVerdict(
         "gpu",
         "available" if usable else "unavailable",
-        "; ".join(map(_said, gpus)),
+        "; ".join(map(_described, gpus)),
         "; ".join(dict.fromkeys(refusal.remedy for refusal in refusals)),
     )
 
@@ -155,7 +156,7 @@ def gpu_verdict(gpus: Sequence[Gpu]) -> PlatformVerdict:
 def gpu_verdicts(
     gpus: Sequence[Gpu], entries: Mapping[str, Platform], roles: Mapping[str, RoleProperties]
 ) -> tuple[PlatformVerdict, ...]:
-    """Return whether each platform could have a GPU; if not, the first thing that is missing."""
+    """Return per platform whether it could have a GPU; if not, the first thing that is missing."""
     return tuple(_verdict(gpus, entry, roles) for entry in entries.values())
 
 
@@ -165,39 +166,39 @@ def _verdict(
     machine = roles[f"machine_{entry.machine}"]
     enclosure = roles[f"enclosure_{entry.enclosure}"]
     if not gpus:
-        return PlatformVerdict(entry.name, "unavailable", *_said_of(NONE_HERE))
+        return PlatformVerdict(entry.name, "unavailable", *_split(NONE_HERE))
     parts = (
         (f"the machine {entry.machine}", machine),
         (f"the enclosure {entry.enclosure}", enclosure),
     )
     unable = next((words for words, role in parts if not role.gpu), None)
-    if unable:  # no change of the host would give what virtbed cannot do
-        reason, remedy = _said_of(NO_GPU_YET)
+    if unable:  # virtbed lacks the feature, so no change of the host helps
+        reason, remedy = _split(NO_GPU_YET)
         return PlatformVerdict(
-            entry.name, "unavailable", f"{unable} hands no GPU on: {reason}", remedy
+            entry.name, "unavailable", f"{unable} cannot pass a GPU on: {reason}", remedy
         )
     judged = [(gpu, gpu.to_guest if machine.own_kernel else gpu.on_host) for gpu in gpus]
     usable = [gpu.words for gpu, refusal in judged if refusal is None]
     if usable:
         return PlatformVerdict(entry.name, "available", "; ".join(usable), "")
-    lack = _together(refusal for _, refusal in judged if refusal)
+    lack = _joined(refusal for _, refusal in judged if refusal)
     return PlatformVerdict(entry.name, "unavailable", *lack)
 
 
-def _said_of(sentence: str) -> tuple[str, str]:
-    """Return reason and remedy of a sentence that has both."""
+def _split(sentence: str) -> tuple[str, str]:
+    """Return reason and remedy of a sentence of the form "reason; remedy"."""
     reason, _, remedy = sentence.partition("; ")
     return reason, remedy
 
 
-def _together(refusals: Iterable[Refusal]) -> tuple[str, str]:
+def _joined(refusals: Iterable[Refusal]) -> tuple[str, str]:
     each = list(refusals)
     reasons = dict.fromkeys(refusal.reason for refusal in each)
     return "; ".join(reasons), "; ".join(dict.fromkeys(refusal.remedy for refusal in each))
 
 
-def _said(gpu: Gpu) -> str:
-    """Return what a GPU is, where, and who cannot have it."""
+def _described(gpu: Gpu) -> str:
+    """Return a GPU's name, its node, and why the host or guests cannot use it."""
     near = f", near node {format_cpu_list(gpu.nodes)}" if gpu.nodes else ""
     host, guest = gpu.on_host, gpu.to_guest
     if host and guest and host == guest:

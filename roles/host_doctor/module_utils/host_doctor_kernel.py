@@ -1,4 +1,4 @@
-"""The kernel that a host runs, as guests may boot it: its file, its modules, or what is missing.
+"""The host's running kernel for guests to boot: its file and modules, or what is missing.
 
 Takes the root of a file system, as the facts do, and changes nothing. Standard library only.
 """
@@ -17,21 +17,21 @@ FILES = ("boot/vmlinuz-{}", "usr/lib/modules/{}/vmlinuz", "lib/modules/{}/vmlinu
 CONFIGS = ("boot/config-{}", "usr/lib/modules/{}/config", "lib/modules/{}/config")
 FOLDERS = ("usr/lib/modules/{}", "lib/modules/{}")
 INSTALLED = "boot the host with a kernel that its distribution installed"
-# Of Linux's x86 boot protocol: a mark, and where the version stands, counted from 512.
+# Linux's x86 boot protocol: the magic number, and the version string's offset, counted from 512.
 MARK, MARK_AT, VERSION_AT, VERSION_FROM = b"HdrS", 0x202, 0x20E, 0x200
 HEAD_BYTES = 2**17
-MOST_BUILD = 64  # of a build in `uname -v`
+MOST_BUILD = 64  # characters: the kernel cuts `uname -v` there
 
 
 def host_kernel(root: Path, drivers: Iterable[str]) -> dict[str, Any]:
-    """Return {kernel, missing, problem, remedy} of the kernel that runs.
+    """Return {kernel, missing, problem, remedy} of the running kernel.
 
-    `kernel` is the contract's HostKernel as JSON, None where `problem` says why there is none.
-    `missing` lists the drivers that it has neither built in nor as modules.
+    `kernel` is the contract's HostKernel as JSON, or None, and then `problem` says why.
+    `missing` lists the `drivers` that the kernel has neither built in nor as modules.
     """
     try:
         return _found(root, drivers)
-    except PermissionError as error:  # Ubuntu's kernels, and the whole of an EFI partition
+    except PermissionError as error:  # as of Ubuntu's kernels, and files on an EFI partition
         file = Path(str(error.filename))
         named = f"/{file.relative_to(root)}" if file.is_relative_to(root) else str(file)
         return _none(f"{named} cannot be read: {error.strerror}", "examine the host as root")
@@ -86,7 +86,7 @@ def _first(root: Path, names: Iterable[str], release: str) -> Path | None:
 
 
 def _version(file: Path) -> str | None:
-    """Return what a kernel's file says of itself: "6.1.0-48-amd64 (builder) #1 SMP ..."."""
+    """Return the version string in a kernel's file: "6.1.0-48-amd64 (builder) #1 SMP ..."."""
     with file.open("rb") as opened:
         head = opened.read(HEAD_BYTES)
     if head[MARK_AT : MARK_AT + len(MARK)] != MARK:
@@ -96,13 +96,13 @@ def _version(file: Path) -> str | None:
 
 
 def _build(stated: str) -> str:
-    """Return the build that a kernel's file names, as `uname -v` says it; the builder aside."""
+    """Return the build in a kernel's version string, in the form of `uname -v`."""
     found = re.search(r"\) (#.*)", stated)
     return found.group(1)[:MOST_BUILD].strip() if found else ""
 
 
 def _names(file: Path) -> set[str]:
-    """Return the modules that a list of the kernel's names, with underscores."""
+    """Return the names in a kernel's list of modules, with underscores for hyphens."""
     lines = (read(file) or "").splitlines()
     files = (line.split(":")[0].rsplit("/", 1)[-1] for line in lines)
     return {name.split(".ko")[0].replace("-", "_") for name in files}

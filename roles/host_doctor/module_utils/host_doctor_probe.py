@@ -1,4 +1,4 @@
-"""Probes of engines, by asking them, and of KVM, by booting a guest.
+"""Probes of engines, by running their commands, and of KVM, by booting a guest.
 
 Everything started here is killed and reaped before its function returns. Standard library only.
 """
@@ -24,30 +24,30 @@ from ansible.module_utils.virtbed_contract.remedies import setup
 ASK_DEADLINE_S = 10.0
 GUEST_MEMORY_MIB = 512
 HWLOC = "lstopo-no-graphics"
-# What else hwloc tells names the machine: serial numbers, asset tags, addresses of its cards.
+# hwloc's other attributes identify the machine: serial numbers, asset tags, addresses of its cards.
 HWLOC_KEPT = (
     "CoreType", "DAXDevice", "DAXType", "FrequencyBaseMHz", "FrequencyMaxMHz", "LinuxCapacity",
     "MemoryTier", "hwlocVersion",
 )  # fmt: skip
 HWLOC_INFO = re.compile(r'^\s*<info name="([^"]*)".*/>\n', re.MULTILINE)
 CPU_MODEL = {"kvm": "host", "tcg": "max"}
-# What the kernel prints as it hands over to user space, and what Debian's initramfs answers.
+# Printed by the kernel when it starts user space, and by Debian's initramfs.
 USERSPACE = re.compile(rb"Run /\S*init as init process|Loading, please wait")
 
 
 def find(*names: str) -> str | None:
     """Return the path of the first of these programs that is installed."""
-    # Daemons live in sbin, which an unprivileged PATH leaves out.
+    # Daemons are in sbin, which is not on an unprivileged user's PATH.
     places = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
     return next((path for name in names if (path := shutil.which(name, path=places))), None)
 
 
 def ask(argv: Sequence[str], times: int = 1) -> str | None:
-    """Return a program's standard output, None if it fails or does not answer in time.
+    """Return a program's standard output; None if it fails or does not end in time.
 
     Args:
         argv: The program and its arguments.
-        times: How many times ASK_DEADLINE_S it gets.
+        times: Factor on ASK_DEADLINE_S.
     """
     try:
         done = subprocess.run(
@@ -65,10 +65,13 @@ def ask(argv: Sequence[str], times: int = 1) -> str | None:
 
 
 def hwloc_facts(program: str = HWLOC, times: int = 1) -> dict[str, str | None]:
-    """Return {xml, problem}: what hwloc tells of the machine as it is, or why it tells nothing.
+    """Return {xml, problem}: the topology of the machine from hwloc, or why there is none.
 
-    CPUs that this process may not use are in it, since they share caches with those that it may.
-    On a host that is emulated it gets several `times` as long.
+    It includes CPUs that this process may not use, because they share caches with those it may.
+
+    Args:
+        program: hwloc's program.
+        times: Factor on the deadline; above 1 on an emulated host.
     """
     path = find(program)
     if path is None:
@@ -86,7 +89,7 @@ def hwloc_facts(program: str = HWLOC, times: int = 1) -> dict[str, str | None]:
 
 
 def loader_cache(times: int = 1) -> str:
-    """Return the loader's cache of libraries, as ``ldconfig -p`` prints it; empty for none."""
+    """Return the output of ``ldconfig -p``, the loader's cache of libraries; empty if it fails."""
     program = find("ldconfig")
     return (ask([program, "-p"], times) if program else None) or ""
 
@@ -94,15 +97,15 @@ def loader_cache(times: int = 1) -> str:
 def engine_facts(engines: Mapping[str, Engine], times: int = 1) -> dict[str, dict[str, Any]]:
     """Return {name, installed, running, version} of each engine.
 
-    An engine is installed if its programs are, or if its service answers from elsewhere. It runs if
-    its service answers in time; one without a service runs if it is installed. On a host that is
-    emulated each gets several `times` as long.
+    An engine is installed if its programs are, or if its service answers without them. It runs if
+    its service answers in time; an engine without a service runs if it is installed. `times` is the
+    factor on the deadline, above 1 on an emulated host.
     """
     return {key: _engine(engine, times) for key, engine in engines.items()}
 
 
 def lacking(roles: Mapping[str, RoleProperties], times: int = 1) -> list[list[str]]:
-    """Return [role, factor, value] of each value of a factor that a role varies, but not here."""
+    """Return [role, factor, value] of each factor's value that a role offers and the host lacks."""
     return [
         [name, factor, value]
         for name, role in roles.items()
@@ -115,7 +118,7 @@ def lacking(roles: Mapping[str, RoleProperties], times: int = 1) -> list[list[st
 def _engine(engine: Engine, times: int) -> dict[str, Any]:
     complete = all(find(*names) for names in engine.programs)
     version = _asked(engine.version, times)
-    if engine.answers == engine.version:  # a daemon that hangs costs one deadline, not two
+    if engine.answers == engine.version:  # so that a hanging daemon costs one deadline, not two
         running = version is not None
     else:
         running = _asked(engine.answers, times) is not None if engine.answers else complete
@@ -141,14 +144,21 @@ def _last_line(console: bytes) -> str:
 def boot(kernel: Path, initrd: Path, accel: str, deadline_s: float) -> dict[str, Any]:
     """Boot a guest kernel until it starts user space, then kill it.
 
-    accel is "kvm" or "tcg". Returns {probe: "booted" | "hung" | "failed", seconds, detail}, where
-    "hung" means still silent about user space at the deadline and "failed" that QEMU ended.
+    Args:
+        kernel: The kernel's file.
+        initrd: The initial ramdisk's file.
+        accel: QEMU's accelerator, "kvm" or "tcg".
+        deadline_s: Seconds until the guest is killed.
+
+    Returns:
+        {probe, seconds, detail}. `probe` is "booted", "hung" (user space not started at the
+        deadline) or "failed" (QEMU ended before).
     """
     qemu = find("qemu-system-x86_64") or "qemu-system-x86_64"
     argv = [qemu, "-accel", accel, "-cpu", CPU_MODEL[accel], "-m", str(GUEST_MEMORY_MIB)]
     argv += ["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]
     argv += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", "console=ttyS0 panic=-1"]
-    # Should this very process be killed, the kernel takes the guest along.
+    # So that the kernel kills the guest if this process is killed.
     guard = find("setpriv")
     if guard:
         argv = [guard, "--pdeathsig", "KILL", *argv]
@@ -163,7 +173,7 @@ def boot(kernel: Path, initrd: Path, accel: str, deadline_s: float) -> dict[str,
     console = b""
     verdict = "hung"
     try:
-        assert guest.stdout is not None  # it was asked for, just above
+        assert guest.stdout is not None  # because of stdout=PIPE
         with selectors.DefaultSelector() as selector:
             selector.register(guest.stdout, selectors.EVENT_READ)
             while (left_s := began + deadline_s - time.monotonic()) > 0:
@@ -195,10 +205,10 @@ def boot(kernel: Path, initrd: Path, accel: str, deadline_s: float) -> dict[str,
 def kvm_facts(
     device: Path, cpu_flags: set[str], image: Path | None, enabled: bool, deadline_s: float
 ) -> dict[str, Any]:
-    """Return {device, usable, probe, seconds, detail}: whether KVM boots our guest kernel.
+    """Return {device, usable, probe, seconds, detail}: whether KVM boots the image's guest kernel.
 
-    `image` is the directory of the current image, None before it is built. That `device` exists
-    proves nothing: a nested KVM may create virtual CPUs and still hang every kernel.
+    `image` is the directory of the current image, None before it is built. The existence of
+    `device` is not enough: a nested KVM may create virtual CPUs and still hang every kernel.
     """
     present = device.exists()
     outcome: dict[str, Any] = {"probe": "not-run", "seconds": None}

@@ -1,6 +1,7 @@
-"""What each platform needs of a host, and so why one is missing and what to do about it.
+"""Verdicts on platforms: whether a host can run each, what it lacks, and what to do about it.
 
-Pure: facts in, verdicts out. A platform needs what all need, and what its roles on the host need.
+Pure functions: facts in, verdicts out. A platform needs what every platform needs, and what its
+roles on the host need.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ USABLE = ("available", "emulated")
 
 @dataclass(frozen=True)
 class House:
-    """The platforms and the properties of their roles, as the lookup virtbed_platforms has them."""
+    """The platforms and the properties of their roles, from the lookup virtbed_platforms."""
 
     entries: Mapping[str, Platform]
     host_roles: Mapping[str, Sequence[str]]
@@ -39,7 +40,7 @@ class House:
 
 
 def accelerator(facts: Facts, house: House) -> Literal["kvm", "tcg"] | None:
-    """Return "kvm" where it boots a guest, "tcg" where guests can only be emulated, else None."""
+    """Return "kvm" if KVM boots guests, "tcg" if guests can only be emulated, None if no guests."""
     guests = (role for role in house.roles.values() if role.own_kernel)
     if any(all(facts["engines"][name]["installed"] for name in role.engines) for role in guests):
         return "kvm" if facts["kvm"]["usable"] else "tcg"
@@ -47,7 +48,7 @@ def accelerator(facts: Facts, house: House) -> Literal["kvm", "tcg"] | None:
 
 
 def common_lacks(facts: Facts) -> list[Lack]:
-    """Return what every platform misses on this host."""
+    """Return what the host lacks for any platform."""
     disk, memory = facts["disk"], facts["memory_mib"]
     lacks = []
     if not facts["is_root"]:
@@ -68,7 +69,7 @@ def common_lacks(facts: Facts) -> list[Lack]:
             )
         )
     if facts["hwloc"]["xml"] is None:
-        problem = f"{facts['hwloc']['problem']}: hwloc tells which CPUs share what"
+        problem = f"{facts['hwloc']['problem']}: hwloc reports which CPUs share cores and caches"
         lacks.append((problem, f"{setup()}, which installs it (Debian: hwloc-nox)"))
     if facts["image"]["digest"] is None:
         name = facts["image"]["variant"]
@@ -78,14 +79,14 @@ def common_lacks(facts: Facts) -> list[Lack]:
 
 
 def _no_room(facts: Facts, kind: str, path: str) -> list[Lack]:
-    """Return what one of the disks that a sweep writes to misses, if it is among the facts."""
+    """Return the lack of space on one of the disks that a sweep writes to, if there is one."""
     disks = (decode(DiskFree, disk, "disks") for disk in facts.get("disks", ()))
     lacks = (disk.lack.partition("; ") for disk in disks if (disk.kind, disk.path) == (kind, path))
     return [(reason, remedy) for reason, _, remedy in lacks if reason]
 
 
 def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
-    """Return what a role misses on this host: engines, their services, control groups."""
+    """Return what the host lacks for a role: engines, their services, disk space, controllers."""
     lacks = []
     for key in role.engines:
         engine = facts["engines"][key]
@@ -102,7 +103,7 @@ def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
 
 
 def _good(facts: Facts, roles: Iterable[RoleProperties]) -> str:
-    """Return what a platform without a kernel of its own runs with."""
+    """Return the reason that a platform without its own kernel is available: CPUs or engines."""
     engines = [facts["engines"][key] for role in roles for key in role.engines]
     if not engines:
         return f"{len(facts['cpu']['allowed'])} CPUs, root"
@@ -130,7 +131,7 @@ def _guest_verdict(platform: str, facts: Facts) -> PlatformVerdict:
 
 
 def verdict(platform: str, facts: Facts, house: House) -> PlatformVerdict:
-    """Return whether a host can run a platform; if not, everything that it lacks."""
+    """Return the verdict on one platform: if the host cannot run it, everything that it lacks."""
     roles = house.on_host(platform)
     lacks = common_lacks(facts) + [lack for role in roles for lack in role_lacks(facts, role)]
     if lacks:
@@ -145,7 +146,7 @@ def verdict(platform: str, facts: Facts, house: House) -> PlatformVerdict:
 
 
 def _on_emulator(found: PlatformVerdict, emulator: str) -> PlatformVerdict:
-    """Return the verdict of a host that is emulated: all works there, and no time is a figure."""
+    """Return the verdict for an emulated host: the platform works there, its times do not count."""
     return PlatformVerdict(
         found.platform,
         "emulated",
@@ -155,16 +156,16 @@ def _on_emulator(found: PlatformVerdict, emulator: str) -> PlatformVerdict:
 
 
 def report(host: str, facts: Facts, house: House, tuning: Sequence[TuningRow] = ()) -> HostReport:
-    """Return the report on a host; `ok` says that every platform can run, emulated or not."""
+    """Return the report on a host; its `ok` is true if every platform can run, emulated or not."""
     rows = [verdict(platform, facts, house) for platform in house.entries]
-    found = [decode(Gpu, gpu, "gpu") for gpu in facts["gpu"]]
+    gpus = [decode(Gpu, gpu, "gpu") for gpu in facts["gpu"]]
     return HostReport(
         schema=HOST_REPORT,
         host=host,
         ok=all(row.status in USABLE for row in rows),
         facts=dict(facts),
-        platforms=(*rows, gpu_verdict(found)),
-        gpus=gpu_verdicts(found, house.entries, house.roles),
+        platforms=(*rows, gpu_verdict(gpus)),
+        gpus=gpu_verdicts(gpus, house.entries, house.roles),
         accelerator=accelerator(facts, house),
         tuning=tuple(tuning),
         emulated=facts["below"]["emulated"],

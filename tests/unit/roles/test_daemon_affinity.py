@@ -66,10 +66,10 @@ def test_it_is_kept_and_let_go(daemon: int, tmp_path: Path) -> None:
     assert affinity.confine([NAME], kept, snapshot) is True
     assert cpus(daemon) == [kept]
     assert affinity.confine([NAME], kept, snapshot) is False
-    assert affinity.let_go([NAME], snapshot) is True
+    assert affinity.restore([NAME], snapshot) is True
     assert cpus(daemon) == [before]
     assert not snapshot.exists()
-    assert affinity.let_go([NAME], snapshot) is False
+    assert affinity.restore([NAME], snapshot) is False
 
 
 def test_a_second_time_after_a_crash_keeps_what_was_first(daemon: int, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_one_that_a_confined_one_started_is_let_go_with_it(daemon: int, tmp_path
         os.sched_setaffinity(its_own, own)
         for thread in threads(restarted):
             os.sched_setaffinity(thread, kept)
-        affinity.let_go([NAME], snapshot)
+        affinity.restore([NAME], snapshot)
         assert cpus(restarted) == cpus(daemon) == [before]
         assert os.sched_getaffinity(its_own) == own  # by whoever started it
 
@@ -101,7 +101,7 @@ def test_one_that_was_kept_to_these_cpus_before_the_sweep_stays_there(
         for thread in threads(its_own):
             os.sched_setaffinity(thread, kept)
         affinity.confine([NAME], kept, snapshot)
-        affinity.let_go([NAME], snapshot)
+        affinity.restore([NAME], snapshot)
         assert (cpus(its_own), cpus(daemon)) == ([kept], [before])
 
 
@@ -116,14 +116,14 @@ def test_one_that_a_confined_one_started_is_let_go_also_if_it_was_moved_again(
             os.sched_setaffinity(thread, {min(before)})
         affinity.confine([NAME], {max(before)}, snapshot)
         assert cpus(restarted) == [{max(before)}]
-        affinity.let_go([NAME], snapshot)
+        affinity.restore([NAME], snapshot)
         assert cpus(restarted) == cpus(daemon) == [before]
 
 
 def test_another_process_with_its_number_is_left_alone(daemon: int, tmp_path: Path) -> None:
     snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
     keep(snapshot, {f"{daemon}/1": [min(before)]})
-    affinity.let_go([NAME], snapshot)
+    affinity.restore([NAME], snapshot)
     assert cpus(daemon) == [before]
 
 

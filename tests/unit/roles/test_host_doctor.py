@@ -155,7 +155,7 @@ def test_the_settings_are_said_as_they_were_read(
         ("cgroup controllers", [], {"jailed"}, "controller cpu, cpuset, memory", "boot"),
         ("disk free_mib", 5119, ALL, "5119 MiB free for /v, 5120 MiB needed", "virtbed_state_dir"),
         ("memory_mib available", 1, ALL, "1 MiB of memory available, 6144 MiB", "larger host"),
-        ("hwloc xml", None, ALL, "hwloc tells which CPUs share what", "hwloc-nox"),
+        ("hwloc xml", None, ALL, "hwloc reports which CPUs share cores and caches", "hwloc-nox"),
         ("image digest", None, ALL, "not built", "make setup PLAN=… with a plan of `image: cpu`"),
         ("is_root", False, ALL, "not running as root", "become"),
     ],
@@ -312,14 +312,14 @@ def test_each_platform_says_which_one_thing_keeps_it_from_a_gpu(
         "plain": "available", "jailed": "unavailable", "big": "available",
         "bigjailed": "unavailable", "small": "unavailable",
     }  # fmt: skip
-    assert found["jailed"].reason.startswith("the enclosure jail hands no GPU on: virtbed cannot")
-    assert found["small"].reason.startswith("the machine small hands no GPU on: virtbed cannot")
+    assert found["jailed"].reason.startswith("the enclosure jail cannot pass a GPU on: virtbed ")
+    assert found["small"].reason.startswith("the machine small cannot pass a GPU on: virtbed ")
     good["gpu"] = [encode(replace(H200, on_host=NO_DRIVER, to_guest=NO_IOMMU))]
     found = with_gpu(reported(good, able(house, "bare", "big", "open")))
     assert (found["plain"].reason, found["big"].reason) == ("no driver is bound", "no IOMMU")
     assert found["big"].remedy == "turn VT-d on"
     # No change of the host would give what virtbed cannot do.
-    assert found["jailed"].reason.startswith("the enclosure jail hands no GPU on: virtbed cannot")
+    assert found["jailed"].reason.startswith("the enclosure jail cannot pass a GPU on: virtbed ")
     assert found["bigjailed"].remedy.startswith("keep to the processor cpu")
 
 
