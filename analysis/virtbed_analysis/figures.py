@@ -1,6 +1,8 @@
-"""What each figure of a report shows. Its numbers are those of the report's tables.
+"""The figures of a report and of a comparison. Their numbers are those of the tables.
 
-A figure has a panel for each subject: one application, with all else that its cells have in common.
+`page` draws them. A figure has one panel per subject: an application, with everything else that its
+cells have in common. Each panel stands alone: its title states what is drawn, its axes state the
+unit, and the line under the title states n and the kind of interval.
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ from virtbed_contract.measures import of_group
 Row = dict[str, Any]
 _Groups = dict[tuple[Any, ...], list[Row]]
 _RATIO = ("ratio", "ratio_low", "ratio_high")
-# With more subjects, those whose platforms differ most are drawn; the tables have all.
+# Of more subjects, those whose ratios are furthest from 1 are drawn; the tables have all of them.
 SUBJECTS = 12
 _CURVES_IN = 3.2
+_STUDENT = f"{words.percent()} intervals, Student's t over replicates"
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: an `<svg>` for each subject shown, and how many subjects there are."""
+    """A figure: one `<svg>` per subject drawn, and the number of all subjects."""
 
     panels: list[str]
     subjects: int
@@ -40,26 +43,33 @@ class Drawing:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a figure takes from a report's content, and how its panel of one subject is drawn."""
+    """A kind of figure.
+
+    Attributes:
+        rows: Returns the rows that it draws, of a report's content.
+        panel: Returns the panel of one subject, from its name, the subject and its rows.
+    """
 
     rows: Callable[[Json], Iterable[Row]]
     panel: Callable[[str, str, list[Row]], str]
 
 
 def draw(content: Json) -> dict[str, Drawing]:
-    """Return the figures of a report's content by name; those without rows are absent.
+    """Return the figures of a report's content by name; a figure without rows is absent.
 
-    `ratios`: each cell's ratio to bare metal (or, without any, its time); `phases`: where the time
-    goes; `overhead` and `scale_up`: ratio and time against cores, where two sizes were measured;
-    `startup`: of a fresh process; `gpu`: what a GPU gives, end to end and to inference alone;
-    `run_order`: each trial in the order in which they ran, with a panel for each host; `explained`:
-    the steps of each platform's cost.
+    - `ratios`: each cell's ratio to bare metal, or its time where no cell has a ratio
+    - `phases`: the mean time of a request, by phase
+    - `overhead`, `scale_up`: ratio and time against cores, where two sizes were measured
+    - `startup`: the start of a fresh process, by part
+    - `gpu`: the speed-up by a GPU, end to end and of inference alone
+    - `run_order`: each trial in the order in which they ran, one panel per host
+    - `explained`: the steps of each platform's cost
     """
     subjects = _grouped(content["cells"])
     drawings = {
         name: drawing
         for name, kind in _KINDS.items()
-        if (drawing := _drawing(name, _looking(kind.rows(content), content), kind.panel, subjects))
+        if (drawing := _drawing(name, _styled(kind.rows(content), content), kind.panel, subjects))
     }
     if panels := run_order.panels(content):
         drawings["run_order"] = Drawing(panels, len(panels))
@@ -70,40 +80,49 @@ def draw(content: Json) -> dict[str, Drawing]:
 
 def draw_comparison(content: Json) -> dict[str, Drawing]:
     """Return the figures of a comparison: `time` and `cost` of each cell."""
-    labels = {
-        "time": "{}, second / first (dashed: the same)",
-        "cost": "ratio to bare metal, second / first (dashed: the same)",
+    kinds = {
+        "time": ("Change of time", "{}, second / first, ratio (dashed: no change)"),
+        "cost": ("Change of cost", "ratio to bare metal, second / first (dashed: no change)"),
     }
     drawings = {}
-    for name, label in labels.items():
+    for name, (heading, label) in kinds.items():
         rows = [
-            {**row, **PLAIN, "published": []}
+            {**row, **PLAIN, "published": [], "ratio_replicates": row[name]["n"]}
             | dict(zip(_RATIO, (row[name][end] for end in ("value", "low", "high")), strict=True))
             for row in content["cells"]
             if row[name]
         ]
-        panel = partial(_ratios, label=label)
-        if drawing := _drawing(name, _looking(rows, content), panel, _grouped(rows)):
+        unit = "sweep" if name == "time" else content["unit"]
+        interval = (
+            f"{words.percent()} intervals, Welch's t over {unit}s, simultaneous for all cells"
+        )
+        panel = partial(_ratios, heading=heading, label=label, unit=unit, interval=interval)
+        if drawing := _drawing(name, _styled(rows, content), panel, _grouped(rows)):
             drawings[name] = drawing
     return drawings
 
 
-def _looking(rows: Iterable[Row], content: Json) -> Iterator[Row]:
-    """Give each row the colour and the mark of its platform, and what it is in words."""
+def _styled(rows: Iterable[Row], content: Json) -> Iterator[Row]:
+    """Yield rows with the `colour` and `mark` of their platform, and its name as `label`."""
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
     for row in rows:
         entry = entries[row["platform"]]
-        said = words.plainly(row, entries)
-        yield {**row, "colour": entry.colour, "mark": entry.mark, "said": said}
+        label = words.plainly(row, entries)
+        yield {**row, "colour": entry.colour, "mark": entry.mark, "label": label}
 
 
 def _drawing(
     name: str, rows: Iterable[Row], panel: Callable[[str, str, list[Row]], str], subjects: _Groups
 ) -> Drawing | None:
-    """Draw rows, of very many subjects those whose cells differ most, in the order of the rows.
+    """Draw one panel per subject, in the order of the rows; None without rows.
+
+    Of more than `SUBJECTS`, those are drawn whose cells' ratios are furthest from 1.
 
     Args:
-        subjects: The cells of all subjects, which say how much they differ.
+        name: The figure.
+        rows: What it draws.
+        panel: Draws one subject.
+        subjects: The report's cells by subject, with their ratios.
     """
     groups = _grouped(rows)
     ranked = sorted(groups, key=lambda subject: _spread(subjects.get(subject, [])), reverse=True)
@@ -117,26 +136,26 @@ def _drawing(
 
 
 def _subject(row: Row) -> tuple[Any, ...]:
-    """Return what a row of a cell is about."""
+    """Return the subject of a cell's row: all that its panel has in common."""
     return tuple(row[part] for part in SUBJECT if part != "cores")
 
 
 def _grouped(rows: Iterable[Row]) -> _Groups:
-    """Return sorted rows by subject."""
-    return {found: list(group) for found, group in groupby(rows, key=_subject)}
+    """Return sorted rows grouped by subject."""
+    return {subject: list(group) for subject, group in groupby(rows, key=_subject)}
 
 
 def _spread(rows: list[Row]) -> float:
-    """Return how far the ratios of a subject's cells are from 1."""
+    """Return the largest distance of a subject's ratios from 1, as a logarithm."""
     plain = [row["ratio"] for row in rows if row["ratio"] and is_plain(row)]
     return max((abs(math.log(ratio)) for ratio in plain), default=0.0)
 
 
-# What is drawn.
+# The rows that each kind draws.
 
 
 def _compared(content: Json) -> list[Row]:
-    """Return the cells with a ratio and the published ones; without any, all cells."""
+    """Return the cells with a ratio, each with the published ones; without any ratio, all cells."""
     theirs = {key_of(row): list(row["published"].values()) for row in content["published"]["rows"]}
     compared = [cell for cell in content["cells"] if cell["ratio"] is not None]
     return [
@@ -145,7 +164,7 @@ def _compared(content: Json) -> list[Row]:
 
 
 def _plain_at_sizes(content: Json) -> Iterator[Row]:
-    """Give the plain cells of each subject that has two sizes."""
+    """Yield the plain cells of each subject with at least two sizes."""
     cells = [cell for cell in content["cells"] if is_plain(cell)]
     for rows in _grouped(cells).values():
         if len({row["cores"] for row in rows}) > 1:
@@ -182,14 +201,36 @@ def _gpu_rows(content: Json) -> list[Row]:
     return [{**row, "infer": inference[key_of(row)]} for row in content["gpu_speed_up"]["e2e"]]
 
 
-# How it is drawn.
+# How each kind is drawn.
 
 
-def _ratios(name: str, subject: str, rows: list[Row], label: str = "") -> str:
-    column, unit, say, time = "ratio", "", words.ratio, words.judged(rows[0]).time
-    label = label.format(time) or f"{time} / bare metal (dashed: bare metal)"
+def _note(rows: list[Row], column: str, rest: str, unit: str = "replicate") -> str:
+    """Return the line under a title: n (the values of `column`), then the kind of interval."""
+    fresh = ", each on a fresh instance" if unit == "replicate" else " per side"
+    return f"{canvas.sample_size((row[column] for row in rows), unit)}{fresh}; {rest}"
+
+
+def _kind_of_interval(rows: Iterable[Row], interval: str = _STUDENT) -> str:
+    known = any(row.get("ratio_low") is not None for row in rows)
+    return f"lines: {interval}" if known else "no interval"
+
+
+def _ratios(
+    name: str,
+    subject: str,
+    rows: list[Row],
+    *,
+    heading: str = "Time over bare metal's",
+    label: str = "{} / pinned bare metal's, ratio (dashed: bare metal)",
+    unit: str = "replicate",
+    interval: str = _STUDENT,
+) -> str:
+    """Draw each row's ratio with its interval; where rows have none, typical times."""
+    column, suffix, say, time = "ratio", "", words.ratio, words.judged(rows[0]).time
+    label, n = label.format(time), "ratio_replicates"
     if rows[0]["ratio"] is None:
-        column, unit, say, label = "judged_typical", "_ms", words.ms, f"{time}, ms (typical)"
+        column, suffix, say, n = "judged_typical", "_ms", words.ms, "replicates"
+        heading, label = "Time of each platform", f"{time}, ms (typical)"
     lines = canvas.lines(rows)
 
     def draw(axes: Axes) -> None:
@@ -198,41 +239,48 @@ def _ratios(name: str, subject: str, rows: list[Row], label: str = "") -> str:
             low = row.get(f"{column}_low")  # times have no interval
             if low is not None:
                 axes.hlines(y, low, row[f"{column}_high"], colors=row["colour"], linewidth=2.2)
-            canvas.points(axes, [row[f"{column}{unit}"]], [y], row)
+            canvas.points(axes, [row[f"{column}{suffix}"]], [y], row)
         axes.margins(x=0.08)
         if column == "ratio":
             canvas.set_scale(axes.xaxis, (row[end] for _, row in drawn for end in _RATIO))
             axes.axvline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
             canvas.ticks(axes, [(y, ratio) for y, row in drawn for ratio in row["published"]])
-        axes.set_xlabel(label)
-        canvas.set_lines(axes, lines, lambda row: say(row[f"{column}{unit}"]))
+        canvas.set_x_label(axes, label)
+        canvas.set_lines(axes, lines, lambda row: say(row[f"{column}{suffix}"]))
 
-    extremes = words.extremes(rows, f"{column}{unit}", say)
-    return canvas.panel(name, subject, canvas.height_of(lines), f"{label}: {extremes}", draw)
+    extremes = words.extremes(rows, f"{column}{suffix}", say)
+    note = _note(rows, n, _kind_of_interval(rows, interval), unit)
+    return canvas.panel(
+        name, f"{heading}: {subject}", canvas.height_of(lines), f"{label}: {extremes}", draw, note
+    )
 
 
 def _stack(
     what: str, whole: str, parts: dict[str, str], name: str, subject: str, rows: list[Row]
 ) -> str:
-    """Draw a bar for each row of `parts`, a column each, by name; in words, its column `whole`."""
+    """Draw one bar per row: the columns of `parts` by name; on the right, the column `whole`."""
     lines = canvas.lines(rows)
     sizes = {part: partial(_part, column) for part, column in parts.items()}
 
     def draw(axes: Axes) -> None:
         canvas.stacked(axes, lines, sizes)
-        axes.set_xlabel(f"{what}, ms")
+        canvas.set_x_label(axes, f"{what}, ms")
         canvas.set_lines(axes, lines, lambda row: words.ms(row[whole]))
 
     description = f"{what}, ms, of {', '.join(parts)}: {words.extremes(rows, whole, words.ms)}"
-    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), description, draw)
+    note = _note(rows, "replicates", "no interval")
+    height_in = canvas.height_of(lines, 1.15)
+    return canvas.panel(name, f"{what}: {subject}", height_in, description, draw, note)
 
 
 def _part(column: str, row: Row) -> float:
-    return float(row[column] or 0.0)  # a start that no launcher timed has no such part
+    return float(row[column] or 0.0)  # None for the part of a start that no launcher timed
 
 
 def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[list[Row]]:
-    """Draw each platform's curve, with intervals if any, dotted from a row with an `end` on.
+    """Draw one curve per platform and mode, with intervals where rows have them.
+
+    Beyond a row whose `end` is true the curve is dotted.
 
     Returns:
         The rows of each curve.
@@ -266,7 +314,7 @@ def _curves(axes: Axes, rows: list[Row], column: str, unit: str = "") -> list[li
 
 
 def _overhead(name: str, subject: str, rows: list[Row]) -> str:
-    label = f"{words.judged(rows[0]).time} / bare metal"
+    label = f"{words.judged(rows[0]).time} / pinned bare metal's, ratio"
 
     def draw(axes: Axes) -> None:
         for curve in _curves(axes, rows, "ratio"):
@@ -276,10 +324,13 @@ def _overhead(name: str, subject: str, rows: list[Row]) -> str:
                 axes.plot(x, fitted, linestyle=":", linewidth=1, color=curve[0]["colour"])
         canvas.set_scale(axes.yaxis, (row[end] for row in rows for end in _RATIO))
         axes.axhline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-        axes.set_ylabel(label)
+        canvas.set_y_label(axes, label)
 
-    extremes = words.extremes(rows, "ratio", words.ratio)
-    return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {extremes}", draw)
+    caption = f"{label}, against cores: {words.extremes(rows, 'ratio', words.ratio)}"
+    note = _note(rows, "ratio_replicates", _kind_of_interval(rows))
+    return canvas.panel(
+        name, f"Ratio to bare metal by size: {subject}", _CURVES_IN, caption, draw, note
+    )
 
 
 def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
@@ -294,15 +345,16 @@ def _scale_up(name: str, subject: str, rows: list[Row]) -> str:
             axes.plot(x, perfect, color=canvas.INK, linewidth=1, linestyle="-.", zorder=0)
             drawn += perfect.tolist()
         canvas.set_scale(axes.yaxis, drawn, logarithmic=True)
-        axes.set_ylabel(label)
+        canvas.set_y_label(axes, label)
 
-    extremes = words.extremes(rows, "judged_typical_ms", words.ms)
-    return canvas.panel(name, subject, _CURVES_IN, f"{label}, against cores: {extremes}", draw)
+    caption = f"{label}, against cores: {words.extremes(rows, 'judged_typical_ms', words.ms)}"
+    note = _note(rows, "replicates", "no interval")
+    return canvas.panel(name, f"Time by size: {subject}", _CURVES_IN, caption, draw, note)
 
 
 def _gpu(name: str, subject: str, rows: list[Row]) -> str:
     time = words.judged(rows[0])
-    label = f"{'time' if time.name == 'e2e' else time.time}, CPU / GPU"
+    label = f"{'time' if time.name == 'e2e' else time.time} on the CPU / on the GPU, ratio"
     lines = canvas.lines(rows)
 
     def draw(axes: Axes) -> None:
@@ -324,7 +376,7 @@ def _gpu(name: str, subject: str, rows: list[Row]) -> str:
             axes.xaxis, (r[end] for _, row in drawn for r in (row, row["infer"]) for end in _RATIO)
         )
         axes.axvline(1, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-        axes.set_xlabel(label)
+        canvas.set_x_label(axes, label)
         canvas.set_lines(
             axes, lines,
             lambda row: ", ".join(words.ratio(r["ratio"]) for r in (row, row["infer"])),
@@ -334,7 +386,9 @@ def _gpu(name: str, subject: str, rows: list[Row]) -> str:
     whole = words.extremes(rows, "ratio", words.ratio)
     alone = words.extremes([{**row, **row["infer"]} for row in rows], "ratio", words.ratio)
     description = f"{label}. End to end: {whole} Inference alone: {alone}"
-    return canvas.panel(name, subject, canvas.height_of(lines, 1.15), description, draw)
+    note = _note(rows, "ratio_replicates", _kind_of_interval(rows))
+    height_in = canvas.height_of(lines, 1.15)
+    return canvas.panel(name, f"Speed-up by a GPU: {subject}", height_in, description, draw, note)
 
 
 _KINDS = {

@@ -39,7 +39,12 @@ def _panel(name: str, host: str, points: list[Json], entries: words.Entries, lab
         f"place {most['first']}."
     )
     draw = partial(_draw, points=points, entries=entries, label=label)
-    return canvas.panel(name, f"Trials on {host}", _HEIGHT_IN, description, draw)
+    trials = canvas.sample_size([points[-1]["last"]], "trial")
+    note = f"{trials}, one mark per trial; no interval"
+    if (several := points[0]["last"]) > 1:
+        note = f"{trials}, one dot per {several} trials; no interval"
+    title = f"Trials on {host}, in the order in which they ran"
+    return canvas.panel(name, title, _HEIGHT_IN, description, draw, note)
 
 
 def _draw(axes: Axes, points: list[Json], entries: words.Entries, label: str) -> None:
@@ -64,8 +69,8 @@ def _draw(axes: Axes, points: list[Json], entries: words.Entries, label: str) ->
     axes.axhline(0, color=canvas.INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3g}%"))
     axes.grid(axis="y", color=canvas.INK, alpha=0.15, linewidth=0.8)
-    axes.set_xlabel("place in the order of trials")
-    axes.set_ylabel(label)
+    axes.set_xlabel("number of the trial, in the order in which they ran")
+    canvas.set_y_label(axes, f"{label}, %")
     canvas.legend(axes, 3)
 
 

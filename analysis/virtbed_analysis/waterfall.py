@@ -1,4 +1,7 @@
-"""The waterfall: a platform's cost from bare metal on, step by step, and what changes would do."""
+"""The waterfall figure: each platform's cost over bare metal, taken apart into steps.
+
+Its numbers are those of `explained`; `figures.draw` includes it as `explained`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from itertools import groupby
 from textwrap import fill
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from virtbed_analysis import canvas, words
@@ -17,20 +19,19 @@ from virtbed_contract.documents import Platform
 
 Json = dict[str, Any]
 _LINE_IN, _FRAME_IN = 0.32, 1.35
-_TITLE = 60
-_LABEL = 28  # characters of a line of a label
-# Hatches say the same as colours.
-_LOOK = {
+_LABEL = 28  # characters per line of a label
+# Colour, hatch (which repeats what the colour shows) and legend of each kind of step.
+_STYLES = {
     "part": ("#e69f00", "////", "a part of the cost"),
-    "mode": ("#56b4e9", "", "how its CPUs are limited"),
-    "rest": ("#cc79a7", "\\\\\\\\", "all that was not varied"),
+    "mode": ("#56b4e9", "", "how CPUs are limited"),
+    "rest": ("#cc79a7", "\\\\\\\\", "everything not varied"),
     "total": ("#8a8a8a", "", "the whole cost"),
-    "change": ("none", "....", "a change of one thing"),
+    "change": ("none", "....", "one thing changed"),
 }
 
 
 def panels(content: Json) -> list[str]:
-    """Return a panel for each subject that a report's content explains."""
+    """Return one panel per subject of a report's `explained`."""
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
     subjects = groupby(
         content.get("explained", ()), key=lambda row: [row[n] for n in (*SUBJECT, "weights")]
@@ -43,7 +44,7 @@ def panels(content: Json) -> list[str]:
 
 def _panel(name: str, waterfalls: list[Json], entries: words.Entries) -> str:
     time = words.judged(waterfalls[0]).time
-    label = f"{time}, % of bare metal's"
+    label = f"{time}, % of pinned bare metal's"
     lines: list[Json | str] = []
     for waterfall in waterfalls:
         of = f" (n = {waterfall['n']})" if waterfall["n"] else ""
@@ -53,22 +54,25 @@ def _panel(name: str, waterfalls: list[Json], entries: words.Entries) -> str:
     def draw(axes: Axes) -> None:
         _bars(axes, [(y, line) for y, line in enumerate(lines) if not isinstance(line, str)])
         _labels(axes, lines)
-        axes.set_xlabel(f"{label},\nwith {words.percent()} intervals of each step")
-        axes.set_title("", loc="left")  # above the labels, too, which leave it little room
-        figure = axes.get_figure(root=True)
-        assert figure is not None
-        size = mpl.rcParams["axes.titlesize"]
-        figure.suptitle(fill(title, _TITLE), x=0.01, ha="left", fontsize=size, fontweight="bold")
+        canvas.set_x_label(axes, label)
 
+    note = (
+        "n: replicates, each on fresh instances, next to the platform; "
+        f"lines: {words.percent()} intervals of each step, Student's t over replicates, "
+        "simultaneous for a platform's steps"
+    )
     alternative = f"{label}: {' '.join(row['sentence'] for row in waterfalls)}"
-    return canvas.panel(name, title, len(lines) * _LINE_IN + _FRAME_IN, alternative, draw)
+    height_in = len(lines) * _LINE_IN + _FRAME_IN
+    return canvas.panel(
+        name, f"What the cost is made of: {title}", height_in, alternative, draw, note
+    )
 
 
 def _bars(axes: Axes, rows: Iterable[tuple[int, Json]]) -> None:
-    """Draw each row from its start to its end, with the interval of what lies between."""
+    """Draw a bar from each row's start to its end, with the interval of its length."""
     named: set[str] = set()
     for y, row in rows:
-        colour, hatch, meaning = _LOOK[row["kind"]]
+        colour, hatch, meaning = _STYLES[row["kind"]]
         start, end = 100 * row["start"], 100 * row["end"]
         label = None if meaning in named else meaning  # once in the legend
         named.add(meaning)
@@ -85,15 +89,15 @@ def _bars(axes: Axes, rows: Iterable[tuple[int, Json]]) -> None:
 
 
 def _labels(axes: Axes, lines: list[Json | str]) -> None:
-    named = [line if isinstance(line, str) else fill(line["what"], _LABEL) for line in lines]
-    axes.set_yticks(range(len(lines)), named)
+    labels = [line if isinstance(line, str) else fill(line["what"], _LABEL) for line in lines]
+    axes.set_yticks(range(len(lines)), labels)
     for y, (tick, line) in enumerate(zip(axes.get_yticklabels(), lines, strict=True)):
         if isinstance(line, str):
             tick.set_fontweight("bold")
             continue
         n = f", n = {line['n']}" if line["kind"] == "change" else ""
-        said = f"{100 * line['points']:+.1f}{n}"
-        axes.text(1.04, y, said, transform=axes.get_yaxis_transform(), va="center")
+        value = f"{100 * line['points']:+.1f}{n}"
+        axes.text(1.04, y, value, transform=axes.get_yaxis_transform(), va="center")
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.tick_params(left=False)
     axes.grid(axis="x", color=canvas.INK, alpha=0.15, linewidth=0.8)

@@ -65,11 +65,11 @@ def plainly(row: Row, entries: Entries = MappingProxyType({})) -> str:
     """Return "container, CPU quota", or "container, CPU quota, twin".
 
     Args:
-        row: A row with a platform and a mode; `said`, if it has one, is what is returned.
-        entries: The platforms. Of one that is not among them nothing is said.
+        row: A row with a platform and a mode; its `label`, if it has one, is returned as it is.
+        entries: The platforms by name. For one that is not among them, the result is empty.
     """
-    if "said" in row:
-        return str(row["said"])
+    if "label" in row:
+        return str(row["label"])
     entry = entries.get(row["platform"])
     return ", ".join([entry.in_words(row["mode"]), *_varied(row)]) if entry else ""
 

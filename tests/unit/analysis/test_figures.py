@@ -24,10 +24,10 @@ def panels(monkeypatch: pytest.MonkeyPatch) -> Panels:
     """Give the axes of each panel, by its name, as they are drawn."""
     drawn: Panels = {}
 
-    def panel(name: str, title: str, height: float, said: str, draw: Any) -> str:
+    def panel(name: str, title: str, height: float, caption: str, draw: Any, note: str = "") -> str:
         drawn[name] = Figure().subplots()
         draw(drawn[name])
-        return f"<svg>{title}. {said}</svg>"
+        return f"<svg>{title}. {note}. {caption}</svg>"
 
     monkeypatch.setattr(canvas, "panel", panel)
     return drawn

@@ -53,7 +53,7 @@ def test_a_cell_is_said_in_words_and_by_its_code() -> None:
     twin = {**ROW, "mode": "pinned", "variant": "twin"}
     assert words.code(twin) == "cn pinned twin"
     assert words.plainly(twin, LISTED) == "container, pinned, twin"
-    assert words.plainly({**ROW, "said": "as it was"}, LISTED) == "as it was"
+    assert words.plainly({**ROW, "label": "as it was"}, LISTED) == "as it was"
 
 
 def test_a_subject_names_what_is_no_default() -> None:
