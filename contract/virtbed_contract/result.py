@@ -1,4 +1,9 @@
-"""The result of a trial: ``result.json``."""
+"""The result of a trial: ``result.json``.
+
+The harness in the image prints most of it; the controller adds `Result.trial`, `Result.bench` and
+`Result.neighbours`. The analysis reads nothing else of a trial's times. What an instance was
+required to be, and what was read back of it, is in `sweep.Evidence`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,8 @@ from .identifiers import RESULT
 from .measures import MEASURES, of_group
 from .surroundings import Bench, KernelSettings, Moved, NeighbourRan, ProcessSettings
 
-_MOST_NS = 10 * 366 * 24 * 3600 * 10**9  # ten years: far beyond any trial, far within 64 bits
-_MOST = 2**53 - 1  # what every reader of JSON holds exactly
+_MOST_NS = 10 * 366 * 24 * 3600 * 10**9  # ten years: far longer than any trial, and fits 64 bits
+_MOST = 2**53 - 1  # the largest whole number that every reader of JSON represents exactly
 
 Ns = Annotated[int, Limits(minimum=0, maximum=_MOST_NS)]
 Count = Annotated[int, Limits(minimum=0, maximum=_MOST)]
@@ -24,7 +29,7 @@ Mhz = Annotated[float, Limits(minimum=0, maximum=1e6)]
 Part = Annotated[float, Limits(minimum=0, maximum=1)]
 Text = Annotated[str, Limits(pattern="^[^\n]+$", max_length=1000)]
 TrialId = Annotated[str, Limits(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
-"""One part of a path."""
+"""The name of a file or folder: no slash."""
 SweepName = Annotated[str, Limits(pattern=SWEEP_NAME)]
 Time = Annotated[str, Limits(format="date-time", pattern=TIME)]
 Name = Annotated[str, Limits(pattern=f"^{NAME}$", max_length=64)]
@@ -36,7 +41,7 @@ Scenario = Annotated[str, Limits(enum=SCENARIOS)]
 
 
 def factor_fields() -> list[tuple[str, object, object]]:
-    """Return one field per factor, for documents of a trial; last those that may be left out."""
+    """Return one field per factor, for documents of a trial; those with a default come last."""
     return [
         (
             factor.name,
@@ -50,7 +55,7 @@ def factor_fields() -> list[tuple[str, object, object]]:
 
 
 def measure_fields() -> list[tuple[str, object, object]]:
-    """Return one field per measure that lies in ``measures`` of a result."""
+    """Return one field per measure that is in ``measures`` of a result."""
     return [
         (measure.path[1], Optional[float], described(measure.meaning, default=None))
         for measure in MEASURES
@@ -61,9 +66,9 @@ def measure_fields() -> list[tuple[str, object, object]]:
 @with_fields(factor_fields())
 @dataclass(frozen=True)
 class Trial:
-    """What was asked of a trial; the controller adds it to the harness's document."""
+    """The trial as it was requested; the controller adds this to the harness's document."""
 
-    id: TrialId = described("Names the trial within its sweep.", pattern=id_pattern())
+    id: TrialId = described("Id of the trial, unique within its sweep.", pattern=id_pattern())
     sweep: SweepName = described("Name of the plan.")
     plan_digest: Digest = described("Digest of the plan.")
     platform: Name = described("Name of the platform, as in platforms.yml.")
@@ -71,73 +76,86 @@ class Trial:
     enclosure: Name = described("What the process runs in: the role enclosure_NAME.")
     mode: Mode = described("How the share of CPUs is enforced: vanilla by count, pinned by set.")
     quota_cpus: Optional[Rate] = described(
-        "CPU quota that was asked for, in CPUs; null where none is to bind the process."
+        "Requested CPU quota, in CPUs; null if the process must have none."
     )
-    cores: Positive = described("CPUs of the instance.")
-    memory_mib: Positive = described("Memory of the instance.")
+    cores: Positive = described("Number of CPUs of the instance.")
+    memory_mib: Positive = described("Memory of the instance, in MiB.")
     application: Text = described("Name of the application.")
     scale: Scale = described("Scale of the application.")
-    replicate: Positive = described("Pass over every cell, from 1.")
+    replicate: Positive = described("Number of the replicate, from 1.")
     position: Positive = described("Place of the trial in the sweep's order, from 1.")
     accelerator: Literal["none", "kvm", "tcg"] = described("What runs the guest; none on metal.")
     emulated: bool = described(
-        "Whether the guest or the bench host was emulated: functional evidence, no figure."
+        "Whether the guest or the bench host was emulated; the result is then functional evidence, "
+        "and its times are no figures."
     )
     host: Text = described("Name of the bench host.")
     image_digest: Digest = described("Digest of the root filesystem that every platform runs.")
     started_at: Time = described("When the trial started, UTC.")
-    attempt: Positive = described("Which attempt at the trial this is, from 1.")
+    attempt: Positive = described("Number of the attempt at the trial, from 1.")
 
 
 @dataclass(frozen=True)
 class Application:
-    """What ran."""
+    """The application that ran."""
 
     name: Text = described("Name of the application.")
-    version: Text = described("Version of the application: results of two are never pooled.")
+    version: Text = described(
+        "Version of the application; results of different versions are never pooled."
+    )
     scale: Scale = described("Scale of the application.")
     weights: Literal["trained", "seeded", "none"] = described(
-        "seeded: random weights of a fixed seed, which cost the same and know nothing. none: there "
-        "is no model, and the times are no measurement of an application."
+        "Weights of the model. trained: those of the published model. seeded: random numbers from "
+        "a fixed seed, which cost the same time but give meaningless answers. none: there is no "
+        "model, and the times do not measure an application."
     )
-    model: Text = described("Model of the application.")
-    frameworks: dict[str, str] = described("Version of each framework.")
+    model: Text = described("Name of the model.")
+    frameworks: dict[str, str] = described("Version of each framework, by the framework's name.")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How it ran, as the harness confirms it."""
+    """Settings of the run, as the harness confirms them."""
 
-    samples: Positive = described("Measured samples.")
-    warmup: Count = described("Samples before them.")
+    samples: Positive = described("Number of measured samples.")
+    warmup: Count = described("Number of warm-up samples before them.")
     seed: Seed = described("Seed of the inputs and of LoadGen.")
     thread_policy: str = described(
-        "matched: pools as large as the cores that affinity and quota leave.",
+        "Sizes of thread pools. default: the framework's choice. matched: as many threads as the "
+        "cores that affinity and quota leave.",
         enum=values_of("thread_policy"),
     )
-    scenario: Scenario = described("MLPerf LoadGen's.")
+    scenario: Scenario = described("Scenario of MLPerf LoadGen: how it issues requests.")
     rules: Literal["quick", "study"] = described(
-        "study: MLPerf's minimum duration and number of queries."
+        "How long a trial is. quick: the plan's number of samples. study: MLPerf's minimum "
+        "duration and number of queries."
     )
-    target_qps: Optional[Rate] = described("Requests per second that were asked for.")
-    target_latency_ms: Optional[Rate] = described("Bound on the 99th percentile of latency.")
-    processor: str = described("Where the model ran, verified.", enum=values_of("processor"))
+    target_qps: Optional[Rate] = described(
+        "Requested rate, in requests per second; null if none was requested."
+    )
+    target_latency_ms: Optional[Rate] = described(
+        "Required bound on the 99th percentile of latency, in milliseconds; null for none."
+    )
+    processor: str = described(
+        "Processor that the model ran on, verified.", enum=values_of("processor")
+    )
     slowdown: Share = described(
-        "Each request was held back by this share of its time; 0 unless the testbed is being "
+        "Share of its own time by which each request was delayed; 0 unless the testbed is being "
         "calibrated."
     )
 
 
 @dataclass(frozen=True)
 class Startup:
-    """Parts of the start of the process."""
+    """Parts of the start-up of the process."""
 
     spawn_ns: Optional[Ns] = described(
-        "From launch to the first line of the harness; null where no launcher passed that time."
+        "Time from launch to the first line of the harness; null if no launcher passed the time of "
+        "the launch."
     )
-    import_ns: Ns = described("Imports of the frameworks.")
-    load_ns: Ns = described("Loading the model.")
-    first_call_ns: Ns = described("The first request.")
+    import_ns: Ns = described("Time to import the frameworks.")
+    load_ns: Ns = described("Time to load the model.")
+    first_call_ns: Ns = described("Time of the first request.")
 
 
 @with_fields([(phase.column, Ns, described(phase.meaning)) for phase in of_group("phase")])
@@ -146,8 +164,10 @@ class Sample:
     """One request."""
 
     input: Text = described("Name of the input.")
-    queue_ns: Ns = described("From LoadGen's issue to the start; not in e2e_ns.")
-    warmup: bool = described("Whether the request was issued before the measured ones.")
+    queue_ns: Ns = described(
+        "Time in the queue: from LoadGen's issue to the start of the request. Not part of e2e_ns."
+    )
+    warmup: bool = described("Whether the sample is a warm-up, issued before the measured ones.")
 
 
 @dataclass(frozen=True)
@@ -155,268 +175,300 @@ class Answer:
     """The answer to one input."""
 
     input: Text = described("Name of the input.")
-    answer: str = described("What was answered, rounded so that it is equal on every platform.")
-    expected: str = described("What is known of the input.")
-    score: Optional[float] = described("How good the answer is, where that is a number.")
+    answer: str = described("The answer, rounded so that it is equal on every platform.")
+    expected: str = described("The expected answer, from the application's data.")
+    score: Optional[float] = described(
+        "Quality of the answer; null if it cannot be expressed as a number."
+    )
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What is known of the answers."""
+    """The checked answers of all samples."""
 
-    checked: Positive = described("Of warm-ups and measured samples.")
-    wrong: int = described("No result has a wrong answer.", const=0)
-    digest: Digest = described("Digest of all answers, compared across platforms.")
-    by_input: tuple[Answer, ...] = described("One per input.", min_items=1)
+    checked: Positive = described("Number of answers checked, of warm-ups and measured samples.")
+    wrong: int = described(
+        "Number of wrong answers: 0, since a trial with a wrong answer fails.", const=0
+    )
+    digest: Digest = described("Digest of all answers, for comparison across platforms.")
+    by_input: tuple[Answer, ...] = described("One answer per input.", min_items=1)
 
 
 @dataclass(frozen=True)
 class Cgroup:
     """The control group of the process."""
 
-    version: Optional[Literal[1, 2]] = described("Version of the hierarchy; null for none.")
-    quota_cpus: Optional[Rate] = described("CPU quota, in CPUs; null for none.")
-    cpuset: Optional[str] = described("CPUs, a kernel list; null where no controller tells.")
+    version: Optional[Literal[1, 2]] = described(
+        "Version of control groups; null if the process is in none."
+    )
+    quota_cpus: Optional[Rate] = described("CPU quota, in CPUs; null for no quota.")
+    cpuset: Optional[str] = described(
+        "CPUs of the control group, a kernel list; null if no cpuset controller reports them."
+    )
 
 
 @dataclass(frozen=True)
 class Threads:
-    """Thread pools. 0 is the framework's own choice."""
+    """Thread pools of the framework. A size of 0 means the framework's own choice."""
 
-    intra_op: Count = described("Threads within an operation.")
-    inter_op: Count = described("Threads between operations.")
-    process_threads: Positive = described("Threads of the process.")
-    usable_cores: Positive = described("Cores that affinity and quota leave.")
+    intra_op: Count = described("Size of the pool for threads within an operation.")
+    inter_op: Count = described("Size of the pool for operations that run in parallel.")
+    process_threads: Positive = described("Number of threads of the process.")
+    usable_cores: Positive = described("Number of cores that affinity and quota leave.")
 
 
 @dataclass(frozen=True)
 class Privileges:
-    """What the process might do; null is what the kernel does not tell (gVisor's users)."""
+    """Privileges of the process; null for what its kernel does not report (gVisor: the users)."""
 
     users: Optional[tuple[Count, ...]] = described(
-        "Real, effective, saved and of files; each once."
+        "Distinct user ids: real, effective, saved and file-system."
     )
-    groups: Optional[tuple[Count, ...]] = described("The same of groups, and supplementary ones.")
+    groups: Optional[tuple[Count, ...]] = described(
+        "Distinct group ids: real, effective, saved, file-system and supplementary."
+    )
     capabilities: Optional[str] = described(
-        "That it had or could gain: the five sets of the kernel in one, in hex; 0 is none.",
+        "Capabilities that the process had or could gain: the union of the kernel's five sets, in "
+        "hexadecimal; 0 for none.",
         pattern="^[0-9a-f]{1,16}$",
     )
-    no_new_privileges: Optional[bool] = described("Whether a program that it starts gains none.")
+    no_new_privileges: Optional[bool] = described(
+        "Whether no_new_privs is set, so that programs which the process starts gain no privileges."
+    )
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What the process saw of its platform: `inside` of the evidence."""
+    """The platform as the process saw it: `inside` of the evidence.
+
+    Null stands for what the process's kernel does not report, unless a field states otherwise.
+    """
 
     python: Text = described("Version of Python.")
     kernel: Text = described("Release of the kernel.")
-    cpus_visible: Positive = described("CPUs that are online.")
+    cpus_visible: Positive = described("Number of CPUs that are online.")
     affinity: tuple[Count, ...] = described("CPUs that the process may run on.", min_items=1)
-    cpus_allowed_list: Text = described("The same, as the kernel lists them.")
-    mems_allowed_list: str = described("Memory nodes that the process may use.")
-    memory_policy: Optional[str] = described("NUMA policy; null where the kernel does not tell.")
-    cgroup: Cgroup = described("The control group of the process.")
-    threads: Threads = described("Thread pools. 0 is the framework's own choice.")
-    isa: tuple[str, ...] = described("Instruction-set extensions.")
-    clocksource: Optional[str] = described("Clock source; null where the kernel does not tell.")
-    cpu_model: Optional[str] = described("Model of the first CPU; null where it is unknown.")
-    turbo: Optional[bool] = described(
-        "Whether CPUs may run above their base clock rate; null where the kernel does not tell."
+    cpus_allowed_list: Text = described(
+        "CPUs that the process may run on, as the kernel lists them (Cpus_allowed_list)."
     )
+    mems_allowed_list: str = described("Memory nodes that the process may use.")
+    memory_policy: Optional[str] = described("NUMA memory policy of the process.")
+    cgroup: Cgroup = described("The control group of the process.")
+    threads: Threads = described("Thread pools. A size of 0 means the framework's own choice.")
+    isa: tuple[str, ...] = described("Instruction-set extensions of the CPUs.")
+    clocksource: Optional[str] = described("Clock source of the kernel.")
+    cpu_model: Optional[str] = described("Model of the first CPU.")
+    turbo: Optional[bool] = described("Whether CPUs may run above their base clock rate.")
     mitigations: Optional[dict[str, str]] = described(
-        "What the kernel does about each vulnerability of the CPUs; null where it does not tell."
+        "The kernel's mitigation of each CPU vulnerability, by the vulnerability's name."
     )
     onednn_isa: Optional[str] = described(
-        "The instruction set that oneDNN chose its kernels for, in its words; null if it was not "
-        "used."
+        "Instruction set for which oneDNN chose its kernels, as oneDNN names it; null if oneDNN "
+        "was not used."
     )
     kernel_settings: Optional[KernelSettings] = described(
         "Settings of the kernel that the process saw.", default=None
     )
     process_settings: Optional[ProcessSettings] = described(
-        "What was set for the process alone.", default=None
+        "Settings of the process alone.", default=None
     )
     privileges: Optional[Privileges] = described(
-        "What the process might do; null of a harness that did not tell.", default=None
+        "Privileges of the process; null if the harness did not report them.", default=None
     )
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Resources of the measured samples."""
+    """Resources used by the process during the measured samples (getrusage)."""
 
-    user_s: Share = described("CPU time in user mode.")
-    system_s: Share = described("CPU time in the kernel.")
+    user_s: Share = described("CPU time in user mode, in seconds.")
+    system_s: Share = described("CPU time in the kernel, in seconds.")
     minor_faults: Optional[Count] = described(
-        "Page faults without a disk; null where the kernel does not count."
+        "Page faults served without reading a disk; null if the kernel does not count them."
     )
     major_faults: Optional[Count] = described(
-        "Page faults from a disk; null where the kernel does not count."
+        "Page faults served from a disk; null if the kernel does not count them."
     )
     voluntary_switches: Optional[Count] = described(
-        "Context switches because the process waited; null where the kernel does not count."
+        "Context switches because the process waited; null if the kernel does not count them."
     )
     involuntary_switches: Optional[Count] = described(
-        "Context switches for another process; null where the kernel does not count."
+        "Context switches because another process took the CPU; null if the kernel does not count "
+        "them."
     )
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The resident set of the process, in KiB."""
+    """Resident set size of the process, in KiB."""
 
-    after_warmup: Count = described("After the warm-ups.")
-    after_samples: Count = described("After the measured samples.")
-    peak: Count = described("Its peak.")
+    after_warmup: Count = described("Resident set size after the warm-ups, in KiB.")
+    after_samples: Count = described("Resident set size after the measured samples, in KiB.")
+    peak: Count = described("Peak resident set size, in KiB.")
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """The same latencies by two clocks."""
+    """The same latencies, measured by LoadGen and by the harness."""
 
-    loadgen_median_ns: Positive = described("Median latency by LoadGen.")
-    harness_median_ns: Positive = described("Median latency by the harness.")
-    apart: Share = described("How far they are apart, as a share.")
-    agree: bool = described("Whether they agree.")
+    loadgen_median_ns: Positive = described("Median latency that LoadGen measured.")
+    harness_median_ns: Positive = described("Median latency that the harness measured.")
+    apart: Share = described("Difference of the two medians, as a share.")
+    agree: bool = described("Whether the two medians agree.")
 
 
 @dataclass(frozen=True)
 class LoadGen:
-    """What MLPerf LoadGen says; its logs lie next to the result."""
+    """Summary by MLPerf LoadGen; its logs are next to the result."""
 
     version: str = described("Version of LoadGen.")
     validity: Literal["VALID", "INVALID"] = described(
-        "By LoadGen's rules, which the quick rules often do not meet."
+        "Whether the run meets LoadGen's rules; with `rules` quick it often does not."
     )
-    reasons: tuple[str, ...] = described("Why it is invalid.")
-    duration_ms: Count = described("The minimum that the rules ask for.")
-    queries: Positive = described("Queries that were issued.")
+    reasons: tuple[str, ...] = described("Why the run is invalid.")
+    duration_ms: Count = described("Minimum duration that the rules require, in milliseconds.")
+    queries: Positive = described("Number of queries that LoadGen issued.")
     percentiles_ns: dict[str, Ns] = described(
-        "LoadGen's own percentiles of latency; of whole queries, which several samples make in "
-        "multi_stream."
+        "Percentiles of latency, as LoadGen computes them: the latency of whole queries, each of "
+        "which has several samples in multi_stream."
     )
-    clocks: Clocks = described("The same latencies by two clocks.")
+    clocks: Clocks = described("The same latencies, measured by LoadGen and by the harness.")
     samples_per_second: Optional[Rate] = described(
-        "Samples answered per second, in offline and server; null in the other scenarios.",
+        "Samples answered per second in offline and server; null in the other scenarios.",
         default=None,
     )
 
 
 @dataclass(frozen=True)
 class Throttling:
-    """What CPU quotas did to the process."""
+    """Throttling of the process by CPU quotas."""
 
-    periods: Count = described("Periods of the quota.")
-    throttled: Count = described("Periods in which it was stopped.")
-    throttled_ns: Ns = described("Time for which it was stopped.")
+    periods: Count = described("Number of the quota's periods.")
+    throttled: Count = described("Number of periods in which the process was stopped.")
+    throttled_ns: Ns = described("Time for which the process was stopped.")
 
 
 @dataclass(frozen=True)
 class Pressure:
-    """Shares of the window in which some task of the machine waited; null where it is unknown."""
+    """Pressure stall information (PSI) of the machine; null if it is unknown."""
 
-    cpu: Optional[Share] = described("For a CPU.")
-    memory: Optional[Share] = described("For memory.")
-    io: Optional[Share] = described("For a disk.")
+    cpu: Optional[Share] = described("Share of the window in which some task waited for a CPU.")
+    memory: Optional[Share] = described("Share of the window in which some task waited for memory.")
+    io: Optional[Share] = described("Share of the window in which some task waited for a disk.")
 
 
 @dataclass(frozen=True)
 class Frequency:
-    """Mean clock rate of the CPUs; null where the kernel does not tell."""
+    """Mean clock rate of the CPUs, in MHz; null if the kernel does not report it."""
 
-    before: Optional[Mhz] = described("Before the measured requests.")
-    after: Optional[Mhz] = described("After them.")
+    before: Optional[Mhz] = described("Mean clock rate before the measured requests, in MHz.")
+    after: Optional[Mhz] = described("Mean clock rate after the measured requests, in MHz.")
 
 
 @dataclass(frozen=True)
 class Load:
-    """The load average over one minute; null where the kernel counts no tasks."""
+    """Load average over one minute; null if the kernel does not count tasks."""
 
-    before: Optional[Share] = described("Before the trial's own work.")
-    after: Optional[Share] = described("At the end.")
+    before: Optional[Share] = described("Load average before the trial's own work.")
+    after: Optional[Share] = described("Load average at the end of the trial.")
 
 
 @dataclass(frozen=True)
 class Confounders:
-    """What else moved while the measured requests ran."""
+    """Confounders: readings that show what besides the platform changed the measured times.
 
-    window_ns: Ns = described("From before the first measured request to after the last.")
-    cpus: str = described("The CPUs that this process may use; the shares are of theirs.")
-    own_cpu_ns: Ns = described("CPU time of this process.")
+    The window is the time from before the first measured request to after the last one.
+    """
+
+    window_ns: Ns = described("Time from before the first measured request to after the last.")
+    cpus: str = described(
+        "CPUs that the process may use, a kernel list; shares of CPU time refer to these."
+    )
+    own_cpu_ns: Ns = described("CPU time of the process in the window.")
     steal_share: Optional[Part] = described(
-        "CPU time that a hypervisor gave to others; null where the kernel does not count it."
+        "Share of CPU time that a hypervisor gave to others (steal); null if the kernel does not "
+        "count it."
     )
     others_share: Optional[Share] = described(
-        "CPU time of other processes, interrupts included; null where the kernel does not count it."
+        "Share of CPU time that other processes and interrupts used; null if the kernel does not "
+        "count it."
     )
     throttling: Optional[Throttling] = described(
-        "By CPU quotas, from this cgroup up; null where no quota can be."
+        "Throttling by the CPU quotas of the process's control group and its parents; null if "
+        "there can be no quota."
     )
-    pressure: Pressure = described("Shares of the window in which some task of the machine waited.")
-    mhz: Frequency = described("Clock rate of the CPUs, in MHz.")
+    pressure: Pressure = described("Pressure stall information (PSI) of the machine.")
+    mhz: Frequency = described("Mean clock rate of the CPUs, in MHz.")
     governor: Optional[str] = described("Frequency governor; null for none.")
     temperature_c: Optional[float] = described(
-        "Hottest sensor, in degrees Celsius.", minimum=-300, maximum=1e4
+        "Temperature of the hottest sensor, in degrees Celsius.", minimum=-300, maximum=1e4
     )
-    transparent_hugepage: Optional[str] = described("Setting of transparent huge pages.")
-    load_1min: Load = described("The load average before the trial's own work, and at the end.")
+    transparent_hugepage: Optional[str] = described("The kernel's setting of huge pages.")
+    load_1min: Load = described("Load average before the trial's own work, and at its end.")
     ran_on: tuple[Count, ...] = described(
-        "The CPUs on which threads of this process were found between requests; empty where the "
-        "kernel does not tell."
+        "CPUs on which threads of the process were seen between requests; empty if the kernel does "
+        "not report them."
     )
-    looks: Count = described("How often they were looked for.")
+    looks: Count = described("Number of readings behind `ran_on`.")
     migrations: Optional[Count] = described(
-        "How often a thread of this process was moved to another CPU; null where the kernel does "
-        "not tell."
+        "How often threads of the process were moved to another CPU; null if the kernel does not "
+        "report it."
     )
     clock_apart_share: Optional[Share] = described(
-        "How far the machine's clock and the controller's ran apart, beyond what asking for the "
-        "time explains; null where they are one clock."
+        "Drift between the machine's clock and the controller's during the trial, as a share of "
+        "the time; only what exceeds the uncertainty of reading them. Null if they are one clock."
     )
     siblings_share: Optional[Share] = described(
-        "CPU time used on the other threads of this process's cores; null where all threads are "
-        "its own, or there are none."
+        "Used share of the CPU time of the SMT siblings of `cpus`; null if there are none outside "
+        "`cpus`."
     )
     moved: Optional[Moved] = described(
-        "What the kernel that the process saw counted and logged.", default=None
+        "Events that the kernel which the process saw counted and logged in the window.",
+        default=None,
     )
 
 
 @with_fields(measure_fields())
 @dataclass(frozen=True)
 class Measures:
-    """Measures besides those of the parts above: one per entry of the registry."""
+    """Further measures of the registry, which are in no other part of the result."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One trial: one fresh process running one application in one instance.
+    """The result of one trial: one fresh process that ran one application in one instance.
 
-    Names ending in _ns are nanoseconds, _s seconds, _kib and _mib sizes.
+    Fields whose names end in _ns are in nanoseconds, _s in seconds, _kib in KiB, _mib in MiB.
     """
 
-    schema: str = described("This document and its version.", const=RESULT)
-    trial: Trial = described("What was asked; the controller adds it to the harness's document.")
-    application: Application = described("What ran.")
-    settings: Settings = described("How it ran, as the harness confirms it.")
-    startup: Startup = described("Parts of the start of the process.")
-    samples: tuple[Sample, ...] = described(
-        "Warm-ups first, flagged; settings.samples counts the others.", min_items=1
+    schema: str = described("Name and version of this document.", const=RESULT)
+    trial: Trial = described(
+        "The trial as it was requested; the controller adds this to the harness's document."
     )
-    answers: Answers = described("What is known of the answers.")
-    environment: Environment = described("What the process saw of its platform.")
-    rusage: Usage = described("Of the measured samples.")
-    warnings: tuple[str, ...] = described("What the trial warns of.")
-    memory_kib: Memory = described("The resident set of the process, and its peak.")
-    loadgen: LoadGen = described("What MLPerf LoadGen says; its logs lie next to the result.")
-    confounders: Confounders = described("What else moved while the measured requests ran.")
+    application: Application = described("The application that ran.")
+    settings: Settings = described("Settings of the run, as the harness confirms them.")
+    startup: Startup = described("Parts of the start-up of the process.")
+    samples: tuple[Sample, ...] = described(
+        "One entry per request: first the warm-ups, which are flagged, then as many measured ones "
+        "as settings.samples states.",
+        min_items=1,
+    )
+    answers: Answers = described("The checked answers of all samples.")
+    environment: Environment = described("The platform as the process saw it.")
+    rusage: Usage = described("Resources used by the process during the measured samples.")
+    warnings: tuple[str, ...] = described("Warnings of the trial, one sentence each.")
+    memory_kib: Memory = described("Resident set size of the process, in KiB.")
+    loadgen: LoadGen = described("Summary by MLPerf LoadGen; its logs are next to the result.")
+    confounders: Confounders = described(
+        "Readings that show what besides the platform changed the measured times."
+    )
     measures: Measures = described(
-        "Measures besides those of the parts above; null is not known.", factory=Measures
+        "Further measures of the registry; null for one that is not known.", factory=Measures
     )
     bench: Optional[Bench] = described(
-        "What the bench host's kernel reported, before and after; the controller adds it.",
+        "Readings of the bench host's kernel before and after the trial; the controller adds them.",
         default=None,
     )
     neighbours: tuple[NeighbourRan, ...] = described(
-        "What the instances next to it did meanwhile; the controller adds it.", default=()
+        "What each neighbour did during the trial; the controller adds this.", default=()
     )
