@@ -1,6 +1,7 @@
-"""The commands on results: reports, advice, exports, evidence, the published data.
+"""The commands that read results: report, advise, compare, export, archive, verify, attest, …
 
-The analysis is imported where a command needs it: a sweep does without, and starts sooner.
+Each command imports virtbed_analysis itself: a sweep works without that package, and starts sooner
+if it is not imported.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ app = typer.Typer()
 
 
 def results(name: str) -> Path:
-    """Return a results folder: itself, or that of a plan; exit with a clear message if neither."""
+    """Return the results folder that SWEEP names; refuse a name that is neither folder nor plan.
+
+    Args:
+        name: Path of a results folder, or a plan's name or path.
+    """
     folder = Path(name)
     with suppress(OSError, ValueError):  # a name that no file can have
         if any((folder / part).exists() for part in ("design.json", "trials")):
@@ -41,7 +46,7 @@ def results(name: str) -> Path:
     try:
         path = plan_path(name)
     except PlanError as error:
-        refuse(PlanError(f"{error}; or a results folder, which holds design.json or trials/"))
+        refuse(PlanError(f"{error}; or a results folder, which has design.json or trials/"))
     except CheckoutError as error:
         refuse(error)
     try:
@@ -52,7 +57,9 @@ def results(name: str) -> Path:
 
 @app.command()
 def report(name: SweepArgument) -> None:
-    """Write the report of a sweep again, finished or not.
+    """Write the report (report.html, report.json) of a sweep again.
+
+    The sweep need not be finished, and may be running. Example: `virtbed report quick`.
 
     Exit status: 0 written, 2 there is nothing to report.
     """
@@ -60,7 +67,7 @@ def report(name: SweepArgument) -> None:
 
 
 def say_report(folder: Path) -> None:
-    """Write a sweep's report and say where; exit with a clear message where there is none."""
+    """Write a sweep's report and print its path; refuse a folder without results."""
     from virtbed_analysis import AnalysisError
     from virtbed_analysis import report as write_report
 
@@ -72,7 +79,7 @@ def say_report(folder: Path) -> None:
 
 
 def _per_cent(text: str) -> float:
-    """Return "3%", or "3", as a share."""
+    """Parse "3%" or "3" as the share 0.03."""
     try:
         share = float(text.strip().removesuffix("%")) / 100
     except ValueError:
@@ -85,45 +92,60 @@ def _per_cent(text: str) -> float:
 @app.command()
 def advise(
     name: SweepArgument,
-    application: Annotated[str, typer.Option("--app", help="The application to place.")],
-    scale: Annotated[str, typer.Option(help="trained, mlperf or tiny.")] = "trained",
-    scenario: Annotated[str, typer.Option(help="As measured.")] = "single_stream",
+    application: Annotated[
+        str, typer.Option("--app", help="The application that you want to run.")
+    ],
+    scale: Annotated[
+        str, typer.Option(help="Its scale in the sweep: trained, mlperf or tiny.")
+    ] = "trained",
+    scenario: Annotated[
+        str, typer.Option(help="Its scenario in the sweep.")
+    ] = "single_stream",
     slo_ms: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Bound on an instance's p99 in ms, queue included; not in offline."
+            min=0,
+            help="Upper bound on an instance's 99th percentile of latency in ms, time in the queue "
+            "included. Not available in scenario offline.",
         ),
     ] = None,
-    cores_max: Annotated[int | None, typer.Option(min=1, help="At most so many cores.")] = None,
+    cores_max: Annotated[
+        int | None, typer.Option(min=1, help="Consider only instances of at most this many cores.")
+    ] = None,
     platform: Annotated[
-        list[str] | None, typer.Option(help="Only this platform; may be repeated.")
+        list[str] | None, typer.Option(help="Consider only this platform; may be repeated.")
     ] = None,
     price_table: Annotated[
         Path | None,
         typer.Option(
             exists=True, dir_okay=False,
-            help="CSV: platform, cores, processor, price_per_hour. The cheapest is chosen.",
+            help="CSV file with the columns platform, cores, processor, price_per_hour; with it "
+            "the cheapest cell is chosen.",
         ),
     ] = None,
     margin: Annotated[
         float | None,
         typer.Option(
             parser=_per_cent, metavar="PERCENT",
-            help="The share of time, or cost, that does not matter; the plan's, unless given.",
+            help="Difference in time, or in cost, that does not matter to you. Default: the plan's "
+            "margin.",
         ),
     ] = None,
     host: OfHost = "",
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Say what to choose for an application: platform, size, mode, threads and processor.
+    """Recommend platform, size, mode, threads and processor for an application.
 
-    With prices the cheapest per million requests, else with a bound the fewest cores that keep it,
-    else the fastest; of equals the cheapest or smallest. An instance breaks the bound if its own
-    99th percentile is beyond it, queue included; a cell that was seen to break it is left out.
-    Fastest is by e2e time in single_stream, by latency in server and multi_stream, by throughput in
-    offline.
+    With --price-table it chooses the cheapest cell per million requests; otherwise with --slo-ms
+    the fewest cores that keep the bound; otherwise the fastest. Among equals it takes the cheapest
+    or the smallest. An instance breaks the bound if its own 99th percentile, queue included, is
+    above it; a cell in which that was observed is left out. Fastest means: by time end to end in
+    single_stream, by latency in server and multi_stream, by throughput in offline.
 
-    Exit status: 0 an answer, or which cells it is between; 1 no evidence; 2 refused.
+    Example: `virtbed advise quick --app image_classification`.
+
+    Exit status: 0 it recommends one cell, or names those that it cannot tell apart; 1 the sweep has
+    no evidence for an answer; 2 refused.
     """
     from virtbed_analysis import AnalysisError, Question, read_prices, read_sweep
     from virtbed_analysis import advise as give_advice
@@ -161,8 +183,8 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="FIRST... [SECOND]", exists=True, file_okay=False,
-            help="Two results folders, as an unpacked archive has one; with --with, all those of "
-            "the first side.",
+            help="Two results folders, such as unpacked archives; with --with, all results folders "
+            "of the first side.",
         ),
     ],
     second: Annotated[
@@ -176,30 +198,34 @@ def compare(
         float | None,
         typer.Option(
             parser=_per_cent, metavar="PERCENT",
-            help="The least change worth knowing; the first plan's, unless given.",
+            help="The smallest change worth knowing. Default: the margin of the first plan.",
         ),
     ] = None,
     fail_above: Annotated[
         float | None,
         typer.Option(
             parser=_per_cent, metavar="PERCENT",
-            help="Judge whether a cost, or a time that has an interval, rose by more.",
+            help="Also decide whether any cost, or any time that has an interval, rose by more "
+            "than this; see the exit status.",
         ),
     ] = None,
-    page: Annotated[Path | None, typer.Option(help="Write it as an HTML page, too.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write the comparison to this file, as HTML.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Compare sweeps: two hosts, two kernels, before and after.
+    """Compare sweeps: two hosts, two kernels, before and after a change.
 
-    For each cell of both sides: the second's time over the first's, and whether what the platform
-    costs against bare metal has changed. What differs between the sides is named. One sweep a
-    side says nothing of how days differ; with several, the sweep is the unit.
+    For each cell that both sides have, it prints the second side's time divided by the first's, and
+    whether the platform's cost against bare metal changed. It also lists what differs between the
+    sides (hosts, kernels, images, ...). One sweep per side cannot show how much days differ from
+    each other; give several sweeps per side, and the sweep becomes the unit of the statistics:
 
     virtbed compare before1 before2 --with after1 --with after2
 
-    Exit status: 0 compared, and with --fail-above nothing rose so far; 1 no cell in common; 2
-    refused; with --fail-above, 3 something clearly rose by more, 4 undecided: an interval
-    is too wide or missing, or a cell or trials of the second gave no result.
+    Exit status: 0 compared, and with --fail-above nothing rose by more; 1 no cell in common; 2
+    refused; with --fail-above also: 3 something clearly rose by more, 4 undecided, because an
+    interval is too wide or missing, or because a cell or trials of the second side gave no result.
     """
     from virtbed_analysis import AnalysisError, render_comparison
     from virtbed_analysis import compare as compare_sweeps
@@ -226,7 +252,7 @@ def compare(
     raise typer.Exit(_RISE[content["fail"]["verdict"]] if content["fail"] else 0)
 
 
-# Exit statuses of what a comparison says of a rise.
+# Exit status by a comparison's verdict on --fail-above.
 _RISE = {"not above": 0, "above": 3, "cannot tell": 4}
 
 
@@ -267,12 +293,12 @@ def export(
     ],
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("samples.parquet"),
 ) -> None:
-    """Write the samples of one sweep or several (hosts, shards) as one tidy Parquet file.
+    """Write the samples of one or several sweeps (hosts, shards) to one tidy Parquet file.
 
-    One row per request, with all that is known of its trial. `virtbed schema samples` says what
-    each column holds; so does the file's metadata.
+    One row per request, with the properties of its trial. `virtbed schema samples` describes the
+    columns, and so does the file's metadata. Example: `virtbed export results/A results/B`.
 
-    Exit status: 0 written, 2 the sweeps cannot be pooled (unlike images or versions).
+    Exit status: 0 written, 2 the sweeps cannot be pooled (different images or versions).
     """
     from virtbed_analysis import AnalysisError, load, write_parquet
 
@@ -290,14 +316,15 @@ def archive(
     name: SweepArgument,
     output: Annotated[
         Path | None,
-        typer.Option(help="The file to write; if not given, the folder's name and .zip."),
+        typer.Option(help="The file to write. Default: the results folder's name with .zip."),
     ] = None,
 ) -> None:
-    """Make one file of a sweep: results, evidence, plan, locks, report, metadata and checksums.
+    """Pack a sweep into one file: results, evidence, plan, locks, report, metadata, checksums.
 
-    A zip file and a Research Object Crate. Equal input gives equal bytes; `virtbed verify` checks.
+    The archive is a zip file and a Research Object Crate (RO-Crate). The same input gives the same
+    bytes. `virtbed verify` checks an archive. Example: `virtbed archive quick`.
 
-    Exit status: 0 written, 2 there is nothing that could be archived.
+    Exit status: 0 written, 2 there is nothing to archive.
     """
     from virtbed_analysis import AnalysisError
     from virtbed_analysis import archive as write_archive
@@ -316,19 +343,22 @@ def archive(
 def verify(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An archive.")],
 ) -> None:
-    """Check an archive: every checksum, nothing missing or added, and the report made again.
+    """Check an archive: checksums, missing and added files, and whether its report is reproduced.
 
-    Exit status: 0 whole, 1 something is wrong with it, 2 it is no archive.
+    The report is computed again from the archive's results, and compared with the report in it.
+    Example: `virtbed verify results/quick.zip`.
+
+    Exit status: 0 the archive is intact, 1 something is wrong with it, 2 the file is no archive.
     """
     from virtbed_analysis import AnalysisError, archive_problems
 
     try:
-        found = list(archive_problems(file))
+        problems = list(archive_problems(file))
     except (AnalysisError, OSError) as error:
         refuse(error)
-    for problem in found:
+    for problem in problems:
         console.print(problem, highlight=False, markup=False)
-    if found:
+    if problems:
         raise typer.Exit(TRIALS_FAILED)
     console.print(f"{file} is whole, and its results give the report that is in it")
 
@@ -336,14 +366,18 @@ def verify(
 @app.command()
 def published(
     table: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="The timings, one per row (CSV).")
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="CSV file of the timings, one row per timing."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Analyse the published measurements of the study's laboratory as if they were a sweep.
+    """Analyse the published timings of the study (arXiv 2112.09780) as if they were a sweep.
 
-    Prints every ratio to bare metal as published (the first runs pooled with the rest), what the
-    data itself shows against them, and its answers to the findings (first runs left out).
+    It prints every ratio to bare metal as published (first runs pooled with the rest), the
+    weaknesses that the data itself shows, and its answers to the study's findings (first runs left
+    out). Example: `virtbed published TIMINGS.csv`.
 
     Exit status: 0 analysed, 2 the table cannot be read.
     """
@@ -370,9 +404,11 @@ def attest(
         Path, typer.Argument(exists=True, help="results/SWEEP/trials/ID, or a file in it.")
     ],
 ) -> None:
-    """Explain a trial's evidence: where it was put, where it ran, and what else moved.
+    """Explain a trial's evidence: where it was placed, where it ran, and what disturbed it.
 
-    Exit status: 0 attested, 1 not attested, 2 no evidence there.
+    Example: `virtbed attest results/quick/trials/ID`.
+
+    Exit status: 0 attested, 1 not attested, 2 the trial has no evidence.
     """
     try:
         attested, lines = explain(trial)

@@ -1,4 +1,4 @@
-"""The command that lets Slurm carry a plan out."""
+"""The command `virtbed slurm`, which submits a plan to Slurm as a job array."""
 
 from __future__ import annotations
 
@@ -40,32 +40,35 @@ def slurm(
     partition: Annotated[
         str | None,
         typer.Option(
-            "--partition", "-p", help="Slurm's partition; Slurm's own choice if not given."
+            "--partition", "-p", help="Slurm's partition. Default: Slurm's default partition."
         ),
     ] = None,
     tasks: Annotated[
         int | None,
-        typer.Option(help="Shards, a task each; as many as the plan has replicates if not given."),
+        typer.Option(
+            help="Number of tasks, one per shard. Default: the plan's number of replicates."
+        ),
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option(help="The most nodes at once; as many as are free if not given.")
+        int | None,
+        typer.Option(help="Use at most this many nodes at once. Default: all that are free."),
     ] = None,
     time: Annotated[
         str | None,
         typer.Option(
             "--time",
             "-t",
-            help="Time limit of a task, as sbatch takes it: 4:00:00. A task "
-            "that reaches it goes on in the queue.",
+            help="Time limit per task, as for sbatch: 4:00:00. A task that reaches its limit is "
+            "requeued, and continues later.",
         ),
     ] = None,
     account: Annotated[
-        str | None, typer.Option("--account", "-A", help="Whom Slurm charges.")
+        str | None, typer.Option("--account", "-A", help="Slurm account to charge.")
     ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="A further option of sbatch, such as --option=--constraint=epyc; may be repeated."
+            help="A further option for sbatch, such as --option=--constraint=epyc; may be repeated."
         ),
     ] = None,
     inventory: Inventories = None,
@@ -74,16 +77,17 @@ def slurm(
     replicates: Replicates = None,
     results: Results = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the script, and submit nothing.")
+        bool, typer.Option("--dry-run", help="Print the job script, and submit nothing.")
     ] = False,
 ) -> None:
-    """Submit a plan to Slurm as a job array: each task carries a shard out on one whole node.
+    """Submit a plan to Slurm as a job array: each task runs one shard on one whole node.
 
-    A task that is preempted, requeued or near its time limit releases what stands, and goes on
-    when Slurm starts it again, on that node or another. `virtbed merge` joins the shards. Submitted
-    again, each task does what is missing of its shard.
+    A task that is preempted, requeued or near its time limit releases its instance, and continues
+    when Slurm starts it again, on the same node or another. If you submit the plan again, each task
+    runs what is missing of its shard. At the end, `virtbed merge` joins the shards.
 
-    The nodes must have been set up (make setup), and see the checkout and the results folder.
+    The nodes must have been set up (make setup), and must see the checkout and the results folder.
+    Example: `virtbed slurm quick --partition main`.
 
     Exit status: 0 submitted, 2 refused.
     """
@@ -116,10 +120,10 @@ def slurm(
 
 
 def _print(job: Job, bench: Bench) -> None:
-    """Print the script, and on standard error what it needs, or speaks against submitting it."""
+    """Print the job script; on standard error, what must be done before it can be submitted."""
     typer.echo(job.script())
-    if not job.folder.is_dir():  # without it Slurm ends each task without a word
-        line = f"virtbed: {plain(str(job.folder))} must be there before the script is submitted"
+    if not job.folder.is_dir():  # if it is missing, Slurm ends each task without a message
+        line = f"virtbed: {plain(str(job.folder))} must exist before the script is submitted"
         errors.print(line, highlight=False, markup=False)
     try:
         check_bench(bench)
@@ -130,25 +134,27 @@ def _print(job: Job, bench: Bench) -> None:
 
 
 def _notes(plan: Plan) -> list[str]:
+    """Return warnings about keys of the plan that act differently under Slurm."""
     notes = []
     if plan.precision is not None:
         notes.append(
             f"precision {plan.precision:.3g} is not applied to shards: each of the "
-            f"{plan.replicates} replicates is carried out (--replicates asks for fewer)"
+            f"{plan.replicates} replicates is carried out (--replicates N runs fewer)"
         )
     if plan.scale_up == "hotplug":
         notes.append(
             "scale_up: hotplug takes CPUs offline while a task runs, and Slurm may drain a node "
-            "that lacks some"
+            "that has fewer CPUs than it expects"
         )
     return notes
 
 
 def _next(job: Job, number: str) -> list[str]:
-    here = job.results / job.plan.name
+    """Return the next steps after submission, with the commands to type."""
+    folder = job.results / job.plan.name
     at_once = f", at most {job.nodes} at once" if job.nodes is not None else ""
     return [
-        f"job {number}: {job.tasks} tasks, a node each{at_once}; {job.folder} has what they print",
-        f"squeue --job {number} shows them, scancel {number} ends them; then",
-        f"virtbed merge {here} {here}.shard-*-of-{job.tasks}.*",
+        f"job {number}: {job.tasks} tasks, one node each{at_once}; their output is in {job.folder}",
+        f"squeue --job {number} shows them, scancel {number} ends them; when they have ended, run",
+        f"virtbed merge {folder} {folder}.shard-*-of-{job.tasks}.*",
     ]

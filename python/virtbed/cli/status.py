@@ -1,4 +1,4 @@
-"""The commands that look at what stands, and remove it: status, clear."""
+"""The commands `virtbed status` (how far sweeps are) and `virtbed clear` (remove leftovers)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ app = typer.Typer()
 def status(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[PLAN]", help="A plan by name or path; every sweep if not given."),
+        typer.Argument(
+            metavar="[PLAN]", help="A plan, by name or path. Default: every sweep in results/."
+        ),
     ] = None,
     inventory: Inventories = None,
     limit: Limit = None,
@@ -49,12 +51,13 @@ def status(
     hung_after: HungAfter = HUNG_AFTER_S,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far sweeps are, why trials failed, and what stands on the host; change nothing.
+    """Show how far sweeps are, why trials failed, and which instances exist on the host.
 
-    Also while a sweep runs, and without root as far as that sees: it says what it could not see.
+    It changes nothing, and can be used while a sweep runs. Without root it sees less, and says what
+    it could not see.
 
-    Exit status: 0 nothing is wrong, 1 trials failed, or something stands that nobody uses, 2
-    something could not be found out.
+    Exit status: 0 nothing is wrong, 1 trials failed or there are leftovers that no sweep uses, 2
+    something could not be determined.
     """
     stay_aside()
     host = bench_of(inventory, limit, extra_vars, hung_after)
@@ -69,7 +72,7 @@ def status(
             except LedgerError as error:
                 problems.append(f"{error}; virtbed sweep rebuilds a damaged one from the results")
             except OSError as error:
-                problems.append(f"{folder} cannot be read: {error}; a user that may is needed")
+                problems.append(f"{folder} cannot be read: {error}; call as a user who may read it")
     except (CheckoutError, PlatformError) as error:
         refuse(error)
     hosts: list[HostStatus] = []
@@ -88,6 +91,7 @@ def status(
 
 
 def _started(folder: Path) -> Iterator[Path]:
+    """Give the results folders in which a sweep was started: those with a ledger."""
     yield from (path.parent for path in sorted(folder.glob(f"*/{NAME}")))
 
 
@@ -103,7 +107,7 @@ def _print(sweeps: list[Status], hosts: list[HostStatus], problems: list[str]) -
     if sweeps:
         console.print(sweeps_table(sweeps))
     else:
-        console.print("no sweep was started here")
+        console.print("no sweep has been started")
     for sweep in sweeps:
         for line in status_lines(sweep):
             console.print(line)
@@ -123,11 +127,11 @@ def clear(
     extra_vars: ExtraVars = None,
     hung_after: HungAfter = HUNG_AFTER_S,
 ) -> None:
-    """Remove what stands of virtbed's instances on the host: of a sweep with --keep, or cut off.
+    """Remove virtbed's leftover instances from the host, after `sweep --keep` or a killed sweep.
 
-    A sweep does so itself when it begins, and after a block that was cut off.
+    A sweep removes leftovers itself when it starts, and after a block that was cut off.
 
-    Exit status: 0 nothing stands any more, 2 something could not be removed.
+    Exit status: 0 no instance is left, 2 something could not be removed.
     """
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)

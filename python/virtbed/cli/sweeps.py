@@ -1,4 +1,4 @@
-"""The commands on sweeps: show a plan, carry it out, calibrate."""
+"""The commands `virtbed plan` (show a plan), `sweep` (carry it out) and `calibrate`."""
 
 from __future__ import annotations
 
@@ -75,14 +75,24 @@ BlocksPerPlaybook = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Blocks (instances with their trials) that one call of ansible-playbook carries. "
-        "Results do not depend on it; a call's start costs about a second.",
+        help="Number of blocks (instances with their trials) per call of ansible-playbook. Results "
+        "do not depend on it; each call takes about a second to start.",
     ),
 ]
 
 
 def planned(name: str, replicates: int | None = None) -> Plan:
-    """Return a plan that can be carried out; see `plan_path` and `load_plan`."""
+    """Load a plan, and check that its applications exist and its image can run them.
+
+    Args:
+        name: The plan's name or path; see `plan_path`.
+        replicates: Replaces the plan's number of replicates.
+
+    Raises:
+        PlanError: the plan cannot be used.
+        PlatformError: its image does not exist, or cannot run one of its applications.
+        CheckoutError: there is no checkout.
+    """
     plan = with_replicates(load_plan(plan_path(name)), replicates)
     check_applications(plan, {n: tuple(e.scales) for n, e in APPLICATIONS.items()})
     check_image(plan.image, [a.name for a in plan.applications], FRAMEWORKS, load_variants())
@@ -99,9 +109,11 @@ def plan(
     hung_after: HungAfter = HUNG_AFTER_S,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cells of a plan on its hosts, the number of trials and the time; run nothing.
+    """Show what a plan would run: its cells, number of trials, estimated time and CPUs.
 
-    Of several hosts the first is examined: all run the same cells.
+    It runs nothing, but examines the bench host, which needs root there: which cells can run, and
+    on which CPUs, depends on the host. Of several hosts only the first is examined, since all run
+    the same cells. Example: `virtbed plan quick`.
     """
     try:
         chosen, platforms = planned(name, replicates), load_platforms()
@@ -144,7 +156,7 @@ def plan(
 
 
 def _seconds(journal: Path) -> dict[str, float]:
-    """Return the mean seconds of a trial by platform, as an earlier call of a sweep has them."""
+    """Return the mean seconds per trial by platform, from the ledger of an earlier call."""
     if not journal.exists():
         return {}
     try:
@@ -152,31 +164,32 @@ def _seconds(journal: Path) -> dict[str, float]:
             return ledger.seconds()
     except LedgerError as error:
         remedy = "; virtbed sweep rebuilds it" if isinstance(error, LedgerDamagedError) else ""
-        said = f"no times of earlier trials: {error}{remedy}"
-        errors.print(plain(said), highlight=False, markup=False)
+        message = f"no times of earlier trials: {error}{remedy}"
+        errors.print(plain(message), highlight=False, markup=False)
         return {}
 
 
 def _best_samples(plan: Plan, results: Path = REPOSITORY / "results") -> list[dict[str, Any]]:
-    """Return what an earlier sweep of a plan tells of its applications' samples per trial.
+    """Return the recommended samples per trial of each application, from an earlier sweep.
 
-    Each row has `application`, `scale`, `scenario`, `best` and `sentence`; none without results,
-    or without virtbed-analysis.
+    Returns:
+        One row per application of the plan, with the keys `application`, `scale`, `scenario`,
+        `best` and `sentence`. No rows without results, or without virtbed-analysis.
     """
     if not find_spec("virtbed_analysis"):
         return []
     from virtbed_analysis import best_samples
 
-    asked = {(entry.name, entry.scale, entry.scenario) for entry in plan.applications}
+    keys = {(entry.name, entry.scale, entry.scenario) for entry in plan.applications}
     return [
         row
         for row in best_samples(results / plan.name)
-        if (row["application"], row["scale"], row["scenario"]) in asked
+        if (row["application"], row["scale"], row["scenario"]) in keys
     ]
 
 
 def _cell(trial: Trial) -> dict[str, str | int]:
-    """Return what tells the cells of a plan apart, by column."""
+    """Return the values that identify a trial's cell, by column."""
     return {
         "platform": trial.instance.platform,
         "mode": trial.instance.mode,
@@ -193,6 +206,7 @@ Rows = list[dict[str, str | int]]
 
 
 def _as_json(plan: Plan, designed: Design, seconds: float, rows: Rows) -> Mapping[str, object]:
+    """Return the document that `virtbed plan --json` prints."""
     return {
         "plan": plan.name,
         "plan_digest": plan.digest(),
@@ -218,32 +232,39 @@ def sweep(
         bool,
         typer.Option(
             "--keep",
-            help="Leave the first failed trial's instance for inspection, and end; `virtbed clear` "
-            "removes it.",
+            help="Stop at the first failed trial, and keep its instance for inspection; `virtbed "
+            "clear` removes it.",
         ),
     ] = False,
     retry_failed: Annotated[
         bool,
         typer.Option(
             "--retry-failed",
-            help=f"Repeat also trials that failed and began {MOST_ATTEMPTS} times or more.",
+            help="Also repeat failed trials that were already attempted "
+            f"{MOST_ATTEMPTS} times or more, which are given up otherwise.",
         ),
     ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="NUMBER/OF",
-            help="Only this share of the replicates, such as 2/3, into a results folder of its "
-            "own; `virtbed merge` joins them.",
+            help="Run only this share of the replicates, such as 2/3, into a results folder of its "
+            "own; `virtbed merge` joins the shards.",
         ),
     ] = None,
     results: Results = None,
 ) -> None:
-    """Carry a plan out, or finish what is missing of it, and write its report.
+    """Run a plan's trials on the bench host, and write the report.
 
-    Exit status: 0 every trial done, 1 some failed, 2 refused before anything was made, 4 started
-    and cut short (a disk is full, the host cannot be cleared: it says what), 130 interrupted. After
-    1, 4 and 130 call again to go on.
+    If the sweep was started before, it runs only the trials that are missing. The results and the
+    report are in results/PLAN. It needs root on the bench host.
+
+    Examples: `virtbed sweep quick`, and `virtbed sweep quick --replicates 20` to add replicates
+    later.
+
+    Exit status: 0 every trial is done, 1 some trials failed, 2 refused before anything was changed,
+    4 started but cut short (a full disk, a host that cannot be cleared; the message names it), 130
+    interrupted. After 1, 4 and 130 call it again to continue.
     """
     host = bench_of(inventory, limit, extra_vars, hung_after)
     _carry_out(name, host, blocks_per_playbook, replicates, keep, retry_failed, shard, results)
@@ -254,7 +275,21 @@ def _carry_out(
     keep: bool = False, retry_failed: bool = False, shard: str | None = None,
     results: Path | None = None,
 ) -> Path:  # fmt: skip
-    """Carry a plan out and write its report; return its folder, or exit with a clear message."""
+    """Carry out a plan and write its report; refuse, with the fitting exit code, if it cannot.
+
+    Args:
+        name: The plan's name or path.
+        host: The bench host, or the group of them.
+        per_playbook: Blocks per call of ansible-playbook.
+        replicates: Replaces the plan's number of replicates.
+        keep: Whether to stop at the first failed trial and keep its instance.
+        retry_failed: Whether to repeat trials that were given up.
+        shard: The share of the replicates to run, NUMBER/OF; None for all.
+        results: Folder of all results; None for the checkout's.
+
+    Returns:
+        The sweep's results folder.
+    """
     run: Sweep | None = None
     try:
         chosen, platforms = planned(name, replicates), load_platforms()
@@ -274,7 +309,7 @@ def _carry_out(
         refuse(error, TRIALS_FAILED)
     except REFUSALS as error:
         refuse(error, CUT_SHORT if run is not None and run.began else REFUSED)
-    if not run.folder.is_dir():  # of a shard without a trial
+    if not run.folder.is_dir():  # the shard had no trials
         return run.folder
     if find_spec("virtbed_analysis"):
         say_report(run.folder)
@@ -288,8 +323,8 @@ def _carry_out(
         refuse(
             SweepError(
                 f"{len(run.failed)} trials failed, among them {run.failed[0]} (the report and "
-                f"{run.folder / 'trials' / run.failed[0] / 'failure.json'} say why); call again to "
-                "repeat them"
+                f"{run.folder / 'trials' / run.failed[0] / 'failure.json'} give the reason); call "
+                "again to repeat them"
             ),
             TRIALS_FAILED,
         )
@@ -298,21 +333,27 @@ def _carry_out(
 
 @app.command()
 def calibrate(
-    name: Annotated[str, typer.Argument(metavar="PLAN", help="A plan with variants.")] = (
-        "calibrate"
-    ),
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLAN",
+            help="A plan that lists variants (twins, a slowdown), as plans/calibrate.yml does.",
+        ),
+    ] = "calibrate",
     inventory: Inventories = None,
     limit: Limit = None,
     extra_vars: ExtraVars = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find out what this host can resolve: measure twins, and a slowdown that is known.
+    """Find the smallest cost that this host can resolve, with twins and a known slowdown.
 
-    Carries the plan out, or what is missing of it, and writes results/PLAN/calibration.json. One
-    calibration in twenty fails by chance alone: repeat it before making anything of it.
+    It measures each platform against its twin (the same cell under a second name), whose ratio must
+    be 1, and against a slowdown of known size, which must be found. It runs the plan's missing
+    trials and writes results/PLAN/calibration.json. One calibration in twenty fails by chance
+    alone, so repeat a failed one before you draw conclusions. Example: `virtbed calibrate`.
 
-    Exit status: 0 every check passed, 1 one failed or cannot tell, 2 refused, 4 the sweep was cut
-    short, 130 interrupted.
+    Exit status: 0 every check passed, 1 a check failed or cannot tell, 2 refused, 4 the sweep was
+    cut short, 130 interrupted.
     """
     from virtbed_analysis import AnalysisError
     from virtbed_analysis import calibrate as write_calibration
@@ -325,8 +366,8 @@ def calibrate(
     if len(several) > 1:
         refuse(
             BenchError(
-                f"hosts {', '.join(several)} found, one needed: a calibration says what one host "
-                "can resolve; choose one with --limit, and give the plan of each another name"
+                f"hosts {', '.join(several)} found, one needed: a calibration shows what one host "
+                "can resolve; choose one with --limit, and use a plan of a different name for each"
             )
         )
     folder = _carry_out(name, bench_host)
@@ -344,6 +385,6 @@ def calibrate(
             console.print(row["sentence"])
         if content["suspect"]:
             console.print(
-                f"{content['suspect']} trials suspect; the report names them and says why"
+                f"{content['suspect']} trials are suspect; the report names them and the reasons"
             )
     raise typer.Exit(0 if content["passed"] else TRIALS_FAILED)

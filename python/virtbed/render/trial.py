@@ -1,4 +1,4 @@
-"""One trial's result in a terminal: phases, answers, memory, LoadGen's verdict."""
+"""Terminal output of `virtbed run`: one result's phases, answers, memory, LoadGen's verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ Json = Mapping[str, Any]
 
 
 def phase_table(document: Json) -> RenderableType:
-    """Return what a person wants to see of a harness's document."""
+    """Return the tables and lines that `virtbed run` prints.
+
+    Args:
+        document: The document that the harness printed.
+    """
     application, settings = document["application"], document["settings"]
     memory, loadgen = document["memory_kib"], document["loadgen"]
     startup = ", ".join(
@@ -35,15 +39,29 @@ def phase_table(document: Json) -> RenderableType:
         f"after the warm-up, {_mib(memory['after_samples'])} at the end",
         f"LoadGen {loadgen['version']}: {loadgen['validity']} by {settings['rules']} rules"
         + "".join(f"\n  {reason.strip()}" for reason in loadgen["reasons"]),
-        f"two clocks: {loadgen['clocks']['apart']:.2%} apart in the median",
+        *_too_short(settings, loadgen),
+        f"LoadGen's clock and the harness's: medians {loadgen['clocks']['apart']:.2%} apart",
         *_judged(document),
         *(f"warning: {warning}" for warning in document["warnings"]),
     ]
     return Group(Text(heading), _phases(document), _answers(document), Text("\n".join(lines)))
 
 
+def _too_short(settings: Json, loadgen: Json) -> Iterator[str]:
+    """Explain LoadGen's verdict INVALID where the run's length is the only reason for it."""
+    reasons = loadgen["reasons"]
+    short = bool(reasons) and all("Only processed" in reason for reason in reasons)
+    if loadgen["validity"] == "INVALID" and settings["rules"] == "quick" and short:
+        yield (
+            f"  The run is too short for LoadGen's rules, which require more than "
+            f"{settings['samples']} requests; the verdict is about their number, not about the "
+            "times. Take more with --samples, or use --rules study, which runs as long as MLPerf "
+            "requires (10 minutes or more)."
+        )
+
+
 def _judged(document: Json) -> Iterator[str]:
-    """Give what the scenario is judged by, where that is none of the phases."""
+    """Give the measure that the scenario is judged by, unless it is one of the phases."""
     measure = JUDGED_BY[document["settings"]["scenario"]]
     if measure.grain == "trial":
         from virtbed_analysis import log_means
@@ -56,6 +74,7 @@ def _judged(document: Json) -> Iterator[str]:
 
 
 def _phases(document: Json) -> Table:
+    """Return the table of times: one row per phase and one for e2e, in ms, without warm-ups."""
     settings = document["settings"]
     measured = [sample for sample in document["samples"] if not sample["warmup"]]
     table = Table(
@@ -76,6 +95,7 @@ def _phases(document: Json) -> Table:
 
 
 def _answers(document: Json) -> Table:
+    """Return the table of answers: one row per input."""
     table = Table("answers")
     table.add_column("input")
     for heading in ("answer", "expected", "score"):
@@ -88,5 +108,5 @@ def _answers(document: Json) -> Table:
 
 
 def _mib(kib: int | None) -> str:
-    """Write a memory size; the kernel may keep it to itself."""
+    """Format a memory size in KiB as MiB; None, which the kernel did not report, as "unknown"."""
     return "unknown" if kib is None else f"{kib / 1024:.0f} MiB"

@@ -72,7 +72,7 @@ def test_a_results_folder_can_be_named_in_place_of_its_plan(tmp_path: Path) -> N
     refused = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert refused.exit_code == 2
     assert "no plan" in refused.output and "quick" in refused.output
-    assert "or a results folder, which holds design.json or trials/" in refused.output
+    assert "or a results folder, which has design.json or trials/" in refused.output
 
 
 def test_the_version_is_printed() -> None:

@@ -169,7 +169,7 @@ def test_a_dry_run_submits_nothing_and_needs_no_slurm(
     status, said = submit("--tasks=3", "--dry-run")
     assert status == 0 and said.startswith("#!/bin/bash\n#SBATCH --job-name=virtbed-quick\n")
     needed = tmp_path / "results" / "quick.slurm"
-    assert f"virtbed: {needed} must be there before the script is submitted" in said
+    assert f"virtbed: {needed} must exist before the script is submitted" in said
     assert not (tmp_path / "results").exists()
 
 
