@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a host that disturb a measurement: shown, set, and restored."""
+"""Host settings that disturb a measurement: show them, set them, restore them."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from ansible.module_utils.virtbed_contract.sweep import TuningRow
 
 DOCUMENTATION = r"""
 module: host_tuning
-short_description: Make a host quiet for measurements, and put it back as it was
+short_description: Make a host quiet for measurements, and restore it
 description:
-  - Each setting is available or not on a host, and says why not.
-  - Before the first change the values found are written to a snapshot, and synced to disk. It
-    outlives a crash, and a second C(set) never overwrites what it holds.
-  - C(restore) writes the snapshot's values back, reads them again, and removes it.
-  - Timers and services are stopped where systemd is the init. Elsewhere that setting is not
-    available, and says so.
+  - A setting that the host does not have is reported as not available, with the reason.
+  - Before the first change, the present values are written to a snapshot and synced to disk, so
+    they survive a crash. A second C(set) never overwrites values in the snapshot.
+  - C(restore) writes the snapshot's values, reads them back, and removes the snapshot.
+  - Timers and services are stopped if systemd is the init. Under another init that setting is not
+    available.
 options:
   interrupts:
     description:
-      - Kernel list of the CPUs that interrupts are to come to. C(state=set) needs it; to C(show)
-        whether they do, too.
+      - Kernel list of the CPUs that handle interrupts. Required by C(state=set). With
+        C(state=show), the setting's C(wanted) value.
     type: str
     default: ""
   wakers:
-    description: Whether to list what may wake up, and when.
+    description: Whether to list the timers and services that may start, and when.
     type: bool
     default: false
   state:
@@ -54,7 +54,7 @@ options:
     choices: [show, set, restore]
     default: show
   snapshot:
-    description: The file that holds the values found before the first change.
+    description: File of the values before the first change.
     type: path
     required: true
 author: virtbed
@@ -69,28 +69,28 @@ EXAMPLES = r"""
 RETURN = r"""
 settings:
   description:
-    - Each setting with its C(name), C(available), C(value), C(wanted) and C(reason), and C(exempt),
-      what of it nobody can set.
+    - Each setting with its C(name), C(available), C(value), C(wanted), C(reason), and C(exempt),
+      the places that cannot be set.
   returned: success
   type: list
   elements: dict
 waking:
-  description: What may wake up, with its C(name), C(next), C(stopped) and C(reason).
+  description: Timers and services that may start, with C(name), C(next), C(stopped), C(reason).
   returned: success
   type: list
   elements: dict
 waking_unknown:
-  description: Why nobody can tell what may wake up; empty where it is known, or was not asked.
+  description: Why C(waking) could not be read; empty where it could, or without C(wakers).
   returned: success
   type: str
 """
 
 
 SETTINGS: tuple[Setting, ...] = (
-    # First: some of these services set what follows.
+    # First, because some of these services write the settings that follow.
     Units(
         "timers and services", "stopped",
-        "what wakes up in the middle of a trial would be measured along",
+        "a timer or service that starts during a trial would be measured with it",
     ),
     Service(
         "irqbalance", "stopped",
@@ -114,7 +114,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Files(
         "transparent hugepages", "madvise",
-        "the kernel then joins pages for who asks only, not at moments of its own choice",
+        "the kernel then makes huge pages only for programs that request them, at no other time",
         "sys/kernel/mm/transparent_hugepage/enabled",
     ),
     Files(
@@ -147,12 +147,12 @@ SETTINGS: tuple[Setting, ...] = (
 )  # fmt: skip
 
 
-# What of a setting nobody can set, such as interrupts of one CPU: next to the values in a snapshot.
+# Key of a snapshot: the places of each setting that cannot be set, such as interrupts of one CPU.
 REFUSED = "cannot be set"
 
 
 def settings_for(interrupts: str) -> list[Setting]:
-    """Return the settings, with the CPUs that interrupts are to come to (a kernel list)."""
+    """Return the settings; `interrupts` is the kernel list of the CPUs that handle interrupts."""
     cpus = format_cpu_list(parse_cpu_list(interrupts))
     return [
         replace(setting, wanted=cpus) if isinstance(setting, Interrupts) else setting
@@ -163,12 +163,18 @@ def settings_for(interrupts: str) -> list[Setting]:
 def show(
     root: Path, settings: Sequence[Setting], refused: dict[str, Any] | None = None
 ) -> list[TuningRow]:
-    """Return every setting as it is, without what is known to be out of reach."""
+    """Return one row per setting, from the places of it that can be set.
+
+    Args:
+        root: Root of the host's file system.
+        settings: The settings to show.
+        refused: By setting's name, places that could not be set, each with the reason.
+    """
     rows = []
     for setting in settings:
-        found = setting.read(root)
+        current = setting.read(root)
         exempt = {**setting.exempt(root), **(refused or {}).get(setting.name, {})}
-        values = {place: value for place, value in found.items() if place not in exempt}
+        values = {place: value for place, value in current.items() if place not in exempt}
         rows.append(
             TuningRow(
                 setting.name,
@@ -183,7 +189,7 @@ def show(
 
 
 def _exempt(root: Path, setting: Setting, exempt: dict[str, str]) -> tuple[str, ...]:
-    """Return what cannot be set, by the reason: hundreds of interrupts have one or two."""
+    """Return one line per reason, with its places: hundreds of interrupts share a few reasons."""
     why: dict[str, list[str]] = {}
     for place, reason in exempt.items():
         name = interrupt_name(root, place) if isinstance(setting, Interrupts) else place
@@ -194,10 +200,11 @@ def _exempt(root: Path, setting: Setting, exempt: dict[str, str]) -> tuple[str, 
 def tune(root: Path, snapshot: Path, settings: Sequence[Setting]) -> bool:
     """Set every available setting as wanted; return whether that changed anything.
 
-    One after another: a daemon that is stopped (tuned) may put back what it had set itself, and
-    that is then what the next setting finds, and puts back.
+    One after another: a daemon that is stopped (tuned) may restore what it had set itself, and the
+    next setting then finds, and later restores, that value.
 
-    Raises TuningError if one does not take its value; the snapshot then holds the old ones.
+    Raises:
+        TuningError: A setting does not take its value. The snapshot then holds the old values.
     """
     before, changed = kept(snapshot), False
     refused: dict[str, dict[str, str]] = before.setdefault(REFUSED, {})
@@ -212,23 +219,23 @@ def tune(root: Path, snapshot: Path, settings: Sequence[Setting]) -> bool:
             continue
         before[setting.name] = {**old, **before.get(setting.name, {})}
         keep(snapshot, before)
-        said = _set(root, setting, dict.fromkeys(old, setting.wanted))
-        if said:
-            refused[setting.name] = {**refused.get(setting.name, {}), **said}
-            for place in said:
+        new_refusals = _set(root, setting, dict.fromkeys(old, setting.wanted))
+        if new_refusals:
+            refused[setting.name] = {**refused.get(setting.name, {}), **new_refusals}
+            for place in new_refusals:
                 before[setting.name].pop(place)
             keep(snapshot, before)
-        changed = changed or old.keys() != said.keys()
+        changed = changed or old.keys() != new_refusals.keys()
     return changed
 
 
 def restore(root: Path, snapshot: Path, settings: Sequence[Setting]) -> bool:
-    """Put the snapshot's values back and remove it; return whether there was one.
+    """Write the snapshot's values and remove the snapshot; return whether there was one.
 
-    In the reverse order: what a daemon sets is there again before the daemon is.
+    In the reverse order of `tune`: a value that a daemon sets is restored before the daemon starts.
 
-    Raises TuningError if one does not take its value, once all others are back; the snapshot then
-    stays.
+    Raises:
+        TuningError: A setting does not take its value. All others are restored; the snapshot stays.
     """
     before = kept(snapshot)
     if not before:
@@ -238,24 +245,25 @@ def restore(root: Path, snapshot: Path, settings: Sequence[Setting]) -> bool:
         values = dict(before.get(setting.name, {}))
         try:
             if values:
-                _put_back(root, snapshot, setting, values)
+                _restore_setting(root, snapshot, setting, values)
         except (OSError, subprocess.SubprocessError, TuningError) as error:
-            said = str(error)
-            wrong.append(said if setting.name in said else f"host_tuning: {setting.name}: {said}")
+            message = str(error)
+            named_already = setting.name in message
+            wrong.append(message if named_already else f"host_tuning: {setting.name}: {message}")
     if wrong:
         raise TuningError("; ".join(wrong))
     snapshot.unlink()
     return True
 
 
-def _put_back(root: Path, snapshot: Path, setting: Setting, values: dict[str, str]) -> None:
+def _restore_setting(root: Path, snapshot: Path, setting: Setting, values: dict[str, str]) -> None:
     gone = setting.gone(root, values)
     values = {place: value for place, value in values.items() if place not in gone}
-    # A CPU that is offline has no governor, and comes back with the tuned one.
+    # An offline CPU has no governor to write, and comes online with the tuned one.
     lost = values.keys() - setting.confirm(root, values).keys()
-    said = _set(root, setting, {p: v for p, v in values.items() if p not in lost})
-    if lost or said:
-        why = {**dict.fromkeys(lost, "it is not there"), **said}
+    refused = _set(root, setting, {p: v for p, v in values.items() if p not in lost})
+    if lost or refused:
+        why = {**dict.fromkeys(lost, "it does not exist"), **refused}
         place, reason = next(iter(sorted(why.items())))
         raise TuningError(
             f"host_tuning: {setting.name}: {place} could not be set to {values[place]}, as "
@@ -264,7 +272,7 @@ def _put_back(root: Path, snapshot: Path, setting: Setting, values: dict[str, st
 
 
 def _set(root: Path, setting: Setting, values: dict[str, str]) -> dict[str, str]:
-    """Set some places and read them again; return those that nobody can set, with why."""
+    """Set some places and read them back; return those that cannot be set, with the reason."""
     try:
         refused = setting.write(root, values)
         found = setting.confirm(root, values)

@@ -1,7 +1,7 @@
-"""Kinds of settings of a host: kernel files, daemons, interrupts; how each is read and written.
+"""Kinds of host settings: kernel files, daemons, interrupts; how to read and write each.
 
 Every function takes the root of a file system ("/" on a live host, a made-up tree in a test).
-Standard library only: it runs on the managed host.
+Standard library only, as it runs on the managed host. Units of systemd are in host_tuning_units.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ NOT_THERE = "this host or its kernel does not have it"
 
 
 class TuningError(Exception):
-    """A setting that could not be changed; the message names it, its value and the one needed."""
+    """A setting could not be changed; the message has its name, its value and the value needed."""
 
 
 def named(names: Iterable[str]) -> str:
-    """Return some names as a message holds them: the first few, and how many more."""
+    """Return names for a message: the first few, and the number of the others."""
     every = list(names)
     more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
     return ", ".join(every[:_SHOWN]) + more
@@ -34,7 +34,13 @@ def named(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Setting(ABC):
-    """One setting of a host, in one place or many. `reason` says why `wanted` disturbs least."""
+    """One host setting, in one or more places.
+
+    Attributes:
+        name: Name of the setting.
+        wanted: Value for a measurement.
+        reason: Why `wanted` disturbs a measurement least.
+    """
 
     name: str
     wanted: str
@@ -42,38 +48,38 @@ class Setting(ABC):
 
     @abstractmethod
     def read(self, root: Path) -> dict[str, str]:
-        """Return the value of each place where the setting lies; empty if it is not there."""
+        """Return the value per place of the setting; empty if the host does not have it."""
 
     @abstractmethod
     def write(self, root: Path, values: Mapping[str, str]) -> dict[str, str]:
         """Set some places.
 
         Returns:
-            Those that nobody can set, each with why.
+            The places that cannot be set, each with the reason.
 
         Raises:
-            OSError, subprocess.SubprocessError, TuningError: one cannot be set that should be.
+            OSError, subprocess.SubprocessError, TuningError: Setting a place failed.
         """
 
     def confirm(self, root: Path, places: Iterable[str]) -> dict[str, str]:
-        """Return the values of some places, read again."""
-        found = self.read(root)
-        return {place: found[place] for place in places if place in found}
+        """Return the values of some places, read back."""
+        current = self.read(root)
+        return {place: current[place] for place in places if place in current}
 
     def gone(self, root: Path, places: Iterable[str]) -> set[str]:
-        """Return those of some places that went for good, so that there is nothing to put back."""
+        """Return the places that no longer exist, so that there is nothing to restore."""
         return set()
 
     def exempt(self, root: Path) -> dict[str, str]:
-        """Return the places that are known to be out of reach before they are tried, with why."""
+        """Return the places that are known not to be settable without trying, with the reason."""
         return {}
 
     def missing(self, root: Path) -> str:
-        """Return why the setting is not available, where nothing was read."""
+        """Return why the setting is not available."""
         return NOT_THERE
 
     def in_words(self, values: Mapping[str, str]) -> str:
-        """Return some values in words; `wanted` if and only if each is as wanted."""
+        """Return the values as text, which equals `wanted` if and only if each value does."""
         return ", ".join(sorted(set(values.values())))
 
 
@@ -85,7 +91,7 @@ def _everywhere(_: Path) -> bool:
 class Files(Setting):
     """A setting in kernel files that hold a word, or "[one] of several".
 
-    `only` tells which of the files that match the pattern.
+    `only` selects among the files that match `pattern`.
     """
 
     pattern: str
@@ -94,14 +100,14 @@ class Files(Setting):
     def read(self, root: Path) -> dict[str, str]:
         """Return the value of each file that can be read, by its path below the root.
 
-        The governor of a CPU that is offline has a file, and the kernel answers EBUSY.
+        The governor's file of an offline CPU exists, but reading it fails with EBUSY.
         """
-        found = {}
+        values = {}
         for path in sorted(filter(self.only, root.glob(self.pattern))):
             text = read(path)
             if text:
-                found[str(path.relative_to(root))] = chosen(text) or text
-        return found
+                values[str(path.relative_to(root))] = chosen(text) or text
+        return values
 
     def write(self, root: Path, values: Mapping[str, str]) -> dict[str, str]:
         """Write each file."""
@@ -111,7 +117,7 @@ class Files(Setting):
 
 
 def slower_than(latency_us: int) -> Callable[[Path], bool]:
-    """Return what tells files of idle states that a CPU takes longer than that to leave."""
+    """Return a predicate for files of idle states with an exit latency above `latency_us`."""
 
     def slow(path: Path) -> bool:
         latency = read(path.with_name("latency")) or ""
@@ -122,29 +128,29 @@ def slower_than(latency_us: int) -> Callable[[Path], bool]:
 
 @dataclass(frozen=True)
 class Service(Setting):
-    """A daemon that runs or does not."""
+    """A daemon: running or stopped."""
 
     daemon: str
 
     def read(self, root: Path) -> dict[str, str]:
-        """Return whether it runs, by its name."""
+        """Return whether the daemon runs; empty if it is not installed."""
         if not (root / "usr/sbin" / self.daemon).exists():
             return {}
         running = subprocess.run(["pgrep", "--exact", self.daemon], capture_output=True).returncode
         return {self.daemon: "stopped" if running else "running"}
 
     def write(self, root: Path, values: Mapping[str, str]) -> dict[str, str]:
-        """Start or stop it."""
+        """Start or stop the daemon."""
         for place, value in values.items():
             verb = {"running": "start", "stopped": "stop"}[value]
             subprocess.run(["service", place, verb], check=True, capture_output=True)
         return {}
 
 
-# What the kernel answers where nobody can move an interrupt; whatever else it answers is an error.
+# The kernel's answers for interrupts that cannot be moved. Any other error is a failure.
 _UNMOVED = {
-    errno.EIO: "its driver manages it, or it is of one CPU",
-    errno.EPERM: "its driver manages it, or it is of one CPU",
+    errno.EIO: "its driver manages it, or it belongs to one CPU",
+    errno.EPERM: "its driver manages it, or it belongs to one CPU",
     errno.EINVAL: "its controller cannot",
     errno.ENOSPC: "no vector is left there",
     errno.EBUSY: "it is in use",
@@ -154,26 +160,26 @@ _DEFAULT = "proc/irq/default_smp_affinity"
 
 @dataclass(frozen=True)
 class Interrupts(Setting):
-    """The CPUs that interrupts may come to, those of devices yet to come included.
+    """The CPUs that handle interrupts, including the default for new devices.
 
-    Values are kernel lists ("0-2,5"); `wanted` is "" as long as no sweep has said which CPUs.
+    Values are kernel lists ("0-2,5"); `wanted` is "" outside of a sweep.
     """
 
     def read(self, root: Path) -> dict[str, str]:
         """Return the CPUs of each interrupt, by its file below the root."""
-        found = {}
+        values = {}
         files = sorted(root.glob("proc/irq/[0-9]*/smp_affinity_list"), key=_number)
         for path in files:
             text = read(path)
-            if text:  # one that was freed meanwhile has no file any more
-                found[str(path.relative_to(root))] = format_cpu_list(parse_cpu_list(text))
+            if text:  # an interrupt freed in the meantime has no file
+                values[str(path.relative_to(root))] = format_cpu_list(parse_cpu_list(text))
         mask = read(root / _DEFAULT)
         if mask:
-            found[_DEFAULT] = format_cpu_list(_of_mask(mask))
-        return found
+            values[_DEFAULT] = format_cpu_list(_of_mask(mask))
+        return values
 
     def write(self, root: Path, values: Mapping[str, str]) -> dict[str, str]:
-        """Move each interrupt; one that nobody can move stays where it is."""
+        """Move each interrupt that can be moved; return the others, with the reason."""
         refused = {}
         for place, value in values.items():
             text = _mask(parse_cpu_list(value)) if place == _DEFAULT else value
@@ -188,11 +194,11 @@ class Interrupts(Setting):
         return refused
 
     def gone(self, root: Path, places: Iterable[str]) -> set[str]:
-        """Return the interrupts whose devices are gone."""
+        """Return the interrupts whose devices no longer exist."""
         return {place for place in places if not (root / place).exists()}
 
     def in_words(self, values: Mapping[str, str]) -> str:
-        """Return how many are elsewhere, and which."""
+        """Return the number of interrupts on other CPUs, and the first of them."""
         if not self.wanted:
             cpus = {cpu for value in values.values() for cpu in parse_cpu_list(value)}
             return f"on CPUs {format_cpu_list(cpus)}" if cpus else ""
@@ -207,7 +213,7 @@ class Interrupts(Setting):
 
 
 def interrupt_name(root: Path, place: str) -> str:
-    """Return an interrupt's number and its device's name, which its folder holds a folder of."""
+    """Return an interrupt's number, and the name of its device: a subfolder of its folder."""
     devices = sorted(path.name for path in (root / place).parent.glob("*/"))
     number = _interrupt(place)
     return f"{number} ({', '.join(devices)})" if devices and place != _DEFAULT else number
@@ -222,7 +228,7 @@ def _number(path: Path) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that is there."""
+    """Write an existing file; never create one."""
     opened = os.open(path, os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(opened, text.encode())
@@ -231,13 +237,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _of_mask(text: str) -> list[int]:
-    """Return the CPUs of a mask of 32-bit words: "1,00000003" gives 0, 1, 32."""
+    """Return the CPUs in a mask of 32-bit words: [0, 1, 32] for "1,00000003"."""
     bits = int(text.replace(",", ""), 16)
     return [cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1]
 
 
 def _mask(cpus: Iterable[int]) -> str:
-    """Return the mask of some CPUs, in 32-bit words."""
+    """Return the mask of some CPUs in 32-bit words: the inverse of `_of_mask`."""
     bits = sum(1 << cpu for cpu in cpus)
     words = range((bits.bit_length() - 1) // 32, -1, -1)
     return ",".join(f"{bits >> 32 * word & 0xFFFFFFFF:08x}" for word in words)

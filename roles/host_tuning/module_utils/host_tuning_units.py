@@ -1,8 +1,8 @@
-"""Timers and services of systemd that may wake up: when they are due, stopped, started again.
+"""Timers and services of systemd that may start during a trial: when, stopped, started again.
 
-What is there is asked of systemd; the contract's list only says which running services are no loss.
-A host with another init says so, as nothing there knows what is due. Standard library only: it runs
-on the managed host.
+The units come from systemd; the contract's list only says which running services may be stopped.
+Under another init the setting is not available, because nothing reports what is due. Standard
+library only, as it runs on the managed host.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ansible.module_utils.virtbed_contract.kernel.files import read
 from ansible.module_utils.virtbed_contract.quiet import why_quiet
 from ansible.module_utils.virtbed_contract.sweep import WakingRow
 
-# Stopping is quick, but for a service that upgrades packages right now.
+# Stopping takes long only if a service is just upgrading packages.
 _PATIENCE_S = 100.0
-# What a timer has just started ends by itself, within this or not before long.
+# A job that a timer has just started mostly ends within this time.
 _SETTLED_S = 60.0
 _LOOK_S = 0.5
 _PROPERTIES = (
@@ -32,25 +32,26 @@ _PROPERTIES = (
 )
 _AT_REST = {"inactive", "failed"}
 OWN = Path("proc/self/cgroup")
-"""Where this process runs: below the unit that started the sweep, if it is of this host."""
-_SELF = "the sweep itself runs in it, and would end"
-_UNTOUCHED = "runs, and is left: whether it may be stopped only you know"
+"""Control groups of this process: below the unit that started the sweep, if on this host."""
+_SELF = "the sweep itself runs in it, and would end with it"
+_UNTOUCHED = "runs, and is not stopped: only you know whether it may be"
 
 
 class _Unknown(TuningError):
-    """Systemd cannot be asked; the message says why."""
+    """Systemd cannot be queried; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit as systemd has it now.
+    """A unit in its present state.
 
     Attributes:
-        name: Such as "fstrim.timer".
-        state: Such as "active" or "activating"; `sub` is the finer one.
-        fixed: Why nobody may stop and start it; empty if one may.
+        name: For example "fstrim.timer".
+        state: systemd's ActiveState, for example "active" or "activating"; `sub` its SubState.
+        loaded: Whether the unit's file exists.
+        fixed: Why it cannot be stopped and started; empty if it can.
         triggers: Names of the units that start it.
-        activates: Of a timer, what it starts.
+        activates: Of a timer, the unit that it starts.
         next_us: When a timer is due, in microseconds since 1970; None where it is not.
     """
 
@@ -65,25 +66,25 @@ class Unit:
 
     @property
     def runs(self) -> bool:
-        """Return whether it is active, or on its way."""
+        """Return whether it is active, or changes between active and inactive."""
         return self.state not in _AT_REST
 
     @property
     def on_its_way(self) -> bool:
-        """Return whether it starts or stops: a job that ends by itself does so until then."""
+        """Return whether it is starting or stopping; a oneshot job is starting until it ends."""
         return self.state in {"activating", "deactivating"}
 
     @property
     def works(self) -> bool:
-        """Return whether processes of it run now."""
+        """Return whether it has running processes."""
         return self.on_its_way or self.sub == "running"
 
 
 def systemctl(*arguments: str) -> str:
-    """Return what systemctl prints.
+    """Run systemctl and return its output.
 
     Raises:
-        OSError, subprocess.SubprocessError: it is not there, fails, or does not end in time.
+        OSError, subprocess.SubprocessError: It is not installed, fails, or does not end in time.
     """
     return subprocess.run(
         ["systemctl", "--no-pager", *arguments],
@@ -94,9 +95,9 @@ def systemctl(*arguments: str) -> str:
 
 @lru_cache
 def units(root: Path) -> dict[str, Unit]:
-    """Return every timer, every service that runs, and what starts these, by name.
+    """Return every timer, every running service, and the units that start these, by name.
 
-    Kept: several questions are asked of one answer.
+    Cached, because several methods use the same answer.
 
     Raises:
         _Unknown: systemd is not the init here, or too old.
@@ -104,7 +105,7 @@ def units(root: Path) -> dict[str, Unit]:
     if not (root / "run/systemd/system").is_dir():  # the test that sd_booted(3) documents
         init = read(root / "proc/1/comm") or "no process 1"
         raise _Unknown(
-            f"the init is {init}, not systemd, so nobody can tell what is due; stop by hand what "
+            f"the init is {init}, not systemd, which would list what is due; stop by hand what "
             "may wake up, such as cron"
         )
     try:
@@ -115,19 +116,19 @@ def units(root: Path) -> dict[str, Unit]:
         )  # fmt: skip
         names = {unit for row in timers for unit in (row["unit"], row["activates"]) if unit}
         due = {row["unit"]: row for row in timers}
-        found = _shown(sorted(names | {row["unit"] for row in running}), due, _own(root))
-        starters = {name for unit in found.values() for name in unit.triggers}
-        return {**found, **_shown(sorted(starters - found.keys()), {}, _own(root))}
+        listed = _shown(sorted(names | {row["unit"] for row in running}), due, _own(root))
+        starters = {name for unit in listed.values() for name in unit.triggers}
+        return {**listed, **_shown(sorted(starters - listed.keys()), {}, _own(root))}
     except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip()
+        problem = (getattr(error, "stderr", "") or str(error)).strip()
         raise _Unknown(
-            f"systemctl does not tell: {said}; systemd 246 or newer needed, which lists timers as "
-            "JSON"
+            f"systemctl cannot list units: {problem}; systemd 246 or newer needed, which lists "
+            "timers as JSON"
         ) from error
 
 
 def _own(root: Path) -> frozenset[str]:
-    """Return the units in which this process runs: those of its control groups."""
+    """Return the units in which this process runs, from its control groups."""
     return frozenset((read(root / OWN) or "").replace("\n", "/").split("/"))
 
 
@@ -136,17 +137,23 @@ def _shown(
     due: Mapping[str, Mapping[str, Any]],
     own: frozenset[str] = frozenset(),
 ) -> dict[str, Unit]:
-    """Return units by name; `due` has the rows of list-timers. Nobody may stop those of `own`."""
-    asked = list(names)
-    if not asked:  # systemctl would show the manager
+    """Return units by name.
+
+    Args:
+        names: Names of the units.
+        due: Rows of ``systemctl list-timers``, by timer.
+        own: Units in which this process runs, which must not be stopped.
+    """
+    requested = list(names)
+    if not requested:  # without names, systemctl shows the manager
         return {}
-    found = {}
-    for block in systemctl("show", f"--property={_PROPERTIES}", "--", *asked).split("\n\n"):
+    result = {}
+    for block in systemctl("show", f"--property={_PROPERTIES}", "--", *requested).split("\n\n"):
         shown = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if "Id" not in shown:
             continue
         row = due.get(shown["Id"], {})
-        found[shown["Id"]] = Unit(
+        result[shown["Id"]] = Unit(
             name=shown["Id"],
             state=shown["ActiveState"],
             sub=shown.get("SubState", ""),
@@ -156,19 +163,19 @@ def _shown(
             activates=row.get("activates") or "",
             next_us=row.get("next"),
         )
-    return found
+    return result
 
 
 def _fixed(shown: Mapping[str, str]) -> str:
     if shown.get("Transient") == "yes":
-        return "it is transient: stopped, it would be gone"
+        return "it is transient, and could not be started again"
     if "yes" in (shown.get("RefuseManualStop"), shown.get("RefuseManualStart")):
         return "it refuses to be stopped or started by hand"
     return ""
 
 
 def _quiet(found: Mapping[str, Unit]) -> Iterator[Unit]:
-    """Give the units that would be stopped: wakers, and what would start them again."""
+    """Yield the units to stop: the wakers, and the units that would start them again."""
     wakers = [unit for unit in found.values() if why_quiet(unit.name) is not None]
     starters = {name for unit in wakers if unit.runs for name in unit.triggers}
     yield from wakers
@@ -177,63 +184,66 @@ def _quiet(found: Mapping[str, Unit]) -> Iterator[Unit]:
 
 @dataclass(frozen=True)
 class Units(Setting):
-    """Timers, and services that wake up by themselves: running or stopped."""
+    """Timers, and services that start by themselves: running or stopped."""
 
     def read(self, root: Path) -> dict[str, str]:
-        """Return whether each runs, by its name; nothing where systemd cannot be asked."""
+        """Return "running" or "stopped" per unit; empty if systemd cannot be queried."""
         try:
             return {unit.name: _value(unit) for unit in _quiet(units(root)) if not unit.fixed}
         except _Unknown:
             return {}
 
     def write(self, root: Path, values: Mapping[str, str]) -> dict[str, str]:
-        """Stop and start units, and wait for what their timers have just started to end."""
-        # Before: of a timer that is stopped systemd forgets what it starts.
+        """Stop and start units, and wait until jobs that timers have just started end."""
+        # Read before stopping: systemd forgets which unit a stopped timer starts.
         timers = units(root).values() if "stopped" in values.values() else ()
         units.cache_clear()
         for value, verb in (("stopped", "stop"), ("running", "start")):
             names = [name for name, wanted in values.items() if wanted == value]
             if names:
                 _command(verb, names)
-        # The job that a timer has started may be this very sweep.
+        # Not for this process's own unit: a timer may have started this sweep.
         _settle({timer.activates for timer in timers} - {""} - _own(root))
         return {}
 
     def confirm(self, root: Path, places: Iterable[str]) -> dict[str, str]:
-        """Ask for each by name, as systemd forgets a unit that is stopped."""
+        """Query each unit by name, because systemd no longer lists a stopped one."""
         return {name: _value(unit) for name, unit in _shown(places, {}).items()}
 
     def gone(self, root: Path, places: Iterable[str]) -> set[str]:
-        """Return the units whose files are gone, with a package that was removed."""
+        """Return the units whose files no longer exist, as after the removal of a package."""
         return {name for name, unit in _shown(places, {}).items() if not unit.loaded}
 
     def exempt(self, root: Path) -> dict[str, str]:
-        """Return the units that run and nobody may stop."""
+        """Return the running units that cannot be stopped, with the reason."""
         try:
             return {u.name: u.fixed for u in _quiet(units(root)) if u.fixed and u.runs}
         except _Unknown:
             return {}
 
     def missing(self, root: Path) -> str:
-        """Return why systemd cannot be asked, or that it has nothing that may wake up."""
+        """Return why systemd cannot be queried, or that no unit may start by itself."""
         try:
             units(root)
         except _Unknown as error:
             return str(error)
-        return "nothing runs here that may wake up by itself"
+        return "no timer or service runs here that may start by itself"
 
     def in_words(self, values: Mapping[str, str]) -> str:
-        """Return which run."""
+        """Return the names of the running units."""
         running = [name for name, value in values.items() if value != self.wanted]
         return f"running: {named(running)}" if running else super().in_words(values)
 
 
 def waking(root: Path, others: Mapping[str, str]) -> tuple[list[WakingRow], str]:
-    """Return what may wake up, the earliest first, and why that is unknown, or nothing.
+    """Return the timers and services that may start, earliest first, and why they are unknown.
 
     Args:
         root: Root of the file system.
-        others: Daemons that another setting stops, each with why.
+        others: Daemons that another setting stops, each with the reason.
+
+    Returns:
+        One row per unit, and "" or the reason why there is none.
     """
     try:
         found = units(root)
@@ -248,7 +258,7 @@ def waking(root: Path, others: Mapping[str, str]) -> tuple[list[WakingRow], str]
         stops = name in by_others or (name in stopped and not unit.fixed)
         starts = [u.name for u in stopped.values() if name in u.triggers]
         why = why_quiet(name, unit.activates) or (f"starts {named(starts)}" if starts else "")
-        reason = why or by_others.get(name) or _left(name)
+        reason = why or by_others.get(name) or _reason_left(name)
         if why and unit.fixed:
             reason = f"{why}; left: {unit.fixed}"
         rows.append(WakingRow(name, _utc(unit.next_us), stops, reason))
@@ -261,9 +271,9 @@ def _utc(since_1970_us: int | None) -> str | None:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since_1970_us // 10**6))
 
 
-def _left(name: str) -> str:
+def _reason_left(name: str) -> str:
     if name.startswith("user@"):
-        return "has a user's own timers and services, which tuning leaves"
+        return "has a user's own timers and services, which tuning does not stop"
     return _UNTOUCHED
 
 
@@ -277,23 +287,23 @@ def _command(verb: str, names: list[str]) -> None:
     except subprocess.TimeoutExpired as error:
         raise TuningError(
             f"systemctl {verb} of {named(names)} took more than {error.timeout:.0f} s; wait until "
-            "what it does has ended: systemctl list-jobs"
+            "its jobs have ended: systemctl list-jobs"
         ) from error
     except subprocess.CalledProcessError as error:
         raise TuningError(f"systemctl {verb} of {named(names)}: {error.stderr.strip()}") from error
 
 
 def _settle(started: set[str]) -> None:
-    """Wait for the jobs that timers have started; half done, they could not be put back.
+    """Wait for the jobs that timers have started: an unfinished job could not be restored.
 
     Raises:
-        TuningError: one does not end.
+        TuningError: A job does not end in time.
     """
     deadline = time.monotonic() + _SETTLED_S
     while busy := sorted(u.name for u in _shown(sorted(started), {}).values() if u.on_its_way):
         if time.monotonic() > deadline:
             raise TuningError(
-                f"{named(busy)}, started by a timer, still at work after {_SETTLED_S:.0f} s, at "
-                f"rest needed; wait for its end, or end it: systemctl stop {' '.join(busy)}"
+                f"{named(busy)}, started by a timer, still running after {_SETTLED_S:.0f} s, ended "
+                f"needed; wait for its end, or stop it: systemctl stop {' '.join(busy)}"
             )
         time.sleep(_LOOK_S)
