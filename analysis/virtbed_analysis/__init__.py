@@ -1,7 +1,8 @@
-"""What the command line, the controller or a notebook may use of the analysis.
+"""Statistics and reports of virtbed's results: the public interface of the package.
 
-Each name is imported when it is first used, so a sweep needs neither Polars nor Matplotlib until
-something is estimated, drawn or archived.
+`__all__` lists what the command line, the controller and notebooks may use. Each name is imported
+on first use (PEP 562), so a sweep needs neither Polars nor Matplotlib until something is estimated,
+drawn or archived.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _PLACES = {
     "unneeded_trials": "precision",
     "write_parquet": "frames",
 }
-"""The module of each name; after a dot, what it is called there."""
+"""The module of each public name; after a dot, its name in that module if it differs."""
 
 __all__ = [
     "AnalysisError",
@@ -100,7 +101,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for (PEP 562)."""
+    """Import a public name on first access (PEP 562)."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, own = _PLACES[name].partition(".")

@@ -1,4 +1,8 @@
-"""Bursts of slow requests: correlated ones tell less than as many independent ones."""
+"""Bursts of slow requests within a trial, counted for `slo` and `independence`.
+
+Slow requests of one burst are correlated, so they carry less information than as many independent
+ones. This module marks and counts bursts; `independence` makes an effective sample size of them.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,24 @@ from virtbed_analysis.independence import NEIGHBOURS
 from virtbed_analysis.slo import Instance
 
 BURSTS = ("bursts", "slowest", "slow_bursts")
-"""What `with_bursts` counts of a request, as in `slo.Instance`."""
+"""The columns that `with_bursts` adds, in the order of the fields of `slo.Instance`."""
 
 
 def with_bursts(samples: pl.DataFrame, bound_ns: float) -> pl.DataFrame:
-    """Return samples, in the order of their trials, with whether each counts for `BURSTS`."""
+    """Return samples with a Boolean column per name of `BURSTS`.
+
+    Args:
+        samples: One row per sample, in the order of the trial: `trial`, `sample`, `input`,
+            `latency_ns`.
+        bound_ns: The latency above which a request is slow.
+
+    Returns:
+        The samples in their order, with `bursts` (the first of a burst above the bound), `slowest`
+        (among the slowest tenth of its trial, relative to its input's mean) and `slow_bursts` (the
+        first of a burst of those). All are null where `latency_ns` is.
+    """
     waited = pl.col("latency_ns")
-    # An input that takes longer than others is no burst, in whatever order inputs come.
+    # Relative to its input's mean, since an input that always takes long is not a burst.
     known = samples.filter(waited.is_not_null()).with_columns(
         _beyond=waited > bound_ns, _over=waited / waited.mean().over("trial", "input")
     )
@@ -28,13 +43,13 @@ def with_bursts(samples: pl.DataFrame, bound_ns: float) -> pl.DataFrame:
 
 
 def instances(rows: pl.DataFrame) -> list[Instance]:
-    """Return what each trial did: rows of `waited`, `beyond` and the sums of `BURSTS`."""
+    """Return an `Instance` per row; a row is a trial with `waited`, `beyond`, sums of `BURSTS`."""
     counts = rows.select("waited", "beyond", *BURSTS)
     return [Instance(*map(int, row)) for row in counts.iter_rows()]
 
 
 def _first(name: str) -> pl.Expr:
-    """Return whether a request is one of those named, and none of its neighbours before it is."""
+    """Return whether a Boolean column is true, and false in the `NEIGHBOURS` rows before."""
     before = [
         pl.col(name).shift(by, fill_value=False).over("trial") for by in range(1, NEIGHBOURS + 1)
     ]

@@ -1,13 +1,14 @@
-"""Whether the testbed can be believed on a host: calibration.json.
+"""Calibration of the testbed on one host with ratios of known truth: calibration.json.
 
-Two things whose truth is known are measured as any platform is. A twin is its platform under
-another name: its ratio must be 1. A slowed platform takes a known share longer: the testbed must
-find that share, and tell it from none. Both are said of the e2e time, in every scenario: how much
-longer a queue becomes is no known truth. Each check is a test of equivalence: it passes if its
-whole interval is within a margin of the truth, so that one too wide to tell does not pass. The
-intervals of all checks are simultaneous (Bonferroni's inequality), so that a testbed that is off by
-the margin passes in at most one sweep of twenty, if its noise is alike on both sides. What speaks
-against that is marked: `doubts` next to each check, and what as few replicates cannot show.
+A twin is a platform under a second name, so its true ratio is 1. A slowed platform takes a known
+share longer, so its true ratio is 1 + that share. Both are measured like any platform, and both are
+checked on the e2e time in every scenario, since the true growth of a queue is not known.
+
+Each check is an equivalence test (see `margin`): it passes if the whole interval of estimate /
+truth is within the margin, so an interval that is too wide does not pass. The intervals of all
+checks are simultaneous 95% intervals (Bonferroni). A testbed that is off by the margin therefore
+passes in at most one sweep of twenty, provided that noise is distributed alike on both sides of the
+ratio. `doubts` marks checks whose replicates contradict that assumption.
 """
 
 from __future__ import annotations
@@ -38,27 +39,34 @@ from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 
 POWER = 0.8
-"""An overhead is resolved if the interval excludes 1 in four repetitions of five."""
+"""Power of `resolvable`: the interval excludes 1 in four of five repetitions."""
 
 
 def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
-    """Judge a sweep that has twins or slowed platforms; write and return its calibration.json.
+    """Check a sweep that has twins or slowed platforms; write and return its calibration.json.
 
-    Its `checks` have `check` ("twin" or "slowdown"), the cell, `expected`, `estimate` and interval
-    `low`, `high` (ratios; of all checks together at `confidence`), `half_width` (as a share),
-    `replicates`, `answer` ("equivalent": the whole interval is within `margin`, by default the
-    plan's, of what is expected; "differs"; "cannot tell"), `passed`, `verdict` ("passed", "failed",
-    "cannot tell": the interval is too wide to answer, or slow trials are missing, which is no
-    pass), `reason` and `warnings` (what the replicates show against the interval, and which trials
-    were lost). `caution` says how often as few replicates pass though the host is off by the
-    margin. Its `resolution` says for each platform with a twin the smallest overhead that as many
-    replicates resolve.
-    `passed` holds if there are checks and all passed; a planned cell without result has not.
-    `suspect` counts the trials during which something else moved, which stay in.
+    Args:
+        sweep_dir: The results folder, of one host; calibration.json is written into it.
+        margin: The largest accepted error, as a share; the plan's margin if None.
+
+    Returns:
+        The content of calibration.json, among it:
+
+        - `checks`, one per twin or slowed cell: `check` ("twin" or "slowdown"), the cell,
+          `expected`, `estimate`, `low`, `high` (ratios; simultaneous interval at `confidence`),
+          `half_width` (as a share), `replicates`, `answer` ("equivalent", "differs" or "cannot
+          tell" at `margin`), `passed`, `verdict` ("passed", "failed" or "cannot tell": the interval
+          is too wide or slow trials are missing), `reason`, and `warnings` (signs against the
+          interval, and lost trials).
+        - `resolution`, one per platform with a twin: the smallest overhead that as many replicates
+          detect, see `resolvable`.
+        - `caution`: how often so few replicates pass though the host is off by the margin.
+        - `suspect`: the number of suspect trials, which are kept.
+        - `passed`: whether all checks passed; a planned cell without a result fails.
 
     Raises:
-        AnalysisError: the folder does not exist, its results come from different images, or none
-            of them is of a twin or a slowed platform.
+        AnalysisError: the folder does not exist, its results come from several hosts or images, or
+            none of them is of a twin or a slowed platform.
 
     Example:
         >>> content = calibrate(Path("results/calibrate"))
@@ -66,10 +74,10 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
         [('twin', 1.0, 'passed')]
     """
     sweep = read_sweep(sweep_dir)
-    if len(there := names(sweep.trials)) > 1:
+    if len(hosts := names(sweep.trials)) > 1:
         raise AnalysisError(
-            f"{sweep_dir}: results of {', '.join(there)} found, of one host needed: a calibration "
-            "says what one host can resolve"
+            f"{sweep_dir}: results of {', '.join(hosts)} found, of one host needed: a calibration "
+            "is of one host"
         )
     margin = sweep.margin if margin is None else margin
     rows = estimate.variant_to_plain(sweep.samples).to_dicts() if sweep.samples.height else []
@@ -111,12 +119,12 @@ def calibrate(sweep_dir: Path, margin: float | None = None) -> Json:
 
 
 def _wrong(sweep: Sweep) -> set[Key]:
-    """Return the cells whose answers are not bare metal's."""
+    """Return the keys of the cells whose answers differ from those of bare metal."""
     return {key_of(row) for row in answers_differ(sweep.trials).to_dicts()}
 
 
 def _of_alike_work(check: Json, row: Json, wrong: set[Key]) -> Json:
-    """Return a check, which tells nothing where a side gave other answers: that is other work."""
+    """Return a check, with "cannot tell" if a side's answers differ: the work was not the same."""
     sides = [side["variant"] for side in (row, row | PLAIN) if key_of(side) in wrong]
     if not sides:
         return check
@@ -127,7 +135,7 @@ def _of_alike_work(check: Json, row: Json, wrong: set[Key]) -> Json:
 
 
 def _sides(row: Json, ends: Mapping[Key, Ends]) -> Iterator[tuple[str, Ends]]:
-    """Give the name of each side of a check that has lost trials, and how its trials ended."""
+    """Yield the variant of each side of a check that lost trials, and how its trials ended."""
     for side in (row, row | PLAIN):
         own = ends.get(key_of(side))
         if own and own.lost:
@@ -135,7 +143,7 @@ def _sides(row: Json, ends: Mapping[Key, Ends]) -> Iterator[tuple[str, Ends]]:
 
 
 def _varies(row: Json) -> bool:
-    """Return whether replicates differ as measured times do: else they resolve nothing."""
+    """Return whether replicates show spread; without it no resolution can be computed."""
     return row["ratio_low"] is not None and float(np.ptp(row["ratio_logs"])) > NO_SPREAD
 
 
@@ -143,33 +151,38 @@ _NOTHING: Json = {"ratio": None, "ratio_low": None, "ratio_high": None, "ratio_r
 
 
 def _caution(replicates: list[int]) -> str | None:
-    """Return how often a host that is off by the margin passes if its noise is on one side."""
+    """Return a sentence: how often a host off by the margin passes if noise is on one side only."""
     if not replicates:
         return None
     few = min(replicates)
     limit = doubts.limit(few)
     return (
-        f"With {few} replicates a check whose truth is the margin passes in at most "
+        f"With {few} replicates, a check that is off by the margin passes in at most "
         f"{1 - CONFIDENCE:.0%} of sweeps only if noise is alike on both sides. If slow moments "
-        f"fall on one side alone, it passes in up to {1 - limit.skewed_covers:.0%}, or "
-        f"{1 - limit.very_skewed_covers:.0%} where they are rare and long; {limit.unseen:.0%} of "
-        "instances may be of a kind that no replicate met."
+        f"fall on one side only, it passes in up to {1 - limit.skewed_covers:.0%}, or "
+        f"{1 - limit.very_skewed_covers:.0%} if they are rare and long; up to {limit.unseen:.0%} "
+        "of instances may be slow without any replicate showing it."
     )
 
 
 def _planned(sweep: Sweep) -> set[tuple[object, ...]]:
-    """Return the planned cells that are twins or slowed: one without a result has failed."""
+    """Return the keys of the planned real cells that are twins or slowed."""
     planned = [encode(trial) for trial in sweep.design.trials] if sweep.design else []
     varied = (trial for trial in planned if trial["variant"] != "plain")
     return {key_of(trial) for trial in varied if not trial["emulated"]}
 
 
 def resolvable(deviation: float, replicates: int) -> float:
-    """Return the smallest overhead, as a share, that `replicates` resolve with `POWER`.
+    """Return the smallest overhead, as a share, that a t test detects with probability `POWER`.
 
-    (t(1 - a/2) + t(POWER)) * deviation / sqrt(replicates) with replicates - 1 degrees of freedom,
-    on the logarithmic scale, is the usual approximation (Cohen, "Statistical Power Analysis", 1988,
-    section 2.4). `deviation` is that of the per-replicate log ratios.
+    The minimal detectable difference of a mean, by the usual approximation (Cohen, "Statistical
+    Power Analysis for the Behavioral Sciences", 1988, section 2.4), on the logarithmic scale:
+    (t(1 - a/2) + t(POWER)) * deviation / sqrt(n), each t with n - 1 degrees of freedom.
+    `resolution.detectable_shift` solves for the power instead of approximating it.
+
+    Args:
+        deviation: Standard deviation of the per-replicate log ratios.
+        replicates: Their number n, at least 2.
     """
     tails = stats.t.ppf([(1 + CONFIDENCE) / 2, POWER], replicates - 1)
     return float(math.expm1(np.sum(tails) * deviation / math.sqrt(replicates)))
@@ -231,20 +244,20 @@ def _check(
 
 
 def _fault(row: Json, expected: float, half_width: float, margin: float, says: str) -> str:
-    """Return why a check with an interval fails, or nothing."""
+    """Return why a check with an interval does not pass; empty if it passes."""
     low, high = row["ratio_low"], row["ratio_high"]
     if says == DIFFERS:
         return f"the interval {low:.3f} to {high:.3f} misses {expected:g}"
     if not _is_twin(row) and low <= 1:
-        return f"the interval {low:.3f} to {high:.3f} does not tell {expected:g} from 1"
+        return f"the interval {low:.3f} to {high:.3f} does not distinguish {expected:g} from 1"
     if says == EQUIVALENT:
         return ""
     if not has_width(low, high):
         return "the replicates are alike to the last digit, which shows no precision"
     return (
         f"the interval {low:.3f} to {high:.3f}, {half_width:.1%} wide on either side, is not "
-        f"wholly within {100 * margin:.3g}% of {expected:g}: this cannot tell; raise "
-        "replicates or samples in the plan, or make the host quieter"
+        f"wholly within {100 * margin:.3g}% of {expected:g}: the check cannot tell; raise "
+        "replicates or samples in the plan, or reduce other load on the host"
     )
 
 

@@ -1,4 +1,7 @@
-"""Whether the result of one trial can be trusted: its schema, its name, its plan, its evidence."""
+"""Checks of one trial's result: schema, identity, plan, consistency (`arithmetic`) and evidence.
+
+`trust` calls `checked` for each folder below `trials/`; checks across trials are made there.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,24 @@ from virtbed_contract.schemas import SCHEMAS
 from virtbed_contract.sweep import Design, Evidence
 
 MOST_CORES = 2**16
-"""Figures and doublings reach this far; no machine does."""
+"""The largest accepted number of cores, beyond any machine: it bounds loops over doublings."""
 
 
 def checked(
     trial_folder: Path, design: Design | None, planned: dict[str, Json]
 ) -> tuple[Json, Evidence]:
-    """Return a trial's result and evidence, or raise `Unfit` with the first reason against it.
+    """Read and check a trial's result.json and evidence.json.
 
     Args:
-        trial_folder: Where it lies.
-        design: The sweep's design, if it has one.
-        planned: The design's trials as rows, by id.
+        trial_folder: The trial's folder, named by its id.
+        design: The sweep's design; None if the folder has none.
+        planned: The design's trials as flat rows, by id.
+
+    Returns:
+        The result (with defaults of factors that are newer than the result) and the evidence.
+
+    Raises:
+        Unfit: the result fails a check; the message gives the reason.
     """
     result = read(trial_folder / "result.json", identifiers.RESULT)
     if breach := _breach(result):
@@ -58,8 +67,9 @@ def _fast() -> jsonschema_rs.Validator:
 def _breach(result: Json) -> str | None:
     """Return where a result breaks its schema, in words; None if it does not.
 
-    One implementation is fast, the other chooses and words the error best. The decoder, which takes
-    a whole number for one only if it is written so, sees all but the samples.
+    `jsonschema_rs` is fast and checks every result; `jsonschema` gives the clearer message and runs
+    only on a failure. The decoder checks in addition that integers are written as integers; one
+    sample is enough for it, since `arithmetic` checks those of all samples.
     """
     if not _fast().is_valid(result):
         error = best_match(Draft202012Validator(SCHEMAS["result"]()).iter_errors(result))
@@ -76,30 +86,31 @@ def _breach(result: Json) -> str | None:
 
 
 def _check_identity(trial_folder: Path, result: Json) -> None:
-    """Raise `Unfit` unless the result is the trial that its folder is named for."""
+    """Raise `Unfit` unless the result's id is that of its folder and agrees with its fields."""
     trial, settings = result["trial"], result["settings"]
     found = trial["id"]
     if found != trial_folder.name:
         if (trial_folder.parent / found / "result.json").exists():
-            raise Unfit(f"a duplicate: it is trial {found}, which trials/{found} holds")
+            raise Unfit(f"a duplicate: it is trial {found}, whose folder trials/{found} exists too")
         raise Unfit(f"is trial {found}, not the trial its folder is named for")
     possible = possible_ids(trial, settings["scenario"])
     if found not in possible:
-        raise Unfit(f"its id says {found}, its trial fields say {possible[0]}")
+        raise Unfit(f"its id is {found}, but its trial fields give {possible[0]}")
     for factor in FACTORS:
-        asked, ran = trial[factor.name], settings.get(factor.name, trial[factor.name])
-        if asked != ran:
-            raise Unfit(f"ran with {factor.name} {ran!r}, {asked!r} was asked")
+        needed, ran = trial[factor.name], settings.get(factor.name, trial[factor.name])
+        if needed != ran:
+            raise Unfit(f"ran with {factor.name} {ran!r}, but {needed!r} is needed")
     if trial["cores"] > MOST_CORES:
-        raise Unfit(f"has {trial['cores']} cores, at most {MOST_CORES} are read")
+        raise Unfit(f"has {trial['cores']} cores, at most {MOST_CORES} are accepted")
 
 
 def _check_planned(result: Json, design: Design, planned: dict[str, Json]) -> None:
-    """Raise `Unfit` unless the result is as design.json plans it."""
+    """Raise `Unfit` unless plan, id and labels of the result agree with design.json."""
     trial = result["trial"]
     if trial["plan_digest"] != design.plan_digest:
         raise Unfit(
-            f"belongs to another plan: {trial['plan_digest']}, design.json has {design.plan_digest}"
+            f"belongs to another plan: {trial['plan_digest']} found, {design.plan_digest} needed "
+            "by design.json"
         )
     if trial["id"] not in planned:
         raise Unfit("is not among the trials that design.json plans")
@@ -109,4 +120,4 @@ def _check_planned(result: Json, design: Design, planned: dict[str, Json]) -> No
             wanted |= {"machine": entry.machine, "enclosure": entry.enclosure}
     for key, value in {**trial, **result["settings"]}.items():
         if value != wanted.get(key, value):
-            raise Unfit(f"has {key} {value!r}, design.json plans it with {wanted[key]!r}")
+            raise Unfit(f"has {key} {value!r}, but design.json plans {wanted[key]!r}")

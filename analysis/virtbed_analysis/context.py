@@ -1,4 +1,8 @@
-"""What findings need to know of a sweep besides its times: answers, threads, suspect trials."""
+"""Facts of a sweep, besides its times, that findings depend on: see `answers.Known`.
+
+These are cells with other answers, serial applications, suspect trials, cells confounded with time,
+and cells that lost slow trials. `document` builds them once per report.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,20 @@ from virtbed_analysis.reasons import lost
 from virtbed_analysis.reduction import BARE, BASELINE, PLAIN_ROWS, Readings, readings
 from virtbed_analysis.trust import Json
 
-# One thread keeps one CPU busy, and the runtime's own threads a little of another.
+# Busy CPUs below which an application counts as serial: its one thread and the runtime's helpers.
 SERIAL = 1.2
 
 
 def known(
     sweep: Sweep, selection: str = "", timing: Json | None = None, means: Readings | None = None
 ) -> Known:
-    """Return what is known of a sweep besides its times.
+    """Return the facts of a sweep that findings depend on.
 
     Args:
         sweep: The sweep.
         selection: See `Known`.
-        timing: What `drift.order` tells of it.
-        means: Its readings, if there are any yet.
+        timing: The result of `drift.order`; without it no cell counts as confounded with time.
+        means: Readings of `sweep.samples`; computed if None.
     """
     real = sweep.trials.filter(~pl.col("emulated"))
     suspect = pl.col("suspicions").list.len() > 0
@@ -48,9 +52,9 @@ def known(
 
 
 def flattered(sweep: Sweep) -> dict[Cell, str]:
-    """Return why a cell's times may be too short, by plain cell: trials ended at a time limit.
+    """Return why a cell's times may be biased low, by plain cell: trials that hit a time limit.
 
-    Those that are left are the fast ones.
+    The remaining trials are a selection of the fast ones (survivorship bias).
     """
     weights = sweep.trials.filter(~pl.col("emulated")).select(*CELL, "weights").unique(CELL)
     late = {key: ends for key, ends in ends_by_cell(sweep).items() if ends.late}
@@ -62,17 +66,17 @@ def flattered(sweep: Sweep) -> dict[Cell, str]:
 
 
 def differing(trials: pl.DataFrame) -> frozenset[Cell]:
-    """Return the plain cells whose answers are not bare metal's."""
+    """Return the plain cells whose answers differ from those of bare metal."""
     weights = trials.select(*CELL, "weights").unique(CELL)
     rows = answers_differ(trials).join(weights, on=CELL, how="left").to_dicts()
     return frozenset(cell_of(row) for row in rows if is_plain(row))
 
 
 def serial(trials: pl.DataFrame) -> dict[Cell, str]:
-    """Return why an application could not use a second core, by cell of bare metal where it is so.
+    """Return why an application did not use a second core, by bare-metal baseline cell.
 
-    It could not where its trials had one usable core, or pools of one thread, or kept less than
-    `SERIAL` CPUs busy: what such an application takes says nothing of the metal.
+    It did not if its trials had one usable core, pools of one thread, or kept less than `SERIAL`
+    CPUs busy. Its times then show nothing about how bare metal scales.
     """
     cells = (
         trials.filter(~pl.col("emulated"), PLAIN_ROWS, pl.col("cores") > 1)
@@ -87,15 +91,15 @@ def serial(trials: pl.DataFrame) -> dict[Cell, str]:
             pl.col("busy_cpus").mean(),
         )
     )
-    found = {}
+    reasons = {}
     for row in cells.to_dicts():
         if row["usable_cores"] == 1:
-            why = "the process could use 1 core only"
+            why = "the process could use only 1 core"
         elif row["pool_threads"] == 1 and row["least_threads"] == 1:
             why = "its pools had 1 thread"
         elif row["busy_cpus"] is not None and row["busy_cpus"] < SERIAL:
             why = f"it kept {row['busy_cpus']:.2f} of {row['cores']} CPUs busy"
         else:
             continue
-        found[cell_of(row)] = f"{why}, so it shows nothing of the metal's scaling"
-    return found
+        reasons[cell_of(row)] = f"{why}, so it does not show how bare metal scales"
+    return reasons

@@ -1,8 +1,9 @@
-"""Trials whose times are another trial's: in part, in another order, scaled or shifted.
+"""Detection of trials that were copied from another trial: in part, reordered, scaled or shifted.
 
-Noise in nanoseconds does not come twice. Two trials are one where half of their samples are equal,
-or where the scatter of one about the means of its inputs is that of the other times a number. The
-second is asked only where chance would not make it: each time that differs counts its bits.
+Noise of nanosecond resolution does not repeat. Two trials count as copies if half of their measured
+samples have equal times, or if their residuals about the means of their inputs are proportional.
+The second test is made only if chance agreement is improbable: the residuals of the trial must
+carry at least `_BITS` bits of information. `trust` leaves both trials out.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ Floats = NDArray[np.float64]
 _COLUMNS = ("e2e_ns", "infer_ns")
 _TIMES = ("queue_ns", "pre_ns", "infer_ns", "post_ns")
 READ = ("input", "warmup", *_TIMES, "e2e_ns")
-"""What `marks` reads of a sample."""
+"""The fields of a sample that `marks` reads."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-_ROUNDED = 3  # by so many ticks of the clock a scaled sample may be off
+_ROUNDED = 3  # tolerated rounding error of a scaled sample, in ticks of the clock
 _BITS = 40
-"""What chance must be beaten by: 1 in 10^12 for each pair of trials."""
-_FEW = 3  # so many equal samples are needed at least
-_MOST = 50  # so many trials of one and the same sample are looked at
+"""Information that residuals must carry: a chance agreement is below 1 in 10^12 per pair."""
+_FEW = 3  # the least number of equal samples of a copy
+_MOST = 50  # the most trials with one equal sample that are paired with each other
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What tells a trial's measured samples from those of any other.
+    """Fingerprint of a trial's measured samples.
 
-    `digests` has a number for each that is unlike the others; `scatters` what `_scatter` gives of
-    each of `_COLUMNS`.
+    Attributes:
+        digests: One hash per distinct sample, sorted.
+        scatters: The result of `_scatter` for each column of `_COLUMNS`.
     """
 
     digests: NDArray[np.uint64]
@@ -44,13 +46,17 @@ class Marks:
 
 
 def marks(samples: list[Json]) -> Marks:
-    """Return the marks of a trial's samples."""
+    """Return the fingerprint of a trial's samples, rows with the fields of `READ`."""
     measured = [sample for sample in samples if not sample["warmup"]]
     return Marks(np.unique(_digests(measured)), [_scatter(measured, name) for name in _COLUMNS])
 
 
 def same_times(every: Mapping[str, Marks]) -> Iterator[tuple[list[str], str]]:
-    """Give groups of trials that have times in common, and how: a text with a place for others."""
+    """Yield pairs of trials that share times, and a reason with a placeholder for the other trial.
+
+    Args:
+        every: The fingerprints of all trials, by trial.
+    """
     for pair in _shared(every):
         yield pair, "has half of its measured samples, or more, in common with {}: one is a copy"
     for pair in _scaled(every):
@@ -58,7 +64,7 @@ def same_times(every: Mapping[str, Marks]) -> Iterator[tuple[list[str], str]]:
 
 
 def _shared(marked: Mapping[str, Marks]) -> Iterator[list[str]]:
-    """Give the pairs of trials of which one has half of its samples from the other."""
+    """Yield the pairs of trials that share half of the samples of the shorter one."""
     trials = list(marked)
     digests = [own.digests for own in marked.values()]
     every = np.concatenate([*digests, np.empty(0, np.uint64)])
@@ -75,14 +81,15 @@ def _shared(marked: Mapping[str, Marks]) -> Iterator[list[str]]:
 
 
 def _digests(samples: list[Json]) -> NDArray[np.uint64]:
-    """Return one number for the times of each sample, whatever its input is called."""
-    found = np.zeros(len(samples), dtype=np.uint64)
+    """Return a polynomial hash of the times of each sample, without the name of its input."""
+    digests = np.zeros(len(samples), dtype=np.uint64)
     for name in _TIMES:
-        found = found * _ODD + np.array([sample[name] for sample in samples], dtype=np.uint64)
-    return found
+        digests = digests * _ODD + np.array([sample[name] for sample in samples], dtype=np.uint64)
+    return digests
 
 
 def _scaled(marked: Mapping[str, Marks]) -> Iterator[list[str]]:
+    """Yield the pairs of trials whose residuals are proportional, in any column."""
     for column in range(len(_COLUMNS)):
         groups: dict[tuple[object, ...], list[tuple[str, Floats, float]]] = defaultdict(list)
         for trial, own in marked.items():
@@ -94,16 +101,19 @@ def _scaled(marked: Mapping[str, Marks]) -> Iterator[list[str]]:
 
 
 def _scatter(samples: list[Json], column: str) -> tuple[tuple[object, ...], Floats | None, float]:
-    """Return the inputs with their numbers, the scatter in units of its spread, and its slack.
+    """Return the residuals of a trial's times about the means of their inputs.
 
-    No scatter, where chance might make another like it.
+    Returns:
+        The shape (each input with its number of samples); the residuals, sorted within an input and
+        divided by their root sum of squares, or None if they carry fewer than `_BITS` bits; and the
+        rounding error in the same unit.
     """
     times: dict[str, list[int]] = defaultdict(list)
     for sample in samples:
         times[sample["input"]].append(sample[column])
     shape = tuple(sorted((name, len(own)) for name, own in times.items()))
     sides = [np.sort(np.array(times[name], dtype=np.int64)) for name, _ in shape]
-    # What is equal within a trial is no evidence twice.
+    # Equal times within a trial carry information once only.
     kinds = [np.unique(own) for own in sides]
     usual = float(np.median(abs(np.concatenate([own - own.mean() for own in kinds]))))
     tick = max(1, int(np.gcd.reduce(np.concatenate(kinds))))
@@ -117,7 +127,7 @@ def _scatter(samples: list[Json], column: str) -> tuple[tuple[object, ...], Floa
 
 
 def _alike(own: list[tuple[str, Floats, float]]) -> Iterator[list[str]]:
-    """Give the pairs of one shape whose scatters are equal but for rounding."""
+    """Yield the pairs of trials of one shape whose residuals are equal up to rounding."""
     if len(own) < 2:
         return
     place = int(np.std([scatter for _, scatter, _ in own], axis=0).argmax())

@@ -1,16 +1,17 @@
-"""How a sweep behaved as an experiment: its course over time, and where its spread comes from.
+"""Diagnostics of a sweep as an experiment: run order, drift, and variance components.
 
-A trial is reduced to one logarithm, of the time that its scenario is judged by: the mean over
-inputs of the input's mean e2e, the mean latency, or the time per sample; its deviation is that less
-the mean of its cell on its host. Drift is judged on the means of whole replicates, each of which
-has every cell: trials that follow each other are no independent observations, replicates are nearly
-so.
+A trial is reduced to one logarithm of the time that its scenario is judged by: the mean over inputs
+of the input's mean e2e time, the mean latency, or the time per sample. Its deviation is that
+logarithm minus the mean of its cell on its host.
 
-Variance components are by analysis of variance (method of moments, as Kalibera and Jones,
-"Rigorous Benchmarking in Reasonable Time", ISMM 2013, doi:10.1145/2464157.2464160): between the
-samples of one input in a trial (squared coefficient of variation), between the instances of a cell
-beyond what those samples explain, and between replicates, common to all platforms, which pairing
-removes from ratios.
+Drift is tested on the means of replicates, each of which has every cell: consecutive trials are
+autocorrelated, replicates are nearly independent.
+
+Variance components are estimated by analysis of variance (method of moments, as in Kalibera and
+Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013, doi:10.1145/2464157.2464160): within
+trials (between samples of one input, as a squared coefficient of variation), between instances of a
+cell beyond what those samples explain, and between replicates (common to all platforms, so pairing
+removes it from ratios).
 """
 
 from __future__ import annotations
@@ -32,27 +33,32 @@ from virtbed_analysis.samples_per_trial import ENOUGH, epoch
 
 Json = dict[str, Any]
 MOST_POINTS = 1000
-"""With more trials than this, the run order has the mean of several neighbours in a row."""
+"""The most points of a run-order plot per host; with more trials, a point is a mean of several."""
 _CURVE = [column for column in GROUP if column != "cores"]
 
 
 def of_trials(samples: pl.DataFrame | Readings) -> pl.DataFrame:
     """Return one row per real trial, in the order in which they ran.
 
-    Columns: `trial`, `host`, `GROUP`, `replicate`, `position`, `started_at`, `suspicions`, `log`
-    (of ns), `deviation` (null for the only trial of its cell), `samples`, `inputs`, `within`
-    (squared coefficient of variation of an input's samples, null where each input has one, and
-    where a scenario is judged by whole trials: requests of a queue are no independent samples),
-    `freedom` (its degrees of freedom), `inner` (variance that these leave in `log`) and
-    `measured_s`.
+    Args:
+        samples: As `load` returns them, or their readings.
+
+    Returns:
+        Columns: `trial`, `host`, `GROUP`, `replicate`, `position`, `started_at`, `suspicions`;
+        `log` (logarithm of the judged time in ns); `deviation` (`log` minus the mean of its cell on
+        its host; null for the only trial of a cell); `samples` and `inputs` (their numbers);
+        `within` (squared coefficient of variation of an input's samples, pooled over inputs; null
+        if each input has one sample, and in scenarios judged by whole trials, whose queued requests
+        are not independent); `freedom` (degrees of freedom of `within`); `inner` (variance of `log`
+        due to its samples, by the delta method); `measured_s` (time in measured requests).
     """
     means = readings(samples)
     share = (pl.col("e2e_var") / pl.col("mean") ** 2).fill_null(0.0)
     inputs = means.totals.with_columns((pl.col("e2e_ns") / pl.col("n")).alias("mean"))
     freedom = pl.col("n").cast(pl.Int64).sum() - pl.len().cast(pl.Int64)
     spread = (share * (pl.col("n").cast(pl.Float64) - 1)).sum() / freedom
-    # Of the logarithm of a sum over inputs: one that takes long weighs more. An input of a single
-    # sample is taken to vary as the others do.
+    # Delta method for the logarithm of a sum over inputs, so a long input weighs more. An input
+    # with a single sample is assumed to vary as the others do.
     known = pl.when(pl.col("n") > 1).then("e2e_var").otherwise(spread * pl.col("mean") ** 2)
     left = (known / pl.col("n")).sum() / pl.col("mean").sum() ** 2
     trials = inputs.group_by("trial", maintain_order=True).agg(
@@ -87,9 +93,9 @@ def of_sweep(samples: pl.DataFrame, trials: pl.DataFrame, ran: pl.DataFrame | No
     """Return the report's part on the design: `run_order`, `drift`, `components`, `samples`.
 
     Args:
-        samples: As `frames.Sweep` has them.
-        trials: Likewise.
-        ran: What `of_trials` makes of them, if that is there already.
+        samples: `frames.Sweep.samples`, one row per sample.
+        trials: `frames.Sweep.trials`, one row per trial.
+        ran: The result of `of_trials(samples)`; computed if None.
     """
     ran = of_trials(samples) if ran is None else ran
     return {
@@ -106,10 +112,10 @@ def _by_host(ran: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
 
 
 def _run_order(ran: pl.DataFrame) -> list[Json]:
-    """Return the points of the run-order plot, by host: each a trial, or several in a row.
+    """Return the points of the run-order plot, each one trial or the mean of consecutive trials.
 
-    Fields: `host`, `first` and `last` (places in the order, from 1), `platform` and `mode` (None
-    for several), `deviation` (a logarithm), `suspect` (how many are).
+    Fields: `host`, `first` and `last` (places in the host's order, from 1), `platform` and `mode`
+    (None for several trials), `deviation` (logarithm), `suspect` (number of suspect trials).
     """
     points = []
     for host, rows in _by_host(ran):
@@ -132,7 +138,13 @@ def _run_order(ran: pl.DataFrame) -> list[Json]:
 
 
 def _drift(host: str, rows: pl.DataFrame) -> Json:
-    """Return the course of one host: its replicates, slope per hour, and likeness of neighbours."""
+    """Return the drift of one host.
+
+    Fields: `replicates` (mean deviation and time per replicate); `slope`, `low`, `high` (ordinary
+    least squares of those means on hours, per hour, with its 95% interval), `span` (hours); `alike`
+    (lag-1 autocorrelation of the trials' deviations) and `alike_by_chance` (2 / sqrt(n), the usual
+    95% bound for white noise); `sentence`. Values that cannot be estimated are None.
+    """
     timed = rows.with_columns(hours=pl.Series(_hours(rows["started_at"].to_list())))
     means = (
         timed.group_by("replicate", maintain_order=True)
@@ -140,58 +152,58 @@ def _drift(host: str, rows: pl.DataFrame) -> Json:
         .sort("replicate")
     )
     hours, values = means["hours"].to_numpy(), means["deviation"].to_numpy()
-    found: Json = dict.fromkeys(("slope", "low", "high", "span", "alike", "alike_by_chance"))
+    course: Json = dict.fromkeys(("slope", "low", "high", "span", "alike", "alike_by_chance"))
     known = len(values) >= ENOUGH and np.isfinite(hours).all()
     if known and np.ptp(hours) > 0 and np.ptp(values) > NO_SPREAD:
         fit = stats.linregress(hours, values)
         half = t_quantile(CONFIDENCE, len(values) - 2) * float(fit.stderr)
         slope = float(fit.slope)
-        found |= {"slope": slope, "low": slope - half, "high": slope + half}
-        found["span"] = float(np.ptp(hours))
+        course |= {"slope": slope, "low": slope - half, "high": slope + half}
+        course["span"] = float(np.ptp(hours))
     series = timed["deviation"].to_numpy()
     if len(series) > 10 and float(series @ series) > 0:
-        found["alike"] = float(series[1:] @ series[:-1]) / float(series @ series)
-        found["alike_by_chance"] = 2 / math.sqrt(len(series))
+        course["alike"] = float(series[1:] @ series[:-1]) / float(series @ series)
+        course["alike_by_chance"] = 2 / math.sqrt(len(series))
     replicates = means.rename({"deviation": "mean"}).to_dicts()
-    return {"host": host, "replicates": replicates, **found, "sentence": _course(found)}
+    return {"host": host, "replicates": replicates, **course, "sentence": _sentence(course)}
 
 
-def _course(found: Json) -> str:
-    if found["slope"] is None:
-        said = (
-            f"Whether the host drifted is not known: a slope takes {ENOUGH} replicates with starts "
-            "of their own."
+def _sentence(course: Json) -> str:
+    if course["slope"] is None:
+        text = (
+            f"Whether the host drifted is not known: a slope needs {ENOUGH} replicates with "
+            "different start times."
         )
     else:
-        low, high = (found[end] * found["span"] for end in ("low", "high"))
+        low, high = (course[end] * course["span"] for end in ("low", "high"))
         if low > 0 or high < 0:
             faster = "slower" if low > 0 else "faster"
             least, most = sorted(abs(math.expm1(end)) for end in (low, high))
-            said = f"The host drifted: requests became {least:.1%} to {most:.1%} {faster}"
+            text = f"The host drifted: requests became {least:.1%} to {most:.1%} {faster}"
         else:
-            said = f"No steady drift is seen: {math.expm1(low):+.1%} to {math.expm1(high):+.1%}"
-        said += f" from the first replicate to the last ({words.duration(found['span'])})."
-    if found["alike"] is not None and found["alike"] > found["alike_by_chance"]:
-        said += (
-            f" Trials that follow each other are alike (correlation {found['alike']:.2f}, by "
-            f"chance up to {found['alike_by_chance']:.2f}): the host wanders within replicates."
+            text = f"No steady drift is seen: {math.expm1(low):+.1%} to {math.expm1(high):+.1%}"
+        text += f" from the first replicate to the last ({words.duration(course['span'])})."
+    if course["alike"] is not None and course["alike"] > course["alike_by_chance"]:
+        text += (
+            f" Consecutive trials are correlated ({course['alike']:.2f}, by chance up to "
+            f"{course['alike_by_chance']:.2f}): the host drifts within replicates."
         )
-    return said
+    return text
 
 
 def _hours(starts: list[str]) -> list[float | None]:
-    """Return hours since the earliest; null where a time cannot be read."""
+    """Return the hours of ISO 8601 starts since the earliest; None for an unreadable one."""
     seconds = [epoch(start) for start in starts]
     first = min((s for s in seconds if s is not None), default=0.0)
     return [None if s is None else (s - first) / 3600 for s in seconds]
 
 
 def _components(ran: pl.DataFrame) -> list[Json]:
-    """Return the spread of each platform and mode, over all of its sizes.
+    """Return the variance components of each platform and mode, pooled over sizes.
 
-    Standard deviations of logarithms: `within` a trial, `between` instances beyond that (time
-    included), `icc` (the share of the variance of a single sample that is the instance's), and the
-    `freedom` of `between`.
+    Fields, as standard deviations of logarithms: `within` trials, `between` instances beyond that
+    (drift over time included); `icc` (intraclass correlation: the share of the variance of a single
+    sample that is between instances); `freedom` (degrees of freedom of `between`); `trials`.
     """
     cell = ["host", *GROUP]
     cells = ran.filter(PLAIN_ROWS).group_by(cell, maintain_order=True).agg(
@@ -219,7 +231,7 @@ def _components(ran: pl.DataFrame) -> list[Json]:
 
 def _split(row: Json) -> Json:
     within, inner = row.pop("within"), row.pop("inner")
-    if within is not None and math.isnan(within):  # 0 / 0: no input has two samples that tell
+    if within is not None and math.isnan(within):  # 0 / 0: no input has two samples
         within = None
     var = row.pop("var")
     known = row["freedom"] > 0 and var is not None and inner is not None

@@ -36,7 +36,7 @@ def test_a_burst_is_counted_once_and_another_after_a_gap() -> None:
     assert at(found, "bursts") == [5, 20, 30]
 
 
-def test_a_request_without_a_latency_is_kept_and_counts_for_nothing() -> None:
+def test_a_request_without_a_latency_is_kept_and_not_counted() -> None:
     found = with_bursts(requests([10.0, None, 10.0]), BOUND_NS)
     assert found.height == 3
     assert found["bursts"].to_list() == [False, None, False]
@@ -53,7 +53,7 @@ def test_an_input_that_takes_longer_than_others_is_no_burst() -> None:
     assert set(at(found, "slowest")).isdisjoint(range(0, 50, 10))
 
 
-def test_trials_do_not_reach_into_each_other() -> None:
+def test_a_burst_does_not_cross_trials() -> None:
     one, other = requests([900.0, 10.0, 10.0, 900.0]), requests([900.0, 10.0, 10.0, 10.0])
     both = pl.concat([one, other.with_columns(trial=pl.lit("u"))])
     found = with_bursts(both, BOUND_NS)

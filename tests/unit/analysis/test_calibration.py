@@ -28,7 +28,7 @@ def measured(folder: Any, twin: float = 1.0, slowed: float = 1.1, spread: float 
     return folder
 
 
-def test_a_testbed_that_finds_what_is_true_passes(folder: Any) -> None:
+def test_a_testbed_that_finds_the_true_ratios_passes(folder: Any) -> None:
     content = calibrate(measured(folder).path)
     assert content["passed"] is True
     twin, slowed = content["checks"]
@@ -43,14 +43,14 @@ def test_a_testbed_that_finds_what_is_true_passes(folder: Any) -> None:
     ("truth", "failed", "reason"),
     [
         ({"twin": 1.05}, "twin", "misses 1"),
-        ({"spread": 8.0}, "twin", "is not wholly within 3% of 1: this cannot tell"),
+        ({"spread": 8.0}, "twin", "is not wholly within 3% of 1: the check cannot"),
         ({"twin": 1.02, "spread": 3.0}, "twin", "is not wholly within 3% of 1"),
         ({"slowed": 1.1, "spread": 5.0}, "slowdown", "is not wholly within 3% of 1.1"),
         ({"slowed": 1.2}, "slowdown", "misses 1.1"),
-        ({"slowed": 1.05, "spread": 9.0}, "slowdown", "does not tell 1.1 from 1"),
+        ({"slowed": 1.05, "spread": 9.0}, "slowdown", "does not distinguish 1.1"),
     ],
 )
-def test_a_testbed_that_does_not_fails_and_says_why(
+def test_a_testbed_that_misses_the_true_ratios_fails_with_a_reason(
     folder: Any, truth: dict[str, float], failed: str, reason: str
 ) -> None:
     content = calibrate(measured(folder, **truth).path)
@@ -87,7 +87,7 @@ def test_a_planned_check_without_a_result_fails(folder: Any) -> None:
     assert not missing["passed"]
 
 
-def test_a_slowdown_that_no_result_names_is_not_said_to_be_none(folder: Any) -> None:
+def test_a_slowdown_that_no_result_states_is_not_reported_as_zero(folder: Any) -> None:
     folder.trial("bm", "pinned", 1, {"a.png": [20.0]})
     folder.trial("bm", "pinned", 1, {"a.png": [20.0]}, variant="twin")
     folder.plan("bm", "pinned", 1, variant="slowed")
@@ -104,7 +104,7 @@ def test_suspect_trials_are_counted(folder: Any) -> None:
     assert calibrate(folder.path)["suspect"] == 1
 
 
-def test_the_intervals_of_all_checks_hold_together(folder: Any) -> None:
+def test_the_intervals_of_all_checks_are_simultaneous(folder: Any) -> None:
     """A testbed that is right passes 95 times of 100, not 90 as with two intervals of 95%."""
     content = calibrate(measured(folder, twin=1.004, slowed=1.104).path)
     twin, slowed = content["checks"]
@@ -120,7 +120,7 @@ def test_a_sweep_without_twins_is_refused(quick: Any) -> None:
         calibrate(quick.path)
 
 
-def test_one_replicate_shows_nothing(folder: Any) -> None:
+def test_one_replicate_gives_no_verdict(folder: Any) -> None:
     folder.trial("bm", "pinned", 1, {"a.png": [20.0]})
     folder.trial("bm", "pinned", 1, {"a.png": [20.0]}, variant="twin")
     content = calibrate(folder.path)
@@ -129,7 +129,7 @@ def test_one_replicate_shows_nothing(folder: Any) -> None:
     assert content["resolution"] == []
 
 
-def test_a_twin_is_judged_by_equivalence_and_not_by_holding_one(folder: Any) -> None:
+def test_a_twin_passes_by_equivalence_not_by_an_interval_around_1(folder: Any) -> None:
     """A small difference that is seen passes, one that may be larger does not."""
     twin, _ = calibrate(measured(folder, twin=1.012, spread=0.5).path)["checks"]
     assert twin["low"] > 1 and (twin["answer"], twin["passed"]) == ("equivalent", True)
@@ -162,13 +162,13 @@ def test_a_testbed_that_is_off_by_the_margin_seldom_passes(bias: float) -> None:
     assert np.mean(passed) <= 0.035
 
 
-def test_what_noise_on_one_side_does_to_a_pass_is_said(folder: Any) -> None:
+def test_the_caution_states_how_often_one_sided_noise_passes(folder: Any) -> None:
     content = calibrate(measured(folder).path)
     assert "passes in at most 5% of sweeps only if noise is alike" in content["caution"]
-    assert "in up to 17%, or 46% where they are rare and long" in content["caution"]
+    assert "in up to 17%, or 46% if they are rare and long" in content["caution"]
 
 
-def test_replicates_that_speak_against_their_interval_mark_the_check(folder: Any) -> None:
+def test_replicates_that_contradict_their_interval_mark_the_check(folder: Any) -> None:
     for replicate in range(1, 13):
         late = 1.01 if replicate == 7 else 1 + 0.0001 * (replicate % 3)
         folder.trial("bm", "pinned", replicate, {"a.png": [20.0]})
@@ -181,7 +181,7 @@ def test_replicates_that_speak_against_their_interval_mark_the_check(folder: Any
 
 @pytest.mark.parametrize("replicates", [5, 8, 15])
 @pytest.mark.parametrize("sigma", [1.0, 2.0])
-def test_a_host_off_by_the_margin_passes_no_more_often_than_is_said(
+def test_a_host_off_by_the_margin_passes_at_most_as_often_as_stated(
     replicates: int, sigma: float
 ) -> None:
     """Lognormal noise on one side, at either margin: what `caution` says is borne out."""

@@ -1,4 +1,4 @@
-"""Cells and rows are the same thing in two forms."""
+"""Cells and flat rows convert into each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_factor_is_matched_or_defaulted() -> None:
     assert {f.name for f in MATCHED} <= {*SUBJECT} and {f.name for f in DEFAULTED} <= {*CELL}
 
 
-def test_a_cell_and_its_row_say_the_same() -> None:
+def test_a_cell_and_its_row_convert_into_each_other() -> None:
     cell = cell_of(ROW)
     plain = {name: ROW[name] for name in ROW if name not in {f.name for f in DEFAULTED}}
     assert cell.row() == plain
@@ -45,7 +45,7 @@ def test_another_part_or_factor_makes_another_cell() -> None:
     assert other.settings != cell.settings and cell.having(cores=4).subject == cell.subject
 
 
-def test_a_row_is_plain_with_the_default_of_what_is_compared_with_its_default() -> None:
+def test_a_row_is_plain_with_the_defaults_of_all_defaulted_factors() -> None:
     assert is_plain(ROW)
     assert not is_plain({**ROW, "variant": "twin"})
     assert is_plain({**ROW, "thread_policy": "matched"})

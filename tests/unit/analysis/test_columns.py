@@ -1,4 +1,4 @@
-"""Every column of an export is said, once, and is of the type that it has."""
+"""Every column of an export is described once, with its type."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_loaded_samples_have_the_columns_that_are_described(folder: Folder) -> N
     assert {*described()} == {*wanted}
 
 
-def test_factors_and_measures_reach_it_by_their_registries() -> None:
+def test_factors_and_measures_come_from_their_registries() -> None:
     said = described()
     for factor in FACTORS:
         assert said[factor.name] == {"type": "String", "meaning": factor.meaning}
@@ -32,7 +32,7 @@ def test_factors_and_measures_reach_it_by_their_registries() -> None:
         assert where[measure.column].meaning == measure.meaning
 
 
-def test_names_tell_units() -> None:
+def test_names_contain_units() -> None:
     times = [name for name, column in {**SAMPLE, **TRIAL}.items() if name.endswith("_ns")]
     assert "e2e_ns" in times
     whole = {name for name in times if {**SAMPLE, **TRIAL}[name].type == pl.Int64()}

@@ -113,7 +113,7 @@ def test_trials_of_their_own_are_kept(noisy: Folder) -> None:
     assert read_sweep(noisy.path).rejected == []
 
 
-def test_chance_is_said_from_a_copy() -> None:
+def test_a_chance_agreement_is_distinguished_from_a_copy() -> None:
     """A coarse clock, few samples or times that do not vary make trials alike by chance."""
     chance = random.Random(1)
 
@@ -143,7 +143,7 @@ def test_chance_is_said_from_a_copy() -> None:
         assert alike(nothing) == []
 
 
-def test_a_million_samples_are_looked_at_in_seconds(tmp_path: Path) -> None:
+def test_a_million_samples_are_checked_in_seconds(tmp_path: Path) -> None:
     """Of one digest that many trials share, some pairs alone are counted."""
     sample = {"queue_ns": 5, "pre_ns": 0, "infer_ns": 9, "post_ns": 0, "e2e_ns": 9}
     samples = [{"input": "a", "warmup": False, **sample}] * 10

@@ -79,14 +79,14 @@ def found() -> dict[str, Any]:
     return of_sweep(*ran())
 
 
-def test_components_are_those_that_made_the_sweep(found: Any) -> None:
+def test_components_are_those_of_the_simulation(found: Any) -> None:
     (row,) = found["samples"]
     assert row["within"] == pytest.approx(WITHIN, rel=0.1)
     assert row["between"] == pytest.approx(BETWEEN, rel=0.15)
     assert row["common"] == pytest.approx(COMMON, rel=0.25)
 
 
-def test_by_platform_what_lies_between_instances_has_the_time_in_it(found: Any) -> None:
+def test_the_spread_between_instances_by_platform_includes_drift(found: Any) -> None:
     assert len(found["components"]) == len(KINDS)
     for row in found["components"]:
         assert row["within"] == pytest.approx(WITHIN, rel=0.1)
@@ -96,7 +96,7 @@ def test_by_platform_what_lies_between_instances_has_the_time_in_it(found: Any) 
 
 
 @pytest.mark.parametrize("between", [0.001, BETWEEN])
-def test_inputs_of_unlike_length_are_no_spread_between_instances(between: float) -> None:
+def test_inputs_of_unequal_length_add_no_spread_between_instances(between: float) -> None:
     """A logarithm of a sum over inputs has the spread of the long ones: there are fewer of those.
 
     The truth of the best number is by search: the variance of the mean of what a time allows.
@@ -122,7 +122,7 @@ def test_the_best_number_of_samples_is_where_time_times_variance_is_least() -> N
     assert min(costs, key=lambda n: costs[n]) == round(best)
 
 
-def test_the_best_number_rests_on_what_a_trial_costs_from_start_to_start(found: Any) -> None:
+def test_the_best_number_uses_the_time_from_start_to_start(found: Any) -> None:
     (row,) = found["samples"]
     assert row["setup_s"] == pytest.approx(60 - 30 * 0.02, rel=0.01)
     assert row["sample_s"] == pytest.approx(0.02, rel=0.1)
@@ -131,7 +131,7 @@ def test_the_best_number_rests_on_what_a_trial_costs_from_start_to_start(found: 
     assert f"{row['best']} samples per trial would be best, not 30" in row["sentence"]
 
 
-def test_a_number_near_the_best_is_left_alone() -> None:
+def test_a_number_near_the_best_gives_no_recommendation() -> None:
     (row,) = of_sweep(*ran(samples=140, replicates=15))["samples"]
     assert "140 samples per trial are about as good" in row["sentence"]
 
@@ -144,13 +144,13 @@ def test_no_spread_between_instances_gives_no_number() -> None:
 
 
 @pytest.mark.parametrize("hourly", [0.03, -0.03])
-def test_a_steady_drift_is_said(hourly: float) -> None:
+def test_a_steady_drift_is_reported(hourly: float) -> None:
     (row,) = of_sweep(*ran(replicates=12, hourly=hourly, spread=(0.01, 0.005, 0.002)))["drift"]
     assert row["low"] < hourly < row["high"]
     assert ("slower" if hourly > 0 else "faster") in row["sentence"]
 
 
-def test_a_drift_that_is_none_is_said_in_one_sweep_of_twenty() -> None:
+def test_without_drift_one_sweep_of_twenty_reports_one() -> None:
     frame, _ = ran(replicates=8, samples=2)
     trials = of_trials(frame)
     random, seen = np.random.default_rng(3), 0
@@ -164,16 +164,16 @@ def test_a_drift_that_is_none_is_said_in_one_sweep_of_twenty() -> None:
     assert 0.02 <= seen / 400 <= 0.08
 
 
-def test_a_host_that_wanders_within_replicates_is_said() -> None:
+def test_drift_within_replicates_is_reported() -> None:
     frame, _ = ran(replicates=10, samples=2)
     trials = of_trials(frame)
     wave = np.sin(np.arange(trials.height) / 4)
     row = diagnostics._drift("a", trials.with_columns(deviation=pl.Series(wave)))
-    assert "the host wanders within replicates" in row["sentence"]
+    assert "the host drifts within replicates" in row["sentence"]
     assert "wanders" not in of_sweep(*ran(spread=(0.01, 0.02, 0.0)))["drift"][0]["sentence"]
 
 
-def test_the_run_order_has_each_trial_or_of_very_many_several_in_a_row() -> None:
+def test_a_point_of_the_run_order_is_a_trial_or_the_mean_of_several() -> None:
     frame, trials = ran(replicates=5, samples=2)
     points = of_sweep(frame, trials)["run_order"]
     assert [point["first"] for point in points] == list(range(1, 26))
@@ -185,7 +185,7 @@ def test_the_run_order_has_each_trial_or_of_very_many_several_in_a_row() -> None
     assert (thin[0]["first"], thin[-1]["last"], thin[0]["platform"]) == (1, many.height, None)
 
 
-def test_times_that_cannot_be_read_are_no_drift_and_no_crash() -> None:
+def test_unreadable_start_times_give_no_drift_and_no_error() -> None:
     frame, trials = ran(replicates=4, samples=2)
     odd = {"started_at": pl.lit("soon")}
     found = of_sweep(frame.with_columns(**odd), trials.with_columns(**odd))
@@ -215,7 +215,7 @@ def test_a_report_has_the_plot_the_sentences_and_the_tables(folder: Any) -> None
     assert read_by(folder.path / "nowhere") == []
 
 
-def test_of_one_replicate_the_page_does_not_say_that_nothing_drifted(folder: Any) -> None:
+def test_with_one_replicate_the_page_does_not_claim_that_nothing_drifted(folder: Any) -> None:
     for platform, mode in KINDS[:3]:
         folder.trial(platform, mode, 1, {"a": [20.0, 21.0]})
     page = report(folder.path).html.read_text()
@@ -223,7 +223,7 @@ def test_of_one_replicate_the_page_does_not_say_that_nothing_drifted(folder: Any
     assert "Drift makes" not in page
 
 
-def test_an_empty_sweep_has_none_of_it(folder: Any) -> None:
+def test_an_empty_sweep_has_no_diagnostics(folder: Any) -> None:
     folder.plan("bm", "pinned", 1)
     content = document(read_sweep(folder.path))
     assert content["diagnostics"] == {

@@ -1,4 +1,4 @@
-"""A label that is not that of its evidence is found, whichever of the two was changed."""
+"""`evidence.contradictions` finds a label that differs between a result and its evidence."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def both(name: str, key: str, value: object) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda r, _: r["trial"].update(platform="podman"), "is labelled platform 'podman'"),
         (lambda r, _: r["trial"].update(cores=2), "is labelled cores 2, its evidence 1"),
@@ -61,25 +61,25 @@ def both(name: str, key: str, value: object) -> Change:
         (lambda _, e: e["asked"].update(image_name="0" * 16), "names the image 0000"),
         (lambda _, e: e["asked"].update(cpu_ids=[]), "pins 1 cores to CPUs"),
         (lambda _, e: e.update(after=None), "no reading of machine and enclosure after"),
-        (lambda _, e: e.update(inside=None), "does not tell what the process saw"),
+        (lambda _, e: e.update(inside=None), "has no reading by the process"),
         (
             lambda r, _: r.update(environment={**r["environment"], "kernel": "5.0"}),
-            "its result says kernel '5.0', its evidence '6.1.0'",
+            "its result has kernel '5.0', its evidence '6.1.0'",
         ),
         (both("enclosure", "cpuset", "0-15"), "enclosure read before the trial: cpuset '0-15'"),
         (both("enclosure", "quota_cpus", 0.5), "enclosure read after the trial: quota_cpus 0.5"),
-        (both("enclosure", "swap_limit", "2048 MiB"), "swap_limit '2048 MiB', '0 MiB' was asked"),
+        (both("enclosure", "swap_limit", "2048 MiB"), "swap_limit '2048 MiB' found, '0 MiB' n"),
         (both("enclosure", "layers", ["sha256:0"]), "layers ['sha256:0']"),
         (both("enclosure", "seccomp", "none"), "seccomp_profile filter was asked for"),
-        (both("machine", "vcpus", 1), "vcpus, which metal has not"),
-        (lambda _, e: e.update(process_wall_ns=1), "its process 0.000 s by the evidence"),
-        (lambda r, _: r.update(bench={"settings": {}}), "tells of the bench host's kernel what"),
+        (both("machine", "vcpus", 1), "vcpus, which the machine metal does not"),
+        (lambda _, e: e.update(process_wall_ns=1), "its process took 0.000 s"),
+        (lambda r, _: r.update(bench={"settings": {}}), "bench host's kernel contradicts"),
     ],
 )
-def test_what_does_not_agree_is_named(folder: Folder, change: Change, said: str) -> None:
+def test_a_contradiction_is_named(folder: Folder, change: Change, message: str) -> None:
     result, evidence = made(folder, "cn", "pinned")
     change(result, evidence)
-    assert any(said in one for one in found(result, evidence)), found(result, evidence)
+    assert any(message in one for one in found(result, evidence)), found(result, evidence)
 
 
 def test_a_pinned_vcpu_that_was_moved_between_the_readings_is_found(folder: Folder) -> None:

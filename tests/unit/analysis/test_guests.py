@@ -111,13 +111,13 @@ def test_one_kernel_alone_is_not_taken_apart(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        ({"kernel": None}, "its evidence has guest_kernel host, and not what that makes"),
+        ({"kernel": None}, "its evidence has guest_kernel host, but its instance"),
         ({"factors": {"guest_kernel": "image"}}, "is labelled guest_kernel 'host'"),
         ({"kernel": {**KERNEL, "version": "#2 SMP"}}, "the host's, 6.1.0 #2 SMP, is needed"),
         ({"kernel": {**KERNEL, "release": "6.1.1"}}, "the host's, 6.1.1 #1 SMP, is needed"),
     ],
 )
-def test_a_label_that_the_evidence_does_not_bear_out_is_left_out(
+def test_a_result_whose_label_contradicts_its_evidence_is_left_out(
     both: Folder, message: Json, why: str
 ) -> None:
     name = "vm-pinned-c01-host_kernel-image_classification-r02"

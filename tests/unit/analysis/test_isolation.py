@@ -190,12 +190,12 @@ def process(evidence: Json, moment: str) -> Json:
         (lambda e: e["asked"].update(neighbours=[]), "its evidence places 0"),
         (lambda e: e["asked"]["neighbours"][0].update(cpus="0"), "neighbours share"),
         (lambda e: e["after"].update(neighbours=[]), "0 neighbours were read, 1 needed"),
-        (lambda e: e["before"].update(neighbours=[{}]), "a reading of a neighbour that is none"),
+        (lambda e: e["before"].update(neighbours=[{}]), "an invalid reading of a neighbour"),
         (lambda e: process(e, "after").update(cpus_allowed_list="0-1"), "may run on CPUs 0-1"),
         (lambda e: process(e, "after").update(migrations=3), "was moved to another CPU 1 times"),
         (lambda e: e["after"]["neighbours"][0].update(requests=5), "answered no request while"),
         (lambda e: e["after"]["neighbours"][0].update(ended="exit status 1: x"), "ended before"),
-        (lambda e: process(e, "after").update(cpu_s=31.0), "what its evidence does not"),
+        (lambda e: process(e, "after").update(cpu_s=31.0), "contradicts the neighbours that"),
     ],
 )
 def test_evidence_that_does_not_bear_neighbours_out_leaves_the_trial_out(
@@ -212,7 +212,7 @@ def test_a_trial_that_was_asked_for_none_has_none(shared: Folder) -> None:
     ran = json.loads((shared.path / other).read_text())["neighbours"]
     shared.edit(name, lambda result: result.update(neighbours=ran))
     (left,) = document(read_sweep(shared.path))["rejected"]
-    assert "tells of neighbours, and was asked for none" in left["reason"]
+    assert "lists neighbours, but its instance has none" in left["reason"]
 
 
 @pytest.mark.parametrize(("shares", "suspect"), [("core", False), ("L3", True)])

@@ -95,7 +95,7 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["samples"][1].update(e2e_ns=0)), "e2e_ns|took 0 ns"),
     (result(lambda r: r["trial"].update(id=GOOD)), f"duplicate: it is trial {GOOD}"),
     (result(lambda r: r["trial"].update(id=BAD.replace("r02", "r09"))), "not the trial its folder"),
-    (result(lambda r: r["trial"].update(platform="cn")), "trial fields say cn-pinned"),
+    (result(lambda r: r["trial"].update(platform="cn")), "trial fields give cn-pinned"),
     (
         result(lambda r: r["trial"].update(plan_digest="sha256:" + "d" * 64)),
         "belongs to another plan",
@@ -103,44 +103,44 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
     (result(lambda r: r["answers"].update(wrong=1)), "answers.wrong: 0 was expected"),
     (result(lambda r: [s.update(warmup=True) for s in r["samples"]]), "only warm-ups"),
     (unplanned, "not among the trials"),
-    (result(lambda r: r["trial"].update(scale="tiny")), "scale 'tiny', .* with 'trained'"),
-    (result(lambda r: r["settings"].update(scenario="offline")), "fields say .*-offline-r02"),
+    (result(lambda r: r["trial"].update(scale="tiny")), "scale 'tiny', .* plans 'trained'"),
+    (result(lambda r: r["settings"].update(scenario="offline")), "fields give .*-offline-r02"),
     (result(lambda r: r["settings"].update(thread_policy="matched")), "ran with thread_policy 'ma"),
-    (result(lambda r: r["trial"].update(thread_policy="matched")), "fields say .*-matched-r02"),
-    (result(lambda r: r["trial"].update(variant="twin")), "fields say bm-pinned-c01-twin-"),
-    (result(lambda r: r["trial"].update(processor="gpu")), "fields say .*-gpu-r02"),
+    (result(lambda r: r["trial"].update(thread_policy="matched")), "fields give .*-matched-r02"),
+    (result(lambda r: r["trial"].update(variant="twin")), "fields give bm-pinned-c01-twin-"),
+    (result(lambda r: r["trial"].update(processor="gpu")), "fields give .*-gpu-r02"),
     (result(lambda r: r["trial"].pop("quota_cpus")), "'quota_cpus' is a required property"),
-    (result(lambda r: r["trial"].update(emulated=True)), "emulated True, .* with False"),
+    (result(lambda r: r["trial"].update(emulated=True)), "emulated True, .* plans False"),
     (result(lambda r: r["samples"][1].update(e2e_ns=19_000_000)), "sample 1 took 19000000 ns end"),
     (result(lambda r: r["samples"][2].update(infer_ns=1)), "sample 2 took 21000000 .* its phases"),
-    (result(lambda r: r["samples"][1].update(queue_ns=10**10)), "measured for .* with its wait"),
-    (result(lambda r: r["samples"][1].update(e2e_ns=2e7)), "sample 1 has times that are no whole"),
+    (result(lambda r: r["samples"][1].update(queue_ns=10**10)), "measured for .* its queue"),
+    (result(lambda r: r["samples"][1].update(e2e_ns=2e7)), "sample 1 has times that are not whole"),
     (result(lambda r: r["samples"][1].update(e2e_ns=2**63)), "9223372036854775807 is the largest"),
     (result(lambda r: r["samples"][1].update(e2e_ns=2**63 - 1)), "is greater than the maximum"),
-    (result(lambda r: r["samples"].reverse()), "sample 2 is a warm-up that follows a measured"),
-    (result(lambda r: r["samples"].pop()), "states 2 measured samples, its samples make it 1"),
-    (result(lambda r: r["settings"].update(samples=3)), "states 3 measured samples, .* make it 2"),
+    (result(lambda r: r["samples"].reverse()), "sample 2 is a warm-up after a measured sample"),
+    (result(lambda r: r["samples"].pop()), "states 2 measured samples, but its samples give 1"),
+    (result(lambda r: r["settings"].update(samples=3)), "states 3 measured samples, .* give 2"),
     (
         result(lambda r: r["settings"].update(warmup=0)),
-        "states 0 warm-ups, its samples make it 1",
+        "states 0 warm-ups, but its samples give 1",
     ),
-    (result(lambda r: r["answers"].update(checked=9)), "9 checked answers, its samples make it 3"),
-    (result(lambda r: r["loadgen"].update(queries=9)), "9 queries, its samples make it 2"),
+    (result(lambda r: r["answers"].update(checked=9)), "9 checked answers, but its samples give 3"),
+    (result(lambda r: r["loadgen"].update(queries=9)), "9 queries, but its samples give 2"),
     (result(lambda r: r["loadgen"].update(percentiles_ns={"p99": 1})), "a percentile 'p99'"),
-    (result(lambda r: r["loadgen"].update(queries=1)), "1 queries, its samples make it 2"),
+    (result(lambda r: r["loadgen"].update(queries=1)), "1 queries, but its samples give 2"),
     (
         result(lambda r: r["loadgen"].update(percentiles_ns={"99.00": 5, "9.0": 6, "100": 7})),
-        "a percentile 9.0 of 6 ns, beyond that of 99.00, 5 ns",
+        "states 6 ns for percentile 9.0, more than 5 ns for percentile 99.00",
     ),
-    (result(lambda r: r["loadgen"].update(reasons=["short"])), "VALID by LoadGen, .*: short"),
-    (alone(rescaled(0.5)), "median latency of 2[0-9]+ ns, its samples have 1[0-9]+ ns"),
-    (alone(rescaled(1e-3)), "median latency of 2[0-9]{7} ns, its samples have 2[0-9]{4} ns"),
+    (result(lambda r: r["loadgen"].update(reasons=["short"])), "LoadGen calls it VALID, .*: short"),
+    (alone(rescaled(0.5)), "median latency of 2[0-9]+ ns, its samples give 1[0-9]+ ns"),
+    (alone(rescaled(1e-3)), "median latency of 2[0-9]{7} ns, its samples give 2[0-9]{4} ns"),
     (
         result(lambda r: r["answers"]["by_input"].append(r["answers"]["by_input"][0])),
         "two answers to one input",
     ),
-    (result(lambda r: r["samples"][0].update(input="b.png")), "no answer to the input b.png"),
-    (result(lambda r: r["confounders"].update(window_ns=0)), "measured for 0 ns, its samples took"),
+    (result(lambda r: r["samples"][0].update(input="b.png")), "input b.png, but no answer to it"),
+    (result(lambda r: r["confounders"].update(window_ns=0)), "measured for 0 ns, but its samples"),
     (result(lambda r: r["confounders"].update(window_ns=4 * 10**7)), "its samples took 41000000"),
     (result(lambda r: r["confounders"].update(own_cpu_ns=10**10)), "10 s of CPU time by its conf"),
     (result(lambda r: r["rusage"].update(user_s=9.0)), "9.1 s of CPU time by its rusage"),
@@ -150,17 +150,17 @@ REASONS: list[tuple[Callable[[Any], None], str]] = [
         ),
         "throttled in 4 of 1 periods",
     ),
-    (result(lambda r: r["startup"].update(load_ns=10**11)), "its parts took .*, its process"),
-    (result(lambda r: r["startup"].update(spawn_ns=10**11)), "its parts took .*, its process"),
-    (idle(3 * 10**10), "measured for 30.000 s, its samples took 0.04. s .* nothing waits"),
-    (result(lambda r: r["memory_kib"].update(peak=9)), "700000 KiB resident, at its peak 9 KiB"),
+    (result(lambda r: r["startup"].update(load_ns=10**11)), "its parts took .* its process took"),
+    (result(lambda r: r["startup"].update(spawn_ns=10**11)), "its parts took .* its process took"),
+    (idle(3 * 10**10), "measured for 30.000 s, but its samples took 0.04. s .* not wait"),
+    (result(lambda r: r["memory_kib"].update(peak=9)), "700000 KiB resident, but a peak of 9 KiB"),
     (result(lambda r: r["application"].update(name="face_detection")), "ran application 'face_d"),
-    (result(lambda r: r["application"].update(scale="tiny")), "ran scale 'tiny', 'trained' was"),
-    (result(lambda r: r["settings"].update(slowdown=0.1)), "held back by 0.1 .* variant is plain"),
-    (result(lambda r: r["settings"].update(seed=1)), "seed 1, design.json plans it with 2112"),
-    (result(lambda r: r["trial"].update(sweep="other")), "sweep 'other', design.json plans it"),
-    (result(lambda r: r["trial"].update(started_at="2026-13-01T00:00:00Z")), "which is no time"),
-    (result(lambda r: r["trial"].update(started_at="2999-01-01T00:00:00Z")), "and now needed"),
+    (result(lambda r: r["application"].update(scale="tiny")), "ran scale 'tiny', but 'trained'"),
+    (result(lambda r: r["settings"].update(slowdown=0.1)), "slowdown 0.1 .* variant is plain"),
+    (result(lambda r: r["settings"].update(seed=1)), "seed 1, but design.json plans 2112"),
+    (result(lambda r: r["trial"].update(sweep="other")), "sweep 'other', but design.json plans"),
+    (result(lambda r: r["trial"].update(started_at="2026-13-01T00:00:00Z")), "a time in ISO 8601"),
+    (result(lambda r: r["trial"].update(started_at="2999-01-01T00:00:00Z")), "and now is needed"),
     (result(lambda r: r["trial"].update(started_at="1970-01-01T00:00:00Z")), "between 2020-01-01"),
     (result(lambda r: r["trial"].update(started_at="today")), r"trial.started_at"),
     (no_evidence, "no evidence.json in its folder"),
@@ -217,8 +217,8 @@ def saw(**values: Any) -> Callable[[Any], None]:
 CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
     (labels(quota_cpus=None), "labelled quota_cpus None, its evidence 2.0"),
     (labels(memory_mib=512), "labelled memory_mib 512, its evidence 4096"),
-    (labels(machine="kvm"), "machine 'kvm', design.json plans it with 'metal'"),
-    (labels(enclosure="podman"), "enclosure 'podman', design.json plans it with 'docker'"),
+    (labels(machine="kvm"), "machine 'kvm', but design.json plans 'metal'"),
+    (labels(enclosure="podman"), "enclosure 'podman', but design.json plans 'docker'"),
     (labels(image_digest="sha256:" + "e" * 64), "labelled image_digest"),
     (asked(mode="pinned"), "labelled mode 'vanilla', its evidence 'pinned'"),
     (asked(cores=4), "labelled cores 2, its evidence 4"),
@@ -227,27 +227,27 @@ CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
     (asked(image_name="0" * 16), "names the image 0000"),
     (asked(enclosure_limit="none"), "asks for a quota of 2.0 CPUs, limited by none"),
     (asked(own_kernel=True), "own_kernel True on the machine metal"),
-    (placed("enclosure", quota_cpus=None), "after the trial: quota_cpus None, 2.0 was asked"),
+    (placed("enclosure", quota_cpus=None), "after the trial: quota_cpus None found, 2.0 needed"),
     (placed("enclosure", moment="before", quota_cpus=1.0), "before the trial: quota_cpus 1.0"),
-    (placed("enclosure", cpuset="0"), "enclosure read after the trial: cpuset '0', '0-15' was"),
-    (placed("enclosure", cpus_allowed_list="3"), "cpus_allowed_list '3', '0-15' was asked"),
-    (placed("enclosure", memory_mib=512), "memory_mib 512, 4096 was asked"),
-    (placed("enclosure", layers=["sha256:x"]), "layers .* was asked"),
-    (placed("machine", cpus_online="0-3"), "cpus_online '0-3', '0-15' was asked"),
-    (placed("machine", vcpus=2), "vcpus, which metal has not"),
+    (placed("enclosure", cpuset="0"), "enclosure read after the trial: cpuset '0' found"),
+    (placed("enclosure", cpus_allowed_list="3"), "cpus_allowed_list '3' found, '0-15' needed"),
+    (placed("enclosure", memory_mib=512), "memory_mib 512 found, 4096 needed"),
+    (placed("enclosure", layers=["sha256:x"]), "layers .* needed"),
+    (placed("machine", cpus_online="0-3"), "cpus_online '0-3' found, '0-15' needed"),
+    (placed("machine", vcpus=2), "vcpus, which the machine metal does not have"),
     (asked(accelerator="kvm"), "accelerator kvm on the machine metal"),
-    (proof(BOX, lambda e: e["after"].update(machine={})), "machine read after .* tells nothing"),
-    (proof(BOX, lambda e: e["after"].update(enclosure={})), "does not tell its CPUs"),
+    (proof(BOX, lambda e: e["after"].update(machine={})), "machine read after .* empty"),
+    (proof(BOX, lambda e: e["after"].update(enclosure={})), "does not contain its CPUs"),
     (
         proof(BOX, lambda e: e["after"]["enclosure"].pop("quota_cpus")),
-        "enclosure read after the trial: it does not tell its quota",
+        "enclosure read after the trial: the reading does not contain its quota",
     ),
     (
         lambda folder: folder.edit(
             f"trials/{PINNED}/result.json",
             lambda r: r["environment"]["cgroup"].update(cpuset="0-15"),
         ),
-        "the application read the cpuset '0-15', '0-1' was asked",
+        "the application read the cpuset '0-15', '0-1' needed",
     ),
     (
         proof(BOX, lambda e: e["after"].update(enclosure=None)),
@@ -255,11 +255,11 @@ CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
     ),
     (proof(BOX, lambda e: e.update(before=None)), "no reading .* before the trial"),
     (proof(BOX, lambda e: e.update(after=None)), "no reading .* after the trial"),
-    (proof(BOX, lambda e: e.update(inside=None)), "does not tell what the process saw"),
-    (proof(BOX, lambda e: e["inside"].update(kernel="5")), "says kernel '6.1.0', its evidence '5'"),
+    (proof(BOX, lambda e: e.update(inside=None)), "no reading by the process"),
+    (proof(BOX, lambda e: e["inside"].update(kernel="5")), "has kernel '6.1.0', its evidence '5'"),
     (proof(BOX, lambda e: e.update(mismatches=["quota"])), "attested, with mismatches: quota"),
-    (proof(BOX, lambda e: e.update(process_wall_ns=10**9)), "its process 1.000 s by the evidence"),
-    (proof(BOX, lambda e: e.update(process_wall_ns=None)), "how long the process ran"),
+    (proof(BOX, lambda e: e.update(process_wall_ns=10**9)), "its process took 1.000 s"),
+    (proof(BOX, lambda e: e.update(process_wall_ns=None)), "no duration of the process"),
     (proof(BOX, lambda e: e.pop("asked")), "evidence.json breaks its schema at asked: missing"),
     (saw(cpus_allowed_list="0"), "read CPUs 0, 0-15 needed"),
     (saw(cgroup={"version": 1, "quota_cpus": None, "cpuset": "0-15"}), "a quota of none, 2 CPUs"),
@@ -269,12 +269,12 @@ CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
         ),
         "found on CPUs outside of that",
     ),
-    (placed("machine", GUEST, accelerator="tcg"), "accelerator 'tcg', 'kvm' was asked"),
-    (placed("machine", GUEST, vcpus=1), "vcpus 1, 2 was asked"),
+    (placed("machine", GUEST, accelerator="tcg"), "accelerator 'tcg' found, 'kvm' needed"),
+    (placed("machine", GUEST, vcpus=1), "vcpus 1 found, 2 needed"),
     (placed("machine", GUEST, quotas={"vcpu_quota": 1}), "CPU quotas"),
     (placed("machine", GUEST, kernel="/images/0/vmlinuz"), "kernel .* of another image"),
-    (placed("machine", GUEST, cpus_online="0-1"), "cpus_online, which kvm has not"),
-    (placed("enclosure", GUEST, container="f00d"), "a container's, process was asked"),
+    (placed("machine", GUEST, cpus_online="0-1"), "cpus_online, which the machine kvm does"),
+    (placed("enclosure", GUEST, container="f00d"), "a container found, process needed"),
     (
         proof(GUEST, lambda e: e["after"]["machine"]["vcpu_threads"][1].update(migrations=9)),
         "vCPU 1 was moved to another CPU 6 times",
@@ -283,7 +283,7 @@ CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
         proof(
             GUEST, lambda e: e["after"]["machine"]["vcpu_threads"][0].update(cpus_allowed_list="5")
         ),
-        "vCPU 0 read after the trial: CPUs '5', '0' was asked",
+        "vCPU 0 read after the trial: CPUs '5' found, '0' needed",
     ),
     (
         lambda folder: folder.edit(
@@ -313,7 +313,7 @@ def test_a_label_that_its_evidence_contradicts_is_no_result(
 @pytest.mark.parametrize("platform", ["bm", "cn", "podman", "gvisor", "vm", "vmcn", "microvm"])
 @pytest.mark.parametrize("mode", ["vanilla", "pinned"])
 @pytest.mark.parametrize("cores", [1, 4])
-def test_every_platform_as_it_was_asked_for_is_a_result(
+def test_results_of_every_platform_are_accepted_if_placed_as_requested(
     folder: Any, platform: str, mode: str, cores: int
 ) -> None:
     folder.trial(platform, mode, 1, {"a": [20.0]}, cores=cores, thread_policy="matched")
@@ -404,7 +404,7 @@ def test_tcg_that_is_not_flagged_as_emulated_is_no_result(folder: Any) -> None:
     folder.edit(f"trials/{name}/result.json", lambda r: r["trial"].update(accelerator="tcg"))
     folder.edit(f"trials/{name}/evidence.json", lambda e: e["asked"].update(accelerator="tcg"))
     (rejected,) = read_sweep(folder.path).rejected
-    assert "has emulated False, its accelerator is tcg" in rejected.reason
+    assert "has emulated False, but its accelerator is tcg" in rejected.reason
 
 
 def on_an_emulated_host(folder: Any, name: str, marked: bool = True) -> None:
@@ -414,7 +414,7 @@ def on_an_emulated_host(folder: Any, name: str, marked: bool = True) -> None:
 
 
 @pytest.mark.parametrize("platform", ["bm", "vm"])
-def test_what_ran_on_an_emulated_host_is_emulated_whatever_its_accelerator(
+def test_trials_on_an_emulated_host_are_emulated_with_any_accelerator(
     folder: Any, platform: str
 ) -> None:
     on_an_emulated_host(folder, folder.trial(platform, "pinned", 1, {"a.png": [20.0]}))
@@ -424,7 +424,7 @@ def test_what_ran_on_an_emulated_host_is_emulated_whatever_its_accelerator(
 
 
 @pytest.mark.parametrize(("marked", "host"), [(False, True), (True, False)])
-def test_a_mark_that_the_evidence_does_not_bear_out_is_no_result(
+def test_an_emulated_flag_that_the_evidence_contradicts_is_rejected(
     folder: Any, marked: bool, host: bool
 ) -> None:
     name = folder.trial("bm", "pinned", 1, {"a.png": [20.0]})
@@ -534,7 +534,7 @@ def peaks(path: Path, platform: str, kib: int) -> list[str]:
 def test_no_instance_holds_twice_its_memory(tmp_path: Path) -> None:
     """A process on metal may: it has what the host has."""
     (said,) = peaks(tmp_path / "box", "cn", 9 * 2**20)
-    assert "had 9437184 KiB resident at its peak, its instance has 4194304 KiB" in said
+    assert "had a peak of 9437184 KiB resident, but its instance has 4194304 KiB" in said
     assert peaks(tmp_path / "full", "cn", 4 * 2**20) == []
     assert peaks(tmp_path / "metal", "bm", 9 * 2**20) == []
 

@@ -103,7 +103,7 @@ def test_a_small_slowdown_that_is_not_reported_from_none_has_not_failed(folder: 
     (check,) = calibrate(folder.path)["checks"]
     assert check["low"] < 1 and check["answer"] == "equivalent"
     assert (check["verdict"], check["passed"]) == ("cannot tell", False)
-    assert "does not tell 1.01 from 1" in check["reason"]
+    assert "does not distinguish 1.01 from 1" in check["reason"]
 
 
 def test_survivors_of_a_time_limit_pass_no_calibration(folder: Folder) -> None:
