@@ -1,9 +1,19 @@
-"""Documents between dataclasses and JSON: one decoder, one encoder, and what follows from them.
+"""Codec between documents and JSON: decoder, encoder and JSON Schemas.
 
 A document is a frozen dataclass. Its fields may be ``int``, ``float``, ``str``, ``bool``, ``Any``,
 ``Optional[...]``, ``Literal[...]``, ``tuple[X, ...]``, ``dict[str, X]`` and other documents. What a
-type cannot say (limits, patterns, meaning) stands in the field's metadata: see `described`. A type
-that several fields share carries its limits along: ``Count = Annotated[int, Limits(minimum=0)]``.
+type cannot express (limits, patterns, meaning) is in the field's metadata: see `described`. A type
+that several fields share can carry limits: ``Count = Annotated[int, Limits(minimum=0)]``.
+
+>>> @dataclasses.dataclass(frozen=True)
+... class Size:
+...     cores: int = described("Number of CPUs.", minimum=1)
+>>> decode(Size, {"cores": 2})
+Size(cores=2)
+>>> decode(Size, {"cores": 0}, "size.json")
+Traceback (most recent call last):
+    ...
+virtbed_contract.codec.DocumentError: size.json.cores: 0 found, minimum 1 needed
 """
 
 from __future__ import annotations
@@ -37,7 +47,7 @@ _WORDS = {
     int: "a whole number", float: "a number", str: "a text", bool: "true or false",
     tuple: "a list", dict: "a mapping",
 }  # fmt: skip
-# JSON Schema's keywords that metadata may hold, as `described` takes them.
+# Limits that `described` takes, and the keyword of JSON Schema for each.
 _KEYWORDS = {
     "const": "const",
     "enum": "enum",
@@ -58,7 +68,7 @@ _REPR.maxstring = _REPR.maxother = 200
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # A dollar of Python's also matches before a last line feed; JSON Schema's does not.
+    # In Python, a dollar also matches before a final line feed; in JSON Schema it does not.
     return re.compile(re.sub(r"\$$", r"\\Z", pattern))
 
 
@@ -77,11 +87,11 @@ _KEPT: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class DocumentError(ValueError):
-    """A document that is not as its dataclass says; the message names the place and both values."""
+    """A document does not match its dataclass; the message has the place, found and needed."""
 
 
 class Limits:
-    """Limits of a type, for ``Annotated``; the same as `described` takes."""
+    """Limits of a type, for ``Annotated``; takes the limits of `described`."""
 
     def __init__(self, **limits: Any) -> None:
         unknown = limits.keys() - _KEYWORDS.keys()
@@ -97,12 +107,12 @@ def described(
     factory: Any = dataclasses.MISSING,
     **limits: Any,
 ) -> Any:
-    """Return a dataclass field with its meaning and limits.
+    """Return a dataclass field with a meaning and limits.
 
     Args:
-        meaning: One sentence; becomes the description in schemas and references.
-        default: The field's default, if it has one.
-        factory: What makes the default, where it is a mapping.
+        meaning: One sentence, the description in schemas and in the reference.
+        default: Default of the field, if it has one.
+        factory: Function that returns the default, if that is a mapping.
         **limits: ``const``, ``enum``, ``minimum``, ``above`` (exclusive), ``maximum``,
             ``pattern``, ``format``, ``min_length``, ``max_length`` and ``min_items``, as in JSON
             Schema.
@@ -117,7 +127,7 @@ def with_fields(
     """Return a decorator that adds fields to a document, such as one per entry of a registry.
 
     Args:
-        fields: Name, type and what `described` gives of each.
+        fields: Name, type and `described` field of each.
     """
     added = list(fields)
 
@@ -131,7 +141,7 @@ def with_fields(
 
 
 def encode(document: Any) -> Any:
-    """Return a document as JSON values: dictionaries, lists, numbers, texts."""
+    """Return a document as JSON values: dictionaries, lists, numbers, strings."""
     if dataclasses.is_dataclass(document):
         return {f.name: encode(getattr(document, f.name)) for f in dataclasses.fields(document)}
     if isinstance(document, (list, tuple)):
@@ -142,16 +152,16 @@ def encode(document: Any) -> Any:
 
 
 def decode(kind: type[Document], value: Any, where: str = "") -> Document:
-    """Return the document of a dataclass that JSON values hold.
+    """Return a document decoded from JSON values.
 
     Args:
-        kind: The dataclass.
-        value: JSON values, such as ``json.loads`` gives.
-        where: What error messages begin with: a file, say.
+        kind: The dataclass of the document.
+        value: JSON values, as ``json.loads`` returns them.
+        where: Prefix of error messages, such as the name of a file.
 
     Raises:
-        DocumentError: a key is missing or unknown, or a value is of another type or out of its
-            limits; the message says where, what was found and what is needed.
+        DocumentError: A key is missing or unknown, or a value has another type or is outside its
+            limits. The message has the place, the value found and what is needed.
     """
     if not isinstance(value, dict):
         raise DocumentError(f"{where or kind.__name__}: {_shown(value)} found, a mapping needed")
@@ -217,7 +227,7 @@ def _shown(value: Any) -> str:
 
 @cache
 def _fields(kind: Any) -> dict[str, tuple[dataclasses.Field[Any], _Decoder]]:
-    """Return each field of a dataclass, and what decodes its value."""
+    """Return each field of a dataclass with the function that decodes its value, by name."""
     hints = _hints(kind)
     return {
         field.name: (field, _limited(_decoder(hints[field.name]), _limits(field)))
@@ -226,7 +236,10 @@ def _fields(kind: Any) -> dict[str, tuple[dataclasses.Field[Any], _Decoder]]:
 
 
 def _decoder(hint: Any) -> _Decoder:
-    """Return what decodes values of a type: types are taken apart once, not for each value."""
+    """Return the function that decodes values of a type.
+
+    A type is analysed once here, since doing it for each value would be slow.
+    """
     if hint is Any:
         return lambda value, where: value
     if get_origin(hint) is Annotated:
@@ -264,7 +277,7 @@ def _list(decoder: _Decoder) -> _Decoder:
             raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[tuple]} needed")
         try:
             return tuple([decoder(item, where) for item in value])
-        except DocumentError:  # to say where, which costs more than the decoding itself
+        except DocumentError:  # decode again with each place, which is slow, for the message
             return tuple([decoder(item, f"{where}[{n}]") for n, item in enumerate(value)])
 
     return decoded
@@ -276,7 +289,7 @@ def _mapping(decoder: _Decoder) -> _Decoder:
             raise DocumentError(f"{where}: {_shown(value)} found, {_WORDS[dict]} needed")
         try:
             return {str(key): decoder(item, where) for key, item in value.items()}
-        except DocumentError:  # to say where, which costs more than the decoding itself
+        except DocumentError:  # decode again with each place, which is slow, for the message
             return {str(key): decoder(item, _at(where, str(key))) for key, item in value.items()}
 
     return decoded
@@ -294,7 +307,7 @@ def _plain(kind: Any) -> _Decoder:
 
 
 def _limited(decoder: _Decoder, limits: Json) -> _Decoder:
-    """Return a decoder that also holds values to limits."""
+    """Return a decoder that also checks limits."""
     if not limits:
         return decoder
     kept = [(_KEPT[limit], limit, bound) for limit, bound in limits.items()]

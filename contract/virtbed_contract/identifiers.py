@@ -1,6 +1,6 @@
-"""The identifier of each document that virtbed writes: its name and its version.
+"""Identifiers of the documents that virtbed writes: the name and the version of each.
 
-A version changes when a reader of the one before would misread the document or refuse it.
+The version is increased if a reader of the previous version would misread or refuse the document.
 """
 
 from __future__ import annotations

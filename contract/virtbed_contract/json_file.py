@@ -1,8 +1,9 @@
-"""Documents out of JSON that nobody vouches for: read, bounded, and fit to be shown.
+"""Reader of JSON files from untrusted sources, with bounds, and safe to print.
 
-Whatever a file is, or holds, the outcome is a mapping or a `DocumentError`: no other exception, no
-wait for the writer of a FIFO, no number that 64 bits or another reader of JSON cannot hold, no key
-twice, no text that moves a terminal's cursor, and no more memory than a large result takes.
+Whatever a file contains, reading it returns a mapping or raises `DocumentError`. It raises no other
+exception, does not wait for the writer of a FIFO, and takes no more memory than a large result
+does. It refuses numbers that 64 bits or other readers of JSON cannot represent, and duplicate keys.
+Strings that it returns cannot control a terminal.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from typing import Any
 from .codec import DocumentError, Json
 
 MOST_BYTES = 256 * 2**20
-"""A result of a million samples has 200 MB."""
+"""Largest file that is read; a result of a million samples has 200 MB."""
 MOST_WIDE_BYTES = 32 * 2**20
-"""Of a text that is not ASCII, as all of ours is: Python takes four times as much room for it."""
+"""Largest file that is not ASCII: Python may need four times its size. Our own files are ASCII."""
 MOST_VALUES = 12_000_000
-"""A million samples are 8 million values; a short value takes twenty times its length in memory."""
+"""Most values; a million samples have 8 million. A short value needs 20 times its length in memory.
+"""
 MOST_DEPTH = 64
-"""Objects and lists within each other; our documents have 9."""
+"""Most levels of nested objects and lists; our documents have 9."""
 LARGEST = 2**63 - 1
-"""The largest whole number of a 64-bit column."""
-_LONG = re.compile(r"\d{19}")  # only then can a whole number be larger
-# What `plain` may have to rewrite, escaped or not; a false alarm costs a pass, no more.
+"""Largest whole number of a 64-bit column."""
+_LONG = re.compile(r"\d{19}")  # shorter whole numbers cannot exceed LARGEST
+# Texts that `plain` may have to rewrite, escaped or not. A false positive only costs time.
 _ESCAPED = re.compile(r"\\[bfr]|\\u(?:00|0[46]|1[78]|20|d[89a-f]|e|f[0-8ef])", re.IGNORECASE)
 _UNUSUAL = re.compile(
     "[\x7f-\x9f\xad\u0600-\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
@@ -41,14 +43,15 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 
 
 def read(path: Path) -> Json:
-    """Return the JSON object that a regular file holds.
+    """Return the JSON object in a regular file.
 
     Raises:
-        DocumentError: it is no regular file (a link, a FIFO, a folder), is too large, is no text,
-            or holds no object that `parse` takes; the message names the file and what was found.
+        DocumentError: The file is not a regular file (a link, a FIFO, a folder), is too large, is
+            not UTF-8 text, or has no object that `parse` accepts. The message has the file's name
+            and what was found.
     """
     try:
-        # Without O_NONBLOCK a FIFO is opened when somebody writes to it: never, perhaps.
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer, perhaps for ever.
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise DocumentError(f"no {path.name} in its folder") from None
@@ -77,7 +80,15 @@ def read(path: Path) -> Json:
 
 
 def parse_bytes(content: bytes, name: str = "the document") -> Json:
-    """Return the object of a JSON text in UTF-8; see `parse`."""
+    """Return the object of a JSON text in UTF-8.
+
+    Args:
+        content: The text.
+        name: Name of the document, for messages.
+
+    Raises:
+        DocumentError: The text is too large, is not UTF-8, or `parse` refuses it.
+    """
     most = MOST_BYTES if content.isascii() else MOST_WIDE_BYTES
     if len(content) > most:
         raise DocumentError(
@@ -93,11 +104,15 @@ def parse_bytes(content: bytes, name: str = "the document") -> Json:
 
 
 def parse(text: str, name: str = "the document") -> Json:
-    """Return the object of a JSON text; what its texts hide is made visible (see `plain`).
+    """Return the object of a JSON text; invisible characters in strings are escaped (see `plain`).
+
+    Args:
+        text: The JSON text.
+        name: Name of the document, for messages.
 
     Raises:
-        DocumentError: it is not JSON, not an object, nested too deeply, has a key twice or too many
-            values, or holds NaN, Infinity or a number outside of what 64 bits hold.
+        DocumentError: The text is not JSON or not an object, is nested too deeply, has a duplicate
+            key or too many values, or has NaN, Infinity or a number that 64 bits cannot represent.
     """
     values = text.count(",") + text.count("[") + text.count("{")
     if values > MOST_VALUES:
@@ -136,7 +151,7 @@ def parse(text: str, name: str = "the document") -> Json:
 
 
 class _Refused(ValueError):
-    """What is no JSON of ours, and the token that shows it."""
+    """A part of a JSON text that is refused; `token` is the text of that part."""
 
     def __init__(self, message: str, token: str) -> None:
         super().__init__(message)
@@ -144,7 +159,7 @@ class _Refused(ValueError):
 
 
 def _place(text: str, token: str) -> str:
-    """Return where a token stands that was refused; nothing if it stands there several times."""
+    """Return the line and column of a refused token; empty if the token is not unique."""
     if text.count(token) != 1:
         return ""
     at = text.index(token)
@@ -163,7 +178,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> Json:
 def _too_deep(document: Any) -> bool:
     level = [document] if isinstance(document, (dict, list)) else []
     for _ in range(MOST_DEPTH + 1):
-        level = [  # of a million samples: type() takes half the time of isinstance()
+        level = [  # type() takes half the time of isinstance(), which matters for a million samples
             inner
             for outer in level
             for inner in (outer.values() if type(outer) is dict else outer)
@@ -175,9 +190,12 @@ def _too_deep(document: Any) -> bool:
 
 
 def plain(text: str) -> str:
-    """Return a text whose control, formatting and unassigned characters are escapes: ``\\x1b``.
+    """Return a text with control, formatting and unassigned characters escaped, as in ``\\x1b``.
 
-    Line feeds and tabs stay.
+    Line feeds and tabs are kept.
+
+    >>> plain("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
     """
     if text.isascii() and text.isprintable():
         return text
@@ -211,7 +229,7 @@ def _finite(text: str) -> float:
 
 
 def _bounded(text: str) -> int:
-    # The length first: Python refuses to convert a text of thousands of digits.
+    # Check the length first, since int() raises for thousands of digits.
     if len(text) > 20 or abs(int(text)) > LARGEST:
         raise _Refused(
             f"holds the number {_short(text)}, {LARGEST} is the largest that is read", text

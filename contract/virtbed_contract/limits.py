@@ -1,6 +1,6 @@
-"""How much room on its disks a sweep needs, before it begins and at each block: every threshold.
+"""Thresholds of free disk space that a sweep needs before it starts and at each block.
 
-What building an image takes is the image's own: images.yml.
+The space that building an image takes is not here but in images.yml.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from typing import Optional
 
 from .codec import described
 
-TMP = "/tmp"  # nosec B108 # asked for its room; nothing is written there
-"""Where modules and engines put temporary files."""
+TMP = "/tmp"  # nosec B108 # only its free space is read; nothing is written there
+"""Folder in which modules and engines put temporary files."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Free space that a folder must have, and what to do where it has less."""
+    """Free space that a folder must have, and the remedy if it has less.
+
+    Attributes:
+        what: What the folder is for, in words.
+        needed_mib: Free space needed, in MiB.
+        remedy: How to get more.
+    """
 
     what: str
     needed_mib: int
@@ -27,31 +33,31 @@ class Room:
 
 
 ROOMS = {
-    # A result of the most samples takes 200 MB.
+    # A result with the most samples takes 200 MB.
     "results": Room(
         "results", 256, "free some, or make results/ a link to a folder of a larger file system"
     ),
-    # A guest's overlay; an image that is built already stands there.
+    # For a guest's overlay; the image is already in the folder.
     "state": Room(
         "images and instances", 1024, "free some, or set virtbed_state_dir to a larger file system"
     ),
     "tmp": Room("temporary files", 64, "free some, or set TMPDIR to a larger file system"),
-    # Containers write nothing but their engine's notes of them.
+    # For the engine's own files about a container; containers themselves write nothing.
     "store": Room("a container engine's store", 128, "free some, or move the engine's store"),
 }
 
 
 @dataclass(frozen=True)
 class DiskFree:
-    """What is free on the file system of a folder."""
+    """Free space on the file system of a folder."""
 
-    kind: str = described("Which of the rooms: results, state, tmp or store.")
-    path: str = described("The folder.")
-    free_mib: int = described("What is free there for this user, MiB.")
+    kind: str = described("Purpose of the folder: results, state, tmp or store.")
+    path: str = described("Path of the folder.")
+    free_mib: int = described("Space that is free for this user, in MiB.")
 
     @property
     def lack(self) -> str:
-        """What is missing, in words: found, needed, what to do; empty if nothing is."""
+        """Message with the space found, the space needed and a remedy; empty if there is enough."""
         room = ROOMS[self.kind]
         if self.free_mib >= room.needed_mib:
             return ""
@@ -62,14 +68,19 @@ class DiskFree:
 
 
 def free_mib(path: Path) -> int:
-    """Return what is free for this user where a folder is, or would be made, in MiB."""
+    """Return the space free for this user at a folder that may not exist yet, in MiB."""
     nearest = next(found for found in (path, *path.parents) if found.exists())
     stat = os.statvfs(nearest)
     return stat.f_bavail * stat.f_frsize // 2**20
 
 
 def look(kind: str, path: Path) -> DiskFree:
-    """Return what is free for a kind of room at a folder of this machine."""
+    """Return the free space at a folder of this machine.
+
+    Args:
+        kind: Purpose of the folder, a key of `ROOMS`.
+        path: The folder; it may not exist yet.
+    """
     return DiskFree(kind, str(path), free_mib(path))
 
 
@@ -79,15 +90,15 @@ for path; do
   echo "free $free"
 done
 """
-"""POSIX sh that prints a line for each folder among its arguments; `parse` reads them."""
+"""POSIX sh script that prints one line per folder among its arguments, for `parse`."""
 
 
 def parse(lines: Iterable[str], rooms: Iterable[tuple[str, str]]) -> tuple[DiskFree, ...]:
-    """Return what `SCRIPT` printed of folders; those that are not there are left out.
+    """Return the free space that `SCRIPT` printed; folders that do not exist are left out.
 
     Args:
-        lines: What it printed, and perhaps others.
-        rooms: (kind, path) of each folder, in its order.
+        lines: Lines that the script printed; other lines are ignored.
+        rooms: (kind, path) of each folder, in the order of the script's arguments.
     """
     printed = [line.split()[1:] for line in lines if line.startswith("free ")]
     found = []

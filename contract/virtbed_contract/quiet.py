@@ -1,15 +1,18 @@
-"""What wakes up by itself and would be measured along: on a host and in a guest the same."""
+"""Background services and timers that would disturb measurements, on hosts and in guests.
+
+Tuning stops these units on the host while trials run; the image of guests masks them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Optional
 
-_JOBS = "runs jobs at times of its own, and looks every minute whether one is due"
-_PROFILE = "sets the host by a profile, against the settings of a sweep"
-_PAGES = "starts and stops the merging of equal pages, also those of guests that are measured"
-_CRASH = "reloads the crash kernel when a CPU goes offline or comes back"
-_DISKS = "asks disks for their health, every half hour"
+_JOBS = "runs jobs at times of its own, and checks every minute whether one is due"
+_PROFILE = "changes settings of the host to a profile, and overrides those of a sweep"
+_PAGES = "starts and stops the merging of equal pages, including pages of measured guests"
+_CRASH = "reloads the crash kernel when a CPU goes offline or comes online"
+_DISKS = "checks the health of disks every half hour"
 _CLOCK = "wakes up to correct the clock, and changes its rate"
 
 SERVICES: dict[str, str] = {
@@ -18,10 +21,10 @@ SERVICES: dict[str, str] = {
     "cronie.service": _JOBS,
     "anacron.service": "runs the jobs that were missed while the host was off",
     "atd.service": _JOBS,
-    "unattended-upgrades.service": "waits to install packages",
-    "packagekit.service": "looks for packages, and updates their lists",
+    "unattended-upgrades.service": "installs updates of packages",
+    "packagekit.service": "searches for packages, and updates their lists",
     "snapd.service": "updates snaps, four times per day",
-    "fwupd.service": "looks for firmware, and asks devices for theirs",
+    "fwupd.service": "searches for firmware updates, and queries devices for their versions",
     "tuned.service": _PROFILE,
     "tuned-ppd.service": _PROFILE,
     "power-profiles-daemon.service": _PROFILE,
@@ -38,18 +41,18 @@ SERVICES: dict[str, str] = {
     "ntpd.service": _CLOCK,
     "ntpsec.service": _CLOCK,
 }
-"""Services that may wake up in the middle of a measurement, each with what it does then.
+"""Services that may wake up during a measurement, each with what it does then.
 
-Timers need no list: whatever a timer starts, it starts at a time that no trial chose.
+Timers need no list: every timer starts its unit at a time that is independent of trials.
 """
 
 
 def why_quiet(unit: str, activates: str = "") -> Optional[str]:
-    """Return why a unit of systemd is stopped while trials run, and masked in guests.
+    """Return why a systemd unit is stopped while trials run, and masked in guests.
 
     Args:
-        unit: Its name, such as "apt-daily.timer".
-        activates: Of a timer, what it starts.
+        unit: Name of the unit, such as "apt-daily.timer".
+        activates: For a timer, the unit that it starts.
 
     Returns:
         None for a unit that may stay.
@@ -60,7 +63,7 @@ def why_quiet(unit: str, activates: str = "") -> Optional[str]:
 
 
 def quiet_units(units: Iterable[str]) -> list[str]:
-    """Return those of some units that are stopped while trials run, sorted.
+    """Return the units to stop while trials run, sorted, without duplicates.
 
     >>> quiet_units(["ssh.service", "fstrim.timer", "cron.service"])
     ['cron.service', 'fstrim.timer']

@@ -1,4 +1,4 @@
-"""The JSON Schema of each document, by the name that ``virtbed schema`` takes."""
+"""JSON Schemas of the documents, by the names that ``virtbed schema`` takes."""
 
 from __future__ import annotations
 
