@@ -1,1 +1,1 @@
-"""virtbed: plans and carries out sweeps over execution platforms; sole user of ansible-runner."""
+"""virtbed, the controller: plans and carries out sweeps; the only package that runs Ansible."""

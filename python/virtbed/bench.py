@@ -1,4 +1,8 @@
-"""One bench host: held by one sweep, examined, made quiet, cleared, and put back."""
+"""One bench host: claim, examine, tune, clear and restore it, and run playbooks on it.
+
+Also the locks, keys and CPU affinity of the controller's own machine while a sweep runs. Used by
+the commands and by `virtbed.sweep`. It does not decide what runs: see `virtbed.design`.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +32,14 @@ from virtbed_contract.remedies import setup
 from virtbed_contract.sweep import TIMES_EMULATED, HostReport, TuningRow
 
 LOCAL = str(REPOSITORY / "inventory" / "local")
-# What only lives while a sweep runs: the lock, and the keys of its guests.
+# Folder of files that exist only while a sweep runs: the lock, and the SSH keys of its guests.
 RUN = scratch.RUN
 _SHIPPED = {"bench": {"hosts": {"localhost": {"ansible_connection": "local"}}}}
 LOCK_WAIT_S = 30
-# After so long a playbook that examines, clears or restores a host counts as hung, and so does
-# whatever a block does besides its trials.
+# Default limit for playbooks that examine, clear or restore a host, and for everything that a block
+# does besides its trials. What takes longer counts as hung, and is ended.
 HUNG_AFTER_S = 300.0
-# Variables of playbooks that nobody else may set.
+# Variables of playbooks that a sweep sets itself; --extra-vars must not contain them.
 SET_BY_A_SWEEP = frozenset(
     f"virtbed_{name}"
     for name in (
@@ -43,29 +47,29 @@ SET_BY_A_SWEEP = frozenset(
         "claim", "claim_s", "stores", "keep", "neighbours",
     )
 )  # fmt: skip
-_alone: list[int] = []  # this process, while it holds the controller's lock
+_alone: list[int] = []  # the id of this process, while it holds the controller's lock
 _BLOCK = ("begin", "provision", "trials", "release")
 _NO = {"", "false", "no", "off", "n", "f", "0", "none"}
-# A block adds its guest to this group, which --limit must not leave out.
+# A block adds its guest to this group, so --limit must include it.
 _GUESTS = "guest"
 
 
 class BenchError(RuntimeError):
-    """A host that is not as a sweep needs it; the message says what was found, and what to do."""
+    """A host cannot be used for a sweep; the message says what was found, and what to do."""
 
 
 @dataclass
 class Bench:
-    """The one host of the group `bench`, as the inventories and a limit name it.
+    """The bench host that inventories and a limit select from the group `bench`.
 
     Attributes:
-        inventories: Paths, or lists of hosts with a comma.
-        limit: A pattern that leaves one host of several, as --limit of ansible-playbook takes it.
+        inventories: Paths, or lists of host names with a comma.
+        limit: A pattern that selects one of several hosts, as for ansible-playbook --limit.
         variables: Extra variables for every playbook.
-        hung_after_s: Seconds after which a playbook counts as hung that does not run trials.
+        hung_after_s: Seconds after which a playbook that runs no trials counts as hung.
         logs: Where Ansible's logs are kept.
-        name: Its name in the inventory, where it is one of several that a sweep measures at once;
-            empty where there is no other.
+        name: The host's name in the inventory, if a sweep measures several hosts at once; empty
+            if this is the only one.
     """
 
     inventories: tuple[str, ...] = (LOCAL,)
@@ -81,7 +85,7 @@ class Bench:
 
     @property
     def limit_s(self) -> float:
-        """Seconds that a playbook without trials may take: longer where the host is emulated."""
+        """Seconds that a playbook without trials may take; longer on an emulated host."""
         return self.hung_after_s * self._times
 
     def examine(
@@ -92,30 +96,31 @@ class Bench:
         image: str = DEFAULT,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> tuple[HostReport, bool]:
-        """Examine the host.
+        """Examine the host with the role host_doctor.
 
         Args:
-            restore: Whether settings, daemons and CPUs that a killed sweep changed are put back
-                before; CPUs that it left offline would be taken for another host.
-            probe_kvm: Whether to boot the guest's kernel under KVM, to see.
-            image: The image's variant that is to run, which says what the host needs.
-            cancelled: Looked at every second; True ends the examination.
+            restore: Whether to restore first the settings, daemons and CPUs that a killed sweep
+                changed. Without it, a host with CPUs left offline looks like another host.
+            probe_kvm: Whether to find out by booting the guest's kernel whether KVM works.
+            image: Variant of the image that is to run; it determines what the host needs.
+            cancelled: Checked every second; True ends the examination.
 
         Returns:
-            The host's report, and whether anything was put back.
+            The host's report, and whether anything was restored.
 
         Raises:
-            BenchError: the host cannot be examined, there is none, or there are several.
+            BenchError: the host cannot be examined, or the inventory has no host or several.
         """
-        asked = {
+        variables = {
             "host_doctor_restore": restore,
             "host_doctor_probe_kvm": probe_kvm,
             "host_doctor_image": image,
         }
-        ended, events = self.play("examine", {**asked, **self._claimed_for(3)}, cancelled)
-        # Also where the examination then fails: another controller would wait for nobody.
-        taken = any(isinstance(e, TaskOk) and e.action == "host_lock" for e in events)
-        self._held = bool(self._claim) and taken
+        ended, events = self.play("examine", {**variables, **self._claimed_for(3)}, cancelled)
+        # Note the claim even if the examination fails afterwards: it must be released, or another
+        # controller would wait for a sweep that does not exist.
+        locked = any(isinstance(e, TaskOk) and e.action == "host_lock" for e in events)
+        self._held = bool(self._claim) and locked
         hosts = sorted({e.host for e in events if isinstance(e, (TaskOk, TaskFailed))})
         if len(hosts) > 1:
             raise BenchError(
@@ -142,10 +147,10 @@ class Bench:
         return report, any(event.result.get("changed") for event in done)
 
     def hosts(self) -> tuple[str, ...]:
-        """Return the names of the hosts in the group, as far as the limit leaves them.
+        """Return the names of the hosts in the group `bench` that match the limit.
 
-        The inventory that ships is not asked: this machine is alone in it, and to ask takes Ansible
-        a second.
+        For the inventory that ships this is this machine, without running ansible-inventory, which
+        takes a second.
 
         Raises:
             BenchError: the inventory cannot be read.
@@ -155,10 +160,11 @@ class Bench:
         return tuple(self._variables_of_hosts())
 
     def one_of(self, name: str) -> Bench:
-        """Return one of several hosts, by its name in the inventory, with logs of its own."""
+        """Return one of several hosts by its name in the inventory, with its own logs."""
         return replace(self, limit=name, name=name, logs=Logs())
 
     def _variables_of_hosts(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return each host's inventory variables by its name; ansible-inventory runs once."""
         if self._listed is None:
             try:
                 self._listed = ansible.bench_variables(self.inventories, self.limit)
@@ -167,19 +173,20 @@ class Bench:
         return self._listed
 
     def require_root(self, why: str) -> None:
-        """Raise BenchError if this process acts on this machine itself, and is not root's.
+        """Raise BenchError if a host is this machine, and this process is not root.
 
-        On another host whoever logs in must be root there, or become root: its report tells.
+        On other hosts the user that Ansible logs in as must be root, or become root; the host's
+        report shows whether it is.
 
         Args:
-            why: What root is needed for, after "root (0) needed".
+            why: The purpose that root is needed for; follows "root (0) needed" in the message.
         """
         if os.geteuid() == 0:
             return
         hosts = self._variables_of_hosts().values()
-        here = (host for host in hosts if host.get("ansible_connection") == "local")
-        # In an inventory of INI `false` is a text.
-        if any(str(host.get("ansible_become", "")).lower() in _NO for host in here):
+        local = (host for host in hosts if host.get("ansible_connection") == "local")
+        # An inventory in INI format gives `false` as a text.
+        if any(str(host.get("ansible_become", "")).lower() in _NO for host in local):
             raise BenchError(f"user id {os.geteuid()} found, root (0) needed {why}; use sudo")
 
     def blocks(
@@ -189,8 +196,16 @@ class Bench:
         deadline: Deadline,
         cancelled: Callable[[], bool],
     ) -> Iterator[Event]:
-        """Carry out blocks, one per turn, and give the events; see `ansible.play`."""
-        limit = f"{self.limit},{_GUESTS}" if self.limit else None  # an IPv6 address has colons
+        """Carry out blocks, one per turn, and yield their events.
+
+        Args:
+            variables: Extra variables for all blocks.
+            turns: The variables of each block.
+            deadline: When the playbook counts as hung; the caller renews it.
+            cancelled: Checked every second; True ends the playbook.
+        """
+        # A comma, not a colon: an IPv6 address contains colons.
+        limit = f"{self.limit},{_GUESTS}" if self.limit else None
         return ansible.play(
             "block", self._with(variables), self.inventories, deadline=deadline,
             logs=self.logs, limit=limit, parts=_BLOCK, turns=turns, cancelled=cancelled,
@@ -199,41 +214,48 @@ class Bench:
 
     @contextmanager
     def claimed(self, what: str) -> Iterator[None]:
-        """Have the host for a sweep, from its examination on: no other controller may take it.
+        """Claim the host for a sweep, from its next examination on; release it at the end.
+
+        Meanwhile other controllers are refused; see `virtbed.host_lock`.
 
         Args:
-            what: What the sweep is, for whoever is refused meanwhile.
+            what: Description of the sweep, for the message to refused controllers.
         """
         self._claim = str(host_lock.here(what, RUN, now()))
         try:
             yield
         finally:
-            if self._held:  # nothing needed to be put back, or it could not be
-                with suppress(BenchError):  # it ends by itself, too
+            if self._held:  # `restore` releases the claim, but did not run or failed
+                with suppress(BenchError):  # the claim also expires by itself
                     self.play("free")
             self._claim, self._held = "", False
 
     def _claimed_for(self, times: int) -> dict[str, Any]:
-        """Return what holds the host for as long as some playbooks without trials may take."""
+        """Return the variable that claims the host for as long as `times` playbooks may take."""
         seconds = int(times * self.limit_s) + host_lock.SLACK_S
         return {"virtbed_claim_s": seconds} if self._claim else {}
 
     def claim_s(self, block_s: float) -> int:
-        """Return for how many seconds a block is to hold the host: for what may follow, too."""
+        """Return the seconds that a block's claim must last: for the block and what follows it.
+
+        Args:
+            block_s: Seconds that the block itself may take.
+        """
         return int(block_s + 2 * self.limit_s) + host_lock.SLACK_S
 
     @contextmanager
     def prepared(self, interrupts: str | None) -> Iterator[tuple[TuningRow, ...]]:
-        """Tune the host for a sweep, if asked; whatever happens, put back what the sweep changed.
+        """Tune the host for a sweep if required; restore it at the end, whatever happens.
 
         Args:
-            interrupts: The CPUs that interrupts are to come to, a kernel list; None tunes nothing.
+            interrupts: The CPUs that are to receive interrupts, as a kernel list; None tunes
+                nothing.
 
         Yields:
-            The settings, read back.
+            The settings after tuning, read back from the host.
 
         Raises:
-            BenchError: it cannot be tuned, or not be put back.
+            BenchError: the host cannot be tuned, or cannot be restored.
         """
         try:
             yield () if interrupts is None else self._tune(interrupts)
@@ -255,13 +277,13 @@ class Bench:
             raise BenchError(f"the host could not be tuned: {error}") from error
 
     def clear(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
-        """Release what a sweep that was cut off left on the host, whichever it was.
+        """Remove all instances that interrupted sweeps left on the host.
 
         Returns:
-            Whether anything was left.
+            Whether there were any.
 
         Raises:
-            BenchError: it cannot be released, or not in time.
+            BenchError: one cannot be removed, or not within the time limit.
         """
         return self._put_right(
             "clear",
@@ -271,25 +293,28 @@ class Bench:
         )
 
     def restore(self) -> bool:
-        """Put back the settings, daemons and CPUs that a sweep changed.
+        """Restore the settings, daemons and CPUs that a sweep changed.
 
         Returns:
             Whether any had been changed.
 
         Raises:
-            BenchError: one does not take its old value, or not in time.
+            BenchError: one does not take its old value, or not within the time limit.
         """
         return self._put_right(
-            "restore", "the host's settings could not be put back", "run virtbed restore"
+            "restore", "the host's settings could not be restored", "run virtbed restore"
         )
 
     def _put_right(
         self, playbook: str, wrong: str, remedy: str, cancelled: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Run a playbook once what is left of others has ended, lest that undo it again."""
+        """Run a playbook that cleans up; return whether it changed anything.
+
+        Leftover processes of earlier playbooks are ended first, because they could undo its work.
+        """
         end_strays(self.name)
         ended, events = self.play(playbook, cancelled=cancelled)
-        if ended.ok and playbook == "restore":  # which lets the host go
+        if ended.ok and playbook == "restore":  # it also releases the claim
             self._held = False
         if not ended.ok:
             raise BenchError(f"{wrong}: {_of_each(ended, events)}; {remedy}")
@@ -305,7 +330,19 @@ class Bench:
         variables: Mapping[str, Any] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> tuple[Ended, list[Event]]:
-        """Run a playbook to its end; return that and the events before it."""
+        """Run a playbook to its end.
+
+        Args:
+            playbook: Its name in playbooks/, without .yml.
+            variables: Extra variables, added to those of the host.
+            cancelled: Checked every second; True ends the playbook.
+
+        Returns:
+            The last event, which says how it ended, and the events before it.
+
+        Raises:
+            BenchError: the files that Ansible needs cannot be written.
+        """
         try:
             *events, ended = ansible.play(
                 playbook, self._with(variables or {}), self.inventories,
@@ -321,7 +358,7 @@ class Bench:
 
 
 def _of_each(ended: Ended, events: Iterable[Event]) -> str:
-    """Return why a playbook did not end well; of several hosts, which one it was."""
+    """Return why a playbook failed; if it ran on several hosts, with the reason of each."""
     hosts = {event.host for event in events if isinstance(event, (TaskOk, TaskFailed))}
     failed = {event.host: event.message for event in events if isinstance(event, TaskFailed)}
     if len(hosts) < 2 or not failed:
@@ -331,13 +368,16 @@ def _of_each(ended: Ended, events: Iterable[Event]) -> str:
 
 @contextmanager
 def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold this controller's lock: what runs during a sweep would be measured along with it.
+    """Hold the lock of this machine's controllers, so that no sweep disturbs another.
+
+    Two sweeps, or a sweep and an examination, would take CPU time from each other's trials.
 
     Args:
-        check: Called while a sweep that was just killed releases its instance; may raise.
+        check: Called every half second while another process holds the lock, such as a killed
+            sweep that still releases its instance. It may raise to stop waiting.
 
     Raises:
-        BenchError: another holds it for LOCK_WAIT_S seconds, or it cannot be held.
+        BenchError: another process holds it for LOCK_WAIT_S seconds, or it cannot be opened.
     """
     with _lock_file() as file:
         deadline = time.monotonic() + LOCK_WAIT_S
@@ -345,9 +385,9 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
             if time.monotonic() > deadline:
                 file.seek(0)
                 raise BenchError(
-                    f"another sweep runs on this machine{_who(file.read(4096))}, and this would be "
-                    f"measured along with it ({LOCK_WAIT_S} s waited); wait for its end, or end it "
-                    "(Ctrl-C)"
+                    f"another sweep runs on this machine{_who(file.read(4096))}, and this command "
+                    f"would disturb its trials ({LOCK_WAIT_S} s waited); wait for its end, or end "
+                    "it (Ctrl-C)"
                 )
             check()
             time.sleep(0.5)
@@ -364,7 +404,7 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 
 def _is_as_shipped(inventory: Path) -> bool:
-    """Return whether an inventory has this machine alone."""
+    """Return whether an inventory is unchanged: it has this machine and nothing else."""
     try:
         others = {path.name for path in inventory.iterdir()} - {"hosts.yml", "group_vars"}
         return not others and yaml_file.read(inventory / "hosts.yml") == _SHIPPED
@@ -373,12 +413,13 @@ def _is_as_shipped(inventory: Path) -> bool:
 
 
 def _command() -> str:
-    """Return what this process was called for, without options, which may be long."""
+    """Return the command line of this process without options, which may be long."""
     words = [word for word in sys.argv[1:3] if not word.startswith("-")]
     return plain(" ".join([Path(sys.argv[0]).name, *words]))[:200]
 
 
 def _who(text: str) -> str:
+    """Return who holds the lock, in parentheses, from the lock file's text; empty if unknown."""
     try:
         return f" ({host_lock.Claim.of(text).words})" if text.strip() else ""
     except host_lock.HostLockError:
@@ -386,15 +427,17 @@ def _who(text: str) -> str:
 
 
 def _lock_file() -> IO[str]:
-    """Open this controller's lock, in a folder that is its user's alone: keys lie there, too.
+    """Open the lock file of this machine's controllers.
+
+    Its folder must belong to this user alone, because SSH keys are stored there, too.
 
     Raises:
-        BenchError: what is there is another's, as it may be in /tmp, or cannot be written.
+        BenchError: the folder belongs to another user (possible in /tmp), or is not writable.
     """
     try:
         scratch.require_own(RUN)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        # Whoever can open it can lock it, and keep every sweep out.
+        # Mode 0600: any user who can open the file can lock it, and so block every sweep.
         return os.fdopen(os.open(RUN / "lock", flags, 0o600), "r+")
     except OSError as error:
         raise BenchError(
@@ -404,6 +447,7 @@ def _lock_file() -> IO[str]:
 
 
 def _locked(file: IO[str]) -> bool:
+    """Try to lock a file without waiting; return whether that succeeded."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -413,18 +457,18 @@ def _locked(file: IO[str]) -> bool:
 
 @contextmanager
 def keys(sweep: str, keep: Callable[[], bool] = lambda: False, host: str = "") -> Iterator[Path]:
-    """Give a sweep a folder for the keys of its guests, and remove it unless it is to be kept.
+    """Make a folder for the SSH keys of a sweep's guests, and remove it at the end.
 
     Args:
         sweep: Name of the sweep.
-        keep: Asked at the end.
-        host: The one of several hosts whose guests they are: each has its own, and the folders
-            around them are left to whoever calls `forget_keys`.
+        keep: Called at the end; True keeps the folder, for guests that are kept for inspection.
+        host: Name of the host whose guests the keys are for, if the sweep has several hosts. Each
+            host has its own folder; the caller removes the folders around them (`forget_keys`).
     """
     folder = RUN / "keys" / sweep
     if host:
         folder = folder / file_name(host)
-        shutil.rmtree(folder, ignore_errors=True)  # there is none, or it cannot be made
+        shutil.rmtree(folder, ignore_errors=True)  # if this fails, mkdir reports why
     else:
         forget_keys()
     folder.parent.mkdir(parents=True, exist_ok=bool(host), mode=0o700)
@@ -439,21 +483,21 @@ def keys(sweep: str, keep: Callable[[], bool] = lambda: False, host: str = "") -
 
 
 def file_name(host: str) -> str:
-    """Return a name of a file or folder that stands for a host."""
-    said = quote(host, safe="")
-    return said if not said.startswith(".") else f"%2E{said[1:]}"
+    """Return a host's name encoded as the name of a file or folder (percent-encoding)."""
+    name = quote(host, safe="")
+    return name if not name.startswith(".") else f"%2E{name[1:]}"
 
 
 def forget_keys() -> None:
-    """Remove the keys of sweeps that were killed, and of guests kept for inspection."""
-    shutil.rmtree(RUN / "keys", ignore_errors=True)  # there are none, or another error is reported
+    """Remove the keys of killed sweeps, and of guests that were kept for inspection."""
+    shutil.rmtree(RUN / "keys", ignore_errors=True)  # the folder may be missing
 
 
 def forget_killed() -> None:
-    """Remove keys and temporary files of commands that were killed; a folder of another's is left.
+    """Remove the keys and temporary files of killed commands.
 
     Raises:
-        OSError: the folder is another's, as it may be in /tmp.
+        OSError: the folder belongs to another user (possible in /tmp); it is not changed.
     """
     if os.path.lexists(RUN):
         scratch.require_own(RUN)
@@ -463,43 +507,49 @@ def forget_killed() -> None:
 
 @contextmanager
 def affinity_restored() -> Iterator[Callable[[str], None]]:
-    """Give what keeps this process, and what it starts, to some CPUs (a kernel list).
+    """Yield a function that binds this process and its children to CPUs; undo that at the end.
 
-    In the end it may run where it could before, if it was kept to any: a sweep may measure several
-    hosts at once, and this process is on one of them at most.
+    The function takes a kernel list of CPUs. The affinity is only restored if it was called: of
+    several hosts that a sweep measures, at most one is this machine.
     """
     before = os.sched_getaffinity(0)
-    kept: list[str] = []
+    bound: list[str] = []
 
     def keep_to(cpus: str) -> None:
-        kept.append(cpus)
+        bound.append(cpus)
         _move(parse_cpu_list(cpus))
 
     try:
         yield keep_to
     finally:
-        if kept:
+        if bound:
             _move(before)
 
 
 def _move(cpus: Iterable[int]) -> None:
-    """Keep every thread of this process to some CPUs: the bar and the playbook have their own."""
+    """Bind every thread of this process: the progress bar and the playbook have their own."""
     for task in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):
             os.sched_setaffinity(int(task.name), cpus)
 
 
 def end_strays(host: str = "") -> None:
-    """End what is left of playbooks that were cut off, of one host of several or of any.
+    """Kill leftover processes of interrupted playbooks, and remove their temporary files.
 
-    Only while this process is `alone`: without the lock, what runs may be another's sweep.
+    It does nothing unless this process holds the lock (`alone`): without the lock, the processes
+    may belong to another sweep.
+
+    Args:
+        host: The host whose playbooks are meant, if a sweep has several; empty for all.
 
     Raises:
-        BenchError: something of them does not end.
+        BenchError: a process does not end.
     """
     if os.getpid() not in _alone:
         return
-    left = ansible.end_strays(host)
+    remaining = ansible.end_strays(host)
     scratch.remove_abandoned()
-    if left:
-        raise BenchError(f"processes {left} of a playbook that was cut off do not end; kill them")
+    if remaining:
+        raise BenchError(
+            f"processes {remaining} of a playbook that was cut off do not end; kill them"
+        )

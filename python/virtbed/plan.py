@@ -1,4 +1,8 @@
-"""The plan of a sweep: its keys, their limits, and how a mistake in it is explained."""
+"""The plan of a sweep: its keys and limits, reading it, and messages for mistakes in it.
+
+`load_plan` reads a plan file; docs/reference/plan.md is generated from the models in here. Which
+trials a plan becomes on a host is decided in `virtbed.design`.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +45,10 @@ Cores = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 PlatformName = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
 MOST_SAMPLES = 1_000_000
-"""Of a trial: so many make a result of 200 MB, which is the most that is read."""
+"""Samples per trial: this many make a result file of 200 MB, the largest that is read."""
 MOST_WARMUP = 100_000
 MOST_TRIALS = 2_000_000
-"""Of a sweep: twice what benchmarks/scheduling.py lays out, in 1.7 GiB."""
+"""Trials per sweep: twice as many as benchmarks/scheduling.py plans, which take 1.7 GiB."""
 MOST_MEMORY_MIB = 2**26
 """64 TiB, more than any host has."""
 MOST_S = 30 * 24 * 3600
@@ -52,11 +56,11 @@ _LISTED = 64
 
 
 def _share(value: object) -> object:
-    """Read "2%" as 0.02 and a number as itself; refuse what is no share above 0 and below 1.
+    """Parse a share, such as "2%" or 0.02; both give 0.02.
 
     Raises:
-        ValueError: it is none: true or false, which Python counts as 1 and 0, not a number, or 3
-            where 3% is meant.
+        ValueError: it is not between 0 and 1 (such as 3 instead of 3%), or no number; true and
+            false, which are numbers in Python, are refused too.
     """
     share: object = value
     if isinstance(value, str) and value.endswith("%"):
@@ -76,16 +80,16 @@ _FOUND.maxstring = _FOUND.maxother = 80
 
 
 class PlanError(ValueError):
-    """A plan that cannot be used; the message says what was found, what is needed, and where."""
+    """A plan cannot be used; the message says what was found, what is needed, and where."""
 
 
 class _Strict(BaseModel):
-    # Strict: true is no number of cores, and "20" no number.
+    # Strict: `true` is not accepted as a number of cores, nor "20" as a number.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _word(value: object) -> object:
-    """Read YAML's null as the word: an application and an image have this name."""
+    """Return YAML's null as the text "null": an application and an image have this name."""
     return "null" if value is None else value
 
 
@@ -93,31 +97,37 @@ Word = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64), BeforeValidator
 
 
 class Application(_Strict):
-    """One application of the sweep, and how long a trial of it is."""
+    """One application of the sweep, and the length of its trials."""
 
     name: Word = Field(description="As `python -m virtbed_workloads --list` shows it.")
     scale: Scale = "trained"
     samples: int = Field(
-        20, ge=1, le=MOST_SAMPLES, description="Measured samples per trial, by quick rules."
+        20, ge=1, le=MOST_SAMPLES, description="Measured samples per trial, with the quick rules."
     )
     warmup: int = Field(
-        3, ge=1, le=MOST_WARMUP, description="Samples before them, kept and flagged."
+        3,
+        ge=1,
+        le=MOST_WARMUP,
+        description="Samples before the measured ones; they are kept and flagged.",
     )
     scenario: Scenario = Field(SCENARIOS[0], description="How MLPerf LoadGen issues requests.")
     rules: Literal["quick", "study"] = Field(
-        "quick", description="study: MLPerf's minimum duration and number of queries."
+        "quick",
+        description="How long a trial is. quick: `samples`; study: MLPerf's minimum duration and "
+        "number of queries.",
     )
     target_qps: float | None = Field(
         None,
         gt=0,
         le=1e9,
-        description="Requests per second of the server scenario; offline's expected ones.",
+        description="Requests per second: issued in scenario server, expected in scenario offline.",
     )
     target_latency_ms: float | None = Field(
         None,
         gt=0,
         le=1e9,
-        description="Server's bound on the 99th percentile; MLPerf's if not given.",
+        description="Bound on the 99th percentile of latency in scenario server; MLPerf's if not "
+        "given.",
     )
 
     @model_validator(mode="after")
@@ -130,14 +140,17 @@ class Application(_Strict):
 
 
 class Emulated(_Strict):
-    """What an emulated guest, or all on an emulated host, runs instead: evidence that it works."""
+    """What emulated guests, and everything on an emulated host, run instead of the plan's trials.
+
+    Such trials show that a platform works; their times are never used.
+    """
 
     replicates: int = Field(1, ge=0, le=MOST_REPLICATES)
     modes: list[Mode] = Field(
         list(MODES),
         min_length=1,
         max_length=_LISTED,
-        description="Of the plan's modes, those that they run.",
+        description="Which of the plan's modes they run.",
     )
     cores: list[Cores] = Field([1], max_length=_LISTED)
     scale: Scale = "tiny"
@@ -148,25 +161,38 @@ class Emulated(_Strict):
 class _Plan(_Strict):
     """A sweep to carry out: every combination of its lists is a cell."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Names results/<name>.")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Results are written to results/<name>."
+    )
     description: str = Field("", max_length=10_000)
-    seed: Seed = Field(2112, description="Of the random order of trials, and of the applications.")
+    seed: Seed = Field(
+        2112, description="Seed of the random order of trials, and of the applications."
+    )
     replicates: int = Field(
-        5, ge=1, le=MOST_REPLICATES, description="The most of a cell, if precision is set."
+        5,
+        ge=1,
+        le=MOST_REPLICATES,
+        description="Number of replicates; with precision, the most that a cell may take.",
     )
     precision: Fraction | None = Field(
         None,
-        description="Such as 1.4%: a cell is done once its ratio to bare metal is known so "
-        "closely. At most half the margin, as 1.4% of 3%: a wider interval may give no answer.",
+        description="Such as 1.4%: a cell is done once its ratio to bare metal is known to within "
+        "this. At most about half the margin (1.4% for 3%): a wider interval may give no answer.",
     )
     min_replicates: int = Field(
-        8, ge=2, le=MOST_REPLICATES, description="With precision: the fewest replicates of a cell."
+        8,
+        ge=2,
+        le=MOST_REPLICATES,
+        description="With precision: the fewest replicates that a cell takes.",
     )
     margin: Fraction = Field(
-        MARGIN, description="Such as 3%: the smallest cost worth knowing; reports answer by it."
+        MARGIN,
+        description="Such as 3%: the smallest cost worth knowing; the report's answers depend on "
+        "it.",
     )
     image: Word = Field(
-        DEFAULT, description="Variant of the image that every platform runs, as in images.yml."
+        DEFAULT,
+        description="Variant of the image that every platform runs; images.yml lists them.",
     )
     applications: list[Application] = Field(min_length=1, max_length=_LISTED)
     platforms: dict[
@@ -174,47 +200,56 @@ class _Plan(_Strict):
     ] = Field(
         min_length=1,
         max_length=_LISTED,
-        description="Modes by platform, as platforms.yml names it.",
+        description="The modes of each platform; platforms.yml lists the platforms.",
     )
     cores: list[Cores] = Field(min_length=1, max_length=_LISTED)
-    slowdown: Fraction = Field(0.1, description="Such as 10%: how much slower `slowed` is.")
+    slowdown: Fraction = Field(
+        0.1, description="Such as 10%: how much slower the variant `slowed` is made."
+    )
     tuning: bool = Field(
         False,
-        description="Make the host quiet (clock rate, timers, interrupts, …) meanwhile; restored "
-        "at the end.",
+        description="Make the host quiet (clock rate, timers, interrupts, …) during the sweep; its "
+        "settings are restored at the end.",
     )
     explain: bool = Field(
         False,
-        description="Vary one factor at a time, from a cell that has the default of all: each cell "
-        "differs from that in one value, and the report takes the cost apart.",
+        description="Vary one factor at a time: each cell differs in at most one value from the "
+        "cell with all defaults, and the report splits the cost into its parts.",
     )
     scale_up: Literal["affinity", "hotplug"] = Field(
         "affinity",
-        description="hotplug: vanilla bare metal of every size, its other CPUs taken offline.",
+        description="hotplug: also measure vanilla bare metal at every size, by taking the other "
+        "CPUs offline.",
     )
-    memory_mib: int = Field(4096, ge=1024, le=MOST_MEMORY_MIB, description="Of every instance.")
+    memory_mib: int = Field(
+        4096, ge=1024, le=MOST_MEMORY_MIB, description="Memory of every instance, in MiB."
+    )
     core_kind: int | None = Field(
         None,
         ge=1,
-        description="Where cores differ: the kind of all instances, 1 for the fastest, as `virtbed "
-        "doctor` lists them; if not given, the fastest that holds the largest size.",
+        description="On hosts with several kinds of core: the kind that all instances use, 1 for "
+        "the fastest, as `virtbed doctor` numbers them; if not given, the fastest kind that has "
+        "enough cores for the largest size.",
     )
     gpu: str | None = Field(
         None,
         min_length=1,
         max_length=100,
-        description="UUID or PCI address of the GPU of all cells that have one; needed where the "
-        "host has several.",
+        description="UUID or PCI address of the GPU that cells with a GPU use; required on a host "
+        "with several.",
     )
     timeout_s: int = Field(
-        600, ge=1, le=MOST_S, description="After which a trial is ended; 6 times if emulated."
+        600,
+        ge=1,
+        le=MOST_S,
+        description="Seconds after which a trial is ended; 6 times as long if it is emulated.",
     )
     emulated: Emulated = Emulated()
 
     @model_validator(mode="after")
     def _names_no_gpu_for_nothing(self) -> Self:
         if self.gpu is not None and not self.asks_for_gpu:
-            raise ValueError(f"gpu {self.gpu!r} named, and no cell has one: take `gpu` out")
+            raise ValueError(f"gpu {self.gpu!r} found, but no cell has a GPU: take `gpu` out")
         return self
 
     @model_validator(mode="after")
@@ -222,36 +257,36 @@ class _Plan(_Strict):
         for factor in FACTORS:
             if factor.not_yet and set(self.values(factor)) != {factor.default}:
                 raise ValueError(f"{factor.plan_key} {self.values(factor)} found: {factor.not_yet}")
-            # Bare metal has the default of what only guests vary, whatever the plan lists.
+            # Factors of guests only need no default here: bare metal always has it.
             compared = factor.baseline == "default" and not factor.own_kernel
             if compared and factor.default not in self.values(factor):
                 raise ValueError(
-                    f"{factor.plan_key} {self.values(factor)} without {factor.default}, with which "
-                    "they compare"
+                    f"{factor.plan_key} {self.values(factor)} without {factor.default}, which the "
+                    f"others are compared with; add {factor.default} to the list"
                 )
         varied = [factor for factor in FACTORS if len(self.values(factor)) > 1]
         if self.explain and not varied:
             keys = ", ".join(f.plan_key for f in FACTORS if f.plan_key and not f.not_yet)
             raise ValueError(
-                f"explain without a factor of several values, which are varied one at a time; list "
-                f"the values of one, such as seccomp: [filter, unconfined]; there are: {keys}"
+                "explain: true found, but no factor with several values to vary; list the values "
+                f"of one, such as seccomp: [filter, unconfined]; the factors are: {keys}"
             )
         for factor in varied if self.explain else ():
             if factor.default not in self.values(factor):
                 raise ValueError(
                     f"{factor.plan_key} {self.values(factor)} without {factor.default}: explain "
-                    "varies one factor at a time, from the default of all"
+                    "varies one factor at a time, starting from all defaults; add it to the list"
                 )
         slowed = any("slowed" in self.values(factor) for factor in FACTORS)
         if slowed and any("vanilla" in modes for modes in self.platforms.values()):
             raise ValueError(
-                "variant slowed with mode vanilla: under a quota the time that it adds is "
-                "throttled in its turn, and its truth is not known; pinned alone is needed"
+                "variant slowed with mode vanilla: a CPU quota also throttles the time that the "
+                "variant adds, so its true size is not known; use mode pinned alone"
             )
         if self.precision is not None and self.min_replicates > self.replicates:
             raise ValueError(
                 f"min_replicates {self.min_replicates} above replicates {self.replicates}; raise "
-                "replicates, the most that precision may take"
+                "replicates, which is the most that a cell may take with precision"
             )
         most = answering_precision(self.margin)
         if self.precision is not None and self.precision > most:
@@ -259,59 +294,60 @@ class _Plan(_Strict):
             raise ValueError(
                 f"precision {self.precision:.3g} found, at most {math.floor(1e3 * most) / 1e3:.3g} "
                 f"needed at a margin of {self.margin:.3g}: a cell would stop with an interval that "
-                "shows neither a difference nor none; lower precision, or raise margin to "
+                "shows neither a difference nor equivalence; lower precision, or raise margin to "
                 f"{math.ceil(1e3 * wider - 1e-9) / 1e3:.3g}"
             )
         if (trials := self.most_trials()) > MOST_TRIALS:
             raise ValueError(
-                f"{trials} trials of all cells and replicates found, at most {MOST_TRIALS} are "
-                "carried out; shorten its lists, or lower replicates"
+                f"{trials} trials of all cells and replicates found, at most {MOST_TRIALS} needed; "
+                "shorten the plan's lists, or lower replicates"
             )
         return self
 
     @property
     def asks_for_gpu(self) -> bool:
-        """Whether any of its cells has a GPU."""
+        """Whether any cell has a GPU."""
         return any("gpu" in self.values(factor) for factor in FACTORS)
 
     def most_trials(self) -> int:
-        """Return how many trials it has where every platform and size can run."""
+        """Return the number of trials on a host that can run every platform and size."""
         modes = sum(map(len, self.platforms.values()))
         several = [len(self.values(factor)) for factor in FACTORS]
         factors = 1 + sum(n - 1 for n in several) if self.explain else math.prod(several)
         return self.replicates * modes * len(self.cores) * len(self.applications) * factors
 
     def values(self, factor: Factor) -> list[str]:
-        """Return the values of a factor that the plan lists."""
+        """Return the values that the plan lists for a factor; its default if it has no key."""
         return [factor.default] if factor.plan_key is None else list(getattr(self, factor.plan_key))
 
     def digest(self) -> str:
-        """Return "sha256:…" of what the plan says, whatever its layout and comments.
+        """Return the digest of the plan's keys, "sha256:…"; layout and comments do not matter.
 
-        All but how often: more replicates leave the order of those before as it was, so a sweep
-        may go on with more. The margin counts, for one chosen after the results is no test.
+        `replicates` is left out: more replicates do not change the order of the earlier ones, so a
+        sweep can be continued with more. The margin is included, because a margin that is chosen
+        after the results are known tests nothing.
         """
-        said = json.dumps(self.model_dump(mode="json", exclude={"replicates"}), sort_keys=True)
-        return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
+        content = json.dumps(self.model_dump(mode="json", exclude={"replicates"}), sort_keys=True)
+        return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
 
 def _factor_keys(factors: Iterable[Factor] = FACTORS) -> dict[str, Any]:
-    """Return the plan's key of each factor that a plan may vary, as `create_model` takes it."""
+    """Return the fields of the plan for factors that have a plan key, for `create_model`."""
     keys: dict[str, Any] = {}
     for factor in factors:
-        said: dict[str, Any] = {"min_length": 1, "max_length": _LISTED}
-        said |= {"description": factor.meaning}
+        options: dict[str, Any] = {"min_length": 1, "max_length": _LISTED}
+        options |= {"description": factor.meaning}
         kind: Any = list[Literal[factor.values]]  # type: ignore[name-defined]
         if factor.counts:
             kind = Annotated[list[Annotated[str, _count(factor)]], _counts(factor)]
-            said["json_schema_extra"] = partial(_counted, factor)
+            options["json_schema_extra"] = partial(_counted, factor)
         if factor.plan_key:
-            keys[factor.plan_key] = (kind, Field([factor.default], **said))
+            keys[factor.plan_key] = (kind, Field([factor.default], **options))
     return keys
 
 
 def _count(factor: Factor) -> BeforeValidator:
-    """Return what reads a value of a factor that counts, as a number or as its name."""
+    """Return the validator of one value of a counting factor: 2 and "2" both give "2"."""
 
     def read(value: object) -> object:
         name = str(value) if type(value) is int else value
@@ -324,7 +360,10 @@ def _count(factor: Factor) -> BeforeValidator:
 
 
 def _counts(factor: Factor) -> BeforeValidator:
-    """Return what reads one number N as the default and N: what is compared with it is measured."""
+    """Return the validator that reads a single number N as the list of the default and N.
+
+    N is compared with the default, so the default must be measured, too.
+    """
 
     def read(value: object) -> object:
         if type(value) is not int:
@@ -335,7 +374,7 @@ def _counts(factor: Factor) -> BeforeValidator:
 
 
 def _counted(factor: Factor, schema: dict[str, Any]) -> None:
-    """Let a plan's schema say that the values of a factor are numbers."""
+    """Replace a counting factor's JSON Schema: a number, or a list of numbers."""
     least, most = int(factor.values[0]), int(factor.values[-1])
     number = {"type": "integer", "minimum": least, "maximum": most}
     listed = {"type": "array", "items": number, "minItems": 1, "maxItems": _LISTED}
@@ -351,14 +390,19 @@ else:
 
 
 def plan_path(name: str, repository: Path = REPOSITORY) -> Path:
-    """Return the file of a plan, named by its path, or by the name of one that ships or was swept.
+    """Return the file of a plan.
 
-    A sweep keeps its plan in results/NAME, so that `virtbed sweep NAME`, which reports and messages
-    say to type, goes on wherever the plan's own file lies.
+    A sweep copies its plan into results/NAME. So `virtbed sweep NAME`, as reports and messages
+    quote it, continues a sweep wherever the original plan file is.
+
+    Args:
+        name: A path that ends with .yml or .yaml, or the name of a plan in plans/ or of a sweep in
+            results/.
+        repository: The checkout.
 
     Raises:
-        PlanError: there is none; the message names those that there are.
-        CheckoutError: there is no checkout that could have one.
+        PlanError: there is no such plan; the message lists those in plans/.
+        CheckoutError: there is no checkout.
     """
     with suppress(OSError, ValueError):  # a name that no file can have
         path = Path(name)
@@ -370,7 +414,9 @@ def plan_path(name: str, repository: Path = REPOSITORY) -> Path:
             if found.is_file():
                 return found
     known = ", ".join(sorted(p.stem for p in (repository / "plans").glob("*.yml")))
-    raise PlanError(f"no plan {name[:200]!r}; give the path of a .yml file, or one of: {known}")
+    raise PlanError(
+        f"no plan {name[:200]!r} found; give the path of a .yml file, or one of: {known}"
+    )
 
 
 def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
@@ -378,10 +424,10 @@ def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
 
     Args:
         path: The file.
-        platforms: Names of the platforms that there are; if not given, those of platforms.yml.
+        platforms: Names of the known platforms; if not given, those of platforms.yml.
 
     Raises:
-        PlanError: it cannot be used; the message has a line per mistake.
+        PlanError: the plan cannot be used; the message has one line per mistake.
     """
     try:
         data = yaml_file.read(path)
@@ -395,7 +441,7 @@ def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
     for name in plan.platforms:
         if name not in known:
             raise PlanError(
-                f"{path}: platforms.{name}: no such platform; there are: {', '.join(known)}"
+                f"{path}: platforms.{name}: no such platform; platforms.yml has: {', '.join(known)}"
             )
     lists: tuple[tuple[str, Sequence[object]], ...] = (
         ("cores", plan.cores),
@@ -407,15 +453,15 @@ def load_plan(path: Path, platforms: Collection[str] | None = None) -> Plan:
     )
     for what, values in lists:
         if len(set(values)) != len(values):
-            raise PlanError(f"{path}: {what}: {values} names one twice; each once is needed")
+            raise PlanError(f"{path}: {what}: {values} has a value twice; list each value once")
     return plan
 
 
 def with_replicates(plan: Plan, replicates: int | None) -> Plan:
-    """Return a plan with another number of replicates; the same for None.
+    """Return a plan with another number of replicates; the plan itself for None.
 
     Raises:
-        PlanError: a plan cannot have so many, or so few.
+        PlanError: the plan cannot have this number of replicates.
     """
     if replicates is None:
         return plan
@@ -428,31 +474,32 @@ def with_replicates(plan: Plan, replicates: int | None) -> Plan:
 
 
 def check_applications(plan: Plan, known: Mapping[str, Collection[str]]) -> None:
-    """Check that each application exists at the scales that it is to run at.
+    """Check that each application of a plan exists, at the plan's scale and at emulated.scale.
 
     Args:
         plan: The plan.
-        known: The scales of each application that there is.
+        known: The scales of each existing application, by the application's name.
 
     Raises:
-        PlanError: one does not exist; the message names those that do.
+        PlanError: one does not exist; the message lists those that do.
     """
     for application in plan.applications:
         has = known.get(application.name, ())
         for scale, why in (
             (application.scale, ""),
-            (plan.emulated.scale, ", which emulated.scale asks for"),
+            (plan.emulated.scale, ", which emulated.scale requires"),
         ):
             if scale in has:
                 continue
             offered = ", ".join(f"{n} ({'/'.join(s)})" for n, s in sorted(known.items()))
             raise PlanError(
                 f"applications: {application.name!r} at scale {scale!r} does not exist{why}; "
-                f"there are: {offered}"
+                f"applications and their scales: {offered}"
             )
 
 
 def _explain(error: Any) -> str:
+    """Return pydantic's error as a message: the key, the value found, and what is needed."""
     where = plain(".".join(str(part)[:80] for part in error["loc"]))
     if error["type"] == "extra_forbidden":
         keys = {key for model in (Plan, Application, Emulated) for key in model.model_fields}
@@ -461,6 +508,6 @@ def _explain(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{where}: missing; {message}"
-    if error["type"] == "value_error" and not where:  # of the plan as a whole
+    if error["type"] == "value_error" and not where:  # it concerns the plan as a whole
         return message
     return f"{where}: {_FOUND.repr(error['input'])} found; {message}"

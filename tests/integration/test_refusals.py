@@ -39,7 +39,7 @@ def test_bad_plans(write_plan: Any, changes: dict[str, Any], message: str) -> No
 def test_an_unknown_plan() -> None:
     done = run("ansible-playbook", "sweep.yml", "-e", "plan=nonesuch", ok=False)
     assert done.returncode != 0
-    assert "no plan 'nonesuch'; give the path of a .yml file, or one of: " in done.stdout
+    assert "no plan 'nonesuch' found; give the path of a .yml file, or one of: " in done.stdout
 
 
 def test_not_root(write_plan: Any) -> None:

@@ -198,8 +198,9 @@ def test_a_host_that_is_lost_is_set_aside_and_others_repeat_its_replicate(
     done = host_of(run)  # every trial exactly once
     assert set(done) == set(range(1, 7)) and set(done.values()) == {"bench01", "bench03"}
     said = hosts.said.getvalue()
-    assert f"bench02 is set aside: it was lost: {LOST}" in said
-    assert "which bench02 had started" in said and "bench02 was set aside, and others did" in said
+    assert f"bench02 is set aside: it became unreachable: {LOST}" in said
+    assert "which bench02 had started" in said
+    assert "bench02 was set aside, and other hosts" in said
     aside = [path.name for path in (run.folder / "aside").iterdir()]
     assert len(aside) == 1 and not list(run.folder.glob("trials/*/failure.json"))
     assert "[12/12]" in said  # what was done again is counted once
@@ -226,8 +227,8 @@ def test_a_host_that_comes_back_is_cleaned_and_goes_on(
     run = hosts.run(plan, ("bench02", "bench03"))
     assert run.failed == [] and "bench02" in host_of(run).values()
     assert one.calls.count("clear") >= 2 and one.calls.count("block") >= 2
-    assert "bench02 is there, and takes part" in hosts.said.getvalue()
-    assert "was set aside, and others" not in hosts.said.getvalue()
+    assert "bench02 is available, and takes part" in hosts.said.getvalue()
+    assert "was set aside, and other hosts" not in hosts.said.getvalue()
 
 
 def test_hosts_that_cannot_be_examined_are_named_and_the_others_go_on(
@@ -314,7 +315,7 @@ def little_memory(hosts: Hosts) -> None:
 
 WRONG: dict[str, tuple[Callable[[Hosts], None], str]] = {
     "one machine": (same_machine, "it is the same machine as bench01, by machine-id and boot id"),
-    "one name": (same_name, "its own name is bench01, as that of bench01"),
+    "one name": (same_name, "its own name is bench01, as is that of bench01"),
     "an odd name": (odd_name, "its own name is '../x', letters, digits"),
     "this machine": (here, "it is this machine, which carries the sweep out on the others"),
     "another image": (other_image, "image sha256:bbb.* found, sha256:aaa.* needed, as on bench01"),
@@ -474,7 +475,7 @@ def test_an_interrupted_sweep_names_a_host_that_could_not_be_put_back(
     run = hosts.sweep(plan)
     with pytest.raises(Interrupted) as ended:
         run.run()
-    assert "nothing is left standing" not in str(ended.value)
+    assert "everything is released" not in str(ended.value)
     assert re.search(r"set aside\. bench02: .*put back: swappiness is 60", str(ended.value))
     assert "bench01" not in str(ended.value)
 
@@ -492,7 +493,7 @@ def test_what_concerns_all_hosts_ends_all_though_one_cannot_be_put_back_then(
     with pytest.raises(SweepError, match=r"results cannot be written: .*No space left"):
         run.run()
     said = hosts.said.getvalue()
-    assert "bench02: the host's settings could not be put back: swappiness is 60" in said
+    assert "bench02: the host's settings could not be restored: swappiness is 60" in said
     assert "is set aside" not in said
 
 

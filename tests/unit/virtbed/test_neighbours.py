@@ -139,8 +139,8 @@ def test_a_plan_writes_numbers_and_one_number_stands_for_none_and_it(
         ("[0, many]", "neighbours.1: 'many' found; a whole number from 0 to 15 needed"),
         ("-1", "neighbours.1: -1 found; a whole number from 0 to 15 needed"),
         ("0.5", "neighbours: 0.5 found; Input should be a valid list"),
-        ("[1]", "neighbours ['1'] without 0, with which they compare"),
-        ("[0, 1, 1]", "neighbours: ['0', '1', '1'] names one twice"),
+        ("[1]", "neighbours ['1'] without 0, which the others are compared with"),
+        ("[0, 1, 1]", "neighbours: ['0', '1', '1'] has a value twice"),
         ("[]", "neighbours: [] found; List should have at least 1 item"),
     ],
 )

@@ -1,3 +1,5 @@
+"""Plans: reading, limits, messages for mistakes, digests and factor keys."""
+
 from __future__ import annotations
 
 import json
@@ -49,7 +51,7 @@ def edited(tmp_path: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "plans").glob("*.yml")), ids=lambda p: p.stem)
-def test_every_plan_that_ships_is_good_and_named_as_its_file(path: Path) -> None:
+def test_every_shipped_plan_is_valid_and_has_the_name_of_its_file(path: Path) -> None:
     plan = load_plan(path)
     assert plan.name == path.stem
     check_applications(plan, KNOWN)
@@ -60,7 +62,7 @@ def test_quick_takes_enough_samples_for_a_bound_on_the_99th_percentile() -> None
     assert all(work.samples >= samples_to_show(99) for work in plan.applications)
 
 
-def test_quick_asks_for_what_the_readme_promises() -> None:
+def test_quick_has_the_platforms_and_sizes_that_the_readme_promises() -> None:
     plan = load_plan(plan_path("quick"))
     assert plan.replicates >= 5
     assert plan.cores == [1, 2]
@@ -75,11 +77,17 @@ def test_quick_asks_for_what_the_readme_promises() -> None:
     [
         ({"replicatez": 3}, r"edited.yml: replicatez: unknown key; did you mean replicates\?"),
         ({"cores": [0]}, r"cores.0: 0 found; Input should be greater than or equal to 1"),
-        ({"cores": [1, 1]}, r"cores: \[1, 1\] names one twice"),
-        ({"platforms": {"bmm": ["pinned"]}}, r"platforms.bmm: no such platform; there are: bm, vm"),
+        ({"cores": [1, 1]}, r"cores: \[1, 1\] has a value twice"),
+        (
+            {"platforms": {"bmm": ["pinned"]}},
+            r"platforms.bmm: no such platform; platforms.yml has: bm, vm",
+        ),
         ({"threds": ["default"]}, r"threds: unknown key; did you mean threads\?"),
-        ({"threads": ["matched", "matched"]}, r"threads: .* names one twice"),
-        ({"variants": ["twin"]}, r"variants \['twin'\] without plain, with which they compare"),
+        ({"threads": ["matched", "matched"]}, r"threads: .* has a value twice"),
+        (
+            {"variants": ["twin"]},
+            r"variants \['twin'\] without plain, which the others are compared with; add plain",
+        ),
         ({"processor": ["gpu"]}, r"processor: unknown key; did you mean processors\?"),
         (
             {"processors": ["cpu", "gpu"]},
@@ -87,15 +95,15 @@ def test_quick_asks_for_what_the_readme_promises() -> None:
         ),
         ({"processors": ["gpu"]}, r"keep to the processor cpu \(docs/tutorial/gpu.md"),
         ({"processors": ["tpu"]}, r"processors.0: 'tpu' found; Input should be 'cpu' or 'gpu'"),
-        ({"gpu": "GPU-1"}, r"gpu 'GPU-1' named, and no cell has one: take `gpu` out"),
+        ({"gpu": "GPU-1"}, r"gpu 'GPU-1' found, but no cell has a GPU: take `gpu` out"),
         ({"gpu": 0}, r"gpu: 0 found"),
         ({"platforms": {"bm": ["fixed"]}}, r"platforms.bm.0: 'fixed' found"),
         ({"name": "No Spaces"}, r"name: 'No Spaces' found"),
         ({"replicates": "many"}, r"replicates: 'many' found"),
-        ({"variants": ["plain", "slowed"]}, r"slowed with mode vanilla: .* pinned alone is needed"),
+        ({"variants": ["plain", "slowed"]}, r"slowed with mode vanilla: .* use mode pinned alone"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(
+def test_the_message_for_a_mistake_names_the_key_and_the_value(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
@@ -103,14 +111,14 @@ def test_a_mistake_is_named_with_its_place(
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [", "\0"])
-def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "no.yml"
     path.write_text(text)
     with pytest.raises(PlanError, match=r"no\.yml"):
         load_plan(path)
 
 
-def test_an_unknown_plan_names_those_there_are() -> None:
+def test_the_message_for_an_unknown_plan_lists_the_existing_plans() -> None:
     with pytest.raises(PlanError, match=r"no plan 'quack'.*quick"):
         plan_path("quack")
 
@@ -122,28 +130,29 @@ def test_an_application_that_does_not_exist_is_refused(
     tmp_path: Path, application: dict[str, str]
 ) -> None:
     plan = load_plan(edited(tmp_path, applications=[application]))
-    with pytest.raises(PlanError, match=r"does not exist; there are: .*image_classification"):
+    existing = r"does not exist; applications and their scales: .*image_classification"
+    with pytest.raises(PlanError, match=existing):
         check_applications(plan, KNOWN)
 
 
-def test_an_application_that_emulated_guests_cannot_run_is_refused_by_the_key_that_asks(
+def test_an_application_that_lacks_the_emulated_scale_is_refused_naming_that_key(
     tmp_path: Path,
 ) -> None:
     plan = load_plan(edited(tmp_path, applications=[{"name": "leaf_disease"}]))
-    lacks = r"'leaf_disease' at scale 'tiny' does not exist, which emulated.scale asks for"
+    lacks = r"'leaf_disease' at scale 'tiny' does not exist, which emulated.scale requires"
     with pytest.raises(PlanError, match=lacks):
         check_applications(plan, {"leaf_disease": ("trained",)})
     check_applications(plan, {"leaf_disease": ("trained", "tiny")})
 
 
-def test_the_digest_is_of_what_a_plan_says_not_of_its_layout(tmp_path: Path) -> None:
+def test_the_digest_depends_on_a_plans_keys_and_not_on_its_layout(tmp_path: Path) -> None:
     same = tmp_path / "same.yml"
     same.write_text("# a comment\n" + edited(tmp_path).read_text())
     assert load_plan(same).digest() == load_plan(plan_path("quick")).digest()
     assert load_plan(edited(tmp_path, seed=1)).digest() != load_plan(same).digest()
 
 
-def test_the_published_schema_knows_every_key() -> None:
+def test_the_json_schema_has_every_key_and_admits_no_other() -> None:
     schema = Plan.model_json_schema()
     assert schema["additionalProperties"] is False
     assert {"name", "seed", "replicates", "platforms", "emulated"} <= schema["properties"].keys()
@@ -155,11 +164,13 @@ def test_a_server_needs_a_rate(tmp_path: Path) -> None:
         load_plan(edited(tmp_path, applications=[application]))
 
 
-def test_one_application_may_come_at_several_scales_but_not_twice_at_one(tmp_path: Path) -> None:
+def test_an_application_can_be_listed_at_several_scales_but_only_once_at_each(
+    tmp_path: Path,
+) -> None:
     one = {"name": "image_classification"}
     other = one | {"scale": "tiny"}
     assert len(load_plan(edited(tmp_path, applications=[one, other])).applications) == 2
-    with pytest.raises(PlanError, match="names one twice"):
+    with pytest.raises(PlanError, match="has a value twice"):
         load_plan(edited(tmp_path, applications=[one, one]))
 
 
@@ -173,22 +184,22 @@ def test_precision_is_a_percentage_or_a_fraction(written: object, read: float) -
 def test_a_precision_that_may_not_answer_at_the_margin_is_refused(
     precision: str, margin: str
 ) -> None:
-    """Of 2% on either side an interval of 0.985 to 1.025 lies neither within 3% nor off 1."""
-    given = SMALL | {"replicates": 20, "precision": precision, "margin": margin}
+    """With 2% on either side, the interval 0.985 to 1.025 is not within 3%, and contains 1."""
+    keys = SMALL | {"replicates": 20, "precision": precision, "margin": margin}
     with pytest.raises(ValueError, match=r"precision .* found, at most .* needed at a margin of"):
-        Plan.model_validate(given)
+        Plan.model_validate(keys)
 
 
-def test_the_remedies_for_such_a_precision_work() -> None:
-    given = SMALL | {"replicates": 20, "precision": "2%"}
+def test_the_remedies_that_the_message_names_for_such_a_precision_work() -> None:
+    keys = SMALL | {"replicates": 20, "precision": "2%"}
     with pytest.raises(ValueError, match=r"at most 0.014 needed .* raise margin to 0.041"):
-        Plan.model_validate(given)
-    assert Plan.model_validate(given | {"precision": 0.014}).precision == 0.014
-    assert Plan.model_validate(given | {"margin": 0.041}).margin == 0.041
+        Plan.model_validate(keys)
+    assert Plan.model_validate(keys | {"precision": 0.014}).precision == 0.014
+    assert Plan.model_validate(keys | {"margin": 0.041}).margin == 0.041
 
 
 @pytest.mark.parametrize("margin", [0.005, 0.03, 0.3])
-def test_what_is_as_precise_as_asked_has_an_answer_wherever_the_ratio_is(margin: float) -> None:
+def test_at_the_widest_precision_every_ratio_has_an_answer(margin: float) -> None:
     half = 1 + answering_precision(margin)
     ratios = [0.5 + n / 1000 for n in range(1500)]
     assert {answer(r / half, r * half, margin) for r in ratios} == {"differs", "equivalent"}
@@ -207,7 +218,7 @@ def test_a_margin_is_a_percentage_or_a_share(written: object, read: float) -> No
     assert Plan.model_validate(SMALL | {"margin": written}).margin == pytest.approx(read)
 
 
-def test_a_plan_without_a_margin_has_the_contracts() -> None:
+def test_a_plan_without_a_margin_has_the_default_of_the_contract() -> None:
     assert Plan.model_validate(SMALL).margin == MARGIN == 0.03
 
 
@@ -217,7 +228,7 @@ def test_a_plan_without_a_margin_has_the_contracts() -> None:
     ["3", 3, "-1%", -0.01, "abc", "abc%", "", "%", 0, 1, "0%", "100%", True, False, [3], "inf%",
      "nan", "nan%"],
 )  # fmt: skip
-def test_what_is_no_share_is_refused_with_what_is_needed(
+def test_a_value_that_is_no_share_is_refused_and_the_message_shows_one(
     tmp_path: Path, key: str, wrong: object
 ) -> None:
     needed = rf"edited.yml: {key}: .* found; a share above 0% and below 100% is needed, such as 3%"
@@ -225,7 +236,7 @@ def test_what_is_no_share_is_refused_with_what_is_needed(
         load_plan(edited(tmp_path, **{key: wrong, "replicates": 20}))
 
 
-def test_more_replicates_are_the_same_plan_and_another_margin_is_not(tmp_path: Path) -> None:
+def test_the_digest_ignores_replicates_and_includes_the_margin(tmp_path: Path) -> None:
     quick = load_plan(plan_path("quick"))
     assert with_replicates(quick, 30).digest() == quick.digest()
     assert with_replicates(quick, 30).replicates == 30
@@ -239,7 +250,7 @@ def test_a_number_of_replicates_that_no_plan_can_have_is_refused(replicates: int
         with_replicates(load_plan(plan_path("quick")), replicates)
 
 
-def test_more_replicates_leave_those_before_as_they_were() -> None:
+def test_more_replicates_do_not_change_the_order_of_the_earlier_ones() -> None:
     quick = load_plan(plan_path("quick"))
     few, more = (design(with_replicates(quick, n), report(), PLATFORMS).trials for n in (3, 9))
     assert more[: len(few)] == few
@@ -267,7 +278,7 @@ def test_keys_of_factors_are_those_of_the_registry() -> None:
 
 
 def test_a_new_factor_is_a_new_key_of_a_plan(tmp_path: Path) -> None:
-    """In a process of its own, whose registry has one entry more than ours."""
+    """In a separate process, whose registry of factors has one more entry."""
     path = edited(tmp_path, labels=["a", "b"], platforms={"bm": ["pinned"]}, cores=[1])
     code = """
 import sys
@@ -297,14 +308,14 @@ def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path, text: str) -
         load_plan(path)
 
 
-def test_a_key_may_override_one_that_is_merged_in(tmp_path: Path) -> None:
+def test_a_key_overrides_a_merged_key(tmp_path: Path) -> None:
     text = (REPOSITORY / "plans" / "quick.yml").read_text()
     path = tmp_path / "merged.yml"
     path.write_text(text.replace("emulated: {", "emulated: {<<: {samples: 9}, "))
     assert load_plan(path).emulated.samples == 3
 
 
-def test_an_earlier_sweep_tells_the_best_number_of_samples(tmp_path: Path) -> None:
+def test_the_best_number_of_samples_is_read_from_an_earlier_sweep(tmp_path: Path) -> None:
     plan = load_plan(plan_path("quick"))
     mine = {"application": "image_classification", "scale": "trained", "scenario": "single_stream"}
     rows = [
@@ -315,18 +326,20 @@ def test_an_earlier_sweep_tells_the_best_number_of_samples(tmp_path: Path) -> No
     assert _best_samples(plan, tmp_path) == []
     folder = tmp_path / "quick"
     folder.mkdir()
-    for schema, said in ((REPORT, rows[:1]), ("virtbed.report/1", [])):
+    for schema, expected in ((REPORT, rows[:1]), ("virtbed.report/1", [])):
         content = {"schema": schema, "diagnostics": {"samples": rows}}
         (folder / "report.json").write_text(json.dumps(content))
-        assert _best_samples(plan, tmp_path) == said
+        assert _best_samples(plan, tmp_path) == expected
     for broken in ("{", "[]", json.dumps({"schema": REPORT})):
         (folder / "report.json").write_text(broken)
         assert _best_samples(plan, tmp_path) == []
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "plans").glob("*.yml")), ids=lambda p: p.stem)
-def test_a_sweep_goes_on_by_its_name_wherever_its_plan_lies(path: Path, tmp_path: Path) -> None:
-    """As a report says: `virtbed sweep NAME --replicates 12`."""
+def test_a_sweep_is_continued_by_its_name_wherever_its_plan_file_is(
+    path: Path, tmp_path: Path
+) -> None:
+    """As a report advises: `virtbed sweep NAME --replicates 12`."""
     (tmp_path / "plans").mkdir()
     for name in ("ansible.cfg", "platforms.yml", "playbooks", "roles"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
@@ -357,12 +370,12 @@ TOO_MUCH: list[tuple[dict[str, Any], str]] = [
     ({"emulated": {"replicates": 10**9}}, "emulated.replicates: 1000000000 found"),
     ({"replicates": 99, "cores": list(range(1, 65)),
       "applications": [{"name": f"a{n}"} for n in range(64)]},
-     "trials of all cells and replicates found, at most 2000000 are carried out"),
+     "trials of all cells and replicates found, at most 2000000 needed"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("keys", "message"), TOO_MUCH)
-def test_more_than_any_sweep_has_is_refused_in_words(
+def test_values_above_the_limits_are_refused_with_a_short_message(
     tmp_path: Path, keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PlanError, match=rf"edited\.yml: .*{message}") as raised:

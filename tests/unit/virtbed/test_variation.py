@@ -150,9 +150,9 @@ def test_a_value_that_no_platform_of_the_plan_can_have_is_refused(
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({}, "explain without a factor of several values"),
+        ({}, "explain: true found, but no factor with several values"),
         ({"huge_pages": ["malloc", "never"]}, "without kernel"),
-        ({"threads": ["matched"]}, "explain without a factor of several values"),
+        ({"threads": ["matched"]}, "explain: true found, but no factor with several values"),
     ],
 )
 def test_a_plan_that_explains_needs_a_reference_and_something_to_vary(
