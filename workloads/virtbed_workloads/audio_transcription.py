@@ -1,11 +1,12 @@
-"""Write down what is heard: the notes of music, the letters of speech.
+"""Application that transcribes audio: music to notes, speech to letters.
 
-A request is an audio file; WAV here, and whatever else libsndfile reads.
+A request is an audio file: WAV here, or any format that libsndfile reads.
 
-Scale ``trained``: Basic Pitch, with the weights of the package ``basic-pitch``, on music of our own
-whose notes are known. Scale ``mlperf``: a Conformer and CTC beam search on speech (Debian's
-pocketsphinx-testdata), with seeded weights, which know nothing: the right answers are what they
-give, found once on metal, a regression check. Scale ``tiny``: Basic Pitch on two seconds of music.
+Scale ``trained``: Basic Pitch with the weights of the package ``basic-pitch``, on synthesized music
+with known notes. Scale ``mlperf``: a Conformer with seeded weights and CTC beam search, on speech
+from Debian's pocketsphinx-testdata. Seeded weights give meaningless answers; the expected answers
+were recorded once on bare metal, as a regression check. Scale ``tiny``: Basic Pitch on two seconds
+of music.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from virtbed_workloads.packaged import debian_file
 Signal = NDArray[np.float32]
 """One channel, -1 to 1."""
 PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-# Of what is played: each harmonic's strength against the one below, and how fast the lowest fades,
-# one in 1/FADE s. With stronger harmonics Basic Pitch hears octaves that nobody played.
+# Amplitude of each harmonic relative to the one below, and decay rate of the lowest in 1/s. With
+# stronger harmonics Basic Pitch finds octaves that are not in the music.
 TIMBRE, FADE = 0.2, 2.0
-SHORTEST_S = 0.1  # a request shorter than this holds nothing to write down
+SHORTEST_S = 0.1  # a shorter request is refused: it holds nothing to transcribe
 
 
 @dataclass(frozen=True)
 class Note:
-    """One note: MIDI's number of its pitch (60 is middle C), and when it is struck and ends."""
+    """One note: its pitch as a MIDI number (60 is middle C), its onset and its end."""
 
     pitch: int
     start_s: float
@@ -47,7 +48,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Clip:
-    """A piece of music: chords of one length, one after another, and the file that holds it."""
+    """A piece of music, a sequence of chords of equal length, and the format of its file."""
 
     rate: int
     channels: int
@@ -56,7 +57,7 @@ class Clip:
 
     @property
     def notes(self) -> list[Note]:
-        """What is played."""
+        """The notes in the music."""
         return [
             Note(pitch, index * self.chord_s, (index + 1) * self.chord_s)
             for index, chord in enumerate(self.chords)
@@ -87,7 +88,7 @@ SPEECH = (
 
 
 def play(clip: Clip) -> bytes:
-    """Return a clip's WAV file: plucked strings, whose harmonics fade the faster the higher."""
+    """Return a clip as a WAV file that sounds like plucked strings: high harmonics decay faster."""
     time = np.arange(int(clip.chord_s * clip.rate)) / clip.rate
     fades = np.minimum(1, np.minimum(time / 0.005, (clip.chord_s - time) / 0.02))
     sound = []
@@ -107,23 +108,23 @@ def play(clip: Clip) -> bytes:
 
 
 def decode(request: bytes, rate: int) -> Signal:
-    """Decode an audio file to one channel at a rate.
+    """Decode an audio file to one channel at a sample rate in Hz.
 
     Raises:
-        ApplicationError: libsndfile cannot read it, or it is cut short or too short.
+        ApplicationError: libsndfile cannot read it, it is truncated, or it is too short.
     """
     needed = "a whole WAV, FLAC or Ogg file is needed"
-    if request[:4] == b"RIFF":  # of which libsndfile reads what is there, and says nothing
+    if request[:4] == b"RIFF":  # libsndfile reads a truncated WAV file without an error
         promised = 8 + int.from_bytes(request[4:8], "little")
         if promised > len(request):
             raise ApplicationError(
-                f"{len(request)} bytes found of a WAV file of {promised}; {needed}"
+                f"{len(request)} bytes found of a WAV file of {promised} bytes; {needed}"
             )
     try:
         channels, own = soundfile.read(io.BytesIO(request), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ApplicationError(
-            f"{len(request)} bytes that are no audio found ({error.error_string}); {needed}"
+            f"{len(request)} bytes found that are not audio ({error.error_string}); {needed}"
         ) from error
     if len(channels) < SHORTEST_S * own:
         raise ApplicationError(
@@ -137,27 +138,28 @@ class BasicPitch(Application):
 
     version: ClassVar[str] = "1"
     clips: ClassVar[Mapping[str, Clip]] = CLIPS
+    # The package's own values.
     overlap: ClassVar[int] = 30  # frames that two windows share
-    onset: ClassVar[float] = 0.5  # least likelihoods, and frames of silence that end a note and
-    sounding: ClassVar[float] = 0.3  # that it must last: as published
-    silence: ClassVar[int] = 11
-    tolerance_s: ClassVar[float] = 0.05  # of an onset, as MIREX compares notes
+    onset: ClassVar[float] = 0.5  # minimum likelihood of an onset
+    sounding: ClassVar[float] = 0.3  # minimum likelihood of a sounding note
+    silence: ClassVar[int] = 11  # frames of silence that end a note, and its minimum length
+    tolerance_s: ClassVar[float] = 0.05  # of an onset, as in MIREX
 
     def load(self) -> Description:
-        """Build the network with its weights."""
+        """Build the network with its published weights."""
         shape = (None, basic_pitch.WINDOW, 1)
         self._call = backend.compiled(basic_pitch.trained(), [(shape, "float32")])
         return Description(model="Basic Pitch", weights="trained")
 
     def inputs(self) -> Mapping[str, bytes]:
-        """Play the clips."""
+        """Synthesize the clips."""
         return {name: play(clip) for name, clip in self.clips.items()}
 
     def preprocess(self, request: bytes) -> NDArray[np.float32]:
-        """Decode, resample, and lay overlapping windows, (n, samples, 1).
+        """Decode, resample, and cut into overlapping windows, (n, samples, 1).
 
         Raises:
-            ApplicationError: The request is no whole audio file.
+            ApplicationError: The request is not a whole audio file.
         """
         signal = decode(request, basic_pitch.RATE)
         window, step = basic_pitch.WINDOW, self._step
@@ -171,21 +173,21 @@ class BasicPitch(Application):
 
     @property
     def _lead(self) -> int:
-        """Silence before the first window, of which half the overlap is cut."""
+        """Samples of silence before the signal: half the overlap, which `postprocess` cuts."""
         return self.overlap // 2 * basic_pitch.HOP
 
     def infer(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Run the network: to the likelihoods of notes and of onsets, (n, frames, 88)."""
+        """Run the network; return the likelihoods of notes and of onsets, (n, frames, 88) each."""
         return tuple(self._call(features))
 
     def postprocess(self, outputs: tuple[NDArray[np.float32], ...]) -> list[Note]:
-        """Join the windows, and follow each onset for as long as its note sounds."""
+        """Join the windows; follow each onset until its note falls silent."""
         cut = self.overlap // 2
         inner = np.arange(cut, basic_pitch.FRAMES - cut)
         notes, onsets = (o[:, inner].reshape(-1, basic_pitch.NOTES).copy() for o in outputs)
         starts = np.arange(len(outputs[0]))[:, np.newaxis] * self._step - self._lead
         times = (starts + inner * basic_pitch.HOP).ravel() / basic_pitch.RATE
-        framed = np.pad(onsets, ((1, 1), (0, 0)))  # a peak may be the first frame of all
+        framed = np.pad(onsets, ((1, 1), (0, 0)))  # so that the very first frame can be a peak
         peaks, pitches = argrelmax(framed)
         peaks -= 1
         found = []
@@ -203,27 +205,27 @@ class BasicPitch(Application):
         return sorted(found, key=lambda note: (note.start_s, note.pitch))
 
     def describe(self, answer: list[Note]) -> str:
-        """List the notes by name, in the order of their onsets to a quarter of a second."""
+        """List the notes by name, ordered by onset rounded to a quarter of a second."""
         ordered = sorted((round(note.start_s * 4), note.pitch) for note in answer)
         names = [f"{PITCHES[pitch % 12]}{pitch // 12 - 1}" for _, pitch in ordered]
         return " ".join(names) or "silence"
 
     def check(self, name: str, answer: list[Note]) -> Check:
-        """Hold the notes against those played: each found once, in time, and no other.
+        """Compare with the notes in the music: each must be found once, in time, and no other.
 
         The score is the F-measure of the onsets.
         """
         played = self.clips[name].notes
-        left = list(answer)
+        unmatched = list(answer)
         hits = 0
         for note in played:
-            for other in left:
+            for other in unmatched:
                 if (
                     other.pitch == note.pitch
                     and abs(other.start_s - note.start_s) <= self.tolerance_s
                 ):
                     hits += 1
-                    left.remove(other)
+                    unmatched.remove(other)
                     break
         score = 2 * hits / (len(played) + len(answer))
         return Check(score == 1, self.describe(played), round(score, 3))
@@ -240,10 +242,10 @@ class ConformerCtc(Application):
 
     version: ClassVar[str] = "1"
     rate: ClassVar[int] = 16000
-    seed: ClassVar[int] = 1  # the answers hold for these weights alone, with clear margins
-    span: ClassVar[int] = 400  # samples that a frame sees
-    hop: ClassVar[int] = 160
-    points: ClassVar[int] = 512  # of the Fourier transform
+    seed: ClassVar[int] = 1  # the answers below are valid for this seed only, with clear margins
+    span: ClassVar[int] = 400  # samples of a frame
+    hop: ClassVar[int] = 160  # samples from frame to frame
+    points: ClassVar[int] = 512  # length of the Fourier transform
     beams: ClassVar[int] = 100
     answers: ClassVar[Mapping[str, str]] = {
         "001.wav": "about 20 letters, first 'wkgv'",
@@ -254,7 +256,7 @@ class ConformerCtc(Application):
     }
 
     def load(self) -> Description:
-        """Build the network with seeded weights, and the filters of its features."""
+        """Build the network with seeded weights, and its mel filters."""
         network = conformer.build()
         conformer.seed(network, self.seed)
         self._call = backend.compiled(network, [((1, None, conformer.MELS), "float32")])
@@ -269,10 +271,10 @@ class ConformerCtc(Application):
         return {file.name: file.read_bytes() for file in files}
 
     def preprocess(self, request: bytes) -> NDArray[np.float32]:
-        """Decode, and compute logarithms of the power in mel bands, normalised, (1, frames, 80).
+        """Decode, and compute normalised log mel spectra, (1, frames, 80).
 
         Raises:
-            ApplicationError: The request is no whole audio file, or too long.
+            ApplicationError: The request is not a whole audio file, or too long.
         """
         signal = decode(request, self.rate)
         longest_s = 4 * conformer.LONGEST * self.hop / self.rate
@@ -288,11 +290,11 @@ class ConformerCtc(Application):
         return np.asarray(mels[np.newaxis], "float32")
 
     def infer(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the network: to logits, (frames / 4, 29)."""
+        """Run the network; return logits, (frames / 4, 29)."""
         return np.asarray(self._call(features)[0])
 
     def postprocess(self, outputs: NDArray[np.float32]) -> str:
-        """Search for the likeliest text with a beam of `beams`."""
+        """Find the likeliest text by CTC beam search with `beams` beams."""
         import tensorflow as tf
 
         (best,), _ = tf.nn.ctc_beam_search_decoder(
@@ -301,18 +303,18 @@ class ConformerCtc(Application):
         return "".join(conformer.LETTERS[index] for index in best.values.numpy())
 
     def describe(self, answer: str) -> str:
-        """Tell the text by its length, to 20 letters, and its first letters."""
+        """Return the text's length, rounded to 20 characters, and its first four letters."""
         letters = "".join(filter(str.isalpha, answer))
         return f"about {round(len(answer) / 20) * 20} letters, first {letters[:4]!r}"
 
     def check(self, name: str, answer: str) -> Check:
-        """Hold the text against that of the seeded weights."""
+        """Compare with the answer recorded for the seeded weights."""
         expected = self.answers[name]
         return Check(self.describe(answer) == expected, expected)
 
 
 def mel_filters(bands: int, points: int, rate: int) -> NDArray[np.float32]:
-    """Return triangles evenly spaced in mels, 2595 log10(1 + f / 700), (points / 2 + 1, bands)."""
+    """Return triangular mel filters, (points / 2 + 1, bands); mel(f) = 2595 log10(1 + f / 700)."""
     top = 2595 * np.log10(1 + rate / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
     frequencies = np.linspace(0, rate / 2, points // 2 + 1)[:, np.newaxis]

@@ -1,7 +1,7 @@
-"""Call a Keras model the fast way under each backend: where, and on how many threads.
+"""Compiled calls of a Keras model under each backend, with a chosen processor and thread count.
 
-The one module that is not backend-neutral. Keras takes its backend from ``KERAS_BACKEND``
-(tensorflow, jax or torch); the image holds TensorFlow alone.
+This is the only module that is not backend-neutral. Keras takes its backend from ``KERAS_BACKEND``
+(tensorflow, jax or torch); the image contains TensorFlow only.
 """
 
 from __future__ import annotations
@@ -28,33 +28,36 @@ _used: set[str] = set()
 def compiled(function: Callable[..., Any], specs: Sequence[Spec]) -> Callable[..., Arrays]:
     """Compile a model, or a function of `keras.ops`, into a call from arrays to arrays.
 
-    One traced graph, as a server would hold it: `predict` and eager calls cost more. The call
-    returns when its results lie in the host's memory.
+    The call runs one traced graph, as a model server does; `predict` and eager calls cost more.
 
     Args:
-        function: Takes one tensor for each of ``specs``; returns a tensor or a tuple of them.
-        specs: Fixes the trace, so that no call traces again but for a dimension that is None.
+        function: Takes one tensor per item of ``specs``; returns a tensor or a tuple of tensors.
+        specs: Shapes and dtypes of the arguments. They fix the trace: only a new value of a
+            dimension that is None may trace again.
+
+    Returns:
+        A function that takes NumPy arrays and returns when its results are in the host's memory.
     """
     return _COMPILERS[keras.backend.backend()](function, specs)
 
 
 def require(processor: str, threads: int | None) -> None:
-    """Choose the processor and the size of the thread pools, before anything has run.
+    """Set the processor and the size of the thread pools. Call it before the framework runs.
 
     Args:
-        processor: ``cpu``, or ``gpu`` for the first one.
-        threads: The size of both of TensorFlow's pools (or torch's); None leaves the framework's
-            own choice.
+        processor: ``cpu``, or ``gpu`` for the first GPU.
+        threads: Size of both of TensorFlow's pools, or of torch's; None leaves the choice to the
+            framework.
 
     Raises:
-        ApplicationError: There is no such processor here.
+        ApplicationError: A GPU is requested and the framework finds none.
     """
     name = keras.backend.backend()
     found = len(_gpus())
     if processor == "gpu" and not found:
         raise ApplicationError(
-            f"processor gpu asked, none found by {name}; a GPU, its driver and a {name} built for "
-            "it are needed, or --processor cpu"
+            f"processor gpu requested, but {name} finds no GPU; a GPU, its driver and a {name} "
+            "that is built for it are needed, or --processor cpu"
         )
     if name == "tensorflow":
         import tensorflow as tf
@@ -70,20 +73,21 @@ def require(processor: str, threads: int | None) -> None:
 
 
 def verify(processor: str) -> None:
-    """Prove that what ran did so on the processor that was asked for.
+    """Check that every call ran on the requested processor.
 
     Raises:
-        ApplicationError: Something ran elsewhere: a fall back would be measured as a GPU.
+        ApplicationError: A call ran elsewhere. Without this check, a fallback to the CPU would be
+            reported as a GPU's time.
     """
     if wrong := {kind for kind in _used if kind != processor}:
         raise ApplicationError(
-            f"processor {processor} asked, {' and '.join(sorted(wrong))} used by the model: "
-            f"{keras.backend.backend()} fell back"
+            f"processor {processor} requested, but {keras.backend.backend()} ran the model on "
+            f"{' and '.join(sorted(wrong))}; free the {processor}, or change --processor"
         )
 
 
 def threads() -> tuple[int, int]:
-    """Return the threads within one operation and operations at a time; 0 is the framework's."""
+    """Return the number of intra-op and of inter-op threads; 0 is the framework's own choice."""
     name = keras.backend.backend()
     if name == "tensorflow":
         import tensorflow as tf
@@ -101,7 +105,7 @@ def threads() -> tuple[int, int]:
 
 
 def frameworks() -> dict[str, str]:
-    """Return the versions of what ran the model."""
+    """Return the backend's name (``backend``), and the versions of Keras and of the backend."""
     name = keras.backend.backend()
     module = __import__(name)
     return {"backend": name, "keras": keras.__version__, name: module.__version__}

@@ -1,8 +1,8 @@
-"""What else moved while a trial measured: steal, other processes, throttling, pressure.
+"""Readings of the confounders of a trial: steal, other processes, throttling, pressure and more.
 
-Counters of the kernel are read before and after the measured requests, and subtracted. Where the
-threads ran is read between requests, when the clocks have stopped. Whatever a kernel does not tell
-is None; nothing is judged here.
+The kernel's counters are read before and after the measured requests and subtracted. The CPUs that
+the threads run on are read between requests, outside the timed path. A value that the kernel does
+not provide is None. The harness writes the readings into the result; the analysis judges them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _PRESSURES = ("cpu", "memory", "io")
 
 @dataclass
 class Watch:
-    """What a trial's surroundings do from its creation to `read_off`."""
+    """A window of confounder readings, from the object's creation to `read_off`."""
 
     root: Path = Path("/")
     cpus: tuple[int, ...] = field(default_factory=lambda: tuple(sorted(os.sched_getaffinity(0))))
     load_before: float | None = None
-    """`read_load_1min` before the trial's own work had raised it."""
+    """Result of `read_load_1min` before the trial's own work raised it."""
     settings_before: dict[str, Any] = field(default_factory=dict)
-    """`settings.kernel` then: to read them takes too long, just before the first request."""
+    """Result of `settings.kernel` at that time; reading it just before the first request would
+    take too long."""
     _ran_on: set[int] = field(default_factory=set)
     _looks: int = 0
     _looked_ns: int = 0
@@ -46,7 +47,7 @@ class Watch:
         self._before = self._counters()
 
     def look(self) -> None:
-        """Note where the threads of this process ran last, twice per second at most."""
+        """Record the CPU that each thread of this process last ran on, at most twice per second."""
         now_ns = monotonic_ns()
         if not self._counted or now_ns - self._looked_ns < _LOOK_EVERY_NS:
             return
@@ -59,10 +60,10 @@ class Watch:
                 self._ran_on.add(stat.processor)
 
     def read_off(self) -> dict[str, Any]:
-        """Return what happened since the creation, as the result's ``confounders``.
+        """Return the changes since the creation, as the result's ``confounders``.
 
-        Shares are of the CPU time that the window has on `cpus`; pressures are shares of the window
-        in which some task of the whole machine waited.
+        Shares are parts of the CPU time of `cpus` in the window. Pressures are shares of the window
+        in which at least one task of the machine waited.
         """
         self._looked_ns = 0
         self.look()
@@ -78,7 +79,7 @@ class Watch:
             "cpus": format_cpu_list(self.cpus),
             "own_cpu_ns": own_ns,
             "steal_share": _share(ticks["steal"], ticks["all"]) if self._counted else None,
-            # Two clocks of unlike grain: a little below nothing is nothing.
+            # The two clocks differ in resolution, so the difference can be slightly negative.
             "others_share": max(0.0, _share(ticks["busy"] * tick_ns - own_ns, capacity_ns))
             if self._counted
             else None,
@@ -125,8 +126,9 @@ class Watch:
 def counts_cpu_time(root: Path = Path("/")) -> bool:
     """Return whether this kernel accounts for the time of its CPUs.
 
-    gVisor's /proc/stat is all zeros, and what it says about CPUs besides that is constant, too: the
-    CPU of a thread, frequencies, the load. Any other kernel has counted something since it booted.
+    gVisor's /proc/stat is all zeros. Its other values about CPUs (CPU of a thread, frequencies,
+    load) are constant, so they are not used either. Any other kernel has counted something since
+    it booted.
     """
     first = (read(root / "proc/stat") or "").partition("\n")[0]
     return any(value != "0" for value in first.split()[1:])
@@ -139,43 +141,43 @@ def read_load_1min(root: Path = Path("/")) -> float | None:
 
 
 def read_mhz(root: Path, cpus: tuple[int, ...]) -> float | None:
-    """Read the mean frequency of some CPUs in MHz: what cpufreq says, else /proc/cpuinfo."""
-    found = [
+    """Read the mean frequency of some CPUs in MHz, from cpufreq or else from /proc/cpuinfo."""
+    frequencies = [
         int(khz) / 1e3
         for cpu in cpus
         if (khz := read(root / topology.CPUS / f"cpu{cpu}/cpufreq/scaling_cur_freq"))
     ]
-    if not found:
+    if not frequencies:
         current = -1
         for line in (read(root / "proc/cpuinfo") or "").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "processor":
                 current = int(value)
             elif key.strip() == "cpu MHz" and current in cpus:
-                found.append(float(value))
-    return sum(found) / len(found) if found else None
+                frequencies.append(float(value))
+    return sum(frequencies) / len(frequencies) if frequencies else None
 
 
 def read_temperature_c(root: Path) -> float | None:
-    """Read the hottest thermal zone in degrees Celsius."""
+    """Read the temperature of the hottest thermal zone in degrees Celsius; None without zones."""
     zones = [read(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
     return max((int(zone) / 1e3 for zone in zones if zone), default=None)
 
 
 def read_siblings(root: Path, cpus: tuple[int, ...]) -> tuple[int, ...]:
-    """Read which other CPUs are threads of the same cores: what runs there slows these."""
-    found = {thread for cpu in cpus for thread in topology.siblings(root, cpu)}
-    return tuple(sorted(found - set(cpus)))
+    """Read the SMT siblings of some CPUs that are not among them: load there slows these CPUs."""
+    threads = {thread for cpu in cpus for thread in topology.siblings(root, cpu)}
+    return tuple(sorted(threads - set(cpus)))
 
 
 def _ticks(root: Path, cpus: tuple[int, ...]) -> dict[str, int]:
-    """Read the CPU time of some CPUs: `busy`, `steal` and `all` of it, in clock ticks."""
+    """Read the CPU time of some CPUs in clock ticks: ``busy``, ``steal`` and ``all``."""
     busy = steal = every = 0
     wanted = {f"cpu{number}" for number in cpus}
     for line in (read(root / "proc/stat") or "").splitlines():
         name, *values = line.split()
         if name in wanted:
-            ticks = [int(value) for value in values[:8]]  # guest time is in user time already
+            ticks = [int(value) for value in values[:8]]  # user time already includes guest time
             busy += sum(ticks[_BUSY]) + sum(ticks[_INTERRUPTS])
             steal += ticks[_STEAL]
             every += sum(ticks)
@@ -193,20 +195,20 @@ def _counters(root: Path) -> dict[str, Any]:
 
 
 def _read_migrations(root: Path) -> dict[int, int]:
-    """Read how often each thread of this process was moved to another CPU.
+    """Read how often each thread of this process migrated to another CPU.
 
     Empty on a kernel without CONFIG_SCHED_DEBUG.
     """
     proc = root / "proc"
-    found = {
+    counts = {
         thread: processes.migrations("self", thread, proc)
         for thread in processes.threads(proc=proc)
     }
-    return {thread: times for thread, times in found.items() if times is not None}
+    return {thread: count for thread, count in counts.items() if count is not None}
 
 
 def _migrations(before: dict[int, int], after: dict[int, int]) -> int | None:
-    """Subtract, thread by thread: one that ended meanwhile takes its number with it."""
+    """Sum the differences per thread; the count of a thread that ended in between is lost."""
     return sum(n - before.get(task, 0) for task, n in after.items()) if after else None
 
 

@@ -1,4 +1,8 @@
-"""What an application is: the steps the harness times, and what it says of itself."""
+"""The interface of an application: the steps that the harness times and the metadata it records.
+
+Application modules implement `Application`; `harness` calls it. docs/how-to/application.md has a
+whole module as an example.
+"""
 
 from __future__ import annotations
 
@@ -14,72 +18,75 @@ class ApplicationError(Exception):
 
 @dataclass(frozen=True)
 class Description:
-    """What was loaded; written into every result."""
+    """The loaded model, as it is written into every result."""
 
     model: str
     weights: str
-    """``trained``, ``seeded`` (which cost the same and know nothing), or ``none``: no model."""
+    """``trained``, ``seeded`` (random: same cost, meaningless answers) or ``none`` (no model)."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One answer held against what is known of its input."""
+    """The comparison of one answer with the expected answer to its input."""
 
     right: bool
     expected: str
     score: float | None = None
-    """How good the answer is, where that is a number: a probability, an overlap."""
+    """Quality of the answer, where it is a number: a probability, an overlap."""
 
 
 class Application(ABC):
-    """One pipeline from bytes to an answer, at one scale. A trial makes one and calls it often.
+    """One pipeline from bytes to an answer, at one scale.
+
+    A trial creates one instance and calls it for every request: `preprocess`, `infer`,
+    `postprocess`, in this order.
 
     A module that holds applications imports its frameworks at the top: the harness imports the
     module only when the application is chosen, and that import is timed.
     """
 
     version: ClassVar[str]
-    """Raised whenever results before and after must not be compared."""
+    """Increase it with every change after which results cannot be compared with earlier ones."""
     keras: ClassVar[bool] = True
-    """Whether it runs a Keras model; the application null does not."""
+    """Whether the application runs a Keras model; the application null does not."""
 
     @abstractmethod
     def load(self) -> Description:
-        """Make ready all that is not per request: weights, graph, labels.
+        """Load everything that is not per request: weights, graph, labels.
 
         Raises:
-            ApplicationError: Something needed is missing.
+            ApplicationError: A needed file or package is missing.
         """
 
     @abstractmethod
     def inputs(self) -> Mapping[str, bytes]:
-        """Return the requests by name, read into memory: reading a disk is not timed."""
+        """Return the requests by name, in memory, because disk reads are not timed."""
 
     @abstractmethod
     def preprocess(self, request: bytes) -> Any:
-        """Turn a request into what the model takes.
+        """Turn a request into the model's input.
 
         Raises:
-            ApplicationError: The request is not what it should be: what was found, what is needed.
-                The harness adds the request's name.
+            ApplicationError: The request is invalid. The message names the value found and the
+                value needed; the harness adds the request's name.
         """
 
     @abstractmethod
     def infer(self, features: Any) -> Any:
-        """Run the model; return only once the result lies in the host's memory."""
+        """Run the model; return only when the result is in the host's memory."""
 
     @abstractmethod
     def postprocess(self, outputs: Any) -> Any:
-        """Turn the model's outputs into the answer a user would be sent."""
+        """Turn the model's outputs into the answer that a user would receive."""
 
     @abstractmethod
     def describe(self, answer: Any) -> str:
         """Write the answer as one line, rounded so that it is equal on every platform. Not timed.
 
-        Rounding must be coarser than what another instruction set changes, and the answers to the
-        inputs must not lie on its edges: the digest of these lines is compared across platforms.
+        The digest of these lines is compared across platforms. So the rounding must be coarser than
+        the differences between instruction sets, and no answer may be close to a rounding boundary.
         """
 
     @abstractmethod
     def check(self, name: str, answer: Any) -> Check:
-        """Hold the answer to the input called ``name`` against what is known of it. Not timed."""
+        """Compare the answer to the input ``name`` with the expected answer. Not timed."""

@@ -1,4 +1,7 @@
-"""What the kernel lets this process use, as it sees it from inside: CPUs, quota, memory, clock."""
+"""The environment of this process as it reads it from inside: CPUs, quota, memory, clock, ISA.
+
+The result document carries it, so that it can be compared with the placement read from outside.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,16 @@ from virtbed_contract.kernel.isa import read_isa
 
 
 def read_environment(intra_op: int, inter_op: int, root: Path = Path("/")) -> dict[str, Any]:
-    """Describe the environment of this process, as the result's ``environment``.
+    """Return the environment of this process, as the result's ``environment``.
 
     Args:
         intra_op: The application's threads within one operation; 0 is the framework's choice.
-        inter_op: The application's operations at a time; 0 is the framework's choice.
-        root: Where ``proc`` and ``sys`` are found.
+        inter_op: The application's concurrent operations; 0 is the framework's choice.
+        root: The folder that contains ``proc`` and ``sys``.
     """
     return {
         **readings.process(root),
-        # What the system calls say, which also answer where the files are missing (gVisor).
+        # From system calls, because gVisor lacks the files.
         "cpus_visible": os.cpu_count(),
         "cpus_allowed_list": allowed(),
         "affinity": sorted(os.sched_getaffinity(0)),
@@ -46,25 +49,25 @@ def read_environment(intra_op: int, inter_op: int, root: Path = Path("/")) -> di
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process can really use: its affinity, cpuset and CPU quota.
+    """Return the number of cores that affinity, cpuset and CPU quota leave to this process.
 
-    A quota of 1.5 CPUs makes 1: a second thread would spend half its time throttled. A cpuset
-    shows in the affinity. A sandbox's kernel without a CPU controller cannot show the quota that
-    its host enforces: whoever starts this process then says it, in VIRTBED_QUOTA_CPUS.
+    A quota is rounded down: with 1.5 CPUs, a second thread would be throttled half of the time. A
+    cpuset is part of the affinity. A sandbox's kernel without a CPU controller does not show the
+    quota that its host enforces; there the launcher passes it in VIRTBED_QUOTA_CPUS.
     """
-    given = os.environ.get("VIRTBED_QUOTA_CPUS")
+    from_launcher = os.environ.get("VIRTBED_QUOTA_CPUS")
     hidden = cgroups.version(root) is None
-    quota = float(given) if given and hidden else cgroups.quota_cpus(root)
+    quota = float(from_launcher) if from_launcher and hidden else cgroups.quota_cpus(root)
     affinity = len(os.sched_getaffinity(0))
     return affinity if quota is None else max(1, min(affinity, int(quota)))
 
 
 def read_memory_kib(root: Path = Path("/")) -> dict[str, int]:
-    """Read the resident set of this process in KiB, VmRSS, and its peak, VmHWM.
+    """Read the resident set of this process in KiB (``VmRSS``) and its peak (``VmHWM``).
 
-    The peak is since the process was executed. That of `getrusage` would be that of whoever
-    executed it, if larger: it stands in only where a kernel (gVisor's) has no VmHWM, and counts
-    for the process alone.
+    VmHWM counts from the start of the program. The peak of `getrusage` also includes the parent's
+    memory before the exec, so it is used only on a kernel without VmHWM (gVisor's), where it
+    counts this process alone.
     """
     status = processes.status(proc=root / "proc")
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

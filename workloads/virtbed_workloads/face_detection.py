@@ -1,9 +1,9 @@
-"""Find the faces in a photograph, in photographs whose faces we know too.
+"""Application that finds the faces in a photograph, on photographs with known faces.
 
 Scale ``trained``: the cascade MTCNN with the weights of the package ``mtcnn``. Scale ``mlperf``:
-SSD with MobileNetV2, MLPerf's object detector, with seeded weights, which know nothing: the right
-answers are what they give, found once on metal, a regression check. Scale ``tiny``: the cascade on
-small cuts of the photographs.
+SSD with MobileNetV2, MLPerf's object detector, with seeded weights. Seeded weights give meaningless
+answers; the expected answers were recorded once on bare metal, as a regression check. Scale
+``tiny``: the cascade on small crops of the photographs.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from virtbed_workloads.models import mtcnn, ssd_mobilenet
 from virtbed_workloads.packaged import package_file
 
 Boxes = NDArray[np.float32]
-"""One row a box: left, top, right, bottom in pixels, and the likelihood of a face."""
+"""One row per box: left, top, right, bottom in pixels, and the likelihood of a face."""
 
-SMALLEST = 20  # pixels: the smallest face that is looked for
-CELL, STRIDE = 12, 2  # pixels that a cell of P-Net sees, and between two cells
-STEP = 0.709  # from one level of the pyramid to the next: half the area
-# Least likelihoods and largest overlaps of the three stages, as the package has them but for the
-# last: at its 0.8 a buckle of the astronaut's suit is a face.
+SMALLEST = 20  # side of the smallest face to find, in pixels
+CELL, STRIDE = 12, 2  # receptive field of P-Net and distance of two cells, in pixels
+STEP = 0.709  # scale from one level of the pyramid to the next: half the area
+# Minimum likelihoods and maximum overlaps of the three stages. They are the package's, except the
+# last likelihood: at the package's 0.8 a buckle of the astronaut's suit is a face.
 PROPOSED, REFINED, DECIDED = 0.6, 0.7, 0.9
 WITHIN_LEVEL, ACROSS = 0.5, 0.7
-AGREES = 0.5  # overlap of a found box with a known one
-GRID = 56  # pixels to which faces' places are rounded, when answers are compared: none near an edge
-MOST = 100  # detections of SSD, of a class and in all
+AGREES = 0.5  # minimum overlap of a found box with a known one
+GRID = 56  # places are rounded to this many pixels; no face is close to a rounding boundary
+MOST = 100  # maximum number of SSD's detections, per class and in total
 
 
-# Faces by the eye: left, top, right, bottom in pixels.
+# Faces as seen by a person: left, top, right, bottom in pixels.
 Known = tuple[tuple[int, int, int, int], ...]
 PHOTOGRAPHS: dict[str, tuple[str, str, Known]] = {
     "astronaut.png": ("skimage", "data/astronaut.png", ((180, 68, 268, 174),)),
@@ -57,24 +57,24 @@ PHOTOGRAPHS: dict[str, tuple[str, str, Known]] = {
         ),
     ),
 }
-# Cuts for the tiny scale: from where, the corner and the side in pixels; the face in the cut.
+# Crops for the tiny scale: source, box (left, top, right, bottom) in pixels, faces in the crop.
 TINY_SIDE = 72
 CUTS: dict[str, tuple[str, tuple[int, int, int, int], Known]] = {
     "cup.png": ("coffee.png", (200, 100, 400, 300), ()),
     "face.png": ("astronaut.png", (140, 30, 310, 200), ((17, 16, 54, 61),)),
 }
-SSD_SEED = 310  # the answers below hold for these weights alone, with clear margins
+SSD_SEED = 310  # the answers below are valid for this seed only, with clear margins
 
 
 def photograph(name: str) -> bytes:
-    """Read a photograph, still encoded."""
+    """Read an encoded photograph."""
     package, path, _ = PHOTOGRAPHS[name]
     return package_file(package, path).read_bytes()
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A photograph, and itself at the scales in which faces have the size that P-Net knows."""
+    """A photograph, and its copies at the scales at which faces have P-Net's size."""
 
     image: Image.Image
     levels: tuple[NDArray[np.float32], ...]
@@ -85,22 +85,23 @@ def decode(request: bytes) -> Image.Image:
     """Decode a photograph.
 
     Raises:
-        ApplicationError: The request is no image that Pillow reads, or is cut short.
+        ApplicationError: Pillow cannot read the request, or the image is truncated.
     """
     try:
         with Image.open(io.BytesIO(request)) as encoded:
             return encoded.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise ApplicationError(
-            f"{len(request)} bytes that are no whole image found ({error}); "
+            f"{len(request)} bytes found that are not a whole image ({error}); "
             "a JPEG or PNG photograph is needed"
         ) from error
 
 
 def overlap(boxes: Boxes, others: Boxes, *, of_smaller: bool = False) -> NDArray[np.float32]:
-    """Return the intersection over union of each box with each other, (n, m).
+    """Return the intersection over union of each of n boxes with each of m others, (n, m).
 
-    With ``of_smaller`` it is over the smaller box, so that one inside the other overlaps wholly.
+    With ``of_smaller``, the intersection is divided by the smaller box instead, so that a box
+    inside another one has overlap 1.
     """
     low = np.maximum(boxes[:, np.newaxis, :2], others[np.newaxis, :, :2])
     high = np.minimum(boxes[:, np.newaxis, 2:4], others[np.newaxis, :, 2:4])
@@ -112,7 +113,10 @@ def overlap(boxes: Boxes, others: Boxes, *, of_smaller: bool = False) -> NDArray
 
 
 def suppress(boxes: Boxes, most: float, *, of_smaller: bool = False) -> Boxes:
-    """Keep of boxes that overlap more than ``most`` the likeliest: greedy, best first."""
+    """Non-maximum suppression: of boxes that overlap more than ``most``, keep the likeliest.
+
+    Greedy, best first; the result is sorted by likelihood.
+    """
     boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
     over = overlap(boxes, boxes, of_smaller=of_smaller) > most
     kept = np.ones(len(boxes), bool)
@@ -123,35 +127,38 @@ def suppress(boxes: Boxes, most: float, *, of_smaller: bool = False) -> Boxes:
 
 
 def square(boxes: Boxes) -> Boxes:
-    """Widen each box to a square about its centre."""
+    """Widen each box to a square around its centre."""
     side = (boxes[:, 2:4] - boxes[:, :2]).max(axis=1, keepdims=True)
     centre = (boxes[:, :2] + boxes[:, 2:4]) / 2
     return np.hstack([centre - side / 2, centre + side / 2, boxes[:, 4:]])
 
 
 def shift(boxes: Boxes, offsets: NDArray[np.float32], likelihoods: NDArray[np.float32]) -> Boxes:
-    """Move each side of each box by its offset, in widths and heights, and take its likelihood."""
+    """Move each side of each box by its offset, and set the likelihoods.
+
+    Offsets are parts of the box's width and height.
+    """
     sizes = np.tile(boxes[:, 2:4] - boxes[:, :2] + 1, 2)
     moved = boxes[:, :4] + offsets * sizes
     return np.hstack([moved, likelihoods[:, 1:]]).astype("float32")
 
 
 def normalised(pixels: Any) -> NDArray[np.float32]:
-    """Scale bytes to about -1 to 1, as MTCNN was trained."""
+    """Scale bytes to about -1 to 1, as in MTCNN's training."""
     return np.asarray((np.asarray(pixels, "float32") - 127.5) / 128)
 
 
 class Mtcnn(Application):
     """The cascade: scale ``trained``.
 
-    Preprocessing decodes and builds the pyramid; inference is all three stages, since each network
-    works on what the one before has proposed; postprocessing leaves one box a face.
+    Preprocessing decodes and builds the pyramid. Inference is all three stages, because each
+    network works on the boxes of the previous one. Postprocessing leaves one box per face.
     """
 
     version: ClassVar[str] = "1"
 
     def load(self) -> Description:
-        """Build the three networks with their weights."""
+        """Build the three networks with their published weights."""
         self._propose = backend.compiled(
             mtcnn.trained(mtcnn.proposal(), "pnet"), [((1, None, None, 3), "float32")]
         )
@@ -172,10 +179,10 @@ class Mtcnn(Application):
         return PHOTOGRAPHS[name][2]
 
     def preprocess(self, request: bytes) -> Pyramid:
-        """Decode, and resize to each level.
+        """Decode, and resize to each level of the pyramid.
 
         Raises:
-            ApplicationError: The request is no image that Pillow reads, or is cut short.
+            ApplicationError: Pillow cannot read the request, or the image is truncated.
         """
         image = decode(request)
         scales, scale = [], CELL / SMALLEST
@@ -189,7 +196,7 @@ class Mtcnn(Application):
         return Pyramid(image, levels, tuple(scales))
 
     def infer(self, features: Pyramid) -> Boxes:
-        """Run the cascade; return the boxes that O-Net holds for faces, overlapping ones too."""
+        """Run the cascade; return the boxes that O-Net classifies as faces; they may overlap."""
         proposed = [
             suppress(self._proposals(level, scale), WITHIN_LEVEL)
             for level, scale in zip(features.levels, features.scales, strict=True)
@@ -209,11 +216,11 @@ class Mtcnn(Application):
         rows, columns = np.nonzero(likelihoods[..., 1] > PROPOSED)
         corner = np.stack([columns, rows], axis=1) * STRIDE
         boxes = np.hstack([corner, corner + CELL]) + offsets[rows, columns] * CELL
-        found = likelihoods[rows, columns, 1:]
-        return np.hstack([boxes / scale, found]).astype("float32")
+        faces = likelihoods[rows, columns, 1:]
+        return np.hstack([boxes / scale, faces]).astype("float32")
 
     def _crops(self, image: Image.Image, boxes: Boxes, side: int) -> NDArray[np.float32]:
-        """Cut boxes out, black where they leave the photograph, and resize them."""
+        """Crop the boxes, black outside the photograph, and resize them."""
         corners = np.rint(boxes[:, :4]).astype(int).tolist()
         crops = [
             image.crop(corner).resize((side, side), Image.Resampling.BILINEAR) for corner in corners
@@ -221,17 +228,20 @@ class Mtcnn(Application):
         return normalised(np.stack([np.asarray(crop) for crop in crops]))
 
     def postprocess(self, outputs: Boxes) -> Boxes:
-        """Leave one box a face, the likeliest first."""
+        """Leave one box per face, the likeliest first."""
         return suppress(outputs, ACROSS, of_smaller=True)
 
     def describe(self, answer: Boxes) -> str:
-        """List the faces' centres from left to right, in steps of `GRID` pixels."""
+        """List the faces' centres from left to right, in units of `GRID` pixels."""
         return f"{len(answer)} faces" + "".join(
             f", {round(x / GRID)}:{round(y / GRID)}" for x, y in sorted(_centres(answer))
         )
 
     def check(self, name: str, answer: Boxes) -> Check:
-        """Hold each box against a known one: as many as there are faces, and each on its own."""
+        """Compare with the known faces: same number, and each overlaps a box by `AGREES`.
+
+        The score is the smallest overlap.
+        """
         known = np.array(self.known(name), "float32").reshape(-1, 4)
         best = overlap(known, answer).max(axis=1, initial=0.0)
         right = len(answer) == len(known) and bool((best >= AGREES).all())
@@ -240,10 +250,10 @@ class Mtcnn(Application):
 
 
 class TinyMtcnn(Mtcnn):
-    """The cascade on small cuts: scale ``tiny``."""
+    """The cascade on small crops: scale ``tiny``."""
 
     def inputs(self) -> Mapping[str, bytes]:
-        """Cut the photographs, and encode the cuts."""
+        """Crop the photographs, and encode the crops."""
         cuts = {}
         for name, (source, box, _) in CUTS.items():
             cut = decode(photograph(source)).resize((TINY_SIDE, TINY_SIDE), box=box)
@@ -253,13 +263,16 @@ class TinyMtcnn(Mtcnn):
         return cuts
 
     def known(self, name: str) -> Known:
-        """Return the faces in a cut."""
+        """Return the faces in a crop."""
         return CUTS[name][2]
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What SSD found, likeliest first: boxes as parts of the sides, classes, likelihoods."""
+    """SSD's detections, likeliest first.
+
+    ``boxes`` (n, 4) are parts of the sides, ``classes`` (n,) and ``scores`` (n,) likelihoods.
+    """
 
     boxes: NDArray[np.float32]
     classes: NDArray[np.int64]
@@ -292,10 +305,10 @@ class SsdMobileNet(Application):
         return {name: photograph(name) for name in PHOTOGRAPHS}
 
     def preprocess(self, request: bytes) -> NDArray[np.float32]:
-        """Decode, resize without regard to its proportions, as SSD does, and scale to -1 to 1.
+        """Decode, resize to a square regardless of the proportions, as SSD does, scale to [-1, 1].
 
         Raises:
-            ApplicationError: The request is no image that Pillow reads, or is cut short.
+            ApplicationError: Pillow cannot read the request, or the image is truncated.
         """
         side = (ssd_mobilenet.SIDE,) * 2
         image = decode(request).resize(side, Image.Resampling.BILINEAR)
@@ -303,11 +316,11 @@ class SsdMobileNet(Application):
         return np.asarray(pixels / np.float32(127.5) - np.float32(1))
 
     def infer(self, features: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        """Run the network: to offsets (1917, 4) and logits (1917, 91)."""
+        """Run the network; return offsets (1917, 4) and logits (1917, 91)."""
         return tuple(output[0] for output in self._call(features))
 
     def postprocess(self, outputs: tuple[NDArray[Any], ...]) -> Detections:
-        """Decode the boxes; per class, suppress overlapping ones; keep the best hundred."""
+        """Decode the boxes, suppress overlapping ones per class, keep the best `MOST`."""
         import tensorflow as tf
 
         offsets, logits = outputs
@@ -325,12 +338,12 @@ class SsdMobileNet(Application):
         )
 
     def describe(self, answer: Detections) -> str:
-        """Tell the likeliest detection by its class and its place."""
+        """Return the class of the likeliest detection and its place in quarters of the sides."""
         top, left, bottom, right = (answer.boxes[0] * 4).tolist()
         return f"class {answer.classes[0]} at {(top + bottom) / 2:.0f}:{(left + right) / 2:.0f}"
 
     def check(self, name: str, answer: Detections) -> Check:
-        """Hold the likeliest detection against that of the seeded weights."""
+        """Compare with the answer recorded for the seeded weights."""
         expected = self.answers[name]
         return Check(self.describe(answer) == expected, expected, round(float(answer.scores[0]), 4))
 

@@ -1,12 +1,14 @@
-"""How one trial is timed: what the clock sees, in which order, and what it does not see.
+"""The harness: run and time one trial of one application.
 
-One process, one clock (CLOCK_MONOTONIC, which a launcher can read before it executes this one).
-A sample runs from a request's bytes in memory to its answer. First every input is answered at
-least once, unmeasured; then LoadGen issues the measured requests. Each answer is checked when the
-clocks have stopped, and only its description is kept, so that memory does not grow.
+One trial is one process and uses one clock, CLOCK_MONOTONIC. A sample runs from a request's bytes
+in memory to its answer. First every input is answered at least once, as a warm-up; then LoadGen
+issues the measured requests. Each answer is checked outside the timed path, and only its
+description is kept, so that memory does not grow.
 
-Garbage collection: what start-up left is collected, and what lives is frozen, before the measured
-samples; during them Python's collector runs as it does in any service.
+Garbage collection: before the measured samples the garbage of start-up is collected and the
+surviving objects are frozen. During them Python's collector runs as it does in any service.
+
+Used by the command line (`__main__`). It does not judge its own numbers: the analysis does.
 """
 
 from __future__ import annotations
@@ -33,32 +35,32 @@ from virtbed_workloads.contract import Application, ApplicationError, Check, Des
 from virtbed_workloads.environment import read_environment, read_memory_kib, usable_cores
 from virtbed_workloads.registry import Entry
 
-# What sizes the pools of the libraries besides the framework: OpenMP, NumPy's BLAS, tokenizers.
+# They size the thread pools of OpenMP, NumPy's BLAS and tokenizers.
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 _ENDLESS_SAMPLES = 1000
-_SAY_EVERY_NS = 1_000_000_000
+_REPORT_EVERY_NS = 1_000_000_000
 
 
 class WrongAnswerError(Exception):
-    """An application answered wrongly: its times mean nothing."""
+    """An application gave a wrong answer, so its times are meaningless."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a trial was asked to do."""
+    """The settings of one trial."""
 
     name: str
     scale: str
     warmup: int
-    """Unmeasured requests; at least one for each input."""
+    """Number of warm-up requests; at least one per input is made."""
     load: loadgen.Load
     threads: str = "default"
-    """``default``: as the framework chooses. ``matched``: as many as cores may be used."""
+    """``default``: as the framework chooses. ``matched``: one thread per usable core."""
     processor: str = "cpu"
     slowdown: float = 0.0
-    """Each request is held back by this share of its time, to see whether the testbed finds it."""
+    """Each request is delayed by this share of its time, to check that the testbed finds it."""
     inputs: Path | None = None
-    """A folder of the user's own requests, whose answers nobody knows."""
+    """A folder of the user's own requests; their right answers are unknown."""
     spawned_at_ns: int | None = None
     """CLOCK_REALTIME just before this process was executed."""
 
@@ -66,22 +68,23 @@ class Settings:
 def run_trial(
     entry: Entry, settings: Settings, fail: Callable[[BaseException], NoReturn]
 ) -> dict[str, Any]:
-    """Carry out one trial.
+    """Run one trial.
 
     Args:
         entry: The application to run.
-        settings: How often, at which scale, under which load.
-        fail: Called with an error that comes while LoadGen drives; must end the process.
+        settings: Scale, load, threads and so on.
+        fail: Called with an error that is raised while LoadGen runs; must end the process.
 
     Returns:
-        The result without ``trial``; and ``files``, LoadGen's logs by name, to be kept next to it.
+        The result document without ``trial``, and ``files``: LoadGen's logs by name, to be kept
+        next to the result.
 
     Raises:
-        ApplicationError: The application cannot be loaded, or a request is not what it should be.
+        ApplicationError: The application cannot be loaded, or a request is invalid.
         WrongAnswerError: An answer is wrong.
     """
     load_before, settings_before = read_load_1min(), kernel_settings(Path("/"))
-    ready = _started(entry, settings)
+    ready = _warmed_up(entry, settings)
     trial, backend = ready.trial, ready.backend
     memory = {"after_warmup": read_memory_kib()["VmRSS"]}
     watch = Watch(load_before=load_before, settings_before=settings_before)
@@ -121,35 +124,36 @@ def run_endless(
     entry: Entry,
     settings: Settings,
     fail: Callable[[BaseException], NoReturn],
-    say: Callable[[dict[str, Any]], None],
+    report: Callable[[dict[str, Any]], None],
 ) -> NoReturn:
-    """Answer requests as a trial does, over and over, until this process is ended.
+    """Answer requests as a trial does until this process is killed. Neighbours run this.
 
     Args:
         entry: The application to run.
-        settings: As of a trial. The rules are always quick: nothing is measured.
-        fail: Called with an error that comes while LoadGen drives; must end the process.
-        say: Called with ``requests``, those answered since the warm-up: after the first, and then
-            once per second at most.
+        settings: As for a trial. The rules are always quick, because nothing is measured.
+        fail: Called with an error that is raised while LoadGen runs; must end the process.
+        report: Called with ``{"requests": n}``, the number of requests answered since the warm-up:
+            after the first, and then once per second at most.
 
     Raises:
-        ApplicationError, WrongAnswerError: As `run_trial`.
+        ApplicationError: As in `run_trial`.
+        WrongAnswerError: As in `run_trial`.
     """
-    ready = _started(entry, settings)
-    trial, answered, said_ns = ready.trial, 0, 0
-    # Each test of LoadGen's starts threads, and pauses for some 30 ms: long ones do so seldom.
+    ready = _warmed_up(entry, settings)
+    trial, answered, reported_ns = ready.trial, 0, 0
+    # Each LoadGen test starts threads and pauses for about 30 ms; long tests keep this rare.
     samples = max(settings.load.samples, _ENDLESS_SAMPLES)
     load = replace(settings.load, rules="quick", samples=samples)
 
     def serve(index: int, issued_ns: int) -> int:
-        nonlocal answered, said_ns
+        nonlocal answered, reported_ns
         answered_ns = trial.serve(index, issued_ns)
         trial.check()
-        trial.samples.clear()  # nobody counts them, and there is no end to them
+        trial.samples.clear()  # unused here, and the list would grow without end
         answered += 1
-        if answered_ns - said_ns >= _SAY_EVERY_NS:
-            said_ns = answered_ns
-            say({"requests": answered})
+        if answered_ns - reported_ns >= _REPORT_EVERY_NS:
+            reported_ns = answered_ns
+            report({"requests": answered})
         return answered_ns
 
     while True:
@@ -157,8 +161,8 @@ def run_endless(
 
 
 @dataclass(frozen=True)
-class _Started:
-    """An application that has answered its warm-up."""
+class _WarmedUp:
+    """An application that has answered its warm-up requests."""
 
     trial: _Trial
     backend: Any
@@ -168,11 +172,12 @@ class _Started:
     startup: dict[str, int | None]
 
 
-def _started(entry: Entry, settings: Settings) -> _Started:
-    """Import, load and warm up an application; what that left is collected, what lives is frozen.
+def _warmed_up(entry: Entry, settings: Settings) -> _WarmedUp:
+    """Import, load and warm up an application; then collect garbage and freeze what is left.
 
     Raises:
-        ApplicationError, WrongAnswerError: As `run_trial`.
+        ApplicationError: As in `run_trial`.
+        WrongAnswerError: As in `run_trial`.
     """
     threads = usable_cores() if settings.threads == "matched" else None
     if threads is not None:
@@ -182,8 +187,8 @@ def _started(entry: Entry, settings: Settings) -> _Started:
     backend = importlib.import_module(f"{__package__}.backend") if application.keras else None
     if not backend and settings.processor != "cpu":
         raise ApplicationError(
-            f"processor {settings.processor} asked, cpu needed: the application does not run by "
-            "Keras, and nothing else here proves where a model ran; leave --processor out"
+            f"processor {settings.processor} requested, cpu needed: the application does not use "
+            "Keras, and only Keras models can be shown to have run on a GPU; leave --processor out"
         )
     imported_ns = monotonic_ns()
     if backend:
@@ -194,7 +199,7 @@ def _started(entry: Entry, settings: Settings) -> _Started:
     trial = _Trial(application, settings, requests)
     first_features = trial.guarded(requests[0][0], application.preprocess, requests[0][1])
     first_started_ns = monotonic_ns()
-    with onednn.heard() as chosen:
+    with onednn.capture() as chosen:
         application.infer(first_features)
     first_ended_ns = monotonic_ns()
 
@@ -203,13 +208,13 @@ def _started(entry: Entry, settings: Settings) -> _Started:
         trial.check()
     if backend:
         backend.verify(settings.processor)
-    # The second half: the first are dearer, and LoadGen plans by this.
+    # LoadGen plans its queries by this time; the first requests are slower, so the second half.
     typical_ns = statistics.median(s["e2e_ns"] for s in trial.samples[len(trial.samples) // 2 :])
     gc.collect()
     gc.freeze()
     spawned_ns = settings.spawned_at_ns
     startup = {
-        # Unknown, or the clock was set back meanwhile.
+        # None if unknown, or if the clock was set back in between.
         "spawn_ns": None
         if spawned_ns is None or spawned_ns > STARTED_NS
         else STARTED_NS - spawned_ns,
@@ -217,12 +222,12 @@ def _started(entry: Entry, settings: Settings) -> _Started:
         "load_ns": loaded_ns - imported_ns,
         "first_call_ns": first_ended_ns - first_started_ns,
     }
-    return _Started(trial, backend, description, typical_ns, chosen.isa, startup)
+    return _WarmedUp(trial, backend, description, typical_ns, chosen.isa, startup)
 
 
 @dataclass
 class _Trial:
-    """The samples of one trial and what is known of their answers."""
+    """The samples of one trial and the descriptions of their answers."""
 
     application: Application
     settings: Settings
@@ -233,9 +238,14 @@ class _Trial:
     _unchecked: list[tuple[str, Any]] = field(default_factory=list)
 
     def serve(self, index: int, issued_ns: int | None) -> int:
-        """Answer one request, and time it; return when it was answered.
+        """Answer one request, time it, and append its sample.
 
-        ``issued_ns`` is when LoadGen issued it, None in the warm-up.
+        Args:
+            index: Index of the request.
+            issued_ns: When LoadGen issued it (CLOCK_MONOTONIC, ns); None in the warm-up.
+
+        Returns:
+            When it was answered (CLOCK_MONOTONIC, ns).
         """
         name, request = self.requests[index]
         application = self.application
@@ -249,7 +259,7 @@ class _Trial:
         if self.settings.slowdown:
             due_ns = start_ns + round((end_ns - start_ns) * (1 + self.settings.slowdown))
             while (end_ns := monotonic_ns()) < due_ns:
-                pass  # busy, as a slower platform is
+                pass  # keep the CPU busy, as a slower platform does
         self.samples.append(
             {
                 "input": name,
@@ -265,16 +275,17 @@ class _Trial:
         return end_ns
 
     def guarded(self, name: str, preprocess: Any, request: bytes) -> Any:
-        """Call preprocess, and let its error say which request it was."""
+        """Call ``preprocess``; add the request's name to its error."""
         try:
             return preprocess(request)
         except ApplicationError as error:
             raise ApplicationError(f"{name}: {error}") from error
 
     def check(self) -> None:
-        """Check the answers since the last call, and keep their descriptions alone.
+        """Check the answers since the last call, and keep only their descriptions.
 
-        Raises WrongAnswerError if one is wrong, or not the one that its input had before.
+        Raises:
+            WrongAnswerError: An answer is wrong, or differs from an earlier one to the same input.
         """
         for name, answer in self._unchecked:
             described = self.application.describe(answer)
@@ -301,7 +312,7 @@ class _Trial:
         return check
 
     def answers(self) -> dict[str, Any]:
-        """Summarise the answers, as the result's ``answers``."""
+        """Return the result's ``answers``."""
         known = sorted(self._described.items())
         canonical = json.dumps([(name, described) for name, (described, _) in known])
         return {
@@ -364,31 +375,28 @@ def _settings(settings: Settings, trial: _Trial) -> dict[str, Any]:
 def _warnings(
     settings: Settings, driven: Mapping[str, Any], confounders: Mapping[str, Any]
 ) -> list[str]:
-    found = []
+    warnings = []
     if confounders["steal_share"] is None:
-        found.append(
-            "confounders: this kernel does not count the time of its CPUs, so steal and other "
-            "processes are not known; a trial that they disturbed is not marked suspect"
+        warnings.append(
+            "confounders: this kernel does not count the time of its CPUs, so steal and the CPU "
+            "time of other processes are unknown; a trial that they disturbed is not marked suspect"
         )
     clocks = driven["clocks"]
     if not clocks["agree"]:
-        found.append(
+        warnings.append(
             f"two clocks: LoadGen's median latency is {clocks['loadgen_median_ns'] / 1e6:.3f} ms, "
-            f"the harness's {clocks['harness_median_ns'] / 1e6:.3f} ms, "
-            f"{clocks['apart']:.1%} apart, within {loadgen.CLOCKS_AGREE:.0%} needed: "
-            "the samples are too short for LoadGen, or the CPU was not ours"
+            f"the harness's {clocks['harness_median_ns'] / 1e6:.3f} ms: {clocks['apart']:.1%} "
+            f"apart, at most {loadgen.CLOCKS_AGREE:.0%} needed; the samples are too short for "
+            "LoadGen, or another process had the CPU"
         )
     if settings.load.rules == "study" and driven["validity"] != "VALID":
-        found.append(f"LoadGen: {driven['validity']}: {'; '.join(driven['reasons'])}")
-    return found
+        warnings.append(f"LoadGen: {driven['validity']}: {'; '.join(driven['reasons'])}")
+    return warnings
 
 
 def _usage(before: resource.struct_rusage, after: resource.struct_rusage) -> dict[str, Any]:
-    """Subtract two readings; None for what the kernel (gVisor's) does not count.
-
-    No process starts without a page fault.
-    """
-    counted = after.ru_minflt > 0
+    """Subtract two readings of getrusage; None for counters that the kernel (gVisor's) lacks."""
+    counted = after.ru_minflt > 0  # no process starts without a page fault
     return {
         "user_s": after.ru_utime - before.ru_utime,
         "system_s": after.ru_stime - before.ru_stime,

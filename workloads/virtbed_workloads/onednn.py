@@ -1,8 +1,8 @@
-"""The instruction set that oneDNN chose its kernels for, at no cost to requests.
+"""The instruction set that oneDNN chose its kernels for, read at no cost to requests.
 
-oneDNN prints it once, on standard output, if it is asked to trace. It is asked to trace recurrent
-cells alone, which no application here has, so that it prints nothing of any request. A processor
-model that hides an instruction set, or an environment that limits it, shows here.
+oneDNN prints it once to standard output when its trace is enabled. The trace is limited to
+recurrent cells, which no application here has, so that no request is traced. The reading shows a
+guest's CPU model that hides an instruction set, or an environment variable that limits it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from dataclasses import dataclass
 
 # Read by oneDNN at its first use. https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
 os.environ.setdefault("ONEDNN_VERBOSE", "profile_exec,filter=rnn")
-_SAID = b"onednn_verbose,v1,info,cpu,isa:"
+_PREFIX = b"onednn_verbose,v1,info,cpu,isa:"
 
 
 @dataclass
 class Chosen:
-    """What oneDNN printed; `isa` in its words, None as long as it has not printed anything."""
+    """The instruction set as oneDNN prints it; None until it has printed one."""
 
     isa: str | None = None
 
 
 @contextmanager
-def heard() -> Iterator[Chosen]:
-    """Listen to descriptor 1 while the first request is inferred."""
+def capture() -> Iterator[Chosen]:
+    """Capture descriptor 1 during the first inference; pass on the lines of other libraries.
+
+    The yielded object's ``isa`` is set when the block ends.
+    """
     chosen = Chosen()
     output, buffer = os.dup(1), os.memfd_create("onednn")
     os.dup2(buffer, 1)
@@ -38,7 +41,7 @@ def heard() -> Iterator[Chosen]:
         with os.fdopen(buffer, "rb") as file:
             file.seek(0)
             for line in file:
-                if line.startswith(_SAID):
-                    chosen.isa = line.removeprefix(_SAID).decode().strip()
+                if line.startswith(_PREFIX):
+                    chosen.isa = line.removeprefix(_PREFIX).decode().strip()
                 elif not line.startswith(b"onednn_verbose,"):
-                    os.write(1, line)  # of another library
+                    os.write(1, line)  # from another library

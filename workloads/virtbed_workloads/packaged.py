@@ -1,4 +1,4 @@
-"""Where installed packages keep the weights and inputs that applications read as files."""
+"""Paths of weights and inputs that applications read from installed packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from virtbed_workloads.contract import ApplicationError
 
 
 def package_file(package: str, path: str) -> Path:
-    """Find a file of an installed Python package without importing the package.
+    """Return the path of a file in an installed Python package, without importing the package.
 
     Raises:
         ApplicationError: The package is not installed, or lacks the file.
@@ -23,16 +23,16 @@ def package_file(package: str, path: str) -> Path:
     file = Path(spec.submodule_search_locations[0]) / path
     if not file.is_file():
         raise ApplicationError(
-            f"{package} holds no {path}; see workloads/pyproject.toml for the versions that do"
+            f"{package} holds no {path}; see workloads/pyproject.toml for the versions that hold it"
         )
     return file
 
 
 def debian_file(package: str, path: str) -> Path:
-    """Find a file of a Debian package that the image holds.
+    """Return the path of a file under /usr/share that a Debian package of the image installs.
 
     Raises:
-        ApplicationError: There is no such file here.
+        ApplicationError: There is no such file.
     """
     file = Path("/usr/share") / path
     if not file.is_file():

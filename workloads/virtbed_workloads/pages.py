@@ -1,4 +1,4 @@
-"""Huge pages of this process: as the kernel's setting has them, never, or asked for by malloc."""
+"""Huge pages of this process: as the kernel is set, never, or requested by malloc."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from virtbed_contract.likeness import HUGE_MALLOC
 from virtbed_workloads.contract import ApplicationError
 
 CHOICES = values_of("huge_pages")
-"""The first is the kernel's setting."""
+"""Values of ``--huge-pages``; the first leaves the kernel's setting."""
 _PR_SET_THP_DISABLE = 41
 
 
 def choose(choice: str) -> None:
-    """Let all memory that is asked for from here on have huge pages as chosen.
+    """Apply a value of `CHOICES` to all memory that this process allocates from now on.
 
-    The C library reads how its allocator is tuned before a program begins, so for ``malloc`` this
-    process executes itself once more: its start takes some 20 ms longer.
+    The C library reads the tuning of its allocator when a program starts. So for ``malloc`` this
+    process executes itself again, which makes its start about 20 ms longer.
 
     Raises:
-        ApplicationError: the kernel cannot turn them off for one process.
+        ApplicationError: The kernel cannot turn huge pages off for one process.
     """
     name, value = HUGE_MALLOC
     if choice == "malloc" and os.environ.get(name) != value:
@@ -30,6 +30,6 @@ def choose(choice: str) -> None:
         os.execve(sys.executable, argv, {**os.environ, name: value})  # nosec B606 # itself
     if choice == "never" and ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0:
         raise ApplicationError(
-            "huge pages cannot be turned off for one process by this kernel (PR_SET_THP_DISABLE), "
-            "which --huge-pages=never needs; Linux 3.15 or newer can"
+            "this kernel cannot turn huge pages off for one process (PR_SET_THP_DISABLE), which "
+            "--huge-pages=never needs; Linux 3.15 or newer is needed"
         )

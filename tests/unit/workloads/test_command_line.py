@@ -1,4 +1,4 @@
-"""The harness's command line where its frameworks are not, which are in the image alone."""
+"""The harness's command line outside of the image, where its frameworks are not installed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from virtbed_workloads.__main__ import FAILED
 
 
-def test_outside_of_the_image_it_is_said_where_the_frameworks_are() -> None:
-    """As a reader of workloads/README.md types it, in the tools' environment."""
+def test_outside_of_the_image_the_error_names_the_command_that_runs_it_there() -> None:
+    """The command of workloads/README.md, run in the tools' environment."""
     done = subprocess.run(
         [sys.executable, "-m", "virtbed_workloads", "image_classification"],
         capture_output=True, text=True, check=False,

@@ -1,4 +1,4 @@
-"""Recorded kernel files, changed between two readings as a disturbance changes them."""
+"""Confounder readings, from recorded kernel files that change between the two readings."""
 
 import os
 import time
@@ -64,13 +64,14 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def window(machine: Machine, disturb: Any, cpus: tuple[int, ...] = (1,)) -> dict[str, Any]:
+    """Return the readings of a window in which ``disturb`` is called."""
     watch = Watch(machine.root, cpus)
     time.sleep(0.05)
     disturb()
     return watch.read_off()
 
 
-def test_a_quiet_machine_shows_nothing(machine: Machine) -> None:
+def test_a_quiet_machine_has_zero_shares(machine: Machine) -> None:
     found = window(machine, lambda: machine.spend(1, "idle", 5))
     assert (found["steal_share"], found["others_share"]) == (0.0, 0.0)
     assert found["throttling"] == {"periods": 0, "throttled": 0, "throttled_ns": 0}
@@ -78,7 +79,7 @@ def test_a_quiet_machine_shows_nothing(machine: Machine) -> None:
     assert (found["ran_on"], found["cpus"], found["looks"]) == ([1], "1", 1)
 
 
-def test_steal_is_of_the_watched_cpus_alone(machine: Machine) -> None:
+def test_steal_counts_the_watched_cpus_only(machine: Machine) -> None:
     def steal() -> None:
         machine.spend(0, "steal", 50)
         machine.spend(1, "steal", 1)
@@ -88,7 +89,7 @@ def test_steal_is_of_the_watched_cpus_alone(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("how", ["user", "softirq"])
-def test_what_others_take_is_the_busy_time_that_is_not_ours(machine: Machine, how: str) -> None:
+def test_the_share_of_others_is_busy_time_minus_own_time(machine: Machine, how: str) -> None:
     ticks = 20
 
     found = window(machine, lambda: machine.spend(1, how, ticks))
@@ -97,7 +98,7 @@ def test_what_others_take_is_the_busy_time_that_is_not_ours(machine: Machine, ho
     assert window(machine, lambda: machine.spend(0, how, ticks))["others_share"] == 0.0
 
 
-def test_throttling_is_counted_from_this_cgroup_up(machine: Machine) -> None:
+def test_throttling_is_summed_from_this_cgroup_to_the_root(machine: Machine) -> None:
     machine.throttle(3, 1_000)
     found = window(machine, lambda: machine.throttle(5, 9_000))
     assert found["throttling"] == {"periods": 4, "throttled": 2, "throttled_ns": 8_000}
@@ -118,7 +119,7 @@ def test_pressure_is_a_share_of_the_window(machine: Machine) -> None:
     assert found["pressure"]["memory"] == pytest.approx(2e7 / found["window_ns"], rel=1e-3)
 
 
-def test_every_cpu_that_a_thread_was_found_on_is_named(machine: Machine) -> None:
+def test_ran_on_lists_every_cpu_that_a_thread_was_seen_on(machine: Machine) -> None:
     watch = Watch(machine.root, (0, 1))
     watch.look()
     machine.run_on(8, 0)
@@ -144,7 +145,7 @@ def test_this_machine_can_be_read() -> None:
     assert found["ran_on"] and set(found["ran_on"]) <= os.sched_getaffinity(0)
 
 
-def test_what_runs_on_the_same_core_is_seen_and_is_not_others_time(machine: Machine) -> None:
+def test_load_on_a_sibling_thread_is_separate_from_the_share_of_others(machine: Machine) -> None:
     machine.write("sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "0-1")
     found = window(machine, lambda: machine.spend(0, "user", 3))
     assert found["siblings_share"] > 0.3
@@ -156,7 +157,7 @@ def test_a_process_on_every_thread_of_its_core_has_no_sibling(machine: Machine) 
     assert window(machine, lambda: None, cpus=(0, 1))["siblings_share"] is None
 
 
-def test_migrations_are_those_of_the_window_and_of_threads_that_began_in_it(
+def test_migrations_count_the_window_and_threads_that_started_in_it(
     machine: Machine,
 ) -> None:
     machine.move(7, 40)
@@ -168,17 +169,17 @@ def test_migrations_are_those_of_the_window_and_of_threads_that_began_in_it(
     assert window(machine, disturb)["migrations"] == 5
 
 
-def test_a_kernel_that_does_not_count_migrations_says_nothing(machine: Machine) -> None:
+def test_migrations_are_none_on_a_kernel_that_does_not_count_them(machine: Machine) -> None:
     assert window(machine, lambda: None)["migrations"] is None
 
 
-def test_the_load_before_is_the_one_from_before_the_trial(machine: Machine) -> None:
+def test_the_load_before_the_trial_is_passed_in(machine: Machine) -> None:
     watch = Watch(machine.root, (1,), load_before=0.1)
     assert watch.read_off()["load_1min"] == {"before": 0.1, "after": 0.5}
 
 
-def test_a_kernel_that_counts_nothing_is_not_believed(tmp_path: Path) -> None:
-    """gVisor's /proc/stat is all zeros: a share of 0 would be a number that nobody measured."""
+def test_readings_are_none_on_a_kernel_that_counts_no_cpu_time(tmp_path: Path) -> None:
+    """gVisor's /proc/stat is all zeros; a share of 0 would look like a measurement."""
     (tmp_path / "proc/self/task").mkdir(parents=True)
     (tmp_path / "proc/stat").write_text("cpu 0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\n")
     (tmp_path / "proc/loadavg").write_text("0.00 0.00 0.00 0/0 0\n")
@@ -189,7 +190,7 @@ def test_a_kernel_that_counts_nothing_is_not_believed(tmp_path: Path) -> None:
     assert found["load_1min"]["after"] is None
 
 
-def test_what_the_kernel_counts_and_which_setting_changes_is_said(machine: Machine) -> None:
+def test_moved_lists_interrupts_and_changed_settings(machine: Machine) -> None:
     def interrupt(times: int) -> None:
         machine.write("proc/interrupts", f"   CPU0 CPU1\n 36: 9{times} {times} edge nvme0q1")
 

@@ -1,4 +1,4 @@
-"""The harness without an end: it answers requests, says how many, and measures nothing."""
+"""The harness with --endless: it answers requests, reports their number and measures nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMAND = [sys.executable, "-m", "virtbed_workloads", "null", "--scale=tiny", "-
 
 
 def lines_of(*arguments: str, number: int) -> list[dict[str, int]]:
-    """Return the first lines that it prints, and end it."""
+    """Return the first lines that it prints, then kill it."""
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -30,11 +30,11 @@ def lines_of(*arguments: str, number: int) -> list[dict[str, int]]:
         ("--samples=2", "--warmup=1"),
         ("--samples=8", "--scenario=offline"),
         ("--samples=20", "--scenario=server", "--target-qps=100"),
-        # Rules of ten minutes bind what is measured, not what runs next to it.
+        # The study rules' ten minutes do not apply, because nothing is measured.
         ("--samples=8", "--scenario=multi_stream", "--rules=study"),
     ],
 )
-def test_it_goes_on_beyond_the_samples_and_says_how_many_it_answered(
+def test_it_continues_beyond_the_samples_and_reports_the_number_answered(
     arguments: tuple[str, ...],
 ) -> None:
     first, second = lines_of(*arguments, number=2)
@@ -42,13 +42,13 @@ def test_it_goes_on_beyond_the_samples_and_says_how_many_it_answered(
     assert second.keys() == {"requests"} and second["requests"] > 20
 
 
-def test_it_says_so_once_per_second_at_most() -> None:
+def test_it_reports_once_per_second_at_most() -> None:
     started_at = time.monotonic()
     lines_of("--samples=2", number=3)
     assert time.monotonic() - started_at > 2
 
 
-def test_a_wrong_answer_ends_it() -> None:
+def test_a_wrong_answer_exits_with_its_own_code() -> None:
     done = subprocess.run(
         COMMAND, env=os.environ | {"VIRTBED_NULL": "fickle"}, capture_output=True, text=True,
         timeout=20, check=False,

@@ -1,4 +1,4 @@
-"""What the application says of its own surroundings, here and on a kernel that tells little."""
+"""The environment that a process reads about itself, here and on a kernel with few files."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from virtbed_contract.kernel.cpus import format_cpu_list
 from virtbed_workloads.environment import read_environment, read_memory_kib, usable_cores
 
 
-def test_this_process_reads_its_own_affinity() -> None:
+def test_the_environment_of_this_process_has_its_affinity_and_threads() -> None:
     environment = read_environment(3, 4)
     assert environment["affinity"] == sorted(os.sched_getaffinity(0))
     assert environment["cpus_allowed_list"] == format_cpu_list(environment["affinity"])
@@ -19,7 +19,7 @@ def test_this_process_reads_its_own_affinity() -> None:
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("50000", 1), ("100000", 1), ("max", None)])
-def test_a_quota_leaves_whole_cores_and_at_least_one(
+def test_a_quota_is_rounded_down_to_whole_cores_and_at_least_one(
     tmp_path: Path, quota: str, cores: int | None
 ) -> None:
     files = {
@@ -33,19 +33,19 @@ def test_a_quota_leaves_whole_cores_and_at_least_one(
     assert usable_cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
 
 
-def test_a_kernel_that_keeps_its_peak_to_itself(tmp_path: Path) -> None:
+def test_peak_memory_comes_from_getrusage_where_the_kernel_has_no_vmhwm(tmp_path: Path) -> None:
     assert read_memory_kib()["VmHWM"]
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/status").write_text("Name:\tpython3\nVmRSS:\t  1234 kB\n")
     found = read_memory_kib(tmp_path)
     assert found["VmRSS"] == 1234
-    assert found["VmHWM"] > 1234  # getrusage's, of this very process
+    assert found["VmHWM"] > 1234  # of this process, from getrusage
 
 
-def test_a_hidden_quota_is_said_and_a_visible_one_counts(
+def test_the_quota_from_the_environment_counts_only_without_control_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sandbox's kernel shows no control group; what it is given then stands for the quota."""
+    """A sandbox's kernel shows no control group; then VIRTBED_QUOTA_CPUS is the quota."""
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/mountinfo").write_text("")
     (tmp_path / "proc/self/cgroup").write_text("")

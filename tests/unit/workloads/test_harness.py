@@ -1,4 +1,4 @@
-"""Run the harness on the null application, as a launcher does: one fresh process per trial."""
+"""The harness with the null application, run as a launcher runs it: one process per trial."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def result() -> dict[str, Any]:
 
 
 def stored(result: dict[str, Any]) -> dict[str, Any]:
-    """The result as the runner keeps it: its logs apart, with what only the controller knows."""
+    """Return the result as the controller stores it: without logs, with the controller's fields."""
     kept = {key: value for key, value in result.items() if key != "files"}
     clock = {"clock_apart_share": None}
     return kept | {"trial": TRIAL, "confounders": kept["confounders"] | clock}
@@ -83,7 +83,7 @@ def test_result_fits_the_schema(result: dict[str, Any]) -> None:
         lambda r: r["trial"].update(id="cn-vanilla-1"),
     ],
 )
-def test_schema_refuses(result: dict[str, Any], break_it: Any) -> None:
+def test_the_schema_refuses_a_broken_result(result: dict[str, Any], break_it: Any) -> None:
     broken = json.loads(json.dumps(stored(result)))
     break_it(broken)
     with pytest.raises(jsonschema.ValidationError):
@@ -97,16 +97,16 @@ def test_warmups_come_first_and_answer_every_input(result: dict[str, Any]) -> No
     assert result["settings"]["samples"] == 7
 
 
-def test_a_slowdown_holds_each_request_back_by_its_share() -> None:
+def test_a_slowdown_delays_each_request_by_its_share() -> None:
     result = trial("--samples", "20", "--slowdown", "0.5")
     assert result["settings"]["slowdown"] == 0.5
-    # Nothing of the null application is slow but what comes before postprocessing: two thirds.
+    # The delay is added to postprocessing, whose own time is negligible: 0.5 of 1.5.
     shares = [1 - row["post_ns"] / row["e2e_ns"] for row in result["samples"]]
     assert statistics.median(shares) == pytest.approx(2 / 3, abs=0.02)
     assert max(shares) <= 2 / 3
 
 
-def test_equal_seeds_issue_equal_requests_and_others_do_not() -> None:
+def test_equal_seeds_issue_equal_requests_and_different_seeds_do_not() -> None:
     def issued(seed: str) -> list[str]:
         return [s["input"] for s in trial("--samples", "16", "--seed", seed)["samples"]]
 
@@ -117,15 +117,15 @@ def test_equal_seeds_issue_equal_requests_and_others_do_not() -> None:
     ("scenario", "issued"),
     [("single_stream", 10), ("multi_stream", 16), ("offline", 10), ("server", 10)],
 )
-def test_every_scenario_issues_what_it_should(scenario: str, issued: int) -> None:
-    # Slow enough for two clocks to agree, and for a queue to form where one must.
+def test_every_scenario_issues_its_number_of_requests(scenario: str, issued: int) -> None:
+    # Slow enough for the two clocks to agree, and for a queue where the scenario has one.
     result = trial("--samples", "10", "--scenario", scenario, "--target-qps", "100")
     jsonschema.validate(stored(result), result_schema())
     measured = [s for s in result["samples"] if not s["warmup"]]
     assert len(measured) == result["settings"]["samples"] == issued
     waited_ns = [s["queue_ns"] for s in measured]
     infer_ns = sum(s["infer_ns"] for s in measured[:-1])
-    if scenario == "offline":  # all at once: the last waits for all the others
+    if scenario == "offline":  # all at once: the last one waits for all others
         assert max(waited_ns) >= infer_ns
     if scenario == "single_stream":
         assert max(waited_ns) < min(s["infer_ns"] for s in measured)
@@ -135,7 +135,7 @@ def test_every_scenario_issues_what_it_should(scenario: str, issued: int) -> Non
     assert f"Scenario : {loadgen.SCENARIOS[scenario]}" in log
     detail = loadgen.read_detail(result["files"]["mlperf_log_detail.txt"])
     assert detail["result_validity"] == loadgen_says["validity"]
-    if scenario == "multi_stream":  # whose latency is that of a query of eight
+    if scenario == "multi_stream":  # its latency is that of a query of eight
         p99 = loadgen_says["percentiles_ns"]["99.00"]
         assert p99 == detail["result_99.00_percentile_per_query_latency_ns"]
         assert p99 >= loadgen_says["percentiles_ns"]["50.00"] > 6 * min(waited_ns[1::8])
@@ -177,7 +177,7 @@ def test_own_inputs_are_answered_and_not_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["single_stream", "offline", "server"])
-def test_a_request_that_is_not_what_it_should_be_is_named(scenario: str) -> None:
+def test_an_invalid_request_is_named_in_the_error(scenario: str) -> None:
     load = ("--scenario", scenario, "--target-qps", "50")
     done = harness("null", "--scale", "tiny", *load, fault="broken")
     assert (done.returncode, done.stdout) == (1, "")
@@ -186,7 +186,7 @@ def test_a_request_that_is_not_what_it_should_be_is_named(scenario: str) -> None
 
 @pytest.mark.parametrize("scenario", ["single_stream", "offline", "server"])
 @pytest.mark.parametrize("samples", [5, 20], ids=["at the last", "in the midst"])
-def test_an_answer_that_changes_fails(scenario: str, samples: int) -> None:
+def test_an_answer_that_changes_fails_the_trial(scenario: str, samples: int) -> None:
     load = ("--scenario", scenario, "--target-qps", "50", "--samples", str(samples))
     done = harness("null", "--scale", "tiny", *load, fault="fickle")
     assert (done.returncode, done.stdout) == (3, "")
@@ -199,7 +199,7 @@ def test_memory_is_that_of_this_process(result: dict[str, Any]) -> None:
     assert memory["after_samples"] <= memory["peak"]
 
 
-def test_phases_make_up_the_whole(result: dict[str, Any]) -> None:
+def test_phases_add_up_to_the_end_to_end_time(result: dict[str, Any]) -> None:
     for sample in result["samples"]:
         phases = sample["pre_ns"] + sample["infer_ns"] + sample["post_ns"]
         assert sample["e2e_ns"] == phases > 0
@@ -235,19 +235,19 @@ def test_native_output_does_not_reach_standard_output() -> None:
     assert json.loads(done.stdout)["schema"] == identifiers.RESULT
 
 
-def test_a_processor_that_nobody_would_prove_is_refused() -> None:
+def test_a_gpu_is_refused_for_an_application_without_keras() -> None:
     done = harness("null", "--scale", "tiny", "--processor", "gpu")
     assert done.returncode == 1 and done.stdout == ""
-    assert "null failed: processor gpu asked, cpu needed" in done.stderr
+    assert "null failed: processor gpu requested, cpu needed" in done.stderr
 
 
-def test_wrong_answer() -> None:
+def test_a_wrong_answer_has_its_own_exit_code_and_is_named() -> None:
     done = harness("null", "--scale", "tiny", fault="wrong")
     assert (done.returncode, done.stdout) == (3, "")
     assert "one: answered 'two'" in done.stderr and "expected 'one'" in done.stderr
 
 
-def test_failing_application() -> None:
+def test_a_failing_application_exits_with_1() -> None:
     done = harness("null", "--scale", "tiny", fault="fails")
     assert (done.returncode, done.stdout) == (1, "")
     assert "VIRTBED_NULL=fails" in done.stderr
@@ -264,13 +264,15 @@ def test_failing_application() -> None:
         (["null", "--scale", "tiny", "--samples", "few"], "a whole number needed"),
     ],
 )
-def test_usage(arguments: list[str], message: str) -> None:
+def test_a_usage_error_exits_with_2_and_names_what_is_needed(
+    arguments: list[str], message: str
+) -> None:
     done = harness(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
 
 
-def test_list_hides_the_fake() -> None:
+def test_list_hides_the_null_application() -> None:
     listed = {e["name"]: e["scales"] for e in json.loads(harness("--list", "--json").stdout)}
     assert set(listed) == {
         "image_classification",

@@ -1,4 +1,4 @@
-"""What LoadGen said of a test, out of its own log; driven for real in test_harness.py."""
+"""Reading of LoadGen's verdict from its log; test_harness.py runs the real LoadGen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from virtbed_workloads.contract import ApplicationError
 from virtbed_workloads.loadgen import CLOCKS_AGREE, Load, _settings, _verdict, clocks, read_detail
 
-SAID = {
+DETAIL = {
     "loadgen_version": "6.0", "result_validity": "INVALID", "effective_min_duration_ms": 600_000,
     "result_query_count": 40, "result_invalid_reason": "Min duration satisfied : NO",
     "result_50.00_percentile_latency_ns": 2_000, "result_99.00_percentile_latency_ns": 9_000,
@@ -18,9 +18,9 @@ SAID = {
 }  # fmt: skip
 
 
-def test_the_last_value_of_each_key_counts_and_other_lines_are_passed_over() -> None:
-    said = [("a", 1), ("b", "x"), ("a", 2)]
-    log = [f":::MLLOG {json.dumps({'key': key, 'value': value})}" for key, value in said]
+def test_the_last_value_of_each_key_counts_and_other_lines_are_skipped() -> None:
+    entries = [("a", 1), ("b", "x"), ("a", 2)]
+    log = [f":::MLLOG {json.dumps({'key': key, 'value': value})}" for key, value in entries]
     assert read_detail("\n".join(["a banner", *log, ""])) == {"a": 2, "b": "x"}
 
 
@@ -32,21 +32,21 @@ def test_two_clocks_agree_within_a_share(apart: float, agree: bool) -> None:
 
 
 def test_a_verdict_has_loadgens_reasons_and_percentiles() -> None:
-    found = _verdict(Load(), SAID, [2_000, 2_000, 2_000])
-    said = found["validity"], found["queries"], found["samples_per_second"]
-    assert said == ("INVALID", 40, 7.5)
+    found = _verdict(Load(), DETAIL, [2_000, 2_000, 2_000])
+    assert (found["validity"], found["queries"]) == ("INVALID", 40)
+    assert found["samples_per_second"] == 7.5
     assert found["reasons"] == ["Min duration satisfied : NO"]
     assert found["percentiles_ns"] == {"50.00": 2_000, "99.00": 9_000}
 
 
-def test_of_queries_of_several_samples_the_latency_is_the_querys() -> None:
-    found = _verdict(Load(scenario="multi_stream"), SAID, [2_000])
+def test_the_latency_of_multi_stream_is_that_of_a_query() -> None:
+    found = _verdict(Load(scenario="multi_stream"), DETAIL, [2_000])
     assert found["percentiles_ns"] == {"50.00": 16_000}
 
 
 def test_a_valid_test_has_no_reasons() -> None:
-    said: dict[str, Any] = {**SAID, "result_validity": "VALID"}
-    assert _verdict(Load(), said, [2_000])["reasons"] == []
+    detail: dict[str, Any] = {**DETAIL, "result_validity": "VALID"}
+    assert _verdict(Load(), detail, [2_000])["reasons"] == []
 
 
 def test_a_server_needs_a_rate() -> None:

@@ -1,4 +1,4 @@
-"""The application that computes nothing, and each way in which it misbehaves on request."""
+"""The application that computes nothing, and each of its faults on request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from virtbed_workloads.null import Null
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(null, "INFER_S", 0)
     monkeypatch.delenv("VIRTBED_NULL", raising=False)
 
 
 def loaded() -> Null:
     application = Null()
-    assert application.load().weights == "none"  # no analysis takes its times for a measurement
+    assert application.load().weights == "none"  # so the analysis does not use its times
     return application
 
 
@@ -26,7 +26,7 @@ def served(application: Null, name: str) -> int:
     return application.postprocess(application.infer(features))
 
 
-def test_it_counts_letters_and_is_right() -> None:
+def test_null_counts_letters_correctly() -> None:
     application = loaded()
     for name in application.inputs():
         answer = served(application, name)
@@ -34,20 +34,22 @@ def test_it_counts_letters_and_is_right() -> None:
         assert application.check(name, answer).right
 
 
-def test_it_is_wrong_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_null_answers_wrongly_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRTBED_NULL", "wrong")
     application = loaded()
     assert not application.check("one", served(application, "one")).right
 
 
-def test_it_changes_its_answer_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_null_changes_its_answer_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRTBED_NULL", "fickle")
     application = loaded()
     answers = [served(application, "one") for _ in range(9)]
     assert set(answers[:8]) == {1} and answers[8] == 2
 
 
-def test_it_fails_and_breaks_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_null_fails_to_load_or_has_a_broken_request_on_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("VIRTBED_NULL", "fails")
     with pytest.raises(ApplicationError, match="VIRTBED_NULL=fails found"):
         Null().load()
@@ -57,7 +59,7 @@ def test_it_fails_and_breaks_on_request(monkeypatch: pytest.MonkeyPatch) -> None
         served(application, "three")
 
 
-def test_it_prints_past_python_on_request(
+def test_null_prints_past_python_on_request(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VIRTBED_NULL", "noisy")

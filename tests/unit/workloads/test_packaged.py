@@ -1,4 +1,4 @@
-"""Files of installed packages: found without an import, or named with where they come from."""
+"""Files of installed packages: found without an import, or an error that names their source."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def test_a_file_is_found_without_importing_its_package(package: str) -> None:
     assert package not in sys.modules
 
 
-def test_what_is_missing_is_named_with_where_it_is_asked_for(package: str) -> None:
+def test_a_missing_package_or_file_is_named_with_its_source(package: str) -> None:
     with pytest.raises(ApplicationError, match=r"no-such is not installed.*pyproject\.toml"):
         package_file("no-such", "model.bin")
     with pytest.raises(ApplicationError, match=rf"{package} holds no other\.bin; see workloads"):
         package_file(package, "other.bin")
-    with pytest.raises(ApplicationError, match="sys is not installed"):  # of no folder
+    with pytest.raises(ApplicationError, match="sys is not installed"):  # it has no folder
         package_file("sys", "model.bin")
 
 
-def test_a_debian_packages_file_is_named_with_its_package() -> None:
+def test_a_missing_debian_file_is_named_with_its_package() -> None:
     with pytest.raises(ApplicationError, match=r"/usr/share/no/such not found.* package ours"):
         debian_file("ours", "no/such")
     share = Path("/usr/share")
-    there = next(path for path in share.rglob("*") if path.is_file())
-    assert debian_file("any", str(there.relative_to(share))) == there
+    existing = next(path for path in share.rglob("*") if path.is_file())
+    assert debian_file("any", str(existing.relative_to(share))) == existing

@@ -1,4 +1,4 @@
-"""Huge pages of the harness's own process: what it asks for is what the kernel then tells of it."""
+"""Huge pages of the harness's process: the kernel reports the setting that was requested."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def settings(*options: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("choice", pages.CHOICES)
-def test_the_process_has_what_it_was_asked_for(choice: str) -> None:
+def test_the_process_has_the_requested_page_policy(choice: str) -> None:
     found = settings(f"--huge-pages={choice}", "--seed=7")
     assert found["page_policy"] == choice
-    # Asking for huge pages is no other allocator; all arguments hold in the process started again.
+    # The allocator is unchanged, and the process that executes itself again keeps its arguments.
     assert (found["allocator"], found["samples"]) == (DEFAULT_ALLOCATOR, 2)
 
 
-def test_a_kernel_that_cannot_turn_them_off_for_one_process_is_named(
+def test_never_is_refused_where_the_kernel_cannot_turn_huge_pages_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refuses = SimpleNamespace(prctl=lambda *_: -1)

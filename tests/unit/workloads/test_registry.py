@@ -1,4 +1,4 @@
-"""The applications that there are, known without importing any."""
+"""The registry of applications: complete, and readable without importing an application."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_an_entry_names_scales_and_classes_that_exist(name: str) -> None:
         assert wanted in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
-def test_what_is_shown_can_run_in_a_variant_of_the_image() -> None:
+def test_every_application_can_run_in_a_variant_of_the_image() -> None:
     frameworks = {name for variant in load_variants().values() for name in variant.frameworks}
     for entry in APPLICATIONS.values():
         assert entry.framework is None or entry.framework in frameworks
 
 
-def test_an_application_is_made_of_its_scale() -> None:
+def test_an_entry_creates_the_application_of_a_scale() -> None:
     made = APPLICATIONS["null"].create("tiny")
     assert isinstance(made, Null) and isinstance(made, Application)
     with pytest.raises(KeyError):
@@ -52,8 +52,8 @@ def test_the_registry_imports_no_framework() -> None:
     assert not imported & heavy
 
 
-def test_its_files_go_into_the_wheel() -> None:
-    """What an application reads lies in the package's folder, which is built whole."""
+def test_the_applications_files_are_in_the_wheel() -> None:
+    """The package's folder is built whole, and the passages are in it."""
     project = tomllib.loads((REPOSITORY / "workloads/pyproject.toml").read_text(encoding="utf-8"))
     backend = project["tool"]["uv"]["build-backend"]
     assert backend == {"module-name": "virtbed_workloads", "module-root": ""}

@@ -1,8 +1,8 @@
-"""Basic Pitch, the network that hears notes, and where its weights are.
+"""Basic Pitch, a network for note transcription, with its published weights.
 
 Bittner et al., "A lightweight instrument-agnostic model for polyphonic note transcription and
 multipitch estimation" (arXiv 2203.09893): a constant-Q transform, stacked with itself at a note's
-harmonics, then three small stacks of convolutions. The package ``basic-pitch`` (Apache-2.0) holds
+harmonics, then three small stacks of convolutions. The package ``basic-pitch`` (Apache-2.0) has
 it as a SavedModel that current TensorFlow no longer loads; this is the same network in Keras.
 """
 
@@ -19,26 +19,26 @@ from virtbed_workloads.models.tensorflow_file import read_saved_model
 from virtbed_workloads.packaged import package_file
 
 RATE = 22050  # samples per second
-WINDOW = 43844  # samples that the network sees at a time
+WINDOW = 43844  # samples of a window
 HOP = 256  # samples from frame to frame
-FRAMES = 172  # of a window
-LOWEST = 21  # MIDI's number of the lowest note, A0
+FRAMES = 172  # frames of a window
+LOWEST = 21  # MIDI number of the lowest note, A0
 NOTES = 88
-BINS = 3  # of the transform, a semitone
-OCTAVES, TRANSFORMED = 9, 309  # bins that the transform keeps, all octaves together
+BINS = 3  # bins of the transform per semitone
+OCTAVES, TRANSFORMED = 9, 309  # octaves of the transform, and the bins kept of all of them
 HARMONICS = (0.5, 1, 2, 3, 4, 5, 6, 7)
-TAPS = 256  # of the transform's kernels and of the filter before an octave is dropped
+TAPS = 256  # length of the transform's kernels and of the filter before each halving
 
 
 class ConstantQ(layers.Layer):  # type: ignore[misc]
-    """Power of a constant-Q transform: (n, samples, 1) to (n, frames, 309), lowest first.
+    """Power of a constant-Q transform: (n, samples, 1) to (n, frames, 309), lowest bin first.
 
-    One octave's kernels serve all: after each octave the signal is filtered and halved
+    All octaves use the same kernels: after each octave the signal is filtered and halved
     (Schörkhuber and Klapuri, "Constant-Q transform toolbox for music processing", 2010).
     """
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        """Make room for the kernels, real and imaginary parts together, and the filter."""
+        """Create the kernels (real and imaginary parts in one array) and the filter."""
         bins = 12 * BINS
         self.kernels = self.add_weight(shape=(TAPS, 1, 2 * bins), name="kernels", trainable=False)
         self.filter = self.add_weight(shape=(TAPS, 1, 1), name="filter", trainable=False)
@@ -47,7 +47,7 @@ class ConstantQ(layers.Layer):  # type: ignore[misc]
         self.lengths = lengths.astype("float32")
 
     def call(self, signal: Any) -> Any:
-        """Transform octave by octave, from the highest down."""
+        """Transform octave by octave, from the highest to the lowest."""
         octaves: list[Any] = []
         edge = TAPS // 2
         for octave in range(OCTAVES):
@@ -62,7 +62,7 @@ class ConstantQ(layers.Layer):  # type: ignore[misc]
 
 
 class Loudness(layers.Layer):  # type: ignore[misc]
-    """Decibels of each window, from its quietest, 0, to its loudest, 1."""
+    """Decibels, scaled per window from 0 (quietest) to 1 (loudest)."""
 
     def call(self, power: Any) -> Any:
         """Scale (n, frames, bins)."""
@@ -73,10 +73,10 @@ class Loudness(layers.Layer):  # type: ignore[misc]
 
 
 class Harmonics(layers.Layer):  # type: ignore[misc]
-    """Lay a note's harmonics upon it: (n, frames, 309, 1) to (n, frames, 264, 8)."""
+    """Stack the bins of each harmonic as channels: (n, frames, 309, 1) to (n, frames, 264, 8)."""
 
     def call(self, x: Any) -> Any:
-        """Shift by each harmonic's distance in bins; nothing lies beyond the ends."""
+        """Shift by each harmonic's distance in bins; beyond the ends are zeros."""
         shifts = [round(12 * BINS * float(np.log2(harmonic))) for harmonic in HARMONICS]
         below, above = max(0, -min(shifts)), max(shifts)
         padded = ops.pad(x, ((0, 0), (0, 0), (below, above), (0, 0)))
@@ -85,7 +85,7 @@ class Harmonics(layers.Layer):  # type: ignore[misc]
 
 
 def build() -> keras.Model:
-    """Build the network: float32 (n, 43844, 1) to the likelihoods of notes and of their onsets.
+    """Build the network: float32 (n, 43844, 1) to the likelihoods of notes and of onsets.
 
     Both outputs are (n, 172, 88).
     """

@@ -1,4 +1,4 @@
-"""BERT's encoder: how to build it in Keras, and where MiniLM's weights go in it.
+"""BERT's encoder in Keras, and the mapping of MiniLM's published weights to it.
 
 Devlin et al., "BERT" (arXiv 1810.04805): token, position and segment embeddings, then layers of
 self-attention and a feed-forward network, each normalised after its residual.
@@ -19,12 +19,12 @@ from virtbed_workloads.models.seeded import GAIN, seed_weights
 
 EPSILON = 1e-12  # of the layer norms, as published
 INITIAL_DEVIATION = 0.02  # of weights before training, as published
-MASKED = -1e9  # added to the attention that nothing may pay
+MASKED = -1e9  # added to the attention scores of padding, so that their softmax is 0
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of one encoder; `vocabulary` and `positions` are the sizes of its embeddings."""
+    """The shape of one encoder; ``vocabulary`` and ``positions`` are sizes of its embeddings."""
 
     depth: int
     width: int
@@ -44,12 +44,12 @@ def build(architecture: Architecture, head: int = 0) -> keras.Model:
     """Build the encoder.
 
     Args:
-        architecture: Its shape.
-        head: The number of logits a token; 0 leaves the head out.
+        architecture: The encoder's shape.
+        head: Number of logits per token; 0 for no head.
 
     Returns:
-        A model of four tensors (n, length): token ids, segment ids and positions (int32), and the
-        mask (float32, 1 where there is a token); to (n, length, width), or (n, length, head).
+        A model from four tensors (n, length) - token ids, segment ids, positions (int32) and the
+        mask (float32, 1 where there is a token) - to (n, length, width), or (n, length, head).
     """
     width, heads = architecture.width, architecture.heads
 
@@ -86,7 +86,7 @@ def build(architecture: Architecture, head: int = 0) -> keras.Model:
     return keras.Model([tokens, segments, positions, mask], x)
 
 
-# Our names to those of the published state dict, without "weight" and "bias".
+# Names of the layers here to those of the published state dict, without "weight" and "bias".
 _PUBLISHED = {
     "tokens": "embeddings.word_embeddings",
     "segments": "embeddings.token_type_embeddings",
@@ -104,9 +104,9 @@ _PUBLISHED = {
 
 
 def seed(model: keras.Model, seed: int) -> None:
-    """Give an encoder seeded weights, its kernels as small as BERT's are when training begins.
+    """Set seeded weights, with kernels as small as BERT's initial ones.
 
-    With larger ones attention mixes all tokens into one within a few layers.
+    With larger kernels, attention makes all tokens alike within a few layers.
     """
     seed_weights(model, seed)
     for layer in model.layers:
@@ -116,7 +116,7 @@ def seed(model: keras.Model, seed: int) -> None:
 
 
 def set_weights(model: keras.Model, state: Mapping[str, NDArray[np.float32]]) -> None:
-    """Give an encoder without head the weights of a state dict in PyTorch's layout.
+    """Set the weights of an encoder without head from a state dict in PyTorch's layout.
 
     Raises:
         KeyError: The state dict lacks a weight.

@@ -1,7 +1,7 @@
-"""The Conformer with a CTC head, a network that turns speech into letters.
+"""The Conformer with a CTC head, a network for speech recognition.
 
 Gulati et al., "Conformer: Convolution-augmented Transformer for Speech Recognition"
-(arXiv 2005.08100), its medium size but for plain instead of relative positions.
+(arXiv 2005.08100), in its medium size, with absolute instead of relative positions.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from keras import layers, ops
 from virtbed_workloads.models.seeded import seed_weights
 
 MELS = 80
-LETTERS = "abcdefghijklmnopqrstuvwxyz' "  # and the blank, last
+LETTERS = "abcdefghijklmnopqrstuvwxyz' "  # the CTC blank follows as the last class
 LAYERS, WIDTH, HEADS, KERNEL = 16, 256, 4, 31
-BRANCH = 0.2  # of the kernels that end a branch: as trained, a layer changes little of its input
-LONGEST = 4096  # frames after the first convolutions, each of 40 ms
+BRANCH = 0.2  # scale of the last kernel of a branch: as when trained, a layer changes little
+LONGEST = 4096  # maximum frames after the first convolutions, of 40 ms each
 
 
 class Positions(layers.Layer):  # type: ignore[misc]
-    """Add to each frame the sines of its place (Vaswani et al., arXiv 1706.03762)."""
+    """Add sinusoidal position encodings to each frame (Vaswani et al., arXiv 1706.03762)."""
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        """Compute the sines once."""
+        """Compute the encodings once."""
         width = shape[-1]
         assert width is not None
         rates = np.exp(-np.log(10_000) * np.arange(0, width, 2) / width)
@@ -38,7 +38,7 @@ class Positions(layers.Layer):  # type: ignore[misc]
         return x + ops.convert_to_tensor(self.sines)[: ops.shape(x)[1]]
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the same shape: JAX cannot infer it of a length that varies."""
+        """Return the same shape; JAX cannot infer it for a length that varies."""
         return shape
 
 
@@ -79,7 +79,7 @@ def build() -> keras.Model:
 
 
 def seed(model: keras.Model, seed: int) -> None:
-    """Give the network seeded weights, under which what is said still depends on what is heard."""
+    """Set seeded weights, scaled so that the output still depends on the input."""
     seed_weights(model, seed)
     for layer in model.layers:
         if layer.name.startswith("branch_"):

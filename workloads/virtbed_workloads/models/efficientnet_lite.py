@@ -1,9 +1,9 @@
-"""EfficientNet-Lite: its blocks, how to build it in Keras, and where its weights come from.
+"""EfficientNet-Lite in Keras, and the conversion of its published weights.
 
 Architecture: Tan and Le, "EfficientNet" (arXiv 1905.11946), in the Lite form of Google's TPU
 models (no squeeze-and-excite, ReLU6 for swish, stem and head not scaled). At inference a batch
-norm is an affine map of the convolution before it, so it is folded into that convolution's
-kernel and bias: fewer layers to trace, the same function.
+norm is an affine map of the convolution before it. So it is folded into that convolution's kernel
+and bias: fewer layers to trace, the same function.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 BATCH_NORM_EPSILON = 1e-3  # the TPU models' value
 
 Weights = list[NDArray[Any]]
-"""One convolution's kernel, in Keras's order, and its bias."""
+"""Kernel of one convolution in Keras's order, and its bias."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ class Architecture:
 
 
 def _stages(*stages: tuple[int, int, int, int, int]) -> tuple[Block, ...]:
-    """Expand (repeats, filters, expansion, kernel, stride): only a stage's first block strides."""
+    """Expand stages (repeats, filters, expansion, kernel, stride) to blocks.
+
+    Only the first block of a stage has the stride.
+    """
     return tuple(
         Block(filters, expansion, kernel, stride if repeat == 0 else 1)
         for repeats, filters, expansion, kernel, stride in stages
@@ -81,7 +84,7 @@ def build(architecture: Architecture) -> keras.Model:
     def relu6(x: keras.KerasTensor) -> keras.KerasTensor:
         return layers.Activation("relu6")(x)
 
-    # "same" pads a strided convolution unevenly, more at the end, as the weights were trained.
+    # "same" pads a strided convolution unevenly, more at the end, as in the weights' training.
     inputs = keras.Input((architecture.side, architecture.side, 3))
     x = relu6(layers.Conv2D(architecture.stem, 3, strides=2, padding="same")(inputs))
     for block in architecture.blocks:
@@ -98,7 +101,7 @@ def build(architecture: Architecture) -> keras.Model:
 
 
 def set_weights(model: keras.Model, weights: Iterable[Weights]) -> None:
-    """Give each layer that has weights, in order, its kernel and bias.
+    """Set kernel and bias of each layer that has weights, in order.
 
     Raises:
         ValueError: The number or a shape of the weights does not fit the network.
@@ -111,10 +114,10 @@ def set_weights(model: keras.Model, weights: Iterable[Weights]) -> None:
 def trained_weights(
     architecture: Architecture, state: dict[str, NDArray[Any]]
 ) -> Iterator[Weights]:
-    """Turn a PyTorch state dict into Keras weights, in the order of the layers.
+    """Convert a PyTorch state dict to Keras weights, in the order of the layers.
 
     Args:
-        architecture: The network the state dict belongs to.
+        architecture: The network of the state dict.
         state: Parameter names to arrays, convolutions in PyTorch's OIHW.
     """
 

@@ -1,8 +1,8 @@
-"""The three networks of MTCNN: how to build them in Keras, and where their weights are.
+"""The three networks of MTCNN in Keras, with their published weights.
 
 Zhang et al., "Joint Face Detection and Alignment Using Multi-task Cascaded Convolutional Networks"
-(arXiv 1604.02878). P-Net proposes over a whole picture of any size, R-Net refines crops of 24 x 24
-pixels, O-Net decides on crops of 48 x 48. The weights are those of the package ``mtcnn`` (MIT).
+(arXiv 1604.02878). P-Net proposes boxes on a whole picture of any size, R-Net refines crops of
+24 x 24 pixels, O-Net decides on crops of 48 x 48. The weights are from the package ``mtcnn`` (MIT).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def _convolution(x: keras.KerasTensor, filters: int, kernel: int) -> keras.Keras
 
 
 def _dense(x: keras.KerasTensor, units: int) -> keras.KerasTensor:
-    """Flatten as the weights were trained: columns before rows."""
+    """Flatten columns before rows, as in the weights' training."""
     return _prelu(layers.Dense(units)(layers.Flatten()(layers.Permute((2, 1, 3))(x))))
 
 
 def proposal() -> keras.Model:
     """Build P-Net: float32 (n, h, w, 3) in [-1, 1] to offsets (n, h', w', 4) and (n, h', w', 2).
 
-    A cell of the outputs sees 12 x 12 pixels and lies 2 pixels from the next; the last axis of the
-    second output holds the likelihoods of no face and of one.
+    A cell of the outputs covers 12 x 12 pixels, and cells are 2 pixels apart. The last axis of the
+    second output has the likelihoods of no face and of a face.
     """
     inputs = keras.Input((None, None, 3))
     x = layers.MaxPooling2D(2, padding="same")(_convolution(inputs, 10, 3))
@@ -65,7 +65,7 @@ def output() -> keras.Model:
 
 
 def trained(network: keras.Model, name: str) -> keras.Model:
-    """Give a network the published weights of ``pnet``, ``rnet`` or ``onet``; return it."""
+    """Set a network's published weights (``pnet``, ``rnet`` or ``onet``); return the network."""
     import joblib
 
     values: list[NDArray[Any]] = joblib.load(package_file("mtcnn", f"assets/weights/{name}.lz4"))

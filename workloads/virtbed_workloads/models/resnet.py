@@ -1,8 +1,8 @@
-"""ResNet-50 v1.5, the image classifier of MLPerf: its blocks, and how to build it in Keras.
+"""ResNet-50 v1.5, the image classifier of MLPerf, in Keras.
 
-He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385). Version 1.5 strides in
-a block's 3x3 convolution, not in its first 1x1. At inference a batch norm is an affine map of the
-convolution before it, so convolutions carry a bias and no norm follows: the same work.
+He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385). Version 1.5 has the
+stride in a block's 3x3 convolution, not in its first 1x1. At inference a batch norm is an affine
+map of the convolution before it. So convolutions have a bias and no norm follows: the same work.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ SIDE = 224
 CLASSES = 1001  # ImageNet's 1000 and a background, as in MLPerf's model
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, filters within a block
 EXPANSION = 4
-# Sixteen blocks each add a branch to their input; branches of equal size would double the variance
-# in each, as nothing normalises it.
+# Each of the sixteen blocks adds a branch to its input. Without a norm, branches of the input's
+# scale would double the variance in each block.
 BRANCH_SCALE = 0.25
 
 
@@ -48,7 +48,7 @@ def build() -> keras.Model:
 
 
 def seed(model: keras.Model, seed: int) -> None:
-    """Give the network seeded weights, with branches small enough for outputs to stay finite."""
+    """Set seeded weights, with branches small enough for finite outputs."""
     seed_weights(model, seed)
     for layer in model.layers:
         if layer.name.startswith("branch_"):

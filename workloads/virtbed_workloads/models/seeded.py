@@ -1,8 +1,8 @@
-"""Fill a network with random weights that are the same everywhere and for ever.
+"""Random weights that are the same on every machine and with every release of a framework.
 
-Kernels have zero mean over each unit's inputs and a variance that keeps the signal's through a
-ReLU (Brock et al., "Characterizing signal propagation", arXiv 2101.08692). Without the zero mean a
-deep network says the same of every input, and its answers would check nothing.
+Kernels have zero mean over each unit's inputs and a variance that keeps the signal's variance
+through a ReLU (Brock et al., "Characterizing signal propagation", arXiv 2101.08692). Without the
+zero mean a deep network gives the same output for every input, so its answers would check nothing.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-GAIN = np.sqrt(2 / (1 - 1 / np.pi))  # of a ReLU, for kernels of zero mean
+GAIN = np.sqrt(2 / (1 - 1 / np.pi))  # gain of a ReLU for kernels of zero mean
 
 
 def seed_weights(model: keras.Model, seed: int) -> None:
-    """Give each kernel and embedding random values, each scale 1 and each offset 0, in place.
+    """Set kernels and embeddings to random values, scales to 1 and offsets to 0, in place.
 
-    NumPy's generator makes them: its streams do not change with a framework's release.
+    The values come from NumPy's generator, because its streams do not change with a framework's
+    release.
 
     Args:
-        model: Any Keras model, built.
-        seed: Of the generator; one stream for the whole model, in the order of its weights.
+        model: Any built Keras model.
+        seed: Seed of one stream for the whole model, in the order of its weights.
     """
     generator = np.random.default_rng(seed)
     for layer in model._flatten_layers(include_self=False, recursive=True):

@@ -1,7 +1,7 @@
-"""SSD with MobileNetV2, MLPerf's small object detector: its network, anchors and boxes.
+"""SSD with MobileNetV2, MLPerf's small object detector: network, anchors, decoding of boxes.
 
-Liu et al., "SSD" (arXiv 1512.02325), on Sandler et al., "MobileNetV2" (arXiv 1801.04381): six maps
-of features from 19 x 19 to 1 x 1 cells, 1917 anchors, 90 classes and a background.
+Liu et al., "SSD" (arXiv 1512.02325), on Sandler et al., "MobileNetV2" (arXiv 1801.04381): six
+feature maps of 19 x 19 to 1 x 1 cells, 1917 anchors, 90 classes and a background.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ CLASSES = 91
 CELLS = (19, 10, 5, 3, 2, 1)
 SMALLEST, LARGEST = 0.2, 0.95  # sides of the anchors of the first and the last map
 RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
-# Half of MobileNetV2's layers are linear, and its batch norms, unlearned, normalise nothing, so
-# that kernels made for ReLU let the signal grow.
+# Half of MobileNetV2's layers are linear, and its untrained batch norms do not normalise. So
+# kernels with the gain of a ReLU amplify the signal, and the heads are scaled down.
 HEAD_SCALE = 0.25
 PRIOR = 0.01  # likelihood of a class before training: Lin et al., arXiv 1708.02002
-VARIANCES = (0.1, 0.1, 0.2, 0.2)  # by which offsets of centres and sizes are scaled
+VARIANCES = (0.1, 0.1, 0.2, 0.2)  # scales of the offsets of centres and sizes
 
 
 def build() -> keras.Model:
@@ -43,15 +43,15 @@ def build() -> keras.Model:
     logits: list[keras.KerasTensor] = []
     for index, features in enumerate(maps):
         anchors = _per_cell(index)
-        for found, width in ((offsets, 4), (logits, CLASSES)):
+        for heads, width in ((offsets, 4), (logits, CLASSES)):
             y = layers.Conv2D(anchors * width, 1, name=f"head_{index}_{width}")(features)
-            found.append(layers.Reshape((-1, width))(y))
+            heads.append(layers.Reshape((-1, width))(y))
     outputs = tuple(layers.Concatenate(axis=1)(parts) for parts in (offsets, logits))
     return keras.Model(backbone.input, outputs)
 
 
 def seed(model: keras.Model, seed: int) -> None:
-    """Give the network seeded weights, and heads that find about as much as trained ones do."""
+    """Set seeded weights, scaled so that about as many boxes are found as with trained ones."""
     seed_weights(model, seed)
     for layer in model.layers:
         if layer.name.startswith("head_"):
@@ -63,11 +63,11 @@ def seed(model: keras.Model, seed: int) -> None:
 def anchors() -> NDArray[np.float32]:
     """Return the anchors, (1917, 4): centre y, centre x, height, width, as parts of the side."""
     sizes = np.linspace(SMALLEST, LARGEST, len(CELLS))
-    found = []
+    maps = []
     for index, cells in enumerate(CELLS):
         size = sizes[index]
         shapes = [(size / np.sqrt(r), size * np.sqrt(r)) for r in RATIOS[: _per_cell(index)]]
-        if index:  # one more square, between this map's and the next's
+        if index:  # one more square, between this map's size and the next one's
             following = sizes[index + 1] if index + 1 < len(sizes) else 1.0
             shapes.append((np.sqrt(size * following),) * 2)
         else:
@@ -75,12 +75,12 @@ def anchors() -> NDArray[np.float32]:
         centres = (np.arange(cells) + 0.5) / cells
         y, x, shape = np.meshgrid(centres, centres, np.arange(len(shapes)), indexing="ij")
         sides = np.array(shapes)[shape.ravel()]
-        found.append(np.column_stack([y.ravel(), x.ravel(), sides]))
-    return np.concatenate(found).astype("float32")
+        maps.append(np.column_stack([y.ravel(), x.ravel(), sides]))
+    return np.concatenate(maps).astype("float32")
 
 
 def decode(offsets: NDArray[np.float32], priors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn offsets into boxes, (n, 4): top, left, bottom, right, as parts of the side, 0 to 1."""
+    """Decode offsets to boxes, (n, 4): top, left, bottom, right, as parts of the side, 0 to 1."""
     scaled = offsets * np.array(VARIANCES, "float32")
     centres = priors[:, :2] + scaled[:, :2] * priors[:, 2:]
     half = priors[:, 2:] * np.exp(scaled[:, 2:]) / 2

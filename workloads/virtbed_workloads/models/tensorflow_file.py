@@ -1,4 +1,4 @@
-"""Read the constants of a TensorFlow graph that was saved years ago, as arrays."""
+"""Reader of constants and variables in old TensorFlow files that no longer load as a model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 
 def read_graph(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the constants of a frozen graph (a GraphDef) by the names of their nodes.
+    """Read the constants of a frozen graph (a GraphDef): node name to array.
 
     Raises:
         OSError: The file cannot be read.
-        google.protobuf.message.DecodeError: It is no GraphDef.
+        google.protobuf.message.DecodeError: The file is not a GraphDef.
     """
     graph = tf.compat.v1.GraphDef()
     graph.ParseFromString(path.read_bytes())
@@ -23,11 +23,11 @@ def read_graph(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_saved_model(folder: Path) -> dict[str, NDArray[Any]]:
-    """Read a SavedModel's variables by their keys, and the constants of its outer graph.
+    """Read a SavedModel's variables (by key) and the constants of its outer graph (by node name).
 
     Raises:
         OSError: A file cannot be read.
-        google.protobuf.message.DecodeError: It is no SavedModel.
+        google.protobuf.message.DecodeError: The file is not a SavedModel.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 

@@ -1,13 +1,13 @@
-"""PyTorch's legacy weight files: their layout, read without PyTorch.
+"""Reader of PyTorch's legacy weight files that needs no PyTorch.
 
 A legacy ``.pth`` (``torch.save`` before 1.6) is five pickles followed by raw storages: the magic
 number, the protocol version, the system's sizes, the state dict and the storages' keys in order.
-Pickles can name any function to call; the reader below admits the four that weights need.
+A pickle can name any function to call; this reader allows only the four that weights need.
 """
 
 from __future__ import annotations
 
-import pickle  # nosec B403 # only by a reader that admits four names
+import pickle  # nosec B403 # read only by an unpickler that allows four names
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -22,14 +22,14 @@ _DTYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
 
 
 class _Storage:
-    """A flat buffer that the pickle refers to; its bytes follow after the pickles."""
+    """A flat buffer that the pickle refers to; its bytes follow the pickles."""
 
     def __init__(self, dtype: str, size: int) -> None:
         self.values: NDArray[Any] = np.zeros(size, dtype=dtype)
 
 
 class _Tensor:
-    """A view of a storage, kept as its recipe until the storage's bytes have been read."""
+    """A view of a storage, described by offset, shape and strides until the bytes are read."""
 
     def __init__(
         self,
@@ -37,21 +37,21 @@ class _Tensor:
         offset: int,
         shape: tuple[int, ...],
         strides: tuple[int, ...],
-        *_ignored: object,  # requires_grad and backward hooks: no use at inference
+        *_ignored: object,  # requires_grad and backward hooks, unused at inference
     ) -> None:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def array(self) -> NDArray[Any]:
-        """Copy the view out of its storage.
+        """Return a copy of the view.
 
         Raises:
-            pickle.UnpicklingError: The view does not lie inside its storage.
+            pickle.UnpicklingError: The view reaches outside its storage.
         """
         reach = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         values = self.storage.values
         inside = all(s >= 0 for s in self.strides) and all(n > 0 for n in self.shape)
         if not inside or not 0 <= self.offset <= values.size - reach - 1:
-            raise pickle.UnpicklingError("a tensor lies outside its storage")
+            raise pickle.UnpicklingError("a tensor reaches outside its storage")
         strides = [s * values.itemsize for s in self.strides]
         view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides)
         copied: NDArray[Any] = view.copy()
@@ -59,7 +59,7 @@ class _Tensor:
 
 
 class _Restricted(pickle.Unpickler):
-    """An unpickler that calls nothing but the constructors of weights."""
+    """An unpickler that calls only the constructors of weights."""
 
     def __init__(self, file: IO[bytes], storages: dict[str, _Storage]) -> None:
         super().__init__(file)
@@ -69,13 +69,13 @@ class _Restricted(pickle.Unpickler):
         allowed: dict[tuple[str, str], Callable[..., object] | str] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
-            # Storage types come as classes, only to be handed back in a persistent id.
+            # Storage types appear as classes, but only as part of a persistent id.
             ("torch", "FloatStorage"): "FloatStorage",
             ("torch", "LongStorage"): "LongStorage",
         }
         if (module, name) not in allowed:
             raise pickle.UnpicklingError(
-                f"the weight file asks for {module}.{name}; weights need only "
+                f"the weight file calls {module}.{name}; weights need only "
                 + ", ".join(f"{m}.{n}" for m, n in allowed)
             )
         return allowed[module, name]
@@ -91,10 +91,10 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
     """Read a legacy PyTorch state dict.
 
     Returns:
-        Parameter name to array, shaped as PyTorch shapes it (convolutions are OIHW).
+        Parameter name to array, in PyTorch's shape (convolutions are OIHW).
 
     Raises:
-        pickle.UnpicklingError: The file is no legacy state dict, is cut short, or asks for
+        pickle.UnpicklingError: The file is not a legacy state dict, is truncated, or contains
             anything but tensors.
     """
     storages: dict[str, _Storage] = {}
@@ -105,7 +105,7 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
 
         if next_pickle() != MAGIC or next_pickle() != PROTOCOL:
             raise pickle.UnpicklingError(f"{path.name} is not a legacy PyTorch file")
-        next_pickle()  # sizes of C types on the machine that wrote it: the formats are fixed above
+        next_pickle()  # sizes of C types on the writing machine; unused, the formats are fixed
         state = next_pickle()
         for key in next_pickle():
             storage = storages[key]

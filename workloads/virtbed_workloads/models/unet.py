@@ -1,7 +1,7 @@
-"""Two networks that label each voxel of a volume: deepbrain's, trained, and MLPerf's.
+"""Two 3D U-Nets that label each voxel of a volume: deepbrain's, trained, and MLPerf's.
 
-Both are 3D U-Nets (Çiçek et al., arXiv 1606.06650): a way down of ever coarser and wider features,
-and a way up that joins each with those of its own resolution.
+3D U-Net: Çiçek et al., arXiv 1606.06650. An encoder computes ever coarser and wider features, and
+a decoder joins its features with the encoder's of the same resolution.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STRIP_SIDE = 128
 def strip() -> keras.Model:
     """Build deepbrain's network: float32 (n, 128, 128, 128, 1) in [0, 1] to likelihoods of brain.
 
-    The output has the shape of the input. The package ``deepbrain`` (MIT) holds the weights.
+    The output has the shape of the input. The weights are in the package ``deepbrain`` (MIT).
     """
 
     def convolution(x: keras.KerasTensor, filters: int, index: int) -> keras.KerasTensor:
@@ -56,15 +56,18 @@ def trained_strip() -> keras.Model:
 
 
 def build(side: int, filters: tuple[int, ...], classes: int) -> keras.Model:
-    """Build MLPerf's kind of network: float32 (n, side, side, side, 1) to logits of each class.
+    """Build a network like MLPerf's: float32 (n, side, side, side, 1) to logits of each class.
 
-    Two convolutions a level, each normalised over its instance, and strided ones between levels
-    (Isensee et al., nnU-Net, arXiv 1809.10486).
+    Two convolutions per level, each with instance normalisation, and strided convolutions between
+    levels (Isensee et al., nnU-Net, arXiv 1809.10486).
 
     Args:
-        side: Of the window in voxels; divisible by 2 to the number of levels less one.
-        filters: Of each level, finest first. MLPerf's has (32, 64, 128, 256, 320, 320).
+        side: Side of the window in voxels; a multiple of 2 ** (number of levels - 1).
+        filters: Filters per level, finest first. MLPerf's are (32, 64, 128, 256, 320, 320).
         classes: Number of classes.
+
+    Returns:
+        A model whose output has shape (n, side, side, side, classes).
     """
 
     def block(x: keras.KerasTensor, width: int, strides: int = 1) -> keras.KerasTensor:
