@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The digest of a tree's canonical tar, and a list of what it holds."""
+"""Digest of a tree's canonical tar, and a list of its contents."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: image_contents
-short_description: Work out the digest of a tree's tar, and list what the tar holds
+short_description: Compute the digest of a tree's tar, and list the tar's contents
 description:
-  - Reads the stream once. The list has a line of JSON per file, in the order of the stream, and one
-    of the digest and their number, so that two images can be compared without their trees.
+  - Reads the stream once. The list has one line of JSON per file, in the order of the stream, and a
+    last line with the digest and the number of files, so that two images can be compared without
+    their trees.
 options:
   command:
-    description: A shell command that writes the tar.
+    description: Shell command that writes the tar to standard output.
     type: str
     required: true
   chdir:
-    description: Where it runs.
+    description: Directory to run it in.
     type: path
     required: true
   dest:
-    description: The list to write, compressed by gzip.
+    description: File for the list, compressed by gzip.
     type: path
     required: true
 author: virtbed
 """
 EXAMPLES = r"""
-- name: Work out the digest
+- name: Compute the digest
   image_contents:
     command: tar --sort=name -cf - rootfs
     chdir: /var/lib/virtbed/images/building
@@ -49,7 +50,7 @@ digest:
   returned: always
   type: str
 files:
-  description: How many files, folders and links it holds.
+  description: Number of files, folders and links in it.
   returned: always
   type: int
 """
@@ -63,34 +64,34 @@ _TYPES = {
     tarfile.FIFOTYPE: "FIFO",
 }
 _CHUNK = 2**20
-_MOST_SAID = 2000
+_MAX_ERROR_CHARACTERS = 2000
 
 
 class Digested:
-    """A stream that digests all that is read from it."""
+    """A readable stream that computes the SHA-256 of everything read from it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to so many bytes."""
-        found = self._stream.read(size)
-        self.digest.update(found)
-        return found
+        """Read at most `size` bytes."""
+        data = self._stream.read(size)
+        self.digest.update(data)
+        return data
 
 
 def entries(stream: Digested) -> Iterator[dict[str, Any]]:
-    """Yield what a tar holds, an entry per member, and read the stream to its end."""
+    """Yield one entry per member of a tar, and read the stream to its end."""
     with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
             yield _entry(archive, member)
-    while stream.read(_CHUNK):  # padding, which is digested, too
+    while stream.read(_CHUNK):  # padding, which belongs to the digest
         pass
 
 
 def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "path": member.name,
         "type": _TYPES.get(member.type, "other"),
         "mode": f"{member.mode:04o}",
@@ -101,31 +102,34 @@ def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
     }
     if attributes:
         text = json.dumps(attributes, sort_keys=True).encode("utf-8", "surrogateescape")
-        found["attributes"] = hashlib.sha256(text).hexdigest()
+        entry["attributes"] = hashlib.sha256(text).hexdigest()
     if member.linkname:
-        found["target"] = member.linkname
+        entry["target"] = member.linkname
     if member.ischr() or member.isblk():
-        found["device"] = f"{member.devmajor}:{member.devminor}"
+        entry["device"] = f"{member.devmajor}:{member.devminor}"
     content = archive.extractfile(member) if member.isreg() else None
     if content:
         digest = hashlib.sha256()
         while chunk := content.read(_CHUNK):
             digest.update(chunk)
-        found |= {"size": member.size, "sha256": digest.hexdigest()}
-    # The members of a stream that have been read are not needed again.
+        entry |= {"size": member.size, "sha256": digest.hexdigest()}
+    # Frees memory: members that have been read are not needed again.
     archive.members = []  # type: ignore[attr-defined]
-    return found
+    return entry
 
 
 def listed(command: str, chdir: str, dest: str) -> tuple[str, int]:
-    """Write the list of the tar that a command writes; return its digest and the list's length.
+    """Run a command that writes a tar, and write the list of the tar's contents to `dest`.
+
+    Returns:
+        The tar's digest, and the number of its members.
 
     Raises:
-        RuntimeError: the command failed; the message is what it said.
+        RuntimeError: The command failed, or its output is not a tar.
     """
     count = 0
     words = ["/bin/sh", "-c", command]
-    # What it says goes into a file: of a full pipe that nobody reads it would wait for ever.
+    # Standard error goes to a file: a full pipe that is not read would block the command.
     with (
         TemporaryFile() as errors,
         subprocess.Popen(words, cwd=chdir, stdout=subprocess.PIPE, stderr=errors) as tar,
@@ -138,18 +142,18 @@ def listed(command: str, chdir: str, dest: str) -> tuple[str, int]:
             for entry in entries(stream):
                 file.write((json.dumps(entry) + "\n").encode("ascii"))
                 count += 1
-            said = ""
+            problem = ""
         except tarfile.TarError as error:
-            said = str(error)
-        tar.stdout.close()  # else it would wait for a reader, were it no tar
+            problem = str(error)
+        tar.stdout.close()  # if the output is no tar, the command would wait for a reader
         tar.wait()
         errors.seek(0)
-        complaint = errors.read(_MOST_SAID).decode(errors="replace").strip()
+        stderr = errors.read(_MAX_ERROR_CHARACTERS).decode(errors="replace").strip()
         digest = f"sha256:{stream.digest.hexdigest()}"
-        # Last, so that a list that was cut or is another tree's is known as such.
+        # Last, so that a list that is cut or belongs to another tree can be recognised.
         file.write((json.dumps({"digest": digest, "files": count}) + "\n").encode("ascii"))
-    if tar.returncode or said:
-        raise RuntimeError(f"{command} ended with {tar.returncode}: {complaint or said}")
+    if tar.returncode or problem:
+        raise RuntimeError(f"{command} ended with {tar.returncode}: {stderr or problem}")
     return digest, count
 
 

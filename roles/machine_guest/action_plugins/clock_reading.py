@@ -1,4 +1,4 @@
-"""An instance's clock: when it was asked for, what it said, when the answer arrived."""
+"""Reading of an instance's clock, between two readings of the controller's."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
-    """Return ``clock``: the controller's time before and after, the instance's in between, in ns.
+    """Return ``clock``: an instance's uptime, and the controller's clock before and after, in ns.
 
-    /proc/uptime is in hundredths of a second, and costs less than starting an interpreter.
+    ``asked_ns`` and ``answered_ns`` are the controller's monotonic clock, ``instance_ns`` the
+    uptime. /proc/uptime has hundredths of a second, and is faster than starting an interpreter.
     """
 
     _VALID_ARGS = frozenset()
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Ask once."""
+        """Read the clocks once."""
         super().run(tmp, task_vars)
         asked_ns = monotonic_ns()
         answer = self._low_level_execute_command("cat /proc/uptime", sudoable=False)

@@ -1,4 +1,4 @@
-"""Which kernel a machine runs and what its CPUs share, without starting an interpreter on it."""
+"""Reading of a machine's kernel and CPU topology, without a Python interpreter on it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ActionModule(ActionBase):
     _VALID_ARGS = frozenset({"cpus"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Read once."""
+        """Read kernel and topology once."""
         super().run(tmp, task_vars)
-        asked = shlex.join(["sh", "-c", shape.SCRIPT])
-        answer = self._low_level_execute_command(asked, sudoable=False)
+        command = shlex.join(["sh", "-c", shape.SCRIPT])
+        answer = self._low_level_execute_command(command, sudoable=False)
         if answer["rc"] != 0:
             raise AnsibleActionFail(f"shape_reading: {answer['stderr'] or answer['stdout']}")
         cpus = [int(cpu) for cpu in self._task.args["cpus"]]

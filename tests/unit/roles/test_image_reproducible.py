@@ -19,7 +19,7 @@ from .conftest import REPOSITORY, module
 TOOLS = Path(sys.executable).parent
 ROLE = REPOSITORY / "roles/image_rootfs"
 SITE = "usr/local/lib/python3.11/dist-packages"
-NAMING = ("Install the wheels", "Remove what would", "Empty the machine", "Work out the digest")
+NAMING = ("Install the wheels", "Remove files that", "Empty the machine", "Compute the digest")
 
 
 def block() -> dict[str, Any]:
