@@ -1,8 +1,8 @@
-"""What analysing a large sweep costs: `make bench`.
+"""Benchmark of the analysis of a large sweep; part of `make bench`.
 
-Ten thousand trials of a hundred requests, of 1,000 cells, as the files of a results folder: loaded,
-estimated, made into a report, archived, and opened in a browser. The times are made up, the files
-are as a sweep writes them.
+It writes a results folder of 10,000 trials of 100 requests in 1,000 cells, in a sweep's format with
+made-up times. Then it times loading, estimation, report, archive and verification, and how soon a
+browser shows the page.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ CORES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 def main() -> int:
-    """Print the table."""
+    """Run the benchmark and print its table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000, help="default: 10000")
-    parser.add_argument("--samples", type=int, default=100, help="of each trial (default: 100)")
-    parser.add_argument("--replicates", type=int, default=10, help="of each cell (default: 10)")
+    parser.add_argument("--samples", type=int, default=100, help="per trial (default: 100)")
+    parser.add_argument("--replicates", type=int, default=10, help="per cell (default: 10)")
     arguments = parser.parse_args()
     steps = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "large")
-        lay(Folder(folder), arguments.trials, arguments.samples, arguments.replicates)
+        write_results(Folder(folder), arguments.trials, arguments.samples, arguments.replicates)
         started = time.monotonic()
         sweep = read_sweep(folder)
         steps["load"] = time.monotonic()
@@ -56,29 +56,29 @@ def main() -> int:
         steps["report"] = time.monotonic()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         archive(folder, Path(name, "large.zip"), {})
-        steps["archive (which reads and reports again)"] = time.monotonic()
+        steps["archive (reads and reports again)"] = time.monotonic()
         wrong = list(problems(Path(name, "large.zip")))
-        steps["verify (which does, too)"] = time.monotonic()
+        steps["verify (reads and reports again)"] = time.monotonic()
         Path(name, "page.html").write_text(page)
-        opening = opened(Path(name, "page.html"))
+        opening = opening_times(Path(name, "page.html"))
     if sweep.trials.height != arguments.trials or wrong:
         sys.exit(
-            f"{sweep.trials.height} of {arguments.trials} trials: {sweep.rejected[:1]} {wrong}"
+            f"{sweep.trials.height} of {arguments.trials} trials read: {sweep.rejected[:1]} {wrong}"
         )
     print(f"## Analysis of {sweep.trials.height:,} trials, {sweep.samples.height:,} samples, "
           f"{len(content['cells']):,} cells\n\n| step | s |\n|---|---|")  # fmt: skip
     for step, ended in steps.items():
         print(f"| {step} | {ended - started:.1f} |")
         started = ended
-    print(f"\nPeak memory to the report {peak:,.0f} MiB; the page has {len(page) / 2**20:.1f} MiB. "
+    print(f"\nPeak memory until the report {peak:,.0f} MiB; the page has {len(page) / 2**20:.1f} MiB. "
           f"{opening}")  # fmt: skip
     return 0
 
 
-def opened(page: Path) -> str:
-    """Return how soon a browser shows the page, and has all of it."""
+def opening_times(page: Path) -> str:
+    """Return a sentence with the times until a browser first shows the page and has loaded it."""
     if not CHROMIUM.exists():
-        return f"No browser to open it: {CHROMIUM} is not there (`make integration` installs it)."
+        return f"Not opened in a browser: {CHROMIUM} not found (`make integration` installs it)."
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page()
@@ -88,13 +88,11 @@ def opened(page: Path) -> str:
             " performance.getEntriesByType('navigation')[0].domComplete]"
         )
         browser.close()
-    return (
-        f"Chromium shows it after {first / 1000:.1f} s and has it whole after {whole / 1000:.1f}."
-    )
+    return f"Chromium shows it after {first / 1000:.1f} s, complete after {whole / 1000:.1f} s."
 
 
-def lay(folder: Folder, trials: int, samples: int, replicates: int) -> None:
-    """Write the files: cells by application, size and platform, with their replicates."""
+def write_results(folder: Folder, trials: int, samples: int, replicates: int) -> None:
+    """Write a results folder; cells vary application, size and platform."""
     chance = random.Random(1)  # nosec B311 # made-up times
     names = [f"application_{n:03d}" for n in range(trials // replicates // 50 + 1)]
     cells = itertools.product(names, CORES, PLATFORMS)

@@ -1,7 +1,7 @@
-"""Where each application's time goes, and what the harness costs: `make bench`.
+"""Benchmark of the applications' phases and memory, and of the harness; part of `make bench`.
 
-Runs in the image. Absolute times are this machine's; what holds elsewhere are the ratios, each
-between two things measured in turns within one process.
+It runs in the image. Absolute times are valid for this machine only; the ratios also hold
+elsewhere, because both sides are measured alternately in one process.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from virtbed_workloads.registry import APPLICATIONS
 
 NAMES = [name for name, entry in APPLICATIONS.items() if not entry.hidden]
 ROUNDS = 5
-SECONDS = 4.0  # of each side of a ratio in a round
+SECONDS = 4.0  # per side of a ratio and round
 
 
 def main() -> int:
-    """Print the three tables."""
+    """Run the benchmark and print its three tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=NAMES, help="one application (default: all)")
     only = parser.parse_args().only
@@ -41,7 +41,7 @@ def main() -> int:
         for scale in ("trained", "mlperf"):
             print(phases(name, scale), flush=True)
     print("\n## Resident set over 1,000 samples (tiny)\n")
-    print("| application | after the warm-up MiB | end MiB | growth |\n|---|---|---|---|")
+    print("| application | after warm-up MiB | end MiB | growth |\n|---|---|---|---|")
     for name in names:
         memory = trial(name, "tiny", samples=1000, warmup=200)["memory_kib"]
         first, last = memory["after_warmup"], memory["after_samples"]
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def trial(name: str, scale: str, samples: int, warmup: int) -> dict[str, Any]:
-    """Run one trial in a process of its own; return its document."""
+    """Run one trial in its own process; return its result."""
     argv = [sys.executable, "-m", "virtbed_workloads", name, f"--scale={scale}"]
     argv += [f"--samples={samples}", f"--warmup={warmup}"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -83,8 +83,12 @@ def phases(name: str, scale: str) -> str:
 
 
 def ratios(name: str, scale: str) -> tuple[float, str]:
-    """Return e2e through LoadGen and the harness's steps over a bare loop, and infer's ratio."""
-    calls: list[Callable[[], object]] = []  # each as a bare tf.function's, while one infers
+    """Return the overhead of the harness and of `backend.compiled`, as two ratios.
+
+    Returns:
+        Mean end-to-end time through LoadGen over that of a bare loop; and `infer_ratio`'s text.
+    """
+    calls: list[Callable[[], object]] = []  # the bare tf.function calls of one inference
     recording = False
     original = backend.compiled
 
@@ -122,12 +126,12 @@ def ratios(name: str, scale: str) -> tuple[float, str]:
     for index in range(len(requests)):
         once(index)
     samples = max(len(requests), int(SECONDS * 1e9 / once(0)))
-    found = []
+    overheads = []
     for _ in range(ROUNDS):
         order: list[int] = []
         latencies: list[int] = []
 
-        # The bare loop takes each request right after LoadGen's, so that drift falls on both.
+        # The bare loop runs each request right after LoadGen's, so that drift affects both sides.
         def serve(index: int, issued_ns: int, order: Any = order, times: Any = latencies) -> int:
             once(index)
             ended_ns = monotonic_ns()
@@ -142,24 +146,24 @@ def ratios(name: str, scale: str) -> tuple[float, str]:
             1e8,
             serve,
             lambda order=order, bare=bare: bare.append(once(order[-1])),
-            end,
+            fail,
         )
-        found.append(statistics.fmean(latencies) / statistics.fmean(bare))
+        overheads.append(statistics.fmean(latencies) / statistics.fmean(bare))
     features = application.preprocess(requests[0])
     recording = True
     application.infer(features)
     recording = False
-    return statistics.median(found), infer_ratio(lambda: application.infer(features), calls)
+    return statistics.median(overheads), infer_ratio(lambda: application.infer(features), calls)
 
 
-def end(error: BaseException) -> NoReturn:
-    """Stop where LoadGen cannot be left in order."""
+def fail(error: BaseException) -> NoReturn:
+    """Print the error and exit at once, because LoadGen cannot abort a test."""
     traceback.print_exception(error)
     os._exit(1)
 
 
 def infer_ratio(infer: Callable[[], object], calls: list[Callable[[], object]]) -> str:
-    """Return infer's time over that of the same calls of its models as bare `tf.function`s."""
+    """Return infer's time over that of its models called as bare `tf.function`s, as text."""
 
     def bare() -> None:
         for call in calls:
@@ -171,12 +175,12 @@ def infer_ratio(infer: Callable[[], object], calls: list[Callable[[], object]]) 
         return monotonic_ns() - start_ns
 
     repeats = max(3, int(SECONDS * 1e9 / max(timed(bare), timed(bare))))
-    found = []
+    overheads = []
     for _ in range(ROUNDS):
         pairs = [(timed(infer), timed(bare)) for _ in range(repeats)]
         ours, plain = zip(*pairs, strict=True)
-        found.append(statistics.median(ours) / statistics.median(plain))
-    return f"{statistics.median(found):.4f}"
+        overheads.append(statistics.median(ours) / statistics.median(plain))
+    return f"{statistics.median(overheads):.4f}"
 
 
 if __name__ == "__main__":

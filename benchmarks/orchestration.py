@@ -1,8 +1,8 @@
-"""What carrying out a trial costs in addition to the trial itself: `make bench`.
+"""Benchmark of the orchestration's cost per trial; part of `make bench`.
 
-The same tiny trials are carried out by a sweep, by one plain `ansible-playbook` per trial, and by a
-shell loop. The process is the same in all three; what is left of each trial is orchestration. The
-sweep's share also holds a fresh instance and both attestations, which the other two do without.
+The same tiny trials are run by a sweep, by one plain `ansible-playbook` per trial, and by a shell
+loop. The process is the same in all three; the rest of each trial's time is orchestration. The
+sweep's part also includes a fresh instance and both attestations, which the other two lack.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from virtbed.ledger import Ledger
 from virtbed_contract.kernel.processes import with_environment
 
 NAME = "bench-orchestration"
-# A sweep's seconds outside the process, over those of one ansible-playbook per trial: at most.
+# Maximum ratio of a sweep's seconds outside the process to those of one ansible-playbook per trial.
 AIMS = {"bm": 1.0, "cn": 1.5}
-LOADING_S = 5  # from its start until a trial measures
+LOADING_S = 5  # from the start of a trial until it measures
 WINDOW_S = 5
 TRIAL = ["-m", "virtbed_workloads", "image_classification", "--scale=tiny", "--samples=2"]
 
 
 def main() -> int:
-    """Print the table."""
+    """Run the benchmark and print its table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replicates", type=int, default=10, help="trials of each (default: 10)")
+    parser.add_argument("--replicates", type=int, default=10, help="trials per way (default: 10)")
     replicates = parser.parse_args().replicates
     with tempfile.TemporaryDirectory() as folder:
         bare = bare_playbook(Path(folder))
-        # Half before the sweep and half after it: what else runs on this machine changes.
+        # Half before the sweep and half after it, because other load on this machine changes.
         first = alternately(bare, replicates - replicates // 2)
         swept, process = sweep(replicates, Path(folder))
         times = [*first, *alternately(bare, replicates // 2)]
@@ -60,13 +60,13 @@ def main() -> int:
     for platform, aim in AIMS.items():
         ratio = (swept[platform] - process[platform]) / (playbook - plain)
         verdict = "held" if ratio <= aim else "MISSED"
-        print(f"* {platform}: {ratio:.2f}, at most {aim} aimed at: {verdict}")
-    print(f"\nWhile a trial measured, virtbed and Ansible took {share:.2%} of one CPU together.")
+        print(f"* {platform}: {ratio:.2f}, aim at most {aim}: {verdict}")
+    print(f"\nWhile a trial measured, virtbed and Ansible together used {share:.2%} of one CPU.")
     return 0
 
 
 def bare_playbook(folder: Path) -> list[str]:
-    """Return the command that runs a playbook of one task, which runs the process."""
+    """Write a playbook of one task that runs the process; return the command that runs it."""
     task = {"name": "Run", "ansible.builtin.command": {"argv": command(TRIAL)}}
     play = {"name": "Run a trial", "hosts": "bench", "gather_facts": False, "tasks": [task]}
     path = folder / "bare.yml"
@@ -75,7 +75,7 @@ def bare_playbook(folder: Path) -> list[str]:
 
 
 def alternately(playbook: list[str], times: int) -> list[tuple[float, float]]:
-    """Return the seconds of the process alone and of a playbook that runs it, so many times."""
+    """Time the process alone and a playbook that runs it, alternately; return pairs of seconds."""
     return [(seconds(command(TRIAL)), seconds(playbook)) for _ in range(times)]
 
 
@@ -87,14 +87,14 @@ def seconds(argv: list[str]) -> float:
 
 
 def sweep(replicates: int, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the mean seconds of a trial and of its process, by platform.
+    """Return the mean seconds per trial and per process, by platform.
 
-    A trial's seconds are those since the one before it: the release of that one's instance, its own
-    instance, its attestations and its process.
+    A trial's seconds count from the end of the previous trial: release of the previous instance,
+    provisioning of its own, attestations and process.
     """
     application = {"name": "image_classification", "scale": "tiny", "samples": 2}
     platforms = {"bm": ["pinned"], "cn": ["pinned"]}
-    with carried_out(
+    with finished(
         folder, replicates=replicates, applications=[application], platforms=platforms, cores=[1]
     ) as results:
         process: dict[str, list[float]] = {}
@@ -108,9 +108,9 @@ def sweep(replicates: int, folder: Path) -> tuple[dict[str, float], dict[str, fl
 
 
 def controller(folder: Path) -> float:
-    """Return what the controller's processes took of one CPU while trials measured, in the mean.
+    """Return the mean share of one CPU that the controller's processes used while trials measured.
 
-    By the scheduler's own count: a result's shares are of ticks, which short runs fall between.
+    From the scheduler's own accounting (schedstat), because clock ticks miss short runs.
     """
     application = {"name": "question_answering", "scale": "trained", "samples": 200}
     shares = []
@@ -126,7 +126,7 @@ def controller(folder: Path) -> float:
                 time.sleep(WINDOW_S)
                 after, until = controllers_ns(sweep.pid), time.monotonic_ns()
                 if not trials():
-                    sys.exit("the trial ended within the window: more samples are needed")
+                    sys.exit(f"the trial ended within {WINDOW_S} s; more samples are needed")
                 ran = sum(after[pid] - before[pid] for pid in before.keys() & after.keys())
                 shares.append(ran / (until - since))
             while trials():
@@ -135,12 +135,12 @@ def controller(folder: Path) -> float:
 
 
 def trials() -> list[int]:
-    """Return the processes of the trial that runs."""
+    """Return the process ids of the running trial."""
     return with_environment(lambda variable: variable.startswith(b"VIRTBED_INSTANCE="))
 
 
 def controllers_ns(sweep: int) -> dict[int, int]:
-    """Return how long each of the controller's processes has run on a CPU so far, by its number."""
+    """Return the CPU time so far, in ns, of each of the controller's processes, by process id."""
     return {
         pid: sum(
             int((task / "schedstat").read_text().split()[0])
@@ -151,17 +151,17 @@ def controllers_ns(sweep: int) -> dict[int, int]:
 
 
 @contextmanager
-def carried_out(folder: Path, **plan: object) -> Iterator[Path]:
-    """Sweep a plan, and give its results for a while."""
+def finished(folder: Path, **plan: object) -> Iterator[Path]:
+    """Sweep a plan; yield its results folder, which is removed at the end."""
     with started(folder, **plan) as (sweep, results):
         if sweep.wait():
-            sys.exit(f"the sweep of {plan} failed: run it by itself to see why")
+            sys.exit(f"the sweep of {plan} failed; run that plan with virtbed sweep to see why")
         yield results
 
 
 @contextmanager
 def started(folder: Path, **plan: object) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Start the sweep of a plan; give its process, and its results for a while."""
+    """Start the sweep of a plan; yield its process and its results folder, removed at the end."""
     path = folder / f"{NAME}.yml"
     path.write_text(yaml.safe_dump({"name": NAME, **plan}))
     results = REPOSITORY / "results" / NAME

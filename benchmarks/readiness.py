@@ -1,7 +1,7 @@
-"""How long each platform takes to be ready, against the plainest way to the same: `make bench`.
+"""Benchmark of each platform's time to ready, compared with a plain way; part of `make bench`.
 
-The plain ways are the bare process, `docker run`, and a bare QEMU with the same guest. They and
-virtbed's own playbook take turns, so that drift falls on both alike.
+The plain ways are the bare process, `docker run`, and a bare QEMU with the same guest. They
+alternate with virtbed's own playbook, so that drift affects both.
 """
 
 from __future__ import annotations
@@ -38,26 +38,27 @@ BOOT_S = 600
 HOST = Bench(hung_after_s=BOOT_S)
 IMAGES = current_image().parent
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PLAIN = {  # the times that a plain way gives, each a row
+PLAIN = {  # per platform, the times that its plain way gives, one row each
     "bm": ["the same `bwrap` running `true`"],
     "cn": ["`docker run` of `true`"],
     "vm": ["bare QEMU, until its SSH banner", "bare QEMU, until `true` has run by SSH"],
     "vmcn": ["bare QEMU, until `docker run` of `true` has run by SSH"],
 }
 CAPTION = """
-From nothing until a process has run in the instance; medians. virtbed: its playbook provision,
-then `true` in it on metal; in a guest Ansible itself has run there by then. Bare QEMU: the same
-kernel, initial ramdisk, disk, machine, CPU model, memory and accelerator, neither pinned nor under
-libvirt; its overlay, key and seed are made within its time. It stands for `virt-install --import`
-with a cloud image, of which there is none offline. A guest under tcg is emulated: how long it boots
-is no figure about virtualization. The ratio compares two emulated guests, and under kvm is another.
+Medians of the time from nothing until a process has run in the instance. virtbed: its playbook
+provision, then `true` in the instance on metal; in a guest, Ansible itself has already run. Bare
+QEMU: the same kernel, initial ramdisk, disk, machine, CPU model, memory and accelerator, neither
+pinned nor under libvirt; its time includes making its overlay, key and seed. It replaces
+`virt-install --import` with a cloud image, which cannot be downloaded offline. A guest under tcg is
+emulated, so its boot time is no figure about virtualization: the ratio compares two emulated
+guests, and under kvm it differs.
 """
 
 
 def main() -> int:
-    """Print the table."""
+    """Run the benchmark and print its table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replicates", type=int, default=3, help="of each (default: 3; guests: 2)")
+    parser.add_argument("--replicates", type=int, default=3, help="per way (default: 3; guests: 2)")
     parser.add_argument("--only", choices=PLAIN, help="one platform (default: all)")
     options = parser.parse_args()
     plan = Plan(
@@ -71,11 +72,11 @@ def main() -> int:
         with bench.alone():
             report, _ = HOST.examine(restore=False)
             if not report.facts["image"]["digest"]:
-                sys.exit("no image found on this host, one is needed; run make setup")
+                sys.exit("no image found on this host, one is needed; run make setup PLAN=quick")
             designed = design(plan, report, load_platforms())
             instances = {trial.instance.platform: trial.instance for trial in designed.trials}
             print("## Time to ready: seconds, image warm, pinned, 1 core\n")
-            print("| platform | accelerator | the plain way | times each | plain s | virtbed s "
+            print("| platform | accelerator | plain way | runs per way | plain s | virtbed s "
                   "| more s | virtbed / plain |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
             with cleared():
                 for platform in PLAIN:
@@ -89,12 +90,12 @@ def main() -> int:
 
 @contextmanager
 def cleared() -> Iterator[None]:
-    """Begin with a host that is clear of instances, and leave it so, however this ends."""
+    """Clear the host of instances before and after, also when interrupted."""
 
     def end(*_: object) -> NoReturn:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        sys.exit("interrupted; what was standing is released")
+        sys.exit("interrupted; all instances are released")
 
     for number in SIGNALS:
         signal.signal(number, end)
@@ -107,7 +108,7 @@ def cleared() -> Iterator[None]:
 
 
 def compare(instance: Instance, replicates: int) -> None:
-    """Print the rows of one platform. Whoever comes first in a turn comes last in the next."""
+    """Print the rows of one platform; the order of the two ways alternates between turns."""
     turns = min(replicates, 2) if instance.own_kernel else replicates
     times: dict[object, list[list[float]]] = {plainly: [], by_virtbed: []}
     for turn in range(turns):
@@ -122,7 +123,7 @@ def compare(instance: Instance, replicates: int) -> None:
 
 
 def by_virtbed(instance: Instance) -> list[float]:
-    """Return the seconds that virtbed takes, as a sweep has it; release the instance."""
+    """Return the seconds that virtbed takes, as in a sweep; release the instance."""
     with bench.keys(NAME) as keys:
         variables = {"virtbed_instance": encode(instance), "virtbed_run_dir": str(keys)}
         started = time.monotonic()
@@ -139,17 +140,17 @@ def by_virtbed(instance: Instance) -> list[float]:
 
 
 def entered(instance: Instance) -> list[str]:
-    """Return what starts a process in an instance on metal, as the enclosure's role does."""
+    """Return the argv prefix for a process in an instance on metal, as in the enclosure's role."""
     if instance.enclosure == "docker":
         return ["docker", "exec", f"virtbed-{instance.id}"]
-    # Kept to the housekeeping CPUs, numactl would refuse the others.
+    # taskset first, because numactl refuses CPUs outside its own affinity, the housekeeping CPUs.
     free = ["taskset", "--cpu-list", instance.allowed]
     bound = [f"--physcpubind={instance.inner_cpus}", f"--membind={instance.inner_mems}"]
     return [*free, "numactl", *bound, *enter(str(IMAGES / instance.image_name / "rootfs"))]
 
 
 def plainly(instance: Instance) -> list[float]:
-    """Return the seconds that the plain way takes, one per row; leave nothing."""
+    """Return the seconds that the plain way takes, one per row of `PLAIN`."""
     command = entered(instance) if instance.platform == "bm" else []
     if instance.enclosure == "docker":
         command = ["docker", "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp",
@@ -170,11 +171,11 @@ def plainly(instance: Instance) -> list[float]:
 
 @contextmanager
 def bare_guest(instance: Instance, image: Path) -> Iterator[list[str]]:
-    """Boot a guest without libvirt; give what runs a command in it, once its SSH has answered."""
+    """Boot a guest without libvirt; when its SSH answers, yield the argv prefix to run commands."""
     with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as folder:
         key, seed, overlay = (f"{folder}/{name}" for name in ("key", "seed.tar", "overlay.qcow2"))
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        with tarfile.open(seed, "w") as tar:  # one key for the guest and for who may log in
+        with tarfile.open(seed, "w") as tar:  # the same key for the guest's host key and for login
             tar.add(key, "etc/ssh/ssh_host_ed25519_key")
             tar.add(f"{key}.pub", "root/.ssh/authorized_keys")
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw",
@@ -182,7 +183,7 @@ def bare_guest(instance: Instance, image: Path) -> Iterator[list[str]]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         argv = [
-            "setpriv", "--pdeathsig=KILL",  # lest it outlives a benchmark that is killed
+            "setpriv", "--pdeathsig=KILL",  # so that it ends if the benchmark is killed
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
             "-machine", "q35", "-accel", instance.accelerator,
             "-cpu", "host" if instance.accelerator == "kvm" else "max",
@@ -207,14 +208,17 @@ def bare_guest(instance: Instance, image: Path) -> Iterator[list[str]]:
 
 
 def await_banner(port: int, qemu: subprocess.Popen[bytes]) -> None:
-    """Wait until the guest's SSH has said its name on the loopback port."""
+    """Wait until the guest's SSH server sends its banner on the loopback port; exit if it ends."""
     deadline = time.monotonic() + BOOT_S
     while qemu.poll() is None and time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as guest:
             if guest.recv(4) == b"SSH-":
                 return
         time.sleep(0.1)
-    sys.exit(f"the bare guest's SSH is silent ({BOOT_S} s at most; QEMU's status: {qemu.poll()})")
+    sys.exit(
+        f"no SSH banner from the bare guest after at most {BOOT_S} s (QEMU's exit status: "
+        f"{qemu.poll()})"
+    )
 
 
 if __name__ == "__main__":

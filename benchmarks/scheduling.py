@@ -1,6 +1,6 @@
-"""What laying out, journaling and resuming a sweep of 10^5 and 10^6 trials costs: `make bench`.
+"""Benchmark of designing, journaling and resuming a sweep of 10^5 and 10^6 trials: `make bench`.
 
-Each size runs in a process of its own, whose peak memory is then that size's.
+Each size runs in its own process, so that its peak memory is that of this size.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ IMAGE = "sha256:" + "0" * 64
 
 
 def main() -> int:
-    """Print the table, or with --trials one size's row as JSON."""
+    """Print the table, or with --trials the row of one size as JSON; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, help="one size, as JSON (default: a table of all)")
+    parser.add_argument("--trials", type=int, help="one size, as JSON (default: table of all)")
     trials = parser.parse_args().trials
     if trials:
         print(json.dumps(measure(trials)))
@@ -55,10 +55,10 @@ def main() -> int:
 
 
 def measure(size: int) -> dict[str, Any]:
-    """Lay out about `size` trials, journal them, and count some as done."""
+    """Design about ``size`` trials, journal them, and mark `OPERATIONS` of them as done."""
     clock = time.monotonic
     started = clock()
-    plan, designed = lay_out(size)
+    plan, designed = design_of(size)
     planned = clock()
     progress = Progress(Console(quiet=True), PLATFORMS.trial_s)
     with tempfile.TemporaryDirectory(dir=".") as folder, progress:
@@ -94,8 +94,8 @@ def measure(size: int) -> dict[str, Any]:
     }
 
 
-def lay_out(size: int) -> tuple[Plan, Design]:
-    """Return a plan and its design of about `size` trials: seven cells at each of 64 sizes."""
+def design_of(size: int) -> tuple[Plan, Design]:
+    """Return a plan and its design of about ``size`` trials: seven cells at each of 64 sizes."""
     cpus = list(range(CORES + 1))
     threads = "".join(f'<object type="PU" os_index="{cpu}"/>' for cpu in cpus)
     facts = {
@@ -111,7 +111,7 @@ def lay_out(size: int) -> tuple[Plan, Design]:
     verdicts = tuple(PlatformVerdict(name, "available", "", "") for name in PLATFORMS.entries)
     report = HostReport(HOST_REPORT, "bench", True, facts, verdicts, "kvm")
     both = ["vanilla", "pinned"]
-    asked = {
+    content = {
         "name": "big",
         "replicates": REPLICATES,
         "platforms": {"bm": ["pinned"], "cn": both, "vm": both, "vmcn": both},
@@ -120,7 +120,7 @@ def lay_out(size: int) -> tuple[Plan, Design]:
             {"name": f"application_{n}"} for n in range(-(-size // (REPLICATES * 7 * CORES)))
         ],
     }
-    plan = Plan.model_validate(asked)
+    plan = Plan.model_validate(content)
     return plan, design(plan, report, PLATFORMS)
 
 

@@ -38,7 +38,7 @@ def test_a_gpu_is_refused_where_the_framework_finds_none() -> None:
 def test_a_model_that_ran_on_the_cpu_fails_the_check_for_a_gpu() -> None:
     backend.compiled(lambda x: x + 1, [((1,), "float32")])(np.float32([1]))
     backend.verify("cpu")
-    with pytest.raises(ApplicationError, match="gpu requested, but tensorflow ran .* on cpu"):
+    with pytest.raises(ApplicationError, match=r"gpu requested, but tensorflow ran .* on cpu"):
         backend.verify("gpu")
 
 
