@@ -1,6 +1,8 @@
-"""Whether an application ran where it was put and as it was asked to: its own readings, judged.
+"""Attestation of a trial from inside: compare what the application read with what was requested.
 
-Each difference would be measured as a cost of the platform, so each fails the trial.
+Any difference would be measured as a cost of the platform, so each one fails the trial. Roles call
+`mismatches` through a filter plugin, and the analysis calls it again on the recorded evidence. The
+modules `confinement`, `guest` and `neighbours` compare the readings from outside.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from .factors import default_of
 from .likeness import DEFAULT_ALLOCATOR, SPLIT
 
 NO_MITIGATIONS = "mitigations=off"
-"""The word of a kernel's command line that turns them off."""
+"""Parameter on the kernel's command line that turns mitigations off."""
 _MITIGATIONS = "guest_mitigations"
 DEFAULT_HUGE_PAGES = default_of("huge_pages")
 _NO_SWAP = ("none", "0 MiB")
@@ -27,54 +29,58 @@ def mismatches(
     saw: Mapping[str, Any],
     hugepages: Optional[str],
 ) -> list[str]:
-    """Return what differs between what an application saw and what it was to see.
+    """Return the differences between what an application saw and what it had to see.
 
     Args:
-        instance: The instance it ran in.
-        trial: The trial as it was asked for.
+        instance: The instance in which the application ran.
+        trial: The trial as it was requested.
         saw: What the module ``trial_process`` returned: ``inside`` (the result's environment),
             ``ran_on``, ``migrations``, ``thread_policy`` and ``transparent_hugepage``.
-        hugepages: How the host of a guest joins pages; None where the application is on the host.
+        hugepages: Setting of transparent huge pages on the host of a guest; None if the application
+            ran on the host itself.
 
     Returns:
         One sentence per difference, each with the value found and the value needed.
     """
-    found = [
+    differences = [
         *_cpus(instance, saw),
         *_threads(instance, trial, saw),
         *_settings(instance, trial, saw),
     ]
-    found += _mitigations(instance, saw)
-    may = saw["inside"].get("privileges") or {}  # results of earlier sweeps tell none
-    found += [f"the application had more than it needs: {more}" for more in privileges.excess(may)]
+    differences += _mitigations(instance, saw)
+    may = saw["inside"].get("privileges") or {}  # results of earlier sweeps do not have them
+    differences += [
+        f"the application had more privileges than it needs: {more}"
+        for more in privileges.excess(may)
+    ]
     hidden = [name for name in trial.isa if name not in saw["inside"]["isa"]]
     if hidden:
-        found.append(
+        differences.append(
             f"{', '.join(hidden)} hidden from the application, which saw "
-            f"{', '.join(saw['inside']['isa'])}; all that the host has are needed: mend the "
-            "guest's CPU model (machine_guest_hidden_cpu_features in the inventory?)"
+            f"{', '.join(saw['inside']['isa'])}; all that the host has are needed: change the "
+            "guest's CPU model (machine_guest_hidden_cpu_features in the inventory)"
         )
     if hugepages is not None and saw["transparent_hugepage"] != hugepages:
-        found.append(
+        differences.append(
             f"transparent hugepages {saw['transparent_hugepage']} found in the guest, {hugepages} "
-            "on its host; both alike are needed: something changed either while the guest ran"
+            "on its host; the same setting needed on both: one was changed while the guest ran"
         )
-    return found
+    return differences
 
 
 def _cpus(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
     inside = saw["inside"]
-    asked = f"({instance.mode}, {instance.cores} cores)"
+    size = f"({instance.mode}, {instance.cores} cores)"
     if inside["cpus_allowed_list"] != instance.seen_cpus:
         yield (
             f"the application read CPUs {inside['cpus_allowed_list']}, {instance.seen_cpus} needed "
-            f"{asked}"
+            f"{size}"
         )
     quota = inside["cgroup"]["quota_cpus"]
     if quota != instance.seen_quota_cpus:
         yield (
             f"the application read a quota of {_quota(quota)}, "
-            f"{_quota(instance.seen_quota_cpus)} needed {asked}"
+            f"{_quota(instance.seen_quota_cpus)} needed {size}"
         )
     if instance.own_kernel and inside["cpus_visible"] != instance.cores:
         yield (
@@ -83,14 +89,17 @@ def _cpus(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
         )
     usable = inside["threads"]["usable_cores"]
     if usable != instance.cores:
-        yield f"the application counted {usable} usable cores, {instance.cores} needed {asked}"
+        yield f"the application counted {usable} usable cores, {instance.cores} needed {size}"
     if not saw["ran_on"] and not instance.private_kernel:
-        yield "threads of the application were found on no CPU at all; a look at them is needed"
+        yield (
+            "threads of the application were found on no CPU; at least one reading of their CPUs "
+            "needed"
+        )
     strayed = sorted(set(saw["ran_on"]) - set(inside["affinity"]))
     if strayed:
         yield (
-            f"threads of the application were found on CPUs outside of that: {strayed}, at most "
-            f"{inside['cpus_allowed_list']} needed"
+            f"threads of the application were found on CPUs outside of its affinity: {strayed}, at "
+            f"most {inside['cpus_allowed_list']} needed"
         )
     if instance.mode == "pinned" and instance.cores == 1 and saw["migrations"]:
         yield (
@@ -107,33 +116,33 @@ def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) ->
     if saw["thread_policy"] != trial.thread_policy or wrong:
         yield (
             f"thread policy {saw['thread_policy']} with pools of {pools['intra_op']} and "
-            f"{pools['inter_op']} found; {trial.thread_policy} asked, on {instance.cores} cores"
+            f"{pools['inter_op']} found; {trial.thread_policy} needed, on {instance.cores} cores"
         )
 
 
 def _mitigations(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
-    """Give whether a guest was booted with mitigations that it was not to have, or the reverse."""
-    asked = instance.factors.get(_MITIGATIONS, default_of(_MITIGATIONS))
+    """Yield a sentence if a guest's kernel was booted with the wrong setting of mitigations."""
+    requested = instance.factors.get(_MITIGATIONS, default_of(_MITIGATIONS))
     cmdline = (saw["inside"].get("kernel_settings") or {}).get("cmdline")
     off = None if cmdline is None else NO_MITIGATIONS in str(cmdline).split(SPLIT)
-    needed = asked != default_of(_MITIGATIONS)
+    needed = requested != default_of(_MITIGATIONS)
     if instance.own_kernel and off != needed and (needed or off is not None):
         yield (
             f"the guest's kernel was booted with {cmdline}, {NO_MITIGATIONS} "
-            f"{'' if needed else 'not '}needed (guest_mitigations {asked})"
+            f"{'' if needed else 'not '}needed (guest_mitigations {requested})"
         )
 
 
 def _settings(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) -> Iterator[str]:
-    """Give what the testbed asks for besides placement.
+    """Yield the differences in settings other than placement.
 
-    What is not reported is not compared, but for what a plan varies.
+    A setting that is not reported is not compared, unless the plan varies it.
     """
     settings = saw["inside"].get("process_settings") or {}
     times, quota = settings.get("quota_times"), quota_of(instance)
     if instance.seen_quota_cpus is not None and quota and times not in (None, quota.times):
         yield f"the application read a quota of {times}; {quota.times} needed"
-    # What is filtered by default, its engine decides.
+    # The default profile is the engine's own, so its reading is not compared.
     seccomp, needed = settings.get("seccomp"), seccomp_of(instance)
     if needed == NO_SECCOMP and seccomp != needed:
         yield f"the application had seccomp {seccomp}, {needed} needed"
@@ -152,7 +161,7 @@ def _settings(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) -
     if settings.get("allocator") not in (None, DEFAULT_ALLOCATOR):
         yield (
             f"the application's allocator is changed by {settings['allocator']}; "
-            f"{DEFAULT_ALLOCATOR} needed, on every platform alike"
+            f"{DEFAULT_ALLOCATOR} needed, on every platform"
         )
 
 

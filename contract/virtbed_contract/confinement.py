@@ -1,8 +1,8 @@
-"""What a plan may vary of a container's confinement, and whether it has what was asked for.
+"""Confinement of a container: the parts that a plan can vary, and their attestation.
 
-One thing is varied at a time, to learn what of a container's cost it is. A value that was asked for
-and not read back would be a wrong number: each is compared with a reading of the kernel's, or of
-the engine's where only that knows.
+A plan varies one part at a time to measure its share of a container's cost. A value that was
+requested but did not take effect would be measured as something else. So each value is compared
+with a reading from the kernel, or from the engine if only the engine knows it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from .kernel.cgroups import times_in_words
 
 NO_SECCOMP = "none"
 SECCOMP = {"filter": "filter", "unconfined": NO_SECCOMP}
-"""What the kernel calls each value of the factor."""
+"""Reading that each value of the factor ``seccomp_profile`` must have."""
 NETWORK = {"none": "own", "host": "host"}
-"""Whose namespace each value of the factor is: see `readings.enclosed`."""
+"""Network namespace that each value of the factor ``network`` must have: see `readings.enclosed`.
+"""
 
 
 @dataclass(frozen=True)
 class Quota:
-    """A CPU quota as control groups have it, in microseconds per period."""
+    """A CPU quota as written to control groups: CPU time per period, and burst."""
 
     quota_us: int
     period_us: int
@@ -33,7 +34,7 @@ class Quota:
 
     @property
     def times(self) -> str:
-        """Its period and burst, as `cgroups.quota_times` reads them."""
+        """Period and burst, in the words of `cgroups.quota_times`."""
         return times_in_words(self.period_us, self.burst_us)
 
 
@@ -49,26 +50,29 @@ def quota_of(instance: Instance) -> Optional[Quota]:
 
 
 def confinement_mismatches(instance: Instance, reading: Mapping[str, Any]) -> list[str]:
-    """Return what a container has not that a plan varies, a sentence each.
+    """Return the differences between a container's confinement and the requested one.
 
     Args:
-        instance: As it was asked for.
-        reading: Of its enclosure: ``seccomp``, ``network`` (``host`` or ``own``), ``runtime`` (the
-            runtime's name or path) and ``quota_times``. What has its default is compared only if
-            it is reported; what was varied must be.
+        instance: The instance as it was requested.
+        reading: Reading of its enclosure: ``seccomp``, ``network`` (``host`` or ``own``),
+            ``runtime`` (name or path of the runtime) and ``quota_times``. A part with its default
+            is compared only if it is reported; a part that the plan varies must be reported.
+
+    Returns:
+        One sentence per difference, with the value found and the value needed.
     """
     return list(_mismatches(instance, reading))
 
 
 def seccomp_of(instance: Instance) -> str:
-    """Return what the kernel calls the seccomp that a container must have."""
+    """Return the seccomp state that a container must have, in the kernel's words."""
     return SECCOMP[_value(instance, "seccomp_profile")]
 
 
 def _mismatches(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]:
     quota, runtime = quota_of(instance), reading.get("runtime")
     used = PurePosixPath(runtime).name if isinstance(runtime, str) else None
-    asked = _value(instance, "runtime")
+    runtime_needed = _value(instance, "runtime")
     compared: list[tuple[tuple[str, ...], Optional[str], Any]] = [
         (
             ("seccomp_profile",),
@@ -76,25 +80,30 @@ def _mismatches(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]
             reading.get("seccomp"),
         ),
         (("network",), NETWORK[_value(instance, "network")], reading.get("network")),
-        # What its engine's own choice is, its engine knows.
-        (("runtime",), used if asked == default_of("runtime") else asked, used),
+        # The engine's default runtime is not known here, so the default accepts any.
+        (
+            ("runtime",),
+            used if runtime_needed == default_of("runtime") else runtime_needed,
+            used,
+        ),
         (("cfs_period", "cfs_burst"), quota.times if quota else None, reading.get("quota_times")),
     ]
     for names, needed, found in compared:
         if needed is None or needed == found:
             continue
-        # A sandbox's own process is not what the application runs in.
+        # The readings are of the sandbox's process, in which the application does not run.
         known = found is not None and not instance.private_kernel
         if known or any(_value(instance, name) != default_of(name) for name in names):
-            said = " and ".join(f"{name} {_value(instance, name)}" for name in names)
+            requested = " and ".join(f"{name} {_value(instance, name)}" for name in names)
             has = found or "not reported it"
-            yield f"{said} was asked for, which is {needed}; the container has {has}"
+            yield f"{requested} was requested, which is {needed}; the container has {has}"
 
 
 def _value(instance: Instance, name: str) -> str:
-    """Return the value of a factor; earlier sweeps, which knew none, had the default.
+    """Return the value of a factor, which is the default if the instance lacks it.
 
-    So has one that is no value: a plan cannot ask for it, and what is labelled so is contradicted.
+    Instances of earlier sweeps lack newer factors. An unknown value is treated as the default, too:
+    no plan can request it, so a reading then contradicts the label.
     """
     value = instance.factors.get(name, default_of(name))
     return value if value in values_of(name) else default_of(name)

@@ -1,4 +1,4 @@
-"""Whether a guest runs the kernel and has the shape that were asked for: readings of it, judged."""
+"""Attestation of a guest: compare its kernel and CPU topology with the requested ones."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from typing import Any
 from .documents import Instance
 
 SHAPE = ("packages", "cores", "nodes", "caches")
+"""Parts of a CPU topology that are compared, as `kernel.shape.parse` returns them."""
 
 
 def guest_mismatches(instance: Instance, machine: Mapping[str, Any]) -> list[str]:
-    """Return what differs between a guest and what was asked for, a sentence each.
+    """Return the differences between a guest and its request, one sentence each.
 
     Args:
-        instance: As it was asked for.
-        machine: The reading of its machine, with what the guest's kernel said (``guest``) and, of
-            the CPUs that it is pinned to, the host's (``host``): see `kernel.shape.parse`.
+        instance: The instance as it was requested.
+        machine: Reading of its machine. ``guest`` has the kernel and topology that the guest's
+            kernel reports, ``host`` those of the host CPUs that it is pinned to: see
+            `kernel.shape.parse`.
     """
     return [*_kernel(instance, machine), *_shape(instance, machine)]
 
 
 def _kernel(instance: Instance, machine: Mapping[str, Any]) -> Iterator[str]:
-    asked = instance.kernel
-    if asked is None:
+    host = instance.kernel
+    if host is None:
         return
     found = (machine.get("guest") or {}).get("kernel")
-    needed = {"release": asked.release, "version": asked.version}
+    needed = {"release": host.release, "version": host.version}
     if found != needed:
         own = f"{found['release']} {found['version']}" if found else "none"
         yield (
-            f"the guest's kernel is {own}, the host's, {asked.release} {asked.version}, is needed "
+            f"the guest's kernel is {own}, the host's, {host.release} {host.version}, is needed "
             "(guest_kernel host)"
         )
 
@@ -51,11 +53,12 @@ def _shape(instance: Instance, machine: Mapping[str, Any]) -> Iterator[str]:
             f"{[node.vcpus for node in grid.nodes]} is needed"
         )
     guest, host = ((machine.get(side) or {}).get("shape") or {} for side in ("guest", "host"))
-    # What an emulated processor says of its caches is its emulator's.
+    # The caches that an emulated processor reports are made up by the emulator.
     for part in SHAPE[:-1] if instance.accelerator == "tcg" else SHAPE:
         if guest.get(part) is None or guest.get(part) != host.get(part):
             yield (
-                f"the guest sees {part} {guest.get(part)}, the CPUs {list(instance.cpu_ids)} that "
-                f"it is pinned to have {host.get(part)}; both alike are needed (guest_topology "
-                "host): a hypervisor below may tell of other caches than it has"
+                f"the guest sees {part} {guest.get(part)}, but the CPUs {list(instance.cpu_ids)} "
+                f"that it is pinned to have {host.get(part)}; the same needed on both "
+                "(guest_topology host); a hypervisor below the host may report caches that differ "
+                "from the real ones"
             )

@@ -1,7 +1,8 @@
-"""What a measured process may do: the same, and next to nothing, on every platform.
+"""Privileges of measured processes: the same minimum on every platform.
 
-It runs as a user without files, account or capabilities, and cannot gain any. A platform on which
-it had more would take other paths through the kernel, which would be measured as the platform's.
+A measured process runs as a user without files, account or capabilities, and cannot gain any. With
+other privileges it would take other paths through the kernel, and the difference would be measured
+as a cost of the platform.
 """
 
 from __future__ import annotations
@@ -10,40 +11,41 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 USER = 65532
-"""Its user and group: no account of a Debian system, and not ``nobody``, as whom daemons run."""
+"""Its user and group id: no account of a Debian system, and not ``nobody``, which daemons use."""
 
 PIDS = 16384
-"""Processes and threads of one container: far more than pools need, far less than a host has."""
+"""Limit of processes and threads of a container: more than thread pools need, less than the host's.
+"""
 
 PROCESS = (
     "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--inh-caps=-all",
     "--bounding-set=-all", "--no-new-privs",
-    # The kernel forgets the signal where a process changes its user.
+    # The kernel clears this signal when a process changes its user, so it is set last.
     "--pdeathsig=KILL",
 )  # fmt: skip
-"""The argv prefix that gives all else up, run by root."""
+"""Argv prefix that drops all privileges; root runs it."""
 
 CONTAINER = (
     "--user", f"{USER}:{USER}", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
     "--pids-limit", str(PIDS),
 )  # fmt: skip
-"""The same, as options of ``docker run`` and ``podman run``."""
+"""Options of ``docker run`` and ``podman run`` that drop the same privileges."""
 
 
 PLAY = "VIRTBED_PLAY"
-"""The variable by which the controller knows the processes of its playbooks."""
+"""Environment variable by which the controller recognizes the processes of its playbooks."""
 
 OUTLIVES = ("env", f"--unset={PLAY}", "--unset=TMPDIR")
-"""The argv prefix of what stays when its playbook ends: without the mark by which the controller
-ends what a playbook left, and without that playbook's folder of temporary files."""
+"""Argv prefix for processes that must outlive their playbook. It removes the mark by which the
+controller finds and ends leftover processes, and the playbook's folder of temporary files."""
 
 
 def excess(found: Mapping[str, Any]) -> Iterator[str]:
-    """Give what a process may do beyond that, a sentence each.
+    """Yield the privileges of a process beyond the minimum, one sentence each.
 
     Args:
-        found: Its ``privileges``, as `kernel.readings` reads them; what is None was not reported,
-            as gVisor's kernel does not report the users, and is not judged.
+        found: Privileges, as `kernel.readings.privileges` returns them. None means not reported, as
+            gVisor's kernel does not report users, and is not judged.
     """
     for name in ("users", "groups"):
         ids = found.get(name)
@@ -57,6 +59,6 @@ def excess(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def unreported(found: Mapping[str, Any]) -> list[str]:
-    """Return the names of what a reading does not report: none on Linux's own kernel."""
+    """Return the names of the privileges that a reading does not report; on Linux, none."""
     names = ("users", "groups", "capabilities", "no_new_privileges")
     return [name for name in names if found.get(name) is None]

@@ -1,18 +1,18 @@
-"""What to do about what is missing, in words; roles in YAML repeat it to the word."""
+"""Remedies that several messages share; the YAML of roles repeats them word for word."""
 
 from __future__ import annotations
 
 NO_GPU_YET = (
-    "virtbed cannot measure on a GPU yet: no image has CUDA, and no trial attests its GPU; keep to "
-    "the processor cpu (docs/tutorial/gpu.md says what is there)"
+    "virtbed cannot measure on a GPU yet: no image has CUDA, and no trial attests its GPU; use the "
+    "processor cpu (docs/tutorial/gpu.md lists what is ready)"
 )
-"""What whoever asks for a GPU is answered, until the last piece is there."""
+"""Message for a plan that requests a GPU, until GPUs are fully supported."""
 
 
 def setup(plan: str = "…") -> str:
-    """Return the command that installs and starts engines, and builds the image that a plan needs.
+    """Return the command that installs engines and builds the image for a plan, as an instruction.
 
     Args:
-        plan: Name or path of the plan, where it is known.
+        plan: Name or path of the plan; "…" if it is not known.
     """
     return f"run make setup PLAN={plan}"

@@ -1,6 +1,6 @@
-"""What of virtbed's stands on a host: instances, processes, snapshots; read, and never changed.
+"""Inventory of what virtbed has on a host: instances, processes, snapshots of settings.
 
-Whoever is not root sees less, and learns what was not seen.
+It only reads. Without root it finds less, and reports what it could not read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from .kernel.files import read
 from .kernel.processes import PROC, pids
 
 ASK_S = 10.0
+"""Time that an engine has to answer, in seconds."""
 PREFIX = "virtbed-"
+"""Prefix of the names of everything that is made for instances."""
 _INSTANCE = re.compile(rb"virtbed-[a-z0-9_]+-(?:vanilla|pinned)-c\d\d[a-z0-9_-]*")
 _MARK = b"VIRTBED_INSTANCE="
 _MARKED = re.compile(_MARK + _INSTANCE.pattern[len(PREFIX) :])
@@ -28,32 +30,32 @@ _MARKED = re.compile(_MARK + _INSTANCE.pattern[len(PREFIX) :])
 def standing(
     roles: Mapping[str, Sequence[str]], state_dir: Path, proc: Path = PROC, times: int = 1
 ) -> dict[str, Any]:
-    """Return what stands on this host.
+    """Return the instances, processes and unrestored settings of virtbed on this host.
 
     Args:
-        roles: By role, the command that lists its engine's instances, a name per line.
-        state_dir: Where virtbed keeps its instances and snapshots.
-        proc: Where proc is mounted.
-        times: How many times ASK_S an engine gets to answer.
+        roles: By role, the command that lists the instances of its engine, one name per line.
+        state_dir: Folder in which virtbed keeps instances and snapshots.
+        proc: Mount point of proc.
+        times: Factor of the time that an engine has to answer, `ASK_S`.
 
     Returns:
-        ``instances`` ({role, name} each), ``processes`` ({pid, name}), ``overlays`` (names of
-        folders of instances), ``changed`` ({snapshot, settings}: what a sweep changed of the host
-        and has not put back) and ``unseen`` (sentences).
+        ``instances`` ({role, name} each), ``processes`` ({pid, name} each), ``overlays`` (names of
+        the folders of instances), ``changed`` ({snapshot, settings} each: settings of the host that
+        a sweep changed and has not restored) and ``unseen`` (one sentence for each thing that could
+        not be read).
     """
     unseen: list[str] = []
     instances = []
     for role, argv in roles.items():
-        if (
-            os.geteuid() != 0
-        ):  # Podman would list the user's own containers, and make folders for it
-            unseen.append(f"what {role} keeps is not seen: root is needed")
+        # Without root, Podman would list the user's own containers, and create folders for that.
+        if os.geteuid() != 0:
+            unseen.append(f"instances of {role} are not seen: root is needed")
             continue
         names = _listed(argv, ASK_S * times)
         if names is None:
             unseen.append(
-                f"{argv[0]} gives no answer within {ASK_S * times:.0f} s, or an error: what {role} "
-                "keeps is not seen; is its daemon well?"
+                f"{argv[0]} gives no answer within {ASK_S * times:.0f} s, or an error: instances "
+                f"of {role} are not seen; check its daemon"
             )
         else:
             instances += [{"role": role, "name": name} for name in sorted(names)]
@@ -78,14 +80,14 @@ def standing(
 
 
 def _listed(argv: Sequence[str], limit_s: float) -> Optional[set[str]]:
-    """Return the names of ours that an engine lists; None if it gives no answer."""
+    """Return the names of virtbed's instances that an engine lists; None if it does not answer."""
     environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.defpath}:/usr/sbin:/sbin"}
     try:
         done = subprocess.run(
             list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, timeout=limit_s, check=True, env=environment,
         )  # fmt: skip
-    except FileNotFoundError:  # it is not installed, and so nothing of it stands
+    except FileNotFoundError:  # the engine is not installed, so it has no instances
         return set()
     except (OSError, subprocess.SubprocessError):
         return None
@@ -94,7 +96,7 @@ def _listed(argv: Sequence[str], limit_s: float) -> Optional[set[str]]:
 
 
 def _processes(proc: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the processes of instances, and how many of all could not be read."""
+    """Return the processes of instances, and the number of processes that could not be read."""
     found, hidden = [], 0
     for pid in sorted(pids(proc)):
         command = read(proc / str(pid) / "cmdline")
@@ -124,7 +126,7 @@ def _names(folder: Path, unseen: list[str]) -> list[str]:
 
 
 def _kept(path: Path) -> list[str]:
-    """Return what a snapshot of this boot holds the old values of; nothing if it is none."""
+    """Return the names of the settings in a snapshot of this boot; empty for any other file."""
     try:
         document = json_file.read(path)
     except DocumentError:

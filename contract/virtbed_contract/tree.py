@@ -1,6 +1,6 @@
-"""The command line that enters an image's tree: Bubblewrap, in a mount namespace of its own.
+"""Command line that runs a program in an image's tree with Bubblewrap.
 
-The namespace ends with the process, so nothing is mounted on the host and nothing can be left.
+Bubblewrap uses a mount namespace that ends with the process, so no mount can be left on the host.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ def enter(
 ) -> list[str]:
     """Return the argv prefix that runs a program with an image's tree as its root.
 
-    /sys is the host's, read-only; /dev, /proc and /tmp are new and end with the process. Whatever
-    user it becomes may write to /tmp and /dev/shm, as in a container.
+    /sys is the host's, read-only; /dev, /proc and /tmp are new and end with the process. Every user
+    may write to /tmp and /dev/shm, as in a container.
 
     Args:
-        rootfs: The tree's path on the host.
-        writable: Whether the program may change the tree; else nothing outlives it.
-        network: Whether it has the host's network; else it has none.
-        binds: (path on the host, path inside) of what it sees besides the tree, read-only.
-        chdir: Its working directory inside; empty for that of the caller.
-        more: Further options of Bubblewrap, such as `virtbed_contract.cdi.entered` gives.
+        rootfs: Path of the tree on the host.
+        writable: Whether the program may change the tree; otherwise the tree is read-only.
+        network: Whether the program has the host's network; otherwise it has none.
+        binds: (path on the host, path inside) of each further file or folder, read-only.
+        chdir: Working directory inside; empty for the caller's.
+        more: Further options of Bubblewrap, such as `virtbed_contract.cdi.entered` returns.
     """
     return [
         "bwrap", "--die-with-parent", "--bind" if writable else "--ro-bind", rootfs, "/",

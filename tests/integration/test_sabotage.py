@@ -128,7 +128,7 @@ def test_a_container_moved_while_it_measures_and_put_back_fails_the_trial(write_
     assert not (trial / "result.json").exists()
     message = " ".join(read(trial / "failure.json")["message"].split())
     # Another reading or the start may fall into the moment itself: that is caught as well.
-    assert re.search(r"CPUs outside of that: \[\d\]", message) or "docker update" in message
+    assert re.search(r"CPUs outside of its affinity: \[\d\]", message) or "docker update" in message
     assert traces() == NOTHING
 
 

@@ -23,6 +23,6 @@ def test_every_field_of_every_document_is_on_it() -> None:
         for field in dataclasses.fields(kind):
             assert f"| `{field.name}` |" in section
     assert (
-        "| `samples[].infer_ns` | integer, at least 0, at most 316224000000000000 | Inference. |"
+        "| `samples[].infer_ns` | integer, at least 0, at most 316224000000000000 | Time of inference. |"
         in page
     )

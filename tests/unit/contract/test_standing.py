@@ -64,7 +64,7 @@ def test_without_root_it_is_said_what_is_not_seen(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     found = standing({"enclosure_box": ["false"]}, tmp_path / "state", tmp_path)
-    assert found["unseen"] == ["what enclosure_box keeps is not seen: root is needed"]
+    assert found["unseen"] == ["instances of enclosure_box are not seen: root is needed"]
 
 
 def test_overlays_and_what_a_sweep_changed_are_listed(

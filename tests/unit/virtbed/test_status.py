@@ -199,7 +199,7 @@ def test_what_stands_is_found_by_label_by_mark_and_by_files_and_left(tmp_path: P
     assert found["changed"] == [
         {"snapshot": str(state / "tuning.json"), "settings": ["governor", "turbo"]}
     ]
-    assert len(found["unseen"]) == 1 and "what enclosure_b keeps is not seen" in found["unseen"][0]
+    assert len(found["unseen"]) == 1 and "instances of enclosure_b are not seen" in found["unseen"][0]
     assert content(tmp_path) == before
 
 
@@ -386,7 +386,7 @@ def test_without_root_no_engine_is_asked_and_that_is_said(
     """Podman would list the user's own containers, none, and make folders for it."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     found = standing({"enclosure_a": ["touch", str(tmp_path / "made")]}, tmp_path, tmp_path)
-    assert found["unseen"] == ["what enclosure_a keeps is not seen: root is needed"]
+    assert found["unseen"] == ["instances of enclosure_a are not seen: root is needed"]
     assert not (tmp_path / "made").exists()
 
 
