@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Where a guest's threads may run, as libvirt and the kernel say."""
+"""CPU placement of a guest's threads, read from libvirt and the kernel."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ansible.module_utils.virtbed_contract.kernel.cpus import format_cpu_list, p
 
 DOCUMENTATION = r"""
 module: domain_placement
-short_description: Read where libvirt and the kernel put a running domain's threads
+short_description: Read the CPU placement of a running domain's threads from libvirt and the kernel
 description:
-  - Reads the pins that libvirt keeps and, for every thread, the CPUs that the kernel allows; how
-    often each vCPU's thread was moved to another CPU so far; libvirt's CPU quotas, and the
-    tightest that binds a vCPU by its control groups, of which libvirt knows only its own.
+  - Reads libvirt's pins and, for every thread, the CPUs that the kernel allows; the number of times
+    that each vCPU's thread has moved to another CPU; libvirt's CPU quotas; and the tightest quota
+    of any control group around a vCPU. libvirt reports only its own quotas.
   - Changes nothing.
 options:
   name:
-    description: The domain.
+    description: Name of the domain.
     type: str
     required: true
   cpus:
-    description: The host's CPUs whose interrupts count, a kernel list.
+    description: Kernel list of the host's CPUs whose interrupts are counted.
     type: str
     required: true
 author: virtbed
@@ -42,25 +42,25 @@ EXAMPLES = r"""
 RETURN = r"""
 reading:
   description: >-
-    Accelerator, vCPUs, memory, kernel, disk, CPU quotas, and pin, allowed CPUs and migrations of
+    Accelerator, vCPUs, memory, kernel, disk, CPU quotas; and pin, allowed CPUs and migrations of
     each thread.
   returned: always
   type: dict
 bench:
   description: >-
-    What the host's kernel has set, counted and logged so far; see virtbed_contract.kernel.moments.
+    Settings, counters and log of the host's kernel so far; see virtbed_contract.kernel.moments.
   returned: success
   type: dict
 """
 
 
-_NO_QUOTA = 17_592_186_044_415  # what libvirt calls VIR_DOMAIN_CPU_QUOTA_MAX
+_NO_QUOTA = 17_592_186_044_415  # libvirt's VIR_DOMAIN_CPU_QUOTA_MAX
 
 
 def quotas(parameters: dict[str, int]) -> dict[str, int]:
-    """Return the CPU quotas that bind, in microseconds per period, out of libvirt's scheduler's.
+    """Return the CPU quotas in force among libvirt's scheduler parameters, in us per period.
 
-    Without a limit a quota is negative, 0, or the largest that the kernel takes.
+    A quota that is negative, 0, or the largest that the kernel accepts is no limit.
     """
     return {
         key: value
@@ -70,16 +70,16 @@ def quotas(parameters: dict[str, int]) -> dict[str, int]:
 
 
 def quota_cpus(threads: Iterable[int], root: Path = Path("/")) -> float | None:
-    """Return the tightest CPU quota that binds any of these threads, in CPUs; None without one.
+    """Return the tightest CPU quota on any of the threads, in CPUs; None without one.
 
-    libvirt tells the quotas that it set. One of the scope or slice around them binds as well.
+    It includes quotas of the scope or slice around the guest, which libvirt does not report.
     """
-    found = [cgroups.quota_cpus(root, thread) for thread in threads]
-    return min((quota for quota in found if quota is not None), default=None)
+    each = [cgroups.quota_cpus(root, thread) for thread in threads]
+    return min((quota for quota in each if quota is not None), default=None)
 
 
 def described(xml: str) -> dict[str, Any]:
-    """Return what a domain's definition says of its machine."""
+    """Return the properties of the machine in a domain's definition."""
     domain = ElementTree.fromstring(xml)  # nosec B314 # libvirt wrote it
     return {
         **_topology(domain.find("cpu")),
@@ -92,7 +92,7 @@ def described(xml: str) -> dict[str, Any]:
 
 
 def _topology(cpu: ElementTree.Element) -> dict[str, Any]:
-    """Return the topology that a guest is given, with its caches and nodes; {} for a flat one."""
+    """Return a guest's topology, with its caches and nodes; {} if it has none set."""
     topology, cache = cpu.find("topology"), cpu.find("cache")
     if topology is None:
         return {}
@@ -104,16 +104,18 @@ def _topology(cpu: ElementTree.Element) -> dict[str, Any]:
 
 
 def pins_of(xml: str, vcpus: Iterable[int]) -> dict[int, str | None] | None:
-    """Return the pin of each vCPU by its number, where numbers are left out; None where none is.
+    """Return the pin per vCPU if the numbers of the vCPUs have gaps, else None.
 
-    libvirt's call for pins knows as many as run, counted from 0.
+    libvirt's call for pins cannot be used with gaps: it counts the running vCPUs from 0.
     """
     wanted = sorted(vcpus)
     if wanted == list(range(len(wanted))):
         return None
     domain = ElementTree.fromstring(xml)  # nosec B314 # libvirt wrote it
-    found = domain.findall("cputune/vcpupin")
-    pins = {int(p.get("vcpu")): format_cpu_list(parse_cpu_list(p.get("cpuset"))) for p in found}
+    elements = domain.findall("cputune/vcpupin")
+    pins = {
+        int(pin.get("vcpu")): format_cpu_list(parse_cpu_list(pin.get("cpuset"))) for pin in elements
+    }
     return {vcpu: pins.get(vcpu) for vcpu in wanted}
 
 
@@ -127,7 +129,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        import libvirt  # here, so that the module's pure parts can be tested without it
+        import libvirt  # here, so that unit tests of the module's functions do not need it
     except ImportError:
         module.fail_json(
             msg=f"domain_placement: {missing_required_lib('libvirt')} (Debian: python3-libvirt)",
@@ -150,7 +152,7 @@ def main() -> None:
         module.fail_json(
             msg=f"domain_placement: {name} has {len(threads)} vCPU threads, {len(pins)} needed"
         )
-    apart = pins_of(definition, threads)
+    pins_with_gaps = pins_of(definition, threads)
     module.exit_json(
         changed=False,
         bench=moments.taken(parse_cpu_list(module.params["cpus"])),
@@ -162,8 +164,8 @@ def main() -> None:
             "vcpu_threads": [
                 {
                     **row,
-                    "pin": apart[row["vcpu"]]
-                    if apart
+                    "pin": pins_with_gaps[row["vcpu"]]
+                    if pins_with_gaps
                     else format_cpu_list(compress(count(), pins[row["vcpu"]])),
                 }
                 for row in guests.vcpu_readings(pid, threads)

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""CPUs taken offline, and brought back with cpusets and interrupts as they were."""
+"""CPU hotplug: CPUs taken offline, and brought online with cpusets and interrupts restored."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from ansible.module_utils.virtbed_contract.kernel.snapshots import keep, kept
 
 DOCUMENTATION = r"""
 module: cpu_hotplug
-short_description: Leave some CPUs online and take the others offline, or bring all back
+short_description: Take all but some CPUs offline, or bring all online again
 description:
-  - Under control groups v1 an offlined CPU leaves every cpuset below the root for good, Docker's
-    and libvirt's among them, and what they start next fails. So every cpuset is written to a
-    snapshot first, put back once the CPUs are online again, and read again.
-  - An interrupt all of whose CPUs go offline may come to any CPU from then on. Each one's CPUs are
-    written to the snapshot, too, and put back where somebody can.
-  - The snapshot is synced to disk before the first change, and outlives a crash.
+  - Under control groups v1, an offlined CPU is removed for good from every cpuset below the root,
+    including Docker's and libvirt's, and containers and guests then fail to start. So every cpuset
+    is written to a snapshot first, restored once the CPUs are online again, and read back.
+  - An interrupt all of whose CPUs go offline may be handled by any CPU from then on. So the CPUs
+    of each interrupt are also in the snapshot, and restored where the kernel allows it.
+  - The snapshot is synced to disk before the first change, so it survives a crash.
 options:
   online:
-    description: Kernel list of the CPUs to leave online; empty brings back what the snapshot holds.
+    description: Kernel list of the CPUs to leave online; empty restores from the snapshot.
     type: str
     default: ""
   snapshot:
-    description: The file that holds the CPUs, cpusets and interrupts found before the first change.
+    description: File of the CPUs online, cpusets and interrupts before the first change.
     type: path
     required: true
 author: virtbed
 """
 EXAMPLES = r"""
-- name: Leave two CPUs
+- name: Leave two CPUs online
   cpu_hotplug:
     online: 0-1
     snapshot: /var/lib/virtbed/hotplug.json
 
-- name: Bring all back
+- name: Bring all online again
   cpu_hotplug:
     snapshot: /var/lib/virtbed/hotplug.json
 """
@@ -51,12 +51,12 @@ online:
   type: str
 """
 
-# Where the cpusets lie under v1, under v2 and in the hybrid of both.
+# Roots of the cpusets under v1, under v2 and in the hybrid of both.
 _CPUSETS = ("sys/fs/cgroup/cpuset", "sys/fs/cgroup", "sys/fs/cgroup/unified")
 
 
 class HotplugError(Exception):
-    """A CPU or a cpuset that is not as needed; the message says which, and what was found."""
+    """A CPU or a cpuset is not as needed; the message has the values found and needed."""
 
 
 def online(root: Path) -> set[int]:
@@ -65,13 +65,14 @@ def online(root: Path) -> set[int]:
 
 
 def leave_online(root: Path, staying: set[int], snapshot: Path) -> bool:
-    """Take all CPUs but `staying` offline; return whether that changed anything."""
-    found = online(root)
-    if not staying <= found:
+    """Take all CPUs but `staying` offline, after a snapshot; return whether any was."""
+    present = online(root)
+    if not staying <= present:
         raise HotplugError(
-            f"cpu_hotplug: CPUs {format_cpu_list(staying)} needed, {format_cpu_list(found)} online"
+            f"cpu_hotplug: CPUs {format_cpu_list(present)} online, "
+            f"{format_cpu_list(staying)} needed"
         )
-    leaving = sorted(found - staying)
+    leaving = sorted(present - staying)
     fixed = [cpu for cpu in leaving if not _switch(root, cpu).exists()]
     if fixed:
         raise HotplugError(
@@ -80,9 +81,9 @@ def leave_online(root: Path, staying: set[int], snapshot: Path) -> bool:
         )
     if not leaving:
         return False
-    if not kept(snapshot):  # one that is there holds what was before a crash
+    if not kept(snapshot):  # an existing snapshot is from before a crash: do not overwrite it
         before = {"cpusets": cpusets(root), "interrupts": interrupts(root)}
-        keep(snapshot, {"online": sorted(found), **before})
+        keep(snapshot, {"online": sorted(present), **before})
     for cpu in leaving:
         _switch(root, cpu).write_text("0\n")
     _assert_online(root, staying)
@@ -90,41 +91,41 @@ def leave_online(root: Path, staying: set[int], snapshot: Path) -> bool:
 
 
 def bring_back(root: Path, snapshot: Path) -> bool:
-    """Bring the snapshot's CPUs online and its cpusets back; return whether there was one."""
+    """Restore the snapshot's CPUs, cpusets and interrupts; return whether there was a snapshot."""
     before = kept(snapshot)
     if not before:
         return False
     for cpu in sorted(set(before["online"]) - online(root)):
         _switch(root, cpu).write_text("1\n")
     _assert_online(root, set(before["online"]))
-    # Parents first: a child may hold no CPU that its parent lacks.
+    # Parents first: a child's cpuset must be a subset of its parent's.
     for place in sorted(before["cpusets"], key=lambda place: place.count("/")):
         path, wanted = root / place, before["cpusets"][place]
-        # A group may have gone meanwhile, and its daemon makes it again.
+        # A group may have been removed in the meantime; its daemon makes it again when needed.
         if path.exists() and path.read_text().strip() != wanted:
             path.write_text(f"{wanted}\n")
             if path.read_text().strip() != wanted:
                 raise HotplugError(
-                    f"cpu_hotplug: {place} is {path.read_text().strip()!r}, {wanted!r} needed as "
-                    f"{snapshot} has it"
+                    f"cpu_hotplug: {place} is {path.read_text().strip()!r}, {wanted!r} needed, the "
+                    f"value in {snapshot}"
                 )
     for place, wanted in before.get("interrupts", {}).items():
         path = root / place
         if read(path) not in (None, wanted):
-            with suppress(OSError):  # the driver's own, or its device is gone
+            with suppress(OSError):  # managed by its driver, or its device no longer exists
                 path.write_text(f"{wanted}\n")
     snapshot.unlink()
     return True
 
 
 def interrupts(root: Path) -> dict[str, str]:
-    """Return the CPUs that each interrupt may come to, by the path of its file."""
-    found = {path: read(path) for path in sorted(root.glob("proc/irq/[0-9]*/smp_affinity_list"))}
-    return {str(path.relative_to(root)): cpus for path, cpus in found.items() if cpus}
+    """Return the CPUs that may handle each interrupt, by the path of its file."""
+    affinity = {path: read(path) for path in sorted(root.glob("proc/irq/[0-9]*/smp_affinity_list"))}
+    return {str(path.relative_to(root)): cpus for path, cpus in affinity.items() if cpus}
 
 
 def cpusets(root: Path) -> dict[str, str]:
-    """Return the CPUs of every cpuset below the root ones, by the path of its file."""
+    """Return the CPUs of every cpuset below the root cpusets, by the path of its file."""
     return {
         str(path.relative_to(root)): path.read_text().strip()
         for top in _CPUSETS
@@ -138,10 +139,10 @@ def _switch(root: Path, cpu: int) -> Path:
 
 
 def _assert_online(root: Path, wanted: set[int]) -> None:
-    found = online(root)
-    if found != wanted:
+    present = online(root)
+    if present != wanted:
         raise HotplugError(
-            f"cpu_hotplug: CPUs {format_cpu_list(found)} online, {format_cpu_list(wanted)} needed"
+            f"cpu_hotplug: CPUs {format_cpu_list(present)} online, {format_cpu_list(wanted)} needed"
         )
 
 

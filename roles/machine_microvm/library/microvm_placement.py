@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Where a microVM's threads may run, as QEMU and the host's kernel say."""
+"""CPU and memory placement of a microVM, read from QEMU and the host's kernel."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ansible.module_utils.virtbed_contract.kernel.cpus import parse_cpu_list
 
 DOCUMENTATION = r"""
 module: microvm_placement
-short_description: Read where the kernel put a running microVM's threads and memory
+short_description: Read the placement of a running microVM's threads and memory
 description:
-  - Asks QEMU for accelerator, size, kernel and disk, and the kernel for every thread's CPUs, how
-    often each vCPU's thread was moved to another CPU so far, the memory nodes, and CPU quotas.
+  - Reads accelerator, size, kernel and disk from QEMU; and from the kernel every thread's CPUs, the
+    number of times that each vCPU's thread has moved to another CPU, memory nodes and CPU quotas.
   - Changes nothing.
 options:
   monitor:
@@ -25,11 +25,11 @@ options:
     type: path
     required: true
   cpus:
-    description: CPUs of the host whose interrupts are counted.
+    description: Kernel list of the host's CPUs whose interrupts are counted.
     type: str
     required: true
   disk:
-    description: QEMU's node name of the root disk.
+    description: QEMU's node name for the root disk.
     type: str
     default: root
 author: virtbed
@@ -43,19 +43,19 @@ EXAMPLES = r"""
 RETURN = r"""
 reading:
   description: >-
-    Accelerator, vCPUs, memory and its nodes, kernel, disk, CPU quotas, and allowed CPUs and
+    Accelerator, vCPUs, memory and its nodes, kernel, disk, CPU quota; and allowed CPUs and
     migrations of each thread.
   returned: success
   type: dict
 bench:
-  description: A reading of the host's kernel, by C(virtbed_contract.kernel.moments).
+  description: Settings, counters and log of the host's kernel; see virtbed_contract.kernel.moments.
   returned: success
   type: dict
 """
 
 
-def ask(monitor: Monitor, disk: str) -> dict[str, Any]:
-    """Return what QEMU says of its guest."""
+def query(monitor: Monitor, disk: str) -> dict[str, Any]:
+    """Return the guest's properties from QEMU's monitor; `disk` is the root disk's node name."""
     nodes = {
         node["node-name"]: node for node in monitor.execute("query-named-block-nodes", flat=True)
     }
@@ -84,13 +84,13 @@ def main() -> None:
     )
     try:
         with Monitor(module.params["monitor"], timeout_s=10.0) as monitor:
-            said = ask(monitor, module.params["disk"])
+            properties = query(monitor, module.params["disk"])
             threads = {
                 vcpu["cpu-index"]: vcpu["thread-id"] for vcpu in monitor.execute("query-cpus-fast")
             }
             pid = monitor.pid
         reading = {
-            **said,
+            **properties,
             "pid": pid,
             "vcpus": len(threads),
             "vcpu_threads": guests.vcpu_readings(pid, threads),

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""The QEMU processes of microVMs: found by the name of their guest, and ended."""
+"""QEMU processes of microVMs: find them by their guest's name, and end them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ DOCUMENTATION = r"""
 module: microvm_processes
 short_description: End the QEMU processes of guests whose name matches, and prove that none is left
 description:
-  - Reads command lines in /proc, so that a guest is found whose directory is gone.
-  - Each process is asked to end (SIGTERM), and killed after O(timeout_s).
+  - Finds them by the command lines in /proc, so that a guest whose directory is gone is found too.
+  - Sends SIGTERM to each process, and SIGKILL after O(timeout_s).
 options:
   name:
-    description: Regular expression that the whole name of a guest matches.
+    description: Regular expression that must match the whole name of a guest.
     type: str
     required: true
   timeout_s:
-    description: Seconds until a process that was asked to end is killed.
+    description: Seconds between SIGTERM and SIGKILL.
     type: int
     default: 10
 author: virtbed
@@ -38,7 +38,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 ended:
-  description: The processes that were ended.
+  description: Ids of the processes that were ended.
   returned: success
   type: list
   elements: int
@@ -46,20 +46,20 @@ ended:
 
 
 def find(name: str, proc: Path = Path("/proc")) -> list[int]:
-    """Return the processes of the guests whose name matches, zombies left out."""
-    found = []
+    """Return the ids of the QEMU processes whose guest's name matches, without zombies."""
+    pids = []
     for pid in processes.pids(proc):
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # the process has ended
             words = (proc / str(pid) / "cmdline").read_text(errors="replace").split("\0")
             if Path(words[0]).name.startswith("qemu-system-") and "-name" in words:
                 guest = words[words.index("-name") + 1].split(",")[0].removeprefix("guest=")
                 if re.fullmatch(name, guest):
-                    found.append(pid)
-    return sorted(found)
+                    pids.append(pid)
+    return sorted(pids)
 
 
 def end(name: str, timeout_s: float) -> list[int]:
-    """End the processes of guests; return those that even SIGKILL has not ended."""
+    """End the processes of the matching guests; return those that survived SIGKILL."""
     for number, seconds in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 5.0)):
         for pid in find(name):
             with suppress(ProcessLookupError):
@@ -80,13 +80,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     name = module.params["name"]
-    found = find(name)
-    if found and not module.check_mode and (left := end(name, module.params["timeout_s"])):
+    pids = find(name)
+    if pids and not module.check_mode and (left := end(name, module.params["timeout_s"])):
         module.fail_json(
             msg=f"microvm_processes: processes {left} found after SIGKILL, none needed; "
-            "/proc/PID/stack says what the kernel waits for"
+            "/proc/PID/stack shows what the kernel waits for"
         )
-    module.exit_json(changed=bool(found), ended=found)
+    module.exit_json(changed=bool(pids), ended=pids)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Start of a paused microVM: its vCPU threads are pinned, then the guest runs."""
+"""Start of a paused microVM: pin its vCPU threads, then let the guest run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DOCUMENTATION = r"""
 module: microvm_start
 short_description: Pin the vCPU threads of a paused QEMU, then let the guest run
 description:
-  - Waits until QEMU's monitor answers, pins each vCPU's thread, and lets the guest run. So not one
-    instruction of the guest runs anywhere else.
+  - Waits until QEMU's monitor answers, pins each vCPU's thread, and lets the guest run. So the
+    guest executes no instruction on another CPU.
 options:
   pid_file:
-    description: The file that holds QEMU's process number.
+    description: File with QEMU's process id.
     type: path
     required: true
   log:
-    description: Where QEMU's messages are; a failure quotes the end of it.
+    description: File of QEMU's messages; an error message quotes its end.
     type: path
     required: true
   monitor:
@@ -31,7 +31,7 @@ options:
     type: path
     required: true
   cpu_ids:
-    description: The host CPU of each vCPU; empty leaves the threads where QEMU was started.
+    description: The host CPU of each vCPU; empty does not pin the threads.
     type: list
     elements: int
     default: []
@@ -47,7 +47,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 threads:
-  description: The thread of each vCPU.
+  description: Thread id of each vCPU.
   returned: success
   type: list
   elements: int
@@ -55,7 +55,7 @@ threads:
 
 
 def pin(threads: list[int], cpu_ids: list[int]) -> bool:
-    """Pin each thread to its CPU; return whether that changed anything."""
+    """Pin each thread to its CPU; return whether any affinity changed."""
     changed = False
     for thread, cpu in zip(threads, cpu_ids):  # noqa: B905 (strict= is of Python 3.10)
         if os.sched_getaffinity(thread) != {cpu}:
@@ -65,7 +65,7 @@ def pin(threads: list[int], cpu_ids: list[int]) -> bool:
 
 
 def ended(pid_file: Path, proc: Path = Path("/proc")) -> bool:
-    """Return whether a process is gone, or a zombie, whose command line is empty."""
+    """Return whether the process in a pid file has ended; a zombie's command line is empty."""
     if not pid_file.exists():
         return False
     try:
@@ -100,8 +100,8 @@ def main() -> None:
                 changed = True
     except (QmpError, OSError) as error:
         log = Path(module.params["log"])
-        said = log.read_text(errors="replace")[-1000:] if log.exists() else "nothing"
-        module.fail_json(msg=f"microvm_start: {error}; it said: {said}")
+        output = log.read_text(errors="replace")[-1000:] if log.exists() else "nothing"
+        module.fail_json(msg=f"microvm_start: {error}; QEMU printed: {output}")
     module.exit_json(changed=changed, threads=threads)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""The rate of the host's time stamp counter."""
+"""Rate of the host's time stamp counter."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DOCUMENTATION = r"""
 module: tsc_rate
 short_description: Measure the rate of the host's time stamp counter
 description:
-  - Compares the counter with the host's monotonic clock. The kernel knows the rate and tells no
-    program, and /proc/cpuinfo has the processor's present frequency, which is another.
+  - Compares the counter with the host's monotonic clock. The kernel knows the rate but does not
+    report it to programs, and the frequency in /proc/cpuinfo is the processor's present one.
   - Changes nothing.
 options: {}
 author: virtbed
@@ -41,16 +41,16 @@ def reader() -> Callable[[], int]:
     """Return a function that reads the time stamp counter of an x86-64 processor."""
     page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     page.write(_READ_TSC)
-    code = ctypes.c_char.from_buffer(page)  # which the function below keeps alive
+    code = ctypes.c_char.from_buffer(page)  # kept alive by an attribute of the function below
     read = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(code))
     read.code = code
     return read
 
 
 def both(read: Callable[[], int], tries: int = 50) -> tuple[int, int]:
-    """Return the monotonic clock, in ns, and the counter at the same moment.
+    """Return the monotonic clock in ns, and the counter at the same moment.
 
-    Of several readings the one that took the least time counts: nothing interrupted it.
+    Uses the shortest of `tries` readings, as nothing interrupted that one.
     """
     readings = []
     for _ in range(tries):
@@ -63,7 +63,10 @@ def both(read: Callable[[], int], tries: int = 50) -> tuple[int, int]:
 
 
 def rate_khz(read: Callable[[], int], seconds: float = 0.2) -> int:
-    """Return the counter's ticks per millisecond; half a microsecond in `seconds` is 2.5 ppm."""
+    """Return the counter's ticks per millisecond (kHz).
+
+    An error of 0.5 us in the default 0.2 s is 2.5 ppm.
+    """
     clock_ns, ticks = both(read)
     time.sleep(seconds)
     later_ns, later = both(read)

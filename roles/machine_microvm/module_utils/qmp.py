@@ -1,6 +1,6 @@
-"""QEMU Machine Protocol: one JSON object per line over a Unix socket.
+"""Client of the QEMU Machine Protocol (QMP): one JSON object per line over a Unix socket.
 
-Debian 12 packages no client (PyPI's qemu.qmp); the protocol's synchronous part is this small.
+Debian 12 has no package of PyPI's qemu.qmp; the protocol's synchronous part is small enough.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from typing import Any
 
 
 class QmpError(Exception):
-    """A monitor that does not answer, or that refused a command."""
+    """The monitor does not answer, or refused a command."""
 
 
 class Monitor:
-    """A connection to a running QEMU's monitor, and `pid`, QEMU's process. It serves one at a time.
+    """A connection to a running QEMU's monitor, which serves one connection at a time.
+
+    Attributes:
+        pid: Id of QEMU's process.
 
     Args:
-        path: The socket, at most 107 bytes long.
-        timeout_s: How long to wait for QEMU to make the socket, and for each answer.
-        ended: Says whether QEMU has ended, and waiting for it is in vain.
+        path: Path of the socket, at most 107 bytes long.
+        timeout_s: Seconds to wait for QEMU to make the socket, and for each answer.
+        ended: Function that returns whether QEMU has ended, so that waiting is useless.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Monitor:
         self._socket.close()
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        """Return what QEMU answers to a command.
+        """Execute a command and return QEMU's answer.
 
         Raises:
             QmpError: QEMU refused it, ended, or did not answer in time.
@@ -80,7 +83,7 @@ class Monitor:
         return answer["return"]
 
     def _answer(self) -> dict[str, Any]:
-        """Return the next line that is no event."""
+        """Return the next message that is not an event."""
         while True:
             try:
                 line = self._lines.readline()

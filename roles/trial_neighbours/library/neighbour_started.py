@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""The application of a neighbour: it outlives the task that starts it, and is found by its mark."""
+"""Start of a neighbour's application, which survives the task that starts it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from ansible.module_utils.virtbed_contract.privileges import OUTLIVES
 
 DOCUMENTATION = r"""
 module: neighbour_started
-short_description: Start what runs next to a measured instance, and leave it running
+short_description: Start a neighbour's application, and leave it running
 description:
-  - What starts it has the mark of its instance, too, and a session of its own. So it outlives this
-    module and its playbook, and whoever releases the instance ends both.
-  - What it prints and logs, and its exit status once it has ended, are files in its folder.
+  - The process that starts it gets a session of its own, so it survives this module and its
+    playbook. It has its instance's mark in its environment, as the application has, so the release
+    of the instance ends both.
+  - The application's output, its log, and its exit status once it has ended, are files in its
+    folder.
 options:
   name:
-    description: The neighbour's id.
+    description: Id of the neighbour.
     type: str
     required: true
   argv:
-    description: The command.
+    description: Command that starts the application.
     type: list
     elements: str
     required: true
   cpus:
-    description: Kernel list of the CPUs for what starts it, such as an engine's client.
+    description: Kernel list of the CPUs for the process that starts it, such as an engine's client.
     type: str
     required: true
   folder:
-    description: Where its files are; those of an earlier one are removed.
+    description: Folder of its files; those of an earlier start are removed.
     type: path
     required: true
 author: virtbed
@@ -49,7 +51,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 pid:
-  description: The process that started it, and waits for its end.
+  description: Id of the process that starts it and waits for its end.
   returned: success
   type: int
 """
@@ -62,7 +64,7 @@ echo "$?" > "$0/{END}"
 
 
 def start(name: str, argv: list[str], cpus: str, folder: Path) -> int:
-    """Start a neighbour's command; return the number of the process that waits for it."""
+    """Start a neighbour's command; return the id of the process that waits for its end."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
     for file in (OUT, LOG, END):
         (folder / file).unlink(missing_ok=True)
@@ -88,11 +90,11 @@ def main() -> None:
             "folder": {"type": "path", "required": True},
         }
     )
-    asked = module.params
+    params = module.params
     try:
-        pid = start(asked["name"], asked["argv"], asked["cpus"], Path(asked["folder"]))
+        pid = start(params["name"], params["argv"], params["cpus"], Path(params["folder"]))
     except OSError as error:
-        module.fail_json(msg=f"neighbour_started: {asked['name']} cannot be started: {error}")
+        module.fail_json(msg=f"neighbour_started: {params['name']} cannot be started: {error}")
     module.exit_json(changed=True, pid=pid)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Where the neighbours of a measured instance run, and what they have done so far."""
+"""CPU placement and progress of a measured instance's neighbours."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ansible.module_utils.virtbed_contract import neighbours
 
 DOCUMENTATION = r"""
 module: neighbours_reading
-short_description: Read the processes of neighbours from the kernel, once they answer requests
+short_description: Read neighbours' processes from the kernel, optionally once they answer requests
 description:
-  - A neighbour's processes are found by its mark, and are those of the measured user.
+  - A neighbour's processes have its mark in their environment, and run as the measured user.
   - Changes nothing.
 options:
   names:
-    description: The neighbours' ids.
+    description: Ids of the neighbours.
     type: list
     elements: str
     required: true
   folder:
-    description: The folder in which each has a folder of its id, with its files.
+    description: Folder with one subfolder per neighbour, named by its id, for its files.
     type: path
     required: true
   wait_s:
     description: >-
-      Seconds to wait until each has answered a request; one that ended meanwhile, or did not, is an
-      error. 0 reads at once, whatever there is.
+      Seconds within which each neighbour must have answered a request. It is an error if one has
+      not, or has ended. 0 does not wait.
     type: int
     default: 0
 author: virtbed
@@ -43,7 +43,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 reading:
-  description: Per neighbour what C(virtbed_contract.neighbours.reading) returns.
+  description: The result of C(virtbed_contract.neighbours.reading) per neighbour.
   returned: success
   type: list
   elements: dict
@@ -52,14 +52,14 @@ _LOOK_S = 0.1
 
 
 class NeighbourError(Exception):
-    """A neighbour that does not answer requests; the message says which, and why."""
+    """A neighbour does not answer requests; the message has its name and the reason."""
 
 
 def wait(names: list[str], folder: Path, wait_s: float, look_s: float = _LOOK_S) -> None:
     """Wait until each neighbour has answered a request.
 
     Raises:
-        NeighbourError: one ended, or has answered none in time.
+        NeighbourError: A neighbour ended, or has not answered in time.
     """
     deadline = time.monotonic() + wait_s
     pending = list(names)
@@ -74,7 +74,7 @@ def wait(names: list[str], folder: Path, wait_s: float, look_s: float = _LOOK_S)
         if pending and time.monotonic() > deadline:
             raise NeighbourError(
                 f"neighbours_reading: the neighbour {pending[0]} answered no request within "
-                f"{wait_s:.0f} s; raise timeout_s in the plan, or ask for a smaller scale"
+                f"{wait_s:.0f} s; raise timeout_s in the plan, or choose a smaller scale"
             )
         if pending:
             time.sleep(look_s)
@@ -94,10 +94,10 @@ def main() -> None:
     try:
         if module.params["wait_s"]:
             wait(names, folder, module.params["wait_s"])
-        found = [neighbours.reading(name, folder / name) for name in names]
+        readings = [neighbours.reading(name, folder / name) for name in names]
     except (NeighbourError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, reading=found)
+    module.exit_json(changed=False, reading=readings)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One trial: its process is run, and its result fetched as a file."""
+"""Action for one trial: run its process, and fetch its result as a file."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
-    """Run a trial's process by the module trial_process, and fetch the document that it kept.
+    """Run a trial's process by the module trial_process, and fetch the document that it wrote.
 
-    Arguments: ``id`` of the trial, ``argv`` and ``timeout_s`` of its process, and ``incoming``, the
-    controller's folder for results. Returns what the module does; ``result`` is the fetched file.
+    Arguments:
+
+        id: Id of the trial.
+        argv, timeout_s: As for trial_process.
+        incoming: Folder on the controller for the result.
+
+    Returns the module's result, in which ``result`` is the fetched file.
     """
 
     _VALID_ARGS = frozenset({"id", "argv", "timeout_s", "incoming"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Run, fetch, verify; whatever happens, leave nothing on the managed host."""
+        """Run the process, fetch and verify its result, and leave nothing on the managed host."""
         super().run(tmp, task_vars)
-        asked = self._task.args
+        arguments = self._task.args
         self._make_tmp_path()
         folder = self._connection._shell.tmpdir
         try:
             done: dict[str, Any] = self._execute_module(
                 module_name="trial_process",
                 module_args={
-                    "argv": asked["argv"],
-                    "timeout_s": asked["timeout_s"],
+                    "argv": arguments["argv"],
+                    "timeout_s": arguments["timeout_s"],
                     "result": self._connection._shell.join_path(folder, "result.json"),
                 },
                 task_vars=task_vars,
             )
             if not done.get("failed"):
                 done["result"] = self._fetched(
-                    done["result"], Path(asked["incoming"], f"{asked['id']}.json")
+                    done["result"], Path(arguments["incoming"], f"{arguments['id']}.json")
                 )
         finally:
             self._remove_tmp_path(folder)
@@ -46,9 +51,9 @@ class ActionModule(ActionBase):
         return done
 
     def _fetched(self, remote: dict[str, Any], local: Path) -> dict[str, Any]:
-        """Fetch a file; return where it lies now, with ``size`` and ``sha256`` as it was made."""
+        """Fetch a file; return its local path, with the ``size`` and ``sha256`` of the original."""
         if self._connection.become:
-            # What a module made as root, whoever connects must be able to read.
+            # The module made the file as root, and the login user must be able to read it.
             self._low_level_execute_command(
                 shlex.join(
                     ["chown", f"--reference={PurePosixPath(remote['path']).parent}", remote["path"]]
@@ -60,7 +65,7 @@ class ActionModule(ActionBase):
         if found != (remote["size"], remote["sha256"]):
             raise AnsibleActionFail(
                 f"trial_run: {local}: {found[0]} bytes with SHA-256 {found[1][:12]} arrived, "
-                f"{remote['size']} with {remote['sha256'][:12]} needed as {remote['path']} had; "
+                f"{remote['size']} with {remote['sha256'][:12]} needed, as {remote['path']} has; "
                 "the connection or the controller's disk loses data"
             )
         return {**remote, "path": str(local)}

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Processes and mounts that a trial may leave behind: found, ended, and proven absent."""
+"""Leftover processes and mounts of a trial: find them, end them, prove that none is left."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ansible.module_utils.virtbed_contract.kernel.processes import PROC, with_en
 
 DOCUMENTATION = r"""
 module: instance_processes
-short_description: End the processes of an instance, and prove that none and no mount is left
+short_description: End an instance's processes, and prove that neither a process nor a mount is left
 options:
   pattern:
-    description: Regular expression that VIRTBED_INSTANCE in their environment matches.
+    description: Regular expression that matches VIRTBED_INSTANCE in the processes' environment.
     type: str
     required: true
 author: virtbed
 """
 EXAMPLES = r"""
-- name: End what an interrupted trial left running
+- name: End the leftover processes of an interrupted trial
   instance_processes:
     pattern: ^bm-pinned-c01-r01$
 """
 RETURN = r"""
 ended:
-  description: Process ids that were ended.
+  description: Ids of the processes that were ended.
   returned: always
   type: list
   elements: int
@@ -39,7 +39,7 @@ MARK = b"VIRTBED_INSTANCE="
 
 
 def marked(pattern: str, proc: Path = PROC) -> list[int]:
-    """Return the ids of the processes whose mark matches; those that end meanwhile are left out."""
+    """Return the ids of the processes whose mark matches `pattern`."""
     matching = re.compile(pattern.encode()).match
     return with_environment(
         lambda variable: variable.startswith(MARK) and bool(matching(variable[len(MARK) :])), proc
@@ -47,7 +47,7 @@ def marked(pattern: str, proc: Path = PROC) -> list[int]:
 
 
 def mounted(table: str) -> list[str]:
-    """Return the mount points of an image's tree in a mount table: Bubblewrap leaves none."""
+    """Return the mount points of images' trees in a mount table. Bubblewrap should leave none."""
     points = [line.split()[1] for line in table.splitlines()]
     return [point for point in points if "/virtbed/images/" in point]
 
@@ -65,7 +65,7 @@ def main() -> None:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
-                continue  # it ended by itself, which is what is wanted
+                continue  # it has ended by itself
         if time.monotonic() > deadline:
             module.fail_json(msg=f"instance_processes: {left} still run after SIGKILL and 10 s")
         time.sleep(0.05)

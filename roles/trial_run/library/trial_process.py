@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""One trial's process: started, timed, bounded, and its document kept."""
+"""Run of one trial's process, with a time limit; its JSON document is written to a file."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from ansible.module_utils.virtbed_contract.kernel.files import write_text
 
 DOCUMENTATION = r"""
 module: trial_process
-short_description: Run one trial's process and keep the JSON document that it prints
+short_description: Run one trial's process, and write the JSON document that it prints to a file
 description:
-  - Appends --spawned-at-ns with CLOCK_REALTIME, in nanoseconds, read just before its start.
-  - The process ends with this module, or after the time limit.
-  - Its standard output is written to a file, whole or not at all. Of the document only what
-    attestation needs is returned, so that no samples pass through Ansible.
+  - Appends --spawned-at-ns with CLOCK_REALTIME, in nanoseconds, read just before the start.
+  - The process is killed when this module ends, or after the time limit.
+  - Writes the process's standard output to a file, completely or not at all. Returns only the parts
+    of the document that attestation needs, so that no samples pass through Ansible.
 options:
   argv:
-    description: The command.
+    description: Command of the process.
     type: list
     elements: str
     required: true
   timeout_s:
-    description: Seconds after which the process is ended.
+    description: Seconds after which the process is killed.
     type: int
     required: true
   result:
-    description: File to write what the process printed; its folder must exist.
+    description: File for the document; its folder must exist.
     type: path
     required: true
 author: virtbed
@@ -61,58 +61,59 @@ inside:
   returned: success
   type: dict
 ran_on:
-  description: CPUs on which threads of the process were found, of the document's C(confounders).
+  description: CPUs on which threads of the process were seen, from the document's C(confounders).
   returned: success
   type: list
   elements: int
 migrations:
-  description: How often they were moved to another CPU, of its C(confounders).
+  description: Number of times they were moved to another CPU, from its C(confounders).
   returned: success
   type: int
 transparent_hugepage:
-  description: Setting of transparent huge pages, of its C(confounders).
+  description: Setting of transparent huge pages, from its C(confounders).
   returned: success
   type: str
 thread_policy:
-  description: The thread policy that the application confirms, of its C(settings).
+  description: Thread policy that the application confirms, from its C(settings).
   returned: success
   type: str
 """
 
 _PR_SET_PDEATHSIG = 1
-_LAST_WORDS = 3000  # characters of the log that an error message quotes
+_MAX_LOG_CHARACTERS = 3000  # of the log's end in an error message
 
 
-# What engines and SSH mean by statuses of their own.
+# Exit statuses that engines, shells and SSH use for failures of their own.
 _STATUSES = {
-    125: ", as an engine ends that cannot run it (virtbed doctor tells whether its daemon answers)",
-    126: ", as an engine ends whose daemon went away (virtbed doctor tells whether it answers)",
-    127: ", its program is not there",
-    255: ", as SSH ends where its connection is lost or cannot be made",
+    125: ", an engine's for a failure to run it (virtbed doctor shows whether its daemon answers)",
+    126: ", an engine's if its daemon went away (virtbed doctor shows whether it answers)",
+    127: ", its program does not exist",
+    255: ", SSH's for a connection that is lost or cannot be made",
 }
 
 
 class TrialError(Exception):
-    """A trial without a document; the message says why, and quotes the end of its log."""
+    """A trial has no document; the message has the reason and the end of its log."""
 
 
 def run(argv: list[str], timeout_s: int) -> tuple[str, str, int]:
     """Run a trial's process.
 
     Args:
-        argv: The command; the time of its start is appended.
+        argv: Command; the time of its start is appended.
         timeout_s: Seconds after which it is killed.
 
     Returns:
-        Its standard output, the end of its standard error, and its wall time in nanoseconds.
+        Standard output, the end of standard error, and the wall time in nanoseconds.
 
     Raises:
-        TrialError: it did not end in time, or with another exit status than 0.
+        TrialError: The process did not end in time, or its exit status is not 0.
     """
     started_ns = time.monotonic_ns()
     process = subprocess.Popen(
         [*argv, "--spawned-at-ns", str(time.time_ns())],
-        # Not /dev/null: runsc gives its standard files to the user of the sandbox, this host's too.
+        # A pipe, because runsc makes the sandbox's user the owner of its standard files: of the
+        # host's /dev/null, if that were one.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -125,31 +126,31 @@ def run(argv: list[str], timeout_s: int) -> tuple[str, str, int]:
         os.killpg(process.pid, signal.SIGKILL)
         raise TrialError(
             f"trial_process: still running after {timeout_s} s; raise timeout_s in the plan, "
-            f"or ask for fewer samples. Last words: {_last_words(_rest(process))}"
+            f"or request fewer samples. End of its log: {_log_end(_rest(process))}"
         ) from None
     wall_ns = time.monotonic_ns() - started_ns
     if process.returncode != 0:
-        raise TrialError(f"trial_process: {_end(process.returncode)}: {_last_words(log)}")
-    return out.decode(errors="replace"), _last_words(log), wall_ns
+        raise TrialError(f"trial_process: {_end(process.returncode)}: {_log_end(log)}")
+    return out.decode(errors="replace"), _log_end(log), wall_ns
 
 
 def _end(status: int) -> str:
-    """Say how a process ended that did not end well.
+    """Return how a failed process ended, as text.
 
-    Clients of engines, shells and SSH tell a signal of what they ran as 128 more than its number.
+    Engines' clients, shells and SSH report a signal to the process they ran as 128 plus its number.
     """
     number = -status if status < 0 else status - 128
     if number in {one.value for one in signal.Signals}:
         name = signal.Signals(number).name
-        why = "; killed by someone, or for want of memory (memory_mib in the plan)"
+        why = "; killed by another program, or for lack of memory (memory_mib in the plan)"
         return f"exit status {status}, {name}{why if name == 'SIGKILL' else ''}"
     return f"exit status {status}{_STATUSES.get(status, '')}"
 
 
 def _rest(process: subprocess.Popen[bytes]) -> bytes:
-    """Return what a killed process had logged.
+    """Return the standard error of a killed process.
 
-    What it started in an enclosure may live on and keep the pipes open, so this does not wait.
+    It does not wait for the pipes to close: processes in an enclosure may keep them open.
     """
     try:
         return process.communicate(timeout=5)[1]
@@ -158,14 +159,14 @@ def _rest(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def attested(printed: str, words: str = "") -> dict[str, Any]:
-    """Return what attestation needs of a trial's document.
+    """Return the parts of a trial's document that attestation needs.
 
     Args:
-        printed: The document.
-        words: What an error quotes in addition: the process's last words.
+        printed: The process's standard output.
+        words: End of the process's log, for the error message.
 
     Raises:
-        TrialError: it is no JSON document, or not the harness's.
+        TrialError: The output is not a JSON document of the harness.
     """
     try:
         document = json.loads(printed)
@@ -189,18 +190,18 @@ def attested(printed: str, words: str = "") -> dict[str, Any]:
 
 
 def give_to_owner(path: Path) -> None:
-    """Give a file to its folder's owner: whoever logs in fetches it, without become."""
+    """Make the folder's owner the file's, so that the login user can fetch it without become."""
     folder = path.parent.stat()
     os.chown(path, folder.st_uid, folder.st_gid)
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when the one that started it dies."""
+    """Have the kernel kill this process when its parent dies (prctl PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _last_words(log: bytes) -> str:
-    return log.decode(errors="replace")[-_LAST_WORDS:]
+def _log_end(log: bytes) -> str:
+    return log.decode(errors="replace")[-_MAX_LOG_CHARACTERS:]
 
 
 def main() -> None:

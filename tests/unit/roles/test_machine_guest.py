@@ -74,7 +74,7 @@ def test_nobody_else_reads_a_guests_disks_and_keys(tmp_path: Path) -> None:
     disk_image = programs / "qemu-img"
     disk_image.write_text('#!/bin/sh\nfor last; do :; done\necho disk > "$last"\n')
     disk_image.chmod(0o755)
-    steps = "Make the (instance's dir|.* key)|Lay|Say who|Pack"
+    steps = "Make (the (instance's dir|.* key)|a fresh)|Authorize|Pack"
     before = os.umask(0o022)
     try:
         prepared(run, state, steps, 6, str(programs))

@@ -13,8 +13,8 @@ import pytest
 from virtbed.checkout import REPOSITORY
 
 LEAVE, BACK = (
-    "Leave the instance's CPUs online",
-    "Bring every CPU back, and the cpusets as they were",
+    "Take all but the instance's CPUs offline",
+    "Bring every CPU online, and restore cpusets and interrupts",
 )
 
 

@@ -42,11 +42,11 @@ def test_it_is_said_when_it_was_started() -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("os.kill(os.getpid(), 9)", "exit status -9, SIGKILL; killed by someone, or for want of"),
+        ("os.kill(os.getpid(), 9)", "exit status -9, SIGKILL; killed by another program, or"),
         ("os._exit(137)", r"exit status 137, SIGKILL; .* \(memory_mib in the plan\): "),
         ("os._exit(143)", "exit status 143, SIGTERM: "),
-        ("os._exit(126)", "exit status 126, as an engine ends whose daemon went away"),
-        ("os._exit(255)", "exit status 255, as SSH ends where its connection is lost"),
+        ("os._exit(126)", "exit status 126, an engine's if its daemon went away"),
+        ("os._exit(255)", "exit status 255, SSH's for a connection that is lost"),
         ("os._exit(3)", "exit status 3: "),
     ],
 )

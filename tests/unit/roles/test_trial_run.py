@@ -65,6 +65,6 @@ def test_a_result_made_as_root_is_handed_over(
 def test_an_engine_that_hangs_does_not_hide_why_a_trial_failed() -> None:
     """The playbook would be ended while the engine is asked, and that would be the reason."""
     (run,) = yaml.safe_load((REPOSITORY / "roles/trial_run/tasks/main.yml").read_text())
-    (asks,) = (task for task in run["rescue"] if "Ask the engine" in task["name"])
+    (asks,) = (task for task in run["rescue"] if "List the engine's" in task["name"])
     assert asks["ansible.builtin.raw"].startswith("timeout ")
     assert asks["failed_when"] is False
