@@ -1,4 +1,8 @@
-"""The design of a sweep: cells, what cannot run, and the blocked random order of trials."""
+"""The design of a sweep: its cells on a host, why others cannot run, and the order of trials.
+
+Pure: a plan, a host's report and the platforms in; a `Design` out, which the sweep writes as
+design.json. The order is a randomized complete block design: see `_order`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,14 @@ from virtbed_contract.sweep import TIMES_EMULATED, HostReport, NotRun
 
 @dataclass(frozen=True)
 class Design:
-    """A plan on one host: its trials in order, and what is left out."""
+    """A plan on one host.
+
+    Attributes:
+        trials: All trials, in their order.
+        not_run: The combinations of platform, mode and size that cannot run, with the reasons.
+        accelerator: How guests run: "kvm" or "tcg"; None if there are none.
+        placements: The CPUs and memory nodes of each size.
+    """
 
     trials: tuple[Trial, ...]
     not_run: tuple[NotRun, ...]
@@ -34,14 +45,15 @@ class Design:
     placements: tuple[documents.PlannedPlacement, ...] = ()
 
     def of(self, shard: Shard) -> Design:
-        """Return a shard of it: places in the order are those of the whole."""
+        """Return a shard's part of the design; trials keep their positions in the whole."""
         return replace(self, trials=tuple(t for t in self.trials if shard.has(t.replicate)))
 
     def interrupts(self) -> str:
-        """Return the CPUs that interrupts are to come to all along, as a kernel list.
+        """Return the CPUs that are to receive interrupts during the whole sweep, as a kernel list.
 
-        Housekeeping CPUs that no size measures and no instance takes offline; where a size takes
-        every CPU, those of the smallest. The same for all instances, so on all platforms alike.
+        These are the housekeeping CPUs that no size uses and no instance takes offline. If there
+        are none, because a size takes every CPU, they are the housekeeping CPUs of the smallest
+        size. All instances have the same, so platforms are treated alike.
         """
         online = [frozenset(parse_cpu_list(trial.instance.allowed)) for trial in self.trials]
         helpers = [frozenset(parse_cpu_list(size.housekeeping)) for size in self.placements]
@@ -53,13 +65,13 @@ class Design:
     def document(
         self, plan: Plan, image: str, platforms: Platforms, commits: Sequence[str]
     ) -> documents.Design:
-        """Return what design.json holds.
+        """Return the document of design.json.
 
         Args:
-            plan: The plan that was placed.
+            plan: The plan of this design.
             image: Digest of the image that every instance runs.
-            platforms: The platforms that there are.
-            commits: Commits of virtbed that carried the sweep out so far.
+            platforms: All platforms of the checkout.
+            commits: Commits of virtbed that have carried out parts of the sweep so far.
         """
         return documents.Design(
             schema=DESIGN,
@@ -82,7 +94,7 @@ class Design:
 
 @dataclass(frozen=True)
 class _Cell:
-    """An instance of one size and mode with its factors, before it has a replicate."""
+    """An instance of one size and mode with its factors, not yet in a replicate."""
 
     instance: Instance
     factors: Values
@@ -91,21 +103,26 @@ class _Cell:
 
 
 def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
-    """Lay a plan out on the host that a report describes.
+    """Turn a plan into the trials of one host.
+
+    Args:
+        plan: The plan.
+        report: The host's report.
+        platforms: All platforms of the checkout.
 
     Raises:
-        PlacementError: the plan asks for more cores or memory than the host offers in one place, or
-            hwloc did not tell what shares what.
-        PlanError: it asks for what none of its platforms can have.
+        PlacementError: a size needs more cores or memory than the host has in one place, or hwloc's
+            description of the host is missing.
+        PlanError: the plan varies something that none of its platforms can have.
     """
     if why := unvaried(plan, {name: platforms.parts(name)[1] for name in platforms.entries}):
         raise PlanError(why)
     topology = Topology.from_doctor(report.facts)
     gpu = gpu_of(plan, report, platforms)
-    if gpu:  # cells without one are its twins
+    if gpu:  # cells without the GPU are placed alike, so that they can be compared
         topology = topology.near_card(gpu.address)
     kind = choose_kind(topology, max(plan.cores), plan.core_kind)
-    # Refuses a size that no platform here could have.
+    # `place` refuses a size that no platform on this host could have.
     placed = {c: place(topology, c, plan.memory_mib, kind) for c in sorted(plan.cores)}
     total_mib = report.facts.get("memory_mib", {}).get("total")
     rooms = {
@@ -134,18 +151,18 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                     continue
                 machine, enclosure = platforms.parts(platform)
                 for values in combinations(plan, "instance", instance, enclosure, emulated):
-                    asked = replace(instance, factors=values)
-                    own = offered(asked, enclosure, report.facts.get("lacking", ())) or accompanied(
-                        asked, rooms[cores]
-                    )
+                    varied = replace(instance, factors=values)
+                    own = offered(
+                        varied, enclosure, report.facts.get("lacking", ())
+                    ) or accompanied(varied, rooms[cores])
                     if isinstance(own, Instance):
                         own = equipped(own, machine, topology, report.facts)
                     if isinstance(own, Instance):
                         cells.append(_Cell(own, values, emulated, enclosure))
                     elif (row := NotRun(platform, mode, cores, *own)) not in not_run:
-                        not_run.append(row)  # once, whatever else is varied
-    had = (cell.factors[NEIGHBOURS.name] for cell in cells)
-    if why := unmet(plan, had, ((row.reason, row.remedy) for row in not_run)):
+                        not_run.append(row)  # one row per reason, whatever other factors vary
+    neighbours = (cell.factors[NEIGHBOURS.name] for cell in cells)
+    if why := unmet(plan, neighbours, ((row.reason, row.remedy) for row in not_run)):
         raise PlanError(why)
     sizes = tuple(_planned(c, placement, rooms[c]) for c, placement in placed.items())
     return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator, sizes)
@@ -167,11 +184,12 @@ def _planned(
 
 
 def _by_online(instance: Instance) -> bool:
-    """Return whether nothing but the number of online CPUs limits an instance: bm vanilla."""
+    """Return whether only the number of online CPUs limits an instance (vanilla bare metal)."""
     return not instance.own_kernel and instance.enclosure_limit == "none"
 
 
 def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool) -> NotRun | None:
+    """Return why an instance's size and mode cannot run on this host; None if they can."""
     platform, mode, cores = instance.platform, instance.mode, instance.cores
     online = topology.machine.cpus
     unlike = _unlike(topology, instance) if mode == "vanilla" else _unbalanced(topology, instance)
@@ -187,8 +205,8 @@ def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool
     if topology.near and _by_online(instance) and not stays <= topology.near and stays != online:
         return NotRun(
             platform, mode, cores,
-            f"CPUs {instance.allowed} would stay online, and {format_cpu_list(topology.near)} are "
-            f"near {topology.card}",
+            f"CPUs {instance.allowed} would stay online, but only {format_cpu_list(topology.near)} "
+            f"are near {topology.card}",
             f"compare with {platform} pinned, the baseline of both modes",
         )  # fmt: skip
     if emulated and mode not in plan.emulated.modes:
@@ -207,41 +225,48 @@ def _left_out(plan: Plan, topology: Topology, instance: Instance, emulated: bool
 
 
 def _unlike(topology: Topology, instance: Instance) -> tuple[str, str] | None:
-    """Return why no instance may float over this host's CPUs, and what would change that."""
+    """Return why no instance can float over this host's CPUs, and the remedy; None if it can.
+
+    Floating is only measured over CPUs that are alike, and that pinned instances could have, too.
+    """
     online, kinds = topology.machine.cpus, topology.machine.kinds
     pinned = "keep to mode pinned"
     if topology.isolated:
         return (
-            f"CPUs {format_cpu_list(topology.isolated)} are isolated: the scheduler keeps what is "
-            "not pinned off them, so it would float over other CPUs than pinned instances have",
+            f"CPUs {format_cpu_list(topology.isolated)} are isolated: the scheduler keeps an "
+            "instance that is not pinned off them, so it would float over other CPUs than pinned "
+            "instances have",
             f"{pinned}, or boot without isolcpus",
         )
     if topology.tickless and topology.tickless != online:
         return (
             f"CPUs {format_cpu_list(topology.tickless)} have no tick (nohz_full) and others have: "
-            "it would float over unlike CPUs",
+            "an instance would float over unlike CPUs",
             f"{pinned}, or boot without nohz_full",
         )
     if topology.allowed != online:
         return (
             f"CPUs {format_cpu_list(topology.allowed)} allowed, {format_cpu_list(online)} online: "
-            "platforms would differ in what they may float over",
-            f"{pinned}, lift what restricts virtbed (taskset, a cpuset), or take the other CPUs "
-            "offline",
+            "platforms would differ in the CPUs that they may float over",
+            f"{pinned}, run virtbed without the restriction (taskset, a cpuset), or take the other "
+            "CPUs offline",
         )
     floats_over = frozenset(parse_cpu_list(instance.allowed))
     mixed = [kind for kind in kinds if kind.cpus & floats_over]
     if len(mixed) > 1:
         return (
             f"CPUs {' and '.join(format_cpu_list(k.cpus) for k in mixed)} are of different kinds "
-            "of core: it would float over both",
+            "of core: an instance would float over both",
             f"{pinned}, or take the CPUs of the other kinds offline",
         )
     return None
 
 
 def _unbalanced(topology: Topology, instance: Instance) -> tuple[str, str] | None:
-    """Return why the threads of a pinned instance would not spread, and what would change that."""
+    """Return why the threads of a pinned instance would not spread over its CPUs, and the remedy.
+
+    None if they would. The kernel does not balance load over isolated CPUs.
+    """
     if not topology.isolated or instance.own_kernel or instance.cores == 1:
         return None
     return (
@@ -256,6 +281,7 @@ def _instance(
     plan: Plan, topology: Topology, report: HostReport, platforms: Platforms, platform: str,
     mode: str, cores: int, placement: Placement,
 ) -> Instance:  # fmt: skip
+    """Return an instance with all that its placement determines, without factors or replicate."""
     entry = platforms.entries[platform]
     machine, enclosure = platforms.parts(platform)
     limit = enclosure.limits[mode]
@@ -268,17 +294,17 @@ def _instance(
     inner_allowed = guest_cpus if machine.own_kernel else allowed
     seen_cpus = inner_cpus if mode == "pinned" else inner_allowed
     quota_cpus = float(cores) if limit == "quota" else None
-    if enclosure.private_kernel:  # which numbers what it is given from 0
+    if enclosure.private_kernel:  # such a kernel numbers its CPUs from 0
         seen_cpus = format_cpu_list(range(len(parse_cpu_list(seen_cpus))))
-    image = report.facts["image"]["digest"] or ""  # none yet: the plan is only shown
+    image = report.facts["image"]["digest"] or ""  # empty before setup: the plan is only shown
     return Instance(
-        id="",  # every replicate has its own
+        id="",  # set per replicate
         platform=platform,
         machine=entry.machine,
         enclosure=entry.enclosure,
         own_kernel=machine.own_kernel,
         private_kernel=enclosure.private_kernel,
-        mode=mode,  # type: ignore[arg-type]  # as the plan was checked
+        mode=mode,  # type: ignore[arg-type]  # the plan was checked
         enclosure_limit=limit,  # type: ignore[arg-type]  # an enclosure does not limit by count
         cores=cores,
         memory_mib=plan.memory_mib,
@@ -302,18 +328,19 @@ def _instance(
 
 
 def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
-    """Return the trials in order: per replicate one pass over every cell, shuffled.
+    """Return the trials in order: one pass over every cell per replicate, shuffled.
 
-    Blocks are shuffled, and within each its applications (randomized complete block design), so
-    that drift over hours falls on all platforms alike.
+    A randomized complete block design: within a replicate the blocks (instances) are shuffled, and
+    within a block its applications, so that drift over hours affects all platforms alike. The
+    order of a replicate depends only on the cells, the seed and its number.
     """
     trials: list[Trial] = []
     block = 0
     for replicate in range(1, plan.replicates + 1):
         shuffle = random.Random(f"{plan.seed}/{replicate}").shuffle  # nosec B311 # a seeded order
-        here = [c for c in cells if not c.emulated or replicate <= plan.emulated.replicates]
-        shuffle(here)
-        for cell in here:
+        included = [c for c in cells if not c.emulated or replicate <= plan.emulated.replicates]
+        shuffle(included)
+        for cell in included:
             block += 1
             workloads = _workloads(plan, cell)
             shuffle(workloads)
@@ -324,9 +351,10 @@ def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
 
 
 def _workloads(plan: Plan, cell: _Cell) -> list[tuple[Application, Values]]:
-    """Return what an instance runs: every application under every factor that a trial varies.
+    """Return the trials of an instance: every application with every value of the trial factors.
 
-    Emulated guests run all scales of a plan at one, and so each application and scenario once.
+    Emulated guests run every application at the scale `emulated.scale`, so an application that the
+    plan lists at several scales runs only once per scenario.
     """
     values = combinations(plan, "trial", cell.instance, cell.enclosure, cell.emulated)
     every: list[tuple[Application, Values]] = list(product(plan.applications, values))
@@ -340,6 +368,7 @@ def _trial(
     plan: Plan, cell: _Cell, application: Application, values: Values, replicate: int, block: int,
     position: int,
 ) -> Trial:  # fmt: skip
+    """Return one trial, with the ids of itself and its instance."""
     how = plan.emulated if cell.emulated else application
     scales = {a.scale for a in plan.applications if a.name == application.name}
     base, factors = cell.instance, {**cell.factors, **values}

@@ -1,9 +1,12 @@
-"""Who measures a bench host: a note on the host itself, for controllers may be several machines.
+"""The claim of a controller on a bench host: a note in a file on the host itself.
 
-It names its controller, and holds for a time that each block renews, in seconds of the host's own
-uptime: no clock that is set moves it. It ends with that time, with the host's boot, with the
-controller's process where that is seen from the host, and when the same controller comes again:
-there only one process at a time holds the controller's own lock.
+The note is on the host because controllers can run on several machines. It names its controller,
+and is valid until a point in the host's own uptime, which no change of a clock moves; each block
+renews it. A claim ends when that time has passed, when the host boots, when the controller's
+process has ended (if that process runs on the host itself), and when the same controller claims the
+host again: only one process at a time holds a controller's own lock (`virtbed.bench.alone`).
+
+The playbooks' module host_lock calls `take`, `begin` and `free`; `virtbed status` only reads.
 """
 
 from __future__ import annotations
@@ -19,20 +22,22 @@ from virtbed_contract.codec import DocumentError
 from virtbed_contract.kernel.processes import Stat
 
 FOLDER = "/run/virtbed"
-"""Where root keeps on a host what lives while a sweep runs."""
+"""Root's folder on a host for files that exist only while a sweep runs."""
 NAME = "sweep"
 SLACK_S = 60
 GUARD_S = 20
-"""How long whoever writes the note waits for another that does; a write takes milliseconds."""
+"""Seconds that a writer of the note waits for another writer; a write takes milliseconds."""
 _TAKEN = 3
 _TRIES = 5
-# POSIX sh; $1 is the folder. A note is two lines: the claim, and until when in which boot.
+# Scripts in POSIX sh; $1 is the folder. A note has two lines: the claim; and the uptime until which
+# it is valid, with the id of the boot that the uptime belongs to.
 _READ = f"""\
 uname -n; cat /proc/sys/kernel/random/boot_id
 read -r up rest < /proc/uptime; echo "${{up%%.*}}"
 cat "$1/{NAME}" 2>/dev/null || :
 """
-# Nobody else may open the guard: whoever can, can lock it. The note is for all to read.
+# Only root may open the guard, since a user who can open it can lock it. All users may read the
+# note.
 _GUARDED = f"""\
 umask 077
 [ -d "$1" ] || mkdir -m 711 -p "$1" || exit
@@ -47,18 +52,18 @@ read -r up rest < /proc/uptime
 printf '%s\\n%s %s\\n' "$2" $((${{up%%.*}} + $3)) "$(cat /proc/sys/kernel/random/boot_id)" \
 > "$1/.{NAME}.new" && mv -f "$1/.{NAME}.new" "$1/{NAME}"
 """
-# $2 is the new claim, $3 the seconds, $4 the note that it replaces.
+# $2 is the new claim, $3 its seconds, $4 the note that it replaces.
 _TAKE = f"""\
 {_GUARDED}[ "$(cat "$1/{NAME}" 2>/dev/null)" = "$4" ] || exit {_TAKEN}
 {_WRITE}"""
-# $2 is the claim; $3 the seconds. Gone, it is written again.
+# $2 is the claim, $3 its seconds. A note that is missing is written again.
 _MINE = f"""\
 {_GUARDED}first=; [ ! -e "$1/{NAME}" ] || read -r first < "$1/{NAME}"
 """
 _RENEW = f"""\
 {_MINE}[ -z "$first" ] || [ "$first" = "$2" ] || {{ printf '%s\\n' "$first"; exit {_TAKEN}; }}
 {_WRITE}"""
-# $4 and on are folders.
+# $4 and the following are folders.
 _BEGIN = f"""\
 cat /proc/sys/kernel/random/boot_id
 [ -z "$2" ] || {{ {_RENEW}}} || exit
@@ -70,25 +75,25 @@ _FREE = f"""\
 """
 
 Execute = Callable[[str], Mapping[str, object]]
-"""Runs a command of the host's shell; gives rc, stdout and stderr."""
+"""Runs a shell command on the host; returns a mapping with rc, stdout and stderr."""
 
 
 class HostLockError(RuntimeError):
-    """Another controller has the host, or the note cannot be read or written."""
+    """Another controller has claimed the host, or the note cannot be read or written."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A controller that measures a host.
+    """The controller that has claimed a host.
 
     Attributes:
         host: Name of the controller's machine.
         boot: That machine's boot id.
-        folder: The folder of the controller's own lock: one per user.
+        folder: The folder of the controller's own lock; each user has one.
         pid: Number of its process.
-        started: When that started, in the kernel's ticks since boot.
-        what: What it carries out.
-        since: Since when, UTC.
+        started: When the process started, in the kernel's ticks since boot.
+        what: Description of the sweep, such as "virtbed sweep quick".
+        since: When it claimed the host, in UTC.
     """
 
     host: str
@@ -100,26 +105,26 @@ class Claim:
     since: str
 
     def __str__(self) -> str:
-        """Return it as one line of JSON."""
+        """Return the claim as one line of JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @property
     def words(self) -> str:
-        """Who that is: "process 12 on ctl01 (virtbed sweep quick) since …"."""
+        """The controller in words: "process 12 on ctl01 (virtbed sweep quick) since …"."""
         return f"process {self.pid} on {self.host} ({self.what}) since {self.since}"
 
     @classmethod
     def of(cls, line: str) -> Claim:
-        """Read a line that `str` gave.
+        """Parse a claim's line of JSON.
 
         Raises:
-            HostLockError: it is none.
+            HostLockError: the line is no claim.
         """
         try:
-            found = json_file.parse(line, "it")
-            claim = cls(**found)
+            fields = json_file.parse(line, "it")
+            claim = cls(**fields)
             if type(claim.pid) is not int or not all(
-                isinstance(v, str) for k, v in found.items() if k != "pid"
+                isinstance(v, str) for k, v in fields.items() if k != "pid"
             ):
                 raise TypeError("a number of a process and texts needed")
         except (DocumentError, TypeError) as error:
@@ -129,7 +134,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Seen:
-    """A host's note as it is read, and what tells whether it still holds."""
+    """A host's note, and the facts that decide whether it is still valid.
+
+    Attributes:
+        name: The host's own name.
+        boot: Its boot id.
+        uptime: Its uptime in seconds.
+        note: The text of the note; empty if there is none.
+    """
 
     name: str
     boot: str
@@ -138,10 +150,10 @@ class Seen:
 
     @classmethod
     def read(cls, execute: Execute, folder: str = FOLDER) -> Seen:
-        """Read it on the host.
+        """Read the note and these facts on the host.
 
         Raises:
-            HostLockError: the host tells something else.
+            HostLockError: the command failed, or printed something else.
         """
         answer = execute(_command(_READ, folder))
         _check(answer, folder)
@@ -152,10 +164,10 @@ class Seen:
             raise HostLockError(f"{lines[:3]} found, name, boot id and uptime needed") from error
 
     def claim(self, folder: str = FOLDER) -> tuple[Claim, int] | None:
-        """Return who holds the host, and for how many seconds more; None if nobody does.
+        """Return the valid claim and the seconds until it ends; None if there is none.
 
         Raises:
-            HostLockError: the note cannot be read, and so nobody knows.
+            HostLockError: the note cannot be parsed, so that its claim is unknown.
         """
         if not self.note:
             return None
@@ -173,12 +185,18 @@ class Seen:
         return (claim, left) if left > 0 else None
 
     def same_kernel(self, claim: Claim) -> bool:
-        """Return whether the controller is a process of this very host."""
+        """Return whether the controller is a process of this host itself."""
         return (claim.host, claim.boot) == (self.name, self.boot)
 
 
 def here(what: str, folder: Path, since: str) -> Claim:
-    """Return this process's claim."""
+    """Return the claim of this process.
+
+    Args:
+        what: Description of the sweep.
+        folder: The folder of this controller's own lock.
+        since: The present time, in UTC.
+    """
     from virtbed.lease import Holder
 
     me = Holder.here()
@@ -186,13 +204,13 @@ def here(what: str, folder: Path, since: str) -> Claim:
 
 
 def held_by(execute: Execute, seen: Seen, mine: Claim | None, folder: str = FOLDER) -> str:
-    """Return who else has a host and how to break that, in words; empty if nobody else does.
+    """Return a message about another controller that has a host; empty if there is none.
 
     Args:
         execute: Runs a command on the host.
-        seen: What was read there.
-        mine: The claim of whoever asks.
-        folder: Where the note lies.
+        seen: The host's note.
+        mine: The claim of the caller, which does not count as another; None if it has none.
+        folder: The folder of the note.
     """
     held = seen.claim(folder)
     if held is None:
@@ -203,14 +221,14 @@ def held_by(execute: Execute, seen: Seen, mine: Claim | None, folder: str = FOLD
     if seen.same_kernel(claim) and gone(execute, claim):
         return ""
     return (
-        f"{seen.name} is being measured by {claim.words}, for {left} s more unless that is "
-        "renewed; wait for its end, or end it (Ctrl-C); if it is gone, remove "
+        f"{seen.name} is being measured by {claim.words}, for {left} s more unless it renews its "
+        "claim; wait for its end, or end it (Ctrl-C); if that process is gone, remove "
         f"{folder}/{NAME} on {seen.name}"
     )
 
 
 def gone(execute: Execute, claim: Claim) -> bool:
-    """Return whether a process of the host itself has ended."""
+    """Return whether a controller has ended whose process runs on the host itself."""
     answer = execute(f"cat /proc/{claim.pid}/stat")
     try:
         return answer["rc"] != 0 or str(Stat.parse(str(answer["stdout"])).started) != claim.started
@@ -219,24 +237,36 @@ def gone(execute: Execute, claim: Claim) -> bool:
 
 
 def take(execute: Execute, claim: str, seconds: int, folder: str = FOLDER) -> None:
-    """Take a host for some seconds.
+    """Claim a host.
+
+    Args:
+        execute: Runs a command on the host.
+        claim: The claim, as one line of JSON.
+        seconds: How long it is to be valid from now on.
+        folder: The folder of the note.
 
     Raises:
-        HostLockError: another controller has it, or it cannot be taken.
+        HostLockError: another controller has the host, or the note cannot be written.
     """
     for _ in range(_TRIES):
         seen = Seen.read(execute, folder)
         if who := held_by(execute, seen, Claim.of(claim), folder):
             raise HostLockError(who)
         answer = execute(_command(_TAKE, folder, claim, seconds, seen.note))
-        if answer["rc"] != _TAKEN:  # else another was faster
+        if answer["rc"] != _TAKEN:  # otherwise another controller was faster
             _check(answer, folder)
             return
     raise HostLockError(f"{folder}/{NAME} on {seen.name} changes all the time; call again")
 
 
 def check_free(execute: Execute, claim: str, folder: str = FOLDER) -> None:
-    """Raise HostLockError if a controller has a host that is not the claim's own."""
+    """Raise HostLockError if a controller other than the claim's own has claimed a host.
+
+    Args:
+        execute: Runs a command on the host.
+        claim: The caller's claim as one line of JSON; empty if it has none.
+        folder: The folder of the note.
+    """
     seen = Seen.read(execute, folder)
     if who := held_by(execute, seen, Claim.of(claim) if claim else None, folder):
         raise HostLockError(who)
@@ -245,31 +275,34 @@ def check_free(execute: Execute, claim: str, folder: str = FOLDER) -> None:
 def begin(
     execute: Execute, claim: str, seconds: int, paths: Sequence[str] = (), folder: str = FOLDER
 ) -> list[str]:
-    """Hold a host for so many seconds from now, and ask what a block needs to know, at once.
+    """Renew the claim on a host, and read what a block needs to know, in one command.
 
     Args:
         execute: Runs a command on the host.
-        claim: The claim; empty for a host that is not held.
-        seconds: For how long.
-        paths: Folders whose file systems are looked at.
-        folder: Where the note lies.
+        claim: The claim, as one line of JSON; empty for a host that is not claimed.
+        seconds: How long the claim is to be valid from now on.
+        paths: Folders whose file systems are examined.
+        folder: The folder of the note.
 
     Returns:
-        The host's boot id, then what `limits.SCRIPT` prints of the folders.
+        The host's boot id, then the lines that `limits.SCRIPT` prints about the folders.
 
     Raises:
-        HostLockError: another controller has taken the host, or the note cannot be written.
+        HostLockError: another controller has claimed the host, or the note cannot be written.
     """
     answer = execute(_command(_BEGIN, folder, claim, seconds, *paths))
     lines = str(answer["stdout"]).strip().splitlines()
     if answer["rc"] == _TAKEN:
-        raise HostLockError(f"the host was taken by {Claim.of(lines[-1]).words}: it is not ours")
+        raise HostLockError(
+            f"the host was taken by {Claim.of(lines[-1]).words}; this sweep has lost it: "
+            "call again when that one has ended"
+        )
     _check(answer, folder)
     return lines
 
 
 def free(execute: Execute, claim: str, folder: str = FOLDER) -> None:
-    """Let a host go, if the claim has it."""
+    """Remove the note from a host, if it is this claim's."""
     _check(execute(_command(_FREE, folder, claim)), folder)
 
 
@@ -279,8 +312,8 @@ def _command(script: str, *words: object) -> str:
 
 def _check(answer: Mapping[str, object], folder: str) -> None:
     if answer["rc"] != 0:
-        said = str(answer["stderr"] or answer["stdout"]).strip()[-500:]
+        reason = str(answer["stderr"] or answer["stdout"]).strip()[-500:]
         raise HostLockError(
-            f"{folder}/{NAME} cannot be read or written: {said or 'no reason given'}; root is "
+            f"{folder}/{NAME} cannot be read or written: {reason or 'no reason given'}; root is "
             f"needed on the host (ansible_become), with space left in {folder}"
         )

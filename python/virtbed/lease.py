@@ -1,8 +1,8 @@
-"""Who carries a results folder out: one controller at a time, and whether it is still there.
+"""Mutual exclusion of controllers on one results folder: a file lock and a lease.
 
-Two means, since neither is enough alone. A lock on a file in the folder holds among processes of
-one kernel, and is gone with its process. A lease in the ledger holds among machines that share the
-folder, where such a lock may not reach; it names its holder, and ends by itself.
+Neither is enough alone. The lock on a file in the folder works between processes of one kernel, and
+ends with its process. The lease in the ledger works between machines that share the folder, where a
+file lock may not; it names its holder, and expires by itself. `virtbed.ledger` stores the lease.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SLACK_S = 60.0
-"""A lease outlasts the step that it is for by so long: to end a playbook takes its time, too."""
+"""A lease lasts this much longer than the step that it is for, since ending a playbook takes time.
+"""
 _LOCK = ".lock"
 
 
 class LeaseError(RuntimeError):
-    """Another controller carries the folder out; the message names it and until when."""
+    """Another controller has the folder; the message names it and the end of its lease."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, distinguished from any other that had or will have its number.
+    """A process of a controller, identified uniquely even when its number is used again.
 
     Attributes:
         host: Name of the machine.
         pid: Number of the process.
-        boot: The kernel's boot id: another one, and no process of then is left.
-        started: When it started, in the kernel's ticks since boot; empty where that is unknown.
+        boot: The kernel's boot id; after another boot, no earlier process exists.
+        started: When the process started, in the kernel's ticks since boot; empty if unknown.
     """
 
     host: str
@@ -47,7 +48,7 @@ class Holder:
         return cls(os.uname().nodename, pid, _boot(proc), _started(pid, proc))
 
     def gone(self, proc: Path = Path("/proc")) -> bool:
-        """Return whether the process is known to have ended: False where that cannot be seen."""
+        """Return whether the process is known to have ended; False if it is on another machine."""
         if self.host != os.uname().nodename:
             return False
         return self.boot != _boot(proc) or self.started != _started(self.pid, proc)
@@ -65,7 +66,7 @@ def _boot(proc: Path) -> str:
 
 def _started(pid: int, proc: Path) -> str:
     try:
-        # The name, which may hold spaces and parentheses, ends at the last parenthesis.
+        # The process's name may contain spaces and parentheses; it ends at the last parenthesis.
         fields = (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
         return fields[19]
     except (OSError, IndexError):
@@ -73,22 +74,26 @@ def _started(pid: int, proc: Path) -> str:
 
 
 def until(limit_s: float) -> float:
-    """Return when a lease ends that is taken now for a step with a limit, in seconds since 1970."""
+    """Return the end of a lease, in seconds since 1970, for a step that starts now.
+
+    Args:
+        limit_s: Seconds that the step may take.
+    """
     return time.time() + limit_s + SLACK_S
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a results folder.
+    """Hold the file lock of a results folder.
 
     Raises:
         LeaseError: another process of this machine holds it.
         OSError: the folder cannot be written.
     """
-    # Whoever can open it can lock it, and keep every controller out.
+    # Mode 0600: any user who can open the file can lock it, and so block every controller.
     opened = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        with suppress(OSError):  # one that was made before for all to read
+        with suppress(OSError):  # a lock file of an earlier version was readable by all
             os.fchmod(opened, 0o600)
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,8 @@
-"""The journal of a sweep: what became of each trial, and who carries it out; it survives any kill.
+"""The ledger of a sweep: the state of each trial, and which controller carries the sweep out.
 
-What is in it of the results can be read from the results: see `virtbed.sweep.standing`, which
-rebuilds a lost or damaged one.
+One SQLite file per results folder, written so that it survives a kill at any time. Everything in it
+about results can be read from the results again: `virtbed.sweep.standing` rebuilds a lost or
+damaged ledger. Programs that only look use `virtbed.ledger_view`.
 """
 
 from __future__ import annotations
@@ -51,34 +52,35 @@ CREATE TABLE IF NOT EXISTS holder (
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _HOLDER = "host = ? AND pid = ? AND boot = ? AND started = ?"
 PARTS = ("", "-wal", "-shm", "-journal")
-"""Endings of the file's name: itself, and what SQLite writes next to it."""
+"""Suffixes of the ledger's files: the database itself, and the files that SQLite adds to it."""
 
 
 class LedgerError(RuntimeError):
-    """The sweep on disk is not the one that is asked for, or its journal cannot be written."""
+    """The sweep on disk is another one than the requested, or its ledger cannot be used."""
 
 
 class LedgerDamagedError(LedgerError):
-    """What is there is no journal, or no whole one, or one of another version."""
+    """The file is no ledger, is damaged, or has another version."""
 
 
 @dataclass(frozen=True)
 class Digests:
-    """SHA-256 of what a trial left, by which a file that was changed since is known."""
+    """SHA-256 of a trial's result.json and evidence.json, to detect later changes."""
 
     result: str
     evidence: str
 
 
 class Ledger:
-    """A sweep's journal in one SQLite file. Every method commits before it returns.
+    """A sweep's ledger in one SQLite file. Every method commits before it returns.
 
-    Each raises LedgerError where the file cannot be written, on a full disk, say, and
-    LedgerDamagedError where it is no journal.
+    Raises:
+        LedgerError: by every method, if the file cannot be read or written (a full disk, say).
+        LedgerDamagedError: by every method, if the file is no ledger.
     """
 
     _wait_s = 5.0
-    """How long whoever opens it, reads or writes waits for another that writes."""
+    """Seconds that an access waits for another process that is writing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -96,12 +98,12 @@ class Ledger:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and version != _VERSION:
             raise LedgerDamagedError(
-                f"{self._path}: a journal of version {version} found, {_VERSION} needed"
+                f"{self._path}: a ledger of version {version} found, {_VERSION} needed"
             )
-        said = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if said != "ok":
-            raise LedgerDamagedError(f"{self._path}: {str(said).splitlines()[0]}")
-        # Full: a trial that was marked done stays done, also when the power goes.
+        problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise LedgerDamagedError(f"{self._path}: {str(problem).splitlines()[0]}")
+        # synchronous=FULL: a trial that was marked done stays done, even after a power failure.
         self._db.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
             f"{_SCHEMA} PRAGMA user_version={_VERSION};"
@@ -109,17 +111,17 @@ class Ledger:
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
-        """Say in words what SQLite cannot do, and with which file."""
+        """Turn errors of SQLite into LedgerError, with the file's path and the remedy."""
         try:
             yield
         except sqlite3.Error as error:
-            # Of an extended code the last byte is the kind.
+            # The last byte of an extended error code is the primary code.
             kind = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
             if kind in _DAMAGED:
                 raise LedgerDamagedError(f"{self._path}: {error}") from error
             raise LedgerError(
-                f"{self._path}: {error}; a folder that this user can write, with space left, and "
-                "no other program that has this file open are needed; nothing is lost"
+                f"{self._path}: {error}; this user must be able to write the folder, it needs free "
+                "space, and no other program may have this file open; nothing is lost"
             ) from error
 
     def __enter__(self) -> Self:
@@ -134,39 +136,40 @@ class Ledger:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """Write all of some rows, or none."""
+        """Run a transaction: all of its writes are committed, or none."""
         with self._in_words():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # the first error is reported
+                with suppress(sqlite3.Error):  # the error that caused the rollback is raised
                     self._db.execute("ROLLBACK")
                 raise
 
     def new(self) -> bool:
-        """Return whether no sweep is in it yet."""
+        """Return whether no sweep was started in it yet."""
         return not self._rows("SELECT 1 FROM sweep LIMIT 1")
 
     def begin(self, identity: Mapping[str, str], trials: Iterable[tuple[str, int, str]]) -> None:
-        """Write a new sweep, or check that the one there is the same or has fewer replicates.
+        """Start a sweep, or continue one: with the same trials, or with further replicates.
 
         Args:
-            identity: What must not change between two calls (plan, image, host, its kernel…).
-            trials: (id, position, platform) of each.
+            identity: What must be the same in every call of the sweep (plan, image, host, its
+                kernel, …), by name.
+            trials: (id, position, platform) of each trial.
 
         Raises:
-            LedgerError: another sweep is there, or one of more replicates; the message names what
-                differs.
+            LedgerError: the ledger has another sweep, or one with more replicates; the message
+                names what differs.
         """
-        asked = list(trials)
-        there = dict(self._rows("SELECT key, value FROM sweep"))
-        if there:
-            check_identity(self._path.parent, there, identity)
+        requested = list(trials)
+        stored = dict(self._rows("SELECT key, value FROM sweep"))
+        if stored:
+            check_identity(self._path.parent, stored, identity)
         known = dict(self._rows("SELECT id, position FROM trial"))
-        check_trials(self._path.parent, known.keys(), {trial[0] for trial in asked})
-        new = [trial for trial in asked if trial[0] not in known]
+        check_trials(self._path.parent, known.keys(), {trial[0] for trial in requested})
+        new = [trial for trial in requested if trial[0] not in known]
         taken = set(known.values())
         if further := sorted(trial for trial, position, _ in new if position in taken):
             raise LedgerError(
@@ -175,18 +178,22 @@ class Ledger:
                 "that folder away"
             )
         with self._writing() as db:
-            if not there:
+            if not stored:
                 db.executemany("INSERT INTO sweep VALUES (?, ?)", identity.items())
             db.executemany("INSERT INTO trial (id, position, platform) VALUES (?, ?, ?)", new)
 
     def take(self, holder: Holder, expires: float) -> list[str]:
-        """Become the one controller of the sweep until some time (seconds since 1970).
+        """Become the only controller of the sweep until a point in time.
+
+        Args:
+            holder: This controller's process.
+            expires: When the lease ends, in seconds since 1970.
 
         Returns:
-            The trials that a controller had leased which has ended meanwhile.
+            Ids of the trials that a controller was carrying out that has ended since.
 
         Raises:
-            LeaseError: another controller carries it out, and is not known to have ended.
+            LeaseError: another controller carries the sweep out, and is not known to have ended.
         """
         with self._writing() as db:
             rows = db.execute("SELECT host, pid, boot, started, expires FROM holder").fetchall()
@@ -197,18 +204,25 @@ class Ledger:
                         f"{self._path.parent} is being carried out by {other}, whose lease ends in "
                         f"{ends - time.time():.0f} s unless it is renewed; wait, or end it"
                     )
-            left = [row[0] for row in db.execute("SELECT id FROM trial WHERE leased ORDER BY id")]
+            pending = [
+                row[0] for row in db.execute("SELECT id FROM trial WHERE leased ORDER BY id")
+            ]
             db.execute("UPDATE trial SET leased = 0")
             db.execute("DELETE FROM holder")
             mine = (holder.host, holder.pid, holder.boot, holder.started, expires)
             db.execute("INSERT INTO holder VALUES (1, ?, ?, ?, ?, ?)", mine)
-        return left
+        return pending
 
     def renew(self, holder: Holder, expires: float, *, no_sooner: bool = False) -> None:
-        """Hold the sweep until some time; with `no_sooner` a later end that it has stays.
+        """Set when the lease of this controller ends.
+
+        Args:
+            holder: This controller's process.
+            expires: The new end, in seconds since 1970.
+            no_sooner: Whether to keep the present end if it is later.
 
         Raises:
-            LeaseError: another controller has taken it, since the lease had ended.
+            LeaseError: the lease had ended, and another controller has taken the sweep.
         """
         ends = "max(expires, ?)" if no_sooner else "?"
         with self._writing() as db:
@@ -220,32 +234,32 @@ class Ledger:
                 raise LeaseError(f"{self._path.parent} was taken over by another controller")
 
     def lease(self, trials: Iterable[str]) -> None:
-        """Mark trials as being carried out by the holder; `close` and `free` end that."""
+        """Mark trials as being carried out by this controller, until `close` or `free`."""
         with self._writing() as db:
             db.executemany("UPDATE trial SET leased = 1 WHERE id = ?", [(t,) for t in trials])
 
     def free(self, trials: Iterable[str]) -> None:
-        """End the lease of trials: what was not closed is to be done again."""
+        """End the lease of trials; those that were not closed must be done again."""
         with self._writing() as db:
             db.executemany("UPDATE trial SET leased = 0 WHERE id = ?", [(t,) for t in trials])
 
     @contextmanager
     def left(self, holder: Holder | None = None) -> Iterator[None]:
-        """Whatever happens meanwhile, be no longer the controller of the sweep at the end."""
+        """Stop being the controller of the sweep at the end of the block, whatever happens."""
         mine = holder or Holder.here()
         try:
             yield
         finally:
-            with suppress(LedgerError), self._writing() as db:  # a lease ends by itself, too
+            with suppress(LedgerError), self._writing() as db:  # the lease also ends by itself
                 who = (mine.host, mine.pid, mine.boot, mine.started)
                 db.execute(f"DELETE FROM holder WHERE {_HOLDER}", who)  # nosec B608 # a constant
 
     def done(self) -> set[str]:
-        """Return the ids of the trials that need no further attempt."""
+        """Return the ids of the trials that are done."""
         return {row[0] for row in self._rows("SELECT id FROM trial WHERE status = 'done'")}
 
     def digests(self) -> dict[str, Digests]:
-        """Return the digests of what each trial left that is done, as far as they are known."""
+        """Return the digests of the files of each done trial, by id, as far as they are known."""
         sql = (
             "SELECT id, result, evidence FROM trial WHERE status = 'done' AND result IS NOT NULL "
             "AND evidence IS NOT NULL"
@@ -253,16 +267,16 @@ class Ledger:
         return {trial: Digests(*rest) for trial, *rest in self._rows(sql)}
 
     def given_up(self, attempts: int) -> dict[str, str]:
-        """Return the trials that failed, and began so many times or more; each with its reason."""
+        """Return the failed trials with `attempts` or more attempts: reasons by id."""
         sql = "SELECT id, reason FROM trial WHERE status = 'failed' AND attempts >= ?"
         return dict(self._rows(sql, attempts))
 
     def attempts(self, trial: str) -> int:
-        """Return how many attempts at a trial have started."""
+        """Return the number of attempts at a trial that have started."""
         return int(self._rows("SELECT attempts FROM trial WHERE id = ?", trial)[0][0])
 
     def attempt(self, trial: str) -> int:
-        """Count an attempt at a trial that begins, and return its number, from 1."""
+        """Count a starting attempt at a trial; return its number, from 1."""
         with self._writing() as db:
             sql = "UPDATE trial SET attempts = attempts + 1 WHERE id = ? RETURNING attempts"
             return int(db.execute(sql, (trial,)).fetchall()[0][0])
@@ -275,10 +289,10 @@ class Ledger:
 
         Args:
             trial: Its id.
-            status: done or failed.
-            seconds: The wall seconds that it took, where that is known.
+            status: "done" or "failed".
+            seconds: Its wall time in seconds, if known.
             reason: Why it failed.
-            digests: Of the files that it left; None: those of an earlier attempt stay.
+            digests: Digests of its files; None keeps those of an earlier attempt.
         """
         kept = (digests.result, digests.evidence) if digests else (None, None)
         with self._writing() as db:
@@ -289,8 +303,12 @@ class Ledger:
             )
 
     def fill(self, rows: Iterable[tuple[str, str, int, str, Digests | None]]) -> None:
-        """Take over what became of trials elsewhere: id, status, attempts, reason, digests."""
-        said = [
+        """Store the state of trials that another ledger has.
+
+        Args:
+            rows: (id, status, attempts, reason, digests) of each trial.
+        """
+        values = [
             (status, attempts, reason, *((d.result, d.evidence) if d else (None, None)), trial)
             for trial, status, attempts, reason, d in rows
         ]
@@ -298,17 +316,17 @@ class Ledger:
             db.executemany(
                 "UPDATE trial SET status = ?, attempts = ?, reason = ?, result = ?, evidence = ? "
                 "WHERE id = ?",
-                said,
+                values,
             )
 
     def at_least(self, trial: str, attempts: int) -> None:
-        """Take over that so many attempts at a trial, or more, are known to have started."""
+        """Raise a trial's number of attempts to `attempts`, if it is lower."""
         if attempts > self.attempts(trial):
             with self._writing() as db:
                 db.execute("UPDATE trial SET attempts = ? WHERE id = ?", (attempts, trial))
 
     def forget(self, trial: str) -> None:
-        """Mark a trial to be done: what it left is not its result."""
+        """Mark a trial to be done again, because its files are not a good result."""
         with self._writing() as db:
             db.execute(
                 "UPDATE trial SET status = 'todo', result = NULL, evidence = NULL WHERE id = ?",
@@ -317,24 +335,24 @@ class Ledger:
             db.execute("DELETE FROM measured WHERE trial = ?", (trial,))
 
     def measure(self, trial: str, log_means: Mapping[str, float]) -> None:
-        """Keep what the stopping rule needs of a result: a number per input."""
+        """Store the mean log time per input of a trial, for the stopping rule (`precision`)."""
         rows = [(trial, name, value) for name, value in log_means.items()]
         with self._writing() as db:
             db.executemany("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", rows)
 
     def measured(self) -> dict[str, dict[str, float]]:
-        """Return what `measure` kept of each trial that is done."""
+        """Return what `measure` stored: mean log time by input, by id of each done trial."""
         sql = (
             "SELECT trial, input, log_mean FROM measured JOIN trial ON id = trial "
             "WHERE status = 'done'"
         )
-        found: dict[str, dict[str, float]] = {}
+        means: dict[str, dict[str, float]] = {}
         for trial, name, value in self._rows(sql):
-            found.setdefault(trial, {})[name] = value
-        return found
+            means.setdefault(trial, {})[name] = value
+        return means
 
     def counts(self) -> Counter[str]:
-        """Return how many trials are todo, leased, done and failed."""
+        """Return the number of trials per state: todo, leased, done, failed."""
         sql = (
             "SELECT iif(leased AND EXISTS (SELECT 1 FROM holder), 'leased', status) AS state, "
             "count(*) FROM trial GROUP BY state"
@@ -342,7 +360,7 @@ class Ledger:
         return Counter(dict(self._rows(sql)))
 
     def seconds(self) -> dict[str, float]:
-        """Return the mean wall seconds of the trials done so far, by platform."""
+        """Return the mean wall seconds per done trial, by platform."""
         sql = (
             "SELECT platform, avg(seconds) FROM trial WHERE status = 'done' AND seconds IS NOT "
             "NULL GROUP BY platform"
@@ -353,38 +371,44 @@ class Ledger:
 _Ledger = TypeVar("_Ledger", bound=Ledger)
 
 
-def check_identity(folder: Path, there: Mapping[str, str], asked: Mapping[str, str]) -> None:
-    """Raise LedgerError if what is asked for is another sweep than the one that is there."""
-    for key, value in asked.items():
-        if there.get(key) != value:
+def check_identity(folder: Path, stored: Mapping[str, str], requested: Mapping[str, str]) -> None:
+    """Raise LedgerError if a folder's sweep is not the requested one.
+
+    Args:
+        folder: The results folder.
+        stored: The identity of its sweep, by name.
+        requested: The identity that is needed; other names are ignored.
+    """
+    for key, value in requested.items():
+        if stored.get(key) != value:
             raise LedgerError(
-                f"{folder} was started with {key} {there.get(key)}, now it is {value}; results of "
+                f"{folder} was started with {key} {stored.get(key)}, now it is {value}; results of "
                 "both must not mix: give the plan another name, or move that folder away"
             )
 
 
-def check_trials(folder: Path, known: Set[str], asked: Set[str]) -> None:
-    """Raise LedgerError if fewer trials are asked for than are known."""
-    if left_out := sorted(known - asked):
+def check_trials(folder: Path, known: Set[str], requested: Set[str]) -> None:
+    """Raise LedgerError if a folder's sweep has trials (`known`) that are not requested now."""
+    if left_out := sorted(known - requested):
         raise LedgerError(
-            f"{folder} has {len(known)} trials, now {len(asked)} are asked for, without "
-            f"{left_out[-1]}: fewer replicates than before; give as many as before "
+            f"{folder} has {len(known)} trials, now {len(requested)} are requested, without "
+            f"{left_out[-1]}: fewer replicates than before; take at least as many as before "
             "(virtbed sweep … --replicates N, or replicates: N in the plan)"
         )
 
 
 def opened(path: Path, kind: type[_Ledger]) -> tuple[_Ledger, str]:
-    """Open a journal; what is no journal, or no whole one, is moved aside and a new one made.
+    """Open a ledger; move a damaged one aside and create a new one.
 
     Args:
-        path: Its file.
-        kind: Which kind of journal.
+        path: The ledger's file.
+        kind: The class to open it with.
 
     Returns:
-        The journal, and what was wrong with the one that was there; empty if nothing was.
+        The ledger, and what was wrong with the damaged one; empty if nothing was.
 
     Raises:
-        LedgerError: it cannot be opened or written, or not be moved aside.
+        LedgerError: it cannot be opened, written, or moved aside.
     """
     try:
         return kind(path), ""

@@ -1,4 +1,8 @@
-"""The search for CPUs that share as much as possible with each other, and their nearest memory."""
+"""The search for CPUs that are near each other (caches, dies, nodes), and their nearest memory.
+
+Used by `virtbed.placement` and `virtbed.neighbours`. Domains are CPUs that share something; see
+`hwloc.Domain`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,18 @@ from collections.abc import Collection, Iterable, Sequence
 from virtbed.hwloc import Machine, Node
 
 HEADROOM_MIB = 512
-"""What a node needs besides an instance's own memory: the emulator of a guest, and the kernel."""
+"""Memory that a node needs besides the instance's own: for a guest's emulator, and the kernel."""
 
 
 class Search:
-    """The search for the best CPUs in the tree of what cores share."""
+    """A search for the nearest CPUs in the tree of domains.
+
+    Args:
+        machine: The host's machine.
+        kept: CPUs reserved for housekeeping, which the result should share no cache with.
+        memory_mib: Memory that the instance needs from the CPUs' nodes.
+        must: A CPU that must be in the result, if the pool has it.
+    """
 
     def __init__(
         self, machine: Machine, kept: frozenset[int], memory_mib: int, must: int | None = None
@@ -28,11 +39,11 @@ class Search:
         self._tree = sorted(by_set.values(), key=lambda d: (-len(d.cpus), min(d.cpus)))
 
     def best(self, pool: frozenset[int], cores: int) -> list[int]:
-        """Return the best `cores` of the pool, which has enough."""
+        """Return the best `cores` CPUs of a pool, which must have at least as many."""
         return self._select(pool, cores, [d.cpus for d in self._tree])
 
     def nodes(self, cpus: Iterable[int]) -> tuple[Node, ...]:
-        """Return the nodes whose memory is nearest to some CPUs, by number."""
+        """Return the nodes whose memory is nearest to some CPUs, in order of their numbers."""
         found = {node.node: node for cpu in cpus for node in self._nearest(cpu)}
         return tuple(found[number] for number in sorted(found))
 
@@ -44,10 +55,10 @@ class Search:
     def _select(
         self, pool: frozenset[int], cores: int, domains: Sequence[frozenset[int]]
     ) -> list[int]:
-        """Return the best `cores` of a pool, by the domains that lie within it.
+        """Return the best `cores` CPUs of a pool, given the domains within it.
 
-        Each domain that holds the size is searched in turn, and the best answer taken. Where none
-        does, the fewest are taken together, the largest first.
+        Each domain with enough CPUs is searched recursively, and the best result is taken. If none
+        has enough, domains are combined, the largest first, so that they are as few as possible.
         """
         parts, below = self._parts(pool, domains)
         if not below:
@@ -68,17 +79,17 @@ class Search:
             inner = self._select(parts[first], min(missing, len(parts[first])), below[first])
             together += [*inner, *sorted(parts[first].difference(inner))]
         if self._must in pool and len(self.nodes(together)) > 1:
-            return together[:cores]  # the lowest CPU's node first, and whole
+            return together[:cores]  # fill the node of the required CPU first
         return self._in_turn(frozenset(together), together)[:cores]
 
     def _parts(
         self, pool: frozenset[int], domains: Sequence[frozenset[int]]
     ) -> tuple[list[frozenset[int]], dict[int, list[frozenset[int]]]]:
-        """Split a pool by the largest domains within it, and by core what is in none of them.
+        """Split a pool by its largest domains; CPUs outside of them are split by core.
 
         Returns:
-            The parts, and the domains within each part; no domains where the pool is not split
-            by any.
+            The parts, and the smaller domains within each part by its index. No domains if none
+            splits the pool.
         """
         parts: list[frozenset[int]] = []
         left, inside = set(pool), []
@@ -95,7 +106,10 @@ class Search:
         return parts, {n: [d for d in inside if d < part] for n, part in enumerate(parts)}
 
     def _next(self, part: frozenset[int], taken: frozenset[int]) -> tuple[object, ...]:
-        """Return what a part is sorted by that is taken together with others."""
+        """Return the sort key of the next part to combine with CPUs already taken; least first.
+
+        In order: has the required CPU, larger, shares no cache with housekeeping, nearer, lower.
+        """
         near = {node.node for node in self.nodes(taken)}
         own = {node.node for node in self.nodes(part)}
         apart = [self._machine.distances.get((a, b), 0) for a in near for b in own]
@@ -108,7 +122,12 @@ class Search:
         )
 
     def _score(self, cpus: Sequence[int]) -> tuple[object, ...]:
-        """Return what answers are compared by, the least first."""
+        """Return the sort key of a result; the least is the best.
+
+        In order: memory fits, memory of the CPUs' own nodes, fewest domains, no cache shared with
+        housekeeping, fewest SMT siblings, near a GPU, fewest domains shared with housekeeping,
+        lowest CPU.
+        """
         taken = frozenset(cpus)
         touched = Counter(d.name for d in self._tree if d.cpus & taken)
         cores = {self._core[cpu] for cpu in cpus}
@@ -129,10 +148,10 @@ class Search:
 
 
 def _nearest_memory(machine: Machine, cpu: int) -> tuple[Node, ...]:
-    """Return the node of a CPU if that has memory, else the nearest ones that have.
+    """Return the node of a CPU if it has memory, else the nearest nodes that have memory.
 
-    Memory of nodes without CPUs (HBM, CXL, GPUs, persistent memory) is used only where nodes with
-    CPUs have none at all.
+    Memory of nodes without CPUs (HBM, CXL, GPUs, persistent memory) is used only if no node with
+    CPUs has any.
     """
     home = [node for node in machine.nodes if node.own and cpu in node.cpus]
     with_memory = [node for node in machine.nodes if node.memory_mib != 0]
@@ -149,6 +168,6 @@ def _distance(machine: Machine, one: Node, other: Node) -> int:
 
 
 def fits(nodes: Collection[Node], memory_mib: int) -> bool:
-    """Return whether nodes have an instance's memory; taken for granted where none tells."""
+    """Return whether nodes have enough memory for an instance; True if their sizes are unknown."""
     known = [node.memory_mib for node in nodes if node.memory_mib is not None]
     return not memory_mib or not known or sum(known) >= memory_mib + HEADROOM_MIB

@@ -1,7 +1,8 @@
-"""Which CPUs and memory nodes of a host an instance of a given size is given, and why.
+"""Placement: the CPUs and memory nodes of a host that an instance of a given size gets, and why.
 
-Pure: the doctor's facts in, kernel list strings out; the same question has the same answer, on
-whichever platform it is asked for.
+Pure: the facts of a host's report in, kernel lists of CPUs out. The result depends on the host and
+the size alone, so instances of all platforms get the same CPUs. `virtbed.locality` searches the
+CPUs; this module prepares the choice and explains it.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from virtbed_contract.remedies import setup
 
 
 class PlacementError(ValueError):
-    """An instance does not fit the host; the message says what was asked, found, and what to do."""
+    """An instance does not fit the host; the message names the size, the CPUs and the remedy."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """A host's machine, and which of its CPUs may be used for what.
+    """A host's machine, and the CPUs that may be used for each purpose.
 
     Attributes:
         machine: CPUs, kinds of core, caches and nodes.
-        allowed: CPUs that a process of virtbed may run on as it is started.
-        isolated: CPUs that the scheduler leaves alone (isolcpus); processes are bound to them.
-        tickless: CPUs without a tick while one process runs on each (nohz_full).
-        near: CPUs near the card that instances are to be near; empty for no such card.
-        card: Its PCI address.
+        allowed: CPUs that virtbed's own process may run on (its affinity when it starts).
+        isolated: CPUs that the scheduler does not use by itself (isolcpus).
+        tickless: CPUs without a timer tick while only one process runs on them (nohz_full).
+        near: CPUs near the GPU that instances are placed near; empty if there is none.
+        card: PCI address of that GPU.
     """
 
     machine: Machine
@@ -45,23 +46,24 @@ class Topology:
 
     @classmethod
     def from_doctor(cls, facts: Mapping[str, Any]) -> Topology:
-        """Read the topology out of a host report's facts.
+        """Return the topology that a host report's facts describe.
 
         Raises:
-            PlacementError: hwloc printed nothing, or nothing that can be read.
+            PlacementError: hwloc's output is missing or unreadable, or disagrees with the kernel
+                about the online CPUs.
         """
         machine = machine_of(facts)
         cpu = facts["cpu"]
         online = frozenset(cpu["online"])
         if online != machine.cpus:
             raise PlacementError(
-                f"CPUs {format_cpu_list(online)} online by the kernel, "
-                f"{format_cpu_list(machine.cpus)} by hwloc; run the doctor again, and bring CPUs "
-                "online or take them offline only between sweeps"
+                f"CPUs {format_cpu_list(online)} are online according to the kernel, "
+                f"{format_cpu_list(machine.cpus)} according to hwloc; run virtbed doctor again, "
+                "and bring CPUs online or take them offline only between sweeps"
             )
         isolated = frozenset(cpu["isolated"]) & online
         allowed = frozenset(cpu["allowed"]) & online
-        # Memory of a node that our cpuset does not have cannot be bound, as if it had none.
+        # Memory of a node outside our cpuset cannot be bound, so the node counts as one without.
         ours = facts["nodes_allowed"] or [node.node for node in machine.nodes]
         nodes = (n if n.node in ours else replace(n, memory_mib=0) for n in machine.nodes)
         machine = replace(machine, nodes=tuple(nodes))
@@ -69,20 +71,26 @@ class Topology:
 
     @property
     def measured(self) -> frozenset[int]:
-        """The CPUs for measured instances: isolated or tickless ones where there are any.
+        """The CPUs for measured instances: the isolated ones, else the tickless, else all allowed.
 
-        Of them those near the card, where there is one.
+        Of these only the ones near the GPU, if instances are placed near one.
         """
-        found = self.isolated or self.tickless or self.allowed
-        return found & self.near if self.near else found
+        cpus = self.isolated or self.tickless or self.allowed
+        return cpus & self.near if self.near else cpus
 
     def near_card(self, address: str) -> Topology:
-        """Return the same, with instances near a card; as it is where nobody tells what is near."""
+        """Return this topology with instances placed near a GPU.
+
+        Nothing changes if hwloc does not report which CPUs are near it.
+
+        Args:
+            address: The GPU's PCI address.
+        """
         return replace(self, near=self.machine.cards.get(address, frozenset()), card=address)
 
     @property
     def why_measured(self) -> str:
-        """Why those; empty where they are all that are allowed."""
+        """Why these are the CPUs for measured instances; empty if they are all allowed ones."""
         why = []
         if self.isolated:
             why.append(f"CPUs {format_cpu_list(self.isolated)} are isolated (isolcpus)")
@@ -97,28 +105,33 @@ def machine_of(facts: Mapping[str, Any]) -> Machine:
     """Return the machine that a host report's facts describe.
 
     Raises:
-        PlacementError: hwloc printed nothing, or nothing that can be read.
+        PlacementError: hwloc's output is missing or unreadable.
     """
     topology = facts["hwloc"]
     if topology["xml"] is None:
         raise PlacementError(
-            f"{topology['problem']}; hwloc tells which CPUs share what: {setup()}, or install "
-            "Debian's hwloc-nox on the host"
+            f"{topology['problem']}; hwloc, which reports the CPUs that share caches and nodes, is "
+            f"needed: {setup()}, or install Debian's hwloc-nox on the host"
         )
     parts = {int(cpu): part for cpu, part in facts["cpu"]["parts"].items()}
     try:
         return hwloc.read(topology["xml"], facts["nodes_with_cpus"], parts)
     except hwloc.TopologyError as error:
-        raise PlacementError(f"{error}; run the doctor again") from error
+        raise PlacementError(f"{error}; run virtbed doctor again") from error
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an instance goes, as kernel lists ("0-2,5").
+    """The CPUs and memory nodes of an instance, as kernel lists ("0-2,5").
 
-    `cpus` and `mems` are the instance's; `housekeeping` is where its helpers run (emulator threads,
-    daemons). It overlaps `cpus` only when the instance takes every CPU that there is. `caches`
-    names what the CPUs share below a node, `reasons` says why they were chosen.
+    Attributes:
+        cpus: CPUs of the instance.
+        mems: Memory nodes of the instance.
+        housekeeping: CPUs for emulator threads and daemons. They overlap `cpus` only if the
+            instance takes every CPU of the host.
+        kind: The kind of core, 1 for the fastest.
+        caches: The caches and clusters that its CPUs share, in words.
+        reasons: Why these CPUs and nodes were chosen, in words.
     """
 
     cpus: str
@@ -130,39 +143,39 @@ class Placement:
 
 
 def choose_kind(topology: Topology, cores: int, wanted: int | None = None) -> int:
-    """Return the kind of core, 1 for the fastest, for instances of up to `cores`.
+    """Return the kind of core, 1 for the fastest, for instances of up to `cores` cores.
 
     Args:
         topology: The host.
-        cores: The largest size of the plan: all sizes run on one kind.
-        wanted: The kind that the plan asks for; None for the fastest that holds the size.
+        cores: The largest size of the plan; all sizes use the same kind.
+        wanted: The plan's `core_kind`; None for the fastest kind with enough CPUs.
 
     Raises:
-        PlacementError: no kind has so many CPUs, or there is no such kind.
+        PlacementError: no kind has enough CPUs, or `wanted` does not exist.
     """
     if cores < 1:
-        raise PlacementError(f"{cores} cores asked, at least 1 needed; raise `cores` in the plan")
+        raise PlacementError(f"{cores} cores found, at least 1 needed; raise `cores` in the plan")
     offers = [kind.cpus & topology.measured for kind in topology.machine.kinds]
     if wanted is not None and not 1 <= wanted <= len(offers):
         raise PlacementError(
-            f"core_kind {wanted} asked, this host has {len(offers)}: {_kinds(topology)}; change "
-            "`core_kind` in the plan"
+            f"core_kind {wanted} requested, this host has {len(offers)}: {_kinds(topology)}; "
+            "change `core_kind` in the plan"
         )
-    asked = range(1, len(offers) + 1) if wanted is None else [wanted]
-    found = next((number for number in asked if len(offers[number - 1]) >= cores), None)
-    if found is not None:
-        return found
+    candidates = range(1, len(offers) + 1) if wanted is None else [wanted]
+    kind = next((number for number in candidates if len(offers[number - 1]) >= cores), None)
+    if kind is not None:
+        return kind
     larger = "lower `cores` in the plan, or use a larger host"
     if len(offers) == 1:
         offered = format_cpu_list(topology.measured)
         words = topology.why_measured
         raise PlacementError(
-            f"{cores} cores asked, this host offers {len(topology.measured)} "
+            f"{cores} cores requested, this host offers {len(topology.measured)} "
             f"{'such' if words else 'allowed'} CPUs ({offered}){words and f': {words}'}; {larger}"
         )
     raise PlacementError(
-        f"{cores} cores asked of one kind, this host has {_kinds(topology)}; kinds of core are not "
-        f"mixed in one instance: {larger}, or change `core_kind`"
+        f"{cores} cores of one kind requested, this host has {_kinds(topology)}; kinds of core are "
+        f"not mixed in one instance: {larger}, or change `core_kind`"
     )
 
 
@@ -171,23 +184,31 @@ def place(
 ) -> Placement:
     """Choose `cores` CPUs of a host for one instance.
 
-    All are of one kind of core. The core of the lowest CPU is kept for housekeeping as long as any
-    other CPU of the kind is left, unless threads would share a core for it while housekeeping could
-    have CPUs of another kind. Of the rest the fewest packages, nodes, dies, cache domains and
-    clusters are taken, in this order, since what crosses them is slower; among several that hold
-    the size, those with memory of their own that fits, then those which share no cache with the
-    housekeeping, then the one that needs the fewest SMT siblings, then one that a GPU hangs on,
-    then one apart from the housekeeping, then the lowest. Within them, one thread of every core
-    comes before any second thread.
+    All CPUs are of one kind of core. The core of the lowest CPU is reserved for housekeeping as
+    long as another CPU of the kind is left. Exception: if threads would otherwise have to share
+    cores, and housekeeping can have CPUs of another kind, that core is not reserved.
+
+    Of the other CPUs, the choice spans the fewest packages, nodes, dies, cache domains and
+    clusters, in this order, because communication across them is slower. Among choices that are
+    equal in this, the order of preference is:
+
+    1. memory of the CPUs' own node, in which the instance fits;
+    2. no cache shared with the housekeeping CPUs;
+    3. the fewest SMT siblings;
+    4. a node that a GPU is attached to;
+    5. the fewest domains shared with the housekeeping CPUs;
+    6. the lowest CPU.
+
+    Within the choice, one thread of every core comes before any second thread.
 
     Args:
         topology: The host.
-        cores: CPUs of the instance.
-        memory_mib: Its memory, which must fit the nodes that it is bound to.
-        kind: The kind of core, 1 for the fastest; None for the fastest that holds the size.
+        cores: Number of CPUs of the instance.
+        memory_mib: Its memory, which must fit into the nodes that it is bound to.
+        kind: The kind of core, 1 for the fastest; None for the fastest kind with enough CPUs.
 
     Raises:
-        PlacementError: the host has no such CPUs, or their nodes have too little memory.
+        PlacementError: the host has too few such CPUs, or their nodes have too little memory.
     """
     number = choose_kind(topology, cores, kind)
     offered = topology.machine.kinds[number - 1].cpus & topology.measured
@@ -197,12 +218,13 @@ def place(
     kept = [cpu for cpu in core if cpu in topology.allowed or cpu in offered]
     free = offered.difference(kept)
     if others - offered and _cores(topology, free) < cores <= _cores(topology, offered):
-        free = offered  # no two of its CPUs need share a core, and housekeeping has another kind's
+        # Without the reserved core, threads would share cores; housekeeping uses another kind.
+        free = offered
     search = Search(topology.machine, frozenset(kept), memory_mib)
     if cores <= len(free):
         chosen = search.best(free, cores)
     else:
-        # All others are taken; the lowest CPU of the kept core gives way last.
+        # All other CPUs are taken, so the reserved core is used too, its lowest CPU last.
         spare = sorted(offered.intersection(kept), reverse=True)
         chosen = [*free, *spare[: cores - len(free)]]
     taken = frozenset(chosen)
@@ -221,12 +243,15 @@ def place(
 
 
 def keep_online(topology: Topology, cores: int, kind: int | None = None) -> str:
-    """Choose `cores` CPUs that stay when all others are taken offline, as a kernel list.
+    """Choose the `cores` CPUs that stay online when all others are taken offline.
 
-    Those nearest to the lowest CPU, which cannot be taken offline on most hosts: of its caches, its
-    die, its node, its package. Within them one thread of every core comes before any second thread.
-    All are of one kind where the lowest CPU is of that kind; else the caller must see that they are
-    not. Assumes that the host offers so many (see `place`).
+    These are the CPUs nearest to the lowest one, which cannot be taken offline on most hosts: those
+    that share its caches, then its die, its node, its package. One thread of every core comes
+    before any second thread. If the lowest CPU is of another kind of core than `kind`, the choice
+    mixes kinds, which the caller must detect. The host must have enough CPUs (see `place`).
+
+    Returns:
+        A kernel list of CPUs.
     """
     number = choose_kind(topology, cores, kind)
     online = topology.allowed | topology.isolated
@@ -245,37 +270,44 @@ def _core(machine: Machine, cpu: int) -> tuple[int, ...]:
 
 
 def _check_memory(nodes: Collection[Node], memory_mib: int, cores: int) -> None:
+    """Raise PlacementError if memory nodes are too small for an instance."""
     if not fits(nodes, memory_mib):
         each = ", ".join(f"node {node.node}: {node.memory_mib} MiB" for node in nodes)
         raise PlacementError(
-            f"memory_mib {memory_mib} asked for {cores} cores, {memory_mib + HEADROOM_MIB} MiB "
-            f"needed with the emulator's and the kernel's; their memory nodes have {each}: lower "
-            "`memory_mib` in the plan, or raise `cores` beyond one node"
+            f"memory_mib {memory_mib} requested for {cores} cores, {memory_mib + HEADROOM_MIB} MiB "
+            "needed together with the emulator and the kernel; the memory nodes of these cores "
+            f"have {each}: lower `memory_mib` in the plan, or raise `cores` beyond one node"
         )
 
 
 def _housekeeping(
     topology: Topology, taken: frozenset[int], kept: Collection[int]
 ) -> frozenset[int]:
-    """Return the CPUs for helpers: the kept core, or one that shares no cache with those taken."""
+    """Return the CPUs for housekeeping.
+
+    In order of preference: the reserved core if it shares no cache with the instance, another core
+    that shares none, the reserved core, any core without a CPU of the instance, any other CPUs;
+    the instance's own CPUs if it takes all.
+    """
     machine = topology.machine
     allowed = topology.allowed - topology.isolated or topology.allowed
     caches = [d.cpus for d in machine.domains if d.cache and d.cpus & taken]
     shared = frozenset[int]().union(*(core for core in machine.cores if taken & {*core}), *caches)
     own = frozenset(kept) & allowed
     apart = allowed - shared
-    left = allowed - taken
-    untouched = [frozenset(c) & left for c in machine.cores if not taken & {*c} and left & {*c}]
+    free = allowed - taken
+    untouched = [frozenset(c) & free for c in machine.cores if not taken & {*c} and free & {*c}]
     if own and not own & shared:
         return own
     if apart:
         return frozenset(_core(machine, min(apart))) & apart
     if own in untouched:
         return own
-    return next(iter(untouched), own - taken) or left or taken
+    return next(iter(untouched), own - taken) or free or taken
 
 
 def _kinds(topology: Topology) -> str:
+    """Return the host's kinds of core in words, each with its CPUs."""
     return "; ".join(
         f"kind {number}: CPUs {format_cpu_list(kind.cpus & topology.measured) or 'none'}"
         + (f" ({kind.words})" if kind.words else "")

@@ -1,4 +1,4 @@
-"""A placement in words: which caches its CPUs share, and why they were chosen."""
+"""Texts about a placement: the caches that its CPUs share, and why they were chosen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from virtbed_contract.kernel.cpus import format_cpu_list
 
 
 def caches(machine: Machine, taken: frozenset[int]) -> str:
-    """Name the caches and clusters that several cores share, with the CPUs of each."""
+    """Return the caches and clusters of some CPUs that several cores share, with their CPUs."""
     shared = [d for d in machine.domains if (d.cache or d.name == "cluster") and d.cpus & taken]
     names = list(dict.fromkeys(domain.name for domain in shared))
     return "; ".join(
@@ -32,13 +32,13 @@ def reasons_for(
     machine: Machine, taken: frozenset[int], housekeeping: frozenset[int], nodes: Sequence[Node],
     number: int,
 ) -> list[str]:  # fmt: skip
-    """Say why these CPUs and nodes, in parts of a sentence.
+    """Return the reasons for a choice of CPUs and nodes, as parts of a sentence.
 
     Args:
         machine: The host's machine.
         taken: The CPUs of the instance.
-        housekeeping: The CPUs of its helpers.
-        nodes: The nodes whose memory it is bound to.
+        housekeeping: The CPUs for housekeeping.
+        nodes: The nodes whose memory the instance is bound to.
         number: The kind of core, 1 for the fastest.
     """
     reasons = []
@@ -47,7 +47,7 @@ def reasons_for(
         reasons.append(f"core kind {number} of {len(machine.kinds)}: {words}")
     inside = [d for d in machine.domains if taken <= d.cpus and d.cpus != machine.cpus]
     if inside:
-        # The smallest that holds all; a cache says more than what has the same CPUs.
+        # The smallest domain with all CPUs; of two with the same CPUs the cache is preferred.
         best = min(inside, key=lambda d: (len(d.cpus), not d.cache))
         reasons.append(f"within one {best.name} (CPUs {format_cpu_list(best.cpus)})")
     for name in dict.fromkeys(d.name for d in machine.domains):

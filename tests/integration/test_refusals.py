@@ -21,7 +21,7 @@ from .conftest import ENVIRONMENT, NOTHING, TOOLS, read, run, traces
     ("changes", "message"),
     [
         ({"replicatez": 1}, "unknown key; did you mean replicates?"),
-        ({"cores": [4096]}, "4096 cores asked"),
+        ({"cores": [4096]}, "4096 cores requested"),
         ({"applications": [{"name": "nonesuch"}]}, "'nonesuch' at scale 'trained' does not exist"),
     ],
 )

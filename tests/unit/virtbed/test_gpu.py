@@ -171,7 +171,7 @@ def test_a_gpu_whose_place_nobody_tells_leaves_every_cpu(plan: Plan) -> None:
 
 def test_more_cores_than_are_near_the_gpu_are_refused(plan: Plan) -> None:
     with pytest.raises(
-        PlacementError, match=r"8 cores asked, .* 4 such CPUs \(4-7\): CPUs 4-7 are"
+        PlacementError, match=r"8 cores requested, .* 4 such CPUs \(4-7\): CPUs 4-7 are"
     ):
         design(asking(plan, cores=[8]), host(H100), PLATFORMS)
     with pytest.raises(PlacementError, match=r"are isolated .*; CPUs 4-7 are near"):
@@ -191,7 +191,7 @@ def test_every_cpu_of_the_gpus_node_may_be_taken(plan: Plan) -> None:
 def test_cpus_that_stay_online_far_from_the_gpu_are_left_out(plan: Plan) -> None:
     asked = asking(plan, scale_up="hotplug", platforms={"bm": ["vanilla"]}, cores=[2])
     (row,) = design(asked, host(H100), PLATFORMS).not_run
-    assert row.reason == "CPUs 0-1 would stay online, and 4-7 are near 0000:41:00.0"
+    assert row.reason == "CPUs 0-1 would stay online, but only 4-7 are near 0000:41:00.0"
     first = replace(H100, address=OTHER, nodes=(0,))
     assert design(asked, host(first, on=(0,)), PLATFORMS).not_run == ()
 

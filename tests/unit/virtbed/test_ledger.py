@@ -43,7 +43,7 @@ def test_a_sweep_goes_on_with_more_replicates_and_never_with_fewer(tmp_path: Pat
     with Ledger(path) as ledger:
         ledger.begin(IDENTITY, [*TRIALS, ("d", 4, "bm")])
         assert ledger.counts() == {"done": 1, "todo": 3}
-        with pytest.raises(LedgerError, match="has 4 trials, now 3 are asked for, without d"):
+        with pytest.raises(LedgerError, match="has 4 trials, now 3 are requested, without d"):
             ledger.begin(IDENTITY, TRIALS)
 
 

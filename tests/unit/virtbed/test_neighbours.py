@@ -16,7 +16,7 @@ from virtbed.placement import parse_cpu_list, place
 from virtbed.plan import Plan, PlanError, load_plan
 from virtbed.progress import estimate_s
 from virtbed.render.plan import placement_table
-from virtbed.sweep.admission import where
+from virtbed.sweep.admission import placement_words
 from virtbed_contract.codec import encode
 from virtbed_contract.neighbours import instances
 
@@ -191,7 +191,7 @@ def test_a_cell_with_neighbours_has_instances_of_its_own_next_to_those_without()
         assert own.neighbours == () and own.enclosure == by_value["2"][0].instance.enclosure
     (size,) = found.placements
     assert [n.cpus for n in size.neighbours] == [n.cpus for n in two]
-    assert "neighbour on" in where(encode(one) for one in found.placements)
+    assert "neighbour on" in placement_words(encode(one) for one in found.placements)
     text = shown(placement_table(found.placements), 132)
     assert "neighbours" in text and "L3)" in text
 
@@ -208,7 +208,7 @@ def test_on_two_cores_the_neighbour_gets_the_cpu_of_housekeeping_and_the_plan_sa
 def test_without_neighbours_nothing_of_a_plan_or_its_identity_is_said_of_them() -> None:
     found = designed()
     assert all(trial.instance.neighbours == () for trial in found.trials)
-    assert "neighbour" not in where(encode(one) for one in found.placements)
+    assert "neighbour" not in placement_words(encode(one) for one in found.placements)
     assert "neighbour" not in shown(placement_table(found.placements), 132)
 
 

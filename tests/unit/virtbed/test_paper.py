@@ -47,7 +47,7 @@ def test_it_has_each_published_cell_of_cpus_and_bare_metal_as_it_was(paper: Plan
 
 
 def test_without_hardware_virtualization_or_cpus_it_is_not_carried_out(paper: Plan) -> None:
-    with pytest.raises(Exception, match=r"64 cores asked, this host offers 32 allowed CPUs"):
+    with pytest.raises(Exception, match=r"64 cores requested, this host offers 32 allowed CPUs"):
         design(paper, report(cpus=32), PLATFORMS)
     emulated = design(paper, report(cpus=128), PLATFORMS)
     assert {t.instance.platform for t in emulated.trials} == {"bm", "cn"}

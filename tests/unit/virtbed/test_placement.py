@@ -210,7 +210,7 @@ def test_what_stays_online(name: str, cores: int, expected: str) -> None:
 
 
 def test_too_many_cores_names_found_needed_and_where_to_change() -> None:
-    with pytest.raises(PlacementError, match=r"3 cores asked, .* 2 allowed CPUs \(0-1\); lower"):
+    with pytest.raises(PlacementError, match=r"3 cores requested, .* 2 allowed CPUs \(0-1\); lower"):
         place(HOSTS["two cores"], 3)
     with pytest.raises(PlacementError, match="at least 1 needed"):
         place(HOSTS["two cores"], 0)
