@@ -1,7 +1,8 @@
-"""What a sweep's answers allow to choose, in sentences: see `headline`.
+"""The sentences of a report's first screen: which platforms to choose, and which to avoid.
 
-Rows are cells with a ratio to bare metal, their `answer`, and a `reservation` where the answer is
-no ground for a choice.
+`headline` makes the rows: one per cell that has a ratio to bare metal, with its `answer` ("same",
+"more", "less", "unknown") and its `reservation`, a text that is not empty where the answer supports
+no choice. Nothing is estimated here.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from virtbed_analysis import words
 from virtbed_analysis.cells import key_of
 from virtbed_analysis.trust import Json
 
-OTHER_WORK = "other answers than bare metal's"
-"""The reservation of a row whose times say nothing of the platform."""
-_NAMED = 3  # so many are named in a sentence; of more, the number is said
-_STATEMENTS = 2  # so many are made of all subjects together; each has its own
+OTHER_WORK = "its answers differ from bare metal's"
+"""The reservation of a row that did other work, so that its times measure no platform."""
+_NAMED = 3  # rows named in a sentence; the rest are counted
+_STATEMENTS = 2  # statements about all subjects together; the rest are counted
 Rows = Sequence[Json]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """What sentences need besides the rows: the margin, and the words of platforms."""
+    """What the sentences need besides the rows.
+
+    Attributes:
+        margin: The smallest cost worth acting on, as a share.
+        entries: The platforms by name, which have their words.
+    """
 
     margin: float
     entries: words.Entries
@@ -38,26 +44,31 @@ class Reader:
 
     def figure(self, row: Json) -> str:
         """Return a row's platform and its ratio with interval."""
-        ratio = words.ratio(row["ratio"])
+        measure = words.judged(row)
+        of = "bare metal" if measure.name == "e2e" else f"bare metal's {measure.time}"
+        start = f"{self.name(row)}, {words.ratio(row['ratio'])} times {of}"
         if row["ratio_low"] is None:
-            return f"{self.name(row)} {ratio} ({words.interval(row)})"
+            return f"{start} ({words.interval(row)})"
         low, high = words.ratio(row["ratio_low"]), words.ratio(row["ratio_high"])
         but = f"; {row['reservation']}" if row["reservation"] else ""
-        if words.judged(row).better == "higher":
-            but = f" of bare metal's time per sample; {words.throughput(row['ratio'])}{but}"
-        return f"{self.name(row)} {ratio} ({low} to {high}{but})"
+        if measure.better == "higher":
+            but = f"; {words.throughput(row['ratio'])}{but}"
+        return f"{start} ({low} to {high}{but})"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What can be chosen at one size.
+    """What can be chosen for one subject at one size.
 
     Attributes:
-        kind: "good": `rows` cost nothing that matters, or less than bare metal, and none of them is
-            shown slower than one that costs less; "least": every
-            platform costs more, the one row clearly least; "alike": likewise, and the least cannot
-            be distinguished; "unknown": none is known to be good, and `rows` are undecided;
-            "nothing": no row has an answer without reservation.
+        kind: One of:
+
+            - "good": choose among `rows`, which are within the margin of bare metal or faster; none
+              of them is shown slower than a faster one
+            - "least": every platform costs more than the margin; the one row costs clearly least
+            - "alike": every platform costs more; which of `rows` costs least is undecided
+            - "unknown": no platform is shown to be good; `rows` are undecided
+            - "nothing": every row has a reservation or no interval
         rows: The rows that it is about.
     """
 
@@ -66,12 +77,12 @@ class Choice:
 
     @property
     def key(self) -> tuple[str, tuple[str, ...]]:
-        """What sizes with one statement have in common."""
+        """The kind and the platforms: places with the same key share one statement."""
         return self.kind, tuple(sorted(words.code(row) for row in self.rows))
 
 
 def choices(rows: Rows) -> list[list[Choice]]:
-    """Return what can be chosen for each subject and size, alike statements together."""
+    """Return what can be chosen for each subject and size, grouped by equal statements."""
     places: dict[tuple[str, int], list[Json]] = {}
     for row in rows:
         places.setdefault((words.subject(row), row["cores"]), []).append(row)
@@ -92,7 +103,7 @@ def _at_place(rows: Rows) -> Choice:
     if not firm:
         return Choice("nothing", tuple(rows))
     least = min(firm, key=lambda row: float(row["ratio"]))
-    # An interval that reaches down to the least one's: by these, either may cost less.
+    # Rivals: their intervals overlap that of the least one, so either may cost less.
     rivals = [
         row
         for row in rows
@@ -105,39 +116,39 @@ def _at_place(rows: Rows) -> Choice:
 
 
 def sentences(rows: Rows, reader: Reader) -> list[str]:
-    """Return what to choose at each size of one subject, and what does not pay there."""
-    found = choices(rows)
+    """Return what to choose at each size of one subject, and what to avoid."""
+    groups = choices(rows)
     parts = []
-    for group in found:
+    for group in groups:
         at = sizes(choice.rows[0] for choice in group)
         parts.append(
             _sentence(group, f"At {at} ", "", reader)
-            if len(found) > 1
+            if len(groups) > 1
             else _sentence(
                 group, "", f" at {at}{', every size measured' if len(group) > 1 else ''}", reader
             )
         )
-    rest = _not_of(rows, found)
+    rest = _not_chosen(rows, groups)
     return [*map(_begin_sentence, parts), *_avoid(rest, reader), *_reserved(rest, reader)]
 
 
 def across(rows: Rows, reader: Reader) -> list[str]:
-    """Return what can be said of most places, the commonest first, and what does not pay."""
-    found = sorted(choices(rows), key=len, reverse=True)
-    number = sum(map(len, found))
+    """Return what to choose in most settings, the most common first, and what to avoid."""
+    groups = sorted(choices(rows), key=len, reverse=True)
+    number = sum(map(len, groups))
     several = "scenario, " if len({row["scenario"] for row in rows}) > 1 else ""
     of = f"of {number} settings (application, {several}size)"
     parts = [
-        _sentence(group, f"In {len(group)} {of} ", "", reader) for group in found[:_STATEMENTS]
+        _sentence(group, f"In {len(group)} {of} ", "", reader) for group in groups[:_STATEMENTS]
     ]
-    if rest := sum(map(len, found[_STATEMENTS:])):
+    if rest := sum(map(len, groups[_STATEMENTS:])):
         have = "has an answer of its own" if rest == 1 else "have answers of their own"
         parts.append(f"The other {rest} {of} {have}, below.")
-    return [*parts, *_avoid(_not_of(rows, found), reader)]
+    return [*parts, *_avoid(_not_chosen(rows, groups), reader)]
 
 
-def _not_of(rows: Rows, found: Iterable[Sequence[Choice]]) -> list[Json]:
-    chosen = {key_of(row) for group in found for choice in group for row in choice.rows}
+def _not_chosen(rows: Rows, groups: Iterable[Sequence[Choice]]) -> list[Json]:
+    chosen = {key_of(row) for group in groups for choice in group for row in choice.rows}
     return [row for row in rows if key_of(row) not in chosen]
 
 
@@ -146,18 +157,18 @@ def _begin_sentence(sentence: str) -> str:
 
 
 def _sentence(group: Sequence[Choice], start: str, end: str, reader: Reader) -> str:
-    """Return one statement on the places that have it in common.
+    """Return the statement that a group of places shares.
 
     Args:
-        group: The choice at each of the places.
-        start: How it begins: where that is, unless it is everywhere.
-        end: How a statement of all places ends.
+        group: The choice at each place.
+        start: Names the places at the start of the sentence; empty if there is one group alone.
+        end: Names them at its end; empty if there are several groups.
         reader: The margin and the words.
     """
     rows = group[0].rows
     names = either([reader.name(row) for row in rows])
     figures = names if len(group) > 1 else listed([reader.figure(row) for row in rows])
-    known = f"{start}no platform is known to be {reader.within} of bare metal{end}"
+    none = f"{start}no platform is shown to be {reader.within} of bare metal{end}"
     match group[0].kind:
         case "good":
             answers = {row["answer"] for choice in group for row in choice.rows}
@@ -170,17 +181,17 @@ def _sentence(group: Sequence[Choice], start: str, end: str, reader: Reader) -> 
             share = span(choice.rows[0] for choice in group)
             return (
                 f"{start}{names} costs least: {share} more{_of(group)}{end}. No platform is "
-                f"known to be {reader.within} of it there."
+                f"shown to be {reader.within} of bare metal there."
             )
         case "alike":
-            return f"{known}, and which costs least is undecided: {figures}."
+            return f"{none}, and which platform costs least is undecided: {figures}."
         case "unknown":
-            return f"{known}; undecided: {figures}. Choose none of these for its speed yet."
-    return f"{start}choose nothing by this sweep: {_why_not(rows, reader)}."
+            return f"{none}. Undecided, so do not choose them for their speed yet: {figures}."
+    return f"{start}this sweep supports no choice: {_why_not(rows, reader)}."
 
 
 def _of(group: Sequence[Choice]) -> str:
-    """Return what a share is of: " than pinned bare metal", and for throughput what that means."""
+    """Return what a share compares with, and what a time per sample means for throughput."""
     rows = [choice.rows[0] for choice in group]
     batch = [row for row in rows if words.judged(row).better == "higher"]
     if not batch:
@@ -204,28 +215,35 @@ def _why_not(rows: Rows, reader: Reader) -> str:
 
 
 def _avoid(rows: Rows, reader: Reader) -> list[str]:
-    """Return what costs more than the margin, at its worst place, the worst first.
+    """Return which platforms to avoid: those that cost more than the margin, the worst first.
 
-    First what is known to; then what has a reservation, which is named.
+    Platforms with a reservation have a sentence of their own, which names it.
     """
-    dear = [
+    slower = [
         row
         for row in rows
         if row["answer"] == "more" and row["reservation"] != OTHER_WORK
         if row["ratio_low"] is not None and row["ratio_low"] > 1 + reader.margin
     ]
-    firm = [row for row in dear if not row["reservation"]]
+    firm = [row for row in slower if not row["reservation"]]
     known = {words.code(row) for row in firm}
-    doubtful = [row for row in dear if words.code(row) not in known]
+    doubtful = [row for row in slower if words.code(row) not in known]
     several = len({words.subject(row) for row in rows}) > 1
     return [
-        *_not_where(firm, "Not", reader, several),
-        *_not_where(doubtful, "With a reservation, not", reader, several),
+        *_avoid_where(firm, "", reader, several),
+        *_avoid_where(doubtful, ", with a reservation", reader, several),
     ]
 
 
-def _not_where(rows: Rows, start: str, reader: Reader, several: bool) -> Iterator[str]:
-    """Give the sentence on what does not pay; `several` says that it is of many subjects."""
+def _avoid_where(rows: Rows, how: str, reader: Reader, several: bool) -> Iterator[str]:
+    """Yield the sentence on platforms to avoid, each at its worst place; none without rows.
+
+    Args:
+        rows: Cells that cost more than the margin.
+        how: What limits the statement.
+        reader: The margin and the words.
+        several: Whether the report has several subjects; sizes are then left out.
+    """
     worst: dict[str, Json] = {}
     for row in sorted(rows, key=lambda row: -float(row["ratio_high"])):
         worst.setdefault(words.code(row), row)
@@ -239,7 +257,7 @@ def _not_where(rows: Rows, start: str, reader: Reader, several: bool) -> Iterato
             for row in worst.values()
         ]
     batch = all(words.judged(row).better == "higher" for row in rows)
-    yield f"{start} where {'throughput' if batch else 'time'} matters: {listed(parts)}."
+    yield f"Avoid where {'throughput' if batch else 'time'} matters{how}: {listed(parts)}."
 
 
 def _time(row: Json) -> str:
@@ -248,10 +266,10 @@ def _time(row: Json) -> str:
 
 
 def _reserved(rows: Rows, reader: Reader) -> list[str]:
-    """Return the cells that would do but for a reservation."""
-    found = [row for row in rows if row["reservation"] and row["answer"] in ("same", "less")]
-    parts = [f"{reader.name(row)} at {sizes([row])} ({row['reservation']})" for row in found]
-    return [f"Not chosen: {listed(parts)}."] if parts else []
+    """Return the sentence on cells that are fast enough, but have a reservation."""
+    fast = [row for row in rows if row["reservation"] and row["answer"] in ("same", "less")]
+    parts = [f"{reader.name(row)} at {sizes([row])} ({row['reservation']})" for row in fast]
+    return [f"Fast enough, but not to be chosen by this sweep: {listed(parts)}."] if parts else []
 
 
 def sizes(rows: Iterable[Json]) -> str:
@@ -263,7 +281,7 @@ def sizes(rows: Iterable[Json]) -> str:
 
 
 def span(rows: Iterable[Json]) -> str:
-    """Return the shares that the intervals of costs, or gains, reach together: "2.1% to 39%"."""
+    """Return the range that the intervals of costs, or gains, span together: "2.1% to 39%"."""
     ends = []
     for row in rows:
         shares = [row[end] - 1 for end in ("ratio_low", "ratio_high")]
@@ -272,7 +290,7 @@ def span(rows: Iterable[Json]) -> str:
 
 
 def gained(rows: Iterable[Json]) -> str:
-    """Return the throughputs that intervals of times per sample reach: "2.1% to 39% less"."""
+    """Return the range of throughputs of intervals of times per sample: "2.1% to 39% less"."""
     ends = [1 / row[end] - 1 for row in rows for end in ("ratio_low", "ratio_high")]
     less = min(ends) < 0
     least, most = sorted(-end if less else end for end in ends)[:: len(ends) - 1]
@@ -284,14 +302,14 @@ def _share(share: float) -> str:
 
 
 def either(names: Sequence[str]) -> str:
-    """Return "a", "a or b", or "a; b; or c": names hold commas."""
+    """Return "a", "a or b", or "a; b; or c"; semicolons, because names have commas."""
     if len(names) <= 2:
         return " or ".join(names)
     return "; ".join([*names[:-1], f"or {names[-1]}"])
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Return parts one after another; of many, the first ones, and how many more there are."""
+    """Return parts joined by semicolons; of more than three, the first ones and a count."""
     shown = [*parts[:_NAMED]]
     if more := len(parts) - len(shown):
         shown.append(f"and {words.count(more, 'other')}")

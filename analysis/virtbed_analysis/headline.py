@@ -1,15 +1,15 @@
-"""The report's first screen: what to choose, what it costs, and how sure that is.
+"""The content of a report's first screen: what to choose, what it costs, and how sure that is.
 
-Made of a report's content alone, as `document` gives it; nothing is estimated here. An answer is
-what the interval of a cell's ratio to bare metal allows to say, against a margin; the ratio is one
-of the time that the cell's scenario is judged by:
+It is made of a report's content (`document`); nothing is estimated here. The sentences are those of
+`choosing`, the warnings those of `warned`. A cell's `answer` follows from the interval of its ratio
+to bare metal (of the time that its scenario is judged by) and the margin:
 
-- ``same``: the whole interval lies within the margin, so the platform costs nothing that matters;
-- ``more``, ``less``: it lies above 1, or below, and not within the margin;
-- ``unknown``: it allows more than one of these, or there is none.
+- ``same``: the whole interval is within the margin, so the platform costs nothing that matters
+- ``more``, ``less``: the whole interval is above 1, or below, and not within the margin
+- ``unknown``: any other interval, or none
 
-No cell is chosen whose answer has a reservation: trials are lost, outputs differ, or the answer is
-another one without suspect trials.
+A cell is not chosen if its answer has a reservation: trials were lost, its outputs differ from bare
+metal's, or the answer changes without suspect trials.
 """
 
 from __future__ import annotations
@@ -33,31 +33,34 @@ from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
 
 MARGIN = 0.03
-"""A cost too small to act on, as a share of bare metal's time, where the content names none."""
-SAID = {
+"""The default margin: a cost too small to act on, as a share of bare metal's time."""
+IN_WORDS = {
     "same": "nothing measurable",
     "more": "more",
     "less": "less than bare metal",
     "unknown": "cannot tell",
 }
-_ANSWERS = {"equivalent": "same", "cannot tell": "unknown"}  # answers that the content has itself
+_ANSWERS = {"equivalent": "same", "cannot tell": "unknown"}  # the content's own words for them
 
 
 def headline(content: Json, margin: float = MARGIN) -> Json:
-    """Return what the first screen says.
+    """Return the content of the first screen.
 
     Args:
-        content: A report's content. Its own `margin`, and the `answer` of a cell ("equivalent",
-            "differs", "cannot tell"), come before what is worked out here.
-        margin: The margin where the content has none, as a share.
+        content: A report's content. Its `margin`, and the `answer` of its cells ("equivalent",
+            "differs", "cannot tell"), take precedence over what is worked out here.
+        margin: The margin, as a share, for content without one.
 
     Returns:
-        `lead`, sentences; `applications`, each with `subject`, `measure` ("e2e", "latency" or
-        "throughput"), `time` (that its ratios are of), `choose` (sentences), `sizes` and `options`
-        (a platform and a mode, its `answer` in words, and its `cells`, one per size), `caution`
-        (what its intervals may cover, or None); `sure`, sentences; the next step: `remedy`, a
-        sentence, `command`, what to type, and `takes`, for how long, each None where there is none;
-        `warnings`, each with `text`, which has the number, and `next`.
+        - `lead`: what to choose, in sentences
+        - `applications`: one per subject, with `subject`, `measure` ("e2e", "latency" or
+          "throughput"), `time` (what its ratios are of), `choose` (sentences), `sizes`, `options`
+          (one per platform and mode, with its `answer` in words and its `cells`, one per size) and
+          `caution` (what its intervals may cover, or None)
+        - `sure`: how sure the answers are, in sentences
+        - `remedy` (a sentence), `command` (a shell command) and `takes` (its duration in words):
+          the next step, each None where there is none
+        - `warnings`: each with `text`, which has a number, and `next`, the next step
     """
     margin = content.get("margin") or margin
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
@@ -72,8 +75,8 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
     nothing = words.summary(content["cells"], len(content["emulated"]))
     if (failed := content["counts"]["failed"]) and not content["cells"]:
         nothing = f"Nothing has been measured: {words.count(failed, 'trial')} failed."
-    if (shown := functional.sentence(content.get("functional", []))) and not content["cells"]:
-        nothing = f"{nothing.replace('measured yet', 'measured')} {shown}"
+    if (aside := functional.sentence(content.get("functional", []))) and not content["cells"]:
+        nothing = f"{nothing.replace('measured yet', 'measured')} {aside}"
     return {
         "margin": margin,
         "lead": " ".join(lead) or nothing,
@@ -85,13 +88,18 @@ def headline(content: Json, margin: float = MARGIN) -> Json:
 
 
 def answer(low: float | None, high: float | None, margin: float) -> str:
-    """Return what the interval of a ratio allows to say: `margin.answer`, and which side."""
+    """Return the answer that a ratio's interval gives at a margin: `margin.answer`, with its side.
+
+    Example:
+        >>> answer(1.10, 1.20, 0.03), answer(0.99, 1.02, 0.03), answer(None, None, 0.03)
+        ('more', 'same', 'unknown')
+    """
     verdict = at_margin(low, high, margin)
     return _ANSWERS.get(verdict) or ("more" if low is not None and low > 1 else "less")
 
 
 def _rows(content: Json, margin: float) -> list[Json]:
-    """Return the plain cells that are compared with bare metal, each with its answer."""
+    """Return one row per plain cell with a ratio to bare metal: its answer and reservation."""
     plain = [cell for cell in content["cells"] if is_plain(cell)]
     lost = losses(content, plain)
     metal = {key_of(cell, SUBJECT): lost[key_of(cell)] for cell in plain if cell["baseline"]}
@@ -102,8 +110,8 @@ def _rows(content: Json, margin: float) -> list[Json]:
         if cell["baseline"] or cell["ratio"] is None:
             continue
         key = key_of(cell)
-        found = _answer(cell, margin)
-        without = _without_suspects(found, clean.get(key), margin)
+        verdict = _answer(cell, margin)
+        without = _without_suspects(verdict, clean.get(key), margin)
         row = {
             **{name: cell[name] for name in CELL},
             **{f"ratio{end}": cell[f"ratio{end}"] for end in ("", "_low", "_high", "_replicates")},
@@ -111,7 +119,7 @@ def _rows(content: Json, margin: float) -> list[Json]:
             "weights": cell.get("weights"),
             "doubt": cell.get("doubt"),
             "marks": cell.get("marks", []),
-            "answer": found,
+            "answer": verdict,
             "failed": lost[key].failed,
             "suspect": bool(without),
         }
@@ -129,31 +137,38 @@ def _answer(cell: Json, margin: float) -> str:
     return _ANSWERS.get(str(verdict)) or answer(cell["ratio_low"], cell["ratio_high"], margin)
 
 
-def _without_suspects(found: str, clean: Json | None, margin: float) -> str:
+def _without_suspects(verdict: str, clean: Json | None, margin: float) -> str:
     """Return how an answer changes without suspect trials; empty if it does not."""
-    if clean is None or found == "unknown":
+    if clean is None or verdict == "unknown":
         return ""
     without = answer(clean["clean_ratio_low"], clean["clean_ratio_high"], margin)
-    if without == found:
+    if without == verdict:
         return ""
     if clean["clean_ratio_low"] is None:
         return "too few trials that are not suspect"
-    return f"without suspect trials: {SAID[without]}"
+    return f"without suspect trials: {IN_WORDS[without]}"
 
 
 def _reservation(wrong: bool, lost: str, metal: Lost | None, without: str) -> str:
-    """Return why a row's answer is no ground for a choice; empty if it is one."""
+    """Return why a row's answer supports no choice; empty if it supports one.
+
+    Args:
+        wrong: Whether its outputs differ from bare metal's.
+        lost: Which of its trials were lost, in words.
+        metal: The lost trials of its bare metal.
+        without: How its answer changes without suspect trials.
+    """
     if wrong:
         return OTHER_WORK
     if lost:
         return lost
     if metal and (metal.late or metal.invalid):
-        return f"of bare metal {metal.said()}"
+        return f"for bare metal, {metal.said()}"
     return without
 
 
 def _alike(cell: Json) -> str:
-    """Return that a cell's replicates show no precision; empty if they do."""
+    """Return a reservation if a cell's replicates are all alike; empty if they are not."""
     low, high = cell["ratio_low"], cell["ratio_high"]
     return "" if low is None or has_width(low, high) else "replicates alike to the last digit"
 
@@ -178,39 +193,39 @@ def _application(subject: str, rows: list[Json], reader: Reader) -> Json:
 
 
 def _cost(cells: Sequence[Json]) -> str:
-    """Return an option's answers in words, by size where they differ."""
+    """Return the answers of one platform and mode in words, by size where they differ."""
     by_answer: dict[str, list[Json]] = {}
     for row in cells:
         by_answer.setdefault(row["answer"], []).append(row)
     parts = []
-    for found, rows in by_answer.items():
+    for verdict, rows in by_answer.items():
         where = f" at {sizes(rows)}" if len(by_answer) > 1 else ""
-        parts.append(f"{_said(found, rows)}{where}")
+        parts.append(f"{_answer_words(verdict, rows)}{where}")
     reasons = {row["reservation"]: row for row in cells if row["reservation"]}
     return "; ".join(
         [*parts, *(f"but {reason} (at {sizes([reasons[reason]])})" for reason in reasons)]
     )
 
 
-def _said(found: str, rows: Sequence[Json]) -> str:
-    """Return an answer of one option, with what its intervals reach together."""
-    if found not in ("more", "less"):
-        return SAID[found]
+def _answer_words(verdict: str, rows: Sequence[Json]) -> str:
+    """Return an answer in words, with the range that the rows' intervals span together."""
+    if verdict not in ("more", "less"):
+        return IN_WORDS[verdict]
     if words.judged(rows[0]).better == "lower":
-        return f"{span(rows)} {SAID[found]}"
-    than = " than bare metal" if found == "less" else ""
-    return f"{span(rows)} {found} time per sample{than} ({gained(rows)})"
+        return f"{span(rows)} {IN_WORDS[verdict]}"
+    than = " than bare metal" if verdict == "less" else ""
+    return f"{span(rows)} {verdict} time per sample{than} ({gained(rows)})"
 
 
 def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
-    """Return how sure the answers are: replicates, and what they can have seen."""
+    """Return how sure the answers are, in sentences: replicates, intervals, and their limits."""
     if not rows:
         return []
     pairs = sorted({row["ratio_replicates"] for row in rows})
     spread = (
         words.count(pairs[0], "pair") if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]} pairs"
     )
-    parts = [f"Each ratio rests on {spread} of replicates, fresh instances every time."]
+    parts = [f"Each ratio rests on {spread} of replicates, each on fresh instances."]
     if of := words.times_of(row["scenario"] for row in rows):
         parts.append(f"Ratios are of {of}.")
     halves = [
@@ -220,9 +235,9 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
     ]
     if halves:
         parts.append(
-            f"Intervals reach {statistics.median(halves):.1%} to either side in the median, "
-            f"{max(halves):.1%} at most; each is at {CONFIDENCE:.0%} on its own: of "
-            f"{round(1 / (1 - CONFIDENCE))} such intervals, one misses by chance."
+            f"The median interval extends {statistics.median(halves):.1%} to either side, the "
+            f"widest {max(halves):.1%}. Each is a {CONFIDENCE:.0%} interval on its own: about 1 in "
+            f"{round(1 / (1 - CONFIDENCE))} misses the true ratio by chance."
         )
     if several := content.get("hosts"):
         parts.append(several["sentence"])
@@ -231,11 +246,11 @@ def _sure(content: Json, rows: Sequence[Json]) -> list[str]:
 
 
 def _unseen(rows: Sequence[Json], cells: Iterable[Json]) -> Iterator[str]:
-    """Give how many slow instances the ratios with the fewest replicates may have missed."""
+    """Yield a sentence on the share of slow instances that replicates may have missed."""
     compared = {key_of(row) for row in rows}
     shares = [share for cell in cells if key_of(cell) in compared and (share := cell.get("unseen"))]
     if shares:
         yield (
-            f"Up to {max(shares):.0%} of instances could be slow for a reason of their own without "
-            "one having been seen."
+            f"Up to {max(shares):.0%} of instances could be slow for a reason of their own, and "
+            "this sweep need not have seen one."
         )

@@ -163,7 +163,7 @@ def test_the_page_says_it_in_a_sentence_draws_it_and_lists_it(content: Json) -> 
     assert sentence.index("CPU quota in place of pinned") < sentence.index("seccomp filter")
     assert sentence.replace("'", "&#39;") in page
     assert 'id="explained"' in page and 'id="explained-1-' in page
-    assert page.count("% of bare metal") > 2 and "n = 6" in page
+    assert page.count("of bare metal&#39;s time") > 2 and "n = 6" in page
     assert render(content) == page
 
 
@@ -196,7 +196,7 @@ def test_few_replicates_have_no_interval_or_a_wide_one(folder: Folder, replicate
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"seccomp": "filter"}, "seccomp_profile unconfined was asked for, which is none"),
+        ({"seccomp": "filter"}, "seccomp_profile unconfined was requested, which is none"),
         ({"seccomp": None}, "the container has not reported it"),
     ],
 )

@@ -254,7 +254,7 @@ def test_a_cell_whose_cost_hosts_do_not_share_is_marked(folder: Folder) -> None:
     (cell,) = (c for c in content["cells"] if c["platform"] == "cn")
     assert "hosts differ" in {mark["text"] for mark in cell["marks"]}
     (warned,) = (w["text"] for w in content["headline"]["warnings"] if "between hosts" in w["text"])
-    assert warned.startswith("1 ratio of 1 differs between hosts")
+    assert warned.startswith("1 of 1 ratio differs between hosts")
 
 
 def test_a_pair_is_never_made_of_two_hosts(folder: Folder) -> None:

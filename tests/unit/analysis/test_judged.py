@@ -188,10 +188,10 @@ def test_the_page_shows_the_judged_ratio_and_says_what_it_is_of(
     costs = re.findall(r"([\d.]+)% to ([\d.]+)% more", lead)
     assert costs, lead
     assert float(costs[0][0]) - 0.5 < share < float(costs[0][1]) + 0.5
-    assert f"{judged.time} / bare metal" in page
+    assert f"{judged.time} / pinned bare metal" in page
     assert f"{judged.time} against its cell's mean" in page
     if judged.name != "e2e":
-        assert "e2e time / bare metal" not in page
+        assert "e2e time / pinned bare metal" not in page
         assert re.search(rf"Ratios are of {judged.time}, [a-z ]+ \({scenario}\)\.", page)
         assert "Inputs that differ" not in page
     if judged.name == "throughput":
@@ -245,7 +245,7 @@ def test_figures_are_of_the_judged_time(scenario: str, contents: dict[str, Json]
     drawn = figures.draw(contents[scenario])
     judged = JUDGED_BY[scenario]
     (panel,) = drawn["ratios"].panels
-    assert f"{judged.time} / bare metal" in panel
+    assert f"{judged.time} / pinned bare metal" in panel
     (order,) = drawn["run_order"].panels
     assert f"{judged.time} against its cell's mean" in unescape(order)
 

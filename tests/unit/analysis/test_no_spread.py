@@ -37,8 +37,8 @@ def test_the_first_screen_knows_no_interval_of_equal_replicates(flat: Json) -> N
     screen = flat["headline"]
     said = " ".join([*screen["sure"], *(row["text"] for row in screen["warnings"])])
     assert "0.0% to either side" not in said
-    assert "holds both" not in said and "hold both" not in said
-    assert "2 cells of 2 with replicates alike to the last digit" in said
+    assert "includes both" not in said
+    assert "2 of 2 cells have replicates alike to the last digit" in said
 
 
 def test_nothing_is_missing_where_all_replicates_are_there(flat: Json) -> None:

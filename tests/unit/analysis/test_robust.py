@@ -71,7 +71,7 @@ def test_one_slow_instance_of_ten_is_named_next_to_its_ratio(folder: Folder) -> 
     assert shown and all(text.endswith(f"){mark}") for text in shown)
     assert page.tables["next-instance"][1].endswith(mark)
     (warned,) = [w["text"] for w in content["headline"]["warnings"] if "signs that" in w["text"]]
-    assert warned.endswith("may cover less than it says: container, pinned (cn pinned) at 1 core.")
+    assert warned.endswith("may be too narrow: container, pinned (cn pinned) at 1 core.")
     assert not re.search(r"[A-Z]\w+\.\.", text)
 
 

@@ -17,6 +17,6 @@ def test_sizes_without_bare_metal_are_named_not_passed_over(folder: Folder) -> N
     screen = document(read_sweep(folder.path))["headline"]
     texts = [row["text"] for row in screen["warnings"]]
     assert (
-        "2 cells without pinned bare metal to compare with, and not among what is said here: "
+        "2 cells have no pinned bare metal to compare with, and no part in this summary: "
         "container, pinned (cn pinned) at 2 cores; container, pinned (cn pinned) at 4 cores."
     ) in texts
