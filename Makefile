@@ -1,8 +1,8 @@
-# make testbed   sets this machine up, carries out plans/quick.yml, writes its report
-#                PLAN=… another plan, INVENTORY=… another host (setup, sweep, plan, doctor, … too)
+# make testbed   sets this machine up, runs plans/quick.yml, writes its report
+#                PLAN=… for another plan, INVENTORY=… for another host (also for setup, sweep, plan, doctor, …)
 # make test      lint, unit tests, integration tests on real Docker and QEMU
 # make lab       tests on servers in a box: systemd, cgroup v2, KVM, NUMA nodes, an IOMMU
-# make help      every target
+# make help      lists every target
 SHELL := /bin/bash
 PLAN ?= quick
 INVENTORY ?= inventory/local
@@ -13,9 +13,9 @@ LOCKS := $(addprefix requirements/,bootstrap.txt virtbed.txt analysis.txt dev.tx
 CODE := analysis benchmarks contract playbooks python roles workloads
 MEMBERS := contract/pyproject.toml python/pyproject.toml analysis/pyproject.toml workloads/pyproject.toml
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' python/pyproject.toml)
-# The packages' version stands in their files and in these; `make version` sets it.
+# These files state the version too, besides those of the packages; `make version` sets it.
 STATED := CITATION.cff contract/virtbed_contract/__init__.py workloads/virtbed_workloads/__init__.py
-# The members are installed from this checkout, and so no lock names them.
+# The members are installed from this checkout, so no lock names them.
 OWN := $(addprefix --no-emit-package=virtbed,-contract -workloads -analysis)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
@@ -27,28 +27,31 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-testbed: setup ## set INVENTORY's host up (this machine), carry out PLAN (quick), write its report
+testbed: setup ## set INVENTORY's host up (this machine), run PLAN (quick), write its report
 	virtbed sweep $(PLAN) --inventory $(INVENTORY)
 
-setup: .venv/.made ## set this machine up for PLAN (its image), and measure nothing
+# The last line names the next command; it is printed only if setup itself was requested.
+setup: .venv/.made ## set this machine up for PLAN (build its image); measures nothing
 	ansible-playbook -i $(INVENTORY) playbooks/testbed.yml -e plan=$(PLAN)
+	$(if $(filter setup,$(MAKECMDGOALS)),@echo "virtbed: set up. Next: make sweep PLAN=$(PLAN)$(if \
+		$(filter-out inventory/local,$(INVENTORY)), INVENTORY=$(INVENTORY))")
 
-sweep: .venv/.made ## carry out PLAN=…, or finish what is missing of it
+sweep: .venv/.made ## run PLAN=…, or finish the trials that it lacks
 	virtbed sweep $(PLAN) --inventory $(INVENTORY)
 
-plan: .venv/.made ## show what PLAN=… would run, and for how long
+plan: .venv/.made ## show what PLAN=… would run, and how long it takes
 	virtbed plan $(PLAN) --inventory $(INVENTORY)
 
 report: .venv/.made ## write the report of PLAN=… again
 	virtbed report $(PLAN)
 
-doctor: .venv/.made ## say which platforms this machine can host, and why not
+doctor: .venv/.made ## show which platforms this machine can host, and why it cannot host others
 	virtbed doctor --inventory $(INVENTORY)
 
-teardown: .venv/.made ## remove all that virtbed made on this machine; results stay
+teardown: .venv/.made ## remove what virtbed made on this machine; results and packages stay
 	ansible-playbook -i $(INVENTORY) playbooks/teardown.yml
 
-# Set-up first: it installs hwloc, by which unit tests place instances on recorded machines.
+# Set-up comes first, because unit tests need hwloc to place instances on recorded machines.
 test: lint docs setup unit applications integration ## all the checks
 
 lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint, bandit, detect-secrets
@@ -62,25 +65,25 @@ lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint, bandit, dete
 	bandit --quiet --configfile pyproject.toml --recursive $(CODE)
 	git ls-files -z | xargs -0 detect-secrets-hook --no-verify
 
-# It asks an advisory service about every package, and so is no part of `make test`.
-audit: .venv/.made ## known vulnerabilities of the locked wheels; needs the network
+# It queries an advisory service for every package, so it is not part of `make test`.
+audit: .venv/.made ## check the locked wheels for known vulnerabilities; needs the network
 	for lock in requirements/*.txt; do \
 		pip-audit --strict --require-hashes --disable-pip --requirement $$lock || exit 1; done
 
-unit: .venv/.made ## tests that need no Docker and no QEMU; wheels, from PyPI
+unit: .venv/.made ## tests that need no Docker and no QEMU; needs PyPI for the wheels
 	pytest -n 2 --dist loadfile tests/unit tests/contract
 	.venv/bin/python -m pytest --doctest-modules analysis/virtbed_analysis
 
-docs: .venv/.made ## the documentation as a site, in site/; a warning or a dead link fails
+docs: .venv/.made ## build the documentation's site in site/; a warning or a dead link fails
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 reference: .venv/.made ## regenerate the pages of docs/reference
 	.venv/bin/python docs/tools/reference.py
 
-applications: .venv/.made .venv/.jax ## tests of the applications, in the image; after setup
+applications: .venv/.made .venv/.jax ## tests of the applications, in the image; run setup first
 	virtbed in-image -m pytest -p no:cacheprovider tests/applications
 
-# Emulated, and so slow: with no snapshots yet it takes more than half an hour.
+# The servers are emulated, so this is slow: without snapshots it takes more than half an hour.
 lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… options of pytest
 	pytest tests/lab $(LAB)
 
@@ -89,22 +92,22 @@ integration: setup ## tests on the real platforms, as root
 	pytest tests/faults -m quick
 	pytest tests/integration
 
-# Each kill is two sweeps: more than an hour. VIRTBED_KILLS=… of them, 40 if not given.
+# Takes more than an hour, because each kill is two sweeps. VIRTBED_KILLS=… sets their number (40).
 faults: setup ## faults on the real platforms, as root: kills, full disks; 10,000 malformed files
 	VIRTBED_FAULTS=10000 pytest tests/unit/faults
 	pytest tests/faults $(FAULTS)
 
-calibrate: setup ## what can this host resolve? twins, and a slowdown that is known
+calibrate: setup ## find which cost this host can resolve: twins, and a known slowdown
 	virtbed calibrate --inventory $(INVENTORY)
 
-bench: setup ## what virtbed itself costs, and where the applications' time goes
+bench: setup ## measure virtbed's own cost and the phases of the applications
 	.venv/bin/python benchmarks/scheduling.py
 	.venv/bin/python benchmarks/orchestration.py
 	.venv/bin/python benchmarks/readiness.py
 	PYTHONPATH=. .venv/bin/python benchmarks/analysis.py
 	virtbed in-image benchmarks/applications.py
 
-# The tools live in .venv and come from the hash locks; TensorFlow lives in the image, not here.
+# The tools are installed in .venv, from the hash locks. TensorFlow is in the image, not here.
 .venv/.made: $(LOCKS) $(MEMBERS)
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "virtbed: python3 is $$(python3 -V), 3.11 or newer is needed" >&2; exit 1; }
@@ -114,13 +117,13 @@ bench: setup ## what virtbed itself costs, and where the applications' time goes
 	$(BIN)/uv pip install --quiet --no-deps -e contract -e python -e analysis -e workloads
 	touch $@
 
-# Not in the image: bound into it for a test that the applications run under Keras's other backends.
+# JAX is not part of the image. It is bound into it for the test of Keras's other backend.
 .venv/.jax: requirements/jax.txt .venv/.made
 	rm -rf .venv/jax
 	uv pip install --quiet --require-hashes --no-deps --target .venv/jax -r $<
 	touch $@
 
-# Locks name hashes and no registry; analysis and dev agree with what virtbed pins.
+# Locks contain hashes and no registry; those of analysis and dev agree with virtbed's pins.
 lock: ## resolve the dependencies again and write requirements/*.txt
 	cd requirements && $(COMPILE) bootstrap.in -o bootstrap.txt
 	$(COMPILE) python/pyproject.toml -o requirements/virtbed.txt
@@ -132,11 +135,11 @@ lock: ## resolve the dependencies again and write requirements/*.txt
 		-o requirements/workloads-null.txt
 	$(COMPILE) --no-deps requirements/jax.in -o requirements/jax.txt
 
-version: ## set the version of all packages to TO=…; CHANGELOG is yours
+version: ## set the version of all packages to TO=…; edit CHANGELOG.md yourself
 	@test -n "$(TO)" || { echo "virtbed: no TO found, a version needed: make version TO=1.2.3" >&2; exit 1; }
 	sed -i -E 's/^((__)?version(__)?( =|:) "?|.*"virtbed-[a-z]+==)$(VERSION)/\1$(TO)/' $(MEMBERS) $(STATED)
 
-# From a clean checkout: what is not committed would be in no release.
+# The checkout must be clean, because the release contains committed files only.
 release: .venv/.made ## wheels, sources, bill of materials, checksums in dist/; KEY=… an SSH key signs
 	@test -z "$$(git status --porcelain)" || \
 		{ echo "virtbed: changes that are not committed found, a clean checkout needed" >&2; exit 1; }
