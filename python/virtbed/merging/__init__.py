@@ -1,4 +1,4 @@
-"""Results folders of one sweep, such as its shards, joined into one."""
+"""Joining results folders of one sweep, such as its shards, into one (`virtbed merge`)."""
 
 from virtbed.merging.joining import Merged, merge
 from virtbed.merging.sources import MergeError

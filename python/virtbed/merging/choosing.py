@@ -1,10 +1,10 @@
-"""What of several folders belongs into one, and what speaks against joining them.
+"""Choice of the results that a joined folder gets, and the reasons that forbid joining.
 
-A replicate is one pass on one host, since ratios are made within it. Where two hosts have results
-of one replicate, those of the host with the most are taken: a shard that went on elsewhere repeated
-the replicate that it was in the middle of. Of equal halves one is as good as the other: the first
-host's by name is taken. A replicate that is whole on two hosts is a conflict. So are two results of
-one trial on one host, unless a folder says that it put one aside and measured the trial again.
+A replicate is one pass on one host, since ratios are paired within it. If two hosts have results of
+one replicate, those of the host with more results are taken: a shard that continued on another
+host repeated the replicate that was incomplete. If both have equally many, the first host by name
+is taken. A replicate that is complete on two hosts is a conflict. So are two results of one trial
+on one host, unless a folder has one of them among its earlier results, which it measured again.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from virtbed.platforms import Platforms
 from virtbed_contract.sweep import PlannedTrial
 
 _REMEDIES = {
-    "plan": "a sweep is of one plan",
-    "image": "build one image, or leave that folder out",
+    "plan": "a sweep has one plan; leave that folder out",
+    "image": "measure with one image, or leave that folder out",
     "cells": "its host runs other cells of the plan; leave that folder out",
 }
-_ALIKE = "hosts that are joined must be alike; leave that folder out, and use virtbed compare"
+_ALIKE = "joined hosts must be alike; leave that folder out, and use virtbed compare"
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What belongs into the joined folder.
+    """The results that the joined folder gets.
 
     Attributes:
-        results: The result of each trial that has one.
-        superseded: Results that are left out, each with the reason, by their trial's folder.
+        results: The result of each trial that has one, by the trial's id.
+        superseded: The reason for each result that is left out, by its trial's folder.
     """
 
     results: Mapping[str, Measured]
@@ -40,7 +40,7 @@ class Chosen:
 
 
 def unlike(sources: Sequence[Source], platforms: Platforms) -> Iterator[str]:
-    """Give a line for whatever differs between folders that must be alike to be joined."""
+    """Yield a line per difference that forbids joining the folders."""
     first, *others = sources
     yield from _namesakes(sources)
     ours = identity(first.design, next(iter(first.reports.values())), platforms)
@@ -57,7 +57,7 @@ def unlike(sources: Sequence[Source], platforms: Platforms) -> Iterator[str]:
 
 
 def _namesakes(sources: Sequence[Source]) -> Iterator[str]:
-    """Give a line for each host that is another machine than the one of its name elsewhere."""
+    """Yield a line per host whose name belongs to another machine in an earlier folder."""
     machines: dict[str, tuple[str, Path]] = {}
     for source in sources:
         for host, report in source.reports.items():
@@ -67,11 +67,13 @@ def _namesakes(sources: Sequence[Source]) -> Iterator[str]:
                 yield (
                     f"{source.folder}: {host} is another machine than {host} in {folder}, by "
                     "machine-id, and results are distinguished by the host's name: leave that "
-                    "folder out; hostnamectl hostname NAME on one of them, and measure there again"
+                    "folder out; or call hostnamectl hostname NAME on one of them, and measure "
+                    "there again"
                 )
 
 
 def _rows(source: Source) -> dict[int, dict[str, PlannedTrial]]:
+    """Return the planned trials of a folder by replicate and id."""
     rows: dict[int, dict[str, PlannedTrial]] = defaultdict(dict)
     for row in source.design.trials:
         rows[row.replicate][row.id] = row
@@ -81,6 +83,7 @@ def _rows(source: Source) -> dict[int, dict[str, PlannedTrial]]:
 def _other_cells(
     first: Source, other: Source, rows: dict[int, dict[str, PlannedTrial]]
 ) -> Iterator[str]:
+    """Yield a line if a folder plans another trial than `rows`, to which its trials are added."""
     for replicate, theirs in _rows(other).items():
         ours = rows.get(replicate, theirs)
         apart = sorted({i for i in {*ours, *theirs} if ours.get(i) != theirs.get(i)})
@@ -94,31 +97,33 @@ def _other_cells(
 
 
 def choose(sources: Sequence[Source]) -> Chosen:
-    """Return which results belong into the joined folder.
+    """Return the results that the joined folder gets.
 
     Raises:
-        MergeError: folders have different results of one trial; the message names each.
+        MergeError: Folders have different results of one trial; the message has a line per
+            conflict.
     """
     conflicts: list[str] = []
     planned: dict[int, set[str]] = defaultdict(set)
-    found: dict[int, dict[str, dict[str, Measured]]] = defaultdict(lambda: defaultdict(dict))
+    # By replicate, host and trial.
+    measured: dict[int, dict[str, dict[str, Measured]]] = defaultdict(lambda: defaultdict(dict))
     for source in sources:
         for row in source.design.trials:
             planned[row.replicate].add(row.id)
             new = source.results.get(row.id)
             if new is None:
                 continue
-            here = found[row.replicate][new.host]
-            here[row.id] = _one_of(row.id, here.get(row.id), new, sources, conflicts)
+            trials = measured[row.replicate][new.host]
+            trials[row.id] = _one_of(row.id, trials.get(row.id), new, sources, conflicts)
     results: dict[str, Measured] = {}
     superseded: dict[str, str] = {}
-    for replicate, hosts in sorted(found.items()):
+    for replicate, hosts in sorted(measured.items()):
         host = _host_of(replicate, hosts, len(planned[replicate]), conflicts)
         results |= hosts[host]
         for other in hosts.keys() - {host}:
             for one in hosts[other].values():
                 superseded[str(one.folder)] = (
-                    f"replicate {replicate} is taken of {host}, which has "
+                    f"replicate {replicate} is taken from {host}, which has "
                     f"{len(hosts[host])} of its {len(planned[replicate])} trials"
                 )
     if conflicts:
@@ -130,7 +135,7 @@ def _one_of(
     trial: str, old: Measured | None, new: Measured, sources: Sequence[Source],
     conflicts: list[str],
 ) -> Measured:  # fmt: skip
-    """Return the one of two results of a trial, on one host, that the other gave way to."""
+    """Return the newer of two results of a trial on one host; if unknown, note a conflict."""
     if old is None or old.digests == new.digests:
         return old or new
     if any(source.put_aside(trial, old.digests) for source in sources):
@@ -147,7 +152,7 @@ def _one_of(
 def _host_of(
     replicate: int, hosts: Mapping[str, Mapping[str, Measured]], whole: int, conflicts: list[str]
 ) -> str:
-    """Return the host whose results of a replicate are taken."""
+    """Return the host whose results of a replicate are taken; note a conflict if two have all."""
     most = max(map(len, hosts.values()))
     best = sorted(host for host, own in hosts.items() if len(own) == most)
     if len(best) > 1 and most == whole:
@@ -155,7 +160,7 @@ def _host_of(
         example = min(hosts[best[0]])
         conflicts.append(
             f"replicate {replicate}: all {whole} of its trials, such as {example}, have results "
-            f"of {' and of '.join(best)}, in {' and '.join(map(str, folders))}; leave one of the "
-            "folders out"
+            f"from {' and from '.join(best)}, in {' and '.join(map(str, folders))}; leave one of "
+            "the folders out"
         )
     return best[0]

@@ -1,6 +1,7 @@
-"""Folders joined into one: what is missing there is copied, whole or not at all; nothing is moved.
+"""Joining results folders: files that the joined folder lacks are copied, each one atomically.
 
-A call that is killed is finished by the next, and one more changes nothing.
+The folders that are read are not changed. If a call is killed, the next one completes its work; a
+further call changes nothing.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ _Row = tuple[str, str, int, str, Digests | None]
 
 @dataclass
 class Merged:
-    """What a merge did.
+    """The outcome of a merge.
 
     Attributes:
         folder: The joined folder.
-        trials: How many trials are planned in what was joined so far.
-        results: How many of them have a result.
-        taken: How many results were taken from each folder.
+        trials: The number of trials that the joined folders plan.
+        results: The number of them with a result.
+        taken: The number of results that were taken from each folder.
         hosts: The hosts of the results.
-        replicates: The plan's replicates of which no folder has a plan for a trial.
-        left_out: Results that were not taken, with the reason, by their place.
-        bad: What is no good result, with the reason, by its place.
-        running: Who carries a folder out that was joined so far, by the folder.
+        replicates: The plan's replicates that no joined folder plans.
+        left_out: The reason for each result that was not taken, by its path.
+        bad: The reason for each trial's folder without a valid result, by its path.
+        running: The process that still carries a folder out, in words, by the folder.
     """
 
     folder: Path
@@ -67,55 +68,57 @@ def merge(into: Path, folders: Iterable[Path], platforms: Platforms) -> Merged:
     """Join results folders of one sweep.
 
     Args:
-        into: The folder that gets what it lacks; it is made if it is not there.
-        folders: Those that are read; a folder that is named twice is read once.
-        platforms: The platforms that there are.
+        into: The joined folder, which gets the results that it lacks; it is made if it does not
+            exist.
+        folders: The folders to read; one that is named twice is read once.
+        platforms: The known platforms.
 
     Raises:
-        MergeError: the folders are not of one sweep on hosts that are alike, or have different
-            results of one trial. Nothing was written.
-        LeaseError: `into` is being carried out.
+        MergeError: The folders do not belong to one sweep on hosts that are alike, or have
+            different results of one trial. Nothing was written.
+        LeaseError: Another process carries `into` out.
         OSError: `into` cannot be written.
     """
     into, others = into.resolve(), list(dict.fromkeys(folder.resolve() for folder in folders))
     if into in others:
-        raise MergeError(f"{into} is among the folders that it is to be made of; name it once")
+        raise MergeError(f"{into} is also among the folders to join; name it once")
     if not others:
-        raise MergeError("no folder found that is to be joined, one needed")
-    made = not into.exists()
-    if not made and not _is_ours(into) and any(map(_is_other, into.iterdir())):
+        raise MergeError("no folder to join found, at least one needed")
+    is_new = not into.exists()
+    if not is_new and not _is_ours(into) and any(map(_is_other, into.iterdir())):
         raise MergeError(f"{into} has other files than results; name a folder that is new or empty")
     into.mkdir(parents=True, exist_ok=True)
     with locked(into):
         try:
             joint = _judged(into, others, platforms)
         except MergeError:
-            if made:
-                shutil.rmtree(into)  # there is nothing but the lock
+            if is_new:
+                shutil.rmtree(into)  # it holds only the lock
             raise
         return joint.write()
 
 
 def _is_ours(folder: Path) -> bool:
+    """Return whether a folder is a results folder."""
     return any(os.path.lexists(folder / part) for part in ("design.json", "trials"))
 
 
 def _is_other(path: Path) -> bool:
-    """Return whether something is not what a merge that was killed may have left."""
+    """Return whether a file is not one that a killed merge may have left."""
     return path.name not in {DOCTOR, REPORTS, "plan.yml"} and not path.name.startswith(".")
 
 
 def _judged(into: Path, others: Iterable[Path], platforms: Platforms) -> _Joint:
-    """Return what is to be written, unless something speaks against it.
+    """Read and compare the folders; return what is to be written.
 
     Raises:
-        MergeError: see `merge`.
+        MergeError: See `merge`.
     """
     own = read_source(into) if _is_ours(into) else None
     if own and own.holder:
         raise MergeError(f"{into} is being carried out by {own.holder}; wait for its end")
     if own and own.bad:
-        lines = (f"{into}/trials/{name}: {why}; move it away" for name, why in own.bad.items())
+        lines = (f"{into}/trials/{id_}: {why}; move it away" for id_, why in own.bad.items())
         raise MergeError("\n".join(lines))
     sources = [*([own] if own else []), *map(read_source, others)]
     if reasons := list(unlike(sources, platforms)):
@@ -125,7 +128,7 @@ def _judged(into: Path, others: Iterable[Path], platforms: Platforms) -> _Joint:
 
 @dataclass
 class _Joint:
-    """Folders that can be joined, and what is taken of each."""
+    """Folders that can be joined, and the results that are taken from them."""
 
     into: Path
     sources: Sequence[Source]
@@ -133,12 +136,13 @@ class _Joint:
     platforms: Platforms
 
     def write(self) -> Merged:
-        """Copy what is missing, then write the documents and the ledger."""
-        done = Merged(self.into)
+        """Write the documents, copy the missing files, and then write the ledger."""
+        merged = Merged(self.into)
         reports = self._reports()
         self._plan()
         design = self._design(reports)
-        _write_json(self.into / "design.json", encode(design))  # which makes it a results folder
+        # From now on the folder counts as a results folder; see `_is_ours`.
+        _write_json(self.into / "design.json", encode(design))
         for place in map(Path, self.chosen.superseded):
             if place.parents[1] == self.into:
                 self._forget()
@@ -147,14 +151,14 @@ class _Joint:
                     _aside(self.into, other)
         for trial, one in sorted(self.chosen.results.items()):
             if self._take(trial, one):
-                done.taken[str(one.folder.parents[1])] += 1
+                merged.taken[str(one.folder.parents[1])] += 1
         self._earlier()
         failures = self._failures()
         self._ledger(design, reports, failures)
-        return self._said(done, design)
+        return self._completed(merged, design)
 
     def _design(self, reports: Mapping[str, HostReport]) -> Design:
-        """Return the design of all that the folders plan, with its hosts if they are several."""
+        """Return a design with the planned trials of all folders, and its hosts if several."""
         rows = {row.id: row for source in self.sources for row in source.design.trials}
         commits = dict.fromkeys(c for source in self.sources for c in source.design.commits)
         trials = tuple(sorted(rows.values(), key=lambda row: row.position))
@@ -166,33 +170,38 @@ class _Joint:
         return replace(whole, placements=own[next(iter(reports))], hosts=())
 
     def _reports(self) -> dict[str, HostReport]:
-        """Write the report of each host: of one where a sweep has it, of several in a folder."""
+        """Write the report of each host with results: of one into a file, of several into a folder.
+
+        Without any result, the reports of all hosts are written. The first folder's report of a
+        host is taken.
+        """
         every: dict[str, HostReport] = {}
         for source in self.sources:
             every = {**source.reports, **every}
-        having = {one.host for one in self.chosen.results.values()}
-        found = {host: report for host, report in every.items() if host in having or not having}
-        several = len(found) > 1 or is_of_several(self.into)
-        for host, report in found.items():
+        measured = {one.host for one in self.chosen.results.values()}
+        kept = {host: report for host, report in every.items() if host in measured or not measured}
+        several = len(kept) > 1 or is_of_several(self.into)
+        for host, report in kept.items():
             _write_json(self.into / (report_of(host) if several else DOCTOR), encode(report))
         if several:
             (self.into / DOCTOR).unlink(missing_ok=True)
-        return found
+        return kept
 
     def _plan(self) -> None:
-        """Write the plan with the most replicates; what else it says is the same in all."""
+        """Write the plan with the most replicates; the plans differ in nothing else."""
         plans = [source.folder / "plan.yml" for source in self.sources]
-        found = [plan for plan in plans if plan.is_file()]
-        if found:
-            most = max(found, key=_replicates)  # the first of several: that of the folder itself
+        existing = [plan for plan in plans if plan.is_file()]
+        if existing:
+            # Of several with equally many, the first, so that the joined folder's own plan stays.
+            most = max(existing, key=_replicates)
             _write(self.into / "plan.yml", most.read_bytes())
 
     def _take(self, trial: str, one: Measured) -> bool:
-        """Copy a trial's files, its result last; return whether it was not there before."""
+        """Copy a trial's files, its result last; return whether the joined folder lacked them."""
         folder = self.into / "trials" / trial
         if one.folder == folder:
             return False
-        if (folder / "result.json").exists():  # the other folder has it, put aside
+        if (folder / "result.json").exists():  # the other folder has it among its earlier results
             self._forget()
             (folder / "result.json").unlink()
         _copy(one.folder, folder, one.digests)
@@ -200,7 +209,7 @@ class _Joint:
         return True
 
     def _earlier(self) -> None:
-        """Copy the results that were put aside of trials whose result was taken of that host."""
+        """Copy the earlier results of each trial that are from the same host as its result."""
         for source in self.sources:
             for (trial, attempt), before in source.earlier.items():
                 one = self.chosen.results.get(trial)
@@ -209,22 +218,22 @@ class _Joint:
                     _copy(before.folder, to, before.digests)
 
     def _failures(self) -> dict[str, Failure]:
-        """Copy the last failure of each trial without a result; return all of them."""
-        found: dict[str, tuple[Failure, Path]] = {}
+        """Copy the last failure of each trial without a result; return all of them by trial."""
+        latest: dict[str, tuple[Failure, Path]] = {}
         for source in self.sources:
             for trial, failure in source.failures.items():
-                last = found.get(trial)
-                newer = last is None or failure.attempt > last[0].attempt
+                known = latest.get(trial)
+                newer = known is None or failure.attempt > known[0].attempt
                 if trial not in self.chosen.results and newer:
-                    found[trial] = failure, source.folder / "trials" / trial
-        for trial, (_, place) in found.items():
+                    latest[trial] = failure, source.folder / "trials" / trial
+        for trial, (_, place) in latest.items():
             _copy(place, self.into / "trials" / trial)
-        return {trial: failure for trial, (failure, _) in found.items()}
+        return {trial: failure for trial, (failure, _) in latest.items()}
 
     def _ledger(
         self, design: Design, reports: Mapping[str, HostReport], failures: Mapping[str, Failure]
     ) -> None:
-        """Write a ledger of what is there, unless the one there says the same."""
+        """Write a ledger of the joined trials, unless the existing one has the same states."""
         rows: list[_Row] = []
         for row in design.trials:
             one, failure = self.chosen.results.get(row.id), failures.get(row.id)
@@ -235,51 +244,59 @@ class _Joint:
             else:
                 rows.append((row.id, "todo", 0, "", None))
         path = self.into / NAME
-        if _says(path) == {(trial, status) for trial, status, *_ in rows}:
+        if _states(path) == {(trial, status) for trial, status, *_ in rows}:
             return
-        same = identity(design, next(iter(reports.values())), self.platforms)
-        same["host"] = ", ".join(sorted(reports))  # of several none can go on
+        shared = identity(design, next(iter(reports.values())), self.platforms)
+        # The joined names of several hosts match none of them, so that no sweep continues here.
+        shared["host"] = ", ".join(sorted(reports))
         new = path.with_name(f".{NAME}.new")
         _remove(new)
         with Ledger(new) as ledger:
-            ledger.begin(same, [(row.id, row.position, row.platform) for row in design.trials])
+            ledger.begin(shared, [(row.id, row.position, row.platform) for row in design.trials])
             ledger.fill(rows)
         self._forget()
         new.replace(path)
 
     def _forget(self) -> None:
-        """Remove the ledger, which knows files by their digests: without one each is judged."""
+        """Remove the ledger before files change whose digests it knows.
+
+        If this call is killed, the next one then checks each file itself.
+        """
         _remove(self.into / NAME)
 
-    def _said(self, done: Merged, design: Design) -> Merged:
-        done.trials, done.results = len(design.trials), len(self.chosen.results)
-        done.hosts = tuple(sorted({one.host for one in self.chosen.results.values()}))
-        done.left_out = dict(self.chosen.superseded)
+    def _completed(self, merged: Merged, design: Design) -> Merged:
+        """Fill in the outcome."""
+        merged.trials, merged.results = len(design.trials), len(self.chosen.results)
+        merged.hosts = tuple(sorted({one.host for one in self.chosen.results.values()}))
+        merged.left_out = dict(self.chosen.superseded)
         for source in self.sources:
             for trial, why in source.bad.items():
-                done.bad[str(source.folder / "trials" / trial)] = why
+                merged.bad[str(source.folder / "trials" / trial)] = why
             if source.holder:
-                done.running[str(source.folder)] = source.holder
+                merged.running[str(source.folder)] = source.holder
         planned = {row.replicate for row in design.trials}
         every = range(1, _replicates(self.into / "plan.yml") + 1)
-        done.replicates = tuple(number for number in every if number not in planned)
-        return done
+        merged.replicates = tuple(number for number in every if number not in planned)
+        return merged
 
 
 def _replicates(plan: Path) -> int:
+    """Return a plan's number of replicates; 0 if it cannot be read."""
     try:
-        found = yaml_file.read(plan).get("replicates")
+        number = yaml_file.read(plan).get("replicates")
     except yaml_file.YamlError:
         return 0
-    return found if type(found) is int else 0
+    return number if type(number) is int else 0
 
 
 def _remove(ledger: Path) -> None:
+    """Remove a ledger with SQLite's files next to it."""
     for part in PARTS:
         ledger.with_name(ledger.name + part).unlink(missing_ok=True)
 
 
-def _says(path: Path) -> set[tuple[str, str]]:
+def _states(path: Path) -> set[tuple[str, str]]:
+    """Return id and status of each trial in a ledger; empty if it cannot be read."""
     try:
         return {(row.id, row.status) for row in ledger_view.look(path).rows}
     except LedgerError:
@@ -287,7 +304,7 @@ def _says(path: Path) -> set[tuple[str, str]]:
 
 
 def _aside(sweep: Path, left: Path) -> None:
-    """Move what a trial left aside, as a sweep does with what it repeats."""
+    """Move a trial's folder to aside/ID-N, as a sweep does before it repeats the trial."""
     number = 1
     while os.path.lexists(to := sweep / ASIDE / f"{left.name}-{number}"):
         number += 1
@@ -295,16 +312,21 @@ def _aside(sweep: Path, left: Path) -> None:
     left.rename(to)
 
 
-def _copy(there: Path, here: Path, digests: Digests | None = None) -> None:
-    """Copy a trial's files, the one whose presence counts last.
+def _copy(source: Path, target: Path, digests: Digests | None = None) -> None:
+    """Copy a trial's files, result.json or failure.json last, since that one makes it count.
+
+    Args:
+        source: The trial's folder to read.
+        target: The trial's folder to write.
+        digests: The digests of the result's files; without them the trial's failure is copied.
 
     Raises:
-        MergeError: a file is not what was judged: it was changed meanwhile.
+        MergeError: A file was changed after it was checked.
     """
-    if there == here:
+    if source == target:
         return
     needed = {"result.json": digests.result, "evidence.json": digests.evidence} if digests else {}
-    files = [path for path in there.iterdir() if path.is_file() and not path.is_symlink()]
+    files = [path for path in source.iterdir() if path.is_file() and not path.is_symlink()]
     skipped = "failure.json" if digests else "result.json"
     for path in sorted(
         files, key=lambda path: (path.name in ("result.json", "failure.json"), path)
@@ -314,13 +336,13 @@ def _copy(there: Path, here: Path, digests: Digests | None = None) -> None:
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if found != needed.get(path.name, found):
-            raise MergeError(f"{path} was changed meanwhile; call again")
-        here.mkdir(parents=True, exist_ok=True)
-        _write(here / path.name, content)
+            raise MergeError(f"{path} was changed while it was merged; call again")
+        target.mkdir(parents=True, exist_ok=True)
+        _write(target / path.name, content)
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole, unless it has this content."""
+    """Write a file atomically, unless it has this content."""
     if path.is_file() and path.read_bytes() == content:
         return
     write_whole(path, lambda temporary: temporary.write_bytes(content))

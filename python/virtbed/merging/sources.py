@@ -1,4 +1,4 @@
-"""A results folder that is to be joined with others: what it is of, and which results are good."""
+"""Reading a results folder for a merge: its identity, and which of its results are valid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from virtbed import ledger_view, records
 from virtbed.ledger import NAME, Digests, LedgerError
 from virtbed.platforms import Platforms
 from virtbed.records import RecordError
-from virtbed.sweep.admission import where
+from virtbed.sweep.admission import placement_words
 from virtbed.sweep.recording import DOCTOR
 from virtbed.sweep.several import REPORTS
 from virtbed.sweep.standing import BadResultError, Standing, unchanged
@@ -30,7 +30,7 @@ class MergeError(RuntimeError):
 
 @dataclass(frozen=True)
 class Measured:
-    """A good result: where it lies, on which host it was measured, and which attempt it was."""
+    """A valid result: its trial's folder, the host, the number of the attempt, the digests."""
 
     folder: Path
     host: str
@@ -40,17 +40,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Source:
-    """A results folder as it was found.
+    """The content of a results folder.
 
     Attributes:
         folder: The folder.
         design: Its design.
         reports: The reports of its hosts, by the host's name.
-        results: Its good results, by the trial's id.
-        failures: Why other trials have none.
-        earlier: The results that were put aside, by (trial, attempt).
-        bad: What is there and no result, with the reason, by the trial's id.
-        holder: Who carries it out, in words; empty if nobody does.
+        results: Its valid results, by the trial's id.
+        failures: The failures of trials without a result, by the trial's id.
+        earlier: The results in earlier/, by (trial, attempt).
+        bad: The reason for each trial's folder without a valid result, by the trial's id.
+        holder: The process that carries the sweep out, in words; empty if none does.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class Source:
     holder: str = ""
 
     def put_aside(self, trial: str, digests: Digests) -> bool:
-        """Return whether a result is one that this folder had, and measured again."""
+        """Return whether a result is among this folder's earlier ones, which were replaced."""
         return any(
             own == trial and one.digests == digests for (own, _), one in self.earlier.items()
         )
@@ -73,11 +73,11 @@ def read_source(folder: Path) -> Source:
     """Read a results folder.
 
     Raises:
-        MergeError: it is none, or what it is of cannot be read.
+        MergeError: It is no results folder, or its design or a host's report cannot be read.
     """
     design = _document(folder / "design.json", Design, DESIGN)
     if len({row.id for row in design.trials}) < len(design.trials):
-        raise MergeError(f"{folder}/design.json: a trial stands in it twice, each once is needed")
+        raise MergeError(f"{folder}/design.json: it lists a trial twice, each trial once is needed")
     reports = dict(_reports(folder))
     results: dict[str, Measured] = {}
     failures: dict[str, Failure] = {}
@@ -96,14 +96,21 @@ def read_source(folder: Path) -> Source:
         except BadResultError as error:
             bad[path.name] = str(error)
     for name in judge.known.keys() - results.keys() - bad.keys():
-        bad[name] = "no result.json found, and its ledger calls it done"
+        bad[name] = "no result.json found, one needed: the folder's ledger marks the trial as done"
     earlier = dict(_earlier(folder))
     return Source(folder, design, reports, results, failures, earlier, bad, _holder(folder))
 
 
 @dataclass(frozen=True)
 class _Judge:
-    """Tells whether a trial's folder holds a good result of a design."""
+    """Checks whether a trial's folder holds a valid result of a design.
+
+    Attributes:
+        planned: The planned trials as JSON, by id.
+        reports: The reports of the hosts, by the host's name.
+        known: The digests that the folder's ledger knows, by the trial's id.
+        standing: Checks what the report would leave out.
+    """
 
     design: Design
     planned: Mapping[str, Mapping[str, Any]]
@@ -112,10 +119,11 @@ class _Judge:
     standing: Standing
 
     def measured(self, path: Path) -> Measured:
-        """Return a trial's result.
+        """Return a trial's valid result.
 
         Raises:
-            BadResultError: it is none, it was changed, or the report would leave it out.
+            BadResultError: It is damaged, belongs to another trial or sweep, was changed, or the
+                report would leave it out.
         """
         if path.name in self.known:
             unchanged(path, self.known[path.name])
@@ -129,49 +137,60 @@ class _Judge:
         except (DocumentError, RecordError, OSError) as error:
             raise BadResultError(str(error)) from error
         trial = result["trial"]
-        for name, has, needed in self._labels(trial, path.name):
-            if has != needed:
-                raise BadResultError(f"result.json: {name} {has!r} found, {needed!r} needed")
+        for name, value, needed in self._labels(trial, path.name):
+            if value != needed:
+                raise BadResultError(f"result.json: {name} {value!r} found, {needed!r} needed")
         if trial["host"] not in self.reports:
             hosts = ", ".join(sorted(self.reports))
             raise BadResultError(f"result.json: host {trial['host']!r} found, {hosts} needed")
         if (proof.trial, proof.attested) != (path.name, True):
-            raise BadResultError(f"evidence.json: attested and of {path.name} needed")
+            state = "attested" if proof.attested else "not attested"
+            raise BadResultError(
+                f"evidence.json: trial {proof.trial}, {state}, found; trial {path.name}, attested, "
+                "needed"
+            )
         self.standing.reported(path)
         return Measured(path, trial["host"], trial["attempt"], found)
 
     def failure(self, path: Path) -> Failure:
-        """Return why a trial has no result."""
+        """Return the failure in a trial's folder.
+
+        Raises:
+            BadResultError: It is damaged, or belongs to another trial or sweep.
+        """
         try:
             found = decode(Failure, json_file.read(path / "failure.json"), "failure.json")
         except DocumentError as error:
             raise BadResultError(str(error)) from error
         if (found.schema, found.id) != (FAILURE, path.name) or path.name not in self.planned:
-            raise BadResultError(f"failure.json: of trial {found.id}, not of one planned here")
+            raise BadResultError(
+                f"failure.json: trial {found.id} found; {path.name}, planned in design.json, needed"
+            )
         return found
 
     def _labels(self, trial: Mapping[str, Any], name: str) -> Iterator[tuple[str, object, object]]:
+        """Yield name, found value and needed value of each label of a result."""
         if name not in self.planned:
             raise BadResultError("it is not among the trials that design.json plans")
-        wanted = {
+        labels = {
             **self.planned[name],
             "sweep": self.design.sweep,
             "plan_digest": self.design.plan_digest,
             "image_digest": self.design.image_digest,
         }
-        for key, needed in wanted.items():
+        for key, needed in labels.items():
             if key in trial:
                 yield key, trial[key], needed
 
 
 def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[str, str]:
-    """Return what must be alike in folders that are joined, but the host's name.
+    """Return what must be alike in joined folders, label and value, except the host's name.
 
-    The keys are those of `virtbed.sweep.admission.identity`, and the CPU's model. Those of a GPU
-    lack: no plan can ask for one yet.
+    The labels are those of `virtbed.sweep.admission.identity` and the CPU's model, without those
+    of a GPU, since no plan can use one yet.
 
     Raises:
-        MergeError: the report lacks one of these.
+        MergeError: The report lacks one of these facts.
     """
     names = [entry.name for entry in design.platforms if entry.name in platforms.entries]
     roles = {role for name in names for role in platforms.host_roles(name)}
@@ -185,13 +204,13 @@ def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[s
             "accelerator": str(design.accelerator),
             "kernel": str(facts["kernel"]),
             "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
-            "placement": where(encode(size) for size in placements(design, report.host)),
+            "placement": placement_words(encode(size) for size in placements(design, report.host)),
             "CPU model": str(facts["cpu"].get("model")),
             **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise MergeError(
-            f"the report of the host {report.host} cannot be read: {error!r} in its facts"
+            f"the report of the host {report.host} lacks a fact that is needed: {error!r}"
         ) from error
 
 
@@ -201,15 +220,16 @@ def placements(design: Design, host: str) -> tuple[PlannedPlacement, ...]:
 
 
 def _reports(folder: Path) -> Iterator[tuple[str, HostReport]]:
-    """Give the report of each host of a folder, by its name."""
+    """Yield name and report of each host of a folder."""
     several = sorted((folder / REPORTS).glob("*.json"))
-    one = folder / DOCTOR  # next to several, where a merge was killed
+    one = folder / DOCTOR  # a killed merge may leave it next to the reports of several hosts
     for path in [one, *several] if one.exists() or not several else several:
         report = _document(path, HostReport, HOST_REPORT)
         yield report.host, report
 
 
 def _document(path: Path, kind: type[_Document], schema: str) -> _Document:
+    """Read a document of a results folder; raise MergeError if it is no valid one."""
     try:
         found = json_file.read(path)
         if found.get("schema") != schema:
@@ -222,7 +242,7 @@ def _document(path: Path, kind: type[_Document], schema: str) -> _Document:
 
 
 def _known(folder: Path) -> dict[str, Digests]:
-    """Return the digests that a folder's ledger knows; without one every file is judged alone."""
+    """Return the digests that a folder's ledger knows, by trial; empty if it cannot be read."""
     try:
         return ledger_view.digests(folder / NAME) if (folder / NAME).exists() else {}
     except LedgerError:
@@ -230,6 +250,7 @@ def _known(folder: Path) -> dict[str, Digests]:
 
 
 def _holder(folder: Path) -> str:
+    """Return the process that carries a folder's sweep out, in words; empty if none does."""
     try:
         return str(ledger_view.look(folder / NAME).holder or "") if (folder / NAME).exists() else ""
     except LedgerError:
@@ -237,6 +258,7 @@ def _holder(folder: Path) -> str:
 
 
 def _earlier(folder: Path) -> Iterator[tuple[tuple[str, int], Measured]]:
+    """Yield (trial, attempt) and the result for each readable result in earlier/."""
     for path in sorted(folder.glob("earlier/*/*")):
         if path.is_symlink() or not path.parent.name.isdecimal():
             continue
@@ -245,5 +267,5 @@ def _earlier(folder: Path) -> Iterator[tuple[tuple[str, int], Measured]]:
             host = json_file.read(path / "result.json")["trial"]["host"]
             yield (path.name, attempt), Measured(path, host, attempt, records.digests(path))
         except (OSError, DocumentError, KeyError, TypeError):
-            # No result, or half of one, whose result is still in its old place.
+            # Incomplete: the move to earlier/ was interrupted, and the result is still in trials/.
             continue

@@ -1,4 +1,7 @@
-"""Whether a sweep may start: host, image, platforms, and what must not change between two calls."""
+"""Admission of a host to a sweep: host, image and platforms are checked before anything is made.
+
+Also the sweep's identity: what must not change between two calls that continue one sweep.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ from virtbed_contract.sweep import HostReport, PlannedPlacement
 
 @dataclass(frozen=True)
 class Admitted:
-    """A plan on a host that can carry it out.
+    """A plan, laid out on a host that can carry it out.
 
     Attributes:
         report: The host's report.
-        image: Digest of the image that every instance is to run.
+        image: Digest of the image that every instance must run.
         design: The plan's trials in order.
-        restored: Whether something of a sweep that was cut off was put back before.
+        restored: Whether the examination restored something that an interrupted sweep had changed.
     """
 
     report: HostReport
@@ -43,18 +46,19 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
     """Examine the host and lay the plan out on it.
 
     Raises:
-        Interrupted: the user ended the sweep.
-        SweepError: the image is missing or of other sources, a platform is down, or no cell can
-            run.
-        BenchError: the host cannot be examined, there is none, or there are several.
-        PlacementError: the plan asks for more than the host offers.
+        Interrupted: The user ended the sweep.
+        SweepError: The image is missing or was built from other sources, a platform is
+            unavailable, or no cell can run.
+        BenchError: The host cannot be examined, there is none, or there are several.
+        PlacementError: The plan needs more than the host offers.
     """
     if plan.precision is not None and not find_spec("virtbed_analysis"):
         raise SweepError(
-            "precision found in the plan, and no virtbed-analysis, which is needed to tell when a "
-            "cell is known closely enough; install virtbed[report], or take precision out"
+            "precision found in the plan, but virtbed-analysis is not installed, which computes "
+            "when a cell is known precisely enough; install virtbed[report], or remove `precision` "
+            "from the plan"
         )
-    # Booting a guest takes its time where that hangs, and tells nothing of a plan without guests.
+    # Only plans with guests need the boot probe, which takes long where the guest's boot hangs.
     guests = any(platforms.parts(name)[0].own_kernel for name in plan.platforms)
     try:
         report, restored = bench.examine(
@@ -67,11 +71,11 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
         interruption.check()
     image = _image(report, plan)
     for row in report.platforms:
-        # Left out, it would be missed only in the report.
+        # Refuse it now: a platform that is left out would be noticed only in the report.
         if row.platform in plan.platforms and row.status == "unavailable":
             raise SweepError(
-                f"{row.platform} is unavailable: {row.reason}; {row.remedy}, or take "
-                f"{row.platform} out of the plan"
+                f"{row.platform} is unavailable: {row.reason}; {row.remedy}, or remove "
+                f"{row.platform} from the plan"
             )
     designed = design(plan, report, platforms)
     check_cells(plan, designed)
@@ -80,41 +84,44 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
 
 
 def check_cells(plan: Plan, designed: Design) -> None:
-    """Raise SweepError if every cell of a plan is left out: it would end well, having done nothing.
+    """Raise SweepError if the host can run no cell of the plan.
 
-    Such as guests alone that are to boot a kernel that cannot be booted.
+    Otherwise the sweep would end successfully without a trial, for example with only guests whose
+    kernel cannot be booted here.
     """
     if not designed.trials:
-        why = dict.fromkeys(
+        reasons = dict.fromkeys(
             f"{row.platform}: {row.reason}; {row.remedy}" for row in designed.not_run
         )
-        raise SweepError(f"this host can run no cell of the plan {plan.name}. {'. '.join(why)}")
+        raise SweepError(f"this host can run no cell of the plan {plan.name}. {'. '.join(reasons)}")
 
 
 def check_memory(plan: Plan, report: HostReport, *, guests: bool) -> None:
-    """Raise SweepError if the host has not the memory of an instance, or not available for a guest.
+    """Raise SweepError if the host has too little memory for an instance.
 
-    Memory nodes are compared when instances are placed, but not every kernel tells of them; and
-    what others use, a guest's own kernel cannot give back.
+    Placement compares the memory of each NUMA node, but not every kernel reports it. A guest
+    needs its memory available, not only installed: its kernel cannot reclaim what others use.
     """
     memory, needed = report.facts["memory_mib"], plan.memory_mib + HEADROOM_MIB
     which = "available" if guests else "total"
     if needed > memory[which]:
-        found = "available" if guests else "in all"
         raise SweepError(
-            f"memory_mib {plan.memory_mib} asked, {needed} MiB needed with the emulator's and the "
-            f"kernel's; {report.host} has {memory[which]} MiB {found}: lower `memory_mib` in the "
-            "plan, or stop other programs"
+            f"memory_mib {plan.memory_mib} requested, {needed} MiB needed with the emulator's and "
+            f"the kernel's; {report.host} has {memory[which]} MiB {which}: lower `memory_mib` in "
+            "the plan, or stop other programs"
         )
 
 
 def identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
-    """Return what must not change between two calls, or one cell would mix two platforms."""
-    return common(plan, admitted) | of_host(plan, admitted, platforms)
+    """Return the identity of a sweep on one host: label and value of what must stay the same.
+
+    If one of these changed between two calls, one cell would mix results of two platforms.
+    """
+    return common_identity(plan, admitted) | host_identity(plan, admitted, platforms)
 
 
-def common(plan: Plan, admitted: Admitted) -> dict[str, str]:
-    """Return the part of a sweep's identity that all of its hosts have in common."""
+def common_identity(plan: Plan, admitted: Admitted) -> dict[str, str]:
+    """Return the part of a sweep's identity that all of its hosts share."""
     return {
         "plan": plan.digest(),
         "image variant": plan.image,
@@ -123,18 +130,24 @@ def common(plan: Plan, admitted: Admitted) -> dict[str, str]:
     }
 
 
-def of_host(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
-    """Return the part of a sweep's identity that is one host's."""
-    return of_report(plan, admitted.report, admitted.design.placements, platforms)
+def host_identity(plan: Plan, admitted: Admitted, platforms: Platforms) -> dict[str, str]:
+    """Return the part of a sweep's identity that belongs to one host."""
+    return identity_from_report(plan, admitted.report, admitted.design.placements, platforms)
 
 
-def of_report(
+def identity_from_report(
     plan: Plan, report: HostReport, placements: Iterable[PlannedPlacement], platforms: Platforms
 ) -> dict[str, str]:
-    """Return what `of_host` does of a host by its report, and where instances of each size run.
+    """Return the part of a sweep's identity that belongs to one host, from the host's report.
+
+    Args:
+        plan: The plan.
+        report: The host's report.
+        placements: Where instances of each size run on the host.
+        platforms: The known platforms.
 
     Raises:
-        KeyError, TypeError, DocumentError, PlanError: the report lacks what a host's report has.
+        KeyError, TypeError, DocumentError, PlanError: The report lacks a fact that is needed.
     """
     facts = report.facts
     gpu = gpu_of(plan, report, platforms)
@@ -148,13 +161,13 @@ def of_report(
         "host": report.host,
         "kernel": facts["kernel"],
         "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
-        "placement": where(encode(size) for size in placements),
+        "placement": placement_words(encode(size) for size in placements),
         **({} if gpu is None else gpu_identity(gpu, report)),
         **{engine: str(facts["engines"][engine]["version"]) for engine in engines},
     }
 
 
-def where(placements: Iterable[Mapping[str, Any]]) -> str:
+def placement_words(placements: Iterable[Mapping[str, Any]]) -> str:
     """Return in words where instances of each size run, from a design's placements as JSON."""
     return "; ".join(
         "{cores}: {cpus} of node {mems} next to {housekeeping}".format_map(size)
@@ -167,14 +180,18 @@ def where(placements: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _image(report: HostReport, plan: Plan) -> str:
-    """Return the digest of the image that the plan names, which must be that of these sources."""
+    """Return the digest of the plan's image, which must be built from these sources.
+
+    Raises:
+        SweepError: The host has no such image, or one that was built from other sources.
+    """
     image, needed = report.facts["image"], image_key(plan.image, REPOSITORY)
     remedy = f"{setup(plan.name)} (or the path of the plan), which builds it"
     if not image["digest"]:
         raise SweepError(f"no image {plan.image} found on this host, one is needed; {remedy}")
     if image["key"] != needed:
         raise SweepError(
-            f"the image {plan.image} {image['digest'][:23]} was made of other sources than these "
-            f"(key {str(image['key'])[:12]} found, {needed[:12]} needed); {remedy}"
+            f"the image {plan.image} {image['digest'][:23]} was built from other sources than "
+            f"these (key {str(image['key'])[:12]} found, {needed[:12]} needed); {remedy}"
         )
     return str(image["digest"])

@@ -1,4 +1,8 @@
-"""The blocks of a sweep, carried out one after another; whatever happens, none is left standing."""
+"""Execution of a sweep's blocks on one host: provision, trials, release, as Ansible playbooks.
+
+Every block is released however its playbook ends, unless the user requested to keep a failed
+trial's instance. Each outcome is recorded as soon as the playbook reports it.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +44,10 @@ from virtbed_contract.limits import DiskFree, look
 from virtbed_contract.neighbours import instances
 from virtbed_contract.sweep import TIMES_EMULATED
 
-# Ansible's start costs as much as many tasks; its list of what is to come grows with each block.
+# Starting Ansible costs as much as many tasks, so that one call carries several blocks out. More
+# blocks per call would make its list of pending tasks long.
 PER_PLAYBOOK = 20
-# What making an instance says where a disk is full: repeating it would not help.
+# Messages of a full disk in the output of a failed task. Such a failure is not repeated.
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 _INCOMING = ".incoming"
 
@@ -51,19 +56,20 @@ Block = list[Trial]
 
 @dataclass
 class Blocks:
-    """What is missing of a sweep, carried out.
+    """Runs blocks on one host and records the outcomes.
 
     Attributes:
+        folder: The sweep's folder.
         precision: The stopping rule, if the plan has one.
-        per_playbook: How many blocks one call of ansible-playbook carries; results do not depend
+        per_playbook: The number of blocks per call of ansible-playbook; results do not depend
             on it.
         failed: The ids of the trials that failed.
-        stores: Folders of the stores of the plan's engines.
-        keep: Whether the first failed trial's instance is left, and the sweep ends.
-        logins: What opens a shell in an instance, by enclosure; see `RoleProperties`.
-        guest: How Ansible reaches the guest that was made last.
-        holder: This controller, which has taken the ledger.
-        began: Whether an instance was, or was to be, made.
+        stores: The image stores (folders) of the plan's engines; their free space is checked.
+        keep: Whether to keep the instance of the first failed trial, and end the sweep there.
+        logins: The command that opens a shell in an instance, by enclosure; see `RoleProperties`.
+        guest: Ansible's variables of the latest guest.
+        holder: This controller, which holds the ledger.
+        began: Whether a block has started, so that an instance may exist.
     """
 
     plan: Plan
@@ -87,16 +93,22 @@ class Blocks:
     _kept: bool = False
 
     def carry_out(self, missing: Sequence[Trial]) -> None:
-        """Carry out the blocks of some trials, without those that a precision makes unneeded.
+        """Carry out the blocks of the given trials, except trials that the precision rule skips.
+
+        Args:
+            missing: The trials to carry out, in order.
 
         Raises:
-            Interrupted: the user ended the sweep.
-            BenchError: what was standing could not be released.
-            OSError: results cannot be written.
+            Interrupted: The user ended the sweep.
+            Kept: A trial failed, and its instance is kept, as requested by `keep`.
+            NoRoomError, HostFullError: A disk has too little free space.
+            HostLostError: One of several hosts became unreachable.
+            BenchError: The running instance could not be released.
+            OSError: Results cannot be written.
         """
         self._since = time.monotonic()
         rule = self.precision
-        # What is no longer needed is decided again after each replicate.
+        # With a stopping rule, the trials that are still needed are determined per replicate.
         for _, group in groupby(missing, key=lambda t: t.replicate if rule else 0):
             trials = list(group)
             needed = self._needed(trials, rule) if rule else trials
@@ -113,10 +125,10 @@ class Blocks:
         return [t for t in trials if t.id not in unneeded]
 
     def _playbook(self, blocks: list[Block]) -> int:
-        """Carry out some blocks in one playbook; the first that cannot be ends it.
+        """Carry out some blocks in one playbook; it ends at a block that cannot be provisioned.
 
         Returns:
-            How many blocks are done with.
+            The number of blocks that have ended, successfully or not.
         """
         benches.end_strays(self.bench.name)
         pending = _Pending(blocks, self.ledger)
@@ -128,7 +140,7 @@ class Blocks:
         try:
             ended = self._events(blocks, pending)
             if self._lost(ended) and not self.interruption.wanted:
-                raise HostLostError(f"it was lost: {ended.message}")
+                raise HostLostError(f"it became unreachable: {ended.message}")
             carried_out = blocks if ended.ok else blocks[: pending.started or 1]
             if _full(ended):
                 raise HostFullError(f"a disk of the bench host is full: {ended.message}")
@@ -147,34 +159,35 @@ class Blocks:
         return len(carried_out)
 
     def _keep(self, block: Block, pending: _Pending, ended: Ended) -> None:
-        """Raise Kept: an instance, or what there is of it, stands for inspection."""
+        """Raise Kept, which ends the sweep with the block's instance kept for inspection."""
         instance = block[0].instance
         failed = next((t for t in block if t.id in self.failed), None)
-        if failed is None:  # it was not made: all of its trials fail
+        if failed is None:  # provisioning failed, and so do all trials of the block
             self._fail_rest([block], pending, ended)
             failed = block[0]
         host = self.admitted.report.host
-        way = login(self.guest if instance.own_kernel else {}, self.logins, instance, host)
+        command = login(self.guest if instance.own_kernel else {}, self.logins, instance, host)
         raise Kept(
-            f"{failed.id} failed ({self.folder / 'trials' / failed.id / 'failure.json'} says why), "
-            f"and its instance is kept: {way}; `virtbed clear` removes it, and so does the next "
-            "sweep, which goes on"
+            f"{failed.id} failed (reason in {self.folder / 'trials' / failed.id / 'failure.json'}),"
+            f" and its instance is kept: {command}; `virtbed clear` removes it, and so does the "
+            "next sweep, which continues"
         )
 
     def _fail_rest(self, blocks: list[Block], pending: _Pending, ended: Ended) -> None:
-        """Fail some blocks' trials that reported nothing; the last block may be cut off."""
+        """Record a failure for each trial of some blocks that reported no outcome."""
         for block in blocks:
-            cut_off = not ended.ok and block is blocks[-1]
-            why = ended.message if cut_off else "the playbook went on, and reported nothing of it"
+            # Only the last block can have ended with the playbook itself.
+            aborted = not ended.ok and block is blocks[-1]
+            reason = ended.message if aborted else "the playbook reported no outcome of this trial"
             left = [trial for trial in block if trial.id in pending.trials]
-            # Without an instance no trial ran; without its connection the rest of them did not.
+            # If all trials are left, provisioning failed; if some are, the connection was lost.
             stage = "provision" if len(left) == len(block) else "trial"
             for trial in left:
-                self.recorder.failure(trial, pending.so_far(trial), stage, why)
-                self._close(trial, pending, why)
+                self.recorder.failure(trial, pending.attempts(trial), stage, reason)
+                self._close(trial, pending, reason)
 
     def _events(self, blocks: list[Block], pending: _Pending) -> Ended:
-        """Run the playbook and record what it tells; return how it ended."""
+        """Run the playbook and record the outcomes that it reports; return how it ended."""
         deadline = Deadline(self.bench.limit_s)
         turns = [
             {
@@ -190,7 +203,7 @@ class Blocks:
         with (
             benches.keys(self.plan.name, lambda: self._kept, self.bench.name) as keys,
             _incoming(self.folder, self.bench.name) as incoming,
-            benches.affinity_restored() as keep_to,
+            benches.affinity_restored() as move_to,
         ):
             variables = {
                 "virtbed_bench": self.admitted.report.host,
@@ -208,15 +221,16 @@ class Blocks:
                         self._kept = self._is_kept(blocks, pending, event)
                         return event
                     if self.interruption.wanted:
-                        continue  # its end comes, and what ended meanwhile is repeated
+                        continue  # until the playbook ends; trials that end meanwhile are repeated
                     if isinstance(event, BlockStarted):
                         self._check_room(event.start.disks)
-                        # Counted now, whatever becomes of it; the next when this has ended.
+                        # Count the first trial's attempt now, so that it counts even if the block
+                        # is killed; each next trial's is counted when the one before has ended.
                         self.began = True
                         pending.attempt(blocks[pending.started][0])
                         pending.started += 1
                         if event.start.here:
-                            keep_to(event.start.cpus)
+                            move_to(event.start.cpus)
                         self._renew(deadline, blocks[pending.started - 1][0])
                     elif isinstance(event, TaskOk) and event.action == "add_host":
                         self.guest = event.result.get("add_host", {}).get("host_vars", {})
@@ -233,18 +247,21 @@ class Blocks:
         return Ended("failed", "the playbook did not report its end")
 
     def _is_kept(self, blocks: list[Block], pending: _Pending, ended: Ended) -> bool:
-        """Return whether an instance stands that was asked to be left: not one that was released.
+        """Return whether the failed instance exists and is to be kept, as requested by `keep`.
 
-        A playbook may fail between two blocks. And where the sweep must end all the same, for a
-        disk that is full or since the user wants it to, nothing is left standing.
+        It does not exist if the playbook failed between two blocks. It is not kept if a disk is
+        full, the host is unreachable, or the user ended the sweep: then everything is released.
         """
         if not self.keep or not pending.started or ended.status != "failed":
             return False
-        wanted = _full(ended) or self._lost(ended) or self.interruption.wanted
-        return not wanted and pending.is_open(blocks[pending.started - 1])
+        release = _full(ended) or self._lost(ended) or self.interruption.wanted
+        return not release and pending.is_open(blocks[pending.started - 1])
 
     def _check_room(self, disks: Iterable[DiskFree]) -> None:
-        """Raise NoRoomError if a disk of the bench host, or of this machine, has too little."""
+        """Raise NoRoomError if a disk of the bench host or of this machine lacks free space.
+
+        A disk of the bench host raises its subclass HostFullError.
+        """
         for disk in disks:
             if disk.lack:
                 raise HostFullError(disk.lack)
@@ -253,44 +270,46 @@ class Blocks:
                 raise NoRoomError(disk.lack)
 
     def _lost(self, ended: Ended) -> bool:
-        """Return whether one of several hosts could not be reached any more.
+        """Return whether this is one of several hosts, and it became unreachable.
 
-        What it did not end is not the platform's failure, and others can do it.
+        Its pending trials are then not failures of a platform: other hosts can carry them out.
         """
         return self.bench.name in ended.lost
 
     def _block_s(self, block: Block) -> float:
-        """Return how long a block may take at most."""
+        """Return the time limit of a block, in seconds."""
         return sum(map(self._allowed_s, block)) + self._allowed_s(None, block[0])
 
     def _renew(
         self, deadline: Deadline, upcoming: Trial | None, before: Trial | None = None
     ) -> None:
+        """Give the playbook the time of its next step: until `upcoming` ends, or the release."""
         allowed_s = self._allowed_s(upcoming, before)
         deadline.renew(allowed_s)
         self._lease(allowed_s)
 
     def _lease(self, limit_s: float) -> None:
-        """Hold the sweep for a step with a limit, and for what follows if it hangs: a clearance."""
+        """Hold the sweep's lease for a step of `limit_s` seconds and its clearance if it hangs."""
         expires = until(limit_s + self.bench.limit_s)
-        # Of several hosts each is at a step of its own.
+        # Several hosts share the lease, each at a step of its own: do not shorten it for another.
         self.ledger.renew(self.holder, expires, no_sooner=bool(self.bench.name))
 
     def _allowed_s(self, upcoming: Trial | None, before: Trial | None = None) -> float:
-        """Return how long it may take until the next trial has ended, or the block is released."""
-        known = upcoming or before
-        times = TIMES_EMULATED if known and known.emulated else 1
+        """Return the seconds until the upcoming trial must end or, without one, the release."""
+        trial = upcoming or before
+        times = TIMES_EMULATED if trial and trial.emulated else 1
         return self.bench.hung_after_s * times + (upcoming.limit_s if upcoming else 0)
 
     def _close(self, trial: Trial, pending: _Pending, error: str) -> None:
+        """Write a trial's end into the ledger; `error` is empty for a good trial."""
         del pending.trials[trial.id]
-        # With what preceded it: its instance, and the release of the one before.
+        # The time includes what preceded the trial: the release before it, and its provisioning.
         now = time.monotonic()
         seconds, self._since = now - self._since, now
         failed = error and not self.recorder.keeps(trial)
-        kept = None if error else records.digests(self.folder / "trials" / trial.id)
+        digests = None if error else records.digests(self.folder / "trials" / trial.id)
         status = "failed" if failed else "done"
-        self.ledger.close(trial.id, status, seconds, reason=error, digests=kept)
+        self.ledger.close(trial.id, status, seconds, reason=error, digests=digests)
         if error:
             self.failed.append(trial.id)
         self.progress.done(trial, seconds, error)
@@ -299,27 +318,33 @@ class Blocks:
 
 
 class _Pending:
-    """The trials of one playbook that have not ended yet, in order, and what is known of them."""
+    """The trials of one playbook that have not ended yet, in order, with their attempts.
+
+    Attributes:
+        trials: The trials by id.
+        started: The number of blocks that have started.
+        failed_in: The block of the trial whose failure was reported last.
+    """
 
     def __init__(self, blocks: list[Block], ledger: Ledger) -> None:
         self.trials = {trial.id: trial for block in blocks for trial in block}
         self.started = 0
-        self.failed_in: int | None = None  # the block of the trial whose failure was reported last
+        self.failed_in: int | None = None
         self._ledger = ledger
         self._attempts: dict[str, int] = {}
 
     def attempt(self, trial: Trial) -> int:
-        """Return which attempt at a trial this is, from 1; counted once per playbook."""
+        """Count an attempt at a trial, once per playbook; return its number, from 1."""
         if trial.id not in self._attempts:
             self._attempts[trial.id] = self._ledger.attempt(trial.id)
         return self._attempts[trial.id]
 
-    def so_far(self, trial: Trial) -> int:
-        """Return how many attempts at a trial have started, this one if it has."""
+    def attempts(self, trial: Trial) -> int:
+        """Return how many attempts at a trial have started so far."""
         return self._attempts.get(trial.id) or self._ledger.attempts(trial.id)
 
     def is_open(self, block: Block) -> bool:
-        """Return whether a block that began has ended by the failure of a trial, or before all."""
+        """Return whether a started block ended early: a trial failed, or some have not ended."""
         return block[0].block == self.failed_in or any(t.id in self.trials for t in block)
 
     def next_in(self, block: int) -> Trial | None:
@@ -328,17 +353,18 @@ class _Pending:
 
 
 def _full(ended: Ended) -> bool:
-    return any(word in ended.message for word in _FULL)
+    """Return whether a playbook ended because a disk is full."""
+    return any(message in ended.message for message in _FULL)
 
 
 def login(
     guest: Mapping[str, Any], logins: Mapping[str, str], instance: Instance, host: str
 ) -> str:
-    """Return the command that opens a shell in an instance, and where it is to be called.
+    """Return in words how to open a shell in an instance: the command, and where to call it.
 
     Args:
         guest: Ansible's variables of its guest; empty without one.
-        logins: What opens a shell in an enclosure, by the enclosure's name.
+        logins: The command that opens a shell in an enclosure, by the enclosure's name.
         instance: The instance.
         host: Name of the bench host.
     """
@@ -347,7 +373,7 @@ def login(
     if not instance.own_kernel:
         return f"log in on {host}" + (f", `{inside}`" if inside else "")
     if not guest:
-        return f"{name} on {host}, in which nobody can log in"
+        return f"{name} on {host}, which accepts no login"
     ssh = (
         f"ssh -t -p {guest.get('ansible_port')} -i {guest.get('ansible_ssh_private_key_file')} "
         f"{' '.join(str(guest.get('ansible_ssh_common_args', '')).split())} "
@@ -357,24 +383,26 @@ def login(
 
 
 def own_disks(folder: Path) -> tuple[DiskFree, ...]:
-    """Return what is free on this machine's disks that a sweep writes to."""
+    """Return the free space of this machine's disks that a sweep writes to."""
     return (look("results", folder), look("tmp", Path(gettempdir())))
 
 
 def forget_incoming(folder: Path) -> None:
-    """Remove what was fetched for a sweep that was killed, also from hosts that are not there."""
+    """Remove fetched files that a killed sweep left, including those of hosts not used now."""
     for incoming in folder.glob(f"{_INCOMING}*"):
-        # What cannot be removed hinders no other host: making its own folder fails with the reason.
+        # Ignore errors, which must not stop other hosts: the host that needs this folder will fail
+        # to make it, with the reason.
         shutil.rmtree(incoming, ignore_errors=True)
 
 
 @contextmanager
 def _incoming(folder: Path, host: str = "") -> Iterator[Path]:
-    """Give a folder for the results that a playbook fetches, and remove it; one per host."""
+    """Yield a folder for the results that a playbook fetches, one per host; then remove it."""
     incoming = folder / (f"{_INCOMING}-{benches.file_name(host)}" if host else _INCOMING)
-    shutil.rmtree(incoming, ignore_errors=True)  # there is none, unless a sweep was killed
+    shutil.rmtree(incoming, ignore_errors=True)  # it exists only if a sweep was killed
     incoming.mkdir(parents=True)
     try:
         yield incoming
     finally:
-        shutil.rmtree(incoming, ignore_errors=True)  # the error that ended the sweep is reported
+        # An error here must not hide the one that ended the sweep.
+        shutil.rmtree(incoming, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What one call of a sweep is asked for, and the steps that one host and several have in common."""
+"""One call of `virtbed sweep`: its options, and the steps shared by one host and a fleet."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from virtbed.trial import Trial
 from virtbed_contract.sweep import Design
 
 MOST_ATTEMPTS = 5
-"""A trial that failed, and began so often, is not mended by being repeated."""
+"""After so many attempts a failed trial is no longer repeated, unless with --retry-failed."""
 _Ledger = TypeVar("_Ledger", bound=Ledger)
 
 
 @dataclass
 class Call:
-    """What one call of a sweep is asked for, and what became of it; see `Sweep`.
+    """The options of one call, and the trials that failed in it; see `Sweep` for the options.
 
     Attributes:
         folder: The sweep's folder.
+        interruption: The user's request to end.
         failed: The ids of the trials that failed.
     """
 
@@ -48,25 +49,27 @@ class Call:
     failed: list[str] = field(default_factory=list)
 
     def ledger(self, kind: type[_Ledger]) -> _Ledger:
-        """Open the sweep's ledger; one that is damaged is moved aside, and rebuilt by `missing`."""
-        ledger, wrong = opened(self.folder / NAME, kind)
-        if wrong:
-            self.progress.say(f"the ledger is damaged: {wrong}; it is rebuilt from the results")
+        """Open the sweep's ledger; a damaged one is moved aside, and `missing` rebuilds it."""
+        ledger, damage = opened(self.folder / NAME, kind)
+        if damage:
+            self.progress.say(f"the ledger is damaged: {damage}; it is rebuilt from the results")
         return ledger
 
     def document(self, admitted: Admitted) -> Design:
-        """Return what design.json holds of a host's design, but for the commits."""
+        """Return the content of design.json for one host's design, without the commits."""
         return admitted.design.document(self.plan, admitted.image, self.platforms, ())
 
     def missing(self, standing: Standing, trials: Sequence[Trial], ledger: Ledger,
                 cut_off: Sequence[str]) -> list[Trial]:  # fmt: skip
-        """Return the trials that are to be carried out, once the ledger is as the files are.
+        """Bring the ledger up to date with the files; return the trials to carry out.
+
+        Trials that failed MOST_ATTEMPTS times are added to `failed` instead.
 
         Args:
-            standing: What stands in the folder.
+            standing: The state of the folder.
             trials: Every trial.
             ledger: The sweep's ledger.
-            cut_off: Those that were being carried out when an earlier call was killed.
+            cut_off: Ids of the trials that were running when an earlier call was killed.
         """
         missing = standing.settle(tuple(trials), ledger, cut_off)
         given_up: Mapping[str, str] = {}
@@ -76,20 +79,20 @@ class Call:
             if trial.id in given_up:
                 self.failed.append(trial.id)
                 self.progress.say(
-                    f"{trial.id} is not repeated: it failed, and began {MOST_ATTEMPTS} times or "
-                    f"more, the last time: {given_up[trial.id]}; --retry-failed repeats it"
+                    f"{trial.id} is not repeated: it failed, and was started {MOST_ATTEMPTS} times "
+                    f"or more; the last failure: {given_up[trial.id]}; --retry-failed repeats it"
                 )
         return [trial for trial in missing if trial.id not in given_up]
 
     def with_baselines(self, trials: Sequence[Trial], missing: Sequence[Trial], ledger: Ledger,
                        recorder: Recorder, rule: Precision | None) -> list[Trial]:  # fmt: skip
-        """Return what is missing, and what is too old to be paired with it, in order.
+        """Return the missing trials, and those to measure again for pairing with them, in order.
 
         Args:
-            trials: Every trial, or every one of some replicates.
-            missing: Those of them that are to be carried out.
+            trials: Every trial, or every trial of some replicates.
+            missing: Those of them without a result.
             ledger: The sweep's ledger.
-            recorder: Gets to know which of them have a result, and are measured again.
+            recorder: Its `again` is set to the ids of the trials that are measured again.
             rule: The stopping rule, if the plan has one.
         """
 
@@ -104,19 +107,19 @@ class Call:
 
         needed = {trial.id for trial in missing}
         again = too_old(needed)
-        if again and rule:  # what no cell needs, no baseline is needed for
+        if again and rule:  # a missing trial that the rule will skip needs no new baseline
             again = too_old(needed - rule.unneeded())
         recorder.again = frozenset(trial.id for trial in again)
         for trial in again:
             self.progress.say(
-                f"{trial.id} is measured again: it and others of its replicate would be paired "
-                "across a pause"
+                f"{trial.id} is measured again: its result is from before a pause, too old to pair "
+                "with the trials of its replicate that are still missing"
             )
         return sorted([*missing, *again], key=lambda trial: trial.position)
 
     def blocks(self, bench: Bench, admitted: Admitted, ledger: Ledger, recorder: Recorder,
                rule: Precision | None, progress: Progress | HostProgress) -> Blocks:  # fmt: skip
-        """Return what carries out trials on a host that was admitted."""
+        """Return the executor of trials on an admitted host."""
         return Blocks(
             self.plan, self.folder, bench, admitted, ledger, recorder, progress,
             self.interruption, rule, self.per_playbook, self.failed, self._stores(),
@@ -124,6 +127,7 @@ class Call:
         )  # fmt: skip
 
     def _stores(self) -> tuple[str, ...]:
+        """Return the folders of the image stores of the plan's engines."""
         names = {role for name in self.plan.platforms for role in self.platforms.host_roles(name)}
         stores = {self.platforms.roles[name].store for name in names}
         return tuple(sorted(filter(None, stores)))

@@ -1,9 +1,9 @@
-"""A sweep on several hosts: one worker per host, and replicates handed to whichever is free.
+"""A sweep on several hosts: one worker per host, which takes a replicate whenever it is free.
 
-Each worker is a thread with playbooks, logs, keys and a ledger's connection of its own; its host is
-held by it alone. A host that cannot be examined, is lost, full, taken by another controller or
-cannot be cleared is set aside with its reason. Its worker tries again after a while, and cleans the
-host when it is back; until then others do what it has not finished.
+Each worker is a thread with its own playbooks, logs, keys and connection to the ledger, and holds
+its host. A host that cannot be examined, is unreachable, full, taken by another controller or
+cannot be cleared is set aside, with the reason. Its worker tries again after a pause, and clears
+the host when it is back. Meanwhile other hosts carry its replicates out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from virtbed.lease import Holder, locked, until
 from virtbed.ledger import NAME, LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import PlanError
-from virtbed.sweep.admission import admit, common, of_host
+from virtbed.sweep.admission import admit, common_identity, host_identity
 from virtbed.sweep.blocks import forget_incoming
 from virtbed.sweep.call import Call
 from virtbed.sweep.interruption import (
@@ -37,14 +37,14 @@ from virtbed.sweep.joining import Member, UnfitError, check, check_apart
 from virtbed.sweep.recording import Recorder, write_design
 from virtbed.sweep.replicates import Replicates
 from virtbed.sweep.several import identities, one_host, planned_hosts, report_of
-from virtbed.sweep.standing import Standing, recognized
+from virtbed.sweep.standing import Standing, check_folder
 from virtbed.sweep.worker import Worker
 from virtbed.trial import Trial
 from virtbed_contract.sweep import Design, PlannedHost
 
 PAUSES_S = (60.0, 120.0, 240.0, 480.0, 900.0, 900.0)
-"""How long a host that was set aside is left alone each time, before it is given up."""
-# What may be wrong with one host; see `_is_of_a_host`.
+"""Pauses before each new try of a host that is set aside; after the last one it is given up."""
+# Errors that may concern one host only; see `_is_of_a_host`.
 _OF_A_HOST = (BenchError, SweepError, PlacementError, PlanError)
 
 
@@ -52,7 +52,7 @@ class Fleet:
     """Several hosts that carry one sweep out.
 
     Args:
-        call: What is asked for.
+        call: The call of the sweep, with its options.
         benches: The hosts, each with its `name`.
     """
 
@@ -60,7 +60,7 @@ class Fleet:
         self._call = call
         self._path = call.folder / NAME
         self._members = [Member(bench) for bench in benches]
-        self._lock = RLock()  # of what follows, once there are workers
+        self._lock = RLock()  # guards the attributes below, once workers run
         self._taking_part: list[Member] = []
         self._hosts: dict[str, PlannedHost] = {}
         self._reference: Member | None = None
@@ -74,7 +74,7 @@ class Fleet:
         return any(member.began for member in self._members)
 
     def run(self) -> None:
-        """Do what is missing of the sweep; see `Sweep.run`, which says what is raised."""
+        """Carry out the missing trials; raises what `Sweep.run` documents."""
         call, names = self._call, ", ".join(member.name for member in self._members)
         benches.end_strays()
         benches.forget_keys()
@@ -94,22 +94,22 @@ class Fleet:
         finally:
             with ThreadPoolExecutor(len(self._members)) as pool:
                 list(pool.map(lambda member: member.held.close(), self._members))
-            if not isinstance(self._error, Kept):  # else nobody could log in
+            if not isinstance(self._error, Kept):  # a kept guest needs its key for the login
                 benches.forget_keys()
 
     def _each(self, do: Callable[[Member], None]) -> None:
-        """Do something for each host at once; what is wrong with all of them ends all.
+        """Call a function for each host in parallel; an error that concerns all hosts ends all.
 
         Raises:
-            Interrupted: the user ended it.
-            Kept, and whatever concerns all hosts: all have ended.
+            Interrupted: The user ended the sweep.
+            Kept, and any error that concerns all hosts: After all of them have ended.
         """
 
         def guarded(member: Member) -> None:
             try:
                 do(member)
             except Interrupted:
-                pass  # said below
+                pass  # raised below, for all hosts together
             except BaseException as error:
                 with self._lock:
                     self._error = self._error or error
@@ -122,36 +122,40 @@ class Fleet:
         left = [m for m in self._members if m.aside and m.admitted and not m.unfit]
         if self._over() and left:
             raise Interrupted(
-                "interrupted, and the next call goes on. It, or `virtbed clear`, removes what may "
-                f"stand on hosts that were set aside. {_why(left)}"
+                "interrupted, and the next call continues. It, or `virtbed clear`, removes what "
+                f"may be left on hosts that were set aside. {_reasons(left)}"
             )
         self._call.interruption.check()
 
     @contextmanager
     def _apart(self, member: Member) -> Iterator[None]:
-        """Set a host aside for what is wrong with it alone, and let it go."""
+        """Set a host aside for an error of the context that concerns this host only, and free it.
+
+        Raises:
+            SweepError, BenchError, PlacementError, PlanError: The error concerns all hosts.
+        """
         try:
             yield
         except _OF_A_HOST as error:
             first = member.first or error
             if isinstance(first, Interrupted) and first is not error:
-                member.first = first = error  # the host could not be put back as the user ended it
+                member.first = first = error  # after the interruption the host was not restored
             if not _is_of_a_host(first):
                 if first is error:
                     raise
-                self._call.progress.say(f"{member.words}: {error}")
+                self._call.progress.say(f"{member.label}: {error}")
                 raise first from error
             member.set_aside(error)
-            if member.takes_part:  # and is not another machine of the name
+            if member.takes_part:  # otherwise its own name may be that of another member
                 self._replicates.leave(member.own)
                 member.takes_part = False
             member.held.close()
-            self._call.progress.say(f"{member.words} is set aside: {member.aside}")
+            self._call.progress.say(f"{member.label} is set aside: {member.aside}")
             self._call.progress.idle(member.name)
             self._note(member)
 
     def _note(self, member: Member) -> None:
-        """Note for `virtbed status` that a host is there, or why not; a failure is no matter."""
+        """Note for `virtbed status` that a host takes part, or why not; ignore a failure."""
         if self._design:
             with suppress(LedgerError), FleetLedger(self._path) as ledger:
                 ledger.note(member.name, aside=member.aside)
@@ -167,24 +171,24 @@ class Fleet:
             member.examined(admitted)
             if len(self._members) > 1:
                 check_apart(member)
-            if said := member.clock_words:
-                call.progress.say(f"{member.words}: {said}")
+            if warning := member.clock_warning:
+                call.progress.say(f"{member.label}: {warning}")
             if admitted.restored:
-                said = "put back what a sweep that was cut off had changed of it"
-                call.progress.say(f"{member.words}: {said}")
+                line = "restored what an interrupted sweep had changed on it"
+                call.progress.say(f"{member.label}: {line}")
 
     def _begin(self, ledger: FleetLedger) -> None:
-        """Find who takes part, and what is missing."""
+        """Determine the hosts that take part and the missing trials, and write the design."""
         call = self._call
-        found = [member for member in self._members if not member.aside]
-        self._reference = self._chosen(found, ledger)
+        candidates = [member for member in self._members if not member.aside]
+        self._reference = self._chosen(candidates, ledger)
         cut_off = ledger.take(Holder.here(), until(max(m.bench.limit_s for m in self._members)))
         ledger.forget_notes()
         self._hosts = planned_hosts(call.folder)
         for host, own in identities(call.folder, call.plan, call.platforms):
-            if host not in ledger.hosts():  # the ledger was lost
+            if host not in ledger.hosts():  # the ledger was lost: rebuild it
                 ledger.join(host, own)
-        for member in found:
+        for member in candidates:
             self._enter(member, ledger)
         if not self._taking_part:
             raise self._none()
@@ -198,39 +202,40 @@ class Fleet:
         hosts = len(self._taking_part)
         call.progress.begin(len(self._trials()), missing, ledger.seconds(), hosts)
 
-    def _chosen(self, found: Sequence[Member], ledger: FleetLedger) -> Member:
-        """Return the host whose cells are the sweep's: the folder's, else those of most hosts."""
+    def _chosen(self, candidates: Sequence[Member], ledger: FleetLedger) -> Member:
+        """Return the reference: a host with the folder's cells or, in a new folder, most hosts'."""
         call = self._call
-        why: LedgerError | None = None
+        first: LedgerError | None = None
         ledger.refuse_one_host(one_host(call.folder))
-        alike = Counter(member.work(call.plan) for member in found)
-        for member in sorted(found, key=lambda member: -alike[member.work(call.plan)]):
+        alike = Counter(member.work(call.plan) for member in candidates)
+        for member in sorted(candidates, key=lambda member: -alike[member.work(call.plan)]):
             assert member.admitted
-            same, document = common(call.plan, member.admitted), call.document(member.admitted)
+            shared = common_identity(call.plan, member.admitted)
             trials = member.admitted.design.trials
             try:
                 if ledger.new():
-                    recognized(call.folder, same, document)
+                    check_folder(call.folder, shared, call.document(member.admitted))
                 rows = [(t.id, t.position, t.instance.platform) for t in trials]
-                ledger.begin(same | SEVERAL, rows)
+                ledger.begin(shared | SEVERAL, rows)
                 return member
             except LedgerError as error:
-                why = why or error
-        raise why or self._none()
+                first = first or error
+        raise first or self._none()
 
     def _none(self) -> SweepError:
-        why = _why(self._members)
-        return SweepError(f"no host can carry the plan {self._call.plan.name} out. {why}")
+        """Return the error that no host can take part, with the reason of each."""
+        reasons = _reasons(self._members)
+        return SweepError(f"no host can carry the plan {self._call.plan.name} out. {reasons}")
 
     def _enter(self, member: Member, ledger: FleetLedger) -> None:
-        """Let a host take part that was examined, if it may."""
+        """Add an examined host to the sweep, or set it aside if it cannot take part."""
         call = self._call
         with self._lock, self._apart(member):
             assert member.admitted and self._reference
             others = [other for other in self._taking_part if other is not member]
             check(call.plan, member, self._reference, others)
             try:
-                ledger.join(member.own, of_host(call.plan, member.admitted, call.platforms))
+                ledger.join(member.own, host_identity(call.plan, member.admitted, call.platforms))
             except LedgerError as error:
                 raise UnfitError(str(error)) from error
             self._hosts[member.own] = PlannedHost(member.own, member.admitted.design.placements)
@@ -241,13 +246,14 @@ class Fleet:
             ).examined()
 
     def _let_in(self, member: Member) -> None:
+        """Let a host take replicates."""
         member.takes_part = True
         self._replicates.enter(member.own)
 
     def _missing(
         self, ledger: FleetLedger, cut_off: Sequence[str]
     ) -> tuple[list[Trial], dict[int, str]]:
-        """Return the trials that are missing, and the host of each replicate that was started."""
+        """Return the missing trials, and the host of each replicate that was started, by number."""
         call = self._call
         known: dict[str, dict[str, Trial] | None] = dict.fromkeys(sorted(ledger.hosts()))
         for member in self._taking_part:
@@ -264,6 +270,7 @@ class Fleet:
         return self._reference.admitted.design.trials
 
     def _document(self) -> Design:
+        """Return the content of design.json, with the placements of each host."""
         assert self._reference and self._reference.admitted
         hosts = tuple(self._hosts[name] for name in sorted(self._hosts))
         return replace(self._call.document(self._reference.admitted), placements=(), hosts=hosts)
@@ -272,10 +279,10 @@ class Fleet:
         call = self._call
         self._design = write_design(call.folder, call.plan, self._document(), commits)
 
-    # What the workers do.
+    # In the workers' threads.
 
     def _work(self, member: Member) -> None:
-        """Carry replicates out on a host; where it is set aside, try again after a while."""
+        """Carry replicates out on a host; while it is set aside, try again after pauses."""
         try:
             while not member.unfit:
                 if not member.aside:
@@ -294,7 +301,7 @@ class Fleet:
             member.held.close()
 
     def _waited(self, member: Member) -> bool:
-        """Leave a host alone for a while; return whether there is something to do for it then."""
+        """Pause before the next try of a host; return whether replicates are still missing then."""
         if member.tries > len(PAUSES_S):
             return False
         return self._replicates.wait(PAUSES_S[member.tries - 1], self._over)
@@ -303,41 +310,47 @@ class Fleet:
         return self._call.interruption.wanted
 
     def _return(self, member: Member) -> None:
-        """Let a host take part again, or for the first time."""
+        """Let a host take part that was set aside, whether or not it took part before."""
         with self._lock, FleetLedger(self._path) as ledger:
             self._enter(member, ledger)
             if not member.aside:
                 self._let_in(member)
                 self._write([])
                 self._note(member)
-                self._call.progress.say(f"{member.words} is there, and takes part")
+                self._call.progress.say(f"{member.label} is available, and takes part")
 
     # At the end.
 
     def _conclude(self, ledger: FleetLedger) -> None:
-        """Say which hosts are not there any more; raise if that leaves something undone."""
-        gone = [member for member in self._members if member.aside]
-        if not_back := [member for member in gone if member.finished]:
-            raise BenchError(_why(not_back))
+        """Report the hosts that are set aside.
+
+        Raises:
+            BenchError: A host could not be restored, or replicates are incomplete.
+        """
+        aside = [member for member in self._members if member.aside]
+        if not_restored := [member for member in aside if member.finished]:
+            raise BenchError(_reasons(not_restored))
         if left := self._replicates.left:
             raise BenchError(
-                f"no host is left, and replicates {', '.join(map(str, left))} are not whole. "
-                f"{_why(gone)}. Call again to go on"
+                f"no host is left, and replicates {', '.join(map(str, left))} are incomplete. "
+                f"{_reasons(aside)}. Call again to continue"
             )
         self._call.failed[:] = ledger.failed()
-        for member in gone:
+        for member in aside:
             self._call.progress.say(
-                f"{member.words} was set aside, and others did its part: {member.aside}. If "
-                "anything stands there, the next sweep on it removes that, or `virtbed clear`"
+                f"{member.label} was set aside, and other hosts carried its trials out: "
+                f"{member.aside}. If an instance is left there, the next sweep on it removes it, "
+                "and so does `virtbed clear`"
             )
 
 
 def _is_of_a_host(error: Exception) -> bool:
-    """Return whether an error is wrong with one host: the others go on."""
+    """Return whether an error concerns one host only, so that the others continue."""
     if isinstance(error, NoRoomError):
         return isinstance(error, HostFullError)
     return isinstance(error, _OF_A_HOST) and not isinstance(error, (Interrupted, Kept))
 
 
-def _why(members: Iterable[Member]) -> str:
-    return "; ".join(f"{member.words}: {member.aside}" for member in members)
+def _reasons(members: Iterable[Member]) -> str:
+    """Return why each of some hosts is set aside, in a line."""
+    return "; ".join(f"{member.label}: {member.aside}" for member in members)

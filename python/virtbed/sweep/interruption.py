@@ -1,4 +1,8 @@
-"""How a sweep is interrupted: a signal ends what runs, and what is standing is released."""
+"""Interruption of a sweep by signals, and the errors that end a sweep.
+
+The first signal ends the running playbook, and the running instance is released. A second one,
+some seconds later, ends the release too.
+"""
 
 from __future__ import annotations
 
@@ -9,48 +13,48 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# Signals closer together are one wish: Ctrl-C reaches virtbed and the Ansible that started it,
-# which passes it on.
-_ONE_WISH_S = 5.0
+# Signals closer together count as one: Ctrl-C reaches virtbed, and also the Ansible that started
+# it, which passes the signal on.
+_ONE_REQUEST_S = 5.0
 
 
 class SweepError(RuntimeError):
-    """A sweep that cannot start or go on; the message says what to do."""
+    """A sweep that cannot start or continue; the message states what to do."""
 
 
 class NoRoomError(SweepError):
-    """A disk has too little room to go on. What was standing is released; the next call goes on.
+    """A disk has too little free space. The running instance is released; the next call continues.
 
     Args:
-        why: What was found and needed, and what to do.
+        why: The space found, the space needed, and what to do.
     """
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}; nothing is left standing, and the next call goes on")
+        super().__init__(f"{why}; everything is released, and the next call continues")
 
 
 class HostFullError(NoRoomError):
-    """It is a disk of the bench host, not of this machine: another host has room."""
+    """A disk of one bench host is full, not one of this machine: other hosts can continue."""
 
 
 class HostLostError(SweepError):
-    """One of several bench hosts cannot be reached any more; what stood there may stand still."""
+    """One of several bench hosts is unreachable; its instance may still exist."""
 
 
 class Kept(SweepError):
-    """A trial failed, and its instance stands as it was; the message says how to look into it."""
+    """A trial failed, and its instance is kept; the message states how to log in to it."""
 
 
 class Interrupted(SweepError):
-    """The user ended the sweep; what was standing is released, and the next call goes on."""
+    """The user ended the sweep; the running instance is released, and the next call continues."""
 
 
 class Interruption:
-    """Whether the user wants the sweep to end.
+    """The user's request to end the sweep, from signals.
 
     Attributes:
-        wanted: There was a signal: the playbook ends, and what is standing is released.
-        insisted: There was another one, seconds later: the release ends, too.
+        wanted: True after a signal: the playbook ends, and the running instance is released.
+        insisted: True after another signal, seconds later: the release ends, too.
     """
 
     def __init__(self) -> None:
@@ -59,35 +63,35 @@ class Interruption:
         self._since = 0.0
 
     def end(self) -> None:
-        """End what runs as a signal would: something is wrong that concerns all of it."""
+        """Request the end without a signal, because of an error that concerns all hosts."""
         self.wanted = True
 
     def check(self) -> None:
-        """Raise Interrupted if the user wants the sweep to end."""
+        """Raise Interrupted if the end was requested."""
         if self.wanted:
-            raise Interrupted("interrupted; nothing is left standing, and the next call goes on")
+            raise Interrupted("interrupted; everything is released, and the next call continues")
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Take SIGINT, SIGTERM and SIGHUP for the wish to end, meanwhile."""
+        """Handle SIGINT, SIGTERM and SIGHUP as requests to end, within the context."""
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._signal) for number in numbers}
+        earlier = {number: signal.signal(number, self._signal) for number in numbers}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in earlier.items():
                 signal.signal(number, handler)
 
     def _signal(self, *_: object) -> None:
         now = time.monotonic()
-        if not self._since:  # also where an error had ended it already
+        if not self._since:  # the first signal, even if `end` was called before
             self.wanted, self._since = True, now
-            said = b"\nending: releasing what is standing\n"
-        elif now - self._since > _ONE_WISH_S:
+            line = b"\nending: releasing the running instance\n"
+        elif now - self._since > _ONE_REQUEST_S:
             self.insisted = True
-            said = b"\nending at once: what is standing is released by the next sweep\n"
+            line = b"\nending at once: the next sweep releases the running instance\n"
         else:
             return
-        # Whoever reads our output may have been ended by the same Ctrl-C.
+        # The process that reads our output may have been ended by the same Ctrl-C.
         with suppress(OSError):
-            os.write(sys.stderr.fileno(), said)
+            os.write(sys.stderr.fileno(), line)

@@ -1,4 +1,8 @@
-"""How a trial's outcome is recorded: verified, checked against its schema, written whole."""
+"""Recording of a sweep's files: results, evidence, failures, host report, plan and design.
+
+A trial's result is verified (size and digest of the fetched file) and checked against its schema,
+and then written atomically, so that it exists completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +29,24 @@ from virtbed_contract.identifiers import FAILURE
 from virtbed_contract.sweep import Design, TuningRow
 
 DOCTOR = "doctor.json"
-"""The report of a sweep's one host."""
+"""The file of the host's report in the folder of a sweep on one host."""
 
 
 class Recorder:
-    """Writes what a sweep leaves in its folder.
+    """Writes the files of a sweep's folder, for one host.
 
-    Each method raises OSError where the folder cannot be written, on a full disk, say.
+    Each method raises OSError if the folder cannot be written, for example because its disk is
+    full.
 
     Args:
         folder: The sweep's folder.
         plan: Its plan.
-        admitted: The host, and the plan placed on it.
-        seen: Called with each good trial and its result, once that is written.
-        report: The file of the host's report.
+        admitted: The plan, laid out on the host.
+        seen: Callback with each good trial and its result, once that is written.
+        report: The file of the host's report, relative to the folder.
 
     Attributes:
-        seen: As it was given, or set later.
+        seen: The callback; it may be set later.
         again: Ids of trials that have a result and are measured again.
     """
 
@@ -61,18 +66,18 @@ class Recorder:
         self.again: frozenset[str] = frozenset()
 
     def keeps(self, trial: Trial) -> bool:
-        """Return whether a trial has a result, of an earlier attempt, that a failure leaves."""
+        """Return whether a trial has an earlier result that stays if this attempt fails."""
         return trial.id in self.again and (self._of(trial) / "result.json").exists()
 
     def start(self, platforms: Platforms, commits: Sequence[str]) -> Design:
         """Write plan.yml, doctor.json and design.json.
 
         Args:
-            platforms: The platforms that there are.
-            commits: Commits of virtbed that carry this call out; those before are kept.
+            platforms: The known platforms.
+            commits: Commits of virtbed that run trials in this call; earlier ones are kept.
 
         Returns:
-            What design.json holds.
+            The content of design.json.
         """
         self.examined()
         document = self._admitted.design.document(self._plan, self._admitted.image, platforms, ())
@@ -83,16 +88,21 @@ class Recorder:
         records.write_json(self._report, encode(self._admitted.report))
 
     def tuned(self, settings: tuple[TuningRow, ...]) -> None:
-        """Write the settings that the host was given into its report; none leave it as it is."""
+        """Add the settings that the sweep made on the host to its report, if there are any."""
         if settings:
             report = replace(self._admitted.report, tuned=settings)
             records.write_json(self._report, encode(report))
 
     def trial(self, trial: Trial, attempt: int, outcome: TrialOutcome) -> str:
-        """Write a trial's result and evidence, or its failure; remove what was fetched.
+        """Write a trial's result and evidence, or its failure; remove the fetched file.
+
+        Args:
+            trial: The trial.
+            attempt: The number of this attempt, from 1.
+            outcome: What the playbook reported.
 
         Returns:
-            Why the trial failed, or nothing.
+            Why the trial failed; empty for a good trial.
         """
         try:
             return self._recorded(trial, attempt, outcome)
@@ -111,7 +121,7 @@ class Recorder:
             host = self._admitted.report.host
             result = result_of(trial, document, outcome, self._plan, host, attempt)
             if self.keeps(trial):
-                records.check_result(result)  # before the earlier one leaves its place
+                records.check_result(result)  # before the earlier result is moved
                 keep_earlier(self._folder, trial.id)
             records.write_trial(self._of(trial), result, evidence_of(trial, outcome), logs)
         except RecordError as error:
@@ -129,7 +139,15 @@ class Recorder:
         message: str,
         evidence: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write why a trial has no result."""
+        """Write a trial's failure.json.
+
+        Args:
+            trial: The trial.
+            attempt: The number of the attempt that failed.
+            stage: What failed: ``provision``, ``trial`` or ``record``.
+            message: Why it failed.
+            evidence: The readings that exist, as for evidence.json.
+        """
         failure = {
             "schema": FAILURE,
             "id": trial.id,
@@ -151,11 +169,11 @@ def write_design(folder: Path, plan: Plan, document: Design, commits: Sequence[s
     Args:
         folder: The sweep's folder.
         plan: Its plan.
-        document: What design.json is to hold, but for its commits.
-        commits: Commits of virtbed that carry this call out; those before are kept.
+        document: The content of design.json, without its commits.
+        commits: Commits of virtbed that run trials in this call; earlier ones are kept.
 
     Returns:
-        What design.json holds.
+        The content of design.json.
     """
     records.write_text(
         folder / "plan.yml", yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
@@ -167,22 +185,23 @@ def write_design(folder: Path, plan: Plan, document: Design, commits: Sequence[s
 
 
 def _commits(folder: Path) -> list[str]:
-    """Return the commits of virtbed that carried a sweep out so far."""
+    """Return the commits of virtbed that ran trials in earlier calls."""
     try:
-        before = json_file.read(folder / "design.json").get("commits")
+        commits = json_file.read(folder / "design.json").get("commits")
     except DocumentError:
         return []
-    return before if isinstance(before, list) else []
+    return commits if isinstance(commits, list) else []
 
 
 def fetched(file: FetchedFile | None) -> dict[str, Any]:
-    """Return the harness's document in a file that a playbook fetched.
+    """Return the harness's document from a file that a playbook fetched.
 
     Raises:
-        RecordError: there is none, it is not the file that was fetched, or not JSON.
+        RecordError: There is no file, its size or digest is not that of the fetched one, or it is
+            not JSON.
     """
     if file is None:
-        raise RecordError("no result was fetched of a trial that did not fail")
+        raise RecordError("the trial did not fail, and no result was fetched, one needed")
     try:
         content = Path(file.path).read_bytes()
     except FileNotFoundError:
@@ -191,7 +210,7 @@ def fetched(file: FetchedFile | None) -> dict[str, Any]:
     if found != (file.size, file.sha256):
         raise RecordError(
             f"{file.path}: {found[0]} bytes with SHA-256 {found[1][:12]} found, {file.size} with "
-            f"{file.sha256[:12]} needed: it was changed on its way"
+            f"{file.sha256[:12]} needed: it was changed during the transfer"
         )
     try:
         return json_file.parse_bytes(content, "it")

@@ -1,4 +1,4 @@
-"""Replicates handed to whichever host is free: each is one host's, and no two have one."""
+"""Assignment of replicates to the hosts of a fleet: each replicate runs on exactly one host."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Condition
 
-_LOOK_S = 1.0
-"""How often a host that has nothing to do looks whether it is to end."""
+_POLL_S = 1.0
+"""Interval at which a waiting host checks whether it must end, in seconds."""
 
 
 class Replicates:
-    """The replicates of a sweep that are not whole yet. Threads may share it.
+    """The incomplete replicates of a sweep, shared by the threads of its hosts (thread-safe).
 
-    Ratios are made within a replicate, and so within a host. A replicate that was started stays
-    with its host; it is taken over, and started again, only if that host does not take part any
-    more and no replicate is left that nobody has started.
+    Ratios are paired within a replicate, and so within a host. A replicate that a host has started
+    stays with it. Another host takes it over, and starts it again, only if that host no longer
+    takes part and every other replicate was started.
 
     Args:
-        missing: Numbers of those of which trials are missing.
-        bound: The host of each replicate that was started.
+        missing: Numbers of the replicates with missing trials.
+        bound: The host of each replicate that was started, by number.
     """
 
     def __init__(self, missing: Iterable[int], bound: Mapping[int, str]) -> None:
@@ -32,7 +32,7 @@ class Replicates:
 
     @property
     def left(self) -> list[int]:
-        """The numbers of those that are not whole yet."""
+        """The numbers of the replicates that are not complete yet."""
         with self._changed:
             return sorted(self._missing)
 
@@ -42,45 +42,44 @@ class Replicates:
             self._present.add(host)
 
     def leave(self, host: str) -> None:
-        """A host takes part no longer: what it has started may be taken over."""
+        """Let a host take part no longer: others may take over the replicates it has started."""
         with self._changed:
             self._present.discard(host)
             self._changed.notify_all()
 
     def take(self, host: str, ends: Callable[[], bool]) -> tuple[int, str] | None:
-        """Return a replicate for a host and the host that had started it; wait for one if need be.
-
-        As long as another host carries one out, that one may yet be given back.
+        """Take a replicate for a host; wait if none is free, since another host may return one.
 
         Args:
             host: The host's own name.
-            ends: Looked at every second; True ends the waiting.
+            ends: Called every second; True ends the wait.
 
         Returns:
-            None if none is left, or it is to end. The name is empty for one that is new, and the
-            host's own for one that goes on.
+            The replicate's number and the host that had started it: empty for a new replicate,
+            `host` for one that it continues. None if no replicate is left, or `ends` was True.
         """
         with self._changed:
             while self._missing and not ends():
                 number = self._next(host)
                 if number is not None:
-                    before = self._bound.get(number, "")
+                    earlier_host = self._bound.get(number, "")
                     self._bound[number] = host
                     self._held.add(number)
-                    return number, before
-                self._changed.wait(_LOOK_S)
+                    return number, earlier_host
+                self._changed.wait(_POLL_S)
         return None
 
     def _next(self, host: str) -> int | None:
+        """Return the replicate that a host takes next: its own, a new one, or an abandoned one."""
         free = self._missing - self._held
         own = {number for number in free if self._bound.get(number) == host}
         new = {number for number in free if number not in self._bound}
-        left = {number for number in free if self._bound.get(number) not in self._present}
-        return min(own or new or left, default=None)
+        abandoned = {number for number in free if self._bound.get(number) not in self._present}
+        return min(own or new or abandoned, default=None)
 
     @contextmanager
     def held(self, number: int) -> Iterator[None]:
-        """Have a replicate meanwhile; it is whole unless an error ends it."""
+        """Hold a taken replicate within the context; without an error it is complete afterwards."""
         try:
             yield
             with self._changed:
@@ -91,14 +90,14 @@ class Replicates:
                 self._changed.notify_all()
 
     def wait(self, seconds: float, ends: Callable[[], bool]) -> bool:
-        """Wait for some time; return whether there is still something to do then.
+        """Wait; return whether replicates are still missing then, and `ends` was not True.
 
         Args:
-            seconds: How long.
-            ends: Looked at every second; True ends the waiting.
+            seconds: The time to wait.
+            ends: Called every second; True ends the wait.
         """
         until = time.monotonic() + seconds
         with self._changed:
             while self._missing and not ends() and (left_s := until - time.monotonic()) > 0:
-                self._changed.wait(min(_LOOK_S, left_s))
+                self._changed.wait(min(_POLL_S, left_s))
             return bool(self._missing) and not ends()

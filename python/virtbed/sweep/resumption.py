@@ -1,9 +1,10 @@
-"""What a sweep that goes on after a pause measures again, so that no pair spans the pause.
+"""Selection of the trials that a sweep measures again after a pause, so that no pair spans it.
 
-Ratios are paired within a replicate, so that what drifts over hours is common to both sides. If a
-sweep stopped within a replicate and goes on the next day, its pairs would be a day apart. The old
-result is kept, for the trials that were measured near it. Where the baseline is what is missing,
-the trials from before the pause are measured again: nothing near them is left to pair with.
+Ratios are paired within a replicate, so that drift over hours affects both sides alike. If a sweep
+stopped within a replicate and continues the next day, the two sides of its ratios would be a day
+apart. Therefore the baseline is measured again. Its old result is kept for the trials that were
+measured near it. If the baseline itself is missing, the trials from before the pause are measured
+again, because they have no baseline near them.
 """
 
 from __future__ import annotations
@@ -30,42 +31,42 @@ def measured_again(
     usual_s: Mapping[str, float],
     now_s: float,
 ) -> list[Trial]:
-    """Return what has a result that is too old to be paired with a trial that is missing.
+    """Return the trials whose result is too old to be paired with a missing trial.
 
-    Baselines that others are missing of, and others whose baseline is missing.
+    These are baselines of missing trials, and trials whose baseline is missing.
 
     Args:
         trials: Every trial of the design.
-        missing: Ids of those that are to be carried out.
-        started_s: When a trial with a result started, in seconds since the epoch; None if that
-            is unknown.
-        usual_s: Mean seconds of a trial by platform, as far as known.
+        missing: Ids of the trials without a result.
+        started_s: Returns when a trial with a result started, in seconds since the epoch; None if
+            that is unknown.
+        usual_s: Mean seconds per trial, by platform, as far as known.
         now_s: The time now, in seconds since the epoch.
     """
-    # By what a pair has in common, and whether the baseline is the side that is missing.
-    waiting = {
+    # The key of each pair with a missing side, and whether that side is the baseline.
+    incomplete = {
         (_pair(trial), _is_baseline(trial))
         for trial in trials
         if trial.id in missing and not trial.emulated
     }
-    whole_s: dict[int, float] = {}
+    replicate_s: dict[int, float] = {}
     for trial in trials:
-        before = whole_s.get(trial.replicate, 0.0)
-        whole_s[trial.replicate] = before + usual_s.get(trial.instance.platform, 0.0)
-    found = []
+        so_far = replicate_s.get(trial.replicate, 0.0)
+        replicate_s[trial.replicate] = so_far + usual_s.get(trial.instance.platform, 0.0)
+    too_old = []
     for trial in trials:
         if trial.id in missing or trial.emulated:
             continue
-        if (_pair(trial), not _is_baseline(trial)) not in waiting:
+        if (_pair(trial), not _is_baseline(trial)) not in incomplete:
             continue
         started = started_s(trial)
-        if started is not None and now_s - started > max(PAUSE_S, whole_s[trial.replicate]):
-            found.append(trial)
-    return found
+        if started is not None and now_s - started > max(PAUSE_S, replicate_s[trial.replicate]):
+            too_old.append(trial)
+    return too_old
 
 
 def _is_baseline(trial: Trial) -> bool:
-    """Return whether ratios are paired with a trial: plain bare metal, in the baseline's mode."""
+    """Return whether a trial is a baseline: bare metal, pinned, with the factors' defaults."""
     instance = trial.instance
     plain = all(trial.factors[f.name] == f.default for f in FACTORS if f.baseline == "default")
     bare = (instance.machine, instance.enclosure) == BARE
@@ -73,16 +74,17 @@ def _is_baseline(trial: Trial) -> bool:
 
 
 def _pair(trial: Trial) -> tuple[object, ...]:
-    """Return what a trial and its baseline have in common."""
+    """Return the key of a pair: the values that a trial and its baseline share."""
     matched = tuple(trial.factors[f.name] for f in FACTORS if f.baseline == "same")
-    what = trial.instance.cores, trial.application, trial.scale, trial.scenario
-    return (trial.replicate, *what, *matched)
+    work = trial.instance.cores, trial.application, trial.scale, trial.scenario
+    return (trial.replicate, *work, *matched)
 
 
 def started_s(folder: Path) -> float | None:
     """Return when the trial of a folder started, in seconds since the epoch.
 
-    None without a result that can be put aside: one that tells its start, and which attempt it was.
+    None without a readable result that has a start time and an attempt's number, which
+    `keep_earlier` needs.
     """
     try:
         trial = json_file.read(folder / "result.json")["trial"]
@@ -93,9 +95,9 @@ def started_s(folder: Path) -> float | None:
 
 
 def keep_earlier(sweep: Path, trial_id: str) -> None:
-    """Move a trial's result aside, into earlier/ATTEMPT/ID: the analysis reads it from there.
+    """Move a trial's result to earlier/ATTEMPT/ID, where the analysis reads it.
 
-    It is there whole before it goes from its old place, so that no kill loses it.
+    All files are copied before the old result is removed, so that a kill does not lose it.
     """
     folder = sweep / "trials" / trial_id
     result = json_file.read(folder / "result.json")

@@ -1,9 +1,9 @@
-"""What stands in a sweep's folder when a call begins: what is good, and what is to be repeated.
+"""State of a sweep's folder when a call begins: which results are valid, which are repeated.
 
-A trial that the ledger calls done is done if its files are, to the byte, what was written then. A
-result that the ledger does not know of (the call was killed before it was marked, or the ledger is
-lost) is taken if it is a good one of this very trial. Everything else is said, moved to
-``aside/ID-N`` and repeated: nothing is overwritten, and nothing is lost.
+A trial that the ledger marks as done is done if its files have the digests that were written then.
+A result that the ledger does not know (the call was killed before it was marked, or the ledger is
+lost) is adopted if it is a valid result of this trial. Any other result is reported, moved to
+``aside/ID-N``, and its trial repeated. So no file is overwritten or lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from virtbed import records
 from virtbed.ledger import Digests, Ledger, check_identity, check_trials
 from virtbed.records import RecordError
-from virtbed.sweep.admission import where
+from virtbed.sweep.admission import placement_words
 from virtbed.sweep.interruption import SweepError
 from virtbed.trial import Trial
 from virtbed_contract import json_file
@@ -28,13 +28,14 @@ from virtbed_contract.identifiers import DESIGN, FAILURE, RESULT
 from virtbed_contract.sweep import Design, Evidence, HostReport
 
 ASIDE = "aside"
-# What tells of an instance where it was: one sweep has one placement per size.
-_WHERE = ("cpus", "mems", "housekeeping", "allowed")
+"""The folder in a sweep's folder for files that were replaced."""
+# The fields of an instance that state its placement: one sweep has one placement per size.
+_PLACEMENT = ("cpus", "mems", "housekeeping", "allowed")
 Json = Mapping[str, Any]
 
 
 class BadResultError(ValueError):
-    """What a trial left is not its result; the message says what was found and what is needed."""
+    """A trial's files are no valid result of it; the message states what is found and needed."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class Standing:
     Attributes:
         folder: The sweep's folder.
         design: Its design, as this call lays it out.
-        hosts: By the name of each bench host that it may have results of: its trials by their ids,
-            as they are placed there; None of one that is not there, whose placement is not known.
+        hosts: The hosts that may have results here, by name: the trials by id, as placed on that
+            host; None for a host that is not available, whose placement is unknown.
         say: Prints a line.
-        bound: The host of each replicate, as far as known: all of its trials run there. What is
-            found is added.
+        bound: The host of each replicate, as far as known, by number: all of the replicate's
+            trials run there. Adopted results add to it.
     """
 
     folder: Path
@@ -69,10 +70,10 @@ class Standing:
         Args:
             trials: Every trial of the sweep.
             ledger: Its ledger.
-            cut_off: Ids of those that were being carried out when a call was killed.
+            cut_off: Ids of the trials that were running when an earlier call was killed.
 
         Raises:
-            OSError: what is to be repeated cannot be moved aside.
+            OSError: The files of a trial that is repeated cannot be moved.
         """
         done, known = ledger.done(), ledger.digests()
         missing = []
@@ -92,20 +93,27 @@ class Standing:
     def _check(
         self, folder: Path, trial: Trial, known: Digests | None, ledger: Ledger, cut_off: bool
     ) -> None:
+        """Check a trial's files against the ledger's digests, or adopt them if it has none.
+
+        Raises:
+            BadResultError: The files are no valid result, or were changed.
+        """
         try:
             if known is not None:
                 unchanged(folder, known)
                 return
         except BadResultError:
-            if not cut_off:  # else it may be a new one, and the kill preceded the mark
+            # If the trial was running, this may be a newer result that was not marked before the
+            # kill.
+            if not cut_off:
                 raise
         self._adopt(folder, trial, ledger)
 
     def _adopt(self, folder: Path, trial: Trial, ledger: Ledger) -> None:
-        """Take a good result that the ledger does not know of.
+        """Enter a valid result into the ledger, which does not know it.
 
         Raises:
-            BadResultError: it is none.
+            BadResultError: The files are no valid result.
         """
         result = self._good(folder, trial)
         self.bound[trial.replicate] = result["trial"]["host"]
@@ -116,18 +124,19 @@ class Standing:
             ledger.close(trial.id, "done", None, digests=records.digests(folder))
         except OSError as error:
             raise BadResultError(f"{error}") from error
-        self.say(f"{trial.id}: its result is whole, and the ledger did not know of it: it stays")
+        self.say(f"{trial.id}: its result is valid and was not in the ledger: it is kept")
 
     def _attempts_of(self, trial: str) -> int:
-        """Return how many attempts at a trial its files, and results put aside, tell of."""
+        """Return the number of attempts at a trial, from its files and its earlier results."""
         return max(_attempts(self.folder / "trials" / trial, trial), _earlier(self.folder, trial))
 
     def _good(self, folder: Path, trial: Trial) -> Json:
-        """Return the result of a trial's folder.
+        """Return the result in a trial's folder if it is valid.
 
         Raises:
-            BadResultError: it is torn, or of another trial, plan, image, host or place, or its
-                evidence is; or, with virtbed-analysis installed, the report would leave it out.
+            BadResultError: Result or evidence is damaged, or belongs to another trial, plan,
+                image, host or placement; or, with virtbed-analysis installed, the report would
+                leave it out.
         """
         try:
             result = json_file.read(folder / "result.json")
@@ -142,13 +151,13 @@ class Standing:
             if found != needed:
                 raise BadResultError(f"result.json: {name} {found!r} found, {needed!r} needed")
         if (proof.trial, proof.attested) != (trial.id, True):
-            said = "attested" if proof.attested else "not attested"
+            state = "attested" if proof.attested else "not attested"
             raise BadResultError(
-                f"evidence.json: of trial {proof.trial}, {said}, found; attested and of {trial.id} "
+                f"evidence.json: trial {proof.trial}, {state}, found; trial {trial.id}, attested, "
                 "needed"
             )
         placed = (self.hosts.get(host) or {}).get(trial.id)
-        for name in _WHERE:
+        for name in _PLACEMENT:
             found = getattr(proof.asked, name)
             needed = getattr(placed.instance, name) if placed else found
             if found != needed:
@@ -156,11 +165,11 @@ class Standing:
         self.reported(folder)
         return result
 
-    def _host_of(self, found: Json, trial: Trial) -> str:
-        """Return the host that a result must be of: any that its replicate may be of."""
-        named = found.get("host")
-        others = self.bound.get(trial.replicate)
-        possible = [others] if others else list(self.hosts)
+    def _host_of(self, labels: Json, trial: Trial) -> str:
+        """Return the host that a result must name: its own if its replicate may run there."""
+        named = labels.get("host")
+        bound = self.bound.get(trial.replicate)
+        possible = [bound] if bound else list(self.hosts)
         return str(named) if named in possible else " or ".join(possible)
 
     def reported(self, folder: Path) -> None:
@@ -176,113 +185,120 @@ class Standing:
             raise BadResultError(f"result.json {error}") from error
 
     def _repeat(self, folder: Path, trial: Trial, ledger: Ledger, why: str) -> None:
-        """Move what a trial left aside, and have it done again."""
-        kept = put_aside(self.folder, folder, trial.id, ledger, self._attempts_of(trial.id))
-        there = f"; what is there is kept in {kept.relative_to(self.folder)}" if kept else ""
-        self.say(f"{trial.id} is repeated: {why}{there}")
+        """Move a trial's files aside, mark it as missing, and report why."""
+        place = put_aside(self.folder, folder, trial.id, ledger, self._attempts_of(trial.id))
+        kept = f"; its files are kept in {place.relative_to(self.folder)}" if place else ""
+        self.say(f"{trial.id} is repeated: {why}{kept}")
 
 
 def put_aside(
     sweep: Path, left: Path, trial: str, ledger: Ledger, attempts: int = 0
 ) -> Path | None:
-    """Move what a trial left aside, and mark it to be done.
+    """Move a trial's files aside, and mark the trial in the ledger as missing.
 
     Args:
         sweep: The sweep's folder.
-        left: What the trial left, if it is there.
+        left: The trial's folder, which need not exist.
         trial: Its id.
         ledger: The sweep's ledger.
-        attempts: How many attempts at it, or more, have started.
+        attempts: The least number of attempts that have started.
 
     Returns:
-        Where it lies now; None if there was nothing.
+        The new place of the folder; None if there was none.
     """
-    there, number = os.path.lexists(left), 1
+    exists, number = os.path.lexists(left), 1
     while os.path.lexists(to := sweep / ASIDE / f"{trial}-{number}"):
         number += 1
-    if there:
+    if exists:
         to.parent.mkdir(exist_ok=True)
         left.rename(to)
     ledger.forget(trial)
     ledger.at_least(trial, attempts)
-    return to if there else None
+    return to if exists else None
 
 
 _OF_DESIGN = ("plan", "image variant", "image", "accelerator", "placement")
 
 
-def recognized(folder: Path, identity: Mapping[str, str], expected: Design) -> None:
-    """Check, without a ledger, that a folder is of the sweep that is asked for.
+def check_folder(folder: Path, identity: Mapping[str, str], expected: Design) -> None:
+    """Check, without a ledger, that a folder belongs to this sweep.
 
-    Its design and the host's report say so; without these, its results.
+    The folder's identity is read from its design and the host's report or, without a design, from
+    its results.
+
+    Args:
+        folder: The folder, which may be new.
+        identity: The identity of this sweep, label and value.
+        expected: The design of this sweep.
 
     Raises:
-        LedgerError: it is of another sweep, or of one of more replicates.
-        SweepError: it has results, and nothing tells of which sweep they are.
+        LedgerError: It belongs to another sweep, or has more replicates.
+        SweepError: It has results, and no file states to which sweep they belong.
     """
     design = _document(folder / "design.json", DESIGN)
     doctor = _document(folder / "doctor.json", "")
-    there: dict[str, str] = {}
+    known: dict[str, str] = {}
     if design is not None:
-        there = {
+        known = {
             "plan": str(design.get("plan_digest")),
             "image": str(design.get("image_digest")),
             "accelerator": str(design.get("accelerator")),
             "placement": _placed(design),
             "image variant": str(design.get("image")),
         }
-        found = design.get("trials")
-        rows = found if isinstance(found, list) else []
-        known = {str(row.get("id")) for row in rows if isinstance(row, dict)}
-        check_trials(folder, known, {trial.id for trial in expected.trials})
+        planned = design.get("trials")
+        rows = planned if isinstance(planned, list) else []
+        ids = {str(row.get("id")) for row in rows if isinstance(row, dict)}
+        check_trials(folder, ids, {trial.id for trial in expected.trials})
     if doctor is not None:
-        there |= _of_host(doctor, identity)
+        known |= _of_host(doctor, identity)
     if design is None:
-        there |= _of_results(folder)
-    check_identity(folder, {**identity, **there}, identity)
-    if design is None and not there and any(_results(folder)):
+        known |= _of_results(folder)
+    check_identity(folder, {**identity, **known}, identity)
+    if design is None and not known and any(_results(folder)):
         raise SweepError(
-            f"{folder} has results, and neither ledger nor design.json nor a readable result, one "
-            "of which is needed to tell of which sweep they are; move that folder away"
+            f"{folder} has results, but no ledger, design.json or readable result, one of which is "
+            "needed to identify the sweep that they belong to; move that folder away"
         )
 
 
 def _placed(design: Json) -> str:
+    """Return the placement part of a sweep's identity from the content of design.json."""
     try:
-        return where(design["placements"])
+        return placement_words(design["placements"])
     except (KeyError, TypeError):
         return "unknown"
 
 
 def _of_host(doctor: Json, identity: Mapping[str, str]) -> dict[str, str]:
-    """Return what a host's report tells of a sweep's identity."""
+    """Return the parts of a sweep's identity that a host's report states; empty if damaged."""
     try:
         report = decode(HostReport, doctor)
         facts = report.facts
-        found = {
+        labels = {
             "host": report.host,
             "kernel": str(facts["kernel"]),
             "cpus": ",".join(map(str, facts["cpu"]["allowed"])),
         }
         engines = facts["engines"]
-        others = identity.keys() - {*_OF_DESIGN, *found}
-        return found | {name: str(engines[name]["version"]) for name in others}
+        others = identity.keys() - {*_OF_DESIGN, *labels}
+        return labels | {name: str(engines[name]["version"]) for name in others}
     except (DocumentError, KeyError, TypeError):
         return {}
 
 
 def _of_results(folder: Path) -> dict[str, str]:
-    """Return what results tell of a sweep's identity, if all that can be read say the same."""
-    found = set()
+    """Return the parts of a sweep's identity that all readable results agree on."""
+    labels = set()
     for path in _results(folder):
         try:
             trial = json_file.read(path)["trial"]
-            found.add((trial["plan_digest"], trial["image_digest"], trial["host"]))
+            labels.add((trial["plan_digest"], trial["image_digest"], trial["host"]))
         except (DocumentError, KeyError, TypeError):
             continue
-    if len(found) != 1:  # of several, each is compared with the trial that it should be
+    if len(labels) != 1:  # differing ones are compared later, each with its own trial
         return {}
-    return dict(zip(("plan", "image", "host"), map(str, found.pop()), strict=True))
+    return dict(zip(("plan", "image", "host"), map(str, labels.pop()), strict=True))
 
 
 def _results(folder: Path) -> Iterator[Path]:
@@ -290,6 +306,7 @@ def _results(folder: Path) -> Iterator[Path]:
 
 
 def _document(path: Path, schema: str) -> Json | None:
+    """Return a JSON document, if it can be read and has the schema (if one is given)."""
     try:
         found = json_file.read(path)
     except DocumentError:
@@ -298,28 +315,28 @@ def _document(path: Path, schema: str) -> Json | None:
 
 
 def unchanged(folder: Path, known: Digests) -> None:
-    """Raise BadResultError unless a trial's files are those that were written."""
+    """Raise BadResultError unless a trial's files have the digests that the ledger knows."""
     try:
         found = records.digests(folder)
     except FileNotFoundError as error:
         raise BadResultError(f"no {Path(str(error.filename)).name} found") from error
     except OSError as error:
-        name = Path(str(error.filename)).name if error.filename else "a file of it"
+        name = Path(str(error.filename)).name if error.filename else "a file of the trial"
         raise BadResultError(f"{name} cannot be read: {error.strerror}") from error
     for name in ("result", "evidence"):
-        was, now = getattr(known, name), getattr(found, name)
-        if was != now:
+        written, current = getattr(known, name), getattr(found, name)
+        if written != current:
             raise BadResultError(
-                f"{name}.json was changed after it was written: SHA-256 {now[:12]} found, "
-                f"{was[:12]} needed"
+                f"{name}.json was changed after it was written: SHA-256 {current[:12]} found, "
+                f"{written[:12]} needed"
             )
 
 
 def _labels(
     found: Json, design: Design, host: str, trial: Trial
 ) -> Iterator[tuple[str, object, object]]:
-    """Give what a result says of its trial, and what it must say."""
-    wanted = {
+    """Yield name, found value and needed value of each label of a result."""
+    labels = {
         "id": trial.id,
         "sweep": design.sweep,
         "plan_digest": design.plan_digest,
@@ -329,27 +346,28 @@ def _labels(
         "memory_mib": trial.instance.memory_mib,
         **encode(trial.planned()),
     }
-    for name, needed in wanted.items():
+    for name, needed in labels.items():
         if name in found:
             yield name, found[name], needed
 
 
 def _attempts(folder: Path, trial: str) -> int:
-    """Return how many attempts at a trial its files tell of."""
-    counted = 0
+    """Return the number of attempts at a trial that its failure and result state."""
+    failed = 0
     failure = _document(folder / "failure.json", FAILURE)
     if failure is not None and failure.get("id") == trial:
-        counted = _number(failure.get("attempt"))
+        failed = _number(failure.get("attempt"))
     result = _document(folder / "result.json", RESULT)
-    head = result.get("trial") if result is not None else None
-    return max(counted, _number(head.get("attempt")) if isinstance(head, dict) else 0)
+    labels = result.get("trial") if result is not None else None
+    return max(failed, _number(labels.get("attempt")) if isinstance(labels, dict) else 0)
 
 
 def _earlier(sweep: Path, trial: str) -> int:
-    """Return the last attempt at a trial whose result was put aside; 0 if none was."""
+    """Return the last attempt at a trial with a result in earlier/; 0 if there is none."""
     names = (path.parent.name for path in sweep.glob(f"earlier/*/{trial}"))
     return max((int(n) for n in names if n.isascii() and n.isdigit() and len(n) < 10), default=0)
 
 
 def _number(value: object) -> int:
+    """Return a number of attempts that was read from JSON; 0 if it is no plausible one."""
     return value if type(value) is int and 0 <= value < 2**31 else 0

@@ -1,4 +1,4 @@
-"""The course of a sweep: admission, then what is missing of its blocks."""
+"""The entry point of a sweep: admit the host, then carry out the blocks that have no result yet."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from virtbed.sweep.interruption import SweepError
 from virtbed.sweep.precision import Precision
 from virtbed.sweep.recording import Recorder
 from virtbed.sweep.several import is_of_several
-from virtbed.sweep.standing import Standing, recognized
+from virtbed.sweep.standing import Standing, check_folder
 from virtbed.trial import Trial
 from virtbed_contract.codec import DocumentError
 
 
 class Sweep:
-    """One plan carried out on one host or on several at once, into results/<plan name>.
+    """A sweep: one plan on one host, or on several at once, into results/<plan name>.
 
     Args:
         plan: The plan.
         progress: Shows what the sweep does.
         bench: The host, or the hosts.
         results: The folder of all results.
-        per_playbook: How many blocks one call of ansible-playbook carries.
-        platforms: The platforms that there are; if not given, those of platforms.yml.
-        retry_failed: Whether trials are repeated that failed MOST_ATTEMPTS times.
-        keep: Whether a failed trial's instance is left for inspection, and the sweep then ends.
-        shard: The share of the replicates that is carried out, into a folder of its own that is
-            named once the host is known; all if not given.
+        per_playbook: The number of blocks per call of ansible-playbook.
+        platforms: The known platforms; by default those of platforms.yml.
+        keep: Whether to keep the instance of the first failed trial for inspection, and end the
+            sweep there.
+        retry_failed: Whether to repeat trials that failed MOST_ATTEMPTS times.
+        shard: The shard of the replicates to carry out; by default all of them. A shard has a
+            folder of its own, which is named once the host is known.
     """
 
     def __init__(
@@ -70,24 +71,24 @@ class Sweep:
 
     @property
     def failed(self) -> list[str]:
-        """The ids of the trials that failed."""
+        """The ids of the trials that failed in this call."""
         return self._call.failed
 
     @property
     def began(self) -> bool:
-        """Whether an instance was made: what ends it then is no refusal."""
-        one = self._blocks is not None and self._blocks.began
-        return one or (self._fleet is not None and self._fleet.began)
+        """Whether an instance was made. If not, an error means that the sweep was refused."""
+        one_host = self._blocks is not None and self._blocks.began
+        return one_host or (self._fleet is not None and self._fleet.began)
 
     def run(self) -> None:
-        """Do what is missing of the sweep. Trials that fail are in `failed`.
+        """Carry out the trials that have no result yet; `failed` then lists those that failed.
 
         Raises:
-            SweepError, BenchError, PlacementError, LedgerError, LeaseError: it cannot start, and
-                nothing was made; or it cannot go on, and what was standing is released unless said
-                otherwise.
-            Interrupted: the user ended it; what was standing is released.
-            Kept: a trial failed, and its instance is left as was asked.
+            SweepError, BenchError, PlacementError, LedgerError, LeaseError: The sweep cannot start,
+                and nothing was made; or it cannot continue, and the running instance is released
+                unless the message states otherwise.
+            Interrupted: The user ended the sweep; the running instance is released.
+            Kept: A trial failed, and its instance is kept, as requested by `keep`.
         """
         self._bench.require_root("to place instances")
         with self._interruption.by_signals(), alone(self._interruption.check):
@@ -95,8 +96,8 @@ class Sweep:
             hosts = self._bench.hosts()
             if self._shard and len(hosts) > 1:
                 raise ShardError(
-                    f"hosts {', '.join(hosts)} found, one needed: a shard is one host's; choose it "
-                    "with --limit, or carry the whole plan out on all of them"
+                    f"hosts {', '.join(hosts)} found, one needed: a shard runs on one host; choose "
+                    "it with --limit, or carry the whole plan out on all of them"
                 )
             try:
                 if len(hosts) > 1 or (hosts and is_of_several(self.folder)):
@@ -106,13 +107,13 @@ class Sweep:
                     self._on_one_host()
             except OSError as error:
                 raise SweepError(
-                    f"results cannot be written: {error}; nothing is left standing, and the next "
-                    "call goes on"
+                    f"results cannot be written: {error}; everything is released, and the next "
+                    "call continues"
                 ) from error
             except DocumentError as error:
                 raise SweepError(
-                    f"a playbook reported what its document does not allow: {error}; nothing is "
-                    "left standing"
+                    f"a playbook reported what its document does not allow: {error}; everything is "
+                    "released"
                 ) from error
 
     def _on_one_host(self) -> None:
@@ -120,7 +121,7 @@ class Sweep:
             self._progress.say("examining the host")
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
             if admitted.restored:
-                self._progress.say("put back what a sweep that was cut off had changed of the host")
+                self._progress.say("restored what an interrupted sweep had changed on the host")
             if self._shard:
                 admitted = self._share_of(self._shard, admitted)
                 if not admitted.design.trials:
@@ -128,17 +129,18 @@ class Sweep:
             self._carry_out(admitted)
 
     def _share_of(self, shard: Shard, admitted: Admitted) -> Admitted:
-        """Return a shard of the plan, and name the folder that it has on this host."""
+        """Return `admitted` with the trials of a shard only, and name the shard's folder."""
         self.folder = self.folder.with_name(shard.name(self.plan.name, admitted.report.host))
         self._call.folder = self.folder
         if self.plan.precision is not None:
             self._progress.say(
-                f"precision {self.plan.precision:.3g} is not applied: whether a cell is known that "
-                "closely takes the replicates of all shards, so each has all of its replicates"
+                f"precision {self.plan.precision:.3g} is not applied: only the replicates of all "
+                "shards together show how precisely a cell is known, so each shard runs all of its "
+                "replicates"
             )
         share = admitted.design.of(shard)
         if not share.trials:
-            self._progress.say(f"nothing to do: no trial here is of shard {shard}")
+            self._progress.say(f"nothing to do: shard {shard} has no trial on this host")
         return replace(admitted, design=share)
 
     def _check_room(self) -> None:
@@ -146,8 +148,8 @@ class Sweep:
             disks = own_disks(self.folder)
         except OSError as error:
             raise SweepError(
-                f"{error}: file systems that this user can look at are needed for {self.folder} "
-                "and temporary files (TMPDIR); nothing was started"
+                f"{error}: {self.folder} and the folder of temporary files (TMPDIR) must be on "
+                "file systems that this user can read; nothing was started"
             ) from error
         for disk in disks:
             if disk.lack:
@@ -161,10 +163,10 @@ class Sweep:
             cut_off = self._begin(admitted, ledger)
             missing = self._missing(admitted, ledger, cut_off)
             recorder, rule = Recorder(self.folder, self.plan, admitted), None
-            # If nothing is missing, this call carries nothing out.
-            written = recorder.start(self._platforms, [commit()] if missing else [])
+            # design.json lists the commits that ran trials; none run if nothing is missing.
+            document = recorder.start(self._platforms, [commit()] if missing else [])
             if self.plan.precision is not None and self._shard is None:
-                rule = Precision(self.folder, ledger, written)
+                rule = Precision(self.folder, ledger, document)
                 recorder = Recorder(self.folder, self.plan, admitted, rule.see)
             missing = call.with_baselines(trials, missing, ledger, recorder, rule)
             self._clear()
@@ -178,23 +180,23 @@ class Sweep:
                 self._blocks.carry_out(missing)
 
     def _clear(self) -> None:
-        """Release what a sweep that was cut off left; nothing of this one stands yet."""
+        """Release the instances of an interrupted sweep; this one has made none yet."""
         try:
             if self._bench.clear(lambda: self._interruption.wanted):
-                self._progress.say("released what a sweep that was cut off had left")
+                self._progress.say("released what an interrupted sweep had left")
         finally:
             self._interruption.check()
 
     def _begin(self, admitted: Admitted, ledger: Ledger) -> list[str]:
-        """Check that the folder is of this sweep, and take it.
+        """Check that the folder belongs to this sweep, and take its ledger.
 
         Returns:
-            The trials that were being carried out when an earlier call was killed.
+            The ids of the trials that were running when an earlier call was killed.
         """
-        design, same = admitted.design, identity(self.plan, admitted, self._platforms)
+        design, own = admitted.design, identity(self.plan, admitted, self._platforms)
         if ledger.new():
-            recognized(self.folder, same, self._call.document(admitted))
-        ledger.begin(same, [(t.id, t.position, t.instance.platform) for t in design.trials])
+            check_folder(self.folder, own, self._call.document(admitted))
+        ledger.begin(own, [(t.id, t.position, t.instance.platform) for t in design.trials])
         return ledger.take(Holder.here(), until(self._bench.limit_s))
 
     def _missing(self, admitted: Admitted, ledger: Ledger, cut_off: list[str]) -> list[Trial]:
@@ -207,10 +209,12 @@ class Sweep:
         return [trial for trial in missing if trial.replicate not in done]
 
     def _done_elsewhere(self, admitted: Admitted) -> frozenset[int]:
-        """Return the replicates of a shard of which another host has every result."""
+        """Return the replicates of the shard that another host has measured completely."""
         if self._shard is None:
             return frozenset()
         done = whole_elsewhere(self.folder, self._shard, self._call.document(admitted))
-        for replicate, there in sorted(done.items()):
-            self._progress.say(f"replicate {replicate} is whole in {there.name}: not repeated here")
+        for replicate, folder in sorted(done.items()):
+            self._progress.say(
+                f"replicate {replicate} is complete in {folder.name}: not repeated here"
+            )
         return frozenset(done)

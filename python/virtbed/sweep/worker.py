@@ -1,4 +1,4 @@
-"""One host of several at work: it is cleared and prepared, and gets replicate after replicate."""
+"""The worker of one host in a sweep on several: it prepares the host and carries replicates out."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from virtbed_contract.sweep import Design
 
 @dataclass(frozen=True)
 class Worker:
-    """What carries a sweep's replicates out on one host of several, in a thread of its own.
+    """Carries replicates out on one host of several, in a thread of its own.
 
     Attributes:
-        call: What is asked for.
+        call: The call of the sweep, with its options.
         member: The host, which was admitted.
-        replicates: What hands replicates out.
+        replicates: Assigns replicates to hosts.
         design: The sweep's design.
-        ledger: The sweep's ledger, by a connection of this thread.
+        ledger: The sweep's ledger, through a connection of this thread.
     """
 
     call: Call
@@ -45,12 +45,12 @@ class Worker:
         return self.member.admitted
 
     def carry_out(self) -> None:
-        """Clear the host, prepare it, and carry replicates out as long as there are any.
+        """Clear the host, prepare it, and carry replicates out until none is left.
 
         Raises:
-            Interrupted, Kept: the sweep ends.
-            BenchError, SweepError: something is wrong with this host.
-            LedgerError, LeaseError, NoRoomError, OSError: something is wrong with the sweep.
+            Interrupted, Kept: The sweep ends on all hosts.
+            BenchError, SweepError: This host cannot continue.
+            LedgerError, LeaseError, NoRoomError, OSError: The sweep cannot continue.
         """
         call, member, bench = self.call, self.member, self.member.bench
         self._clear()
@@ -65,59 +65,74 @@ class Worker:
         with bench.prepared(quiet) as tuned, member.kept_reason():
             recorder.tuned(tuned)
             while taken := self.replicates.take(member.own, lambda: call.interruption.wanted):
-                number, before = taken
+                number, earlier_host = taken
                 with self.replicates.held(number):
-                    self._replicate(number, before, blocks, recorder, rule)
+                    self._replicate(number, earlier_host, blocks, recorder, rule)
                 member.tries = 0
                 self.ledger.note(member.name)
                 call.progress.idle(member.name)
             member.finished = not call.interruption.wanted
 
     def _clear(self) -> None:
-        """Release what a sweep that was cut off left; nothing of this one stands yet."""
-        wanted = self.call.interruption
+        """Release the instances of an interrupted sweep; this one has made none yet."""
+        interruption = self.call.interruption
         try:
-            if self.member.bench.clear(lambda: wanted.wanted):
-                said = "released what a sweep that was cut off had left"
-                self.call.progress.of(self.member.name).say(said)
+            if self.member.bench.clear(lambda: interruption.wanted):
+                progress = self.call.progress.of(self.member.name)
+                progress.say("released what an interrupted sweep had left")
         finally:
-            wanted.check()
+            interruption.check()
 
     def _replicate(
-        self, number: int, before: str, blocks: Blocks, recorder: Recorder, rule: Precision | None
+        self,
+        number: int,
+        earlier_host: str,
+        blocks: Blocks,
+        recorder: Recorder,
+        rule: Precision | None,
     ) -> None:
-        """Carry out what is missing of a replicate; `before` is the host that had started it."""
+        """Carry out the missing trials of a replicate.
+
+        Args:
+            number: The replicate's number.
+            earlier_host: The host that had started it; empty for a new one.
+            blocks: Runs the trials.
+            recorder: Writes their results.
+            rule: The stopping rule, if the plan has one.
+        """
         call, member, ledger = self.call, self.member, self.ledger
         trials = [trial for trial in self._admitted.design.trials if trial.replicate == number]
         try:
-            if before not in ("", member.own):
-                self._take_over(number, before, trials)
+            if earlier_host not in ("", member.own):
+                self._take_over(number, earlier_host, trials)
             ledger.bind(number, member.own)
             ledger.note(member.name, number)
             missing = self._missing(trials)
-            wanted = call.with_baselines(trials, missing, ledger, recorder, rule)
-            call.progress.again(wanted)
-            blocks.carry_out(wanted)
+            pending = call.with_baselines(trials, missing, ledger, recorder, rule)
+            call.progress.again(pending)
+            blocks.carry_out(pending)
         finally:
             member.began = member.began or blocks.began
-            with suppress(LedgerError):  # the error that ended it is reported
+            with suppress(LedgerError):  # it must not hide the error that ended the replicate
                 ledger.free(trial.id for trial in trials)
 
     def _missing(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials that have no result, without those that failed too often."""
         done = self.ledger.done()
         if not self.call.retry_failed:
             done |= self.ledger.given_up(MOST_ATTEMPTS).keys()
         return [trial for trial in trials if trial.id not in done]
 
-    def _take_over(self, number: int, before: str, trials: Sequence[Trial]) -> None:
-        """Put aside what another host left of a replicate: a pair of both would compare them."""
+    def _take_over(self, number: int, earlier_host: str, trials: Sequence[Trial]) -> None:
+        """Move another host's results of a replicate aside, since a ratio pairs one host only."""
         folder, moved = self.call.folder, 0
         for trial in trials:
-            kept = put_aside(folder, folder / "trials" / trial.id, trial.id, self.ledger)
-            moved += kept is not None
+            place = put_aside(folder, folder / "trials" / trial.id, trial.id, self.ledger)
+            moved += place is not None
             for earlier in sorted(folder.glob(f"earlier/*/{trial.id}")):
                 put_aside(folder, earlier, trial.id, self.ledger)
         self.call.progress.say(
-            f"{self.member.words} repeats replicate {number}, which {before} had started: pairs "
-            f"are of one host. What {before} left of {moved} of its trials is kept in aside/"
+            f"{self.member.label} repeats replicate {number}, which {earlier_host} had started: "
+            "ratios are made within one host. The files that that host left of "
+            f"{moved} trials are kept in aside/"
         )

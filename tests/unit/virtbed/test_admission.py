@@ -63,9 +63,9 @@ def test_a_sweep_is_bound_to_the_variant_of_its_image(plan: Plan) -> None:
     ("memory_mib", "guests", "refused"),
     [
         (7680, True, ""),
-        (7681, True, "memory_mib 7681 asked, 8193 MiB needed .* bench has 8192 MiB available"),
+        (7681, True, "memory_mib 7681 requested, 8193 MiB needed .* bench has 8192 MiB available"),
         (7681, False, ""),
-        (15873, False, "16385 MiB needed .* bench has 16384 MiB in all: lower `memory_mib`"),
+        (15873, False, "16385 MiB needed .* bench has 16384 MiB total: lower `memory_mib`"),
         (2**26, True, "lower `memory_mib` in the plan"),
     ],
 )

@@ -317,10 +317,10 @@ WRONG: dict[str, tuple[Callable[[Hosts], None], str]] = {
     "one machine": (same_machine, "it is the same machine as bench01, by machine-id and boot id"),
     "one name": (same_name, "its own name is bench01, as is that of bench01"),
     "an odd name": (odd_name, "its own name is '../x', letters, digits"),
-    "this machine": (here, "it is this machine, which carries the sweep out on the others"),
+    "this machine": (here, "it is this machine, which is the controller of the sweep"),
     "another image": (other_image, "image sha256:bbb.* found, sha256:aaa.* needed, as on bench01"),
     "no docker": (no_docker, "cn is unavailable: cn reason; cn remedy"),
-    "little memory": (little_memory, "bench02 has 100 MiB in all"),
+    "little memory": (little_memory, "bench02 has 100 MiB total"),
 }
 
 
@@ -375,7 +375,7 @@ def test_a_host_that_cannot_be_put_back_at_the_end_is_said_and_no_success(
 ) -> None:
     hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
     run = hosts.sweep(plan)
-    with pytest.raises(BenchError, match=r"bench02: .*put back: swappiness is 60; run virtbed"):
+    with pytest.raises(BenchError, match=r"bench02: .*restored: swappiness is 60; run virtbed"):
         run.run()
     assert len(heads(run)) == 12
 
@@ -476,7 +476,7 @@ def test_an_interrupted_sweep_names_a_host_that_could_not_be_put_back(
     with pytest.raises(Interrupted) as ended:
         run.run()
     assert "everything is released" not in str(ended.value)
-    assert re.search(r"set aside\. bench02: .*put back: swappiness is 60", str(ended.value))
+    assert re.search(r"set aside\. bench02: .*restored: swappiness is 60", str(ended.value))
     assert "bench01" not in str(ended.value)
 
 

@@ -23,7 +23,7 @@ def test_one_wish_may_come_as_several_signals_and_a_later_one_insists(
         signal.raise_signal(signal.SIGINT)
         assert wish.insisted
     assert capfd.readouterr().err.count("ending") == 2
-    with pytest.raises(Interrupted, match="the next call goes on"):
+    with pytest.raises(Interrupted, match="the next call continues"):
         wish.check()
 
 

@@ -300,7 +300,7 @@ def test_one_replicate_whole_on_two_hosts_is_a_conflict(
         folder.rename(folder.with_name("kept"))  # or the second would leave it to the first
     again = cluster.sweep("1/3", "n9").folder
     with pytest.raises(
-        MergeError, match=r"replicate 1: all 2 of its trials, such as .* of n1 and of n9"
+        MergeError, match=r"replicate 1: all 2 of its trials, such as .* from n1 and from n9"
     ):
         merge(cluster.results / "joined", [again, shards[0].with_name("kept")], PLATFORMS)
 
@@ -319,7 +319,7 @@ def test_a_replicate_that_was_repeated_elsewhere_is_taken_of_one_host(
         done = merge(into, [part, whole], PLATFORMS)
         assert done.hosts == ("n2",) and done.results == 2
         assert list(done.left_out.values()) == [
-            "replicate 2 is taken of n2, which has 2 of its 2 trials"
+            "replicate 2 is taken from n2, which has 2 of its 2 trials"
         ]
     hosts = {
         json.loads(path.read_text())["trial"]["host"] for path in into.glob("trials/*/result.json")
@@ -341,7 +341,7 @@ def test_of_two_halves_of_a_replicate_one_is_taken_until_there_is_a_whole(
     done = merge(into, halves, PLATFORMS)
     assert done.hosts == ("n1",) and done.results == 1
     assert list(done.left_out.values()) == [
-        "replicate 2 is taken of n1, which has 1 of its 2 trials"
+        "replicate 2 is taken from n1, which has 1 of its 2 trials"
     ]
     cluster.sweep("2/3", "n2")
     done = merge(into, halves, PLATFORMS)
@@ -401,7 +401,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit(f / "evidence.json", lambda e: e.update(mismatches=["x"])),
         "evidence.json was changed after it was written",
     ),
-    "gone": (lambda f: shutil.rmtree(f), "no result.json found, and its ledger calls it done"),
+    "gone": (lambda f: shutil.rmtree(f), "no result.json found, one needed"),
 }  # fmt: skip
 
 
@@ -466,10 +466,10 @@ def test_what_is_no_results_folder_is_refused(cluster: Cluster, shards: list[Pat
     empty = cluster.results / "empty"
     empty.mkdir()
     for folders, said in (
-        ([], "no folder found that is to be joined"),
+        ([], "no folder to join found"),
         ([empty], "no design.json in its folder"),
         ([cluster.results / "nowhere"], "no design.json in its folder"),
-        ([into], "is among the folders that it is to be made of"),
+        ([into], "is also among the folders to join"),
     ):
         with pytest.raises(MergeError, match=said):
             merge(into, folders, PLATFORMS)
@@ -503,7 +503,7 @@ def test_the_command_says_what_it_did(
     into = cluster.results / "joined"
     status, said = command(into, *shards[:2])
     assert status == 0 and "4 of 4 trials have results, of n1, n2" in said
-    assert f"2 taken of {shards[0]}" in said and "replicates 3 of the plan are in none" in said
+    assert f"2 results taken from {shards[0]}" in said and "replicates 3 of the plan are in none" in said
     assert "nothing new" in command(into, *shards[:2])[1]
     (shards[2] / "trials" / one_of(shards[2]) / "result.json").unlink()
     status, said = command(into, *shards)

@@ -158,7 +158,7 @@ def test_a_shard_that_goes_on_elsewhere_repeats_no_whole_replicate(
     second = cluster.sweep("1/2", "n2").folder
     assert cluster.fake.blocks and {name[-3:] for name in cluster.fake.blocks} == {"r03"}
     assert {row["replicate"] for row in planned(second)} == {1, 3}
-    assert "replicate 1 is whole in demo.shard-1-of-2.n1: not repeated here" in (
+    assert "replicate 1 is complete in demo.shard-1-of-2.n1: not repeated here" in (
         cluster.said.getvalue()
     )
     # Back on the first host: what the second did in the meantime is not done again.
@@ -193,7 +193,7 @@ def test_without_a_trial_a_shard_makes_no_folder(cluster: Cluster) -> None:
     assert cluster.sweep("1/3").folder.is_dir()
     nothing = cluster.sweep("2/3")
     assert not nothing.folder.exists() and cluster.fake.blocks == [] and nothing.failed == []
-    assert "nothing to do: no trial here is of shard 2/3" in cluster.said.getvalue()
+    assert "nothing to do: shard 2/3 has no trial on this host" in cluster.said.getvalue()
 
 
 def test_a_precision_takes_all_shards_and_is_not_applied_to_one(cluster: Cluster) -> None:

@@ -132,7 +132,7 @@ def test_with_the_ledger_lost_good_results_stay_and_bad_ones_are_repeated(
     truncated(folder / "trials" / CELL)
     run()
     assert host.blocks == ["cn-pinned-c01-r02"]
-    assert said.getvalue().count("the ledger did not know of it: it stays") == 5
+    assert said.getvalue().count("was not in the ledger: it is kept") == 5
     assert f"{CELL} is repeated: result.json is not JSON" in said.getvalue()
     assert {path: path.read_bytes() for path in kept} == kept
     assert run().failed == [] and host.blocks == []
@@ -203,7 +203,7 @@ def test_with_the_ledger_lost_the_sweep_is_still_known(
     with pytest.raises(LedgerError, match=r"was started with plan sha256:.*must not mix"):
         run(small(plan).model_copy(update={"seed": 7}))
     if left != "results alone":
-        with pytest.raises(LedgerError, match="has 6 trials, now 4 are asked for"):
+        with pytest.raises(LedgerError, match="has 6 trials, now 4 are requested"):
             run(small(plan).model_copy(update={"replicates": 2}))
     if left == "all":
         host.report.facts["kernel"] = "9.9"
@@ -221,7 +221,7 @@ def test_results_that_nothing_is_known_of_are_not_mixed_in(run: Run) -> None:
         (folder / name).unlink()
     for path in folder.glob("trials/*/result.json"):
         path.write_text("{}")
-    with pytest.raises(SweepError, match=r"neither ledger nor design.json nor a readable result"):
+    with pytest.raises(SweepError, match=r"no ledger, design.json or readable result, one of"):
         run()
 
 
@@ -241,7 +241,7 @@ def test_a_kill_between_result_and_ledger_costs_no_second_trial(
         run()
     run()
     assert "cn-pinned-c01-r02" not in host.blocks
-    assert f"{CELL}: its result is whole" in said.getvalue()
+    assert f"{CELL}: its result is valid" in said.getvalue()
 
 
 def test_only_attempts_that_began_are_counted(run: Run, host: Host, plan: Plan) -> None:

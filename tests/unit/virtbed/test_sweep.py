@@ -240,8 +240,8 @@ def test_results_do_not_depend_on_how_many_blocks_a_playbook_carries(
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes() + b" "), "it was changed on its way"),
-        (lambda path: path.write_bytes(b"x" * path.stat().st_size), "it was changed on its way"),
+        (lambda path: path.write_bytes(path.read_bytes() + b" "), "changed during the transfer"),
+        (lambda path: path.write_bytes(b"x" * path.stat().st_size), "changed during the transfer"),
         (lambda path: path.unlink(), "not found, the fetched result needed"),
     ],
 )
@@ -296,7 +296,7 @@ def test_a_playbook_that_ends_well_and_tells_nothing_has_failed_its_trials(
     run.run()
     assert len(run.failed) == 6
     said = failure_of(run, run.failed[0]).message
-    assert said == "the playbook went on, and reported nothing of it"
+    assert said == "the playbook reported no outcome of this trial"
 
 
 def test_a_full_disk_ends_the_sweep_in_words_and_releases_what_is_standing(
@@ -504,7 +504,7 @@ def test_a_signal_in_a_trial_releases_and_records_nothing(
 
     host.answers["trial"] = interrupted
     run = make(small(plan))
-    with pytest.raises(Interrupted, match="the next call goes on"):
+    with pytest.raises(Interrupted, match="the next call continues"):
         run.run()
     assert len(host.blocks) == 1
     assert host.calls[2:] == ["block", "clear", "restore"]
@@ -564,14 +564,14 @@ def test_what_was_put_back_is_said(host: Host, plan: Plan, tmp_path: Path) -> No
     host.restored = True
     progress = Progress(Console(file=out, width=200), PLATFORMS.trial_s)
     Sweep(small(plan), progress, Bench(), tmp_path, platforms=PLATFORMS).run()
-    assert "put back what a sweep that was cut off had changed of the host" in out.getvalue()
+    assert "restored what an interrupted sweep had changed on the host" in out.getvalue()
 
 
 @pytest.mark.parametrize(
     ("image", "message"),
     [
         ({"digest": None, "key": None}, "no image cpu found"),
-        ({"digest": DIGEST, "key": "old"}, "made of other sources.*run make setup"),
+        ({"digest": DIGEST, "key": "old"}, "built from other sources.*run make setup"),
     ],
 )
 def test_a_missing_or_outdated_image_is_refused(
@@ -591,7 +591,9 @@ def test_a_platform_that_is_down_is_refused(host: Host, make: Make, plan: Plan) 
     )
     host.report = replace(host.report, platforms=verdicts)
     run = make(small(plan))
-    with pytest.raises(SweepError, match="cn is unavailable: cn reason; cn remedy, or take cn out"):
+    with pytest.raises(
+        SweepError, match="cn is unavailable: cn reason; cn remedy, or remove cn from"
+    ):
         run.run()
     assert host.calls == ["examine", "free"]
     assert not run.folder.exists()
@@ -667,7 +669,7 @@ def test_a_disk_of_the_host_without_room_ends_the_sweep_before_the_next_block(
     with pytest.raises(SweepError) as ended:
         run.run()
     said = f"{needed - 1} MiB free for /there ({ROOMS[kind].what}), {needed} MiB needed; free some"
-    assert said in str(ended.value) and "the next call goes on" in str(ended.value)
+    assert said in str(ended.value) and "the next call continues" in str(ended.value)
     assert run.began and host.calls[2:] == ["block", "clear", "restore"]
     assert len(list((run.folder / "trials").glob("*/result.json"))) == 2 and run.failed == []
     with Ledger(run.folder / NAME) as ledger:
@@ -712,7 +714,7 @@ def test_an_instance_that_finds_the_disk_full_ends_the_sweep_and_fails_no_trial(
 ) -> None:
     host.answers["provision"] = failing("qemu-img: overlay.qcow2: No space left on device")
     run = make(small(plan))
-    with pytest.raises(SweepError, match=r"a disk of the bench host is full: qemu-img.*goes on"):
+    with pytest.raises(SweepError, match=r"a disk of the bench host is full: qemu-img.*continues"):
         run.run()
     assert host.calls[2:] == ["block", "clear", "restore"] and run.failed == []
     assert not (run.folder / "trials").exists()
@@ -736,7 +738,7 @@ def test_a_failed_trials_instance_is_kept_on_request_and_the_sweep_ends(
     with pytest.raises(Kept) as ended:
         run.run()
     said = str(ended.value)
-    assert way in said and "failure.json says why" in said and "`virtbed clear` removes it" in said
+    assert way in said and "failure.json)" in said and "`virtbed clear` removes it" in said
     assert len(host.blocks) == 1 and host.calls[2:] == ["block", "restore"]  # and no clear
     assert failure_of(run, run.failed[0]).message == "a pin was changed"
     with Ledger(run.folder / NAME) as ledger:  # the next call is not to take it for a killed one
@@ -819,7 +821,7 @@ def test_a_full_disk_or_a_signal_leaves_nothing_standing_whatever_was_asked(
     host: Host, make: Make, plan: Plan, tmp_path: Path
 ) -> None:
     host.answers["provision"] = failing(f"docker: {os.strerror(errno.ENOSPC)}")
-    with pytest.raises(SweepError, match="nothing is left standing") as ended:
+    with pytest.raises(SweepError, match="everything is released") as ended:
         make(small(plan), keep=True).run()
     assert not isinstance(ended.value, Kept) and host.calls[2:] == ["block", "clear", "restore"]
     assert not (tmp_path / "run" / "keys").exists()
