@@ -1,6 +1,7 @@
-"""Why nobody, no process on the host or no guest may have a GPU, and what would change that.
+"""Reasons why a GPU cannot be used, by processes on the host or by guests, with remedies.
 
-Each function gives every reason, in the order in which a person would mend them.
+Each ``for_*`` function yields every reason, the one to remedy first at the beginning. `gpus` calls
+them and keeps the first reason.
 """
 
 from __future__ import annotations
@@ -16,51 +17,58 @@ from .kernel import nvidia, pci, processes, topology
 
 DRIVER = "nvidia"
 KERNELS_OWN = frozenset({"nouveau", "nova_core", "nova-core"})
-"""Drivers of Linux's own for NVIDIA's GPUs, which run no CUDA."""
+"""Linux's own drivers for NVIDIA's GPUs, which do not support CUDA."""
 LEAST_WINDOW_MIB = 32 * 1024
-"""Of a guest's addresses for wide BARs: what QEMU gives to its q35."""
+"""Smallest window of a guest's address space for 64-bit BARs: that of QEMU's machine type q35."""
 EXTRA_LOCKED_MIB = 1024
-"""What libvirt lets a guest with a passed device lock above its memory."""
+"""Memory in addition to its own that libvirt lets a guest with a passed device lock."""
 OF_MEMORY = frozenset({"window", "memory"})
-"""The kinds of refusal that depend on how large a guest is."""
-_BELOW_MIB = 4096  # addresses below 4 GiB, of which devices take a part
+"""Kinds of refusal that depend on the memory of the guest."""
+_BELOW_MIB = 4096  # addresses below 4 GiB, some of which belong to devices
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a GPU cannot be used, and what would change that."""
+    """A reason why a GPU cannot be used, with a remedy."""
 
     kind: str = described("The reason in one word, for programs.")
-    reason: str = described("Why.")
-    remedy: str = described("What would change that.")
+    reason: str = described("Why the GPU cannot be used.")
+    remedy: str = described("What to change so that it can.")
 
 
 @dataclass(frozen=True)
 class GuestLimits:
-    """What limits the memory of a guest with a GPU."""
+    """Limits on the memory of a guest with a GPU."""
 
-    address_bits: Optional[int] = described("Of the processor's addresses; null if unknown.")
-    lockable_mib: Optional[int] = described("Memory that may be locked; null for any.")
+    address_bits: Optional[int] = described(
+        "Width of the processor's physical addresses, in bits; null if unknown."
+    )
+    lockable_mib: Optional[int] = described(
+        "Memory that may be locked, in MiB; null if there is no limit."
+    )
 
 
 def limits(root: Path) -> GuestLimits:
-    """Return the limits of a host."""
+    """Return the limits that a host sets on guests with a GPU."""
     return GuestLimits(topology.address_bits(root), processes.lockable_mib(proc=root / "proc"))
 
 
 @dataclass(frozen=True)
 class Host:
-    """What is read of a host before its GPUs are judged."""
+    """Readings of a host on which the refusals of its GPUs are based."""
 
     root: Path
     devices: dict[str, pci.Device]
     guest_mib: int
     libraries: Optional[dict[str, str]]
-    """Of the driver, by `nvidia.libraries`; None where nobody asked."""
+    """Libraries of the driver, from `nvidia.libraries`; None: do not check them."""
 
 
 def window_needed(bars: Iterable[pci.Bar]) -> int:
-    """Return the addresses that wide BARs take: a bridge's window is aligned to its largest BAR."""
+    """Return the window of addresses for 64-bit BARs, in MiB: a power of two from the least on.
+
+    A bridge's window is aligned to its largest BAR, so it is rounded up to a power of two.
+    """
     total = sum(bar.size for bar in bars if bar.wide) / 2**20
     window = LEAST_WINDOW_MIB
     while window < total:
@@ -69,12 +77,18 @@ def window_needed(bars: Iterable[pci.Bar]) -> int:
 
 
 def for_any(root: Path, device: pci.Device, parts: Sequence[str]) -> Iterator[Refusal]:
-    """Give what keeps everybody from a GPU, of which virtual functions may have been made."""
+    """Yield the reasons why neither the host nor a guest can use a GPU.
+
+    Args:
+        root: Root of the host's file system.
+        device: The GPU.
+        parts: PCI addresses of its virtual functions.
+    """
     at = device.address
     if not pci.answers(root, at):
         yield Refusal(
             "gone", f"{at} does not answer: it has fallen off the bus",
-            "power the host off and on again; if it stays away, look for its power and its seat",
+            "power the host off and on again; if it stays away, check its power and its slot",
         )  # fmt: skip
     if parts:
         yield Refusal(
@@ -92,7 +106,7 @@ def for_any(root: Path, device: pci.Device, parts: Sequence[str]) -> Iterator[Re
         yield Refusal(
             "display", f"{at} drives the display: {shown or 'the firmware starts on it'}",
             "make another card, such as the management controller's, the first display in the "
-            "firmware, and end what draws on this one",
+            "firmware, and end the programs that draw on this one",
         )  # fmt: skip
     if device.driver in KERNELS_OWN:
         yield Refusal(
@@ -109,7 +123,7 @@ def for_any(root: Path, device: pci.Device, parts: Sequence[str]) -> Iterator[Re
 
 
 def for_host(host: Host, device: pci.Device) -> Iterator[Refusal]:
-    """Give what keeps a process on the host from a GPU, in a container or not."""
+    """Yield the reasons why no process on the host, in a container or not, can use a GPU."""
     at = device.address
     if device.driver == DRIVER:
         if host.libraries is not None:
@@ -120,7 +134,7 @@ def for_host(host: Host, device: pci.Device) -> Iterator[Refusal]:
     elif "vfio" in device.driver:
         yield Refusal(
             "kept", f"{at} is kept for guests by {device.driver}",
-            "end the guest that has it, and give it back: virsh nodedev-reattach "
+            "end the guest that has it, and return it to the host: virsh nodedev-reattach "
             f"{node_device(at)}",
         )  # fmt: skip
     else:
@@ -131,20 +145,20 @@ def for_host(host: Host, device: pci.Device) -> Iterator[Refusal]:
 
 
 def _unbound(root: Path, at: str) -> Refusal:
-    """Return why no driver may be bound to a GPU."""
+    """Return the likely reason why no driver is bound to a GPU."""
     built = nvidia.module_built(root)
     if built and nvidia.secure_boot(root):
         return Refusal(
             "secure_boot",
-            f"no driver is bound to {at}, whose module is there: Secure Boot is on, and refuses "
-            "one that nobody signed",
-            "let the firmware know the key that it was signed with (mokutil --import "
-            "/var/lib/dkms/mok.pub), or turn Secure Boot off",
+            f"no driver is bound to {at}, though its module is installed: Secure Boot is on, and "
+            "refuses a module with an unknown signature",
+            "enroll the key that it was signed with (mokutil --import /var/lib/dkms/mok.pub), or "
+            "turn Secure Boot off",
         )
     if built:
         return Refusal(
-            "driver", f"no driver is bound to {at}, whose module is there",
-            "modprobe nvidia; if that fails, dmesg says why",
+            "driver", f"no driver is bound to {at}, though its module is installed",
+            "modprobe nvidia; if that fails, dmesg shows why",
         )  # fmt: skip
     missing = "" if built is None else ", and the running kernel has no module for it"
     return Refusal(
@@ -154,7 +168,7 @@ def _unbound(root: Path, at: str) -> Refusal:
 
 
 def _incomplete(host: Host, at: str, libraries: dict[str, str]) -> Iterator[Refusal]:
-    """Give what of the driver is missing besides its module."""
+    """Yield the parts of the driver, besides its module, that are missing or do not match."""
     module = nvidia.module_version(host.root) or "of unknown version"
     missing = [name for name in nvidia.NEEDED if name not in libraries]
     if missing:
@@ -167,21 +181,21 @@ def _incomplete(host: Host, at: str, libraries: dict[str, str]) -> Iterator[Refu
     if versions and versions != (module,):
         yield Refusal(
             "mismatch", f"driver {module} loaded but libraries {' and '.join(versions)}",
-            "start the host again, which loads the driver that was installed last, or install "
-            f"the libraries of {module}",
+            "reboot the host, which loads the driver that was installed last, or install the "
+            f"libraries of {module}",
         )  # fmt: skip
     nodes = nvidia.nodes(host.root, at)
     absent = [node for node in nodes if not (host.root / node.lstrip("/")).exists()]
     if absent or not nodes:
         yield Refusal(
             "nodes", f"{at} has no device node {', '.join(absent) or 'that its driver names'}",
-            "make them: nvidia-modprobe --unified-memory --create-nvidia-device-file="
+            "create them: nvidia-modprobe --unified-memory --create-nvidia-device-file="
             f"{nvidia.minor(host.root, at) or 0}, or start nvidia-persistenced",
         )  # fmt: skip
 
 
 def for_state(state: GpuState) -> Iterator[Refusal]:
-    """Give what NVML alone tells that keeps everybody from a GPU."""
+    """Yield the reasons, known only from NVML, why neither the host nor a guest can use a GPU."""
     at = state.address
     if state.mig:
         yield Refusal(
@@ -199,33 +213,44 @@ def for_state(state: GpuState) -> Iterator[Refusal]:
 
 
 def node_device(address: str) -> str:
-    """Return libvirt's name of a PCI device: ``pci_0000_41_00_0``."""
+    """Return libvirt's name of a PCI device.
+
+    >>> node_device("0000:41:00.0")
+    'pci_0000_41_00_0'
+    """
     return "pci_" + address.replace(":", "_").replace(".", "_")
 
 
 def for_guest(
     host: Host, device: pci.Device, card: Sequence[pci.Device], window_mib: int
 ) -> Iterator[Refusal]:
-    """Give what keeps a guest from a GPU."""
+    """Yield the reasons why a guest cannot use a GPU.
+
+    Args:
+        host: Readings of the host.
+        device: The GPU.
+        card: All functions of the GPU's card, the GPU included.
+        window_mib: Window of addresses that the card needs, from `window_needed`.
+    """
     at = device.address
     if not pci.has_iommu(host.root):
         yield Refusal(
             "iommu", "no IOMMU",
             "turn VT-d or AMD-Vi on in the firmware, put intel_iommu=on on the kernel's command "
-            "line of an Intel host, and start it again",
+            "line of an Intel host, and reboot it",
         )  # fmt: skip
         return
     if device.group is None or pci.made_up(host.root, device.group):
         yield Refusal(
             "group", f"{at} is in no IOMMU group, though there is an IOMMU",
-            "take iommu=off and intel_iommu=off off the kernel's command line, turn VFIO's "
-            "enable_unsafe_noiommu_mode off, and start the host again",
+            "remove iommu=off and intel_iommu=off from the kernel's command line, turn VFIO's "
+            "enable_unsafe_noiommu_mode off, and reboot the host",
         )  # fmt: skip
         return
     yield from _shared(host, device, card)
     on_its_bus = (other for other in host.devices.values() if other.above == device.above)
     alone = all(other.slot == device.slot for other in on_its_bus)
-    # VFIO resets the bus below a bridge, too, if all on it is the guest's.
+    # VFIO can also reset the bus below a bridge, if the guest has all devices on that bus.
     if not device.resets and not (device.above and alone):
         yield Refusal(
             "reset", f"the kernel has no way to reset {at} between two guests",
@@ -235,7 +260,7 @@ def for_guest(
 
 
 def _shared(host: Host, device: pci.Device, card: Sequence[pci.Device]) -> Iterator[Refusal]:
-    """Give the devices of others in the groups that the card's functions are in."""
+    """Yield a refusal per foreign device in the IOMMU groups of the card's functions."""
     for group in dict.fromkeys(each.group for each in card if each.group):
         for name in pci.members(host.root, group):
             other = host.devices.get(name)
@@ -253,13 +278,13 @@ def _shared(host: Host, device: pci.Device, card: Sequence[pci.Device]) -> Itera
             else:
                 yield Refusal(
                     "shared", reason,
-                    "put one of the two into another slot, such as one of another CPU's own, or "
-                    "turn the other off in the firmware",
+                    "put one of the two into another slot, such as one that belongs to another "
+                    "CPU, or turn the other off in the firmware",
                 )  # fmt: skip
 
 
 def _ports_between(host: Host, one: pci.Device, other: Optional[pci.Device]) -> list[str]:
-    """Return the bridges by which the ways to two devices differ, those of the first one first."""
+    """Return the bridges on the way to only one of two devices, those of the first device first."""
     if other is None:
         return []
     ways = [*reversed(one.above), *reversed(other.above)]
@@ -272,21 +297,21 @@ def _is_port(device: pci.Device) -> bool:
 
 
 def for_memory(at: str, window_mib: int, guest_mib: int, limits: GuestLimits) -> Iterator[Refusal]:
-    """Give what keeps a guest of some memory from a GPU.
+    """Yield the reasons why a guest with some memory cannot use a GPU.
 
     Args:
-        at: The GPU's address.
-        window_mib: What `window_needed` gives of its card.
-        guest_mib: The guest's memory.
-        limits: The host's.
+        at: Address of the GPU.
+        window_mib: Window of addresses that its card needs, from `window_needed`, in MiB.
+        guest_mib: Memory of the guest, in MiB.
+        limits: Limits of the host.
     """
     bits = limits.address_bits
-    # RAM goes first; the window behind it is aligned to its size.
+    # The guest's RAM comes first in its address space; the window after it is aligned to its size.
     needed_mib = (-(-(_BELOW_MIB + guest_mib) // window_mib) + 1) * window_mib
     if bits is not None and needed_mib > 2 ** (bits - 20):
         yield Refusal(
             "window",
-            f"{at} needs a window of {window_mib // 1024} GiB behind a guest's memory, and the "
+            f"{at} needs a window of {window_mib // 1024} GiB after a guest's memory, and the "
             f"processor's addresses have {bits} bits, {(needed_mib - 1).bit_length() + 20} needed",
             "use a host whose processor has wider addresses, or a GPU of less memory",
         )
@@ -294,8 +319,8 @@ def for_memory(at: str, window_mib: int, guest_mib: int, limits: GuestLimits) ->
     if limits.lockable_mib is not None and needed_mib > limits.lockable_mib:
         yield Refusal(
             "memory",
-            f"{limits.lockable_mib} MiB may be locked, {needed_mib} MiB needed: all of a guest "
-            "with a GPU, and what its emulator maps",
+            f"{limits.lockable_mib} MiB may be locked, {needed_mib} MiB needed: all memory of a "
+            "guest with a GPU, and what its emulator maps",
             "lower memory_mib, or raise the limit of locked memory of libvirt's daemon "
             "(LimitMEMLOCK of its unit, or CAP_SYS_RESOURCE of the container that it runs in)",
         )

@@ -1,6 +1,7 @@
-"""State of a GPU at one moment, and what makes a trial on it suspect.
+"""State of a GPU at one moment, and the rules that make a trial on a GPU suspect.
 
-`virtbed_contract.nvml` reads states. A reading that NVML refuses is null, and `unknown` says why.
+`virtbed_contract.nvml` reads states. A reading that NVML refuses is null, with the reason in
+`unknown`.
 """
 
 from __future__ import annotations
@@ -12,79 +13,92 @@ from typing import Literal, Optional
 from .codec import described
 
 SLOWING = {
-    "sw_power_cap": "its limit of power",
+    "sw_power_cap": "its power limit",
     "hw_slowdown": "its hardware",
     "sw_thermal": "heat",
-    "hw_thermal": "heat, by its hardware",
+    "hw_thermal": "heat that its hardware detected",
     "power_brake": "the power supply",
 }
-"""Reasons for a lower clock that are no choice of anybody's, as a state has and a person says them.
-Idling, clocks that were asked for, and following another GPU are other reasons."""
+"""Involuntary reasons for a lower clock: from the name in a state to the words of a message. Other
+reasons are idling, requested clocks, and synchronization with another GPU."""
 STEP_MHZ = 15
-"""Clocks go in steps of this size: a clock that is off by one is the same."""
+"""Step between clock rates, in MHz; rates that differ by one step count as equal."""
 POWER_ABOVE_LIMIT = 2.0
-"""A card may draw more than its limit for milliseconds; over a trial it never draws so much."""
-_WIDTHS = (32, 64)  # bits of counters, where nobody tells
-_NS_WIDTHS = (64,)  # of 32 bits they would wrap every four seconds
-_LATE = 2  # a counter that is brought up to date now and then may rise by more than a window
+"""Upper bound of the mean power of a trial, as a multiple of the card's power limit. A card may
+exceed its limit only for milliseconds."""
+_WIDTHS = (32, 64)  # possible numbers of bits of a counter, whose width NVML does not document
+_NS_WIDTHS = (64,)  # counters of nanoseconds: with 32 bits they would wrap every four seconds
+_LATE = 2  # counters are updated now and then, so they may rise by more than the elapsed time
 Use = Literal["compute", "graphics", "mps"]
-"""What a process uses a GPU for."""
+"""Purpose for which a process uses a GPU."""
 
 
 @dataclass(frozen=True)
 class GpuProcess:
     """A process that uses a GPU."""
 
-    pid: int = described("Its number, by the host's count.")
-    kind: Use = described("What it uses the GPU for.")
-    memory_mib: Optional[int] = described("Memory that it has there; null where nobody tells.")
+    pid: int = described("Process id, as the host numbers it.")
+    kind: Use = described("Purpose for which the process uses the GPU.")
+    memory_mib: Optional[int] = described(
+        "Memory of the GPU that the process uses, in MiB; null if it is not reported."
+    )
 
 
 @dataclass(frozen=True)
 class GpuState:
-    """What NVML tells of one GPU at one moment."""
+    """State of one GPU at one moment, as NVML reports it; null for a reading that it refuses."""
 
-    at_ns: int = described("When, by a clock that never goes back, in nanoseconds.")
-    uuid: str = described("Its UUID.")
-    address: str = described("Its PCI address on this machine; a guest has another.")
-    name: str = described("What its maker calls it.")
+    at_ns: int = described("Time of the reading by a monotonic clock, in nanoseconds.")
+    uuid: str = described("UUID of the GPU.")
+    address: str = described("PCI address on this machine; in a guest it is another.")
+    name: str = described("Product name of the GPU.")
     driver: str = described("Version of the driver.")
-    cuda: Optional[str] = described("The latest CUDA that the driver runs.")
-    link_width: Optional[int] = described("Lanes of its link now.")
-    link_width_most: Optional[int] = described("Lanes that card and slot have.")
-    link_generation: Optional[int] = described("PCI Express generation of its link now: its speed.")
-    link_generation_most: Optional[int] = described("The latest that card and slot have.")
-    performance: Optional[int] = described("Performance state: 0 is the fastest, 8 idles.")
-    sm_mhz: Optional[int] = described("Clock of its processors now.")
-    sm_mhz_most: Optional[int] = described("The highest clock that they may have.")
-    memory_mhz: Optional[int] = described("Clock of its memory now.")
-    memory_mhz_most: Optional[int] = described("The highest clock that it may have.")
-    throttle: Optional[tuple[str, ...]] = described("Why its clock is not higher.")
-    throttled_ns: Optional[dict[str, int]] = described(
-        "For how long it was slowed since its driver was loaded, by reason."
+    cuda: Optional[str] = described("Latest version of CUDA that the driver supports.")
+    link_width: Optional[int] = described("Current number of lanes of the PCI Express link.")
+    link_width_most: Optional[int] = described("Most lanes that card and slot support.")
+    link_generation: Optional[int] = described(
+        "Current PCI Express generation of the link, which determines its speed."
     )
-    temperature_c: Optional[int] = described("Temperature.")
-    power_mw: Optional[int] = described("Power that it draws.")
-    power_limit_mw: Optional[int] = described("Power that it may draw.")
-    energy_mj: Optional[int] = described("Energy since its driver was loaded, in millijoules.")
-    ecc: Optional[bool] = described("Whether its memory is corrected (ECC).")
-    ecc_uncorrected: Optional[int] = described("Errors that were not, since its driver was loaded.")
-    ecc_corrected: Optional[int] = described("Errors that were, since its driver was loaded.")
-    mig: Optional[bool] = described("Whether it is divided (MIG).")
-    compute_mode: Optional[str] = described("Who may use it: default, exclusive or prohibited.")
-    persistence: Optional[bool] = described("Whether the driver keeps it ready between two uses.")
-    processes: Optional[tuple[GpuProcess, ...]] = described("Those that use it.")
-    bar1_mib: Optional[int] = described("Memory that the CPU can see at once.")
-    bar1_used_mib: Optional[int] = described("How much of that is in use.")
-    unknown: dict[str, str] = described("Why a reading is null, by its name.")
+    link_generation_most: Optional[int] = described(
+        "Latest PCI Express generation that card and slot support."
+    )
+    performance: Optional[int] = described("Performance state: 0 is the fastest, 8 is idle.")
+    sm_mhz: Optional[int] = described("Current clock rate of the multiprocessors, in MHz.")
+    sm_mhz_most: Optional[int] = described("Highest clock rate of the multiprocessors, in MHz.")
+    memory_mhz: Optional[int] = described("Current clock rate of the memory, in MHz.")
+    memory_mhz_most: Optional[int] = described("Highest clock rate of the memory, in MHz.")
+    throttle: Optional[tuple[str, ...]] = described("Reasons why the clock rate is not higher.")
+    throttled_ns: Optional[dict[str, int]] = described(
+        "Time for which the GPU was slowed since its driver was loaded, in nanoseconds, by reason."
+    )
+    temperature_c: Optional[int] = described("Temperature, in degrees Celsius.")
+    power_mw: Optional[int] = described("Power that the GPU draws, in milliwatts.")
+    power_limit_mw: Optional[int] = described("Power limit of the GPU, in milliwatts.")
+    energy_mj: Optional[int] = described("Energy since the driver was loaded, in millijoules.")
+    ecc: Optional[bool] = described("Whether error correction of the memory (ECC) is on.")
+    ecc_uncorrected: Optional[int] = described(
+        "Number of uncorrected memory errors since the driver was loaded."
+    )
+    ecc_corrected: Optional[int] = described(
+        "Number of corrected memory errors since the driver was loaded."
+    )
+    mig: Optional[bool] = described("Whether the GPU is divided by MIG.")
+    compute_mode: Optional[str] = described("Who may use the GPU: default, exclusive, prohibited.")
+    persistence: Optional[bool] = described(
+        "Whether persistence mode is on: the driver keeps the GPU initialized between uses."
+    )
+    processes: Optional[tuple[GpuProcess, ...]] = described("Processes that use the GPU.")
+    bar1_mib: Optional[int] = described("Memory that the CPU can map at once (BAR1), in MiB.")
+    bar1_used_mib: Optional[int] = described("Part of BAR1 that is in use, in MiB.")
+    unknown: dict[str, str] = described("Why a reading is null, by the name of its field.")
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A reason not to trust a trial's times, or a reason why that cannot be said."""
+    """A reason not to trust a trial's times, or a rule that could not be applied."""
 
-    kind: str = described("The rule in one word, for programs.")
-    words: str = described("What was found.")
+    kind: str = described("Name of the rule, one word for programs.")
+    words: str = described("What was found, or why the rule could not be applied.")
     unjudged: bool = described("Whether the rule could not be applied.", default=False)
 
 
@@ -95,14 +109,14 @@ def doubts(
     ours: Iterable[int] = (),
     locked_mhz: Optional[int] = None,
 ) -> tuple[Doubt, ...]:
-    """Return what makes a trial on a GPU suspect, and what cannot be judged.
+    """Return the reasons to suspect a trial on a GPU, and the rules that could not be applied.
 
     Args:
         before: The state before the trial.
         after: The state after it.
-        working: States while it ran, without its warm-up.
-        ours: Processes of the trial, by the host's count.
-        locked_mhz: The clock that its processors were locked to; None where they were not.
+        working: States during the trial, without its warm-up.
+        ours: Ids of the trial's processes, as the host numbers them.
+        locked_mhz: Clock rate that the multiprocessors were locked to; None if not locked.
     """
     every = (before, *working, after)
     return (
@@ -116,10 +130,10 @@ def doubts(
 
 
 def energy_mj(before: GpuState, after: GpuState) -> Optional[int]:
-    """Return the energy between two states in millijoules, whether or not its counter wrapped.
+    """Return the energy used between two states in millijoules, even if the counter wrapped.
 
     Returns:
-        None where it cannot be known: no counter, or one that started again with the driver.
+        The energy; None if it is unknown: there is no counter, or it was reset with the driver.
     """
     if before.energy_mj is None or after.energy_mj is None or before.uuid != after.uuid:
         return None
@@ -132,16 +146,19 @@ def energy_mj(before: GpuState, after: GpuState) -> Optional[int]:
 def risen(
     before: int, after: int, most: Optional[float] = None, widths: Sequence[int] = _WIDTHS
 ) -> Optional[int]:
-    """Return by how much a counter rose, whether or not it wrapped.
+    """Return by how much a counter rose, even if it wrapped.
 
     Args:
-        before: Its earlier value.
-        after: Its later value.
-        most: The most that it can have risen by; without it a counter that fell is not known.
-        widths: Numbers of bits that it may have.
+        before: The earlier value.
+        after: The later value.
+        most: Largest possible rise; None if it is unknown, and then a lower value gives None.
+        widths: Possible numbers of bits of the counter.
 
     Returns:
-        None where it must have started again: no rise that is possible explains the two.
+        The rise; None if no possible rise explains the two values, so the counter was reset.
+
+    >>> risen(90, 100), risen(2**32 - 6, 4, most=20), risen(100, 4, most=20)
+    (10, 10, None)
     """
     if after >= before:
         return after - before if most is None or after - before <= most else None
@@ -168,7 +185,7 @@ def _throttled(states: Sequence[GpuState]) -> Iterator[Doubt]:
         if rise:
             yield Doubt("throttled", f"slowed by {why} for {rise / 1e9:.2f} s")
         elif rise is None:
-            words = "its counter started again, or cannot be read any more"
+            words = "its counter was reset, or cannot be read any more"
             yield Doubt("throttled", f"slowed by {why}: not known, {words}", unjudged=True)
     if seen and not any(rises.values()):
         named = ", ".join(SLOWING[why] for why in dict.fromkeys(seen))
@@ -201,7 +218,7 @@ def _link(every: Sequence[GpuState], working: Sequence[GpuState]) -> Iterator[Do
         yield _unjudged("link", every, "link_width", "link_width_most")
     for now, most in dict.fromkeys(pair for pair in lanes if pair[0] < pair[1]):
         yield Doubt("link", f"its link has {now} lanes of {most}")
-    # An idle one is slowed down to save power.
+    # The link of an idle GPU runs at a lower speed to save power, so only working states count.
     slow = {
         (state.link_generation, state.link_generation_most)
         for state in working
@@ -241,10 +258,10 @@ def _clocks(working: Sequence[GpuState], locked_mhz: Optional[int]) -> Iterator[
 def _errors(before: GpuState, after: GpuState) -> Iterator[Doubt]:
     was, now = before.ecc_uncorrected, after.ecc_uncorrected
     if was is not None and now is not None and now > was:
-        yield Doubt("errors", f"{now - was} errors of its memory were not corrected")
+        yield Doubt("errors", f"{now - was} errors of its memory were not corrected, 0 needed")
 
 
 def _unjudged(kind: str, states: Sequence[GpuState], *names: str) -> Doubt:
     why = {state.unknown[name] for state in states for name in names if name in state.unknown}
-    words = f"cannot be said: {', '.join(sorted(why)) or 'not read'}"
+    words = f"not known: {', '.join(sorted(why)) or 'not read'}"
     return Doubt(kind, words, unjudged=True)

@@ -1,6 +1,6 @@
-"""Which GPUs a host has, and whether a process on it and a guest may have one; if not, why.
+"""GPUs of a host, and whether processes on the host and guests can use them.
 
-A refusal has one reason, the first in the order in which a person would mend them.
+A GPU that cannot be used has one `Refusal`: of all reasons, the one to remedy first.
 """
 
 from __future__ import annotations
@@ -28,40 +28,44 @@ NONE_HERE = "no NVIDIA GPU on the PCI bus; use a host that has one, or keep to t
 
 
 class GpuError(ValueError):
-    """A GPU that cannot be chosen; the message says what was found and what is needed."""
+    """No GPU can be chosen; the message has what was found and what is needed."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU of a host, and who may use it."""
+    """One GPU of a host, and whether processes and guests can use it."""
 
-    address: str = described("Where it is on the PCI bus, such as 0000:41:00.0.")
-    name: str = described("What its maker calls it, or the number of its model.")
-    uuid: Optional[str] = described("Its UUID; null where its driver does not tell.")
-    driver: Optional[str] = described("The driver that has it; null for none.")
-    nodes: tuple[int, ...] = described("The NUMA nodes that it is near; none where nobody tells.")
-    along: tuple[str, ...] = described("The other functions of its card, which go along.")
-    parts: tuple[str, ...] = described("The virtual functions (SR-IOV) that were made of it.")
-    device_nodes: tuple[str, ...] = described("Its device nodes; none where its driver names none.")
-    window_mib: int = described("Addresses that a guest must have for its memory.")
-    on_host: Optional[Refusal] = described(
-        "Why no process on the host may have it; null if one may."
+    address: str = described("PCI address, such as 0000:41:00.0.")
+    name: str = described("Product name, or the PCI ids of vendor and device.")
+    uuid: Optional[str] = described("UUID of the GPU; null if its driver does not report it.")
+    driver: Optional[str] = described("Driver that the GPU is bound to; null for none.")
+    nodes: tuple[int, ...] = described("NUMA nodes near the GPU; empty if they are unknown.")
+    along: tuple[str, ...] = described(
+        "PCI addresses of the card's other functions, which are passed to a guest together with it."
     )
-    to_guest: Optional[Refusal] = described("Why no guest may have it; null if one may.")
+    parts: tuple[str, ...] = described("PCI addresses of the GPU's virtual functions (SR-IOV).")
+    device_nodes: tuple[str, ...] = described(
+        "Device nodes of the GPU; empty if its driver reports none."
+    )
+    window_mib: int = described("Address space that a guest needs to map its memory, in MiB.")
+    on_host: Optional[Refusal] = described(
+        "Why no process on the host can use the GPU; null if one can."
+    )
+    to_guest: Optional[Refusal] = described("Why no guest can use the GPU; null if one can.")
 
     @property
     def words(self) -> str:
-        """What it is and where, for a message."""
+        """Name and address, for messages."""
         return f"{self.name} at {self.address}"
 
 
 def read(root: Path, guest_mib: int = 0, printed: Optional[str] = None) -> tuple[Gpu, ...]:
-    """Return the NVIDIA GPUs of a host, by address; parts of a GPU (SR-IOV) are none.
+    """Return the NVIDIA GPUs of a host in order of address, without virtual functions (SR-IOV).
 
     Args:
-        root: Of the host's file system.
-        guest_mib: Memory of the guest that is to have one.
-        printed: What ``ldconfig -p`` printed there; None judges no libraries.
+        root: Root of the host's file system.
+        guest_mib: Memory of the guest that is to get a GPU, in MiB.
+        printed: Output of ``ldconfig -p`` on the host; None: do not check the driver's libraries.
     """
     libraries = None if printed is None else nvidia.libraries(printed)
     host = Host(root, pci.devices(root), guest_mib, libraries)
@@ -77,12 +81,12 @@ def read(root: Path, guest_mib: int = 0, printed: Optional[str] = None) -> tuple
 def with_states(
     gpus: Iterable[Gpu], states: Mapping[str, Union[GpuState, Refusal]]
 ) -> tuple[Gpu, ...]:
-    """Return GPUs judged by their states, too.
+    """Return GPUs with refusals that follow from their states added.
 
     Args:
-        gpus: What `read` gives.
-        states: By address, the state, or why NVML tells none: no reason against a guest, whose own
-            driver will drive the GPU.
+        gpus: GPUs, as `read` returns them.
+        states: By address, the state of a GPU, or why NVML cannot read it. The latter keeps the GPU
+            from the host's processes only, since a guest uses a driver of its own.
     """
     return tuple(_with_state(gpu, states.get(gpu.address)) for gpu in gpus)
 
@@ -95,28 +99,28 @@ def _with_state(gpu: Gpu, state: Union[GpuState, Refusal, None]) -> Gpu:
 
 
 def choose(gpus: Sequence[Gpu], named: Optional[str] = None) -> Gpu:
-    """Return the GPU that is meant.
+    """Return the GPU with a UUID or PCI address, or the only one.
 
     Args:
-        gpus: What `read` gives.
-        named: UUID or PCI address; None for the only one.
+        gpus: GPUs, as `read` returns them.
+        named: UUID or PCI address; None for the only GPU.
 
     Raises:
-        GpuError: there is none, there are several and none was named, or none is named so.
+        GpuError: There is no GPU, there are several and `named` is None, or none has that name.
     """
-    there = "; ".join(f"{gpu.words}{f' ({gpu.uuid})' if gpu.uuid else ''}" for gpu in gpus)
+    known = "; ".join(f"{gpu.words}{f' ({gpu.uuid})' if gpu.uuid else ''}" for gpu in gpus)
     if not gpus:
         raise GpuError(NONE_HERE)
     if named is None:
         if len(gpus) > 1:
             raise GpuError(
-                f"{len(gpus)} GPUs and none named; name one by its UUID or PCI address: {there}"
+                f"{len(gpus)} GPUs and none named; name one by its UUID or PCI address: {known}"
             )
         return gpus[0]
     if named.upper().startswith("MIG-"):
         raise GpuError(
             f"{named} is a part of a GPU (MIG), a whole one needed; turn MIG off "
-            f"(nvidia-smi --multi-instance-gpu=0) and name one of: {there}"
+            f"(nvidia-smi --multi-instance-gpu=0) and name one of: {known}"
         )
     at, uuid = pci.address(named), named.lower()
     for gpu in gpus:
@@ -129,7 +133,7 @@ def choose(gpus: Sequence[Gpu], named: Optional[str] = None) -> Gpu:
             return gpu
     silent = [gpu.address for gpu in gpus if gpu.uuid is None]
     hint = f"; no UUID is known of {', '.join(silent)}: name it by address" if silent else ""
-    raise GpuError(f"no GPU {named!r} here; there are: {there}{hint}")
+    raise GpuError(f"no GPU {named!r} here; there are: {known}{hint}")
 
 
 def _gpu(host: Host, device: pci.Device) -> Gpu:

@@ -1,7 +1,8 @@
-"""Reader of a GPU's state by NVML, through NVIDIA's own bindings (nvidia-ml-py).
+"""Reader of a GPU's state through NVML, with NVIDIA's own bindings (nvidia-ml-py).
 
-The contract has no dependencies, so callers hand the module ``pynvml`` in. Only what every driver
-from 535 on has is asked for; of two names of one function, the newer first.
+The contract has no dependencies, so callers pass in the module ``pynvml``. Only functions that
+every driver from version 535 on has are used. If a function has two names, the newer is tried
+first.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ _PROCESSES: dict[Use, str] = {
     "mps": "nvmlDeviceGetMPSComputeRunningProcesses",
 }
 _VERSIONS = ("_v3", "_v2")
-"""Of these functions: without one the bindings raise what is no error of NVML's."""
+"""Suffixes of these functions; those without a suffix raise exceptions other than NVMLError."""
 _CLOCK_REASONS = (
     "nvmlDeviceGetCurrentClocksEventReasons",
     "nvmlDeviceGetCurrentClocksThrottleReasons",
 )
 _MODES = {"ecc": "nvmlDeviceGetEccMode", "mig": "nvmlDeviceGetMigMode"}
 _ERRORS = ("nvmlDeviceGetTotalEccErrors",)
-# Functions by their names, the newer first, and what else than the GPU they are given.
+# By field of the state: names of the function, the newer first, and its arguments after the GPU.
 _NUMBERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "link_width": (("nvmlDeviceGetCurrPcieLinkWidth",), ()),
     "link_width_most": (("nvmlDeviceGetMaxPcieLinkWidth",), ()),
@@ -62,44 +63,44 @@ _NUMBERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
 }
 _NOT_SUPPORTED, _NO_FUNCTION = 3, 13
 _NO_NUMBER = (2**32 - 1, 2**64 - 1)
-"""What NVML gives for a number that it does not have (NVML_VALUE_NOT_AVAILABLE)."""
+"""Values that NVML returns for an unknown number (NVML_VALUE_NOT_AVAILABLE)."""
 _NO_NUMBER_WORDS = "NVML has no number"
 _WHY = {
     _NOT_SUPPORTED: "the GPU does not support it",
     4: "no permission",
     _NO_FUNCTION: "the driver does not have it",
 }
-# Kind, reason and remedy of what no reading survives, by NVML's number.
+# Errors that end a reading of the whole state: kind, reason and remedy by NVML's error number.
 _FATAL = {
     4: ("permission", "this user may not open /dev/nvidiactl",
         "run as root, or let the user's group have the device nodes"),
     9: ("module", "NVIDIA's kernel module is not loaded",
-        "modprobe nvidia; if that fails, dmesg says why: Secure Boot refuses a module that nobody "
-        "signed, and nouveau may have the GPU"),
+        "modprobe nvidia; if that fails, dmesg shows why: Secure Boot refuses a module with an "
+        "unknown signature, and nouveau may have the GPU"),
     12: ("library", "no libnvidia-ml.so.1 found",
          "install the libraries of the NVIDIA driver (Debian: libnvidia-ml1); a container must be "
          "given the host's"),
     15: ("lost", "the GPU is lost: it has fallen off the bus",
          "dmesg names an Xid; power the host off and on again"),
-    16: ("reset", "the GPU must be reset", "nvidia-smi --gpu-reset, or start the host again"),
-    18: ("mismatch", "the libraries are of another version than the kernel module",
-         "start the host again after an update of the driver, or give a container the host's "
+    16: ("reset", "the GPU must be reset", "nvidia-smi --gpu-reset, or reboot the host"),
+    18: ("mismatch", "the libraries and the kernel module have different versions",
+         "reboot the host after an update of the driver, or give a container the host's "
          "libraries"),
-    999: ("nodes", "NVML says Unknown Error: the process may not open the GPU's device nodes, "
+    999: ("nodes", "NVML reports Unknown Error: the process may not open the GPU's device nodes, "
           "which a container loses at `systemctl daemon-reload`",
-          "make the instance again, and let nothing reload systemd meanwhile"),
+          "create the instance again, and do not reload systemd while it exists"),
 }  # fmt: skip
-# Those that end everything at a single reading, too; the others concern that reading alone.
+# Errors that end the whole reading even if a single function raises them.
 _ANYWHERE = frozenset({1, 9, 15, 16})
 
 
 class NvmlError(RuntimeError):
-    """NVML tells nothing of a GPU.
+    """NVML cannot read the state of a GPU.
 
     Attributes:
-        kind: Why in one word.
-        reason: Why.
-        remedy: What would change that.
+        kind: The reason in one word, for programs.
+        reason: Why the state cannot be read.
+        remedy: What to change so that it can.
     """
 
     def __init__(self, kind: str, reason: str, remedy: str) -> None:
@@ -108,24 +109,27 @@ class NvmlError(RuntimeError):
 
 
 class _Uncompiled(SourceFileLoader):
-    """Keeps no compiled file next to the source: an image's tree stays as its digest says."""
+    """Loader that writes no bytecode next to the source, which would change an image's digest."""
 
     def set_data(self, path: Any, data: Any, *, _mode: int = 0o666) -> None:
         """Write nothing."""
 
 
 def bindings(path: Path) -> ModuleType:
-    """Load NVIDIA's bindings, ``pynvml``, from their one file, under a name of its own.
+    """Return NVIDIA's bindings, ``pynvml``, loaded from a file as the module ``virtbed_pynvml``.
+
+    Args:
+        path: The file ``pynvml.py``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: There is no such file.
     """
     name = "virtbed_pynvml"
     specification = importlib.util.spec_from_file_location(
         name, path, loader=_Uncompiled(name, str(path))
     )
-    assert specification is not None and specification.loader is not None  # by its suffix
-    # It looks itself up there as it is loaded.
+    assert specification is not None and specification.loader is not None  # a loader was passed
+    # The bindings look themselves up in sys.modules while they are loaded.
     loaded = sys.modules[name] = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(loaded)
@@ -137,13 +141,13 @@ def bindings(path: Path) -> ModuleType:
 
 @contextmanager
 def opened(nvml: Any) -> Iterator[None]:
-    """Open NVML for the time of a ``with`` block.
+    """Keep NVML initialized during a ``with`` block.
 
     Args:
         nvml: The module ``pynvml``.
 
     Raises:
-        NvmlError: it cannot be opened.
+        NvmlError: NVML cannot be initialized.
     """
     try:
         nvml.nvmlInit()
@@ -160,58 +164,58 @@ def state(nvml: Any, named: str, clock: Callable[[], int] = time.monotonic_ns) -
     """Return the state of a GPU.
 
     Args:
-        nvml: The module ``pynvml``, opened.
-        named: UUID or PCI address.
-        clock: Returns nanoseconds.
+        nvml: The module ``pynvml``, initialized by `opened`.
+        named: UUID or PCI address of the GPU.
+        clock: Monotonic clock in nanoseconds.
 
     Raises:
-        NvmlError: there is no such GPU, or it does not answer.
+        NvmlError: There is no such GPU, or it does not answer.
     """
     handle, at_ns = _handle(nvml, named), clock()
     uuid, address, name, driver = _identity(nvml, handle, named)
-    asked = _Asked(nvml, handle, named)
-    bar1 = asked("bar1_mib", "nvmlDeviceGetBAR1MemoryInfo")
+    query = _Query(nvml, handle, named)
+    bar1 = query("bar1_mib", "nvmlDeviceGetBAR1MemoryInfo")
     if bar1 is None:
-        asked.unknown["bar1_used_mib"] = asked.unknown["bar1_mib"]
-    reasons = asked("throttle", *_CLOCK_REASONS)
-    modes = {name: asked(name, function) for name, function in _MODES.items()}
+        query.unknown["bar1_used_mib"] = query.unknown["bar1_mib"]
+    reasons = query("throttle", *_CLOCK_REASONS)
+    modes = {name: query(name, function) for name, function in _MODES.items()}
     numbers: dict[str, Any] = {
-        name: asked(name, *functions, arguments=arguments)
+        name: query(name, *functions, arguments=arguments)
         for name, (functions, arguments) in _NUMBERS.items()
     }
-    numbers["performance"] = _level(numbers["performance"], asked.unknown)
-    persistence = asked("persistence", "nvmlDeviceGetPersistenceMode")
-    mode = asked("compute_mode", "nvmlDeviceGetComputeMode")
+    numbers["performance"] = _level(numbers["performance"], query.unknown)
+    persistence = query("persistence", "nvmlDeviceGetPersistenceMode")
+    mode = query("compute_mode", "nvmlDeviceGetComputeMode")
     return GpuState(
         at_ns=at_ns,
         uuid=uuid,
         address=address,
         name=name,
         driver=driver,
-        cuda=_cuda(nvml, asked.unknown),
+        cuda=_cuda(nvml, query.unknown),
         throttle=None if reasons is None else _reasons(reasons),
-        throttled_ns=_throttled(asked),
+        throttled_ns=_throttled(query),
         ecc=_current(modes["ecc"]),
         mig=_current(modes["mig"]),
         compute_mode=None if mode is None else _COMPUTE_MODES.get(mode, f"mode {mode}"),
         persistence=None if persistence is None else bool(persistence),
-        processes=_processes(asked),
+        processes=_processes(query),
         bar1_mib=None if bar1 is None else bar1.bar1Total // MIB,
         bar1_used_mib=None if bar1 is None else bar1.bar1Used // MIB,
-        unknown=asked.unknown,
+        unknown=query.unknown,
         **numbers,
     )
 
 
-class _Asked:
-    """One GPU that is asked; `unknown` keeps why it did not answer, by reading."""
+class _Query:
+    """Caller of NVML's functions for one GPU; `unknown` has the reason per failed reading."""
 
     def __init__(self, nvml: Any, handle: Any, named: str) -> None:
         self._nvml, self._handle, self._named = nvml, handle, named
         self.unknown: dict[str, str] = {}
 
     def __call__(self, what: str, *functions: str, arguments: tuple[int, ...] = ()) -> Any:
-        """Return a reading, or None; of functions by several names by the first that there is."""
+        """Return a reading by the first of some functions that the driver has; None if it fails."""
         for function in functions:
             try:
                 value = getattr(self._nvml, function)(self._handle, *arguments)
@@ -231,7 +235,7 @@ class _Asked:
 
 
 def _current(modes: Optional[list[int]]) -> Optional[bool]:
-    """Return the first of (current, pending)."""
+    """Return the current mode from a pair (current, pending)."""
     return None if modes is None else bool(modes[0])
 
 
@@ -240,8 +244,8 @@ def _error(error: Any, named: str = "") -> NvmlError:
     if error.value in _FATAL:
         kind, reason, remedy = _FATAL[error.value]
         return NvmlError(kind, f"{about}{reason}", remedy)
-    reason = f"{about}NVML says {error} (number {error.value})"
-    return NvmlError("nvml", reason, "see what nvidia-smi and dmesg say")
+    reason = f"{about}NVML reports {error} (error number {error.value})"
+    return NvmlError("nvml", reason, "see the output of nvidia-smi and dmesg")
 
 
 def _handle(nvml: Any, named: str) -> Any:
@@ -253,13 +257,13 @@ def _handle(nvml: Any, named: str) -> Any:
     except nvml.NVMLError as error:
         if error.value in _FATAL:
             raise _error(error, named) from error
-        there = ", ".join(_known(nvml)) or "none"
-        reason = f"no GPU {named!r} found by NVML (it says {error})"
-        raise NvmlError("absent", reason, f"name one of those that there are: {there}") from error
+        known = ", ".join(_known(nvml)) or "none"
+        reason = f"no GPU {named!r} found by NVML (it reports {error})"
+        raise NvmlError("absent", reason, f"name one that NVML knows: {known}") from error
 
 
 def _known(nvml: Any) -> Iterator[str]:
-    """Give the UUIDs of all GPUs, as far as they are known."""
+    """Yield the UUIDs of all GPUs that NVML can read."""
     with suppress(nvml.NVMLError):
         for index in range(nvml.nvmlDeviceGetCount()):
             with suppress(nvml.NVMLError):
@@ -267,7 +271,7 @@ def _known(nvml: Any) -> Iterator[str]:
 
 
 def _identity(nvml: Any, handle: Any, named: str) -> tuple[str, str, str, str]:
-    """Return UUID, address, name and driver, without which no reading is worth anything."""
+    """Return UUID, address, name and driver version; every state must have them."""
     try:
         at = nvml.nvmlDeviceGetPciInfo(handle).busId
         return (
@@ -304,28 +308,28 @@ def _reasons(bits: int) -> tuple[str, ...]:
     )
 
 
-def _throttled(asked: _Asked) -> Optional[dict[str, int]]:
-    """Return for how long the GPU was slowed by each of `_POLICIES` that it counts."""
+def _throttled(query: _Query) -> Optional[dict[str, int]]:
+    """Return the time in ns for which each of `_POLICIES` slowed the GPU, if it counts that."""
     found = {}
     for why, policy in _POLICIES.items():
-        status = asked("throttled_ns", "nvmlDeviceGetViolationStatus", arguments=(policy,))
+        status = query("throttled_ns", "nvmlDeviceGetViolationStatus", arguments=(policy,))
         if status is not None and status.violationTime not in _NO_NUMBER:
             found[why] = status.violationTime
     if found:
-        asked.unknown.pop("throttled_ns", None)
+        query.unknown.pop("throttled_ns", None)
         return found
-    asked.unknown.setdefault("throttled_ns", _NO_NUMBER_WORDS)
+    query.unknown.setdefault("throttled_ns", _NO_NUMBER_WORDS)
     return None
 
 
-def _processes(asked: _Asked) -> Optional[tuple[GpuProcess, ...]]:
+def _processes(query: _Query) -> Optional[tuple[GpuProcess, ...]]:
     found: dict[int, GpuProcess] = {}
     for kind, function in _PROCESSES.items():
-        of_kind = asked("processes", *(function + version for version in _VERSIONS))
-        why = asked.unknown.pop("processes", None)
-        # A GPU without displays, or without a shared service, has no such processes.
+        of_kind = query("processes", *(function + version for version in _VERSIONS))
+        why = query.unknown.pop("processes", None)
+        # "Not supported" for graphics or MPS means that the GPU has no such processes.
         if of_kind is None and (kind == "compute" or why != _WHY[_NOT_SUPPORTED]):
-            asked.unknown["processes"] = str(why)
+            query.unknown["processes"] = str(why)
             return None
         for each in of_kind or ():
             used = each.usedGpuMemory

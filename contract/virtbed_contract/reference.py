@@ -99,7 +99,7 @@ def _type(schema: Json) -> str:
     elif isinstance(schema.get("additionalProperties"), dict):
         words = f"mapping to {_type(schema['additionalProperties'])}"
     limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most"}
-    bounds = [f"{words} {schema[key]}" for key, words in limits.items() if key in schema]
+    bounds = [f"{phrase} {schema[key]}" for key, phrase in limits.items() if key in schema]
     return ", ".join([words, *bounds, *([schema["format"]] if "format" in schema else [])])
 
 

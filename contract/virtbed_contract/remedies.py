@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 NO_GPU_YET = (
-    "virtbed cannot measure on a GPU yet: no image has CUDA, and no trial attests its GPU; use the "
-    "processor cpu (docs/tutorial/gpu.md lists what is ready)"
+    "virtbed cannot measure on a GPU yet: no image has CUDA, and no trial attests its GPU; keep to "
+    "the processor cpu (docs/tutorial/gpu.md lists what is ready)"
 )
 """Message for a plan that requests a GPU, until GPUs are fully supported."""
 

@@ -45,10 +45,10 @@ def test_a_quiet_gpu_is_trusted() -> None:
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("sw_power_cap", "its limit of power"),
+        ("sw_power_cap", "its power limit"),
         ("hw_slowdown", "its hardware"),
         ("sw_thermal", "heat"),
-        ("hw_thermal", "heat, by its hardware"),
+        ("hw_thermal", "heat that its hardware detected"),
         ("power_brake", "the power supply"),
     ],
 )
@@ -93,9 +93,9 @@ def test_what_a_gpu_does_not_tell_is_said() -> None:
     }  # fmt: skip
     rows = found(replace(QUIET, **dumb), later(**dumb), (working(**dumb),))
     assert rows == [
-        ("throttled", "cannot be said: no permission", True),
-        ("processes", "cannot be said: no permission", True),
-        ("link", "cannot be said: the GPU does not support it", True),
+        ("throttled", "not known: no permission", True),
+        ("processes", "not known: no permission", True),
+        ("link", "not known: the GPU does not support it", True),
         ("clocks", "its clock was not read while it worked", True),
     ]
 
@@ -169,7 +169,7 @@ def test_a_setting_that_changed(change: dict[str, Any], words: str | None) -> No
 
 def test_errors_of_memory() -> None:
     rows = found(after=later(ecc_uncorrected=2, ecc_corrected=999))
-    assert rows == [("errors", "2 errors of its memory were not corrected", False)]
+    assert rows == [("errors", "2 errors of its memory were not corrected, 0 needed", False)]
 
 
 @pytest.mark.parametrize(

@@ -303,8 +303,8 @@ def test_each_refusal_has_one_reason(
         (virtual, "2 virtual functions"),
         (bind(None), "no driver is bound to 0000:41:00.0$"),
         (built("x.ko"), "bound to 0000:41:00.0, and the running kernel has no module for it$"),
-        (built("nvidia.ko"), "no driver is bound to 0000:41:00.0, whose module is there$"),
-        (built("nvidia.ko", secure=True), "Secure Boot is on, and refuses one that nobody signed"),
+        (built("nvidia.ko"), "no driver is bound to 0000:41:00.0, though its module is installed$"),
+        (built("nvidia.ko", secure=True), "Secure Boot is on, and refuses a module with an"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_what_was_found(tmp_path: Path, change: Change, reason: str) -> None:

@@ -123,7 +123,7 @@ def test_a_gpu_that_is_lost_meanwhile_ends_everything(
 def test_without_its_identity_a_gpu_is_not_read(
     monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
-    with pytest.raises(NvmlError, match="NVML says Timeout"):
+    with pytest.raises(NvmlError, match="NVML reports Timeout"):
         read(monkeypatch, fails={function: 10})
 
 
@@ -227,7 +227,7 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, named: str) ->
 
 def test_a_gpu_without_its_power_cable(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is listed, and no handle of it can be had."""
-    with pytest.raises(NvmlError, match="it says Insufficient External Power"):
+    with pytest.raises(NvmlError, match="it reports Insufficient External Power"):
         read(monkeypatch, fails={"nvmlDeviceGetHandleByUUID": 8})
 
 
