@@ -1,8 +1,8 @@
-"""A GPU as containers are given it: one CDI document, and the same as options of an engine.
+"""Access of containers and processes to a GPU: a CDI document, or the same as options.
 
 CDI is the Container Device Interface (https://github.com/cncf-tags/container-device-interface).
-Podman reads its documents; Docker before 25 does not, and is given the same by options. On metal
-Bubblewrap is, too.
+Podman reads its documents. Docker before version 25 does not, so `spelled_out` returns the same as
+options of ``docker run``; `entered` returns it as options of Bubblewrap, for processes on metal.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any
 from .documents import InstanceGpu
 
 KIND, NAME = "virtbed.local/gpu", "instance"
-"""Not nvidia.com/gpu, of which the host may have a document of its own."""
+"""Kind and name of the device. The kind is not nvidia.com/gpu, since the host may have a document
+for that."""
 VERSION = "0.5.0"
-"""The first with all fields that are used: engines refuse versions that they do not know."""
+"""First version of CDI with all fields used here; engines refuse versions that they do not know."""
 ROOM = "/opt"
-"""Empty in the image, whose tree is read-only: there Bubblewrap can make a folder."""
+"""Empty folder of the image. The tree is read-only, so Bubblewrap can create folders only here."""
 FOLDER = f"{ROOM}/nvidia"
-"""Where processes have the driver's libraries."""
+"""Folder of the driver's libraries inside a container or tree."""
 ENVIRONMENT = {"LD_LIBRARY_PATH": FOLDER}
-"""By which they are found: the root is read-only, and so is the loader's cache in it."""
+"""Environment that makes the loader find the libraries; its cache in the tree is read-only."""
 
 
 def document(gpu: InstanceGpu) -> dict[str, Any]:
@@ -51,19 +52,19 @@ def document(gpu: InstanceGpu) -> dict[str, Any]:
 
 
 def named() -> list[str]:
-    """Return the options of ``podman run`` that give a container what the document says.
+    """Return the options of ``podman run`` that apply the CDI document to a container.
 
-    The environment is named again: a process that is started in the container later has what the
-    container was made with, and not what an engine edits at its start.
+    The environment is repeated as options, since a process that is started in the container later
+    has the environment of the container's options, without the edits of the document.
     """
     return ["--device", f"{KIND}={NAME}", *_environment()]
 
 
 def spelled_out(gpu: InstanceGpu) -> list[str]:
-    """Return the options of ``docker run`` that give a container the same.
+    """Return the options of ``docker run`` that have the effect of the CDI document.
 
     Raises:
-        ValueError: a library's path cannot be an option.
+        ValueError: The path of a library has a comma, which `--mount` cannot express.
     """
     options = []
     for node in gpu.nodes:
@@ -76,10 +77,10 @@ def spelled_out(gpu: InstanceGpu) -> list[str]:
 
 
 def entered(gpu: InstanceGpu) -> list[str]:
-    """Return the options of Bubblewrap that give a process on metal the same."""
+    """Return the options of Bubblewrap that have the effect of the CDI document."""
     return [
         *(word for node in gpu.nodes for word in ("--dev-bind", node, node)),
-        # What it makes by itself, for a file within, is root's alone to enter.
+        # Bubblewrap would create the folder by itself, but so that only root can enter it.
         "--tmpfs", ROOM, "--perms", "0755", "--dir", FOLDER,
         *(word for inside, file in _mounts(gpu) for word in ("--ro-bind", file, inside)),
         *(word for name, value in ENVIRONMENT.items() for word in ("--setenv", name, value)),
@@ -87,9 +88,10 @@ def entered(gpu: InstanceGpu) -> list[str]:
 
 
 def _mounts(gpu: InstanceGpu) -> list[tuple[str, str]]:
-    """Return path inside and file on the host of each library: by the name that is loaded.
+    """Return the path inside and the file on the host of each library.
 
-    So no links need be made, and no hook that makes them.
+    The path inside has the name that is loaded, so neither links nor a hook to create them is
+    needed.
     """
     return [(f"{FOLDER}/{name}", file) for name, file in sorted(gpu.libraries.items())]
 

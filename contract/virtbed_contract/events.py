@@ -1,4 +1,4 @@
-"""What a sweep's playbooks tell the controller: the results of two action plugins.
+"""Events that the playbooks of a sweep report to the controller: results of two action plugins.
 
 ``block_started`` returns `BlockStart`; ``trial_outcome`` returns `TrialOutcome` as ``outcome``.
 """
@@ -17,22 +17,22 @@ from .sweep import Reading
 
 @dataclass(frozen=True)
 class BlockStart:
-    """A block has started: its instance is about to be provisioned."""
+    """The start of a block: its instance is about to be provisioned."""
 
     instance: Text = described("Id of the instance.")
-    bench: Text = described("The bench host's own name.")
-    cpus: str = described("CPUs that the controller keeps to meanwhile.", pattern=KERNEL_LIST)
+    bench: Text = described("Host name of the bench host.")
+    cpus: str = described("CPUs that the controller uses during the block.", pattern=KERNEL_LIST)
     here: bool = described("Whether the controller runs on the bench host.")
-    disks: tuple[DiskFree, ...] = described("What is free on the bench host's disks.", default=())
+    disks: tuple[DiskFree, ...] = described("Free space on the bench host's disks.", default=())
 
 
 @dataclass(frozen=True)
 class FetchedFile:
     """A file that a playbook fetched to the controller."""
 
-    path: Text = described("Where it lies on the controller.")
-    size: Count = described("Its size in bytes.")
-    sha256: str = described("SHA-256 of its content.", pattern="^[0-9a-f]{64}$")
+    path: Text = described("Path of the file on the controller.")
+    size: Count = described("Size of the file, in bytes.")
+    sha256: str = described("SHA-256 of the file's content.", pattern="^[0-9a-f]{64}$")
 
 
 @dataclass(frozen=True)
@@ -40,33 +40,37 @@ class TaskFailure:
     """The task that failed a trial."""
 
     task: str = described("Name of the task.")
-    message: str = described("Why, in the task's words.")
+    message: str = described("Message of the task.")
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What was read back around a trial."""
+    """Readings before, inside and after a trial."""
 
     before: Optional[Reading] = described(
-        "Before it; null if it did not come to that.", default=None
+        "Reading before the trial; null if the playbook failed earlier.", default=None
     )
     inside: Optional[dict[str, Any]] = described(
-        "By the application: its `environment`.", default=None
+        "Reading by the application: its `environment`.", default=None
     )
-    after: Optional[Reading] = described("After it; null if it did not come to that.", default=None)
+    after: Optional[Reading] = described(
+        "Reading after the trial; null if the playbook failed earlier.", default=None
+    )
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended."""
+    """The outcome of a trial: its result and readings, or its failure."""
 
     id: Text = described("Id of the trial.")
-    started_at: str = described("When it started, UTC.", format="date-time")
+    started_at: str = described("When the trial started, UTC.", format="date-time")
     result: Optional[FetchedFile] = described(
-        "The harness's document, as it printed it; null if there is none."
+        "The document that the harness printed; null if there is none."
     )
-    process_wall_ns: Optional[Count] = described("Wall time of the process; null if none ran.")
-    evidence: Readings = described("What was read back before, inside and after.")
+    process_wall_ns: Optional[Count] = described(
+        "Wall time of the process, in nanoseconds; null if none ran."
+    )
+    evidence: Readings = described("Readings before, inside and after the trial.")
     failure: Optional[TaskFailure] = described(
-        "Why it failed; null for a good trial.", default=None
+        "The task that failed the trial; null if the trial succeeded.", default=None
     )

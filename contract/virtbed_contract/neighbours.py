@@ -1,9 +1,9 @@
-"""Instances next to a measured one: what they are, where they ran, and whether they ran all along.
+"""Neighbours of a measured instance: their readings and attestation.
 
 A neighbour has the same platform, mode, size and image as the measured instance, and runs the same
-application again and again, on CPUs of its own. What it slows the measured one by is the platform's
-isolation. One that ended, stalled or left its CPUs would be measured as isolation that is not
-there: each such trial fails.
+application again and again on CPUs of its own. The less it slows the measured instance, the better
+the platform's isolation. A neighbour that ended, stalled or left its CPUs would make the isolation
+look better than it is, so such a trial fails.
 """
 
 from __future__ import annotations
@@ -23,28 +23,32 @@ from .kernel.files import read
 from .privileges import USER
 
 MARK = "VIRTBED_INSTANCE="
-"""The variable by which the processes of an instance are known."""
+"""Start of the environment variable that marks the processes of an instance."""
 OUT, LOG, END = "out", "log", "end"
-"""Files of a neighbour: what it prints, what it logs, and its exit status once it has ended."""
+"""Files of a neighbour: its standard output, its log, and its exit status once it has ended."""
 CORE = "core"
-"""What a neighbour on other threads of the measured cores shares with these."""
-_LAST_WORDS = 1000  # characters of the log that a message quotes
-_SAID_S = 2.0  # so long after its end a neighbour's exit status is awaited
-_LEAST_S = 0.1  # a kernel tells its uptime in hundredths of a second
-# It says every second, or after each request that takes longer, how many it answered. Requests
-# that come at random, on a CPU with others on it, are now and then as late as this and no later.
+"""Value of `Neighbour.shares` for a neighbour on other threads of the measured cores."""
+_LAST_WORDS = 1000  # characters at the end of the log that a message quotes
+_STATUS_S = 2.0  # time to wait for the exit status after a neighbour's process has ended
+_LEAST_S = 0.1  # shortest window for a CPU share: uptime has a resolution of 10 ms
+# A neighbour prints its number of answers every second, or after each request if that takes longer.
+# With random arrivals on a shared CPU, reports can be late by up to these limits without a stall.
 _SILENT_S, _SILENT_REQUESTS = 5, 10
 
 Json = Mapping[str, Any]
 
 
 def neighbour_id(instance: str, number: int) -> str:
-    """Return the id of an instance's neighbour, by its number from 1."""
+    """Return the id of an instance's neighbour.
+
+    >>> neighbour_id("cn-pinned-c02-r01", 1)
+    'cn-pinned-c02-r01-n1'
+    """
     return f"{instance}-n{number}"
 
 
 def instances(instance: Instance) -> tuple[Instance, ...]:
-    """Return the neighbours of an instance, as roles provision them."""
+    """Return the neighbours of an instance as instances, which roles provision."""
     return tuple(
         replace(
             instance,
@@ -63,22 +67,32 @@ def instances(instance: Instance) -> tuple[Instance, ...]:
 
 
 def placed_in_words(cpus: str, shares: str, housekeeping: bool) -> str:
-    """Return where a neighbour runs, and with what: "0 (same L3, with housekeeping)"."""
+    """Return a neighbour's placement in words.
+
+    Args:
+        cpus: Kernel list of its host CPUs.
+        shares: The smallest part of the host shared with the measured instance.
+        housekeeping: Whether helpers and the controller also run there.
+
+    >>> placed_in_words("0", "L3", True)
+    '0 (same L3, with housekeeping)'
+    """
     return f"{cpus} (same {shares}{', with housekeeping' if housekeeping else ''})"
 
 
 def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
-    """Return what a neighbour's processes may use and have done so far, as their host tells.
+    """Return a neighbour's placement and progress, as read on its host.
 
     Args:
-        name: Its id, with which its processes are marked.
-        folder: Where its files lie.
-        root: The root of the host's file system.
+        name: Id of the neighbour, which marks its processes.
+        folder: Folder of its files.
+        root: Root of the host's file system.
 
     Returns:
-        ``instance`` (its id), ``uptime_s`` (when it was read), ``requests`` (that it answered; null
-        before it said so), ``silent_s`` (how long ago that was), ``ended`` (why; null while it
-        runs), and ``processes``: those of the measured user, without what started them.
+        ``instance`` (its id), ``uptime_s`` (the host's uptime at the reading), ``requests`` (number
+        of requests answered; None before its first report), ``silent_s`` (seconds since its last
+        report), ``ended`` (how it ended; None while it runs), and ``processes``: one entry per
+        process of the measured user, without the processes that started them.
     """
     proc = root / "proc"
     mark = f"{MARK}{name}".encode()
@@ -96,7 +110,7 @@ def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
 
 
 def answered(folder: Path) -> Optional[int]:
-    """Return how many requests a neighbour says that it answered; None before it did."""
+    """Return the number of requests that a neighbour has answered; None before its first report."""
     lines = (read(folder / OUT) or "").split("\n")
     for line in reversed(lines):
         try:
@@ -114,24 +128,24 @@ def _silent_s(folder: Path) -> Optional[float]:
 
 
 def ended(folder: Path) -> Optional[str]:
-    """Return how a neighbour ended, with its last words; None while it runs."""
+    """Return the exit status of a neighbour and the end of its log; None while it runs."""
     status = read(folder / END)
     if not status:
         return None
     words = (read(folder / LOG) or "").strip()[-_LAST_WORDS:]
-    return f"exit status {status}: {words or 'without a word'}"
+    return f"exit status {status}: {words or 'nothing logged'}"
 
 
 def _ended_soon(folder: Path) -> Optional[str]:
-    """Return how a neighbour without processes ended, as soon as what waits for it has said so."""
-    deadline = time.monotonic() + _SAID_S
+    """Return how a neighbour without processes ended; wait a short time for its exit status."""
+    deadline = time.monotonic() + _STATUS_S
     while not (why := ended(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return why
 
 
 def _process(root: Path, pid: int) -> Optional[dict[str, Any]]:
-    """Return the reading of one process; None if it ended meanwhile."""
+    """Return the reading of one process; None if it has ended."""
     proc = root / "proc"
     threads = sorted(processes.threads(pid, proc))
     stats = [processes.stat(f"{pid}/task/{thread}", proc) for thread in threads]
@@ -159,32 +173,32 @@ def _process(root: Path, pid: int) -> Optional[dict[str, Any]]:
 def neighbour_mismatches(
     instance: Instance, found: Sequence[Json], before: Sequence[Json] = ()
 ) -> list[str]:
-    """Return where neighbours did not run as they were to, a sentence each.
+    """Return how neighbours ran differently from their request, one sentence per difference.
 
     Args:
         instance: The measured instance.
-        found: A reading of each of its neighbours.
-        before: The readings before the trial, where `found` are those after it.
+        found: One reading per neighbour, as `reading` returns it.
+        before: The readings before the trial, if `found` are those after it; else empty.
     """
-    asked = instances(instance)
-    if len(found) != len(asked):
-        return [f"{len(found)} neighbours were read, {len(asked)} needed"]
+    requested = instances(instance)
+    if len(found) != len(requested):
+        return [f"{len(found)} neighbours were read, {len(requested)} needed"]
     return [
         f"the neighbour {own.id} {text}"
-        for number, own in enumerate(asked)
+        for number, own in enumerate(requested)
         for text in _mismatches(own, found[number], before[number] if before else None)
     ]
 
 
 def _mismatches(own: Instance, found: Json, before: Optional[Json]) -> Iterator[str]:
     if found["instance"] != own.id:
-        yield f"is read as {found['instance']}"
+        yield f"was read as {found['instance']}, {own.id} needed"
     if found["ended"] is not None:
         when = "before the trial did" if before else "before the trial began"
-        yield f"ended {when}, with {found['ended']}; it must run all along"
+        yield f"ended {when}, with {found['ended']}; it must run during the whole trial"
         return
     if len(found["processes"]) != 1:
-        yield f"has {len(found['processes'])} processes, one needed that runs all along"
+        yield f"has {len(found['processes'])} processes, one needed during the whole trial"
         return
     process = found["processes"][0]
     strayed = sorted(set(process["ran_on"]) - set(own.cpu_ids))
@@ -213,10 +227,10 @@ def _bound(policy: Optional[str]) -> Optional[str]:
 
 
 def _stopped(own: Instance, found: Json, before: Json) -> Iterator[str]:
-    """Give what shows that a neighbour did not run all along between two readings."""
+    """Yield the signs that a neighbour did not run all the time between two readings."""
     was, now = before["processes"][0], found["processes"][0]
     if any(was[name] != now[name] for name in ("pid", "started")):
-        yield f"is process {now['pid']}, and was {was['pid']}: it was started again meanwhile"
+        yield f"is process {now['pid']}, and was {was['pid']}: it was restarted during the trial"
         return
     if found["requests"] <= before["requests"]:
         yield (
@@ -238,7 +252,7 @@ def _stopped(own: Instance, found: Json, before: Json) -> Iterator[str]:
 
 
 def _too_silent(found: Json, before: Json) -> Optional[float]:
-    """Return for how long a neighbour has said nothing; None if it still answers requests."""
+    """Return for how many seconds a neighbour has not reported; None if that is not too long."""
     silent_s, since, until = found.get("silent_s"), before["uptime_s"], found["uptime_s"]
     if None in (silent_s, since, until):
         return None
@@ -249,7 +263,13 @@ def _too_silent(found: Json, before: Json) -> Optional[float]:
 def neighbours_ran(
     instance: Instance, before: Sequence[Json], after: Sequence[Json]
 ) -> list[dict[str, Any]]:
-    """Return what neighbours did between two good readings: `NeighbourRan` as JSON values."""
+    """Return what neighbours did during a trial: `surroundings.NeighbourRan` as JSON values.
+
+    Args:
+        instance: The measured instance.
+        before: One reading per neighbour before the trial, without mismatches.
+        after: One reading per neighbour after the trial, without mismatches.
+    """
     return [
         {
             "cpus": placed.cpus,

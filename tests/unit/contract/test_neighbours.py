@@ -76,20 +76,20 @@ def test_an_instance_without_neighbours_has_none() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"ended": "exit status 137: without a word"},
-         "ended before the trial did, with exit status 137: without a word; it must run all along"),
-        ({"processes": []}, "has 0 processes, one needed that runs all along"),
+        ({"ended": "exit status 137: nothing logged"},
+         "ended before the trial did, with exit status 137: nothing logged; it must run"),
+        ({"processes": []}, "has 0 processes, one needed during the whole trial"),
         ({"cpus_allowed_list": "1"}, "may run on CPUs 1 and was found on 2, 2 needed, away from"),
         ({"cpus_allowed_list": "0-3"}, "may run on CPUs 0-3 and was found on 2, 2 needed"),
         ({"ran_on": [1, 2]}, "was found on 1-2, 2 needed"),
         ({"migrations": 5}, "was moved to another CPU 2 times while the trial ran, 0 needed"),
         ({"mems_allowed_list": "0-1"}, "may use memory of nodes 0-1 by policy default, 0 needed"),
         ({"quota_cpus": 0.5}, "has a quota of 0.5 CPUs, None needed"),
-        ({"pid": 99}, "is process 99, and was 41: it was started again meanwhile"),
-        ({"started": 4712}, "it was started again meanwhile"),
+        ({"pid": 99}, "is process 99, and was 41: it was restarted during the trial"),
+        ({"started": 4712}, "it was restarted during the trial"),
         ({"requests": 10}, "answered no request while the trial ran (10 in all): it was stopped"),
         ({"requests": None}, "answered no request, some needed before the trial begins"),
-        ({"instance": "other"}, "is read as other"),
+        ({"instance": "other"}, "was read as other, "),
     ],
 )  # fmt: skip
 def test_one_that_did_not_run_where_and_when_it_was_to_is_named(
@@ -201,7 +201,7 @@ def test_the_exit_status_of_one_that_has_just_ended_is_awaited(tmp_path: Path) -
     """What waits for it writes it after the process is gone."""
     with subprocess.Popen(["sh", "-c", f"sleep 0.3; echo 137 > {tmp_path}/end"]):
         found = neighbours.reading("n1", tmp_path)
-    assert (found["processes"], found["ended"]) == ([], "exit status 137: without a word")
+    assert (found["processes"], found["ended"]) == ([], "exit status 137: nothing logged")
 
 
 def test_how_it_ended_is_said_with_its_last_words(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_how_it_ended_is_said_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "end").write_text("")  # not yet written whole
     assert neighbours.ended(tmp_path) is None
     (tmp_path / "end").write_text("3\n")
-    assert neighbours.ended(tmp_path) == "exit status 3: without a word"
+    assert neighbours.ended(tmp_path) == "exit status 3: nothing logged"
     (tmp_path / "log").write_text("x" * 5000 + "wrong answer: cup\n")
     assert str(neighbours.ended(tmp_path)).endswith("xwrong answer: cup")
     assert len(str(neighbours.ended(tmp_path))) < 1100
