@@ -1,4 +1,8 @@
-"""Slurm hands nodes out, and virtbed measures them: a job array of shards, or an allocation."""
+"""Sweeps on nodes that Slurm allocates: as a job array of shards, or within an allocation.
+
+`virtbed slurm` submits the array, and each of its tasks calls `virtbed sweep --shard`. Slurm only
+allocates nodes; it has no part in placing or measuring instances.
+"""
 
 from virtbed.slurm.allocation import check_granted
 from virtbed.slurm.asking import SlurmError

@@ -1,7 +1,7 @@
-"""The nodes that a job was granted, and whether a sweep may measure them.
+"""The nodes that Slurm granted to a job, and the check that a sweep may measure them.
 
-A sweep needs whole nodes: another job on the same node would be measured along with it, and tuning
-or taking CPUs offline would reach that job.
+A sweep needs whole nodes: another job on the same node would disturb the measurement, and tuning or
+taking CPUs offline would affect that job.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import Bench
 from virtbed.plan import Plan
-from virtbed.slurm.asking import SlurmError, ask, fields
+from virtbed.slurm.asking import SlurmError, fields, output_of
 from virtbed_contract.kernel.cpus import format_cpu_list
 
 _COUNT = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?", re.ASCII)
-_HOW = "submit with --exclusive"
+_REMEDY = "submit with --exclusive"
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Node:
     """A node of a job.
 
     Attributes:
-        name: Slurm's name for it.
-        address: How it is reached.
-        granted: How many of its CPUs the job was granted.
-        cpus: How many it has for jobs.
+        name: Its name in Slurm.
+        address: Its address for SSH.
+        granted: The number of its CPUs that were granted to the job.
+        cpus: The number of its CPUs that jobs can use.
     """
 
     name: str
@@ -39,18 +39,21 @@ class Node:
 
 
 def job_of(environment: Mapping[str, str]) -> str:
-    """Return the job of an environment, in words; empty outside of one."""
+    """Return the id of the job that an environment belongs to; empty outside of a job.
+
+    A task of an array is ``JOB_TASK``.
+    """
     job = environment.get("SLURM_JOB_ID", "")
     array, task = (environment.get(f"SLURM_ARRAY_{name}", "") for name in ("JOB_ID", "TASK_ID"))
     return f"{array}_{task}" if array and task else job
 
 
 def allocated(environment: Mapping[str, str]) -> list[Node]:
-    """Return the nodes of the job of an environment.
+    """Return the nodes of the job that an environment belongs to.
 
     Raises:
-        SlurmError: it is of no job, or of one that has ended, or Slurm does not say what its nodes
-            are.
+        SlurmError: It belongs to no job, or to one that does not run, or Slurm does not state the
+            job's nodes.
     """
     job, listed = job_of(environment), environment.get("SLURM_JOB_NODELIST", "")
     if "SLURM_JOB_ID" not in environment or not listed:
@@ -58,14 +61,15 @@ def allocated(environment: Mapping[str, str]) -> list[Node]:
             "no SLURM_JOB_ID and SLURM_JOB_NODELIST found, those of an allocation needed: call it "
             "within salloc or sbatch"
         )
-    # By the task's own name: of an array's last task the number is the array's, which shows all.
-    said = ask("scontrol", "--oneliner", "show", "job", job, environment=environment)
-    if (state := fields(said).get("JobState")) != "RUNNING":
+    # Query the task by JOB_TASK: SLURM_JOB_ID of an array's last task is the number of the array,
+    # which would show all tasks.
+    line = output_of("scontrol", "--oneliner", "show", "job", job, environment=environment)
+    if (state := fields(line).get("JobState")) != "RUNNING":
         raise SlurmError(
-            f"job {job} is {state}, RUNNING needed: its nodes may be another job's by now; leave "
-            "this shell, and allocate nodes again"
+            f"job {job} is {state}, RUNNING needed: its nodes may belong to another job by now; "
+            "leave this shell, and allocate nodes again"
         )
-    names = ask("scontrol", "show", "hostnames", listed, environment=environment).split()
+    names = output_of("scontrol", "show", "hostnames", listed, environment=environment).split()
     counts = per_node(environment.get("SLURM_JOB_CPUS_PER_NODE", ""))
     if len(counts) != len(names):
         raise SlurmError(
@@ -76,7 +80,7 @@ def allocated(environment: Mapping[str, str]) -> list[Node]:
 
 
 def per_node(text: str) -> list[int]:
-    """Return the numbers that Slurm shortens.
+    """Return one number per node from Slurm's abbreviated list; empty if it cannot be parsed.
 
     Example:
         >>> per_node("8(x2),4")
@@ -92,12 +96,14 @@ def per_node(text: str) -> list[int]:
 
 
 def _node(name: str, granted: int, environment: Mapping[str, str]) -> Node:
-    said = ask("scontrol", "--oneliner", "show", "node", name, environment=environment)
-    found = fields(said)
-    cpus = found.get("CPUEfctv", found.get("CPUTot", ""))  # without those kept for Slurm itself
+    """Return a node with its address and number of CPUs, as Slurm knows them."""
+    line = output_of("scontrol", "--oneliner", "show", "node", name, environment=environment)
+    known = fields(line)
+    # CPUEfctv, of newer versions, leaves out the CPUs that are reserved for Slurm itself.
+    cpus = known.get("CPUEfctv", known.get("CPUTot", ""))
     if not cpus.isdigit():
         raise SlurmError(f"scontrol show node {name}: no CPUTot found, its number of CPUs needed")
-    return Node(name, found.get("NodeAddr", name), granted, int(cpus))
+    return Node(name, known.get("NodeAddr", name), granted, int(cpus))
 
 
 def check_whole(job: str, nodes: Sequence[Node]) -> None:
@@ -106,49 +112,52 @@ def check_whole(job: str, nodes: Sequence[Node]) -> None:
         if node.granted < node.cpus:
             raise SlurmError(
                 f"{node.granted} of {node.cpus} CPUs of {node.name} granted to job {job}, the "
-                f"whole node needed: others may run next to what is measured; {_HOW}"
+                f"whole node needed: other jobs may run next to the measured instance; {_REMEDY}"
             )
 
 
 def check_granted(plan: Plan, bench: Bench, environment: Mapping[str, str] = os.environ) -> None:
-    """Check, within a job, that a plan measures what the job was granted, and fits it.
+    """Check, within a job, that a plan measures the node that was granted, and fits it.
 
-    Outside of a job, and of hosts that are not this machine, nothing is checked: those of the
-    inventory plugin `virtbed_slurm` were checked by it.
+    Outside of a job, and for bench hosts other than this machine, it checks nothing: the inventory
+    plugin `virtbed_slurm` checks its hosts itself.
 
     Args:
         plan: The plan.
         bench: The bench host as the user names it.
-        environment: Of this process.
+        environment: The environment of this process.
 
     Raises:
-        SlurmError: this machine is no node of the job, or is so in part, or has too few CPUs.
+        SlurmError: This machine is no node of the job, was granted in part only, or has too few
+            CPUs.
     """
     job = job_of(environment)
     if not job or not _is_here(bench):
         return
     nodes = allocated(environment)
-    here = next((n for n in nodes if n.name == environment.get("SLURMD_NODENAME")), None)
-    if here is None:
+    own = next((n for n in nodes if n.name == environment.get("SLURMD_NODENAME")), None)
+    if own is None:
         raise SlurmError(
             f"this machine is no node of Slurm's job {job} ({', '.join(n.name for n in nodes)}), "
-            "and would be measured: name the inventory inventory/slurm, or leave the allocation"
+            "but it is the one that would be measured: pass --inventory inventory/slurm, or leave "
+            "the allocation"
         )
-    check_whole(job, [here])
-    check_size(plan, job, here.name, frozenset(os.sched_getaffinity(0)))
+    check_whole(job, [own])
+    check_size(plan, job, own.name, frozenset(os.sched_getaffinity(0)))
 
 
 def check_size(plan: Plan, job: str, node: str, cpus: frozenset[int]) -> None:
-    """Raise SlurmError if a job's CPUs on its node are fewer than the largest size of a plan."""
+    """Raise SlurmError if a job has fewer CPUs on its node than the largest size of a plan."""
     if len(cpus) < max(plan.cores):
         raise SlurmError(
             f"CPUs {format_cpu_list(cpus)} of {node} granted to job {job}, {len(cpus)} in all; "
-            f"{max(plan.cores)} needed by the largest size of the plan {plan.name}: ask for larger "
+            f"{max(plan.cores)} needed by the largest size of the plan {plan.name}: request larger "
             f"nodes (--mincpus={max(plan.cores)}, --constraint), or lower `cores`"
         )
 
 
 def _is_here(bench: Bench) -> bool:
+    """Return whether a bench host is this machine, by its connection."""
     try:
         hosts = bench_variables(bench.inventories, bench.limit).values()
     except AnsibleError as error:

@@ -1,4 +1,4 @@
-"""Slurm's own programs, asked; what they print in fields, read."""
+"""Calls of Slurm's programs (scontrol, sinfo, squeue, sbatch), and parsing of their output."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ import subprocess
 from collections.abc import Mapping
 
 MOST_S = 60.0
-"""So long Slurm's controller may take to answer; a program of its gives up after 10 s per try."""
+"""Time limit of a call, in seconds. A program of Slurm's gives up after 10 s per try itself."""
 
 
 class SlurmError(RuntimeError):
-    """Slurm is not there, does not answer, or grants something else than a sweep needs."""
+    """Slurm is not installed, does not answer, or does not grant what a sweep needs."""
 
 
 def program_at(program: str, environment: Mapping[str, str] | None = None) -> str:
-    """Return where a program of Slurm's is.
+    """Return the path of one of Slurm's programs.
 
     Raises:
-        SlurmError: it is not installed, or not found.
+        SlurmError: It is not on PATH.
     """
-    known = os.environ if environment is None else environment
-    found = shutil.which(program, path=known.get("PATH"))
-    if found is None:
+    used = os.environ if environment is None else environment
+    path = shutil.which(program, path=used.get("PATH"))
+    if path is None:
         raise SlurmError(
-            f"no {program} found on PATH, Slurm's programs are needed: log in where jobs are "
-            "submitted, or install them (Debian: slurm-client)"
+            f"no {program} found on PATH, Slurm's programs are needed: log in to a host from which "
+            "jobs are submitted, or install them (Debian: slurm-client)"
         )
-    return found
+    return path
 
 
-def ask(program: str, *words: str, environment: Mapping[str, str] | None = None) -> str:
-    """Return what a program of Slurm's prints.
+def output_of(program: str, *words: str, environment: Mapping[str, str] | None = None) -> str:
+    """Call one of Slurm's programs; return what it prints.
 
     Args:
         program: Its name.
         words: Its arguments.
-        environment: The environment; this process's if not given.
+        environment: The environment; by default that of this process.
 
     Raises:
-        SlurmError: it is not installed, fails, or does not answer in time.
+        SlurmError: It is not installed, fails, or does not answer in time.
     """
-    found = program_at(program, environment)
+    path = program_at(program, environment)
     try:
         done = subprocess.run(
-            [found, *words], env=None if environment is None else dict(environment),
+            [path, *words], env=None if environment is None else dict(environment),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=MOST_S, check=False,
         )  # fmt: skip
@@ -54,10 +54,11 @@ def ask(program: str, *words: str, environment: Mapping[str, str] | None = None)
             f"no answer of {program} within {MOST_S:.0f} s; is slurmctld up? (scontrol ping)"
         ) from error
     except OSError as error:
-        raise SlurmError(f"{found} cannot be run: {error}") from error
+        raise SlurmError(f"{path} cannot be run: {error}") from error
     if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip()).replace("\n", "; ")
-        raise SlurmError(f"{' '.join([program, *words])} failed: {said or 'without a word'}")
+        printed = (done.stderr.strip() or done.stdout.strip()).replace("\n", "; ")
+        reason = printed or f"it printed nothing, exit status {done.returncode}"
+        raise SlurmError(f"{' '.join([program, *words])} failed: {reason}")
     return done.stdout
 
 

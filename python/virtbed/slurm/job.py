@@ -1,4 +1,4 @@
-"""The job array that carries a plan out: one shard per task, one whole node per shard."""
+"""The batch script of a plan's job array: each task carries one shard out, on one whole node."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from virtbed.plan import Plan
 from virtbed.slurm.asking import SlurmError
 
 END_S = 300
-"""So long before its time limit a task is ended: to release what stands, and be requeued."""
+"""A task is ended this many seconds before its time limit, to release its instance and requeue."""
 INTERRUPTED = 130
-"""The exit status of `virtbed sweep` that was interrupted, and left its host as it was."""
+"""The exit status of a `virtbed sweep` that was interrupted and has restored its host."""
 LEAST_S = 900
-"""The shortest time limit: a task that examines its host and is ended at once gets nowhere."""
-# Of the options of sbatch, those that the job sets itself, or `virtbed slurm` has an option for.
+"""The shortest time limit, in seconds: with less, a task would end right after its examination."""
+# The options of sbatch that the job sets itself, or for which `virtbed slurm` has an own option.
 SET = frozenset(
     {
         "account", "array", "chdir", "cpus-per-task", "error", "exclusive", "job-name", "mem",
@@ -37,9 +37,9 @@ _TIME = re.compile(
 )
 _UNLIMITED = {"infinite", "unlimited"}
 
-# The shell stays, to take signals: its child gets them all, and is waited for. USR1 is Slurm's
-# warning before the time limit, after which the task is put back into the queue. What else ends it
-# (scancel, a preemption, scontrol requeue) sends TERM, and Slurm knows itself whether it goes on.
+# The shell keeps running to handle signals: it passes them on to its child as TERM, and waits for
+# it. USR1 is Slurm's warning before the time limit; the script then requeues the task. All other
+# ends (scancel, a preemption, scontrol requeue) send TERM, and Slurm requeues the task or not.
 _SCRIPT = """\
 set -u
 results=({pattern})
@@ -57,10 +57,10 @@ status=$?
 if [ -n "$late" ] && [ "$status" -eq {interrupted} ]; then
   results=({pattern})
   if [ "${{#results[@]}}" -gt "$before" ]; then
-    echo "virtbed: the time limit is near; the task goes on when Slurm starts it again"
+    echo "virtbed: the time limit is near; the task continues when Slurm starts it again"
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && exit 0
   else
-    echo "virtbed: not one trial ended within the time limit, a longer --time needed" >&2
+    echo "virtbed: no trial ended within the time limit, a longer --time needed" >&2
   fi
 fi
 exit "$status"
@@ -69,17 +69,17 @@ exit "$status"
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of Slurm for a plan.
+    """A job array for a plan.
 
     Attributes:
         plan: The plan.
-        words: The words that name it to `virtbed sweep`: its name or path, and options.
-        results: The folder of all results, which every node sees.
-        tasks: How many shards.
-        nodes: How many of them run at once; None for as many as there are nodes.
-        partition: Slurm's partition.
-        time: The time limit of a task, as sbatch takes it; None for the partition's own.
-        account: Whom it is charged to.
+        words: The arguments of `virtbed sweep` for this plan: its name or path, and options.
+        results: The folder of all results, on a file system that every node shares.
+        tasks: The number of shards, one per task.
+        nodes: The most tasks that run at the same time; None for no limit.
+        partition: Slurm's partition; None for Slurm's default.
+        time: The time limit per task, in a format of sbatch; None for the partition's own.
+        account: The account that is charged; None for the user's default.
         options: Further options of sbatch, `--name` or `--name=value`.
     """
 
@@ -95,11 +95,11 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the script and what the tasks print lie."""
+        """The folder of the script and of the tasks' logs."""
         return self.results / f"{self.plan.name}.slurm"
 
     def check(self) -> None:
-        """Raise SlurmError if Slurm would be asked for what it cannot be, or should not be."""
+        """Raise SlurmError if an option is invalid, or one that the job must set itself."""
         for name, value in (("partition", self.partition), ("account", self.account)):
             if value is not None and not _WORD.fullmatch(value):
                 raise SlurmError(f"--{name} {value[:80]!r} found, a name needed")
@@ -110,7 +110,7 @@ class Job:
             raise SlurmError(
                 f"--time {self.time} found, at least {LEAST_S // 60} minutes needed: a task "
                 f"examines its host first, and is ended {END_S // 60} minutes before its limit to "
-                "leave the node as it was"
+                "restore the node"
             )
         for option in self.options:
             match = _OPTION.fullmatch(option)
@@ -119,11 +119,11 @@ class Job:
                     f"option {option[:80]!r} found, one of sbatch as --name or --name=value "
                     'needed, without " and \\'
                 )
-            # sbatch takes the beginning of a name for the whole.
+            # sbatch accepts abbreviated names.
             if any(name.startswith(match[1]) for name in SET):
                 raise SlurmError(
-                    f"option --{match[1]} found: virtbed slurm sets that, to have whole nodes and "
-                    "to go on after a requeue, or has an option of its own for it; leave it out"
+                    f"option --{match[1]} found: virtbed slurm sets that, to get whole nodes and "
+                    "to continue after a requeue, or has an option of its own for it; leave it out"
                 )
 
     def script(self) -> str:
@@ -136,7 +136,7 @@ class Job:
             [
                 "#!/bin/bash",
                 *(f"#SBATCH {option}" for option in self._options()),
-                f"# Made by virtbed slurm; virtbed sweep … --shard I/{self.tasks} is a task.",
+                f"# Written by virtbed slurm; task I is virtbed sweep … --shard I/{self.tasks}.",
                 "shopt -s nullglob",
                 f"cd {shlex.quote(str(REPOSITORY))} || exit",
                 _SCRIPT.format(
@@ -148,6 +148,7 @@ class Job:
         )
 
     def _options(self) -> Iterator[str]:
+        """Yield the options of sbatch, one per ``#SBATCH`` line."""
         at_once = f"%{self.nodes}" if self.nodes is not None else ""
         yield f"--job-name=virtbed-{self.plan.name}"
         yield f"--array=1-{self.tasks}{at_once}"
@@ -162,28 +163,35 @@ class Job:
 
 
 def _quoted(option: str) -> str:
-    """Return an option as sbatch reads it in a line, where a space would begin the next."""
+    """Return an option for an ``#SBATCH`` line, its value in quotes since it may have spaces."""
     name, equals, value = option.partition("=")
     return f'{name}="{value}"' if equals else name
 
 
 def _in_a_line(folder: Path, name: str) -> str:
-    """Return a file as sbatch reads it in a line of a script, where %, # and spaces have meanings.
+    """Return a path for an ``#SBATCH`` line, where %, # and spaces have meanings.
+
+    Args:
+        folder: The folder, whose % are escaped.
+        name: The file's name in it, in which sbatch replaces patterns such as %a.
 
     Raises:
-        SlurmError: no line can hold it.
+        SlurmError: The folder has a character that cannot be written in such a line.
     """
     text = f"{str(folder).replace('%', '%%')}/{name}"
     if any(c in text for c in '\n\r"\\'):
-        raise SlurmError(f"results folder {text[:200]!r} found, one without quotes and \\ needed")
+        raise SlurmError(
+            f'results folder {text[:200]!r} found, one without ", \\ and line breaks needed; '
+            "choose another with --results"
+        )
     return f'"{text}"'
 
 
 def seconds_of(time: str) -> int | None:
-    """Return the seconds of a time limit as sbatch takes it; None for one without end.
+    """Return a time limit of sbatch in seconds; None for an unlimited one.
 
     Raises:
-        SlurmError: it is none.
+        SlurmError: It is no time limit.
 
     Example:
         >>> seconds_of("90"), seconds_of("1:30:00"), seconds_of("1-12")
@@ -207,7 +215,11 @@ def words_of(
     plan: str, replicates: int | None, inventories: Sequence[str], limit: str | None,
     variables: Sequence[str], results: Path,
 ) -> tuple[str, ...]:  # fmt: skip
-    """Return the words that `virtbed sweep` needs for the same plan on a node."""
+    """Return the arguments of `virtbed sweep` that carry out the same plan on a node.
+
+    Paths become absolute, since a task starts in another folder. The arguments are those of
+    `virtbed slurm`.
+    """
     path = Path(plan)
     named = str(path.resolve()) if path.suffix in {".yml", ".yaml"} and path.is_file() else plan
     paths = (i if "," in i else str(Path(i).resolve()) for i in inventories)

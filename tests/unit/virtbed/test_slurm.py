@@ -142,7 +142,10 @@ def test_a_plan_is_an_array_of_whole_nodes(
     assert status == 0, said
     folder = tmp_path / "results"
     words = " ".join(said.split())  # the path may be on a line of its own
-    assert f"job 77: 3 tasks, a node each, at most 2 at once; {folder}/quick.slurm" in words
+    assert (
+        f"job 77: 3 tasks, one node each, at most 2 at once; their output is in {folder}/quick.slurm"
+        in words
+    )
     assert f"virtbed merge {folder}/quick {folder}/quick.shard-*-of-3.*" in said
     path = folder / "quick.slurm" / "job.sh"
     assert slurm.called("sbatch") == [f"--parsable {path}"]
@@ -400,7 +403,7 @@ def test_a_task_near_its_limit_is_requeued_if_it_got_anywhere(
     (before / "result.json").touch()
     started = task.start(WAITS % (RESULT, "result b"), monkeypatch)
     status, said = task.signalled(started, signal.SIGUSR1)
-    assert status == 0 and "released" in said and "goes on when Slurm starts it again" in said
+    assert status == 0 and "released" in said and "continues when Slurm starts it again" in said
     assert task.slurm.called("scontrol") == ["requeue 7_2"]
 
 
@@ -410,7 +413,7 @@ def test_a_task_that_got_nowhere_is_not_started_forever(
     task.results.mkdir()
     started = task.start(WAITS % (RESULT, ""), monkeypatch)
     status, said = task.signalled(started, signal.SIGUSR1)
-    assert status == 130 and "not one trial ended within the time limit" in said
+    assert status == 130 and "no trial ended within the time limit" in said
     assert task.slurm.called("scontrol") == []
 
 
