@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from tests.contract.test_registries import ASK_FACTOR, ask, copy_with
 from tests.pages import FENCE, NAMES, PAGES, text, tool
 
 from virtbed.checkout import REPOSITORY
@@ -124,6 +127,77 @@ def test_decisions_are_numbered_without_gaps_and_each_is_in_the_index() -> None:
         assert f"]({path.name})" in text("docs/decisions/README.md")
 
 
+REPLACED = re.compile(r"^\d{4}-\d\d-\d\d\. Replaced( in part)? by (.+)\.$", re.MULTILINE)
+REPLACES = re.compile(r"^Replaces (.+?)( in part)?\.$", re.MULTILINE)
+Replacement = tuple[int, int, bool]
+"""The older decision, the newer one, and whether it replaces the older one only in part."""
+
+
+def linked_decisions(sentence: str) -> Iterator[int]:
+    """Yield the number of each decision that a sentence links to.
+
+    Raises:
+        AssertionError: A link's text and its file have different numbers.
+    """
+    for number, file in re.findall(r"\[(\d+)\]\((\d{3})-[^)]+\)", sentence):
+        assert int(number) == int(file), sentence
+        yield int(number)
+
+
+def replacements(pages: Mapping[int, str]) -> tuple[set[Replacement], set[Replacement]]:
+    """Return the replacements that the older decisions state, and those that the newer ones state.
+
+    Args:
+        pages: The text of each decision by its number.
+    """
+    by_older = {
+        (number, newer, bool(part))
+        for number, page in pages.items()
+        for part, sentence in REPLACED.findall(page)
+        for newer in linked_decisions(sentence)
+    }
+    by_newer = {
+        (older, number, bool(part))
+        for number, page in pages.items()
+        for sentence, part in REPLACES.findall(page)
+        for older in linked_decisions(sentence)
+    }
+    return by_older, by_newer
+
+
+def test_a_replaced_decision_and_its_replacement_link_to_each_other() -> None:
+    decisions = tool("reference").decisions()
+    pages = {int(number): path.read_text(encoding="utf-8") for path, (number, *_) in decisions}
+    by_older, by_newer = replacements(pages)
+    assert by_older == by_newer
+    assert len(by_older) >= 9
+    assert all(older < newer for older, newer, _ in by_older)
+
+
+def test_a_replacement_that_only_one_decision_states_is_found() -> None:
+    older = "# 1. A\n\n2026-11-23. Replaced in part by [2](002-b.md) and [3](003-c.md).\n\nText.\n"
+    pages = {1: older, 2: "# 2. B\n\n2026-11-24. Holds.\n\nReplaces [1](001-a.md) in part.\n"}
+    by_older, by_newer = replacements(pages)
+    assert by_older - by_newer == {(1, 3, True)}
+
+
+# What a set-up makes on a host.
+
+
+def test_the_page_on_the_host_lists_packages_settings_daemons_and_stores() -> None:
+    page = text("docs/concepts/host.md")
+    base = yaml.safe_load(text("roles/host_packages/vars/main.yml"))["__host_packages_names"]
+    needed = {*base}
+    for role in load_platforms().roles.values():
+        needed |= {name.replace("-{init}", "") for name in role.packages}
+        for engine in role.engines.values():
+            needed |= {*re.split(r"[,| ]+", engine.package)} - {""}
+        needed |= {*role.settings, *role.daemons, role.store} - {""}
+    assert len(needed) > 20
+    missing = [n for n in needed if not re.search(rf"(?<![\w-]){re.escape(n)}\b", page)]
+    assert missing == []
+
+
 # Examples.
 
 
@@ -153,6 +227,18 @@ def test_the_entry_that_a_page_adds_is_one(page: str) -> None:
     assert all(name.startswith("_") for name in left_out)
     made = eval(code, names | dict.fromkeys(left_out, lambda *_: None))
     assert type(made).__module__ == EXAMPLES[page]
+
+
+def test_the_factor_that_a_page_adds_reaches_the_report(tmp_path: Path) -> None:
+    """It is added to a copy of the packages; what it does in the harness is left to its reader."""
+    (entry,) = (c for kind, c in FENCE.findall(text("docs/how-to/factor.md")) if kind == "python")
+    factor = eval(entry, dict(vars(importlib.import_module(EXAMPLES["factor"]))))
+    copy_with(tmp_path, "factors.py", "FACTORS: tuple[Factor, ...] = (\n", entry.strip() + ",\n")
+    values = json.dumps([*factor.values])
+    script = ASK_FACTOR.replace("labels", factor.plan_key).replace('["a", "b"]', values)
+    found = ask(tmp_path, script)
+    assert found["rejected"] == []
+    assert {row[factor.name] for row in found["report"]["cells"]} == {*factor.values}
 
 
 def test_the_finding_that_a_page_adds_compares_what_it_says() -> None:
