@@ -1,7 +1,8 @@
-"""Playbooks as streams of typed events; the sole user of ansible-runner and Ansible's tools.
+"""Run playbooks and yield their events as typed objects; the only module that calls Ansible.
 
-A playbook runs in a thread of its own. The callback of ansible-runner only enqueues, for it
-swallows the I/O errors of whatever else it would do; the caller's thread gets the events.
+A playbook runs in a separate thread. The event handler of ansible-runner only puts events into a
+queue, because ansible-runner swallows I/O errors that are raised in it; the caller's thread takes
+them out. The module also reads inventories, and kills processes that killed playbooks left.
 """
 
 from __future__ import annotations
@@ -40,37 +41,38 @@ from virtbed_contract.events import BlockStart, TrialOutcome
 from virtbed_contract.kernel.processes import with_environment
 from virtbed_contract.privileges import PLAY
 
-# Ansible's workers have sessions of their own, and outlive the ansible-playbook that is killed.
+# Environment variable by which processes of a playbook are recognized. Ansible's workers have
+# their own sessions, and survive when ansible-playbook is killed.
 _MARK = PLAY
-# How often ansible-runner looks whether it is to end the playbook, in seconds.
+# Seconds between ansible-runner's checks whether to end the playbook.
 _LOOK_S = 1
 _STARTED = tuple(field.name for field in fields(BlockStart))
 _STRAYS_S = 10
 INVENTORY_S = 120.0
-"""How long an inventory may take to be read: one that is a program may ask a service."""
-# Actions that begin a block and end a trial, and so whatever went before.
+"""Seconds that reading an inventory may take: an inventory program may query a service."""
+# Actions that start a block or end a trial. Earlier failures have been reported by then.
 _TELLING = {"block_started", "trial_outcome"}
 _NO_TEMPLATE = "__ansible_unsafe"
 
 
 class AnsibleError(RuntimeError):
-    """Ansible cannot be run, or answers with what is no answer."""
+    """Ansible cannot be run, or its output cannot be read."""
 
 
 class Deadline:
-    """When a playbook counts as hung: `limit_s` seconds after the last `renew`."""
+    """The time limit of a playbook: it counts as hung `limit_s` seconds after the last `renew`."""
 
     def __init__(self, limit_s: float) -> None:
         self.renew(limit_s)
 
     def renew(self, limit_s: float) -> None:
-        """Allow so many seconds from now."""
+        """Allow `limit_s` seconds from now on."""
         self.limit_s = limit_s
         self._at = time.monotonic() + limit_s
 
     @property
     def passed(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time limit has passed."""
         return time.monotonic() > self._at
 
 
@@ -87,29 +89,30 @@ def play(
     cancelled: Callable[[], bool] = lambda: False,
     host: str = "",
 ) -> Iterator[Event]:
-    """Run playbooks/<playbook>.yml, or its parts, and give its events as they happen, `Ended` last.
+    """Run playbooks/<playbook>.yml, or its parts, and yield its events as they happen.
 
-    Whoever stops iterating early closes the iterator, which ends the playbook.
+    The last event is `Ended`. Closing the iterator early ends the playbook.
 
     Args:
-        playbook: Its name.
-        variables: Extra variables of the whole call.
-        inventories: Paths, or lists of hosts with a comma.
-        deadline: When it counts as hung, and is ended; may be renewed meanwhile.
+        playbook: The playbook's name.
+        variables: Extra variables for the whole call.
+        inventories: Paths, or lists of host names with a comma.
+        deadline: When the playbook counts as hung, and is ended; it may be renewed meanwhile.
         logs: Where Ansible's own log is kept.
-        limit: A pattern of hosts, as --limit takes it.
-        parts: Names of playbooks that are run one after another instead of the one of that name.
-        turns: The playbook runs once per turn, with its variables added to the others, until one
-            fails: one process, whose start takes as long as many tasks. Roles that it imports may
-            be named by these variables.
-        cancelled: Looked at every second; True ends the playbook.
-        host: The one of several hosts that it is for, by which `end_strays` knows its processes.
+        limit: A pattern of hosts, as for --limit.
+        parts: Names of playbooks that run one after another instead of `playbook`.
+        turns: Variables of each turn. The playbook runs once per turn, in one process, until one
+            turn fails: starting a process takes as long as many tasks. These variables can name
+            the roles that the playbook imports.
+        cancelled: Checked every second; True ends the playbook.
+        host: The host that the playbook is for, if a sweep has several; `end_strays` recognizes
+            its processes by this name.
 
     Raises:
         OSError: the files that Ansible needs, or its log, cannot be written.
-        DocumentError: a task of ours tells something that is not as its document says.
+        DocumentError: the result of one of our tasks does not satisfy its document.
     """
-    # A private directory of its own for each call: a reused one keeps the last call's variables.
+    # Each call has its own private directory: a reused one keeps the last call's variables.
     with scratch.own_folder() as private:
         call = _Call(playbook, private, deadline, cancelled, host)
         runs = threading.Thread(
@@ -124,7 +127,7 @@ def play(
         except BaseException:
             call.abandoned = True
             runs.join()
-            with suppress(OSError):  # what is wrong already is reported
+            with suppress(OSError):  # the first error is raised
                 logs.keep(playbook, call.log)
             raise
         runs.join()
@@ -136,7 +139,23 @@ def play(
 
 @dataclass
 class _Call:
-    """One call of ansible-runner, in a thread; its raw events end with None."""
+    """One call of ansible-runner, which runs in a thread.
+
+    Attributes:
+        playbook: The playbook's name.
+        private: Its private directory.
+        deadline: When it counts as hung.
+        cancelled: Whether it is to be ended.
+        host: The host that it is for, if a sweep has several.
+        events: Raw events of ansible-runner; None is the last.
+        abandoned: Whether the caller no longer wants events.
+        stopped: Why it was ended early; empty if it was not.
+        status: ansible-runner's status.
+        error: The exception that ended the thread.
+        task: The task that started last.
+        failure: The message of the last failure that was not reported with a trial.
+        lost: Hosts that could not be reached.
+    """
 
     playbook: str
     private: Path
@@ -154,7 +173,7 @@ class _Call:
 
     @property
     def log(self) -> Path:
-        """What Ansible printed."""
+        """The file of Ansible's output."""
         return self.private / "artifacts" / self.playbook / "stdout"
 
     def run(
@@ -165,7 +184,7 @@ class _Call:
         parts: Sequence[str],
         turns: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Run the playbook to its end; never raise."""
+        """Run the playbook to its end. Exceptions are stored in `error`, never raised."""
         try:
             folder = require() / "playbooks"
             in_turn = self.private / "turns.yml"
@@ -185,7 +204,8 @@ class _Call:
                 inventory=_resolved(inventories),
                 limit=limit,
                 extravars=dict(variables),
-                # A module that is killed leaves what it unpacked, Ansible its own files.
+                # A killed module leaves its unpacked files, and a killed Ansible its own: they are
+                # in the private directory, and removed with it.
                 envvars=_environment()
                 | {"TMPDIR": str(temporary), "ANSIBLE_LOCAL_TEMP": str(temporary)}
                 | {_MARK: _mark(self.host)},
@@ -201,7 +221,7 @@ class _Call:
             self.events.put(None)
 
     def _enqueue(self, event: dict[str, Any]) -> bool:
-        """Enqueue an event of ansible-runner's; return False: it need not keep it in a file."""
+        """Enqueue an event of ansible-runner; return False: it must not write it to a file."""
         data = event.get("event_data", {})
         if event["event"] == "runner_on_start":
             self.task = f"{data.get('task', '')!r} on {data.get('host', '')}"
@@ -210,11 +230,12 @@ class _Call:
             if event["event"] == "runner_on_unreachable":
                 self.lost.append(str(data.get("host", "")))
         elif event["event"] == "runner_on_ok" and _action(data) in _TELLING:
-            self.failure = ""  # reported by now, as that trial's; not the reason of a later end
+            self.failure = ""  # reported with that trial; not the reason if the playbook ends later
         self.events.put(event)
         return False
 
     def _stop(self) -> bool:
+        """Return whether ansible-runner is to end the playbook, and remember why."""
         if self.abandoned or self.cancelled():
             self.stopped = "canceled"
         elif self.deadline.passed:
@@ -222,12 +243,12 @@ class _Call:
         return bool(self.stopped)
 
     def ended(self) -> Ended:
-        """Return how it ended."""
+        """Return the last event: how the playbook ended, and why."""
         if self.stopped == "hung":
             return Ended(
                 "hung",
                 f"the playbook {self.playbook} hung in the task {self.task or 'none'}: "
-                f"no end within {self.deadline.limit_s:.0f} s, and was ended",
+                f"it did not end within {self.deadline.limit_s:.0f} s, and was ended",
             )
         if self.stopped:
             return Ended("canceled", f"the playbook {self.playbook} was ended")
@@ -235,15 +256,15 @@ class _Call:
             return Ended("successful")
         if self.failure:
             return Ended("failed", self.failure, tuple(self.lost))
-        if self.task:  # what Ansible printed may end with an earlier trial's failure
-            without = f"ended in the task {self.task} without a word: {self.status}"
+        if self.task:  # the end of Ansible's output may be an earlier trial's failure
+            without = f"ended in the task {self.task} without a message: {self.status}"
             return Ended("failed", f"the playbook {self.playbook} {without}")
-        said = tail(self.log, 2000).decode(errors="replace").strip()
-        return Ended("failed", said or f"playbook {self.playbook}: {self.status}")
+        output = tail(self.log, 2000).decode(errors="replace").strip()
+        return Ended("failed", output or f"playbook {self.playbook}: {self.status}")
 
 
 def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
-    """Give the event that one of ansible-runner's stands for, if any."""
+    """Yield the typed event of one of ansible-runner's raw events, if there is one."""
     data = raw.get("event_data", {})
     result = data.get("res")
     if not isinstance(result, dict):
@@ -264,6 +285,7 @@ def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
 
 
 def _action(data: Mapping[str, Any]) -> str:
+    """Return the short name of a task's module."""
     return str(data.get("task_action", "")).rpartition(".")[2]
 
 
@@ -272,10 +294,10 @@ def _environment() -> dict[str, str]:
         "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "ANSIBLE_NOCOLOR": "1",
-        # Not in ansible.cfg, whose setting ansible-runner's own variable would hide.
+        # Not in ansible.cfg: ansible-runner sets this variable, which would override it.
         "ANSIBLE_CALLBACK_PLUGINS": str(REPOSITORY / "playbooks" / "callback_plugins"),
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
-        # ansible-runner turns it off where the environment says nothing, whatever ansible.cfg says.
+        # ansible-runner turns it off if the environment does not set it, whatever ansible.cfg has.
         "ANSIBLE_HOST_KEY_CHECKING": os.environ.get("ANSIBLE_HOST_KEY_CHECKING", "True"),
     }
 
@@ -283,67 +305,70 @@ def _environment() -> dict[str, str]:
 def bench_variables(
     inventories: Sequence[str], limit: str | None = None
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the variables of each host in the group `bench`, as ansible-inventory prints them.
+    """Return the variables of each host in the group `bench`, from ansible-inventory.
 
     Args:
-        inventories: Paths, or lists of hosts with a comma.
-        limit: A pattern of hosts, as --limit takes it; others are left out.
+        inventories: Paths, or lists of host names with a comma.
+        limit: A pattern of hosts, as for --limit; other hosts are left out.
+
+    Returns:
+        Variables by host name, in the order of the inventory.
 
     Raises:
         AnsibleError: the inventory cannot be read.
     """
     printed = _printed(inventories, limit)
     try:
-        listed = json_file.parse(printed, "what ansible-inventory prints")
+        listed = json_file.parse(printed, "the output of ansible-inventory")
     except DocumentError as error:
         raise AnsibleError(f"{', '.join(inventories)}: not readable: {error}") from error
     try:
         return {host: _host_variables(listed, host) for host in _members(listed, "bench")}
     except (KeyError, TypeError, AttributeError) as error:
         raise AnsibleError(
-            f"{', '.join(inventories)}: {error!r} in what ansible-inventory prints, groups of "
+            f"{', '.join(inventories)}: {error!r} in the output of ansible-inventory, groups of "
             "hosts and their variables needed"
         ) from error
 
 
 def _printed(inventories: Sequence[str], limit: str | None) -> str:
-    """Return what ansible-inventory prints of all hosts.
+    """Return the output of `ansible-inventory --list`.
 
     Raises:
-        AnsibleError: it fails, or does not end in time.
+        AnsibleError: it fails, or does not end within INVENTORY_S seconds.
     """
     tool = str(Path(sys.executable).with_name("ansible-inventory"))
     words = [word for one in _resolved(inventories) for word in ("--inventory", one)]
     words += [f"--limit={limit}"] if limit else []
-    asked = subprocess.Popen(
+    process = subprocess.Popen(
         [tool, *words, "--list"], cwd=require(), env=os.environ | _environment(), text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip
     try:
-        printed, said = asked.communicate(timeout=INVENTORY_S)
+        printed, errors = process.communicate(timeout=INVENTORY_S)
     except BaseException as error:
-        with suppress(ProcessLookupError):  # with what it started, which keeps the pipes open
-            os.killpg(asked.pid, signal.SIGKILL)
-        asked.wait()
+        with suppress(ProcessLookupError):  # its children, too: they keep the pipes open
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         raise AnsibleError(
-            f"{', '.join(inventories)}: no answer of ansible-inventory within {INVENTORY_S:.0f} s; "
-            "does it ask a service that is down?"
+            f"{', '.join(inventories)}: no answer from ansible-inventory within "
+            f"{INVENTORY_S:.0f} s; does the inventory query a service that is down?"
         ) from error
-    if asked.returncode != 0:
-        raise AnsibleError(f"{', '.join(inventories)}: not readable: {said.strip()}")
+    if process.returncode != 0:
+        raise AnsibleError(f"{', '.join(inventories)}: not readable: {errors.strip()}")
     return printed
 
 
 def _resolved(inventories: Sequence[str]) -> list[str]:
-    """Return inventories as Ansible finds them, which runs in the checkout."""
+    """Return inventories with absolute paths, since Ansible runs in the checkout."""
     return [one if "," in one else str(Path(one).resolve()) for one in inventories]
 
 
 def _members(listed: Mapping[str, Any], name: str) -> list[str]:
-    """Return the hosts of a group and of those within it, each once."""
+    """Return the hosts of a group and of its child groups, each once."""
     hosts: dict[str, None] = {}
     pending, seen = [name], set()
     while pending:
@@ -351,9 +376,9 @@ def _members(listed: Mapping[str, Any], name: str) -> list[str]:
         if group in seen:
             continue
         seen.add(group)
-        found = listed.get(group, {})
-        hosts |= dict.fromkeys(_texts(found.get("hosts", [])))
-        pending += reversed(_texts(found.get("children", [])))
+        members = listed.get(group, {})
+        hosts |= dict.fromkeys(_texts(members.get("hosts", [])))
+        pending += reversed(_texts(members.get("children", [])))
     return list(hosts)
 
 
@@ -371,22 +396,25 @@ def _host_variables(listed: Mapping[str, Any], host: str) -> Mapping[str, Any]:
 
 
 def _unmarked(value: object) -> object:
-    """Return a variable without the mark of those that an inventory plugin sets: not a template."""
+    """Return a variable without Ansible's wrapper for values that must not be templated.
+
+    Values that come from an inventory plugin have it.
+    """
     if isinstance(value, dict) and value.keys() == {_NO_TEMPLATE}:
         return value[_NO_TEMPLATE]
     return value
 
 
 def end_strays(host: str = "") -> list[int]:
-    """Kill what is left of playbooks that were cut off, so that it does nothing later.
+    """Kill leftover processes of interrupted playbooks, which could change the host later.
 
-    To be called by the one sweep of this machine, between its playbooks.
+    The caller must be the only sweep on this machine, and have no playbook running.
 
     Args:
-        host: The one of several hosts whose playbooks are meant; those of every host if not given.
+        host: The host whose playbooks are meant, if a sweep has several; empty for all.
 
     Returns:
-        The processes that did not die within 10 s.
+        The ids of the processes that did not end within 10 s.
     """
     deadline = time.monotonic() + _STRAYS_S
     while (strays := _strays(host)) and time.monotonic() < deadline:
@@ -398,12 +426,18 @@ def end_strays(host: str = "") -> list[int]:
 
 
 def _strays(host: str) -> list[int]:
-    # Another user of this machine has a lock of his own, and may carry out a sweep of another host.
-    return with_environment(lambda found: marked(found, host), user=os.geteuid())
+    # This user's processes only: another user of this machine has another lock, and may carry out a
+    # sweep of another host.
+    return with_environment(lambda variable: marked(variable, host), user=os.geteuid())
 
 
 def marked(variable: bytes, host: str = "") -> bool:
-    """Return whether a variable is the mark of a playbook's processes: a host's, or any's."""
+    """Return whether an environment variable marks a process of a playbook.
+
+    Args:
+        variable: NAME=VALUE, as /proc/PID/environ has it.
+        host: The host that the playbook must be for; empty for any.
+    """
     own = f"{_MARK}={_mark(host)}".encode()
     return variable == own or (not host and variable.startswith(own + b":"))
 

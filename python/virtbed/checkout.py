@@ -1,4 +1,4 @@
-"""The checkout of virtbed: where its platforms, plans, roles and playbooks lie, and its commit."""
+"""The checkout of virtbed (the folder with platforms.yml, plans, roles, …), and its commit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ _MARK = "platforms.yml"
 
 
 class CheckoutError(RuntimeError):
-    """No checkout of virtbed where one is needed; the message says where it was looked for."""
+    """No checkout of virtbed was found; the message lists the folders that were searched."""
 
 
 def _found(package: Path, working: Path) -> Path:
-    """Return the checkout around a package, else the one around a folder, else the package's."""
+    """Return the checkout around the package, or around the working directory.
+
+    If there is neither, return the folder in which the package's checkout would be.
+    """
     own = package.resolve().parents[2]
     folders = (own, working, *working.parents)
     return next((folder for folder in folders if (folder / _MARK).is_file()), own)
@@ -24,7 +27,7 @@ REPOSITORY = _found(Path(__file__), Path.cwd())
 
 
 def require(repository: Path = REPOSITORY) -> Path:
-    """Return the checkout.
+    """Return the checkout, after checking that it is one.
 
     Raises:
         CheckoutError: virtbed was installed as a package, and runs outside of a checkout.
@@ -38,9 +41,9 @@ def require(repository: Path = REPOSITORY) -> Path:
 
 
 def commit(repository: Path = REPOSITORY) -> str:
-    """Return the commit that is checked out, with "+changes" where tracked files differ from it."""
+    """Return the commit that is checked out, with "+changes" if tracked files differ from it."""
     try:
-        # A copy inside of another checkout is not that one's commit.
+        # In a copy inside another repository, git would report that repository's commit.
         if Path(_git(repository, "rev-parse", "--show-toplevel")) != repository.resolve():
             return UNKNOWN
         return _git(

@@ -1,4 +1,4 @@
-"""What a playbook tells while it runs, as typed events; each carries its host."""
+"""The events of a running playbook, as typed objects; `virtbed.ansible.play` yields them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from virtbed_contract.events import BlockStart, TrialOutcome
 
 @dataclass(frozen=True)
 class TaskOk:
-    """A task that did what it should on one host; `action` is its module's short name."""
+    """A task that succeeded on one host; `action` is the short name of its module."""
 
     host: str
     action: str
@@ -20,7 +20,7 @@ class TaskOk:
 
 @dataclass(frozen=True)
 class TaskFailed:
-    """A task that failed on one host, or could not reach it; a rescue may follow."""
+    """A task that failed on one host, or could not reach it; the playbook may rescue it."""
 
     host: str
     task: str
@@ -45,9 +45,12 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class Ended:
-    """The playbook has ended: the last event.
+    """The playbook has ended; always the last event.
 
-    `message` says why it did not end well; `lost` names the hosts that could not be reached.
+    Attributes:
+        status: How it ended.
+        message: Why it did not succeed; empty if it did.
+        lost: Names of the hosts that could not be reached.
     """
 
     status: Literal["successful", "failed", "canceled", "hung"]
@@ -56,7 +59,7 @@ class Ended:
 
     @property
     def ok(self) -> bool:
-        """Whether every task did what it should."""
+        """Whether every task succeeded."""
         return self.status == "successful"
 
 
@@ -64,11 +67,19 @@ Event = TaskOk | TaskFailed | BlockStarted | TrialEnded | Ended
 
 
 def failure_message(task: str, result: Mapping[str, Any]) -> str:
-    """Return the one message of a failed task; a looped task has one for each item that failed."""
+    """Return the message of a failed task: its `msg`, and the end of the output on stderr.
+
+    A task with a loop has one message per failed item; they are joined.
+
+    Args:
+        task: The task's name, for tasks without a message.
+        result: The task's result.
+    """
     items = [r for r in result.get("results", []) if isinstance(r, dict) and r.get("failed")]
     texts = [str(r.get("msg") or "").strip() for r in (items or (result,))]
-    said = "; ".join(dict.fromkeys(filter(None, texts)))
-    # Over SSH a raw command has a terminal, on which its errors come as its output.
+    message = "; ".join(dict.fromkeys(filter(None, texts)))
+    # Over SSH a raw command has a terminal, where its errors appear in its output.
     printed = result.get("stderr") or (result.get("stdout") if result.get("rc") else "")
-    words = str(printed or "").strip()[-1000:]
-    return (said if not words or words in said else f"{said}: {words}") or f"task failed: {task}"
+    output = str(printed or "").strip()[-1000:]
+    whole = message if not output or output in message else f"{message}: {output}"
+    return whole or f"task failed: {task}"

@@ -1,4 +1,4 @@
-"""The GPU of a sweep: which one a plan means on a host, and what of it must not change."""
+"""The GPU of a sweep: the one that a plan selects on a host, and its identity."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from virtbed_contract.sweep import HostReport
 
 
 def gpu_of(plan: Plan, report: HostReport, platforms: Platforms) -> Gpu | None:
-    """Return the GPU that a plan's cells are to have; None if none has one.
+    """Return the GPU that a plan's cells use; None if none uses one.
 
     Raises:
-        PlanError: the host has none, or several and none is named, or one of the plan's platforms
-            cannot have it.
+        PlanError: the host has no GPU, or has several and the plan does not name one, or one of
+            the plan's platforms cannot use it.
     """
     if not plan.asks_for_gpu:
         return None
@@ -30,22 +30,24 @@ def gpu_of(plan: Plan, report: HostReport, platforms: Platforms) -> Gpu | None:
     if False in own_kernels and gpu.on_host:
         _refuse(gpu, "processes and containers", gpu.on_host, report.host)
     if True in own_kernels:
-        # The doctor does not know how large the plan's guests are.
-        here = decode(GuestLimits, report.facts["gpu_limits"], "gpu_limits")
-        large = for_memory(gpu.address, gpu.window_mib, plan.memory_mib, here)
+        # The host's report does not consider the memory of the plan's guests, so check it now.
+        limits = decode(GuestLimits, report.facts["gpu_limits"], "gpu_limits")
+        refusals = for_memory(gpu.address, gpu.window_mib, plan.memory_mib, limits)
         memory = gpu.to_guest is not None and gpu.to_guest.kind in OF_MEMORY
-        refusal = next(large, None) if memory or not gpu.to_guest else gpu.to_guest
+        refusal = next(refusals, None) if memory or not gpu.to_guest else gpu.to_guest
         if refusal:
             _refuse(gpu, "guests", refusal, report.host)
     return gpu
 
 
 def _refuse(gpu: Gpu, whose: str, refusal: Refusal, host: str) -> NoReturn:
-    raise PlanError(f"{host}: {gpu.words} is not for {whose}: {refusal.reason}; {refusal.remedy}")
+    raise PlanError(
+        f"{host}: {gpu.words} cannot be used by {whose}: {refusal.reason}; {refusal.remedy}"
+    )
 
 
 def instance_gpu(gpu: Gpu, report: HostReport) -> InstanceGpu:
-    """Return what instances are given of a GPU."""
+    """Return a GPU as the document for instances: its functions, device nodes and libraries."""
     return InstanceGpu(
         uuid=gpu.uuid,
         functions=(gpu.address, *gpu.along),
@@ -56,11 +58,11 @@ def instance_gpu(gpu: Gpu, report: HostReport) -> InstanceGpu:
 
 
 def identity(gpu: Gpu, report: HostReport) -> dict[str, str]:
-    """Return what of a sweep's GPU must be the same as long as the sweep lasts."""
+    """Return the properties of a GPU that must stay the same for the whole sweep, by name."""
     state = report.facts["gpu_states"].get(gpu.address, {})
     return {
         "gpu": f"{gpu.name} {gpu.uuid or 'without a known UUID'} at {gpu.address}",
         "gpu driver": str(report.facts["gpu_driver"]),
-        # Of a GPU that guests alone are to have, its host may tell none of these.
+        # If only guests use the GPU, the host may report none of these.
         **{f"gpu {what}": str(state.get(what)) for what in ("cuda", "ecc", "mig")},
     }

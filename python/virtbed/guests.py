@@ -1,6 +1,7 @@
-"""What a guest is made of besides its size: the shape of its CPUs and memory, and its kernel.
+"""Properties of a guest besides its size: the topology of its CPUs and memory, and its kernel.
 
-Pure: the doctor's facts and an instance in; a `GuestShape`, or why there is none, out.
+Pure: the facts of a host's report and an instance in; the instance with a `GuestShape` and a
+kernel, or the reason why it cannot have them, out.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from virtbed_contract.codec import decode
 from virtbed_contract.documents import GuestNode, GuestShape, HostKernel, Instance, RoleProperties
 
 MOST_VCPUS = 255
-"""Of a guest's grid: more need an interrupt controller that guests here do not have."""
+"""Most vCPU numbers of a guest: more need an interrupt controller that our guests do not have."""
 Why = tuple[str, str]
-"""Why a cell cannot run, and what would change that."""
+"""Why a cell cannot run, and the remedy."""
 
 
 def equipped(
     instance: Instance, machine: RoleProperties, topology: Topology, facts: Mapping[str, Any]
 ) -> Instance | Why:
-    """Return an instance with what its factors ask of its guest, or why this host has it not.
+    """Return an instance with the guest kernel and topology that its factors require.
 
     Args:
-        instance: With `factors`.
+        instance: The instance, with its `factors`.
         machine: The properties of its machine.
         topology: The host.
-        facts: Of the host's report.
+        facts: The facts of the host's report.
+
+    Returns:
+        The instance, or why this host cannot provide them.
     """
     if not instance.own_kernel:
         return instance
@@ -46,30 +50,33 @@ def equipped(
 
 
 def _unbootable(kernel: Mapping[str, Any], machine: RoleProperties) -> Why | None:
+    """Return why a guest cannot boot the host's kernel; None if it can."""
     image = "keep to guest_kernel: [image]"
     if kernel["problem"]:
         return kernel["problem"], f"{kernel['remedy']}, or {image}"
     missing = [name for name in machine.drivers if name in kernel["missing"]]
     if missing:
         return (
-            f"{kernel['kernel']['release']}, which the host runs, has no {', '.join(missing)}, "
-            "without which a guest finds no disk or no network",
+            f"the host's kernel {kernel['kernel']['release']} has no {', '.join(missing)}, which a "
+            "guest needs for its disk and network",
             f"boot the host with a kernel that has them as modules or built in, or {image}",
         )
     return None
 
 
 def _shaped(instance: Instance, machine: RoleProperties, topology: Topology) -> Instance | Why:
+    """Return an instance whose guest has the host's topology, or why that is not possible."""
     flat = "keep to guest_topology: [flat] on this platform"
     if not machine.host_topology:
         return (
-            f"guest_topology host: a {instance.machine} tells its guest no cores, caches and nodes",
+            f"guest_topology host: a {instance.machine} cannot show cores, caches and nodes to its "
+            "guest",
             flat,
         )
     if instance.mode != "pinned":
         return (
-            "guest_topology host: vCPUs that float over the host's CPUs share no core, cache or "
-            "node that a guest could be given",
+            "guest_topology host: vCPUs that float over the host's CPUs have no fixed core, cache "
+            "or node that could be shown to the guest",
             "keep to mode pinned, or to guest_topology: [flat]",
         )
     try:
@@ -79,8 +86,8 @@ def _shaped(instance: Instance, machine: RoleProperties, topology: Topology) -> 
     order, grid = found
     if instance.accelerator == "tcg" and len(grid.vcpus) < grid.sockets * grid.cores * grid.threads:
         return (
-            f"guest_topology host: CPUs {instance.cpus} leave threads or cores of theirs out, and "
-            "an emulated guest whose vCPUs are numbered with gaps stalls at boot",
+            f"guest_topology host: CPUs {instance.cpus} do not include all threads or cores of "
+            "their domains, and an emulated guest whose vCPU numbers have gaps stalls at boot",
             f"use a host with hardware virtualization, or {flat}",
         )
     return replace(
@@ -92,20 +99,23 @@ def _shaped(instance: Instance, machine: RoleProperties, topology: Topology) -> 
 
 
 class ShapeError(ValueError):
-    """No guest can be given the shape of some CPUs; the message says why."""
+    """The topology of some CPUs cannot be reproduced in a guest; the message says why."""
 
 
 def shape(machine: Machine, instance: Instance) -> tuple[tuple[int, ...], GuestShape]:
-    """Return the CPUs of a pinned instance in the order of its vCPUs, and the guest's shape.
+    """Compute the guest topology of a pinned instance.
 
-    A guest works out what its CPUs share from their APIC numbers, which have a field of bits each
-    for socket, core and thread: a cache of eight threads is that of the numbers that agree in all
-    but their last three bits. So each core has as many places for threads as the host's cores have,
-    and cores of one cache begin at a multiple of as many cores as it has room for. Places where the
-    instance has no CPU are left empty.
+    A guest derives which of its CPUs share a cache from their APIC ids, which consist of bit fields
+    for the socket, the core and the thread: a cache of eight threads is shared by the ids that
+    differ in their last three bits only. So each core gets as many thread numbers as the host's
+    cores have threads, and the first core of a cache gets a multiple of the number of cores that
+    the cache has room for. Numbers for which the instance has no CPU are left out.
+
+    Returns:
+        The instance's CPUs in the order of its vCPUs, and the guest's topology.
 
     Raises:
-        ShapeError: the CPUs' memory is of no node of theirs, or the places are too many.
+        ShapeError: the memory is not that of the CPUs' own nodes, or there are too many numbers.
     """
     taken = frozenset(instance.cpu_ids)
     every = [core for core in machine.cores if taken & {*core}]
@@ -120,8 +130,8 @@ def shape(machine: Machine, instance: Instance) -> tuple[tuple[int, ...], GuestS
     size = len(sockets) * width * threads
     if size > MOST_VCPUS:
         raise ShapeError(
-            f"CPUs {format_cpu_list(taken)} would have {size} places for vCPUs, {MOST_VCPUS} at "
-            "most"
+            f"CPUs {format_cpu_list(taken)} would need {size} vCPU numbers, at most {MOST_VCPUS} "
+            "are available"
         )
     vcpus = {cpu: (s * width + core) * threads + t for cpu, (s, core, t) in places.items()}
     order = tuple(sorted(vcpus, key=lambda cpu: vcpus[cpu]))
@@ -136,23 +146,23 @@ def shape(machine: Machine, instance: Instance) -> tuple[tuple[int, ...], GuestS
 
 
 def _power(number: int) -> int:
-    """Return the least power of two that is not less."""
+    """Return the smallest power of two that is at least `number`."""
     return 1 << (number - 1).bit_length()
 
 
 def _packages(machine: Machine, cores: list[tuple[int, ...]]) -> list[frozenset[int]]:
-    """Return the CPUs of each package that has one of these cores, in their order."""
+    """Return the CPUs of each package that has one of these cores, in the cores' order."""
     found: dict[frozenset[int], None] = {}
     packages = [each.cpus for each in machine.domains if each.name == "package"]
     for core in cores:
-        # A package of one core is no domain; nor is one that a node of the same CPUs stands for.
+        # There is no domain for a package with one core, nor for one with the same CPUs as a node.
         alone = frozenset(core) if machine.packages > 1 else machine.cpus
         found[next((own for own in packages if own & {*core}), alone)] = None
     return list(found)
 
 
 def _numbers(machine: Machine, cores: list[tuple[int, ...]]) -> list[int]:
-    """Return the number of each core within its socket."""
+    """Return the number of each core within its socket; see `shape` for the numbering."""
     caches = [each.cpus for each in machine.domains if each.cache]
     numbers: list[int] = []
     for before, core in zip([None, *cores], cores, strict=False):
@@ -166,7 +176,7 @@ def _numbers(machine: Machine, cores: list[tuple[int, ...]]) -> list[int]:
 
 
 def _apart(grid: tuple[int, int, int], one: int, other: int) -> tuple[int, ...]:
-    """Return how far apart two places are, in sockets, then cores, then threads."""
+    """Return the distance of two vCPU numbers: in sockets, then cores, then threads."""
     _, cores, threads = grid
     return tuple(abs(one // size - other // size) for size in (cores * threads, threads, 1))
 
@@ -174,7 +184,7 @@ def _apart(grid: tuple[int, int, int], one: int, other: int) -> tuple[int, ...]:
 def _nodes(
     machine: Machine, instance: Instance, vcpus: Mapping[int, int], grid: tuple[int, int, int]
 ) -> tuple[GuestNode, ...]:
-    """Return the guest's memory nodes; none where all is of one, as a flat guest's is."""
+    """Return the guest's memory nodes; none if all memory is of one node, as in a flat guest."""
     near: list[tuple[Node, list[int]]] = []
     for node in machine.nodes:
         if node.own and node.dram and node.memory_mib != 0:
@@ -186,14 +196,14 @@ def _nodes(
     mems = format_cpu_list(node.node for node, _ in near)
     if apart or mems != instance.mems:
         raise ShapeError(
-            f"memory of nodes {instance.mems} for CPUs {instance.cpus}, whose own nodes are "
-            f"{mems or 'none'}"
+            f"memory of nodes {instance.mems} found for CPUs {instance.cpus}, their own nodes "
+            f"({mems or 'none'}) needed"
         )
     if len(near) < 2:
         return ()
     homes = {vcpu: place for place, (_, own) in enumerate(near) for vcpu in own}
     all_of: list[list[int]] = [[] for _ in near]
-    for place in range(math.prod(grid)):  # an empty one belongs where its neighbour does
+    for place in range(math.prod(grid)):  # an unused number belongs to the node of the nearest
         nearest = min(homes, key=partial(_apart, grid, place))
         all_of[homes[nearest]].append(place)
     share, left = divmod(instance.memory_mib, len(near))

@@ -1,6 +1,7 @@
-"""What hwloc says of a machine: CPUs, kinds of core, caches, nodes and cards, out of its XML.
+"""Parse hwloc's XML: the CPUs, kinds of core, caches, nodes and GPUs of a machine.
 
-Pure: the text that ``lstopo-no-graphics --of xml`` printed on the bench host in, a `Machine` out.
+Pure: the output of ``lstopo-no-graphics --of xml`` on the bench host in, a `Machine` out. The
+placement of instances (`virtbed.placement`) is based on it.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from virtbed_contract.kernel.topology import MOST_HWLOC_BYTES
 
 MOST_DEPTH = 200
 ALIKE = 0.9
-"""Cores are of one kind whose clock rates and capacities differ by no more than a tenth: cores that
-may boost a little higher than others are of the same kind."""
+"""Cores are of one kind if their clock rates and capacities differ by at most a tenth: some cores
+may boost a little higher than others of the same kind."""
 SPECIAL = ("hbm", "mcdram", "gpu", "spm", "nvm", "cxl", "dax")
-"""Parts of hwloc's names of memory that is not DRAM."""
+"""Parts of hwloc's names for memory that is not DRAM."""
 ACCELERATORS = ("0302", "12")
-"""First digits of PCI classes: a display controller without a screen, an accelerator."""
+"""First digits of PCI classes: 3D controller (a GPU without a screen), processing accelerator."""
 NVIDIA = "[10de:"
 
 
 class TopologyError(ValueError):
-    """hwloc's account of a machine is missing or makes no sense; the message says what to do."""
+    """hwloc's description of a machine is unreadable or contradictory."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of core, and every CPU of that kind."""
+    """One kind of core: all CPUs of that kind, and its description in words."""
 
     cpus: frozenset[int]
     words: str
@@ -37,7 +38,14 @@ class Kind:
 
 @dataclass(frozen=True)
 class Domain:
-    """CPUs that share something beyond a core: a cache, a cluster, a die, a node, a package."""
+    """CPUs of several cores that share something: a cache, a cluster, a die, a node, a package.
+
+    Attributes:
+        cpus: The CPUs.
+        name: What they share: "L3", "cluster", "die", "node", "package", …
+        cache: Whether it is a cache.
+        size_kib: The cache's size in KiB; 0 if unknown or no cache.
+    """
 
     cpus: frozenset[int]
     name: str
@@ -47,10 +55,14 @@ class Domain:
 
 @dataclass(frozen=True)
 class Node:
-    """One NUMA node: the CPUs near it, perhaps none, and its memory, perhaps none.
+    """One NUMA node.
 
-    `own` says that the kernel has CPUs of the node's own; `memory_mib` is None where no node of the
-    machine tells its memory.
+    Attributes:
+        node: Its number.
+        cpus: The CPUs near it; may be empty.
+        memory_mib: Its memory in MiB, may be 0; None if no node of the machine reports any.
+        own: Whether the kernel lists CPUs as the node's own.
+        dram: Whether its memory is DRAM, and not HBM, CXL, a GPU's or persistent memory.
     """
 
     node: int
@@ -62,16 +74,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine as placement sees it.
+    """The parts of a machine that matter for placement.
 
     Attributes:
-        cores: The online threads of each core, in order of the lowest.
+        cores: The online threads (CPUs) of each core, in order of the lowest.
         kinds: The kinds of core, the fastest first.
-        domains: What cores share, the largest first; each has more than one core.
-        nodes: NUMA nodes by number.
-        distances: Of pairs of nodes, in the firmware's unit; empty where it does not tell.
-        cards: CPUs near each GPU or accelerator, by its PCI address; not the screen of a server's
-            management controller.
+        domains: CPUs that share something, the largest first; each has at least two cores.
+        nodes: NUMA nodes in order of their numbers.
+        distances: Distance of each pair of nodes, in the firmware's unit; empty if not reported.
+        cards: CPUs near each GPU or accelerator, by its PCI address. The display of a server's
+            management controller is not included.
+        packages: Number of packages (sockets).
     """
 
     cores: tuple[tuple[int, ...], ...]
@@ -96,16 +109,15 @@ class Machine:
 def read(
     xml: str, with_cpus: Collection[int] = (), parts: Mapping[int, str] | None = None
 ) -> Machine:
-    """Read hwloc's XML.
+    """Parse hwloc's XML.
 
     Args:
-        xml: What lstopo printed, of hwloc 2.
-        with_cpus: The nodes that have CPUs of their own, as the kernel lists them; empty if it does
-            not.
-        parts: What each CPU is, where the processor tells (Arm's part number).
+        xml: The output of lstopo, of hwloc 2 or 3.
+        with_cpus: The nodes that the kernel lists as having CPUs; empty if it has no such list.
+        parts: The part number of each CPU, where the processor reports one (Arm).
 
     Raises:
-        TopologyError: it is no such text.
+        TopologyError: the text is not hwloc's XML, or names no CPU.
     """
     root = _root(xml)
     objects = list(_objects(root))
@@ -127,10 +139,10 @@ def read(
 def _root(xml: str) -> ET.Element:
     if len(xml) > MOST_HWLOC_BYTES:
         raise TopologyError(
-            f"hwloc's XML has {len(xml)} characters, {MOST_HWLOC_BYTES} at most needed"
+            f"hwloc's XML has {len(xml)} characters, at most {MOST_HWLOC_BYTES} are read"
         )
     if "<!ENTITY" in xml:
-        raise TopologyError("hwloc's XML defines entities, which hwloc does not")
+        raise TopologyError("hwloc's XML defines entities, which hwloc itself never does")
     try:
         root = ET.fromstring(xml)  # nosec B314 # entities are refused above
     except ET.ParseError as error:
@@ -144,7 +156,7 @@ def _root(xml: str) -> ET.Element:
 
 
 def _objects(root: ET.Element) -> Iterator[tuple[ET.Element, frozenset[int]]]:
-    """Give every object with the CPUs of the nearest object around it that has any."""
+    """Yield every object, each with its CPUs or those of the nearest object around it."""
     pending: list[tuple[ET.Element, frozenset[int], int]] = [
         (each, frozenset(), 0) for each in reversed(root.findall("object"))
     ]
@@ -152,26 +164,26 @@ def _objects(root: ET.Element) -> Iterator[tuple[ET.Element, frozenset[int]]]:
         each, around, depth = pending.pop()
         if depth > MOST_DEPTH:
             raise TopologyError(f"hwloc's objects are nested more than {MOST_DEPTH} deep")
-        here = parse_set(each.get("cpuset")) if each.get("cpuset") else around
-        yield each, here
-        pending += [(child, here, depth + 1) for child in reversed(each.findall("object"))]
+        cpus = parse_set(each.get("cpuset")) if each.get("cpuset") else around
+        yield each, cpus
+        pending += [(child, cpus, depth + 1) for child in reversed(each.findall("object"))]
 
 
 def parse_set(text: str | None) -> frozenset[int]:
-    """Read hwloc's bitmap: words of 32 bits in hex, the highest first; an empty one is zero.
+    """Parse hwloc's bitmap: 32-bit words in hexadecimal, the highest first; an empty word is zero.
 
     >>> sorted(parse_set("0x00000001,,0x3"))
     [0, 1, 64]
     """
     words = (text or "").split(",")
-    if words[0].startswith("0xf..."):  # everything from here up, of a set without end
+    if words[0].startswith("0xf..."):  # an infinite set: all higher bits are set
         words = words[1:]
     number = 0
     try:
         for word in words:
             number = number << 32 | (int(word, 16) if word else 0)
     except ValueError as error:
-        raise TopologyError(f"{str(text)[:80]!r} is no set of CPUs of hwloc's") from error
+        raise TopologyError(f"{str(text)[:80]!r} found, hwloc's set of CPUs needed") from error
     digits = bin(number)[:1:-1]
     return frozenset(place for place, digit in enumerate(digits) if digit == "1")
 
@@ -188,7 +200,7 @@ def _infos(element: ET.Element) -> dict[str, str]:
 
 
 def _cores(objects: Iterable[tuple[ET.Element, frozenset[int]]]) -> tuple[tuple[int, ...], ...]:
-    """Return the threads of each core; a thread outside any core is one of its own."""
+    """Return the threads of each core; a thread outside of all cores counts as a core."""
     cores, threads = set(), set()
     for each, cpus in objects:
         if each.get("type") == "Core" and cpus:
@@ -206,20 +218,23 @@ _SHARED = {"Package": "package", "Die": "die", "Group": "group", "NUMANode": "no
 def _domains(
     objects: Iterable[tuple[ET.Element, frozenset[int]]], cores: Iterable[tuple[int, ...]]
 ) -> tuple[Domain, ...]:
+    """Return the domains, the largest first."""
     core_of = {cpu: core for core in cores for cpu in core}
     found: dict[tuple[frozenset[int], bool], Domain] = {}
     for each, whole in objects:
         kind = each.get("type") or ""
         cache = kind.startswith("L") and kind.endswith("Cache") and not kind.startswith("L1")
         cpus = frozenset(cpu for cpu in whole if cpu in core_of)
-        # Memory is bound by node, and a node of memory only is near CPUs that are another's.
+        # Nodes are domains because memory is bound per node. A node of memory alone is listed with
+        # the CPUs of another node, and so adds no domain.
         if not (cache or kind in _SHARED) or len({core_of[cpu] for cpu in cpus}) < 2:
             continue
         name = kind.removesuffix("Cache") if cache else _SHARED[kind]
         if kind == "Group":
             name = (each.get("subtype") or "group").lower()
         domain = Domain(cpus, name, cache, _number(each, "cache_size") // 1024 if cache else 0)
-        # Of two with the same CPUs, the first is the outer one; a node says more than a group.
+        # Of two domains with the same CPUs keep the first, which is the outer one; but a group,
+        # whose meaning is unknown, is replaced.
         if found.setdefault((cpus, cache), domain).name == "group":
             found[cpus, cache] = domain
     return tuple(sorted(found.values(), key=lambda d: (-len(d.cpus), min(d.cpus), d.cache)))
@@ -228,20 +243,22 @@ def _domains(
 def _nodes(
     objects: Iterable[tuple[ET.Element, frozenset[int]]], with_cpus: set[int], cpus: frozenset[int]
 ) -> tuple[Node, ...]:
+    """Return the NUMA nodes in order of their numbers."""
     found: list[Node] = []
     for each, near in objects:
         if each.get("type") != "NUMANode":
             continue
         infos = _infos(each)
-        said = " ".join((each.get("subtype") or "", infos.get("MemoryTier", ""))).lower()
-        special = any(word in said for word in SPECIAL) or any("DAX" in name for name in infos)
+        kind = " ".join((each.get("subtype") or "", infos.get("MemoryTier", ""))).lower()
+        special = any(word in kind for word in SPECIAL) or any("DAX" in name for name in infos)
         number, mib = _number(each, "os_index"), _number(each, "local_memory") // 2**20
         near &= cpus
         own = number in with_cpus if with_cpus else bool(near)
         found.append(Node(number, near, mib, own and bool(near), not special))
     found.sort(key=lambda node: (not node.dram, node.node))
     if not with_cpus:
-        # A CPU is of one node; hwloc puts memory without CPUs next to the node nearest to it.
+        # A CPU belongs to one node only. hwloc lists memory without CPUs with the CPUs of the
+        # nearest node, so a node whose CPUs another node has already has none of its own.
         taken: set[int] = set()
         for place, node in enumerate(found):
             found[place] = replace(node, own=node.own and not node.cpus & taken)
@@ -252,6 +269,7 @@ def _nodes(
 
 
 def _distances(root: ET.Element) -> dict[tuple[int, int], int]:
+    """Return the distance of each pair of nodes; empty if hwloc lists none."""
     for each in root.findall("distances2"):
         if each.get("type") != "NUMANode" or each.get("indexing") != "os":
             continue
@@ -269,17 +287,18 @@ def _distances(root: ET.Element) -> dict[tuple[int, int], int]:
 def _cards(
     objects: Iterable[tuple[ET.Element, frozenset[int]]], cpus: frozenset[int]
 ) -> dict[str, frozenset[int]]:
-    found = {}
+    """Return the CPUs near each GPU or accelerator, by its PCI address."""
+    cards = {}
     for each, near in objects:
-        what = each.get("pci_type") or ""
-        if what.startswith(ACCELERATORS) or (what.startswith("03") and NVIDIA in what):
-            found[each.get("pci_busid") or ""] = near & cpus
-    return found
+        kind = each.get("pci_type") or ""
+        if kind.startswith(ACCELERATORS) or (kind.startswith("03") and NVIDIA in kind):
+            cards[each.get("pci_busid") or ""] = near & cpus
+    return cards
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What hwloc and the processor tell of some like CPUs."""
+    """Some CPUs with the same properties, as hwloc and the processor report them."""
 
     cpus: frozenset[int]
     type: str
@@ -289,7 +308,7 @@ class _Seen:
     base_mhz: int
 
     def like(self, other: _Seen) -> bool:
-        """Return whether these are one kind of core."""
+        """Return whether both are one kind of core."""
         rates = (
             (self.capacity, other.capacity),
             (self.max_mhz, other.max_mhz),
@@ -315,7 +334,7 @@ def _kinds(root: ET.Element, cpus: frozenset[int], parts: Mapping[int, str]) -> 
         alike = [group for group in groups if any(one.like(other) for other in group)]
         groups = [group for group in groups if group not in alike]
         groups.append([one, *(other for group in alike for other in group)])
-    # A name counts before a rate: an efficient core may be allowed a high one.
+    # The core's type counts more than its clock rate: an efficient core may have a high limit.
     groups.sort(key=lambda group: min(min(each.cpus) for each in group))
     groups.sort(key=_speed, reverse=True)
     return tuple(
@@ -326,6 +345,7 @@ def _kinds(root: ET.Element, cpus: frozenset[int], parts: Mapping[int, str]) -> 
 def _by_part(
     cpus: Iterable[int], parts: Mapping[int, str], kind: str, capacity: int, top: int, base: int
 ) -> Iterator[_Seen]:
+    """Split CPUs by their part numbers."""
     of: dict[str, set[int]] = {}
     for cpu in sorted(cpus):
         of.setdefault(parts.get(cpu, ""), set()).add(cpu)
@@ -334,6 +354,7 @@ def _by_part(
 
 
 def _speed(group: list[_Seen]) -> tuple[float, ...]:
+    """Return the sort key of a kind of core; the greatest is the fastest."""
     return (
         math.inf if group[0].type == "IntelCore" else 0,
         max(each.capacity for each in group),
@@ -343,6 +364,7 @@ def _speed(group: list[_Seen]) -> tuple[float, ...]:
 
 
 def _words(group: list[_Seen]) -> str:
+    """Return a kind of core in words: type, part number, capacity, clock rate."""
     first = group[0]
     parts = [first.type] if first.type else []
     parts += [f"part {first.part}"] if first.part else []

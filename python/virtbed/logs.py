@@ -1,4 +1,4 @@
-"""Ansible's own logs, kept with the sweep: the newest few, each of bounded size."""
+"""Ansible's logs, kept with the sweep: the newest 20, each of at most 8 MiB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_BYTES = 8 * 2**20
 
 
 def tail(log: Path, most: int) -> bytes:
-    """Return the end of a file, of so many bytes at most; nothing if it is not there."""
+    """Return the last `most` bytes of a file; nothing if it does not exist."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - most))
@@ -21,7 +21,7 @@ def tail(log: Path, most: int) -> bytes:
 class Logs:
     """The logs of the playbooks that one call of virtbed runs.
 
-    Until there is a folder they are kept in memory: a sweep that is refused makes none.
+    They are kept in memory until there is a results folder: a refused sweep does not create one.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -29,14 +29,14 @@ class Logs:
         self._pending: list[tuple[str, bytes]] = []
 
     def move_to(self, folder: Path) -> None:
-        """Write those kept so far to a folder, and all that follow."""
+        """Write the logs kept so far to a folder, and all later ones, too."""
         self._folder = folder
         for playbook, content in self._pending:
             self._write(folder, playbook, content)
         self._pending = []
 
     def keep(self, playbook: str, log: Path) -> None:
-        """Keep what a playbook printed; of a log that is too long, its end."""
+        """Keep a playbook's output; of a log above MAX_BYTES only the end."""
         try:
             with log.open("rb") as file:
                 size = file.seek(0, 2)
@@ -45,7 +45,7 @@ class Logs:
         except FileNotFoundError:  # Ansible was never started
             return
         if size > MAX_BYTES:
-            content = f"[the first {size - MAX_BYTES} bytes are left out]\n".encode() + content
+            content = f"[the first {size - MAX_BYTES} bytes were left out]\n".encode() + content
         if self._folder:
             self._write(self._folder, playbook, content)
         else:

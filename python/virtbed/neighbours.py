@@ -1,7 +1,7 @@
-"""Instances next to a measured one: which CPUs they are given, and which cells can have any.
+"""Neighbours of a measured instance: the CPUs that they get, and which cells can have any.
 
-Pure: the topology of a host, a placement and an instance in; neighbours, or why there are none,
-out.
+Pure: the topology of a host, a placement and an instance in; the neighbours, or the reason why
+there are none, out. The role trial_neighbours starts them.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from virtbed_contract.neighbours import CORE
 
 NEIGHBOURS: Factor = next(factor for factor in FACTORS if factor.name == "neighbours")
 Why = tuple[str, str]
-"""Why a cell cannot run, and what would change that."""
+"""Why a cell cannot run, and the remedy."""
 
 
 def wanted(plan: Plan) -> int:
-    """Return the most neighbours that a plan asks for."""
+    """Return the largest number of neighbours that a plan lists."""
     return max(map(int, plan.values(NEIGHBOURS)))
 
 
 def place_neighbours(
     topology: Topology, placed: Placement, most: int, memory_mib: int, total_mib: int | None = None
 ) -> tuple[Neighbour, ...]:
-    """Choose CPUs for instances next to a placed one, of its size and kind of core.
+    """Choose the CPUs of neighbours: instances of the same size and kind of core as a placed one.
 
-    No CPU is in two instances. Cores that the placed one has nothing of are first, those of its own
-    caches before those of its node, its package and the rest: what is shared is to be measured.
-    Then the other threads of its cores, and last the CPUs of housekeeping: a neighbour would be
-    slowed by it, and it by the neighbour. The first are the same however many there are.
+    No CPU belongs to two instances. Order of preference: cores without a CPU of the measured
+    instance, first those under the same caches, then those of the same node, the same package and
+    the rest, because the effect of what they share is to be measured; then the other threads of the
+    measured instance's cores; last the housekeeping CPUs, where neighbours and housekeeping slow
+    each other. The first neighbours are the same, however many there are.
 
     Args:
         topology: The host.
-        placed: The measured instance.
-        most: How many neighbours are wanted.
-        memory_mib: Memory of each instance.
-        total_mib: Memory of the host; None where that is unknown.
+        placed: Placement of the measured instance.
+        most: Number of neighbours wanted.
+        memory_mib: Memory of each instance, in MiB.
+        total_mib: Memory of the host, in MiB; None if unknown.
 
     Returns:
-        As many as there is room for, in CPUs and in memory.
+        At most `most` neighbours; fewer if CPUs or memory do not suffice.
     """
     machine = topology.machine
     measured = frozenset(parse_cpu_list(placed.cpus))
@@ -83,9 +84,9 @@ def place_neighbours(
 
 
 def _around(machine: Machine, measured: frozenset[int]) -> list[tuple[str, frozenset[int]]]:
-    """Return what an instance's CPUs lie in: the name and all CPUs of each, the smallest first."""
+    """Return the domains around an instance's CPUs, smallest first: the name and CPUs of each."""
     near = [domain for domain in machine.domains if domain.cpus & measured]
-    near.sort(key=lambda domain: not domain.cache)  # a cache says more than what has the same CPUs
+    near.sort(key=lambda domain: not domain.cache)  # of domains with the same CPUs name the cache
     each = {
         name: frozenset[int]().union(*(domain.cpus for domain in near if domain.name == name))
         for name in dict.fromkeys(domain.name for domain in near)
@@ -97,54 +98,54 @@ def _around(machine: Machine, measured: frozenset[int]) -> list[tuple[str, froze
 
 
 def _fit(bound: Sequence[Collection[Node]], memory_mib: int, total_mib: int | None) -> bool:
-    """Return whether instances have their memory at the same time.
+    """Return whether the memory suffices for all instances at the same time.
 
     Args:
-        bound: The nodes that each is bound to: an instance of several takes as much of each.
-        memory_mib: Memory of each instance.
-        total_mib: Memory of the host; None where that is unknown.
+        bound: The nodes that each instance is bound to; it takes an equal part from each.
+        memory_mib: Memory of each instance, in MiB.
+        total_mib: Memory of the host, in MiB; None if unknown.
     """
-    asked: dict[int, float] = {}
+    needed: dict[int, float] = {}
     sizes: dict[int, int | None] = {}
     for nodes in bound:
         for node in nodes:
-            asked[node.node] = asked.get(node.node, HEADROOM_MIB) + memory_mib / len(nodes)
+            needed[node.node] = needed.get(node.node, HEADROOM_MIB) + memory_mib / len(nodes)
             sizes[node.node] = node.memory_mib
-    each = all(size is None or asked[number] <= size for number, size in sizes.items())
+    each = all(size is None or needed[number] <= size for number, size in sizes.items())
     return each and (total_mib is None or len(bound) * memory_mib + HEADROOM_MIB <= total_mib)
 
 
 def accompanied(instance: Instance, room: Sequence[Neighbour]) -> Instance | Why:
-    """Return an instance with the neighbours that its factors ask for, or why it cannot have them.
+    """Return an instance with the neighbours that its factors require, or why it cannot have them.
 
     Args:
-        instance: With `factors`.
+        instance: The instance, with its `factors`.
         room: The neighbours that this host has room for, next to an instance of this size.
     """
     value = instance.factors.get(NEIGHBOURS.name, NEIGHBOURS.default)
     if value == NEIGHBOURS.default:
         return instance
-    asked = f"{NEIGHBOURS.plan_key} {value}"
+    setting = f"{NEIGHBOURS.plan_key} {value}"
     if instance.own_kernel:
         return (
-            f"{asked}: a guest's neighbours would be guests, and one guest is made at a time",
-            "vary neighbours on platforms of the host's own kernel",
+            f"{setting}: a guest's neighbours would be guests, and one guest is made at a time",
+            "vary neighbours on platforms that use the host's own kernel",
         )
     if instance.private_kernel:
         return (
-            f"{asked}: {instance.enclosure} has a kernel of its own, behind which the host's does "
+            f"{setting}: {instance.enclosure} has a kernel of its own, so the host's kernel does "
             "not show where a neighbour runs",
-            "vary neighbours on platforms of the host's own kernel",
+            "vary neighbours on platforms that use the host's own kernel",
         )
     if instance.mode != "pinned":
         return (
-            f"{asked}: an instance that floats has no CPUs of its own, which neighbours could be "
+            f"{setting}: an instance that floats has no CPUs of its own, which neighbours could be "
             "kept off",
             "keep to mode pinned",
         )
     if len(room) < int(value):
         return (
-            f"{asked}: {1 + int(value)} instances of {instance.cores} CPUs and "
+            f"{setting}: {1 + int(value)} instances of {instance.cores} CPUs and "
             f"{instance.memory_mib} MiB each are needed at the same time, this host has room for "
             f"{1 + len(room)} (CPUs of one kind, {HEADROOM_MIB} MiB of each memory node kept)",
             "lower neighbours, cores or memory_mib in the plan, or use a larger host",
@@ -153,15 +154,15 @@ def accompanied(instance: Instance, room: Sequence[Neighbour]) -> Instance | Why
 
 
 def unmet(plan: Plan, values: Iterable[str], reasons: Iterable[Why]) -> str | None:
-    """Return which number of neighbours no cell of a plan has on this host; None if each has one.
+    """Return a message if no cell can have one of the plan's numbers of neighbours; else None.
 
     Args:
         plan: The plan.
-        values: That of each cell.
-        reasons: Of the cells that cannot run.
+        values: The number of neighbours of each cell of the design.
+        reasons: Why other cells cannot run, with the remedies.
     """
-    had = {*values, NEIGHBOURS.default}
-    missing = [value for value in plan.values(NEIGHBOURS) if value not in had]
+    possible = {*values, NEIGHBOURS.default}
+    missing = [value for value in plan.values(NEIGHBOURS) if value not in possible]
     if not missing:
         return None
     why = [

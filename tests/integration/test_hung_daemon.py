@@ -1,4 +1,4 @@
-"""A daemon that is stopped, and neither answers nor refuses: a failed block, never a hung sweep."""
+"""A stopped daemon that neither answers nor refuses fails its block; the sweep does not hang."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from virtbed.checkout import REPOSITORY
 from .conftest import ENVIRONMENT, NOTHING, run, traces
 
 HUNG_AFTER_S = 25
-SWEEP_S = 400  # at most, whatever hangs
+SWEEP_S = 400  # time limit of a sweep, whatever hangs
 
 
 @pytest.fixture
 def dockerd() -> Iterator[int]:
-    """Docker's daemon; it goes on afterwards, whatever happens."""
+    """Return the process id of Docker's daemon; continue the daemon after the test."""
     (daemon,) = map(int, run("pgrep", "--exact", "dockerd").stdout.split())
     yield daemon
     os.kill(daemon, signal.SIGCONT)
@@ -37,32 +37,32 @@ def sweep(plan: str) -> subprocess.Popen[str]:
 
 
 def until(path: Path, pattern: str) -> None:
-    """Wait until a file of a sweep is there."""
+    """Wait until a file of a sweep exists."""
     deadline = time.monotonic() + SWEEP_S
     while not list(path.glob(pattern)):
         assert time.monotonic() < deadline, f"no {pattern} in {path}"
         time.sleep(0.1)
 
 
-def test_a_hung_daemon_is_a_failed_block_and_the_sweep_goes_on(
+def test_a_hung_daemon_fails_the_block_and_the_sweep_continues(
     write_plan: Any, dockerd: int
 ) -> None:
     plan, folder = write_plan("hung", platforms={"cn": ["pinned"]}, replicates=2, timeout_s=20)
     running = sweep(plan)
-    until(folder, "ansible/*-clear.log")  # the host is clear, and the first block starts
+    until(folder, "ansible/*-clear.log")  # then the host is clear, and the first block starts
     os.kill(dockerd, signal.SIGSTOP)
     until(folder, "trials/*/failure.json")
     os.kill(dockerd, signal.SIGCONT)
-    said, _ = running.communicate(timeout=SWEEP_S)
-    assert running.returncode == 1, said
+    output, _ = running.communicate(timeout=SWEEP_S)
+    assert running.returncode == 1, output
     (failed,) = folder.glob("trials/*/failure.json")
     message = json.loads(failed.read_text())["message"]
-    assert "the playbook block hung in the task " in message and "no end within " in message
+    assert "the playbook block hung in the task " in message and "it did not end within " in message
     assert len(list(folder.glob("trials/*/result.json"))) == 1
     assert traces() == NOTHING
 
 
-def test_a_hung_daemon_hinders_a_sweep_without_it_only_if_its_containers_run(
+def test_a_hung_docker_stops_a_sweep_without_containers_only_if_containers_run(
     write_plan: Any, dockerd: int
 ) -> None:
     bare = {"platforms": {"bm": ["pinned"]}, "timeout_s": 100}
@@ -95,8 +95,8 @@ def test_ctrl_c_ends_a_sweep_that_hangs(write_plan: Any, dockerd: int) -> None:
     time.sleep(5)
     running.send_signal(signal.SIGINT)
     time.sleep(5)
-    os.kill(dockerd, signal.SIGCONT)  # so that what is standing can be released
-    said, _ = running.communicate(timeout=120)
-    assert running.returncode == 130, said
+    os.kill(dockerd, signal.SIGCONT)  # so that the instance can be released
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 130, output
     assert list(folder.glob("trials/*/failure.json")) == []
     assert traces() == NOTHING

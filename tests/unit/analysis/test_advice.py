@@ -262,7 +262,7 @@ def test_one_failure_is_said_and_does_not_change_the_choice(sizes: Folder) -> No
     "message",
     [
         "trial_process: still running after 300 s; raise timeout_s in the plan",
-        "the playbook block hung in the task x: no end within 900 s, and was ended",
+        "the playbook block hung in the task x: it did not end within 900 s, and was ended",
         "Timed out",
     ],
 )

@@ -193,7 +193,7 @@ def test_another_users_folder_is_no_place_for_a_lock(
     with alone():  # nor can anybody else open it, and so lock it
         assert (tmp_path / "run" / "lock").stat().st_mode & 0o777 == 0o600
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(BenchError, match="nobody else can write needed"), alone():
+    with pytest.raises(BenchError, match="no other user can write needed"), alone():
         pass
 
 

@@ -132,8 +132,8 @@ def test_a_plan_without_a_gpu_is_placed_as_ever(plan: Plan) -> None:
         ((H100, replace(H100, address=OTHER)), None, "bench: 2 GPUs and none named"),
         ((H100,), "GPU-2", "bench: no GPU 'GPU-2' here; there are: H100 at"),
         ((replace(H100, on_host=REFUSED),), None,
-         "bench: H100 at 0000:41:00.0 is not for processes and containers: why; do that"),
-        ((replace(H100, to_guest=REFUSED),), None, "is not for guests: why; do that"),
+         "bench: H100 at 0000:41:00.0 cannot be used by processes and containers: why; do that"),
+        ((replace(H100, to_guest=REFUSED),), None, "cannot be used by guests: why; do that"),
     ],
 )  # fmt: skip
 def test_a_gpu_that_cannot_be_had_is_refused_before_anything_is_changed(

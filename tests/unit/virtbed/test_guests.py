@@ -91,7 +91,7 @@ def test_guests_boot_the_hosts_kernel_next_to_the_images_and_bare_metal_once() -
          "guest_kernel host: the file is not found; install it, or keep to guest_kernel: [image]",
          {("vm", "vanilla"), ("vm", "pinned"), ("microvm", "pinned")}),
         ({"missing": ["virtio_blk", "virtio_mmio"]},
-         "guest_kernel host: 6.1.0-1-amd64, which the host runs, has no virtio_blk, virtio_mmio",
+         "guest_kernel host: the host's kernel 6.1.0-1-amd64 has no virtio_blk, virtio_mmio",
          {("microvm", "pinned")}),
         ({"missing": ["virtio_pci"]}, "has no virtio_pci", {("vm", "vanilla"), ("vm", "pinned")}),
         ({"missing": ["zfs"]}, "", set()),
@@ -122,7 +122,7 @@ def test_a_topology_is_given_to_pinned_guests_of_machines_that_can() -> None:
 def test_an_emulated_guest_has_no_gaps() -> None:
     plan = asked(guest_topology=["flat", "host"], cores=[1], platforms={"vm": ["pinned"]})
     threads = machines.facts(smt(1, 2), 4, isa=[])
-    for guest, why in (("available", ""), ("emulated", "numbered with gaps stalls at boot")):
+    for guest, why in (("available", ""), ("emulated", "vCPU numbers have gaps stalls at boot")):
         host = report(guests=guest)
         host = replace(host, facts={**host.facts, **threads})
         said = refused(plan, host).get(("vm", "pinned"), "")
@@ -196,10 +196,10 @@ def test_cpus_of_two_nodes_give_two_nodes_with_memory_and_distances() -> None:
 
 
 def test_memory_of_other_nodes_than_the_cpus_is_refused() -> None:
-    with pytest.raises(ShapeError, match="memory of nodes 0 for CPUs 4-5, whose own nodes are 1"):
+    with pytest.raises(ShapeError, match=r"memory of nodes 0 found for CPUs 4-5, .* \(1\)"):
         shaped(smt(2, 4, nodes=True), "4-5", "0")
 
 
 def test_a_guest_of_too_many_places_is_refused() -> None:
-    with pytest.raises(ShapeError, match="would have 256 places for vCPUs, 255 at most"):
+    with pytest.raises(ShapeError, match="would need 256 vCPU numbers, at most 255"):
         shaped(smt(1, 128), "0-127")

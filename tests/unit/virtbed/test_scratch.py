@@ -105,5 +105,5 @@ def test_keys_of_several_hosts_guests_do_not_touch_each_other(run: Path) -> None
 def test_a_folder_that_others_write_is_refused(run: Path) -> None:
     run.mkdir()
     run.chmod(0o777)
-    with pytest.raises(PermissionError, match="nobody else can write needed"):
+    with pytest.raises(PermissionError, match="no other user can write needed"):
         scratch.own_folder().__enter__()

@@ -533,6 +533,6 @@ def test_a_teardown_forgets_the_controllers_keys_and_follows_no_link(
     (run / "plays").rmdir()
     run.rmdir()
     run.symlink_to(theirs)
-    with pytest.raises(OSError, match="nobody else can write needed"):
+    with pytest.raises(OSError, match="no other user can write needed"):
         benches.forget_killed()
     assert (theirs / "keys").exists()
