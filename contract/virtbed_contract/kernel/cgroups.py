@@ -1,6 +1,7 @@
-"""Control groups: limits of a process's CPUs, memory and threads, under versions 1, 2 and both.
+"""Reader of control groups: limits of a process's CPUs, memory and threads.
 
-A limit of an ancestor binds as well, so limits are the tightest from the process's own group up.
+It reads version 1, version 2 and hybrid hosts, which mount both. Limits of ancestors apply, too, so
+each function returns the tightest limit among the process's own group and its ancestors.
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
 SWAP_FILES = ("memory.swap.max", "memory.memsw.limit_in_bytes")
 PIDS_FILE = "pids.max"
 STAT_FILE = "cpu.stat"
-_UNLIMITED_BYTES = 2**60  # version 1 writes no limit as a number near 2**63
+_UNLIMITED_BYTES = 2**60  # version 1 shows "no limit" as a number near 2**63
 
 
 @dataclass(frozen=True)
 class Mount:
-    """Where one hierarchy is mounted: its version, the cgroup at the top, and its folder."""
+    """One mounted hierarchy.
+
+    Attributes:
+        version: Version of control groups, 1 or 2.
+        top: Path of the cgroup that is mounted.
+        point: Folder that it is mounted on.
+    """
 
     version: int
     top: str
@@ -33,9 +40,9 @@ class Mount:
 
 
 def mounts(root: Place) -> dict[str, Mount]:
-    """Return the mount of each version 1 controller, and of version 2 under the name "".
+    """Return the mounts by controller of version 1, and the mount of version 2 by the name "".
 
-    Options of a version 1 mount (``rw``) are among the names; no controller is called so.
+    Options of a mount such as ``rw`` are among the names, too; no controller has such a name.
     """
     found: dict[str, Mount] = {}
     for line in (read(root / "proc/self/mountinfo") or "").splitlines():
@@ -49,16 +56,16 @@ def mounts(root: Place) -> dict[str, Mount]:
 
 
 def version(root: Place) -> Optional[int]:
-    """Return the version of the hierarchy that limits CPU time; None without a mount of any.
+    """Return the version of the hierarchy that limits CPU time; None if none is mounted.
 
-    A hybrid host mounts both, and what limits CPU time there is version 1.
+    A hybrid host mounts both versions, and limits CPU time by version 1.
     """
     mount = _mount(mounts(root), "cpu")
     return mount.version if mount else None
 
 
 def controllers(root: Place) -> list[str]:
-    """Return the controllers of the hierarchy's version that limits CPU time, sorted."""
+    """Return the controllers of the version that limits CPU time, sorted."""
     found = mounts(root)
     if "cpu" in found:
         # "#subsys_name hierarchy num_cgroups enabled", then a line per controller.
@@ -70,13 +77,13 @@ def controllers(root: Place) -> list[str]:
 
 
 def lineage(root: Place, controller: str, pid: Pid = "self") -> list[Place]:
-    """Return a process's cgroup folder in a controller's hierarchy, then its ancestors'.
+    """Return the folder of a process's cgroup in a controller's hierarchy, then its ancestors'.
 
-    In a container the path of ``/proc/PID/cgroup`` is often the host's, and does not exist below
-    the mount, whose top then is the process's own cgroup.
+    In a container, the path in ``/proc/PID/cgroup`` is often the host's and does not exist below
+    the mount point; then the mount point is the folder of the process's own cgroup.
 
     Returns:
-        Folders up to the mount point; [] where the controller is not mounted.
+        Folders up to the mount point; empty if the controller is not mounted.
     """
     mount = _mount(mounts(root), controller)
     if mount is None:
@@ -95,22 +102,22 @@ def lineage(root: Place, controller: str, pid: Pid = "self") -> list[Place]:
 
 
 def quota_cpus(root: Place, pid: Pid = "self") -> Optional[float]:
-    """Return the tightest CPU quota that binds a process, in CPUs; None without one."""
+    """Return the tightest CPU quota that limits a process, in CPUs; None if there is no quota."""
     quotas = [_quota_cpus(group) for group in lineage(root, "cpu", pid)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def own_quota_cpus(root: Place, pid: Pid = "self") -> Optional[float]:
-    """Return the CPU quota of the cgroup that a process is in itself, in CPUs; None without one."""
+    """Return the CPU quota of a process's own cgroup, in CPUs; None if it has no quota."""
     groups = lineage(root, "cpu", pid)
     return _quota_cpus(groups[0]) if groups else None
 
 
 def quota_times(root: Place, pid: Pid = "self") -> Optional[str]:
-    """Return period and burst of the tightest CPU quota that binds a process, in words.
+    """Return period and burst of the tightest CPU quota that limits a process, in words.
 
     Returns:
-        None without a quota. A kernel without bursts has none.
+        Text such as "period 100000 us, burst 0 us"; None if there is no quota.
     """
     found = [(quota, group) for group in lineage(root, "cpu", pid) if (quota := _quota(group))]
     if not found:
@@ -121,12 +128,16 @@ def quota_times(root: Place, pid: Pid = "self") -> Optional[str]:
 
 
 def times_in_words(period_us: int, burst_us: int = 0) -> str:
-    """Return how `quota_times` tells a period and a burst."""
+    """Return a period and a burst in the words of `quota_times`.
+
+    >>> times_in_words(100000)
+    'period 100000 us, burst 0 us'
+    """
     return f"period {period_us} us, burst {burst_us} us"
 
 
 def cpuset(root: Place, pid: Pid = "self") -> Optional[str]:
-    """Return the kernel list of the CPUs that a process's cpuset leaves it; None without one."""
+    """Return the kernel list of the CPUs in a process's cpuset; None if it has no cpuset."""
     for group in lineage(root, "cpuset", pid):
         for name in CPUSET_FILES:
             cpus = read(group / name)
@@ -136,7 +147,7 @@ def cpuset(root: Place, pid: Pid = "self") -> Optional[str]:
 
 
 def memory_bytes(root: Place, pid: Pid = "self") -> Optional[int]:
-    """Return the tightest memory limit that binds a process, in bytes; None without one."""
+    """Return the tightest memory limit of a process, in bytes; None if there is no limit."""
     limits = []
     for group in lineage(root, "memory", pid):
         text = next(filter(None, (read(group / name) for name in MEMORY_FILES)), "max")
@@ -146,12 +157,13 @@ def memory_bytes(root: Place, pid: Pid = "self") -> Optional[int]:
 
 
 def swap_limit(root: Place, pid: Pid = "self") -> Optional[str]:
-    """Return how much swap a process's control groups leave it: "0 MiB", or "max" for any.
+    """Return the limit of swap of a process, such as "0 MiB"; "max" if there is no limit.
 
-    Version 1 limits memory and swap together: the swap is what that leaves beyond the memory.
+    Version 1 limits the sum of memory and swap, so the limit of swap is the difference between that
+    limit and the limit of memory.
 
     Returns:
-        None where no group tells: the kernel may have no swap, or no limits of it.
+        The limit; None if no group reports one, since the kernel has no swap or no limits of swap.
     """
     readable, limits = False, list[int]()
     for group in lineage(root, "memory", pid):
@@ -167,16 +179,17 @@ def swap_limit(root: Place, pid: Pid = "self") -> Optional[str]:
 
 
 def pids_max(root: Place, pid: Pid = "self") -> Optional[int]:
-    """Return the tightest limit of processes and threads that binds a process; None without one."""
+    """Return the tightest limit of processes and threads for a process; None if there is none."""
     texts = [read(group / PIDS_FILE) or "max" for group in lineage(root, "pids", pid)]
     return min((int(text) for text in texts if text != "max"), default=None)
 
 
 def throttling(root: Place, pid: Pid = "self") -> Optional[dict[str, int]]:
-    """Return how often and how long CPU quotas from a process's cgroup up stopped it, summed.
+    """Return the throttling by CPU quotas, summed over a process's cgroup and its ancestors.
 
     Returns:
-        ``periods`` and ``throttled`` (numbers) and ``throttled_ns``; None where no quota can be.
+        ``periods`` (number of periods), ``throttled`` (number of periods in which the group was
+        stopped) and ``throttled_ns`` (time stopped); None if no group can have a quota.
     """
     total: Optional[dict[str, int]] = None
     for group in lineage(root, "cpu", pid):
@@ -193,10 +206,10 @@ def throttling(root: Place, pid: Pid = "self") -> Optional[dict[str, int]]:
 
 
 def limits(root: Place, pid: Pid = "self") -> dict[str, Any]:
-    """Return what limits a process, as an enclosure's reading has it.
+    """Return all limits of a process, as they are part of an enclosure's reading.
 
-    The limits are the tightest from the process's own cgroup up: inside a container none above its
-    own shows.
+    Each limit is the tightest among the process's own cgroup and its ancestors. From inside a
+    container, ancestors of the container's own cgroup cannot be seen.
 
     Returns:
         ``cpuset`` (a kernel list), ``quota_cpus``, ``quota_times``, ``memory_mib``, ``swap_limit``,
@@ -215,7 +228,7 @@ def limits(root: Place, pid: Pid = "self") -> dict[str, Any]:
 
 
 def _mount(found: dict[str, Mount], controller: str) -> Optional[Mount]:
-    """Return the mount of a controller's hierarchy: version 1 where it has one, else version 2."""
+    """Return the mount of a controller: that of version 1 if there is one, else of version 2."""
     return found.get(controller, found.get(""))
 
 
@@ -225,9 +238,9 @@ def _quota_cpus(group: Place) -> Optional[float]:
 
 
 def _quota(group: Place) -> Optional[tuple[int, int]]:
-    """Return quota and period of one group in microseconds; None without a quota."""
+    """Return quota and period of one group in microseconds; None if it has no quota."""
     quota, _, period = (read(group / "cpu.max") or "").partition(" ")
-    if not quota:  # version 1, or a root group, which has none
+    if not quota:  # version 1, or a root group, which has no such file
         quota = read(group / "cpu.cfs_quota_us") or "max"
         period = read(group / "cpu.cfs_period_us") or "100000"
     unlimited = quota == "max" or int(quota) < 0

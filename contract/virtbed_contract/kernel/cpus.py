@@ -1,4 +1,4 @@
-"""Lists of CPUs and memory nodes as the kernel writes them: ``0-2,5``."""
+"""Kernel lists, in which the kernel writes sets of CPUs and memory nodes: ``0-2,5``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterable
 
 MOST = 2**20
-"""No kernel has so many CPUs, nodes or interrupts; a list of more would only fill the memory."""
+"""Largest number in a list. No kernel has as many CPUs, nodes or interrupts; a larger number would
+only exhaust the memory."""
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """Return the numbers in a kernel list: "0-2,5" gives (0, 1, 2, 5), and "" gives ().
+    """Return the numbers in a kernel list.
 
+    >>> parse_cpu_list("0-2,5"), parse_cpu_list("")
+    ((0, 1, 2, 5), ())
     Raises:
         ValueError: `text` is not a kernel list.
     """
@@ -27,14 +30,16 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
         if high > MOST:
             raise ValueError(f"{part!r} found in {text!r}, numbers up to {MOST} needed")
         if high < low:
-            raise ValueError(f"{part!r} in {text!r} runs backwards; write {high}-{low}")
+            raise ValueError(f"{part!r} found in {text!r}, the range {high}-{low} needed")
         numbers.update(range(low, high + 1))
     return tuple(sorted(numbers))
 
 
 def parse_cpu_mask(text: str) -> tuple[int, ...]:
-    """Return the CPUs of a kernel mask, words of 32 bits in hex: "3,00000001" gives (0, 32, 33).
+    """Return the CPUs in a kernel mask: hexadecimal words of 32 bits, the highest first.
 
+    >>> parse_cpu_mask("3,00000001")
+    (0, 32, 33)
     Raises:
         ValueError: `text` is not a kernel mask.
     """
@@ -43,7 +48,11 @@ def parse_cpu_mask(text: str) -> tuple[int, ...]:
 
 
 def format_cpu_list(numbers: Iterable[int]) -> str:
-    """Return the kernel list of some numbers: {0, 1, 2, 5} gives "0-2,5"."""
+    """Return the kernel list of some numbers.
+
+    >>> format_cpu_list({0, 1, 2, 5})
+    '0-2,5'
+    """
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:
@@ -60,7 +69,7 @@ def allowed(thread: int = 0) -> str:
         thread: The thread's id; 0 is the calling thread.
 
     Raises:
-        ProcessLookupError: there is no such thread.
+        ProcessLookupError: There is no such thread.
     """
-    # The status file's Cpus_allowed_list also has CPUs that may be plugged in one day.
+    # Cpus_allowed_list in the status file also lists possible CPUs that are not present.
     return format_cpu_list(os.sched_getaffinity(thread))

@@ -1,4 +1,4 @@
-"""Small kernel files read, and files written so that a crash leaves the old or the new one."""
+"""Reading of small kernel files, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .printed import Place
 
 
 def read(path: Place) -> Optional[str]:
-    """Return the text of a kernel file without NULs and white space around it.
+    """Return the text of a kernel file without surrounding NULs and white space.
 
     Returns:
-        None where the file does not exist or may not be read.
+        The text; None if the file does not exist or may not be read.
     """
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
@@ -23,16 +23,19 @@ def read(path: Place) -> Optional[str]:
 
 
 def chosen(text: Optional[str]) -> Optional[str]:
-    """Return the bracketed word of a kernel choice: "always [madvise] never" gives "madvise".
+    """Return the chosen word of a kernel setting, which has brackets.
 
     Returns:
-        None for None, and for a text without brackets.
+        The word; None for None, and for a text without brackets.
+
+    >>> chosen("always [madvise] never")
+    'madvise'
     """
     return (text or "").partition("[")[2].partition("]")[0] or None
 
 
 def fields(text: Optional[str]) -> dict[str, str]:
-    """Return the first value per key of a text of "key: value" lines; {} for None."""
+    """Return the first value of each key in a text of "key: value" lines; {} for None."""
     found: dict[str, str] = {}
     for line in (text or "").splitlines():
         key, colon, value = line.partition(":")
@@ -42,12 +45,12 @@ def fields(text: Optional[str]) -> dict[str, str]:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace a file at once: whatever happens, `path` holds the old content or the whole new one.
+    """Replace a file atomically: after a crash it has the old content or all of the new content.
 
     Args:
         path: The file; its folder must exist.
-        write: Called with the path of a temporary file in the same folder, which it writes. That
-            file is then synced to disk and renamed, and the folder synced.
+        write: Function that writes a temporary file in the same folder, whose path it gets. That
+            file is then synced to disk and renamed, and the folder is synced.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -60,12 +63,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: Union[str, Iterable[str]], mode: int = 0o644) -> None:
-    """Replace a text file at once: see `write_whole`.
+    """Replace a text file atomically: see `write_whole`.
 
     Args:
         path: The file; its folder must exist.
-        text: The content, whole or in parts, of which one at a time is in memory.
-        mode: The file's permissions.
+        text: The content, or an iterable of its parts, which are written one at a time.
+        mode: Permissions of the file.
     """
 
     def write(temporary: Path) -> None:

@@ -1,4 +1,4 @@
-"""The threads and memory of a QEMU process, as the host's kernel placed them."""
+"""Readers of a QEMU process on its host: where its threads run and its memory is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path("/")
 
 
 def vcpu_threads(pid: int, proc: Path = processes.PROC) -> dict[int, int]:
-    """Return the thread of each vCPU; QEMU names them "CPU 0/KVM" or "CPU 0/TCG"."""
+    """Return thread ids by vCPU; QEMU names these threads "CPU 0/KVM" or "CPU 0/TCG"."""
     found = {}
     for thread in processes.threads(pid, proc):
         stat = processes.stat(f"{pid}/task/{thread}", proc)
@@ -27,7 +27,16 @@ def vcpu_threads(pid: int, proc: Path = processes.PROC) -> dict[int, int]:
 
 
 def vcpu_readings(pid: int, threads: Mapping[int, int]) -> list[dict[str, Any]]:
-    """Return where each vCPU's thread may run, and how often the kernel moved it, by vCPU."""
+    """Return the placement of each vCPU's thread, in order of vCPU.
+
+    Args:
+        pid: Id of the QEMU process.
+        threads: Thread ids by vCPU.
+
+    Returns:
+        One entry per vCPU: ``vcpu``, ``thread``, ``cpus_allowed_list``, ``migrations`` (how often
+        the kernel moved the thread to another CPU) and ``mems_allowed_list``.
+    """
     return [
         {
             "vcpu": vcpu,
@@ -41,17 +50,17 @@ def vcpu_readings(pid: int, threads: Mapping[int, int]) -> list[dict[str, Any]]:
 
 
 def helpers_allowed(pid: int, threads: Mapping[int, int], proc: Path = processes.PROC) -> str:
-    """Return the kernel list of the CPUs on which any thread that is no vCPU may run.
+    """Return the kernel list of the CPUs on which any of QEMU's other threads may run.
 
-    Those are the main loop, I/O, and whatever else QEMU started.
+    These are the main loop, I/O threads and all others that are not vCPUs.
     """
     found: set[int] = set()
     for thread in processes.threads(pid, proc) - set(threads.values()):
-        with suppress(ProcessLookupError):  # I/O threads come and go
+        with suppress(ProcessLookupError):  # an I/O thread has ended
             found |= os.sched_getaffinity(thread)
     return format_cpu_list(found)
 
 
 def transparent_hugepage(root: Path = ROOT) -> Optional[str]:
-    """Return how the host joins pages: ``always``, ``madvise`` or ``never``."""
+    """Return the host's setting of transparent huge pages: ``always``, ``madvise``, ``never``."""
     return chosen(read(root / "sys/kernel/mm/transparent_hugepage/enabled"))

@@ -1,4 +1,7 @@
-"""What a machine runs on: hardware, a hypervisor, or an emulator, whose times are no figures."""
+"""Detection of the hypervisor or emulator below a machine's kernel.
+
+Times measured under an emulator are no figures.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .files import read
 from .isa import read_flags
 
 VENDOR = Path("sys/class/dmi/id/sys_vendor")
-_LEAF = 0x40000000  # where a hypervisor says what it is, in 12 characters
+_LEAF = 0x40000000  # CPUID leaf in which a hypervisor names itself, in 12 characters
 _NAMES = {
     "KVMKVMKVM": "KVM",
     "Microsoft Hv": "Hyper-V",
@@ -23,20 +26,20 @@ _NAMES = {
     "XenVMMXenVMM": "Xen",
 }
 _EMULATORS = frozenset({"QEMU TCG"})
-# Makers of machines that QEMU and Bochs pretend to be.
+# Vendors of the machines that QEMU and Bochs emulate.
 _EMULATED_VENDORS = frozenset({"Bochs", "QEMU"})
 _ANY = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
-# mov eax, edi; xor ecx, ecx; cpuid; store eax, ebx, ecx, edx to [rsi]; rbx is the caller's.
+# mov eax, edi; xor ecx, ecx; cpuid; store eax, ebx, ecx, edx to [rsi]; rbx is saved for the caller.
 _CPUID = bytes.fromhex("53 89f8 31c9 0fa2 8906 895e04 894e08 89560c 5b c3")
 
 
 @dataclass(frozen=True)
 class Below:
-    """What is below a machine's kernel.
+    """The layer below a machine's kernel.
 
     Attributes:
-        name: Of the hypervisor or emulator; None for hardware.
-        emulated: Whether it is an emulator, or hides whether it is one.
+        name: Name of the hypervisor or emulator; None for hardware.
+        emulated: Whether it is an emulator, or does not show whether it is one.
     """
 
     name: Optional[str]
@@ -44,10 +47,11 @@ class Below:
 
 
 def signature() -> Optional[str]:
-    """Return what CPUID tells of a hypervisor: 12 characters, perhaps none.
+    """Return the hypervisor's signature from CPUID: up to 12 characters, empty if it has none.
 
     Returns:
-        None where CPUID cannot be asked: another processor, or memory must not be executed.
+        The signature; None if CPUID cannot be executed: the processor is not x86-64, or the kernel
+        forbids executable memory.
     """
     if platform.machine() != "x86_64":
         return None
@@ -58,28 +62,28 @@ def signature() -> Optional[str]:
             call = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_void_p)(ctypes.addressof(code))
             registers = (ctypes.c_uint32 * 4)()
             call(_LEAF, ctypes.byref(registers))
-            del call, code  # else the memory cannot be given back
+            del call, code  # they refer to the memory, which could not be unmapped otherwise
     except (OSError, ValueError):
         return None
     return bytes(registers)[4:].strip(b"\0").decode("ascii", "replace")
 
 
 def below(root: Path, ask: Callable[[], Optional[str]] = signature) -> Below:
-    """Return what a machine runs on.
+    """Return the layer below a machine's kernel.
 
-    A machine that is QEMU's by its DMI and does not say by CPUID what runs it counts as emulated:
-    an emulator's times taken for real ones do the greater harm.
+    A machine whose DMI names QEMU, but whose CPUID names no hypervisor, counts as emulated: to take
+    an emulator's times for real ones would do more harm than the reverse.
 
     Args:
-        root: Of its file system.
-        ask: Asks CPUID.
+        root: Root of the machine's file system.
+        ask: Function that returns the hypervisor's signature, as `signature` does.
     """
-    # Without the flag the leaf is another's.
-    said = ask() if "hypervisor" in read_flags(root) else ""
-    if said:
-        name = _NAMES.get(said, said)
+    # Without the CPU flag "hypervisor", the leaf has another meaning.
+    reported = ask() if "hypervisor" in read_flags(root) else ""
+    if reported:
+        name = _NAMES.get(reported, reported)
         return Below(name, name in _EMULATORS)
     vendor = read(root / VENDOR)
     if vendor in _EMULATED_VENDORS:
-        return Below(f"{vendor} that does not say whether it emulates", True)
-    return Below(None if said == "" else "a hypervisor that cannot be asked for its name", False)
+        return Below(f"{vendor} that does not show whether it emulates", True)
+    return Below(None if reported == "" else "a hypervisor of unknown name", False)

@@ -1,4 +1,4 @@
-"""Which machine a kernel runs on, and what tells whether two machines are alike."""
+"""Identity and hardware of a machine, to recognize one machine and compare several."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, Optional
 from .files import fields, read
 
 BOOT = Path("proc/sys/kernel/random/boot_id")
-# systemd's, then D-Bus's own, which is older.
+# The machine-id of systemd, then that of D-Bus, which is older.
 _IDS = (Path("etc/machine-id"), Path("var/lib/dbus/machine-id"))
 _DMI = Path("sys/class/dmi/id")
 _PURPOSE = b"virtbed"
 
 
 def identity(root: Path) -> dict[str, Optional[str]]:
-    """Return {id, boot} of a machine, by which two names for one are recognized.
+    """Return digests {id, boot} of a machine, by which two names of one machine are recognized.
 
-    Digests, for machine-id(5) asks that the number itself be kept from others, and reports are
-    handed on. None where there is no such number.
+    They are digests since machine-id(5) requires that the id itself be kept secret, and reports are
+    passed on to others. A value is None if the machine has no such id.
     """
     found = (read(root / path) for path in _IDS)
     return {
@@ -35,11 +35,15 @@ def _digest(text: Optional[str]) -> Optional[str]:
 
 
 def are_one(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Return whether two identities are of one machine.
+    """Return whether two identities belong to the same machine.
 
-    One boot id is one kernel, so machines that were cloned with their machine-id are two. Where
-    both tell a machine-id, it must be the same as well: containers that stand for machines have one
-    of their own.
+    The boot ids must be equal: each belongs to one running kernel, even if machines were cloned
+    with their machine-id. If both have a machine-id, these must be equal, too: containers that act
+    as machines share the kernel, but have their own.
+
+    Args:
+        first: An identity, as `identity` returns it.
+        second: Another identity.
     """
     if not first.get("boot") or first.get("boot") != second.get("boot"):
         return False
@@ -48,7 +52,7 @@ def are_one(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 
 def hardware(root: Path) -> dict[str, Optional[str]]:
-    """Return {model, firmware, microcode} of a machine; None where its kernel does not tell."""
+    """Return {model, firmware, microcode} of a machine; None for unknown values."""
 
     def joined(*names: str) -> Optional[str]:
         return " ".join(filter(None, (read(root / _DMI / name) for name in names))) or None

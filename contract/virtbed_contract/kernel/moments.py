@@ -1,7 +1,7 @@
-"""What a kernel counts and logs while a trial runs: read before and after, and subtracted.
+"""Events that a kernel counts and logs during a trial: read before and after, and subtracted.
 
-`machine` reads what `SCRIPT` printed on a machine, or the live files: from the machine itself
-nothing is hidden, while engines hide some of these files from their containers.
+`machine` reads the output of `SCRIPT` from a machine, where all files are visible; `counters` also
+reads live files inside an enclosure, where engines hide some of them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .printed import Place
 
 KMSG = Path("dev/kmsg")
 TIMERS = Path("run/systemd/timers")
-"""Where `SCRIPT` puts what systemd says of its timers: there is no such file."""
+"""Path under which `SCRIPT` prints systemd's report of its timers; there is no such file."""
 IRQS = Path("proc/irq")
 TICK = "LOC"
-"""The row of /proc/interrupts for a CPU's own timer; devices' rows have numbers."""
-_KEPT = 20  # messages of the kernel
-_OF_DAEMONS = 24  # from this level on: 3 << 3
-_LONGEST = 200  # characters of a message
+"""Row of /proc/interrupts for the local timers of CPUs; rows of devices have numbers."""
+_KEPT = 20  # number of kernel messages that are kept
+_OF_DAEMONS = 24  # messages with this level or a higher one come from daemons: 3 << 3
+_LONGEST = 200  # characters of a message that are kept
 _THROTTLES = ("core_throttle_count", "package_throttle_count")
 _SWAPPED = ("pswpin", "pswpout")
 _FILES = (
@@ -42,8 +42,8 @@ _FILES = (
     f"{topology.CPUS}/cpu[0-9]*/thermal_throttle/*_throttle_count",
 )  # fmt: skip
 
-# POSIX sh with coreutils, grep and gzip; $1 is the root of the file system, nothing on a live host.
-# GNU head prints many files by one process, each after "==> its path <==".
+# POSIX sh with coreutils, grep and gzip. $1 is the root of the file system, empty on a live host.
+# GNU head prints many files in one process, each after a line "==> its path <==".
 SCRIPT = f"""\
 cd "$1/" || exit
 head --verbose --bytes={readings.MOST_BYTES} {" ".join(_FILES)} 2>/dev/null
@@ -67,7 +67,7 @@ exit 0
 
 
 def taken(cpus: Iterable[int]) -> dict[str, Any]:
-    """Return what `machine` does of the machine on which this runs."""
+    """Return the reading of `machine` for the machine on which this runs."""
     done = subprocess.run(
         ["sh", "-c", SCRIPT, "sh", ""], capture_output=True, text=True, errors="replace", check=True
     )
@@ -75,26 +75,30 @@ def taken(cpus: Iterable[int]) -> dict[str, Any]:
 
 
 def machine(printed: str, cpus: Iterable[int]) -> dict[str, Any]:
-    """Return a reading of a machine's kernel: its ``settings``, and what it counts so far.
+    """Return a reading of a machine's kernel: its ``settings``, and the values of `counters`.
 
     Args:
-        printed: What `SCRIPT` printed.
-        cpus: The CPUs whose interrupts count.
+        printed: Output of `SCRIPT`.
+        cpus: CPUs whose interrupts are counted.
     """
     root = readings.unpack(printed)
     return {"settings": settings.kernel(root), **counters(root, cpus)}
 
 
 def counters(root: Place, cpus: Iterable[int]) -> dict[str, Any]:
-    """Return what a kernel counts and logs: None, or less of it, for what it does not tell.
+    """Return a kernel's counters and log, for `moved`; None for what it does not report.
+
+    Args:
+        root: Root of the tree with /proc, /sys and /dev.
+        cpus: CPUs whose interrupts are counted.
 
     Returns:
-        ``online`` and ``cpus`` (kernel lists), ``uptime_s``; ``interrupts`` (on those CPUs so
-        far: `TICK` and the devices', by number and name); ``aimed`` (a kernel list of the
-        interrupts that may fire there); ``throttled`` (events of heat, over all CPUs),
-        ``processes`` (started since boot, threads included), ``swapped_pages``; ``messages``
-        (number and text of the last ones), ``timers`` (of systemd, each with the time at which it
-        fired last).
+        ``online`` and ``cpus`` (kernel lists), ``uptime_s``, ``interrupts`` (number of interrupts
+        on `cpus` since boot, by device or `TICK`), ``aimed`` (kernel list of the interrupts that
+        may fire on `cpus`), ``throttled`` (number of throttling events because of heat, over all
+        CPUs), ``processes`` (number of processes and threads started since boot),
+        ``swapped_pages``, ``messages`` (number and text of the kernel's last messages) and
+        ``timers`` (by systemd's timer, when it last fired).
     """
     wanted = tuple(cpus)
     return {
@@ -112,9 +116,9 @@ def counters(root: Place, cpus: Iterable[int]) -> dict[str, Any]:
 
 
 def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what happened between two readings of one kernel: a `result.Moved` as JSON values."""
+    """Return the events between two readings of one kernel: `surroundings.Moved` as JSON values."""
     busiest, devices, ticks = _more_interrupts(before["interrupts"], after["interrupts"])
-    said = _more_messages(before["messages"], after["messages"])
+    logged = _more_messages(before["messages"], after["messages"])
     window_s = _difference(before["uptime_s"], after["uptime_s"])
     return {
         "window_s": None if window_s is None else round(window_s, 2),
@@ -126,8 +130,8 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]
         "throttled": _difference(before["throttled"], after["throttled"]),
         "processes": _difference(before["processes"], after["processes"]),
         "swapped_pages": _difference(before["swapped_pages"], after["swapped_pages"]),
-        "messages": None if said is None else said[0],
-        "last_message": None if said is None else said[1],
+        "messages": None if logged is None else logged[0],
+        "last_message": None if logged is None else logged[1],
         "timers": _fired(before["timers"], after["timers"]),
         "changed": changed(before.get("settings") or {}, after.get("settings") or {}),
     }
@@ -136,11 +140,11 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]
 def bench(
     before: Optional[Mapping[str, Any]], after: Optional[Mapping[str, Any]]
 ) -> Optional[dict[str, Any]]:
-    """Return a `result.Bench` as JSON values; None where the bench host's kernel was not read.
+    """Return `surroundings.Bench` as JSON values; None if the bench host's kernel was not read.
 
     Args:
-        before: The reading of the machine before the trial.
-        after: That after it.
+        before: Reading of the machine before the trial.
+        after: Reading of the machine after the trial.
     """
     was, now = ((side or {}).get("bench") for side in (before, after))
     if not was:
@@ -149,9 +153,9 @@ def bench(
 
 
 def interrupts(root: Place, cpus: Iterable[int]) -> Optional[dict[str, int]]:
-    """Return how often each device, and the CPUs' own timers, interrupted some CPUs so far.
+    """Return the number of interrupts on some CPUs since boot, by device or `TICK`.
 
-    Devices are named by number and name, such as "36 virtio1-req.0".
+    A device has the interrupt's number and its name, such as "36 virtio1-req.0".
     """
     lines = (read(root / "proc/interrupts") or "").splitlines()
     if not lines:
@@ -184,7 +188,7 @@ def aimed(root: Place, cpus: Iterable[int]) -> Optional[str]:
 
 
 def throttled(root: Place) -> Optional[int]:
-    """Return how often heat slowed cores and packages since boot; a package counts per CPU."""
+    """Return how often heat throttled cores and packages since boot; packages count per CPU."""
     counts = [
         int(text)
         for name in _THROTTLES
@@ -195,10 +199,10 @@ def throttled(root: Place) -> Optional[int]:
 
 
 def messages(root: Place) -> Optional[list[tuple[int, str]]]:
-    """Return number and text of the kernel's last messages, in order; None where none may be read.
+    """Return number and text of the kernel's last messages, in order; None if none can be read.
 
-    A record is "6,376,19410648598,-;text": level, number, microseconds, flags, text. From 24 on the
-    level tells of a daemon (systemd) that wrote to the kernel's log: no such message.
+    A record is "6,376,19410648598,-;text": level, number, microseconds, flags, text. Records with a
+    level of 24 or more are from daemons such as systemd, not from the kernel, and are left out.
     """
     path = root / KMSG
     live = isinstance(path, Path) and path.is_char_device()
@@ -207,17 +211,17 @@ def messages(root: Place) -> Optional[list[tuple[int, str]]]:
         return None
     found = []
     for line in text.splitlines():
-        head, semicolon, said = line.partition(";")
+        head, semicolon, message = line.partition(";")
         level, _, rest = head.partition(",")
         number = rest.partition(",")[0]
         complete = semicolon and level.isdigit() and number.isdigit()
         if complete and int(level) < _OF_DAEMONS:
-            found.append((int(number), said[:_LONGEST]))
+            found.append((int(number), message[:_LONGEST]))
     return found[-_KEPT:] or None
 
 
 def _drained(path: Place) -> Optional[str]:
-    """Read what a kernel's log holds now: one record per call, and never wait for the next."""
+    """Return the current content of a kernel's log, one record per read, without waiting."""
     try:
         opened = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -228,7 +232,7 @@ def _drained(path: Place) -> Optional[str]:
             try:
                 part = os.read(opened, 16384)
             except BrokenPipeError:
-                continue  # overwritten before it was read; the next one is there
+                continue  # the record was overwritten before it was read; read the next one
             if not part:
                 break
             parts.append(part)
@@ -240,7 +244,7 @@ def _drained(path: Place) -> Optional[str]:
 
 
 def timers(root: Place) -> Optional[dict[str, str]]:
-    """Return when each of systemd's timers fired last, in systemd's words; empty for never."""
+    """Return when each timer of systemd last fired, in systemd's words; empty for never."""
     text = read(root / TIMERS)
     if text is None:
         return None
@@ -248,7 +252,7 @@ def timers(root: Place) -> Optional[dict[str, str]]:
     for block in text.split("\n\n"):
         properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if properties.get("Id"):
-            # What never fired is empty, or "n/a" by older versions.
+            # For a timer that never fired, older versions of systemd print "n/a".
             found[properties["Id"]] = properties.get("LastTriggerUSec", "").replace("n/a", "")
     return found
 
@@ -266,14 +270,14 @@ def _uptime_s(root: Place) -> Optional[float]:
 
 
 def _difference(before: Any, after: Any) -> Any:
-    # A CPU that went offline takes its counts with it.
+    # Counts of a CPU that went offline are missing, which would make the difference negative.
     return None if before is None or after is None else max(0, after - before)
 
 
 def _more_interrupts(
     before: Optional[Mapping[str, int]], after: Optional[Mapping[str, int]]
 ) -> tuple[Optional[str], Optional[int], Optional[int]]:
-    """Return the device with the most interrupts between, theirs in all, and the timers'."""
+    """Return the device with the most new interrupts, the sum over devices, and the timers' sum."""
     if before is None or after is None:
         return None, None, None
     more = {name: max(0, times - before.get(name, 0)) for name, times in after.items()}
@@ -285,7 +289,7 @@ def _more_interrupts(
 def _more_aimed(
     before: Optional[str], after: Optional[str], names: Optional[Mapping[str, int]]
 ) -> list[str]:
-    """Return the interrupts that may fire there since then, by number and, where known, name."""
+    """Return the interrupts that may fire there only since `before`, by number and known name."""
     if before is None or after is None:
         return []
     known = {name.split()[0]: name for name in names or ()}
@@ -294,10 +298,10 @@ def _more_aimed(
 
 
 def _more_messages(before: Any, after: Any) -> Optional[tuple[int, Optional[str]]]:
-    """Return how many messages were written between, and the text of the last one.
+    """Return the number of new messages and the text of the last one.
 
-    Where all that are kept were written between, it is the number of records of all kinds: there
-    were more.
+    If all kept messages are new, there may have been more, so the number is that of all new records
+    of the log.
     """
     if not before or not after:
         return None
@@ -309,7 +313,7 @@ def _more_messages(before: Any, after: Any) -> Optional[tuple[int, Optional[str]
 
 
 def _fired(before: Optional[Mapping[str, str]], after: Optional[Mapping[str, str]]) -> list[str]:
-    """Return the timers that fired between; one that is gone has fired: it was to do so once."""
+    """Return the timers that fired; one that no longer exists was to fire once, and has fired."""
     if before is None or after is None:
         return []
     return sorted(

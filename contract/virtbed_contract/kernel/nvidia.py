@@ -1,4 +1,4 @@
-"""What NVIDIA's kernel module and the kernel's displays tell of a GPU, without NVML."""
+"""Reader of NVIDIA GPUs from the files of the kernel and of NVIDIA's module, without NVML."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ CONSOLES = Path("sys/class/vtconsole")
 SCREENS = Path("sys/class/drm")
 SECURE_BOOT = Path("sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
 SHARED_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-"""Device nodes of all GPUs together, for computing."""
+"""Device nodes for computing that all GPUs share."""
 NEEDED = ("libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-ptxjitcompiler.so.1")
-"""Libraries of the driver without which nothing computes, as they are loaded."""
+"""Libraries of the driver that computing needs, by the names that are loaded."""
 USEFUL = ("libnvidia-nvvm.so.", "libnvidia-gpucomp.so.")
-"""How the names begin of those that some versions of the driver have, too."""
+"""Prefixes of further libraries, which only some versions of the driver have."""
 UUID = re.compile(r"GPU(-[0-9a-f]+){5}")
-"""Of a whole GPU; the module says question marks as long as nothing has used the GPU."""
+"""UUID of a whole GPU; the module shows question marks until the GPU has been used."""
 
 
 def listed(root: Path) -> tuple[str, ...]:
-    """Return the addresses of the GPUs that the module drives."""
+    """Return the PCI addresses of the GPUs that NVIDIA's module drives, sorted."""
     return tuple(sorted(path.name for path in (root / PROC / "gpus").glob("*:*")))
 
 
 def name(root: Path, address: str) -> Optional[str]:
-    """Return what its maker calls a GPU; None where the module does not drive it."""
+    """Return the product name of a GPU; None if NVIDIA's module does not drive it."""
     return _information(root, address).get("Model")
 
 
 def uuid(root: Path, address: str) -> Optional[str]:
-    """Return a GPU's UUID; None where the module does not drive it, or has not asked it yet."""
+    """Return the UUID of a GPU; None if the module does not drive it, or has not read it yet."""
     text = _information(root, address).get("GPU UUID", "")
     return text if UUID.fullmatch(text) else None
 
 
 def minor(root: Path, address: str) -> str:
-    """Return the number of a GPU's own device node; empty where the module does not tell."""
+    """Return the number in the name of a GPU's device node; empty if the module reports none."""
     text = _information(root, address).get("Device Minor", "")
     return text if text.isdigit() else ""
 
 
 def is_divided(root: Path, address: str) -> bool:
-    """Return whether instances of MIG were made of a GPU; whether MIG is on, NVML alone tells."""
+    """Return whether a GPU has MIG instances; only NVML reports whether MIG mode is on."""
     number = minor(root, address)
     made = root / PROC / "capabilities" / f"gpu{number}" / "mig"
     return bool(number) and any(made.glob("gi*"))
 
 
 def nodes(root: Path, address: str) -> tuple[str, ...]:
-    """Return the device nodes by which a process uses a GPU; those of all GPUs first."""
+    """Return the device nodes through which a process uses a GPU; shared ones first."""
     number = minor(root, address)
     return (*SHARED_NODES, f"/dev/nvidia{number}") if number else ()
 
 
 def libraries(printed: str) -> dict[str, str]:
-    """Return the driver's libraries for computing, by the names that are loaded.
+    """Return the paths of the driver's libraries for computing, by the names that are loaded.
 
     Args:
-        printed: What ``ldconfig -p`` printed: the loader's cache, as the loader itself sees it.
+        printed: Output of ``ldconfig -p``: the cache of the loader.
 
     Returns:
-        The first of each name for this machine's own words of 64 bits, as the loader takes it.
+        By name, the first 64-bit library of this machine's architecture, which the loader takes.
     """
     # "libcuda.so.1 (libc6,x86-64) => /lib/x86_64-linux-gnu/libcuda.so.1"
     found: dict[str, str] = {}
@@ -82,14 +82,19 @@ def libraries(printed: str) -> dict[str, str]:
 
 
 def library_versions(root: Path, found: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the versions of libraries, by the files that their links end at: one if all agree."""
+    """Return the distinct versions of libraries, from the names of the files behind their links.
+
+    Args:
+        root: Root of the file system.
+        found: Paths of the libraries, as `libraries` returns them.
+    """
     files = (PurePath(os.path.realpath(root / path.lstrip("/"))).name for path in found.values())
     versions = (re.search(r"\.so\.(\d+\.\d[\d.]*)$", name) for name in files)
     return tuple(sorted({version.group(1) for version in versions if version}))
 
 
 def module_version(root: Path) -> Optional[str]:
-    """Return the version of the module that is loaded; None for none."""
+    """Return the version of the loaded NVIDIA module; None if none is loaded."""
     # "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.261.03  Tue …", or "… Open Kernel Module
     # for x86_64  535.261.03  Release Build …".
     head = fields(read(root / PROC / "version")).get("NVRM version", "")
@@ -98,7 +103,7 @@ def module_version(root: Path) -> Optional[str]:
 
 
 def module_built(root: Path) -> Optional[bool]:
-    """Return whether the running kernel has a module of the driver; None where nobody tells."""
+    """Return whether NVIDIA's module is installed for the running kernel; None if unknown."""
     release = read(root / "proc/sys/kernel/osrelease")
     listed_modules = read(root / "lib/modules" / release / "modules.dep") if release else None
     if listed_modules is None:
@@ -107,16 +112,16 @@ def module_built(root: Path) -> Optional[bool]:
 
 
 def secure_boot(root: Path) -> bool:
-    """Return whether the firmware lets the kernel load no module that nobody signed."""
+    """Return whether Secure Boot is on, so that the kernel refuses unsigned modules."""
     try:
-        # Four bytes of attributes, then the value.
+        # The variable's file has four bytes of attributes before the value.
         return (root / SECURE_BOOT).read_bytes()[4:5] == b"\1"
     except OSError:
         return False
 
 
 def shows(root: Path, address: str) -> Optional[str]:
-    """Return what a GPU shows: the console, or the screen at an output; None for nothing."""
+    """Return which display a GPU drives, in words: the console or a screen; None for neither."""
     for folder in sorted((root / SCREENS).glob("card*-*")):
         if read(folder / "enabled") == "enabled" and address in addresses(folder.resolve()):
             return f"the screen at {folder.name}"
@@ -127,7 +132,7 @@ def shows(root: Path, address: str) -> Optional[str]:
     ]
     for folder in sorted((root / GRAPHICS).glob("fb[0-9]*")):
         ours = {*addresses(folder.resolve()), *addresses((folder / "device").resolve())}
-        # A console that was taken off its frame buffers draws nothing.
+        # A frame buffer shows the console only if the console is bound to frame buffers.
         if address in ours and (any(drawn) or not drawn):
             return f"the console, by {folder.name}"
     return None

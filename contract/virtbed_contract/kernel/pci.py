@@ -1,7 +1,7 @@
-"""PCI devices and their IOMMU groups, as /sys shows them.
+"""Reader of PCI devices and their IOMMU groups in /sys.
 
-Links are read and not followed where what they lead to may be missing: recorded trees have links to
-drivers that were not recorded.
+Some links are read but not followed, since their target may be missing: recorded trees have links
+to drivers that were not recorded.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ DEVICES = Path("sys/bus/pci/devices")
 GROUPS = Path("sys/kernel/iommu_groups")
 IOMMUS = Path("sys/class/iommu")
 NO_IOMMU = "vfio-noiommu"
-"""Name of the groups that VFIO makes up where there is no IOMMU; nothing protects the host then."""
+"""Name of the groups that VFIO creates if there is no IOMMU; the host is not protected then."""
 BRIDGE, DISPLAY = "06", "03"
-"""First digits of a class."""
+"""First two digits of a PCI class."""
 PORT_DRIVERS = frozenset({None, "pcieport"})
 """Drivers of a bridge that VFIO accepts in a group."""
 _CLASSES = {
@@ -33,24 +33,24 @@ _CLASSES = {
 }  # fmt: skip
 _ADDRESS = re.compile(r"(?:([0-9a-f]{1,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 _BARS = 6
-# Flags of a resource, of the kernel's include/linux/ioport.h.
+# Flags of a resource, from the kernel's include/linux/ioport.h.
 _MEMORY, _WIDE, _UNSET = 0x200, 0x100000, 0x20000000
-# Of configuration space: PCI Express's extended capabilities begin here; each has its number, its
-# version, and where the next one is.
+# Offset in configuration space at which PCI Express's extended capabilities begin (each has its
+# number, its version and the offset of the next), number of ACS, and offset of its control word.
 _EXTENDED, _ACS, _ACS_CONTROL = 0x100, 0x0D, 6
-# Source validation; redirection of requests and completions, forwarding upstream: the kernel's
-# REQ_ACS_FLAGS, without which it keeps devices in one group.
+# Source validation, redirection of requests and completions, and forwarding upstream: the kernel's
+# REQ_ACS_FLAGS. Without all of them, the kernel keeps devices in one group.
 _ACS_ISOLATES = 0x1D
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One window of a device's memory.
+    """One base address register (BAR): a window of a device's memory.
 
     Attributes:
-        size: In bytes.
-        wide: Whether it may be above 4 GiB.
-        placed: Whether the firmware or the kernel gave it an address.
+        size: Size of the window, in bytes.
+        wide: Whether its address may be above 4 GiB (64-bit).
+        placed: Whether the firmware or the kernel has assigned an address.
     """
 
     size: int
@@ -63,17 +63,18 @@ class Device:
     """One function of a PCI device.
 
     Attributes:
-        address: Such as ``0000:41:00.0``.
-        kind: Its class, six hex digits.
-        vendor: Four hex digits; empty where the kernel does not tell. `model` is alike.
-        driver: The bound driver; None for none.
+        address: PCI address, such as ``0000:41:00.0``.
+        kind: PCI class, six hexadecimal digits.
+        vendor: PCI id of the vendor, four hexadecimal digits; empty if unknown.
+        model: PCI id of the device, four hexadecimal digits; empty if unknown.
+        driver: Driver that it is bound to; None for none.
         group: Its IOMMU group; None for none.
-        nodes: The NUMA nodes that it is near; () where nobody tells.
-        boot_vga: Whether the firmware showed its messages on it.
+        nodes: NUMA nodes near the device; () if they are unknown.
+        boot_vga: Whether the firmware uses it as its display.
         bars: Its windows of memory.
-        above: The bridges between it and the root, the nearest last.
-        parent: The physical function of a virtual one (SR-IOV); None of any other.
-        resets: Whether the kernel can reset it alone.
+        above: PCI addresses of the bridges between the root and the device, the nearest last.
+        parent: For a virtual function (SR-IOV), its physical function; else None.
+        resets: Whether the kernel can reset this function alone.
     """
 
     address: str
@@ -91,22 +92,22 @@ class Device:
 
     @property
     def slot(self) -> str:
-        """The address without the function: alike for all functions of a card."""
+        """The address without the function: equal for all functions of a card."""
         return self.address.partition(".")[0]
 
     @property
     def words(self) -> str:
-        """What it is, for a message."""
+        """Address, kind, ids and driver, for messages."""
         what = _CLASSES.get(self.kind[:2], f"device of class {self.kind or 'unknown'}")
         maker = f" {self.vendor}:{self.model}" if self.vendor else ""
         return f"{self.address} ({what}{maker}{f', driver {self.driver}' if self.driver else ''})"
 
 
 def address(text: str) -> Optional[str]:
-    """Return an address as /sys writes it: ``00000000:41:00.0`` gives ``0000:41:00.0``.
+    """Return a PCI address in the form that /sys uses; None if the text is not an address.
 
-    Returns:
-        None for what is no address.
+    >>> address("00000000:41:00.0"), address("41:00.0"), address("GPU-0")
+    ('0000:41:00.0', '0000:41:00.0', None)
     """
     found = _ADDRESS.fullmatch(text.strip().lower())
     if found is None:
@@ -116,22 +117,22 @@ def address(text: str) -> Optional[str]:
 
 
 def devices(root: Path) -> dict[str, Device]:
-    """Return every function on the PCI buses by its address, in order."""
+    """Return every function on the PCI buses by its address, in order of address."""
     groups = _groups(root)
     found = [path.name for path in _inside(root / DEVICES) if address(path.name) == path.name]
     return {name: _device(root, name, groups.get(name)) for name in found}
 
 
 def answers(root: Path, name: str) -> bool:
-    """Return whether a function's configuration space reads as anything but ones."""
+    """Return whether a function answers: its configuration space does not read as all ones."""
     return _config(root, name, 0, 2) != b"\xff\xff"
 
 
 def keeps_apart(root: Path, name: str) -> Optional[bool]:
-    """Return whether a bridge keeps what is below it apart (access control services).
+    """Return whether a bridge isolates the devices below it (access control services, ACS).
 
     Returns:
-        None where it has no such capability, or where that may not be read, as root alone may.
+        Whether ACS is on; None if the bridge lacks ACS, or without root, who alone can read it.
     """
     place, seen = _EXTENDED, set[int]()
     while place and place not in seen:
@@ -151,17 +152,17 @@ def has_iommu(root: Path) -> bool:
 
 
 def members(root: Path, group: str) -> tuple[str, ...]:
-    """Return the names of the devices of an IOMMU group: PCI addresses, and any others' names."""
+    """Return the names of the devices in an IOMMU group: PCI addresses, or names of others."""
     return tuple(sorted(name for name, its in _groups(root).items() if its == group))
 
 
 def made_up(root: Path, group: str) -> bool:
-    """Return whether a group is one of VFIO's without an IOMMU."""
+    """Return whether VFIO created a group although there is no IOMMU."""
     return read(root / GROUPS / group / "name") == NO_IOMMU
 
 
 def addresses(path: PurePath) -> tuple[str, ...]:
-    """Return the PCI addresses among the parts of a path of /sys, the outermost first."""
+    """Return the PCI addresses among the parts of a path in /sys, the outermost first."""
     return tuple(part for part in path.parts if address(part) == part)
 
 
@@ -179,14 +180,14 @@ def _device(root: Path, name: str, group: Optional[str]) -> Device:
         bars=tuple(_bars(read(folder / "resource") or "")),
         above=addresses(folder.resolve())[:-1],
         parent=link(folder / "physfn"),
-        # Both exist only where the kernel knows a way; the methods may be set to none.
+        # Either file exists only if the kernel can reset the device; reset_method may be empty.
         resets=bool(read(folder / "reset_method")) if (folder / "reset_method").exists()
         else (folder / "reset").exists(),
     )  # fmt: skip
 
 
 def link(path: Path) -> Optional[str]:
-    """Return the last part of where a link leads, which need not be there; None for no link."""
+    """Return the last part of a link's target, which need not exist; None if it is not a link."""
     try:
         return path.readlink().name
     except OSError:
@@ -194,7 +195,7 @@ def link(path: Path) -> Optional[str]:
 
 
 def _groups(root: Path) -> dict[str, str]:
-    """Return the group of each device that has one, by the device's name."""
+    """Return the IOMMU groups by the names of their devices."""
     found = {
         device.name: group.name
         for group in _inside(root / GROUPS)
@@ -221,12 +222,15 @@ def _bars(resource: str) -> Iterator[Bar]:
         except ValueError:
             continue
         if flags & _MEMORY and end > start:
-            # Without an address it starts at zero, whatever the flags say on old kernels.
+            # On old kernels the flag may be missing, but a window without an address starts at 0.
             yield Bar(end - start + 1, bool(flags & _WIDE), bool(start) and not flags & _UNSET)
 
 
 def _config(root: Path, name: str, at: int, size: int) -> bytes:
-    """Read no more than that: it wakes a device that sleeps, and some hang at what is undefined."""
+    """Return some bytes of a function's configuration space; empty if it cannot be read.
+
+    It reads only these bytes, since some devices hang if undefined registers are read.
+    """
     try:
         with (root / DEVICES / name / "config").open("rb", buffering=0) as space:
             space.seek(at)

@@ -1,4 +1,4 @@
-"""Files that a script printed, read as those of a live kernel are: no disk is written."""
+"""In-memory tree of files that a script printed, for the readers of live kernel files."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ Parts = tuple[str, ...]
 
 
 class Printed:
-    """A path of such files: as much of `pathlib.Path` as the readers in this package use.
+    """A path in the tree, with the part of `pathlib.Path` that this package's readers use.
 
-    It stays below its root: an absolute path is taken from there, and no file's path has "..".
-    What is no file, or no folder, is not found. Patterns have no "**".
+    Paths cannot leave the root: absolute paths start at it, and files with ".." in their path are
+    ignored. Reading a path that was not printed raises FileNotFoundError. Patterns cannot have
+    "**".
     """
 
     __slots__ = ("_folders", "_texts", "parts")
 
     def __init__(self, files: Iterable[tuple[str, Optional[str]]] = ()) -> None:
-        """Make the root.
+        """Create the root of a tree.
 
         Args:
-            files: Path and text of each; no text makes it a folder. The last of a path counts.
+            files: Path and text of each file; None instead of a text makes a folder. If a path
+                occurs twice, its last text counts.
         """
         self.parts: Parts = ()
         self._texts: dict[Parts, str] = {}
-        self._folders: dict[Parts, dict[str, None]] = {(): {}}  # the names in each
+        self._folders: dict[Parts, dict[str, None]] = {(): {}}  # names in each folder, in order
         for name, text in files:
             path = _parts(name)
             if not path or ".." in path:
@@ -62,32 +64,32 @@ class Printed:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the path; empty for the root."""
         return self.parts[-1] if self.parts else ""
 
     @property
     def parents(self) -> list[Printed]:
-        """The folders around it, from its own up to the root."""
+        """The folders that contain the path, from the nearest up to the root."""
         return [self._at(self.parts[:length]) for length in reversed(range(len(self.parts)))]
 
     def is_dir(self) -> bool:
-        """Return whether it is a folder."""
+        """Return whether the path is a folder."""
         return self.parts in self._folders
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Return the file's text; what was printed has been decoded already."""
+        """Return the text of the file; both arguments are ignored, since it is already decoded."""
         return self._found(self._texts)
 
     def read_bytes(self) -> bytes:
-        """Return the file's text in UTF-8."""
+        """Return the text of the file in UTF-8."""
         return self.read_text().encode()
 
     def iterdir(self) -> Iterator[Printed]:
-        """Give what is in the folder."""
+        """Return the paths in the folder."""
         return (self._at((*self.parts, name)) for name in self._found(self._folders))
 
     def glob(self, pattern: str) -> Iterator[Printed]:
-        """Give what matches a pattern below the folder."""
+        """Return the paths below the folder that match a pattern."""
         found = [self.parts]
         for part in _parts(pattern):
             fits = re.compile(translate(part)).match
@@ -107,7 +109,7 @@ class Printed:
 
 
 Place = Union[Path, Printed]
-"""A root of /proc and /sys, or what is below it: live, or printed."""
+"""The root of a tree with /proc and /sys, or a path below it: live or printed."""
 
 
 def _parts(name: str) -> Parts:

@@ -1,4 +1,4 @@
-"""What /proc tells of a process and its threads; a process that ended meanwhile is no error."""
+"""Reader of processes and their threads in /proc; a process that has ended is not an error."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _GONE = (FileNotFoundError, ProcessLookupError)
 
 @dataclass(frozen=True)
 class Stat:
-    """A few fields of /proc/PID/stat. Number and `started` together name one process for good."""
+    """Fields of /proc/PID/stat. Ids are reused: an id with `started` identifies one process."""
 
     name: str
-    """The program's name, cut to 15 characters."""
+    """Name of the program, cut to 15 characters."""
     started: int
-    """Clock ticks from the machine's boot to the process's start."""
+    """Clock ticks from the machine's boot to the start of the process."""
     processor: Optional[int]
-    """The CPU that it ran on last; None where the kernel does not tell."""
+    """CPU that the process last ran on; None if the kernel does not report it."""
 
     @classmethod
     def parse(cls, text: str) -> Stat:
-        """Return the fields that /proc/PID/stat holds."""
-        head, _, tail = text.rpartition(")")  # the name may hold anything, parentheses too
+        """Return the fields in the text of /proc/PID/stat."""
+        head, _, tail = text.rpartition(")")  # the name may contain parentheses
         rest = tail.split()
         return cls(
             name=head.partition("(")[2],
@@ -43,49 +43,49 @@ class Stat:
 
 
 def status(pid: Pid = "self", proc: Place = PROC) -> dict[str, str]:
-    """Return the fields of /proc/PID/status; {} of a process that ended."""
+    """Return the fields of /proc/PID/status; {} if the process has ended."""
     return fields(read(proc / str(pid) / "status"))
 
 
 def protection(pid: Pid = "self", proc: Place = PROC) -> dict[str, Optional[str]]:
-    """Return how the kernel confines a process, and what it may not speculate on.
+    """Return the confinement of a process by the kernel, and its limits of speculation.
 
     Returns:
         ``seccomp`` (``none``, ``strict`` or ``filter``), ``store_bypass`` and ``indirect_branch``
-        (in the kernel's words) and ``apparmor`` (the profile); None for what is not reported.
+        (in the kernel's words) and ``apparmor`` (name of the profile); None if not reported.
     """
     state, attributes = status(pid, proc), proc / str(pid) / "attr"
     return {
         "seccomp": _SECCOMP.get(state.get("Seccomp", "")),
         "store_bypass": state.get("Speculation_Store_Bypass"),
         "indirect_branch": state.get("SpeculationIndirectBranch"),
-        # That of AppArmor alone is new in Linux 5.8; the other is of whichever module is first.
+        # AppArmor's own file exists since Linux 5.8; the other is the first security module's.
         "apparmor": read(attributes / "apparmor/current") or read(attributes / "current") or None,
     }
 
 
 def memory_nodes(pid: Pid = "self", proc: Place = PROC) -> Optional[str]:
-    """Return the kernel list of the memory nodes that a process's cpuset leaves it."""
+    """Return the kernel list of the memory nodes that a process's cpuset allows."""
     return status(pid, proc).get("Mems_allowed_list")
 
 
 def memory_policy(pid: Pid = "self", proc: Place = PROC) -> Optional[str]:
-    """Return a process's NUMA memory policy, such as ``bind:0`` or ``default``.
+    """Return the NUMA memory policy of a process, such as ``bind:0`` or ``default``.
 
-    The cpuset's `memory_nodes` do not show it.
+    It is independent of the cpuset, whose nodes `memory_nodes` returns.
 
     Returns:
-        None on a kernel without NUMA.
+        The policy; None on a kernel without NUMA.
     """
     words = (read(proc / str(pid) / "numa_maps") or "").split(maxsplit=2)
     return words[1] if len(words) > 1 else None
 
 
 def bound_nodes(pid: Pid, proc: Place = PROC) -> list[str]:
-    """Return the nodes of each mapping that mbind(2) binds to some, as kernel lists.
+    """Return the nodes of each mapping that is bound by mbind(2), one kernel list per mapping.
 
-    QEMU binds its guest's memory so. Mems_allowed_list does not show it: that is the cpuset's.
-    Empty on a kernel without NUMA.
+    QEMU binds a guest's memory in this way. Mems_allowed_list does not show it, since that is the
+    cpuset. Empty on a kernel without NUMA.
     """
     # "7f50c3e00000 bind:0 anon=4 N0=4 kernelpagesize_kB=4"; "bind=static:0" with a flag.
     lines = (read(proc / str(pid) / "numa_maps") or "").splitlines()
@@ -94,10 +94,10 @@ def bound_nodes(pid: Pid, proc: Place = PROC) -> list[str]:
 
 
 def lockable_mib(pid: Pid = "self", proc: Place = PROC) -> Optional[int]:
-    """Return how much memory a process may lock for one that it starts, in MiB.
+    """Return how much memory a child of a process may lock, in MiB.
 
     Returns:
-        None where nothing limits it: it may raise the limit itself, or the kernel does not tell.
+        The limit; None if there is none: the process may raise it, or the kernel reports none.
     """
     if int(status(pid, proc).get("CapEff", "0"), 16) >> _RAISES_LIMITS & 1:
         return None
@@ -109,24 +109,24 @@ def lockable_mib(pid: Pid = "self", proc: Place = PROC) -> Optional[int]:
 
 
 def stat(pid: Pid = "self", proc: Place = PROC) -> Optional[Stat]:
-    """Return a process's or thread's name, start time and CPU; None of one that ended.
+    """Return name, start time and CPU of a process or thread; None if it has ended.
 
     Args:
-        pid: Its number; ``PID/task/TID`` is a thread.
-        proc: Where proc is mounted.
+        pid: Id of a process; ``PID/task/TID`` for a thread.
+        proc: Mount point of proc.
     """
     text = read(proc / str(pid) / "stat")
     return Stat.parse(text) if text else None
 
 
 def cpu_ticks(pid: Pid = "self", proc: Place = PROC) -> Optional[int]:
-    """Return the CPU time of a process, in the kernel's ticks; None of one that ended."""
+    """Return the CPU time of a process in clock ticks; None if it has ended."""
     _, parenthesis, tail = (read(proc / str(pid) / "stat") or "").rpartition(")")
     return sum(map(int, tail.split()[11:13])) if parenthesis else None
 
 
 def threads(pid: Pid = "self", proc: Place = PROC) -> set[int]:
-    """Return the ids of a process's threads; none of a process that ended."""
+    """Return the ids of a process's threads; empty if it has ended."""
     try:
         return {int(task.name) for task in (proc / str(pid) / "task").iterdir()}
     except _GONE:
@@ -134,35 +134,36 @@ def threads(pid: Pid = "self", proc: Place = PROC) -> set[int]:
 
 
 def migrations(pid: Pid, thread: int, proc: Place = PROC) -> Optional[int]:
-    """Return how often the kernel moved a thread to another CPU since it was started.
+    """Return how often the kernel has moved a thread to another CPU since its start.
 
-    A pin that was changed and put back shows here, whenever that was.
+    This shows even a pin that was changed and restored between two readings.
 
     Returns:
-        None of a thread that ended, and on a kernel without CONFIG_SCHED_DEBUG.
+        The number; None if the thread has ended, or the kernel lacks CONFIG_SCHED_DEBUG.
     """
     count = fields(read(proc / str(pid) / "task" / str(thread) / "sched")).get("se.nr_migrations")
     return None if count is None else int(count)
 
 
 def pids(proc: Place = PROC) -> Iterator[int]:
-    """Give the number of every process."""
+    """Return the ids of all processes."""
     return (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
 
 
 def with_environment(
     holds: Callable[[bytes], bool], proc: Place = PROC, user: Optional[int] = None
 ) -> list[int]:
-    """Return the processes with such a variable in their environment, this one excepted.
+    """Return the processes that have a certain environment variable, except this process.
 
     Args:
-        holds: Whether a variable, ``NAME=value``, is one that is looked for.
-        proc: Where proc is mounted.
-        user: Only those of this user's id: anybody can give his processes any variable.
+        holds: Function that returns whether a variable, ``NAME=value``, is the wanted one.
+        proc: Mount point of proc.
+        user: Id of the user whose processes count, since every user can set any variable; None for
+            all users.
 
     Returns:
-        Their numbers, sorted. Those that end meanwhile are left out, and those that may not be
-        read: another user's, and supervisors that shield themselves even from root.
+        Ids, sorted. Processes that end meanwhile are left out, and so are those whose environment
+        may not be read: other users' processes, and supervisors that are protected even from root.
     """
     found = []
     for pid in pids(proc):

@@ -1,7 +1,8 @@
-"""What one process may use, read from files alone: no interpreter needs to start next to it.
+"""Reader of the CPUs, memory and privileges of one process, from files alone.
 
-`SCRIPT` prints the files, of the process itself or of another, `unpack` makes a tree of what was
-printed, and `process` and `enclosed` read that tree, or the live one.
+`SCRIPT` prints the files of the process that runs it, or of another process; a shell is enough, so
+no Python needs to start next to a measured process. `unpack` makes a tree of the output. `process`
+and `enclosed` read that tree, or the live one.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from .printed import Place, Printed
 from .processes import Pid
 
 MARK = "==> "
-"""Before the path of a file that was printed; GNU head prints " <==" after it."""
+"""Printed before the path of each file; GNU head also prints " <==" after it."""
 MOST_BYTES = 2**26
-"""Of a file: /proc/interrupts has 6 KB a line where CPUs are 512."""
+"""Bytes of a file that are read; /proc/interrupts has 6 KB per line on 512 CPUs."""
 _ROUTES = ("net/route", "net/ipv6_route")
 _PLAIN = ("status", "stat", "cgroup", "attr/apparmor/current", "attr/current", *_ROUTES)
 _HOST = ("proc/self/mountinfo", f"{topology.CPUS}/online", str(topology.CLOCKSOURCE))
@@ -30,12 +31,12 @@ _LIMITS = (
 )  # fmt: skip
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
-# POSIX sh, and coreutils' head, which names files: one process prints most of them, as each process
-# costs a millisecond, and more in an emulated guest. $1 is the root of the file system, nothing on
-# a live host, and $2 the process's number, by default that of the one that reads. For each mount
-# that may limit CPUs, memory or processes, every cgroup from the process's own up to the mount
-# point is printed, as a folder at least; which of them count, the reader decides. Of another
-# process its network's namespace is printed, next to the reader's own, and of its mounts its root.
+# POSIX sh with coreutils. Each process costs a millisecond, and more in an emulated guest, so one
+# call of head prints most files, with their names. $1 is the root of the file system, empty on a
+# live host; $2 is the id of the process, by default the script itself. For each mounted hierarchy
+# that can limit CPUs, memory or processes, every cgroup from the process's own up to the mount
+# point is printed, at least as a folder; the reader decides which of them apply. For another
+# process, the network namespaces of it and of the script are printed, and the mount of its root.
 SCRIPT = f"""\
 pid=${{2:-self}}
 (cd "$1/" && exec head -v -c {MOST_BYTES} \
@@ -85,16 +86,16 @@ done
 
 
 def unpack(printed: str) -> Printed:
-    """Return the root of the files that `SCRIPT` printed.
+    """Return the root of a tree of the files that `SCRIPT` printed.
 
     Args:
-        printed: Its standard output; what stands before the first file is passed over.
+        printed: Output of the script; text before the first file is ignored.
     """
     return Printed(_files(printed))
 
 
 def _files(printed: str) -> Iterator[tuple[str, Optional[str]]]:
-    # Bytes that are no UTF-8 are read as `files.read` reads them.
+    # Decode bytes that are not UTF-8 as `files.read` does.
     text = printed.encode(errors="surrogateescape").decode(errors="replace")
     for part in f"\n{text}".replace("\r\n", "\n").split(f"\n{MARK}")[1:]:
         name, _, content = part.partition("\n")
@@ -103,13 +104,13 @@ def _files(printed: str) -> Iterator[tuple[str, Optional[str]]]:
 
 
 def process(root: Place) -> dict[str, Any]:
-    """Return what the process to which /proc/self of a tree belongs may use.
+    """Return the CPUs, memory and privileges of the process of /proc/self in a tree.
 
     Returns:
-        ``cpus_visible`` (the number of online CPUs), ``cpus_allowed_list``, ``mems_allowed_list``,
+        ``cpus_visible`` (number of online CPUs), ``cpus_allowed_list``, ``mems_allowed_list``,
         ``memory_policy``, ``cgroup``, ``clocksource`` and ``privileges`` (see `privileges`); None
-        for what the kernel does not tell. ``cgroup`` has ``version``, ``quota_cpus`` (the tightest
-        CPU quota from its cgroup up, in CPUs) and ``cpuset`` (a kernel list).
+        for what the kernel does not report. ``cgroup`` has ``version``, ``quota_cpus`` (the
+        tightest CPU quota of its cgroup and the ancestors, in CPUs) and ``cpuset`` (a kernel list).
     """
     online = topology.online(root)
     proc = root / "proc"
@@ -129,11 +130,11 @@ def process(root: Place) -> dict[str, Any]:
 
 
 def privileges(root: Place, pid: Pid = "self") -> dict[str, Any]:
-    """Return what a process may do, by its /proc/PID/status; None for what that does not tell.
+    """Return the privileges of a process from its /proc/PID/status; None if not reported there.
 
     Returns:
-        ``users`` and ``groups`` (real, effective, saved, of files, and supplementary ones; each
-        once), ``capabilities`` (that it has or may gain: its five sets in one, in hex) and
+        ``users`` and ``groups`` (distinct ids: real, effective, saved, file-system; also the
+        supplementary groups), ``capabilities`` (the union of its five sets, in hexadecimal) and
         ``no_new_privileges``.
     """
     status = processes.status(pid, root / "proc")
@@ -152,15 +153,21 @@ def _ids(own: Optional[str], more: str = "") -> Optional[list[int]]:
 
 
 def enclosed(root: Place, pid: int) -> Optional[dict[str, Any]]:
-    """Return what the first process of a container may use, as its host's kernel tells.
+    """Return the CPUs, memory, network and privileges of a container's first process.
+
+    They are read outside the container, on its host.
+
+    Args:
+        root: Root of the host's tree.
+        pid: Id of the process on the host.
 
     Returns:
-        ``started`` (clock ticks since boot: with the number it names one process),
+        ``started`` (clock ticks from boot to its start, which with the id identifies the process),
         ``cpus_allowed_list``, ``mems_allowed_list``, ``privileges`` (see `privileges`),
-        ``networks`` (interfaces over which it has a route, but loopback), ``network`` (whose
-        namespace they are in: ``own``, or ``host``, that of whoever reads), ``root`` (how that is
-        mounted: ``ro`` or ``rw``), and those of `processes.protection` and `cgroups.limits`; None
-        where there is no such process.
+        ``networks`` (interfaces with a route, except loopback), ``network`` (its network namespace:
+        ``host`` for that of the reader, else ``own``), ``root`` (``ro`` or ``rw``: how its root is
+        mounted), and the entries of `processes.protection` and `cgroups.limits`; None if there is
+        no such process.
     """
     proc = root / "proc"
     stat, status = processes.stat(pid, proc), processes.status(pid, proc)
@@ -180,11 +187,11 @@ def enclosed(root: Place, pid: int) -> Optional[dict[str, Any]]:
 
 
 def _networks(process: Place) -> Optional[list[str]]:
-    """Return the interfaces that lead out: not those that a kernel makes in every namespace."""
+    """Return the interfaces with a route, without loopback, which every namespace has."""
     v4, v6 = (read(process / name) for name in _ROUTES)
     if v4 is None:
         return None
-    # The name is the first column, below a line of headings, or the last, without one.
+    # IPv4: a heading line, then the name in the first column. IPv6: the name in the last column.
     names = {line.split()[0] for line in v4.splitlines()[1:]}
     names |= {line.split()[-1] for line in (v6 or "").splitlines()}
     return sorted(names - {"lo"})
@@ -196,7 +203,7 @@ def _network(proc: Place, pid: Pid) -> Optional[str]:
 
 
 def _link(path: Place) -> Optional[str]:
-    """Return where a link of /proc leads; a printed one is a file that says so."""
+    """Return the target of a link in /proc; in a printed tree, it is the text of a file."""
     if isinstance(path, Printed):
         return read(path)
     try:
@@ -206,7 +213,7 @@ def _link(path: Place) -> Optional[str]:
 
 
 def _root(process: Place) -> Optional[str]:
-    """Return how the root that a process sees is mounted: what was mounted over it last counts."""
+    """Return how the root of a process is mounted, by the last mount on it: ``ro`` or ``rw``."""
     mounts = [line.split(" ") for line in (read(process / "mountinfo") or "").splitlines()]
     options = [mount[5].split(",")[0] for mount in mounts if mount[4] == "/"]
     return options[-1] if options else None
@@ -217,6 +224,6 @@ def _allowed(root: Place, pid: Pid = "self") -> Optional[str]:
     allowed = processes.status(pid, root / "proc").get("Cpus_allowed_list")
     online = topology.online(root)
     if allowed is not None and online:
-        # The kernel also lists CPUs that may be plugged in one day.
+        # The kernel also lists possible CPUs that are not present.
         allowed = format_cpu_list(set(parse_cpu_list(allowed)) & set(online))
     return allowed

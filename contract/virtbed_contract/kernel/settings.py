@@ -1,7 +1,8 @@
-"""Settings of a kernel, and of a process, that decide what the same work costs: as texts.
+"""Reader of the settings of a kernel and of a process that affect how long the same work takes.
 
-None is "not reported", and equal to nothing: engines hide files by mounting empty ones over them,
-so an empty file tells nothing either.
+`likeness.RECORDED` lists the settings, most of which are texts. None means "not reported" and is
+equal to nothing. An empty file gives None, too, since engines hide files by mounting empty ones
+over them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SYSCTLS = (
 CONFIGS = ("boot/config-{}", "usr/lib/modules/{}/config", "lib/modules/{}/config")
 CONFIG_OPTION = "CONFIG_(HZ|NO_HZ|PREEMPT|SCHED|CFS_|FAIR_GROUP|RT_GROUP|NUMA_BAL|RCU_NOCB|" \
     "RCU_EXPERT|TRANSPARENT_HUGE|HIGH_RES|CPU_IDLE|KSM|SECCOMP|MITIGATION|CPU_MITIG)"  # fmt: skip
-"""Extended regular expression of the options that are kept."""
+"""Extended regular expression for the names of the options that are kept."""
 IDLE = topology.CPUS / "cpuidle"
 HALT_POLL = Path("sys/module/kvm/parameters/halt_poll_ns")
 GUEST_HALT_POLL = Path("sys/module/haltpoll/parameters/guest_halt_poll_ns")
@@ -40,7 +41,7 @@ _ALLOCATORS = re.compile(r"/(lib(?:jemalloc|tcmalloc|mimalloc|tbbmalloc|hoard)[^
 
 
 def kernel(root: Place) -> dict[str, Optional[str]]:
-    """Return the settings of the kernel that a tree of /proc and /sys shows, by name.
+    """Return the settings of a kernel by name, from a tree of /proc and /sys.
 
     The names are those of `likeness.held("kernel")`.
     """
@@ -48,16 +49,16 @@ def kernel(root: Place) -> dict[str, Optional[str]]:
 
 
 def process(root: Place, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings of this process, by name: those of `likeness.held("process")`.
+    """Return the settings of this process by name; the names are `likeness.held("process")`.
 
     Args:
-        root: Where its ``proc`` and ``sys`` are found.
-        environment: Its environment.
+        root: Root of the tree with ``proc`` and ``sys``.
+        environment: Environment of the process.
     """
     return {
         **processes.protection(proc=root / "proc"),
         "quota_times": cgroups.quota_times(root),
-        # Of a kernel without swap no limit of it matters.
+        # If the kernel has no swap, its limit does not matter.
         "swap_limit": "none" if swap(root) == "none" else cgroups.swap_limit(root),
         "page_policy": page_policy(root, environment),
         "huge_share": huge_share(root),
@@ -68,7 +69,7 @@ def process(root: Place, environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def config(root: Place) -> Optional[str]:
-    """Return the options of the kernel's configuration that matter here."""
+    """Return the options of the kernel's configuration that match `CONFIG_OPTION`, sorted."""
     release = read(root / "proc/sys/kernel/osrelease")
     texts = (read(root / path.format(release)) for path in CONFIGS) if release else iter(())
     text = _unzipped(root / "proc/config.gz") or next(filter(None, texts), "")
@@ -84,9 +85,10 @@ def _unzipped(path: Place) -> str:
 
 
 def idle(root: Place) -> Optional[str]:
-    """Return driver and governor of idle CPUs, and which states are on: on all CPUs alike, or not.
+    """Return driver and governor of idle CPUs, and whether each idle state is on.
 
-    CPUs that are offline have none, so their number is not given.
+    A state is ``on``, ``off`` or, if CPUs differ, ``mixed``. Numbers of CPUs are not included,
+    since they change when CPUs go offline.
     """
     states: dict[str, set[str]] = {}
     folders: list[Place] = [*(root / topology.CPUS).glob("cpu[0-9]*/cpuidle/state*")]
@@ -109,7 +111,7 @@ def idle(root: Place) -> Optional[str]:
 
 
 def scheduler(root: Place) -> Optional[str]:
-    """Return the scheduler's settings that sysctl and sched_ext tell."""
+    """Return the scheduler's settings from sysctl and sched_ext."""
     found = ((name, read(root / "proc/sys/kernel" / name)) for name in SYSCTLS)
     parts = [f"{name} {text}" for name, text in found if text]
     if (state := read(root / SCHED_EXT / "state")) and state != "disabled":
@@ -118,12 +120,12 @@ def scheduler(root: Place) -> Optional[str]:
 
 
 def preemption(root: Place) -> Optional[str]:
-    """Return when the kernel preempts: "none (voluntary) full" gives "voluntary"."""
+    """Return the kernel's preemption model: "none (voluntary) full" gives "voluntary"."""
     return (read(root / PREEMPTION) or "").partition("(")[2].partition(")")[0]
 
 
 def swap(root: Place) -> Optional[str]:
-    """Return how much swap the kernel has."""
+    """Return the size of the kernel's swap, such as "2048 MiB", or "none"."""
     lines = (read(root / "proc/swaps") or "").splitlines()
     if not lines:
         return None
@@ -132,19 +134,19 @@ def swap(root: Place) -> Optional[str]:
 
 
 def page_policy(root: Place, environment: Mapping[str, str]) -> Optional[str]:
-    """Return what a process does about huge pages: a value of the factor ``huge_pages``.
+    """Return the huge-pages setting of a process: a value of the factor ``huge_pages``.
 
     Returns:
-        ``never`` if it has turned them off, ``malloc`` if its allocator asks for them, ``kernel``
-        for neither; None where the kernel does not tell.
+        ``never`` if the process has turned them off, ``malloc`` if its allocator requests them,
+        else ``kernel``; None if the kernel does not report it.
     """
     enabled = processes.status(proc=root / "proc").get("THP_enabled")
-    asks = environment.get(HUGE_MALLOC[0]) == HUGE_MALLOC[1]
-    return {"0": "never", "1": "malloc" if asks else "kernel"}.get(enabled or "")
+    by_malloc = environment.get(HUGE_MALLOC[0]) == HUGE_MALLOC[1]
+    return {"0": "never", "1": "malloc" if by_malloc else "kernel"}.get(enabled or "")
 
 
 def huge_share(root: Place) -> Optional[float]:
-    """Return which share of a process's anonymous memory is in huge pages."""
+    """Return the share of this process's anonymous memory that is in huge pages."""
     memory = fields(read(root / "proc/self/smaps_rollup"))
     try:
         whole, huge = (int(memory[name].split()[0]) for name in ("Anonymous", "AnonHugePages"))
@@ -154,7 +156,12 @@ def huge_share(root: Place) -> Optional[float]:
 
 
 def clock_ns(times: int = 1000, batches: int = 5) -> float:
-    """Return the time that one reading of the clock takes, as this process reads it."""
+    """Return how long this process takes to read the clock, in nanoseconds.
+
+    Args:
+        times: Readings per batch.
+        batches: Number of batches; the fastest one counts.
+    """
 
     def batch() -> float:
         start_ns = monotonic_ns()
@@ -174,10 +181,13 @@ def libc() -> Optional[str]:
 
 
 def allocator(root: Place, environment: Mapping[str, str]) -> str:
-    """Return what changes the C library's allocator: variables, and libraries put in its place."""
-    asked = HUGE_MALLOC if page_policy(root, environment) else None  # which then tells of it
+    """Return what changes the C library's allocator: environment variables and libraries.
+
+    The variable for huge pages is left out if `page_policy` already reports it.
+    """
+    covered = HUGE_MALLOC if page_policy(root, environment) else None
     found = [f"{key}={value}" for key, value in sorted(environment.items())
-             if key.startswith(_ALLOCATOR) and (key, value) != asked]  # fmt: skip
+             if key.startswith(_ALLOCATOR) and (key, value) != covered]  # fmt: skip
     found += [f"ld.so.preload {text}" for text in [read(root / "etc/ld.so.preload")] if text]
     found += sorted(set(_ALLOCATORS.findall(read(root / "proc/self/maps") or "")))
     return " ".join(SPLIT.join(found).split()) or DEFAULT_ALLOCATOR

@@ -1,8 +1,7 @@
-"""What a machine's CPUs share, as its own kernel says: packages, cores, nodes, caches.
+"""CPU topology as a kernel reports it: which CPUs share packages, cores, nodes and caches.
 
-The same reading of a guest and of the CPUs that it is pinned to is the same, if the guest
-has been given what they are. `SCRIPT` prints the files, `parse` reads them, `shape` makes one of
-the other.
+It is read in a guest and for the host CPUs that the guest is pinned to; both are equal if the guest
+has the host's topology. `SCRIPT` prints the kernel's files, and `parse` converts the output.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from .cpus import format_cpu_list, parse_cpu_list
 from .topology import CORES, NODE_CPUS, THREADS
 
-# POSIX sh: the kernel's release and build, then a line per file, "cpu/cpu0/...:value".
+# POSIX sh. It prints the kernel's release and build, then one line per file: "cpu/cpu0/...:value".
 SCRIPT = f"""\
 uname -r && uname -v && cd /sys/devices/system &&
 grep -s . cpu/cpu[0-9]*/{THREADS} cpu/cpu[0-9]*/{CORES} node/node[0-9]*/{NODE_CPUS} \
@@ -24,11 +23,14 @@ true
 
 
 def parse(printed: str, cpus: Sequence[int]) -> dict[str, Any]:
-    """Return ``kernel`` (its ``release`` and ``version``) and the ``shape`` of some CPUs.
+    """Return the kernel's release and build, and the topology of some CPUs.
 
     Args:
-        printed: What `SCRIPT` printed.
+        printed: Output of `SCRIPT`.
         cpus: The CPUs, in the order in which a guest numbers them.
+
+    Returns:
+        ``kernel`` (with ``release`` and ``version``) and ``shape`` (see `shape`).
     """
     release, version, *lines = printed.replace("\r\n", "\n").splitlines() or ["", ""]
     files = dict(line.partition(":")[::2] for line in lines if ":" in line)
@@ -36,16 +38,16 @@ def parse(printed: str, cpus: Sequence[int]) -> dict[str, Any]:
 
 
 def shape(files: Mapping[str, str], cpus: Sequence[int]) -> dict[str, Any]:
-    """Return what some CPUs share with each other.
+    """Return the topology of some CPUs.
 
     Args:
-        files: The kernel's files below /sys/devices/system, by path.
-        cpus: The CPUs; in what is returned they are numbered from 0 in this order.
+        files: Content of the kernel's files by their path below /sys/devices/system.
+        cpus: The CPUs; the result numbers them from 0 in this order.
 
     Returns:
-        ``packages``, ``cores`` and ``nodes``, each the kernel lists of the CPUs in one, and
-        ``caches``, such lists by level, type and size ("L1 Data 48K"). CPUs that are not listed
-        are in none.
+        ``packages``, ``cores`` and ``nodes``, each a list with one kernel list of CPUs per package,
+        core or node; and ``caches``, such lists by level, type and size ("L1 Data 48K"). CPUs
+        outside `cpus` are left out.
     """
     places = {cpu: place for place, cpu in enumerate(cpus)}
 

@@ -1,7 +1,7 @@
 """Crash-safe snapshots of host settings, valid for the current boot.
 
-The next boot begins with the host's own settings, and with the CPUs that it then has: to restore
-older ones would do harm.
+After a reboot the host has its own settings again, and perhaps other CPUs, so restoring values from
+before the reboot would do harm.
 """
 
 from __future__ import annotations
@@ -18,19 +18,25 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def keep(snapshot: Path, values: dict[str, Any], boot: Path = BOOT) -> None:
-    """Write a snapshot, and its folder; a crash leaves the old one or the new one, whole."""
+    """Write a snapshot atomically; create its folder if needed.
+
+    Args:
+        snapshot: File of the snapshot.
+        values: Values of the host's settings, by name.
+        boot: File with the id of the current boot.
+    """
     snapshot.parent.mkdir(parents=True, exist_ok=True)
     write_text(snapshot, json.dumps({"boot": boot.read_text().strip(), "values": values}))
 
 
 def kept(snapshot: Path, boot: Path = BOOT) -> dict[str, Any]:
-    """Return the values of a snapshot of this boot.
+    """Return the values in a snapshot of this boot; remove a snapshot of another boot.
 
     Returns:
-        {} without a snapshot. One of another boot is removed, and counts as none.
+        The values by name; {} if there is no snapshot of this boot.
 
     Raises:
-        DocumentError: what is there is no snapshot.
+        DocumentError: The file is not a snapshot.
     """
     if not snapshot.exists():
         return {}
@@ -41,8 +47,8 @@ def kept(snapshot: Path, boot: Path = BOOT) -> dict[str, Any]:
             raise DocumentError("no boot and values found in it, both needed")
     except DocumentError as error:
         raise DocumentError(
-            f"{snapshot}: {error}: no snapshot of the host's settings; put them back by hand, then "
-            "remove that file (a reboot puts them back, too)"
+            f"{snapshot}: {error}: it is not a snapshot of the host's settings; restore them by "
+            "hand, then remove the file (a reboot restores them, too)"
         ) from None
     if of != boot.read_text().strip():
         snapshot.unlink()

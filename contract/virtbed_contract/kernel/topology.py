@@ -1,6 +1,6 @@
-"""CPUs of a machine: which are there, and what the kernel does with them.
+"""Reader of a machine's CPUs: which are online, isolated or tickless, their nodes and features.
 
-Which CPUs share what, hwloc tells (see docs/decisions/103).
+It does not read which CPUs share caches: hwloc does (see docs/decisions/103).
 """
 
 from __future__ import annotations
@@ -17,74 +17,75 @@ NODES = Path("sys/devices/system/node")
 VULNERABILITIES = CPUS / "vulnerabilities"
 NO_TURBO, BOOST = CPUS / "intel_pstate/no_turbo", CPUS / "cpufreq/boost"
 THREADS, CORES = "topology/thread_siblings_list", "topology/core_siblings_list"
-"""Of a CPU's folder: the threads of its core, and the CPUs of its package."""
+"""Files in a CPU's folder: the threads of its core, and the CPUs of its package."""
 NODE_CPUS = "cpulist"
-"""Of a node's folder."""
+"""File in a node's folder: its CPUs."""
 NEAR_NODE, NEAR_CPUS, NEAR_MASK = "numa_node", "local_cpulist", "local_cpus"
-"""Of a PCI device's folder: the node, and the CPUs, as a list and as a mask."""
+"""Files in a PCI device's folder: the near node, and the near CPUs as a list and as a mask."""
 MOST_HWLOC_BYTES = 16 * 2**20
-"""Of hwloc's XML, which tells of a machine of a thousand CPUs in under 2 MiB."""
+"""Largest XML of hwloc that is read; that of a machine with 1000 CPUs is below 2 MiB."""
 CLOCKSOURCE = Path("sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
 def online(root: Place) -> tuple[int, ...]:
-    """Return the CPUs that are online; () where the kernel does not tell."""
+    """Return the CPUs that are online; () if the kernel does not report them."""
     return parse_cpu_list(read(root / CPUS / "online") or "")
 
 
 def present(root: Place) -> tuple[int, ...]:
-    """Return the CPUs that are plugged in, online or not; () where the kernel does not tell."""
+    """Return the CPUs that are present, online or not; () if the kernel does not report them."""
     return parse_cpu_list(read(root / CPUS / "present") or "")
 
 
 def siblings(root: Place, cpu: int) -> tuple[int, ...]:
-    """Return the threads of a CPU's core, itself among them."""
+    """Return the threads of a CPU's core, the CPU itself included."""
     found = read(root / CPUS / f"cpu{cpu}" / THREADS)
     return parse_cpu_list(found or "") or (cpu,)
 
 
 def isolated(root: Place) -> tuple[int, ...]:
-    """Return the CPUs among which the scheduler moves nothing (isolcpus, isolated partitions)."""
+    """Return the CPUs that are isolated from load balancing (isolcpus, isolated partitions)."""
     return parse_cpu_list(read(root / CPUS / "isolated") or "")
 
 
 def tickless(root: Place) -> tuple[int, ...]:
-    """Return the CPUs that have no tick while one process runs (nohz_full)."""
-    # Without any, some kernels print "(null)".
+    """Return the CPUs without a scheduler tick while a single task runs (nohz_full)."""
+    # Some kernels print "(null)" for an empty list.
     listed = read(root / CPUS / "nohz_full") or ""
     return parse_cpu_list(listed) if listed[:1].isdigit() else ()
 
 
 def nodes_with_cpus(root: Place) -> tuple[int, ...]:
-    """Return the NUMA nodes that have CPUs of their own; () on a kernel that does not tell."""
+    """Return the NUMA nodes that have CPUs; () if the kernel does not report them."""
     return parse_cpu_list(read(root / NODES / "has_cpu") or "")
 
 
 def nodes_near(root: Place, device: Place) -> tuple[int, ...]:
-    """Return the NUMA nodes with CPUs that a device is near: those of its package, or one of them.
+    """Return the NUMA nodes with CPUs that a device is near: one node, or those of a package.
 
     Args:
-        root: Of the tree.
-        device: The device's folder in it.
+        root: Root of the tree.
+        device: Folder of the device in the tree.
 
     Returns:
-        The one node of a machine that has one; () where the firmware does not tell.
+        Numbers of the nodes; () if the firmware does not report them. A machine with a single node
+        returns that node.
     """
     cpus_of = {node: set(_cpus_of(root, node)) for node in nodes_with_cpus(root)}
-    said = read(device / NEAR_NODE) or ""
-    if said.isdigit() and (int(said) in cpus_of or not cpus_of):
-        return (int(said),)
+    reported = read(device / NEAR_NODE) or ""
+    if reported.isdigit() and (int(reported) in cpus_of or not cpus_of):
+        return (int(reported),)
     near = set(parse_cpu_list(read(device / NEAR_CPUS) or ""))
     near = near or set(parse_cpu_mask(read(device / NEAR_MASK) or ""))
     if len(cpus_of) == 1:
         return tuple(cpus_of)
     around = tuple(node for node, cpus in cpus_of.items() if near & cpus)
-    # Near all of them is what the kernel says where it does not know.
+    # The kernel lists all CPUs if it does not know which are near.
     return around if len(around) < len(cpus_of) else ()
 
 
 def address_bits(root: Place) -> Optional[int]:
-    """Return how wide the processor's physical addresses are; None where nobody tells."""
+    """Return the width of the processor's physical addresses in bits; None if it is unknown."""
     # "address sizes	: 46 bits physical, 48 bits virtual"
     words = fields(read(root / "proc/cpuinfo")).get("address sizes", "").split()
     return int(words[0]) if words[:1] and words[0].isdigit() else None
@@ -95,7 +96,7 @@ def _cpus_of(root: Place, node: int) -> tuple[int, ...]:
 
 
 def parts(root: Place) -> dict[int, str]:
-    """Return what kind of core each online CPU is, where the processor tells: Arm's part."""
+    """Return the kind of core by online CPU: Arm's implementer and part; {} on other processors."""
     found = {}
     for block in (read(root / "proc/cpuinfo") or "").split("\n\n"):
         keys = fields(block)
@@ -105,24 +106,24 @@ def parts(root: Place) -> dict[int, str]:
 
 
 def clocksource(root: Place) -> Optional[str]:
-    """Return the clock that the kernel keeps time by, such as ``tsc`` or ``kvm-clock``."""
+    """Return the kernel's clock source, such as ``tsc`` or ``kvm-clock``."""
     return read(root / CLOCKSOURCE)
 
 
 def cpu_model(root: Place) -> Optional[str]:
-    """Return the model of the first CPU; None where the kernel does not tell."""
+    """Return the model of the first CPU; None if the kernel does not report it."""
     return fields(read(root / "proc/cpuinfo")).get("model name") or None
 
 
 def turbo(root: Place) -> Optional[bool]:
-    """Return whether CPUs may run above their base clock rate; None where it is unknown."""
+    """Return whether CPUs may run above their base clock rate; None if this is unknown."""
     files = {NO_TURBO: "0", BOOST: "1"}
     found = ((read(root / path), on) for path, on in files.items())
     return next((text == on for text, on in found if text is not None), None)
 
 
 def mitigations(root: Place) -> Optional[dict[str, str]]:
-    """Return what the kernel does about each vulnerability, by name; None where it is unknown."""
+    """Return the kernel's mitigation of each CPU vulnerability, by name; None if unknown."""
     try:
         names = sorted(path.name for path in (root / VULNERABILITIES).iterdir())
     except OSError:

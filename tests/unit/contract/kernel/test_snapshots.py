@@ -25,6 +25,6 @@ def test_what_is_no_snapshot_is_said_with_what_to_do(tmp_path: Path, text: str) 
     boot, snapshot = tmp_path / "boot", tmp_path / "tuning.json"
     boot.write_text("first\n")
     snapshot.write_text(text)
-    with pytest.raises(DocumentError, match=r"tuning\.json: .*put them back by hand"):
+    with pytest.raises(DocumentError, match=r"tuning\.json: .*restore them by hand"):
         kept(snapshot, boot)
     assert snapshot.read_text() == text
