@@ -1,8 +1,11 @@
-"""Ratios that are confounded with time: how far apart the pairs ran, and what drift makes of it.
+"""Ratios that are confounded with time: the gap within pairs, and the bias that drift causes.
 
-Cells of a replicate run one after another in random order, so that drift falls on all alike. With
-few replicates, an order that was not random, or a sweep that went on much later, it does not: a
-cell ran later than its baseline on average, and what the host lost meanwhile looks like its cost.
+The cells of a replicate run in random order, so drift of the host affects all cells alike on
+average. With few replicates, a non-random order, or a sweep that was resumed much later, a cell may
+have run after its baseline on average, and a slowdown of the host meanwhile looks like its cost.
+
+The bias is estimated as mean gap times slope, where the slope is a weighted regression of log time
+on start time within cells (see `_slope`). `diagnostics` shows the course of the host itself.
 """
 
 from __future__ import annotations
@@ -25,20 +28,20 @@ from virtbed_contract.sweep import MARGIN
 Floats = NDArray[np.float64]
 
 SHARE = 0.5
-"""A bias counts from this share of half the ratio's interval on, or from the margin on."""
-_OF_INTEREST = 0.1  # of the margin: a smaller bias is no matter, however narrow the interval
+"""A bias is reported if it exceeds this share of the half-width of the ratio's interval."""
+_OF_INTEREST = 0.1  # share of the margin below which a bias is ignored, even with a narrow interval
 PAUSE_H = 1.0
-"""Longer without a trial's start, the sweep paused, unless its trials take that long."""
-_TIMES_USUAL = 5
+"""A longer gap between starts, in hours, is a pause, unless the trials themselves take as long."""
+_TIMES_USUAL = 5  # a pause is at least this many median gaps
 
-_SHRINK = 2  # weighs as many replicates
-_BEYOND = 20.0  # logarithms of biases that are beyond all belief, as of gaps of months
+_SHRINK = 2  # degrees of freedom of the prior in the shrinkage of variances towards their median
+_BEYOND = 20.0  # clips logarithms of extrapolated biases, as after gaps of months
 
 _SWEEP = ["host", "plan_digest"]
 
 
 class Slope(NamedTuple):
-    """How a host drifts: the change of log time per hour (or per trial), and half its interval."""
+    """Drift of a host: change of log time per `unit` (hour or trial), and its 95% half-width."""
 
     per_step: float
     half: float
@@ -47,7 +50,7 @@ class Slope(NamedTuple):
 
 @dataclass(frozen=True)
 class _Timed:
-    """The trials of one host and sweep in order, its drift, and the unit of time."""
+    """The trials of one host and sweep in order, the slope of its drift, and the unit of time."""
 
     frame: pl.DataFrame
     slope: Slope | None
@@ -55,21 +58,23 @@ class _Timed:
 
 
 def order(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float = MARGIN) -> Json:
-    """Return how each ratio to bare metal is confounded with time.
+    """Return how far each ratio to bare metal is confounded with time.
 
     Args:
-        trials: A sweep's.
-        samples: Its samples.
+        trials: `Sweep.trials`, one row per trial.
+        samples: `Sweep.samples`, one row per sample, or their readings.
         margin: The smallest effect of interest, as a share.
 
     Returns:
-        `slopes`, one per host and sweep: `host`, `unit` (hour; trial where starts are unknown),
-        `per_step`, `low`, `high` (shares); and `cells`, one per cell with a baseline: `GROUP`,
-        `pairs`, `order` and `gap` (how many trials, and units of time, the cell ran
-        after its baseline, on average), `longest_h` (the longest gap either way, in hours),
-        `paused` (pairs with a pause between them), `bias` and `bias_most` (what the drift makes of
-        the ratio, as a share, and what it may make of it at 95%), `half` (half the ratio's
-        interval, as a share; null without one) and `warning`, null where time explains too little.
+        `slopes`, one row per host and sweep: `host`, `unit` ("hour", or "trial" if starts are
+        unknown), `per_step`, `low`, `high` (relative change per unit with its 95% interval).
+
+        `cells`, one row per cell with a baseline: `GROUP`; `pairs`; `order` and `gap` (mean number
+        of trials, and of units of time, by which the cell ran after its baseline); `longest_h` (the
+        longest absolute gap, in hours); `paused` (pairs with a pause between them); `bias` and
+        `bias_most` (the estimated bias of the ratio, as a share, and its 95% bound away from 0);
+        `half` (half-width of the ratio's interval, as a share; null without one); `warning` (null
+        if the bias is negligible).
     """
     timed = [_timed(group) for group in _by_sweep(trials, samples)]
     rows: Json = {"slopes": [_slope_row(each) for each in timed if each.slope], "cells": []}
@@ -98,7 +103,7 @@ def warnings(ordered: Json) -> dict[tuple[object, ...], str]:
 
 
 def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame | Readings) -> list[pl.DataFrame]:
-    """Return, per host and sweep, a row for each real trial: `y` (log of its time), and when."""
+    """Return a frame per host and sweep, one row per real trial: `y` (log of its time), `at`."""
     logs = readings(samples).trials.rename({"log": "y"})
     rows = trials.filter(~pl.col("emulated")).with_columns(
         BARE.alias("bare"),
@@ -109,9 +114,9 @@ def _by_sweep(trials: pl.DataFrame, samples: pl.DataFrame | Readings) -> list[pl
 
 
 def _timed(group: pl.DataFrame) -> _Timed:
-    """Return the trials of one host with `t`, `pass` (number of pauses before), and the slope."""
+    """Return the trials of one host with `t` (time), `pass` (earlier pauses), and the slope."""
     all_timed = group["at"].null_count() == 0
-    # Where most trials say the same start, it was not taken from a clock.
+    # If most trials state the same start, the starts were not read from a clock.
     unit = "hour" if all_timed and group["at"].n_unique() > group.height / 2 else "trial"
     if all_timed:
         group = group.sort("at", "position", "trial")
@@ -130,11 +135,12 @@ def _timed(group: pl.DataFrame) -> _Timed:
 
 
 def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
-    """Return the slope of log time within cells, by least squares; None where nothing tells.
+    """Return the slope of log time on time by weighted least squares; None without enough data.
 
-    Within what ran without a pause: a host that was restarted meanwhile has another level, not a
-    slope. A trial weighs by its cell's variance, which is drawn towards the middle cell's: a noisy
-    cell would hide, or make up, the drift of all others.
+    The model has an intercept per cell and pass (the part between two pauses), since a host that
+    was restarted in a pause has another level, which is not a slope. Weights are inverse variances
+    of cells, shrunk towards their median, so that a noisy cell neither hides nor invents a drift of
+    the others. The 95% interval uses Student's t with trials - intercepts - 1 degrees of freedom.
     """
     within = [*GROUP, "pass"]
     centred = group.with_columns((pl.col(name) - pl.col(name).mean().over(within)) for name in "ty")
@@ -165,7 +171,7 @@ def _slope(group: pl.DataFrame, unit: str) -> Slope | None:
 
 
 def _pairs(timed: _Timed) -> pl.DataFrame:
-    """Return each cell's trials next to the baseline of their replicate, and the gap between."""
+    """Return one row per cell and replicate, paired with its baseline: gaps, bias, log ratio."""
     key = [*SUBJECT, "weights", "replicate"]
     ones = timed.frame.group_by(*GROUP, "replicate", "bare", maintain_order=True).agg(
         pl.col("t", "h", "rank", "y").mean(),
@@ -196,6 +202,7 @@ def _pairs(timed: _Timed) -> pl.DataFrame:
 
 
 def _row(row: Json, margin: float, cells: int) -> Json:
+    """Return a row of `order` from the means over a cell's pairs."""
     one_sided = _one_sided(row.pop("later"), row, cells)
     bias, spread, error = (row.pop(name) for name in ("bias", "spread", "error"))
     most = float(np.clip(bias + np.copysign(spread, bias), -_BEYOND, _BEYOND))
@@ -213,11 +220,11 @@ def _row(row: Json, margin: float, cells: int) -> Json:
 
 
 def _one_sided(later: int, row: Json, cells: int) -> str:
-    """Return that a cell ran on one side of its baseline in all pairs, as no random order does.
+    """Return a warning if a cell ran on the same side of its baseline in all pairs; else "".
 
-    A drift within replicates that starts again in each has no slope over the sweep. Of all cells
-    that are looked at, random orders call one so in at most 5% of sweeps; without starts by a
-    clock nothing is known of the order.
+    A drift that starts again in each replicate has no slope over the sweep, so it is detected by
+    the order alone: a two-sided sign test, at 5% over all cells (Bonferroni). It needs starts that
+    were read from a clock.
     """
     pairs, chance = row["pairs"], 0.5 ** (row["pairs"] - 1)
     if row["unit"] == "trial" or 0 < later < pairs or chance * cells > 1 - CONFIDENCE:
@@ -225,13 +232,20 @@ def _one_sided(later: int, row: Json, cells: int) -> str:
     side = "after" if later else "before"
     return (
         f"ran {side} bare metal in each of {pairs} pairs, as a random order does in "
-        f"{chance:.2g} of sweeps: what changes within a replicate is part of its ratio"
+        f"{chance:.2g} of sweeps: a drift within replicates is part of its ratio"
     )
 
 
 def _counts(bias: float, spread: float, half: float | None, limit: float) -> bool:
-    """Return whether a bias matters: one that the drift shows, or one that it cannot exclude."""
-    if abs(bias) > spread:  # the slope is not 0
+    """Return whether a bias matters: a significant one, or one that cannot be excluded.
+
+    Args:
+        bias: Mean gap times slope, a logarithm.
+        spread: Its 95% half-width.
+        half: Half-width of the ratio's interval, a logarithm; None without one.
+        limit: The margin as a logarithm.
+    """
+    if abs(bias) > spread:  # the slope differs from 0
         narrow = half is not None and abs(bias) > max(SHARE * half, _OF_INTEREST * limit)
         return narrow or abs(bias) + spread > limit
     return abs(bias) + spread > max(limit, half or 0.0)

@@ -1,7 +1,8 @@
-"""The units of a set of measurements, and the cost of one cell over another in them.
+"""Logarithms of times by cell (`Units`), and contrasts of cells such as the cost over bare metal.
 
-A unit is a sweep's replicate, or, where each input was run once, the input. See `engine` for how
-cells are paired, and for the intervals of effects.
+A unit is the replication unit of a data set: a replicate of a sweep, or an input where each input
+was run once (published data). `engine` pairs cells by unit and makes the intervals; findings,
+scaling and resolution work on `Units`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ __all__ = ["Effect", "Floats", "Units", "effects", "of_sweep", "together"]
 
 @dataclass(frozen=True)
 class Units:
-    """Logarithms of seconds by cell.
+    """Logarithms of times by cell.
 
-    `pre_post` is the share of pre- and post-processing in a request's time, by cell, as far as it
-    was measured. `unit` says in words what a unit is. Costs are against bare metal of
-    `metal_mode`, at every size.
+    Attributes:
+        logs: The `Logs` of each plain cell, logarithms of seconds.
+        unit: The name of a unit, such as "replicate".
+        pre_post: The share of pre- and post-processing in the e2e time, by cell, if measured.
+        platforms: The platforms of the data set.
+        metal_mode: The mode of bare metal that costs are relative to, at every size.
     """
 
     logs: Mapping[Cell, Logs]
@@ -37,22 +41,22 @@ class Units:
     metal_mode: str = BASELINE_MODE
 
     def cells(self, parts: Parts | None = None, **wanted: str | int) -> list[Cell]:
-        """Return the measured cells that have these parts or factors, as a report lists them.
+        """Return the measured cells with given values, in the order of a report.
 
         Args:
-            parts: Machine and enclosure; None for every platform.
-            **wanted: Parts of a `Cell`, or values of factors.
+            parts: Machine and enclosure of the platform; None for every platform.
+            **wanted: Values of fields of `Cell`, or of factors.
         """
-        found = (
+        matching = (
             cell
             for cell in self.logs
             if parts in (None, self.platforms.parts(cell.platform))
             and all(cell.value(key) == value for key, value in wanted.items())
         )
-        return sorted(found, key=self.order)
+        return sorted(matching, key=self.order)
 
     def order(self, cell: Cell) -> tuple[object, ...]:
-        """Return where a report lists a cell."""
+        """Return the sort key of a cell in a report."""
         return (*rank(cell), *self.platforms.order(cell.platform, cell.mode))
 
     def is_bare(self, cell: Cell) -> bool:
@@ -60,35 +64,35 @@ class Units:
         return cell.platform == self.platforms.bare
 
     def baseline(self, cell: Cell) -> Cell:
-        """Return bare metal at a cell's size; a cell without logarithms if there is none."""
+        """Return the bare-metal cell that a cell is compared with; it may not be measured."""
         return cell._replace(platform=self.platforms.bare or "", mode=self.metal_mode)
 
     def elsewhere(self, cell: Cell, parts: Parts) -> list[Cell]:
-        """Return a cell's like on each platform that has this machine and enclosure."""
+        """Return the cell with each platform of this machine and enclosure in place of its own."""
         names = (name for name in self.platforms.names if self.platforms.parts(name) == parts)
         return [cell._replace(platform=name) for name in names]
 
     def contrast(self, *terms: tuple[float, Cell]) -> Floats | None:
-        """Return `engine.contrast` of cells: one value per unit that all share; None without."""
+        """Return `engine.contrast` of (weight, cell) terms; None if a cell is not measured."""
         return engine.contrast(*((weight, self.logs.get(cell)) for weight, cell in terms))
 
     def over(self, above: Cell, below: Cell) -> Floats | None:
-        """Return the logarithms of one cell's time over another's, one per shared unit."""
+        """Return the log ratio of one cell's time over another's, one value per shared unit."""
         return self.contrast((1.0, above), (-1.0, below))
 
     def cost(self, cell: Cell) -> Floats | None:
-        """Return the logarithms of a cell's time over bare metal's at its size."""
+        """Return the log ratio of a cell's time to its baseline's, one value per shared unit."""
         return self.over(cell, self.baseline(cell))
 
 
 def of_sweep(samples: pl.DataFrame | Readings, platforms: Platforms) -> Units:
-    """Return the units of a sweep's real plain cells, one per replicate.
+    """Return the `Units` of a sweep's real plain cells; a unit is a replicate.
 
-    Times are those that their scenario is judged by: see `Readings.judged`.
+    Times are the judged ones of each scenario, see `Readings.judged`.
 
     Args:
-        samples: As `load` gives them, or their readings.
-        platforms: The sweep's.
+        samples: As `load` returns them, or their readings.
+        platforms: The platforms of the sweep.
     """
     plain = readings(samples).filter(PLAIN_ROWS)
     seconds = plain.judged.with_columns(pl.col("log") - np.log(1e9))

@@ -1,17 +1,19 @@
-"""The statistics engine: logarithms of times, paired, to an effect with its interval.
+"""The statistics engine: from logarithms of times to ratios with intervals.
 
-Every ratio of this package is made here, in three steps:
+Every ratio of this package is estimated here, in three steps:
 
-1. `Logs` has those of one cell as a matrix: a row per unit (a replicate of one host, sweep and
-   image), a column per input. `reduction.by_cell` makes them of samples.
-2. `contrast` pairs cells by unit and, within one, by input: each unit that all cells share gives
+1. `Logs` holds the logarithms of one cell as a matrix: one row per unit (a replicate of one host,
+   sweep and image), one column per input. `reduction.by_cell` makes it from samples.
+2. `contrast` pairs cells by unit and, within a unit, by input: each unit that all cells share gives
    one weighted sum of logarithms, such as the difference d_r of two cells.
-3. `effects` turns these into ratios with intervals: Student's t on the units' values, or Welch's
-   where an effect is the sum of several groups that are taken as independent.
+3. `effects` turns these into ratios, exp(mean of d_r), with intervals: Student's t on the units'
+   values, or Welch's t with Satterthwaite's degrees of freedom if an effect is the sum of means of
+   several groups that are assumed independent.
 
-The intervals of one question are simultaneous: each of k is made at 1 - (1 - confidence) / k
-(Bonferroni), so that none is picked for being extreme. Decisions that show no interval are made by
-`intervals.holm`.
+Assumptions: units are independent, and the logarithms are near enough to normal for Student's t;
+`robust` looks for signs against both. The k intervals of one question are simultaneous: each is
+made at 1 - (1 - confidence) / k (Bonferroni), so that selecting the most extreme one is covered.
+Decisions that show no interval use `intervals.holm`.
 """
 
 from __future__ import annotations
@@ -28,14 +30,18 @@ from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, simultaneous, t_qu
 
 Floats = NDArray[np.float64]
 Key = tuple[Any, ...]
-_MOST = 700.0  # exp of more is no number any more
+_MOST = 700.0  # exp of more overflows
 
 
 @dataclass(frozen=True)
 class Logs:
-    """The logarithms of one cell: `values` has a row per unit, a column per input, both sorted.
+    """The logarithms of one cell, by unit and input.
 
-    `known` tells which there are; the others are NaN.
+    Attributes:
+        units: The units, sorted.
+        inputs: The names of the inputs, sorted.
+        values: Shape (units, inputs): logarithms of mean times; NaN where there is none.
+        known: Same shape: whether there is a value.
     """
 
     units: tuple[Any, ...]
@@ -45,7 +51,7 @@ class Logs:
 
     @classmethod
     def of(cls, units: Mapping[Any, tuple[Sequence[str], Sequence[float]]]) -> Logs:
-        """Return the matrix of inputs and their logarithms, given by unit."""
+        """Return the matrix of a mapping from units to (names of inputs, their logarithms)."""
         inputs = tuple(sorted({str(name) for names, _ in units.values() for name in names}))
         place = {name: number for number, name in enumerate(inputs)}
         values = np.full((len(units), len(inputs)), np.nan)
@@ -63,22 +69,22 @@ class Logs:
 
     @property
     def everywhere(self) -> list[str]:
-        """The inputs that every unit has."""
+        """The names of the inputs that every unit has."""
         return [self.inputs[column] for column in np.flatnonzero(self.known.all(axis=0))]
 
     @cached_property
     def means(self) -> Floats:
-        """The logarithm of the mean over a unit's inputs, one per unit."""
+        """The logarithm of the arithmetic mean over a unit's inputs, shape (units,)."""
         return log_means(self.values, self.known)
 
     @property
     def with_inputs(self) -> Logs:
-        """The part without units that have no input."""
+        """A copy without the units that have no input."""
         kept = np.flatnonzero(self.known.any(axis=1))
         return self.at([self.units[row] for row in kept], self.inputs)
 
     def at(self, units: Sequence[Any], inputs: Sequence[str]) -> Logs:
-        """Return the part of some units and inputs, all of which it has."""
+        """Return the submatrix of units and inputs, all of which must exist."""
         if self.units == tuple(units) and self.inputs == tuple(inputs):
             return self
         rows = {unit: row for row, unit in enumerate(self.units)}
@@ -88,14 +94,19 @@ class Logs:
 
 
 def log_means(logs: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Return `reduction.log_mean` of each row, over what is known of it; NaN where nothing is."""
+    """Return `reduction.log_mean` of the known values of each row; NaN for a row without any.
+
+    Args:
+        logs: Shape (units, inputs).
+        known: Same shape: which values to use.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         sums = np.logaddexp.reduce(np.where(known, logs, -np.inf), axis=1)
         return np.asarray(np.where(known.any(axis=1), sums - np.log(known.sum(axis=1)), np.nan))
 
 
 def aligned(*sides: Logs) -> list[Logs]:
-    """Return the parts of cells that have the same units and inputs: those of all."""
+    """Return the submatrices of cells at the units and inputs that all of them have."""
     first = sides[0]
     if all(one.units == first.units and one.inputs == first.inputs for one in sides[1:]):
         return list(sides)
@@ -107,9 +118,13 @@ def aligned(*sides: Logs) -> list[Logs]:
 
 
 def shared(*sides: Logs) -> tuple[tuple[Any, ...], list[Floats]]:
-    """Return the units that sides have in common, and each side's log means over common inputs.
+    """Return the common units of several cells, and each cell's log means over common inputs.
 
-    An input counts in a unit where all sides have it there; a unit without one is left out.
+    Inputs are matched within each unit: an input is used in a unit if all cells have it there. A
+    unit without a common input is left out.
+
+    Returns:
+        The units, and one array of shape (units,) per cell.
     """
     cut = aligned(*sides)
     if all(one.whole for one in cut) and cut[0].inputs:
@@ -121,9 +136,16 @@ def shared(*sides: Logs) -> tuple[tuple[Any, ...], list[Floats]]:
 
 
 def contrast(*terms: tuple[float, Logs | None]) -> Floats | None:
-    """Return the sum of weighted logarithms, one per unit that all cells share; None without.
+    """Return the weighted sum of cells' logarithms, one value per unit that all cells share.
 
-    A unit's is of the mean time over the inputs that all cells have in it: see `reduction`.
+    The logarithm of a unit is that of its mean time over the inputs that all cells have in it, see
+    `reduction`.
+
+    Args:
+        *terms: Weights with the `Logs` of cells; (1, above), (-1, below) gives log ratios.
+
+    Returns:
+        Shape (shared units,); None if a cell is missing or no unit is shared.
     """
     sides = [logs for _, logs in terms if logs is not None]
     if len(sides) < len(terms):
@@ -136,16 +158,20 @@ def contrast(*terms: tuple[float, Logs | None]) -> Floats | None:
 
 
 def equal(logs: Floats | None) -> bool:
-    """Return whether several logarithms show no spread, see `intervals.NO_SPREAD`."""
+    """Return whether two or more logarithms have a range below `intervals.NO_SPREAD`."""
     return logs is not None and len(logs) > 1 and float(np.ptp(logs)) < NO_SPREAD
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A ratio, or another exponential of logarithms, with its interval.
+    """A ratio, exp of a mean of logarithms, with its interval.
 
-    `low` and `high` are None where fewer than two units tell of the spread, or where they tell
-    nothing; `n` counts the units.
+    Attributes:
+        about: The name of the effect.
+        value: The ratio.
+        low: Lower end of the interval; None with fewer than two units, or if exp overflows.
+        high: Upper end, likewise.
+        n: The number of units, of the smallest group.
     """
 
     about: str
@@ -158,9 +184,13 @@ class Effect:
 def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[Effect]:
     """Return the effects of one question, with simultaneous intervals.
 
-    Each candidate has its name and one or more groups of logarithms. Several are taken as
-    independent, and their means are added: where they drift together in a replicate, the interval
-    of a difference is wider than it need be. A candidate without units is left out.
+    Args:
+        candidates: Names with one or more groups of logarithms, each of shape (units,). The means
+            of several groups are added, and the groups are assumed independent; if they share
+            drift within a replicate, the interval of a difference is too wide (conservative).
+
+    Returns:
+        One effect per candidate; candidates without units are left out.
     """
     return [effect for effect in together(candidates) if effect]
 
@@ -168,10 +198,14 @@ def effects(candidates: Iterable[tuple[str, Sequence[Floats | None]]]) -> list[E
 def together(
     candidates: Iterable[tuple[str, Sequence[Floats | None]]], *, pooled: bool = False
 ) -> list[Effect | None]:
-    """As `effects`, with None in the place of each candidate without units.
+    """Return the effects of one question as `effects`, with None for candidates without units.
 
-    A candidate without spread has no interval, and does not widen those of the others. `pooled`: a
-    group of a single unit is taken to spread as the others (Student's t with a common variance).
+    Only candidates with an interval count towards the Bonferroni correction.
+
+    Args:
+        candidates: See `effects`.
+        pooled: Assume one variance for all groups of a candidate, so that a group of a single unit
+            has an interval too (Student's t with a pooled variance).
     """
     named: list[tuple[str, list[Floats]]] = []
     for about, groups in candidates:
@@ -189,11 +223,11 @@ def together(
 def effect(
     about: str, groups: Sequence[Floats], confidence: float = CONFIDENCE, *, pooled: bool = False
 ) -> Effect:
-    """Return one effect, see `effects`, with an interval at this confidence."""
+    """Return one effect (see `effects`) with an interval at the given confidence."""
     mean = float(sum(group.mean() for group in groups))
     n = min(len(group) for group in groups)
     half = half_width(groups, confidence, pooled=pooled)
-    if half is None or abs(mean) + half > _MOST:  # as of two replicates: it says nothing
+    if half is None or abs(mean) + half > _MOST:  # as two replicates may give: no information
         return Effect(about, float(np.exp(mean)), None, None, n)
     low, high = float(np.exp(mean - half)), float(np.exp(mean + half))
     return Effect(about, float(np.exp(mean)), low, high, n)
@@ -202,17 +236,20 @@ def effect(
 def points(
     logs: Sequence[Floats], terms: Mapping[int, float], constant: float = 0.0
 ) -> tuple[float, Floats]:
-    """Return a weighted sum of ratios, plus a constant, and what each unit adds to its spread.
+    """Return a weighted sum of ratios and the contribution of each unit to it (delta method).
 
-    A ratio is exp of the mean of its logarithms. A difference of two is what a change costs, as a
-    share of the time that both are over. Units' parts are weight * ratio * (log - mean of the logs)
-    (the delta method), so what sides share in a unit cancels; `half_width` makes an interval of
-    them.
+    A ratio is exp of the mean of its logarithms. The difference of two ratios to one baseline is
+    the cost of a change as a share of the baseline's time. The contribution of a unit is the sum
+    over ratios of weight * ratio * (log - mean log), so noise that both share in a unit cancels;
+    `half_width` of the contributions is the half-width of the sum's interval.
 
     Args:
-        logs: Each ratio's logarithms, of the same units.
-        terms: The weight of each ratio that has one, by its place in `logs`.
-        constant: What is added.
+        logs: The logarithms of each ratio, each of shape (units,), of the same units.
+        terms: Weights by the index of the ratio in `logs`.
+        constant: A constant that is added to the sum.
+
+    Returns:
+        The sum, and the contributions, shape (units,).
 
     Example:
         >>> value, parts = points([np.log([1.5, 1.7]), np.log([1.0, 1.0])], {0: 1, 1: -1})
@@ -228,9 +265,17 @@ def points(
 def half_width(
     groups: Sequence[Floats], confidence: float = CONFIDENCE, *, pooled: bool = False
 ) -> float | None:
-    """Return half the interval of a sum of means; None where nothing tells of a spread.
+    """Return the half-width of the interval of a sum of means; None if no spread can be estimated.
 
-    Student's t for one group, Welch's with Satterthwaite's degrees of freedom for several.
+    Student's t for one group. For several independent groups Welch's t with Satterthwaite's degrees
+    of freedom ("An Approximate Distribution of Estimates of Variance Components", Biometrics
+    Bulletin 2, 1946); with `pooled`, if a group has a single unit, Student's t with one variance
+    for all groups.
+
+    Args:
+        groups: The values of each group, shape (units,).
+        confidence: Of the two-sided interval.
+        pooled: See `together`.
     """
     sizes = [len(group) for group in groups]
     if min(sizes) > 1:

@@ -1,20 +1,20 @@
-"""Timings to medians, ratios and intervals.
+"""Summary tables of cells: medians, typical times, percentiles, and ratios with intervals.
 
-The replication unit is the trial: a fresh process on a fresh instance. Samples inside one trial
-share its memory layout, placement and neighbours, so they say little about the next trial; an
-interval made of pooled samples would be far too narrow (Kalibera and Jones, "Rigorous
-Benchmarking in Reasonable Time", ISMM 2013, doi:10.1145/2464157.2464160). Each trial is reduced
-to one logarithm, and the spread between replicates gives the interval.
+The replication unit is the trial: a fresh process on a fresh instance. Samples within one trial
+share its memory layout, placement and neighbours, so an interval from pooled samples would be far
+too narrow for the next trial (Kalibera and Jones, "Rigorous Benchmarking in Reasonable Time", ISMM
+2013, doi:10.1145/2464157.2464160). Each trial is reduced to one logarithm, and the spread between
+replicates gives the interval.
 
-That interval is Student's t on those logarithms. A percentile bootstrap of as few as five
-replicates covers clearly less than it claims, and a t interval does better there (Hesterberg,
+The interval is Student's t on those logarithms. The percentile bootstrap of as few as five
+replicates covers clearly less than its nominal level, and a t interval does better (Hesterberg,
 "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, pp. 371-386,
-arXiv 1411.5279). The inputs are fixed, the same on every platform, and so are not resampled: the
-estimate is about these inputs: the time of their mix, each once (see `reduction`).
+arXiv 1411.5279). The inputs are a fixed set, the same on every platform, and are not resampled: the
+estimand is the time of their mix, each input once (see `reduction`).
 
-Within a trial an input's samples are reduced by their mean, not their median: a CPU quota stops a
-process for part of each period, so it makes some requests much later and leaves the rest as they
-were. A median would not see what the mean, and the user's throughput, pays.
+Within a trial, the samples of an input are reduced by their mean, not their median: a CPU quota
+stops a process for part of each period, which delays some requests and leaves the rest unchanged. A
+median would not show that loss, although users pay for it in throughput.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from virtbed_analysis.reduction import (
 from virtbed_contract.factors import Factor
 from virtbed_contract.measures import JUDGED_BY, percentile_rank
 
-# Those of `reduction` are for whoever estimates.
+# Names of `reduction` are exported here too, for the modules that estimate.
 __all__ = [
     "BARE", "BASELINE", "GROUP", "NS_PER_MS", "PHASES", "PLAIN_ROWS", "TAILS", "at_rank",
     "by_replicate", "cells", "geometric", "gpu_speed_up", "guest_factor", "in_order", "judged",
@@ -56,14 +56,20 @@ NS_PER_MS = 1e6
 
 
 def cells(samples: pl.DataFrame, means: Readings | None = None) -> pl.DataFrame:
-    """Summarise each cell that really ran on its platform: one row per cell, times in ms.
+    """Summarise each real (not emulated) cell: one row per cell, times in ms.
 
-    Columns: `GROUP`, `replicates`, `samples`, `<phase>_median_ms` and `<phase>_mean_ms` over all
-    measured samples, `latency_p90_ms` and `latency_p99_ms` (null in offline, and with fewer
-    latencies than show one beyond it: see `samples_to_show`), `<phase>_typical_ms` (mean over
-    inputs, geometric mean over replicates), `judged_by` (the name of the measure that the scenario
-    is judged by), `judged_typical_ms` (the time of it: latency, or time per sample), `baseline`,
-    the ratio's columns (see `ratio_to_bare_metal`), null for the baseline itself.
+    Args:
+        samples: As `load` returns them.
+        means: Their readings; computed if None.
+
+    Returns:
+        Columns: `GROUP`; `replicates` and `samples` (their numbers); `<phase>_median_ms` and
+        `<phase>_mean_ms` over all measured samples; `latency_p90_ms` and `latency_p99_ms` (null in
+        offline, and with fewer latencies than `samples_to_show`); `<phase>_typical_ms` (mean over
+        inputs, then geometric mean over replicates); `judged_by` (name of the measure that the
+        scenario is judged by); `judged_typical_ms` (its typical value: e2e time, latency or time
+        per sample); `baseline` (whether the cell is one); and the columns of `ratio_to_bare_metal`,
+        null for a baseline.
     """
     means = means or readings(samples)
     names = {scenario: measure.name for scenario, measure in JUDGED_BY.items()}
@@ -85,43 +91,60 @@ def cells(samples: pl.DataFrame, means: Readings | None = None) -> pl.DataFrame:
 
 
 def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return exp of the mean `log` (of ns) per cell in ms; null for no time.
+    """Return the geometric mean over replicates per cell, in ms, without an interval.
 
-    Without an interval: a host drifts over a sweep, trials of one cell drift with it, and an
-    interval of their spread covers 60 to 83% instead of 95%. Too few replicates tell how long a
-    drift lasts, so no variance of theirs would know it. Ratios are paired, and keep theirs.
+    Trials of one cell drift with their host, so an interval from their spread covers 60 to 83%
+    instead of 95% (simulated in the tests), and a few replicates cannot show how long a drift
+    lasts. Ratios are paired within replicates and do have an interval.
+
+    Args:
+        per_replicate: One row per cell and replicate: `GROUP`, `log` (of a time in ns).
+        name: The prefix of the result's column.
+
+    Returns:
+        `GROUP` and `<name>_typical_ms`, null if the time is 0.
     """
-    known = pl.col("value") > 0  # else something took no time, whose logarithm is none
+    known = pl.col("value") > 0  # the logarithm of 0 is -inf, whose exp is 0
     value = pl.when(known).then(pl.col("value") / NS_PER_MS)
     return geometric(per_replicate, GROUP).select(*GROUP, value.alias(f"{name}_typical_ms"))
 
 
 def ratio_to_bare_metal(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return a cell's time over that of pinned bare metal at the same cores, application, factors.
+    """Return the ratio of each cell's time to that of its baseline, pinned bare metal.
 
-    The time is the one that the scenario is judged by (`JUDGED_BY`), so that above 1 is worse in
-    all: e2e, as follows; latency or time per sample as `Readings.judged` has them. For each
-    replicate r, d_r is the logarithm of the sum over inputs of the input's mean e2e in the cell,
-    less that in the baseline, over the inputs that both have; the ratio is exp(mean of d_r), its
-    interval Student's t on d_r. Both sides have the same weights. Columns: `GROUP`, `ratio`,
-    `ratio_low`, `ratio_high` (null with fewer than two replicates), `ratio_replicates` (pairs
-    used), `ratio_dropped` (replicates that only one side has, or that share no input), and
-    `ratio_logs` (each d_r) with `ratio_of` (its r), in the order of the replicates. Emulated cells
-    and the baseline itself have no row.
+    The baseline has the same cores, application and matched factors. The time is the one that the
+    scenario is judged by (`JUDGED_BY`), so above 1 is always worse. For scenarios judged by the e2e
+    time: for each replicate r, d_r = log(T_cell,r) - log(T_base,r), where T is the sum over the
+    inputs that both sides have of the input's mean e2e time. The ratio is exp(mean of d_r), and its
+    95% interval is Student's t on d_r. Latency and time per sample enter as one value per trial,
+    see `Readings.judged`.
+
+    Args:
+        samples: As `load` returns them, or their readings.
+
+    Returns:
+        One row per real cell that is not a baseline: `GROUP`; `ratio`; `ratio_low` and `ratio_high`
+        (null with fewer than two pairs); `ratio_replicates` (number of pairs); `ratio_dropped`
+        (replicates that only one side has, or without a common input); `ratio_logs` (the d_r) and
+        `ratio_of` (their r), in the order of replicates.
     """
     return to_baseline(judged(samples))
 
 
 def to_baseline(logs: pl.DataFrame) -> pl.DataFrame:
-    """Return the ratio of each cell of `logs`, as `Readings.logs` has them, to its baseline."""
+    """Return the ratio of each cell to its baseline, from logarithms as `Readings.logs` has them.
+
+    See `ratio_to_bare_metal` for the columns.
+    """
     return _paired(logs.filter(~BASELINE), logs.filter(BASELINE), SUBJECT)
 
 
 def without_suspects(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return the ratios to bare metal that are left without suspect trials, next to those of all.
+    """Return ratios to bare metal from all trials and from those that are not suspect.
 
-    Columns: `GROUP`, `all_`, and `clean_` each before `ratio`, `ratio_low`, `ratio_high` and
-    `ratio_replicates`; only cells whose pairs include a suspect trial have a row.
+    Returns:
+        One row per cell whose pairs include a suspect trial: `GROUP`, and `ratio`, `ratio_low`,
+        `ratio_high`, `ratio_replicates`, each with the prefixes `all_` and `clean_`.
     """
     unsuspected = pl.col("suspicions").list.len() == 0
     means = readings(samples)
@@ -135,9 +158,9 @@ def without_suspects(samples: pl.DataFrame | Readings) -> pl.DataFrame:
 
 
 def vanilla_to_pinned(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return the judged time of vanilla over pinned, per platform and size.
+    """Return the ratio of the judged time of vanilla to pinned, one row per platform and size.
 
-    Paired as `ratio_to_bare_metal`. Only platforms that have both modes at a size get a row.
+    Paired as `ratio_to_bare_metal`. Only cells that were measured in both modes have a row.
     """
     logs = judged(samples).filter(PLAIN_ROWS)
     vanilla, pinned = (logs.filter(pl.col("mode") == mode) for mode in ("vanilla", "pinned"))
@@ -146,37 +169,37 @@ def vanilla_to_pinned(samples: pl.DataFrame | Readings) -> pl.DataFrame:
 
 
 def thread_policy_gain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return the judged time with the framework's own threads over that with matched threads.
+    """Return the ratio of the judged time with the framework's threads to that with matched ones.
 
-    Above 1 where matching them pays. Paired as `ratio_to_bare_metal`; a row for each cell that was
-    measured under both policies, its `thread_policy` that of the numerator.
+    Above 1: matching the number of threads to the cores pays. Paired as `ratio_to_bare_metal`, one
+    row per cell that was measured under both policies; `thread_policy` is the numerator's.
     """
     return _gain(samples, "thread_policy", ("default", "matched"), "e2e")
 
 
 def gpu_speed_up(samples: pl.DataFrame | Readings, phase: str = "e2e") -> pl.DataFrame:
-    """Return the time of a phase on the CPU over that on the GPU, paired as `ratio_to_bare_metal`.
+    """Return the ratio of a phase's time on the CPU to that on the GPU.
 
-    "e2e" stands for the whole request: the time that its scenario is judged by. Next to it, "infer"
-    alone: what lies between the two is what a GPU does not speed up.
+    Paired as `ratio_to_bare_metal`. "e2e" takes the time that the scenario is judged by. A speed-up
+    of "infer" above that of "e2e" shows the share of a request that the GPU does not speed up.
     """
     return _gain(samples, "processor", ("cpu", "gpu"), phase)
 
 
 def guest_factor(samples: pl.DataFrame | Readings, factor: Factor) -> pl.DataFrame:
-    """Return the judged time of guests with a factor's default over that with another value.
+    """Return the ratio of the judged time with a factor's default to that with another value.
 
-    Paired as `ratio_to_bare_metal`; a row for each cell and value that was measured next to the
-    default, with the cell's columns as those of that value.
+    Paired as `ratio_to_bare_metal`, one row per cell and other value that was measured besides the
+    default; the factor's column has the other value.
     """
     return _inverse(over_default(samples, factor))
 
 
 def over_default(samples: pl.DataFrame | Readings, factor: Factor) -> pl.DataFrame:
-    """Return the judged time of cells with a factor's other values over that with its default.
+    """Return the ratio of the judged time with another value of a factor to that with its default.
 
-    Paired as `ratio_to_bare_metal`, within one platform, mode and size; a row for each cell and
-    value that was measured next to the default.
+    Paired as `ratio_to_bare_metal`, within one platform, mode and size; one row per cell and other
+    value that was measured besides the default.
     """
     logs = judged(samples)
     default = pl.col(factor.name) == factor.default
@@ -186,7 +209,7 @@ def over_default(samples: pl.DataFrame | Readings, factor: Factor) -> pl.DataFra
 
 
 def _inverse(ratios: pl.DataFrame) -> pl.DataFrame:
-    """Return ratios the other way round."""
+    """Return the reciprocals of ratios, with their intervals and logarithms."""
     return ratios.with_columns(
         (1 / pl.col("ratio")).alias("ratio"),
         (1 / pl.col("ratio_high")).alias("ratio_low"),
@@ -206,10 +229,11 @@ def _gain(
 
 
 def variant_to_plain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
-    """Return e2e of twin and slowed over plain of the same platform, mode and size.
+    """Return the ratio of the e2e time of twin and slowed cells to the plain cell.
 
-    Paired by replicate and input; the truth is 1 for a twin, and 1 + `slowdown` for a slowed one.
-    Of e2e in every scenario: what a slower request makes of a queue is no known truth.
+    Paired by replicate and input, within one platform, mode and size. The true ratio is 1 for a
+    twin and 1 + `slowdown` for a slowed one. The e2e time is used in every scenario, since the true
+    growth of a queue is not known.
     """
     logs = readings(samples).logs()
     match = [column for column in CELL if column != "variant"]
@@ -218,7 +242,11 @@ def variant_to_plain(samples: pl.DataFrame | Readings) -> pl.DataFrame:
 
 
 def phases(measured: pl.DataFrame) -> pl.DataFrame:
-    """Return medians, means and percentiles of each cell, in ms."""
+    """Return medians and means of each phase, and percentiles of latency, per cell, in ms.
+
+    Args:
+        measured: One row per measured sample, as `steady` returns them.
+    """
     summaries = [
         (getattr(pl.col(f"{phase}_ns"), kind)() / NS_PER_MS).alias(f"{phase}_{kind}_ms")
         for phase in PHASES
@@ -236,17 +264,21 @@ def phases(measured: pl.DataFrame) -> pl.DataFrame:
 
 
 def samples_to_show(percentile: int) -> int:
-    """Return how many samples it takes for one to lie beyond a percentile: 10 for the 90th.
+    """Return the least number of samples of which one lies beyond a percentile.
 
-    Of fewer, the largest is all that could stand for it.
+    With fewer, the percentile would always be the maximum.
+
+    Example:
+        >>> samples_to_show(90), samples_to_show(99)
+        (10, 100)
     """
     return -(-100 // (100 - percentile))
 
 
 def tail(column: str, percentile: int) -> pl.Expr:
-    """Return a percentile of a group, a value that was measured; null with too few of them.
+    """Return a percentile of a column, by nearest rank (`percentile_rank`), without interpolation.
 
-    Nulls are no values. See `percentile_rank` for which value it is.
+    Nulls are ignored. The result is null with fewer values than `samples_to_show`.
     """
     known = pl.col(column).drop_nulls()
     n = known.len().cast(pl.Int64)
@@ -255,12 +287,18 @@ def tail(column: str, percentile: int) -> pl.Expr:
 
 
 def at_rank(values: pl.Expr, rank: pl.Expr) -> pl.Expr:
-    """Return the value of a group that has this rank among the sorted, from 1; null if none."""
+    """Return the order statistic of a rank, from 1; null if there is none."""
     return values.sort().slice(rank - 1, 1).first()
 
 
 def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.DataFrame:
-    """Return the ratio of each cell of `above` to the cell of `below` that agrees on `match`."""
+    """Return the ratio of each cell of `above` to the cell of `below` with the same `match`.
+
+    Args:
+        above: Logarithms of the numerators, as `Readings.logs` has them.
+        below: Logarithms of the denominators.
+        match: The columns on which both must agree, besides `weights`.
+    """
     match = [*match, "weights"]
     places = [GROUP.index(name) for name in match]
     theirs, rows = by_cell(below, match), []
@@ -271,7 +309,7 @@ def _paired(above: pl.DataFrame, below: pl.DataFrame, match: list[str]) -> pl.Da
 
 
 def _ratio(above: Logs, below: Logs | None) -> tuple[Any, ...]:
-    """Return the values of the columns of `_RATIO`; one of no time at all has no ratio."""
+    """Return the values of the columns of `_RATIO`; no ratio if a time is 0."""
     if below is None:
         return None, None, None, 0, len(above.units), None, None
     units, (ours, theirs) = shared(above, below)
@@ -293,16 +331,16 @@ _RATIO: dict[str, pl.DataType] = {
 
 
 def geometric(per_replicate: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    """Return exp of the mean `log` per group as `value`, and `n`."""
+    """Return the geometric mean per group, exp of the mean of `log`, as `value`, and `n` (rows)."""
     return per_replicate.group_by(by, maintain_order=True).agg(
         pl.col("log").mean().exp().alias("value"), pl.len().cast(pl.Int64).alias("n")
     )
 
 
 def in_order(frame: pl.DataFrame) -> pl.DataFrame:
-    """Sort cells as a report lists them: by subject and size, then platform and mode.
+    """Sort rows of cells in the order of a report: subject, cores, platform, mode, other factors.
 
-    Platforms, modes and factors are enumerations, which sort in the order of their values.
+    Platforms, modes and factors are `pl.Enum`, which sorts in the order of its values.
     """
     matched, defaulted = ([factor.name for factor in kept] for kept in (MATCHED, DEFAULTED))
     return frame.sort(

@@ -1,4 +1,7 @@
-"""Tables that a user gives, read; files, written whole by `virtbed_contract.kernel.files`."""
+"""Reading of CSV tables from users, and writing of whole files.
+
+The writers come from `virtbed_contract.kernel.files`; they replace a file atomically.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,16 @@ from virtbed_contract.kernel.files import write_text as write_text
 from virtbed_contract.kernel.files import write_whole as write_whole
 
 MOST_BYTES = 64 * 2**20
-"""Of a table that a user gives; the published data has 20 KB."""
+"""The largest accepted CSV table; the published data has 20 KB."""
 
 
 def read_csv(path: Path, needed: Iterable[str], hint: str = "") -> pl.DataFrame:
-    """Return a CSV file's rows as text; `hint` ends the message if a needed column is missing.
+    """Read a CSV file, all columns as text, with unprintable characters replaced.
+
+    Args:
+        path: The file.
+        needed: The columns that it must have.
+        hint: Added to the message if a column is missing.
 
     Raises:
         AnalysisError: the file cannot be read, or lacks a column.
@@ -35,5 +43,5 @@ def read_csv(path: Path, needed: Iterable[str], hint: str = "") -> pl.DataFrame:
     if missing:
         found = ", ".join(table.columns)
         raise AnalysisError(f"{path}: columns {found} found, {', '.join(missing)} needed too{hint}")
-    # What a text hides would reach a terminal: \p{C} is all that is not shown as it is.
+    # Control characters would reach the user's terminal: \p{C} has all that are not printable.
     return table.with_columns(pl.all().str.replace_all(r"\p{C}", "\ufffd"))

@@ -1,4 +1,10 @@
-"""Results folders as tidy frames."""
+"""Results folders as tidy Polars frames: reading, pooling and export.
+
+`read_sweep` reads one folder, complete or partial, for a report; `load` reads one or several for a
+notebook or an export. Files are checked by `trust`, trials are compared by `unlike` (what must be
+alike) and `hosts` (whether hosts may be pooled). A bad file is left out with a reason; only a
+folder that cannot be analysed raises `AnalysisError`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +38,7 @@ log = logging.getLogger(__name__)
 TRIAL_COLUMNS = columns.types(columns.TRIAL)
 SAMPLE_COLUMNS = columns.types(columns.SAMPLE)
 _PARTS = ("design.json", "trials")  # a results folder has one of them, or both
-# No estimate groups samples by these: a million samples would hold each text a million times.
+# Columns of trials that are not repeated for each sample, since no estimate groups samples by them.
 _ASIDE = (
     "clocksource", "cpu_model", "frameworks", "governor", "image_digest",
     "input_seed", "inputs", "inter_op", "intra_op", "isa", "judged_by", "keras", "kernel",
@@ -46,12 +52,18 @@ _ASIDE = (
 class Sweep:
     """A results folder as read.
 
-    `trials` has one row per trial (`TRIAL_COLUMNS`), `samples` one row per sample
-    (`SAMPLE_COLUMNS` and every trial column); their column `platform` sorts as reports list
-    platforms. `failures` maps a trial's id to its failure.json. `hosts` are the reports by host;
-    `doctor` is the host's, or where several are pooled, which are alike, the first one's.
-    `functional` has the trials of an application that computes nothing, which are in neither of the
-    two.
+    Attributes:
+        name: The name of the plan, or of the folder without a design.
+        trials: One row per trial, columns `TRIAL_COLUMNS`; `platform` sorts in report order.
+        samples: One row per sample, columns `SAMPLE_COLUMNS` and those of its trial, except the
+            descriptive ones that no estimate groups by.
+        design: The content of design.json; None without one.
+        doctor: The report of the host; of the first one if several hosts are pooled.
+        failures: The content of failure.json, by the trial's id.
+        rejected: The files that were left out, with reasons.
+        platforms: The platforms of the design and the results.
+        functional: Trials of the application that computes nothing; `trials` has none of them.
+        hosts: The host reports, by host.
     """
 
     name: str
@@ -67,20 +79,26 @@ class Sweep:
 
     @property
     def margin(self) -> float:
-        """The smallest cost worth knowing, as a share, as the plan has it."""
+        """The plan's margin: the smallest cost worth knowing, as a share."""
         return self.design.margin if self.design else MARGIN
 
 
 def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
-    """Return the samples of one results folder or several, a row each with its trial's columns.
+    """Return the samples of one or several results folders.
 
-    Times are integer nanoseconds. Warm-up samples are there, flagged by `warmup`. Each file left
-    out is logged. Folders may be of other hosts, or shards of one sweep; see `columns` for what
-    each column holds.
+    Times are integer nanoseconds. Warm-up samples are included, flagged by `warmup`. Each file that
+    is left out is logged with its reason.
+
+    Args:
+        path: A results folder.
+        *more: Others to pool with it, such as shards of one sweep, or of other hosts.
+
+    Returns:
+        One row per sample, with the columns of its trial; see `described` for their meanings.
 
     Raises:
-        AnalysisError: a folder does not exist or is no results folder, no sample is found, a trial
-            is there twice, or results are unlike (see `unlike.TABLE`).
+        AnalysisError: a folder does not exist or is not a results folder, there is no sample, a
+            trial occurs twice, or results are not alike (see `unlike.TABLE`).
 
     Example:
         >>> samples = load("results/quick")
@@ -107,14 +125,14 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
         host, _, trial, times = twice.sort("host", "trial").row(0)
         raise AnalysisError(
             f"trial {trial} of host {host} is in {times} of the folders: it would count {times} "
-            "times; give each folder once, or leave one of the copies out"
+            "times; give each folder once, or remove one of the copies"
         )
     copies = trials.filter(pl.col("times_digest").is_duplicated()).sort("times_digest", "trial")
     if copies.height:
         first, second = (f"{row['trial']} of host {row['host']}" for row in copies[:2].to_dicts())
         raise AnalysisError(
             f"{where}: {first} and {second} have the same measured samples, to the nanosecond: one "
-            "is a copy under another name; leave it out"
+            "is a copy under another name; remove it"
         )
     if len(sweeps) > 1:
         _refuse_copies(where, [sweep for _, sweep in sweeps])
@@ -128,36 +146,40 @@ def load(path: Path | str, *more: Path | str) -> pl.DataFrame:
 
 
 def _nothing(sweeps: Iterable[tuple[Path | str, Sweep]], out: int) -> str:
-    """Return what else there is instead of samples, and what to do."""
+    """Return the end of a message: why there are no samples, and what to do."""
     failed = sum(len(sweep.failures) for _, sweep in sweeps)
     aside = sum(sweep.functional.height for _, sweep in sweeps)
     counts = {
         "of an application that computes nothing": aside, "failed": failed, "files left out": out
     }  # fmt: skip
     listed = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-    return f" ({listed}); `virtbed report` says why" if listed else "; carry the sweep out first"
+    return f" ({listed}); `virtbed report` gives reasons" if listed else "; run the sweep first"
 
 
 def _refuse_copies(where: str, sweeps: Iterable[Sweep]) -> None:
-    """Raise `AnalysisError` if a trial of one sweep is made of another's; see `copies`."""
+    """Raise `AnalysisError` if a trial is a copy of another sweep's trial; see `copies`."""
     marked = {}
     for number, sweep in enumerate(sweeps, start=1):
         measured = sweep.samples.filter(~pl.col("warmup")).select("trial", "host", *copies.READ)
         for (trial, host), own in measured.partition_by("trial", "host", as_dict=True).items():
             marked[f"{trial} of host {host}, folder {number}"] = copies.marks(own.to_dicts())
     for group, what in copies.same_times(marked):
-        raise AnalysisError(f"{where}: {group[0]}, {what.format(group[1])}; leave it out")
+        raise AnalysisError(f"{where}: {group[0]}, {what.format(group[1])}; remove it")
 
 
 def _whole(sweep: Sweep) -> pl.DataFrame:
-    """Return the samples of a sweep with every column of their trials."""
+    """Return the samples of a sweep with all columns of their trials."""
     aside = sweep.trials.select("trial", *_ASIDE)
     whole = sweep.samples.join(aside, on="trial", how="left", maintain_order="left")
     return whole.select([*SAMPLE_COLUMNS, *(name for name in TRIAL_COLUMNS if name != "trial")])
 
 
 def write_parquet(samples: pl.DataFrame, file: Path) -> None:
-    """Write what `load` gives as Parquet; its metadata says what each column holds.
+    """Write samples as Parquet, with type and meaning of each column as metadata.
+
+    Args:
+        samples: As `load` returns them.
+        file: The path to write.
 
     Example:
         >>> write_parquet(load("results/quick"), Path("samples.parquet"))
@@ -172,8 +194,12 @@ def write_parquet(samples: pl.DataFrame, file: Path) -> None:
 def export(folders: Iterable[Path], file: Path) -> tuple[int, int]:
     """Write the samples of results folders as one Parquet file; see `load`.
 
+    Args:
+        folders: The results folders.
+        file: The path to write.
+
     Returns:
-        How many samples, and of how many trials.
+        The number of samples and of trials.
 
     Example:
         >>> export([Path("results/quick")], Path("samples.parquet"))
@@ -185,16 +211,16 @@ def export(folders: Iterable[Path], file: Path) -> tuple[int, int]:
 
 
 def read_sweep(folder: Path, host: str = "") -> Sweep:
-    """Read a whole results folder, complete or partial.
+    """Read a results folder, complete or partial.
 
     Args:
         folder: The folder.
-        host: The host whose results are read; all, which must be alike, if not given.
+        host: Read the results of this host only; if empty, those of all hosts, which must be alike.
 
     Raises:
-        AnalysisError: the folder does not exist or is no results folder, it has no result of the
-            host, or its results are unlike in what cannot be analysed together, such as the image:
-            see `unlike.TABLE`.
+        AnalysisError: the folder does not exist or is not a results folder, it has no result of the
+            host, or its results cannot be analysed together, such as those of different images (see
+            `unlike.TABLE`).
         UnlikeHostsError: it has results of several hosts that are not alike; see `hosts`.
 
     Example:
@@ -206,20 +232,20 @@ def read_sweep(folder: Path, host: str = "") -> Sweep:
 
 
 def _chosen(folder: Path, sweep: Sweep, host: str = "") -> Sweep:
-    """Return a sweep that was read, or one host's part of it; see `read_sweep`."""
-    there = hosts.names(pl.concat([sweep.trials.select("host"), sweep.functional.select("host")]))
+    """Return a sweep, or the part of one host, after the check of hosts; see `read_sweep`."""
+    names = hosts.names(pl.concat([sweep.trials.select("host"), sweep.functional.select("host")]))
     if host:
-        if host not in there:
-            found = f"results of {', '.join(there)}" if there else "no result"
+        if host not in names:
+            found = f"results of {', '.join(names)}" if names else "no result"
             raise AnalysisError(f"{folder}: {found} found, one of the host {host} needed")
-        sweep, there = _of_one(sweep, host), [host]
-    pooled = _with_hosts(sweep, pl.lit(unlike.SPLIT.join(there)))
+        sweep, names = _of_one(sweep, host), [host]
+    pooled = _with_hosts(sweep, pl.lit(unlike.SPLIT.join(names)))
     hosts.check(plain(str(folder)), pooled.trials, pooled.samples, sweep.hosts, sweep.margin)
     return pooled
 
 
 def _each_host(folder: Path) -> Sweep:
-    """Read a folder for whoever estimates each host alone, where its hosts are not alike."""
+    """Read a folder; if its hosts are not alike, mark each as not pooled instead of raising."""
     try:
         return read_sweep(folder)
     except hosts.UnlikeHostsError:
@@ -227,7 +253,7 @@ def _each_host(folder: Path) -> Sweep:
 
 
 def _with_hosts(sweep: Sweep, named: pl.Expr) -> Sweep:
-    """Return a sweep whose trials and samples name the hosts that they are pooled with."""
+    """Return a sweep with the column `hosts`, the hosts that a trial is pooled with."""
     trials, samples = (
         frame.with_columns(named.alias("hosts")) for frame in (sweep.trials, sweep.samples)
     )
@@ -235,14 +261,14 @@ def _with_hosts(sweep: Sweep, named: pl.Expr) -> Sweep:
 
 
 def named(folder: Path) -> tuple[str, str | None]:
-    """Return the name of a folder's sweep, and when its last trial started, of whichever hosts."""
+    """Return the name of a folder's sweep and the start of its last trial (None without one)."""
     sweep = _read(folder)
     started = sweep.trials["started_at"].sort()
     return sweep.name, None if started.is_empty() else str(started[-1])
 
 
 def _of_one(sweep: Sweep, host: str) -> Sweep:
-    """Return the part of a sweep that is one host's, with what failed and is planned of it."""
+    """Return the part of a sweep from one host: its replicates, their plan and their failures."""
     mine = pl.col("host") == host
     own = pl.concat([sweep.trials.filter(mine), sweep.functional.filter(mine)])
     replicates, design = set(own["replicate"]), sweep.design
@@ -265,13 +291,17 @@ def _of_one(sweep: Sweep, host: str) -> Sweep:
 
 
 def by_host(folder: Path, names: Iterable[str]) -> tuple[dict[str, Sweep], int, dict[str, str]]:
-    """Return the part of each host of a sweep, and what none of these has.
+    """Split a sweep by host.
 
-    Those are trials of replicates without any result, which are not known to be of any host.
+    Trials of a replicate without any result cannot be assigned to a host.
+
+    Args:
+        folder: The results folder.
+        names: The hosts.
 
     Returns:
-        The parts by their hosts, how many such trials there are, and why those have no result that
-        failed or whose result is left out, by the trial.
+        The part of each host; the number of planned trials without a host; and the reason, by
+        trial, for those of them that failed or were left out.
     """
     sweep = _read(folder)
     parts = {host: _chosen(folder, sweep, host) for host in names}
@@ -284,7 +314,7 @@ def by_host(folder: Path, names: Iterable[str]) -> tuple[dict[str, Sweep], int, 
 
 
 def _read(folder: Path) -> Sweep:
-    """Read a results folder, of whichever hosts."""
+    """Read a results folder without the check of hosts."""
     if not folder.is_dir():
         raise AnalysisError(
             f"{folder}: no such results folder; `virtbed sweep` makes one for each plan"
@@ -327,28 +357,31 @@ def _read(folder: Path) -> Sweep:
 def _of_host(
     reports: Mapping[str, HostReport], trials: pl.DataFrame, rejected: list[Rejected]
 ) -> HostReport | None:
-    """Return the report of the first host of the trials; None, and a line, if there is none."""
-    there = hosts.names(trials)
-    known = [reports[name] for name in there if name in reports]
+    """Return the report of the first host that has trials.
+
+    If the reports are of other hosts only, return None and add a line to `rejected`.
+    """
+    names = hosts.names(trials)
+    known = [reports[name] for name in names if name in reports]
     if known or not reports:
         return known[0] if known else None
     first = next(iter(reports.values()))
-    if not there:
+    if not names:
         return first
     rejected.append(
-        left_out("doctor.json", f"is of the host {first.host}, the trials ran on {there[0]}")
+        left_out("doctor.json", f"is of the host {first.host}, the trials ran on {names[0]}")
     )
     return None
 
 
 def _parts(results: Iterable[Json]) -> dict[str, Parts]:
-    """Return machine and enclosure of each platform, in the order of the trials."""
+    """Return machine and enclosure of each platform with a result, in the order of trials."""
     trials = sorted((r["trial"] for r in results), key=lambda trial: trial["position"])
     return {trial["platform"]: (trial["machine"], trial["enclosure"]) for trial in trials}
 
 
 def _refuse_empty(folder: Path) -> None:
-    """Raise `AnalysisError` where a folder is no results folder: not one trial says nothing."""
+    """Raise `AnalysisError` if a folder has neither a design nor trials."""
     if any((folder / part).exists() for part in _PARTS):
         return
     inside = [at.parent for part in _PARTS for at in sorted(folder.glob(f"*/{part}"))]
@@ -360,15 +393,23 @@ _SETTINGS = ("scenario", "rules", "slowdown", "target_qps", "target_latency_ms")
 _OF_TRIALS = tuple(measure for measure in MEASURES if measure.grain == "trial")
 
 
-def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) -> Json:
+def _trial_row(result: Json, instance: Instance, times: str, emulated: Set[str]) -> Json:
+    """Return the row of a trial in `Sweep.trials`.
+
+    Args:
+        result: The checked result.
+        instance: The requested instance, from the evidence.
+        times: The digest of its measured samples.
+        emulated: The hosts whose reports call them emulated.
+    """
     trial, frameworks = result["trial"], result["application"]["frameworks"]
     return {
         **{column: trial.get(column) for column in TRIAL_COLUMNS},
         "trial": trial["id"],
-        # Any mark is enough: an emulated figure taken for a real one does the greater harm.
+        # One sign is enough, since an emulated time taken for a real one does the greater harm.
         "emulated": trial["emulated"]
         or trial["accelerator"] == "tcg"
-        or asked.host_emulated
+        or instance.host_emulated
         or trial["host"] in emulated,
         "application_version": str(result["application"]["version"]),
         "model": result["application"]["model"],
@@ -376,14 +417,14 @@ def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) ->
         "tensorflow": frameworks.get("tensorflow"),
         "keras": frameworks.get("keras"),
         "frameworks": unlike.SPLIT.join(f"{k} {v}" for k, v in sorted(frameworks.items())),
-        **_surroundings(result, asked),
+        **_surroundings(result, instance),
         "usable_cores": result["environment"]["threads"]["usable_cores"],
         "pool_threads": _pool_threads(result["environment"]["threads"]),
         **{key: result["settings"][key] for key in _SETTINGS},
         "judged_by": JUDGED_BY[result["settings"]["scenario"]].name,
         "throttled_share": _throttled(result),
         **neighbours.columns_of(result),
-        **latency.said(result),
+        **latency.loadgen_columns(result),
         "answers_digest": result["answers"]["digest"],
         "times_digest": times,
         "input_seed": result["settings"]["seed"],
@@ -394,6 +435,7 @@ def _trial_row(result: Json, asked: Instance, times: str, emulated: Set[str]) ->
 
 
 def _throttled(result: Json) -> float | None:
+    """Return the share of the quota's periods that were throttled; None without a quota."""
     periods = result["confounders"]["throttling"]
     if periods is None or result["trial"]["quota_cpus"] is None or not periods["periods"]:
         return None
@@ -401,29 +443,32 @@ def _throttled(result: Json) -> float | None:
 
 
 def _pool_threads(threads: Json) -> int:
+    """Return the threads of the larger pool; 0 if the framework chose the number of either."""
     pools = threads["intra_op"], threads["inter_op"]
     return 0 if 0 in pools else max(pools)
 
 
-def _busy_cpus(result: Json, asked_ns: int) -> float | None:
-    """Return the CPUs that a process kept busy: its CPU time over the time that it worked.
+def _busy_cpus(result: Json, requests_ns: int) -> float | None:
+    """Return the mean number of busy CPUs: CPU time of the process over the time that it worked.
 
-    `asked_ns` is what its requests took, one after another.
+    Args:
+        result: The result.
+        requests_ns: The sum of its requests' times, in ns.
     """
     confounders = result["confounders"]
     work_ns = confounders["window_ns"]
-    if result["settings"]["scenario"] == "server":  # which waits for requests in between
-        work_ns = min(work_ns, asked_ns)
+    if result["settings"]["scenario"] == "server":  # which idles between requests
+        work_ns = min(work_ns, requests_ns)
     return float(confounders["own_cpu_ns"] / work_ns) if work_ns else None
 
 
-def _surroundings(result: Json, asked: Instance) -> Json:
-    """Return what must be alike besides the platform, as far as it is the kernel's."""
+def _surroundings(result: Json, instance: Instance) -> Json:
+    """Return the columns on software and kernel that must be alike on both sides of a ratio."""
     saw, moved = result["environment"], result["confounders"]
     rates = [mhz for mhz in moved["mhz"].values() if mhz]
     return {
         **{name: saw[name] for name in ("python", "kernel", "clocksource", "cpu_model", "turbo")},
-        "kernel_kind": _kernel_kind(result["trial"], asked),
+        "kernel_kind": _kernel_kind(result["trial"], instance),
         "isa": unlike.SPLIT.join(saw["isa"]),
         "mitigations": _mitigations(saw["mitigations"]),
         "onednn_isa": saw["onednn_isa"],
@@ -432,46 +477,48 @@ def _surroundings(result: Json, asked: Instance) -> Json:
         "mhz": sum(rates) / len(rates) if rates else None,
         "intra_op": saw["threads"]["intra_op"],
         "inter_op": saw["threads"]["inter_op"],
-        **_recorded(result, asked),
+        **_recorded(result, instance),
     }
 
 
-def _recorded(result: Json, asked: Instance) -> Json:
+def _recorded(result: Json, instance: Instance) -> Json:
     """Return the settings that a trial's kernels and its process reported.
 
-    Of metal, what an engine hides from the process, the same kernel tells outside.
+    On metal an engine may hide a setting from the process; the reading outside, of the same kernel,
+    then stands in.
     """
     saw, bench = result["environment"], (result.get("bench") or {}).get("settings") or {}
     inside = {**(saw.get("kernel_settings") or {}), **(saw.get("process_settings") or {})}
-    one_kernel = asked.machine == METAL and not asked.private_kernel
+    one_kernel = instance.machine == METAL and not instance.private_kernel
     kernel = [one.name for one in held("kernel")]
     outside = {name: bench.get(name) for name in kernel} if one_kernel else {}
-    found = {
+    settings = {
         one.name: outside.get(one.name) if inside.get(one.name) is None else inside[one.name]
         for one in RECORDED
         if one.held != "own"
     }
-    return found | {unlike.BENCH + name: bench.get(name) for name in kernel}
+    return settings | {unlike.BENCH + name: bench.get(name) for name in kernel}
 
 
-def _kernel_kind(trial: Json, asked: Instance) -> str:
-    """Return whose kernel a trial ran on: those of one kind are to be under one state.
+def _kernel_kind(trial: Json, instance: Instance) -> str:
+    """Return the kind of the kernel that a trial ran on; settings must be alike within a kind.
 
-    A guest of several nodes is of a kind of its own: its kernel balances memory between them.
+    A guest of several NUMA nodes is a kind of its own, since its kernel balances memory.
     """
     varied = (f.words(trial[f.name]) for f in FACTORS if f.own_kernel)
-    nodes = len(asked.shape.nodes) if asked.shape else 0
-    private = asked.enclosure if asked.private_kernel else ""
-    kinds = [asked.machine, *varied, f"{nodes} nodes" if nodes else "", private]
+    nodes = len(instance.shape.nodes) if instance.shape else 0
+    private = instance.enclosure if instance.private_kernel else ""
+    kinds = [instance.machine, *varied, f"{nodes} nodes" if nodes else "", private]
     return " and ".join(filter(None, kinds))
 
 
-# Follows from the CPUs that are online, and from the guests that run next to it: no setting.
+# These parts depend on the CPUs that are online and on running guests, so they are not settings.
 _OF_THE_MOMENT = re.compile(r"[;,] (?:SMT |STIBP: |VMX: )[^;,]*")
 _OF_GUESTS = "itlb_multihit"
 
 
 def _mitigations(states: dict[str, str] | None) -> str | None:
+    """Return the kernel's mitigations as one text, without the parts that vary from run to run."""
     if states is None:
         return None
     texts = ((name, _OF_THE_MOMENT.sub("", text)) for name, text in sorted(states.items()))

@@ -1,7 +1,7 @@
-"""Trials of an application that computes nothing: they show that platforms work, and cost nothing.
+"""Trials of the application that computes nothing: evidence that a platform works, not its cost.
 
-Their results say so themselves (`weights` none). They have no part in any estimate, ratio, advice
-or export; of them it is only said that they ran where they were to run.
+Their results have `weights` "none". They are excluded from estimates, ratios, advice and exports; a
+report only lists them as attested.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ NOTHING = pl.col("weights") == "none"
 
 
 def rows(trials: pl.DataFrame) -> list[Json]:
-    """Return a row per platform, mode and size with the number of its `trials`."""
+    """Return one row per platform, mode, cores and accelerator, with the number of its `trials`."""
     keys = ["platform", "mode", "cores", "accelerator"]
-    found: list[Json] = trials.group_by(keys).agg(trials=pl.len()).sort(keys).to_dicts()
-    return found
+    counts: list[Json] = trials.group_by(keys).agg(trials=pl.len()).sort(keys).to_dicts()
+    return counts
 
 
-def sentence(found: list[Json]) -> str:
-    """Return what the trials show, and that it is no measurement; empty without any."""
-    if not found:
+def sentence(rows: list[Json]) -> str:
+    """Return a sentence on functional trials, that they measure nothing; "" without any."""
+    if not rows:
         return ""
-    ran = words.count(sum(row["trials"] for row in found), "trial")
+    ran = words.count(sum(row["trials"] for row in rows), "trial")
     where = dict.fromkeys(
-        row["platform"] + (" (emulated)" if row["accelerator"] == "tcg" else "") for row in found
+        row["platform"] + (" (emulated)" if row["accelerator"] == "tcg" else "") for row in rows
     )
     return (
         f"{ran} of an application that computes nothing ran on {', '.join(where)}, each attested: "

@@ -1,4 +1,4 @@
-"""Ratios whose sides ran two kernels, and the cost of guests taken apart by their factors."""
+"""Ratios whose two sides ran different kernels, and the cost of guests split by guest factors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from virtbed_contract.factors import FACTORS
 
 
 def kernels(trials: pl.DataFrame) -> Callable[[Json], str | None]:
-    """Return what says of a row of a cell that both sides of its ratio ran two kernels, and which.
+    """Return a function from a cell's row to a text on the kernels of its ratio's two sides.
 
-    It says None where both ran one kernel, or none is known.
+    The text is None if both sides ran the same kernel release, or if one is not known.
+
+    Args:
+        trials: `Sweep.trials`.
     """
     real = trials.filter(~pl.col("emulated"))
     bare = real.filter(BARE & (pl.col("mode") == BASELINE_MODE) & PLAIN_ROWS)
@@ -32,18 +35,25 @@ def kernels(trials: pl.DataFrame) -> Callable[[Json], str | None]:
 
 
 def _kernels(trials: pl.DataFrame, by: list[str]) -> dict[tuple[object, ...], str]:
-    """Return the releases of the kernels that each group of trials ran on."""
-    found: dict[tuple[object, ...], set[str]] = {}
+    """Return the kernel releases of each group of trials, as a text, by the group's key."""
+    releases: dict[tuple[object, ...], set[str]] = {}
     for *key, kernel in trials.select(*by, "kernel").unique().iter_rows():
-        found.setdefault(tuple(key), set()).add(kernel)
-    return {key: " and ".join(sorted(kernels)) for key, kernels in found.items()}
+        releases.setdefault(tuple(key), set()).add(kernel)
+    return {key: " and ".join(sorted(kernels)) for key, kernels in releases.items()}
 
 
 def apart(means: Readings, cells: Iterable[Json], margin: float) -> list[Json]:
-    """Return a table for each factor of guests that was measured with several values.
+    """Return a table per guest factor that was measured with several values.
 
-    Each has `name`, `default`, `meaning` and `rows`: `ratio` of the default over the other value,
-    and `rest`, `rest_low` and `rest_high`, the ratio to bare metal that remains with that.
+    Args:
+        means: The readings of the sweep.
+        cells: The report's cells, with their ratios to bare metal.
+        margin: The margin of the answers, as a share.
+
+    Returns:
+        Tables with `name`, `default`, `meaning` and `rows`. A row has the columns of
+        `estimate.guest_factor` (`ratio`: default over the other value), the answer at the margin,
+        and `rest`, `rest_low`, `rest_high`: the ratio to bare metal with the other value.
     """
     remaining = {key_of(cell): cell for cell in cells}
     tables = []

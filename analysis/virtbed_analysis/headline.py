@@ -124,7 +124,7 @@ def _rows(content: Json, margin: float) -> list[Json]:
             "suspect": bool(without),
         }
         reservation = _reservation(
-            key in wrong, lost[key].said(), metal.get(key_of(cell, SUBJECT)), without
+            key in wrong, lost[key].in_words(), metal.get(key_of(cell, SUBJECT)), without
         ) or _alike(cell)
         rows.append({**row, "reservation": reservation})
     return rows
@@ -163,7 +163,7 @@ def _reservation(wrong: bool, lost: str, metal: Lost | None, without: str) -> st
     if lost:
         return lost
     if metal and (metal.late or metal.invalid):
-        return f"for bare metal, {metal.said()}"
+        return f"for bare metal, {metal.in_words()}"
     return without
 
 

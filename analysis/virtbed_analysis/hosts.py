@@ -1,9 +1,10 @@
-"""Several hosts in one sweep: whether they are alike, and how far apart they are.
+"""Several hosts in one sweep: whether they are alike, and the variance between them.
 
-A replicate is one pass on one host, so ratios are made within a host. They are pooled over hosts
-only if these are alike: by what their reports and trials tell of them, and by the time that bare
-metal takes. Else each host is estimated by itself. How far hosts lie apart is a number of its own:
-two machines of one model may differ by more than most platforms cost.
+A replicate is one pass on one host, so pairs are always within a host. Replicates are pooled over
+hosts only if the hosts are alike, by the facts of their reports and trials (`differences`) and by
+the time of bare metal (`speeds`). Otherwise each host is estimated separately. `spread` estimates
+the variance of ratios between hosts: two machines of one model may differ by more than most
+platforms cost.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from virtbed_contract.likeness import RECORDED
 from virtbed_contract.sweep import HostReport
 
 MEMORY_APART_PERCENT = 1
-"""Kernels of machines alike keep so much of the memory more or less for themselves."""
+"""Tolerated difference of memory, in percent: kernels of equal machines reserve unequal parts."""
 _UNKNOWN = "not known"
-# Of a report's facts: what a reader calls it, and where it lies.
+# Compared facts of a host report: name in messages, path in the report's facts.
 _REPORTED = {
     "model": ("machine", "model"),
     "firmware": ("machine", "firmware"),
@@ -43,19 +44,24 @@ _REPORTED = {
     "frequency governor": ("governor",),
     "hypervisor below": ("below", "name"),
 }
-# A machine's own disk, by its number: no two have one.
+# Kernel parameters that name a machine's own disk or network, so they differ on equal machines.
 _OWN_WORDS = ("root=", "resume=", "rd.", "ip=", "BOOTIF=")
 _NAMED = 6
 _LONGEST = 120  # characters of a value
 
 
 class UnlikeHostsError(AnalysisError):
-    """A sweep's hosts are not alike, and so have no common estimate.
+    """A sweep's hosts are not alike, so their replicates cannot be pooled.
 
     Attributes:
-        hosts: Their names.
-        differences: What differs: `fact`, and `values` by host.
-        speeds: What bare metal takes: see `speeds`.
+        hosts: The names of the hosts.
+        differences: The result of `differences`: `fact`, and `values` by host.
+        speeds: The result of `speeds`, the times of bare metal.
+
+    Example:
+        >>> facts = [{"fact": "kernel", "values": {"a": "6.1", "b": "6.12"}}]
+        >>> str(UnlikeHostsError("results/two", ["a", "b"], facts, []))[:79]
+        'results/two: results of 2 hosts are not pooled, since these are not alike: kern'
     """
 
     def __init__(
@@ -66,19 +72,19 @@ class UnlikeHostsError(AnalysisError):
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
         super().__init__(
             f"{where}: results of {len(hosts)} hosts are not pooled, since these are not alike: "
-            f"{'; '.join(why[:_NAMED])}{more}. A ratio is of one host: `virtbed report` shows "
-            f"each of {', '.join(hosts)}, and `advise`, `explain` and "
+            f"{'; '.join(why[:_NAMED])}{more}. `virtbed report` shows "
+            f"each of {', '.join(hosts)} by itself, and `advise`, `explain` and "
             "`isolation` take one by --host"
         )
 
 
 def names(trials: pl.DataFrame) -> list[str]:
-    """Return the hosts of trials, in order."""
+    """Return the names of the hosts of trials, sorted."""
     return [str(name) for name in trials["host"].unique().sort()]
 
 
 def by_replicate(trials: pl.DataFrame) -> dict[int, str]:
-    """Return the host of each replicate, which has one."""
+    """Return the host of each replicate."""
     return dict(trials.select("replicate", "host").unique().iter_rows())
 
 
@@ -86,14 +92,14 @@ def check(
     where: str, trials: pl.DataFrame, samples: pl.DataFrame, reports: Mapping[str, HostReport],
     margin: float,
 ) -> None:  # fmt: skip
-    """Raise UnlikeHostsError unless the hosts of a sweep are alike.
+    """Raise `UnlikeHostsError` unless the hosts of a sweep are alike.
 
     Args:
         where: The folder, for the message.
-        trials: The sweep's.
-        samples: Their samples.
-        reports: The hosts' reports, by the host.
-        margin: The smallest difference worth knowing, as a share.
+        trials: `Sweep.trials`.
+        samples: `Sweep.samples`.
+        reports: The host reports, by host.
+        margin: The largest tolerated difference of speed, as a share.
     """
     hosts = names(trials)
     if len(hosts) < 2:
@@ -106,51 +112,52 @@ def check(
 
 
 def reasons(differences: Iterable[Json], speeds: Iterable[Json]) -> Iterator[str]:
-    """Give in words why hosts are not alike."""
+    """Yield a text per difference of hosts, unequal speeds first; see `UnlikeHostsError`."""
     slow = [row for row in speeds if row["apart"]]
-    # The host that is furthest off comes first.
+    # The largest difference comes first.
     for row in sorted(slow, key=lambda row: -abs(np.log(row["value"]))):
         yield row["sentence"]
     for row in differences:
         values = defaultdict(list)
         for host, value in row["values"].items():
             values[value].append(host)
-        said = ", ".join(f"{value} on {' and '.join(on)}" for value, on in values.items())
-        yield f"{row['fact']} {said}"
+        listed = ", ".join(f"{value} on {' and '.join(on)}" for value, on in values.items())
+        yield f"{row['fact']} {listed}"
 
 
 def differences(trials: pl.DataFrame, reports: Mapping[str, HostReport]) -> list[Json]:
-    """Return what hosts differ in: `fact`, and `values`, texts by host.
+    """Return the facts in which hosts differ, as rows with `fact` and `values` (texts by host).
 
-    What none of them tells is nothing that they could differ in; what one of them tells is.
+    A fact that is known of some hosts only counts as a difference; one that is known of none does
+    not.
     """
     hosts = names(trials)
     if unreported := [host for host in hosts if host not in reports]:
         known = {host: "none" if host in unreported else "there" for host in hosts}
         return [{"fact": "host report", "values": known}]
-    found: dict[str, dict[str, str]] = {
+    facts: dict[str, dict[str, str]] = {
         fact: {host: _text(_at(reports[host].facts, path)) for host in hosts}
         for fact, path in _REPORTED.items()
     }
     cpus = {host: _at(reports[host].facts, ("cpu", "online")) for host in hosts}
-    found["online CPUs"] = {
+    facts["online CPUs"] = {
         host: str(len(online)) if isinstance(online, list) else _UNKNOWN
         for host, online in cpus.items()
     }
-    found["memory"] = _memory({host: reports[host].facts for host in hosts})
+    facts["memory"] = _memory({host: reports[host].facts for host in hosts})
     for engine in sorted({name for host in hosts for name in _engines(reports[host])}):
-        found[engine] = {host: _engines(reports[host]).get(engine, _UNKNOWN) for host in hosts}
+        facts[engine] = {host: _engines(reports[host]).get(engine, _UNKNOWN) for host in hosts}
     for fact, values in _seen(trials).items():
-        found.setdefault(fact, values)
+        facts.setdefault(fact, values)
     return [
         {"fact": fact, "values": _not_shared(values)}
-        for fact, values in found.items()
+        for fact, values in facts.items()
         if len(set(values.values())) > 1
     ]
 
 
 def _not_shared(values: Mapping[str, str]) -> dict[str, str]:
-    """Return what of each text the others do not all have: of a list its own parts."""
+    """Return each host's text without the parts of a list that all hosts share."""
     parts = {host: value.split(SPLIT) for host, value in values.items()}
     shared = set.intersection(*map(set, parts.values()))
     own = {host: SPLIT.join(p for p in found if p not in shared) for host, found in parts.items()}
@@ -179,7 +186,7 @@ def _engines(report: HostReport) -> dict[str, str]:
 
 
 def _memory(facts: Mapping[str, Json]) -> dict[str, str]:
-    """Return the memory of each host in MiB; one text for those that are as good as equal."""
+    """Return the memory of each host in MiB, or "alike" for all within the tolerance."""
     totals = {host: _at(found, ("memory_mib", "total")) for host, found in facts.items()}
     if not all(type(total) is int and total > 0 for total in totals.values()):
         return {host: _text(total) for host, total in totals.items()}
@@ -188,18 +195,19 @@ def _memory(facts: Mapping[str, Json]) -> dict[str, str]:
 
 
 def _seen(trials: pl.DataFrame) -> dict[str, dict[str, str]]:
-    """Return what trials tell of their hosts' kernels, by fact and host.
+    """Return the recorded settings of the hosts' kernels, as texts by fact and host.
 
-    What bare metal saw, and what was read next to every trial of the bench host's own kernel.
+    They come from bare-metal trials, and from the readings of the bench host's kernel around every
+    trial.
     """
-    found: dict[str, dict[str, str]] = {}
+    facts: dict[str, dict[str, str]] = {}
     real = trials.filter(~pl.col("emulated"))
     hosts = names(trials)
     for one in RECORDED:
         if one.alike == "platform":
             continue
         for column, rows in ((one.name, real.filter(BARE)), (BENCH + one.name, real)):
-            if column not in trials.columns or one.words in found:
+            if column not in trials.columns or one.words in facts:
                 continue
             known = {
                 host: own["value"].drop_nulls().unique().sort().to_list()
@@ -207,30 +215,37 @@ def _seen(trials: pl.DataFrame) -> dict[str, dict[str, str]]:
                 if (own := rows.filter(host=host).select(pl.col(column).alias("value"))).height
             }
             if len(known) == len(hosts) and any(known.values()):
-                found[one.words] = {
+                facts[one.words] = {
                     host: " or ".join(_own_aside(value) for value in values) or _UNKNOWN
                     for host, values in known.items()
                 }
-    return found
+    return facts
 
 
 def _own_aside(value: Any) -> str:
-    """Return a value in words, without what names a machine's own disk or network."""
+    """Return a value in words, without parameters that name a machine's own disk or network."""
     if not isinstance(value, str):
         return shown(value)
     return SPLIT.join(part for part in value.split(SPLIT) if not part.startswith(_OWN_WORDS))
 
 
 def speeds(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float) -> list[Json]:
-    """Return how long the same work takes on each host, over that on the host in the middle.
+    """Return the ratio of the judged time on each host to that on the median host.
 
-    Of bare metal; where a host has none, of every cell. The intervals of all rows are simultaneous.
-    A host is apart if its interval lies beyond the margin; where no interval can be made, if the
-    ratio itself does, since nothing tells that it is chance.
+    It is computed for the bare-metal baselines; if a host has none, for every cell. The two sides
+    are independent samples with a pooled variance (`engine.together`), and the intervals of all
+    rows are simultaneous. A host is apart if its whole interval is beyond the margin; without an
+    interval, if the ratio is, since chance cannot be assessed.
+
+    Args:
+        trials: `Sweep.trials`.
+        samples: `Sweep.samples`, or their readings.
+        margin: The margin, as a share.
 
     Returns:
-        Rows with `SUBJECT` or more of a cell, `host`, `reference`, `value`, `low`, `high` (None
-        without an interval), `replicates` (the fewer of both), `apart` and `sentence`.
+        One row per subject (or cell) and host other than the reference: the columns of the subject
+        (or cell), `host`, `reference`, `value`, `low`, `high` (None without an interval),
+        `replicates` (of the side with fewer), `apart` and `sentence`.
     """
     logs, of = readings(samples).judged, by_replicate(trials)
     bare = logs.filter(BASELINE)
@@ -264,18 +279,19 @@ def speeds(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float
 
 
 def _middle(groups: Iterable[Mapping[str, Any]]) -> str:
-    """Return the host in the middle, by its mean distance from the others."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """Return the median host by its mean deviation of log times from the mean of all hosts."""
+    deviations: dict[str, list[float]] = defaultdict(list)
     for own in groups:
         means = {host: float(values.mean()) for host, values in own.items()}
         centre = float(np.mean(list(means.values())))
         for host, mean in means.items():
-            found[host].append(mean - centre)
-    order = sorted(found, key=lambda host: (float(np.mean(found[host])), host))
+            deviations[host].append(mean - centre)
+    order = sorted(deviations, key=lambda host: (float(np.mean(deviations[host])), host))
     return order[(len(order) - 1) // 2] if order else ""
 
 
 def _apart(value: float, low: float | None, high: float | None, margin: float) -> bool:
+    """Return whether a ratio of hosts is beyond the margin: by its interval, if it has one."""
     if low is None or high is None:
         return not 1 / (1 + margin) <= value <= 1 + margin
     return low > 1 + margin or high < 1 / (1 + margin)
@@ -296,20 +312,22 @@ def _speed(row: Json, bare: bool) -> str:
 
 
 def spread(cells: Iterable[Json], trials: pl.DataFrame) -> list[Json]:
-    """Return how far the hosts' own ratios to bare metal lie apart, a row per cell of several.
+    """Return the variance of ratios to bare metal between hosts, one row per cell of several hosts.
 
-    By a one-way analysis of variance of the replicates' logarithms over hosts: `between` is the
-    standard deviation between hosts beyond what replicates within them explain (method of moments;
-    0 where they explain all), as a share, null where no host has two; `differ` says whether hosts
-    are shown to differ, by the F test and Holm's correction over all cells.
+    The model is a one-way random-effects analysis of variance of the log ratios over hosts, with
+    the method of moments for unequal group sizes (Searle, Casella and McCulloch, "Variance
+    Components", 1992, chapter 3).
 
     Args:
-        cells: As `estimate.cells` gives them.
-        trials: The sweep's.
+        cells: The rows of `estimate.cells`.
+        trials: `Sweep.trials`.
 
     Returns:
-        Rows with `CELL`, `weights`, `hosts` (each with `host`, `ratio`, `replicates`), `range` (the
-        largest ratio over the smallest, less 1), `between`, `p` and `differ`.
+        `CELL`, `weights`, `hosts` (rows with `host`, `ratio`, `replicates`), `range` (largest over
+        smallest ratio, minus 1), `between` (standard deviation between hosts beyond that of
+        replicates within hosts, as a share; 0 if the estimate is negative, None if no host has two
+        replicates), `p` (F test) and `differ` (whether it is significant after Holm's correction
+        over all cells).
     """
     of = by_replicate(trials)
     rows = []
@@ -343,7 +361,10 @@ def _spread(cell: Json, own: Mapping[str, Any]) -> Json:
 
 
 def _variance(groups: Sequence[Any]) -> tuple[float | None, float | None]:
-    """Return the standard deviation between groups, and the F test's p value, if any tells."""
+    """Return the standard deviation between groups and the p value of the F test.
+
+    Both are None if no group has two values, or if values within groups show no spread.
+    """
     sizes = np.array([len(group) for group in groups])
     total, several = int(sizes.sum()), len(groups)
     freedom = total - several
@@ -361,43 +382,49 @@ def _variance(groups: Sequence[Any]) -> tuple[float | None, float | None]:
 
 
 def disagreeing(rows: Iterable[Json]) -> dict[tuple[Any, ...], str]:
-    """Return in words how hosts differ in a cell's cost, by the cell, where they are shown to."""
-    found = {}
+    """Return a text per cell whose ratios differ significantly between hosts, by the cell's key."""
+    texts = {}
     for row in rows:
         if row["differ"]:
             least, most = (
                 chosen(row["hosts"], key=lambda one: one["ratio"]) for chosen in (min, max)
             )
-            found[key_of(row)] = (
+            texts[key_of(row)] = (
                 f"its cost is {least['ratio']:.3f} on {least['host']} and {most['ratio']:.3f} on "
-                f"{most['host']}: beyond what replicates of one host differ by"
+                f"{most['host']}: more than replicates of one host differ"
             )
-    return found
+    return texts
 
 
 def of_report(
     cells: Sequence[Json], trials: pl.DataFrame, means: Readings, margin: float
 ) -> Json | None:
-    """Return what a report says of several hosts that are pooled; None of a single one.
+    """Return the report's part on several pooled hosts; None for a single host.
+
+    Args:
+        cells: The rows of `estimate.cells`.
+        trials: `Sweep.trials`.
+        means: The readings of the sweep.
+        margin: The margin, as a share.
 
     Returns:
-        `names`, `rows` (see `spread`), `speeds` (see above), and `sentence`.
+        `names`, `rows` (of `spread`), `speeds` (of `speeds`), and `sentence`.
     """
     hosts = names(trials)
     if len(hosts) < 2:
         return None
     rows = spread(cells, trials)
     known = [row["between"] for row in rows if row["between"] is not None]
-    most = f", {max(known):.1%} at most" if known else ", which so few replicates do not tell"
+    most = f", {max(known):.1%} at most" if known else ", not known from so few replicates"
     differ = sum(row["differ"] for row in rows)
     return {
         "names": hosts,
         "rows": rows,
         "speeds": speeds(trials, means, margin),
         "sentence": (
-            f"Pooled over {len(hosts)} hosts that are alike ({', '.join(hosts)}). An interval says "
-            "what these hosts would show, not another one. Between hosts ratios have a standard "
-            f"deviation of their own{most}; {words.count(differ, 'cell')} of {len(rows)} "
-            f"{'is' if differ == 1 else 'are'} shown to differ at {CONFIDENCE:.0%}."
+            f"Pooled over {len(hosts)} hosts that are alike ({', '.join(hosts)}). An interval "
+            "holds for these hosts, not for another one. Ratios have an additional standard "
+            f"deviation between hosts{most}; {words.count(differ, 'cell')} of {len(rows)} "
+            f"{'differs' if differ == 1 else 'differ'} between hosts at {CONFIDENCE:.0%}."
         ),
     }

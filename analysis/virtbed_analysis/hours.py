@@ -1,4 +1,4 @@
-"""How long more replicates would take, by the times at which a sweep's own trials started."""
+"""Estimate of how long more replicates take, from the start times of a sweep's trials."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _PARTS = ("platform", "application", "scale", "scenario")
 
 
 def needed_s(trials: pl.DataFrame, more: int) -> float | None:
-    """Return the seconds of more replicates on each host; None where starts do not tell.
+    """Return the seconds that more replicates take on each host; None if starts do not show it.
 
-    A trial takes as long as it is to the next start on its host; the median over those like it, so
-    that a pause, or a sweep that was resumed, does not count. A replicate has each cell once.
+    The duration of a trial is the time to the next start on its host. The median over trials of one
+    platform, application, scale and scenario is used, so pauses do not count. A replicate has each
+    cell once.
 
     Args:
-        trials: Of the sweep, as `Sweep.trials` has them; emulated ones are not repeated.
-        more: How many more replicates.
+        trials: `Sweep.trials`; emulated trials are ignored.
+        more: The number of further replicates.
     """
     real = trials.filter(~pl.col("emulated"))
     at = started_s(real)
@@ -42,7 +43,7 @@ def needed_s(trials: pl.DataFrame, more: int) -> float | None:
 
 
 def in_words(seconds: float | None, more: int) -> str:
-    """Return what more replicates take: "15 more replicates: about 3.2 hours by ..."."""
+    """Return a sentence on the duration of more replicates, from the result of `needed_s`."""
     replicates = count(more, "more replicate")
     if seconds is None:
         return (

@@ -1,9 +1,10 @@
-"""How much requests tell that come in bursts: what a share of slow ones may look like in a run.
+"""Effective number of independent requests when slow requests come in bursts.
 
-Requests that follow each other are alike where a queue or a slow moment reaches over several. Their
-number over that of their bursts is the extremal index (Smith and Weissman, "Estimating the Extremal
-Index", Journal of the Royal Statistical Society B 56, 1994). Bursts of which no run has one are not
-seen.
+Consecutive requests are correlated if a queue or a slow moment spans several. The number of bursts
+divided by the number of requests in them estimates the extremal index (Smith and Weissman,
+"Estimating the Extremal Index", Journal of the Royal Statistical Society B 56, 1994); its inverse
+is the mean size of a burst. `slo` uses it to judge bounds on latency. Limit: bursts that occur in
+no run cannot be estimated.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from functools import cache
 from scipy import stats
 
 NEIGHBOURS = 2
-"""Requests as near as this belong to one burst."""
+"""Slow requests at most this many places apart belong to one burst."""
 _SLOWEST = 0.1
-_MOST = 0.5  # an instance of which more took longer is slow as a whole
+_MOST = 0.5  # an instance with a larger share beyond the bound is slow throughout, not in bursts
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one instance did.
+    """Counts of requests and bursts in the run of one instance.
 
     Attributes:
-        requests: How many it answered.
-        beyond: How many of them took longer than the bound.
-        bursts: In how many bursts those occurred; None where that is not known.
-        slowest: How many are its slowest tenth.
-        slow_bursts: In how many bursts those occurred.
+        requests: Number of answered requests.
+        beyond: Number of requests that took longer than the bound.
+        bursts: Number of bursts of those; None if not known.
+        slowest: Number of requests in the slowest tenth of the run.
+        slow_bursts: Number of bursts of those.
     """
 
     requests: int
@@ -41,10 +42,15 @@ class Run:
 
 
 def apart(instances: Sequence[Run]) -> float:
-    """Return the share of requests that are not of one burst with those before: 1 if all are.
+    """Return the extremal index of slow requests: 1 if they are independent, lower with bursts.
 
-    The number of bursts over that of requests in them, less what chance brings together: of the
-    slowest tenth of each run, or of those beyond the bound, whichever is less.
+    It is the number of bursts over the number that is expected of as many independent slow
+    requests: with a share s of slow requests, (1 - s)^`NEIGHBOURS` bursts per slow request. It is
+    computed for the slowest tenth of each run and for the requests beyond the bound; the smaller
+    value is returned, at most 1.
+
+    Args:
+        instances: The runs of a cell's instances.
     """
     slowest = sum(instance.slowest for instance in instances)
     bursts = sum(instance.slow_bursts for instance in instances)
@@ -57,19 +63,20 @@ def apart(instances: Sequence[Run]) -> float:
 
 
 def as_many(beyond: int, requests: int, share: float, each: float) -> float:
-    """Return how often, at most, a run has as many requests beyond a bound by chance.
+    """Return the p value of a number of requests beyond a bound in one run.
 
-    Bursts of one size, or of sizes that differ much (geometric), whichever makes it more often.
+    It is the probability of at least `beyond` such requests, the larger of two models: bursts of
+    equal size (binomial in the number of bursts) and of geometric size (Polya-Aeppli).
 
     Args:
-        beyond: How many are beyond the bound.
-        requests: Of the run.
-        share: Of requests that are beyond in truth.
-        each: The share of requests that tell something of their own, see `apart`.
+        beyond: Number of requests beyond the bound.
+        requests: Number of requests of the run.
+        share: True share of requests beyond the bound under the null hypothesis.
+        each: The extremal index, see `apart`.
     """
     if not beyond:
         return 1.0
-    # So many bursts, at least, and so many chances of one.
+    # `bursts` is the least number of bursts, `chances` the effective number of requests.
     bursts, chances = max(1, math.floor(each * beyond + 1e-9)), math.floor(each * requests + 1e-9)
     alike = float(stats.binom.sf(bursts - 1, chances, share))
     return alike if each >= 1 else max(alike, _geometric(beyond, requests * share * each, each))
@@ -77,15 +84,16 @@ def as_many(beyond: int, requests: int, share: float, each: float) -> float:
 
 @cache
 def _geometric(beyond: int, bursts: float, ends: float) -> float:
-    """Return the chance of at least so many in bursts that go on with chance 1 - `ends`.
+    """Return the upper tail P(N >= beyond) of the Polya-Aeppli distribution.
 
-    The number of bursts is Poisson's, with the mean `bursts`: the distribution of Polya and Aeppli,
-    by its recursion (Johnson, Kemp and Kotz, "Univariate Discrete Distributions", 2005, 9.7).
+    N is the total size of a Poisson number of bursts (mean `bursts`) of geometric size, each of
+    which continues with probability 1 - `ends`. By its recursion (Johnson, Kemp and Kotz,
+    "Univariate Discrete Distributions", 3rd edition, 2005, section 9.7).
     """
-    goes_on, before, last = 1 - ends, 0.0, math.exp(-bursts)
+    continues, before, last = 1 - ends, 0.0, math.exp(-bursts)
     fewer = last
     for n in range(1, beyond):
-        more = (bursts * ends + 2 * goes_on * (n - 1)) * last - goes_on**2 * (n - 2) * before
+        more = (bursts * ends + 2 * continues * (n - 1)) * last - continues**2 * (n - 2) * before
         before, last = last, more / n
         fewer += last
     return max(0.0, 1 - fewer)

@@ -1,8 +1,8 @@
-"""Inputs whose ratio to bare metal is not that of their cell.
+"""Inputs whose ratio to bare metal differs from that of the other inputs of their cell.
 
-Only of scenarios judged by e2e, where a cell's ratio is a mean over inputs. Where a platform costs
-one input more than another (a short request that waits for a quota, a long one that does not), it
-holds for neither.
+If a platform costs one input more than another (such as a short request that waits for a quota
+period), the ratio of the cell is right for neither. Only scenarios judged by the e2e time have
+inputs to compare; latency and throughput are values of a whole trial.
 """
 
 from __future__ import annotations
@@ -23,30 +23,31 @@ from virtbed_analysis.trust import Json
 from virtbed_contract.sweep import MARGIN
 
 Floats = NDArray[np.float64]
-_FEWEST = 3  # of two replicates inputs of unlike noise are named in 8% of reports
-_MOST = 700.0  # exp of more is no number any more
+_FEWEST = 3  # with two replicates, unequal noise of inputs causes false alarms in 8% of reports
+_MOST = 700.0  # exp of more overflows
 
 
 def apart(samples: pl.DataFrame | Readings, margin: float = MARGIN) -> list[Json]:
-    """Return the inputs whose ratio is clearly not their cell's, and differs by over a margin.
+    """Return the inputs whose ratio differs significantly, and by more than a margin.
 
-    For each replicate r and input i, d_ri is the logarithm of the input's time over bare metal's,
-    and e_ri is d_ri less the mean of d_r over the inputs. An input is apart if the interval of its
-    mean e excludes 0; the intervals of all inputs of all cells are simultaneous (Bonferroni), so
-    that a report whose inputs are all alike names one in one of twenty. The spread of e is that of
-    the input or of all inputs of its cell, whichever is larger.
+    For replicate r and input i, d_ri is the log ratio of the input's time to bare metal's, and e_ri
+    = d_ri - mean of d_r over inputs (the interaction of a two-way layout). An input is reported if
+    the interval of its mean e excludes 0. The intervals of all inputs of all cells are simultaneous
+    (Bonferroni), so with equal inputs one report of twenty names one. The variance of e is the
+    larger of the input's own (replicates - 1 degrees of freedom) and the pooled one of its cell
+    ((replicates - 1)(inputs - 1)).
 
     Args:
-        samples: As `load` gives them.
+        samples: As `load` returns them, or their readings.
         margin: The smallest difference worth knowing, as a share.
 
     Returns:
-        One row per input: `GROUP`, `input`, `ratio` with `ratio_low`, `ratio_high`
-        (Student's t, simultaneous for the inputs of one cell), `apart` (its ratio over the cell's)
-        with `apart_low`, `apart_high`, `inputs` (how many the cell has) and `replicates`. Inputs
-        that a replicate lacks are left out of the comparison.
+        One row per such input: `GROUP`, `input`, `ratio` with `ratio_low`, `ratio_high` (Student's
+        t, simultaneous for the inputs of one cell), `apart` (its ratio over the geometric mean of
+        the ratios of the cell's inputs) with `apart_low`, `apart_high`, `inputs` and `replicates`
+        (numbers). Inputs that a replicate lacks are left out of the comparison.
     """
-    # Latency and throughput are of no input.
+    # Latency and throughput belong to no input.
     logs = readings(samples).filter(~pl.col("scenario").is_in(WHOLE)).logs()
     match = [*SUBJECT, "weights"]
     places = [GROUP.index(name) for name in match]
@@ -67,7 +68,11 @@ def apart(samples: pl.DataFrame | Readings, margin: float = MARGIN) -> list[Json
 
 
 def _matrix(above: Logs, below: Logs) -> tuple[list[str], Floats]:
-    """Return the inputs that all paired replicates have on both sides, and d: a row for each."""
+    """Return the inputs that all paired replicates have on both sides, and d.
+
+    Returns:
+        The names of the inputs, and d of shape (replicates, inputs).
+    """
     above, below = aligned(above, below)
     known = above.known & below.known
     paired = known.any(axis=1)
@@ -82,7 +87,7 @@ def _rows(key: Key, names: list[str], logs: Floats, every: int, margin: float) -
     means = own.mean(axis=0)
     common = ((own - means) ** 2).sum() / ((replicates - 1) * inputs)
     spread = np.maximum(common, own.var(axis=0, ddof=1))
-    # The common spread rests on all inputs, an input's own on its replicates alone.
+    # The pooled variance rests on all inputs, an input's own on its replicates only.
     freedom = np.where(spread > common, replicates - 1, (replicates - 1) * (inputs - 1))
     half = _quantile(every, freedom) * np.sqrt(spread / replicates)
     found = (abs(means) > half) & (abs(means) > margin) & (spread > NO_SPREAD**2)
@@ -103,7 +108,7 @@ def _rows(key: Key, names: list[str], logs: Floats, every: int, margin: float) -
 
 
 def _ends(name: str, mean: float, half: float) -> Json:
-    """Return exponentials of a mean and its ends; None for ends that are beyond all numbers."""
+    """Return exp of a mean and of its interval's ends; None for ends that overflow."""
     known = abs(mean) + half < _MOST
     return {
         name: exp(mean),

@@ -1,4 +1,8 @@
-"""Intervals for means, ratios of means and shares, and Holm's test of several decisions."""
+"""Confidence intervals for means, ratios of means and shares, and Holm's multiple test.
+
+Elementary estimators on arrays; nothing here knows cells or trials. `engine` makes the intervals of
+paired log ratios from them, `slo` those of shares.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,19 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 NO_SPREAD = 1e-6
-"""Logarithms of times that vary by less show no spread: no machine repeats itself to a millionth.
+"""Spread of logarithms of times below which values count as equal.
 
-Values so equal are of a clock too coarse, a copy, or an invention. They are no precision, so no
-interval made of them decides anything.
+No machine repeats a time to one part in a million. Values that close come from a coarse clock, a
+copy or an invention; they show no precision, so no interval from them decides anything.
 """
 
 
 def simultaneous(several: int, confidence: float = CONFIDENCE) -> float:
-    """Return the confidence of each of several simultaneous intervals (Bonferroni).
+    """Return the confidence of each of several simultaneous intervals (Bonferroni correction).
+
+    Args:
+        several: Number of intervals.
+        confidence: Joint confidence of all of them.
 
     Example:
         >>> round(simultaneous(5), 4)
@@ -31,7 +39,11 @@ def simultaneous(several: int, confidence: float = CONFIDENCE) -> float:
 
 @cache
 def t_quantile(confidence: float, freedom: float) -> float:
-    """Return the quantile of Student's t that an interval has on each side.
+    """Return the quantile of Student's t for a two-sided interval, at (1 + confidence) / 2.
+
+    Args:
+        confidence: Of the two-sided interval.
+        freedom: Degrees of freedom.
 
     Example:
         >>> round(t_quantile(0.95, 4), 3)
@@ -48,8 +60,16 @@ def mean_interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the lower and upper ends of Student's t interval for means, elementwise.
 
-    Ends are mean -+ t(n - 1) * deviation / sqrt(n), with the sample standard deviation (n - 1 in
-    its denominator). Both are NaN where n < 2: one observation shows no spread.
+    The ends are mean -+ t(n - 1) * deviation / sqrt(n).
+
+    Args:
+        mean: Sample means.
+        deviation: Sample standard deviations, with n - 1 in the denominator; same shape.
+        n: Sample sizes; same shape.
+        confidence: Of each two-sided interval.
+
+    Returns:
+        Two arrays of that shape; NaN where n < 2, since one observation shows no spread.
     """
     sizes, place = np.unique(n, return_inverse=True)
     quantiles = [t_quantile(confidence, size - 1) if size > 1 else math.nan for size in sizes]
@@ -58,10 +78,18 @@ def mean_interval(
 
 
 def paired_spread(above: NDArray[np.float64], below: NDArray[np.float64]) -> float:
-    """Return the standard deviation of a pair's part in the ratio of two means, as a share of it.
+    """Return the relative standard deviation of a pair's contribution to a ratio of means.
 
-    The part of pair r is above_r / mean(above) - below_r / mean(below) (the delta method): what
-    both sides of a pair share, such as a slow hour, cancels. NaN with fewer than two pairs.
+    By the delta method, the contribution of pair r is above_r / mean(above) - below_r /
+    mean(below); noise that both sides of a pair share, such as a slow hour, cancels. The relative
+    standard error of the ratio is the result divided by sqrt(n).
+
+    Args:
+        above: Values of the numerator, shape (n,).
+        below: Values of the denominator, shape (n,), paired with `above`.
+
+    Returns:
+        The standard deviation (n - 1 in the denominator); NaN with fewer than two pairs.
     """
     if len(above) < 2:
         return math.nan
@@ -71,14 +99,21 @@ def paired_spread(above: NDArray[np.float64], below: NDArray[np.float64]) -> flo
 def ratio_interval(
     above: NDArray[np.float64], below: NDArray[np.float64], confidence: float = CONFIDENCE
 ) -> tuple[float | None, float | None]:
-    """Return the ends of the interval of mean(above) / mean(below); None where pairs give no end.
+    """Return the ends of the interval of mean(above) / mean(below), from pairs.
 
-    The lower end is ratio * (1 - h) with h = t(n - 1) * `paired_spread` / sqrt(n): the same
-    whichever side is divided by the other, and without end where one pair makes the mean (h >= 1).
-    From four pairs on, the pair of the largest ratio is also taken as no larger than the second
-    (winsorized: t of n - 2, spread by n / (n - 1); Tukey and McLaughlin, Sankhya A 25, 1963). That
-    can only lower the mean, so the higher of both ends is kept: one slow instance of what is slower
-    anyway does not hide it. The upper end is the lower one of the sides exchanged.
+    The lower end is ratio * (1 - h), h = t(n - 1) * `paired_spread` / sqrt(n). The upper end is the
+    reciprocal of the lower end with the sides exchanged, so the interval does not depend on which
+    side is the denominator. An end is None if h >= 1, as when one pair dominates the mean.
+
+    From four pairs on, a second lower end is computed with the largest ratio winsorized to the
+    second largest (t with n - 2 degrees of freedom, spread times n / (n - 1); after Tukey and
+    McLaughlin, Sankhya A 25, 1963). Winsorizing can only lower the mean, so the higher of both ends
+    is kept: one very slow instance of a slower side does not hide the difference.
+
+    Args:
+        above: Values of the numerator, shape (n,).
+        below: Values of the denominator, shape (n,), paired with `above`.
+        confidence: Of the two-sided interval.
     """
     low, inverse = (
         _ratio_low(one, other, confidence) for one, other in ((above, below), (below, above))
@@ -113,9 +148,16 @@ def _end(
 
 
 def pairs_needed(spread: float, gap: float, confidence: float, most: int) -> int | None:
-    """Return how many pairs bring half an interval of a ratio down to `gap`, a share.
+    """Return the least number of pairs at which the half-width of a ratio's interval is `gap`.
 
-    None if that takes more than `most`, or the spread is not known.
+    Args:
+        spread: The `paired_spread`; NaN if not known.
+        gap: The half-width, as a share of the ratio.
+        confidence: Of the two-sided interval.
+        most: The largest number to consider.
+
+    Returns:
+        The number, or None if it is more than `most` or the spread is not known.
     """
     n = np.arange(2, most + 1)
     near = stats.t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n) <= gap
@@ -124,9 +166,16 @@ def pairs_needed(spread: float, gap: float, confidence: float, most: int) -> int
 
 @cache
 def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
-    """Return the one-sided lower and the one-sided upper bound of a share (Clopper-Pearson).
+    """Return the exact one-sided lower and upper bounds of a binomial share.
 
-    Each alone holds with `confidence`; both together are an interval at 2 * confidence - 1.
+    Clopper and Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the
+    Binomial", Biometrika 26, 1934. Each bound holds with `confidence`; both together are a
+    two-sided interval at 2 * confidence - 1.
+
+    Args:
+        found: Number of successes.
+        of: Number of trials.
+        confidence: Of each one-sided bound.
 
     Example:
         >>> [round(bound, 3) for bound in share_bounds(1, 20, 0.95)]
@@ -138,9 +187,9 @@ def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
 
 
 def p_above(values: NDArray[np.float64], limit: float) -> float:
-    """Return the one-sided p value of a mean that is no larger than a limit (Student's t).
+    """Return the p value of the hypothesis that a mean is at most a limit (one-sample t test).
 
-    1 where the values show no spread, which is no precision.
+    It is 1 with fewer than two values, or if they show no spread (see `NO_SPREAD`).
     """
     if len(values) < 2 or float(np.ptp(values)) < NO_SPREAD:
         return 1.0
@@ -149,11 +198,11 @@ def p_above(values: NDArray[np.float64], limit: float) -> float:
 
 
 def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]:
-    """Return which hypotheses are rejected, at most a share `level` of times any true one.
+    """Return which hypotheses are rejected at a familywise error rate of `level`.
 
     Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
-    Statistics 6, 1979: as sure as Bonferroni's, and never less powerful. For decisions; where
-    intervals are shown, theirs is the answer.
+    Statistics 6, 1979: controls the same error rate as Bonferroni's test, with at least its power.
+    For decisions without an interval; if intervals are shown, these decide.
 
     Example:
         >>> holm([0.001, 0.04, 0.03])
@@ -163,7 +212,7 @@ def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number: `holm` rejects those up to its level.
+    """Return p values with Holm's adjustment, in the order given; see `holm`.
 
     Example:
         >>> [round(p, 3) for p in holm_adjusted([0.001, 0.04, 0.03])]

@@ -1,8 +1,8 @@
-"""What kernels counted and logged while a trial ran: numbers for `suspicion`.
+"""Kernel counters and messages of a trial, as the numbers that `suspicion` compares with limits.
 
-A result has one reading by the process itself, over the measured requests, and one of the bench
-host's kernel, from before the trial to after it. Of a guest they are of two kernels; of metal an
-engine may hide from the process what the other tells. The larger number counts.
+A result has a reading by the process itself, over the measured requests, and one of the bench
+host's kernel, from before to after the trial. For a guest these are two kernels; on metal an engine
+may hide values from the process. The larger number counts.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from virtbed_contract.kernel.cpus import parse_cpu_list
 
 Json = dict[str, Any]
 _NAMED = 3
-# A kernel tells its uptime in hundredths of a second: the rate over a shorter time is off by more
-# than a tenth.
+# The shortest window of a rate: kernels report their uptime in hundredths of a second, so a rate
+# over less is off by more than a tenth.
 _LEAST_S = 0.1
-# One process that is started is no rate, however short the requests were between which it started.
+# The shortest window of a rate of started processes: a single start within a short one is no rate.
 _LEAST_OF_STARTS_S = 1.0
 
 
 def readings(result: Json) -> Iterator[Json]:
-    """Give what is reported of a trial: by the process, then by the bench host's kernel."""
+    """Yield the counters of a trial: those by the process, then those of the bench host."""
     bench = result.get("bench") or {}
     yield from filter(None, (result["confounders"].get("moved"), bench.get("moved")))
 
 
 def most(name: str) -> Callable[[Json], float | None]:
-    """Return a reader of the largest count of a name; it gives None if no kernel tells."""
+    """Return a function from a result to the largest count of a name; None if not reported."""
 
     def read(result: Json) -> float | None:
         counts = (moved[name] for moved in readings(result))
@@ -39,12 +39,12 @@ def most(name: str) -> Callable[[Json], float | None]:
 
 
 def number_of(name: str) -> Callable[[Json], float | None]:
-    """Return a reader of how many different things are listed under a name."""
+    """Return a function from a result to the number of distinct entries of a list."""
     return lambda result: float(len(_listed(result, name)))
 
 
 def all_of(name: str) -> Callable[[Json], str]:
-    """Return a reader of what is listed under a name, in words."""
+    """Return a function from a result to the entries of a list, in words."""
 
     def in_words(result: Json) -> str:
         listed = _listed(result, name)
@@ -55,15 +55,15 @@ def all_of(name: str) -> Callable[[Json], str]:
 
 
 def device_rate(result: Json) -> float | None:
-    """Return the devices' interrupts per second and CPU."""
+    """Return the device interrupts per second and CPU."""
     return _rate(result, "device_interrupts")
 
 
 def timer_rate(result: Json) -> float | None:
-    """Return the interrupts of the CPUs' own timers per second and CPU.
+    """Return the timer interrupts per second and CPU, by the kernel of the process.
 
-    By the kernel of the process: on the host's, the timers of a hypervisor or of gVisor (which
-    sets thousands a second) fire on the same CPUs, and are what the platform costs.
+    The host's kernel also counts the timers of a hypervisor or of gVisor (thousands per second),
+    which are part of the platform's cost and not suspicious.
     """
     own = result["confounders"].get("moved")
     bench = (result.get("bench") or {}).get("moved") if _on_bench(result) else None
@@ -71,7 +71,7 @@ def timer_rate(result: Json) -> float | None:
 
 
 def _on_bench(result: Json) -> bool:
-    """Return whether the bench host's kernel is that of the process, which tells the same build."""
+    """Return whether the process ran on the bench host's kernel: on metal, with the same build."""
     inside = result["environment"].get("kernel_settings") or {}
     outside = (result.get("bench") or {}).get("settings") or {}
     same = inside.get("build") is not None and inside["build"] == outside.get("build")
@@ -79,32 +79,32 @@ def _on_bench(result: Json) -> bool:
 
 
 def start_rate(result: Json) -> float | None:
-    """Return the processes that were started per second, by the process's own kernel.
+    """Return the processes started per second, by the reading of the process.
 
-    The testbed itself starts some between the readings of the bench host.
+    The bench host's reading is not used, since the testbed starts processes between its ends.
     """
     moved = result["confounders"].get("moved")
     return _per_second(moved, "processes", 1, _LEAST_OF_STARTS_S) if moved else None
 
 
 def busiest(result: Json) -> str:
-    """Return the device with the most interrupts."""
+    """Return the name of the device with the most interrupts."""
     rates = [(_per_second(moved, "device_interrupts", _cpus(moved)) or 0.0, moved["busiest"])
              for moved in readings(result)]  # fmt: skip
     return max(rates, key=lambda rate: rate[0])[1] or ""
 
 
 def last_message(result: Json) -> str:
-    """Return the last of the new messages."""
-    said = (moved["last_message"] for moved in readings(result))
-    return next((f"last: {text}" for text in said if text), "")
+    """Return the last kernel message that was logged during the trial; "" without any."""
+    messages = (moved["last_message"] for moved in readings(result))
+    return next((f"last: {text}" for text in messages if text), "")
 
 
 def clock_ns(result: Json) -> float | None:
-    """Return what one reading of the clock takes."""
+    """Return the duration of one reading of the clock, in ns; None if not reported."""
     settings = result["environment"].get("process_settings") or {}
-    found = settings.get("clock_ns")
-    return None if found is None else float(found)
+    duration = settings.get("clock_ns")
+    return None if duration is None else float(duration)
 
 
 def _listed(result: Json, name: str) -> list[str]:
@@ -130,5 +130,5 @@ def _per_second(moved: Json, name: str, by: int, least_s: float = _LEAST_S) -> f
 def _cpus(moved: Json) -> int:
     try:
         return len(parse_cpu_list(moved["cpus"]))
-    except ValueError:  # of a file that nobody vouches for
+    except ValueError:  # in a result that was edited
         return 1

@@ -1,18 +1,17 @@
 """Latency as MLPerf LoadGen defines it, and the time that each scenario is judged by.
 
-A latency is the time from the issue of a query to its answer.
+A latency is the time from the issue of a query to its answer. Its relation to the e2e time depends
+on the scenario:
 
-Which part of it is the queue depends on the scenario:
-
-- `single_stream` issues a request when the one before is answered: its latency is its e2e time.
-- `server` issues requests when they arrive: a latency is the wait in the queue and the e2e time.
+- `single_stream` issues a request when the previous one is answered: latency = e2e time.
+- `server` issues requests at random arrival times: latency = wait in the queue + e2e time.
 - `multi_stream` issues queries of several samples: the latency of a query is the time to its last
-  answer. The query's last sample has it; the others have none.
-- `offline` issues everything at once: a latency has no meaning there, only throughput has.
+  answer. It is recorded with the query's last sample; the others have none.
+- `offline` issues all samples at once: latency has no meaning, throughput has.
 
-`JUDGED_BY` of the contract says which measure a scenario is judged by; `judged_ns` of the sums that
-`sums` makes is the one place that works it out, for samples in `reduction` and for one result in
-`of_result`.
+`virtbed_contract.measures.JUDGED_BY` names the measure of each scenario. `judged_ns`, applied to
+the aggregates of `sums`, is the only place that computes it, both for samples (`reduction`) and for
+one result (`of_result`).
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ import polars as pl
 from virtbed_contract.measures import JUDGED_BY
 
 LOADED = tuple(name for name, judged in JUDGED_BY.items() if judged.name == "latency")
-"""Scenarios in which latency is more than the e2e time of one request."""
+"""Scenarios judged by latency, which includes the queue."""
 WHOLE = tuple(name for name, judged in JUDGED_BY.items() if judged.grain == "trial")
-"""Scenarios judged by what a whole trial has, and no single request or input."""
+"""Scenarios judged by one value per trial, not per request or input."""
 BATCH = tuple(name for name, judged in JUDGED_BY.items() if judged.name == "throughput")
-"""Scenarios that are judged by throughput."""
+"""Scenarios judged by throughput."""
 PERCENTILES = (50, 90, 99)
-"""The percentiles of LoadGen that are compared."""
+"""The percentiles of LoadGen that are compared with ours."""
 
-# LoadGen's reason for a run that is too short, which the quick rules do not promise to avoid.
+# LoadGen's reason for a run that is too short; the quick rules accept it.
 _SHORT = r"^[ *]*Only processed \d+ queries\."
 
 # From the issue of its query to the answer of this sample.
@@ -42,13 +41,14 @@ ANSWERED = pl.col("queue_ns") + pl.col("e2e_ns")
 
 
 def with_latency(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return samples, in the order of their trials, with their `latency_ns`.
+    """Return samples with the column `latency_ns`.
 
     It is null for a sample that is not the last of its query, and in `offline`.
 
     Args:
-        samples: With the columns of their trials; `loadgen_queries` tells where a query of
-            several samples ends, since LoadGen issues queries of one size.
+        samples: One row per sample in the order of its trial: `trial`, `sample`, `scenario`,
+            `warmup`, `queue_ns`, `e2e_ns` and `loadgen_queries`. The number of queries shows where
+            a query of several samples ends, since LoadGen issues queries of one size.
     """
     scenario = pl.col("scenario")
     return samples.with_columns(
@@ -61,7 +61,10 @@ def with_latency(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def sums() -> list[pl.Expr]:
-    """Return what `judged_ns` needs of a group of samples; as numbers that do not overflow."""
+    """Return the aggregates of a group of samples that `judged_ns` needs.
+
+    Sums are floats, since a file may state times whose integer sum overflows.
+    """
     return [
         pl.len().cast(pl.Int64).alias("n"),
         ANSWERED.max().cast(pl.Float64).alias("answered_ns"),
@@ -83,7 +86,7 @@ def judged_ns() -> pl.Expr:
 
 
 def of_result(result: Mapping[str, Any]) -> float:
-    """Return the time in ns that a result is judged by, of a scenario of `WHOLE`."""
+    """Return the time in ns that one result is judged by; its scenario must be in `WHOLE`."""
     rows = [
         {**{name: sample[name] for name in _NEEDED}, "sample": number, "trial": ""}
         for number, sample in enumerate(result["samples"])
@@ -101,9 +104,9 @@ _NEEDED = ("warmup", "queue_ns", "e2e_ns")
 
 
 def usable() -> pl.Expr:
-    """Return whether LoadGen calls a run valid, or faults its length alone under the quick rules.
+    """Return whether a run is usable: VALID by LoadGen, or too short only, under the quick rules.
 
-    Those take as many requests as a plan says, and ask nothing of MLPerf's minimum.
+    The quick rules take as many requests as the plan states, below MLPerf's minimum.
     """
     valid = pl.col("loadgen_validity") == "VALID"
     reasons = pl.col("loadgen_reasons")
@@ -115,19 +118,19 @@ def _last_of_query() -> pl.Expr:
     measured = (~pl.col("warmup")).sum().over("trial").cast(pl.Int64)
     queries = pl.col("loadgen_queries")
     left = pl.len().over("trial").cast(pl.Int64) - 1 - pl.col("sample")  # samples that follow
-    # Were the sizes unlike: what is issued with a sample is started after its answer, and so has
-    # waited longer.
+    # If queries have unequal sizes: a sample of the same query starts after this one's answer, so
+    # its wait is at least as long as this one's latency.
     same_trial = pl.col("trial").shift(-1) == pl.col("trial")
-    goes_on = same_trial & (pl.col("queue_ns").shift(-1) >= ANSWERED)
+    continues = same_trial & (pl.col("queue_ns").shift(-1) >= ANSWERED)
     return (
         pl.when(measured % queries == 0)
         .then(left % (measured // queries) == 0)
-        .otherwise(~goes_on.fill_null(False))
+        .otherwise(~continues.fill_null(False))
     )
 
 
-def said(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what LoadGen says in a result, as columns of a trial."""
+def loadgen_columns(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return LoadGen's verdict and figures of a result, as columns of a trial."""
     loadgen = result["loadgen"]
     rate = loadgen.get("samples_per_second")
     return {

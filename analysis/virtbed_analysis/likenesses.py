@@ -1,4 +1,4 @@
-"""What was recorded of both sides of ratios, as a table: where platforms are alike, and why."""
+"""Tables for the report: recorded facts with their values by platform, and suspicion limits."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from virtbed_contract.likeness import RECORDED, Recorded
 _ALIKE = {
     "everywhere": "equal on all platforms",
     "kernel": "equal on one kernel; a guest may differ",
-    "platform": "may differ; said with the ratio",
+    "platform": "may differ; shown with the ratio",
 }
 _NOT_REPORTED = "not reported"
 _LONGEST = 60  # characters of a value
 
 
 def recorded(trials: pl.DataFrame) -> list[Json]:
-    """Return a row per recorded fact: `fact`, `alike`, `why`, `matters`, and `found` by platform.
+    """Return one row per recorded fact: `fact`, `alike`, `why`, `matters` and `found`.
 
-    `found` says "alike" with the value, "differs" or "not reported", of the real trials; what is
-    not reported is equal to nothing.
+    `found` is the common value of all real trials, the range of numbers, "differs" or "not
+    reported", with the platforms that did not report the fact.
     """
     real = [row for row in trials.to_dicts() if not row["emulated"]]
     return [
@@ -40,7 +40,7 @@ def recorded(trials: pl.DataFrame) -> list[Json]:
 
 
 def moments() -> list[Json]:
-    """Return a row per threshold on what happens during a trial: `fact`, `limit` and `matters`."""
+    """Return one row per suspicion threshold: `fact`, `limit` and `matters`."""
     return [
         {
             "fact": threshold.name,

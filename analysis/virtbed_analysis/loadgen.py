@@ -1,7 +1,8 @@
-"""What MLPerf LoadGen says of each trial, and what the samples say; latency and throughput.
+"""MLPerf LoadGen's verdicts and figures next to ours; tables of latency and throughput.
 
-LoadGen takes its percentile q of n sorted latencies at the place floor(q n), from 0; the report's
-other tables take number ceil(q n), from 1. Where the two are compared, both are at LoadGen's place.
+LoadGen's percentile q of n sorted latencies is the one at index floor(q n), from 0; other tables of
+the report use the nearest rank ceil(q n), from 1. Where the two are compared, both use LoadGen's
+index.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from virtbed_analysis.reduction import Readings, readings
 from virtbed_analysis.trust import Json
 
 APART = 0.01
-"""How far LoadGen's figure and ours of the same may lie apart, as a share."""
+"""The tolerated relative difference of LoadGen's figure and ours."""
 _NS_PER_S = 1e9
 _ENDS = ("", "_low", "_high")
 
@@ -44,13 +45,14 @@ def document(samples: pl.DataFrame, means: Readings | None = None) -> Json:
     Emulated trials are left out.
 
     Args:
-        samples: As `load` gives them.
-        means: Their readings, if there are any yet.
+        samples: As `load` returns them.
+        means: Their readings; computed if None.
 
     Returns:
-        `trials`, a row each; `cells`, what its trials make of each; `latency`, a row per cell of
-        a scenario of `LOADED`; `e2e`, the ratio of its e2e time next to it, with what is to be said
-        against its interval; `throughput`, a row per cell of offline; `apart`, what is allowed.
+        `trials` (one row per trial: verdict, and figures of both); `cells` (one row per cell: a
+        summary of its trials); `latency` (one row per cell of a scenario of `LOADED`, see
+        `under_load`); `e2e` (their ratios of the e2e time, with `doubts`); `throughput` (one row
+        per cell of offline); `apart` (the tolerated difference).
     """
     measured, means = steady(samples), means or readings(samples)
     trials = _trials(measured)
@@ -65,11 +67,11 @@ def document(samples: pl.DataFrame, means: Readings | None = None) -> Json:
 
 
 def with_latency(cells: list[Json], own: Json) -> list[Json]:
-    """Return rows of cells with their `latency_ratio`, null where latency is the e2e time or none.
+    """Return rows of cells with `latency_ratio` and its ends; None if the cell has no queue.
 
     Args:
         cells: Rows of `estimate.cells`.
-        own: As `document` gives it.
+        own: The result of `document`.
     """
     names = [f"latency_ratio{end}" for end in _ENDS]
     known = {key_of(row, GROUP): row for row in own["latency"]}
@@ -78,15 +80,19 @@ def with_latency(cells: list[Json], own: Json) -> list[Json]:
 
 
 def under_load(measured: pl.DataFrame, means: Readings) -> pl.DataFrame:
-    """Return the latency of each cell in which requests wait, in ms, and its ratio to bare metal.
+    """Return the latency of each cell of a queueing scenario, in ms, and its ratio to bare metal.
 
-    A wait belongs to no input, so a trial's mean latency is compared whole, paired by replicate.
-    Columns: `GROUP`, `latency_typical_ms` (geometric mean over replicates of the trial's mean),
-    `latency_p<percentile>_ms`, `latency_ratio`, and `e2e_ratio`, both with `_low` and `_high`.
+    A wait does not belong to an input, so the mean latency of whole trials is compared, paired by
+    replicate.
 
     Args:
-        measured: As `steady` gives it.
-        means: Its readings.
+        measured: One row per measured sample, as `steady` returns them.
+        means: Their readings.
+
+    Returns:
+        One row per cell: `GROUP`, `latency_typical_ms` (geometric mean over replicates of the
+        trial's mean), `latency_p<percentile>_ms` (of all samples), `latency_ratio` and `e2e_ratio`,
+        both with `_low` and `_high`.
     """
     queued = pl.col("scenario").is_in(LOADED)
     loaded, own = measured.filter(queued), means.filter(queued)
@@ -102,12 +108,15 @@ def under_load(measured: pl.DataFrame, means: Readings) -> pl.DataFrame:
 
 
 def throughput(means: Readings) -> pl.DataFrame:
-    """Return the samples per second of each cell of offline, and their ratio to bare metal.
+    """Return the throughput of each offline cell, in samples per second, and its ratio.
 
-    A trial's are its samples over the time from their issue to the last answer. Columns: `GROUP`,
-    `per_second` (geometric mean over replicates), `throughput_ratio` (below 1: less than bare
-    metal; the inverse of the cell's `ratio`, which is of the time per sample) with `_low` and
-    `_high`, and `replicates`.
+    The throughput of a trial is its number of samples over the time from their issue to the last
+    answer.
+
+    Returns:
+        One row per cell: `GROUP`, `per_second` (geometric mean over replicates), `replicates`, and
+        `throughput_ratio` to bare metal with `_low` and `_high` (below 1: slower; the reciprocal of
+        the cell's `ratio`, which is of the time per sample).
     """
     batch = means.filter(pl.col("scenario").is_in(BATCH))
     logs = batch.judged.with_columns((math.log(_NS_PER_S) - pl.col("log")).alias("log"))
@@ -124,7 +133,7 @@ def _e2e(means: Readings) -> pl.DataFrame:
 
 
 def with_doubts(own: Json) -> None:
-    """Give rows of latency the mark of the e2e ratio next to it: `e2e_doubt`, its number."""
+    """Add to rows of latency `e2e_doubt`, the number of the doubt of their e2e ratio."""
     known = {key_of(row, GROUP): row["doubt"] for row in own["e2e"]}
     for row in own["latency"]:
         row["e2e_doubt"] = known.get(key_of(row, GROUP))
@@ -135,13 +144,13 @@ def _ratio(frame: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def _trials(measured: pl.DataFrame) -> list[Json]:
-    # In single_stream LoadGen's clock starts some microseconds before ours. Were it more, it shows.
+    # In single_stream LoadGen's clock starts some microseconds before ours; more would show here.
     timed = pl.col("latency_ns").drop_nulls()
     n = timed.len().cast(pl.Int64)
-    said = [name for name in measured.columns if name.startswith("loadgen_")]
+    stated = [name for name in measured.columns if name.startswith("loadgen_")]
     places = {f"p{p}": pl.min_horizontal(p * n // 100 + 1, n) for p in PERCENTILES}
     found = measured.group_by("trial", maintain_order=True).agg(
-        *(pl.col(name).first() for name in (*GROUP, "rules", *said)),
+        *(pl.col(name).first() for name in (*GROUP, "rules", *stated)),
         usable().first().alias("usable"),
         *(at_rank(timed, place).alias(name) for name, place in places.items()),
         (pl.len() / ANSWERED.max() * _NS_PER_S).alias("per_second"),
@@ -218,16 +227,16 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _reasons(given: Iterable[list[str]]) -> list[Json]:
-    """Return each reason with the trials that have it; those alike but for numbers are one."""
+def _reasons(by_trial: Iterable[list[str]]) -> list[Json]:
+    """Return each reason with its number of trials; reasons that differ in numbers only are one."""
     first: dict[str, str] = {}
-    found: Counter[str] = Counter()
-    for reasons in given:
+    trials: Counter[str] = Counter()
+    for reasons in by_trial:
         texts = {re.sub(r"\d+(\.\d+)?", "#", text): " ".join(text.split()) for text in reasons}
         for kind, text in texts.items():
             first.setdefault(kind, text)
-            found[kind] += 1
+            trials[kind] += 1
         if not texts:
             first.setdefault("", "LoadGen gives no reason")
-            found[""] += 1
-    return [{"reason": first[kind], "trials": n} for kind, n in found.most_common()]
+            trials[""] += 1
+    return [{"reason": first[kind], "trials": n} for kind, n in trials.most_common()]

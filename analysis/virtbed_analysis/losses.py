@@ -1,4 +1,4 @@
-"""How many trials of each cell gave no times to choose by, as a report's content tells."""
+"""Number of trials per cell without usable times, computed from a report's content."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ _LATE = re.compile(
 
 
 def is_late(message: str) -> bool:
-    """Return whether the message of a failure says that a trial was ended for being slow."""
+    """Return whether the message of a failure shows that the trial hit a time limit."""
     return bool(_LATE.search(message))
 
 
 @dataclass
 class Lost:
-    """A cell's `measured` trials, and those that were lost: `late` of the `failed` for being slow.
+    """Numbers of trials of one cell.
 
-    `invalid` ones were measured, and LoadGen calls them so.
+    Attributes:
+        measured: Trials with a result.
+        failed: Trials that failed.
+        late: Those of the failed that hit a time limit.
+        rejected: Trials whose result was left out.
+        invalid: Measured trials that LoadGen calls INVALID.
     """
 
     measured: int = 0
@@ -38,36 +43,36 @@ class Lost:
     rejected: int = 0
     invalid: int = 0
 
-    def said(self) -> str:
-        """Return what was lost, in words; empty if nothing was."""
+    def in_words(self) -> str:
+        """Return the lost trials in words; "" if there are none."""
         of = count(self.measured + self.failed + self.rejected, "trial")
         parts = [
             f"{self.failed} of {of} failed" if self.failed else "",
-            f"{self.rejected} of {of} left a result not to be trusted" if self.rejected else "",
+            f"{self.rejected} of {of} left an invalid result" if self.rejected else "",
             f"LoadGen calls {self.invalid} of {of} INVALID" if self.invalid else "",
         ]
         return ", ".join(filter(None, parts))
 
 
 def losses(content: Json, cells: Iterable[Json]) -> defaultdict[_Key, Lost]:
-    """Return what each cell lost.
+    """Return the lost trials of each cell, by the cell's key.
 
     Args:
-        content: A report's content.
-        cells: Its cells.
+        content: The content of a report.
+        cells: The cells of the report.
     """
-    found: defaultdict[_Key, Lost] = defaultdict(Lost)
+    lost: defaultdict[_Key, Lost] = defaultdict(Lost)
     owners: dict[str, set[_Key]] = {}
     for cell in cells:
-        found[key_of(cell)].measured = cell["replicates"]
+        lost[key_of(cell)].measured = cell["replicates"]
         for name in possible_ids({**cell, "replicate": 1}, cell["scenario"]):
             owners.setdefault(_without_replicate(name), set()).add(key_of(cell))
 
     def those_of(row: Json, trial: str) -> Iterator[Lost]:
         keys = owners.get(_without_replicate(trial), set())
-        if row.get("cell"):  # else an id that could be of two scales counts for both
+        if row.get("cell"):  # without one, an id that fits two scales counts for both
             keys = {key_of(row["cell"], CELL)}
-        yield from (found[key] for key in keys)
+        yield from (lost[key] for key in keys)
 
     for row in content["failed"]:
         for own in those_of(row, row["trial"]):
@@ -79,8 +84,8 @@ def losses(content: Json, cells: Iterable[Json]) -> defaultdict[_Key, Lost]:
             for own in those_of(row, parts[1]):
                 own.rejected += 1
     for row in content.get("loadgen", {}).get("trials", []):
-        found[key_of(row)].invalid += not row.get("usable", True)
-    return found
+        lost[key_of(row)].invalid += not row.get("usable", True)
+    return lost
 
 
 def _without_replicate(trial: str) -> str:

@@ -1,19 +1,20 @@
-"""Three answers about a ratio at a margin: differs, equivalent, cannot tell.
+"""Answers about a ratio at a margin: "differs", "equivalent" or "cannot tell".
 
-The margin m is the smallest cost worth knowing. On the logarithmic scale it is as wide below as
-above: ratios from 1 / (1 + m) to 1 + m are within it.
+The margin m is the smallest cost worth knowing. The equivalence range is symmetric on the
+logarithmic scale: ratios from 1 / (1 + m) to 1 + m.
 
-- Equivalent: the whole interval lies within the margin. That is the pair of one-sided tests of
-  Schuirmann (TOST, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987,
-  doi:10.1007/BF01068419), each at 2.5% with a 95% interval: the interval that is shown decides, and
-  a truth beyond the margin is called equivalent in at most 2.5% of sweeps (5% is customary).
-- Differs: otherwise, and the interval has no 1 in it.
-- Cannot tell: otherwise, or without an interval. No evidence of a difference is no evidence that
-  there is none.
+- Equivalent: the whole interval is within the range. With a 95% interval these are the two
+  one-sided tests of Schuirmann (TOST, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987,
+  doi:10.1007/BF01068419), each at 2.5%; 5% each, with a 90% interval, is customary. The interval
+  that is shown decides, and a true ratio beyond the margin is called equivalent in at most 2.5% of
+  sweeps.
+- Differs: otherwise, if the interval excludes 1.
+- Cannot tell: otherwise, or without an interval. Absence of evidence for a difference is no
+  evidence of equivalence.
 
-An interval that lies off 1 and within the margin shows a difference too small to matter: the
-answer is equivalent, and the note says so. One no wider than half the margin on either side of the
-ratio has always an answer.
+An interval that excludes 1 and is within the range shows a difference too small to matter: the
+answer is "equivalent", and the note says so. An interval whose half-width is at most half the
+margin always gives an answer other than "cannot tell".
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CANNOT_TELL: Answer = "cannot tell"
 
 
 def answer(low: float | None, high: float | None, margin: float = MARGIN) -> Answer:
-    """Return what the interval of a ratio says at a margin.
+    """Return the answer that a ratio's interval gives at a margin.
 
     Args:
         low: Lower end of the ratio's interval; None without an interval.
@@ -55,15 +56,25 @@ def answer(low: float | None, high: float | None, margin: float = MARGIN) -> Ans
 
 
 def note(low: float | None, high: float | None, margin: float = MARGIN) -> str | None:
-    """Return what to add to the answer; None where it says all, or there is no interval."""
+    """Return an addition to the answer, in words; None if there is none, or no interval.
+
+    Args:
+        low: Lower end of the ratio's interval; None without an interval.
+        high: Upper end.
+        margin: The smallest cost worth knowing, as a share.
+
+    Example:
+        >>> note(0.97, 1.05)
+        'anything from 3% less to 5% more is possible'
+    """
     if low is None or high is None:
         return None
     if not has_width(low, high):
         return "the replicates are alike to the last digit, which shows no precision"
-    given, off = answer(low, high, margin), low > 1 or high < 1
-    if given == EQUIVALENT:
-        return f"a difference is seen, smaller than {percent(margin)}" if off else None
-    if given == CANNOT_TELL:
+    kind, excludes_1 = answer(low, high, margin), low > 1 or high < 1
+    if kind == EQUIVALENT:
+        return f"a difference is seen, smaller than {percent(margin)}" if excludes_1 else None
+    if kind == CANNOT_TELL:
         return f"anything from {change(low)} to {change(high)} is possible"
     beyond = low >= 1 + margin or high <= 1 / (1 + margin)
     return None if beyond else f"whether by {percent(margin)} or more is undecided"
@@ -88,7 +99,7 @@ def with_answers(rows: Iterable[Mapping[str, Any]], margin: float) -> list[dict[
 
 
 def percent(share: float) -> str:
-    """Return "3%", "0.5%".
+    """Return a share in percent with three significant digits.
 
     Example:
         >>> percent(0.03)
@@ -111,5 +122,5 @@ def change(ratio: float) -> str:
 
 
 def has_width(low: float, high: float) -> bool:
-    """Return whether ends are an interval of a ratio, and no single point."""
+    """Return whether two ends are a valid interval of a ratio wider than `NO_SPREAD`."""
     return low >= 0 and high > 0 and (low == 0 or math.log(high / low) > NO_SPREAD)

@@ -140,7 +140,7 @@ def test_the_least_of_several_costs_is_only_named_if_no_interval_reaches_its_own
     assert "which platform costs least is undecided: container" in near["lead"]
     assert "costs least:" not in near["lead"]
     unknown = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.3, None)))
-    assert "speed yet: KVM guest, pinned (vm pinned), 1.300" in unknown["lead"]
+    assert "for speed yet: KVM guest, pinned (vm pinned), 1.300" in unknown["lead"]
     assert "Avoid where time matters: container, pinned (cn pinned), 1.100" in unknown["lead"]
 
 
@@ -157,7 +157,7 @@ def test_what_failed_is_not_chosen_nor_is_what_costs_more_called_the_least_next_
 
 def test_where_none_is_known_none_is_chosen_and_the_next_step_said() -> None:
     screen = headline(content(cell("cn pinned", 1.02, 0.1), cell("vm pinned", 0.99, 0.2)))
-    assert "do not choose them for their speed yet" in screen["lead"]
+    assert "not to be chosen for speed yet" in screen["lead"]
     assert "No platform is shown to be within 3%" in screen["lead"]
     (warning,) = screen["warnings"]
     assert warning["text"].startswith('2 of 2 answers are "cannot tell": the interval')
@@ -415,7 +415,7 @@ def test_results_that_cannot_be_trusted_count_as_lost() -> None:
     row = cell("cn pinned", 1.0)
     rejected = [{"file": f"trials/{trial(row, 6)}/result.json", "reason": "cut"}]
     lead = headline(content(row, rejected=rejected, counts={"rejected": 1}))["lead"]
-    assert "1 of 6 trials left a result not to be trusted" in lead
+    assert "1 of 6 trials left an invalid result" in lead
 
 
 def test_a_failure_that_may_be_of_two_scales_counts_for_both_unless_the_design_tells() -> None:

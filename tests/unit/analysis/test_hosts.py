@@ -92,7 +92,7 @@ def test_hosts_that_are_alike_are_pooled_and_their_spread_is_said(folder: Folder
     assert row["ratio_replicates"] == 6 and row["ratio"] == pytest.approx(COST, rel=0.01)
     content = document(sweep)
     found = content["hosts"]
-    assert found["names"] == list(HOSTS) and "not another one" in found["sentence"]
+    assert found["names"] == list(HOSTS) and "not for another one" in found["sentence"]
     (apart,) = found["rows"]
     assert [one["replicates"] for one in apart["hosts"]] == [2, 2, 2]
     assert apart["between"] < 0.01 and apart["range"] < 0.01 and not apart["differ"]

@@ -267,7 +267,7 @@ CONTRADICTIONS: list[tuple[Callable[[Any], None], str]] = [
         lambda folder: folder.edit(
             f"trials/{BOX}/result.json", lambda r: r["confounders"].update(ran_on=[40])
         ),
-        "found on CPUs outside of that",
+        "found on CPUs outside of its affinity",
     ),
     (placed("machine", GUEST, accelerator="tcg"), "accelerator 'tcg' found, 'kvm' needed"),
     (placed("machine", GUEST, vcpus=1), "vcpus 1 found, 2 needed"),
