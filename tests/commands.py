@@ -1,4 +1,4 @@
-"""Commands of the checkout, as a user types them, for tests on real hosts."""
+"""Run commands of the checkout as a user does; for tests on real hosts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ ENVIRONMENT = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}", "ANSIBLE_NO
 
 
 def run(*command: str, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in the repository; with `ok`, fail with all it said unless it ends well.
+    """Run a command in the repository; it is killed together with the tests.
 
-    It dies with the tests, also when they are killed.
+    Args:
+        command: The command's words.
+        ok: Whether to fail, with the command's whole output, if its exit code is not 0.
+        options: Further arguments of `subprocess.run`.
     """
     done = subprocess.run(
         [*TIED, *command], cwd=REPOSITORY, env=ENVIRONMENT, text=True, capture_output=True,

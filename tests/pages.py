@@ -1,4 +1,4 @@
-"""The pages of the documentation, and the commands on them, for tests."""
+"""The files of the checkout and the pages of the documentation, for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FENCE = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 @cache
 def text(name: str) -> str:
-    """Return a file of the checkout."""
+    """Return the text of a file of the checkout."""
     return (REPOSITORY / name).read_text(encoding="utf-8")
 
 

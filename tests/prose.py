@@ -1,4 +1,4 @@
-"""The prose of the tree: comments, docstrings, messages and pages, without code; for tests."""
+"""Prose of the files of the checkout: comments, docstrings, messages, pages; for tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tests.pages import FENCE, text
 
-# Written by others, recorded, or locked: not ours to word.
+# Files whose words are not the project's: written by others, recorded, or locked.
 NOT_OURS = re.compile(
     r"(^|/)(LICENSE|CODE_OF_CONDUCT\.md|requirements/.*\.txt|passages/|topologies/|recorded/)"
     r"|\.(csv|png|xml|json|xz|zst|gz|vocab|wav|jpg)$"
@@ -18,7 +18,7 @@ NOT_OURS = re.compile(
 
 
 def _sentence(value: object) -> bool:
-    """Return whether a constant is for people: a key, a path or a file's name has no space."""
+    """Return whether a constant is prose; keys, paths and file names contain no space."""
     return isinstance(value, str) and " " in value.strip()
 
 
@@ -35,10 +35,10 @@ def _python(source: str) -> Iterator[tuple[int, str]]:
 
 
 def prose(name: str) -> list[tuple[int, str]]:
-    """Return each piece of prose of a file, with the line that it begins on.
+    """Return the pieces of prose of a file, each with the number of its first line.
 
-    Of Python the comments (a block of them by its lines) and the texts; of any other file each
-    line. What stands between backticks is code.
+    In Python these are the comments (one piece per line) and the texts; in any other file, the
+    lines. Code between backticks is left out.
     """
     source = text(name)
     if name.endswith(".py"):

@@ -1,4 +1,4 @@
-"""What this host is like, one fact a line: compared before the faults with after them."""
+"""Facts about this host, as lines of text, to compare it before and after the faults."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 
 from ..commands import run
 
-# Who writes there, and keeps nothing of virtbed's: pytest itself, and X's and a browser's sockets.
+# Temporary files that are not virtbed's: pytest's own, and sockets of X and of a browser.
 _OTHERS = re.compile(r"pytest-of-|\.X|\.org\.chromium|playwright|uv-|hsperfdata")
-# What stays while the host is up: the locks' files, and the folder of temporary ones, empty.
+# Files that stay until the next boot: the locks, and the empty folder of temporary files.
 _STAYS = {"lock", "guard", "plays"}
-# What killed playbooks left, which the next sweep removes; and others' own that end meanwhile.
+# Facts that may disappear: leftovers of killed playbooks, which the next sweep removes, and
+# processes and files of other programs that end in between.
 _MAY_GO = re.compile(r"orphan: |file: (/tmp|/var/tmp|/run/virtbed/plays|.*/\.ansible/virtbed)/")
-_KERNEL = 2  # kthreadd: parent of what the kernel runs itself
+_KERNEL = 2  # kthreadd, the parent of the kernel's threads
 
-_ASKED = {
+_COMMANDS = {
     "container": "docker ps --all --format '{{.Names}} {{.Image}}'",
     "docker image": "docker image ls --all --no-trunc --format '{{.ID}}'",
     "docker network": "docker network ls --format '{{.Name}} {{.Driver}}'",
@@ -39,23 +40,23 @@ _ASKED = {
 
 
 def facts() -> set[str]:
-    """Return all of them."""
+    """Return all facts."""
     found = set()
-    for kind, command in _ASKED.items():
+    for kind, command in _COMMANDS.items():
         lines = run("bash", "-c", command, ok=False).stdout.splitlines()
         found |= {f"{kind}: {' '.join(line.split())}" for line in lines if line.strip()}
     return found | set(_files()) | set(_daemons()) | set(_processes())
 
 
 def changes(before: set[str]) -> list[str]:
-    """Return what is gone (-), unless it may go, and what is new (+) since."""
+    """Return the facts that disappeared (-), unless they may, and the new ones (+)."""
     after = facts()
     gone = [fact for fact in before - after if not _MAY_GO.match(fact)]
     return sorted([f"- {fact}" for fact in gone] + [f"+ {fact}" for fact in after - before])
 
 
 def _files() -> Iterator[str]:
-    """Give what lies where temporary files do."""
+    """Yield the files in the folders for temporary files."""
     for folder in ("/tmp", "/var/tmp", Path("~/.ansible/tmp").expanduser()):
         if (place := Path(folder)).is_dir():
             yield from (f"file: {p}" for p in place.iterdir() if not _OTHERS.match(p.name))
@@ -69,7 +70,7 @@ def _files() -> Iterator[str]:
 
 
 def _daemons() -> Iterator[str]:
-    """Give where the engines' daemons may run: a sweep moves them, and lets them go."""
+    """Yield the affinity of the engines' daemons, which a sweep restricts and then restores."""
     for name in ("dockerd", "containerd", "libvirtd", "virtlogd"):
         for pid in run("pgrep", "--exact", name, ok=False).stdout.split():
             for task in Path(f"/proc/{pid}/task").iterdir():
@@ -77,7 +78,7 @@ def _daemons() -> Iterator[str]:
 
 
 def _processes() -> Iterator[str]:
-    """Give the programs that no one waits for: orphans of what was killed are among them."""
+    """Yield the programs whose parent is init; orphans of killed programs are among them."""
     for place in Path("/proc").iterdir():
         try:
             rest = (place / "stat").read_text().rpartition(")")[2].split()

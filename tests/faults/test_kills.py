@@ -1,4 +1,4 @@
-"""A controller that is killed at any point loses nothing, doubles nothing, and leaves nothing."""
+"""A controller killed at any moment loses no trial, repeats no trial and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KILLS = int(os.environ.get("VIRTBED_KILLS", "40"))
 PLAN = NULL | {"replicates": 2, "platforms": {"bm": ["pinned"], "cn": ["vanilla", "pinned"]}}
 
 
-def test_each_trial_is_carried_out_once_wherever_the_controller_is_killed(
+def test_each_trial_is_run_once_whenever_the_controller_is_killed(
     write_plan: Any, null_image: None
 ) -> None:
     plan, folder = write_plan("kills", **PLAN)
@@ -32,7 +32,7 @@ def test_each_trial_is_carried_out_once_wherever_the_controller_is_killed(
     before = facts()
     seed = random.randrange(2**32)
     draw = random.Random(seed)
-    # One in each fortieth of the time that a sweep takes, in random order.
+    # One moment in each of KILLS equal parts of a sweep's duration, in random order.
     moments = [(part + draw.random()) / KILLS * lasts for part in range(KILLS)]
     draw.shuffle(moments)
     for number, moment in enumerate(moments):

@@ -1,4 +1,4 @@
-"""What breaks beneath a sweep fails a trial with its own reason, and the next call mends it."""
+"""Faults during a sweep fail a trial with the reason, and the next call finishes the sweep."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..integration.conftest import idles
 from .conftest import NULL, end, results, start, until
 
 pytestmark = pytest.mark.usefixtures("as_before")
-# Long enough to be met by a fault, which an application that computes nothing is not.
+# Long enough for a fault to happen during the trial; the application null is too short for that.
 SLOW: dict[str, Any] = {
     "applications": [
         {"name": "image_classification", "scale": "tiny", "samples": 500, "warmup": 1}
@@ -35,7 +35,7 @@ CONTAINER = "virtbed-cn-pinned-c01-r01"
 GUEST = "virtbed-vm-pinned-c01-r01"
 VIRSH = "virsh -c qemu:///system"
 MEASURES = "pgrep -f '[v]irtbed_workloads image_'"
-# From the host: an emulated guest takes half a minute to let anybody in.
+# Detected on the host, because a login into an emulated guest takes half a minute.
 IN_TRIAL = (
     f"{VIRSH} domstate {GUEST} 2>&1 | grep -q running"
     " && tail -qn 3 /run/virtbed/plays/*/artifacts/*/stdout | grep -q 'TASK .*Run the application'"
@@ -48,15 +48,17 @@ IN_GUEST = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: what is done once a command succeeds, and what the sweep says of it."""
+    """One fault: when it happens, what it is, and the message that it must cause."""
 
     platform: str
     when: str
+    """A shell command; the fault happens once it succeeds."""
     what: str
-    said: str
-    """A regular expression."""
+    """A shell command that causes the fault."""
+    reason: str
+    """A regular expression that the sweep's output or a failure's message must match."""
     daemon: bool = False
-    """Whether a daemon is dead afterwards, which set-up starts again."""
+    """Whether a daemon is dead afterwards; the set-up then starts it again."""
 
 
 FAULTS = {
@@ -91,7 +93,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_named_and_the_next_call_goes_on(write_plan: Any, fault: Fault) -> None:
+def test_a_fault_is_named_and_the_next_call_finishes(write_plan: Any, fault: Fault) -> None:
     platforms = {"bm": ["pinned"], fault.platform: ["pinned"]}
     plan, folder = write_plan("fault", **SLOW, platforms=platforms, timeout_s=240)
     watcher = subprocess.Popen(
@@ -100,8 +102,8 @@ def test_a_fault_is_named_and_the_next_call_goes_on(write_plan: Any, fault: Faul
         cwd=REPOSITORY,
     )  # fmt: skip
     try:
-        said = end(start("virtbed", "sweep", plan))
-        print(said)
+        output = end(start("virtbed", "sweep", plan))
+        print(output)
         assert watcher.wait(10) is not None
     finally:
         watcher.kill()
@@ -110,8 +112,8 @@ def test_a_fault_is_named_and_the_next_call_goes_on(write_plan: Any, fault: Faul
     print(failures)
     if fault.daemon:
         run("ansible-playbook", "playbooks/testbed.yml", "-e", f"plan={plan}")
-    assert len(results(folder)) < len(platforms) or fault.said == ""
-    assert re.search(fault.said, said + failures)
+    assert len(results(folder)) < len(platforms) or fault.reason == ""
+    assert re.search(fault.reason, output + failures)
     resumed(plan, folder, len(platforms))
 
 
@@ -131,7 +133,7 @@ def resumed(plan: str, folder: Path, trials: int) -> str:
 
 @contextmanager
 def small_disk(folder: Path, mib: int) -> Iterator[None]:
-    """Let a folder be a file system of its own, of some MiB."""
+    """Mount a file system of the given size on a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     run("mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=711", "none", str(folder))
     try:
@@ -146,10 +148,10 @@ def fill(folder: Path) -> Path:
     return filler
 
 
-def test_results_that_fill_up_end_the_sweep_with_that_reason(
+def test_a_full_results_folder_ends_the_sweep_with_that_reason(
     write_plan: Any, null_image: None
 ) -> None:
-    """Whether it is found before a block or by what cannot be written."""
+    """The check before a block finds it, or a write fails."""
     plan, folder = write_plan(
         "full", **NULL, platforms={"bm": ["pinned"], "cn": ["pinned"]}, replicates=3
     )
@@ -157,25 +159,25 @@ def test_results_that_fill_up_end_the_sweep_with_that_reason(
         sweep = start("virtbed", "sweep", plan)
         until(lambda: results(folder))
         filler = fill(folder)
-        said = end(sweep)
-        assert sweep.returncode == CUT_SHORT, said
-        words = " ".join(said.split())
-        assert os.strerror(errno.ENOSPC) in words or "(results), 256 MiB needed" in words, said
+        output = end(sweep)
+        assert sweep.returncode == CUT_SHORT, output
+        words = " ".join(output.split())
+        assert os.strerror(errno.ENOSPC) in words or "(results), 256 MiB needed" in words, output
         filler.unlink()
         kept = results(folder)
         resumed(plan, folder, 6)
         assert kept.items() <= results(folder).items()
 
 
-def test_instances_that_have_no_room_end_the_sweep_with_that_reason(write_plan: Any) -> None:
-    """The file system of the state directory has room; that of the instances in it has none."""
+def test_a_full_disk_for_instances_ends_the_sweep_with_that_reason(write_plan: Any) -> None:
+    """The state directory's file system has room; that of the instances in it has none."""
     plan, folder = write_plan("full", platforms={"bm": ["pinned"], "vm": ["pinned"]})
     with small_disk(Path("/var/lib/virtbed/instances"), 1):
         fill(Path("/var/lib/virtbed/instances"))
         sweep = start("virtbed", "sweep", plan)
-        said = end(sweep)
-        assert sweep.returncode == CUT_SHORT, said
-        assert os.strerror(errno.ENOSPC) in " ".join(said.split()), said
+        output = end(sweep)
+        assert sweep.returncode == CUT_SHORT, output
+        assert os.strerror(errno.ENOSPC) in " ".join(output.split()), output
     kept = results(folder)
     resumed(plan, folder, 2)
     assert kept.items() <= results(folder).items()
@@ -189,7 +191,7 @@ def _cut(path: Path) -> None:
 
 
 def _edit(path: Path) -> None:
-    """Change one time, and leave the file whole."""
+    """Change one time; the file stays valid JSON."""
     text, edited = re.subn(r'("infer_ns":\s*\[?\s*)(\d)', r"\g<1>1\2", path.read_text(), count=1)
     assert edited == 1
     json.loads(text)
@@ -207,7 +209,7 @@ def _edit(path: Path) -> None:
         pytest.param("trials/*/evidence.json", Path.unlink, 1, id="evidence gone"),
     ],
 )
-def test_what_is_spoilt_between_two_calls_is_named_and_repeated(
+def test_a_file_spoilt_between_two_calls_is_named_and_its_trial_repeated(
     write_plan: Any, name: str, spoil: Spoil, repeated: int
 ) -> None:
     plan, folder = write_plan("spoilt", replicates=2)
@@ -215,7 +217,7 @@ def test_what_is_spoilt_between_two_calls_is_named_and_repeated(
     before = results(folder)
     spoilt = min(folder.glob(name))
     spoil(spoilt)
-    said = resumed(plan, folder, 2)
-    assert (spoilt.parent.name if repeated else "ledger") in said
+    output = resumed(plan, folder, 2)
+    assert (spoilt.parent.name if repeated else "ledger") in output
     after = results(folder)
     assert len([trial for trial in after if after[trial] != before[trial]]) == repeated

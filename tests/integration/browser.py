@@ -1,8 +1,8 @@
-"""Where browser.yml puts the browser, and how it is started."""
+"""Path of the browser that browser.yml installs, and its options."""
 
 from pathlib import Path
 
 CHROMIUM = Path("/usr/bin/chromium")
-# As root, and without connections of the browser's own: each request is then the page's.
+# For root, and without the browser's own connections, so that each request is the page's.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Real Docker, libvirt and QEMU on this host; nothing here is a fake, and nothing is skipped."""
+"""Fixtures of the tests on real Docker, libvirt and QEMU; no test uses a fake or is skipped."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ INSTANCE = re.compile(rb"virtbed-[a-z0-9_]+-(vanilla|pinned)-c\d\d")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Teardown comes last, whatever the files are called: it removes what all others need."""
+    """Run test_teardown.py last, because it removes what all other tests need."""
     items.sort(key=lambda item: item.path.name == "test_teardown.py")
 
 
 def idles(engine: str, container: str) -> str:
     """Return a shell command that succeeds once a container has set its CPUs and idles.
 
-    One that is moved before cannot set them, and ends.
+    A container that is moved earlier cannot set its CPUs and ends.
     """
     pid = f"{engine} container inspect --format '{{{{.State.Pid}}}}' {container}"
     return f'grep -qx sleep "/proc/$({pid})/comm"'
 
 
-def behind_our_back(plan: str, change: str) -> subprocess.CompletedProcess[str]:
-    """Sweep, and run a shell command as soon as it can go well."""
+def sweep_with_change(plan: str, change: str) -> subprocess.CompletedProcess[str]:
+    """Sweep a plan; meanwhile run a shell command repeatedly until it succeeds once."""
     watcher = f"for i in $(seq 1200); do {change} && exit; sleep 0.05; done >/dev/null 2>&1; exit 1"
     command = f"({watcher}) & virtbed sweep {plan}; s=$?; wait $!; exit $s"
     return run("bash", "-c", command, ok=False)
@@ -48,7 +48,7 @@ def read(path: Path) -> Any:
 
 
 def traces() -> dict[str, list[str]]:
-    """Return what an instance could leave on this host."""
+    """Return what instances have left on this host, by kind; compare it with `NOTHING`."""
     containers = run("docker", "ps", "--all", "--quiet", "--filter", "label=virtbed").stdout
     domains = run("virsh", "-c", "qemu:///system", "list", "--all", "--name").stdout
     listening = run("ss", "-Hltn", "sport = :22022").stdout
@@ -57,7 +57,9 @@ def traces() -> dict[str, list[str]]:
         "containers": containers.split(),
         "domains": [name for name in domains.split() if name.startswith("virtbed")],
         "ports": listening.splitlines(),
-        "processes": [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and of_ours(p)],
+        "processes": [
+            p.name for p in Path("/proc").iterdir() if p.name.isdigit() and of_an_instance(p)
+        ],
         "groups": [
             str(path)
             for path in Path("/sys/fs/cgroup").glob("**/*virtbed-*")
@@ -68,14 +70,14 @@ def traces() -> dict[str, list[str]]:
     }
 
 
-def of_ours(process: Path) -> bool:
-    """Return whether a process carries an instance's mark, or is named after one.
+def of_an_instance(process: Path) -> bool:
+    """Return whether a process belongs to an instance, by its environment or its command.
 
     An engine's processes (a sandbox, a monitor, QEMU) have the instance's name in their command.
     """
     try:
         environ, command = ((process / name).read_bytes() for name in ("environ", "cmdline"))
-    except OSError:  # it ended, or shields itself: neither is one of ours
+    except OSError:  # it has ended, or it is protected: neither belongs to an instance
         return False
     return b"VIRTBED_INSTANCE=" in environ or bool(INSTANCE.search(command))
 
@@ -88,7 +90,7 @@ NOTHING: dict[str, list[str]] = {
 
 @pytest.fixture
 def write_plan(tmp_path: Path) -> Iterator[Any]:
-    """Write a plan under a name of the test's own, and remove its results afterwards."""
+    """Return a function that writes a plan of one short trial, with changes; remove its results."""
     made: list[Path] = []
 
     def write(name: str, **changes: Any) -> tuple[str, Path]:
@@ -116,9 +118,10 @@ def write_plan(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def attested(write_plan: Any) -> Any:
-    """Sweep a platform in both modes with bare metal; return results and evidence by mode.
+    """Return a function that sweeps a platform in both modes, together with bare metal.
 
-    Each trial is attested, answers as on bare metal, and leaves nothing behind.
+    It checks that each trial is attested, gives the answers of bare metal and leaves nothing
+    behind. It returns (result, evidence) by mode.
     """
 
     def sweep(platform: str) -> dict[str, tuple[Any, Any]]:
@@ -132,7 +135,7 @@ def attested(write_plan: Any) -> Any:
         found = {name: read(path / "result.json") for name, path in trials.items()}
         assert len({result["answers"]["digest"] for result in found.values()}) == 1
         evidence = {name: read(path / "evidence.json") for name, path in trials.items()}
-        assert all(given["attested"] for given in evidence.values())
+        assert all(document["attested"] for document in evidence.values())
         return {
             result["trial"]["mode"]: (result, evidence[name])
             for name, result in found.items()

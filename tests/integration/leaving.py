@@ -1,4 +1,4 @@
-"""Attempts to leave an instance, made from inside it while a sweep's trials run there."""
+"""Attempts to escape from an instance, made inside it while a sweep's trials run there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Prints what went well, as a list: in a container by the measured user, in a guest by root.
+# Prints the attempts that succeeded, as a list. Runs as the measured user in a container, and as
+# root in a guest.
 SCRIPT = """
 import ctypes, json, os, socket, stat, sys
 port, marker, device = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-did = []
+succeeded = []
 
 def attempt(what, act):
     try:
@@ -24,14 +25,14 @@ def attempt(what, act):
     except OSError:
         return
     if done is not False:
-        did.append(what)
+        succeeded.append(what)
 
-def ask(address):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.settimeout(2)
-        query = "000101000001000000000000" "076578616d706c6503636f6d00" "00010001"
-        asking.sendto(bytes.fromhex(query), address)
-        asking.recv(512)
+def query(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        request = "000101000001000000000000" "076578616d706c6503636f6d00" "00010001"
+        client.sendto(bytes.fromhex(request), address)
+        client.recv(512)
 
 def routes():
     with open("/proc/net/route") as table:
@@ -47,7 +48,7 @@ def write(path):
 
 for address in ("10.0.2.2", "127.0.0.1", "172.17.0.1", "192.0.2.1"):
     attempt("connect to " + address, lambda: socket.create_connection((address, port), 2).close())
-attempt("ask a name server", lambda: ask(("10.0.2.3", 53)))
+attempt("query a name server", lambda: query(("10.0.2.3", 53)))
 attempt("find a default route", routes)
 attempt("find an account without a locked password", passwords)
 for path in (marker, "/proc/1/root" + marker):
@@ -65,7 +66,7 @@ if os.getuid() != 0:
     attempt("open a raw socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close())
     with open("/tmp/inside", "w"):
         pass
-print(json.dumps(did))
+print(json.dumps(succeeded))
 """
 
 
@@ -84,11 +85,19 @@ def into_guest(sweep: str) -> list[str]:
 
 @contextmanager
 def tried(folder: Path, enter: list[str]) -> Iterator[Callable[[], list[str]]]:
-    """Try to leave, as soon as there is something to leave; afterwards, return what went well."""
+    """Try to escape as soon as the instance can be entered.
+
+    Args:
+        folder: Folder for the script, its output and a file that only the host has.
+        enter: argv prefix of a command in the instance.
+
+    Yields:
+        A function that returns the attempts that succeeded.
+    """
     marker, script, written = (folder / name for name in ("marker", "leave.py", "written.json"))
     marker.write_text("the host's")
     script.write_text(SCRIPT)
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # that a guest's 10.0.2.2 stands for
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # a guest sees it at 10.0.2.2
         port, device = listening.getsockname()[1], folder.stat().st_dev
         inside = shlex.join(["python3", "-", str(port), str(marker), str(device)])
         words = [*enter, inside] if enter[0] == "ssh" else [*enter, *shlex.split(inside)]

@@ -1,4 +1,4 @@
-"""`ansible-playbook sweep.yml` honours the options that it takes, and measures no other host."""
+"""`ansible-playbook sweep.yml` honours ansible-playbook's options, and measures no other host."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(path: Path, groups: dict[str, Any]) -> str:
         ),
     ],
 )
-def test_what_cannot_be_measured_fails_and_nothing_is(
+def test_an_inventory_without_a_measurable_host_fails_before_any_trial(
     write_plan: Any, tmp_path: Path, groups: dict[str, Any], options: list[str], message: str
 ) -> None:
     plan, folder = write_plan("habits")
@@ -50,7 +50,7 @@ def test_what_cannot_be_measured_fails_and_nothing_is(
     assert traces() == NOTHING
 
 
-def test_an_inventory_that_is_not_there_fails(write_plan: Any) -> None:
+def test_an_inventory_that_does_not_exist_fails(write_plan: Any) -> None:
     plan, folder = write_plan("nowhere")
     done = run("ansible-playbook", "-i", "/nosuch", "-e", f"plan={plan}", "sweep.yml", ok=False)
     assert done.returncode != 0
@@ -66,7 +66,7 @@ def test_check_shows_the_plan_and_runs_nothing(write_plan: Any) -> None:
     assert not folder.exists()
 
 
-def test_limit_leaves_one_host_of_several_and_its_guests(write_plan: Any, tmp_path: Path) -> None:
+def test_limit_restricts_the_sweep_to_one_host_of_several(write_plan: Any, tmp_path: Path) -> None:
     plan, folder = write_plan("limited", platforms={"bm": ["pinned"], "cn": ["pinned"]})
     variables = REPOSITORY / "inventory" / "local"
     inventory = write(tmp_path / "hosts.json", {"bench": {"nosuch.invalid": {}}})

@@ -1,4 +1,4 @@
-"""The applications with their real weights on this machine, and what they refuse."""
+"""The applications with their real weights on this machine: answers, refusals, factors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = [name for name, entry in APPLICATIONS.items() if not entry.hidden]
 
 
 def truncated_wav(seconds: float = 1.0) -> bytes:
-    """A header that promises more than follows."""
+    """Return a WAV file that ends before the length in its header."""
     frames = int(16000 * seconds)
     form = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + 2 * frames, b"WAVE", b"fmt ", 16, 1, 1,
                        16000, 32000, 2, 16)  # fmt: skip
@@ -29,7 +29,7 @@ def truncated_wav(seconds: float = 1.0) -> bytes:
 
 
 def flat_nifti() -> bytes:
-    """A NIfTI-1 image of two dimensions."""
+    """Return a NIfTI-1 image of two dimensions."""
     header = bytearray(352)
     struct.pack_into("<i", header, 0, 348)
     struct.pack_into("<8h", header, 40, 2, 8, 8, 1, 1, 1, 1, 1)
@@ -50,7 +50,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_run_answers_rightly_with_trained_weights(name: str) -> None:
+def test_run_gives_right_answers_with_trained_weights(name: str) -> None:
     document = json.loads(run("virtbed", "run", name, "--samples", "2", "--json").stdout)
     assert document["application"]["weights"] == "trained"
     answers = document["answers"]
@@ -67,7 +67,7 @@ def test_run_shows_where_the_time_goes() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_broken_request_is_named(name: str, tmp_path: Path) -> None:
+def test_a_broken_request_is_named_in_the_error(name: str, tmp_path: Path) -> None:
     file, content = BROKEN[name]
     (tmp_path / file).write_bytes(content)
     done = run(
@@ -79,7 +79,7 @@ def test_a_broken_request_is_named(name: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_gpu_that_is_not_there_is_no_cpu() -> None:
+def test_without_a_gpu_processor_gpu_is_refused() -> None:
     done = run(
         "virtbed", "run", "image_classification", "--scale", "tiny", "--processor", "gpu", ok=False
     )
@@ -87,7 +87,7 @@ def test_a_gpu_that_is_not_there_is_no_cpu() -> None:
     assert "processor gpu requested, but tensorflow finds no GPU" in " ".join(done.stderr.split())
 
 
-def test_usage_is_the_harnesss() -> None:
+def test_run_passes_a_usage_error_of_the_harness_on() -> None:
     done = run("virtbed", "run", "image_classification", "--scale", "huge", ok=False)
     assert done.returncode == 2
     assert "has no scale 'huge'" in done.stderr
@@ -95,7 +95,7 @@ def test_usage_is_the_harnesss() -> None:
 
 @pytest.fixture
 def broken_photograph() -> Iterator[str]:
-    """The image's own photograph of a cat, cut short: as a bad disk would leave it."""
+    """Truncate the image's photograph of a cat, as a bad disk would; return its name."""
     (photograph,) = (
         (current_image() / "rootfs")
         .resolve()
@@ -109,7 +109,7 @@ def broken_photograph() -> Iterator[str]:
         photograph.write_bytes(whole)
 
 
-def test_a_trial_with_a_broken_input_fails_and_the_sweep_goes_on(
+def test_a_trial_with_a_broken_input_fails_and_the_sweep_continues(
     write_plan: Any, broken_photograph: str
 ) -> None:
     applications = [
@@ -126,7 +126,7 @@ def test_a_trial_with_a_broken_input_fails_and_the_sweep_goes_on(
     assert traces() == NOTHING
 
 
-def test_threads_are_a_factor_and_logs_lie_next_to_the_result(write_plan: Any) -> None:
+def test_threads_are_a_factor_and_logs_are_next_to_the_result(write_plan: Any) -> None:
     plan, folder = write_plan(
         "threads",
         platforms={"cn": ["vanilla"]},
@@ -150,7 +150,7 @@ def test_threads_are_a_factor_and_logs_lie_next_to_the_result(write_plan: Any) -
         result = read(trials / name / "result.json")
         jsonschema.validate(result, result_schema())
         threads = result["environment"]["threads"]
-        # A quota of one CPU shows in no affinity: only `matched` looks for it.
+        # A quota of one CPU does not change the affinity: only `matched` reads the quota.
         wanted = 1 if "matched" in name else 0
         assert (threads["intra_op"], threads["inter_op"]) == (wanted, wanted)
         assert threads["usable_cores"] == 1

@@ -1,4 +1,4 @@
-"""The engines' daemons of this very host: off the measured CPU in a trial, free again after it."""
+"""The engines' daemons of this host: kept off the measured CPU in a trial, and freed afterwards."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SNAPSHOT = Path("/var/lib/virtbed/daemons.json")
 
 
 def affinities() -> dict[str, set[int]]:
-    """Where each daemon's main thread may run, by name."""
+    """Return the CPUs on which each daemon's main thread may run, by daemon."""
     pids = {name: run("pgrep", "--exact", name).stdout for name in ("dockerd", "libvirtd")}
     return {name: os.sched_getaffinity(int(pid)) for name, pid in pids.items()}
 
 
-def test_daemons_keep_off_the_measured_cpu_and_are_let_go_also_after_a_kill(
+def test_daemons_are_kept_off_the_measured_cpu_and_restored_after_a_kill(
     write_plan: Any,
 ) -> None:
     application = {"name": "image_classification", "scale": "trained", "samples": 300}
@@ -42,7 +42,7 @@ def test_daemons_keep_off_the_measured_cpu_and_are_let_go_also_after_a_kill(
     assert SNAPSHOT.exists()
     assert "restored" in run("virtbed", "restore").stdout
     assert affinities() == before
-    # A vanilla container, made after that, may run everywhere: its own attestation says so.
+    # A vanilla container that is made afterwards may run on all CPUs; its attestation checks that.
     vanilla, _ = write_plan("after", platforms={"cn": ["vanilla"]})
     run("virtbed", "sweep", vanilla)
     assert affinities() == before

@@ -1,4 +1,4 @@
-"""One thing varied at a time, for real: each is read back as asked, and nothing is left behind."""
+"""Plans with `explain: true` on real engines: each varied factor is read back as planned."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .conftest import NOTHING, read, run, traces
 TIMES = "period {} us, burst {} us"
 
 
-def test_each_thing_that_a_plan_varies_is_attested(write_plan: Any) -> None:
-    """With an application that computes nothing: some 20 trials of 2 s each."""
+def test_each_factor_that_a_plan_varies_is_attested(write_plan: Any) -> None:
+    """With the application null: about 20 trials of 2 s each."""
     plan, folder = write_plan(
         "explain",
         explain=True,

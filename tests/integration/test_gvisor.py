@@ -1,17 +1,17 @@
-"""gVisor for real: attested from the host in both modes, and caught when it is changed."""
+"""Real gVisor: attested from the host in both modes, and a change during a sweep is detected."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .conftest import NOTHING, behind_our_back, read, traces
+from .conftest import NOTHING, read, sweep_with_change, traces
 
 
-def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None:
+def test_both_modes_are_attested_and_give_the_answers_of_bare_metal(attested: Any) -> None:
     found = attested("gvisor")
     result, evidence = found["vanilla"]
     assert evidence["before"]["enclosure"]["quota_cpus"] == 1.0
-    # Its kernel hides the quota, and the application is given it.
+    # Its kernel hides the quota, so the application gets it from the launcher.
     assert result["environment"]["cgroup"]["quota_cpus"] is None
     assert result["environment"]["threads"]["usable_cores"] == 1
     result, evidence = found["pinned"]
@@ -19,19 +19,19 @@ def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None
     assert reading["cpuset"] == reading["cpus_allowed_list"] == evidence["asked"]["cpus"]
     assert reading["serves_rootfs"] and reading["seccomp"] == "filter"
     assert result["environment"]["cpus_allowed_list"] == "0"  # numbered from 0 inside
-    # What its kernel does not count is not known, and no share of 0.
+    # Its kernel does not count steal, so the share is unknown, not 0.
     assert result["confounders"]["steal_share"] is None
     assert any("does not count the time of its CPUs" in text for text in result["warnings"])
 
 
-def test_a_sandbox_changed_behind_our_back_fails_the_trial(write_plan: Any) -> None:
+def test_a_sandbox_changed_during_the_sweep_fails_the_trial(write_plan: Any) -> None:
     plan, folder = write_plan("gvisor-moved", platforms={"gvisor": ["pinned"]})
     group = "/sys/fs/cgroup/cpuset/gvisor.virtbed-gvisor-pinned-c01-r01"
     unified = group.replace("/cpuset", "")
     change = (
         f"{{ [ -d {group} ] && echo 0-1 >{group}/cpuset.cpus || echo 0-1 >{unified}/cpuset.cpus; }}"
     )
-    done = behind_our_back(plan, change)
+    done = sweep_with_change(plan, change)
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "gvisor-pinned-c01-image_classification-r01"
     assert not (trial / "result.json").exists()
@@ -40,13 +40,13 @@ def test_a_sandbox_changed_behind_our_back_fails_the_trial(write_plan: Any) -> N
     assert traces() == NOTHING
 
 
-def test_a_trial_that_is_ended_leaves_nothing_in_the_sandbox(write_plan: Any) -> None:
-    """The host does not see what runs inside, so the role ends it."""
+def test_a_trial_that_times_out_leaves_no_process_in_the_sandbox(write_plan: Any) -> None:
+    """The host does not see the processes inside, so the role ends them."""
     application = {"name": "image_classification", "scale": "tiny", "samples": 2000}
     plan, folder = write_plan(
         "gvisor-late", platforms={"gvisor": ["pinned"]}, applications=[application], timeout_s=8
     )
-    done = behind_our_back(plan, "true")
+    done = sweep_with_change(plan, "true")
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "gvisor-pinned-c01-image_classification-r01"
     assert "still running after 8 s" in read(trial / "failure.json")["message"]

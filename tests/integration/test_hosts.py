@@ -1,7 +1,8 @@
-"""Three hosts over SSH, one of them killed in the middle: namespaces of this machine.
+"""A sweep on three hosts over SSH, one of which is killed.
 
-Each has a name, a machine-id, processes, a note of who measures it, a home and a state folder of
-its own; the image is this machine's. The kernel is one, so nothing timed here means anything.
+The hosts are namespaces of this machine. Each has its own name, machine-id, processes, note of the
+controller, home and state folder; the image is this machine's. They share one kernel, so the times
+measured here mean nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from .conftest import ENVIRONMENT, run
 STATE = Path("/var/lib/virtbed")
 NAMES = ("box01", "box02", "box03")
 NUMBER = Path("/etc/machine-id")
-RUN = Path("/run/sshd")  # the server drops its rights into it
-# $1 is the host's name, $2 its folder. What is mounted ends with the namespace.
+RUN = Path("/run/sshd")  # sshd's directory for privilege separation
+# $1 is the host's name, $2 its folder, $3 the state folder. The mounts end with the namespace.
 BOX = """
 set -e
 hostname "$1"
@@ -35,14 +36,14 @@ mkdir -p /run/virtbed "$2/state/images" "$2/home"
 mount --bind "$2/machine-id" /etc/machine-id
 mount -t tmpfs -o mode=711 tmpfs /run/virtbed
 mount --bind "$3/images" "$2/state/images"
-# What root's shell does here as it starts is no bench host's, and may leave a lock when killed.
+# An own home: start-up files of root's shell here are not a bench host's, and can leave a lock.
 mount --bind "$2/home" "$(getent passwd 0 | cut -d: -f6)"
 exec /usr/sbin/sshd -D -e -f "$2/sshd_config"
 """
 
 
 class Box:
-    """One host, which may be killed and started again."""
+    """One host, which can be killed and started again."""
 
     def __init__(self, name: str, folder: Path, number: int) -> None:
         self.name, self.folder = name, folder / name
@@ -76,7 +77,7 @@ class Box:
         }
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the host, and wait until its SSH server listens."""
         apart = ["unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig=KILL", *apart, "sh", "-c", BOX, "sh", self.name,
@@ -92,7 +93,7 @@ class Box:
         raise AssertionError((self.folder / "log").read_text())
 
     def kill(self) -> None:
-        """End it at once, with every process in it."""
+        """Kill the host with all its processes."""
         if self.process:
             self.process.kill()
             self.process.wait()
@@ -122,7 +123,7 @@ def boxes() -> Iterator[dict[str, Box]]:
 
 
 def inventory(boxes: dict[str, Box], folder: Path, **more: dict[str, Any]) -> str:
-    """Write an inventory of the boxes, with changed variables of some."""
+    """Write an inventory of the boxes and return its path; ``more`` changes or adds hosts."""
     hosts = {name: box.variables | more.get(name, {}) for name, box in boxes.items()}
     hosts |= {name: variables for name, variables in more.items() if name not in hosts}
     path = folder / "hosts.yml"
@@ -140,7 +141,7 @@ def until(what: Callable[[], bool], sweep: subprocess.Popen[str]) -> None:
             return
         assert sweep.poll() is None, sweep.communicate()[0]
         time.sleep(0.1)
-    raise AssertionError("it did not happen within two minutes")
+    raise AssertionError("the condition was not met within two minutes")
 
 
 def test_three_hosts_share_a_sweep_and_one_that_is_killed_loses_nothing(
@@ -150,7 +151,7 @@ def test_three_hosts_share_a_sweep_and_one_that_is_killed_loses_nothing(
         "fleet", replicates=9,
         applications=[{"name": "null", "scale": "tiny", "samples": 2, "warmup": 1}],
     )  # fmt: skip
-    # A second name for one machine, and a key that is not the host's.
+    # Two more names: a second one for box01, and one for box02 with a wrong host key.
     wrong = tmp_path / "known_hosts"
     wrong.write_text((boxes["box03"].folder / "known_hosts").read_text().replace(
         f":{boxes['box03'].port} ", f":{boxes['box02'].port} "))  # fmt: skip
@@ -168,19 +169,19 @@ def test_three_hosts_share_a_sweep_and_one_that_is_killed_loses_nothing(
     try:
         until(lambda: {trial["host"] for trial in heads(folder)} == {*NAMES}, sweep)
         boxes["box02"].kill()
-        said, _ = sweep.communicate(timeout=300)
+        output, _ = sweep.communicate(timeout=300)
     finally:
         sweep.kill()
-    assert sweep.returncode == 0, said
-    assert "box02 is set aside" in said and "box02 was set aside, and others did" in said
-    assert "twin (box01) is set aside: it is the same machine as box01" in said
-    assert "forged is set aside" in said and "Host key verification failed" in said
+    assert sweep.returncode == 0, output
+    assert "box02 is set aside" in output and "box02 was set aside, and other hosts" in output
+    assert "twin (box01) is set aside: it is the same machine as box01" in output
+    assert "forged is set aside" in output and "Host key verification failed" in output
     trials = heads(folder)
     assert sorted(trial["replicate"] for trial in trials) == list(range(1, 10))  # each once
     assert {trial["host"] for trial in trials} >= {"box01", "box03"}
     reports = {path.stem for path in folder.glob("doctor/*.json")}
     assert reports == {*NAMES}
-    # It is back: nothing is left on it, and nothing to do.
+    # After its restart, nothing is left on the host, and nothing is left to do.
     boxes["box02"].start()
     status = run("virtbed", "status", plan, "--inventory", inventory(boxes, tmp_path), ok=False)
     assert "box02 is set aside" in status.stdout and status.returncode == 0, status.stdout

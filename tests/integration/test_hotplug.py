@@ -1,4 +1,4 @@
-"""Bare metal scaled by taking this host's CPUs offline, with Docker and libvirt running."""
+"""Bare metal scaled by taking CPUs of this host offline, while Docker and libvirt run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ONLINE = Path("/sys/devices/system/cpu/online")
 
 
 def cpusets() -> dict[str, str]:
-    """Every cpuset of the host's control groups: v1's, v2's, or both."""
+    """Return every cpuset of the host's control groups, of v1, v2 or both."""
     files = sorted(Path("/sys/fs/cgroup").rglob("cpuset.cpus"))
     return {str(path): path.read_text().strip() for path in files}
 
 
 @pytest.fixture
-def not_ours() -> Iterator[str]:
-    """A container of somebody else's, which is to notice nothing."""
+def other_container() -> Iterator[str]:
+    """Run a container that does not belong to virtbed, and must not be affected."""
     image = run("docker", "images", "--quiet", "virtbed/rootfs").stdout.split()[0]
     options = ("--detach", "--name", "not-ours", "--network", "none")
     try:
@@ -36,7 +36,9 @@ def not_ours() -> Iterator[str]:
         run("docker", "rm", "--force", "not-ours")
 
 
-def test_cpusets_are_whole_after_cpus_went_and_returned(write_plan: Any, not_ours: str) -> None:
+def test_cpusets_are_restored_after_cpus_were_offline(
+    write_plan: Any, other_container: str
+) -> None:
     plan, folder = write_plan("hotplug", scale_up="hotplug", platforms={"bm": ["vanilla"]})
     online = ONLINE.read_text()
     before = cpusets()
@@ -44,17 +46,17 @@ def test_cpusets_are_whole_after_cpus_went_and_returned(write_plan: Any, not_our
     run("virtbed", "sweep", plan)
     assert ONLINE.read_text() == online
     assert cpusets() == before
-    run("docker", "exec", not_ours, "true")
+    run("docker", "exec", other_container, "true")
     result = read(folder / "trials" / "bm-vanilla-c01-image_classification-r01" / "result.json")
     assert result["environment"]["affinity"] == [0]
     assert result["environment"]["threads"]["usable_cores"] == 1
-    # A container and a guest start as ever.
+    # A container and a guest start as before.
     both, _ = write_plan("after", platforms={"cn": ["pinned"], "vm": ["pinned"]})
     run("virtbed", "sweep", both)
     assert traces() == NOTHING
 
 
-def test_cpus_that_a_killed_sweep_left_offline_are_brought_back(write_plan: Any) -> None:
+def test_cpus_that_a_killed_sweep_left_offline_are_online_after_the_next(write_plan: Any) -> None:
     plan, _ = write_plan("unplugged", scale_up="hotplug", platforms={"bm": ["vanilla"]})
     online, before = ONLINE.read_text(), cpusets()
     sweep = subprocess.Popen(
@@ -67,7 +69,7 @@ def test_cpus_that_a_killed_sweep_left_offline_are_brought_back(write_plan: Any)
         time.sleep(0.1)
     sweep.send_signal(signal.SIGKILL)
     sweep.wait()
-    assert "put back what a sweep that was cut off" in run("virtbed", "sweep", plan).stdout
+    assert "restored what an interrupted sweep" in run("virtbed", "sweep", plan).stdout
     assert ONLINE.read_text() == online
     assert cpusets() == before
     assert traces() == NOTHING

@@ -1,4 +1,4 @@
-"""The published image: what it tells of itself, and that nothing in it is of its day or host."""
+"""The published image: its metadata, and that nothing in it depends on the build's day or host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE = Path("/var/lib/virtbed/images/current-cpu").resolve()
 DAY_S = 86400
 
 
-def test_nothing_in_the_image_is_of_the_day_or_the_host_that_built_it() -> None:
+def test_nothing_in_the_image_depends_on_the_day_or_the_host_of_the_build() -> None:
     root = IMAGE / "rootfs"
     built = datetime.fromisoformat(json.loads((IMAGE / "manifest.json").read_text())["built_at"])
     shadow = (root / "etc/shadow").read_text().splitlines()
@@ -27,7 +27,7 @@ def test_nothing_in_the_image_is_of_the_day_or_the_host_that_built_it() -> None:
         [*enter(str(root)), "lsinitramfs", "-l", f"/{ramdisk}"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    # "-rw-r--r-- 1 root root 5 Jun 10 2023 name", or with a time in the last half year.
+    # "-rw-r--r-- 1 root root 5 Jun 10 2023 name"; of the last half year, a time instead of a year.
     years = re.findall(
         r"^\S+ +\d+ \S+ +\S+ +(?:\d+, +)?\d+ \w{3} +\d+ +(\S+) ", listed.stdout, re.M
     )

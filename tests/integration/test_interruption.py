@@ -1,4 +1,4 @@
-"""A sweep that is killed or interrupted leaves nothing wrong, and the next call finishes it."""
+"""A sweep that is killed or interrupted does no damage, and the next call finishes it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FOUR = {"platforms": {"bm": ["pinned"], "cn": ["pinned"]}, "cores": [1, 2]}
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
         time.sleep(0.1)
 
 
 def results(folder: Path) -> dict[str, int]:
-    """Return each result's inode: a trial that is repeated gets another."""
+    """Return each result's inode by trial; a trial that is repeated gets another inode."""
     return {p.parent.name: p.stat().st_ino for p in folder.glob("trials/*/result.json")}
 
 
@@ -55,7 +55,7 @@ def test_a_killed_playbook_is_finished_by_the_next_and_repeats_nothing(write_pla
 
 
 def kept() -> list[str]:
-    """Return the folders that a sweep has while it runs: Ansible's files, its guests' keys."""
+    """Return the folders that exist while a sweep runs: Ansible's files, keys of its guests."""
     return [str(path) for path in Path("/run/virtbed").glob("*/*") if path.parent.name != "gvisor"]
 
 
@@ -66,22 +66,22 @@ def test_a_killed_sweep_is_cleaned_up_by_the_next(write_plan: Any) -> None:
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     assert traces()["containers"]
-    assert kept(), "a killed sweep has nothing to leave"
+    assert kept(), "no folders found, so the test shows nothing"
     second = run("virtbed", "sweep", plan)
     assert kept() == []
-    assert "released what a sweep that was cut off had left" in second.stdout
+    assert "released what an interrupted sweep had left" in second.stdout
     assert len(results(folder)) == 1
     assert traces() == NOTHING
 
 
-def test_sigterm_releases_the_instance_and_the_sweep_can_go_on(write_plan: Any) -> None:
+def test_sigterm_releases_the_instance_and_the_sweep_can_continue(write_plan: Any) -> None:
     plan, folder = write_plan("interrupted", platforms={"cn": ["pinned"]})
     first = start("virtbed", "sweep", plan)
     until(lambda: bool(traces()["containers"]))
     first.send_signal(signal.SIGTERM)
-    said, _ = first.communicate(timeout=120)
-    assert first.returncode == 130, said
-    assert "the next call goes on" in said
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 130, output
+    assert "the next call continues" in output
     assert traces() == NOTHING
     assert results(folder) == {}
     run("virtbed", "sweep", plan)

@@ -1,13 +1,13 @@
-"""QEMU's microvm for real: booted, attested, and caught when it is changed behind our back."""
+"""Real microVMs: booted and attested, and a change during a sweep is detected."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .conftest import NOTHING, behind_our_back, read, traces
+from .conftest import NOTHING, read, sweep_with_change, traces
 
 
-def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None:
+def test_both_modes_are_attested_and_give_the_answers_of_bare_metal(attested: Any) -> None:
     found = attested("microvm")
     for result, evidence in found.values():
         reading = evidence["after"]["machine"]
@@ -20,10 +20,11 @@ def test_both_modes_are_attested_and_answer_as_bare_metal(attested: Any) -> None
     assert set(evidence["after"]["machine"]["bound_nodes"]) == {evidence["asked"]["mems"]}
 
 
-def test_a_vcpu_moved_behind_our_back_fails_the_trial(write_plan: Any) -> None:
+def test_a_vcpu_moved_during_the_sweep_fails_the_trial(write_plan: Any) -> None:
     plan, folder = write_plan("microvm-moved", platforms={"microvm": ["pinned"]})
     qemu = (
-        "pgrep --full [g]uest=microvm.virtbed-microvm-pinned-c01-r01"  # and not this very command
+        # The brackets keep pgrep from finding this command itself.
+        "pgrep --full [g]uest=microvm.virtbed-microvm-pinned-c01-r01"
     )
     thread = (
         f"grep --files-with-matches ^CPU /proc/$({qemu})/task/*/comm | cut --delimiter=/ --fields=5"
@@ -31,7 +32,7 @@ def test_a_vcpu_moved_behind_our_back_fails_the_trial(write_plan: Any) -> None:
     # The guest runs only once its vCPUs are pinned.
     console = "/var/lib/virtbed/instances/microvm-pinned-c01-r01/qemu/console.log"
     change = f"grep --quiet Linux {console} && taskset --pid --cpu-list 0-1 $({thread})"
-    done = behind_our_back(plan, change)
+    done = sweep_with_change(plan, change)
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "microvm-pinned-c01-image_classification-r01"
     assert not (trial / "result.json").exists()

@@ -1,6 +1,6 @@
-"""Instances next to a measured one, for real: they run all along where they were put, or it fails.
+"""Real neighbours of a measured instance: they run on their CPUs, or the trial fails.
 
-On two cores the neighbour of a 1-core instance has CPU 0, which is housekeeping's as well.
+On two cores the neighbour of a 1-core instance has CPU 0, which is also the housekeeping CPU.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from .conftest import NOTHING, behind_our_back, read, run, traces
+from .conftest import NOTHING, read, run, sweep_with_change, traces
 from .test_interruption import start, until
 
 FOLDER = Path("/run/virtbed/neighbours")
-# Acts on the process of the neighbour once the measured one runs; else fails, to be called again.
+# Moves or stops the neighbour's process once the measured one runs. Until then it fails, and is
+# called again.
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
@@ -38,7 +39,7 @@ elif act == "stop":
 """
 
 
-def test_bare_metal_and_a_container_are_slowed_by_a_neighbour_and_the_report_says_by_how_much(
+def test_the_report_shows_how_much_a_neighbour_slows_bare_metal_and_a_container(
     write_plan: Any,
 ) -> None:
     plan, folder = write_plan(
@@ -86,16 +87,16 @@ def test_bare_metal_and_a_container_are_slowed_by_a_neighbour_and_the_report_say
 
 
 @pytest.mark.parametrize(
-    ("platform", "act", "said"),
+    ("platform", "act", "reason"),
     [
         ("bm", "move", "-n1 may run on CPUs 1 and was found on 1, 0 needed"),
         ("cn", "stop", "-n1 answered no request"),
     ],
 )
-def test_a_neighbour_that_did_not_run_all_along_fails_the_trial_with_its_reason(
-    write_plan: Any, tmp_path: Path, platform: str, act: str, said: str
+def test_a_neighbour_that_did_not_run_during_the_whole_trial_fails_it_with_the_reason(
+    write_plan: Any, tmp_path: Path, platform: str, act: str, reason: str
 ) -> None:
-    """With an application that computes nothing, for 4 s; longer where silence is what tells."""
+    """With the application null for 4 s; longer to detect that the neighbour stopped answering."""
     plan, folder = write_plan(
         "stray", platforms={platform: ["pinned"]}, neighbours=1, memory_mib=1024,
         applications=[{"name": "null", "scale": "tiny", "warmup": 1,
@@ -104,22 +105,22 @@ def test_a_neighbour_that_did_not_run_all_along_fails_the_trial_with_its_reason(
     script = tmp_path / "act.py"
     script.write_text(SCRIPT)
     measured = f"{platform}-pinned-c01-neighbours_1-r01"
-    done = behind_our_back(plan, f"{sys.executable} {script} {measured} {act}")
+    done = sweep_with_change(plan, f"{sys.executable} {script} {measured} {act}")
     assert done.returncode == 1, done.stdout + done.stderr
     assert json.loads(script.with_name("act.py.seen").read_text()) == [0]
     trial = folder / "trials" / f"{platform}-pinned-c01-neighbours_1-null-r01"
     assert not (trial / "result.json").exists()
     message = " ".join(read(trial / "failure.json")["message"].split())
-    assert said in message, message
+    assert reason in message, message
     evidence = read(trial / "evidence.json")
     assert evidence["attested"] is False and len(evidence["before"]["neighbours"]) == 1
-    # The cell without is measured all the same.
+    # The cell without neighbours is measured regardless.
     assert (folder / f"trials/{platform}-pinned-c01-null-r01/result.json").exists()
     assert traces() == NOTHING
     assert not FOLDER.exists()
 
 
-def test_what_a_killed_sweep_leaves_of_a_neighbour_is_cleared(write_plan: Any) -> None:
+def test_clear_removes_a_neighbour_that_a_killed_sweep_left(write_plan: Any) -> None:
     plan, _ = write_plan(
         "left", platforms={"cn": ["pinned"]}, neighbours=1, memory_mib=1024, seed=2113,
         applications=[{"name": "null", "scale": "tiny", "samples": 10_000, "warmup": 1}],

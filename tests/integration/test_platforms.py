@@ -1,4 +1,4 @@
-"""All four platforms for real: one trial in each, attested, and nothing left behind."""
+"""Four real platforms: trials in each are attested, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .conftest import NOTHING, read, run, traces
 def test_applications_give_the_same_answers_on_four_platforms(
     write_plan: Any, tmp_path: Path
 ) -> None:
-    """And every trial is attested, nothing is left behind, and nothing enclosed gets out.
+    """Also: every trial is attested, nothing is left behind, and no attempt to escape succeeds.
 
-    An emulated trial takes minutes. So guests run one application of each kind of model, and a
-    container in a guest one in all: another enclosure changes no arithmetic.
+    An emulated trial takes minutes. So guests run one application per kind of model, and a
+    container in a guest only one, because another enclosure does not change arithmetic.
     """
     names = [name for name, entry in APPLICATIONS.items() if not entry.hidden]
     kinds = ["image_classification", "question_answering", "audio_transcription"]
@@ -37,14 +37,14 @@ def test_applications_give_the_same_answers_on_four_platforms(
     trials: dict[str, Path] = {}
     folders = []
     for sweep, (platforms, applications) in sweeps.items():
-        asked = [
+        entries = [
             {"name": name, "scale": "tiny", "samples": 2, "warmup": 1} for name in applications
         ]
-        plan, folder = write_plan(sweep, platforms=platforms, applications=asked)
+        plan, folder = write_plan(sweep, platforms=platforms, applications=entries)
         if sweep in leave:
-            with leaving.tried(tmp_path, leave[sweep]) as went_well:
+            with leaving.tried(tmp_path, leave[sweep]) as succeeded:
                 done = run("virtbed", "sweep", plan)
-            assert went_well() == [], sweep
+            assert succeeded() == [], sweep
         else:
             done = run("virtbed", "sweep", plan)
         assert traces() == NOTHING
@@ -80,7 +80,7 @@ def test_applications_give_the_same_answers_on_four_platforms(
         }
         assert result["environment"]["process_settings"]["seccomp"] == seccomp
         if guest and result["trial"]["enclosure"] == "process":
-            # An emulated kernel may have complained; that it can be known is what is asked here.
+            # An emulated kernel may log messages; required is only that their number is known.
             assert result["confounders"]["moved"]["messages"] is not None
     answers = {(r["trial"]["application"], r["answers"]["digest"]) for r in results.values()}
     assert sorted(name for name, _ in answers) == sorted(names)

@@ -1,4 +1,4 @@
-"""What cannot be done is refused with one clear message, and leaves nothing behind."""
+"""Requests that cannot be fulfilled are refused with one clear message and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .conftest import ENVIRONMENT, NOTHING, TOOLS, read, run, traces
         ({"applications": [{"name": "nonesuch"}]}, "'nonesuch' at scale 'trained' does not exist"),
     ],
 )
-def test_bad_plans(write_plan: Any, changes: dict[str, Any], message: str) -> None:
+def test_a_bad_plan_is_refused(write_plan: Any, changes: dict[str, Any], message: str) -> None:
     plan, folder = write_plan("bad", **changes)
     for command in ("plan", "sweep"):
         done = run("virtbed", command, plan, ok=False)
@@ -36,13 +36,13 @@ def test_bad_plans(write_plan: Any, changes: dict[str, Any], message: str) -> No
     assert traces() == NOTHING
 
 
-def test_an_unknown_plan() -> None:
+def test_an_unknown_plan_is_refused_with_the_known_ones() -> None:
     done = run("ansible-playbook", "sweep.yml", "-e", "plan=nonesuch", ok=False)
     assert done.returncode != 0
     assert "no plan 'nonesuch' found; give the path of a .yml file, or one of: " in done.stdout
 
 
-def test_not_root(write_plan: Any) -> None:
+def test_a_user_other_than_root_is_refused(write_plan: Any) -> None:
     plan, folder = write_plan("user")
     script = (
         "import os, sys; from virtbed.cli import main; os.geteuid = lambda: 1000;"
@@ -54,7 +54,7 @@ def test_not_root(write_plan: Any) -> None:
     assert not folder.exists()
 
 
-def test_a_taken_port_fails_the_trial_and_names_itself(write_plan: Any) -> None:
+def test_a_port_in_use_fails_the_trial_and_is_named(write_plan: Any) -> None:
     plan, folder = write_plan("port", platforms={"vm": ["pinned"]})
     with socket.create_server(("127.0.0.1", 22022)):
         done = run("virtbed", "sweep", plan, ok=False)
@@ -65,7 +65,7 @@ def test_a_taken_port_fails_the_trial_and_names_itself(write_plan: Any) -> None:
     assert traces() == NOTHING
 
 
-def test_a_daemon_that_is_down_is_named_and_nothing_begins(write_plan: Any) -> None:
+def test_a_daemon_that_does_not_run_is_named_before_anything_starts(write_plan: Any) -> None:
     plan, folder = write_plan("down", platforms={"bm": ["pinned"], "cn": ["pinned"]})
     (daemon,) = run("pgrep", "--exact", "dockerd").stdout.split()
     socket_path = Path("/run/docker.sock")
@@ -80,7 +80,7 @@ def test_a_daemon_that_is_down_is_named_and_nothing_begins(write_plan: Any) -> N
     assert run("pgrep", "--exact", "dockerd").stdout.split() == [daemon]
 
 
-def test_no_disk_space_is_said_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_before_anything_is_created(tmp_path: Path) -> None:
     run("mount", "-t", "tmpfs", "-o", "size=64m", "none", str(tmp_path))
     try:
         variables = f"virtbed_state_dir={tmp_path}/state"
@@ -92,7 +92,7 @@ def test_no_disk_space_is_said_before_anything_is_made(tmp_path: Path) -> None:
         run("umount", str(tmp_path))
 
 
-def test_two_sweeps_at_once_are_one_too_many(write_plan: Any) -> None:
+def test_a_second_sweep_at_the_same_time_is_refused(write_plan: Any) -> None:
     plan, folder = write_plan("twice")
     lock = Path("/run/virtbed/lock")
     lock.parent.mkdir(exist_ok=True)
@@ -107,8 +107,8 @@ def test_two_sweeps_at_once_are_one_too_many(write_plan: Any) -> None:
     assert not folder.exists()
 
 
-def test_a_half_built_image_is_none(tmp_path: Path) -> None:
-    """A state directory whose image has no manifest: the doctor knows no image there."""
+def test_an_image_without_a_manifest_counts_as_no_image(tmp_path: Path) -> None:
+    """The doctor reports no image for a state directory whose image was built halfway."""
     (tmp_path / "images" / "0123456789abcdef" / "rootfs").mkdir(parents=True)
     (tmp_path / "images" / "current-cpu").symlink_to("0123456789abcdef")
     inventory = tmp_path / "hosts.yml"
@@ -129,24 +129,24 @@ def test_a_half_built_image_is_none(tmp_path: Path) -> None:
     assert "make setup PLAN=" in verdicts["bm"]["remedy"]
 
 
-def test_the_doctor_finds_all_four_platforms_here() -> None:
+def test_the_doctor_reports_four_platforms_as_usable_here() -> None:
     done = run("virtbed", "doctor", "--json")
     report = json.loads(done.stdout)
     status = {row["platform"]: row["status"] for row in report["platforms"]}
     assert status["bm"] == status["cn"] == "available"
     assert status["vm"] == status["vmcn"]
     assert status["vm"] in {"available", "emulated"}
-    # Usable means booted, whatever device files there are.
+    # KVM is usable only if a guest booted, regardless of /dev/kvm.
     assert (status["vm"] == "available") == (report["facts"]["kvm"]["probe"] == "booted")
 
 
-def test_setting_up_again_changes_nothing() -> None:
+def test_a_second_set_up_changes_nothing() -> None:
     done = run("ansible-playbook", "playbooks/testbed.yml")
     assert "changed=0" in done.stdout
     assert "Bootstrap the Debian tree" not in done.stdout
 
 
-def test_help_teaches() -> None:
+def test_every_command_has_help() -> None:
     for command in ([], ["plan"], ["sweep"], ["doctor"], ["report"], ["schema"]):
         done = subprocess.run(
             [TOOLS / "virtbed", *command, "--help"], cwd=REPOSITORY, env=ENVIRONMENT | os.environ,

@@ -1,6 +1,6 @@
-"""This machine as another one: over SSH, by a user who is not root and becomes it.
+"""This machine as a remote bench host: over SSH, by a user who is not root and becomes root.
 
-The server, its keys and the user are the test's own, on loopback; all of them end with it.
+The tests make their own server on loopback, its keys and the user, and remove them at the end.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from .conftest import read, run
 
 USER = "virtbed-remote"
 SUDOERS = Path("/etc/sudoers.d", USER)
-RUN = Path("/run/sshd")  # the server drops its rights into it
+RUN = Path("/run/sshd")  # sshd's directory for privilege separation
 
 Inventory = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
 def inventory() -> Iterator[Inventory]:
-    """Start the server; give what writes an inventory of it, with more variables."""
-    # Not pytest's, which other users may not enter: the server reads the key as the user.
+    """Start the server; yield a function that writes an inventory of it with more variables."""
+    # Not pytest's folder, because the server reads the key as the user, who may not enter it.
     folder = Path(mkdtemp(prefix="virtbed-remote-"))
     folder.chmod(0o755)
     for name in ("host", "user"):
         key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(key, check=True)
-    run("userdel", "--remove", USER, ok=False)  # a run that was killed left the user
-    # No password, and yet not locked, or the server would let nobody in.
+    run("userdel", "--remove", USER, ok=False)  # left by a killed run, if it exists
+    # An account without password that is not locked; sshd refuses logins to locked accounts.
     run("useradd", "--create-home", "--shell=/bin/sh", "--password=*", USER)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -51,7 +51,7 @@ def inventory() -> Iterator[Inventory]:
         f"PasswordAuthentication no\nAllowUsers {USER} root\n"
     )
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
-    # sudo speaks on standard error whenever it is asked: no reading may hold what it says.
+    # sudo prints its lecture to standard error every time; no reading may contain it.
     SUDOERS.write_text(f"{USER} ALL=(ALL) NOPASSWD: ALL\nDefaults:{USER} lecture=always\n")
     SUDOERS.chmod(0o440)
     made = not RUN.exists()
@@ -103,7 +103,7 @@ def printed(*command: str) -> Any:
 
 
 def lasting(report: dict[str, Any]) -> dict[str, Any]:
-    """Return what two reports on one host agree in: no free memory, and no time of a boot."""
+    """Return the parts of a report that do not change with time, such as free memory does."""
     facts = report["facts"]
     kept = ("kernel", "cpu", "hwloc", "cgroup", "engines", "gpu", "iommu", "images", "is_root")
     return {
@@ -113,7 +113,7 @@ def lasting(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_doctor_says_the_same_over_ssh_of_a_user_who_becomes_root(
+def test_the_doctor_reports_the_same_over_ssh_with_a_user_who_becomes_root(
     inventory: Inventory,
 ) -> None:
     remote = printed("doctor", "--inventory", inventory(ansible_become=True))
@@ -121,21 +121,21 @@ def test_the_doctor_says_the_same_over_ssh_of_a_user_who_becomes_root(
     assert lasting(remote) == lasting(printed("doctor"))
 
 
-def test_a_plan_is_placed_alike(inventory: Inventory) -> None:
+def test_a_plan_is_placed_equally_on_the_remote_host(inventory: Inventory) -> None:
     remote = printed("plan", "quick", "--inventory", inventory(ansible_become=True))
     local = printed("plan", "quick")
     for key in ("trials", "cells", "not_run", "image"):
         assert remote[key] == local[key]
 
 
-def test_who_does_not_become_root_is_said(inventory: Inventory) -> None:
+def test_the_doctor_reports_a_user_who_does_not_become_root(inventory: Inventory) -> None:
     report = printed("doctor", "--inventory", inventory())
     assert not report["ok"] and not report["facts"]["is_root"]
     reasons = {row["platform"]: row["reason"] for row in report["platforms"]}
     assert "not running as root" in reasons["bm"]
 
 
-def test_a_trial_is_read_run_and_fetched_by_a_user_who_may_not_read_what_root_writes(
+def test_a_trial_is_run_and_fetched_by_a_user_who_may_not_read_files_of_root(
     inventory: Inventory, tmp_path: Path
 ) -> None:
     harness = (
@@ -143,7 +143,7 @@ def test_a_trial_is_read_run_and_fetched_by_a_user_who_may_not_read_what_root_wr
         "sys.exit(main(sys.argv[sys.argv.index('virtbed_workloads') + 1 :]))"
     )
     trial = {"id": "one", "argv": ["null", "--scale=tiny", "--samples=2"], "timeout_s": 60}
-    tell = {"content": "{{ seen.reading | to_json }}", "dest": str(tmp_path / "seen")}
+    keep = {"content": "{{ seen.reading | to_json }}", "dest": str(tmp_path / "seen")}
     play = {
         "hosts": "bench",
         "gather_facts": False,
@@ -155,7 +155,7 @@ def test_a_trial_is_read_run_and_fetched_by_a_user_who_may_not_read_what_root_wr
         },
         "tasks": [
             {"process_reading": {"argv": ["env", "LC_ALL=C"]}, "register": "seen"},
-            {"ansible.builtin.copy": tell, "delegate_to": "localhost", "connection": "local"},
+            {"ansible.builtin.copy": keep, "delegate_to": "localhost", "connection": "local"},
             {"ansible.builtin.import_role": {"name": "trial_run"}},
         ],
     }
@@ -167,20 +167,20 @@ def test_a_trial_is_read_run_and_fetched_by_a_user_who_may_not_read_what_root_wr
     assert list(Path("/home", USER, ".ansible/virtbed").iterdir()) == []
 
 
-def test_what_a_reading_prints_is_what_the_command_said(
+def test_a_reading_has_exactly_the_standard_output_of_its_command(
     inventory: Inventory, tmp_path: Path
 ) -> None:
-    """Bytes for bytes, whoever becomes root by whichever words: no terminal is in between."""
+    """Byte for byte, also with become, because no terminal is in between."""
     where = inventory(ansible_become=True)
-    said = tmp_path / "said"
+    output = tmp_path / "output"
     print_both = "sh -c 'printf \"one\\\\ntwo\\\\n\"; echo complaint >&2'"
     task = {"ansible.builtin.raw": print_both, "register": "found"}
     keep = {
-        "ansible.builtin.copy": {"content": "{{ found.stdout | b64encode }}", "dest": str(said)},
+        "ansible.builtin.copy": {"content": "{{ found.stdout | b64encode }}", "dest": str(output)},
         "delegate_to": "localhost",
         "connection": "local",
     }
     play = [{"hosts": "bench", "gather_facts": False, "tasks": [task, keep]}]
     (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
     run("ansible-playbook", "-i", where, str(tmp_path / "play.yml"))
-    assert said.read_text() == "b25lCnR3bwo="  # "one\ntwo\n"
+    assert output.read_text() == "b25lCnR3bwo="  # "one\ntwo\n"

@@ -1,4 +1,4 @@
-"""The report of a real sweep of plans/quick.yml: read in a browser, kept, and made again."""
+"""The report of a real sweep of plans/quick.yml: opened in a browser, archived, and made again."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ LOOKED_AT = [pytest.param(*screen, id="-".join(map(str, screen))) for screen in 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Carry plans/quick.yml out under a name of its own; give its folder, and an early report."""
+    """Sweep plans/quick.yml under another name; yield its folder and a report made in between."""
     plan = yaml.safe_load((REPOSITORY / "plans" / "quick.yml").read_text()) | {"name": "test-quick"}
     path = tmp_path_factory.mktemp("plans") / "quick.yml"
     path.write_text(yaml.safe_dump(plan))
     folder = REPOSITORY / "results" / plan["name"]
-    shutil.rmtree(folder, ignore_errors=True)  # there is none, unless a test was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed test, if it exists
     sweep = subprocess.Popen(
         [TOOLS / "virtbed", "sweep", path], cwd=REPOSITORY, env=ENVIRONMENT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -47,13 +47,13 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
             time.sleep(0.5)
         run("virtbed", "report", str(path))
         partial = read(folder / "report.json")
-        said, _ = sweep.communicate()
-        assert sweep.returncode == 0, said
+        output, _ = sweep.communicate()
+        assert sweep.returncode == 0, output
         yield folder, partial
     finally:
         sweep.terminate()
         sweep.wait()
-        shutil.rmtree(folder, ignore_errors=True)  # none, if the sweep was refused
+        shutil.rmtree(folder, ignore_errors=True)  # it does not exist if the sweep was refused
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +65,21 @@ def browser() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, file: Path, width: int, scheme: Any) -> Page:
-    """Open a page, and fail on anything that it says or asks the network for."""
+    """Open a page; fail on any console message, error or further request of the page."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url))
+    events: list[str] = []
+    page.on("console", lambda message: events.append(message.text))
+    page.on("pageerror", lambda error: events.append(str(error)))
+    page.on("request", lambda request: events.append(request.url))
     page.goto(file.as_uri())
     page.wait_for_load_state("networkidle")
-    assert said == [file.as_uri()]
+    assert events == [file.as_uri()]
     return page
 
 
 def assert_readable(page: Page) -> None:
-    """Every figure has a size and a text, nothing is wider than the screen, and axe is content."""
+    """Check the figures' sizes and texts, that nothing exceeds the screen, and axe's rules."""
     width = page.viewport_size["width"] if page.viewport_size else 0
     figures = page.locator("figure svg")
     assert figures.count() > 0
@@ -123,7 +123,7 @@ def test_the_report_of_quick_can_be_read(
     compared = [cell for cell in content["cells"] if cell["ratio"] is not None]
     drawn = page.locator("figure").first.locator("svg text").all_text_contents()
     shown = page.locator("#cells td").all_inner_texts()
-    for cell in compared:  # what is drawn is in the table
+    for cell in compared:  # the numbers in the figure are those in the table
         ratio = f"{cell['ratio']:.3f}"
         assert ratio in drawn
         assert any(text.startswith(ratio) for text in shown)
@@ -133,7 +133,7 @@ def test_the_report_of_quick_can_be_read(
 def test_a_report_with_every_part_can_be_read(
     browser: Browser, width: int, scheme: str, tmp_path: Path
 ) -> None:
-    """Also with what no sweep of this machine has: many sizes, guests that are real, a GPU."""
+    """With parts that no sweep of this machine has: many sizes, guests under KVM, a GPU."""
     study = Folder(tmp_path / "study")
     lay_study(study)
     file = tmp_path / "report.html"
@@ -141,20 +141,20 @@ def test_a_report_with_every_part_can_be_read(
     assert_readable(opened(browser, file, width, scheme))
 
 
-def test_two_sweeps_compared_can_be_read(browser: Browser, tmp_path: Path) -> None:
+def test_a_comparison_of_two_sweeps_can_be_read(browser: Browser, tmp_path: Path) -> None:
     sides = [tmp_path / name for name in ("before", "after")]
     for side in sides:
         lay_study(Folder(side))
-    for result in sides[1].glob("trials/*/result.json"):  # else it would be the same sweep
+    for result in sides[1].glob("trials/*/result.json"):  # otherwise it is the same sweep
         result.write_text(result.read_text().replace("2026-01-02", "2026-01-03"))
     file = tmp_path / "comparison.html"
-    said = run("virtbed", "compare", *map(str, sides), "--page", str(file)).stdout
-    assert "one per side" in said and "differs:" not in said
+    printed = run("virtbed", "compare", *map(str, sides), "--page", str(file)).stdout
+    assert "one per side" in printed and "differs:" not in printed
     for width in (1280, 360):
         assert_readable(opened(browser, file, width, "light"))
 
 
-def test_the_keyboard_reaches_all_that_can_be_used(quick: Any, browser: Browser) -> None:
+def test_the_keyboard_reaches_every_control(quick: Any, browser: Browser) -> None:
     folder, _ = quick
     page = opened(browser, folder / "report.html", 360, "light")
     wanted = page.evaluate("""() => {
@@ -171,7 +171,7 @@ def test_the_keyboard_reaches_all_that_can_be_used(quick: Any, browser: Browser)
                           "document.activeElement.matches(':focus-visible')]")
         )  # fmt: skip
     assert reached == [[number, True] for number in range(wanted)]
-    # A table wider than the screen is scrolled by the keyboard, and a fold opened by it.
+    # The keyboard scrolls a table that is wider than the screen, and opens a fold.
     box = page.locator(".scroll:has(#cells)")
     box.focus()
     page.keyboard.press("ArrowRight")
@@ -184,7 +184,7 @@ def test_the_keyboard_reaches_all_that_can_be_used(quick: Any, browser: Browser)
     assert page.url.endswith("#main")
 
 
-def test_paper_has_what_the_screen_folds(quick: Any, browser: Browser) -> None:
+def test_a_printed_report_shows_the_folded_parts(quick: Any, browser: Browser) -> None:
     folder, _ = quick
     page = opened(browser, folder / "report.html", 1280, "light")
     assert not page.locator("#effects").is_visible()
@@ -208,10 +208,10 @@ def test_an_archive_gives_the_identical_report(quick: Any, tmp_path: Path) -> No
     assert {name: (again / name).read_bytes() for name in before} == before
 
 
-def test_a_real_sweep_answers_what_to_choose_and_is_exported(quick: Any, tmp_path: Path) -> None:
+def test_advise_and_export_work_on_a_real_sweep(quick: Any, tmp_path: Path) -> None:
     folder, _ = quick
-    said = run("virtbed", "advise", str(folder), "--app", "image_classification").stdout
-    assert said.startswith(("Choose ", "Cannot tell: "))
+    printed = run("virtbed", "advise", str(folder), "--app", "image_classification").stdout
+    assert printed.startswith(("Choose ", "Cannot tell: "))
     file = tmp_path / "samples.parquet"
     run("virtbed", "export", str(folder), "--output", str(file))
     samples = polars.read_parquet(file)

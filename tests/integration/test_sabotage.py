@@ -1,4 +1,4 @@
-"""What moves behind the testbed's back is caught, on the real thing, and named with its number."""
+"""Changes during a sweep on real engines are detected and named with the value found."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pytest
 
 from virtbed.checkout import REPOSITORY
 
-from .conftest import NOTHING, behind_our_back, idles, read, run, traces
+from .conftest import NOTHING, idles, read, run, sweep_with_change, traces
 
 VIRSH = "virsh -c qemu:///system "
 
 
 @pytest.fixture
 def throttled() -> Iterator[Path]:
-    """A control group of this test's own with a quota of 0.9 CPUs."""
+    """Make a control group with a quota of 0.9 CPUs."""
     first = Path("/sys/fs/cgroup/cpu")
     group = (first if first.is_dir() else first.parent) / "throttled-by-a-test"
     group.mkdir()
@@ -39,7 +39,7 @@ def throttled() -> Iterator[Path]:
 
 
 def test_a_baseline_under_a_quota_is_refused(write_plan: Any, throttled: Path) -> None:
-    """A service or session with CPUQuota slows bare metal, and not Docker's containers."""
+    """A service or session with CPUQuota slows bare metal, but not Docker's containers."""
     plan, folder = write_plan("quota")
     enter = f"echo $$ > {throttled}/cgroup.procs && exec virtbed sweep {plan}"
     done = run("bash", "-c", enter, ok=False)
@@ -65,13 +65,13 @@ def test_a_baseline_under_a_quota_is_refused(write_plan: Any, throttled: Path) -
         ("pinned", "--pids-limit=-1", {"pids_max": None}),
     ],
 )
-def test_a_container_changed_behind_our_back_fails_the_trial(
+def test_a_container_changed_during_the_sweep_fails_the_trial(
     write_plan: Any, mode: str, change: str, found: dict[str, Any]
 ) -> None:
     plan, folder = write_plan("container", platforms={"cn": [mode]})
-    # Docker changes the limits as soon as the container is there, long before the trial begins.
+    # Docker changes the limits as soon as the container idles, long before the trial starts.
     name = f"virtbed-cn-{mode}-c01-r01"
-    done = behind_our_back(plan, f"{idles('docker', name)} && docker update {change} {name}")
+    done = sweep_with_change(plan, f"{idles('docker', name)} && docker update {change} {name}")
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / f"cn-{mode}-c01-image_classification-r01"
     assert not (trial / "result.json").exists()
@@ -88,26 +88,26 @@ def test_a_container_changed_behind_our_back_fails_the_trial(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [("vcpupin {} 0 0-1", "is pinned to 0-1"), ("schedinfo {} vcpu_quota=90000", "CPU quotas")],
 )
-def test_a_guest_changed_behind_our_back_fails_the_trial(
-    write_plan: Any, change: str, said: str
+def test_a_guest_changed_during_the_sweep_fails_the_trial(
+    write_plan: Any, change: str, reason: str
 ) -> None:
     plan, folder = write_plan("guest", platforms={"vm": ["pinned"]})
-    done = behind_our_back(plan, VIRSH + change.format("virtbed-vm-pinned-c01-r01"))
+    done = sweep_with_change(plan, VIRSH + change.format("virtbed-vm-pinned-c01-r01"))
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"
     assert not (trial / "result.json").exists()
     message = " ".join(read(trial / "failure.json")["message"].split())
-    assert said in message
+    assert reason in message
     assert f"virsh {change.split()[0]}" in message
     assert traces() == NOTHING
 
 
 @contextmanager
-def again_and_again(command: str) -> Iterator[None]:
-    """Run a shell command every two seconds, whether it goes well or not."""
+def repeatedly(command: str) -> Iterator[None]:
+    """Run a shell command every two seconds, whether it succeeds or not."""
     loop = f"while :; do {{ {command}; }} >/dev/null 2>&1; sleep 2; done"
     process = subprocess.Popen(["bash", "-c", loop], start_new_session=True)
     try:
@@ -117,25 +117,27 @@ def again_and_again(command: str) -> Iterator[None]:
         process.wait()
 
 
-def test_a_container_moved_while_it_measures_and_put_back_fails_the_trial(write_plan: Any) -> None:
+def test_a_container_moved_and_moved_back_while_it_measures_fails_the_trial(
+    write_plan: Any,
+) -> None:
     application = {"name": "image_classification", "scale": "trained", "samples": 500}
     plan, folder = write_plan("there", applications=[application], platforms={"cn": ["pinned"]})
     update = "docker update virtbed-cn-pinned-c01-r01 --cpuset-cpus"
-    with again_and_again(f"{update} 0; sleep 0.7; {update} 1"):
+    with repeatedly(f"{update} 0; sleep 0.7; {update} 1"):
         done = run("virtbed", "sweep", plan, ok=False)
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "cn-pinned-c01-image_classification-r01"
     assert not (trial / "result.json").exists()
     message = " ".join(read(trial / "failure.json")["message"].split())
-    # Another reading or the start may fall into the moment itself: that is caught as well.
+    # If another reading or the start falls into the moment of the move, that is detected as well.
     assert re.search(r"CPUs outside of its affinity: \[\d\]", message) or "docker update" in message
     assert traces() == NOTHING
 
 
-def test_a_guest_moved_while_it_measures_and_put_back_fails_the_trial(write_plan: Any) -> None:
+def test_a_guest_moved_and_moved_back_while_it_measures_fails_the_trial(write_plan: Any) -> None:
     plan, folder = write_plan("back", platforms={"vm": ["pinned"]})
     pin = f"{VIRSH}vcpupin virtbed-vm-pinned-c01-r01 0"
-    with again_and_again(f"{pin} 0; {pin} 1"):
+    with repeatedly(f"{pin} 0; {pin} 1"):
         done = run("virtbed", "sweep", plan, ok=False)
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"
@@ -149,28 +151,28 @@ KSM = Path("/sys/kernel/mm/ksm/run")
 
 
 def test_a_setting_and_a_message_of_the_kernel_make_the_trial_suspect(write_plan: Any) -> None:
-    """Both come while the application runs: between the two readings of the host's kernel."""
+    """Both happen while the application runs, between the two readings of the host's kernel."""
     plan, folder = write_plan("host")
-    # Quiet, grep succeeds also where a process ended before it was read.
+    # With -q and -s, grep succeeds even if another process ended before it was read.
     runs = "grep -qsxz VIRTBED_INSTANCE=bm-pinned-c01-r01 /proc/[0-9]*/environ"
     try:
-        done = behind_our_back(plan, f"{runs} && echo of-a-test > /dev/kmsg && echo 1 > {KSM}")
+        done = sweep_with_change(plan, f"{runs} && echo of-a-test > /dev/kmsg && echo 1 > {KSM}")
     finally:
         KSM.write_text("0")
     assert done.returncode == 0, done.stdout + done.stderr
     trial = folder / "trials" / "bm-pinned-c01-image_classification-r01"
     assert read(trial / "result.json")["bench"]["settings"]["ksm"] == "off"
     (row,) = read(folder / "report.json")["suspect"]
-    said = "; ".join(row["suspicions"])
-    assert "kernel messages: 1 new, at most 0 expected (last: of-a-test)" in said
-    assert "(merging of equal pages (KSM) off before, on after)" in said
+    suspicions = "; ".join(row["suspicions"])
+    assert "kernel messages: 1 new, at most 0 expected (last: of-a-test)" in suspicions
+    assert "(merging of equal pages (KSM) off before, on after)" in suspicions
     explained = run("virtbed", "attest", str(trial)).stdout
     assert "SUSPECT: changed settings: 1 of the kernel" in " ".join(explained.split())
 
 
 @pytest.fixture
 def busy() -> Iterator[None]:
-    """A process that keeps CPU 1 busy, the one on which a pinned instance of 1 core runs here."""
+    """Keep CPU 1 busy, on which a pinned instance of 1 core runs here."""
     process = subprocess.Popen(["taskset", "--cpu-list", "1", "sh", "-c", "while :; do :; done"])
     yield
     process.kill()
@@ -185,7 +187,7 @@ def test_a_busy_process_on_a_measured_cpu_makes_the_trial_suspect(write_plan: An
     name = "bm-pinned-c01-image_classification-r01"
     result = read(folder / "trials" / name / "result.json")
     assert result["trial"]["cores"] == 1 and result["environment"]["affinity"] == [1]
-    assert result["confounders"]["others_share"] > 0.2  # the scheduler shares the CPU in halves
+    assert result["confounders"]["others_share"] > 0.2  # the scheduler gives each about half
     assert result["confounders"]["ran_on"] == [1]
     report = read(folder / "report.json")
     assert report["counts"]["suspect"] == 1

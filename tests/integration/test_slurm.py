@@ -1,4 +1,4 @@
-"""A real Slurm carries a plan out: an array of three, one of them requeued in the middle."""
+"""A plan run by a real Slurm: a job array of three tasks, one of which is requeued."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .conftest import ENVIRONMENT, NOTHING, TIED, run, traces
 from .test_interruption import results, start, until
 
 INVENTORY = f"{REPOSITORY}/inventory/slurm"
-# As root, without control groups, on this machine alone. A requeued job waits for as long as a
-# credential of the job before may still be used.
+# Slurm runs as root, without control groups, on this machine only. A requeued job waits until the
+# credential of its previous run has expired (cred_expire).
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -58,7 +58,7 @@ def free_ports(number: int) -> list[int]:
 
 
 class Cluster:
-    """Slurm's daemons on loopback, with all they write in one folder."""
+    """Slurm's daemons on loopback, with all their files in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class Cluster:
         self.start("slurmctld", "-D")
         self.start("slurmd", "-D")
         until(
-            lambda: self.ask("sinfo", "--noheader", "--format=%T", ok=False).strip() == "idle", 60
+            lambda: self.call("sinfo", "--noheader", "--format=%T", ok=False).strip() == "idle", 60
         )
 
     def start(self, *command: str) -> None:
@@ -93,7 +93,7 @@ class Cluster:
             )
         )  # fmt: skip
 
-    def ask(self, *command: str, ok: bool = True) -> str:
+    def call(self, *command: str, ok: bool = True) -> str:
         done = subprocess.run(
             [*TIED, *command], cwd=REPOSITORY, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
@@ -106,11 +106,11 @@ class Cluster:
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in logs)
 
     def queued(self) -> str:
-        return self.ask("squeue", "--noheader", "--format=%K %T %R")
+        return self.call("squeue", "--noheader", "--format=%K %T %R")
 
     def down(self) -> None:
-        self.ask("scancel", "--user=root", ok=False)
-        until(lambda: not self.ask("squeue", "--noheader", ok=False).strip(), 90)
+        self.call("scancel", "--user=root", ok=False)
+        until(lambda: not self.call("squeue", "--noheader", ok=False).strip(), 90)
         for daemon in reversed(self.daemons):
             daemon.terminate()
             daemon.wait(timeout=30)
@@ -151,32 +151,32 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_an_array_of_three_one_of_them_requeued_is_the_whole_sweep(
+def test_an_array_of_three_with_one_task_requeued_gives_the_whole_sweep(
     cluster: Cluster, plan: str, tmp_path: Path
 ) -> None:
-    # What the plan is without shards: its design is written before its first trial.
+    # The design without shards, for comparison; a sweep writes it before its first trial.
     whole = start("virtbed", "sweep", plan, f"--results={tmp_path / 'whole'}")
     until((design := tmp_path / "whole" / "test-slurm" / "design.json").exists)
     whole.send_signal(signal.SIGTERM)
     assert whole.communicate(timeout=120) and whole.returncode == 130
 
     shared = tmp_path / "shared"
-    said = cluster.ask("virtbed", "slurm", plan, "--partition=main", "--tasks=3",
+    output = cluster.call("virtbed", "slurm", plan, "--partition=main", "--tasks=3",
                        f"--results={shared}")  # fmt: skip
-    job = said.partition("job ")[2].partition(":")[0]
-    assert job.isdigit(), said
+    job = output.partition("job ")[2].partition(":")[0]
+    assert job.isdigit(), output
 
     def shard(number: int) -> Path | None:
         return next(shared.glob(f"test-slurm.shard-{number}-of-3.*"), None)
 
-    until(lambda: bool((there := shard(2)) and len(results(there)) == 1), 240)
-    cluster.ask("scontrol", "requeue", f"{job}_2")
+    until(lambda: bool((second := shard(2)) and len(results(second)) == 1), 240)
+    cluster.call("scontrol", "requeue", f"{job}_2")
     second = shard(2)
     assert second
     before = results(second)
     until(lambda: not cluster.queued().strip(), 300)
     log = (shared / "test-slurm.slurm" / "task-2.log").read_text()
-    assert "ending: releasing what is standing" in log, log
+    assert "ending: releasing the running instance" in log, log
     assert "2 trials, 1 done before; 1 to go" in log and before.items() <= results(second).items()
 
     shards = [shard(number) for number in (1, 2, 3)]
@@ -195,7 +195,7 @@ def test_an_array_of_three_one_of_them_requeued_is_the_whole_sweep(
 
 
 def test_the_allocation_is_an_inventory(cluster: Cluster) -> None:
-    listed = cluster.ask(
+    listed = cluster.call(
         "salloc",
         "--quiet",
         "--exclusive",
@@ -206,12 +206,12 @@ def test_the_allocation_is_an_inventory(cluster: Cluster) -> None:
     )
     found, _ = json.JSONDecoder().raw_decode(listed[listed.index("{") :])
     assert found["bench"]["hosts"] == ["n1"]
-    # Marked as no template, as is whatever an inventory plugin sets.
+    # str(), because values from an inventory plugin are marked as not being templates.
     assert "127.0.0.1" in str(found["_meta"]["hostvars"]["n1"]["ansible_host"])
 
 
 def test_a_part_of_a_node_is_refused(cluster: Cluster, plan: str, tmp_path: Path) -> None:
-    said = cluster.ask(
+    output = cluster.call(
         "srun",
         "--quiet",
         "--ntasks=1",
@@ -221,5 +221,5 @@ def test_a_part_of_a_node_is_refused(cluster: Cluster, plan: str, tmp_path: Path
         f"--results={tmp_path / 'r'}",
         ok=False,
     )
-    assert f"1 of {cluster.cpus} CPUs of n1 granted to job" in said, said
+    assert f"1 of {cluster.cpus} CPUs of n1 granted to job" in output, output
     assert not (tmp_path / "r").exists()

@@ -1,4 +1,4 @@
-"""Teardown removes every trace of instances, whatever left them, and says what stays."""
+"""Teardown removes every trace of instances, whatever left them, and lists what stays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DOMAIN = """<domain type='qemu'><name>virtbed-left-over</name><memory unit='MiB'
 <os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"""
 
 
-def test_what_was_left_over_is_removed_and_the_image_kept_on_request(tmp_path: Path) -> None:
+def test_teardown_removes_leftovers_and_keeps_the_image_on_request(tmp_path: Path) -> None:
     images = run("docker", "image", "ls", "--quiet", "virtbed/rootfs").stdout.split()
     assert images
     run(
@@ -38,13 +38,13 @@ def test_what_was_left_over_is_removed_and_the_image_kept_on_request(tmp_path: P
     assert "the packages that the package manager installed" in " ".join(done.stdout.split())
 
 
-def test_all_of_it_goes_and_the_host_is_as_before() -> None:
-    """Last of all tests: what it removes, `make testbed` makes again.
+def test_teardown_removes_everything_and_restores_the_host() -> None:
+    """The last of all tests, because `make testbed` must make again what it removes.
 
-    Twice: the second time only the engines are there, which teardown starts to ask them.
+    It runs twice: the second time only the engines are left, which teardown starts to query them.
     """
     before = read(STATE / "host.json")
-    devices = [read(note) for note in STATE.glob("machine_*.json")]  # whose KVM's device was
+    devices = [read(note) for note in STATE.glob("machine_*.json")]  # group and mode of /dev/kvm
     for _ in range(2):
         done = run("ansible-playbook", "playbooks/teardown.yml")
         assert "overlay, mount, key and image. Staying:" in " ".join(done.stdout.split())
@@ -59,8 +59,8 @@ def assert_as_before(before: Any, devices: list[Any]) -> None:
     for daemon, ran in before["daemon"].items():
         found = run("pgrep", "--runstates=D,I,R,S,T", "--exact", daemon, ok=False)
         assert (found.returncode == 0) == ran, daemon
-    for path, there in before["path"].items():  # settings of engines, and their directories
-        assert Path(path).exists() == there, path
+    for path, existed in before["path"].items():  # settings of engines, and their directories
+        assert Path(path).exists() == existed, path
     for device in devices:
         now = Path("/dev/kvm").stat()
         assert grp.getgrgid(now.st_gid).gr_name == device["group"]

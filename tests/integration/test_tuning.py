@@ -1,4 +1,4 @@
-"""Tuning this very host: set in a sweep, put back after it, and after one that was killed."""
+"""Tuning of this host: set during a sweep, restored after it and after a killed sweep."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SNAPSHOT = Path("/var/lib/virtbed/tuning.json")
 
 
 def interrupts() -> dict[str, str]:
-    """Return the CPUs of each interrupt, and of those to come."""
+    """Return the CPUs of each interrupt, and the default for new interrupts."""
     files = [*Path("/proc/irq").glob("*/smp_affinity"), Path("/proc/irq/default_smp_affinity")]
     return {str(path): path.read_text() for path in files}
 
 
-def test_a_killed_sweep_leaves_a_snapshot_and_restore_puts_the_host_back(write_plan: Any) -> None:
+def test_restore_uses_the_snapshot_of_a_killed_sweep_to_restore_the_host(write_plan: Any) -> None:
     plan, folder = write_plan("tuned", tuning=True)
     affinities = interrupts()
     before = SWAPPINESS.read_text()
@@ -43,13 +43,13 @@ def test_a_killed_sweep_leaves_a_snapshot_and_restore_puts_the_host_back(write_p
     assert interrupts() == affinities
     assert not SNAPSHOT.exists()
     assert "nothing to restore" in run("virtbed", "restore").stdout
-    # What the killed one left standing is the next one's to clear, which tunes and restores itself.
+    # The next sweep clears the killed sweep's instance, and tunes and restores the host itself.
     run("virtbed", "sweep", plan)
     assert interrupts() == affinities
     tuned = {row["name"]: row for row in read(folder / "doctor.json")["tuned"]}
     assert all(row["value"] == row["wanted"] for row in tuned.values() if row["available"])
-    # CPU 1 is measured: every interrupt that can be moved is off it, and the others are named.
+    # CPU 1 is measured: every interrupt that can be moved is off it, and the others are listed.
     assert tuned["interrupts"]["wanted"] == "0"
-    # This machine's init is not systemd: that is said.
+    # This machine's init is not systemd, which is the reason here.
     assert "not systemd" in tuned["timers and services"]["reason"]
     assert SWAPPINESS.read_text() == before

@@ -1,4 +1,4 @@
-"""Bench hosts of the lab: set up by the playbook, for the image that computes nothing."""
+"""Bench hosts of the lab, set up by the playbook for the image variant null."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from virtbed.lab.server import Server
 from ..commands import run
 from .conftest import say
 
-# Each node holds a guest of 1 GiB and its emulator.
+# Enough memory per node for a guest of 1 GiB and its emulator.
 HARDWARE: dict[str, Any] = {"sockets": 2, "cores": 1, "nodes": 2, "memory_mib": 4096}
-# With two sockets, a server was seen to hang on two busy cores, all its CPUs in the kernel with
+# One socket only: with two, a server hung on two busy cores, with all its CPUs in the kernel and
 # interrupts off.
 SIBLINGS: dict[str, Any] = {"sockets": 1, "cores": 2, "threads": 2, "memory_mib": 3072}
 STATE = "/var/lib/virtbed"
 BEFORE = "/root/before-virtbed"
-"""On a bench host: what `facts` printed before its set-up."""
+"""File on a bench host with the output of `facts` before its set-up."""
 _SOURCES = (
     "platforms.yml", "playbooks/testbed.yml", "roles/host_packages/*/*.yml",
     "roles/*/tasks/engine.yml", "roles/*/tasks/image.yml", "roles/*/meta/virtbed.yml",
 )  # fmt: skip
 _HERE = Path(__file__).parent
-# $1 is a server's image, $2 what is copied, $3 where to; the mount ends with its namespace.
+# $1 is a server's image, $2 the source folder, $3 the destination in the image. The mount ends with
+# its namespace.
 _FILL = """
 mkdir "$1/mount"
 mount -o loop "$1/disk.raw" "$1/mount"
@@ -44,35 +45,36 @@ rmdir "$1/mount"
 
 
 def facts(server: Server) -> set[str]:
-    """Return what a server is like, one fact a line; see inventory.sh."""
+    """Return the facts about a server, one per line of inventory.sh's output."""
     script = (_HERE / "inventory.sh").read_text(encoding="utf-8")
     return set(server.run("sh", "-c", script, timeout_s=600).splitlines())
 
 
 def bench_image(recipe: Recipe) -> Image:
-    """Return a server's image with the image null in its state folder, both built here if need be.
+    """Return a server's image with the image null in its state folder; build both here if missing.
 
-    A server would take half an hour to build it, and four minutes to be sent it.
+    On a server, the build would take half an hour, and a copy over SSH four minutes.
     """
-    ours = FOLDER / "bench"
-    say("building the image null on this machine, if there is none (minutes)")
-    local = ("-i", "inventory/local", "-e", "plan=functional", "-e", f"virtbed_state_dir={ours}")
-    run("ansible-playbook", *local, "playbooks/image.yml")
+    local_state = FOLDER / "bench"
+    say("building the image null on this machine if it does not exist (minutes)")
+    options = ("-i", "inventory/local", "-e", "plan=functional")
+    state = ("-e", f"virtbed_state_dir={local_state}")
+    run("ansible-playbook", *options, *state, "playbooks/image.yml")
     plain = build(recipe, say)
     digest = f"{plain.digest}-{image_key('null')[:16]}"
     place = plain.folder.with_name(digest)
     if not place.is_dir():
-        say("copying it into the server's disk")
+        say("copying the image null into the server's disk")
         building = place.with_name(f".building-{digest}")
         run("rm", "-rf", str(building))
         run("cp", "--archive", "--sparse=always", str(plain.folder), str(building))
-        run("unshare", "--mount", "sh", "-euc", _FILL, "sh", str(building), str(ours), STATE)
+        run("unshare", "--mount", "sh", "-euc", _FILL, "sh", str(building), str(local_state), STATE)
         building.rename(place)
     return Image(place, digest)
 
 
 def set_up(server: Server) -> None:
-    """Set a server up for the image that computes nothing, which is there."""
+    """Set a server up for the image null, which its disk already contains."""
     before = "\n".join(sorted(facts(server)))
     subprocess.run(server.ssh("sh", "-c", f"cat > {BEFORE}"), input=before, text=True, check=True)
     say(f"setting {server.name} up (a quarter of an hour)")
@@ -80,7 +82,7 @@ def set_up(server: Server) -> None:
 
 
 def sources() -> str:
-    """Return a digest of what sets a bench host up: other sources make another one."""
+    """Return a digest of the sources of the set-up; changed sources need a new bench host."""
     whole = hashlib.sha256(image_key("null").encode())
     for path in sorted({Path(__file__), *(p for name in _SOURCES for p in REPOSITORY.glob(name))}):
         whole.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
@@ -88,7 +90,7 @@ def sources() -> str:
 
 
 def prepared() -> Preparation:
-    """Return the preparation of a bench host."""
+    """Return the preparation that sets a server up as a bench host."""
     return Preparation(key=f"set up by {sources()}", do=set_up)
 
 

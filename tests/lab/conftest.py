@@ -1,4 +1,4 @@
-"""Servers in a box: real kernels, systemd, libvirt, Docker and KVM under an emulated processor."""
+"""Fixtures for servers in a box: real kernels, systemd, libvirt, Docker, KVM on an emulated CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from virtbed.lab.shape import Shape, accelerator_here
 FAILED = pytest.StashKey[bool]()
 Row = tuple[str, str, str]
 TABLE: dict[Row, str] = {}
-"""What was seen, by server, platform and mode; `pytest_terminal_summary` prints it."""
+"""Outcome by server, platform and mode; `pytest_terminal_summary` prints it."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -30,24 +30,27 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Show progress, whatever pytest captures: a boot takes minutes."""
+    """Print progress past pytest's capture, because a boot takes minutes."""
     print(f"lab: {text}", file=sys.__stderr__, flush=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what was measured where: attested, or why not."""
+    """Print which platforms were attested on which server, or why not."""
     if not TABLE:
         return
     terminalreporter.section("bench hosts in a box")
     widths = [max(len(row[place]) for row in TABLE) for place in range(3)]
-    for row, found in TABLE.items():
+    for row, outcome in TABLE.items():
         words = "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
-        terminalreporter.write_line(f"{words}  {found}")
+        terminalreporter.write_line(f"{words}  {outcome}")
 
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
-    """Start servers that end with the test; a failed test keeps their console logs."""
+    """Return a function that starts servers; they are removed after the test.
+
+    If the test failed, their console logs are kept.
+    """
     started: list[Server] = []
 
     def start(

@@ -1,5 +1,6 @@
-# What a server is like, one fact a line: compared before its set-up with after its teardown.
-# Of files names and kinds, and what is in those of /etc; of what daemons write while they run, nothing.
+# Prints facts about a server, one per line, to compare it before its set-up and after its teardown:
+# names and kinds of files, and the content of those in /etc and /usr/local. Files that daemons write
+# while they run are left out.
 export LC_ALL=C
 dpkg-query -W -f 'package ${Package} ${db:Status-Abbrev}\n'
 apt-mark showhold | sed 's/^/held /'

@@ -1,6 +1,7 @@
-# Changes each instance once, behind our back, as soon as it runs; test_bench.py writes the changes, by
-# instance, in place of CASES. To them $id is the container, $scope the unit that systemd made around
-# it or the guest. One instance lives at a time, and asking Docker without end would slow the sweep down.
+# Changes each instance once, as soon as it runs. test_bench.py replaces CASES with the changes by
+# instance; in them, $id is the container, and $scope is systemd's unit of the container or guest.
+# Only one instance exists at a time. A container's name is queried once, because repeated queries
+# to Docker would slow the sweep down.
 export LIBVIRT_DEFAULT_URI=qemu:///system
 done=/run/sabotaged-
 change() {

@@ -1,4 +1,4 @@
-"""A bench host over SSH: set up by the playbook, examined, measured, and torn down."""
+"""A bench host in a box over SSH: set up by the playbook, examined, measured, and torn down."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ _PLAN: dict[str, Any] = {
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Iterator[Sweep]:
-    """Sweep a plan of the application null on a server; return its results, removed afterwards."""
+    """Return a function that sweeps a plan of the application null on a server.
+
+    It returns the results folder, which is removed after the test.
+    """
     made: list[Path] = []
 
     def carry_out(name: str, inventory: Path, ok: bool | None = True, **changes: Any) -> Path:
@@ -48,9 +51,9 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
         run("rm", "-rf", str(folder))
         made.append(folder)
         done = run("virtbed", "sweep", str(path), "--inventory", str(inventory), ok=False)
-        said = done.stdout + done.stderr
+        output = done.stdout + done.stderr
         wanted = (0, 1) if ok is None else (0,) if ok else (1,)
-        assert done.returncode in wanted, f"{said}\n{logged_by(folder)}"
+        assert done.returncode in wanted, f"{output}\n{failures(folder)}"
         return folder
 
     yield carry_out
@@ -58,14 +61,14 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
         run("rm", "-rf", str(folder))
 
 
-def logged_by(folder: Path) -> str:
-    """Return what the failed trials of a sweep tell."""
+def failures(folder: Path) -> str:
+    """Return the messages of a sweep's failed trials, one per line."""
     paths = sorted(folder.glob("trials/*/failure.json"))
     return "\n".join(f"{path.parent.name}: {read(path)['message']}" for path in paths)
 
 
 def traces(server: Server) -> str:
-    """Return what an instance left on a bench host; nothing if all is well."""
+    """Return what instances left on a bench host; empty if nothing."""
     return server.shell(
         "docker ps --all --quiet --filter label=virtbed; podman ps --all --quiet; "
         "virsh -c qemu:///system list --all --name | grep virtbed || true; "
@@ -80,7 +83,7 @@ def doctor(inventory: Path) -> Any:
     return json.loads(done.stdout)
 
 
-def test_an_emulated_host_is_called_so_as_root_and_with_become(
+def test_the_doctor_reports_an_emulated_host_as_such_for_root_and_with_become(
     server: Callable[..., Server],
 ) -> None:
     lab = server(**HARDWARE)
@@ -95,7 +98,7 @@ def test_an_emulated_host_is_called_so_as_root_and_with_become(
         assert report["facts"]["cpu"]["online"] == [0, 1]
 
 
-# Each sweep of a server costs minutes besides its trials.
+# Platforms that share a sweep, because each sweep takes minutes in addition to its trials.
 TOGETHER = {"enclosures": ("cn", "podman", "gvisor"), "machines": ("vm", "vmcn", "microvm")}
 
 
@@ -105,7 +108,7 @@ TOGETHER = {"enclosures": ("cn", "podman", "gvisor"), "machines": ("vm", "vmcn",
 def test_platforms_are_attested_in_both_modes(
     server: Callable[..., Server], sweep: Sweep, suite: Suite, together: str
 ) -> None:
-    """In full: made, read back before, inside and after, and gone again; with bare metal."""
+    """Each instance is provisioned, read back before, inside and after its trial, and released."""
     lab = server(bench_image(Recipe(suite)), prepared(), **HARDWARE)
     platforms = {"bm": ["pinned"], **{name: list(MODES) for name in TOGETHER[together]}}
     began = time.monotonic()
@@ -121,7 +124,7 @@ def test_platforms_are_attested_in_both_modes(
 def test_a_guest_runs_the_hosts_kernel_with_the_hosts_topology(
     server: Callable[..., Server], sweep: Sweep
 ) -> None:
-    """Under KVM: the very build that the host runs, and what the host says of the guest's CPUs."""
+    """Under KVM, the guest runs the host's kernel build, and its CPUs have the host's topology."""
     lab = server(bench_image(Recipe("bookworm")), prepared(), **HARDWARE)
     folder = sweep(
         "host-kernel", lab.inventory, platforms={"bm": ["pinned"], "vm": ["pinned"]},
@@ -158,7 +161,7 @@ def test_an_instance_shares_no_core_with_the_rest_of_the_host(
 def judged(
     folder: Path, host: str, platforms: Mapping[str, Iterable[str]], took: str
 ) -> dict[str, str]:
-    """Note in the table what became of each platform; return the reasons of those not attested."""
+    """Record each platform's outcome in `TABLE`; return the reasons of those not attested."""
     failed = {}
     for platform, modes in platforms.items():
         for mode in modes:
@@ -167,27 +170,28 @@ def judged(
                 accelerator = attested(trial, platform)
             except (AssertionError, OSError) as error:
                 failure = trial / "failure.json"
-                said = read(failure)["message"] if failure.exists() else f"no result: {error}"
-                failed[f"{platform} {mode}"] = said
-                TABLE[host, platform, mode] = f"not attested {took}: {' '.join(said.split())[:300]}"
+                reason = read(failure)["message"] if failure.exists() else f"no result: {error}"
+                failed[f"{platform} {mode}"] = reason
+                shown = " ".join(reason.split())[:300]
+                TABLE[host, platform, mode] = f"not attested {took}: {shown}"
             else:
                 TABLE[host, platform, mode] = f"attested, accelerator {accelerator}, {took}"
     return failed
 
 
 def attested(trial: Path, platform: str) -> str:
-    """Return a trial's accelerator; fail unless it was attested, and is marked emulated."""
+    """Return a trial's accelerator; fail unless it was attested and is marked as emulated."""
     result, evidence = (read(trial / f"{kind}.json") for kind in ("result", "evidence"))
     assert evidence["attested"] and evidence["asked"]["host_emulated"]
     assert result["trial"]["emulated"]
     assert result["environment"]["cgroup"]["version"] == 2
-    # Emulated hardware virtualization is KVM to whoever uses it.
+    # Hardware virtualization that is itself emulated appears as KVM to a guest.
     accelerator: str = result["trial"]["accelerator"]
     assert accelerator == ("kvm" if "vm" in platform else "none")
     return accelerator
 
 
-# By instance: what changes it behind our back, for sabotage.sh, and what its trial must then say.
+# By instance: the command with which sabotage.sh changes it, and the text that its failure needs.
 SABOTAGE: dict[str, dict[str, tuple[str, str]]] = {
     "containers": {
         "cn-pinned-c01-r01": ("docker update --cpuset-cpus=0 $id", "'cpuset': '0'"),
@@ -211,7 +215,7 @@ DONE = "/run/sabotaged-"
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", list(SABOTAGE))
-def test_what_is_changed_behind_our_back_fails_the_trial(
+def test_an_instance_changed_during_the_sweep_fails_its_trial(
     server: Callable[..., Server], sweep: Sweep, kind: str
 ) -> None:
     lab = server(bench_image(Recipe()), prepared(), **HARDWARE)
@@ -234,12 +238,12 @@ def test_what_is_changed_behind_our_back_fails_the_trial(
     done = lab.shell(f"ls -d {DONE}*").split()
     assert {*done} == {DONE + name for name in changes}
     found = {name: sabotaged(folder, name) for name in changes}
-    assert {n: found[n] for n, (_, said) in changes.items() if said not in found[n]} == {}
+    assert {n: found[n] for n, (_, reason) in changes.items() if reason not in found[n]} == {}
     assert traces(lab) == ""
 
 
 def sabotaged(folder: Path, instance: str) -> str:
-    """Return why the trial of an instance failed, which must be by what was attested."""
+    """Return why the trial of an instance failed; the reason must be a mismatch of attestation."""
     stem, replicate = instance.rsplit("-", 1)
     trial = folder / "trials" / f"{stem}-null-{replicate}"
     if (trial / "result.json").exists() or not (trial / "failure.json").exists():
@@ -251,7 +255,9 @@ def sabotaged(folder: Path, instance: str) -> str:
 
 
 @pytest.mark.full
-def test_a_reload_of_systemd_moves_nothing(server: Callable[..., Server], sweep: Sweep) -> None:
+def test_reloads_of_systemd_do_not_change_instances(
+    server: Callable[..., Server], sweep: Sweep
+) -> None:
     lab = server(bench_image(Recipe()), prepared(), **HARDWARE)
     again = "while sleep 5; do systemctl daemon-reload; done"
     with subprocess.Popen(lab.ssh("bash", "-c", again)) as reloading:
@@ -264,7 +270,7 @@ def test_a_reload_of_systemd_moves_nothing(server: Callable[..., Server], sweep:
         assert read(folder / f"trials/cn-{mode}-c01-null-r01/evidence.json")["attested"]
 
 
-# What differs after a teardown by the passing of time, and by whoever logs in.
+# Facts that change with time or with a login, not because of virtbed.
 _TIME = re.compile(
     r"(file|group|limit|mount|unit) \S*(/root/|/run/(user|libvirt|docker|containerd|sshd|log|lock)|"
     r"/var/(log|cache|tmp|lib/(apt|dpkg|systemd|private))|session-|user-0|user@0|apt-daily)"
@@ -274,7 +280,7 @@ _TIME = re.compile(
 def test_a_bench_host_from_its_set_up_to_its_teardown(
     server: Callable[..., Server], sweep: Sweep
 ) -> None:
-    """The quick part: bare metal, a container and a guest attested, and a teardown that is one."""
+    """Bare metal, a container and a guest are attested, and teardown restores the host."""
     lab = server(bench_image(Recipe()), prepared(), **HARDWARE)
     noted = json.loads(lab.run("cat", f"{STATE}/host.json"))
     assert [name for name, ran in noted["daemon"].items() if ran] == []

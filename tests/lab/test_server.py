@@ -1,3 +1,5 @@
+"""Servers in a box have the requested hardware, and end with the process that started them."""
+
 from __future__ import annotations
 
 import os
@@ -17,7 +19,7 @@ _CPUS = "/sys/devices/system/cpu"
 _NODES = "/sys/devices/system/node"
 
 
-def test_a_server_is_what_was_asked_for(server: Callable[..., Server]) -> None:
+def test_a_server_has_the_requested_hardware(server: Callable[..., Server]) -> None:
     lab = server(sockets=2, cores=1, threads=2, nodes=2, memory_mib=2560, iommu=True, spare=True)
     assert lab.run("systemctl", "is-system-running").strip() == "running"
     assert lab.run("systemctl", "--failed", "--no-legend", "--plain").strip() == ""
@@ -39,14 +41,14 @@ def test_a_server_is_what_was_asked_for(server: Callable[..., Server]) -> None:
     group = lab.shell(f"ls $(readlink -f /sys/bus/pci/devices/{devices[0]}/iommu_group)/devices")
     assert group.split() == [devices[0]]
     lab.run("test", "-c", "/dev/kvm")
-    # A snapshot's clock stands where it was taken.
+    # A snapshot's clock shows the time when it was taken, so the start must set it.
     assert abs(float(lab.run("date", "+%s")) - time.time()) < 60
 
 
 def test_a_server_without_virtualization_has_no_kvm(server: Callable[..., Server]) -> None:
     lab = server(svm=False, memory_mib=1536)
     assert "svm" not in lab.run("cat", "/proc/cpuinfo").split()
-    assert lab.shell("test -e /dev/kvm && echo there || echo none").strip() == "none"
+    assert lab.shell("test -e /dev/kvm && echo exists || echo none").strip() == "none"
     assert lab.shell("ls /sys/kernel/iommu_groups | wc -l").strip() == "0"
 
 
@@ -63,7 +65,7 @@ time.sleep(600)
 """
 
 
-def test_a_server_dies_with_whoever_started_it() -> None:
+def test_a_server_is_killed_together_with_its_starter() -> None:
     holder = subprocess.Popen([sys.executable, "-c", _HOLD], stdout=subprocess.PIPE, text=True)
     assert holder.stdout
     try:

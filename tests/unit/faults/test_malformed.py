@@ -1,6 +1,6 @@
-"""Malformed plans, results, evidence, designs, archives and inventories: refused in words, or read.
+"""Malformed plans, results, evidence, designs, archives, inventories: read, or refused clearly.
 
-`make test` tries a few; `make faults` sets VIRTBED_FAULTS, how many to try in all.
+`make test` tries a few; `make faults` sets VIRTBED_FAULTS, the total number of tries.
 """
 
 from __future__ import annotations
@@ -54,23 +54,23 @@ def tries(what: str) -> settings:
 
 
 @contextmanager
-def soon() -> Iterator[None]:
-    """Fail what takes too long of the processor, or too much memory."""
+def bounded() -> Iterator[None]:
+    """Fail if the block takes too much CPU time or memory."""
     started = time.process_time()
     yield
     assert time.process_time() - started < MOST_S
-    # The most so far: of everything before, too.
+    # The peak includes everything that the process did before.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_MIB * 1024
 
 
-def says(error: Exception) -> None:
-    """Fail a message that says nothing, has no end, or moves a cursor."""
+def assert_clear(error: Exception) -> None:
+    """Fail if a message is empty, very long, or contains control characters."""
     text = str(error)
     assert 0 < len(text) < 20_000
     assert all(c.isprintable() or c in "\n\t" for c in text), ascii(text)
 
 
-# Pieces by which a text of YAML or JSON goes wrong.
+# Pieces that break a text of YAML or JSON.
 PIECES = [
     "[" * 200, "{" * 200, "&a [*a]", "*a", "&a", "!!python/name:os.system", "!x", "2024-01-01",
     "1:30", "0x10", "9" * 5000, "-9" * 20, "1e999", ".nan", "<<: *a", "? ", "- ", ": ", "\t", "\n",
@@ -82,7 +82,7 @@ PIECES = [
 
 @st.composite
 def spoilt(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Give a text with some parts cut, doubled, overwritten or put in."""
+    """Return a text with some parts cut, doubled, overwritten or inserted."""
     text = whole
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(text) - 1)))
@@ -123,17 +123,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @tries("plan")
 @given(data=st.data())
-def test_a_plan_is_refused_in_words_or_placed(place: Path, data: st.DataObject) -> None:
+def test_a_malformed_plan_is_refused_clearly_or_placed(place: Path, data: st.DataObject) -> None:
     original = data.draw(st.sampled_from(PLANS)).read_bytes()
     path = place / "plan.yml"
     path.write_bytes(data.draw(spoilt(original)))
-    with soon():
+    with bounded():
         try:
             plan = load_plan(path, list(PLATFORMS.entries))
             plan.digest()
             design(plan, report(cpus=8), PLATFORMS)
         except (PlanError, PlacementError) as error:
-            says(error)
+            assert_clear(error)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def written(place: Path) -> Path:
 
 @tries("files")
 @given(data=st.data())
-def test_a_file_of_a_results_folder_is_left_out_in_words_or_read(
+def test_a_malformed_file_of_a_results_folder_is_left_out_with_a_reason_or_read(
     written: Path, data: st.DataObject
 ) -> None:
     names = sorted(str(p.relative_to(written)) for p in written.rglob("*.json"))
@@ -156,31 +156,33 @@ def test_a_file_of_a_results_folder_is_left_out_in_words_or_read(
             document = json.loads(whole)
             at = data.draw(st.sampled_from(sorted(places(document), key=str)))
             path.write_text(json.dumps(changed(document, at, data.draw(VALUES))))
-        with soon():
+        with bounded():
             found = trusted(written)
             for row in found.rejected:
-                says(ValueError(row.reason))
+                assert_clear(ValueError(row.reason))
             try:
                 explain(path)
             except AttestError as error:
-                says(error)
+                assert_clear(error)
     finally:
         path.write_bytes(whole)
 
 
 @tries("report")
 @given(data=st.data())
-def test_a_report_is_refused_in_words_or_made(written: Path, data: st.DataObject) -> None:
+def test_a_report_of_malformed_files_is_refused_clearly_or_made(
+    written: Path, data: st.DataObject
+) -> None:
     names = sorted(str(p.relative_to(written)) for p in written.rglob("*.json"))
     path = written / data.draw(st.sampled_from(names))
     whole = path.read_bytes()
     try:
         path.write_bytes(data.draw(spoilt(whole)))
-        with soon():
+        with bounded():
             try:
                 page = render(document(read_sweep(written)))
             except AnalysisError as error:
-                says(error)
+                assert_clear(error)
             else:
                 assert "<script>" not in page and "\x1b" not in page
     finally:
@@ -189,7 +191,7 @@ def test_a_report_is_refused_in_words_or_made(written: Path, data: st.DataObject
 
 @pytest.fixture(scope="module")
 def packed(place: Path) -> bytes:
-    """A small archive: its members are judged, its report is not made again."""
+    """Return a small archive; only its members are checked, its report is not made again."""
     path = place / "whole.zip"
     content = {f"quick/{name}": name.encode() * 50 for name in ("report.json", "a/b", "plan.yml")}
     sums = {"manifest-sha256.txt": b"".join(crate_line(n, c) for n, c in content.items())}
@@ -205,27 +207,27 @@ def crate_line(name: str, content: bytes) -> bytes:
 
 @tries("archive")
 @given(data=st.data())
-def test_an_archive_is_refused_in_words_or_unpacked_within_its_folder(
+def test_a_malformed_archive_is_refused_clearly_or_unpacked_within_its_folder(
     place: Path, packed: bytes, data: st.DataObject
 ) -> None:
     path, inside = place / "broken.zip", place / "inside"
     path.write_bytes(data.draw(spoilt(packed)))
-    with soon():
+    with bounded():
         try:
             with members.opened(path) as file:
                 wrong = list(members.faults(path, file))
                 if not wrong and crate.MANIFEST in file.namelist():
                     wrong = list(crate._unlike(file))
                 for line in wrong:
-                    says(ValueError(line))
+                    assert_clear(ValueError(line))
                 if not wrong:
                     for info in file.infolist():
                         (inside / info.filename).unlink(missing_ok=True)
                         members.unpack(file, info, inside)
         except AnalysisError as error:
-            says(error)
-        except members.UNREADABLE as error:  # which verify tells as "cannot be unpacked"
-            says(error if str(error) else ValueError(type(error).__name__))
+            assert_clear(error)
+        except members.UNREADABLE as error:  # which verify reports as "cannot be unpacked"
+            assert_clear(error if str(error) else ValueError(type(error).__name__))
 
 
 INVENTORY = json.dumps(
@@ -240,21 +242,21 @@ INVENTORY = json.dumps(
 
 @tries("inventory")
 @given(data=st.data())
-def test_what_an_inventory_tells_is_refused_in_words_or_read(data: st.DataObject) -> None:
+def test_a_malformed_inventory_is_refused_clearly_or_read(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
-        said = data.draw(spoilt(INVENTORY)).decode(errors="replace")
+        printed = data.draw(spoilt(INVENTORY)).decode(errors="replace")
     else:
         document = json.loads(INVENTORY)
         at = data.draw(st.sampled_from(sorted(places(document), key=str)))
-        said = json.dumps(changed(document, at, data.draw(VALUES)))
-    with soon(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ansible, "_printed", lambda *_: said)
+        printed = json.dumps(changed(document, at, data.draw(VALUES)))
+    with bounded(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ansible, "_printed", lambda *_: printed)
         try:
             bench_variables(["inventory"])
         except AnsibleError as error:
-            says(error)
+            assert_clear(error)
 
 
-def test_groups_within_each_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_that_contain_each_other_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ansible, "_printed", lambda *_: INVENTORY.decode())
     assert bench_variables(["x"]) == {"h": {"virtbed_state_dir": "/var/lib/x"}, "i": {}}
