@@ -13,10 +13,11 @@ only exhaust the memory."""
 def parse_cpu_list(text: str) -> tuple[int, ...]:
     """Return the numbers in a kernel list.
 
-    >>> parse_cpu_list("0-2,5"), parse_cpu_list("")
-    ((0, 1, 2, 5), ())
     Raises:
         ValueError: `text` is not a kernel list.
+
+    >>> parse_cpu_list("0-2,5"), parse_cpu_list("")
+    ((0, 1, 2, 5), ())
     """
     numbers: set[int] = set()
     for part in filter(None, text.strip("\0 \t\n").split(",")):
@@ -38,10 +39,11 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
 def parse_cpu_mask(text: str) -> tuple[int, ...]:
     """Return the CPUs in a kernel mask: hexadecimal words of 32 bits, the highest first.
 
-    >>> parse_cpu_mask("3,00000001")
-    (0, 32, 33)
     Raises:
         ValueError: `text` is not a kernel mask.
+
+    >>> parse_cpu_mask("3,00000001")
+    (0, 32, 33)
     """
     digits = bin(int(text.replace(",", "") or "0", 16))[:1:-1]
     return tuple(place for place, digit in enumerate(digits) if digit == "1")

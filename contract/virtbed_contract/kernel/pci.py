@@ -229,7 +229,8 @@ def _bars(resource: str) -> Iterator[Bar]:
 def _config(root: Path, name: str, at: int, size: int) -> bytes:
     """Return some bytes of a function's configuration space; empty if it cannot be read.
 
-    It reads only these bytes, since some devices hang if undefined registers are read.
+    It reads only these bytes: reading wakes a sleeping device, and some devices hang if undefined
+    registers are read.
     """
     try:
         with (root / DEVICES / name / "config").open("rb", buffering=0) as space:

@@ -67,7 +67,7 @@ def test_privileges_that_were_not_reported_are_not_judged(message: Any) -> None:
         ),
         (
             saw(threads={"usable_cores": 2, "intra_op": 4, "inter_op": 2}),
-            "pools of 4 and 2 found; matched asked",
+            "pools of 4 and 2 found; matched needed",
         ),
         (saw(privileges=may(users=[0, 65532])), "needs: users 0, 65532 found, 65532 alone needed"),
         (saw(privileges=may(groups=[0])), "groups 0 found, 65532 alone needed"),

@@ -191,7 +191,7 @@ def test_reasons_to_be_slow_that_a_gpu_does_not_count_are_left_out(
         (12, "library", "libnvidia-ml.so.1"),
         (15, "lost", "fallen off the bus"),
         (16, "reset", "nvidia-smi --gpu-reset"),
-        (18, "mismatch", "another version than the kernel module"),
+        (18, "mismatch", "kernel module have different versions"),
         (999, "nodes", "systemctl daemon-reload"),
         (23, "nvml", "number 23"),
     ],
@@ -221,7 +221,7 @@ def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     with pytest.raises(NvmlError, match=f"no GPU '{named}' found by NVML .*: {UUID}$"):
         read(monkeypatch, named)
-    with pytest.raises(NvmlError, match=r"there are: none$"):
+    with pytest.raises(NvmlError, match=r"that NVML knows: none$"):
         read(monkeypatch, named, fails={"nvmlDeviceGetHandleByIndex_v2": 15})
 
 
