@@ -1,4 +1,4 @@
-"""The journal of a sweep that several hosts carry out: which replicate is whose."""
+"""The ledger of a sweep on several hosts: which host carries out which replicate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from virtbed.ledger import Ledger, LedgerError, check_identity
 
 SEVERAL = {"hosts": "several"}
-"""What the identity of a sweep of several hosts has; one of one host names it as `host`."""
+"""Part of the identity of a sweep on several hosts; a sweep on one host has its name as `host`."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replicate (number INTEGER PRIMARY KEY, host TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS host (
@@ -20,7 +20,7 @@ _OF = " of "
 
 
 class FleetLedger(Ledger):
-    """A sweep's journal, with its hosts. Each worker has a connection of its own."""
+    """A sweep's ledger, with its hosts. Each worker has its own connection."""
 
     _wait_s = 60.0  # a write takes milliseconds, but every host's worker writes
 
@@ -29,18 +29,18 @@ class FleetLedger(Ledger):
         self._db.executescript(_SCHEMA)
 
     def refuse_one_host(self, reported: str) -> None:
-        """Raise LedgerError if the sweep was started on one host alone, or joined of such.
+        """Raise LedgerError if the sweep was started on a single host, or merged from such sweeps.
 
         Args:
-            reported: The one host that the sweep's folder has a report of, if it has one: what
-                tells where the journal was lost.
+            reported: Name of the host whose report is in the results folder, if there is one; used
+                if the ledger was lost.
         """
         one = self._rows("SELECT value FROM sweep WHERE key = 'host'")
         name = one[0][0] if one else reported if self.new() else ""
         if ", " in name:
             raise LedgerError(
-                f"{self._path.parent} was joined of sweeps of one host each, {name}; carry out "
-                "what is missing of these in their own folders, and virtbed merge again"
+                f"{self._path.parent} was merged from sweeps of one host each, {name}; run the "
+                "trials that are missing in their own folders, and virtbed merge again"
             )
         if name:
             raise LedgerError(
@@ -50,53 +50,53 @@ class FleetLedger(Ledger):
             )
 
     def join(self, host: str, own: Mapping[str, str]) -> None:
-        """Let a host take part, or check that it is as it was.
+        """Add a host to the sweep, or check that it has not changed since an earlier call.
 
         Args:
-            host: Its own name.
-            own: What must not change of it between two calls.
+            host: The host's own name.
+            own: Its properties that must be the same in every call, by name.
 
         Raises:
-            LedgerError: it has changed; the message names what.
+            LedgerError: a property has changed; the message names it.
         """
-        asked = {f"{key}{_OF}{host}": value for key, value in own.items()}
-        there = dict(self._rows("SELECT key, value FROM sweep"))
+        present = {f"{key}{_OF}{host}": value for key, value in own.items()}
+        stored = dict(self._rows("SELECT key, value FROM sweep"))
         if host in self.hosts():
-            check_identity(self._path.parent, there, asked)
+            check_identity(self._path.parent, stored, present)
             return
         with self._writing() as db:
-            db.executemany("INSERT OR REPLACE INTO sweep VALUES (?, ?)", asked.items())
+            db.executemany("INSERT OR REPLACE INTO sweep VALUES (?, ?)", present.items())
 
     def hosts(self) -> set[str]:
-        """Return the own names of all hosts that took part so far."""
+        """Return the own names of all hosts of the sweep so far."""
         return {row[0] for row in self._rows("SELECT value FROM sweep WHERE key LIKE 'host of %'")}
 
     def bind(self, replicate: int, host: str) -> None:
-        """Let a replicate be a host's: its trials run there, or are none of a pair."""
+        """Assign a replicate to a host. All its trials must run there, since ratios are paired."""
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO replicate VALUES (?, ?)", (replicate, host))
 
     def bound(self) -> dict[int, str]:
-        """Return the own name of the host of each replicate that has one."""
+        """Return the own name of the host of each assigned replicate, by its number."""
         return dict(self._rows("SELECT number, host FROM replicate"))
 
     def failed(self) -> list[str]:
-        """Return the trials that failed, in order."""
+        """Return the ids of the failed trials, in the order of the sweep."""
         sql = "SELECT id FROM trial WHERE status = 'failed' ORDER BY position"
         return [row[0] for row in self._rows(sql)]
 
     def note(self, name: str, replicate: int | None = None, aside: str = "") -> None:
-        """Note what a host does, for whoever looks.
+        """Store what a host does, for `virtbed status`.
 
         Args:
             name: Its name in the inventory.
-            replicate: The replicate that it carries out; None for none.
+            replicate: The replicate that it carries out; None if it carries out none.
             aside: Why it is set aside; empty if it is not.
         """
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO host VALUES (?, ?, ?)", (name, replicate, aside))
 
     def forget_notes(self) -> None:
-        """Forget what hosts did in an earlier call."""
+        """Remove the notes of an earlier call."""
         with self._writing() as db:
             db.execute("DELETE FROM host")

@@ -1,4 +1,8 @@
-"""What differs between two images: by their bills of packages and their lists of files."""
+"""Compare two images by their bills of materials (packages) and their lists of files.
+
+`virtbed image diff` prints the result. The images' trees are not needed: the three files that the
+build writes next to a tree are enough.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +19,23 @@ from virtbed_contract.codec import DocumentError, Json
 from virtbed_contract.documents import image_name
 
 MANIFEST, BILL, CONTENTS = "manifest.json", "sbom.cdx.json", "contents.jsonl.gz"
-_MOST_BYTES = 2**28  # of a list; one of 50,000 files has 10 MB
+_MOST_BYTES = 2**28  # largest list of files that is read; a list of 50,000 files has 10 MB
 _DAMAGED = (OSError, EOFError, zlib.error, ValueError, KeyError, AttributeError, TypeError)
 Parts = dict[str, dict[str, Any]]
-"""What an image has, by name or path."""
+"""Properties of an image's packages by name, or of its files by path."""
 
 
 class ImageError(RuntimeError):
-    """An image is not there, or cannot be compared."""
+    """An image does not exist, or cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """What is known of an image without its tree.
+    """The lists of an image's contents.
 
     Attributes:
-        manifest: Digest, variant, suite, key, when it was built.
-        packages: By kind and name: version, and what tells the bytes of one version apart.
+        manifest: Digest, variant, suite, key, build time.
+        packages: By "name (kind)": version, and hashes that distinguish builds of one version.
         files: By path: type, mode, owner, size, SHA-256, target.
     """
 
@@ -42,11 +46,12 @@ class Listed:
 
 @dataclass(frozen=True)
 class Change:
-    """What is in both images, and not alike.
+    """A package or file that both images have, with different properties.
 
     Attributes:
-        name: A package's, or a file's path.
-        of: What differs: "version", "mode", …, and what it is in each image; None for nothing.
+        name: The package's name, or the file's path.
+        of: The differing properties ("version", "mode", …), each with its values in the two images;
+            None if an image lacks the property.
     """
 
     name: str
@@ -55,7 +60,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """How the packages, or the files, of two images differ: sorted by name."""
+    """The differences between the packages, or the files, of two images; sorted by name."""
 
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
@@ -67,65 +72,67 @@ class Difference:
 
 
 def folder_of(name: str, images_of_host: Callable[[], Path]) -> Path:
-    """Return the folder of an image that is named by its path, digest, name or variant.
+    """Return the folder of an image.
 
     Args:
-        name: A folder, `sha256:…` or the 16 digits that name the folder, or a variant, of which the
-            current image is meant.
-        images_of_host: Tells where this host keeps its images; asked only if no folder is named.
+        name: A folder; or the image's digest (`sha256:…`), its name (the first 16 digits), or a
+            variant, whose current image is meant.
+        images_of_host: Returns the folder of this host's images; called only if `name` is no
+            folder.
 
     Raises:
-        ImageError: there is none.
+        ImageError: there is no such image; the message lists the existing ones.
     """
     short = image_name(name) if name.startswith("sha256:") else name
-    found = _first(Path(name))
-    if found is None:
+    folder = _first(Path(name))
+    if folder is None:
         images = images_of_host()
-        found = _first(images / short, images / f"current-{name}")
-    if found is None:
-        there = sorted(path.name for path in images.glob("*") if (path / MANIFEST).is_file())
+        folder = _first(images / short, images / f"current-{name}")
+    if folder is None:
+        existing = sorted(path.name for path in images.glob("*") if (path / MANIFEST).is_file())
         raise ImageError(
             f"no image {name[:200]} found, a folder with {MANIFEST}, {BILL} and {CONTENTS} needed, "
-            f"or one of {images}: {', '.join(there) or 'which has none'}"
+            f"or one of {images}: {', '.join(existing) or 'which has none'}"
         )
-    return found
+    return folder
 
 
-def _first(*places: Path) -> Path | None:
-    """Return the first that is an image's folder."""
+def _first(*folders: Path) -> Path | None:
+    """Return the first folder that is an image's; None if none is."""
     try:
-        return next((place for place in places if (place / MANIFEST).is_file()), None)
+        return next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
     except (OSError, ValueError):  # a name that no file can have
         return None
 
 
 def load(folder: Path) -> Listed:
-    """Read what is known of an image.
+    """Read the lists of an image's contents.
 
     Raises:
-        ImageError: something is missing or damaged.
+        ImageError: a file is missing or damaged, or belongs to another image.
     """
     try:
         manifest, bill = (json_file.read(folder / name) for name in (MANIFEST, BILL))
-        whose = bill["metadata"]["component"]["version"]
+        digest = bill["metadata"]["component"]["version"]
         packages = _packages(bill)
     except DocumentError as error:
         raise ImageError(f"{folder}: {error}; {_REMEDY}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ImageError(f"{folder / BILL}: no bill of an image found, {error} needed") from error
-    if not isinstance(manifest.get("digest"), str) or whose != manifest["digest"]:
+    if not isinstance(manifest.get("digest"), str) or digest != manifest["digest"]:
         raise ImageError(
-            f"{folder}: digest {manifest.get('digest')} found in {MANIFEST} and {whose} in {BILL}, "
-            "one needed; both must be of one image"
+            f"{folder}: digest {manifest.get('digest')} found in {MANIFEST} and {digest} in "
+            f"{BILL}, the same needed; both files must belong to one image"
         )
-    return Listed(manifest, packages, _files(folder / CONTENTS, whose))
+    return Listed(manifest, packages, _files(folder / CONTENTS, digest))
 
 
 _REMEDY = "an image of this version of virtbed has it: remove the image's folder, then make setup"
 
 
 def _packages(bill: Json) -> Parts:
-    found = {}
+    """Return the packages of a bill of materials, by "name (kind)"."""
+    packages = {}
     for part in bill["components"]:
         kind = str(part["purl"]).partition(":")[2].partition("/")[0]
         about = {
@@ -133,41 +140,47 @@ def _packages(bill: Json) -> Parts:
         }
         about.update(("sha256", entry["content"]) for entry in part.get("hashes", []))
         hashes = {key: about[key] for key in ("sha256", "record_sha256") if key in about}
-        found[f"{part['name']} ({kind})"] = {"version": part["version"], **hashes}
-    return found
+        packages[f"{part['name']} ({kind})"] = {"version": part["version"], **hashes}
+    return packages
 
 
 def _files(path: Path, digest: str) -> Parts:
-    found: Parts = {}
+    """Return the files of an image's list, by path.
+
+    Args:
+        path: The list, compressed lines of JSON; the last line has the image's digest.
+        digest: The digest that the list must have.
+    """
+    files: Parts = {}
     try:
         with gzip.open(path) as file:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
-            raise ImageError(f"{path}: over {_MOST_BYTES >> 20} MiB found, at most that needed")
+            raise ImageError(f"{path}: more than {_MOST_BYTES >> 20} MiB found, no more are read")
         *lines, last = text.splitlines()
         end = json.loads(last)
         if end != {"digest": digest, "files": len(lines)}:
             raise ImageError(
                 f"{path}: it ends with {str(end)[:200]}, digest {digest} and {len(lines)} files "
-                "needed; it is another image's"
+                "needed; it belongs to another image"
             )
         for line in lines:
             entry = json.loads(line)
-            found[_rooted(entry.pop("path"))] = entry
+            files[_rooted(entry.pop("path"))] = entry
     except FileNotFoundError as error:
         raise ImageError(f"no {path} found, an image's list of files needed; {_REMEDY}") from error
     except _DAMAGED as error:
         raise ImageError(f"{path}: damaged ({error}), a line of JSON per file needed") from error
-    return found
+    return files
 
 
 def _rooted(path: str) -> str:
-    """Return a tar's "./etc/shadow" as "/etc/shadow", and "." as "/"."""
+    """Return a path of a tar as an absolute one: "./etc/shadow" as "/etc/shadow", "." as "/"."""
     return "/" + path.removeprefix(".").lstrip("/")
 
 
 def difference(a: Mapping[str, dict[str, Any]], b: Mapping[str, dict[str, Any]]) -> Difference:
-    """Return how two parts differ."""
+    """Return the differences between the packages, or the files, of two images."""
     changed = []
     for name in sorted(a.keys() & b.keys()):
         keys = [key for key in {**a[name], **b[name]} if a[name].get(key) != b[name].get(key)]
@@ -178,22 +191,22 @@ def difference(a: Mapping[str, dict[str, Any]], b: Mapping[str, dict[str, Any]])
 
 
 def document(a: Listed, b: Listed) -> Json:
-    """Return all that differs, for machines."""
+    """Return the document of `virtbed image diff --json`: all differences."""
     parts = {"packages": (a.packages, b.packages), "files": (a.files, b.files)}
-    found: Json = {"same": same(a, b), "a": a.manifest, "b": b.manifest}
+    content: Json = {"same": same(a, b), "a": a.manifest, "b": b.manifest}
     for name, (left, right) in parts.items():
-        how = difference(left, right)
-        found[name] = {
-            "only_a": {each: left[each] for each in how.only_a},
-            "only_b": {each: right[each] for each in how.only_b},
+        differences = difference(left, right)
+        content[name] = {
+            "only_a": {each: left[each] for each in differences.only_a},
+            "only_b": {each: right[each] for each in differences.only_b},
             "changed": {
                 each.name: {what: list(two) for what, two in each.of.items()}
-                for each in how.changed
+                for each in differences.changed
             },
         }
-    return found
+    return content
 
 
 def same(a: Listed, b: Listed) -> bool:
-    """Return whether two are one image."""
+    """Return whether two images have the same digest."""
     return bool(a.manifest["digest"] == b.manifest["digest"])

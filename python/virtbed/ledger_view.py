@@ -1,4 +1,8 @@
-"""A sweep's journal as whoever only looks sees it: nothing is written, nothing is waited for."""
+"""Read a sweep's ledger without writing to it, and without blocking the sweep.
+
+`virtbed status` uses it, also for results folders of other users. The content is checked, because
+the file may have been changed by others.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,13 @@ from virtbed.ledger import Digests, LedgerError
 _Found = TypeVar("_Found")
 _WAIT_S = 5.0
 MOST_S = 20.0
-"""A journal of the most trials is read in less than one second; one that is made to last is not."""
+"""Limit for reading a ledger: the largest takes less than one second, a malicious one any time."""
 _STATES = ("todo", "leased", "done", "failed")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A trial as the journal has it; `status` is todo, leased, done or failed."""
+    """One trial of a ledger; `status` is todo, leased, done or failed."""
 
     id: str
     platform: str
@@ -36,11 +40,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Host:
-    """One host of several as the journal has it.
+    """One host of a sweep on several hosts.
 
     Attributes:
         name: Its name in the inventory.
-        replicate: The replicate that it carries out; None for none.
+        replicate: The replicate that it carries out; None if it carries out none.
         aside: Why it is set aside; empty if it is not.
     """
 
@@ -51,14 +55,14 @@ class Host:
 
 @dataclass(frozen=True)
 class View:
-    """What a journal says.
+    """The content of a ledger.
 
     Attributes:
         rows: Every trial, in the order of the sweep.
-        seconds: Mean wall seconds of a trial by platform, as far as known.
-        holder: Who carries the sweep out; None if nobody does.
-        left_by: Who did, and is gone without having said so.
-        hosts: The hosts of a sweep of several, as the last call left them.
+        seconds: Mean wall seconds per trial by platform, as far as known.
+        holder: The controller that carries the sweep out; None if there is none.
+        left_by: A controller that was killed while carrying it out; None if there is none.
+        hosts: The hosts of a sweep on several hosts, in the state of the last call.
     """
 
     rows: tuple[Row, ...]
@@ -69,30 +73,31 @@ class View:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many trials are todo, leased, done and failed."""
+        """The number of trials per status."""
         return Counter(row.status for row in self.rows)
 
 
 def look(path: Path) -> View:
-    """Read a journal.
+    """Read a ledger.
 
     Raises:
-        LedgerError: it is none, or cannot be read.
+        LedgerError: the file is no ledger, or cannot be read.
     """
     return _looked(path, _read)
 
 
 def digests(path: Path) -> dict[str, Digests]:
-    """Return the digests of what each trial left that is done, as far as a journal knows them.
+    """Return the digests of each done trial's files, by id, as far as a ledger has them.
 
     Raises:
-        LedgerError: it is none, or cannot be read.
+        LedgerError: the file is no ledger, or cannot be read.
     """
     return _looked(path, _digests)
 
 
 def _looked(path: Path, read: Callable[[sqlite3.Connection], _Found]) -> _Found:
-    # A journal that nobody writes needs no files next to it, which a reader would make.
+    # Without a -wal file no process has the ledger open; then immutable=1 keeps SQLite from
+    # creating files next to it.
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     try:
         opened = sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, timeout=_WAIT_S)
@@ -105,19 +110,19 @@ def _looked(path: Path, read: Callable[[sqlite3.Connection], _Found]) -> _Found:
 
 
 def _digests(db: sqlite3.Connection) -> dict[str, Digests]:
-    found = {}
+    by_trial = {}
     sql = (
         "SELECT id, result, evidence FROM trial WHERE status = 'done' AND result IS NOT NULL "
         "AND evidence IS NOT NULL"
     )
     for trial, *both in db.execute(sql):
         _check((trial, *both), True, trial, *both)
-        found[trial] = Digests(*both)
-    return found
+        by_trial[trial] = Digests(*both)
+    return by_trial
 
 
 def _read(db: sqlite3.Connection) -> View:
-    db.execute("BEGIN")  # one state of it, whatever is written meanwhile
+    db.execute("BEGIN")  # read one consistent state, whatever is written meanwhile
     holders = db.execute("SELECT host, pid, boot, started, expires FROM holder").fetchall()
     now = time.time()
     for *who, ends in holders:
@@ -148,13 +153,19 @@ def _read(db: sqlite3.Connection) -> View:
 
 def _hosts(db: sqlite3.Connection) -> Iterator[Host]:
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'host'").fetchone():
-        return  # of one host alone
+        return  # the sweep has one host
     for name, replicate, aside in db.execute("SELECT * FROM host ORDER BY name"):
         _check((name, replicate), replicate is None or type(replicate) is int, name, aside)
         yield Host(name, replicate, aside)
 
 
 def _check(found: object, whole: bool, *texts: object) -> None:
-    """Raise TypeError if what a journal has is not what virtbed writes: nobody vouches for it."""
+    """Raise TypeError if values of a ledger are not of the kind that virtbed writes.
+
+    Args:
+        found: The values, for the message.
+        whole: Whether the numbers among them are good.
+        *texts: Those that must be texts.
+    """
     if not whole or not all(isinstance(text, str) for text in texts):
         raise TypeError(f"{str(found)[:200]} found, a trial or holder as virtbed writes it needed")

@@ -1,4 +1,4 @@
-"""The documents of a trial that has ended: its result and its evidence."""
+"""Build the documents of a trial that has ended: its result and its evidence."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Json = dict[str, Any]
 
 
 def evidence_of(trial: Trial, outcome: TrialOutcome, error: str = "") -> Json:
-    """Return a trial's evidence, an `Evidence` document as JSON values.
+    """Return a trial's evidence: an `Evidence` document as JSON values.
 
     Args:
         trial: The trial.
-        outcome: How it ended.
-        error: Why it failed; empty if it did not.
+        outcome: How it ended, with the readings of its instance.
+        error: Why it failed; empty if it succeeded.
     """
     return {
         "schema": EVIDENCE,
@@ -44,15 +44,15 @@ def result_of(
     host: str,
     attempt: int,
 ) -> Json:
-    """Return a good trial's result: the harness's document, and what the controller knows of it.
+    """Return a successful trial's result: the harness's document, completed by the controller.
 
     Args:
         trial: The trial.
         document: The harness's document, without its files.
-        outcome: How the trial ended.
-        plan: The plan of its sweep.
+        outcome: How the trial ended, with the readings of its instance.
+        plan: The sweep's plan.
         host: The bench host's own name.
-        attempt: Which attempt it was, from 1.
+        attempt: Number of the attempt, from 1.
     """
     instance = trial.instance
     head = documents.Trial(
@@ -88,23 +88,23 @@ def result_of(
 
 
 def _machines(evidence: Readings) -> Iterator[dict[str, Any] | None]:
-    """Give the readings of the machine before and after a trial."""
+    """Yield the readings of the machine before and after a trial."""
     return (side.machine if side else None for side in (evidence.before, evidence.after))
 
 
 def _neighbours(evidence: Readings) -> Iterator[Sequence[Json]]:
-    """Give the readings of the neighbours before and after a trial."""
+    """Yield the readings of the neighbours before and after a trial."""
     return (side.neighbours if side else () for side in (evidence.before, evidence.after))
 
 
 def clock_apart_share(evidence: Readings) -> float | None:
-    """Return how far a guest's clock and the controller's ran apart, as a share of the time.
+    """Return how far a guest's clock and the controller's drifted apart, as a share of the time.
 
-    Each reading of the guest's clock fell somewhere between the question and the answer, so only
-    what lies outside of those bounds counts.
+    The guest's clock was read at an unknown moment between request and answer, so only a drift
+    beyond these bounds counts.
 
     Returns:
-        None without two readings: metal has one clock.
+        The share; None without two readings, as on metal, which has one clock.
     """
     before, after = ((machine or {}).get("clock") for machine in _machines(evidence))
     if not before or not after:
@@ -112,6 +112,6 @@ def clock_apart_share(evidence: Readings) -> float | None:
     least = after["asked_ns"] - before["answered_ns"]
     most = after["answered_ns"] - before["asked_ns"]
     elapsed = after["instance_ns"] - before["instance_ns"]
-    # /proc/uptime is cut to hundredths of a second, once before and once after.
+    # /proc/uptime is truncated to hundredths of a second, in both readings.
     apart = max(0, least - elapsed - 10_000_000, elapsed - most - 10_000_000)
     return float(round(apart / most, 6))

@@ -1,4 +1,4 @@
-"""The progress of a sweep: a live bar on a terminal, a line per trial elsewhere."""
+"""The progress of a sweep: a progress bar on a terminal, and a line per trial."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from rich.progress import Progress as Bar
 
 from virtbed.trial import Trial
 
-# By MLPerf's rules a trial takes ten minutes at least, whatever others took.
+# With MLPerf's rules a trial takes at least ten minutes, however long earlier trials took.
 STUDY_S = 630.0
 
 GuessS = Callable[[str, bool], float]
-"""Seconds that a trial takes on a platform, emulated or not, before the host has shown its own."""
-_Kind = tuple[str, bool, bool, bool]  # platform, emulated, by MLPerf's rules, with neighbours
+"""Estimates the seconds of a trial from its platform and whether it is emulated, if none is known.
+"""
+_Kind = tuple[str, bool, bool, bool]  # platform, emulated, with MLPerf's rules, with neighbours
 
 
 def estimate_s(trials: Iterable[Trial], seen_s: Mapping[str, float], guess_s: GuessS) -> float:
-    """Return the seconds that trials will take, as seen of their platform, else a guess.
+    """Return an estimate of the seconds that trials will take.
 
     Args:
         trials: The trials.
-        seen_s: Mean seconds of a trial by platform, as far as known.
-        guess_s: What is taken for a platform that is not among these.
+        seen_s: Mean seconds per trial by platform, as far as measured.
+        guess_s: Used for other platforms.
     """
     return _estimate_s(Counter(map(_kind, trials)), seen_s, guess_s)
 
@@ -40,7 +41,7 @@ def _kind(trial: Trial) -> _Kind:
 
 def _estimate_s(counts: Mapping[_Kind, int], seen_s: Mapping[str, float], guess_s: GuessS) -> float:
     return sum(
-        # Neighbours start before the trial, which takes as long again.
+        # With neighbours a trial takes twice as long: they start before it.
         number * max(seen_s.get(platform) or guess_s(platform, emulated) * (1 + after), least)
         for (platform, emulated, study, after), number in counts.items()
         for least in [STUDY_S if study else 0]
@@ -48,14 +49,19 @@ def _estimate_s(counts: Mapping[_Kind, int], seen_s: Mapping[str, float], guess_
 
 
 def minutes(seconds: float) -> str:
-    """Return a duration as a person says it."""
+    """Return a duration in words, in seconds or minutes.
+
+    Example:
+        >>> minutes(45), minutes(600)
+        ('45 s', '10 min')
+    """
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 class Progress:
-    """Shows what a sweep does, and when it will be done.
+    """The progress display of a sweep: running trials, and the estimated time of its end.
 
-    The workers of several hosts may call it at once, each by what `of` returns for its host.
+    Workers of several hosts may use it at the same time, each through `of(host)`.
     """
 
     def __init__(self, console: Console, guess_s: GuessS) -> None:
@@ -78,7 +84,7 @@ class Progress:
         self._seen: dict[str, tuple[int, float]] = {}
         self._total = 0
         self._hosts = 1
-        self._doing: dict[str, str] = {}  # the trial of each host that carries one out
+        self._doing: dict[str, str] = {}  # the running trial of each host
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -88,7 +94,7 @@ class Progress:
         self._bar.stop()
 
     def of(self, host: str) -> HostProgress:
-        """Return what one of several hosts tells its progress to."""
+        """Return the display of one of several hosts."""
         return HostProgress(self, host)
 
     def say(self, text: str) -> None:
@@ -102,10 +108,10 @@ class Progress:
         """Start counting.
 
         Args:
-            total: How many trials there are.
-            missing: Those that are to be carried out.
-            seen_s: Mean seconds of a trial by platform, as far as known.
-            hosts: How many hosts carry them out.
+            total: Number of trials of the sweep.
+            missing: The trials that are still to be carried out.
+            seen_s: Mean seconds per trial by platform, as far as known.
+            hosts: Number of hosts that carry them out.
         """
         with self._lock:
             self._missing, self._kinds, self._hosts = {}, Counter(), hosts
@@ -118,25 +124,32 @@ class Progress:
             self.say(f"{total} trials{before}; {len(missing)} to go, about {self._eta()}")
 
     def again(self, trials: Iterable[Trial]) -> None:
-        """Count trials as missing that were done or had failed, and are to be carried out again."""
+        """Count trials as missing again that were done or had failed."""
         with self._lock:
             self._add(trials)
             self._bar.update(self._task, completed=self._number, eta=self._eta())
 
     def doing(self, trial: Trial, host: str = "") -> None:
-        """Show what is done right now."""
+        """Show the trial that runs now."""
         with self._lock:
             self._doing[host] = trial.id
             more = f" and {len(self._doing) - 1} more" if len(self._doing) > 1 else ""
             self._bar.update(self._task, description=f"{trial.id}{more}")
 
     def idle(self, host: str) -> None:
-        """One of several hosts carries nothing out any more, or not now."""
+        """Show that one of several hosts runs no trial."""
         with self._lock:
             self._doing.pop(host, None)
 
     def done(self, trial: Trial, seconds: float, error: str, host: str = "") -> None:
-        """Count one trial, done or failed."""
+        """Count one trial that is done or has failed.
+
+        Args:
+            trial: The trial.
+            seconds: Its wall time.
+            error: Why it failed; empty if it is done.
+            host: Its host, if there are several.
+        """
         with self._lock:
             self._take(trial)
             seen, sum_s = self._seen.get(trial.instance.platform, (0, 0.0))
@@ -148,7 +161,7 @@ class Progress:
             self.say(f"{self._count} {trial.id}{where} {how} ({minutes(seconds)}, ETA {eta})")
 
     def unneeded(self, trial: Trial) -> None:
-        """Count one trial that is left out, since its cell is known closely enough."""
+        """Count one trial that is left out because its cell has reached the plan's precision."""
         with self._lock:
             self._take(trial)
             self.say(f"{self._count} {trial.id} not needed")
@@ -180,7 +193,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class HostProgress:
-    """The progress of one of several hosts; see `Progress`."""
+    """The progress display of one of several hosts; see `Progress`."""
 
     whole: Progress
     host: str
@@ -190,11 +203,11 @@ class HostProgress:
         self.whole.say(f"{self.host}: {text}")
 
     def doing(self, trial: Trial) -> None:
-        """Show what is done on it right now."""
+        """Show the trial that runs on the host now."""
         self.whole.doing(trial, self.host)
 
     def done(self, trial: Trial, seconds: float, error: str) -> None:
-        """Count one trial, done or failed."""
+        """Count one trial that is done or has failed."""
         self.whole.done(trial, seconds, error, self.host)
 
     def unneeded(self, trial: Trial) -> None:

@@ -1,4 +1,4 @@
-"""The files of a trial: checked against their schema, whole or absent, never half."""
+"""Write the files of a trial: checked against their JSON Schema, and complete or absent."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from virtbed_contract.result import Result
 
 
 class RecordError(ValueError):
-    """A document that does not satisfy its schema; the message says where."""
+    """A document does not satisfy its JSON Schema; the message names the place."""
 
 
 def now() -> str:
-    """Return the time in UTC, to the second, as every record writes it."""
+    """Return the time in UTC, to the second, in the format of all records."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document so that a reader, or a crash, sees all of it or none of it.
+    """Write a document atomically: a reader, or a crash, leaves all of it or nothing.
 
-    An element of a list of the document is a line, and no more than a line is in memory.
+    Each element of a top-level list becomes one line; at most one line is in memory as text.
     """
     write_text(path, lines(document))
 
 
 def lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Give a document as `write_json` writes it, in parts."""
+    """Yield the text of a document in parts, as `write_json` writes it."""
     for number, key in enumerate(sorted(document)):
         value = document[key]
         yield f"{',' if number else '{'}\n {json.dumps(key)}: "
@@ -53,13 +53,18 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a file whole, and its folder if there is none; `text` may come in parts."""
+    """Write a file atomically, and create its folder if necessary.
+
+    Args:
+        path: The file.
+        text: Its content, or an iterable of its parts.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole_text(path, text)
 
 
 def check_result(document: Mapping[str, Any]) -> None:
-    """Raise RecordError unless the document is a whole result."""
+    """Raise RecordError unless the document satisfies the schema of results."""
     for error in _validator().iter_errors(document):
         place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
         raise RecordError(f"result.json: ${place}: {error.message}")
@@ -71,7 +76,7 @@ def _validator() -> jsonschema_rs.Draft202012Validator:
 
 
 def digests(folder: Path) -> Digests:
-    """Return the digests of a trial's result and evidence as they lie on the disk.
+    """Return the digests of a trial's result.json and evidence.json as they are on the disk.
 
     Raises:
         OSError: one cannot be read, is missing, or is no regular file.
@@ -80,7 +85,7 @@ def digests(folder: Path) -> Digests:
 
 
 def _digest(path: Path) -> str:
-    # Without O_NONBLOCK a FIFO would be waited for.
+    # O_NONBLOCK: opening a FIFO would wait for a writer.
     opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
@@ -97,7 +102,19 @@ def write_trial(
     evidence: Mapping[str, Any],
     files: Mapping[str, str],
 ) -> None:
-    """Write a good trial: its logs and evidence, then its result, whose presence makes it good."""
+    """Write the files of a successful trial.
+
+    The result is written last: its presence marks the trial as successful.
+
+    Args:
+        folder: The trial's folder.
+        result: The result document.
+        evidence: The evidence document.
+        files: Logs by file name.
+
+    Raises:
+        RecordError: the result does not satisfy its schema; nothing is written.
+    """
     check_result(result)
     (folder / "failure.json").unlink(missing_ok=True)
     for name, text in files.items():
@@ -113,9 +130,14 @@ def write_failure(
     *,
     keep_result: bool = False,
 ) -> None:
-    """Write a failed trial: why, and what evidence there is; never a result.
+    """Write the files of a failed trial: the failure, and the evidence if there is any.
 
-    With `keep_result` the result and the evidence of an earlier attempt stay.
+    Args:
+        folder: The trial's folder.
+        failure: The failure document.
+        evidence: The evidence document, if there is one.
+        keep_result: Whether to keep the result and evidence of an earlier attempt; otherwise they
+            are removed.
     """
     if keep_result:
         write_json(folder / "failure.json", failure)

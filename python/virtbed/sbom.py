@@ -1,6 +1,7 @@
-"""What an image is made of, and what a release needs, as CycloneDX bills of materials (SBOM).
+"""Write CycloneDX bills of materials (SBOM): of an image's packages, and of a release.
 
-``python -m virtbed.sbom VERSION TIME LOCK…`` prints that of a release: `make release` calls it.
+``python -m virtbed.sbom VERSION TIME LOCK…`` prints the bill of a release; `make release` calls it.
+The role image_rootfs writes the bill of an image.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ def bill(
     wheels: Iterable[str],
     lock: str,
 ) -> str:
-    """Return the bill of an image, as JSON.
+    """Return the bill of materials of an image, as JSON.
 
     Args:
-        digest: The image's, ``sha256:…``.
-        variant: Its name in images.yml.
+        digest: The image's digest, ``sha256:…``.
+        variant: The variant's name in images.yml.
         suite: Debian's suite.
-        built_at: When it was built, in ISO 8601.
-        packages: Debian packages, as ``apt-cache show`` tells of them.
-        wheels: Python distributions, a line each: name, version and the SHA-256 of RECORD, which
-            has that of each installed file.
-        lock: The requirements file by which they were installed; tells their hashes.
+        built_at: When the image was built, in ISO 8601.
+        packages: The output of ``apt-cache show`` for its Debian packages.
+        wheels: One line per Python distribution: name, version and SHA-256 of its RECORD file,
+            which has the hash of each installed file.
+        lock: Text of the requirements file of the installation, with the hashes of the wheels.
 
     Raises:
         ValueError: a package has no name, version, architecture or hash.
@@ -67,12 +68,13 @@ def bill(
 
 
 def release_bill(version: str, released_at: str, locks: Mapping[str, str]) -> str:
-    """Return the bill of a release, as JSON: the wheels that its hash locks name.
+    """Return the bill of materials of a release, as JSON: the wheels that its hash locks name.
 
     Args:
-        version: Of virtbed.
-        released_at: When, in ISO 8601.
-        locks: Requirements files by name, with their text. A wheel's properties say in which it is.
+        version: Version of virtbed.
+        released_at: When it was released, in ISO 8601.
+        locks: Texts of the requirements files, by file name. Each wheel in the bill has the names
+            of the files that list it as properties.
     """
     hashes: dict[tuple[str, str], set[str]] = {}
     holders: dict[tuple[str, str], set[str]] = {}
@@ -94,7 +96,8 @@ def release_bill(version: str, released_at: str, locks: Mapping[str, str]) -> st
 
 
 def _written(about: Component, parts: Iterable[Component], name: str, moment: str) -> str:
-    # Of the same there is the same bill, but for the time.
+    # A serial number that depends on the name only: bills of the same contents differ in the time
+    # alone.
     bom = Bom(components=parts, serial_number=uuid5(NAMESPACE_URL, name))
     bom.metadata.component = about
     bom.metadata.timestamp = datetime.fromisoformat(moment)
@@ -104,17 +107,17 @@ def _written(about: Component, parts: Iterable[Component], name: str, moment: st
 
 
 def _shown(text: str) -> set[tuple[str, ...]]:
-    """Return _FIELDS of each package; a set, for some stand twice."""
-    found = set()
+    """Return the _FIELDS of each package; a set, because apt-cache lists some packages twice."""
+    shown = set()
     for stanza in filter(str.strip, re.split(r"\n\s*\n", text)):
         fields = dict(re.findall(r"^([A-Za-z0-9-]+): *(.*)$", stanza, re.M))
         if lacking := [name for name in _FIELDS if not fields.get(name)]:
             raise ValueError(
-                f"no {', '.join(lacking)} found of the Debian package "
-                f"{fields.get('Package', stanza[:80])}, needed; its archive's lists say it"
+                f"no {', '.join(lacking)} found for the Debian package "
+                f"{fields.get('Package', stanza[:80])}, needed; the lists of its archive have it"
             )
-        found.add(tuple(fields[name] for name in _FIELDS))
-    return found
+        shown.add(tuple(fields[name] for name in _FIELDS))
+    return shown
 
 
 def _package(name: str, version: str, architecture: str, sha256: str, *, suite: str) -> Component:
@@ -134,7 +137,7 @@ def _distribution(
     name: str, version: str, hashes: Iterable[str], more: Iterable[Property]
 ) -> Component:
     url = PackageURL("pypi", None, name, version)
-    # Of each file that the lock admits; one of them is installed.
+    # The hashes of all files that the lock admits; one of these was installed.
     about = [Property(name="virtbed:locked_sha256", value=value) for value in hashes]
     return Component(
         type=ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url),
@@ -143,7 +146,7 @@ def _distribution(
 
 
 def _plain(name: str) -> str:
-    """Return a distribution's name as PyPI writes it."""
+    """Return a distribution's name, normalized as on PyPI (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -1,4 +1,4 @@
-"""Which values of the factors each instance runs with: all combinations, or one varied at a time.
+"""The values of the factors of each instance: all combinations, or one factor varied at a time.
 
 Pure: a plan, an instance, the properties of its enclosure and what the host lacks in; values out.
 """
@@ -14,23 +14,23 @@ from virtbed_contract.factors import FACTORS, Factor, default_of, of_grain
 
 Values = dict[str, str]
 Why = tuple[str, str]
-"""Why a cell cannot run, and what would change that."""
+"""Why a cell cannot run, and the remedy."""
 
 
 def combinations(
     plan: Plan, grain: str, instance: Instance, enclosure: RoleProperties, emulated: bool
 ) -> Iterator[Values]:
-    """Give every combination of the values of the factors of one grain that an instance runs with.
+    """Yield the combinations of values that an instance runs with, for the factors of one grain.
 
-    Where a plan explains, each has at most one value that is no default: a star around the
-    reference, not the product. Factors of the CPU quota are varied in cells that have one, all
-    others in the cell of the platform that none has: its pinned one, if the plan has that. An
-    instance that varies a factor already varies none of its trials.
+    With `explain: true` a combination has at most one value that is not the default (a star around
+    the reference, not the product). Then factors of the CPU quota are varied in cells with a quota,
+    all others in the platform's reference cell: the pinned one, if the plan has it. If an instance
+    already varies a factor, its trials vary none.
 
     Args:
         plan: The plan.
         grain: "instance" or "trial".
-        instance: Its `factors` are those of the instance, where `grain` is "trial".
+        instance: The instance; for the grain "trial" with its `factors`.
         enclosure: The properties of its enclosure.
         emulated: Whether it is an emulated guest.
     """
@@ -43,13 +43,13 @@ def combinations(
         for factor in factors
     }
     for values in product(*several.values()):
-        found = dict(zip(several, values, strict=True))
-        if not plan.explain or sum(found[f.name] != f.default for f in factors) <= 1:
-            yield found
+        combination = dict(zip(several, values, strict=True))
+        if not plan.explain or sum(combination[f.name] != f.default for f in factors) <= 1:
+            yield combination
 
 
 def _elsewhere(plan: Plan, factor: Factor, instance: Instance) -> bool:
-    """Return whether another cell of the platform is the one in which a factor is varied."""
+    """Return whether `explain` varies a factor in another cell of the platform than this one."""
     modes = plan.platforms[instance.platform]
     reference = "pinned" if "pinned" in modes else modes[0]
     return factor.varied_by != "quotas" and instance.mode != reference
@@ -58,7 +58,7 @@ def _elsewhere(plan: Plan, factor: Factor, instance: Instance) -> bool:
 def _values(
     plan: Plan, factor: Factor, instance: Instance, enclosure: RoleProperties, emulated: bool
 ) -> list[str]:
-    """Return the values of a factor that the plan lists and the instance can have."""
+    """Return those of the plan's values of a factor that the instance can have."""
     can = {
         "all": True,
         "enclosures": factor.name in enclosure.varies,
@@ -75,12 +75,12 @@ def _values(
 def offered(
     instance: Instance, enclosure: RoleProperties, lacking: Collection[Collection[str]]
 ) -> Why | None:
-    """Return why this host has not what an instance's factors ask of its enclosure; None if it has.
+    """Return why this host's enclosure cannot provide an instance's factors; None if it can.
 
     Args:
-        instance: With `factors`.
+        instance: The instance, with its `factors`.
         enclosure: The properties of its enclosure.
-        lacking: Role, factor and value of what the host does not offer, as its report has it.
+        lacking: (role, factor, value) of what the host cannot provide, from its report.
     """
     role = f"enclosure_{instance.enclosure}"
     for factor in FACTORS:
@@ -88,10 +88,10 @@ def offered(
         command = enclosure.varies.get(factor.name, {}).get(value)
         if not command:
             continue
-        if instance.own_kernel:  # whose image has the engine's own alone
+        if instance.own_kernel:  # the guest's image has the engine's defaults only
             return (
                 f"{factor.name} {value}: in a guest {instance.enclosure} has its defaults only",
-                f"vary {factor.plan_key} on metal",
+                f"vary {factor.plan_key} on platforms of the machine metal",
             )
         if [role, factor.name, value] in [list(row) for row in lacking]:
             return (
@@ -103,21 +103,21 @@ def offered(
 
 
 def unvaried(plan: Plan, enclosures: Mapping[str, RoleProperties]) -> str | None:
-    """Return which value of a plan's no platform of its can have; None if each has one.
+    """Return a message if none of a plan's platforms can have one of its values; else None.
 
     Args:
         plan: The plan.
-        enclosures: The properties of the enclosure of each platform that there is.
+        enclosures: The properties of the enclosure of each platform of the checkout, by platform.
     """
     for factor in FACTORS:
         if factor.varied_by not in ("enclosures", "quotas"):
             continue
         for value in plan.values(factor):
             able = [n for n, own in enclosures.items() if value in own.varies.get(factor.name, {})]
-            here = [n for n in able if n in plan.platforms]
+            suitable = [n for n in able if n in plan.platforms]
             if factor.varied_by == "quotas":
-                here = [n for n in here if _has_quota(plan, n, enclosures[n])]
-            if value != factor.default and not here:
+                suitable = [n for n in suitable if _has_quota(plan, n, enclosures[n])]
+            if value != factor.default and not suitable:
                 suffix = " in a mode with a CPU quota" if factor.varied_by == "quotas" else ""
                 return (
                     f"{factor.plan_key}: {value} found, which none of the plan's platforms can "
@@ -127,4 +127,5 @@ def unvaried(plan: Plan, enclosures: Mapping[str, RoleProperties]) -> str | None
 
 
 def _has_quota(plan: Plan, platform: str, enclosure: RoleProperties) -> bool:
+    """Return whether the plan has a platform in a mode that limits CPUs by a quota."""
     return any(enclosure.limits[mode] == "quota" for mode in plan.platforms[platform])

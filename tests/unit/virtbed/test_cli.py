@@ -244,7 +244,7 @@ def test_a_plan_whose_image_lacks_an_application_is_refused_before_the_host_is_s
     )
     said = CliRunner().invoke(app, [command, str(path)])
     assert said.exit_code == 2
-    assert "image null found in the plan, which holds null and lacks face_detection" in said.output
+    assert "image null found in the plan, which has null and lacks face_detection" in said.output
     path.write_text(path.read_text().replace("null", "cuda"))
     said = CliRunner().invoke(app, [command, str(path)])
     assert said.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in said.output

@@ -105,7 +105,7 @@ def test_an_image_that_lacks_an_application_is_refused_and_one_that_has_it_is_na
     with pytest.raises(PlatformError) as refused:
         check_image("null", ["null", "image_classification"], FRAMEWORKS, variants)
     assert str(refused.value) == (
-        "image null found in the plan, which holds null and lacks image_classification; set image: "
+        "image null found in the plan, which has null and lacks image_classification; set image: "
         "cpu, or take it out of applications"
     )
     with pytest.raises(PlatformError, match=r"no image 'gpu'; images.yml has: cpu, null"):

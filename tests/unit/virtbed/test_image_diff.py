@@ -150,9 +150,9 @@ def cut(folder: Path) -> None:
         (lambda f: (f / CONTENTS).write_text("none"), "damaged"),
         (cut, "damaged"),
         (lambda f: listed(f, []), "damaged"),
-        (lambda f: listed(f, [{"digest": B, "files": 0}]), "it is another image's"),
+        (lambda f: listed(f, [{"digest": B, "files": 0}]), "it belongs to another image"),
         (lambda f: listed(f, [{"path": 1}, {"digest": A, "files": 1}]), "damaged"),
-        (lambda f: (f / "manifest.json").write_text(f'{{"digest": "{B}"}}'), "both must be of one"),
+        (lambda f: (f / "manifest.json").write_text(f'{{"digest": "{B}"}}'), "both files must belong to one"),
         (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json"),
     ],
 )  # fmt: skip

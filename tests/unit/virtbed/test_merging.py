@@ -153,7 +153,7 @@ def test_a_joined_folder_of_several_hosts_is_carried_on_by_none(
     cluster: Cluster, shards: list[Path]
 ) -> None:
     merge(cluster.results / "demo", shards, PLATFORMS)
-    with pytest.raises(Exception, match=r"was joined of sweeps of one host each, n1, n2, n3;"):
+    with pytest.raises(Exception, match=r"was merged from sweeps of one host each, n1, n2, n3;"):
         cluster.sweep()
 
 

@@ -86,7 +86,7 @@ def test_packages_and_wheels_have_their_versions_and_hashes() -> None:
 
 def test_a_package_without_a_hash_is_refused() -> None:
     shown = SHOWN.replace(f"SHA256: {'1' * 64}\n", "")
-    with pytest.raises(ValueError, match="no SHA256 found of the Debian package libc6, needed"):
+    with pytest.raises(ValueError, match="no SHA256 found for the Debian package libc6, needed"):
         made(packages=shown)
 
 
