@@ -1,4 +1,8 @@
-"""The report's two files, report.html and report.json: rendered and written."""
+"""Renders and writes the two files of a report, report.html and report.json.
+
+The controller calls `report` after each block, the command line on demand. What a report contains
+is `document`'s job; figures come from `figures`, the page from `templates/`.
+"""
 
 from __future__ import annotations
 
@@ -27,25 +31,33 @@ from virtbed_contract.measures import of_group
 from virtbed_contract.sweep import MOST_REPLICATES
 
 _NAMING = ("instance", "platform", "plainly")
+AUTHORS, SOFTWARE = "The virtbed maintainers", "virtbed"
+"""What CITATION.cff says of virtbed; its version is in a report's provenance."""
+PAPER = (
+    "Samani and Salehi: Exploring the Impact of Virtualization on the Usability of the Deep "
+    "Learning Applications, 2021"
+)
+"""The study that CITATION.cff refers to; its identifier is `claims.STUDY`."""
+_DIGEST = 12  # hexadecimal digits of a digest on the first screen
 
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where a report was written: the page, and the same numbers for machines."""
+    """The paths of a report: the page, and the same content as JSON."""
 
     html: Path
     json: Path
 
 
 def report(sweep_dir: Path) -> ReportPaths:
-    """Write report.html and report.json into a results folder, complete or partial.
+    """Write report.html and report.json into the results folder of a complete or partial sweep.
 
-    Of several hosts that are not alike each gets a report of its own, report-HOST.html and .json;
-    report.html then leads to them, and shows them side by side.
+    If the sweep has several hosts that are not alike, each gets its own report-HOST.html and .json;
+    report.html then links to them and shows the hosts side by side.
 
     Raises:
-        AnalysisError: the folder does not exist, or its results come from different images; the
-            report of an earlier call then stays as it was.
+        AnalysisError: The folder does not exist, or its results come from different images. The
+            report of an earlier call is left unchanged.
 
     Example:
         >>> paths = report(Path("results/quick"))
@@ -57,14 +69,14 @@ def report(sweep_dir: Path) -> ReportPaths:
     except UnlikeHostsError as error:
         return _of_hosts(sweep_dir, error)
     several = hosts.names(sweep.trials)
-    for host in several if len(several) > 1 else ():  # of an earlier call that did not pool them
+    for host in several if len(several) > 1 else ():  # left by a call that did not pool the hosts
         for kind in ("html", "json"):
             (sweep_dir / f"{host_by_host.page_of(host)}.{kind}").unlink(missing_ok=True)
     return report_of(sweep, sweep_dir)
 
 
 def _of_hosts(sweep_dir: Path, error: UnlikeHostsError) -> ReportPaths:
-    """Write a report of each host, and the page of all of them, since none can be of all."""
+    """Write one report per host, and a page that links to them; unlike hosts are not pooled."""
     parts, left, failed = by_host(sweep_dir, error.hosts)
     contents = {host: document(part) for host, part in parts.items()}
     content = host_by_host.document(error, contents, left, failed)
@@ -75,13 +87,13 @@ def _of_hosts(sweep_dir: Path, error: UnlikeHostsError) -> ReportPaths:
 
 
 def report_of(sweep: Sweep, sweep_dir: Path) -> ReportPaths:
-    """Write the report of a sweep that is read already; see `report`."""
+    """Write the report of a sweep that has already been read; see `report`."""
     content = document(sweep)
     return _write(content, render(content), sweep_dir / "report")
 
 
 def _write(content: Json, page: str, place: Path) -> ReportPaths:
-    """Write a page, and its content next to it; `place` is their name without an ending."""
+    """Write a page and its content; `place` is the path of both without a suffix."""
     html, numbers_file = (place.with_name(f"{place.name}.{kind}") for kind in ("html", "json"))
     paths = ReportPaths(html=html, json=numbers_file)
     numbers = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -91,8 +103,40 @@ def _write(content: Json, page: str, place: Path) -> ReportPaths:
 
 
 def render(content: Json) -> str:
-    """Return the page of a report's content: one HTML file that needs no other."""
-    return _page("report.html.j2", content, report=content, drawn=figures.draw(content))
+    """Return the page of a report's content: one HTML file that loads no other."""
+    drawn, cite = figures.draw(content), citation(content)
+    return _page("report.html.j2", content, report=content, drawn=drawn, cite=cite)
+
+
+def citation(content: Json) -> Json:
+    """Return what to cite for a report's numbers.
+
+    Args:
+        content: A report's content, with its `provenance`.
+
+    Returns:
+        `software` (authors, version, commit), `paper`, `digests` (of plan and image, by name, as
+        far as they are known) and `short`, all of it in one line with shortened digests.
+    """
+    known = {row["item"]: row["values"] for row in content["provenance"]}
+    version = known["Analysis"][0].split()[-1]
+    commits = (
+        f", commit {', '.join(known['Commit of virtbed'])}" if "Commit of virtbed" in known else ""
+    )
+    software = f"{AUTHORS}: {SOFTWARE}, version {version}{commits}"
+    digests = {
+        name: ", ".join(known[item])
+        for name, item in (("plan", "Plan digest"), ("image", "Image digest"))
+        if item in known
+    }
+    start = len("sha256:") + _DIGEST
+    brief = "".join(f"; {name} {value[:start]}" for name, value in digests.items())
+    return {
+        "software": software,
+        "paper": f"{PAPER}, {STUDY}",
+        "digests": digests,
+        "short": f"{software}{brief}; and the study, {STUDY}",
+    }
 
 
 def render_comparison(content: Json) -> str:
@@ -110,7 +154,7 @@ def render_comparison(content: Json) -> str:
 
 def _page(template: str, document: Json, **content: object) -> str:
     entries = {row["name"]: decode(Platform, row) for row in document["platforms"]}
-    # Words that know this document's platforms: a template's words.platform(row) needs no more.
+    # Naming functions bound to this document's platforms, so that a template passes a row alone.
     naming = {name: partial(vars(words)[name], entries=entries) for name in _NAMING}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("virtbed_analysis"),
@@ -123,7 +167,6 @@ def _page(template: str, document: Json, **content: object) -> str:
     )
     environment.globals |= {
         "words": SimpleNamespace(**(vars(words) | naming)),
-        "STUDY": STUDY,
         "TAILS": TAILS,
         "PAYS": PAYS,
         "FAR": FAR,
@@ -135,5 +178,5 @@ def _page(template: str, document: Json, **content: object) -> str:
         "phases": of_group("phase"),
         "parts_of_a_start": of_group("startup"),
     }
-    # Sections add themselves to the contents as they are rendered.
+    # The macro `section` appends to `contents` while the page is rendered.
     return environment.get_template(template).render(contents=[], **content) + "\n"

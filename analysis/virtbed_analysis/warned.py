@@ -152,7 +152,7 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
             f"{words.count(invalid, 'trial')} {'is' if invalid == 1 else 'are'} INVALID by MLPerf "
             "LoadGen's rules, and not only for their length: virtbed advise leaves them out, the "
             "ratios here include them.",
-            "See What LoadGen says.",
+            "See Verdict of LoadGen.",
         )
     suspicion = content.get("suspicion") or {"note": None}
     if suspicion["note"]:

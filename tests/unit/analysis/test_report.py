@@ -1,18 +1,21 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from virtbed_analysis import AnalysisError, figures, report, words
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
-from virtbed_analysis.page import render
+from virtbed_analysis.page import citation, render
 from virtbed_contract import identifiers
 
 from .conftest import failure, with_gpu
 
+REPOSITORY = Path(__file__).parents[3]
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
@@ -173,14 +176,30 @@ def test_provenance_says_each_thing_once(quick: Any) -> None:
     assert not [item for item in items if item in ("TensorFlow", "Keras")]  # see Frameworks
 
 
-def test_the_page_says_how_to_cite_it(quick: Any) -> None:
+def test_the_page_states_how_to_cite_it(quick: Any) -> None:
     text, _, content = page(quick)
-    items = {row["item"] for row in content["provenance"]}
-    assert items >= {"Commit of virtbed", "Plan digest", "Image digest"}
-    section = text[text.index('id="provenance"') :]
-    assert "To cite them: virtbed as its CITATION.cff says" in section
+    items = {row["item"]: row["values"] for row in content["provenance"]}
+    first_screen = text[: text.index("<nav")]
+    version = items["Analysis"][0].split()[-1]
+    assert f"virtbed, version {version}, commit 0123abc; plan sha256:bbbbbbbbbbbb; image" in (
+        first_screen
+    )
+    assert '<a href="#section-how-to-cite">' in first_screen
+    section = text[text.index('id="section-how-to-cite"') :]
+    for digest in (*items["Plan digest"], *items["Image digest"]):
+        assert f"<code>{digest}</code>" in section
     assert "arXiv 2112.09780" in section
     assert f"<code>virtbed archive {content['sweep']}</code>" in section
+
+
+def test_the_citation_agrees_with_citation_cff(quick: Any) -> None:
+    known = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    (reference,) = known["references"]
+    cite = citation(document(read_sweep(quick.path)))
+    assert cite["software"].startswith(f"{known['authors'][0]['name']}: {known['title']}, version")
+    for part in (reference["title"], str(reference["year"]), reference["url"].split("/")[-1]):
+        assert part in cite["paper"]
+    assert all(author["family-names"] in cite["paper"] for author in reference["authors"])
 
 
 def test_empty_sweep(folder: Any) -> None:
