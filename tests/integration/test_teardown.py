@@ -47,7 +47,7 @@ def test_teardown_removes_everything_and_restores_the_host() -> None:
     devices = [read(note) for note in STATE.glob("machine_*.json")]  # group and mode of /dev/kvm
     for _ in range(2):
         done = run("ansible-playbook", "playbooks/teardown.yml")
-        assert "overlay, mount, key and image. Staying:" in " ".join(done.stdout.split())
+        assert "overlay, mount, key and image. Kept:" in " ".join(done.stdout.split())
         assert_as_before(before, devices)
 
 

@@ -27,7 +27,7 @@ from virtbed_contract.sweep import HostReport, PlannedPlacement
 
 @dataclass(frozen=True)
 class Admitted:
-    """A plan, laid out on a host that can carry it out.
+    """The admission of a plan to a host that can carry it out.
 
     Attributes:
         report: The host's report.

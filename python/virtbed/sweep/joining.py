@@ -41,7 +41,7 @@ class Member:
 
     Attributes:
         bench: The host; its `name` is that of the inventory.
-        admitted: The plan, laid out on it; None before its examination, or if that failed.
+        admitted: The admission of the plan to it; None before its examination, or if that failed.
         aside: Why it is set aside; empty if it is not.
         unfit: Whether it is set aside for good.
         takes_part: Whether it gets replicates.

@@ -41,7 +41,7 @@ class Recorder:
     Args:
         folder: The sweep's folder.
         plan: Its plan.
-        admitted: The plan, laid out on the host.
+        admitted: The admission of the plan to the host.
         seen: Callback with each good trial and its result, once that is written.
         report: The file of the host's report, relative to the folder.
 

@@ -142,10 +142,8 @@ def test_a_plan_is_an_array_of_whole_nodes(
     assert status == 0, said
     folder = tmp_path / "results"
     words = " ".join(said.split())  # the path may be on a line of its own
-    assert (
-        f"job 77: 3 tasks, one node each, at most 2 at once; their output is in {folder}/quick.slurm"
-        in words
-    )
+    assert "job 77: 3 tasks, one node each, at most 2 at once" in words
+    assert f"their output is in {folder}/quick.slurm" in words
     assert f"virtbed merge {folder}/quick {folder}/quick.shard-*-of-3.*" in said
     path = folder / "quick.slurm" / "job.sh"
     assert slurm.called("sbatch") == [f"--parsable {path}"]
