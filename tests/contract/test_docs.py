@@ -1,4 +1,4 @@
-"""The documentation says what is there: links, generated pages, words, one version."""
+"""The documentation agrees with the checkout: links, generated pages, examples, one version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.contract.test_registries import ASK_FACTOR, ask, copy_with
+from tests.contract.test_registries import FACTOR_SCRIPT, copy_with, run_with
 from tests.pages import FENCE, NAMES, PAGES, text, tool
 
 from virtbed.checkout import REPOSITORY
@@ -40,7 +40,7 @@ def anchors(page: str) -> set[str]:
 
 
 def dead_links(name: str, page: str) -> list[str]:
-    """Return the links of a page that lead nowhere within the checkout."""
+    """Return the links of a page to files and anchors that do not exist in the checkout."""
     dead = []
     for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page)):
         path, _, anchor = target.partition("#")
@@ -50,13 +50,13 @@ def dead_links(name: str, page: str) -> list[str]:
         if not file.exists():
             dead.append(target)
         elif anchor and file.suffix == ".md":
-            there = page if not path else file.read_text(encoding="utf-8")
-            dead += [] if anchor in anchors(there) else [target]
+            linked = page if not path else file.read_text(encoding="utf-8")
+            dead += [] if anchor in anchors(linked) else [target]
     return dead
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_link_leads_somewhere(name: str) -> None:
+def test_every_link_of_a_page_has_a_target(name: str) -> None:
     assert dead_links(name, text(name)) == []
 
 
@@ -83,7 +83,7 @@ def test_every_page_is_in_the_site() -> None:
     settings = yaml.load(text("mkdocs.yml"), Loader)
     listed = re.findall(r"'([\w/-]+\.md)'", str(settings["nav"]))
     ours = {n.removeprefix("docs/") for n in PAGES if n.startswith("docs/")}
-    # The index of the decisions lists those, see below.
+    # Decisions are listed in their own index; see test_decisions_are_numbered_without_gaps….
     assert sorted(listed) == sorted(n for n in ours if not re.match(r"decisions/\d", n))
 
 
@@ -201,7 +201,7 @@ def test_the_page_on_the_host_lists_packages_settings_daemons_and_stores() -> No
 # Examples.
 
 
-def test_the_platform_that_a_page_shows_is_in_platforms_yml() -> None:
+def test_the_example_platform_is_in_platforms_yml() -> None:
     (entry, *_) = (
         c for kind, c in FENCE.findall(text("docs/how-to/platform.md")) if kind == "yaml"
     )
@@ -219,8 +219,8 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("page", EXAMPLES)
-def test_the_entry_that_a_page_adds_is_one(page: str) -> None:
-    """A function that the page leaves to its reader is made up."""
+def test_the_example_entry_of_a_page_is_valid(page: str) -> None:
+    """Functions that the page leaves to its reader are replaced by stubs."""
     *_, code = (c for kind, c in FENCE.findall(text(f"docs/how-to/{page}.md")) if kind == "python")
     names = dict(vars(importlib.import_module(EXAMPLES[page])))
     left_out = {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name)} - names.keys()
@@ -229,19 +229,19 @@ def test_the_entry_that_a_page_adds_is_one(page: str) -> None:
     assert type(made).__module__ == EXAMPLES[page]
 
 
-def test_the_factor_that_a_page_adds_reaches_the_report(tmp_path: Path) -> None:
-    """It is added to a copy of the packages; what it does in the harness is left to its reader."""
+def test_the_example_factor_reaches_the_report(tmp_path: Path) -> None:
+    """The entry is added to a copy of the packages; the harness's part is left to the reader."""
     (entry,) = (c for kind, c in FENCE.findall(text("docs/how-to/factor.md")) if kind == "python")
     factor = eval(entry, dict(vars(importlib.import_module(EXAMPLES["factor"]))))
     copy_with(tmp_path, "factors.py", "FACTORS: tuple[Factor, ...] = (\n", entry.strip() + ",\n")
     values = json.dumps([*factor.values])
-    script = ASK_FACTOR.replace("labels", factor.plan_key).replace('["a", "b"]', values)
-    found = ask(tmp_path, script)
+    script = FACTOR_SCRIPT.replace("labels", factor.plan_key).replace('["a", "b"]', values)
+    found = run_with(tmp_path, script)
     assert found["rejected"] == []
     assert {row[factor.name] for row in found["report"]["cells"]} == {*factor.values}
 
 
-def test_the_finding_that_a_page_adds_compares_what_it_says() -> None:
+def test_the_example_finding_compares_the_cells_that_the_page_names() -> None:
     function, entry = (
         code for kind, code in FENCE.findall(text("docs/how-to/finding.md")) if kind == "python"
     )
@@ -264,8 +264,8 @@ def test_the_finding_that_a_page_adds_compares_what_it_says() -> None:
     assert np.exp(case.groups[0]) == pytest.approx([1.5])
 
 
-def test_the_application_that_a_page_adds_is_whole() -> None:
-    """It is run in tests/applications, where Keras is."""
+def test_the_example_application_is_complete() -> None:
+    """tests/applications runs it, where Keras is installed."""
     blocks = FENCE.findall(text("docs/how-to/application.md"))
     module, entry = (code for kind, code in blocks if kind == "python")
     (plan,) = (code for kind, code in blocks if kind == "yaml")
@@ -283,7 +283,7 @@ def test_the_application_that_a_page_adds_is_whole() -> None:
 
 
 def versions(root: Path = REPOSITORY) -> dict[str, str]:
-    """Return every place of a checkout that states the version."""
+    """Return the version in each place of a checkout that states it."""
 
     def text(name: str) -> str:
         return (root / name).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Every command that the documentation names exists, and those that cost nothing are run.
+"""Every command in the documentation exists, and those that need no host are run.
 
-They run on a made-up host, and on made-up results.
+They run with a made-up host report and made-up results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from virtbed.cli import app
 
 
 def commands_of(page: str) -> Iterator[str]:
-    """Give the commands of a page: after a prompt, indented, or in a line of text."""
+    """Yield the commands of a page: after a prompt, indented, or in a line of text."""
     for language, block in FENCE.findall(page):
         if language == "console":
             yield from re.findall(r"^ *[#$] (.+?)(?:  +#.*)?$", block, re.MULTILINE)
@@ -53,12 +53,12 @@ MADE_UP = re.compile(r"[A-Z…][A-Z]*$")  # a placeholder where a command's name
 
 
 def unknown(words: list[str]) -> str:
-    """Say what is not there of a command; empty if all is."""
+    """Return the parts of a command that do not exist; empty if all exist."""
     first, *rest = words
     if first == "make":
         targets = set(re.findall(r"^([a-z]+|\.venv/\.made):", text("Makefile"), re.MULTILINE))
-        asked = [w for w in rest if "=" not in w and w not in ("release", "X")]
-        return ", ".join(w for w in asked if w not in targets)
+        goals = [w for w in rest if "=" not in w and w not in ("release", "X")]
+        return ", ".join(w for w in goals if w not in targets)
     if first in ("ansible-playbook", "pytest"):
         paths = [w for w in rest if re.fullmatch(r"[\w./-]+(\.yml|\.py|/[\w/-]+)", w)]
         return ", ".join(w for w in paths if not (REPOSITORY / w).exists())
@@ -72,14 +72,14 @@ def unknown(words: list[str]) -> str:
     if rest == ["--help"]:
         return ""
     context = command.context_class(command, **command.context_settings)
-    try:  # of the parser alone: a placeholder is no number and no file
+    try:  # only the parser, because a placeholder is neither a number nor a file
         command.make_parser(context).parse_args(list(rest))
-    except Exception as error:  # the parser's own errors are of a private module of typer's
+    except Exception as error:  # the parser's error classes are in a private module of typer
         return str(getattr(error, "message", error))
     return ""
 
 
-def test_there_are_commands_in_the_docs() -> None:
+def test_commands_are_found_in_the_docs() -> None:
     assert len(COMMANDS) > 50
 
 
@@ -114,7 +114,7 @@ PLACEHOLDERS = {"NAME", "COMMAND", "PLAN", "X"}
 
 
 def free() -> list[str]:
-    """Return the commands of the docs that need no host, without `virtbed`."""
+    """Return the commands in the docs that need no host, without the word virtbed."""
     found = set()
     for command in COMMANDS:
         first, *words = words_of(command)
@@ -128,13 +128,13 @@ TRIAL = "cn-vanilla-c01-image_classification-r01"
 RESULTS = re.compile(r"quick|study|FOLDER|(results|FIRST|SECOND)/[\w-]+(/quick)?")
 
 
-def test_several_commands_cost_nothing() -> None:
+def test_every_command_that_needs_no_host_is_in_the_docs() -> None:
     assert {command.split()[0] for command in free()} == FREE
 
 
 @pytest.fixture(scope="module")
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with all results that commands of the docs name, made up."""
+    """Return a folder with made-up results under every name that commands in the docs use."""
     root = tmp_path_factory.mktemp("docs")
     named = {word for command in free() for word in command.split()[1:]}
     folders = {found[0] for word in named if (found := RESULTS.match(word))}
@@ -149,7 +149,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for replicate in range(1, 6):
                 noise = 1 + ((7 * replicate + 3 * number + len(mode)) % 11) / 997
                 folder.trial(platform, mode, replicate, {"a.png": [ms * noise] * 3, "b.png": [ms]})
-        for file in (root / name).rglob("*.json"):  # of a host of its own
+        for file in (root / name).rglob("*.json"):  # each folder is of another host
             file.write_text(file.read_text().replace("bench01", f"bench1{number}"))
     (root / "TIMINGS.csv").write_text(
         "app,cores,mode,platform,row,input,exec_time_s\n"
@@ -165,7 +165,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", free())
-def test_a_command_that_costs_nothing_ends_well(
+def test_a_command_that_needs_no_host_succeeds(
     command: str, made_up: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(made_up)
@@ -173,17 +173,17 @@ def test_a_command_that_costs_nothing_ends_well(
     monkeypatch.setattr(bench, "alone", nullcontext)
     monkeypatch.setattr(Bench, "examine", lambda *_, **__: (host_report(128, "available"), []))
     words = command.split()
-    said = CliRunner().invoke(app, words)
-    assert said.exit_code in ({0, 3, 4} if "--fail-above" in words else {0}), said.output
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code in ({0, 3, 4} if "--fail-above" in words else {0}), done.output
 
 
 @pytest.mark.parametrize("name", [name for name, _ in tool("reference").commands()])
 def test_every_command_has_help(name: str) -> None:
-    said = CliRunner().invoke(app, [*name.split()[1:], "--help"])
-    assert said.exit_code == 0 and "Usage:" in said.output
+    done = CliRunner().invoke(app, [*name.split()[1:], "--help"])
+    assert done.exit_code == 0 and "Usage:" in done.output
 
 
-def test_make_and_the_harness_list_what_they_have() -> None:
+def test_make_lists_its_targets_and_the_harness_its_applications() -> None:
     assert "testbed" in run("make", "--no-print-directory", "help").stdout
     listed = run(sys.executable, "-m", "virtbed_workloads", "--list").stdout
     assert "image_classification" in listed

@@ -1,4 +1,4 @@
-"""No six lines stand twice in controller, contract, roles, playbooks and image."""
+"""No six consecutive lines are repeated in controller, contract, roles, playbooks and workloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Place = tuple[Path, int]
 
 
 def significant(path: Path) -> list[tuple[int, str]]:
-    """Return a file's lines with their numbers, without what may well be alike.
+    """Return the lines of a file, with their numbers, that may not be repeated.
 
     Imports, comments, blank lines, lone punctuation and the ends of signatures are left out.
     """
@@ -28,15 +28,15 @@ def significant(path: Path) -> list[tuple[int, str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         text = " ".join(line.split())
         importing = importing or (text.startswith("from ") and text.endswith("("))
-        alike = text.startswith(("#", "import ", "from ", ")")) or not any(map(str.isalnum, text))
-        if not alike and not importing:
+        free = text.startswith(("#", "import ", "from ", ")")) or not any(map(str.isalnum, text))
+        if not free and not importing:
             kept.append((number, text))
         importing = importing and not text.startswith(")")
     return kept
 
 
 def runs(path: Path) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Give every run of `LINES` lines of a file, and the number of its first line."""
+    """Yield every run of `LINES` lines of a file, with the number of its first line."""
     lines = significant(path)
     for start in range(len(lines) - LINES + 1):
         window = lines[start : start + LINES]
@@ -44,7 +44,7 @@ def runs(path: Path) -> Iterator[tuple[tuple[str, ...], int]]:
 
 
 def repeated(files: list[Path]) -> list[tuple[Place, Place]]:
-    """Return the pairs of places whose runs are alike, each with its file and line."""
+    """Return the pairs of places (file, line) whose runs are equal."""
     places: dict[tuple[str, ...], list[Place]] = defaultdict(list)
     for path in files:
         for text, line in runs(path):
@@ -57,7 +57,7 @@ def sources(root: Path = REPOSITORY) -> list[Path]:
         ["git", "ls-files", "-z", "--", *PLACES], cwd=root, capture_output=True, check=True
     )
     paths = [root / name for name in listed.stdout.decode().split("\0") if name]
-    # Each role states its own arguments; Ansible has no way to include those of another.
+    # Each role has its own argument specs, because Ansible cannot include those of another role.
     return [
         path
         for path in paths
@@ -65,7 +65,7 @@ def sources(root: Path = REPOSITORY) -> list[Path]:
     ]
 
 
-def test_no_six_lines_stand_twice() -> None:
+def test_no_six_lines_are_repeated() -> None:
     files = sources()
     assert len(files) > 100
     shown = [

@@ -1,8 +1,8 @@
-"""tests/unit mirrors the sources: each module has a test file of its name, or one named here.
+"""tests/unit mirrors the sources: each module has a test file of its name, or one listed here.
 
-A test file of a module is tests/unit/MEMBER/test_MODULE.py, in the module's folder or with that
-in its name; of an application it is in tests/applications. What is tested together with others
-stands in `ELSEWHERE`.
+The test file of a module is tests/unit/MEMBER/test_MODULE.py, or in a subfolder like the module's,
+or with the subfolder in its name. Applications are tested in tests/applications. Modules that are
+tested in another file are listed in `ELSEWHERE`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SWEEP, _STATUS = "unit/virtbed/test_sweep.py", "unit/virtbed/test_status.py"
 _FLEET, _SLURM = "unit/virtbed/test_fleet.py", "unit/virtbed/test_slurm.py"
 _MERGING = "unit/virtbed/test_merging.py"
 _APPLICATIONS = "applications/test_{}.py"
-# By module: where it is tested.
+# The test file of each module that has none of its own.
 ELSEWHERE = {
     "virtbed/cli/documents": _CLI,
     "virtbed/cli/hosts": _CLI,
@@ -119,7 +119,7 @@ ELSEWHERE = {
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """Give each module as MEMBER/PATH, with its path below its package."""
+    """Yield each module as MEMBER/PATH, with its path below its package."""
     for member, folder in MEMBERS.items():
         base = REPOSITORY / folder
         for path in sorted(base.rglob("*.py")):
@@ -129,7 +129,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def mirrors(member: str, below: Path) -> list[Path]:
-    """Return the places where a module's own test file may be."""
+    """Return the paths at which a module's own test file may be."""
     folder = TESTS / "unit" / member
     names = {f"test_{below.name}.py", f"test_{'_'.join(below.parts)}.py"}
     places = {folder, folder / below.parent}
@@ -144,13 +144,13 @@ LACKING = {
 }
 
 
-def test_every_module_has_a_test_file_of_its_own_or_is_said_to_be_tested_elsewhere() -> None:
+def test_every_module_has_its_own_test_file_or_is_listed_with_another() -> None:
     assert len({*modules()}) > 150
     new, gone = sorted(LACKING - ELSEWHERE.keys()), sorted(ELSEWHERE.keys() - LACKING)
-    assert new == [], "write tests/unit/MEMBER/test_MODULE.py, or name in ELSEWHERE what tests it"
-    assert gone == [], "has a test file of its own, or is gone: take it out of ELSEWHERE"
+    assert new == [], "write tests/unit/MEMBER/test_MODULE.py, or add the test file to ELSEWHERE"
+    assert gone == [], "has its own test file or does not exist: remove it from ELSEWHERE"
 
 
 @pytest.mark.parametrize("where", sorted({*ELSEWHERE.values()}))
-def test_where_modules_are_tested_there_is_a_test(where: str) -> None:
+def test_a_file_that_is_listed_for_a_module_contains_tests(where: str) -> None:
     assert "\ndef test_" in (TESTS / where).read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What is read of the kernel, and how files are written whole, stands in one place.
+"""Each reader of the kernel and the atomic writer of files exist in one place only.
 
-Two copies of a parser or of a list drift apart: three lists of instruction sets once disagreed on
-sse4_1.
+Two copies of a parser or of a list become different with time: three lists of instruction sets once
+disagreed on sse4_1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _calls(node: ast.AST, name: str) -> list[ast.Call]:
 
 
 def _texts(node: ast.AST) -> set[str]:
-    """Return the text constants within a node, docstrings too."""
+    """Return the text constants within a node, including docstrings."""
     return {
         part.value
         for part in ast.walk(node)
@@ -41,7 +41,7 @@ def _texts(node: ast.AST) -> set[str]:
 
 
 def _parses_cpu_lists(node: ast.AST) -> bool:
-    """A function that cuts at dashes, and fills what is between with a range."""
+    """Return whether a node is a function that splits at dashes and makes a range."""
     cuts = [*_calls(node, "partition"), *_calls(node, "split")]
     dashes = any(
         isinstance(argument, ast.Constant) and argument.value == "-"
@@ -52,7 +52,7 @@ def _parses_cpu_lists(node: ast.AST) -> bool:
 
 
 def _formats_cpu_lists(node: ast.AST) -> bool:
-    """A function that joins texts with commas, of which some are two values and a dash."""
+    """Return whether a node is a function that joins texts like a-b with commas."""
     if not isinstance(node, ast.FunctionDef):
         return False
     commas = any(
@@ -78,7 +78,7 @@ def _lists_instruction_sets(node: ast.AST) -> bool:
 
 
 def _names(*files: str) -> Callable[[ast.AST], bool]:
-    """A text that ends in the name of one of these kernel files."""
+    """Return a check for a text that ends with the name of one of these kernel files."""
 
     def named(node: ast.AST) -> bool:
         return (
@@ -123,7 +123,7 @@ def trees() -> dict[str, ast.AST]:
 
 
 @pytest.mark.parametrize("what", PLACES)
-def test_it_stands_in_one_place(what: str, trees: dict[str, ast.AST]) -> None:
+def test_it_exists_in_one_place_only(what: str, trees: dict[str, ast.AST]) -> None:
     holds, homes = PLACES[what]
     found = {name for name, tree in trees.items() if any(map(holds, ast.walk(tree)))}
     assert found == {f"{KERNEL}/{home}" for home in homes}
@@ -148,24 +148,24 @@ def test_it_stands_in_one_place(what: str, trees: dict[str, ast.AST]) -> None:
         ("reader of control groups", "quota = (group / 'cpu.max').read_text()"),
     ],
 )
-def test_a_second_one_would_be_found(what: str, code: str) -> None:
+def test_a_second_copy_is_found(what: str, code: str) -> None:
     holds, _ = PLACES[what]
     assert any(map(holds, ast.walk(ast.parse(code))))
 
 
-# What starts a sweep, too, mends nothing that is missing; help and headings may name it.
+# It also starts a sweep, so it is not the remedy for a missing part; help and headings may name it.
 _WHOLE = "make testbed"
 _SETUP = re.compile(r"make setup(?! PLAN=)")
 _TAUGHT = {"python/virtbed/cli/__init__.py"}
 
 
 def _remedies(name: str, text: str) -> list[str]:
-    """Return what a file tells a person to run that is not the remedy of the contract."""
+    """Return the commands in a file's messages that differ from the contract's remedy."""
     wrong = [_WHOLE] * (_WHOLE in text and name not in _TAUGHT)
     return wrong + (_SETUP.findall(text) if name.endswith(".yml") else [])
 
 
-def test_what_sets_a_host_up_is_one_remedy() -> None:
+def test_all_messages_name_one_command_that_sets_a_host_up() -> None:
     from virtbed_contract.remedies import setup
 
     assert setup() == "run make setup PLAN=…"

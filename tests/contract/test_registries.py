@@ -1,7 +1,7 @@
-"""A factor and a measure that do nothing, each added by one registry entry alone, reach everything.
+"""A factor or a measure that is added by one registry entry reaches every part of the project.
 
-The packages are copied, one entry is put into a registry of the copy, and a fresh interpreter asks
-the copy: for the plan, the ids, the design, the schemas, the export and the report.
+The tests copy the packages, add one entry to a registry of the copy, and run a new interpreter with
+the copy. It returns plan, ids, design, schemas, export and report.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ spec.loader.exec_module(folders)
 here = Path(sys.argv[2])
 
 def lay(design, measures):
-    "Make a results folder of a design: every trial has a result."
+    "Write a results folder for a design, with a result for every trial."
     folder = folders.Folder(here / design["sweep"])
     folder.design = design
     folder.write("design.json", design)
@@ -44,7 +44,7 @@ def lay(design, measures):
     return folder.path
 
 def content(path):
-    "Say what the analysis makes of a results folder."
+    "Return the analysis of a results folder."
     from virtbed_analysis import described, load, report, write_parquet
     from virtbed_analysis.frames import read_sweep
     import polars as pl
@@ -72,7 +72,7 @@ FACTOR = """
         {more}
     ),
 """
-ASK_FACTOR = """
+FACTOR_SCRIPT = """
 from virtbed.design import design
 from virtbed.plan import Plan, PlanError, load_plan
 from virtbed.platforms import load_platforms
@@ -132,7 +132,7 @@ MEASURE = """
         better="higher",
     ),
 """
-ASK_MEASURE = """
+MEASURE_SCRIPT = """
 from virtbed_contract import schemas
 
 folder = folders.Folder(here / "planned")
@@ -146,7 +146,7 @@ print(json.dumps({"schemas": {"result": schemas.SCHEMAS["result"]()}, **found}))
 
 
 def copy_with(place: Path, module: str, registry: str, entry: str) -> None:
-    """Copy the packages, and put one entry at the begin of a registry."""
+    """Copy the packages, and insert one entry at the start of a registry."""
     for member in MEMBERS:
         unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(REPOSITORY / member, place / member, ignore=unwanted)
@@ -161,8 +161,8 @@ def copy_with(place: Path, module: str, registry: str, entry: str) -> None:
     path.write_text(before + begin + entry + after, encoding="utf-8")
 
 
-def ask(place: Path, script: str) -> dict[str, Any]:
-    """Run a script against the copy, and return what it prints."""
+def run_with(place: Path, script: str) -> dict[str, Any]:
+    """Run a script with the copied packages; return the JSON object that it prints."""
     members = os.pathsep.join(str(place / member) for member in MEMBERS)
     done = subprocess.run(
         [sys.executable, "-c", SWEEP + script, str(FOLDERS), str(place)],
@@ -180,7 +180,7 @@ def factor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         place, "factors.py", "FACTORS: tuple[Factor, ...] = (\n",
         FACTOR.format(grain=request.param, more=""),
     )  # fmt: skip
-    return ask(place, ASK_FACTOR) | {"grain": request.param}
+    return run_with(place, FACTOR_SCRIPT) | {"grain": request.param}
 
 
 def test_a_factor_reaches_the_plan(factor: Any) -> None:
@@ -221,32 +221,32 @@ def test_a_factor_reaches_the_report(factor: Any) -> None:
         assert {row["label"] for row in rows} == {"a", "b"}
     for row in report["cells"]:
         assert row["replicates"] == 3
-        assert row["baseline"] or row["ratio_replicates"] == 3  # each with its own bare metal
+        assert row["baseline"] or row["ratio_replicates"] == 3  # to bare metal with the same label
     assert "image_classification, trained, label b" in factor["page"]
     assert "label a" not in factor["page"]
     assert {"item": "Label", "values": ["a", "b"]} in report["provenance"]
 
 
 @pytest.mark.parametrize("grain", ["instance", "trial"])
-def test_what_only_guests_vary_is_varied_by_guests_and_compared_with_plain_bare_metal(
+def test_a_factor_of_guests_varies_guests_only_and_their_baseline_has_its_default(
     grain: str, tmp_path: Path
 ) -> None:
-    """Also where the plan lists no default, which bare metal has all the same."""
+    """Bare metal has the default also if the plan does not list it."""
     more = 'label="{}_label", baseline="default", own_kernel=True,'
     entry = FACTOR.format(grain=grain, more=more)
     copy_with(tmp_path, "factors.py", "FACTORS: tuple[Factor, ...] = (\n", entry)
-    script = ASK_FACTOR.replace('"cn": ["vanilla", "pinned"]', '"vm": ["pinned"]')
-    both = ask(tmp_path, script)
-    asked = script.replace('plan_of(["a", "b"])', 'plan_of(["b"])').replace(
+    script = FACTOR_SCRIPT.replace('"cn": ["vanilla", "pinned"]', '"vm": ["pinned"]')
+    both = run_with(tmp_path, script)
+    without_default = script.replace('plan_of(["a", "b"])', 'plan_of(["b"])').replace(
         '"name": "demo"', '"name": "other"'
     )
-    alone = ask(tmp_path, asked)
+    alone = run_with(tmp_path, without_default)
     for found, values in ((both, {"a", "b"}), (alone, {"b"})):
-        had: dict[str, set[str]] = {}
+        labels: dict[str, set[str]] = {}
         for trial in found["design"]["trials"]:
-            had.setdefault(trial["platform"], set()).add(trial["label"])
+            labels.setdefault(trial["platform"], set()).add(trial["label"])
             assert ("-b_label-" in trial["id"]) == (trial["label"] == "b"), trial["id"]
-        assert had == {"bm": {"a"}, "vm": values}
+        assert labels == {"bm": {"a"}, "vm": values}
         assert found["rejected"] == []
         rows = {(row["platform"], row["label"]): row for row in found["report"]["cells"]}
         assert set(rows) == {("bm", "a"), *(("vm", value) for value in values)}
@@ -258,7 +258,7 @@ def test_what_only_guests_vary_is_varied_by_guests_and_compared_with_plain_bare_
 def measure(tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp("measure")
     copy_with(place, "measures.py", "MEASURES: tuple[Measure, ...] = (\n", MEASURE)
-    return ask(place, ASK_MEASURE)
+    return run_with(place, MEASURE_SCRIPT)
 
 
 def test_a_measure_reaches_the_schema_and_the_export(measure: Any) -> None:

@@ -1,4 +1,4 @@
-"""A release of a clean checkout: packages, sources, bill of materials, signed checksums."""
+"""`make release` in a clean checkout: packages, sources, bill of materials, signed checksums."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def run(*command: str | Path, cwd: Path, text: str = "") -> subprocess.Completed
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of what is committed, with the tools of this checkout."""
+    """Clone the committed state; use the tools of this checkout."""
     clone = tmp_path_factory.mktemp("release") / "virtbed"
     done = run("git", "clone", "--quiet", REPOSITORY, clone, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     (clone / ".venv").symlink_to(REPOSITORY / ".venv")
-    # The link is no folder, as .gitignore has it.
+    # .gitignore lists .venv as a folder, which does not match the link.
     (clone / ".git/info/exclude").write_text(".venv\n")
     return clone
 
 
 def release(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    # The tools are this checkout's: never made again for the clone.
+    # The tools are this checkout's, so make must not install them again for the clone.
     return run("make", "--old-file=.venv/.made", "release", *words, cwd=checkout)
 
 
-def test_a_release_is_whole_and_its_checksums_are_signed(checkout: Path, tmp_path: Path) -> None:
+def test_a_release_is_complete_and_its_checksums_are_signed(checkout: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key, cwd=tmp_path)
     done = release(checkout, f"KEY={key}")
@@ -64,7 +64,7 @@ def test_a_release_is_whole_and_its_checksums_are_signed(checkout: Path, tmp_pat
     assert run(*verify, cwd=tmp_path, text=sums.replace("0", "1")).returncode != 0
 
 
-def test_what_is_not_committed_is_not_released(checkout: Path) -> None:
+def test_a_checkout_with_uncommitted_changes_is_refused(checkout: Path) -> None:
     (checkout / "new.txt").touch()
     done = release(checkout)
     (checkout / "new.txt").unlink()

@@ -1,4 +1,4 @@
-"""The documentation of each role's modules says what the module takes and returns."""
+"""The documentation of each role's modules matches their arguments and return values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULES = sorted(REPOSITORY.glob("roles/*/library/*.py"))
-# What an option may say in DOCUMENTATION and in argument_spec, and what it means if it does not.
+# The aspects of an option in DOCUMENTATION and in argument_spec, and their defaults.
 ASPECTS = {"type": "str", "elements": None, "required": False, "default": None, "choices": None}
 
 
 def documented(tree: ast.Module, name: str) -> Any:
-    """Return a YAML text of a module, such as DOCUMENTATION."""
+    """Return the parsed YAML text of a module's constant, such as DOCUMENTATION."""
     return yaml.safe_load(ast.literal_eval(_assigned(tree, name)))
 
 
@@ -35,7 +35,7 @@ def _calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
 
 
 def taken(tree: ast.Module) -> dict[str, dict[str, Any]]:
-    """Return the argument_spec that a module gives to AnsibleModule."""
+    """Return the argument_spec that a module passes to AnsibleModule."""
     (call,) = _calls(tree, "AnsibleModule")
     (value,) = (keyword.value for keyword in call.keywords if keyword.arg == "argument_spec")
     if isinstance(value, ast.Name):
@@ -45,7 +45,7 @@ def taken(tree: ast.Module) -> dict[str, dict[str, Any]]:
 
 
 def returned(tree: ast.Module) -> list[set[str]]:
-    """Return the keys that each exit_json gets, without `changed`."""
+    """Return the keys that each call of exit_json passes, without `changed`."""
     return [
         {key for keyword in call.keywords for key in _keys(tree, main, keyword)} - {"changed"}
         for main in _functions(tree, "main")
@@ -58,9 +58,9 @@ def _functions(tree: ast.Module, name: str) -> list[ast.FunctionDef]:
 
 
 def _keys(tree: ast.Module, main: ast.FunctionDef, keyword: ast.keyword) -> set[str]:
-    """Return a keyword's name; for ``**variable``, the keys of the dictionary in it.
+    """Return a keyword's name; for ``**variable``, the keys of that dictionary.
 
-    One of the module's functions returns that dictionary, written out.
+    One of the module's functions must return that dictionary as a literal.
     """
     if keyword.arg is not None:
         return {keyword.arg}
@@ -73,7 +73,7 @@ def _keys(tree: ast.Module, main: ast.FunctionDef, keyword: ast.keyword) -> set[
 
 
 def faults(code: str) -> list[str]:
-    """Say where a module and its documentation differ."""
+    """Return the differences between a module and its documentation, as sentences."""
     tree = ast.parse(code)
     options = documented(tree, "DOCUMENTATION")["options"]
     specification = taken(tree)
@@ -82,9 +82,9 @@ def faults(code: str) -> list[str]:
         found.append(f"options {sorted(options)} documented, {sorted(specification)} taken")
     for name in options.keys() & specification.keys():
         for aspect, default in ASPECTS.items():
-            said, done = (where[name].get(aspect, default) for where in (options, specification))
-            if said != done:
-                found.append(f"{aspect} of {name}: {said} documented, {done} taken")
+            text, code = (where[name].get(aspect, default) for where in (options, specification))
+            if text != code:
+                found.append(f"{aspect} of {name}: {text} documented, {code} taken")
     keys = set(documented(tree, "RETURN"))
     exits = returned(tree)
     if not exits or len(exits) != len(list(_calls(tree, "exit_json"))):
@@ -93,12 +93,12 @@ def faults(code: str) -> list[str]:
     return found
 
 
-def test_there_are_modules() -> None:
+def test_modules_are_found() -> None:
     assert len(MODULES) > 10
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
-def test_a_module_does_what_it_documents(path: Path) -> None:
+def test_a_module_matches_its_documentation(path: Path) -> None:
     assert faults(path.read_text(encoding="utf-8")) == []
 
 

@@ -1,7 +1,7 @@
-"""Every machine and enclosure role has the interface of roles/README.md, and nothing names one.
+"""Every machine and enclosure role has the interface of roles/README.md, and no code names a role.
 
-Each check returns sentences. It is made on the roles of this checkout, where none is expected, and
-on broken copies of the README's example, where one is. So no check can pass whatever it is given.
+Each check yields its faults as sentences. It runs on the roles of this checkout, where it must
+yield none, and on broken copies of the README's example, where it must yield one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from virtbed_contract.documents import Instance, Platform, RoleProperties, Trial
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = REPOSITORY / "roles"
 FOLDERS = sorted([*ROLES.glob("machine_*"), *ROLES.glob("enclosure_*")])
-# A part of several machines is no machine of its own. It says nothing of itself.
+# Roles that several machines share are not machines themselves, and have no properties.
 PARTS = {folder.name for folder in FOLDERS if not (folder / "meta/virtbed.yml").exists()}
 NAMED = sorted(load_platforms().roles)
 FIELDS = {field.name for kind in (Instance, TrialRequest) for field in dataclasses.fields(kind)}
@@ -35,7 +35,7 @@ def loaded(path: Path) -> Any:
 
 
 def properties_faults(role: Path) -> Iterator[str]:
-    """Say what is wrong with a role's properties."""
+    """Yield the faults of a role's properties."""
     try:
         found = decode(RoleProperties, loaded(role / "meta/virtbed.yml"), "meta/virtbed.yml")
     except DocumentError as error:
@@ -56,7 +56,7 @@ def properties_faults(role: Path) -> Iterator[str]:
 
 
 def entry_point_faults(role: Path) -> Iterator[str]:
-    """Say which entry points are missing, and which are there without their property."""
+    """Yield the entry points that are missing, and those that exist without their property."""
     found = loaded(role / "meta/virtbed.yml")
     needed = {
         "main": True,
@@ -72,7 +72,7 @@ def entry_point_faults(role: Path) -> Iterator[str]:
 
 
 def verify_faults(role: Path) -> Iterator[str]:
-    """Say what verify.yml does besides one reading and assertions on it."""
+    """Yield the tasks of verify.yml other than one reading and assertions about it."""
     tasks = loaded(role / "tasks/verify.yml")
     while tasks and tasks[0].get("ansible.builtin.import_role", {}).get("name") in PARTS:
         tasks = tasks[1:]
@@ -85,13 +85,13 @@ def verify_faults(role: Path) -> Iterator[str]:
         attest = {"name": "machine_guest", "tasks_from": "attest"}
         if tasks[-1].get("ansible.builtin.import_role") != attest:
             yield "verify.yml does not end with machine_guest's attest: its guest is not judged"
-    for task in (each for written in tasks[1:] for each in stood_for(written)):
+    for task in (each for written in tasks[1:] for each in expanded(written)):
         if "ansible.builtin.assert" not in task or "register" in task:
             yield f"verify.yml: {task['name']!r} found, an assertion needed"
 
 
-def stood_for(task: Mapping[str, Any]) -> list[Any]:
-    """Return what an import from a part of machines stands for, and any other task itself."""
+def expanded(task: Mapping[str, Any]) -> list[Any]:
+    """Return the tasks that an import from a shared part adds; any other task as it is."""
     role = task.get("ansible.builtin.import_role", {})
     if role.get("name") not in PARTS:
         return [task]
@@ -99,7 +99,7 @@ def stood_for(task: Mapping[str, Any]) -> list[Any]:
 
 
 def argv_faults(role: Path) -> Iterator[str]:
-    """Say whether an enclosure lacks its argv prefix."""
+    """Yield a fault if an enclosure lacks its argv prefix."""
     if role.name.startswith("enclosure_"):
         name = f"{role.name}_argv"
         if name not in (loaded(role / "vars/main.yml") or {}):
@@ -107,14 +107,14 @@ def argv_faults(role: Path) -> Iterator[str]:
 
 
 def options(specification: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Give each option of an entry point, at every depth."""
+    """Yield each option of an entry point, at every depth."""
     for name, option in (specification.get("options") or {}).items():
         yield name, option
         yield from options(option)
 
 
 def argument_faults(role: Path) -> Iterator[str]:
-    """Say where a role spells a document of the contract out, or is validated at each trial."""
+    """Yield argument specs that repeat a document of the contract, or are checked at each trial."""
     entries = (loaded(role / "meta/argument_specs.yml") or {}).get("argument_specs", {})
     for entry, specification in entries.items():
         for name, option in options(specification):
@@ -139,13 +139,13 @@ def test_a_role_has_the_interface(role: str, check: Callable[[Path], Iterator[st
     assert list(check(ROLES / role)) == []
 
 
-def test_no_other_role_spells_a_document_out() -> None:
+def test_no_other_role_repeats_a_document_in_its_argument_specs() -> None:
     others = {path.parents[1] for path in ROLES.glob("*/meta/argument_specs.yml")}
     assert len(others) > len(NAMED)
     assert {role.name: found for role in others if (found := list(argument_faults(role)))} == {}
 
 
-def test_every_role_is_named_or_a_part_of_a_machine() -> None:
+def test_every_role_is_in_platforms_yml_or_a_shared_part_of_machines() -> None:
     assert sorted({folder.name for folder in FOLDERS} - PARTS) == NAMED
     parts = {
         dependency["role"]
@@ -162,7 +162,7 @@ FILE = re.compile(r"^`(\S+\.yml)`:\n\n```yaml\n(.*?)^```$", re.MULTILINE | re.DO
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
-    """The README's example of a role."""
+    """Write the README's example of a role into a folder."""
     for name, content in FILE.findall((ROLES / "README.md").read_text(encoding="utf-8")):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +224,7 @@ def test_a_broken_role_is_found(
 
 
 @pytest.mark.parametrize("role", ["machine_kvm", "machine_microvm"])
-def test_a_machine_that_does_not_judge_its_guest_is_found(role: str, tmp_path: Path) -> None:
+def test_a_machine_that_does_not_attest_its_guest_is_found(role: str, tmp_path: Path) -> None:
     copy = tmp_path / role
     shutil.copytree(ROLES / role, copy)
     tasks = loaded(copy / "tasks/verify.yml")
@@ -232,7 +232,7 @@ def test_a_machine_that_does_not_judge_its_guest_is_found(role: str, tmp_path: P
     assert any("its guest is not judged" in fault for fault in verify_faults(copy))
 
 
-# Where a role may be named from outside it, and why.
+# Files that may name another role, and the reason.
 NAMED_IN = {
     ("roles/trial_attest/tasks/keep.yml", "machine_guest"): "the clock of a guest, of any machine",
     ("roles/trial_attest/vars/main.yml", "machine_guest"): "the same",
@@ -251,9 +251,9 @@ CONDITION = re.compile(
 
 
 def named(path: str, text: str) -> set[tuple[str, str]]:
-    """Return which roles a file names and which conditions ask for one, each with the file.
+    """Return the roles that a file names and its conditions on a role, each with the file.
 
-    A role may name itself, and a machine the parts that machines share.
+    A role may name itself, and a machine may name the shared parts.
     """
     own = path.split("/")[1] if path.startswith(("roles/machine_", "roles/enclosure_")) else None
     free = {own, *(PARTS if path.startswith("roles/machine_") else ())}
@@ -264,7 +264,7 @@ def named(path: str, text: str) -> set[tuple[str, str]]:
 
 
 def files(*places: str) -> Iterator[tuple[str, str]]:
-    """Give the name and text of each file in git below some places."""
+    """Yield the name and text of each file in git below some places."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--", *places], cwd=REPOSITORY, capture_output=True, check=True
     )
@@ -274,7 +274,7 @@ def files(*places: str) -> Iterator[tuple[str, str]]:
             yield name, content.decode()
 
 
-def test_nothing_names_a_role() -> None:
+def test_no_other_file_names_a_role() -> None:
     sources = [entry for entry in files(*PLACES) if entry[0] != "roles/README.md"]
     assert len(sources) > 150
     found = set().union(*(named(path, text) for path, text in sources))
@@ -296,7 +296,7 @@ def test_nothing_names_a_role() -> None:
         ("roles/enclosure_docker/tasks/main.yml", "name: machine_guest"),
     ],
 )  # fmt: skip
-def test_a_name_is_found(path: str, text: str) -> None:
+def test_the_name_of_a_role_is_found(path: str, text: str) -> None:
     assert named(path, text)
 
 
@@ -309,15 +309,15 @@ def test_a_name_is_found(path: str, text: str) -> None:
         ("python/virtbed/design.py", 'accelerator = "kvm" if usable else "tcg"'),
     ],
 )  # fmt: skip
-def test_what_is_no_name_is_not(path: str, text: str) -> None:
+def test_text_that_names_no_other_role_is_not_found(path: str, text: str) -> None:
     assert not named(path, text)
 
 
-# In parts, as this file is read too.
+# Written in parts, because this file is searched too.
 GONE = ("rolespec" + "_validate", "[7" + ":23]", "mock" + "_modules")
 
 
 @pytest.mark.parametrize("word", GONE)
-def test_what_is_gone_stays_gone(word: str) -> None:
+def test_removed_options_are_not_used_again(word: str) -> None:
     found = {name for name, text in files() if word in text}
     assert found == set()

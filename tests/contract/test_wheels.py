@@ -1,6 +1,6 @@
-"""The wheels of all members, installed with only what they declare, into a fresh environment.
+"""The wheels of all members work with only their declared dependencies, in a new environment.
 
-Needs PyPI (or uv's cache) for what they declare.
+The tests need PyPI or uv's cache for the dependencies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from virtbed.checkout import REPOSITORY
 
 MEMBERS = ("contract", "python", "analysis", "workloads")
 UV = str(Path(sys.executable).with_name("uv"))
-# The caller's, without what would let the tools' environment or this checkout be found.
+# The environment without variables by which the tools or this checkout would be found.
 CLEAN = {n: v for n, v in os.environ.items() if n not in {"PYTHONPATH", "VIRTUAL_ENV"}}
 
 
@@ -33,7 +33,7 @@ def run(*command: str | Path, cwd: Path, ok: bool = True) -> subprocess.Complete
 
 @pytest.fixture(scope="module")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Build the wheels once; give what installs one into an environment of its own."""
+    """Build the wheels once; return a function that installs one into its own environment."""
     wheels = tmp_path_factory.mktemp("wheels")
     for member in MEMBERS:
         run(UV, "build", "--quiet", "--wheel", "--out-dir", wheels, member, cwd=REPOSITORY)
@@ -70,7 +70,7 @@ def test_the_controller_needs_neither_tensorflow_nor_the_analysis(
     assert "install virtbed[report]" in report.stderr
 
 
-def test_without_a_checkout_it_says_where_it_looked_and_within_one_it_is_found(
+def test_outside_of_a_checkout_the_error_names_the_searched_folders(
     install: Callable[[str], Path], tmp_path: Path
 ) -> None:
     tools = install("virtbed")
@@ -83,7 +83,7 @@ def test_without_a_checkout_it_says_where_it_looked_and_within_one_it_is_found(
     assert found.stdout.split()[:4] == ["bm", "vm", "cn", "vmcn"]
 
 
-def test_the_report_and_the_list_of_applications_come_with_what_they_declare(
+def test_the_extra_report_installs_the_report_and_the_list_of_applications(
     install: Callable[[str], Path], tmp_path: Path
 ) -> None:
     tools = install("virtbed[report]")
@@ -94,7 +94,7 @@ def test_the_report_and_the_list_of_applications_come_with_what_they_declare(
     assert "image_classification" in listed.stdout
 
 
-def test_the_harness_runs_with_what_the_smallest_image_holds(
+def test_the_harness_runs_with_the_dependencies_of_the_image_null(
     install: Callable[[str], Path], tmp_path: Path
 ) -> None:
     tools = install("virtbed-workloads[null]")

@@ -1,4 +1,4 @@
-"""Comments, docstrings, messages and pages use plain words, and name one thing by one of them."""
+"""Comments, docstrings, messages and pages use plain words, and one word per concept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.prose import NOT_OURS, prose
 
 from virtbed.checkout import REPOSITORY
 
-# What the project's style has other words for, and those words. New ones go here, and nowhere else.
+# Words that the project's style replaces (regular expressions), and what to write instead.
 INSTEAD = {
     "anew": "again; or a verb with re-: rebuild, rewrite",
     "begun": "started",
@@ -23,9 +23,9 @@ INSTEAD = {
     "told": "said, given, reported, known; cannot be distinguished",
 }
 REPLACED = re.compile(rf"\b({'|'.join(INSTEAD)})\b", re.IGNORECASE)
-# A pattern of INSTEAD is matched by its own list, and by the test that shows that it is.
+# This file contains the words of INSTEAD itself.
 ITSELF = "tests/contract/test_words.py"
-# Programs within texts, whose names are not prose.
+# Files with programs inside texts, whose names are not prose.
 PROGRAMS = {
     "tests/contract/test_registries.py",
     "tests/contract/test_role_modules.py",
@@ -33,7 +33,7 @@ PROGRAMS = {
 
 
 def replaced(pieces: list[tuple[int, str]]) -> list[str]:
-    """Return a line for each word that has another, with the line it is near and what to write."""
+    """Return a sentence for each replaced word: its line, the word, and what to write instead."""
     found = [(line, m[0].lower()) for line, piece in pieces for m in REPLACED.finditer(piece)]
     write = {
         word: next(instead for pattern, instead in INSTEAD.items() if re.fullmatch(pattern, word))
@@ -43,14 +43,14 @@ def replaced(pieces: list[tuple[int, str]]) -> list[str]:
 
 
 def ours() -> list[str]:
-    """Return the text files of the checkout that this project words."""
+    """Return the text files of the checkout whose words are the project's."""
     return [
         name
         for name in NAMES
         if (REPOSITORY / name).is_file()
         and not (REPOSITORY / name).is_symlink()
         and not NOT_OURS.search(name)
-        and b"\0" not in (REPOSITORY / name).read_bytes()  # a model, say
+        and b"\0" not in (REPOSITORY / name).read_bytes()  # no binary file
     ]
 
 
@@ -60,7 +60,7 @@ def test_no_text_has_a_word_that_the_style_replaces(folder: str) -> None:
     assert {name: lines for name in names if (lines := replaced(prose(name)))} == {}
 
 
-def test_such_a_word_is_found() -> None:
+def test_a_replaced_word_is_found() -> None:
     pieces = [(1, "What was begun; these hold together."), (7, "Quietened"), (9, "a toldo beside")]
     assert [line.split(" (")[0] for line in replaced(pieces)] == [
         "line 1: begun",
@@ -70,7 +70,7 @@ def test_such_a_word_is_found() -> None:
     ]
 
 
-def test_prose_is_comments_texts_and_pages_without_code(tmp_path, monkeypatch) -> None:
+def test_prose_consists_of_comments_texts_and_pages_without_code(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tests.pages.REPOSITORY", tmp_path)
     text.cache_clear()
     code = '"""One\n`told` two."""\nx = told["told"]  # three\ny = f"four {told} five"\n'
@@ -85,7 +85,7 @@ def test_prose_is_comments_texts_and_pages_without_code(tmp_path, monkeypatch) -
 
 @pytest.mark.parametrize("folder", sorted({name.partition("/")[0] for name in ours()}))
 def test_no_name_is_a_word_that_the_style_replaces(folder: str) -> None:
-    """Of variables, parameters, attributes, functions and tests: `report`, not `told`."""
+    """Names of variables, parameters, attributes, functions and tests: `report`, not `told`."""
     wrong = {
         f"{name}: {word}"
         for name in ours()
@@ -97,7 +97,7 @@ def test_no_name_is_a_word_that_the_style_replaces(folder: str) -> None:
 
 
 def names_of(source: str) -> set[str]:
-    """Return the names that a Python file gives to something."""
+    """Return the names that a Python file defines."""
     tree = list(ast.walk(ast.parse(source)))
     return {
         *(n.id for n in tree if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)),
@@ -108,7 +108,7 @@ def names_of(source: str) -> set[str]:
     }
 
 
-def test_every_kind_of_name_is_looked_at() -> None:
+def test_every_kind_of_name_is_checked() -> None:
     source = "import a as b\nclass C:\n    def d(self, *e):\n        f = 1\n        self.g = f\n"
     assert names_of(source) == {"b", "C", "d", "self", "e", "f", "g"}
 
