@@ -1,5 +1,5 @@
 # make testbed   sets this machine up, runs plans/quick.yml, writes its report
-#                PLAN=… for another plan, INVENTORY=… for another host (also for setup, sweep, plan, doctor, …)
+#                PLAN=… for another plan, INVENTORY=… for another host; also for other targets
 # make test      lint, unit tests, integration tests on real Docker and QEMU
 # make lab       tests on servers in a box: systemd, cgroup v2, KVM, NUMA nodes, an IOMMU
 # make help      lists every target

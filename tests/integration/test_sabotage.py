@@ -121,7 +121,7 @@ def test_a_container_moved_and_moved_back_while_it_measures_fails_the_trial(
     write_plan: Any,
 ) -> None:
     application = {"name": "image_classification", "scale": "trained", "samples": 500}
-    plan, folder = write_plan("there", applications=[application], platforms={"cn": ["pinned"]})
+    plan, folder = write_plan("moved", applications=[application], platforms={"cn": ["pinned"]})
     update = "docker update virtbed-cn-pinned-c01-r01 --cpuset-cpus"
     with repeatedly(f"{update} 0; sleep 0.7; {update} 1"):
         done = run("virtbed", "sweep", plan, ok=False)

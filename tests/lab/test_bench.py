@@ -114,7 +114,7 @@ def test_platforms_are_attested_in_both_modes(
     began = time.monotonic()
     folder = sweep(f"{suite}-{together}", lab.inventory, ok=None, platforms=platforms)
     took = f"in a sweep of {time.monotonic() - began:.0f} s"
-    failed = judged(folder, WORDS[suite], platforms, took)
+    failed = record_outcomes(folder, WORDS[suite], platforms, took)
     assert failed == {}
     assert read(folder / "report.json")["cells"] == []
     assert traces(lab) == ""
@@ -132,14 +132,14 @@ def test_a_guest_runs_the_hosts_kernel_with_the_hosts_topology(
     )  # fmt: skip
     name = "vm-pinned-c01-host_kernel-host_topology-null-r01"
     evidence = read(folder / "trials" / name / "evidence.json")
-    asked, machine = evidence["asked"], evidence["after"]["machine"]
-    assert evidence["attested"] and asked["accelerator"] == "kvm"
+    planned, machine = evidence["asked"], evidence["after"]["machine"]
+    assert evidence["attested"] and planned["accelerator"] == "kvm"
     assert machine["guest"]["kernel"] == machine["host"]["kernel"]
-    assert machine["guest"]["kernel"]["release"] == asked["kernel"]["release"]
-    assert machine["kernel"].startswith(f"{STATE}/kernels/{asked['kernel']['release']}-")
+    assert machine["guest"]["kernel"]["release"] == planned["kernel"]["release"]
+    assert machine["kernel"].startswith(f"{STATE}/kernels/{planned['kernel']['release']}-")
     assert machine["guest"]["shape"] == machine["host"]["shape"]
     assert machine["topology"]["cache"] == "passthrough"
-    assert evidence["inside"]["kernel"] == asked["kernel"]["release"]
+    assert evidence["inside"]["kernel"] == planned["kernel"]["release"]
     assert traces(lab) == ""
 
 
@@ -150,15 +150,15 @@ def test_an_instance_shares_no_core_with_the_rest_of_the_host(
     lab = server(bench_image(Recipe()), prepared(), **SIBLINGS)
     platforms = {name: ["pinned"] for name in ("bm", "cn", "vm")}
     folder = sweep("siblings", lab.inventory, ok=None, platforms=platforms)
-    assert judged(folder, "Debian 12, two threads a core", platforms, "") == {}
+    assert record_outcomes(folder, "Debian 12, two threads a core", platforms, "") == {}
     for platform in platforms:
-        asked = read(folder / f"trials/{platform}-pinned-c01-null-r01/evidence.json")["asked"]
-        cpus, others = (parse_cpu_list(asked[name]) for name in ("cpus", "housekeeping"))
+        planned = read(folder / f"trials/{platform}-pinned-c01-null-r01/evidence.json")["asked"]
+        cpus, others = (parse_cpu_list(planned[name]) for name in ("cpus", "housekeeping"))
         assert cpus and others
         assert not {cpu // 2 for cpu in cpus} & {cpu // 2 for cpu in others}
 
 
-def judged(
+def record_outcomes(
     folder: Path, host: str, platforms: Mapping[str, Iterable[str]], took: str
 ) -> dict[str, str]:
     """Record each platform's outcome in `TABLE`; return the reasons of those not attested."""
@@ -288,7 +288,7 @@ def test_a_bench_host_from_its_set_up_to_its_teardown(
     began = time.monotonic()
     folder = sweep("quick", lab.inventory, ok=None, platforms=platforms)
     took = f"in a sweep of {time.monotonic() - began:.0f} s"
-    assert judged(folder, WORDS["bookworm"], platforms, took) == {}
+    assert record_outcomes(folder, WORDS["bookworm"], platforms, took) == {}
     run("ansible-playbook", "-i", str(lab.inventory), "playbooks/teardown.yml")
     before = {fact for fact in lab.run("cat", BEFORE).splitlines() if STATE not in fact}
     after = facts(lab)
