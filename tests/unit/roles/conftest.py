@@ -1,4 +1,4 @@
-"""Modules of roles, loaded as Ansible loads them."""
+"""Loader of roles' modules, with the contract where Ansible puts it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import ansible.module_utils
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-# Ansible puts the contract next to its own module_utils when it ships a module; so do we.
+# Ansible ships the contract as part of its module_utils: imitate that.
 ansible.module_utils.__path__.append(str(REPOSITORY / "contract"))
 
 
 def module(role: str, name: str) -> ModuleType:
-    """Return a role's module."""
+    """Load a module from a role's library folder."""
     path = REPOSITORY / "roles" / role / "library" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded  # where dataclasses look their annotations up
+    sys.modules[name] = loaded  # dataclasses resolve their annotations there
     spec.loader.exec_module(loaded)
     return loaded

@@ -1,4 +1,4 @@
-"""The way to a guest behind a bench host, as ssh itself understands it."""
+"""SSH options that reach a guest through its bench host, as ssh itself parses them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def filters() -> ModuleType:
 
 
 def proxy(filters: ModuleType, **host: Any) -> list[str]:
-    """Return the argv that ssh's ProxyCommand runs through a shell, by ssh's own account."""
+    """Return the argv of the ProxyCommand that `ssh -G` reports."""
     words = shlex.split(filters.behind({"inventory_hostname": "bench01", **host}))
     assert words[0] == "-o" and len(words) == 2
     shown = subprocess.run(
@@ -36,28 +36,28 @@ def proxy(filters: ModuleType, **host: Any) -> list[str]:
     return shlex.split(command.removeprefix("proxycommand "))
 
 
-def test_a_host_that_is_this_machine_is_no_detour(filters: ModuleType) -> None:
+def test_a_local_bench_host_needs_no_proxy_command(filters: ModuleType) -> None:
     assert filters.behind({"ansible_connection": "local"}) == ""
 
 
-def test_what_the_inventory_says_of_the_host_is_said_to_ssh(filters: ModuleType) -> None:
+def test_the_proxy_command_has_the_inventorys_settings(filters: ModuleType) -> None:
     plain = ["ssh", "-o", "BatchMode=yes"]
     forward = ["-W", "%h:%p"]
     assert proxy(filters) == [*plain, "bench01", *forward]  # the user is ssh_config's, or one's own
-    asked = {
+    settings = {
         "ansible_host": "192.0.2.7",
         "ansible_user": "operator",
         "ansible_port": 2200,
         "ansible_ssh_private_key_file": "/keys/of bench",
         "ansible_ssh_common_args": "-o UserKnownHostsFile=/keys/%k -J bastion",
     }
-    assert proxy(filters, **asked) == [
+    assert proxy(filters, **settings) == [
         *plain, "-p", "2200", "-i", "/keys/of bench", "-o", "IdentitiesOnly=yes",
         "-o", "UserKnownHostsFile=/keys/%%k", "-J", "bastion", "-l", "operator", "192.0.2.7",
         *forward,
     ]  # fmt: skip
 
 
-def test_a_password_is_refused_in_words(filters: ModuleType) -> None:
+def test_a_password_in_the_inventory_is_refused(filters: ModuleType) -> None:
     with pytest.raises(AnsibleFilterError, match="bench01: ansible_password found, a key needed"):
         filters.behind({"inventory_hostname": "bench01", "ansible_password": "x"})

@@ -1,4 +1,4 @@
-"""What a plan varies of a container: the engine's command for it, and the burst of its quota."""
+"""A container's factors in the engine's command, and the burst of its quota."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ WITH_GPU = replace(
 
 
 def commands(folder: Path, engine: str) -> list[list[str]]:
-    """Return the command that starts a container, for each of `VARIED`, as Ansible makes it."""
+    """Return the commands that Ansible renders to start a container.
+
+    One for each of `VARIED`, then pinned, with a GPU, and with a GPU in a guest.
+    """
     instances = [encode(INSTANCE) | {"factors": factors} for factors in VARIED]
     instances += map(encode, (PINNED, WITH_GPU, replace(WITH_GPU, own_kernel=True)))
     task = {
@@ -78,7 +81,7 @@ def commands(folder: Path, engine: str) -> list[list[str]]:
     return [[str(word) for word in command] for command in commands]
 
 
-def test_a_guest_is_booted_without_mitigations_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_guest_boots_without_mitigations_if_the_factor_says_none(tmp_path: Path) -> None:
     shared = yaml.safe_load((REPOSITORY / "roles/machine_guest/vars/main.yml").read_text())
     play = {
         "hosts": "localhost", "connection": "local", "gather_facts": False,
@@ -108,18 +111,18 @@ def test_a_guest_is_booted_without_mitigations_where_that_is_asked_for(tmp_path:
 
 
 def added(command: list[str], reference: list[str]) -> list[str]:
-    """Return the words of a command that are not the reference's, in order."""
+    """Return the words of a command that the reference does not have, in order."""
     left = list(reference)
-    found = []
+    words = []
     for word in command:
         if word in left:
             left.remove(word)
         else:
-            found.append(word)
-    return found
+            words.append(word)
+    return words
 
 
-def test_docker_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None:
+def test_each_factor_changes_only_its_option_of_docker(tmp_path: Path) -> None:
     usual, *varied, pinned, gpu, in_guest = commands(tmp_path, "docker")
     assert "--cpuset-cpus 2-3 --cpuset-mems 0" in " ".join(pinned) and "--cpu-quota" not in pinned
     assert "--network none" in " ".join(usual) and "--runtime" not in usual
@@ -137,10 +140,10 @@ def test_docker_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None
         "type=bind,source=/lib/libcuda.so.1,target=/opt/nvidia/libcuda.so.1,readonly",
         "--env", "LD_LIBRARY_PATH=/opt/nvidia",
     ]  # fmt: skip
-    assert in_guest == usual  # where the host's device nodes and libraries are not
+    assert in_guest == usual  # a guest does not have the host's device nodes and libraries
 
 
-def test_podman_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None:
+def test_each_factor_changes_only_its_option_of_podman(tmp_path: Path) -> None:
     usual, *varied, _, gpu, in_guest = commands(tmp_path, "podman")
     assert "podman run" in " ".join(usual) and "--network none" in " ".join(usual)
     assert [added(command, usual) for command in varied] == [
@@ -158,7 +161,7 @@ def test_podman_is_given_one_thing_more_or_another_value(tmp_path: Path) -> None
 
 
 def host(root: Path, version: int, **files: str) -> Path:
-    """Lay a host with a process 7, whose quota lies in its own group."""
+    """Make a host with a process 7, whose control group has a quota."""
     kind = "cgroup2 cgroup2 rw" if version == 2 else "cgroup cgroup rw,cpu,cpuacct"
     quota = {"x/cpu.max": "200000 100000"} if version == 2 else {"x/cpu.cfs_quota_us": "200000"}
     files = {
@@ -174,7 +177,7 @@ def host(root: Path, version: int, **files: str) -> Path:
 
 
 @pytest.mark.parametrize(("version", "name"), [(1, "cpu.cfs_burst_us"), (2, "cpu.max.burst")])
-def test_the_burst_of_a_processs_own_group_is_set_once(
+def test_the_burst_is_set_once_on_the_group_of_the_process(
     tmp_path: Path, version: int, name: str
 ) -> None:
     root = host(tmp_path, version, **{f"x/{name}": "0\n", name: "0\n"})
@@ -185,7 +188,7 @@ def test_the_burst_of_a_processs_own_group_is_set_once(
     assert burst.save_up(root, 7, 100_000) == (file, False)
 
 
-def test_a_kernel_without_bursts_is_named(tmp_path: Path) -> None:
+def test_a_kernel_without_bursts_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(burst.BurstError, match=r"has none of cpu\.max\.burst.*Linux 5\.14"):
         burst.save_up(host(tmp_path, 1), 7, 100_000)
     with pytest.raises(burst.BurstError, match="no control group of process 8"):
@@ -199,7 +202,7 @@ def test_a_kernel_without_bursts_is_named(tmp_path: Path) -> None:
         (2, {"x/cpu.max": "max 100000", "x/cpu.max.burst": "0"}),
     ],
 )
-def test_a_group_without_a_quota_of_its_own_is_left_as_it_is(
+def test_a_group_without_a_quota_of_its_own_is_not_changed(
     tmp_path: Path, version: int, files: dict[str, str]
 ) -> None:
     root = host(tmp_path, version, **files)
@@ -208,7 +211,7 @@ def test_a_group_without_a_quota_of_its_own_is_left_as_it_is(
     assert (root / "sys/fs/cgroup/d" / list(files)[1]).read_text() == "0"
 
 
-def test_a_burst_that_the_kernel_refuses_is_named(tmp_path: Path) -> None:
+def test_a_burst_that_the_kernel_refuses_is_an_error(tmp_path: Path) -> None:
     root = host(tmp_path, 1, **{"x/cpu.cfs_burst_us": "0\n"})
     file = root / "sys/fs/cgroup/d/x/cpu.cfs_burst_us"
     file.unlink()
@@ -218,7 +221,7 @@ def test_a_burst_that_the_kernel_refuses_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
-def test_what_a_role_varies_are_factors_and_their_values(engine: str) -> None:
+def test_a_role_varies_only_registered_factors_and_values(engine: str) -> None:
     from virtbed_contract.factors import default_of, values_of
 
     meta = yaml.safe_load((REPOSITORY / f"roles/enclosure_{engine}/meta/virtbed.yml").read_text())
@@ -226,7 +229,7 @@ def test_what_a_role_varies_are_factors_and_their_values(engine: str) -> None:
         assert set(values) <= set(values_of(factor)) - {default_of(factor)}
 
 
-def test_bursts_are_offered_by_the_kernels_that_have_them(tmp_path: Path) -> None:
+def test_bursts_are_offered_on_kernels_from_5_14(tmp_path: Path) -> None:
     meta = yaml.safe_load((REPOSITORY / "roles/enclosure_docker/meta/virtbed.yml").read_text())
     command = meta["varies"]["cfs_burst"]["full"]
     (tmp_path / "uname").write_text('#!/bin/sh\necho "$RELEASE"\n')

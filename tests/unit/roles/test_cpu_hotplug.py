@@ -1,4 +1,4 @@
-"""Taking CPUs of a recorded host offline: what the kernel would lose, and what is put back."""
+"""CPU hotplug on a made-up host: what the kernel would lose is restored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CPUSETS = {
 
 
 class Host:
-    """Four CPUs, of which CPU 0 has no switch; sysfs is played by `settle`."""
+    """A made-up host of four CPUs, of which CPU 0 cannot be taken offline."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -45,7 +45,7 @@ class Host:
         return {0} | {cpu for cpu, name in names.items() if self.read(name) == "1"}
 
     def lose(self) -> None:
-        """What the kernel does under v1 to cpusets of offlined CPUs, and does not take back."""
+        """Remove offlined CPUs from cpusets for good, as the kernel does under v1."""
         for name in CPUSETS:
             left = set(parse_cpu_list(self.read(name))) & self.on() or {0}
             self.write(name, format_cpu_list(left))
@@ -63,7 +63,7 @@ def snapshot(tmp_path: Path) -> Path:
     return tmp_path / "state" / "hotplug.json"
 
 
-def test_every_cpuset_comes_back(host: Host, snapshot: Path) -> None:
+def test_every_cpuset_is_restored(host: Host, snapshot: Path) -> None:
     assert hotplug.leave_online(host.root, {0, 1}, snapshot) is True
     host.lose()
     assert host.read("sys/fs/cgroup/cpuset/docker/abc/cpuset.cpus") == "0"
@@ -74,10 +74,10 @@ def test_every_cpuset_comes_back(host: Host, snapshot: Path) -> None:
     assert hotplug.bring_back(host.root, snapshot) is False
 
 
-def test_interrupts_of_a_cpu_that_was_offline_come_to_it_again(
+def test_interrupts_of_a_cpu_that_was_offline_are_restored(
     host: Host, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel gives one that has no CPU left to all, and does not take that back."""
+    """The kernel lets all CPUs handle an interrupt that has no CPU left, also afterwards."""
     irqs = {
         f"proc/irq/{irq}/smp_affinity_list": cpus
         for irq, cpus in {0: "0-3", 30: "3", 31: "2", 32: "2-3", 40: "3"}.items()
@@ -104,7 +104,7 @@ def test_interrupts_of_a_cpu_that_was_offline_come_to_it_again(
     assert found == {name: cpus for name, cpus in irqs.items() if name != gone} | kept
 
 
-def test_after_a_crash_the_first_snapshot_counts(host: Host, snapshot: Path) -> None:
+def test_after_a_crash_the_first_snapshot_is_restored(host: Host, snapshot: Path) -> None:
     hotplug.leave_online(host.root, {0, 1, 2}, snapshot)
     host.lose()
     hotplug.leave_online(host.root, {0}, snapshot)
@@ -114,7 +114,7 @@ def test_after_a_crash_the_first_snapshot_counts(host: Host, snapshot: Path) -> 
     assert {name: host.read(name) for name in CPUSETS} == CPUSETS
 
 
-def test_a_group_that_is_gone_is_not_made(host: Host, snapshot: Path) -> None:
+def test_a_removed_control_group_is_not_made_again(host: Host, snapshot: Path) -> None:
     hotplug.leave_online(host.root, {0, 1}, snapshot)
     gone = host.root / "sys/fs/cgroup/cpuset/docker/abc"
     (gone / "cpuset.cpus").unlink()
@@ -123,12 +123,12 @@ def test_a_group_that_is_gone_is_not_made(host: Host, snapshot: Path) -> None:
     assert not gone.exists()
 
 
-def test_with_every_cpu_kept_nothing_is_done(host: Host, snapshot: Path) -> None:
+def test_nothing_is_changed_if_every_cpu_stays_online(host: Host, snapshot: Path) -> None:
     assert hotplug.leave_online(host.root, {0, 1, 2, 3}, snapshot) is False
     assert not snapshot.exists()
 
 
-def test_a_cpu_that_cannot_go_is_refused_before_anything_is_done(
+def test_a_cpu_that_cannot_go_offline_is_refused_before_any_change(
     host: Host, snapshot: Path
 ) -> None:
     with pytest.raises(hotplug.HotplugError, match=r"CPUs 0 cannot be taken offline.*affinity"):
@@ -137,6 +137,6 @@ def test_a_cpu_that_cannot_go_is_refused_before_anything_is_done(
     assert not snapshot.exists()
 
 
-def test_a_cpu_that_is_not_there_is_refused(host: Host, snapshot: Path) -> None:
+def test_a_cpu_that_is_not_online_is_refused(host: Host, snapshot: Path) -> None:
     with pytest.raises(hotplug.HotplugError, match=r"CPUs 0-3 online, 0,7 needed"):
         hotplug.leave_online(host.root, {0, 7}, snapshot)

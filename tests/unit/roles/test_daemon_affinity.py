@@ -1,4 +1,4 @@
-"""Keeping a daemon to some CPUs and letting it go, on a real process of this test's own."""
+"""Confining daemons to some CPUs and restoring them, with a real process of the test."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def threads(pid: int) -> list[int]:
 
 
 def cpus(pid: int) -> list[set[int]]:
-    """Where each thread may run, without repetition."""
-    found: list[set[int]] = []
+    """Return the distinct CPU affinities of the threads."""
+    distinct: list[set[int]] = []
     for thread in threads(pid):
         affinity = os.sched_getaffinity(thread)
-        found += [] if affinity in found else [affinity]
-    return found
+        distinct += [] if affinity in distinct else [affinity]
+    return distinct
 
 
 @contextmanager
 def running() -> Iterator[int]:
-    """A process of several threads, as every daemon is; its name is its program's."""
+    """Run a process of several threads with the daemon's name."""
     script = (
         f"import threading, time; open('/proc/self/comm', 'w').write({NAME!r});"
         "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(5)];"
@@ -60,7 +60,7 @@ def daemon() -> Iterator[int]:
         yield pid
 
 
-def test_it_is_kept_and_let_go(daemon: int, tmp_path: Path) -> None:
+def test_a_daemon_is_confined_and_restored(daemon: int, tmp_path: Path) -> None:
     snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
     kept = {min(before)}
     assert affinity.confine([NAME], kept, snapshot) is True
@@ -72,14 +72,14 @@ def test_it_is_kept_and_let_go(daemon: int, tmp_path: Path) -> None:
     assert affinity.restore([NAME], snapshot) is False
 
 
-def test_a_second_time_after_a_crash_keeps_what_was_first(daemon: int, tmp_path: Path) -> None:
+def test_after_a_crash_the_first_affinity_stays_saved(daemon: int, tmp_path: Path) -> None:
     snapshot, before = tmp_path / "daemons.json", sorted(os.sched_getaffinity(daemon))
     affinity.confine([NAME], {before[0]}, snapshot)
     affinity.confine([NAME], {before[-1]}, snapshot)
     assert list(json.loads(snapshot.read_text())["values"].values()) == [before]
 
 
-def test_one_that_a_confined_one_started_is_let_go_with_it(daemon: int, tmp_path: Path) -> None:
+def test_a_child_of_a_confined_daemon_is_restored_with_it(daemon: int, tmp_path: Path) -> None:
     snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
     kept, own = {min(before)}, {max(before)}
     affinity.confine([NAME], kept, snapshot)
@@ -89,10 +89,10 @@ def test_one_that_a_confined_one_started_is_let_go_with_it(daemon: int, tmp_path
             os.sched_setaffinity(thread, kept)
         affinity.restore([NAME], snapshot)
         assert cpus(restarted) == cpus(daemon) == [before]
-        assert os.sched_getaffinity(its_own) == own  # by whoever started it
+        assert os.sched_getaffinity(its_own) == own  # it did not inherit it from a daemon
 
 
-def test_one_that_was_kept_to_these_cpus_before_the_sweep_stays_there(
+def test_a_daemon_that_was_on_these_cpus_before_the_sweep_stays_on_them(
     daemon: int, tmp_path: Path
 ) -> None:
     snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
@@ -105,10 +105,10 @@ def test_one_that_was_kept_to_these_cpus_before_the_sweep_stays_there(
         assert (cpus(its_own), cpus(daemon)) == ([kept], [before])
 
 
-def test_one_that_a_confined_one_started_is_let_go_also_if_it_was_moved_again(
+def test_a_child_of_a_confined_daemon_is_restored_after_a_second_move(
     daemon: int, tmp_path: Path
 ) -> None:
-    """As by the block of another size, whose housekeeping has other CPUs."""
+    """A block of another size has other housekeeping CPUs."""
     snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
     affinity.confine([NAME], {min(before)}, snapshot)
     with running() as restarted:
@@ -120,14 +120,14 @@ def test_one_that_a_confined_one_started_is_let_go_also_if_it_was_moved_again(
         assert cpus(restarted) == cpus(daemon) == [before]
 
 
-def test_another_process_with_its_number_is_left_alone(daemon: int, tmp_path: Path) -> None:
+def test_another_process_with_the_same_pid_is_not_moved(daemon: int, tmp_path: Path) -> None:
     snapshot, before = tmp_path / "daemons.json", os.sched_getaffinity(daemon)
     keep(snapshot, {f"{daemon}/1": [min(before)]})
     affinity.restore([NAME], snapshot)
     assert cpus(daemon) == [before]
 
 
-def test_one_whose_main_thread_alone_was_moved_when_we_were_killed(
+def test_a_daemon_whose_other_threads_were_not_moved_is_confined(
     daemon: int, tmp_path: Path
 ) -> None:
     kept = {min(os.sched_getaffinity(daemon))}
@@ -136,10 +136,10 @@ def test_one_whose_main_thread_alone_was_moved_when_we_were_killed(
     assert cpus(daemon) == [kept]
 
 
-def test_each_block_looks_and_a_daemon_that_moved_is_kept_again(
+def test_each_block_checks_the_affinity_and_confines_a_moved_daemon_again(
     daemon: int, tmp_path: Path
 ) -> None:
-    """As one that was restarted in the middle of a sweep: the second look finds nothing to do."""
+    """The second check finds nothing to do; before the third the daemon has moved."""
     kept, free = min(os.sched_getaffinity(daemon)), sorted(os.sched_getaffinity(daemon))
     state = {"virtbed_state_dir": str(tmp_path), "virtbed_instance": {"housekeeping": str(kept)}}
     role = {"ansible.builtin.include_role": {"name": "host_daemons"}}
@@ -153,6 +153,6 @@ def test_each_block_looks_and_a_daemon_that_moved_is_kept_again(
         cwd=REPOSITORY, check=False, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    keeping = done.stdout.split("host_daemons : Keep the daemons to the housekeeping CPUs")[1:]
+    keeping = done.stdout.split("host_daemons : Confine the daemons to the housekeeping CPUs")[1:]
     assert ["changed: [" in part.split("TASK")[0] for part in keeping] == [True, False, True]
     assert cpus(daemon) == [{kept}]

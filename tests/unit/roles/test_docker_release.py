@@ -1,4 +1,4 @@
-"""What releases containers, with a client that answers or not: the role's own script, by sh."""
+"""The script that releases Docker's containers, with clients that answer or fail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def program(path: Path, script: str) -> None:
 
 @pytest.fixture
 def shim() -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose command is that of a container's monitor."""
+    """Run a process with the command line of a container's shim."""
     monitor = subprocess.Popen(["bash", "-c", "sleep 60; :", "x", "-namespace", "moby"])
     yield monitor
     monitor.kill()
@@ -47,7 +47,7 @@ def shim() -> Iterator[subprocess.Popen[bytes]]:
     ("instance", "running", "status"),
     [(".*", False, 0), (".*", True, 1), ("cn-pinned-c01-r01", False, 1)],
 )
-def test_a_client_without_an_answer_hinders_only_where_containers_may_run(
+def test_a_failing_client_is_an_error_only_if_containers_may_run(
     tmp_path: Path, shim: subprocess.Popen[bytes], instance: str, running: bool, status: int
 ) -> None:
     program(tmp_path / "docker", "exit 1")
@@ -57,7 +57,7 @@ def test_a_client_without_an_answer_hinders_only_where_containers_may_run(
     assert ("and containers run" in done.stderr) == running
 
 
-def test_what_is_ours_is_removed_and_looked_for_again(tmp_path: Path) -> None:
+def test_matching_containers_are_removed_and_others_stay(tmp_path: Path) -> None:
     names = tmp_path / "names"
     names.write_text("virtbed-a-1\nother\nvirtbed-b-1\n")
     remove = f'shift 2; for n; do sed -i "/^$n$/d" {names}; done'
@@ -68,7 +68,7 @@ def test_what_is_ours_is_removed_and_looked_for_again(tmp_path: Path) -> None:
     assert names.read_text().split() == ["other"]
 
 
-def test_where_nobody_tells_whether_containers_run_they_may(tmp_path: Path) -> None:
+def test_without_pgrep_containers_are_assumed_to_run(tmp_path: Path) -> None:
     program(tmp_path / "docker", "exit 1")
     for name in ("sh", "timeout", "grep", "tr"):
         (tmp_path / name).symlink_to(str(shutil.which(name)))

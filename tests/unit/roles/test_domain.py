@@ -1,4 +1,4 @@
-"""The definition of a guest's domain: as ever for a flat guest, and what its shape adds."""
+"""The libvirt definition of a guest: flat, with a topology, with a GPU; and its reading."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NODES = (GuestNode(0, "0-1", 2049, (10, 21)), GuestNode(1, "2-3", 2048, (21, 10)
 
 
 def rendered(topoext: bool = False, boot: str = "/image", **changes: Any) -> str:
-    """Return the definition, as Ansible's template module writes it."""
+    """Return the definition as Ansible's template module renders it."""
     made = Environment(trim_blocks=True, keep_trailing_newline=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
@@ -70,21 +70,21 @@ def with_shape(grid: GuestShape, **changes: Any) -> ElementTree.Element:
     return ElementTree.fromstring(rendered(shape=encode(grid), **changes))
 
 
-def test_a_flat_guest_is_defined_as_ever() -> None:
+def test_the_definition_of_a_flat_guest_does_not_change() -> None:
     assert rendered().startswith(FLAT)
     assert rendered(topoext=True) == rendered()
     old = {name: value for name, value in INSTANCE.items() if name != "shape"}
     assert rendered(**old) == rendered()
 
 
-def test_a_whole_grid_has_every_vcpu() -> None:
-    found = with_shape(GuestShape(1, 1, 2, (0, 1), ()))
-    assert found.find("vcpu").attrib == {"placement": "static"}  # type: ignore[union-attr]
-    assert found.find("vcpus") is None and found.find("cpu/numa") is None
-    topology = found.find("cpu/topology")
+def test_a_topology_without_gaps_has_every_vcpu() -> None:
+    definition = with_shape(GuestShape(1, 1, 2, (0, 1), ()))
+    assert definition.find("vcpu").attrib == {"placement": "static"}  # type: ignore[union-attr]
+    assert definition.find("vcpus") is None and definition.find("cpu/numa") is None
+    topology = definition.find("cpu/topology")
     assert topology is not None
     assert topology.attrib == {"sockets": "1", "cores": "1", "threads": "2"}
-    assert [f.get("name") for f in found.findall("cpu/feature")] == ["avx2"]
+    assert [f.get("name") for f in definition.findall("cpu/feature")] == ["avx2"]
     named = with_shape(GuestShape(1, 1, 2, (0, 1), ()), topoext=True).findall("cpu/feature")
     assert [(f.get("name"), f.get("policy")) for f in named] == [
         ("topoext", "require"),
@@ -92,33 +92,35 @@ def test_a_whole_grid_has_every_vcpu() -> None:
     ]
 
 
-def test_places_without_a_cpu_are_left_empty_and_pins_go_by_place() -> None:
-    found = with_shape(GuestShape(2, 1, 2, (0, 2), NODES))
-    assert found.findtext("vcpu") == "4"
-    assert found.find("vcpu").get("current") == "2"  # type: ignore[union-attr]
-    places = [(v.get("id"), v.get("enabled"), v.get("hotpluggable")) for v in found.iter("vcpu")]
+def test_a_topology_with_gaps_disables_vcpus_and_pins_by_their_numbers() -> None:
+    definition = with_shape(GuestShape(2, 1, 2, (0, 2), NODES))
+    assert definition.findtext("vcpu") == "4"
+    assert definition.find("vcpu").get("current") == "2"  # type: ignore[union-attr]
+    places = [
+        (v.get("id"), v.get("enabled"), v.get("hotpluggable")) for v in definition.iter("vcpu")
+    ]
     assert places[1:] == [
         ("0", "yes", "no"), ("1", "no", "yes"), ("2", "yes", "yes"), ("3", "no", "yes"),
     ]  # fmt: skip
-    pins = [(p.get("vcpu"), p.get("cpuset")) for p in found.findall("cputune/vcpupin")]
+    pins = [(p.get("vcpu"), p.get("cpuset")) for p in definition.findall("cputune/vcpupin")]
     assert pins == [("0", "2"), ("2", "3")]
-    bound = [(m.get("cellid"), m.get("nodeset")) for m in found.findall("numatune/memnode")]
+    bound = [(m.get("cellid"), m.get("nodeset")) for m in definition.findall("numatune/memnode")]
     assert bound == [("0", "0"), ("1", "1")]
-    cells = found.findall("cpu/numa/cell")
+    cells = definition.findall("cpu/numa/cell")
     assert [(c.get("cpus"), c.get("memory")) for c in cells] == [("0-1", "2049"), ("2-3", "2048")]
     far = [s.get("value") for c in cells for s in c.findall("distances/sibling")]
     assert far == ["10", "21", "21", "10"]
 
 
-def test_distances_that_nobody_gave_are_not_written() -> None:
+def test_unknown_distances_are_not_written() -> None:
     unknown = tuple(GuestNode(n.host, n.vcpus, n.memory_mib, (0, 0)) for n in NODES)
     assert "<distances>" not in rendered(shape=encode(GuestShape(2, 1, 2, (0, 2), unknown)))
 
 
-def test_the_hosts_kernel_is_booted_from_where_it_was_made_ready() -> None:
-    found = ElementTree.fromstring(rendered(boot="/state/kernels/6.1-b-a"))
-    assert found.findtext("os/kernel") == "/state/kernels/6.1-b-a/vmlinuz"
-    assert found.findtext("os/initrd") == "/state/kernels/6.1-b-a/initrd.img"
+def test_the_hosts_kernel_is_booted_from_the_state_directory() -> None:
+    definition = ElementTree.fromstring(rendered(boot="/state/kernels/6.1-b-a"))
+    assert definition.findtext("os/kernel") == "/state/kernels/6.1-b-a/vmlinuz"
+    assert definition.findtext("os/initrd") == "/state/kernels/6.1-b-a/initrd.img"
 
 
 GPU = InstanceGpu(
@@ -127,23 +129,23 @@ GPU = InstanceGpu(
 )  # fmt: skip
 
 
-def test_a_gpu_is_passed_whole_and_given_back() -> None:
-    found = ElementTree.fromstring(rendered(gpu=encode(GPU)))
-    passed = found.findall("devices/hostdev")
+def test_every_function_of_a_gpu_is_passed_to_the_guest() -> None:
+    definition = ElementTree.fromstring(rendered(gpu=encode(GPU)))
+    passed = definition.findall("devices/hostdev")
     assert [device.attrib for device in passed] == [
         {"mode": "subsystem", "type": "pci", "managed": "yes"}
     ] * 2
     at = [device.find("source/address").attrib for device in passed]  # type: ignore[union-attr]
     one = {"domain": "0x0000", "bus": "0x41", "slot": "0x00", "function": "0x0"}
     assert at == [one, one | {"function": "0x1"}]
-    window = found.find("devices/controller[@model='pcie-root']/pcihole64")
+    window = definition.find("devices/controller[@model='pcie-root']/pcihole64")
     assert window is not None and (window.text, window.get("unit")) == ("268435456", "KiB")
     assert {device.find("driver").get("name") for device in passed} == {"vfio"}  # type: ignore[union-attr]
     assert rendered(gpu=None) == rendered()
 
 
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
-# With Debian's Python, whose lxml the role's packages bring.
+# Run by Debian's Python, which has lxml from the role's packages.
 VALIDATES = """
 import sys
 from lxml import etree
@@ -161,7 +163,7 @@ def validated(file: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("shape", [None, GuestShape(1, 2, 1, (0, 1), ())])
 @pytest.mark.parametrize("gpu", [None, GPU])
-def test_a_definition_is_valid_by_libvirts_schema(
+def test_a_definition_matches_libvirts_schema(
     tmp_path: Path, shape: GuestShape | None, gpu: InstanceGpu | None
 ) -> None:
     if not SCHEMA.is_file():
@@ -174,14 +176,14 @@ def test_a_definition_is_valid_by_libvirts_schema(
     assert validated(file).returncode != 0
 
 
-def test_libvirt_makes_of_a_gpu_what_qemu_is_to_be_given(tmp_path: Path) -> None:
-    """By its own translation, in this process's libvirt: no daemon is asked, no guest started."""
+def test_libvirt_translates_a_gpu_into_qemus_options(tmp_path: Path) -> None:
+    """Uses libvirt's embedded driver: no daemon is contacted, no guest started."""
     program = shutil.which("virsh")
     if program is None:
         pytest.skip("no virsh here; make setup installs it")
     file = tmp_path / "domain.xml"
     file.write_text(rendered(gpu=encode(GPU), mode="vanilla", accelerator="tcg"))
-    with tempfile.TemporaryDirectory() as root:  # a short path: sockets lie in it
+    with tempfile.TemporaryDirectory() as root:  # a short path, because it contains sockets
         done = subprocess.run(
             [program, "--connect", f"qemu:///embed?root={root}", "domxml-to-native", "qemu-argv",
              file],
@@ -203,14 +205,14 @@ TOPOLOGY = """<topology sockets="2" dies="1" cores="1" threads="2"/><cache mode=
 <numa><cell id="0" cpus="0-1"/><cell id="1" cpus="2-3"/></numa>"""
 
 
-def test_the_topology_is_read_back_where_there_is_one() -> None:
+def test_the_topology_is_read_from_the_definition() -> None:
     assert "topology" not in domain.described(RUNNING.format(""))
     assert domain.described(RUNNING.format(TOPOLOGY))["topology"] == {
         "sockets": 2, "cores": 1, "threads": 2, "cache": "passthrough", "cells": ["0-1", "2-3"],
     }  # fmt: skip
 
 
-def test_pins_are_read_by_place_where_places_are_left_empty() -> None:
-    assert domain.pins_of(RUNNING, [0, 1]) is None  # libvirt's own call tells
+def test_pins_are_read_by_vcpu_number_if_numbers_have_gaps() -> None:
+    assert domain.pins_of(RUNNING, [0, 1]) is None  # libvirt's own call returns them
     assert domain.pins_of(RUNNING, [2, 0]) == {0: "2", 2: "3-4"}
     assert domain.pins_of(RUNNING, [0, 3]) == {0: "2", 3: None}

@@ -1,4 +1,4 @@
-"""What describes a GPU to Podman: written for an instance that has one, and removed with it."""
+"""The CDI document of a GPU for Podman: written for its instance, and removed with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROLE = REPOSITORY / "roles/enclosure_podman"
 
 
 def played(folder: Path, document: Path, *tasks: dict[str, object]) -> None:
-    """Run tasks with the role's variables, the document being elsewhere."""
+    """Run tasks with the role's variables, and the document at another path."""
     play = {
         "hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [*tasks],
         "vars_files": [str(ROLE / "vars/main.yml")],
@@ -37,7 +37,7 @@ def played(folder: Path, document: Path, *tasks: dict[str, object]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_is_written_and_removed_with_a_folder_that_was_made_for_it(tmp_path: Path) -> None:
+def test_the_document_is_written_and_removed_with_its_folder(tmp_path: Path) -> None:
     document = tmp_path / "cdi/virtbed.json"
     play: dict[str, object] = {"ansible.builtin.import_tasks": str(ROLE / "tasks/gpu.yml")}
     played(tmp_path, document, {"name": "Describe", **play})

@@ -1,4 +1,4 @@
-"""The module that reads a GPU's state on its machine."""
+"""The module gpu_state, with a made-up NVML."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ gpu_state = module("gpu_nvidia", "gpu_state")
 
 
 class Ended(Exception):
-    """What the module said at its end, in place of leaving the interpreter."""
+    """The module's result; raised instead of ending the interpreter."""
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, **options: Any) -> dict[str, Any]:
-    """Return what the module says to these options."""
+    """Return the module's result for these options."""
     from ansible.module_utils import basic
     from ansible.module_utils.testing import patch_module_args
 
-    def end(self: Any, **said: Any) -> None:
-        raise Ended(said)
+    def end(self: Any, **result: Any) -> None:
+        raise Ended(result)
 
     monkeypatch.setattr(basic, "_ANSIBLE_ARGS", None)
     monkeypatch.setattr(gpu_state.AnsibleModule, "exit_json", end)
     monkeypatch.setattr(gpu_state.AnsibleModule, "fail_json", end)
-    given = {"gpu": UUID, "bindings": pynvml.__file__, **options}
-    with patch_module_args(given), pytest.raises(Ended) as said:
+    arguments = {"gpu": UUID, "bindings": pynvml.__file__, **options}
+    with patch_module_args(arguments), pytest.raises(Ended) as raised:
         gpu_state.main()
-    found: dict[str, Any] = said.value.args[0]
-    return found
+    returned: dict[str, Any] = raised.value.args[0]
+    return returned
 
 
-def test_a_state_is_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reading_is_the_contracts_document(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Library())
     monkeypatch.setattr(gpu_state.nvml, "bindings", lambda path: pynvml)
-    said = ended(monkeypatch)
-    assert not said["changed"]
-    assert said["reading"] | {"at_ns": 42} == encode(WHOLE)
+    result = ended(monkeypatch)
+    assert not result["changed"]
+    assert result["reading"] | {"at_ns": 42} == encode(WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,17 @@ def test_a_state_is_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
         (Library(fails={"nvmlDeviceGetPowerUsage": 15}), UUID, "lost"),
     ],
 )
-def test_a_gpu_that_does_not_answer_fails_in_words(
+def test_a_gpu_that_does_not_answer_fails_with_its_kind(
     monkeypatch: pytest.MonkeyPatch, library: Library | None, gpu: str, kind: str
 ) -> None:
     install(monkeypatch, library)
     monkeypatch.setattr(gpu_state.nvml, "bindings", lambda path: pynvml)
-    said = ended(monkeypatch, gpu=gpu)
-    assert said["kind"] == kind and said["msg"].startswith("gpu_state: ")
+    result = ended(monkeypatch, gpu=gpu)
+    assert result["kind"] == kind and result["msg"].startswith("gpu_state: ")
 
 
-def test_a_host_without_the_image_says_how_to_get_the_bindings(
+def test_a_missing_file_of_bindings_is_an_error_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    said = ended(monkeypatch, bindings=str(tmp_path / "pynvml.py"))
-    assert "no " in said["msg"] and "run make setup PLAN=" in said["msg"]
+    result = ended(monkeypatch, bindings=str(tmp_path / "pynvml.py"))
+    assert "no " in result["msg"] and "run make setup PLAN=" in result["msg"]

@@ -1,4 +1,4 @@
-"""What host_doctor says of made-up hosts, whose platforms and roles are data."""
+"""Verdicts of host_doctor on made-up hosts, platforms and roles."""
 
 import copy
 import json
@@ -20,21 +20,21 @@ from virtbed_contract.sweep import HostReport, PlatformVerdict, TuningRow
 
 from .conftest import REPOSITORY, module
 
-# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
+# Ansible ships a role's module_utils next to its own: imitate that.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
 
 from ansible.module_utils import host_doctor_verdict as verdict  # noqa: E402 - after the line above
 
 
 def role(*engines: str, **properties: Any) -> RoleProperties:
-    """Return properties of a role that needs these engines."""
+    """Return the properties of a role that needs these engines."""
     needed = {name: Engine(name.title(), ((name,),), (name, "version")) for name in engines}
     return RoleProperties(limits={}, trial_s={}, engines=needed, **properties)
 
 
 @pytest.fixture(scope="module")
 def house() -> verdict.House:
-    """Two machines with a kernel of their own, one without, and an enclosure that needs much."""
+    """Two machines with kernels of their own, one without, and an enclosure with many needs."""
     pairs = {
         "plain": ("bare", "open"),
         "jailed": ("bare", "jail"),
@@ -71,7 +71,7 @@ def engine(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def good() -> dict[str, Any]:
-    """The facts of a server that can do everything."""
+    """The facts of a server that can run every platform."""
     return {
         "is_root": True,
         "cpu": {"allowed": [0, 1]},
@@ -89,7 +89,7 @@ def good() -> dict[str, Any]:
 
 
 def reported(facts: dict[str, Any], house: verdict.House, tuning: Any = ()) -> HostReport:
-    """Return the report, which the contract must be able to read from JSON."""
+    """Return the report, after a round trip through JSON."""
     document = encode(verdict.report("bench01", facts, house, tuning))
     report = decode(HostReport, json.loads(json.dumps(document)))
     assert encode(report) == document
@@ -101,7 +101,7 @@ def rows(report: HostReport) -> Mapping[str, PlatformVerdict]:
     return {row.platform: row for row in report.platforms}
 
 
-def test_a_good_host_can_do_everything(good: dict[str, Any], house: verdict.House) -> None:
+def test_a_good_host_can_run_every_platform(good: dict[str, Any], house: verdict.House) -> None:
     report = reported(good, house)
     assert report.ok and report.accelerator == "kvm" and report.tuning == ()
     assert {name: (row.status, row.reason) for name, row in rows(report).items()} == {
@@ -115,7 +115,7 @@ def test_a_good_host_can_do_everything(good: dict[str, Any], house: verdict.Hous
     assert not any(row.remedy for row in report.platforms)
 
 
-def test_every_platform_of_the_testbed_has_its_row(good: dict[str, Any]) -> None:
+def test_every_platform_of_platforms_yml_has_a_row(good: dict[str, Any]) -> None:
     found = load_platforms()
     host_roles = {name: found.host_roles(name) for name in found.entries}
     engines = {
@@ -127,7 +127,7 @@ def test_every_platform_of_the_testbed_has_its_row(good: dict[str, Any]) -> None
     assert report.ok and {row.status for row in report.platforms} == {"available"}
 
 
-def test_the_settings_are_said_as_they_were_read(
+def test_the_report_has_the_tuning_rows_unchanged(
     good: dict[str, Any], house: verdict.House
 ) -> None:
     tuning = (
@@ -160,7 +160,7 @@ def test_the_settings_are_said_as_they_were_read(
         ("is_root", False, ALL, "not running as root", "become"),
     ],
 )
-def test_what_is_missing_hits_those_that_need_it(
+def test_a_missing_part_makes_only_the_platforms_that_need_it_unavailable(
     good: dict[str, Any],
     house: verdict.House,
     path: str,
@@ -182,7 +182,7 @@ def test_what_is_missing_hits_those_that_need_it(
     assert all(remedy in rows(report)[name].remedy for name in hit)
 
 
-def test_all_that_is_missing_is_named_and_each_remedy_once(
+def test_every_missing_part_is_named_and_each_remedy_once(
     good: dict[str, Any], house: verdict.House
 ) -> None:
     good["is_root"] = False
@@ -220,14 +220,14 @@ def test_without_usable_kvm_guests_are_emulated(
 
 
 @pytest.mark.parametrize(("missing", "accelerator"), [("manager", "kvm"), ("emulator", None)])
-def test_one_machine_with_a_kernel_of_its_own_is_enough_for_guests(
+def test_the_accelerator_is_known_if_one_machine_can_start_guests(
     good: dict[str, Any], house: verdict.House, missing: str, accelerator: str | None
 ) -> None:
     good["engines"][missing]["installed"] = False
     assert reported(good, house).accelerator == accelerator
 
 
-def test_on_an_emulated_host_all_works_and_nothing_is_a_figure(
+def test_an_emulated_host_has_only_emulated_platforms(
     good: dict[str, Any], house: verdict.House
 ) -> None:
     real = reported(good, house)
@@ -240,7 +240,7 @@ def test_on_an_emulated_host_all_works_and_nothing_is_a_figure(
     assert all("itself emulated (QEMU TCG)" in row.reason for row in works)
     assert all(rows(real)[row.platform].reason in row.reason for row in works)
     assert all(row.remedy for row in works)
-    # What cannot run cannot run there either.
+    # A platform that a real host cannot run is also unavailable on an emulated one.
     good["engines"]["manager"]["installed"] = False
     assert rows(reported(good, house))["big"].status == "unavailable"
 
@@ -263,7 +263,7 @@ ON_SCREEN = Refusal("display", "it drives the display", "take another")
          "H200 at 0000:01:00.0, near node 1: it drives the display", "take another"),
     ],
 )  # fmt: skip
-def test_who_may_have_a_gpu_and_why_others_may_not(
+def test_the_gpu_verdict_names_why_host_or_guests_cannot_use_it(
     good: dict[str, Any], house: verdict.House, on_host: Refusal | None,
     to_guest: Refusal | None, status: str, reason: str, remedy: str,
 ) -> None:  # fmt: skip
@@ -281,7 +281,7 @@ def test_one_usable_gpu_of_two_is_enough(good: dict[str, Any], house: verdict.Ho
     assert with_gpu(report)["plain"].reason == "H200 at 0000:01:00.0, near node 1".partition(",")[0]
 
 
-def test_a_host_without_a_gpu_can_still_do_everything_else(
+def test_a_host_without_a_gpu_can_run_every_platform(
     good: dict[str, Any], house: verdict.House
 ) -> None:
     good["gpu"] = []
@@ -292,7 +292,7 @@ def test_a_host_without_a_gpu_can_still_do_everything_else(
 
 
 def able(house: verdict.House, *names: str) -> verdict.House:
-    """Return the house with some roles that can have or hand on a GPU."""
+    """Return the house with only the named machines and enclosures able to use a GPU."""
     roles = {
         name: replace(role, gpu=name.partition("_")[2] in names)
         for name, role in house.roles.items()
@@ -304,7 +304,7 @@ def with_gpu(report: HostReport) -> dict[str, PlatformVerdict]:
     return {row.platform: row for row in report.gpus}
 
 
-def test_each_platform_says_which_one_thing_keeps_it_from_a_gpu(
+def test_each_platform_names_the_first_thing_that_it_lacks_for_a_gpu(
     good: dict[str, Any], house: verdict.House
 ) -> None:
     found = with_gpu(reported(good, able(house, "bare", "big", "open")))
@@ -318,27 +318,27 @@ def test_each_platform_says_which_one_thing_keeps_it_from_a_gpu(
     found = with_gpu(reported(good, able(house, "bare", "big", "open")))
     assert (found["plain"].reason, found["big"].reason) == ("no driver is bound", "no IOMMU")
     assert found["big"].remedy == "turn VT-d on"
-    # No change of the host would give what virtbed cannot do.
+    # The lack is virtbed's, so no change of the host would help.
     assert found["jailed"].reason.startswith("the enclosure jail cannot pass a GPU on: virtbed ")
     assert found["bigjailed"].remedy.startswith("keep to the processor cpu")
 
 
-def test_no_role_of_the_testbed_hands_a_gpu_on_yet(good: dict[str, Any]) -> None:
+def test_no_role_supports_a_gpu_yet(good: dict[str, Any]) -> None:
     found = load_platforms()
     assert [name for name, part in found.roles.items() if part.gpu] == []
 
 
 class Ended(Exception):
-    """What a module said at its end, in place of leaving the interpreter."""
+    """The module's result; raised instead of ending the interpreter."""
 
 
 @pytest.fixture
 def doctor(monkeypatch: pytest.MonkeyPatch, good: dict[str, Any]) -> ModuleType:
-    """The module on a good host, which ends by `Ended`."""
+    """The module, which finds a good host and raises `Ended`."""
     loaded = module("host_doctor", "host_doctor")
 
-    def end(self: Any, **said: Any) -> None:
-        raise Ended(said)
+    def end(self: Any, **result: Any) -> None:
+        raise Ended(result)
 
     monkeypatch.setattr(loaded.AnsibleModule, "exit_json", end)
     monkeypatch.setattr(loaded.AnsibleModule, "fail_json", end)
@@ -347,14 +347,14 @@ def doctor(monkeypatch: pytest.MonkeyPatch, good: dict[str, Any]) -> ModuleType:
 
 
 def ended(doctor: ModuleType, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> Any:
-    """Return what the module says to these options."""
+    """Return the module's result for these options."""
     from ansible.module_utils import basic
     from ansible.module_utils.testing import patch_module_args
 
     monkeypatch.setattr(basic, "_ANSIBLE_ARGS", None)
-    with patch_module_args(options), pytest.raises(Ended) as said:
+    with patch_module_args(options), pytest.raises(Ended) as raised:
         doctor.main()
-    return said.value.args[0]
+    return raised.value.args[0]
 
 
 def test_the_module_reads_platforms_and_roles_from_its_options(
@@ -375,30 +375,30 @@ def test_the_module_reads_platforms_and_roles_from_its_options(
         "image": "null",
         "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
     }
-    said = ended(doctor, monkeypatch, options)
-    report = decode(HostReport, said["report"])
-    assert set(rows(report)) == ALL | {"gpu"} and report.ok and not said["changed"]
+    result = ended(doctor, monkeypatch, options)
+    report = decode(HostReport, result["report"])
+    assert set(rows(report)) == ALL | {"gpu"} and report.ok and not result["changed"]
     assert encode(report.tuning) == [row]
     assert encode(report.waking) == [waking] and report.waking_unknown == "why"
     options["roles"]["machine_big"]["color"] = "red"
-    said = ended(doctor, monkeypatch, options)["msg"]
-    assert "machine_big.color: unknown key" in said
+    result = ended(doctor, monkeypatch, options)["msg"]
+    assert "machine_big.color: unknown key" in result
 
 
 @pytest.mark.parametrize(("emulated", "deadline_s"), [(False, 20), (True, 120)])
-def test_guests_and_engines_get_longer_on_an_emulated_host(
+def test_deadlines_of_guests_and_engines_are_longer_on_an_emulated_host(
     monkeypatch: pytest.MonkeyPatch, house: verdict.House, emulated: bool, deadline_s: int
 ) -> None:
     loaded = module("host_doctor", "host_doctor")
-    given: list[int] = []
+    deadlines: list[int] = []
     below = {"name": "QEMU TCG" if emulated else None, "emulated": emulated}
     monkeypatch.setattr(loaded, "below_facts", lambda root: below)
-    monkeypatch.setattr(loaded, "kvm_facts", lambda *arguments: given.append(arguments[-1]))
-    monkeypatch.setattr(loaded, "engine_facts", lambda _, times: given.append(20 * times))
+    monkeypatch.setattr(loaded, "kvm_facts", lambda *arguments: deadlines.append(arguments[-1]))
+    monkeypatch.setattr(loaded, "engine_facts", lambda _, times: deadlines.append(20 * times))
     options = {
         "state_dir": "/nowhere", "image": "null",
         "images": {"null": {"words": "w", "build_s": 1, "key": "k"}},
         "probe_kvm": True, "kvm_deadline_s": 20, "needed_disk_mib": 1, "needed_memory_mib": 1,
     }  # fmt: skip
     assert loaded.gather(Path("/"), options, house)["below"] == below
-    assert given == [deadline_s, deadline_s]
+    assert deadlines == [deadline_s, deadline_s]

@@ -1,4 +1,4 @@
-"""What host_doctor finds on made-up hosts."""
+"""Facts that host_doctor reads on made-up hosts."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import REPOSITORY
 
-# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
+# Ansible ships a role's module_utils next to its own: imitate that.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
 
 from ansible.module_utils import host_doctor_facts as facts  # noqa: E402 - after the line above
@@ -24,7 +24,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Path:
-    """Seven CPUs online; CPU 7 offline, CPUs 8-15 only possible."""
+    """A host with CPUs 0-6 online, CPU 7 offline, and CPUs 8-15 possible but not present."""
     files = {
         "sys/devices/system/cpu/online": "0-6",
         "sys/devices/system/cpu/present": "0-7",
@@ -35,7 +35,7 @@ def server(tmp_path: Path) -> Path:
     return write(tmp_path, files)
 
 
-def test_cpus(server: Path) -> None:
+def test_cpus_and_memory_are_read_from_the_kernel(server: Path) -> None:
     cpu = facts.cpu_facts(server, range(16))
     assert cpu["online"] == cpu["allowed"] == list(range(7))
     assert cpu["offline"] == [7]
@@ -44,14 +44,14 @@ def test_cpus(server: Path) -> None:
     assert facts.memory_facts(server, 5) == {"total": 8192, "available": 4096, "needed": 5}
 
 
-def test_a_machine_is_recognized_and_compared_with_others(server: Path) -> None:
+def test_a_machines_identity_does_not_reveal_its_machine_id(server: Path) -> None:
     write(server, {"etc/machine-id": "0" * 32, "sys/class/dmi/id/sys_vendor": "Dell"})
     found = facts.machine_facts(server, None, 12.5)
     assert (found["model"], found["topology"], found["clock_s"]) == ("Dell", None, 12.5)
     assert found["id"] and "0" * 32 not in str(found)
 
 
-def test_the_shape_of_a_machine_is_said_in_words() -> None:
+def test_the_shape_of_a_machine_counts_its_parts() -> None:
     xml = """<topology version="2.0">
     <object type="Machine" os_index="0" cpuset="0x3"><info name="x" value="PU"/>
     <object type="Package" cpuset="0x3"><object type="NUMANode" os_index="0"/>
@@ -64,13 +64,13 @@ def test_the_shape_of_a_machine_is_said_in_words() -> None:
     )
 
 
-def test_memory_nodes_are_those_of_our_cpuset(server: Path) -> None:
+def test_memory_nodes_are_those_of_the_processs_cpuset(server: Path) -> None:
     assert facts.nodes_allowed(server) == []
     write(server, {"proc/self/status": "Name:\tx\nMems_allowed_list:\t0,2-3"})
     assert facts.nodes_allowed(server) == [0, 2, 3]
 
 
-def test_allowed_is_online_and_affine_and_in_the_cpuset(server: Path) -> None:
+def test_allowed_cpus_are_online_and_in_affinity_and_cpuset(server: Path) -> None:
     write(
         server,
         {
@@ -82,14 +82,14 @@ def test_allowed_is_online_and_affine_and_in_the_cpuset(server: Path) -> None:
         },
     )
     assert facts.cpu_facts(server, [0, 1, 2, 3])["allowed"] == [2, 3]
-    # No process is started on isolated CPUs, and within its cpuset it may be bound to them.
+    # Isolated CPUs are not in a new process's affinity, but it may be bound to them in its cpuset.
     home = "sys/devices/system/cpu"
     write(server, {f"{home}/isolated": "1,4-5,7", f"{home}/nohz_full": "3-5"})
     cpu = facts.cpu_facts(server, [0, 1, 2, 3])
     assert (cpu["allowed"], cpu["isolated"], cpu["tickless"]) == ([2, 3], [4, 5], [3, 4, 5])
 
 
-def test_a_kernel_that_tells_nothing_of_its_topology(tmp_path: Path) -> None:
+def test_without_topology_files_online_is_the_affinity(tmp_path: Path) -> None:
     cpu = facts.cpu_facts(tmp_path, [0, 1])
     assert (cpu["online"], cpu["offline"], cpu["isolated"]) == ([0, 1], [], [])
 
@@ -107,7 +107,9 @@ V2 = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw"
         ([], {"version": None, "controllers": []}),
     ],
 )
-def test_cgroup_version(tmp_path: Path, mounts: list[str], expected: dict[str, Any]) -> None:
+def test_cgroup_version_is_read_from_the_mounts(
+    tmp_path: Path, mounts: list[str], expected: dict[str, Any]
+) -> None:
     write(
         tmp_path,
         {
@@ -119,11 +121,11 @@ def test_cgroup_version(tmp_path: Path, mounts: list[str], expected: dict[str, A
     assert facts.cgroup_facts(tmp_path) == expected
 
 
-def test_an_image_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
-    asked = {"words": "w", "build_s": 60, "key": "k", "lock": "cpu.txt"}
+def test_an_image_exists_once_its_manifest_is_complete(tmp_path: Path) -> None:
+    variant = {"words": "w", "build_s": 60, "key": "k", "lock": "cpu.txt"}
 
     def found() -> dict[str, object]:
-        described = facts.image_facts(tmp_path, {"cpu": asked, "null": {**asked, "key": "n"}})
+        described = facts.image_facts(tmp_path, {"cpu": variant, "null": {**variant, "key": "n"}})
         assert described["null"] == {
             "variant": "null", "words": "w", "build_s": 60, "current": False, **none,
         }  # fmt: skip
@@ -143,7 +145,7 @@ def test_an_image_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
     assert found() == {**whole, "key": "older", "current": False}
 
 
-def test_disk_is_measured_where_the_directory_would_be(tmp_path: Path) -> None:
+def test_free_disk_space_of_a_missing_directory_is_its_parents(tmp_path: Path) -> None:
     disk = facts.disk_facts(tmp_path / "not/yet", 7)
     assert disk["free_mib"] > 0 and disk["needed_mib"] == 7
     assert not (tmp_path / "not").exists()

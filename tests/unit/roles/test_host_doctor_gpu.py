@@ -1,4 +1,4 @@
-"""What host_doctor reads of GPUs: the kernel's files, the loader's cache, and NVML."""
+"""Facts of GPUs that host_doctor reads: kernel files, the loader's cache, NVML."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOBODY = {f"nvmlDeviceGet{kind}RunningProcesses_v3": [] for kind in ("Compute", 
 
 
 def image(folder: Path) -> Path:
-    """Make an image whose bindings are those of these tests."""
+    """Make an image's folder with a file of bindings."""
     path = folder / "image" / doctor.BINDINGS
     path.parent.mkdir(parents=True)
     path.write_text("")
@@ -38,7 +38,7 @@ def image(folder: Path) -> Path:
 def facts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library | None, **versions: str
 ) -> dict[str, Any]:
-    """Return what is read of a host with one GPU, whose NVML is this library."""
+    """Return the facts of a host with one GPU, whose NVML is `library`."""
     install(monkeypatch, library)
     monkeypatch.setattr(doctor.nvml, "bindings", lambda path: pynvml)
     host = clean(tmp_path / "host")
@@ -49,7 +49,7 @@ def facts(
     return found
 
 
-def test_a_gpu_with_its_driver_libraries_and_state(
+def test_the_facts_have_a_gpus_driver_libraries_and_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = facts(tmp_path, monkeypatch, Library(processes=NOBODY))
@@ -69,7 +69,7 @@ def test_a_gpu_with_its_driver_libraries_and_state(
         (Library(), "busy", "processes use 0000:41:00.0: 815 (compute), 4711 (compute)"),
     ],
 )  # fmt: skip
-def test_what_nvml_alone_tells_keeps_everybody_from_a_gpu(
+def test_a_refusal_from_nvmls_state_holds_for_host_and_guests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library, kind: str, words: str
 ) -> None:
     (gpu,) = facts(tmp_path, monkeypatch, library)["gpu"]
@@ -77,7 +77,7 @@ def test_what_nvml_alone_tells_keeps_everybody_from_a_gpu(
     assert gpu["on_host"]["kind"] == kind and words in gpu["on_host"]["reason"]
 
 
-def test_mig_that_is_on_without_instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mig_without_instances_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(processes=NOBODY, pairs={"nvmlDeviceGetMigMode": (1, 1)})
     (gpu,) = facts(tmp_path, monkeypatch, library)["gpu"]
     assert gpu["on_host"] == gpu["to_guest"]
@@ -90,7 +90,7 @@ def test_mig_that_is_on_without_instances(tmp_path: Path, monkeypatch: pytest.Mo
     [(None, "library"), (Library(fails={"nvmlInitWithFlags": 9}), "module"),
      (Library(fails={"nvmlDeviceGetPowerUsage": 15}), "lost")],
 )  # fmt: skip
-def test_nvml_that_does_not_answer_is_no_reason_against_a_guest(
+def test_nvml_that_does_not_answer_is_no_refusal_for_guests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library | None, kind: str
 ) -> None:
     found = facts(tmp_path, monkeypatch, library)
@@ -99,14 +99,14 @@ def test_nvml_that_does_not_answer_is_no_reason_against_a_guest(
     assert gpu["to_guest"] is None and found["gpu_states"] == {}
 
 
-def test_where_a_reason_is_known_already_nvml_is_not_asked(
+def test_nvml_is_not_queried_if_a_refusal_is_known_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = facts(tmp_path, monkeypatch, Library(), libcuda_so_1="550.163.01")
     assert found["gpu_states"] == {} and found["gpu"][0]["on_host"]["kind"] == "mismatch"
 
 
-def test_without_an_image_nvml_is_not_asked(tmp_path: Path) -> None:
+def test_nvml_is_not_queried_without_an_image(tmp_path: Path) -> None:
     host = clean(tmp_path)
     loader = driver(host)
     for images in ([], [tmp_path / "image"]):
@@ -139,7 +139,7 @@ def test_a_driver_that_hangs_or_crashes_does_not_end_the_examination(
 
     monkeypatch.setattr(os, "fork", fork)
     monkeypatch.setattr(doctor, "NVML_DEADLINE_S", 2.0)
-    monkeypatch.setattr(doctor.nvml, "state", lambda *asked: read())
+    monkeypatch.setattr(doctor.nvml, "state", lambda *arguments: read())
     began = time.monotonic()
     found = facts(tmp_path, monkeypatch, Library())
     assert time.monotonic() - began < 30
@@ -147,11 +147,11 @@ def test_a_driver_that_hangs_or_crashes_does_not_end_the_examination(
     assert (gpu["on_host"]["kind"], gpu["to_guest"], found["gpu_states"]) == ("nvml", None, {})
     assert gpu["on_host"]["reason"] == "NVML crashed, or gave no answer within 2 s"
     (child,) = started
-    with pytest.raises(ProcessLookupError):  # nothing is left
+    with pytest.raises(ProcessLookupError):  # the child has ended
         os.kill(child, 0)
 
 
-def test_a_host_without_a_gpu(tmp_path: Path) -> None:
+def test_the_facts_of_a_host_without_a_gpu_are_empty(tmp_path: Path) -> None:
     assert doctor.gpu_facts(tmp_path, 4096, "", []) == {
         "gpu": [], "gpu_states": {}, "gpu_driver": None, "gpu_libraries": {},
         "gpu_limits": {"address_bits": None, "lockable_mib": None},

@@ -1,4 +1,4 @@
-"""Whether guests could boot the kernel that a made-up host runs, and why not."""
+"""The running kernel of made-up hosts: whether guests could boot it, and if not, why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from virtbed_contract.documents import HostKernel
 
 from .conftest import REPOSITORY
 
-# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
+# Ansible ships a role's module_utils next to its own: imitate that.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
 
 from ansible.module_utils.host_doctor_kernel import (  # noqa: E402 - after the line above
@@ -29,12 +29,12 @@ DRIVERS = ["ext4", "virtio_blk", "virtio_mmio"]
 
 
 def image(release: str = RELEASE, build: str = BUILD, mark: bytes = b"HdrS") -> bytes:
-    """Return the head of a kernel's file, as Linux's x86 boot protocol has it."""
+    """Return the head of a kernel's file in the format of Linux's x86 boot protocol."""
     head = bytearray(0x3000)
     head[0x202:0x206] = mark
     head[0x20E:0x210] = (0x2000).to_bytes(2, "little")
-    said = f"{release} (builder@example.org) {build}".encode() + b"\0rest"
-    head[0x2200 : 0x2200 + len(said)] = said
+    version = f"{release} (builder@example.org) {build}".encode() + b"\0rest"
+    head[0x2200 : 0x2200 + len(version)] = version
     return bytes(head)
 
 
@@ -69,10 +69,10 @@ def test_a_kernel_with_its_file_and_modules_is_found(host: Path) -> None:
     )
 
 
-def test_a_file_that_may_not_be_read_is_not_said_to_be_no_kernel(
+def test_a_kernel_file_without_read_permission_is_reported_as_such(
     host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ubuntu's are root's alone."""
+    """Ubuntu's kernel files are readable by root only."""
 
     real = Path.open
 
@@ -94,7 +94,7 @@ def test_a_file_that_may_not_be_read_is_not_said_to_be_no_kernel(
 
 
 def test_a_kernel_next_to_its_modules_is_found(host: Path) -> None:
-    """As Fedora and Arch have it."""
+    """Fedora and Arch keep it there."""
     folder = host / "usr/lib/modules" / RELEASE
     folder.mkdir(parents=True)
     for old, new in (("vmlinuz", "vmlinuz"), ("config", "config")):
@@ -109,8 +109,8 @@ def test_drivers_that_are_neither_built_in_nor_modules_are_missing(host: Path) -
     assert host_kernel(host, [*DRIVERS, "virtio_pci"])["missing"] == ["ext4", "virtio_pci"]
 
 
-def test_a_host_that_was_not_rebooted_says_so(host: Path) -> None:
-    """The same release, rebuilt: a security update keeps the name."""
+def test_an_updated_kernel_file_needs_a_reboot(host: Path) -> None:
+    """A security update is a new build with the same release name."""
     newer = BUILD.replace("6.1.172-1", "6.1.180-1")
     (host / f"boot/vmlinuz-{RELEASE}").write_bytes(image(build=newer))
     found = host_kernel(host, DRIVERS)
@@ -119,7 +119,7 @@ def test_a_host_that_was_not_rebooted_says_so(host: Path) -> None:
     assert "reboot" in found["remedy"]
 
 
-def test_a_build_is_compared_as_far_as_the_kernel_tells_it(host: Path) -> None:
+def test_builds_are_compared_up_to_the_kernels_64_characters(host: Path) -> None:
     long = "#31-Ubuntu SMP PREEMPT_DYNAMIC Sat Apr 20 00:40:06 UTC 2024 and more"
     (host / f"boot/vmlinuz-{RELEASE}").write_bytes(image(build=long))
     (host / "proc/sys/kernel/version").write_text(long[:64] + "\n")
@@ -135,7 +135,7 @@ def test_a_build_is_compared_as_far_as_the_kernel_tells_it(host: Path) -> None:
         ("proc/sys/kernel/osrelease", "is not found"),
     ],
 )
-def test_what_is_missing_is_named(host: Path, gone: str, message: str) -> None:
+def test_a_missing_file_is_named(host: Path, gone: str, message: str) -> None:
     (host / gone).unlink()
     found = host_kernel(host, DRIVERS)
     assert found["kernel"] is None
@@ -144,11 +144,11 @@ def test_what_is_missing_is_named(host: Path, gone: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("content", [image(mark=b"none"), b"", b"MZ", image()[:0x210]])
-def test_what_is_no_kernel_is_not_booted(host: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_kernel_is_refused(host: Path, content: bytes) -> None:
     (host / f"boot/vmlinuz-{RELEASE}").write_bytes(content)
     assert host_kernel(host, DRIVERS)["kernel"] is None
 
 
-def test_this_machines_own_kernel_is_judged() -> None:
+def test_this_machines_kernel_is_either_usable_or_has_a_problem() -> None:
     found = host_kernel(Path("/"), DRIVERS)
     assert (found["kernel"] is None) == bool(found["problem"])

@@ -1,4 +1,4 @@
-"""The probes of host_doctor against made-up engines and emulators."""
+"""Probes of host_doctor, with made-up engines and emulators."""
 
 import os
 import time
@@ -12,14 +12,14 @@ from virtbed_contract.kernel.files import read
 
 from .conftest import REPOSITORY
 
-# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
+# Ansible ships a role's module_utils next to its own: imitate that.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_doctor/module_utils"))
 
 from ansible.module_utils import host_doctor_probe as probe  # noqa: E402 - after the line above
 
 
 def fake_qemu(home: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
-    """Put an emulator first on PATH that notes its process and then does `body`."""
+    """Put an emulator first on PATH that writes its process id to a file and runs `body`."""
     program = home / "qemu-system-x86_64"
     program.write_text(f'#!/bin/sh\necho $$ > {home}/pid\necho "$@" > {home}/argv\n{body}\n')
     program.chmod(0o755)
@@ -28,7 +28,7 @@ def fake_qemu(home: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ended; one whose parent died first is reaped by init, a moment later."""
+    """Return whether a process has ended; waits, as init reaps orphans with a delay."""
     for _ in range(100):
         state = (read(Path(f"/proc/{pid}/stat")) or "").rpartition(")")[2].split()
         if not state or state[0] == "Z":
@@ -48,7 +48,7 @@ def gone(pid: int) -> bool:
         ("echo 'failed to set MSR 0x10a' >&2; exit 1", "failed", "failed to set MSR 0x10a"),
     ],
 )
-def test_boot(
+def test_the_outcome_of_a_boot_is_booted_hung_or_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, expected: str, quoted: str
 ) -> None:
     home = fake_qemu(tmp_path, monkeypatch, body)
@@ -63,7 +63,7 @@ def test_boot(
     assert gone(int((home / "pid").read_text()))
 
 
-def test_a_hung_guest_takes_its_children_along(
+def test_the_children_of_a_hung_guest_are_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = fake_qemu(tmp_path, monkeypatch, f"sleep 60 & echo $! > {tmp_path}/child; wait")
@@ -71,7 +71,7 @@ def test_a_hung_guest_takes_its_children_along(
     assert gone(int((home / "child").read_text()))
 
 
-def test_kvm_says_why_it_is_not_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_kvm_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = tmp_path / "kvm"
     image = tmp_path
     missing = probe.kvm_facts(device, {"svm"}, image, True, 1)
@@ -94,27 +94,27 @@ SERVICE = Engine(
 
 
 def programs(home: Path, monkeypatch: pytest.MonkeyPatch, **bodies: str) -> Path:
-    """Let nothing but these programs be installed; each notes that it was started."""
+    """Make these the only programs on PATH; each logs its calls to the returned file."""
     for name, body in bodies.items():
         program = home / name
-        program.write_text(f'#!/bin/sh\necho "$0 $@" >> {home}/asked\n{body}\n')
+        program.write_text(f'#!/bin/sh\necho "$0 $@" >> {home}/calls\n{body}\n')
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(home))
-    return home / "asked"
+    return home / "calls"
 
 
 @pytest.mark.parametrize("daemon", ["jaild", "jailsvc"])
-def test_of_alternative_programs_one_is_enough(
+def test_one_of_an_engines_alternative_programs_suffices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, daemon: str
 ) -> None:
-    asked = programs(
+    calls = programs(
         tmp_path, monkeypatch, jailctl="echo Jailer version 1.2-rc1, x86", **{daemon: ""}
     )
     assert probe.engine_facts({"jail": SERVICE}) == {
         "jail": {"name": "Jailer", "installed": True, "running": True, "version": "1.2-rc1"}
     }
-    # The command that prints the version is the one that the service answers: asked once.
-    assert asked.read_text().splitlines() == [f"{tmp_path}/jailctl version"]
+    # The service answers the command that prints the version, so it is called once.
+    assert calls.read_text().splitlines() == [f"{tmp_path}/jailctl version"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_of_alternative_programs_one_is_enough(
         ({"jailctl": "exit 1"}, (False, False, None)),
         ({"jailctl": "echo 1.2; exit 1", "jaild": ""}, (True, False, None)),
         ({"jailctl": "echo no number", "jaild": ""}, (True, True, None)),
-        ({"jailctl": "echo 1.2"}, (True, True, "1.2")),  # the service is not from here
+        ({"jailctl": "echo 1.2"}, (True, True, "1.2")),  # the service is on another machine
     ],
 )
 def test_an_engine_runs_when_its_service_answers(
@@ -139,7 +139,7 @@ def test_an_engine_runs_when_its_service_answers(
     assert (jail["installed"], jail["running"], jail["version"]) == facts
 
 
-def test_a_version_says_nothing_of_the_service(
+def test_a_version_does_not_show_that_the_service_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine("Jailer", (("jailctl",),), ("jailctl", "version"), ("jailctl", "ping"))
@@ -159,7 +159,7 @@ def test_an_engine_without_a_service_runs_if_it_is_installed(
     assert found["version"] == ("7.2.0" if present else None)
 
 
-def test_an_engine_that_hangs_is_left_at_its_deadline(
+def test_a_hanging_engine_is_given_up_at_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.2)
@@ -171,7 +171,7 @@ def test_an_engine_that_hangs_is_left_at_its_deadline(
     assert time.monotonic() - started < 10
 
 
-def test_hwloc_tells_what_shares_what_and_nothing_that_names_the_machine(
+def test_hwlocs_topology_is_kept_without_what_identifies_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
@@ -182,13 +182,13 @@ def test_hwloc_tells_what_shares_what_and_nothing_that_names_the_machine(
         "</topology>",
     ]
     printed = "\n".join(f"echo '{line}'" for line in lines)
-    asked = programs(tmp_path, monkeypatch, **{probe.HWLOC: printed})
+    calls = programs(tmp_path, monkeypatch, **{probe.HWLOC: printed})
     facts = probe.hwloc_facts()
     assert facts["problem"] is None and facts["xml"] is not None
     assert "FrequencyMaxMHz" in facts["xml"] and "</topology>" in facts["xml"]
     assert "4711" not in facts["xml"] and "02:fc" not in facts["xml"]
-    # CPUs of others share caches with ours; names of disks and network cards are nobody's business.
-    argv = asked.read_text()
+    # CPUs of other users may share caches with ours; disks and network cards are not needed.
+    argv = calls.read_text()
     assert "--disallowed" in argv and "--filter osdev:none" in argv
 
 
@@ -196,7 +196,7 @@ def test_hwloc_tells_what_shares_what_and_nothing_that_names_the_machine(
     ("body", "problem"),
     [("exit 1", "fails"), ("true", "fails"), ("printf '%0200d' 0", "200 characters, 99 at most")],
 )
-def test_hwloc_that_tells_nothing_usable_is_a_problem_in_words(
+def test_unusable_output_of_hwloc_is_a_problem(
     body: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs(tmp_path, monkeypatch, **{probe.HWLOC: body})
@@ -205,13 +205,13 @@ def test_hwloc_that_tells_nothing_usable_is_a_problem_in_words(
     assert facts["xml"] is None and problem in (facts["problem"] or "")
 
 
-def test_a_host_without_hwloc_says_so() -> None:
+def test_missing_hwloc_is_a_problem() -> None:
     facts = probe.hwloc_facts("lstopo-that-is-nowhere")
     assert facts == {"xml": None, "problem": "no lstopo-that-is-nowhere found"}
 
 
 @pytest.mark.parametrize(("times", "problem"), [(1, "does not answer in 0.25 s"), (40, None)])
-def test_hwloc_on_an_emulated_host_gets_several_times_as_long(
+def test_the_deadline_of_hwloc_is_longer_on_an_emulated_host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, problem: str | None
 ) -> None:
     monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.25)
@@ -221,7 +221,7 @@ def test_hwloc_on_an_emulated_host_gets_several_times_as_long(
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1, None), (40, "slow")])
-def test_an_engine_that_is_slow_to_answer_gets_several_times_as_long(
+def test_the_deadline_of_engines_is_longer_on_an_emulated_host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, expected: str | None
 ) -> None:
     monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.25)
@@ -231,7 +231,7 @@ def test_an_engine_that_is_slow_to_answer_gets_several_times_as_long(
     assert probe.ask([str(program)], times) == expected
 
 
-def test_values_of_factors_that_the_host_does_not_offer_are_named() -> None:
+def test_values_of_factors_that_the_host_lacks_are_listed() -> None:
     varies: dict[str, dict[str, tuple[str, ...]]] = {
         "runtime": {"crun": ("true",), "runc": ("false",), "youki": ("no-such-program",)},
         "network": {"host": ()},

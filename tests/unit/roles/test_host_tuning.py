@@ -1,4 +1,4 @@
-"""Tuning a recorded host, and putting it back, whatever comes in between."""
+"""Tuning of a made-up host, and its restoration after crashes and changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from virtbed_contract.kernel.snapshots import kept
 
 from .conftest import REPOSITORY, module
 
-# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
+# Ansible ships a role's module_utils next to its own: imitate that.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_tuning/module_utils"))
 
 from ansible.module_utils import host_tuning_settings as kinds  # noqa: E402 - after the line above
@@ -36,7 +36,7 @@ FILES = {
     "proc/sys/kernel/randomize_va_space": "2",
     "proc/sys/vm/swappiness": "60",
     "sys/kernel/mm/ksm/run": "1",
-    # POLL, C1, C1E, C6; one that somebody has turned off, and one that its driver cannot be set.
+    # POLL, C1, C1E and C6 of two CPUs; C6 of CPU 1 is turned off already.
     **{
         CPUIDLE.format(cpu, state, file): value
         for cpu in (0, 1)
@@ -83,7 +83,7 @@ def snapshot(tmp_path: Path) -> Path:
 
 
 def refusing(errors: Mapping[str, int]) -> Callable[[Path, str], None]:
-    """Return what writes as the kernel does that refuses some files."""
+    """Return a function that writes files, and fails for some as the kernel would."""
 
     def write(path: Path, text: str) -> None:
         for place, error in errors.items():
@@ -98,7 +98,7 @@ def values(host: Path) -> dict[str, str]:
     return {place: value for setting in SETTINGS for place, value in setting.read(host).items()}
 
 
-def test_it_sets_what_is_wanted_and_puts_back_what_was(host: Path, snapshot: Path) -> None:
+def test_settings_are_set_and_restored(host: Path, snapshot: Path) -> None:
     before = values(host)
     assert tuning.tune(host, snapshot, SETTINGS) is True
     assert values(host) == before | TUNED
@@ -107,17 +107,17 @@ def test_it_sets_what_is_wanted_and_puts_back_what_was(host: Path, snapshot: Pat
     assert not snapshot.exists()
 
 
-def test_it_changes_nothing_twice(host: Path, snapshot: Path) -> None:
+def test_a_second_call_changes_nothing(host: Path, snapshot: Path) -> None:
     tuning.tune(host, snapshot, SETTINGS)
     assert tuning.tune(host, snapshot, SETTINGS) is False
     tuning.restore(host, snapshot, SETTINGS)
     assert tuning.restore(host, snapshot, SETTINGS) is False
 
 
-def test_after_a_crash_the_first_values_are_put_back(host: Path, snapshot: Path) -> None:
+def test_after_a_crash_the_first_values_are_restored(host: Path, snapshot: Path) -> None:
     before = values(host)
     tuning.tune(host, snapshot, SETTINGS)
-    # Killed, and set again after somebody changed a value meanwhile.
+    # The sweep was killed, and another program changed a value before the next sweep.
     (host / "proc/sys/vm/swappiness").write_text("30\n")
     tuning.tune(host, snapshot, SETTINGS)
     tuning.restore(host, snapshot, SETTINGS)
@@ -152,7 +152,7 @@ def test_a_setting_that_does_not_take_its_value_is_named_and_the_snapshot_stays(
     assert snapshot.exists()
 
 
-def test_a_snapshot_of_another_boot_is_dropped_and_nothing_put_back(
+def test_a_snapshot_of_another_boot_is_removed_and_nothing_restored(
     host: Path, snapshot: Path
 ) -> None:
     tuning.tune(host, snapshot, SETTINGS)
@@ -163,23 +163,23 @@ def test_a_snapshot_of_another_boot_is_dropped_and_nothing_put_back(
     assert not snapshot.exists()
 
 
-def test_the_governor_of_a_cpu_that_is_offline_is_not_forgotten(host: Path, snapshot: Path) -> None:
+def test_the_governor_of_an_offline_cpu_stays_in_the_snapshot(host: Path, snapshot: Path) -> None:
     tuning.tune(host, snapshot, SETTINGS)
     governor = host / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     governor.rename(host / "offline")
     with pytest.raises(tuning.TuningError, match="bring its CPU online, or remove"):
         tuning.restore(host, snapshot, SETTINGS)
-    # All else is back, and the snapshot stays for what is not.
+    # Everything else is restored, and the snapshot stays for the governor.
     assert (host / "proc/sys/vm/swappiness").read_text() == "60\n" and snapshot.exists()
     (host / "offline").rename(governor)
     tuning.restore(host, snapshot, SETTINGS)
     assert governor.read_text() == "powersave\n"
 
 
-def test_an_offline_cpu_whose_governor_answers_ebusy_is_no_crash(
+def test_an_offline_cpu_whose_governor_fails_with_ebusy_is_handled(
     host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As kernels have it since 4.3: the file stays. Bare metal's settings are verified so."""
+    """Since Linux 4.3 the governor's file stays when a CPU goes offline."""
     tuning.tune(host, snapshot, SETTINGS)
     offline = host / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     real = Path.read_text
@@ -199,10 +199,10 @@ def test_an_offline_cpu_whose_governor_answers_ebusy_is_no_crash(
     assert tuning.restore(host, snapshot, SETTINGS) is True
 
 
-def test_what_cannot_be_put_back_keeps_nothing_else_from_it(
+def test_a_setting_that_cannot_be_restored_does_not_block_the_others(
     host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the failure: a daemon that does not answer, a file that cannot be read."""
+    """For any failure, such as a daemon that does not answer or an unreadable file."""
     tuning.tune(host, snapshot, SETTINGS)
 
     def failing(*_: Any) -> set[str]:
@@ -216,7 +216,7 @@ def test_what_cannot_be_put_back_keeps_nothing_else_from_it(
     assert tuning.restore(host, snapshot, SETTINGS) is True
 
 
-def test_what_a_host_does_not_have_is_said(tmp_path: Path) -> None:
+def test_settings_that_the_host_lacks_are_not_available(tmp_path: Path) -> None:
     rows = tuning.show(tmp_path, SETTINGS)
     assert [row.available for row in rows] == [False] * len(SETTINGS)
     assert {row.reason for row in rows[1:]} == {"this host or its kernel does not have it"}
@@ -225,7 +225,7 @@ def test_what_a_host_does_not_have_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "none.json").exists()
 
 
-def test_an_interrupt_that_nobody_can_move_is_named_and_no_error(
+def test_an_interrupt_that_cannot_be_moved_is_exempt_and_no_error(
     host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = values(host)
@@ -239,15 +239,15 @@ def test_an_interrupt_that_nobody_can_move_is_named_and_no_error(
         if row.name == "interrupts"
     )
     assert row.value == row.wanted == "0"
-    (said,) = row.exempt
-    assert "131 (nvme0q3)" in said and "its driver manages it" in said
-    # It is not tried again, and nothing of it is put back.
+    (exemption,) = row.exempt
+    assert "131 (nvme0q3)" in exemption and "its driver manages it" in exemption
+    # It is not tried again, and not restored.
     assert tuning.tune(host, snapshot, SETTINGS) is False
     assert tuning.restore(host, snapshot, SETTINGS) is True
     assert values(host) == before and not snapshot.exists()
 
 
-def test_an_interrupt_that_may_not_be_moved_by_us_is_an_error(
+def test_an_interrupt_that_cannot_be_moved_for_another_reason_is_an_error(
     host: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kinds, "_write", refusing({"proc/irq/24/smp_affinity_list": errno.EROFS}))
@@ -255,7 +255,7 @@ def test_an_interrupt_that_may_not_be_moved_by_us_is_an_error(
         tuning.tune(host, snapshot, SETTINGS)
 
 
-def test_an_interrupt_on_a_measured_cpu_is_seen(host: Path, snapshot: Path) -> None:
+def test_an_interrupt_on_a_measured_cpu_is_shown(host: Path, snapshot: Path) -> None:
     tuning.tune(host, snapshot, SETTINGS)
     (host / "proc/irq/24/smp_affinity_list").write_text("7\n")
     (row,) = (row for row in tuning.show(host, SETTINGS) if row.name == "interrupts")
@@ -263,7 +263,7 @@ def test_an_interrupt_on_a_measured_cpu_is_seen(host: Path, snapshot: Path) -> N
     assert row.value == "1 of 4 elsewhere: 24 on CPUs 7"
 
 
-def test_interrupts_of_a_device_that_is_gone_are_not_put_back(host: Path, snapshot: Path) -> None:
+def test_interrupts_of_a_removed_device_are_not_restored(host: Path, snapshot: Path) -> None:
     tuning.tune(host, snapshot, SETTINGS)
     shutil.rmtree(host / "proc/irq/24")
     assert tuning.restore(host, snapshot, SETTINGS) is True
@@ -271,7 +271,7 @@ def test_interrupts_of_a_device_that_is_gone_are_not_put_back(host: Path, snapsh
     assert (host / "proc/irq/131/smp_affinity_list").read_text() == "32-35\n"
 
 
-def test_before_a_sweep_it_is_said_where_interrupts_may_come_to(host: Path) -> None:
+def test_before_a_sweep_the_cpus_of_interrupts_are_shown(host: Path) -> None:
     (row,) = (row for row in tuning.show(host, tuning.SETTINGS) if row.name == "interrupts")
     assert row.value == "on CPUs 0-35" and row.wanted == "the housekeeping CPUs of a sweep"
     assert encode(row)["exempt"] == []
@@ -281,6 +281,6 @@ def test_before_a_sweep_it_is_said_where_interrupts_may_come_to(host: Path) -> N
     ("cpus", "mask"),
     [([0], "00000001"), ([0, 1, 32], "00000001,00000003"), ([64], "00000001,00000000,00000000")],
 )
-def test_masks_are_in_words_of_32_bits(cpus: list[int], mask: str) -> None:
+def test_masks_have_words_of_32_bits(cpus: list[int], mask: str) -> None:
     assert kinds._mask(cpus) == mask
     assert kinds._of_mask(mask) == cpus

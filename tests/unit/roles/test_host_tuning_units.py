@@ -1,4 +1,4 @@
-"""Timers and services of a host with systemd, in the words in which systemctl 252 answers."""
+"""Timers and services of systemd, with a fake systemctl that answers as version 252."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from virtbed_contract.sweep import WakingRow
 
 from .conftest import REPOSITORY, module
 
-# Ansible puts a role's module_utils next to its own when it ships a module; so do we.
+# Ansible ships a role's module_utils next to its own: imitate that.
 ansible.module_utils.__path__.append(str(REPOSITORY / "roles/host_tuning/module_utils"))
 
 from ansible.module_utils import host_tuning_units as units  # noqa: E402 - after the line above
@@ -29,15 +29,15 @@ DUE_US = 1785967200000000  # 2026-08-05 22:00:00 UTC
 
 @dataclass
 class Recorded:
-    """Answers as systemctl does, of units in (ActiveState, SubState)."""
+    """A fake of systemctl; `states` has the (ActiveState, SubState) of each unit."""
 
     states: dict[str, tuple[str, str]]
-    timers: dict[str, str]  # what each starts
+    timers: dict[str, str]  # the service that each starts
     transient: set[str] = field(default_factory=set)
     refusing: set[str] = field(default_factory=set)
     triggered: dict[str, str] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
-    deaf: set[str] = field(default_factory=set)  # those that something starts again at once
+    deaf: set[str] = field(default_factory=set)  # units that do not stop
     calls: list[list[str]] = field(default_factory=list)
 
     def __call__(self, *arguments: str) -> str:
@@ -94,7 +94,7 @@ class Recorded:
 
 @pytest.fixture
 def systemd(monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    """A server: timers of Debian, one of the site's own, services that wake and that do not."""
+    """A server with timers of Debian and one of its site, and services of several kinds."""
     timers = {
         "apt-daily.timer": "apt-daily.service",
         "fstrim.timer": "fstrim.service",
@@ -151,7 +151,7 @@ def restore(root: Path, snapshot: Path) -> bool:
     return done
 
 
-def test_what_may_wake_is_stopped_and_what_ran_runs_again(
+def test_units_that_may_start_are_stopped_and_restored(
     systemd: Recorded, root: Path, snapshot: Path
 ) -> None:
     before = systemd.running()
@@ -160,13 +160,13 @@ def test_what_may_wake_is_stopped_and_what_ran_runs_again(
     assert set(kept(snapshot)["timers and services"]) == QUIET
     (row,) = tuning.show(root, SETTINGS)
     assert row.value == row.wanted == "stopped"
-    assert row.exempt == ("run-r1.timer: it is transient: stopped, it would be gone",)
+    assert row.exempt == ("run-r1.timer: it is transient, and could not be started again",)
     assert restore(root, snapshot) is True
-    # man-db.timer did not run, so it does not now.
+    # man-db.timer did not run before, so it is not started.
     assert systemd.running() == before and not snapshot.exists()
 
 
-def test_a_killed_sweep_is_put_back_by_the_next_whatever_ran_meanwhile(
+def test_units_are_restored_after_a_killed_sweep(
     systemd: Recorded, root: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = systemd.running()
@@ -189,7 +189,7 @@ def test_a_killed_sweep_is_put_back_by_the_next_whatever_ran_meanwhile(
     assert systemd.running() == before
 
 
-def test_a_timer_that_runs_again_is_named(systemd: Recorded, root: Path, snapshot: Path) -> None:
+def test_a_timer_that_runs_again_is_shown(systemd: Recorded, root: Path, snapshot: Path) -> None:
     tune(root, snapshot)
     systemd("start", "fstrim.timer")
     units.units.cache_clear()
@@ -197,14 +197,16 @@ def test_a_timer_that_runs_again_is_named(systemd: Recorded, root: Path, snapsho
     assert row.value == "running: fstrim.timer" != row.wanted
 
 
-def test_one_that_does_not_stop_is_an_error(systemd: Recorded, root: Path, snapshot: Path) -> None:
+def test_a_unit_that_does_not_stop_is_an_error(
+    systemd: Recorded, root: Path, snapshot: Path
+) -> None:
     systemd.deaf = {"cron.service"}
     with pytest.raises(tuning.TuningError, match=r"cron\.service is running, stopped needed"):
         tune(root, snapshot)
     assert snapshot.exists()
 
 
-def test_one_whose_package_was_removed_is_not_started(
+def test_a_unit_whose_package_was_removed_is_not_started(
     systemd: Recorded, root: Path, snapshot: Path
 ) -> None:
     before = systemd.running()
@@ -214,7 +216,7 @@ def test_one_whose_package_was_removed_is_not_started(
     assert systemd.running() == before - {"cron.service"}
 
 
-def test_a_job_that_a_timer_has_just_started_is_waited_for_and_not_cut_off(
+def test_a_job_that_a_timer_has_just_started_may_end(
     systemd: Recorded, root: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -236,12 +238,12 @@ def test_a_job_that_a_timer_has_just_started_is_waited_for_and_not_cut_off(
     systemd.states["apt-daily.service"] = ("activating", "start")
     with pytest.raises(tuning.TuningError, match=r"apt-daily\.service, started by a timer, still"):
         tune(root, snapshot)
-    # Putting back does not wait: the timers that run again may start it again.
+    # Restoring does not wait, because the restored timers may start the job again.
     started = now[0]
     assert restore(root, snapshot) is True and now[0] == started
 
 
-def test_a_sweep_that_cron_or_a_timer_started_does_not_end_or_wait_for_itself(
+def test_a_sweep_started_by_cron_or_a_timer_neither_ends_nor_awaits_itself(
     systemd: Recorded, root: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = root / units.OWN
@@ -253,20 +255,20 @@ def test_a_sweep_that_cron_or_a_timer_started_does_not_end_or_wait_for_itself(
     (row,) = tuning.show(root, SETTINGS)
     assert row.value == row.wanted and "cron.service: the sweep itself runs in it" in row.exempt[0]
     (left,) = (row for row in units.waking(root, {})[0] if row.name == "cron.service")
-    assert not left.stopped and left.reason.endswith("the sweep itself runs in it, and would end")
+    assert not left.stopped and left.reason.endswith("runs in it, and would end with it")
     restore(root, snapshot)
 
     now = [0.0]
     monkeypatch.setattr(units.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(units.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
-    # A oneshot service is "activating" as long as its command runs; v1 has a line per hierarchy.
+    # A oneshot service is "activating" while its command runs. cgroup v1 has a line per hierarchy.
     own.write_text("2:cpu:/\n1:name=systemd:/system.slice/site-backup.service\n")
     systemd.states["site-backup.service"] = ("activating", "start")
     assert tune(root, snapshot) is True
     assert now[0] == 0.0
 
 
-def test_what_may_wake_is_listed_with_when_it_is_due(systemd: Recorded, root: Path) -> None:
+def test_units_that_may_start_are_listed_with_their_times(systemd: Recorded, root: Path) -> None:
     rows, unknown = units.waking(root, {"irqbalance": "moves"})
     assert unknown == ""
     assert [encode(decode(WakingRow, encode(row))) for row in rows] == list(map(encode, rows))
@@ -282,7 +284,7 @@ def test_what_may_wake_is_listed_with_when_it_is_due(systemd: Recorded, root: Pa
     assert [row.next is None for row in rows] == sorted(row.next is None for row in rows)
 
 
-def test_a_host_with_another_init_says_so_and_asks_nothing(
+def test_with_another_init_the_setting_is_not_available(
     systemd: Recorded, tmp_path: Path, snapshot: Path
 ) -> None:
     (tmp_path / "proc/1").mkdir(parents=True)
@@ -295,7 +297,7 @@ def test_a_host_with_another_init_says_so_and_asks_nothing(
 
 
 @pytest.mark.parametrize("answer", ["NEXT LEFT\n0 timers listed.\n", "[{}]", "{"])
-def test_a_systemd_that_lists_no_json_is_named(
+def test_a_systemd_without_json_lists_is_reported(
     root: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     monkeypatch.setattr(units, "systemctl", lambda *_: answer)
@@ -304,5 +306,5 @@ def test_a_systemd_that_lists_no_json_is_named(
     assert rows == [] and "systemd 246 or newer needed" in unknown
 
 
-def test_many_units_make_a_short_message() -> None:
+def test_a_message_names_only_the_first_units() -> None:
     assert units.named(f"u{n}" for n in range(40)) == "u0, u1, u2, u3, u4, u5 and 34 more"

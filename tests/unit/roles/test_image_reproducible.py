@@ -1,4 +1,4 @@
-"""Two builds of the same sources have one digest, on whatever day and host."""
+"""Two builds of the same sources have the same digest, on any day and host."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NAMING = ("Install the wheels", "Remove files that", "Empty the machine", "Compu
 
 
 def block() -> dict[str, Any]:
-    """Return the task that makes the tree and its name, with what is in it."""
+    """Return the block of tasks that makes the tree and computes its digest."""
     (found,) = (t for t in yaml.safe_load((ROLE / "tasks/main.yml").read_text()) if "block" in t)
     return dict(found)
 
 
 def tasks() -> list[dict[str, Any]]:
-    """Return the role's tasks that install our wheels, and make the name of a tree."""
+    """Return the tasks that install wheels, clean the tree, and compute its digest."""
     ours = yaml.safe_load((ROLE / "tasks/applications.yml").read_text())
     found = [task for task in [*ours, *block()["block"]] if task["name"].startswith(NAMING)]
     assert len(found) == len(NAMING)
@@ -38,7 +38,7 @@ def tasks() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Build one wheel without commands, and one with some."""
+    """Build one wheel without commands, and one with commands."""
     folder = tmp_path_factory.mktemp("wheels")
     for member in ("contract", "python"):
         command = [TOOLS / "uv", "build", "--quiet", "--wheel", f"--out-dir={folder}"]
@@ -47,7 +47,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def build(folder: Path, wheels: list[str], day: int, python: str, umask: int) -> Path:
-    """Build what stands for an image on a day; return the building directory."""
+    """Build a small tree as an image is built on some day; return the building directory."""
     root = folder / "building/rootfs"
     made = {
         "etc/machine-id": f"{day:032x}\n",
@@ -75,7 +75,7 @@ def build(folder: Path, wheels: list[str], day: int, python: str, umask: int) ->
         copied = folder / "building" / Path(wheel).name
         copied.write_bytes(Path(wheel).read_bytes())
         os.utime(copied, (day, day))
-    # In the tree's own tar's place, which another test tries: this one's tree has none.
+    # With the host's tar, because this small tree has none; another test uses the tree's own.
     variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
     tar = variables["image_rootfs_tar"].replace("chroot rootfs tar", "tar --directory=rootfs")
     found = {"image_rootfs_tar": tar, "image_rootfs_building_dir": str(folder / "building"),
@@ -109,13 +109,13 @@ def test_a_tree_built_on_another_day_host_and_umask_has_the_same_digest(
         (tmp_path / name).mkdir()
     one = build(tmp_path / "one", wheels, 20_786, sys.executable, 0o022)
     another = build(tmp_path / "another", wheels, 21_001, "/usr/bin/python3", 0o077)
-    # First what is in them: it says what differs.
+    # The lists are compared first, because they show what differs.
     *ours, end = listed(one)
     *theirs, other_end = listed(another)
-    there = {each["path"]: each for each in theirs}
-    assert [each for each in ours if there.get(each["path"]) != each] == []
+    others = {each["path"]: each for each in theirs}
+    assert [each for each in ours if others.get(each["path"]) != each] == []
     assert len(ours) == len(theirs) and end == other_end
-    paths = set(there)
+    paths = set(others)
     assert f"./{SITE}/virtbed_contract/codec.py" in paths
     of_installers = ("uv_cache.json", "direct_url.json", "/bin/virtbed")
     assert not {path for path in paths if path.endswith(of_installers)}
@@ -125,23 +125,23 @@ def test_a_tree_built_on_another_day_host_and_umask_has_the_same_digest(
         assert f"./{SITE}/{name}" in paths, line
 
 
-def test_tools_that_ask_for_the_date_get_one_that_is_fixed() -> None:
-    """Shadow writes the day into each account, initramfs-tools the time into each file."""
+def test_tools_that_use_the_date_get_a_fixed_one() -> None:
+    """shadow writes the date to each account, initramfs-tools the time to each file."""
     inside = {task["name"] for task in block()["block"]}
     assert {"Bootstrap the Debian tree", "Configure the guest", "Install the applications"} < inside
     variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
     assert block()["environment"] == "{{ __image_rootfs_environment }}"
-    # By 0 an account's password is expired.
+    # With 0, shadow would treat passwords as expired.
     assert int(variables["__image_rootfs_environment"]["SOURCE_DATE_EPOCH"]) > 86400
 
 
-def test_python_files_are_compiled_in_one_order_by_one_process() -> None:
+def test_python_files_are_compiled_by_one_process() -> None:
     (task,) = (t for t in block()["block"] if t["name"].startswith("Compile"))
     argv = task["ansible.builtin.command"]["argv"]
     assert "'-j', '1'" in argv and "'unchecked-hash'" in argv
 
 
-def test_the_list_tells_what_a_tar_holds(tmp_path: Path) -> None:
+def test_the_list_has_every_member_of_a_tar(tmp_path: Path) -> None:
     root = tmp_path / "tree"
     (root / "folder").mkdir(parents=True)
     (root / "folder/file").write_bytes(b"hello\n")
@@ -171,7 +171,7 @@ def test_the_list_tells_what_a_tar_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["exit 3", "yes no tar", "tar -cf - . missing"])
-def test_a_tar_that_fails_has_no_digest(tmp_path: Path, command: str) -> None:
+def test_a_failed_tar_is_an_error(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").write_bytes(b"x" * 4000)
     with pytest.raises(RuntimeError, match=r"ended with"):
         module("image_rootfs", "image_contents").listed(

@@ -23,7 +23,7 @@ SHM = Path("/dev/shm")
 
 
 def prepared(run: Path, state: Path, names: str, count: int, path: str = "") -> str:
-    """Run the tasks of such names, and return what is said of the public keys."""
+    """Run the tasks whose names match, and return the guest's public keys."""
     tasks = yaml.safe_load((REPOSITORY / "roles/machine_guest/tasks/prepare.yml").read_text())
     made = [task for task in tasks if re.match(names, task["name"])]
     assert len(made) == count
@@ -57,7 +57,7 @@ def prepared(run: Path, state: Path, names: str, count: int, path: str = "") -> 
     return (state / "keys").read_text()
 
 
-def test_keys_are_made_once_on_whatever_file_system(tmp_path: Path) -> None:
+def test_keys_are_made_once_on_any_file_system(tmp_path: Path) -> None:
     (tmp_path / "seed/etc/ssh").mkdir(parents=True)
     with TemporaryDirectory(dir=SHM) as run:
         first = prepared(Path(run), tmp_path, "Make the .* key", 2)
@@ -66,8 +66,8 @@ def test_keys_are_made_once_on_whatever_file_system(tmp_path: Path) -> None:
         assert prepared(Path(run), tmp_path, "Make the .* key", 2) == first
 
 
-def test_nobody_else_reads_a_guests_disks_and_keys(tmp_path: Path) -> None:
-    """Their path can be guessed by whoever is on the host."""
+def test_only_root_can_read_a_guests_disks_and_keys(tmp_path: Path) -> None:
+    """Other users of the host can guess their path."""
     run, state, programs = (tmp_path / name for name in ("run", "instance", "bin"))
     for folder in (run, state, programs):
         folder.mkdir()
@@ -82,7 +82,7 @@ def test_nobody_else_reads_a_guests_disks_and_keys(tmp_path: Path) -> None:
         os.umask(before)
     modes = {str(path.relative_to(state)): path.stat().st_mode & 0o777 for path in state.rglob("*")}
     assert modes["overlay.qcow2"] == modes["seed.tar"] == 0o600
-    assert modes["seed"] == 0o700  # and nobody passes to what is below
+    assert modes["seed"] == 0o700  # so that other users cannot enter it
     assert modes["seed/etc/ssh/ssh_host_ed25519_key"] == 0o600
     assert state.stat().st_mode & 0o777 == 0o711
 
@@ -98,10 +98,10 @@ VERIFY = """\
 
 
 @pytest.mark.parametrize("release", ["6.1.0-1-amd64", "6.1.0-2-amd64"])
-def test_a_guest_with_another_kernel_ends_the_attestation_of_its_trial(
+def test_a_guest_with_another_kernel_fails_the_attestation_of_its_trial(
     tmp_path: Path, release: str
 ) -> None:
-    """trial_attest verifies a machine's role, and that role imports what judges a guest."""
+    """trial_attest imports the machine's verify, which imports the attestation of the guest."""
     for name, tasks in (("machine_made_up", VERIFY), ("enclosure_made_up", "[]")):
         for file, text in (
             ("tasks/verify.yml", tasks),
@@ -111,8 +111,8 @@ def test_a_guest_with_another_kernel_ends_the_attestation_of_its_trial(
             path.parent.mkdir(parents=True)
             path.write_text(text)
     instance = asked(kernel=KERNEL, machine="made_up", enclosure="made_up")
-    said = {"kernel": {"release": release, "version": KERNEL.version}}
-    known = {"virtbed_instance": encode(instance), "said_by_guest": said,
+    reading = {"kernel": {"release": release, "version": KERNEL.version}}
+    known = {"virtbed_instance": encode(instance), "said_by_guest": reading,
              "enclosure_made_up_reading": {}}  # fmt: skip
     task = {"ansible.builtin.import_role": {"name": "trial_attest"}}
     play = {"hosts": "localhost", "gather_facts": False, "tasks": [task]}

@@ -1,4 +1,4 @@
-"""Which tasks bare metal has, by its instance: only one that hotplug sizes pays for hotplug."""
+"""Tasks of bare metal by instance: only instances sized by hotplug have hotplug's tasks."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def run(folder: Path, playbook: list[Any], *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("limit", "found"), [("none", True), ("set", False), ("quota", False)])
-def test_hotplug_is_imported_where_it_gives_the_size(
-    tmp_path: Path, limit: str, found: bool
+@pytest.mark.parametrize(("limit", "imported"), [("none", True), ("set", False), ("quota", False)])
+def test_hotplug_is_imported_only_if_no_enclosure_limits_cpus(
+    tmp_path: Path, limit: str, imported: bool
 ) -> None:
-    """As the controller imports the parts of a block, each with its instance."""
+    """Imports the parts of a block as the controller does, each with its instance."""
     instance = {"id": "a", "own_kernel": False, "enclosure_limit": limit}
     parts = [REPOSITORY / f"playbooks/{name}.yml" for name in ("provision", "release")]
-    other = {**instance, "enclosure_limit": "set" if found else "none"}  # another turn before it
+    other = {**instance, "enclosure_limit": "set" if imported else "none"}  # the block before it
     turns = [
         {"import_playbook": str(part), "vars": {"virtbed_instance": of}}
         for of in (other, instance)
@@ -43,15 +43,15 @@ def test_hotplug_is_imported_where_it_gives_the_size(
     ]
     listed = run(tmp_path, turns, "--list-tasks")
     turn = "".join(listed.partition("play #5 ")[1:])
-    assert (LEAVE in turn, BACK in turn) == (found, found)
+    assert (LEAVE in turn, BACK in turn) == (imported, imported)
     assert listed.count(LEAVE) == listed.count(BACK) == 1
 
 
 @pytest.mark.parametrize("known", [{}, {"virtbed_instance": {"id": ".*"}}])
-def test_a_release_of_any_instance_brings_the_cpus_back(
+def test_a_release_of_every_instance_brings_the_cpus_online(
     tmp_path: Path, known: dict[str, Any]
 ) -> None:
-    """As clearing and restoring a host do; here no snapshot names any."""
+    """Clearing and restoring a host do this. There is no snapshot here, so no CPU changes."""
     task = {
         "ansible.builtin.include_role": {"name": "{{ name }}", "tasks_from": "release"},
         "loop": ["machine_metal"],
@@ -61,6 +61,6 @@ def test_a_release_of_any_instance_brings_the_cpus_back(
         "hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task],
         "vars": {**known, "virtbed_state_dir": str(tmp_path)},
     }  # fmt: skip
-    said = run(tmp_path, [play])
-    assert f"TASK [machine_metal : {BACK}]" in said
-    assert "ok=2 " in said and "skipped=0" in said
+    printed = run(tmp_path, [play])
+    assert f"TASK [machine_metal : {BACK}]" in printed
+    assert "ok=2 " in printed and "skipped=0" in printed

@@ -1,4 +1,4 @@
-"""What runs next to a measured instance: it outlives its task, is waited for, and is found."""
+"""Neighbours' processes: they survive the task that starts them, and can be awaited and found."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def marked(name: str) -> list[int]:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """Start a shell command as a neighbour, under a mark of this test's own."""
+    """Start a shell command as a neighbour, with the test's own mark in its environment."""
     monkeypatch.setattr(started, "MARK", UNIT)
     monkeypatch.setenv("VIRTBED_PLAY", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -50,24 +50,22 @@ def environment(pid: int) -> set[bytes]:
     return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
 
 
-def test_what_is_started_has_its_mark_a_session_and_cpus_of_its_own(
-    start: Any, tmp_path: Path
-) -> None:
+def test_a_neighbour_has_its_mark_its_own_session_and_its_cpus(start: Any, tmp_path: Path) -> None:
     keeper = start("one", SPEAKS)
     reading.wait(["one"], tmp_path, 10, look_s=0.02)
     assert keeper in marked("one")
-    assert len(marked("one")) >= 2  # the command, too, unless it clears its environment
+    assert len(marked("one")) >= 2  # the shell that waits, and the command
     for pid in marked("one"):
         assert os.getsid(pid) == keeper != os.getsid(0)
         assert os.sched_getaffinity(pid) == {int(CPUS)}
-        # By this its playbook's strays are known, and its folder of temporary files.
+        # The controller finds leftover processes of a playbook by these variables.
         names = {variable.partition(b"=")[0] for variable in environment(pid)}
         assert not names & {b"VIRTBED_PLAY", b"TMPDIR"}
     assert (tmp_path / "one/log").read_text() == "words\n"
     assert not (tmp_path / "one/end").exists()
 
 
-def test_its_end_is_noted_with_its_status(start: Any, tmp_path: Path) -> None:
+def test_a_neighbour_that_ends_is_an_error_with_its_status(start: Any, tmp_path: Path) -> None:
     start("two", "echo oh >&2; exit 3")
     with pytest.raises(reading.NeighbourError) as ended:
         reading.wait(["two"], tmp_path, 10, look_s=0.02)
@@ -75,11 +73,13 @@ def test_its_end_is_noted_with_its_status(start: Any, tmp_path: Path) -> None:
         "neighbours_reading: the neighbour two ended before it answered a request, with exit "
         "status 3: oh"
     )
-    start("two", SPEAKS)  # nothing of an earlier trial's is taken for its own
+    start("two", SPEAKS)  # files of the earlier start are not read
     reading.wait(["two"], tmp_path, 10, look_s=0.02)
 
 
-def test_one_that_answers_no_request_in_time_is_named(start: Any, tmp_path: Path) -> None:
+def test_a_neighbour_that_answers_no_request_in_time_is_an_error(
+    start: Any, tmp_path: Path
+) -> None:
     start("three", "exec sleep 60")
     started_at = time.monotonic()
     with pytest.raises(reading.NeighbourError, match="three answered no request within 0 s; raise"):
@@ -87,15 +87,15 @@ def test_one_that_answers_no_request_in_time_is_named(start: Any, tmp_path: Path
     assert time.monotonic() - started_at < 5
 
 
-def test_each_is_waited_for(start: Any, tmp_path: Path) -> None:
+def test_every_neighbour_is_awaited(start: Any, tmp_path: Path) -> None:
     start("four", SPEAKS)
     start("five", f"sleep 0.3; {SPEAKS}")
     reading.wait(["four", "five"], tmp_path, 10, look_s=0.02)
     assert (tmp_path / "five/out").read_text() == '{"requests": 1}\n'
 
 
-def test_who_kills_what_is_marked_ends_it_all(start: Any, tmp_path: Path) -> None:
-    """As the role trial_run's release does, whatever became of the playbook."""
+def test_killing_the_marked_processes_ends_a_neighbour(start: Any, tmp_path: Path) -> None:
+    """The release of the role trial_run does this, even if the playbook was killed."""
     start("six", SPEAKS)
     reading.wait(["six"], tmp_path, 10, look_s=0.02)
     for pid in marked("six"):

@@ -1,4 +1,4 @@
-"""What stays when its playbook ends is nothing that the controller ends as that playbook's."""
+"""Processes that must survive their playbook do not have the mark of its processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def play(folder: Path, variables: dict[str, Any], tasks: list[dict[str, Any]]) -
          "-e", f"ansible_python_interpreter={sys.executable}", folder / "play.yml"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
         env=os.environ | {
-            "ANSIBLE_NOCOLOR": "1", ansible._MARK: "0",  # a sweep meanwhile ends those with 1
+            "ANSIBLE_NOCOLOR": "1", ansible._MARK: "0",  # a sweep here would end those with 1
             "TMPDIR": str(folder),
             "ANSIBLE_FILTER_PLUGINS": str(REPOSITORY / "playbooks/filter_plugins"),
             "ANSIBLE_LOOKUP_PLUGINS": str(REPOSITORY / "playbooks/lookup_plugins"),
@@ -48,16 +48,16 @@ def environment(pid: int) -> set[bytes]:
 
 
 def is_of_a_playbook(variables: set[bytes]) -> bool:
-    """Return whether variables of such names are among some, whatever they hold."""
+    """Return whether the variables include a playbook's mark or temporary folder."""
     names = (f"{ansible._MARK}=".encode(), b"TMPDIR=")
     return any(variable.startswith(names) for variable in variables)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root starts it, and gives it to another user")
-def test_a_microvm_is_no_part_of_its_playbook_and_shares_its_user_with_nobody(
+def test_a_microvm_has_no_mark_of_its_playbook_and_a_user_of_its_own(
     tmp_path: Path,
 ) -> None:
-    """What runs as the user nobody, as daemons do, could read the guest's keys and trace QEMU."""
+    """A daemon that runs as the user nobody could otherwise read its keys and trace QEMU."""
     tasks = [
         task for task in read("machine_microvm/tasks/main.yml")
         if task["name"].startswith(("Make the dir", "Give QEMU", "Start QEMU"))
@@ -78,7 +78,7 @@ def test_a_microvm_is_no_part_of_its_playbook_and_shares_its_user_with_nobody(
     play(tmp_path, variables, tasks)
     pid = int((tmp_path / "qemu.pid").read_text())
     try:
-        deadline = time.monotonic() + 20  # it becomes that program by and by
+        deadline = time.monotonic() + 20  # it takes several exec calls to become that program
         while Path(f"/proc/{pid}/comm").read_text() != "sleep\n" and time.monotonic() < deadline:
             time.sleep(0.05)
         status = Path(f"/proc/{pid}/status").read_text()
@@ -91,13 +91,13 @@ def test_a_microvm_is_no_part_of_its_playbook_and_shares_its_user_with_nobody(
         assert fields["NoNewPrivs"].strip() == "1"
         assert not is_of_a_playbook(environment(pid))
         for name in ("overlay", "seed"):
-            found = (tmp_path / name).stat()
-            assert (found.st_uid, found.st_mode & 0o777) == (*users, 0o600)
+            entry = (tmp_path / name).stat()
+            assert (entry.st_uid, entry.st_mode & 0o777) == (*users, 0o600)
     finally:
         os.kill(pid, 9)
 
 
-def test_what_outlives_a_playbook_has_not_its_mark() -> None:
+def test_the_prefix_for_surviving_processes_removes_the_mark() -> None:
     ran = subprocess.run(
         [*OUTLIVES, "env", "-0"], capture_output=True, check=True,
         env=os.environ | {ansible._MARK: "0", "TMPDIR": "/x"},
@@ -106,10 +106,8 @@ def test_what_outlives_a_playbook_has_not_its_mark() -> None:
 
 
 @pytest.mark.parametrize("engine", ["podman", "gvisor"])
-def test_a_container_whose_monitor_the_playbook_starts_outlives_it(
-    tmp_path: Path, engine: str
-) -> None:
-    """Docker's are started by its daemon."""
+def test_a_container_started_by_the_playbook_survives_it(tmp_path: Path, engine: str) -> None:
+    """Docker's containers need no prefix: the daemon starts them."""
     variables = read(f"enclosure_{engine}/vars/main.yml") | {
         "virtbed_instance": {
             "id": "x", "image_name": "x", "memory_mib": 1, "seen_cpus": "0", "cores": 1,

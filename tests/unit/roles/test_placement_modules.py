@@ -1,4 +1,4 @@
-"""The pure parts of the modules that read placement back, on made-up trees and real processes."""
+"""Functions of the modules that read placement, with made-up trees and real processes."""
 
 from __future__ import annotations
 
@@ -24,35 +24,37 @@ def fill(root: Path, files: dict[str, str]) -> None:
         (root / name).write_text(text)
 
 
-def test_vcpu_threads_are_said_from_qemus_others(tmp_path: Path) -> None:
+def test_vcpu_threads_are_distinguished_from_qemus_others(tmp_path: Path) -> None:
     named = ((7, "qemu-system-x86"), (9, "CPU 1/TCG"), (8, "CPU 0/KVM"), (10, "IO 1"))
     rest = " ".join(["S", *["0"] * 48])
     fill(tmp_path, {f"7/task/{thread}/stat": f"{thread} ({name}) {rest}" for thread, name in named})
-    (tmp_path / "7/task/11").mkdir()  # ended meanwhile
+    (tmp_path / "7/task/11").mkdir()  # a thread that has just ended
     assert guests.vcpu_threads(7, tmp_path) == {0: 8, 1: 9}
 
 
-def test_the_emulators_cpus_are_those_of_every_thread_but_the_vcpus() -> None:
+def test_the_emulators_cpus_are_those_of_all_other_threads() -> None:
     me = os.getpid()
     threads = dict(enumerate(int(task.name) for task in Path(f"/proc/{me}/task").iterdir()))
     assert guests.helpers_allowed(me, {}) == format_cpu_list(os.sched_getaffinity(0))
     assert guests.helpers_allowed(me, threads) == ""
 
 
-def test_memory_that_is_bound_to_nodes_is_found_in_its_mappings(tmp_path: Path) -> None:
+def test_bound_memory_nodes_are_read_from_numa_maps(tmp_path: Path) -> None:
     lines = ("7f50 bind:0-1 anon=4 N0=4", "7f60 default file=/x", "7f70 bind=static:1 anon=1")
     fill(tmp_path, {"7/numa_maps": "\n".join(lines)})
     assert kernel_processes.bound_nodes(7, tmp_path) == ["0-1", "1"]
     assert kernel_processes.bound_nodes(8, tmp_path) == []
 
 
-def test_only_quotas_that_bind_are_quotas() -> None:
-    found = {"cpu_shares": 1024, "vcpu_quota": 50_000, "emulator_quota": -1, "global_quota": 0}
-    assert domain.quotas(found | {"iothread_quota": 17_592_186_044_415}) == {"vcpu_quota": 50_000}
+def test_quotas_without_a_limit_are_left_out() -> None:
+    parameters = {"cpu_shares": 1024, "vcpu_quota": 50_000, "emulator_quota": -1, "global_quota": 0}
+    assert domain.quotas(parameters | {"iothread_quota": 17_592_186_044_415}) == {
+        "vcpu_quota": 50_000
+    }
 
 
-def test_a_quota_around_a_guest_is_found_whoever_set_it(tmp_path: Path) -> None:
-    """`systemctl set-property` of its scope: libvirt, which set none, tells of none."""
+def test_a_quota_of_any_group_around_a_guest_is_found(tmp_path: Path) -> None:
+    """`systemctl set-property` can set one on the scope, and libvirt does not report it."""
     scope = "machine.slice/machine-qemu.scope"
     fill(
         tmp_path,
@@ -71,7 +73,7 @@ def test_a_quota_around_a_guest_is_found_whoever_set_it(tmp_path: Path) -> None:
     assert domain.quota_cpus([8, 9], tmp_path) == 0.5
 
 
-def test_a_domain_is_described_by_its_definition() -> None:
+def test_a_machines_properties_are_read_from_its_definition() -> None:
     xml = """
     <domain type="qemu"><memory unit="KiB">1048576</memory><cpu mode="maximum"/>
     <os><kernel>/images/0/vmlinuz</kernel></os>
@@ -116,7 +118,9 @@ V2 = {
 
 
 @pytest.mark.parametrize("files", [V1, V2], ids=["v1", "v2"])
-def test_limits_of_either_control_group_version(tmp_path: Path, files: dict[str, str]) -> None:
+def test_limits_are_read_in_both_control_group_versions(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
     fill(tmp_path, files)
     assert cgroups.limits(tmp_path, 7) == {
         "cpuset": "0-1",
@@ -143,10 +147,10 @@ def test_limits_of_either_control_group_version(tmp_path: Path, files: dict[str,
     ],
     ids=["v1", "v2"],
 )
-def test_a_quota_above_the_container_binds_it_as_well(
+def test_a_tighter_quota_of_a_parent_group_is_the_quota(
     tmp_path: Path, files: dict[str, str], above: dict[str, str]
 ) -> None:
-    """As of a slice that Docker's daemon puts its containers in; inside of one nothing shows it."""
+    """Docker's daemon can put containers in a slice with a quota, which is not visible inside."""
     fill(tmp_path, files | above)
     assert cgroups.limits(tmp_path, 7)["quota_cpus"] == 0.5
 
@@ -159,14 +163,12 @@ def test_a_quota_above_the_container_binds_it_as_well(
     ],
     ids=["v1", "v2"],
 )
-def test_no_quota_is_none_and_not_a_number(
-    tmp_path: Path, files: dict[str, str], unlimited: dict[str, str]
-) -> None:
+def test_no_quota_is_none(tmp_path: Path, files: dict[str, str], unlimited: dict[str, str]) -> None:
     fill(tmp_path, files | unlimited)
     assert cgroups.limits(tmp_path, 7)["quota_cpus"] is None
 
 
-def test_a_left_process_is_found_by_its_mark_and_no_other() -> None:
+def test_only_processes_with_the_instances_mark_are_found() -> None:
     marked = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_INSTANCE": "unit-r01"})
     other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_INSTANCE": "unit-r012"})
     try:

@@ -1,4 +1,4 @@
-"""The readings that start no interpreter, by a real ansible-playbook."""
+"""Action plugins that read without a Python interpreter, run by ansible-playbook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = str(min(os.sched_getaffinity(0)))
 def play(
     folder: Path, task: dict[str, Any], kept: str = "kept.reading"
 ) -> subprocess.CompletedProcess[str]:
-    """Run one task, and keep what it returned as the file ``kept``."""
+    """Run one task, and write its result to the file ``kept``."""
     tell = {
         "content": f"{{{{ {kept} | to_json }}}}",
         "dest": str(folder / "kept"),
@@ -42,14 +42,14 @@ def play(
     )
 
 
-def test_a_process_is_read_under_its_prefix(tmp_path: Path) -> None:
+def test_a_process_started_by_the_prefix_is_read(tmp_path: Path) -> None:
     done = play(tmp_path, {"process_reading": {"argv": ["taskset", "--cpu-list", CPU]}})
     assert done.returncode == 0, done.stdout
     found = json.loads((tmp_path / "kept").read_text())
     assert found == readings.process(Path("/")) | {"cpus_allowed_list": CPU}
 
 
-# A client of an engine whose containers are this test's own process.
+# A fake client of an engine, which reports this test's process as the container's.
 CLIENT = """#!/bin/sh
 case "$*" in
   "run x 2") echo 0123456789ab ;;
@@ -63,7 +63,7 @@ esac
 
 
 def started(folder: Path, image: str, pid: int) -> subprocess.CompletedProcess[str]:
-    """Start a container by that client."""
+    """Start a container with the fake client."""
     client = folder / "client"
     client.write_text(CLIENT.replace("PID ", f"{pid} "))
     client.chmod(0o755)
@@ -74,7 +74,7 @@ def started(folder: Path, image: str, pid: int) -> subprocess.CompletedProcess[s
     return play(folder, {"container_started": task}, "kept.container")
 
 
-def test_a_started_container_is_named_by_its_process_and_layers(tmp_path: Path) -> None:
+def test_a_started_container_has_its_process_and_layers(tmp_path: Path) -> None:
     done = started(tmp_path, "x", os.getpid())
     assert done.returncode == 0, done.stdout
     now = readings.enclosed(Path("/"), os.getpid())
@@ -86,24 +86,24 @@ def test_a_started_container_is_named_by_its_process_and_layers(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("image", "pid", "said"),
+    ("image", "pid", "message"),
     [
         ("gone", os.getpid(), "container_started: c: no such image: gone"),
         ("x", 0, "container_started: c has ended already, a running one needed"),
-        # Of its process nothing is in /proc any more: numbers are below 2^22.
+        # No such process can exist: process ids are below 2^22.
         ("x", 2**22, "container_started: c has ended already, a running one needed"),
     ],
     ids=["without an image", "ended", "gone"],
 )
 def test_a_container_that_does_not_run_is_an_error(
-    tmp_path: Path, image: str, pid: int, said: str
+    tmp_path: Path, image: str, pid: int, message: str
 ) -> None:
     done = started(tmp_path, image, pid)
     assert done.returncode != 0
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
 
 
-def test_a_prefix_that_fails_is_quoted(tmp_path: Path) -> None:
+def test_the_error_of_a_failing_prefix_is_quoted(tmp_path: Path) -> None:
     done = play(
         tmp_path, {"process_reading": {"argv": ["sh", "-c", "echo no such thing >&2; exit 7"]}}
     )
@@ -111,27 +111,27 @@ def test_a_prefix_that_fails_is_quoted(tmp_path: Path) -> None:
     assert "process_reading: exit status 7: no such thing" in done.stdout + done.stderr
 
 
-def test_a_containers_process_is_read_and_what_its_engine_printed_is_kept(tmp_path: Path) -> None:
+def test_a_containers_reading_includes_the_engines_report(tmp_path: Path) -> None:
     pid = os.getpid()
     now = readings.enclosed(Path("/"), pid)
     assert now is not None
-    said = {"container": "c", "pid": pid, "started": now["started"], "layers": ["sha256:0"]}
-    done = play(tmp_path, {"process_reading": {"container": said}})
+    report = {"container": "c", "pid": pid, "started": now["started"], "layers": ["sha256:0"]}
+    done = play(tmp_path, {"process_reading": {"container": report}})
     assert done.returncode == 0, done.stdout
     found = json.loads((tmp_path / "kept").read_text())
     assert found.pop("throttled_periods") >= now.pop("throttled_periods")
-    assert found == said | now
+    assert found == report | now
 
 
-def test_another_process_with_the_number_of_a_containers_is_refused(tmp_path: Path) -> None:
-    said = {"container": "c", "pid": os.getpid(), "started": 1, "layers": []}
-    done = play(tmp_path, {"process_reading": {"container": said}})
+def test_another_process_with_the_containers_pid_is_refused(tmp_path: Path) -> None:
+    report = {"container": "c", "pid": os.getpid(), "started": 1, "layers": []}
+    done = play(tmp_path, {"process_reading": {"container": report}})
     assert done.returncode != 0
     assert f"process {os.getpid()} of c has ended" in done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not Path("/sys/devices/system/cpu/online").exists(), reason="no list of CPUs")
-def test_a_machine_is_read(tmp_path: Path) -> None:
+def test_a_machines_cpus_settings_and_counters_are_read(tmp_path: Path) -> None:
     done = play(tmp_path, {"machine_reading": {"cpus": CPU}}, "kept")
     assert done.returncode == 0, done.stdout
     online = Path("/sys/devices/system/cpu/online").read_text().strip()

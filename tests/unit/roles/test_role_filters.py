@@ -1,4 +1,4 @@
-"""The filters of playbooks on what roles need of a host."""
+"""Filters of the playbooks: packages, engines and settings that roles need on a host."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def filters() -> ModuleType:
     return loaded
 
 
-def programs(*there: str) -> dict[str, bool]:
-    return {name: name in there for name in ("one", "oned", "one-server")}
+def programs(*present: str) -> dict[str, bool]:
+    return {name: name in present for name in ("one", "oned", "one-server")}
 
 
-def test_what_a_host_has_is_read_line_by_line(filters: ModuleType) -> None:
+def test_the_lines_of_the_check_are_parsed(filters: ModuleType) -> None:
     lines = ["program one yes", "program oned no", "daemon oned no", "path /etc/one yes"]
     assert filters.found(lines) == {
         "program": {"one": True, "oned": False},
@@ -49,18 +49,18 @@ def test_what_a_host_has_is_read_line_by_line(filters: ModuleType) -> None:
     }
 
 
-def test_a_role_is_usable_with_one_program_of_each_kind(filters: ModuleType) -> None:
+def test_a_role_is_usable_with_one_program_of_each_list(filters: ModuleType) -> None:
     assert filters.usable(ROLES, programs("one", "one-server")) == ["enclosure_one", "machine_two"]
     assert filters.usable(ROLES, programs("one")) == ["machine_two"]
 
 
-def test_an_engine_from_elsewhere_is_not_installed_again(filters: ModuleType) -> None:
+def test_an_engine_that_is_installed_already_is_not_installed_again(filters: ModuleType) -> None:
     assert filters.packages(ROLES, programs(), "sysv") == ["one.io", "python3-one", "two-sysv"]
     elsewhere = filters.packages(ROLES, programs("one", "oned"), "systemd")
     assert elsewhere == ["python3-one", "two-systemd"]
 
 
-def test_an_engine_may_be_split_into_packages_on_some_distributions(filters: ModuleType) -> None:
+def test_alternative_packages_depend_on_the_distribution(filters: ModuleType) -> None:
     split = engine(["one"], ["oned"], package="one.io, one-cli | one.io")
     roles = {"enclosure_one": {**ROLES["enclosure_one"], "engines": {"one": split}}}
     names = filters.packages(roles, programs(), "sysv")
@@ -78,28 +78,28 @@ def test_an_engine_may_be_split_into_packages_on_some_distributions(filters: Mod
 
 
 @pytest.mark.parametrize(
-    ("there", "written", "ours"),
+    ("present", "written", "ours"),
     [((), False, True), ((), True, False), (("one", "oned"), False, False)],
 )
-def test_settings_are_ours_only_where_neither_they_nor_the_engine_were_there(
-    filters: ModuleType, there: tuple[str, ...], written: bool, ours: bool
+def test_settings_are_written_only_if_file_and_engine_did_not_exist(
+    filters: ModuleType, present: tuple[str, ...], written: bool, ours: bool
 ) -> None:
-    before = {"program": programs(*there), "daemon": {}, "path": {"/etc/one/one.json": written}}
+    before = {"program": programs(*present), "daemon": {}, "path": {"/etc/one/one.json": written}}
     assert filters.settings(ROLES, before) == ({"/etc/one/one.json": "{}"} if ours else {})
 
 
-def test_a_set_up_looks_which_daemons_run_before_it_asks_one_and_so_wakes_it() -> None:
+def test_set_up_records_running_daemons_before_it_uses_any() -> None:
     (play,) = yaml.safe_load((PATH.parents[1] / "testbed.yml").read_text(encoding="utf-8"))
     roles = [task.get("ansible.builtin.include_role", {}) for task in play["tasks"]]
     parts = [(role.get("name"), role.get("tasks_from", "main")) for role in roles]
     assert parts.index(("host_packages", "look")) < parts.index(("host_doctor", "verify"))
-    # What was seen then is noted, and not looked at again.
+    # note.yml uses that result and does not check again.
     note = yaml.safe_load((PATH.parents[2] / "roles/host_packages/tasks/note.yml").read_text())
     (look,) = [task for task in note if task.get("ansible.builtin.include_tasks") == "look.yml"]
     assert look["when"] == "host_packages_found is not defined"
 
 
-def test_the_images_that_stay_are_those_of_these_sources() -> None:
+def test_only_images_of_the_present_sources_are_kept() -> None:
     spec = importlib.util.spec_from_file_location(
         "virtbed_image", PATH.with_name("virtbed_image.py")
     )
@@ -109,7 +109,7 @@ def test_the_images_that_stay_are_those_of_these_sources() -> None:
     published = {
         "cpu": {"digest": "sha256:" + "a" * 64, "key": "1"},
         "null": {"digest": "sha256:" + "b" * 64, "key": "2"},
-        "gone": {"digest": "sha256:" + "c" * 64, "key": "3"},  # no variant of these sources
+        "gone": {"digest": "sha256:" + "c" * 64, "key": "3"},  # no such variant
         "old": {"digest": "sha256:" + "d" * 64},
     }
     keys = {"cpu": "1", "null": "other", "old": "4"}

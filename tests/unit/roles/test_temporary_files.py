@@ -1,4 +1,4 @@
-"""What a killed playbook leaves of Ansible's own files: removed, unless its process lives."""
+"""Ansible's temporary files of killed playbooks: removed, unless their process lives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from virtbed.checkout import REPOSITORY
 GONE = 2**22 + 1  # beyond the largest process number
 
 
-def test_files_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+def test_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
     tasks = yaml.safe_load((REPOSITORY / "playbooks/tasks/release_instances.yml").read_text())
     (script,) = (task["ansible.builtin.raw"] for task in tasks if "ansible.builtin.raw" in task)
     script = re.sub(r"\{\{.*?\}\}", str(tmp_path), script)
@@ -23,7 +23,7 @@ def test_files_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
     theirs = {f"ansible-tmp-17.5-{here}-42", f"ansible-local-{here}ab_d123x", "ansible-cp", "x"}
     for name in {f"ansible-tmp-17.5-{GONE}-42", f"ansible-local-{GONE}ab_d123x"} | theirs:
         (tmp_path / name).mkdir()
-    for _ in range(2):  # and once more where there is nothing to do
+    for _ in range(2):  # the second time there is nothing to do
         subprocess.run(["sh", "-euc", script], check=True)
         assert {path.name for path in tmp_path.iterdir()} == theirs
     for path in tmp_path.iterdir():
@@ -31,8 +31,8 @@ def test_files_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
     subprocess.run(["sh", "-euc", script], check=True)
 
 
-def test_ansible_keeps_them_in_a_folder_of_ours() -> None:
-    """Elsewhere they would lie among those of other projects."""
+def test_ansibles_temporary_files_are_in_virtbeds_own_folder() -> None:
+    """Elsewhere they would be mixed with those of other projects."""
     settings = ConfigParser()
     settings.read(REPOSITORY / "ansible.cfg")
     folders = {settings["defaults"][name] for name in ("remote_tmp", "local_tmp")}

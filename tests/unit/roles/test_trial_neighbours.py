@@ -1,6 +1,6 @@
-"""A trial next to neighbours, by the real playbooks, in an enclosure that encloses nothing.
+"""A trial next to neighbours, run by the real playbooks with fake machine and enclosure roles.
 
-Its application is a program of a few lines that answers what the real one would.
+The application is a short program that prints what the real one would.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from virtbed_contract.neighbours import instances
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="root runs the application as another user")
 CPUS = sorted(os.sched_getaffinity(0))
 ID = f"unit{os.getpid()}-pinned-c01-r01"
-# What the application is started by: the command that follows tells its instance, and what it is.
+# The enclosure's argv prefix: it takes the instance's mark from the command, and runs CODE.
 START = """
 for word; do case "$word" in VIRTBED_INSTANCE=*) mark=$word ;; esac; done
 exec taskset -c "$0" setpriv --reuid=65532 --regid=65532 --clear-groups \
@@ -79,7 +79,7 @@ def instance(*neighbours: str) -> Instance:
 
 
 def roles(folder: Path) -> None:
-    """Write a machine that is the host, and an enclosure that notes what is done with it."""
+    """Write a machine role that is the host, and an enclosure role that logs its entry points."""
     note = "echo {} {{{{ virtbed_instance.id }}}} >> " + str(folder / "done")
     shell = "ansible.builtin.shell"
     written: dict[str, Any] = {
@@ -127,7 +127,7 @@ PROVISION = [
 
 @dataclass
 class Played:
-    """How a block ended, and what was done."""
+    """Events of a block, and the log of the enclosure role."""
 
     ended: Ended
     outcome: TrialOutcome
@@ -137,7 +137,7 @@ class Played:
 
 @pytest.fixture
 def block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Carry out a block of one trial, whose application gets some words, next to neighbours."""
+    """Run a block of one trial next to neighbours, with some arguments of the application."""
     roles(tmp_path)
     (tmp_path / "provision.yml").write_text(json.dumps(PROVISION))
     hosts = {"localhost": {"ansible_connection": "local"}}
@@ -146,11 +146,11 @@ def block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(ansible, "_MARK", f"VIRTBED_TEST_{os.getpid()}")
     monkeypatch.setattr(scratch, "RUN", tmp_path / "run")
 
-    def carry_out(asked: Instance, *words: str) -> Played:
+    def carry_out(measured: Instance, *words: str) -> Played:
         trial = TrialRequest("t1", ("null", *words), "default", (), 20)
         turn = {
-            "virtbed_instance": encode(asked),
-            "virtbed_neighbours": [encode(one) for one in instances(asked)],
+            "virtbed_instance": encode(measured),
+            "virtbed_neighbours": [encode(one) for one in instances(measured)],
             "virtbed_trials": [encode(trial)],
         }
         variables = {
@@ -180,12 +180,12 @@ def marked() -> list[int]:
 
 
 @ROOT
-def test_neighbours_run_all_along_and_nothing_of_them_is_left(block: Any) -> None:
+def test_neighbours_run_during_the_trial_and_leave_nothing(block: Any) -> None:
     first = str(CPUS[0])
-    found = block(instance(first, first))
-    assert (found.ended.ok, found.failed) == (True, []), found
-    assert found.outcome.failure is None
-    before, after = found.outcome.evidence.before, found.outcome.evidence.after
+    played = block(instance(first, first))
+    assert (played.ended.ok, played.failed) == (True, []), played
+    assert played.outcome.failure is None
+    before, after = played.outcome.evidence.before, played.outcome.evidence.after
     assert before is not None and after is not None
     for number, (was, now) in enumerate(zip(before.neighbours, after.neighbours, strict=True), 1):
         assert was["instance"] == now["instance"] == f"{ID}-n{number}"
@@ -193,34 +193,34 @@ def test_neighbours_run_all_along_and_nothing_of_them_is_left(block: Any) -> Non
         assert was["processes"][0]["cpus_allowed_list"] == first
         assert now["requests"] > was["requests"] >= 1
     each = (ID, f"{ID}-n1", f"{ID}-n2")
-    assert sorted(found.done) == sorted(
+    assert sorted(played.done) == sorted(
         f"{what} {one}" for what in ("made", "gone") for one in each
     )
-    # So that what a role keeps of the last one that it made is the measured one's.
-    assert found.done[:3] == [f"made {ID}-n1", f"made {ID}-n2", f"made {ID}"]
+    # The measured instance comes last, so that registered variables are its own.
+    assert played.done[:3] == [f"made {ID}-n1", f"made {ID}-n2", f"made {ID}"]
 
 
 @ROOT
 @pytest.mark.parametrize(
-    ("word", "said", "read"),
+    ("word", "message", "read"),
     [
         ("dies", "-n1 ended before the trial did, with exit status 1: out of memory", 1),
         ("never", "-n1 ended before it answered a request, with exit status 1: no model found", 0),
     ],
 )
-def test_a_neighbour_that_ends_fails_the_trial_and_is_released_all_the_same(
-    block: Any, word: str, said: str, read: int
+def test_a_neighbour_that_ends_fails_the_trial_and_is_released(
+    block: Any, word: str, message: str, read: int
 ) -> None:
-    found = block(instance(str(CPUS[0])), word)
-    assert found.ended.ok  # the block goes on: its other trials may be well
-    assert found.outcome.failure is not None
-    assert said in " ".join(found.outcome.failure.message.split())
-    assert len(found.outcome.evidence.before.neighbours) == read
-    assert set(found.done) == {f"{w} {i}" for w in ("made", "gone") for i in (ID, f"{ID}-n1")}
+    played = block(instance(str(CPUS[0])), word)
+    assert played.ended.ok  # the block continues, because its other trials may succeed
+    assert played.outcome.failure is not None
+    assert message in " ".join(played.outcome.failure.message.split())
+    assert len(played.outcome.evidence.before.neighbours) == read
+    assert set(played.done) == {f"{w} {i}" for w in ("made", "gone") for i in (ID, f"{ID}-n1")}
 
 
-def test_blocks_without_neighbours_pay_for_none(tmp_path: Path) -> None:
-    """As the controller imports the parts of a block, each with its instance."""
+def test_blocks_without_neighbours_have_no_task_for_them(tmp_path: Path) -> None:
+    """Imports the parts of a block as the controller does, each with its instance."""
     own = {"id": "a", "own_kernel": False, "enclosure_limit": "set"}
     turns = [
         {"import_playbook": str(REPOSITORY / f"playbooks/{part}.yml"),

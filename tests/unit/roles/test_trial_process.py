@@ -1,4 +1,4 @@
-"""How a trial's process is run, bounded and heard, with small programs in its place."""
+"""The module trial_process, with small programs as the trial's process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def document(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_it_is_said_when_it_was_started() -> None:
+def test_a_process_gets_the_time_of_its_start() -> None:
     printed, words, wall_ns = trial.run(
         python("import sys; print(sys.argv[1:]); print('word', file=sys.stderr)"), 10
     )
@@ -40,7 +40,7 @@ def test_it_is_said_when_it_was_started() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("os.kill(os.getpid(), 9)", "exit status -9, SIGKILL; killed by another program, or"),
         ("os._exit(137)", r"exit status 137, SIGKILL; .* \(memory_mib in the plan\): "),
@@ -50,12 +50,12 @@ def test_it_is_said_when_it_was_started() -> None:
         ("os._exit(3)", "exit status 3: "),
     ],
 )
-def test_how_it_ended_is_said_in_words(code: str, said: str) -> None:
-    with pytest.raises(trial.TrialError, match=said):
+def test_an_error_explains_the_exit_status(code: str, message: str) -> None:
+    with pytest.raises(trial.TrialError, match=message):
         trial.run(python(f"import os; {code}"), 10)
 
 
-def test_what_attestation_needs_is_said_and_no_samples() -> None:
+def test_only_the_parts_for_attestation_are_returned() -> None:
     assert trial.attested(json.dumps(document())) == {
         "inside": {"python": "3.11.2"},
         "ran_on": [1],
@@ -74,12 +74,12 @@ def test_what_attestation_needs_is_said_and_no_samples() -> None:
         (json.dumps({"environment": {}}), "'confounders' needed"),
     ],
 )
-def test_what_is_no_document_is_quoted(printed: str, message: str) -> None:
+def test_output_that_is_no_document_is_quoted(printed: str, message: str) -> None:
     with pytest.raises(trial.TrialError, match=message):
         trial.attested(printed, "of a library")
 
 
-def test_an_exit_status_is_said_with_the_last_words() -> None:
+def test_an_error_quotes_the_end_of_the_log() -> None:
     with pytest.raises(trial.TrialError, match=r"exit status 3: wrong answer: cat\n"):
         trial.run(["sh", "-c", "echo wrong answer: cat >&2; exit 3"], 10)
 
@@ -98,8 +98,8 @@ def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path: Path)
     assert not _runs(child)
 
 
-def test_it_dies_with_whoever_started_it(tmp_path: Path) -> None:
-    """Also if that one is killed: nothing of a trial may run during the next."""
+def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
+    """Even if the parent is killed: no process of a trial may run during the next one."""
     note = tmp_path / "pid"
     code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     parent = os.fork()
@@ -123,10 +123,10 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_a_result_belongs_to_whoever_logs_in_and_fetches_it(tmp_path: Path) -> None:
+def test_a_result_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     file.touch(mode=0o600)
-    trial.give_to_owner(file)  # their own: nothing to do, and no right needed
+    trial.give_to_owner(file)  # it has that owner already, so no privilege is needed
     os.chown(tmp_path, 1000, 1000)
     trial.give_to_owner(file)
     assert (file.stat().st_uid, file.stat().st_gid) == (1000, 1000)

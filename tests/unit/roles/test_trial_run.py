@@ -1,4 +1,4 @@
-"""What a trial's process kept is fetched by whoever connects, whom the module was not run as."""
+"""The action trial_run fetches a result as the login user, though the module ran as root."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plugin() -> ModuleType:
 
 
 class Remote:
-    """A host where a file is its maker's alone, until it is handed over."""
+    """A host where a file made as root is unreadable until its owner is changed."""
 
     def __init__(self, become: object) -> None:
         self.become = become
@@ -48,7 +48,7 @@ class Remote:
     ("become", "commands"),
     [(None, []), (object(), ["chown '--reference=/tmp/a b' '/tmp/a b/result.json'"])],
 )
-def test_a_result_made_as_root_is_handed_over(
+def test_a_result_made_as_root_gets_the_login_users_ownership(
     tmp_path: Path, become: object, commands: list[str]
 ) -> None:
     remote = Remote(become)
@@ -62,9 +62,9 @@ def test_a_result_made_as_root_is_handed_over(
     assert remote.commands == commands
 
 
-def test_an_engine_that_hangs_does_not_hide_why_a_trial_failed() -> None:
-    """The playbook would be ended while the engine is asked, and that would be the reason."""
+def test_a_hanging_engine_does_not_hide_why_a_trial_failed() -> None:
+    """Without a time limit, the playbook would be killed during the query, and fail for that."""
     (run,) = yaml.safe_load((REPOSITORY / "roles/trial_run/tasks/main.yml").read_text())
-    (asks,) = (task for task in run["rescue"] if "List the engine's" in task["name"])
-    assert asks["ansible.builtin.raw"].startswith("timeout ")
-    assert asks["failed_when"] is False
+    (query,) = (task for task in run["rescue"] if "List the engine's" in task["name"])
+    assert query["ansible.builtin.raw"].startswith("timeout ")
+    assert query["failed_when"] is False
