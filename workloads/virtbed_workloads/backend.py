@@ -82,7 +82,8 @@ def verify(processor: str) -> None:
     if wrong := {kind for kind in _used if kind != processor}:
         raise ApplicationError(
             f"processor {processor} requested, but {keras.backend.backend()} ran the model on "
-            f"{' and '.join(sorted(wrong))}; free the {processor}, or change --processor"
+            f"{' and '.join(sorted(wrong))}; make a {processor} usable for it, or change "
+            "--processor"
         )
 
 

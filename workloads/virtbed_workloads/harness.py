@@ -1,9 +1,9 @@
 """The harness: run and time one trial of one application.
 
-One trial is one process and uses one clock, CLOCK_MONOTONIC. A sample runs from a request's bytes
-in memory to its answer. First every input is answered at least once, as a warm-up; then LoadGen
-issues the measured requests. Each answer is checked outside the timed path, and only its
-description is kept, so that memory does not grow.
+One trial is one process. Its times are read from CLOCK_MONOTONIC; only the time to spawn it needs
+CLOCK_REALTIME. A sample runs from a request's bytes in memory to its answer. First every input is
+answered at least once, as a warm-up; then LoadGen issues the measured requests. Each answer is
+checked outside the timed path, and only its description is kept, so that memory does not grow.
 
 Garbage collection: before the measured samples the garbage of start-up is collected and the
 surviving objects are frozen. During them Python's collector runs as it does in any service.
