@@ -375,7 +375,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Confounders:
-    """Confounders: readings that show what besides the platform changed the measured times.
+    """Confounders: readings of influences other than the platform on the measured times.
 
     The window is the time from before the first measured request to after the last one.
     """
@@ -460,7 +460,7 @@ class Result:
     memory_kib: Memory = described("Resident set size of the process, in KiB.")
     loadgen: LoadGen = described("Summary by MLPerf LoadGen; its logs are next to the result.")
     confounders: Confounders = described(
-        "Readings that show what besides the platform changed the measured times."
+        "Confounders: readings of influences other than the platform on the measured times."
     )
     measures: Measures = described(
         "Further measures of the registry; null for one that is not known.", factory=Measures

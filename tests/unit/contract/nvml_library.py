@@ -1,4 +1,4 @@
-"""A stand-in for libnvidia-ml: what `pynvml` calls by ctypes, with one made-up GPU."""
+"""Stand-in for libnvidia-ml, which `pynvml` calls through ctypes, with one synthetic GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
 ADDRESS = "00000000:41:00.0"
 MIB = 2**20
-# Numbers by function, or by function and the number that it is asked for.
+# Numbers by function, or by function and its argument.
 NUMBERS: dict[str, Any] = {
     "nvmlSystemGetCudaDriverVersion_v2": 12020,
     "nvmlDeviceGetCount_v2": 1,
@@ -48,13 +48,13 @@ TOO_SMALL, NOT_FOUND = 7, 6
 
 
 class Library:
-    """What `ctypes.CDLL` would give; functions by their names in C.
+    """Stand-in for the object that `ctypes.CDLL` returns; functions have their names in C.
 
     Attributes:
-        fails: The number that a function returns, by its name.
-        lacks: Functions that it does not have, as an older driver's.
-        numbers: What replaces some of `NUMBERS`.
-        shut: How often it was shut down.
+        fails: Error numbers that functions return, by the function's name.
+        lacks: Functions that the library lacks, like that of an older driver.
+        numbers: Replacements for entries of `NUMBERS`.
+        shut: How often the library was shut down.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Library:
         processes: Mapping[str, list[tuple[int, int]]] | None = None,
         pairs: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:  # fmt: skip
-        # Of NVML's two names for the temperature, a driver of 535 has the older.
+        # A driver of version 535 has only the older of NVML's two functions for the temperature.
         self.fails, self.lacks = dict(fails or {}), ("nvmlDeviceGetTemperatureV", *lacks)
         self.numbers = {**NUMBERS, **(numbers or {})}
         self.processes = {**PROCESSES, **(processes or {})}
@@ -83,9 +83,9 @@ class Library:
         if name == "nvmlShutdown":
             self.shut += 1
         elif name.startswith("nvmlDeviceGetHandleBy"):
-            asked = getattr(arguments[0], "value", None)
+            requested = getattr(arguments[0], "value", None)
             known = (UUID.encode(), b"0000:41:00.0")
-            if "Index" not in name and asked not in known:
+            if "Index" not in name and requested not in known:
                 return NOT_FOUND
         elif name in self.processes:
             return self._list(self.processes[name], *arguments[1:])
@@ -124,7 +124,7 @@ class Library:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, library: Library | None) -> None:
-    """Let `pynvml` call this library; none, as on a machine without a driver."""
+    """Make `pynvml` call this library; None: as on a machine without a driver."""
 
     def missing(name: str) -> ctypes.CDLL:
         raise OSError(f"{name}: cannot open shared object file")

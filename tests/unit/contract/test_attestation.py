@@ -1,4 +1,4 @@
-"""What an application saw against what it was to see: each difference is named with both values."""
+"""Tests of the attestation from inside: each difference is one sentence with both values."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ TRIAL = TrialRequest("id", ("app",), "matched", ("avx", "avx2"), 60)
 
 
 def may(**changes: Any) -> dict[str, Any]:
-    """What a measured process may do, but for some changes."""
-    said = {"users": [65532], "groups": [65532], "capabilities": "0", "no_new_privileges": True}
-    return said | changes
+    """Return the privileges of a measured process, with some changes."""
+    privileges = {
+        "users": [65532],
+        "groups": [65532],
+        "capabilities": "0",
+        "no_new_privileges": True,
+    }
+    return privileges | changes
 
 
 def saw(**changes: Any) -> dict[str, Any]:
-    """What an application sees that runs as asked, but for some changes of its environment."""
+    """Return the reading of an application that runs as requested, with some changes."""
     inside = {
         "cpus_allowed_list": "2-3",
         "cpus_visible": 4,
@@ -46,18 +51,18 @@ def saw(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_as_asked() -> None:
+def test_a_trial_as_requested_has_no_mismatch() -> None:
     assert mismatches(INSTANCE, TRIAL, saw(), None) == []
 
 
 @pytest.mark.parametrize("message", [None, dict.fromkeys(may())])
 def test_privileges_that_were_not_reported_are_not_judged(message: Any) -> None:
-    """A harness of earlier sweeps tells none, gVisor's kernel not all."""
+    """Earlier harnesses report no privileges, and gVisor's kernel not all."""
     assert mismatches(INSTANCE, TRIAL, saw(privileges=message), None) == []
 
 
 @pytest.mark.parametrize(
-    ("seen", "said"),
+    ("seen", "expected"),
     [
         (saw(cpus_allowed_list="0-3"), "read CPUs 0-3, 2-3 needed"),
         (saw(cgroup={"quota_cpus": 1.5}), "a quota of 1.5 CPUs, none needed"),
@@ -79,12 +84,12 @@ def test_privileges_that_were_not_reported_are_not_judged(message: Any) -> None:
         (saw() | {"thread_policy": "default"}, "thread policy default with pools"),
     ],
 )
-def test_one_difference_is_one_sentence(seen: dict[str, Any], said: str) -> None:
+def test_one_difference_is_one_sentence(seen: dict[str, Any], expected: str) -> None:
     (sentence,) = mismatches(INSTANCE, TRIAL, seen, None)
-    assert said in sentence
+    assert expected in sentence
 
 
-def test_a_guest_has_its_size_and_joins_pages_as_its_host() -> None:
+def test_a_guest_has_its_size_and_the_huge_pages_setting_of_its_host() -> None:
     guest = replace(INSTANCE, own_kernel=True)
     sentences = mismatches(guest, TRIAL, saw(), "always")
     assert len(sentences) == 2
@@ -92,39 +97,39 @@ def test_a_guest_has_its_size_and_joins_pages_as_its_host() -> None:
     assert "hugepages madvise found in the guest, always on its host" in sentences[1]
 
 
-def test_a_kernel_of_the_enclosures_own_does_not_tell_where_threads_ran() -> None:
+def test_a_private_kernel_does_not_report_where_threads_ran() -> None:
     assert (
         mismatches(replace(INSTANCE, private_kernel=True), TRIAL, saw() | {"ran_on": []}, None)
         == []
     )
 
 
-def test_one_pinned_core_is_never_left() -> None:
+def test_migrations_on_one_pinned_core_are_a_mismatch() -> None:
     one = replace(INSTANCE, cores=1, seen_cpus="2")
     threads = {"usable_cores": 1, "intra_op": 1, "inter_op": 1}
     seen = saw(cpus_allowed_list="2", affinity=[2], threads=threads) | {"ran_on": [2]}
     assert "moved to another CPU 5 times" in mismatches(one, TRIAL, seen, None)[0]
     assert mismatches(replace(one, mode="vanilla"), TRIAL, seen, None) == []
-    # Where the kernel does not count, nothing is held against it.
+    # If the kernel does not count migrations, they are not judged.
     assert mismatches(one, TRIAL, seen | {"migrations": None}, None) == []
 
 
-def test_a_quota_that_was_asked_for_is_needed() -> None:
+def test_a_requested_quota_is_needed() -> None:
     vanilla = replace(INSTANCE, quota_cpus=2.0, seen_quota_cpus=2.0)
     assert "a quota of none, 2 CPUs needed" in mismatches(vanilla, TRIAL, saw(), None)[0]
 
 
 @pytest.mark.parametrize(
-    ("message", "said"),
+    ("message", "expected"),
     [
         ({"swap_limit": "2048 MiB"}, "leaves it 2048 MiB of swap, 0 MiB needed"),
         ({"swap_limit": "max"}, "leaves it max of swap, 0 MiB needed"),
         ({"allocator": "MALLOC_ARENA_MAX=1"}, "allocator is changed by MALLOC_ARENA_MAX=1; the C"),
     ],
 )
-def test_settings_that_are_asked_for_are_needed(message: dict[str, str], said: str) -> None:
+def test_requested_settings_are_needed(message: dict[str, str], expected: str) -> None:
     (found,) = mismatches(INSTANCE, TRIAL, saw(process_settings=message), None)
-    assert said in found
+    assert expected in found
 
 
 @pytest.mark.parametrize(
@@ -136,18 +141,18 @@ def test_settings_that_are_asked_for_are_needed(message: dict[str, str], said: s
         {"swap_limit": None},
     ],
 )
-def test_what_is_not_reported_of_settings_is_not_compared(message: dict[str, Any] | None) -> None:
+def test_settings_that_are_not_reported_are_not_compared(message: dict[str, Any] | None) -> None:
     assert mismatches(INSTANCE, TRIAL, saw(process_settings=message), None) == []
 
 
-def test_bare_metal_and_sandboxes_may_have_what_swap_their_host_has() -> None:
+def test_bare_metal_and_sandboxes_may_have_the_swap_of_their_host() -> None:
     swapping = saw(process_settings={"swap_limit": "max"})
     for other in ({"enclosure": "process"}, {"enclosure": "gvisor", "private_kernel": True}):
         assert mismatches(replace(INSTANCE, **other), TRIAL, swapping, None) == []
 
 
 @pytest.mark.parametrize("times", ["period 10000 us, burst 0 us", "period 100000 us, burst 50 us"])
-def test_a_quota_of_another_period_or_with_bursts_fails(times: str) -> None:
+def test_a_quota_with_another_period_or_burst_is_a_mismatch(times: str) -> None:
     vanilla = replace(INSTANCE, seen_quota_cpus=2.0)
     read = saw(cgroup={"quota_cpus": 2.0}, process_settings={"quota_times": times})
     (found,) = mismatches(vanilla, TRIAL, read, None)

@@ -1,4 +1,4 @@
-"""The CDI document of a GPU, and the same as options of an engine that reads none."""
+"""Tests of a GPU's CDI document, and of the options for engines that cannot read it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GPU = InstanceGpu(
 
 
 def objects(needed: list[str], **properties: Any) -> dict[str, Any]:
-    """Return the schema of an object that has no other keys: engines refuse unknown ones."""
+    """Return the schema of an object without further keys, since engines refuse unknown keys."""
     return {
         "type": "object", "required": needed, "properties": properties,
         "additionalProperties": False,
@@ -57,8 +57,8 @@ EDITS = objects(
     )),
     additionalGids=lists(NUMBER),
 )  # fmt: skip
-# After the text of the specification, version 1.0, and stricter than the schema that comes with it:
-# the kind has a vendor and a class.
+# Written from the text of the specification, version 1.0. It is stricter than the specification's
+# own schema: the kind needs a vendor and a class.
 CDI = objects(
     ["cdiVersion", "kind", "devices"],
     cdiVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
@@ -82,14 +82,14 @@ def test_the_document_is_valid() -> None:
 
 
 @pytest.mark.parametrize("broken", ["kind", "cdiVersion", "devices"])
-def test_one_that_is_not_is_found(broken: str) -> None:
+def test_an_invalid_document_is_found(broken: str) -> None:
     document = cdi.document(GPU)
     assert not CHECK.is_valid({name: document[name] for name in document if name != broken})
     assert not CHECK.is_valid(document | {"hooks": []})
     assert not CHECK.is_valid(document | {"kind": "gpu"})
 
 
-def test_every_node_and_library_is_given_and_nothing_else() -> None:
+def test_the_document_has_every_node_and_library_and_nothing_else() -> None:
     (device,) = cdi.document(GPU)["devices"]
     edits = device["containerEdits"]
     assert [node["hostPath"] for node in edits["deviceNodes"]] == list(GPU.nodes)
@@ -101,14 +101,14 @@ def test_every_node_and_library_is_given_and_nothing_else() -> None:
 
 
 def parsed(options: list[str]) -> dict[str, list[str]]:
-    """Return the values of each option, in order."""
+    """Return the values of each option, in their order."""
     found: dict[str, list[str]] = {}
     for option, value in zip(options[::2], options[1::2], strict=True):
         found.setdefault(option, []).append(value)
     return found
 
 
-def test_options_give_the_same_as_the_document() -> None:
+def test_options_have_the_same_effect_as_the_document() -> None:
     (device,) = cdi.document(GPU)["devices"]
     edits = device["containerEdits"]
     assert parsed(cdi.spelled_out(GPU)) == {
@@ -128,12 +128,12 @@ def test_options_give_the_same_as_the_document() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-def test_a_process_on_metal_has_the_same_and_nothing_else(tmp_path: Path) -> None:
-    """With a device node and a file that stand in, in the very namespace of a trial."""
+def test_a_process_on_metal_has_the_nodes_and_libraries_and_nothing_else(tmp_path: Path) -> None:
+    """Uses a device node and a file as stand-ins, in a namespace like that of a trial."""
     library = tmp_path / "libcuda.so.535"
     library.write_text("stand-in")
     node = "/dev/cpu_dma_latency"
-    given = replace(GPU, nodes=(node,), libraries={"libcuda.so.1": str(library)})
+    gpu = replace(GPU, nodes=(node,), libraries={"libcuda.so.1": str(library)})
     look = (
         "import os, json; nodes = {n: os.lstat(f'/dev/{n}').st_rdev for n in os.listdir('/dev')}; "
         "libraries = {n: open(f'/opt/nvidia/{n}').read() for n in os.listdir('/opt/nvidia')} "
@@ -146,19 +146,19 @@ def test_a_process_on_metal_has_the_same_and_nothing_else(tmp_path: Path) -> Non
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
         return json.loads(done.stdout)
 
-    without, found = seen(), seen(*cdi.entered(given))
+    without, found = seen(), seen(*cdi.entered(gpu))
     assert set(found[0]) - set(without[0]) == {"cpu_dma_latency"}
     assert found[0]["cpu_dma_latency"] == Path(node).stat().st_rdev
     assert found[1:] == [{"libcuda.so.1": "stand-in"}, cdi.FOLDER]
     assert without[1] == {}
 
 
-def test_no_privilege_comes_along() -> None:
+def test_a_gpu_adds_no_privilege() -> None:
     words = [*cdi.spelled_out(GPU), *cdi.named(), *cdi.entered(GPU)]
     assert not {"--privileged", "--cap-add", "--security-opt", "--gpus"} & {*words}
 
 
-def test_a_path_that_options_cannot_hold_is_refused() -> None:
+def test_a_library_path_with_a_comma_is_refused() -> None:
     odd = InstanceGpu(None, GPU.functions, 1, (), {"libcuda.so.1": "/a,b/libcuda.so.1"})
     with pytest.raises(ValueError, match="/a,b/libcuda"):
         cdi.spelled_out(odd)

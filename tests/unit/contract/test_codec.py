@@ -1,5 +1,5 @@
 # ruff: noqa: RUF009
-"""Documents to JSON and back, and what follows from their dataclasses."""
+"""Tests of the codec: documents to JSON and back, limits, and schemas."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ GOOD: dict[str, Any] = {
 }
 
 
-def test_what_is_decoded_is_encoded_again() -> None:
+def test_decoding_and_encoding_are_inverse() -> None:
     whole = decode(Whole, GOOD)
     assert (whole.parts[1].at, whole.kind) == (3, "b")  # type: ignore[attr-defined]
     assert encode(whole) == GOOD
@@ -76,21 +76,21 @@ def test_what_is_decoded_is_encoded_again() -> None:
         ({"parts": None}, r"parts: None found, a list needed"),
     ],
 )
-def test_decoder_and_schema_refuse_the_same(change: dict[str, Any], message: str) -> None:
+def test_decoder_and_schema_refuse_the_same_values(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DocumentError, match=message):
         decode(Whole, GOOD | change)
     assert not jsonschema.Draft202012Validator(json_schema(Whole)).is_valid(GOOD | change)
 
 
 @pytest.mark.parametrize("missing", GOOD)
-def test_every_field_without_a_default_is_needed(missing: str) -> None:
+def test_every_field_without_a_default_is_required(missing: str) -> None:
     less = {key: value for key, value in GOOD.items() if key != missing}
     with pytest.raises(DocumentError, match=f"file: .*{missing}: missing|file.{missing}: missing"):
         decode(Whole, less, "file")
     assert not jsonschema.Draft202012Validator(json_schema(Whole)).is_valid(less)
 
 
-def test_a_schema_says_what_things_mean() -> None:
+def test_a_schema_has_the_descriptions_of_fields() -> None:
     schema = json_schema(Whole)
     assert (schema["title"], schema["description"]) == ("Whole", "A whole.")
     assert schema["properties"]["kind"] == {
@@ -102,6 +102,6 @@ def test_a_schema_says_what_things_mean() -> None:
     }  # fmt: skip
 
 
-def test_a_limit_that_is_none_is_refused() -> None:
+def test_an_unknown_limit_is_refused() -> None:
     with pytest.raises(TypeError, match="least found"):
         described("x", least=1)

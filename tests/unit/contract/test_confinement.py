@@ -1,4 +1,4 @@
-"""What a plan varies of a container: its quota, and what each reading must show of it."""
+"""Tests of the confinement of containers: quotas, and readings that differ from the request."""
 
 from __future__ import annotations
 
@@ -32,14 +32,18 @@ def having(**factors: str) -> Any:
         ({"cfs_period": "50ms", "cfs_burst": "full"}, Quota(100_000, 50_000, 100_000)),
     ],
 )
-def test_a_period_leaves_the_share_of_cpus_as_it_is(factors: dict[str, str], quota: Quota) -> None:
+def test_the_period_does_not_change_the_share_of_cpus(
+    factors: dict[str, str], quota: Quota
+) -> None:
     assert quota_of(replace(VANILLA, factors=factors)) == quota
     assert quota_of(INSTANCE) is None
 
 
-def test_a_container_as_asked_has_no_mismatch() -> None:
+def test_a_container_as_requested_has_no_mismatch() -> None:
     assert confinement_mismatches(INSTANCE, READ) == []
-    assert confinement_mismatches(INSTANCE, {}) == []  # readings of earlier sweeps tell nothing
+    assert (
+        confinement_mismatches(INSTANCE, {}) == []
+    )  # readings of earlier sweeps lack these values
     assert confinement_mismatches(VANILLA, READ | {"quota_times": TIMES}) == []
     for factors, read in (
         ({"seccomp_profile": "unconfined"}, {"seccomp": "none"}),
@@ -51,7 +55,7 @@ def test_a_container_as_asked_has_no_mismatch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factors", "read", "said"),
+    ("factors", "read", "expected"),
     [
         ({"seccomp_profile": "unconfined"}, {}, "which is none; the container has filter"),
         ({}, {"seccomp": "none"}, "seccomp_profile filter was requested, which is filter; the con"),
@@ -63,22 +67,22 @@ def test_a_container_as_asked_has_no_mismatch() -> None:
         ({"seccomp_profile": "unconfined"}, {"seccomp": None}, "the container has not reported it"),
     ],
 )
-def test_a_container_with_another_value_is_named(
-    factors: dict[str, str], read: dict[str, Any], said: str
+def test_a_container_with_another_value_is_a_mismatch(
+    factors: dict[str, str], read: dict[str, Any], expected: str
 ) -> None:
     (sentence,) = confinement_mismatches(having(**factors), READ | read)
-    assert said in sentence
+    assert expected in sentence
 
 
 @pytest.mark.parametrize(
     "name", ["seccomp_profile", "network", "runtime", "cfs_period", "cfs_burst", "huge_pages"]
 )
-def test_a_value_that_no_plan_can_ask_for_is_judged_as_the_default(name: str) -> None:
-    """Its label is contradicted elsewhere; a file from anywhere must be read."""
-    asked = replace(VANILLA, factors={name: "ms"})
-    assert confinement_mismatches(asked, READ | {"quota_times": TIMES}) == []
+def test_a_value_that_no_plan_can_request_is_treated_as_the_default(name: str) -> None:
+    """Such a value can only come from a foreign file, which must be readable all the same."""
+    requested = replace(VANILLA, factors={name: "ms"})
+    assert confinement_mismatches(requested, READ | {"quota_times": TIMES}) == []
     seen = saw(cgroup={"quota_cpus": 2.0}, process_settings={"quota_times": TIMES})
-    assert mismatches(asked, TRIAL, seen, None) == []
+    assert mismatches(requested, TRIAL, seen, None) == []
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_a_value_that_no_plan_can_ask_for_is_judged_as_the_default(name: str) ->
         ({"guest_mitigations": "none"}, None, True),
     ],
 )
-def test_a_guest_has_the_mitigations_that_were_asked_for(
+def test_a_guest_has_the_requested_mitigations(
     factors: dict[str, str], cmdline: str | None, wrong: bool
 ) -> None:
     guest = replace(INSTANCE, own_kernel=True, factors=factors)
@@ -101,11 +105,11 @@ def test_a_guest_has_the_mitigations_that_were_asked_for(
     assert [f"booted with {cmdline}" in sentence for sentence in found] == ([True] if wrong else [])
 
 
-def test_a_sandboxs_own_process_is_no_evidence_of_what_runs_in_it() -> None:
+def test_readings_of_a_sandboxs_process_are_not_compared() -> None:
     sandbox = replace(INSTANCE, private_kernel=True)
     assert confinement_mismatches(sandbox, READ | {"network": "host", "seccomp": "none"}) == []
-    asked = replace(sandbox, factors={"network": "host"})
-    assert len(confinement_mismatches(asked, READ)) == 1
+    requested = replace(sandbox, factors={"network": "host"})
+    assert len(confinement_mismatches(requested, READ)) == 1
 
 
 @pytest.mark.parametrize(
@@ -118,32 +122,34 @@ def test_a_sandboxs_own_process_is_no_evidence_of_what_runs_in_it() -> None:
         ({"cfs_period": "10ms"}, TIMES),
     ],
 )
-def test_a_quota_with_other_times_is_named_outside_and_inside(
+def test_a_quota_with_other_times_is_a_mismatch_outside_and_inside(
     factors: dict[str, str], times: str | None
 ) -> None:
-    asked = replace(VANILLA, factors=factors)
-    (sentence,) = confinement_mismatches(asked, READ | {"quota_times": times})
+    requested = replace(VANILLA, factors=factors)
+    (sentence,) = confinement_mismatches(requested, READ | {"quota_times": times})
     assert "cfs_period" in sentence and (times or "not reported it") in sentence
     inside = saw(cgroup={"quota_cpus": 2.0}, process_settings={"quota_times": times})
-    assert [times in text for text in mismatches(asked, TRIAL, inside, None) if times] == (
+    assert [times in text for text in mismatches(requested, TRIAL, inside, None) if times] == (
         [True] if times else []
     )
 
 
 @pytest.mark.parametrize("seccomp", ["filter", None])
-def test_an_application_under_a_filter_that_was_to_have_none_is_named(seccomp: str | None) -> None:
-    asked = having(seccomp_profile="unconfined")
-    (found,) = mismatches(asked, TRIAL, saw(process_settings={"seccomp": seccomp}), None)
+def test_an_application_with_an_unrequested_seccomp_filter_is_a_mismatch(
+    seccomp: str | None,
+) -> None:
+    requested = having(seccomp_profile="unconfined")
+    (found,) = mismatches(requested, TRIAL, saw(process_settings={"seccomp": seccomp}), None)
     assert f"had seccomp {seccomp}, none needed" in found
-    assert mismatches(asked, TRIAL, saw(process_settings={"seccomp": "none"}), None) == []
+    assert mismatches(requested, TRIAL, saw(process_settings={"seccomp": "none"}), None) == []
 
 
-@pytest.mark.parametrize("asked", ["never", "malloc", "kernel"])
+@pytest.mark.parametrize("requested", ["never", "malloc", "kernel"])
 @pytest.mark.parametrize("pages", ["never", "malloc", "kernel", None])
-def test_huge_pages_are_as_asked(asked: str, pages: str | None) -> None:
-    trial = replace(TRIAL, huge_pages=asked)
+def test_huge_pages_are_as_requested(requested: str, pages: str | None) -> None:
+    trial = replace(TRIAL, huge_pages=requested)
     found = mismatches(INSTANCE, trial, saw(process_settings={"page_policy": pages}), None)
-    if pages == asked or (pages, asked) == (None, "kernel"):
+    if pages == requested or (pages, requested) == (None, "kernel"):
         assert found == []
     else:
-        assert f"had huge pages {pages}, {asked} needed" in found[0]
+        assert f"had huge pages {pages}, {requested} needed" in found[0]

@@ -1,4 +1,4 @@
-"""What the schemas of documents refuse, and that identifiers stand in one place."""
+"""Tests of the documents' schemas and decoders, and of their identifiers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return folder.result(folder.plan("cn", "vanilla", 1), [sample("a.png", 20.0, (0.2, 0.1))])
 
 
-def test_a_whole_result_is_accepted(result: dict[str, Any]) -> None:
+def test_a_complete_result_is_accepted(result: dict[str, Any]) -> None:
     jsonschema.validate(result, result_schema())
     assert encode(decode(Result, result)) == result | {
         "measures": encode(Measures()), "neighbours": [],
@@ -120,7 +120,7 @@ def required(schema: dict[str, Any], path: str = "") -> list[str]:
     return found
 
 
-def test_every_part_of_a_result_is_needed(result: dict[str, Any]) -> None:
+def test_every_part_of_a_result_is_required(result: dict[str, Any]) -> None:
     validator = jsonschema.Draft202012Validator(result_schema())
     names = required(result_schema())
     assert len(names) > 100
@@ -144,8 +144,8 @@ def test_a_trial_has_one_field_per_factor() -> None:
             assert (factor.name in trial["required"]) != factor.later
 
 
-def test_every_measure_lies_in_a_result() -> None:
-    """A measure of each request needs a field of `Sample`; the others any field, or `measures`."""
+def test_every_measure_is_in_a_result() -> None:
+    """A measure of samples needs a field of `Sample`; others need any field, or `measures`."""
     whole = result_schema()
     for measure in MEASURES:
         place = whole["properties"]["samples"]["items"] if measure.grain == "sample" else whole
@@ -155,7 +155,7 @@ def test_every_measure_lies_in_a_result() -> None:
 
 
 @pytest.mark.parametrize("name", schemas.SCHEMAS)
-def test_every_schema_is_one_and_describes_every_field(name: str) -> None:
+def test_every_schema_is_valid_and_describes_every_field(name: str) -> None:
     schema = schemas.SCHEMAS[name]()
     jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -169,8 +169,8 @@ def test_every_schema_is_one_and_describes_every_field(name: str) -> None:
     described(schema, name)
 
 
-def test_identifiers_stand_in_one_place() -> None:
-    """Elsewhere they are imported, so that no two readers believe in two versions."""
+def test_identifiers_are_defined_in_one_place() -> None:
+    """Other modules import them, so that all readers agree on the versions."""
     known = [value for key, value in vars(identifiers).items() if key.isupper()]
     assert len(known) == len(set(known)) and all(
         re.fullmatch(r"virtbed\.[a-z]+/\d+", k) for k in known

@@ -1,4 +1,4 @@
-"""The grammar of ids, and what a registry refuses."""
+"""Tests of the grammar of ids, and of the checks of the registries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRIALS = st.fixed_dictionaries(
 
 
 @given(trial=TRIALS, scenario=st.sampled_from(SCENARIOS))
-def test_every_possible_id_is_of_the_grammar(trial: dict[str, Any], scenario: str) -> None:
+def test_every_possible_id_matches_the_grammar(trial: dict[str, Any], scenario: str) -> None:
     for found in possible_ids(trial, scenario):
         assert re.search(id_pattern(), found)
         assert found.endswith(f"-r{trial['replicate']:02d}")
@@ -47,14 +47,14 @@ def test_every_possible_id_is_of_the_grammar(trial: dict[str, Any], scenario: st
 
 @given(one=TRIALS, other=TRIALS)
 def test_trials_that_differ_have_different_ids(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """As far as a plan names scales: with them the ids differ, without them in all else."""
+    """Ids without a scale differ if anything but the scale differs; ids with it differ always."""
     rest = [{k: v for k, v in trial.items() if k != "scale"} for trial in (one, other)]
     ids = [possible_ids(trial, SCENARIOS[0]) for trial in (one, other)]
     assert (ids[0][1] == ids[1][1]) == (one == other)
     assert (ids[0][0] == ids[1][0]) == (rest[0] == rest[1])
 
 
-def test_ids_read_as_published() -> None:
+def test_ids_are_as_documented() -> None:
     defaults = {factor.name: factor.default for factor in FACTORS}
     size = size_id("cn", "pinned", 2, defaults)
     assert instance_id(size, 1) == "cn-pinned-c02-r01"
@@ -75,7 +75,7 @@ def test_ids_read_as_published() -> None:
         ({"own_kernel": True}, "own_kernel with baseline 'same', 'default' needed"),
     ],
 )
-def test_a_factor_that_ids_cannot_hold_is_refused(changes: Any, message: str) -> None:
+def test_an_invalid_factor_is_refused(changes: Any, message: str) -> None:
     good: dict[str, Any] = {
         "name": "x", "plan_key": "xs", "values": ("a", "b"), "default": "a", "grain": "trial",
         "meaning": "M.",
@@ -85,8 +85,8 @@ def test_a_factor_that_ids_cannot_hold_is_refused(changes: Any, message: str) ->
         Factor(**(good | changes))
 
 
-def test_no_label_is_of_two_factors() -> None:
-    """An id names values by their labels, not factors."""
+def test_no_two_factors_have_the_same_label() -> None:
+    """Ids contain labels of values, but not the names of factors."""
     named = [
         factor.named(value)
         for factor in FACTORS
@@ -97,7 +97,7 @@ def test_no_label_is_of_two_factors() -> None:
     assert len(set(words)) == len(words)
 
 
-def test_a_heading_names_no_default() -> None:
+def test_headings_do_not_name_defaults() -> None:
     (policy,) = (factor for factor in FACTORS if factor.name == "thread_policy")
     assert [policy.words(value) for value in values_of("thread_policy")] == ["", "matched threads"]
 
@@ -111,7 +111,7 @@ def test_a_heading_names_no_default() -> None:
         ({"path": ("measures", "a", "b")}, "NAME"),
     ],
 )
-def test_a_measure_that_cannot_lie_in_a_result_is_refused(changes: Any, message: str) -> None:
+def test_a_measure_that_cannot_be_in_a_result_is_refused(changes: Any, message: str) -> None:
     good: dict[str, Any] = {
         "name": "x", "column": "x_count", "unit": "count", "grain": "trial",
         "path": ("measures", "x"), "group": "other", "words": "x", "meaning": "M.",

@@ -1,4 +1,4 @@
-"""What makes a trial on a GPU suspect, and counters that wrap."""
+"""Tests of the rules that make a trial on a GPU suspect, and of counters that wrap."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def found(
     return [(row.kind, row.words, row.unjudged) for row in rows]
 
 
-def test_a_quiet_gpu_is_trusted() -> None:
+def test_a_quiet_gpu_causes_no_doubt() -> None:
     assert found() == [] == found(locked_mhz=1410)
 
 
@@ -60,20 +60,20 @@ def test_a_gpu_that_was_slowed(reason: str, words: str) -> None:
 @pytest.mark.parametrize(
     "reason", ["idle", "asked_clocks", "sync_boost", "display_clocks", "bit_11"]
 )
-def test_a_clock_that_is_low_by_choice_is_no_doubt(reason: str) -> None:
+def test_a_clock_that_is_low_by_choice_causes_no_doubt(reason: str) -> None:
     assert found(during=(working(throttle=(reason,)),)) == []
 
 
-def test_counters_see_what_no_reading_did() -> None:
+def test_counters_show_throttling_between_readings() -> None:
     after = later(throttled_ns={"power": 100, "heat": 200 + 3 * SECOND // 2})
     assert found(after=after) == [("throttled", "slowed by heat for 1.50 s", False)]
-    # What both tell is said once.
+    # If a counter and a reading show the same, there is one doubt.
     twice = found(after=after, during=(working(throttle=("sw_thermal",)),))
     assert twice == [("throttled", "slowed by heat for 1.50 s", False)]
 
 
 @pytest.mark.parametrize("counters", [{"power": 100, "heat": 3}, {"power": 100}])
-def test_a_counter_that_began_again_is_not_judged(counters: dict[str, int]) -> None:
+def test_a_counter_that_was_reset_is_not_judged(counters: dict[str, int]) -> None:
     ((kind, words, unjudged),) = found(after=later(throttled_ns=counters))
     assert kind == "throttled" and "heat: not known" in words and unjudged
 
@@ -84,7 +84,7 @@ def test_a_counter_that_wrapped_is_subtracted() -> None:
     assert found(before, after) == [("throttled", "slowed by heat for 2.00 s", False)]
 
 
-def test_what_a_gpu_does_not_tell_is_said() -> None:
+def test_rules_without_readings_are_reported_as_unjudged() -> None:
     dumb = {
         "throttle": None, "throttled_ns": None, "processes": None, "link_width": None,
         "sm_mhz": None,
@@ -115,7 +115,7 @@ def test_a_link_below_its_width() -> None:
     assert rows == [("link", "its link has 8 lanes of 16", False)]
 
 
-def test_a_link_that_is_slow_while_it_works_and_one_that_is_slow_while_it_idles() -> None:
+def test_a_link_is_slow_only_if_the_gpu_works() -> None:
     idle = {"link_generation": 1}
     assert found(replace(QUIET, **idle), later(**idle)) == []
     words = "its link was of generation 1, of 5, while it worked"
@@ -146,7 +146,7 @@ def test_a_memory_clock_that_moved_and_a_gpu_that_was_not_warmed_up() -> None:
     ]
 
 
-def test_idle_clocks_before_and_after_are_no_doubt() -> None:
+def test_idle_clocks_before_and_after_cause_no_doubt() -> None:
     idle = {"sm_mhz": 210, "performance": 8, "throttle": ("idle",)}
     assert found(replace(QUIET, **idle), later(**idle)) == []
 
@@ -180,7 +180,7 @@ def test_errors_of_memory() -> None:
         (5, 7, 1, None),  # more than is possible
         (7, 5, None, None),
         (2**32 - 1000, 500, 2000, 1500),
-        (2**32 - 1000, 500, 1000, None),  # it began again
+        (2**32 - 1000, 500, 1000, None),  # it was reset
         (2**64 - 10, 5, 100, 15),
         (2**32 - 1, 2**31, 2**40, 2**31 + 1),
         (2**40, 5, 100, None),

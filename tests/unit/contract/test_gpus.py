@@ -1,4 +1,4 @@
-"""Which GPUs there are, and who may have them: each refusal by its one reason."""
+"""Tests of the GPUs of a host, and of the reasons why they cannot be used."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def only(root: Path, guest_mib: int = 4096) -> Gpu:
 
 
 def kinds(gpu: Gpu) -> tuple[str | None, str | None]:
-    """Return why no process on the host may have it, and why no guest may."""
+    """Return the kinds of refusal for processes on the host and for guests."""
     return (
         gpu.on_host.kind if gpu.on_host else None,
         gpu.to_guest.kind if gpu.to_guest else None,
     )
 
 
-def test_a_gpu_in_a_group_of_its_own_is_anybodys(tmp_path: Path) -> None:
+def test_a_gpu_in_a_group_of_its_own_can_be_used_by_hosts_and_guests(tmp_path: Path) -> None:
     clean(tmp_path)
     assert only(tmp_path) == Gpu(
         address=AT, name="NVIDIA H100 PCIe", uuid=UUID, driver="nvidia", nodes=(0,), along=(),
@@ -54,43 +54,41 @@ def test_a_gpu_in_a_group_of_its_own_is_anybodys(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_no_device_is_woken_but_an_nvidia_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A configuration space read wakes a device that sleeps, and some hang at parts of it.
+def test_only_nvidia_gpus_are_woken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a configuration space wakes a sleeping device, and makes some devices hang.
 
     The number of virtual functions cannot be read while a driver is busy with the device.
     """
-    asked: list[str] = []
+    opened: list[str] = []
     real = Path.open
 
     def spied(path: Path, *how: Any, **more: Any) -> Any:
         if path.name in {"config", "sriov_numvfs"}:
-            asked.append(path.parent.name)
+            opened.append(path.parent.name)
         return real(path, *how, **more)
 
     tree = Tree(tmp_path)
     tree.port(PORT, group=11)
     neighbour(tree)
     monkeypatch.setattr(Path, "open", spied)
-    assert gpus.read(tmp_path) == () and asked == []
+    assert gpus.read(tmp_path) == () and opened == []
     tree.gpu()
-    asked.clear()
-    assert kinds(only(tmp_path)) == (None, "shared") and set(asked) == {AT}
+    opened.clear()
+    assert kinds(only(tmp_path)) == (None, "shared") and set(opened) == {AT}
 
 
 def audio(tree: Tree, **more: Any) -> None:
-    given = {"group": 12, "driver": "snd_hda_intel", **more}
-    tree.add("0000:41:00.1", "040300", above=(PORT,), vendor="10de", model="22bb", **given)
+    properties = {"group": 12, "driver": "snd_hda_intel", **more}
+    tree.add("0000:41:00.1", "040300", above=(PORT,), vendor="10de", model="22bb", **properties)
 
 
 def neighbour(tree: Tree, address: str = "0000:42:00.0", **more: Any) -> None:
-    given = {"group": 12, "driver": "ixgbe", "above": (PORT,), **more}
-    tree.add(address, **given)
+    properties = {"group": 12, "driver": "ixgbe", "above": (PORT,), **more}
+    tree.add(address, **properties)
 
 
 def regroup(tree: Tree, acs: int | None) -> None:
-    """Make the GPU and a neighbour the two ends of one switch."""
+    """Put the GPU and another device behind the same switch."""
     for at in ("0000:3a:00.0", "0000:3a:01.0"):
         tree.port(at, group=12, acs=acs, above=("0000:39:00.0",))
     tree.port("0000:39:00.0", group=12)
@@ -197,7 +195,7 @@ def sequence(*changes: Change) -> Change:
 
 
 def built(*modules: str, secure: bool = False) -> Change:
-    """Let a kernel have modules, and nothing be bound to the GPU."""
+    """Return a change that installs modules for the kernel, and unbinds the GPU."""
 
     def change(tree: Tree) -> None:
         bind(None)(tree)
@@ -214,7 +212,7 @@ def built(*modules: str, secure: bool = False) -> Change:
 
 
 ALL_CAPABILITIES, NO_RESOURCE = "000001ffffffffff", "000001fffeffffff"
-# What is changed of a clean host, why nobody on the host may have the GPU then, and why no guest.
+# A change of a clean host, and the kind of refusal for the host's processes and for guests.
 CASES: list[tuple[str, Change, str | None, str | None]] = [
     ("the card's own functions go along", audio, None, None),
     ("also in a group of their own", lambda t: audio(t, group=13), None, None),
@@ -307,13 +305,13 @@ def test_each_refusal_has_one_reason(
         (built("nvidia.ko", secure=True), "Secure Boot is on, and refuses a module with an"),
     ],
 )  # fmt: skip
-def test_a_refusal_names_what_was_found(tmp_path: Path, change: Change, reason: str) -> None:
+def test_a_refusal_has_the_value_found(tmp_path: Path, change: Change, reason: str) -> None:
     change(clean(tmp_path))
     refusal = only(tmp_path).on_host or only(tmp_path).to_guest
     assert refusal and re.search(reason, refusal.reason)
 
 
-def test_the_cards_functions_are_named_and_virtual_ones_are_none_of_them(tmp_path: Path) -> None:
+def test_the_other_functions_of_a_card_are_listed_without_virtual_ones(tmp_path: Path) -> None:
     tree = clean(tmp_path)
     audio(tree)
     virtual(tree)
@@ -326,11 +324,11 @@ def test_the_cards_functions_are_named_and_virtual_ones_are_none_of_them(tmp_pat
     ("acs", "kind", "words"),
     [
         (ACS_OFF, "acs", "ACS is off at the bridge 0000:3a:00.0"),
-        (None, "shared", "shared with 0000:3c:00.0"),  # no such capability, or not to be read
+        (None, "shared", "shared with 0000:3c:00.0"),  # ACS is missing, or cannot be read
         (ACS_ON, "shared", "shared with 0000:3c:00.0"),
     ],
 )
-def test_bridges_that_keep_nobody_apart_are_named(
+def test_bridges_with_acs_off_are_named(
     tmp_path: Path, acs: int | None, kind: str, words: str
 ) -> None:
     regroup(Tree(tmp_path), acs)
@@ -338,7 +336,7 @@ def test_bridges_that_keep_nobody_apart_are_named(
     assert refusal and refusal.kind == kind and words in refusal.reason
 
 
-def test_a_bridge_above_both_is_not_what_keeps_them_together(tmp_path: Path) -> None:
+def test_a_bridge_above_both_devices_is_not_named(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     tree.port(PORT, group=12, acs=ACS_OFF)
     tree.gpu()
@@ -352,7 +350,7 @@ def test_the_node_of_a_gpu_on_the_second_socket(tmp_path: Path) -> None:
     assert only(tmp_path).nodes == (1,)
 
 
-def test_recorded_gpus_are_found_though_the_bus_does_not_name_their_maker(
+def test_recorded_gpus_are_found_without_a_vendor_on_the_bus(
     recorded: Callable[[str], Path],  # noqa: F811
 ) -> None:
     found = gpus.read(recorded("nvidiagpunumanodes"))
@@ -362,7 +360,7 @@ def test_recorded_gpus_are_found_though_the_bus_does_not_name_their_maker(
 
 
 @pytest.mark.parametrize("name", ["32em64t", "40intel64", "nvidia-dgx", "x86_64-epyc"])
-def test_a_servers_screen_is_no_gpu(
+def test_the_display_of_a_server_is_no_gpu(
     recorded: Callable[[str], Path],  # noqa: F811
     name: str,
 ) -> None:
@@ -377,7 +375,7 @@ SONAMES = {"libcuda.so.1": "libcuda.so", "libnvidia-ml.so.1": "libnvidia-ml.so",
 def driver(
     tree: Tree, versions: dict[str, str] | None = None, nodes: tuple[str, ...] = NODES
 ) -> str:
-    """Set a host's driver up, and return what its ``ldconfig -p`` prints.
+    """Set up NVIDIA's driver on a host, and return the output of ``ldconfig -p``.
 
     Args:
         tree: The host.
@@ -411,17 +409,17 @@ def driver(
          "-tools, /dev/nvidia0"),
     ],
 )  # fmt: skip
-def test_the_drivers_halves_must_fit(
+def test_libraries_and_module_of_the_driver_must_match(
     tmp_path: Path, versions: dict[str, str], nodes: tuple[str, ...], kind: str | None, reason: str
 ) -> None:
     printed = driver(clean(tmp_path), versions, nodes)
     (gpu,) = gpus.read(tmp_path, 4096, printed)
     assert kinds(gpu) == (kind, None)
     assert gpu.on_host is None or (gpu.on_host.reason == reason and gpu.on_host.remedy)
-    assert only(tmp_path).on_host is None  # nobody asked the loader
+    assert only(tmp_path).on_host is None  # without the loader's cache, libraries are not checked
 
 
-def test_of_the_second_gpu_the_second_device_node_is_to_be_made(tmp_path: Path) -> None:
+def test_the_second_gpu_needs_the_second_device_node(tmp_path: Path) -> None:
     tree = clean(tmp_path)
     second = f"GPU UUID: {UUID}\nDevice Minor: 1"
     lay(tree.root, {f"proc/driver/nvidia/gpus/{AT}/information": second})
@@ -467,7 +465,9 @@ def test_a_gpu_is_chosen_by_uuid_or_address(tmp_path: Path, named: str, address:
         ("41:00.4", rf"0000:41:00.4 is a virtual function \(SR-IOV\) of NVIDIA H100 PCIe at {AT}"),
     ],
 )  # fmt: skip
-def test_a_gpu_that_cannot_be_chosen(tmp_path: Path, named: str | None, words: str) -> None:
+def test_an_impossible_choice_of_a_gpu_is_refused(
+    tmp_path: Path, named: str | None, words: str
+) -> None:
     tree = clean(tmp_path)
     virtual(tree)
     tree.gpu(SECOND, group=13, driver="vfio-pci")
@@ -475,7 +475,7 @@ def test_a_gpu_that_cannot_be_chosen(tmp_path: Path, named: str | None, words: s
         gpus.choose(gpus.read(tmp_path), named)
 
 
-def test_the_only_one_need_not_be_named_and_none_cannot_be(tmp_path: Path) -> None:
+def test_the_only_gpu_need_not_be_named(tmp_path: Path) -> None:
     with pytest.raises(GpuError, match="no NVIDIA GPU on the PCI bus"):
         gpus.choose(gpus.read(tmp_path))
     with pytest.raises(GpuError, match="no NVIDIA GPU on the PCI bus"):

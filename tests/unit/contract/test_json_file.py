@@ -1,4 +1,4 @@
-"""Whatever a file is or holds, reading it gives a mapping or a DocumentError, at once."""
+"""Tests that reading any file returns a mapping or raises DocumentError, without waiting."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILES: list[tuple[str, Callable[[Path], object]]] = [
 
 
 @pytest.mark.parametrize(("reason", "make"), FILES)
-def test_what_cannot_be_read_is_said(
+def test_a_file_that_cannot_be_read_is_reported(
     tmp_path: Path, reason: str, make: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "it.json"
@@ -74,7 +74,7 @@ def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
         (r'"\ud83d\ude00"', "\U0001f600"),
     ],
 )
-def test_what_a_text_hides_is_made_visible(text: str, seen: str) -> None:
+def test_invisible_characters_in_strings_are_escaped(text: str, seen: str) -> None:
     assert json_file.parse(f'{{"a": [{text}]}}') == {"a": [seen]}
     assert list(json_file.parse(f"{{{text}: 1}}")) == [seen]
 
@@ -96,9 +96,7 @@ def test_the_largest_numbers_are_read() -> None:
         ('{"a": "NaN", "b": NaN}', r"holds NaN, which is no number of JSON$"),
     ],
 )
-def test_what_readers_of_json_take_in_different_ways_is_refused(
-    text: str, message: str | None
-) -> None:
+def test_json_that_readers_interpret_differently_is_refused(text: str, message: str | None) -> None:
     if message is None:
         json_file.parse(text)
         return

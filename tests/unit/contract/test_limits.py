@@ -1,4 +1,4 @@
-"""How much room disks need, and what is said of one that has less."""
+"""Tests of the free space that disks need, and of the message for a disk with less."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from virtbed_contract.limits import ROOMS, SCRIPT, DiskFree, free_mib, look, par
 
 
 @pytest.mark.parametrize("kind", ROOMS)
-def test_a_disk_lacks_room_below_its_threshold_alone(kind: str) -> None:
+def test_a_disk_lacks_room_only_below_its_threshold(kind: str) -> None:
     needed = ROOMS[kind].needed_mib
     assert DiskFree(kind, "/x", needed).lack == ""
     lack = DiskFree(kind, "/x", needed - 1).lack
@@ -20,13 +20,13 @@ def test_a_disk_lacks_room_below_its_threshold_alone(kind: str) -> None:
     assert lack.endswith(ROOMS[kind].remedy)
 
 
-def test_a_folder_that_is_yet_to_be_made_has_the_room_of_where_it_will_be(tmp_path: Path) -> None:
+def test_a_missing_folder_has_the_free_space_of_its_nearest_parent(tmp_path: Path) -> None:
     assert free_mib(tmp_path / "a" / "b") == pytest.approx(free_mib(tmp_path), abs=64)
     found = look("results", tmp_path)
     assert (found.kind, found.path) == ("results", str(tmp_path))
 
 
-def test_what_the_script_prints_is_what_this_process_sees(tmp_path: Path) -> None:
+def test_the_script_prints_the_free_space_that_this_process_sees(tmp_path: Path) -> None:
     rooms = [("tmp", str(tmp_path)), ("store", str(tmp_path / "gone")), ("state", "/")]
     done = subprocess.run(
         ["sh", "-c", SCRIPT, "sh", *(path for _, path in rooms)],

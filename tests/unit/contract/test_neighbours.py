@@ -1,4 +1,4 @@
-"""What neighbours may use and do: read from real processes, and judged by what they were asked."""
+"""Tests of neighbours: readings of real processes, and their comparison with the request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INSTANCE = Instance(
 
 
 def read(number: int, requests: int = 10, uptime_s: float = 100.0, **process: Any) -> Any:
-    """Return a good reading of one neighbour."""
+    """Return the reading of a neighbour without mismatches."""
     cpu = (2, 0)[number - 1]
     found = {
         "pid": 40 + number, "started": 4711, "threads": 9, "cpus_allowed_list": str(cpu),
@@ -48,7 +48,7 @@ BEFORE = [read(1), read(2)]
 AFTER = [read(1, 25, 110.0), read(2, 20, 110.0, cpu_s=15.0)]
 
 
-def test_neighbours_that_ran_all_along_are_as_asked() -> None:
+def test_neighbours_that_ran_during_the_whole_trial_have_no_mismatch() -> None:
     assert neighbour_mismatches(INSTANCE, BEFORE) == []
     assert neighbour_mismatches(INSTANCE, AFTER, BEFORE) == []
     ran = neighbours_ran(INSTANCE, BEFORE, AFTER)
@@ -92,7 +92,7 @@ def test_an_instance_without_neighbours_has_none() -> None:
         ({"instance": "other"}, "was read as other, "),
     ],
 )  # fmt: skip
-def test_one_that_did_not_run_where_and_when_it_was_to_is_named(
+def test_a_neighbour_with_the_wrong_placement_or_time_is_a_mismatch(
     change: dict[str, Any], said: str
 ) -> None:
     after = copy.deepcopy(AFTER)
@@ -117,7 +117,7 @@ def test_one_that_did_not_run_where_and_when_it_was_to_is_named(
         (None, []),
     ],
 )
-def test_a_neighbour_that_stopped_in_the_middle_of_a_trial_did_not_run_all_along(
+def test_a_neighbour_that_stopped_during_the_trial_is_a_mismatch(
     silent_s: float | None, said: list[str]
 ) -> None:
     found = neighbour_mismatches(INSTANCE, [{**AFTER[0], "silent_s": silent_s}, AFTER[1]], BEFORE)
@@ -125,18 +125,18 @@ def test_a_neighbour_that_stopped_in_the_middle_of_a_trial_did_not_run_all_along
     assert all(text in one for text, one in zip(said, found, strict=True))
 
 
-def test_a_neighbour_that_was_not_read_is_missed() -> None:
+def test_a_neighbour_without_a_reading_is_a_mismatch() -> None:
     assert neighbour_mismatches(INSTANCE, AFTER[:1], BEFORE) == ["1 neighbours were read, 2 needed"]
 
 
-def test_a_moved_thread_of_several_cores_is_the_schedulers_own_doing() -> None:
+def test_migrations_on_several_cores_are_no_mismatch() -> None:
     wide = decode(Instance, {**encode(INSTANCE), "cores": 2})
     assert neighbour_mismatches(wide, [read(1, 25, migrations=9), AFTER[1]], BEFORE) == []
 
 
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """Run a shell command as a neighbour of this test's own mark; give its process."""
+    """Run a shell command as a neighbour with a mark of this test, and yield its process."""
     monkeypatch.setattr(neighbours, "MARK", "VIRTBED_UNIT_NEIGHBOUR=")
     monkeypatch.setattr(neighbours, "USER", os.geteuid())
     started: list[subprocess.Popen[bytes]] = []
@@ -163,7 +163,7 @@ def until(condition: Any) -> None:
         time.sleep(0.02)
 
 
-def test_a_process_is_found_by_its_mark_and_tells_where_it_ran_and_for_how_long(
+def test_a_process_is_found_by_its_mark_with_its_placement_and_cpu_time(
     running: Any, tmp_path: Path
 ) -> None:
     process = running("n1", "while :; do :; done")
@@ -188,7 +188,7 @@ def test_a_process_is_found_by_its_mark_and_tells_where_it_ran_and_for_how_long(
     assert neighbours.reading("n1", tmp_path / "none")["silent_s"] is None
 
 
-def test_one_of_another_user_is_what_started_it_and_no_neighbour(
+def test_a_marked_process_of_another_user_is_no_neighbour(
     running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running("n1", "sleep 30")
@@ -197,14 +197,14 @@ def test_one_of_another_user_is_what_started_it_and_no_neighbour(
     assert neighbours.reading("n1", tmp_path)["processes"] == []
 
 
-def test_the_exit_status_of_one_that_has_just_ended_is_awaited(tmp_path: Path) -> None:
-    """What waits for it writes it after the process is gone."""
+def test_the_exit_status_of_a_neighbour_that_has_just_ended_is_awaited(tmp_path: Path) -> None:
+    """The parent writes the exit status only after the process has ended."""
     with subprocess.Popen(["sh", "-c", f"sleep 0.3; echo 137 > {tmp_path}/end"]):
         found = neighbours.reading("n1", tmp_path)
     assert (found["processes"], found["ended"]) == ([], "exit status 137: nothing logged")
 
 
-def test_how_it_ended_is_said_with_its_last_words(tmp_path: Path) -> None:
+def test_the_end_of_a_neighbour_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     assert neighbours.ended(tmp_path) is None
     assert neighbours.answered(tmp_path) is None
     (tmp_path / "end").write_text("")  # not yet written whole

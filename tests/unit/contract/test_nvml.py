@@ -1,4 +1,4 @@
-"""A GPU's state by NVML's own bindings, from a library that stands in for the driver's."""
+"""Tests of the reader of a GPU's state: NVIDIA's bindings on a stand-in for the library."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_each_reading(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     assert read(monkeypatch, named) == WHOLE
 
 
-# Functions in C, and the readings that each gives.
+# Functions in C, each with the readings that depend on it.
 READINGS = [
     ("nvmlSystemGetCudaDriverVersion_v2", "cuda"),
     ("nvmlDeviceGetCurrPcieLinkWidth", "link_width"),
@@ -81,7 +81,7 @@ READINGS = [
 ]
 
 
-def test_there_is_no_reading_whose_failure_is_not_tried() -> None:
+def test_the_failure_of_every_reading_is_tested() -> None:
     always = {"at_ns", "uuid", "address", "name", "driver", "unknown"}
     tried = {name for _, names in READINGS for name in names.split()}
     assert tried == set(encode(WHOLE)) - always
@@ -97,7 +97,7 @@ def test_there_is_no_reading_whose_failure_is_not_tried() -> None:
         (999, "Unknown Error"),
     ],
 )
-def test_a_reading_that_is_refused_is_null_and_says_why(
+def test_a_refused_reading_is_null_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, function: str, names: str, number: int, why: str
 ) -> None:
     found = read(monkeypatch, fails={function: number})
@@ -107,9 +107,9 @@ def test_a_reading_that_is_refused_is_null_and_says_why(
 
 @pytest.mark.parametrize(
     "function",
-    [function for function, names in READINGS if "cuda" not in names],  # asks no GPU
+    [function for function, names in READINGS if "cuda" not in names],  # needs no GPU
 )
-def test_a_gpu_that_is_lost_meanwhile_ends_everything(
+def test_a_gpu_lost_during_a_reading_ends_the_reading(
     monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     with pytest.raises(NvmlError, match=rf"{UUID}: the GPU is lost: .* Xid") as raised:
@@ -120,14 +120,14 @@ def test_a_gpu_that_is_lost_meanwhile_ends_everything(
 @pytest.mark.parametrize(
     "function", ["nvmlDeviceGetUUID", "nvmlDeviceGetPciInfo_v3", "nvmlSystemGetDriverVersion"]
 )
-def test_without_its_identity_a_gpu_is_not_read(
+def test_a_gpu_without_an_identity_is_not_read(
     monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     with pytest.raises(NvmlError, match="NVML reports Timeout"):
         read(monkeypatch, fails={function: 10})
 
 
-def test_an_older_driver_has_older_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_function_names_of_an_older_driver_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     old = {"nvmlDeviceGetCurrentClocksThrottleReasons": 0x2 | 0x4 | 0x800}
     new = "nvmlDeviceGetCurrentClocksEventReasons"
     assert read(monkeypatch, lacks=(new,), numbers=old) == WHOLE
@@ -142,7 +142,7 @@ def test_an_older_driver_has_older_names(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("kind", ["Graphics", "MPSCompute"])
-def test_a_gpu_without_displays_or_a_service_has_none_of_their_processes(
+def test_unsupported_kinds_of_processes_count_as_none(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     function = f"nvmlDeviceGet{kind}RunningProcesses_v3"
@@ -151,7 +151,7 @@ def test_a_gpu_without_displays_or_a_service_has_none_of_their_processes(
     assert hidden.processes is None and hidden.unknown == {"processes": "no permission"}
 
 
-def test_no_processes_are_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_processes_are_an_empty_list(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = {f"nvmlDeviceGet{kind}RunningProcesses_v3": [] for kind in ("Compute", "Graphics")}
     assert read(monkeypatch, processes=nobody).processes == ()
 
@@ -165,14 +165,14 @@ def test_no_processes_are_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
         ("nvmlDeviceGetPerformanceState", 32, "performance"),
     ],
 )
-def test_a_number_that_means_none_is_none(
+def test_numbers_that_mean_unknown_are_null(
     monkeypatch: pytest.MonkeyPatch, function: str, number: int, name: str
 ) -> None:
     found = read(monkeypatch, numbers={function: number})
     assert getattr(found, name) is None and found.unknown[name]
 
 
-def test_reasons_to_be_slow_that_a_gpu_does_not_count_are_left_out(
+def test_throttling_reasons_that_a_gpu_does_not_count_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counted = {"nvmlDeviceGetViolationStatus": {0: 11, 1: NONE, 3: NONE, 5: NONE}}
@@ -196,7 +196,7 @@ def test_reasons_to_be_slow_that_a_gpu_does_not_count_are_left_out(
         (23, "nvml", "number 23"),
     ],
 )
-def test_nvml_that_cannot_be_opened(
+def test_nvml_that_cannot_be_initialized_is_an_error(
     monkeypatch: pytest.MonkeyPatch, number: int, kind: str, words: str
 ) -> None:
     library = Library(
@@ -208,7 +208,7 @@ def test_nvml_that_cannot_be_opened(
     assert raised.value.kind == kind and library.shut == 0
 
 
-def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_the_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, None)
     with (
         pytest.raises(NvmlError, match=r"no libnvidia-ml\.so\.1 found; install"),
@@ -218,20 +218,20 @@ def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("named", ["GPU-0", "0000:42:00.0"])
-def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+def test_an_unknown_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     with pytest.raises(NvmlError, match=f"no GPU '{named}' found by NVML .*: {UUID}$"):
         read(monkeypatch, named)
     with pytest.raises(NvmlError, match=r"that NVML knows: none$"):
         read(monkeypatch, named, fails={"nvmlDeviceGetHandleByIndex_v2": 15})
 
 
-def test_a_gpu_without_its_power_cable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is listed, and no handle of it can be had."""
+def test_a_gpu_without_its_power_cable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML lists such a GPU, but returns no handle of it."""
     with pytest.raises(NvmlError, match="it reports Insufficient External Power"):
         read(monkeypatch, fails={"nvmlDeviceGetHandleByUUID": 8})
 
 
-def test_the_bindings_are_loaded_from_their_one_file(tmp_path: Path) -> None:
+def test_the_bindings_are_loaded_from_one_file(tmp_path: Path) -> None:
     loaded = nvml.bindings(Path(pynvml.__file__))
     assert loaded is not pynvml and loaded.NVML_ERROR_GPU_IS_LOST == 15
     assert issubclass(loaded.NVMLError_GpuIsLost, loaded.NVMLError)
@@ -239,7 +239,7 @@ def test_the_bindings_are_loaded_from_their_one_file(tmp_path: Path) -> None:
         nvml.bindings(tmp_path / "pynvml.py")
 
 
-def test_a_host_needs_no_bindings_of_its_own_and_an_images_tree_stays_as_it_is(
+def test_loading_the_images_bindings_does_not_change_its_tree(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "pynvml.py"
@@ -306,7 +306,7 @@ int nvmlDeviceGetClockInfo(void *device, int kind, unsigned *mhz) {
 
 
 def test_a_shared_library_is_called_as_c_code_is(tmp_path: Path) -> None:
-    """A library of few functions, as a driver that has no others would be."""
+    """Uses a compiled library with few functions, like that of a driver which lacks the others."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler here, which makes a library that stands in")

@@ -1,4 +1,4 @@
-"""What a measured process may do: given up for real, and read back by its own kernel."""
+"""Tests that privileges are really dropped, by the reading of the kernel."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def read_in(*prefix: str) -> dict[str, object]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives up what only root has")
 @pytest.mark.parametrize("entered", [False, True])
-def test_root_gives_everything_up(entered: bool) -> None:
-    """In a guest, and on metal, where Bubblewrap enters the tree."""
+def test_root_drops_all_privileges(entered: bool) -> None:
+    """As in a guest, and as on metal, where Bubblewrap runs the program in the tree."""
     found = read_in(*(enter("/") if entered else ()), *PROCESS)
     assert list(excess(found)) == unreported(found) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="is about what root has")
-def test_what_root_has_is_said() -> None:
+def test_excess_privileges_of_root_are_reported() -> None:
     found = " ".join(excess(read_in()))
     assert f"users 0 found, {USER} alone needed" in found
     assert "capabilities " in found and "none needed" in found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-def test_a_tree_has_room_for_whatever_user_it_is(tmp_path: Path) -> None:
-    """As a container's; joblib and multiprocessing need /dev/shm."""
+def test_every_user_can_write_to_temporary_folders_of_a_tree(tmp_path: Path) -> None:
+    """As in a container; joblib and multiprocessing need /dev/shm."""
     write = "import multiprocessing, tempfile; tempfile.mkdtemp(); multiprocessing.Lock()"
     command = [*enter("/"), *PROCESS, "/usr/bin/python3", "-c", write]
     subprocess.run(command, check=True, cwd="/")
@@ -45,6 +45,6 @@ def test_a_tree_has_room_for_whatever_user_it_is(tmp_path: Path) -> None:
     assert done.returncode != 0 and done.stderr.count("cannot touch") == 2
 
 
-def test_it_dies_with_whoever_started_it() -> None:
-    """A change of user clears the signal; without it a trial would outlive its module."""
+def test_a_measured_process_ends_with_its_parent() -> None:
+    """The kernel clears the signal at a change of user, and the trial would outlive its module."""
     assert "--pdeathsig=KILL" in PROCESS

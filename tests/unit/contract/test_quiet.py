@@ -1,4 +1,4 @@
-"""Which units are stopped on a host and masked in guests, by one list."""
+"""Tests of the list of units that are stopped on hosts and masked in guests."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from virtbed_contract.quiet import SERVICES, quiet_units, why_quiet
      "kdump.service", "packagekit.service", "snapd.service", "smartd.service",
      "systemd-timesyncd.service"],
 )  # fmt: skip
-def test_what_wakes_by_itself_is_said_with_why(unit: str) -> None:
+def test_units_that_wake_up_have_a_reason(unit: str) -> None:
     assert why_quiet(unit)
     assert quiet_units([unit, unit]) == [unit]
 
@@ -24,14 +24,14 @@ def test_what_wakes_by_itself_is_said_with_why(unit: str) -> None:
     ["ssh.service", "dbus.service", "docker.service", "libvirtd.service", "systemd-udevd.service",
      "NetworkManager.service", "auditd.service", "multipathd.service", "timer.service"],
 )  # fmt: skip
-def test_what_a_host_or_a_sweep_needs_stays(unit: str) -> None:
+def test_units_that_a_host_or_a_sweep_needs_are_not_stopped(unit: str) -> None:
     assert why_quiet(unit) is None
     assert quiet_units([unit]) == []
 
 
-def test_a_timer_says_what_it_starts() -> None:
+def test_the_reason_of_a_timer_names_the_unit_that_it_starts() -> None:
     assert "fstrim.service" in str(why_quiet("fstrim.timer", "fstrim.service"))
 
 
-def test_the_list_has_services_alone() -> None:
+def test_the_list_contains_only_services() -> None:
     assert all(unit.endswith(".service") for unit in SERVICES)

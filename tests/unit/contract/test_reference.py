@@ -1,4 +1,4 @@
-"""The reference in docs is generated from the dataclasses."""
+"""Tests that the reference page in docs/ is generated from the dataclasses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), remedy
 
 
-def test_every_field_of_every_document_is_on_it() -> None:
+def test_every_field_of_every_document_is_on_the_page() -> None:
     page = reference()
     for name, kind in DOCUMENTS.items():
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]

@@ -1,4 +1,4 @@
-"""What of virtbed's stands on a host: processes, overlays, snapshots, and what is not seen."""
+"""Tests of the inventory of a host: instances, processes, overlays and snapshots."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ def process(proc: Path, pid: int, cmdline: str = "", **variables: str) -> None:
     (proc / str(pid) / "environ").write_text(environment)
 
 
-def test_a_process_is_known_by_its_mark_or_by_the_instance_it_names(tmp_path: Path) -> None:
+def test_a_process_is_recognized_by_its_mark_or_by_the_instance_in_its_command(
+    tmp_path: Path,
+) -> None:
     process(tmp_path, 5, VIRTBED_INSTANCE=NAME)
     process(tmp_path, 6, f"qemu -name guest=virtbed-vm-{NAME[3:]},x")
     process(tmp_path, 7, "vim virtbed.py", HOME="/root")
     process(tmp_path, 8, VIRTBED_INSTANCE="not an instance")
-    process(tmp_path, os.getpid(), VIRTBED_INSTANCE=NAME)  # who looks
+    process(tmp_path, os.getpid(), VIRTBED_INSTANCE=NAME)  # the reader itself
     found = standing({}, tmp_path / "state", tmp_path)
     assert found["processes"] == [{"pid": 5, "name": NAME}, {"pid": 6, "name": f"vm-{NAME[3:]}"}]
     assert found["unseen"] == []
 
 
-def test_instances_of_an_engine_are_those_of_ours(tmp_path: Path) -> None:
+def test_only_instances_of_virtbed_are_listed(tmp_path: Path) -> None:
     roles = {
         "enclosure_box": ["printf", f"virtbed-{NAME}\\nother\\n"],
         "enclosure_gone": ["no-such-program-at-all"],
@@ -49,7 +51,7 @@ def test_instances_of_an_engine_are_those_of_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("argv", [["false"], ["sleep", "30"]])
-def test_an_engine_that_gives_no_answer_is_said(
+def test_an_engine_that_does_not_answer_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str]
 ) -> None:
     monkeypatch.setattr(module, "ASK_S", 0.2)
@@ -59,7 +61,7 @@ def test_an_engine_that_gives_no_answer_is_said(
     assert unseen.startswith(f"{argv[0]} gives no answer") and "enclosure_box" in unseen
 
 
-def test_without_root_it_is_said_what_is_not_seen(
+def test_without_root_unseen_instances_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -67,7 +69,7 @@ def test_without_root_it_is_said_what_is_not_seen(
     assert found["unseen"] == ["instances of enclosure_box are not seen: root is needed"]
 
 
-def test_overlays_and_what_a_sweep_changed_are_listed(
+def test_overlays_and_changed_settings_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = tmp_path / "boot_id"

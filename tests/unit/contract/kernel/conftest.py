@@ -1,4 +1,4 @@
-"""Trees of /proc and /sys, made up or recorded."""
+"""Fixtures with trees of /proc and /sys, synthetic or recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lay(root: Path, files: Mapping[str, str]) -> Path:
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the root of a recorded machine, by the beginning of its archive's name."""
+    """Return the root of a recorded machine, given the start of its archive's name."""
     unpacked: dict[str, Path] = {}
 
     def root(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Made-up trees of PCI devices, with folders and links as the kernel makes them."""
+"""Synthetic trees of PCI devices, with folders and links like the kernel's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ H100 = (16 * MIB, 128 * GIB, 32 * MIB)
 
 
 def bars(sizes: Sequence[int], placed: bool = True) -> str:
-    """Return the file ``resource``: the first window is below 4 GiB, the others are wide."""
+    """Return the content of the file ``resource``: one window below 4 GiB, then 64-bit ones."""
     lines = []
     for place, size in enumerate(sizes):
         start = 0x4000000000 * (place + 1) if placed else 0
@@ -27,11 +27,11 @@ def bars(sizes: Sequence[int], placed: bool = True) -> str:
 
 
 def config(acs: int | None = None, extended: bool = True) -> bytes:
-    """Return a configuration space of 4 KiB; of 64 bytes, as other users than root read it."""
+    """Return a configuration space of 4 KiB, or its first 64 bytes, which is all users can read."""
     if not extended:
         return b"\xde\x10" + bytes(62)
     space = bytearray(b"\xde\x10" + bytes(4094))
-    # Advanced error reporting first, so that the list must be followed.
+    # The first capability is advanced error reporting, so that the reader must follow the list.
     space[0x100:0x104] = (0x0001 | 1 << 16 | (0x140 if acs is not None else 0) << 20).to_bytes(
         4, "little"
     )
@@ -42,7 +42,7 @@ def config(acs: int | None = None, extended: bool = True) -> bytes:
 
 
 class Tree:
-    """A host's file system with an IOMMU; `gpu` and `add` put devices into it."""
+    """The file system of a host with an IOMMU; `gpu` and `add` put devices into it."""
 
     def __init__(self, root: Path, nodes: Sequence[str] = ("0-3",), iommu: bool = True) -> None:
         self.root = root
@@ -59,7 +59,7 @@ class Tree:
         group: int | None = None, acs: int | None = None, files: Mapping[str, str] | None = None,
         parent: str | None = None,
     ) -> Path:  # fmt: skip
-        """Make one function below some bridges, the nearest last, with its links."""
+        """Create one function below some bridges (the nearest last), with its links."""
         folder = self.root.joinpath("sys/devices", f"pci{address[:7]}", *above, address)
         lay(
             folder,
@@ -99,7 +99,7 @@ class Tree:
         driver: str | None = "nvidia", above: Sequence[str] = ("0000:40:00.0",),
         files: Mapping[str, str] | None = None, uuid: str | None = None,
     ) -> Path:  # fmt: skip
-        """Make an H100; with a UUID its driver tells of it, too."""
+        """Create an H100; if a UUID is given, NVIDIA's driver reports the GPU, too."""
         whole = {"resource": bars(H100), **(files or {})}
         if uuid:
             text = f"Model: \t\t NVIDIA H100 PCIe\nGPU UUID: \t {uuid}\nDevice Minor: \t 0"

@@ -1,4 +1,4 @@
-"""Control groups under version 1, version 2 and both, on a host and in a container."""
+"""Tests of control groups under version 1, version 2 and both, on hosts and in containers."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_v1_on_the_host(tmp_path: Path, pid: Any) -> None:
 
 @pytest.mark.parametrize("mount_root", ["/docker/abc", "/"])
 def test_v1_in_a_container(tmp_path: Path, mount_root: str) -> None:
-    """The recorded path does not exist below the mount, whose top is this process's cgroup."""
+    """The path in /proc does not exist below the mount point, which is the process's own cgroup."""
     files = {**quota_v1(100000, V1_CPU), f"{V1_SET}/cpuset.cpus": "0-1"}
     root = host(tmp_path, V1_MOUNTS.format(root=mount_root), V1_GROUPS, files)
     assert limits(root) == (1, 1.0, "0-1")
 
 
-def test_v1_the_ancestors_quota_binds_too(tmp_path: Path) -> None:
+def test_v1_the_quota_of_an_ancestor_applies_too(tmp_path: Path) -> None:
     files = {
         **quota_v1(50000, f"{V1_CPU}/docker"),
         **quota_v1(200000, f"{V1_CPU}/docker/abc"),
@@ -101,7 +101,9 @@ def test_v2_in_a_container(tmp_path: Path, path: str) -> None:
     assert limits(root) == (2, None, "0")
 
 
-def test_a_mount_of_a_part_is_said_from_one_whose_name_begins_alike(tmp_path: Path) -> None:
+def test_a_mount_of_a_subtree_is_distinguished_from_one_with_the_same_prefix(
+    tmp_path: Path,
+) -> None:
     files = {f"{V2}/cpu.max": "100000 100000", f"{V2}/b/cpu.max": "50000 100000"}
     root = host(tmp_path, V2_MOUNTS.format(root="/a"), "0::/a/b", files)
     assert cgroups.quota_cpus(root) == 0.5
@@ -120,7 +122,7 @@ def test_a_hybrid_host_limits_cpu_time_by_version_1(tmp_path: Path) -> None:
     assert cgroups.controllers(root) == ["cpu", "cpuset"]
 
 
-def test_a_hybrid_host_whose_cpu_controller_is_version_2s(tmp_path: Path) -> None:
+def test_a_hybrid_host_whose_cpu_controller_is_in_version_2(tmp_path: Path) -> None:
     mounts = "\n".join(line for line in V1_MOUNTS.splitlines() if "cpu,cpuacct" not in line)
     files = {
         f"{V2}/unified/cgroup.controllers": "cpu io",
@@ -140,11 +142,11 @@ def test_no_cgroup_mounted(tmp_path: Path) -> None:
     assert cgroups.controllers(root) == []
 
 
-def test_no_proc_at_all(tmp_path: Path) -> None:
+def test_a_tree_without_proc(tmp_path: Path) -> None:
     assert limits(tmp_path) == (None, None, None)
 
 
-def test_a_process_that_ended(tmp_path: Path) -> None:
+def test_a_process_that_has_ended(tmp_path: Path) -> None:
     files = {f"{V2}/cpu.max": "100000 100000"}
     root = host(tmp_path, V2_MOUNTS.format(root="/"), "0::/", files)
     assert limits(root, 7) == (2, 1.0, None)
@@ -153,16 +155,14 @@ def test_a_process_that_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("memory", "both", "left"),
     [
-        (2**30, 2**30, "0 MiB"),  # as the testbed asks for
+        (2**30, 2**30, "0 MiB"),  # as the testbed sets it
         (2**30, 2**31, "1024 MiB"),  # Docker's default
         (2**30, 2**63 - 4096, "max"),
         (2**63 - 4096, 2**63 - 4096, "max"),
         (2**30, None, None),  # a kernel that does not count swap
     ],
 )
-def test_v1_what_is_left_of_swap(
-    tmp_path: Path, memory: int, both: int | None, left: str | None
-) -> None:
+def test_v1_swap_limit(tmp_path: Path, memory: int, both: int | None, left: str | None) -> None:
     group = f"{V1_MEMORY}/docker/abc"
     files = {f"{group}/memory.limit_in_bytes": str(memory)}
     if both is not None:
@@ -175,7 +175,7 @@ def test_v1_what_is_left_of_swap(
     ("own", "above", "left"),
     [("0", "max", "0 MiB"), ("max", str(2**29), "512 MiB"), ("max", "max", "max"), ("", "", None)],
 )
-def test_v2_what_is_left_of_swap(tmp_path: Path, own: str, above: str, left: str | None) -> None:
+def test_v2_swap_limit(tmp_path: Path, own: str, above: str, left: str | None) -> None:
     slice_ = SCOPE.rpartition("/")[0]
     files = {f"{SCOPE}/memory.swap.max": own, f"{slice_}/memory.swap.max": above}
     files = {name: text for name, text in files.items() if text} | {f"{SCOPE}/cgroup.procs": "7"}

@@ -1,3 +1,5 @@
+"""Tests of kernel lists and masks."""
+
 from __future__ import annotations
 
 import os
@@ -31,7 +33,7 @@ def test_parse(text: str, numbers: tuple[int, ...]) -> None:
         ("-2", "'-2' found"),
     ],
 )
-def test_parse_refuses_what_is_no_list(text: str, message: str) -> None:
+def test_parse_refuses_invalid_lists(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_cpu_list(text)
 
@@ -44,7 +46,7 @@ def test_format(cpus: list[int], text: str) -> None:
     assert format_cpu_list(cpus) == text
 
 
-def test_a_thread_is_allowed_on_online_cpus_alone() -> None:
+def test_a_thread_is_allowed_on_online_cpus_only() -> None:
     assert allowed() == allowed(os.getpid()) == format_cpu_list(os.sched_getaffinity(0))
     with pytest.raises(ProcessLookupError):
         allowed(2**22 + 1)

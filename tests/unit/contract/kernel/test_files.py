@@ -1,3 +1,5 @@
+"""Tests of reading kernel files and of atomic writing."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 from virtbed_contract.kernel.files import chosen, fields, read, write_text, write_whole
 
 
-def test_a_kernel_file_is_read_without_what_surrounds_it(tmp_path: Path) -> None:
+def test_a_kernel_file_is_read_without_surrounding_white_space(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b" 0-3\n\0")
     assert read(tmp_path / "file") == "0-3"
     assert read(tmp_path / "none") is None
@@ -34,7 +36,7 @@ def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_breaks_off_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+def test_an_interrupted_write_keeps_the_old_content_and_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
 

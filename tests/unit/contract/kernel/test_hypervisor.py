@@ -1,4 +1,4 @@
-"""What a machine runs on: from CPUID, and from DMI where that hides it."""
+"""Tests of the detection of a hypervisor by CPUID, or by DMI if CPUID does not show it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def machine(root: Path, flags: str, vendor: str = "Dell Inc.") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said", "vendor", "expected"),
+    ("flags", "signature", "vendor", "expected"),
     [
-        ("fpu", "rubbish", "Dell Inc.", Below(None, False)),  # without the flag it tells nothing
+        ("fpu", "rubbish", "Dell Inc.", Below(None, False)),  # no CPU flag, no signature
         ("fpu hypervisor", "KVMKVMKVM", "QEMU", Below("KVM", False)),
         ("fpu hypervisor", "TCGTCGTCGTCG", "QEMU", Below("QEMU TCG", True)),
         ("fpu hypervisor", "TCGTCGTCGTCG", "Dell Inc.", Below("QEMU TCG", True)),
@@ -36,35 +36,36 @@ def machine(root: Path, flags: str, vendor: str = "Dell Inc.") -> Path:
         ("fpu hypervisor", "bhyve bhyve ", "BHYVE", Below("bhyve bhyve ", False)),
     ],
 )
-def test_a_machine_says_what_it_runs_on(
-    tmp_path: Path, flags: str, said: str, vendor: str, expected: Below
+def test_the_hypervisor_is_read_from_cpuid_and_dmi(
+    tmp_path: Path, flags: str, signature: str, vendor: str, expected: Below
 ) -> None:
-    assert below(machine(tmp_path, flags, vendor), lambda: said) == expected
+    assert below(machine(tmp_path, flags, vendor), lambda: signature) == expected
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"), [("fpu hypervisor", ""), ("fpu hypervisor", None), ("fpu", "TCGTCGTCGTCG")]
+    ("flags", "signature"),
+    [("fpu hypervisor", ""), ("fpu hypervisor", None), ("fpu", "TCGTCGTCGTCG")],
 )
 @pytest.mark.parametrize("vendor", ["QEMU", "Bochs"])
-def test_a_machine_of_qemu_that_hides_what_runs_it_counts_as_emulated(
-    tmp_path: Path, flags: str, said: str | None, vendor: str
+def test_a_qemu_machine_without_a_signature_counts_as_emulated(
+    tmp_path: Path, flags: str, signature: str | None, vendor: str
 ) -> None:
-    found = below(machine(tmp_path, flags, vendor), lambda: said)
+    found = below(machine(tmp_path, flags, vendor), lambda: signature)
     assert found.emulated and vendor in str(found.name)
 
 
-def test_a_hypervisor_that_cannot_be_asked_is_no_emulator(tmp_path: Path) -> None:
+def test_a_hypervisor_whose_name_cannot_be_read_is_no_emulator(tmp_path: Path) -> None:
     found = below(machine(tmp_path, "fpu hypervisor", "Amazon EC2"), lambda: None)
     assert not found.emulated and found.name
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="CPUID is x86's")
-def test_cpuid_is_asked_and_its_memory_given_back() -> None:
+def test_cpuid_is_executed_and_its_memory_is_unmapped() -> None:
     for _ in range(3):
         assert isinstance(hypervisor.signature(), str)
 
 
-def test_where_memory_must_not_be_executed_nothing_is_said(
+def test_without_executable_memory_there_is_no_signature(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refused(*_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Instruction-set extensions, of x86-64 and of Arm."""
+"""Tests of the reader of instruction-set extensions, on x86-64 and Arm."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def test_extensions_are_those_of_the_first_cpu_in_one_order(
     assert read_isa(tmp_path) == isa
 
 
-def test_every_flag_is_read_and_none_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
+def test_every_flag_is_read_and_none_if_the_kernel_reports_none(tmp_path: Path) -> None:
     assert read_flags(tmp_path) == frozenset()
     lay(tmp_path, {"proc/cpuinfo": X86})
     assert read_flags(tmp_path) == {"fpu", "avx2", "avx", "sse4_1", "hypervisor"}
 
 
-def test_what_an_emulator_has_is_a_part_of_what_matters() -> None:
+def test_instruction_sets_of_the_emulator_are_in_the_list() -> None:
     assert set(TCG_ISA) < set(ISA) and len(set(ISA)) == len(ISA)

@@ -9,7 +9,7 @@ from .conftest import lay
 BOOT = "proc/sys/kernel/random/boot_id"
 
 
-def test_a_machine_is_known_by_digests_alone(tmp_path: Path) -> None:
+def test_an_identity_consists_of_digests(tmp_path: Path) -> None:
     number = "0123456789abcdef" * 2
     found = machine.identity(lay(tmp_path, {"etc/machine-id": number, BOOT: "b"}))
     assert found["id"] and found["boot"] and number not in str(found)
@@ -21,16 +21,16 @@ def test_a_machine_is_known_by_digests_alone(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_two_names_are_of_one_machine_if_boot_id_and_machine_id_are_the_same() -> None:
+def test_identities_with_the_same_boot_id_and_machine_id_are_one_machine() -> None:
     one = {"id": "1", "boot": "b"}
     assert machine.are_one(one, dict(one))
-    assert machine.are_one(one, one | {"id": None})  # a machine without the number
+    assert machine.are_one(one, one | {"id": None})  # a machine without a machine-id
     assert not machine.are_one(one, one | {"boot": "c"})  # a clone
-    assert not machine.are_one(one, one | {"id": "2"})  # a container that stands for a machine
+    assert not machine.are_one(one, one | {"id": "2"})  # a container that acts as a machine
     assert not machine.are_one({}, {}) and not machine.are_one(one, {})
 
 
-def test_what_a_machine_is_made_of(tmp_path: Path) -> None:
+def test_model_firmware_and_microcode_of_a_machine(tmp_path: Path) -> None:
     dmi = {
         "sys_vendor": "Dell Inc.", "product_name": "PowerEdge R650", "bios_vendor": "Dell",
         "bios_version": "1.2.3", "bios_date": "01/02/2024",

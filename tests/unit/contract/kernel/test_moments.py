@@ -1,4 +1,4 @@
-"""What a kernel counts between two readings, from made-up and recorded text, and from this one."""
+"""Tests of a kernel's events between two readings: synthetic, recorded, and of this kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from virtbed_contract.surroundings import Bench, Moved
 from .conftest import lay
 from .test_settings import SETTINGS, TREE
 
-# Of an Intel server, cut; the columns of CPUs that are offline are not there.
+# From an Intel server, shortened; CPUs that are offline have no columns.
 INTERRUPTS = """\
             CPU0       CPU1       CPU3
    8:          0          0          0   IO-APIC   8-edge      rtc0
@@ -33,7 +33,7 @@ MESSAGE = "6,{},19410648598,-;{}\n SUBSYSTEM=block"
 def tree(**changes: Any) -> dict[str, str]:
     now = {
         "nvme": 100, "nic": 7, "loc": 1000, "core": 3, "package": 1, "processes": 500, "out": 0,
-        "up": "100.25", "nic_at": "0", "number": 41, "said": "ready", "fired": "Mon 03:00",
+        "up": "100.25", "nic_at": "0", "number": 41, "text": "ready", "fired": "Mon 03:00",
     } | changes  # fmt: skip
     return TREE | {
         "proc/interrupts": INTERRUPTS.format(**now),
@@ -47,7 +47,7 @@ def tree(**changes: Any) -> dict[str, str]:
         f"{CPU}/cpu1/thermal_throttle/core_throttle_count": str(now["core"]),
         f"{CPU}/cpu1/thermal_throttle/package_throttle_count": str(now["package"]),
         "dev/kmsg": "\n".join(
-            MESSAGE.format(number, now["said"] if number == now["number"] else "older")
+            MESSAGE.format(number, now["text"] if number == now["number"] else "older")
             for number in range(40, now["number"] + 1)
         ),
         "run/systemd/timers": TIMER.format(now["fired"]),
@@ -59,7 +59,7 @@ def read(folder: Path, cpus: tuple[int, ...] = (1,), **changes: Any) -> dict[str
     return {"settings": settings.kernel(root), **moments.counters(root, cpus)}
 
 
-def test_what_is_counted_so_far(tmp_path: Path) -> None:
+def test_counters_since_boot(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert found == {
         "settings": SETTINGS, "online": "0-1,3", "uptime_s": 100.25, "cpus": "1",
@@ -86,7 +86,7 @@ HAPPENED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a cron job": ({"processes": 540}, {"processes": 40}),
     "swapping": ({"out": 64}, {"swapped_pages": 64}),
     "messages": (
-        {"number": 45, "said": "mce: CPU1: Package temperature above threshold"},
+        {"number": 45, "text": "mce: CPU1: Package temperature above threshold"},
         {"messages": 4, "last_message": "mce: CPU1: Package temperature above threshold"},
     ),
     "a timer that fires": ({"fired": "Mon 04:00"}, {"timers": ["fstrim.timer"]}),
@@ -94,14 +94,14 @@ HAPPENED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("what", HAPPENED)
-def test_what_happened_is_distinguished(tmp_path: Path, what: str) -> None:
-    changes, said = HAPPENED[what]
+def test_each_kind_of_event_is_counted_separately(tmp_path: Path, what: str) -> None:
+    changes, expected = HAPPENED[what]
     found = moments.moved(read(tmp_path / "a"), read(tmp_path / "b", up="110.25", **changes))
-    assert found == QUIET | said
+    assert found == QUIET | expected
     assert encode(decode(Moved, found)) == found
 
 
-def test_a_setting_that_changes_meanwhile_and_a_timer_that_was_to_fire_once(tmp_path: Path) -> None:
+def test_a_changed_setting_and_a_one_shot_timer_are_reported(tmp_path: Path) -> None:
     before, after = read(tmp_path / "a"), read(tmp_path / "b", up="110.25")
     before["timers"]["run-r7.timer"] = ""
     after["settings"]["ksm"] = "off"
@@ -110,8 +110,8 @@ def test_a_setting_that_changes_meanwhile_and_a_timer_that_was_to_fire_once(tmp_
     assert found["changed"] == ["merging of equal pages (KSM) on before, off after"]
 
 
-def test_what_daemons_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Path) -> None:
-    """Level 30 is 3 << 3 | 6: as systemd writes. 12, which `echo` writes, is of nobody known."""
+def test_messages_of_daemons_in_the_kernels_log_are_left_out(tmp_path: Path) -> None:
+    """Systemd writes with level 30 (3 << 3 | 6). `echo` writes with level 12, which is kept."""
     kernel = MESSAGE.format(41, "ready")
     unit = "30,{},19410648598,-;systemd[1]: Started something."
     quiet = lay(tmp_path / "a", {"dev/kmsg": kernel})
@@ -122,7 +122,7 @@ def test_what_daemons_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Pat
 
     def messages(root: Path) -> Any:
         before, after = moments.counters(quiet, (0,)), moments.counters(root, (0,))
-        # What sh prints of them is the same.
+        # The output of the shell script contains the same messages.
         command = ["sh", "-c", moments.SCRIPT, "sh", str(root)]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert moments.machine(printed, (0,))["messages"] == after["messages"]
@@ -134,13 +134,13 @@ def test_what_daemons_write_to_the_kernels_log_is_no_message_of_it(tmp_path: Pat
     assert messages(echoed) == (1, "of-a-test")
 
 
-def test_a_log_that_ran_on_beyond_what_is_kept(tmp_path: Path) -> None:
-    found = moments.moved(read(tmp_path / "a"), read(tmp_path / "b", number=141, said="again"))
+def test_more_new_messages_than_are_kept(tmp_path: Path) -> None:
+    found = moments.moved(read(tmp_path / "a"), read(tmp_path / "b", number=141, text="again"))
     assert (found["messages"], found["last_message"]) == (100, "again")
 
 
-def test_a_large_machine_is_read_to_the_end(tmp_path: Path) -> None:
-    """512 CPUs and 400 interrupts: 2.4 MB, and the CPUs' timers stand below the devices."""
+def test_all_files_of_a_large_machine_are_read(tmp_path: Path) -> None:
+    """With 512 CPUs and 400 interrupts it is 2.4 MB, and the row of CPUs' timers is at the end."""
     heads = "".join(f"{f'CPU{n}':>11}" for n in range(512))
     zeros = f"{0:>11}" * 510
     rows = [f" {n:>4}:{n:>11}{3:>11}{zeros}  PCI-MSIX 1-edge nvme{n}" for n in range(100, 500)]
@@ -153,7 +153,7 @@ def test_a_large_machine_is_read_to_the_end(tmp_path: Path) -> None:
     assert (len(found), found["LOC"], found["499 nvme499"]) == (401, 5, 3)
 
 
-def test_a_kernel_that_tells_nothing(tmp_path: Path) -> None:
+def test_a_kernel_that_reports_nothing(tmp_path: Path) -> None:
     nothing = moments.counters(tmp_path, (0,))
     found = moments.moved(nothing, nothing)
     assert {found[key] for key in QUIET if QUIET[key] != []} == {None, "0"}
@@ -162,7 +162,7 @@ def test_a_kernel_that_tells_nothing(tmp_path: Path) -> None:
     assert masked == nothing | {"online": "", "timers": {}}
 
 
-def test_the_shell_prints_what_the_readers_need(tmp_path: Path) -> None:
+def test_the_script_prints_what_the_readers_need(tmp_path: Path) -> None:
     files = {name: text for name, text in tree().items() if "systemd" not in name}
     live = lay(tmp_path / "live", files)
     command = ["sh", "-c", moments.SCRIPT, "sh", str(live)]
@@ -174,22 +174,22 @@ def test_the_shell_prints_what_the_readers_need(tmp_path: Path) -> None:
 
 
 def test_this_machine() -> None:
-    """The live files, the log of the kernel among them, which never ends, and what sh prints."""
-    said, live = moments.taken((0,)), moments.counters(Path("/"), (0,))
-    assert live["uptime_s"] >= said["uptime_s"] > 0
-    assert (live["messages"] is None) == (said["messages"] is None)
+    """Read the live files, including the kernel's endless log, and the output of the script."""
+    printed, live = moments.taken((0,)), moments.counters(Path("/"), (0,))
+    assert live["uptime_s"] >= printed["uptime_s"] > 0
+    assert (live["messages"] is None) == (printed["messages"] is None)
     kernel = settings.kernel(Path("/"))
-    assert {k: v for k, v in said["settings"].items() if v} == {
+    assert {k: v for k, v in printed["settings"].items() if v} == {
         k: v for k, v in kernel.items() if v
     }
-    bench = moments.bench({"bench": said}, {"bench": said | live})
+    bench = moments.bench({"bench": printed}, {"bench": printed | live})
     assert bench is not None
     assert encode(decode(Bench, bench)) == bench
 
 
 @pytest.mark.parametrize("name", ["x86_64-epyc_7451", "20em64t-hybrid", "s390-lpar", "arm-A510"])
 def test_recorded_machines(recorded: Callable[[str], Path], name: str) -> None:
-    """They tell little of this, and nothing wrong."""
+    """Recorded machines report few of these values, but none that is wrong."""
     root = recorded(name)
     found = moments.counters(root, (0,))
     assert found["messages"] is None and found["timers"] is None

@@ -1,4 +1,4 @@
-"""PCI devices and IOMMU groups, of machines that were recorded, and of made-up ones."""
+"""Tests of the reader of PCI devices and IOMMU groups, on recorded and synthetic machines."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_a_recorded_server(recorded: Recorded) -> None:
     assert screen.words == "0000:09:03.0 (display controller 102b:0532)"
     assert {device.group for device in devices.values()} == {None}
     assert not pci.has_iommu(recorded("40intel64"))
-    # Of one card alone its firmware gave the node.
+    # The firmware reports the node of one card only.
     near = {name[5:7]: device.nodes for name, device in devices.items()}
     assert near["09"] == near["40"] == () and near["43"] == (2,)
 
 
-def test_gpus_whose_memory_is_a_node_are_near_the_node_of_cpus(recorded: Recorded) -> None:
+def test_a_gpu_whose_memory_is_a_node_is_near_a_node_with_cpus(recorded: Recorded) -> None:
     root = recorded("nvidiagpunumanodes")
     nodes = {name: device.nodes for name, device in pci.devices(root).items()}
     assert nodes == {
@@ -66,7 +66,7 @@ def test_a_machine_without_a_pci_bus(recorded: Recorded, tmp_path: Path) -> None
         assert nvidia.module_version(root) is None and not pci.has_iommu(root)
 
 
-def test_what_a_function_is_bound_to_and_grouped_with(tmp_path: Path) -> None:
+def test_driver_and_group_of_a_function(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     tree.port("0000:40:00.0", 11)
     tree.gpu()
@@ -103,14 +103,17 @@ def test_groups_are_found_by_either_of_their_links(tmp_path: Path) -> None:
         (config(ACS_ON), True),
         (config(ACS_ON | 0x40), True),
         (config(ACS_OFF), False),
-        (config(0x01), False),  # source validation alone keeps nobody apart
+        (config(0x01), False),  # source validation alone does not isolate
         (config(None), None),
         (config(ACS_ON, extended=False), None),
         (b"", None),
-        (config()[:0x100] + (0x0001 | 0x100 << 20).to_bytes(4, "little") * 99, None),  # a circle
+        (
+            config()[:0x100] + (0x0001 | 0x100 << 20).to_bytes(4, "little") * 99,
+            None,
+        ),  # a list with a cycle
     ],
 )
-def test_access_control_is_read_from_the_configuration_space(
+def test_acs_is_read_from_the_configuration_space(
     tmp_path: Path, space: bytes, expected: bool | None
 ) -> None:
     folder = Tree(tmp_path).port("0000:40:00.0")
@@ -127,7 +130,7 @@ def test_access_control_is_read_from_the_configuration_space(
         ({}, False),
     ],
 )
-def test_whether_the_kernel_can_reset_it(
+def test_whether_the_kernel_can_reset_a_function(
     tmp_path: Path, files: dict[str, str], expected: bool
 ) -> None:
     folder = Tree(tmp_path).gpu()
@@ -136,7 +139,7 @@ def test_whether_the_kernel_can_reset_it(
     assert pci.devices(tmp_path)["0000:41:00.0"].resets is expected
 
 
-def test_memory_without_an_address_and_lines_that_are_none(tmp_path: Path) -> None:
+def test_windows_without_an_address_and_invalid_lines(tmp_path: Path) -> None:
     folder = Tree(tmp_path).gpu()
     lay(folder, {"resource": bars([16 * MIB, GIB], placed=False)})
     found = pci.devices(tmp_path)["0000:41:00.0"].bars
@@ -146,7 +149,7 @@ def test_memory_without_an_address_and_lines_that_are_none(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "near", "expected"),
+    ("node", "near", "expected"),
     [
         ("1", {}, (1,)),
         ("-1", {"local_cpulist": "4-7"}, (1,)),
@@ -157,14 +160,14 @@ def test_memory_without_an_address_and_lines_that_are_none(tmp_path: Path) -> No
         ("250", {"local_cpulist": "4-7"}, (1,)),  # memory without CPUs
     ],
 )
-def test_the_node_of_a_card_has_cpus(
-    tmp_path: Path, said: str, near: dict[str, str], expected: tuple[int, ...]
+def test_nodes_near_a_card_have_cpus(
+    tmp_path: Path, node: str, near: dict[str, str], expected: tuple[int, ...]
 ) -> None:
-    Tree(tmp_path, nodes=("0-3", "4-7", "8-11")).gpu(files={"numa_node": said, **near})
+    Tree(tmp_path, nodes=("0-3", "4-7", "8-11")).gpu(files={"numa_node": node, **near})
     assert pci.devices(tmp_path)["0000:41:00.0"].nodes == expected
 
 
-def test_the_one_node_is_everythings(tmp_path: Path) -> None:
+def test_every_device_is_near_the_only_node(tmp_path: Path) -> None:
     Tree(tmp_path).gpu(files={"numa_node": "-1"})
     assert pci.devices(tmp_path)["0000:41:00.0"].nodes == (0,)
 
@@ -182,7 +185,7 @@ def test_the_version_of_the_module(tmp_path: Path, text: str, expected: str | No
     assert nvidia.module_version(tmp_path) == expected
 
 
-def test_a_gpu_that_nothing_has_used_yet_tells_no_uuid(tmp_path: Path) -> None:
+def test_an_unused_gpu_reports_no_uuid(tmp_path: Path) -> None:
     Tree(tmp_path).gpu(uuid="GPU-????????-????-????-????-????????????")
     assert nvidia.uuid(tmp_path, "0000:41:00.0") is None
     assert nvidia.name(tmp_path, "0000:41:00.0") == "NVIDIA H100 PCIe"

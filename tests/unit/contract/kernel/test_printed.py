@@ -1,4 +1,4 @@
-"""What was printed is read as files are, without any: on made-up, recorded and hostile text."""
+"""Tests that printed files are read like live ones: synthetic, recorded and hostile text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WALLS = "sys/devices/system/cpu/vulnerabilities"
 
 
 def everything(root: Place) -> dict[str, Any]:
-    """Return what all readers say that are given a root, or a folder below it."""
+    """Return the results of all readers that take a root, or a folder below it."""
     return {
         "settings": settings.kernel(root),
         "huge": settings.huge_share(root),
@@ -45,13 +45,13 @@ def everything(root: Place) -> dict[str, Any]:
 
 
 def of(root: Path) -> Printed:
-    """Return the same files, without their bytes that are no UTF-8, as if they were printed."""
+    """Return the same files as a printed tree, without bytes that are not UTF-8."""
     files = [path for path in root.rglob("*") if path.is_file() and os.access(path, os.R_OK)]
     return Printed((str(p.relative_to(root)), p.read_text(errors="replace")) for p in files)
 
 
 @pytest.mark.parametrize("name", MADE_UP)
-def test_made_up_files_are_read_alike(tmp_path: Path, name: str) -> None:
+def test_printed_synthetic_files_are_read_like_live_ones(tmp_path: Path, name: str) -> None:
     more = {f"{WALLS}/meltdown": "Not affected", "proc/7/task/7/stat": "", "proc/7/task/9/stat": ""}
     root = lay(tmp_path, MADE_UP[name] | more)
     found = everything(of(root))
@@ -60,7 +60,9 @@ def test_made_up_files_are_read_alike(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_machines_are_read_alike(recorded: Callable[[str], Path], name: str) -> None:
+def test_printed_files_of_recorded_machines_are_read_like_live_ones(
+    recorded: Callable[[str], Path], name: str
+) -> None:
     root = recorded(name)
     assert everything(of(root)) == everything(root)
     command = ["sh", "-c", moments.SCRIPT, "sh", str(root)]
@@ -69,7 +71,9 @@ def test_recorded_machines_are_read_alike(recorded: Callable[[str], Path], name:
     assert moments.machine(printed, (0,)) == live
 
 
-def test_a_server_of_thousands_of_files_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_printed_server_with_thousands_of_files_opens_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cpu = f"{readings.MARK}sys/devices/system/cpu"
     printed = [f"{cpu}/online <==\n0-511\n"]
     for number in range(512):
@@ -108,7 +112,7 @@ def test_a_server_of_thousands_of_files_needs_none(monkeypatch: pytest.MonkeyPat
         (" ==> a\n1\n==>b\n2", {}),
     ],
 )
-def test_hostile_text(printed: str, files: dict[str, str]) -> None:
+def test_hostile_text_cannot_leave_the_tree(printed: str, files: dict[str, str]) -> None:
     root = readings.unpack(printed)
     assert {name: read(root / name) for name in files} == files
     assert root.is_dir()

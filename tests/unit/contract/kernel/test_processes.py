@@ -1,3 +1,5 @@
+"""Tests of the reader of processes in /proc."""
+
 from __future__ import annotations
 
 import os
@@ -31,7 +33,7 @@ def test_the_memory_policy(tmp_path: Path, text: str, policy: str | None) -> Non
     assert processes.memory_policy(7, tmp_path) is None  # a kernel without NUMA
 
 
-def test_stat_of_a_process_whose_name_is_no_help(tmp_path: Path) -> None:
+def test_stat_of_a_process_whose_name_has_parentheses(tmp_path: Path) -> None:
     rest = ["S", *["0"] * 18, "4242", *["0"] * 16, "3", "0"]
     lay(
         tmp_path,
@@ -50,7 +52,7 @@ def test_this_process() -> None:
     assert processes.threads(2**22 + 1) == set()
 
 
-def test_a_thread_that_was_moved_and_put_back_shows_in_the_count(tmp_path: Path) -> None:
+def test_a_thread_that_was_moved_and_moved_back_has_migrations(tmp_path: Path) -> None:
     text = "CPU 0/KVM (8, #threads: 4)\n----\nse.nr_migrations : 12\nx : 1"
     lay(tmp_path, {"7/task/8/sched": text})
     assert processes.migrations(7, 8, tmp_path) == 12
@@ -69,7 +71,7 @@ def test_processes_are_found_by_their_environment() -> None:
             process.wait()
 
 
-def test_what_may_not_be_read_and_what_ended_is_left_out(
+def test_unreadable_and_ended_processes_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lay(tmp_path, {"1/environ": "A=1", "2/environ": "A=1", "3/stat": "", "self/environ": "A=1"})

@@ -1,4 +1,4 @@
-"""What sh prints of a process is what a reader in the process reads."""
+"""Tests that the script's output about a process equals a reading inside the process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_this_process() -> None:
 
 
 def test_a_reading_starts_few_programs(tmp_path: Path) -> None:
-    """Each is a process, and a trial pays for all of them twice."""
+    """Each program costs time, twice in every trial."""
     live = lay(tmp_path / "live", STATUS | TREES["version 1"])
     (tmp_path / "bin").mkdir()
     for name in ("cat", "grep", "head"):
@@ -90,11 +90,11 @@ TREES = {
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_the_shell_reads_what_the_readers_need(tmp_path: Path, name: str) -> None:
+def test_the_script_prints_what_the_readers_need(tmp_path: Path, name: str) -> None:
     live = lay(tmp_path / "live", STATUS | TREES[name])
     found = readings.process(readings.unpack(printed(str(live))))
     assert found == readings.process(live)
-    assert found["cpus_allowed_list"] == "0-3"  # the others may be plugged in one day
+    assert found["cpus_allowed_list"] == "0-3"  # the other CPUs are possible, but not present
     assert (found["cpus_visible"], found["memory_policy"]) == (4, "bind:0")
     bound = {"version 1": 0.5, "no control groups": None}
     expected = bound.get(name, 1.5 if "own group" in name else 0.5)
@@ -146,7 +146,7 @@ LIMITED = {
 
 
 @pytest.mark.parametrize(("theirs", "network"), [("net:[7]", "own"), ("net:[1]", "host")])
-def test_the_shell_tells_whose_network_another_process_has(
+def test_the_script_prints_the_network_namespace_of_another_process(
     tmp_path: Path, theirs: str, network: str
 ) -> None:
     live = lay(tmp_path / "live", OF_ANOTHER)
@@ -158,7 +158,7 @@ def test_the_shell_tells_whose_network_another_process_has(
 
 
 @pytest.mark.parametrize("name", LIMITED)
-def test_the_shell_reads_another_process_and_all_that_limits_it(tmp_path: Path, name: str) -> None:
+def test_the_script_prints_another_process_and_its_limits(tmp_path: Path, name: str) -> None:
     live = lay(tmp_path / "live", OF_ANOTHER | LIMITED[name])
     found = readings.enclosed(readings.unpack(printed(str(live), "7")), 7)
     assert found == {
@@ -188,18 +188,18 @@ def test_the_shell_reads_another_process_and_all_that_limits_it(tmp_path: Path, 
     }
 
 
-def test_a_process_that_has_ended_is_none() -> None:
+def test_a_process_that_has_ended_has_no_reading() -> None:
     root = readings.unpack(printed("", str(2**22 + 1)))
     assert readings.enclosed(root, 2**22 + 1) is None
 
 
-def test_what_a_terminal_adds_does_no_harm() -> None:
+def test_carriage_returns_of_a_terminal_are_ignored() -> None:
     text = "warning: no tty\r\n==> /proc/self/status\r\nCpus_allowed_list:\t0-1\r\n"
     assert readings.process(readings.unpack(text))["cpus_allowed_list"] == "0-1"
 
 
-def test_a_kernel_that_keeps_things_to_itself(tmp_path: Path) -> None:
-    """As gVisor's does: no NUMA, no cgroups, a status without lists of CPUs."""
+def test_a_kernel_that_reports_little(tmp_path: Path) -> None:
+    """Like gVisor's kernel: no NUMA, no cgroups, a status without lists of CPUs."""
     lay(tmp_path, {"proc/self/status": "Name:\tcat\nThreads:\t1"})
     assert readings.process(tmp_path) == {
         "cpus_visible": None,

@@ -1,4 +1,4 @@
-"""Settings of kernels and processes, from made-up trees: what is not reported is None."""
+"""Tests of the reader of settings, on synthetic trees: a setting that is not reported is None."""
 
 from __future__ import annotations
 
@@ -59,28 +59,28 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert settings.kernel(lay(tmp_path, TREE)) == SETTINGS
 
 
-def test_the_registry_names_what_is_read() -> None:
+def test_the_settings_read_are_those_of_the_registry() -> None:
     assert list(SETTINGS) == [one.name for one in likeness.held("kernel")]
     found = settings.process(Path("/"), {})
     assert found.keys() == {one.name for one in likeness.held("process")}
 
 
-def test_an_empty_tree_and_empty_files_tell_nothing(tmp_path: Path) -> None:
-    """An engine hides a file by an empty one over it: that is no setting, and equal to nothing."""
+def test_an_empty_tree_and_empty_files_give_no_settings(tmp_path: Path) -> None:
+    """Engines hide files by mounting empty ones over them, so an empty file gives None."""
     assert set(settings.kernel(tmp_path).values()) == {None}
     root = lay(tmp_path / "masked", dict.fromkeys(TREE, ""))
     assert set(settings.kernel(root).values()) == {None}
     assert settings.huge_share(root) is None
 
 
-def test_a_configuration_in_proc_comes_first(tmp_path: Path) -> None:
+def test_a_configuration_in_proc_is_preferred(tmp_path: Path) -> None:
     root = lay(tmp_path, TREE)
     (root / "proc/config.gz").write_bytes(gzip.compress(b"CONFIG_HZ=100\n"))
     assert settings.config(root) == "HZ=100"
 
 
 def test_offline_cpus_do_not_change_idle_states(tmp_path: Path) -> None:
-    """Bare metal of a size takes CPUs offline; those that are left say the same."""
+    """Bare metal takes CPUs offline to have a size; the reading must not depend on that."""
     alike = {name: "0" if name.endswith("disable") else text for name, text in TREE.items()}
     both = settings.idle(lay(tmp_path / "both", alike))
     one = {name: text for name, text in alike.items() if "cpu1/" not in name}
@@ -100,7 +100,7 @@ def test_offline_cpus_do_not_change_idle_states(tmp_path: Path) -> None:
          "libjemalloc.so.2"),
     ],
 )  # fmt: skip
-def test_what_changes_the_allocator(
+def test_changes_of_the_allocator_are_reported(
     tmp_path: Path, environment: dict[str, str], files: dict[str, str], found: str
 ) -> None:
     assert settings.allocator(lay(tmp_path, files), environment) == found
@@ -116,7 +116,7 @@ def test_what_changes_the_allocator(
         (None, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, None),
     ],
 )
-def test_what_a_process_does_about_huge_pages(
+def test_the_huge_pages_setting_of_a_process(
     tmp_path: Path, enabled: str | None, environment: dict[str, str], policy: str | None
 ) -> None:
     lay(
@@ -124,7 +124,7 @@ def test_what_a_process_does_about_huge_pages(
         {"proc/self/status": f"Name:\tx\nTHP_enabled:\t{enabled}\n" if enabled else "Name:\tx"},
     )
     assert settings.page_policy(tmp_path, environment) == policy
-    # Any other tunable is a change of the allocator, which no plan asks for.
+    # Any other tunable changes the allocator, and no plan requests that.
     changed = settings.allocator(tmp_path, environment) != settings.DEFAULT_ALLOCATOR
     assert changed == ("hugetlb=2" in str(environment) or policy is None)
 
@@ -134,17 +134,17 @@ def test_the_share_of_huge_pages(tmp_path: Path) -> None:
     assert settings.huge_share(lay(tmp_path, {"proc/self/smaps_rollup": rollup})) == 0.25
 
 
-def test_no_swap_needs_no_limit(tmp_path: Path) -> None:
+def test_without_swap_its_limit_is_not_read(tmp_path: Path) -> None:
     root = lay(tmp_path, {"proc/swaps": "Filename\tType\tSize\tUsed\tPriority"})
     assert settings.process(root, {})["swap_limit"] == "none"
 
 
-def test_the_clock_of_this_machine_takes_less_than_a_thousandth_of_a_request() -> None:
+def test_reading_the_clock_takes_less_than_a_thousandth_of_a_request() -> None:
     assert 0 < settings.clock_ns(100) < 1e5
     assert settings.libc() == os.confstr("CS_GNU_LIBC_VERSION")
 
 
-def test_two_readings_name_what_changed() -> None:
+def test_settings_that_differ_between_two_readings_are_listed() -> None:
     now = SETTINGS | {"ksm": "off", "cmdline": "root=/dev/vda1; ro; quiet", "swap": None}
     assert likeness.changed(SETTINGS, now) == [
         "kernel's command line mitigations=off before, quiet after",

@@ -1,4 +1,4 @@
-"""What CPUs share, read of made-up kernels: a guest's and its host's are compared."""
+"""Tests of the CPU topology of a guest and of its host, on synthetic kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from virtbed_contract.kernel import shape
 
 
 def machine(threads: dict[int, str], package: str, l3: str, node: str, size: str = "32K") -> str:
-    """Return what `shape.SCRIPT` prints on a machine of one package, cache and node."""
+    """Return the output of `shape.SCRIPT` on a machine with one package, cache and node."""
     lines = ["6.1.0-1-amd64", "#1 SMP Debian", f"node/node0/cpulist:{node}"]
     for cpu, siblings in threads.items():
         lines += [
@@ -26,8 +26,8 @@ def machine(threads: dict[int, str], package: str, l3: str, node: str, size: str
         for index, level, kind, kib, shared in (
             (0, 1, "Data", size, siblings), (3, 3, "Unified", "32768K", l3),
         ):  # fmt: skip
-            said = {"level": level, "type": kind, "size": kib, "shared_cpu_list": shared}
-            lines += [f"cpu/cpu{cpu}/cache/index{index}/{k}:{v}" for k, v in said.items()]
+            cache = {"level": level, "type": kind, "size": kib, "shared_cpu_list": shared}
+            lines += [f"cpu/cpu{cpu}/cache/index{index}/{k}:{v}" for k, v in cache.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -35,7 +35,7 @@ HOST = machine({c: f"{c % 4},{c % 4 + 4}" for c in range(8)}, "0-7", "0-7", "0-7
 GUEST = machine({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, "0-3", "0-3", "0-3")
 
 
-def test_a_guest_and_its_cpus_read_alike() -> None:
+def test_a_guest_and_its_host_cpus_have_the_same_shape() -> None:
     host, guest = shape.parse(HOST, [1, 5, 2, 6]), shape.parse(GUEST, range(4))
     assert host == guest
     assert host["kernel"] == {"release": "6.1.0-1-amd64", "version": "#1 SMP Debian"}
@@ -47,7 +47,7 @@ def test_a_guest_and_its_cpus_read_alike() -> None:
     }
 
 
-def test_a_kernel_that_tells_nothing_has_no_shape() -> None:
+def test_a_kernel_that_reports_nothing_has_no_shape() -> None:
     assert shape.parse("", [0])["shape"] == {
         "packages": [], "cores": [], "nodes": [], "caches": {},
     }  # fmt: skip
@@ -66,7 +66,7 @@ KERNEL = HostKernel("6.1.0-1-amd64", "#1 SMP Debian", "/k", "sha256:" + "a" * 64
 TOPOLOGY = {"sockets": 1, "cores": 2, "threads": 2, "cache": "passthrough", "cells": []}
 
 
-def asked(**changes: Any) -> Instance:
+def requested(**changes: Any) -> Instance:
     plain: dict[str, Any] = {
         "id": "vm-pinned-c04-r01", "platform": "vm", "machine": "kvm", "enclosure": "process",
         "own_kernel": True, "private_kernel": False, "mode": "pinned", "enclosure_limit": "none",
@@ -80,16 +80,16 @@ def asked(**changes: Any) -> Instance:
 
 
 def reading(**changes: Any) -> dict[str, Any]:
-    said = {"guest": shape.parse(GUEST, range(4)), "host": shape.parse(HOST, [1, 5, 2, 6])}
-    return {"topology": TOPOLOGY, **said, **changes}
+    sides = {"guest": shape.parse(GUEST, range(4)), "host": shape.parse(HOST, [1, 5, 2, 6])}
+    return {"topology": TOPOLOGY, **sides, **changes}
 
 
 GRID = GuestShape(1, 2, 2, (0, 1, 2, 3), ())
 
 
-def test_a_guest_as_asked_has_no_mismatch() -> None:
-    assert guest_mismatches(asked(kernel=KERNEL, shape=GRID), reading()) == []
-    assert guest_mismatches(asked(), {}) == []
+def test_a_guest_as_requested_has_no_mismatch() -> None:
+    assert guest_mismatches(requested(kernel=KERNEL, shape=GRID), reading()) == []
+    assert guest_mismatches(requested(), {}) == []
 
 
 @pytest.mark.parametrize(
@@ -108,15 +108,15 @@ def test_a_guest_as_asked_has_no_mismatch() -> None:
         ({"host": None}, "have None"),
     ],
 )  # fmt: skip
-def test_another_shape_is_named_with_both(changes: dict[str, Any], message: str) -> None:
-    found = guest_mismatches(asked(shape=GRID), reading(**changes))
+def test_another_shape_is_reported_with_both_values(changes: dict[str, Any], message: str) -> None:
+    found = guest_mismatches(requested(shape=GRID), reading(**changes))
     assert any(message in sentence for sentence in found), found
 
 
-def test_an_emulators_caches_are_its_own() -> None:
+def test_caches_of_an_emulated_guest_are_not_compared() -> None:
     other = reading(guest=shape.parse(GUEST.replace("32768K", "393216K"), range(4)))
-    assert guest_mismatches(asked(shape=GRID), other)
-    assert guest_mismatches(asked(shape=GRID, accelerator="tcg"), other) == []
+    assert guest_mismatches(requested(shape=GRID), other)
+    assert guest_mismatches(requested(shape=GRID, accelerator="tcg"), other) == []
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_an_emulators_caches_are_its_own() -> None:
     [None, {"kernel": {"release": "6.1.0-2-amd64", "version": "#1 SMP Debian"}},
      {"kernel": {"release": "6.1.0-1-amd64", "version": "#1 SMP rebuilt"}}],
 )  # fmt: skip
-def test_another_kernel_is_named_even_of_the_same_release(guest: Any) -> None:
-    (said,) = guest_mismatches(asked(kernel=KERNEL), reading(guest=guest))
-    assert "the host's, 6.1.0-1-amd64 #1 SMP Debian, is needed" in said
+def test_another_build_of_the_same_kernel_release_is_a_mismatch(guest: Any) -> None:
+    (mismatch,) = guest_mismatches(requested(kernel=KERNEL), reading(guest=guest))
+    assert "the host's, 6.1.0-1-amd64 #1 SMP Debian, is needed" in mismatch
 
 
-def test_nodes_that_were_defined_are_compared() -> None:
+def test_the_nodes_in_the_definition_are_compared() -> None:
     nodes = (GuestNode(0, "0-1", 2048, (10, 21)), GuestNode(1, "2-3", 2048, (21, 10)))
-    found = guest_mismatches(asked(shape=replace(GRID, nodes=nodes)), reading())
+    found = guest_mismatches(requested(shape=replace(GRID, nodes=nodes)), reading())
     assert found == ["the machine was defined with vCPUs [] in nodes, ['0-1', '2-3'] is needed"]

@@ -1,3 +1,5 @@
+"""Tests of snapshots of host settings."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +10,7 @@ from virtbed_contract.codec import DocumentError
 from virtbed_contract.kernel.snapshots import keep, kept
 
 
-def test_a_snapshot_holds_for_its_boot(tmp_path: Path) -> None:
+def test_a_snapshot_is_valid_for_its_boot_only(tmp_path: Path) -> None:
     boot, snapshot = tmp_path / "boot", tmp_path / "state" / "tuning.json"
     boot.write_text("first\n")
     assert kept(snapshot, boot) == {}
@@ -21,7 +23,7 @@ def test_a_snapshot_holds_for_its_boot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"boot": 1, "values": {}}', '{"boot": "first"}'])
-def test_what_is_no_snapshot_is_said_with_what_to_do(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_snapshot_is_refused_with_a_remedy(tmp_path: Path, text: str) -> None:
     boot, snapshot = tmp_path / "boot", tmp_path / "tuning.json"
     boot.write_text("first\n")
     snapshot.write_text(text)

@@ -1,4 +1,4 @@
-"""CPUs and instruction sets of machines that were recorded, and of made-up ones."""
+"""Tests of the readers of CPUs and instruction sets, on recorded and synthetic machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .conftest import lay
 Recorded = Callable[[str], Path]
 
 
-def test_cpus_that_are_offline_are_present(recorded: Recorded) -> None:
+def test_offline_cpus_are_present(recorded: Recorded) -> None:
     root = recorded("offline-cpu0-node0")
     assert {0, 1, 2, 3} <= set(topology.present(root)) - set(topology.online(root))
 
@@ -21,14 +21,14 @@ def test_nodes_of_a_gpus_memory_have_no_cpus(recorded: Recorded) -> None:
     assert topology.nodes_with_cpus(recorded("nvidiagpunumanodes")) == (0, 8)
 
 
-def test_what_a_phones_cores_are(recorded: Recorded) -> None:
+def test_kinds_of_cores_of_a_phone(recorded: Recorded) -> None:
     parts = topology.parts(recorded("arm-A510"))
     assert [parts[cpu] for cpu in (0, 3, 5, 7)] == [
         "0x41/0xd46", "0x41/0xd4d", "0x41/0xd47", "0x41/0xd4e",
     ]  # fmt: skip
 
 
-def test_which_cpus_the_kernel_leaves_alone(tmp_path: Path) -> None:
+def test_isolated_and_tickless_cpus(tmp_path: Path) -> None:
     cpu = "sys/devices/system/cpu"
     lay(tmp_path, {f"{cpu}/isolated": "2-3", f"{cpu}/nohz_full": "1-3"})
     assert (topology.isolated(tmp_path), topology.tickless(tmp_path)) == ((2, 3), (1, 2, 3))
@@ -36,7 +36,7 @@ def test_which_cpus_the_kernel_leaves_alone(tmp_path: Path) -> None:
     assert topology.isolated(tmp_path) == topology.tickless(tmp_path) == ()
 
 
-def test_a_kernel_that_tells_nothing(tmp_path: Path) -> None:
+def test_a_kernel_that_reports_nothing(tmp_path: Path) -> None:
     assert topology.online(tmp_path) == topology.present(tmp_path) == ()
     assert topology.isolated(tmp_path) == topology.tickless(tmp_path) == ()
     assert topology.nodes_with_cpus(tmp_path) == () and topology.parts(tmp_path) == {}
@@ -54,11 +54,11 @@ def test_instruction_sets_of_the_first_cpu(tmp_path: Path, recorded: Recorded) -
     assert isa.read_isa(recorded("nvidia-dgx")) == ["asimd", "asimddp", "bf16", "sve"]
 
 
-def test_what_tcg_emulates_is_of_the_list() -> None:
+def test_instruction_sets_of_tcg_are_in_the_list() -> None:
     assert set(isa.TCG_ISA) < set(isa.ISA) and len(set(isa.ISA)) == len(isa.ISA)
 
 
-def test_what_decides_speed_next_to_the_topology(tmp_path: Path) -> None:
+def test_clock_source_model_turbo_and_mitigations(tmp_path: Path) -> None:
     cpu = "sys/devices/system/cpu"
     lay(
         tmp_path,
@@ -73,11 +73,11 @@ def test_what_decides_speed_next_to_the_topology(tmp_path: Path) -> None:
     assert topology.mitigations(tmp_path) == {"l1tf": "Not affected", "meltdown": "Mitigation: PTI"}
     assert topology.turbo(tmp_path) is False
     lay(tmp_path, {f"{cpu}/intel_pstate/no_turbo": "0"})
-    assert topology.turbo(tmp_path) is True  # where there is the driver, boost is not its
+    assert topology.turbo(tmp_path) is True  # with intel_pstate, the file boost does not apply
 
 
-def test_a_kernel_that_does_not_tell_what_decides_speed(tmp_path: Path) -> None:
-    """As gVisor's does: its /sys has no such files."""
+def test_a_kernel_that_reports_no_clock_source_model_turbo_or_mitigations(tmp_path: Path) -> None:
+    """Like gVisor, whose /sys has no such files."""
     assert topology.cpu_model(tmp_path) is None
     assert topology.mitigations(tmp_path) is None
     assert topology.turbo(tmp_path) is None
