@@ -1,8 +1,9 @@
-"""How a set of measurements answers the claims of the studies.
+"""The rules by which measurements answer the claims of the studies.
 
-The effects come from `effects`, with simultaneous intervals for the finding, and nothing is decided
-from a point alone. An answer is given with all trials and without the suspect ones, names its
-margin, what would change it, and what these measurements could not have seen.
+`claims` gives the claims and their effects, `effects` the logarithms; here the effects get
+intervals that are simultaneous for each finding, and a rule turns them into an answer. A point
+estimate alone decides nothing. `findings` puts the answers into words, with and without suspect
+trials.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ Side = Literal["for", "against", "neither"]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of measurements besides their times.
+    """Knowledge about measurements besides their times.
 
     Attributes:
-        differing: Cells whose answers are not bare metal's: they did other work.
+        differing: Cells whose answers differ from bare metal's: they did other work.
         serial: Why an application cannot use a second core, by cell.
         clean: The units without suspect trials; None if no trial is suspect.
-        suspects: Number of suspect trials, and of all.
-        selection: That suspicion depends on the platform, in words; empty if nothing shows it.
-        confounded: How a cell's ratio to bare metal is confounded with time, by cell: in words, and
-            what of its logarithm may be drift.
-        flattered: Why the times of a cell may be too short, by cell: its slow trials are missing.
+        suspects: Number of suspect trials, and number of all trials.
+        selection: A sentence if suspicion depends on the platform; empty if nothing shows that.
+        confounded: How a cell's ratio to bare metal is confounded with time, by cell: a text, and
+            the part of the ratio's logarithm that may be drift.
+        flattered: Why the times of a cell may be too short (slow trials are missing), by cell.
     """
 
     differing: AbstractSet[Cell] = frozenset()
@@ -50,17 +51,19 @@ class Known:
 
     @property
     def out(self) -> dict[Cell, str]:
-        """Why a cell is no evidence, by cell."""
+        """The cells that are no evidence, each with the reason."""
         return {
-            **self.flattered, **dict.fromkeys(self.differing, "its answers are not bare metal's"),
-        }  # fmt: skip
+            **self.flattered,
+            **dict.fromkeys(self.differing, "its answers differ from bare metal's"),
+        }
 
 
 @dataclass(frozen=True)
 class Case:
-    """An effect of a finding, and whether it speaks for the claim.
+    """An effect of a finding, and whether it supports the claim.
 
-    `curve`, `whole` and `cells` are its candidate's. `no_spread` says that replicates are equal.
+    `curve`, `whole` and `cells` are those of its candidate. `no_spread` is true if its replicates
+    are all equal.
     """
 
     effect: Effect
@@ -73,7 +76,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A finding's answer, with every effect it rests on, and what was left out of it."""
+    """A finding's answer, with every effect it is based on, and the cells left out of it."""
 
     finding: Finding
     limit: float
@@ -92,7 +95,7 @@ def verdicts(units: Units, known: Known | None = None, margin: float = MARGIN) -
 
     Args:
         units: The measurements.
-        known: What else is known of them; `clean` is not looked at.
+        known: What else is known about them; `clean` is not used.
         margin: The smallest effect of interest, as a share.
     """
     known = known or Known()
@@ -119,26 +122,26 @@ def _verdict(
 
 
 def limit_of(finding: Finding, margin: float = MARGIN) -> float:
-    """Return the ratio that an effect must clear: a finding's own, or the margin's."""
+    """Return the ratio that an effect must clear: the finding's own, or the one of the margin."""
     if finding.margin is not None:
         return finding.margin
     return 1 / (1 + margin) if finding.side == "below" else 1 + margin
 
 
 def judged(finding: Finding, candidates: Iterable[Candidate], limit: float) -> list[Case]:
-    """Return the effects of a finding with simultaneous intervals, and on which side each lies.
+    """Return the effects of a finding with simultaneous intervals, and the side of each.
 
-    Replicates that are all equal have no interval: that is no precision, but a clock too coarse, a
-    copy, or an invention.
+    Replicates that are all equal get no interval: equality comes from a coarse clock, a copy or an
+    invention, not from precision.
     """
     listed = list(candidates)
-    found = together((candidate.about, candidate.groups) for candidate in listed)
+    effects = together((candidate.about, candidate.groups) for candidate in listed)
     cases = []
-    for candidate, effect in zip(listed, found, strict=True):
+    for candidate, effect in zip(listed, effects, strict=True):
         if effect is None:
             continue
         no_spread = any(equal(group) for group in candidate.groups)
-        # Two replicates that tell next to nothing may have an end beyond all numbers.
+        # The interval of two very different replicates may have an end that underflows to 0.
         if no_spread or effect.low == 0:
             effect = replace(effect, low=None, high=None)
         step = finding.rule == "falls" and not candidate.whole
@@ -148,10 +151,10 @@ def judged(finding: Finding, candidates: Iterable[Candidate], limit: float) -> l
 
 
 def side_of(finding: Finding, effect: Effect, limit: float, *, step: bool = False) -> Side:
-    """Return where the whole interval lies: as the claim wants it, as it does not, or neither.
+    """Return whether the whole interval supports the claim, contradicts it, or neither.
 
-    A `step` of a curve speaks against a fall where it rises. A flat one says nothing against a fall
-    elsewhere.
+    A `step` of a curve contradicts a fall if it rises. A flat step does not, since the curve may
+    fall elsewhere.
     """
     if _clears(finding, effect, limit) > 0:
         return "for"
@@ -159,7 +162,7 @@ def side_of(finding: Finding, effect: Effect, limit: float, *, step: bool = Fals
 
 
 def _clears(finding: Finding, effect: Effect, limit: float) -> float:
-    """Return by how much the whole interval is where the claim wants it, as a logarithm."""
+    """Return the distance of the whole interval beyond the limit on the claim's side, as a log."""
     if effect.low is None or effect.high is None:
         return -math.inf
     above, below = math.log(effect.low / limit), -math.log(effect.high)
@@ -169,7 +172,7 @@ def _clears(finding: Finding, effect: Effect, limit: float) -> float:
 
 
 def _misses(finding: Finding, effect: Effect, limit: float, *, step: bool) -> float:
-    """Return by how much the whole interval is where the claim does not want it."""
+    """Return the distance of the whole interval beyond the limit on the other side, as a log."""
     if effect.low is None or effect.high is None:
         return -math.inf
     if step:
@@ -203,7 +206,7 @@ def _curves(cases: Sequence[Case]) -> list[list[Case]]:
 
 
 def weighing(verdict: Verdict) -> list[Case]:
-    """Return the cases that an answer is made of: where scaling stops, the last of each curve."""
+    """Return the cases that decide an answer: for the rule "stops", the last of each curve."""
     if verdict.finding.rule != "stops":
         return verdict.cases
     return [curve[-1] for curve in _curves(verdict.cases)]
@@ -214,13 +217,13 @@ def _settled(supported: bool, refuted: bool) -> Answer:
 
 
 def _may_rise(case: Case, limit: float) -> bool:
-    """Return whether a step may go the wrong way: nothing short of its interval tells."""
+    """Return whether a step may rise, as far as its interval shows."""
     low = case.effect.low
     return low is None or low < 1 / limit
 
 
 def deciding(verdict: Verdict) -> Case | None:
-    """Return the case whose interval decides, or keeps the finding from being decided."""
+    """Return the case whose interval decides the finding, or leaves it undecided."""
     finding, cases = verdict.finding, weighing(verdict)
     if not cases:
         return None
@@ -247,7 +250,7 @@ def deciding(verdict: Verdict) -> Case | None:
 
 
 def decided_by(verdict: Verdict) -> float:
-    """Return how far the interval that decides is beyond the limit, as a logarithm; 0 undecided."""
+    """Return the distance of the deciding interval beyond the limit, as a log; 0 if undecided."""
     most = deciding(verdict)
     if most is None or most.side == "neither":
         return 0.0
@@ -257,18 +260,18 @@ def decided_by(verdict: Verdict) -> float:
 
 
 def sentence(verdict: Verdict) -> str:
-    """Return what a verdict rests on: the effect that decides, and how many there are."""
-    found, most = verdict.cases, deciding(verdict)
+    """Return the evidence of a verdict: the deciding effect, and the number of effects."""
+    cases, most = verdict.cases, deciding(verdict)
     if most is None:
         return f"Needs {verdict.finding.needs}."
     text = f"{most.effect.about}: {most.effect.value:.3f} ({_span(most)})."
-    if len(found) == 1:
+    if len(cases) == 1:
         return text
-    by_side = {side: sum(case.side == side for case in found) for side in ("for", "against")}
-    rest = len(found) - sum(by_side.values())
+    by_side = {side: sum(case.side == side for case in cases) for side in ("for", "against")}
+    rest = len(cases) - sum(by_side.values())
     return (
-        f"{text} Of {len(found)} effects {by_side['for']} speak for it, "
-        f"{by_side['against']} against, {rest} neither."
+        f"{text} Of {len(cases)} effects, {by_side['for']} support the claim, "
+        f"{by_side['against']} contradict it, {rest} do neither."
     )
 
 

@@ -1,7 +1,7 @@
-"""The findings of the studies, answered: verdicts as plain values, with and without suspect trials.
+"""The verdicts on the findings of the studies, as plain values, with and without suspect trials.
 
-`claims` has what the studies claim, `answers` the rules that decide, `outlook` what a verdict says
-of its own limits.
+`claims` has the claims, `answers` the rules that decide, `outlook` the sentences on a verdict's
+limits. Used by `document` and `published`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ _DECIDED = ("supported", "refuted")
 
 
 def rows(units: Units, known: Known | None = None, margin: float = MARGIN) -> list[Json]:
-    """Return the verdicts as reports and --json give them, one row per finding.
-
-    `answer` is the one to read. `with_suspects` and `without_suspects` are the answers of all
-    trials, and of those that are not suspect; where the two differ, `depends_on_suspects` is true,
-    and `answer` says so. `decides` names the effect that `because` cites, and `confounded` what
-    time may explain of it; `may_be_drift` says that it may be enough to undo the answer, which then
-    says so.
+    """Return the verdicts as in report.json, one row per finding.
 
     Args:
         units: The measurements.
-        known: What else is known of them.
+        known: What else is known about them.
         margin: The smallest effect of interest, as a share.
+
+    Returns:
+        Among others: `answer`, the one to read; `with_suspects` and `without_suspects`, the answers
+        from all trials and from those that are not suspect; `depends_on_suspects`, whether the two
+        differ (`answer` then says so); `decides`, the effect that `because` cites; `confounded`,
+        how time may explain that effect; `may_be_drift`, whether drift may be large enough to undo
+        the answer (which then says so).
     """
     known = known or Known()
     every = verdicts(units, known, margin)
@@ -87,7 +88,7 @@ def _row(every: Verdict, clean: Verdict, known: Known, units: Units) -> Json:
 
 
 def _confounded(most: Case | None, known: Known, entries: words.Entries) -> list[str]:
-    """Return what time may explain of the effect that decides, one line per cell."""
+    """Return how time may explain the deciding effect, one line per cell."""
     cells = dict.fromkeys(most.cells if most else ())
     return [
         f"{words.placed(cell.row(), entries)}, {known.confounded[cell][0]}"
@@ -97,7 +98,7 @@ def _confounded(most: Case | None, known: Known, entries: words.Entries) -> list
 
 
 def _answer_without(every: Verdict, clean: Verdict) -> str:
-    """Return the answer without suspects; "not tested" where nothing that is left can tell."""
+    """Return the answer without suspect trials; "not tested" if no remaining effect can decide."""
     if every is clean or any(case.effect.low is not None for case in clean.cases):
         return clean.answer
     tells = any(case.effect.low is not None for case in every.cases)
@@ -105,7 +106,7 @@ def _answer_without(every: Verdict, clean: Verdict) -> str:
 
 
 def _read(answer: str, without: str) -> str:
-    """Return both answers as one reads."""
+    """Return the answers with and without suspect trials as one text."""
     if answer == without:
         return answer
     if answer in _DECIDED and without not in _DECIDED:
@@ -116,7 +117,7 @@ def _read(answer: str, without: str) -> str:
 
 
 def _without_suspects(every: Verdict, clean: Verdict, known: Known) -> str:
-    """Return what is left of an answer without the suspect trials."""
+    """Return a sentence on the answer without the suspect trials."""
     few, total = known.suspects
     head = f"Without the {few} of {total} trials that are suspect:"
     without = _answer_without(every, clean)

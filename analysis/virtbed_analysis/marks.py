@@ -1,8 +1,8 @@
-"""Marks: what is to be said against the numbers of a cell, next to each of them, in every table.
+"""Marks: short warnings about a cell, shown next to its numbers in every table.
 
-A mark of a cell is about its own trials, and stands wherever a number is made of them; a mark of a
-pair is about the cell and its bare metal, and stands at what is over bare metal. What replicates
-show against an interval is numbered apart: see `doubts`.
+A mark of a cell ("own") is about its own trials, and appears wherever a number is made of them. A
+mark of a pair is about the cell and its bare metal, and appears at ratios to bare metal. Warnings
+about an interval, which follow from its replicates, are numbered separately: see `doubts`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Key = tuple[Any, ...]
 OTHER_ANSWERS = "other answers"
 UNLIKE = "section-what-differs-besides-the-platform"
 _NAMED = 4
-# No numbers to act on: what was planned, what failed, and the marks themselves.
+# Parts of a content without numbers to act on: what was planned, what failed, the marks themselves.
 _ASIDE = frozenset(
     {"emulated", "failed", "waiting", "rejected", "not_run", "suspect", "platforms", "doubts",
      "suspicion", "answers_differ", "functional", "headline"}
@@ -35,19 +35,25 @@ _PLACED = {"platform", "mode", "application", "scale", "scenario"}
 
 @dataclass(frozen=True)
 class Marks:
-    """Marks by cell, each with `text`, `why`, and `at`: the id of the page's part on it."""
+    """Marks by cell.
+
+    Attributes:
+        own: Marks of the cell's own trials, each with `text`, `why`, and `at` (the id of the part
+            of the page that explains it).
+        pair: Marks of its ratio to bare metal.
+    """
 
     own: Mapping[Key, list[Json]] = field(default_factory=dict)
     pair: Mapping[Key, list[Json]] = field(default_factory=dict)
 
     def of(self, *cells: Mapping[str, Any]) -> list[Json]:
-        """Return what stands at numbers of cells over their bare metal."""
+        """Return the marks of ratios of these cells to their bare metal."""
         keys = [key_of(cell) for cell in cells]
-        return _once(mark for key in keys for found in (self.own, self.pair) for mark in
-                     found.get(key, ()))  # fmt: skip
+        return _once(mark for key in keys for marks in (self.own, self.pair) for mark in
+                     marks.get(key, ()))  # fmt: skip
 
     def of_own(self, *cells: Mapping[str, Any]) -> list[Json]:
-        """Return what stands at numbers of cells themselves."""
+        """Return the marks of numbers that are made of these cells alone."""
         return _once(mark for cell in cells for mark in self.own.get(key_of(cell), ()))
 
 
@@ -55,15 +61,15 @@ def of_sweep(sweep: Sweep, timing: Json | None = None) -> Marks:
     """Return the marks of a sweep's real cells.
 
     Args:
-        sweep: As read.
-        timing: Its `drift.order`, if that is known already.
+        sweep: The sweep.
+        timing: Its `drift.order`, if the caller has it.
     """
     own: defaultdict[Key, list[Json]] = defaultdict(list)
     pair: defaultdict[Key, list[Json]] = defaultdict(list)
     trials = sweep.trials
     for row in answers_differ(trials).to_dicts():
         own[key_of(row)].append(
-            _mark(OTHER_ANSWERS, "its answers are not bare metal's: unlike work", "answers")
+            _mark(OTHER_ANSWERS, "its answers differ from bare metal's: other work", "answers")
         )
     ends = ends_by_cell(sweep, plain=False)
     for key, end in ends.items():
@@ -97,7 +103,7 @@ def of_sweep(sweep: Sweep, timing: Json | None = None) -> Marks:
 
 
 def _between_hosts(sweep: Sweep) -> dict[Key, str]:
-    """Return how hosts that are pooled differ in a cell's cost, by the cell."""
+    """Return, for cells whose cost differs between pooled hosts, how it differs."""
     if len(hosts.names(sweep.trials)) < 2:
         return {}
     cells = estimate.ratio_to_bare_metal(sweep.samples).to_dicts()
@@ -113,17 +119,17 @@ def _suspect(row: Json) -> str:
 
 
 def _of_metal(suspect: Json | None, ends: Ends) -> Iterator[Json]:
-    """Give what is to be said of the bare metal that a cell is compared with."""
+    """Yield the marks of the bare metal that a cell is compared with."""
     if suspect:
-        why = f"of bare metal {_suspect(suspect)}"
+        why = f"bare metal: {_suspect(suspect)}"
         yield _mark("bare metal suspect", why, "section-suspect-trials")
     if ends.late or ends.invalid:
-        why = f"of bare metal {lost(ends)}"
+        why = f"bare metal: {lost(ends)}"
         yield _mark("bare metal's trials lost", why, "section-trials-without-a-result")
 
 
 def _baselines(rows: Iterable[Json], bare: str | None) -> dict[Key, Key]:
-    """Return the cell of bare metal by what others share with it."""
+    """Return the key of the bare-metal cell by the columns that its platforms share with it."""
     return {
         key_of(row, SUBJECT): key_of(row)
         for row in rows
@@ -131,42 +137,42 @@ def _baselines(rows: Iterable[Json], bare: str | None) -> dict[Key, Key]:
     }
 
 
-def _once(found: Iterable[Json]) -> list[Json]:
-    return list({(mark["text"], mark["why"]): mark for mark in found}.values())
+def _once(marks: Iterable[Json]) -> list[Json]:
+    return list({(mark["text"], mark["why"]): mark for mark in marks}.values())
 
 
 class Compared:
-    """Marks of cells in sweeps that are compared, each with the side that it is of."""
+    """Marks of cells in a comparison of sweeps, each with the name of its side."""
 
     def __init__(self, first: Sequence[Sweep], second: Sequence[Sweep]) -> None:
-        self._found = [
+        self._sweeps = [
             (name, of_sweep(sweep), _signs(sweep))
             for name, side in (("first", first), ("second", second))
             for sweep in side
         ]
 
     def of(self, cell: Mapping[str, Any]) -> list[Json]:
-        """Return what stands next to a cell's change of time, and of cost."""
+        """Return the marks of a cell's change of time and of cost."""
         whole = {**PLAIN, **cell}
         return _once(
             mark | {"text": f"{name}: {mark['text']}", "at": "marked"}
-            for name, marks, signs in self._found
+            for name, marks, signs in self._sweeps
             for mark in [*marks.of(whole), *signs.get(key_of(whole), [])]
         )
 
     def other_answers(self, cell: Mapping[str, Any]) -> list[str]:
-        """Return the sides on which a cell's answers are not bare metal's."""
+        """Return the sides on which a cell's answers differ from bare metal's."""
         whole = {**PLAIN, **cell}
         names = (
             name
-            for name, marks, _ in self._found
+            for name, marks, _ in self._sweeps
             if any(mark["text"] == OTHER_ANSWERS for mark in marks.of_own(whole))
         )
         return list(dict.fromkeys(names))
 
 
 def _signs(sweep: Sweep) -> dict[Key, list[Json]]:
-    """Return what the replicates of each cell show against its ratio's interval."""
+    """Return the warnings about the interval of each cell's ratio, as marks."""
     rows = doubts.marked(estimate.ratio_to_bare_metal(sweep.samples).to_dicts())
     return {
         key_of(row): [_mark("warning", sign["text"], "") for sign in row["warnings"]]
@@ -175,11 +181,11 @@ def _signs(sweep: Sweep) -> dict[Key, list[Json]]:
 
 
 def share(content: Json, marks: Marks) -> None:
-    """Give every row of a cell, or a curve of cells, in a report's content its `marks`.
+    """Add `marks` to every row of a cell, or of a curve of cells, in a report's content.
 
     Args:
-        content: A report's content, without its headline.
-        marks: Those of its sweep.
+        content: A report's content without its headline; changed in place.
+        marks: The marks of its sweep.
     """
     places = _places(content["cells"])
     doubted = {key_of(cell): cell["doubt"] for cell in content["cells"]}
@@ -194,7 +200,7 @@ def share(content: Json, marks: Marks) -> None:
             elif name in _WITHIN:
                 row["marks"] = marks.of_own(whole, *_WITHIN[name](whole))
             elif name == "guest_factors":
-                # Next to the ratio within guests stands what is left over bare metal.
+                # The row has a ratio between guests, and next to it one to bare metal.
                 other = whole | {f.name: f.default for f in FACTORS if f.own_kernel}
                 row["marks"] = _once([*marks.of(whole), *marks.of_own(other)])
             else:
@@ -202,7 +208,7 @@ def share(content: Json, marks: Marks) -> None:
 
 
 def _rows(part: Any) -> Iterator[Json]:
-    """Give the rows of cells in a part of a content."""
+    """Yield the rows of cells in a part of a content, at any depth."""
     if isinstance(part, dict):
         if part.keys() >= _PLACED:
             yield part
@@ -218,14 +224,14 @@ _CURVE = [name for name in CELL if name != "cores"]
 
 
 def _places(cells: Iterable[Json]) -> dict[Key, list[Json]]:
-    found: defaultdict[Key, list[Json]] = defaultdict(list)
+    curves: defaultdict[Key, list[Json]] = defaultdict(list)
     for cell in cells:
-        found[key_of(cell, _CURVE)].append(cell)
-    return found
+        curves[key_of(cell, _CURVE)].append(cell)
+    return curves
 
 
 def _curve(row: Json, places: Mapping[Key, list[Json]]) -> list[Json]:
-    """Return the cells of a curve: of its sizes, where it names them."""
+    """Return the cells of a row's curve: those of its sizes, if it names them."""
     cells = places.get(key_of(row, _CURVE), []) if row.keys() >= {*_CURVE} else []
     sizes = row.get("sizes", row.get("measured"))
     return [cell for cell in cells if not isinstance(sizes, list) or cell["cores"] in sizes]
@@ -234,7 +240,7 @@ def _curve(row: Json, places: Mapping[Key, list[Json]]) -> list[Json]:
 def _doubts(cells: Iterable[Json], doubted: Mapping[Key, int | None]) -> Iterator[Json]:
     for cell in cells:
         if number := doubted.get(key_of(cell)):
-            yield _mark(f"warning {number}", "see there", f"doubt-{number}")
+            yield _mark(f"warning {number}", "see that warning", f"doubt-{number}")
 
 
 def _doubled(row: Json) -> list[Json]:
@@ -246,7 +252,7 @@ def _of_range(row: Json) -> list[Json]:
     return [row | {"cores": cores}]
 
 
-# Tables of numbers within one platform, and which other cells each is made of.
+# Tables of numbers within one platform, and the other cells that each row is made of.
 _WITHIN: dict[str, Callable[[Json], list[Json]]] = {
     "vanilla_to_pinned": lambda row: [row | {"mode": "pinned"}],
     "thread_policy_gain": lambda row: [row | {"thread_policy": "matched"}],

@@ -1,4 +1,4 @@
-"""What a verdict's reader needs with it: its margin, what would change it, what it cannot see."""
+"""The sentences on a verdict's limits: its margin, what would change it, what it cannot show."""
 
 from __future__ import annotations
 
@@ -8,37 +8,47 @@ from virtbed_analysis import words
 from virtbed_analysis.answers import Case, Verdict, deciding, weighing
 from virtbed_analysis.engine import Effect
 
-_MOST_REPLICATES = 1000  # more than this is no advice
+_MOST_REPLICATES = 1000  # a larger number would be no useful advice
 
 
 def margin(verdict: Verdict) -> str:
-    """Return what counts for the claim, in words."""
+    """Return which effects count for the claim, in words."""
     limit, side = verdict.limit, verdict.finding.side
     if side == "apart":
-        return f"Counts: above {limit:.3f} or below {1 / limit:.3f}."
+        return f"Effects above {limit:.3f} or below {1 / limit:.3f} count."
     if verdict.finding.rule == "falls":
-        return f"Counts: a step over {limit:.3f} is a fall, one under {1 / limit:.3f} a rise."
-    return f"Counts: {side} {limit:.3f}."
+        return f"A step above {limit:.3f} counts as a fall, one below {1 / limit:.3f} as a rise."
+    return f"Effects {side} {limit:.3f} count."
 
 
 def would_change(verdict: Verdict, unit: str = "replicate") -> str:
-    """Return what would change the answer; `unit` says what a unit of its effects is."""
+    """Return what would change the answer.
+
+    Args:
+        verdict: The verdict.
+        unit: The unit of its effects: "replicate" or "input".
+    """
     most, rule = deciding(verdict), verdict.finding.rule
     if most is None:
-        return f"To be tested it needs {verdict.finding.needs}."
+        return f"A test needs {verdict.finding.needs}."
     about, where = most.effect.about, _where(verdict)
     if verdict.answer == "supported":
         if rule == "falls":
-            return f"It would no longer hold if one step of a curve rose, or none were {where}."
+            return (
+                f"It would no longer be supported if a step of a curve rose, or none were {where}."
+            )
         if rule == "everywhere":
-            return f"It would no longer hold if one case were not {where}; the nearest is {about}."
+            return (
+                f"It would no longer be supported if one case were not {where}; the nearest is "
+                f"{about}."
+            )
         rest = sum(case.side == "for" for case in weighing(verdict)) - 1
-        others = f", nor any of the {rest} others that speak for it" if rest else ""
-        return f"It would no longer hold if {about} were not {where}{others}."
+        others = f", nor any of the {rest} others that support it" if rest else ""
+        return f"It would no longer be supported if {about} were not {where}{others}."
     if verdict.answer == "refuted":
         if rule in ("somewhere", "stops"):
-            return f"One case {where} would support it; the nearest to that is {about}."
-        return f"It would be open again if {about}, which refutes it, were measured otherwise."
+            return f"One case {where} would support it; the nearest is {about}."
+        return f"It would be open again if {about}, which refutes it, had another result."
     return _to_decide(verdict, most, unit)
 
 
@@ -51,7 +61,7 @@ def _where(verdict: Verdict) -> str:
 def _to_decide(verdict: Verdict, most: Case, unit: str) -> str:
     effect = most.effect
     if most.no_spread:
-        return f"{effect.about} needs {unit}s that differ as measured times do."
+        return f"{effect.about} needs {unit}s that differ, as measured times do."
     half = half_width(effect)
     if half is None:
         return f"{effect.about} needs more than {words.count(effect.n, unit)} for an interval."
@@ -59,12 +69,12 @@ def _to_decide(verdict: Verdict, most: Case, unit: str) -> str:
     needed = math.ceil(effect.n * (half / away) ** 2) if away else math.inf
     if needed > _MOST_REPLICATES:
         return (
-            f"{effect.about} is so close to the limit that over {_MOST_REPLICATES} {unit}s "
+            f"{effect.about} is so close to the limit that more than {_MOST_REPLICATES} {unit}s "
             "would be needed."
         )
     return (
-        f"About {max(needed, effect.n + 1)} {unit}s in place of {effect.n}, as noisy as these, "
-        f"would decide {effect.about} if its value stays."
+        f"About {max(needed, effect.n + 1)} {unit}s instead of {effect.n}, with the same noise, "
+        f"would decide {effect.about} if its value stays the same."
     )
 
 
@@ -74,17 +84,18 @@ def _limits(verdict: Verdict) -> tuple[float, ...]:
 
 
 def not_seen(verdict: Verdict, unit: str = "replicate") -> str:
-    """Return what these measurements could not have seen."""
+    """Return the effects that these measurements could not have distinguished from none."""
     most = deciding(verdict)
     if most is None:
-        return "Nothing was seen: no cell that was measured says anything about it."
+        return "Everything: no measured cell is about this finding."
     half = half_width(most.effect)
     if half is None:
-        return "Without an interval no effect of any size could have been distinguished from noise."
+        return "Without an interval, no effect of any size could be distinguished from noise."
     blind = sum(case.effect.low is None for case in verdict.cases)
-    also = f" Nothing in {words.count(blind, 'effect')} without an interval." if blind else ""
+    have = f"{words.count(blind, 'effect')} {'has' if blind == 1 else 'have'}"
+    also = f" {have} no interval and could show nothing." if blind else ""
     return (
-        f"An effect within {math.expm1(half):.1%} of the limit could not have been distinguished "
+        f"Effects within {math.expm1(half):.1%} of the limit, which could not be distinguished "
         f"from it ({most.effect.about}, {words.count(most.effect.n, unit)}).{also}"
     )
 

@@ -249,7 +249,9 @@ def test_metal_stops_scaling_where_no_further_doubling_gives_a_tenth() -> None:
     verdict = verdict_of(lay(stops), "metal-scaling")
     assert verdict.answer == "supported"
     assert sentence(verdict).startswith("faces, 2 to 4 cores: 1.0")
-    assert sentence(verdict).endswith("Of 2 effects 1 speak for it, 1 against, 0 neither.")
+    assert sentence(verdict).endswith(
+        "Of 2 effects, 1 support the claim, 1 contradict it, 0 do neither."
+    )
     # Where more cores pay again it has not stopped.
     assert verdict_of(lay(stops | metal(8, 0.25)), "metal-scaling").answer == "refuted"
 
@@ -369,7 +371,9 @@ def test_a_cell_whose_answers_differ_is_out_and_named() -> None:
     assert verdict_of(units, "vanilla-container").answer == "supported"
     verdict = verdict_of(units, "vanilla-container", known)
     assert verdict.answer == "not tested"
-    assert "(cn vanilla) at 1 core, faces: its answers are not bare metal's" in verdict.left_out[0]
+    assert (
+        "(cn vanilla) at 1 core, faces: its answers differ from bare metal's" in verdict.left_out[0]
+    )
     assert not verdict_of(units, "passthrough", known).left_out  # which asks nothing of that cell
 
 
@@ -450,10 +454,12 @@ def test_a_verdict_names_its_margin_what_would_change_it_and_what_it_cannot_see(
     found = {row["id"]: row for row in rows(units)}
     row = found["vanilla-container"]
     assert row["margin"] == 1.03
-    assert row["margin_words"] == "Counts: above 1.030."
-    assert "would no longer hold" in row["would_change"] or "replicates" in row["would_change"]
-    assert "could not have been distinguished" in row["not_seen"]
-    assert found["passthrough"]["would_change"].startswith("To be tested it needs a KVM guest")
+    assert row["margin_words"] == "Effects above 1.030 count."
+    assert (
+        "would no longer be supported" in row["would_change"] or "replicates" in row["would_change"]
+    )
+    assert "could not be distinguished" in row["not_seen"]
+    assert found["passthrough"]["would_change"].startswith("A test needs a KVM guest")
     wide = lay(metal() | on("cn", "vanilla", 1.10) | on("vm", "vanilla", 1.0), noise=0.2)
     row = next(row for row in rows(wide) if row["id"] == "vanilla-container")
     assert row["answer"] == "inconclusive"

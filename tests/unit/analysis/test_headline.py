@@ -391,7 +391,7 @@ def test_the_first_screen_and_advice_agree_on_a_queue(folder: Folder) -> None:
     assert {row["platform"] for row in advice["equivalent"]} == {"cn", "bm"}
     (row,) = found["without_suspects"]
     assert row["all_ratio"] == pytest.approx(3.2, rel=0.05)
-    assert found["findings"] and "latency over pinned" in render(found)
+    assert found["findings"] and "latency divided by pinned" in render(found)
 
 
 def test_what_loadgen_calls_invalid_is_not_chosen() -> None:

@@ -35,9 +35,9 @@ OPEN = case("neither", 1.1, 1.0, 1.21)
 @pytest.mark.parametrize(
     ("rule", "side", "said"),
     [
-        ("somewhere", "above", "Counts: above 1.030."),
-        ("somewhere", "apart", "Counts: above 1.030 or below 0.971."),
-        ("falls", "above", "Counts: a step over 1.030 is a fall, one under 0.971 a rise."),
+        ("somewhere", "above", "Effects above 1.030 count."),
+        ("somewhere", "apart", "Effects above 1.030 or below 0.971 count."),
+        ("falls", "above", "A step above 1.030 counts as a fall, one below 0.971 as a rise."),
     ],
 )
 def test_what_counts_is_the_claims_side_of_its_limit(rule: str, side: str, said: str) -> None:
@@ -47,10 +47,10 @@ def test_what_counts_is_the_claims_side_of_its_limit(rule: str, side: str, said:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (verdict("somewhere", "above", "not tested"), "To be tested it needs two cells."),
+        (verdict("somewhere", "above", "not tested"), "A test needs two cells."),
         (
             verdict("somewhere", "above", "supported", FOR, FOR),
-            "if it were not above 1.030, nor any of the 1 others that speak for it",
+            "if it were not above 1.030, nor any of the 1 others that support it",
         ),
         (verdict("everywhere", "above", "supported", FOR), "if one case were not above 1.030"),
         (verdict("somewhere", "above", "refuted", AGAINST), "One case above 1.030 would support"),
@@ -66,15 +66,15 @@ def test_an_open_answer_says_how_many_replicates_would_decide() -> None:
     away, half = math.log(1.1 / 1.03), math.log(1.21) / 2
     needed = math.ceil(5 * (half / away) ** 2)
     said = outlook.would_change(verdict("somewhere", "above", "inconclusive", OPEN))
-    assert said.startswith(f"About {needed} replicates in place of 5")
+    assert said.startswith(f"About {needed} replicates instead of 5")
 
 
 @pytest.mark.parametrize(
     ("one", "said"),
     [
-        (case("neither", 1.03, 0.9, 1.2), "over 1000 replicates would be needed"),
+        (case("neither", 1.03, 0.9, 1.2), "more than 1000 replicates would be needed"),
         (case("neither", 1.1, None, None, n=1), "needs more than 1 replicate for an interval"),
-        (replace(OPEN, no_spread=True), "needs replicates that differ as measured times do"),
+        (replace(OPEN, no_spread=True), "needs replicates that differ, as measured times do"),
     ],
 )
 def test_what_no_number_of_replicates_decides_is_said(one: Case, said: str) -> None:
@@ -84,6 +84,6 @@ def test_what_no_number_of_replicates_decides_is_said(one: Case, said: str) -> N
 def test_what_could_not_be_seen_is_as_wide_as_half_the_interval() -> None:
     blind = case("neither", 1.5, None, None, n=1)
     said = outlook.not_seen(verdict("somewhere", "above", "inconclusive", OPEN, blind))
-    assert "within 10.0% of the limit" in said and "Nothing in 1 effect without" in said
-    assert "no cell that was measured" in outlook.not_seen(verdict("falls", "above", "not tested"))
+    assert "within 10.0% of the limit" in said and "1 effect has no interval" in said
+    assert "no measured cell" in outlook.not_seen(verdict("falls", "above", "not tested"))
     assert outlook.half_width(blind.effect) is None

@@ -47,7 +47,7 @@ def test_a_sound_ratio_has_no_warning_and_its_limits(folder: Folder) -> None:
     (limit,) = [row for row in content["doubts"]["limits"] if row["replicates"] == 10]
     assert limit["unseen"] == cell["unseen"]
     text = render(content)
-    assert "No sign of skewed" in text and "up to 26%" in Page(text).tables["limits"]
+    assert "No ratio shows signs of skewed" in text and "up to 26%" in Page(text).tables["limits"]
 
 
 def test_one_slow_instance_of_ten_is_named_next_to_its_ratio(folder: Folder) -> None:
@@ -56,8 +56,9 @@ def test_one_slow_instance_of_ten_is_named_next_to_its_ratio(folder: Folder) -> 
     kinds = [warning["kind"] for warning in cell["warnings"]]
     assert {"far-out", "skewed"} <= set(kinds)
     assert cell["warnings"][0]["text"] == (
-        "Replicate 7 has a ratio of 3, the median of the others is 1; between 0.3% and 45% of "
-        "instances may be like it: look at its trials, and raise replicates to learn how many are."
+        "Replicate 7 has a ratio of 3, the median of the others is 1. Between 0.3% and 45% of "
+        "instances may be like it: look at its trials, and raise replicates to estimate how many "
+        "are."
     )
     assert cell["ratio"] == pytest.approx(3**0.1, rel=0.01)  # nothing is removed
     text = render(content)
