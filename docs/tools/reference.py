@@ -1,6 +1,6 @@
-"""Write the generated pages: docs/reference, the roles' READMEs, the index of the decisions.
+"""Generator of docs/reference, the READMEs of roles and the index of decisions.
 
-``make reference`` runs it. tests/contract/test_docs.py compares the pages with what it would write.
+``make reference`` runs it. tests/contract/test_docs.py checks that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text as the cell of a table: one line, in which < begins no HTML."""
+    """Return a text as one line for the cell of a table, with < escaped if it could start HTML."""
     one_line = " ".join(text.split()).replace("|", "\\|")
     return re.sub(r"<(?=[a-z])", "&lt;", one_line)
 
 
-# The keys of a plan.
+# Keys of a plan.
 
 
 def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema with the definition that its $ref names."""
+    """Return a schema, merged with the definition that its $ref refers to."""
     if "$ref" not in schema:
         return dict(schema)
     return {**definitions[schema["$ref"].rpartition("/")[2]], **schema}
 
 
 def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """Return a schema's type and limits in words."""
+    """Return the type and limits of a schema in words."""
     schema = _resolved(schema, definitions)
     if "anyOf" in schema:
         return " or ".join(_type(one, definitions) for one in schema["anyOf"])
@@ -65,14 +65,14 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         words = f"list of {kind}" + (f" (each at least{limits_of_one})" if limits_of_one else "")
     elif isinstance(schema.get("additionalProperties"), dict):
         words = f"mapping to {_type(schema['additionalProperties'], definitions)}"
-    limits = [says.format(f"{schema[key]:,}") for key, says in _LIMITS.items() if key in schema]
+    limits = [phrase.format(f"{schema[key]:,}") for key, phrase in _LIMITS.items() if key in schema]
     return ", ".join([words, *limits])
 
 
 def _keys(
     schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Give a row per key: name, type, default, meaning; below it those of its own keys."""
+    """Yield one row per key (name, type, default, meaning), each followed by its own keys' rows."""
     for name, found in schema.get("properties", {}).items():
         field = _resolved(found, definitions)
         needed = name in schema.get("required", ())
@@ -86,8 +86,8 @@ def _keys(
             default = "as below"
         else:
             default = f"`{_yaml(field.get('default'))}`"
-        says = found.get("description", field.get("description", ""))
-        yield f"`{path}{name}`", _type(field, definitions), default, says
+        meaning = found.get("description", field.get("description", ""))
+        yield f"`{path}{name}`", _type(field, definitions), default, meaning
         yield from below
 
 
@@ -99,7 +99,7 @@ def _yaml(value: object) -> str:
 
 
 def plan_page() -> str:
-    """Return the page of a plan's keys."""
+    """Return the page about the keys of a plan."""
     schema = Plan.model_json_schema()
     definitions = schema.get("$defs", {})
     rows = _keys(schema, definitions)
@@ -107,20 +107,20 @@ def plan_page() -> str:
 
 {_GENERATED} `virtbed schema plan` prints the JSON Schema.
 
-A plan is a YAML file. Every combination of its lists is a cell. A key that is not listed here is
-refused, and so is a key that stands twice. Shares (`margin`, `precision`, `slowdown`) are written
-as `3%` or `0.03`. `applications[]` is each entry of the list `applications`.
+A plan is a YAML file. Every combination of the values in its lists is a cell. Keys that are not
+listed here and duplicate keys are refused. Shares (`margin`, `precision`, `slowdown`) are written
+as `3%` or `0.03`. `applications[]` stands for each entry of the list `applications`.
 
 {_table(("key", "type and limits", "default", "meaning"), rows)}"""
 
 
-# The command line.
+# Command line.
 
 
 def commands(command: Any = None, name: str = "virtbed") -> Iterator[tuple[str, Any]]:
-    """Give every command that help lists, with its full name, in help's order.
+    """Yield every command that the help lists, with its full name, in the order of the help.
 
-    They are Click's, or those of Typer's own copy of it: its newer versions bring one.
+    The commands are objects of Click, or of the copy of Click inside newer versions of Typer.
     """
     command = command or typer.main.get_command(app)
     yield name, command
@@ -156,22 +156,22 @@ def _default(parameter: Any) -> str:
 
 
 def command_line_page() -> str:
-    """Return the page of all commands."""
+    """Return the page about all commands."""
     parts = [
         f"# Command line\n\n{_GENERATED} `virtbed COMMAND --help` prints the same.\n\n"
-        "`make help` lists the targets of make. A refusal is one line on standard error, with the\n"
-        "value found, the value needed, and where to change it.\n"
+        "`make help` lists the targets of make. A command that refuses its input prints one line\n"
+        "on standard error, with the value found, the value needed, and where to change it.\n"
     ]
     for name, command in commands():
-        says = inspect.cleandoc(command.help or "")
-        parts.append(f"## {name}\n\n{says}\n")
+        description = inspect.cleandoc(command.help or "")
+        parts.append(f"## {name}\n\n{description}\n")
         rows = list(_parameters(command))
         if rows:
             parts.append(_table(("argument or option", "default", "meaning"), rows))
     return "\n".join(parts)
 
 
-# The roles.
+# Roles.
 
 
 def _loaded(path: Path) -> dict[str, Any]:
@@ -180,8 +180,8 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 def _properties(role: Path) -> Iterator[tuple[str, str]]:
     for key, value in _loaded(role / "meta/virtbed.yml").items():
-        said = ", ".join(value) if key in ("engines",) else _yaml(value)
-        yield f"`{key}`", f"`{said}`"
+        shown = ", ".join(value) if key in ("engines",) else _yaml(value)
+        yield f"`{key}`", f"`{shown}`"
 
 
 def _options(role: Path) -> Iterator[tuple[str, str, str, str, str]]:
@@ -193,18 +193,18 @@ def _options(role: Path) -> Iterator[tuple[str, str, str, str, str]]:
                 kind += ": " + ", ".join(map(str, option["choices"]))
             default = "required" if option.get("required") else ""
             default = f"`{_yaml(option['default'])}`" if "default" in option else default
-            says = option.get("description", "")
-            says = " ".join(says) if isinstance(says, list) else str(says)
-            yield entry, f"`{name}`", kind, default, says
+            meaning = option.get("description", "")
+            meaning = " ".join(meaning) if isinstance(meaning, list) else str(meaning)
+            yield entry, f"`{name}`", kind, default, meaning
 
 
 def roles_page() -> str:
-    """Return the page of the roles: what each is, its properties and its variables."""
+    """Return the page about the roles: purpose, variables and properties of each."""
     known = ", ".join(f"`{name}`" for name in RoleProperties.__dataclass_fields__)
     parts = [
-        f"# Roles\n\n{_GENERATED} From each role's `meta/argument_specs.yml` and\n"
-        "`meta/virtbed.yml`. [The interface of roles](../../roles/README.md) says what the entry\n"
-        f"points and properties mean. Properties that a role may have: {known}.\n"
+        f"# Roles\n\n{_GENERATED} Sources: each role's `meta/argument_specs.yml` and\n"
+        "`meta/virtbed.yml`. [The interface of roles](../../roles/README.md) explains the entry\n"
+        f"points and properties. A role can have these properties: {known}.\n"
     ]
     for role in roles():
         parts += [f"## {role.name}\n", *_role(role)]
@@ -212,12 +212,12 @@ def roles_page() -> str:
 
 
 def roles() -> list[Path]:
-    """Return the roles' folders."""
+    """Return the folders of the roles, sorted."""
     return sorted(path for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
 
 
 def _role(role: Path) -> Iterator[str]:
-    """Give what a role has: its task files, entry points, variables and properties."""
+    """Yield the parts of a role's page: task files, entry points, variables and properties."""
     specs = _loaded(role / "meta/argument_specs.yml").get("argument_specs", {})
     points = sorted(p.stem for p in (role / "tasks").glob("*.yml"))
     yield "Task files: " + ", ".join(f"`{p}`" for p in points) + ".\n"
@@ -231,22 +231,22 @@ def _role(role: Path) -> Iterator[str]:
 
 
 def _purpose(role: Path) -> str:
-    """Return what a role is for: by its own row in roles/README.md, or by its entry point main."""
+    """Return the purpose of a role: from its row in roles/README.md, else from its entry point."""
     page = (ROOT / "roles/README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.+?) \| (.+) \|$", page, re.MULTILINE)
-    says = next((purpose for names, purpose in rows if f"`{role.name}`" in names), None)
-    if says is None:
+    text = next((purpose for names, purpose in rows if f"`{role.name}`" in names), None)
+    if text is None:
         specs = _loaded(role / "meta/argument_specs.yml")["argument_specs"]
-        says = specs["main"]["short_description"]
-    return re.sub(r"\]\((?!\w+:)", "](../", f"{says[0].upper()}{says[1:]}.")
+        text = specs["main"]["short_description"]
+    return re.sub(r"\]\((?!\w+:)", "](../", f"{text[0].upper()}{text[1:]}.")
 
 
 def role_page(role: Path) -> str:
-    """Return a role's README."""
+    """Return the text of a role's README."""
     head = (
-        f"# {role.name}\n\n{_GENERATED} From `meta/argument_specs.yml`,\n`meta/virtbed.yml` and "
-        "the table in [the interface of roles](../README.md), which says what entry\npoints and "
-        f"properties mean.\n\n{_purpose(role)}\n"
+        f"# {role.name}\n\n{_GENERATED} Sources: `meta/argument_specs.yml`,\n`meta/virtbed.yml` "
+        "and the table in [the interface of roles](../README.md), which explains\nentry points "
+        f"and properties.\n\n{_purpose(role)}\n"
     )
     return "\n".join([head, *_role(role)])
 
@@ -259,20 +259,20 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
-# The decisions.
+# Decisions.
 
 _DECISION = re.compile(r"# (\d+)\. (.+)\n\n(\d{4}-\d\d-\d\d)\. (Holds|Replaced .+)\.\n")
-"""How the file of one begins: number, title, date, and what became of it."""
+"""First lines of a decision's file: number, title, date, and whether it holds or was replaced."""
 
 
 def decisions() -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Give each decision's file, with its number, title, date and state."""
+    """Yield each decision's file, with its number, title, date and state."""
     for path in sorted((ROOT / "docs/decisions").glob("[0-9]*.md")):
         begin = _DECISION.match(path.read_text(encoding="utf-8"))
         if begin is None:
             raise ValueError(
-                f"{path}: '# N. Title', and 'YYYY-MM-DD. Holds.' or 'YYYY-MM-DD. Replaced by "
-                "[N](file).' are needed as its first lines"
+                f"{path}: other first lines found; '# N. Title', an empty line, and 'YYYY-MM-DD. "
+                "Holds.' or 'YYYY-MM-DD. Replaced by [N](file).' needed"
             )
         yield path, begin.groups()
 
@@ -284,14 +284,14 @@ def decisions_page() -> str:
 
 {_GENERATED}
 
-Why things are as they are where another way was open. One file each, `NNN-title.md`, newest last.
-It begins with its number and title, its date, and "Holds." or what replaced it.
+Decisions between alternatives, with their reasons: one file each, `NNN-title.md`, newest last. A
+file begins with its number and title, its date, and "Holds." or the decision that replaced it.
 
 {_table(("number", "decision", "date", "state"), rows)}"""
 
 
 def written() -> dict[Path, str]:
-    """Return every generated page by its path."""
+    """Return the text of every generated page by its path."""
     pages = {FOLDER / name: page() for name, page in PAGES.items()}
     pages[ROOT / "docs/decisions/README.md"] = decisions_page()
     return pages | {role / "README.md": role_page(role) for role in roles()}
