@@ -187,3 +187,12 @@ def test_make_lists_its_targets_and_the_harness_its_applications() -> None:
     assert "testbed" in run("make", "--no-print-directory", "help").stdout
     listed = run(sys.executable, "-m", "virtbed_workloads", "--list").stdout
     assert "image_classification" in listed
+
+
+def test_make_setup_ends_with_the_next_command_and_make_testbed_does_not() -> None:
+    make = ("make", "--no-print-directory", "--dry-run", "--old-file=.venv/.made")
+    *_, last = run(*make, "setup", "PLAN=functional").stdout.splitlines()
+    assert last.endswith('Next: make sweep PLAN=functional"')
+    *_, last = run(*make, "setup", "INVENTORY=inventory/mine").stdout.splitlines()
+    assert last.endswith('Next: make sweep PLAN=quick INVENTORY=inventory/mine"')
+    assert "Next:" not in run(*make, "testbed").stdout
