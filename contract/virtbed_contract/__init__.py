@@ -1,7 +1,8 @@
-"""What the controller, the Ansible modules and the image agree on.
+"""Documents, registries and kernel readers shared by controller, Ansible modules and image.
 
-Standard library only, Python 3.9 or newer, relative imports only: the controller and the image
-import it as a package, and Ansible ships it to managed hosts (``ansible.cfg: module_utils``).
+The controller and the image import it as a package, and Ansible ships it to managed hosts
+(``ansible.cfg: module_utils``). So it needs only Python 3.9 and the standard library, and its own
+imports are relative.
 """
 
 __version__ = "0.1.0"

@@ -154,7 +154,7 @@ def test_neighbours_are_said_with_where_they_ran_and_what_they_did(tmp_path: Pat
     placed = {"cpus": "0", "mems": "0", "shares": "L3", "housekeeping": True}
     process = {"cpus_allowed_list": "0", "ran_on": [0], "cpu_s": 12.34}
     runs = {"instance": "vm-n1", "requests": 40, "ended": None, "processes": [process]}
-    gone = {**runs, "ended": "exit status 137: without a word", "processes": []}
+    gone = {**runs, "ended": "exit status 137: nothing logged", "processes": []}
     lay(
         tmp_path, asked={**ASKED, "neighbours": [placed]},
         before={**READING, "neighbours": [runs]}, after={**READING, "neighbours": [gone]},
