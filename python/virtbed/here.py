@@ -1,4 +1,8 @@
-"""One application run on this machine, on no platform: `virtbed run`."""
+"""Run one application directly on this machine, without an instance: `virtbed run`.
+
+The image's root filesystem is entered with Bubblewrap; it provides the frameworks, the checkout
+provides the applications.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +27,16 @@ _TOOLS = "/tmp/tools"  # nosec B108 # in a tmpfs of its own
 _JAX_INSIDE = "/tmp/jax"  # nosec B108 # in a tmpfs of its own
 _JAX = REPOSITORY / ".venv" / "jax"
 _PYTEST = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
-# The members that the image has, too: those of this checkout come first on Python's path.
+# Packages that the image has, too; those of this checkout are first on Python's path.
 _SOURCES = ("contract/virtbed_contract", "workloads/virtbed_workloads")
 
 
 class RunError(RuntimeError):
-    """The application could not be run, or failed; `code` is the harness's exit code, or 2."""
+    """The application could not be run, or failed.
+
+    Attributes:
+        code: The harness's exit code; 2 if it was not run.
+    """
 
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
@@ -36,16 +44,16 @@ class RunError(RuntimeError):
 
 
 def current_image(inventories: Sequence[str] = (LOCAL,)) -> Path:
-    """Return the folder of the image of an inventory's bench host.
+    """Return the folder of the current default image on an inventory's bench host.
 
     Raises:
-        RunError: the inventory cannot be read, or does not say where virtbed keeps it.
+        RunError: the inventory cannot be read, or has no virtbed_state_dir.
     """
     try:
-        found = bench_variables(inventories)
+        hosts = bench_variables(inventories)
     except AnsibleError as error:
         raise RunError(str(error)) from error
-    for variables in found.values():
+    for variables in hosts.values():
         if "virtbed_state_dir" in variables:
             return Path(str(variables["virtbed_state_dir"]), "images", f"current-{DEFAULT}")
     raise RunError(
@@ -59,14 +67,14 @@ def command(
 ) -> list[str]:
     """Return the command that runs Python in the image's tree, with this checkout's applications.
 
-    The frameworks are the image's, the applications are the sources of this checkout, so that a
-    change shows at once. The working directory is this checkout, and pytest is that of the tools.
-    Nothing is written; what the process makes is gone with it.
+    Applications are read from the checkout, so changes take effect without a build. The working
+    directory is the checkout, and pytest is the one of this Python environment. The tree is
+    read-only; files that the process creates are lost when it ends.
 
     Args:
-        arguments: Python's.
+        arguments: Arguments for Python.
         inputs: A folder of the user's own requests.
-        image: The image's folder; if not given, the local inventory's.
+        image: The image's folder; if not given, the local inventory's current one.
 
     Raises:
         RunError: there is no image.
@@ -93,28 +101,28 @@ def command(
 
 
 def _pytest() -> list[Path]:
-    """Return the packages that make up pytest, with their metadata: all pure Python."""
-    found = set()
+    """Return the files and folders of pytest and its dependencies, which are all pure Python."""
+    paths = set()
     for name in _PYTEST:
         package = distribution(name)
         parts = {file.parts[0] for file in package.files or () if file.parts[0] != ".."}
-        found |= {Path(str(package.locate_file(part))) for part in parts - {"__pycache__"}}
-    return sorted(found)
+        paths |= {Path(str(package.locate_file(part))) for part in parts - {"__pycache__"}}
+    return sorted(paths)
 
 
 def run_here(
     arguments: Sequence[str], inputs: Path | None = None, image: Path | None = None
 ) -> dict[str, Any]:
-    """Run `python3 -m virtbed_workloads` with these arguments; return the document it prints.
+    """Run `python3 -m virtbed_workloads` in the image; return the document that it prints.
 
     Args:
-        arguments: The harness's.
+        arguments: Arguments for the harness.
         inputs: A folder of the user's own requests.
-        image: The image's folder; if not given, the local inventory's.
+        image: The image's folder; if not given, the local inventory's current one.
 
     Raises:
-        RunError: it failed; the message is the last line that it said, after the traceback of an
-            error that the harness does not foresee: an application's own.
+        RunError: the application failed. The message is the last line of its output on stderr,
+            with the traceback before it if the error was an unexpected one.
     """
     own = [f"--inputs={_INPUTS}"] if inputs else []
     done = subprocess.run(
@@ -124,12 +132,13 @@ def run_here(
     if done.returncode != 0:
         raise RunError(_why(done.stderr, done.returncode), done.returncode)
     try:
-        return json_file.parse(done.stdout, "what the application printed")
+        return json_file.parse(done.stdout, "the output of the application")
     except DocumentError as error:
         raise RunError(str(error)) from error
 
 
-def _why(said: str, code: int) -> str:
-    lines = said.strip().splitlines() or [f"exit status {code}"]
-    begins = (n for n, line in enumerate(lines) if line.startswith("Traceback "))
-    return "\n".join(lines[next(begins, -1) :])
+def _why(output: str, code: int) -> str:
+    """Return the end of the output on stderr: from the first traceback, else the last line."""
+    lines = output.strip().splitlines() or [f"exit status {code}"]
+    tracebacks = (n for n, line in enumerate(lines) if line.startswith("Traceback "))
+    return "\n".join(lines[next(tracebacks, -1) :])

@@ -1,4 +1,4 @@
-"""What stands on a bench host, and who has it: looked at, and left as it is."""
+"""The status of bench hosts: instances and leftovers on them, and who measures them; read-only."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _KINDS = ("instances", "processes", "overlays", "changed", "unseen")
 
 @dataclass(frozen=True)
 class HostStatus:
-    """What stands on one host.
+    """The status of one host.
 
     Attributes:
         host: Its name.
-        standing: As `virtbed_contract.standing` returns it.
-        holder: Who measures it or has it locked, in words; empty if nobody does.
+        standing: Its instances, processes, files and changed settings, as
+            `virtbed_contract.standing` returns them.
+        holder: The controller that measures or locks it, in words; empty if there is none.
     """
 
     host: str
@@ -37,23 +38,23 @@ class HostStatus:
 
     @property
     def left_over(self) -> bool:
-        """Whether something stands that nobody uses."""
+        """Whether something is left over: it exists, and no controller uses the host."""
         return not self.holder and any(self.standing[kind] for kind in _KINDS[:-1])
 
 
 def host_status(bench: Bench, platforms: Platforms, problems: list[str]) -> list[HostStatus]:
-    """Look at each host of the group bench.
+    """Return the status of each host in the group `bench`.
 
-    This machine is read directly, on the CPUs that a sweep's controller keeps to: a playbook would
-    be measured along with a sweep.
+    This machine is read directly, on the CPUs of the sweep's controller, because a playbook would
+    disturb a running sweep. Other hosts are read by a playbook.
 
     Args:
         bench: The hosts.
-        platforms: The platforms that there are.
-        problems: Gets a sentence for each of several hosts that could not be looked at.
+        platforms: All platforms of the checkout.
+        problems: Receives a sentence for each of several hosts that could not be examined.
 
     Raises:
-        BenchError: the inventory cannot be read, or no host be looked at.
+        BenchError: the inventory cannot be read, or no host could be examined.
     """
     try:
         hosts = ansible.bench_variables(bench.inventories, bench.limit)
@@ -63,24 +64,26 @@ def host_status(bench: Bench, platforms: Platforms, problems: list[str]) -> list
         raise BenchError(
             f"no hosts found in the group bench of {', '.join(bench.inventories)}, one needed"
         )
-    if all(found.get("ansible_connection") == "local" for found in hosts.values()):
+    if all(each.get("ansible_connection") == "local" for each in hosts.values()):
         variables = {**next(iter(hosts.values())), **bench.variables}
         state_dir = variables.get("virtbed_state_dir")
         if not isinstance(state_dir, str):
-            raise BenchError("no virtbed_state_dir found for the host, a path needed")
-        asked = {
+            raise BenchError(
+                "no virtbed_state_dir found for the host, a path needed; set it in the inventory"
+            )
+        kinds = {
             name: list(role.standing) for name, role in platforms.roles.items() if role.standing
         }
-        return [_here(asked, Path(state_dir))]
+        return [_this_machine(kinds, Path(state_dir))]
     note = f"{host_lock.FOLDER}/{host_lock.NAME}"
     ended, events = bench.play("status", {"host_doctor_note": note})
     reports = [e for e in events if isinstance(e, TaskOk) and e.action == "host_standing"]
     if not ended.ok and (len(hosts) == 1 or not reports):
-        raise BenchError(f"the host could not be looked at: {ended.message}")
+        raise BenchError(f"the host could not be examined: {ended.message}")
     seen = {event.host for event in reports}
     failed = {e.host: e.message for e in events if isinstance(e, TaskFailed)}
     problems += [
-        f"{name} could not be looked at: {failed.get(name, ended.message)}"
+        f"{name} could not be examined: {failed.get(name, ended.message)}"
         for name in hosts
         if name not in seen
     ]
@@ -88,18 +91,18 @@ def host_status(bench: Bench, platforms: Platforms, problems: list[str]) -> list
 
 
 def stay_aside() -> None:
-    """Keep this process to the CPUs of whoever measures this machine, if anybody does.
+    """Bind this process to the CPUs of the controller that measures this machine, if there is one.
 
-    To be called before anything else that takes time: it would be measured along.
+    Call it before anything else that takes CPU time, which would disturb the measurement.
     """
-    with suppress(HostLockError):  # said later, where it matters
+    with suppress(HostLockError):  # reported later, by `host_status`
         _, holder = _look()
         if holder:
             _keep_off(holder)
 
 
 def _look() -> tuple[Seen, Claim | None]:
-    """Return this machine's note, and who has the machine.
+    """Return this machine's note, and the controller that has claimed or locked the machine.
 
     Raises:
         HostLockError: the note cannot be read.
@@ -114,47 +117,54 @@ def _keep_off(holder: Claim) -> None:
         os.sched_setaffinity(0, os.sched_getaffinity(holder.pid))
 
 
-def _here(asked: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
+def _this_machine(kinds: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
+    """Return the status of this machine.
+
+    Args:
+        kinds: The kinds of things that each role leaves on a host, by the role's name.
+        state_dir: The folder of virtbed's state on the host.
+    """
     try:
         seen, holder = _look()
     except HostLockError as error:
         raise BenchError(str(error)) from error
     if holder and seen.same_kernel(holder):
         _keep_off(holder)
-    found = standing(asked, state_dir)
+    existing = standing(kinds, state_dir)
     for lock in _locks():
         if not holder and lock.exists() and not os.access(lock, os.R_OK):
-            found["unseen"].append(f"who holds {lock}, if anybody, is not seen: root is needed")
-    return HostStatus(seen.name, found, holder.words if holder else "")
+            existing["unseen"].append(f"whether a process holds {lock}: root is needed to see it")
+    return HostStatus(seen.name, existing, holder.words if holder else "")
 
 
 def _locks() -> list[Path]:
+    """Return the lock files of controllers on this machine: this user's and root's."""
     return [folder / "lock" for folder in dict.fromkeys((RUN, Path(host_lock.FOLDER)))]
 
 
 def _decoded(result: Mapping[str, Any]) -> HostStatus:
-    """Return what a host's module returned; it is not trusted to be whole."""
+    """Return the status that the module host_standing returned, after checking its parts."""
     try:
         seen = Seen(**result["seen"])
         held = seen.claim()
-        found = {kind: list(result["standing"][kind]) for kind in _KINDS}
-        for row in (*found["instances"], *found["processes"], *found["changed"]):
+        existing = {kind: list(result["standing"][kind]) for kind in _KINDS}
+        for row in (*existing["instances"], *existing["processes"], *existing["changed"]):
             row.keys()
     except HostLockError as error:
         raise BenchError(str(error)) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BenchError(
-            f"{error!r} in what host_standing tells of the host, {', '.join(_KINDS)} and its note "
-            "needed; are that host's Python and this checkout as they were?"
+            f"{error!r} in the result of host_standing, {', '.join(_KINDS)} and the host's note "
+            "needed; have that host's Python or this checkout changed?"
         ) from error
-    # A controller that is a process of the host itself is seen to be gone.
+    # If the controller is a process of the host itself, the host reports when it has ended.
     if held and seen.same_kernel(held[0]) and result.get("started") != held[0].started:
         held = None
-    return HostStatus(seen.name, found, held[0].words if held else "")
+    return HostStatus(seen.name, existing, held[0].words if held else "")
 
 
 def _own_lock(seen: Seen) -> Claim | None:
-    """Return who holds a controller's lock on this machine, this user's or root's."""
+    """Return the controller that holds this user's or root's lock on this machine."""
     for lock in _locks():
         with suppress(OSError, HostLockError):
             claim = Claim.of(_lock_of(lock))
@@ -164,15 +174,17 @@ def _own_lock(seen: Seen) -> Claim | None:
 
 
 def _lock_of(path: Path) -> str:
-    """Return what a lock holds; as it may be in /tmp, another may have put something there.
+    """Return the text of a lock file.
+
+    It may be in /tmp, where another user can put anything in its place.
 
     Raises:
-        OSError: it is not there, is a link, a FIFO or another user's, or may not be read.
+        OSError: it does not exist, may not be read, or is no regular file of this user or root.
     """
     opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
             raise PermissionError(f"{path}: no file of this user's or root's")
         return os.read(opened, 4096).decode(errors="replace")
     finally:

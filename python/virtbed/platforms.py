@@ -1,4 +1,4 @@
-"""The platforms of platforms.yml, and what the roles behind them say of themselves."""
+"""The platforms of platforms.yml, with the properties of their roles (meta/virtbed.yml)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from virtbed_contract.documents import Platform, RoleProperties
 Document = TypeVar("Document")
 
 
-# How a reader calls a way to limit CPUs. On metal a number of CPUs is what is left online.
+# Words for the ways to limit CPUs. On metal "count" means the number of CPUs that stay online.
 _LIMITS = {
     "quota": "CPU quota",
     "set": "pinned",
@@ -25,17 +25,17 @@ _LIMITS = {
 
 
 class PlatformError(ValueError):
-    """platforms.yml, or the properties of a role that it names, cannot be used."""
+    """platforms.yml, images.yml or the properties of a role cannot be used."""
 
 
 @dataclass(frozen=True)
 class Platforms:
-    """Every platform of a checkout, in order, and the properties of their roles.
+    """All platforms of a checkout, and the properties of their roles.
 
     Attributes:
         entries: The platforms by name, in the order of platforms.yml.
-        machines: The properties of each machine that one of them names.
-        enclosures: The properties of each enclosure that one of them names.
+        machines: The properties of each machine that a platform uses, by name.
+        enclosures: The properties of each enclosure that a platform uses, by name.
     """
 
     entries: Mapping[str, Platform]
@@ -46,8 +46,8 @@ class Platforms:
     def roles(self) -> dict[str, RoleProperties]:
         """The properties of every role by its full name, ``machine_NAME`` or ``enclosure_NAME``."""
         return {
-            **{f"machine_{name}": found for name, found in self.machines.items()},
-            **{f"enclosure_{name}": found for name, found in self.enclosures.items()},
+            **{f"machine_{name}": own for name, own in self.machines.items()},
+            **{f"enclosure_{name}": own for name, own in self.enclosures.items()},
         }
 
     def parts(self, platform: str) -> tuple[RoleProperties, RoleProperties]:
@@ -58,7 +58,7 @@ class Platforms:
     def host_roles(self, platform: str) -> list[str]:
         """Return the roles whose engines a platform needs on the bench host, machine first.
 
-        What runs in a guest comes with the image.
+        An enclosure inside a guest needs none: its engine is in the image.
         """
         entry = self.entries[platform]
         machine = [f"machine_{entry.machine}"]
@@ -67,7 +67,7 @@ class Platforms:
         return [*machine, f"enclosure_{entry.enclosure}"]
 
     def trial_s(self, platform: str, emulated: bool) -> float:
-        """Return the seconds that a trial takes on a platform before a host has shown its own."""
+        """Return the assumed seconds per trial on a platform, until a host has measured any."""
         seconds = (part.trial_s for part in self.parts(platform))
         return sum((s["emulated"] if emulated else s["real"] for s in seconds), 0.0)
 
@@ -76,7 +76,7 @@ def load_platforms(repository: Path = REPOSITORY) -> Platforms:
     """Read platforms.yml and the meta/virtbed.yml of each role that it names.
 
     Raises:
-        PlatformError: a file is missing, no YAML, or not as its document says.
+        PlatformError: a file is missing, is no YAML, or does not satisfy its document.
         CheckoutError: there is no checkout.
     """
     require(repository)
@@ -87,11 +87,11 @@ def load_platforms(repository: Path = REPOSITORY) -> Platforms:
     }
 
     def properties(kind: str) -> dict[str, RoleProperties]:
-        found = {}
+        by_name = {}
         for name in dict.fromkeys(getattr(entry, kind) for entry in entries.values()):
             file = repository / "roles" / f"{kind}_{name}" / "meta" / "virtbed.yml"
-            found[name] = decoded(RoleProperties, read_mapping(file), file)
-        return found
+            by_name[name] = decoded(RoleProperties, read_mapping(file), file)
+        return by_name
 
     machines, enclosures = properties("machine"), properties("enclosure")
     for name, entry in entries.items():
@@ -101,17 +101,17 @@ def load_platforms(repository: Path = REPOSITORY) -> Platforms:
 
 
 def _modes(machine: RoleProperties, enclosure: RoleProperties) -> dict[str, str]:
-    """Return each mode in words: by the enclosure's limit of CPUs, if it has one."""
+    """Return each mode in words: the enclosure's way to limit CPUs, else the machine's."""
     inner = {mode: limit for mode, limit in enclosure.limits.items() if limit != "none"}
     words = _LIMITS | ({"count": "floating vCPUs"} if machine.own_kernel else {})
     return {mode: words[limit] for mode, limit in {**machine.limits, **inner}.items()}
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file of the checkout holds.
+    """Return the mapping in a YAML file of the checkout.
 
     Raises:
-        PlatformError: it is missing, or holds none.
+        PlatformError: the file is missing, or has no mapping.
     """
     try:
         return yaml_file.read(path)
@@ -126,10 +126,15 @@ def _mapping(where: str, value: object) -> dict[str, Any]:
 
 
 def decoded(kind: type[Document], value: dict[str, Any], path: Path) -> Document:
-    """Return what a file holds as its document.
+    """Return the content of a file as a document.
+
+    Args:
+        kind: The document's class.
+        value: The content.
+        path: The file, for the message.
 
     Raises:
-        PlatformError: it is not as the document says.
+        PlatformError: the content does not satisfy the document.
     """
     try:
         return decode(kind, value, f"{path}")

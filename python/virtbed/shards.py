@@ -1,9 +1,9 @@
-"""Shards of a sweep: equal shares of its replicates, each carried out by a call of its own.
+"""Shards of a sweep: equal shares of its replicates, each carried out by a separate call.
 
-A shard is whole replicates, since ratios are made within one. They are dealt out in turn, so that
-more replicates leave those before in the shard where they were. Each shard has a results folder per
-host: one that goes on elsewhere leaves what is there, and repeats the replicate that it was in the
-middle of.
+A shard consists of whole replicates, because ratios are computed within a replicate. Replicates are
+dealt out in turn, so that more replicates do not move earlier ones to another shard. A shard has
+one results folder per host. If it is continued on another host, the finished replicates stay in the
+first host's folder, and the unfinished one is repeated.
 """
 
 from __future__ import annotations
@@ -21,26 +21,31 @@ from virtbed_contract.sweep import Design
 
 _SHARD = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", re.ASCII)
 _NO_FOLDER = re.compile(r"[^A-Za-z0-9._-]")
-"""What a host's name may have, and the name of a folder should not."""
+"""Characters that a host's name may have but the name of a folder should not."""
 
 
 class ShardError(ValueError):
-    """A share that a sweep does not have; the message says what was found and what is needed."""
+    """A shard that the sweep does not have; the message says what was found and what is needed."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several shares of a sweep's replicates: `number` of 1 to `of`."""
+    """One of several shares of a sweep's replicates.
+
+    Attributes:
+        number: Its number, from 1 to `of`.
+        of: Number of shards.
+    """
 
     number: int
     of: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "2/3".
+        """Parse a shard, such as "2/3".
 
         Raises:
-            ShardError: it is none.
+            ShardError: the text is no shard.
 
         Example:
             >>> Shard.parse("2/3")
@@ -58,17 +63,17 @@ class Shard:
         return f"{self.number}/{self.of}"
 
     def has(self, replicate: int) -> bool:
-        """Return whether a replicate, from 1, belongs to it."""
+        """Return whether a replicate (numbered from 1) belongs to this shard."""
         return (replicate - self.number) % self.of == 0
 
     def name(self, sweep: str, host: str = "") -> str:
-        """Return the name of its results folder on a host: "quick.shard-2-of-3.node07"."""
+        """Return the name of its results folder on a host, as "quick.shard-2-of-3.node07"."""
         where = f".{_NO_FOLDER.sub('_', host)}" if host else ""
         return f"{sweep}.shard-{self.number}-of-{self.of}{where}"
 
 
 def check_number(shards: int, plan: Plan) -> None:
-    """Raise ShardError if a plan has fewer replicates than there are to be shards."""
+    """Raise ShardError if a plan has fewer replicates than shards are requested."""
     if not 1 <= shards <= plan.replicates:
         raise ShardError(
             f"{shards} shards of {plan.replicates} replicates found, from 1 to {plan.replicates} "
@@ -78,24 +83,26 @@ def check_number(shards: int, plan: Plan) -> None:
 
 
 def whole_elsewhere(folder: Path, shard: Shard, design: Design) -> dict[int, Path]:
-    """Return the replicates of which another host has every result, each with that host's folder.
+    """Return the replicates that were completed on another host: that host's folder by replicate.
 
     Args:
-        folder: The shard's results folder on this host; those of other hosts lie next to it.
+        folder: The shard's results folder on this host; those of other hosts are next to it.
         shard: The shard.
         design: Its design on this host.
     """
     mine = _ids((trial.replicate, trial.id) for trial in design.trials)
-    found: dict[int, Path] = {}
+    complete: dict[int, Path] = {}
     for other in sorted(folder.parent.glob(f"{shard.name(design.sweep)}.*")):
         theirs = _planned(other, design) if other.name != folder.name else {}
         for replicate, ids in mine.items():
-            if theirs.get(replicate) == ids and replicate not in found and _all_there(other, ids):
-                found[replicate] = other
-    return found
+            same = theirs.get(replicate) == ids
+            if same and replicate not in complete and _all_done(other, ids):
+                complete[replicate] = other
+    return complete
 
 
 def _ids(rows: Iterable[tuple[int, str]]) -> dict[int, set[str]]:
+    """Return the ids of trials by replicate."""
     ids: dict[int, set[str]] = {}
     for replicate, name in rows:
         ids.setdefault(replicate, set()).add(name)
@@ -103,15 +110,16 @@ def _ids(rows: Iterable[tuple[int, str]]) -> dict[int, set[str]]:
 
 
 def _planned(folder: Path, design: Design) -> dict[int, set[str]]:
-    """Return the trials of a folder by replicate; none if it is not of this plan and image."""
+    """Return the trials of a folder by replicate; none if it has another plan or image."""
     try:
-        found = decode(Design, json_file.read(folder / "design.json"), "design.json")
+        other = decode(Design, json_file.read(folder / "design.json"), "design.json")
     except DocumentError:
         return {}
-    if (found.plan_digest, found.image_digest) != (design.plan_digest, design.image_digest):
+    if (other.plan_digest, other.image_digest) != (design.plan_digest, design.image_digest):
         return {}
-    return _ids((trial.replicate, trial.id) for trial in found.trials)
+    return _ids((trial.replicate, trial.id) for trial in other.trials)
 
 
-def _all_there(folder: Path, ids: Iterable[str]) -> bool:
+def _all_done(folder: Path, ids: Iterable[str]) -> bool:
+    """Return whether a folder has a result of each of these trials."""
     return all((folder / "trials" / name / "result.json").is_file() for name in ids)

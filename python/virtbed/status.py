@@ -1,4 +1,4 @@
-"""How far a sweep is: counts, what is left to do, and why trials failed. Changes nothing."""
+"""The status of a sweep: counts, time to the end, and reasons of failed trials; read-only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ _NUMBERS = re.compile(r"\b(?:0x)?[0-9a-f]+\b")
 
 @dataclass(frozen=True)
 class Failed:
-    """Trials that failed for one reason; `reason` is the first one's, `trial` its id."""
+    """Trials that failed for the same reason.
+
+    Attributes:
+        reason: The reason of the first of them.
+        count: How many they are.
+        trial: The id of the first of them.
+        attempts: The most attempts that one of them has had.
+    """
 
     reason: str
     count: int
@@ -34,17 +41,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a sweep is.
+    """The status of one sweep.
 
     Attributes:
         sweep: Its name.
-        counts: How many trials are todo, leased, done and failed.
-        left_s: Seconds that what is todo or leased will take, on the hosts that take part; None if
-            the design is not there, or names a platform that there is no longer.
-        failures: The failed ones by their reason, most first.
-        holder: Who carries it out, in words; empty if nobody does.
-        left_by: Who was killed while carrying it out, in words.
-        hosts: The hosts of a sweep of several, as the last call left them.
+        counts: Number of trials per state: todo, leased, done, failed.
+        left_s: Estimated seconds for the trials that are todo or leased, on all its hosts; None if
+            the design is missing, or has a platform that no longer exists.
+        failures: The failed trials by reason, the most frequent first.
+        holder: The controller that carries it out, in words; empty if there is none.
+        left_by: The controller that was killed while carrying it out, in words; empty if none was.
+        hosts: The hosts of a sweep on several hosts, in the state of the last call.
     """
 
     sweep: str
@@ -57,18 +64,21 @@ class Status:
 
 
 def status_of(folder: Path, guess_s: GuessS) -> Status:
-    """Return the status of a sweep's folder.
+    """Return the status of a sweep.
 
     Args:
-        folder: The folder.
-        guess_s: Seconds that a trial takes on a platform that has shown no times yet.
+        folder: Its results folder.
+        guess_s: Estimates the seconds of a trial on a platform without measured times.
 
     Raises:
-        LedgerError: it has no ledger, or one that cannot be read.
+        LedgerError: the folder has no ledger, or one that cannot be read.
     """
     path = folder / NAME
     if not path.exists():
-        raise LedgerError(f"no {path} found, the ledger of a sweep that was started is needed")
+        raise LedgerError(
+            f"no {path} found, the ledger of a sweep that was started is needed; start it with "
+            "virtbed sweep"
+        )
     view = ledger_view.look(path)
     return Status(
         sweep=folder.name,
@@ -82,17 +92,20 @@ def status_of(folder: Path, guess_s: GuessS) -> Status:
 
 
 def _left_s(folder: Path, view: View, guess_s: GuessS) -> float | None:
+    """Return the estimated seconds for the trials that are not done; None if unknown."""
     try:
         design = decode(Design, json_file.read(folder / "design.json"), "design.json")
     except DocumentError:
         return None
     long = _by_mlperfs_rules(folder)
     planned = {row.id: row for row in design.trials}
-    left = [planned[r.id] for r in view.rows if r.status in ("todo", "leased") and r.id in planned]
+    pending = [
+        planned[r.id] for r in view.rows if r.status in ("todo", "leased") and r.id in planned
+    ]
     try:
-        seconds = sum(_seconds(row, view.seconds, guess_s, long) for row in left)
+        seconds = sum(_seconds(row, view.seconds, guess_s, long) for row in pending)
         return seconds / max(1, sum(not host.aside for host in view.hosts))
-    except KeyError:  # a platform that platforms.yml has no longer
+    except KeyError:  # a platform that platforms.yml no longer has
         return None
 
 
@@ -105,7 +118,7 @@ def _seconds(
 
 
 def _by_mlperfs_rules(folder: Path) -> set[tuple[str, str]]:
-    """Return (application, scenario) of those that take ten minutes at least."""
+    """Return (application, scenario) of the plan's applications with the study rules."""
     try:
         plan = load_plan(folder / "plan.yml")
     except PlanError:
@@ -114,12 +127,15 @@ def _by_mlperfs_rules(folder: Path) -> set[tuple[str, str]]:
 
 
 def _number(found: re.Match[str]) -> str:
-    """Return what stands for a number; "bad" and "face" are words, and stay."""
+    """Return N for a (hexadecimal) number; words of hexadecimal digits, such as "bad", stay."""
     return "N" if any(map(str.isdigit, found[0])) else found[0]
 
 
 def grouped(rows: Iterable[Row]) -> list[Failed]:
-    """Return the failed trials by reason: names of instances and numbers make none different."""
+    """Group the failed trials by reason, the most frequent first.
+
+    Reasons count as the same if they differ only in ids and numbers.
+    """
     failed = [row for row in rows if row.status == "failed"]
     keys = [_NUMBERS.sub(_number, _IDS.sub("ID", row.reason)) for row in failed]
     counts = Counter(keys)

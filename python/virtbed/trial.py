@@ -1,4 +1,4 @@
-"""One trial of a sweep: what it runs, and how the harness and the roles are asked for it."""
+"""One trial of a sweep, its command line for the harness, and its request for the roles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,26 @@ Values = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Trial:
-    """One fresh process of one application in one instance. `position` is 1-based in the sweep."""
+    """One fresh process of one application in one instance.
+
+    Attributes:
+        id: Its id, unique in the sweep.
+        instance: The instance.
+        factors: The value of each factor.
+        slowdown: Share by which the variant `slowed` is slower; 0 for other variants.
+        application: Name of the application.
+        scale: Its scale.
+        scenario: LoadGen's scenario.
+        rules: "quick" or "study".
+        target_qps: Requests per second, for scenario server.
+        target_latency_ms: Bound on the 99th percentile, for scenario server.
+        samples: Number of measured samples, with the quick rules.
+        warmup: Number of samples before them.
+        replicate: Its replicate, from 1.
+        block: Its block, from 1.
+        position: Its position in the sweep, from 1.
+        timeout_s: Seconds after which the application is ended.
+    """
 
     id: str
     instance: Instance
@@ -37,7 +56,7 @@ class Trial:
 
     @property
     def emulated(self) -> bool:
-        """Whether its guest or the bench host is emulated: its times are no figures."""
+        """Whether its guest or the bench host is emulated, so that its times are not used."""
         return self.instance.accelerator == "tcg" or self.instance.host_emulated
 
     def argv(self, seed: int) -> tuple[str, ...]:
@@ -58,11 +77,16 @@ class Trial:
 
     @property
     def limit_s(self) -> int:
-        """Seconds that it may take: as long again where neighbours start before it."""
+        """Seconds that it may take; twice as long with neighbours, which start before it."""
         return self.timeout_s * (2 if self.instance.neighbours else 1)
 
     def request(self, seed: int, report: HostReport) -> TrialRequest:
-        """Return the trial as the roles are asked for it."""
+        """Return the document that requests the trial from the roles.
+
+        Args:
+            seed: The plan's seed.
+            report: The host's report.
+        """
         return TrialRequest(
             id=self.id,
             argv=self.argv(seed),
@@ -91,10 +115,11 @@ class Trial:
 
 
 def isa_needed(report: HostReport, trial: Trial) -> tuple[str, ...]:
-    """Return the instruction-set extensions that a trial must see, or be slower for want of them.
+    """Return the instruction-set extensions that a trial must see; missing ones would slow it.
 
-    They are the host's; of an emulated guest those that QEMU's TCG can emulate. A kernel of the
-    enclosure's own may hide some by design: what an application saw there is in its result.
+    These are the host's; for an emulated guest, those that QEMU's TCG can emulate. None are
+    required if the enclosure has its own kernel, which may hide some by design; the result lists
+    those that the application saw.
     """
     if trial.instance.private_kernel:
         return ()

@@ -1,10 +1,10 @@
-"""Documents out of YAML that nobody vouches for: the one reader of plans and of the lists of
-platforms, images and role properties.
+"""Read untrusted YAML: plans, platforms.yml, images.yml and the properties of roles.
 
-Of YAML it takes mappings with text keys, lists, texts, true and false, null, and plain numbers.
-What YAML 1.1 reads as something else than a reader sees is refused, not guessed: a date, a number
-in base 60 (``1:30``), 8 (``010``) or 2, a tag, a key that stands twice. So is what unpacks to more
-than it looks: aliases, beyond a few.
+A strict subset of YAML is accepted: mappings with text keys, lists, texts, true and false, null,
+and decimal numbers. Values that YAML 1.1 reads differently than they look are refused: a date, a
+number in base 60 (``1:30``), 8 (``010``) or 2, a tag, a duplicate key. Aliases are accepted as long
+as the document they expand to is small. Inventories, which Ansible reads itself, are only checked
+for their size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from virtbed_contract.json_file import plain
 MOST_BYTES = 128 * 2**10
 MOST_DEPTH = 32
 MOST_VALUES = 5_000
-"""Every value, each alias counted as what it stands for."""
+"""Number of values of a document, with aliases expanded."""
 MOST_DIGITS = 19
 MOST_INVENTORY_BYTES = 2**20
 MOST_INVENTORY_VALUES = 20_000
@@ -36,37 +36,37 @@ _KINDS = {"str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
 
 
 class YamlError(ValueError):
-    """A file that is no YAML as it is needed here; the message says where and why."""
+    """A file is not YAML of the accepted subset; the message says where and why."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the mapping that a regular file holds.
+    """Return the mapping in a file.
 
     Raises:
-        YamlError: it is no regular file, too large, no text, or not as this module needs it.
+        YamlError: it is no regular file, too large, no UTF-8 text, or not in the accepted subset.
     """
     return parse(_text_of(path, MOST_BYTES), str(path))
 
 
 def check_inventory(path: Path) -> None:
-    """Check that Ansible, which reads inventories itself, can read one without harm.
+    """Check that Ansible can read an inventory without running out of memory.
 
-    Ansible knows tags, dates and more, which are its own affair. What unpacks to more than it looks
-    would take all memory there is.
+    Ansible reads inventories itself and accepts tags, dates and more, so only the size, the depth
+    and the expanded aliases are checked.
 
     Args:
-        path: A file, or a folder; its variables (group_vars, host_vars) are checked, too.
+        path: An inventory file or folder; its group_vars and host_vars are checked, too.
 
     Raises:
-        YamlError: a file of it is too large, nested too deeply, or unpacks to too much.
+        YamlError: a file is too large, nested too deeply, or expands to too many values.
     """
     around = path if path.is_dir() else path.parent
     files = [path] if path.is_file() else [p for p in path.iterdir() if p.is_file()]
-    # Without a suffix it may be YAML or INI; Ansible tries YAML first.
+    # A file without a suffix may be YAML or INI; Ansible tries YAML first.
     files = [file for file in files if file.suffix in {"", *_ANSIBLE}]
     for kind in ("group_vars", "host_vars"):
-        found = (around / kind).rglob("*")
-        files += [p for p in found if p.suffix in {"", *_ANSIBLE} and p.is_file()]
+        variables = (around / kind).rglob("*")
+        files += [p for p in variables if p.suffix in {"", *_ANSIBLE} and p.is_file()]
     for file in sorted(files):
         try:
             _check_size(_text_of(file, MOST_INVENTORY_BYTES), str(file))
@@ -77,18 +77,20 @@ def check_inventory(path: Path) -> None:
 
 
 def _check_size(text: str, name: str) -> None:
-    with _said(name), closing(_Loader(text, name, MOST_INVENTORY_VALUES)) as loader:
+    """Raise YamlError if a text is nested too deeply, or expands to too many values."""
+    with _named(name), closing(_Loader(text, name, MOST_INVENTORY_VALUES)) as loader:
         while loader.check_node():
             _Size(MOST_INVENTORY_VALUES).of(loader.get_node())
 
 
 def _text_of(path: Path, most: int) -> str:
+    """Return the text of a regular file of at most `most` bytes."""
     try:
-        # Without O_NONBLOCK a FIFO would be waited for.
+        # O_NONBLOCK: opening a FIFO would wait for a writer.
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(opened).st_mode):
-                raise YamlError(f"{path}: it is no regular file, a file of YAML needed")
+                raise YamlError(f"{path}: it is no regular file, a YAML file needed")
             content = b""
             while len(content) <= most and (part := os.read(opened, most + 1)):
                 content += part
@@ -107,12 +109,18 @@ def _text_of(path: Path, most: int) -> str:
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
-    """Return the mapping of a text; what its texts hide is made visible (see `json_file.plain`).
+    """Return the mapping in a text.
+
+    Control characters and the like in its texts are made visible (see `json_file.plain`).
+
+    Args:
+        text: The YAML.
+        name: The file's name, for messages.
 
     Raises:
-        YamlError: it is not as this module needs it.
+        YamlError: the text is not in the accepted subset.
     """
-    with _said(name), closing(_Loader(text, name, MOST_VALUES)) as loader:
+    with _named(name), closing(_Loader(text, name, MOST_VALUES)) as loader:
         node = loader.get_single_node()
         value = _Builder().value(node) if node is not None else None
     if not isinstance(value, dict):
@@ -122,11 +130,11 @@ def parse(text: str, name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _said(name: str) -> Iterator[None]:
-    """Say in words, and with the file, what cannot be read."""
+def _named(name: str) -> Iterator[None]:
+    """Turn errors of reading into YamlError with the file's name."""
     try:
         yield
-    # The last are PyYAML's own, for an escape like \U99999999.
+    # PyYAML raises IndexError and OverflowError for an escape such as \U99999999.
     except (yaml.YAMLError, ValueError, IndexError, OverflowError) as error:
         raise YamlError(f"{name}: not readable as YAML: {plain(str(error))}") from error
     except RecursionError:
@@ -134,7 +142,7 @@ def _said(name: str) -> Iterator[None]:
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """YAML that is read by others, and not by us."""
+    """Valid YAML outside of the accepted subset."""
 
 
 def _refused(node: yaml.Node | yaml.Event, what: str) -> _Refused:
@@ -143,7 +151,7 @@ def _refused(node: yaml.Node | yaml.Event, what: str) -> _Refused:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes; it constructs nothing."""
+    """Composes nodes of limited number and depth; values are built by `_Builder`."""
 
     def __init__(self, text: str, name: str, most: int) -> None:
         super().__init__(text)
@@ -152,17 +160,17 @@ class _Loader(yaml.SafeLoader):
         self._depth = self._nodes = 0
 
     def close(self) -> None:
-        """Let go of the text."""
+        """Free the text."""
         self.dispose()
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Compose a node, no deeper than a document of ours."""
+        """Compose a node, unless there are too many or it is too deep."""
         self._depth += 1
         self._nodes += 1
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if self._depth > MOST_DEPTH:
             raise _refused(event, f"more than {MOST_DEPTH} levels found")
-        if self._nodes > 2 * self._most:  # keys are nodes, too
+        if self._nodes > 2 * self._most:  # twice, because keys are nodes, too
             raise _refused(event, f"more than {self._most} values found")
         try:
             return super().compose_node(parent, index)
@@ -171,16 +179,17 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Size:
-    """Counts the values that a node stands for, each node once: fast, whatever it unpacks to."""
+    """Counts the values that a node expands to, without expanding it: each node is visited once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._sizes: dict[int, int | None] = {}
 
     def of(self, node: Any) -> int:
+        """Return the number of values of a node, its keys included."""
         known = self._sizes.get(id(node), 0)
         if known is None:
-            raise _refused(node, "an alias of what it stands in found")
+            raise _refused(node, "an alias of the value that contains it found")
         if known:
             return known
         self._sizes[id(node)] = None
@@ -189,26 +198,27 @@ class _Size:
             parts = [part for pair in parts for part in pair]
         size = 1 + sum(map(self.of, parts))
         if size > 2 * self._most:
-            raise _refused(node, f"more than {self._most} values found, aliases unpacked")
+            raise _refused(node, f"more than {self._most} values found, aliases expanded")
         self._sizes[id(node)] = size
         return size
 
 
 class _Builder:
-    """Makes values of nodes, and counts them: an alias counts as often as it stands."""
+    """Builds values from nodes, and counts them with aliases expanded."""
 
     def __init__(self) -> None:
         self._values = 0
         self._within: set[int] = set()
 
     def value(self, node: yaml.Node) -> Any:
+        """Return the value of a node: a mapping, a list or a scalar."""
         self._values += 1
         if self._values > MOST_VALUES:
-            raise _refused(node, f"more than {MOST_VALUES} values found, aliases unpacked")
+            raise _refused(node, f"more than {MOST_VALUES} values found, aliases expanded")
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
         if id(node) in self._within:
-            raise _refused(node, "an alias of what it stands in found")
+            raise _refused(node, "an alias of the value that contains it found")
         self._within.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -220,6 +230,7 @@ class _Builder:
             self._within.discard(id(node))
 
     def _mapping(self, node: yaml.Node) -> dict[str, Any]:
+        """Return a mapping; its own keys override merged ones (<<)."""
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -235,12 +246,13 @@ class _Builder:
         return merged | own
 
     def _merged(self, node: yaml.Node) -> dict[str, Any]:
-        found = self.value(node)
+        """Return the mapping of the merge key <<, from one mapping or a list of them."""
+        value = self.value(node)
         merged: dict[str, Any] = {}
-        for part in found if isinstance(found, list) else [found]:
+        for part in value if isinstance(value, list) else [value]:
             if not isinstance(part, dict):
                 raise _refused(node, f"<< with {type(part).__name__} found, a mapping needed")
-            merged = part | merged  # the first counts
+            merged = part | merged  # earlier mappings take precedence
         return merged
 
 
@@ -265,8 +277,8 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         return _number(node, kind)
     what = "a date" if kind == "timestamp" else "a number in another notation"
     raise _refused(
-        node, f"{text[:40]!r} found, which YAML takes for {what}; put a text in quotes, or write a "
-        "number in digits"
+        node, f"{text[:40]!r} found, which YAML reads as {what}; put a text in quotes, or write a "
+        "number in decimal digits"
     )  # fmt: skip
 
 
@@ -282,5 +294,5 @@ def _number(node: yaml.ScalarNode, kind: str) -> int | float:
         raise _refused(node, f"a number of {digits} digits found, at most {MOST_DIGITS} are read")
     value = int(node.value) if kind == "int" else float(node.value)
     if not math.isfinite(value):
-        raise _refused(node, f"the number {node.value} found, which is larger than any")
+        raise _refused(node, f"the number {node.value} found, which is too large")
     return value

@@ -53,7 +53,7 @@ def test_what_makes_no_sense_is_refused_in_words(xml: str, message: str) -> None
 
 def test_more_than_a_machine_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hwloc, "MOST_HWLOC_BYTES", 100)
-    with pytest.raises(TopologyError, match="100 at most needed"):
+    with pytest.raises(TopologyError, match="at most 100 are read"):
         hwloc.read(machines.flat(2))
 
 

@@ -144,7 +144,7 @@ def test_a_host_that_cannot_be_looked_at_does_not_hide_the_others(
     monkeypatch.setattr(benches.Bench, "play", play)
     problems: list[str] = []
     (found,) = host_status.host_status(benches.Bench(("x",)), PLATFORMS, problems)
-    assert found.host == "a" and problems == ["b could not be looked at: no route"]
+    assert found.host == "a" and problems == ["b could not be examined: no route"]
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"x" * 5000)])
@@ -437,7 +437,7 @@ def test_a_controller_on_the_remote_host_itself_is_seen_to_be_gone(
 def test_a_remote_host_that_tells_something_else_is_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: Any
 ) -> None:
-    with pytest.raises(BenchError, match="in what host_standing tells of the host"):
+    with pytest.raises(BenchError, match="in the result of host_standing"):
         far(tmp_path, monkeypatch, result)
 
 
@@ -511,7 +511,7 @@ def test_a_lock_that_may_not_be_read_is_said(
     monkeypatch.setattr(os, "access", lambda *_: False)
     (found,) = host_status.host_status(benches.Bench(), PLATFORMS, [])
     assert found.standing["unseen"] == [
-        f"who holds {tmp_path}/lock, if anybody, is not seen: root is needed"
+        f"whether a process holds {tmp_path}/lock: root is needed to see it"
     ]
 
 
