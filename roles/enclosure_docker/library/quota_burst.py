@@ -45,7 +45,7 @@ class BurstError(Exception):
     """The burst cannot be set: no kernel support, no quota of the group, or refused."""
 
 
-def save_up(root: Path, pid: int, burst_us: int) -> tuple[Path, bool]:
+def set_burst(root: Path, pid: int, burst_us: int) -> tuple[Path, bool]:
     """Set the burst of the control group that directly contains a process.
 
     Returns:
@@ -87,7 +87,7 @@ def main() -> None:
         }
     )
     try:
-        file, changed = save_up(Path("/"), module.params["pid"], module.params["burst_us"])
+        file, changed = set_burst(Path("/"), module.params["pid"], module.params["burst_us"])
     except BurstError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=changed, file=str(file))

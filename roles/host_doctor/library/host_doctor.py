@@ -88,7 +88,7 @@ options:
     required: true
   images:
     description:
-      - The variants by name, as the lookup virtbed_images returns them. The C(key) of each tells
+      - The variants by name, as the lookup virtbed_images returns them. The C(key) of each shows
         whether an image was built from the present sources.
     type: dict
     required: true

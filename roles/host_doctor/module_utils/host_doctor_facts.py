@@ -49,14 +49,14 @@ def cpu_facts(root: Path, affinity: Iterable[int]) -> dict[str, Any]:
     # Not the kernel's own list of offline CPUs: that also has CPUs that are not plugged in.
     offline = set(topology.present(root)) - set(online)
     cpuset = cgroups.cpuset(root)
-    ours = set(online) & (set(online) if cpuset is None else set(parse_cpu_list(cpuset)))
+    permitted = set(online) & (set(online) if cpuset is None else set(parse_cpu_list(cpuset)))
     return {
         "model": topology.cpu_model(root) or "unknown",
         "online": list(online),
         "offline": sorted(offline),
-        "allowed": sorted(ours & set(affinity)),
-        "isolated": sorted(ours & set(topology.isolated(root))),
-        "tickless": sorted(ours & set(topology.tickless(root))),
+        "allowed": sorted(permitted & set(affinity)),
+        "isolated": sorted(permitted & set(topology.isolated(root))),
+        "tickless": sorted(permitted & set(topology.tickless(root))),
         # JSON keys are strings.
         "parts": {str(cpu): part for cpu, part in topology.parts(root).items()},
         "isa": read_isa(root),

@@ -26,7 +26,7 @@ MOST_BUILD = 64  # characters: the kernel cuts `uname -v` there
 def host_kernel(root: Path, drivers: Iterable[str]) -> dict[str, Any]:
     """Return {kernel, missing, problem, remedy} of the running kernel.
 
-    `kernel` is the contract's HostKernel as JSON, or None, and then `problem` says why.
+    `kernel` is the contract's HostKernel as JSON, or None, and then `problem` is the reason.
     `missing` lists the `drivers` that the kernel has neither built in nor as modules.
     """
     try:
@@ -59,7 +59,7 @@ def _found(root: Path, drivers: Iterable[str]) -> dict[str, Any]:
         return _none(f"no /lib/modules/{release}/modules.dep is found: {release} has no modules")
     config = _first(root, CONFIGS, release)
     if config is None:
-        return _none(f"no /boot/config-{release} is found, which says what {release} can unpack")
+        return _none(f"no /boot/config-{release} is found, which lists what {release} can unpack")
     folder = modules.parent
     known = _names(folder / "modules.dep") | _names(folder / "modules.builtin")
     kernel = {

@@ -21,7 +21,7 @@ from ansible.module_utils.virtbed_contract.documents import Engine, RoleProperti
 from ansible.module_utils.virtbed_contract.kernel.topology import MOST_HWLOC_BYTES
 from ansible.module_utils.virtbed_contract.remedies import setup
 
-ASK_DEADLINE_S = 10.0
+COMMAND_DEADLINE_S = 10.0
 GUEST_MEMORY_MIB = 512
 HWLOC = "lstopo-no-graphics"
 # hwloc's other attributes identify the machine: serial numbers, asset tags, addresses of its cards.
@@ -42,12 +42,12 @@ def find(*names: str) -> str | None:
     return next((path for name in names if (path := shutil.which(name, path=places))), None)
 
 
-def ask(argv: Sequence[str], times: int = 1) -> str | None:
+def output_of(argv: Sequence[str], times: int = 1) -> str | None:
     """Return a program's standard output; None if it fails or does not end in time.
 
     Args:
         argv: The program and its arguments.
-        times: Factor on ASK_DEADLINE_S.
+        times: Factor on COMMAND_DEADLINE_S.
     """
     try:
         done = subprocess.run(
@@ -55,7 +55,7 @@ def ask(argv: Sequence[str], times: int = 1) -> str | None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=ASK_DEADLINE_S * times,
+            timeout=COMMAND_DEADLINE_S * times,
             check=True,
             env={**os.environ, "LC_ALL": "C"},
         )
@@ -77,9 +77,9 @@ def hwloc_facts(program: str = HWLOC, times: int = 1) -> dict[str, str | None]:
     if path is None:
         return {"xml": None, "problem": f"no {program} found"}
     quiet = ["--filter", "osdev:none", "--filter", "misc:none", "--no-icaches"]
-    xml = ask([path, "--disallowed", *quiet, "--of", "xml", "-"], times)
+    xml = output_of([path, "--disallowed", *quiet, "--of", "xml", "-"], times)
     if not xml:
-        problem = f"{path} fails, or does not answer in {ASK_DEADLINE_S * times} s"
+        problem = f"{path} fails, or does not answer in {COMMAND_DEADLINE_S * times} s"
         return {"xml": None, "problem": problem}
     if len(xml) > MOST_HWLOC_BYTES:
         problem = f"{path} printed {len(xml)} characters, {MOST_HWLOC_BYTES} at most needed"
@@ -91,7 +91,7 @@ def hwloc_facts(program: str = HWLOC, times: int = 1) -> dict[str, str | None]:
 def loader_cache(times: int = 1) -> str:
     """Return the output of ``ldconfig -p``, the loader's cache of libraries; empty if it fails."""
     program = find("ldconfig")
-    return (ask([program, "-p"], times) if program else None) or ""
+    return (output_of([program, "-p"], times) if program else None) or ""
 
 
 def engine_facts(engines: Mapping[str, Engine], times: int = 1) -> dict[str, dict[str, Any]]:
@@ -111,17 +111,17 @@ def lacking(roles: Mapping[str, RoleProperties], times: int = 1) -> list[list[st
         for name, role in roles.items()
         for factor, values in role.varies.items()
         for value, command in values.items()
-        if command and _asked(command, times) is None
+        if command and _query(command, times) is None
     ]
 
 
 def _engine(engine: Engine, times: int) -> dict[str, Any]:
     complete = all(find(*names) for names in engine.programs)
-    version = _asked(engine.version, times)
+    version = _query(engine.version, times)
     if engine.answers == engine.version:  # so that a hanging daemon costs one deadline, not two
         running = version is not None
     else:
-        running = _asked(engine.answers, times) is not None if engine.answers else complete
+        running = _query(engine.answers, times) is not None if engine.answers else complete
     number = re.search(r"\d+\.\d[\w.+~-]*", version or "")
     return {
         "name": engine.name,
@@ -131,9 +131,9 @@ def _engine(engine: Engine, times: int) -> dict[str, Any]:
     }
 
 
-def _asked(argv: Sequence[str], times: int) -> str | None:
+def _query(argv: Sequence[str], times: int) -> str | None:
     program = find(argv[0])
-    return ask([program, *argv[1:]], times) if program else None
+    return output_of([program, *argv[1:]], times) if program else None
 
 
 def _last_line(console: bytes) -> str:

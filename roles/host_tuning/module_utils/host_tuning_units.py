@@ -1,6 +1,6 @@
 """Timers and services of systemd that may start during a trial: when, stopped, started again.
 
-The units come from systemd; the contract's list only says which running services may be stopped.
+The units come from systemd; the contract lists the running services that may be stopped.
 Under another init the setting is not available, because nothing reports what is due. Standard
 library only, as it runs on the managed host.
 """

@@ -182,17 +182,17 @@ def test_the_burst_is_set_once_on_the_group_of_the_process(
 ) -> None:
     root = host(tmp_path, version, **{f"x/{name}": "0\n", name: "0\n"})
     file = root / "sys/fs/cgroup/d/x" / name
-    assert burst.save_up(root, 7, 100_000) == (file, True)
+    assert burst.set_burst(root, 7, 100_000) == (file, True)
     assert file.read_text() == "100000\n"
     assert (root / "sys/fs/cgroup/d" / name).read_text() == "0\n"
-    assert burst.save_up(root, 7, 100_000) == (file, False)
+    assert burst.set_burst(root, 7, 100_000) == (file, False)
 
 
 def test_a_kernel_without_bursts_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(burst.BurstError, match=r"has none of cpu\.max\.burst.*Linux 5\.14"):
-        burst.save_up(host(tmp_path, 1), 7, 100_000)
+        burst.set_burst(host(tmp_path, 1), 7, 100_000)
     with pytest.raises(burst.BurstError, match="no control group of process 8"):
-        burst.save_up(tmp_path / "none", 8, 100_000)
+        burst.set_burst(tmp_path / "none", 8, 100_000)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_group_without_a_quota_of_its_own_is_not_changed(
 ) -> None:
     root = host(tmp_path, version, **files)
     with pytest.raises(burst.BurstError, match="has no CPU quota of its own, one needed"):
-        burst.save_up(root, 7, 100_000)
+        burst.set_burst(root, 7, 100_000)
     assert (root / "sys/fs/cgroup/d" / list(files)[1]).read_text() == "0"
 
 
@@ -217,7 +217,7 @@ def test_a_burst_that_the_kernel_refuses_is_an_error(tmp_path: Path) -> None:
     file.unlink()
     file.mkdir()
     with pytest.raises(burst.BurstError, match="100000 refused by"):
-        burst.save_up(root, 7, 100_000)
+        burst.set_burst(root, 7, 100_000)
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])

@@ -162,12 +162,12 @@ def test_an_engine_without_a_service_runs_if_it_is_installed(
 def test_a_hanging_engine_is_given_up_at_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.2)
+    monkeypatch.setattr(probe, "COMMAND_DEADLINE_S", 0.2)
     program = tmp_path / "jailctl"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     started = time.monotonic()
-    assert probe.ask([str(program)]) is None
+    assert probe.output_of([str(program)]) is None
     assert time.monotonic() - started < 10
 
 
@@ -214,7 +214,7 @@ def test_missing_hwloc_is_a_problem() -> None:
 def test_the_deadline_of_hwloc_is_longer_on_an_emulated_host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, problem: str | None
 ) -> None:
-    monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.25)
+    monkeypatch.setattr(probe, "COMMAND_DEADLINE_S", 0.25)
     programs(tmp_path, monkeypatch, **{probe.HWLOC: "/bin/sleep 0.6; echo '<topology/>'"})
     facts = probe.hwloc_facts(times=times)
     assert (problem or "") in (facts["problem"] or "") and (facts["xml"] is None) == bool(problem)
@@ -224,11 +224,11 @@ def test_the_deadline_of_hwloc_is_longer_on_an_emulated_host(
 def test_the_deadline_of_engines_is_longer_on_an_emulated_host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, expected: str | None
 ) -> None:
-    monkeypatch.setattr(probe, "ASK_DEADLINE_S", 0.25)
+    monkeypatch.setattr(probe, "COMMAND_DEADLINE_S", 0.25)
     program = tmp_path / "slow"
     program.write_text("#!/bin/sh\nsleep 0.6; echo slow\n")
     program.chmod(0o755)
-    assert probe.ask([str(program)], times) == expected
+    assert probe.output_of([str(program)], times) == expected
 
 
 def test_values_of_factors_that_the_host_lacks_are_listed() -> None:
