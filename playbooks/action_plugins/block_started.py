@@ -1,4 +1,4 @@
-"""The start of a block: its documents are validated, and Ansible leaves the measured CPUs."""
+"""Action plugin: start a block, validate its documents, and move Ansible off the measured CPUs."""
 
 from __future__ import annotations
 
@@ -17,41 +17,50 @@ from virtbed_contract.limits import DiskFree
 
 
 def is_this_machine(name: str, boot: str) -> bool:
-    """Return whether a host of this name and boot id is the controller's own.
+    """Return whether a host with this name and boot id is the controller itself.
 
-    Two hosts may have one name.
+    The name alone is not enough, since two hosts may have the same one.
     """
     return name == os.uname().nodename and boot == snapshots.BOOT.read_text().strip()
 
 
 class ActionModule(ActionBase):
-    """Validate a block's documents, and keep ansible-playbook to its housekeeping CPUs.
+    """Validate a block's documents, and bind ansible-playbook to the block's housekeeping CPUs.
 
-    Once for all roles: their argument specs do not repeat the fields, and Ansible's validation
-    knows no number that may be null. Only where it runs on the bench host, whose own name `bench`
-    is, does the ansible-playbook that runs this move, and what it starts from now on.
+    The validation is here, once for all roles, so that their argument specs need not repeat the
+    fields; Ansible's own validation also has no type for a number that may be null. If the
+    controller is the bench host itself, the ansible-playbook that runs this task is moved, and with
+    it all that it starts from then on.
 
-    Arguments: ``bench``, ``instance`` and ``trials``; with a ``claim`` the host is held for
-    ``claim_s`` seconds more, see `virtbed.host_lock`; ``disks`` are pairs of a kind of room and its
-    folder, see `virtbed_contract.limits`. Returns `virtbed_contract.events.BlockStart`: whoever
-    started ansible-playbook may have to move, too, or may end it for want of room.
+    Arguments:
+
+        bench: The bench host's own name.
+        instance: The block's `virtbed_contract.documents.Instance`.
+        trials: Its trials, each a `virtbed_contract.documents.TrialRequest`.
+        claim: The controller's claim on the host, which is renewed; see `virtbed.host_lock`.
+        claim_s: For how long, in seconds.
+        disks: Pairs of a disk's kind and a folder on it; see `virtbed_contract.limits`.
+        folder: The folder of the claim, in tests only.
+
+    Returns `virtbed_contract.events.BlockStart`, by which the process that started ansible-playbook
+    may move, too, or end it if a disk is full.
     """
 
     _VALID_ARGS = frozenset({"bench", "instance", "trials", "claim", "claim_s", "disks", "folder"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Move the parent of this worker, every thread of it."""
+        """Validate, renew the claim, and move all threads of this worker's parent process."""
         super().run(tmp, task_vars)
-        asked = self._task.args
+        args = self._task.args
         try:
-            instance = decode(Instance, asked["instance"], "virtbed_instance")
-            for number, trial in enumerate(asked["trials"]):
+            instance = decode(Instance, args["instance"], "virtbed_instance")
+            for number, trial in enumerate(args["trials"]):
                 decode(TrialRequest, trial, f"virtbed_trials[{number}]")
         except DocumentError as error:
             raise AnsibleActionFail(f"block_started: {error}") from error
-        boot, disks = self._ask([(kind, path) for kind, path in asked.get("disks", ())])
-        here = is_this_machine(asked["bench"], boot)
-        if here:
+        boot, disks = self._begin([(kind, path) for kind, path in args.get("disks", ())])
+        is_here = is_this_machine(args["bench"], boot)
+        if is_here:
             words = ["--all-tasks", "--cpu-list", "--pid", instance.housekeeping]
             done = subprocess.run(
                 ["taskset", *words, str(os.getppid())], check=False, capture_output=True, text=True
@@ -61,19 +70,19 @@ class ActionModule(ActionBase):
         return {
             "changed": False,
             "instance": instance.id,
-            "bench": asked["bench"],
+            "bench": args["bench"],
             "cpus": instance.housekeeping,
-            "here": here,
+            "here": is_here,
             "disks": encode(disks),
         }
 
-    def _ask(self, rooms: list[tuple[str, str]]) -> tuple[str, tuple[DiskFree, ...]]:
-        """Hold the host for as long as the block may take; return its boot id, and its disks."""
+    def _begin(self, rooms: list[tuple[str, str]]) -> tuple[str, tuple[DiskFree, ...]]:
+        """Renew the claim for the time limit of the block; return the host's boot id and disks."""
         from virtbed import host_lock
 
-        asked, paths = self._task.args, [path for _, path in rooms]
-        claim, seconds = str(asked.get("claim") or ""), int(asked.get("claim_s") or 0)
-        folder = asked.get("folder", host_lock.FOLDER)  # another only in tests
+        args, paths = self._task.args, [path for _, path in rooms]
+        claim, seconds = str(args.get("claim") or ""), int(args.get("claim_s") or 0)
+        folder = args.get("folder", host_lock.FOLDER)
         try:
             answers = host_lock.begin(
                 self._low_level_execute_command, claim, seconds, paths, folder

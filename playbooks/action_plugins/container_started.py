@@ -1,4 +1,4 @@
-"""A container, started by its engine's client, and what only the engine can tell of it."""
+"""Action plugin: start a container, and return the facts that only its engine knows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ansible.plugins.action import ActionBase
 
 from virtbed_contract.kernel import processes
 
-# POSIX sh; $1 is the client, $2 the container, $3 a Go template of what else is asked of it. The
-# command that starts the container follows. A container that has ended has the process 0.
+# POSIX sh; $1 is the client, $2 the container, $3 a Go template of the further fields. The rest is
+# the command that starts the container. A container that has ended has the process 0.
 _SCRIPT = """\
 client=$1 name=$2 also=$3
 shift 3
@@ -26,47 +26,46 @@ set -- $process
 
 
 class ActionModule(ActionBase):
-    """Start a container, and return what the readings of it need.
+    """Start a container, and return the facts that its readings need.
 
-    By the client: a module takes longer to start than a container does. Arguments:
+    It runs one shell script with the engine's client, since a module takes longer to start than a
+    container. Arguments:
 
         client: The engine's client, ``docker`` or one with the same commands.
-        name: The container.
-        command: The argv that makes and starts it, and ends then.
-        also: What else to ask: fields of the engine's description of the container, by the names
+        name: The container's name.
+        command: The argv that creates and starts the container, and then ends.
+        also: Further facts: field names in the engine's description of the container, by the keys
             under which they are returned.
 
     Returns ``container``: ``container`` (its name), ``pid`` and ``started`` (clock ticks since
-    boot) of its first process, ``layers`` (the digests of its image's layers), and what else was
-    asked.
+    boot) of its first process, ``layers`` (the digests of its image's layers), and the keys of
+    ``also``.
     """
 
     _VALID_ARGS = frozenset({"client", "name", "command", "also"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Start it, and ask once."""
+        """Start the container and read the facts, in one connection to the host."""
         super().run(tmp, task_vars)
-        asked = self._task.args
-        also = asked.get("also", {})
+        args = self._task.args
+        also = args.get("also", {})
         template = "".join(f" {{{{.{field}}}}}" for field in also.values())
-        command = ["sh", "-c", _SCRIPT, "sh", asked["client"], asked["name"], template]
-        answer = self._low_level_execute_command(
-            shlex.join([*command, *map(str, asked["command"])])
-        )
+        command = ["sh", "-c", _SCRIPT, "sh", args["client"], args["name"], template]
+        answer = self._low_level_execute_command(shlex.join([*command, *map(str, args["command"])]))
         if answer["rc"] != 0:
-            said = (answer["stderr"] or answer["stdout"]).strip()
-            raise AnsibleActionFail(f"container_started: {asked['name']}: {said}")
+            printed = (answer["stderr"] or answer["stdout"]).strip()
+            raise AnsibleActionFail(f"container_started: {args['name']}: {printed}")
         process, layers, *stat = answer["stdout"].splitlines()
         pid, _, *others = process.split()
         if not stat:
             raise AnsibleActionFail(
-                f"container_started: {asked['name']} has ended already, a running one needed; "
+                f"container_started: {args['name']} has ended already, a running one needed; "
                 "something stopped or removed it"
             )
         return {
             "changed": True,
             "container": {
-                "container": asked["name"],
+                "container": args["name"],
                 "pid": int(pid),
                 "started": processes.Stat.parse(stat[0]).started,
                 **dict(zip(also, others, strict=True)),

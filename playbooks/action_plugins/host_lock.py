@@ -1,4 +1,4 @@
-"""The bench host itself is taken, looked at, or let go: several controllers may know it."""
+"""Action plugin: claim a bench host for one controller, check its claim, or free it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
-    """Fail if another controller measures the host; see `virtbed.host_lock`. Arguments:
+    """Fail if another controller measures the host; see `virtbed.host_lock`.
 
-        state: ``taken``, ``free`` (of others) or ``released``.
-        claim: The claim of this controller; empty for whoever measures nothing.
-        seconds: For how long it is taken.
-        folder: Where the note lies on the host, if not in root's own folder.
+    It needs no Python interpreter on the host. Arguments:
 
-    Without an interpreter on the host.
+        state: ``taken`` (claim the host), ``free`` (check that no other controller has claimed it)
+            or ``released`` (remove this controller's claim).
+        claim: The claim of this controller; empty for a playbook that measures nothing.
+        seconds: How long the claim is valid.
+        folder: The folder of the claim on the host; by default that of root.
     """
 
     _VALID_ARGS = frozenset({"state", "claim", "seconds", "folder"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Ask the host once or twice."""
-        # Only here, as it takes longer to import than most tasks need.
+        """Read or write the claim, by one or two commands on the host."""
+        # Imported here, since the import takes longer than most tasks.
         from virtbed import host_lock
 
         super().run(tmp, task_vars)
-        asked = self._task.args
-        claim, execute = str(asked.get("claim") or ""), self._low_level_execute_command
-        folder = asked.get("folder", host_lock.FOLDER)
+        args = self._task.args
+        claim, execute = str(args.get("claim") or ""), self._low_level_execute_command
+        folder = args.get("folder", host_lock.FOLDER)
         try:
-            if asked["state"] == "taken" and claim:
-                host_lock.take(execute, claim, int(asked["seconds"]), folder)
-            elif asked["state"] == "released":
+            if args["state"] == "taken" and claim:
+                host_lock.take(execute, claim, int(args["seconds"]), folder)
+            elif args["state"] == "released":
                 host_lock.free(execute, claim, folder)
             else:
                 host_lock.check_free(execute, claim, folder)

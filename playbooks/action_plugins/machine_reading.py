@@ -1,4 +1,7 @@
-"""A machine's CPUs, and what its kernel has set and counted, without an interpreter on it."""
+"""Action plugin: read a machine's online CPUs, kernel settings and counters.
+
+It needs no Python interpreter on the machine.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ from virtbed_contract.kernel.cpus import parse_cpu_list
 
 
 class ActionModule(ActionBase):
-    """Return ``reading``: ``cpus_online``, a kernel list; and ``bench``: see `moments.machine`.
+    """Return ``reading`` (``cpus_online``, a kernel list) and ``bench`` (see `moments.machine`).
 
-    The files are printed by sh on the managed host, and parsed here. Arguments:
+    sh prints the files on the managed host, and this plugin parses them. Arguments:
 
-        cpus: The CPUs whose interrupts count, a kernel list.
+        cpus: The CPUs whose interrupts are counted, a kernel list.
     """
 
     _VALID_ARGS = frozenset({"cpus"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Read once."""
+        """Read by one command on the host."""
         super().run(tmp, task_vars)
         cpus = parse_cpu_list(self._task.args["cpus"])
         command = shlex.join(["sh", "-c", moments.SCRIPT, "sh", ""])

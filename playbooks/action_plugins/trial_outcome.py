@@ -1,4 +1,4 @@
-"""The outcome of a trial, for the controller: as this task's result, and on no disk."""
+"""Action plugin: report the outcome of a trial to the controller, as this task's result."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):
-    """Return ``outcome``, as `virtbed_contract.events.TrialOutcome` has it.
+    """Return ``outcome``, the fields of a `virtbed_contract.events.TrialOutcome`.
 
-    Runs on the controller, whatever the host. Arguments:
+    It runs on the controller, for whichever host, and writes no file. Arguments:
 
-        id, started_at: Of the trial.
-        before: The readings before it, ``{}`` if it did not come to the trial itself.
-        current: The latest readings: those after it, or those before it that held it back.
-        process: What the role trial_run returned; ``{}`` if it did not come to that.
-        failure: Name and result of the task that failed; none for a good trial.
+        id, started_at: Those of the trial.
+        before: The readings before it; ``{}`` if the trial did not start.
+        current: The latest readings: those after it or, if the trial did not start, those before.
+        process: The result of the role trial_run; ``{}`` if the trial did not get that far.
+        failure: Name and result of the task that failed; left out for a good trial.
     """
 
     _requires_connection = False
     _VALID_ARGS = frozenset({"id", "started_at", "before", "current", "process", "failure"})
 
     def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
-        """Sort the task's arguments."""
+        """Make the outcome from the task's arguments."""
         super().run(tmp, task_vars)
-        given = self._task.args
-        process, failure = given["process"], given.get("failure")
+        args = self._task.args
+        process, failure = args["process"], args.get("failure")
         outcome = {
-            "id": given["id"],
-            "started_at": given["started_at"],
+            "id": args["id"],
+            "started_at": args["started_at"],
             "result": process.get("result"),
             "process_wall_ns": process.get("wall_ns"),
             "evidence": {
-                "before": given["before"] or given["current"],
+                "before": args["before"] or args["current"],
                 "inside": process.get("inside"),
-                "after": given["current"] if given["before"] else None,
+                "after": args["current"] if args["before"] else None,
             },
             "failure": _failure(failure) if failure else None,
         }
@@ -43,7 +43,8 @@ class ActionModule(ActionBase):
 
 
 def _failure(failure: dict[str, Any]) -> dict[str, str]:
-    # Only here, as it takes longer to import than a good trial takes to tell.
+    """Return the failed task's name and message."""
+    # Imported here, since the import takes longer than this task for a good trial.
     from virtbed.events import failure_message
 
     return {

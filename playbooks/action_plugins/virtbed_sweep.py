@@ -1,4 +1,4 @@
-"""`virtbed sweep` as a task: its progress is relayed, and it ends when ansible-playbook ends."""
+"""Action plugin: run `virtbed sweep`, show its output, and end it if ansible-playbook ends."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PREFIX = "virtbed_"
 
 
 def options(arguments: Mapping[str, Any], extra_vars: Mapping[str, Any]) -> list[str]:
-    """Return the options of virtbed that say what those of ansible-playbook said.
+    """Return the options of virtbed that correspond to those of ansible-playbook.
 
     Args:
-        arguments: Those of ansible-playbook, parsed.
-        extra_vars: Its extra variables. Those of virtbed's are handed on; others are the caller's.
+        arguments: The parsed arguments of ansible-playbook.
+        extra_vars: Its extra variables. Only those with the prefix ``virtbed_`` are passed on.
     """
     own = {name: value for name, value in extra_vars.items() if name.startswith(_PREFIX)}
     return [
@@ -36,9 +36,10 @@ def options(arguments: Mapping[str, Any], extra_vars: Mapping[str, Any]) -> list
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no type information
-    """Run `virtbed sweep PLAN`, or with --check `virtbed plan PLAN`, on what -i and --limit name.
+    """Run `virtbed sweep PLAN` or, with --check, `virtbed plan PLAN`, with -i and --limit.
 
-    Returns rc and the last line; failed unless every trial is done.
+    Returns ``rc`` and, as ``msg``, the last line of the output. The task fails unless every trial
+    is done.
     """
 
     _requires_connection = False
@@ -48,7 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Relay the lines of virtbed as they come."""
+        """Run virtbed, and show its lines as it prints them."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         checked = bool(self._task.check_mode)
         command = [
@@ -64,7 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
 def _relayed(command: list[str]) -> tuple[int, str]:
     """Run a command and show its lines; return its exit status and the last line.
 
-    It gets SIGTERM when ansible-playbook is gone, and then releases what is standing.
+    If ansible-playbook ends, the command gets SIGTERM, upon which virtbed releases its instance.
     """
     display = Display()
     parent = os.getppid()

@@ -1,4 +1,4 @@
-"""Lower what each task costs: load plugins once, and look often for its end."""
+"""Callback plugin that makes tasks faster: load plugins once, and poll often for a task's end."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ name: task_costs
 type: aggregate
 short_description: Lower the time per task, and leave a trial that measures alone
 description:
-  - ansible-playbook forks a worker per task. What is loaded before, no worker loads again.
-  - It wakes up at each C(internal_poll_interval) while a task runs. That of ansible.cfg is right
-    while a trial measures, and would delay each of the forty other tasks of a trial.
+  - ansible-playbook forks a worker per task. Plugins that it loads before the fork need not be
+    loaded by each worker.
+  - It wakes up at each C(internal_poll_interval) while a task runs. The long interval in
+    ansible.cfg is for the measurement, and would delay each of a trial's forty other tasks.
 """
 
 OFTEN_S = 0.001
@@ -34,7 +35,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core ships 
         self._seldom_s = constants.DEFAULT_INTERNAL_POLL_INTERVAL
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Load every filter and test, which imports the contract, too, and the lookup `vars`."""
+        """Load every filter and test, which also imports the contract, and the lookup `vars`."""
         for loader in filter_loader, test_loader:
             list(loader.all())
         lookup_loader.get("vars", class_only=True)

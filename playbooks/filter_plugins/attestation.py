@@ -1,4 +1,7 @@
-"""What an application and a guest's kernel saw, against what they were to see, as filters."""
+"""Filters that compare what was read of a trial, guest, neighbour or container with the request.
+
+The comparisons themselves are in the contract. Each filter returns a sentence per difference.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,23 @@ def trial_mismatches(
     trial: Mapping[str, Any],
     machine: Mapping[str, Any],
 ) -> list[str]:
-    """Return the differences, a sentence each.
+    """Return the differences between a trial and its request, one sentence per difference.
 
     Args:
-        saw: The result of trial_run.
+        saw: What the application read, the result of trial_run.
         instance: ``virtbed_instance``.
         trial: ``virtbed_trial``.
         machine: The reading of the machine before the trial.
     """
-    asked = decode(Instance, dict(instance)), decode(TrialRequest, dict(trial))
-    return mismatches(*asked, saw, machine.get("host_transparent_hugepage"))
+    requested = decode(Instance, dict(instance)), decode(TrialRequest, dict(trial))
+    return mismatches(*requested, saw, machine.get("host_transparent_hugepage"))
 
 
 def guest_mismatches(machine: Mapping[str, Any], instance: Mapping[str, Any]) -> list[str]:
-    """Return the differences between a guest and what was asked for, a sentence each.
+    """Return the differences between a guest and its request, one sentence per difference.
 
     Args:
-        machine: The reading of its machine, with what the kernels of guest and host said.
+        machine: The reading of its machine, with the readings of the guest's and host's kernels.
         instance: ``virtbed_instance``.
     """
     return mismatches_of_guest(decode(Instance, dict(instance)), machine)
@@ -47,18 +50,18 @@ def neighbour_mismatches(
     instance: Mapping[str, Any],
     before: Sequence[Mapping[str, Any]],
 ) -> list[str]:
-    """Return where neighbours did not run as they were to, a sentence each.
+    """Return the differences between neighbours and their request, one sentence per difference.
 
     Args:
-        found: A reading of each.
+        found: One reading per neighbour.
         instance: ``virtbed_instance``, the measured one.
-        before: The readings before the trial; none where `found` are those.
+        before: The readings before the trial; empty if `found` are those.
     """
     return mismatches_of_neighbours(decode(Instance, dict(instance)), found, before)
 
 
 def confinement(reading: Mapping[str, Any], instance: Mapping[str, Any]) -> list[str]:
-    """Return what a container has not of what a plan varies, a sentence each.
+    """Return the factors' values that a container lacks, one sentence per difference.
 
     Args:
         reading: The reading of its enclosure.
@@ -68,16 +71,16 @@ def confinement(reading: Mapping[str, Any], instance: Mapping[str, Any]) -> list
 
 
 def quota(instance: Mapping[str, Any]) -> dict[str, int]:
-    """Return ``quota_us``, ``period_us`` and ``burst_us`` of an instance's quota; none without."""
-    found = quota_of(decode(Instance, dict(instance)))
-    return dataclasses.asdict(found) if found else {}
+    """Return ``quota_us``, ``period_us`` and ``burst_us`` of an instance; empty without a quota."""
+    requested = quota_of(decode(Instance, dict(instance)))
+    return dataclasses.asdict(requested) if requested else {}
 
 
 class FilterModule:
-    """The filters of this file, as Ansible finds them."""
+    """The filters by the names that roles use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return them by name."""
+        """Return each filter by its name."""
         return {
             "trial_mismatches": trial_mismatches,
             "guest_mismatches": guest_mismatches,

@@ -1,4 +1,4 @@
-"""What a process is given of a GPU, for the roles that start one."""
+"""Filters for the roles that start a process: the options that give it a GPU."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def document(instance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gpu_of(instance: Mapping[str, Any]) -> InstanceGpu | None:
-    """Return an instance's GPU; None in a guest, whose containers are given the guest's own."""
-    found = instance.get("gpu")
-    return decode(InstanceGpu, found, "gpu") if found and not instance["own_kernel"] else None
+    """Return an instance's GPU; None for a guest, whose containers use the guest's own GPU."""
+    gpu = instance.get("gpu")
+    return decode(InstanceGpu, gpu, "gpu") if gpu and not instance["own_kernel"] else None
 
 
 class FilterModule:
     """The filters by the names that roles use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return them."""
+        """Return each filter by its name."""
         return {
             "virtbed_gpu_spelled_out": spelled_out,
             "virtbed_gpu_named": named,

@@ -1,4 +1,4 @@
-"""Names and bills of images, the command that enters a tree, and what is masked there."""
+"""Filters about images: names, bills of materials, the command that enters a tree, masked units."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from virtbed_contract.tree import enter
 
 
 def kept(published: Mapping[str, Mapping[str, Any]], keys: Mapping[str, str]) -> dict[str, str]:
-    """Return the name of each variant's image that was made of these sources, by the variant.
+    """Return the names of the published images that were built from these sources, by variant.
 
     Args:
-        published: The manifest of each variant's current image, by the variant.
-        keys: The key of each variant that these sources make.
+        published: The manifest of each variant's current image, by variant.
+        keys: The key of each variant, which identifies these sources.
     """
     return {
         variant: image_name(manifest["digest"])
@@ -26,23 +26,23 @@ def kept(published: Mapping[str, Mapping[str, Any]], keys: Mapping[str, str]) ->
 
 def bill(digest: str, *about: Any) -> str:
     """Return the bill of materials of an image; see `virtbed.sbom.bill`."""
-    from virtbed.sbom import bill as written  # takes long to import, and sweeps have no use for it
+    from virtbed.sbom import bill as bill_of  # a slow import, which sweeps do not need
 
-    return written(digest, *about)
+    return bill_of(digest, *about)
 
 
 def mirrors(mirror: str, suite: str) -> list[str]:
-    """Return where packages come from; see `virtbed.image.mirrors`."""
-    from virtbed.image import mirrors as words
+    """Return the sources of Debian's packages; see `virtbed.image.mirrors`."""
+    from virtbed.image import mirrors as mirrors_of
 
-    return words(mirror, suite)
+    return mirrors_of(mirror, suite)
 
 
 class FilterModule:
     """The filters by the names that roles use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return them."""
+        """Return each filter by its name."""
         return {
             "virtbed_image_name": image_name,
             "virtbed_images_kept": kept,

@@ -1,4 +1,4 @@
-"""The filter ``virtbed_excess``: what a process may do beyond what it needs."""
+"""The filter ``virtbed_excess``: the privileges of a process beyond those that it needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from virtbed_contract import privileges
 
 
 def excess(found: Mapping[str, Any]) -> list[str]:
-    """Return it, a sentence each; what Linux's kernel does not tell counts, too.
+    """Return one sentence per privilege in excess, and per privilege that was not reported.
 
     Args:
         found: ``privileges`` of a reading.
@@ -22,5 +22,5 @@ class FilterModule:
     """The filter by the name that roles use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return it."""
+        """Return the filter by its name."""
         return {"virtbed_excess": excess}

@@ -1,4 +1,7 @@
-"""What the roles of platforms.yml need of a host, given the programs that it has."""
+"""Filters for host_packages: what the platforms' roles need on a host that has some programs.
+
+``Roles`` are the properties of roles by name, as the lookup virtbed_platforms returns them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ Roles = Mapping[str, Mapping[str, Any]]
 
 
 def found(lines: Iterable[str]) -> dict[str, dict[str, bool]]:
-    """Return what a host has, out of lines such as "program docker yes".
+    """Parse lines such as "program docker yes", one per thing that a host may have.
 
     Returns:
-        Whether it is there, by name, by kind: ``program``, ``daemon`` and ``path``.
+        Whether the host has it, by name, for each kind: ``program``, ``daemon`` and ``path``.
     """
     things: dict[str, dict[str, bool]] = {"program": {}, "daemon": {}, "path": {}}
     for line in lines:
@@ -23,11 +26,11 @@ def found(lines: Iterable[str]) -> dict[str, dict[str, bool]]:
 
 
 def usable(roles: Roles, programs: Mapping[str, bool]) -> list[str]:
-    """Return the names of the roles all of whose engines are installed, in order.
+    """Return the names of the roles whose engines are all installed, in the order of `roles`.
 
     Args:
-        roles: Properties by name, as the lookup virtbed_platforms gives them.
-        programs: Whether the host has each, as `found` gives it.
+        roles: Properties by name.
+        programs: Whether the host has each program, as `found` returns it.
     """
     return [
         name
@@ -37,12 +40,15 @@ def usable(roles: Roles, programs: Mapping[str, bool]) -> list[str]:
 
 
 def packages(roles: Roles, programs: Mapping[str, bool], init: str) -> list[str]:
-    """Return the Debian packages to install for all roles, sorted; some are `a | b`, a or else b.
+    """Return the Debian packages to install for all roles, sorted.
+
+    An entry ``a | b`` means a or, if there is no a, b.
 
     Args:
         roles: Properties by name.
-        programs: Whether the host has each: what comes from elsewhere is not installed again.
-        init: What ``{init}`` in a package's name stands for: ``systemd`` or ``sysv``.
+        programs: Whether the host has each program. An engine that the host has, from wherever, is
+            not installed again.
+        init: The value of ``{init}`` in a package's name: ``systemd`` or ``sysv``.
     """
     names = {name.format(init=init) for role in roles.values() for name in role["packages"]}
     for role in roles.values():
@@ -53,21 +59,21 @@ def packages(roles: Roles, programs: Mapping[str, bool], init: str) -> list[str]
 
 
 def alternatives(names: Iterable[str]) -> list[str]:
-    """Return the packages of which apt must be asked whether there are any, sorted."""
+    """Return the packages in alternatives (``a | b``), sorted, for a query which of them exist."""
     return sorted({each for name in names if "|" in name for each in _each(name)})
 
 
 def chosen(names: Iterable[str], policy: str) -> list[str]:
-    """Return packages with the first that there is in place of `a | b`, sorted.
+    """Return packages, sorted, with each ``a | b`` replaced by the first that exists.
 
     Args:
-        names: As `packages` gives them.
-        policy: What ``apt-cache policy`` prints of their alternatives, in English.
+        names: Packages as `packages` returns them.
+        policy: The output of ``apt-cache policy`` for their alternatives, in English.
 
     Raises:
-        ValueError: the host's distribution has none of an alternative's.
+        ValueError: The host's distribution has none of the packages of an alternative.
     """
-    there = {
+    available = {
         about.split(":")[0]
         for about, candidate in re.findall(r"^(\S+):\n(?:  .*\n)*?  Candidate: (.+)$", policy, re.M)
         if candidate != "(none)"
@@ -76,8 +82,8 @@ def chosen(names: Iterable[str], policy: str) -> list[str]:
     for name in names:
         if "|" not in name:
             picked.add(name)
-        elif found := [each for each in _each(name) if each in there]:
-            picked.add(found[0])
+        elif existing := [each for each in _each(name) if each in available]:
+            picked.add(existing[0])
         else:
             raise ValueError(
                 f"host_packages: none of {', '.join(_each(name))} found in the package lists, one "
@@ -87,16 +93,17 @@ def chosen(names: Iterable[str], policy: str) -> list[str]:
 
 
 def _each(name: str) -> list[str]:
+    """Return the packages of an alternative ``a | b``."""
     return [each.strip() for each in name.split("|")]
 
 
 def settings(roles: Roles, before: Mapping[str, Mapping[str, bool]]) -> dict[str, str]:
-    """Return the files, path to content, that are virtbed's to write and to remove.
+    """Return the settings files that virtbed may write and remove, content by path.
 
     Args:
         roles: Properties by name.
-        before: What the host had before virtbed, as `found` gives it: where a role's engines were
-            there, or the file, its settings are its owner's.
+        before: What the host had before virtbed, as `found` returns it. If it had a role's engines,
+            or the file, the settings belong to the host's owner, and virtbed leaves them alone.
     """
     theirs = usable(roles, before["program"])
     return {
@@ -108,6 +115,7 @@ def settings(roles: Roles, before: Mapping[str, Mapping[str, bool]]) -> dict[str
 
 
 def _installed(engine: Mapping[str, Any], programs: Mapping[str, bool]) -> bool:
+    """Return whether a host has one program of each of an engine's alternatives."""
     return all(any(programs[name] for name in names) for names in engine["programs"])
 
 
@@ -115,7 +123,7 @@ class FilterModule:
     """The filters by the names that playbooks use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return them."""
+        """Return each filter by its name."""
         return {
             "virtbed_found": found,
             "virtbed_usable": usable,

@@ -1,4 +1,4 @@
-"""How a guest behind a remote bench host is reached, given how that host is."""
+"""The filter ``virtbed_behind``: SSH options to reach a guest behind a remote bench host."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ansible.errors import AnsibleFilterError
 
 
 def behind(host: Mapping[str, Any]) -> str:
-    """Return arguments of ssh for a guest on a host's loopback; none where the host is this one.
+    """Return arguments of ssh for a guest on a host's loopback; empty if the host is this machine.
 
-    ProxyJump would leave out what the inventory says of the host: ssh hands its options on to no
-    jump host.
+    They use ProxyCommand instead of ProxyJump, since ssh does not pass its options on to a jump
+    host, and so the inventory's options of the host would be lost.
 
     Args:
-        host: The host's variables: its ``hostvars``.
+        host: The host's variables, its ``hostvars``.
 
     Raises:
-        AnsibleFilterError: the host is reached by a password, which ssh takes from nobody here.
+        AnsibleFilterError: The inventory has a password for the host; ssh cannot read one here.
     """
     if host.get("ansible_connection") == "local":
         return ""
@@ -29,7 +29,7 @@ def behind(host: Mapping[str, Any]) -> str:
     ):
         raise AnsibleFilterError(
             f"{name}: ansible_password found, a key needed to reach the guests "
-            "behind it; set ansible_ssh_private_key_file, or use an agent"
+            "behind it; set ansible_ssh_private_key_file in the inventory, or use an agent"
         )
     address = str(host.get("ansible_host") or host.get("ansible_ssh_host") or name)
     user, port = (
@@ -39,10 +39,10 @@ def behind(host: Mapping[str, Any]) -> str:
     words = ["ssh", "-o", "BatchMode=yes"]
     words += ["-p", str(port)] if port else []
     words += ["-i", str(key), "-o", "IdentitiesOnly=yes"] if key else []
-    for more in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
-        words += shlex.split(str(host.get(more) or ""))
+    for variable in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
+        words += shlex.split(str(host.get(variable) or ""))
     words += ["-l", str(user)] if user else []
-    # A percent sign of the inventory's is its own; %h and %p are the guest's.
+    # Escape the inventory's percent signs, which are literal; %h and %p below are the guest's.
     command = " ".join(shlex.quote(word.replace("%", "%%")) for word in [*words, address])
     return "-o " + shlex.quote(f"ProxyCommand={command} -W %h:%p")
 
@@ -51,5 +51,5 @@ class FilterModule:
     """The filter by the name that roles use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return it."""
+        """Return the filter by its name."""
         return {"virtbed_behind": behind}

@@ -1,4 +1,4 @@
-"""The nodes of the current Slurm allocation as the group `bench`."""
+"""Inventory plugin: the nodes of the current Slurm allocation as the group `bench`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ DOCUMENTATION = r"""
 name: virtbed_slurm
 short_description: The nodes of the current Slurm allocation
 description:
-  - Makes the nodes of the job that the environment names the hosts of the group C(bench).
-  - A job that has a node in part is refused, since other jobs on it would be measured along.
-  - The node that it runs on is not reached over SSH, which may lead out of the job's CPUs.
+  - The hosts of the group C(bench) are the nodes of the job that the environment names.
+  - A job that has only part of a node is refused, since other jobs on it would disturb the
+    measurement.
+  - The node that this runs on is used without SSH, whose processes may be outside the job's CPUs.
 options:
   plugin:
     description: Name of this plugin.
@@ -24,12 +25,12 @@ options:
 
 
 class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # ansible-core ships no type information
-    """Hosts named as Slurm names its nodes, reached at the addresses that Slurm has."""
+    """Hosts with Slurm's names and addresses of the nodes."""
 
     NAME = "virtbed_slurm"
 
     def verify_file(self, path: str) -> bool:
-        """Take YAML only; the plugin `auto` has read that it names this one."""
+        """Accept YAML files; the plugin `auto` has checked that the file names this plugin."""
         return bool(super().verify_file(path)) and path.endswith((".yml", ".yaml"))
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The variants of the image and their keys, and the one that a plan needs."""
+"""Lookup plugin: the variants of the image and their keys, and the variant that a plan needs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from virtbed_contract.codec import encode
 
 DOCUMENTATION = """
 name: virtbed_images
-short_description: The variants of the image, their keys, and the one that a plan needs
+short_description: The variants of the image, their keys, and the variant that a plan needs
 description:
-  - Reads images.yml, and works out the key of each variant from the sources of this checkout.
+  - Reads images.yml, and computes the key of each variant from the sources of this checkout.
 options:
   _terms:
-    description: A plan, by the name of one that ships or by its path; none for the usual image.
+    description: >-
+      A plan, by the name of one in plans/ or by its path. Without one, the wanted variant is the
+      default.
 author: virtbed
 """
 EXAMPLES = """
-- name: Say which image a plan needs
+- name: Show which image a plan needs
   ansible.builtin.debug:
     msg: "{{ lookup('virtbed_images', 'quick').wanted }}"
 """
@@ -31,7 +33,7 @@ RETURN = """
 _raw:
   description: >-
     One dictionary. C(variants): the entries of images.yml by name, each with its C(key).
-    C(wanted): the name of the one that the plan needs.
+    C(wanted): the name of the variant that the plan needs.
   type: list
   elements: dict
 """
@@ -43,7 +45,7 @@ class LookupModule(LookupBase):
     def run(
         self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """Return a list of the one dictionary."""
+        """Return a list with the one dictionary."""
         try:
             variants = load_variants()
             wanted = [load_plan(plan_path(str(term))).image for term in terms] or [DEFAULT]

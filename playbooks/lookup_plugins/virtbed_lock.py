@@ -1,4 +1,4 @@
-"""The lock that a sweep of this controller holds."""
+"""Lookup plugin: the path of the lock that a sweep of this controller holds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DOCUMENTATION = """
 name: virtbed_lock
 short_description: The file that a sweep of this controller holds locked
 description:
-  - Its path. Takes no terms.
+  - Returns the path of the file. Takes no terms.
 author: virtbed
 """
 EXAMPLES = """
-- name: Say where it is
+- name: Show the path of the lock
   ansible.builtin.debug:
     msg: "{{ lookup('virtbed_lock') }}"
 """
@@ -29,10 +29,10 @@ _raw:
 
 
 class LookupModule(LookupBase):
-    """Return the path."""
+    """Return the path of the lock, which depends on the user."""
 
     def run(
         self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[str]:
-        """Return a list of the one path."""
+        """Return a list with the one path."""
         return [str(RUN / "lock")]

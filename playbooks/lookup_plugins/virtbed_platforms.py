@@ -1,4 +1,4 @@
-"""The platforms of platforms.yml and the properties of their roles, for playbooks and roles."""
+"""Lookup plugin: the platforms of platforms.yml and the properties of their roles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ description:
 author: virtbed
 """
 EXAMPLES = """
-- name: Say which roles keep a copy of the image
+- name: Show which roles keep a copy of the image
   ansible.builtin.debug:
     msg: "{{ stores | selectattr('value.store') | map(attribute='key') }}"
   vars:
@@ -28,8 +28,8 @@ RETURN = """
 _raw:
   description: >-
     One dictionary. C(entries): the platforms by name, in order. C(host_roles): the roles that each
-    needs on the bench host. C(roles): the properties of each role by its full name, by name and so
-    enclosures first. C(entry_points): the names of each role's tasks files.
+    needs on the bench host. C(roles): the properties of each role by its full name, sorted by name,
+    so that enclosures precede machines. C(entry_points): the names of each role's tasks files.
   type: list
   elements: dict
 """
@@ -41,7 +41,7 @@ class LookupModule(LookupBase):
     def run(
         self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """Return a list of the one dictionary."""
+        """Return a list with the one dictionary."""
         try:
             platforms = load_platforms()
         except PlatformError as error:
@@ -58,4 +58,5 @@ class LookupModule(LookupBase):
 
 
 def _entry_points(role: str) -> list[str]:
+    """Return the names of a role's tasks files, without their extension."""
     return sorted(path.stem for path in (REPOSITORY / "roles" / role / "tasks").glob("*.yml"))

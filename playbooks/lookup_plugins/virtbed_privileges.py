@@ -1,4 +1,4 @@
-"""What a measured process may do, in the words of those who start it."""
+"""Lookup plugin: user and options by which the roles restrict a measured process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from virtbed_contract import privileges
 
 DOCUMENTATION = """
 name: virtbed_privileges
-short_description: How a measured process is kept from what it does not need
+short_description: The user and options that restrict the privileges of a measured process
 description:
-  - Its user, and how a process and a container give all else up. Takes no terms.
+  - The user of a measured process, and the commands and options that drop all other privileges.
+  - Takes no terms.
 author: virtbed
 """
 EXAMPLES = """
@@ -23,22 +24,22 @@ EXAMPLES = """
 RETURN = """
 _raw:
   description: >-
-    One dictionary. C(user): the number of its user and group. C(process): the argv prefix by which
-    root gives all else up. C(container): options of docker run and podman run. C(pids): how many
-    processes and threads a container may have. C(outlives): the argv prefix of what stays when its
-    playbook ends.
+    One dictionary. C(user): the number of the user and group. C(process): the argv prefix by which
+    root drops all other privileges. C(container): options of docker run and podman run. C(pids):
+    the most processes and threads of a container. C(outlives): the argv prefix of a process that
+    continues when its playbook ends.
   type: list
   elements: dict
 """
 
 
 class LookupModule(LookupBase):
-    """Return the contract's `privileges`."""
+    """Return the constants of `virtbed_contract.privileges`."""
 
     def run(
         self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """Return a list of the one dictionary."""
+        """Return a list with the one dictionary."""
         return [
             {
                 "user": privileges.USER,
