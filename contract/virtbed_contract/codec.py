@@ -171,13 +171,13 @@ def decode(kind: type[Document], value: Any, where: str = "") -> Document:
             raise DocumentError(
                 f"{_at(where, str(key)[:80])}: unknown key; {kind.__name__} has {', '.join(fields)}"
             )
-    found = {}
+    decoded = {}
     for name, (field, decoder) in fields.items():
         if name in value:
-            found[name] = decoder(value[name], _at(where, name))
+            decoded[name] = decoder(value[name], _at(where, name))
         elif _required(field):
             raise DocumentError(f"{_at(where, name)}: missing; {_meaning(field)}")
-    return kind(**found)
+    return kind(**decoded)
 
 
 def json_schema(kind: type) -> Json:

@@ -198,7 +198,7 @@ def _others(states: Sequence[GpuState], ours: set[int]) -> Iterator[Doubt]:
     known = [state.processes for state in states if state.processes is not None]
     if not known:
         yield _unjudged("processes", states, "processes")
-    others = {each.pid: each for found in known for each in found if each.pid not in ours}
+    others = {each.pid: each for processes in known for each in processes if each.pid not in ours}
     if others:
         named = ", ".join(
             f"{each.pid} ({each.kind}"

@@ -59,12 +59,12 @@ def read(path: Path) -> Json:
         why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise DocumentError(f"{path.name} cannot be read: {why}") from None
     try:
-        found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
             raise DocumentError(f"{path.name} cannot be read: it is no regular file")
-        if found.st_size > MOST_BYTES:
+        if status.st_size > MOST_BYTES:
             raise DocumentError(
-                f"{path.name} has {found.st_size >> 20} MiB, "
+                f"{path.name} has {status.st_size >> 20} MiB, "
                 f"at most {MOST_BYTES >> 20} MiB are read"
             )
         with os.fdopen(os.dup(opened), "rb") as file:
@@ -167,12 +167,12 @@ def _place(text: str, token: str) -> str:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> Json:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"has the key {_short(ascii(twice))} twice in one object, once is needed")
-    return found
+    return mapping
 
 
 def _too_deep(document: Any) -> bool:

@@ -101,12 +101,12 @@ def parse(lines: Iterable[str], rooms: Iterable[tuple[str, str]]) -> tuple[DiskF
         rooms: (kind, path) of each folder, in the order of the script's arguments.
     """
     printed = [line.split()[1:] for line in lines if line.startswith("free ")]
-    found = []
+    disks = []
     for (kind, path), words in zip(rooms, printed):
         free = _mib(words)
         if free is not None:
-            found.append(DiskFree(kind, path, free))
-    return tuple(found)
+            disks.append(DiskFree(kind, path, free))
+    return tuple(disks)
 
 
 def _mib(words: list[str]) -> Optional[int]:

@@ -97,15 +97,15 @@ def reading(name: str, folder: Path, root: Path = Path("/")) -> dict[str, Any]:
     proc = root / "proc"
     mark = f"{MARK}{name}".encode()
     pids = processes.with_environment(lambda variable: variable == mark, proc, user=USER)
-    found = [each for each in (_process(root, pid) for pid in pids) if each is not None]
+    entries = [each for each in (_process(root, pid) for pid in pids) if each is not None]
     uptime = (read(proc / "uptime") or "").split()
     return {
         "instance": name,
         "uptime_s": float(uptime[0]) if uptime else None,
         "requests": answered(folder),
         "silent_s": _silent_s(folder),
-        "ended": ended(folder) if found else _ended_soon(folder),
-        "processes": found,
+        "ended": ended(folder) if entries else _ended_soon(folder),
+        "processes": entries,
     }
 
 
@@ -171,36 +171,36 @@ def _process(root: Path, pid: int) -> Optional[dict[str, Any]]:
 
 
 def neighbour_mismatches(
-    instance: Instance, found: Sequence[Json], before: Sequence[Json] = ()
+    instance: Instance, readings: Sequence[Json], before: Sequence[Json] = ()
 ) -> list[str]:
     """Return how neighbours ran differently from their request, one sentence per difference.
 
     Args:
         instance: The measured instance.
-        found: One reading per neighbour, as `reading` returns it.
-        before: The readings before the trial, if `found` are those after it; else empty.
+        readings: One reading per neighbour, as `reading` returns it.
+        before: The readings before the trial, if `readings` are those after it; else empty.
     """
     requested = instances(instance)
-    if len(found) != len(requested):
-        return [f"{len(found)} neighbours were read, {len(requested)} needed"]
+    if len(readings) != len(requested):
+        return [f"{len(readings)} neighbours were read, {len(requested)} needed"]
     return [
         f"the neighbour {own.id} {text}"
         for number, own in enumerate(requested)
-        for text in _mismatches(own, found[number], before[number] if before else None)
+        for text in _mismatches(own, readings[number], before[number] if before else None)
     ]
 
 
-def _mismatches(own: Instance, found: Json, before: Optional[Json]) -> Iterator[str]:
-    if found["instance"] != own.id:
-        yield f"was read as {found['instance']}, {own.id} needed"
-    if found["ended"] is not None:
+def _mismatches(own: Instance, reading: Json, before: Optional[Json]) -> Iterator[str]:
+    if reading["instance"] != own.id:
+        yield f"was read as {reading['instance']}, {own.id} needed"
+    if reading["ended"] is not None:
         when = "before the trial did" if before else "before the trial began"
-        yield f"ended {when}, with {found['ended']}; it must run during the whole trial"
+        yield f"ended {when}, with {reading['ended']}; it must run during the whole trial"
         return
-    if len(found["processes"]) != 1:
-        yield f"has {len(found['processes'])} processes, one needed during the whole trial"
+    if len(reading["processes"]) != 1:
+        yield f"has {len(reading['processes'])} processes, one needed during the whole trial"
         return
-    process = found["processes"][0]
+    process = reading["processes"][0]
     strayed = sorted(set(process["ran_on"]) - set(own.cpu_ids))
     if process["cpus_allowed_list"] != own.seen_cpus or strayed:
         yield (
@@ -215,10 +215,10 @@ def _mismatches(own: Instance, found: Json, before: Optional[Json]) -> Iterator[
         )
     if process["quota_cpus"] != own.quota_cpus:
         yield f"has a quota of {process['quota_cpus']} CPUs, {own.quota_cpus} needed"
-    if not found["requests"]:
+    if not reading["requests"]:
         yield "answered no request, some needed before the trial begins"
     if before is not None:
-        yield from _stopped(own, found, before)
+        yield from _stopped(own, reading, before)
 
 
 def _bound(policy: Optional[str]) -> Optional[str]:
@@ -226,21 +226,21 @@ def _bound(policy: Optional[str]) -> Optional[str]:
     return policy[len("bind:") :] if policy and policy.startswith("bind:") else None
 
 
-def _stopped(own: Instance, found: Json, before: Json) -> Iterator[str]:
+def _stopped(own: Instance, after: Json, before: Json) -> Iterator[str]:
     """Yield the signs that a neighbour did not run all the time between two readings."""
-    was, now = before["processes"][0], found["processes"][0]
+    was, now = before["processes"][0], after["processes"][0]
     if any(was[name] != now[name] for name in ("pid", "started")):
         yield f"is process {now['pid']}, and was {was['pid']}: it was restarted during the trial"
         return
-    if found["requests"] <= before["requests"]:
+    if after["requests"] <= before["requests"]:
         yield (
-            f"answered no request while the trial ran ({found['requests']} in all): it was stopped "
+            f"answered no request while the trial ran ({after['requests']} in all): it was stopped "
             "or starved"
         )
-    elif (silent := _too_silent(found, before)) is not None:
+    elif (silent := _too_silent(after, before)) is not None:
         yield (
             f"answered no request in the last {silent:.0f} s, and "
-            f"{found['requests'] - before['requests']} since the trial began: it was stopped or "
+            f"{after['requests'] - before['requests']} since the trial began: it was stopped or "
             "starved meanwhile"
         )
     moved = None not in (was["migrations"], now["migrations"])
@@ -251,12 +251,12 @@ def _stopped(own: Instance, found: Json, before: Json) -> Iterator[str]:
         )
 
 
-def _too_silent(found: Json, before: Json) -> Optional[float]:
+def _too_silent(after: Json, before: Json) -> Optional[float]:
     """Return for how many seconds a neighbour has not reported; None if that is not too long."""
-    silent_s, since, until = found.get("silent_s"), before["uptime_s"], found["uptime_s"]
+    silent_s, since, until = after.get("silent_s"), before["uptime_s"], after["uptime_s"]
     if None in (silent_s, since, until):
         return None
-    usual_s = (until - since) / (found["requests"] - before["requests"])
+    usual_s = (until - since) / (after["requests"] - before["requests"])
     return silent_s if silent_s > _SILENT_S + _SILENT_REQUESTS * usual_s else None
 
 

@@ -310,20 +310,20 @@ def _reasons(bits: int) -> tuple[str, ...]:
 
 def _throttled(query: _Query) -> Optional[dict[str, int]]:
     """Return the time in ns for which each of `_POLICIES` slowed the GPU, if it counts that."""
-    found = {}
+    times_ns = {}
     for why, policy in _POLICIES.items():
         status = query("throttled_ns", "nvmlDeviceGetViolationStatus", arguments=(policy,))
         if status is not None and status.violationTime not in _NO_NUMBER:
-            found[why] = status.violationTime
-    if found:
+            times_ns[why] = status.violationTime
+    if times_ns:
         query.unknown.pop("throttled_ns", None)
-        return found
+        return times_ns
     query.unknown.setdefault("throttled_ns", _NO_NUMBER_WORDS)
     return None
 
 
 def _processes(query: _Query) -> Optional[tuple[GpuProcess, ...]]:
-    found: dict[int, GpuProcess] = {}
+    processes: dict[int, GpuProcess] = {}
     for kind, function in _PROCESSES.items():
         of_kind = query("processes", *(function + version for version in _VERSIONS))
         why = query.unknown.pop("processes", None)
@@ -334,5 +334,5 @@ def _processes(query: _Query) -> Optional[tuple[GpuProcess, ...]]:
         for each in of_kind or ():
             used = each.usedGpuMemory
             memory_mib = None if used is None else used // MIB
-            found.setdefault(each.pid, GpuProcess(each.pid, kind, memory_mib))
-    return tuple(found[pid] for pid in sorted(found))
+            processes.setdefault(each.pid, GpuProcess(each.pid, kind, memory_mib))
+    return tuple(processes[pid] for pid in sorted(processes))

@@ -40,25 +40,25 @@ OUTLIVES = ("env", f"--unset={PLAY}", "--unset=TMPDIR")
 controller finds and ends leftover processes, and the playbook's folder of temporary files."""
 
 
-def excess(found: Mapping[str, Any]) -> Iterator[str]:
+def excess(privileges: Mapping[str, Any]) -> Iterator[str]:
     """Yield the privileges of a process beyond the minimum, one sentence each.
 
     Args:
-        found: Privileges, as `kernel.readings.privileges` returns them. None means not reported, as
+        privileges: As `kernel.readings.privileges` returns them. None means not reported, as
             gVisor's kernel does not report users, and is not judged.
     """
     for name in ("users", "groups"):
-        ids = found.get(name)
+        ids = privileges.get(name)
         if ids is not None and list(ids) != [USER]:
             yield f"{name} {', '.join(map(str, ids))} found, {USER} alone needed"
-    capabilities = found.get("capabilities")
+    capabilities = privileges.get("capabilities")
     if capabilities is not None and int(capabilities, 16):
         yield f"capabilities {capabilities} found, none needed"
-    if found.get("no_new_privileges") is False:
+    if privileges.get("no_new_privileges") is False:
         yield "new privileges can be gained (NoNewPrivs 0), no_new_privs needed"
 
 
-def unreported(found: Mapping[str, Any]) -> list[str]:
+def unreported(privileges: Mapping[str, Any]) -> list[str]:
     """Return the names of the privileges that a reading does not report; on Linux, none."""
     names = ("users", "groups", "capabilities", "no_new_privileges")
-    return [name for name in names if found.get(name) is None]
+    return [name for name in names if privileges.get(name) is None]

@@ -97,7 +97,7 @@ def _listed(argv: Sequence[str], limit_s: float) -> Optional[set[str]]:
 
 def _processes(proc: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the processes of instances, and the number of processes that could not be read."""
-    found, hidden = [], 0
+    processes, hidden = [], 0
     for pid in sorted(pids(proc)):
         command = read(proc / str(pid) / "cmdline")
         named = _INSTANCE.search((command or "").encode())
@@ -111,8 +111,8 @@ def _processes(proc: Path) -> tuple[list[dict[str, Any]], int]:
         marks = [v[len(_MARK) :] for v in variables if _MARKED.fullmatch(v)]
         name = marks[0] if marks else named.group()[len(PREFIX) :] if named else b""
         if name and pid != os.getpid():
-            found.append({"pid": pid, "name": name.decode(errors="replace")[:200]})
-    return found, hidden
+            processes.append({"pid": pid, "name": name.decode(errors="replace")[:200]})
+    return processes, hidden
 
 
 def _names(folder: Path, unseen: list[str]) -> list[str]:

@@ -73,8 +73,8 @@ def _keys(
     schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, str, str, str]]:
     """Yield one row per key (name, type, default, meaning), each followed by its own keys' rows."""
-    for name, found in schema.get("properties", {}).items():
-        field = _resolved(found, definitions)
+    for name, own_schema in schema.get("properties", {}).items():
+        field = _resolved(own_schema, definitions)
         needed = name in schema.get("required", ())
         own = _keys(field, definitions, f"{path}{name}.")
         one = _resolved(field.get("items", {}), definitions)
@@ -86,7 +86,7 @@ def _keys(
             default = "as below"
         else:
             default = f"`{_yaml(field.get('default'))}`"
-        meaning = found.get("description", field.get("description", ""))
+        meaning = own_schema.get("description", field.get("description", ""))
         yield f"`{path}{name}`", _type(field, definitions), default, meaning
         yield from below
 

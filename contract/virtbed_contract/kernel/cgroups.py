@@ -44,15 +44,15 @@ def mounts(root: Place) -> dict[str, Mount]:
 
     Options of a mount such as ``rw`` are among the names, too; no controller has such a name.
     """
-    found: dict[str, Mount] = {}
+    by_name: dict[str, Mount] = {}
     for line in (read(root / "proc/self/mountinfo") or "").splitlines():
         left, _, right = line.partition(" - ")
         kind, options = right.split(" ")[0], right.split(" ")[-1]
         if kind in ("cgroup", "cgroup2"):
             _, _, _, top, point, *_ = left.split(" ")
             mount = Mount(2 if kind == "cgroup2" else 1, top, root / point.lstrip("/"))
-            found.update(dict.fromkeys([""] if kind == "cgroup2" else options.split(","), mount))
-    return found
+            by_name.update(dict.fromkeys([""] if kind == "cgroup2" else options.split(","), mount))
+    return by_name
 
 
 def version(root: Place) -> Optional[int]:
@@ -66,13 +66,13 @@ def version(root: Place) -> Optional[int]:
 
 def controllers(root: Place) -> list[str]:
     """Return the controllers of the version that limits CPU time, sorted."""
-    found = mounts(root)
-    if "cpu" in found:
+    mounted = mounts(root)
+    if "cpu" in mounted:
         # "#subsys_name hierarchy num_cgroups enabled", then a line per controller.
         known = (read(root / "proc/cgroups") or "").splitlines()
-        return sorted(found.keys() & {line.split()[0] for line in known if line})
-    if "" in found:
-        return sorted((read(found[""].point / "cgroup.controllers") or "").split())
+        return sorted(mounted.keys() & {line.split()[0] for line in known if line})
+    if "" in mounted:
+        return sorted((read(mounted[""].point / "cgroup.controllers") or "").split())
     return []
 
 
@@ -119,10 +119,10 @@ def quota_times(root: Place, pid: Pid = "self") -> Optional[str]:
     Returns:
         Text such as "period 100000 us, burst 0 us"; None if there is no quota.
     """
-    found = [(quota, group) for group in lineage(root, "cpu", pid) if (quota := _quota(group))]
-    if not found:
+    quotas = [(quota, group) for group in lineage(root, "cpu", pid) if (quota := _quota(group))]
+    if not quotas:
         return None
-    (_, period), group = min(found, key=lambda one: one[0][0] / one[0][1])
+    (_, period), group = min(quotas, key=lambda one: one[0][0] / one[0][1])
     burst = next(filter(None, (read(group / name) for name in BURST_FILES)), "0")
     return times_in_words(period, int(burst))
 
@@ -227,14 +227,14 @@ def limits(root: Place, pid: Pid = "self") -> dict[str, Any]:
     }
 
 
-def _mount(found: dict[str, Mount], controller: str) -> Optional[Mount]:
+def _mount(mounted: dict[str, Mount], controller: str) -> Optional[Mount]:
     """Return the mount of a controller: that of version 1 if there is one, else of version 2."""
-    return found.get(controller, found.get(""))
+    return mounted.get(controller, mounted.get(""))
 
 
 def _quota_cpus(group: Place) -> Optional[float]:
-    found = _quota(group)
-    return None if found is None else found[0] / found[1]
+    quota = _quota(group)
+    return None if quota is None else quota[0] / quota[1]
 
 
 def _quota(group: Place) -> Optional[tuple[int, int]]:

@@ -36,12 +36,12 @@ def chosen(text: Optional[str]) -> Optional[str]:
 
 def fields(text: Optional[str]) -> dict[str, str]:
     """Return the first value of each key in a text of "key: value" lines; {} for None."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for line in (text or "").splitlines():
         key, colon, value = line.partition(":")
         if colon:
-            found.setdefault(key.strip(), value.strip())
-    return found
+            values.setdefault(key.strip(), value.strip())
+    return values
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

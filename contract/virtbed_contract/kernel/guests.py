@@ -17,13 +17,13 @@ ROOT = Path("/")
 
 def vcpu_threads(pid: int, proc: Path = processes.PROC) -> dict[int, int]:
     """Return thread ids by vCPU; QEMU names these threads "CPU 0/KVM" or "CPU 0/TCG"."""
-    found = {}
+    threads = {}
     for thread in processes.threads(pid, proc):
         stat = processes.stat(f"{pid}/task/{thread}", proc)
         name = stat.name if stat else ""
         if name.startswith("CPU ") and "/" in name:
-            found[int(name[4 : name.index("/")])] = thread
-    return found
+            threads[int(name[4 : name.index("/")])] = thread
+    return threads
 
 
 def vcpu_readings(pid: int, threads: Mapping[int, int]) -> list[dict[str, Any]]:
@@ -54,11 +54,11 @@ def helpers_allowed(pid: int, threads: Mapping[int, int], proc: Path = processes
 
     These are the main loop, I/O threads and all others that are not vCPUs.
     """
-    found: set[int] = set()
+    cpus: set[int] = set()
     for thread in processes.threads(pid, proc) - set(threads.values()):
         with suppress(ProcessLookupError):  # an I/O thread has ended
-            found |= os.sched_getaffinity(thread)
-    return format_cpu_list(found)
+            cpus |= os.sched_getaffinity(thread)
+    return format_cpu_list(cpus)
 
 
 def transparent_hugepage(root: Path = ROOT) -> Optional[str]:

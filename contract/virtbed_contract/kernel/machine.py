@@ -23,9 +23,9 @@ def identity(root: Path) -> dict[str, Optional[str]]:
     They are digests since machine-id(5) requires that the id itself be kept secret, and reports are
     passed on to others. A value is None if the machine has no such id.
     """
-    found = (read(root / path) for path in _IDS)
+    ids = (read(root / path) for path in _IDS)
     return {
-        "id": _digest(next((text for text in found if text), None)),
+        "id": _digest(next((text for text in ids if text), None)),
         "boot": _digest(read(root / BOOT)),
     }
 

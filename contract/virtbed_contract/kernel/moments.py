@@ -162,7 +162,7 @@ def interrupts(root: Place, cpus: Iterable[int]) -> Optional[dict[str, int]]:
         return None
     heads = [head[3:] for head in lines[0].split()]
     columns = [n for n, cpu in enumerate(heads) if cpu.isdigit() and int(cpu) in set(cpus)]
-    found = {}
+    counts = {}
     for line in lines[1:]:
         name, _, rest = line.strip().partition(":")
         words = rest.split()
@@ -171,20 +171,20 @@ def interrupts(root: Place, cpus: Iterable[int]) -> Optional[dict[str, int]]:
         times = sum(int(words[column]) for column in columns)
         what = words[-1] if name.isdigit() and len(words) > len(heads) else ""
         if times:
-            found[f"{name} {what}".strip()] = times
-    return found
+            counts[f"{name} {what}".strip()] = times
+    return counts
 
 
 def aimed(root: Place, cpus: Iterable[int]) -> Optional[str]:
     """Return the kernel list of the interrupts that may fire on some CPUs."""
-    wanted, found, readable = set(cpus), [], False
+    wanted, numbers, readable = set(cpus), [], False
     for folder in (root / IRQS).glob("[0-9]*"):
         text = read(folder / "effective_affinity_list") or read(folder / "smp_affinity_list")
         if text:
             readable = True
             if wanted & set(parse_cpu_list(text)):
-                found.append(int(folder.name))
-    return format_cpu_list(found) if readable else None
+                numbers.append(int(folder.name))
+    return format_cpu_list(numbers) if readable else None
 
 
 def throttled(root: Place) -> Optional[int]:
@@ -209,15 +209,15 @@ def messages(root: Place) -> Optional[list[tuple[int, str]]]:
     text = _drained(path) if live else read(path)
     if text is None:
         return None
-    found = []
+    kept = []
     for line in text.splitlines():
         head, semicolon, message = line.partition(";")
         level, _, rest = head.partition(",")
         number = rest.partition(",")[0]
         complete = semicolon and level.isdigit() and number.isdigit()
         if complete and int(level) < _OF_DAEMONS:
-            found.append((int(number), message[:_LONGEST]))
-    return found[-_KEPT:] or None
+            kept.append((int(number), message[:_LONGEST]))
+    return kept[-_KEPT:] or None
 
 
 def _drained(path: Place) -> Optional[str]:
@@ -248,13 +248,13 @@ def timers(root: Place) -> Optional[dict[str, str]]:
     text = read(root / TIMERS)
     if text is None:
         return None
-    found = {}
+    fired = {}
     for block in text.split("\n\n"):
         properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if properties.get("Id"):
             # For a timer that never fired, older versions of systemd print "n/a".
-            found[properties["Id"]] = properties.get("LastTriggerUSec", "").replace("n/a", "")
-    return found
+            fired[properties["Id"]] = properties.get("LastTriggerUSec", "").replace("n/a", "")
+    return fired
 
 
 def _counts(path: Place, names: tuple[str, ...]) -> Optional[int]:

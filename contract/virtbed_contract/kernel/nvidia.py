@@ -71,24 +71,24 @@ def libraries(printed: str) -> dict[str, str]:
         By name, the first 64-bit library of this machine's architecture, which the loader takes.
     """
     # "libcuda.so.1 (libc6,x86-64) => /lib/x86_64-linux-gnu/libcuda.so.1"
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for line in printed.splitlines():
         head, arrow, path = line.strip().partition(" => ")
         name, _, kind = head.partition(" ")
         wide = "x86-64" in kind or "AArch64" in kind
         if arrow and wide and (name in NEEDED or name.startswith(USEFUL)):
-            found.setdefault(name, path)
-    return found
+            paths.setdefault(name, path)
+    return paths
 
 
-def library_versions(root: Path, found: Mapping[str, str]) -> tuple[str, ...]:
+def library_versions(root: Path, paths: Mapping[str, str]) -> tuple[str, ...]:
     """Return the distinct versions of libraries, from the names of the files behind their links.
 
     Args:
         root: Root of the file system.
-        found: Paths of the libraries, as `libraries` returns them.
+        paths: Paths of the libraries, as `libraries` returns them.
     """
-    files = (PurePath(os.path.realpath(root / path.lstrip("/"))).name for path in found.values())
+    files = (PurePath(os.path.realpath(root / path.lstrip("/"))).name for path in paths.values())
     versions = (re.search(r"\.so\.(\d+\.\d[\d.]*)$", name) for name in files)
     return tuple(sorted({version.group(1) for version in versions if version}))
 
@@ -98,8 +98,8 @@ def module_version(root: Path) -> Optional[str]:
     # "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.261.03  Tue …", or "… Open Kernel Module
     # for x86_64  535.261.03  Release Build …".
     head = fields(read(root / PROC / "version")).get("NVRM version", "")
-    found = re.search(r"\s(\d+(?:\.\d+)+)\s", f"{head} ")
-    return found.group(1) if found else None
+    match = re.search(r"\s(\d+(?:\.\d+)+)\s", f"{head} ")
+    return match.group(1) if match else None
 
 
 def module_built(root: Path) -> Optional[bool]:

@@ -109,18 +109,18 @@ def address(text: str) -> Optional[str]:
     >>> address("00000000:41:00.0"), address("41:00.0"), address("GPU-0")
     ('0000:41:00.0', '0000:41:00.0', None)
     """
-    found = _ADDRESS.fullmatch(text.strip().lower())
-    if found is None:
+    match = _ADDRESS.fullmatch(text.strip().lower())
+    if match is None:
         return None
-    domain, bus, slot, function = found.groups()
+    domain, bus, slot, function = match.groups()
     return f"{int(domain or '0', 16):04x}:{bus}:{slot}.{function}"
 
 
 def devices(root: Path) -> dict[str, Device]:
     """Return every function on the PCI buses by its address, in order of address."""
     groups = _groups(root)
-    found = [path.name for path in _inside(root / DEVICES) if address(path.name) == path.name]
-    return {name: _device(root, name, groups.get(name)) for name in found}
+    names = [path.name for path in _inside(root / DEVICES) if address(path.name) == path.name]
+    return {name: _device(root, name, groups.get(name)) for name in names}
 
 
 def answers(root: Path, name: str) -> bool:
@@ -196,7 +196,7 @@ def link(path: Path) -> Optional[str]:
 
 def _groups(root: Path) -> dict[str, str]:
     """Return the IOMMU groups by the names of their devices."""
-    found = {
+    groups = {
         device.name: group.name
         for group in _inside(root / GROUPS)
         for device in _inside(group / "devices")
@@ -204,8 +204,8 @@ def _groups(root: Path) -> dict[str, str]:
     for device in _inside(root / DEVICES):
         group_name = link(device / "iommu_group")
         if group_name:
-            found.setdefault(device.name, group_name)
-    return found
+            groups.setdefault(device.name, group_name)
+    return groups
 
 
 def _inside(folder: Path) -> Iterable[Path]:

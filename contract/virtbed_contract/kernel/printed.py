@@ -90,16 +90,16 @@ class Printed:
 
     def glob(self, pattern: str) -> Iterator[Printed]:
         """Return the paths below the folder that match a pattern."""
-        found = [self.parts]
+        paths = [self.parts]
         for part in _parts(pattern):
             fits = re.compile(translate(part)).match
-            found = [
+            paths = [
                 (*path, name)
-                for path in found
+                for path in paths
                 for name in self._folders.get(path, ())
                 if fits(name)
             ]
-        return map(self._at, found)
+        return map(self._at, paths)
 
     def _found(self, among: dict[Parts, Found]) -> Found:
         try:

@@ -165,7 +165,7 @@ def with_environment(
         Ids, sorted. Processes that end meanwhile are left out, and so are those whose environment
         may not be read: other users' processes, and supervisors that are protected even from root.
     """
-    found = []
+    ids = []
     for pid in pids(proc):
         try:
             variables = (proc / str(pid) / "environ").read_bytes().split(b"\0")
@@ -174,5 +174,5 @@ def with_environment(
         if pid == os.getpid() or not any(map(holds, variables)):
             continue
         if user is None or status(pid, proc).get("Uid", "").split()[:1] == [str(user)]:
-            found.append(pid)
-    return sorted(found)
+            ids.append(pid)
+    return sorted(ids)

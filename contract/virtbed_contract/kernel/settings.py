@@ -73,8 +73,8 @@ def config(root: Place) -> Optional[str]:
     release = read(root / "proc/sys/kernel/osrelease")
     texts = (read(root / path.format(release)) for path in CONFIGS) if release else iter(())
     text = _unzipped(root / "proc/config.gz") or next(filter(None, texts), "")
-    found = sorted(match.group(0)[len("CONFIG_") :] for match in _OPTION.finditer(text))
-    return SPLIT.join(found)
+    options = sorted(match.group(0)[len("CONFIG_") :] for match in _OPTION.finditer(text))
+    return SPLIT.join(options)
 
 
 def _unzipped(path: Place) -> str:
@@ -106,14 +106,16 @@ def idle(root: Place) -> Optional[str]:
         )
         if text
     ]  # fmt: skip
-    by_name = {name: found.pop() if len(found) == 1 else "mixed" for name, found in states.items()}
+    by_name = {
+        name: values.pop() if len(values) == 1 else "mixed" for name, values in states.items()
+    }
     return SPLIT.join([*parts, *(f"{name} {how}" for name, how in by_name.items())])
 
 
 def scheduler(root: Place) -> Optional[str]:
     """Return the scheduler's settings from sysctl and sched_ext."""
-    found = ((name, read(root / "proc/sys/kernel" / name)) for name in SYSCTLS)
-    parts = [f"{name} {text}" for name, text in found if text]
+    settings = ((name, read(root / "proc/sys/kernel" / name)) for name in SYSCTLS)
+    parts = [f"{name} {text}" for name, text in settings if text]
     if (state := read(root / SCHED_EXT / "state")) and state != "disabled":
         parts.append(f"sched_ext {read(root / SCHED_EXT / 'root/ops') or state}")
     return SPLIT.join(parts)
@@ -186,11 +188,11 @@ def allocator(root: Place, environment: Mapping[str, str]) -> str:
     The variable for huge pages is left out if `page_policy` already reports it.
     """
     covered = HUGE_MALLOC if page_policy(root, environment) else None
-    found = [f"{key}={value}" for key, value in sorted(environment.items())
+    changes = [f"{key}={value}" for key, value in sorted(environment.items())
              if key.startswith(_ALLOCATOR) and (key, value) != covered]  # fmt: skip
-    found += [f"ld.so.preload {text}" for text in [read(root / "etc/ld.so.preload")] if text]
-    found += sorted(set(_ALLOCATORS.findall(read(root / "proc/self/maps") or "")))
-    return " ".join(SPLIT.join(found).split()) or DEFAULT_ALLOCATOR
+    changes += [f"ld.so.preload {text}" for text in [read(root / "etc/ld.so.preload")] if text]
+    changes += sorted(set(_ALLOCATORS.findall(read(root / "proc/self/maps") or "")))
+    return " ".join(SPLIT.join(changes).split()) or DEFAULT_ALLOCATOR
 
 
 def _text(path: Path) -> Callable[[Place], Optional[str]]:

@@ -70,7 +70,7 @@ def shape(files: Mapping[str, str], cpus: Sequence[int]) -> dict[str, Any]:
         "packages": sets(CORES),
         "cores": sets(THREADS),
         "nodes": _sorted(filter(None, map(ours, nodes))),
-        "caches": {name: _sorted(found) for name, found in sorted(caches.items())},
+        "caches": {name: _sorted(cpu_lists) for name, cpu_lists in sorted(caches.items())},
     }
 
 

@@ -39,8 +39,8 @@ def present(root: Place) -> tuple[int, ...]:
 
 def siblings(root: Place, cpu: int) -> tuple[int, ...]:
     """Return the threads of a CPU's core, the CPU itself included."""
-    found = read(root / CPUS / f"cpu{cpu}" / THREADS)
-    return parse_cpu_list(found or "") or (cpu,)
+    threads = read(root / CPUS / f"cpu{cpu}" / THREADS)
+    return parse_cpu_list(threads or "") or (cpu,)
 
 
 def isolated(root: Place) -> tuple[int, ...]:
@@ -97,12 +97,12 @@ def _cpus_of(root: Place, node: int) -> tuple[int, ...]:
 
 def parts(root: Place) -> dict[int, str]:
     """Return the kind of core by online CPU: Arm's implementer and part; {} on other processors."""
-    found = {}
+    kinds = {}
     for block in (read(root / "proc/cpuinfo") or "").split("\n\n"):
         keys = fields(block)
         if keys.get("processor", "").isdigit() and keys.get("CPU part"):
-            found[int(keys["processor"])] = f"{keys.get('CPU implementer', '')}/{keys['CPU part']}"
-    return found
+            kinds[int(keys["processor"])] = f"{keys.get('CPU implementer', '')}/{keys['CPU part']}"
+    return kinds
 
 
 def clocksource(root: Place) -> Optional[str]:
@@ -118,8 +118,8 @@ def cpu_model(root: Place) -> Optional[str]:
 def turbo(root: Place) -> Optional[bool]:
     """Return whether CPUs may run above their base clock rate; None if this is unknown."""
     files = {NO_TURBO: "0", BOOST: "1"}
-    found = ((read(root / path), on) for path, on in files.items())
-    return next((text == on for text, on in found if text is not None), None)
+    states = ((read(root / path), on) for path, on in files.items())
+    return next((text == on for text, on in states if text is not None), None)
 
 
 def mitigations(root: Place) -> Optional[dict[str, str]]:
