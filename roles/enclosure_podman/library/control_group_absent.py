@@ -42,8 +42,8 @@ def trees(path: str, root: Path = Path("/")) -> list[Path]:
     """Return the group's directories in each hierarchy and those below them, the deepest first."""
     points = {mount.point for mount in cgroups.mounts(root).values()}
     tops = [point / path for point in points if (point / path).is_dir()]
-    found = {group for top in tops for group in (top, *top.rglob("*")) if group.is_dir()}
-    return sorted(found, key=lambda group: (-len(group.parts), group))
+    directories = {group for top in tops for group in (top, *top.rglob("*")) if group.is_dir()}
+    return sorted(directories, key=lambda group: (-len(group.parts), group))
 
 
 def remove(path: str, deadline_s: float) -> list[str]:

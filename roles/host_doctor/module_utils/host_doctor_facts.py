@@ -115,8 +115,8 @@ def machine_facts(root: Path, xml: str | None, clock_s: float) -> dict[str, Any]
     Returns:
         {id, boot, model, firmware, microcode, topology, clock_s}; None for what is not known.
     """
-    found = {**machine.identity(root), **machine.hardware(root)}
-    return {**found, "topology": shape(xml) if xml else None, "clock_s": clock_s}
+    properties = {**machine.identity(root), **machine.hardware(root)}
+    return {**properties, "topology": shape(xml) if xml else None, "clock_s": clock_s}
 
 
 def shape(xml: str) -> str:
@@ -160,17 +160,17 @@ def image_facts(
     written last, so an image without it is incomplete. `current` is whether the image was built
     from the sources whose key is in `variants`.
     """
-    found = {}
+    images = {}
     for name, variant in variants.items():
         image = _image(state_dir / f"images/current-{name}")
-        found[name] = {
+        images[name] = {
             "variant": name,
             "words": variant["words"],
             "build_s": variant["build_s"],
             **image,
             "current": image["key"] == variant["key"],
         }
-    return found
+    return images
 
 
 def _image(place: Path) -> dict[str, str | None]:

@@ -81,8 +81,8 @@ def _none(problem: str, remedy: str = INSTALLED) -> dict[str, Any]:
 def _first(root: Path, names: Iterable[str], release: str) -> Path | None:
     if not release or "/" in release:
         return None
-    found = (root / name.format(release) for name in names)
-    return next((path for path in found if path.is_file() and path.stat().st_size), None)
+    paths = (root / name.format(release) for name in names)
+    return next((path for path in paths if path.is_file() and path.stat().st_size), None)
 
 
 def _version(file: Path) -> str | None:
@@ -97,8 +97,8 @@ def _version(file: Path) -> str | None:
 
 def _build(stated: str) -> str:
     """Return the build in a kernel's version string, in the form of `uname -v`."""
-    found = re.search(r"\) (#.*)", stated)
-    return found.group(1)[:MOST_BUILD].strip() if found else ""
+    match = re.search(r"\) (#.*)", stated)
+    return match.group(1)[:MOST_BUILD].strip() if match else ""
 
 
 def _names(file: Path) -> set[str]:
@@ -109,8 +109,8 @@ def _names(file: Path) -> set[str]:
 
 
 def _sha256(file: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with file.open("rb") as opened:
         while chunk := opened.read(2**20):
-            found.update(chunk)
-    return found.hexdigest()
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -139,18 +139,18 @@ def verdict(platform: str, facts: Facts, house: House) -> PlatformVerdict:
         reason = "; ".join(reason for reason, _ in lacks)
         return PlatformVerdict(platform, "unavailable", reason, "; ".join(remedies))
     if any(role.own_kernel for role in roles):
-        found = _guest_verdict(platform, facts)
+        row = _guest_verdict(platform, facts)
     else:
-        found = PlatformVerdict(platform, "available", _good(facts, roles), "")
-    return _on_emulator(found, facts["below"]["name"]) if facts["below"]["emulated"] else found
+        row = PlatformVerdict(platform, "available", _good(facts, roles), "")
+    return _on_emulator(row, facts["below"]["name"]) if facts["below"]["emulated"] else row
 
 
-def _on_emulator(found: PlatformVerdict, emulator: str) -> PlatformVerdict:
+def _on_emulator(row: PlatformVerdict, emulator: str) -> PlatformVerdict:
     """Return the verdict for an emulated host: the platform works there, its times do not count."""
     return PlatformVerdict(
-        found.platform,
+        row.platform,
         "emulated",
-        f"the host is itself emulated ({emulator}), so its times are no figures; {found.reason}",
+        f"the host is itself emulated ({emulator}), so its times are no figures; {row.reason}",
         "measure on hardware; here plans show that they work",
     )
 

@@ -275,13 +275,13 @@ def _set(root: Path, setting: Setting, values: dict[str, str]) -> dict[str, str]
     """Set some places and read them back; return those that cannot be set, with the reason."""
     try:
         refused = setting.write(root, values)
-        found = setting.confirm(root, values)
+        current = setting.confirm(root, values)
     except (OSError, subprocess.SubprocessError, TuningError) as error:
         raise TuningError(f"host_tuning: {setting.name}: {error}") from error
     wrong = [
-        f"{place} is {found.get(place)}, {value} needed"
+        f"{place} is {current.get(place)}, {value} needed"
         for place, value in values.items()
-        if place not in refused and found.get(place) != value
+        if place not in refused and current.get(place) != value
     ]
     if wrong:
         raise TuningError(

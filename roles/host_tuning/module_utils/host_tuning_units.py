@@ -174,12 +174,12 @@ def _fixed(shown: Mapping[str, str]) -> str:
     return ""
 
 
-def _quiet(found: Mapping[str, Unit]) -> Iterator[Unit]:
+def _quiet(known: Mapping[str, Unit]) -> Iterator[Unit]:
     """Yield the units to stop: the wakers, and the units that would start them again."""
-    wakers = [unit for unit in found.values() if why_quiet(unit.name) is not None]
+    wakers = [unit for unit in known.values() if why_quiet(unit.name) is not None]
     starters = {name for unit in wakers if unit.runs for name in unit.triggers}
     yield from wakers
-    yield from (unit for name, unit in found.items() if name in starters and unit not in wakers)
+    yield from (unit for name, unit in known.items() if name in starters and unit not in wakers)
 
 
 @dataclass(frozen=True)
@@ -246,13 +246,13 @@ def waking(root: Path, others: Mapping[str, str]) -> tuple[list[WakingRow], str]
         One row per unit, and "" or the reason why there is none.
     """
     try:
-        found = units(root)
+        known = units(root)
     except _Unknown as error:
         return [], str(error)
-    stopped = {unit.name: unit for unit in _quiet(found)}
+    stopped = {unit.name: unit for unit in _quiet(known)}
     by_others = {f"{daemon}.service": why for daemon, why in others.items()}
     rows: list[WakingRow] = []
-    for name, unit in found.items():
+    for name, unit in known.items():
         if not unit.runs or not (name in stopped or unit.works):
             continue
         stops = name in by_others or (name in stopped and not unit.fixed)

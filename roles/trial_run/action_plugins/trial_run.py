@@ -61,10 +61,10 @@ class ActionModule(ActionBase):
             )
         self._connection.fetch_file(remote["path"], str(local))
         content = local.read_bytes()
-        found = (len(content), hashlib.sha256(content).hexdigest())
-        if found != (remote["size"], remote["sha256"]):
+        arrived = (len(content), hashlib.sha256(content).hexdigest())
+        if arrived != (remote["size"], remote["sha256"]):
             raise AnsibleActionFail(
-                f"trial_run: {local}: {found[0]} bytes with SHA-256 {found[1][:12]} arrived, "
+                f"trial_run: {local}: {arrived[0]} bytes with SHA-256 {arrived[1][:12]} arrived, "
                 f"{remote['size']} with {remote['sha256'][:12]} needed, as {remote['path']} has; "
                 "the connection or the controller's disk loses data"
             )

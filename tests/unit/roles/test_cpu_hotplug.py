@@ -99,9 +99,9 @@ def test_interrupts_of_a_cpu_that_was_offline_are_restored(
     monkeypatch.setattr(Path, "write_text", write)
     assert hotplug.bring_back(host.root, snapshot) is True
     assert not snapshot.exists()
-    found = {name: host.read(name) for name in irqs if (host.root / name).exists()}
+    affinity = {name: host.read(name) for name in irqs if (host.root / name).exists()}
     gone, kept = "proc/irq/40/smp_affinity_list", {"proc/irq/31/smp_affinity_list": "0-1"}
-    assert found == {name: cpus for name, cpus in irqs.items() if name != gone} | kept
+    assert affinity == {name: cpus for name, cpus in irqs.items() if name != gone} | kept
 
 
 def test_after_a_crash_the_first_snapshot_is_restored(host: Host, snapshot: Path) -> None:

@@ -41,9 +41,9 @@ def test_the_document_is_written_and_removed_with_its_folder(tmp_path: Path) -> 
     document = tmp_path / "cdi/virtbed.json"
     play: dict[str, object] = {"ansible.builtin.import_tasks": str(ROLE / "tasks/gpu.yml")}
     played(tmp_path, document, {"name": "Describe", **play})
-    found = json.loads(document.read_text())
-    assert found == cdi.document(GPU)
-    CHECK.validate(found)
+    written = json.loads(document.read_text())
+    assert written == cdi.document(GPU)
+    CHECK.validate(written)
     assert document.stat().st_mode & 0o777 == 0o644
 
     conceal: dict[str, object] = {

@@ -116,14 +116,14 @@ def test_a_good_host_can_run_every_platform(good: dict[str, Any], house: verdict
 
 
 def test_every_platform_of_platforms_yml_has_a_row(good: dict[str, Any]) -> None:
-    found = load_platforms()
-    host_roles = {name: found.host_roles(name) for name in found.entries}
+    shipped = load_platforms()
+    host_roles = {name: shipped.host_roles(name) for name in shipped.entries}
     engines = {
-        key: each.name for part in found.roles.values() for key, each in part.engines.items()
+        key: each.name for part in shipped.roles.values() for key, each in part.engines.items()
     }
     good["engines"] = {key: engine(key) | {"name": name} for key, name in engines.items()}
-    report = reported(good, verdict.House(found.entries, host_roles, found.roles))
-    assert [row.platform for row in report.platforms] == [*found.entries, "gpu"]
+    report = reported(good, verdict.House(shipped.entries, host_roles, shipped.roles))
+    assert [row.platform for row in report.platforms] == [*shipped.entries, "gpu"]
     assert report.ok and {row.status for row in report.platforms} == {"available"}
 
 
@@ -307,25 +307,25 @@ def with_gpu(report: HostReport) -> dict[str, PlatformVerdict]:
 def test_each_platform_names_the_first_thing_that_it_lacks_for_a_gpu(
     good: dict[str, Any], house: verdict.House
 ) -> None:
-    found = with_gpu(reported(good, able(house, "bare", "big", "open")))
-    assert {name: row.status for name, row in found.items()} == {
+    verdicts = with_gpu(reported(good, able(house, "bare", "big", "open")))
+    assert {name: row.status for name, row in verdicts.items()} == {
         "plain": "available", "jailed": "unavailable", "big": "available",
         "bigjailed": "unavailable", "small": "unavailable",
     }  # fmt: skip
-    assert found["jailed"].reason.startswith("the enclosure jail cannot pass a GPU on: virtbed ")
-    assert found["small"].reason.startswith("the machine small cannot pass a GPU on: virtbed ")
+    assert verdicts["jailed"].reason.startswith("the enclosure jail cannot pass a GPU on: virtbed ")
+    assert verdicts["small"].reason.startswith("the machine small cannot pass a GPU on: virtbed ")
     good["gpu"] = [encode(replace(H200, on_host=NO_DRIVER, to_guest=NO_IOMMU))]
-    found = with_gpu(reported(good, able(house, "bare", "big", "open")))
-    assert (found["plain"].reason, found["big"].reason) == ("no driver is bound", "no IOMMU")
-    assert found["big"].remedy == "turn VT-d on"
+    verdicts = with_gpu(reported(good, able(house, "bare", "big", "open")))
+    assert (verdicts["plain"].reason, verdicts["big"].reason) == ("no driver is bound", "no IOMMU")
+    assert verdicts["big"].remedy == "turn VT-d on"
     # The lack is virtbed's, so no change of the host would help.
-    assert found["jailed"].reason.startswith("the enclosure jail cannot pass a GPU on: virtbed ")
-    assert found["bigjailed"].remedy.startswith("keep to the processor cpu")
+    assert verdicts["jailed"].reason.startswith("the enclosure jail cannot pass a GPU on: virtbed ")
+    assert verdicts["bigjailed"].remedy.startswith("keep to the processor cpu")
 
 
 def test_no_role_supports_a_gpu_yet(good: dict[str, Any]) -> None:
-    found = load_platforms()
-    assert [name for name, part in found.roles.items() if part.gpu] == []
+    shipped = load_platforms()
+    assert [name for name, part in shipped.roles.items() if part.gpu] == []
 
 
 class Ended(Exception):

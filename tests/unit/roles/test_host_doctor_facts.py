@@ -46,9 +46,9 @@ def test_cpus_and_memory_are_read_from_the_kernel(server: Path) -> None:
 
 def test_a_machines_identity_does_not_reveal_its_machine_id(server: Path) -> None:
     write(server, {"etc/machine-id": "0" * 32, "sys/class/dmi/id/sys_vendor": "Dell"})
-    found = facts.machine_facts(server, None, 12.5)
-    assert (found["model"], found["topology"], found["clock_s"]) == ("Dell", None, 12.5)
-    assert found["id"] and "0" * 32 not in str(found)
+    machine = facts.machine_facts(server, None, 12.5)
+    assert (machine["model"], machine["topology"], machine["clock_s"]) == ("Dell", None, 12.5)
+    assert machine["id"] and "0" * 32 not in str(machine)
 
 
 def test_the_shape_of_a_machine_counts_its_parts() -> None:
@@ -124,7 +124,7 @@ def test_cgroup_version_is_read_from_the_mounts(
 def test_an_image_exists_once_its_manifest_is_complete(tmp_path: Path) -> None:
     variant = {"words": "w", "build_s": 60, "key": "k", "lock": "cpu.txt"}
 
-    def found() -> dict[str, object]:
+    def cpu_image() -> dict[str, object]:
         described = facts.image_facts(tmp_path, {"cpu": variant, "null": {**variant, "key": "n"}})
         assert described["null"] == {
             "variant": "null", "words": "w", "build_s": 60, "current": False, **none,
@@ -135,14 +135,14 @@ def test_an_image_exists_once_its_manifest_is_complete(tmp_path: Path) -> None:
     image = tmp_path / "images/0123"
     image.mkdir(parents=True)
     (tmp_path / "images/current-cpu").symlink_to(image)
-    assert found() == {**none, "current": False}
+    assert cpu_image() == {**none, "current": False}
     (image / "manifest.json").write_text('{"digest": "sha')
-    assert found() == {**none, "current": False}
+    assert cpu_image() == {**none, "current": False}
     whole = {"digest": "sha256:01", "key": "k", "path": str(image)}
     (image / "manifest.json").write_text('{"digest": "sha256:01", "key": "k"}')
-    assert found() == {**whole, "current": True}
+    assert cpu_image() == {**whole, "current": True}
     (image / "manifest.json").write_text('{"digest": "sha256:01", "key": "older"}')
-    assert found() == {**whole, "key": "older", "current": False}
+    assert cpu_image() == {**whole, "key": "older", "current": False}
 
 
 def test_free_disk_space_of_a_missing_directory_is_its_parents(tmp_path: Path) -> None:

@@ -43,21 +43,21 @@ def facts(
     monkeypatch.setattr(doctor.nvml, "bindings", lambda path: pynvml)
     host = clean(tmp_path / "host")
     loader = driver(host, {name.replace("_", "."): text for name, text in versions.items()})
-    found: dict[str, Any] = doctor.gpu_facts(
+    host_facts: dict[str, Any] = doctor.gpu_facts(
         host.root, 4096, loader, [tmp_path / "null", image(tmp_path)]
     )
-    return found
+    return host_facts
 
 
 def test_the_facts_have_a_gpus_driver_libraries_and_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = facts(tmp_path, monkeypatch, Library(processes=NOBODY))
-    (gpu,) = found["gpu"]
+    host_facts = facts(tmp_path, monkeypatch, Library(processes=NOBODY))
+    (gpu,) = host_facts["gpu"]
     assert (gpu["address"], gpu["uuid"], gpu["on_host"], gpu["to_guest"]) == (AT, UUID, None, None)
-    assert found["gpu_driver"] == VERSION and set(found["gpu_libraries"]) == set(SONAMES)
-    state = found["gpu_states"][AT]
-    assert found["gpu_limits"] == {"address_bits": 46, "lockable_mib": None}
+    assert host_facts["gpu_driver"] == VERSION and set(host_facts["gpu_libraries"]) == set(SONAMES)
+    state = host_facts["gpu_states"][AT]
+    assert host_facts["gpu_limits"] == {"address_bits": 46, "lockable_mib": None}
     assert state | {"at_ns": 42} == encode(WHOLE) | {"processes": []}
 
 
@@ -93,25 +93,25 @@ def test_mig_without_instances_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 def test_nvml_that_does_not_answer_is_no_refusal_for_guests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Library | None, kind: str
 ) -> None:
-    found = facts(tmp_path, monkeypatch, library)
-    (gpu,) = found["gpu"]
+    host_facts = facts(tmp_path, monkeypatch, library)
+    (gpu,) = host_facts["gpu"]
     assert gpu["on_host"]["kind"] == kind and gpu["on_host"]["remedy"]
-    assert gpu["to_guest"] is None and found["gpu_states"] == {}
+    assert gpu["to_guest"] is None and host_facts["gpu_states"] == {}
 
 
 def test_nvml_is_not_queried_if_a_refusal_is_known_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = facts(tmp_path, monkeypatch, Library(), libcuda_so_1="550.163.01")
-    assert found["gpu_states"] == {} and found["gpu"][0]["on_host"]["kind"] == "mismatch"
+    host_facts = facts(tmp_path, monkeypatch, Library(), libcuda_so_1="550.163.01")
+    assert host_facts["gpu_states"] == {} and host_facts["gpu"][0]["on_host"]["kind"] == "mismatch"
 
 
 def test_nvml_is_not_queried_without_an_image(tmp_path: Path) -> None:
     host = clean(tmp_path)
     loader = driver(host)
     for images in ([], [tmp_path / "image"]):
-        found = doctor.gpu_facts(host.root, 4096, loader, images)
-        assert found["gpu_states"] == {} and found["gpu"][0]["on_host"] is None
+        host_facts = doctor.gpu_facts(host.root, 4096, loader, images)
+        assert host_facts["gpu_states"] == {} and host_facts["gpu"][0]["on_host"] is None
 
 
 def hang() -> None:
@@ -141,10 +141,10 @@ def test_a_driver_that_hangs_or_crashes_does_not_end_the_examination(
     monkeypatch.setattr(doctor, "NVML_DEADLINE_S", 2.0)
     monkeypatch.setattr(doctor.nvml, "state", lambda *arguments: read())
     began = time.monotonic()
-    found = facts(tmp_path, monkeypatch, Library())
+    host_facts = facts(tmp_path, monkeypatch, Library())
     assert time.monotonic() - began < 30
-    (gpu,) = found["gpu"]
-    assert (gpu["on_host"]["kind"], gpu["to_guest"], found["gpu_states"]) == ("nvml", None, {})
+    (gpu,) = host_facts["gpu"]
+    assert (gpu["on_host"]["kind"], gpu["to_guest"], host_facts["gpu_states"]) == ("nvml", None, {})
     assert gpu["on_host"]["reason"] == "NVML crashed, or gave no answer within 2 s"
     (child,) = started
     with pytest.raises(ProcessLookupError):  # the child has ended

@@ -57,9 +57,9 @@ def host(tmp_path: Path) -> Path:
 
 
 def test_a_kernel_with_its_file_and_modules_is_found(host: Path) -> None:
-    found = host_kernel(host, DRIVERS)
-    assert (found["problem"], found["missing"]) == (None, [])
-    assert decode(HostKernel, found["kernel"]) == HostKernel(
+    facts = host_kernel(host, DRIVERS)
+    assert (facts["problem"], facts["missing"]) == (None, [])
+    assert decode(HostKernel, facts["kernel"]) == HostKernel(
         release=RELEASE,
         version=BUILD,
         file=f"/boot/vmlinuz-{RELEASE}",
@@ -82,9 +82,9 @@ def test_a_kernel_file_without_read_permission_is_reported_as_such(
         return real(path, *args, **named)
 
     monkeypatch.setattr(Path, "open", refused)
-    found = host_kernel(host, DRIVERS)
-    assert found["problem"] == f"/boot/vmlinuz-{RELEASE} cannot be read: Permission denied"
-    assert found["remedy"] == "examine the host as root"
+    facts = host_kernel(host, DRIVERS)
+    assert facts["problem"] == f"/boot/vmlinuz-{RELEASE} cannot be read: Permission denied"
+    assert facts["remedy"] == "examine the host as root"
 
     def hidden(path: Path) -> bool:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
@@ -99,9 +99,9 @@ def test_a_kernel_next_to_its_modules_is_found(host: Path) -> None:
     folder.mkdir(parents=True)
     for old, new in (("vmlinuz", "vmlinuz"), ("config", "config")):
         (host / f"boot/{old}-{RELEASE}").rename(folder / new)
-    found = host_kernel(host, DRIVERS)["kernel"]
-    assert found["file"] == f"/usr/lib/modules/{RELEASE}/vmlinuz"
-    assert found["config"] == f"/usr/lib/modules/{RELEASE}/config"
+    facts = host_kernel(host, DRIVERS)["kernel"]
+    assert facts["file"] == f"/usr/lib/modules/{RELEASE}/vmlinuz"
+    assert facts["config"] == f"/usr/lib/modules/{RELEASE}/config"
 
 
 def test_drivers_that_are_neither_built_in_nor_modules_are_missing(host: Path) -> None:
@@ -113,10 +113,10 @@ def test_an_updated_kernel_file_needs_a_reboot(host: Path) -> None:
     """A security update is a new build with the same release name."""
     newer = BUILD.replace("6.1.172-1", "6.1.180-1")
     (host / f"boot/vmlinuz-{RELEASE}").write_bytes(image(build=newer))
-    found = host_kernel(host, DRIVERS)
-    assert found["kernel"] is None
-    assert newer in found["problem"] and BUILD in found["problem"]
-    assert "reboot" in found["remedy"]
+    facts = host_kernel(host, DRIVERS)
+    assert facts["kernel"] is None
+    assert newer in facts["problem"] and BUILD in facts["problem"]
+    assert "reboot" in facts["remedy"]
 
 
 def test_builds_are_compared_up_to_the_kernels_64_characters(host: Path) -> None:
@@ -137,10 +137,10 @@ def test_builds_are_compared_up_to_the_kernels_64_characters(host: Path) -> None
 )
 def test_a_missing_file_is_named(host: Path, gone: str, message: str) -> None:
     (host / gone).unlink()
-    found = host_kernel(host, DRIVERS)
-    assert found["kernel"] is None
-    assert message in found["problem"]
-    assert "distribution" in found["remedy"]
+    facts = host_kernel(host, DRIVERS)
+    assert facts["kernel"] is None
+    assert message in facts["problem"]
+    assert "distribution" in facts["remedy"]
 
 
 @pytest.mark.parametrize("content", [image(mark=b"none"), b"", b"MZ", image()[:0x210]])
@@ -150,5 +150,5 @@ def test_a_file_that_is_not_a_kernel_is_refused(host: Path, content: bytes) -> N
 
 
 def test_this_machines_kernel_is_either_usable_or_has_a_problem() -> None:
-    found = host_kernel(Path("/"), DRIVERS)
-    assert (found["kernel"] is None) == bool(found["problem"])
+    facts = host_kernel(Path("/"), DRIVERS)
+    assert (facts["kernel"] is None) == bool(facts["problem"])

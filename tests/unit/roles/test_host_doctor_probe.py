@@ -154,9 +154,9 @@ def test_an_engine_without_a_service_runs_if_it_is_installed(
 ) -> None:
     programs(tmp_path, monkeypatch, **({"emulate": "echo 7.2.0"} if present else {}))
     engine = Engine("Emulator", (("emulate",),), ("emulate", "--version"))
-    found = probe.engine_facts({"emulator": engine})["emulator"]
-    assert found["installed"] == found["running"] == present
-    assert found["version"] == ("7.2.0" if present else None)
+    facts = probe.engine_facts({"emulator": engine})["emulator"]
+    assert facts["installed"] == facts["running"] == present
+    assert facts["version"] == ("7.2.0" if present else None)
 
 
 def test_a_hanging_engine_is_given_up_at_its_deadline(
@@ -239,5 +239,5 @@ def test_values_of_factors_that_the_host_lacks_are_listed() -> None:
     limits = {"pinned": "set"}
     role = RoleProperties(limits=limits, trial_s={}, varies=varies)  # type: ignore[arg-type]
     bare = RoleProperties(limits=limits, trial_s={})  # type: ignore[arg-type]
-    found = probe.lacking({"enclosure_one": role, "enclosure_two": bare})
-    assert found == [["enclosure_one", "runtime", "runc"], ["enclosure_one", "runtime", "youki"]]
+    missing = probe.lacking({"enclosure_one": role, "enclosure_two": bare})
+    assert missing == [["enclosure_one", "runtime", "runc"], ["enclosure_one", "runtime", "youki"]]

@@ -114,14 +114,14 @@ def systemd(monkeypatch: pytest.MonkeyPatch) -> Recorded:
         "user@1000.service": ("active", "running"),
         "irqbalance.service": ("active", "running"),
     }
-    found = Recorded(
+    fake = Recorded(
         states, timers, transient={"run-r1.timer"},
         triggered={"snapd.service": "snapd.socket", "apt-daily.service": "apt-daily.timer"},
     )  # fmt: skip
-    monkeypatch.setattr(units, "systemctl", found)
+    monkeypatch.setattr(units, "systemctl", fake)
     monkeypatch.setattr(units.time, "sleep", lambda _: units.units.cache_clear())
     units.units.cache_clear()
-    return found
+    return fake
 
 
 @pytest.fixture

@@ -24,16 +24,16 @@ NAMING = ("Install the wheels", "Remove files that", "Empty the machine", "Compu
 
 def block() -> dict[str, Any]:
     """Return the block of tasks that makes the tree and computes its digest."""
-    (found,) = (t for t in yaml.safe_load((ROLE / "tasks/main.yml").read_text()) if "block" in t)
-    return dict(found)
+    (task,) = (t for t in yaml.safe_load((ROLE / "tasks/main.yml").read_text()) if "block" in t)
+    return dict(task)
 
 
 def tasks() -> list[dict[str, Any]]:
     """Return the tasks that install wheels, clean the tree, and compute its digest."""
     ours = yaml.safe_load((ROLE / "tasks/applications.yml").read_text())
-    found = [task for task in [*ours, *block()["block"]] if task["name"].startswith(NAMING)]
-    assert len(found) == len(NAMING)
-    return found
+    selected = [task for task in [*ours, *block()["block"]] if task["name"].startswith(NAMING)]
+    assert len(selected) == len(NAMING)
+    return selected
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def build(folder: Path, wheels: list[str], day: int, python: str, umask: int) ->
     # With the host's tar, because this small tree has none; another test uses the tree's own.
     variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
     tar = variables["image_rootfs_tar"].replace("chroot rootfs tar", "tar --directory=rootfs")
-    found = {"image_rootfs_tar": tar, "image_rootfs_building_dir": str(folder / "building"),
+    extra = {"image_rootfs_tar": tar, "image_rootfs_building_dir": str(folder / "building"),
              "image_rootfs_suite": "bookworm",
              "__image_rootfs_wheel": {"files": [{"path": wheel} for wheel in wheels]}}  # fmt: skip
     book = [{
@@ -87,7 +87,7 @@ def build(folder: Path, wheels: list[str], day: int, python: str, umask: int) ->
         "environment": block()["environment"], "tasks": tasks(),
     }]  # fmt: skip
     (folder / "play.yml").write_text(yaml.safe_dump(book))
-    (folder / "vars.json").write_text(json.dumps(found))
+    (folder / "vars.json").write_text(json.dumps(extra))
     done = subprocess.run(
         [TOOLS / "ansible-playbook", folder / "play.yml", "-e", f"@{folder / 'vars.json'}"],
         env=os.environ | {"ANSIBLE_LIBRARY": str(ROLE / "library"), "VIRTUAL_ENV": str(venv)},
@@ -159,15 +159,17 @@ def test_the_list_has_every_member_of_a_tar(tmp_path: Path) -> None:
     assert digest == f"sha256:{hashlib.sha256(stream.stdout).hexdigest()}"
     *lines, end = listed(tmp_path)
     assert end == {"digest": digest, "files": count} and count == len(lines) == 7
-    found = {line.pop("path"): line for line in lines}
+    members = {line.pop("path"): line for line in lines}
     owner = f"{os.geteuid()}:{os.getegid()}"
-    assert found["./folder/file"] == {
+    assert members["./folder/file"] == {
         "type": "file", "mode": "4751", "owner": owner, "size": 6,
         "sha256": hashlib.sha256(b"hello\n").hexdigest(),
     }  # fmt: skip
-    assert found["./hard"]["type"] == "hard link" and found["./hard"]["target"] == "./folder/file"
-    assert found["./link"]["target"] == "folder/file" and found["./fifo"]["type"] == "FIFO"
-    assert found["."]["type"] == "folder" and "./" + "long" * 60 in found
+    assert (
+        members["./hard"]["type"] == "hard link" and members["./hard"]["target"] == "./folder/file"
+    )
+    assert members["./link"]["target"] == "folder/file" and members["./fifo"]["type"] == "FIFO"
+    assert members["."]["type"] == "folder" and "./" + "long" * 60 in members
 
 
 @pytest.mark.parametrize("command", ["exit 3", "yes no tar", "tar -cf - . missing"])

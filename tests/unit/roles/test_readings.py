@@ -45,8 +45,8 @@ def play(
 def test_a_process_started_by_the_prefix_is_read(tmp_path: Path) -> None:
     done = play(tmp_path, {"process_reading": {"argv": ["taskset", "--cpu-list", CPU]}})
     assert done.returncode == 0, done.stdout
-    found = json.loads((tmp_path / "kept").read_text())
-    assert found == readings.process(Path("/")) | {"cpus_allowed_list": CPU}
+    reading = json.loads((tmp_path / "kept").read_text())
+    assert reading == readings.process(Path("/")) | {"cpus_allowed_list": CPU}
 
 
 # A fake client of an engine, which reports this test's process as the container's.
@@ -118,9 +118,9 @@ def test_a_containers_reading_includes_the_engines_report(tmp_path: Path) -> Non
     report = {"container": "c", "pid": pid, "started": now["started"], "layers": ["sha256:0"]}
     done = play(tmp_path, {"process_reading": {"container": report}})
     assert done.returncode == 0, done.stdout
-    found = json.loads((tmp_path / "kept").read_text())
-    assert found.pop("throttled_periods") >= now.pop("throttled_periods")
-    assert found == report | now
+    reading = json.loads((tmp_path / "kept").read_text())
+    assert reading.pop("throttled_periods") >= now.pop("throttled_periods")
+    assert reading == report | now
 
 
 def test_another_process_with_the_containers_pid_is_refused(tmp_path: Path) -> None:
