@@ -266,8 +266,8 @@ def _restore_setting(root: Path, snapshot: Path, setting: Setting, values: dict[
         why = {**dict.fromkeys(lost, "it does not exist"), **refused}
         place, reason = next(iter(sorted(why.items())))
         raise TuningError(
-            f"host_tuning: {setting.name}: {place} could not be set to {values[place]}, as "
-            f"{len(why) - 1} others: {reason}; bring its CPU online, or remove {snapshot}"
+            f"host_tuning: {setting.name}: {place} could not be set to {values[place]}, nor "
+            f"could {len(why) - 1} others: {reason}; bring its CPU online, or remove {snapshot}"
         )
 
 

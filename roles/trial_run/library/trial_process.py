@@ -85,10 +85,10 @@ _MAX_LOG_CHARACTERS = 3000  # of the log's end in an error message
 
 # Exit statuses that engines, shells and SSH use for failures of their own.
 _STATUSES = {
-    125: ", an engine's for a failure to run it (virtbed doctor shows whether its daemon answers)",
-    126: ", an engine's if its daemon went away (virtbed doctor shows whether it answers)",
+    125: ", the status of an engine that cannot run it (virtbed doctor shows whether it answers)",
+    126: ", the status of an engine whose daemon ended (virtbed doctor shows whether it answers)",
     127: ", its program does not exist",
-    255: ", SSH's for a connection that is lost or cannot be made",
+    255: ", the status of SSH if its connection is lost or cannot be made",
 }
 
 

@@ -45,8 +45,8 @@ def test_a_process_gets_the_time_of_its_start() -> None:
         ("os.kill(os.getpid(), 9)", "exit status -9, SIGKILL; killed by another program, or"),
         ("os._exit(137)", r"exit status 137, SIGKILL; .* \(memory_mib in the plan\): "),
         ("os._exit(143)", "exit status 143, SIGTERM: "),
-        ("os._exit(126)", "exit status 126, an engine's if its daemon went away"),
-        ("os._exit(255)", "exit status 255, SSH's for a connection that is lost"),
+        ("os._exit(126)", "exit status 126, the status of an engine whose daemon ended"),
+        ("os._exit(255)", "exit status 255, the status of SSH if its connection is lost"),
         ("os._exit(3)", "exit status 3: "),
     ],
 )
