@@ -87,7 +87,7 @@ _KEPT: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class DocumentError(ValueError):
-    """A document does not match its dataclass; the message has the place, found and needed."""
+    """A document does not match its dataclass; the message has place, value found and needed."""
 
 
 class Limits:

@@ -109,7 +109,7 @@ class NvmlError(RuntimeError):
 
 
 class _Uncompiled(SourceFileLoader):
-    """Loader that writes no bytecode next to the source, which would change an image's digest."""
+    """Loader that writes no bytecode next to the source, so that an image's tree is not changed."""
 
     def set_data(self, path: Any, data: Any, *, _mode: int = 0o666) -> None:
         """Write nothing."""

@@ -59,20 +59,20 @@ REFUSED = {
     "an unknown mode": change("trial", "mode", to="fast"),
     "an unknown scale": change("trial", "scale", to="huge"),
     "no cores": change("trial", "cores", to=0),
-    "a quota of nothing": change("trial", "quota_cpus", to=0),
+    "a quota of zero": change("trial", "quota_cpus", to=0),
     "an unknown accelerator": change("trial", "accelerator", to="xen"),
-    "a digest cut short": change("trial", "image_digest", to="sha256:abc"),
+    "a truncated digest": change("trial", "image_digest", to="sha256:abc"),
     "replicate zero": change("trial", "replicate", to=0),
     "a wrong answer": change("answers", "wrong", to=1),
     "no answers": change("answers", "by_input", to=[]),
     "no samples": change("samples", to=[]),
     "half a nanosecond": change("samples", 0, "e2e_ns", to=1.5),
-    "time that runs backwards": change("samples", 0, "pre_ns", to=-1),
+    "a negative time": change("samples", 0, "pre_ns", to=-1),
     "a sample without a name": change("samples", 0, "input", to=""),
     "a text for a number": change("settings", "seed", to="2112"),
     "an unknown scenario": change("settings", "scenario", to="burst"),
-    "a rate of nothing": change("settings", "target_qps", to=0),
-    "a start that is not known to be one": change("startup", "import_ns", to=None),
+    "a rate of zero": change("settings", "target_qps", to=0),
+    "a missing time of the start-up": change("startup", "import_ns", to=None),
     "negative memory": change("memory_kib", "peak", to=-1),
     "an unknown cgroup version": change("environment", "cgroup", "version", to=3),
     "no affinity": change("environment", "affinity", to=[]),
@@ -81,7 +81,7 @@ REFUSED = {
     "throttling without its time": change("confounders", "throttling", to={"periods": 1}),
     "an unknown verdict": change("loadgen", "validity", to="MAYBE"),
     "a negative percentile": change("loadgen", "percentiles_ns", to={"50.00": -1}),
-    "a truth that is a number": change("samples", 0, "warmup", to=1),
+    "a number instead of a boolean": change("samples", 0, "warmup", to=1),
 }  # fmt: skip
 
 
@@ -95,8 +95,8 @@ def test_schema_and_decoder_refuse(result: dict[str, Any], spoil: Callable[[Any]
 
 
 ACCEPTED = {
-    "a kernel that does not count": change("confounders", "steal_share", to=None),
-    "a kernel that does not tell where threads ran": change("confounders", "ran_on", to=[]),
+    "a kernel that does not count steal": change("confounders", "steal_share", to=None),
+    "a kernel that does not report where threads ran": change("confounders", "ran_on", to=[]),
     "no count of page faults": change("rusage", "major_faults", to=None),
     "no control group": change("environment", "cgroup", "version", to=None),
     "no throttling": change("confounders", "throttling", to=None),
