@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Removal of empty control groups that an engine leaves behind, in every hierarchy."""
+"""Removal of an engine's leftover, empty control groups, in every hierarchy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DOCUMENTATION = r"""
 module: control_group_absent
 short_description: Remove an empty control group and those below it, in every hierarchy
 description:
-  - A cpuset that stays behind loses a CPU for good when that CPU is taken offline, and the next
-    instance below it with it. So engines' parent groups go with their last instance.
-  - Fails if a process stays in them.
+  - A leftover cpuset loses a CPU for good when that CPU goes offline, and so does the next instance
+    below it. Hence an engine's parent groups are removed with its last instance.
+  - Fails if a process is still in them.
 options:
   path:
-    description: The group's path below each hierarchy's root.
+    description: Path of the group below each hierarchy's root.
     type: str
     required: true
 author: virtbed
@@ -31,7 +31,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 removed:
-  description: Directories removed.
+  description: The directories removed.
   returned: always
   type: list
   elements: str
@@ -39,7 +39,7 @@ removed:
 
 
 def trees(path: str, root: Path = Path("/")) -> list[Path]:
-    """Return the group's directories in each hierarchy and those below them, the deepest first."""
+    """Return a group's directories in every hierarchy, and those below, deepest first."""
     points = {mount.point for mount in cgroups.mounts(root).values()}
     tops = [point / path for point in points if (point / path).is_dir()]
     directories = {group for top in tops for group in (top, *top.rglob("*")) if group.is_dir()}
@@ -58,7 +58,7 @@ def remove(path: str, deadline_s: float) -> list[str]:
     deadline = time.monotonic() + deadline_s
     while (groups := trees(path)) and time.monotonic() < deadline:
         for group in groups:
-            with suppress(OSError):  # a process or a group is in it, or it is gone
+            with suppress(OSError):  # not empty, or removed already
                 group.rmdir()
                 removed.append(str(group))
         time.sleep(0.02)
