@@ -26,7 +26,7 @@ _NO_SWAP = ("none", "0 MiB")
 def mismatches(
     instance: Instance,
     trial: TrialRequest,
-    saw: Mapping[str, Any],
+    reading: Mapping[str, Any],
     hugepages: Optional[str],
 ) -> list[str]:
     """Return the differences between what an application saw and what it had to see.
@@ -34,7 +34,7 @@ def mismatches(
     Args:
         instance: The instance in which the application ran.
         trial: The trial as it was requested.
-        saw: What the module ``trial_process`` returned: ``inside`` (the result's environment),
+        reading: What the module ``trial_process`` returned: ``inside`` (the result's environment),
             ``ran_on``, ``migrations``, ``thread_policy`` and ``transparent_hugepage``.
         hugepages: Setting of transparent huge pages on the host of a guest; None if the application
             ran on the host itself.
@@ -43,33 +43,36 @@ def mismatches(
         One sentence per difference, each with the value found and the value needed.
     """
     differences = [
-        *_cpus(instance, saw),
-        *_threads(instance, trial, saw),
-        *_settings(instance, trial, saw),
+        *_cpus(instance, reading),
+        *_threads(instance, trial, reading),
+        *_settings(instance, trial, reading),
     ]
-    differences += _mitigations(instance, saw)
-    may = saw["inside"].get("privileges") or {}  # results of earlier sweeps do not have them
+    differences += _mitigations(instance, reading)
+    granted = (
+        reading["inside"].get("privileges") or {}
+    )  # results of earlier sweeps do not have them
     differences += [
         f"the application had more privileges than it needs: {more}"
-        for more in privileges.excess(may)
+        for more in privileges.excess(granted)
     ]
-    hidden = [name for name in trial.isa if name not in saw["inside"]["isa"]]
+    hidden = [name for name in trial.isa if name not in reading["inside"]["isa"]]
     if hidden:
         differences.append(
             f"{', '.join(hidden)} hidden from the application, which saw "
-            f"{', '.join(saw['inside']['isa'])}; all that the host has are needed: change the "
+            f"{', '.join(reading['inside']['isa'])}; all that the host has are needed: change the "
             "guest's CPU model (machine_guest_hidden_cpu_features in the inventory)"
         )
-    if hugepages is not None and saw["transparent_hugepage"] != hugepages:
+    if hugepages is not None and reading["transparent_hugepage"] != hugepages:
         differences.append(
-            f"transparent hugepages {saw['transparent_hugepage']} found in the guest, {hugepages} "
-            "on its host; the same setting needed on both: one was changed while the guest ran"
+            f"transparent hugepages {reading['transparent_hugepage']} found in the guest, "
+            f"{hugepages} on its host; the same setting needed on both: one was changed while the "
+            "guest ran"
         )
     return differences
 
 
-def _cpus(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
-    inside = saw["inside"]
+def _cpus(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]:
+    inside = reading["inside"]
     size = f"({instance.mode}, {instance.cores} cores)"
     if inside["cpus_allowed_list"] != instance.seen_cpus:
         yield (
@@ -90,40 +93,40 @@ def _cpus(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
     usable = inside["threads"]["usable_cores"]
     if usable != instance.cores:
         yield f"the application counted {usable} usable cores, {instance.cores} needed {size}"
-    if not saw["ran_on"] and not instance.private_kernel:
+    if not reading["ran_on"] and not instance.private_kernel:
         yield (
             "threads of the application were found on no CPU; at least one reading of their CPUs "
             "needed"
         )
-    strayed = sorted(set(saw["ran_on"]) - set(inside["affinity"]))
+    strayed = sorted(set(reading["ran_on"]) - set(inside["affinity"]))
     if strayed:
         yield (
             f"threads of the application were found on CPUs outside of its affinity: {strayed}, at "
             f"most {inside['cpus_allowed_list']} needed"
         )
-    if instance.mode == "pinned" and instance.cores == 1 and saw["migrations"]:
+    if instance.mode == "pinned" and instance.cores == 1 and reading["migrations"]:
         yield (
-            f"the application was moved to another CPU {saw['migrations']} times, 0 needed on one "
-            "pinned core"
+            f"the application was moved to another CPU {reading['migrations']} times, 0 needed on "
+            "one pinned core"
         )
 
 
-def _threads(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) -> Iterator[str]:
-    pools = saw["inside"]["threads"]
+def _threads(instance: Instance, trial: TrialRequest, reading: Mapping[str, Any]) -> Iterator[str]:
+    pools = reading["inside"]["threads"]
     wrong = trial.thread_policy == "matched" and not (
         pools["intra_op"] == pools["inter_op"] == instance.cores
     )
-    if saw["thread_policy"] != trial.thread_policy or wrong:
+    if reading["thread_policy"] != trial.thread_policy or wrong:
         yield (
-            f"thread policy {saw['thread_policy']} with pools of {pools['intra_op']} and "
+            f"thread policy {reading['thread_policy']} with pools of {pools['intra_op']} and "
             f"{pools['inter_op']} found; {trial.thread_policy} needed, on {instance.cores} cores"
         )
 
 
-def _mitigations(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
+def _mitigations(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence if a guest's kernel was booted with the wrong setting of mitigations."""
     requested = instance.factors.get(_MITIGATIONS, default_of(_MITIGATIONS))
-    cmdline = (saw["inside"].get("kernel_settings") or {}).get("cmdline")
+    cmdline = (reading["inside"].get("kernel_settings") or {}).get("cmdline")
     off = None if cmdline is None else NO_MITIGATIONS in str(cmdline).split(SPLIT)
     needed = requested != default_of(_MITIGATIONS)
     if instance.own_kernel and off != needed and (needed or off is not None):
@@ -133,12 +136,12 @@ def _mitigations(instance: Instance, saw: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _settings(instance: Instance, trial: TrialRequest, saw: Mapping[str, Any]) -> Iterator[str]:
+def _settings(instance: Instance, trial: TrialRequest, reading: Mapping[str, Any]) -> Iterator[str]:
     """Yield the differences in settings other than placement.
 
     A setting that is not reported is not compared, unless the plan varies it.
     """
-    settings = saw["inside"].get("process_settings") or {}
+    settings = reading["inside"].get("process_settings") or {}
     times, quota = settings.get("quota_times"), quota_of(instance)
     if instance.seen_quota_cpus is not None and quota and times not in (None, quota.times):
         yield f"the application read a quota of {times}; {quota.times} needed"

@@ -72,7 +72,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\$$", r"\\Z", pattern))
 
 
-_KEPT: dict[str, Callable[[Any, Any], bool]] = {
+_CHECKS: dict[str, Callable[[Any, Any], bool]] = {
     "const": lambda value, bound: bool(value == bound),
     "enum": lambda value, bound: value in bound,
     "minimum": lambda value, bound: bool(value >= bound),
@@ -97,7 +97,7 @@ class Limits:
         unknown = limits.keys() - _KEYWORDS.keys()
         if unknown:
             raise TypeError(f"limits: {', '.join(sorted(unknown))} found; known: {list(_KEYWORDS)}")
-        self.kept = limits
+        self.values = limits
 
 
 def described(
@@ -117,7 +117,7 @@ def described(
             ``pattern``, ``format``, ``min_length``, ``max_length`` and ``min_items``, as in JSON
             Schema.
     """
-    metadata = {"meaning": meaning, "limits": Limits(**limits).kept}
+    metadata = {"meaning": meaning, "limits": Limits(**limits).values}
     return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
 
 
@@ -244,7 +244,7 @@ def _decoder(hint: Any) -> _Decoder:
         return lambda value, where: value
     if get_origin(hint) is Annotated:
         kind, limits = get_args(hint)
-        return _limited(_decoder(kind), limits.kept)
+        return _limited(_decoder(kind), limits.values)
     inner = _optional(hint)
     if inner is not None:
         decoder = _decoder(inner)
@@ -310,12 +310,12 @@ def _limited(decoder: _Decoder, limits: Json) -> _Decoder:
     """Return a decoder that also checks limits."""
     if not limits:
         return decoder
-    kept = [(_KEPT[limit], limit, bound) for limit, bound in limits.items()]
+    checks = [(_CHECKS[limit], limit, bound) for limit, bound in limits.items()]
 
     def decoded(value: Any, where: str) -> Any:
         found = decoder(value, where)
-        for keeps, limit, bound in kept if found is not None else ():
-            if not keeps(found, bound):
+        for holds, limit, bound in checks if found is not None else ():
+            if not holds(found, bound):
                 raise DocumentError(
                     f"{where}: {_shown(found)} found, {limit.replace('_', ' ')} {bound} needed"
                 )
@@ -329,7 +329,7 @@ def _schema_of(hint: Any) -> Json:
         return {}
     if get_origin(hint) is Annotated:
         kind, limits = get_args(hint)
-        return {**_schema_of(kind), **_keywords(limits.kept)}
+        return {**_schema_of(kind), **_keywords(limits.values)}
     inner = _optional(hint)
     if inner is not None:
         return {"anyOf": [_schema_of(inner), {"type": "null"}]}

@@ -73,7 +73,7 @@ class GuestNode:
 
     host: int = described("NUMA node of the host that the node's memory is bound to.", minimum=0)
     vcpus: str = described(
-        "vCPUs of the node, numbered by their places in the grid of `GuestShape`.",
+        "vCPUs of the node, numbered by their places in the grid of `shape`.",
         pattern=KERNEL_LIST,
     )
     memory_mib: int = described("Memory of the node, in MiB.", minimum=1)

@@ -101,10 +101,10 @@ def for_any(root: Path, device: pci.Device, parts: Sequence[str]) -> Iterator[Re
             "remove its instances and turn MIG off: nvidia-smi mig -dci, nvidia-smi mig -dgi, "
             f"nvidia-smi -i {at} --multi-instance-gpu=0",
         )  # fmt: skip
-    shown = nvidia.shows(root, at)
-    if shown or device.boot_vga:
+    display = nvidia.shows(root, at)
+    if display or device.boot_vga:
         yield Refusal(
-            "display", f"{at} drives the display: {shown or 'the firmware starts on it'}",
+            "display", f"{at} drives the display: {display or 'the firmware starts on it'}",
             "make another card, such as the management controller's, the first display in the "
             "firmware, and end the programs that draw on this one",
         )  # fmt: skip

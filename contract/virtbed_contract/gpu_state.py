@@ -174,7 +174,7 @@ def _changed(before: GpuState, after: GpuState) -> Iterator[Doubt]:
 
 
 def _throttled(states: Sequence[GpuState]) -> Iterator[Doubt]:
-    seen = [why for state in states for why in state.throttle or () if why in SLOWING]
+    reasons = [why for state in states for why in state.throttle or () if why in SLOWING]
     first, last = states[0], states[-1]
     most_ns = _LATE * (last.at_ns - first.at_ns)
     rises = {}
@@ -187,9 +187,9 @@ def _throttled(states: Sequence[GpuState]) -> Iterator[Doubt]:
         elif rise is None:
             words = "its counter was reset, or cannot be read any more"
             yield Doubt("throttled", f"slowed by {why}: not known, {words}", unjudged=True)
-    if seen and not any(rises.values()):
-        named = ", ".join(SLOWING[why] for why in dict.fromkeys(seen))
-        yield Doubt("throttled", f"slowed by {named} in {len(seen)} of {len(states)} readings")
+    if reasons and not any(rises.values()):
+        named = ", ".join(SLOWING[why] for why in dict.fromkeys(reasons))
+        yield Doubt("throttled", f"slowed by {named} in {len(reasons)} of {len(states)} readings")
     if all(state.throttle is None for state in states) and not rises:
         yield _unjudged("throttled", states, "throttle", "throttled_ns")
 

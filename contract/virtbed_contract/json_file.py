@@ -52,14 +52,14 @@ def read(path: Path) -> Json:
     """
     try:
         # Without O_NONBLOCK, opening a FIFO would wait for a writer, perhaps for ever.
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise DocumentError(f"no {path.name} in its folder") from None
     except OSError as error:
         why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise DocumentError(f"{path.name} cannot be read: {why}") from None
     try:
-        status = os.fstat(opened)
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise DocumentError(f"{path.name} cannot be read: it is no regular file")
         if status.st_size > MOST_BYTES:
@@ -67,7 +67,7 @@ def read(path: Path) -> Json:
                 f"{path.name} has {status.st_size >> 20} MiB, "
                 f"at most {MOST_BYTES >> 20} MiB are read"
             )
-        with os.fdopen(os.dup(opened), "rb") as file:
+        with os.fdopen(os.dup(descriptor), "rb") as file:
             return parse_bytes(file.read(MOST_BYTES + 1), path.name)
     except OSError as error:
         raise DocumentError(f"{path.name} cannot be read: {error.strerror}") from None
@@ -76,7 +76,7 @@ def read(path: Path) -> Json:
             f"{path.name} cannot be read: it takes more memory than is left"
         ) from None
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
 def parse_bytes(content: bytes, name: str = "the document") -> Json:

@@ -171,7 +171,7 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         was, now = before.get(one.name), after.get(one.name)
         if was is not None and now is not None and was != now:
             old, new = (str(text).split(SPLIT) for text in (was, now))
-            gone = SPLIT.join(part for part in old if part not in new) or "no more"
-            come = SPLIT.join(part for part in new if part not in old) or "no more"
-            sentences.append(f"{one.words} {gone} before, {come} after")
+            removed = SPLIT.join(part for part in old if part not in new) or "no more"
+            added = SPLIT.join(part for part in new if part not in old) or "no more"
+            sentences.append(f"{one.words} {removed} before, {added} after")
     return sentences

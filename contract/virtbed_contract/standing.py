@@ -83,7 +83,7 @@ def _listed(argv: Sequence[str], limit_s: float) -> Optional[set[str]]:
     """Return the names of virtbed's instances that an engine lists; None if it does not answer."""
     environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.defpath}:/usr/sbin:/sbin"}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, timeout=limit_s, check=True, env=environment,
         )  # fmt: skip
@@ -91,7 +91,7 @@ def _listed(argv: Sequence[str], limit_s: float) -> Optional[set[str]]:
         return set()
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = done.stdout.decode(errors="replace").split()
+    lines = process.stdout.decode(errors="replace").split()
     return {line for line in lines if line.startswith(PREFIX)}
 
 

@@ -72,17 +72,17 @@ def write_text(path: Path, text: Union[str, Iterable[str]], mode: int = 0o644) -
     """
 
     def write(temporary: Path) -> None:
-        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(opened, "w", encoding="utf-8") as file:
-            os.fchmod(opened, mode)  # whatever the umask
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, mode)  # whatever the umask
             file.writelines([text] if isinstance(text, str) else text)
 
     write_whole(path, write)
 
 
 def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)

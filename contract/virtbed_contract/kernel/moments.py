@@ -68,10 +68,10 @@ exit 0
 
 def taken(cpus: Iterable[int]) -> dict[str, Any]:
     """Return the reading of `machine` for the machine on which this runs."""
-    done = subprocess.run(
+    process = subprocess.run(
         ["sh", "-c", SCRIPT, "sh", ""], capture_output=True, text=True, errors="replace", check=True
     )
-    return machine(done.stdout, cpus)
+    return machine(process.stdout, cpus)
 
 
 def machine(printed: str, cpus: Iterable[int]) -> dict[str, Any]:
@@ -223,14 +223,14 @@ def messages(root: Place) -> Optional[list[tuple[int, str]]]:
 def _drained(path: Place) -> Optional[str]:
     """Return the current content of a kernel's log, one record per read, without waiting."""
     try:
-        opened = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     parts = []
     try:
         while True:
             try:
-                part = os.read(opened, 16384)
+                part = os.read(descriptor, 16384)
             except BrokenPipeError:
                 continue  # the record was overwritten before it was read; read the next one
             if not part:
@@ -239,7 +239,7 @@ def _drained(path: Place) -> Optional[str]:
     except OSError:  # EAGAIN: no more
         pass
     finally:
-        os.close(opened)
+        os.close(descriptor)
     return b"".join(parts).decode(errors="replace")
 
 
@@ -292,9 +292,9 @@ def _more_aimed(
     """Return the interrupts that may fire there only since `before`, by number and known name."""
     if before is None or after is None:
         return []
-    known = {name.split()[0]: name for name in names or ()}
+    names_by_number = {name.split()[0]: name for name in names or ()}
     new = sorted(set(parse_cpu_list(after)) - set(parse_cpu_list(before)))
-    return [known.get(str(number), str(number)) for number in new]
+    return [names_by_number.get(str(number), str(number)) for number in new]
 
 
 def _more_messages(before: Any, after: Any) -> Optional[tuple[int, Optional[str]]]:
@@ -305,10 +305,10 @@ def _more_messages(before: Any, after: Any) -> Optional[tuple[int, Optional[str]
     """
     if not before or not after:
         return None
-    seen = int(before[-1][0])
-    more = sum(1 for number, _ in after if int(number) > seen)
+    last = int(before[-1][0])
+    more = sum(1 for number, _ in after if int(number) > last)
     if more == len(after):
-        more = int(after[-1][0]) - seen
+        more = int(after[-1][0]) - last
     return (more, str(after[-1][1])) if more else (0, None)
 
 

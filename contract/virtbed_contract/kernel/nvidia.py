@@ -51,8 +51,8 @@ def minor(root: Path, address: str) -> str:
 def is_divided(root: Path, address: str) -> bool:
     """Return whether a GPU has MIG instances; only NVML reports whether MIG mode is on."""
     number = minor(root, address)
-    made = root / PROC / "capabilities" / f"gpu{number}" / "mig"
-    return bool(number) and any(made.glob("gi*"))
+    instances = root / PROC / "capabilities" / f"gpu{number}" / "mig"
+    return bool(number) and any(instances.glob("gi*"))
 
 
 def nodes(root: Path, address: str) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def shows(root: Path, address: str) -> Optional[str]:
     for folder in sorted((root / SCREENS).glob("card*-*")):
         if read(folder / "enabled") == "enabled" and address in addresses(folder.resolve()):
             return f"the screen at {folder.name}"
-    drawn = [
+    bound = [
         read(console / "bind") == "1"
         for console in (root / CONSOLES).glob("vtcon*")
         if "frame buffer" in (read(console / "name") or "")
@@ -133,7 +133,7 @@ def shows(root: Path, address: str) -> Optional[str]:
     for folder in sorted((root / GRAPHICS).glob("fb[0-9]*")):
         ours = {*addresses(folder.resolve()), *addresses((folder / "device").resolve())}
         # A frame buffer shows the console only if the console is bound to frame buffers.
-        if address in ours and (any(drawn) or not drawn):
+        if address in ours and (any(bound) or not bound):
             return f"the console, by {folder.name}"
     return None
 
