@@ -21,7 +21,7 @@ SERVICES: dict[str, str] = {
     "cronie.service": _JOBS,
     "anacron.service": "runs the jobs that were missed while the host was off",
     "atd.service": _JOBS,
-    "unattended-upgrades.service": "installs updates of packages",
+    "unattended-upgrades.service": "waits to install updates of packages",
     "packagekit.service": "searches for packages, and updates their lists",
     "snapd.service": "updates snaps, four times per day",
     "fwupd.service": "searches for firmware updates, and queries devices for their versions",
