@@ -1,7 +1,8 @@
-"""A sweep as a choice: which platform, size and settings, how sure, at what cost.
+"""Advice from a sweep: which platform, size and settings to choose, how sure that is, at what cost.
 
-A choice rests on measured cells alone. What is undecided is said: which cells may be the best,
-what their trials cannot have seen, which gave no result.
+Only measured cells are chosen. The document also states what is undecided: the cells that may be
+the best, what their trials cannot have seen, and the cells without a result. `virtbed advise` and
+notebooks use `advise`; `best` ranks the cells, `reasons` has the sentences.
 """
 
 from __future__ import annotations
@@ -40,16 +41,23 @@ from virtbed_contract import identifiers
 
 
 def advise(sweep: Sweep, question: Question) -> Json:
-    """Return the choice, the runner-up, the evidence, how sure.
+    """Return the choice, the runner-up, the evidence, and how sure the choice is.
 
-    Of the cells that meet the question, the choice is the cheapest where there are prices, else the
-    one of fewest cores where there is a bound to be kept, else the fastest; of those that are
-    equal within the margin, or not distinguishable, the cheapest or smallest. `answer` says which:
-    "best" (of all), "equivalent", "cannot tell" (`may_be_best` has those that may be; `choice` is
-    where to begin, and `more_replicates` what would tell), "none" (`choice` is None). Times in ms;
-    `cost` per million requests, in the prices' currency, one request after another. Cells are
-    compared by what their scenario is judged by (`compared`); `over` is a ratio of times, of
-    throughput that of the times per sample: above 1 is less throughput.
+    Among the cells that meet the question, the choice is the cheapest if there are prices; else the
+    one with the fewest cores if there is a latency bound; else the fastest. Among cells that are
+    equal within the margin, or indistinguishable, it is the cheapest or smallest.
+
+    Args:
+        sweep: The sweep.
+        question: The application, and the limits on the choice.
+
+    Returns:
+        `answer`: "best" (of all), "equivalent", "cannot tell" (then `may_be_best` lists the cells
+        that may be the best, `choice` is the one to start with, and `more_replicates` the number
+        that would decide), or "none" (`choice` is None). Times are in ms; `cost` is per million
+        requests, one after another, in the currency of the prices. Cells are compared by the
+        measure of their scenario (`compared`); `over` is a ratio of times (for throughput, of times
+        per sample: above 1 is less throughput).
 
     Example:
         >>> from pathlib import Path
@@ -61,7 +69,7 @@ def advise(sweep: Sweep, question: Question) -> Json:
     if question.margin is None:
         question = replace(question, margin=sweep.margin)
     decided = _decided(sweep, question)
-    ranked, choice, say = (
+    ranked, choice, rows = (
         decided.ranked,
         decided.ranked.choice,
         _Rows(sweep, decided.ranked),
@@ -79,10 +87,10 @@ def advise(sweep: Sweep, question: Question) -> Json:
         },
         "confidence": CONFIDENCE,
         "answer": ranked.answer,
-        "choice": say.row(choice) if choice else None,
-        "may_be_best": [say.row(cell) for cell in ranked.may_be_best],
-        "equivalent": [say.row(cell) for cell in ranked.equivalent],
-        "runner_up": say.row(ranked.runner_up) if ranked.runner_up else None,
+        "choice": rows.row(choice) if choice else None,
+        "may_be_best": [rows.row(cell) for cell in ranked.may_be_best],
+        "equivalent": [rows.row(cell) for cell in ranked.equivalent],
+        "runner_up": rows.row(ranked.runner_up) if ranked.runner_up else None,
         "because": because(question, ranked, len(decided.fit), decided.measured),
         "sure": sure(question, ranked),
         "notes": [
@@ -96,12 +104,12 @@ def advise(sweep: Sweep, question: Question) -> Json:
         "without_suspects": others
         and {
             "answer": others.answer,
-            "choice": say.cell(others.choice.cell) if others.choice else None,
+            "choice": rows.cell(others.choice.cell) if others.choice else None,
         },
-        "candidates": [say.row(cell) for cell in sorted(decided.fit, key=say.place)],
+        "candidates": [rows.row(cell) for cell in sorted(decided.fit, key=rows.place)],
         "left_out": [
             {
-                "cell": say.row(cell) if isinstance(cell, Candidate) else say.cell(cell),
+                "cell": rows.row(cell) if isinstance(cell, Candidate) else rows.cell(cell),
                 "reason": why,
             }
             for cell, why in decided.left_out
@@ -120,15 +128,15 @@ class _Decided(NamedTuple):
 
     @property
     def cells_out(self) -> Iterator[tuple[Mapping[str, Any], str]]:
-        """The cells that are left out though they have results, and why."""
+        """The cells that have results and are left out, each with the reason."""
         for cell, why in self.left_out:
             if isinstance(cell, Candidate):
                 yield cell.cell, why
 
 
 def _decided(sweep: Sweep, question: Question) -> _Decided:
-    found, without = candidates_of(sweep, question)
-    fit, unknown, left_out = _sorted_out(sweep, question, found)
+    candidates, without = candidates_of(sweep, question)
+    fit, unknown, left_out = _sorted_out(sweep, question, candidates)
     fit, spoken_against = set_aside(fit)
     ranked = ranking(fit, unknown, question)
     if len(fit) > 1 and ranked.choice and ranked.choice.flattered:  # and so is every other
@@ -136,13 +144,14 @@ def _decided(sweep: Sweep, question: Question) -> _Decided:
     for key, ends in without.items():
         cell = dict(zip(CELL, key, strict=True))
         spoken_against.append((cell, excluded(cell, question) or nothing_measured(ends)))
-    return _Decided(ranked, fit, left_out + spoken_against, len(found) + len(without))
+    return _Decided(ranked, fit, left_out + spoken_against, len(candidates) + len(without))
 
 
 def _without_suspects(sweep: Sweep, question: Question) -> _Decided | None:
-    """Return what would be said without the suspect trials; None if there are none.
+    """Return the decision without the suspect trials; None if there are none.
 
-    Next to the advice, not in its place: what makes a trial suspect may be the platform's doing.
+    It is shown next to the advice and does not replace it, because the platform itself may be what
+    makes a trial suspect.
     """
     clean = pl.col("suspicions").list.len() == 0
     trials = sweep.trials.filter(clean)
@@ -154,50 +163,50 @@ def _without_suspects(sweep: Sweep, question: Question) -> _Decided | None:
 
 
 def _none_left(sweep: Sweep, decided: _Decided, clean: _Decided | None) -> Iterator[str]:
-    """Give that cells have no trial which is not suspect, so that nothing is compared with them."""
+    """Yield a sentence on cells of which all trials are suspect."""
     if clean is None:
         return
     left = {cell.key for cell in clean.fit} | {key_of(cell) for cell, _ in clean.cells_out}
     gone = [named(cell.cell, sweep.platforms) for cell in decided.fit if cell.key not in left]
     if gone:
         yield (
-            f"All trials of {'; '.join(gone)} are suspect: without them nothing is compared with "
+            f"All trials of {'; '.join(gone)} are suspect: without them, nothing is compared with "
             f"{'it' if len(gone) == 1 else 'these'}."
         )
 
 
 def _drifted(sweep: Sweep, ranked: Ranking) -> Iterator[str]:
-    """Give what is confounded with time of the choice and the runner-up, as the report has it."""
+    """Yield sentences on drift in the ratios of the choice and the runner-up, as in the report."""
     shown = [cell for cell in (ranked.choice, ranked.runner_up) if cell]
     if not shown:
         return
     warned = drift.warnings(drift.order(sweep.trials, sweep.samples, sweep.margin))
     for cell in shown:
         if warning := warned.get(cell.key):
-            yield f"What is said of {named(cell.cell, sweep.platforms)} may be drift: it {warning}."
+            yield f"The result of {named(cell.cell, sweep.platforms)} may be drift: it {warning}."
 
 
 def _asides(sweep: Sweep, choice: Candidate | None, others: Ranking | None) -> list[str]:
-    """Return what is said of suspect trials, and of failures that no cell is known for."""
-    said = []
+    """Return sentences on suspect trials, and on failures that belong to no known cell."""
+    sentences = []
     if others is not None and choice is not None:
         name = named(others.choice.cell, sweep.platforms) if others.choice else "no cell"
         same = others.choice is not None and others.choice.key == choice.key
         outcome = "the choice is the same" if same else f"it would be {name}"
         doubt = " (cannot tell)" if others.answer == "cannot tell" else ""
-        said.append(f"Without the suspect trials {outcome}{doubt}.")
+        sentences.append(f"Without the suspect trials, {outcome}{doubt}.")
     if sweep.failures and sweep.design is None:
-        said.append(
-            f"Failures that count against no cell: {len(sweep.failures)}. There is no design.json "
-            "that tells which cells they are of."
+        sentences.append(
+            f"Failures that count against no cell: {len(sweep.failures)}. Their cells are unknown, "
+            "because design.json is missing."
         )
-    return said
+    return sentences
 
 
 def _other_inputs(sweep: Sweep, question: Question) -> list[str]:
-    """Return that trials measured other inputs than most, whose times and costs are of other work.
+    """Return a sentence on trials that measured other inputs than most; no sentence without any.
 
-    Cells are compared over the inputs that both have.
+    Their times and costs are of other work. Comparisons use the inputs that both cells have.
     """
     mine = sweep.trials.filter(
         application=question.application, scale=question.scale, scenario=question.scenario,
@@ -216,7 +225,7 @@ def _other_inputs(sweep: Sweep, question: Question) -> list[str]:
 def _sorted_out(
     sweep: Sweep, question: Question, found: Sequence[Candidate]
 ) -> tuple[list[Candidate], list[Candidate], _LeftOut]:
-    """Return the cells that answer the question, those that may, and why others do not."""
+    """Return the suitable cells, those that may be suitable, and the others with their reasons."""
     wrong = set(answers_differ(sweep.trials).select(CELL).iter_rows())
     fit: list[Candidate] = []
     unknown: list[Candidate] = []
@@ -224,7 +233,7 @@ def _sorted_out(
     for cell in found:
         reason = excluded(cell.cell, question)
         if not reason and cell.key in wrong:
-            reason = "its answers are not those of bare metal"
+            reason = "its answers differ from bare metal's"
         if not reason and cell.slo is not None and question.slo_ms is not None:
             if cell.slo.verdict == "broken":
                 reason = bound_kept(cell.slo, question.slo_ms)
@@ -239,11 +248,14 @@ def _sorted_out(
 
 
 def set_aside(fit: Sequence[Candidate]) -> tuple[list[Candidate], _LeftOut]:
-    """Part the cells that failures speak against from the others, if there are others.
+    """Separate cells with too many lost trials from the others, unless all of them have.
 
-    Times of a cell whose slow trials may be missing are too short, and are no reason to take it. A
-    cell that loses trials more often than the one that loses the fewest (Fisher's exact test, Holm)
-    is not taken either.
+    The times of a cell whose slow trials may be missing may be too short, so it is not chosen for
+    them. Neither is a cell that loses trials more often than the one that loses the fewest
+    (Fisher's exact test, Holm's adjustment).
+
+    Returns:
+        The cells that remain, and those set aside with the reasons.
     """
     whole = [cell for cell in fit if not cell.flattered]
     if not whole:
@@ -261,32 +273,33 @@ def set_aside(fit: Sequence[Candidate]) -> tuple[list[Candidate], _LeftOut]:
 
 
 def _fails_more(cell: Candidate, other: Candidate) -> float:
-    """Return the p value of losing no more trials than another cell."""
+    """Return the p value of the hypothesis that a cell loses no more trials than another."""
     table = np.array([[c.ends.lost, c.ends.measured] for c in (cell, other)])
     return float(stats.fisher_exact(table, "greater").pvalue)
 
 
 class _Rows:
-    """Rows of a document, one per cell, apart from the choice."""
+    """Makes the rows of the advice document, one per cell."""
 
     def __init__(self, sweep: Sweep, ranked: Ranking) -> None:
         self._platforms, self._over, self._choice = sweep.platforms, ranked.over, ranked.choice
         self._marks = marks.of_sweep(sweep)
 
     def place(self, cell: Candidate) -> tuple[bool, float, int, float]:
-        """Return where a table lists a cell: the choice, those compared with it, the rest."""
+        """Return the sort key of a cell: first the choice, then compared cells, then the rest."""
         pair = self._over.get(cell.key)
         over = pair.value if pair and pair.n else float("inf")
         return cell is not self._choice, over, cell.cores, cell.cost
 
     def cell(self, cell: Mapping[str, Any]) -> Json:
-        """Return what a cell is, and its name in plain words."""
+        """Return a cell's factors, and its name in plain words."""
         return {**cell, "name": named(cell, self._platforms)}
 
     def row(self, cell: Candidate) -> Json:
-        """Return a cell with its numbers; `over` is its time or cost over the choice's.
+        """Return a cell with its numbers.
 
-        `marks` are what speaks against comparing it with bare metal.
+        `over` is its time or cost divided by that of the choice; `marks` are the warnings about
+        comparing it with bare metal.
         """
         ends, pair = cell.ends, self._over.get(cell.key)
         over = (

@@ -1,14 +1,15 @@
-"""Which cell is the best, which may be, and which of them to take.
+"""The ranking behind advice: the best cell, those that may be the best, and the one to choose.
 
 Each cell is compared with all others, pair by pair over the replicates (of a host) and inputs that
-both have. A cell is out once its interval shows it worse than another (subset selection: Gupta, "On
-Some Multiple Decision (Selection and Ranking) Rules", Technometrics 7, 1965; Hsu, "Multiple
-Comparisons", 1996, ch. 4). The best cell has k - 1 others to be wrongly found worse than, so with
-intervals at 1 - 0.05 / (k - 1) it is among those that are left in at least 95% of sweeps, whichever
-cell it is: one that is left alone is the best of all, not better than the second alone. A cell
-whose intervals end below 1 + margin over every cell that may be the best is as good as the best.
+both have. A cell is excluded if its interval shows it worse than another (subset selection: Gupta,
+"On Some Multiple Decision (Selection and Ranking) Rules", Technometrics 7, 1965; Hsu, "Multiple
+Comparisons", 1996, ch. 4). The best cell can be wrongly found worse than each of k - 1 others, so
+with intervals at 1 - 0.05 / (k - 1) it is among the remaining cells in at least 95% of sweeps,
+whichever cell it is: a cell that remains alone is the best of all, not only better than the second.
+A cell whose intervals end below 1 + margin over every cell that may be the best is as good as the
+best.
 
-Of what is equally good, the least is taken: cost with prices, else cores, then memory.
+Among equally good cells, the smallest is chosen: by cost with prices, else by cores, then memory.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from virtbed_analysis.typical import typical_logs
 
 Answer = Literal["best", "equivalent", "cannot tell", "none"]
 MOST_REPLICATES = 1000
-"""More are not asked for: another host, or a longer trial, would be the way."""
+"""The largest number that is recommended; beyond it, another host or longer trials are needed."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Cost of one cell over that of another.
+    """The ratio of one cell's cost to another's.
 
     Attributes:
         value: Ratio of the arithmetic means over the shared replicates.
-        low: Lower end of its interval; None where the replicates give none.
-        high: Upper end, in the same way.
-        n: Shared replicates; without any, nothing is known.
-        spread: What a replicate adds to the interval, see `paired_spread`.
-        typical: Median over replicates of the ratio: one bad instance does not move it.
+        low: Lower end of its interval; None if the replicates give no interval.
+        high: Upper end; likewise.
+        n: Number of shared replicates; with 0, all values are unknown.
+        spread: The contribution of a replicate to the interval: `paired_spread`.
+        typical: Median of the ratio over replicates, which one bad instance does not change.
         typical_error: Its standard error, as a share (from the median absolute deviation).
     """
 
@@ -60,7 +61,7 @@ class Contrast:
     typical_error: float = math.nan
 
     def turned(self) -> Contrast:
-        """Return the second over the first."""
+        """Return the inverse ratio: the second cell's cost over the first's."""
         if not self.n:
             return self
         low, high = (None if end is None else 1 / end for end in (self.high, self.low))
@@ -68,22 +69,27 @@ class Contrast:
 
     @property
     def worse(self) -> bool:
-        """Whether the first is shown to cost more."""
+        """Whether the first cell is shown to cost more."""
         return self.low is not None and self.low > 1
 
     def within(self, margin: float) -> bool:
-        """Whether the first is shown to cost at most a margin more."""
+        """Whether the first cell is shown to cost at most a margin more."""
         return self.high is not None and self.high <= 1 + margin
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the comparison says.
+    """The result of comparing all cells.
 
-    `may_be_best` are the cells that none is shown better than; `equivalent` those that cost at most
-    the margin more than the best, whichever it is. `over` has the contrast of each other contender
-    over the choice. `more` is how many more replicates would tell: None where none need to, or
-    where it cannot be known.
+    Attributes:
+        answer: "best", "equivalent", "cannot tell", or "none" without a suitable cell.
+        choice: The cell to choose, or to start with while the answer is "cannot tell".
+        runner_up: The next one.
+        may_be_best: Cells than which no other is shown to be better.
+        equivalent: Cells that cost at most the margin more than the best, whichever that is.
+        over: By cell, its contrast to the choice.
+        more: Number of additional replicates that would decide; None if none are needed, or if the
+            number is unknown.
     """
 
     answer: Answer
@@ -96,13 +102,13 @@ class Ranking:
 
 
 def shared_times(above: Candidate, below: Candidate) -> tuple[Floats, Floats]:
-    """Return both cells' mean times in the replicates that both have, over the inputs of both."""
+    """Return both cells' mean times in ms, one per shared replicate, over the shared inputs."""
     _, (ours, theirs) = shared(above.times, below.times)
     return np.exp(ours), np.exp(theirs)
 
 
 def contrast(above: Candidate, below: Candidate, confidence: float) -> Contrast:
-    """Return what one cell costs over another, with its interval."""
+    """Return the ratio of two cells' costs, with its interval."""
     return contrast_of(*shared_times(above, below), above.weight / below.weight, confidence)
 
 
@@ -114,24 +120,24 @@ def contrast_of(above: Floats, below: Floats, weight: float, confidence: float) 
     value = weight * float(above.mean() / below.mean())
     spread = paired_spread(above, below)
     low, high = ratio_interval(above, below, confidence)
-    if not spread > NO_SPREAD:  # copies, or a clock's last digit: nothing is known of the noise
+    if not spread > NO_SPREAD:  # copies, or a coarse clock: the noise is unknown
         low = high = None
     low, high = (None if end is None else weight * end for end in (low, high))
     logs = np.log(above / below)
     middle = float(np.median(logs))
-    # 1.4826: from the median absolute deviation to a normal one; sqrt(pi / 2): a median's error.
+    # 1.4826 converts the median absolute deviation into a standard deviation of normal noise;
+    # sqrt(pi / 2) is the standard error of a median relative to that of a mean.
     error = 1.4826 * float(np.median(np.abs(logs - middle))) * math.sqrt(math.pi / 2 / n)
     return Contrast(value, low, high, n, spread, weight * math.exp(middle), error)
 
 
 def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Question) -> Ranking:
-    """Return which cell to take.
+    """Return the ranking of cells.
 
     Args:
-        fit: The cells that answer the question.
-        unknown: Those of which it is unknown whether they do: none is chosen, and each may be
-            better than what is.
-        question: What is asked.
+        fit: The suitable cells.
+        unknown: Cells that may be suitable; none is chosen, and each may be better than the choice.
+        question: The limits on the choice.
     """
     if not fit:
         answer: Answer = "cannot tell" if unknown else "none"
@@ -157,7 +163,7 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
         answer = "cannot tell"
         choice = _leaning([i for i in left if i in fits] or fits, over, field, question)
     rivals = [i for i in fits if i != choice]
-    others = [i for i in rivals if i in left] or rivals  # what may be better comes before
+    others = [i for i in rivals if i in left] or rivals  # cells that may be better come first
     second = min(others, key=lambda i: _or_last(over[i, choice].value), default=None)
     return Ranking(
         answer,
@@ -173,12 +179,12 @@ def ranking(fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Qu
 
 
 def _pairs(field: Sequence[Candidate], confidence: float) -> dict[tuple[int, int], Contrast]:
-    found = {}
+    over = {}
     for i, above in enumerate(field):
         for j, below in enumerate(field[:i]):
-            found[i, j] = contrast(above, below, confidence)
-            found[j, i] = found[i, j].turned()
-    return found
+            over[i, j] = contrast(above, below, confidence)
+            over[j, i] = over[i, j].turned()
+    return over
 
 
 def _beaten(
@@ -188,7 +194,7 @@ def _beaten(
     field: Sequence[Candidate],
     question: Question,
 ) -> bool:
-    """Return whether a cell is shown worse than another."""
+    """Return whether cell i is shown to be worse than cell j."""
     if question.by_cores and field[i].cores < field[j].cores:
         return False
     return over[i, j].worse
@@ -197,7 +203,7 @@ def _beaten(
 def _field(
     fit: Sequence[Candidate], unknown: Sequence[Candidate], question: Question
 ) -> list[Candidate]:
-    """Return the cells that are compared: with a bound and no prices, those of the fewest cores."""
+    """Return the cells to compare: with a bound and no prices, those with the fewest cores."""
     if not question.by_cores:
         return [*fit, *unknown]
     fewest = min(cell.cores for cell in fit)
@@ -210,7 +216,7 @@ def _field(
 def _second(
     fit: Sequence[Candidate], field: Sequence[Candidate], choice: int, second: int | None
 ) -> Candidate | None:
-    """Return the runner-up: the next of those compared, else of the next number of cores."""
+    """Return the runner-up: the next compared cell, else one with the next number of cores."""
     if second is not None:
         return field[second]
     rest = [cell for cell in fit if cell is not field[choice]]
@@ -224,7 +230,7 @@ def _least(cell: Candidate, worst: float, question: Question) -> tuple[float, ..
 
 
 def _worst(over: dict[tuple[int, int], Contrast], i: int, places: Iterable[int]) -> float:
-    """Return a cell's cost over the best of the others."""
+    """Return a cell's cost relative to the best of the others."""
     return max((_or_last(over[i, j].value) for j in places if j != i), default=1.0)
 
 
@@ -238,16 +244,16 @@ def _leaning(
     field: Sequence[Candidate],
     question: Question,
 ) -> int:
-    """Return which of the cells that may be the best to take until more is known.
+    """Return the cell to choose, of those that may be the best, until more is known.
 
-    With prices, the least mean cost if all share replicates. Else the least of those that are
-    typically as fast as the fastest, within the margin or one standard error (`typical`): where one
-    bad instance hides what the means are, the other replicates are all that there is to go by.
+    With prices, it is the one of least mean cost, if all share replicates. Else it is the smallest
+    of those that are typically as fast as the fastest, within the margin or one standard error
+    (`typical`): if one bad instance dominates the means, the medians still compare the rest.
     """
     worst = {i: _worst(over, i, left) for i in left}
     if question.prices and all(map(math.isfinite, worst.values())):
         return min(left, key=lambda i: _least(field[i], worst[i], question))
-    typical: list[float] = typical_logs(field).tolist()  # of all: the others connect them
+    typical: list[float] = typical_logs(field).tolist()  # of all cells, which connect the pairs
     leader = min(left, key=lambda i: (typical[i], field[i].cores))
 
     def near(i: int) -> bool:
@@ -264,19 +270,19 @@ def _more(
     confidence: float,
     question: Question,
 ) -> int | None:
-    """Return how many more replicates would show each pair different, or equivalent.
+    """Return how many more replicates would show each pair to be different or equivalent.
 
-    None where that is not known, or where no pair is open.
+    None if that is unknown, or if no pair is undecided.
     """
     wanted = []
     for i in left:
         pair = over[i, choice] if i != choice else None
         if pair is None or pair.worse or pair.turned().within(question.tolerance):
-            continue  # does not stand in the choice's way
-        if not pair.spread > NO_SPREAD:  # nor a number
+            continue  # this pair is decided
+        if not pair.spread > NO_SPREAD:  # unknown noise (NaN, too): no number is known
             return None
         apart = abs(math.log(pair.value))
-        # Ends lie at ratio * (1 - half): see `ratio_interval`.
+        # The ends of an interval are ratio * (1 - half): see `ratio_interval`.
         gap = -math.expm1(-max(apart, math.log1p(question.tolerance) - apart))
         needed = pairs_needed(pair.spread, gap, confidence, MOST_REPLICATES)
         if needed is None:

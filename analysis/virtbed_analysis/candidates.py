@@ -1,7 +1,7 @@
-"""The cells that a question is about: times by replicate, how their trials ended, what they cost.
+"""The cells that advice chooses from: their times by replicate, lost trials, bounds and costs.
 
-Times are linear, not logarithms: what an hour or a million requests cost is a sum of times, so a
-replicate that takes three times as long counts three times.
+Means are of times, not of logarithms: the cost of an hour or of a million requests is a sum of
+times, so a replicate that takes three times as long counts three times.
 """
 
 from __future__ import annotations
@@ -29,19 +29,25 @@ from virtbed_contract.codec import encode
 from virtbed_contract.measures import JUDGED_BY
 
 Spread = tuple[float, float, float]
-"""A mean over replicates, and the least and the most of them."""
+"""A mean over replicates, and the smallest and the largest of them."""
 _MS_PER_S = 1e3
 _PER_MILLION_H = 1e6 / 3.6e6  # hours in a million milliseconds
 
 
 @dataclass(frozen=True)
 class Ends:
-    """How a cell's trials ended.
+    """The number of a cell's trials by how they ended.
 
-    `measured` gave times; `late` of the `failed` were ended at a time limit; `invalid` were
-    measured, and LoadGen calls them so; `rejected` left a file that cannot be trusted. Of the
-    measured ones LoadGen calls `short` invalid for their length alone, `suspect` were disturbed,
-    and `retried` needed more than one attempt.
+    Attributes:
+        measured: Gave usable times.
+        failed: Failed.
+        late: Failed at a time limit; part of `failed`.
+        invalid: Were measured, but are INVALID by LoadGen's rules for more than their length.
+        short: Are INVALID for their length alone; part of `measured`.
+        invalid_reasons: LoadGen's reasons.
+        rejected: Left a file that cannot be trusted.
+        suspect: Were disturbed; part of `measured`.
+        retried: Needed more than one attempt; part of `measured`.
     """
 
     measured: int = 0
@@ -56,34 +62,33 @@ class Ends:
 
     @property
     def lost(self) -> int:
-        """How many ended without times that can be used."""
+        """The number of trials without usable times."""
         return self.failed + self.invalid + self.rejected
 
     @property
     def lost_high(self) -> float:
-        """One-sided upper bound of the share that is lost (Clopper and Pearson)."""
+        """One-sided upper bound of the share of lost trials (Clopper and Pearson)."""
         return share_bounds(self.lost, self.measured + self.lost, CONFIDENCE)[1]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell, what its instances did, and what it costs.
+    """A cell that may be chosen, with its times, lost trials, bound and price.
 
     Attributes:
         cell: Its factors by name.
-        times: Logarithms of the mean time of each input in ms, by replicate: e2e; of latency and
-            of time per sample, which are of no input, a single one.
-        e2e: Mean over replicates of a request's mean e2e in ms, the least and the most of them. No
-            interval: what drifts through a sweep is common to all cells, and cancels in pairs only.
-        latency: The same of latency; None where it has no meaning.
-        per_sample: The same of the time to the last answer, per sample; None but in offline.
-        p99: Median over instances of their 99th percentiles of latency in ms, and the largest.
+        times: Logarithms of the mean e2e time of each input in ms, by replicate; for latency and
+            time per sample, which have no input, of the trial's mean.
+        e2e: Mean over replicates of a request's mean e2e time in ms, the smallest and the largest.
+            It has no interval, because drift is common to all cells and cancels only in pairs.
+        latency: The same for latency; None if the scenario has none.
+        per_sample: The same for the time per sample up to the last answer; only in offline.
+        p99: Median over instances of their 99th percentile of latency in ms, and the largest.
         memory_mib: Memory of its instances.
-        requests: How many were measured.
+        requests: Number of measured requests.
         ends: How its trials ended.
-        slo: What is known of the bound, if one is asked.
-        price: Of an hour, if prices are asked.
-        scenario: How requests were issued.
+        slo: Whether its instances keep the bound; None without a bound in the question.
+        price: Price of an hour; None without prices in the question.
     """
 
     cell: Mapping[str, Any]
@@ -110,32 +115,33 @@ class Candidate:
 
     @property
     def weight(self) -> float:
-        """What a unit of time counts: its price, or 1."""
+        """The price of a unit of time, or 1 without prices."""
         return 1.0 if self.price is None else self.price
 
     @property
     def time_ms(self) -> float:
-        """The time that it is compared by: e2e, latency or time per sample, see `Question`."""
+        """The time in ms that cells are compared by: e2e, latency or per sample (`Question`)."""
         return float(np.exp(self.times.means).mean())
 
     @property
     def cost(self) -> float:
-        """What is to be small: its time, or what that costs."""
+        """The quantity to minimize: the time, or its price."""
         return self.weight * self.time_ms
 
     @property
     def flattered(self) -> bool:
-        """Whether slow trials may be missing from its times, which then are too short.
+        """Whether its slow trials may be missing, so that its times may be too short.
 
-        A server's or a queue's run is invalid for being slow, or for being short: none can tell.
+        Under load, LoadGen calls a run invalid for being slow or for being short; which of the two
+        is unknown.
         """
         queued = self.cell["scenario"] in LOADED
         return self.ends.late > 0 or (queued and self.ends.invalid > 0)
 
     def money(self) -> Spread | None:
-        """Return what a million requests cost, one after another: mean, least and most.
+        """Return the cost of a million requests, one after another: mean, smallest, largest.
 
-        In offline, as fast as they were answered there.
+        For offline, the cost at the measured throughput.
         """
         if self.price is None:
             return None
@@ -144,7 +150,7 @@ class Candidate:
         return mean, least, most
 
     def throughput(self) -> Spread | None:
-        """Return samples per second in offline: of the mean time per sample, least and most."""
+        """Return the samples per second in offline: of the mean time, smallest, largest."""
         if self.per_sample is None:
             return None
         mean, least, most = (_MS_PER_S / ms for ms in self.per_sample)
@@ -152,41 +158,41 @@ class Candidate:
 
 
 def candidates_of(sweep: Sweep, question: Question) -> tuple[list[Candidate], dict[Key, Ends]]:
-    """Return the real cells with results to choose by, and how trials of the others ended."""
-    asked = {
+    """Return the real cells with usable results, and how the trials of the other cells ended."""
+    wanted = {
         **PLAIN,
         "application": question.application,
         "scale": question.scale,
         "scenario": question.scenario,
         "emulated": False,
     }
-    mine = sweep.trials.filter(**asked)
-    ends = _ends(sweep, mine.with_columns(valid=usable()), asked)
-    samples = steady(sweep.samples.filter(**asked).filter(usable()))
+    mine = sweep.trials.filter(**wanted)
+    ends = _ends(sweep, mine.with_columns(valid=usable()), wanted)
+    samples = steady(sweep.samples.filter(**wanted).filter(usable()))
     means = readings(samples)
-    # What is asked of all at once: Bonferroni counts the cells that the question allows.
+    # Bounds are judged simultaneously: Bonferroni's factor is the number of allowed cells.
     by_trial = _by_trial(samples, means, question)
     rows = by_trial.partition_by(CELL, as_dict=True, maintain_order=True)
     allowed = [key for key in rows if not excluded(dict(zip(CELL, key, strict=True)), question)]
     at = None
     if question.slo_ms is not None:
         at = level([(instances(rows[key]), ends[key].lost) for key in allowed])
-    times, asked_of = _times(means, question), max(1, len(allowed))
-    found = [
-        _candidate(key, own, times[key], ends[key], question, (asked_of, at))
+    times, judged_cells = _times(means, question), max(1, len(allowed))
+    candidates = [
+        _candidate(key, own, times[key], ends[key], question, (judged_cells, at))
         for key, own in rows.items()
     ]
-    return found, {key: own for key, own in ends.items() if key not in rows}
+    return candidates, {key: own for key, own in ends.items() if key not in rows}
 
 
 def excluded(cell: Mapping[str, Any], question: Question) -> str:
-    """Return why a question leaves a cell out, whatever was measured; empty if it does not."""
+    """Return why a question excludes a cell, independent of its results; empty if it does not."""
     if question.platforms and cell["platform"] not in question.platforms:
-        return f"platform {cell['platform']}, {' or '.join(question.platforms)} asked"
+        return f"platform {cell['platform']}, {' or '.join(question.platforms)} required"
     if question.cores_max is not None and cell["cores"] > question.cores_max:
-        return f"{cell['cores']} cores, at most {question.cores_max} asked"
+        return f"{cell['cores']} cores, at most {question.cores_max} required"
     if question.prices and _price(cell, question) is None:
-        return f"no price of {cell['platform']} with {cell['cores']} cores on {cell['processor']}"
+        return f"no price for {cell['platform']} with {cell['cores']} cores on {cell['processor']}"
     return ""
 
 
@@ -200,7 +206,7 @@ def _by_trial(samples: pl.DataFrame, means: Readings, question: Question) -> pl.
     bound_ns = (question.slo_ms or 0) * NS_PER_MS
     if question.slo_ms is not None:
         samples = with_bursts(samples, bound_ns)
-    # The mix of inputs, each once: how often LoadGen drew one is chance.
+    # Each input counts once, because LoadGen draws them at random.
     e2e = (pl.col("e2e_ns") / pl.col("n")).sort().mean() / NS_PER_MS
     times = means.totals.group_by(*CELL, "host", "replicate").agg(
         e2e.alias("e2e"), (judged_ns() / NS_PER_MS).alias("judged")
@@ -241,12 +247,12 @@ def _candidate(
     times: Logs,
     ends: Ends,
     question: Question,
-    asked: tuple[int, Level | None],
+    judging: tuple[int, Level | None],
 ) -> Candidate:
     cell = dict(zip(CELL, key, strict=True))
     slo = None
     if question.slo_ms is not None:
-        slo = judge(instances(rows), asked[0], ends.lost, asked[1])
+        slo = judge(instances(rows), judging[0], ends.lost, judging[1])
     e2e, waits = rows["e2e"].to_numpy(), rows["latency"].drop_nulls().to_numpy()
     batch = JUDGED_BY[question.scenario].name == "throughput"
     known = None if rows["p99"].has_nulls() else rows["p99"].to_numpy()
@@ -269,10 +275,10 @@ def _spread(times: Floats) -> Spread:
     return float(times.mean()), float(times.min()), float(times.max())
 
 
-def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Key, Ends]:
-    """Return how the trials of each cell ended, those without result too.
+def _ends(sweep: Sweep, mine: pl.DataFrame, wanted: Mapping[str, Any]) -> dict[Key, Ends]:
+    """Return how the trials of each cell ended, including those without a result.
 
-    Which cell a failed trial is of, its design tells.
+    The cell of a failed trial is known from the design.
     """
     counts: dict[Key, Counter[str]] = defaultdict(Counter)
     reasons: dict[Key, set[str]] = defaultdict(set)
@@ -287,7 +293,7 @@ def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Ke
         counts[key]["suspect"] += bool(row["suspicions"])
         counts[key]["retried"] += row["attempt"] > 1
     for trial, what in _without_result(sweep):
-        if all(trial[name] == value for name, value in asked.items()):
+        if all(trial[name] == value for name, value in wanted.items()):
             counts[key_of(trial)].update(what)
     return {
         key: Ends(**own, invalid_reasons=tuple(sorted(reasons[key]))) for key, own in counts.items()
@@ -295,9 +301,9 @@ def _ends(sweep: Sweep, mine: pl.DataFrame, asked: Mapping[str, Any]) -> dict[Ke
 
 
 def ends_by_cell(sweep: Sweep, *, plain: bool = True) -> dict[Key, Ends]:
-    """Return how the trials of each real cell ended: of plain ones, or of all."""
-    asked = {**(PLAIN if plain else {}), "emulated": False}
-    return _ends(sweep, sweep.trials.filter(**asked).with_columns(valid=usable()), asked)
+    """Return how the trials of each real cell ended; of plain cells only if `plain`."""
+    wanted = {**(PLAIN if plain else {}), "emulated": False}
+    return _ends(sweep, sweep.trials.filter(**wanted).with_columns(valid=usable()), wanted)
 
 
 def _without_result(sweep: Sweep) -> Iterator[tuple[dict[str, Any], list[str]]]:

@@ -1,4 +1,7 @@
-"""Advice in sentences: why a cell is chosen, how sure that is, and why others are left out."""
+"""The sentences of advice: why a cell is chosen, how sure that is, and why others are left out.
+
+`advice` puts them into its document. Nothing is estimated here.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from virtbed_analysis.words import count, throughput
 from virtbed_contract.factors import of_grain
 
 _BURST = 10
-"""Requests in a burst that is supposed where none was met."""
+"""Requests in a burst that is assumed where no burst was measured."""
 
 
 def named(cell: Mapping[str, Any], platforms: Platforms) -> str:
-    """Return a cell in plain words: "container, CPU quota, 2 cores"."""
+    """Return a cell's name in plain words: "container, CPU quota, 2 cores"."""
     entry = platforms.entries[cell["platform"]]
     factors = (factor.words(cell[factor.name]) for factor in of_grain("trial"))
     size = count(cell["cores"], "core")
@@ -29,17 +32,22 @@ def named(cell: Mapping[str, Any], platforms: Platforms) -> str:
 
 
 def percent(question: Question) -> str:
-    """Return the margin: 3%, 0.5%."""
+    """Return a question's margin as text: 3%, 0.5%."""
     return f"{100 * question.tolerance:.3g}%"
 
 
 def share(value: float) -> str:
-    """Return a share as text has it: 26%, 0.4%."""
+    """Return a share as text.
+
+    Example:
+        >>> share(0.26), share(0.004), share(0)
+        ('26%', '0.4%', '0%')
+    """
     return f"{value:.0%}" if value >= 0.0995 or value == 0 else f"{value:.1%}"
 
 
 def bound_kept(slo: Slo, bound_ms: float) -> str:
-    """Return what the instances say of a bound, and what they cannot have seen."""
+    """Return how many instances kept a bound on p99, and how many may break it."""
     if slo.verdict == "kept by 90%":
         return (
             f"p99 within {bound_ms:g} ms kept by 90% of instances ({CONFIDENCE:.0%}): "
@@ -66,22 +74,25 @@ def requests_kept(slo: Slo) -> str:
 
 
 def bursts_seen(slo: Slo) -> str:
-    """Return what is taken for granted of requests that follow each other."""
+    """Return whether slow requests are clustered, and how many bursts may be unseen."""
     if slo.apart >= APART:
-        first = "Slow requests do not come together here more than by chance"
+        first = "Slow requests are not clustered here more than by chance"
     else:
-        first = f"Slow requests come together here, so {slo.apart:.0%} of requests count"
-    # Of an instance at the bound one in a hundred is slow, so so many bursts are met on average.
+        first = (
+            f"Slow requests are clustered here, so only {slo.apart:.0%} of the requests count as "
+            "independent"
+        )
+    # In an instance at the bound, 1 request in 100 is slow: this gives the mean number of bursts.
     unmet = math.exp(-slo.requests * (1 - PERCENTILE / 100) / _BURST)
     return (
-        f"{first}. Bursts that no run met are in no number here: if slow requests arrived {_BURST} "
-        f"at a time, {share(unmet)} of such sweeps would meet none though every p99 is at the "
-        "bound."
+        f"{first}. No number here accounts for bursts that no trial met: if slow requests came "
+        f"{_BURST} at a time, {share(unmet)} of such sweeps would meet none, although every p99 is "
+        "at the bound."
     )
 
 
 def nothing_measured(ends: Ends) -> str:
-    """Return why a cell has no numbers at all."""
+    """Return why a cell has no numbers."""
     parts = list(_ended(ends))
     return f"no result to choose by: {', '.join(parts)}" if parts else "no result"
 
@@ -101,7 +112,7 @@ def _ended(ends: Ends) -> Iterator[str]:
 
 
 def lost(ends: Ends) -> str:
-    """Return how many trials gave no times, and how many may; empty if all did."""
+    """Return how many trials were lost, and what share may be; empty if none was."""
     parts = list(_ended(ends))
     if not parts:
         return ""
@@ -109,21 +120,21 @@ def lost(ends: Ends) -> str:
 
 
 def flattered(cell: Candidate) -> str:
-    """Return why times of survivors are no reason to choose a cell."""
+    """Return why a cell is not chosen for the times of the trials that succeeded."""
     return (
-        f"{lost(cell.ends)}: its {cell.time_ms:.4g} ms is of the trials that ended, and the slow "
-        "ones may be missing"
+        f"{lost(cell.ends)}: its {cell.time_ms:.4g} ms is of the trials that succeeded, and the "
+        "slow ones may be missing"
     )
 
 
 def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str:
-    """Return what the choice was made for, and of what."""
+    """Return the reason of the choice, and the number of cells that it was made from."""
     what = f"{question.application}, {question.scale}"
     if not measured:
         return f"No evidence: the sweep has no real (not emulated) result of {what}."
     if ranked.choice is None:
-        return f"No evidence that any of the {measured} cells tried of {what} will do."
-    of = f"of {fit}" if fit == measured else f"of the {count(fit, 'cell')} that will do"
+        return f"No evidence that any of the {measured} measured cells of {what} is suitable."
+    of = f"of {fit}" if fit == measured else f"of the {count(fit, 'suitable cell')}"
     by = "" if question.compared.name == "e2e" else f" by {question.compared.words}"
     best = "least cost per million requests" if question.prices else f"fastest{by}"
     if question.by_cores:
@@ -137,7 +148,7 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
         first = "Within" if same == 1 else f"The {size} of {same} within"
         return f"{first} {margin} of the {best} {of}, whichever that is."
     unsure = _unsure(ranked)
-    also = f" and {unsure} of which the bound is undecided" if unsure else ""
+    also = f" and {unsure} that may not keep the bound" if unsure else ""
     return f"{len(ranked.may_be_best)} may be the {best} {of}{also}."
 
 
@@ -148,7 +159,7 @@ def _unsure(ranked: Ranking) -> int:
 
 
 def sure(question: Question, ranked: Ranking) -> str | None:
-    """Return how the choice compares with the runner-up, in what it was chosen for."""
+    """Return how the choice compares with the runner-up; None without a choice."""
     if ranked.choice is None:
         return None
     if ranked.runner_up is None:
@@ -160,9 +171,7 @@ def sure(question: Question, ranked: Ranking) -> str | None:
     sentence = _compared(pair, what, question)
     if not pair.worse and all(cell.key != ranked.runner_up.key for cell in ranked.may_be_best):
         sentence = sentence.replace(_SWAP, "by these alone the two cannot be distinguished")
-        sentence = (
-            f"{sentence[:-1]}; but the runner-up is shown to take more than another candidate."
-        )
+        sentence = f"{sentence[:-1]}; but another candidate is shown to be better than that one."
     return f"{sentence}{_more(ranked, pair)}"
 
 
@@ -188,7 +197,7 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
     at_least = f"at least {pair.low:.3f}" if pair.low else f"at most {pair.high:.3f}"
     figures = f"{takes} ({ends or at_least}, {CONFIDENCE:.0%})"
     if pair.worse and pair.within(question.tolerance):
-        return f"{figures}: more, by less than {percent(question)}, so that either will do."
+        return f"{figures}: more, but by less than {percent(question)}, so either is suitable."
     if pair.worse:
         return f"{figures}: clearly more."
     if pair.turned().worse:
@@ -196,7 +205,7 @@ def _compared(pair: Contrast, what: str, question: Question) -> str:
     if pair.within(question.tolerance) and pair.turned().within(question.tolerance):
         return f"{figures}: the same within {percent(question)}."
     if pair.turned().within(question.tolerance):
-        return f"{figures}: if it is the better one, then by at most {percent(question)}."
+        return f"{figures}: if it is better, then by at most {percent(question)}."
     return f"{figures}: {_SWAP}."
 
 
@@ -204,60 +213,66 @@ def _more(ranked: Ranking, pair: Contrast) -> str:
     if ranked.answer != "cannot tell":
         return ""
     if ranked.choice and ranked.choice.flattered:
-        return " No number of replicates tells what the lost trials hide."
+        return " No number of replicates can show what the lost trials hide."
     if ranked.more is None and (unsure := _unsure(ranked)):
-        whether = "whether another keeps" if unsure == 1 else f"whether {unsure} others keep"
-        return f" What is open is {whether} the bound: what that takes is said of what is left out."
+        whether = "whether another cell keeps" if unsure == 1 else f"whether {unsure} others keep"
+        return (
+            f" Undecided is {whether} the bound; the list of cells left out states what would "
+            "decide that."
+        )
     if pair.n < 2:
         return " Measure both in several replicates."
     if ranked.more is None:
-        return f" No number of replicates up to {MOST_REPLICATES} is known to tell."
+        return f" No number of replicates up to {MOST_REPLICATES} is known to decide."
     return (
-        f" About {count(ranked.more, 'more replicate')} would tell, if the ratios are as measured."
+        f" About {count(ranked.more, 'more replicate')} would decide, if the ratios are as "
+        "measured."
     )
 
 
 def notes(question: Question, cell: Candidate) -> list[str]:
-    """Return what a reader of a choice must know of its trials."""
-    found = []
+    """Return notes on the trials of a chosen cell, as sentences."""
+    sentences = []
     if cell.slo is None:
         _, most = share_bounds(0, cell.ends.measured, CONFIDENCE)
-        found.append(
-            f"A kind of instance that makes up to {share(most)} of all may be missing from its "
+        sentences.append(
+            f"A kind of instance that makes up to {share(most)} of all may not be among its "
             f"{count(cell.ends.measured, 'replicate')}."
         )
     elif question.slo_ms is not None:
-        found.append(f"{bound_kept(cell.slo, question.slo_ms)}.")
-        found.append(requests_kept(cell.slo))
+        sentences.append(f"{bound_kept(cell.slo, question.slo_ms)}.")
+        sentences.append(requests_kept(cell.slo))
         if cell.slo.verdict != "kept by 90%":
-            found.append(
-                f"To say that 90% of instances keep it takes {cell.slo.kept_needs} replicates of "
-                f"{cell.slo.requests // cell.slo.instances} requests, none of which comes near it."
+            sentences.append(
+                f"To show that 90% of instances keep it, {cell.slo.kept_needs} replicates of "
+                f"{cell.slo.requests // cell.slo.instances} requests are needed, none of them near "
+                "the bound."
             )
-        found.append(bursts_seen(cell.slo))
+        sentences.append(bursts_seen(cell.slo))
     if question.prices and question.scenario in LOADED and question.slo_ms is None:
-        found.append(
-            "The cost is of the work alone, however long requests wait in the queue: --slo-ms "
-            "bounds the wait."
+        sentences.append(
+            "The cost is of the work alone, no matter how long requests wait in the queue; "
+            "--slo-ms limits the wait."
         )
-    if said := lost(cell.ends):
-        found.append(f"Its trials: {said}.")
+    if losses := lost(cell.ends):
+        sentences.append(f"Its trials: {losses}.")
     if cell.flattered:
-        found.append(
-            "Its times are those of the trials that ended: slow ones may be missing, so it may be "
-            "slower than it looks. No candidate without such failures is left."
+        sentences.append(
+            "Its times are those of the trials that succeeded: slow ones may be missing, so it may "
+            "be slower than it looks. No candidate without such failures is left."
         )
     if cell.ends.short:
         why = " ".join(" ".join(cell.ends.invalid_reasons).replace("*", " ").split())
-        found.append(
+        sentences.append(
             f"LoadGen calls {cell.ends.short} of its {count(cell.ends.measured, 'trial')} INVALID "
-            f"for their length alone ({why}): the quick rules take as many requests as are asked."
+            f"for their length alone ({why}): by the quick rules, the plan sets the number of "
+            "requests."
         )
     if cell.ends.retried:
-        found.append(f"{count(cell.ends.retried, 'trial')} of it needed more than one attempt.")
+        sentences.append(f"{count(cell.ends.retried, 'trial')} of it needed more than one attempt.")
     if cell.ends.suspect:
-        found.append(
+        sentences.append(
             f"{cell.ends.suspect} of its {count(cell.ends.measured, 'trial')} "
             f"{'is' if cell.ends.suspect == 1 else 'are'} suspect: see the report."
         )
-    return found
+    return sentences

@@ -81,9 +81,9 @@ def test_what_is_said_of_the_runner_up_agrees_with_its_interval(sizes: Folder) -
     assert "clearly" not in same["sure"]
     exact = ask(sizes, platforms=("vm", "bm"), cores_max=1, margin=0.0001)
     assert exact["answer"] == "cannot tell" and exact["more_replicates"] > 10
-    assert exact["because"] == "2 may be the fastest of the 2 cells that will do."
+    assert exact["because"] == "2 may be the fastest of the 2 suitable cells."
     assert "the two cannot be distinguished" in exact["sure"]
-    assert exact["sure"].endswith(" more replicates would tell, if the ratios are as measured.")
+    assert exact["sure"].endswith(" more replicates would decide, if the ratios are as measured.")
 
 
 def test_with_a_bound_the_fewest_cores_of_which_no_instance_broke_it(sizes: Folder) -> None:
@@ -114,8 +114,8 @@ def test_slow_requests_that_come_together_tell_less(folder: Folder, together: bo
     assert (rows[0]["slo"]["apart"] < 0.2) == together
     assert answer["answer"] == ("cannot tell" if together else "best")
     text = " ".join([*answer["notes"], *reasons(answer).values()])
-    assert ("which come together and count as 10%" in text) == together
-    assert ("Slow requests do not come together here" in text) != together
+    assert ("of which bursts leave 10% independent" in text) == together
+    assert ("Slow requests are not clustered here" in text) != together
 
 
 def test_one_instance_in_ten_that_breaks_a_bound_breaks_it(folder: Folder) -> None:
@@ -148,7 +148,7 @@ def test_the_queue_is_part_of_the_wait(folder: Folder) -> None:
 def test_a_bound_that_nothing_keeps_has_no_evidence(sizes: Folder) -> None:
     answer = ask(sizes, slo_ms=1)
     assert (answer["answer"], answer["choice"], answer["sure"]) == ("none", None, None)
-    assert answer["because"].startswith("No evidence that any of the 4 cells")
+    assert answer["because"].startswith("No evidence that any of the 4 measured cells")
 
 
 def test_too_few_requests_show_no_99th_percentile(folder: Folder) -> None:
@@ -175,7 +175,7 @@ def test_a_runner_up_that_is_slower_by_less_than_the_margin_will_do_as_well(fold
             folder.trial(platform, "pinned", replicate, {"a": [ms * noise]})
     answer = ask(folder)
     assert answer["answer"] == "best" and len(answer["equivalent"]) == 2
-    assert answer["sure"].endswith("more, by less than 3%, so that either will do.")
+    assert answer["sure"].endswith("more, but by less than 3%, so either is suitable.")
 
 
 def test_copies_and_single_replicates_are_not_said_to_differ_too_much(folder: Folder) -> None:
@@ -194,9 +194,9 @@ def test_a_cost_of_the_work_alone_says_that_no_wait_is_in_it(folder: Folder) -> 
     lay(folder, "cn", "pinned", 1, 20, scenario="server")
     prices = {("bm", 1, "cpu"): 1.0, ("cn", 1, "cpu"): 0.1}
     advice = ask(folder, scenario="server", prices=prices)
-    assert any("however long requests wait" in note for note in advice["notes"])
+    assert any("how long requests wait" in note for note in advice["notes"])
     bounded = ask(folder, scenario="server", prices=prices, slo_ms=1000.0)
-    assert not any("however long requests wait" in note for note in bounded["notes"])
+    assert not any("how long requests wait" in note for note in bounded["notes"])
 
 
 def test_with_prices_the_cheapest_and_its_cost(sizes: Folder) -> None:
@@ -206,7 +206,7 @@ def test_with_prices_the_cheapest_and_its_cost(sizes: Folder) -> None:
     mean_h = 57.5 * 1.04 / 3.6e6
     assert answer["choice"]["cost"] == pytest.approx(1.2 * mean_h * 1e6, rel=0.02)
     assert answer["choice"]["cost_least"] < answer["choice"]["cost"] < answer["choice"]["cost_most"]
-    assert reasons(answer)["cn", "vanilla", 1] == "no price of cn with 1 cores on cpu"
+    assert reasons(answer)["cn", "vanilla", 1] == "no price for cn with 1 cores on cpu"
     assert "times the cost" in answer["sure"]
 
 
@@ -224,7 +224,7 @@ def test_wrong_answers_are_no_choice(folder: Folder) -> None:
     lay(folder, "cn", "pinned", 1, 50, answers="d")
     answer = ask(folder)
     assert named(answer["choice"]) == ("bm", "pinned", 1)
-    assert answer["left_out"][0]["reason"] == "its answers are not those of bare metal"
+    assert answer["left_out"][0]["reason"] == "its answers differ from bare metal's"
 
 
 def test_emulated_results_are_no_evidence(folder: Folder) -> None:
@@ -282,11 +282,11 @@ def test_slow_trials_that_were_ended_do_not_flatter_their_cell(
     assert "the slow ones may be missing" in explained
     alone = ask(folder, platforms=("cn",))
     assert alone["choice"]["survivors_only"]
-    assert "Its times are those of the trials that ended" in " ".join(alone["notes"])
+    assert "Its times are those of the trials that succeeded" in " ".join(alone["notes"])
     folder.trial("vm", "pinned", 1, {"a": [91.0] * 3})
     fail(folder, message, range(2, 4), platform="vm", mode="pinned")
     both = ask(folder, platforms=("cn", "vm"))
-    assert both["sure"].endswith("No number of replicates tells what the lost trials hide.")
+    assert both["sure"].endswith("No number of replicates can show what the lost trials hide.")
 
 
 def test_a_cell_that_never_gave_a_result_is_named(sizes: Folder) -> None:
@@ -294,7 +294,7 @@ def test_a_cell_that_never_gave_a_result_is_named(sizes: Folder) -> None:
     assert reasons(ask(sizes)) == {
         ("vm", "pinned", 2): "no result to choose by: 3 of 3 trials failed"
     }
-    assert reasons(ask(sizes, cores_max=1))["vm", "pinned", 2] == "2 cores, at most 1 asked"
+    assert reasons(ask(sizes, cores_max=1))["vm", "pinned", 2] == "2 cores, at most 1 required"
 
 
 def test_what_loadgen_calls_invalid_is_no_evidence(sizes: Folder) -> None:
@@ -356,7 +356,7 @@ def test_suspect_trials_are_counted_next_to_it(folder: Folder) -> None:
     lay(folder, "bm", "vanilla", 1, 140)
     answer = ask(folder)
     assert named(answer["choice"]) == ("bm", "pinned", 1)
-    assert "Without the suspect trials it would be container, pinned, 1 core." in answer["notes"]
+    assert "Without the suspect trials, it would be container, pinned, 1 core." in answer["notes"]
 
 
 def test_of_survivors_alone_none_is_called_the_best(folder: Folder) -> None:

@@ -65,10 +65,10 @@ def test_where_only_a_bound_is_open_more_replicates_of_the_others_are_no_way(
     fail(folder, "port taken", range(3, 9), platform="bm", mode="pinned")
     advice = ask(folder, slo_ms=25)
     assert advice["answer"] == "cannot tell" and advice["more_replicates"] is None
-    assert "the same within 3%" in advice["sure"] and "would tell" not in advice["sure"]
-    assert advice["sure"].endswith("whether another keeps the bound: what that takes is said of "
-                                 "what is left out.")  # fmt: skip
-    assert "of the 2 cells that will do and 1 of which the bound is undecided." in advice["because"]
+    assert "the same within 3%" in advice["sure"] and "would decide" not in advice["sure"]
+    assert advice["sure"].endswith("whether another cell keeps the bound; the list of "
+                                 "cells left out states what would decide that.")  # fmt: skip
+    assert "of the 2 suitable cells and 1 that may not keep the bound." in advice["because"]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_of_a_cell_whose_trials_are_all_suspect_nothing_is_left_to_compare(folde
     advice = ask(folder)
     assert named(advice["choice"]) == ("bm", "pinned", 1)
     assert (
-        "All trials of bare metal, pinned, 1 core are suspect: without them nothing is compared "
+        "All trials of bare metal, pinned, 1 core are suspect: without them, nothing is compared "
         "with it."
     ) in advice["notes"]
 
@@ -118,7 +118,7 @@ def test_advice_says_what_the_report_says_of_drift(folder: Folder) -> None:
     advice = ask(folder)
     assert named(advice["choice"]) == ("bm", "pinned", 1)
     (note,) = [note for note in advice["notes"] if "may be drift" in note]
-    assert note.startswith("What is said of container, pinned, 1 core may be drift: it ran after ")
+    assert note.startswith("The result of container, pinned, 1 core may be drift: it ran after ")
 
 
 def test_a_runner_up_that_another_cell_beats_is_not_one_that_may_be_better(folder: Folder) -> None:
@@ -137,4 +137,4 @@ def test_a_runner_up_that_another_cell_beats_is_not_one_that_may_be_better(folde
     assert (advice["answer"], named(advice["choice"])) == ("best", ("cn", "pinned", 1))
     assert named(advice["runner_up"]) == ("podman", "pinned", 1)
     assert "may swap" not in advice["sure"]
-    assert "the runner-up is shown to take more than another candidate" in advice["sure"]
+    assert "another candidate is shown to be better than that one" in advice["sure"]

@@ -76,7 +76,7 @@ def test_what_cannot_be_decided_says_so_and_is_no_failure(folder: Folder) -> Non
     assert reported.startswith("Cannot tell: ")
     assert "May be the best: bare metal, pinned, 1 core (bm pinned); container, pinned" in reported
     assert "Until more is known, take " in reported
-    assert "more replicates would tell, if the ratios are as measured." in reported
+    assert "more replicates would decide, if the ratios are as measured." in reported
 
 
 def test_no_evidence_is_a_failure(wide: Folder) -> None:

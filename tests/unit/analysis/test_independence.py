@@ -54,7 +54,7 @@ def test_an_instance_that_is_slow_as_a_whole_is_no_burst() -> None:
 def test_what_bursts_may_hide_is_said_in_numbers() -> None:
     """Five runs of 120 requests, of bursts of 10: exp(-0.6) meet none."""
     verdicts = bursts_seen(judge(instances(*[0] * 5, requests=120)))
-    assert "Slow requests do not come together here" in verdicts
-    assert "arrived 10 at a time, 55% of such sweeps would meet none" in verdicts
+    assert "Slow requests are not clustered here" in verdicts
+    assert "came 10 at a time, 55% of such sweeps would meet none" in verdicts
     together = judge([Instance(300, 6, 1, 30, 24), *[Instance(300, 0, 0, 30, 24)] * 4])
-    assert "and in so few bursts, that chance may do it" in together.reason
+    assert "and in so few bursts, that it may be chance" in together.reason
