@@ -1,4 +1,4 @@
-"""A trial's evidence in plain words: what was asked, found, and moved."""
+"""A trial's evidence in plain words, for `virtbed attest`: requested, read back, and disturbed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOMENTS = {
 
 
 _LONG = ("config", "cmdline")
-"""Settings that are too long for a line; the evidence has them."""
+"""Settings that are too long to print; the evidence has them."""
 _COUNTS = {
     "device_interrupts": "interrupts of devices", "busiest": "most by", "aimed": "moved there",
     "timer_interrupts": "of timers", "throttled": "throttled by heat", "processes": "processes",
@@ -31,7 +31,7 @@ _COUNTS = {
 
 
 class AttestError(ValueError):
-    """No evidence where it was looked for; the message says where that was."""
+    """A path has no evidence of a trial; the message names the path."""
 
 
 def explain(path: Path) -> tuple[bool, list[str]]:
@@ -41,7 +41,7 @@ def explain(path: Path) -> tuple[bool, list[str]]:
         path: The trial's folder, or a file in it.
 
     Raises:
-        AttestError: there is no evidence there, or what is there is none.
+        AttestError: there is no evidence, or it is not as virtbed writes it.
     """
     try:
         return _explained(path)
@@ -52,8 +52,8 @@ def explain(path: Path) -> tuple[bool, list[str]]:
         RecursionError,
     ) as error:  # fmt: skip
         raise AttestError(
-            f"{path}: {repr(error)[:200]} in what is there, evidence and result as virtbed writes "
-            "them needed"
+            f"{path}: {repr(error)[:200]} in its files, evidence and result as virtbed writes them "
+            "needed"
         ) from error
 
 
@@ -66,7 +66,7 @@ def _explained(path: Path) -> tuple[bool, list[str]]:
             "a file in it"
         )
     result, failure = _read(folder / "result.json"), _read(folder / "failure.json")
-    lines = [_asked(evidence)]
+    lines = [_requested(evidence)]
     if chosen := evidence["asked"].get("placement"):
         lines.append(f"These CPUs were chosen: {'; '.join(chosen)}.")
     lines += [
@@ -75,9 +75,9 @@ def _explained(path: Path) -> tuple[bool, list[str]]:
         for number, own in enumerate(evidence["asked"].get("neighbours", ()), start=1)
     ]
     for moment, words in MOMENTS.items():
-        lines += [f"Read back {words}: {said}" for said in _found(evidence.get(moment))]
+        lines += [f"Read back {words}: {part}" for part in _reading(evidence.get(moment))]
     if evidence["attested"]:
-        lines.append("Attested: every reading was as asked.")
+        lines.append("Attested: every reading was as requested.")
     else:
         lines += [f"NOT attested: {mismatch}" for mismatch in evidence["mismatches"]]
     if result is not None:
@@ -96,22 +96,24 @@ def _read(path: Path) -> Json | None:
         raise AttestError(f"{path.parent}: {error}") from error
 
 
-def _asked(evidence: Json) -> str:
-    asked = evidence["asked"]
+def _requested(evidence: Json) -> str:
+    """Return the sentence about the instance that the trial requested."""
+    instance = evidence["asked"]
     where = (
-        f"on CPUs {asked['cpus']} with memory of nodes {asked['mems']}"
-        if asked["mode"] == "pinned"
-        else f"by count, free to run on CPUs {asked['allowed']}"
+        f"on CPUs {instance['cpus']} with memory of nodes {instance['mems']}"
+        if instance["mode"] == "pinned"
+        else f"by count, free to run on CPUs {instance['allowed']}"
     )
-    accelerated = f", accelerated by {asked['accelerator']}" if asked["own_kernel"] else ""
+    accelerated = f", accelerated by {instance['accelerator']}" if instance["own_kernel"] else ""
     return (
-        f"{evidence['trial']} asked for {asked['platform']} {asked['mode']}: {asked['cores']} "
-        f"core(s) {where}, {asked['memory_mib']} MiB{accelerated}, "
-        f"image {asked['image_digest'][:23]}."
+        f"{evidence['trial']} requested {instance['platform']} {instance['mode']}: "
+        f"{instance['cores']} core(s) {where}, {instance['memory_mib']} MiB{accelerated}, "
+        f"image {instance['image_digest'][:23]}."
     )
 
 
-def _found(reading: Json | None) -> Iterator[str]:
+def _reading(reading: Json | None) -> Iterator[str]:
+    """Yield the sentences about one reading: process, machine, enclosure, neighbours."""
     if reading is None:
         yield "nothing; the trial did not get that far."
         return
@@ -142,7 +144,7 @@ def _found(reading: Json | None) -> Iterator[str]:
 
 
 def _neighbour(read: Json) -> str:
-    """Write what was read of one that runs next to the instance."""
+    """Return the sentence about the reading of one neighbour."""
     if read["ended"] is not None:
         return f"the neighbour {read['instance']} ended, with {read['ended']}."
     where = [
@@ -157,15 +159,16 @@ def _neighbour(read: Json) -> str:
 
 
 def _placed(threads: Json) -> str:
-    """Write where threads may run; a manager that keeps pins of its own tells those, too."""
+    """Return where threads may run; if libvirt reports their pins, with these."""
     pinned = f"pinned to {threads['pin']}, " if "pin" in threads else ""
     return f"{pinned}allowed on {threads['cpus_allowed_list']}"
 
 
 def _process(reading: Json) -> str:
+    """Return the sentence about a process: CPUs, quota, memory policy, clock, thread pools."""
     quota = reading["cgroup"]["quota_cpus"]
     pools = ""
-    if "threads" in reading:  # only the application has pools
+    if "threads" in reading:  # only the application has thread pools
         size = reading["threads"]["intra_op"] or "as many as the framework chooses"
         pools = f", pools of {size}"
     return (
@@ -176,28 +179,29 @@ def _process(reading: Json) -> str:
 
 
 def _moved(result: Json) -> list[str]:
+    """Return the sentences about what could have disturbed the trial, suspicions last."""
     from virtbed_analysis import suspicions
 
-    found, usage, seen = result["confounders"], result["rusage"], result["environment"]
-    window_s = found["window_ns"] / 1e9
-    apart, siblings = found["clock_apart_share"], found["siblings_share"]
+    moved, usage, seen = result["confounders"], result["rusage"], result["environment"]
+    window_s = moved["window_ns"] / 1e9
+    apart, siblings = moved["clock_apart_share"], moved["siblings_share"]
     lines = [
-        f"While it measured ({window_s:.1f} s): steal {_share(found['steal_share'])}, other "
-        f"processes {_share(found['others_share'])} of CPUs {found['cpus']}"
+        f"While it measured ({window_s:.1f} s): steal {_share(moved['steal_share'])}, other "
+        f"processes {_share(moved['others_share'])} of CPUs {moved['cpus']}"
         + ("" if siblings is None else f" and {siblings:.1%} of the same cores' other threads")
-        + "; its threads were found on "
-        f"{found['ran_on']} in {found['looks']} looks, moved to another CPU "
-        f"{_known(found['migrations'])} times, off their CPU "
-        f"{_known(usage['voluntary_switches'])} times by themselves and "
-        f"{_known(usage['involuntary_switches'])} times for others.",
+        + "; its threads were seen on CPUs "
+        f"{moved['ran_on']} in {moved['looks']} samples, moved to another CPU "
+        f"{_known(moved['migrations'])} times, left their CPU "
+        f"{_known(usage['voluntary_switches'])} times voluntarily and "
+        f"{_known(usage['involuntary_switches'])} times for other threads.",
         f"It saw {', '.join(seen['isa'])}, oneDNN chose {seen['onednn_isa'] or 'nothing'}; clock "
         f"{seen['clocksource']}"
         + ("" if apart is None else f", the guest's clock apart by {apart:.2%}")
-        + f"; governor {_known(found['governor'])}, "
-        f"{_known(found['mhz']['before'])} MHz before and {_known(found['mhz']['after'])} after, "
-        f"{_known(found['temperature_c'])} °C; hugepages {found['transparent_hugepage']}; load "
-        f"{_known(found['load_1min']['before'])} before and "
-        f"{_known(found['load_1min']['after'])} after.",
+        + f"; governor {_known(moved['governor'])}, "
+        f"{_known(moved['mhz']['before'])} MHz before and {_known(moved['mhz']['after'])} after, "
+        f"{_known(moved['temperature_c'])} °C; hugepages {moved['transparent_hugepage']}; load "
+        f"{_known(moved['load_1min']['before'])} before and "
+        f"{_known(moved['load_1min']['after'])} after.",
     ]
     lines += [*_set(seen), *_counted(result)]
     suspicious = suspicions(dict(result))
@@ -206,29 +210,29 @@ def _moved(result: Json) -> list[str]:
 
 
 def _set(seen: Json) -> Iterator[str]:
-    """Give what was set for the process and its kernel, as far as it is reported."""
+    """Yield the settings of the process and of its kernel, as far as they were reported."""
     for part, words in (("process_settings", "the process"), ("kernel_settings", "its kernel")):
-        found = seen.get(part) or {}
+        settings = seen.get(part) or {}
         parts = [
-            f"{one.words} {found[one.name]}"
+            f"{one.words} {settings[one.name]}"
             for one in held(part.partition("_")[0])
-            if found.get(one.name) is not None and one.name not in _LONG
+            if settings.get(one.name) is not None and one.name not in _LONG
         ]
         if parts:
             yield f"Set for {words}: {', '.join(parts)}."
 
 
 def _counted(result: Json) -> Iterator[str]:
-    """Give what the process's kernel counted, and the bench host's, each between its readings."""
+    """Yield the counts of the process's kernel, and of the bench host's, between two readings."""
     bench = (result.get("bench") or {}).get("moved")
     for moved, words in (
-        (result["confounders"].get("moved"), "Its kernel counted meanwhile"),
+        (result["confounders"].get("moved"), "Its kernel counted during the trial"),
         (bench, "The bench host's kernel counted from before to after"),
     ):
         if moved:
             counts = ", ".join(
-                f"{said} {_known(moved[name])}"
-                for name, said in _COUNTS.items()
+                f"{label} {_known(moved[name])}"
+                for name, label in _COUNTS.items()
                 if not isinstance(moved[name], list) or moved[name]
             )
             yield f"{words}, on CPUs {moved['cpus']}: {counts}."
@@ -239,7 +243,7 @@ def _share(value: float | None) -> str:
 
 
 def _known(value: object) -> str:
-    """Write what a kernel may keep to itself."""
+    """Format a value that a kernel may not report: None as "unknown"."""
     return (
         "unknown"
         if value is None

@@ -1,4 +1,4 @@
-"""A platform's cost taken apart, in a terminal."""
+"""Terminal output of `virtbed explain`: the parts of each platform's cost."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ Json = dict[str, Any]
 
 
 def explained_table(content: Json) -> Table:
-    """Return one row per step of each platform's cost, in percent of bare metal's time."""
+    """Return a table with one row per step of each platform's cost, in % of bare metal's time.
+
+    Args:
+        content: The document of `virtbed_analysis.explain`.
+    """
     from virtbed_analysis import point_words, subject_words
 
     table = Table(
-        "What the cost is made of, in % of bare metal's time "
+        "Parts of each platform's cost, in % of bare metal's time "
         f"({content['confidence']:.0%} intervals, simultaneous for the steps of one platform)"
     )
     table.add_column("application", section=True)

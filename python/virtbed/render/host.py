@@ -1,4 +1,4 @@
-"""The report on a bench host in a terminal: platforms, facts, settings that disturb."""
+"""Terminal output of `virtbed doctor`: facts of a host, its platforms, settings that disturb."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STYLES = {"available": "green", "emulated": "yellow", "unavailable": "red"}
 
 
 def doctor_table(report: HostReport, entries: Mapping[str, Platform]) -> Table:
-    """Return a table of one row per platform: its status, the reason, and what to do about it."""
+    """Return a table with one row per platform: its status, the reason and the remedy."""
     table = Table(f"Platforms of {report.host}", apart=True)
     for heading in ("platform", "code"):
         table.add_column(heading)
@@ -29,7 +29,7 @@ def doctor_table(report: HostReport, entries: Mapping[str, Platform]) -> Table:
 
 
 def gpu_table(report: HostReport, entries: Mapping[str, Platform]) -> Table | None:
-    """Return a table of one row per platform: whether it could have a GPU; None without any GPU."""
+    """Return a table with one row per platform: whether it can use a GPU; None without a GPU."""
     if not report.facts["gpu"]:
         return None
     table = Table(f"Platforms of {report.host} with a GPU", apart=True)
@@ -43,13 +43,13 @@ def _fill(table: Table, rows: Iterable[PlatformVerdict], entries: Mapping[str, P
     for heading in ("status", "reason", "remedy"):
         table.add_column(heading, measured=True)
     for row in rows:
-        said = entries[row.platform].words if row.platform in entries else ""
+        words = entries[row.platform].words if row.platform in entries else ""
         status = Text(row.status, style=STYLES[row.status])
-        table.add_row(said, row.platform, status, row.reason, row.remedy)
+        table.add_row(words, row.platform, status, row.reason, row.remedy)
 
 
 def facts_table(report: HostReport) -> Table:
-    """Return a table of two columns, fact and value, that sums up the host."""
+    """Return a table with one row per fact of the host."""
     table = Table()
     for heading in ("fact", "value"):
         table.add_column(heading, measured=True)
@@ -60,8 +60,8 @@ def facts_table(report: HostReport) -> Table:
 
 
 def tuning_table(report: HostReport) -> Table:
-    """Return a table of one row per setting that disturbs measurements: found, wanted, and why."""
-    table = Table("What `tuning: true` in a plan would set")
+    """Return a table with one row per setting that disturbs measurements: found, wanted, why."""
+    table = Table("Settings that `tuning: true` in a plan changes")
     for heading in ("setting", "found", "wanted", "why"):
         table.add_column(heading, measured=True)
     for row in report.tuning:
@@ -73,8 +73,10 @@ def tuning_table(report: HostReport) -> Table:
 
 
 def waking_table(report: HostReport) -> Table:
-    """Return a table of one row per timer or service that may wake up while trials run."""
-    table = Table("What may wake up while trials run" + _unreported(report.waking_unknown))
+    """Return a table with one row per timer or service that may wake up while trials run."""
+    table = Table(
+        "Timers and services that may wake up while trials run" + _unreported(report.waking_unknown)
+    )
     for heading in ("unit", "due next, UTC", "with tuning", "what it does"):
         table.add_column(heading, measured=True)
     for row in report.waking:
@@ -89,6 +91,7 @@ def _unreported(why: str) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of the table of facts: name and value."""
     cpu, disk, memory = facts["cpu"], facts["disk"], facts["memory_mib"]
     cgroup = facts["cgroup"]["version"]
     return [
@@ -110,12 +113,12 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         *_host_kernel(facts),
         ("gpu", ", ".join(gpu["name"] for gpu in facts["gpu"]) or "none"),
         ("iommu", _on_off(facts["iommu"])),
-        *((f"image {name}", _image(found)) for name, found in facts["images"].items()),
+        *((f"image {name}", _image(image)) for name, image in facts["images"].items()),
     ]
 
 
 def _host_kernel(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give whether guests could boot the host's kernel; nothing of a report that does not tell."""
+    """Yield whether guests could boot the host's kernel; nothing if the report does not have it."""
     kernel = facts.get("host_kernel")
     if not kernel:
         return
@@ -130,12 +133,12 @@ def _host_kernel(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _below(below: Mapping[str, Any]) -> str:
-    said = below["name"] or "hardware"
-    return f"{said}: nothing timed here is a figure" if below["emulated"] else said
+    name = below["name"] or "hardware"
+    return f"{name}: times measured here are not used" if below["emulated"] else name
 
 
-def _image(found: Mapping[str, Any]) -> str:
-    return state(found).format(remedy="make setup, with a PLAN that names it,")
+def _image(image: Mapping[str, Any]) -> str:
+    return state(image).format(remedy="make setup, with a PLAN that names it,")
 
 
 def _marked(what: str, cpus: list[int]) -> str:
@@ -143,7 +146,7 @@ def _marked(what: str, cpus: list[int]) -> str:
 
 
 def _shape(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give what hwloc tells of the machine, or why it tells nothing."""
+    """Yield the topology that hwloc reports, or why it reports none."""
     try:
         machine = machine_of(facts)
     except PlacementError as error:

@@ -1,4 +1,4 @@
-"""The images of a host in a terminal: which are there, of which sources, and what a build takes."""
+"""Terminal output about a host's images: whether they are built and current, and build times."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ Image = Mapping[str, Any]
 
 
 def state(image: Image) -> str:
-    """Return whether an image is there: "sha256:…, of these sources", or what is to be done.
+    """Return the state of an image: its digest if it is built and current, else how to build it.
 
     Args:
         image: An entry of a host report's `facts.images`.
+
+    Returns:
+        A text; unless the image is current, with the placeholder `{remedy}` for a command.
     """
     if image["digest"] and image["current"]:
         return f"{image['digest']}, of these sources"
-    found = "of other sources than these" if image["digest"] else "not built"
-    return f"{found}: {{remedy}} builds it, in about {minutes(image['build_s'])}"
+    problem = "of other sources than these" if image["digest"] else "not built"
+    return f"{problem}: {{remedy}} builds it, in about {minutes(image['build_s'])}"
 
 
 def image_line(image: Image, plan: str) -> str:
-    """Return the line of a plan's image: its name, what it holds, whether it is there."""
-    said = state(image).format(remedy=f"make setup PLAN={plan}")
-    return f"image {image['variant']} ({image['words']}): {said}"
+    """Return the line about a plan's image: its name, its contents in words, and its state."""
+    words = state(image).format(remedy=f"make setup PLAN={plan}")
+    return f"image {image['variant']} ({image['words']}): {words}"

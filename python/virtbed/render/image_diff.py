@@ -1,4 +1,4 @@
-"""What differs between two images, in words."""
+"""Terminal output of `virtbed image diff`: the differences between two images."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from virtbed.image_diff import Change, Difference, Listed, Parts, difference, sa
 from virtbed.render.table import Table
 
 MOST_ROWS = 40
-"""Of a table; more are counted."""
+"""Rows per table; further ones are only counted."""
 
 
 def image_words(label: str, image: Listed) -> str:
-    """Return the line of one image: its digest, variant, suite, time."""
+    """Return the line about one image: its digest, variant, suite and build time."""
     about = image.manifest
-    about_it = (about.get("variant"), about.get("suite"), f"built {about.get('built_at')}")
-    return f"{label} {about['digest']}: {', '.join(map(str, about_it))}"
+    parts = (about.get("variant"), about.get("suite"), f"built {about.get('built_at')}")
+    return f"{label} {about['digest']}: {', '.join(map(str, parts))}"
 
 
 def verdict(a: Listed, b: Listed) -> str:
-    """Return in a sentence whether two images are one, and where not, why."""
+    """Return the sentence that says whether two images are the same, or how they differ."""
     if same(a, b):
         return "one image: the digests are the same"
     packages, files = difference(a.packages, b.packages), difference(a.files, b.files)
     if not files:
         return (
-            "two digests, and no file differs: their tars do, in the order of the files or by "
-            "another version of tar; build one of them again"
+            "two digests, but no file differs: the tar files differ, in the order of files or in "
+            "the version of tar; build one of the images again"
         )
     return f"two images. Packages: {_numbers(packages)}. Files: {_numbers(files)}."
 
@@ -43,15 +43,19 @@ def _numbers(found: Difference) -> str:
 
 
 def tables(a: Listed, b: Listed) -> Iterator[Table | str]:
-    """Yield a table of the packages that differ, and one of the files, each with what was cut."""
+    """Yield a table of the packages that differ, and one of the files.
+
+    After a table that was cut comes the number of the other rows.
+    """
     parts = (
         ("package", "Packages", a.packages, b.packages),
         ("file", "Files", a.files, b.files),
     )
     for heading, title, left, right in parts:
-        found = difference(left, right)
-        rows = [(change.name, _words(change)) for change in found.changed]
-        for side, names, where in (("a", found.only_a, left), ("b", found.only_b, right)):
+        differences = difference(left, right)
+        rows = [(change.name, _words(change)) for change in differences.changed]
+        sides = (("a", differences.only_a, left), ("b", differences.only_b, right))
+        for side, names, where in sides:
             rows += _only(side, names, where)
         if not rows:
             continue
@@ -62,11 +66,14 @@ def tables(a: Listed, b: Listed) -> Iterator[Table | str]:
             table.add_row(name, words)
         yield table
         if len(rows) > MOST_ROWS:
-            yield f"and {len(rows) - MOST_ROWS} more, all of which --json tells"
+            yield f"and {len(rows) - MOST_ROWS} more; --json prints all of them"
 
 
 def _only(side: str, names: Sequence[str], where: Parts) -> list[tuple[str, str]]:
-    """Return a row per package or file of one image alone; a folder stands for what is in it."""
+    """Return one row per package or file that only one image has.
+
+    A folder is one row, with the number of its contents.
+    """
     within: dict[str, int] = {}
     among = set(names)
     for name in names:
@@ -84,22 +91,23 @@ def _only(side: str, names: Sequence[str], where: Parts) -> list[tuple[str, str]
 
 
 def _words(change: Change) -> str:
+    """Return how a package or file has changed, in words."""
     of = dict(change.of)
-    said = []
+    parts = []
     if "version" in of:
-        said.append("{} -> {}".format(*of.pop("version")))
-        of = {}  # other bytes go without saying
+        parts.append("{} -> {}".format(*of.pop("version")))
+        of = {}  # another version has other bytes, too
     size, digest = of.pop("size", None), of.pop("sha256", None)
     if digest and "type" not in of:
         sizes = ", {} -> {} bytes".format(*size) if size else ", of the same size"
         is_file = change.name.startswith("/")
-        said.append(f"content{sizes}" if is_file else "other bytes of the same version")
+        parts.append(f"content{sizes}" if is_file else "other bytes of the same version")
     if of.pop("record_sha256", None):
-        said.append("other files of the same version")
+        parts.append("other files of the same version")
     if of.pop("attributes", None):
-        said.append("extended attributes")
-    said += [f"{name} {_or_none(a)} -> {_or_none(b)}" for name, (a, b) in of.items()]
-    return "; ".join(said)
+        parts.append("extended attributes")
+    parts += [f"{name} {_or_none(a)} -> {_or_none(b)}" for name, (a, b) in of.items()]
+    return "; ".join(parts)
 
 
 def _or_none(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What neighbours do to each platform, in a terminal."""
+"""Terminal output of `virtbed isolation`: how much neighbours slow each platform."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ _ENDS = ("ratio", "ratio_low", "ratio_high")
 
 
 def isolation_table(content: Json) -> Table:
-    """Return one row per cell with neighbours: its time over that of the same cell without."""
+    """Return a table with one row per cell with neighbours: its time over the same cell's without.
+
+    Args:
+        content: The document of `virtbed_analysis.isolation_of`.
+    """
     from virtbed_analysis import subject_words
 
     table = Table(
-        "Time with neighbours over time without "
-        f"({content['confidence']:.0%} intervals, each on its own)"
+        f"Time with neighbours over time without (separate {content['confidence']:.0%} intervals)"
     )
     table.add_column("application", section=True)
     table.add_column("platform")

@@ -1,4 +1,4 @@
-"""A plan in a terminal: its cells on a host, where they run, and what the host cannot run."""
+"""Terminal output of `virtbed plan`: cells on a host, their CPUs, and cells that cannot run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from virtbed_contract.sweep import NotRun, PlannedPlacement
 
 
 def plan_table(title: str, trials: Iterable[Trial], entries: Mapping[str, Platform]) -> Table:
-    """Return one row per cell of a plan, with the number of its trials."""
+    """Return a table with one row per cell of a plan, and the number of its trials."""
     table = Table(title)
     table.add_column("application", section=True)
     for heading in ("platform", "code"):
@@ -27,20 +27,23 @@ def plan_table(title: str, trials: Iterable[Trial], entries: Mapping[str, Platfo
     cells = Counter(_cell(trial) for trial in trials)
     for cell in sorted(cells, key=lambda cell: (cell[0], order.index(cell[1]), *cell[2:])):
         application, platform, mode, cores, guests = cell
-        said, code = entries[platform].in_words(mode), f"{platform} {mode}"
-        table.add_row(application, said, code, str(cores), guests, str(cells[cell]))
+        words, code = entries[platform].in_words(mode), f"{platform} {mode}"
+        table.add_row(application, words, code, str(cores), guests, str(cells[cell]))
     return table
 
 
 def hours_line(plan: Plan, seconds: float) -> str:
-    """Return what a plan costs in hours of hosts, and who may share it."""
+    """Return the line about a plan's host-hours, and how several hosts could share them."""
     hours, number = seconds / 3600, plan.replicates
     most = "at most " if plan.precision is not None else ""
     if number == 1:
-        return f"host-hours: {most}{_hours(hours)}, of one replicate"
-    line = f"host-hours: {most}{_hours(hours)}, of {number} replicates"
+        return f"host-hours: {most}{_hours(hours)}, for one replicate"
+    line = f"host-hours: {most}{_hours(hours)}, for {number} replicates"
     each = _hours(hours / number)
-    return f"{line}; {number} hosts that are alike share them in {each}: --shard, or virtbed slurm"
+    return (
+        f"{line}; {number} hosts that are alike would take {each} (virtbed sweep --shard, or "
+        "virtbed slurm)"
+    )
 
 
 def _hours(hours: float) -> str:
@@ -48,8 +51,8 @@ def _hours(hours: float) -> str:
 
 
 def placement_table(placements: Iterable[PlannedPlacement]) -> Table:
-    """Return one row per size: where pinned instances of every platform run, and why there."""
-    table = Table("Where pinned instances run, on every platform alike", apart=True)
+    """Return a table with one row per size: the CPUs of pinned instances, and why these."""
+    table = Table("CPUs of pinned instances, the same on every platform", apart=True)
     table.add_column("cores", number=True)
     for heading in ("CPUs", "memory node", "housekeeping"):
         table.add_column(heading)
@@ -70,6 +73,7 @@ def placement_table(placements: Iterable[PlannedPlacement]) -> Table:
 
 
 def _cell(trial: Trial) -> tuple[str, str, str, int, str]:
+    """Return a trial's cell: application with settings, platform, mode, cores, how guests run."""
     instance = trial.instance
     settings = [trial.application, trial.scale]
     settings += [trial.scenario] if trial.scenario != SCENARIOS[0] else []
@@ -80,10 +84,10 @@ def _cell(trial: Trial) -> tuple[str, str, str, int, str]:
 
 
 def not_run_lines(left_out: Iterable[NotRun], entries: Mapping[str, Platform]) -> Iterator[str]:
-    """Give a line for whatever the host cannot run: what, why, and what would change that."""
-    for left in left_out:
-        entry = entries.get(left.platform)
-        said = f"{entry.in_words(left.mode) if left.mode else entry.words} (" if entry else ""
-        code = f"{left.platform}{f' {left.mode}' if left.mode else ''}"
-        code += f", c{left.cores:02d}" if left.cores else ""
-        yield f"not run: {said}{code}{')' if said else ''}: {left.reason}; {left.remedy}"
+    """Yield a line per combination that the host cannot run, with the reason and the remedy."""
+    for row in left_out:
+        entry = entries.get(row.platform)
+        words = f"{entry.in_words(row.mode) if row.mode else entry.words} (" if entry else ""
+        code = f"{row.platform}{f' {row.mode}' if row.mode else ''}"
+        code += f", c{row.cores:02d}" if row.cores else ""
+        yield f"not run: {words}{code}{')' if words else ''}: {row.reason}; {row.remedy}"

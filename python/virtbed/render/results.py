@@ -1,4 +1,7 @@
-"""Advice, a comparison and the published data in a terminal."""
+"""Terminal output of `virtbed advise`, `compare`, `published` and `calibrate`.
+
+The documents come from virtbed_analysis, which is imported only where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,11 @@ _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def advice_lines(advice: Json) -> Iterator[str]:
-    """Give advice in sentences of plain words, the choice first; a line may be long."""
+    """Yield advice as sentences, the choice first; lines are not wrapped.
+
+    Args:
+        advice: The document of `virtbed_analysis.advise`.
+    """
     choice = advice["choice"]
     if choice is None:
         yield advice["because"]
@@ -41,7 +48,7 @@ def advice_lines(advice: Json) -> Iterator[str]:
 
 
 def advice_name(cell: Json) -> str:
-    """Return a cell in plain words, and its code: "container, pinned, 2 cores (cn pinned)"."""
+    """Return a cell in words with its code: "container, pinned, 2 cores (cn pinned)"."""
     return f"{cell['name']} ({_code(cell)})"
 
 
@@ -50,10 +57,10 @@ def _code(cell: Json) -> str:
 
 
 def advice_table(advice: Json) -> Table:
-    """Return one row per candidate, the choice first.
+    """Return a table with one row per candidate cell, the choice first.
 
-    Its evidence is how many replicates it has, how many instances broke the bound, how many trials
-    were lost (without usable times), and how many are suspect.
+    The column "replicates" also has the number of instances that broke the bound, of lost trials
+    (without usable times) and of suspect trials.
     """
     what, unit, heading = "cost", "", "cost per 10^6"
     if not advice["question"]["prices"]:
@@ -77,18 +84,19 @@ def advice_table(advice: Json) -> Table:
 
 
 def advice_legend(advice: Json) -> str:
-    """Return what the brackets of the table hold."""
+    """Return the legend of the table: what the brackets contain."""
     compared = advice["question"]["compared"]
     what = "cost" if advice["question"]["prices"] else compared
-    of = ", which is of times per sample: above 1 is less throughput"
+    of = " of times per sample: above 1 is less throughput"
     return (
-        f"In brackets: {what} of the least and the most replicate; over the choice, the "
-        f"{advice['confidence']:.0%} interval{of if what == 'throughput' else ''}."
+        f"In brackets: {what} of the replicate with the least and with the most; in the column "
+        f"'over the choice', the {advice['confidence']:.0%} interval"
+        f"{of if what == 'throughput' else ''}."
     )
 
 
 def mark_lines(rows: list[Json]) -> Iterator[str]:
-    """Give what speaks against the numbers of cells, and against which: a line for each."""
+    """Yield the marks (reasons to doubt the numbers) of cells: a line per mark, with its cells."""
     from virtbed_analysis import subject_words
 
     against: dict[str, list[str]] = {}
@@ -97,11 +105,12 @@ def mark_lines(rows: list[Json]) -> Iterator[str]:
         cell = f"{subject_words(row)}, {row['platform']} {row['mode']}, {cores}"
         for mark in row["marks"]:
             against.setdefault(f"{mark['text']} ({mark['why']})", []).append(cell)
-    for said, cells in against.items():
-        yield f"marked: {said}: {'; '.join(cells)}"
+    for mark_text, cells in against.items():
+        yield f"marked: {mark_text}: {'; '.join(cells)}"
 
 
 def _evidence(row: Json, bounded: bool) -> Iterator[str]:
+    """Yield the parts of a candidate's evidence; see `advice_table`."""
     yield str(row["replicates"])
     if bounded:
         yield bound(f"{row['slo']['broken']} of {row['slo']['instances']} broke it")
@@ -112,7 +121,7 @@ def _evidence(row: Json, bounded: bool) -> Iterator[str]:
 
 
 def _span(value: float | None, low: float | None, high: float | None) -> str:
-    """Return a number of four digits with its ends, as a table's cell."""
+    """Return a number with its interval, to four digits, as a table's cell."""
     if value is None:
         return "-"
     digits = max(0, 3 - math.floor(math.log10(value))) if value > 0 else 0
@@ -121,10 +130,14 @@ def _span(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def comparison_tables(comparison: Json) -> Iterator[Table]:
-    """Give a table of what has changed in time, and one of costs: a row per cell of all sweeps."""
+    """Yield a table of changes in time, and one of changes in cost; one row per common cell.
+
+    Args:
+        comparison: The document of `virtbed_analysis.compare`.
+    """
     from virtbed_analysis import changed, subject_words
 
-    said = {row["name"]: decode(Platform, row) for row in comparison["platforms"]}
+    platforms = {row["name"]: decode(Platform, row) for row in comparison["platforms"]}
     titles = {"time": "Time", "cost": "Cost against bare metal"}
     for what, title in titles.items():
         rows = [row for row in comparison["cells"] if row[what]]
@@ -140,7 +153,7 @@ def comparison_tables(comparison: Json) -> Iterator[Table]:
         for row in rows:
             effect = row[what]
             table.add_row(
-                subject_words(row), said[row["platform"]].in_words(row["mode"]),
+                subject_words(row), platforms[row["platform"]].in_words(row["mode"]),
                 f"{row['platform']} {row['mode']}", str(row["cores"]),
                 _figure({f"x{end}": effect[e] for end, e in _ENDS.items()}, "x", ""),
                 changed(effect) if known else "",
@@ -150,6 +163,7 @@ def comparison_tables(comparison: Json) -> Iterator[Table]:
 
 
 def _figure(row: Json, name: str, unit: str) -> str:
+    """Return a number with its interval, as a table's cell; "-" if there is none."""
     value, low, high = (row[f"{name}{end}{unit}"] for end in ("", "_low", "_high"))
     if value is None:
         return "-"
@@ -157,24 +171,27 @@ def _figure(row: Json, name: str, unit: str) -> str:
 
 
 def ratio_tables(document: Json) -> Iterator[Table]:
-    """Give one table per application: a row for each platform and mode, a column for each size."""
+    """Yield one table per application of published ratios.
+
+    Each has one row per platform and mode, and one column per size.
+    """
     for app, group in groupby(document["ratios"], key=lambda row: row["app"]):
         rows = list(group)
         sizes = sorted({row["cores"] for row in rows})
-        found = {(row["mode"], row["platform"], row["cores"]): row["ratio"] for row in rows}
+        ratios = {(row["mode"], row["platform"], row["cores"]): row["ratio"] for row in rows}
         table = Table(f"{app}: time over bare metal's, by cores")
         table.add_column("mode, platform")
         for cores in sizes:
             table.add_column(str(cores), number=True, measured=True)
         for mode, platform in dict.fromkeys((row["mode"], row["platform"]) for row in rows):
-            figures = [found.get((mode, platform, cores)) for cores in sizes]
+            figures = [ratios.get((mode, platform, cores)) for cores in sizes]
             words = ["-" if figure is None else f"{figure:.3f}" for figure in figures]
             table.add_row(f"{mode} {platform}", *words)
         yield table
 
 
 def verdict_table(verdicts: list[Json], confidence: float) -> Table:
-    """Return one row per finding: what is claimed, the answer, and what it rests on."""
+    """Return a table with one row per finding: the claim, the answer, and the reason."""
     title = f"Findings ({confidence:.0%} simultaneous intervals for each finding)"
     table = Table(title, apart=True)
     for heading in ("finding", "answer", "because"):
@@ -183,13 +200,18 @@ def verdict_table(verdicts: list[Json], confidence: float) -> Table:
         table.add_row(
             f"{verdict['claim']} ({verdict['source']})",
             Text(verdict["answer"], _STYLES[verdict["with_suspects"]]),
-            f"{verdict['because']} Looked at: {verdict['effect']}.",
+            f"{verdict['because']} Examined: {verdict['effect']}.",
         )
     return table
 
 
 def check_table(calibration: Json, entries: Mapping[str, Platform]) -> Table:
-    """Return one row per check of a calibration: what was expected, and what was measured."""
+    """Return a table with one row per check of a calibration: expected and measured ratio.
+
+    Args:
+        calibration: The document of `virtbed_analysis.calibrate`.
+        entries: The platforms by name.
+    """
     from virtbed_analysis import subject_words
 
     title = f"Calibration of {calibration['host']} (e2e time, {calibration['confidence']:.0%}"

@@ -1,4 +1,4 @@
-"""The status of sweeps and of a host in a terminal."""
+"""Terminal output of `virtbed status`: the sweeps and the hosts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from virtbed.render.table import Table
 from virtbed.status import STATES, Status
 
 _FAR_S = 1e9
-"""Beyond it, 30 years, no date is given: a calendar ends."""
+"""Beyond this (30 years) no end date is printed: dates have a largest year."""
 
 
 def sweeps_table(rows: Iterable[Status]) -> Table:
-    """Return one row per sweep: its counts, and what is left to do."""
+    """Return a table with one row per sweep: trials per state, and the time to its end."""
     table = Table("Sweeps")
     table.add_column("sweep")
     for state in STATES:
@@ -28,26 +28,31 @@ def sweeps_table(rows: Iterable[Status]) -> Table:
 
 
 def left(row: Status, now: datetime | None = None) -> str:
-    """Return how long the rest takes, and when it will be done if somebody carries it out."""
+    """Return the time that a sweep's remaining trials take, and its end if it is being carried out.
+
+    Args:
+        row: The sweep's status.
+        now: The present time; if not given, the clock's.
+    """
     if not row.counts["todo"] + row.counts["leased"]:
         return "nothing"
     if row.left_s is None:
-        return "no design.json of known platforms tells how long"
-    said = f"about {minutes(row.left_s)}"
+        return "unknown: no design.json with known platforms"
+    duration = f"about {minutes(row.left_s)}"
     if not row.holder or row.left_s > _FAR_S:
-        return said
+        return duration
     ends = (now or datetime.now(UTC)) + timedelta(seconds=row.left_s)
-    return f"{said}, until {ends:%Y-%m-%d %H:%M} UTC"
+    return f"{duration}, until {ends:%Y-%m-%d %H:%M} UTC"
 
 
 def status_lines(row: Status) -> Iterator[str]:
-    """Give who carries a sweep out, and what each of several hosts does."""
+    """Yield the controller that carries a sweep out, and the work of each of several hosts."""
     if row.holder:
         yield f"{row.sweep} is being carried out by {row.holder}"
     elif row.left_by:
         yield (
-            f"{row.sweep}: {row.left_by} was ended while it carried it out; "
-            "call virtbed sweep again"
+            f"{row.sweep}: {row.left_by} was killed while it carried out the sweep; call virtbed "
+            "sweep again to continue"
         )
     for host in row.hosts:
         if host.aside:
@@ -58,7 +63,7 @@ def status_lines(row: Status) -> Iterator[str]:
 
 
 def failures_table(row: Status) -> Table:
-    """Return one row per reason for which trials failed."""
+    """Return a table with one row per reason for which trials failed."""
     table = Table(f"Failed trials of {row.sweep}, by reason", apart=True)
     table.add_column("trials", number=True)
     for heading in ("reason", "one of them"):
@@ -68,25 +73,30 @@ def failures_table(row: Status) -> Table:
     return table
 
 
-def host_lines(found: HostStatus) -> Iterator[str]:
-    """Give what stands on a host, and what was not seen."""
-    yield f"{found.host}: {f'measured by {found.holder}' if found.holder else 'nobody measures it'}"
-    standing = found.standing
-    yield from _each("standing", [f"{i['name']} ({i['role']})" for i in standing["instances"]])
+def host_lines(status: HostStatus) -> Iterator[str]:
+    """Yield the lines about one host: its controller, instances, leftovers, and what is unknown."""
+    holder = f"measured by {status.holder}" if status.holder else "not being measured"
+    yield f"{status.host}: {holder}"
+    standing = status.standing
+    yield from _each("instances", [f"{i['name']} ({i['role']})" for i in standing["instances"]])
     yield from _each("processes", [f"{p['pid']} of {p['name']}" for p in standing["processes"]])
     yield from _each("files of instances", standing["overlays"])
     for changed in standing["changed"]:
         settings = ", ".join(changed["settings"][:8])
-        yield f"not put back: {settings} ({changed['snapshot']})"
-    if found.left_over:
-        yield "nobody uses what stands: `virtbed clear` removes it, `virtbed restore` puts back"
+        yield f"not restored: {settings} ({changed['snapshot']})"
+    if status.left_over:
+        yield (
+            "these are leftovers that no sweep uses: `virtbed clear` removes instances, `virtbed "
+            "restore` restores settings"
+        )
     elif not any(standing[kind] for kind in ("instances", "processes", "overlays", "changed")):
-        yield "nothing stands" + (", of what was seen" if standing["unseen"] else "")
+        yield "no leftovers" + (" in what could be seen" if standing["unseen"] else "")
     for sentence in standing["unseen"]:
         yield f"not seen: {sentence}"
 
 
 def _each(what: str, names: Sequence[str], most: int = 12) -> Iterator[str]:
+    """Yield a line with the first `most` names and the number of the others; none without names."""
     if names:
         more = f" and {len(names) - most} more" if len(names) > most else ""
         yield f"{what}: {', '.join(names[:most])}{more}"

@@ -1,8 +1,8 @@
-"""A table that fits a terminal: no line is wider, and no number is broken.
+"""Tables that fit the width of a terminal without breaking numbers.
 
-What all rows have in common is said once, above. Text is wrapped, numbers never are; measured
-columns that do not fit side by side follow in a second part, which repeats the columns that name
-the rows. A terminal too narrow for any of this gets a list of records.
+Values that all rows have in common are printed once, above the table. Texts are wrapped, numbers
+never. Measured columns that do not fit next to each other follow in a second part, which repeats
+the columns that name the rows. If even that does not fit, rows are printed as lists of values.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from virtbed_contract.json_file import plain
 
 _GAP = "  "
 _BOUND = "\N{NO-BREAK SPACE}"
-_SHORT = 12  # texts up to this are not wrapped
-_WIDE = 20  # a longer piece of text is cut rather than given so much room
+_SHORT = 12  # texts of up to this many cells are not wrapped
+_WIDE = 20  # longer pieces of text may be cut
 _PIECES = re.compile(r" +|(?<=[^\W\d_][_/-])(?=[^\W\d_])")  # where text may be wrapped
 Cell = tuple[str, str]
-"""A text and its style."""
+"""A text, and its style for rich."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Column:
     """One column.
 
     Attributes:
-        heading: What it is called.
-        number: Whether it holds numbers: they stand on the right, and are never wrapped.
-        measured: Whether it says what was found of a row; the others name the row, and are said
-            above the table where all rows have the same.
-        section: Whether it names sections: its text is a line of its own, above the rows of one.
+        heading: Its heading.
+        number: Whether it has numbers, which are right-aligned and never wrapped.
+        measured: Whether it has values of a row. Other columns name the row; if all rows have the
+            same text there, it is printed above the table instead.
+        section: Whether it names sections: its text is printed as a line above the section's rows.
     """
 
     heading: str
@@ -49,8 +49,8 @@ class Table:
     """Rows under headings, formatted for the console that prints it.
 
     Args:
-        title: Said above; empty for none.
-        apart: Whether a blank line stands between rows: for long texts.
+        title: Printed above the table; empty for none.
+        apart: Whether rows are separated by blank lines, for long texts.
     """
 
     def __init__(self, title: str = "", *, apart: bool = False) -> None:
@@ -62,15 +62,15 @@ class Table:
     def add_column(
         self, heading: str, *, number: bool = False, measured: bool = False, section: bool = False
     ) -> None:
-        """Add a column; see `Column`. Rows of one section are added one after another."""
+        """Add a column; see `Column`. Rows of one section must be added one after another."""
         self.columns.append(Column(_line(heading), number, measured, section))
 
     def add_row(self, *cells: str | Text) -> None:
-        """Add a row of as many cells as there are columns; of a `Text` the style is kept."""
+        """Add a row with one cell per column; a `Text` keeps its style."""
         self.rows.append([_cell(cell) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Give the table's lines, each within the width."""
+        """Yield the table's lines, none wider than the console."""
         width = options.max_width
         if self.title:
             yield from (Text(line, "bold") for line in wrapped(_line(self.title), width))
@@ -88,7 +88,7 @@ class Table:
                 yield from self._records(shown, width)
 
     def _shared(self) -> tuple[list[int], list[str]]:
-        """Return the columns to show, and what all rows have in common."""
+        """Return the columns to print, and the texts that all rows have in common."""
         shown, same = [], []
         for number, column in enumerate(self.columns):
             values = {row[number][0] for row in self.rows}
@@ -101,7 +101,7 @@ class Table:
         return shown, same
 
     def _parts(self, shown: Sequence[int], width: int) -> list[list[int]]:
-        """Return the columns of each part; one empty part where even one does not fit."""
+        """Return the columns of each part; a single empty part if a part does not fit."""
         kept = [number for number in shown if not self.columns[number].section]
         keys = [number for number in kept if not self.columns[number].measured]
         measured = [number for number in kept if self.columns[number].measured]
@@ -113,10 +113,11 @@ class Table:
         return parts if all(self._least(part) <= width for part in parts) else [[]]
 
     def _least(self, part: Sequence[int]) -> int:
-        """Return the narrowest width of some columns side by side."""
+        """Return the least width of some columns next to each other."""
         return sum(self._narrow(number) for number in part) + len(_GAP) * (len(part) - 1)
 
     def _narrow(self, number: int) -> int:
+        """Return the least width of a column."""
         texts = [row[number][0] for row in self.rows]
         if self.columns[number].number:
             return max([_longest(self.columns[number].heading), *map(cell_len, texts)])
@@ -127,13 +128,14 @@ class Table:
         return max(needed, short) if short <= _SHORT else needed
 
     def _wide(self, number: int) -> int:
+        """Return the width of a column in which no text is wrapped."""
         texts = [self.columns[number].heading, *(row[number][0] for row in self.rows)]
         return max(map(cell_len, texts))
 
     def _grid(
         self, part: Sequence[int], sections: Sequence[int], width: int, line: str
     ) -> Iterator[Text]:
-        """Give the lines of one part: headings, a rule, and rows by section."""
+        """Yield the lines of one part: headings, a rule, and rows by section."""
         widths = self._widths(part, width)
         headings = [(self.columns[number].heading, "bold") for number in part]
         yield from self._lines(part, headings, widths)
@@ -149,7 +151,7 @@ class Table:
             yield from self._lines(part, [row[column] for column in part], widths)
 
     def _widths(self, part: Sequence[int], width: int) -> list[int]:
-        """Return what each column gets: what it needs, or more as long as there is room."""
+        """Return the width of each column: at least what it needs, more while there is room."""
         widths = [self._narrow(number) for number in part]
         wanted = [self._wide(number) for number in part]
         room = width - sum(widths) - len(_GAP) * (len(part) - 1)
@@ -163,7 +165,7 @@ class Table:
     def _lines(
         self, part: Sequence[int], cells: Sequence[Cell], widths: Sequence[int]
     ) -> Iterator[Text]:
-        """Give the lines of one row, as many as its highest cell has."""
+        """Yield the lines of one row, as many as its highest cell has."""
         texts = [wrapped(text, room) for (text, _), room in zip(cells, widths, strict=True)]
         for height in range(max(map(len, texts), default=0)):
             line = Text()
@@ -178,16 +180,17 @@ class Table:
             yield line
 
     def _records(self, shown: Sequence[int], width: int) -> Iterator[Text]:
-        """Give each row as lines of a heading and its value."""
+        """Yield each row as a list of lines, "heading: value"."""
         for row in self.rows:
             yield Text()
             for number in shown:
-                said = f"{self.columns[number].heading}: {row[number][0]}"
-                lines = (line.replace(_BOUND, " ") for line in wrapped(said, width))
+                entry = f"{self.columns[number].heading}: {row[number][0]}"
+                lines = (line.replace(_BOUND, " ") for line in wrapped(entry, width))
                 yield from (Text(line, row[number][1]) for line in lines)
 
 
 def _cell(cell: str | Text) -> Cell:
+    """Return a cell's text on one line, and its style."""
     text, style = (cell.plain, str(cell.style)) if isinstance(cell, Text) else (cell, "")
     return _line(text), style
 
@@ -201,15 +204,19 @@ def _longest(text: str) -> int:
 
 
 def bound(text: str) -> str:
-    """Return text that a table keeps on one line within a cell: a number with its interval."""
+    """Return a text that a table never wraps, such as a number with its interval."""
     return text.replace(" ", _BOUND)
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return the lines of a text of one paragraph, at most so many cells wide.
+    """Wrap a text of one paragraph.
 
-    Lines end at spaces, else within names (after "_", "-" or "/" between letters); only a piece
-    that is wider than the line is cut.
+    Lines end at spaces, or within names after "_", "-" or "/" between letters. Only a piece that is
+    wider than a line is cut.
+
+    Args:
+        text: The text.
+        width: Width of a line, in cells of the terminal.
     """
     if cell_len(text) <= width:
         return [text]
@@ -233,6 +240,6 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def prose(text: str, width: int) -> str:
-    """Return text whose lines end at spaces; a path or another long word stays whole."""
+    """Wrap a text at spaces; paths and other long words stay whole."""
     wrapper = TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     return "\n".join("\n".join(wrapper.wrap(line)) for line in text.split("\n"))

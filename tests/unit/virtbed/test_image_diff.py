@@ -116,13 +116,13 @@ def test_what_differs_is_given_to_machines(tmp_path: Path) -> None:
 
 def test_two_digests_of_like_files_are_not_called_one_image(tmp_path: Path) -> None:
     text = said(image(tmp_path / "a", A), image(tmp_path / "b", B), status=1)
-    assert "two digests, and no file differs" in text
+    assert "two digests, but no file differs" in text
 
 
 def test_many_rows_are_counted(tmp_path: Path) -> None:
     many = {f"./srv{n}": FILES["./etc"] for n in range(100)}
     text = said(image(tmp_path / "a", A), image(tmp_path / "b", B, many), status=1)
-    assert "and 60 more, all of which --json tells" in text
+    assert "and 60 more; --json prints all of them" in text
 
 
 def test_images_of_the_host_are_named_by_digest_by_name_and_by_variant(tmp_path: Path) -> None:

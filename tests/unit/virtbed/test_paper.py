@@ -62,15 +62,15 @@ def test_its_host_hours_are_printed_beforehand(monkeypatch: pytest.MonkeyPatch) 
     document = json.loads(said)
     assert document["host_hours"] == pytest.approx(document["estimated_s"] / 3600)
     printed = CliRunner().invoke(app, ["plan", "paper"], env={"COLUMNS": "300"}).output
-    assert f"host-hours: {document['host_hours']:.0f} h, of 10 replicates; 10 hosts" in printed
+    assert f"host-hours: {document['host_hours']:.0f} h, for 10 replicates; 10 hosts" in printed
 
 
 @pytest.mark.parametrize(
     ("replicates", "precision", "line"),
     [
-        (1, None, "host-hours: 3 h, of one replicate"),
-        (4, None, "host-hours: 3 h, of 4 replicates; 4 hosts that are alike share them in 0.75 h"),
-        (30, 0.01, "host-hours: at most 3 h, of 30 replicates; 30 hosts"),
+        (1, None, "host-hours: 3 h, for one replicate"),
+        (4, None, "host-hours: 3 h, for 4 replicates; 4 hosts that are alike would take 0.75 h"),
+        (30, 0.01, "host-hours: at most 3 h, for 30 replicates; 30 hosts"),
     ],
 )
 def test_hours_are_of_all_hosts_together(

@@ -63,7 +63,7 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     attested, lines = explain(tmp_path / "result.json")
     text = "\n".join(lines)
     assert attested is True
-    assert "asked for vm pinned: 1 core(s) on CPUs 1 with memory of nodes 0, 4096 MiB" in text
+    assert "requested vm pinned: 1 core(s) on CPUs 1 with memory of nodes 0, 4096 MiB" in text
     assert "These CPUs were chosen: within one L3; one thread per core." in lines
     assert "Read back before the trial: the guest has 1 vCPU(s)" in text
     assert "vCPU 0 pinned to 1, allowed on 1; emulator pinned to 0, allowed on 0" in text
@@ -71,8 +71,8 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     assert "CPU quotas none" in text
     assert "SUSPECT: steal: 20.0% of the CPU time, at most 1.0% expected" in text
     assert "of CPUs 0 and 25.0% of the same cores' other threads" in text
-    assert "its threads were found on [0] in 4 looks" in text
-    assert "moved to another CPU 3 times, off their CPU 12 times by themselves and 4 times" in text
+    assert "its threads were seen on CPUs [0] in 4 samples" in text
+    assert "moved to another CPU 3 times, left their CPU 12 times voluntarily and 4 times" in text
     assert "saw avx, avx2, oneDNN chose Intel AVX2" in text
     assert "load 0.2 before and 0.9 after" in text
     assert "the guest's clock apart by 0.00%" in text
@@ -144,7 +144,7 @@ def test_what_was_set_and_counted_is_said(tmp_path: Path) -> None:
     text = "\n".join(explain(tmp_path)[1])
     assert "Set for the process: seccomp filter." in text
     assert "Set for its kernel: merging of equal pages (KSM) on." in text
-    assert "Its kernel counted meanwhile, on CPUs 0: interrupts of devices 20, most by 36" in text
+    assert "Its kernel counted during the trial, on CPUs 0: interrupts of devices 20, most by 36" in text
     assert "bench host's kernel counted from before to after, on CPUs 0: interrupts of" in text
     assert "throttled by heat unknown" in text
     assert "SUSPECT: moved interrupts: 1 devices, at most 0 expected (36 nvme0q1)" in text

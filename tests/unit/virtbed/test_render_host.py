@@ -149,7 +149,7 @@ def test_where_nobody_can_tell_what_may_wake_that_is_said() -> None:
 
 
 def test_a_host_that_is_itself_emulated_is_called_so() -> None:
-    assert "nothing timed here is a figure" not in text(facts_table(REPORT))
+    assert "times measured here are not used" not in text(facts_table(REPORT))
     facts = REPORT.facts | {"below": {"name": "QEMU TCG", "emulated": True}}
     shown = text(facts_table(replace(REPORT, facts=facts)))
-    assert "QEMU TCG: nothing timed here is a figure" in shown
+    assert "QEMU TCG: times measured here are not used" in shown

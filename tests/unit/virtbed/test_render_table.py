@@ -314,7 +314,7 @@ def test_the_commands_print_on_it() -> None:
 def test_a_plan_says_where_pinned_instances_run_and_why() -> None:
     designed = design(many_factors(), report(8, "available"), PLATFORMS)
     text = shown(placement_table(designed.placements), 132)
-    assert "on every platform alike" in text
+    assert "the same on every platform" in text
     for part in ("L3 of CPUs 0-7 (32768 KiB)", "one thread per core", "housekeeping shares L3"):
         assert part in " ".join(text.split())
     assert re.search(r"\b2 +1-2 ", text)

@@ -219,8 +219,8 @@ def run(monkeypatch: pytest.MonkeyPatch, results: Path, found: HostStatus, *word
     ("host", "said", "code"),
     [
         (HostStatus("b", NOTHING, "process 7 on ctl (x) since t"), "measured by process 7", 1),
-        (HostStatus("b", NOTHING | {"unseen": ["it"]}, ""), "nothing stands, of what was seen", 1),
-        (HostStatus("b", NOTHING | {"overlays": ["vm-1"]}, ""), "`virtbed clear` removes it", 1),
+        (HostStatus("b", NOTHING | {"unseen": ["it"]}, ""), "no leftovers in what could be seen", 1),
+        (HostStatus("b", NOTHING | {"overlays": ["vm-1"]}, ""), "`virtbed clear` removes instances", 1),
     ],
 )
 def test_the_command_prints_all_of_it_in_80_columns(
@@ -377,7 +377,7 @@ def test_an_end_beyond_the_calendar_and_a_platform_that_is_gone_are_no_traceback
 
     with Ledger(part_done / NAME) as ledger:
         ledger._db.execute("UPDATE trial SET seconds = NULL")
-    assert "no design.json of known platforms" in left(status_of(part_done, unknown))
+    assert "no design.json with known platforms" in left(status_of(part_done, unknown))
 
 
 def test_without_root_no_engine_is_asked_and_that_is_said(
