@@ -1,7 +1,7 @@
-"""Servers in a box: bench hosts that QEMU emulates, for tests and for trying virtbed out.
+"""The lab: bench hosts in a box, which QEMU emulates, to test and to try virtbed.
 
-Their kernel, systemd, libvirt, Docker and KVM are Debian's own; only their speed is not. Nothing
-that is timed there is a result.
+They run Debian's own kernel, systemd, libvirt, Docker and KVM, but slowly. Times measured on them
+are not results. `virtbed lab` and tests/lab use this package.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("VIRTBED_LAB") or "/var/cache/virtbed-lab").absolute()
-"""Images, snapshots, servers and consoles; the variable VIRTBED_LAB names another folder.
+"""Folder of images, snapshots, servers and console logs; VIRTBED_LAB sets another one.
 
-A cache, and outside of what a teardown removes: to make it again takes half an hour.
+It is a cache that `make teardown` does not remove, because building it again takes half an hour.
 """
 
 
 class LabError(RuntimeError):
-    """A server that cannot be made, started or reached; the message says what to do."""
+    """A server cannot be built, started or reached; the message says what to do."""

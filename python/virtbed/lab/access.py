@@ -1,4 +1,4 @@
-"""How a server is reached: what SSH and Ansible need to know of it."""
+"""Access to a server of the lab: its known host key, ssh configuration and inventories."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from virtbed.lab.recipe import USER
 from virtbed.lab.shape import ADDRESS
 
 SSH_CONFIG, INVENTORY, BECOME = "ssh_config", "inventory", "become"
-"""Names in a server's folder: ssh's configuration; inventories, as root and as a user with sudo."""
+"""Names in a server's folder: ssh configuration; inventories that log in as root, and with sudo."""
 
 
 def write_access(name: str, folder: Path, port: int, image: Image) -> None:
-    """Write a server's host key, ssh's configuration and its inventories.
+    """Write a server's known_hosts, ssh configuration and inventories.
 
     Args:
-        name: The server's.
-        folder: The server's.
-        port: Of ADDRESS, where its SSH is found.
+        name: Name of the server.
+        folder: Folder of the server.
+        port: Port of its SSH on ADDRESS.
         image: Its image, which has the keys.
     """
     config, known = folder / SSH_CONFIG, folder / "known_hosts"
     known.write_text(f"{name} {image.host_key}\n", encoding="utf-8")
-    # A file, and no options: what jumps through the server to its guests reads it, too.
+    # A file instead of options, because connections to guests through the server read it, too.
     config.write_text(
         f"Host {name}\n  HostName {ADDRESS}\n  Port {port}\n"
         f"  HostKeyAlias {name}\n  IdentityFile {image.key}\n  IdentitiesOnly yes\n"

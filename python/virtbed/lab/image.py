@@ -1,4 +1,4 @@
-"""Images of servers: built once per recipe, named by its digest, published by one rename."""
+"""Build the images of servers: once per recipe, named by its digest, published by a rename."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NEEDED = {"mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs", "ssh-keygen": "
 
 @dataclass(frozen=True)
 class Image:
-    """A published image.
+    """A complete image.
 
     Attributes:
-        folder: Where it lies.
-        digest: Its recipe's.
+        folder: Its folder.
+        digest: Digest of its recipe.
     """
 
     folder: Path
@@ -32,27 +32,27 @@ class Image:
 
     @property
     def disk(self) -> Path:
-        """Return the disk, which servers have overlays of."""
+        """The disk; servers use overlays of it."""
         return self.folder / "disk.raw"
 
     @property
     def kernel(self) -> Path:
-        """Return the kernel, which QEMU boots directly."""
+        """The kernel, which QEMU boots directly."""
         return self.folder / "vmlinuz"
 
     @property
     def ramdisk(self) -> Path:
-        """Return the initial ramdisk."""
+        """The initial ramdisk."""
         return self.folder / "initrd.img"
 
     @property
     def key(self) -> Path:
-        """Return the private key that opens root and USER."""
+        """The private SSH key for root and USER."""
         return self.folder / "key"
 
     @property
     def host_key(self) -> str:
-        """Return the public host key: its type and its text."""
+        """The public host key: its type and its text."""
         return " ".join((self.folder / "host_key.pub").read_text(encoding="utf-8").split()[:2])
 
 
@@ -64,12 +64,12 @@ def find(recipe: Recipe, folder: Path = FOLDER) -> Image | None:
 
 
 def build(recipe: Recipe, say: Say, folder: Path = FOLDER) -> Image:
-    """Return the image of a recipe; build it if there is none. Takes minutes, once.
+    """Return the image of a recipe, and build it first if it does not exist (minutes).
 
     Args:
-        recipe: What it is made of.
-        say: Called with what is done.
-        folder: The lab's.
+        recipe: The recipe.
+        say: Called with a line per step.
+        folder: Folder of the lab.
 
     Raises:
         LabError: it cannot be built.
@@ -77,12 +77,12 @@ def build(recipe: Recipe, say: Say, folder: Path = FOLDER) -> Image:
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     with _alone(images / f".{recipe.digest()}.lock"):
-        found = find(recipe, folder)
-        if found:
-            return found
+        existing = find(recipe, folder)
+        if existing:
+            return existing
         _require()
         building = images / f".building-{recipe.digest()}"
-        shutil.rmtree(building, ignore_errors=True)  # of a build that was killed
+        shutil.rmtree(building, ignore_errors=True)  # left by a killed build
         building.mkdir()
         try:
             _fill(recipe, building, say)
@@ -93,6 +93,7 @@ def build(recipe: Recipe, say: Say, folder: Path = FOLDER) -> Image:
 
 
 def _require() -> None:
+    """Raise LabError unless this process is root, and has the programs of a build."""
     if os.geteuid() != 0:
         raise LabError(
             f"user id {os.geteuid()} found, root (0) needed to build a server's image; use sudo"
@@ -101,7 +102,12 @@ def _require() -> None:
 
 
 def require_programs(needed: Mapping[str, str], why: str) -> None:
-    """Raise LabError unless programs, each with the package that it comes from, are installed."""
+    """Raise LabError unless programs are installed.
+
+    Args:
+        needed: Debian package by program.
+        why: What they are needed for, for the message.
+    """
     if missing := [package for name, package in needed.items() if not shutil.which(name)]:
         raise LabError(
             f"no {', '.join(missing)} found, needed {why}; run apt install {' '.join(missing)}"
@@ -109,6 +115,7 @@ def require_programs(needed: Mapping[str, str], why: str) -> None:
 
 
 def _fill(recipe: Recipe, building: Path, say: Say) -> None:
+    """Build the files of an image in a folder."""
     tree = building / "tree"
     say(f"bootstrapping {recipe.suite} with {len(recipe.packages)} packages (minutes)")
     run_program(*recipe.command(str(tree)))
@@ -131,7 +138,7 @@ def _fill(recipe: Recipe, building: Path, say: Say) -> None:
 
 
 def _keys(building: Path, tree: Path) -> None:
-    """Make the key that opens the server, and the server's own, known before it first starts."""
+    """Make the key for logging in, and the server's host key, so that it is known in advance."""
     for name in ("key", "host_key"):
         run_program(
             "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"virtbed-lab-{name}",
@@ -151,15 +158,19 @@ def _keys(building: Path, tree: Path) -> None:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Let one process build an image, while others wait for it."""
+    """Hold the lock of an image's build; other processes wait for it."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def run_program(*command: str) -> None:
-    """Run a program on this machine; raise LabError with the last it said unless it ends well."""
+    """Run a program on this machine.
+
+    Raises:
+        LabError: it fails; the message has the last lines of its stderr.
+    """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()][-5:]
-        raise LabError(f"{command[0]} ended with {done.returncode}: {'; '.join(said)}")
+        errors = [line for line in done.stderr.splitlines() if line.strip()][-5:]
+        raise LabError(f"{command[0]} ended with {done.returncode}: {'; '.join(errors)}")

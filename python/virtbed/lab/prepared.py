@@ -1,4 +1,4 @@
-"""Servers that start from a snapshot of one that was prepared before, in seconds."""
+"""Start servers in seconds, from snapshots of servers that were prepared before."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from virtbed.lab.shape import Accelerator, Shape
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to a server before its snapshot is taken.
+    """The preparation of a server before its snapshot is taken.
 
     Attributes:
-        key: Changes whenever something else is done: a digest of its sources.
-        do: Does it.
+        key: Identifies the preparation: a digest of its sources.
+        do: Prepares a server.
     """
 
     key: str = "booted"
@@ -34,14 +34,14 @@ BOOTED = Preparation()
 def snapshot_key(
     image: str, shape: Shape, preparation: str, accelerator: Accelerator, qemu: str
 ) -> str:
-    """Return 16 hexadecimal digits that change with whatever makes a snapshot another one.
+    """Return the key of a snapshot, 16 hexadecimal digits, from everything that it depends on.
 
     Args:
         image: Digest of the image.
-        shape: The hardware, which must be the same for a snapshot to start.
-        preparation: Key of what was done to the server.
-        accelerator: What runs it.
-        qemu: QEMU's version: another one may not read the snapshot.
+        shape: The hardware; a snapshot only starts on the same.
+        preparation: Key of the server's preparation.
+        accelerator: QEMU's accelerator.
+        qemu: QEMU's version; another version may not read the snapshot.
     """
     whole = [image, shape.hardware(accelerator), preparation, accelerator, qemu]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
@@ -51,17 +51,17 @@ def start_prepared(
     name: str, image: Image, shape: Shape, say: Say, *, tied: bool,
     accelerator: Accelerator = "tcg", preparation: Preparation = BOOTED, lab: Path = FOLDER,
 ) -> Server:  # fmt: skip
-    """Start a server from a snapshot; if there is none, boot one, prepare it and keep that first.
+    """Start a server from a snapshot; if there is none, first boot and prepare one, and save it.
 
     Args:
-        name: Its name.
+        name: Name of the server.
         image: Its image.
         shape: Its hardware.
-        say: Called with what is waited for.
+        say: Called with a line per step.
         tied: Whether it is killed when the thread that started it ends.
-        accelerator: What runs it.
-        preparation: What is done before the snapshot.
-        lab: The lab's folder.
+        accelerator: QEMU's accelerator.
+        preparation: The preparation before the snapshot.
+        lab: Folder of the lab.
 
     Raises:
         LabError: it does not start, or cannot be prepared.
@@ -69,7 +69,7 @@ def start_prepared(
     key = snapshot_key(image.digest, shape, preparation.key, accelerator, _qemu())
     snapshot = lab / "snapshots" / f"{key}.qcow2"
     if not snapshot.exists():
-        say(f"no snapshot {key} found: one is made, which takes minutes, once")
+        say(f"no snapshot {key} found: making one, which takes minutes, once")
         server = start(name, image, shape, say, tied=tied, accelerator=accelerator, lab=lab)
         try:
             preparation.do(server)
@@ -84,6 +84,7 @@ def start_prepared(
 
 
 def _qemu() -> str:
+    """Return QEMU's version."""
     done = subprocess.run(
         ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""QEMU's monitor: snapshots, and its end."""
+"""A client of QEMU's monitor (QMP), to take snapshots and to end QEMU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Monitor:
         self._socket.close()
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """Return the answer to one command; events between are passed over.
+        """Run a command and return its answer; events that arrive before it are ignored.
 
         Raises:
             LabError: QEMU refuses it.
@@ -52,10 +52,10 @@ class Monitor:
         raise ConnectionError(f"QEMU ended before it answered {command}")
 
     def human(self, line: str) -> None:
-        """Give a command of the human monitor, which says nothing where all went well.
+        """Run a command of the human monitor, which prints nothing on success.
 
         Raises:
-            LabError: it says what went wrong.
+            LabError: it printed an error.
         """
-        if said := self.ask("human-monitor-command", **{"command-line": line}).strip():
-            raise LabError(f"QEMU answers {line}: {said}")
+        if output := self.ask("human-monitor-command", **{"command-line": line}).strip():
+            raise LabError(f"QEMU refuses {line}: {output}")

@@ -1,4 +1,4 @@
-"""One server: a disposable disk, a QEMU process, and the ways to reach it."""
+"""A server of the lab: start, reach, save and remove it (a QEMU process with a disposable disk)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from virtbed.lab.qmp import Monitor
 from virtbed.lab.shape import ADDRESS, Accelerator, Shape
 
 BOOT_S = 600
-"""After which a server that does not answer has failed; a busy machine takes minutes."""
+"""Seconds that a server may take to boot and answer; on a busy machine it takes minutes."""
 SNAPSHOT = "ready"
 NAME = r"[a-z0-9][a-z0-9-]{0,40}"
 _NEEDED = {
     "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-client",
 }  # fmt: skip
-# Of the lab's folder; the last is of its tests.
+# Subfolders of the lab's folder; tests/lab makes the last one.
 _PARTS = ("servers", "images", "snapshots", "consoles", "bench")
 _LOOK_S = 1.0
 _END_S = 20
@@ -41,12 +41,12 @@ class Server:
     """A server of the lab, running or not.
 
     Attributes:
-        name: Its name, in the inventory too.
-        folder: Where its disk, console log and inventories lie.
-        port: Of ADDRESS, where its SSH is found.
-        pid: Of its QEMU.
+        name: Its name, also in its inventory.
+        folder: Folder of its disk, console log and inventories.
+        port: Port of its SSH on ADDRESS.
+        pid: Process id of its QEMU.
         image: Digest of its image.
-        accelerator: What runs it.
+        accelerator: QEMU's accelerator.
         shape: Its hardware.
     """
 
@@ -60,17 +60,17 @@ class Server:
 
     @property
     def inventory(self) -> Path:
-        """Return the inventory that reaches it as root."""
+        """The inventory that logs in as root."""
         return self.folder / INVENTORY
 
     @property
     def become_inventory(self) -> Path:
-        """Return the inventory that reaches it as a user who may become root."""
+        """The inventory that logs in as a user and becomes root by sudo."""
         return self.folder / BECOME
 
     @property
     def console(self) -> Path:
-        """Return the log of its serial console."""
+        """The log of its serial console."""
         return self.folder / "console.log"
 
     @property
@@ -79,12 +79,17 @@ class Server:
         return _held(self.folder)
 
     def ssh(self, *command: str, user: str = "root") -> list[str]:
-        """Return the command that runs another on it; a shell's, if there is none."""
+        """Return the ssh command that runs a command on the server; without one, a shell."""
         quoted = [shlex.join(command)] if command else []
         return ["ssh", "-F", str(self.folder / SSH_CONFIG), "-l", user, self.name, *quoted]
 
     def run(self, *command: str, timeout_s: float = 300, check: bool = True) -> str:
-        """Return what a command prints on it, as root.
+        """Run a command on the server as root; return its output.
+
+        Args:
+            *command: The command and its arguments.
+            timeout_s: Seconds that it may take.
+            check: Whether a failure of the command is an error.
 
         Raises:
             LabError: it fails, or takes too long.
@@ -104,15 +109,15 @@ class Server:
         return done.stdout
 
     def shell(self, script: str, timeout_s: float = 300) -> str:
-        """Return what a script of sh prints on it, as root; its first error ends it."""
+        """Run a shell script (sh -eu) on the server as root; return its output."""
         return self.run("sh", "-euc", script, timeout_s=timeout_s)
 
     def set_clock(self) -> None:
-        """Set its clock, which stands where a snapshot was taken."""
+        """Set its clock, which still has the time of the snapshot."""
         self.run("date", "--utc", f"--set=@{time.time():.3f}")
 
     def save(self, to: Path) -> None:
-        """Keep its memory and its disk as a snapshot that servers start from, and end it."""
+        """Save its memory and disk as a snapshot that other servers start from, and end it."""
         self.run("sync")
         with Monitor(self.folder / "qmp") as monitor:
             monitor.ask("stop")
@@ -125,7 +130,14 @@ class Server:
         self.remove()
 
     def keep_console(self, why: str) -> Path:
-        """Copy its console log out of its folder, which is removed with it; return the copy."""
+        """Copy its console log to a folder that is kept when the server is removed.
+
+        Args:
+            why: Why the log is kept; appended to it.
+
+        Returns:
+            The copy.
+        """
         kept = self.folder.parent.parent / "consoles" / f"{self.name}-{int(time.time())}.log"
         kept.parent.mkdir(parents=True, exist_ok=True)
         text = self.console.read_bytes() if self.console.exists() else b""
@@ -133,7 +145,7 @@ class Server:
         return kept
 
     def remove(self) -> None:
-        """End it, if it runs, and remove all that it has."""
+        """End the server if it runs, and remove its folder."""
         if self.running and self.pid:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -141,7 +153,8 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _wait_for_end(self) -> None:
-        with suppress(ChildProcessError):  # not this process's child: another one started it
+        """Wait until its QEMU has ended."""
+        with suppress(ChildProcessError):  # another process started it
             os.waitpid(self.pid, 0)
         end = time.monotonic() + _END_S
         while self.running:
@@ -151,15 +164,16 @@ class Server:
 
 
 def check_name(name: str) -> None:
-    """Raise LabError for what names no server: it is a folder's, a host's and ssh's name."""
+    """Raise LabError unless a name can be that of a folder, a host and a host of ssh."""
     if not re.fullmatch(NAME, name):
         raise LabError(
-            f"server name {name[:80]!r} found, up to 41 of a-z, 0-9 and - needed, none of - first"
+            f"server name {name[:80]!r} found, up to 41 characters a-z, 0-9 and - needed, not "
+            "starting with -"
         )
 
 
 def remove_all(lab: Path = FOLDER) -> None:
-    """End all servers, and remove all that the lab made in its folder; what else is there stays.
+    """End all servers, and remove the lab's files from its folder; other files there are kept.
 
     Raises:
         LabError: a server does not end.
@@ -168,28 +182,28 @@ def remove_all(lab: Path = FOLDER) -> None:
         server.remove()
     for part in _PARTS:
         shutil.rmtree(lab / part, ignore_errors=True)
-    with suppress(OSError):  # it was not there, or holds what is not the lab's
+    with suppress(OSError):  # it does not exist, or has other files
         lab.rmdir()
 
 
 def load(folder: Path) -> Server | None:
-    """Return the server of a folder; None if it has none, or one half made."""
+    """Return the server of a folder; None if it has none, or one that is not completely set up."""
     try:
-        found: dict[str, Any] = json.loads((folder / "server.json").read_text(encoding="utf-8"))
-        return Server(**{**found, "folder": folder, "shape": Shape(**found["shape"])})
+        stored: dict[str, Any] = json.loads((folder / "server.json").read_text(encoding="utf-8"))
+        return Server(**{**stored, "folder": folder, "shape": Shape(**stored["shape"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def servers(lab: Path = FOLDER) -> list[Server]:
-    """Return the servers that run, by name; remove what is left of those that were killed."""
-    found = []
+    """Return the running servers in order of their names; remove the folders of killed ones."""
+    running = []
     for folder in sorted((lab / "servers").glob("*")):
         if not _held(folder):
             shutil.rmtree(folder, ignore_errors=True)
         elif server := load(folder):
-            found.append(server)
-    return found
+            running.append(server)
+    return running
 
 
 def start(
@@ -203,16 +217,16 @@ def start(
         name: Its name; no other server may have it.
         image: Its image.
         shape: Its hardware.
-        say: Called with what is waited for.
-        tied: Whether it is killed when the thread that started it ends, however that ends.
-        accelerator: What runs it.
-        online: Whether it reaches the network beyond this machine.
-        snapshot: A disk that `Server.save` kept; it is started from there instead of booting.
-        lab: The lab's folder.
+        say: Called with a line per step.
+        tied: Whether it is killed when the thread that started it ends, for any reason.
+        accelerator: QEMU's accelerator.
+        online: Whether it can reach the network beyond this machine.
+        snapshot: A disk that `Server.save` wrote, to start from instead of booting.
+        lab: Folder of the lab.
 
     Raises:
-        LabError: the name is none or taken, QEMU is missing or ends, or the server does not answer
-            in time.
+        LabError: the name is invalid or taken, QEMU is missing or ends, or the server does not
+            answer within BOOT_S seconds.
     """
     check_name(name)
     require_programs(_NEEDED, "to run a server")
@@ -223,8 +237,8 @@ def start(
         folder.mkdir(parents=True)
     except FileExistsError:
         raise LabError(
-            f"a server {name} found, none of that name needed; choose another name, or run "
-            f"virtbed lab down {name}"
+            f"a server with the name {name} exists already; choose another name, or run virtbed "
+            f"lab down {name}"
         ) from None
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -238,7 +252,7 @@ def start(
                 _booted(server, say)
         except BaseException as error:
             kept = server.keep_console(f"{type(error).__name__}: {error}")
-            lock.close()  # else it counts as running
+            lock.close()  # otherwise the server counts as running
             server.remove()
             if isinstance(error, LabError):
                 raise LabError(f"{error}; its console log is {kept}") from error
@@ -249,6 +263,7 @@ def start(
 def _launch(
     server: Server, image: Image, tied: bool, online: bool, snapshot: Path | None, lock: IO[str]
 ) -> Server:
+    """Start the QEMU of a server; return the server with its process id."""
     folder, disk = server.folder, server.folder / "disk.qcow2"
     write_access(server.name, folder, server.port, image)
     if snapshot:
@@ -261,14 +276,14 @@ def _launch(
         image.kernel, image.ramdisk, folder, server.port, server.accelerator,
         SNAPSHOT if snapshot else "", online,
     )  # fmt: skip
-    # QEMU keeps the lock open: while it is held, the server runs.
+    # QEMU inherits the open lock file, so the lock is held as long as the server runs.
     with (folder / "qemu.log").open("w") as log:
         process = subprocess.Popen(
             [*(("setpriv", "--pdeathsig=KILL") if tied else ()), *command],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock.fileno(),),
             start_new_session=not tied,
         )  # fmt: skip
-    process.returncode = 0  # it outlives this object, which would complain
+    process.returncode = 0  # QEMU outlives this object, which would warn about that
     server = Server(**{**vars(server), "pid": process.pid})
     kept = {**asdict(server), "folder": str(folder)}
     (folder / "server.json").write_text(json.dumps(kept), encoding="utf-8")
@@ -276,22 +291,28 @@ def _launch(
 
 
 def _await(server: Server, say: Say, doing: str) -> None:
-    """Wait until the server's SSH greets."""
-    started = said_at = time.monotonic()
+    """Wait until the server's SSH answers.
+
+    Args:
+        server: The server.
+        say: Called every 15 s with the last line of the console.
+        doing: What the server does: "booting" or "resuming".
+    """
+    started = reported = time.monotonic()
     while not _greets(server.port):
         _require_alive(server)
         now = time.monotonic()
         if now - started > BOOT_S:
             raise LabError(f"{server.name} does not answer by SSH for {BOOT_S} s")
-        if now - said_at > 15:
-            said_at = now
+        if now - reported > 15:
+            reported = now
             say(f"{doing} {server.name}, {now - started:.0f} s: {_last_line(server.console)}")
         time.sleep(_LOOK_S)
     say(f"{server.name} answers after {time.monotonic() - started:.0f} s")
 
 
 def _booted(server: Server, say: Say) -> None:
-    """Wait until systemd has started all that it is to start."""
+    """Wait until systemd has finished the boot; raise LabError if a unit failed."""
     state = server.run("systemctl", "is-system-running", "--wait", check=False, timeout_s=BOOT_S)
     if state.strip() != "running":
         failed = server.run("systemctl", "--failed", "--no-legend", "--plain", check=False)
@@ -300,19 +321,21 @@ def _booted(server: Server, say: Say) -> None:
 
 
 def _greets(port: int) -> bool:
-    """Whether an SSH server greets: QEMU itself takes connections long before."""
-    with suppress(OSError), socket.create_connection((ADDRESS, port), timeout=10) as found:
-        return found.recv(4) == b"SSH-"
+    """Return whether an SSH server answers: QEMU itself accepts connections long before."""
+    with suppress(OSError), socket.create_connection((ADDRESS, port), timeout=10) as connection:
+        return connection.recv(4) == b"SSH-"
     return False
 
 
 def _require_alive(server: Server) -> None:
+    """Raise LabError if the server's QEMU has ended."""
     if os.waitpid(server.pid, os.WNOHANG)[0]:
-        said = (server.folder / "qemu.log").read_text(encoding="utf-8", errors="replace")
-        raise LabError(f"{server.name}: QEMU ended: {said.strip()[-1000:]}")
+        output = (server.folder / "qemu.log").read_text(encoding="utf-8", errors="replace")
+        raise LabError(f"{server.name}: QEMU ended: {output.strip()[-1000:]}")
 
 
 def _last_line(console: Path) -> str:
+    """Return the last line of a console log, at most 80 characters of it."""
     with suppress(OSError):
         lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line.strip()[:80] for line in reversed(lines) if line.strip()), "")
@@ -320,7 +343,7 @@ def _last_line(console: Path) -> str:
 
 
 def _held(folder: Path) -> bool:
-    """Whether a process holds the lock of a server's folder."""
+    """Return whether a process holds the lock of a server's folder."""
     try:
         with (folder / "lock").open("r") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -332,7 +355,7 @@ def _held(folder: Path) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((ADDRESS, 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as free:
+        free.bind((ADDRESS, 0))
+        port: int = free.getsockname()[1]
         return port

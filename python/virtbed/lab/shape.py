@@ -1,4 +1,4 @@
-"""What a server looks like from inside, and QEMU's command line for it, as data."""
+"""The hardware of a server of the lab, and QEMU's command line for it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ Accelerator = Literal["tcg", "kvm"]
 SPARE = "8086:10d3"
 """Vendor and device of the spare PCI device, an Intel 82574L (e1000e), as lspci prints them."""
 ADDRESS = "127.0.0.1"
-"""Where a server's SSH port is found: on this machine's loopback, and nowhere else."""
+"""Address of the servers' SSH ports: this machine's loopback only."""
 LEAST_MIB = 1024
 
-# EPYC's family and model: Linux believes a topology of threads (topoext) of that family only, and
-# without xlevel the leaf that holds it cannot be read. Under plain `max` systemd 252 does not get
-# through its boot on QEMU 7.2: mounts fail with "Invalid argument". Without la57 page tables have
-# four levels, not five; software walks each, and for a guest inside once per level of the host's.
-# KVM inside does not see a guest set XCR0 (QEMU 7.2): a guest's kernel finds the size of its XSAVE
-# area wrong, and hides AVX. A server has none either, or no guest would be attested.
+# EPYC's family and model: Linux accepts a topology of threads (topoext) of that family only;
+# without xlevel the CPUID leaf of the topology cannot be read. With plain `max`, systemd 252 does
+# not boot on QEMU 7.2: mounts fail with "Invalid argument". Without la57 page tables have four
+# levels instead of five; emulation walks each of them, for a guest inside once per level of the
+# host's. KVM inside does not notice when a guest sets XCR0 (QEMU 7.2): the guest's kernel then sees
+# a wrong size of its XSAVE area and hides AVX. So the server has no AVX either: otherwise no guest
+# would be attested.
 _PROCESSOR = (
     "max,family=23,model=49,stepping=0,model-id=LabCPU,+topoext,x-force-features=on,"
     "xlevel=0x8000001e,-la57,-xsave,-avx,-avx2,-fma,-f16c"
@@ -36,14 +37,14 @@ class Shape:
     """A server's hardware.
 
     Attributes:
-        sockets: Processors.
+        sockets: Number of sockets.
         cores: Cores per socket.
-        threads: Threads per core.
-        nodes: NUMA nodes; sockets are divided among them, or each socket into them.
-        memory_mib: Memory, in equal parts on the nodes.
+        threads: Threads per core, 1 or 2.
+        nodes: Number of NUMA nodes: several sockets per node, or several nodes per socket.
+        memory_mib: Memory in MiB, in equal parts on the nodes.
         svm: Whether the processor has hardware virtualization, for KVM inside.
         iommu: Whether there is an IOMMU (Intel's).
-        spare: Whether there is a PCI device that nothing uses, in an IOMMU group of its own.
+        spare: Whether there is an unused PCI device, in its own IOMMU group.
     """
 
     sockets: int = 1
@@ -63,7 +64,8 @@ class Shape:
             raise LabError(f"threads {self.threads} found, 1 or 2 needed: x86 has two per core")
         if self.sockets % self.nodes and self.nodes % self.sockets:
             raise LabError(
-                f"nodes {self.nodes} found for sockets {self.sockets}: one must divide the other"
+                f"nodes {self.nodes} found for sockets {self.sockets}: one number must divide the "
+                "other"
             )
         if self.cores % self._parts:
             raise LabError(
@@ -78,11 +80,12 @@ class Shape:
 
     @property
     def cpus(self) -> int:
-        """Return how many CPUs the server's kernel sees."""
+        """The number of CPUs that the server's kernel sees."""
         return self.sockets * self.cores * self.threads
 
     @property
     def _parts(self) -> int:
+        """The number of nodes per socket, at least 1."""
         return max(1, self.nodes // self.sockets)
 
     def node(self, socket: int, core: int) -> int:
@@ -92,12 +95,12 @@ class Shape:
         return socket * self.nodes // self.sockets
 
     def hardware(self, accelerator: Accelerator = "tcg") -> tuple[str, ...]:
-        """Return the part of QEMU's command line that the server's kernel sees.
+        """Return the part of QEMU's command line that defines the hardware.
 
-        A snapshot only starts with the same.
+        A snapshot only starts with the same hardware.
 
         Args:
-            accelerator: What runs the server; `kvm` where this machine has hardware virtualization.
+            accelerator: QEMU's accelerator; `kvm` needs hardware virtualization on this machine.
         """
         kvm = accelerator != "tcg"
         return (
@@ -107,7 +110,7 @@ class Shape:
             "-m", str(self.memory_mib),
             "-smp", f"{self.cpus},sockets={self.sockets},cores={self.cores},threads={self.threads}",
             *self._numa(),
-            # It must come before the devices that it translates for.
+            # The IOMMU must be before the devices that it translates for.
             *(("-device", "intel-iommu,intremap=on,caching-mode=on") if self.iommu else ()),
             *(("-device", "pcie-root-port,id=spare,chassis=1,slot=1", "-device", "e1000e,bus=spare")
               if self.spare else ()),
@@ -144,13 +147,13 @@ class Shape:
         """Return QEMU's command line.
 
         Args:
-            kernel: Booted directly.
+            kernel: The kernel, which is booted directly.
             ramdisk: The kernel's initial ramdisk.
-            folder: The server's: its disk is there, and console and monitor are made there.
-            port: Of ADDRESS, where its SSH is found.
-            accelerator: What runs the server.
-            snapshot: Of its disk; started instead of booting.
-            online: Whether the server reaches the network beyond this machine.
+            folder: Folder of the server: its disk is there, console log and monitor are made there.
+            port: Port of its SSH on ADDRESS.
+            accelerator: QEMU's accelerator.
+            snapshot: Name of a snapshot in its disk to start from; empty to boot.
+            online: Whether the server can reach the network beyond this machine.
         """
         restrict = "" if online else ",restrict=on"
         return (
@@ -171,9 +174,9 @@ class Shape:
 
 
 def accelerator_here(root: Path = Path("/")) -> Accelerator:
-    """Return what runs servers on this machine.
+    """Return the accelerator for servers on this machine: `kvm` if it is usable, else `tcg`.
 
-    A processor that shows neither VT-x nor AMD-V has no usable KVM, whatever /dev/kvm there is.
+    KVM is not usable if the processor shows neither VT-x nor AMD-V, even if /dev/kvm exists.
     """
     virtual = {"vmx", "svm"} & read_flags(root)
     return "kvm" if virtual and (root / "dev/kvm").exists() else "tcg"

@@ -79,7 +79,7 @@ def test_the_human_monitor_says_nothing_where_all_is_well(tmp_path: Path) -> Non
 
     with qemu(tmp_path / "qmp", answer), Monitor(tmp_path / "qmp") as monitor:
         monitor.human("savevm good")
-        with pytest.raises(LabError, match="QEMU answers savevm bad: Error: disk full"):
+        with pytest.raises(LabError, match="QEMU refuses savevm bad: Error: disk full"):
             monitor.human("savevm bad")
 
 

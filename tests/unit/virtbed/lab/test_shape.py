@@ -102,7 +102,7 @@ def test_a_snapshot_is_started_by_name_and_with_the_same_hardware() -> None:
     [
         ({"cores": 0}, "cores 0 found"),
         ({"threads": 3}, "threads 3 found, 1 or 2 needed"),
-        ({"sockets": 2, "nodes": 3}, "one must divide the other"),
+        ({"sockets": 2, "nodes": 3}, "one number must divide the other"),
         ({"cores": 3, "nodes": 2}, "must divide its cores"),
         ({"memory_mib": 512}, "at least 1024"),
         ({"sockets": 3, "nodes": 3, "memory_mib": 2048}, "a multiple of the 3 nodes"),
