@@ -1,17 +1,18 @@
-"""One mixed-effects model of a whole sweep, in addition to the plain ratios.
+"""A linear mixed-effects model of a whole sweep, in addition to the plain ratios.
 
-The logarithm of a trial's time is the sum of what is fixed, a mean for each cell (application x
-platform x mode x size, with every interaction), and of what is random: a shift of the replicate, of
-the instance where several applications share one, and of the trial. It is fitted by restricted
-maximum likelihood (statsmodels' MixedLM) on one logarithm per trial.
+The response is one logarithm per trial. Fixed effects: a mean per cell (application x platform x
+mode x cores, with all interactions). Random effects: replicate, instance (if several applications
+share one), and trial. It is fitted by restricted maximum likelihood (statsmodels' MixedLM).
 
-One spread for all cells gives more degrees of freedom than a cell's own replicates, so intervals
-are narrower, if the spread is one: where it is seen to differ between platforms, applications or
-sizes (Brown and Forsythe's test), nothing is shown. That test overlooks much: where one platform of
-five is twice as noisy, five replicates show it in a third to a half of sweeps, and in the others
-its interval covers about 85%. The page says so, and findings and prediction intervals rest on each
-cell's own spread. Degrees of freedom are those of the instances within replicates, which is exact
-for a whole sweep of one application, and cautious for several.
+Assumption: one residual variance for all cells. It gives more degrees of freedom than a cell's own
+replicates, and so narrower intervals. If it is rejected between platforms, applications or sizes
+(test of Brown and Forsythe, "Robust Tests for the Equality of Variances", JASA 69, 1974), no model
+is shown. The test has little power: if one platform of five is twice as noisy, five replicates show
+it in a third to a half of sweeps, and in the others its interval covers about 85% (simulated in the
+tests; the page says so). Findings and prediction intervals therefore use each cell's own spread.
+
+Degrees of freedom are those of instances within replicates: exact for a complete sweep of one
+application, conservative for several.
 """
 
 from __future__ import annotations
@@ -42,29 +43,30 @@ Json = dict[str, Any]
 Floats = NDArray[np.float64]
 Key = tuple[Any, ...]
 MOST_CELLS = 100
-"""With more cells the fit takes minutes."""
+"""The largest number of cells: with more, the fit takes minutes."""
 LEAST_FREEDOM = 4
 METHODS = ["bfgs", "lbfgs", "cg", "powell", "nm"]
-"""Optimizers, tried in turn: where the replicates do not differ, a variance is 0, at the edge."""
+"""Optimizers, tried in turn: a variance of 0 is at the boundary, where some of them fail."""
 UNLIKE = 0.05
+"""Level of the test of equal variances."""
 _INSTANCE = ["platform", "mode", "cores"]
 _WORK = [column for column in CELL if column not in _INSTANCE]
 
 
 class Unfit(Exception):
-    """The sweep has no such model; the message says why."""
+    """The model cannot be fitted to the sweep; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted model: means of cells with their covariance, and the spread of one instance.
+    """A fitted model.
 
     Attributes:
-        cells: The cells, sorted by key (`CELL`).
-        means: Of logarithms, one per cell.
-        covariance: Of the means.
-        own: Variance of one trial in a fresh instance, within a replicate.
-        common: Variance of a replicate, for all cells alike.
+        cells: The keys of the cells (`CELL`), sorted.
+        means: Shape (cells,): fixed effects, means of logarithms of ns.
+        covariance: Shape (cells, cells): covariance of the means.
+        own: Variance of one trial in a fresh instance, within a replicate (instance + residual).
+        common: Variance of the replicate effect, which all cells share.
         freedom: Degrees of freedom of `own`.
     """
 
@@ -76,14 +78,14 @@ class Fit:
     freedom: int
 
     def contrast(self, above: Key, below: Key) -> Floats:
-        """Return the weights of one cell's logarithm less another's."""
+        """Return the contrast of two cells (above minus below) as weights, shape (cells,)."""
         weights = np.zeros(len(self.cells))
         weights[self.cells.index(above)] += 1
         weights[self.cells.index(below)] -= 1
         return weights
 
     def interval(self, weights: Floats) -> tuple[float, float, float]:
-        """Return a contrast, given by its weights, and the ends of its interval."""
+        """Return the estimate of a contrast and the ends of its 95% interval (Student's t)."""
         middle = float(weights @ self.means)
         variance = float(weights @ self.covariance @ weights)
         half = t_quantile(CONFIDENCE, self.freedom) * math.sqrt(variance)
@@ -94,14 +96,14 @@ def of_trials(ran: pl.DataFrame, platforms: Platforms, cells: Iterable[Json]) ->
     """Return the report's part on the model.
 
     Args:
-        ran: As `diagnostics.of_trials` gives them.
-        platforms: The sweep's.
-        cells: The report's cells, with their plain ratios.
+        ran: One row per trial, the result of `diagnostics.of_trials`.
+        platforms: The platforms of the sweep.
+        cells: The cells of the report, with their plain ratios.
 
     Returns:
-        `reason` (why there is no model; None where there is one), `own` and `common` (standard
-        deviations), `freedom`, `rows` (per compared cell: pooled ratio with its interval, and
-        the plain one's), `interactions` and `sizes`.
+        `reason` (why there is no model; None if there is one), `own` and `common` (standard
+        deviations of logarithms), `freedom`, `rows` (one per compared cell: the model's ratio and
+        the plain one, with intervals), `interactions` (see there) and `sizes` (see `unmeasured`).
     """
     empty: Json = {"own": None, "common": None, "freedom": None}
     lists: Json = {"rows": [], "interactions": [], "sizes": []}
@@ -127,14 +129,15 @@ def of_trials(ran: pl.DataFrame, platforms: Platforms, cells: Iterable[Json]) ->
 
 
 def fit(ran: pl.DataFrame, entries: words.Entries = MappingProxyType({})) -> Fit:
-    """Fit the model to trials, as `diagnostics.of_trials` gives them.
+    """Fit the model.
 
     Args:
-        ran: Those.
-        entries: The platforms, for the words of a reason.
+        ran: One row per trial, the result of `diagnostics.of_trials`.
+        entries: The platforms, for the wording of a reason.
 
     Raises:
-        Unfit: there is too little or too much, the spread is not one, or the fit does not converge.
+        Unfit: there are too few replicates or too many cells or hosts, variances are unequal, or
+            the fit does not converge.
     """
     kept = ran.filter(PLAIN_ROWS, pl.col("deviation").is_not_null())
     kept = kept.filter(pl.len().over("replicate") > 1)
@@ -147,14 +150,16 @@ def fit(ran: pl.DataFrame, entries: words.Entries = MappingProxyType({})) -> Fit
     freedom = instances - kept.select(_INSTANCE).unique().height - (replicates - 1)
     hosts = kept["host"].n_unique()
     if hosts > 1:
-        raise Unfit(f"{hosts} hosts found, one is needed: each has its own spread.")
+        raise Unfit(f"{hosts} hosts found, one is needed: each host has its own spread.")
     if replicates < ENOUGH or freedom < LEAST_FREEDOM:
         raise Unfit(
             f"{words.count(replicates, 'replicate')} of {words.count(len(cells), 'cell')} found; "
             f"at least {ENOUGH} are needed, and {LEAST_FREEDOM} degrees of freedom."
         )
     if len(cells) > MOST_CELLS:
-        raise Unfit(f"{len(cells)} cells found; with more than {MOST_CELLS} a fit takes minutes.")
+        raise Unfit(
+            f"{len(cells)} cells found, at most {MOST_CELLS} are fitted: more take minutes."
+        )
     place = {cell: number for number, cell in enumerate(cells)}
     which = np.array([place[key] for key in keys])
     if (reason := _unlike_spread(kept, which, entries)) is not None:
@@ -166,12 +171,18 @@ def fit(ran: pl.DataFrame, entries: words.Entries = MappingProxyType({})) -> Fit
 def _estimate(
     kept: pl.DataFrame, which: NDArray[np.int64], cells: int
 ) -> tuple[Floats, Floats, tuple[float, float]]:
-    """Return means, their covariance, and the variances of a replicate and of an instance."""
-    # Takes two seconds to import, and so only where a model is fitted.
+    """Return means, their covariance, and the variances of a replicate and of an instance.
+
+    Args:
+        kept: One row per trial: `log`, `deviation`, `replicate` and the columns of an instance.
+        which: The index of each trial's cell.
+        cells: The number of cells.
+    """
+    # Imported here, since it takes two seconds and few commands fit a model.
     from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
 
     logs = kept["log"].to_numpy()
-    # In units of their spread: variances of logarithms are small numbers for an optimizer.
+    # Scaled to unit spread, since variances of logarithms are too small for the optimizers.
     scale = 1 / float(kept["deviation"].std())  # type: ignore[arg-type]
     endog = scale * logs
     exog = np.eye(cells)[which]
@@ -189,20 +200,20 @@ def _estimate(
         spec = VCSpec(["instance"], [names], [mats])
     try:
         with warnings.catch_warnings():
-            # A variance of zero is a warning, and no matter; what counts is asked below.
+            # A variance of 0 causes a harmless warning; convergence is checked below.
             warnings.simplefilter("ignore")
-            one = np.ones((len(endog), 1))  # the replicate's shift; not implied next to a spec
-            given = MixedLM(endog, exog, groups=replicate, exog_re=one, exog_vc=spec)
-            found = given.fit(reml=True, method=METHODS)
-            common = float(np.asarray(found.cov_re)[0, 0]) / scale**2
-            among, rest = (float(np.sum(x)) / scale**2 for x in (found.vcomp, found.scale))
+            one = np.ones((len(endog), 1))  # the replicate effect, not implied if there is a spec
+            model = MixedLM(endog, exog, groups=replicate, exog_re=one, exog_vc=spec)
+            fitted = model.fit(reml=True, method=METHODS)
+            common = float(np.asarray(fitted.cov_re)[0, 0]) / scale**2
+            among, rest = (float(np.sum(x)) / scale**2 for x in (fitted.vcomp, fitted.scale))
             known = (common, among, rest)
             covariance = _covariance(exog, replicate, np.array(labels), known)
     except (np.linalg.LinAlgError, ValueError) as error:
         raise Unfit(f"the fit fails: {error}.") from error
-    means = np.asarray(found.fe_params) / scale
+    means = np.asarray(fitted.fe_params) / scale
     own = among + rest
-    if not found.converged or not all(np.isfinite(x).all() for x in (means, covariance, own)):
+    if not fitted.converged or not all(np.isfinite(x).all() for x in (means, covariance, own)):
         raise Unfit("the fit does not converge.")
     return means, covariance, (common, own)
 
@@ -210,16 +221,17 @@ def _estimate(
 def _covariance(
     exog: Floats, replicate: NDArray[np.int64], labels: NDArray[np.str_], known: tuple[float, ...]
 ) -> Floats:
-    """Return the covariance of the means, (X' V^-1 X)^-1, of the variances that were estimated.
+    """Return the covariance of the fixed effects, (X' V^-1 X)^-1, at the estimated variances.
 
-    statsmodels takes it of the Hessian of all parameters, which is no covariance where a variance
-    is estimated to be zero: a contrast of cells then had one below zero.
+    This is the generalized least squares estimator. statsmodels inverts the Hessian of all
+    parameters instead, which is not positive definite if a variance is estimated as 0; contrasts
+    then had negative variances.
 
     Args:
-        exog: The cell of each trial, as an indicator.
-        replicate: That of each trial.
-        labels: The instance of each trial.
-        known: The variances of a replicate, of an instance, and of the rest.
+        exog: Shape (trials, cells): the cell of each trial, as an indicator.
+        replicate: Shape (trials,): the replicate of each trial.
+        labels: Shape (trials,): the instance of each trial.
+        known: The variances of a replicate, of an instance, and of the residual.
     """
     common, among, rest = known
     information = np.zeros((exog.shape[1], exog.shape[1]))
@@ -234,11 +246,12 @@ def _covariance(
 def _unlike_spread(
     kept: pl.DataFrame, which: NDArray[np.int64], entries: words.Entries
 ) -> str | None:
-    """Return that and where the spread differs; None where no difference is seen.
+    """Return a sentence on unequal variances; None if no test rejects equality at `UNLIKE`.
 
-    Of the logarithms less the means of their cell and of their replicate, an instance's
-    applications taken together: they share its shift, and are no independent observations of it.
-    Between applications, of what is left of each within its instance.
+    Brown and Forsythe's test (Levene's with medians) on residuals from the means of cell and
+    replicate. Between platforms and between sizes, the residuals of an instance's applications are
+    averaged first, since they share the instance effect. Between applications, residuals within
+    instances are used.
     """
     instance = ["replicate", *_INSTANCE]
     rest = kept.with_columns(pl.Series("cell", which)).sort(*CELL, "replicate")
@@ -265,14 +278,14 @@ def _unlike_spread(
             least, most = (find(spreads, key=lambda n: spreads[n]) for find in (min, max))
             return (
                 f"the spread differs between {what}: {percent(spreads[most])} for {most}, "
-                f"{percent(spreads[least])} for {least}. One for all would make the intervals of "
-                "the noisy too narrow."
+                f"{percent(spreads[least])} for {least}. One spread for all would make the "
+                "intervals of the noisy ones too narrow."
             )
     return None
 
 
 def _pairs(fitted: Fit, bare: str | None) -> list[tuple[Key, Key]]:
-    """Return each cell that has its baseline, with that."""
+    """Return the pairs of a cell's key and its baseline's key."""
     below = {
         _of(cell, SUBJECT): cell
         for cell in fitted.cells
@@ -308,17 +321,26 @@ def _row(fitted: Fit, above: Key, below: Key, plain: Json) -> Json:
 
 
 def interactions(fitted: Fit, pairs: list[tuple[Key, Key]], entries: words.Entries) -> list[Json]:
-    """Return whether the cost over bare metal depends on size, mode and application.
+    """Return Wald F tests of whether the cost over bare metal depends on size, mode, application.
 
-    F tests of the contrasts' equality, Holm's adjustment over the three. Fields: `about`, `p`
-    (adjusted), `seen`, `most` (the largest ratio of two ratios), `where`.
+    Each tests that the contrasts to bare metal are equal; p values have Holm's adjustment over the
+    three tests.
+
+    Args:
+        fitted: The fitted model.
+        pairs: The keys of cells and their baselines.
+        entries: The platforms, for the wording.
+
+    Returns:
+        Rows with `about` ("size", "mode" or "application"), `p` (adjusted), `seen` (whether it is
+        significant), `most` (the largest ratio of two ratios) and `where` (its platform).
     """
     kinds = {"size": ["cores"], "mode": ["mode"], "application": _WORK}
     tested = (_interaction(fitted, pairs, about, by, entries) for about, by in kinds.items())
-    found = [row for row in tested if row]
-    adjusted = holm_adjusted([row["p"] for row in found])
+    rows = [row for row in tested if row]
+    adjusted = holm_adjusted([row["p"] for row in rows])
     return [
-        row | {"p": p, "seen": p < 1 - CONFIDENCE} for row, p in zip(found, adjusted, strict=True)
+        row | {"p": p, "seen": p < 1 - CONFIDENCE} for row, p in zip(rows, adjusted, strict=True)
     ]
 
 
@@ -347,7 +369,7 @@ def _interaction(
 def _grouped(
     pairs: list[tuple[Key, Key]], key: Callable[[tuple[Key, Key]], Key]
 ) -> dict[Key, list[tuple[Key, Key]]]:
-    """Return pairs by key, in the order in which the keys come first."""
+    """Return the pairs grouped by a key, in the order of first occurrence."""
     groups: dict[Key, list[tuple[Key, Key]]] = {}
     for pair in pairs:
         groups.setdefault(key(pair), []).append(pair)
@@ -355,7 +377,7 @@ def _grouped(
 
 
 def _sizes(fitted: Fit, pairs: list[tuple[Key, Key]]) -> Iterator[Json]:
-    """Give what each curve tells of sizes that were not measured."""
+    """Yield a row per curve with the predictions for sizes that were not measured."""
     same = [column for column in CELL if column != "cores"]
     for curve, group in _grouped(pairs, lambda pair: _of(pair[0], same)).items():
         measured = sorted(

@@ -1,4 +1,4 @@
-"""What instances next to a measured one did, as a trial's result has it."""
+"""Columns of a trial on its neighbours, the instances that ran beside the measured one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from virtbed_contract.neighbours import placed_in_words
 
 
 def columns_of(result: Json) -> Json:
-    """Return ``neighbours_cpus`` and ``neighbours_busy`` of a trial; None without neighbours."""
+    """Return `neighbours_cpus` and `neighbours_busy` of a result; None without neighbours."""
     ran = result.get("neighbours") or ()
     named = (placed_in_words(one["cpus"], one["shares"], one["housekeeping"]) for one in ran)
     busy = [one["busy_cpus"] for one in ran]

@@ -1,7 +1,8 @@
-"""Trials of one host that are said to have run at once, which a sweep's never do.
+"""Detection of trials of one host that overlap in time.
 
-A host runs one trial after another: its sweep holds a lock. A trial that starts before an earlier
-one can have ended ran at the same time, in another sweep, or is a file with another's label.
+A host runs one trial at a time, since a sweep holds a lock on it. If a trial starts before an
+earlier one can have ended, another sweep ran meanwhile, or one of the two has a wrong label.
+`trust` leaves such trials out.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from virtbed_analysis.reading import Json
 log = logging.getLogger(__name__)
 
 _SLACK_S = 2.0
-"""Starts are whole seconds, and a clock that is set slews."""
-_PART = 1.02  # a guest's seconds, by which its trial is timed, may be so much longer
+"""Tolerated overlap in seconds: starts are whole seconds, and a clock may slew."""
+_PART = 1.02  # tolerated drift of a guest's clock, by which its trial is timed
 _MOST = 0.25
-"""Where more of a host's trials overlap, its starts are no times: a clock stood."""
+"""If a larger share of a host's trials overlaps, its clock stood still, and none is left out."""
 
 
 def overlapping(
     results: Mapping[str, Json], lasted_ns: Mapping[str, int]
 ) -> Iterator[tuple[str, str]]:
-    """Give each trial that starts while an earlier one of its host ran, and why that cannot be.
+    """Yield each trial that starts while an earlier one of its host ran, with a reason.
 
     Args:
-        results: Results by the trial's id.
-        lasted_ns: How long each process ran at least.
+        results: Results, by the trial's id.
+        lasted_ns: A lower bound of each process's duration, in ns (`evidence.lasted_ns`).
     """
     hosts: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for trial, result in results.items():
@@ -39,8 +40,8 @@ def overlapping(
         overlaps = list(_of_host(sorted(starts), lasted_ns))
         if len(overlaps) > _MOST * len(starts):
             log.warning(
-                "%d of %d trials of host %s start while another runs: its starts are no times, and "
-                "tell neither order nor drift; set the clock of the controller",
+                "%d of %d trials of host %s start while another runs: its starts are not reliable, "
+                "so neither order nor drift is known; set the clock of the controller",
                 len(overlaps), len(starts), host,
             )  # fmt: skip
         else:
@@ -56,8 +57,8 @@ def _of_host(
             yield (
                 trial,
                 f"started {ends - start:.0f} s before {before} of the same host can have ended: a "
-                "host runs one trial at a time, so another sweep ran meanwhile, or one of the two "
-                "has a start that is not its own",
+                "host runs one trial at a time, so another sweep ran meanwhile, or the start of "
+                "one of the two was changed",
             )
             continue
         before, began, ends = trial, start, max(ends, start + lasted_ns[trial] / 1e9 / _PART)

@@ -1,8 +1,8 @@
-"""Replicates that a pause divides: each part is paired with the baseline that was measured near it.
+"""Replicates that were divided by a pause, each part with its own baseline.
 
-A sweep that goes on much later measures a replicate's baseline again and keeps the earlier result
-in `earlier/ATTEMPT/ID`. Each of the two is a replicate of its own then, with the trials that are
-nearer to it in time, so that no pair spans the pause.
+A sweep that is resumed much later measures the baseline of an unfinished replicate again and keeps
+the earlier result in `earlier/ATTEMPT/ID`. Each baseline then makes a replicate of its own, with
+the trials that are nearest to it in time, so that no pair spans the pause.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from virtbed_analysis.reading import MARK
 
 
 def divided(trials: pl.DataFrame) -> pl.DataFrame:
-    """Return trials with a replicate number of its own for each later part of a replicate.
+    """Return trials with new replicate numbers for the later parts of divided replicates.
 
-    Only replicates with an earlier attempt of their baseline change. Trials of the second part of
-    replicate r have r + R, of the third r + 2R, with R the largest number of a replicate.
+    Only replicates with an earlier attempt of their baseline change: trials of the second part of
+    replicate r get r + R, of the third r + 2R, where R is the largest number of a replicate.
+
+    Args:
+        trials: One row per trial, as `Sweep.trials`.
     """
     again = trials.filter(pl.col("trial").str.contains(MARK, literal=True))
     if not again.height:
@@ -41,9 +44,9 @@ def divided(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def added(trials: pl.DataFrame) -> Counter[tuple[object, ...]]:
-    """Return, by cell, how many replicates its baseline has more, as it was measured again.
+    """Return, by cell, how many more replicates its baseline has, since it was measured again.
 
-    The cell itself has nothing to show for these, and has lost nothing.
+    For these replicates the cell has no result, but also no lost trial.
     """
     again = trials.filter(pl.col("trial").str.contains(MARK, literal=True))
     more = Counter(key_of(row, SUBJECT) for row in again.to_dicts())
@@ -52,7 +55,10 @@ def added(trials: pl.DataFrame) -> Counter[tuple[object, ...]]:
 
 
 def started_s(trials: pl.DataFrame) -> dict[str, float]:
-    """Return when each trial started, in seconds since the epoch, as `unneeded_trials` takes it."""
+    """Return the start of each trial in seconds since the epoch, by its id.
+
+    `precision.unneeded_trials` takes it.
+    """
     rows = trials.select("trial", "started_at").iter_rows()
     return {trial: _seconds(at) for trial, at in rows}
 

@@ -1,4 +1,4 @@
-"""Estimates of what each trial yields once: its start, its answers, and the other measures."""
+"""Estimates of measures with one value per trial: start-up, answers, and others such as memory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ STARTUP = of_group("startup")
 def startup(trials: pl.DataFrame) -> pl.DataFrame:
     """Return the start-up times of each real cell in ms.
 
-    Medians of the measures of the group startup (`spawn_ms` is null where no launcher reported the
-    harness when it was started), and `start_typical_ms`: the geometric mean of their sum over
-    those replicates where all are known.
+    Args:
+        trials: One row per trial, as `Sweep.trials`.
+
+    Returns:
+        One row per cell: `GROUP`, `replicates`, `<measure>_ms` (median of each measure of the group
+        startup; `spawn_ms` is null if the launcher did not report it), and `start_typical_ms`
+        (geometric mean of their sum, over the replicates in which all are known).
     """
     unlike.refuse_pooled(trials)
     real = trials.filter(~pl.col("emulated"))
@@ -38,9 +42,9 @@ def startup(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
-    """Return what emulated cells did: phases and start-up in ms, no interval and no ratio.
+    """Return phases and start-up of emulated cells in ms, without interval and ratio.
 
-    Their times are the emulator's, not the platform's, so nothing is compared with them.
+    Their times are those of the emulator, not of the platform, so they are never compared.
     """
     slow = steady(samples, emulated=True)
     starts = _startup(trials.filter(pl.col("emulated"))).drop("replicates")
@@ -50,10 +54,15 @@ def emulated(samples: pl.DataFrame, trials: pl.DataFrame) -> pl.DataFrame:
 def other(trials: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     """Return one measure of each real cell that has it, and its ratio to bare metal.
 
-    Columns: `GROUP`, `baseline`, `value` (geometric mean over replicates, in the unit in
-    which the measure is shown), `replicates`, `zeros` (replicates whose value is 0: with any,
-    there is no geometric mean and no ratio), and the ratio's columns (see
-    `estimate.ratio_to_bare_metal`); the ratio alone has an interval, see `estimate.typical`.
+    Args:
+        trials: One row per trial, as `Sweep.trials`.
+        measure: A measure with one value per trial.
+
+    Returns:
+        One row per cell: `GROUP`; `baseline`; `value` (geometric mean over replicates, in the unit
+        in which the measure is shown, without an interval, see `estimate.typical`); `replicates`;
+        `zeros` (number of replicates with the value 0; with any, there is no geometric mean and no
+        ratio); and the columns of `estimate.ratio_to_bare_metal`.
     """
     unlike.refuse_pooled(trials)
     value = pl.col(measure.column) / SHOWN[measure.unit][1]
@@ -82,12 +91,18 @@ def other(trials: pl.DataFrame, measure: Measure) -> pl.DataFrame:
 
 
 def answers_differ(trials: pl.DataFrame) -> pl.DataFrame:
-    """Return the cells whose answers are not bare metal's: their times compare unlike work.
+    """Return the cells whose answers differ from those of bare metal, so the work was not the same.
 
-    Answers are compared by digest, within one application, version and scale, whatever the size;
-    emulated cells count too, for answers do not depend on speed. Columns: `GROUP`, `trials` (how
-    many differ), `answers` (their digests) and `expected` (bare metal's; several if it differs
-    from itself). Without a bare-metal result the commonest digest stands in for it.
+    Answers are compared by digest within one application, version and scale, over all sizes and
+    including emulated cells, since answers do not depend on speed. Without a bare-metal result the
+    most common digest is expected.
+
+    Args:
+        trials: One row per trial, as `Sweep.trials`.
+
+    Returns:
+        One row per such cell: `GROUP`, `trials` (how many differ), `answers` (their digests) and
+        `expected` (bare metal's digests; several if bare metal is inconsistent).
     """
     work = ["application", "application_version", "scale"]
     metal = trials.filter(BARE)
@@ -118,12 +133,12 @@ def _startup(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def log_means(samples: pl.DataFrame | Readings) -> dict[str, dict[str, float]]:
-    """Return `precision.log_means` of each trial, by its id."""
-    found: dict[str, dict[str, float]] = {}
+    """Return `precision.log_means` of each trial of a sweep, by its id."""
+    logs: dict[str, dict[str, float]] = {}
     means, whole = readings(samples), pl.col("scenario").is_in(WHOLE)
     log = (pl.col("e2e_ns") / pl.col("n")).log().alias("log")
     own = means.totals.filter(~whole).select("trial", "input", log)
     for trial, name, log in own.iter_rows():
-        found.setdefault(trial, {})[name] = log
+        logs.setdefault(trial, {})[name] = log
     rest = means.filter(whole).trials
-    return found | {trial: {"": log} for trial, log in rest.iter_rows()}
+    return logs | {trial: {"": log} for trial, log in rest.iter_rows()}

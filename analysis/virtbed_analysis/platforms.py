@@ -1,4 +1,4 @@
-"""The platforms of a sweep: their order, their words and their marks, from its design."""
+"""The platforms of a sweep, from its design: order, wording, colours and marks in figures."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from virtbed_contract.documents import BARE, Platform
 from virtbed_contract.factors import MODES
 
 METAL, PROCESS = BARE
-# What a design does not describe: hues of Okabe and Ito's that all eyes can tell apart.
+# For platforms without a design: Okabe and Ito's palette, safe for colour-blind readers.
 _COLOURS = ("#8a8a8a", "#e69f00", "#56b4e9", "#cc79a7", "#0072b2", "#d55e00", "#009e73")
 _MARKS = ("s", "o", "D", "^", "v", "P", "X")
 Parts = tuple[str, str]
-"""A machine and an enclosure."""
+"""Machine and enclosure of a platform."""
 
 
 @dataclass(frozen=True)
 class Platforms:
-    """Platforms by name, as reports list them."""
+    """Platforms by name, in the order of reports."""
 
     entries: Mapping[str, Platform]
 
@@ -30,7 +30,7 @@ class Platforms:
 
     @property
     def bare(self) -> str | None:
-        """The platform that is metal x process: what the others are compared with."""
+        """The name of the platform metal x process, the baseline; None without one."""
         return next((name for name, entry in self.entries.items() if _is_bare(entry)), None)
 
     def parts(self, name: str) -> Parts:
@@ -38,11 +38,11 @@ class Platforms:
         return self.entries[name].machine, self.entries[name].enclosure
 
     def order(self, platform: str, mode: str) -> tuple[int, int]:
-        """Return where a report lists a platform and a mode."""
+        """Return the sort key of a platform and mode in a report."""
         return self.names.index(platform), MODES.index(mode)
 
     def __or__(self, other: Platforms) -> Platforms:
-        """Return these platforms, and after them those that only the other one has."""
+        """Return these platforms, followed by those that only `other` has."""
         added = {name: entry for name, entry in other.entries.items() if name not in self.entries}
         return Platforms({**self.entries, **added})
 
@@ -51,9 +51,9 @@ def platforms_of(described: Iterable[Platform], found: Mapping[str, Parts]) -> P
     """Return the platforms of a sweep.
 
     Args:
-        described: What its design says of platforms, in order.
+        described: The platforms of its design, in order.
         found: Machine and enclosure of each platform that has a result. Those that the design does
-            not describe come after the others: bare metal first, then as they appear.
+            not describe follow the others: bare metal first, then in the given order.
     """
     entries = {entry.name: entry for entry in described}
     rest = {name: parts for name, parts in found.items() if name not in entries}

@@ -1,16 +1,16 @@
-"""When a cell has been measured often enough.
+"""Sequential stopping: which trials of a design are no longer needed.
 
-A cell stops at the first replicate, from a minimum on, at which its interval is as narrow as was
-asked (the sequential rule of Chow and Robbins, "On the Asymptotic Theory of Fixed-Width Sequential
-Confidence Intervals", Annals of Mathematical Statistics 36, 1965, doi:10.1214/aoms/1177700156).
-Looking again and again favours moments when the spread happens to look small, which costs
-coverage; a minimum of eight replicates keeps that loss below two points (simulated in the tests).
+A cell stops at the first replicate, from a minimum on, at which its interval is as narrow as the
+plan requires (sequential rule of Chow and Robbins, "On the Asymptotic Theory of Fixed-Width
+Sequential Confidence Intervals", Annals of Mathematical Statistics 36, 1965,
+doi:10.1214/aoms/1177700156). Repeated checks favour moments at which the spread happens to look
+small, which costs coverage; with a minimum of eight replicates the loss is below two percentage
+points (simulated in the tests).
 
-What the rule needs of a trial is `log_means`, a number per input, or one where its scenario is
-judged by latency or throughput, which are of no input: a ledger that keeps them need not
-read results again. Less is not enough. A ratio is paired by input, and which inputs two trials
-have in common is known only when both have run; one number per trial (the mean of these) would do
-only if LoadGen's quick rules gave every trial the same inputs, which they do not promise.
+The rule needs `log_means` of each trial: one number per input, or a single one if the scenario is
+judged by latency or throughput. The ledger keeps them, so results are not read again. One number
+per trial would not be enough: a ratio is paired by input, the common inputs of two trials are known
+only when both have run, and LoadGen's quick rules do not guarantee every trial the same inputs.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from virtbed_contract.measures import JUDGED_BY
 from virtbed_contract.sweep import Design, PlannedTrial
 
 LogMeans = Mapping[str, float]
-"""Logarithms of the time in ns that a trial is judged by, by input: an input's mean e2e time, or,
-under the empty name, what is of the whole trial."""
+"""Logarithms of a trial's judged time in ns, by input: of each input's mean e2e time, or, under the
+empty name, of the one value of a scenario that is judged by whole trials."""
 _Key = tuple[Any, ...]
 
 
@@ -48,17 +48,28 @@ def close_enough(
     precision: float,
     min_replicates: int,
 ) -> NDArray[np.bool_]:
-    """Return, elementwise, whether intervals of ratios are as narrow as asked.
+    """Return, elementwise, whether intervals of ratios are as narrow as required.
 
-    A precision of 0.02 asks that sqrt(high / low) be at most 1.02: the ends are then within 2% of
-    the estimate. An interval that is NaN is not narrow.
+    The half-width on the logarithmic scale, log(high / low) / 2, must be at most log(1 +
+    precision); with 0.02 the ends are within 2% of the estimate.
+
+    Args:
+        low: Lower ends; NaN counts as not narrow.
+        high: Upper ends, same shape.
+        replicates: Numbers of pairs, same shape.
+        precision: The required half-width, as a share.
+        min_replicates: The least number of pairs.
     """
     narrow = np.log(high / low) / 2 <= np.log1p(precision)
     return np.asarray(narrow & (replicates >= min_replicates))
 
 
 def log_means(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the logarithm of the time, in ns, that a result is judged by, of each input it has.
+    """Return the logarithms of a result's judged time in ns, by input (see `LogMeans`).
+
+    Args:
+        result: A result.json, of which only `settings.scenario` and `samples` are needed (and
+            `loadgen` in scenarios judged by whole trials).
 
     Example:
         >>> sample = {"warmup": False, "input": "a.png"}
@@ -138,13 +149,13 @@ def unneeded_trials(
 
 
 class Earlier(NamedTuple):
-    """A baseline's result that was put aside as it was measured again.
+    """An earlier result of a baseline that was measured again.
 
     Attributes:
-        trial: Its id.
-        name: What `unneeded_trials` calls it.
+        trial: The trial's id.
+        name: The key of this attempt in `unneeded_trials`, "ID@ATTEMPT".
         log_means: See `log_means`.
-        started_s: When it started, in seconds since the epoch.
+        started_s: The start in seconds since the epoch.
     """
 
     trial: str
@@ -154,9 +165,9 @@ class Earlier(NamedTuple):
 
 
 def earlier_attempts(folder: Path) -> list[Earlier]:
-    """Return the results in a results folder that were put aside; one that cannot be read is none.
+    """Return the earlier results of baselines that were measured again, in a results folder.
 
-    The report names those.
+    Unreadable files are skipped here; the report lists them.
 
     Example:
         >>> earlier_attempts(Path("results/quick"))
@@ -173,7 +184,7 @@ def earlier_attempts(folder: Path) -> list[Earlier]:
 
 
 def _nearest(trial: str, baselines: list[str], started: Mapping[str, float]) -> str:
-    """Return the baseline that started nearest to a trial; the latest where that is not known.
+    """Return the baseline that started nearest to a trial; the latest one if starts are unknown.
 
     `passes.divided` pairs in the same way.
     """
@@ -184,11 +195,11 @@ def _nearest(trial: str, baselines: list[str], started: Mapping[str, float]) -> 
 
 
 def _close(pairs: Mapping[int, tuple[LogMeans, LogMeans]], design: Design) -> bool:
-    """Return whether a cell's ratio is known as closely as its design asks.
+    """Return whether a cell's ratio has the precision that its design requires.
 
     Args:
-        pairs: Its trials, each with its baseline, by replicate.
-        design: What is planned.
+        pairs: The log means of a trial and of its baseline, by replicate.
+        design: The design, with `precision` and `min_replicates`.
     """
     above, below = (
         Logs.of({r: (list(pair[side]), list(pair[side].values())) for r, pair in pairs.items()})
@@ -196,7 +207,7 @@ def _close(pairs: Mapping[int, tuple[LogMeans, LogMeans]], design: Design) -> bo
     )
     logs = contrast((1.0, above), (-1.0, below))
     half = None if logs is None else half_width([logs])
-    # Replicates that are all equal show no precision: a clock too coarse, or copies.
+    # Equal replicates show no precision: the clock is too coarse, or they are copies.
     if logs is None or half is None or equal(logs) or design.precision is None:
         return False
     low, high, n = np.exp([logs.mean() - half]), np.exp([logs.mean() + half]), np.array([len(logs)])

@@ -1,4 +1,4 @@
-"""Where a report's numbers come from: host, software, plan and commit."""
+"""Provenance of a report: host, software, plan, seeds and commits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from virtbed_contract.factors import FACTORS
 
 
 def provenance(sweep: Sweep) -> list[Json]:
-    """Return where the numbers come from, as items with their values."""
+    """Return rows with `item` and `values`; items without a value are left out."""
     trials, design, facts = sweep.trials, sweep.design, _facts(sweep)
     cpu = facts.get("cpu", {})
     engines = facts.get("engines", {})
 
     def found(column: str) -> list[str | None]:
         values = trials[column].unique().sort().drop_nulls()
-        return [_SAID.get(str(v), str(v)) for v in values]
+        return [_WORDS.get(str(v), str(v)) for v in values]
 
     started = found("started_at")
     real = trials.filter(~pl.col("emulated"))
@@ -69,9 +69,9 @@ def provenance(sweep: Sweep) -> list[Json]:
     ]
 
 
-_SAID = {"True": "on", "False": "off"}
+_WORDS = {"True": "on", "False": "off"}
 
-# Besides those above: what must be alike, as the trials saw it.
+# Further items: facts that must be alike, as read by the trials.
 _SURROUNDINGS = {
     f"{fact.words} seen by trials": fact.column
     for fact in unlike.TABLE
@@ -91,7 +91,7 @@ def _heading(name: str) -> str:
 
 
 def online_cpus(sweep: Sweep) -> int | None:
-    """Return how many CPUs of the host are online; None where the doctor did not say."""
+    """Return the number of online CPUs of the host; None if the host report lacks it."""
     cpu = _facts(sweep).get("cpu", {})
     return len(cpu["online"]) if cpu.get("online") else None
 

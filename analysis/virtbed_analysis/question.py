@@ -1,4 +1,4 @@
-"""What advice is asked: the application, the bounds, the prices."""
+"""The question that `advise` answers: application, bounds and prices."""
 
 from __future__ import annotations
 
@@ -13,17 +13,30 @@ from virtbed_contract.measures import JUDGED_BY, Judged
 from virtbed_contract.sweep import MARGIN
 
 WORK = JUDGED_BY[SCENARIOS[0]]
-"""The measure of the work alone: a request's own time."""
+"""The measure of a request's own time, without the queue."""
 PRICE_COLUMNS = ("platform", "cores", "processor", "price_per_hour")
 
 
 @dataclass(frozen=True)
 class Question:
-    """What an instance is chosen for.
+    """What an instance is chosen for; see `advise`.
 
-    `slo_ms` bounds the 99th percentile of an instance's latency; `prices` maps platform, cores and
-    processor to the price of an hour. Empty `platforms` allows every one. `margin` is the share of
-    time, or cost, that does not matter; None takes the plan's, or 3%.
+    Attributes:
+        application: The name of the application.
+        scale: Its scale.
+        scenario: LoadGen's scenario.
+        slo_ms: Bound on the 99th percentile of an instance's latency, in ms; None without one.
+        cores_max: The largest number of cores; None for any.
+        platforms: The allowed platforms; empty for all.
+        prices: Price per hour by (platform, cores, processor); empty to compare by time.
+        margin: The share of time or cost that does not matter; None for the plan's, or 3%.
+
+    Raises:
+        AnalysisError: a value is out of range, or a bound on latency is set for offline.
+
+    Example:
+        >>> Question("image_classification", slo_ms=50).by_cores
+        True
     """
 
     application: str
@@ -52,40 +65,43 @@ class Question:
             if not 0 < price < math.inf:
                 raise AnalysisError(
                     f"a price of {price:g} found for {platform} with {cores} cores on {processor}, "
-                    "a positive one needed: what costs nothing is the cheapest without measuring"
+                    "a positive one needed: a free instance is the cheapest without measuring"
                 )
         if self.slo_ms is not None and JUDGED_BY[self.scenario].name == "throughput":
             raise AnalysisError(
-                f"a bound of {self.slo_ms:g} ms found for {self.scenario}, where all samples are "
-                "issued at once: no latency that a bound could be on; leave out --slo-ms, or ask "
-                "for another --scenario"
+                f"a bound of {self.slo_ms:g} ms found for {self.scenario}, which issues all "
+                "samples at once and has no latency to bound; leave out --slo-ms, or choose "
+                "another --scenario"
             )
 
     @property
     def tolerance(self) -> float:
-        """The margin, the default if none is asked."""
+        """The margin, or the default if none is set."""
         return MARGIN if self.margin is None else self.margin
 
     @property
     def by_cores(self) -> bool:
-        """Whether the fewest cores are sought: a bound is to be kept, and nothing has a price."""
+        """Whether the fewest cores are sought: there is a bound, and there are no prices."""
         return self.slo_ms is not None and not self.prices
 
     @property
     def compared(self) -> Judged:
         """The measure that cells are compared by: that of the scenario.
 
-        What is paid for is the work alone: with prices a wait in a queue does not count.
+        With prices, latency is replaced by the e2e time, since waiting in a queue costs nothing.
         """
         measure = JUDGED_BY[self.scenario]
         return WORK if self.prices and measure.name == "latency" else measure
 
 
 def read_prices(path: Path) -> dict[tuple[str, int, str], float]:
-    """Return the prices of a CSV with the columns platform, cores, processor, price_per_hour.
+    """Read prices from a CSV file with the columns platform, cores, processor, price_per_hour.
+
+    Returns:
+        Prices per hour by (platform, cores, processor).
 
     Raises:
-        AnalysisError: it cannot be read, lacks a column, holds no positive price, or one twice.
+        AnalysisError: the file cannot be read, lacks a column, or has an invalid or repeated row.
 
     Example:
         >>> read_prices(Path("prices.csv"))

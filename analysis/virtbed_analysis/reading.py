@@ -1,4 +1,4 @@
-"""Files of a results folder, read so that a bad one is named and does no harm."""
+"""Reading of untrusted files of a results folder: a bad file raises `Unfit` with a reason."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from virtbed_contract.json_file import plain as plain
 Json = dict[str, Any]
 EARLIER = "earlier"
 MARK = "@"
-"""Between a trial's id and the attempt, where an earlier attempt's result is read, too."""
+"""Separates a trial's id and the attempt in the id of an earlier result, "ID@ATTEMPT"."""
 _LONGEST = 600  # characters of a reason
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that was left out: its path below the sweep's folder, and why."""
+    """A file that was left out: its path below the results folder, and the reason."""
 
     file: str
     reason: str
 
 
 class Unfit(Exception):
-    """Why one file is left out."""
+    """A file cannot be used; the message gives the reason."""
 
 
 def left_out(file: str, reason: object) -> Rejected:
-    """Return the line of a file that is left out: fit to be printed, and of bounded length."""
+    """Return a `Rejected` whose texts are printable, on one line, and of bounded length."""
     shown = plain(str(reason)).replace("\n", " ").replace("\t", " ")
     if len(shown) > _LONGEST:
         shown = f"{shown[: _LONGEST - 3]}..."
@@ -38,10 +38,10 @@ def left_out(file: str, reason: object) -> Rejected:
 
 
 def read(path: Path, schema: str) -> Json:
-    """Return the document that a file holds.
+    """Read a JSON document and check its `schema`.
 
     Raises:
-        Unfit: it cannot be read, or is of another schema or version.
+        Unfit: the file cannot be read, or has another schema or version.
     """
     try:
         document = json_file.read(path)
@@ -50,5 +50,5 @@ def read(path: Path, schema: str) -> Json:
     found = document.get("schema")
     if found != schema:
         shown = repr(found)[:60]
-        raise Unfit(f"{path.name} has schema {shown}, this version reads {schema!r}")
+        raise Unfit(f"{path.name} has schema {shown}, {schema!r} needed by this version")
     return document

@@ -1,11 +1,11 @@
-"""How samples become one mean per trial and input, and how a trial becomes one logarithm.
+"""Reduction of samples to one mean per trial and input, and of a trial to one logarithm.
 
-The logarithm of a trial is that of the mean over inputs of each input's mean time. What is
-estimated is the time of this mix of inputs, each once, as a user pays it. A mean over inputs of
-logarithms is another quantity, and is low where few samples of an input hold a stall: a logarithm
-of a mean of one sample shows less of it than the mean of all does (Jensen's inequality).
+The logarithm of a trial is the logarithm of the arithmetic mean over inputs of each input's mean
+time. The estimand is the time of this mix of inputs, each once, as a user experiences it. The mean
+over inputs of logarithms would be another quantity, biased low if inputs have few samples of which
+some stall: the logarithm is concave (Jensen's inequality).
 
-A million samples are grouped once, by `readings`; whatever needs no more than means takes these.
+`readings` groups a million samples once; everything that needs only means takes its result.
 """
 
 from __future__ import annotations
@@ -27,60 +27,66 @@ from virtbed_contract.measures import of_group
 
 PHASES = tuple(measure.name for measure in of_group("phase"))
 GROUP = [*CELL, "weights"]
-"""The columns of one row of a table: seeded and trained weights are never one."""
+"""The columns that identify a row of a table of cells; seeded and trained weights are separate."""
 PLAIN_ROWS = pl.all_horizontal(pl.col(name) == value for name, value in PLAIN.items())
 BARE = (pl.col("machine") == METAL) & (pl.col("enclosure") == PROCESS)
-"""Whether a trial ran on bare metal."""
+"""Expression: whether a trial ran on bare metal."""
 BASELINE = pl.col("bare") & (pl.col("mode") == BASELINE_MODE) & PLAIN_ROWS
-"""Whether a row, marked by `bare`, is of the cell that others are compared with."""
+"""Expression: whether a row with the column `bare` is of a baseline cell."""
 _OF_TRIALS = (*GROUP, "bare", "replicate", "host", "plan_digest", "position", "started_at",
               "suspicions")  # fmt: skip
 _TIMES = tuple(f"{phase}_ns" for phase in PHASES)
 
 
 def log_mean(logs: ArrayLike) -> float:
-    """Return the logarithm of the mean of the values whose logarithms are given.
+    """Return the logarithm of the arithmetic mean of values, from their logarithms.
 
-    >>> log_mean(np.log([10.0, 30.0])) == np.log(20.0)
-    np.True_
+    Example:
+        >>> log_mean(np.log([10.0, 30.0])) == np.log(20.0)
+        np.True_
     """
     values = np.asarray(logs, dtype=np.float64)
     return float(np.logaddexp.reduce(values) - np.log(values.size))
 
 
 def steady(samples: pl.DataFrame, emulated: bool = False) -> pl.DataFrame:
-    """Return the measured samples of real trials, or of emulated ones; `bare` marks bare metal.
+    """Return the measured samples (no warm-ups) with the column `bare`, true on bare metal.
+
+    Args:
+        samples: One row per sample, as `load` returns them.
+        emulated: Return those of emulated trials instead of real ones.
 
     Raises:
-        AnalysisError: they are of several hosts or sweeps, whose replicates are no pairs.
+        AnalysisError: they are of several hosts or sweeps, whose replicates cannot be paired.
     """
     unlike.refuse_pooled(samples)
     kept = samples.filter(~pl.col("warmup"), pl.col("emulated") == emulated)
-    if "weights" not in kept.columns:  # a frame of the caller's own: all alike
+    if "weights" not in kept.columns:  # a frame made by the caller
         kept = kept.with_columns(weights=pl.lit(""))
     return kept.with_columns(BARE.alias("bare"))
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What the measured samples of real trials come to, by trial and input.
+    """Sums of the measured samples of real trials, by trial and input.
 
-    `totals` has one row for each: the columns of the trial that it has of `GROUP`, `bare`,
-    `replicate`, `host`, `plan_digest`, `position`, `started_at` and `suspicions`; `trial`, `input`,
-    `n` (samples), `<phase>_ns` (their sum), `e2e_var` (their variance), and what `latency.sums`
-    adds.
+    Attributes:
+        totals: One row per trial and input: `trial`, `input`, `GROUP`, `bare`, `replicate`; `host`,
+            `plan_digest`, `position`, `started_at` and `suspicions` as far as the samples have
+            them; `n` (number of samples), `<phase>_ns` (sum of their times), `e2e_var` (sample
+            variance of `e2e_ns`), and the columns of `latency.sums`.
     """
 
     totals: pl.DataFrame
 
     def filter(self, *wanted: pl.Expr) -> Readings:
-        """Return the readings of the trials that fulfil conditions."""
+        """Return the readings of the trials that satisfy all conditions."""
         return Readings(self.totals.filter(*wanted))
 
     @cached_property
     def means(self) -> pl.DataFrame:
-        """The mean of each time in ns, `mean_<phase>`, per row, replicate and input, in order."""
-        # Sorted, here and after joins: sums in one order make two runs agree to the last digit.
+        """Mean times in ns, one row per cell (`GROUP`), replicate and input: `mean_<phase>`."""
+        # Sorted, here and after joins, so that sums are in one order and runs agree exactly.
         return (
             self.totals.group_by(*GROUP, "bare", "replicate", "input")
             .agg(
@@ -92,16 +98,16 @@ class Readings:
         )
 
     def logs(self, phase: str = "e2e") -> pl.DataFrame:
-        """Return `log`, the logarithm of a phase's mean in ns, per row, replicate and input."""
+        """Return one row per cell, replicate and input with `log`, of a phase's mean in ns."""
         own = [*GROUP, "bare", "replicate", "input"]
         return self.means.select(*own, pl.col(f"mean_{phase}").log().alias("log"))
 
     @cached_property
     def judged(self) -> pl.DataFrame:
-        """What `logs` has, of the time that each scenario is judged by (`JUDGED_BY`).
+        """As `logs`, of the time that each scenario is judged by (`JUDGED_BY`).
 
-        Latency and throughput belong to no input: a trial's is one value, of an input without a
-        name. Elsewhere it is the request's own time, input by input.
+        Scenarios judged by latency or throughput have one row per replicate, with an empty
+        `input`; the others have the e2e time, one row per input.
         """
         whole = pl.col("scenario").is_in(WHOLE)
         own, rest = self.filter(~whole).logs(), self.totals.filter(whole)
@@ -113,7 +119,7 @@ class Readings:
 
     @cached_property
     def trials(self) -> pl.DataFrame:
-        """The `log` of the time in ns that each trial is judged by; of e2e its mean over inputs."""
+        """One row per `trial` with `log`, of its judged time in ns (e2e: mean over inputs)."""
         whole = pl.col("scenario").first().is_in(WHOLE)
         e2e = (pl.col("e2e_ns") / pl.col("n")).mean()
         log = pl.when(whole).then(judged_ns()).otherwise(e2e).log().alias("log")
@@ -121,7 +127,7 @@ class Readings:
 
 
 def readings(samples: pl.DataFrame | Readings) -> Readings:
-    """Return the readings of samples as `load` gives them; readings stay what they are."""
+    """Return the readings of samples as `load` returns them; readings are returned unchanged."""
     if isinstance(samples, Readings):
         return samples
     measured = steady(samples)
@@ -130,7 +136,7 @@ def readings(samples: pl.DataFrame | Readings) -> Readings:
     times = [name for name in _TIMES if name in measured.columns]
     missing = [name for name in ("queue_ns", "latency_ns") if name not in measured.columns]
     measured = measured.with_columns(pl.lit(None, pl.Int64).alias(name) for name in missing)
-    # As numbers that do not overflow, whatever a file claims a request took.
+    # As floats, since a file may state times whose integer sum overflows.
     totals = measured.group_by(*key, "input").agg(
         *sums(),
         pl.col(times).cast(pl.Float64).sum(),
@@ -143,12 +149,12 @@ def readings(samples: pl.DataFrame | Readings) -> Readings:
 
 
 def by_cell(logs: pl.DataFrame, columns: Sequence[str], unit: str = "replicate") -> dict[Key, Logs]:
-    """Return the logarithms of each cell.
+    """Return the matrix of logarithms (`engine.Logs`) of each cell, by the cell's key.
 
     Args:
-        logs: A row per cell, unit and `input`, with its `log`.
-        columns: What makes a cell.
-        unit: The column that names a unit.
+        logs: One row per cell, unit and `input`, with `log`.
+        columns: The columns that identify a cell.
+        unit: The column that identifies a unit.
     """
     names = logs["input"].unique().sort()
     place = pl.col("input").rank("dense").cast(pl.Int64) - 1
@@ -159,7 +165,7 @@ def by_cell(logs: pl.DataFrame, columns: Sequence[str], unit: str = "replicate")
     )
     texts = names.cast(pl.String).to_list()
     known: dict[bytes, tuple[str, ...]] = {}  # one tuple for all cells with the same inputs
-    found = {}
+    matrices = {}
     lists = (groups[name] for name in ("_unit", "_place", "_log"))
     keys = groups.select(columns).iter_rows()
     for key, own_units, own_places, own in zip(keys, *lists, strict=True):
@@ -167,10 +173,10 @@ def by_cell(logs: pl.DataFrame, columns: Sequence[str], unit: str = "replicate")
         places, across = np.unique(own_places.to_numpy(), return_inverse=True)
         inputs = known.setdefault(places.tobytes(), tuple(texts[n] for n in places))
         values = np.full((len(units), len(inputs)), np.nan)
-        there = np.zeros(values.shape, dtype=np.bool_)
-        values[rows, across], there[rows, across] = own.to_numpy(), True
-        found[key] = Logs(tuple(units.tolist()), inputs, values, there)
-    return found
+        present = np.zeros(values.shape, dtype=np.bool_)
+        values[rows, across], present[rows, across] = own.to_numpy(), True
+        matrices[key] = Logs(tuple(units.tolist()), inputs, values, present)
+    return matrices
 
 
 def judged(samples: pl.DataFrame | Readings) -> pl.DataFrame:
@@ -179,7 +185,15 @@ def judged(samples: pl.DataFrame | Readings) -> pl.DataFrame:
 
 
 def by_replicate(measured: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
-    """Return the `log` of each replicate's value, as `to_baseline` takes it: of one input."""
+    """Return one row per cell and replicate with `log` of a value per trial, and an empty `input`.
+
+    Args:
+        measured: Rows that are aggregated per trial.
+        value: The aggregate.
+
+    Returns:
+        A frame that `estimate.to_baseline` takes.
+    """
     return (
         measured.group_by(*GROUP, "bare", "replicate", "trial")
         .agg(value.log().alias("log"))

@@ -1,9 +1,10 @@
-"""What a sweep could have seen, and how many replicates its margin needs.
+"""Power of a sweep: the smallest overhead it could detect, and the replicates its margin needs.
 
-Both rest on the spread of d_r, the per-replicate logarithms of a cell's ratio to bare metal. Few
-replicates know it badly: of five, one in ten shows less than half of it. So every number here uses
-the upper limit of the spread, at 80% confidence (Browne, "On the Use of a Pilot Sample for Sample
-Size Determination", Statistics in Medicine 14, 1995, doi:10.1002/sim.4780141709).
+Both depend on the standard deviation of d_r, the per-replicate log ratios of a cell to bare metal.
+A few replicates estimate it badly: of samples of five, one in ten shows less than half of it. All
+numbers here therefore use its upper confidence limit at 80% (Browne, "On the Use of a Pilot Sample
+for Sample Size Determination", Statistics in Medicine 14, 1995, doi:10.1002/sim.4780141709).
+Assumption: the d_r are independent and normal.
 """
 
 from __future__ import annotations
@@ -29,15 +30,21 @@ from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, Design, answering_pr
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
 POWER = 0.8
-"""How often a difference of the size named is detected, were the sweep repeated."""
+"""Probability of detecting a difference of the stated size."""
 ASSURANCE = 0.8
-"""Confidence of the upper limit of a spread."""
+"""Confidence of the upper limit of a standard deviation."""
 FIRST = 5
-"""Replicates to begin with, where none or one was measured."""
+"""Recommended number of replicates if a cell has fewer than two."""
 
 
 def upper_spread(deviation: float, n: int) -> float:
-    """Return the upper limit of a standard deviation that n observations show, at `ASSURANCE`.
+    """Return the one-sided upper confidence limit of a standard deviation, at `ASSURANCE`.
+
+    deviation * sqrt((n - 1) / chi2(1 - ASSURANCE; n - 1)), for normal observations.
+
+    Args:
+        deviation: Sample standard deviation of n observations.
+        n: Their number, at least 2.
 
     Example:
         >>> round(upper_spread(0.01, 5), 4), round(upper_spread(0.01, 30), 4)
@@ -48,11 +55,12 @@ def upper_spread(deviation: float, n: int) -> float:
 
 @cache
 def _critical(n: int) -> Floats:
-    """Return the half width of an interval in standard errors, over the spreads that n show.
+    """Return the half-width of a t interval in true standard errors, for 400 sample spreads.
 
-    Of 400 equally likely sample spreads, in place of an integral over their distribution: with it
-    a power is a mean of normal probabilities. (A noncentral t is the same integral; SciPy's has no
-    value at the far ends that two replicates ask for.)
+    The 400 values are equally likely quantiles of the sample standard deviation's distribution
+    (chi with n - 1 degrees of freedom). Averaging normal probabilities over them replaces the
+    integral of the noncentral t distribution, whose implementation in SciPy fails at the extreme
+    arguments that two replicates need.
     """
     shares = (np.arange(400) + 0.5) / 400
     spreads = np.sqrt(stats.chi2.ppf(shares, n - 1) / (n - 1))
@@ -61,9 +69,10 @@ def _critical(n: int) -> Floats:
 
 @cache
 def detectable_shift(n: int) -> float:
-    """Return the smallest shift of a mean, in standard deviations, that n observations detect.
+    """Return the minimal detectable shift of a mean, in standard deviations.
 
-    The two-sided t test at 1 - `CONFIDENCE` finds it with probability `POWER`.
+    The two-sided t test of n observations at level 1 - `CONFIDENCE` detects it with probability
+    `POWER`.
     """
     critical = _critical(n)
 
@@ -75,18 +84,32 @@ def detectable_shift(n: int) -> float:
 
 
 def equivalence_power(deviation: float, n: int, margin: float) -> float:
-    """Return how often n replicates of equal cells are found equivalent.
+    """Return the power of the equivalence test (`margin`) if the true ratio is 1.
 
-    That is how often the interval of `intervals.mean_interval` lies within the margin.
+    It is the probability that the whole interval of `intervals.mean_interval` is within the margin.
+
+    Args:
+        deviation: True standard deviation of the per-replicate log ratios.
+        n: Number of replicates.
+        margin: The margin, as a share.
     """
     room = math.log1p(margin) * math.sqrt(n) / deviation - _critical(n)
     return float(np.clip(2 * ndtr(room) - 1, 0, None).mean())
 
 
 def replicates_needed(deviation: float, margin: float, most: int = MOST_REPLICATES) -> int | None:
-    """Return the replicates at which a margin gives answers, with `POWER`; None above `most`.
+    """Return the least number of replicates at which a margin gives answers, with `POWER`.
 
-    A cell that costs nothing is then found equivalent, one that costs the margin to differ.
+    A cell with a true ratio of 1 is then found equivalent, and one with a ratio of 1 + margin is
+    found to differ, each with that probability.
+
+    Args:
+        deviation: True standard deviation of the per-replicate log ratios.
+        margin: The margin, as a share.
+        most: The largest number to consider.
+
+    Returns:
+        The number, or None if it is above `most`.
     """
 
     def enough(n: int) -> bool:
@@ -95,7 +118,7 @@ def replicates_needed(deviation: float, margin: float, most: int = MOST_REPLICAT
 
     if not enough(most):
         return None
-    low, high = 1, most  # of which `high` is enough, and `low` is not
+    low, high = 1, most  # bisection: `high` is enough, `low` is not
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
@@ -109,22 +132,22 @@ def of_units(
     margin: float = MARGIN,
     trials: pl.DataFrame | None = None,
 ) -> Json:
-    """Return the report's part on resolution: a row per compared cell, sentence and command.
+    """Return the report's part on resolution.
 
     Args:
-        units: Of the sweep.
+        units: The units of the sweep.
         design: Its design, if it has one.
-        name: Its name, which commands take.
+        name: The sweep's name, as commands take it.
         margin: The smallest cost worth knowing, as a share.
-        trials: Those of the sweep, whose starts tell how long more replicates take.
+        trials: `Sweep.trials`, whose starts give the duration of more replicates.
 
     Returns:
-        `rows`: the cell, `replicates` (pairs), `spread` (standard deviation of d_r),
-        `detectable` (the smallest ratio above 1 that is detected), `needed` (replicates of
-        the margin; None for more than a plan can have) and `more` than measured; all None where no
-        spread is seen.
-        `sentence`; `command` to type, or None; `takes`, how long that is in
-        words, or None, and `takes_s`; `remedy`: what else to change, or None.
+        `rows`, one per compared cell: the cell, `replicates` (pairs), `spread` (standard deviation
+        of d_r), `detectable` (the smallest ratio above 1 that is detected with `power`), `needed`
+        (replicates for the margin; None if more than a plan can have) and `more` (needed minus
+        measured, at least 0); all None without a spread. Besides `margin`, `power`, `assurance`:
+        `sentence`; `command` (the next one to type, or None); `takes` and `takes_s` (its duration
+        in words and seconds, or None); `remedy` (what else to change, or None).
     """
     rows = []
     for cell in units.cells():
@@ -147,7 +170,7 @@ def _planned(design: Design | None) -> int:
 
 
 def _with_hours(step: Json, design: Design | None, trials: pl.DataFrame | None) -> Json:
-    """Return the next step with how long its command takes, where it asks for more replicates."""
+    """Return the next step with the duration of its command, if it measures more replicates."""
     target = step.pop("target", 0)
     takes: Json = {"takes": None, "takes_s": None}
     if step["command"] and trials is not None and (more := target - _planned(design)) > 0:
@@ -178,12 +201,12 @@ def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
 
 
 def _sentence(rows: list[Json], margin: float) -> str:
-    """Return which overhead the sweep could have shown, and whether its margin is within reach."""
+    """Return a sentence on the detectable overhead, and on how many cells reach the margin."""
     known = sorted(row["detectable"] for row in rows if row["detectable"] is not None)
     if not known:
         return (
-            "What this sweep could have shown is not known: no cell has two replicates that are "
-            "paired with bare metal and differ."
+            "The smallest overhead that this sweep could detect is not known: no cell has two "
+            "replicates that are paired with bare metal and differ."
         )
     least, most = (_overhead(ratio) for ratio in (known[0], known[-1]))
     span = (
@@ -191,8 +214,8 @@ def _sentence(rows: list[Json], margin: float) -> str:
     )
     able = sum(row["more"] == 0 for row in rows)
     return (
-        f"The smallest overhead that {POWER:.0%} of sweeps like this show is about {span}. An "
-        f"answer at the margin of {percent(margin)} could be expected in {able} of "
+        f"The smallest overhead that {POWER:.0%} of sweeps like this detect is about {span}. An "
+        f"answer at the margin of {percent(margin)} can be expected in {able} of "
         f"{words.count(len(rows), 'cell')}."
     )
 
@@ -203,7 +226,7 @@ def _overhead(ratio: float) -> str:
 
 
 def _next_step(rows: list[Json], design: Design | None, name: str, margin: float) -> Json:
-    """Return the command to type, and what else would help."""
+    """Return `command`, the next one to type, `remedy` and `target`, its replicates."""
     unknown = [row for row in rows if row["detectable"] is None and row["replicates"] < 2]
     flat = sum(row["detectable"] is None for row in rows) - len(unknown)
     reached = [row["needed"] for row in rows if row["more"]]
@@ -216,22 +239,22 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
         return {
             "command": None,
             "remedy": (
-                f"The plan lets a cell stop once its ratio is known within "
-                f"{percent(design.precision)}, which the margin of {percent(margin)} cannot always "
-                f"answer by: precision: {math.floor(1000 * precise) / 10:.1f}% in the plan, under "
-                "another name, always gives an answer."
+                f"The plan stops a cell once its ratio is known within "
+                f"{percent(design.precision)}, which does not always give an answer at the margin "
+                f"of {percent(margin)}: precision: {math.floor(1000 * precise) / 10:.1f}% in the "
+                "plan, under another name, always does."
             ),
         }
     if flat:
         remedies.append(
-            f"{words.count(flat, 'cell')} with replicates alike to the last digit: more of them "
-            "show no more; look for copies, or a clock that is too coarse."
+            f"{words.count(flat, 'cell')} with replicates alike to the last digit, which more "
+            "replicates do not change: look for copies, or a clock that is too coarse."
         )
     if beyond:
         remedies.append(
-            f"Make the host quiet: at its noise {words.count(beyond, 'cell')} would need more than "
-            f"{MOST_REPLICATES} replicates, the most that a plan takes. Or change the plan, under "
-            "another name: tuning: true, more samples, a wider margin."
+            f"Reduce other load on the host: with its noise {words.count(beyond, 'cell')} would "
+            f"need more than {MOST_REPLICATES} replicates, the most that a plan accepts. Or change "
+            "the plan, under another name: tuning: true, more samples, a wider margin."
         )
     if 0 < target <= planned:
         remedies.append(

@@ -1,8 +1,9 @@
-"""Whether something rose above a limit from one side of a comparison to the other.
+"""Verdict of a comparison: whether a time or cost rose above a limit from one side to the other.
 
-Effects are judged by their whole intervals. What has no interval, gave other answers, or lacks
-trials that may have been the slow ones, is never called "not above": a platform that ends no trial
-any more has no time that could have risen.
+An effect is above the limit, or not above it, if its whole interval is. An effect without an
+interval, with other answers, or with lost trials that may have been slow is never "not above": a
+platform on which no trial ends any more has no time that could have risen. `comparison` makes the
+effects.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _NAMED = 3
 
 
 class Losses:
-    """How many trials of each cell ended without usable times, on each side."""
+    """Numbers of trials without usable times, by cell and side of a comparison."""
 
     def __init__(self, first: Sequence[Sweep], second: Sequence[Sweep]) -> None:
         self._sides = [[ends_by_cell(sweep) for sweep in side] for side in (first, second)]
 
     def of(self, cell: Cell) -> Json:
-        """Return the trials that were lost, all that ended, and those lost late, by side."""
+        """Return by side ("first", "second") a cell's `lost` trials, `of` how many, and `late`."""
         key = key_of({**PLAIN, **cell.row()})
         both = (_sum(key, side) for side in self._sides)
         return dict(zip(("first", "second"), both, strict=True))
@@ -45,20 +46,24 @@ def _sum(key: tuple[object, ...], sweeps: Iterable[Mapping[tuple[object, ...], E
 
 
 def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
-    """Return what rose above a limit: costs, and times that have an interval.
+    """Return the verdict on all cells: whether a cost, or a time with an interval, rose.
 
     Args:
-        rows: Cells of both sides, with `baseline`, `time`, `cost`, `other_answers`, and `lost` and
-            `lost_metal` of each side.
-        gone: Cells of the first side that the second has no result of.
-        limit: The rise that is allowed, as a share.
+        rows: One row per cell of both sides: `baseline`, `time` and `cost` (effects, or None),
+            `other_answers` (sides with other answers), `lost` and `lost_metal` (see `Losses.of`).
+        gone: Cells of the first side without a result on the second.
+        limit: The allowed rise, as a share.
+
+    Returns:
+        `limit`, `verdict` ("above", "not above" or "cannot tell"), `judged` (number of effects),
+        `above` and `unclear` (rows with `what`, `effect` and `why`).
     """
     above, unclear, number = [], [], 0
     for row in rows:
         timed = row["time"] is not None and row["time"]["low"] is not None
         if not row["baseline"] and row["cost"] is None and not timed:
             named = {**row, "time": None, "what": "cost", "effect": None}
-            unclear.append({**named, "why": "no replicate or input to compare it by"})
+            unclear.append({**named, "why": "no common replicate or input"})
         for what in WHAT:
             if (effect := row[what]) is None:
                 continue
@@ -94,40 +99,41 @@ def judged(rows: Iterable[Json], gone: Iterable[Json], limit: float) -> Json:
 
 
 def _unlike(sides: Sequence[str]) -> str:
-    return f"other answers than bare metal's in the {' and the '.join(sides)}: unlike work"
+    return f"answers differ from bare metal's in the {' and the '.join(sides)}: other work"
 
 
 def _flattered(row: Json, what: str) -> str:
-    """Return why a rise may be hidden: slow trials that gave no times; empty if it is not."""
+    """Return why a rise may be hidden by lost slow trials; "" if it cannot be."""
     if _more(row["lost"]["second"], row["lost"]["first"]):
-        return _said(row["lost"], "")
+        return _in_words(row["lost"], "")
     metal = row["lost_metal"]
     if what == "cost" and metal and _more(metal["first"], metal["second"]):
-        return _said(metal, " of bare metal")
+        return _in_words(metal, " of bare metal")
     return ""
 
 
 def _inflated(row: Json, what: str) -> str:
-    """Return why a rise may be none: slow trials missing from what it rose above; empty if not."""
+    """Return why a rise may be an artefact of slow trials lost on the first side; "" if not."""
     if _more(row["lost"]["first"], row["lost"]["second"], "late"):
-        return _said(row["lost"], "")
+        return _in_words(row["lost"], "")
     metal = row["lost_metal"]
     if what == "cost" and metal and _more(metal["second"], metal["first"], "late"):
-        return _said(metal, " of bare metal")
+        return _in_words(metal, " of bare metal")
     return ""
 
 
 def _more(one: Json, other: Json, what: str = "lost") -> bool:
+    """Return whether one side lost a larger share of its trials than the other."""
     return bool(one[what] * max(1, other["of"]) > other[what] * max(1, one["of"]))
 
 
-def _said(lost: Json, of: str) -> str:
+def _in_words(lost: Json, of: str) -> str:
     sides = (f"{lost[s]['lost']} of {count(lost[s]['of'], 'trial')}" for s in ("first", "second"))
     return f"{' and '.join(sides)}{of} lost"
 
 
 def vanished(sides: Sequence[Sequence[Json]], entries: Entries) -> str:
-    """Return which cells one side alone has, in words; empty if there are none."""
+    """Return the cells that only one side has, in words; "" if there are none."""
     addition = ""
     for rows, (has, lacks) in zip(sides, (("first", "second"), ("second", "first")), strict=True):
         if rows:

@@ -1,14 +1,14 @@
-"""Whether a ratio's interval can be trusted: what its replicates show against it, and cannot show.
+"""Checks of the assumptions behind a ratio's interval, from its per-replicate log ratios d_r.
 
-Student's t interval supposes that the per-replicate logarithms d_r are independent and alike on
-both sides of their mean. Four signs against that are looked for in each cell: skew, one replicate
-far out, ratios that wander from replicate to replicate, and a second interval (bootstrap-t) that
-disagrees. A few replicates show little: `doubts.Limit` says in numbers what as many cannot show.
+Student's t interval assumes that the d_r are independent and symmetric about their mean. Four signs
+against that are tested in each cell: skewness, an outlier, autocorrelation over replicates, and a
+second interval (bootstrap-t) that disagrees. A few replicates show little; `doubts.Limit` states
+the coverage that remains possible. `doubts` turns the signs into warnings.
 
-References: Efron, "Nonparametric Standard Errors and Confidence Intervals", Canadian Journal of
+Sources: Efron, "Nonparametric Standard Errors and Confidence Intervals", Canadian Journal of
 Statistics 9, 1981 (bootstrap-t); von Neumann, "Distribution of the Ratio of the Mean Square
 Successive Difference to the Variance", Annals of Mathematical Statistics 12, 1941,
-doi:10.1214/aoms/1177731677.
+doi:10.1214/aoms/1177731677 (autocorrelation).
 """
 
 from __future__ import annotations
@@ -25,39 +25,43 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 999
 FAR = 2.0
-"""The two intervals disagree if an end is this many times as far off as Student's t has it."""
+"""Disagreement: an end of the second interval this many times as far from the mean as the first."""
 FEWEST_SECOND = 5
-"""From so many replicates on there is a second interval: resamples of fewer repeat themselves."""
+"""The least number of replicates of a second interval: with fewer, resamples repeat themselves."""
 FEWEST_FAR = 10
-"""From so many on its disagreement is a sign: of 5 alike replicates it disagrees 1 time in 3."""
-_LEVEL_SKEW, _LEVEL_WANDERING = 0.025, 0.05  # of the p values of the signs
+"""The least number at which disagreement is a sign: with 5 normal replicates it occurs 1 in 3."""
+_LEVEL_SKEW, _LEVEL_WANDERING = 0.025, 0.05  # significance levels of the tests
 FEWEST_SKEW, FEWEST_WANDERING = 4, 5
 
 
 def unseen(replicates: int) -> float:
-    """Return the largest share of slow instances that `replicates` may have missed altogether.
+    """Return the largest share of slow instances of which `replicates` may have shown none.
 
-    The upper end of the one-sided Clopper-Pearson interval for none seen, 1 - 0.05^(1/n): with 5
-    replicates, an instance that is slow in 45% of starts is not seen once in twenty sweeps.
+    It is the one-sided 95% upper limit of Clopper and Pearson for 0 of n, 1 - 0.05^(1/n).
+
+    Example:
+        >>> round(unseen(5), 2)
+        0.45
     """
     return float(1 - (1 - CONFIDENCE) ** (1 / replicates))
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What cells of n replicates show: an array each, one value per cell.
+    """Test statistics of cells of n replicates: arrays of shape (cells,).
 
     Attributes:
-        skewness: Of the logarithms; above 0, some replicates are far above the rest.
-        skewness_p: How often noise that is alike on both sides is as skewed.
-        outlier: The place of the replicate that is furthest from the mean.
-        outlier_p: How often the furthest of normal noise is as far.
-        correlation: Of neighbours in time (lag 1).
-        wandering_p: How often as many ratios in random order differ as little from their neighbours
-            (one-sided permutation test of von Neumann's ratio).
-        low: Lower end of the second interval; NaN with fewer than `FEWEST_SECOND`.
+        skewness: Sample skewness of the d_r; above 0, some replicates are far above the rest.
+        skewness_p: Two-sided p value of the skewness under normal noise (Monte Carlo).
+        outlier: Index of the replicate that is furthest from the mean.
+        outlier_p: P value of its standardized distance under normal noise (Monte Carlo).
+        correlation: Lag-1 autocorrelation over replicates.
+        wandering_p: One-sided p value of positive autocorrelation (permutation test of von
+            Neumann's ratio).
+        low: Lower end of the bootstrap-t interval; NaN with fewer than `FEWEST_SECOND` replicates.
         high: Upper end.
-        far: How many times as far as Student's t the second interval reaches, at its further end.
+        far: The larger ratio of the two intervals' distances from the mean to an end (bootstrap-t
+            over Student's t).
     """
 
     skewness: Floats
@@ -72,13 +76,13 @@ class Signs:
 
 
 def signs(logs: Floats) -> Signs:
-    """Look for signs against Student's t interval.
+    """Compute the test statistics of `Signs`.
 
     Args:
-        logs: Shape (cells, n): per-replicate logarithms, in the order of the replicates.
+        logs: Shape (cells, n): per-replicate log ratios, in the order of replicates.
 
     Returns:
-        NaN for the p values, and so no sign, where n is too small or a cell has no spread.
+        The signs; p values are NaN, so no sign, if n is too small or a cell has no spread.
     """
     n = logs.shape[1]
     apart = logs - logs.mean(axis=1, keepdims=True)
@@ -111,11 +115,19 @@ def signs(logs: Floats) -> Signs:
 
 
 def studentized(logs: Floats, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
-    """Return the bootstrap-t interval of the mean of each row.
+    """Return the bootstrap-t interval of the mean of each row (Efron 1981).
 
-    The quantiles of Student's t are replaced by those of the resamples' own t statistics, so that
-    an interval reaches further on the side to which the noise is skewed. Resamples are drawn by a
-    seed that depends on n alone: equal replicates give an equal interval, in whatever company.
+    The quantiles of Student's t are replaced by those of the t statistics of `RESAMPLES` resamples,
+    so the interval is longer on the side to which the noise is skewed. The seed depends on n only,
+    so equal replicates give an equal interval, whatever other cells there are.
+
+    Args:
+        logs: Shape (cells, n): per-replicate log ratios.
+        confidence: Of the two-sided interval.
+
+    Returns:
+        Lower and upper ends, shape (cells,); NaN with fewer than `FEWEST_SECOND` replicates or
+        without spread.
     """
     cells, n = logs.shape
     if n < FEWEST_SECOND:
@@ -128,7 +140,7 @@ def studentized(logs: Floats, confidence: float = CONFIDENCE) -> tuple[Floats, F
         own = logs[cell]
         drawn = own[chosen]
         spread = _deviation(drawn)
-        kept = spread > NO_SPREAD  # a resample of one replicate alone has no t
+        kept = spread > NO_SPREAD  # a resample that repeats one replicate has no t statistic
         t = (drawn.mean(axis=1)[kept] - own.mean()) / spread[kept]
         below, above = np.quantile(t, tails) * own.std(ddof=1)
         low[cell], high[cell] = own.mean() - above, own.mean() - below
@@ -136,18 +148,18 @@ def studentized(logs: Floats, confidence: float = CONFIDENCE) -> tuple[Floats, F
 
 
 def _deviation(logs: Floats) -> Floats:
-    """Return the standard deviation of each row; 0 for a single value, which shows none."""
+    """Return the sample standard deviation of each row; 0 for a single value."""
     return logs.std(axis=1, ddof=1) if logs.shape[1] > 1 else np.zeros(len(logs))
 
 
 def _shape(scaled: Floats) -> tuple[Floats, Floats]:
-    """Return the skewness of standardised rows, and how far off the furthest value is."""
+    """Return the skewness and the largest absolute value of standardized rows."""
     return (scaled**3).mean(axis=1), abs(scaled).max(axis=1)
 
 
 @cache
 def _alike(n: int) -> tuple[Floats, Floats]:
-    """Return the sorted skewness and furthest value of many normal samples of n."""
+    """Return the null distributions of `_shape`: sorted values of 9999 normal samples of n."""
     samples = np.random.default_rng(n).normal(size=(9_999, n))
     apart = samples - samples.mean(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -156,11 +168,12 @@ def _alike(n: int) -> tuple[Floats, Floats]:
 
 
 def _exceeding(null: Floats, found: Floats) -> Floats:
+    """Return Monte Carlo p values: the share of a sorted null sample that is at least as large."""
     return (len(null) - np.searchsorted(null, found) + 1) / (len(null) + 1)
 
 
 def _as_close(apart: Floats) -> Floats:
-    """Return the share of random orders whose neighbours differ as little as those found."""
+    """Return permutation p values of small squared differences between consecutive values."""
     n = apart.shape[1]
     generator = np.random.default_rng(n)
     orders = generator.random((RESAMPLES, n)).argsort(axis=1)
@@ -175,6 +188,7 @@ def _as_close(apart: Floats) -> Floats:
 
 
 def _reach(logs: Floats, low: Floats, high: Floats) -> Floats:
+    """Return `Signs.far` of each row."""
     cells, n = logs.shape
     mean = logs.mean(axis=1)
     ends = mean_interval(mean, _deviation(logs), np.full(cells, n))
@@ -184,11 +198,17 @@ def _reach(logs: Floats, low: Floats, high: Floats) -> Floats:
 
 
 def flagged(seen: Signs, n: int) -> dict[str, NDArray[np.bool_]]:
-    """Return by kind which cells show a sign: the rule behind `warnings`."""
+    """Return by kind of sign which cells show it, arrays of shape (cells,); `doubts` words them.
+
+    Args:
+        seen: The statistics of cells.
+        n: Their number of replicates.
+    """
     return {
         "far-out": seen.outlier_p < _LEVEL_SKEW,
         "skewed": seen.skewness_p < _LEVEL_SKEW,
-        # One replicate far out, first or last, has one neighbour that it differs from, not two.
+        # An outlier at either end has only one neighbour, which lowers von Neumann's ratio; the
+        # sign of the correlation excludes that case.
         "wandering": (seen.wandering_p < _LEVEL_WANDERING) & (seen.correlation > 0),
         "second-interval": (seen.far > FAR) & np.bool_(n >= FEWEST_FAR),
     }

@@ -1,4 +1,4 @@
-"""The run-order plot: each trial's time against its cell's mean, in the order of the trials."""
+"""The run-order plot: each trial's time relative to its cell's mean, in the order of trials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEIGHT_IN = 3.2
 
 
 def panels(content: Json) -> list[str]:
-    """Return a panel for each host of a report's content."""
+    """Return an SVG panel per host, from the content of a report."""
     entries = {row["name"]: decode(Platform, row) for row in content["platforms"]}
     times = {words.judged(cell).time for cell in content["cells"]}
     label = f"{times.pop() if len(times) == 1 else 'time'} against its cell's mean"

@@ -1,7 +1,7 @@
-"""Results with one digest of their answers, and other answers: one of the two was changed.
+"""Detection of results whose answers do not match their digest.
 
-Answers are compared between platforms by their digest alone, so a digest must be that of the
-answers next to it.
+Platforms are compared by the digest of their answers only, so the digest in a result must be that
+of its answers. `trust` leaves other results out.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from virtbed_analysis.reading import Json
 
 
 def changed(results: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
-    """Give each result whose answers were changed under their digest, or the reverse, and why.
+    """Yield each result whose answers or digest were changed, with a reason.
 
-    Of results that share a digest and answer an input unlike each other: those whose answers do not
-    make it; where none does, as of a harness with another digest, those that differ from most.
+    Only results that share a digest but differ in an answer are examined. Those whose answers do
+    not hash to the digest are reported; if none hashes to it (another version of the harness), the
+    minority is.
+
+    Args:
+        results: Results, by the trial's id.
     """
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for trial, result in results.items():
@@ -30,9 +34,9 @@ def changed(results: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
         for trial in trials:
             for name, answer in _answers(results[trial]):
                 counts[name][answer] += 1
-        if all(len(found) == 1 for found in counts.values()):
+        if all(len(own) == 1 for own in counts.values()):
             continue
-        usual = {name: found.most_common(1)[0][0] for name, found in counts.items()}
+        usual = {name: own.most_common(1)[0][0] for name, own in counts.items()}
         wrong = [trial for trial in trials if _digest(results[trial]) != digest]
         if len(wrong) == len(trials):
             wrong = [t for t in trials if any(usual[n] != a for n, a in _answers(results[t]))]
@@ -40,7 +44,7 @@ def changed(results: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
             yield (
                 trial,
                 f"has answers that are not those of its digest, {digest[:19]}, which "
-                f"{len(trials) - len(wrong)} other results have with their own: either was changed",
+                f"{len(trials) - len(wrong)} other results have too: one of the two was changed",
             )
 
 
@@ -49,5 +53,5 @@ def _answers(result: Json) -> list[tuple[str, str]]:
 
 
 def _digest(result: Json) -> str:
-    """Return the digest as the harness takes it."""
+    """Return the digest of a result's answers, computed as the harness does."""
     return "sha256:" + hashlib.sha256(json.dumps(_answers(result)).encode()).hexdigest()

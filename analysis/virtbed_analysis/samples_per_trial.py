@@ -1,7 +1,8 @@
-"""The best number of samples per trial: where the spread comes from, and what a trial costs.
+"""The optimal number of samples per trial, from variance components and costs in time.
 
-Kalibera and Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013,
-doi:10.1145/2464157.2464160.
+More samples reduce the variance within a trial, more trials the variance between instances. The
+optimum balances both by their costs: Kalibera and Jones, "Rigorous Benchmarking in Reasonable
+Time", ISMM 2013, doi:10.1145/2464157.2464160. `diagnostics` adds the rows to the report.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ from virtbed_contract.measures import of_group
 
 Json = dict[str, Any]
 ENOUGH = 3
-"""Replicates that a slope, or a variance component, is made of at least."""
+"""The least number of replicates for a slope or a variance component."""
 SHOW_P99 = samples_to_show(99)
 _WORK = ["application", "scale", "scenario"]
 
 
 def of_report(folder: Path) -> list[Json]:
-    """Return what the report of a results folder says of samples per trial; nothing without one.
+    """Return the rows on samples per trial from a folder's report.json; empty without a report.
 
-    Read from report.json, as the sweep's end writes it: reading a large sweep's results again
-    takes a minute.
+    The report is written at the end of a sweep; analysing a large sweep again would take a minute.
+
+    Returns:
+        The rows with a `best` number, see `rows`.
 
     Example:
         >>> of_report(Path("results/nowhere"))
@@ -50,12 +53,12 @@ def of_report(folder: Path) -> list[Json]:
         rows = [row for row in content["diagnostics"]["samples"] if row["best"] is not None]
         texts = ("application", "scale", "scenario", "sentence")
         return rows if all(isinstance(row[name], str) for row in rows for name in texts) else []
-    except (KeyError, TypeError):  # of a report in the making of an older commit, or edited
+    except (KeyError, TypeError):  # a report by another version, or edited
         return []
 
 
 def epoch(start: str) -> float | None:
-    """Return seconds since 1970 of an ISO 8601 time; None for what is none."""
+    """Return the seconds since 1970 of an ISO 8601 time; None if it is invalid."""
     try:
         return datetime.fromisoformat(start).timestamp()
     except (ValueError, OverflowError):
@@ -63,10 +66,14 @@ def epoch(start: str) -> float | None:
 
 
 def setup_s(trials: pl.DataFrame, samples: pl.DataFrame) -> dict[tuple[Any, ...], float]:
-    """Return what a trial of each application costs besides its measured samples, in seconds.
+    """Return the set-up cost of a trial in seconds, by (application, scale, scenario).
 
-    The median over trials of the time to the next trial's start less the measured samples; no less
-    than the start of the process with its warm-up.
+    It is the median over real trials of the time to the next trial's start minus the time of the
+    measured samples, but at least the median of start-up plus warm-up.
+
+    Args:
+        trials: One row per trial, as `Sweep.trials`.
+        samples: One row per sample, as `Sweep.samples`.
     """
     spent = samples.group_by("trial", maintain_order=True).agg(
         (pl.col("e2e_ns").filter(~pl.col("warmup")).sum() / 1e9).alias("measured_s"),
@@ -89,9 +96,21 @@ def setup_s(trials: pl.DataFrame, samples: pl.DataFrame) -> dict[tuple[Any, ...]
 
 
 def rows(ran: pl.DataFrame, setups: dict[tuple[Any, ...], float]) -> list[Json]:
-    """Return, for each application, where its spread comes from and how many samples are best."""
+    """Return the variance components and the optimal number of samples of each application.
+
+    Args:
+        ran: One row per trial, the result of `diagnostics.of_trials`.
+        setups: The result of `setup_s`.
+
+    Returns:
+        One row per application, scale and scenario: `trials`; `samples` (median per trial, now);
+        `within` (standard deviation of samples within trials, relative), `between` (of instances)
+        and `common` (of replicates), of logarithms, None if unknown; `setup_s` and `sample_s`
+        (costs); `best` (the optimal number, None if unknown); `saves` (share of time saved at equal
+        precision); `sentence`.
+    """
     trials = ran.filter(PLAIN_ROWS).sort(*_WORK, "trial").to_dicts()
-    found = []
+    result = []
     for work, group in groupby(trials, key=lambda row: tuple(row[part] for part in _WORK)):
         mine = list(group)
         free = sum(row["freedom"] for row in mine)
@@ -105,24 +124,25 @@ def rows(ran: pl.DataFrame, setups: dict[tuple[Any, ...], float]) -> list[Json]:
             "within": math.sqrt(squares / free) if free else None,
             "between": own,
             "common": common,
-            # Elsewhere requests wait, or the host for them: neither is set-up.
+            # Scenarios of `WHOLE` wait in queues, which is not set-up.
             "setup_s": setups.get(work, 0.0) if work[2] not in WHOLE else None,
             "sample_s": sum(row["measured_s"] for row in mine) / count,
         }
         inputs = round(float(np.median([one["inputs"] for one in mine])))
-        # The spread that one sample leaves in a trial's logarithm: `within`, or more where inputs
-        # are unlike, since one that takes long weighs more.
+        # The spread that one sample contributes to a trial's logarithm: `within`, or more if inputs
+        # are of unequal length, since a long one weighs more.
         left = [one["inner"] * one["samples"] for one in mine if one["inner"] is not None]
         alone = math.sqrt(float(np.mean(left))) if left else None
-        found.append(row | _best(row, inputs, alone))
-    return found
+        result.append(row | _best(row, inputs, alone))
+    return result
 
 
 def _instances(rows: list[Json]) -> tuple[float | None, float | None]:
-    """Return the standard deviations between instances, and between replicates for all alike.
+    """Return the standard deviations between instances, and between replicates; None if unknown.
 
-    Two-way analysis of variance (cells by replicates) of each subject's whole replicates; what the
-    samples leave in a trial's logarithm is taken off the instances.
+    Two-way analysis of variance (cells x replicates, method of moments) of each subject's complete
+    replicates, pooled over subjects. The variance due to samples (`inner`) is subtracted from that
+    of instances. Negative estimates are 0.
     """
     squares = freedom = inner = parts = 0.0
     commons: list[tuple[float, int]] = []
@@ -157,39 +177,49 @@ def _instances(rows: list[Json]) -> tuple[float | None, float | None]:
 
 
 def best_samples(within: float, between: float, setup_s: float, sample_s: float) -> float:
-    """Return the number of samples per trial that knows a mean best for its time.
+    """Return the number of samples per trial with the smallest variance of a mean per time.
 
-    sqrt(c2 / c1 * T1^2 / T2^2): cost of a trial over that of a sample, variance within a trial over
-    that between (Kalibera and Jones 2013, section 6).
+    sqrt(c2 / c1 * T1^2 / T2^2) (Kalibera and Jones 2013, section 6), where c2 and c1 are the costs
+    of a trial and of a sample, T1^2 and T2^2 the variances within and between trials.
+
+    Args:
+        within: T1, standard deviation of a sample within a trial.
+        between: T2, standard deviation between instances.
+        setup_s: c2, set-up of a trial in seconds.
+        sample_s: c1, time of a sample in seconds.
+
+    Example:
+        >>> best_samples(within=0.1, between=0.02, setup_s=16.0, sample_s=1.0)
+        20.0
     """
     return math.sqrt(setup_s / sample_s) * within / between
 
 
 def _best(row: Json, inputs: int, within: float | None) -> Json:
-    """Return `best`, `saves` (share of a sweep's time, for the same precision) and a sentence.
+    """Return `best`, `saves` (share of a sweep's time, at equal precision) and `sentence`.
 
     Args:
-        row: What `rows` tells of an application.
-        inputs: How many it has.
-        within: The spread that one sample leaves in a trial's logarithm.
+        row: The other fields of a row of `rows`.
+        inputs: The number of inputs.
+        within: The spread that one sample contributes to a trial's logarithm.
     """
     between, now = row["between"], row["samples"]
     name = f"{row['application']}, {row['scale']}"
     none: Json = {"best": None, "saves": None}
     if row["scenario"] in WHOLE:
-        return none | {"sentence": f"{name}, {row['scenario']}: LoadGen says how many samples."}
+        return none | {"sentence": f"{name}, {row['scenario']}: LoadGen sets the samples."}
     if within is None or between is None:
         return none | {
-            "sentence": f"{name}: the best number of samples is not known; it takes {ENOUGH} whole "
+            "sentence": f"{name}: the best number of samples is not known; it needs {ENOUGH} whole "
             "replicates of two cells, and two samples of an input."
         }
     if between == 0 or not row["setup_s"]:
         return none | {
             "sentence": f"{name}: instances differ by no more than their samples explain, so "
-            f"longer trials (samples above {now}) know as much as more replicates."
+            f"longer trials (samples above {now}) are as precise as more replicates."
         }
     exact = best_samples(within, between, row["setup_s"], row["sample_s"])
-    # Fewer than two per input would leave no spread to see, and stalls to chance.
+    # At least two per input, so that the spread within a trial can be estimated.
     digits = 10 ** max(0, math.floor(math.log10(max(exact, 1))) - 1)
     best = max(2 * inputs, digits * round(exact / digits))
 

@@ -1,6 +1,7 @@
-"""What more cores give, and how a platform's cost depends on its size.
+"""Speed-up by cores, and the dependence of a platform's cost on its size.
 
-Both work on `effects.Units`: intervals within one curve are simultaneous.
+All functions work on `effects.Units`; the intervals of one curve (one subject on one platform in
+one mode, over cores) are simultaneous 95% intervals (Bonferroni).
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from virtbed_analysis.margin import CANNOT_TELL
 from virtbed_analysis.platforms import METAL, PROCESS
 from virtbed_analysis.trust import Json
 
-# A doubling pays where it makes a request at least this many times faster.
+# The least speed-up at which a doubling of cores pays.
 PAYS = 1.1
-# Two parameters of a line through two sizes would fit whatever was measured.
+# The least number of sizes for the fit: its two parameters fit any two sizes exactly.
 SIZES_TO_FIT = 3
-# With fewer, an interval of a residual says next to nothing.
+# The least number of replicates for a test of the fit: intervals of fewer are too wide.
 REPLICATES_TO_TEST = 3
-# A form that is wrong by less than this is right enough, however sure it is that it is wrong.
+# A misfit below this share is accepted, even if it is significant.
 NEGLIGIBLE = 0.01
-# A form that may be wrong by more than this is not shown to be right.
+# The fit is accepted only if a misfit above this share is excluded.
 TOLERATED = 0.1
-# Other forms that a part may fall by: if one of them fits as well, and leaves another limit, then
-# these sizes do not tell the limit.
+# Exponents of alternative models, a + b / cores^exponent. If one of them is not rejected and has
+# another limit, the limit is not identified by the measured sizes.
 OTHERS = {0.5: "the root of the cores", 2.0: "the square of the cores"}
 PARTS = ("type", "size")
 FITS, MISFIT, UNDECIDED = "fits", "does not fit", "cannot tell"
 
 
 def _curves(units: Units) -> Iterator[list[Cell]]:
-    """Give the cells of each curve: one subject on one platform in one mode, by cores."""
+    """Yield the cells of each curve, sorted by cores."""
     cells = sorted(units.cells(), key=lambda cell: units.order(cell._replace(cores=0)))
     for _, curve in groupby(cells, key=_of):
         yield list(curve)
@@ -48,14 +49,16 @@ def _of(cell: Cell) -> Json:
 
 
 def scale_up(units: Units) -> list[Json]:
-    """Return what each doubling of cores gives: time at `cores` over time at twice as many.
+    """Return the speed-up of each doubling of cores: time at `cores` over time at twice as many.
 
-    One row per doubling: the parts of a `Cell`, `speed_up`, `low`, `high` (None with fewer than
-    two replicates), `n` replicates, and what `doubts.marked` says of the interval.
+    Returns:
+        One row per doubling: the columns of a `Cell`, `speed_up`, `low`, `high` (None with fewer
+        than two replicates; simultaneous for one curve), `n` (replicates that have both sizes), and
+        the columns of `doubts.marked`.
     """
     rows = []
     for curve in _curves(units):
-        found = together(
+        speed_ups = together(
             (cell.application, [units.over(cell, cell._replace(cores=2 * cell.cores))])
             for cell in curve
         )
@@ -65,26 +68,32 @@ def scale_up(units: Units) -> list[Json]:
                 "low": effect.low, "high": effect.high, "n": effect.n,
                 **_doubling(units, cell),
             }
-            for cell, effect in zip(curve, found, strict=True)
+            for cell, effect in zip(curve, speed_ups, strict=True)
             if effect
         ]  # fmt: skip
     return doubts.marked(rows)
 
 
 def _doubling(units: Units, cell: Cell) -> Json:
-    """Return the logarithms of a doubling's gain and their replicates, as `doubts` takes them."""
+    """Return the per-replicate logarithms of a doubling's speed-up, as `doubts` takes them."""
     of, (one, two) = shared(units.logs[cell], units.logs[cell._replace(cores=2 * cell.cores)])
     return {"ratio_logs": (one - two).tolist(), "ratio_of": list(of), "ratio_replicates": len(of)}
 
 
 def efficient_range(doublings: list[Json]) -> list[Json]:
-    """Return how far each curve of `scale_up` pays: up to `cores`, and why not further.
+    """Return the range of cores in which doubling pays, one row per curve.
 
-    The range ends at the first size whose doubling does not clearly give `PAYS`, and that doubling
-    is shown with its interval; without one, nothing is known beyond. `open` says that the largest
-    size reached by doublings is still within it: sizes beyond a gap are not looked at. `beyond`
-    says what is known of the doubling that ends it: "does not pay" (its whole interval is at most
-    `PAYS`) or "cannot tell"; None where none does.
+    The range ends at the first size whose doubling does not clearly give a speed-up of `PAYS` (the
+    lower end of its interval is not above it). Sizes beyond a missing doubling are not considered.
+
+    Args:
+        doublings: The rows of `scale_up`.
+
+    Returns:
+        The columns of the doubling that ends the range (or of the last one), with `cores` (the end
+        of the range), `open` (whether even the largest size is within the range), and `beyond`:
+        "does not pay" if the whole interval of the ending doubling is at most `PAYS`, "cannot tell"
+        if not, None for an open range.
     """
     rows = []
     for _, group in groupby(doublings, key=lambda row: [row[part] for part in CURVE]):
@@ -114,20 +123,25 @@ def _beyond(over: Json | None) -> str | None:
 
 
 def overhead_by_size(units: Units) -> list[Json]:
-    """Return each platform's overhead as a part that stays and a part that falls with size.
+    """Return each platform's overhead split into a constant part and a part that falls with size.
 
-    The logarithm of the ratio to bare metal is fitted, by least squares in each replicate, as
-    a + b / cores; `type` is exp(a), the limit of ever larger instances, and `size` is exp(b), what
-    one core pays on top: the platform-type and platform-size overheads, named by
-    arXiv 2006.02055; the form of the fit is ours. Needs `SIZES_TO_FIT` sizes.
+    Model: log ratio to bare metal = a + b / cores, fitted by ordinary least squares in each
+    replicate that has all sizes. `type` = exp(a) is the limit for large instances, `size` = exp(b)
+    the additional factor of an instance of one core. The names platform-type and platform-size
+    overhead are from arXiv 2006.02055; the form of the model is ours.
 
-    The form is tested by what is measured over what is fitted at each size: simultaneous intervals
-    on the replicates' residuals, which need no equal spread at all sizes. `fit` is "fits" where
-    each interval lies within `TOLERATED` of 1 and none is clear of 1 by more than `NEGLIGIBLE`,
-    "does not fit" where one is, else "cannot tell". No size measured the limit, so it is "cannot
-    tell", too, where one of `OTHERS` is not shown to be wrong and ends more than `NEGLIGIBLE` away.
-    Only what fits has `type` and `size`, else null.
-    `deviation` (`_low`, `_high`, `_cores`) is the largest, `because` says it in words.
+    Test of the model: simultaneous intervals of measured over fitted at each size, from the
+    replicates' residuals, so the variance may differ between sizes. `fit` is "does not fit" if an
+    interval excludes 1 and the deviation is above `NEGLIGIBLE`, "fits" if all intervals are within
+    `TOLERATED` of 1, else "cannot tell". The limit is an extrapolation, so the answer is also
+    "cannot tell" if an alternative exponent of `OTHERS` is not rejected and its limit differs by
+    more than `NEGLIGIBLE`.
+
+    Returns:
+        One row per curve with at least `SIZES_TO_FIT` sizes: the columns of the curve, `sizes`,
+        `fit`, `because` (in words), `deviation` with `_low`, `_high`, `_cores` (the largest
+        deviation of measured over fitted), and `type` and `size` with `_low`, `_high` (None unless
+        `fit` is "fits").
     """
     rows = []
     for curve in _curves(units):
@@ -151,7 +165,10 @@ def overhead_by_size(units: Units) -> list[Json]:
 
 
 def _fitted(units: Units, sizes: list[Cell], power: float) -> tuple[Floats, Json]:
-    """Return the weights of a + b / cores^power's parts, and whether that form fits."""
+    """Return the least-squares weights of a and b in a + b / cores^power, and the test of the fit.
+
+    The weights have shape (2, sizes): each parameter is a weighted sum over sizes.
+    """
     design = np.column_stack([np.ones(len(sizes)), [cell.cores**-power for cell in sizes]])
     fits = np.linalg.pinv(design)
     deviations = effects(
@@ -162,7 +179,7 @@ def _fitted(units: Units, sizes: list[Cell], power: float) -> tuple[Floats, Json
 
 
 def _rival(units: Units, sizes: list[Cell], fits: Floats) -> str:
-    """Return which other form may be right, and where it ends; empty if none of them matters."""
+    """Return a sentence on an alternative model with another limit; "" if there is none."""
     limits = []
     for power, words_of in {1.0: "", **OTHERS}.items():
         weights, fit = (fits, {"fit": FITS}) if power == 1 else _fitted(units, sizes, power)
@@ -174,13 +191,13 @@ def _rival(units: Units, sizes: list[Cell], fits: Floats) -> str:
     if abs(apart[0] - own[0]) <= np.log1p(NEGLIGIBLE):
         return ""
     return (
-        f"a part that falls with {apart[1]} is not shown to be wrong, and leaves "
-        f"{np.exp(apart[0]):.3f} where this form leaves {np.exp(own[0]):.3f}"
+        f"a part that falls with {apart[1]} is not excluded, and its limit is "
+        f"{np.exp(apart[0]):.3f} instead of {np.exp(own[0]):.3f}"
     )
 
 
 def _combined(units: Units, sizes: list[Cell], weights: Floats) -> Floats | None:
-    """Return a weighted sum over sizes of the logarithms of the ratio, one per replicate."""
+    """Return the weighted sum over sizes of the log ratios, one value per replicate."""
     return units.contrast(
         *(
             (sign * float(weight), which)
@@ -191,12 +208,12 @@ def _combined(units: Units, sizes: list[Cell], weights: Floats) -> Floats | None
 
 
 def _fit(deviations: list[Effect]) -> Json:
-    """Return the answer to whether a curve fits; `about` of each deviation is its size."""
+    """Return the test of a fit from the deviations; the name of each is its number of cores."""
     if not deviations:
         return _answer(UNDECIDED, None, "no replicate has all of its sizes")
     worst = max(deviations, key=lambda effect: abs(np.log(effect.value)))
     if worst.n < REPLICATES_TO_TEST:
-        few = f"{worst.n} replicates have all sizes, {REPLICATES_TO_TEST} needed to test the fit"
+        few = f"{worst.n} replicates with all sizes found, {REPLICATES_TO_TEST} needed for the test"
         return _answer(UNDECIDED, worst, few)
     spans = [(effect.low or 0.0, effect.high or np.inf) for effect in deviations]
     clear = [
@@ -211,7 +228,7 @@ def _fit(deviations: list[Effect]) -> Json:
         return _answer(MISFIT, worst, measured)
     most = 1 + TOLERATED
     if any(low < 1 / most or high > most for low, high in spans):
-        return _answer(UNDECIDED, worst, f"{measured}: {TOLERATED:.0%} off is not ruled out")
+        return _answer(UNDECIDED, worst, f"{measured}: {TOLERATED:.0%} off is not excluded")
     return _answer(FITS, worst, measured)
 
 
@@ -227,16 +244,20 @@ def _answer(answer: str, worst: Effect | None, because: str) -> Json:
 
 
 def container_to_host(units: Units, host_cpus: int | None) -> Json:
-    """Return what containers cost by their share of the host: its container-to-host ratio (CHR).
+    """Return the cost of containers by their container-to-host ratio (CHR).
 
-    A container's CHR is its cores over the host's online CPUs, as in arXiv 2006.02055, which finds
-    that its overhead falls with it. Containers in guests are left out: their host is the guest.
+    The CHR is a container's cores over the host's online CPUs, as in arXiv 2006.02055, which finds
+    that overhead falls with it. Containers in guests are left out, since their host is the guest.
+
+    Args:
+        units: The units of a sweep.
+        host_cpus: The number of online CPUs of the host; None if not known, for an empty table.
 
     Returns:
-        `host_cpus`; `rows`, one per size: the parts of a `Cell`, `chr`, `ratio` to bare metal,
-        `low`, `high` (simultaneous for one curve), `n`; and `enough`, one per curve: the least
-        `cores` and `chr` from which on every measured size is clearly under `penalty` times bare
-        metal, None where not even the largest is. Without `host_cpus` there is nothing to tell.
+        `host_cpus`; `penalty`; `rows`, one per container cell: the columns of a `Cell`, `chr`,
+        `ratio` to bare metal, `low`, `high` (simultaneous for one curve), `n`; and `enough`, one
+        per curve: the least `cores` and `chr` from which on the interval of every measured size is
+        below `penalty` (None if that of the largest is not), and `sizes` (their number).
     """
     table: Json = {"host_cpus": host_cpus, "penalty": PENALTY, "rows": [], "enough": []}
     if not host_cpus:
@@ -245,13 +266,13 @@ def container_to_host(units: Units, host_cpus: int | None) -> Json:
         machine, enclosure = units.platforms.parts(curve[0].platform)
         if machine != METAL or enclosure == PROCESS:
             continue
-        found = together((cell.application, [units.cost(cell)]) for cell in curve)
+        costs = together((cell.application, [units.cost(cell)]) for cell in curve)
         rows = [
             {
                 **_of(cell), "cores": cell.cores, "chr": cell.cores / host_cpus,
                 "ratio": effect.value, "low": effect.low, "high": effect.high, "n": effect.n,
             }
-            for cell, effect in zip(curve, found, strict=True)
+            for cell, effect in zip(curve, costs, strict=True)
             if effect
         ]  # fmt: skip
         cheap = list(

@@ -1,20 +1,23 @@
-"""Whether a cell keeps a bound on latency: a statement about instances, of any distribution.
+"""Distribution-free statements on whether the instances of a cell keep a bound on latency.
 
-An instance breaks the bound if more than 1% of its requests take longer, ever so many of them: if
-its true 99th percentile lies beyond it. A user gets one instance, so what matters is how many break
-it: a mean of percentiles hides one slow instance in ten. Nothing is assumed of how instances
-differ, but a run is a sample of its instance's requests: of 100, an instance just beyond the bound
-shows none that is longer in 37% of runs. So an instance looks clean if its run shows so few that
-one that breaks the bound would show as few with a chance of at most `MISSED`, where its requests
-allow that; whatever that chance q is, a share s of instances that break it makes at least
-s * (1 - q) that do not look clean, and the share of those has an exact bound (Clopper and Pearson).
+An instance breaks the bound if its true 99th percentile of latency (queue included) is beyond it,
+that is if more than 1% of its requests take longer in the long run. A user gets one instance, so
+the quantity of interest is the share of instances that break the bound; a mean of percentiles would
+hide one slow instance in ten. No distribution of instances is assumed.
+
+A run is only a sample of its instance's requests: an instance just beyond the bound shows no longer
+request among 100 in 37% of runs. A run therefore counts as clean only if it has so few requests
+beyond the bound that an instance at the bound would show as few with probability q <= `MISSED`
+(binomial; with very few requests q is larger). If a share s of instances breaks the bound, at least
+s (1 - q) of runs are not clean, so the upper bound of the share of unclean runs (Clopper and
+Pearson), divided by 1 - q, bounds s.
+
 "Kept by 90%" is a one-sided tolerance statement (Wilks, "Determination of Sample Sizes for Setting
-Tolerance Limits", Annals of Mathematical Statistics 12, 1941): were it 10% that break it, it would
-be said in at most 5% of sweeps. It takes 29 instances with many requests each, 46 with 100.
+Tolerance Limits", Annals of Mathematical Statistics 12, 1941): if 10% of instances broke the bound,
+it would be stated in at most 5% of sweeps. It needs 46 clean instances with 100 requests each, or
+30 to 32 with 300 or more; Wilks' 29 would need q = 0.
 
-Of requests that come in bursts fewer tell, and chance makes more of them: see `independence`.
-
-Latency is what a user waits: LoadGen's queue and the request.
+Requests in bursts are correlated, so `independence` reduces their number to an effective one.
 """
 
 from __future__ import annotations
@@ -35,62 +38,71 @@ from virtbed_contract.measures import percentile_rank
 
 PERCENTILE = 99
 KEPT_SHARE = 0.90
-"""The share of instances that "kept" speaks of."""
+"""The share of instances in the statement "kept by 90%"."""
 MISSED = 0.10
-"""How often an instance that breaks the bound may look clean, where its requests allow so few."""
+"""The largest probability of a clean run of an instance at the bound, given enough requests."""
 APART = 0.9
-"""Where more requests are apart from those before, bursts are no more than chance brings."""
+"""An extremal index above this is compatible with independent requests; see `independence`."""
 Verdict = Literal["kept by 90%", "not seen broken", "broken", "cannot tell"]
 _BEYOND = 1 - PERCENTILE / 100
-_RULES = (0.3, 0.05, 1e-5)  # an instance that keeps the bound looks broken as seldom
+_RULES = (0.3, 0.05, 1e-5)  # levels of the tests that call a run broken, see `_share_low`
 
 
 class Instance(independence.Run):
-    """A run, and what it tells of its instance and the bound."""
+    """The run of an instance, with tests of its instance against the bound."""
 
     @property
     def shows(self) -> bool:
-        """Whether it has requests enough to show a 99th percentile."""
+        """Whether the run has enough requests for a 99th percentile."""
         return self.requests >= samples_to_show(PERCENTILE)
 
     @property
     def broke(self) -> bool:
-        """Whether its run's 99th percentile, of rank ceil(0.99 n), lies beyond the bound.
+        """Whether the run's 99th percentile, the value of rank ceil(0.99 n), is beyond the bound.
 
-        With too few requests for one: whether it is clear (binomial test) that over 1% do.
+        With too few requests for one: whether a binomial test at 5% shows that over 1% are.
         """
         if self.shows:
             return bool(self.beyond > self.requests - percentile_rank(PERCENTILE, self.requests))
         return self.by_chance(1.0) <= 1 - CONFIDENCE
 
     def counts(self, apart: float) -> int:
-        """Return how many requests that have nothing to do with each other it tells as much as."""
+        """Return the effective number of independent requests, at an extremal index `apart`."""
         return math.floor(apart * self.requests + 1e-9)
 
     def clean(self, apart: float) -> bool:
-        """Whether an instance that breaks the bound would seldom show so few beyond it."""
+        """Return whether so few requests are beyond as an instance at the bound seldom shows."""
         return self.beyond <= _allowed(self.counts(apart))
 
     def missed(self, apart: float) -> float:
-        """Return how often, at most, an instance that breaks the bound looks clean."""
+        """Return the largest probability that an instance that breaks the bound has a clean run."""
         return _at_most(_allowed(self.counts(apart)), self.counts(apart))
 
     def by_chance(self, apart: float) -> float:
-        """Return how often, at most, one that keeps the bound shows as many beyond it."""
+        """Return the p value of the hypothesis that the instance keeps the bound."""
         return independence.as_many(self.beyond, self.requests, _BEYOND, apart)
 
 
 @dataclass(frozen=True)
 class Slo:
-    """What a sweep tells of a bound in one cell.
+    """The result for one cell and one bound.
 
-    `broken` is of runs: whose own 99th percentile lies beyond the bound. `share_low` and
-    `share_high` bound the share of instances whose true one does: an interval where some clearly
-    do, one-sided where none does, each cell on its own; `share_high_all` holds for all cells that
-    are asked at once (Bonferroni). An instance without a result counts as broken
-    in them (`unseen`), for none knows. `apart` is the share of requests that tells something of
-    its own, see `independence`. `requests_share` and its interval are of single requests, clustered
-    by instance.
+    Attributes:
+        verdict: "kept by 90%", "not seen broken", "broken" or "cannot tell".
+        reason: Why there is no verdict; "" if there is one.
+        broken: Number of runs whose own 99th percentile is beyond the bound.
+        instances: Number of runs.
+        unseen: Number of instances without a result; they count as broken in the bounds.
+        share_low: Lower bound of the share of instances whose true percentile is beyond.
+        share_high: Upper bound; one-sided 95% if `share_low` is 0, else both are an interval.
+        share_high_all: Upper bound that is simultaneous for all cells (Bonferroni).
+        apart: Extremal index of slow requests, see `independence.apart`.
+        kept_needs: Number of clean instances that "kept by 90%" needs, see `kept_needs`.
+        requests: Number of requests of all runs.
+        requests_beyond: Number of those beyond the bound.
+        requests_share: Their share.
+        requests_share_low: Lower end of its interval, clustered by instance.
+        requests_share_high: Upper end.
     """
 
     verdict: Verdict
@@ -111,33 +123,40 @@ class Slo:
 
 
 def kept_needs(cells: int = 1, requests: int = 100) -> int:
-    """Return how many instances, all clean, it takes to say "kept by 90%": 46 with 100 requests.
+    """Return the number of instances, all clean, that the verdict "kept by 90%" needs.
 
-    Bonferroni over the cells that are asked.
+    Args:
+        cells: Number of cells that are judged (Bonferroni).
+        requests: Effective number of requests per instance.
+
+    Example:
+        >>> kept_needs(), kept_needs(requests=10_000)
+        (46, 32)
     """
     seen = (1 - KEPT_SHARE) * (1 - _at_most(_allowed(requests), requests))
     return math.ceil(math.log((1 - CONFIDENCE) / cells) / math.log1p(-seen))
 
 
 Level = tuple[int, int]
-"""Among how many cells the error of "not seen broken", and of "kept", is divided."""
+"""Numbers of cells by which the error of "not seen broken", and of "kept by 90%", is divided."""
 
 
 def level(cells: Sequence[tuple[Sequence[Instance], int]]) -> Level:
-    """Return the level that verdicts on several cells are at (Hochberg's step-up test).
+    """Return the divisors of the error for verdicts on several cells (Hochberg's step-up test).
 
-    Of m cells the least sure is judged as if it was alone; if it fails, the next one as one of two.
-    Cells are trials of their own; noise that they share makes errors come together (Hochberg, "A
-    Sharper Bonferroni Procedure for Multiple Tests of Significance", Biometrika 75, 1988).
+    The largest p value is compared with 5%, the second largest with 5% / 2, and so on; the first
+    that is small enough sets the divisor (Hochberg, "A Sharper Bonferroni Procedure for Multiple
+    Tests of Significance", Biometrika 75, 1988). Assumption: p values of cells are independent or
+    positively dependent; cells have separate trials and share only the noise of their host.
 
     Args:
-        cells: Each one's instances, and how many more ended without a result.
+        cells: The instances of each cell, and the number of those without a result.
     """
     return _step_up(cells, 1.0), _step_up(cells, 1 - KEPT_SHARE)
 
 
 def _step_up(cells: Sequence[tuple[Sequence[Instance], int]], breaking: float) -> int:
-    """Return among how many the error is divided, where `breaking` of the instances break it."""
+    """Return Hochberg's divisor for the hypothesis that a share `breaking` breaks the bound."""
     p_values = []
     for instances, unseen in cells:
         apart = independence.apart(instances)
@@ -153,13 +172,13 @@ def _step_up(cells: Sequence[tuple[Sequence[Instance], int]], breaking: float) -
 def judge(
     instances: Sequence[Instance], cells: int = 1, unseen: int = 0, at: Level | None = None
 ) -> Slo:
-    """Return what a cell's instances tell of the bound.
+    """Judge a bound for one cell.
 
     Args:
-        instances: Those with a result, at least one.
-        cells: How many cells are asked the same.
-        unseen: How many more ended without a result.
-        at: See `level`; without it, Bonferroni's.
+        instances: The runs with a result, at least one.
+        cells: Number of cells that are judged.
+        unseen: Number of instances without a result.
+        at: The result of `level` for all cells; None for Bonferroni's correction.
     """
     n, apart = len(instances), independence.apart(instances)
     low = _share_low(instances, apart, unseen)
@@ -178,13 +197,13 @@ def judge(
 
 @cache
 def _at_most(found: int, of: int) -> float:
-    """Return the chance of at most so many beyond the bound, of an instance at the bound."""
+    """Return P(at most `found` of `of` requests beyond the bound) of an instance at the bound."""
     return float(stats.binom.cdf(found, of, _BEYOND))
 
 
 @cache
 def _allowed(requests: int) -> int:
-    """Return how many may lie beyond the bound in a run that looks clean."""
+    """Return the largest number of requests beyond the bound in a clean run."""
     most = int(stats.binom.ppf(MISSED, requests, _BEYOND))
     return max(0, most if _at_most(most, requests) <= MISSED else most - 1)
 
@@ -200,7 +219,12 @@ def _share_high(
 
 
 def _share_low(instances: Sequence[Instance], apart: float, unseen: int) -> float:
-    """Return the lower bound of it: of several rules for what looks broken, the best one."""
+    """Return the lower bound of the share of instances that break the bound.
+
+    A run is called broken if its p value is at most a level c. If a share s of instances breaks the
+    bound, at most s + (1 - s) c of runs are called so; the lower Clopper-Pearson bound of that
+    share is solved for s. The best of the levels of `_RULES` is used, with Bonferroni's correction.
+    """
     found, confidence = [0.0], simultaneous(len(_RULES), (1 + CONFIDENCE) / 2)
     for chance in _RULES:
         clear = unseen + sum(instance.by_chance(apart) <= chance for instance in instances)
@@ -212,7 +236,7 @@ def _share_low(instances: Sequence[Instance], apart: float, unseen: int) -> floa
 def _verdict(
     instances: Sequence[Instance], apart: float, unseen: int, at: Level
 ) -> tuple[Verdict, str]:
-    """Return the verdict, and why there is none where there is none."""
+    """Return the verdict, and the reason if it is "cannot tell"."""
     n, broken = len(instances), sum(instance.broke for instance in instances)
     if _share_low(instances, apart, 0):
         return "broken", ""
@@ -220,8 +244,8 @@ def _verdict(
         return "cannot tell", f"no p99: under {samples_to_show(PERCENTILE)} requests per trial"
     if broken:
         return "cannot tell", (
-            f"p99 beyond it in {broken} of {n} runs, by so little{_together(apart)} that chance "
-            "may do it where no instance breaks it"
+            f"p99 beyond it in {broken} of {n} runs, by so little{_together(apart)} that it may "
+            "be chance, with no instance that breaks it"
         )
     some, most = (_share_high(instances, apart, unseen, simultaneous(among)) for among in at)
     if some >= 1:
@@ -234,29 +258,29 @@ def _together(apart: float) -> str:
 
 
 def _too_few(instances: Sequence[Instance], apart: float, cells: int) -> str:
-    """Return that even were all instances to break the bound, runs might look like these."""
+    """Return the reason "too few requests": even if all instances broke it, runs may be clean."""
     n = len(instances)
     beyond, requests = sum(i.beyond for i in instances), sum(i.requests for i in instances)
-    allowed = (1 - simultaneous(cells)) ** (1 / n)  # of each, for none to be beyond
+    allowed = (1 - simultaneous(cells)) ** (1 / n)  # per run, for none beyond in all runs
     needed = math.ceil(math.log(allowed) / math.log1p(-_BEYOND) / apart)
     few = min(i.requests for i in instances)
-    bursts = f", which come together and count as {apart:.0%}" if apart < APART else ""
+    bursts = f", of which bursts leave {apart:.0%} independent" if apart < APART else ""
     wanted = f" at least {needed} requests per trial" if needed > few else ""
     return (
-        f"too few requests: {beyond} of {requests} took longer ({few} a trial{bursts}), which "
-        f"{count(n, 'replicate')} may show though the p99 of every instance lies beyond it; to "
-        f"tell takes{wanted or ' more replicates'}, and fewer of them longer"
+        f"too few requests: {beyond} of {requests} took longer ({few} per trial{bursts}), which "
+        f"{count(n, 'replicate')} may show although the p99 of every instance is beyond it; a "
+        f"verdict needs{wanted or ' more replicates'}, and fewer requests that take longer"
         if beyond or not wanted
-        else f"too few requests: {few} a trial{bursts}; none of {count(n, 'replicate')} had one "
-        f"beyond it, as may be though the p99 of every instance is; to tell takes{wanted}"
+        else f"too few requests: {few} per trial{bursts}; none of {count(n, 'replicate')} had one "
+        f"beyond it, although the p99 of every instance may be; a verdict needs{wanted}"
     )
 
 
 def _requests(instances: Sequence[Instance]) -> tuple[int, int, float, float, float]:
-    """Return all requests, those beyond the bound, their share and its interval.
+    """Return the number of requests, of those beyond the bound, their share and its interval.
 
-    The interval is the wider of the clustered one (Student's t on instances' parts in the ratio)
-    and that of requests which have nothing to do with each other (Clopper and Pearson).
+    The interval is the union of the clustered one (ratio estimator, Student's t on instances'
+    contributions) and the one for independent requests (Clopper and Pearson).
     """
     n = len(instances)
     requests, beyond = sum(i.requests for i in instances), sum(i.beyond for i in instances)

@@ -1,9 +1,10 @@
-"""Which stalls a cell's requests could not show, and where few stalls make its numbers unsure.
+"""Rare stalls: which ones a cell's requests could miss, and where they skew its numbers.
 
-Student's t on a logarithm of a trial's total covers what it claims where the total of a trial is
-not much skewed. One request in twenty that takes five times as long makes a total of 16 requests
-so skewed that 95% intervals cover 90%, and a cell in which none happened to stall covers nothing
-(simulated in the tests). The skewness of a total falls with the root of its number of requests.
+Student's t on the logarithms of trials' totals has its nominal coverage if a total is not much
+skewed. If one request in twenty takes five times as long, a total of 16 requests is so skewed that
+95% intervals cover 90%, and the interval of a cell in which no request happened to stall does not
+cover at all (simulated in the tests). The skewness of a total of n independent requests is that of
+one request divided by sqrt(n).
 """
 
 from __future__ import annotations
@@ -16,24 +17,28 @@ from virtbed_analysis.estimate import GROUP, in_order, steady
 from virtbed_analysis.trust import Json
 
 STALL_SHARE = 0.05
-"""The stall that every cell should be able to show: one request in twenty."""
+"""The share of stalling requests that every cell should show: one in twenty."""
 MISSED = 0.05
-"""The chance of missing a stall that counts as seeing it."""
+"""The accepted probability that a cell shows none of them."""
 FEW = math.ceil(math.log(MISSED) / math.log(1 - STALL_SHARE))
-"""With fewer requests, a stall of `STALL_SHARE` is missed more often than `MISSED`."""
+"""The least number of requests of a cell: with fewer, the probability is above `MISSED`."""
 SKEWED = 0.5
-"""The skewness of a trial's total from which on its interval may cover less than it claims."""
+"""The skewness of a trial's total above which its interval may have less than nominal coverage."""
 
 
 def document(samples: pl.DataFrame) -> Json:
-    """Return what the requests of each real cell could show of rare stalls.
+    """Return the report's part on rare stalls.
+
+    Args:
+        samples: One row per sample, as `load` returns them.
 
     Returns:
-        `rows`, one per cell: the columns of `GROUP`, `requests`, `per_trial` (the fewest),
-        `unseen_one_in` (a stall that hits fewer requests than one in so many is missed in more than
-        one sweep of twenty), `skewness` of the requests and of the `total` of a trial, `few` and
-        `skewed` (the two warnings), `needed` (requests per trial that would do; null if these do);
-        and the limits `few_requests` and `skewed_total`.
+        `few_requests` and `skewed_total` (the limits), and `rows`, one per real cell: `GROUP`;
+        `requests` (of all trials) and `per_trial` (the fewest of a trial); `unseen_one_in` (a stall
+        of a smaller share than one in this many requests is missed in more than one sweep of
+        twenty); `skewness` (of a request's time relative to its input's mean) and `total` (of a
+        trial's total); `few` and `skewed` (the two warnings); `needed` (requests per trial at which
+        the total is not skewed; null if it is not).
     """
     return {
         "few_requests": FEW,
@@ -43,9 +48,9 @@ def document(samples: pl.DataFrame) -> Json:
 
 
 def _shapes(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return the number of requests of each cell, and the central moments of their times.
+    """Return one row per cell: numbers of requests, and sums of powers of relative deviations.
 
-    A time is taken relative to the mean of its input, so that unlike inputs are no skewness.
+    A time is relative to the mean of its input, so inputs of unequal length add no skewness.
     """
     measured = steady(samples)
     off = pl.col("e2e_ns") / pl.col("e2e_ns").mean() - 1
@@ -68,7 +73,7 @@ def _row(shape: Json) -> Json:
     requests, per_trial = shape["requests"], shape["per_trial"]
     spread, skewness = shape["second"] / requests, 0.0
     if spread > 0:
-        # Rounded: the order of a sum, and so its last digits, is not given.
+        # Rounded, since the order of summation, and so the last digits, may vary.
         skewness = max(0.0, round(shape["third"] / requests / spread**1.5, 6))
     total = skewness / math.sqrt(per_trial)
     return {

@@ -1,8 +1,8 @@
-"""Percentiles trial by trial: what a pooled one cannot say of the next instance.
+"""Percentiles of latency per trial, and their ratios to bare metal.
 
-Requests of one trial share its instance and are no independent evidence, so a percentile of pooled
-requests has no interval. Each trial has a percentile of its own; across trials there are a least
-and a most, and a ratio to bare metal that is paired by replicate.
+Requests of one trial share its instance and are not independent, so a percentile of pooled requests
+has no interval and does not describe the next instance. Here each trial has its own percentile:
+their range over trials is shown, and ratios are paired by replicate.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from virtbed_analysis.trust import Json
 
 
 def by_trial(samples: pl.DataFrame, column: str = "latency_ns") -> list[Json]:
-    """Return a table for each percentile of `TAILS` that some trial has samples enough to show.
+    """Return a table per percentile of `TAILS` for which some trial has enough samples.
 
     Args:
-        samples: As `load` gives them.
+        samples: One row per sample, as `load` returns them.
         column: The time whose percentiles are taken, in ns.
 
     Returns:
-        `percentile`, and `rows`: `GROUP`, `bare`, `trials` (with samples enough), `left`
-        (without), `typical_ms` (geometric mean of the trials' percentiles), `least_ms`, `most_ms`,
-        and the ratio's columns (see `estimate.ratio_to_bare_metal`), of percentiles.
+        Tables with `percentile` and `rows`, one per cell: `GROUP`; `trials` (with enough samples);
+        `left` (trials without); `typical_ms` (geometric mean of the trials' percentiles);
+        `least_ms`, `most_ms`; and the columns of `estimate.ratio_to_bare_metal`, of percentiles.
     """
     tables = ({"percentile": p, "rows": _rows(samples, column, p)} for p in TAILS)
     return [table for table in tables if table["rows"]]
@@ -54,11 +54,11 @@ def _rows(samples: pl.DataFrame, column: str, percentile: int) -> list[Json]:
         (pl.col("ns").max() / NS_PER_MS).alias("most_ms"),
         pl.len().cast(pl.Int64).alias("trials"),
     )
-    asked = trials.group_by(GROUP).agg(pl.len().cast(pl.Int64).alias("asked"))
+    every = trials.group_by(GROUP).agg(pl.len().cast(pl.Int64).alias("every"))
     typical = geometric(known, GROUP).select(
         *GROUP, (pl.col("value") / NS_PER_MS).alias("typical_ms")
     )
     ratios = to_baseline(known.select(*GROUP, "bare", "replicate", "input", "log"))
-    table = ends.join(asked, on=GROUP).join(typical, on=GROUP).join(ratios, on=GROUP, how="left")
-    left = (pl.col("asked") - pl.col("trials")).alias("left")
-    return in_order(table.with_columns(left).drop("asked")).to_dicts()
+    table = ends.join(every, on=GROUP).join(typical, on=GROUP).join(ratios, on=GROUP, how="left")
+    left = (pl.col("every") - pl.col("trials")).alias("left")
+    return in_order(table.with_columns(left).drop("every")).to_dicts()

@@ -1,9 +1,10 @@
-"""Typical times of cells that share replicates in part only: a fit by least absolute deviations.
+"""Typical times of cells from an additive model fitted by least absolute deviations.
 
-The logarithm of a time is taken as a part of its replicate plus a part of its cell, and the sum of
-the absolute rest is made least, by iteratively reweighted least squares (Schlossmacher, "An
-Iterative Technique for Absolute Deviations Curve Fitting", JASA 68, 1973). Cells that never ran in
-one replicate are compared through those that ran with both, and one bad instance moves no cell.
+Model: log time = replicate effect + cell effect + residual. The sum of absolute residuals is
+minimized by iteratively reweighted least squares (Schlossmacher, "An Iterative Technique for
+Absolute Deviations Curve Fitting", JASA 68, 1973). Cells that share no replicate are compared
+through cells that ran with both, and a single bad instance does not move a cell's effect. `best`
+uses it to name the cell that is typically the fastest.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from virtbed_analysis.candidates import Candidate
 
 Floats = NDArray[np.float64]
 _TURNS = 40
-_LEAST = 1e-3  # a smaller rest weighs no more: 0.1% is less than any margin
-_HOLD = 1e-3  # keeps replicates alike where no cell connects them, and is too weak to do else
+_LEAST = 1e-3  # caps the weights: residuals below 0.1%, less than any margin, weigh the same
+_HOLD = 1e-3  # weak ridge penalty on replicate effects, for designs that are not connected
 
 
 def typical_logs(cells: Sequence[Candidate]) -> Floats:
-    """Return the typical logarithm of each cell's time, or cost; only differences mean something.
+    """Return the effect of each cell: its typical log time or log cost, up to a common constant.
 
-    Over the inputs that all replicates of all cells have, or each over its own if there is none.
+    The mean over the inputs that all replicates of all cells have is used; if there is none, each
+    cell's own inputs.
+
+    Args:
+        cells: The cells, with their logarithms by replicate (`times`) and `weight` (a price, or 1).
+
+    Returns:
+        Shape (cells,); only differences are meaningful.
     """
     every = sorted({unit for cell in cells for unit in cell.times.units})
     units = {unit: place for place, unit in enumerate(every)}
@@ -41,6 +49,6 @@ def typical_logs(cells: Sequence[Candidate]) -> Floats:
     held = np.diag(np.repeat([_HOLD, 0.0], [len(units), len(cells)]))
     weights = np.ones(len(rows))
     for _ in range(_TURNS):
-        found = np.linalg.solve(design.T * weights @ design + held, design.T @ (weights * values))
-        weights = 1 / np.maximum(abs(values - design @ found), _LEAST)
-    return np.asarray(found[len(units) :])
+        fitted = np.linalg.solve(design.T * weights @ design + held, design.T @ (weights * values))
+        weights = 1 / np.maximum(abs(values - design @ fitted), _LEAST)
+    return np.asarray(fitted[len(units) :])

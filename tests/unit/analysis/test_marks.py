@@ -209,7 +209,7 @@ def test_a_platform_whose_answers_are_wrong_neither_passes_nor_rises(
     assert content["fail"]["verdict"] == "cannot tell"
     (row,) = (one for one in content["fail"]["unclear"] if one["what"] == "cost")
     assert row["platform"] == "cn"
-    assert row["why"] == "other answers than bare metal's in the second: unlike work"
+    assert row["why"] == "answers differ from bare metal's in the second: other work"
     assert (
         "Other answers than bare metal's in 1 cell, whose times are of unlike work"
         in (content["summary"])

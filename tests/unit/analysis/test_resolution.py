@@ -96,9 +96,9 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
     assert row["needed"] == replicates_needed(upper_spread(row["spread"], 5), 0.03)
     assert row["more"] == row["needed"] - 5 > 0
     assert (
-        "The smallest overhead that 80% of sweeps like this show is about 5.4%" in found["sentence"]
+        "The smallest overhead that 80% of sweeps like this detect is about 5.4%" in found["sentence"]
     )
-    assert "at the margin of 3% could be expected in 0 of 1 cell." in found["sentence"]
+    assert "at the margin of 3% can be expected in 0 of 1 cell." in found["sentence"]
     command = f"virtbed sweep quick --replicates {row['needed']}"
     assert found["command"] == command
     assert f"<code>{command}</code>" in report(folder.path).html.read_text()
@@ -107,7 +107,7 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
 def test_a_sweep_that_has_enough_asks_for_nothing(folder: Any) -> None:
     found = lay(folder, 0.002)
     assert (found["rows"][0]["more"], found["command"], found["remedy"]) == (0, None, None)
-    assert "could be expected in 1 of 1 cell." in found["sentence"]
+    assert "can be expected in 1 of 1 cell." in found["sentence"]
 
 
 def test_a_wide_margin_needs_fewer(folder: Any) -> None:
@@ -118,7 +118,7 @@ def test_noise_that_no_plan_can_average_out_asks_for_less_noise(folder: Any) -> 
     found = lay(folder, 0.3)
     assert (found["rows"][0]["needed"], found["command"]) == (None, None)
     assert found["remedy"].startswith(
-        "Make the host quiet: at its noise 1 cell would need more than 99"
+        "Reduce other load on the host: with its noise 1 cell would need more than 99"
     )
     assert "change the plan, under another name: tuning: true" in found["remedy"]
 

@@ -50,10 +50,10 @@ def test_a_cost_whose_whole_interval_is_beyond_the_limit_rose() -> None:
     [
         ({"cost": effect(1.02, 0.98, 1.06)}, ""),
         ({"cost": effect(1.0, None, None)}, "no interval"),
-        ({"cost": None}, "no replicate or input to compare it by"),
+        ({"cost": None}, "no common replicate or input"),
         (
             {"other_answers": ["second"]},
-            "other answers than bare metal's in the second: unlike work",
+            "answers differ from bare metal's in the second: other work",
         ),
         ({"lost": lost(second=2)}, "0 of 5 trials and 2 of 5 trials lost"),
         ({"lost_metal": lost(first=1)}, "1 of 5 trials and 0 of 5 trials of bare metal lost"),

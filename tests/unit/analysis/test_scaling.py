@@ -1,4 +1,4 @@
-"""Curves with a known shape."""
+"""Speed-up, overhead by size and container-to-host ratio, of curves with a known shape."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_efficient_range_ends_where_a_doubling_stops_paying(folder: Folder) 
     assert reach["speed_up"] == rows[-1]["speed_up"]
 
 
-def test_a_curve_that_pays_to_its_end_is_left_open(folder: Folder) -> None:
+def test_a_range_that_pays_to_its_end_is_open(folder: Folder) -> None:
     curve(folder, "bm", "pinned", {1: 100, 2: 55, 4: 30}, 0.01)
     (reach,) = efficient_range(scale_up(units_of(folder)))
     assert (reach["cores"], reach["open"]) == (4, True)
@@ -116,7 +116,7 @@ PLACES = {"bm": ("metal", "process"), "cn": ("metal", "docker")}
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
-def test_a_form_that_does_not_fit_tells_no_parts(folder: Folder) -> None:
+def test_a_model_that_does_not_fit_gives_no_parts(folder: Folder) -> None:
     """A cost that rises and falls: the fit said 1.85 of a large instance, measured 1.05 times."""
     peak = {1: 1.05, 2: 1.4, 4: 2.4, 8: 2.6, 16: 2.4, 32: 1.5, 64: 1.05}
     for platform, mode, cost in (("bm", "pinned", {}), ("cn", "vanilla", peak)):
@@ -138,7 +138,7 @@ def test_a_form_that_does_not_fit_tells_no_parts(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(("replicates", "noise"), [(2, 0.001), (5, 0.2)])
-def test_a_form_that_cannot_be_tested_tells_no_parts(replicates: int, noise: float) -> None:
+def test_a_model_that_cannot_be_tested_gives_no_parts(replicates: int, noise: float) -> None:
     ratios = {n: 1.05 * 1.4 ** (1 / n) for n in SIZES[:4]}
     (row,) = overhead_by_size(costs("cn", ratios, noise, replicates))
     assert row["fit"] == "cannot tell"
@@ -146,7 +146,7 @@ def test_a_form_that_cannot_be_tested_tells_no_parts(replicates: int, noise: flo
 
 
 @pytest.mark.parametrize("replicates", [3, 5, 10])
-def test_a_form_that_is_right_is_seldom_refused_and_a_wrong_one_seldom_said(
+def test_a_right_model_is_seldom_rejected_and_a_wrong_one_seldom_accepted(
     replicates: int,
 ) -> None:
     """400 sweeps each; 5% of 400 has a standard error of 1.1 points."""
@@ -186,7 +186,7 @@ def test_two_sizes_are_not_fitted(folder: Folder) -> None:
     assert overhead_by_size(units_of(folder)) == []
 
 
-def test_a_container_costs_little_from_a_share_of_its_host_on(folder: Folder) -> None:
+def test_the_least_share_of_the_host_with_a_low_cost_is_reported(folder: Folder) -> None:
     metal = {1: 100, 2: 60, 4: 40, 8: 30}
     curve(folder, "bm", "pinned", metal, 0.003)
     cost = {1: 1.4, 2: 1.2, 4: 1.03, 8: 1.02}
@@ -202,7 +202,7 @@ def test_a_container_costs_little_from_a_share_of_its_host_on(folder: Folder) ->
 
 
 @pytest.mark.parametrize(("largest", "cores"), [(1.3, None), (1.02, 2)])
-def test_a_dear_large_container_leaves_no_share_that_is_enough(
+def test_a_costly_large_container_leaves_no_share_that_is_enough(
     folder: Folder, largest: float, cores: int | None
 ) -> None:
     curve(folder, "bm", "pinned", {1: 100, 2: 60}, 0.003)
@@ -211,12 +211,12 @@ def test_a_dear_large_container_leaves_no_share_that_is_enough(
     assert enough["cores"] == cores
 
 
-def test_without_the_size_of_the_host_no_share_is_said(folder: Folder) -> None:
+def test_without_the_size_of_the_host_there_is_no_share(folder: Folder) -> None:
     curve(folder, "cn", "vanilla", {1: 100}, 0.01)
     assert container_to_host(units_of(folder), None)["rows"] == []
 
 
-def test_a_gap_ends_what_is_known_of_the_efficient_range(folder: Folder) -> None:
+def test_a_gap_between_sizes_ends_the_efficient_range(folder: Folder) -> None:
     curve(folder, "bm", "pinned", {1: 100, 2: 50, 5: 90, 10: 45}, 0.003)
     (reach,) = efficient_range(scale_up(units_of(folder)))
     assert (reach["cores"], reach["open"]) == (2, True)
@@ -238,7 +238,7 @@ def test_costs_by_size_are_those_of_the_cells(folder: Folder) -> None:
 
 @pytest.mark.parametrize("cores", [(1, 2, 4), (1, 2, 4, 8), (2, 4, 8, 16)])
 @pytest.mark.parametrize(("power", "part"), [(0.5, 0.2), (2.0, 0.05)])
-def test_a_limit_that_another_form_has_elsewhere_is_not_given(
+def test_a_limit_that_an_alternative_model_contradicts_is_not_given(
     cores: tuple[int, ...], power: float, part: float
 ) -> None:
     """A ratio of 1.22 that falls with the root of the cores ends at 1; the fit gave 1.07."""
@@ -251,19 +251,17 @@ def test_a_limit_that_another_form_has_elsewhere_is_not_given(
             assert row["type"] is row["size"] is None
 
 
-def test_a_rival_form_is_named_with_its_limit() -> None:
+def test_an_alternative_model_is_named_with_its_limit() -> None:
     ratios = {n: float(np.exp(0.2 / np.sqrt(n))) for n in (1, 2, 4)}
     (row,) = overhead_by_size(costs("cn", ratios, 0.001, 5))
     assert row["fit"] == "cannot tell"
-    assert (
-        "falls with the root of the cores is not shown to be wrong, and leaves " in (row["because"])
-    )
+    assert "falls with the root of the cores is not excluded, and its limit is " in (row["because"])
     template = files("virtbed_analysis").joinpath("templates/by_size.html.j2").read_text()
     assert "of still other forms its interval knows nothing" in template
 
 
 @pytest.mark.parametrize("cores", [(1, 2, 4), (1, 2, 4, 8)])
-def test_a_limit_that_does_not_depend_on_the_form_is_given(cores: tuple[int, ...]) -> None:
+def test_a_limit_that_does_not_depend_on_the_model_is_given(cores: tuple[int, ...]) -> None:
     found = [overhead_by_size(costs("cn", dict.fromkeys(cores, 1.05), 0.001, 5))[0] for _ in "abcd"]
     assert [row["fit"] for row in found] == ["fits"] * 4
     assert [row["type"] for row in found] == pytest.approx([1.05] * 4, abs=0.01)

@@ -1,4 +1,4 @@
-"""A bound on the 99th percentile: what instances that are alike, and unlike, let one say."""
+"""Verdicts on a bound on the 99th percentile, for instances that are alike and unlike."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def verdicts(beyond: Counts, requests: int = REQUESTS, cells: int = 1) -> list[s
     ]
 
 
-def test_how_many_instances_it_takes_to_say_that_90_percent_keep_a_bound() -> None:
-    """As Wilks has it with very many requests; a run of 100 misses some that break it."""
+def test_kept_by_90_percent_needs_46_clean_instances_with_100_requests() -> None:
+    """Wilks' 29 would need runs that never miss; a run of 100 requests often misses."""
     assert [kept_needs(1, requests) for requests in (100, 120, 300, 1000, 10**6)] == [
         46, 42, 30, 31, 32,
     ]  # fmt: skip
@@ -42,7 +42,7 @@ def test_how_many_instances_it_takes_to_say_that_90_percent_keep_a_bound() -> No
     assert judge(instances(*[0] * 46), unseen=1).verdict == "not seen broken"
 
 
-def test_what_was_not_seen_is_said() -> None:
+def test_the_bound_on_unseen_broken_instances_is_reported() -> None:
     slo = judge(instances(*[0] * 10))
     assert bound_kept(slo, 50) == "0 of 10 instances broke 50 ms at p99; up to 41% may"
     of_five = judge(instances(*[0] * 10), cells=5)
@@ -57,7 +57,7 @@ def test_what_was_not_seen_is_said() -> None:
     assert "kept by 90% of instances (95%): 0 of 46" in bound_kept(kept, 50)
 
 
-def test_one_slow_instance_breaks_it_though_the_mean_of_percentiles_does_not() -> None:
+def test_one_slow_instance_breaks_a_bound_that_the_mean_of_percentiles_keeps() -> None:
     """Nine of ten have a p99 of 20 ms, one of 60 ms: the mean is 24."""
     slo = judge(instances(*[0] * 9, 100))
     assert slo.verdict == "broken"
@@ -74,24 +74,24 @@ def test_a_percentile_has_the_rank_of_its_share() -> None:
     assert [Instance(199, k).broke for k in (1, 2)] == [False, True]
 
 
-def test_too_few_requests_tell_nothing_unless_many_took_longer() -> None:
+def test_too_few_requests_give_no_verdict_unless_many_took_longer() -> None:
     few = judge(instances(0, 0, 0, requests=99))
     assert (few.verdict, few.reason) == ("cannot tell", "no p99: under 100 requests per trial")
     assert judge(instances(96, 96, requests=96)).verdict == "broken"
     assert judge(instances(0, 0, requests=0)).verdict == "cannot tell"
     alone = judge(instances(0))
     assert alone.verdict == "cannot tell"
-    assert "of every instance is; to tell takes at least 299 requests per trial" in alone.reason
+    assert "every instance may be; a verdict needs at least 299 requests per trial" in alone.reason
     assert judge(instances(0, requests=299)).verdict == "not seen broken"
     assert judge(instances(0, 0, 0)).verdict == "not seen broken"
     assert judge(instances(0, 0, 1)).verdict == "cannot tell"
 
 
-def test_a_run_just_beyond_the_bound_is_no_broken_bound() -> None:
+def test_a_run_just_beyond_the_bound_does_not_make_it_broken() -> None:
     """One run of thirty with 2 of 100 beyond: chance does so where 0.5% are beyond in all."""
     slo = judge(instances(*[0] * 29, 2))
     assert (slo.verdict, slo.broken, slo.share_low) == ("cannot tell", 1, 0)
-    assert "p99 beyond it in 1 of 30 runs, by so little that chance may do it" in slo.reason
+    assert "p99 beyond it in 1 of 30 runs, by so little that it may be chance" in slo.reason
     assert judge(instances(*[4] * 5)).verdict == "broken"
     assert judge(instances(*[0] * 29, 10)).verdict == "broken"
 
@@ -128,7 +128,7 @@ def how_often(n: int, clean: int, requests: int, shares: Shares, slos: list[Slo]
 
 @pytest.mark.parametrize("n", NS)
 @pytest.mark.parametrize("requests", RUNS)
-def test_of_instances_no_more_break_it_than_is_said(n: int, requests: int) -> None:
+def test_the_upper_bound_of_broken_instances_holds(n: int, requests: int) -> None:
     """Alike, one in ten, one in three and half that break it, if only just: exactly."""
     clean, slos = shown(n, requests)
     for share in SHARES:
@@ -140,7 +140,7 @@ def test_of_instances_no_more_break_it_than_is_said(n: int, requests: int) -> No
 @pytest.mark.parametrize("n", NS)
 @pytest.mark.parametrize("requests", RUNS)
 @pytest.mark.parametrize("noise", [0.05, 0.2, 0.5])
-def test_of_instances_20_percent_apart_no_more_break_it_than_is_said(
+def test_the_upper_bound_holds_for_instances_20_percent_apart(
     n: int, requests: int, noise: float
 ) -> None:
     """Lognormal times of instances 20% apart; the bound at any place among their percentiles."""
@@ -154,7 +154,7 @@ def test_of_instances_20_percent_apart_no_more_break_it_than_is_said(
 
 @pytest.mark.parametrize("n", NS)
 @pytest.mark.parametrize("requests", RUNS)
-def test_what_is_called_clearly_broken_is(n: int, requests: int) -> None:
+def test_a_bound_that_is_called_broken_is_broken(n: int, requests: int) -> None:
     """Instances of which all are at the bound, and keep it: at most 2.5% of sweeps say broken."""
     beyond = np.random.default_rng(n).binomial(requests, 0.01, (600, n))
     rows, times = np.unique(np.sort(beyond, axis=1), axis=0, return_counts=True)
@@ -178,7 +178,7 @@ def bursts_in(slow: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize("correlation", [0.3, 0.5, 0.8])
 @pytest.mark.parametrize("n", [3, 5, 10, 30])
-def test_requests_that_hang_together_tell_less(n: int, correlation: float) -> None:
+def test_correlated_requests_count_less(n: int, correlation: float) -> None:
     """All instances break the bound, if only just; requests follow each other in kind."""
     random, sweeps = np.random.default_rng(n), 400
     for requests in (100, 300):
@@ -195,7 +195,7 @@ def test_requests_that_hang_together_tell_less(n: int, correlation: float) -> No
         assert np.mean([slo.apart for slo in said]) < 1 - correlation / 3
 
 
-def test_with_a_comfortable_margin_it_is_kept() -> None:
+def test_a_bound_far_above_the_latency_is_kept() -> None:
     """One of 2000 requests beyond, 1 of 10,000: nearly always shown, at the replicates of plans."""
     random = np.random.default_rng(3)
     for n, requests, share in ((5, 120, 0.0001), (5, 300, 0.001), (10, 100, 0.0005)):
@@ -214,7 +214,7 @@ def test_several_cells_that_all_look_clean_are_judged_as_one_is() -> None:
 
 
 @pytest.mark.parametrize(("together", "least"), [(1, 0.9), (2, 0.6)])
-def test_what_quick_measures_tells_a_bound_that_is_well_kept(together: int, least: float) -> None:
+def test_a_quick_sweep_does_not_see_a_generous_bound_broken(together: int, least: float) -> None:
     """On 14 cells, one with a request in 50 beyond; slow requests come alone, or two and two."""
     plan = yaml.safe_load((Path(__file__).parents[3] / "plans" / "quick.yml").read_text())
     requests, n = plan["applications"][0]["samples"], plan["replicates"]
@@ -232,7 +232,7 @@ def test_what_quick_measures_tells_a_bound_that_is_well_kept(together: int, leas
 
 
 @pytest.mark.parametrize("cells", [2, 6, 14])
-def test_of_several_cells_at_the_bound_few_sweeps_pass_any(cells: int) -> None:
+def test_few_sweeps_pass_any_of_several_cells_at_the_bound(cells: int) -> None:
     random, wrong = np.random.default_rng(cells), 0
     for beyond in random.binomial(REQUESTS, 0.0105, (400, cells, 5)):
         groups = [(instances(*map(int, own)), 0) for own in beyond]
@@ -242,7 +242,7 @@ def test_of_several_cells_at_the_bound_few_sweeps_pass_any(cells: int) -> None:
     assert wrong / 400 <= 0.05
 
 
-def test_of_twenty_cells_none_is_called_kept_by_chance() -> None:
+def test_none_of_twenty_cells_is_called_kept_by_chance() -> None:
     """Each cell has 11% that break it: in at most 5% of sweeps any of twenty is called kept."""
     random, cells = np.random.default_rng(9), 20
     wrong = 0
@@ -262,7 +262,7 @@ def test_an_instance_at_the_bound_may_break_it() -> None:
 
 @pytest.mark.parametrize("requests", [100, 300, 1000])
 @pytest.mark.parametrize(("apart", "noise"), [(0.2, 0.2), (0.05, 0.2), (0.2, 0.05), (0.5, 0.2)])
-def test_of_true_percentiles_no_more_lie_beyond_than_is_said(
+def test_the_upper_bound_of_true_percentiles_beyond_holds(
     apart: float, noise: float, requests: int
 ) -> None:
     """What a run shows of an instance near the bound is chance: the truth is its own p99."""
