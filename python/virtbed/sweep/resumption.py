@@ -21,7 +21,7 @@ from virtbed_contract.documents import BARE
 from virtbed_contract.factors import BASELINE_MODE, FACTORS
 
 PAUSE_S = 3600.0
-"""A result older than this, and than its whole replicate takes, is too old to pair with."""
+"""A result older than this, in seconds, is too old to pair, unless its replicate takes longer."""
 
 
 def measured_again(

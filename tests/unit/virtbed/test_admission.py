@@ -35,24 +35,24 @@ def nulls(plan: Plan) -> Plan:
 
 
 def test_the_image_that_the_plan_names_is_the_one_that_runs(plan: Plan) -> None:
-    asked = nulls(plan)
-    assert (asked.image, asked.applications[0].name) == ("null", "null")  # unquoted in YAML
-    assert _image(host("null"), asked) == DIGEST
+    null_plan = nulls(plan)
+    assert (null_plan.image, null_plan.applications[0].name) == ("null", "null")  # unquoted in YAML
+    assert _image(host("null"), null_plan) == DIGEST
     with pytest.raises(SweepError, match=r"image null .* other sources .*make setup PLAN=demo"):
-        _image(host("cpu"), asked)  # a report on another image than was asked for
+        _image(host("cpu"), null_plan)  # a report on another image than the plan's
     with pytest.raises(SweepError, match="no image null found on this host"):
-        _image(host("null", digest=None), asked)
+        _image(host("null", digest=None), null_plan)
 
 
 def test_a_sweep_is_bound_to_the_variant_of_its_image(plan: Plan) -> None:
-    def bound(asked: Plan) -> dict[str, str]:
-        found = host(asked.image)
+    def bound(of: Plan) -> dict[str, str]:
+        found = host(of.image)
         found.facts["engines"] = {
             name: {"version": "1"} for role in PLATFORMS.roles.values() for name in role.engines
         }
-        designed = design(asked, found, PLATFORMS)
-        assert designed.document(asked, DIGEST, PLATFORMS, []).image == asked.image
-        return identity(asked, Admitted(found, DIGEST, designed, False), PLATFORMS)
+        designed = design(of, found, PLATFORMS)
+        assert designed.document(of, DIGEST, PLATFORMS, []).image == of.image
+        return identity(of, Admitted(found, DIGEST, designed, False), PLATFORMS)
 
     assert bound(plan)["image variant"] == "cpu"
     assert bound(nulls(plan))["image variant"] == "null"
@@ -69,17 +69,17 @@ def test_a_sweep_is_bound_to_the_variant_of_its_image(plan: Plan) -> None:
         (2**26, True, "lower `memory_mib` in the plan"),
     ],
 )
-def test_memory_that_the_host_has_not_is_refused(
+def test_memory_that_the_host_lacks_is_refused(
     plan: Plan, memory_mib: int, guests: bool, refused: str
 ) -> None:
-    asked = plan.model_copy(update={"memory_mib": memory_mib})
+    large = plan.model_copy(update={"memory_mib": memory_mib})
     with pytest.raises(SweepError, match=refused) if refused else nullcontext():
-        check_memory(asked, report(), guests=guests)
+        check_memory(large, report(), guests=guests)
 
 
-def test_a_plan_of_which_the_host_can_run_no_cell_is_refused_with_why(plan: Plan) -> None:
-    """Guests alone, of a kernel without a file: a sweep would do nothing, and end well."""
-    asked = Plan.model_validate(
+def test_a_plan_without_a_cell_that_the_host_can_run_is_refused_with_reasons(plan: Plan) -> None:
+    """Only guests of a kernel without a file: the sweep would succeed without a trial."""
+    guests_only = Plan.model_validate(
         {
             "name": "demo",
             "replicates": 2,
@@ -89,7 +89,7 @@ def test_a_plan_of_which_the_host_can_run_no_cell_is_refused_with_why(plan: Plan
             "guest_kernel": ["host"],
         }
     )
-    found = host(asked.image)
+    found = host(guests_only.image)
     kernel = {"kernel": None, "missing": [], "problem": "no file", "remedy": "install it"}
     found.facts["host_kernel"] = kernel
     available = [
@@ -103,10 +103,10 @@ def test_a_plan_of_which_the_host_can_run_no_cell_is_refused_with_why(plan: Plan
 
     refused = r"can run no cell of the plan demo\. vm: guest_kernel host: no file; install it, or"
     with pytest.raises(SweepError, match=refused):
-        admit(asked, Examined(), PLATFORMS, Interruption())
+        admit(guests_only, Examined(), PLATFORMS, Interruption())
 
 
-def test_memory_that_no_host_has_is_refused_with_the_plan(plan: Plan) -> None:
+def test_memory_that_no_host_has_is_refused_when_the_plan_is_read(plan: Plan) -> None:
     with pytest.raises(ValidationError, match="memory_mib"):
         Plan.model_validate(plan.model_dump() | {"memory_mib": 10**12})
 

@@ -1,4 +1,4 @@
-"""ansible-playbook itself is moved, by a real one: what it starts afterwards inherits its CPUs."""
+"""The action plugins block_started and host_lock, in a real ansible-playbook."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def played(folder: Path, *tasks: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("bench", [os.uname().nodename, "elsewhere"])
-def test_what_ansible_starts_is_kept_off_the_measured_cpus(
+def test_processes_of_ansible_leave_the_measured_cpus(
     tmp_path: Path, plan: Plan, bench: str
 ) -> None:
     allowed = sorted(os.sched_getaffinity(0))
@@ -53,8 +53,8 @@ def test_what_ansible_starts_is_kept_off_the_measured_cpus(
         {"name": "Look", "ansible.builtin.command": look, "register": "seen"},
         {"name": "Tell", "ansible.builtin.copy": tell},
     ]
-    said = played(tmp_path, *tasks)
-    assert said.returncode == 0, said.stdout
+    done = played(tmp_path, *tasks)
+    assert done.returncode == 0, done.stdout
     here = bench == os.uname().nodename
     disks = [decode(DiskFree, disk) for disk in json.loads((tmp_path / "disks").read_text())]
     assert [(disk.kind, disk.path) for disk in disks] == [tuple(room) for room in rooms]
@@ -62,29 +62,27 @@ def test_what_ansible_starts_is_kept_off_the_measured_cpus(
     assert json.loads((tmp_path / "seen").read_text()) == (allowed[:1] if here else allowed)
 
 
-def test_a_document_that_is_not_as_the_contract_says_starts_no_block(
-    tmp_path: Path, plan: Plan
-) -> None:
+def test_a_document_that_violates_the_contract_starts_no_block(tmp_path: Path, plan: Plan) -> None:
     instance = encode(design(small(plan), report(), PLATFORMS).trials[0].instance)
     instance["cores"] = 0
-    asked = {"bench": "elsewhere", "instance": instance, "trials": []}
-    said = played(tmp_path, {"name": "Move", "block_started": asked})
-    assert said.returncode != 0
-    assert "virtbed_instance.cores: 0 found, minimum 1 needed" in said.stdout
+    arguments = {"bench": "elsewhere", "instance": instance, "trials": []}
+    done = played(tmp_path, {"name": "Move", "block_started": arguments})
+    assert done.returncode != 0
+    assert "virtbed_instance.cores: 0 found, minimum 1 needed" in done.stdout
 
 
-def test_a_host_is_taken_and_refused_to_others_and_freed_by_real_playbooks(tmp_path: Path) -> None:
+def test_real_playbooks_claim_a_host_refuse_it_to_others_and_free_it(tmp_path: Path) -> None:
     mine = str(host_lock.here("virtbed sweep demo", tmp_path / "a", "2026-01-01T00:00:00Z"))
     other = str(host_lock.here("virtbed sweep more", tmp_path / "b", "2026-01-01T00:00:00Z"))
 
     def lock(state: str, claim: str) -> dict[str, object]:
-        asked = {"state": state, "claim": "{{ claim }}", "seconds": 60}
-        asked["folder"] = str(tmp_path / "run")
-        return {"name": state, "host_lock": asked, "vars": {"claim": claim}}
+        arguments = {"state": state, "claim": "{{ claim }}", "seconds": 60}
+        arguments["folder"] = str(tmp_path / "run")
+        return {"name": state, "host_lock": arguments, "vars": {"claim": claim}}
 
     good = [lock("taken", mine), lock("free", mine), lock("released", other)]
     assert played(tmp_path, *good).returncode == 0
-    said = played(tmp_path, lock("taken", other))
-    assert said.returncode != 0 and "(virtbed sweep demo) since" in said.stdout
+    done = played(tmp_path, lock("taken", other))
+    assert done.returncode != 0 and "(virtbed sweep demo) since" in done.stdout
     assert played(tmp_path, lock("free", "")).returncode != 0
     assert played(tmp_path, lock("released", mine), lock("taken", other)).returncode == 0

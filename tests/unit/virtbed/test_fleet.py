@@ -46,13 +46,13 @@ LOST = "Failed to connect to the host via ssh: Connection timed out"
 
 
 class Hosts:
-    """Stands in for several hosts, each a `Host` by its name in the inventory."""
+    """A fake of several hosts: one `Host` per name in the inventory."""
 
     def __init__(self, folder: Path, document: Json) -> None:
         self.folder = folder
         self.document = document
         self.each: dict[str, Host] = {}
-        self.said = io.StringIO()
+        self.output = io.StringIO()
         for name in NAMES:
             self.add(name)
 
@@ -71,12 +71,12 @@ class Hosts:
 
     def sweep(self, plan: Plan, names: tuple[str, ...] = NAMES, **options: Any) -> Sweep:
         """Prepare a call of some of the hosts."""
-        self.said.seek(0)
-        self.said.truncate()
+        self.output.seek(0)
+        self.output.truncate()
         for one in self.each.values():
             one.calls.clear()
             one.blocks.clear()
-        progress = Progress(Console(file=self.said, width=1000), PLATFORMS.trial_s)
+        progress = Progress(Console(file=self.output, width=1000), PLATFORMS.trial_s)
         bench = Bench((",".join(names) + ",",), hung_after_s=60)
         results = self.folder / "results"
         return Sweep(plan, progress, bench, results, platforms=PLATFORMS, **options)
@@ -99,8 +99,8 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness_document: Jso
     monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(fleet, "PAUSES_S", (3600.0,))  # who is set aside stays so
-    # What the fakes' trials leave satisfies the contract, not the analysis.
+    monkeypatch.setattr(fleet, "PAUSES_S", (3600.0,))  # no new try during a test
+    # The results of the fakes satisfy the contract, but not the analysis.
     monkeypatch.setattr(standing, "find_spec", lambda _: None)
     return made
 
@@ -119,7 +119,7 @@ def heads(run: Sweep) -> list[Json]:
 
 
 def host_of(run: Sweep) -> dict[int, str]:
-    """Return the host of each replicate; each has all of its trials, and one host."""
+    """Return the host of each replicate, after a check that it has all trials on one host."""
     found: dict[int, set[str]] = {}
     trials = heads(run)
     for trial in trials:
@@ -131,7 +131,7 @@ def host_of(run: Sweep) -> dict[int, str]:
 
 
 def together(hosts: Hosts, names: tuple[str, ...] = NAMES) -> None:
-    """Let each host's first trial wait for those of the others: all run at once, or none does."""
+    """Make the first trial on each host wait for those of the others, so that all overlap."""
     barrier = threading.Barrier(len(names))
 
     def first(one: Host, usual: Callable[..., Any]) -> None:
@@ -147,7 +147,9 @@ def together(hosts: Hosts, names: tuple[str, ...] = NAMES) -> None:
         first(hosts.each[name], hosts.each[name].trial)
 
 
-def test_hosts_work_at_once_and_each_replicate_is_one_hosts(hosts: Hosts, plan: Plan) -> None:
+def test_hosts_work_in_parallel_and_each_replicate_runs_on_one_host(
+    hosts: Hosts, plan: Plan
+) -> None:
     together(hosts)
     run = hosts.run(plan)
     assert run.failed == [] and run.began
@@ -162,7 +164,9 @@ def test_hosts_work_at_once_and_each_replicate_is_one_hosts(hosts: Hosts, plan: 
         assert hosts.each[name].calls[:3] == ["examine", "clear", "block"]
         assert hosts.each[name].calls[-1] == "restore"
         folders = {v["virtbed_run_dir"] for v in hosts.each[name].variables if "virtbed_keep" in v}
-        assert folders == {str(hosts.folder / "run/keys/demo" / name)}  # of no other host's guests
+        assert folders == {
+            str(hosts.folder / "run/keys/demo" / name)
+        }  # not the keys of other hosts' guests
     assert not (run.folder / "doctor.json").exists() and not list(run.folder.glob(".incoming*"))
     assert not (hosts.folder / "run" / "keys").exists()
     with FleetLedger(run.folder / NAME) as ledger:
@@ -173,7 +177,7 @@ def test_hosts_work_at_once_and_each_replicate_is_one_hosts(hosts: Hosts, plan: 
 
 
 def lose(one: Host, name: str, back: Callable[[], bool] = lambda: False) -> None:
-    """Let a host be lost in its second trial, until `back`."""
+    """Make a host unreachable from its second trial on, until `back` returns True."""
     trials = iter(range(100))
 
     def gone() -> Ended:
@@ -188,7 +192,7 @@ def lose(one: Host, name: str, back: Callable[[], bool] = lambda: False) -> None
     one.answers["trial"] = trial
 
 
-def test_a_host_that_is_lost_is_set_aside_and_others_repeat_its_replicate(
+def test_an_unreachable_host_is_set_aside_and_others_repeat_its_replicate(
     hosts: Hosts, plan: Plan
 ) -> None:
     together(hosts)
@@ -197,20 +201,20 @@ def test_a_host_that_is_lost_is_set_aside_and_others_repeat_its_replicate(
     assert run.failed == []
     done = host_of(run)  # every trial exactly once
     assert set(done) == set(range(1, 7)) and set(done.values()) == {"bench01", "bench03"}
-    said = hosts.said.getvalue()
-    assert f"bench02 is set aside: it became unreachable: {LOST}" in said
-    assert "which bench02 had started" in said
-    assert "bench02 was set aside, and other hosts" in said
+    output = hosts.output.getvalue()
+    assert f"bench02 is set aside: it became unreachable: {LOST}" in output
+    assert "which bench02 had started" in output
+    assert "bench02 was set aside, and other hosts" in output
     aside = [path.name for path in (run.folder / "aside").iterdir()]
     assert len(aside) == 1 and not list(run.folder.glob("trials/*/failure.json"))
-    assert "[12/12]" in said  # what was done again is counted once
-    # It is back: the next call clears it, and has nothing else to do.
+    assert "[12/12]" in output  # a repeated trial is counted once
+    # It is back: the next call clears it, and nothing else is missing.
     hosts.each["bench02"].answers.clear()
     hosts.run(plan)
     assert hosts.each["bench02"].calls == ["examine", "clear", "restore"]
 
 
-def test_a_host_that_comes_back_is_cleaned_and_goes_on(
+def test_a_host_that_comes_back_is_cleared_and_continues(
     hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet, "PAUSES_S", (0.01,) * 50)
@@ -220,18 +224,18 @@ def test_a_host_that_comes_back_is_cleaned_and_goes_on(
     usual = hosts.each["bench03"].trial
 
     def slow(request: TrialRequest, path: Path) -> TrialOutcome | None:
-        time.sleep(0.2)  # or nothing would be left for the one that comes back
+        time.sleep(0.2)  # so that some replicates are left for the host that comes back
         return usual(request, path)
 
     hosts.each["bench03"].trial = slow
     run = hosts.run(plan, ("bench02", "bench03"))
     assert run.failed == [] and "bench02" in host_of(run).values()
     assert one.calls.count("clear") >= 2 and one.calls.count("block") >= 2
-    assert "bench02 is available, and takes part" in hosts.said.getvalue()
-    assert "was set aside, and other hosts" not in hosts.said.getvalue()
+    assert "bench02 is available, and takes part" in hosts.output.getvalue()
+    assert "was set aside, and other hosts" not in hosts.output.getvalue()
 
 
-def test_hosts_that_cannot_be_examined_are_named_and_the_others_go_on(
+def test_hosts_that_cannot_be_examined_are_named_and_the_others_continue(
     hosts: Hosts, plan: Plan
 ) -> None:
     wrong_key = "Host key verification failed."
@@ -241,10 +245,10 @@ def test_hosts_that_cannot_be_examined_are_named_and_the_others_go_on(
     hosts.each["bench03"].answers["examine"] = failing(busy)
     run = hosts.run(plan)
     assert set(host_of(run).values()) == {"bench02"} and run.failed == []
-    said = hosts.said.getvalue()
-    assert f"bench01 is set aside: the host could not be examined: {wrong_key}" in said
-    assert f"bench03 is set aside: the host could not be examined: {busy}" in said
-    assert hosts.each["bench03"].calls == ["examine"]  # it is another's, and is not freed
+    output = hosts.output.getvalue()
+    assert f"bench01 is set aside: the host could not be examined: {wrong_key}" in output
+    assert f"bench03 is set aside: the host could not be examined: {busy}" in output
+    assert hosts.each["bench03"].calls == ["examine"]  # another controller has claimed it
 
 
 def test_without_any_host_nothing_is_started(hosts: Hosts, plan: Plan) -> None:
@@ -256,7 +260,7 @@ def test_without_any_host_nothing_is_started(hosts: Hosts, plan: Plan) -> None:
     assert not run.folder.exists() and not run.began
 
 
-def test_hosts_of_a_sweep_that_is_refused_are_let_go_at_once(hosts: Hosts, plan: Plan) -> None:
+def test_hosts_of_a_refused_sweep_are_freed_at_once(hosts: Hosts, plan: Plan) -> None:
     hosts.run(plan)
     barrier = threading.Barrier(len(NAMES))
 
@@ -325,29 +329,29 @@ WRONG: dict[str, tuple[Callable[[Hosts], None], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_with_one_host_is_named_and_the_others_go_on(
+def test_an_error_of_one_host_is_named_and_the_others_continue(
     hosts: Hosts, plan: Plan, what: str
 ) -> None:
     spoil, why = WRONG[what]
     spoil(hosts)
     run = hosts.run(plan)
     assert run.failed == [] and set(host_of(run).values()) <= {"bench01", "bench03"}
-    (line,) = (x for x in hosts.said.getvalue().splitlines() if " is set aside: " in x)
+    (line,) = (x for x in hosts.output.getvalue().splitlines() if " is set aside: " in x)
     assert line.startswith("bench02") and re.search(why, line)
-    assert hosts.each["bench02"].calls == ["examine", "free"]  # and nothing of it was changed
+    assert hosts.each["bench02"].calls == ["examine", "free"]  # no playbook that changes the host
 
 
 def test_a_host_that_would_run_other_cells_takes_no_part(hosts: Hosts, plan: Plan) -> None:
-    """Such as one that may float over fewer CPUs: its replicates would not be those of the rest."""
+    """An example is a host whose vanilla instances may use fewer CPUs than on the other hosts."""
     both = plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["vanilla", "pinned"]}})
     isolated(hosts)
     run = hosts.run(both)
     assert {trial["host"] for trial in heads(run)} <= {"bench01", "bench03"}
     why = "bench02 is set aside: it would not run the cells of bench01: cn vanilla is left out: "
-    assert why in hosts.said.getvalue()
+    assert why in hosts.output.getvalue()
 
 
-def test_a_sweep_gets_no_further_cells_from_a_host_that_could_run_them(
+def test_a_host_that_could_run_more_cells_does_not_add_them_to_the_sweep(
     hosts: Hosts, plan: Plan
 ) -> None:
     both = plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["vanilla", "pinned"]}})
@@ -355,24 +359,22 @@ def test_a_sweep_gets_no_further_cells_from_a_host_that_could_run_them(
     hosts.each["bench03"].report.facts["cpu"]["allowed"] = [0]
     hosts.run(both, ("bench02", "bench03"))
     run = hosts.run(both.model_copy(update={"replicates": 8}), ("bench01", "bench02"))
-    assert "bench01 is set aside: it would not run the cells of bench02" in hosts.said.getvalue()
+    assert "bench01 is set aside: it would not run the cells of bench02" in hosts.output.getvalue()
     assert run.failed == [] and len(heads(run)) == 16
     with pytest.raises(LedgerError, match=r"started with other cells, .*cn-vanilla.*another name"):
         hosts.run(both.model_copy(update={"replicates": 8}), ("bench01",))
 
 
-def test_the_cells_are_those_of_most_hosts(hosts: Hosts, plan: Plan) -> None:
+def test_the_cells_that_most_hosts_can_run_define_the_sweep(hosts: Hosts, plan: Plan) -> None:
     other_image(hosts)
     hosts.each["bench01"], hosts.each["bench02"] = hosts.each["bench02"], hosts.each["bench01"]
     hosts.each["bench01"].hosts, hosts.each["bench02"].hosts = ["bench01"], ["bench02"]
     run = hosts.run(plan)
     assert {trial["host"] for trial in heads(run)} <= {"bench01", "bench03"}  # their own names
-    assert "bench01 (bench02) is set aside: image sha256:b" in hosts.said.getvalue()
+    assert "bench01 (bench02) is set aside: image sha256:b" in hosts.output.getvalue()
 
 
-def test_a_host_that_cannot_be_put_back_at_the_end_is_said_and_no_success(
-    hosts: Hosts, plan: Plan
-) -> None:
+def test_a_host_that_cannot_be_restored_at_the_end_is_an_error(hosts: Hosts, plan: Plan) -> None:
     hosts.each["bench02"].answers["restore"] = failing("swappiness is 60")
     run = hosts.sweep(plan)
     with pytest.raises(BenchError, match=r"bench02: .*restored: swappiness is 60; run virtbed"):
@@ -380,13 +382,13 @@ def test_a_host_that_cannot_be_put_back_at_the_end_is_said_and_no_success(
     assert len(heads(run)) == 12
 
 
-def test_a_clock_that_is_wrong_is_named(hosts: Hosts, plan: Plan) -> None:
+def test_a_host_with_a_wrong_clock_is_named(hosts: Hosts, plan: Plan) -> None:
     for name, apart in (("bench01", 0.0), ("bench02", -7200.0)):
         hosts.each[name].report.facts["machine"]["clock_s"] = time.time() + apart
     run = hosts.run(plan)
     assert run.failed == []
-    assert "bench02: its clock is 120 min behind this machine's" in hosts.said.getvalue()
-    assert "bench01: its clock" not in hosts.said.getvalue()
+    assert "bench02: its clock is 120 min behind this machine's" in hosts.output.getvalue()
+    assert "bench01: its clock" not in hosts.output.getvalue()
 
 
 def test_a_full_disk_of_one_host_does_not_end_the_others(hosts: Hosts, plan: Plan) -> None:
@@ -396,8 +398,8 @@ def test_a_full_disk_of_one_host_does_not_end_the_others(hosts: Hosts, plan: Pla
     usual = hosts.each["bench01"].trial
 
     def last(request: TrialRequest, path: Path) -> TrialOutcome | None:
-        for _ in range(2000):  # or it might do all of it before the others begin
-            if hosts.said.getvalue().count("is set aside") == 2:
+        for _ in range(2000):  # so that it does not finish before the others start
+            if hosts.output.getvalue().count("is set aside") == 2:
                 break
             time.sleep(0.01)
         return usual(request, path)
@@ -405,19 +407,19 @@ def test_a_full_disk_of_one_host_does_not_end_the_others(hosts: Hosts, plan: Pla
     hosts.each["bench01"].trial = last
     run = hosts.run(plan)
     assert set(host_of(run).values()) == {"bench01"} and run.failed == []
-    said = hosts.said.getvalue()
-    assert f"bench02 is set aside: {needed - 1} MiB free for /there" in said
-    assert "bench03 is set aside: a disk of the bench host is full" in said
+    output = hosts.output.getvalue()
+    assert f"bench02 is set aside: {needed - 1} MiB free for /there" in output
+    assert "bench03 is set aside: a disk of the bench host is full" in output
 
 
-def test_a_full_disk_of_this_machine_ends_all_and_leaves_nothing(
+def test_a_full_disk_of_this_machine_ends_all_hosts_and_leaves_no_instance(
     hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together(hosts)
     calls = iter(range(10**6))
     monkeypatch.setattr(
         blocks, "look",
-        lambda asked, path: DiskFree(asked, str(path), 10**6 if next(calls) < 8 else 0),
+        lambda kind, path: DiskFree(kind, str(path), 10**6 if next(calls) < 8 else 0),
     )  # fmt: skip
     run = hosts.sweep(plan)
     with pytest.raises(SweepError, match=r"0 MiB free for .*needed; free some"):
@@ -425,10 +427,10 @@ def test_a_full_disk_of_this_machine_ends_all_and_leaves_nothing(
     assert run.began
     for one in hosts.each.values():
         assert one.calls[-1] == "restore" and one.calls.count("block") < 2
-        assert one.calls[-2] == "clear"  # of what was standing, or of what may have been
+        assert one.calls[-2] == "clear"  # also without a known instance
 
 
-def test_a_signal_ends_all_and_the_next_call_goes_on_where_each_host_was(
+def test_a_signal_ends_all_hosts_and_the_next_call_continues_each_of_them(
     hosts: Hosts, plan: Plan
 ) -> None:
     together(hosts)
@@ -461,7 +463,7 @@ def test_a_signal_ends_all_and_the_next_call_goes_on_where_each_host_was(
     assert not (later.folder / "aside").exists()
 
 
-def test_an_interrupted_sweep_names_a_host_that_could_not_be_put_back(
+def test_an_interrupted_sweep_names_a_host_that_could_not_be_restored(
     hosts: Hosts, plan: Plan
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -480,7 +482,7 @@ def test_an_interrupted_sweep_names_a_host_that_could_not_be_put_back(
     assert "bench01" not in str(ended.value)
 
 
-def test_what_concerns_all_hosts_ends_all_though_one_cannot_be_put_back_then(
+def test_an_error_of_all_hosts_ends_the_sweep_also_if_one_cannot_be_restored(
     hosts: Hosts, plan: Plan
 ) -> None:
     def full(request: TrialRequest, path: Path) -> TrialOutcome:
@@ -492,12 +494,12 @@ def test_what_concerns_all_hosts_ends_all_though_one_cannot_be_put_back_then(
     run = hosts.sweep(plan)
     with pytest.raises(SweepError, match=r"results cannot be written: .*No space left"):
         run.run()
-    said = hosts.said.getvalue()
-    assert "bench02: the host's settings could not be restored: swappiness is 60" in said
-    assert "is set aside" not in said
+    output = hosts.output.getvalue()
+    assert "bench02: the host's settings could not be restored: swappiness is 60" in output
+    assert "is set aside" not in output
 
 
-def test_a_controller_that_is_killed_loses_nothing(hosts: Hosts, plan: Plan) -> None:
+def test_no_result_is_lost_if_the_controller_is_killed(hosts: Hosts, plan: Plan) -> None:
     usual = good(hosts.document)
 
     def slow(request: TrialRequest, path: Path) -> TrialOutcome:
@@ -526,7 +528,9 @@ def test_a_controller_that_is_killed_loses_nothing(hosts: Hosts, plan: Plan) -> 
     assert not (run.folder / "aside").exists()
 
 
-def test_what_a_host_left_half_done_that_is_not_there_is_repeated(hosts: Hosts, plan: Plan) -> None:
+def test_an_incomplete_replicate_of_an_absent_host_is_repeated_by_others(
+    hosts: Hosts, plan: Plan
+) -> None:
     bad = failed("no")
 
     def one_fails(request: TrialRequest, path: Path) -> TrialOutcome:
@@ -545,15 +549,15 @@ def test_what_a_host_left_half_done_that_is_not_there_is_repeated(hosts: Hosts, 
         hosts.each[name].trial = fine
     kept = {trial["id"] for trial in heads(first) if trial["replicate"] != 2}
     same = {p.name: p.stat().st_mtime_ns for p in first.folder.glob("trials/*") if p.name in kept}
-    (first.folder / f".incoming-{whose}").mkdir()  # as a kill leaves it
+    (first.folder / f".incoming-{whose}").mkdir()  # as a killed sweep leaves it
     later = hosts.run(plan, others)
     assert not list(later.folder.glob(".incoming*"))
     assert later.failed == [] and host_of(later)[2] in others
     assert same == {p.name: p.stat().st_mtime_ns for p in later.folder.glob("trials/*")
                     if p.name in kept}  # fmt: skip
-    assert f"repeats replicate 2, which {whose} had started" in hosts.said.getvalue()
+    assert f"repeats replicate 2, which {whose} had started" in hosts.output.getvalue()
     design = decode(Design, json.loads((later.folder / "design.json").read_text()))
-    assert [one.host for one in design.hosts] == list(NAMES)  # its results are of this sweep still
+    assert [one.host for one in design.hosts] == list(NAMES)  # with the absent one
 
 
 def test_a_trial_that_fails_is_repeated_by_its_own_host(hosts: Hosts, plan: Plan) -> None:
@@ -570,7 +574,7 @@ def test_a_trial_that_fails_is_repeated_by_its_own_host(hosts: Hosts, plan: Plan
     assert {trial["attempt"] for trial in heads(later)} == {2}
 
 
-def test_a_lost_ledger_is_rebuilt_also_with_results_of_a_host_that_is_not_there(
+def test_a_lost_ledger_is_rebuilt_with_the_results_of_an_absent_host(
     hosts: Hosts, plan: Plan
 ) -> None:
     together(hosts)
@@ -588,7 +592,9 @@ def test_a_lost_ledger_is_rebuilt_also_with_results_of_a_host_that_is_not_there(
 
 
 @pytest.mark.parametrize("journal", ["kept", "lost"])
-def test_a_host_that_changed_since_takes_no_part(hosts: Hosts, plan: Plan, journal: str) -> None:
+def test_a_host_that_changed_between_calls_takes_no_part(
+    hosts: Hosts, plan: Plan, journal: str
+) -> None:
     folder = hosts.run(plan).folder
     for part in folder.glob("ledger.sqlite*") if journal == "lost" else ():
         part.unlink()
@@ -596,11 +602,11 @@ def test_a_host_that_changed_since_takes_no_part(hosts: Hosts, plan: Plan, journ
     more = plan.model_copy(update={"replicates": 8})
     run = hosts.run(more)
     assert {host_of(run)[number] for number in (7, 8)} <= {"bench01", "bench03"}
-    assert "was started with kernel of bench02 6.1.0, now it is 6.2.0" in hosts.said.getvalue()
+    assert "was started with kernel of bench02 6.1.0, now it is 6.2.0" in hosts.output.getvalue()
 
 
-def test_one_host_and_several_are_not_mixed_up(hosts: Hosts, plan: Plan) -> None:
-    """A sweep of several goes on with one of them; one of a single host stays so."""
+def test_sweeps_on_one_host_and_on_several_are_not_mixed(hosts: Hosts, plan: Plan) -> None:
+    """A sweep on several hosts may continue on one of them; a sweep on one host gets no others."""
     hosts.each["bench01"].trial = failed("no")
     hosts.each["bench02"].trial = failed("no")
     hosts.run(plan, ("bench01", "bench02"))
@@ -630,13 +636,13 @@ def test_a_kept_instance_ends_the_sweep_on_all_hosts(hosts: Hosts, plan: Plan) -
     assert all(one.calls[-1] == "restore" for one in hosts.each.values())
 
 
-def test_the_stopping_rule_counts_what_all_hosts_measured(
+def test_the_stopping_rule_uses_the_results_of_all_hosts(
     hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Mapping[str, Any]] = []
+    inputs: list[Mapping[str, Any]] = []
 
     def unneeded(design: Design, measured: Mapping[str, Any], *_: object) -> frozenset[str]:
-        asked.append(measured)
+        inputs.append(measured)
         enough = len(measured) >= 6
         return frozenset(t.id for t in design.trials if enough and t.id not in measured)
 
@@ -644,13 +650,13 @@ def test_the_stopping_rule_counts_what_all_hosts_measured(
     precise = plan.model_copy(update={"precision": 0.01, "replicates": 30})
     run = hosts.run(precise)
     done = {trial["replicate"] for trial in heads(run)}
-    assert 3 <= len(done) <= 5 and run.failed == []  # what runs as it is known is ended
-    assert max(map(len, asked)) >= 6
+    assert 3 <= len(done) <= 5 and run.failed == []  # running replicates complete
+    assert max(map(len, inputs)) >= 6
     hosts.run(precise)
     assert not any(one.blocks for one in hosts.each.values())
 
 
-def test_all_hosts_lost_end_the_sweep_and_name_what_is_left(
+def test_a_sweep_without_reachable_hosts_ends_and_names_incomplete_replicates(
     hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet, "PAUSES_S", (0.01,))
@@ -673,10 +679,10 @@ def test_a_ledger_of_one_host_is_read_as_before(tmp_path: Path) -> None:
         assert several.done() == {"a"} and several.bound() == {} and several.hosts() == set()
 
 
-def test_a_worker_that_opens_the_ledger_waits_for_others_that_write(
+def test_opening_the_ledger_waits_for_workers_that_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To open it is to write: of many workers one may wait longer than a single host's would."""
+    """Opening writes to the ledger, so with many workers one may wait longer than usual."""
     waited: list[float] = []
     connect = sqlite3.connect
 

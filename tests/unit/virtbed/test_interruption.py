@@ -8,7 +8,7 @@ from virtbed.sweep import Interrupted, interruption
 from virtbed.sweep.interruption import Interruption
 
 
-def test_one_wish_may_come_as_several_signals_and_a_later_one_insists(
+def test_signals_close_together_count_as_one_and_a_later_one_ends_the_release(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     now = [100.0]
@@ -17,7 +17,7 @@ def test_one_wish_may_come_as_several_signals_and_a_later_one_insists(
     wish.check()
     with wish.by_signals():
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)  # Ansible's, of the same Ctrl-C
+        signal.raise_signal(signal.SIGTERM)  # passed on by Ansible, from the same Ctrl-C
         assert (wish.wanted, wish.insisted) == (True, False)
         now[0] += 10
         signal.raise_signal(signal.SIGINT)
@@ -27,14 +27,14 @@ def test_one_wish_may_come_as_several_signals_and_a_later_one_insists(
         wish.check()
 
 
-def test_handlers_are_the_callers_again() -> None:
+def test_signal_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Interruption().by_signals():
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_one_signal_does_not_cut_the_release_short_that_an_error_began() -> None:
+def test_one_signal_does_not_abort_the_release_after_an_error() -> None:
     wish = Interruption()
     with wish.by_signals():
         wish.end()

@@ -1,4 +1,4 @@
-"""Folders of one sweep are joined, whole or not at all, and what does not belong is named."""
+"""Merging the folders of one sweep: completely or not at all, with the reasons for a refusal."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def edit(path: Path, change: Callable[[Json], object]) -> None:
 
 
 def without_ledger(folder: Path) -> None:
-    """Remove the journal, which would know that a file was changed."""
+    """Remove the ledger, whose digests would show that a file was changed."""
     for path in folder.glob(f"{NAME}*"):
         path.unlink()
 
 
 def other_result(folder: Path, trial: str) -> None:
-    """Let a trial have another result, which nothing speaks against."""
+    """Replace a trial's result by another valid one."""
     without_ledger(folder)
     edit(folder / "trials" / trial / "result.json", lambda r: r["samples"][0].update(e2e_ns=1))
 
@@ -68,7 +68,7 @@ def one_of(folder: Path) -> str:
     return min(results(folder))
 
 
-def test_shards_joined_are_the_whole(cluster: Cluster, shards: list[Path]) -> None:
+def test_joined_shards_are_equal_to_the_whole_sweep(cluster: Cluster, shards: list[Path]) -> None:
     whole = cluster.sweep(host="n1").folder
     into = cluster.results / "joined"
     done = merge(into, shards, PLATFORMS)
@@ -86,7 +86,7 @@ def test_shards_joined_are_the_whole(cluster: Cluster, shards: list[Path]) -> No
     assert source.design.hosts == tuple(PlannedHost(host, own) for host in HOSTS)
 
 
-def test_joined_twice_nothing_changes(cluster: Cluster, shards: list[Path]) -> None:
+def test_a_second_merge_changes_nothing(cluster: Cluster, shards: list[Path]) -> None:
     into = cluster.results / "joined"
     merge(into, shards, PLATFORMS)
     before, theirs = content(into), [content(shard) for shard in shards]
@@ -107,7 +107,7 @@ def test_folders_may_be_joined_one_by_one_in_any_order(
     assert done.results == 6
 
 
-def test_what_is_missing_is_said(cluster: Cluster, shards: list[Path]) -> None:
+def test_missing_replicates_are_reported(cluster: Cluster, shards: list[Path]) -> None:
     done = merge(cluster.results / "joined", shards[::2], PLATFORMS)
     assert (done.results, done.replicates) == (4, (2,))
 
@@ -140,8 +140,8 @@ def test_a_merge_that_was_killed_is_finished_by_the_next(
     assert merge(into, shards, PLATFORMS).taken == {}
 
 
-def test_a_sweep_goes_on_in_a_joined_folder(cluster: Cluster) -> None:
-    """Of shards of one host: the ledger that a merge writes is the one that a sweep would."""
+def test_a_sweep_continues_in_a_joined_folder(cluster: Cluster) -> None:
+    """For shards of one host, a merge writes the same ledger as a sweep."""
     shards = [cluster.sweep(f"{n}/3").folder for n in (1, 3)]
     merge(cluster.results / "demo", shards, PLATFORMS)
     run = cluster.sweep()
@@ -149,7 +149,7 @@ def test_a_sweep_goes_on_in_a_joined_folder(cluster: Cluster) -> None:
     assert len(results(run.folder)) == 6 and run.failed == []
 
 
-def test_a_joined_folder_of_several_hosts_is_carried_on_by_none(
+def test_no_host_continues_a_joined_folder_of_several_hosts(
     cluster: Cluster, shards: list[Path]
 ) -> None:
     merge(cluster.results / "demo", shards, PLATFORMS)
@@ -157,7 +157,7 @@ def test_a_joined_folder_of_several_hosts_is_carried_on_by_none(
         cluster.sweep()
 
 
-def test_a_sweep_of_several_hosts_is_joined_by_the_places_on_each(
+def test_a_sweep_on_several_hosts_is_joined_with_each_hosts_placement(
     cluster: Cluster, shards: list[Path]
 ) -> None:
     def of_several(design: Json) -> None:
@@ -176,7 +176,7 @@ def test_a_sweep_of_several_hosts_is_joined_by_the_places_on_each(
         merge(cluster.results / "again", shards, PLATFORMS)
 
 
-def test_what_must_be_alike_is_what_a_sweep_is_bound_to(
+def test_joined_folders_must_share_the_identity_of_a_sweep(
     cluster: Cluster, shards: list[Path]
 ) -> None:
     import sqlite3
@@ -190,7 +190,7 @@ def test_what_must_be_alike_is_what_a_sweep_is_bound_to(
     assert found.keys() - bound.keys() == {"CPU model"}
 
 
-def test_no_plan_has_a_gpu_which_a_merge_does_not_compare() -> None:
+def test_no_plan_can_use_a_gpu_since_a_merge_does_not_compare_gpus() -> None:
     assert next(factor for factor in FACTORS if factor.name == "processor").not_yet
 
 
@@ -220,33 +220,31 @@ UNLIKE: dict[str, tuple[str, Change, str]] = {
 
 
 @pytest.mark.parametrize("what", UNLIKE)
-def test_what_is_unlike_is_named_and_nothing_is_written(
+def test_differences_are_named_and_nothing_is_written(
     cluster: Cluster, shards: list[Path], what: str
 ) -> None:
     into = cluster.results / "joined"
     merge(into, shards[:1], PLATFORMS)
-    name, change, said = UNLIKE[what]
+    name, change, expected = UNLIKE[what]
     without_ledger(shards[1])
     edit(shards[1] / name, change)
-    if what in ("plan", "image"):  # of its results, too
+    if what in ("plan", "image"):  # in its results, too
         label = f"{what}_digest"
         digest = json.loads((shards[1] / name).read_text())[label]
         for path in shards[1].glob("trials/*/result.json"):
             edit(path, lambda r: r["trial"].update({label: digest}))
     before, theirs = content(into), content(shards[1])
-    with pytest.raises(MergeError, match=said) as error:
+    with pytest.raises(MergeError, match=expected) as error:
         merge(into, shards, PLATFORMS)
     assert str(shards[1]) in str(error.value)
     assert content(into) == before and content(shards[1]) == theirs
-    with pytest.raises(MergeError, match=said):
+    with pytest.raises(MergeError, match=expected):
         merge(cluster.results / "new", shards[:2], PLATFORMS)
     assert not (cluster.results / "new").exists()
 
 
-def test_two_machines_of_one_name_are_not_taken_for_one(
-    cluster: Cluster, shards: list[Path]
-) -> None:
-    again = cluster.sweep("2/3", "n1").folder  # n2 has it whole, and so it has no result
+def test_two_machines_with_one_name_are_refused(cluster: Cluster, shards: list[Path]) -> None:
+    again = cluster.sweep("2/3", "n1").folder  # n2 has the replicate, so this one has no result
     for folder, number in ((shards[0], "1"), (again, "2")):
         edit(folder / "doctor.json", lambda r, n=number: r["facts"].update(machine={"id": n}))
     with pytest.raises(MergeError, match=r"n1 is another machine than n1 in .*, by machine-id"):
@@ -277,10 +275,10 @@ def test_two_results_of_one_trial_are_named_and_both_stay(
     trial = one_of(copy)
     other_result(copy, trial)
     into = cluster.results / "joined"
-    for there in ([], shards[:1], [copy]):
+    for existing in ([], shards[:1], [copy]):
         shutil.rmtree(into, ignore_errors=True)
-        if there:
-            merge(into, there, PLATFORMS)
+        if existing:
+            merge(into, existing, PLATFORMS)
         before = content(into)
         with pytest.raises(MergeError, match=rf"^{trial}: two results of host n1, in .*leave one"):
             merge(into, [*shards, copy], PLATFORMS)
@@ -293,11 +291,11 @@ def test_the_same_results_twice_are_no_conflict(cluster: Cluster, shards: list[P
     assert merge(cluster.results / "joined", [*shards, copy], PLATFORMS).results == 6
 
 
-def test_one_replicate_whole_on_two_hosts_is_a_conflict(
+def test_a_replicate_that_is_complete_on_two_hosts_is_a_conflict(
     cluster: Cluster, shards: list[Path]
 ) -> None:
     for folder in cluster.results.glob("demo.shard-1-of-3.*"):
-        folder.rename(folder.with_name("kept"))  # or the second would leave it to the first
+        folder.rename(folder.with_name("kept"))  # or the second would skip it
     again = cluster.sweep("1/3", "n9").folder
     with pytest.raises(
         MergeError, match=r"replicate 1: all 2 of its trials, such as .* from n1 and from n9"
@@ -306,7 +304,7 @@ def test_one_replicate_whole_on_two_hosts_is_a_conflict(
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_replicate_that_was_repeated_elsewhere_is_taken_of_one_host(
+def test_a_replicate_that_was_repeated_elsewhere_is_taken_from_one_host(
     cluster: Cluster, harness_document: Json, first: bool
 ) -> None:
     part = cluster.cut_off_after(1, "2/3", "n1", harness_document)
@@ -330,10 +328,10 @@ def test_a_replicate_that_was_repeated_elsewhere_is_taken_of_one_host(
 
 
 @pytest.mark.parametrize("backwards", [True, False])
-def test_of_two_halves_of_a_replicate_one_is_taken_until_there_is_a_whole(
+def test_of_two_incomplete_replicates_one_is_taken_until_one_is_complete(
     cluster: Cluster, harness_document: Json, *, backwards: bool
 ) -> None:
-    """Of a shard whose task was put back into the queue on both hosts."""
+    """Both are from a shard whose task was requeued on each host."""
     halves = [cluster.cut_off_after(1, "2/3", host, harness_document) for host in ("n1", "n2")]
     into = cluster.results / "joined"
     for half in halves[::-1] if backwards else ():
@@ -348,7 +346,7 @@ def test_of_two_halves_of_a_replicate_one_is_taken_until_there_is_a_whole(
     assert done.hosts == ("n2",) and done.results == 2
 
 
-def test_a_result_that_was_measured_again_replaces_the_one_before(
+def test_a_result_that_was_measured_again_replaces_the_earlier_one(
     cluster: Cluster, shards: list[Path]
 ) -> None:
     into, trial = cluster.results / "joined", one_of(shards[0])
@@ -366,7 +364,7 @@ def test_a_result_that_was_measured_again_replaces_the_one_before(
     assert (into / "earlier" / "1" / trial / "result.json").read_bytes() == old
     before = content(into)
     assert not merge(into, shards, PLATFORMS).taken and content(into) == before
-    # Nor does a copy from before bring it back.
+    # A copy of the earlier folder does not restore the earlier result.
     stale = shards[0].with_name("stale")
     shutil.copytree(shards[0], stale)
     shutil.rmtree(stale / "earlier")
@@ -375,10 +373,10 @@ def test_a_result_that_was_measured_again_replaces_the_one_before(
     assert not merge(into, [*shards, stale], PLATFORMS).taken and content(into) == before
 
 
-def test_what_a_host_measured_before_goes_with_its_replicate(
+def test_earlier_results_are_taken_with_their_hosts_replicate(
     cluster: Cluster, harness_document: Json
 ) -> None:
-    """Or a replicate would have results of two hosts, and the sweep no report."""
+    """Otherwise a replicate would have results of two hosts, and the report would be refused."""
     part = cluster.cut_off_after(1, "2/3", "n1", harness_document)
     (trial,) = results(part)
     shutil.copytree(part / "trials" / trial, part / "earlier" / "1" / trial)
@@ -406,7 +404,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_no_good_result_is_named_and_left_out(
+def test_invalid_results_are_named_and_left_out(
     cluster: Cluster, shards: list[Path], damage: str
 ) -> None:
     spoil, why = DAMAGES[damage]
@@ -432,7 +430,7 @@ LIES: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_without_a_ledger_a_result_must_be_the_one_that_was_planned(
+def test_without_a_ledger_the_labels_of_a_result_must_match_the_plan(
     cluster: Cluster, shards: list[Path], lie: str
 ) -> None:
     change, why = LIES[lie]
@@ -461,17 +459,17 @@ def test_a_failed_trial_keeps_its_reason_until_it_has_a_result(
     assert not (into / "trials" / failed / "failure.json").exists()
 
 
-def test_what_is_no_results_folder_is_refused(cluster: Cluster, shards: list[Path]) -> None:
+def test_a_folder_without_a_sweep_is_refused(cluster: Cluster, shards: list[Path]) -> None:
     into = cluster.results / "joined"
     empty = cluster.results / "empty"
     empty.mkdir()
-    for folders, said in (
+    for folders, expected in (
         ([], "no folder to join found"),
         ([empty], "no design.json in its folder"),
         ([cluster.results / "nowhere"], "no design.json in its folder"),
         ([into], "is also among the folders to join"),
     ):
-        with pytest.raises(MergeError, match=said):
+        with pytest.raises(MergeError, match=expected):
             merge(into, folders, PLATFORMS)
     assert not into.exists()
     (empty / "notes.txt").touch()
@@ -479,9 +477,7 @@ def test_what_is_no_results_folder_is_refused(cluster: Cluster, shards: list[Pat
         merge(empty, shards, PLATFORMS)
 
 
-def test_a_folder_that_is_being_carried_out_is_not_written(
-    cluster: Cluster, shards: list[Path]
-) -> None:
+def test_a_folder_of_a_running_sweep_is_not_written(cluster: Cluster, shards: list[Path]) -> None:
     into = cluster.results / "joined"
     merge(into, shards[:1], PLATFORMS)
     with locked(into), pytest.raises(LeaseError):
@@ -491,30 +487,30 @@ def test_a_folder_that_is_being_carried_out_is_not_written(
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
     def called(*words: Any) -> tuple[int, str]:
-        said = CliRunner().invoke(app, ["merge", *map(str, words)], env={"COLUMNS": "400"})
-        return said.exit_code, said.output
+        result = CliRunner().invoke(app, ["merge", *map(str, words)], env={"COLUMNS": "400"})
+        return result.exit_code, result.output
 
     return called
 
 
-def test_the_command_says_what_it_did(
+def test_the_command_reports_what_it_did(
     cluster: Cluster, shards: list[Path], command: Callable[..., tuple[int, str]]
 ) -> None:
     into = cluster.results / "joined"
-    status, said = command(into, *shards[:2])
-    assert status == 0 and "4 of 4 trials have results, of n1, n2" in said
-    assert f"2 results taken from {shards[0]}" in said
-    assert "replicates 3 of the plan are in none" in said
+    status, output = command(into, *shards[:2])
+    assert status == 0 and "4 of 4 trials have results, of n1, n2" in output
+    assert f"2 results taken from {shards[0]}" in output
+    assert "replicates 3 of the plan are in none" in output
     assert "nothing new" in command(into, *shards[:2])[1]
     (shards[2] / "trials" / one_of(shards[2]) / "result.json").unlink()
-    status, said = command(into, *shards)
-    assert status == 1 and "left out: no result.json found" in said
-    status, said = command(into, cluster.results / "nowhere")
-    assert status == 2 and "no design.json" in said
+    status, output = command(into, *shards)
+    assert status == 1 and "left out: no result.json found" in output
+    status, output = command(into, cluster.results / "nowhere")
+    assert status == 2 and "no design.json" in output
 
 
-def test_results_that_the_report_takes_are_joined_to_the_same_report(tmp_path: Path) -> None:
-    """With the analysis, which judges each result: nothing of it is replaced here."""
+def test_joined_results_are_read_like_those_of_the_whole_sweep(tmp_path: Path) -> None:
+    """With the real analysis, which checks each result."""
     whole = Folder(tmp_path / "whole")
     for replicate in (1, 2, 3):
         for platform, ms in (("bm", 20.0), ("cn", 22.0)):
@@ -534,7 +530,7 @@ def test_results_that_the_report_takes_are_joined_to_the_same_report(tmp_path: P
     assert (done.results, done.bad) == (6, {})
     both = [read_sweep(folder) for folder in (whole.path, into)]
     assert both[0].trials.equals(both[1].trials) and both[1].rejected == []
-    # One that the report would leave out is not taken.
+    # A result that the report would leave out is not taken.
     trial = one_of(shards[1])
     edit(
         shards[1] / "trials" / trial / "result.json",

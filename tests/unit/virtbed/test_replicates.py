@@ -1,4 +1,4 @@
-"""Who gets which replicate."""
+"""Assignment of replicates to hosts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def never() -> bool:
     return False
 
 
-def test_a_host_goes_on_with_its_own_then_gets_new_ones_and_others_last() -> None:
+def test_a_host_gets_its_own_replicates_first_then_new_ones_then_abandoned_ones() -> None:
     made = Replicates(range(1, 6), {4: "a", 5: "gone", 2: "b"})
     for host in ("a", "b"):
         made.enter(host)
@@ -23,12 +23,12 @@ def test_a_host_goes_on_with_its_own_then_gets_new_ones_and_others_last() -> Non
         taken.append((number, before))
         with made.held(number):
             pass
-    # Its own, the new ones, and what a host had that does not take part; never what is b's.
+    # Its own ones, new ones, and those of an absent host; never those of b, which takes part.
     assert taken == [(4, "a"), (1, ""), (3, ""), (5, "gone")]
     assert made.left == [2] and made.take("b", never) == (2, "b")
 
 
-def test_what_is_given_back_goes_to_whoever_waits_once_its_host_has_left() -> None:
+def test_a_returned_replicate_goes_to_a_waiting_host_once_its_host_has_left() -> None:
     made = Replicates([1], {})
     for host in ("a", "b"):
         made.enter(host)
@@ -38,7 +38,7 @@ def test_what_is_given_back_goes_to_whoever_waits_once_its_host_has_left() -> No
     waits.start()
     with pytest.raises(ValueError), made.held(1):
         raise ValueError
-    assert not found  # its host may go on with it
+    assert not found  # its host may continue it
     made.leave("a")
     waits.join(10)
     assert found == [(1, "a")]
@@ -47,7 +47,7 @@ def test_what_is_given_back_goes_to_whoever_waits_once_its_host_has_left() -> No
     assert made.left == [] and made.take("a", never) is None
 
 
-def test_waiting_ends_when_there_is_nothing_left_or_it_is_to_end() -> None:
+def test_waiting_ends_without_replicates_or_on_request() -> None:
     made = Replicates([1], {})
     assert made.take("a", never)
     assert made.take("b", lambda: True) is None

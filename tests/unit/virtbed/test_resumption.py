@@ -1,4 +1,4 @@
-"""Which baselines a sweep measures again after a pause, and that no result is lost by it."""
+"""The trials that a sweep measures again after a pause, and that no earlier result is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ USUAL_S = {"bm": 60.0, "cn": 60.0, "vm": 180.0}
 
 @pytest.fixture
 def trials(plan: Plan) -> tuple[Trial, ...]:
-    """Three replicates of bare metal, pinned, and containers in both modes, of one core."""
+    """Three replicates of pinned bare metal and of containers in both modes, on one core."""
     platforms = {"bm": ["pinned"], "cn": ["pinned", "vanilla"]}
     changed = plan.model_copy(update={"platforms": platforms, "cores": [1]})
     return design(changed, report(), PLATFORMS).trials
@@ -59,7 +59,7 @@ def test_a_baseline_from_before_a_long_pause_is_measured_again(
     assert again(trials, missing, pause_s=0.5 * HOUR) == []
 
 
-def test_trials_from_before_a_long_pause_are_measured_again_where_their_baseline_was_not(
+def test_trials_from_before_a_long_pause_are_measured_again_if_their_baseline_is_missing(
     trials: tuple[Trial, ...],
 ) -> None:
     missing = ids(trials, 2, "bm") + ids(trials, 3, "cn") + ids(trials, 3, "bm")
@@ -74,14 +74,14 @@ def test_a_pause_between_replicates_measures_nothing_again(trials: tuple[Trial, 
     assert again(trials, missing, pause_s=99 * HOUR) == []
 
 
-def test_one_that_is_no_older_than_its_replicate_takes_stays(trials: tuple[Trial, ...]) -> None:
+def test_a_baseline_younger_than_its_replicates_duration_is_kept(trials: tuple[Trial, ...]) -> None:
     missing = ids(trials, 2, "cn")
     slow = {"bm": HOUR, "cn": HOUR}
     assert again(trials, missing, pause_s=2.5 * HOUR, usual_s=slow) == []
     assert again(trials, missing, pause_s=3.5 * HOUR, usual_s=slow) == ids(trials, 2, "bm")
 
 
-def test_where_nothing_is_to_be_paired_nothing_is_measured_again(
+def test_without_missing_pairs_nothing_is_measured_again(
     trials: tuple[Trial, ...],
 ) -> None:
     assert again(trials, [], pause_s=99 * HOUR) == []
@@ -89,17 +89,17 @@ def test_where_nothing_is_to_be_paired_nothing_is_measured_again(
     assert again(trials, everything, pause_s=99 * HOUR) == []
 
 
-def test_only_the_baseline_of_the_same_size_and_application_is(plan: Plan) -> None:
+def test_only_the_baseline_of_the_same_size_and_application_is_measured_again(plan: Plan) -> None:
     every = design(plan.model_copy(update={"cores": [1, 2]}), report(cpus=4), PLATFORMS).trials
     (missing,) = (t for t in every if t.id.startswith("cn-vanilla-c02") and t.id.endswith("r01"))
     assert again(every, [missing.id], pause_s=9 * HOUR) == [
         "bm-pinned-c02-image_classification-r01"
     ]
     guests = [trial.id for trial in every if trial.emulated]
-    assert guests and again(every, guests, pause_s=9 * HOUR) == []  # which are not compared
+    assert guests and again(every, guests, pause_s=9 * HOUR) == []  # never compared
 
 
-def test_a_start_that_cannot_be_decided_measures_nothing_again(
+def test_a_result_without_a_known_start_is_not_measured_again(
     trials: tuple[Trial, ...], tmp_path: Path
 ) -> None:
     assert started_s(tmp_path) is None
@@ -108,13 +108,13 @@ def test_a_start_that_cannot_be_decided_measures_nothing_again(
         (tmp_path / "result.json").write_text(json.dumps({"trial": trial}))
         assert (started_s(tmp_path) is not None) == (trial == good)
     (tmp_path / "result.json").unlink()
-    os.mkfifo(tmp_path / "result.json")  # nobody ever writes to it
+    os.mkfifo(tmp_path / "result.json")  # no process writes to it, so reading would block
     assert started_s(tmp_path) is None
     found = measured_again(trials, set(ids(trials, 2, "cn")), lambda _: None, USUAL_S, 1e9)
     assert found == []
 
 
-def test_an_earlier_result_is_whole_aside_before_it_goes(
+def test_an_earlier_result_is_copied_completely_before_it_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "trials/x"
@@ -154,7 +154,7 @@ BASE, CELL = (f"{name}-pinned-c01-image_classification-r01" for name in ("bm", "
 
 
 def half_done(host: Host, run: Any, document: dict[str, Any]) -> None:
-    """Carry a sweep out but for one container, and let its baseline be a day old."""
+    """Carry a sweep out except for one container, and make its baseline a day old."""
     fine, bad = good(document), failed("no")
 
     def trial(request: TrialRequest, path: Path) -> TrialOutcome:
@@ -167,7 +167,7 @@ def half_done(host: Host, run: Any, document: dict[str, Any]) -> None:
     host.blocks.clear()
 
 
-def test_a_sweep_that_goes_on_a_day_later_measures_the_pairs_baseline_again(
+def test_a_sweep_that_continues_a_day_later_measures_the_baseline_again(
     host: Host,
     make: Make,  # noqa: F811
     plan: Plan,

@@ -1,4 +1,4 @@
-"""A bench host of the controller's own name is not taken for the controller's machine."""
+"""A bench host that has the controller's name is not mistaken for the controller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = os.uname().nodename
         (f"{NAME}2", OWN, False),
     ],
 )
-def test_it_is_the_machine_only_if_name_and_kernel_are_the_same(
+def test_a_host_is_this_machine_only_if_name_and_boot_id_are_equal(
     name: str, boot: str, same: bool
 ) -> None:
     spec = importlib.util.spec_from_file_location("block_started", PATH)

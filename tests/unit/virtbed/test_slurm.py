@@ -1,4 +1,4 @@
-"""What is asked of Slurm, and what a job was granted; Slurm's programs are stubs here."""
+"""Submission of job arrays, and checks of granted nodes, with stubs of Slurm's programs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NODE = "NodeName={name} Arch=x86_64 CPUAlloc=0 CPUTot={cpus} NodeAddr={address} 
 
 
 class Slurm:
-    """Stubs of Slurm's programs on PATH: each answers what it is set to."""
+    """Stubs of Slurm's programs on PATH; `answer` sets what each one prints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class Slurm:
         self.answers: dict[str, str] = {}
         self.answer("scontrol show hostnames *", "n1\nn2")
         self.answer("scontrol --oneliner show job 12", "JobId=12 JobState=RUNNING Reason=None")
-        # An array's last task has the array's own number, by which all its tasks are shown.
+        # The last task of an array has the array's number as its own, which shows all tasks.
         self.answer("scontrol --oneliner show job 9_3", "JobId=9 JobState=RUNNING ArrayTaskId=3")
         self.answer(
             "scontrol --oneliner show job 9",
@@ -90,7 +90,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
 
 @pytest.fixture
 def job_of_two(monkeypatch: pytest.MonkeyPatch, slurm: Slurm) -> None:
-    """Be within a job that was granted two nodes, on the first of them."""
+    """Set the environment of a job on two nodes, on the first of them."""
     for name, value in (
         ("JOB_ID", "12"), ("JOB_NODELIST", "n[1-2]"), ("JOB_CPUS_PER_NODE", "8(x2)"),
     ):  # fmt: skip
@@ -110,17 +110,17 @@ THIS_MACHINE = {"localhost": {"ansible_connection": "local"}}
 def submit(
     slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str]]:
-    """Call the command, with the inventory of this machine read already: it takes a second."""
+    """Call the command, with a fake inventory, since reading a real one takes a second."""
     monkeypatch.setattr(submission, "bench_variables", lambda *_: THIS_MACHINE)
 
     def called(*words: Any) -> tuple[int, str]:
-        said = call("quick", f"--results={tmp_path / 'results'}", *words)
-        return said.exit_code, said.output
+        result = call("quick", f"--results={tmp_path / 'results'}", *words)
+        return result.exit_code, result.output
 
     return called
 
 
-# What is submitted.
+# Submission.
 
 
 def options(script: str) -> list[str]:
@@ -135,16 +135,16 @@ def options(script: str) -> list[str]:
 def test_a_plan_is_an_array_of_whole_nodes(
     slurm: Slurm, submit: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
-    status, said = submit(
+    status, output = submit(
         "--partition=main", "--tasks=3", "--nodes=2", "--time=4:00:00", "--account=us",
         "--option=--constraint=epyc&ib", "--option=--exclude=n[7-9]",
     )  # fmt: skip
-    assert status == 0, said
+    assert status == 0, output
     folder = tmp_path / "results"
-    words = " ".join(said.split())  # the path may be on a line of its own
+    words = " ".join(output.split())  # the path may be on a line of its own
     assert "job 77: 3 tasks, one node each, at most 2 at once" in words
     assert f"their output is in {folder}/quick.slurm" in words
-    assert f"virtbed merge {folder}/quick {folder}/quick.shard-*-of-3.*" in said
+    assert f"virtbed merge {folder}/quick {folder}/quick.shard-*-of-3.*" in output
     path = folder / "quick.slurm" / "job.sh"
     assert slurm.called("sbatch") == [f"--parsable {path}"]
     assert options(path.read_text()) == [
@@ -156,7 +156,7 @@ def test_a_plan_is_an_array_of_whole_nodes(
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
-def test_without_a_number_there_are_as_many_tasks_as_replicates(
+def test_by_default_there_is_one_task_per_replicate(
     submit: Callable[..., tuple[int, str]],
 ) -> None:
     assert "--array=1-5\n" in submit("--dry-run")[1]
@@ -167,23 +167,23 @@ def test_a_dry_run_submits_nothing_and_needs_no_slurm(
     submit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    status, said = submit("--tasks=3", "--dry-run")
-    assert status == 0 and said.startswith("#!/bin/bash\n#SBATCH --job-name=virtbed-quick\n")
+    status, output = submit("--tasks=3", "--dry-run")
+    assert status == 0 and output.startswith("#!/bin/bash\n#SBATCH --job-name=virtbed-quick\n")
     needed = tmp_path / "results" / "quick.slurm"
-    assert f"virtbed: {needed} must exist before the script is submitted" in said
+    assert f"virtbed: {needed} must exist before the script is submitted" in output
     assert not (tmp_path / "results").exists()
 
 
-def test_a_task_is_the_sweep_that_was_asked_for(
+def test_a_task_calls_the_sweep_with_the_same_options(
     submit: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     plan = tmp_path / "mine.yml"
     plan.write_text((REPOSITORY / "plans/quick.yml").read_text())
-    said = call(
+    output = call(
         plan, "--tasks=2", "--replicates=4", "--dry-run", f"--results={tmp_path / 'a b'}",
         "--extra-vars=virtbed_state_dir=/x y",
     ).output  # fmt: skip
-    (line,) = (line for line in said.splitlines() if " sweep " in line and line.endswith(" &"))
+    (line,) = (line for line in output.splitlines() if " sweep " in line and line.endswith(" &"))
     words = shlex.split(line.removesuffix(" &"))
     assert words[0] == str(Path(sys.executable).with_name("virtbed"))
     assert words[1:] == [
@@ -191,7 +191,7 @@ def test_a_task_is_the_sweep_that_was_asked_for(
         "--extra-vars=virtbed_state_dir=/x y", "--replicates=4", f"--results={tmp_path / 'a b'}",
         "--shard", "${SLURM_ARRAY_TASK_ID}/2",
     ]  # fmt: skip
-    assert f'#SBATCH --output="{tmp_path}/a b/quick.slurm/task-%a.log"' in said
+    assert f'#SBATCH --output="{tmp_path}/a b/quick.slurm/task-%a.log"' in output
 
 
 BAD: dict[str, tuple[list[str], str]] = {
@@ -217,12 +217,12 @@ BAD: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_cannot_be_asked_is_refused_and_not_submitted(
+def test_invalid_options_are_refused_and_nothing_is_submitted(
     slurm: Slurm, submit: Callable[..., tuple[int, str]], what: str
 ) -> None:
-    words, said = BAD[what]
+    words, expected = BAD[what]
     status, output = submit(*words)
-    assert status == 2 and said in output
+    assert status == 2 and expected in output
     assert slurm.called("sbatch") == []
 
 
@@ -236,21 +236,21 @@ def test_nodes_too_small_for_the_plan_are_named(
     )
     slurm.answer("sinfo *--partition=big*", "64")
     slurm.answer("sinfo *--partition=main*", "1\n1")
-    status, said = submit(*words)
+    status, output = submit(*words)
     assert status == 2 and slurm.called("sbatch") == []
-    assert "partition main has nodes of at most 1 CPUs, 2 needed by the largest size" in said
+    assert "partition main has nodes of at most 1 CPUs, 2 needed by the largest size" in output
     assert submit("--partition=big")[0] == 0
 
 
 @pytest.mark.parametrize("words", [[], ["--partition=main"]])
-def test_without_sbatch_it_is_said_what_is_missing(
+def test_without_sbatch_the_missing_program_is_named(
     submit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, words: list[str],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    status, said = submit(*words)
-    assert status == 2 and "no sbatch found on PATH" in said and "slurm-client" in said
+    status, output = submit(*words)
+    assert status == 2 and "no sbatch found on PATH" in output and "slurm-client" in output
     assert not (tmp_path / "results").exists()
 
 
@@ -258,48 +258,52 @@ def test_without_sbatch_it_is_said_what_is_missing(
     ("printed", "status", "why"),
     [("sbatch: error: invalid account", 1, "invalid account"), ("", 0, "the number of a job")],
 )
-def test_what_slurm_does_not_take_is_said(
+def test_a_rejection_by_slurm_is_reported(
     slurm: Slurm, submit: Callable[..., tuple[int, str]], printed: str, status: int, why: str
 ) -> None:
     slurm.answer("sbatch *", printed, status)
-    ended, said = submit()
-    assert ended == 2 and why in said
+    ended, output = submit()
+    assert ended == 2 and why in output
 
 
-def test_a_sweep_that_is_in_the_queue_is_not_submitted_again(
+def test_a_queued_sweep_is_not_submitted_again(
     slurm: Slurm, submit: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     own = f"{tmp_path}/results/quick.slurm/job.sh"
     slurm.answer("squeue *--name=virtbed-quick*", f"7 /elsewhere/quick.slurm/job.sh\n8 {own}")
-    status, said = submit()
+    status, output = submit()
     assert status == 2 and slurm.called("sbatch") == []
-    assert f"job 8 carries quick out into {tmp_path}/results already" in said
+    assert f"job 8 carries quick out into {tmp_path}/results already" in output
     slurm.answer("squeue *--name=virtbed-quick*", "7 /elsewhere/quick.slurm/job.sh")
     assert submit()[0] == 0
 
 
-def test_without_root_it_is_said_what_remains(
+def test_without_root_the_message_names_what_is_still_possible(
     slurm: Slurm, submit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    status, said = submit()
+    status, output = submit()
     assert status == 2 and slurm.called("sbatch") == []
-    assert "user id 1000 found, root (0) needed on every node" in said
-    assert "rootless Podman and QEMU's sessions are not supported" in said and "--dry-run" in said
-    status, said = submit("--dry-run")  # for an administrator
-    assert status == 0 and "#SBATCH --exclusive" in said
+    assert "user id 1000 found, root (0) needed on every node" in output
+    assert (
+        "rootless Podman and QEMU's sessions are not supported" in output and "--dry-run" in output
+    )
+    status, output = submit("--dry-run")  # for an administrator
+    assert status == 0 and "#SBATCH --exclusive" in output
 
 
-def test_another_machine_is_not_what_a_task_measures(slurm: Slurm, tmp_path: Path) -> None:
+def test_an_inventory_of_another_machine_is_refused(slurm: Slurm, tmp_path: Path) -> None:
     done = call("quick", f"--results={tmp_path}", f"--inventory={REPOSITORY}/inventory/example")
-    said = done.output
+    output = done.output
     assert done.exit_code == 2 and slurm.called("sbatch") == []
-    assert "bench01 found in the group bench, one host with ansible_connection: local" in said
+    assert "bench01 found in the group bench, one host with ansible_connection: local" in output
 
 
-def test_what_a_shard_cannot_do_is_said(submit: Callable[..., tuple[int, str]]) -> None:
-    said = call("study", "--tasks=3", "--dry-run").output
-    assert "precision 0.014 is not applied to shards: each of the 30 replicates" in said
+def test_a_precision_is_reported_as_not_applied_to_shards(
+    submit: Callable[..., tuple[int, str]],
+) -> None:
+    output = call("study", "--tasks=3", "--dry-run").output
+    assert "precision 0.014 is not applied to shards: each of the 30 replicates" in output
 
 
 @pytest.mark.parametrize(
@@ -307,21 +311,21 @@ def test_what_a_shard_cannot_do_is_said(submit: Callable[..., tuple[int, str]]) 
     [("90", 5400), ("1:30", 90), ("1:30:00", 5400), ("1-12", 129600), ("1-12:30", 131400),
      ("2-0:0:5", 172805), ("UNLIMITED", None), ("infinite", None)],
 )  # fmt: skip
-def test_a_time_limit_is_read_as_sbatch_does(text: str, seconds: int | None) -> None:
+def test_a_time_limit_is_parsed_as_by_sbatch(text: str, seconds: int | None) -> None:
     assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "1:2:3:4", "1-", "-5", "4h", "1:-2", "1 2", "0x10"])
-def test_what_is_no_time_limit_is_refused(text: str) -> None:
+def test_an_invalid_time_limit_is_refused(text: str) -> None:
     with pytest.raises(SlurmError, match="found, minutes"):
         seconds_of(text)
 
 
-# The script, carried out with a stub in the place of virtbed.
+# The batch script, run with a stub in place of virtbed.
 
 
 class Task:
-    """The script of a job in a shell, as Slurm starts it."""
+    """The batch script, run by a shell as by Slurm."""
 
     def __init__(self, slurm: Slurm, folder: Path, plan: Plan) -> None:
         self.slurm, self.folder = slurm, folder
@@ -342,7 +346,7 @@ class Task:
             "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "R": str(self.results),
         }  # fmt: skip
         return subprocess.Popen(
-            # A shell that was started with a signal ignored, as behind `&`, cannot trap it.
+            # A shell that is started with a signal ignored, as after `&`, cannot trap it.
             ["env", "--default-signal", "bash", script], env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -353,8 +357,8 @@ class Task:
             time.sleep(0.02)
         for number in numbers:
             started.send_signal(number)
-        said, _ = started.communicate(timeout=20)
-        return started.returncode, said
+        output, _ = started.communicate(timeout=20)
+        return started.returncode, output
 
 
 @pytest.fixture
@@ -372,62 +376,60 @@ while :; do sleep 0.05; done
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 4])
-def test_a_task_ends_as_its_sweep_does(
+def test_a_task_has_the_exit_status_of_its_sweep(
     task: Task, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     started = task.start(f'echo "$@"; exit {status}', monkeypatch)
-    said, _ = started.communicate(timeout=20)
+    output, _ = started.communicate(timeout=20)
     assert started.returncode == status
-    assert said == f"sweep quick --inventory=x, --results={task.results} --shard 2/3\n"
+    assert output == f"sweep quick --inventory=x, --results={task.results} --shard 2/3\n"
     assert task.slurm.called("scontrol") == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_task_that_is_ended_waits_for_its_release_and_leaves_the_rest_to_slurm(
+def test_a_task_that_slurm_ends_waits_for_its_release_and_does_not_requeue_itself(
     task: Task, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     task.results.mkdir()
     started = task.start(WAITS % (RESULT, "result a"), monkeypatch)
-    status, said = task.signalled(started, number, number)
-    assert status == 130 and "released" in said
+    status, output = task.signalled(started, number, number)
+    assert status == 130 and "released" in output
     assert task.slurm.called("scontrol") == []
 
 
-def test_a_task_near_its_limit_is_requeued_if_it_got_anywhere(
+def test_a_task_near_its_time_limit_is_requeued_if_a_trial_ended(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = task.results / "quick.shard-2-of-3.n0" / "trials" / "a"
     before.mkdir(parents=True)
     (before / "result.json").touch()
     started = task.start(WAITS % (RESULT, "result b"), monkeypatch)
-    status, said = task.signalled(started, signal.SIGUSR1)
-    assert status == 0 and "released" in said and "continues when Slurm starts it again" in said
+    status, output = task.signalled(started, signal.SIGUSR1)
+    assert status == 0 and "released" in output and "continues when Slurm starts it again" in output
     assert task.slurm.called("scontrol") == ["requeue 7_2"]
 
 
-def test_a_task_that_got_nowhere_is_not_started_forever(
+def test_a_task_without_an_ended_trial_is_not_requeued(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task.results.mkdir()
     started = task.start(WAITS % (RESULT, ""), monkeypatch)
-    status, said = task.signalled(started, signal.SIGUSR1)
-    assert status == 130 and "no trial ended within the time limit" in said
+    status, output = task.signalled(started, signal.SIGUSR1)
+    assert status == 130 and "no trial ended within the time limit" in output
     assert task.slurm.called("scontrol") == []
 
 
-def test_a_task_that_cannot_be_requeued_says_so_by_its_status(
-    task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_cannot_be_requeued_fails(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     task.slurm.answer("scontrol requeue *", "disabled", 1)
     task.results.mkdir()
     started = task.start(WAITS % (RESULT, "result a"), monkeypatch)
     assert task.signalled(started, signal.SIGUSR1)[0] == 130
 
 
-# What a job was granted.
+# Granted nodes.
 
 
-def test_numbers_of_cpus_are_read_as_slurm_shortens_them() -> None:
+def test_abbreviated_numbers_of_cpus_are_parsed() -> None:
     assert per_node("8(x2),4,16(x3)") == [8, 8, 4, 16, 16, 16]
     for text in ("", "8(x", "a", "8(2)", "8,,4"):
         assert per_node(text) == []
@@ -450,7 +452,7 @@ def test_the_nodes_of_a_job_are_its_bench_hosts() -> None:
     ],
 )
 @pytest.mark.usefixtures("job_of_two")
-def test_no_allocation_and_a_part_of_a_node_are_no_inventory(
+def test_without_an_allocation_of_whole_nodes_the_inventory_is_refused(
     monkeypatch: pytest.MonkeyPatch, unset: tuple[str, ...], counts: str, why: str
 ) -> None:
     for name in unset:
@@ -462,7 +464,7 @@ def test_no_allocation_and_a_part_of_a_node_are_no_inventory(
 
 
 @pytest.mark.usefixtures("job_of_two")
-def test_cpus_that_slurm_keeps_for_itself_are_not_missing(slurm: Slurm) -> None:
+def test_cpus_that_are_reserved_for_slurm_are_not_counted(slurm: Slurm) -> None:
     line = NODE.format(name="n1", cpus=10, address="n1") + " CPUEfctv=8"
     slurm.answer("scontrol --oneliner show node n1", line)
     assert [(n.granted, n.cpus) for n in allocated(os.environ)] == [(8, 8), (8, 8)]
@@ -470,7 +472,7 @@ def test_cpus_that_slurm_keeps_for_itself_are_not_missing(slurm: Slurm) -> None:
 
 @pytest.mark.usefixtures("slurm")
 def test_outside_of_a_job_nothing_is_checked(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocation, "bench_variables", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(allocation, "bench_variables", lambda *_: pytest.fail("queried"))
     check_granted(plan, Bench())
 
 
@@ -490,7 +492,7 @@ GRANTED: dict[str, tuple[dict[str, str | None], int, str]] = {
 
 @pytest.mark.parametrize("what", GRANTED)
 @pytest.mark.usefixtures("job_of_two")
-def test_within_a_job_a_sweep_measures_what_was_granted_or_nothing(
+def test_within_a_job_only_a_granted_whole_node_is_measured(
     monkeypatch: pytest.MonkeyPatch, plan: Plan, what: str
 ) -> None:
     variables, cpus, why = GRANTED[what]
@@ -517,39 +519,39 @@ def test_nodes_of_a_job_that_does_not_run_are_not_measured(slurm: Slurm, state: 
 
 
 @pytest.mark.usefixtures("job_of_two")
-def test_a_sweep_is_refused_where_its_job_has_a_part_of_the_node(
+def test_a_sweep_is_refused_if_its_job_has_part_of_the_node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", "4(x2)")
-    said = CliRunner().invoke(app, ["sweep", "quick", "--shard", "1/5"])
-    assert said.exit_code == 2 and "the whole node needed" in said.output.replace("\n", " ")
+    result = CliRunner().invoke(app, ["sweep", "quick", "--shard", "1/5"])
+    assert result.exit_code == 2 and "the whole node needed" in result.output.replace("\n", " ")
 
 
-def test_slurm_that_does_not_answer_is_named(
+def test_a_program_of_slurm_that_does_not_answer_is_named(
     slurm: Slurm, submit: Callable[..., tuple[int, str]]
 ) -> None:
     slurm.answer("scontrol --oneliner show partition", "Unable to contact slurm controller", 1)
-    status, said = submit("--partition=main")
-    assert status == 2 and "Unable to contact slurm controller" in said
+    status, output = submit("--partition=main")
+    assert status == 2 and "Unable to contact slurm controller" in output
 
 
-def test_options_that_the_job_sets_are_those_that_it_may_not_be_given(plan: Plan) -> None:
+def test_options_that_the_job_sets_are_not_accepted(plan: Plan) -> None:
     job = Job(plan, ("x",), Path("/r"), 2, 1, "p", "60", "a")
     own = {line.removeprefix("--").partition("=")[0] for line in options(job.script())}
     assert own <= SET
 
 
-def test_what_has_spaces_is_one_option_or_file(plan: Plan) -> None:
+def test_options_and_paths_with_spaces_are_quoted(plan: Plan) -> None:
     job = Job(plan, ("x",), Path("/a #1/it's"), 2, options=("--comment=a --oversubscribe", "--x"))
     job.check()
-    said = [words for line in options(job.script()) for words in shlex.split(line, comments=True)]
-    assert said[-2:] == ["--comment=a --oversubscribe", "--x"]
-    assert f"--output=/a #1/it's/{plan.name}.slurm/task-%a.log" in said
+    output = [words for line in options(job.script()) for words in shlex.split(line, comments=True)]
+    assert output[-2:] == ["--comment=a --oversubscribe", "--x"]
+    assert f"--output=/a #1/it's/{plan.name}.slurm/task-%a.log" in output
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "2", "a/b"])
-def test_a_share_that_is_none_is_refused_before_anything_is_made(text: str) -> None:
-    said = CliRunner().invoke(app, ["sweep", "quick", "--shard", text])
-    assert said.exit_code == 2 and "NUMBER/OF with a number from 1 to OF needed" in said.output
-    said = CliRunner().invoke(app, ["sweep", "quick", "--shard", "1/6"])
-    assert said.exit_code == 2 and "6 shards of 5 replicates found" in said.output
+def test_an_invalid_shard_is_refused_before_anything_is_made(text: str) -> None:
+    result = CliRunner().invoke(app, ["sweep", "quick", "--shard", text])
+    assert result.exit_code == 2 and "NUMBER/OF with a number from 1 to OF needed" in result.output
+    result = CliRunner().invoke(app, ["sweep", "quick", "--shard", "1/6"])
+    assert result.exit_code == 2 and "6 shards of 5 replicates found" in result.output

@@ -1,4 +1,4 @@
-"""A sweep whose results or ledger were cut, changed or lost says so, and loses nothing."""
+"""Damaged, changed or lost results and ledgers are reported, and no valid result is lost."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, harness_document: Json
     monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    # What the fake's trials leave satisfies the contract, not the analysis.
+    # The results of the fake satisfy the contract, but not the analysis.
     monkeypatch.setattr(standing, "find_spec", lambda _: None)
     return made
 
 
 @pytest.fixture
-def said() -> io.StringIO:
+def output() -> io.StringIO:
     return io.StringIO()
 
 
 @pytest.fixture
-def run(tmp_path: Path, plan: Plan, host: Host, said: io.StringIO) -> Run:
-    """Carry the sweep out, or go on with it; what was done and said before is forgotten."""
+def run(tmp_path: Path, plan: Plan, host: Host, output: io.StringIO) -> Run:
+    """Carry the sweep out, or continue it; earlier calls and output are discarded."""
 
     usual = small(plan)
 
     def made(plan: Plan = usual) -> Sweep:
         host.blocks.clear()
-        said.seek(0)
-        said.truncate()
-        progress = Progress(Console(file=said, width=400), PLATFORMS.trial_s)
+        output.seek(0)
+        output.truncate()
+        progress = Progress(Console(file=output, width=400), PLATFORMS.trial_s)
         results = tmp_path / "results"
         sweep = Sweep(plan, progress, Bench(hung_after_s=60), results, platforms=PLATFORMS)
         sweep.run()
@@ -105,8 +105,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_result_that_is_not_as_it_was_written_is_named_and_repeated(
-    run: Run, host: Host, said: io.StringIO, damage: str
+def test_a_result_that_was_changed_after_it_was_written_is_named_and_repeated(
+    run: Run, host: Host, output: io.StringIO, damage: str
 ) -> None:
     folder = run().folder
     spoil, why = DAMAGES[damage]
@@ -115,15 +115,15 @@ def test_a_result_that_is_not_as_it_was_written_is_named_and_repeated(
     left = sorted(path.name for path in trial.iterdir()) if trial.exists() else []
     again = run()
     assert host.blocks == ["cn-pinned-c01-r02"] and again.failed == []
-    assert f"{CELL} is repeated: " in said.getvalue() and why in said.getvalue()
+    assert f"{CELL} is repeated: " in output.getvalue() and why in output.getvalue()
     assert json.loads((trial / "result.json").read_text())["trial"]["attempt"] == 2
     aside = folder / "aside" / f"{CELL}-1"
     assert (sorted(path.name for path in aside.iterdir()) if left else []) == left
     assert run().failed == [] and host.blocks == []
 
 
-def test_with_the_ledger_lost_good_results_stay_and_bad_ones_are_repeated(
-    run: Run, host: Host, said: io.StringIO
+def test_without_the_ledger_valid_results_are_kept_and_others_repeated(
+    run: Run, host: Host, output: io.StringIO
 ) -> None:
     folder = run().folder
     kept = {p: p.read_bytes() for p in folder.glob("trials/*/*.json") if p.parent.name != CELL}
@@ -132,8 +132,8 @@ def test_with_the_ledger_lost_good_results_stay_and_bad_ones_are_repeated(
     truncated(folder / "trials" / CELL)
     run()
     assert host.blocks == ["cn-pinned-c01-r02"]
-    assert said.getvalue().count("was not in the ledger: it is kept") == 5
-    assert f"{CELL} is repeated: result.json is not JSON" in said.getvalue()
+    assert output.getvalue().count("was not in the ledger: it is kept") == 5
+    assert f"{CELL} is repeated: result.json is not JSON" in output.getvalue()
     assert {path: path.read_bytes() for path in kept} == kept
     assert run().failed == [] and host.blocks == []
 
@@ -142,15 +142,15 @@ def test_with_the_ledger_lost_good_results_stay_and_bad_ones_are_repeated(
     "damage",
     [lambda path: path.write_bytes(b"\xff" * 5000), lambda path: os.truncate(path, 5000)],
 )
-def test_a_damaged_ledger_is_said_and_rebuilt(
-    run: Run, host: Host, said: io.StringIO, damage: Callable[[Path], object]
+def test_a_damaged_ledger_is_reported_and_rebuilt(
+    run: Run, host: Host, output: io.StringIO, damage: Callable[[Path], object]
 ) -> None:
     folder = run().folder
     damage(folder / "ledger.sqlite")
     run()
     assert host.blocks == []
-    assert "the ledger is damaged: " in said.getvalue()
-    assert "rebuilt from the results" in said.getvalue()
+    assert "the ledger is damaged: " in output.getvalue()
+    assert "rebuilt from the results" in output.getvalue()
 
 
 RELABELLED = [
@@ -163,19 +163,19 @@ RELABELLED = [
 
 
 @pytest.mark.parametrize(("label", "value"), RELABELLED)
-def test_with_the_ledger_lost_a_result_of_another_plan_image_or_host_is_repeated(
-    run: Run, host: Host, said: io.StringIO, label: str, value: object
+def test_without_the_ledger_a_result_of_another_plan_image_or_host_is_repeated(
+    run: Run, host: Host, output: io.StringIO, label: str, value: object
 ) -> None:
     folder = run().folder
     (folder / "ledger.sqlite").unlink()
     edit("result.json", lambda r: r["trial"].update({label: value}))(folder / "trials" / CELL)
     run()
     assert host.blocks == ["cn-pinned-c01-r02"]
-    assert f"result.json: {label} {value!r} found, " in said.getvalue()
+    assert f"result.json: {label} {value!r} found, " in output.getvalue()
 
 
-def test_with_the_ledger_lost_what_the_report_would_leave_out_is_repeated(
-    run: Run, host: Host, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+def test_without_the_ledger_a_result_that_the_report_would_leave_out_is_repeated(
+    run: Run, host: Host, output: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run().folder
     (folder / "ledger.sqlite").unlink()
@@ -184,13 +184,13 @@ def test_with_the_ledger_lost_what_the_report_would_leave_out_is_repeated(
     monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", folder.parent.parent / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    run()  # the fake ran another application than was asked for
+    run()  # the fake's result names another application than the plan
     assert len(host.blocks) == 6
-    assert "result.json " in said.getvalue() and "image_classification" in said.getvalue()
+    assert "result.json " in output.getvalue() and "image_classification" in output.getvalue()
 
 
 @pytest.mark.parametrize("left", ["all", "no doctor.json", "results alone"])
-def test_with_the_ledger_lost_the_sweep_is_still_known(
+def test_without_the_ledger_the_sweep_is_identified_by_its_other_files(
     run: Run, host: Host, plan: Plan, left: str
 ) -> None:
     folder = run().folder
@@ -215,7 +215,7 @@ def test_with_the_ledger_lost_the_sweep_is_still_known(
     assert {path: path.read_bytes() for path in folder.glob("trials/*/*.json")} == before
 
 
-def test_results_that_nothing_is_known_of_are_not_mixed_in(run: Run) -> None:
+def test_a_folder_with_results_of_an_unknown_sweep_is_refused(run: Run) -> None:
     folder = run().folder
     for name in ("ledger.sqlite", "doctor.json", "design.json"):
         (folder / name).unlink()
@@ -225,8 +225,8 @@ def test_results_that_nothing_is_known_of_are_not_mixed_in(run: Run) -> None:
         run()
 
 
-def test_a_kill_between_result_and_ledger_costs_no_second_trial(
-    run: Run, host: Host, monkeypatch: pytest.MonkeyPatch, said: io.StringIO
+def test_a_result_that_a_kill_kept_from_the_ledger_is_adopted(
+    run: Run, host: Host, monkeypatch: pytest.MonkeyPatch, output: io.StringIO
 ) -> None:
     close, killed = Ledger.close, [CELL]
 
@@ -241,10 +241,10 @@ def test_a_kill_between_result_and_ledger_costs_no_second_trial(
         run()
     run()
     assert "cn-pinned-c01-r02" not in host.blocks
-    assert f"{CELL}: its result is valid" in said.getvalue()
+    assert f"{CELL}: its result is valid" in output.getvalue()
 
 
-def test_only_attempts_that_began_are_counted(run: Run, host: Host, plan: Plan) -> None:
+def test_only_attempts_that_started_are_counted(run: Run, host: Host, plan: Plan) -> None:
     applications = [{"name": name, "samples": 6} for name in ("image_classification", "null")]
     two = Plan.model_validate(small(plan).model_dump() | {"applications": applications})
     fine = host.trial
@@ -252,7 +252,7 @@ def test_only_attempts_that_began_are_counted(run: Run, host: Host, plan: Plan) 
     host.answers["provision"] = lambda: Ended("failed", "the port is taken")
     folder = run(two).folder
     first, second = two_of_block(folder, "cn-pinned-c01-r02")
-    assert (first["attempt"], second["attempt"]) == (1, 0)  # the second was not come to
+    assert (first["attempt"], second["attempt"]) == (1, 0)  # the second was not started
     del host.answers["provision"]
     run(two)
     assert [f["attempt"] for f in two_of_block(folder, "cn-pinned-c01-r02")] == [2, 1]
@@ -280,7 +280,7 @@ def test_a_playbook_that_never_reached_a_block_is_no_attempt(
 
 
 def two_of_block(folder: Path, block: str) -> list[Json]:
-    """Return the failures of a block's two trials, in the order in which they were to run."""
+    """Return the failures of a block's two trials, in the planned order."""
     size, _, replicate = block.rpartition("-")
     paths = folder.glob(f"trials/{size}-*-{replicate}/failure.json")
     design = json.loads((folder / "design.json").read_text())
@@ -308,7 +308,7 @@ def test_two_controllers_of_one_folder_are_refused(run: Run, host: Host) -> None
         run()
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_lost(
+def test_a_folder_that_cannot_be_written_is_reported_and_no_result_is_lost(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: Host
 ) -> None:
     folder = run().folder
@@ -322,9 +322,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_lost(
     assert host.blocks == ["cn-pinned-c01-r02"]
 
 
-def test_a_result_put_aside_by_an_earlier_call_counts_with_the_ledger_lost(
-    run: Run, host: Host
-) -> None:
+def test_without_the_ledger_earlier_results_count_as_attempts(run: Run, host: Host) -> None:
     folder = run().folder
     aside = folder / "earlier" / "3" / CELL
     aside.parent.mkdir(parents=True)
@@ -332,11 +330,11 @@ def test_a_result_put_aside_by_an_earlier_call_counts_with_the_ledger_lost(
     (folder / "ledger.sqlite").unlink()
     run()
     result = json.loads((folder / "trials" / CELL / "result.json").read_text())
-    assert result["trial"]["attempt"] == 4  # else it would be put aside in the other's place
+    assert result["trial"]["attempt"] == 4  # not that of the earlier result
 
 
 @pytest.mark.parametrize("trials", [5, True, "x", {"id": 1}, [1], None])
-def test_with_the_ledger_lost_a_design_without_a_list_of_trials_is_no_crash(
+def test_without_the_ledger_a_design_without_a_list_of_trials_is_no_crash(
     run: Run, host: Host, trials: object
 ) -> None:
     folder = run().folder
@@ -346,7 +344,7 @@ def test_with_the_ledger_lost_a_design_without_a_list_of_trials_is_no_crash(
 
 
 @pytest.mark.parametrize(("emulated", "times"), [(False, 1), (True, 6)])
-def test_on_an_emulated_host_a_block_may_begin_slowly_and_the_lease_outlasts_a_clearance(
+def test_on_an_emulated_host_a_block_may_start_slowly_and_the_lease_outlasts_a_clearance(
     run: Run, host: Host, plan: Plan, emulated: bool, times: int
 ) -> None:
     leases: list[float] = []
@@ -361,18 +359,18 @@ def test_on_an_emulated_host_a_block_may_begin_slowly_and_the_lease_outlasts_a_c
     host.report = replace(host.report, emulated=emulated)
     run(small(plan).model_copy(update={"timeout_s": 1}))
     assert dict(host.limits)["block"] == 60 * times
-    # The block besides its trial, and, should it hang, the clearance after it.
+    # The block without its trial and, if it hangs, the clearance after it.
     assert leases and all(2 * 60 * times < lease_s < 2 * 60 * times + 100 for lease_s in leases)
 
 
 @pytest.mark.parametrize("name", ["cpus", "mems", "housekeeping", "allowed"])
-def test_with_ledger_and_design_lost_a_result_from_another_place_is_repeated(
-    run: Run, host: Host, said: io.StringIO, name: str
+def test_without_ledger_and_design_a_result_of_another_placement_is_repeated(
+    run: Run, host: Host, output: io.StringIO, name: str
 ) -> None:
     folder = run().folder
-    for lost in ("ledger.sqlite", "design.json"):  # both would have named the placement
+    for lost in ("ledger.sqlite", "design.json"):  # each of them would name the placement
         (folder / lost).unlink()
     edit("evidence.json", lambda e: e["asked"].update({name: "7"}))(folder / "trials" / CELL)
     run()
     assert host.blocks == ["cn-pinned-c01-r02"]
-    assert f"evidence.json: {name} '7' found, " in said.getvalue()
+    assert f"evidence.json: {name} '7' found, " in output.getvalue()

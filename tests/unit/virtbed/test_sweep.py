@@ -1,4 +1,4 @@
-"""A sweep's course, with a fake in place of the playbooks; the real ones are in integration."""
+"""A sweep on one host, with fake playbooks; tests/integration has the real ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, Tuning
 from .conftest import DIGEST, MARK, PLATFORMS, report, small
 
 GOOD = Ended("successful")
-STARTED_AT = records.now()  # or baselines would be too old to pair with
+STARTED_AT = records.now()  # now, since old baselines would be measured again
 Answer = Callable[[], Ended]
 GUEST = {
     "ansible_host": "127.0.0.1", "ansible_port": 22022, "ansible_user": "root",
@@ -48,13 +48,13 @@ GUEST = {
 
 
 class Host:
-    """Stands in for a host: remembers the playbooks called, and answers as it is set to."""
+    """A fake host: it records the calls of playbooks, and answers as set in `answers`."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.variables: list[Mapping[str, Any]] = []
         self.playbooks: list[list[str]] = []  # the instances of each call of "block"
-        self.blocks: list[str] = []  # those that were started
+        self.blocks: list[str] = []  # the started blocks
         self.limits: list[tuple[str, float]] = []
         self.answers: dict[str, Answer] = {}
         self.trial: Callable[[TrialRequest, Path], TrialOutcome | None] = lambda *_: None
@@ -108,8 +108,8 @@ class Host:
             yield TaskOk("h", "add_host", {"add_host": {"host_vars": GUEST}})
         if "provision" in self.answers:
             return self.answers["provision"]()
-        for asked in turn["virtbed_trials"]:
-            request = decode(TrialRequest, asked)
+        for row in turn["virtbed_trials"]:
+            request = decode(TrialRequest, row)
             if "trial" in self.answers:
                 ended = self.answers["trial"]()
                 if not ended.ok:
@@ -178,7 +178,7 @@ def failure_of(run: Sweep, trial: str) -> Failure:
     return decode(Failure, json.loads(path.read_text()), str(path))
 
 
-def test_a_good_trial_has_its_result_with_its_head_and_nothing_incoming_is_left(
+def test_a_good_trial_has_a_complete_result_and_no_fetched_file_is_left(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
 ) -> None:
     host.trial = good(harness_document)
@@ -206,7 +206,7 @@ def test_a_good_trial_has_its_result_with_its_head_and_nothing_incoming_is_left(
     assert recorded.tuned == () and "tune" not in host.calls
 
 
-def test_settings_of_a_tuned_host_are_recorded_and_known_to_every_block(
+def test_settings_of_a_tuned_host_are_recorded_and_passed_to_every_block(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
 ) -> None:
     host.trial = good(harness_document)
@@ -214,16 +214,16 @@ def test_settings_of_a_tuned_host_are_recorded_and_known_to_every_block(
     run.run()
     recorded = decode(HostReport, json.loads((run.folder / "doctor.json").read_text()))
     assert recorded.tuned == tuple(host.settings)
-    said = {
+    interrupts = {
         name: values.get("virtbed_interrupts")
         for name, values in zip(host.calls, host.variables, strict=True)
         if name in {"tune", "block"}
     }
-    assert said == {"tune": "0", "block": "0"}  # CPU 1 is measured
+    assert interrupts == {"tune": "0", "block": "0"}  # CPU 1 is measured
 
 
 @pytest.mark.parametrize("per_playbook", [1, 4, 20])
-def test_results_do_not_depend_on_how_many_blocks_a_playbook_carries(
+def test_results_do_not_depend_on_the_number_of_blocks_per_playbook(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], per_playbook: int
 ) -> None:
     host.trial = good(harness_document)
@@ -245,7 +245,7 @@ def test_results_do_not_depend_on_how_many_blocks_a_playbook_carries(
         (lambda path: path.unlink(), "not found, the fetched result needed"),
     ],
 )
-def test_a_result_that_was_changed_on_its_way_is_none(
+def test_a_result_that_was_changed_during_the_transfer_is_rejected(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any],
     spoil: Callable[[Path], Any], message: str,
 ) -> None:  # fmt: skip
@@ -263,7 +263,7 @@ def test_a_result_that_was_changed_on_its_way_is_none(
     assert failure.stage == "record" and message in failure.message
 
 
-def test_a_result_that_is_not_as_its_schema_is_none(
+def test_a_result_that_violates_its_schema_is_rejected(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
 ) -> None:
     host.trial = good({**harness_document, "samples": []})
@@ -274,14 +274,19 @@ def test_a_result_that_is_not_as_its_schema_is_none(
     assert not (run.folder / "trials" / run.failed[0] / "result.json").exists()
 
 
-def test_each_failed_trial_says_why_and_each_instance_is_released(
+def test_each_failed_trial_has_a_reason_and_each_instance_is_released(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.trial = failed("a pin was changed")
     run = make(small(plan))
     run.run()
     assert len(run.failed) == len(host.blocks) == 6
-    assert host.calls == ["examine", "clear", "block", "restore"]  # which releases each itself
+    assert host.calls == [
+        "examine",
+        "clear",
+        "block",
+        "restore",
+    ]  # the playbook releases each instance
     for trial in run.failed:
         folder = run.folder / "trials" / trial
         assert failure_of(run, trial).message == "a pin was changed"
@@ -289,17 +294,17 @@ def test_each_failed_trial_says_why_and_each_instance_is_released(
         assert not (folder / "result.json").exists()
 
 
-def test_a_playbook_that_ends_well_and_tells_nothing_has_failed_its_trials(
+def test_trials_without_an_outcome_fail_even_if_the_playbook_succeeds(
     host: Host, make: Make, plan: Plan
 ) -> None:
     run = make(small(plan))
     run.run()
     assert len(run.failed) == 6
-    said = failure_of(run, run.failed[0]).message
-    assert said == "the playbook reported no outcome of this trial"
+    message = failure_of(run, run.failed[0]).message
+    assert message == "the playbook reported no outcome of this trial"
 
 
-def test_a_full_disk_ends_the_sweep_in_words_and_releases_what_is_standing(
+def test_a_full_disk_ends_the_sweep_with_a_message_and_releases_the_instance(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -322,7 +327,7 @@ def test_a_full_disk_ends_the_sweep_in_words_and_releases_what_is_standing(
     assert len(list((again.folder / "trials").glob("*/result.json"))) == 6
 
 
-def test_a_block_that_hangs_is_a_failed_block_and_the_sweep_goes_on(
+def test_a_block_that_hangs_fails_and_the_sweep_continues(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.answers["provision"] = failing("the playbook block hung in the task 'Create'", "hung")
@@ -333,9 +338,7 @@ def test_a_block_that_hangs_is_a_failed_block_and_the_sweep_goes_on(
     assert "hung in the task 'Create'" in failure_of(run, run.failed[0]).message
 
 
-def test_a_host_that_hangs_while_it_is_cleared_ends_the_sweep(
-    host: Host, make: Make, plan: Plan
-) -> None:
+def test_a_clearance_that_hangs_ends_the_sweep(host: Host, make: Make, plan: Plan) -> None:
     def hung() -> Ended:
         host.answers["clear"] = failing("the playbook clear hung in the task 'Remove'", "hung")
         return Ended("hung", "the playbook block hung in the task 'Create'")
@@ -348,7 +351,7 @@ def test_a_host_that_hangs_while_it_is_cleared_ends_the_sweep(
     assert "hung in the task 'Create'" in failure_of(run, *run.failed).message
 
 
-def test_every_step_has_a_limit_made_of_what_it_is_to_do(
+def test_every_step_has_a_time_limit_according_to_its_work(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
 ) -> None:
     host.trial = good(harness_document)
@@ -368,16 +371,16 @@ def test_without_an_instance_no_trial_runs(host: Host, make: Make, plan: Plan) -
     run = make(small(plan))
     run.run()
     assert len(run.failed) == 6
-    # Each is cleared away, and the next playbook goes on after it.
+    # Each failed instance is cleared, and the next playbook continues with the next block.
     assert host.calls[2:] == [*["block", "clear"] * 6, "restore"]
     assert host.blocks == [instances[0] for instances in host.playbooks] == host.playbooks[0]
     for trial in run.failed:
         failure = failure_of(run, trial)
         assert (failure.stage, failure.message) == ("provision", "the port is taken")
-        assert failure.attempt == 1  # those that the playbook did not come to were not attempted
+        assert failure.attempt == 1  # trials that were not started are not counted
 
 
-def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_next(
+def test_a_failed_release_ends_the_sweep_and_the_next_one_releases_first(
     host: Host, make: Make, plan: Plan
 ) -> None:
     def port_taken() -> Ended:
@@ -395,12 +398,12 @@ def test_what_could_not_be_released_ends_the_sweep_and_is_released_first_by_the_
     assert host.calls[:3] == ["examine", "clear", "block"]
 
 
-def test_an_instance_that_cannot_be_released_is_cleared_away_and_costs_no_trial(
+def test_an_instance_whose_release_fails_is_cleared_and_no_trial_is_lost(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.trial = failed("no matter")
-    said = iter([Ended("failed", "still there")])
-    host.answers["release"] = lambda: next(said, GOOD)
+    endings = iter([Ended("failed", "still there")])
+    host.answers["release"] = lambda: next(endings, GOOD)
     run = make(small(plan))
     run.run()
     assert host.calls[2:] == ["block", "clear", "block", "restore"]
@@ -415,7 +418,7 @@ def test_a_host_that_cannot_be_cleared_is_not_measured(host: Host, make: Make, p
     assert host.blocks == []
 
 
-def test_every_commit_that_carried_a_sweep_out_is_kept(
+def test_every_commit_that_ran_trials_is_recorded(
     plan: Plan, host: Host, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.trial = failed("no")
@@ -430,7 +433,7 @@ def test_every_commit_that_carried_a_sweep_out_is_kept(
     assert kept() == ["one", "two"]
     monkeypatch.setattr(sweep, "commit", lambda: "three")
     monkeypatch.setattr(Sweep, "_missing", lambda *_: [])
-    make(small(plan)).run()  # which carries nothing out
+    make(small(plan)).run()  # this call runs no trial
     assert kept() == ["one", "two"]
 
 
@@ -461,7 +464,7 @@ def test_an_engine_that_no_platform_of_the_plan_needs_may_change(
     make(small(plan)).run()
 
 
-def test_strays_of_a_playbook_that_was_cut_off_are_ended() -> None:
+def test_leftover_processes_of_a_killed_playbook_are_ended() -> None:
     stray = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "1"}, start_new_session=True)
     other = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "12"})
     try:
@@ -474,8 +477,8 @@ def test_strays_of_a_playbook_that_was_cut_off_are_ended() -> None:
         other.wait()
 
 
-def test_strays_of_one_host_of_several_are_not_those_of_the_others() -> None:
-    """Or a worker that clears up after itself would end what runs on another host."""
+def test_leftover_processes_of_one_host_are_ended_without_those_of_others() -> None:
+    """Otherwise a worker that cleans up would end the playbook of another host."""
     marks = {"a": "1:a", "b": "1:b", "alone": "1"}
     strays = {
         host: subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: mark})
@@ -488,7 +491,7 @@ def test_strays_of_one_host_of_several_are_not_those_of_the_others() -> None:
         assert strays["b"].poll() is None and strays["alone"].poll() is None
         for host in ("b", "alone"):
             threading.Thread(target=strays[host].wait).start()
-        assert ansible.end_strays() == []  # as a sweep begins: of any that was killed
+        assert ansible.end_strays() == []  # as at the start: of every killed playbook
         assert {stray.wait() for stray in strays.values()} == {-signal.SIGKILL}
     finally:
         for stray in strays.values():
@@ -523,7 +526,7 @@ def test_a_signal_ends_an_examination_that_hangs(host: Host, make: Make, plan: P
     assert host.calls == ["examine", "free"] and not run.folder.exists()
 
 
-def test_the_controller_keeps_off_the_measured_cpus_and_is_free_again(
+def test_the_controller_leaves_the_measured_cpus_during_a_block_and_then_may_use_them_again(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.report = replace(host.report, host=os.uname().nodename)
@@ -546,20 +549,20 @@ def test_trials_that_are_not_needed_get_no_instance(
 ) -> None:  # fmt: skip
     host.trial = good(harness_document)
     precise = small(plan).model_copy(update={"precision": 0.02})
-    asked: list[tuple[Design, dict[str, Any]]] = []
+    calls: list[tuple[Design, dict[str, Any]]] = []
 
     def unneeded(design: Design, measured: dict[str, Any], *_: object) -> frozenset[str]:
-        asked.append((design, measured))
-        return frozenset({"cn-pinned-c01-image_classification-r02"} if len(asked) == 2 else ())
+        calls.append((design, measured))
+        return frozenset({"cn-pinned-c01-image_classification-r02"} if len(calls) == 2 else ())
 
     monkeypatch.setattr("virtbed_analysis.unneeded_trials", unneeded, raising=False)
     make(precise).run()
-    assert [len(measured) for _, measured in asked] == [0, 2, 3]  # from the ledger's running sums
+    assert [len(measured) for _, measured in calls] == [0, 2, 3]  # from the ledger's running sums
     assert [len(instances) for instances in host.playbooks] == [2, 1, 2]  # one per replicate
     assert "cn-pinned-c01-r02" not in host.blocks
 
 
-def test_what_was_put_back_is_said(host: Host, plan: Plan, tmp_path: Path) -> None:
+def test_restored_settings_are_reported(host: Host, plan: Plan, tmp_path: Path) -> None:
     out = io.StringIO()
     host.restored = True
     progress = Progress(Console(file=out, width=200), PLATFORMS.trial_s)
@@ -599,10 +602,10 @@ def test_a_platform_that_is_down_is_refused(host: Host, make: Make, plan: Plan) 
     assert not run.folder.exists()
 
 
-def test_two_hosts_where_one_was_is_refused_in_words_that_name_both(
+def test_two_hosts_in_the_folder_of_one_are_refused_and_both_named(
     host: Host, make: Make, plan: Plan
 ) -> None:
-    host.hosts = ["bench02", "bench01"]  # an inventory that changes meanwhile
+    host.hosts = ["bench02", "bench01"]  # the inventory changed between two calls
     run = make(small(plan))
     with pytest.raises(BenchError, match=r"hosts bench01 and bench02 found .*one needed here"):
         run.run()
@@ -625,7 +628,7 @@ def test_extra_variables_reach_every_playbook(host: Host, plan: Plan, tmp_path: 
     assert set(host.calls) == {"examine", "clear", "block", "restore"}
 
 
-def test_the_host_is_held_from_its_examination_on_for_as_long_as_a_block_may_take(
+def test_the_claim_on_the_host_covers_the_time_limit_of_each_step(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.trial = failed("no matter")
@@ -634,12 +637,12 @@ def test_the_host_is_held_from_its_examination_on_for_as_long_as_a_block_may_tak
     assert len(set(claims)) == 1 and claims[0].what == "virtbed sweep demo"
     assert claims[0].pid == os.getpid()
     assert host.variables[0]["virtbed_claim_s"] >= 3 * 60
-    # A trial and its release, each with 60 s added, and what follows if it hangs.
+    # A trial and its release, each with 60 s added, and the clearance if it hangs.
     assert {turn["virtbed_claim_s"] for turn in host.turns} == {60 + 600 + 60 + 2 * 60 + 60}
-    assert host.calls[-1] == "restore"  # which lets the host go
+    assert host.calls[-1] == "restore"  # which frees the host
 
 
-def test_a_host_that_is_not_started_on_is_let_go(host: Host, make: Make, plan: Plan) -> None:
+def test_a_host_of_a_refused_sweep_is_freed(host: Host, make: Make, plan: Plan) -> None:
     host.report.facts["image"]["digest"] = None
     with pytest.raises(SweepError, match="no image"):
         make(small(plan)).run()
@@ -658,7 +661,7 @@ def test_a_host_of_another_controller_is_refused_and_not_freed(
 
 
 @pytest.mark.parametrize("kind", ["state", "tmp", "store"])
-def test_a_disk_of_the_host_without_room_ends_the_sweep_before_the_next_block(
+def test_a_full_disk_of_the_host_ends_the_sweep_before_the_next_block(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], kind: str
 ) -> None:
     host.trial = good(harness_document)
@@ -668,8 +671,10 @@ def test_a_disk_of_the_host_without_room_ends_the_sweep_before_the_next_block(
     run = make(small(plan))
     with pytest.raises(SweepError) as ended:
         run.run()
-    said = f"{needed - 1} MiB free for /there ({ROOMS[kind].what}), {needed} MiB needed; free some"
-    assert said in str(ended.value) and "the next call continues" in str(ended.value)
+    expected = (
+        f"{needed - 1} MiB free for /there ({ROOMS[kind].what}), {needed} MiB needed; free some"
+    )
+    assert expected in str(ended.value) and "the next call continues" in str(ended.value)
     assert run.began and host.calls[2:] == ["block", "clear", "restore"]
     assert len(list((run.folder / "trials").glob("*/result.json"))) == 2 and run.failed == []
     with Ledger(run.folder / NAME) as ledger:
@@ -683,16 +688,16 @@ def test_a_disk_of_the_host_without_room_ends_the_sweep_before_the_next_block(
 
 
 @pytest.mark.parametrize("kind", ["results", "tmp"])
-def test_a_disk_of_the_controller_without_room_is_refused_and_later_ends_the_sweep(
+def test_a_full_disk_of_the_controller_is_refused_at_the_start_and_later_ends_the_sweep(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     host.trial = good(harness_document)
-    monkeypatch.setattr(blocks, "look", lambda asked, path: DiskFree(asked, str(path), 10**6))
+    monkeypatch.setattr(blocks, "look", lambda room, path: DiskFree(room, str(path), 10**6))
     run, needed = make(small(plan)), ROOMS[kind].needed_mib
 
-    def little(asked: str, path: Path) -> DiskFree:
-        return DiskFree(asked, str(path), 0 if asked == kind else 10**6)
+    def little(room: str, path: Path) -> DiskFree:
+        return DiskFree(room, str(path), 0 if room == kind else 10**6)
 
     def fills() -> Ended:
         monkeypatch.setattr(blocks, "look", little)
@@ -709,7 +714,7 @@ def test_a_disk_of_the_controller_without_room_is_refused_and_later_ends_the_swe
     assert host.calls == [] and not refused.began
 
 
-def test_an_instance_that_finds_the_disk_full_ends_the_sweep_and_fails_no_trial(
+def test_a_full_disk_during_provisioning_ends_the_sweep_and_fails_no_trial(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.answers["provision"] = failing("qemu-img: overlay.qcow2: No space left on device")
@@ -737,20 +742,23 @@ def test_a_failed_trials_instance_is_kept_on_request_and_the_sweep_ends(
     run = make(one, keep=True)
     with pytest.raises(Kept) as ended:
         run.run()
-    said = str(ended.value)
-    assert way in said and "failure.json)" in said and "`virtbed clear` removes it" in said
+    message = str(ended.value)
+    assert way in message and "failure.json)" in message and "`virtbed clear` removes it" in message
     assert len(host.blocks) == 1 and host.calls[2:] == ["block", "restore"]  # and no clear
     assert failure_of(run, run.failed[0]).message == "a pin was changed"
-    with Ledger(run.folder / NAME) as ledger:  # the next call is not to take it for a killed one
+    # The lease is given up, or the next call would take this for a killed sweep.
+    with Ledger(run.folder / NAME) as ledger:
         assert not ledger._rows("SELECT id FROM trial WHERE leased")
-    assert (tmp_path / "run" / "keys" / "demo" / "id_ed25519").exists()  # or nobody could log in
+    assert (tmp_path / "run" / "keys" / "demo" / "id_ed25519").exists()  # needed for a login
     host.calls.clear()
-    make(one).run()  # the next call removes it, and goes on
+    make(one).run()  # the next call removes it, and continues
     assert host.calls[:3] == ["examine", "clear", "block"]
     assert not (tmp_path / "run" / "demo").exists()
 
 
-def test_an_instance_that_could_not_be_made_is_kept_too(host: Host, make: Make, plan: Plan) -> None:
+def test_an_instance_whose_provisioning_failed_is_kept_too(
+    host: Host, make: Make, plan: Plan
+) -> None:
     host.answers["provision"] = failing("the port is taken")
     run = make(small(plan), keep=True)
     with pytest.raises(Kept):
@@ -759,7 +767,7 @@ def test_an_instance_that_could_not_be_made_is_kept_too(host: Host, make: Make, 
     assert failure_of(run, run.failed[0]).message == "the port is taken"
 
 
-def test_with_keep_a_good_sweep_leaves_nothing(
+def test_with_keep_a_sweep_without_failures_leaves_no_instance(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], tmp_path: Path
 ) -> None:
     host.trial = good(harness_document)
@@ -767,7 +775,9 @@ def test_with_keep_a_good_sweep_leaves_nothing(
     assert not (tmp_path / "run" / "demo").exists() and host.calls[-2:] == ["block", "restore"]
 
 
-def test_what_hangs_or_is_interrupted_is_not_kept(host: Host, make: Make, plan: Plan) -> None:
+def test_an_instance_that_hangs_or_is_interrupted_is_not_kept(
+    host: Host, make: Make, plan: Plan
+) -> None:
     host.answers["provision"] = failing("hung in the task 'Create'", "hung")
     make(small(plan), keep=True).run()
     assert host.calls[2:] == [*["block", "clear"] * 6, "restore"]
@@ -786,7 +796,7 @@ def test_a_signal_ends_a_clearance_that_hangs_before_anything_is_made(
     assert host.calls == ["examine", "clear", "free"] and host.blocks == []
 
 
-def test_a_trial_that_fails_again_and_again_is_repeated_only_on_request(
+def test_a_trial_that_failed_too_often_is_repeated_only_on_request(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.trial = failed("a wrong answer")
@@ -805,10 +815,10 @@ def test_a_trial_that_fails_again_and_again_is_repeated_only_on_request(
     assert failure_of(run, *run.failed).attempt == sweep.MOST_ATTEMPTS + 1
 
 
-def test_a_playbook_that_fails_between_blocks_keeps_nothing_and_says_so_of_nothing(
+def test_a_playbook_that_fails_between_blocks_keeps_no_instance(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
 ) -> None:
-    """The block before it was released, and nothing of its trials failed."""
+    """The previous block was released, and none of its trials failed."""
     host.trial = good(harness_document)
     ends = iter([Ended("failed", "host_lock: the host was taken by another")])
     host.answers["release"] = lambda: next(ends, GOOD)
@@ -817,7 +827,7 @@ def test_a_playbook_that_fails_between_blocks_keeps_nothing_and_says_so_of_nothi
     assert not run.failed and host.calls[2:5] == ["block", "clear", "block"]
 
 
-def test_a_full_disk_or_a_signal_leaves_nothing_standing_whatever_was_asked(
+def test_after_a_full_disk_or_a_signal_no_instance_is_kept_even_with_keep(
     host: Host, make: Make, plan: Plan, tmp_path: Path
 ) -> None:
     host.answers["provision"] = failing(f"docker: {os.strerror(errno.ENOSPC)}")
@@ -838,7 +848,7 @@ def test_a_full_disk_or_a_signal_leaves_nothing_standing_whatever_was_asked(
 
 
 @pytest.mark.parametrize("playbook", ["examine", "restore"])
-def test_a_host_that_was_taken_is_let_go_also_where_its_playbook_failed(
+def test_a_claimed_host_is_freed_also_if_its_playbook_failed(
     host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], playbook: str
 ) -> None:
     host.trial = good(harness_document)
@@ -848,7 +858,7 @@ def test_a_host_that_was_taken_is_let_go_also_where_its_playbook_failed(
     assert host.calls[-2:] == [playbook, "free"]
 
 
-def test_a_disk_that_cannot_be_asked_is_said(
+def test_a_disk_whose_free_space_cannot_be_read_is_reported(
     host: Host, make: Make, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stale(*_: object) -> Any:

@@ -1,4 +1,4 @@
-"""How often Ansible looks for a task's end, in a playbook that is run as a sweep's are."""
+"""The interval at which Ansible polls for a task's end, in a playbook run as by a sweep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLUGIN = REPOSITORY / "playbooks" / "callback_plugins" / "task_costs.py"
 
 @pytest.fixture
 def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The plugin, with the interval that ansible.cfg sets; Ansible's own is put back."""
+    """The plugin, with the interval of ansible.cfg; afterwards Ansible's own is restored."""
     monkeypatch.setattr(constants, "DEFAULT_INTERNAL_POLL_INTERVAL", 0.02)
     spec = importlib.util.spec_from_file_location("task_costs", PLUGIN)
     assert spec and spec.loader
@@ -25,7 +25,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield loaded
 
 
-def test_a_trial_has_the_interval_of_the_configuration_and_no_other_task(
+def test_only_the_task_of_a_trial_has_the_configured_interval(
     plugin: ModuleType,
 ) -> None:
     callback = plugin.CallbackModule()
@@ -36,8 +36,8 @@ def test_a_trial_has_the_interval_of_the_configuration_and_no_other_task(
     assert found == [plugin.OFTEN_S, 0.02, plugin.OFTEN_S]
 
 
-def test_the_task_that_measures_is_there(plugin: ModuleType) -> None:
-    """By another name it would be polled as often as every other."""
+def test_the_action_that_measures_exists(plugin: ModuleType) -> None:
+    """Under another name it would be polled as often as all other tasks."""
     action = REPOSITORY / "roles" / "trial_run" / "action_plugins" / f"{plugin.MEASURES}.py"
     assert action.is_file()
     tasks = (REPOSITORY / "roles" / "trial_run" / "tasks" / "main.yml").read_text()
