@@ -1,4 +1,7 @@
-"""Trials that are unlike in a fact that must be alike: which are left out, and what is marked."""
+"""Finds trials that differ in a fact which `unlike` requires to be equal.
+
+`strays` returns those to leave out, `marks` and `by_cell` the differences to show in a report.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from virtbed_analysis.unlike import SPLIT, TABLE, Fact, Row, by_value, groups, s
 
 
 def strays(trials: pl.DataFrame) -> dict[str, str]:
-    """Return why trials are left out that are not as bare metal of their replicate, by id.
+    """Return the trials that differ from bare metal of their replicate, with reasons, by id.
 
-    Where no bare metal ran on the same kernel, the commonest value of the replicate is the measure.
+    If no bare metal ran on the same kernel, the most common value of the replicate is required.
     """
     rows, reasons = trials.to_dicts(), dict[str, str]()
     for fact in TABLE:
@@ -40,10 +43,10 @@ def strays(trials: pl.DataFrame) -> dict[str, str]:
 
 
 def marks(trials: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return what is unlike and stays: a row per fact, place and pair of values.
+    """Return the differences that remain in the analysis: one row per fact, place and value pair.
 
-    Rows have `fact`, `where`, `value`, `other` (the value that it is not), `trials` (how many have
-    `value`), `reason` and, for the sides of ratios, `platform` (else None).
+    Rows have `fact`, `where`, `value`, `other` (the value elsewhere), `trials` (the number with
+    `value`), `reason`, and `platform` (for the two sides of a ratio; else None).
     """
     real: list[Row] = [row for row in trials.to_dicts() if not row["emulated"]]
     return [*_between_replicates(real), *_between_sides(real)]
@@ -70,12 +73,12 @@ def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
                     "value": ours,
                     "other": theirs,
                     "trials": len(found[value]),
-                    "reason": f"pairs lie within a replicate, typical times do not; {fact.reason}",
+                    "reason": f"pairs are within a replicate, typical times are not; {fact.reason}",
                 }
 
 
 def by_cell(trials: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
-    """Return the facts in which a cell's trials are unlike their bare metal, by cell."""
+    """Return, by cell, the facts in which its trials differ from their bare metal."""
     pairs = _pairs([row for row in trials.to_dicts() if not row["emulated"]])
     found: dict[tuple[Any, ...], list[str]] = {}
     for fact in _OF_PAIRS:
@@ -88,7 +91,7 @@ _OF_PAIRS = [fact for fact in TABLE if fact.grain == "per ratio to bare metal"]
 
 
 def _pairs(rows: list[Row]) -> list[tuple[Row, Row]]:
-    """Return each trial that has bare metal in its replicate, with that."""
+    """Return each trial with the bare metal of its replicate, if there is any."""
     baselines = {_side(row): row for row in rows if is_baseline(row)}
     return [
         (row, baselines[_side(row)])
@@ -129,7 +132,7 @@ def _differs(fact: Fact, row: Row, bare: Row) -> bool:
         return bool(both_known and value != other)
     if value is None or other is None:
         return False
-    # A guest's kernel tells one clock rate, that of its counter, whatever its CPUs run at.
+    # A guest's kernel reports one clock rate, that of its counter, whatever its CPUs run at.
     return (one_kernel or fact.absolute) and _distance(fact, row, bare) > fact.apart
 
 
@@ -141,13 +144,13 @@ def _distance(fact: Fact, row: Row, bare: Row) -> float:
 
 
 def differing(value: Any, other: Any) -> tuple[str, str]:
-    """Return two values in words; of lists only what the other has not."""
+    """Return two values in words; of lists, only the items that the other does not have."""
     texts = shown(value), shown(other)
     parts = [text.split(SPLIT) for text in texts]
     if max(map(len, parts)) < 2:
         return texts
     ours, theirs = (
-        SPLIT.join(part for part in own if part not in rest) or "no more"
+        SPLIT.join(part for part in own if part not in rest) or "nothing else"
         for own, rest in (parts, parts[::-1])
     )
     return ours, theirs
@@ -158,7 +161,7 @@ def _telling(fact: Fact, rows: Iterable[Row]) -> list[Row]:
 
 
 def _commonest(fact: Fact, rows: Iterable[Row]) -> Any:
-    """Return the commonest value; of several as common the first by the order of trials."""
+    """Return the most common value; of equally common ones, the first in the order of trials."""
     ordered = sorted(rows, key=lambda row: row["position"])
     return Counter(row[fact.column] for row in ordered).most_common(1)[0][0]
 
@@ -177,5 +180,5 @@ def is_baseline(row: Row) -> bool:
 
 
 def _side(row: Row) -> tuple[Any, ...]:
-    """Return what a trial shares with the bare metal that it is compared with."""
+    """Return the key that a trial shares with the bare metal that it is compared with."""
     return (*key_of(row, SUBJECT), row["replicate"])

@@ -1,8 +1,8 @@
-"""How often trials are suspect in each cell, and whether that depends on the platform.
+"""The rate of suspect trials in each cell, and a test of whether it depends on the platform.
 
-A platform can make its own trials suspect: a guest's emulation counts as "other processes",
-a busy enclosure raises pressure. Suspicion is then partly an outcome, and a ratio without suspects
-is one of the trials that happened to go well.
+A platform can make its own trials suspect: a guest's emulation counts as "other processes", a busy
+enclosure raises pressure. Suspicion is then partly an outcome, and a ratio without suspect trials
+is one of the trials that happened to go well. Used by `document`; thresholds are in `suspicion`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from virtbed_analysis.trust import Json
 
 ANY = "any reason"
 _DRAWS = 4999
-_SEED = 2112  # equal results give equal reports
+_SEED = 2112  # fixed, so that equal results give equal reports
 _INSTANCE = ["host", "plan_digest", "platform", "mode", "cores", "replicate"]
 _GROUP = ["platform", "mode"]
 _REASONS = (*(threshold.name for threshold in THRESHOLDS), ANY)
 
 
 class Tested(NamedTuple):
-    """A reason that was tested: its p value, and the platforms with the most and least of it."""
+    """The test of one reason: its p value, and the platforms with the highest and lowest rate."""
 
     reason: str
     p: float
@@ -38,46 +38,56 @@ class Tested(NamedTuple):
 
 
 def rates(trials: pl.DataFrame) -> list[Json]:
-    """Return how many trials of each real cell are suspect, and by what.
+    """Return the number of suspect trials of each real cell, by reason.
 
-    One row per cell: `CELL`, `weights`, `trials`, `suspect`, and `reasons`, a number of trials per
-    reason that any trial has.
+    Args:
+        trials: One row per trial, with `suspicions`.
+
+    Returns:
+        One row per cell: `CELL`, `weights`, `trials`, `suspect`, and `reasons` (the number of
+        trials by reason, for every reason that any trial has).
     """
     marked = _marked(trials)
-    found = [name for name in _REASONS[:-1] if marked[name].any()]
+    named = [name for name in _REASONS[:-1] if marked[name].any()]
     cells = marked.group_by(CELL).agg(
         pl.col("weights").first(),
         pl.len().cast(pl.Int64).alias("trials"),
         pl.col(ANY).sum().cast(pl.Int64).alias("suspect"),
-        *(pl.col(name).sum().cast(pl.Int64) for name in found),
+        *(pl.col(name).sum().cast(pl.Int64) for name in named),
     )
     table = []
     for row in in_order(cells).to_dicts():
-        reasons = {name: row.pop(name) for name in found}
+        reasons = {name: row.pop(name) for name in named}
         table.append({**row, "reasons": reasons})
     return table
 
 
 def dependence(trials: pl.DataFrame, draws: int = _DRAWS) -> list[Json]:
-    """Return, for each reason that some trials have, whether it depends on the platform.
+    """Test, for each reason that some trials have, whether it depends on the platform.
 
-    The test permutes instances over platforms and modes, within one host and size: `p` is the share
-    of permutations whose variance between platforms is as large as what was found, and `adjusted`
-    is Holm's for all reasons. `depends` says that it is below 5%. `most` and `least` are the
-    platforms with the highest and the lowest rate: `platform`, `mode`, `suspect`, `trials`. There
-    are `draws` permutations.
+    Instances are permuted over platforms and modes, within one host and size.
+
+    Args:
+        trials: One row per trial, with `suspicions`.
+        draws: Number of permutations.
+
+    Returns:
+        One row per reason: `p`, the share of permutations whose variance between platforms is at
+        least the observed one; `adjusted`, with Holm's adjustment for all reasons; `depends`,
+        whether that is below 5%; `most` and `least`, the platforms with the highest and the lowest
+        rate (`platform`, `mode`, `suspect`, `trials`).
     """
     marked = _marked(trials)
     if marked.select(_GROUP).n_unique() < 2:
         return []
-    found = [
+    tests = [
         _tested(marked, name, draws)
         for name in _REASONS
         if marked[name].any() and not marked[name].all()
     ]
-    named = [tested for tested in found if tested.reason != ANY]
+    named = [tested for tested in tests if tested.reason != ANY]
     adjusted = holm_adjusted([tested.p for tested in named])
-    # With one reason, "any" is the same; it is tested by itself, next to the reasons.
+    # "Any reason" is tested alone, next to the named ones: it is not independent of them.
     together = {tested.reason: p for tested, p in zip(named, adjusted, strict=True)}
     return [
         {
@@ -88,12 +98,12 @@ def dependence(trials: pl.DataFrame, draws: int = _DRAWS) -> list[Json]:
             "most": tested.most,
             "least": tested.least,
         }
-        for tested in found
+        for tested in tests
     ]
 
 
 def selection(tested: list[Json], entries: words.Entries) -> str:
-    """Return what follows where suspicion depends on the platform; empty where nothing shows it."""
+    """Return a sentence if suspicion depends on the platform; empty if no test shows that."""
     depends = [row for row in tested if row["depends"]]
     if not depends:
         return ""
@@ -103,8 +113,8 @@ def selection(tested: list[Json], entries: words.Entries) -> str:
         for row in named
     )
     return (
-        f"Suspicion depends on the platform ({seen}), so it is partly an outcome: to leave suspect "
-        "trials out is then a selection, which may hide what the platform costs."
+        f"Suspicion depends on the platform ({seen}), so it is partly an outcome: leaving suspect "
+        "trials out is then a selection, which may hide the cost of the platform."
     )
 
 
@@ -151,13 +161,18 @@ def _tested(marked: pl.DataFrame, reason: str, draws: int) -> Tested:
 
 
 def _between(shares: NDArray[np.float64], member: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sum of squares between groups; `shares` has a row per permutation."""
+    """Return the sum of squares between groups, one per permutation.
+
+    Args:
+        shares: The share of suspect trials, one row per permutation, one column per instance.
+        member: Whether an instance (row) belongs to a group (column).
+    """
     sizes = member.sum(axis=0)
     means = shares @ member / sizes
     return np.asarray(((means - shares.mean(axis=1, keepdims=True)) ** 2) @ sizes)
 
 
 def of_report(trials: pl.DataFrame, entries: words.Entries) -> Json:
-    """Return what a report says of suspicion: `cells`, `dependence` and, in words, `note`."""
+    """Return the content of a report about suspicion: `cells`, `dependence` and a text, `note`."""
     tested = dependence(trials)
     return {"cells": rates(trials), "dependence": tested, "note": selection(tested, entries)}

@@ -1,4 +1,8 @@
-"""Which files of a results folder can be trusted, and why others cannot."""
+"""Reads a results folder and separates files that can be trusted from the others, with reasons.
+
+`frames` builds its tables from `trusted`. Whether one result agrees with its evidence and the
+design is decided in `checking`; here results are compared with one another.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +34,30 @@ from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
 
 _Document = TypeVar("_Document")
 _SAMPLE = columns.types(columns.SAMPLE)
-_ROWS = 10_000  # rows take more room than columns
+_ROWS = 10_000  # packed into columns after this many, because rows take more memory
 TRIALS = "trials"
 DOCTOR, DOCTORS = "doctor.json", "doctor"
-"""The report of a sweep's one host, and the folder of those of several."""
+"""The host report of a sweep on one host, and the folder of those of several hosts."""
 _TIMES = itemgetter("input", "queue_ns", *(phase.column for phase in of_group("phase")))
 
 
 @dataclass(frozen=True)
 class Trusted:
-    """The files of a results folder that can be trusted, by the trial's id, and the others.
+    """The files of a results folder that can be trusted, by trial id, and the rejected ones.
 
-    `results` are without their samples, which `samples` has as columns: those of a large sweep take
-    a gigabyte as they are read. `times` are digests of the measured samples: no two trials have the
-    same; `marks` tell trials made of another's; `asked_ns` is their time, one after another;
-    `lasted_ns` what the process took at least; `inputs` are the names of what was measured;
-    `doctors` are the reports of the hosts, by the host.
+    Attributes:
+        design: The design; None if it is missing or unfit.
+        doctors: Reports of the hosts, by host.
+        results: Results without their samples, which `samples()` has as columns, because those of a
+            large sweep take a gigabyte as rows.
+        evidence: Their evidence.
+        times: Digests of the measured samples; no two trials have the same.
+        failures: Failures of trials without a result.
+        rejected: The files that cannot be trusted, with reasons.
+        asked_ns: Total e2e time of the measured samples, as if one after another.
+        lasted_ns: Minimum duration of the process.
+        inputs: Names of the measured inputs.
+        marks: Marks that reveal trials made of another trial's samples: `copies`.
     """
 
     design: Design | None
@@ -68,7 +80,7 @@ class Trusted:
         return {t.id: encode(t) for t in self.design.trials} if self.design else {}
 
     def read(self, trial_folder: Path, file: str) -> tuple[Json, Evidence] | None:
-        """Return a trial's result and evidence; None, and a line in `rejected`, if unfit."""
+        """Return a trial's result and evidence; if they are unfit, reject them and return None."""
         try:
             return checked(trial_folder, self.design, self.planned)
         except Unfit as reason:
@@ -76,7 +88,7 @@ class Trusted:
             return None
 
     def add(self, trial: str, result: Json, proof: Evidence) -> None:
-        """Take a result in, by the id under which it is analysed."""
+        """Add a result under the id by which it is analysed."""
         samples = result["samples"]
         self.results[trial], self.evidence[trial] = {**result, "samples": []}, proof
         self.times[trial] = _digest_of_times(result)
@@ -90,7 +102,7 @@ class Trusted:
             self._pack()
 
     def samples(self) -> pl.DataFrame:
-        """Return the samples of the results, a row each, in the order of the results."""
+        """Return the samples, one row per sample, in the order of the results."""
         self._pack()
         frame = pl.concat([pl.DataFrame(schema=_SAMPLE), *self._frames])
         gone = set(self.times) - self.results.keys()
@@ -102,13 +114,13 @@ class Trusted:
 
 
 def file_of(trial: str) -> str:
-    """Return where the result of a trial lies, by the id under which it is analysed."""
+    """Return the path of a trial's result in its folder, by the id under which it is analysed."""
     own, mark, attempt = trial.partition(MARK)
     return f"{EARLIER}/{attempt}/{own}/result.json" if mark else f"{TRIALS}/{own}/result.json"
 
 
 def trusted(folder: Path) -> Trusted:
-    """Read every file of a results folder that the analysis needs."""
+    """Read all files of a results folder that the analysis needs, and reject the unfit ones."""
     rejected: list[Rejected] = []
     found = Trusted(
         optional(folder, "design.json", Design, identifiers.DESIGN, rejected),
@@ -137,12 +149,12 @@ def trusted(folder: Path) -> Trusted:
             continue
         del found.results[trial], found.evidence[trial]
         rejected.append(left_out(file_of(trial), why))
-    found.marks.clear()  # they take as much as the samples
+    found.marks.clear()  # they take as much memory as the samples
     return found
 
 
 def _reports(folder: Path, rejected: list[Rejected]) -> dict[str, HostReport]:
-    """Return the reports of a sweep's host, or of its hosts, by the host's name."""
+    """Return the reports of a sweep's hosts, by the host's name."""
     places = [DOCTOR, *(f"{DOCTORS}/{path.name}" for path in sorted(folder.glob(f"{DOCTORS}/*")))]
     found: dict[str, HostReport] = {}
     for name in places:
@@ -153,11 +165,11 @@ def _reports(folder: Path, rejected: list[Rejected]) -> dict[str, HostReport]:
 
 
 def _read_earlier(folder: Path, found: Trusted) -> None:
-    """Add the results of earlier attempts, which `sweep` keeps where it measures a trial again."""
+    """Add the results of earlier attempts, which a sweep keeps when it measures a trial again."""
     for place in sorted(folder.glob(f"{EARLIER}/*/*")):
         file = str(place.relative_to(folder) / "result.json")
         if any(path.is_symlink() for path in (place, place.parent, place.parent.parent)):
-            found.rejected.append(left_out(file, "lies behind a symbolic link"))
+            found.rejected.append(left_out(file, "is behind a symbolic link"))
             continue
         if not os.path.lexists(place / "result.json"):
             continue
@@ -166,7 +178,7 @@ def _read_earlier(folder: Path, found: Trusted) -> None:
             continue
         result, proof = both
         latest = found.results.get(place.name)
-        # A sweep that was killed while it put a result aside has it in both places.
+        # A sweep that was killed while it moved a result aside has it in both places.
         if (
             latest is not None
             and latest["trial"] == result["trial"]
@@ -181,30 +193,33 @@ def _read_earlier(folder: Path, found: Trusted) -> None:
 
 
 def _no_earlier(trial: Json, attempt: str, latest: Json | None) -> str | None:
-    """Return why a result is not one that a sweep put aside as it measured its trial again."""
+    """Return why a result cannot be that of an earlier attempt; None if it can."""
     if str(trial["attempt"]) != attempt:
-        return f"is of attempt {trial['attempt']}, not of the one its folder is named for"
+        return (
+            f"belongs to attempt {trial['attempt']}, not to attempt {attempt}, after which its "
+            "folder is named"
+        )
     if not is_baseline(trial):
         return (
-            "is of no baseline: it was measured again, as bare metal of its replicate was measured "
-            "after a pause, and the later result is the one that has a pair"
+            "is no baseline: the trial was measured again because bare metal of its replicate was "
+            "measured after a pause, and only the later result has a pair"
         )
     if latest is not None and latest["trial"]["attempt"] <= trial["attempt"]:
-        return f"is of attempt {attempt}, no earlier one than the trial's result"
+        return f"belongs to attempt {attempt}, which is not earlier than the trial's result"
     return None
 
 
 def _trial_folders(folder: Path, rejected: list[Rejected]) -> Iterator[Path]:
-    """Give the folder of each trial, by name; what else lies there is named."""
+    """Yield the folder of each trial, by name, and reject everything else next to them."""
     trials = folder / TRIALS
     if not trials.is_dir():
         if os.path.lexists(trials):
-            rejected.append(left_out(TRIALS, "is no folder"))
+            rejected.append(left_out(TRIALS, "is not a folder"))
         return
     for path in sorted(trials.iterdir()):
         if path.is_symlink() or not path.is_dir():
             if not path.name.startswith("."):
-                why = "is a symbolic link" if path.is_symlink() else "is no folder of a trial"
+                why = "is a symbolic link" if path.is_symlink() else "is not the folder of a trial"
                 rejected.append(left_out(f"{TRIALS}/{path.name}", why))
             continue
         yield path
@@ -213,7 +228,7 @@ def _trial_folders(folder: Path, rejected: list[Rejected]) -> Iterator[Path]:
 def optional(
     folder: Path, name: str, kind: type[_Document], schema: str, rejected: list[Rejected]
 ) -> _Document | None:
-    """Return a document of a results folder; None, and a line in `rejected`, if it is unfit."""
+    """Return a document of a results folder; None if it is missing, or unfit and thus rejected."""
     path = folder / name
     if not os.path.lexists(path):
         return None
@@ -228,27 +243,27 @@ def optional(
 
 
 def _oddities(path: Path, document: object) -> Iterator[str]:
-    """Give what no document of its kind has, though its schema allows it."""
+    """Yield faults of a document that its schema allows."""
     if isinstance(document, Failure) and document.id != path.parent.name:
-        yield f"is of trial {document.id}, not of the one its folder is named for"
+        yield f"belongs to trial {document.id}, not to the one after which its folder is named"
     if isinstance(document, HostReport):
         yield from _odd_facts(document.facts)
     if isinstance(document, Design):
         for what in ("id", "position"):
             values = [getattr(trial, what) for trial in document.trials]
             if len(set(values)) < len(values):
-                yield f"has a trial's {what} twice"
+                yield f"has two trials with the same {what}"
         names = [entry.name for entry in document.platforms]
         if len(set(names)) < len(names):
-            yield "has a platform twice"
+            yield "has two platforms with the same name"
         sizes = [trial.cores for trial in document.trials]
         sizes += [row.cores for row in document.not_run if row.cores]
         if max(sizes, default=1) > MOST_CORES:
-            yield f"has an instance of {max(sizes)} cores, at most {MOST_CORES} are read"
+            yield f"has an instance of {max(sizes)} cores; at most {MOST_CORES} are accepted"
 
 
 def _odd_facts(facts: Json) -> Iterator[str]:
-    """Give the facts that are not as host_doctor writes them; the report shows these."""
+    """Yield facts that reports show and whose types are not those that host_doctor writes."""
     cpu, engines = facts.get("cpu", {}), facts.get("engines", {})
     if not isinstance(cpu, dict) or not isinstance(engines, dict):
         yield "facts.cpu and facts.engines: mappings needed"
@@ -275,7 +290,7 @@ def _digest_of_times(result: Json) -> str:
 
 
 def _twice(found: Trusted) -> Iterator[tuple[str, str]]:
-    """Give the results that stand for one trial twice: which is the copy, nobody can tell."""
+    """Yield results that represent the same trial twice; which one is the copy is unknown."""
     same_times: dict[str, list[str]] = {}
     same_place: dict[tuple[object, ...], list[str]] = {}
     for trial, result in found.results.items():

@@ -1,16 +1,17 @@
-"""What must be alike besides the platform, in one table, and what follows where it is not.
+"""The table of facts that must be equal besides the platform, and the rules for differences.
 
-A ratio says what a platform costs only if nothing else differs between its sides. Each entry of
-`TABLE` names one fact, among which trials it must be alike, and the rule for a difference:
+A ratio is the cost of a platform only if nothing else differs between its sides. Each entry of
+`TABLE` names a fact, the trials among which it must be equal, and the rule for a difference:
 
-- refused: nobody can tell which of the values is wanted, and every number would be a mixture of
-  them; the folder is not analysed, and the message says what to move.
-- left out: trials of one replicate that ran on one kernel were to run under one state of it. Those
-  that differ from bare metal of their replicate have no ratio, and nothing of them is analysed.
-- marked: the difference is part of what the platform is, or lies between replicates, whose pairs it
-  does not touch; it is said next to the numbers with both values.
+- refused: the wanted value is unknown, and every number would be a mixture of both. The folder is
+  not analysed, and the message states what to move.
+- left out: trials of one replicate on one kernel must run under the same state of that kernel.
+  Those that differ from bare metal of their replicate have no ratio and are not analysed.
+- marked: the difference is part of the platform, or is between replicates and so affects no pair.
+  Reports show it with both values.
 
-Another kernel need not tell what the host's does. On one kernel only an engine can mask it: marked.
+A guest's kernel need not report what the host's kernel reports. On the same kernel, only an engine
+can hide a fact; that is marked.
 """
 
 from __future__ import annotations
@@ -28,30 +29,32 @@ from virtbed_contract.likeness import SPLIT as SPLIT
 Row = Mapping[str, Any]
 Rule = Literal["refused", "left out", "marked"]
 BENCH = "bench_"
-"""Begins the columns of what the bench host's kernel tells: of metal, the kernel of the process."""
+"""Prefix of the columns read from the bench host's kernel; on metal, that of the process."""
 _SAME = "a difference between them would be read as one between platforms"
 _MOVE = "Move the trials of all but one out of the folder, or sweep again under another name"
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact that must be alike.
+    """A fact that must be equal.
 
     Attributes:
-        column: The column of trials that holds it.
-        words: What a reader calls it.
-        several: What a message calls several values of it.
-        grain: Among which trials it must be alike, in words.
+        column: Its column in the frame of trials.
+        words: Its name for readers.
+        several: The name of several values of it, for messages.
+        grain: The trials among which it must be equal, in words.
         within: The columns that such trials share.
-        rule: What follows from a difference.
-        reason: Why that rule.
-        pooled: Whether folders that are loaded together must be alike in it, too.
-        compared: Whether the sides of a comparison must be alike in it, too: else it is other work.
-        emulated: Whether emulated trials count: they have no part in a ratio.
-        remedy: What to do about a difference that is refused.
-        apart: By which share numbers must differ to be unlike; None for any difference.
-        absolute: Whether `apart` is no share, but a number, and holds between kernels, too.
-        silent: Whether it differs only where both sides tell it, on one kernel as well.
+        rule: The rule for a difference.
+        reason: The reason for the rule.
+        pooled: Whether it must be equal among folders that are loaded together, too.
+        compared: Whether it must be equal on both sides of a comparison, too; else they did
+            different work.
+        emulated: Whether it must be equal among emulated trials, too, which are in no ratio.
+        remedy: What to do about a refused difference.
+        apart: The share by which numbers must differ to count as different; None for any
+            difference.
+        absolute: Whether `apart` is an absolute number, which also applies between kernels.
+        silent: Whether an unknown value on one side is no difference, even on the same kernel.
     """
 
     column: str
@@ -119,16 +122,16 @@ _ONE_HOST = (
     "Pairs of two hosts are never made: put the trials of each host into a results folder of its "
     "own, with their design.json, and give the folders to `virtbed compare`"
 )
-_HIDDEN = "what a guest or a sandbox hides of the CPU is part of its cost; a ratio has it in it"
+_HIDDEN = "CPU features that a guest or a sandbox hides are part of its cost, and of its ratio"
 
 TABLE: tuple[Fact, ...] = (
     Fact("host", "host", "hosts", "per replicate", ("replicate",), "refused",
          "a replicate is one pass on one host: pairs of two hosts compare the hosts",
          emulated=True, remedy=_ONE_HOST),
     Fact("plan_digest", "plan", "plans", "per folder", (), "refused",
-         "replicates of two sweeps have nothing in common, and must not be paired", emulated=True),
+         "replicates of two sweeps share no conditions and must not be paired", emulated=True),
     Fact("sweep", "sweep", "sweeps", "per folder", (), "refused",
-         "their replicates have numbers alike and nothing else in common, and must not be paired",
+         "their replicates have the same numbers but share no conditions, and must not be paired",
          emulated=True),
     Fact("image_digest", "image", "images", "per folder", (), "refused", _SAME,
          pooled=True, emulated=True),
@@ -154,19 +157,19 @@ TABLE: tuple[Fact, ...] = (
     *(_of_bench(one) for one in held("kernel")),
     Fact("onednn_isa", "oneDNN's kernels", "oneDNN's kernels", "per cell",
          ("platform", "mode", "cores", "application", "scale", "processor", "replicate"), "marked",
-         "an enclosure may take an instruction set away: a part of its cost"),
+         "an enclosure may hide an instruction set, which is part of its cost"),
     Fact("inputs", "inputs measured", "sets of inputs", "per application, scale and scenario",
          ("application", "scale", "scenario", "replicate"), "marked",
-         "a ratio is over the inputs that both of its trials have; other times are over those that "
-         "each trial has, and are then of other work"),
+         "a ratio uses the inputs that both of its trials have; other times use those of each "
+         "trial, and are then of different work"),
     *(_recorded_pair(one) for one in RECORDED if one.alike != "everywhere"),
     _pair("onednn_isa", "oneDNN's kernels", _HIDDEN),
     _pair("intra_op", "threads within an operation",
-          "a framework's own choice follows the CPUs that it sees: a part of the platform, unless "
-          "the plan asks for matched threads"),
+          "the framework's default depends on the CPUs that it sees, which is part of the "
+          "platform, unless the plan sets matched threads"),
     _pair("inter_op", "threads between operations",
-          "a framework's own choice follows the CPUs that it sees: a part of the platform, unless "
-          "the plan asks for matched threads"),
+          "the framework's default depends on the CPUs that it sees, which is part of the "
+          "platform, unless the plan sets matched threads"),
     _pair("mhz", "clock rate",
           "CPUs at other rates compute at other speeds; a governor chooses the rate by the load",
           apart=0.05),
@@ -175,7 +178,7 @@ COLUMNS = tuple(dict.fromkeys(fact.column for fact in TABLE))
 
 
 def described() -> list[dict[str, str]]:
-    """Return the table as rows for readers."""
+    """Return the table as rows for readers: `fact`, `grain`, `rule`, `reason`."""
     return [
         {"fact": fact.words, "grain": fact.grain, "rule": fact.rule, "reason": fact.reason}
         for fact in TABLE
@@ -183,12 +186,13 @@ def described() -> list[dict[str, str]]:
 
 
 def refuse(where: str, trials: pl.DataFrame, *, pooled: bool = False) -> None:
-    """Raise `AnalysisError` where trials are unlike in a fact whose differences are refused.
+    """Raise `AnalysisError` if trials differ in a fact whose differences are refused.
 
     Args:
-        where: The folder, or folders, for the message.
+        where: The folder or folders, for the message.
         trials: One row per trial.
-        pooled: Whether these are several folders' trials, which may be of several hosts and sweeps.
+        pooled: Whether the trials are from several folders, which may be of several hosts and
+            sweeps.
     """
     rows = trials.to_dicts()
     for fact in TABLE:
@@ -199,10 +203,10 @@ def refuse(where: str, trials: pl.DataFrame, *, pooled: bool = False) -> None:
 
 
 def refuse_compared(trials: pl.DataFrame) -> None:
-    """Raise `AnalysisError` where sweeps that are to be compared did other work.
+    """Raise `AnalysisError` if sweeps that are to be compared did different work.
 
-    What a comparison may be about, such as host, kernel, image, frameworks or memory, is no ground:
-    it is named next to the numbers.
+    Differences that a comparison may be about (host, kernel, image, frameworks, memory) raise
+    nothing; they are shown next to the numbers.
 
     Args:
         trials: One row per trial, of all sweeps.
@@ -211,16 +215,16 @@ def refuse_compared(trials: pl.DataFrame) -> None:
     for fact in TABLE:
         if fact.compared and (groups := _groups_apart(fact, rows)):
             raise AnalysisError(
-                f"{groups[0]} {fact.several} are not compared, since the work is another, and a "
-                f"change of its time tells nothing of hosts or platforms: {groups[1]}. Give sweeps "
-                f"of one {fact.words}"
+                f"{groups[0]} {fact.several} are not compared, since the work differs, and a "
+                f"change of its time shows nothing about hosts or platforms: {groups[1]}. Give "
+                f"sweeps of one {fact.words}"
             )
 
 
 def refuse_pooled(frame: pl.DataFrame) -> None:
-    """Raise `AnalysisError` if rows of several hosts or sweeps would be averaged, or paired.
+    """Raise `AnalysisError` if rows of several hosts or sweeps would be averaged or paired.
 
-    Hosts of one sweep that are alike are pooled: see `hosts`.
+    Alike hosts of one sweep may be pooled: see `hosts`.
     """
     for column in ("host", "plan_digest"):
         if column not in frame.columns:
@@ -237,7 +241,7 @@ def refuse_pooled(frame: pl.DataFrame) -> None:
 
 
 def _several(fact: Fact, rows: Iterable[Row]) -> str | None:
-    """Return the message about the first group of trials that is unlike in a fact."""
+    """Return the message about the first group of trials that differ in a fact."""
     if groups := _groups_apart(fact, rows):
         return (
             f"{groups[0]} {fact.several} are not pooled, since {fact.reason}: {groups[1]}. "
@@ -247,16 +251,16 @@ def _several(fact: Fact, rows: Iterable[Row]) -> str | None:
 
 
 def _groups_apart(fact: Fact, rows: Iterable[Row]) -> tuple[int, str] | None:
-    """Return how many values the first group that is unlike in a fact has, and which."""
+    """Return the number of values in the first group that differs in a fact, and the values."""
     for group in groups(fact, rows):
-        found = by_value(fact, group)
-        if len(found) > 1:
+        values = by_value(fact, group)
+        if len(values) > 1:
             named = " ".join(str(group[0][column]) for column in fact.within)
             shown_groups = ", ".join(
                 f"{named} {shown(value)}".strip() + f" ({len(own)} trials, first {min(own)})"
-                for value, own in sorted(found.items(), key=lambda item: str(item[0]))
+                for value, own in sorted(values.items(), key=lambda item: str(item[0]))
             )
-            return len(found), shown_groups
+            return len(values), shown_groups
     return None
 
 
@@ -272,7 +276,7 @@ def shown(value: Any) -> str:
 def groups(
     fact: Fact, rows: Iterable[Row], within: tuple[str, ...] | None = None
 ) -> Iterable[list[Row]]:
-    """Return the trials that must be alike in a fact, group by group."""
+    """Return the groups of trials within which a fact must be equal."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if fact.emulated or not row["emulated"]:
@@ -282,8 +286,8 @@ def groups(
 
 
 def by_value(fact: Fact, rows: Iterable[Row]) -> dict[Any, list[str]]:
-    """Return the trials that have each value, by value."""
-    found: dict[Any, list[str]] = {}
+    """Return the ids of the trials with each value of a fact."""
+    trials: dict[Any, list[str]] = {}
     for row in rows:
-        found.setdefault(row[fact.column], []).append(row["trial"])
-    return found
+        trials.setdefault(row[fact.column], []).append(row["trial"])
+    return trials

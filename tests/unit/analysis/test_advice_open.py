@@ -65,7 +65,7 @@ def test_where_only_a_bound_is_open_more_replicates_of_the_others_are_no_way(
     fail(folder, "port taken", range(3, 9), platform="bm", mode="pinned")
     advice = ask(folder, slo_ms=25)
     assert advice["answer"] == "cannot tell" and advice["more_replicates"] is None
-    assert "the same within 3%" in advice["sure"] and "would decide" not in advice["sure"]
+    assert "the same within 3%" in advice["sure"] and "more replicates" not in advice["sure"]
     assert advice["sure"].endswith("whether another cell keeps the bound; the list of "
                                  "cells left out states what would decide that.")  # fmt: skip
     assert "of the 2 suitable cells and 1 that may not keep the bound." in advice["because"]

@@ -239,7 +239,7 @@ def test_what_is_no_trial_is_named(written: Folder) -> None:
             (trials / name).unlink()
     assert [(row.file, row.reason) for row in sweep.rejected] == [
         ("trials/linked", "is a symbolic link"),
-        ("trials/note\\x1b[2J.txt", "is no folder of a trial"),
+        ("trials/note\\x1b[2J.txt", "is not the folder of a trial"),
     ]
 
 
@@ -249,9 +249,9 @@ def test_what_is_no_trial_is_named(written: Folder) -> None:
         (lambda d: d.update(sweep="../../x"), "sweep: '../../x' found"),
         (lambda d: d.update(sweep="x\x1b[2J"), "sweep"),
         (lambda d: d.update(sweep="x\n"), "sweep"),
-        (lambda d: d["trials"].append(d["trials"][0]), "has a trial's id twice"),
-        (lambda d: d["platforms"].append(d["platforms"][0]), "has a platform twice"),
-        (lambda d: d["trials"][0].update(cores=2**40), "cores, at most"),
+        (lambda d: d["trials"].append(d["trials"][0]), "has two trials with the same id"),
+        (lambda d: d["platforms"].append(d["platforms"][0]), "has two platforms with the same name"),
+        (lambda d: d["trials"][0].update(cores=2**40), "cores; at most"),
     ],
 )
 def test_a_design_that_cannot_be_one_is_named(
@@ -280,5 +280,5 @@ def test_a_file_where_the_trials_should_be_is_named_in_a_whole_report(tmp_path: 
     folder.write("trials", "")
     content, _ = reported(folder.path)
     assert [(row["file"], row["reason"]) for row in content["rejected"]] == [
-        ("trials", "is no folder")
+        ("trials", "is not a folder")
     ]

@@ -106,8 +106,8 @@ def test_an_earlier_result_counts_once_however_often_it_is_there(paused: Folder)
     sweep = read_sweep(paused.path)
     assert sweep.trials.height == 10
     assert {row.file: row.reason for row in sweep.rejected} == {
-        f"earlier/{name}/{BASELINE}/result.json": "is of attempt 1, not of the one its folder is "
-        "named for"
+        f"earlier/{name}/{BASELINE}/result.json": "belongs to attempt 1, not to "
+        f"attempt {name}, after which its folder is named"
         for name in ("01", "7")
     }
 
@@ -126,7 +126,7 @@ def test_an_earlier_result_is_of_an_earlier_attempt(paused: Folder) -> None:
 
     paused.edit(f"trials/{BASELINE}/result.json", first)
     (rejected,) = read_sweep(paused.path).rejected
-    assert "no earlier one" in rejected.reason
+    assert "is not earlier than" in rejected.reason
 
 
 def test_earlier_results_behind_links_are_named_and_left_out(paused: Folder) -> None:

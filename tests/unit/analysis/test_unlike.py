@@ -250,7 +250,7 @@ def test_emulated_trials_are_not_compared(pairs: Folder) -> None:
 
 
 def test_lists_are_said_by_what_the_other_has_not() -> None:
-    assert differing("avx; avx2; fma", "avx; avx2") == ("fma", "no more")
+    assert differing("avx; avx2; fma", "avx; avx2") == ("fma", "nothing else")
     assert differing("a: x; b: y", "a: x; b: z") == ("b: y", "b: z")
     assert differing(None, True) == ("not known", "on")
 
@@ -319,7 +319,7 @@ def test_cpus_that_were_offline_are_no_other_mitigations(folder: Folder) -> None
 @pytest.mark.parametrize(
     ("times", "value", "other"),
     [
-        ({"a.png": [20.0] * 3}, "no more", "b.png"),
+        ({"a.png": [20.0] * 3}, "nothing else", "b.png"),
         ({"a.png": [20.0] * 3, "c.png": [45.0] * 3}, "c.png", "b.png"),
     ],
     ids=["lacking", "renamed"],
