@@ -118,6 +118,7 @@ class Blocks:
                 del blocks[: self._playbook(blocks[: self.per_playbook])]
 
     def _needed(self, trials: list[Trial], rule: Precision) -> list[Trial]:
+        """Return the trials that the stopping rule still needs, and report the others."""
         unneeded = rule.unneeded()
         for trial in trials:
             if trial.id in unneeded:
@@ -250,7 +251,7 @@ class Blocks:
         """Return whether the failed instance exists and is to be kept, as requested by `keep`.
 
         It does not exist if the playbook failed between two blocks. It is not kept if a disk is
-        full, the host is unreachable, or the user ended the sweep: then everything is released.
+        full or the user ended the sweep (it is then released), or if the host is unreachable.
         """
         if not self.keep or not pending.started or ended.status != "failed":
             return False

@@ -266,6 +266,7 @@ class Fleet:
         return missing, standing.bound
 
     def _trials(self) -> tuple[Trial, ...]:
+        """Return every trial of the sweep, as planned on the reference host."""
         assert self._reference and self._reference.admitted
         return self._reference.admitted.design.trials
 
@@ -276,6 +277,7 @@ class Fleet:
         return replace(self._call.document(self._reference.admitted), placements=(), hosts=hosts)
 
     def _write(self, commits: Sequence[str]) -> None:
+        """Write plan.yml and design.json with the hosts that take part."""
         call = self._call
         self._design = write_design(call.folder, call.plan, self._document(), commits)
 
@@ -307,6 +309,7 @@ class Fleet:
         return self._replicates.wait(PAUSES_S[member.tries - 1], self._over)
 
     def _over(self) -> bool:
+        """Return whether the sweep must end."""
         return self._call.interruption.wanted
 
     def _return(self, member: Member) -> None:

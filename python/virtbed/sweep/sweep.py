@@ -117,6 +117,7 @@ class Sweep:
                 ) from error
 
     def _on_one_host(self) -> None:
+        """Claim the one host, admit the plan to it, and carry the plan or its shard out."""
         with self._bench.claimed(f"virtbed sweep {self.plan.name}"):
             self._progress.say("examining the host")
             admitted = admit(self.plan, self._bench, self._platforms, self._interruption)
@@ -144,6 +145,7 @@ class Sweep:
         return replace(admitted, design=share)
 
     def _check_room(self) -> None:
+        """Raise SweepError if this machine's disks lack free space."""
         try:
             disks = own_disks(self.folder)
         except OSError as error:
@@ -156,6 +158,7 @@ class Sweep:
                 raise SweepError(f"{disk.lack}; nothing was started")
 
     def _carry_out(self, admitted: Admitted) -> None:
+        """Lock the folder, find the missing trials, and run them on the prepared host."""
         call, trials = self._call, admitted.design.trials
         self.folder.mkdir(parents=True, exist_ok=True)
         self._bench.logs.move_to(self.folder / "ansible")
@@ -200,6 +203,7 @@ class Sweep:
         return ledger.take(Holder.here(), until(self._bench.limit_s))
 
     def _missing(self, admitted: Admitted, ledger: Ledger, cut_off: list[str]) -> list[Trial]:
+        """Return the trials without a result, except those that another host of a shard has."""
         trials = admitted.design.trials
         placed = {admitted.report.host: {trial.id: trial for trial in trials}}
         document = self._call.document(admitted)
