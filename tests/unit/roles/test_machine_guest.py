@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.unit.contract.kernel.test_shape import KERNEL, asked
+from tests.unit.contract.kernel.test_shape import KERNEL, requested
 
 from virtbed.checkout import REPOSITORY
 from virtbed_contract.codec import encode
@@ -110,7 +110,7 @@ def test_a_guest_with_another_kernel_fails_the_attestation_of_its_trial(
             path = tmp_path / "roles" / name / file
             path.parent.mkdir(parents=True)
             path.write_text(text)
-    instance = asked(kernel=KERNEL, machine="made_up", enclosure="made_up")
+    instance = requested(kernel=KERNEL, machine="made_up", enclosure="made_up")
     reading = {"kernel": {"release": release, "version": KERNEL.version}}
     known = {"virtbed_instance": encode(instance), "said_by_guest": reading,
              "enclosure_made_up_reading": {}}  # fmt: skip
