@@ -1,7 +1,7 @@
-"""What the studies claim, as data: each claim, the effects it is about, and its rule.
+"""The claims of the studies, as data: the text, the effects that test it, and the rule.
 
-`findings` answers them. A claim is about cases: one ratio each, of one or several cells, or all
-steps of one curve of sizes. Nothing here decides; it says what is compared with what.
+`answers` decides and `findings` puts the results into words. A claim is tested by effects: each is
+one ratio of cells, or a step of a curve of sizes. docs/how-to/finding.md shows how to add a claim.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from virtbed_analysis.intervals import CONFIDENCE, holm, p_above
 STUDY = "arXiv 2112.09780"
 PINNING = "arXiv 2006.02055"  # the same laboratory's paper on containers, CPU pinning and overhead
 
-# What the studies measured, as machine and enclosure. Another engine is another platform: its
-# figures stand in the tables, but say nothing for or against what was found with these.
+# The platforms that the studies measured, as machine and enclosure. Another engine is another
+# platform: its figures are in the tables, but neither support nor contradict these claims.
 _CONTAINER, _GUEST, _ENCLOSED = ("metal", "docker"), ("kvm", "process"), ("kvm", "docker")
 
-# A vanilla container that takes longer than this times bare metal has something to remove.
+# Above this ratio to bare metal, a vanilla container has a penalty that pinning can remove.
 PENALTY = 1.1
-_SCALES = 1.1  # a doubling of cores that speeds up by less has stopped to pay
+_SCALES = 1.1  # below this speed-up, a doubling of cores no longer pays
 _PASSTHROUGH = 1.03
-_HALF = 1.0  # more than half of a penalty is most of it: no margin of cost has a part in that
-_NAMED = 6  # others that an effect is compared with are named, but not a hundred of them
-# Shares of pre- and post-processing that are closer than this do not order two applications.
+_HALF = 1.0  # "most" of a penalty is more than half of it; the margin of costs does not apply
+_NAMED = 6  # cells that an effect is compared with: named up to this number, else counted
+# Two applications are not ordered by shares of pre- and post-processing that differ by less.
 SHARE_GAP = 0.10
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What claims are asked of.
+    """The measurements that claims are tested on.
 
     Attributes:
         units: The logarithms of times.
-        serial: Why an application cannot use a second core, by cell, as far as that is known.
+        serial: Why an application cannot use a second core, by cell, where that is known.
     """
 
     units: Units
@@ -52,15 +52,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One effect that a claim is about, before it is estimated.
+    """One effect that tests a claim, before it is estimated.
 
     Attributes:
         about: Its name.
         groups: Groups of logarithms, as `engine.effects` takes them.
         cells: The cells that it is made of.
-        curve: What the steps of one curve have in common; empty for an effect that is no step.
+        curve: The name of the curve that it is a step of; empty for other effects.
         whole: Whether it spans a curve from its first size to its last.
-        left_out: Why it does not count, if it does not.
+        left_out: Why it does not count; empty if it does.
     """
 
     about: str
@@ -79,15 +79,22 @@ Rule = Literal["somewhere", "everywhere", "falls", "stops"]
 class Finding:
     """One claim.
 
-    `effect` says what is estimated, and `candidates` gives its logarithms wherever the measurements
-    allow it. The claim is that effects lie on one `side` of `margin` (a ratio): above it, below it,
-    or apart from 1 by more than it. Without a margin of its own, the smallest effect of interest is
-    its margin. `rule` says how the effects answer it:
+    Attributes:
+        id: Its name in report.json.
+        claim: The claim, as a sentence.
+        source: The study that makes it.
+        effect: The ratio that is estimated, in words.
+        needs: The measurements that a test needs, in words.
+        margin: The ratio that effects must clear; None for the smallest effect of interest.
+        rule: How effects decide:
 
-    - somewhere: one case proves it, and only all refute it
-    - everywhere: one case refutes it, and only all prove it
-    - falls: each curve goes to the claim's side, in a step or as a whole, and no step goes back
-    - stops: the last steps of a curve, from one on, are all on the claim's side
+            - somewhere: one supporting effect is enough; only all together refute it
+            - everywhere: one contradicting effect refutes it; only all together support it
+            - falls: each curve falls, in a step or as a whole, and no step rises
+            - stops: the last step of a curve is on the claim's side
+        side: Where the claim says that effects are: above or below the margin, or apart from 1 by
+            more than the margin.
+        candidates: Yields the effects that the measurements allow.
     """
 
     id: str
@@ -101,7 +108,7 @@ class Finding:
     candidates: Callable[[Measured], Candidates]
 
 
-# Effects. Each gives a name and the logarithms of a ratio, wherever there are any.
+# Effects. Each function yields the name and the logarithms of a ratio where they were measured.
 
 
 def _named(cell: Cell) -> str:
@@ -109,7 +116,7 @@ def _named(cell: Cell) -> str:
 
 
 def _curves(cells: list[Cell], units: Units) -> Iterator[tuple[str, list[Cell]]]:
-    """Give the cells of each subject on each platform in each mode, by cores, with a name."""
+    """Yield a name and the cells, sorted by cores, for each subject, platform and mode."""
     curve = attrgetter("subject", "platform", "mode")
     for _, group in groupby(sorted(cells, key=curve), key=curve):
         sizes = sorted(group, key=attrgetter("cores"))
@@ -123,14 +130,15 @@ def _cost_by_application(measured: Measured) -> Candidates:
     alike = attrgetter("platform", "mode", "cores", "settings")
     for _, group in groupby(sorted(others, key=alike), key=alike):
         costs = {cell: cost for cell in group if (cost := units.cost(cell)) is not None}
-        # One unit tells no spread, and would leave all effects without an interval.
+        # A cell with one unit has no spread, and would leave all effects without an interval.
         several = {cell: cost for cell, cost in costs.items() if len(cost) > 1}
         costs = several if len(several) > 1 else costs
-        # Each against the mean of the others, for pairs would be as many as their square.
-        asked = list(costs)
-        if len(asked) <= 2:
-            asked = asked[:-1]  # of two, one says it all
-        for cell in asked:
+        # Each is compared with the mean of the others, because the number of pairs grows as the
+        # square. Of two cells, one comparison is enough.
+        compared = list(costs)
+        if len(compared) <= 2:
+            compared = compared[:-1]
+        for cell in compared:
             rest = [other for other in costs if other != cell]
             named = ", ".join(other.application for other in rest)
             against = named if len(rest) <= _NAMED else f"{len(rest)} others"
@@ -160,7 +168,7 @@ def _steps_of_the_penalty(measured: Measured) -> Candidates:
             steps.append((sizes[0], sizes[-1]))
         for small, large in steps:
             metal = units.baseline(small), units.baseline(large)
-            # Within replicates that have both sizes; else the sizes are taken as independent.
+            # Paired within replicates that have both sizes; else the sizes are independent samples.
             paired = units.contrast((1, small), (-1, metal[0]), (-1, large), (1, metal[1]))
             costs = units.cost(small), units.cost(large)
             apart = [costs[0], None if costs[1] is None else -costs[1]]
@@ -175,15 +183,15 @@ def _steps_of_the_penalty(measured: Measured) -> Candidates:
 
 
 def _penalty_left_by_pinning(measured: Measured) -> Candidates:
-    # Vanilla over bare metal, divided twice by pinned over bare metal: above 1 where pinning
-    # removes more than half of the penalty's logarithm. Only where there is one to remove, which is
-    # decided of all at once, as sure as one end of an interval.
+    # Vanilla over bare metal, divided twice by pinned over bare metal: above 1 if pinning removes
+    # more than half of the penalty's logarithm. Only cells with a clear penalty are tested; these
+    # are selected for all cells at once (Holm), at the level of one end of an interval.
     units = measured.units
     cells = units.cells(_CONTAINER, processor="cpu", mode="vanilla")
     costs = {cell: cost for cell in cells if (cost := units.cost(cell)) is not None}
     clear = holm([p_above(cost, log(PENALTY)) for cost in costs.values()], (1 - CONFIDENCE) / 2)
-    for cell, asked in zip(costs, clear, strict=True):
-        if asked:
+    for cell, has_penalty in zip(costs, clear, strict=True):
+        if has_penalty:
             pinned, metal = cell._replace(mode="pinned"), units.baseline(cell)
             left = units.contrast((1, cell), (-2, pinned), (1, metal))
             yield Candidate(_named(cell), [left], (cell, pinned, metal))
@@ -204,7 +212,7 @@ def _doublings_of_metal(measured: Measured) -> Candidates:
         steps = [(cell, cell._replace(cores=2 * cell.cores)) for cell in sizes]
         steps = [step for step in steps if units.over(*step) is not None]
         if steps and steps[-1][1].cores < sizes[-1].cores:
-            steps.append((steps[-1][1], sizes[-1]))  # what no doubling reaches may scale again
+            steps.append((steps[-1][1], sizes[-1]))  # a size that no doubling reaches may scale
         for cell, more in steps:
             about = f"{words.subject(cell.row())}, {cell.cores} to {more.cores} cores"
             doublings = math.log2(more.cores / cell.cores)
@@ -293,7 +301,7 @@ FINDINGS = (
         "The vanilla container's penalty falls with its size.",
         f"{STUDY}; {PINNING}",
         "a vanilla container's ratio to bare metal at one size over that at a larger one, step by "
-        "step and from end to end",
+        "step and from the smallest to the largest",
         "a vanilla container and bare metal at two sizes",
         None,
         "falls",
@@ -305,7 +313,8 @@ FINDINGS = (
         "Pinning removes most of the vanilla container's penalty.",
         f"{STUDY}; {PINNING}",
         "vanilla over bare metal, divided twice by pinned over bare metal: above 1 where pinning "
-        f"removes over half of the logarithm, asked only where vanilla is clearly over {PENALTY:g}",
+        "removes more than half of the logarithm; tested only where vanilla is clearly above "
+        f"{PENALTY:g}",
         "a container in both modes at one size, and a clear penalty",
         _HALF,
         "everywhere",

@@ -1,4 +1,7 @@
-"""The report of a sweep whose hosts are not alike: each host's own, and a page of all of them."""
+"""The page of a sweep whose hosts are not alike: links to each host's report, and a comparison.
+
+`page` writes it as report.html; `hosts` decides whether hosts are alike.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,28 @@ _ENDS = ("ratio", "ratio_low", "ratio_high", "ratio_replicates", "answer")
 
 
 def page_of(host: str) -> str:
-    """Return the name of a host's own page, without its ending."""
+    """Return the file name of a host's own page, without its suffix."""
     return f"report-{quote(host, safe='', errors='replace')[:_LONGEST]}"
 
 
 def document(
     error: UnlikeHostsError, contents: Mapping[str, Json], left: int, failed: Mapping[str, str]
 ) -> Json:
-    """Return what the page of all hosts says.
+    """Return the content of the page of all hosts.
 
     Args:
-        error: Why they are not pooled.
-        contents: The content of each host's own report, by the host.
-        left: How many trials none of these reports has; see `frames.by_host`.
-        failed: Why those of them have no result that began, by the trial.
+        error: Why the hosts are not pooled.
+        contents: The content of each host's own report, by host.
+        left: Number of trials that are in none of these reports; see `frames.by_host`.
+        failed: Of these trials, why the started ones have no result, by trial.
 
     Returns:
-        `hosts` (each with its `page`, its report's `summary` and `analysed` trials), `why`
-        (sentences), `differences` and `speeds` (see `hosts`), and `cells`: a row for each that has
-        a ratio on any host, with the ratio and its interval by host, and `range`: the largest ratio
-        over the smallest, less 1; null where one host alone has it. `of_no_host` has `trials`, how
-        many none of these reports has, and `failed`, a row for each of them that began.
+        `hosts` (each with its `page`, and the `summary` and number of `analysed` trials of its
+        report), `why` (sentences), `differences` and `speeds` (see `hosts`), and `cells`: one row
+        per cell that has a ratio on any host, with the ratio and its interval by host, and `range`
+        (the largest ratio divided by the smallest, minus 1; null with one host). `of_no_host` has
+        `trials`, the number of trials in none of these reports, and `failed`, one row per started
+        one.
     """
     first = next(iter(contents.values()))
     platforms = {row["name"]: row for content in contents.values() for row in content["platforms"]}

@@ -1,9 +1,9 @@
-"""Isolation: how much a platform is slowed by instances like it on the same machine.
+"""Isolation: the slowdown of a platform by similar instances on the same machine.
 
-The slowdown is the time of an instance with neighbours over that of the same platform, mode and
-size without, paired within the replicate. So it is each platform's own: what a container costs
-without neighbours is not in it. Neighbours have other CPUs, and share caches, memory and what heats
-up; which of these it is, no ratio tells.
+The slowdown is the time of an instance with neighbours divided by that of the same platform, mode
+and size without, paired within the replicate. It does not include the platform's own cost over bare
+metal. Neighbours run on other CPUs, and share caches, memory and the thermal budget; the ratio does
+not show which of these causes the slowdown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FACTOR: Factor = next(factor for factor in FACTORS if factor.name == "neighbour
 
 
 def of_sweep(sweep: Sweep, means: Readings | None = None) -> Json:
-    """Return `confidence`, and `isolation`: what `rows` gives, each with its `sentence`.
+    """Return `confidence`, and `isolation`: the table of `rows`, each row with its `sentence`.
 
     Example:
         >>> from pathlib import Path
@@ -36,13 +36,13 @@ def of_sweep(sweep: Sweep, means: Readings | None = None) -> Json:
         []
     """
     entries = sweep.platforms.entries
-    found = rows(means or readings(sweep.samples), sweep.trials, sweep.margin)
-    said = [{**row, "sentence": sentence(row, entries)} for row in found]
-    return {"confidence": CONFIDENCE, "isolation": said}
+    table = rows(means or readings(sweep.samples), sweep.trials, sweep.margin)
+    with_sentences = [{**row, "sentence": sentence(row, entries)} for row in table]
+    return {"confidence": CONFIDENCE, "isolation": with_sentences}
 
 
 def rows(means: Readings, trials: pl.DataFrame, margin: float) -> list[Json]:
-    """Return a row per cell with neighbours, next to which the same cell without was measured.
+    """Return one row per cell with neighbours that was also measured without.
 
     Args:
         means: The readings of a sweep.
@@ -50,11 +50,11 @@ def rows(means: Readings, trials: pl.DataFrame, margin: float) -> list[Json]:
         margin: The smallest slowdown worth knowing, as a share.
 
     Returns:
-        The columns of `GROUP`; `ratio` with `ratio_low` and `ratio_high` (the time with neighbours
-        over that without; null without an interval), `ratio_replicates`, the answer at the margin,
-        what is to be said against the interval (see `doubts.marked`), `neighbours_cpus` (where the
-        neighbours ran, and what else ran there) and `neighbours_busy` (the share of its CPUs that
-        the least busy one kept busy, on average over the trials; null if unknown).
+        The columns of `GROUP`; `ratio` (time with neighbours divided by time without) with
+        `ratio_low` and `ratio_high` (null without an interval); `ratio_replicates`; the answer at
+        the margin; warnings about the interval (`doubts.marked`); `neighbours_cpus` (where the
+        neighbours ran, and what else ran there); `neighbours_busy` (the share of its CPUs that the
+        least busy neighbour used, mean over trials; null if unknown).
     """
     ran = _ran(trials)
     paired = doubts.marked(estimate.over_default(means, _FACTOR).to_dicts())
@@ -65,7 +65,7 @@ _NOTHING: Json = {"neighbours_cpus": None, "neighbours_busy": None}
 
 
 def _ran(trials: pl.DataFrame) -> Mapping[tuple[Any, ...], Json]:
-    """Return what the neighbours of each real cell did."""
+    """Return where the neighbours of each real cell ran, and how busy they were."""
     real = trials.filter(~pl.col("emulated"), pl.col("neighbours_cpus").is_not_null())
     groups = real.group_by(CELL, maintain_order=True).agg(
         pl.col("neighbours_cpus").unique(maintain_order=True).str.join(unlike.SPLIT),
@@ -75,7 +75,7 @@ def _ran(trials: pl.DataFrame) -> Mapping[tuple[Any, ...], Json]:
 
 
 def sentence(row: Json, entries: Mapping[str, Platform]) -> str:
-    """Return what neighbours do to a cell, in one sentence.
+    """Return the slowdown of a cell by its neighbours in one sentence.
 
     "container, pinned (cn pinned) at 1 core takes 1.080 (1.050 to 1.110) times as long with
     neighbours: 1 as without."

@@ -1,8 +1,8 @@
-"""Sizes that were not measured: predicted between those that were, or not at all.
+"""Predicts ratios at sizes between measured ones, if leave-one-out validation permits.
 
-The logarithm of a ratio to bare metal is a part that stays and one that falls with size, a + b /
-cores. A curve predicts only if each of its sizes lies in the prediction interval that the others
-give of it (leave one out), and only between measured sizes: beyond them nothing holds it.
+The logarithm of a ratio to bare metal is modelled as a + b / cores: one part that is the same at
+every size, one that falls with size. A curve predicts only if each of its measured sizes is within
+the prediction interval that the others give for it, and only between measured sizes.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from virtbed_analysis.intervals import CONFIDENCE, t_quantile
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
 LEAST_SIZES = 5
-"""Of a curve of two parameters: without one of them, two degrees of freedom are left."""
-_MOST = 50.0  # of a logarithm: exp of more is no ratio that anyone could act on
+"""Without one of five sizes, a curve of two parameters has two degrees of freedom."""
+_MOST = 50.0  # largest logarithm shown; its exp is beyond any ratio of use
 
 
 def unmeasured(cores: Floats, logs: Floats) -> Json:
     """Return prediction intervals for sizes between measured ones, or why there are none.
 
     Args:
-        cores: The measured sizes, rising.
-        logs: The logarithm of the ratio at each.
+        cores: The measured sizes in increasing order.
+        logs: The logarithm of the ratio at each size.
 
     Returns:
-        `predicted` (`cores`, `ratio`, `low`, `high`), `error` (root mean square of the relative
-        errors of leaving one size out), `inside` (how many of the sizes lay within the prediction
-        interval that the others gave), `why` (why none is predicted).
+        `predicted` (rows of `cores`, `ratio`, `low`, `high`), `error` (root mean square of the
+        relative leave-one-out errors), `inside` (number of sizes within the prediction interval
+        from the others), `why` (why nothing is predicted; None if something is).
     """
     none: Json = {"predicted": [], "error": None, "inside": None}
     if len(cores) < LEAST_SIZES:
@@ -48,8 +48,8 @@ def unmeasured(cores: Floats, logs: Floats) -> Json:
     found = none | {"error": error, "inside": inside}
     if inside < math.ceil(CONFIDENCE * len(cores)):
         return found | {
-            "why": f"{len(cores) - inside} of {len(cores)} sizes lay outside what the others "
-            "predicted of them"
+            "why": f"{len(cores) - inside} of {len(cores)} sizes are outside the intervals that "
+            "the others predict for them"
         }
     between = [(int(a) + int(b)) // 2 for a, b in pairwise(cores.tolist()) if b - a > 1]
     predicted = [
@@ -61,7 +61,7 @@ def unmeasured(cores: Floats, logs: Floats) -> Json:
 
 
 def _predict(cores: Floats, logs: Floats, size: float) -> tuple[float, float, float]:
-    """Return the value of log ratio = a + b / cores at a size, with its prediction interval."""
+    """Return log ratio = a + b / cores at a size, with the ends of its prediction interval."""
     design = np.column_stack([np.ones(len(cores)), 1 / cores])
     at = np.array([1.0, 1 / size])
     inverse = np.linalg.inv(design.T @ design)

@@ -1,4 +1,7 @@
-"""What the published timings themselves show against the figures that are made of them."""
+"""Weaknesses of the published timings that their own data reveals, each with its numbers.
+
+Used by `published.document`; thresholds are at the top.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,31 @@ from scipy import stats
 from virtbed_analysis import robust
 
 _CELL = ("app", "cores", "mode", "platform")
-# A platform does less work than bare metal nowhere: a cell this much faster did something else.
+# No platform does less work than bare metal, so a cell below this ratio did something else.
 _UNEXPLAINED = 0.75
-# A first request this many times the median of its cell is a warm-up.
+# A first request that takes this many times the median of its cell is a warm-up.
 _WARM_UP = 2.0
-# So many cells an order, and it was no random one.
+# An order of inputs that this many cells share was not random.
 _CELLS_OF_AN_ORDER = 10
 _CHANCE = 0.05
-# More cores that take this many times as long are no noise.
+# A time that rises by this factor with twice the cores is not noise.
 _RISES = 1.1
-# A run this many times what its input and its cell let expect is one of its own.
+# A run that takes this many times the time expected from its input and cell is an outlier.
 _OWN_RUN = 2.0
-# Inputs whose ratios are this many times as far apart (9 of 10 to 1 of 10) have no common ratio.
+# Inputs have no common ratio if the 90th percentile of their ratios is this many times the 10th.
 _APART = 1.25
 
 
 @dataclass(frozen=True)
 class Weakness:
-    """Something in the data that makes a figure less than it seems, with its numbers."""
+    """A property of the data that makes its figures less reliable, with its numbers."""
 
     id: str
     text: str
 
 
 def weaknesses(timings: pl.DataFrame, ratios: pl.DataFrame) -> list[Weakness]:
-    """Return what the data itself shows against its figures, each with its numbers.
+    """Return the weaknesses that the data reveals.
 
     Args:
         timings: See `published.read`.
@@ -68,7 +71,7 @@ def _warm_up(timings: pl.DataFrame) -> Weakness | None:
     return Weakness(
         "pooled-warm-up",
         f"The first run is pooled with the rest. In {slow.height} of {cells.height} cells "
-        f"({apps}) it takes over {_WARM_UP:g} times the cell's median; the most in "
+        f"({apps}) it takes more than {_WARM_UP:g} times the cell's median; the most in "
         f"{_name(worst)}: {worst['first']:.1f} s, the median {worst['median']:.2f} s.",
     )
 
@@ -81,13 +84,13 @@ def _order(timings: pl.DataFrame) -> Weakness | None:
     seen = ", ".join(f"{row['app']} {row['input']} different ones" for row in several)
     return Weakness(
         "input-order",
-        f"The order of the inputs differs between cells, so that another one comes first ({seen}): "
-        "where inputs are paired, a warm-up is paired with a run that is not one.",
+        f"The order of the inputs differs between cells, so the first input differs, too ({seen}). "
+        "If inputs are paired, a warm-up is paired with a run that is none.",
     )
 
 
 def _fixed_order(timings: pl.DataFrame) -> Weakness | None:
-    """Orders that repeat: an input always has the same place, and the same neighbours."""
+    """Return the weakness of repeated orders: an input always has the same place in them."""
     cells = timings.sort("row").group_by(_CELL).agg(pl.col("input").str.join("\n"))
     apps = cells.group_by("app").agg(pl.col("input").n_unique().alias("orders"), pl.len())
     repeated = apps.filter(pl.col("len") >= _CELLS_OF_AN_ORDER * pl.col("orders")).sort("app")
@@ -98,8 +101,8 @@ def _fixed_order(timings: pl.DataFrame) -> Weakness | None:
     )
     return Weakness(
         "fixed-order",
-        f"The inputs ran in very few orders, none of them drawn at random ({seen}): what changes "
-        "while a cell runs cannot be distinguished from what its inputs differ by.",
+        f"The inputs ran in very few orders, none of them drawn at random ({seen}): changes over "
+        "time cannot be distinguished from differences between inputs.",
     )
 
 
@@ -116,7 +119,7 @@ def _missing(timings: pl.DataFrame) -> Weakness | None:
         return None
     names = "; ".join(_name(dict(zip(_CELL, cell, strict=True))) for cell in lack)
     return Weakness(
-        "missing-cell", f"Without any run, {len(lack)} of {len(have) + len(lack)} cells: {names}."
+        "missing-cell", f"{len(lack)} of {len(have) + len(lack)} cells have no run: {names}."
     )
 
 
@@ -128,12 +131,13 @@ def _one_run(timings: pl.DataFrame) -> Weakness | None:
     return Weakness(
         "one-run",
         f"Each input ran once in each cell ({inputs[0]} to {inputs[-1]} inputs): intervals span "
-        "inputs, not trials, and do not say how far another process, instance or day would differ.",
+        "inputs, not trials, and do not show how much another process, instance or day would "
+        "differ.",
     )
 
 
 def _one_baseline(timings: pl.DataFrame) -> Weakness | None:
-    """Bare metal's one measurement of a size is in every ratio of it, in both modes."""
+    """Return the weakness that all ratios of a size share one measurement of bare metal."""
     modes = timings.filter(pl.col("mode") != "GPU", pl.col("platform") != "BM")
     uses = modes.select(_CELL).unique().group_by("app", "cores").len().sort("len", "app", "cores")
     metal = timings.filter(pl.col("mode") != "GPU", pl.col("platform") == "BM")
@@ -145,7 +149,7 @@ def _one_baseline(timings: pl.DataFrame) -> Weakness | None:
         "one-baseline",
         f"Bare metal was measured once at each size ({len(measured)} cells), for both modes: its "
         f"noise is common to up to {most['len']} ratios ({most['app']} at {most['cores']} cores), "
-        "which are no independent evidence of each other.",
+        "which are therefore not independent of each other.",
     )
 
 
@@ -154,7 +158,7 @@ def _steady(timings: pl.DataFrame) -> pl.DataFrame:
 
 
 def _slower_with_cores(timings: pl.DataFrame) -> Weakness | None:
-    """A doubling of cores that makes a curve slower; on bare metal it lowers all ratios there."""
+    """Return the weakness of times that rise with cores; on bare metal this lowers all ratios."""
     curve = ["app", "mode", "platform"]
     typical = _steady(timings).group_by(_CELL).agg(pl.col("log").mean().exp().alias("s"))
     larger = typical.with_columns((pl.col("cores") // 2).alias("half")).drop("cores")
@@ -170,21 +174,21 @@ def _slower_with_cores(timings: pl.DataFrame) -> Weakness | None:
         for row in metal.sort("app", "cores").to_dicts()
     )
     of_metal = (
-        f" On bare metal it does ({seen}): ratios at the larger size are low for that reason too."
+        f" It does so on bare metal, too ({seen}), which makes ratios at the larger size too low."
         if seen
         else ""
     )
     worst = rises.row(-1, named=True)
     return Weakness(
         "slower-with-cores",
-        f"In {rises.height} of {pairs.height} doublings of cores the time rises by over "
-        f"{_RISES - 1:.0%}, most in {_name(worst)}: {worst['times']:.2f} times at twice as many."
-        f"{of_metal}",
+        f"In {rises.height} of {pairs.height} doublings of cores, the time rises by more than "
+        f"{_RISES - 1:.0%}, most in {_name(worst)}: {worst['times']:.2f} times with twice the "
+        f"cores.{of_metal}",
     )
 
 
 def _residuals(timings: pl.DataFrame) -> pl.DataFrame:
-    """Return the logarithms of steady runs, less the medians of their input and their cell."""
+    """Return the logarithms of steady runs minus the medians of their cell and input."""
     own = pl.col("log") - pl.col("log").median().over(_CELL)
     return (
         _steady(timings)
@@ -202,33 +206,34 @@ def _own_runs(timings: pl.DataFrame) -> Weakness | None:
     worst = far.row(-1, named=True)
     return Weakness(
         "outlying-run",
-        f"{far.height} of {runs.height} later runs take over {_OWN_RUN:g} times, or under "
-        f"{1 / _OWN_RUN:g} of, what their input and their cell let expect, in "
+        f"{far.height} of {runs.height} later runs take more than {_OWN_RUN:g} times, or less than "
+        f"{1 / _OWN_RUN:g} of, the time expected from their input and cell, in "
         f"{far.select(_CELL).n_unique()} cells; the furthest {np.exp(worst['apart']):.2f} times "
-        f"({_name(worst)}, {worst['input']}). Run once, each is in its ratio in full.",
+        f"({_name(worst)}, {worst['input']}). Each input ran once, so each such run has full "
+        "weight in its ratio.",
     )
 
 
 def _alike_neighbours(timings: pl.DataFrame) -> Weakness | None:
-    """Consecutive runs that deviate in the same direction: fewer independent ones than runs."""
-    found, looked = 0, 0
+    """Return the weakness that consecutive runs deviate alike, so fewer are independent."""
+    alike, tested = 0, 0
     for _, cell in _residuals(timings).group_by(_CELL, maintain_order=True):
         if cell.height < robust.FEWEST_FAR:
             continue
-        looked += 1
-        found += bool(robust.signs(cell["apart"].to_numpy()[None, :]).wandering_p[0] < _CHANCE)
-    if not looked or found <= stats.binom.ppf(1 - _CHANCE, looked, _CHANCE):
+        tested += 1
+        alike += bool(robust.signs(cell["apart"].to_numpy()[None, :]).wandering_p[0] < _CHANCE)
+    if not tested or alike <= stats.binom.ppf(1 - _CHANCE, tested, _CHANCE):
         return None
     return Weakness(
         "alike-neighbours",
-        f"In {found} of {looked} cells consecutive runs deviate in the same direction (p < "
-        f"{_CHANCE:g} each; {_CHANCE * looked:.0f} would by chance): the host changed while they "
-        "ran, and there are fewer independent runs than inputs.",
+        f"In {alike} of {tested} cells, consecutive runs deviate in the same direction (p < "
+        f"{_CHANCE:g} each; {_CHANCE * tested:.0f} expected by chance): the host changed while "
+        "they ran, and there are fewer independent runs than inputs.",
     )
 
 
 def _inputs_apart(timings: pl.DataFrame) -> Weakness | None:
-    """How far the ratios of a cell's inputs are apart, which its one ratio does not say."""
+    """Return the weakness that the ratios of a cell's inputs are far apart."""
     gpu = (pl.col("mode") == "GPU").alias("gpu")
     steady = _steady(timings).with_columns(gpu)
     metal = steady.filter(pl.col("platform") == "BM")
@@ -248,9 +253,9 @@ def _inputs_apart(timings: pl.DataFrame) -> Weakness | None:
     )
     return Weakness(
         "inputs-apart",
-        f"In {wide.height} of {cells.height} cells ({apps}) the ratios of the inputs are over "
-        f"{_APART:g} times apart (the 90th percentile over the 10th), most in {_name(worst)}: "
-        f"{worst['apart']:.2f} times. One ratio does not hold for all of their inputs.",
+        f"In {wide.height} of {cells.height} cells ({apps}), the ratios of the inputs are more "
+        f"than {_APART:g} times apart (90th percentile divided by the 10th), most in "
+        f"{_name(worst)}: {worst['apart']:.2f} times. No single ratio holds for all their inputs.",
     )
 
 

@@ -110,7 +110,7 @@ def test_fits_of_two_applications_that_share_instances_cover() -> None:
 
 @pytest.mark.parametrize("replicates", [3, 5, 10, 30])
 @pytest.mark.parametrize("noisier", [0.5, 1.0, 4.0])
-def test_the_next_instance_lies_where_it_is_predicted(replicates: int, noisier: float) -> None:
+def test_prediction_intervals_cover_the_next_instance(replicates: int, noisier: float) -> None:
     """Whatever the other platforms' spread is: a cell's own replicates tell of its own."""
     random = np.random.default_rng(replicates)
     logs = INSTANCE * np.hypot(1, noisier) * random.normal(size=(2000, replicates + 1))
@@ -119,7 +119,7 @@ def test_the_next_instance_lies_where_it_is_predicted(replicates: int, noisier: 
     assert 0.93 <= float(inside.mean()) <= 0.97
 
 
-def test_the_next_instance_lies_there_with_the_noise_of_a_shared_machine() -> None:
+def test_prediction_intervals_cover_with_the_noise_of_a_shared_machine() -> None:
     """Drift, and one trial of twenty slowed: two points less are left to them."""
     noise = np.full(2000, 0.03)
     logs = simulation.log_ratios(np.random.default_rng(1), noise, 9)
@@ -139,8 +139,8 @@ def test_its_ratios_are_the_plain_ones_and_its_intervals_narrower(folder: Any) -
     found = content["model"]
     assert found["reason"] is None
     assert len(found["rows"]) == len(content["next_instance"]) == 6
-    for row, said in zip(found["rows"], content["next_instance"], strict=True):
-        assert said["low"] < row["plain_low"] < row["plain_high"] < said["high"]
+    for row, predicted in zip(found["rows"], content["next_instance"], strict=True):
+        assert predicted["low"] < row["plain_low"] < row["plain_high"] < predicted["high"]
     for row in found["rows"]:
         assert row["ratio"] == pytest.approx(row["plain"], rel=1e-6)
     widths = [
@@ -155,19 +155,19 @@ def test_its_ratios_are_the_plain_ones_and_its_intervals_narrower(folder: Any) -
 
 
 @pytest.mark.parametrize("noisy", ["cn", "bm"])
-def test_where_one_platform_is_noisier_no_spread_for_all_is_shown(noisy: str) -> None:
+def test_no_model_is_shown_if_one_platform_is_noisier(noisy: str) -> None:
     random = np.random.default_rng(4)
     reasons = [
         of_trials(trials(random, replicates=8, noisy={noisy: 4.0}), PLATFORMS, [])["reason"]
         for _ in range(20)
     ]
-    said = [reason for reason in reasons if reason and "the spread differs between" in reason]
-    assert len(said) >= 17
+    differing = [reason for reason in reasons if reason and "the spread differs between" in reason]
+    assert len(differing) >= 17
     words = {"cn": "container, ", "bm": "bare metal, "}[noisy]
-    assert any(f"for {words}" in reason and f"({noisy} " in reason for reason in said)
+    assert any(f"for {words}" in reason and f"({noisy} " in reason for reason in differing)
 
 
-def test_what_the_cost_depends_on_is_said_with_its_size() -> None:
+def test_an_interaction_is_reported_with_its_size() -> None:
     def costs(platform: str, mode: str, cores: int, application: str) -> float:
         return {"cn": 0.3 / cores, "vm": 0.1, "bm": 0.0}[platform]
 
@@ -177,17 +177,17 @@ def test_what_the_cost_depends_on_is_said_with_its_size() -> None:
         found = of_trials(sweep, PLATFORMS, [])
         if found["reason"] is None:
             break
-    said = {row["about"]: row for row in found["interactions"]}
-    assert said["size"]["seen"]
-    assert said["size"]["most"] == pytest.approx(math.exp(0.15), abs=0.05)
-    assert said["size"]["where"].startswith("container")
-    assert set(said) == {"size", "mode", "application"}
+    by_factor = {row["about"]: row for row in found["interactions"]}
+    assert by_factor["size"]["seen"]
+    assert by_factor["size"]["most"] == pytest.approx(math.exp(0.15), abs=0.05)
+    assert by_factor["size"]["where"].startswith("container")
+    assert set(by_factor) == {"size", "mode", "application"}
 
 
-def test_what_it_does_not_depend_on_is_seldom_said() -> None:
+def test_without_an_interaction_one_is_seldom_reported() -> None:
     random = np.random.default_rng(7)
-    given = [of_trials(trials(random), PLATFORMS, [])["interactions"] for _ in range(25)]
-    wrong = [any(row["seen"] for row in rows) for rows in given if rows]
+    fits = [of_trials(trials(random), PLATFORMS, [])["interactions"] for _ in range(25)]
+    wrong = [any(row["seen"] for row in rows) for rows in fits if rows]
     assert np.mean(wrong) <= 0.2
 
 
@@ -212,7 +212,7 @@ def test_a_fit_that_does_not_converge_shows_nothing(monkeypatch: pytest.MonkeyPa
         (trials(np.random.default_rng(1), replicates=2), "2 replicates of 8 cells found"),
         (
             trials(np.random.default_rng(1), sizes=tuple(range(1, 30))),
-            rf"116 cells found; with more than {MOST_CELLS}",
+            rf"116 cells found, at most {MOST_CELLS} are fitted",
         ),
         (
             trials(np.random.default_rng(1)).with_columns(
@@ -224,12 +224,12 @@ def test_a_fit_that_does_not_converge_shows_nothing(monkeypatch: pytest.MonkeyPa
         (trials(np.random.default_rng(1)).head(0), "0 replicates of 0 cells"),
     ],
 )
-def test_what_cannot_be_fitted_is_said(frame: pl.DataFrame, why: str) -> None:
+def test_a_sweep_that_cannot_be_fitted_has_a_reason(frame: pl.DataFrame, why: str) -> None:
     with pytest.raises(Unfit, match=why):
         fit(frame)
 
 
-def test_a_report_without_a_model_says_why_and_imports_no_statsmodels(folder: Any) -> None:
+def test_a_report_without_a_model_gives_the_reason_and_imports_no_statsmodels(folder: Any) -> None:
     """In earlier tests, it may have been imported: only the page is looked at then."""
     before = "statsmodels" in sys.modules
     folder.trial("bm", "pinned", 1, {"a": [10.0]})
@@ -256,11 +256,11 @@ def test_a_size_between_is_predicted_with_the_error_of_leaving_one_out() -> None
     assert 0.93 <= np.mean(covered) <= 0.975
 
 
-def test_a_curve_that_leaves_its_form_predicts_nothing() -> None:
+def test_a_curve_that_does_not_fit_its_form_predicts_nothing() -> None:
     logs = 0.05 + 0.4 / SIZES + np.array([0, 0.001, -0.001, 0.001, 0, 0.3])
     found = unmeasured(SIZES, logs)
     assert found["predicted"] == []
-    assert "1 of 6 sizes lay outside what the others predicted of them" in found["why"]
+    assert "1 of 6 sizes are outside the intervals that the others predict for them" in found["why"]
 
 
 def test_too_few_sizes_predict_nothing() -> None:
@@ -269,7 +269,7 @@ def test_too_few_sizes_predict_nothing() -> None:
     assert (found["predicted"], found["error"]) == ([], None)
 
 
-def test_a_report_predicts_sizes_of_a_curve_that_keeps_its_form(folder: Any) -> None:
+def test_a_report_predicts_sizes_of_a_curve_that_fits_its_form(folder: Any) -> None:
     random = np.random.default_rng(12)
     for replicate, cores in itertools.product(range(1, 5), (1, 2, 4, 8, 16)):
         for platform, cost in (("bm", 0.0), ("cn", 0.02 + 0.3 / cores)):
