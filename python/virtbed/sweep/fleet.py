@@ -146,8 +146,8 @@ class Fleet:
                 self._call.progress.say(f"{member.label}: {error}")
                 raise first from error
             member.set_aside(error)
-            if member.takes_part:  # otherwise its own name may be that of another member
-                self._replicates.leave(member.own)
+            if member.takes_part:  # otherwise its hostname may be that of another member
+                self._replicates.leave(member.hostname)
                 member.takes_part = False
             member.held.close()
             self._call.progress.say(f"{member.label} is set aside: {member.aside}")
@@ -235,20 +235,24 @@ class Fleet:
             others = [other for other in self._taking_part if other is not member]
             check(call.plan, member, self._reference, others)
             try:
-                ledger.join(member.own, host_identity(call.plan, member.admitted, call.platforms))
+                ledger.join(
+                    member.hostname, host_identity(call.plan, member.admitted, call.platforms)
+                )
             except LedgerError as error:
                 raise UnfitError(str(error)) from error
-            self._hosts[member.own] = PlannedHost(member.own, member.admitted.design.placements)
+            self._hosts[member.hostname] = PlannedHost(
+                member.hostname, member.admitted.design.placements
+            )
             if member not in self._taking_part:
                 self._taking_part.append(member)
             Recorder(
-                call.folder, call.plan, member.admitted, report=report_of(member.own)
+                call.folder, call.plan, member.admitted, report=report_of(member.hostname)
             ).examined()
 
     def _let_in(self, member: Member) -> None:
         """Let a host take replicates."""
         member.takes_part = True
-        self._replicates.enter(member.own)
+        self._replicates.enter(member.hostname)
 
     def _missing(
         self, ledger: FleetLedger, cut_off: Sequence[str]
@@ -258,7 +262,7 @@ class Fleet:
         known: dict[str, dict[str, Trial] | None] = dict.fromkeys(sorted(ledger.hosts()))
         for member in self._taking_part:
             assert member.admitted
-            known[member.own] = {trial.id: trial for trial in member.admitted.design.trials}
+            known[member.hostname] = {trial.id: trial for trial in member.admitted.design.trials}
         standing = Standing(call.folder, self._document(), known, call.progress.say, ledger.bound())
         missing = call.missing(standing, self._trials(), ledger, cut_off)
         for number, host in standing.bound.items():

@@ -72,7 +72,7 @@ class Member:
         return self.bench.name
 
     @property
-    def own(self) -> str:
+    def hostname(self) -> str:
         """Its hostname, by which results distinguish hosts."""
         assert self.admitted
         return self.admitted.report.host
@@ -138,9 +138,9 @@ def check(plan: Plan, member: Member, reference: Member, others: list[Member]) -
         others: The hosts that take part already.
     """
     assert member.admitted and reference.admitted
-    if not _NAME.fullmatch(member.own):
+    if not _NAME.fullmatch(member.hostname):
         raise UnfitError(
-            f"its own name is {member.own!r}, letters, digits, '.', '_' and '-' needed, because "
+            f"its hostname is {member.hostname!r}, letters, digits, '.', '_' and '-' needed, since "
             "files are named after it; call hostnamectl hostname NAME there"
         )
     for other in others:
@@ -148,9 +148,9 @@ def check(plan: Plan, member: Member, reference: Member, others: list[Member]) -
             raise UnfitError(
                 f"it is the same machine as {other.label}, by machine-id and boot id; name it once"
             )
-        if member.own == other.own:
+        if member.hostname == other.hostname:
             raise UnfitError(
-                f"its own name is {member.own}, as is that of {other.name}: results are "
+                f"its hostname is {member.hostname}, as is that of {other.name}: results are "
                 "distinguished by it; call hostnamectl hostname NAME on one of them"
             )
     needed = common_identity(plan, reference.admitted)
@@ -172,7 +172,7 @@ def check_apart(member: Member) -> None:
     """Raise UnfitError if a host is this machine, whose work as a controller would be measured."""
     assert member.admitted
     mine = {**machine.identity(Path("/")), "host": os.uname().nodename}
-    theirs = {**_machine(member.admitted), "host": member.own}
+    theirs = {**_machine(member.admitted), "host": member.hostname}
     if machine.are_one(theirs, mine) and theirs["host"] == mine["host"]:
         raise UnfitError(
             "it is this machine, which is the controller of the sweep on the other hosts: that "

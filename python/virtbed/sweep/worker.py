@@ -54,7 +54,7 @@ class Worker:
         """
         call, member, bench = self.call, self.member, self.member.bench
         self._clear()
-        report, rule = report_of(member.own), None
+        report, rule = report_of(member.hostname), None
         recorder = Recorder(call.folder, call.plan, self._admitted, report=report)
         if call.plan.precision is not None:
             rule = Precision(call.folder, self.ledger, self.design)
@@ -64,7 +64,7 @@ class Worker:
         quiet = self._admitted.design.interrupts() if call.plan.tuning else None
         with bench.prepared(quiet) as tuned, member.kept_reason():
             recorder.tuned(tuned)
-            while taken := self.replicates.take(member.own, lambda: call.interruption.wanted):
+            while taken := self.replicates.take(member.hostname, lambda: call.interruption.wanted):
                 number, earlier_host = taken
                 with self.replicates.held(number):
                     self._replicate(number, earlier_host, blocks, recorder, rule)
@@ -103,9 +103,9 @@ class Worker:
         call, member, ledger = self.call, self.member, self.ledger
         trials = [trial for trial in self._admitted.design.trials if trial.replicate == number]
         try:
-            if earlier_host not in ("", member.own):
+            if earlier_host not in ("", member.hostname):
                 self._take_over(number, earlier_host, trials)
-            ledger.bind(number, member.own)
+            ledger.bind(number, member.hostname)
             ledger.note(member.name, number)
             missing = self._missing(trials)
             pending = call.with_baselines(trials, missing, ledger, recorder, rule)
@@ -133,6 +133,6 @@ class Worker:
                 put_aside(folder, earlier, trial.id, self.ledger)
         self.call.progress.say(
             f"{self.member.label} repeats replicate {number}, which {earlier_host} had started: "
-            "ratios are made within one host. The files that that host left of "
-            f"{moved} trials are kept in aside/"
+            f"ratios are made within one host. The files of {moved} trials from {earlier_host} are "
+            "kept in aside/"
         )

@@ -319,8 +319,8 @@ def little_memory(hosts: Hosts) -> None:
 
 WRONG: dict[str, tuple[Callable[[Hosts], None], str]] = {
     "one machine": (same_machine, "it is the same machine as bench01, by machine-id and boot id"),
-    "one name": (same_name, "its own name is bench01, as is that of bench01"),
-    "an odd name": (odd_name, "its own name is '../x', letters, digits"),
+    "one name": (same_name, "its hostname is bench01, as is that of bench01"),
+    "an odd name": (odd_name, "its hostname is '../x', letters, digits"),
     "this machine": (here, "it is this machine, which is the controller of the sweep"),
     "another image": (other_image, "image sha256:bbb.* found, sha256:aaa.* needed, as on bench01"),
     "no docker": (no_docker, "cn is unavailable: cn reason; cn remedy"),
