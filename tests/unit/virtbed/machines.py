@@ -1,4 +1,4 @@
-"""Made-up machines, as hwloc tells of them."""
+"""Made-up machines, as hwloc's XML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Playbooks as events: real ansible-playbook on localhost, and what a failed task says."""
+"""Playbooks as events, with a real ansible-playbook on localhost; messages of failed tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOCAL = "localhost,"
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with playbooks of the test's own, whose stray processes are its own, too."""
+    """Return a checkout with the test's own playbooks and mark of processes."""
     for folder in ("playbooks", "action_plugins"):
         (tmp_path / folder).mkdir()
     (tmp_path / "platforms.yml").touch()
@@ -96,19 +96,21 @@ def test_the_callers_thread_gets_the_events_and_its_errors_are_not_swallowed(
     assert ansible.end_strays() == []
 
 
-def test_temporary_files_lie_where_the_next_command_looks(checkout: Path, tmp_path: Path) -> None:
-    """Those of the modules on this machine, and Ansible's own."""
+def test_temporary_files_are_in_the_folder_that_the_next_command_cleans(
+    checkout: Path, tmp_path: Path
+) -> None:
+    """The files of modules on this machine, and Ansible's own."""
     reported = "{{ lookup('config', 'DEFAULT_LOCAL_TMP') }}"
     write(checkout, {"name": "Say", "ansible.builtin.shell": f"echo $TMPDIR; echo {reported}"})
     events = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs(tmp_path / "logs"))
-    (said,) = (event.result["stdout_lines"] for event in events if isinstance(event, TaskOk))
-    assert len(said) == 2
-    assert all(line.startswith(f"{tmp_path}/run/plays/{os.getpid()}-") for line in said)
+    (printed,) = (event.result["stdout_lines"] for event in events if isinstance(event, TaskOk))
+    assert len(printed) == 2
+    assert all(line.startswith(f"{tmp_path}/run/plays/{os.getpid()}-") for line in printed)
     assert list((tmp_path / "run" / "plays").iterdir()) == []
 
 
 def test_a_playbook_that_hangs_is_ended_and_names_its_task(checkout: Path, tmp_path: Path) -> None:
-    """A process that is stopped, as a daemon may be, answers nothing and does not end."""
+    """A stopped process, as a daemon may be, does not answer and does not end."""
     pid = tmp_path / "pid"
     shell = {"cmd": f"echo $$ > {pid}; kill -STOP $$"}
     write(checkout, debug("one"), {"name": "Ask a daemon", "ansible.builtin.shell": shell})
@@ -129,25 +131,25 @@ def test_a_playbook_that_hangs_is_ended_and_names_its_task(checkout: Path, tmp_p
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone sees others' processes")
 def test_host_keys_are_checked(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ansible-runner turns that off, and so a server in a bench host's place would be measured."""
-    asked = "'host_key_checking', plugin_type='connection', plugin_name='ssh'"
-    write(checkout, debug(f"{{{{ lookup('ansible.builtin.config', {asked}) }}}}"))
+    """ansible-runner turns the check off, so another server in a host's place would be measured."""
+    setting = "'host_key_checking', plugin_type='connection', plugin_name='ssh'"
+    write(checkout, debug(f"{{{{ lookup('ansible.builtin.config', {setting}) }}}}"))
 
-    def said() -> str:
+    def printed() -> str:
         *events, _ = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs(checkout / "logs"))
         (event,) = (event for event in events if isinstance(event, TaskOk))
         return str(event.result["msg"])
 
     monkeypatch.delenv("ANSIBLE_HOST_KEY_CHECKING", raising=False)
-    assert said() == "True"
+    assert printed() == "True"
     monkeypatch.setenv("ANSIBLE_HOST_KEY_CHECKING", "False")  # whoever wants that may say so
-    assert said() == "False"
+    assert printed() == "False"
 
 
 def test_another_users_processes_are_no_strays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """He has a lock of his own; and who only marks his processes so would hold every sweep off."""
+    """That user has another lock, and could block every sweep by marking processes like this."""
     monkeypatch.setattr(scratch, "RUN", tmp_path)
     abandoned = tmp_path / "plays" / "4194305-1-x"
     abandoned.mkdir(parents=True)
@@ -165,7 +167,7 @@ def test_another_users_processes_are_no_strays(
 def test_an_inventory_that_gives_no_answer_has_a_limit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """One that is a program may ask a service that is down, and lives on in what it started."""
+    """An inventory program may query a service that is down; its children are killed, too."""
     inventory = tmp_path / "asks"
     inventory.write_text("#!/bin/sh\nsleep 60\n")
     inventory.chmod(0o755)
@@ -189,7 +191,7 @@ def test_a_deadline_passes_unless_it_is_renewed(monkeypatch: pytest.MonkeyPatch)
     assert deadline.passed
 
 
-def test_a_signal_is_heard_while_a_playbook_runs(checkout: Path) -> None:
+def test_a_signal_is_handled_while_a_playbook_runs(checkout: Path) -> None:
     write(checkout, {"ansible.builtin.command": "sleep 60"})
     heard: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
@@ -222,7 +224,7 @@ _OUTCOME = {
 
 
 @pytest.mark.parametrize("teller", ["block_started", "trial_outcome"])
-def test_a_playbook_that_dies_does_not_repeat_a_failure_that_was_said(
+def test_a_playbook_that_dies_does_not_repeat_a_reported_failure(
     checkout: Path, teller: str
 ) -> None:
     started = {"instance": "bm-pinned-c01-r01", "bench": "b", "cpus": "0", "here": False}
@@ -257,14 +259,14 @@ def test_a_host_that_does_not_exist_fails(checkout: Path) -> None:
     assert "nosuch.invalid" in ended.message
 
 
-def test_a_playbook_that_is_none_says_what_ansible_said(checkout: Path) -> None:
+def test_the_message_for_an_invalid_playbook_is_ansibles(checkout: Path) -> None:
     (checkout / "playbooks" / "demo.yml").write_text("a: [")
     (ended,) = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs())
     assert isinstance(ended, Ended)
     assert ended.status == "failed" and "YAML" in ended.message
 
 
-def test_what_our_plugins_tell_is_typed(checkout: Path) -> None:
+def test_results_of_our_plugins_are_typed_events(checkout: Path) -> None:
     started = {"instance": "bm-pinned-c01-r01", "bench": "b", "cpus": "0", "here": False}
     plugin(checkout, "block_started", started)
     plugin(checkout, "trial_outcome", {"outcome": _OUTCOME})
@@ -276,14 +278,14 @@ def test_what_our_plugins_tell_is_typed(checkout: Path) -> None:
     assert second.outcome.failure and second.outcome.failure.message == "why"
 
 
-def test_what_is_not_as_its_document_says_is_an_error(checkout: Path) -> None:
+def test_a_plugins_result_that_violates_its_document_is_an_error(checkout: Path) -> None:
     plugin(checkout, "trial_outcome", {"outcome": {"id": "t"}})
     write(checkout, {"name": "B", "trial_outcome": {}})
     with pytest.raises(DocumentError, match=r"trial_outcome.started_at: missing"):
         list(play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs()))
 
 
-def test_the_variables_of_bench_hosts_are_the_inventorys(tmp_path: Path) -> None:
+def test_the_variables_of_bench_hosts_are_those_of_the_inventory(tmp_path: Path) -> None:
     inventory = tmp_path / "hosts.yml"
     hosts = {"a": {"virtbed_state_dir": "/a"}, "b": {}}
     groups = {"bench": {"children": {"rack": {"hosts": hosts}}}, "other": {"hosts": {"c": {}}}}
@@ -294,13 +296,13 @@ def test_the_variables_of_bench_hosts_are_the_inventorys(tmp_path: Path) -> None
         bench_variables([str(inventory)])
 
 
-def test_the_message_of_a_plain_task_carries_its_stderr() -> None:
+def test_the_message_of_a_failed_task_has_its_stderr() -> None:
     assert failure_message("t", {"msg": "non-zero return code", "stderr": "no such file"}) == (
         "non-zero return code: no such file"
     )
 
 
-def test_a_looped_task_says_what_failed_once_each() -> None:
+def test_the_message_of_a_failed_loop_has_each_failure_once() -> None:
     result = {
         "msg": "One or more items failed",
         "results": [

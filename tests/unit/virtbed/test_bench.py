@@ -24,15 +24,15 @@ from .conftest import MARK, report
 
 
 @pytest.mark.parametrize(("emulated", "limit_s"), [(False, 60.0), (True, 360.0)])
-def test_an_emulated_host_gets_longer_for_its_playbooks(
+def test_playbooks_may_take_longer_on_an_emulated_host(
     monkeypatch: pytest.MonkeyPatch, emulated: bool, limit_s: float
 ) -> None:
     limits: list[float] = []
 
     def play(playbook: str, *_: Any, deadline: ansible.Deadline, **__: Any) -> Iterator[Event]:
         limits.append(deadline.limit_s)
-        said = {"report": encode(replace(report(), emulated=emulated))}
-        yield TaskOk("bench", "host_doctor", said)
+        result = {"report": encode(replace(report(), emulated=emulated))}
+        yield TaskOk("bench", "host_doctor", result)
         yield Ended("successful", "")
 
     monkeypatch.setattr(ansible, "play", play)
@@ -52,7 +52,7 @@ def is_root_needed(inventory: Path, **options: Any) -> bool:
     return False
 
 
-def test_root_is_needed_for_the_host_that_is_meant_alone(
+def test_root_is_needed_only_if_the_selected_host_is_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -65,7 +65,7 @@ def test_root_is_needed_for_the_host_that_is_meant_alone(
 
 
 @pytest.mark.parametrize(("becomes", "needed"), [("false", True), ("no", True), ("true", False)])
-def test_a_text_that_says_no_makes_nobody_root(
+def test_ansible_become_false_as_a_text_counts_as_false(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, becomes: str, needed: bool
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -74,19 +74,19 @@ def test_a_text_that_says_no_makes_nobody_root(
     assert is_root_needed(inventory) == needed
 
 
-def test_the_hosts_of_an_inventory_are_asked_for_unless_it_is_the_one_that_ships(
+def test_ansible_inventory_runs_for_every_inventory_but_the_shipped_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
+    limits: list[object] = []
 
     def listed(inventories: Any, limit: object) -> dict[str, Any]:
-        asked.append(limit)
+        limits.append(limit)
         return {"a": {}, "b": {}}
 
     monkeypatch.setattr(ansible, "bench_variables", listed)
-    assert Bench().hosts() == ("localhost",) and asked == []  # it would take a second
+    assert Bench().hosts() == ("localhost",) and limits == []  # it would take a second
     several = Bench(("x",), limit="a:b")
-    assert several.hosts() == several.hosts() == ("a", "b") and asked == ["a:b"]
+    assert several.hosts() == several.hosts() == ("a", "b") and limits == ["a:b"]
     one = several.one_of("b")
     assert (one.name, one.limit, one.inventories) == ("b", "b", ("x",))
     assert one.logs is not several.logs
@@ -98,19 +98,21 @@ def test_the_hosts_of_an_inventory_are_asked_for_unless_it_is_the_one_that_ships
 
 
 @pytest.mark.parametrize("name", ["bench01", "2001:db8::1"])
-def test_blocks_run_on_their_host_and_its_guest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_blocks_are_limited_to_their_host_and_its_guest(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[str] = []
 
     def play(*_: Any, limit: str, **__: Any) -> Iterator[Event]:
-        asked.append(limit)
+        limits.append(limit)
         yield Ended("successful")
 
     monkeypatch.setattr(ansible, "play", play)
     list(Bench(("x",)).one_of(name).blocks({}, [{}], ansible.Deadline(1), lambda: False))
-    assert [split_host_pattern(limit) for limit in asked] == [[name, "guest"]]
+    assert [split_host_pattern(limit) for limit in limits] == [[name, "guest"]]
 
 
-def test_an_inventory_is_found_from_wherever_it_is_named(
+def test_an_inventory_is_found_by_a_relative_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.yml").write_text("bench: {hosts: {a: {}, b: {}}}")
@@ -118,7 +120,7 @@ def test_an_inventory_is_found_from_wherever_it_is_named(
     assert Bench(("mine.yml",)).hosts() == ("a", "b")
 
 
-def test_which_of_several_hosts_could_not_be_cleared_is_said(
+def test_the_message_names_the_host_that_could_not_be_cleared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def play(*_: Any, **__: Any) -> Iterator[Event]:
@@ -131,10 +133,10 @@ def test_which_of_several_hosts_could_not_be_cleared_is_said(
         Bench().clear()
 
 
-def test_whoever_is_not_alone_ends_no_playbook(
+def test_a_process_without_the_lock_kills_no_playbook(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as `virtbed status` of a host that hangs: what runs is the sweep of another process."""
+    """Such as `virtbed status`: the running playbooks belong to another process's sweep."""
 
     def play(*_: Any, **__: Any) -> Iterator[Event]:
         yield Ended("hung", "no end")
@@ -174,7 +176,7 @@ def linked_lock(run: Path) -> None:
         (linked_lock, "cannot be held"),
     ],
 )
-def test_a_lock_is_held_in_a_folder_of_the_users_own(
+def test_the_lock_is_in_a_folder_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], Any], message: str
 ) -> None:
     (tmp_path / "file").write_text("theirs")
@@ -186,7 +188,7 @@ def test_a_lock_is_held_in_a_folder_of_the_users_own(
     assert (tmp_path / "file").read_text() == "theirs"
 
 
-def test_another_users_folder_is_no_place_for_a_lock(
+def test_a_lock_in_another_users_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
@@ -197,7 +199,7 @@ def test_another_users_folder_is_no_place_for_a_lock(
         pass
 
 
-def test_a_tuned_host_gets_the_cpus_for_interrupts_and_tells_its_settings(
+def test_tuning_passes_the_cpus_for_interrupts_and_returns_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     row = TuningRow("interrupts", True, "0", "0", "measured", ("131 (nvme0q3): managed",))
@@ -216,7 +218,7 @@ def test_a_tuned_host_gets_the_cpus_for_interrupts_and_tells_its_settings(
     assert played == [("tune", "0,16"), ("restore", None), ("restore", None)]
 
 
-def test_a_host_that_cannot_be_tuned_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_cannot_be_tuned_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     played: list[str] = []
 
     def play(playbook: str, *_: Any, **__: Any) -> Iterator[Event]:

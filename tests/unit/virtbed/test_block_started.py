@@ -34,9 +34,7 @@ def played(folder: Path, *tasks: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("bench", [os.uname().nodename, "elsewhere"])
-def test_processes_of_ansible_leave_the_measured_cpus(
-    tmp_path: Path, plan: Plan, bench: str
-) -> None:
+def test_ansibles_processes_leave_the_measured_cpus(tmp_path: Path, plan: Plan, bench: str) -> None:
     allowed = sorted(os.sched_getaffinity(0))
     instance = encode(design(small(plan), report(2, host=bench), PLATFORMS).trials[0].instance)
     instance["housekeeping"] = str(allowed[0])
@@ -55,11 +53,11 @@ def test_processes_of_ansible_leave_the_measured_cpus(
     ]
     done = played(tmp_path, *tasks)
     assert done.returncode == 0, done.stdout
-    here = bench == os.uname().nodename
+    local = bench == os.uname().nodename
     disks = [decode(DiskFree, disk) for disk in json.loads((tmp_path / "disks").read_text())]
     assert [(disk.kind, disk.path) for disk in disks] == [tuple(room) for room in rooms]
     assert (tmp_path / "run" / host_lock.NAME).read_text().startswith(str(claim))
-    assert json.loads((tmp_path / "seen").read_text()) == (allowed[:1] if here else allowed)
+    assert json.loads((tmp_path / "seen").read_text()) == (allowed[:1] if local else allowed)
 
 
 def test_a_document_that_violates_the_contract_starts_no_block(tmp_path: Path, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""The state of real repositories."""
+"""The checkout and its commit, in real git repositories."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def git(repository: Path, *command: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_commit_is_named_and_a_change_of_it_too(tmp_path: Path) -> None:
+def test_the_commit_is_named_and_marked_if_files_have_changed(tmp_path: Path) -> None:
     assert commit(tmp_path) == UNKNOWN
     git(tmp_path, "init", "--quiet")
     file = tmp_path / "file"
@@ -37,7 +37,7 @@ def test_a_commit_is_named_and_a_change_of_it_too(tmp_path: Path) -> None:
     assert commit(tmp_path) == f"{head}+changes"
 
 
-def test_the_checkout_is_found_around_the_package_else_around_the_working_directory(
+def test_the_checkout_is_found_around_the_package_or_the_working_directory(
     tmp_path: Path,
 ) -> None:
     package = tmp_path / "lib" / "site-packages" / "virtbed" / "checkout.py"

@@ -1,4 +1,4 @@
-"""What the command line prints and how it refuses, where no host is needed."""
+"""The command line: output and refusals of commands that need no host."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ F,2,vanilla,CN,2,b,10.99
 def test_published_prints_ratios_weaknesses_and_answers(tmp_path: Path) -> None:
     table = tmp_path / "timings.csv"
     table.write_text(TIMINGS)
-    said = CliRunner().invoke(app, ["published", str(table)], env={"COLUMNS": "160"})
-    assert said.exit_code == 0
-    assert "vanilla CN" in said.output and "10.990" in said.output
-    assert "warning: Each input ran once in each cell (2 to 2 inputs)" in said.output
-    assert "not tested" in said.output and "inconclusive" not in said.output
+    done = CliRunner().invoke(app, ["published", str(table)], env={"COLUMNS": "160"})
+    assert done.exit_code == 0
+    assert "vanilla CN" in done.output and "10.990" in done.output
+    assert "warning: Each input ran once in each cell (2 to 2 inputs)" in done.output
+    assert "not tested" in done.output and "inconclusive" not in done.output
     printed = json.loads(CliRunner().invoke(app, ["published", str(table), "--json"]).output)
     assert f"{printed['ratios'][0]['ratio']:.3f}" == "10.990"
     assert {verdict["answer"] for verdict in printed["verdicts"]} == {"not tested"}
@@ -47,27 +47,27 @@ def test_published_prints_ratios_weaknesses_and_answers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["sweep", "calibrate", "doctor", "advise", "compare"])
 def test_help_is_filled_to_the_terminal(command: str) -> None:
-    """A line break of the docstring is none of the paragraph."""
-    said = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).output
-    lines = [line.strip() for line in said.partition("\u256d")[0].splitlines()]
+    """Paragraphs are wrapped to the terminal; line breaks of the docstring are not kept."""
+    output = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.strip() for line in output.partition("\u256d")[0].splitlines()]
     for line, after in itertools.pairwise(lines):
         if line and after:  # its first word would have fitted otherwise
             assert len(line) + 1 + len(after.split()[0]) > 76, line
 
 
-def test_published_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+def test_published_refuses_a_table_with_an_invalid_number(tmp_path: Path) -> None:
     table = tmp_path / "timings.csv"
     table.write_text(TIMINGS.replace("10.99", "soon"))
-    said = CliRunner().invoke(app, ["published", str(table)])
-    assert said.exit_code == 2
-    assert "line 4 has exec_time_s 'soon', a positive number needed" in said.output
+    done = CliRunner().invoke(app, ["published", str(table)])
+    assert done.exit_code == 2
+    assert "line 4 has exec_time_s 'soon', a positive number needed" in done.output
 
 
-def test_a_results_folder_can_be_named_in_place_of_its_plan(tmp_path: Path) -> None:
+def test_a_results_folder_can_be_named_instead_of_its_plan(tmp_path: Path) -> None:
     folder = tmp_path / "unpacked"
     (folder / "trials").mkdir(parents=True)
-    said = CliRunner().invoke(app, ["report", str(folder)])
-    assert said.exit_code == 0
+    done = CliRunner().invoke(app, ["report", str(folder)])
+    assert done.exit_code == 0
     assert (folder / "report.html").is_file() and (folder / "report.json").is_file()
     refused = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert refused.exit_code == 2
@@ -76,30 +76,30 @@ def test_a_results_folder_can_be_named_in_place_of_its_plan(tmp_path: Path) -> N
 
 
 def test_the_version_is_printed() -> None:
-    said = CliRunner().invoke(app, ["--version"])
-    assert (said.exit_code, said.output.strip()) == (0, version("virtbed"))
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output.strip()) == (0, version("virtbed"))
 
 
 @pytest.mark.parametrize("document", ["plan", *SCHEMAS])
 def test_every_document_has_its_schema(document: str) -> None:
-    said = CliRunner().invoke(app, ["schema", document])
-    assert said.exit_code == 0
-    Draft202012Validator(json.loads(said.output))
+    done = CliRunner().invoke(app, ["schema", document])
+    assert done.exit_code == 0
+    Draft202012Validator(json.loads(done.output))
 
 
-def test_an_unknown_schema_names_those_there_are() -> None:
-    said = CliRunner().invoke(app, ["schema", "nonesuch"])
-    assert said.exit_code == 2
-    assert "one of: plan, result, design, evidence, failure, doctor" in said.output
+def test_the_message_for_an_unknown_schema_lists_the_existing_ones() -> None:
+    done = CliRunner().invoke(app, ["schema", "nonesuch"])
+    assert done.exit_code == 2
+    assert "one of: plan, result, design, evidence, failure, doctor" in done.output
 
 
 @pytest.mark.parametrize(
     "command", [["doctor"], ["restore"], ["sweep", "quick"], ["plan", "quick"]]
 )
 def test_an_inventory_that_does_not_exist_is_refused(command: list[str]) -> None:
-    said = CliRunner().invoke(app, [*command, "-i", "/nosuch"])
-    assert said.exit_code == 2
-    assert "no inventory /nosuch found" in said.output
+    done = CliRunner().invoke(app, [*command, "-i", "/nosuch"])
+    assert done.exit_code == 2
+    assert "no inventory /nosuch found" in done.output
 
 
 @pytest.mark.parametrize(
@@ -111,20 +111,20 @@ def test_an_inventory_that_does_not_exist_is_refused(command: list[str]) -> None
         ("{nothing", "not JSON"),
     ],
 )
-def test_extra_variables_that_cannot_be_taken_are_refused(text: str, message: str) -> None:
-    said = CliRunner().invoke(app, ["sweep", "quick", "--extra-vars", text])
-    assert said.exit_code == 2
-    assert message in said.output
+def test_unusable_extra_variables_are_refused(text: str, message: str) -> None:
+    done = CliRunner().invoke(app, ["sweep", "quick", "--extra-vars", text])
+    assert done.exit_code == 2
+    assert message in done.output
 
 
-def test_options_name_the_bench_host() -> None:
+def test_a_bench_host_has_the_values_of_the_options() -> None:
     bench = bench_of(["a,", str(REPOSITORY / "inventory/local")], "a", ["x=1", '{"y": [2]}'], 7)
     assert bench.inventories == ("a,", str(REPOSITORY / "inventory/local"))
     assert (bench.limit, bench.variables, bench.hung_after_s) == ("a", {"x": "1", "y": [2]}, 7)
     assert bench_of(None).inventories == (LOCAL,)
 
 
-def test_a_command_that_needs_the_analysis_says_so_where_there_is_none(
+def test_a_command_that_needs_the_missing_analysis_names_the_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "virtbed_analysis", None)
@@ -136,8 +136,8 @@ def test_a_command_that_needs_the_analysis_says_so_where_there_is_none(
     assert "install virtbed[report]" in capsys.readouterr().err
 
 
-def test_ansible_playbooks_options_are_handed_on() -> None:
-    """The action plugin of sweep.yml, which is no package."""
+def test_options_of_ansible_playbook_are_passed_on() -> None:
+    """By the action plugin of sweep.yml, which is not in a package."""
     path = REPOSITORY / "playbooks" / "action_plugins" / "virtbed_sweep.py"
     spec = importlib.util.spec_from_file_location("virtbed_sweep", path)
     assert spec and spec.loader
@@ -152,7 +152,7 @@ def test_ansible_playbooks_options_are_handed_on() -> None:
 
 
 def sweep_at(path: Path, factor: float) -> str:
-    """Lay a sweep whose container takes so many times as long as bare metal; return its folder."""
+    """Write a sweep whose container takes `factor` times bare metal's time; return its folder."""
     folder = Folder(path)
     for replicate, noise in enumerate((1.0, 1.004, 0.996, 1.002, 0.998), start=1):
         folder.trial("bm", "pinned", replicate, {"a": [20.0 + factor / 1000]})
@@ -160,17 +160,17 @@ def sweep_at(path: Path, factor: float) -> str:
     return str(path)
 
 
-def test_compare_says_by_its_exit_status_whether_something_rose(tmp_path: Path) -> None:
+def test_the_exit_status_of_compare_shows_whether_something_rose(tmp_path: Path) -> None:
     one, same, more = (sweep_at(tmp_path / n, f) for n, f in (("a", 1.0), ("b", 1.001), ("c", 1.2)))
 
     def compared(*arguments: str) -> tuple[int, str]:
-        said = CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": "80"})
-        return said.exit_code, " ".join(said.output.split())
+        done = CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": "80"})
+        return done.exit_code, " ".join(done.output.split())
 
     assert compared(one, more)[0] == 0
     assert compared(one, same, "--fail-above", "3%")[0] == 0
-    status, said = compared(one, more, "--fail-above", "3")
-    assert status == 3 and "Clearly more than 3% above the first: cost of cn pinned" in said
+    status, output = compared(one, more, "--fail-above", "3")
+    assert status == 3 and "Clearly more than 3% above the first: cost of cn pinned" in output
     assert compared(one, same, "--fail-above", "0.1%")[0] == 4
     assert compared(one, same, "--with", more, "--fail-above", "3%")[0] == 3
     assert compared(one, one) == (2, f"virtbed: {one} is compared with itself; give another "
@@ -188,13 +188,13 @@ def test_compare_says_by_its_exit_status_whether_something_rose(tmp_path: Path) 
         (["sweep", "quick"], "to place instances"),
     ],
 )
-def test_without_root_a_command_says_that_it_is_needed(
+def test_without_root_a_command_that_needs_it_is_refused(
     monkeypatch: pytest.MonkeyPatch, command: list[str], why: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    said = CliRunner().invoke(app, command)
-    assert said.exit_code == 2
-    assert f"user id 1000 found, root (0) needed {why}; use sudo" in said.output
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert f"user id 1000 found, root (0) needed {why}; use sudo" in done.output
 
 
 @pytest.mark.parametrize(
@@ -202,10 +202,12 @@ def test_without_root_a_command_says_that_it_is_needed(
     [["plan"], ["report"], ["sweep"], ["archive"], ["doctor", "--inventory"]],
 )
 @pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".yml", "a\0b", "\udc80", "[/red]"])
-def test_a_name_that_no_file_can_have_is_refused_in_words(command: list[str], name: str) -> None:
-    said = CliRunner().invoke(app, [*command, name])
-    assert said.exit_code == 2 and isinstance(said.exception, SystemExit)
-    assert "no plan" in said.output or "no inventory" in said.output
+def test_a_name_that_no_file_can_have_is_refused_with_a_message(
+    command: list[str], name: str
+) -> None:
+    done = CliRunner().invoke(app, [*command, name])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    assert "no plan" in done.output or "no inventory" in done.output
 
 
 @pytest.mark.parametrize(
@@ -217,19 +219,19 @@ def test_a_name_that_no_file_can_have_is_refused_in_words(command: list[str], na
         ('{"a": NaN}', "holds NaN"),
     ],
 )
-def test_variables_that_are_no_json_of_ours_are_refused(text: str, message: str) -> None:
-    said = CliRunner().invoke(app, ["doctor", "--extra-vars", text])
-    assert said.exit_code == 2 and message in said.output
+def test_extra_variables_with_unusual_json_are_refused(text: str, message: str) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--extra-vars", text])
+    assert done.exit_code == 2 and message in done.output
 
 
-def test_what_is_typed_is_no_markup_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markup_in_an_argument_is_not_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise RunError("no such application")
 
     monkeypatch.setattr(hosts, "run_here", refused)
     monkeypatch.setattr(hosts.bench, "alone", nullcontext)
-    said = CliRunner().invoke(app, ["run", "[/red]"])
-    assert (said.exit_code, said.output) == (2, "virtbed: no such application\n")
+    done = CliRunner().invoke(app, ["run", "[/red]"])
+    assert (done.exit_code, done.output) == (2, "virtbed: no such application\n")
 
 
 @pytest.mark.parametrize("command", ["sweep", "plan", "calibrate"])
@@ -242,25 +244,25 @@ def test_a_plan_whose_image_lacks_an_application_is_refused_before_the_host_is_s
         "name: p\nimage: null\napplications: [{name: face_detection}]\n"
         "platforms: {bm: [pinned]}\ncores: [1]\n"
     )
-    said = CliRunner().invoke(app, [command, str(path)])
-    assert said.exit_code == 2
-    assert "image null found in the plan, which has null and lacks face_detection" in said.output
+    done = CliRunner().invoke(app, [command, str(path)])
+    assert done.exit_code == 2
+    assert "image null found in the plan, which has null and lacks face_detection" in done.output
     path.write_text(path.read_text().replace("null", "cuda"))
-    said = CliRunner().invoke(app, [command, str(path)])
-    assert said.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in said.output
+    done = CliRunner().invoke(app, [command, str(path)])
+    assert done.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in done.output
 
 
-def test_the_doctor_refuses_an_image_that_there_is_not() -> None:
-    said = CliRunner().invoke(app, ["doctor", "--image", "cuda"])
-    assert said.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in said.output
+def test_the_doctor_refuses_an_image_that_does_not_exist() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--image", "cuda"])
+    assert done.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in done.output
 
 
-def test_a_plan_is_shown_whatever_its_ledger_is(
+def test_an_unreadable_ledger_does_not_keep_a_plan_from_being_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger = tmp_path / "ledger.sqlite"
     assert sweeps._seconds(ledger) == {} and not capsys.readouterr().err
-    ledger.mkdir()  # it cannot be opened, as where another user's results lie
+    ledger.mkdir()  # it cannot be opened, as with another user's results
     assert sweeps._seconds(ledger) == {}
     assert "no times of earlier trials: " in capsys.readouterr().err
     ledger.rmdir()

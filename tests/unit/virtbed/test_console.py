@@ -1,4 +1,4 @@
-"""What the commands share: refusals, inventories, variables."""
+"""Shared parts of the commands: refusals, inventories, variables."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from virtbed.bench import LOCAL
 from virtbed.cli.console import bench_of, refuse
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_a_refusal_is_one_line_that_no_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_is_one_line_with_control_characters_made_visible(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(typer.Exit) as ended:
         refuse(ValueError("3 found, 4 needed \x1b[2J [bold]"), 7)
     assert ended.value.exit_code == 7
-    assert said(capsys) == "virtbed: 3 found, 4 needed \\x1b[2J [bold]"
+    assert printed(capsys) == "virtbed: 3 found, 4 needed \\x1b[2J [bold]"
 
 
-def test_without_an_inventory_the_host_is_this_one() -> None:
+def test_without_an_inventory_the_host_is_this_machine() -> None:
     host = bench_of(None)
     assert tuple(host.inventories) == (LOCAL,)
     assert (host.limit, host.hung_after_s) == (None, 300.0)
@@ -31,8 +33,8 @@ def test_without_an_inventory_the_host_is_this_one() -> None:
 def test_variables_are_pairs_or_json_and_later_ones_win() -> None:
     host = bench_of(None, "bench01", ["a=1", '{"a": [2], "b": {"c": true}}', "d=x=y"])
     assert host.limit == "bench01"
-    given = {name: host.variables[name] for name in ("a", "b", "d")}
-    assert given == {"a": [2], "b": {"c": True}, "d": "x=y"}
+    variables = {name: host.variables[name] for name in ("a", "b", "d")}
+    assert variables == {"a": [2], "b": {"c": True}, "d": "x=y"}
 
 
 @pytest.mark.parametrize(
@@ -45,14 +47,14 @@ def test_variables_are_pairs_or_json_and_later_ones_win() -> None:
         (None, ["virtbed_instance=1"], "virtbed_instance: a sweep sets that itself"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_words(
+def test_unusable_options_are_refused_with_a_message(
     capsys: pytest.CaptureFixture[str], inventory: list[str] | None, variables: list[str], why: str
 ) -> None:
     with pytest.raises(typer.Exit) as ended:
         bench_of(inventory, None, variables)
     assert ended.value.exit_code == 2
-    assert why in said(capsys)
+    assert why in printed(capsys)
 
 
-def test_hosts_with_a_comma_are_no_path(tmp_path: Path) -> None:
+def test_a_list_of_hosts_with_a_comma_is_not_taken_for_a_path(tmp_path: Path) -> None:
     assert tuple(bench_of(["bench01,", str(tmp_path)]).inventories) == ("bench01,", str(tmp_path))

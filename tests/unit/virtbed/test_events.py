@@ -19,7 +19,7 @@ FAILED = {"msg": "non-zero return code", "rc": 1}
         ({"rc": 0, "stdout": "all of a listing"}, "non-zero return code"),
     ],
 )
-def test_what_a_command_printed_on_a_terminal_is_said(
+def test_the_failure_message_has_the_output_of_a_command_on_a_terminal(
     printed: dict[str, Any], expected: str
 ) -> None:
     assert failure_message("t", FAILED | printed) == expected

@@ -1,4 +1,4 @@
-"""A cost taken apart, in a terminal: it fits, and says so where there is nothing to explain."""
+"""`virtbed explain`: its table, its sentences, and a sweep with nothing to explain."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_table_fits_with_every_interval_on_one_line(width: int) -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     (tmp_path / "trials").mkdir()
 
     def ask(content: dict[str, Any], *options: str) -> Any:
@@ -67,15 +67,15 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     return ask
 
 
-def test_the_command_says_each_sentence_once_and_then_all_steps(asked: Any) -> None:
-    done = asked(CONTENT)
+def test_the_command_prints_each_sentence_once_and_then_all_steps(invoke: Any) -> None:
+    done = invoke(CONTENT)
     assert done.exit_code == 0
     assert done.stdout.count("A.\n") == 1 and done.stdout.count("+58.0 (+43.0 to +75.5)") == 1
-    assert json.loads(asked(CONTENT, "--json").stdout) == CONTENT["explained"]
+    assert json.loads(invoke(CONTENT, "--json").stdout) == CONTENT["explained"]
 
 
-def test_the_command_says_what_to_do_where_nothing_was_varied(asked: Any) -> None:
-    done = asked({"confidence": 0.95, "explained": []})
+def test_the_command_names_the_remedy_if_nothing_was_varied(invoke: Any) -> None:
+    done = invoke({"confidence": 0.95, "explained": []})
     assert done.exit_code == 1
     assert "plans/explain.yml" in " ".join(done.stdout.split())
 

@@ -1,6 +1,6 @@
-"""Which GPU a plan means, where its cells run, and what of it a sweep must keep.
+"""The GPU of a plan: its choice, the placement of cells near it, and its identity.
 
-No plan can ask for one yet, so these plans are made past the check.
+No plan can have a GPU yet, so these plans are built without that check.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_instances_are_given_the_whole_card_and_the_drivers_libraries(plan: Plan
     assert all(trial.instance.gpu is None for trial in without)
 
 
-def test_of_two_gpus_the_named_one_says_where(plan: Plan) -> None:
+def test_of_two_gpus_the_named_one_determines_the_placement(plan: Plan) -> None:
     first = replace(H100, address=OTHER, uuid="GPU-0", nodes=(0,))
     here = host(first, H100, on=(0, 1))
     assert cpus_of(design(asking(plan, cores=[1], gpu="GPU-1"), here, PLATFORMS)) == {
@@ -118,7 +118,7 @@ def test_of_two_gpus_the_named_one_says_where(plan: Plan) -> None:
     }  # fmt: skip
 
 
-def test_a_plan_without_a_gpu_is_placed_as_ever(plan: Plan) -> None:
+def test_a_plan_without_a_gpu_ignores_the_hosts_gpu(plan: Plan) -> None:
     assert gpu_of(plan, host(), PLATFORMS) is None
     without = design(plan, host(H100), PLATFORMS)
     assert {kind for kind, _ in cpus_of(without)} == {"cpu"}
@@ -136,14 +136,14 @@ def test_a_plan_without_a_gpu_is_placed_as_ever(plan: Plan) -> None:
         ((replace(H100, to_guest=REFUSED),), None, "cannot be used by guests: why; do that"),
     ],
 )  # fmt: skip
-def test_a_gpu_that_cannot_be_had_is_refused_before_anything_is_changed(
+def test_an_unusable_gpu_is_refused_when_the_design_is_made(
     plan: Plan, gpus: tuple[Gpu, ...], named: str | None, message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
         design(asking(plan, gpu=named), host(*gpus), PLATFORMS)
 
 
-def test_what_only_guests_cannot_have_matters_to_plans_with_guests_alone(plan: Plan) -> None:
+def test_a_gpu_that_guests_cannot_use_is_refused_only_for_plans_with_guests(plan: Plan) -> None:
     metal = asking(plan, platforms={"bm": ["pinned"], "cn": ["pinned"]})
     refused = host(replace(H100, to_guest=REFUSED))
     assert gpu_of(metal, refused, PLATFORMS) is not None
@@ -151,10 +151,10 @@ def test_what_only_guests_cannot_have_matters_to_plans_with_guests_alone(plan: P
 
 
 @pytest.mark.parametrize("to_guest", [None, Refusal("memory", "of the doctor's size", "no")])
-def test_how_much_may_be_locked_is_judged_by_the_plans_guests(
+def test_the_limit_of_locked_memory_is_checked_with_the_plans_guests(
     plan: Plan, to_guest: Refusal | None
 ) -> None:
-    """Whatever size the doctor asked for."""
+    """Whatever size the host's report assumed."""
     here = host(replace(H100, to_guest=to_guest), lockable_mib=5120)
     assert gpu_of(asking(plan), here, PLATFORMS) is not None  # 4 GiB, and what libvirt adds
     with pytest.raises(PlanError, match="guests: 5120 MiB may be locked, 5121 MiB needed"):
@@ -163,7 +163,7 @@ def test_how_much_may_be_locked_is_judged_by_the_plans_guests(
     assert gpu_of(metal, here, PLATFORMS) is not None
 
 
-def test_a_gpu_whose_place_nobody_tells_leaves_every_cpu(plan: Plan) -> None:
+def test_a_gpu_with_unknown_nearby_cpus_allows_every_cpu(plan: Plan) -> None:
     designed = design(asking(plan), host(H100, on=()), PLATFORMS)
     assert ("gpu", "4-5") in cpus_of(designed) and len(cpus_of(designed)) == 4
     assert not any("are near" in why for row in designed.placements for why in row.reasons)
@@ -189,11 +189,11 @@ def test_every_cpu_of_the_gpus_node_may_be_taken(plan: Plan) -> None:
 
 
 def test_cpus_that_stay_online_far_from_the_gpu_are_left_out(plan: Plan) -> None:
-    asked = asking(plan, scale_up="hotplug", platforms={"bm": ["vanilla"]}, cores=[2])
-    (row,) = design(asked, host(H100), PLATFORMS).not_run
+    hotplug = asking(plan, scale_up="hotplug", platforms={"bm": ["vanilla"]}, cores=[2])
+    (row,) = design(hotplug, host(H100), PLATFORMS).not_run
     assert row.reason == "CPUs 0-1 would stay online, but only 4-7 are near 0000:41:00.0"
     first = replace(H100, address=OTHER, nodes=(0,))
-    assert design(asked, host(first, on=(0,)), PLATFORMS).not_run == ()
+    assert design(hotplug, host(first, on=(0,)), PLATFORMS).not_run == ()
 
 
 def test_a_sweep_whose_gpu_or_driver_changed_is_another_sweep(plan: Plan) -> None:

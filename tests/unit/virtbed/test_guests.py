@@ -1,4 +1,4 @@
-"""The shape and kernel that guests are given, on made-up hosts and on recorded ones."""
+"""The topology and kernel of guests, on made-up hosts and on recorded ones."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ KERNEL = {
 }
 
 
-def host_with(**said: Any) -> HostReport:
-    """A host whose kernel guests may boot, but for what is given."""
-    found = {"kernel": KERNEL, "missing": [], "problem": None, "remedy": "", **said}
+def host_with(**changes: Any) -> HostReport:
+    """Return a host whose kernel guests can boot, with some facts about the kernel changed."""
+    found = {"kernel": KERNEL, "missing": [], "problem": None, "remedy": "", **changes}
     real = report(guests="available")
     return replace(real, facts={**real.facts, "host_kernel": found})
 
 
-def asked(**keys: Any) -> Plan:
+def plan_with(**keys: Any) -> Plan:
     return Plan.model_validate(
         {
             "name": "demo",
@@ -58,19 +58,19 @@ def guests(plan: Plan, host: HostReport) -> dict[tuple[str, str, str, str], Inst
 
 
 def refused(plan: Plan, host: HostReport) -> dict[tuple[str, str | None], str]:
-    """Return why each cell is left out, for what it lacks of a guest."""
+    """Return why each cell is left out, by its guest's kernel and topology."""
     rows = design(plan, host, PLATFORMS).not_run
     return {(r.platform, r.mode): f"{r.reason}; {r.remedy}" for r in rows if "guest_" in r.reason}
 
 
 def test_the_default_is_the_images_kernel_and_a_flat_guest() -> None:
-    found = guests(asked(), report(guests="available"))
+    found = guests(plan_with(), report(guests="available"))
     assert {key[2:] for key in found} == {("image", "flat")}
     assert all(i.kernel is None and i.shape is None for i in found.values())
 
 
 def test_guests_boot_the_hosts_kernel_next_to_the_images_and_bare_metal_once() -> None:
-    plan = asked(guest_kernel=["image", "host"])
+    plan = plan_with(guest_kernel=["image", "host"])
     found = guests(plan, host_with())
     assert {key[:3] for key in found} == {
         ("bm", "pinned", "image"),
@@ -100,7 +100,7 @@ def test_guests_boot_the_hosts_kernel_next_to_the_images_and_bare_metal_once() -
 def test_a_kernel_that_guests_cannot_boot_is_refused_cell_by_cell(
     message: dict[str, Any], reason: str, cells: set[tuple[str, str]]
 ) -> None:
-    plan, host = asked(guest_kernel=["image", "host"]), host_with(**message)
+    plan, host = plan_with(guest_kernel=["image", "host"]), host_with(**message)
     why = refused(plan, host)
     assert cells <= set(why)
     assert all(reason in why[cell] for cell in cells)
@@ -108,38 +108,38 @@ def test_a_kernel_that_guests_cannot_boot_is_refused_cell_by_cell(
     assert ran == {("vm", "vanilla"), ("vm", "pinned"), ("microvm", "pinned")} - set(why)
 
 
-def test_a_topology_is_given_to_pinned_guests_of_machines_that_can() -> None:
-    plan = asked(guest_topology=["flat", "host"])
+def test_only_pinned_guests_of_machines_that_can_get_the_hosts_topology() -> None:
+    plan = plan_with(guest_topology=["flat", "host"])
     found, why = guests(plan, report(guests="available")), refused(plan, report(guests="available"))
-    said = found["vm", "pinned", "image", "host"]
-    assert said.shape == GuestShape(1, 2, 1, (0, 1), ())
-    assert said.cpu_ids == (0, 1)
+    guest = found["vm", "pinned", "image", "host"]
+    assert guest.shape == GuestShape(1, 2, 1, (0, 1), ())
+    assert guest.cpu_ids == (0, 1)
     assert set(why) == {("vm", "vanilla"), ("microvm", "pinned")}
     assert "float" in why["vm", "vanilla"] and "microvm" in why["microvm", "pinned"]
     assert {key[3] for key in found if key[0] == "bm"} == {"flat"}
 
 
-def test_an_emulated_guest_has_no_gaps() -> None:
-    plan = asked(guest_topology=["flat", "host"], cores=[1], platforms={"vm": ["pinned"]})
+def test_an_emulated_guest_whose_vcpu_numbers_have_gaps_is_refused() -> None:
+    plan = plan_with(guest_topology=["flat", "host"], cores=[1], platforms={"vm": ["pinned"]})
     threads = machines.facts(smt(1, 2), 4, isa=[])
     for guest, why in (("available", ""), ("emulated", "vCPU numbers have gaps stalls at boot")):
         host = report(guests=guest)
         host = replace(host, facts={**host.facts, **threads})
-        said = refused(plan, host).get(("vm", "pinned"), "")
-        assert why in said and bool(why) == bool(said)
+        reason = refused(plan, host).get(("vm", "pinned"), "")
+        assert why in reason and bool(why) == bool(reason)
 
 
 def shaped(xml: str, cpus: str, mems: str = "0", memory_mib: int = 4096) -> tuple[Any, GuestShape]:
-    """Return the order of the CPUs and the shape, on a machine of hwloc's."""
+    """Return the order of the CPUs and the guest's topology, on a machine that hwloc describes."""
     machine = read(xml)
-    some = design(asked(cores=[1]), report(guests="available"), PLATFORMS).trials[0].instance
+    some = design(plan_with(cores=[1]), report(guests="available"), PLATFORMS).trials[0].instance
     ids = parse_cpu_list(cpus)
     some = replace(some, cpus=cpus, cpu_ids=ids, cores=len(ids), mems=mems, memory_mib=memory_mib)
     return shape(machine, some)
 
 
 def smt(sockets: int = 1, cores: int = 4, nodes: bool = False) -> str:
-    """A machine of cores with two threads, the second ones numbered after all first ones."""
+    """Return a machine of cores with two threads; second threads have the higher numbers."""
     count = sockets * cores
     packages = []
     for socket in range(sockets):
@@ -152,19 +152,19 @@ def smt(sockets: int = 1, cores: int = 4, nodes: bool = False) -> str:
     return machines.machine([*range(2 * count)], *packages, outside=outside)
 
 
-def test_threads_of_one_core_are_neighbours_in_the_guest() -> None:
+def test_threads_of_one_core_have_adjacent_numbers_in_the_guest() -> None:
     assert shaped(smt(), "1-2,5-6") == ((1, 5, 2, 6), GuestShape(1, 2, 2, (0, 1, 2, 3), ()))
 
 
-def test_a_core_whose_other_thread_is_not_the_guests_keeps_its_place() -> None:
-    """Else the guest's cores 0 and 1 would seem to share what threads of one core share."""
+def test_a_core_with_one_thread_in_the_guest_keeps_a_number_for_the_other() -> None:
+    """Otherwise the guest's cores 0 and 1 would look like two threads of one core."""
     assert shaped(smt(), "1-2") == ((1, 2), GuestShape(1, 2, 2, (0, 2), ()))
     assert shaped(smt(), "1-2,6") == ((1, 2, 6), GuestShape(1, 2, 2, (0, 2, 3), ()))
     assert shaped(smt(), "5-6") == ((5, 6), GuestShape(1, 2, 2, (0, 2), ()))
 
 
-def test_cores_of_another_cache_begin_where_that_cache_would() -> None:
-    """Two caches of three cores: a guest works out one's cores from bits of their numbers."""
+def test_the_first_core_of_a_cache_has_a_multiple_of_the_caches_size() -> None:
+    """Two caches of three cores: a guest derives a cache's cores from the bits of their numbers."""
     caches = [
         machines.thing("L3Cache", each, machines.cores(each), cache_size=2**24)
         for each in (range(3), range(3, 6))
@@ -177,7 +177,7 @@ def test_cores_of_another_cache_begin_where_that_cache_would() -> None:
     assert shaped(xml, "0-2") == ((0, 1, 2), GuestShape(1, 3, 1, (0, 1, 2), ()))
 
 
-def test_sockets_of_one_core_each_are_sockets() -> None:
+def test_sockets_with_one_core_each_are_sockets_of_the_guest() -> None:
     packages = [machines.thing("Package", [cpu], machines.cores([cpu])) for cpu in range(3)]
     xml = machines.machine(range(3), machines.node(0, range(3), 9000), *packages)
     assert shaped(xml, "1-2")[1] == GuestShape(2, 1, 1, (0, 1), ())
@@ -195,11 +195,11 @@ def test_cpus_of_two_nodes_give_two_nodes_with_memory_and_distances() -> None:
     assert shaped(smt(2, 4, nodes=True), "4-5", "1")[1].nodes == ()
 
 
-def test_memory_of_other_nodes_than_the_cpus_is_refused() -> None:
+def test_memory_of_nodes_that_are_not_the_cpus_own_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"memory of nodes 0 found for CPUs 4-5, .* \(1\)"):
         shaped(smt(2, 4, nodes=True), "4-5", "0")
 
 
-def test_a_guest_of_too_many_places_is_refused() -> None:
+def test_a_guest_that_needs_too_many_vcpu_numbers_is_refused() -> None:
     with pytest.raises(ShapeError, match="would need 256 vCPU numbers, at most 255"):
         shaped(smt(1, 128), "0-127")

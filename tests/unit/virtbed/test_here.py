@@ -1,4 +1,4 @@
-"""How an image's tree is entered on this machine, as far as no image is needed."""
+"""The command of `virtbed run`, and its errors; no image is needed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_the_image_is_where_the_inventory_keeps_it(tmp_path: Path) -> None:
         current_image([str(inventory)])
 
 
-def test_without_an_image_it_is_said_where_one_is_needed(tmp_path: Path) -> None:
+def test_a_missing_image_is_reported_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no .*manifest.json found, an image is needed"):
         command([], image=tmp_path)
 
 
-def test_the_checkouts_sources_come_first(tmp_path: Path) -> None:
+def test_the_checkouts_sources_are_first_on_pythons_path(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").touch()
     argv = command(["-V"], tmp_path, tmp_path)
     assert argv[:5] == ["bwrap", "--die-with-parent", "--ro-bind", str(tmp_path / "rootfs"), "/"]
@@ -40,7 +40,7 @@ def test_the_checkouts_sources_come_first(tmp_path: Path) -> None:
     assert argv[-2:] == ["python3", "-V"]
 
 
-def test_a_tree_that_is_built_is_writable_and_without_network() -> None:
+def test_a_tree_under_construction_can_be_writable_and_without_network() -> None:
     argv = enter("/tree", writable=True, network=False)
     assert argv[2:5] == ["--bind", "/tree", "/"]
     assert argv[-1] == "--unshare-net"
@@ -48,7 +48,7 @@ def test_a_tree_that_is_built_is_writable_and_without_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("output", "message"),
     [
         ("a banner\nnull failed: 3 found", "null failed: 3 found"),
         (
@@ -59,10 +59,10 @@ def test_a_tree_that_is_built_is_writable_and_without_network() -> None:
         ("", "exit status 3"),
     ],
 )
-def test_an_application_that_fails_says_why_and_where_it_was_not_foreseen(
-    monkeypatch: pytest.MonkeyPatch, said: str, message: str
+def test_the_error_of_an_application_is_its_last_line_or_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, output: str, message: str
 ) -> None:
-    fails = ["sh", "-c", 'printf %s "$1" >&2; exit 3', "sh", said]
+    fails = ["sh", "-c", 'printf %s "$1" >&2; exit 3', "sh", output]
     monkeypatch.setattr(here, "command", lambda *_: fails)
     with pytest.raises(RunError) as refused:
         run_here(["leaf"])

@@ -1,4 +1,4 @@
-"""Who has a bench host is noted on the host: by real shells, in a folder for its /run."""
+"""The claim on a bench host, with real shells and a folder in place of the host's /run."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def note(place: str) -> str:
     return (Path(place) / host_lock.NAME).read_text()
 
 
-def test_two_controllers_exclude_each_other_and_the_one_is_named(place: str) -> None:
+def test_two_controllers_exclude_each_other_and_the_message_names_the_holder(place: str) -> None:
     host_lock.take(execute, str(MINE), 100, place)
     with pytest.raises(HostLockError) as refused:
         host_lock.take(execute, str(OTHER), 100, place)
-    said = str(refused.value)
-    assert f"{os.uname().nodename} is being measured by process 12 on ctl01" in said
-    assert "(virtbed sweep quick) since 2026-01-01T00:00Z" in said
-    assert f"remove {place}/sweep on " in said
+    lines = str(refused.value)
+    assert f"{os.uname().nodename} is being measured by process 12 on ctl01" in lines
+    assert "(virtbed sweep quick) since 2026-01-01T00:00Z" in lines
+    assert f"remove {place}/sweep on " in lines
     for claim in ("", str(OTHER)):
         with pytest.raises(HostLockError, match="process 12 on ctl01"):
             host_lock.check_free(execute, claim, place)
@@ -56,7 +56,7 @@ def test_two_controllers_exclude_each_other_and_the_one_is_named(place: str) -> 
     assert note(place).startswith(str(OTHER))
 
 
-def test_the_next_call_of_the_same_controller_goes_on(place: str) -> None:
+def test_the_next_call_of_the_same_controller_takes_over_the_claim(place: str) -> None:
     host_lock.take(execute, str(MINE), 100, place)
     again = replace(MINE, pid=99, started="88")  # it holds the controller's own lock
     host_lock.take(execute, str(again), 100, place)
@@ -67,13 +67,13 @@ def expires(place: str) -> int:
     return int(note(place).splitlines()[1].split()[0])
 
 
-def test_a_block_renews_what_holds_and_asks_for_boot_id_and_disks(place: str) -> None:
+def test_a_block_renews_the_claim_and_reads_boot_id_and_disks(place: str) -> None:
     host_lock.take(execute, str(MINE), 10, place)
     before = expires(place)
     rooms = [("state", "/"), ("tmp", "/nosuch"), ("store", "/tmp")]
-    said = host_lock.begin(execute, str(MINE), 1000, [path for _, path in rooms], place)
-    assert said[0] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    found = parse(said, rooms)
+    lines = host_lock.begin(execute, str(MINE), 1000, [path for _, path in rooms], place)
+    assert lines[0] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    found = parse(lines, rooms)
     assert [(disk.kind, disk.path) for disk in found] == [("state", "/"), ("store", "/tmp")]
     assert all(disk.free_mib > 0 for disk in found)
     assert expires(place) - before >= 990
@@ -84,7 +84,7 @@ def test_a_block_renews_what_holds_and_asks_for_boot_id_and_disks(place: str) ->
     host_lock.take(execute, str(OTHER), 10, place)
     with pytest.raises(HostLockError, match="taken by process 4 on ctl02"):
         host_lock.begin(execute, str(MINE), 1000, (), place)
-    assert len(host_lock.begin(execute, "", 0, ["/"], place)) == 2  # who holds nothing renews none
+    assert len(host_lock.begin(execute, "", 0, ["/"], place)) == 2  # no claim is renewed
     assert note(place).startswith(str(OTHER))
 
 
@@ -108,7 +108,7 @@ def test_a_note_ends_with_its_time_and_with_the_hosts_boot(
         assert note(place).startswith(str(OTHER))
 
 
-def test_a_controller_on_the_host_itself_is_seen_to_be_gone(place: str) -> None:
+def test_a_controller_on_the_host_itself_is_known_to_have_ended(place: str) -> None:
     me = host_lock.here("virtbed sweep demo", Path("/run/virtbed"), "2026-01-01T00:00:00Z")
     host_lock.take(execute, str(me), 1000, place)
     with pytest.raises(HostLockError, match="virtbed sweep demo"):
@@ -120,20 +120,20 @@ def test_a_controller_on_the_host_itself_is_seen_to_be_gone(place: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "[]\n99999999999 ", "{}\n99999999999", "\0\n", '{"pid":'])
-def test_a_note_that_cannot_be_read_is_said_and_never_a_traceback(place: str, text: str) -> None:
+def test_a_note_that_cannot_be_read_is_reported_without_a_traceback(place: str, text: str) -> None:
     Path(place).mkdir()
     (Path(place) / host_lock.NAME).write_text(text)
     with pytest.raises(HostLockError, match="remove that file there"):
         host_lock.take(execute, str(MINE), 100, place)
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(HostLockError, match=r"cannot be read or written.*root is needed"):
         host_lock.take(execute, str(MINE), 100, str(tmp_path / "run"))
 
 
-def test_of_two_at_once_one_gets_it(place: str) -> None:
+def test_of_two_simultaneous_controllers_one_gets_the_host(place: str) -> None:
     claims = [replace(MINE, host=f"ctl{number}", boot=f"b{number}") for number in range(6)]
     script = (
         "import sys, tests.unit.virtbed.test_host_lock as t\n"
@@ -146,16 +146,18 @@ def test_of_two_at_once_one_gets_it(place: str) -> None:
     assert sorted(process.wait() for process in running) == [0, 1, 1, 1, 1, 1]
 
 
-def test_nobody_else_can_open_what_is_locked_and_a_lock_that_stays_is_said(place: str) -> None:
-    """Whoever can open a file can lock it, for ever."""
+def test_other_users_cannot_open_the_guard_and_a_guard_that_stays_locked_is_reported(
+    place: str,
+) -> None:
+    """A user who can open a file can lock it for ever."""
     host_lock.take(execute, str(MINE), 100, place)
     modes = {path.name: path.stat().st_mode & 0o777 for path in Path(place).iterdir()}
     assert modes == {"guard": 0o600, "sweep": 0o644}
 
     def soon(command: str) -> Mapping[str, Any]:
-        asked = command.replace(f"flock -w {host_lock.GUARD_S}", "flock -w 0")
+        impatient = command.replace(f"flock -w {host_lock.GUARD_S}", "flock -w 0")
         done = subprocess.run(
-            ["sh", "-c", asked], capture_output=True, text=True, check=False, timeout=10
+            ["sh", "-c", impatient], capture_output=True, text=True, check=False, timeout=10
         )
         return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
 
@@ -166,15 +168,15 @@ def test_nobody_else_can_open_what_is_locked_and_a_lock_that_stays_is_said(place
                 act(soon, str(MINE), 100, folder=place)
 
 
-def test_a_claim_is_given_as_it_is_also_with_backslashes(place: str) -> None:
+def test_a_claim_with_backslashes_is_written_unchanged(place: str) -> None:
     odd = replace(OTHER, folder="/run/a\\x", what='virtbed sweep "x\\n"')
     host_lock.take(execute, str(odd), 100, place)
     with pytest.raises(HostLockError, match="taken by process 4 on ctl02"):
         host_lock.begin(execute, str(MINE), 100, (), place)
 
 
-def test_the_guard_is_let_go_before_disks_are_looked_at(place: str, tmp_path: Path) -> None:
-    """A file system whose server is gone would hold it for ever."""
+def test_the_guard_is_unlocked_before_disks_are_examined(place: str, tmp_path: Path) -> None:
+    """A file system whose server is down would keep it locked for ever."""
     (tmp_path / "stat").write_text("#!/bin/sh\n[ -e /proc/self/fd/9 ] && echo held || echo free\n")
     (tmp_path / "stat").chmod(0o755)
     way = f"PATH={tmp_path}:$PATH "

@@ -1,4 +1,4 @@
-"""hwloc's XML, as far as placement reads it, and what is refused of it."""
+"""Parsing hwloc's XML: kinds of core, domains, and input that is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import machines
 
 
 @given(st.sets(st.integers(0, 300)))
-def test_sets_survive_the_round_trip(numbers: set[int]) -> None:
+def test_a_formatted_set_is_parsed_back_to_the_same_set(numbers: set[int]) -> None:
     assert parse_set(machines.mask(numbers)) == numbers
 
 
@@ -25,7 +25,7 @@ def test_sets_survive_the_round_trip(numbers: set[int]) -> None:
     ("text", "numbers"),
     [("0x00000f00,,0x0", {72, 73, 74, 75}), ("0x0", set()), (None, set()), ("0x1,,", {64})],
 )
-def test_empty_words_are_zero(text: str | None, numbers: set[int]) -> None:
+def test_empty_words_of_a_bitmap_are_zero(text: str | None, numbers: set[int]) -> None:
     assert parse_set(text) == numbers
 
 
@@ -46,24 +46,24 @@ def test_empty_words_are_zero(text: str | None, numbers: set[int]) -> None:
         ("<topology version='2.0'>" + "<object>" * 300 + "</object>" * 300 + "</topology>", "deep"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_words(xml: str, message: str) -> None:
+def test_contradictory_xml_is_refused_with_a_message(xml: str, message: str) -> None:
     with pytest.raises(TopologyError, match=message):
         hwloc.read(xml)
 
 
-def test_more_than_a_machine_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xml_above_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hwloc, "MOST_HWLOC_BYTES", 100)
     with pytest.raises(TopologyError, match="at most 100 are read"):
         hwloc.read(machines.flat(2))
 
 
-def kinds(*said: str, parts: dict[int, str] | None = None) -> list[set[int]]:
+def kinds(*kinds_xml: str, parts: dict[int, str] | None = None) -> list[set[int]]:
     every = range(6)
-    xml = machines.machine(every, machines.cores(every), outside="".join(said))
+    xml = machines.machine(every, machines.cores(every), outside="".join(kinds_xml))
     return [set(kind.cpus) for kind in hwloc.read(xml, parts=parts).kinds]
 
 
-def test_cores_that_boost_a_little_higher_are_of_the_same_kind() -> None:
+def test_cores_with_a_slightly_higher_boost_are_of_the_same_kind() -> None:
     assert kinds(
         machines.kind([0, 1], FrequencyMaxMHz=5200, FrequencyBaseMHz=2000),
         machines.kind([2], FrequencyMaxMHz=5500, FrequencyBaseMHz=2000),
@@ -74,7 +74,7 @@ def test_cores_that_boost_a_little_higher_are_of_the_same_kind() -> None:
     assert kinds(*steps) == [{0, 1, 2, 3, 4, 5}]
 
 
-def test_names_of_kinds_and_parts_count_more_than_clock_rates() -> None:
+def test_core_types_and_part_numbers_count_more_than_clock_rates() -> None:
     assert kinds(
         machines.kind([0, 1], CoreType="IntelAtom", FrequencyMaxMHz=4000),
         machines.kind([2, 3, 4, 5], CoreType="IntelCore", FrequencyMaxMHz=4000),
@@ -95,7 +95,7 @@ def test_offline_threads_and_private_caches_are_no_domains() -> None:
     assert [(d.name, set(d.cpus), d.size_kib) for d in machine.domains] == [("L2", {2, 3}, 1024)]
 
 
-def test_what_hwloc_here_prints_can_be_read() -> None:
+def test_the_output_of_this_machines_hwloc_is_parsed() -> None:
     program = shutil.which("lstopo-no-graphics")
     if program is None:
         pytest.skip("no lstopo-no-graphics here (Debian: hwloc-nox)")

@@ -53,7 +53,7 @@ def test_a_changed_source_makes_another_key(sources: Path, changed: str) -> None
         "roles/image_rootfs/README.md",
     ],
 )
-def test_a_cache_and_what_describes_a_role_do_not(sources: Path, file: str) -> None:
+def test_caches_and_descriptions_of_roles_do_not_change_the_key(sources: Path, file: str) -> None:
     path = sources / file
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x")
@@ -84,7 +84,7 @@ def test_each_variant_has_a_key_of_its_own_which_only_its_own_sources_change(
     assert image_key("cpu", sources) != before["cpu"]
 
 
-def test_what_describes_a_variant_makes_no_other_image(sources: Path) -> None:
+def test_a_variants_description_does_not_change_its_key(sources: Path) -> None:
     before = image_key("null", sources)
     edited(sources, "null", words="other", build_s=1, disk_mib=1, memory_mib=1)
     assert image_key("null", sources) == before
@@ -112,7 +112,7 @@ def test_an_image_that_lacks_an_application_is_refused_and_one_that_has_it_is_na
         check_image("gpu", ["null"], FRAMEWORKS, variants)
 
 
-def test_each_application_runs_in_a_variant_and_every_lock_is_there() -> None:
+def test_each_application_runs_in_a_variant_and_every_lock_exists() -> None:
     variants = load_variants()
     frameworks = {name: entry.framework for name, entry in APPLICATIONS.items()}
     check_image("cpu", list(APPLICATIONS), frameworks, variants)
@@ -123,7 +123,7 @@ def test_each_application_runs_in_a_variant_and_every_lock_is_there() -> None:
         assert "mlcommons-loadgen==" in (REPOSITORY / "requirements" / variant.lock).read_text()
 
 
-def test_the_small_variant_holds_nothing_but_what_the_harness_needs() -> None:
+def test_the_small_variant_has_only_the_packages_that_the_harness_needs() -> None:
     members = tomllib.loads((REPOSITORY / "workloads" / "pyproject.toml").read_text())["project"]
     lock = (REPOSITORY / "requirements" / load_variants()["null"].lock).read_text()
     locked = [line.split("==")[0] for line in lock.splitlines() if "==" in line]
@@ -131,7 +131,7 @@ def test_the_small_variant_holds_nothing_but_what_the_harness_needs() -> None:
     assert locked == [line.split(">=")[0] for line in wanted]
 
 
-def test_packages_come_from_mmdebstraps_default_a_mirror_or_lines_of_sources() -> None:
+def test_packages_are_from_mmdebstraps_default_a_mirror_or_lines_of_sources() -> None:
     assert mirrors("", "bookworm") == []
     assert mirrors(" http://mirror/debian\n", "bookworm") == ["http://mirror/debian"]
     lines = ["deb http://a/debian bookworm main", "http://b/debian"]
@@ -139,7 +139,9 @@ def test_packages_come_from_mmdebstraps_default_a_mirror_or_lines_of_sources() -
 
 
 @pytest.mark.parametrize("end", ["", "/"])
-def test_of_a_snapshot_updates_are_of_the_same_moment_and_expired_lists_are_taken(end: str) -> None:
+def test_a_snapshot_brings_updates_of_the_same_moment_and_its_expired_lists_are_accepted(
+    end: str,
+) -> None:
     found = mirrors(f"http://snapshot.debian.org/archive/debian/20261129T000000Z{end}", "bookworm")
     assert all(line.startswith("deb [check-valid-until=no ") for line in found)
     places = [line.replace("Z/ ", "Z ").partition("debian.org/")[2] for line in found]
@@ -150,6 +152,6 @@ def test_of_a_snapshot_updates_are_of_the_same_moment_and_expired_lists_are_take
     ]
 
 
-def test_of_another_snapshot_nothing_is_guessed() -> None:
+def test_a_snapshot_of_another_archive_brings_no_updates() -> None:
     (line,) = mirrors("https://snapshots.example/mine/20261129T000000Z", "bookworm")
     assert line.endswith("] https://snapshots.example/mine/20261129T000000Z bookworm main")

@@ -1,4 +1,4 @@
-"""What differs between two images, by the files next to their trees."""
+"""`virtbed image diff`: two images compared by the files that are stored next to their trees."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def image(
     lines = [f"{n} {v} {h * 64}" for n, (v, h) in (WHEELS | (wheels or {})).items()]
     text = bill(digest, "null", "bookworm", "2026-11-29T15:00:00Z", shown, lines, "")
     (folder / "sbom.cdx.json").write_text(text)
-    there = {name: about for name, about in (FILES | (files or {})).items() if about}
-    lines = [{"path": name, **about} for name, about in there.items()]
+    kept = {name: about for name, about in (FILES | (files or {})).items() if about}
+    lines = [{"path": name, **about} for name, about in kept.items()]
     listed(folder, [*lines, {"digest": digest, "files": len(lines)}])
     return str(folder)
 
@@ -57,16 +57,16 @@ def listed(folder: Path, lines: list[dict[str, Any]]) -> None:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def said(*words: str, status: int) -> str:
+def diff(*words: str, status: int) -> str:
     done = CliRunner().invoke(app, ["image", "diff", *words])
     assert done.exit_code == status, done.output
     return done.output
 
 
-def test_one_image_is_called_one(tmp_path: Path) -> None:
+def test_two_folders_with_one_digest_are_one_image(tmp_path: Path) -> None:
     a, b = image(tmp_path / "a", A), image(tmp_path / "b", A)
-    assert "one image: the digests are the same" in said(a, b, status=0)
-    assert json.loads(said(a, b, "--json", status=0))["same"] is True
+    assert "one image: the digests are the same" in diff(a, b, status=0)
+    assert json.loads(diff(a, b, "--json", status=0))["same"] is True
 
 
 def changed(tmp_path: Path) -> tuple[str, str]:
@@ -86,8 +86,8 @@ def changed(tmp_path: Path) -> tuple[str, str]:
     return image(tmp_path / "a", A), b
 
 
-def test_what_differs_is_said_in_words_within_80_columns(tmp_path: Path) -> None:
-    text = said(*changed(tmp_path), status=1)
+def test_differences_are_printed_in_words_within_80_columns(tmp_path: Path) -> None:
+    text = diff(*changed(tmp_path), status=1)
     rows = {" ".join(line.split()) for line in text.splitlines()}
     assert rows > {
         "curl (deb) only in b: 8",
@@ -105,8 +105,8 @@ def test_what_differs_is_said_in_words_within_80_columns(tmp_path: Path) -> None
     assert max(len(line) for line in text.splitlines() if "sha256:" not in line) <= 80
 
 
-def test_what_differs_is_given_to_machines(tmp_path: Path) -> None:
-    found = json.loads(said(*changed(tmp_path), "--json", status=1))
+def test_differences_are_printed_as_json(tmp_path: Path) -> None:
+    found = json.loads(diff(*changed(tmp_path), "--json", status=1))
     assert found["same"] is False and found["a"]["digest"] == A
     assert found["files"]["changed"]["/etc"] == {"mode": ["0755", "0700"]}
     assert set(found["files"]["only_a"]) == {"/opt/old", "/opt/old/one"}
@@ -114,18 +114,18 @@ def test_what_differs_is_given_to_machines(tmp_path: Path) -> None:
     assert found["packages"]["only_b"]["curl (deb)"]["version"] == "8"
 
 
-def test_two_digests_of_like_files_are_not_called_one_image(tmp_path: Path) -> None:
-    text = said(image(tmp_path / "a", A), image(tmp_path / "b", B), status=1)
+def test_two_digests_without_different_files_are_two_images(tmp_path: Path) -> None:
+    text = diff(image(tmp_path / "a", A), image(tmp_path / "b", B), status=1)
     assert "two digests, but no file differs" in text
 
 
-def test_many_rows_are_counted(tmp_path: Path) -> None:
+def test_rows_beyond_the_limit_are_counted(tmp_path: Path) -> None:
     many = {f"./srv{n}": FILES["./etc"] for n in range(100)}
-    text = said(image(tmp_path / "a", A), image(tmp_path / "b", B, many), status=1)
+    text = diff(image(tmp_path / "a", A), image(tmp_path / "b", B, many), status=1)
     assert "and 60 more; --json prints all of them" in text
 
 
-def test_images_of_the_host_are_named_by_digest_by_name_and_by_variant(tmp_path: Path) -> None:
+def test_an_image_of_the_host_is_found_by_digest_name_and_variant(tmp_path: Path) -> None:
     place = tmp_path / ("a" * 16)
     image(place, A)
     (tmp_path / "current-null").symlink_to(place.name)
@@ -152,11 +152,13 @@ def cut(folder: Path) -> None:
         (lambda f: listed(f, []), "damaged"),
         (lambda f: listed(f, [{"digest": B, "files": 0}]), "it belongs to another image"),
         (lambda f: listed(f, [{"path": 1}, {"digest": A, "files": 1}]), "damaged"),
-        (lambda f: (f / "manifest.json").write_text(f'{{"digest": "{B}"}}'), "both files must belong to one"),
+        (lambda f: (f / "manifest.json").write_text(f'{{"digest": "{B}"}}'), "belong to one image"),
         (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json"),
     ],
 )  # fmt: skip
-def test_what_is_no_image_is_refused_in_words(tmp_path: Path, spoil: Any, words: str) -> None:
+def test_a_folder_that_is_no_image_is_refused_with_a_message(
+    tmp_path: Path, spoil: Any, words: str
+) -> None:
     a, b = image(tmp_path / "a", A), image(tmp_path / "b", A)
     spoil(tmp_path / "a")
     done = CliRunner().invoke(app, ["image", "diff", a, b])

@@ -1,4 +1,4 @@
-"""What neighbours do to each platform, in a terminal."""
+"""`virtbed isolation`: its table, its sentences, and its output after a sweep."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def row(platform: str, neighbours: str, ratio: float, **more: Any) -> dict[str, 
     known = {"ratio_low": ratio - 0.015, "ratio_high": ratio + 0.0175, "answer": "differs"}
     known |= {"neighbours_cpus": "0 (same L3, with housekeeping)", "neighbours_busy": 0.972}
     known |= {"ratio_replicates": 10, "sentence": f"{platform} {neighbours} A."}
-    said = {"platform": platform, "mode": "pinned", "neighbours": neighbours, "ratio": ratio}
-    return {**SUBJECT, **said, **known, **more}
+    row = {"platform": platform, "mode": "pinned", "neighbours": neighbours, "ratio": ratio}
+    return {**SUBJECT, **row, **known, **more}
 
 
 CONTENT = {
@@ -45,7 +45,7 @@ def test_the_table_fits_with_every_interval_on_one_line(width: int) -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     (tmp_path / "trials").mkdir()
 
     def ask(content: dict[str, Any], *options: str) -> Any:
@@ -55,20 +55,20 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     return ask
 
 
-def test_the_command_says_each_sentence_and_then_the_table(asked: Any) -> None:
-    done = asked(CONTENT)
+def test_the_command_prints_each_sentence_and_then_the_table(invoke: Any) -> None:
+    done = invoke(CONTENT)
     assert done.exit_code == 0
     assert done.stdout.count("cn 15 A.\n") == 1
-    assert json.loads(asked(CONTENT, "--json").stdout) == CONTENT["isolation"]
+    assert json.loads(invoke(CONTENT, "--json").stdout) == CONTENT["isolation"]
 
 
-def test_the_command_says_what_to_do_where_nothing_had_neighbours(asked: Any) -> None:
-    done = asked({"confidence": 0.95, "isolation": []})
+def test_the_command_names_the_remedy_if_nothing_had_neighbours(invoke: Any) -> None:
+    done = invoke({"confidence": 0.95, "isolation": []})
     assert done.exit_code == 1
     assert "neighbours: [0, 1]" in done.stdout
 
 
-def test_after_a_sweep_it_is_said_in_one_reading_unless_hosts_are_unlike(
+def test_after_a_sweep_results_are_read_once_and_unlike_hosts_get_a_hint(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read: list[Any] = []
@@ -85,7 +85,7 @@ def test_after_a_sweep_it_is_said_in_one_reading_unless_hosts_are_unlike(
     assert "cn 15 A." in capsys.readouterr().out
     assert read == [(tmp_path, "")]
     command.say_isolation(tmp_path)
-    said = " ".join(capsys.readouterr().out.split())
-    assert said == (
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed == (
         "the hosts one and others are unlike; `virtbed isolation --host` shows one of them"
     )

@@ -1,4 +1,4 @@
-"""One controller per results folder: by a lock on this machine, by a lease beyond it."""
+"""One controller per results folder: a lock on this machine, a lease between machines."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import pytest
 from virtbed.lease import SLACK_S, Holder, LeaseError, locked, until
 
 
-def test_this_process_is_there_and_others_are_known_to_be_gone() -> None:
-    here = Holder.here()
-    assert (here.pid, here.host) == (os.getpid(), os.uname().nodename)
-    assert here.boot and here.started
-    assert not here.gone()
-    assert replace(here, boot="of an earlier boot").gone()
+def test_this_process_is_running_and_earlier_ones_are_known_to_have_ended() -> None:
+    me = Holder.here()
+    assert (me.pid, me.host) == (os.getpid(), os.uname().nodename)
+    assert me.boot and me.started
+    assert not me.gone()
+    assert replace(me, boot="of an earlier boot").gone()
     # The number of a process that ended belongs to another one now.
-    assert replace(here, started="1").gone()
+    assert replace(me, started="1").gone()
 
 
-def test_of_another_machines_process_nothing_is_known() -> None:
+def test_a_process_of_another_machine_is_not_known_to_have_ended() -> None:
     assert not replace(Holder.here(), host="elsewhere", started="1").gone()
 
 
-def test_a_process_that_ended_is_gone() -> None:
+def test_an_ended_process_is_known_to_have_ended() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
     holder = replace(Holder.here(), pid=child.pid, started=started)
@@ -46,7 +46,7 @@ def test_a_process_whose_name_has_spaces_and_parentheses_is_recognized(tmp_path:
     assert Holder.here(tmp_path).started == "22"
 
 
-def test_a_lease_outlasts_its_step() -> None:
+def test_a_lease_lasts_longer_than_its_step() -> None:
     assert until(10) == pytest.approx(time.time() + 10 + SLACK_S, abs=5)
 
 
@@ -58,7 +58,7 @@ def test_a_folder_has_one_controller_at_a_time(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_lock_is_no_way_to_another_file(tmp_path: Path) -> None:
+def test_a_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic link"), locked(tmp_path):
         raise AssertionError

@@ -19,7 +19,7 @@ IDENTITY = {"plan": "sha256:1", "image": "sha256:2", "accelerator": "tcg", "host
 TRIALS = [("a", 1, "bm"), ("b", 2, "cn"), ("c", 3, "cn")]
 
 
-def test_what_is_done_stays_done(tmp_path: Path) -> None:
+def test_a_done_trial_stays_done(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger:
         ledger.begin(IDENTITY, TRIALS)
@@ -35,7 +35,7 @@ def test_what_is_done_stays_done(tmp_path: Path) -> None:
         assert ledger.seconds() == {"bm": 12.0}
 
 
-def test_a_sweep_goes_on_with_more_replicates_and_never_with_fewer(tmp_path: Path) -> None:
+def test_a_sweep_can_be_continued_with_more_replicates_and_not_with_fewer(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger:
         ledger.begin(IDENTITY, TRIALS)
@@ -48,7 +48,7 @@ def test_a_sweep_goes_on_with_more_replicates_and_never_with_fewer(tmp_path: Pat
 
 
 @pytest.mark.parametrize("key", sorted(IDENTITY))
-def test_another_sweep_is_not_mixed_in(tmp_path: Path, key: str) -> None:
+def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, key: str) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.begin(IDENTITY, TRIALS)
         with pytest.raises(LedgerError, match=f"started with {key} {IDENTITY[key]}, now it is new"):
@@ -98,7 +98,7 @@ def overwritten(path: Path) -> None:
     [lambda path: path.write_bytes(os.urandom(5000)), lambda path: path.write_text("garbage"),
      of_another_version, cut, overwritten],
 )  # fmt: skip
-def test_a_damaged_ledger_is_said_and_kept_aside(
+def test_a_damaged_ledger_is_reported_and_moved_aside(
     tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "ledger.sqlite"
@@ -122,22 +122,24 @@ def test_a_whole_ledger_is_opened_as_it_is(tmp_path: Path) -> None:
         assert (ledger.new(), wrong) == (False, "")
 
 
-def test_what_cannot_be_written_is_said_and_no_damage(tmp_path: Path) -> None:
+def test_a_ledger_that_cannot_be_written_is_reported_and_does_not_count_as_damaged(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "ledger.sqlite"
     filled(path)
     with Ledger(path) as ledger, sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         ledger._db.execute("PRAGMA busy_timeout=50")
-        with pytest.raises(LedgerError, match=r"database is locked; .*nothing is lost") as said:
+        with pytest.raises(LedgerError, match=r"database is locked; .*nothing is lost") as refused:
             ledger.attempt("trial-1")
         other.execute("ROLLBACK")
-    assert not isinstance(said.value, LedgerDamagedError)
-    with pytest.raises(LedgerError, match="unable to open") as said:
+    assert not isinstance(refused.value, LedgerDamagedError)
+    with pytest.raises(LedgerError, match="unable to open") as refused:
         Ledger(tmp_path / "none" / "ledger.sqlite")
-    assert not isinstance(said.value, LedgerDamagedError)
+    assert not isinstance(refused.value, LedgerDamagedError)
 
 
-def test_only_what_was_written_last_counts_as_done(tmp_path: Path) -> None:
+def test_a_later_close_without_digests_keeps_them_and_forget_removes_them(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.begin(IDENTITY, TRIALS)
         ledger.close("a", "done", 1.0, digests=Digests("r", "e"))
@@ -189,7 +191,7 @@ def test_two_controllers_cannot_take_one_sweep(tmp_path: Path) -> None:
     ],
     ids=["elsewhere", "expired", "booted since", "another process", "this process"],
 )
-def test_a_lease_counts_while_its_holder_may_be_there(
+def test_a_lease_is_valid_while_its_holder_may_be_running(
     tmp_path: Path, other: Holder, expires: float, refused: bool
 ) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
@@ -205,7 +207,7 @@ def test_a_lease_counts_while_its_holder_may_be_there(
         ledger.take(replace(HERE, host="elsewhere"), SOON)  # nobody holds it
 
 
-def test_of_several_hosts_none_ends_the_leases_of_another(tmp_path: Path) -> None:
+def test_workers_of_several_hosts_do_not_end_each_others_leases(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger, Ledger(path) as of_another:
         ledger.begin(IDENTITY, TRIALS)
@@ -220,7 +222,7 @@ def test_of_several_hosts_none_ends_the_leases_of_another(tmp_path: Path) -> Non
         assert ledger._rows("SELECT expires FROM holder") == [(SOON - 500,)]
 
 
-def test_a_folder_is_locked_against_another_process(tmp_path: Path) -> None:
+def test_a_locked_folder_is_refused_to_another_process(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from virtbed.lease import locked\n"
         "with locked(Path(sys.argv[1])): print('held')"
@@ -238,7 +240,7 @@ def test_a_folder_is_locked_against_another_process(tmp_path: Path) -> None:
     assert other().stdout == "held\n"
 
 
-def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing_written_before(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     script = (
         "import resource, signal, sys; from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""The search for CPUs that share as much as possible, and for their nearest memory."""
+"""The search for CPUs that are near each other, and for their nearest memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def search(machine: Machine, kept: set[int], memory_mib: int = 4096, **more: int
 
 
 def best(machine: Machine, kept: set[int], cores: int, **more: int) -> list[int]:
-    """Return the best CPUs of those that are not kept for the host."""
+    """Return the best CPUs of those that are not reserved for housekeeping."""
     return search(machine, kept, **more).best(machine.cpus - kept, cores)
 
 
-def test_the_cpus_of_one_node_and_not_the_hosts_are_chosen() -> None:
+def test_cpus_of_one_node_without_the_housekeeping_cpus_are_chosen() -> None:
     machine = host(nodes=2, cores_per_node=4).machine
     assert best(machine, {0}, 4) == [4, 5, 6, 7]
     assert best(machine, {7}, 4) == [0, 1, 2, 3]
     assert set(best(machine, {0}, 3)) < {4, 5, 6, 7}  # not next to the host's own
 
 
-def test_a_size_beyond_a_node_takes_one_whole_and_the_rest_together() -> None:
+def test_a_size_larger_than_a_node_takes_a_whole_node_and_part_of_another() -> None:
     machine = host(nodes=2, cores_per_node=4).machine
     taken = best(machine, {0}, 6)
     assert set(taken) >= {4, 5, 6, 7} and len(set(taken)) == 6
@@ -40,7 +40,7 @@ def test_second_threads_come_after_every_core() -> None:
     assert set(best(machine, {0, 4}, 5)) >= {1, 2, 3}
 
 
-def test_a_node_that_has_too_little_memory_is_left() -> None:
+def test_a_node_with_too_little_memory_is_avoided() -> None:
     machine = host(nodes=2, cores_per_node=2).machine
     small, large = machine.nodes
     uneven = replace(machine, nodes=(small, replace(large, memory_mib=1000)))
@@ -48,7 +48,7 @@ def test_a_node_that_has_too_little_memory_is_left() -> None:
     assert set(best(uneven, {0}, 2, memory_mib=400)) == {2, 3}
 
 
-def test_a_cpu_without_memory_has_that_of_the_nearest_node() -> None:
+def test_a_cpu_of_a_node_without_memory_uses_the_nearest_memory() -> None:
     machine = host(nodes=3, cores_per_node=1).machine
     empty = replace(
         machine,
@@ -69,7 +69,7 @@ def test_a_cpu_without_memory_has_that_of_the_nearest_node() -> None:
         ([100], 0, True),
     ],
 )
-def test_memory_takes_what_an_instance_needs_besides_its_own(
+def test_memory_for_the_emulator_and_the_kernel_is_included(
     memory_mib: list[int | None], asked_mib: int, enough: bool
 ) -> None:
     nodes = [Node(number, frozenset({number}), mib) for number, mib in enumerate(memory_mib)]

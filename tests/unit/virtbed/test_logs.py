@@ -31,8 +31,8 @@ def test_a_long_log_keeps_its_end(
 ) -> None:
     monkeypatch.setattr(logs, "MAX_BYTES", 7)
     Logs(tmp_path / "ansible").keep("block", printed)
-    said = (tmp_path / "ansible" / "0001-block.log").read_text()
-    assert said == "[the first 13 bytes were left out]\nprinted"
+    kept = (tmp_path / "ansible" / "0001-block.log").read_text()
+    assert kept == "[the first 13 bytes were left out]\nprinted"
 
 
 def test_only_the_end_of_a_log_is_read(tmp_path: Path, printed: Path) -> None:

@@ -1,4 +1,4 @@
-"""Neighbours: where they are put on hosts of many shapes, and which cells of a plan have any."""
+"""Neighbours: their CPUs on hosts of many shapes, and the cells of a plan that have any."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_no_cpu_is_in_two_instances_and_all_are_of_one_kind_and_size(
 @pytest.mark.parametrize(
     ("host", "cores", "expected"),
     [
-        # There is no third CPU: housekeeping keeps the neighbour company, and that is said.
+        # There is no third CPU, so the neighbour shares housekeeping's CPU, and the reason says so.
         ("two cores", 1, [("0", "L3", True)]),
         ("two cores", 2, []),
         ("one core", 1, []),
@@ -67,7 +67,7 @@ def test_no_cpu_is_in_two_instances_and_all_are_of_one_kind_and_size(
                          ("1-7", "machine", False)]),
     ],
 )  # fmt: skip
-def test_neighbours_are_near_on_cores_of_their_own_and_housekeeping_is_last(
+def test_neighbours_get_near_cores_of_their_own_and_housekeeping_cpus_last(
     host: str, cores: int, expected: list[tuple[str, str, bool]]
 ) -> None:
     found = place_neighbours(HOSTS[host], place(HOSTS[host], cores), 15, GIB)
@@ -99,7 +99,7 @@ def test_isolated_cpus_have_isolated_neighbours_only() -> None:
     assert {placed.cpus, one.cpus} == {"2", "3"}
 
 
-def asked(**keys: Any) -> Plan:
+def plan_with(**keys: Any) -> Plan:
     return Plan.model_validate(
         {
             "name": "demo",
@@ -116,23 +116,23 @@ def asked(**keys: Any) -> Plan:
 def designed(cpus: int = 4, **keys: Any) -> Design:
     host = report(cpus, guests="available")
     facts = {**host.facts, **machines.facts(machines.flat(cpus, 24_000), cpus, isa=["avx"])}
-    return design(asked(**keys), replace(host, facts=facts), PLATFORMS)
+    return design(plan_with(**keys), replace(host, facts=facts), PLATFORMS)
 
 
 @pytest.mark.parametrize(
     ("written", "values"),
     [(1, ["0", "1"]), (0, ["0"]), ([0, 2], ["0", "2"]), (["0", "1"], ["0", "1"])],
 )
-def test_a_plan_writes_numbers_and_one_number_stands_for_none_and_it(
+def test_a_single_number_of_neighbours_in_a_plan_means_none_and_that_number(
     written: object, values: list[str]
 ) -> None:
-    plan = asked(neighbours=written)
+    plan = plan_with(neighbours=written)
     assert plan.neighbours == values  # type: ignore[attr-defined]  # made from the registry
     assert Plan.model_validate(plan.model_dump(mode="json")).digest() == plan.digest()
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "message"),
     [
         ("16", "neighbours.1: 16 found; a whole number from 0 to 15 needed"),
         ("[0, true]", "neighbours.1: True found; a whole number from 0 to 15 needed"),
@@ -144,8 +144,8 @@ def test_a_plan_writes_numbers_and_one_number_stands_for_none_and_it(
         ("[]", "neighbours: [] found; List should have at least 1 item"),
     ],
 )
-def test_a_plan_with_other_numbers_is_refused_in_words(
-    tmp_path: Path, written: str, said: str
+def test_a_plan_with_invalid_numbers_of_neighbours_is_refused_with_a_message(
+    tmp_path: Path, written: str, message: str
 ) -> None:
     plan = tmp_path / "plan.yml"
     plan.write_text(
@@ -154,10 +154,10 @@ def test_a_plan_with_other_numbers_is_refused_in_words(
     )
     with pytest.raises(PlanError) as refused:
         load_plan(plan, ["bm"])
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_the_schema_of_a_plan_says_that_they_are_numbers() -> None:
+def test_the_schema_of_a_plan_has_numbers_of_neighbours() -> None:
     number = {"type": "integer", "minimum": 0, "maximum": 15}
     found = Plan.model_json_schema()["properties"]["neighbours"]
     assert found["anyOf"] == [
@@ -166,7 +166,7 @@ def test_the_schema_of_a_plan_says_that_they_are_numbers() -> None:
     assert found["default"] == [0]
 
 
-def test_a_cell_with_neighbours_has_instances_of_its_own_next_to_those_without() -> None:
+def test_cells_with_and_without_neighbours_have_separate_instances() -> None:
     found = designed(neighbours=[0, 1, 2])
     assert not found.not_run
     by_value: dict[str, list[Any]] = {}
@@ -196,7 +196,7 @@ def test_a_cell_with_neighbours_has_instances_of_its_own_next_to_those_without()
     assert "neighbours" in text and "L3)" in text
 
 
-def test_on_two_cores_the_neighbour_gets_the_cpu_of_housekeeping_and_the_plan_says_so() -> None:
+def test_on_two_cores_the_neighbour_gets_the_housekeeping_cpu_and_the_plan_says_so() -> None:
     found = designed(2, neighbours=1)
     (size,) = found.placements
     assert (size.cpus, size.housekeeping) == ("1", "0")
@@ -205,7 +205,7 @@ def test_on_two_cores_the_neighbour_gets_the_cpu_of_housekeeping_and_the_plan_sa
     assert "housekeeping)" in shown(placement_table(found.placements), 132)
 
 
-def test_without_neighbours_nothing_of_a_plan_or_its_identity_is_said_of_them() -> None:
+def test_the_design_of_a_plan_without_neighbours_does_not_mention_them() -> None:
     found = designed()
     assert all(trial.instance.neighbours == () for trial in found.trials)
     assert "neighbour" not in placement_words(encode(one) for one in found.placements)
@@ -221,7 +221,7 @@ def test_without_neighbours_nothing_of_a_plan_or_its_identity_is_said_of_them() 
         ("cn", ["vanilla"], "an instance that floats has no CPUs of its own", "mode pinned"),
     ],
 )
-def test_what_can_have_no_neighbours_is_left_out_with_its_reason(
+def test_cells_that_cannot_have_neighbours_are_left_out_with_the_reason(
     platform: str, modes: list[str], reason: str, remedy: str
 ) -> None:
     platforms = {"bm": ["pinned"], platform: modes}
@@ -234,7 +234,7 @@ def test_what_can_have_no_neighbours_is_left_out_with_its_reason(
     assert remedy in row.remedy
 
 
-def test_a_size_without_room_is_left_out_and_a_smaller_one_is_not() -> None:
+def test_only_sizes_without_room_for_neighbours_are_left_out() -> None:
     found = designed(4, cores=[1, 2], neighbours=[0, 2])
     had = {(t.instance.cores, t.factors["neighbours"]) for t in found.trials}
     assert had == {(1, "0"), (1, "2"), (2, "0")}
@@ -245,7 +245,7 @@ def test_a_size_without_room_is_left_out_and_a_smaller_one_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "keys", "said"),
+    ("cpus", "keys", "message"),
     [
         (2, {"neighbours": 2}, "3 instances of 1 CPUs and 2048 MiB each are needed at the same"),
         (2, {"neighbours": 1, "memory_mib": 9000}, "this host has room for 1"),
@@ -254,14 +254,14 @@ def test_a_size_without_room_is_left_out_and_a_smaller_one_is_not() -> None:
     ],
 )
 def test_a_number_that_no_cell_can_have_is_refused(
-    cpus: int, keys: dict[str, Any], said: str
+    cpus: int, keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PlanError, match=r"neighbours: \d found, which no cell of the plan") as why:
         designed(cpus, **keys)
-    assert said in str(why.value)
+    assert message in str(why.value)
 
 
-def test_the_plan_that_ships_measures_bare_metal_and_a_container_with_one_neighbour_here() -> None:
+def test_the_shipped_plan_measures_bare_metal_and_a_container_with_one_neighbour() -> None:
     shipped = load_plan(Path(__file__).parents[3] / "plans/neighbours.yml")
     found = design(shipped, report(2), PLATFORMS)
     assert not found.not_run
@@ -270,7 +270,7 @@ def test_the_plan_that_ships_measures_bare_metal_and_a_container_with_one_neighb
     }
 
 
-def test_a_trial_is_guessed_to_take_as_long_again_where_neighbours_start_before_it() -> None:
+def test_the_guess_for_a_trial_with_neighbours_is_twice_as_long() -> None:
     trials = designed(platforms={"bm": ["pinned"]}, neighbours=1).trials
     guess_s = PLATFORMS.trial_s
     assert estimate_s(trials, {}, guess_s) == (2 + 2 * 2) * guess_s("bm", False)

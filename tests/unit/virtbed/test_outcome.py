@@ -1,4 +1,4 @@
-"""How far a guest's clock ran apart, worked out from readings whose truth the test knows."""
+"""The drift of a guest's clock, computed from readings with a known drift."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def readings(elapsed_s: float, latency_s: float = 0.1) -> Readings:
 
 
 @pytest.mark.parametrize("elapsed_s", [100.0, 100.1, 99.9])
-def test_what_the_latency_explains_does_not_count(elapsed_s: float) -> None:
+def test_a_difference_within_the_latency_does_not_count(elapsed_s: float) -> None:
     assert clock_apart_share(readings(elapsed_s)) == 0.0
 
 
 @pytest.mark.parametrize("elapsed_s", [98.0, 102.0])
-def test_a_clock_that_is_off_by_2_percent_is_found(elapsed_s: float) -> None:
+def test_a_drift_of_2_percent_is_found(elapsed_s: float) -> None:
     assert clock_apart_share(readings(elapsed_s)) == pytest.approx(0.02, abs=0.0015)
 
 
-def test_a_machine_with_one_clock_has_nothing_to_compare() -> None:
+def test_without_a_second_clock_there_is_no_drift() -> None:
     metal = Reading({"cpus_online": "0-1"}, None)
     assert clock_apart_share(Readings(before=metal, after=metal)) is None
     assert clock_apart_share(Readings()) is None

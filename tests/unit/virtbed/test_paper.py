@@ -1,4 +1,4 @@
-"""plans/paper.yml has every published cell that can be measured, and its price is said."""
+"""plans/paper.yml has every published cell that can be measured, and prints its host-hours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def paper() -> Plan:
     return load_plan(plan_path("paper"))
 
 
-def test_it_has_each_published_cell_of_cpus_and_bare_metal_as_it_was(paper: Plan) -> None:
+def test_the_plan_has_each_published_cell_without_a_gpu(paper: Plan) -> None:
     placed = design(paper, report(cpus=128, guests="available"), PLATFORMS)
     assert placed.not_run == ()
     cells = {(t.instance.platform, t.instance.mode, t.instance.cores) for t in placed.trials}
@@ -46,20 +46,20 @@ def test_it_has_each_published_cell_of_cpus_and_bare_metal_as_it_was(paper: Plan
     assert {platform for platform, *_ in ours} == set(THEIRS)
 
 
-def test_without_hardware_virtualization_or_cpus_it_is_not_carried_out(paper: Plan) -> None:
+def test_the_plan_is_refused_without_hardware_virtualization_or_enough_cpus(paper: Plan) -> None:
     with pytest.raises(Exception, match=r"64 cores requested, this host offers 32 allowed CPUs"):
         design(paper, report(cpus=32), PLATFORMS)
     emulated = design(paper, report(cpus=128), PLATFORMS)
     assert {t.instance.platform for t in emulated.trials} == {"bm", "cn"}
 
 
-def test_its_host_hours_are_printed_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_virtbed_plan_prints_its_host_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     found = report(cpus=128, guests="available")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(bench, "alone", nullcontext)
     monkeypatch.setattr(Bench, "examine", lambda *_, **__: (found, []))
-    said = CliRunner().invoke(app, ["plan", "paper", "--json"]).output
-    document = json.loads(said)
+    output = CliRunner().invoke(app, ["plan", "paper", "--json"]).output
+    document = json.loads(output)
     assert document["host_hours"] == pytest.approx(document["estimated_s"] / 3600)
     printed = CliRunner().invoke(app, ["plan", "paper"], env={"COLUMNS": "300"}).output
     assert f"host-hours: {document['host_hours']:.0f} h, for 10 replicates; 10 hosts" in printed
@@ -73,8 +73,8 @@ def test_its_host_hours_are_printed_beforehand(monkeypatch: pytest.MonkeyPatch) 
         (30, 0.01, "host-hours: at most 3 h, for 30 replicates; 30 hosts"),
     ],
 )
-def test_hours_are_of_all_hosts_together(
+def test_host_hours_are_the_sum_over_all_hosts(
     plan: Plan, replicates: int, precision: float | None, line: str
 ) -> None:
-    asked = plan.model_copy(update={"replicates": replicates, "precision": precision})
-    assert hours_line(asked, 3 * 3600).startswith(line)
+    changed = plan.model_copy(update={"replicates": replicates, "precision": precision})
+    assert hours_line(changed, 3 * 3600).startswith(line)

@@ -1,4 +1,4 @@
-"""Placement on hosts of many shapes: what must hold on all of them, and what is chosen on some."""
+"""Placement on hosts of many shapes: properties that hold on all, and the choice on some."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def host(nodes: int, cores_per_node: int, threads: int = 1, memory_mib: int = 32
 
 
 def of(cores: list[tuple[int, ...]], nodes: list[range], memory_mib: int = 32000) -> Topology:
-    """Return a host of nodes, each with a last-level cache, out of its cores by place."""
+    """Return a host of nodes, each with a last-level cache, from its cores by position."""
     domains, found = [], []
     for number, places in enumerate(nodes):
         cpus = frozenset(cpu for place in places for cpu in cores[place])
@@ -47,7 +47,7 @@ def of(cores: list[tuple[int, ...]], nodes: list[range], memory_mib: int = 32000
 
 
 def without(topology: Topology, offline: set[int]) -> Topology:
-    """Take CPUs offline: the kernel then names them nowhere."""
+    """Return a host with CPUs offline, which the kernel no longer lists."""
     old = topology.machine
     machine = Machine(
         tuple(c for core in old.cores if (c := tuple(n for n in core if n not in offline))),
@@ -80,7 +80,7 @@ HOSTS = {
 
 @st.composite
 def questions(draw: st.DrawFn) -> tuple[Topology, int]:
-    """A host with some CPUs not allowed, and a size that fits it."""
+    """Generate a host with some CPUs not allowed, and a size that fits it."""
     whole = HOSTS[draw(st.sampled_from(sorted(HOSTS)))]
     numbers = sorted(whole.machine.cpus)
     allowed = draw(st.sets(st.sampled_from(numbers), min_size=1) | st.just(set(numbers)))
@@ -98,7 +98,9 @@ def node_of(topology: Topology, cpu: int) -> int:
 
 
 @given(questions())
-def test_it_gives_the_count_asked_within_what_is_allowed(question: tuple[Topology, int]) -> None:
+def test_a_placement_has_the_requested_number_of_allowed_cpus(
+    question: tuple[Topology, int],
+) -> None:
     topology, cores = question
     cpus, mems, housekeeping = sets(place(topology, cores))
     assert len(cpus) == cores
@@ -108,7 +110,9 @@ def test_it_gives_the_count_asked_within_what_is_allowed(question: tuple[Topolog
 
 
 @given(questions())
-def test_housekeeping_is_apart_until_every_cpu_is_taken(question: tuple[Topology, int]) -> None:
+def test_housekeeping_has_its_own_cpus_unless_the_instance_takes_all(
+    question: tuple[Topology, int],
+) -> None:
     topology, cores = question
     cpus, _, housekeeping = sets(place(topology, cores))
     if cores < len(topology.allowed):
@@ -119,7 +123,9 @@ def test_housekeeping_is_apart_until_every_cpu_is_taken(question: tuple[Topology
 
 
 @given(questions())
-def test_housekeeping_shares_a_cache_only_where_it_must(question: tuple[Topology, int]) -> None:
+def test_housekeeping_shares_a_cache_only_if_no_other_cpu_is_left(
+    question: tuple[Topology, int],
+) -> None:
     topology, cores = question
     cpus, _, housekeeping = sets(place(topology, cores))
     nodes = {node_of(topology, cpu) for cpu in cpus}
@@ -128,7 +134,7 @@ def test_housekeeping_shares_a_cache_only_where_it_must(question: tuple[Topology
 
 
 @given(questions())
-def test_one_node_is_used_where_one_is_enough(question: tuple[Topology, int]) -> None:
+def test_one_node_is_used_if_it_has_enough_cpus(question: tuple[Topology, int]) -> None:
     topology, cores = question
     lowest = min(topology.allowed)
     core = next(core for core in topology.machine.cores if lowest in core)
@@ -189,7 +195,7 @@ def test_the_order_of_the_facts_does_not_matter(question: tuple[Topology, int], 
         ("node 0 almost offline", 1, ("4", "1", "0")),
     ],
 )
-def test_what_is_chosen(name: str, cores: int, expected: tuple[str, str, str]) -> None:
+def test_the_chosen_cpus(name: str, cores: int, expected: tuple[str, str, str]) -> None:
     placement = place(HOSTS[name], cores)
     assert (placement.cpus, placement.mems, placement.housekeeping) == expected
 
@@ -205,12 +211,12 @@ def test_what_is_chosen(name: str, cores: int, expected: tuple[str, str, str]) -
         ("side by side", 2, "0,2"),
     ],
 )
-def test_what_stays_online(name: str, cores: int, expected: str) -> None:
+def test_the_cpus_that_stay_online(name: str, cores: int, expected: str) -> None:
     assert keep_online(HOSTS[name], cores) == expected
 
 
-def test_too_many_cores_names_found_needed_and_where_to_change() -> None:
-    with pytest.raises(PlacementError, match=r"3 cores requested, .* 2 allowed CPUs \(0-1\); lower"):
+def test_the_message_for_too_many_cores_names_found_needed_and_the_remedy() -> None:
+    with pytest.raises(PlacementError, match=r"3 cores requested, .* allowed CPUs \(0-1\); lower"):
         place(HOSTS["two cores"], 3)
     with pytest.raises(PlacementError, match="at least 1 needed"):
         place(HOSTS["two cores"], 0)
@@ -232,7 +238,7 @@ FAR = machines.distances({0: (10, 21, 17), 1: (21, 10, 28), 2: (17, 28, 10)})
 FIRST, SECOND = range(4), range(4, 8)
 
 
-def test_memory_is_bound_to_dram_alone() -> None:
+def test_memory_is_bound_to_dram_only() -> None:
     """High-bandwidth, far and GPU memory are nodes without CPUs, near those of another."""
     more = (
         machines.node(2, FIRST, 64000, subtype="HBM"),
@@ -250,14 +256,14 @@ def test_memory_is_bound_to_dram_alone() -> None:
         place(topology, 4, 16000)
 
 
-def test_a_node_without_memory_takes_the_nearest_that_has_any() -> None:
+def test_cpus_of_a_node_without_memory_use_the_nearest_memory() -> None:
     nodes = machines.node(0, FIRST, 9000), machines.node(1, SECOND, 0)
     placement = place(two_nodes(*nodes, machines.node(2, FIRST, 9000), outside=FAR), 4)
     assert (placement.cpus, placement.mems) == ("4-7", "0")
     assert "memory of node 0, the nearest that has any" in placement.reasons
 
 
-def test_memory_that_our_cpuset_lacks_is_never_bound() -> None:
+def test_memory_outside_of_our_cpuset_is_never_bound() -> None:
     nodes = machines.node(0, FIRST, 9000), machines.node(1, SECOND, 9000)
     parts = [machines.thing("L3Cache", cpus, machines.cores(cpus)) for cpus in (FIRST, SECOND)]
     facts = machines.facts(machines.machine(range(8), *parts, *nodes), 8)
@@ -267,8 +273,8 @@ def test_memory_that_our_cpuset_lacks_is_never_bound() -> None:
     assert (placement.cpus, placement.mems, placement.housekeeping) == ("1-2", "0", "4")
 
 
-def test_cpus_are_taken_where_the_memory_fits() -> None:
-    """Apart from the housekeeping is good, and enough memory is needed."""
+def test_cpus_are_chosen_where_the_memory_suffices() -> None:
+    """Enough memory is more important than distance from the housekeeping CPUs."""
     topology = two_nodes(machines.node(0, FIRST, 9000), machines.node(1, SECOND, 4000))
     assert (place(topology, 2, 2000).cpus, place(topology, 2, 2000).mems) == ("4-5", "1")
     assert (place(topology, 2, 8000).cpus, place(topology, 2, 8000).mems) == ("1-2", "0")
@@ -277,7 +283,7 @@ def test_cpus_are_taken_where_the_memory_fits() -> None:
         place(topology, 2, 12000)
 
 
-def test_a_gpu_draws_instances_to_its_node_but_a_servers_screen_does_not() -> None:
+def test_instances_are_placed_near_a_gpu_but_not_near_a_servers_display() -> None:
     third = machines.thing("L3Cache", range(8, 12), machines.cores(range(8, 12)))
     nodes = [machines.node(n, range(4 * n, 4 * n + 4), 9000) for n in range(3)]
     parts = [machines.thing("L3Cache", c, machines.cores(c)) for c in (FIRST, SECOND)]
@@ -293,7 +299,7 @@ def test_a_gpu_draws_instances_to_its_node_but_a_servers_screen_does_not() -> No
     assert near("0300 [1a03:2000] [1a03:2000] 52").cpus == "4-5"
 
 
-def test_isolated_cpus_are_used_and_the_others_keep_house() -> None:
+def test_isolated_cpus_are_used_for_instances_and_the_others_for_housekeeping() -> None:
     machine = HOSTS["2x14 SMT"].machine
     isolated = frozenset({2, 3, 30, 31})
     topology = Topology(machine, machine.cpus - isolated, isolated)
@@ -305,7 +311,7 @@ def test_isolated_cpus_are_used_and_the_others_keep_house() -> None:
         place(topology, 5)
 
 
-def test_the_fastest_kind_that_holds_the_largest_size_is_every_sizes() -> None:
+def test_all_sizes_use_the_fastest_kind_that_holds_the_largest_size() -> None:
     machine = HOSTS["laptop"].machine
     kinds = (Kind(frozenset({3, 7}), "fast"), Kind(frozenset({0, 1, 2, 4, 5, 6}), "slow"))
     mixed = Machine(machine.cores, kinds, machine.domains, machine.nodes, {}, {})
@@ -316,7 +322,7 @@ def test_the_fastest_kind_that_holds_the_largest_size_is_every_sizes() -> None:
         choose_kind(topology, 7)
 
 
-def test_from_doctor_reads_which_cpus_are_for_what() -> None:
+def test_from_doctor_reads_allowed_isolated_and_tickless_cpus() -> None:
     facts = machines.facts(machines.flat(4), 4, allowed=[1, 2], isolated=[3])
     topology = Topology.from_doctor(facts)
     assert (topology.allowed, topology.measured) == ({1, 2}, {3})

@@ -1,6 +1,6 @@
-"""Placement on machines as hwloc tells of them: small ones kept here, and recorded ones.
+"""Placement on machines that hwloc describes: small ones in this file, and recorded ones.
 
-Each row is a choice as a person would make it who knows the machine, with the reason.
+Each row is the choice of a person who knows the machine, with the reason.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ NAMES = sorted(path.stem for path in KEPT.glob("*.xml"))
 
 
 @pytest.mark.parametrize(("name", "cores", "cpus", "mems", "housekeeping", "why"), SMALL)
-def test_small_machines(
+def test_the_choice_on_small_machines(
     name: str, cores: int, cpus: str, mems: str, housekeeping: str, why: str
 ) -> None:
     machine = kept(name)
@@ -111,7 +111,7 @@ def test_small_machines(
 
 @pytest.fixture(scope="session")
 def machine(recorded: Callable[[str], Path]) -> Callable[[str], Machine]:  # noqa: F811
-    """Return a recorded machine as hwloc tells of it."""
+    """Return hwloc's XML of a recorded machine."""
     known: dict[str, Machine] = {}
 
     def read(name: str) -> Machine:
@@ -137,14 +137,14 @@ def machine(recorded: Callable[[str], Path]) -> Callable[[str], Machine]:  # noq
 
 
 @pytest.mark.parametrize(("name", "cores", "cpus", "mems", "housekeeping", "why"), REAL)
-def test_recorded_machines(
+def test_the_choice_on_recorded_machines(
     machine: Callable[[str], Machine],
     name: str, cores: int, cpus: str, mems: str, housekeeping: str, why: str,
 ) -> None:  # fmt: skip
     found = machine(name)
     placement = place(Topology(found, found.cpus), cores)
-    said = placement.cpus, placement.mems, placement.housekeeping
-    assert said == (cpus, mems, housekeeping), why
+    chosen = placement.cpus, placement.mems, placement.housekeeping
+    assert chosen == (cpus, mems, housekeeping), why
 
 
 def test_every_recorded_machine_is_in_the_table() -> None:
@@ -184,7 +184,7 @@ def holds(machine: Machine, allowed: frozenset[int], cores: int) -> None:
 
 @given(st.data())
 @settings(max_examples=50, deadline=None)
-def test_what_holds_on_every_small_machine(data: st.DataObject) -> None:
+def test_the_properties_of_placements_hold_on_every_small_machine(data: st.DataObject) -> None:
     machine = kept(data.draw(st.sampled_from(NAMES)))
     every = machine.cpus
     allowed = data.draw(st.just(every) | st.frozensets(st.sampled_from(sorted(every)), min_size=1))
@@ -193,7 +193,9 @@ def test_what_holds_on_every_small_machine(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in REAL}))
-def test_what_holds_on_every_recorded_machine(machine: Callable[[str], Machine], name: str) -> None:
+def test_the_properties_of_placements_hold_on_every_recorded_machine(
+    machine: Callable[[str], Machine], name: str
+) -> None:
     found = machine(name)
     most = max(len(kind.cpus) for kind in found.kinds)
     for cores in {*range(1, min(most, 17)), *range(16, most, 16), most - 1, most} - {0}:

@@ -28,7 +28,7 @@ def checkout(root: Path, entries: object, **roles: object) -> Path:
     return root
 
 
-def test_a_platform_has_its_roles_their_words_and_their_time(tmp_path: Path) -> None:
+def test_a_platform_has_its_roles_with_their_words_and_times(tmp_path: Path) -> None:
     guest = {**METAL, "own_kernel": True}
     entries = {"a": ENTRY, "b": {**ENTRY, "machine": "guest", "words": "box in a guest"}}
     found = load_platforms(checkout(tmp_path, entries, machine_guest=guest))
@@ -58,20 +58,20 @@ def test_an_enclosure_without_a_limit_has_the_words_of_its_machine(tmp_path: Pat
         ({"Has Space": ENTRY}, r"platforms\.yml.*name"),
     ],
 )
-def test_an_entry_that_cannot_be_used_is_refused_by_its_file_and_key(
+def test_the_message_for_an_unusable_entry_names_the_file_and_the_key(
     tmp_path: Path, entries: object, why: str
 ) -> None:
     with pytest.raises(PlatformError, match=why):
         load_platforms(checkout(tmp_path, entries))
 
 
-def test_a_role_that_says_what_it_cannot_is_refused_by_its_file(tmp_path: Path) -> None:
+def test_the_message_for_invalid_role_properties_names_the_file(tmp_path: Path) -> None:
     wrong = {**BOX, "limits": {"vanilla": "half", "pinned": "set"}}
     with pytest.raises(PlatformError, match=r"enclosure_box/meta/virtbed\.yml.*vanilla"):
         load_platforms(checkout(tmp_path, {"a": ENTRY}, enclosure_box=wrong))
 
 
-def test_without_a_checkout_there_are_none(tmp_path: Path) -> None:
+def test_without_a_checkout_loading_platforms_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckoutError, match=r"no platforms\.yml found"):
         load_platforms(tmp_path)
     with pytest.raises(PlatformError):

@@ -11,7 +11,7 @@ from virtbed.progress import Progress, estimate_s, minutes
 from .conftest import PLATFORMS, report
 
 
-def test_the_estimate_is_what_was_seen_else_a_guess(plan: Plan) -> None:
+def test_the_estimate_uses_measured_times_and_guesses_for_other_platforms(plan: Plan) -> None:
     trials = [t for t in design(plan, report(), PLATFORMS).trials if t.instance.machine == "metal"]
     bm = sum(t.instance.platform == "bm" for t in trials)
     cn = len(trials) - bm
@@ -21,24 +21,24 @@ def test_the_estimate_is_what_was_seen_else_a_guess(plan: Plan) -> None:
     assert estimate_s(trials, {"bm": 1.0}, guess_s) == bm + cn * guess_s("cn", False)
 
 
-def test_an_emulated_guest_is_guessed_slower_than_a_real_one() -> None:
+def test_the_guess_for_an_emulated_guest_is_longer_than_for_a_real_one() -> None:
     for platform in PLATFORMS.entries:
         if PLATFORMS.parts(platform)[0].own_kernel:
             assert PLATFORMS.trial_s(platform, True) > PLATFORMS.trial_s(platform, False)
 
 
-def test_a_trial_by_mlperfs_rules_takes_ten_minutes_at_least(plan: Plan) -> None:
+def test_a_trial_with_mlperfs_rules_takes_at_least_ten_minutes(plan: Plan) -> None:
     study = plan.applications[0].model_copy(update={"rules": "study"})
     studied = plan.model_copy(update={"applications": [study]})
     (trial, *_) = design(studied, report(), PLATFORMS).trials
     assert estimate_s([trial], dict.fromkeys(PLATFORMS.entries, 1.0), PLATFORMS.trial_s) > 600
 
 
-def test_minutes() -> None:
+def test_durations_are_printed_in_seconds_or_minutes() -> None:
     assert [minutes(s) for s in (5.2, 89, 600)] == ["5 s", "89 s", "10 min"]
 
 
-def test_off_a_terminal_each_trial_is_one_line_with_count_and_eta(plan: Plan) -> None:
+def test_without_a_terminal_each_trial_is_one_line_with_count_and_eta(plan: Plan) -> None:
     out = io.StringIO()
     trials = list(design(plan, report(), PLATFORMS).trials)
     with Progress(Console(file=out, width=400), PLATFORMS.trial_s) as progress:

@@ -15,7 +15,7 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     records.write_text(path, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -30,13 +30,13 @@ def test_a_result_that_breaks_the_schema_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "t").exists()
 
 
-def test_a_failure_takes_the_place_of_a_result(tmp_path: Path) -> None:
+def test_a_failure_replaces_a_result(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("{}")
     records.write_failure(tmp_path, {"message": "why"}, {"attested": False})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evidence.json", "failure.json"]
 
 
-def test_a_failure_without_evidence_leaves_none_of_the_attempt_before(tmp_path: Path) -> None:
+def test_a_failure_without_evidence_removes_that_of_the_earlier_attempt(tmp_path: Path) -> None:
     records.write_failure(tmp_path, {"message": "why"}, {"attested": False})
     records.write_failure(tmp_path, {"message": "no instance"}, None)
     assert [p.name for p in tmp_path.iterdir()] == ["failure.json"]

@@ -1,4 +1,4 @@
-"""What a person reads of recorded evidence, from the file names that a sweep writes."""
+"""`virtbed attest`: recorded evidence as sentences."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     assert "the guest's clock apart by 0.00%" in text
 
 
-def test_a_mismatch_is_said(tmp_path: Path) -> None:
+def test_a_mismatch_is_printed(tmp_path: Path) -> None:
     lay(tmp_path, attested=False, mismatches=["pinned to 0-1"], inside=None, after=None)
     (tmp_path / "failure.json").write_text('{"stage": "trial", "message": "pinned to 0-1"}')
     attested, lines = explain(tmp_path)
@@ -88,7 +88,7 @@ def test_a_mismatch_is_said(tmp_path: Path) -> None:
     assert lines[-1] == "The trial failed at stage trial: pinned to 0-1"
 
 
-def test_a_guest_without_a_manager_of_its_pins_is_said(tmp_path: Path) -> None:
+def test_a_guest_without_libvirts_pins_is_explained(tmp_path: Path) -> None:
     machine = {
         "vcpus": 1, "memory_mib": 4096, "accelerator": "tcg", "quota_cpus": None,
         "emulator": {"cpus_allowed_list": "0"},
@@ -98,7 +98,7 @@ def test_a_guest_without_a_manager_of_its_pins_is_said(tmp_path: Path) -> None:
     assert any("vCPU 0 allowed on 1; emulator allowed on 0; CPU quotas none" in s for s in lines)
 
 
-def test_a_container_is_said(tmp_path: Path) -> None:
+def test_a_containers_limits_are_printed(tmp_path: Path) -> None:
     container = {
         "container": "c", "cpuset": "0-1", "quota_cpus": 1.0, "memory_mib": 4096,
         "throttled_periods": 7,
@@ -108,7 +108,7 @@ def test_a_container_is_said(tmp_path: Path) -> None:
     assert any("quota 1 CPUs" in line and "throttled in 7 periods" in line for line in lines)
 
 
-def test_where_there_is_no_evidence_it_says_where_it_looked(tmp_path: Path) -> None:
+def test_the_message_without_evidence_names_the_path(tmp_path: Path) -> None:
     with pytest.raises(AttestError, match=r"no evidence\.json found; give a trial's folder"):
         explain(tmp_path)
     (tmp_path / "evidence.json").write_text("{")
@@ -117,7 +117,9 @@ def test_where_there_is_no_evidence_it_says_where_it_looked(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["evidence.json", "result.json"])
-def test_any_value_of_any_kind_is_explained_or_refused_in_words(tmp_path: Path, name: str) -> None:
+def test_evidence_with_any_wrong_value_is_explained_or_refused_with_a_message(
+    tmp_path: Path, name: str
+) -> None:
     folder = Folder(tmp_path / "quick")
     folder.trial("cn", "vanilla", 1, {"a.png": [20.0] * 2})
     (path,) = folder.path.glob(f"trials/*/{name}")
@@ -129,7 +131,7 @@ def test_any_value_of_any_kind_is_explained_or_refused_in_words(tmp_path: Path, 
                 explain(path)
 
 
-def test_what_was_set_and_counted_is_said(tmp_path: Path) -> None:
+def test_settings_and_kernel_counts_are_printed(tmp_path: Path) -> None:
     moved = quiet(aimed=["36 nvme0q1"], device_interrupts=5000, throttled=None)
     result = RESULT | {
         "confounders": RESULT["confounders"] | {"moved": quiet()},  # type: ignore[dict-item]
@@ -144,13 +146,13 @@ def test_what_was_set_and_counted_is_said(tmp_path: Path) -> None:
     text = "\n".join(explain(tmp_path)[1])
     assert "Set for the process: seccomp filter." in text
     assert "Set for its kernel: merging of equal pages (KSM) on." in text
-    assert "Its kernel counted during the trial, on CPUs 0: interrupts of devices 20, most by 36" in text
+    assert "counted during the trial, on CPUs 0: interrupts of devices 20, most by 36" in text
     assert "bench host's kernel counted from before to after, on CPUs 0: interrupts of" in text
     assert "throttled by heat unknown" in text
     assert "SUSPECT: moved interrupts: 1 devices, at most 0 expected (36 nvme0q1)" in text
 
 
-def test_neighbours_are_said_with_where_they_ran_and_what_they_did(tmp_path: Path) -> None:
+def test_neighbours_are_printed_with_their_cpus_and_their_work(tmp_path: Path) -> None:
     placed = {"cpus": "0", "mems": "0", "shares": "L3", "housekeeping": True}
     process = {"cpus_allowed_list": "0", "ran_on": [0], "cpu_s": 12.34}
     runs = {"instance": "vm-n1", "requests": 40, "ended": None, "processes": [process]}

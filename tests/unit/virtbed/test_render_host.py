@@ -1,4 +1,4 @@
-"""The report on a host as a person sees it."""
+"""The terminal output of `virtbed doctor`."""
 
 import io
 from dataclasses import replace
@@ -63,7 +63,7 @@ DOCUMENT: dict[str, Any] = {
 REPORT = decode(HostReport, DOCUMENT)
 
 
-def test_a_host_with_a_gpu_has_a_table_of_what_could_have_it() -> None:
+def test_a_host_with_a_gpu_has_a_table_of_the_platforms_that_can_use_it() -> None:
     assert gpu_table(REPORT, PLATFORMS.entries) is None
     row = {"platform": "vm", "status": "unavailable", "reason": "no IOMMU", "remedy": "VT-d"}
     facts = {**DOCUMENT["facts"], "gpu": [{"name": "H200"}]}
@@ -89,7 +89,7 @@ def test_every_platform_has_its_row_with_reason_and_remedy() -> None:
         assert row.status in line and row.reason in line and row.remedy in line
 
 
-def test_the_facts_are_summed_up() -> None:
+def test_the_table_of_facts_has_the_host_in_short() -> None:
     shown = text(facts_table(REPORT))
     for part in ("CPUs 0-2,5, isolated 6-7", "1 socket, SMT off", "L3 ", "CPUs 0-7, 9000 MiB"):
         assert part in shown
@@ -99,7 +99,7 @@ def test_the_facts_are_summed_up() -> None:
     assert "tcg" in shown
 
 
-def test_each_image_is_there_or_what_builds_it_and_for_how_long_is_said() -> None:
+def test_each_image_has_its_digest_or_the_command_that_builds_it_and_the_time() -> None:
     shown = [line.strip() for line in text(facts_table(REPORT)).splitlines() if "image " in line]
     builds = "make setup, with a PLAN that names it, builds it, in about"
     assert [line.split("  ", 1)[1].strip() for line in shown] == [
@@ -119,7 +119,7 @@ def test_a_host_without_hwloc_says_what_to_install() -> None:
     assert "no lstopo-no-graphics found" in shown and "hwloc-nox" in shown
 
 
-def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:
+def test_settings_that_disturb_are_printed_with_found_wanted_and_why() -> None:
     rows = (
         TuningRow("swappiness", True, "60", "1", "paging"),
         TuningRow("governor", False, None, "performance", "this kernel does not have it"),
@@ -131,7 +131,7 @@ def test_the_settings_that_disturb_show_found_wanted_and_why() -> None:
     assert "measured; not 131 (nvme0q3): managed" in shown
 
 
-def test_what_may_wake_shows_when_it_is_due_and_whether_tuning_stops_it() -> None:
+def test_timers_are_printed_with_their_next_start_and_whether_tuning_stops_them() -> None:
     rows = (
         WakingRow("apt-daily.timer", "2026-08-05T22:00:00Z", True, "runs apt-daily.service"),
         WakingRow("nginx.service", None, False, "runs, and is left"),
@@ -143,12 +143,12 @@ def test_what_may_wake_shows_when_it_is_due_and_whether_tuning_stops_it() -> Non
     assert " left " in nginx and "stopped" not in nginx
 
 
-def test_where_nobody_can_tell_what_may_wake_that_is_said() -> None:
+def test_unknown_timers_are_reported_with_the_reason() -> None:
     shown = text(waking_table(replace(REPORT, waking_unknown="the init is runit, not systemd")))
     assert "not known; the init is runit, not systemd" in " ".join(shown.split())
 
 
-def test_a_host_that_is_itself_emulated_is_called_so() -> None:
+def test_an_emulated_host_is_called_emulated() -> None:
     assert "times measured here are not used" not in text(facts_table(REPORT))
     facts = REPORT.facts | {"below": {"name": "QEMU TCG", "emulated": True}}
     shown = text(facts_table(replace(REPORT, facts=facts)))

@@ -1,4 +1,4 @@
-"""What the terminal shows fits it, whole numbers included, and is never obeyed."""
+"""Tables and texts fit the terminal, numbers are not broken, control characters are visible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ESCAPE = "\x1b"
 
 
 def shown(thing: Any, width: int = 80, **options: Any) -> str:
-    """Return what a screen of some width writes, off a terminal unless the options say so."""
+    """Return what a screen of some width prints; by default not to a terminal."""
     out = io.StringIO()
     Screen(file=out, width=width, **options).print(thing)
     return out.getvalue()
@@ -48,7 +48,7 @@ def assert_fits(text: str, width: int = 80) -> None:
 
 
 def many_factors() -> Plan:
-    """A plan that varies all there is."""
+    """Return a plan that varies every factor."""
     return Plan.model_validate(
         {
             "name": "many",
@@ -68,7 +68,7 @@ def many_factors() -> Plan:
 
 
 def comparison() -> dict[str, Any]:
-    """Every platform, size, factor and scenario, compared."""
+    """Return a comparison of every platform, size, factor and scenario."""
     effect = {"value": 1.23456, "low": 1.2, "high": 12.71, "n": 5, "answer": "more"}
     factors = {factor.name: factor.values[-1] for factor in FACTORS if factor.baseline == "same"}
     cells = [
@@ -97,7 +97,7 @@ def calibration() -> dict[str, Any]:
 
 
 def tables() -> Iterator[tuple[str, Table, int]]:
-    """Give each command's table, with the numbers with intervals that it must show whole."""
+    """Yield each command's table, with the numbers and intervals that must not be broken."""
     designed = design(many_factors(), report(8, "available"), PLATFORMS)
     yield "plan", plan_table("many: 9 trials", designed.trials, ENTRIES), 0
     yield "placement", placement_table(designed.placements), 0
@@ -128,7 +128,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_number_is_broken(name: str, w
     assert "\u2026" not in text  # nothing is left out, either
 
 
-def test_the_published_data_fits_too(tmp_path: Path) -> None:
+def test_tables_of_the_published_data_fit_the_terminal(tmp_path: Path) -> None:
     rows = [
         f"F,{cores},{mode},{platform},{n},{n},{time}"
         for cores in (2, 4, 8, 16, 32, 64)
@@ -149,7 +149,7 @@ def test_the_published_data_fits_too(tmp_path: Path) -> None:
         assert verdict["claim"].split()[0] in text
 
 
-def test_what_all_rows_share_is_said_once_above() -> None:
+def test_values_that_all_rows_share_are_printed_once_above_the_table() -> None:
     table = Table("Cells")
     for heading in ("platform", "scale", "settings"):
         table.add_column(heading)
@@ -174,7 +174,7 @@ def test_a_single_row_keeps_its_columns() -> None:
     assert shown(table).split() == ["platform", "─────────", "container"]
 
 
-def test_columns_that_do_not_fit_follow_in_a_second_part_with_the_names() -> None:
+def test_columns_that_do_not_fit_are_printed_in_a_second_part_with_the_names() -> None:
     table = Table()
     table.add_column("platform")
     for n in range(6):
@@ -189,7 +189,7 @@ def test_columns_that_do_not_fit_follow_in_a_second_part_with_the_names() -> Non
     assert wide.count("container") == 1 and len(wide.splitlines()) == 4
 
 
-def test_rows_stand_in_sections_unless_there_is_one() -> None:
+def test_rows_are_grouped_in_sections_unless_there_is_only_one() -> None:
     table = Table()
     table.add_column("application", section=True)
     table.add_column("platform")
@@ -203,13 +203,13 @@ def test_rows_stand_in_sections_unless_there_is_one() -> None:
     ]  # fmt: skip
 
 
-def test_a_terminal_too_narrow_for_columns_gets_records() -> None:
+def test_on_a_very_narrow_terminal_rows_are_printed_as_lists() -> None:
     text = shown(TABLES["compare, time"][0], 24)
     assert_fits(text, 24)
     assert "cores: 128" in text and "time:" in text
 
 
-def test_a_plan_says_platforms_in_words_and_what_cannot_run() -> None:
+def test_a_plans_table_has_platforms_in_words_and_cells_that_cannot_run() -> None:
     text = shown(TABLES["plan"][0], 200)
     assert re.search(r"container, CPU quota +cn vanilla", text)
     left = [NotRun("vm", None, None, "no KVM", "use a host"), NotRun("cn", "vanilla", 2, "r", "m")]
@@ -219,7 +219,7 @@ def test_a_plan_says_platforms_in_words_and_what_cannot_run() -> None:
     ]
 
 
-def test_lines_end_at_spaces_else_within_names_else_anywhere() -> None:
+def test_lines_end_at_spaces_or_within_names_or_anywhere_if_they_must() -> None:
     assert wrapped("image_classification, trained", 16) == ["image_", "classification,", "trained"]
     assert wrapped("a 1.35 (1.31 to 1.39)", 12) == ["a 1.35 (1.31", "to 1.39)"]
     assert wrapped("2026-01-02 cpu0_1", 6) == ["2026-0", "1-02", "cpu0_1"]
@@ -239,7 +239,7 @@ def test_lines_end_at_spaces_else_within_names_else_anywhere() -> None:
         ("no utf-8: \udcff", r"no utf-8: \udcff"),
     ],
 )
-def test_what_would_be_obeyed_is_shown(text: str, message: str) -> None:
+def test_control_characters_are_made_visible(text: str, message: str) -> None:
     assert plain(text) == message
 
 
@@ -247,7 +247,7 @@ EVIL = f"x{ESCAPE}[2J{ESCAPE}]0;gone\x07\x9b31m\udcff[red][/nope]"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_names_of_a_results_folder_are_never_obeyed(terminal: bool) -> None:
+def test_control_characters_in_names_of_a_results_folder_are_made_visible(terminal: bool) -> None:
     table = Table(EVIL)
     table.add_column("platform")
     table.add_column(EVIL, measured=True)
@@ -267,7 +267,7 @@ def test_names_of_a_results_folder_are_never_obeyed(terminal: bool) -> None:
         assert "\x1b[31m" not in text or isinstance(thing, Table)
 
 
-def test_a_pipe_gets_80_columns_and_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_to_a_pipe_has_80_columns_and_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     out = io.StringIO()
@@ -294,24 +294,24 @@ def _verdict(answer: str) -> dict[str, Any]:
     }
 
 
-def test_a_terminal_gets_its_width_and_colours() -> None:
+def test_output_to_a_terminal_has_its_width_and_colours() -> None:
     table = verdict_table([_verdict("refuted")], 0.95)
     text = shown(table, 200, force_terminal=True, color_system="standard")
     assert f"{ESCAPE}[31mrefuted" in text and "A [claim]. (s)" in text
 
 
-def test_a_path_stays_whole_and_on_its_labels_line() -> None:
+def test_a_path_is_not_broken_and_stays_on_the_line_of_its_label() -> None:
     path = "/very/" + "long" * 30 + "/report.html"
     assert shown(f"report: {path}") == f"report: {path}\n"
-    text = shown(f"some words before a path, so many that there is more than a line: {path} " * 2)
+    text = shown(f"some words before a path, enough of them for more than one line: {path} " * 2)
     assert text.count(path) == 2 and all(len(x) <= 80 or x == path for x in text.splitlines())
 
 
-def test_the_commands_print_on_it() -> None:
+def test_the_commands_print_with_this_console() -> None:
     assert isinstance(printed, Screen)
 
 
-def test_a_plan_says_where_pinned_instances_run_and_why() -> None:
+def test_a_plans_table_has_the_cpus_of_pinned_instances_and_the_reasons() -> None:
     designed = design(many_factors(), report(8, "available"), PLATFORMS)
     text = shown(placement_table(designed.placements), 132)
     assert "the same on every platform" in text

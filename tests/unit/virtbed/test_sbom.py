@@ -1,4 +1,4 @@
-"""The bill of an image: what it is made of, in a form that other tools read."""
+"""Bills of materials (CycloneDX) of an image and of a release."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SHA256: {"2" * 64}
 
 
 def made(**changes: Any) -> str:
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "digest": f"sha256:{'d' * 64}",
         "variant": "cpu",
         "suite": "bookworm",
@@ -60,7 +60,7 @@ def made(**changes: Any) -> str:
         ],
         "lock": LOCK,
     }
-    return bill(**asked | changes)
+    return bill(**arguments | changes)
 
 
 def test_packages_and_wheels_have_their_versions_and_hashes() -> None:
@@ -95,7 +95,7 @@ def test_the_same_image_has_the_same_bill() -> None:
     assert made() != made(wheels=[])
 
 
-def test_it_is_valid_and_knows_the_locks_of_this_checkout() -> None:
+def test_a_bill_is_valid_and_has_the_hashes_of_this_checkouts_locks() -> None:
     for lock in (REPOSITORY / "requirements").glob("workloads*.txt"):
         names = [line.split()[0] for line in lock.read_text().splitlines() if "==" in line]
         wheels = [
@@ -107,7 +107,7 @@ def test_it_is_valid_and_knows_the_locks_of_this_checkout() -> None:
         assert len(urls) == len(wheels) and all(len(p["properties"]) > 1 for p in urls)
 
 
-def test_a_release_has_each_wheel_of_its_locks_once_with_the_locks_that_name_it() -> None:
+def test_a_release_lists_each_wheel_once_with_the_locks_that_name_it() -> None:
     more = f"importlib_resources==7.1.0 \\\n    --hash=sha256:{'d' * 64}\n"
     text = release_bill("1.2.3", "2026-11-29T15:00:00+01:00", {"a.txt": LOCK, "b.txt": more})
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None

@@ -1,4 +1,4 @@
-"""What a killed command leaves of itself: the next removes that, and nothing else."""
+"""Leftover folders of killed commands: the next command removes them, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def running(run: Path, code: str) -> subprocess.Popen[str]:
-    """Start a process that makes a folder of its own, runs this code in it and says so."""
+    """Start a process that makes its own folder, runs some code and reports that it is ready."""
     script = (
         "import subprocess, sys, time; from pathlib import Path; from virtbed import scratch;"
         f"scratch.RUN = Path({str(run)!r})\n"
@@ -52,8 +52,8 @@ def test_a_killed_process_leaves_a_folder_that_the_next_removes(run: Path) -> No
     assert left(run) == 0
 
 
-def test_a_folder_stays_while_a_stray_has_its_files_there(run: Path) -> None:
-    """It would put the next ones into /tmp, where nobody looks."""
+def test_a_folder_stays_while_a_leftover_process_uses_it(run: Path) -> None:
+    """Without the folder it would put its next files into /tmp, where they are never removed."""
     stray = "print(subprocess.Popen(['sleep', '99'], env={'TMPDIR': f'{folder}/tmp'}).pid)"
     script = f"import subprocess; {stray}"
     process = running(run, script)
@@ -78,13 +78,13 @@ def _environ(pid: int) -> bytes:
         return b""
 
 
-def test_a_number_that_another_process_has_now_is_not_the_owner(run: Path) -> None:
+def test_a_process_with_a_reused_number_is_not_the_owner(run: Path) -> None:
     (run / "plays" / f"{os.getpid()}-1-x").mkdir(parents=True)
     scratch.remove_abandoned()
     assert left(run) == 0
 
 
-def test_keys_of_a_killed_sweep_go_with_the_next(run: Path) -> None:
+def test_keys_of_a_killed_sweep_are_removed_by_the_next(run: Path) -> None:
     (run / "keys" / "another").mkdir(parents=True)
     (run / "keys" / "another" / "id_ed25519").touch()
     with bench.alone(), bench.keys("mine") as folder:
@@ -93,7 +93,7 @@ def test_keys_of_a_killed_sweep_go_with_the_next(run: Path) -> None:
     assert not (run / "keys").exists()
 
 
-def test_keys_of_several_hosts_guests_do_not_touch_each_other(run: Path) -> None:
+def test_keys_of_guests_on_several_hosts_are_separate(run: Path) -> None:
     with bench.alone(), bench.keys("mine", host="a/..") as one, bench.keys("mine", host="b") as two:
         (two / "id_ed25519").touch()
         with bench.keys("mine", host="a/.."):  # its next playbook

@@ -1,4 +1,4 @@
-"""What `virtbed status` tells of ledgers, hosts and locks, and that it changes nothing."""
+"""`virtbed status`: what it prints about ledgers, hosts and locks, and that it changes nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def guess(*_: object) -> float:
 
 @pytest.fixture
 def part_done(tmp_path: Path, plan: Plan) -> Path:
-    """A sweep of six trials: two done in 10 s each, one failed, one leased, two to do."""
+    """Return a sweep of six trials: two done in 10 s each, one failed, one leased, two to do."""
     folder = tmp_path / "results" / "demo"
     designed = design(small(plan), report(), PLATFORMS)
     write_json(folder / "design.json", encode(designed.document(plan, DIGEST, PLATFORMS, [])))
@@ -81,7 +81,7 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-def test_counts_eta_failures_and_who_carries_it_out(part_done: Path) -> None:
+def test_the_status_has_counts_time_left_failures_and_the_controller(part_done: Path) -> None:
     before = content(part_done)
     found = status_of(part_done, guess)
     assert content(part_done) == before
@@ -98,13 +98,13 @@ def test_counts_eta_failures_and_who_carries_it_out(part_done: Path) -> None:
     assert "about" in left(found) and " UTC" in left(found)
 
 
-def test_it_tells_also_while_the_ledger_is_being_written(part_done: Path) -> None:
+def test_a_ledger_is_read_while_it_is_being_written(part_done: Path) -> None:
     with Ledger(part_done / NAME) as ledger:
         ledger.lease([row.id for row in look(part_done / NAME).rows if row.status == "todo"])
         assert status_of(part_done, guess).counts["leased"] == 3
 
 
-def test_a_controller_that_is_gone_holds_nothing(part_done: Path) -> None:
+def test_a_controller_that_has_ended_does_not_hold_the_sweep(part_done: Path) -> None:
     with Ledger(part_done / NAME) as ledger:
         ledger._db.execute("UPDATE holder SET started = '1'")
     found = status_of(part_done, guess)
@@ -130,7 +130,7 @@ def test_each_of_several_hosts_is_shown_with_what_it_does(part_done: Path) -> No
     assert status_of(part_done, guess).hosts == ()
 
 
-def test_a_host_that_cannot_be_looked_at_does_not_hide_the_others(
+def test_a_host_that_cannot_be_examined_does_not_hide_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen = host_status.Seen("a", "boot", 1, "")
@@ -148,13 +148,13 @@ def test_a_host_that_cannot_be_looked_at_does_not_hide_the_others(
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"x" * 5000)])
-def test_a_ledger_that_cannot_be_read_is_said(part_done: Path, spoil: Any) -> None:
+def test_a_ledger_that_cannot_be_read_is_reported(part_done: Path, spoil: Any) -> None:
     spoil(part_done / NAME)
     with pytest.raises(LedgerError, match=NAME):
         status_of(part_done, guess)
 
 
-def test_failures_that_differ_in_names_and_numbers_are_one_reason() -> None:
+def test_failures_that_differ_only_in_ids_and_numbers_are_one_reason() -> None:
     reasons = [
         "virtbed-cn-pinned-c01-r01 has CPUs 0, 1 needed",
         "virtbed-vm-vanilla-c02-r02 has CPUs 3, 4 needed",
@@ -173,7 +173,7 @@ def process(proc: Path, pid: int, cmdline: bytes, environ: bytes = b"") -> None:
     (proc / str(pid) / "environ").write_bytes(environ)
 
 
-def test_what_stands_is_found_by_label_by_mark_and_by_files_and_left(tmp_path: Path) -> None:
+def test_leftovers_are_found_by_label_mark_and_files_and_are_not_changed(tmp_path: Path) -> None:
     proc, state = tmp_path / "proc", tmp_path / "state"
     process(proc, 10, b"python3\0", b"A=1\0VIRTBED_INSTANCE=cn-pinned-c01-r01\0")
     process(proc, 11, b"qemu\0guest=virtbed-vm-pinned-c01-r01,debug\0")
@@ -199,7 +199,8 @@ def test_what_stands_is_found_by_label_by_mark_and_by_files_and_left(tmp_path: P
     assert found["changed"] == [
         {"snapshot": str(state / "tuning.json"), "settings": ["governor", "turbo"]}
     ]
-    assert len(found["unseen"]) == 1 and "instances of enclosure_b are not seen" in found["unseen"][0]
+    (unseen,) = found["unseen"]
+    assert "instances of enclosure_b are not seen" in unseen
     assert content(tmp_path) == before
 
 
@@ -216,19 +217,19 @@ def run(monkeypatch: pytest.MonkeyPatch, results: Path, found: HostStatus, *word
 
 
 @pytest.mark.parametrize(
-    ("host", "said", "code"),
+    ("host", "expected", "code"),
     [
         (HostStatus("b", NOTHING, "process 7 on ctl (x) since t"), "measured by process 7", 1),
-        (HostStatus("b", NOTHING | {"unseen": ["it"]}, ""), "no leftovers in what could be seen", 1),
-        (HostStatus("b", NOTHING | {"overlays": ["vm-1"]}, ""), "`virtbed clear` removes instances", 1),
+        (HostStatus("b", NOTHING | {"unseen": ["it"]}, ""), "no leftovers in what", 1),
+        (HostStatus("b", NOTHING | {"overlays": ["vm-1"]}, ""), "`virtbed clear` removes", 1),
     ],
 )
-def test_the_command_prints_all_of_it_in_80_columns(
-    part_done: Path, monkeypatch: pytest.MonkeyPatch, host: HostStatus, said: str, code: int
+def test_the_command_prints_sweeps_and_hosts_within_80_columns(
+    part_done: Path, monkeypatch: pytest.MonkeyPatch, host: HostStatus, expected: str, code: int
 ) -> None:
     done = run(monkeypatch, part_done.parent, host)
     assert done.exit_code == code, done.output
-    assert said in " ".join(done.output.split())
+    assert expected in " ".join(done.output.split())
     assert "has 3 [red]x" in " ".join(done.output.split()) and "process" in done.output
     assert max(map(len, done.output.splitlines())) <= 80
     printed = json.loads(run(monkeypatch, part_done.parent, host, "--json").stdout)
@@ -236,7 +237,7 @@ def test_the_command_prints_all_of_it_in_80_columns(
     assert printed["hosts"][0]["left_over"] == host.left_over
 
 
-def test_the_exit_status_says_what_is_wrong(
+def test_the_exit_status_shows_failures_leftovers_and_unreadable_ledgers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = HostStatus("b", NOTHING, "")
@@ -255,7 +256,7 @@ def test_the_exit_status_says_what_is_wrong(
 def test_this_machine_is_read_without_a_playbook_and_off_the_measured_cpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A controller that keeps to its last CPU holds the lock: whoever looks keeps to it, too."""
+    """A controller bound to the last CPU holds the lock, so the command binds itself to it, too."""
     hosts = {"here": {"ansible_connection": "local", "virtbed_state_dir": str(tmp_path)}}
     monkeypatch.setattr(ansible, "bench_variables", lambda *_: hosts)
     monkeypatch.setattr(ansible, "play", lambda *_, **__: pytest.fail("a playbook ran"))
@@ -287,15 +288,15 @@ def test_this_machine_is_read_without_a_playbook_and_off_the_measured_cpus(
 read = host_lock.Seen.read
 
 
-def test_a_remote_host_is_asked_by_a_playbook(
+def test_a_remote_host_is_read_by_a_playbook(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = host_lock.here("virtbed sweep demo", tmp_path, "2026-01-01")
     seen = {"name": "far", "boot": "b", "uptime": 5, "note": f"{claim}\n99 b"}
-    asked: list[Mapping[str, Any]] = []
+    passed: list[Mapping[str, Any]] = []
 
     def play(playbook: str, variables: Mapping[str, Any], *_: Any, **__: Any) -> Any:
-        asked.append(variables)
+        passed.append(variables)
         yield TaskOk("far", "host_standing", {"standing": NOTHING, "seen": seen})
         yield Ended("successful")
 
@@ -303,7 +304,7 @@ def test_a_remote_host_is_asked_by_a_playbook(
     monkeypatch.setattr(ansible, "bench_variables", lambda *_: {"far": {"ansible_host": "x"}})
     (found,) = host_status.host_status(benches.Bench(), PLATFORMS, [])
     assert (found.host, found.holder) == ("far", claim.words) and not found.left_over
-    assert asked[0]["host_doctor_note"] == "/run/virtbed/sweep"
+    assert passed[0]["host_doctor_note"] == "/run/virtbed/sweep"
 
 
 def test_clear_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +313,7 @@ def test_clear_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 2 and "root (0) needed to remove instances" in done.output
 
 
-def test_keys_of_guests_that_were_kept_are_forgotten(
+def test_clear_removes_the_keys_of_guests_that_were_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(benches, "RUN", tmp_path)
@@ -342,10 +343,10 @@ CRAFTED = [
 
 
 @pytest.mark.parametrize("crafted", CRAFTED)
-def test_a_ledger_that_somebody_made_is_no_traceback_and_no_wait(
+def test_a_forged_ledger_causes_neither_a_traceback_nor_a_wait(
     part_done: Path, monkeypatch: pytest.MonkeyPatch, crafted: str
 ) -> None:
-    """Its tables take anything, as those of a ledger that virtbed did not make may."""
+    """Its tables accept values of any type, unlike those of virtbed's own ledgers."""
     monkeypatch.setattr(ledger_view, "MOST_S", 0.5)
     with sqlite3.connect(part_done / NAME) as db:
         for table in ("trial", "holder"):
@@ -357,14 +358,14 @@ def test_a_ledger_that_somebody_made_is_no_traceback_and_no_wait(
         status_of(part_done, guess)
 
 
-def test_a_long_reason_is_grouped_at_once_and_words_are_no_numbers() -> None:
+def test_grouping_a_long_reason_is_fast_and_words_are_not_taken_for_numbers() -> None:
     began = time.monotonic()
     reasons = ["1" * 200_000 + "g", "a bad face 0x1f", "a bad face 0xff3", "a bad fade 12"]
     found = grouped([Row(f"t{n}", "cn", "failed", 1, reason) for n, reason in enumerate(reasons)])
     assert [f.count for f in found] == [2, 1, 1] and time.monotonic() - began < 5
 
 
-def test_an_end_beyond_the_calendar_and_a_platform_that_is_gone_are_no_traceback(
+def test_a_very_late_end_and_a_missing_platform_cause_no_traceback(
     part_done: Path,
 ) -> None:
     with Ledger(part_done / NAME) as ledger:
@@ -380,17 +381,19 @@ def test_an_end_beyond_the_calendar_and_a_platform_that_is_gone_are_no_traceback
     assert "no design.json with known platforms" in left(status_of(part_done, unknown))
 
 
-def test_without_root_no_engine_is_asked_and_that_is_said(
+def test_without_root_no_engine_is_queried_and_the_status_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Podman would list the user's own containers, none, and make folders for it."""
+    """Podman would list the user's own containers, of which there are none, and create folders."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     found = standing({"enclosure_a": ["touch", str(tmp_path / "made")]}, tmp_path, tmp_path)
     assert found["unseen"] == ["instances of enclosure_a are not seen: root is needed"]
     assert not (tmp_path / "made").exists()
 
 
-def test_a_process_that_only_says_it_is_an_instances_is_none(tmp_path: Path) -> None:
+def test_a_users_process_with_an_instances_mark_does_not_count_as_an_instances(
+    tmp_path: Path,
+) -> None:
     process(tmp_path, 10, b"sh\0", b"VIRTBED_INSTANCE=\x1b[2Jcn-pinned-c01\0")
     assert standing({}, tmp_path / "state", tmp_path)["processes"] == []
 
@@ -409,7 +412,7 @@ def far(
 
 
 @pytest.mark.parametrize(("started", "held"), [("7", True), ("8", False), (None, False)])
-def test_a_controller_on_the_remote_host_itself_is_seen_to_be_gone(
+def test_a_controller_on_the_remote_host_itself_is_known_to_have_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str | None, held: bool
 ) -> None:
     claim = replace(
@@ -434,14 +437,14 @@ def test_a_controller_on_the_remote_host_itself_is_seen_to_be_gone(
         },
     ],
 )
-def test_a_remote_host_that_tells_something_else_is_no_traceback(
+def test_an_unexpected_result_of_a_remote_host_causes_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: Any
 ) -> None:
     with pytest.raises(BenchError, match="in the result of host_standing"):
         far(tmp_path, monkeypatch, result)
 
 
-def test_the_module_tells_when_the_notes_process_started(tmp_path: Path) -> None:
+def test_the_module_returns_when_the_notes_process_started(tmp_path: Path) -> None:
     standing_module = module("host_doctor", "host_standing")
     claim = host_lock.here("x", tmp_path, "2026-01-01")
     assert standing_module.started(f"{claim}\n99 b") == claim.started
@@ -451,10 +454,10 @@ def test_the_module_tells_when_the_notes_process_started(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "endless"])
-def test_what_another_put_in_place_of_a_lock_is_not_waited_for(
+def test_another_users_file_in_place_of_a_lock_causes_no_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """In /tmp anybody may make the folder of a user who is not logged in."""
+    """In /tmp any user can create the folder of a user who is not logged in."""
     lock = tmp_path / "lock"
     if kind == "fifo":
         os.mkfifo(lock)
@@ -468,7 +471,9 @@ def test_what_another_put_in_place_of_a_lock_is_not_waited_for(
     assert time.monotonic() - began < 5
 
 
-def test_a_note_that_is_no_text_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_that_is_no_text_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sweep").write_bytes(b"\xff\xfe\n1 x")
     monkeypatch.setattr(host_status, "_locks", list)  # a sweep of this machine holds them
     monkeypatch.setattr(host_status.Seen, "read", lambda execute: read(execute, str(tmp_path)))
@@ -482,7 +487,7 @@ def test_a_note_that_is_no_text_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         host_status.host_status(benches.Bench(), PLATFORMS, [])
 
 
-def test_it_steps_aside_before_anything_that_takes_time(
+def test_the_command_binds_itself_before_anything_that_takes_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
@@ -499,7 +504,7 @@ def test_it_steps_aside_before_anything_that_takes_time(
     assert kept == [(0, os.sched_getaffinity(me.pid))]
 
 
-def test_a_lock_that_may_not_be_read_is_said(
+def test_a_lock_that_may_not_be_read_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "lock").touch()
@@ -515,7 +520,7 @@ def test_a_lock_that_may_not_be_read_is_said(
     ]
 
 
-def test_a_teardown_forgets_the_controllers_keys_and_follows_no_link(
+def test_a_teardown_removes_the_controllers_keys_and_follows_no_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Plans that explain: one factor at a time, where it can be, and what a host lacks for it."""
+"""Plans with explain: one factor varied at a time, in its cell, and values that a host lacks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAR = {
 }
 
 
-def asked(**keys: Any) -> Plan:
+def plan_with(**keys: Any) -> Plan:
     return Plan.model_validate(
         {
             "name": "demo",
@@ -42,25 +42,32 @@ def asked(**keys: Any) -> Plan:
 def designed(lacking: tuple[tuple[str, ...], ...] = (), **keys: Any) -> Design:
     host = report(guests="available")
     facts = host.facts | {"lacking": [list(row) for row in lacking]}
-    return design(asked(**keys), replace(host, facts=facts), PLATFORMS)
+    return design(plan_with(**keys), replace(host, facts=facts), PLATFORMS)
 
 
 def cells(found: Design) -> dict[tuple[str, str], list[str]]:
-    """Return what each platform and mode varies, as "factor value", "" for the reference."""
+    """Return the varied values of each platform and mode, as "factor value"; the reference has "".
+
+    One list per (platform, mode).
+    """
     every: dict[tuple[str, str], set[str]] = {}
     for trial in found.trials:
-        said = [f"{f.name} {trial.factors[f.name]}" for f in FACTORS]
-        said = [
-            one for one, f in zip(said, FACTORS, strict=True) if trial.factors[f.name] != f.default
+        varied = [f"{f.name} {trial.factors[f.name]}" for f in FACTORS]
+        varied = [
+            one
+            for one, f in zip(varied, FACTORS, strict=True)
+            if trial.factors[f.name] != f.default
         ]
-        every.setdefault((trial.instance.platform, trial.instance.mode), set()).add(", ".join(said))
+        every.setdefault((trial.instance.platform, trial.instance.mode), set()).add(
+            ", ".join(varied)
+        )
     return {key: sorted(own) for key, own in every.items()}
 
 
 PAGES = ["huge_pages malloc", "huge_pages never"]
 
 
-def test_a_plan_that_explains_varies_one_factor_at_a_time_from_one_cell_of_each_platform() -> None:
+def test_explain_varies_one_factor_at_a_time_from_one_cell_of_each_platform() -> None:
     found = designed(explain=True, **STAR)
     assert cells(found) == {
         ("bm", "pinned"): ["", *PAGES],
@@ -77,7 +84,7 @@ def test_a_plan_that_explains_varies_one_factor_at_a_time_from_one_cell_of_each_
     assert not found.not_run
     # What varies a trial runs in the instance of the reference.
     assert len({trial.instance.id for trial in found.trials}) == 2 * (1 + 4 + 4 + 4 + 1 + 1 + 1)
-    every = asked(explain=True, **STAR)
+    every = plan_with(explain=True, **STAR)
     assert len(found.trials) <= every.most_trials()
     pages = {t.factors["huge_pages"]: t.request(1, report()).huge_pages for t in found.trials}
     assert pages == {name: name for name in STAR["huge_pages"]}
@@ -85,13 +92,13 @@ def test_a_plan_that_explains_varies_one_factor_at_a_time_from_one_cell_of_each_
     assert all(f"--huge-pages={value}" in words for value, words in argv.items())
 
 
-def test_without_it_a_plan_is_the_product_of_its_lists() -> None:
+def test_without_explain_a_plan_is_the_product_of_its_lists() -> None:
     found = cells(designed(seccomp=["filter", "unconfined"], huge_pages=["kernel", "malloc"]))
     assert len(found["cn", "pinned"]) == len(found["cn", "vanilla"]) == 4
     assert len(found["bm", "pinned"]) == 2
 
 
-def test_guests_vary_kernel_and_topology_in_the_star_as_well() -> None:
+def test_explain_also_varies_the_kernel_and_topology_of_guests() -> None:
     found = cells(
         designed(
             explain=True, guest_topology=["flat", "host"], seccomp=["filter", "unconfined"],
@@ -102,7 +109,7 @@ def test_guests_vary_kernel_and_topology_in_the_star_as_well() -> None:
     assert found["vm", "vanilla"] == [""]
 
 
-def test_a_platform_without_pinned_cells_is_taken_apart_where_it_has_some() -> None:
+def test_explain_uses_the_vanilla_cell_of_a_platform_without_a_pinned_one() -> None:
     platforms = {"bm": ["pinned"], "cn": ["vanilla"]}
     found = cells(designed(explain=True, platforms=platforms, seccomp=["filter", "unconfined"]))
     assert found["cn", "vanilla"] == ["", "seccomp_profile unconfined"]
@@ -118,7 +125,7 @@ def test_a_value_that_the_host_does_not_offer_is_left_out_with_its_reason() -> N
     assert "leave it out of runtime" in row.remedy
 
 
-def test_a_container_in_a_guest_has_its_engines_runtime_only() -> None:
+def test_a_container_in_a_guest_has_the_engines_default_runtime_only() -> None:
     found = designed(
         explain=True, platforms={"bm": ["pinned"], "vmcn": ["pinned"], "cn": ["pinned"]},
         runtime=["engine", "crun"], seccomp=["filter", "unconfined"],
@@ -130,7 +137,7 @@ def test_a_container_in_a_guest_has_its_engines_runtime_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"platforms": {"bm": ["pinned"], "gvisor": ["pinned"]}, "seccomp": ["unconfined",
           "filter"]}, "seccomp: unconfined found, which none of the plan's platforms can have"),
@@ -141,22 +148,22 @@ def test_a_container_in_a_guest_has_its_engines_runtime_only() -> None:
     ],
 )  # fmt: skip
 def test_a_value_that_no_platform_of_the_plan_can_have_is_refused(
-    keys: dict[str, Any], said: str
+    keys: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(PlanError, match=said):
+    with pytest.raises(PlanError, match=message):
         designed(**keys)
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({}, "explain: true found, but no factor with several values"),
         ({"huge_pages": ["malloc", "never"]}, "without kernel"),
         ({"threads": ["matched"]}, "explain: true found, but no factor with several values"),
     ],
 )
-def test_a_plan_that_explains_needs_a_reference_and_something_to_vary(
-    keys: dict[str, Any], said: str
+def test_explain_needs_the_default_of_each_factor_and_a_factor_to_vary(
+    keys: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
-        asked(explain=True, **keys)
+    with pytest.raises(ValueError, match=message):
+        plan_with(explain=True, **keys)

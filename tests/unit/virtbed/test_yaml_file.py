@@ -1,4 +1,4 @@
-"""Whatever a file of YAML holds, reading it gives a mapping or a YamlError, soon and in words."""
+"""Reading any YAML file gives a mapping or a YamlError with a message, and takes little time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED, ids=[text[:20] for text, _ in REFUSED])
-def test_what_is_ambiguous_or_unpacks_to_more_is_refused(text: str, message: str) -> None:
+def test_ambiguous_values_and_large_expansions_are_refused(text: str, message: str) -> None:
     started = time.process_time()
     with pytest.raises(YamlError, match=message) as raised:
         parse(text, "p.yml")
@@ -63,7 +63,7 @@ def test_what_is_ambiguous_or_unpacks_to_more_is_refused(text: str, message: str
     assert time.process_time() - started < 10
 
 
-def test_the_place_is_said() -> None:
+def test_the_message_names_file_line_and_column() -> None:
     with pytest.raises(YamlError, match=r'in "p.yml", line 3, column 1'):
         parse("a: 1\nb: 2\na: 3", "p.yml")
 
@@ -81,7 +81,7 @@ def test_the_place_is_said() -> None:
         ("a: |\n  x\n  y\n", "x\ny\n"),
     ],
 )  # fmt: skip
-def test_what_is_plain_is_read(text: str, value: object) -> None:
+def test_plain_values_are_read(text: str, value: object) -> None:
     assert parse(text, "p.yml")["a"] == value
 
 
@@ -100,7 +100,7 @@ def large(path: Path) -> None:
         (lambda path: path.write_bytes(b"a: \xff"), "not UTF-8 text: byte 3"),
     ],
 )
-def test_what_is_no_file_of_text_is_said(
+def test_a_path_that_is_no_text_file_is_refused_with_a_message(
     tmp_path: Path, make: Callable[[Path], object], message: str
 ) -> None:
     path = tmp_path / "p.yml"
@@ -110,14 +110,14 @@ def test_what_is_no_file_of_text_is_said(
     assert str(path) in str(raised.value)
 
 
-def test_every_file_of_ours_is_read() -> None:
+def test_every_yaml_file_of_the_checkout_is_read() -> None:
     files = [*REPOSITORY.glob("plans/*.yml"), *REPOSITORY.glob("roles/*/meta/virtbed.yml")]
     assert len(files) > 9
     for path in files:
         assert read(path)
 
 
-def test_nothing_else_of_the_controller_reads_yaml() -> None:
+def test_no_other_module_of_the_controller_reads_yaml() -> None:
     sources = (REPOSITORY / "python" / "virtbed").rglob("*.py")
     readers = [
         path
@@ -138,7 +138,7 @@ def test_nothing_else_of_the_controller_reads_yaml() -> None:
         ("a: " + "x" * 2**21, "more than 1024 KiB found"),
     ],
 )
-def test_an_inventory_that_would_harm_ansible_is_refused(
+def test_an_inventory_that_would_exhaust_ansibles_memory_is_refused(
     tmp_path: Path, where: str, text: str, message: str
 ) -> None:
     path = tmp_path / where
@@ -151,7 +151,7 @@ def test_an_inventory_that_would_harm_ansible_is_refused(
     assert time.process_time() - started < 10
 
 
-def test_what_ansible_knows_of_yaml_is_its_own_affair(tmp_path: Path) -> None:
+def test_tags_and_dates_in_inventories_are_left_to_ansible(tmp_path: Path) -> None:
     text = "a: !vault |\n  x\nb: 2024-01-01\nc: &c [1]\nd: [*c, *c]\n---\ne: 010\n"
     (tmp_path / "hosts.yml").write_text(text)
     yaml_file.check_inventory(tmp_path / "hosts.yml")

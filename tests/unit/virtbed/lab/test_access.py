@@ -8,7 +8,7 @@ from virtbed.lab.access import BECOME, INVENTORY, SSH_CONFIG, write_access
 from virtbed.lab.image import Image
 
 
-def test_ssh_and_both_inventories_know_the_server(tmp_path: Path) -> None:
+def test_ssh_and_both_inventories_reach_the_server(tmp_path: Path) -> None:
     image = Image(tmp_path / "image", "0" * 16)
     image.folder.mkdir()
     (image.folder / "host_key.pub").write_text("ssh-ed25519 AAAA comment\n")

@@ -23,7 +23,7 @@ def test_a_recipe_names_one_image() -> None:
 
 
 @pytest.mark.parametrize("name", ["_SERVER", "_ENGINES", "_MASKED", "_DISABLED", "_RAMDISK"])
-def test_whatever_is_in_an_image_changes_its_digest(
+def test_every_part_of_a_recipe_changes_the_digest(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = PLAIN.digest()
@@ -31,20 +31,20 @@ def test_whatever_is_in_an_image_changes_its_digest(
     assert PLAIN.digest() != before
 
 
-def test_a_file_changes_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_tree_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = PLAIN.digest()
     monkeypatch.setitem(recipe._FILES, "etc/hostname", "other\n")
     assert PLAIN.digest() != before
 
 
-def test_a_bare_server_has_nothing_that_the_roles_install() -> None:
+def test_a_bare_server_has_no_package_that_the_roles_install() -> None:
     assert not set(recipe._ENGINES) & set(Recipe(engines=False).packages)
     assert "docker-cli" in Recipe("trixie").packages
     assert "docker-cli" not in PLAIN.packages
 
 
-def test_an_equipped_server_has_all_that_the_roles_install() -> None:
-    """Else the set-up of each server downloads it, which takes minutes there."""
+def test_an_equipped_server_has_every_package_that_the_roles_install() -> None:
+    """Otherwise the setup of each server would download it, which takes minutes there."""
     roles = load_platforms().roles.values()
     wanted = {name.format(init="systemd") for role in roles for name in role.packages}
     engines = [engine for role in roles for engine in role.engines.values()]
@@ -57,7 +57,7 @@ def test_an_equipped_server_has_all_that_the_roles_install() -> None:
         assert lacking == [], suite
 
 
-def test_whatever_a_snapshot_depends_on_changes_its_key() -> None:
+def test_everything_that_a_snapshot_depends_on_changes_its_key() -> None:
     shape = Shape()
     plain = ("image", shape, "booted", "tcg", "7.2")
     keys = {snapshot_key(*plain)}  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def test_whatever_a_snapshot_depends_on_changes_its_key() -> None:
     assert len(keys) == 1 + len(changes)
 
 
-def test_an_image_is_published_whole_or_not_at_all(
+def test_an_image_is_published_complete_or_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: Recipe, building: Path, __: image.Say) -> None:

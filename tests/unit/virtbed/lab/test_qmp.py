@@ -1,4 +1,4 @@
-"""QEMU's monitor, against a made-up QEMU at the other end of a socket."""
+"""The client of QEMU's monitor, with a fake QEMU at the other end of a socket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVENT = {"event": "RESUME"}
 
 @contextmanager
 def qemu(path: Path, answer: Callable[[dict[str, Any]], Answers]) -> Iterator[list[str]]:
-    """Be a QEMU that answers each command; give the commands, and end with no answer."""
+    """Act as a QEMU that answers each command; store the commands, and end without an answer."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
     server.listen()
@@ -54,7 +54,7 @@ def qemu(path: Path, answer: Callable[[dict[str, Any]], Answers]) -> Iterator[li
 OK: dict[str, Any] = {"return": {}}
 
 
-def test_an_answer_is_found_behind_events(tmp_path: Path) -> None:
+def test_events_before_an_answer_are_ignored(tmp_path: Path) -> None:
     def answer(_: dict[str, Any]) -> Answers:
         return [EVENT, EVENT, {"return": {"status": "running"}}]
 
@@ -72,7 +72,7 @@ def test_a_command_that_qemu_refuses_is_named(tmp_path: Path) -> None:
         monitor.ask("savevm", name="x")
 
 
-def test_the_human_monitor_says_nothing_where_all_is_well(tmp_path: Path) -> None:
+def test_a_successful_command_of_the_human_monitor_has_no_output(tmp_path: Path) -> None:
     def answer(command: dict[str, Any]) -> Answers:
         line = command["arguments"]["command-line"]
         return [{"return": "" if line == "savevm good" else "Error: disk full\r\n"}]
@@ -83,12 +83,12 @@ def test_the_human_monitor_says_nothing_where_all_is_well(tmp_path: Path) -> Non
             monitor.human("savevm bad")
 
 
-def test_a_qemu_that_ended_is_no_answer(tmp_path: Path) -> None:
+def test_the_end_of_qemu_before_an_answer_is_an_error(tmp_path: Path) -> None:
     ended = pytest.raises(ConnectionError, match="ended before it answered query-status")
     with qemu(tmp_path / "qmp", lambda _: []), Monitor(tmp_path / "qmp") as monitor, ended:
         monitor.ask("query-status")
 
 
-def test_without_a_qemu_it_is_said_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_without_a_qemu_the_message_names_the_socket(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"QEMU's monitor .*/qmp does not answer"):
         Monitor(tmp_path / "qmp")

@@ -1,4 +1,4 @@
-"""What the lab refuses and removes, as far as no server runs."""
+"""Refusals and removals of the lab that need no running server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def started(name: str, lab: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../kept", ".", "", "a/b", "/etc", "-F", "*", "A", "a\n", "ä"])
-def test_a_name_that_names_no_server_removes_nothing(tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_is_refused_and_removes_nothing(tmp_path: Path, name: str) -> None:
     lab = tmp_path / "lab"
     kept = lab / "kept" / "file"
     for file in (kept, lab / "servers" / "other" / "file"):
@@ -36,11 +36,11 @@ def test_a_name_that_names_no_server_removes_nothing(tmp_path: Path, name: str) 
 
 def test_a_name_is_refused_before_an_image_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "build", lambda *_: pytest.fail("an image is built"))
-    said = CliRunner().invoke(app, ["lab", "up", "../images"])
-    assert said.exit_code == 2 and "server name '../images' found" in said.output
+    done = CliRunner().invoke(app, ["lab", "up", "../images"])
+    assert done.exit_code == 2 and "server name '../images' found" in done.output
 
 
-def test_without_qemu_it_is_said_what_to_install(
+def test_without_qemu_the_message_names_the_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -49,7 +49,7 @@ def test_without_qemu_it_is_said_what_to_install(
     assert not (tmp_path / "lab").exists()
 
 
-def test_what_is_not_the_labs_stays_when_it_is_cleaned(tmp_path: Path) -> None:
+def test_cleaning_the_lab_keeps_other_files_in_its_folder(tmp_path: Path) -> None:
     for part in ("servers/a", "images/b", "snapshots/c", "consoles/d", "bench", "mine"):
         (tmp_path / part).mkdir(parents=True)
     remove_all(tmp_path)
@@ -59,13 +59,13 @@ def test_what_is_not_the_labs_stays_when_it_is_cleaned(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
-@pytest.mark.parametrize(("said", "folder"), [("", "/var/cache/virtbed-lab"), ("x", "{}/x")])
-def test_an_empty_folder_is_none_and_a_relative_one_is_made_whole(
-    tmp_path: Path, said: str, folder: str
+@pytest.mark.parametrize(("done", "folder"), [("", "/var/cache/virtbed-lab"), ("x", "{}/x")])
+def test_an_empty_virtbed_lab_means_the_default_and_a_relative_one_becomes_absolute(
+    tmp_path: Path, done: str, folder: str
 ) -> None:
     program = "from virtbed.lab import FOLDER; print(FOLDER)"
     done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | {"VIRTBED_LAB": said}, cwd=tmp_path,
+        [sys.executable, "-c", program], env=os.environ | {"VIRTBED_LAB": done}, cwd=tmp_path,
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.strip() == folder.format(tmp_path)
@@ -73,7 +73,7 @@ def test_an_empty_folder_is_none_and_a_relative_one_is_made_whole(
 
 @pytest.mark.parametrize("command", [["up"], ["down"], ["ssh"], ["status"], ["clean"]])
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), LabError("no end")])
-def test_what_the_lab_cannot_do_is_said(
+def test_errors_of_the_lab_are_refusals_with_a_message(
     monkeypatch: pytest.MonkeyPatch, command: list[str], error: Exception
 ) -> None:
     def refused(*_: object) -> None:
@@ -81,7 +81,7 @@ def test_what_the_lab_cannot_do_is_said(
 
     for module, name in ((commands, "servers"), (server, "servers"), (commands, "build")):
         monkeypatch.setattr(module, name, refused)
-    said = CliRunner().invoke(app, ["lab", *command])
-    assert said.exit_code == 2 and said.output.startswith("virtbed: ")
+    done = CliRunner().invoke(app, ["lab", *command])
+    assert done.exit_code == 2 and done.output.startswith("virtbed: ")
     reported = "no end" if isinstance(error, LabError) else "set VIRTBED_LAB"
-    assert reported in said.output
+    assert reported in done.output

@@ -11,7 +11,7 @@ from virtbed.lab.shape import Shape, accelerator_here
 
 
 def values(command: tuple[str, ...], option: str) -> list[str]:
-    """The values of an option that may be repeated."""
+    """Return the values of an option that may be repeated."""
     return [value for name, value in pairwise(command) if name == option]
 
 
@@ -19,14 +19,14 @@ def command(shape: Shape, **options: Any) -> tuple[str, ...]:
     return shape.command(Path("/k"), Path("/r"), Path("/lab/servers/a"), 2222, **options)
 
 
-def test_a_plain_server_has_no_nodes_of_its_own() -> None:
+def test_a_plain_server_has_no_numa_options() -> None:
     found = Shape(cores=2, memory_mib=2048).hardware()
     assert values(found, "-smp") == ["2,sockets=1,cores=2,threads=1"]
     assert values(found, "-m") == ["2048"]
     assert values(found, "-numa") == []
 
 
-def test_two_nodes_have_half_of_memory_and_one_socket_each() -> None:
+def test_two_nodes_have_half_of_the_memory_and_one_socket_each() -> None:
     found = Shape(sockets=2, cores=1, threads=2, nodes=2, memory_mib=3072).hardware()
     assert values(found, "-object") == [
         "memory-backend-ram,id=node0,size=1536M", "memory-backend-ram,id=node1,size=1536M",
@@ -56,14 +56,14 @@ def test_cores_are_divided_among_nodes(
     assert [shape.node(s, c) for s in range(sockets) for c in range(cores)] == expected
 
 
-def test_the_processor_is_one_that_linux_believes_to_have_threads() -> None:
+def test_linux_accepts_the_processors_topology_of_threads() -> None:
     (processor,) = values(Shape(threads=2).hardware(), "-cpu")
     assert "+topoext" in processor and "xlevel=0x8000001e" in processor
     assert values(Shape(threads=1).hardware(), "-cpu") == [processor]
 
 
-def test_a_server_has_no_instructions_that_its_guests_lose() -> None:
-    """They were seen to lose AVX, so that no trial in one was attested."""
+def test_a_server_lacks_the_instructions_that_its_guests_would_lose() -> None:
+    """Guests lost AVX, so no trial in them was attested."""
     (processor,) = values(Shape().hardware(), "-cpu")
     assert {"-xsave", "-avx", "-avx2", "-fma", "-f16c"} <= {*processor.split(",")}
 
@@ -73,7 +73,7 @@ def test_svm_can_be_off() -> None:
     assert values(Shape(svm=False).hardware("kvm"), "-cpu") == ["host,-svm,-vmx"]
 
 
-def test_an_iommu_comes_before_what_it_translates_for_and_the_kernel_is_said() -> None:
+def test_an_iommu_is_before_its_devices_and_enabled_in_the_kernels_arguments() -> None:
     found = command(Shape(iommu=True, spare=True))
     devices = values(found, "-device")
     assert devices[0].startswith("intel-iommu,")
@@ -87,12 +87,12 @@ def test_kvm_needs_its_interrupt_controller_split_for_an_iommu() -> None:
     assert values(Shape(iommu=True).hardware("tcg"), "-machine") == ["q35"]
 
 
-def test_ssh_is_found_on_the_loopback_alone() -> None:
+def test_ssh_listens_on_the_loopback_only() -> None:
     assert values(command(Shape()), "-netdev") == ["user,id=net,hostfwd=tcp:127.0.0.1:2222-:22"]
     assert values(command(Shape(), online=False), "-netdev")[0].endswith(",restrict=on")
 
 
-def test_a_snapshot_is_started_by_name_and_with_the_same_hardware() -> None:
+def test_a_snapshot_is_started_by_its_name_with_the_same_hardware() -> None:
     booted, resumed = command(Shape()), command(Shape(), snapshot="ready")
     assert resumed == (*booted, "-loadvm", "ready")
 
@@ -108,7 +108,7 @@ def test_a_snapshot_is_started_by_name_and_with_the_same_hardware() -> None:
         ({"sockets": 3, "nodes": 3, "memory_mib": 2048}, "a multiple of the 3 nodes"),
     ],
 )
-def test_hardware_that_cannot_be_is_refused(wrong: dict[str, int], said: str) -> None:
+def test_impossible_hardware_is_refused(wrong: dict[str, int], said: str) -> None:
     with pytest.raises(LabError, match=said):
         Shape(**wrong)  # type: ignore[arg-type]
 
