@@ -218,7 +218,7 @@ def place(
     kept = [cpu for cpu in core if cpu in topology.allowed or cpu in offered]
     free = offered.difference(kept)
     if others - offered and _cores(topology, free) < cores <= _cores(topology, offered):
-        # Without the reserved core, threads would share cores; housekeeping uses another kind.
+        # With one core reserved, threads would share cores; housekeeping has CPUs of another kind.
         free = offered
     search = Search(topology.machine, frozenset(kept), memory_mib)
     if cores <= len(free):

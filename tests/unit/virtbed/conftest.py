@@ -18,13 +18,13 @@ from . import machines
 
 PLATFORMS: Platforms = load_platforms()
 DIGEST = "sha256:" + "a" * 64
-# Of this run of the tests alone: another one on this machine would end its playbooks.
+# Unique per run of the tests: with a common mark, parallel runs would kill each other's playbooks.
 MARK = f"VIRTBED_TEST_{os.getpid()}"
 
 
 @pytest.fixture(autouse=True)
 def own_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let these tests end no playbook of a sweep, or of other tests, on this machine."""
+    """Keep these tests from killing playbooks of sweeps or of other tests on this machine."""
     monkeypatch.setattr(ansible, "_MARK", MARK)
 
 
@@ -47,12 +47,12 @@ def plan() -> Plan:
 
 
 def small(plan: Plan) -> Plan:
-    """Two cells, six trials."""
+    """Return a plan with two cells and six trials."""
     return plan.model_copy(update={"platforms": {"bm": ["pinned"], "cn": ["pinned"]}, "cores": [1]})
 
 
 def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> HostReport:
-    """A report on a one-socket host, as far as a sweep reads it."""
+    """Return the report on a host with one socket, with the facts that a sweep reads."""
     verdicts = []
     for platform in PLATFORMS.entries:
         own_kernel = PLATFORMS.parts(platform)[0].own_kernel
@@ -81,7 +81,7 @@ def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> Host
 
 @pytest.fixture(scope="session")
 def harness_document() -> dict[str, Any]:
-    """What the harness prints of a trial; it is not run inside any platform."""
+    """Return the document that the harness prints for a trial, run outside of any platform."""
     command = ["-m", "virtbed_workloads", "null", "--scale=tiny", "--samples=2"]
     done = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
     document: dict[str, Any] = json.loads(done.stdout)

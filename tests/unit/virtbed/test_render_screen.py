@@ -1,4 +1,4 @@
-"""What is printed is not obeyed, and a text is wrapped at spaces."""
+"""The console makes control characters and markup visible, and wraps texts at spaces."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def printed(thing: object, environment: dict[str, str] | None = None, **options:
     return file.getvalue()
 
 
-def test_escape_sequences_and_markup_are_shown() -> None:
+def test_escape_sequences_and_markup_are_printed_as_visible_text() -> None:
     assert printed("a \x1b[2J [bold]b[/bold] :smile:") == "a \\x1b[2J [bold]b[/bold] :smile:\n"
 
 
-def test_off_a_terminal_a_text_has_80_columns_unless_asked_otherwise() -> None:
+def test_without_a_terminal_a_text_has_80_columns_unless_columns_is_set() -> None:
     lines = printed(TEXT).splitlines()
     assert len(lines) > 1 and max(map(len, lines)) <= PIPED
     assert " ".join(lines) == TEXT
@@ -30,7 +30,7 @@ def test_off_a_terminal_a_text_has_80_columns_unless_asked_otherwise() -> None:
 
 
 @pytest.mark.parametrize("text", [TEXT, "report: " + "x" * 200])
-def test_what_scripts_look_for_stays_on_one_line(text: str) -> None:
-    """A label with a path always; anything where the screen does not wrap, as refusals do."""
+def test_texts_that_scripts_match_stay_on_one_line(text: str) -> None:
+    """A label with a path is never wrapped, nor any text of a screen without wrapping (refusals)."""
     wraps = text == TEXT
     assert printed(text, wrap=not wraps).splitlines() == [text]

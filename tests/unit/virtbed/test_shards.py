@@ -1,4 +1,4 @@
-"""Shards of a sweep are whole replicates, disjoint and complete, and go on on another host."""
+"""Shards of a sweep: whole replicates, disjoint and complete, and continued on other hosts."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ Json = dict[str, Any]
 
 
 class Cluster:
-    """Hosts that are alike, which fakes stand in for; sweeps and shards are carried out on them."""
+    """Fake hosts that are alike, on which sweeps and shards are carried out."""
 
     def __init__(self, folder: Path, fake: Host, plan: Plan) -> None:
         self.results = folder
         self.fake = fake
         self.plan = plan
-        self.said = io.StringIO()
+        self.output = io.StringIO()
 
     def sweep(self, shard: str | None = None, host: str = "n1", plan: Plan | None = None) -> Sweep:
         self.fake.report = report(host=host)
         self.fake.report.facts["image"]["key"] = image_key()
         self.fake.blocks.clear()
-        self.said.seek(0)
-        self.said.truncate()
-        progress = Progress(Console(file=self.said, width=400), PLATFORMS.trial_s)
+        self.output.seek(0)
+        self.output.truncate()
+        progress = Progress(Console(file=self.output, width=400), PLATFORMS.trial_s)
         share = None if shard is None else Shard.parse(shard)
         sweep = Sweep(
             plan or self.plan, progress, Bench(hung_after_s=60), self.results,
@@ -55,7 +55,7 @@ class Cluster:
         return sweep
 
     def cut_off_after(self, trials: int, shard: str, host: str, document: Json) -> Path:
-        """Carry a shard out until some trials have a result; the next cannot be made."""
+        """Carry out a shard until `trials` trials have a result; the later ones fail."""
         number = iter(range(1_000))
 
         def outcome(request: TrialRequest, incoming: Path) -> TrialOutcome:
@@ -78,7 +78,7 @@ def cluster(
     monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    # What the fake's trials leave satisfies the contract, not the analysis.
+    # Results of the fake's trials satisfy the contract, but not the analysis.
     monkeypatch.setattr(standing, "find_spec", lambda _: None)
     return Cluster(tmp_path / "results", fake, small(plan))
 
@@ -95,7 +95,7 @@ def results(folder: Path) -> set[str]:
     "text", ["0/3", "4/3", "1/0", "0/0", "-1/3", "1", "1/", "/3", "1/2/3", "a/b", "1.0/3", "01/3",
              "", " 1/3", "1/3 ", "1/3\n", "\u0661/3", "1/99999"],
 )  # fmt: skip
-def test_what_is_no_share_is_refused(text: str) -> None:
+def test_a_text_that_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(ShardError, match=r"found, NUMBER/OF with a number from 1 to OF needed"):
         Shard.parse(text)
 
@@ -108,7 +108,7 @@ def test_shards_are_disjoint_complete_and_equal(of: int) -> None:
 
 
 @pytest.mark.parametrize("of", [1, 2, 3])
-def test_more_replicates_leave_those_before_in_their_shard(of: int) -> None:
+def test_more_replicates_do_not_move_earlier_ones_to_another_shard(of: int) -> None:
     for number in range(1, of + 1):
         few, many = ([r for r in range(1, n) if Shard(number, of).has(r)] for n in (6, 12))
         assert many[: len(few)] == few
@@ -121,7 +121,7 @@ def test_more_shards_than_replicates_are_refused(plan: Plan, shards: int) -> Non
         check_number(shards, plan)
 
 
-def test_the_order_within_a_replicate_is_that_of_the_whole(plan: Plan) -> None:
+def test_the_order_within_a_replicate_is_the_same_as_in_the_whole_sweep(plan: Plan) -> None:
     whole = design(plan, report(guests="available"), PLATFORMS)
     shards = [whole.of(Shard(number, 3)) for number in (1, 2, 3)]
     assert sorted((t for s in shards for t in s.trials), key=lambda t: t.position) == list(
@@ -143,13 +143,13 @@ def test_each_shard_has_a_folder_of_its_own_on_each_host(cluster: Cluster) -> No
     assert cluster.sweep("2/3", "n2").failed == [] and cluster.fake.blocks == []
 
 
-def test_a_hosts_name_leads_to_no_other_folder(cluster: Cluster) -> None:
+def test_a_hosts_name_cannot_lead_to_another_folder(cluster: Cluster) -> None:
     folder = cluster.sweep("1/3", "../../x y").folder
     assert folder.parent == cluster.results
     assert folder.name == "demo.shard-1-of-3..._.._x_y"
 
 
-def test_a_shard_that_goes_on_elsewhere_repeats_no_whole_replicate(
+def test_a_shard_continued_on_another_host_repeats_no_complete_replicate(
     cluster: Cluster, harness_document: Json
 ) -> None:
     cluster.plan = cluster.plan.model_copy(update={"replicates": 4})
@@ -159,14 +159,14 @@ def test_a_shard_that_goes_on_elsewhere_repeats_no_whole_replicate(
     assert cluster.fake.blocks and {name[-3:] for name in cluster.fake.blocks} == {"r03"}
     assert {row["replicate"] for row in planned(second)} == {1, 3}
     assert "replicate 1 is complete in demo.shard-1-of-2.n1: not repeated here" in (
-        cluster.said.getvalue()
+        cluster.output.getvalue()
     )
     # Back on the first host: what the second did in the meantime is not done again.
     assert cluster.sweep("1/2", "n1").failed == [] and cluster.fake.blocks == []
 
 
 @pytest.mark.parametrize("change", ["plan_digest", "image_digest"])
-def test_a_replicate_of_another_plan_or_image_elsewhere_counts_for_nothing(
+def test_replicates_of_another_plan_or_image_on_another_host_do_not_count(
     cluster: Cluster, change: str
 ) -> None:
     first = cluster.sweep("1/3", "n1").folder
@@ -177,7 +177,7 @@ def test_a_replicate_of_another_plan_or_image_elsewhere_counts_for_nothing(
     assert len(cluster.fake.blocks) == 2
 
 
-def test_a_shard_that_was_interrupted_goes_on_where_it_was(
+def test_an_interrupted_shard_continues_where_it_stopped(
     cluster: Cluster, harness_document: Json
 ) -> None:
     first = cluster.cut_off_after(1, "2/3", "n1", harness_document)
@@ -187,19 +187,19 @@ def test_a_shard_that_was_interrupted_goes_on_where_it_was(
     assert results(first) > before
 
 
-def test_without_a_trial_a_shard_makes_no_folder(cluster: Cluster) -> None:
-    """Guests that are emulated run in the first replicate only."""
+def test_a_shard_without_a_trial_creates_no_folder(cluster: Cluster) -> None:
+    """Emulated guests run in the first replicate only."""
     cluster.plan = cluster.plan.model_copy(update={"platforms": {"vm": ["pinned"]}})
     assert cluster.sweep("1/3").folder.is_dir()
     nothing = cluster.sweep("2/3")
     assert not nothing.folder.exists() and cluster.fake.blocks == [] and nothing.failed == []
-    assert "nothing to do: shard 2/3 has no trial on this host" in cluster.said.getvalue()
+    assert "nothing to do: shard 2/3 has no trial on this host" in cluster.output.getvalue()
 
 
-def test_a_precision_takes_all_shards_and_is_not_applied_to_one(cluster: Cluster) -> None:
+def test_precision_needs_all_shards_and_is_not_applied_to_one(cluster: Cluster) -> None:
     cluster.plan = cluster.plan.model_copy(
         update={"precision": 0.01, "min_replicates": 2, "replicates": 6}
     )
     run = cluster.sweep("1/2")
     assert len(results(run.folder)) == 6
-    assert "precision 0.01 is not applied" in cluster.said.getvalue()
+    assert "precision 0.01 is not applied" in cluster.output.getvalue()
