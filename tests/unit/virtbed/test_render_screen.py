@@ -31,6 +31,6 @@ def test_without_a_terminal_a_text_has_80_columns_unless_columns_is_set() -> Non
 
 @pytest.mark.parametrize("text", [TEXT, "report: " + "x" * 200])
 def test_texts_that_scripts_match_stay_on_one_line(text: str) -> None:
-    """A label with a path is never wrapped, nor any text of a screen without wrapping (refusals)."""
+    """A label with a path is never wrapped, nor any text if wrapping is off (refusals)."""
     wraps = text == TEXT
     assert printed(text, wrap=not wraps).splitlines() == [text]
