@@ -189,8 +189,7 @@ def _labels(result: Json) -> Iterator[str]:
     slowed, slowdown = trial["variant"] == "slowed", settings["slowdown"]
     if slowed != (slowdown > 0):
         yield (
-            f"has slowdown {slowdown:g} (share of its time), but its variant is "
-            f"{trial['variant']}"
+            f"has slowdown {slowdown:g} (share of its time), but its variant is {trial['variant']}"
         )
     # The converse is no fault here: the host may be emulated, which only the evidence shows.
     if trial["accelerator"] == "tcg" and not trial["emulated"]:

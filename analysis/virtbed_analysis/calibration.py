@@ -203,24 +203,24 @@ def _check(
     slowdown = 0.0 if _is_twin(row) else slowdowns.get(row["application"])
     expected = None if slowdown is None else 1.0 + slowdown
     known = row["ratio_low"] is not None
-    found = effect("", [np.array(row["ratio_logs"])], simultaneous(checks)) if known else None
-    if expected is None or found is None or found.low is None or found.high is None:
-        low, high, half_width, says = None, None, None, CANNOT_TELL
+    measured = effect("", [np.array(row["ratio_logs"])], simultaneous(checks)) if known else None
+    if expected is None or measured is None or measured.low is None or measured.high is None:
+        low, high, half_width, kind = None, None, None, CANNOT_TELL
         reason = "fewer than two replicates have both sides"
     else:
-        low, high = found.low, found.high
+        low, high = measured.low, measured.high
         half_width = math.sqrt(high / low) - 1
         row = row | {"ratio_low": low, "ratio_high": high}
-        says = answer(low / expected, high / expected, margin)
-        reason = _fault(row, expected, half_width, margin, says)
+        kind = answer(low / expected, high / expected, margin)
+        reason = _fault(row, expected, half_width, margin, kind)
     if not reason and (late := [side for side, ends in losing if ends.late]):
-        says = CANNOT_TELL
+        kind = CANNOT_TELL
         reason = (
             f"trials of {' and '.join(late)} were ended at a time limit: the slow ones are missing"
         )
     warnings = doubts.marked([row])[0]["warnings"] if known else []
     warnings += [{"kind": "lost", "text": f"of {side} {lost(ends)}"} for side, ends in losing]
-    verdict = "passed" if not reason else "failed" if says == DIFFERS else CANNOT_TELL
+    verdict = "passed" if not reason else "failed" if kind == DIFFERS else CANNOT_TELL
     return {
         "check": "twin" if _is_twin(row) else "slowdown",
         **{key: row[key] for key in CELL if key not in PLAIN},
@@ -230,7 +230,7 @@ def _check(
         "high": high,
         "half_width": half_width,
         "replicates": row["ratio_replicates"],
-        "answer": says,
+        "answer": kind,
         "passed": not reason,
         "verdict": verdict,
         "reason": reason,
@@ -243,14 +243,14 @@ def _check(
     }
 
 
-def _fault(row: Json, expected: float, half_width: float, margin: float, says: str) -> str:
+def _fault(row: Json, expected: float, half_width: float, margin: float, kind: str) -> str:
     """Return why a check with an interval does not pass; empty if it passes."""
     low, high = row["ratio_low"], row["ratio_high"]
-    if says == DIFFERS:
+    if kind == DIFFERS:
         return f"the interval {low:.3f} to {high:.3f} misses {expected:g}"
     if not _is_twin(row) and low <= 1:
         return f"the interval {low:.3f} to {high:.3f} does not distinguish {expected:g} from 1"
-    if says == EQUIVALENT:
+    if kind == EQUIVALENT:
         return ""
     if not has_width(low, high):
         return "the replicates are alike to the last digit, which shows no precision"

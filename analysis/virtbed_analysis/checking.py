@@ -48,9 +48,9 @@ def checked(
     _check_identity(trial_folder, result)
     if design is not None:
         _check_planned(result, design, planned)
-    found = read(trial_folder / "evidence.json", identifiers.EVIDENCE)
+    document = read(trial_folder / "evidence.json", identifiers.EVIDENCE)
     try:
-        proof = decode(Evidence, found)
+        proof = decode(Evidence, document)
     except DocumentError as error:
         raise Unfit(f"evidence.json breaks its schema at {error}") from None
     faults = (*arithmetic.faults(result), *evidence.contradictions(result, proof))
@@ -88,14 +88,16 @@ def _breach(result: Json) -> str | None:
 def _check_identity(trial_folder: Path, result: Json) -> None:
     """Raise `Unfit` unless the result's id is that of its folder and agrees with its fields."""
     trial, settings = result["trial"], result["settings"]
-    found = trial["id"]
-    if found != trial_folder.name:
-        if (trial_folder.parent / found / "result.json").exists():
-            raise Unfit(f"a duplicate: it is trial {found}, whose folder trials/{found} exists too")
-        raise Unfit(f"is trial {found}, not the trial its folder is named for")
+    trial_id = trial["id"]
+    if trial_id != trial_folder.name:
+        if (trial_folder.parent / trial_id / "result.json").exists():
+            raise Unfit(
+                f"a duplicate: it is trial {trial_id}, whose folder trials/{trial_id} exists too"
+            )
+        raise Unfit(f"is trial {trial_id}, not the trial its folder is named for")
     possible = possible_ids(trial, settings["scenario"])
-    if found not in possible:
-        raise Unfit(f"its id is {found}, but its trial fields give {possible[0]}")
+    if trial_id not in possible:
+        raise Unfit(f"its id is {trial_id}, but its trial fields give {possible[0]}")
     for factor in FACTORS:
         needed, ran = trial[factor.name], settings.get(factor.name, trial[factor.name])
         if needed != ran:

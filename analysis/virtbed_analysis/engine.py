@@ -204,8 +204,8 @@ def together(
 
     Args:
         candidates: See `effects`.
-        pooled: Assume one variance for all groups of a candidate, so that a group of a single unit
-            has an interval too (Student's t with a pooled variance).
+        pooled: If a group has a single unit, assume one variance for all groups of its candidate
+            (Student's t with the pooled variance) instead of giving no interval.
     """
     named: list[tuple[str, list[Floats]]] = []
     for about, groups in candidates:

@@ -318,8 +318,8 @@ def _ratio(above: Logs, below: Logs | None) -> tuple[Any, ...]:
         return None, None, None, 0, dropped, None, None
     with np.errstate(invalid="ignore"):
         logs = ours - theirs
-    found = effect("", [logs]) if np.isfinite(logs).all() else None
-    ends = (found.value, found.low, found.high) if found else (None, None, None)
+    ratio = effect("", [logs]) if np.isfinite(logs).all() else None
+    ends = (ratio.value, ratio.low, ratio.high) if ratio else (None, None, None)
     return *ends, len(units), dropped, logs.tolist(), list(units)
 
 

@@ -167,9 +167,9 @@ def _placed(instance: Instance, moment: str, reading: Reading) -> Iterator[str]:
         needed.append(("enclosure", group, "quota_cpus", instance.quota_cpus))
     if confined and "cpuset" in enclosure:
         needed.append(("enclosure", enclosure, "mems_allowed_list", instance.inner_mems))
-    for part, found, name, value in needed:
-        if name in found and found[name] != value:
-            yield f"{part} read {moment} the trial: {name} {found[name]!r} found, {value!r} needed"
+    for part, facts, name, value in needed:
+        if name in facts and facts[name] != value:
+            yield f"{part} read {moment} the trial: {name} {facts[name]!r} found, {value!r} needed"
     if machine.get("quotas"):
         quotas = machine["quotas"]
         yield f"machine read {moment} the trial: CPU quotas {quotas!r} found, none needed"

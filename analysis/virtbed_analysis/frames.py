@@ -64,6 +64,11 @@ class Sweep:
         platforms: The platforms of the design and the results.
         functional: Trials of the application that computes nothing; `trials` has none of them.
         hosts: The host reports, by host.
+
+    Example:
+        >>> sweep = read_sweep(Path("results/quick"))
+        >>> sweep.name, sweep.trials.height, sweep.samples.height
+        ('quick', 15, 60)
     """
 
     name: str
@@ -320,16 +325,16 @@ def _read(folder: Path) -> Sweep:
             f"{folder}: no such results folder; `virtbed sweep` makes one for each plan"
         )
     _refuse_empty(folder)
-    found = trusted(folder)
-    emulated = {name for name, report in found.doctors.items() if report.emulated}
-    design, rejected = found.design, found.rejected
-    platforms = platforms_of(design.platforms if design else (), _parts(found.results.values()))
+    files = trusted(folder)
+    emulated = {name for name, report in files.doctors.items() if report.emulated}
+    design, rejected = files.design, files.rejected
+    platforms = platforms_of(design.platforms if design else (), _parts(files.results.values()))
     trials = pl.DataFrame(
         [
-            _trial_row(result, found.evidence[trial].asked, found.times[trial], emulated)
-            | {"busy_cpus": _busy_cpus(result, found.asked_ns[trial])}
-            | {"inputs": unlike.SPLIT.join(found.inputs[trial])}
-            for trial, result in found.results.items()
+            _trial_row(result, files.evidence[trial].asked, files.times[trial], emulated)
+            | {"busy_cpus": _busy_cpus(result, files.asked_ns[trial])}
+            | {"inputs": unlike.SPLIT.join(files.inputs[trial])}
+            for trial, result in files.results.items()
         ],
         schema=TRIAL_COLUMNS,
     ).with_columns(pl.col("platform").cast(pl.Enum(platforms.names)))
@@ -339,9 +344,9 @@ def _read(folder: Path) -> Sweep:
     strays = strays_of(trials)
     rejected += [left_out(file_of(trial), why) for trial, why in strays.items()]
     trials = trials.filter(~pl.col("trial").is_in(list(strays)))
-    doctor = _of_host(found.doctors, trials, rejected)
+    doctor = _of_host(files.doctors, trials, rejected)
     aside = {*strays, *nothing["trial"]}
-    own = found.samples()
+    own = files.samples()
     if aside:
         own = own.filter(~pl.col("trial").is_in(sorted(aside)))
     samples = own.join(trials.drop(_ASIDE), on="trial", how="left", maintain_order="left")
@@ -349,8 +354,8 @@ def _read(folder: Path) -> Sweep:
     name = design.sweep if design else plain(folder.resolve().name)
     samples = latency.with_latency(samples)
     return Sweep(
-        name, trials, samples, design, doctor, found.failures, rejected, platforms, nothing,
-        found.doctors,
+        name, trials, samples, design, doctor, files.failures, rejected, platforms, nothing,
+        files.doctors,
     )  # fmt: skip
 
 

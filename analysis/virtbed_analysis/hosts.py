@@ -160,7 +160,7 @@ def _not_shared(values: Mapping[str, str]) -> dict[str, str]:
     """Return each host's text without the parts of a list that all hosts share."""
     parts = {host: value.split(SPLIT) for host, value in values.items()}
     shared = set.intersection(*map(set, parts.values()))
-    own = {host: SPLIT.join(p for p in found if p not in shared) for host, found in parts.items()}
+    own = {host: SPLIT.join(p for p in listed if p not in shared) for host, listed in parts.items()}
     return {host: plain(text)[:_LONGEST] or "nothing more" for host, text in own.items()}
 
 
@@ -176,8 +176,8 @@ def _text(value: Any) -> str:
 
 
 def _engines(report: HostReport) -> dict[str, str]:
-    found = report.facts.get("engines")
-    every = found.items() if isinstance(found, dict) else ()
+    engines = report.facts.get("engines")
+    every = engines.items() if isinstance(engines, dict) else ()
     return {
         str(engine.get("name") or name): str(engine["version"])
         for name, engine in every
@@ -187,7 +187,7 @@ def _engines(report: HostReport) -> dict[str, str]:
 
 def _memory(facts: Mapping[str, Json]) -> dict[str, str]:
     """Return the memory of each host in MiB, or "alike" for all within the tolerance."""
-    totals = {host: _at(found, ("memory_mib", "total")) for host, found in facts.items()}
+    totals = {host: _at(reported, ("memory_mib", "total")) for host, reported in facts.items()}
     if not all(type(total) is int and total > 0 for total in totals.values()):
         return {host: _text(total) for host, total in totals.items()}
     alike = 100 * max(totals.values()) <= (100 + MEMORY_APART_PERCENT) * min(totals.values())
@@ -233,9 +233,9 @@ def speeds(trials: pl.DataFrame, samples: pl.DataFrame | Readings, margin: float
     """Return the ratio of the judged time on each host to that on the median host.
 
     It is computed for the bare-metal baselines; if a host has none, for every cell. The two sides
-    are independent samples with a pooled variance (`engine.together`), and the intervals of all
-    rows are simultaneous. A host is apart if its whole interval is beyond the margin; without an
-    interval, if the ratio is, since chance cannot be assessed.
+    are independent samples (Welch's t; a pooled variance if a side has one replicate), and the
+    intervals of all rows are simultaneous. A host is apart if its whole interval is beyond the
+    margin; without an interval, if the ratio is, since chance cannot be assessed.
 
     Args:
         trials: `Sweep.trials`.

@@ -90,7 +90,7 @@ def _rows(key: Key, names: list[str], logs: Floats, every: int, margin: float) -
     # The pooled variance rests on all inputs, an input's own on its replicates only.
     freedom = np.where(spread > common, replicates - 1, (replicates - 1) * (inputs - 1))
     half = _quantile(every, freedom) * np.sqrt(spread / replicates)
-    found = (abs(means) > half) & (abs(means) > margin) & (spread > NO_SPREAD**2)
+    significant = (abs(means) > half) & (abs(means) > margin) & (spread > NO_SPREAD**2)
     error = logs.std(axis=0, ddof=1) / np.sqrt(replicates)
     wide = t_quantile(simultaneous(inputs), replicates - 1) * error
     which = dict(zip(GROUP, key, strict=True))
@@ -103,7 +103,7 @@ def _rows(key: Key, names: list[str], logs: Floats, every: int, margin: float) -
             "inputs": inputs,
             "replicates": replicates,
         }
-        for i in np.flatnonzero(found)
+        for i in np.flatnonzero(significant)
     ]
 
 

@@ -165,7 +165,7 @@ def pairs_needed(spread: float, gap: float, confidence: float, most: int) -> int
 
 
 @cache
-def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
+def share_bounds(successes: int, of: int, confidence: float) -> tuple[float, float]:
     """Return the exact one-sided lower and upper bounds of a binomial share.
 
     Clopper and Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the
@@ -173,7 +173,7 @@ def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
     two-sided interval at 2 * confidence - 1.
 
     Args:
-        found: Number of successes.
+        successes: Number of successes.
         of: Number of trials.
         confidence: Of each one-sided bound.
 
@@ -181,8 +181,9 @@ def share_bounds(found: int, of: int, confidence: float) -> tuple[float, float]:
         >>> [round(bound, 3) for bound in share_bounds(1, 20, 0.95)]
         [0.003, 0.216]
     """
-    low = float(stats.beta.ppf(1 - confidence, found, of - found + 1)) if found else 0.0
-    high = float(stats.beta.ppf(confidence, found + 1, of - found)) if found < of else 1.0
+    failures = of - successes
+    low = float(stats.beta.ppf(1 - confidence, successes, failures + 1)) if successes else 0.0
+    high = float(stats.beta.ppf(confidence, successes + 1, failures)) if failures else 1.0
     return low, high
 
 

@@ -120,12 +120,12 @@ def throughput(means: Readings) -> pl.DataFrame:
     """
     batch = means.filter(pl.col("scenario").is_in(BATCH))
     logs = batch.judged.with_columns((math.log(_NS_PER_S) - pl.col("log")).alias("log"))
-    found = geometric(logs, GROUP).select(
+    table = geometric(logs, GROUP).select(
         *GROUP,
         pl.col("value").alias("per_second"),
         pl.col("n").alias("replicates"),
     )
-    return in_order(found.join(_ratio(to_baseline(logs), "throughput_ratio"), on=GROUP, how="left"))
+    return in_order(table.join(_ratio(to_baseline(logs), "throughput_ratio"), on=GROUP, how="left"))
 
 
 def _e2e(means: Readings) -> pl.DataFrame:
@@ -149,13 +149,13 @@ def _trials(measured: pl.DataFrame) -> list[Json]:
     n = timed.len().cast(pl.Int64)
     stated = [name for name in measured.columns if name.startswith("loadgen_")]
     places = {f"p{p}": pl.min_horizontal(p * n // 100 + 1, n) for p in PERCENTILES}
-    found = measured.group_by("trial", maintain_order=True).agg(
+    trials = measured.group_by("trial", maintain_order=True).agg(
         *(pl.col(name).first() for name in (*GROUP, "rules", *stated)),
         usable().first().alias("usable"),
         *(at_rank(timed, place).alias(name) for name, place in places.items()),
         (pl.len() / ANSWERED.max() * _NS_PER_S).alias("per_second"),
     )
-    return [_trial(row) for row in in_order(found.sort("trial")).to_dicts()]
+    return [_trial(row) for row in in_order(trials.sort("trial")).to_dicts()]
 
 
 def _trial(row: Json) -> Json:

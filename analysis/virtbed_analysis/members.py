@@ -122,10 +122,10 @@ def _fault(info: zipfile.ZipInfo) -> str:
 
 def digest(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
     """Return the SHA-256 of a member, read in parts; raises one of `UNREADABLE`."""
-    made = hashlib.sha256()
+    hasher = hashlib.sha256()
     for part in _parts(packed, info):
-        made.update(part)
-    return made.hexdigest()
+        hasher.update(part)
+    return hasher.hexdigest()
 
 
 def text_of(packed: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> str:

@@ -95,23 +95,25 @@ def log_means(result: Mapping[str, Any]) -> dict[str, float]:
 def unneeded_trials(
     design: Design, measured: Mapping[str, LogMeans], started: Mapping[str, float] | None = None
 ) -> frozenset[str]:
-    """Return the ids of the trials without result whose cells are close enough already.
+    """Return the trials without a result whose cells already have the required precision.
 
-    Bare metal, with which the others are paired, is needed as long as one of them is. Empty if the
-    sweep asks for no precision.
+    A bare-metal baseline is needed as long as one of the cells that are paired with it is.
 
     Args:
-        design: What is planned.
-        measured: `log_means` of each trial that has a result, by the trial's id; of a baseline that
-            was measured again also those of its earlier attempts, by "ID@ATTEMPT".
-        started: When trials started, in seconds since the epoch, by the same ids: needed where a
-            baseline was measured again. Each trial is then paired with the nearest.
+        design: The design of the sweep, with `precision` and `min_replicates`.
+        measured: `log_means` of each trial that has a result, by the trial's id; for a baseline
+            that was measured again also those of its earlier attempts, by "ID@ATTEMPT".
+        started: Starts of trials in seconds since the epoch, by the same ids. Needed only if a
+            baseline was measured again: each trial is then paired with the nearest one.
+
+    Returns:
+        The ids of the trials; empty if the design requires no precision.
 
     Example:
         >>> import json
         >>> from virtbed_contract.codec import decode
         >>> planned = json.loads(Path("results/quick/design.json").read_text())
-        >>> unneeded_trials(decode(Design, planned, "design.json"), {})  # it asks for no precision
+        >>> unneeded_trials(decode(Design, planned, "design.json"), {})  # it has no precision
         frozenset()
     """
     if design.precision is None:
@@ -173,14 +175,14 @@ def earlier_attempts(folder: Path) -> list[Earlier]:
         >>> earlier_attempts(Path("results/quick"))
         []
     """
-    found = []
+    earlier = []
     for path in sorted(folder.glob(f"{EARLIER}/*/*/result.json")):
         trial, attempt = path.parent.name, path.parent.parent.name
         with suppress(DocumentError, KeyError, ValueError, TypeError):
             result = json_file.read(path)
             at = datetime.fromisoformat(result["trial"]["started_at"]).timestamp()
-            found.append(Earlier(trial, f"{trial}{MARK}{attempt}", log_means(result), at))
-    return found
+            earlier.append(Earlier(trial, f"{trial}{MARK}{attempt}", log_means(result), at))
+    return earlier
 
 
 def _nearest(trial: str, baselines: list[str], started: Mapping[str, float]) -> str:

@@ -167,9 +167,9 @@ def _alike(n: int) -> tuple[Floats, Floats]:
     return np.sort(abs(skewness)), np.sort(furthest)
 
 
-def _exceeding(null: Floats, found: Floats) -> Floats:
+def _exceeding(null: Floats, values: Floats) -> Floats:
     """Return Monte Carlo p values: the share of a sorted null sample that is at least as large."""
-    return (len(null) - np.searchsorted(null, found) + 1) / (len(null) + 1)
+    return (len(null) - np.searchsorted(null, values) + 1) / (len(null) + 1)
 
 
 def _as_close(apart: Floats) -> Floats:
@@ -177,11 +177,11 @@ def _as_close(apart: Floats) -> Floats:
     n = apart.shape[1]
     generator = np.random.default_rng(n)
     orders = generator.random((RESAMPLES, n)).argsort(axis=1)
-    found = (np.diff(apart, axis=1) ** 2).sum(axis=1)
+    totals = (np.diff(apart, axis=1) ** 2).sum(axis=1)
     as_close = np.array(
         [
             np.count_nonzero((np.diff(own[orders], axis=1) ** 2).sum(axis=1) <= total * (1 + 1e-9))
-            for own, total in zip(apart, found, strict=True)
+            for own, total in zip(apart, totals, strict=True)
         ]
     )
     return (as_close + 1) / (RESAMPLES + 1)

@@ -196,9 +196,9 @@ def judge(
 
 
 @cache
-def _at_most(found: int, of: int) -> float:
-    """Return P(at most `found` of `of` requests beyond the bound) of an instance at the bound."""
-    return float(stats.binom.cdf(found, of, _BEYOND))
+def _at_most(beyond: int, of: int) -> float:
+    """Return P(at most `beyond` of `of` requests beyond the bound) of an instance at the bound."""
+    return float(stats.binom.cdf(beyond, of, _BEYOND))
 
 
 @cache
@@ -225,12 +225,12 @@ def _share_low(instances: Sequence[Instance], apart: float, unseen: int) -> floa
     bound, at most s + (1 - s) c of runs are called so; the lower Clopper-Pearson bound of that
     share is solved for s. The best of the levels of `_RULES` is used, with Bonferroni's correction.
     """
-    found, confidence = [0.0], simultaneous(len(_RULES), (1 + CONFIDENCE) / 2)
+    bounds, confidence = [0.0], simultaneous(len(_RULES), (1 + CONFIDENCE) / 2)
     for chance in _RULES:
         clear = unseen + sum(instance.by_chance(apart) <= chance for instance in instances)
         least, _ = share_bounds(clear, len(instances) + unseen, confidence)
-        found.append((least - chance) / (1 - chance))
-    return max(found)
+        bounds.append((least - chance) / (1 - chance))
+    return max(bounds)
 
 
 def _verdict(

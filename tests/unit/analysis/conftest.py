@@ -62,7 +62,7 @@ class Folder:
     def plan(
         self, platform: str, mode: str, replicate: int, *, named: str | None = None, **changes: Any
     ) -> Json:
-        """Plan a trial; `named` is the scale, where its id tells it."""
+        """Plan a trial; `named` is the scale, if the id contains it."""
         trial = {
             "platform": platform,
             "mode": mode,
@@ -245,7 +245,7 @@ class Folder:
         return path
 
     def edit(self, name: str, change: Callable[[Json], None], *, alone: bool = False) -> None:
-        """Change a file, and what tells the same of it, unless `alone`.
+        """Change a file, and files that repeat its content unless `alone`.
 
         That is what a process saw, in the evidence, and the median of the samples.
         """
@@ -262,7 +262,7 @@ class Folder:
 
 
 def quiet(**changes: Any) -> Json:
-    """Return what a kernel counts while nothing but the trial runs."""
+    """Return a kernel's counters of a trial during which nothing else runs."""
     return {
         "window_s": 2.0,
         "cpus": "0",
@@ -288,24 +288,24 @@ PROCESS_SETTINGS |= {"page_policy": DEFAULTS["huge_pages"]}
 
 
 def environment(trial: Json, machine: str, enclosure: str) -> Json:
-    """Return what the process of a trial sees that runs where it was put."""
-    asked = instance(trial | {"machine": machine, "enclosure": enclosure})
-    seen = parse_cpu_list(asked["seen_cpus"])
-    few = asked["own_kernel"] or asked["private_kernel"]
+    """Return the reading by the process of a correctly placed trial."""
+    requested = instance(trial | {"machine": machine, "enclosure": enclosure})
+    seen = parse_cpu_list(requested["seen_cpus"])
+    few = requested["own_kernel"] or requested["private_kernel"]
     pools = trial["cores"] if trial["thread_policy"] == "matched" else 0
-    bound = trial["mode"] == "pinned" and not asked["own_kernel"]
+    bound = trial["mode"] == "pinned" and not requested["own_kernel"]
     return {
         "python": "3.11.2",
         "kernel": "6.1.0",
-        "cpus_visible": len(seen) if few else len(parse_cpu_list(asked["allowed"])),
+        "cpus_visible": len(seen) if few else len(parse_cpu_list(requested["allowed"])),
         "affinity": list(seen),
-        "cpus_allowed_list": asked["seen_cpus"],
+        "cpus_allowed_list": requested["seen_cpus"],
         "mems_allowed_list": "0",
         "memory_policy": "bind:0" if bound else "default",
         "cgroup": {
             "version": 1,
-            "quota_cpus": asked["seen_quota_cpus"],
-            "cpuset": asked["seen_cpus"],
+            "quota_cpus": requested["seen_quota_cpus"],
+            "cpuset": requested["seen_cpus"],
         },
         "threads": {
             "intra_op": pools,
@@ -333,7 +333,7 @@ def environment(trial: Json, machine: str, enclosure: str) -> Json:
 
 
 def instance(trial: Json) -> Json:
-    """Return the instance that a trial's labels ask for, on a host of enough CPUs and one node."""
+    """Return the instance of a trial's labels, on a host with enough CPUs and one node."""
     guest, private = trial["machine"] != "metal", trial["enclosure"] == "gvisor"
     cores, pinned = trial["cores"], trial["mode"] == "pinned"
     cpus = format_cpu_list(range(cores))
@@ -385,15 +385,15 @@ def median_ns(samples: list[Json]) -> int:
 
 
 def evidence(result: Json) -> Json:
-    """Return the evidence of a result that ran where it was put."""
+    """Return the evidence of a correctly placed trial."""
     trial, saw = result["trial"], result["environment"]
-    asked = instance(trial)
-    reading = {"machine": _machine(asked), "enclosure": _enclosure(asked, saw)}
+    requested = instance(trial)
+    reading = {"machine": _machine(requested), "enclosure": _enclosure(requested, saw)}
     warm_ns = sum(sample["e2e_ns"] for sample in result["samples"] if sample["warmup"])
     return {
         "schema": identifiers.EVIDENCE,
         "trial": trial["id"],
-        "asked": asked,
+        "asked": requested,
         "before": reading,
         "inside": saw,
         "after": reading,
@@ -403,43 +403,43 @@ def evidence(result: Json) -> Json:
     }
 
 
-def _machine(asked: Json) -> Json:
-    if not asked["own_kernel"]:
-        return {"cpus_online": asked["allowed"]}
-    pins = [str(cpu) for cpu in asked["cpu_ids"]]
-    pinned = asked["mode"] == "pinned"
+def _machine(requested: Json) -> Json:
+    if not requested["own_kernel"]:
+        return {"cpus_online": requested["allowed"]}
+    pins = [str(cpu) for cpu in requested["cpu_ids"]]
+    pinned = requested["mode"] == "pinned"
     threads = [
         {
             "vcpu": number,
             "thread": 100 + number,
-            "pin": pins[number] if pinned else asked["allowed"],
-            "cpus_allowed_list": pins[number] if pinned else asked["allowed"],
+            "pin": pins[number] if pinned else requested["allowed"],
+            "cpus_allowed_list": pins[number] if pinned else requested["allowed"],
             "mems_allowed_list": "0",
             "migrations": 3,
         }
-        for number in range(asked["cores"])
+        for number in range(requested["cores"])
     ]
     return {
-        "accelerator": asked["accelerator"],
-        "vcpus": asked["cores"],
-        "memory_mib": asked["memory_mib"],
-        "kernel": f"/var/images/{asked['image_name']}/vmlinuz",
-        "backing_file": f"/var/images/{asked['image_name']}/disk.raw",
+        "accelerator": requested["accelerator"],
+        "vcpus": requested["cores"],
+        "memory_mib": requested["memory_mib"],
+        "kernel": f"/var/images/{requested['image_name']}/vmlinuz",
+        "backing_file": f"/var/images/{requested['image_name']}/disk.raw",
         "quotas": {},
         "vcpu_threads": threads,
         "host_transparent_hugepage": "madvise",
     }
 
 
-def _enclosure(asked: Json, saw: Json) -> Json:
-    if asked["enclosure"] == "process":
+def _enclosure(requested: Json, saw: Json) -> Json:
+    if requested["enclosure"] == "process":
         kept = ("cpus_visible", "cpus_allowed_list", "mems_allowed_list", "memory_policy")
         return {key: saw[key] for key in (*kept, "cgroup", "clocksource")}
-    cpus = asked["inner_cpus"] if asked["mode"] == "pinned" else asked["inner_allowed"]
+    cpus = requested["inner_cpus"] if requested["mode"] == "pinned" else requested["inner_allowed"]
     named = (
-        {"serves_rootfs": True, "image": asked["image_digest"], "platform": "systrap"}
-        if asked["private_kernel"]
-        else {"container": "f00d", "layers": [asked["image_digest"]]}
+        {"serves_rootfs": True, "image": requested["image_digest"], "platform": "systrap"}
+        if requested["private_kernel"]
+        else {"container": "f00d", "layers": [requested["image_digest"]]}
     )
     return {
         "started": 4711,
@@ -447,8 +447,8 @@ def _enclosure(asked: Json, saw: Json) -> Json:
         "cpuset": cpus,
         "mems_allowed_list": "0",
         "seccomp": "filter",
-        "quota_cpus": asked["quota_cpus"],
-        "memory_mib": asked["memory_mib"],
+        "quota_cpus": requested["quota_cpus"],
+        "memory_mib": requested["memory_mib"],
         "throttled_periods": 0,
         **named,
     }
@@ -492,7 +492,7 @@ def quick(folder: Folder) -> Folder:
 
 
 def lay_study(folder: Folder) -> None:
-    """Lay a sweep that asks for most parts of a report: sizes, platforms, and what failed."""
+    """Write a sweep with most parts of a report: sizes, platforms, and failures."""
     chance = random.Random(2112)
     platforms = {
         ("bm", "pinned"): lambda cores: 1.0,
@@ -531,7 +531,7 @@ def lay_study(folder: Folder) -> None:
 
 
 def with_gpu(sweep: Sweep) -> Sweep:
-    """Return a sweep with bare metal and pinned guests on a GPU, too, which infers 12 x as fast.
+    """Return a sweep with bare metal and pinned guests also on a GPU that infers 12 x as fast.
 
     No result can say so yet, so this is made of the samples.
     """

@@ -25,7 +25,7 @@ def log_ratios(
 def log_times(
     random: np.random.Generator, noise: NDArray[np.float64], replicates: int
 ) -> NDArray[np.float64]:
-    """Return the logarithms of the times of a sweep's cells, as long as each other in truth.
+    """Return the logarithms of the times of a sweep's cells, whose true times are equal.
 
     Args:
         random: Where the noise comes from.
@@ -62,7 +62,7 @@ SLOW = np.log(3)  # what a slow instance takes, of the usual time
 
 
 def _own(random: np.random.Generator, sweeps: int, replicates: int, scale: float) -> Floats:
-    """What two trials of one replicate differ by, alike on both sides."""
+    """Noise of single trials: the difference of two in one replicate is symmetric."""
     return scale * random.normal(size=(sweeps, replicates))
 
 
@@ -80,13 +80,13 @@ def drifting(random: np.random.Generator, sweeps: int, replicates: int) -> Float
 
 
 def heavy(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
-    """Heavy tails on one side alone, alike above and below."""
+    """Heavy symmetric tails on one side of the ratio."""
     tails = random.standard_t(2.5, (sweeps, replicates))
     return _own(random, sweeps, replicates, 0.02) + 0.03 * tails
 
 
 def skewed(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
-    """Lognormal noise on one side alone: most instances alike, some slow, a few very slow."""
+    """Lognormal noise on one side of the ratio: some instances are slow, a few very slow."""
     late = random.lognormal(0, 1, (sweeps, replicates)) - np.exp(0.5)
     return _own(random, sweeps, replicates, 0.01) + 0.05 * late
 
@@ -98,7 +98,7 @@ def very_skewed(random: np.random.Generator, sweeps: int, replicates: int) -> Fl
 
 
 def exponential(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
-    """Exponential noise on one side alone."""
+    """Exponential noise on one side of the ratio."""
     late = random.exponential(size=(sweeps, replicates)) - 1
     return _own(random, sweeps, replicates, 0.01) + 0.05 * late
 
@@ -124,7 +124,7 @@ def two_kinds(share: float) -> Noise:
 
 
 def wandering(correlation: float) -> Noise:
-    """A ratio that is autoregressive from replicate to replicate."""
+    """A ratio that is autoregressive over replicates."""
 
     def noise(random: np.random.Generator, sweeps: int, replicates: int) -> Floats:
         steps = random.normal(size=(sweeps, replicates)) * np.sqrt(1 - correlation**2)
@@ -144,7 +144,7 @@ def unequal(random: np.random.Generator, sweeps: int, replicates: int) -> Floats
 
 
 def covered(logs: Floats, confidence: float = 0.95) -> NDArray[np.bool_]:
-    """Return which sweeps' Student's t intervals hold the truth, 0."""
+    """Return which sweeps' Student's t intervals contain the truth, 0."""
     n = logs.shape[1]
     half = stats.t.ppf((1 + confidence) / 2, n - 1) * logs.std(axis=1, ddof=1) / np.sqrt(n)
     return np.asarray(abs(logs.mean(axis=1)) <= half)

@@ -1,4 +1,4 @@
-"""One file, made of a sweep, checked, and broken in every way."""
+"""The archive of a sweep: written, checked, and damaged in many ways."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_report_that_the_results_do_not_give_is_named(packed: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"no zip", b""])
-def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.zip"
     file.write_bytes(content)
     with pytest.raises(AnalysisError, match="not an archive of virtbed"):
@@ -120,13 +120,13 @@ def test_another_zip_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: path.symlink_to("/etc/passwd"), "is a link to /etc/passwd, which is not of"),
+        (lambda path: path.symlink_to("/etc/passwd"), "is a link to /etc/passwd, outside the sweep"),
         (lambda path: path.symlink_to("/proc"), "is a link to /proc"),
         (lambda path: path.symlink_to("../../../x"), r"is a link to \.\./\.\./\.\./x"),
         (os.mkfifo, "is neither a file nor a folder"),
     ],
 )
-def test_what_is_not_of_the_sweep_is_not_archived(
+def test_files_that_are_not_part_of_the_sweep_are_not_archived(
     quick: Any, tmp_path: Path, locks: dict[str, Path], make: Callable[[Path], object], reason: str
 ) -> None:
     make(quick.path / "trials/more")
@@ -156,7 +156,7 @@ def sealed(file: Path) -> None:
 
 FORGED: list[tuple[Callable[[str, bytes], bytes | None], str]] = [
     (lambda n, t: None if n.endswith("report.html") else t, "its report cannot be made again"),
-    (lambda n, t: None if "/report." in n else t, "no report is in it"),
+    (lambda n, t: None if "/report." in n else t, "the archive has no report"),
     (lambda n, t: b"{" if n == "ro-crate-metadata.json" else t, "does not describe a crate"),
     (
         lambda n, t: t.replace(b"bench01", b"bench02") if "cn-" in n else t,
@@ -166,7 +166,7 @@ FORGED: list[tuple[Callable[[str, bytes], bytes | None], str]] = [
 
 
 @pytest.mark.parametrize(("change", "reason"), FORGED, ids=[reason for _, reason in FORGED])
-def test_an_archive_that_holds_together_and_is_none_is_found_out(
+def test_a_consistent_forged_archive_is_detected(
     packed: Path, change: Callable[[str, bytes], bytes | None], reason: str
 ) -> None:
     rewrite(packed, change)
@@ -229,7 +229,7 @@ def member(name: str, mode: int = 0, method: int = zipfile.ZIP_DEFLATED) -> zipf
         ("x", b"\0" * 2**22, "x unpacks to more than 100 times its size"),
     ],
 )
-def test_a_member_that_does_harm_is_named_and_nothing_is_unpacked(
+def test_a_harmful_member_is_named_and_nothing_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any, content: bytes, message: str
 ) -> None:
     def refused(*_: object) -> None:
@@ -266,8 +266,8 @@ def without(packed: Path, *names: str) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["quick/report.json", "quick/report.html"], "0 reports of sweeps are in it, one needed"),
-        (["quick/report.json"], "0 reports of sweeps are in it, one needed"),
+        (["quick/report.json", "quick/report.html"], "0 reports of sweeps found in the archive, one needed"),
+        (["quick/report.json"], "0 reports of sweeps found in the archive, one needed"),
         (
             ["quick/report.html"],
             "quick: its report cannot be made again: no report.html found, one needed",
@@ -281,7 +281,7 @@ def test_an_archive_without_a_report_is_not_whole(
     assert message in list(problems(packed))
 
 
-def test_what_is_damaged_anywhere_is_said_in_words(tmp_path: Path) -> None:
+def test_damage_anywhere_is_reported_in_words(tmp_path: Path) -> None:
     """Each byte of a small archive in turn is another; a flip may also do no harm."""
     whole = made(tmp_path / "x.zip", {"x/report.json": b"{}", "x/y": b"abc" * 9}).read_bytes()
     file = tmp_path / "y.zip"

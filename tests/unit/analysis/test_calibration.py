@@ -58,8 +58,8 @@ def test_a_testbed_that_misses_the_true_ratios_fails_with_a_reason(
     check = next(c for c in content["checks"] if c["check"] == failed)
     assert not check["passed"]
     assert reason in check["reason"]
-    said = "failed" if "misses" in reason else "cannot tell"
-    assert check["verdict"] == said and check["sentence"].startswith(f"{said}: ")
+    verdict = "failed" if "misses" in reason else "cannot tell"
+    assert check["verdict"] == verdict and check["sentence"].startswith(f"{verdict}: ")
     assert reason in check["sentence"]
 
 
@@ -186,11 +186,11 @@ def test_a_host_off_by_the_margin_passes_at_most_as_often_as_stated(
 ) -> None:
     """Lognormal noise on one side, at either margin: what `caution` says is borne out."""
     random, reported = np.random.default_rng(2), limit(replicates)
-    said = 1 - (reported.skewed_covers if sigma == 1 else reported.very_skewed_covers)
+    stated = 1 - (reported.skewed_covers if sigma == 1 else reported.very_skewed_covers)
     for margin, side in ((1.03, 1), (1 / 1.03, -1)):
         noise = np.exp(sigma * random.standard_normal((4_000, replicates))) - np.exp(sigma**2 / 2)
         logs = math.log(margin) + side * 0.0005 * noise
         half = stats.t.ppf(0.975, replicates - 1) * logs.std(axis=1, ddof=1) / replicates**0.5
         ends = np.exp(logs.mean(axis=1) - half), np.exp(logs.mean(axis=1) + half)
         passed = [answer(low, high) == EQUIVALENT for low, high in zip(*ends, strict=True)]
-        assert 0.05 < np.mean(passed) <= said + 0.03
+        assert 0.05 < np.mean(passed) <= stated + 0.03

@@ -24,9 +24,9 @@ def test_loaded_samples_have_the_columns_that_are_described(folder: Folder) -> N
 
 
 def test_factors_and_measures_come_from_their_registries() -> None:
-    said = described()
+    listed = described()
     for factor in FACTORS:
-        assert said[factor.name] == {"type": "String", "meaning": factor.meaning}
+        assert listed[factor.name] == {"type": "String", "meaning": factor.meaning}
     for measure in MEASURES:
         where = SAMPLE if measure.grain == "sample" else TRIAL
         assert where[measure.column].meaning == measure.meaning

@@ -61,7 +61,7 @@ def test_one_sweep_a_side_says_nothing_of_days_and_times_have_no_interval(tmp_pa
     comparison = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
     assert comparison["unit"] == "replicate"
     assert comparison["summary"].startswith(
-        "Two sweeps, one per side: what differs from one day to the"
+        "Two sweeps, one per side: differences between days are"
     )
     for row in comparison["cells"]:
         time = row["time"]
@@ -72,7 +72,7 @@ def test_a_platform_that_was_mended_costs_less(tmp_path: Path) -> None:
     comparison = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
     assert found(comparison, "cost")["cn"] == "less"
     assert comparison["summary"].endswith(
-        "Of 2 cells 0 cost, against bare metal, clearly more in the second, 1 clearly less, "
+        "Of 2 cells, 0 cost, against bare metal, clearly more in the second, 1 clearly less, "
         f"{list(found(comparison, 'cost').values()).count('equivalent')} as much within 3%, "
         f"{list(found(comparison, 'cost').values()).count('cannot tell')} undecided."
     )
@@ -101,7 +101,7 @@ def test_one_new_sweep_is_judged_by_how_the_old_ones_differ(tmp_path: Path) -> N
     comparison = compare(before, [after])
     (cn,) = [row for row in comparison["cells"] if row["platform"] == "cn"]
     assert changed(cn["time"]) == changed(cn["cost"]) == "less"
-    assert "A single sweep does not show how its days differ" in comparison["summary"]
+    assert "A single sweep does not show differences between days" in comparison["summary"]
     assert "single sweep" not in compare(before[:2], before[2:])["summary"]
 
 
@@ -251,7 +251,7 @@ def test_suspect_trials_of_either_side_are_said(tmp_path: Path) -> None:
     assert "suspect" not in compare(one, lay(tmp_path / "b", BEFORE))["summary"]
     busy = lay(tmp_path / "c", BEFORE, confounders={"steal_share": 0.3})
     comparison = compare(one, busy)
-    assert "during 0 of 18 trials of the first and 18 of 18 of the second" in comparison["summary"]
+    assert "Suspect are 0 of 18 trials of the first and 18 of 18 of the second" in comparison["summary"]
     assert comparison["suspect"] == {"first": 0, "second": 18}
 
 

@@ -1,4 +1,4 @@
-"""Trials made of another trial's samples are found: in part, reordered, scaled, shifted."""
+"""Trials copied from another trial are detected: in part, reordered, scaled or shifted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def noisy(folder: Folder) -> Folder:
 
 
 def made(folder: Folder, source: str, target: str, change: Change) -> None:
-    """Put the samples of one trial, changed, into another."""
+    """Copy the changed samples of one trial into another."""
     samples = copy.deepcopy(
         json.loads((folder.path / f"trials/{source}/result.json").read_text())["samples"]
     )
@@ -86,7 +86,7 @@ def test_a_trial_made_of_another_is_left_out_with_it(noisy: Folder, source: str,
 def test_a_trial_made_of_another_folder_s_is_refused(
     noisy: Folder, tmp_path: Path, what: str
 ) -> None:
-    """A second host's folder, of its own times but for one trial."""
+    """A second host's folder has its own times except in one trial."""
     second, chance = Folder(tmp_path / "second"), random.Random(6)
     for replicate in (1, 2):
         times = {name: [21 * chance.lognormvariate(0, 0.03) for _ in range(5)] for name in "ab"}
@@ -144,7 +144,7 @@ def test_a_chance_agreement_is_distinguished_from_a_copy() -> None:
 
 
 def test_a_million_samples_are_checked_in_seconds(tmp_path: Path) -> None:
-    """Of one digest that many trials share, some pairs alone are counted."""
+    """If many trials share a sample, only some of their pairs are compared."""
     sample = {"queue_ns": 5, "pre_ns": 0, "infer_ns": 9, "post_ns": 0, "e2e_ns": 9}
     samples = [{"input": "a", "warmup": False, **sample}] * 10
     assert alike({str(trial): samples for trial in range(5000)}) == []

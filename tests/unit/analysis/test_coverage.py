@@ -1,4 +1,4 @@
-"""What intervals of simulated sweeps cover, and whether the page warns where they do not.
+"""Coverage of intervals in simulated sweeps, and whether the page warns if it is too low.
 
 Each noise has the truth 0. An interval that covers 93 to 97% is sound. Where it does not, its cell
 is marked in nine sweeps of ten, or the page says so next to the ratio, on every page and in numbers
@@ -49,7 +49,7 @@ def coverage(name: str, replicates: int) -> float:
 
 
 def marked(name: str, replicates: int) -> float:
-    """Return the share of sweeps whose cell has a warning of its own."""
+    """Return the share of sweeps whose cell has a warning."""
     random = np.random.default_rng([replicates, len(name), 1])
     logs = NOISES[name](random, MARKED, replicates)
     found = robust.flagged(robust.signs(logs), replicates)
@@ -66,8 +66,8 @@ ADMITTED = re.compile(
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """What the page of a sweep says next to its ratios, by the number of its replicates."""
-    said = {}
+    """Return the remark next to a sweep's ratios on its page, by the number of replicates."""
+    texts = {}
     for replicates in REPLICATES:
         folder = Folder(tmp_path_factory.mktemp("page") / "quick")
         for replicate in range(1, replicates + 1):
@@ -79,13 +79,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
             r'</table>\s*(?:</div>\s*)?<p class="caution">(.*?)</p>', page, re.DOTALL
         )
         assert len(remarks) == 2 and remarks[0] == remarks[1]
-        said[replicates] = remarks[0]
-    return said
+        texts[replicates] = remarks[0]
+    return texts
 
 
-def admitted(said: str, name: str, covers: float) -> bool:
-    """Return whether a page's words next to a ratio admit what was simulated."""
-    found = ADMITTED.search(said)
+def admitted(text: str, name: str, covers: float) -> bool:
+    """Return whether the remark next to a ratio admits the simulated coverage."""
+    found = ADMITTED.search(text)
     assert found
     share = {key: int(value) / 100 for key, value in found.groupdict().items()}
     if name.startswith(("skewed", "exponential")):
@@ -108,7 +108,7 @@ def test_noise_that_is_alike_on_both_sides_is_covered(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NOISES if name not in ALIKE])
-def test_other_noise_is_covered_or_the_page_says_that_it_may_not_be(
+def test_other_noise_is_covered_or_the_page_states_the_coverage(
     pages: dict[int, str], name: str
 ) -> None:
     for n in REPLICATES:
@@ -131,8 +131,8 @@ def test_a_sound_ratio_is_marked_one_time_in_ten(replicates: int) -> None:
     assert marked("drifting", replicates) <= 0.14
 
 
-def test_the_page_says_how_many_sound_ratios_of_slow_trials_are_marked() -> None:
-    """Slow trials come to both sides alike: intervals hold, and look as if they did not."""
+def test_the_page_states_how_many_sound_ratios_of_slow_trials_are_marked() -> None:
+    """Slow trials occur on both sides alike: intervals cover, although they look doubtful."""
     noise = np.full(1_000, 0.03)
     shares = {}
     for replicates in (10, 30):
@@ -142,8 +142,8 @@ def test_the_page_says_how_many_sound_ratios_of_slow_trials_are_marked() -> None
         shares[replicates] = float(np.any(list(found.values()), axis=0).mean())
     assert 0.15 <= shares[10] <= 0.25
     assert 0.35 <= shares[30] <= 0.5
-    said = (resources.files("virtbed_analysis") / "templates/doubts.html.j2").read_text()
-    assert "2 in 10 at 10 replicates, up to half at 30" in said
+    template = (resources.files("virtbed_analysis") / "templates/doubts.html.j2").read_text()
+    assert "2 in 10 at 10 replicates, up to half at 30" in template
 
 
 @pytest.mark.parametrize("replicates", [2, *REPLICATES])
@@ -163,7 +163,7 @@ def test_the_limits_are_what_a_simulation_gives(replicates: int) -> None:
 
 @pytest.mark.parametrize("replicates", [3, 5, 12, 30])
 def test_a_drift_is_in_a_ratio_and_not_in_a_time(replicates: int) -> None:
-    """Why times have no interval: that of their spread over replicates covers far too little."""
+    """Times have no interval, since one from their spread over replicates covers too little."""
     noise = np.full(SWEEPS, 0.03)
     slow = 0.05 * 3 * 0.03  # what slow trials add in the mean
     times = simulation.log_times(np.random.default_rng(replicates), noise, replicates) - slow
@@ -172,7 +172,9 @@ def test_a_drift_is_in_a_ratio_and_not_in_a_time(replicates: int) -> None:
 
 
 @pytest.mark.parametrize("replicates", [3, 5, 10, 30])
-def test_so_many_slow_instances_are_missed_in_one_sweep_of_twenty(replicates: int) -> None:
+def test_the_share_of_unseen_slow_instances_is_exceeded_in_one_sweep_of_twenty(
+    replicates: int,
+) -> None:
     random = np.random.default_rng(2112)
     slow = random.random((40_000, replicates)) < robust.unseen(replicates)
     assert (~slow.any(axis=1)).mean() == pytest.approx(0.05, abs=0.005)

@@ -1,4 +1,4 @@
-"""Ratios that are confounded with time: what the order and the host's drift make of them."""
+"""Ratios that are confounded with time, by the order of trials and the drift of the host."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_an_order_that_is_always_the_same_under_drift_is_warned_of_with_its_numb
 
 
 @pytest.mark.parametrize(("shuffled", "warned"), [(False, True), (True, False)])
-def test_an_order_that_no_chance_makes_is_warned_of_without_a_slope(
+def test_an_order_that_is_unlikely_by_chance_is_warned_of_without_a_slope(
     folder: Folder, shuffled: bool, warned: bool
 ) -> None:
     """What starts again in each replicate, as a cold cache, has no slope over the sweep."""
     lay(folder, per_hour=0.0, replicates=10, shuffled=shuffled)
     rows = ordered(folder)["cells"]
-    said = "ran after bare metal in each of 10 pairs, as a random order does in 0.002 of sweeps"
-    assert [said in (row["warning"] or "") for row in rows] == [warned] * 3
+    text = "ran after bare metal in each of 10 pairs, as a random order does in 0.002 of sweeps"
+    assert [text in (row["warning"] or "") for row in rows] == [warned] * 3
 
 
 def test_a_finding_whose_effect_may_be_drift_says_so(folder: Folder) -> None:
@@ -96,7 +96,7 @@ def test_a_finding_whose_effect_may_be_drift_says_so(folder: Folder) -> None:
     assert found["passthrough"]["confounded"] == []
 
 
-def test_an_effect_that_is_larger_than_the_drift_stands(folder: Folder) -> None:
+def test_an_effect_larger_than_the_drift_is_kept(folder: Folder) -> None:
     chance = np.random.default_rng(5)
     for position in range(18):
         platform, mode, cost = [
@@ -121,7 +121,7 @@ def test_a_random_order_is_no_warning_under_small_drift(folder: Folder) -> None:
     assert not drift.warnings(ordered(folder))
 
 
-def test_a_noisy_cell_makes_up_no_drift_of_the_others(folder: Folder) -> None:
+def test_a_noisy_cell_causes_no_drift_of_the_others(folder: Folder) -> None:
     lay(folder, per_hour=0.0)
     chance = np.random.default_rng(4)
     for replicate in range(1, 7):
@@ -148,9 +148,7 @@ def test_a_baseline_from_before_a_pause_is_warned_of_however_slow_the_drift(
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_gap_of_months_is_said_in_numbers_that_a_document_can_hold(
-    folder: Folder, sign: int
-) -> None:
+def test_a_gap_of_months_gives_finite_numbers(folder: Folder, sign: int) -> None:
     lay(folder, per_hour=sign * 0.3, replicates=3)
     late = folder.trial("vmcn", "pinned", 3, {"a": [20.1], "b": [60.0]})
     start(folder, late, -20_000.0)
@@ -160,7 +158,7 @@ def test_a_gap_of_months_is_said_in_numbers_that_a_document_can_hold(
     assert "h apart" in found["vmcn"]["warning"]
 
 
-def test_another_level_after_a_pause_is_no_drift(folder: Folder) -> None:
+def test_another_level_after_a_pause_is_not_drift(folder: Folder) -> None:
     """As after a restart: pairs within what ran without a pause are as good as before."""
     chance = np.random.default_rng(1)
     for position in range(32):
@@ -177,7 +175,7 @@ def test_a_sweep_of_long_trials_has_not_paused(folder: Folder) -> None:
     assert [row["paused"] for row in ordered(folder)["cells"]] == [0, 0, 0]
 
 
-def test_where_starts_are_not_reported_the_order_stands_in(folder: Folder) -> None:
+def test_without_starts_the_order_of_trials_is_used(folder: Folder) -> None:
     chance = np.random.default_rng(1)
     for position in range(24):
         platform, mode = CELLS[position % 4]
@@ -190,7 +188,7 @@ def test_where_starts_are_not_reported_the_order_stands_in(folder: Folder) -> No
 
 
 def simulated(chance: np.random.Generator, per_hour: float, *, shuffled: bool) -> drift.Json:
-    """Return what is said of six replicates of four cells that cost the same, ten minutes each."""
+    """Return the drift of six replicates of four cells of equal cost, ten minutes per trial."""
     turns = [chance.permutation(4) if shuffled else range(4) for _ in range(6)]
     rows: list[dict[str, Any]] = []
     for position, cell in enumerate(cell for turn in turns for cell in turn):
@@ -223,7 +221,7 @@ def test_a_pause_is_seen_where_most_starts_are_the_same(folder: Folder) -> None:
     )
 
 
-def test_of_simulated_sweeps_the_biased_are_warned_of_and_the_quiet_are_not() -> None:
+def test_simulated_biased_sweeps_are_warned_of_and_quiet_ones_are_not() -> None:
     chance = np.random.default_rng(3)
     quiet = [simulated(chance, 0.0, shuffled=True)["cells"] for _ in range(60)]
     assert sum(any(row["warning"] for row in cells) for cells in quiet) <= 3

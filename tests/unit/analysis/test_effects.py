@@ -1,4 +1,4 @@
-"""Cells of a set of measurements, and what one costs over another."""
+"""Cells of a data set, and the cost of one over another."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_cost_is_paired_in_the_replicates_that_both_sides_have() -> None:
     assert np.exp(cost) == pytest.approx([1.5, 1.5])
 
 
-def test_what_was_not_measured_has_no_cost() -> None:
+def test_a_cell_that_was_not_measured_has_no_cost() -> None:
     found = units(TWO)
     assert found.cost(cell("cn", cores=2)) is None
     assert found.over(CONTAINER, cell("podman")) is None

@@ -1,4 +1,4 @@
-"""One engine: tables of ratios, effects and the stopping rule say the same of a sweep."""
+"""One engine: tables of ratios, effects and the stopping rule agree on a sweep."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_ratio_effect_and_stopping_rule_agree(folder: Folder) -> None:
         assert float(np.exp(np.mean(stopping))) == pytest.approx(row["ratio"], rel=1e-12)
 
 
-def test_quantiles_of_students_t_are_asked_for_in_one_place() -> None:
+def test_quantiles_of_students_t_are_computed_in_one_place() -> None:
     """An interval that is made a second time, elsewhere, is one that can differ."""
     sources = Path(virtbed_analysis.__file__).parent.glob("*.py")
     makers = {path.name for path in sources if re.search(r"stats\.t\b", path.read_text())}
@@ -122,7 +122,7 @@ def test_matrices_with_gaps_give_what_each_pair_gives() -> None:
 
 
 @pytest.mark.parametrize(("spread", "message"), [(2e-7, False), (1e-5, True)])
-def test_one_threshold_tells_what_has_no_spread(spread: float, message: bool) -> None:
+def test_one_threshold_decides_whether_values_have_spread(spread: float, message: bool) -> None:
     """Whoever asks gets one answer: margin, findings, signs, contrasts of advice."""
     random = np.random.default_rng(2)
     logs = 0.05 + spread * random.normal(size=10)

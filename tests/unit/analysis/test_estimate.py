@@ -90,7 +90,7 @@ def test_absolute_times(folder: Any) -> None:
     assert bm["pre_mean_ms"] == pytest.approx(25 / 4)
 
 
-def test_typical_times_have_no_interval_and_one_that_took_no_time_has_none(folder: Any) -> None:
+def test_typical_times_have_no_interval_and_a_time_of_zero_is_null(folder: Any) -> None:
     for replicate, ms in enumerate((10.0, 11.0, 12.0), start=1):
         folder.trial("bm", "pinned", replicate, {"a.png": [ms]}, phases=(0.5, 0.0))
     bm = only(estimate.cells(load(folder.path)), platform="bm")
@@ -112,7 +112,7 @@ def test_a_start_is_the_sum_of_its_parts_where_all_are_known(folder: Any) -> Non
     assert (start["spawn_ms"], start["load_ms"], start["replicates"]) == (250, 900, 3)
 
 
-def test_a_start_with_an_unknown_part_has_no_whole(folder: Any) -> None:
+def test_a_start_with_an_unknown_part_has_no_sum(folder: Any) -> None:
     change(folder, folder.trial("bm", "pinned", 1, {"a.png": [10.0]}), spawn_ns=None)
     (start,) = per_trial.startup(read_sweep(folder.path).trials).to_dicts()
     assert (start["start_typical_ms"], start["spawn_ms"], start["load_ms"]) == (None, None, 900)
@@ -309,7 +309,7 @@ def test_a_percentile_is_a_sample_that_others_lie_beyond(
     assert (cell["latency_p90_ms"], cell["latency_p99_ms"]) == (p90, p99)
 
 
-def test_a_rank_is_the_least_that_so_many_percent_do_not_exceed() -> None:
+def test_a_percentile_rank_is_the_nearest_rank() -> None:
     """Against counting: the first of n of which no fewer than p percent are that small."""
     for n in range(1, 1001):
         rank = 1

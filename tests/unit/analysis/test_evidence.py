@@ -31,7 +31,7 @@ def found(result: Json, evidence: Json) -> list[str]:
 
 @pytest.mark.parametrize("mode", ["vanilla", "pinned"])
 @pytest.mark.parametrize("platform", ["bm", "cn", "podman", "gvisor", "vm", "vmcn", "microvm"])
-def test_a_trial_that_ran_where_it_was_put_has_no_contradiction(
+def test_a_correctly_placed_trial_has_no_contradiction(
     folder: Folder, platform: str, mode: str
 ) -> None:
     assert found(*made(folder, platform, mode)) == []
@@ -70,7 +70,7 @@ def both(name: str, key: str, value: object) -> Change:
         (both("enclosure", "quota_cpus", 0.5), "enclosure read after the trial: quota_cpus 0.5"),
         (both("enclosure", "swap_limit", "2048 MiB"), "swap_limit '2048 MiB' found, '0 MiB' n"),
         (both("enclosure", "layers", ["sha256:0"]), "layers ['sha256:0']"),
-        (both("enclosure", "seccomp", "none"), "seccomp_profile filter was asked for"),
+        (both("enclosure", "seccomp", "none"), "seccomp_profile filter was requested"),
         (both("machine", "vcpus", 1), "vcpus, which the machine metal does not"),
         (lambda _, e: e.update(process_wall_ns=1), "its process took 0.000 s"),
         (lambda r, _: r.update(bench={"settings": {}}), "bench host's kernel contradicts"),
@@ -90,7 +90,7 @@ def test_a_pinned_vcpu_that_was_moved_between_the_readings_is_found(folder: Fold
     assert found(result, evidence) == ["vCPU 0 was moved to another CPU 2 times, 0 needed"]
 
 
-def test_a_process_lasts_as_long_as_its_parts(folder: Folder) -> None:
+def test_the_duration_of_a_process_is_at_least_that_of_its_parts(folder: Folder) -> None:
     result, _ = made(folder, "bm", "pinned")
     result["startup"] = {"spawn_ns": None, "import_ns": 30, "load_ns": 20}
     result["samples"] = [{"e2e_ns": 5, "warmup": True}, {"e2e_ns": 900, "warmup": False}]

@@ -1,4 +1,4 @@
-"""Tables of a user, and files of a results folder: read, or refused in words."""
+"""CSV tables of users and files of a results folder: read, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from virtbed_analysis.files import MOST_BYTES, read_csv
 from virtbed_analysis.reading import Unfit, left_out, read
 
 
-def test_a_table_is_text_and_what_a_terminal_would_obey_is_gone(tmp_path: Path) -> None:
+def test_a_table_is_text_without_control_characters(tmp_path: Path) -> None:
     table = tmp_path / "prices.csv"
     table.write_text("platform,price\ncn,0.10\n\x1b[2Jvm,1\n")
     found = read_csv(table, ["platform", "price"])
@@ -37,7 +37,7 @@ def test_a_table_that_cannot_be_used_is_refused(
         read_csv(table, ["platform", "price"], "; see --help")
 
 
-def test_what_is_no_file_or_too_large_is_not_opened(tmp_path: Path) -> None:
+def test_a_special_or_too_large_file_is_not_opened(tmp_path: Path) -> None:
     large = tmp_path / "large.csv"
     with large.open("wb") as file:
         file.truncate(MOST_BYTES + 1)

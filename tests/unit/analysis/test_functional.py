@@ -1,4 +1,4 @@
-"""An application that computes nothing gives evidence of a platform, and never a number of it."""
+"""The application that computes nothing shows that a platform works, but measures nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_null(folder: Folder, platform: str, replicate: int = 1, emulated: bool =
     return trial
 
 
-def test_a_sweep_of_it_says_that_it_measured_nothing(folder: Folder) -> None:
+def test_a_functional_sweep_reports_that_it_measured_nothing(folder: Folder) -> None:
     for replicate in (1, 2, 3):
         add_null(folder, "bm", replicate)
         add_null(folder, "cn", replicate)
@@ -46,12 +46,12 @@ def test_a_sweep_of_it_says_that_it_measured_nothing(folder: Folder) -> None:
         load(folder.path)
 
 
-def test_an_emulated_one_is_named_so(folder: Folder) -> None:
+def test_an_emulated_functional_trial_is_named_emulated(folder: Folder) -> None:
     add_null(folder, "vm", emulated=True)
     assert "ran on vm (emulated), each attested" in document(read_sweep(folder.path))["summary"]
 
 
-def test_next_to_a_measurement_it_has_no_part_and_is_said(quick: Folder) -> None:
+def test_functional_trials_are_excluded_from_a_measurement_and_listed(quick: Folder) -> None:
     before = document(read_sweep(quick.path))
     add_null(quick, "cn")
     after = document(read_sweep(quick.path))

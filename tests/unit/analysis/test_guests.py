@@ -1,4 +1,4 @@
-"""Ratios whose sides ran two kernels say so, and kernel and KVM are taken apart."""
+"""Ratios of two kernels are marked, and the costs of kernel and KVM are separated."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ KERNEL = {
 }  # fmt: skip
 
 
-def guest(folder: Folder, replicate: int, kernel: str, ms: float, **said: Any) -> str:
+def guest(folder: Folder, replicate: int, kernel: str, ms: float, **changes: Any) -> str:
     """Add a trial of a guest, with what its evidence says of its kernel."""
     name = folder.trial("vm", "pinned", replicate, {"a": [ms]}, guest_kernel=kernel)
     factors = {"guest_kernel": kernel, "guest_topology": "flat", "variant": "plain"}
     own = kernel == "host"
     if not own:
         folder.edit(f"trials/{name}/result.json", lambda r: r["environment"].update(kernel=CLOUD))
-    asked = {"factors": factors, "kernel": KERNEL if own else None} | said
+    requested = {"factors": factors, "kernel": KERNEL if own else None} | changes
 
     def say(evidence: Json) -> None:
-        evidence["asked"].update(asked)
+        evidence["asked"].update(requested)
         if own:
             seen = {"kernel": {"release": "6.1.0", "version": "#1 SMP"}}
             for moment in ("before", "after"):
@@ -56,18 +56,18 @@ def both(folder: Folder) -> Folder:
     return folder
 
 
-def test_a_ratio_of_two_kernels_says_so_next_to_it_and_others_do_not(both: Folder) -> None:
+def test_a_ratio_of_two_kernels_is_marked_and_others_are_not(both: Folder) -> None:
     content = document(read_sweep(both.path))
     assert content["rejected"] == []
     reported = {(c["platform"], c["guest_kernel"]): c["kernels"] for c in content["cells"]}
-    said = f"kernel {CLOUD}, bare metal's 6.1.0"
+    note = f"kernel {CLOUD}, bare metal's 6.1.0"
     assert reported == {
-        ("bm", "image"): None, ("cn", "image"): None, ("vm", "host"): None, ("vm", "image"): said,
+        ("bm", "image"): None, ("cn", "image"): None, ("vm", "host"): None, ("vm", "image"): note,
     }  # fmt: skip
     page = render(content)
-    said = said.replace("'", "&#39;")
+    note = note.replace("'", "&#39;")
     # Every cell, the first screen, the next instance, and each table of another measure.
-    assert page.count(said) >= 3
+    assert page.count(note) >= 3
     assert page.count(">two kernels</a>") >= 2
     shown = [
         *content["next_instance"],
@@ -81,11 +81,11 @@ def test_a_ratio_of_two_kernels_says_so_next_to_it_and_others_do_not(both: Folde
     kernels = [
         {mark["why"] for mark in row["marks"] if mark["text"] == "two kernels"} for row in images
     ]
-    assert kernels == [{said.replace("&#39;", "'")}] * len(images)
+    assert kernels == [{note.replace("&#39;", "'")}] * len(images)
     assert not any("kernels" in str(row["marks"]) for row in shown if row["platform"] != "vm")
 
 
-def test_kernel_and_kvm_are_taken_apart(both: Folder) -> None:
+def test_the_costs_of_kernel_and_kvm_are_separated(both: Folder) -> None:
     content = document(read_sweep(both.path))
     (table,) = content["guest_factors"]
     (row,) = table["rows"]
@@ -97,7 +97,7 @@ def test_kernel_and_kvm_are_taken_apart(both: Folder) -> None:
     json.dumps(content)
 
 
-def test_one_kernel_alone_is_not_taken_apart(folder: Folder) -> None:
+def test_with_one_kernel_costs_are_not_separated(folder: Folder) -> None:
     for replicate in (1, 2, 3):
         folder.trial("bm", "pinned", replicate, {"a": [20.0 + replicate]})
         guest(folder, replicate, "host", 22.0 + replicate)
@@ -188,7 +188,7 @@ def test_a_comparison_names_the_cells_that_it_leaves_out(both: Folder, tmp_path:
     assert "not compared" not in compare(other.path, third.path)["summary"]
 
 
-def test_a_terminal_says_of_a_choice_which_ratios_are_of_two_kernels(both: Folder) -> None:
+def test_the_terminal_marks_ratios_of_two_kernels_in_a_choice(both: Folder) -> None:
     sweep = read_sweep(both.path)
     advice = advise(sweep, Question("image_classification"))
     of_kernels = {

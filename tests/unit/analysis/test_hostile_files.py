@@ -1,4 +1,4 @@
-"""Whatever a file of a results folder is or holds, it is named and left out, or does no harm."""
+"""Any bad file of a results folder is named and left out, or does no harm."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def reported(folder: Path) -> tuple[Json, str]:
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     text.encode()
     page = render(content)
-    for said in texts(content):
-        assert not UNSEEN.search(said), repr(said)
+    for text in texts(content):
+        assert not UNSEEN.search(text), repr(text)
     assert "<script>" not in page
     return content, page
 
@@ -161,7 +161,7 @@ def test_each_value_of_a_trial_is_refused_with_a_reason_or_taken(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
-def test_a_report_comes_out_whatever_a_value_is(written: Folder, data: st.DataObject) -> None:
+def test_a_report_is_written_for_any_value(written: Folder, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(FILES))
     path = written.path / name
     whole = path.read_text()
@@ -211,7 +211,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_file_or_no_document_is_named(written: Folder, name: str, kind: str) -> None:
+def test_a_special_file_or_invalid_document_is_named(written: Folder, name: str, kind: str) -> None:
     path = written.path / name
     aside = path.with_suffix(".aside")
     path.rename(aside)
@@ -227,7 +227,7 @@ def test_what_is_no_file_or_no_document_is_named(written: Folder, name: str, kin
     assert len(rejected.reason) <= 600
 
 
-def test_what_is_no_trial_is_named(written: Folder) -> None:
+def test_an_entry_that_is_not_a_trial_is_named(written: Folder) -> None:
     trials = written.path / "trials"
     (trials / "note\x1b[2J.txt").write_text("x")
     (trials / "linked").symlink_to(trials / GOOD)
@@ -250,7 +250,10 @@ def test_what_is_no_trial_is_named(written: Folder) -> None:
         (lambda d: d.update(sweep="x\x1b[2J"), "sweep"),
         (lambda d: d.update(sweep="x\n"), "sweep"),
         (lambda d: d["trials"].append(d["trials"][0]), "has two trials with the same id"),
-        (lambda d: d["platforms"].append(d["platforms"][0]), "has two platforms with the same name"),
+        (
+            lambda d: d["platforms"].append(d["platforms"][0]),
+            "has two platforms with the same name",
+        ),
         (lambda d: d["trials"][0].update(cores=2**40), "cores; at most"),
     ],
 )

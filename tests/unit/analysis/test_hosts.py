@@ -1,4 +1,4 @@
-"""Several hosts in one sweep: pooled where they are alike, else shown one by one."""
+"""Several hosts in one sweep: pooled if they are alike, else reported separately."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def lay(
     return folder
 
 
-def test_hosts_that_are_alike_are_pooled_and_their_spread_is_said(folder: Folder) -> None:
+def test_hosts_that_are_alike_are_pooled_and_their_spread_is_reported(folder: Folder) -> None:
     sweep = read_sweep(lay(folder).path)
     assert set(sweep.trials["hosts"]) == {"bench01; bench02; bench03"}
     (row,) = (r for r in cells(sweep.samples).to_dicts() if r["platform"] == "cn")
@@ -106,7 +106,7 @@ def test_one_host_has_no_part_on_hosts(quick: Folder) -> None:
     assert content["hosts"] is None and "Pooled" not in " ".join(content["headline"]["sure"])
 
 
-def test_a_slow_host_is_not_averaged_in_and_the_report_says_by_how_much(folder: Folder) -> None:
+def test_a_slow_host_is_not_pooled_and_the_report_gives_the_ratio(folder: Folder) -> None:
     lay(folder, slow={"bench03": 1.56})
     with pytest.raises(UnlikeHostsError, match=r"bench03 takes 1\.5\d+ times as long as bench0"):
         read_sweep(folder.path)
@@ -131,7 +131,7 @@ def test_a_slow_host_is_not_averaged_in_and_the_report_says_by_how_much(folder: 
         assert cell["e2e_typical_ms"] == pytest.approx(31 if host == "bench03" else 20, rel=0.03)
 
 
-def test_a_slow_host_without_bare_metal_is_not_averaged_in(folder: Folder) -> None:
+def test_a_slow_host_without_bare_metal_is_not_pooled(folder: Folder) -> None:
     lay(folder, slow={"bench03": 1.56})
     for replicate in (3, 6):
         (place,) = folder.path.glob(f"trials/bm-*r{replicate:02d}")
@@ -160,7 +160,7 @@ def test_a_large_folder_is_not_read_once_per_host(
     assert len(reads) == 2  # to find that they are unlike, and for the parts
 
 
-def test_what_no_hosts_report_has_is_said_on_the_page_of_all(folder: Folder) -> None:
+def test_trials_without_a_host_are_listed_on_the_common_page(folder: Folder) -> None:
     """Of a replicate without any result nobody knows the host."""
     lay(folder, slow={"bench03": 1.56})
     whole = json.loads(report(folder.path).json.read_text())
@@ -178,7 +178,7 @@ def test_what_no_hosts_report_has_is_said_on_the_page_of_all(folder: Folder) -> 
     assert "3 trials of replicates of which no host has a result: 2 failed or left out" in page
 
 
-def test_a_part_of_a_sweep_is_one_hosts_and_what_failed_there(folder: Folder) -> None:
+def test_the_part_of_a_host_has_its_results_and_failures(folder: Folder) -> None:
     lay(folder, slow={"bench03": 1.56})
     sweep = read_sweep(folder.path, "bench03")
     assert set(sweep.trials["host"]) == set(sweep.trials["hosts"]) == {"bench03"}
@@ -207,19 +207,19 @@ def test_hosts_that_are_unlike_are_not_pooled(folder: Folder, what: str) -> None
     change(other)
     lay(folder)
     reported(folder, "bench02", **other)
-    with pytest.raises(UnlikeHostsError) as said:
+    with pytest.raises(UnlikeHostsError) as raised:
         read_sweep(folder.path)
-    assert why in str(said.value)
+    assert why in str(raised.value)
 
 
-def test_a_host_of_which_nothing_is_reported_is_like_no_other(folder: Folder) -> None:
+def test_a_host_without_a_report_is_not_alike(folder: Folder) -> None:
     lay(folder)
     (folder.path / "doctor/bench02.json").unlink()
     with pytest.raises(UnlikeHostsError, match="host report there on bench01 and bench03, none on"):
         read_sweep(folder.path)
 
 
-def test_what_a_trial_saw_counts_too_but_for_a_disk_of_ones_own(folder: Folder) -> None:
+def test_kernel_settings_seen_by_trials_are_compared_except_the_disk(folder: Folder) -> None:
     lay(folder)
 
     def saw(host: str, **changes: str) -> None:
@@ -234,18 +234,20 @@ def test_what_a_trial_saw_counts_too_but_for_a_disk_of_ones_own(folder: Folder) 
         saw(host, cmdline=f"quiet; root=UUID={host}")
     read_sweep(folder.path)
     saw("bench02", cmdline="quiet; root=UUID=bench02; mitigations=off")
-    with pytest.raises(UnlikeHostsError) as said:
+    with pytest.raises(UnlikeHostsError) as raised:
         read_sweep(folder.path)
-    assert "line nothing more on bench01 and bench03, mitigations=off on bench02" in str(said.value)
+    assert "line nothing more on bench01 and bench03, mitigations=off on bench02" in str(
+        raised.value
+    )
 
 
-def test_memory_that_a_kernel_kept_for_itself_is_no_difference(folder: Folder) -> None:
+def test_a_small_difference_of_memory_is_tolerated(folder: Folder) -> None:
     lay(folder)
     reported(folder, "bench02", memory_mib={"total": 64_300})
     assert len(read_sweep(folder.path).hosts) == 3
 
 
-def test_a_cell_whose_cost_hosts_do_not_share_is_marked(folder: Folder) -> None:
+def test_a_cell_whose_cost_differs_between_hosts_is_marked(folder: Folder) -> None:
     """Their bare metal is as fast, and everything reported is alike: only the ratio tells."""
     lay(folder, 4, costs={"bench02": 1.5})
     content = document(read_sweep(folder.path))

@@ -1,4 +1,4 @@
-"""How long more replicates take, by the starts of a sweep's own trials."""
+"""The duration of more replicates, from the starts of a sweep's trials."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ def starting(folder: Folder, gaps_s: list[int]) -> None:
     for replicate, gap_s in enumerate(gaps_s, start=1):
         start += timedelta(seconds=gap_s)
         name = folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
-        said = start.strftime("%Y-%m-%dT%H:%M:%SZ")
-        folder.edit(f"trials/{name}/result.json", lambda r, t=said: r["trial"].update(started_at=t))
+        started = start.strftime("%Y-%m-%dT%H:%M:%SZ")
+        folder.edit(
+            f"trials/{name}/result.json", lambda r, t=started: r["trial"].update(started_at=t)
+        )
 
 
 def test_a_pause_does_not_count(folder: Folder) -> None:
@@ -27,12 +29,12 @@ def test_a_pause_does_not_count(folder: Folder) -> None:
     assert needed_s(read_sweep(folder.path).trials, 10) == pytest.approx(600)
 
 
-def test_starts_that_say_nothing_give_no_time(folder: Folder) -> None:
+def test_unusable_starts_give_no_duration(folder: Folder) -> None:
     starting(folder, [0, 0, 0])
     assert needed_s(read_sweep(folder.path).trials, 10) is None
 
 
-def test_it_is_said_in_a_unit_that_suits_it() -> None:
+def test_a_duration_is_worded_in_minutes_or_hours() -> None:
     assert in_words(None, 1).startswith("1 more replicate; how long they take is not known")
     assert "which take about 1 min on each host" in in_words(20, 2)
     assert "3 more replicates, which take about 60 min" in in_words(3600, 3)

@@ -1,4 +1,4 @@
-"""Requests that come in bursts: what chance makes of them breaks no bound."""
+"""Requests in bursts: more slow ones by chance do not break a bound."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def test_bursts_break_no_bound_that_is_kept(n: int, requests: int, size: int, al
     times = beyond + random.random(beyond.shape)
     slow = times > np.sort(times, axis=-1)[..., -requests // 10 - 1 : -requests // 10]
     counts = [beyond.sum(-1), bursts_in(beyond), slow.sum(-1), bursts_in(slow)]
-    said = [
+    slos = [
         judge([Instance(requests, *map(int, own)) for own in zip(*rows, strict=True)])
         for rows in zip(*counts, strict=True)
     ]
-    assert np.mean([slo.verdict == "broken" for slo in said]) <= 0.05
+    assert np.mean([slo.verdict == "broken" for slo in slos]) <= 0.05
 
 
-def test_an_instance_that_is_slow_as_a_whole_is_no_burst() -> None:
+def test_an_instance_that_is_slow_throughout_is_not_a_burst() -> None:
     """One of ten, of whose requests all, or two in three, are beyond; the others meet bursts."""
     for slow in (Instance(100, 100, 1, 10, 8), Instance(100, 67, 11, 10, 8)):
         others = [Instance(100, 0, 0, 10, 8)] * 7 + [Instance(100, 3, 1, 10, 7)] * 2
         assert judge([*others, slow]).verdict == "broken"
 
 
-def test_what_bursts_may_hide_is_said_in_numbers() -> None:
+def test_the_effect_of_bursts_is_reported_in_numbers() -> None:
     """Five runs of 120 requests, of bursts of 10: exp(-0.6) meet none."""
     verdicts = bursts_seen(judge(instances(*[0] * 5, requests=120)))
     assert "Slow requests are not clustered here" in verdicts

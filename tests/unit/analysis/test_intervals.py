@@ -1,4 +1,4 @@
-"""Intervals, shares and decisions against SciPy's own, and at their edges."""
+"""Intervals, bounds of shares and Holm's test, against SciPy and at edge cases."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def test_the_interval_of_a_mean_is_students() -> None:
     assert (low, high) == pytest.approx((wanted.low, wanted.high))
 
 
-def test_one_observation_has_no_interval_next_to_those_that_have() -> None:
+def test_one_observation_has_no_interval() -> None:
     low, high = mean_interval(np.zeros(2), np.array([0.0, 1.0]), np.array([1, 4]))
     assert [*np.isnan(low)] == [*np.isnan(high)] == [True, False]
 
 
-def test_what_both_sides_of_a_pair_share_cancels() -> None:
+def test_noise_that_both_sides_of_a_pair_share_cancels() -> None:
     hours = np.exp(RANDOM.normal(0, 1, 12))
     assert paired_spread(3 * hours, hours) == pytest.approx(0)
     assert math.isnan(paired_spread(np.ones(1), np.ones(1)))
 
 
-def test_the_interval_of_a_ratio_is_the_same_whichever_side_is_above() -> None:
+def test_the_interval_of_a_ratio_is_symmetric_in_its_sides() -> None:
     above, below = np.exp(RANDOM.normal(0.3, 0.1, 9)), np.exp(RANDOM.normal(0, 0.1, 9))
     low, high = ratio_interval(above, below)
     inverse = ratio_interval(below, above)
@@ -52,12 +52,12 @@ def test_the_interval_of_a_ratio_is_the_same_whichever_side_is_above() -> None:
     assert low < above.mean() / below.mean() < high
 
 
-def test_pairs_that_show_no_end_have_none() -> None:
+def test_a_ratio_dominated_by_one_pair_has_no_end() -> None:
     assert ratio_interval(np.ones(1), np.ones(1)) == (None, None)
     assert ratio_interval(np.array([1.0, 100.0]), np.ones(2))[0] is None
 
 
-def test_one_slow_instance_of_what_is_slower_anyway_does_not_hide_it() -> None:
+def test_one_very_slow_instance_does_not_hide_a_difference() -> None:
     below = np.full(8, 1.0) + RANDOM.normal(0, 0.005, 8)
     above = 1.3 * below
     slow = above.copy()
@@ -99,7 +99,7 @@ def test_equal_values_are_no_precision() -> None:
     assert p_above(values, 0.1) == pytest.approx(wanted)
 
 
-def test_holm_rejects_in_turn_and_stops_at_the_first_that_stays() -> None:
+def test_holm_stops_at_the_first_hypothesis_that_is_not_rejected() -> None:
     assert holm([0.04, 0.001, 0.03, 0.02]) == [False, True, False, False]
     assert holm([0.01, 0.02, 0.03]) == [True, True, True]
     assert holm([]) == []

@@ -1,4 +1,4 @@
-"""Every section speaks of the measure that a scenario is judged by: sweeps with a known truth.
+"""Every section uses the measure that a scenario is judged by: sweeps with a known truth.
 
 In each scenario the container's requests take 1.1 times as long as bare metal's. What a user pays
 is another figure where requests wait, or are a batch: that is what pages and advice must show.
@@ -36,7 +36,7 @@ from .test_latency import load as lay
 REPLICATES = range(1, 7)
 E2E_MS = 20.0
 SERVICE = 1.1
-"""What a request of the container takes, over bare metal's."""
+"""Ratio of a request's time in the container to bare metal."""
 # The wait of one request in the queue of a server, in ms: bare metal's, and the container's.
 WAITS = 5.0, 50.0
 SIZE, QUERIES, BATCH = 4, 25, 100
@@ -70,7 +70,7 @@ def waits_of(
 
 
 def sweep_of(folder: Folder, scenario: str, seed: int = 5) -> Folder:
-    """Lay a sweep of bare metal and a container with little noise."""
+    """Write a sweep of bare metal and a container with little noise."""
     chance = np.random.default_rng(seed)
     for replicate in REPLICATES:
         for platform in ("bm", "cn"):
@@ -87,7 +87,7 @@ def sweep_of(folder: Folder, scenario: str, seed: int = 5) -> Folder:
 
 
 def says_what_it_did(result: Json) -> None:
-    """Let LoadGen's own figures be those of the samples."""
+    """Set LoadGen's figures to those of the samples."""
     scenario = result["settings"]["scenario"]
     measured = [s for s in result["samples"] if not s["warmup"]]
     took = [s["queue_ns"] + s["e2e_ns"] for s in measured]
@@ -176,7 +176,7 @@ def test_every_ratio_of_the_document_is_of_the_judged_time(
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_page_shows_the_judged_ratio_and_says_what_it_is_of(
+def test_the_page_shows_the_judged_ratio_and_names_its_measure(
     scenario: str, pages: dict[str, str], contents: dict[str, Json]
 ) -> None:
     page, true = pages[scenario], truth(scenario)
@@ -278,7 +278,7 @@ def test_advice_compares_by_the_judged_time(scenario: str, read: dict[str, Sweep
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_million_requests_cost_the_work(scenario: str, read: dict[str, Sweep]) -> None:
-    """Or, in offline, the time that a batch took."""
+    """In offline, the work is the time of the batch."""
     prices = {("bm", 1, "cpu"): 3.6, ("cn", 1, "cpu"): 3.6}
     question = Question("image_classification", scenario=scenario, prices=prices)
     advice = advise(read[scenario], question)
@@ -305,10 +305,10 @@ def test_a_result_alone_gives_what_the_sweep_gives(
 ) -> None:
     files = sorted(sweeps[scenario].glob("trials/*/result.json"))
     found = {file.parent.name: log_means(json.loads(file.read_text())) for file in files}
-    said = per_trial.log_means(read[scenario].samples)
-    assert found.keys() == said.keys()
+    expected = per_trial.log_means(read[scenario].samples)
+    assert found.keys() == expected.keys()
     for trial, own in found.items():
-        assert own == pytest.approx(said[trial], rel=1e-12)
+        assert own == pytest.approx(expected[trial], rel=1e-12)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -343,7 +343,7 @@ def test_a_comparison_is_of_the_judged_time(
     page = " ".join(unescape(render_comparison(content)).split())
     judged = JUDGED_BY[scenario]
     assert f"{judged.time}, second / first" in page
-    text = re.search(rf"called time is {judged.time}, [a-z ]+ \({scenario}\)", content["summary"])
+    text = re.search(rf"Time here is {judged.time}, [a-z ]+ \({scenario}\)", content["summary"])
     assert (text is None) == (judged.name == "e2e")
     assert [table.title for table in comparison_tables(content)]
 
@@ -372,7 +372,7 @@ def test_an_invalid_run_leaves_advice_with_its_reason(scenario: str, folder: Fol
     assert "LoadGen calls 6 of 6 trials INVALID" in option["answer"]
 
 
-def test_a_wait_that_grows_is_drift_though_each_request_takes_as_long(folder: Folder) -> None:
+def test_a_growing_wait_is_drift_although_the_e2e_time_is_constant(folder: Folder) -> None:
     """The queue of a server doubles over six replicates; the time of a request stays."""
     for replicate in REPLICATES:
         for platform in ("bm", "cn"):
@@ -407,7 +407,7 @@ def test_one_long_wait_marks_the_ratio_of_latency(folder: Folder) -> None:
 
 
 def test_stopping_early_waits_for_the_latency_to_be_known(folder: Folder) -> None:
-    """Requests take as long everywhere, so that e2e is known at once; waits differ much."""
+    """Requests take equally long, so e2e is precise at once; waits differ much."""
     chance = np.random.default_rng(11)
     folder.design |= {"precision": 0.02, "min_replicates": 3}
     for replicate in range(1, 5):
@@ -426,7 +426,7 @@ def test_stopping_early_waits_for_the_latency_to_be_known(folder: Folder) -> Non
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_an_export_says_what_each_scenario_is_judged_by(
+def test_an_export_names_the_measure_of_each_scenario(
     scenario: str, sweeps: dict[str, Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "samples.parquet"
@@ -435,7 +435,7 @@ def test_an_export_says_what_each_scenario_is_judged_by(
 
 
 def test_a_calibration_is_of_the_work_alone(folder: Folder) -> None:
-    """A slowed request of a server makes a queue longer by what nobody knows."""
+    """The growth of a server's queue with slowed requests is not a known truth."""
     for replicate in REPLICATES:
         noise = 1 + 0.001 * (replicate % 3)
         lay(folder, "server", [5.0] * 20, e2e_ms=20.0 * noise, replicate=replicate)

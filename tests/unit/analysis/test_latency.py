@@ -1,4 +1,4 @@
-"""What a latency is in each of LoadGen's scenarios."""
+"""The latency in each of LoadGen's scenarios."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_a_request_that_waits_for_ten_seconds_is_late_in_server(folder: Folder) 
     assert cell["e2e_mean_ms"] == 20  # which the queue is no part of
 
 
-def test_advice_sees_the_queue(folder: Folder) -> None:
+def test_advice_uses_latency_including_the_queue(folder: Folder) -> None:
     for replicate in (1, 2, 3):
         load(folder, "server", [10_000.0 + replicate] * 100, replicate=replicate)
     question = Question("image_classification", "trained", "server", slo_ms=50)
     assert advise(read_sweep(folder.path), question)["choice"] is None
 
 
-def test_latency_is_the_time_of_the_request_where_they_come_one_by_one(folder: Folder) -> None:
+def test_latency_is_the_e2e_time_in_single_stream(folder: Folder) -> None:
     load(folder, "single_stream", [0.004] * 3)
     assert latencies(folder) == [20.0] * 3
 
@@ -104,9 +104,9 @@ def test_offline_has_no_latency(folder: Folder) -> None:
     assert (cell["latency_p90_ms"], cell["latency_p99_ms"]) == (None, None)
 
 
-def test_trials_next_to_each_other_keep_their_queries_apart(folder: Folder) -> None:
+def test_queries_do_not_cross_trials(folder: Folder) -> None:
     load(folder, "multi_stream", queries_of(2, 20.0, 2), queries=2)
     load(folder, "multi_stream", queries_of(4, 20.0, 1), queries=1, replicate=2)
     load(folder, "server", [5.0], replicate=3)
-    said = [ms and pytest.approx(ms) for ms in latencies(folder)]
-    assert said == [None, 40.01, None, 40.01, None, None, None, 80.01, 25.0]
+    values = [ms and pytest.approx(ms) for ms in latencies(folder)]
+    assert values == [None, 40.01, None, 40.01, None, None, None, 80.01, 25.0]

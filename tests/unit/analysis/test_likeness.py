@@ -87,7 +87,7 @@ def test_every_recorded_fact_is_compared(pair: Folder, one: Any) -> None:
         assert (row["fact"], row["platform"], row["reason"]) == (one.words, "vm", one.why)
 
 
-def test_seccomp_and_store_bypass_of_a_container_are_said_next_to_its_ratio(
+def test_seccomp_and_store_bypass_of_a_container_are_shown_with_its_ratio(
     pair: Folder,
 ) -> None:
     for platform, seccomp, bypass in (
@@ -102,7 +102,7 @@ def test_seccomp_and_store_bypass_of_a_container_are_said_next_to_its_ratio(
     ]
 
 
-def test_what_an_engine_masks_the_same_kernel_tells_outside(pair: Folder) -> None:
+def test_a_setting_masked_by_an_engine_is_read_from_the_host(pair: Folder) -> None:
     for platform in ("bm", "cn"):
         outside(pair, platform, counted(), counted(uptime_s=20.0))
     facts(pair, "cn", "kernel_settings", **dict.fromkeys(KERNEL_SETTINGS))
@@ -141,7 +141,7 @@ def test_a_result_that_contradicts_its_evidence_on_the_host_is_rejected(pair: Fo
         )
 
 
-def test_the_report_says_of_each_fact_where_it_is_alike_and_why(pair: Folder) -> None:
+def test_the_report_lists_each_fact_with_where_it_is_alike_and_why(pair: Folder) -> None:
     facts(pair, "cn", "process_settings", seccomp="filter", apparmor=None)
     facts(pair, "bm", "process_settings", huge_share=0.25)
     content = document(read_sweep(pair.path))
@@ -188,7 +188,7 @@ HAPPENED: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize("what", HAPPENED)
-def test_what_happens_during_a_trial_is_suspect(pair: Folder, what: str) -> None:
+def test_an_event_above_its_limit_makes_a_trial_suspect(pair: Folder, what: str) -> None:
     """Whether the process's kernel tells it or the bench host's."""
     changes, said = HAPPENED[what]
     result = json.loads((pair.path / f"{name('cn')}/result.json").read_text())
@@ -204,7 +204,7 @@ def test_what_happens_during_a_trial_is_suspect(pair: Folder, what: str) -> None
     assert suspicions(result) == []
 
 
-def test_timers_of_what_carries_a_platform_are_its_own(pair: Folder) -> None:
+def test_timers_of_a_hypervisor_or_sandbox_are_not_suspect(pair: Folder) -> None:
     """Of gVisor the host counts 3000 a second on a quiet machine, in every trial."""
     busy = {"settings": KERNEL_SETTINGS, "moved": quiet(timer_interrupts=6000)}
     of = {
@@ -236,7 +236,7 @@ def test_a_handful_of_events_in_a_short_window_is_no_rate(pair: Folder) -> None:
     ]  # fmt: skip
 
 
-def test_a_clock_that_the_kernel_must_be_asked_for_is_suspect(pair: Folder) -> None:
+def test_a_clock_read_by_a_system_call_is_suspect(pair: Folder) -> None:
     result = json.loads((pair.path / f"{name('bm')}/result.json").read_text())
     result["environment"]["process_settings"]["clock_ns"] = 1800.0
     assert suspicions(result) == ["clock: 1800 ns per reading, at most 1000 expected"]

@@ -533,18 +533,20 @@ def peaks(path: Path, platform: str, kib: int) -> list[str]:
 
 def test_no_instance_holds_twice_its_memory(tmp_path: Path) -> None:
     """A process on metal may: it has what the host has."""
-    (said,) = peaks(tmp_path / "box", "cn", 9 * 2**20)
-    assert "had a peak of 9437184 KiB resident, but its instance has 4194304 KiB" in said
+    (fault,) = peaks(tmp_path / "box", "cn", 9 * 2**20)
+    assert "had a peak of 9437184 KiB resident, but its instance has 4194304 KiB" in fault
     assert peaks(tmp_path / "full", "cn", 4 * 2**20) == []
     assert peaks(tmp_path / "metal", "bm", 9 * 2**20) == []
 
 
 @pytest.mark.parametrize("real", [True, False], ids=["a real digest", "a digest of something else"])
-def test_answers_changed_under_their_digest_are_left_out(folder: Any, real: bool) -> None:
+def test_results_whose_answers_do_not_match_the_digest_are_left_out(
+    folder: Any, real: bool
+) -> None:
     trials = [folder.trial("bm", "pinned", r, {"a.png": [20.0 + r]}) for r in (1, 2, 3)]
-    said = "sha256:" + hashlib.sha256(json.dumps([("a.png", "cup")]).encode()).hexdigest()
+    digest = "sha256:" + hashlib.sha256(json.dumps([("a.png", "cup")]).encode()).hexdigest()
     for trial in trials if real else ():
-        folder.edit(f"trials/{trial}/result.json", lambda r: r["answers"].update(digest=said))
+        folder.edit(f"trials/{trial}/result.json", lambda r: r["answers"].update(digest=digest))
     assert read_sweep(folder.path).rejected == []
     for trial in trials[:2] if real else trials[:1]:  # most of those with one digest
         folder.edit(

@@ -40,7 +40,7 @@ def test_invalid_trials_are_counted_with_their_reasons(folder: Folder) -> None:
     }
     assert "4 of 5 trials are INVALID" in page
     assert "Reduce target QPS. (1 trial)" in page
-    # Of those that are short alone nothing is said first: the quick rules promise no more.
+    # Runs that are only too short give no warning: the quick rules promise no more.
     assert "2 trials INVALID by MLPerf LoadGen&#39;s rules, for more than length" in page
 
 
@@ -64,7 +64,7 @@ def test_loadgens_percentiles_and_ours_are_held_side_by_side(folder: Folder) -> 
     assert f"1; the most, 20.0%, in {unlike}" in page
 
 
-def test_a_wait_that_single_stream_cannot_have_is_seen(folder: Folder) -> None:
+def test_a_wait_in_single_stream_is_detected(folder: Folder) -> None:
     trial = load(folder, "single_stream", [30.0] * 20)
     says(folder, trial, percentiles_ns={"50.00": 50_000_000, "90.00": 50_000_000})
     (row,) = reported(folder)[0]["trials"]
@@ -88,7 +88,7 @@ def test_percentiles_of_a_query_of_several_are_of_the_whole(folder: Folder) -> N
     assert not row["differs"]
 
 
-def test_the_ratio_of_latency_stands_next_to_that_of_e2e(folder: Folder) -> None:
+def test_the_ratio_of_latency_is_shown_with_that_of_e2e(folder: Folder) -> None:
     """The container takes 1.25 times as long, and its requests wait for another five times."""
     for replicate, drift in ((1, 1.0), (2, 1.1), (3, 0.9)):
         load(folder, "server", [5.0 * drift] * 20, e2e_ms=20.0 * drift, replicate=replicate)
@@ -128,19 +128,19 @@ def test_a_query_of_several_is_compared_whole(folder: Folder) -> None:
 
 
 def test_offline_has_throughput_instead(folder: Folder) -> None:
-    for platform, e2e_ms, said in (("bm", 20.0, 50.0), ("cn", 25.0, 44.0)):
+    for platform, e2e_ms, stated in (("bm", 20.0, 50.0), ("cn", 25.0, 44.0)):
         for replicate in (1, 2):
             trial = load(
                 folder, "offline", queries_of(20, e2e_ms, 1),
                 queries=1, platform=platform, e2e_ms=e2e_ms, replicate=replicate,
             )  # fmt: skip
-            says(folder, trial, samples_per_second=said)
+            says(folder, trial, samples_per_second=stated)
     own, page = reported(folder)
     assert own["latency"] == []
     metal, container = own["throughput"]
     assert metal["per_second"] == pytest.approx(50, rel=1e-3)
     assert container["throughput_ratio"] == pytest.approx(0.8, rel=1e-3)
-    assert [row["differ"] for row in own["cells"]] == [0, 2]  # 44 said, 40 counted
+    assert [row["differ"] for row in own["cells"]] == [0, 2]  # 44 stated, 40 counted
     assert "a latency has no meaning" in page
 
 

@@ -1,4 +1,4 @@
-"""Trials without times count against their cell, by whatever way they were lost."""
+"""Trials without times are counted for their cell, by the way they were lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRIAL = "cn-pinned-c01-faces-r05"
         ("", False),
     ],
 )
-def test_a_trial_that_was_ended_for_being_slow_is_known_by_its_message(
+def test_a_trial_that_hit_a_time_limit_is_recognised_by_its_message(
     message: str, late: bool
 ) -> None:
     assert is_late(message) is late

@@ -1,4 +1,4 @@
-"""What an interval says at a margin, and how often that is wrong."""
+"""The answer of an interval at a margin, and how often it is wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NONE, NAN, INF = None, float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "given", "added"),
+    ("low", "high", "expected", "added"),
     [
         (0.99, 1.02, "equivalent", None),
         (1.005, 1.02, "equivalent", "a difference is seen, smaller than 3%"),
@@ -38,17 +38,17 @@ NONE, NAN, INF = None, float("nan"), float("inf")
         (1.35, 1.35, "cannot tell", "the replicates are alike to the last digit, which shows no"),
     ],
 )
-def test_three_answers_at_three_percent(
-    low: float | None, high: float | None, given: str, added: str | None
+def test_an_interval_gives_one_of_three_answers_at_a_margin_of_3_percent(
+    low: float | None, high: float | None, expected: str, added: str | None
 ) -> None:
-    assert answer(low, high, 0.03) == given
+    assert answer(low, high, 0.03) == expected
     if added:
         assert str(note(low, high, 0.03)).startswith(added)
-    elif given != "cannot tell":
+    elif expected != "cannot tell":
         assert note(low, high, 0.03) is None
 
 
-def test_the_margin_is_as_wide_below_as_above() -> None:
+def test_the_margin_is_symmetric_on_the_logarithmic_scale() -> None:
     """A cell that is equivalent to bare metal is so, too, if bare metal is compared with it."""
     ends = np.exp(np.linspace(-0.1, 0.1, 81))
     for low in ends:
@@ -59,8 +59,8 @@ def test_the_margin_is_as_wide_below_as_above() -> None:
 def test_an_interval_half_as_wide_as_the_margin_always_has_an_answer() -> None:
     half = np.log1p(0.03) / 2 - 1e-9
     middles = np.linspace(-0.08, 0.08, 321)
-    given = {answer(float(np.exp(m - half)), float(np.exp(m + half)), 0.03) for m in middles}
-    assert given == {"differs", "equivalent"}
+    answers = {answer(float(np.exp(m - half)), float(np.exp(m + half)), 0.03) for m in middles}
+    assert answers == {"differs", "equivalent"}
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_answers_are_seldom_wrong(
     low, high = mean_interval(
         logs.mean(axis=1), logs.std(axis=1, ddof=1), np.full(2000, replicates)
     )
-    given = [
+    answers = [
         answer(float(a), float(b), 0.03) for a, b in zip(np.exp(low), np.exp(high), strict=True)
     ]
-    assert given.count(wrong) / 2000 <= at_most  # type: ignore[arg-type]
+    assert answers.count(wrong) / 2000 <= at_most  # type: ignore[arg-type]
 
 
 def test_rows_without_a_ratio_have_no_answer() -> None:
@@ -91,11 +91,11 @@ def test_rows_without_a_ratio_have_no_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "said"),
+    ("ratio", "text"),
     [(1.05, "5% more"), (0.5, "50% less"), (1.0, "no more"), (2.0, "2 times as much")],
 )
-def test_a_change_is_said_in_words(ratio: float, said: str) -> None:
-    assert change(ratio) == said
+def test_a_ratio_is_worded_as_a_change(ratio: float, text: str) -> None:
+    assert change(ratio) == text
 
 
 def lay(folder: Any, margin: float | None) -> dict[str, Any]:
@@ -124,8 +124,8 @@ def test_each_cell_of_a_report_has_its_answer_at_the_plans_margin(
 ) -> None:
     content = lay(folder, margin)
     assert content["margin"] == (margin or MARGIN)
-    given = {(row["platform"], row["mode"]): row["answer"] for row in content["cells"]}
-    assert given == {
+    answers = {(row["platform"], row["mode"]): row["answer"] for row in content["cells"]}
+    assert answers == {
         ("bm", "pinned"): None,
         ("cn", "pinned"): pinned,
         ("cn", "vanilla"): "differs",
@@ -133,7 +133,7 @@ def test_each_cell_of_a_report_has_its_answer_at_the_plans_margin(
     }
     page = report(folder.path).html.read_text()
     assert f"Answer at {100 * (margin or MARGIN):.0f}%" in page
-    assert all(f"<td>{word}" in page for word in set(given.values()) - {None})
+    assert all(f"<td>{word}" in page for word in set(answers.values()) - {None})
 
 
 def test_the_other_ratios_of_a_report_have_answers_too(folder: Any) -> None:

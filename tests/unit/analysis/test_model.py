@@ -99,7 +99,7 @@ def test_one_spread_for_all_covers_as_the_page_says(
 
 
 def test_fits_of_two_applications_that_share_instances_cover() -> None:
-    """A coarse look, for a fit takes its time: 20 sweeps of 12 ratios each."""
+    """A coarse check, since a fit is slow: 20 sweeps of 12 ratios each."""
     random, covered = np.random.default_rng(2112), []
     for _ in range(20):
         found = of_trials(trials(random, applications=("x", "y")), PLATFORMS, [])
@@ -111,7 +111,7 @@ def test_fits_of_two_applications_that_share_instances_cover() -> None:
 @pytest.mark.parametrize("replicates", [3, 5, 10, 30])
 @pytest.mark.parametrize("noisier", [0.5, 1.0, 4.0])
 def test_prediction_intervals_cover_the_next_instance(replicates: int, noisier: float) -> None:
-    """Whatever the other platforms' spread is: a cell's own replicates tell of its own."""
+    """The spread of other platforms has no influence, since a cell's own replicates are used."""
     random = np.random.default_rng(replicates)
     logs = INSTANCE * np.hypot(1, noisier) * random.normal(size=(2000, replicates + 1))
     ends = np.array([interval(own[:-1]) for own in logs])
@@ -120,7 +120,7 @@ def test_prediction_intervals_cover_the_next_instance(replicates: int, noisier: 
 
 
 def test_prediction_intervals_cover_with_the_noise_of_a_shared_machine() -> None:
-    """Drift, and one trial of twenty slowed: two points less are left to them."""
+    """With drift and one trial of twenty slowed, coverage is two points lower."""
     noise = np.full(2000, 0.03)
     logs = simulation.log_ratios(np.random.default_rng(1), noise, 9)
     ends = np.array([interval(own[:-1]) for own in logs])
@@ -150,7 +150,7 @@ def test_its_ratios_are_the_plain_ones_and_its_intervals_narrower(folder: Any) -
     assert np.median(widths[0]) < 0.7 * np.median(widths[1])
     page = report(folder.path).html.read_text()
     assert 'id="next-instance"' in page and 'id="model"' in page
-    assert "its interval by the model would cover about 85%" in page
+    assert "its interval by the model covers about 85%" in page
     assert "not measured: no platform was measured at enough sizes" in page
 
 

@@ -1,4 +1,4 @@
-"""The covariance of the model's means, where replicates have no spread of their own in common."""
+"""The covariance of the model's means if the variance of replicates is 0."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def gaps(seed: int) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 16, 17, 24, 36, 37])
-def test_without_a_common_part_a_contrast_is_of_as_many_instances(seed: int) -> None:
+def test_without_a_replicate_effect_a_contrast_has_the_variance_of_independent_instances(
+    seed: int,
+) -> None:
     """Its variance is own / n on each side; it was below zero, or of the wrong size."""
     sweep = gaps(seed)
     found = fit(sweep)

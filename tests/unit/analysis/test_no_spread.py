@@ -1,4 +1,4 @@
-"""Replicates that are alike to the last digit, and trials that are lost: no page is surer by them.
+"""Equal replicates and lost trials make no statement of a page more certain.
 
 What is alike is no measurement; what is lost may have been the slow ones.
 """
@@ -33,19 +33,19 @@ def flat(tmp_path: Path) -> Json:
     return document(read_sweep(sweep_of(tmp_path / "flat", 0.0).path))
 
 
-def test_the_first_screen_knows_no_interval_of_equal_replicates(flat: Json) -> None:
+def test_the_first_screen_shows_no_interval_for_equal_replicates(flat: Json) -> None:
     screen = flat["headline"]
-    said = " ".join([*screen["sure"], *(row["text"] for row in screen["warnings"])])
-    assert "0.0% to either side" not in said
-    assert "includes both" not in said
-    assert "2 of 2 cells have replicates alike to the last digit" in said
+    text = " ".join([*screen["sure"], *(row["text"] for row in screen["warnings"])])
+    assert "0.0% to either side" not in text
+    assert "includes both" not in text
+    assert "2 of 2 cells have replicates alike to the last digit" in text
 
 
-def test_nothing_is_missing_where_all_replicates_are_there(flat: Json) -> None:
-    said = flat["resolution"]
-    assert said["command"] is None
-    assert "not all have a result" not in said["remedy"]
-    assert said["remedy"].startswith("2 cells with replicates alike to the last digit")
+def test_a_complete_sweep_is_not_called_incomplete(flat: Json) -> None:
+    resolution = flat["resolution"]
+    assert resolution["command"] is None
+    assert "not all have a result" not in resolution["remedy"]
+    assert resolution["remedy"].startswith("2 cells with replicates alike to the last digit")
 
 
 def test_one_side_without_spread_makes_no_change_clear(tmp_path: Path) -> None:
@@ -86,12 +86,12 @@ def calibrated(folder: Folder, spread: float, twins: int, message: str = "") -> 
     return calibrate(folder.path)
 
 
-def test_equal_replicates_resolve_nothing(folder: Folder) -> None:
+def test_equal_replicates_give_no_resolution(folder: Folder) -> None:
     calibration = calibrated(folder, 0.0, 10)
     assert (calibration["passed"], calibration["resolution"]) == (False, [])
 
 
-def test_a_small_slowdown_that_is_not_reported_from_none_has_not_failed(folder: Folder) -> None:
+def test_a_small_slowdown_not_distinguished_from_none_does_not_fail(folder: Folder) -> None:
     """The interval is within the margin of 1.01, and holds 1: too wide, of a sound testbed."""
     wobble = [0.008, -0.008, 0.006, -0.006, 0.01, -0.01]
     for replicate, own in enumerate(wobble, start=1):
@@ -106,7 +106,7 @@ def test_a_small_slowdown_that_is_not_reported_from_none_has_not_failed(folder: 
     assert "does not distinguish 1.01 from 1" in check["reason"]
 
 
-def test_survivors_of_a_time_limit_pass_no_calibration(folder: Folder) -> None:
+def test_survivors_of_a_time_limit_do_not_pass_a_calibration(folder: Folder) -> None:
     calibration = calibrated(folder, 0.003, 5, "still running after 600 s")
     (check,) = calibration["checks"]
     assert (check["verdict"], calibration["passed"]) == ("cannot tell", False)
@@ -114,7 +114,7 @@ def test_survivors_of_a_time_limit_pass_no_calibration(folder: Folder) -> None:
     assert "of twin 5 of 10 trials failed (5 at a time limit)" in check["sentence"]
 
 
-def test_other_failures_stand_next_to_a_check_that_passes(folder: Folder) -> None:
+def test_other_failures_are_shown_with_a_check_that_passes(folder: Folder) -> None:
     (check,) = calibrated(folder, 0.003, 8, "port taken")["checks"]
     assert check["verdict"] == "passed"
     assert "but: of twin 2 of 10 trials failed" in check["sentence"]
@@ -123,7 +123,7 @@ def test_other_failures_stand_next_to_a_check_that_passes(folder: Folder) -> Non
 @pytest.mark.parametrize(
     ("message", "verdict"), [("still running after 600 s", "cannot tell"), ("port taken", "above")]
 )
-def test_a_rise_above_survivors_of_a_time_limit_is_no_clear_one(
+def test_a_rise_above_survivors_of_a_time_limit_is_unclear(
     tmp_path: Path, message: str, verdict: str
 ) -> None:
     """Where the slow trials of the first side are missing, the second need not be slower."""

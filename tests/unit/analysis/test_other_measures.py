@@ -1,4 +1,4 @@
-"""What a trial yields once: geometric means, ratios to bare metal, and what has none."""
+"""Measures with one value per trial: geometric means and ratios to bare metal."""
 
 from __future__ import annotations
 
@@ -41,27 +41,28 @@ def test_memory_has_a_typical_value_and_a_ratio_with_an_interval(folder: Folder)
     assert rows["bm"]["baseline"] and rows["bm"]["ratio"] is None
 
 
-def test_a_trial_that_does_not_tell_is_left_out_and_counted(folder: Folder) -> None:
+def test_a_trial_without_the_measure_is_left_out_and_counted(folder: Folder) -> None:
     rows = lay(folder, {"bm": [1024, 1024, 1024], "cn": [2048, None, 2048]})
     assert (rows["cn"]["value"], rows["cn"]["replicates"]) == (pytest.approx(2.0), 2)
     assert (rows["cn"]["ratio"], rows["cn"]["ratio_dropped"]) == (pytest.approx(2.0), 1)
 
 
-def test_a_value_of_zero_has_no_geometric_mean_and_says_so(folder: Folder) -> None:
+def test_a_value_of_zero_gives_no_geometric_mean_and_is_counted(folder: Folder) -> None:
     rows = lay(folder, {"bm": [1024, 1024], "cn": [0, 2048], "vm": [1024, 1024]})
     assert (rows["cn"]["value"], rows["cn"]["ratio"], rows["cn"]["zeros"]) == (None, None, 1)
     page = Page(render(document(read_sweep(folder.path))))
     assert any(
-        "no geometric mean: 1 replicate measured 0" in cell for cell in page.tables["measure-peak_memory"]
+        "no geometric mean: 1 replicate measured 0" in cell
+        for cell in page.tables["measure-peak_memory"]
     )
 
 
-def test_bare_metal_of_zero_leaves_no_ratio(folder: Folder) -> None:
+def test_a_baseline_of_zero_gives_no_ratio(folder: Folder) -> None:
     rows = lay(folder, {"bm": [0, 0], "cn": [2048, 2048]})
     assert (rows["cn"]["value"], rows["cn"]["ratio"]) == (pytest.approx(2.0), None)
 
 
-def test_where_no_trial_tells_there_is_no_table(folder: Folder) -> None:
+def test_a_measure_that_no_trial_has_gives_no_table(folder: Folder) -> None:
     assert lay(folder, {"bm": [None], "cn": [None]}) == {}
 
 

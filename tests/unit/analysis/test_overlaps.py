@@ -1,4 +1,4 @@
-"""Two trials of one host that are said to have run at once."""
+"""Trials of one host whose times overlap are left out."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def named(platform: str, replicate: int) -> str:
 def test_a_trial_that_starts_while_another_runs_is_left_out(row: Folder, after_s: int) -> None:
     start(row, named("cn", 3), 60 * 6 + after_s)  # the metal of its replicate started at 360 s
     sweep = read_sweep(row.path)
-    (said,) = sweep.rejected
-    assert said.file == f"trials/{named('cn', 3)}/result.json"
-    assert f"before {named('bm', 3)} of the same host can have ended" in said.reason
+    (rejected,) = sweep.rejected
+    assert rejected.file == f"trials/{named('cn', 3)}/result.json"
+    assert f"before {named('bm', 3)} of the same host can have ended" in rejected.reason
     assert sweep.trials.height == 9
 
 
-def test_one_after_another_is_no_overlap(row: Folder) -> None:
+def test_consecutive_trials_do_not_overlap(row: Folder) -> None:
     """Whole seconds, and a process that took a little less than its clock says."""
     start(row, named("cn", 3), 60 * 6 + 7)
     assert read_sweep(row.path).rejected == []
 
 
-def test_equal_starts_are_not_reported_and_refuse_nothing(row: Folder) -> None:
+def test_equal_starts_are_not_counted_as_overlaps(row: Folder) -> None:
     for platform in ("bm", "cn"):
         for replicate in range(1, 6):
             start(row, named(platform, replicate), 60)

@@ -1,4 +1,4 @@
-"""What a sweep needs of the analysis is imported without what draws, estimates and packs."""
+"""The public interface: lazy imports, examples, and the README's list of modules."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ HEAVY = ("polars", "matplotlib", "rocrate", "jinja2", "jsonschema_rs")
 
 def imported(code: str) -> list[str]:
     """Run some code in a fresh interpreter; return the heavy packages that it imported."""
-    said = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    script = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     return done.stdout.split()
 
 
-def test_a_sweep_needs_none_of_the_heavy_packages() -> None:
+def test_a_sweep_imports_no_heavy_package() -> None:
     assert imported("import virtbed_analysis") == []
     names = "AnalysisError, earlier_attempts, log_means, suspicions, unneeded_trials"
     assert imported(f"from virtbed_analysis import {names}") == []
     assert "polars" in imported("from virtbed_analysis import report")
 
 
-def test_every_name_is_there_and_no_module_hides_one() -> None:
+def test_every_public_name_exists_and_no_module_hides_one() -> None:
     assert sorted(virtbed_analysis._PLACES) == virtbed_analysis.__all__
     modules = {path.stem for path in Path(virtbed_analysis.__file__).parent.glob("*.py")}
     assert not modules & set(virtbed_analysis.__all__)
@@ -45,9 +47,9 @@ def test_every_public_function_has_an_example() -> None:
 def test_the_readme_names_every_module() -> None:
     package = Path(virtbed_analysis.__file__).parent
     modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
-    said = (package.parent / "README.md").read_text()
-    assert sorted(name for name in modules if f"`{name}`" not in said) == []
-    named = set(re.findall(r"`([a-z_]+\.py)`", said))
+    readme = (package.parent / "README.md").read_text()
+    assert sorted(name for name in modules if f"`{name}`" not in readme) == []
+    named = set(re.findall(r"`([a-z_]+\.py)`", readme))
     assert named - modules == set()
 
 

@@ -1,4 +1,4 @@
-"""A replicate that a pause divides: every pair is of trials that ran near each other."""
+"""Replicates divided by a pause: every pair is of trials that ran near each other."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_each_part_of_a_replicate_is_paired_with_its_own_baseline(paused: Folder
     assert not [row["warning"] for row in document(sweep)["drift"]["cells"] if row["paused"]]
 
 
-def test_a_result_that_is_in_both_places_counts_once(folder: Folder) -> None:
+def test_a_result_in_both_folders_counts_once(folder: Folder) -> None:
     for platform in ("bm", "cn"):
         name = folder.trial(platform, "pinned", 1, {"a": [20.0]})
         for file in ("result.json", "evidence.json"):
@@ -98,7 +98,7 @@ def test_an_archive_has_the_earlier_results_too(paused: Folder) -> None:
 BASELINE = "bm-pinned-c01-image_classification-r03"
 
 
-def test_an_earlier_result_counts_once_however_often_it_is_there(paused: Folder) -> None:
+def test_an_earlier_result_counts_once_with_several_copies(paused: Folder) -> None:
     for file in ("result.json", "evidence.json"):
         text = (paused.path / f"earlier/1/{BASELINE}/{file}").read_text()
         paused.write(f"earlier/01/{BASELINE}/{file}", text.replace("9.0", "9.1"))

@@ -1,4 +1,4 @@
-"""Names, words, order and marks of platforms come from the design, or are made up in its place."""
+"""Names, words, order and marks of platforms come from the design, or from defaults."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def with_box(folder: Folder, place: int) -> None:
         folder.trial("box", "pinned", replicate, {"a.png": [12.0 + replicate / 9]})
 
 
-def test_a_platform_and_its_mode_have_words_by_what_limits_its_cpus() -> None:
-    said = {
+def test_the_words_of_a_mode_name_the_limit_of_its_cpus() -> None:
+    texts = {
         f"{name} {mode}": entry.in_words(mode)
         for name, entry in LISTED.items()
         for mode in ("vanilla", "pinned")
     }
-    assert said["bm vanilla"] == "bare metal, other CPUs offline"
-    assert said["vm vanilla"] == "KVM guest, floating vCPUs"
-    assert said["vmcn vanilla"] == "container in a KVM guest, CPU quota"
-    assert said["podman vanilla"] == "Podman container, CPU quota"
-    assert {spoken.split(", ")[1] for code, spoken in said.items() if "pinned" in code} == {
+    assert texts["bm vanilla"] == "bare metal, other CPUs offline"
+    assert texts["vm vanilla"] == "KVM guest, floating vCPUs"
+    assert texts["vmcn vanilla"] == "container in a KVM guest, CPU quota"
+    assert texts["podman vanilla"] == "Podman container, CPU quota"
+    assert {spoken.split(", ")[1] for code, spoken in texts.items() if "pinned" in code} == {
         "pinned"
     }
     row = {"platform": "cn", "mode": "vanilla", "cores": 2}
@@ -52,7 +52,7 @@ def test_a_platform_and_its_mode_have_words_by_what_limits_its_cpus() -> None:
     assert words.platform(twin, LISTED) == "container, CPU quota, twin (cn vanilla twin)"
 
 
-def test_the_page_says_platforms_in_words_before_codes(folder: Folder) -> None:
+def test_the_page_names_platforms_in_words_before_codes(folder: Folder) -> None:
     for replicate in (1, 2):
         folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
         folder.trial("cn", "vanilla", replicate, {"a.png": [11.0 + replicate / 9]})
@@ -80,7 +80,7 @@ def test_a_platform_that_only_the_design_knows_is_reported_as_any(
     assert BOX.colour in figures.draw(content)["ratios"].panels[0]
 
 
-def test_bare_metal_is_what_is_metal_without_an_enclosure_whatever_its_name(folder: Folder) -> None:
+def test_bare_metal_is_recognised_by_machine_and_enclosure_not_by_name(folder: Folder) -> None:
     for replicate in (1, 2):
         folder.trial("bm", "pinned", replicate, {"a.png": [10.0]})
         folder.trial("cn", "pinned", replicate, {"a.png": [11.0]})
@@ -94,7 +94,7 @@ def test_bare_metal_is_what_is_metal_without_an_enclosure_whatever_its_name(fold
     assert ratios == {"iron": None, "cn": pytest.approx(1.1)}
 
 
-def test_without_a_design_bare_metal_is_first_and_the_rest_as_it_appeared(folder: Folder) -> None:
+def test_without_a_design_bare_metal_is_listed_first(folder: Folder) -> None:
     for platform in ("vm", "cn", "bm"):
         folder.trial(platform, "pinned", 1, {"a.png": [10.0]})
     (folder.path / "design.json").unlink()
@@ -131,7 +131,7 @@ def test_a_design_whose_mark_cannot_be_drawn_is_left_out_with_its_reason(quick: 
     assert rejected.file == "design.json" and "platforms[0].mark: 'smile' found" in rejected.reason
 
 
-def test_no_platform_stands_in_the_analysis() -> None:
+def test_the_analysis_names_no_platform() -> None:
     """But in the laboratory's table and in the studies' findings, as machine and enclosure."""
     package = Path(figures.__file__).parent
     for path in package.glob("*.py"):  # examples in docstrings are part of a longer text

@@ -1,4 +1,4 @@
-"""When a cell stops: the rule on real results folders, and its coverage by simulation."""
+"""The stopping rule on results folders, and its coverage by simulation."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ SWEEPS, MOST, FEWEST = 4_000, 20, 8
 
 
 def running_intervals(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The intervals of the ratio after each replicate, as the estimator has them."""
+    """Return the intervals of the ratio after each replicate, by the estimator."""
     n = np.arange(1, logs.shape[1] + 1)
     mean = logs.cumsum(axis=1) / n
     squares = (logs**2).cumsum(axis=1) - n * mean**2
@@ -55,7 +55,7 @@ def intervals(noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def stop(intervals: Any, precision: float) -> np.ndarray:
-    """The index of the replicate at which each cell stops."""
+    """Return the index of the replicate at which each cell stops."""
     enough = close_enough(*intervals, precision, FEWEST)
     enough[:, -1] = True
     return enough.argmax(axis=1)
@@ -78,7 +78,7 @@ def test_adaptive_replication_covers_what_it_claims(intervals: Any, precision: f
 def test_adaptive_replication_takes_half_the_trials_of_fixed_for_the_same_precision(
     intervals: Any,
 ) -> None:
-    """Asked: what 20 replicates reach in nine cells of ten; the noisiest decide for them all."""
+    """The required precision is that of 20 replicates in nine of ten cells; the noisiest decide."""
     low, high, _ = intervals
     reached = np.sqrt(high / low)
     precision = float(np.quantile(reached[:, MOST - 1], 0.9)) - 1
@@ -95,7 +95,7 @@ def noisy(folder: Any, platform: str, spread: float, replicates: range) -> None:
 
 
 def unneeded(folder: Any) -> frozenset[str]:
-    """Ask as a controller does: by what its ledger keeps of each result."""
+    """Return the unneeded trials as a controller does, from the log means in its ledger."""
     sweep = read_sweep(folder.path)
     kept = {
         path.parent.name: log_means(json.loads(path.read_text()))
@@ -122,7 +122,7 @@ def planned(folder: Any, replicate: int) -> set[str]:
     }  # fmt: skip
 
 
-def test_a_cell_that_is_known_stops_and_its_baseline_goes_on_for_the_others(folder: Any) -> None:
+def test_a_precise_cell_stops_and_its_baseline_continues_for_the_others(folder: Any) -> None:
     asked(folder)
     for platform, spread in (("bm", 0), ("cn", 0.001), ("vm", 0.2)):
         noisy(folder, platform, spread, range(1, 5))
@@ -130,7 +130,7 @@ def test_a_cell_that_is_known_stops_and_its_baseline_goes_on_for_the_others(fold
     assert unneeded(folder) == {"cn-pinned-c01-image_classification-r05"}
 
 
-def test_when_every_cell_is_known_bare_metal_stops_too(folder: Any) -> None:
+def test_bare_metal_stops_when_every_cell_is_precise(folder: Any) -> None:
     asked(folder)
     for platform, spread in (("bm", 0), ("cn", 0.001), ("vm", 0.002)):
         noisy(folder, platform, spread, range(1, 5))
@@ -151,7 +151,7 @@ def test_without_precision_or_below_the_minimum_every_trial_is_needed(
     assert unneeded(folder) == frozenset()
 
 
-def test_a_cell_without_a_result_keeps_bare_metal_going(folder: Any) -> None:
+def test_a_cell_without_a_result_keeps_its_baseline_needed(folder: Any) -> None:
     asked(folder)
     noisy(folder, "bm", 0, range(1, 5))
     noisy(folder, "cn", 0.001, range(1, 5))
@@ -160,10 +160,10 @@ def test_a_cell_without_a_result_keeps_bare_metal_going(folder: Any) -> None:
 
 
 @pytest.mark.parametrize(("scenario", "queries"), [("server", 4), ("multi_stream", 2)])
-def test_where_requests_wait_the_rule_is_of_latency(
+def test_in_queueing_scenarios_the_rule_uses_latency(
     folder: Any, scenario: str, queries: int
 ) -> None:
-    """Each request takes as long as before, to a thousandth; how long it waits is not known."""
+    """The e2e time is known to a thousandth, but the wait is not."""
     asked(folder)
     for replicate in range(1, 5):
         for platform, spread in (("bm", 0.0), ("cn", 0.001), ("vm", 0.4)):
@@ -188,7 +188,7 @@ def test_equal_replicates_show_no_precision(folder: Any) -> None:
     assert unneeded(folder) == frozenset()
 
 
-def test_a_cell_is_paired_with_the_baseline_near_it_where_a_pause_divides_the_replicate(
+def test_after_a_pause_a_cell_is_paired_with_the_nearest_baseline(
     folder: Any,
 ) -> None:
     """A day later, with the guest to go, the host is twice as slow, and bare metal with it."""
@@ -217,7 +217,7 @@ def test_a_cell_is_paired_with_the_baseline_near_it_where_a_pause_divides_the_re
         assert Precision(folder.path, ledger, sweep.design).unneeded() == missing
 
 
-def test_a_cell_that_stopped_early_has_lost_nothing_and_one_that_lost_says_so(folder: Any) -> None:
+def test_a_cell_that_stopped_early_has_no_lost_trials(folder: Any) -> None:
     asked(folder)
     noisy(folder, "bm", 0, range(1, 7))
     noisy(folder, "cn", 0.001, range(1, 5))
@@ -230,7 +230,9 @@ def test_a_cell_that_stopped_early_has_lost_nothing_and_one_that_lost_says_so(fo
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_a_ledger_keeps_gives_the_answer_of_the_estimates(folder: Any, seed: int) -> None:
+def test_the_log_means_of_a_ledger_give_the_same_answer_as_the_estimates(
+    folder: Any, seed: int
+) -> None:
     """Ragged sweeps: inputs and replicates that only one side has, warm-ups, emulated trials."""
     random = np.random.default_rng(seed)
     precision, fewest = float(random.choice([0.005, 0.02, 0.05])), int(random.integers(2, 5))

@@ -1,4 +1,4 @@
-"""What a sweep could have seen: the power that is claimed is the power that there is."""
+"""The power of a sweep: the stated power is that of simulations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def intervals(shift: float, replicates: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("replicates", [2, 3, 5, 10, 30, 99])
-def test_the_smallest_difference_detected_is_said_in_four_sweeps_of_five(replicates: int) -> None:
+def test_the_smallest_detectable_difference_is_detected_in_four_sweeps_of_five(
+    replicates: int,
+) -> None:
     low, high = intervals(detectable_shift(replicates) * SPREAD, replicates)
     assert float(((low > 0) | (high < 0)).mean()) == pytest.approx(POWER, abs=0.03)
 
@@ -47,7 +49,7 @@ def test_the_power_of_equivalence_is_what_simulation_has(replicates: int) -> Non
 
 
 @pytest.mark.parametrize("margin", [0.01, 0.03, 0.1])
-def test_the_replicates_of_a_margin_answer_it_and_one_fewer_does_not(margin: float) -> None:
+def test_the_replicates_needed_reach_the_power_and_one_fewer_does_not(margin: float) -> None:
     needed = replicates_needed(SPREAD, margin)
     assert needed is not None
     limit = math.log1p(margin)
@@ -64,7 +66,7 @@ def test_more_than_a_plan_can_have_are_not_promised() -> None:
 
 
 @pytest.mark.parametrize("replicates", [2, 3, 5, 10])
-def test_a_spread_of_few_replicates_is_taken_for_too_small_in_one_sweep_of_five(
+def test_the_upper_limit_of_a_spread_is_too_low_in_one_sweep_of_five(
     replicates: int,
 ) -> None:
     random = np.random.default_rng(7)
@@ -86,7 +88,7 @@ def lay(folder: Any, spread: float, replicates: int = 5, **design: Any) -> dict[
     return found
 
 
-def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: Any) -> None:
+def test_a_report_has_the_detectable_overhead_and_the_next_command(folder: Any) -> None:
     found = lay(folder, 0.02)
     row = found["rows"][0]
     assert (row["platform"], row["replicates"]) == ("cn", 5)
@@ -96,7 +98,8 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
     assert row["needed"] == replicates_needed(upper_spread(row["spread"], 5), 0.03)
     assert row["more"] == row["needed"] - 5 > 0
     assert (
-        "The smallest overhead that 80% of sweeps like this detect is about 5.4%" in found["sentence"]
+        "The smallest overhead that 80% of sweeps like this detect is about 5.4%"
+        in found["sentence"]
     )
     assert "at the margin of 3% can be expected in 0 of 1 cell." in found["sentence"]
     command = f"virtbed sweep quick --replicates {row['needed']}"
@@ -104,7 +107,7 @@ def test_a_report_says_what_the_sweep_could_have_seen_and_what_to_type(folder: A
     assert f"<code>{command}</code>" in report(folder.path).html.read_text()
 
 
-def test_a_sweep_that_has_enough_asks_for_nothing(folder: Any) -> None:
+def test_a_sweep_with_enough_replicates_has_no_next_command(folder: Any) -> None:
     found = lay(folder, 0.002)
     assert (found["rows"][0]["more"], found["command"], found["remedy"]) == (0, None, None)
     assert "can be expected in 1 of 1 cell." in found["sentence"]
@@ -114,7 +117,7 @@ def test_a_wide_margin_needs_fewer(folder: Any) -> None:
     assert lay(folder, 0.02, margin=0.2)["command"] is None
 
 
-def test_noise_that_no_plan_can_average_out_asks_for_less_noise(folder: Any) -> None:
+def test_too_much_noise_gives_the_advice_to_reduce_it(folder: Any) -> None:
     found = lay(folder, 0.3)
     assert (found["rows"][0]["needed"], found["command"]) == (None, None)
     assert found["remedy"].startswith(
@@ -123,7 +126,7 @@ def test_noise_that_no_plan_can_average_out_asks_for_less_noise(folder: Any) -> 
     assert "change the plan, under another name: tuning: true" in found["remedy"]
 
 
-def test_one_replicate_shows_nothing_and_asks_for_five(folder: Any) -> None:
+def test_with_one_replicate_the_next_command_measures_five(folder: Any) -> None:
     found = lay(folder, 0.0, replicates=1)
     assert found["rows"][0]["detectable"] is None
     assert "not known" in found["sentence"]
@@ -144,12 +147,12 @@ def test_a_precision_too_coarse_for_the_margin_is_what_to_change(folder: Any) ->
     assert "precision: 1.4% in the plan, under another name" in found["remedy"]
 
 
-def test_replicates_without_spread_promise_nothing(folder: Any) -> None:
+def test_replicates_without_spread_give_no_resolution(folder: Any) -> None:
     found = lay(folder, 0.0)
     assert found["rows"][0]["detectable"] is None
 
 
-def test_nothing_compared_is_said(folder: Any) -> None:
+def test_a_sweep_without_comparisons_has_a_sentence(folder: Any) -> None:
     folder.trial("cn", "pinned", 1, {"a": [11.0]})
     found = document(read_sweep(folder.path))["resolution"]
     assert (found["rows"], found["command"]) == ([], None)
@@ -179,13 +182,13 @@ def test_more_replicates_take_as_long_as_those_before(pause: float) -> None:
     )
 
 
-def test_starts_that_stand_still_tell_no_hours() -> None:
+def test_equal_starts_give_no_hours() -> None:
     assert hours.needed_s(starts(*[0] * 8), 5) is None
     assert hours.needed_s(starts(*[0] * 8).head(1), 5) is None
     assert "is not known from the starts" in hours.in_words(None, 5)
 
 
-def test_the_command_has_its_hours_next_to_it(folder: Any) -> None:
+def test_the_next_command_is_shown_with_its_duration(folder: Any) -> None:
     found = lay(folder, 0.02)
     assert found["takes_s"] is not None or "is not known from the starts" in found["takes"]
     assert f"{found['rows'][0]['more']} more replicates" in found["takes"]

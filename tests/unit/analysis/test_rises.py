@@ -1,4 +1,4 @@
-"""Whether something rose is said only where nothing speaks against it."""
+"""A rise is reported only if nothing contradicts it."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_a_cost_whose_whole_interval_is_beyond_the_limit_rose() -> None:
         ({"time": effect(1.2, None, None)}, "no interval"),
     ],
 )
-def test_what_may_hide_a_rise_leaves_it_undecided(changes: dict[str, Any], why: str) -> None:
+def test_a_rise_that_may_be_hidden_is_undecided(changes: dict[str, Any], why: str) -> None:
     assert verdict(row(**changes)) == (CANNOT_TELL, [why])
 
 
 @pytest.mark.parametrize("side", ["lost", "lost_metal"])
-def test_a_rise_over_what_lacks_its_slow_trials_is_none(side: str) -> None:
+def test_a_rise_over_a_side_without_its_slow_trials_is_unclear(side: str) -> None:
     """The first side's own, or the second's bare metal's: late trials were ended at a limit."""
     missing = lost(first=2) if side == "lost" else lost(second=2)
     risen = row(cost=effect(1.1, 1.05, 1.15), **{side: missing})
@@ -75,7 +75,7 @@ def test_a_rise_over_what_lacks_its_slow_trials_is_none(side: str) -> None:
     assert verdict(row(cost=effect(1.1, 1.05, 1.15), **{side: early}))[0] == ABOVE
 
 
-def test_a_cell_without_a_result_passes_nothing() -> None:
+def test_a_cell_without_a_result_is_undecided() -> None:
     assert verdict(row(), gone=(row(),)) == (CANNOT_TELL, ["none in the second"])
     assert verdict()[0] == CANNOT_TELL
 
@@ -85,7 +85,7 @@ def test_cells_of_one_side_are_named_up_to_three() -> None:
         "platform": "cn", "mode": "pinned", "cores": 1, "application": "faces", "scale": "tiny",
         "scenario": "single_stream",
     }  # fmt: skip
-    said = vanished(([cell] * 4, []), LISTED)
-    assert said.startswith(" 4 cells of the first without a result in the second: container, ")
-    assert said.endswith("; and 1 more.")
+    text = vanished(([cell] * 4, []), LISTED)
+    assert text.startswith(" 4 cells of the first without a result in the second: container, ")
+    assert text.endswith("; and 1 more.")
     assert vanished(([], []), LISTED) == ""

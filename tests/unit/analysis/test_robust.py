@@ -1,4 +1,4 @@
-"""What is said against a ratio's interval: in the document, on the page, to the digit again."""
+"""Warnings about a ratio's interval: in the document, on the page, and reproducible."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_one_slow_instance_of_ten_is_named_next_to_its_ratio(folder: Folder) -> 
     assert cell["ratio"] == pytest.approx(3**0.1, rel=0.01)  # nothing is removed
     text = render(content)
     page = Page(text)
-    ratio = next(said for said in page.tables["cells"] if said.startswith("1.11"))
+    ratio = next(shown for shown in page.tables["cells"] if shown.startswith("1.11"))
     assert ratio.endswith(f") {cell['doubt']}")
     assert f"#doubt-{cell['doubt']}" in page.links and f'id="doubt-{cell["doubt"]}"' in text
-    assert any("Replicate 7 has" in said for said in page.tables["doubts"])
+    assert any("Replicate 7 has" in shown for shown in page.tables["doubts"])
     mark = f" {cell['doubt']}"
     shown = [text for text in page.tables["costs-1"] if text.startswith("1.11")]
     assert shown and all(text.endswith(f"){mark}") for text in shown)
@@ -76,7 +76,7 @@ def test_one_slow_instance_of_ten_is_named_next_to_its_ratio(folder: Folder) -> 
     assert not re.search(r"[A-Z]\w+\.\.", text)
 
 
-def test_a_ratio_that_wanders_says_how_wide_its_interval_should_be(folder: Folder) -> None:
+def test_an_autocorrelated_ratio_is_shown_with_the_interval_it_should_have(folder: Folder) -> None:
     cell = container(lay(folder, WANDERS))
     (warning,) = [w for w in cell["warnings"] if w["kind"] == "wandering"]
     assert re.search(r"lag-1 correlation 0\.\d\d, p = 0\.00\d.*about \d\.\d times", warning["text"])
@@ -93,14 +93,14 @@ def test_replicates_are_in_the_order_of_their_numbers(folder: Folder) -> None:
     assert container(content)["correlation"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_every_table_of_ratios_is_looked_at(folder: Folder) -> None:
+def test_every_table_of_ratios_is_checked(folder: Folder) -> None:
     for replicate, factor in enumerate(SLOW, start=1):
         folder.trial("cn", "pinned", replicate, {"a.png": [20.0]})
         folder.trial("cn", "vanilla", replicate, {"a.png": [20.0 * factor]})
     content = document(read_sweep(folder.path))
     assert [row["of"] for row in content["doubts"]["rows"]] == ["vanilla over pinned"]
-    said = Page(render(content)).tables["modes"]
-    assert any(text.endswith(") 1") for text in said)
+    texts = Page(render(content)).tables["modes"]
+    assert any(text.endswith(") 1") for text in texts)
 
 
 @pytest.mark.parametrize("factors", [[1.1], [1.1, 1.2], [1.1] * 6, [1.1, 1.1, 1.2]])
@@ -113,7 +113,7 @@ def test_few_or_equal_replicates_give_numbers_and_no_warning(
     render(content)
 
 
-def test_equal_replicates_give_an_equal_second_interval_in_any_company() -> None:
+def test_the_second_interval_does_not_depend_on_other_cells() -> None:
     random = np.random.default_rng(1)
     logs = random.normal(size=(4, 7))
     alone = robust.studentized(logs[2:3])
@@ -135,7 +135,7 @@ def test_a_candidate_without_an_interval_does_not_widen_those_of_the_rest() -> N
     assert both[2] is None
 
 
-def test_one_replicate_far_out_at_an_end_is_no_wandering() -> None:
+def test_an_outlier_at_an_end_is_not_autocorrelation() -> None:
     """It differs from one neighbour instead of two; those that follow each other are not alike."""
     logs = np.log([[1.013, 0.994, 1.007, 1.002, 0.998, 1.004, 1.001, 0.999, 1.02, 100.0]])
     seen = robust.signs(logs)

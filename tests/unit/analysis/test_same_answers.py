@@ -1,4 +1,4 @@
-"""Answers that do not make their digest are found by those that share it."""
+"""Answers that do not match their digest are found by comparing results that share it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def result(answers: dict[str, str], of: dict[str, str] | None = None, **work: st
     }
 
 
-def test_results_with_their_own_answers_are_left_alone() -> None:
+def test_results_that_match_their_digest_are_kept() -> None:
     other = {**ANSWERS, "a.png": "mug"}
     assert not [*changed({"1": result(ANSWERS), "2": result(ANSWERS), "3": result(other)})]
 
@@ -36,7 +36,7 @@ def test_an_answer_changed_under_its_digest_is_found_and_the_rest_are_not() -> N
     assert "not those of its digest" in why and "2 other results" in why
 
 
-def test_where_no_answers_make_the_digest_those_that_differ_from_most_are_found() -> None:
+def test_if_no_answers_match_the_digest_the_minority_is_found() -> None:
     """As of a harness that takes its digest in another way."""
     unknown = {"other": "answers"}
     trials = {str(n): result(ANSWERS, of=unknown) for n in range(3)}

@@ -117,7 +117,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def test_a_model_that_does_not_fit_gives_no_parts(folder: Folder) -> None:
-    """A cost that rises and falls: the fit said 1.85 of a large instance, measured 1.05 times."""
+    """A cost that rises and falls: the fit gave 1.85 for a large instance, 1.05 was measured."""
     peak = {1: 1.05, 2: 1.4, 4: 2.4, 8: 2.6, 16: 2.4, 32: 1.5, 64: 1.05}
     for platform, mode, cost in (("bm", "pinned", {}), ("cn", "vanilla", peak)):
         curve(folder, platform, mode, {n: 100 * cost.get(n, 1.0) for n in SIZES}, 0.003)
@@ -192,12 +192,12 @@ def test_the_least_share_of_the_host_with_a_low_cost_is_reported(folder: Folder)
     cost = {1: 1.4, 2: 1.2, 4: 1.03, 8: 1.02}
     curve(folder, "cn", "vanilla", {n: ms * cost[n] for n, ms in metal.items()}, 0.003)
     curve(folder, "vmcn", "vanilla", metal, 0.003)
-    said = container_to_host(units_of(folder), 16)
-    assert [(row["platform"], row["cores"], row["chr"]) for row in said["rows"]] == [
+    table = container_to_host(units_of(folder), 16)
+    assert [(row["platform"], row["cores"], row["chr"]) for row in table["rows"]] == [
         ("cn", 1, 1 / 16), ("cn", 2, 1 / 8), ("cn", 4, 1 / 4), ("cn", 8, 1 / 2),
     ]  # fmt: skip
-    assert [row["ratio"] for row in said["rows"]] == pytest.approx(list(cost.values()), rel=0.01)
-    (enough,) = said["enough"]
+    assert [row["ratio"] for row in table["rows"]] == pytest.approx(list(cost.values()), rel=0.01)
+    (enough,) = table["enough"]
     assert (enough["cores"], enough["chr"], enough["sizes"]) == (4, 1 / 4, 4)
 
 

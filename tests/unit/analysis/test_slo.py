@@ -102,7 +102,7 @@ SHARES = (0.0101, 0.0105, 0.013, 0.02, 0.03)
 
 
 def shown(n: int, requests: int) -> tuple[int, list[Slo]]:
-    """Return how many beyond look clean, and what is said if 0, 1, .. n do not."""
+    """Return the number beyond in a clean run, and the results if 0, 1, .. n runs are not clean."""
     clean = max(k for k in range(requests) if k == 0 or Instance(requests, k).clean(1.0))
     return clean, [
         judge([Instance(requests, clean)] * (n - k) + [Instance(requests, clean + 1)] * k)
@@ -111,14 +111,14 @@ def shown(n: int, requests: int) -> tuple[int, list[Slo]]:
 
 
 def how_often(n: int, clean: int, requests: int, shares: Shares, slos: list[Slo]) -> float:
-    """Return exactly how often fewer are said to break a bound than do.
+    """Return the exact probability that the upper bound of broken instances is too low.
 
     Args:
         n: Instances.
         clean: How many beyond look clean.
         requests: Of each instance.
         shares: Of requests beyond the bound, of equally likely kinds of instances.
-        slos: What is said if 0, 1, .. n do not look clean.
+        slos: The results if 0, 1, .. n runs are not clean.
     """
     breaking = float(np.mean(shares > 0.01))
     unclean = float(np.mean(stats.binom.sf(clean, requests, shares)))
@@ -158,8 +158,8 @@ def test_a_bound_that_is_called_broken_is_broken(n: int, requests: int) -> None:
     """Instances of which all are at the bound, and keep it: at most 2.5% of sweeps say broken."""
     beyond = np.random.default_rng(n).binomial(requests, 0.01, (600, n))
     rows, times = np.unique(np.sort(beyond, axis=1), axis=0, return_counts=True)
-    said = [judge(instances(*map(int, row), requests=requests)).share_low > 0 for row in rows]
-    assert times[said].sum() / 600 <= 0.035
+    called = [judge(instances(*map(int, row), requests=requests)).share_low > 0 for row in rows]
+    assert times[called].sum() / 600 <= 0.035
 
 
 def neighbours(random: np.random.Generator, correlation: float, shape: tuple[int, ...]) -> Shares:
@@ -186,23 +186,23 @@ def test_correlated_requests_count_less(n: int, correlation: float) -> None:
         beyond = times > stats.norm.isf(0.0105)
         slow = times > np.sort(times, axis=-1)[..., -requests // 10 - 1 : -requests // 10]
         counts = [beyond.sum(-1), bursts_in(beyond), slow.sum(-1), bursts_in(slow)]
-        said = [
+        slos = [
             judge([Instance(requests, *map(int, own)) for own in zip(*rows, strict=True)])
             for rows in zip(*counts, strict=True)
         ]
-        wrong = np.mean([slo.verdict in ("not seen broken", "kept by 90%") for slo in said])
+        wrong = np.mean([slo.verdict in ("not seen broken", "kept by 90%") for slo in slos])
         assert wrong <= 0.05
-        assert np.mean([slo.apart for slo in said]) < 1 - correlation / 3
+        assert np.mean([slo.apart for slo in slos]) < 1 - correlation / 3
 
 
 def test_a_bound_far_above_the_latency_is_kept() -> None:
     """One of 2000 requests beyond, 1 of 10,000: nearly always shown, at the replicates of plans."""
     random = np.random.default_rng(3)
     for n, requests, share in ((5, 120, 0.0001), (5, 300, 0.001), (10, 100, 0.0005)):
-        said = verdicts(random.binomial(requests, share, (200, n)), requests)
-        assert np.mean([verdict == "not seen broken" for verdict in said]) > 0.9
-    said = verdicts(random.binomial(1000, 0.0005, (50, 32)), 1000)
-    assert np.mean([verdict == "kept by 90%" for verdict in said]) > 0.9
+        found = verdicts(random.binomial(requests, share, (200, n)), requests)
+        assert np.mean([verdict == "not seen broken" for verdict in found]) > 0.9
+    found = verdicts(random.binomial(1000, 0.0005, (50, 32)), 1000)
+    assert np.mean([verdict == "kept by 90%" for verdict in found]) > 0.9
 
 
 def test_several_cells_that_all_look_clean_are_judged_as_one_is() -> None:
@@ -218,7 +218,7 @@ def test_a_quick_sweep_does_not_see_a_generous_bound_broken(together: int, least
     """On 14 cells, one with a request in 50 beyond; slow requests come alone, or two and two."""
     plan = yaml.safe_load((Path(__file__).parents[3] / "plans" / "quick.yml").read_text())
     requests, n = plan["applications"][0]["samples"], plan["replicates"]
-    random, said = np.random.default_rng(19), []
+    random, unbroken = np.random.default_rng(19), []
     for _ in range(50):
         shares = np.array([0.02, *[0.0002] * 13])[:, None]
         slowest = requests // 10
@@ -227,8 +227,8 @@ def test_a_quick_sweep_does_not_see_a_generous_bound_broken(together: int, least
             for own in random.binomial(requests, shares, (14, n)).tolist()
         ]
         at = level(groups)
-        said += [judge(own, 14, 0, at).verdict == "not seen broken" for own, _ in groups[1:]]
-    assert np.mean(said) > least
+        unbroken += [judge(own, 14, 0, at).verdict == "not seen broken" for own, _ in groups[1:]]
+    assert np.mean(unbroken) > least
 
 
 @pytest.mark.parametrize("cells", [2, 6, 14])
@@ -237,8 +237,8 @@ def test_few_sweeps_pass_any_of_several_cells_at_the_bound(cells: int) -> None:
     for beyond in random.binomial(REQUESTS, 0.0105, (400, cells, 5)):
         groups = [(instances(*map(int, own)), 0) for own in beyond]
         at = level(groups)
-        said = [judge(own, cells, 0, at).verdict for own, _ in groups]
-        wrong += "not seen broken" in said or "kept by 90%" in said
+        found = [judge(own, cells, 0, at).verdict for own, _ in groups]
+        wrong += "not seen broken" in found or "kept by 90%" in found
     assert wrong / 400 <= 0.05
 
 
@@ -272,9 +272,9 @@ def test_the_upper_bound_of_true_percentiles_beyond_holds(
         bound = noise * p99 + apart * stats.norm.ppf(1 - breaking)
         level = apart * random.standard_normal((sweeps, n))
         beyond = random.binomial(requests, stats.norm.sf((bound - level) / noise))
-        said = [judge(instances(*map(int, own), requests=requests)) for own in beyond]
+        slos = [judge(instances(*map(int, own), requests=requests)) for own in beyond]
         wrong = [
             slo.verdict in ("kept by 90%", "not seen broken") and slo.share_high < breaking
-            for slo in said
+            for slo in slos
         ]
         assert np.mean(wrong) <= 0.05

@@ -1,4 +1,4 @@
-"""Rare stalls: the interval covers what it claims, or the page says that it may not."""
+"""Rare stalls: the interval has its nominal coverage, or the page says that it may not."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def test_enough_samples_cover_and_do_not_warn() -> None:
     assert warned <= 0.05
 
 
-def test_noise_that_is_alike_is_no_stall() -> None:
+def test_symmetric_noise_is_not_a_stall() -> None:
     covered, warned, _ = found(sweeps(4, 5, stalled=False), 1.0)
     assert 0.92 <= covered <= 0.98
     assert warned == 0
 
 
-def test_the_page_names_what_was_too_rare_to_see(folder: Folder) -> None:
+def test_the_page_states_which_stalls_were_too_rare_to_see(folder: Folder) -> None:
     for replicate in (1, 2, 3):
         folder.trial("bm", "pinned", replicate, {"a": [10.0] * 10})
         folder.trial("cn", "pinned", replicate, {"a": [10.0] * 19 + [50.0], "b": [30.0] * 20})

@@ -1,4 +1,4 @@
-"""Percentiles of each trial, and of those with requests enough alone."""
+"""Percentiles per trial, for trials with enough requests only."""
 
 from __future__ import annotations
 

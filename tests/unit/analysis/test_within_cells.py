@@ -1,4 +1,4 @@
-"""What differs within a cell: percentiles from trial to trial, and ratios from input to input."""
+"""Differences within a cell: percentiles by trial, and ratios by input."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_inputs_that_are_alike_are_not_shown(folder: Folder) -> None:
 
 @pytest.mark.parametrize("replicates", [3, 5, 12])
 @pytest.mark.parametrize("spreads", [(0.03,) * 6, (0.01, 0.01, 0.01, 0.01, 0.02, 0.08)])
-def test_alike_inputs_are_named_in_one_report_of_twenty_at_most(
+def test_equal_inputs_are_named_in_at_most_one_report_of_twenty(
     replicates: int, spreads: tuple[float, ...]
 ) -> None:
     random = np.random.default_rng(replicates)
@@ -100,16 +100,16 @@ def test_alike_inputs_are_named_in_one_report_of_twenty_at_most(
     assert named / 400 <= 0.085  # 0.05 and its error of 400, twice
 
 
-@pytest.mark.parametrize(("requests", "said"), [(20, False), (100, True)])
-def test_the_page_says_what_a_run_tells_of_a_bound(
-    folder: Folder, requests: int, said: bool
+@pytest.mark.parametrize(("requests", "enough"), [(20, False), (100, True)])
+def test_the_page_states_what_a_run_shows_of_a_bound(
+    folder: Folder, requests: int, enough: bool
 ) -> None:
     for replicate in (1, 2, 3):
         folder.trial("bm", "pinned", replicate, {"a": [20.0 + replicate] * requests})
     html = render(written(folder))
-    assert ("shows none that does in 37% of runs" in html) == said
-    assert ("No trial has the 100 requests that a 99th percentile takes" in html) != said
+    assert ("shows none that does in 37% of runs" in html) == enough
+    assert ("No trial has the 100 requests that a 99th percentile takes" in html) != enough
     bursts = "of 10 slow requests at a time, a run of 100 meets none in 90% of runs"
-    assert (bursts in html) == said
+    assert (bursts in html) == enough
     assert round(100 * math.exp(-100 * 0.01 / 10)) == 90
     assert round(100 * 0.99**100) == 37 and round(100 * 0.99**300) == 5
