@@ -1,8 +1,8 @@
-"""Sweeps compared: two hosts, two kernels, before and after.
+"""Compares sweeps: two hosts, two kernels, before and after a change.
 
-With one sweep a side the unit is the replicate: intervals know how replicates of one sweep differ,
-and nothing of how two days do. With several a side the unit is the sweep. Intervals are Welch's,
-simultaneous for all cells.
+With one sweep per side, the unit is the replicate: intervals include differences between replicates
+of one sweep, but none between days. With several sweeps per side, the unit is the sweep. Intervals
+are Welch's, simultaneous for all cells (Bonferroni). `virtbed compare` prints the result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from virtbed_analysis.trust import Json
 from virtbed_contract import identifiers
 from virtbed_contract.codec import encode
 
-# Not compared: they name the sweep, or say when it ran.
+# Items of provenance that are not compared, since they name the sweep or its time.
 _OWN = {"Plan digest", "Trials started", "Real trials", "Analysis"}
 _Groups = tuple[Floats, Floats] | None
 MORE, LESS = "more", "less"
@@ -45,30 +45,37 @@ def compare(
     margin: float | None = None,
     fail_above: float | None = None,
 ) -> Json:
-    """Return the comparison of results folders, one or several a side.
-
-    For each cell that all of them have, `time` is the second side's time over the first's, of what
-    the scenario is judged by (`judged_by`; of throughput the time per sample), and `cost` the
-    second's ratio to bare metal over the first's: a slower host changes the one, not the other.
-    Each has `value`, `low`, `high`, `n` (units of the side that has fewer), `unit` ("replicate" or
-    "sweep") and `answer` ("more", "less", "equivalent", "cannot tell"); `cost` is None for bare
-    metal, and without it. `lost` counts the trials of the cell that gave no usable times, by side,
-    `lost_metal` those of its bare metal; `other_answers` names the sides whose answers are not bare
-    metal's, `marks` say what speaks against its numbers. The time of one sweep a side has no
-    interval: a host drifts, and is another from one day to the next.
+    """Compare results folders, one or several per side.
 
     Args:
         first: A folder, or several of one condition.
-        second: The same of the other condition.
+        second: The same for the other condition.
         margin: The smallest change worth knowing, as a share; None for that of the first plan.
-        fail_above: A rise, as a share, to be judged: `fail` is then `limit`, `verdict` ("above": a
-            cell's whole interval is above it; "not above": that of every cell is not, and the
-            second lacks no cell and no trials that the first has; "cannot tell") and the cells
-            `above` and `unclear`, by what rose, with `why` it is undecided next to its interval.
+        fail_above: A rise to test for, as a share; see `fail` below.
+
+    Returns:
+        Among others, `cells`: one row per cell that all sweeps have.
+
+        - `time`: the second side's time divided by the first's, of the measure of the scenario
+          (`judged_by`; for throughput, the time per sample). With one sweep per side it has no
+          interval, because a host drifts and differs from day to day.
+        - `cost`: the second side's ratio to bare metal divided by the first's, which a slower host
+          does not change; None for bare metal, or without it.
+        - `lost`, `lost_metal`: trials of the cell, and of its bare metal, without usable times.
+        - `other_answers`: the sides whose answers differ from bare metal's.
+        - `marks`: warnings about its numbers.
+
+        `time` and `cost` have `value`, `low`, `high`, `n` (units of the side with fewer), `unit`
+        ("replicate" or "sweep") and `answer` ("more", "less", "equivalent", "cannot tell").
+
+        With `fail_above`, `fail` has `limit`, `verdict` and the cells `above` and `unclear`, with
+        what rose and `why` it is undecided. The verdict is "above" if a cell's whole interval is
+        above the limit; "not above" if no interval reaches it, and the second side lacks no cell
+        and no trials that the first has; else "cannot tell".
 
     Raises:
-        AnalysisError: a folder does not exist, pools unlike results, has trials of another, or
-            did other work than another: see `unlike.Fact.compared`.
+        AnalysisError: A folder does not exist, has unlike results, shares trials with another, or
+            did other work than another (see `unlike.Fact.compared`).
 
     Example:
         >>> content = compare(Path("results/quick"), Path("results/after"), fail_above=0.1)
@@ -147,8 +154,8 @@ def changed(effect: Json | None) -> str:
 
 
 def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
-    """Raise `AnalysisError` where a trial would be compared with itself."""
-    # By their samples, to the nanosecond: a copy may have other labels.
+    """Raise `AnalysisError` if a trial would be compared with itself."""
+    # Trials are identified by their samples, to the nanosecond, since a copy may be relabelled.
     trials = [set(sweep.trials.select("trial", "times_digest").iter_rows()) for sweep in sweeps]
     for (one, mine), (other, theirs) in combinations(zip(folders, trials, strict=True), 2):
         if one.resolve() == other.resolve():
@@ -162,9 +169,9 @@ def _refuse_same(folders: list[Path], sweeps: list[Sweep]) -> None:
 
 
 def _refuse_other_work(sweeps: list[Sweep]) -> None:
-    """Raise `AnalysisError` where sweeps ran unlike work under one name.
+    """Raise `AnalysisError` if sweeps ran different work under one name.
 
-    Only of cells that are compared: with their defaults, and for real.
+    Only cells that are compared count: real ones with the defaults of all factors.
     """
     text = pl.col("platform").cast(pl.String)
     trials = [sweep.trials.filter(PLAIN_ROWS).with_columns(text) for sweep in sweeps]
@@ -172,7 +179,7 @@ def _refuse_other_work(sweeps: list[Sweep]) -> None:
 
 
 def _shared(units: Units, every: list[Units], common: list[Cell]) -> Units:
-    """Return a sweep's cells with the inputs that all sweeps have of each."""
+    """Return a sweep's cells, each restricted to the inputs that all sweeps have of it."""
     logs = {}
     for cell in common:
         inputs = set.intersection(*(set(one.logs[cell].inputs) for one in every))
@@ -194,13 +201,13 @@ def _cost(units: Units, cell: Cell) -> Floats | None:
 def _groups(
     sides: list[list[Units]], unit: str, cell: Cell, of: Callable[[Units, Cell], Floats | None]
 ) -> _Groups:
-    """Return the logarithms of both sides, one per unit; None where a sweep has none.
+    """Return the logarithms of both sides, one per unit; None if a sweep has none.
 
-    A replicate's time is no unit: the times of one sweep drift together, and have one mean.
+    For times, a sweep counts once: the times of its replicates drift together.
     """
-    found = [[of(one, cell) for one in side] for side in sides]
-    known = [[logs for logs in side if logs is not None and len(logs)] for side in found]
-    if any(len(kept) < len(side) for kept, side in zip(known, found, strict=True)):
+    every = [[of(one, cell) for one in side] for side in sides]
+    known = [[logs for logs in side if logs is not None and len(logs)] for side in every]
+    if any(len(kept) < len(side) for kept, side in zip(known, every, strict=True)):
         return None
     if unit == "replicate" and of is _cost:
         return known[0][0], known[1][0]
@@ -211,20 +218,20 @@ def _groups(
 def _each(
     cells: list[Cell], unit: str, margin: float, groups: Callable[[Cell], _Groups]
 ) -> dict[Cell, Json]:
-    found = {cell: both for cell in cells if (both := groups(cell)) is not None}
-    # Where one side has a single sweep, its spread is taken to be that of the other side's.
+    both_sides = {cell: both for cell in cells if (both := groups(cell)) is not None}
+    # If one side has a single sweep, the spread of the other side is assumed for it.
     effects = together(
-        ((cell.application, (-first, second)) for cell, (first, second) in found.items()),
+        ((cell.application, (-first, second)) for cell, (first, second) in both_sides.items()),
         pooled=unit == "sweep",
     )
     rows = {}
-    for cell, effect in zip(found, effects, strict=True):
+    for cell, effect in zip(both_sides, effects, strict=True):
         assert effect is not None
-        if any(equal(group) for group in found[cell]):  # as much as a copy: no precision
+        if any(equal(group) for group in both_sides[cell]):  # as in copies: no precision
             effect = replace(effect, low=None, high=None)
-        given = answer(effect.low, effect.high, margin)
-        says = (MORE if effect.value > 1 else LESS) if given == DIFFERS else given
-        rows[cell] = {**asdict(effect), "unit": unit, "answer": says}
+        verdict = answer(effect.low, effect.high, margin)
+        change = (MORE if effect.value > 1 else LESS) if verdict == DIFFERS else verdict
+        rows[cell] = {**asdict(effect), "unit": unit, "answer": change}
     return rows
 
 
@@ -240,33 +247,33 @@ def _suspect(sweep: Sweep) -> int:
 
 
 def _suspicion(sides: list[list[Sweep]]) -> str:
-    """Return how many trials of each side are suspect, in words; empty if none is."""
+    """Return a sentence on the suspect trials of each side; empty if none is suspect."""
     few = [sum(map(_suspect, side)) for side in sides]
     if not any(few):
         return ""
     every = [sum(one.trials.filter(~pl.col("emulated")).height for one in side) for side in sides]
     first, second = (f"{n} of {total}" for n, total in zip(few, every, strict=True))
     return (
-        f" Something else moved during {first} trials of the first and {second} of the second: "
-        "these are suspect, and are in all numbers here."
+        f" Suspect are {first} trials of the first and {second} of the second, during which "
+        "something other than the platform changed; all numbers here include them."
     )
 
 
 def _unlike_work(rows: list[Json], platforms: Platforms) -> str:
-    """Return which cells gave other answers than bare metal, in words; empty if none did."""
+    """Return a sentence on cells that gave other answers than bare metal; empty if none did."""
     wrong = [row for row in rows if row["other_answers"]]
     if not wrong:
         return ""
     named = "; ".join(words.placed(row, platforms.entries) for row in wrong[:_NAMED])
     more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
     return (
-        f" Other answers than bare metal's in {words.count(len(wrong), 'cell')}, whose times are "
-        f"of unlike work and say nothing: {named}{more}."
+        f" {words.count(len(wrong), 'cell').capitalize()} gave other answers than bare metal; the "
+        f"times are of different work and cannot be compared: {named}{more}."
     )
 
 
 def _not_compared(sweeps: list[Sweep]) -> str:
-    """Return which values of factors are in no comparison, in words; empty if there are none."""
+    """Return a sentence on values of factors that are not compared; empty if there are none."""
     values = [
         f"{factor.name} {value}"
         for factor in DEFAULTED
@@ -286,7 +293,7 @@ def _not_compared(sweeps: list[Sweep]) -> str:
 
 
 def _differs(first: list[Sweep], second: list[Sweep]) -> list[Json]:
-    """Return what is known of both and not the same: what a change of times may come from."""
+    """Return the facts that are known of both sides and differ: possible causes of a change."""
     sides = [_known(side) for side in (first, second)]
     return [
         {"item": item, "first": sides[0].get(item, []), "second": sides[1].get(item, [])}
@@ -296,7 +303,7 @@ def _differs(first: list[Sweep], second: list[Sweep]) -> list[Json]:
 
 
 def _known(side: list[Sweep]) -> dict[str, list[str]]:
-    """Return the values of each item of provenance, those of all sweeps of a side."""
+    """Return the values of each item of provenance over all sweeps of a side."""
     found: dict[str, list[str]] = {}
     for row in (row for sweep in side for row in provenance(sweep)):
         kept = found.setdefault(row["item"], [])
@@ -305,7 +312,7 @@ def _known(side: list[Sweep]) -> dict[str, list[str]]:
 
 
 def _unlike(side: list[Sweep]) -> list[Json]:
-    """Return what is not the same in all sweeps of one side, which stand for one condition."""
+    """Return the facts that differ between sweeps of one side, which represent one condition."""
     each = [_known([sweep]) for sweep in side]
     return [
         {"item": item, "values": values}
@@ -315,7 +322,7 @@ def _unlike(side: list[Sweep]) -> list[Json]:
 
 
 def _apart(sides: list[list[Units]]) -> str:
-    """Return what each side has, where no cell is in all sweeps."""
+    """Return a sentence on what each side has, for sweeps without a common cell."""
     parts = []
     for side in sides:
         found = [
@@ -333,30 +340,30 @@ def _apart(sides: list[list[Units]]) -> str:
 def _summary(rows: list[Json], sizes: list[int], margin: float) -> str:
     if sizes == [1, 1]:
         parts = [
-            "Two sweeps, one per side: what differs from one day to the next is part of each "
-            "difference and of no interval, so times have none; give several sweeps a side."
+            "Two sweeps, one per side: differences between days are part of each change, but of "
+            "no interval, so times have no interval; give several sweeps per side."
         ]
     else:
         parts = [
-            f"{sizes[0]} against {sizes[1]} sweeps: intervals are of sweeps, and know how days "
-            "differ."
+            f"{sizes[0]} against {sizes[1]} sweeps: intervals are over sweeps, and include "
+            "differences between days."
         ]
         if 1 in sizes:
             parts.append(
-                "A single sweep does not show how its days differ: they are taken to differ as "
-                "those of the other side, and a noisier host or day widens no interval."
+                "A single sweep does not show differences between days: those of the other side "
+                "are assumed for it, and a noisier host or day widens no interval."
             )
     for what, name in (("time", "take"), ("cost", "cost, against bare metal,")):
         known = [row[what]["answer"] for row in rows if row[what] and row[what]["low"] is not None]
         if known:
             count = {kind: known.count(kind) for kind in (MORE, LESS, EQUIVALENT, CANNOT_TELL)}
             parts.append(
-                f"Of {words.count(len(known), 'cell')} {count[MORE]} {name} clearly more in the "
+                f"Of {words.count(len(known), 'cell')}, {count[MORE]} {name} clearly more in the "
                 f"second, {count[LESS]} clearly less, {count[EQUIVALENT]} as much within "
                 f"{100 * margin:.3g}%, {count[CANNOT_TELL]} undecided."
             )
     if of := words.times_of(row["scenario"] for row in rows):
-        parts.append(f"What is called time is {of}.")
+        parts.append(f"Time here is {of}.")
     if not any(row[what] for row in rows for what in ("time", "cost")):
-        return "No cell that all sweeps have can be compared: they share no input."
+        return "No cell of all sweeps can be compared: they share no input."
     return " ".join(parts)

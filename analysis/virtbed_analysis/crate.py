@@ -1,8 +1,9 @@
-"""The one file that a sweep is kept and handed on as: how it is made, and how it is checked.
+"""Writes and checks archives: one zip file per sweep.
 
-A zip file, a Research Object Crate (https://w3id.org/ro/crate): the results folder under its
-sweep's name, the hash locks, RO-Crate's metadata, and a manifest of SHA-256 digests. Equal input
-gives equal bytes.
+An archive is a Research Object Crate (https://w3id.org/ro/crate). It has the results folder under
+the sweep's name, the hash locks, RO-Crate's metadata, and a manifest of SHA-256 digests. Equal
+input gives equal bytes. `virtbed archive` and `virtbed verify` use it; members are checked in
+`members` before any is unpacked.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from virtbed_analysis.page import report
 from virtbed_analysis.reading import plain
 
 METADATA, MANIFEST = "ro-crate-metadata.json", "manifest-sha256.txt"
-_MADE = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip file can hold: ours has none
+_MADE = (1980, 1, 1, 0, 0, 0)  # fixed, for equal bytes: the earliest date of a zip file
 _KINDS = {
     ".json": "application/json",
     ".html": "text/html",
@@ -35,22 +36,25 @@ _KINDS = {
     ".txt": "text/plain",
 }
 _MOST_MANIFEST = 128 * 2**20
-# A sweep's journal: what is in it of the results is in the results.
+# The sweep's ledger: the results have everything of it that an archive needs.
 _LEFT_OUT = ("ledger.sqlite",)
 _LOCKS = "locks"
 
 
 def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
-    """Write a sweep's report again, and all of its files into one; return how many there are.
+    """Write a sweep's report again, then all its files into an archive.
 
     Args:
         folder: The results folder.
-        output: The file to write.
-        locks: The locks that the software was installed from, by their names.
+        output: The archive to write.
+        locks: The locks from which the software was installed, by name.
+
+    Returns:
+        The number of files in the archive, without metadata and manifest.
 
     Raises:
-        AnalysisError: the folder does not exist, its results are unlike (see `unlike.TABLE`), or it
-            holds a link that leads out of it, or what is no file.
+        AnalysisError: The folder does not exist, its results are unlike (see `unlike.TABLE`), or it
+            has a link that leads out of it, or something that is neither a file nor a folder.
 
     Example:
         >>> archive(Path("results/quick"), Path("quick.zip"), {}) > 30
@@ -69,13 +73,13 @@ def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
 
 
 def problems(file: Path) -> Iterator[str]:
-    """Give what is wrong with an archive, as it is found; nothing if it is whole.
+    """Yield the faults of an archive; none if it is whole.
 
-    Every digest is compared, nothing may be missing or added, and the analysis of the unpacked
-    results must give the report that is in it, to the last byte.
+    Every digest is compared, no member may be missing or added, and the analysis of the unpacked
+    results must give the report of the archive, byte for byte.
 
     Raises:
-        AnalysisError: it is no archive.
+        AnalysisError: The file is no archive.
 
     Example:
         >>> Path("none.zip").touch()
@@ -91,7 +95,7 @@ def problems(file: Path) -> Iterator[str]:
         wrong = list(members.faults(file, packed)) or list(_unlike(packed))
         yield from wrong
         if wrong:
-            return  # nothing of it is unpacked, and no report of it means anything
+            return  # a changed archive is not unpacked, and its report would prove nothing
         try:
             for info in packed.infolist():
                 members.unpack(packed, info, place)
@@ -111,9 +115,9 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise AnalysisError(
                 plain(
-                    f"{folder}: {name} is a link to {path.readlink()}, which is not of the sweep; "
+                    f"{folder}: {name} is a link to {path.readlink()}, outside the sweep's folder; "
                 )
-                + "put the file itself there, or remove the link"
+                + "replace it by the file itself, or remove the link"
             )
         if path.is_file():
             yield name, path
@@ -132,7 +136,7 @@ def _metadata(name: str, published: str | None, files: Mapping[str, Path]) -> st
         crate.add_file(path, inside, properties={"name": path.name, "encodingFormat": kind})
     document: dict[str, Any] = crate.metadata.generate()
     for entity in document["@graph"]:
-        # That of today, if not given: equal input would not give equal bytes.
+        # rocrate sets today's date, and equal input would not give equal bytes.
         if entity.pop("datePublished", None) and published:
             entity["datePublished"] = published
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
@@ -154,33 +158,33 @@ def _contents(files: Mapping[str, Path], metadata: str) -> Iterator[tuple[str, b
 
 
 def _content(path: Path) -> bytes:
-    """Return a file's bytes; it is still what it was when it was found: no FIFO, no folder."""
+    """Return a file's bytes; raise if it has become a FIFO or a folder since it was listed."""
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(opened, "rb") as file:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise AnalysisError(f"{plain(str(path))} is no regular file; remove it")
+            raise AnalysisError(f"{plain(str(path))} is not a regular file; remove it")
         return file.read()
 
 
 def _unlike(packed: zipfile.ZipFile) -> Iterator[str]:
-    """Give what of an archive is not as its manifest says."""
-    there = {info.filename: info for info in packed.infolist()}
+    """Yield the differences between an archive's members and its manifest."""
+    present = {info.filename: info for info in packed.infolist()}
     wanted = {}
     try:
-        manifest = members.text_of(packed, there[MANIFEST], _MOST_MANIFEST)
+        manifest = members.text_of(packed, present[MANIFEST], _MOST_MANIFEST)
     except members.UNREADABLE as error:
         yield f"{MANIFEST} cannot be read: {plain(str(error))}"
         return
     for line in manifest.splitlines():
         digest, _, name = line.partition("  ")
         wanted[name] = digest
-    for name in sorted(wanted.keys() - there.keys()):
+    for name in sorted(wanted.keys() - present.keys()):
         yield f"{plain(name)} is missing"
-    for name in sorted(there.keys() - wanted.keys() - {MANIFEST}):
+    for name in sorted(present.keys() - wanted.keys() - {MANIFEST}):
         yield f"{plain(name)} was added: {MANIFEST} does not name it"
-    for name in sorted(there.keys() & wanted.keys()):
+    for name in sorted(present.keys() & wanted.keys()):
         try:
-            digest = members.digest(packed, there[name])
+            digest = members.digest(packed, present[name])
         except members.UNREADABLE as error:
             yield f"{name} cannot be read: {plain(str(error))}"
             continue
@@ -204,16 +208,16 @@ def _not_described(place: Path, names: list[str]) -> Iterator[str]:
 def _other_report(place: Path) -> Iterator[str]:
     reports = sorted(place.glob("*/report.json"))
     if len(reports) != 1:
-        yield f"{len(reports)} reports of sweeps are in it, one needed"
+        yield f"{len(reports)} reports of sweeps found in the archive, one needed"
     with_one = {kept.parent.name for kept in reports} | {_LOCKS}
     for folder in sorted(path.name for path in place.iterdir() if path.is_dir()):
         if folder not in with_one:
-            yield f"no report is in it of {folder}"
+            yield f"the archive has no report of {folder}"
     for kept in reports:
         try:
             if not kept.with_suffix(".html").is_file():
                 raise AnalysisError("no report.html found, one needed")
-            # With the reports of hosts that are not alike, one each.
+            # Including the reports of the single hosts, if these are not alike.
             pages = [*kept.parent.glob("report*.html"), *kept.parent.glob("report*.json")]
             texts = {path: path.read_bytes() for path in sorted(pages)}
             report(kept.parent)
@@ -225,5 +229,5 @@ def _other_report(place: Path) -> Iterator[str]:
             if not path.exists() or path.read_bytes() != text:
                 yield (
                     f"{path.relative_to(place)} is not what this version of the analysis makes of "
-                    "the results; the version that made it stands in its provenance"
+                    "the results; the report's provenance names the version that made it"
                 )

@@ -1,19 +1,19 @@
-"""A platform's cost taken apart: what each thing that was varied alone is of it.
+"""Splits a platform's cost into the parts of the factors that were varied one at a time.
 
-A plan that explains (`explain: true`) measures a star: a reference cell of each platform, and cells
-that differ from it in one value of one factor. R is a cell's ratio to bare metal. With R_ref of the
-pinned reference and R_i of the cell without part i (its factor has the value that bare metal has),
+A plan with `explain: true` measures a star: a reference cell of each platform, and cells that
+differ from it in one value of one factor. R is a cell's ratio to bare metal. With R_ref of the
+pinned reference, and R_i of the cell without part i (its factor has the value that bare metal has),
 
 - part i is R_ref - R_i, in shares of bare metal's time;
-- the rest is R_ref - 1 - the sum of the parts: all that was not varied, and what acts together;
+- the rest is R_ref - 1 - the sum of the parts: everything that was not varied, and interactions;
 - the mode is R_vanilla - R_ref.
 
-They add up to the whole. What bare metal has in no form, such as another runtime, is no part: it is
-a change, R_changed - R_reference, of the cell in which it was varied.
+They add up to the whole. A factor that bare metal does not have in any form, such as another
+runtime, is no part but a change: R_changed - R_reference, of the cell in which it was varied.
 
-All terms of one waterfall are of the replicates that all its cells have, and paired in each. The
-intervals are Student's t on the units' parts of a sum (`engine.points`), simultaneous for one
-waterfall (Bonferroni); a change is a question of its own.
+All terms of a waterfall use the replicates that all its cells have, paired within each. Intervals
+are Student's t on the contributions of the replicates (`engine.points`), simultaneous for one
+waterfall (Bonferroni); each change has an interval of its own. `waterfall` draws the result.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from virtbed_analysis.trust import Json
 from virtbed_contract.documents import Platform
 from virtbed_contract.factors import MODES, Factor
 
-# A twin or a slowed platform tells of the testbed, not of a platform; what neighbours do is no part
-# of its cost, and bare metal has them as well: see `isolation`.
+# A twin or a slowed platform tests the testbed. The slowdown by neighbours is no part of a
+# platform's cost, since bare metal has it, too: see `isolation`.
 _ASIDE = ("variant", "neighbours")
 _VARIED = tuple(factor for factor in DEFAULTED if factor.name not in _ASIDE)
-_MOST = 300.0  # exp of more is no number that could be squared
+_MOST = 300.0  # largest logarithm whose exp can be squared without overflow
 _DIAGNOSTICS = {"stalled": "throttled_share", "huge": "huge_share"}
 _Changed = tuple[tuple[Factor, str], ...]
-"""The factors that have no default in a cell, with their values."""
+"""The factors of a cell that do not have their default, with their values."""
 _Own = tuple[str, str, _Changed]
-"""Platform, mode and what is changed: a cell of one subject."""
+"""Platform, mode and changed factors: a cell of one subject."""
 
 
 @dataclass(frozen=True)
 class _Term:
-    """One row of a waterfall: weights of the ratios of its cells, and a constant."""
+    """One row of a waterfall: a weighted sum of its cells' ratios, plus a constant."""
 
     kind: str
     what: str
@@ -58,7 +58,7 @@ class _Term:
 
 
 def of_sweep(sweep: Sweep, means: Readings | None = None) -> Json:
-    """Return `confidence`, and `explained`: what `document` gives, each with its `sentence`.
+    """Return `confidence`, and `explained`: the waterfalls of `document`, each with a `sentence`.
 
     Example:
         >>> from pathlib import Path
@@ -73,7 +73,7 @@ def of_sweep(sweep: Sweep, means: Readings | None = None) -> Json:
 
 
 def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platform]) -> list[Json]:
-    """Return the waterfall of each platform, of each subject of which something was varied alone.
+    """Return one waterfall per platform and subject in which a factor was varied alone.
 
     Args:
         means: The readings of a sweep.
@@ -81,13 +81,13 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
         entries: The platforms by name, in the order of reports.
 
     Returns:
-        One each, with the columns of `SUBJECT`, `weights`, `platform`, `mode` (the last of its
-        totals), `n` (replicates of the waterfall) and `rows`: `kind` (``part``, ``rest``, ``mode``,
-        ``total`` or ``change``), `what` in words, `points` (a share of bare metal's time) with
-        `low` and `high` (null without an interval), `start` and `end` (ratios to bare metal between
-        which it lies), `n`, and, of the cell that a row ends in, `stalled` (the share of periods in
-        which the CPU quota stopped it; null without a quota) and `huge` (the share of its memory in
-        huge pages; null where unknown). These are diagnostics: they have no part in a ratio.
+        Waterfalls with the columns of `SUBJECT`, `weights`, `platform`, `mode` (of the last total),
+        `n` (number of replicates) and `rows`. A row has `kind` (``part``, ``rest``, ``mode``,
+        ``total`` or ``change``), `what` (in words), `points` (a share of bare metal's time) with
+        `low` and `high` (null without an interval), `start` and `end` (ratios to bare metal), and
+        `n`. Diagnostics of the cell in which a row ends, which are in no ratio: `stalled` (share of
+        periods in which the CPU quota stopped it; null without a quota) and `huge` (share of its
+        memory in huge pages; null if unknown).
     """
     logs = means.judged
     metal = set(logs.filter("bare")["platform"].unique())
@@ -133,19 +133,19 @@ def _changed(row: Mapping[str, Any]) -> _Changed:
 
 
 def _counted(trials: pl.DataFrame, column: str) -> dict[tuple[Any, ...], float]:
-    """Return the mean of what was counted of each real cell's trials."""
+    """Return the mean of a diagnostic's column over the trials of each real cell."""
     real = trials.filter(~pl.col("emulated"), pl.col(column).is_not_null())
     found = {}
     for row in real.group_by(CELL, maintain_order=True).agg(pl.col(column).mean()).to_dicts():
         about = tuple(row[name] for name in SUBJECT)
-        # A file may hold any number.
+        # A hostile file may have any number.
         if np.isfinite(row[column]) and _is_of_a_platform(row):
             found[about, row["platform"], row["mode"], _changed(row)] = row[column]
     return found
 
 
 def sentence(waterfall: Json, entries: Mapping[str, Platform]) -> str:
-    """Return what a platform's cost is made of, in one sentence; empty where it has no total.
+    """Return the parts of a platform's cost in one sentence; empty if it has no total.
 
     "container, CPU quota: +60.0% (+45.0 to +77.0) of bare metal's time, of which CPU quota in place
     of pinned +58.0 (+43.0 to +75.0), seccomp filter +1.0 (-0.5 to +2.5)."
@@ -155,16 +155,16 @@ def sentence(waterfall: Json, entries: Mapping[str, Platform]) -> str:
     if not totals:
         return ""
     steps = sorted(steps, key=lambda row: -abs(row["points"]))
-    said = ", ".join(f"{row['what']} {words.points(row)}" for row in steps)
+    parts = ", ".join(f"{row['what']} {words.points(row)}" for row in steps)
     name = words.platform(waterfall, entries)
     whole = words.points(totals[-1], "%")
-    return f"{name}: {whole} of bare metal's time{f', of which {said}' if said else ''}."
+    return f"{name}: {whole} of bare metal's time{f', of which {parts}' if parts else ''}."
 
 
 def _waterfall(
     base: Logs, own: Mapping[tuple[str, _Changed], Logs], entry: Platform, bare: bool
 ) -> Json | None:
-    """Return the rows of one platform; None where none of its cells is a reference."""
+    """Return the waterfall of one platform; None if it has no reference cell."""
     modes = [mode for mode in MODES if (mode, ()) in own]
     if not modes:
         return None
@@ -195,13 +195,13 @@ def _steps(
     modes: tuple[str, str],
     parts: Sequence[Factor],
 ) -> tuple[list[Json], int]:
-    """Return parts, rest and totals from bare metal to a platform's last mode, and the replicates.
+    """Return the steps from bare metal to a platform's last mode, and the number of replicates.
 
     Args:
-        base: Bare metal.
-        own: The platform's cells.
+        base: Logarithms of bare metal.
+        own: Logarithms of the platform's cells.
         entry: The platform.
-        modes: That of the reference, and the last one; the same if it has one.
+        modes: The mode of the reference, and the last mode; equal if it has one mode.
         parts: The factors whose parts were measured.
     """
     reference, last = modes
@@ -245,7 +245,7 @@ def _change(
 
 
 def _usable(logs: Sequence[Floats]) -> bool:
-    """Return whether all are logarithms of numbers that can be shown."""
+    """Return whether all logarithms are of numbers that do not overflow."""
     return all(bool((np.abs(side) < _MOST).all()) for side in logs)
 
 

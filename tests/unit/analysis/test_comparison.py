@@ -205,7 +205,7 @@ def test_a_cell_that_shares_no_input_may_have_risen(tmp_path: Path) -> None:
             folder.trial(platform, mode, replicate, {"c" if platform == "cn" else "a": [own]})
     fail = compare(one, folder.path, fail_above=0.5)["fail"]
     assert fail["verdict"] == "cannot tell" and fail["judged"] == 1
-    assert "no replicate or input" in words.rise(fail)
+    assert "no common replicate or input" in words.rise(fail)
 
 
 def test_a_host_of_half_the_speed_is_not_passed_for_want_of_an_interval(tmp_path: Path) -> None:
@@ -251,7 +251,10 @@ def test_suspect_trials_of_either_side_are_said(tmp_path: Path) -> None:
     assert "suspect" not in compare(one, lay(tmp_path / "b", BEFORE))["summary"]
     busy = lay(tmp_path / "c", BEFORE, confounders={"steal_share": 0.3})
     comparison = compare(one, busy)
-    assert "Suspect are 0 of 18 trials of the first and 18 of 18 of the second" in comparison["summary"]
+    assert (
+        "Suspect are 0 of 18 trials of the first and 18 of 18 of the second"
+        in comparison["summary"]
+    )
     assert comparison["suspect"] == {"first": 0, "second": 18}
 
 
