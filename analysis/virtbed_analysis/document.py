@@ -1,6 +1,7 @@
-"""What a report says: from a sweep to the content of report.json.
+"""Builds the content of report.json from a sweep.
 
-The page is rendered from this document alone, so the two cannot disagree.
+`page` renders report.html from this content alone, so the two cannot disagree. The numbers come
+from the other modules of the analysis; here they are put together, and get marks and warnings.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ from virtbed_contract.measures import JUDGED_BY, SHOWN, of_group
 
 
 def document(sweep: Sweep) -> Json:
-    """Return the report's content: plain JSON values, times in ms, ratios without unit.
+    """Return the content of a report: plain JSON values, times in ms, ratios without a unit.
 
     It depends on the files of the results folder only, not on the day or the place.
     """
@@ -166,23 +167,26 @@ def document(sweep: Sweep) -> Json:
 
 
 def _spared(sweep: Sweep, means: Readings) -> Set[str]:
-    """Return the trials that the plan's precision makes unneeded."""
+    """Return the ids of the trials that are not needed at the plan's precision."""
     if sweep.design is None:
         return frozenset()
     return unneeded_trials(sweep.design, per_trial.log_means(means), passes.started_s(sweep.trials))
 
 
 def judged_by(rows: list[Json]) -> Json:
-    """Return the measure that each scenario among rows is judged by, in words."""
+    """Return the measure of each scenario among rows (`JUDGED_BY`), by scenario."""
     named = {row["scenario"] for row in rows}
     return {name: encode(measure) for name, measure in JUDGED_BY.items() if name in named}
 
 
 def _by_factor(sweep: Sweep, means: Readings) -> Json:
-    """Return the tables of each cell's start, answers, and ratios by mode, threads, processor."""
+    """Return the tables by one factor: ratios by mode, threads, processor and neighbours.
+
+    With them, the tables of starts, of differing answers, and of ratios without suspect trials.
+    """
 
     def marked(frame: pl.DataFrame) -> list[Json]:
-        """Return ratios with their answers, and with what is to be said against their intervals."""
+        """Return ratios with their answers at the margin, and warnings about their intervals."""
         return with_answers(doubts.marked(frame.to_dicts()), sweep.margin)
 
     return {
@@ -207,7 +211,7 @@ def _doubts(
     under_load: list[Json],
     doublings: list[Json],
 ) -> Json:
-    """Return what is to be said against the intervals of the tables of ratios."""
+    """Return the numbered warnings about the intervals of all tables of ratios."""
     tables = {
         **_by_time("{} over bare metal's", cells),
         **_by_time("vanilla over pinned", by_factor["vanilla_to_pinned"]),
@@ -225,18 +229,24 @@ def _doubts(
 
 
 def _by_time(of: str, rows: list[Json]) -> dict[str, list[Json]]:
-    """Return rows by what their ratio is of, which depends on their scenario: e2e if unsaid."""
-    found: dict[str, list[Json]] = {}
+    """Return rows by the name of their ratio.
+
+    Args:
+        of: The name; `{}` stands for the time of the row's scenario. Without it, a time other than
+            e2e is appended.
+        rows: Rows of ratios.
+    """
+    named: dict[str, list[Json]] = {}
     for row in rows:
         measure = JUDGED_BY[row["scenario"]]
         time = "e2e" if measure.name == "e2e" else measure.time
         aside = "" if "{}" in of or time == "e2e" else f", {time}"
-        found.setdefault(of.format(time) + aside, []).append(row)
-    return found
+        named.setdefault(of.format(time) + aside, []).append(row)
+    return named
 
 
 def _by_size(sweep: Sweep, means: Readings, known: Known) -> Json:
-    """Return what rests on effects: findings, and what sizes do."""
+    """Return the parts that are based on effects: findings, resolution, and tables by size."""
     units = of_sweep(means, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
@@ -253,7 +263,7 @@ def _by_size(sweep: Sweep, means: Readings, known: Known) -> Json:
 
 
 def _platforms(sweep: Sweep) -> list[Json]:
-    """Return what is said of each platform that was planned or has a result."""
+    """Return the entry of each platform that was planned or has a result."""
     named = set(sweep.trials["platform"])
     if sweep.design:
         named |= {trial.platform for trial in sweep.design.trials}
@@ -263,7 +273,7 @@ def _platforms(sweep: Sweep) -> list[Json]:
 
 
 def _other_measures(trials: pl.DataFrame, margin: float) -> list[Json]:
-    """Return each measure of the group `other` that any real trial has, with a row per cell."""
+    """Return each measure of the group `other` that a real trial has, with one row per cell."""
     tables = (
         {
             "name": measure.name,
@@ -285,10 +295,13 @@ def _with_reason(
     early: Mapping[tuple[Any, ...], int],
     confounded: Mapping[tuple[Any, ...], str],
 ) -> Json:
-    """Return the cell with `note`: why its ratio is missing, thin, or confounded with time.
+    """Return a cell with `note`: why its ratio is missing, incomplete, or confounded with time.
 
-    `early` counts the replicates of bare metal that each cell has no part in, since it is known
-    closely enough without.
+    Args:
+        cell: A row of `estimate.cells`.
+        early: By cell, the number of replicates of bare metal in which the cell was not measured
+            because its ratio was precise enough.
+        confounded: By cell, how its ratio is confounded with time.
     """
     note = None
     warning = confounded.get(key_of(cell))
@@ -299,14 +312,14 @@ def _with_reason(
         elif cell["ratio_low"] is None:
             note = f"no interval from {words.count(cell['ratio_replicates'], 'replicate')}"
         elif dropped > 0:
-            note = f"{words.count(dropped, 'replicate')} without its pair left out"
+            note = f"{words.count(dropped, 'replicate')} left out, without a pair"
     return {**cell, "note": "; ".join(filter(None, (note, warning))) or None}
 
 
 def _without_result(
     sweep: Sweep, planned: Iterable[Json], spared: Set[str]
 ) -> tuple[list[Json], list[Json]]:
-    """Return the failed trials, one row each, and those with nothing to show, grouped by cell."""
+    """Return the failed trials, one row each, and the pending ones, one row per cell."""
     rejected = {trial for file in sweep.rejected if (trial := _trial_of(file))}
     ran = {*sweep.trials["trial"], *sweep.functional["trial"]}
     settled = ran | sweep.failures.keys() | rejected | spared
@@ -334,7 +347,7 @@ def _without_result(
 
 
 def _cells(planned: Iterable[Json]) -> dict[str, Json]:
-    """Return the cell of each planned trial that is to run for real, by its id."""
+    """Return the cell of each planned trial that is not emulated, by the trial's id."""
     return {row["id"]: {k: row[k] for k in CELL} for row in planned if not row["emulated"]}
 
 
@@ -344,28 +357,28 @@ def _trial_of(rejected: Rejected) -> str | None:
 
 
 def _not_run(sweep: Sweep) -> list[Json]:
-    """Return what the plan asked for and cannot run here, then what the doctor says of the rest."""
+    """Return the platforms of the plan that cannot run, first by the design, then by the doctor."""
     rows: list[Json] = [encode(row) for row in sweep.design.not_run] if sweep.design else []
     named = {row["platform"] for row in rows}
-    asked = {trial.platform for trial in sweep.design.trials} if sweep.design else None
+    planned = {trial.platform for trial in sweep.design.trials} if sweep.design else None
     rows += [
         {
-            "platform": found.platform,
+            "platform": entry.platform,
             "mode": None,
             "cores": None,
-            # An emulated platform does run; what does not run is its real form.
-            "reason": ("emulated only: " if found.status == "emulated" else "") + found.reason,
-            "remedy": found.remedy,
+            # An emulated platform does run, but not with hardware virtualization.
+            "reason": ("emulated only: " if entry.status == "emulated" else "") + entry.reason,
+            "remedy": entry.remedy,
         }
-        for found in (sweep.doctor.platforms if sweep.doctor else ())
-        if found.status != "available" and found.platform not in named
-        if asked is None or found.platform in asked
+        for entry in (sweep.doctor.platforms if sweep.doctor else ())
+        if entry.status != "available" and entry.platform not in named
+        if planned is None or entry.platform in planned
     ]
     return rows
 
 
 def _warnings(trials: pl.DataFrame) -> list[Json]:
-    """Return each distinct warning with the number of trials that gave it, the commonest first."""
+    """Return each distinct warning with its number of trials, the most frequent first."""
     found = Counter(
         warning for given in trials["warnings"].to_list() for warning in sorted(set(given))
     )

@@ -32,7 +32,7 @@ from virtbed_contract.sweep import MOST_REPLICATES
 
 _NAMING = ("instance", "platform", "plainly")
 AUTHORS, SOFTWARE = "The virtbed maintainers", "virtbed"
-"""What CITATION.cff says of virtbed; its version is in a report's provenance."""
+"""Authors and title as in CITATION.cff; the version is in a report's provenance."""
 PAPER = (
     "Samani and Salehi: Exploring the Impact of Virtualization on the Usability of the Deep "
     "Learning Applications, 2021"

@@ -1,8 +1,9 @@
-"""The published measurements of the study's laboratory: how to read, how far to trust them.
+"""Reads the published measurements of the study's laboratory, and compares a sweep with them.
 
-The data is that of github.com/hpcclab/DNN-Virt-Evaluation (2020), gathered into one table of one
-timing a row. Bare metal was measured at each size by taking CPUs offline, once for both modes,
-which is `bm` vanilla here. Rows of the mode GPU say nothing of CPU placement.
+The data is that of github.com/hpcclab/DNN-Virt-Evaluation (2020), as one table with one timing per
+row. Bare metal was measured once per size, by taking CPUs offline, for both modes; here it is `bm`
+vanilla. Rows of the mode GPU do not state the CPU placement. `weaknesses` lists the limits of the
+data; this package holds only the ratios (published.csv), not the timings.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "input": pl.String(),
     "exec_time_s": pl.Float64(),
 }
-# What the laboratory called its platforms, in the order in which it lists them.
+# The laboratory's names of platforms, in its order.
 PLATFORMS: dict[str, Parts] = {
     "BM": ("metal", "process"),
     "CN": ("metal", "docker"),
@@ -56,10 +57,13 @@ _CELL = ("app", "cores", "mode", "platform")
 
 
 def read(path: Path) -> pl.DataFrame:
-    """Return the timings, in the order of the file: `COLUMNS`, and `warmup` for a cell's first row.
+    """Return the timings in the order of the file.
+
+    Returns:
+        `COLUMNS`, one row per timing, and `warmup`, which is true for the first row of a cell.
 
     Raises:
-        AnalysisError: the file is missing, lacks a column, or holds a value that cannot be.
+        AnalysisError: The file is missing, lacks a column, or has an impossible value.
     """
     hint = "; this reads the table of the published measurements; virtbed report reads a sweep"
     frame = read_csv(path, COLUMNS, hint)
@@ -83,15 +87,18 @@ def read(path: Path) -> pl.DataFrame:
             )
     twice = typed.group_by(*_CELL, "row").len().filter(pl.col("len") > 1)
     if twice.height:
-        raise AnalysisError(f"{path}: row {twice.row(0)} is there {twice['len'][0]} times")
+        raise AnalysisError(
+            f"{path}: row {twice.row(0)} found {twice['len'][0]} times, once needed; remove the "
+            "others"
+        )
     return typed.with_columns((pl.col("row") == pl.col("row").min().over(_CELL)).alias("warmup"))
 
 
 def document(path: Path) -> Json:
-    """Return what can be said of the published table: ratios, weaknesses and verdicts.
+    """Return the analysis of the published table: ratios, weaknesses and verdicts.
 
     Raises:
-        AnalysisError: see `read`.
+        AnalysisError: See `read`.
 
     Example:
         >>> document(Path("timings.csv"))["timings"]
@@ -111,11 +118,14 @@ def document(path: Path) -> Json:
 
 
 def ratios(timings: pl.DataFrame) -> pl.DataFrame:
-    """Return each cell's geometric-mean ratio to bare metal at its size, paired by input.
+    """Return each cell's ratio to bare metal of its size: a geometric mean, paired by input.
 
-    As published, every run counts: `ratio`, of `inputs` pairs; `ratio_steady` leaves the first run
-    of both sides out. Columns: `app`, `mode`, `platform`, `cores` before them. The modes are
-    compared with bare metal's one measurement on CPUs, GPU with bare metal's on the GPU.
+    Both modes are compared with the one measurement of bare metal on CPUs, GPU with bare metal's on
+    the GPU.
+
+    Returns:
+        One row per cell: `app`, `mode`, `platform`, `cores`, `ratio` (as published, of all runs),
+        `inputs` (the number of pairs), `ratio_steady` (without the first run of both sides).
     """
     every, steady = units(timings), units(timings.filter(~pl.col("warmup")))
     rows = []
@@ -137,7 +147,7 @@ def ratios(timings: pl.DataFrame) -> pl.DataFrame:
 
 
 def units(timings: pl.DataFrame) -> Units:
-    """Return timings with one unit per input: that is all there is."""
+    """Return the logarithms of timings with one unit per input, since each input ran once."""
     logs: dict[Cell, dict[str, tuple[list[str], list[float]]]] = {}
     for row in timings.iter_rows(named=True):
         value = [""], [math.log(row["exec_time_s"])]
@@ -155,63 +165,63 @@ def _cell(row: Mapping[str, Any]) -> Cell:
 
 
 def figures() -> pl.DataFrame:
-    """Return `ratios` of the published data as this package holds them, to three decimals.
+    """Return the `ratios` of the published data that this package holds, to three decimals.
 
-    The timings themselves are the laboratory's, and are not part of it.
+    The timings belong to the laboratory and are not part of the package.
     """
     text = resources.files("virtbed_analysis").joinpath("published.csv").read_bytes()
     return pl.read_csv(text, comment_prefix="#")
 
 
 def next_to_published(cells: list[Json], platforms: Platforms, margin: float = MARGIN) -> Json:
-    """Return the published ratios next to a sweep's own, wherever platform, mode and cores agree.
+    """Return the published ratios next to a sweep's own, where platform, mode and cores are equal.
 
-    Platforms agree where machine and enclosure do.
+    Platforms are equal if machine and enclosure are. The study used other hosts, models and
+    versions, so there is no reason to expect agreement; the result states whether there is.
 
     Args:
-        cells: Rows of `estimate.cells`. Emulated and slowed ones, GPUs, and those
-            whose scenario is judged by another time than e2e are not compared.
-        platforms: Those of the sweep.
+        cells: Rows of `estimate.cells`. Emulated and slowed cells, GPUs, and scenarios with another
+            measure than e2e time are not compared.
+        platforms: The platforms of the sweep.
         margin: The smallest difference worth knowing, as a share.
 
     Returns:
-        `rows`: the sweep's cell, and for each published application its ratio, first runs left
-        out, as `published`; `answer` says whether the cell's whole interval is "inside" the range
-        of these, widened by the margin, or "outside" it; else "cannot tell". `compared` counts the
-        rows with an interval, `answers` those of each answer. Nothing here says that the two
-        should agree: other hosts, models and versions; it says whether they do.
+        `rows`: the sweep's cell, and `published`, the ratio of each published application without
+        first runs; `answer` is "inside" if the cell's whole interval is within the range of these,
+        widened by the margin, "outside" if it is beyond, else "cannot tell". `compared` is the
+        number of rows with an interval, `answers` the number with each answer.
     """
     known: dict[tuple[Any, ...], dict[str, float]] = {}
     for row in figures().filter(pl.col("mode") != "GPU").iter_rows(named=True):
         place = PLATFORMS[row["platform"]], row["mode"], row["cores"]
         known.setdefault(place, {})[row["app"]] = row["ratio_steady"]
 
-    def alike(cell: Json) -> bool:
+    def by_e2e(cell: Json) -> bool:
         return JUDGED_BY[cell["scenario"]].name == "e2e"
 
     rows = []
     for cell in cells:
         theirs = known.get((platforms.parts(cell["platform"]), cell["mode"], cell["cores"]))
-        mine = cell["ratio"] is not None and cell["processor"] == "cpu" and alike(cell)
+        mine = cell["ratio"] is not None and cell["processor"] == "cpu" and by_e2e(cell)
         if not theirs or not mine or not is_plain(cell):
             continue
         low, high = min(theirs.values()) / (1 + margin), max(theirs.values()) * (1 + margin)
-        says = _place(cell["ratio_low"], cell["ratio_high"], low, high)
-        rows.append({**{key: cell[key] for key in _COLUMNS}, "published": theirs, "answer": says})
+        where = _place(cell["ratio_low"], cell["ratio_high"], low, high)
+        rows.append({**{key: cell[key] for key in _COLUMNS}, "published": theirs, "answer": where})
     return {
         "source": SOURCE,
         "margin": margin,
         "rows": rows,
         "compared": sum(row["ratio_low"] is not None for row in rows),
         "answers": {
-            says: sum(row["answer"] == says and row["ratio_low"] is not None for row in rows)
-            for says in (INSIDE, OUTSIDE, CANNOT_TELL)
+            where: sum(row["answer"] == where and row["ratio_low"] is not None for row in rows)
+            for where in (INSIDE, OUTSIDE, CANNOT_TELL)
         },
     }
 
 
 def _place(low: float | None, high: float | None, least: float, most: float) -> str:
-    """Return where an interval lies that should be within a range; an overlap tells nothing."""
+    """Return whether an interval is inside a range, outside it, or overlaps its ends."""
     if low is None or high is None or not has_width(low, high):
         return CANNOT_TELL
     if least <= low and high <= most:

@@ -1,4 +1,4 @@
-"""Wording of figures: names of cells, units, rounding, and the computed sentences."""
+"""Wording shared by reports, figures and the command line: names, units, rounding, sentences."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from virtbed_contract.measures import JUDGED_BY, Judged
 
 Row = dict[str, Any]
 
-FOLD = 300  # a table with more rows than this is folded, subject by subject
-NONE = "\u2013"  # an en dash, what typography sets in an empty cell
+FOLD = 300  # a table with more rows is split into folded tables, one per subject
+NONE = "\u2013"  # an en dash, for an empty cell
 
 
 def percent() -> str:
@@ -25,7 +25,12 @@ def percent() -> str:
 
 
 def ms(value: float | None) -> str:
-    """Return milliseconds with the digits a reader can use: 8.41, 151.3, 5,502."""
+    """Return milliseconds rounded for readers.
+
+    Example:
+        >>> ms(8.413), ms(151.26), ms(5502.1)
+        ('8.41', '151.3', '5,502')
+    """
     if value is None:
         return NONE
     return f"{value:.2f}" if value < 100 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
@@ -42,7 +47,7 @@ def count(number: int, thing: str) -> str:
 
 
 Entries = Mapping[str, Platform]
-"""Platforms by name, which say what a reader calls them."""
+"""Platforms by name, which have their names in words."""
 
 
 def instance(row: Row, entries: Entries = MappingProxyType({})) -> str:
@@ -51,9 +56,9 @@ def instance(row: Row, entries: Entries = MappingProxyType({})) -> str:
 
 
 def platform(row: Row, entries: Entries = MappingProxyType({})) -> str:
-    """Return "container, CPU quota (cn vanilla)"; the code alone where no entry has words."""
-    said = plainly(row, entries)
-    return f"{said} ({code(row)})" if said else code(row)
+    """Return "container, CPU quota (cn vanilla)"; the code alone without an entry."""
+    name = plainly(row, entries)
+    return f"{name} ({code(row)})" if name else code(row)
 
 
 def placed(row: Row, entries: Entries) -> str:
@@ -75,12 +80,12 @@ def plainly(row: Row, entries: Entries = MappingProxyType({})) -> str:
 
 
 def code(row: Row) -> str:
-    """Return "cn vanilla", or "cn vanilla twin" where the testbed is calibrated."""
+    """Return "cn vanilla", or "cn vanilla twin" for a cell that calibrates the testbed."""
     return " ".join([row["platform"], row["mode"], *_varied(row)])
 
 
 def _varied(row: Row) -> list[str]:
-    """Return the values of `DEFAULTED` that are no default; rows of plain cells may lack them."""
+    """Return the words of factors without their default value; plain rows may lack the factors."""
     values = ((factor, row.get(factor.name, factor.default)) for factor in DEFAULTED)
     return [named for factor, value in values if (named := factor.words(value))]
 
@@ -88,7 +93,7 @@ def _varied(row: Row) -> list[str]:
 def subject(row: Row) -> str:
     """Return "image_classification, tiny, matched threads, seeded weights".
 
-    What a group of rows is about: values of factors are named where they are no default.
+    This is the heading of a group of rows; factors are named if they do not have their default.
 
     Example:
         >>> row = {"application": "image_classification", "scale": "tiny", "weights": "trained"}
@@ -99,36 +104,41 @@ def subject(row: Row) -> str:
     parts = [row["application"], row["scale"]]
     parts += [row["scenario"]] if row["scenario"] != SCENARIOS[0] else []
     parts += [factor.words(row[factor.name]) for factor in MATCHED]
-    # Seeded weights do a model's work without its answers: said wherever their times appear.
+    # Named with every time, because seeded weights do a model's work but give no useful answers.
     parts += ["seeded weights"] if row.get("weights") == "seeded" else []
     return ", ".join(filter(None, parts))
 
 
 def judged(row: Row) -> Judged:
-    """Return the measure that a row's scenario is judged by."""
+    """Return the measure of a row's scenario."""
     return JUDGED_BY[row["scenario"]]
 
 
 def throughput(time: float) -> str:
-    """Return what a ratio of times per sample is of throughput: "20.0% less throughput"."""
+    """Return the throughput that a ratio of times per sample means.
+
+    Example:
+        >>> throughput(1.25)
+        '20.0% less throughput'
+    """
     moved = 100 * (1 / time - 1)
     return f"{abs(moved):.1f}% {'less' if moved < 0 else 'more'} throughput"
 
 
 def meant(row: Row, value: float | None) -> str:
-    """Return what a ratio is of where that is no e2e time: "of latency".
+    """Return what a ratio is of: "of latency"; empty for e2e time.
 
-    Of a throughput: "of time per sample: 20.0% less throughput".
+    For throughput: "of time per sample: 20.0% less throughput".
     """
     measure = judged(row)
     if measure.name == "e2e" or value is None:
         return ""
-    said = f": {throughput(value)}" if measure.better == "higher" else ""
-    return f"of {measure.time}{said}"
+    more = f": {throughput(value)}" if measure.better == "higher" else ""
+    return f"of {measure.time}{more}"
 
 
 def times_of(scenarios: Iterable[str]) -> str:
-    """Return what times and ratios are of, by scenario; empty where all are of e2e.
+    """Return what times and ratios are of, by scenario; empty if all are of e2e.
 
     "latency, queue included (server and multi_stream); time per sample, of which more is less
     throughput (offline)".
@@ -152,12 +162,12 @@ _TIMES = {
 
 
 def by_subject(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
-    """Return sorted rows in groups of one subject, each with its name."""
+    """Return sorted rows grouped by subject, each group with the subject's name."""
     return [(name, list(group)) for name, group in groupby(rows, key=subject)]
 
 
 def reach(row: Row) -> str:
-    """Return how far more cores pay on one platform: a row of `scaling.efficient_range`."""
+    """Return the cores up to which more cores pay, of a row of `scaling.efficient_range`."""
     if row["low"] is None:
         return "unknown"
     least = row["open"] or row["beyond"] == "cannot tell"
@@ -165,7 +175,7 @@ def reach(row: Row) -> str:
 
 
 def doubling(row: Row) -> str:
-    """Return what the doubling gave that ends an efficient range, or the last one within it."""
+    """Return the speed-up of the doubling that ends an efficient range, or the last within it."""
     first = row["cores"] // 2 if row["open"] else row["cores"]
     span = "without an interval"
     if row["low"] is not None:
@@ -176,12 +186,12 @@ def doubling(row: Row) -> str:
 
 
 def shown(unit: str, value: float | None) -> str:
-    """Return a measure's value in the unit in which it is shown: 693, 0.51."""
+    """Return a measure's value, rounded for its unit: 693, 0.51."""
     return ms(value) if unit == "ms" or value is None else f"{value:,.4g}"
 
 
 def share(value: float | None) -> str:
-    """Return a share of one: 0.0625."""
+    """Return a share as a decimal number: 0.0625."""
     return NONE if value is None else f"{value:.3g}"
 
 
@@ -216,7 +226,7 @@ def signed(share: float) -> str:
 
 
 def duration(hours: float) -> str:
-    """Return hours in a unit that suits them.
+    """Return a duration in minutes or hours, given in hours.
 
     Example:
         >>> duration(0.094), duration(2.25)
@@ -229,16 +239,16 @@ def agreement(study: Row) -> str:
     """Return how many of a sweep's ratios are within the range of the published ones."""
     answers = study["answers"]
     return (
-        f"For {count(len(study['rows']), 'cell')} the study published the same platform, size and "
+        f"For {count(len(study['rows']), 'cell')}, the study published the same platform, size and "
         f"mode; {study['compared']} of them have an interval here. Compared with the range of the "
         f"published applications, widened by {100 * study['margin']:.3g}%, the whole interval is "
-        f"inside in {answers['inside']}, outside in {answers['outside']}; {answers['cannot tell']} "
-        "cannot tell."
+        f"inside for {answers['inside']}, outside for {answers['outside']}, and undecided for "
+        f"{answers['cannot tell']}."
     )
 
 
 def rise(fail: Row) -> str:
-    """Return what a comparison says of a rise above a limit: its `fail`.
+    """Return a sentence on a comparison's `fail`: whether anything rose above a limit.
 
     Example:
         >>> rise({"limit": 0.03, "verdict": "not above", "judged": 4, "above": [], "unclear": []})
@@ -259,13 +269,13 @@ def rise(fail: Row) -> str:
 
 
 def _what(row: Row) -> str:
-    """Return what rose: "time" is of e2e unless it says otherwise."""
+    """Return what rose: "time" for e2e, else the name of the time."""
     measure = judged(row)
     return str(row["what"]) if row["what"] != "time" or measure.name == "e2e" else measure.time
 
 
 def _risen(row: Row) -> str:
-    """Return an effect of a rise, and why it is undecided if its interval does not say that."""
+    """Return the value of a rise, and why it is undecided."""
     value = ratio(row["effect"]["value"]) if row["effect"] else ""
     return ", ".join(filter(None, (value, row["why"])))
 
@@ -318,25 +328,25 @@ def _times(row: Row) -> str:
 
 
 def progress(counts: dict[str, int | None]) -> str:
-    """Return how much of the plan the report rests on."""
+    """Return how many trials a report is based on, of those planned."""
     done = counts["analysed"]
     planned = counts["planned"]
     of = f" of {planned} planned" if planned is not None else ""
     parts = [f"{done}{of} trials analysed"]
     if counts.get("functional"):
-        parts.append(f"{counts['functional']} of an application that computes nothing set aside")
+        parts.append(f"{counts['functional']} set aside (their application computes nothing)")
     if counts["emulated"]:
         parts.append(f"{counts['emulated']} of them emulated")
     parts += [f"{counts[key]} {key}" for key in ("suspect", "failed", "waiting") if counts[key]]
     if counts["unneeded"]:
-        parts.append(f"{counts['unneeded']} not needed at the precision asked")
+        parts.append(f"{counts['unneeded']} not needed at the plan's precision")
     if rejected := counts["rejected"]:
         parts.append(f"{count(rejected, 'file')} rejected")
     return ", ".join(parts) + "."
 
 
 def extremes(rows: Sequence[Row], column: str, say: Callable[[float], str]) -> str:
-    """Return how many cells a panel shows, its least and its most: its text alternative."""
+    """Return the number of cells of a panel, its least and its most: the text alternative."""
     known = [row for row in rows if row[column] is not None]
     if not known:
         return f"{count(len(rows), 'cell')}, none known."
@@ -354,17 +364,14 @@ def _place(row: Row) -> str:
 
 
 def drawn(panels: int, subjects: int) -> str:
-    """Return which subjects a figure shows; empty where it shows all."""
+    """Return a sentence on the subjects that a figure shows; empty if it shows all."""
     if panels == subjects:
         return ""
-    return (
-        f"Drawn are {panels} of {subjects}: those whose ratios are furthest from 1, as far as they "
-        "have any."
-    )
+    return f"Drawn are {panels} of {subjects}: those whose ratios are furthest from 1."
 
 
 def numbers_in_brief(numbers: Iterable[int]) -> str:
-    """Return sorted whole numbers with runs folded: "1-5, 8"."""
+    """Return sorted whole numbers, with runs shortened: "1-5, 8"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

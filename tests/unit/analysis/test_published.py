@@ -162,7 +162,7 @@ def test_sound_data_has_no_weakness_but_its_single_runs(tmp_path: Path) -> None:
         ("F,2,vanilla,CN,3,c,-1", "line 6 has exec_time_s '-1', a positive number needed"),
         ("F,2,vanilla,CN,3,c,nan", "line 6 has exec_time_s 'nan', a positive number needed"),
         ("F,2,vanilla,CN,3,c,", "line 6 has exec_time_s .*, a positive number needed"),
-        ("F,2,vanilla,CN,2,c,1.0", "is there 2 times"),
+        ("F,2,vanilla,CN,2,c,1.0", "found 2 times, once needed"),
         ("F,2,vanilla,CN,3,c,1.0,9,9", "cannot be read as CSV"),
     ],
 )
