@@ -67,7 +67,7 @@ def test_a_summary_names_the_cells_that_one_side_lacks(tmp_path: Path) -> None:
         second.write(f"trials/{trial}/failure.json", failure(trial, "killed"))
     named = "container, CPU quota (cn vanilla) at 1 core, image_classification, trained."
     comparison = compare(first.path, second.path)["summary"]
-    assert "Of 1 cell " in comparison
+    assert "Of 1 cell, " in comparison
     assert f"1 cell of the first without a result in the second: {named}" in comparison
     turned = compare(second.path, first.path)["summary"]
     assert f"1 cell of the second without a result in the first: {named}" in turned
