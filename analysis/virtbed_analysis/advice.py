@@ -212,10 +212,10 @@ def _other_inputs(sweep: Sweep, question: Question) -> list[str]:
         application=question.application, scale=question.scale, scenario=question.scenario,
         emulated=False,
     ).sort("position")  # fmt: skip
-    found = Counter(mine["inputs"]).most_common()
-    if len(found) < 2:
+    counts = Counter(mine["inputs"]).most_common()
+    if len(counts) < 2:
         return []
-    odd = mine.filter(pl.col("inputs") != found[0][0])["trial"]
+    odd = mine.filter(pl.col("inputs") != counts[0][0])["trial"]
     return [
         f"{count(len(odd), 'trial')} measured other inputs than most, first {odd[0]}: its times "
         "and cost are of other work; comparisons are over the inputs that both sides have."
@@ -223,14 +223,14 @@ def _other_inputs(sweep: Sweep, question: Question) -> list[str]:
 
 
 def _sorted_out(
-    sweep: Sweep, question: Question, found: Sequence[Candidate]
+    sweep: Sweep, question: Question, candidates: Sequence[Candidate]
 ) -> tuple[list[Candidate], list[Candidate], _LeftOut]:
     """Return the suitable cells, those that may be suitable, and the others with their reasons."""
     wrong = set(answers_differ(sweep.trials).select(CELL).iter_rows())
     fit: list[Candidate] = []
     unknown: list[Candidate] = []
     left_out: _LeftOut = []
-    for cell in found:
+    for cell in candidates:
         reason = excluded(cell.cell, question)
         if not reason and cell.key in wrong:
             reason = "its answers differ from bare metal's"

@@ -130,10 +130,10 @@ def sample_size(numbers: Iterable[int | None], unit: str) -> str:
 
 def lines(rows: Iterable[Row]) -> list[Line]:
     """Return the lines of rows that are sorted by cores: each size, then its rows."""
-    found: list[Line] = []
+    panel_lines: list[Line] = []
     for cores, group in groupby(rows, key=lambda row: int(row["cores"])):
-        found += [cores, *group]
-    return found
+        panel_lines += [cores, *group]
+    return panel_lines
 
 
 def spread_cores(cores: Iterable[int], curves: int) -> list[float]:
@@ -245,8 +245,8 @@ def set_scale(axis: Axis, values: Iterable[float | None], logarithmic: bool = Fa
         values: All values drawn on it, ends of intervals included; None is skipped.
         logarithmic: Whether it is logarithmic for a narrow range, too.
     """
-    found = [value for value in values if value is not None]
-    wide = max(found) > _LINEAR * min(found)
+    known = [value for value in values if value is not None]
+    wide = max(known) > _LINEAR * min(known)
     if wide or logarithmic:
         across = axis is axis.axes.xaxis
         (axis.axes.set_xscale if across else axis.axes.set_yscale)("log")

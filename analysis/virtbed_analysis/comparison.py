@@ -237,8 +237,8 @@ def _each(
 
 def _only(side: list[Units], common: list[Cell]) -> list[Json]:
     """Return the cells of a side's sweeps that not all sweeps have."""
-    found = {cell: one for one in side for cell in one.logs if cell not in common}
-    return [cell.row() for cell in sorted(found, key=lambda cell: found[cell].order(cell))]
+    only = {cell: one for one in side for cell in one.logs if cell not in common}
+    return [cell.row() for cell in sorted(only, key=lambda cell: only[cell].order(cell))]
 
 
 def _suspect(sweep: Sweep) -> int:
@@ -304,11 +304,11 @@ def _differs(first: list[Sweep], second: list[Sweep]) -> list[Json]:
 
 def _known(side: list[Sweep]) -> dict[str, list[str]]:
     """Return the values of each item of provenance over all sweeps of a side."""
-    found: dict[str, list[str]] = {}
+    items: dict[str, list[str]] = {}
     for row in (row for sweep in side for row in provenance(sweep)):
-        kept = found.setdefault(row["item"], [])
+        kept = items.setdefault(row["item"], [])
         kept += [value for value in row["values"] if value not in kept]
-    return found
+    return items
 
 
 def _unlike(side: list[Sweep]) -> list[Json]:
@@ -325,12 +325,12 @@ def _apart(sides: list[list[Units]]) -> str:
     """Return a sentence on what each side has, for sweeps without a common cell."""
     parts = []
     for side in sides:
-        found = [
+        works = [
             f"{cell.application} ({cell.scale}, {cell.scenario}, {cell.weights} weights)"
             for one in side
             for cell in one.cells()
         ]
-        parts.append(", ".join(dict.fromkeys(found)) or "nothing that ran for real")
+        parts.append(", ".join(dict.fromkeys(works)) or "nothing that ran for real")
     return (
         f"The sweeps have no cell in common. The first: {parts[0]}. The second: {parts[1]}. Work, "
         "platform, mode and size of a cell must be the same."

@@ -58,11 +58,11 @@ def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
             continue
         within = tuple(column for column in fact.within if column != "replicate")
         for group in groups(fact, rows, within):
-            found = by_value(fact, known := _telling(fact, group))
-            if len(found) < 2:
+            by_values = by_value(fact, known := _telling(fact, group))
+            if len(by_values) < 2:
                 continue
             usual = _commonest(fact, known)
-            for value in sorted((v for v in found if v != usual), key=str):
+            for value in sorted((v for v in by_values if v != usual), key=str):
                 ours, theirs = differing(value, usual)
                 places = sorted({row["replicate"] for row in group if row[fact.column] == value})
                 yield {
@@ -72,7 +72,7 @@ def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
                     "platform": None,
                     "value": ours,
                     "other": theirs,
-                    "trials": len(found[value]),
+                    "trials": len(by_values[value]),
                     "reason": f"pairs are within a replicate, typical times are not; {fact.reason}",
                 }
 
@@ -80,11 +80,11 @@ def _between_replicates(rows: list[Row]) -> Iterator[dict[str, Any]]:
 def by_cell(trials: pl.DataFrame) -> dict[tuple[Any, ...], list[str]]:
     """Return, by cell, the facts in which its trials differ from their bare metal."""
     pairs = _pairs([row for row in trials.to_dicts() if not row["emulated"]])
-    found: dict[tuple[Any, ...], list[str]] = {}
+    facts: dict[tuple[Any, ...], list[str]] = {}
     for fact in _OF_PAIRS:
         for key in dict.fromkeys(key_of(row) for row, bare in pairs if _differs(fact, row, bare)):
-            found.setdefault(key, []).append(fact.words)
-    return found
+            facts.setdefault(key, []).append(fact.words)
+    return facts
 
 
 _OF_PAIRS = [fact for fact in TABLE if fact.grain == "per ratio to bare metal"]
@@ -103,13 +103,13 @@ def _pairs(rows: list[Row]) -> list[tuple[Row, Row]]:
 def _between_sides(rows: list[Row]) -> Iterator[dict[str, Any]]:
     pairs = _pairs(rows)
     for fact in _OF_PAIRS:
-        found: dict[tuple[Any, ...], list[tuple[Row, Row]]] = {}
+        places: dict[tuple[Any, ...], list[tuple[Row, Row]]] = {}
         for row, bare in pairs:
             if _differs(fact, row, bare):
                 values = () if fact.apart else (row[fact.column], bare[fact.column])
                 key = (row["platform"], row["mode"] if fact.apart else None, *values)
-                found.setdefault(key, []).append((row, bare))
-        for own in found.values():
+                places.setdefault(key, []).append((row, bare))
+        for own in places.values():
             row, bare = max(own, key=lambda pair: _distance(fact, *pair))
             value, other = differing(row[fact.column], bare[fact.column])
             mode = f" {row['mode']}" if fact.apart else ""

@@ -379,7 +379,7 @@ def _not_run(sweep: Sweep) -> list[Json]:
 
 def _warnings(trials: pl.DataFrame) -> list[Json]:
     """Return each distinct warning with its number of trials, the most frequent first."""
-    found = Counter(
+    counts = Counter(
         warning for given in trials["warnings"].to_list() for warning in sorted(set(given))
     )
-    return [{"warning": text, "trials": n} for text, n in found.most_common()]
+    return [{"warning": text, "trials": n} for text, n in counts.most_common()]

@@ -99,7 +99,7 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
             where = (row["platform"], row["mode"], _changed(row))
             subjects.setdefault(about, {})[where] = own
     counted = {diagnostic: _counted(trials, column) for diagnostic, column in _DIAGNOSTICS.items()}
-    found = []
+    waterfalls = []
     for about, cells in subjects.items():
         base = next((c for (p, m, x), c in cells.items() if _is_base(p, m, x, metal)), None)
         if base is None or not any(len(changed) == 1 for _, _, changed in cells):
@@ -116,8 +116,8 @@ def document(means: Readings, trials: pl.DataFrame, entries: Mapping[str, Platfo
                     row |= {
                         diagnostic: means_of.get(cell) for diagnostic, means_of in counted.items()
                     }
-                found.append(waterfall)
-    return found
+                waterfalls.append(waterfall)
+    return waterfalls
 
 
 def _is_base(platform: str, mode: str, changed: _Changed, metal: set[str]) -> bool:
@@ -135,13 +135,13 @@ def _changed(row: Mapping[str, Any]) -> _Changed:
 def _counted(trials: pl.DataFrame, column: str) -> dict[tuple[Any, ...], float]:
     """Return the mean of a diagnostic's column over the trials of each real cell."""
     real = trials.filter(~pl.col("emulated"), pl.col(column).is_not_null())
-    found = {}
+    means = {}
     for row in real.group_by(CELL, maintain_order=True).agg(pl.col(column).mean()).to_dicts():
         about = tuple(row[name] for name in SUBJECT)
         # A hostile file may have any number.
         if np.isfinite(row[column]) and _is_of_a_platform(row):
-            found[about, row["platform"], row["mode"], _changed(row)] = row[column]
-    return found
+            means[about, row["platform"], row["mode"], _changed(row)] = row[column]
+    return means
 
 
 def sentence(waterfall: Json, entries: Mapping[str, Platform]) -> str:

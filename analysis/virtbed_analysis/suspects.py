@@ -149,14 +149,14 @@ def _tested(marked: pl.DataFrame, reason: str, draws: int) -> Tested:
         .to_dicts()
     )
     random = np.random.default_rng(_SEED)
-    found, drawn = 0.0, np.zeros(draws)
+    observed, drawn = 0.0, np.zeros(draws)
     for _, stratum in instances.group_by("host", "cores", maintain_order=True):
         shares = stratum["share"].to_numpy()
         groups = stratum["group"].to_numpy()
         member = (groups[:, None] == np.unique(groups)).astype(float)
-        found += float(_between(shares[None, :], member)[0])
+        observed += float(_between(shares[None, :], member)[0])
         drawn += _between(random.permuted(np.tile(shares, (draws, 1)), axis=1), member)
-    as_large = int((drawn >= found - 1e-9).sum())
+    as_large = int((drawn >= observed - 1e-9).sum())
     return Tested(reason, (1 + as_large) / (1 + draws), platforms[-1], platforms[0])
 
 

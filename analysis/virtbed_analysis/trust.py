@@ -122,7 +122,7 @@ def file_of(trial: str) -> str:
 def trusted(folder: Path) -> Trusted:
     """Read all files of a results folder that the analysis needs, and reject the unfit ones."""
     rejected: list[Rejected] = []
-    found = Trusted(
+    files = Trusted(
         optional(folder, "design.json", Design, identifiers.DESIGN, rejected),
         _reports(folder, rejected),
         {}, {}, {}, {}, rejected,
@@ -130,38 +130,38 @@ def trusted(folder: Path) -> Trusted:
     for trial_folder in _trial_folders(folder, rejected):
         name = f"{TRIALS}/{trial_folder.name}"
         if os.path.lexists(trial_folder / "result.json"):
-            if both := found.read(trial_folder, f"{name}/result.json"):
-                found.add(trial_folder.name, *both)
+            if both := files.read(trial_folder, f"{name}/result.json"):
+                files.add(trial_folder.name, *both)
         else:
             failure = optional(
                 folder, f"{name}/failure.json", Failure, identifiers.FAILURE, rejected
             )
             if failure is not None:
-                found.failures[trial_folder.name] = failure
-    _read_earlier(folder, found)
+                files.failures[trial_folder.name] = failure
+    _read_earlier(folder, files)
     unfit = chain(
-        _twice(found),
-        overlapping(found.results, found.lasted_ns),
-        same_answers.changed(found.results),
+        _twice(files),
+        overlapping(files.results, files.lasted_ns),
+        same_answers.changed(files.results),
     )
     for trial, why in list(unfit):
-        if trial not in found.results:
+        if trial not in files.results:
             continue
-        del found.results[trial], found.evidence[trial]
+        del files.results[trial], files.evidence[trial]
         rejected.append(left_out(file_of(trial), why))
-    found.marks.clear()  # they take as much memory as the samples
-    return found
+    files.marks.clear()  # they take as much memory as the samples
+    return files
 
 
 def _reports(folder: Path, rejected: list[Rejected]) -> dict[str, HostReport]:
     """Return the reports of a sweep's hosts, by the host's name."""
     places = [DOCTOR, *(f"{DOCTORS}/{path.name}" for path in sorted(folder.glob(f"{DOCTORS}/*")))]
-    found: dict[str, HostReport] = {}
+    reports: dict[str, HostReport] = {}
     for name in places:
         report = optional(folder, name, HostReport, identifiers.HOST_REPORT, rejected)
         if report is not None:
-            found.setdefault(report.host, report)
-    return found
+            reports.setdefault(report.host, report)
+    return reports
 
 
 def _read_earlier(folder: Path, found: Trusted) -> None:

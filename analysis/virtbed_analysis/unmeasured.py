@@ -45,9 +45,9 @@ def unmeasured(cores: Floats, logs: Floats) -> Json:
         errors.append(math.expm1(middle - logs[left_out]))
         inside += bool(low <= logs[left_out] <= high)
     error = float(np.sqrt(np.mean(np.square(errors))))
-    found = none | {"error": error, "inside": inside}
+    checked = none | {"error": error, "inside": inside}
     if inside < math.ceil(CONFIDENCE * len(cores)):
-        return found | {
+        return checked | {
             "why": f"{len(cores) - inside} of {len(cores)} sizes are outside the intervals that "
             "the others predict for them"
         }
@@ -57,7 +57,7 @@ def unmeasured(cores: Floats, logs: Floats) -> Json:
         for size in between
         if max(map(abs, ends := _predict(cores, logs, float(size)))) < _MOST
     ]
-    return found | {"predicted": predicted, "why": None}
+    return checked | {"predicted": predicted, "why": None}
 
 
 def _predict(cores: Floats, logs: Floats, size: float) -> tuple[float, float, float]:

@@ -45,13 +45,13 @@ def weaknesses(timings: pl.DataFrame, ratios: pl.DataFrame) -> list[Weakness]:
         timings: See `published.read`.
         ratios: See `published.ratios`.
     """
-    found = [
+    candidates = [
         _warm_up(timings), _order(timings), _fixed_order(timings),
         _missing(timings), _one_run(timings),
         _one_baseline(timings), _slower_with_cores(timings), _own_runs(timings),
         _alike_neighbours(timings), _inputs_apart(timings),
     ]  # fmt: skip
-    return [weakness for weakness in found if weakness] + _unexplained(ratios)
+    return [weakness for weakness in candidates if weakness] + _unexplained(ratios)
 
 
 def _warm_up(timings: pl.DataFrame) -> Weakness | None:
@@ -261,13 +261,13 @@ def _inputs_apart(timings: pl.DataFrame) -> Weakness | None:
 
 def _unexplained(ratios: pl.DataFrame) -> list[Weakness]:
     fast = ratios.filter(pl.col("ratio_steady") < _UNEXPLAINED)
-    found = []
+    unexplained = []
     for (app, platform, mode), group in fast.group_by(
         "app", "platform", "mode", maintain_order=True
     ):
         least, *_, most = sorted(group["ratio_steady"].to_list() * 2)
         cores = ", ".join(str(n) for n in sorted(group["cores"].to_list()))
-        found.append(
+        unexplained.append(
             Weakness(
                 "unexplained-cell",
                 f"{app} {platform} {mode} takes {least:.3f} to {most:.3f} of bare metal's time at "
@@ -275,7 +275,7 @@ def _unexplained(ratios: pl.DataFrame) -> list[Weakness]:
                 "(host, versions, threads, limits) explains it.",
             )
         )
-    return found
+    return unexplained
 
 
 def _name(cell: dict[str, object]) -> str:

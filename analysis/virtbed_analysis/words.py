@@ -125,7 +125,7 @@ def throughput(time: float) -> str:
     return f"{abs(moved):.1f}% {'less' if moved < 0 else 'more'} throughput"
 
 
-def meant(row: Row, value: float | None) -> str:
+def of_what(row: Row, value: float | None) -> str:
     """Return what a ratio is of: "of latency"; empty for e2e time.
 
     For throughput: "of time per sample: 20.0% less throughput".

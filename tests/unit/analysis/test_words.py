@@ -67,9 +67,9 @@ def test_a_subject_names_what_is_no_default() -> None:
 
 
 def test_what_a_ratio_is_of_depends_on_the_scenario() -> None:
-    assert words.meant(ROW, 1.25) == ""
-    assert words.meant({**ROW, "scenario": "server"}, 1.25) == "of latency"
-    offline = words.meant({**ROW, "scenario": "offline"}, 1.25)
+    assert words.of_what(ROW, 1.25) == ""
+    assert words.of_what({**ROW, "scenario": "server"}, 1.25) == "of latency"
+    offline = words.of_what({**ROW, "scenario": "offline"}, 1.25)
     assert offline == "of time per sample: 20.0% less throughput"
     assert words.throughput(0.8) == "25.0% more throughput"
     assert words.times_of(["single_stream"]) == ""
