@@ -16,9 +16,10 @@ def found(lines: Iterable[str]) -> dict[str, dict[str, bool]]:
     """Parse lines such as "program docker yes", one per thing that a host may have.
 
     Returns:
-        Whether the host has it, by name, for each kind: ``program``, ``daemon`` and ``path``.
+        Whether the host has it, by name, for each kind: ``program``, ``daemon``, ``unit`` and
+        ``path``. A unit is a systemd socket that starts a daemon; the host has it if it is active.
     """
-    things: dict[str, dict[str, bool]] = {"program": {}, "daemon": {}, "path": {}}
+    things: dict[str, dict[str, bool]] = {"program": {}, "daemon": {}, "unit": {}, "path": {}}
     for line in lines:
         kind, name, answer = line.split()
         things[kind][name] = answer == "yes"

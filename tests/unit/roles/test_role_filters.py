@@ -41,10 +41,17 @@ def programs(*present: str) -> dict[str, bool]:
 
 
 def test_the_lines_of_the_check_are_parsed(filters: ModuleType) -> None:
-    lines = ["program one yes", "program oned no", "daemon oned no", "path /etc/one yes"]
+    lines = [
+        "program one yes",
+        "program oned no",
+        "daemon oned no",
+        "unit one.socket yes",
+        "path /etc/one yes",
+    ]
     assert filters.found(lines) == {
         "program": {"one": True, "oned": False},
         "daemon": {"oned": False},
+        "unit": {"one.socket": True},
         "path": {"/etc/one": True},
     }
 
