@@ -35,7 +35,7 @@ class Design:
     Attributes:
         trials: All trials, in their order.
         not_run: The combinations of platform, mode and size that cannot run, with the reasons.
-        accelerator: How guests run: "kvm" or "tcg"; None if there are none.
+        accelerator: How the host runs guests: "kvm" or "tcg"; None if it cannot run any.
         placements: The CPUs and memory nodes of each size.
     """
 

@@ -91,7 +91,7 @@ def status(
 
 
 def _started(folder: Path) -> Iterator[Path]:
-    """Give the results folders in which a sweep was started: those with a ledger."""
+    """Yield the results folders in which a sweep was started: those with a ledger."""
     yield from (path.parent for path in sorted(folder.glob(f"*/{NAME}")))
 
 

@@ -61,7 +61,7 @@ def _too_short(settings: Json, loadgen: Json) -> Iterator[str]:
 
 
 def _judged(document: Json) -> Iterator[str]:
-    """Give the measure that the scenario is judged by, unless it is one of the phases."""
+    """Yield the measure that the scenario is judged by, unless it is one of the phases."""
     measure = JUDGED_BY[document["settings"]["scenario"]]
     if measure.grain == "trial":
         from virtbed_analysis import log_means
