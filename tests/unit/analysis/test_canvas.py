@@ -66,7 +66,7 @@ def test_vanilla_is_open_and_pinned_is_filled() -> None:
 @pytest.mark.parametrize(
     ("values", "scale"), [([1.0, 4.9, None], "linear"), ([1.0, 5.1], "log"), ([3.0], "linear")]
 )
-def test_what_lies_far_apart_is_drawn_on_a_logarithmic_axis(
+def test_a_wide_range_is_drawn_on_a_logarithmic_axis(
     values: list[float | None], scale: str
 ) -> None:
     found = axes()
@@ -75,7 +75,7 @@ def test_what_lies_far_apart_is_drawn_on_a_logarithmic_axis(
     assert found.get_yscale() == "linear"
 
 
-def test_a_value_beyond_what_is_drawn_is_an_arrowhead_at_the_edge() -> None:
+def test_a_value_beyond_the_axis_is_an_arrowhead_at_the_edge() -> None:
     found = axes()
     found.set_xlim(1, 2)
     canvas.ticks(found, [(0, 1.5), (1, 0.1), (2, 9.0)])

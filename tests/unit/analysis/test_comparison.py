@@ -57,7 +57,7 @@ def test_a_slower_host_changes_times_and_not_costs(tmp_path: Path) -> None:
     assert costs["cn", "vanilla"]["low"] < 1 < costs["cn", "vanilla"]["high"]
 
 
-def test_one_sweep_a_side_says_nothing_of_days_and_times_have_no_interval(tmp_path: Path) -> None:
+def test_times_of_one_sweep_per_side_have_no_interval(tmp_path: Path) -> None:
     comparison = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
     assert comparison["unit"] == "replicate"
     assert comparison["summary"].startswith(
@@ -68,7 +68,7 @@ def test_one_sweep_a_side_says_nothing_of_days_and_times_have_no_interval(tmp_pa
         assert (time["low"], time["high"], time["answer"]) == (None, None, "cannot tell")
 
 
-def test_a_platform_that_was_mended_costs_less(tmp_path: Path) -> None:
+def test_a_platform_that_was_fixed_costs_less(tmp_path: Path) -> None:
     comparison = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", MENDED))
     assert found(comparison, "cost")["cn"] == "less"
     assert comparison["summary"].endswith(
@@ -78,13 +78,13 @@ def test_a_platform_that_was_mended_costs_less(tmp_path: Path) -> None:
     )
 
 
-def test_as_much_is_said_only_of_an_interval_within_the_margin(tmp_path: Path) -> None:
+def test_a_change_is_equivalent_only_if_its_interval_is_within_the_margin(tmp_path: Path) -> None:
     sweeps = lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", BEFORE)
     assert set(found(compare(*sweeps, margin=0.2), "cost").values()) == {"equivalent"}
     assert set(found(compare(*sweeps, margin=0.001), "cost").values()) == {"cannot tell"}
 
 
-def test_several_sweeps_a_side_are_the_unit(tmp_path: Path) -> None:
+def test_with_several_sweeps_per_side_the_sweep_is_the_unit(tmp_path: Path) -> None:
     before, after = (several(tmp_path, *side) for side in (("a", BEFORE, 2), ("b", MENDED, 3)))
     comparison = compare(before, after)
     assert comparison["unit"] == "sweep" and len(comparison["first"]) == 2
@@ -105,7 +105,7 @@ def test_one_new_sweep_is_judged_by_how_the_old_ones_differ(tmp_path: Path) -> N
     assert "single sweep" not in compare(before[:2], before[2:])["summary"]
 
 
-def test_what_is_no_results_folder_is_refused_with_the_one_inside(tmp_path: Path) -> None:
+def test_a_folder_without_results_is_refused_and_the_one_inside_is_named(tmp_path: Path) -> None:
     """As an unpacked archive, whose results lie one folder deeper."""
     unpacked = tmp_path / "unpacked"
     unpacked.mkdir()
@@ -133,7 +133,7 @@ def test_intervals_of_sweeps_cover_when_days_differ(sizes: tuple[int, int]) -> N
     ("factor", "limit", "verdict"),
     [(1.1, 0.03, "above"), (1.0, 0.2, "not above"), (1.0, 0.001, "cannot tell")],
 )
-def test_a_rise_is_clear_or_not_there_or_cannot_be_decided(
+def test_a_rise_is_above_the_limit_or_not_above_or_undecided(
     tmp_path: Path, factor: float, limit: float, verdict: str
 ) -> None:
     raised = BEFORE | {("cn", "vanilla"): 13.0 * factor}
@@ -145,7 +145,7 @@ def test_a_rise_is_clear_or_not_there_or_cannot_be_decided(
     json.dumps(comparison, allow_nan=False)
 
 
-def test_a_rise_of_nothing_that_has_an_interval_cannot_be_decided(tmp_path: Path) -> None:
+def test_a_rise_without_any_interval_is_undecided(tmp_path: Path) -> None:
     alone = {("bm", "pinned"): 10.0}
     comparison = compare(lay(tmp_path / "a", alone), lay(tmp_path / "b", alone), fail_above=0.5)
     assert comparison["fail"]["verdict"] == "cannot tell" and not comparison["fail"]["judged"]
@@ -163,7 +163,7 @@ def lay_queue(path: Path, waits: dict[str, float]) -> Path:
     return path
 
 
-def test_a_queue_that_grows_is_a_rise_though_each_request_takes_as_long(tmp_path: Path) -> None:
+def test_a_longer_queue_is_a_rise_even_if_requests_take_as_long(tmp_path: Path) -> None:
     before = lay_queue(tmp_path / "a", {"bm": 5.0, "cn": 6.0})
     after = lay_queue(tmp_path / "b", {"bm": 5.0, "cn": 60.0})
     comparison = compare(before, after, fail_above=0.03)
@@ -173,7 +173,7 @@ def test_a_queue_that_grows_is_a_rise_though_each_request_takes_as_long(tmp_path
     assert "queue" in comparison["summary"] and "queue" in render_comparison(comparison)
 
 
-def test_what_gives_no_result_any_more_may_have_risen(tmp_path: Path) -> None:
+def test_a_cell_that_no_longer_gives_results_may_have_risen(tmp_path: Path) -> None:
     few = {cell: ms for cell, ms in BEFORE.items() if cell[0] != "cn"}
     fail = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", few), fail_above=0.5)["fail"]
     assert fail["verdict"] == "cannot tell"
@@ -208,14 +208,14 @@ def test_a_cell_that_shares_no_input_may_have_risen(tmp_path: Path) -> None:
     assert "no common replicate or input" in words.rise(fail)
 
 
-def test_a_host_of_half_the_speed_is_not_passed_for_want_of_an_interval(tmp_path: Path) -> None:
+def test_a_host_of_half_the_speed_does_not_pass_without_an_interval(tmp_path: Path) -> None:
     slower = {cell: 2 * ms for cell, ms in BEFORE.items()}
     fail = compare(lay(tmp_path / "a", BEFORE), lay(tmp_path / "b", slower), fail_above=0.2)["fail"]
     assert fail["verdict"] == "cannot tell"
     assert "no interval" in words.rise(fail)
 
 
-def test_what_differs_and_what_only_one_has_is_named(tmp_path: Path) -> None:
+def test_differences_and_cells_of_one_side_only_are_named(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
     other = lay(tmp_path / "b", {("bm", "pinned"): 10.0}, image="sha256:" + "e" * 64)
     comparison = compare(one, other)
@@ -246,7 +246,7 @@ def test_a_sweep_is_not_compared_with_itself_nor_with_a_copy(tmp_path: Path) -> 
         compare([one, lay(tmp_path / "c", BEFORE)], [lay(tmp_path / "d", BEFORE), copy])
 
 
-def test_suspect_trials_of_either_side_are_said(tmp_path: Path) -> None:
+def test_suspect_trials_of_either_side_are_reported(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
     assert "suspect" not in compare(one, lay(tmp_path / "b", BEFORE))["summary"]
     busy = lay(tmp_path / "c", BEFORE, confounders={"steal_share": 0.3})
@@ -273,7 +273,7 @@ def test_the_same_plan_on_another_day_is_another_sweep(tmp_path: Path) -> None:
     assert compare(one, other)["cells"]
 
 
-def test_inputs_that_one_side_lacks_are_in_neither_time_nor_cost(tmp_path: Path) -> None:
+def test_inputs_of_one_side_only_are_in_neither_time_nor_cost(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
     folder = Folder(tmp_path / "b")
     for replicate in range(1, 5):
@@ -339,7 +339,7 @@ def test_sweeps_of_other_work_are_not_compared(tmp_path: Path, several: str) -> 
         compare([one, other], [lay(tmp_path / "c", BEFORE)])
 
 
-def test_what_a_comparison_may_be_about_is_named_and_compared(tmp_path: Path) -> None:
+def test_differences_that_a_comparison_may_be_about_are_named(tmp_path: Path) -> None:
     """An upgrade of the frameworks, another kernel: a reader asks for what they change."""
     one = lay(tmp_path / "a", BEFORE)
     newer = {"tensorflow": "2.22.0", "keras": "3.15", "backend": "tensorflow"}
@@ -348,7 +348,7 @@ def test_what_a_comparison_may_be_about_is_named_and_compared(tmp_path: Path) ->
     assert comparison["cells"]
 
 
-def test_sweeps_without_a_cell_in_common_say_what_each_has(tmp_path: Path) -> None:
+def test_sweeps_without_a_common_cell_list_what_each_has(tmp_path: Path) -> None:
     one = lay(tmp_path / "a", BEFORE)
     comparison = compare(one, lay(tmp_path / "b", BEFORE, scale="tiny"), fail_above=0.03)
     assert "(trained, single_stream, trained weights)" in comparison["summary"]

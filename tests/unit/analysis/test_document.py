@@ -59,7 +59,7 @@ def test_the_summary_is_that_of_the_first_screen(quick: Folder) -> None:
     assert made["summary"] == made["headline"]["lead"] != ""
 
 
-def test_the_measure_of_each_scenario_is_said() -> None:
+def test_the_measure_of_each_scenario_is_in_the_content() -> None:
     rows = [{"scenario": "offline"}, {"scenario": "single_stream"}, {"scenario": "offline"}]
     said = judged_by(rows)
     assert {name: measure["name"] for name, measure in said.items()} == {

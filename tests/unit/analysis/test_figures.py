@@ -141,7 +141,7 @@ def test_a_curve_is_dotted_beyond_its_efficient_range(content: Any, panels: Pane
     assert axes.get_yscale() == "log"
 
 
-def test_what_has_no_interval_is_not_said_to_pay_no_more(folder: Any, panels: Panels) -> None:
+def test_a_curve_without_intervals_has_no_dotted_end(folder: Any, panels: Panels) -> None:
     for cores in (1, 2, 4):
         folder.trial("bm", "pinned", 1, {"a.png": [100.0 / cores]}, cores=cores)
     figures.draw(document(read_sweep(folder.path)))
@@ -180,7 +180,7 @@ def test_parts_are_stacked_one_after_another(
     assert len(axes.texts) == len(rows) and rows[0][whole] > 0
 
 
-def test_twins_and_slowed_ones_are_on_no_curve(content: Any, panels: Panels) -> None:
+def test_twins_and_slowed_platforms_are_on_no_curve(content: Any, panels: Panels) -> None:
     cells = [
         cell
         for plain in content["cells"]
@@ -233,7 +233,7 @@ def test_marks_of_curves_stay_nearest_to_their_own_size() -> None:
             assert min(sizes, key=lambda other, at=size * by: abs(other - at)) == size
 
 
-def test_a_name_is_escaped_and_the_ink_is_the_pages() -> None:
+def test_a_title_is_escaped_and_text_has_the_colour_of_the_page() -> None:
     svg = canvas.panel("x", 'a"<b>&', 2.0, "caption", lambda axes: axes.plot([1], [1]))
     assert 'aria-label="a&quot;&lt;b&gt;&amp;. caption"' in svg
     assert "currentColor" in svg and canvas.INK not in svg

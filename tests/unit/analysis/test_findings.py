@@ -98,7 +98,7 @@ def test_a_plain_effect_agrees_with_scipys_bootstrap() -> None:
     assert effect.high == pytest.approx(high, abs=width / 10)
 
 
-def test_the_intervals_of_one_question_hold_together() -> None:
+def test_the_intervals_of_one_finding_are_simultaneous() -> None:
     """Of sweeps where nothing differs, at most one in twenty may find any of ten effects."""
     wrong = 0
     for _ in range(2000):
@@ -132,7 +132,7 @@ def test_costs_are_against_bare_metal_of_one_mode_at_every_size() -> None:
 
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
-def test_what_was_not_measured_is_not_tested_and_says_what_it_needs(
+def test_a_finding_without_measurements_is_not_tested_and_states_its_needs(
     finding: Finding,
 ) -> None:
     verdict = verdict_of(lay(metal()), finding.id)
@@ -181,7 +181,7 @@ TINY = (1.0005, 1.0015)
         ("metal-scaling", [NEAR, WIDE], "inconclusive"),
     ],
 )
-def test_an_answer_rests_on_whole_intervals(
+def test_an_answer_follows_from_whole_intervals(
     id_: str, spans: list[tuple[float, float] | None], wanted: str
 ) -> None:
     finding = next(f for f in FINDINGS if f.id == id_)
@@ -194,7 +194,7 @@ def test_an_answer_rests_on_whole_intervals(
     assert answer(finding, cases, limit) == wanted
 
 
-def test_pinning_is_asked_about_only_where_there_is_a_penalty() -> None:
+def test_pinning_is_tested_only_where_there_is_a_penalty() -> None:
     penalty = metal() | on("cn", "vanilla", 1.5)
     assert verdict_of(lay(penalty | on("cn", "pinned", 1.05)), "pinning").answer == "supported"
     assert verdict_of(lay(penalty | on("cn", "pinned", 1.45)), "pinning").answer == "refuted"
@@ -214,7 +214,7 @@ def penalty(*by_size: float) -> dict:
     return timed
 
 
-def test_of_many_penalties_at_the_limit_seldom_any_is_taken_for_a_clear_one() -> None:
+def test_penalties_at_the_limit_are_rarely_taken_for_clear_ones() -> None:
     """Whether there is one to remove is decided of all cells at once (Holm)."""
     pinning = next(finding for finding in FINDINGS if finding.id == "pinning")
     seconds: dict = {}
@@ -338,7 +338,7 @@ def test_an_application_of_one_replicate_does_not_silence_the_others() -> None:
     assert verdict.answer == "supported"
 
 
-def test_an_interval_beyond_all_numbers_is_none() -> None:
+def test_an_interval_that_overflows_is_no_interval() -> None:
     (effect, *_) = effects((str(i), [np.array([0.0, 1.0])]) for i in range(10_000))
     assert effect.value == pytest.approx(np.exp(0.5))
     assert effect.low is effect.high is None
@@ -363,7 +363,7 @@ def test_applications_of_nearly_the_same_shares_are_not_ordered_by_them() -> Non
     assert "5.0 points apart, 10 needed" in verdict.left_out[0]
 
 
-def test_a_cell_whose_answers_differ_is_out_and_named() -> None:
+def test_a_cell_whose_answers_differ_is_left_out_and_named() -> None:
     slow = on("cn", "vanilla", 2.0)
     units = lay(metal() | slow | on("vm", "vanilla", 1.1))
     wrong = cell("faces", "cpu", "cn", 1, "vanilla")
@@ -391,7 +391,7 @@ def test_a_sweep_whose_answers_differ_says_so_next_to_its_findings(folder: Folde
     assert "cn vanilla" in row["left_out"][0]
 
 
-def test_a_cell_that_lost_its_slow_trials_is_out_and_named(folder: Folder) -> None:
+def test_a_cell_that_lost_its_slow_trials_is_left_out_and_named(folder: Folder) -> None:
     """A guest that is as slow as the container, whose slow trials were ended at a time limit."""
     chance = np.random.default_rng(5)
     for replicate in range(1, 7):
@@ -425,7 +425,7 @@ def test_replicates_that_are_equal_have_no_interval() -> None:
     assert "no interval: 8 equal values show no spread" in sentence(verdict)
 
 
-def test_an_interval_with_an_end_beyond_all_numbers_decides_nothing() -> None:
+def test_an_interval_with_an_end_that_overflows_decides_nothing() -> None:
     units = lay(metal() | on("cn", "vanilla", 2.0) | on("vm", "vanilla", 1.0))
     wild = cell("faces", "cpu", "cn", 1, "vanilla")
     ends = ((ONE, np.array([-115.0])), (ONE, np.array([0.0])))
@@ -449,7 +449,7 @@ def test_the_sentence_cites_the_effect_whose_interval_decides() -> None:
     assert sentence(verdict).startswith("sure, 1 core: 1.")
 
 
-def test_a_verdict_names_its_margin_what_would_change_it_and_what_it_cannot_see() -> None:
+def test_a_verdict_states_its_margin_and_its_limits() -> None:
     units = lay(metal() | on("cn", "vanilla", 1.10) | on("vm", "vanilla", 1.0), noise=0.03)
     found = {row["id"]: row for row in rows(units)}
     row = found["vanilla-container"]
@@ -466,7 +466,7 @@ def test_a_verdict_names_its_margin_what_would_change_it_and_what_it_cannot_see(
     assert "replicates" in row["would_change"]
 
 
-def test_a_smallest_effect_of_interest_may_be_asked_for() -> None:
+def test_the_smallest_effect_of_interest_can_be_set() -> None:
     units = lay(metal() | on("cn", "vanilla", 1.10) | on("vm", "vanilla", 1.0), noise=0.002)
     for margin, wanted in ((0.03, "supported"), (0.2, "refuted")):
         row = next(row for row in rows(units, margin=margin) if row["id"] == "vanilla-container")
@@ -502,7 +502,7 @@ def at_the_margin(id_: str) -> dict:
     ["vanilla-container", "penalty-size", "container-in-vm", "pinning", "application",
      "metal-scaling"],
 )  # fmt: skip
-def test_what_is_not_so_is_supported_in_at_most_one_sweep_of_twenty(id_: str) -> None:
+def test_a_false_claim_is_supported_in_at_most_one_sweep_of_twenty(id_: str) -> None:
     timed = at_the_margin(id_)
     sweeps = 300
     finding = next(finding for finding in FINDINGS if finding.id == id_)

@@ -98,7 +98,7 @@ def test_an_answer_is_what_the_whole_interval_allows(
     assert answer(low, high, 0.03) == message
 
 
-def test_a_clear_winner_is_chosen_and_what_costs_is_named() -> None:
+def test_a_clear_winner_is_chosen_and_slow_platforms_are_named() -> None:
     screen = headline(content(cell("cn vanilla", 1.35, 0.03), cell("cn pinned", 1.005)))
     assert screen["lead"] == (
         "Choose container, pinned (cn pinned): within 3% of pinned bare metal at 1 core. Avoid "
@@ -114,13 +114,13 @@ def test_a_clear_winner_is_chosen_and_what_costs_is_named() -> None:
     ]
 
 
-def test_all_that_cost_nothing_may_be_chosen_none_before_the_other() -> None:
+def test_all_platforms_without_a_cost_are_offered_equally() -> None:
     screen = headline(content(cell("cn pinned", 1.0), cell("vm pinned", 1.01)))
     both = "container, pinned (cn pinned) or KVM guest, pinned (vm pinned)"
     assert screen["lead"].startswith(f"Choose {both}: within 3%")
 
 
-def test_sizes_with_other_answers_are_distinguished() -> None:
+def test_sizes_with_different_answers_get_separate_statements() -> None:
     screen = headline(
         content(cell("cn pinned", 1.2, cores=1), cell("cn pinned", 1.0, cores=2),
                 cell("cn pinned", 1.0, cores=4))
@@ -133,7 +133,7 @@ def test_sizes_with_other_answers_are_distinguished() -> None:
     assert option["answer"] == "18.8% to 21.2% more at 1 core; nothing measurable at 2 and 4 cores"
 
 
-def test_the_least_of_several_costs_is_only_named_if_no_interval_reaches_its_own() -> None:
+def test_the_smallest_cost_is_named_only_if_no_interval_overlaps_its_own() -> None:
     apart = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.2)))
     assert apart["lead"].startswith("Container, pinned (cn pinned) costs least")
     near = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.11)))
@@ -144,7 +144,7 @@ def test_the_least_of_several_costs_is_only_named_if_no_interval_reaches_its_own
     assert "Avoid where time matters: container, pinned (cn pinned), 1.100" in unknown["lead"]
 
 
-def test_what_failed_is_not_chosen_nor_is_what_costs_more_called_the_least_next_to_it() -> None:
+def test_a_failed_cell_is_not_chosen_and_others_are_not_called_cheapest() -> None:
     row = cell("cn pinned", 1.0)
     failed = [{"trial": trial(row, 6)}]
     screen = headline(content(row, cell("vm pinned", 1.1), failed=failed, counts={"failed": 1}))
@@ -155,7 +155,7 @@ def test_what_failed_is_not_chosen_nor_is_what_costs_more_called_the_least_next_
     assert "costs least" not in screen["lead"] and "hoose container" not in screen["lead"]
 
 
-def test_where_none_is_known_none_is_chosen_and_the_next_step_said() -> None:
+def test_undecided_cells_are_not_chosen_and_the_next_step_is_shown() -> None:
     screen = headline(content(cell("cn pinned", 1.02, 0.1), cell("vm pinned", 0.99, 0.2)))
     assert "not to be chosen for speed yet" in screen["lead"]
     assert "No platform is shown to be within 3%" in screen["lead"]
@@ -165,7 +165,7 @@ def test_where_none_is_known_none_is_chosen_and_the_next_step_said() -> None:
 
 
 @pytest.mark.parametrize("part", ["remedy", "command"])
-def test_where_the_sweep_says_what_narrows_its_intervals_no_warning_says_otherwise(
+def test_warnings_refer_to_the_next_step_of_the_resolution(
     part: str,
 ) -> None:
     found = {"sentence": "s", "remedy": None, "command": None, part: "more than 99 replicates"}
@@ -174,7 +174,7 @@ def test_where_the_sweep_says_what_narrows_its_intervals_no_warning_says_otherwi
     assert screen["warnings"][0]["next"] == "See Next, above."
 
 
-def test_one_replicate_gives_no_choice() -> None:
+def test_one_replicate_supports_no_choice() -> None:
     screen = headline(content(cell("cn pinned", 1.0, None), cell("vm pinned", 1.4, None)))
     assert screen["lead"] == (
         "This sweep supports no choice: no interval from 1 replicate in every cell."
@@ -182,7 +182,7 @@ def test_one_replicate_gives_no_choice() -> None:
     assert screen["warnings"][0]["text"].startswith("2 of 2 cells have no interval")
 
 
-def test_without_a_baseline_that_is_said() -> None:
+def test_a_missing_baseline_is_stated() -> None:
     screen = headline(content(cell("cn pinned", None)))
     assert "none compared with bare metal" in screen["lead"]
     assert screen["applications"] == screen["sure"] == []
@@ -193,7 +193,7 @@ def test_without_a_baseline_that_is_said() -> None:
     assert headline(nothing)["lead"] == "Nothing has been measured yet."
 
 
-def test_all_suspect_gives_no_choice() -> None:
+def test_suspect_trials_alone_support_no_choice() -> None:
     cells = [cell("cn vanilla", 1.35), cell("cn pinned", 1.005)]
     screen = headline(
         content(*cells, without_suspects=[without(row, None) for row in cells],
@@ -207,7 +207,7 @@ def test_all_suspect_gives_no_choice() -> None:
     assert "Without them, 2 of 2 answers would be different" in warning["text"]
 
 
-def test_an_answer_that_rests_on_suspects_is_not_chosen_and_one_that_does_not_is() -> None:
+def test_an_answer_that_depends_on_suspect_trials_is_not_chosen() -> None:
     good, doubtful = cell("cn pinned", 1.0), cell("vm pinned", 1.0)
     suspects = [without(good, 1.001), without(doubtful, 1.05, 0.1)]
     screen = headline(content(good, doubtful, without_suspects=suspects))
@@ -218,7 +218,7 @@ def test_an_answer_that_rests_on_suspects_is_not_chosen_and_one_that_does_not_is
     )
 
 
-def test_a_cost_that_rests_on_suspects_is_named_with_that_reservation() -> None:
+def test_a_cost_that_depends_on_suspect_trials_has_a_reservation() -> None:
     dear, good = cell("cn vanilla", 1.35), cell("cn pinned", 1.0)
     screen = headline(
         content(dear, good, without_suspects=[without(dear, None), without(good, 1.0)])
@@ -246,14 +246,14 @@ def test_a_platform_whose_trials_failed_is_not_chosen() -> None:
     assert headline(content(row, failed=other, counts={"failed": 1}))["lead"].startswith("Choose c")
 
 
-def test_a_platform_with_other_answers_is_not_chosen() -> None:
+def test_a_platform_whose_answers_differ_is_not_chosen() -> None:
     row = cell("cn pinned", 1.0)
     screen = headline(content(row, answers_differ=[row]))
     assert screen["lead"] == "This sweep supports no choice: its answers differ from bare metal's."
     assert screen["warnings"][0]["text"].startswith("1 cell gave other answers")
 
 
-def test_what_was_not_measured_is_said() -> None:
+def test_missing_measurements_have_warnings() -> None:
     screen = headline(
         content(cell("cn pinned", 1.0), emulated=[cell("vm pinned", None)],
                 not_run=[{"platform": "gvisor"}], counts={"waiting": 3, "rejected": 1})
@@ -265,7 +265,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert all(re.search(r"\d", warning["text"]) for warning in screen["warnings"])
 
 
-def test_of_several_applications_the_lead_says_what_holds_for_most() -> None:
+def test_the_lead_of_several_applications_states_the_most_common_choices() -> None:
     works = ("a", "b", "c")
     cells = [
         row
@@ -286,7 +286,7 @@ def test_of_several_applications_the_lead_says_what_holds_for_most() -> None:
     ]
 
 
-def test_settings_of_which_the_lead_says_nothing_are_counted() -> None:
+def test_settings_that_the_lead_does_not_describe_are_counted() -> None:
     costs = {"a": 1.0, "b": 1.3, "c": 1.01, "d": 1.02}
     ends = {"c": {"ratio_low": 0.9, "ratio_high": 1.13}, "d": {"ratio_low": 0.9, "ratio_high": 1.1}}
     rows = [
@@ -300,7 +300,7 @@ def test_settings_of_which_the_lead_says_nothing_are_counted() -> None:
     assert sum(covered) + int(rest) == 4
 
 
-def test_where_requests_wait_the_answer_is_about_the_wait() -> None:
+def test_under_load_the_answer_is_about_latency() -> None:
     ends = {"ratio_low": 2.5, "ratio_high": 3.6}
     row = cell("cn pinned", 3.0, scenario="server", **ends)
     screen = headline(content(row, cell("vm pinned", 1.0)))
@@ -310,7 +310,7 @@ def test_where_requests_wait_the_answer_is_about_the_wait() -> None:
     assert queued["measure"] == "latency"
 
 
-def test_the_contents_own_margin_and_answers_come_first() -> None:
+def test_margin_and_answers_of_the_content_take_precedence() -> None:
     row = cell("cn pinned", 1.05)
     assert headline(content(row))["applications"][0]["options"][0]["answer"].endswith("more")
     assert headline(content(row, margin=0.1))["lead"].startswith("Choose container, pinned")
@@ -320,7 +320,7 @@ def test_the_contents_own_margin_and_answers_come_first() -> None:
         assert found["cells"][0]["answer"] == here
 
 
-def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> None:
+def test_resolution_and_warnings_are_on_the_first_screen() -> None:
     row = cell("cn pinned", 1.0, unseen=0.4507, doubt=1)
     (shown,) = headline(content(row))["applications"][0]["options"][0]["cells"]
     assert shown["doubt"] == 1
@@ -343,14 +343,14 @@ def test_what_the_sweep_could_have_seen_and_what_speaks_against_it_is_said() -> 
     ]
 
 
-def test_what_is_faster_than_bare_metal_may_be_chosen() -> None:
+def test_a_platform_faster_than_bare_metal_may_be_chosen() -> None:
     screen = headline(content(cell("cn pinned", 0.8)))
     assert "no slower than pinned bare metal" in screen["lead"]
     assert screen["applications"][0]["options"][0]["answer"].endswith("% less than bare metal")
     assert span([cell("cn pinned", 0.8, 0.0) | {"answer": "less"}]) == "20.0% to 20.0%"
 
 
-def test_what_is_shown_slower_than_another_is_not_chosen_next_to_it() -> None:
+def test_a_clearly_slower_platform_is_not_offered_next_to_a_faster_one() -> None:
     screen = headline(content(cell("cn pinned", 0.8), cell("vm pinned", 1.015)))
     assert screen["lead"].startswith("Choose container, pinned (cn pinned): no slower than")
     near = headline(content(cell("cn pinned", 0.95, 0.04), cell("vm pinned", 0.985, 0.012)))
@@ -394,7 +394,7 @@ def test_the_first_screen_and_advice_agree_on_a_queue(folder: Folder) -> None:
     assert found["findings"] and "latency divided by pinned" in render(found)
 
 
-def test_what_loadgen_calls_invalid_is_not_chosen() -> None:
+def test_a_cell_with_invalid_trials_is_not_chosen() -> None:
     row, metal = cell("cn pinned", 1.0), cell("bm pinned", None)
     said = {"trials": [{**row, "usable": False}, {**row, "usable": True}]}
     lead = headline(content(row, loadgen=said))["lead"]
@@ -404,7 +404,7 @@ def test_what_loadgen_calls_invalid_is_not_chosen() -> None:
     assert "for bare metal, LoadGen calls 1 of" in lead
 
 
-def test_slow_trials_that_bare_metal_lost_make_its_ratios_no_ground() -> None:
+def test_ratios_to_bare_metal_with_lost_slow_trials_support_no_choice() -> None:
     row, metal = cell("cn pinned", 1.0), cell("bm pinned", None)
     late = [{"trial": trial(metal, 6), "message": "still running after 600 s"}]
     lead = headline(content(row, failed=late, counts={"failed": 1}))["lead"]
@@ -418,7 +418,7 @@ def test_results_that_cannot_be_trusted_count_as_lost() -> None:
     assert "1 of 6 trials left an invalid result" in lead
 
 
-def test_a_failure_that_may_be_of_two_scales_counts_for_both_unless_the_design_tells() -> None:
+def test_a_failure_of_unknown_scale_counts_for_both_scales() -> None:
     rows = [cell("cn pinned", 1.0, scale=scale) for scale in ("trained", "tiny")]
     failed: list[Json] = [{"trial": trial(rows[0], 6)}]
     screen = headline(content(*rows, failed=failed, counts={"failed": 1}))
@@ -429,13 +429,13 @@ def test_a_failure_that_may_be_of_two_scales_counts_for_both_unless_the_design_t
     assert " failed" not in first["choose"][0] and " failed" in second["choose"][0]
 
 
-def test_replicates_that_are_copies_show_nothing() -> None:
+def test_equal_replicates_support_no_choice() -> None:
     assert answer(1.0, 1.0, 0.03) == answer(1.35, 1.35, 0.03) == "unknown"
     lead = headline(content(cell("cn pinned", 1.0, 0.0)))["lead"]
     assert lead == "This sweep supports no choice: replicates alike to the last digit."
 
 
-def test_where_all_trials_failed_that_is_said() -> None:
+def test_a_sweep_whose_trials_all_failed_is_reported_as_such() -> None:
     failed = [{"trial": "cn-pinned", "message": "m"}] * 6
     none = content(failed=failed, counts={"failed": 6}) | {"cells": []}
     screen = headline(none)
@@ -452,7 +452,7 @@ def test_lists_of_names_that_hold_commas_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("true", [1.0, 1.02, 1.04, 1.2])
-def test_a_cost_beyond_the_margin_is_seldom_called_nothing(true: float) -> None:
+def test_a_cost_beyond_the_margin_is_rarely_called_not_measurable(true: float) -> None:
     """Simulated sweeps of five replicates: a wrong "choose" in at most 5%."""
     chance = np.random.default_rng(2112)
     wrong = chosen = 0
@@ -498,7 +498,7 @@ def test_the_page_and_the_json_say_the_same(study: Any) -> None:
     assert "cn pinned" in screen["lead"] and "container, pinned (" in screen["lead"]
 
 
-def test_whatever_a_sweep_holds_no_more_is_said_than_its_intervals_allow() -> None:
+def test_the_first_screen_claims_no_more_than_intervals_allow() -> None:
     chance = np.random.default_rng(16)
     codes = ["cn pinned", "cn vanilla", "vm pinned", "vm vanilla", "vmcn pinned"]
     for _ in range(300):

@@ -138,7 +138,7 @@ def test_every_table_has_the_marks_of_its_cells(folder: Folder) -> None:
     assert checked(content) >= OF_ALL | {"model", "unmeasured"}
 
 
-def test_tables_of_factors_have_them_too(folder: Folder) -> None:
+def test_tables_of_factors_have_marks_too(folder: Folder) -> None:
     content = document(with_gpu(read_sweep(marked(folder, varied=True).path)))
     assert checked(content) >= OF_ALL | {"threads", "gpu-e2e", "gpu-infer"}
 
@@ -162,7 +162,7 @@ def checked(content: dict[str, Any]) -> set[str]:
     return seen
 
 
-def test_a_comparison_says_of_which_side_a_mark_is(folder: Folder) -> None:
+def test_a_comparison_names_the_side_of_a_mark(folder: Folder) -> None:
     marked(folder)
     other = Folder(folder.path.parent / "after")
     chance = random.Random(1)
@@ -188,7 +188,7 @@ def test_a_comparison_says_of_which_side_a_mark_is(folder: Folder) -> None:
     assert "4 of 4 trials suspect" in page
 
 
-def test_no_marks_are_no_marks() -> None:
+def test_a_sweep_without_problems_has_no_marks() -> None:
     assert Marks().of_own() == []
 
 

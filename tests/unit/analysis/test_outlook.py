@@ -40,7 +40,7 @@ OPEN = case("neither", 1.1, 1.0, 1.21)
         ("falls", "above", "A step above 1.030 counts as a fall, one below 0.971 as a rise."),
     ],
 )
-def test_what_counts_is_the_claims_side_of_its_limit(rule: str, side: str, said: str) -> None:
+def test_effects_on_the_claims_side_of_the_limit_count(rule: str, side: str, said: str) -> None:
     assert outlook.margin(verdict(rule, side, "inconclusive", OPEN)) == said
 
 
@@ -77,11 +77,13 @@ def test_an_open_answer_says_how_many_replicates_would_decide() -> None:
         (replace(OPEN, no_spread=True), "needs replicates that differ, as measured times do"),
     ],
 )
-def test_what_no_number_of_replicates_decides_is_said(one: Case, said: str) -> None:
+def test_a_finding_that_no_number_of_replicates_decides_is_reported_as_such(
+    one: Case, said: str
+) -> None:
     assert said in outlook.would_change(verdict("somewhere", "above", "inconclusive", one))
 
 
-def test_what_could_not_be_seen_is_as_wide_as_half_the_interval() -> None:
+def test_undetectable_effects_are_within_half_an_interval_of_the_limit() -> None:
     blind = case("neither", 1.5, None, None, n=1)
     said = outlook.not_seen(verdict("somewhere", "above", "inconclusive", OPEN, blind))
     assert "within 10.0% of the limit" in said and "1 effect has no interval" in said

@@ -105,7 +105,7 @@ def test_summary_is_computed(quick: Any) -> None:
     assert content["summary"] in text
 
 
-def test_emulated_cells_stand_apart(quick: Any) -> None:
+def test_emulated_cells_have_a_table_of_their_own(quick: Any) -> None:
     text, parsed, content = page(quick)
     assert {cell["platform"] for cell in content["cells"]} == {"bm", "cn"}
     assert [cell["platform"] for cell in content["emulated"]] == ["vm", "vm"]
@@ -114,7 +114,7 @@ def test_emulated_cells_stand_apart(quick: Any) -> None:
     assert "seeded weights" in text[text.index('id="emulated"') :]
 
 
-def test_partial_sweep_says_what_is_missing(quick: Any) -> None:
+def test_a_partial_sweep_lists_what_is_missing(quick: Any) -> None:
     failed = quick.plan("vmcn", "pinned", 1)["id"]
     quick.plan("cn", "vanilla", 6)
     quick.plan("cn", "vanilla", 7)
@@ -167,7 +167,7 @@ def test_rejected_files_and_warnings_are_listed(quick: Any) -> None:
     assert content["cells"][-1]["note"] or content["cells"][0]["note"]
 
 
-def test_provenance_says_each_thing_once(quick: Any) -> None:
+def test_provenance_lists_each_item_once(quick: Any) -> None:
     *_, content = page(quick)
     items = {row["item"]: row["values"] for row in content["provenance"]}
     assert items["CPU model seen by trials"] == ["Xeon Test"]
@@ -210,7 +210,7 @@ def test_empty_sweep(folder: Any) -> None:
     assert "<figure" not in text and parsed.open == []
 
 
-def test_single_replicate_says_there_is_no_interval(folder: Any) -> None:
+def test_a_single_replicate_has_no_interval(folder: Any) -> None:
     folder.trial("bm", "pinned", 1, {"a.png": [10.0]})
     folder.trial("cn", "pinned", 1, {"a.png": [11.0]})
     text, _, content = page(folder)
@@ -268,7 +268,7 @@ def test_a_page_of_all_figures_is_well_formed_and_links_to_its_tables(study: Any
         assert parsed.tables[name], name
 
 
-def test_what_a_panel_shows_is_in_its_text_alternative(quick: Any) -> None:
+def test_the_text_alternative_describes_the_panel(quick: Any) -> None:
     ratios = figures.draw(document(read_sweep(quick.path)))["ratios"].panels[0]
     label = re.search(r'aria-label="([^"]*)"', ratios)
     assert label and "2 cells, from 1.020 (container, pinned at 1 core) to 1.35" in label[1]
@@ -285,7 +285,7 @@ def test_figures_are_deterministic_and_escape(quick: Any) -> None:
     assert figures.draw(content | nothing) == {}
 
 
-def test_of_very_many_subjects_those_that_differ_most_are_drawn(quick: Any) -> None:
+def test_the_subjects_that_differ_most_are_drawn(quick: Any) -> None:
     content = document(read_sweep(quick.path))
     many = figures.SUBJECTS + 3
     cells = [

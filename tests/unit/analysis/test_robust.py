@@ -121,7 +121,7 @@ def test_the_second_interval_does_not_depend_on_other_cells() -> None:
     assert alone[0][0] == together[0][2] and alone[1][0] == together[1][2]
 
 
-def test_a_slow_instance_in_ten_is_seen_by_29_replicates() -> None:
+def test_29_replicates_meet_a_slow_instance_of_one_in_ten() -> None:
     assert robust.unseen(29) <= 0.1 < robust.unseen(28)
     assert robust.unseen(5) == pytest.approx(0.45, abs=0.005)
 

@@ -8,7 +8,7 @@ from virtbed_analysis.frames import read_sweep
 from .conftest import Folder
 
 
-def test_sizes_without_bare_metal_are_named_not_passed_over(folder: Folder) -> None:
+def test_sizes_without_bare_metal_have_a_warning(folder: Folder) -> None:
     for replicate, wobble in enumerate([1.0, 1.01, 0.99, 1.005], start=1):
         folder.trial("bm", "pinned", replicate, {"a": [20.0 * wobble]})
         for cores in (1, 2, 4):

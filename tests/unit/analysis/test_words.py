@@ -45,7 +45,7 @@ def test_one_is_singular() -> None:
     assert [words.count(number, "core") for number in (0, 1, 2)] == ["0 cores", "1 core", "2 cores"]
 
 
-def test_a_cell_is_said_in_words_and_by_its_code() -> None:
+def test_a_cell_is_named_in_words_and_by_its_code() -> None:
     said = "container, CPU quota (cn vanilla) at 1 core, faces, tiny"
     assert words.placed(ROW, LISTED) == said
     # Of a platform that nobody describes, the code alone.
@@ -56,7 +56,7 @@ def test_a_cell_is_said_in_words_and_by_its_code() -> None:
     assert words.plainly({**ROW, "label": "as it was"}, LISTED) == "as it was"
 
 
-def test_a_subject_names_what_is_no_default() -> None:
+def test_a_subject_names_factors_without_their_default() -> None:
     assert words.subject(ROW) == "faces, tiny"
     other = ROW | {"scenario": "offline", "thread_policy": "matched", "weights": "seeded"}
     assert words.subject(other) == "faces, tiny, offline, matched threads, seeded weights"
@@ -66,7 +66,7 @@ def test_a_subject_names_what_is_no_default() -> None:
     ]  # fmt: skip
 
 
-def test_what_a_ratio_is_of_depends_on_the_scenario() -> None:
+def test_the_time_of_a_ratio_depends_on_the_scenario() -> None:
     assert words.of_what(ROW, 1.25) == ""
     assert words.of_what({**ROW, "scenario": "server"}, 1.25) == "of latency"
     offline = words.of_what({**ROW, "scenario": "offline"}, 1.25)
@@ -86,7 +86,7 @@ def test_numbers_are_folded(numbers: list[int], text: str) -> None:
     assert words.numbers_in_brief(numbers) == text
 
 
-def test_the_least_and_the_most_stand_for_a_panel() -> None:
+def test_a_panel_is_described_by_its_least_and_its_most() -> None:
     rows: list[dict[str, Any]] = [
         {**ROW, "ratio": 1.4}, {**ROW, "mode": "pinned", "cores": 2, "ratio": 1.0},
         {**ROW, "ratio": None},
@@ -108,7 +108,7 @@ def test_progress_names_what_is_not_zero() -> None:
     assert words.progress({**counts, "planned": None, "rejected": 2}).startswith("5 trials")
 
 
-def test_a_rise_is_said_with_what_keeps_it_undecided() -> None:
+def test_a_rise_is_reported_with_the_reason_why_it_is_undecided() -> None:
     named = ROW | {"what": "cost", "effect": None, "why": "no interval"}
     fail: dict[str, Any] = {
         "limit": 0.03, "verdict": "cannot tell", "judged": 1, "above": [], "unclear": [named],
