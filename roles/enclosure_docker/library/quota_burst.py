@@ -61,7 +61,7 @@ def set_burst(root: Path, pid: int, burst_us: int) -> tuple[Path, bool]:
         where = groups[0] if groups else "no control group"
         raise BurstError(
             f"quota_burst: {where} of process {pid} has none of {', '.join(cgroups.BURST_FILES)}; "
-            "Linux 5.14 or newer is needed, or leave cfs_burst out of the plan"
+            "Linux 5.14 or newer is needed, or remove cfs_burst from the plan"
         )
     if cgroups.own_quota_cpus(root, pid) is None:  # not the group of a container under a quota
         raise BurstError(
