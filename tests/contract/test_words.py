@@ -13,13 +13,22 @@ from virtbed.checkout import REPOSITORY
 
 # Words that the project's style replaces (regular expressions), and what to write instead.
 INSTEAD = {
+    "a hair": "slightly",
     "anew": "again; or a verb with re-: rebuild, rewrite",
     "begun": "started",
+    "behind our back": "during the sweep",
     "beside": "next to, besides, during",
     "came": "was, arrived, was read",
+    "dearer": "slower, more expensive",
+    "has it that": "requires, states",
     "holds? together": "are simultaneous",
+    "in vain": "without success",
     "laid": "placed, planned, formatted",
+    "lest": "so that … not",
+    "no ground for": "no reason to",
+    "of then": "of that time",
     "quieten(s|ed|ing)?": "make quiet",
+    "thereof": "of it",
     "told": "said, given, reported, known; cannot be distinguished",
 }
 REPLACED = re.compile(rf"\b({'|'.join(INSTEAD)})\b", re.IGNORECASE)
