@@ -60,7 +60,7 @@ def test_every_weakness_that_the_data_can_show_is_named(timings: pl.DataFrame) -
     assert found["unexplained-cell"].startswith("FaceNet VMCN GPU takes 0.495 to 0.554")
     assert "FaceNet 2 in 66 cells, Yolo 2 in 65 cells" in found["fixed-order"]
     assert "FaceNet 1.73 times from 32 to 64, Yolo 1.41 times" in found["slower-with-cores"]
-    assert found["outlying-run"].startswith("11 of 3669 later runs take over 2 times")
+    assert found["outlying-run"].startswith("11 of 3669 later runs take more than 2 times")
     assert "4.04 times (FaceNet VMCN pinned at 64 cores" in found["outlying-run"]
     assert found["alike-neighbours"].startswith("In 18 of 131 cells")
     assert "In 48 of 107 cells (FaceNet 46, Yolo 2)" in found["inputs-apart"]
@@ -126,7 +126,7 @@ def test_only_an_interval_that_lies_in_their_range_is_said_to(
     assert [row["answer"] for row in found["rows"]] == [answer]
     said = words.agreement(found)
     assert f"widened by {100 * margin:.3g}%, the whole interval is inside" in said
-    assert f"inside in {int(answer == 'inside')}, outside in 0" in said
+    assert f"inside for {int(answer == 'inside')}, outside for 0" in said
 
 
 def write(path: Path, *lines: str, header: str = HEADER) -> Path:
