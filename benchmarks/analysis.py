@@ -70,7 +70,7 @@ def main() -> int:
     for step, ended in steps.items():
         print(f"| {step} | {ended - started:.1f} |")
         started = ended
-    print(f"\nPeak memory until the report {peak:,.0f} MiB; the page has {len(page) / 2**20:.1f} MiB. "
+    print(f"\nPeak memory to the report {peak:,.0f} MiB; the page has {len(page) / 2**20:.1f} MiB. "
           f"{opening}")  # fmt: skip
     return 0
 
