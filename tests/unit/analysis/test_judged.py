@@ -140,7 +140,7 @@ def test_every_scenario_is_judged_by_a_measure() -> None:
 
 def test_ratios_of_what_is_better_when_higher_are_of_its_inverse() -> None:
     own = {"name": "throughput", "unit": "1", "grain": "trial", "words": "throughput"}
-    with pytest.raises(ValueError, match="its inverse where higher is"):
+    with pytest.raises(ValueError, match="its inverse if higher is"):
         Judged(**own, better="higher", time="throughput", meaning="M.")  # type: ignore[arg-type]
 
 

@@ -103,6 +103,6 @@ def test_the_page_states_which_stalls_were_too_rare_to_see(folder: Folder) -> No
     assert (container["requests"], container["few"], container["skewed"]) == (120, False, True)
     assert container["needed"] > container["per_trial"] == 40
     page = render(content)
-    assert "1 of 2 cells has under 59 requests" in page
+    assert "1 of 2 cells has fewer than 59 requests" in page
     assert "fewer than one request in 11" in page
-    assert "in 1 cell a few requests take so much longer" in page
+    assert "in 1 cell, a few requests take so much longer" in page

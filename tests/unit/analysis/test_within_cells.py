@@ -107,9 +107,9 @@ def test_the_page_states_what_a_run_shows_of_a_bound(
     for replicate in (1, 2, 3):
         folder.trial("bm", "pinned", replicate, {"a": [20.0 + replicate] * requests})
     html = render(written(folder))
-    assert ("shows none that does in 37% of runs" in html) == enough
-    assert ("No trial has the 100 requests that a 99th percentile takes" in html) != enough
-    bursts = "of 10 slow requests at a time, a run of 100 meets none in 90% of runs"
+    assert ("37% of trials with 100 requests show none of them" in html) == enough
+    assert ("No trial has the 100 requests that a 99th percentile needs" in html) != enough
+    bursts = "if 10 come at a time, 90% of trials with 100 requests meet none"
     assert (bursts in html) == enough
     assert round(100 * math.exp(-100 * 0.01 / 10)) == 90
     assert round(100 * 0.99**100) == 37 and round(100 * 0.99**300) == 5
