@@ -68,7 +68,8 @@ def gpu_states(addresses: Iterable[str], images: Sequence[Path]) -> dict[str, Gp
     states = in_child_process(partial(_states, path, wanted), NVML_DEADLINE_S)
     if states is None:
         reason = f"NVML crashed, or gave no answer within {NVML_DEADLINE_S:.0f} s"
-        return dict.fromkeys(wanted, Refusal("nvml", reason, "see the output of nvidia-smi and dmesg"))
+        remedy = "see the output of nvidia-smi and dmesg"
+        return dict.fromkeys(wanted, Refusal("nvml", reason, remedy))
     return {
         at: decode(GpuState, each, at) if "uuid" in each else decode(Refusal, each, at)
         for at, each in states.items()
