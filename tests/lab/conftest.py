@@ -19,6 +19,8 @@ FAILED = pytest.StashKey[bool]()
 Row = tuple[str, str, str]
 TABLE: dict[Row, str] = {}
 """Outcome by server, platform and mode; `pytest_terminal_summary` prints it."""
+CAPTURING: list[Any] = []
+"""Pytest's plug-in that captures output."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -29,9 +31,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    CAPTURING.append(config.pluginmanager.getplugin("capturemanager"))
+
+
 def say(text: str) -> None:
-    """Print progress past pytest's capture, because a boot takes minutes."""
-    print(f"lab: {text}", file=sys.__stderr__, flush=True)
+    """Show progress, although pytest captures output: a boot takes minutes."""
+    with CAPTURING[-1].global_and_fixture_disabled():
+        print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
