@@ -57,10 +57,10 @@ def marked(name: str, replicates: int) -> float:
 
 
 ADMITTED = re.compile(
-    r"With (?P<n>\d+) replicates such an interval .* fall on one side alone, it does in "
+    r"With (?P<n>\d+) replicates, such an interval .* hit one side alone, it does so in "
     r"(?P<skewed>\d+)% of sweeps, or in (?P<very_skewed>\d+)% .* wanders from replicate to "
-    r"replicate, in (?P<wandering>\d+)% down to (?P<most_wandering>\d+)%.* no replicate met, up to "
-    r"(?P<unseen>\d+)% of all"
+    r"replicate, in (?P<wandering>\d+)% down to (?P<most_wandering>\d+)%.* no replicate met, which "
+    r"may be up to (?P<unseen>\d+)% of all"
 )
 
 
