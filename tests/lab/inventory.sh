@@ -12,10 +12,12 @@ find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path '/var/tmp/syste
 find /run -xdev -not -path '/run/systemd/*' -not -path '/run/user/*' -not -path '/run/udev/*' \
   -printf 'file %p %y\n' 2>/dev/null
 find /sys/fs/cgroup -type d -printf 'group %p\n' 2>/dev/null
-find /sys/fs/cgroup \( -name cpuset.cpus -o -name cpuset.mems -o -name cpu.max \
-  -o -name cgroup.subtree_control \) 2>/dev/null | while read -r file; do
-  echo "limit $file $(cat "$file" 2>/dev/null)"
-done
+# Only limits that limit something: every group has these files once a controller is enabled.
+find /sys/fs/cgroup \( -name cpuset.cpus -o -name cpuset.mems -o -name cpu.max \) 2>/dev/null |
+  while read -r file; do
+    value=$(cat "$file" 2>/dev/null)
+    case $value in '' | max*) ;; *) echo "limit $file $value" ;; esac
+  done
 sysctl --all 2>/dev/null | grep -Ev \
   'random\.|\.nr_threads|dentry-state|inode-(nr|state)|file-nr|ns_last_pid|aio-nr|pty\.nr|cache_nr|nf_conntrack_count|sched_domain|keys' \
   | sed 's/^/sysctl /'
