@@ -272,7 +272,8 @@ def test_reloads_of_systemd_do_not_change_instances(
 
 # Facts that change with time or with a login, not because of virtbed.
 _TIME = re.compile(
-    r"(file|group|limit|mount|unit|unit-file) \S*(/root/|/run/(user|libvirt|docker|containerd|sshd|log|lock)|"
+    r"(file|group|limit|mount|unit|unit-file) \S*("
+    r"/root/|/run/(user|libvirt|docker|containerd|sshd|log|lock)|"
     r"/var/(log|cache|tmp|lib/(apt|dpkg|systemd|private))|session-|user-0|user@0|apt-daily)"
 )
 # Facts that engines leave, which were installed here before virtbed and start for the first time:
