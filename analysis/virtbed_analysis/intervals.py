@@ -106,8 +106,8 @@ def ratio_interval(
     side is the denominator. An end is None if h >= 1, as when one pair dominates the mean.
 
     From four pairs on, a second lower end is computed with the largest ratio winsorized to the
-    second largest (t with n - 2 degrees of freedom, spread times n / (n - 1); after Tukey and
-    McLaughlin, Sankhya A 25, 1963). Winsorizing can only lower the mean, so the higher of both ends
+    second largest (t with n - 2 degrees of freedom, spread times (n - 1) / (n - 2): the winsorized
+    t of Dixon and Tukey, Technometrics 10, 1968, with n - 1 values left as they are). Winsorizing can only lower the mean, so the higher of both ends
     is kept: one very slow instance of a slower side does not hide the difference.
 
     Args:
@@ -132,7 +132,7 @@ def _ratio_low(
         ratios = above / below
         second, most = np.partition(ratios, -2)[-2:]
         milder = np.where(ratios == most, below * second, above)
-        ends.append(_end(milder, below, n - 2, n / (n - 1), confidence))
+        ends.append(_end(milder, below, n - 2, (n - 1) / (n - 2), confidence))
     return max(ends) if max(ends) > 0 else None
 
 
