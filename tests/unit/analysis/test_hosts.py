@@ -175,7 +175,7 @@ def test_trials_without_a_host_are_listed_on_the_common_page(folder: Folder) -> 
     assert left["trials"] == 3 and [row["trial"] for row in left["failed"]] == [broken, torn]
     page = paths.html.read_text()
     assert f"{broken}: port &lt;22&gt; taken" in page
-    assert "3 trials of replicates of which no host has a result: 2 failed or left out" in page
+    assert "3 trials of replicates for which no host has a result: 2 failed or left out" in page
 
 
 def test_the_part_of_a_host_has_its_results_and_failures(folder: Folder) -> None:

@@ -226,7 +226,7 @@ def test_a_cell_that_stopped_early_has_no_lost_trials(folder: Any) -> None:
         folder.plan("cn", "pinned", replicate)
     notes = {c["platform"]: c["note"] for c in document(read_sweep(folder.path))["cells"]}
     assert notes["cn"] is None
-    assert notes["vm"] == "1 replicate without its pair left out"
+    assert notes["vm"] == "1 replicate left out, without a pair"
 
 
 @pytest.mark.parametrize("seed", range(12))
