@@ -1,4 +1,4 @@
-"""Columns of a trial on its neighbours, the instances that ran beside the measured one."""
+"""Columns of a trial on its neighbours, the instances that ran during its measurement."""
 
 from __future__ import annotations
 

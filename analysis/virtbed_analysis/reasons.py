@@ -85,7 +85,7 @@ def bursts_seen(slo: Slo) -> str:
     # In an instance at the bound, 1 request in 100 is slow: this gives the mean number of bursts.
     unmet = math.exp(-slo.requests * (1 - PERCENTILE / 100) / _BURST)
     return (
-        f"{first}. No number here accounts for bursts that no trial met: if slow requests came "
+        f"{first}. No number here accounts for bursts that no trial met: if slow requests arrived "
         f"{_BURST} at a time, {share(unmet)} of such sweeps would meet none, although every p99 is "
         "at the bound."
     )

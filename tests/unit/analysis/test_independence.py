@@ -55,6 +55,6 @@ def test_the_effect_of_bursts_is_reported_in_numbers() -> None:
     """Five runs of 120 requests, of bursts of 10: exp(-0.6) meet none."""
     verdicts = bursts_seen(judge(instances(*[0] * 5, requests=120)))
     assert "Slow requests are not clustered here" in verdicts
-    assert "came 10 at a time, 55% of such sweeps would meet none" in verdicts
+    assert "arrived 10 at a time, 55% of such sweeps would meet none" in verdicts
     together = judge([Instance(300, 6, 1, 30, 24), *[Instance(300, 0, 0, 30, 24)] * 4])
     assert "and in so few bursts, that it may be chance" in together.reason
