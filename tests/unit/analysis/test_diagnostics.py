@@ -206,7 +206,7 @@ def test_a_report_has_the_plot_the_sentences_and_the_tables(folder: Any) -> None
     assert 'id="run_order-1-' in page and "1 of them suspect" in page
     assert page.count("Order and drift</h2>") == 1 and 'id="components"' in page
     most = max(abs(row["bias_most"]) for row in content["drift"]["cells"])
-    assert f"Drift makes at most {words.percentage(most)} of any ratio (95%)" in page
+    assert f"Drift changes no ratio by more than {words.percentage(most)} (95% confidence)" in page
     (slope,) = content["drift"]["slopes"]
     assert f"changed by {words.signed(slope['per_step'])} per {slope['unit']} (" in page
     (row,) = content["diagnostics"]["samples"]
@@ -219,8 +219,8 @@ def test_with_one_replicate_the_page_does_not_claim_that_nothing_drifted(folder:
     for platform, mode in KINDS[:3]:
         folder.trial(platform, mode, 1, {"a": [20.0, 21.0]})
     page = report(folder.path).html.read_text()
-    assert "The drift is not known" in page
-    assert "Drift makes" not in page
+    assert "The drift is unknown" in page
+    assert "Drift changes" not in page
 
 
 def test_an_empty_sweep_has_no_diagnostics(folder: Any) -> None:
