@@ -65,7 +65,7 @@ class Choice:
 
             - "good": choose among `rows`, which are within the margin of bare metal or faster; none
               of them is shown slower than a faster one
-            - "least": every platform costs more than the margin; the one row costs clearly least
+            - "least": every platform costs more than bare metal; the one row costs clearly least
             - "alike": every platform costs more; which of `rows` costs least is undecided
             - "unknown": no platform is shown to be good; `rows` are undecided
             - "nothing": every row has a reservation or no interval
@@ -266,10 +266,10 @@ def _time(row: Json) -> str:
 
 
 def _reserved(rows: Rows, reader: Reader) -> list[str]:
-    """Return the sentence on cells that are fast enough, but have a reservation."""
+    """Return the sentence on cells whose times are fast enough, but have a reservation."""
     fast = [row for row in rows if row["reservation"] and row["answer"] in ("same", "less")]
     parts = [f"{reader.name(row)} at {sizes([row])} ({row['reservation']})" for row in fast]
-    return [f"Fast enough, but not to be chosen by this sweep: {listed(parts)}."] if parts else []
+    return [f"Fast enough by its times, but not to be chosen: {listed(parts)}."] if parts else []
 
 
 def sizes(rows: Iterable[Json]) -> str:

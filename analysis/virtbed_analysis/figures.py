@@ -84,6 +84,7 @@ def draw_comparison(content: Json) -> dict[str, Drawing]:
         "time": ("Change of time", "{}, second / first, ratio (dashed: no change)"),
         "cost": ("Change of cost", "ratio to bare metal, second / first (dashed: no change)"),
     }
+    fewest, most = sorted(len(content[side]) for side in ("first", "second"))
     drawings = {}
     for name, (heading, label) in kinds.items():
         rows = [
@@ -93,10 +94,14 @@ def draw_comparison(content: Json) -> dict[str, Drawing]:
             if row[name]
         ]
         unit = "sweep" if name == "time" else content["unit"]
-        interval = (
-            f"{words.percent()} intervals, Welch's t over {unit}s, simultaneous for all cells"
+        per = " per side" if unit == "sweep" and fewest == most else " on the side with fewer"
+        kind = f"Welch's t over {unit}s"
+        if unit == "sweep" and fewest == 1:  # see `engine.half_width`
+            kind = "Student's t over sweeps with one variance for both sides"
+        interval = f"{words.percent()} intervals, {kind}, simultaneous for all cells"
+        panel = partial(
+            _ratios, heading=heading, label=label, unit=unit, per=per, interval=interval
         )
-        panel = partial(_ratios, heading=heading, label=label, unit=unit, interval=interval)
         if drawing := _drawing(name, _styled(rows, content), panel, _grouped(rows)):
             drawings[name] = drawing
     return drawings
@@ -204,10 +209,10 @@ def _gpu_rows(content: Json) -> list[Row]:
 # How each kind is drawn.
 
 
-def _note(rows: list[Row], column: str, rest: str, unit: str = "replicate") -> str:
+def _note(rows: list[Row], column: str, rest: str, unit: str = "replicate", per: str = "") -> str:
     """Return the line under a title: n (the values of `column`), then the kind of interval."""
-    fresh = ", each on a fresh instance" if unit == "replicate" else " per side"
-    return f"{canvas.sample_size((row[column] for row in rows), unit)}{fresh}; {rest}"
+    fresh = ", each on a fresh instance" if unit == "replicate" else ""
+    return f"{canvas.sample_size((row[column] for row in rows), unit)}{per}{fresh}; {rest}"
 
 
 def _kind_of_interval(rows: Iterable[Row], interval: str = _STUDENT) -> str:
@@ -223,6 +228,7 @@ def _ratios(
     heading: str = "Time over bare metal's",
     label: str = "{} / pinned bare metal's, ratio (dashed: bare metal)",
     unit: str = "replicate",
+    per: str = "",
     interval: str = _STUDENT,
 ) -> str:
     """Draw each row's ratio with its interval; where rows have none, typical times."""
@@ -249,7 +255,7 @@ def _ratios(
         canvas.set_lines(axes, lines, lambda row: say(row[f"{column}{suffix}"]))
 
     extremes = words.extremes(rows, f"{column}{suffix}", say)
-    note = _note(rows, n, _kind_of_interval(rows, interval), unit)
+    note = _note(rows, n, _kind_of_interval(rows, interval), unit, per)
     return canvas.panel(
         name, f"{heading}: {subject}", canvas.height_of(lines), f"{label}: {extremes}", draw, note
     )

@@ -425,6 +425,6 @@ def of_report(
             f"Pooled over {len(hosts)} hosts that are alike ({', '.join(hosts)}). An interval "
             "holds for these hosts, not for another one. Ratios have an additional standard "
             f"deviation between hosts{most}; {words.count(differ, 'cell')} of {len(rows)} "
-            f"{'differs' if differ == 1 else 'differ'} between hosts at {CONFIDENCE:.0%}."
+            f"{'is' if differ == 1 else 'are'} shown to differ between hosts at {CONFIDENCE:.0%}."
         ),
     }

@@ -107,8 +107,9 @@ def ratio_interval(
 
     From four pairs on, a second lower end is computed with the largest ratio winsorized to the
     second largest (t with n - 2 degrees of freedom, spread times (n - 1) / (n - 2): the winsorized
-    t of Dixon and Tukey, Technometrics 10, 1968, with n - 1 values left as they are). Winsorizing can only lower the mean, so the higher of both ends
-    is kept: one very slow instance of a slower side does not hide the difference.
+    t of Dixon and Tukey, Technometrics 10, 1968, with n - 1 values left as they are). Winsorizing
+    can only lower the mean, so the higher of both ends is kept: one very slow instance of a slower
+    side does not hide the difference.
 
     Args:
         above: Values of the numerator, shape (n,).

@@ -133,7 +133,7 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
     if not measured:
         return f"No evidence: the sweep has no real (not emulated) result of {what}."
     if ranked.choice is None:
-        return f"No evidence that any of the {measured} measured cells of {what} is suitable."
+        return f"No evidence that any of the {measured} cells of {what} in the sweep is suitable."
     of = f"of {fit}" if fit == measured else f"of the {count(fit, 'suitable cell')}"
     by = "" if question.compared.name == "e2e" else f" by {question.compared.words}"
     best = "least cost per million requests" if question.prices else f"fastest{by}"
@@ -171,7 +171,9 @@ def sure(question: Question, ranked: Ranking) -> str | None:
     sentence = _compared(pair, what, question)
     if not pair.worse and all(cell.key != ranked.runner_up.key for cell in ranked.may_be_best):
         sentence = sentence.replace(_SWAP, "by these alone the two cannot be distinguished")
-        sentence = f"{sentence[:-1]}; but another candidate is shown to be better than that one."
+        sentence = (
+            f"{sentence[:-1]}; but another candidate is shown to be better than the runner-up."
+        )
     return f"{sentence}{_more(ranked, pair)}"
 
 

@@ -61,6 +61,8 @@ def _panel(name: str, waterfalls: list[Json], entries: words.Entries) -> str:
         f"lines: {words.percent()} intervals of each step, Student's t over replicates, "
         "simultaneous for a platform's steps"
     )
+    if any(row["kind"] == "change" for waterfall in waterfalls for row in waterfall["rows"]):
+        note += "; a change has an n of its own, and an interval that is not simultaneous"
     alternative = f"{label}: {' '.join(row['sentence'] for row in waterfalls)}"
     height_in = len(lines) * _LINE_IN + _FRAME_IN
     return canvas.panel(

@@ -367,7 +367,7 @@ def drawn(panels: int, subjects: int) -> str:
     """Return a sentence on the subjects that a figure shows; empty if it shows all."""
     if panels == subjects:
         return ""
-    return f"Drawn are {panels} of {subjects}: those whose ratios are furthest from 1."
+    return f"Drawn are {panels} of {subjects}: those whose ratios, if any, are furthest from 1."
 
 
 def numbers_in_brief(numbers: Iterable[int]) -> str:

@@ -176,7 +176,7 @@ class Answer:
 
     input: Text = described("Name of the input.")
     answer: str = described("The answer, rounded so that it is equal on every platform.")
-    expected: str = described("The expected answer, from the application's data.")
+    expected: str = described("What is expected of the answer, in words.")
     score: Optional[float] = described(
         "Quality of the answer; null if it cannot be expressed as a number."
     )

@@ -71,10 +71,10 @@ def host_status(bench: Bench, platforms: Platforms, problems: list[str]) -> list
             raise BenchError(
                 "no virtbed_state_dir found for the host, a path needed; set it in the inventory"
             )
-        kinds = {
+        commands = {
             name: list(role.standing) for name, role in platforms.roles.items() if role.standing
         }
-        return [_this_machine(kinds, Path(state_dir))]
+        return [_this_machine(commands, Path(state_dir))]
     note = f"{host_lock.FOLDER}/{host_lock.NAME}"
     ended, events = bench.play("status", {"host_doctor_note": note})
     reports = [e for e in events if isinstance(e, TaskOk) and e.action == "host_standing"]
@@ -117,11 +117,11 @@ def _keep_off(holder: Claim) -> None:
         os.sched_setaffinity(0, os.sched_getaffinity(holder.pid))
 
 
-def _this_machine(kinds: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
+def _this_machine(commands: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
     """Return the status of this machine.
 
     Args:
-        kinds: The kinds of things that each role leaves on a host, by the role's name.
+        commands: The command that lists the instances of a role's engine, by the role's name.
         state_dir: The folder of virtbed's state on the host.
     """
     try:
@@ -130,7 +130,7 @@ def _this_machine(kinds: Mapping[str, list[str]], state_dir: Path) -> HostStatus
         raise BenchError(str(error)) from error
     if holder and seen.same_kernel(holder):
         _keep_off(holder)
-    existing = standing(kinds, state_dir)
+    existing = standing(commands, state_dir)
     for lock in _locks():
         if not holder and lock.exists() and not os.access(lock, os.R_OK):
             existing["unseen"].append(f"whether a process holds {lock}: root is needed to see it")

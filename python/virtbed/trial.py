@@ -27,7 +27,7 @@ class Trial:
         scale: Its scale.
         scenario: LoadGen's scenario.
         rules: "quick" or "study".
-        target_qps: Requests per second, for scenario server.
+        target_qps: Requests per second: issued in scenario server, expected in offline.
         target_latency_ms: Bound on the 99th percentile, for scenario server.
         samples: Number of measured samples, with the quick rules.
         warmup: Number of samples before them.

@@ -66,7 +66,10 @@ def measured_again(
 
 
 def _is_baseline(trial: Trial) -> bool:
-    """Return whether a trial is a baseline: bare metal, pinned, with the factors' defaults."""
+    """Return whether a trial is a baseline: bare metal, pinned, with the factors' defaults.
+
+    A factor whose `baseline` is "same" may have any value, which its pairs share; see `_pair`.
+    """
     instance = trial.instance
     plain = all(trial.factors[f.name] == f.default for f in FACTORS if f.baseline == "default")
     bare = (instance.machine, instance.enclosure) == BARE

@@ -137,4 +137,4 @@ def test_a_runner_up_that_another_cell_beats_is_not_one_that_may_be_better(folde
     assert (advice["answer"], named(advice["choice"])) == ("best", ("cn", "pinned", 1))
     assert named(advice["runner_up"]) == ("podman", "pinned", 1)
     assert "may swap" not in advice["sure"]
-    assert "another candidate is shown to be better than that one" in advice["sure"]
+    assert "another candidate is shown to be better than the runner-up" in advice["sure"]

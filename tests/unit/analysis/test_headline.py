@@ -213,7 +213,7 @@ def test_an_answer_that_depends_on_suspect_trials_is_not_chosen() -> None:
     screen = headline(content(good, doubtful, without_suspects=suspects))
     assert screen["lead"].startswith("Choose container, pinned (cn pinned): within")
     assert (
-        "Fast enough, but not to be chosen by this sweep: KVM guest, pinned (vm pinned) at 1 core "
+        "Fast enough by its times, but not to be chosen: KVM guest, pinned (vm pinned) at 1 core "
         "(without suspect trials: cannot tell)." in screen["lead"]
     )
 
