@@ -48,7 +48,9 @@ class Lost:
         of = count(self.measured + self.failed + self.rejected, "trial")
         parts = [
             f"{self.failed} of {of} failed" if self.failed else "",
-            f"{self.rejected} of {of} left an invalid result" if self.rejected else "",
+            f"{self.rejected} of {of} left a result that cannot be trusted"
+            if self.rejected
+            else "",
             f"LoadGen calls {self.invalid} of {of} INVALID" if self.invalid else "",
         ]
         return ", ".join(filter(None, parts))

@@ -149,6 +149,31 @@ def test_a_curve_without_intervals_has_no_dotted_end(folder: Any, panels: Panels
     assert [len(line.get_xdata()) for line in lines if line.get_linestyle() == "-"] == [3]
 
 
+@pytest.mark.parametrize(
+    ("unit", "sides", "n", "stated"),
+    [
+        (
+            "replicate",
+            (1, 1),
+            9,
+            "n = 9 replicates on the side with fewer, each on a fresh instance",
+        ),
+        ("replicate", (1, 1), 9, "Welch's t over replicates"),
+        ("sweep", (3, 3), 3, "n = 3 sweeps per side; lines: 95% intervals, Welch's t over sweeps"),
+        ("sweep", (2, 3), 2, "n = 2 sweeps on the side with fewer"),
+        ("sweep", (1, 3), 1, "Student's t over sweeps with one variance for both sides"),
+    ],
+)
+def test_a_change_states_its_n_and_the_kind_of_its_interval(
+    content: Any, panels: Panels, unit: str, sides: tuple[int, int], n: int, stated: str
+) -> None:
+    effect = {"value": 1.1, "low": 1.05, "high": 1.15, "n": n}
+    rows = [row | {"time": None, "cost": effect} for row in first(content["cells"])[:2]]
+    compared = {"platforms": content["platforms"], "cells": rows, "unit": unit}
+    compared |= {name: ["x"] * size for name, size in zip(("first", "second"), sides, strict=True)}
+    assert stated in figures.draw_comparison(compared)["cost"].panels[0]
+
+
 def test_a_gpu_has_a_mark_end_to_end_and_one_of_inference(content: Any, panels: Panels) -> None:
     said = figures.draw(content)["gpu"].panels[0]
     gains = content["gpu_speed_up"]

@@ -415,7 +415,7 @@ def test_results_that_cannot_be_trusted_count_as_lost() -> None:
     row = cell("cn pinned", 1.0)
     rejected = [{"file": f"trials/{trial(row, 6)}/result.json", "reason": "cut"}]
     lead = headline(content(row, rejected=rejected, counts={"rejected": 1}))["lead"]
-    assert "1 of 6 trials left an invalid result" in lead
+    assert "1 of 6 trials left a result that cannot be trusted" in lead
 
 
 def test_a_failure_of_unknown_scale_counts_for_both_scales() -> None:

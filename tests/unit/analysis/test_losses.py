@@ -53,7 +53,7 @@ def test_each_way_of_losing_a_trial_counts_for_its_own_cell() -> None:
     assert found[key_of(ROW)] == Lost(measured=4, failed=2, late=1, rejected=1, invalid=1)
     assert found[key_of(OTHER)] == Lost(measured=4)
     assert found[key_of(ROW)].in_words() == (
-        "2 of 7 trials failed, 1 of 7 trials left an invalid result, "
+        "2 of 7 trials failed, 1 of 7 trials left a result that cannot be trusted, "
         "LoadGen calls 1 of 7 trials INVALID"
     )
     assert found[key_of(OTHER)].in_words() == ""
