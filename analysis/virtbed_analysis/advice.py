@@ -190,9 +190,12 @@ def _asides(sweep: Sweep, choice: Candidate | None, others: Ranking | None) -> l
     """Return sentences on suspect trials, and on failures that belong to no known cell."""
     sentences = []
     if others is not None and choice is not None:
-        name = named(others.choice.cell, sweep.platforms) if others.choice else "no cell"
-        same = others.choice is not None and others.choice.key == choice.key
-        outcome = "the choice is the same" if same else f"it would be {name}"
+        if others.choice is None:
+            outcome = "there would be no choice"
+        elif others.choice.key == choice.key:
+            outcome = "the choice is the same"
+        else:
+            outcome = f"it would be {named(others.choice.cell, sweep.platforms)}"
         doubt = " (cannot tell)" if others.answer == "cannot tell" else ""
         sentences.append(f"Without the suspect trials, {outcome}{doubt}.")
     if sweep.failures and sweep.design is None:

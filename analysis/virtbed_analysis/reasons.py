@@ -149,7 +149,7 @@ def because(question: Question, ranked: Ranking, fit: int, measured: int) -> str
         return f"{first} {margin} of the {best} {of}, whichever that is."
     unsure = _unsure(ranked)
     also = f" and {unsure} that may not keep the bound" if unsure else ""
-    return f"{len(ranked.may_be_best)} may be the {best} {of}{also}."
+    return f"{count(len(ranked.may_be_best), 'cell')} may be the {best} {of}{also}."
 
 
 def _unsure(ranked: Ranking) -> int:
@@ -238,8 +238,8 @@ def notes(question: Question, cell: Candidate) -> list[str]:
     if cell.slo is None:
         _, most = share_bounds(0, cell.ends.measured, CONFIDENCE)
         sentences.append(
-            f"A kind of instance that makes up to {share(most)} of all may not be among its "
-            f"{count(cell.ends.measured, 'replicate')}."
+            f"Up to {share(most)} of instances could be slow for a reason of their own without any "
+            f"of its {count(cell.ends.measured, 'replicate')} having met one."
         )
     elif question.slo_ms is not None:
         sentences.append(f"{bound_kept(cell.slo, question.slo_ms)}.")

@@ -252,15 +252,18 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
         )
     if beyond:
         remedies.append(
-            f"Reduce other load on the host: with its noise {words.count(beyond, 'cell')} would "
+            "Reduce other load on the host (virtbed doctor lists some causes): with its noise "
+            f"{words.count(beyond, 'cell')} would "
             f"need more than {MOST_REPLICATES} replicates, the most that a plan accepts. Or change "
             "the plan, under another name: tuning: true, more samples, a wider margin."
         )
     if 0 < target <= planned:
-        remedies.append(
-            f"The plan's {planned} replicates are enough, but not all have a result: finish or "
-            "repeat what is missing."
+        enough = (
+            f"Whether the plan's {planned} replicates are enough is not known yet, because not"
+            if unknown
+            else f"The plan's {planned} replicates are enough, but not"
         )
+        remedies.append(f"{enough} all have a result: finish or repeat what is missing.")
     command = f"virtbed sweep {name}"
     if target > planned:
         command += f" --replicates {target}"

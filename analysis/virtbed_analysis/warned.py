@@ -60,13 +60,14 @@ def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
             f"{_have(len(alone), 'cell')} no pinned bare metal to compare with, and no part in "
             f"this summary: {named}"
             f"{f'; and {len(alone) - _NAMED} more' if len(alone) > _NAMED else ''}.",
-            "Add bare metal at the same sizes to the plan, or repeat its failed trials.",
+            _rest(content)
+            or "Add bare metal at the same sizes to the plan, or repeat its failed trials.",
         )
     if rows and (single := sum(row["ratio_low"] is None for row in rows)):
         yield (
             f"{_of(single, len(rows), 'cell', 'has', 'have')} no interval: one replicate shows no "
             "spread.",
-            "Raise replicates in the plan to 5 or more, and run the sweep again.",
+            _rest(content) or "Raise replicates in the plan to 5 or more, and run the sweep again.",
         )
     spans = [row for row in rows if row["ratio_low"] is not None]
     flat = [row for row in spans if not has_width(row["ratio_low"], row["ratio_high"])]
@@ -83,6 +84,13 @@ def _of_cells(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
             "includes both a cost worth acting on and none.",
             _narrower(content),
         )
+
+
+def _rest(content: Json) -> str:
+    """Return the step that runs the trials that have not run yet; empty if all have."""
+    return (
+        f"virtbed sweep {content['sweep']} runs the rest." if content["counts"]["waiting"] else ""
+    )
 
 
 def _narrower(content: Json) -> str:
@@ -121,9 +129,11 @@ def _of_intervals(content: Json, rows: Sequence[Json]) -> Iterator[Warned]:
             "See Hosts.",
         )
     if unlike := content.get("unlike"):
+        facts = list(dict.fromkeys(row["fact"] for row in unlike))
+        more = f" and {len(facts) - _NAMED} more" if len(facts) > _NAMED else ""
         yield (
             f"{words.count(len(unlike), 'difference')} besides the platform between the cells that "
-            "are compared.",
+            f"are compared: {', '.join(facts[:_NAMED])}{more}.",
             "See What differs besides the platform.",
         )
 
@@ -140,10 +150,15 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
     if suspect := counts["suspect"]:
         real = counts["analysed"] - counts["emulated"]
         changed = sum(row["suspect"] for row in rows)
+        without = (
+            " Without them, nothing is left to compare."
+            if suspect == real and not changed
+            else f" Without them, {changed or 'none'} of {words.count(len(rows), 'answer')} would "
+            "be different."
+        )
         yield (
             f"{_of(suspect, real, 'trial', 'is', 'are')} suspect: something other than the "
-            f"platform changed during the trial. Without them, {changed or 'none'} of "
-            f"{words.count(len(rows), 'answer')} would be different.",
+            f"platform changed during the trial.{without if rows else ''}",
             "See Suspect trials; repeat the sweep on a quieter host.",
         )
     ended = (content.get("loadgen") or {"trials": []})["trials"]

@@ -61,7 +61,7 @@ def standing(
             instances += [{"role": role, "name": name} for name in sorted(names)]
     processes, hidden = _processes(proc)
     if hidden:
-        unseen.append(f"{hidden} processes of other users are not seen: root is needed")
+        unseen.append(_hidden_words(hidden))
     overlays = _names(state_dir / "instances", unseen)
     changed = []
     for name in _names(state_dir, unseen):
@@ -113,6 +113,12 @@ def _processes(proc: Path) -> tuple[list[dict[str, Any]], int]:
         if name and pid != os.getpid():
             processes.append({"pid": pid, "name": name.decode(errors="replace")[:200]})
     return processes, hidden
+
+
+def _hidden_words(hidden: int) -> str:
+    """Return the sentence on processes whose environment cannot be read."""
+    of = f"the environment of {hidden} process{'' if hidden == 1 else 'es'}"
+    return f"{of}: root is needed" if os.geteuid() != 0 else f"{of}: the kernel refuses it to root"
 
 
 def _names(folder: Path, unseen: list[str]) -> list[str]:

@@ -169,8 +169,8 @@ def _process(reading: Json) -> str:
     quota = reading["cgroup"]["quota_cpus"]
     pools = ""
     if "threads" in reading:  # only the application has thread pools
-        size = reading["threads"]["intra_op"] or "as many as the framework chooses"
-        pools = f", pools of {size}"
+        size = reading["threads"]["intra_op"] or "a size that the framework chooses"
+        pools = f", thread pools of {size}"
     return (
         f"a process may run on CPUs {reading['cpus_allowed_list']} of {reading['cpus_visible']}, "
         f"quota {'none' if quota is None else f'{quota:g} CPUs'}, memory policy "

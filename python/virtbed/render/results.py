@@ -37,7 +37,15 @@ def advice_lines(advice: Json) -> Iterator[str]:
     if advice["answer"] != "cannot tell":
         yield f"Choose {advice_name(choice)}. {advice['because']}"
     else:
-        yield f"Cannot tell: {advice['because']} Until more is known, take {advice_name(choice)}."
+        why = (
+            ""
+            if advice["question"]["prices"]
+            else ", the smallest of those that are typically (in the median) as fast as the fastest"
+        )
+        yield (
+            f"Cannot tell: {advice['because']} "
+            f"Until more is known, take {advice_name(choice)}{why}."
+        )
         several = "; ".join(advice_name(cell) for cell in advice["may_be_best"])
         yield f"May be the best: {several}."
     if advice["runner_up"]:
@@ -66,7 +74,7 @@ def advice_table(advice: Json) -> Table:
     if not advice["question"]["prices"]:
         what = advice["question"]["compared"]
         unit, heading = ("_per_s", "samples/s") if what == "throughput" else ("_ms", f"{what} ms")
-    table = Table("Candidates, best first")
+    table = Table("Candidates, the choice first")
     for name in ("cell", "code"):
         table.add_column(name)
     for name in (heading, "over the choice"):
@@ -125,6 +133,8 @@ def _span(value: float | None, low: float | None, high: float | None) -> str:
     if value is None:
         return "-"
     digits = max(0, 3 - math.floor(math.log10(value))) if value > 0 else 0
+    if low is None and high is None:
+        return f"{value:.{digits}f} (no interval)"
     known = ("?" if end is None else f"{end:.{digits}f}" for end in (low, high))
     return f"{value:.{digits}f} ({' to '.join(known)})"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 from virtbed.host_status import HostStatus
 from virtbed.progress import minutes
@@ -82,8 +84,10 @@ def host_lines(status: HostStatus) -> Iterator[str]:
     yield from _each("processes", [f"{p['pid']} of {p['name']}" for p in standing["processes"]])
     yield from _each("files of instances", standing["overlays"])
     for changed in standing["changed"]:
-        settings = ", ".join(changed["settings"][:8])
-        yield f"not restored: {settings} ({changed['snapshot']})"
+        yield (
+            f"{'restored at the end of the sweep' if status.holder else 'not restored'}: "
+            f"{_settings(changed)} ({changed['snapshot']})"
+        )
     if status.left_over:
         yield (
             "these are leftovers that no sweep uses: `virtbed clear` removes instances, `virtbed "
@@ -93,6 +97,15 @@ def host_lines(status: HostStatus) -> Iterator[str]:
         yield "no leftovers" + (" in what could be seen" if standing["unseen"] else "")
     for sentence in standing["unseen"]:
         yield f"not seen: {sentence}"
+
+
+def _settings(changed: Mapping[str, Any], most: int = 8) -> str:
+    """Return the first `most` settings of a snapshot; of daemons.json, processes in words."""
+    names = changed["settings"][:most]
+    if Path(changed["snapshot"]).name == "daemons.json":  # named by PID/start time
+        pids = ", ".join(name.partition("/")[0] for name in names)
+        return f"the CPUs of {'process' if len(names) == 1 else 'processes'} {pids}"
+    return ", ".join(names)
 
 
 def _each(what: str, names: Sequence[str], most: int = 12) -> Iterator[str]:

@@ -81,7 +81,7 @@ def test_what_is_said_of_the_runner_up_agrees_with_its_interval(sizes: Folder) -
     assert "clearly" not in same["sure"]
     exact = ask(sizes, platforms=("vm", "bm"), cores_max=1, margin=0.0001)
     assert exact["answer"] == "cannot tell" and exact["more_replicates"] > 10
-    assert exact["because"] == "2 may be the fastest of the 2 suitable cells."
+    assert exact["because"] == "2 cells may be the fastest of the 2 suitable cells."
     assert "the two cannot be distinguished" in exact["sure"]
     assert exact["sure"].endswith(" more replicates would decide, if the ratios are as measured.")
 

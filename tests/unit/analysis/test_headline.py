@@ -338,7 +338,7 @@ def test_resolution_and_warnings_are_on_the_first_screen() -> None:
     assert [warning["text"].split(" shows")[0] for warning in screen["warnings"]] == [
         "1 of 1 ratio",
         "1 of 1 ratio may be drift of the host in part.",
-        "1 difference besides the platform between the cells that are compared.",
+        "1 difference besides the platform between the cells that are compared: kernel.",
         "Suspicion depends (9 of 10).",
     ]
 

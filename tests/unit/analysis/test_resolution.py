@@ -121,7 +121,8 @@ def test_too_much_noise_gives_the_advice_to_reduce_it(folder: Any) -> None:
     found = lay(folder, 0.3)
     assert (found["rows"][0]["needed"], found["command"]) == (None, None)
     assert found["remedy"].startswith(
-        "Reduce other load on the host: with its noise 1 cell would need more than 99"
+        "Reduce other load on the host (virtbed doctor lists some causes): with its noise "
+        "1 cell would need more than 99"
     )
     assert "change the plan, under another name: tuning: true" in found["remedy"]
 

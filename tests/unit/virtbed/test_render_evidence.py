@@ -67,7 +67,7 @@ def test_evidence_reads_as_sentences(tmp_path: Path) -> None:
     assert "These CPUs were chosen: within one L3; one thread per core." in lines
     assert "Read back before the trial: the guest has 1 vCPU(s)" in text
     assert "vCPU 0 pinned to 1, allowed on 1; emulator pinned to 0, allowed on 0" in text
-    assert "pools of as many as the framework chooses" in text
+    assert "thread pools of a size that the framework chooses" in text
     assert "CPU quotas none" in text
     assert "SUSPECT: steal: 20.0% of the CPU time, at most 1.0% expected" in text
     assert "of CPUs 0 and 25.0% of the same cores' other threads" in text
