@@ -148,7 +148,7 @@ def test_the_queue_is_part_of_the_wait(folder: Folder) -> None:
 def test_a_bound_that_nothing_keeps_has_no_evidence(sizes: Folder) -> None:
     answer = ask(sizes, slo_ms=1)
     assert (answer["answer"], answer["choice"], answer["sure"]) == ("none", None, None)
-    assert answer["because"].startswith("No evidence that any of the 4 measured cells")
+    assert answer["because"].startswith("No evidence that any of the 4 cells")
 
 
 def test_too_few_requests_show_no_99th_percentile(folder: Folder) -> None:
