@@ -298,7 +298,9 @@ def test_the_subjects_that_differ_most_are_drawn(quick: Any) -> None:
     shown = [n for n in range(many) if any(f"application_{n:03d}" in p for p in drawing.panels)]
     assert shown == list(range(3, many))
     page = render(content | {"cells": cells})
-    assert f"Drawn are {figures.SUBJECTS} of {many}: those whose ratios, if any, are furthest" in page
+    assert (
+        f"Drawn are {figures.SUBJECTS} of {many}: those whose ratios, if any, are furthest" in page
+    )
 
 
 def test_a_published_value_beyond_the_axis_is_an_arrowhead(folder: Any) -> None:
