@@ -52,7 +52,7 @@ teardown: .venv/.made ## remove what virtbed made on this machine; results and p
 	ansible-playbook -i $(INVENTORY) playbooks/teardown.yml
 
 # Set-up comes first, because unit tests need hwloc to place instances on recorded machines.
-test: lint docs setup unit applications integration ## all the checks
+test: lint docs setup unit applications integration ## the checks that fit an hour
 
 lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint, bandit, detect-secrets
 	ruff check .

@@ -13,7 +13,8 @@ Every ratio of this package is estimated here, in three steps:
 Assumptions: units are independent, and the logarithms are near enough to normal for Student's t;
 `robust` looks for signs against both. The k intervals of one question are simultaneous: each is
 made at 1 - (1 - confidence) / k (Bonferroni), so that selecting the most extreme one is covered.
-Decisions that show no interval use `intervals.holm`.
+Decisions that show no interval use `intervals.holm`; bounds on latency in several cells use
+Hochberg's procedure (`slo`).
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ def cells(samples: pl.DataFrame, means: Readings | None = None) -> pl.DataFrame:
 def typical(per_replicate: pl.DataFrame, name: str) -> pl.DataFrame:
     """Return the geometric mean over replicates per cell, in ms, without an interval.
 
-    Trials of one cell drift with their host, so an interval from their spread covers 60 to 83%
-    instead of 95% (simulated in the tests), and a few replicates cannot show how long a drift
+    Trials of one cell drift with their host, so an interval from their spread covers less than
+    90% instead of 95% (simulated in the tests), and a few replicates cannot show how long a drift
     lasts. Ratios are paired within replicates and do have an interval.
 
     Args:

@@ -2,9 +2,9 @@
 
 Student's t on the logarithms of trials' totals has its nominal coverage if a total is not much
 skewed. If one request in twenty takes five times as long, a total of 16 requests is so skewed that
-95% intervals cover 90%, and the interval of a cell in which no request happened to stall does not
-cover at all (simulated in the tests). The skewness of a total of n independent requests is that of
-one request divided by sqrt(n).
+95% intervals cover about 90%, and the interval of a cell in which no request happened to stall does
+not cover at all. The tests assert that the interval of such a cell covers, or that it is warned of.
+The skewness of a total of n independent requests is that of one request divided by sqrt(n).
 """
 
 from __future__ import annotations

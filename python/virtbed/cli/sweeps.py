@@ -349,8 +349,8 @@ def calibrate(
 
     It measures each platform against its twin (the same cell under a second name), whose ratio must
     be 1, and against a slowdown of known size, which must be found. It runs the plan's missing
-    trials and writes results/PLAN/calibration.json. One calibration in twenty fails by chance
-    alone, so repeat a failed one before you draw conclusions. Example: `virtbed calibrate`.
+    trials and writes results/PLAN/calibration.json. At most one calibration in twenty fails by
+    chance, so repeat a failed one before you draw conclusions. Example: `virtbed calibrate`.
 
     Exit status: 0 every check passed, 1 a check failed or cannot tell, 2 refused, 4 the sweep was
     cut short, 130 interrupted.
