@@ -91,7 +91,7 @@ def start_prepared(
 def prepared_disk(image: str, preparation: str, lab: Path = FOLDER) -> Path | None:
     """Return the disk of a server that was prepared alike on any hardware, or None.
 
-    A server with other hardware boots from it, in a minute instead of a set-up of ten.
+    A server with other hardware boots from it and is not prepared again.
 
     Args:
         image: Digest of the image.
