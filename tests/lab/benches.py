@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,24 @@ from virtbed.image import image_key
 from virtbed.lab import FOLDER
 from virtbed.lab.image import Image, build
 from virtbed.lab.prepared import Preparation
-from virtbed.lab.recipe import Recipe
+from virtbed.lab.recipe import Recipe, Suite
 from virtbed.lab.server import Server
 
 from ..commands import run
 from .conftest import say
 
-# Enough memory per node for a guest of 1 GiB and its emulator.
-HARDWARE: dict[str, Any] = {"sockets": 2, "cores": 1, "nodes": 2, "memory_mib": 4096}
-# One socket only: with two, a server hung on two busy cores, with all its CPUs in the kernel and
-# interrupts off.
-SIBLINGS: dict[str, Any] = {"sockets": 1, "cores": 2, "threads": 2, "memory_mib": 3072}
+HARDWARE: dict[Suite, dict[str, Any]] = {
+    # Each node has memory for a guest of 1 GiB and its emulator.
+    "bookworm": {"sockets": 2, "cores": 1, "nodes": 2, "memory_mib": 4096},
+    # One socket only: with two, a server hung on two busy cores, with all its CPUs in the kernel
+    # and interrupts off.
+    "trixie": {"sockets": 1, "cores": 2, "threads": 2, "memory_mib": 3072},
+}
+"""Hardware of the bench host of each Debian release."""
+WORDS: dict[Suite, str] = {
+    "bookworm": "Debian 12, two nodes", "trixie": "Debian 13, two threads per core",
+}  # fmt: skip
+"""Description of each bench host."""
 STATE = "/var/lib/virtbed"
 BEFORE = "/root/before-virtbed"
 """File on a bench host with the output of `facts` before its set-up."""
@@ -89,9 +97,15 @@ def sources() -> str:
     return whole.hexdigest()[:16]
 
 
-def prepared() -> Preparation:
-    """Return the preparation that sets a server up as a bench host."""
-    return Preparation(key=f"set up by {sources()}", do=set_up)
+def bench_host(server: Callable[..., Server], suite: Suite) -> Server:
+    """Start the bench host of a Debian release, from its snapshot; set it up first if missing.
+
+    Args:
+        server: The fixture of this name.
+        suite: The release.
+    """
+    preparation = Preparation(key=f"set up by {sources()}", do=set_up)
+    return server(bench_image(Recipe(suite)), preparation, **HARDWARE[suite])
 
 
 def read(path: Path) -> Any:

@@ -69,16 +69,11 @@ def start_prepared(
     key = snapshot_key(image.digest, shape, preparation.key, accelerator, _qemu())
     snapshot = lab / "snapshots" / f"{key}.qcow2"
     if not snapshot.exists():
-        disk = prepared_disk(image.digest, preparation.key, lab)
         say(f"no snapshot {key} found: making one, which takes minutes, once")
-        server = start(
-            name, image, shape, say, tied=tied, accelerator=accelerator, disk=disk, lab=lab
-        )
+        server = start(name, image, shape, say, tied=tied, accelerator=accelerator, lab=lab)
         try:
-            if disk is None:
-                preparation.do(server)
+            preparation.do(server)
             server.save(snapshot)
-            _note_disk(snapshot, image.digest, preparation.key)
         except BaseException as error:
             server.keep_console(str(error))
             server.remove()
@@ -86,32 +81,6 @@ def start_prepared(
     return start(
         name, image, shape, say, tied=tied, accelerator=accelerator, snapshot=snapshot, lab=lab
     )
-
-
-def prepared_disk(image: str, preparation: str, lab: Path = FOLDER) -> Path | None:
-    """Return the disk of a server that was prepared alike on any hardware, or None.
-
-    A server with other hardware boots from it and is not prepared again.
-
-    Args:
-        image: Digest of the image.
-        preparation: Key of what was done to the server.
-        lab: The lab's folder.
-    """
-    link = lab / "snapshots" / _disk_name(image, preparation)
-    return link.resolve() if link.exists() else None
-
-
-def _note_disk(snapshot: Path, image: str, preparation: str) -> None:
-    link = snapshot.with_name(_disk_name(image, preparation))
-    if not link.exists():
-        link.unlink(missing_ok=True)  # its snapshot was removed
-        link.symlink_to(snapshot.name)
-
-
-def _disk_name(image: str, preparation: str) -> str:
-    digest = hashlib.sha256(json.dumps([image, preparation]).encode()).hexdigest()[:16]
-    return f"disk-{digest}.qcow2"
 
 
 def _qemu() -> str:

@@ -209,7 +209,7 @@ def servers(lab: Path = FOLDER) -> list[Server]:
 def start(
     name: str, image: Image, shape: Shape, say: Say, *, tied: bool,
     accelerator: Accelerator = "tcg", online: bool = True, snapshot: Path | None = None,
-    disk: Path | None = None, lab: Path = FOLDER,
+    lab: Path = FOLDER,
 ) -> Server:  # fmt: skip
     """Start a server and wait until it answers by SSH and has booted.
 
@@ -222,7 +222,6 @@ def start(
         accelerator: QEMU's accelerator.
         online: Whether it can reach the network beyond this machine.
         snapshot: A disk that `Server.save` wrote, to start from instead of booting.
-        disk: A disk that `Server.save` wrote, to boot from instead of the image's.
         lab: Folder of the lab.
 
     Raises:
@@ -245,7 +244,7 @@ def start(
         fcntl.flock(lock, fcntl.LOCK_EX)
         server = Server(name, folder, _free_port(), 0, image.digest, accelerator, shape)
         try:
-            server = _launch(server, image, tied, online, snapshot, disk, lock)
+            server = _launch(server, image, tied, online, snapshot, lock)
             _await(server, say, "resuming" if snapshot else "booting")
             if snapshot:
                 server.set_clock()
@@ -263,7 +262,7 @@ def start(
 
 def _launch(
     server: Server, image: Image, tied: bool, online: bool, snapshot: Path | None,
-    disk: Path | None, lock: IO[str],
+    lock: IO[str],
 ) -> Server:  # fmt: skip
     """Start the QEMU of a server; return the server with its process id."""
     folder, own = server.folder, server.folder / "disk.qcow2"
@@ -271,7 +270,7 @@ def _launch(
     if snapshot:
         run_program("cp", "--reflink=auto", "--sparse=always", str(snapshot), str(own))
     else:
-        base = ("-F", "qcow2", "-b", str(disk)) if disk else ("-F", "raw", "-b", str(image.disk))
+        base = ("-F", "raw", "-b", str(image.disk))
         run_program("qemu-img", "create", "-q", "-f", "qcow2", *base, str(own))
     command = server.shape.command(
         image.kernel, image.ramdisk, folder, server.port, server.accelerator,
