@@ -85,12 +85,12 @@ applications: .venv/.made .venv/.jax ## tests of the applications, in the image;
 
 # The servers are emulated, so this is slow: without snapshots it takes more than half an hour.
 lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… options of pytest
-	pytest tests/lab $(LAB)
+	pytest --durations=0 tests/lab $(LAB)
 
 integration: setup ## tests on the real platforms, as root
 	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml tests/integration/slurm.yml
 	pytest tests/faults -m quick
-	pytest tests/integration
+	pytest --durations=25 tests/integration
 
 # Takes more than an hour, because each kill is two sweeps. VIRTBED_KILLS=… sets their number (40).
 faults: setup ## faults on the real platforms, as root: kills, full disks; 10,000 malformed files

@@ -19,6 +19,10 @@ from ..commands import TIED as TIED
 from ..commands import TOOLS as TOOLS
 from ..commands import run as run
 
+NULL: dict[str, Any] = {
+    "applications": [{"name": "null", "scale": "tiny", "samples": 2, "warmup": 1}]
+}
+"""An application without a model: importing TensorFlow in an emulated guest takes a minute."""
 INSTANCE = re.compile(rb"virtbed-[a-z0-9_]+-(vanilla|pinned)-c\d\d")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .conftest import NOTHING, read, run, traces
+from .conftest import NOTHING, NULL, read, run, traces
 
 TIMES = "period {} us, burst {} us"
 
@@ -14,7 +14,7 @@ def test_each_factor_that_a_plan_varies_is_attested(write_plan: Any) -> None:
     plan, folder = write_plan(
         "explain",
         explain=True,
-        applications=[{"name": "null", "scale": "tiny", "samples": 2, "warmup": 1}],
+        **NULL,
         platforms={"bm": ["pinned"], "cn": ["vanilla", "pinned"], "podman": ["pinned"]},
         seccomp=["filter", "unconfined"],
         network=["none", "host"],

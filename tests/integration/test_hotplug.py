@@ -13,7 +13,7 @@ import pytest
 
 from virtbed.checkout import REPOSITORY
 
-from .conftest import ENVIRONMENT, NOTHING, TOOLS, read, run, traces
+from .conftest import ENVIRONMENT, NOTHING, NULL, TOOLS, read, run, traces
 
 ONLINE = Path("/sys/devices/system/cpu/online")
 
@@ -51,7 +51,7 @@ def test_cpusets_are_restored_after_cpus_were_offline(
     assert result["environment"]["affinity"] == [0]
     assert result["environment"]["threads"]["usable_cores"] == 1
     # A container and a guest start as before.
-    both, _ = write_plan("after", platforms={"cn": ["pinned"], "vm": ["pinned"]})
+    both, _ = write_plan("after", **NULL, platforms={"cn": ["pinned"], "vm": ["pinned"]})
     run("virtbed", "sweep", both)
     assert traces() == NOTHING
 

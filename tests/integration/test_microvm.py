@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .conftest import NOTHING, read, sweep_with_change, traces
+from .conftest import NOTHING, NULL, read, sweep_with_change, traces
 
 
 def test_both_modes_are_attested_and_give_the_answers_of_bare_metal(attested: Any) -> None:
@@ -21,7 +21,7 @@ def test_both_modes_are_attested_and_give_the_answers_of_bare_metal(attested: An
 
 
 def test_a_vcpu_moved_during_the_sweep_fails_the_trial(write_plan: Any) -> None:
-    plan, folder = write_plan("microvm-moved", platforms={"microvm": ["pinned"]})
+    plan, folder = write_plan("microvm-moved", **NULL, platforms={"microvm": ["pinned"]})
     qemu = (
         # The brackets keep pgrep from finding this command itself.
         "pgrep --full [g]uest=microvm.virtbed-microvm-pinned-c01-r01"
@@ -34,7 +34,7 @@ def test_a_vcpu_moved_during_the_sweep_fails_the_trial(write_plan: Any) -> None:
     change = f"grep --quiet Linux {console} && taskset --pid --cpu-list 0-1 $({thread})"
     done = sweep_with_change(plan, change)
     assert done.returncode == 1, done.stdout + done.stderr
-    trial = folder / "trials" / "microvm-pinned-c01-image_classification-r01"
+    trial = folder / "trials" / "microvm-pinned-c01-null-r01"
     assert not (trial / "result.json").exists()
     message = " ".join(read(trial / "failure.json")["message"].split())
     assert "machine_microvm: vCPU 0" in message and "something moved it" in message

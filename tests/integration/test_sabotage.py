@@ -17,7 +17,7 @@ import pytest
 
 from virtbed.checkout import REPOSITORY
 
-from .conftest import NOTHING, idles, read, run, sweep_with_change, traces
+from .conftest import NOTHING, NULL, idles, read, run, sweep_with_change, traces
 
 VIRSH = "virsh -c qemu:///system "
 
@@ -94,10 +94,10 @@ def test_a_container_changed_during_the_sweep_fails_the_trial(
 def test_a_guest_changed_during_the_sweep_fails_the_trial(
     write_plan: Any, change: str, reason: str
 ) -> None:
-    plan, folder = write_plan("guest", platforms={"vm": ["pinned"]})
+    plan, folder = write_plan("guest", **NULL, platforms={"vm": ["pinned"]})
     done = sweep_with_change(plan, VIRSH + change.format("virtbed-vm-pinned-c01-r01"))
     assert done.returncode == 1, done.stdout + done.stderr
-    trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"
+    trial = folder / "trials" / "vm-pinned-c01-null-r01"
     assert not (trial / "result.json").exists()
     message = " ".join(read(trial / "failure.json")["message"].split())
     assert reason in message
@@ -213,14 +213,14 @@ def test_a_thread_policy_that_is_not_honoured_fails_the_trial(write_plan: Any) -
 
 
 def test_a_guest_without_avx2_fails_the_trial(write_plan: Any, tmp_path: Path) -> None:
-    plan, folder = write_plan("avx2", platforms={"vm": ["pinned"]})
+    plan, folder = write_plan("avx2", **NULL, platforms={"vm": ["pinned"]})
     inventory = tmp_path / "inventory"
     shutil.copytree(REPOSITORY / "inventory" / "local", inventory)
     with (inventory / "group_vars" / "all.yml").open("a") as file:
         file.write("machine_guest_hidden_cpu_features: [avx2]\n")
     done = run("virtbed", "sweep", plan, "--inventory", str(inventory), ok=False)
     assert done.returncode == 1, done.stdout + done.stderr
-    trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"
+    trial = folder / "trials" / "vm-pinned-c01-null-r01"
     assert not (trial / "result.json").exists()
     message = " ".join(read(trial / "failure.json")["message"].split())
     assert "avx2 hidden from the application" in message
