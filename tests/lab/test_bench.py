@@ -6,14 +6,12 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from virtbed.checkout import REPOSITORY
 from virtbed.lab.recipe import Suite
 from virtbed.lab.server import Server
 from virtbed_contract.kernel.cpus import parse_cpu_list
@@ -21,59 +19,29 @@ from virtbed_contract.kernel.cpus import parse_cpu_list
 from ..commands import run
 from .benches import BEFORE, HARDWARE, STATE, WORDS, bench_host, facts, read
 from .conftest import TABLE
+from .sweeps import WritePlan, failures, traces
+from .sweeps import write_plan as write_plan
 
 Sweep = Callable[..., Path]
 MODES = ("vanilla", "pinned")
-_PLAN: dict[str, Any] = {
-    "image": "null",
-    "replicates": 1,
-    "applications": [{"name": "null", "scale": "tiny", "samples": 2, "warmup": 1}],
-    "platforms": {"bm": ["pinned"]},
-    "cores": [1],
-    "memory_mib": 1024,
-    "emulated": {"scale": "tiny", "samples": 2, "warmup": 1},
-}
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Iterator[Sweep]:
+def sweep(write_plan: WritePlan) -> Sweep:
     """Return a function that sweeps a plan of the application null on a server.
 
     It returns the results folder, which is removed after the test.
     """
-    made: list[Path] = []
 
     def carry_out(name: str, inventory: Path, ok: bool | None = True, **changes: Any) -> Path:
-        path = tmp_path / f"{name}.yml"
-        path.write_text(yaml.safe_dump({"name": f"test-lab-{name}", **_PLAN, **changes}))
-        folder = REPOSITORY / "results" / f"test-lab-{name}"
-        run("rm", "-rf", str(folder))
-        made.append(folder)
-        done = run("virtbed", "sweep", str(path), "--inventory", str(inventory), ok=False)
+        plan, folder = write_plan(name, **changes)
+        done = run("virtbed", "sweep", plan, "--inventory", str(inventory), ok=False)
         output = done.stdout + done.stderr
         wanted = (0, 1) if ok is None else (0,) if ok else (1,)
         assert done.returncode in wanted, f"{output}\n{failures(folder)}"
         return folder
 
-    yield carry_out
-    for folder in made:
-        run("rm", "-rf", str(folder))
-
-
-def failures(folder: Path) -> str:
-    """Return the messages of a sweep's failed trials, one per line."""
-    paths = sorted(folder.glob("trials/*/failure.json"))
-    return "\n".join(f"{path.parent.name}: {read(path)['message']}" for path in paths)
-
-
-def traces(server: Server) -> str:
-    """Return what instances left on a bench host; empty if nothing."""
-    return server.shell(
-        "docker ps --all --quiet --filter label=virtbed; podman ps --all --quiet; "
-        "virsh -c qemu:///system list --all --name | grep virtbed || true; "
-        f"ls {STATE}/instances 2>/dev/null || true; "
-        "find /sys/fs/cgroup -name '*virtbed-*'; grep virtbed /proc/mounts || true"
-    ).strip()
+    return carry_out
 
 
 def doctor(inventory: Path) -> Any:

@@ -1,0 +1,64 @@
+"""Plans of the application null for bench hosts in a box, and what their sweeps leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from virtbed.checkout import REPOSITORY
+from virtbed.lab.server import Server
+
+from ..commands import run
+from .benches import STATE, read
+
+WritePlan = Callable[..., tuple[str, Path]]
+_PLAN: dict[str, Any] = {
+    "image": "null",
+    "replicates": 1,
+    "applications": [{"name": "null", "scale": "tiny", "samples": 2, "warmup": 1}],
+    "platforms": {"bm": ["pinned"]},
+    "cores": [1],
+    "memory_mib": 1024,
+    "emulated": {"scale": "tiny", "samples": 2, "warmup": 1},
+}
+
+
+@pytest.fixture
+def write_plan(tmp_path: Path) -> Iterator[WritePlan]:
+    """Return a function that writes a plan of the application null, with changes.
+
+    It returns the plan's path, and its results folder, which is removed after the test.
+    """
+    made: list[Path] = []
+
+    def write(name: str, **changes: Any) -> tuple[str, Path]:
+        path = tmp_path / f"{name}.yml"
+        path.write_text(yaml.safe_dump({"name": f"test-lab-{name}", **_PLAN, **changes}))
+        folder = REPOSITORY / "results" / f"test-lab-{name}"
+        run("rm", "-rf", str(folder))
+        made.append(folder)
+        return str(path), folder
+
+    yield write
+    for folder in made:
+        run("rm", "-rf", str(folder))
+
+
+def failures(folder: Path) -> str:
+    """Return the messages of a sweep's failed trials, one per line."""
+    paths = sorted(folder.glob("trials/*/failure.json"))
+    return "\n".join(f"{path.parent.name}: {read(path)['message']}" for path in paths)
+
+
+def traces(server: Server) -> str:
+    """Return what instances left on a bench host; empty if nothing."""
+    return server.shell(
+        "docker ps --all --quiet --filter label=virtbed; podman ps --all --quiet; "
+        "virsh -c qemu:///system list --all --name | grep virtbed || true; "
+        f"ls {STATE}/instances 2>/dev/null || true; "
+        "find /sys/fs/cgroup -name '*virtbed-*'; grep virtbed /proc/mounts || true"
+    ).strip()
