@@ -91,14 +91,14 @@ def host_status(bench: Bench, platforms: Platforms, problems: list[str]) -> list
 
 
 def stay_aside() -> None:
-    """Bind this process to the CPUs of the controller that measures this machine, if there is one.
+    """Bind this process to the CPUs of this machine's controller, if one measures this machine.
 
-    Call it before anything else that takes CPU time, which would disturb the measurement.
+    Those are the housekeeping CPUs. Call it before anything else that takes CPU time or starts
+    threads, which would disturb the measurement. The CPUs of a controller on another machine are
+    unknown here; then nothing is changed.
     """
     with suppress(HostLockError):  # reported later, by `host_status`
-        _, holder = _look()
-        if holder:
-            _keep_off(holder)
+        _keep_off(*_look())
 
 
 def _look() -> tuple[Seen, Claim | None]:
@@ -112,9 +112,10 @@ def _look() -> tuple[Seen, Claim | None]:
     return seen, held[0] if held else _own_lock(seen)
 
 
-def _keep_off(holder: Claim) -> None:
-    with suppress(OSError):
-        os.sched_setaffinity(0, os.sched_getaffinity(holder.pid))
+def _keep_off(seen: Seen, holder: Claim | None) -> None:
+    if holder and seen.same_kernel(holder):
+        with suppress(OSError):
+            os.sched_setaffinity(0, os.sched_getaffinity(holder.pid))
 
 
 def _this_machine(commands: Mapping[str, list[str]], state_dir: Path) -> HostStatus:
@@ -128,8 +129,7 @@ def _this_machine(commands: Mapping[str, list[str]], state_dir: Path) -> HostSta
         seen, holder = _look()
     except HostLockError as error:
         raise BenchError(str(error)) from error
-    if holder and seen.same_kernel(holder):
-        _keep_off(holder)
+    _keep_off(seen, holder)
     existing = standing(commands, state_dir)
     for lock in _locks():
         if not holder and lock.exists() and not os.access(lock, os.R_OK):

@@ -21,6 +21,7 @@ from virtbed.cli import (
     sweeps,
 )  # fmt: skip
 from virtbed.cli.console import REFUSED, errors
+from virtbed.host_status import stay_aside
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +38,14 @@ for part in (sweeps, slurm, merging, status, hosts, results, explain, documents)
 app.add_typer(images.app, name="image")
 app.add_typer(lab.app, name="lab")
 
+READERS = frozenset(
+    {
+        "advise", "archive", "attest", "compare", "explain", "export", "image", "isolation",
+        "merge", "published", "report", "schema", "status", "verify",
+    }
+)  # fmt: skip
+"""The commands that only read files or the host, and can be called while a sweep runs."""
+
 
 def _version(requested: bool) -> None:
     if requested:
@@ -46,6 +55,7 @@ def _version(requested: bool) -> None:
 
 @app.callback()
 def _common(
+    context: typer.Context,
     _: Annotated[
         bool,
         typer.Option(
@@ -53,7 +63,9 @@ def _common(
         ),
     ] = False,
 ) -> None:
-    pass
+    # Before a command imports numpy or polars, whose threads have the CPUs of this one.
+    if context.invoked_subcommand in READERS:
+        stay_aside()
 
 
 def main() -> None:

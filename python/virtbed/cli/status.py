@@ -27,7 +27,7 @@ from virtbed.cli.console import (
     refuse,
 )  # fmt: skip
 from virtbed.cli.results import results
-from virtbed.host_status import HostStatus, host_status, stay_aside
+from virtbed.host_status import HostStatus, host_status
 from virtbed.ledger import NAME, LedgerError
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.render.status import failures_table, host_lines, status_lines, sweeps_table
@@ -59,7 +59,6 @@ def status(
     Exit status: 0 nothing is wrong, 1 trials failed or there are leftovers that no sweep uses, 2
     something could not be determined.
     """
-    stay_aside()
     host = bench_of(inventory, limit, extra_vars, hung_after)
     problems: list[str] = []
     try:

@@ -6,18 +6,22 @@ import importlib.util
 import itertools
 import json
 import os
+import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 from jsonschema_rs import Draft202012Validator
 from typer.testing import CliRunner
 
+from virtbed import cli, host_lock
 from virtbed.bench import LOCAL, Bench
 from virtbed.checkout import REPOSITORY
-from virtbed.cli import app, hosts, main, sweeps
+from virtbed.cli import READERS, app, hosts, main, sweeps
 from virtbed.cli.console import bench_of
 from virtbed.here import RunError
 from virtbed_contract.schemas import SCHEMAS
@@ -134,6 +138,57 @@ def test_a_command_that_needs_the_missing_analysis_names_the_package(
         main()
     assert ended.value.code == 2
     assert "install virtbed[report]" in capsys.readouterr().err
+
+
+BESIDE_A_SWEEP = """
+import os, sys
+from pathlib import Path
+from virtbed import cli, host_lock, host_status
+notes = sys.argv[1]
+host_status.RUN, host_lock.FOLDER = Path(notes), notes
+read = host_lock.Seen.read
+host_status.Seen.read = lambda execute: read(execute, notes)
+cli.app(sys.argv[2:], standalone_mode=False)
+import polars
+print(polars.thread_pool_size(), *{
+    cpu for task in os.listdir("/proc/self/task") for cpu in os.sched_getaffinity(int(task))
+})
+"""
+
+
+def test_a_report_beside_a_running_sweep_uses_the_cpus_of_its_controller(tmp_path: Path) -> None:
+    """With every thread: those of polars are started while virtbed_analysis is imported."""
+    folder = sweep_at(tmp_path / "sweep", 1.1)
+    alone = max(os.sched_getaffinity(0))
+    environment = {k: v for k, v in os.environ.items() if k != "POLARS_MAX_THREADS"}
+    with subprocess.Popen(["sleep", "600"]) as holder:
+        try:
+            os.sched_setaffinity(holder.pid, {alone})
+            stat = Path(f"/proc/{holder.pid}/stat").read_text().rpartition(")")[2].split()
+            claim = host_lock.here("virtbed sweep demo", tmp_path, "2026-01-01")
+            claim = replace(claim, pid=holder.pid, started=stat[19])
+            (tmp_path / "lock").write_text(str(claim))
+            done = subprocess.run(
+                [sys.executable, "-c", BESIDE_A_SWEEP, str(tmp_path), "report", folder],
+                capture_output=True, text=True, check=False, env=environment,
+            )  # fmt: skip
+        finally:
+            holder.kill()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"1 {alone}"
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def test_commands_that_only_read_stay_aside(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any command is one of the two kinds; a new one must be put into `READERS` or in here."""
+    changes = {
+        "calibrate", "clear", "doctor", "in-image", "lab", "plan", "restore", "run", "slurm",
+        "sweep",
+    }  # fmt: skip
+    done: list[str] = []
+    monkeypatch.setattr(cli, "stay_aside", lambda: done.append(name))
+    CliRunner().invoke(app, [name, "--no-such-option"])
+    assert (done == [name]) == (name in READERS) == (name not in changes)
 
 
 def test_options_of_ansible_playbook_are_passed_on() -> None:

@@ -487,19 +487,18 @@ def test_a_note_that_is_no_text_is_reported(
         host_status.host_status(benches.Bench(), PLATFORMS, [])
 
 
-def test_the_command_binds_itself_before_anything_that_takes_time(
+def test_only_a_controller_on_this_machine_has_its_cpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[str] = []
-    monkeypatch.setattr(command, "stay_aside", lambda: done.append("aside"))
-    monkeypatch.setattr(command, "bench_of", lambda *_: done.append("inventory"))
-    run(monkeypatch, tmp_path / "results", HostStatus("b", NOTHING, ""))
-    assert done == ["aside", "inventory"]
+    """A process of this machine may have the number of another machine's controller."""
     me = host_lock.here("virtbed sweep demo", tmp_path, "2026-01-01")
     seen = read(host_status._execute, str(tmp_path))
     kept: list[Any] = []
-    monkeypatch.setattr(host_status, "_look", lambda: (seen, me))
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: kept.append((pid, {*cpus})))
+    monkeypatch.setattr(host_status, "_look", lambda: (seen, replace(me, host="far")))
+    host_status.stay_aside()
+    assert kept == []
+    monkeypatch.setattr(host_status, "_look", lambda: (seen, me))
     host_status.stay_aside()
     assert kept == [(0, os.sched_getaffinity(me.pid))]
 
