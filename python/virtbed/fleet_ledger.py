@@ -20,9 +20,7 @@ _OF = " of "
 
 
 class FleetLedger(Ledger):
-    """A sweep's ledger, with its hosts. Each worker has its own connection."""
-
-    _wait_s = 60.0  # a write takes milliseconds, but every host's worker writes
+    """A sweep's ledger, with its hosts; all workers share it."""
 
     def _open(self) -> None:
         super()._open()

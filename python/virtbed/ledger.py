@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any, Self, TypeVar
 
 from virtbed.lease import Holder, LeaseError
@@ -51,6 +52,12 @@ CREATE TABLE IF NOT EXISTS holder (
 """
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _HOLDER = "host = ? AND pid = ? AND boot = ? AND started = ?"
+_WAIT_S = 5.0
+"""Seconds that an access waits for another process that is writing."""
+_TURN_S = 60.0
+"""Seconds that a thread waits for the others: a write takes milliseconds, but there may be hundreds
+of threads. The limit matters if another process blocks the file: then every thread fails at about
+the same time, instead of one after the other."""
 PARTS = ("", "-wal", "-shm", "-journal")
 """Suffixes of the ledger's files: the database itself, and the files that SQLite adds to it."""
 
@@ -74,18 +81,21 @@ class Digests:
 class Ledger:
     """A sweep's ledger in one SQLite file. Every method commits before it returns.
 
+    Threads share one object and take turns. With a connection each they would wait for one another
+    in SQLite, which sleeps and tries again, so that most of the time nobody writes.
+
     Raises:
         LedgerError: by every method, if the file cannot be read or written (a full disk, say).
         LedgerDamagedError: by every method, if the file is no ledger.
     """
 
-    _wait_s = 5.0
-    """Seconds that an access waits for another process that is writing."""
-
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = RLock()
         with self._in_words():
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=self._wait_s)
+            self._db = sqlite3.connect(
+                path, isolation_level=None, timeout=_WAIT_S, check_same_thread=False
+            )
         try:
             with self._in_words():
                 self._open()
@@ -130,14 +140,25 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def _rows(self, sql: str, *values: object) -> list[Any]:
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keep other threads off the connection; they would take part in its transaction."""
         with self._in_words():
+            if not self._lock.acquire(timeout=_TURN_S):
+                raise sqlite3.OperationalError(f"other threads have used it for {_TURN_S:.0f} s")
+            try:
+                yield
+            finally:
+                self._lock.release()
+
+    def _rows(self, sql: str, *values: object) -> list[Any]:
+        with self._turn():
             return self._db.execute(sql, values).fetchall()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Run a transaction: all of its writes are committed, or none."""
-        with self._in_words():
+        with self._turn():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db

@@ -1,7 +1,7 @@
 """A sweep on several hosts: one worker per host, which takes a replicate whenever it is free.
 
-Each worker is a thread with its own playbooks, logs, keys and connection to the ledger, and holds
-its host. A host that cannot be examined, is unreachable, full, taken by another controller or
+Each worker is a thread with its own playbooks, logs and keys, and holds its host; all share the
+ledger. A host that cannot be examined, is unreachable, full, taken by another controller or
 cannot be cleared is set aside, with the reason. Its worker tries again after a pause, and clears
 the host when it is back. Meanwhile other hosts carry its replicates out.
 """
@@ -20,7 +20,7 @@ from virtbed.bench import Bench, BenchError
 from virtbed.checkout import commit
 from virtbed.fleet_ledger import SEVERAL, FleetLedger
 from virtbed.lease import Holder, locked, until
-from virtbed.ledger import NAME, LedgerError
+from virtbed.ledger import LedgerError
 from virtbed.placement import PlacementError
 from virtbed.plan import PlanError
 from virtbed.sweep.admission import admit, common_identity, host_identity
@@ -58,9 +58,9 @@ class Fleet:
 
     def __init__(self, call: Call, benches: Sequence[Bench]) -> None:
         self._call = call
-        self._path = call.folder / NAME
         self._members = [Member(bench) for bench in benches]
         self._lock = RLock()  # guards the attributes below, once workers run
+        self._ledger: FleetLedger | None = None  # until it is opened
         self._taking_part: list[Member] = []
         self._hosts: dict[str, PlannedHost] = {}
         self._reference: Member | None = None
@@ -87,6 +87,7 @@ class Fleet:
             for member in self._members:
                 member.bench.logs.move_to(call.folder / "ansible" / benches.file_name(member.name))
             with locked(call.folder), call.ledger(FleetLedger) as ledger, ledger.left():
+                self._ledger = ledger
                 forget_incoming(call.folder)
                 self._begin(ledger)
                 self._each(self._work)
@@ -156,9 +157,9 @@ class Fleet:
 
     def _note(self, member: Member) -> None:
         """Note for `virtbed status` that a host takes part, or why not; ignore a failure."""
-        if self._design:
-            with suppress(LedgerError), FleetLedger(self._path) as ledger:
-                ledger.note(member.name, aside=member.aside)
+        if self._design and self._ledger:
+            with suppress(LedgerError):
+                self._ledger.note(member.name, aside=member.aside)
 
     # At the start.
 
@@ -292,10 +293,11 @@ class Fleet:
         try:
             while not member.unfit:
                 if not member.aside:
-                    with self._apart(member), FleetLedger(self._path) as ledger:
-                        assert self._design
-                        worker = Worker(self._call, member, self._replicates, self._design, ledger)
-                        worker.carry_out()
+                    with self._apart(member):
+                        assert self._design and self._ledger
+                        Worker(
+                            self._call, member, self._replicates, self._design, self._ledger
+                        ).carry_out()
                         return
                 if member.unfit or not self._waited(member):
                     return
@@ -318,8 +320,9 @@ class Fleet:
 
     def _return(self, member: Member) -> None:
         """Let a host take part that was set aside, whether or not it took part before."""
-        with self._lock, FleetLedger(self._path) as ledger:
-            self._enter(member, ledger)
+        assert self._ledger
+        with self._lock:
+            self._enter(member, self._ledger)
             if not member.aside:
                 self._let_in(member)
                 self._write([])

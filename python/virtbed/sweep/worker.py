@@ -30,7 +30,7 @@ class Worker:
         member: The host, which was admitted.
         replicates: Assigns replicates to hosts.
         design: The sweep's design.
-        ledger: The sweep's ledger, through a connection of this thread.
+        ledger: The sweep's ledger, which all workers share.
     """
 
     call: Call

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -677,19 +676,3 @@ def test_a_ledger_of_one_host_is_read_as_before(tmp_path: Path) -> None:
         ledger.close("a", "done", 1.0)
     with FleetLedger(tmp_path / NAME) as several:
         assert several.done() == {"a"} and several.bound() == {} and several.hosts() == set()
-
-
-def test_opening_the_ledger_waits_for_workers_that_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Opening writes to the ledger, so with many workers one may wait longer than usual."""
-    waited: list[float] = []
-    connect = sqlite3.connect
-
-    def spied(path: Path, *, timeout: float = 5.0, **options: Any) -> sqlite3.Connection:
-        waited.append(timeout)
-        return connect(path, timeout=timeout, **options)
-
-    monkeypatch.setattr(sqlite3, "connect", spied)
-    with Ledger(tmp_path / NAME), FleetLedger(tmp_path / NAME):
-        assert waited == [5.0, 60.0]

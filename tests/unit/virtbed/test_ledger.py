@@ -6,12 +6,15 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
+from virtbed import ledger as ledgers
 from virtbed.lease import Holder, LeaseError, locked
 from virtbed.ledger import Digests, Ledger, LedgerDamagedError, LedgerError, opened
 
@@ -69,6 +72,62 @@ def test_a_kill_loses_nothing_that_was_written(tmp_path: Path) -> None:
     with Ledger(path) as ledger:
         assert ledger.done() == {"a"}
         assert ledger.attempt("b") == 2
+
+
+def test_threads_share_a_ledger_and_every_write_counts(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.begin(IDENTITY, TRIALS)
+        with ThreadPoolExecutor(30) as pool:
+            numbers = list(pool.map(lambda _: ledger.attempt("a"), range(600)))
+        assert sorted(numbers) == list(range(1, 601)) and ledger.attempts("a") == 600
+
+
+def test_a_thread_sees_no_unfinished_write_of_another_one(tmp_path: Path) -> None:
+    begun, goes_on = Event(), Event()
+
+    def rows() -> Iterator[tuple[str, int, str]]:
+        yield "a", 1, "bm"
+        begun.set()
+        assert goes_on.wait(20)
+        raise ValueError("the second trial is not known")
+
+    def write(ledger: Ledger) -> None:
+        with pytest.raises(ValueError), ledger._writing() as db:
+            db.executemany("INSERT INTO trial (id, position, platform) VALUES (?, ?, ?)", rows())
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, ThreadPoolExecutor(2) as pool:
+        writes = pool.submit(write, ledger)
+        assert begun.wait(20)
+        reads = pool.submit(ledger.counts)
+        time.sleep(0.05)  # time to read too early
+        goes_on.set()
+        writes.result(20)
+        assert reads.result(20) == {}  # it read after the other one's write was undone
+
+
+def test_a_thread_does_not_wait_for_others_without_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledgers, "_TURN_S", 0.01)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, ThreadPoolExecutor(1) as pool:
+        with ledger._writing(), pytest.raises(LedgerError, match="other threads have used it"):
+            pool.submit(ledger.done).result(20)
+        assert pool.submit(ledger.done).result(20) == set()
+
+
+def test_processes_with_many_threads_write_to_one_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    script = (
+        "import sys; from concurrent.futures import ThreadPoolExecutor; from pathlib import Path\n"
+        "from virtbed.ledger import Ledger\n"
+        "with Ledger(Path(sys.argv[1])) as ledger, ThreadPoolExecutor(8) as pool:\n"
+        "    list(pool.map(lambda _: ledger.attempt('a'), range(80)))"
+    )
+    with Ledger(path) as ledger:
+        ledger.begin(IDENTITY, TRIALS)
+        running = [subprocess.Popen([sys.executable, "-c", script, path]) for _ in range(3)]
+        assert [process.wait(60) for process in running] == [0, 0, 0]
+        assert ledger.attempts("a") == 240
 
 
 def of_another_version(path: Path) -> None:
