@@ -21,7 +21,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint audit unit applications \
-	integration lab faults calibrate bench docs reference version release lock clean
+	integration lab servers faults calibrate bench docs reference version release lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -52,7 +52,9 @@ teardown: .venv/.made ## remove what virtbed made on this machine; results and p
 	ansible-playbook -i $(INVENTORY) playbooks/teardown.yml
 
 # Set-up comes first, because unit tests need hwloc to place instances on recorded machines.
-test: lint docs setup unit applications integration ## the checks that fit an hour
+# Last come two targets at the same time, since integration leaves most of the CPUs' time unused.
+test: lint docs setup unit applications ## the checks that fit an hour
+	$(MAKE) --no-print-directory --jobs=2 integration servers
 
 lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint, bandit, detect-secrets
 	ruff check .
@@ -83,9 +85,14 @@ reference: .venv/.made ## regenerate the pages of docs/reference
 applications: .venv/.made .venv/.jax ## tests of the applications, in the image; run setup first
 	virtbed in-image -m pytest -p no:cacheprovider tests/applications
 
-# The servers are emulated, so this is slow: without snapshots it takes more than half an hour.
+# The servers are emulated, so this is slow: without snapshots it takes more than an hour.
 lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… options of pytest
 	pytest --durations=0 tests/lab $(LAB)
+
+# The output is shown at the end, because other tests run at the same time.
+servers: setup ## the quick part of lab, apart from other sweeps on this machine
+	tests/lab/apart.sh pytest --durations=0 tests/lab -m "not full" > .servers.log 2>&1; \
+		status=$$?; cat .servers.log; exit $$status
 
 integration: setup ## tests on the real platforms, as root
 	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml tests/integration/slurm.yml
@@ -154,4 +161,4 @@ release: .venv/.made ## wheels, sources, bill of materials, checksums in dist/; 
 		echo "virtbed: no KEY found, dist/SHA256SUMS is not signed; make release KEY=~/.ssh/id_ed25519" >&2; fi
 
 clean: ## remove the tools and caches of this checkout; results stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist
+	rm -rf .servers.log .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist

@@ -38,7 +38,7 @@ from virtbed.logs import Logs, tail
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode
 from virtbed_contract.events import BlockStart, TrialOutcome
-from virtbed_contract.kernel.processes import with_environment
+from virtbed_contract.kernel.processes import mount_namespace, with_environment
 from virtbed_contract.privileges import PLAY
 
 # Environment variable by which processes of a playbook are recognized. Ansible's workers have
@@ -426,9 +426,10 @@ def end_strays(host: str = "") -> list[int]:
 
 
 def _strays(host: str) -> list[int]:
-    # This user's processes only: another user of this machine has another lock, and may carry out a
-    # sweep of another host.
-    return with_environment(lambda variable: marked(variable, host), user=os.geteuid())
+    # This user's processes only, and none in another mount namespace: those belong to another lock,
+    # whose holder may carry out a sweep of another host.
+    found = with_environment(lambda variable: marked(variable, host), user=os.geteuid())
+    return [pid for pid in found if mount_namespace(pid) == mount_namespace()]
 
 
 def marked(variable: bytes, host: str = "") -> bool:

@@ -77,11 +77,14 @@ def traces() -> dict[str, list[str]]:
 def of_an_instance(process: Path) -> bool:
     """Return whether a process belongs to an instance, by its environment or its command.
 
-    An engine's processes (a sandbox, a monitor, QEMU) have the instance's name in their command.
+    An engine's processes (a sandbox, a monitor, QEMU) have the instance's name in their command. So
+    have those that query a server's instances in the lab, which tests/lab/apart.sh marks.
     """
     try:
         environ, command = ((process / name).read_bytes() for name in ("environ", "cmdline"))
     except OSError:  # it has ended, or it is protected: neither belongs to an instance
+        return False
+    if b"VIRTBED_APART=" in environ:
         return False
     return b"VIRTBED_INSTANCE=" in environ or bool(INSTANCE.search(command))
 

@@ -145,6 +145,18 @@ def migrations(pid: Pid, thread: int, proc: Place = PROC) -> Optional[int]:
     return None if count is None else int(count)
 
 
+def mount_namespace(pid: Pid = "self") -> Optional[str]:
+    """Return the mount namespace of a process, ``mnt:[4026531840]``.
+
+    Returns:
+        The namespace; None if the process has ended, or is protected.
+    """
+    try:
+        return str(Path("/proc", str(pid), "ns/mnt").readlink())
+    except (*_GONE, PermissionError):
+        return None
+
+
 def pids(proc: Place = PROC) -> Iterator[int]:
     """Return the ids of all processes."""
     return (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())

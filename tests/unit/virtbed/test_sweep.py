@@ -33,6 +33,7 @@ from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.events import BlockStart, FetchedFile, Readings, TaskFailure, TrialOutcome
 from virtbed_contract.kernel.files import write_text
+from virtbed_contract.kernel.processes import mount_namespace
 from virtbed_contract.limits import ROOMS, DiskFree
 from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, TuningRow
 
@@ -466,15 +467,25 @@ def test_an_engine_that_no_platform_of_the_plan_needs_may_change(
 
 def test_leftover_processes_of_a_killed_playbook_are_ended() -> None:
     stray = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "1"}, start_new_session=True)
-    other = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "12"})
+    others = [
+        subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "12"}),
+        # Another controller on this machine, with its own /run.
+        subprocess.Popen(
+            ["unshare", "--user", "--map-root-user", "--mount", "sleep", "60"],
+            env=os.environ | {MARK: "1"},
+        ),
+    ]
     try:
+        while mount_namespace(others[1].pid) == mount_namespace():
+            assert others[1].poll() is None
         threading.Thread(target=stray.wait).start()
         assert ansible.end_strays() == []
         assert stray.wait() == -signal.SIGKILL
-        assert other.poll() is None
+        assert [other.poll() for other in others] == [None, None]
     finally:
-        other.kill()
-        other.wait()
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_leftover_processes_of_one_host_are_ended_without_those_of_others() -> None:
