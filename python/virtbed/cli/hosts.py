@@ -216,8 +216,8 @@ def run(
 
 
 @app.command(
-    "in-image", hidden=True, context_settings={"ignore_unknown_options": True},
-    add_help_option=False,
+    "in-image", hidden=True,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )  # fmt: skip
 def in_image(arguments: Annotated[list[str], typer.Argument()]) -> None:
     """Run the image's Python in this checkout, for tests of the applications and benchmarks."""

@@ -149,7 +149,7 @@ def plan(
             console.print(placement_table(designed.placements))
         console.print(hours_line(chosen, seconds))
         console.print(image_line(report.facts["image"], name))
-        for line in not_run_lines(designed.not_run, platforms.entries):
+        for line in not_run_lines(designed.not_run, platforms.entries, name):
             console.print(line)
         for row in seen_before:
             console.print(row["sentence"])

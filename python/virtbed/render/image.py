@@ -26,6 +26,11 @@ def state(image: Image) -> str:
 
 
 def image_line(image: Image, plan: str) -> str:
-    """Return the line about a plan's image: its name, its contents in words, and its state."""
+    """Return the line about a plan's image: its name, its contents in words, and its state.
+
+    Without an image no platform can run; the lines about them (`not_run_lines`) have the remedy.
+    """
     words = state(image).format(remedy=f"make setup PLAN={plan}")
+    if not image["digest"]:
+        words = f"not built; that takes about {minutes(image['build_s'])}"
     return f"image {image['variant']} ({image['words']}): {words}"

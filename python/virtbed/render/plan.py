@@ -11,6 +11,7 @@ from virtbed.trial import Trial
 from virtbed_contract.documents import Platform
 from virtbed_contract.factors import FACTORS, SCENARIOS
 from virtbed_contract.neighbours import placed_in_words
+from virtbed_contract.remedies import setup
 from virtbed_contract.sweep import NotRun, PlannedPlacement
 
 
@@ -83,11 +84,23 @@ def _cell(trial: Trial) -> tuple[str, str, str, int, str]:
     return subject, instance.platform, instance.mode, instance.cores, guests
 
 
-def not_run_lines(left_out: Iterable[NotRun], entries: Mapping[str, Platform]) -> Iterator[str]:
-    """Yield a line per combination that the host cannot run, with the reason and the remedy."""
+def not_run_lines(
+    left_out: Iterable[NotRun], entries: Mapping[str, Platform], plan: str
+) -> Iterator[str]:
+    """Yield a line per reason for which the host cannot run combinations, with the remedy.
+
+    Args:
+        left_out: The combinations.
+        entries: The platforms by name.
+        plan: Name or path of the plan, for the remedy `make setup`.
+    """
+    alike: dict[tuple[str, str], list[str]] = {}
     for row in left_out:
         entry = entries.get(row.platform)
         words = f"{entry.in_words(row.mode) if row.mode else entry.words} (" if entry else ""
         code = f"{row.platform}{f' {row.mode}' if row.mode else ''}"
         code += f", c{row.cores:02d}" if row.cores else ""
-        yield f"not run: {words}{code}{')' if words else ''}: {row.reason}; {row.remedy}"
+        name = f"{words}{code}{')' if words else ''}"
+        alike.setdefault((row.reason, row.remedy), []).append(name)
+    for (reason, remedy), names in alike.items():
+        yield f"not run: {'; '.join(names)}: {reason}; {remedy.replace(setup(), setup(plan))}"

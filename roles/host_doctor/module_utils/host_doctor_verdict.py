@@ -24,6 +24,7 @@ Facts = Mapping[str, Any]
 Lack = tuple[str, str]
 
 USABLE = ("available", "emulated")
+_MENDS = ", which "  # between a remedy's command and what it does
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ def common_lacks(facts: Facts) -> list[Lack]:
         )
     if facts["hwloc"]["xml"] is None:
         problem = f"{facts['hwloc']['problem']}: hwloc reports which CPUs share cores and caches"
-        lacks.append((problem, f"{setup()}, which installs it (Debian: hwloc-nox)"))
+        lacks.append((problem, f"{setup()}{_MENDS}installs hwloc (Debian: hwloc-nox)"))
     if facts["image"]["digest"] is None:
         name = facts["image"]["variant"]
-        remedy = f"{setup()} with a plan of `image: {name}`, which builds it"
+        remedy = f"{setup()}{_MENDS}builds the image (PLAN: one with `image: {name}`)"
         lacks.append((f"the image {name} is not built yet", remedy))
     return lacks
 
@@ -90,10 +91,11 @@ def role_lacks(facts: Facts, role: RoleProperties) -> list[Lack]:
     lacks = []
     for key in role.engines:
         engine = facts["engines"][key]
+        name = engine["name"]
         if not engine["installed"]:
-            lacks.append((f"no {engine['name']} installed", f"{setup()}, which installs it"))
+            lacks.append((f"no {name} installed", f"{setup()}{_MENDS}installs {name}"))
         elif not engine["running"]:
-            lacks.append((f"{engine['name']} does not answer", f"{setup()}, which starts it"))
+            lacks.append((f"{name} does not answer", f"{setup()}{_MENDS}starts {name}"))
     lacks += _no_room(facts, "store", role.store)
     missing = sorted(set(role.controllers) - set(facts["cgroup"]["controllers"]))
     if missing:
@@ -130,14 +132,25 @@ def _guest_verdict(platform: str, facts: Facts) -> PlatformVerdict:
     return PlatformVerdict(platform, "emulated", f"KVM is not usable: {kvm['detail']}", remedy)
 
 
+def _remedies(lacks: Iterable[Lack]) -> str:
+    """Return the remedies as one text, each command once with everything that it does."""
+    does: dict[str, dict[str, None]] = {}
+    for _, remedy in lacks:
+        command, _, what = remedy.partition(_MENDS)
+        does.setdefault(command, {}).update({what: None} if what else {})
+    return "; ".join(
+        f"{command}{_MENDS}{' and '.join(whats)}" if whats else command
+        for command, whats in does.items()
+    )
+
+
 def verdict(platform: str, facts: Facts, house: House) -> PlatformVerdict:
     """Return the verdict on one platform: if the host cannot run it, everything that it lacks."""
     roles = house.on_host(platform)
     lacks = common_lacks(facts) + [lack for role in roles for lack in role_lacks(facts, role)]
     if lacks:
-        remedies = dict.fromkeys(remedy for _, remedy in lacks)
         reason = "; ".join(reason for reason, _ in lacks)
-        return PlatformVerdict(platform, "unavailable", reason, "; ".join(remedies))
+        return PlatformVerdict(platform, "unavailable", reason, _remedies(lacks))
     if any(role.own_kernel for role in roles):
         row = _guest_verdict(platform, facts)
     else:

@@ -156,7 +156,7 @@ def test_the_report_has_the_tuning_rows_unchanged(
         ("disk free_mib", 5119, ALL, "5119 MiB free for /v, 5120 MiB needed", "virtbed_state_dir"),
         ("memory_mib available", 1, ALL, "1 MiB of memory available, 6144 MiB", "larger host"),
         ("hwloc xml", None, ALL, "hwloc reports which CPUs share cores and caches", "hwloc-nox"),
-        ("image digest", None, ALL, "not built", "make setup PLAN=… with a plan of `image: cpu`"),
+        ("image digest", None, ALL, "not built", "builds the image (PLAN: one with `image: cpu`)"),
         ("is_root", False, ALL, "not running as root", "become"),
     ],
 )
@@ -197,6 +197,11 @@ def test_every_missing_part_is_named_and_each_remedy_once(
         "not running as root; no Manager installed; no Emulator installed"
     )
     assert rows(report)["big"].remedy.count("make setup PLAN=…") == 1
+    good["image"]["digest"] = None
+    assert rows(reported(good, house))["big"].remedy == (
+        "run as root, or with become; run make setup PLAN=…, which builds the image (PLAN: one "
+        "with `image: cpu`) and installs Manager and installs Emulator"
+    )
 
 
 @pytest.mark.parametrize(

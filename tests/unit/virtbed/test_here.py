@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from virtbed import here
+from virtbed import bench, here
 from virtbed.checkout import REPOSITORY
+from virtbed.cli import app, hosts
 from virtbed.here import RunError, command, current_image, run_here
 from virtbed_contract.tree import enter
 
@@ -67,3 +70,25 @@ def test_the_error_of_an_application_is_its_last_line_or_its_traceback(
     with pytest.raises(RunError) as refused:
         run_here(["leaf"])
     assert (str(refused.value), refused.value.code) == (message, 3)
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed"),
+    [
+        (["-m", "pytest", "--help"], ["-m", "pytest", "--help"]),
+        (["x.py", "-q", "--", "-h"], ["x.py", "-q", "--", "-h"]),
+        (["--", "--help"], ["--help"]),
+        (["--help"], None),
+        ([], None),
+    ],
+)
+def test_help_of_in_image_is_printed_at_once_and_that_of_a_program_is_passed_on(
+    typed: list[str], passed: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without arguments for Python, no image and no free host is needed."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(hosts, "command", lambda arguments: seen.append([*arguments]) or ["true"])
+    monkeypatch.setattr(bench, "alone", nullcontext)
+    done = CliRunner().invoke(app, ["in-image", *typed])
+    assert seen == ([passed] if passed else []), done.output
+    assert passed or "Usage: " in done.output

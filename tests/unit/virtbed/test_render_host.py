@@ -107,9 +107,17 @@ def test_each_image_has_its_digest_or_the_command_that_builds_it_and_the_time() 
         f"of other sources than these: {builds} 2 min",
         f"not built: {builds} 2 min",
     ]
+
+
+def test_a_plans_image_has_its_remedy_unless_no_platform_can_run_without_it() -> None:
     image = {"variant": "null", "words": "nothing", **REPORT.facts["images"]["other"]}
     assert image_line(image, "plans/x.yml") == (
-        "image null (nothing): not built: make setup PLAN=plans/x.yml builds it, in about 2 min"
+        "image null (nothing): not built; that takes about 2 min"
+    )
+    image |= {"digest": "sha256:12", "current": False}
+    assert image_line(image, "plans/x.yml") == (
+        "image null (nothing): of other sources than these: make setup PLAN=plans/x.yml builds it, "
+        "in about 2 min"
     )
 
 

@@ -25,6 +25,7 @@ from virtbed_analysis import analyse_published
 from virtbed_contract.codec import encode
 from virtbed_contract.factors import FACTORS, SCENARIOS
 from virtbed_contract.json_file import plain
+from virtbed_contract.remedies import setup
 from virtbed_contract.sweep import NotRun, PlatformVerdict, TuningRow
 
 from .conftest import PLATFORMS, report
@@ -213,9 +214,20 @@ def test_a_plans_table_has_platforms_in_words_and_cells_that_cannot_run() -> Non
     text = shown(TABLES["plan"][0], 200)
     assert re.search(r"container, CPU quota +cn vanilla", text)
     left = [NotRun("vm", None, None, "no KVM", "use a host"), NotRun("cn", "vanilla", 2, "r", "m")]
-    assert list(not_run_lines(left, ENTRIES)) == [
+    assert list(not_run_lines(left, ENTRIES, "quick")) == [
         "not run: KVM guest (vm): no KVM; use a host",
         "not run: container, CPU quota (cn vanilla, c02): r; m",
+    ]
+
+
+def test_a_reason_that_several_cells_share_is_printed_once_with_the_plan_in_its_remedy() -> None:
+    left = [
+        NotRun("cn", mode, None, "no image", f"{setup()}, which builds it")
+        for mode in ("vanilla", "pinned")
+    ]
+    assert list(not_run_lines(left, ENTRIES, "plans/x.yml")) == [
+        "not run: container, CPU quota (cn vanilla); container, pinned (cn pinned): no image; "
+        "run make setup PLAN=plans/x.yml, which builds it"
     ]
 
 
