@@ -82,9 +82,9 @@ def test_a_fault_is_named_and_the_next_call_finishes(
     finally:
         watcher.kill()
         watcher.wait()
-    said = done.stdout + done.stderr + failures(folder)
-    assert re.search(fault.reason, said), said
-    assert fault.harmless or done.returncode != 0, said
+    output = done.stdout + done.stderr + failures(folder)
+    assert re.search(fault.reason, output), output
+    assert fault.harmless or done.returncode != 0, output
     kept = inodes(folder)
     if fault.stops_daemons:
         answers_again(lab)
