@@ -1,8 +1,8 @@
 """A sweep on three hosts over SSH, one of which is killed.
 
-The hosts are namespaces of this machine. Each has its own name, machine-id, processes, note of the
-controller, home and state folder; the image is this machine's. They share one kernel, so the times
-measured here mean nothing.
+The hosts are namespaces of this machine. Each has its own name, machine-id, UUID, processes, note
+of the controller, home and state folder; the image is this machine's. They share one kernel, so the
+times measured here mean nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -34,6 +35,8 @@ set -e
 hostname "$1"
 mkdir -p /run/virtbed "$2/state/images" "$2/home"
 mount --bind "$2/machine-id" /etc/machine-id
+product=/sys/class/dmi/id/product_uuid
+[ ! -e $product ] || mount --bind "$2/product_uuid" $product
 mount -t tmpfs -o mode=711 tmpfs /run/virtbed
 mount --bind "$3/images" "$2/state/images"
 # An own home: start-up files of root's shell here are not a bench host's, and can leave a lock.
@@ -60,6 +63,7 @@ class Box:
             "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
         )
         (self.folder / "machine-id").write_text(f"{number:032x}\n")
+        (self.folder / "product_uuid").write_text(f"{uuid4()}\n")
         key = (self.folder / "host.pub").read_text()
         (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {key}")
         self.process: subprocess.Popen[bytes] | None = None

@@ -13,9 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from virtbed.merging.sources import Measured, MergeError, Source, identity
 from virtbed.platforms import Platforms
+from virtbed_contract.kernel import machine
 from virtbed_contract.sweep import PlannedTrial
 
 _REMEDIES = {
@@ -58,15 +60,15 @@ def unlike(sources: Sequence[Source], platforms: Platforms) -> Iterator[str]:
 
 def _namesakes(sources: Sequence[Source]) -> Iterator[str]:
     """Yield a line per host whose name belongs to another machine in an earlier folder."""
-    machines: dict[str, tuple[str, Path]] = {}
+    machines: dict[str, tuple[Mapping[str, Any], Path]] = {}
     for source in sources:
         for host, report in source.reports.items():
-            own = (report.facts.get("machine") or {}).get("id")
-            known, folder = machines.setdefault(host, (own, source.folder)) if own else (own, "")
-            if known != own:
+            own = report.facts.get("machine") or {}
+            known, folder = machines.setdefault(host, (own, source.folder))
+            if by := machine.two_by(known, own):
                 yield (
                     f"{source.folder}: {host} is another machine than {host} in {folder}, by "
-                    "machine-id, and results are distinguished by the host's name: leave that "
+                    f"{by}, and results are distinguished by the host's name: leave that "
                     "folder out; or call hostnamectl hostname NAME on one of them, and measure "
                     "there again"
                 )

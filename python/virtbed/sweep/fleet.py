@@ -33,7 +33,7 @@ from virtbed.sweep.interruption import (
     NoRoomError,
     SweepError,
 )  # fmt: skip
-from virtbed.sweep.joining import Member, UnfitError, check, check_apart
+from virtbed.sweep.joining import Member, UnfitError, check, check_apart, clones_warning
 from virtbed.sweep.recording import Recorder, write_design
 from virtbed.sweep.replicates import Replicates
 from virtbed.sweep.several import identities, one_host, planned_hosts, report_of
@@ -235,6 +235,8 @@ class Fleet:
             assert member.admitted and self._reference
             others = [other for other in self._taking_part if other is not member]
             check(call.plan, member, self._reference, others)
+            if warning := clones_warning(member, others):
+                call.progress.say(f"{member.label}: {warning}")
             try:
                 ledger.join(
                     member.hostname, host_identity(call.plan, member.admitted, call.platforms)

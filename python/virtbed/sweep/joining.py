@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +89,12 @@ class Member:
         hostname = self.admitted.report.host if self.admitted else ""
         return f"{self.name} ({hostname})" if hostname not in ("", self.name) else self.name
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The identity of its machine from its report; empty if it is not known."""
+        identity = self.admitted.report.facts.get("machine") if self.admitted else None
+        return identity if isinstance(identity, dict) else {}
+
     def set_aside(self, error: Exception) -> None:
         """Set the host aside, for good if the error is an UnfitError.
 
@@ -112,7 +118,7 @@ class Member:
     def examined(self, admitted: Admitted) -> None:
         """Keep the result of an examination that has just ended, and compare the clocks."""
         self.admitted = admitted
-        clock_s = _machine(admitted).get("clock_s")
+        clock_s = self.identity.get("clock_s")
         self.clock_apart_s = clock_s - time.time() if isinstance(clock_s, float) else 0.0
 
     @property
@@ -144,9 +150,10 @@ def check(plan: Plan, member: Member, reference: Member, others: list[Member]) -
             "files are named after it; call hostnamectl hostname NAME there"
         )
     for other in others:
-        if machine.are_one(_machine(member.admitted), _machine(other.admitted)):
+        if by := machine.one_by(member.identity, other.identity):
             raise UnfitError(
-                f"it is the same machine as {other.label}, by machine-id and boot id; name it once"
+                f"it is the same machine as {other.label}, by {by}; name it once, or change that "
+                "on one of them if they are two machines"
             )
         if member.hostname == other.hostname:
             raise UnfitError(
@@ -168,23 +175,29 @@ def check(plan: Plan, member: Member, reference: Member, others: list[Member]) -
         )
 
 
+def clones_warning(member: Member, others: Iterable[Member]) -> str:
+    """Return a warning about hosts whose installed system is a copy of this one's; else empty."""
+    cloned = [one.label for one in others if machine.are_cloned(member.identity, one.identity)]
+    return (
+        f"it is cloned: {' and '.join(cloned)} {'has' if len(cloned) == 1 else 'have'} its "
+        "machine-id, on another machine. Sweeps tell them apart by boot id and the firmware's "
+        "UUID; DHCP and logs may not (systemd-machine-id-setup makes a new one)"
+        if cloned
+        else ""
+    )
+
+
 def check_apart(member: Member) -> None:
     """Raise UnfitError if a host is this machine, whose work as a controller would be measured."""
     assert member.admitted
     mine = {**machine.identity(Path("/")), "host": os.uname().nodename}
-    theirs = {**_machine(member.admitted), "host": member.hostname}
-    if machine.are_one(theirs, mine) and theirs["host"] == mine["host"]:
+    theirs = {**member.identity, "host": member.hostname}
+    if machine.one_by(theirs, mine) and theirs["host"] == mine["host"]:
         raise UnfitError(
             "it is this machine, which is the controller of the sweep on the other hosts: that "
             "work would be measured along with it; call virtbed on another machine, or measure "
             "this one alone (--limit)"
         )
-
-
-def _machine(admitted: Admitted | None) -> Mapping[str, Any]:
-    """Return the identity of a host's machine from its report; empty if it is not known."""
-    identity = admitted.report.facts.get("machine") if admitted else None
-    return identity if isinstance(identity, dict) else {}
 
 
 def _other_cells(own: Admitted, reference: Admitted) -> Iterator[str]:

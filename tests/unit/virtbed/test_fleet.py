@@ -279,6 +279,11 @@ def same_machine(hosts: Hosts) -> None:
     facts["machine"] = dict(hosts.each["bench01"].report.facts["machine"])
 
 
+def same_board(hosts: Hosts) -> None:
+    for number in (1, 2):
+        hosts.each[f"bench0{number}"].report.facts["machine"]["product"] = "p"
+
+
 def same_name(hosts: Hosts) -> None:
     hosts.each["bench02"].report = replace(hosts.each["bench02"].report, host="bench01")
 
@@ -318,6 +323,7 @@ def little_memory(hosts: Hosts) -> None:
 
 WRONG: dict[str, tuple[Callable[[Hosts], None], str]] = {
     "one machine": (same_machine, "it is the same machine as bench01, by machine-id and boot id"),
+    "one board": (same_board, "it is the same machine as bench01, by the firmware's UUID; name it"),
     "one name": (same_name, "its hostname is bench01, as is that of bench01"),
     "an odd name": (odd_name, "its hostname is '../x', letters, digits"),
     "this machine": (here, "it is this machine, which is the controller of the sweep"),
@@ -388,6 +394,18 @@ def test_a_host_with_a_wrong_clock_is_named(hosts: Hosts, plan: Plan) -> None:
     assert run.failed == []
     assert "bench02: its clock is 120 min behind this machine's" in hosts.output.getvalue()
     assert "bench01: its clock" not in hosts.output.getvalue()
+
+
+def test_cloned_hosts_take_part_and_are_named(hosts: Hosts, plan: Plan) -> None:
+    for name in ("bench02", "bench03"):
+        hosts.each[name].report.facts["machine"] |= {"id": "one", "product": name}
+    run = hosts.run(plan)
+    assert run.failed == []
+    assert {head["host"] for head in heads(run)} == set(NAMES)
+    (line,) = (line for line in hosts.output.getvalue().splitlines() if "it is cloned" in line)
+    assert line.startswith("bench03: it is cloned: bench02 has its machine-id") or (
+        line.startswith("bench02: it is cloned: bench03 has its machine-id")
+    )
 
 
 def test_a_full_disk_of_one_host_does_not_end_the_others(hosts: Hosts, plan: Plan) -> None:
