@@ -7,7 +7,7 @@ design.json. The order is a randomized complete block design: see `_order`.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -37,12 +37,14 @@ class Design:
         not_run: The combinations of platform, mode and size that cannot run, with the reasons.
         accelerator: How the host runs guests: "kvm" or "tcg"; None if it cannot run any.
         placements: The CPUs and memory nodes of each size.
+        cells: What, with the plan, determines the trials.
     """
 
     trials: tuple[Trial, ...]
     not_run: tuple[NotRun, ...]
     accelerator: str | None
     placements: tuple[documents.PlannedPlacement, ...] = ()
+    cells: tuple[Cell, ...] = ()
 
     def of(self, shard: Shard) -> Design:
         """Return a shard's part of the design; trials keep their positions in the whole."""
@@ -93,7 +95,7 @@ class Design:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
     """An instance of one size and mode with its factors, not yet in a replicate."""
 
     instance: Instance
@@ -102,13 +104,17 @@ class _Cell:
     enclosure: RoleProperties
 
 
-def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
+def design(
+    plan: Plan, report: HostReport, platforms: Platforms, others: Iterable[Design] = ()
+) -> Design:
     """Turn a plan into the trials of one host.
 
     Args:
         plan: The plan.
         report: The host's report.
         platforms: All platforms of the checkout.
+        others: Designs of the plan on other hosts. With equal cells it shares their trials, since
+            hundreds of hosts with a million trials each would fill the memory.
 
     Raises:
         PlacementError: a size needs more cores or memory than the host has in one place, or hwloc's
@@ -130,7 +136,7 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
         for c, placement in placed.items()
     }
     verdicts = {row.platform: row for row in report.platforms}
-    cells: list[_Cell] = []
+    cells: list[Cell] = []
     not_run: list[NotRun] = []
     for platform, modes in plan.platforms.items():
         verdict = verdicts[platform]
@@ -158,14 +164,16 @@ def design(plan: Plan, report: HostReport, platforms: Platforms) -> Design:
                     if isinstance(own, Instance):
                         own = equipped(own, machine, topology, report.facts)
                     if isinstance(own, Instance):
-                        cells.append(_Cell(own, values, emulated, enclosure))
+                        cells.append(Cell(own, values, emulated, enclosure))
                     elif (row := NotRun(platform, mode, cores, *own)) not in not_run:
                         not_run.append(row)  # one row per reason, whatever other factors vary
     neighbours = (cell.factors[NEIGHBOURS.name] for cell in cells)
     if why := unmet(plan, neighbours, ((row.reason, row.remedy) for row in not_run)):
         raise PlanError(why)
     sizes = tuple(_planned(c, placement, rooms[c]) for c, placement in placed.items())
-    return Design(tuple(_order(plan, cells)), tuple(not_run), report.accelerator, sizes)
+    shared = (other.trials for other in others if other.cells == tuple(cells))
+    trials = next(shared, None) or tuple(_order(plan, cells))
+    return Design(trials, tuple(not_run), report.accelerator, sizes, tuple(cells))
 
 
 def _planned(
@@ -327,7 +335,7 @@ def _instance(
     )
 
 
-def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
+def _order(plan: Plan, cells: list[Cell]) -> list[Trial]:
     """Return the trials in order: one pass over every cell per replicate, shuffled.
 
     A randomized complete block design: within a replicate the blocks (instances) are shuffled, and
@@ -350,7 +358,7 @@ def _order(plan: Plan, cells: list[_Cell]) -> list[Trial]:
     return trials
 
 
-def _workloads(plan: Plan, cell: _Cell) -> list[tuple[Application, Values]]:
+def _workloads(plan: Plan, cell: Cell) -> list[tuple[Application, Values]]:
     """Return the trials of an instance: every application with every value of the trial factors.
 
     Emulated guests run every application at the scale `emulated.scale`, so an application that the
@@ -365,7 +373,7 @@ def _workloads(plan: Plan, cell: _Cell) -> list[tuple[Application, Values]]:
 
 
 def _trial(
-    plan: Plan, cell: _Cell, application: Application, values: Values, replicate: int, block: int,
+    plan: Plan, cell: Cell, application: Application, values: Values, replicate: int, block: int,
     position: int,
 ) -> Trial:  # fmt: skip
     """Return one trial, with the ids of itself and its instance."""

@@ -5,7 +5,7 @@ Also the sweep's identity: what must not change between two calls that continue 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -42,8 +42,17 @@ class Admitted:
     restored: bool
 
 
-def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interruption) -> Admitted:
-    """Examine the host and lay the plan out on it.
+Designer = Callable[[Plan, HostReport, Platforms], Design]
+
+
+def admit(
+    plan: Plan,
+    bench: Bench,
+    platforms: Platforms,
+    interruption: Interruption,
+    designer: Designer = design,
+) -> Admitted:
+    """Examine the host and lay the plan out on it, with `designer`.
 
     Raises:
         Interrupted: The user ended the sweep.
@@ -77,7 +86,7 @@ def admit(plan: Plan, bench: Bench, platforms: Platforms, interruption: Interrup
                 f"{row.platform} is unavailable: {row.reason}; {row.remedy}, or remove "
                 f"{row.platform} from the plan"
             )
-    designed = design(plan, report, platforms)
+    designed = designer(plan, report, platforms)
     check_cells(plan, designed)
     check_memory(plan, report, guests=guests)
     return Admitted(report, image, designed, restored)

@@ -16,13 +16,15 @@ from dataclasses import replace
 from threading import RLock
 
 from virtbed import bench as benches
+from virtbed import design as designs
 from virtbed.bench import Bench, BenchError
 from virtbed.checkout import commit
 from virtbed.fleet_ledger import SEVERAL, FleetLedger
 from virtbed.lease import Holder, locked, until
 from virtbed.ledger import LedgerError
 from virtbed.placement import PlacementError
-from virtbed.plan import PlanError
+from virtbed.plan import Plan, PlanError
+from virtbed.platforms import Platforms
 from virtbed.sweep.admission import admit, common_identity, host_identity
 from virtbed.sweep.blocks import forget_incoming
 from virtbed.sweep.call import Call
@@ -40,7 +42,7 @@ from virtbed.sweep.several import identities, one_host, planned_hosts, report_of
 from virtbed.sweep.standing import Standing, check_folder
 from virtbed.sweep.worker import Worker
 from virtbed.trial import Trial
-from virtbed_contract.sweep import Design, PlannedHost
+from virtbed_contract.sweep import Design, HostReport, PlannedHost
 
 PAUSES_S = (60.0, 120.0, 240.0, 480.0, 900.0, 900.0)
 """Pauses before each new try of a host that is set aside; after the last one it is given up."""
@@ -65,6 +67,7 @@ class Fleet:
         self._hosts: dict[str, PlannedHost] = {}
         self._reference: Member | None = None
         self._design: Design | None = None
+        self._designs: list[designs.Design] = []  # those of the hosts, as far as they differ
         self._replicates = Replicates((), {})
         self._error: BaseException | None = None
 
@@ -168,7 +171,9 @@ class Fleet:
         call = self._call
         with self._apart(member):
             member.held.enter_context(member.bench.claimed(f"virtbed sweep {call.plan.name}"))
-            admitted = admit(call.plan, member.bench, call.platforms, call.interruption)
+            admitted = admit(
+                call.plan, member.bench, call.platforms, call.interruption, self._designed
+            )
             member.examined(admitted)
             if len(self._members) > 1:
                 check_apart(member)
@@ -177,6 +182,14 @@ class Fleet:
             if admitted.restored:
                 line = "restored what an interrupted sweep had changed on it"
                 call.progress.say(f"{member.label}: {line}")
+
+    def _designed(self, plan: Plan, report: HostReport, platforms: Platforms) -> designs.Design:
+        """Return the design of a host; it shares its trials with a host that has equal cells."""
+        with self._lock:
+            made = designs.design(plan, report, platforms, self._designs)
+            if all(made.trials is not other.trials for other in self._designs):
+                self._designs.append(made)
+        return made
 
     def _begin(self, ledger: FleetLedger) -> None:
         """Determine the hosts that take part and the missing trials, and write the design."""
@@ -263,9 +276,10 @@ class Fleet:
         """Return the missing trials, and the host of each replicate that was started, by number."""
         call = self._call
         known: dict[str, dict[str, Trial] | None] = dict.fromkeys(sorted(ledger.hosts()))
+        by_id = {id(one.trials): {trial.id: trial for trial in one.trials} for one in self._designs}
         for member in self._taking_part:
             assert member.admitted
-            known[member.hostname] = {trial.id: trial for trial in member.admitted.design.trials}
+            known[member.hostname] = by_id[id(member.admitted.design.trials)]
         standing = Standing(call.folder, self._document(), known, call.progress.say, ledger.bound())
         missing = call.missing(standing, self._trials(), ledger, cut_off)
         for number, host in standing.bound.items():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,10 @@ class Member:
         return self.admitted.report.host
 
     def work(self, plan: Plan) -> tuple[object, ...]:
-        """Return the identity and trials it would run, which are equal on hosts of one sweep."""
+        """Return its identity and first replicate, which are equal on hosts of one sweep."""
         assert self.admitted
-        trials = ((trial.id, trial.emulated) for trial in self.admitted.design.trials)
+        first = takewhile(lambda trial: trial.replicate == 1, self.admitted.design.trials)
+        trials = ((trial.id, trial.emulated) for trial in first)
         return (*common_identity(plan, self.admitted).values(), *trials)
 
     @property
@@ -214,6 +216,8 @@ def _other_cells(own: Admitted, reference: Admitted) -> Iterator[str]:
             cells = " ".join(str(part) for part in (row.platform, row.mode) if part)
             yield f"{cells} is left out: {row.reason}; {row.remedy}"
     own_rows = [(row.platform, row.mode, row.cores) for row in own.design.not_run]
+    if own.design.trials is reference.design.trials:
+        return
     for row in reference.design.not_run:
         if (row.platform, row.mode, row.cores) not in own_rows:
             cells = " ".join(str(part) for part in (row.platform, row.mode) if part)

@@ -36,6 +36,17 @@ def test_every_replicate_is_one_pass_over_every_cell(plan: Plan) -> None:
     assert per_replicate == sorted(per_replicate)
 
 
+def test_a_design_shares_the_trials_of_a_host_with_equal_cells_only(plan: Plan) -> None:
+    first = design(plan, report(host="a"), PLATFORMS)
+    unlike = report(host="b")
+    unlike.facts["cpu"]["allowed"] = [0]  # other cells
+    other = design(plan.model_copy(update={"cores": [1]}), unlike, PLATFORMS, [first])
+    assert other.trials and other.cells != first.cells
+    assert not {id(t) for t in other.trials} & {id(t) for t in first.trials}
+    again = design(plan, report(host="c"), PLATFORMS, [other, first])
+    assert again.trials is first.trials and again == design(plan, report(host="c"), PLATFORMS)
+
+
 def test_ids_are_unique_and_have_the_published_format(plan: Plan) -> None:
     ids = [t.id for t in design(plan, report(), PLATFORMS).trials]
     assert len(set(ids)) == len(ids)

@@ -47,12 +47,12 @@ LOST = "Failed to connect to the host via ssh: Connection timed out"
 class Hosts:
     """A fake of several hosts: one `Host` per name in the inventory."""
 
-    def __init__(self, folder: Path, document: Json) -> None:
+    def __init__(self, folder: Path, document: Json, names: tuple[str, ...] = NAMES) -> None:
         self.folder = folder
         self.document = document
         self.each: dict[str, Host] = {}
         self.output = io.StringIO()
-        for name in NAMES:
+        for name in names:
             self.add(name)
 
     def add(self, name: str) -> Host:
@@ -67,6 +67,20 @@ class Hosts:
     def play(self, playbook: str, *rest: Any, host: str = "", **options: Any) -> Iterator[Event]:
         options.pop("logs").keep(playbook, Path("/nonexistent"))
         yield from self.each[host].play(playbook, *rest, **options)
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        """Put these hosts in the place of playbooks, and their folder in that of /run."""
+
+        def listed(inventories: Any, limit: str | None = None) -> dict[str, Json]:
+            return {name: {} for name in inventories[0].split(",") if name}
+
+        patch.setattr(ansible, "play", self.play)
+        patch.setattr(ansible, "bench_variables", listed)
+        patch.setattr(benches, "end_strays", lambda *_: None)
+        patch.setattr(benches, "RUN", self.folder / "run")
+        patch.setattr(os, "geteuid", lambda: 0)
+        # The results of the fakes satisfy the contract, but not the analysis.
+        patch.setattr(standing, "find_spec", lambda _: None)
 
     def sweep(self, plan: Plan, names: tuple[str, ...] = NAMES, **options: Any) -> Sweep:
         """Prepare a call of some of the hosts."""
@@ -90,17 +104,8 @@ class Hosts:
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness_document: Json) -> Hosts:
     made = Hosts(tmp_path, harness_document)
 
-    def listed(inventories: Any, limit: str | None = None) -> dict[str, Json]:
-        return {name: {} for name in inventories[0].split(",") if name}
-
-    monkeypatch.setattr(ansible, "play", made.play)
-    monkeypatch.setattr(ansible, "bench_variables", listed)
-    monkeypatch.setattr(benches, "end_strays", lambda *_: None)
-    monkeypatch.setattr(benches, "RUN", tmp_path / "run")
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    made.install(monkeypatch)
     monkeypatch.setattr(fleet, "PAUSES_S", (3600.0,))  # no new try during a test
-    # The results of the fakes satisfy the contract, but not the analysis.
-    monkeypatch.setattr(standing, "find_spec", lambda _: None)
     return made
 
 
@@ -173,6 +178,15 @@ def test_hosts_work_in_parallel_and_each_replicate_runs_on_one_host(
         assert ledger.counts() == {"done": 12}
     hosts.run(plan)  # nothing is missing any more
     assert all(hosts.each[name].calls == ["examine", "clear", "restore"] for name in NAMES)
+
+
+def test_hosts_with_equal_cells_share_one_list_of_trials(hosts: Hosts, plan: Plan) -> None:
+    isolated(hosts)  # bench02 has other CPUs
+    run = hosts.run(plan)
+    assert run.failed == [] and run._fleet
+    one, other, third = (member.admitted for member in run._fleet._members)
+    assert one and other and third and one.design.trials is third.design.trials
+    assert other.design.trials is not one.design.trials
 
 
 def lose(one: Host, name: str, back: Callable[[], bool] = lambda: False) -> None:
