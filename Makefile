@@ -109,6 +109,7 @@ calibrate: setup ## find which cost this host can resolve: twins, and a known sl
 
 bench: setup ## measure virtbed's own cost and the phases of the applications
 	.venv/bin/python benchmarks/scheduling.py
+	PYTHONPATH=. .venv/bin/python benchmarks/fleet.py
 	.venv/bin/python benchmarks/orchestration.py
 	.venv/bin/python benchmarks/readiness.py
 	PYTHONPATH=. .venv/bin/python benchmarks/analysis.py

@@ -27,8 +27,13 @@ def text(name: str) -> str:
 
 def tool(name: str) -> ModuleType:
     """Import a script of docs/tools, which is in no package."""
-    path = REPOSITORY / f"docs/tools/{name}.py"
-    specification = importlib.util.spec_from_file_location(name, path)
+    return script(f"docs/tools/{name}.py")
+
+
+def script(name: str) -> ModuleType:
+    """Import a Python file of the checkout that is in no package."""
+    path = REPOSITORY / name
+    specification = importlib.util.spec_from_file_location(path.stem, path)
     assert specification and specification.loader
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
