@@ -220,8 +220,8 @@ def _other_inputs(sweep: Sweep, question: Question) -> list[str]:
         return []
     odd = mine.filter(pl.col("inputs") != counts[0][0])["trial"]
     return [
-        f"{count(len(odd), 'trial')} measured other inputs than most, first {odd[0]}: its times "
-        "and cost are of other work; comparisons are over the inputs that both sides have."
+        f"{count(len(odd), 'trial')} measured other inputs than most, first {odd[0]}: such times "
+        "and costs are of other work; comparisons are over the inputs that both sides have."
     ]
 
 

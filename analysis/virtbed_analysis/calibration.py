@@ -157,9 +157,9 @@ def _caution(replicates: list[int]) -> str | None:
     few = min(replicates)
     limit = doubts.limit(few)
     return (
-        f"With {few} replicates, a check that is off by the margin passes in at most "
-        f"{1 - CONFIDENCE:.0%} of sweeps only if noise is alike on both sides. If slow moments "
-        f"fall on one side only, it passes in up to {1 - limit.skewed_covers:.0%}, or "
+        f"With {words.count(few, 'replicate')}, a check that is off by the margin passes in at "
+        f"most {1 - CONFIDENCE:.0%} of sweeps only if noise is alike on both sides. If slow "
+        f"moments fall on one side only, it passes in up to {1 - limit.skewed_covers:.0%}, or "
         f"{1 - limit.very_skewed_covers:.0%} if they are rare and long; up to {limit.unseen:.0%} "
         "of instances may be slow without any replicate showing it."
     )

@@ -26,6 +26,7 @@ from virtbed_analysis.question import Question
 from virtbed_analysis.reduction import Readings, by_cell, readings
 from virtbed_analysis.slo import PERCENTILE, Level, Slo, judge, level
 from virtbed_contract.codec import encode
+from virtbed_contract.counts import count
 from virtbed_contract.measures import JUDGED_BY
 
 Spread = tuple[float, float, float]
@@ -192,7 +193,8 @@ def excluded(cell: Mapping[str, Any], question: Question) -> str:
     if question.cores_max is not None and cell["cores"] > question.cores_max:
         return f"{cell['cores']} cores, at most {question.cores_max} required"
     if question.prices and _price(cell, question) is None:
-        return f"no price for {cell['platform']} with {cell['cores']} cores on {cell['processor']}"
+        size = count(cell["cores"], "core")
+        return f"no price for {cell['platform']} with {size} on {cell['processor']}"
     return ""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.files import read_csv
+from virtbed_contract.counts import count
 from virtbed_contract.factors import SCENARIOS
 from virtbed_contract.measures import JUDGED_BY, Judged
 from virtbed_contract.sweep import MARGIN
@@ -64,8 +65,9 @@ class Question:
         for (platform, cores, processor), price in self.prices.items():
             if not 0 < price < math.inf:
                 raise AnalysisError(
-                    f"a price of {price:g} found for {platform} with {cores} cores on {processor}, "
-                    "a positive one needed: a free instance is the cheapest without measuring"
+                    f"a price of {price:g} found for {platform} with {count(cores, 'core')} on "
+                    f"{processor}, a positive one needed: a free instance is the "
+                    "cheapest without measuring"
                 )
         if self.slo_ms is not None and JUDGED_BY[self.scenario].name == "throughput":
             raise AnalysisError(

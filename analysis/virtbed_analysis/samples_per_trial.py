@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from virtbed_analysis import words
 from virtbed_analysis.cells import SUBJECT
 from virtbed_analysis.estimate import samples_to_show
 from virtbed_analysis.latency import WHOLE
@@ -233,7 +234,8 @@ def _best(row: Json, inputs: int, within: float | None) -> Json:
     )
     if saves < 0.05:
         sentence = (
-            f"{name}: {now} samples per trial are about as good as the best, {best}: {because}."
+            f"{name}: {words.count(now, 'sample')} per trial {'is' if now == 1 else 'are'} about "
+            f"as good as the best, {best}: {because}."
         )
     else:
         sentence = (

@@ -213,7 +213,8 @@ def _fit(deviations: list[Effect]) -> Json:
         return _answer(UNDECIDED, None, "no replicate has all of its sizes")
     worst = max(deviations, key=lambda effect: abs(np.log(effect.value)))
     if worst.n < REPLICATES_TO_TEST:
-        few = f"{worst.n} replicates with all sizes found, {REPLICATES_TO_TEST} needed for the test"
+        found = words.count(worst.n, "replicate")
+        few = f"{found} with all sizes found, {REPLICATES_TO_TEST} needed for the test"
         return _answer(UNDECIDED, worst, few)
     spans = [(effect.low or 0.0, effect.high or np.inf) for effect in deviations]
     clear = [

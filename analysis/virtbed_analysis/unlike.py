@@ -23,6 +23,7 @@ from typing import Any, Literal
 import polars as pl
 
 from virtbed_analysis.errors import AnalysisError
+from virtbed_contract.counts import count
 from virtbed_contract.likeness import RECORDED, Recorded, held
 from virtbed_contract.likeness import SPLIT as SPLIT
 
@@ -257,7 +258,8 @@ def _groups_apart(fact: Fact, rows: Iterable[Row]) -> tuple[int, str] | None:
         if len(values) > 1:
             named = " ".join(str(group[0][column]) for column in fact.within)
             shown_groups = ", ".join(
-                f"{named} {shown(value)}".strip() + f" ({len(own)} trials, first {min(own)})"
+                f"{named} {shown(value)}".strip()
+                + f" ({count(len(own), 'trial')}, first {min(own)})"
                 for value, own in sorted(values.items(), key=lambda item: str(item[0]))
             )
             return len(values), shown_groups

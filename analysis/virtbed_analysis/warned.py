@@ -145,7 +145,7 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
         yield (
             f"{words.count(failed, 'trial')} failed, first {content['failed'][0]['trial']}"
             f"{rest if content['cells'] else ''}.",
-            f"See Trials without a result; {again} repeats them.",
+            f"See Trials without a result; {again} repeats what failed.",
         )
     if suspect := counts["suspect"]:
         real = counts["analysed"] - counts["emulated"]
@@ -165,8 +165,8 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
     if invalid := sum(not trial["usable"] for trial in ended):
         yield (
             f"{words.count(invalid, 'trial')} {'is' if invalid == 1 else 'are'} INVALID by MLPerf "
-            "LoadGen's rules, and not only for their length: virtbed advise leaves them out, the "
-            "ratios here include them.",
+            "LoadGen's rules, and not only because of being short: left out by virtbed advise, "
+            "included in the ratios here.",
             "See Verdict of LoadGen.",
         )
     suspicion = content.get("suspicion") or {"note": None}
@@ -176,7 +176,7 @@ def _of_trials(content: Json, rows: Sequence[Json], again: str) -> Iterator[Warn
         yield f"{_have(waiting, 'planned trial')} not run yet.", f"{again} runs the rest."
     if rejected := counts["rejected"]:
         yield (
-            f"{words.count(rejected, 'file')} left out, because they cannot be trusted.",
+            f"{words.count(rejected, 'file')} left out, which cannot be trusted.",
             "See Files left out.",
         )
 

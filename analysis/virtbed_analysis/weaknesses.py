@@ -13,6 +13,7 @@ import polars as pl
 from scipy import stats
 
 from virtbed_analysis import robust
+from virtbed_contract.counts import count
 
 _CELL = ("app", "cores", "mode", "platform")
 # No platform does less work than bare metal, so a cell below this ratio did something else.
@@ -279,4 +280,5 @@ def _unexplained(ratios: pl.DataFrame) -> list[Weakness]:
 
 
 def _name(cell: dict[str, object]) -> str:
-    return f"{cell['app']} {cell['platform']} {cell['mode']} at {cell['cores']} cores"
+    size = count(int(str(cell["cores"])), "core")
+    return f"{cell['app']} {cell['platform']} {cell['mode']} at {size}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from virtbed_analysis.cells import DEFAULTED, MATCHED, is_plain
 from virtbed_analysis.intervals import CONFIDENCE
+from virtbed_contract.counts import count as count
 from virtbed_contract.documents import Platform
 from virtbed_contract.factors import SCENARIOS
 from virtbed_contract.measures import JUDGED_BY, Judged
@@ -39,11 +40,6 @@ def ms(value: float | None) -> str:
 def ratio(value: float | None) -> str:
     """Return a ratio as tables show it: 1.351."""
     return NONE if value is None else f"{value:.3f}"
-
-
-def count(number: int, thing: str) -> str:
-    """Return "1 core", "2 cores"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 Entries = Mapping[str, Platform]
@@ -331,8 +327,8 @@ def progress(counts: dict[str, int | None]) -> str:
     """Return how many trials a report is based on, of those planned."""
     done = counts["analysed"]
     planned = counts["planned"]
-    of = f" of {planned} planned" if planned is not None else ""
-    parts = [f"{done}{of} trials analysed"]
+    of = count(done or 0, "trial") if planned is None else f"{done} of {planned} planned trials"
+    parts = [f"{of} analysed"]
     if counts.get("functional"):
         parts.append(f"{counts['functional']} set aside (their application computes nothing)")
     if counts["emulated"]:

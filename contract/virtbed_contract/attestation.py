@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from . import privileges
 from .confinement import NO_SECCOMP, quota_of, seccomp_of
+from .counts import count
 from .documents import BARE, Instance, TrialRequest
 from .factors import default_of
 from .likeness import DEFAULT_ALLOCATOR, SPLIT
@@ -73,7 +74,7 @@ def mismatches(
 
 def _cpus(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]:
     inside = reading["inside"]
-    size = f"({instance.mode}, {instance.cores} cores)"
+    size = f"({instance.mode}, {count(instance.cores, 'core')})"
     if inside["cpus_allowed_list"] != instance.seen_cpus:
         yield (
             f"the application read CPUs {inside['cpus_allowed_list']}, {instance.seen_cpus} needed "
@@ -87,8 +88,8 @@ def _cpus(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]:
         )
     if instance.own_kernel and inside["cpus_visible"] != instance.cores:
         yield (
-            f"the application saw {inside['cpus_visible']} CPUs, {instance.cores} needed in a "
-            "guest of that size"
+            f"the application saw {count(inside['cpus_visible'], 'CPU')}, {instance.cores} needed "
+            "in a guest of that size"
         )
     usable = inside["threads"]["usable_cores"]
     if usable != instance.cores:
@@ -106,8 +107,8 @@ def _cpus(instance: Instance, reading: Mapping[str, Any]) -> Iterator[str]:
         )
     if instance.mode == "pinned" and instance.cores == 1 and reading["migrations"]:
         yield (
-            f"the application was moved to another CPU {reading['migrations']} times, 0 needed on "
-            "one pinned core"
+            f"the application was moved to another CPU {count(reading['migrations'], 'time')}, 0 "
+            "needed on one pinned core"
         )
 
 
@@ -119,7 +120,8 @@ def _threads(instance: Instance, trial: TrialRequest, reading: Mapping[str, Any]
     if reading["thread_policy"] != trial.thread_policy or wrong:
         yield (
             f"thread policy {reading['thread_policy']} with pools of {pools['intra_op']} and "
-            f"{pools['inter_op']} found; {trial.thread_policy} needed, on {instance.cores} cores"
+            f"{pools['inter_op']} found; {trial.thread_policy} needed, on "
+            f"{count(instance.cores, 'core')}"
         )
 
 
@@ -169,4 +171,4 @@ def _settings(instance: Instance, trial: TrialRequest, reading: Mapping[str, Any
 
 
 def _quota(cpus: Optional[float]) -> str:
-    return "none" if cpus is None else f"{cpus:g} CPUs"
+    return "none" if cpus is None else count(cpus, "CPU")

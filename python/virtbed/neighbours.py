@@ -13,6 +13,7 @@ from virtbed.hwloc import Machine, Node
 from virtbed.locality import HEADROOM_MIB, Search
 from virtbed.placement import Placement, Topology
 from virtbed.plan import Plan
+from virtbed_contract.counts import count
 from virtbed_contract.documents import Instance, Neighbour
 from virtbed_contract.factors import FACTORS, Factor
 from virtbed_contract.kernel.cpus import format_cpu_list, parse_cpu_list
@@ -145,7 +146,7 @@ def accompanied(instance: Instance, room: Sequence[Neighbour]) -> Instance | Why
         )
     if len(room) < int(value):
         return (
-            f"{setting}: {1 + int(value)} instances of {instance.cores} CPUs and "
+            f"{setting}: {1 + int(value)} instances of {count(instance.cores, 'CPU')} and "
             f"{instance.memory_mib} MiB each are needed at the same time, this host has room for "
             f"{1 + len(room)} (CPUs of one kind, {HEADROOM_MIB} MiB of each memory node kept)",
             "lower neighbours, cores or memory_mib in the plan, or use a larger host",

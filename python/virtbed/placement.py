@@ -15,6 +15,7 @@ from virtbed import hwloc
 from virtbed.hwloc import Machine, Node
 from virtbed.locality import HEADROOM_MIB, Search, fits
 from virtbed.placement_words import caches, reasons_for
+from virtbed_contract.counts import count
 from virtbed_contract.kernel.cpus import format_cpu_list as format_cpu_list
 from virtbed_contract.kernel.cpus import parse_cpu_list as parse_cpu_list
 from virtbed_contract.remedies import setup
@@ -170,12 +171,13 @@ def choose_kind(topology: Topology, cores: int, wanted: int | None = None) -> in
         offered = format_cpu_list(topology.measured)
         words = topology.why_measured
         raise PlacementError(
-            f"{cores} cores requested, this host offers {len(topology.measured)} "
-            f"{'such' if words else 'allowed'} CPUs ({offered}){words and f': {words}'}; {larger}"
+            f"{count(cores, 'core')} requested, this host offers "
+            f"{count(len(topology.measured), 'such CPU' if words else 'allowed CPU')} "
+            f"({offered}){words and f': {words}'}; {larger}"
         )
     raise PlacementError(
-        f"{cores} cores of one kind requested, this host has {_kinds(topology)}; kinds of core are "
-        f"not mixed in one instance: {larger}, or change `core_kind`"
+        f"{count(cores, 'core')} of one kind requested, this host has {_kinds(topology)}; kinds of "
+        f"core are not mixed in one instance: {larger}, or change `core_kind`"
     )
 
 
@@ -274,9 +276,10 @@ def _check_memory(nodes: Collection[Node], memory_mib: int, cores: int) -> None:
     if not fits(nodes, memory_mib):
         each = ", ".join(f"node {node.node}: {node.memory_mib} MiB" for node in nodes)
         raise PlacementError(
-            f"memory_mib {memory_mib} requested for {cores} cores, {memory_mib + HEADROOM_MIB} MiB "
-            "needed together with the emulator and the kernel; the memory nodes of these cores "
-            f"have {each}: lower `memory_mib` in the plan, or raise `cores` beyond one node"
+            f"memory_mib {memory_mib} requested for {count(cores, 'core')}, "
+            f"{memory_mib + HEADROOM_MIB} MiB needed together with the emulator and the kernel; "
+            f"the memory nodes of these cores have {each}: lower `memory_mib` in the plan, or "
+            "raise `cores` beyond one node"
         )
 
 

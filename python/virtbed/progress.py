@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from virtbed.trial import Trial
+from virtbed_contract.counts import count
 
 # With MLPerf's rules a trial takes at least ten minutes, however long earlier trials took.
 STUDY_S = 630.0
@@ -121,7 +122,7 @@ class Progress:
             done = total - len(missing)
             self._bar.update(self._task, total=total, completed=done, eta=self._eta())
             before = f", {done} done before" if done else ""
-            self.say(f"{total} trials{before}; {len(missing)} to go, about {self._eta()}")
+            self.say(f"{count(total, 'trial')}{before}; {len(missing)} to go, about {self._eta()}")
 
     def again(self, trials: Iterable[Trial]) -> None:
         """Count trials as missing again that were done or had failed."""

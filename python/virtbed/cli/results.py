@@ -28,6 +28,7 @@ from virtbed.render.results import (
     ratio_tables,
     verdict_table,
 )  # fmt: skip
+from virtbed_contract.counts import count
 from virtbed_contract.kernel.files import write_text
 
 app = typer.Typer()
@@ -308,7 +309,8 @@ def export(
     except (AnalysisError, OSError) as error:
         refuse(error)
     trials = samples.select("host", "plan_digest", "trial").n_unique()
-    console.print(f"{samples.height} samples of {trials} trials: {output}", highlight=False)
+    written = f"{count(samples.height, 'sample')} of {count(trials, 'trial')}"
+    console.print(f"{written}: {output}", highlight=False)
 
 
 @app.command()
@@ -333,10 +335,10 @@ def archive(
     folder = results(name).resolve()
     try:
         file = output or folder.with_name(f"{folder.name}.zip")
-        count = write_archive(folder, file, locks)
+        files = write_archive(folder, file, locks)
     except (AnalysisError, OSError) as error:
         refuse(error)
-    console.print(f"archive: {file} ({count} files)", highlight=False)
+    console.print(f"archive: {file} ({count(files, 'file')})", highlight=False)
 
 
 @app.command()
@@ -390,7 +392,8 @@ def published(
     if as_json:
         typer.echo(json.dumps(content, indent=1))
         return
-    console.print(f"{content['timings']} timings of {content['cells']} cells: {content['source']}")
+    given = f"{count(content['timings'], 'timing')} of {count(content['cells'], 'cell')}"
+    console.print(f"{given}: {content['source']}")
     for ratios in ratio_tables(content):
         console.print(ratios)
     for weakness in content["weaknesses"]:

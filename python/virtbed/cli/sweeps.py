@@ -61,6 +61,7 @@ from virtbed.sweep.blocks import PER_PLAYBOOK
 from virtbed.sweep.sweep import MOST_ATTEMPTS
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
+from virtbed_contract.counts import count
 from virtbed_contract.factors import FACTORS
 from virtbed_contract.json_file import plain
 from virtbed_workloads.registry import APPLICATIONS
@@ -143,7 +144,7 @@ def plan(
     else:
         several = f" on {len(hosts)} hosts, as on {hosts[0]}" if len(hosts) > 1 else ""
         takes = minutes(seconds / max(1, len(hosts)))
-        title = f"{chosen.name}: {len(designed.trials)} trials, about {takes}{several}"
+        title = f"{chosen.name}: {count(len(designed.trials), 'trial')}, about {takes}{several}"
         console.print(plan_table(title, designed.trials, platforms.entries))
         if any(trial.instance.mode == "pinned" for trial in designed.trials):
             console.print(placement_table(designed.placements))
@@ -322,9 +323,9 @@ def _carry_out(
     if run.failed:
         refuse(
             SweepError(
-                f"{len(run.failed)} trials failed, among them {run.failed[0]} (the report and "
+                f"{count(len(run.failed), 'trial')} failed, first {run.failed[0]} (the report and "
                 f"{run.folder / 'trials' / run.failed[0] / 'failure.json'} give the reason); call "
-                "again to repeat them"
+                "again to repeat what failed"
             ),
             TRIALS_FAILED,
         )
@@ -385,6 +386,6 @@ def calibrate(
             console.print(row["sentence"])
         if content["suspect"]:
             console.print(
-                f"{content['suspect']} trials are suspect; the report names them and the reasons"
+                f"suspect: {count(content['suspect'], 'trial')}; the report names each, and why"
             )
     raise typer.Exit(0 if content["passed"] else TRIALS_FAILED)

@@ -8,6 +8,7 @@ from typing import Any
 
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError
+from virtbed_contract.counts import count
 from virtbed_contract.likeness import held
 from virtbed_contract.neighbours import placed_in_words
 
@@ -134,7 +135,7 @@ def _reading(reading: Json | None) -> Iterator[str]:
         quota = enclosure["quota_cpus"]
         yield (
             f"the container's cpuset is {enclosure['cpuset']}, its quota "
-            f"{'none' if quota is None else f'{quota:g} CPUs'}, its memory "
+            f"{'none' if quota is None else count(quota, 'CPU')}, its memory "
             f"{enclosure['memory_mib']} MiB; throttled in {enclosure['throttled_periods']} periods "
             "so far."
         )
@@ -173,7 +174,7 @@ def _process(reading: Json) -> str:
         pools = f", thread pools of {size}"
     return (
         f"a process may run on CPUs {reading['cpus_allowed_list']} of {reading['cpus_visible']}, "
-        f"quota {'none' if quota is None else f'{quota:g} CPUs'}, memory policy "
+        f"quota {'none' if quota is None else count(quota, 'CPU')}, memory policy "
         f"{reading['memory_policy']}, clock {reading['clocksource']}{pools}."
     )
 
@@ -190,7 +191,7 @@ def _moved(result: Json) -> list[str]:
         f"processes {_share(moved['others_share'])} of CPUs {moved['cpus']}"
         + ("" if siblings is None else f" and {siblings:.1%} of the same cores' other threads")
         + "; its threads were seen on CPUs "
-        f"{moved['ran_on']} in {moved['looks']} samples, moved to another CPU "
+        f"{moved['ran_on']} in {count(moved['looks'], 'sample')}, moved to another CPU "
         f"{_known(moved['migrations'])} times, left their CPU "
         f"{_known(usage['voluntary_switches'])} times voluntarily and "
         f"{_known(usage['involuntary_switches'])} times for other threads.",

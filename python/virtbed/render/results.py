@@ -14,6 +14,7 @@ from rich.text import Text
 
 from virtbed.render.table import Table, bound
 from virtbed_contract.codec import decode
+from virtbed_contract.counts import count
 from virtbed_contract.documents import Platform
 from virtbed_contract.factors import label
 
@@ -109,8 +110,8 @@ def mark_lines(rows: list[Json]) -> Iterator[str]:
 
     against: dict[str, list[str]] = {}
     for row in rows:
-        cores = "1 core" if row["cores"] == 1 else f"{row['cores']} cores"
-        cell = f"{subject_words(row)}, {row['platform']} {row['mode']}, {cores}"
+        size = count(row["cores"], "core")
+        cell = f"{subject_words(row)}, {row['platform']} {row['mode']}, {size}"
         for mark in row["marks"]:
             against.setdefault(f"{mark['text']} ({mark['why']})", []).append(cell)
     for mark_text, cells in against.items():

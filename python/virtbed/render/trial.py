@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from virtbed.render.table import Table
+from virtbed_contract.counts import count
 from virtbed_contract.measures import JUDGED_BY, percentile_rank
 
 Json = Mapping[str, Any]
@@ -54,9 +55,9 @@ def _too_short(settings: Json, loadgen: Json) -> Iterator[str]:
     if loadgen["validity"] == "INVALID" and settings["rules"] == "quick" and short:
         yield (
             f"  The run is too short for LoadGen's rules, which require more than "
-            f"{settings['samples']} requests; the verdict is about their number, not about the "
-            "times. Take more with --samples, or use --rules study, which runs as long as MLPerf "
-            "requires (10 minutes or more)."
+            f"{count(settings['samples'], 'request')}; the verdict is about their number, not "
+            "about the times. Take more with --samples, or use --rules study, which runs as long "
+            "as MLPerf requires (10 minutes or more)."
         )
 
 
@@ -78,7 +79,7 @@ def _phases(document: Json) -> Table:
     settings = document["settings"]
     measured = [sample for sample in document["samples"] if not sample["warmup"]]
     table = Table(
-        f"{settings['samples']} samples, {settings['scenario']}, "
+        f"{count(settings['samples'], 'sample')}, {settings['scenario']}, "
         f"{settings['thread_policy']} threads, {settings['processor']}"
     )
     table.add_column("phase")

@@ -18,6 +18,7 @@ from virtbed.sweep.replicates import Replicates
 from virtbed.sweep.several import report_of
 from virtbed.sweep.standing import put_aside
 from virtbed.trial import Trial
+from virtbed_contract.counts import count
 from virtbed_contract.sweep import Design
 
 
@@ -133,6 +134,6 @@ class Worker:
                 put_aside(folder, earlier, trial.id, self.ledger)
         self.call.progress.say(
             f"{self.member.label} repeats replicate {number}, which {earlier_host} had started: "
-            f"ratios are made within one host. The files of {moved} trials from {earlier_host} are "
-            "kept in aside/"
+            f"ratios are made within one host. What {earlier_host} had measured of it "
+            f"({count(moved, 'trial')}) is kept in aside/"
         )

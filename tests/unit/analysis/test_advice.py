@@ -206,7 +206,7 @@ def test_with_prices_the_cheapest_and_its_cost(sizes: Folder) -> None:
     mean_h = 57.5 * 1.04 / 3.6e6
     assert answer["choice"]["cost"] == pytest.approx(1.2 * mean_h * 1e6, rel=0.02)
     assert answer["choice"]["cost_least"] < answer["choice"]["cost"] < answer["choice"]["cost_most"]
-    assert reasons(answer)["cn", "vanilla", 1] == "no price for cn with 1 cores on cpu"
+    assert reasons(answer)["cn", "vanilla", 1] == "no price for cn with 1 core on cpu"
     assert "times the cost" in answer["sure"]
 
 

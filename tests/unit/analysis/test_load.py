@@ -493,7 +493,7 @@ def test_a_trial_that_is_in_two_folders_is_refused(two: Any) -> None:
 
 
 def test_sweeps_of_unlike_images_are_not_pooled(two: Any) -> None:
-    with pytest.raises(AnalysisError, match=r"results of 2 images are not pooled.*1 trials"):
+    with pytest.raises(AnalysisError, match=r"results of 2 images are not pooled.*1 trial,"):
         load(two.path, other(two, "new", 3, image="sha256:" + "e" * 64))
 
 
@@ -501,7 +501,7 @@ def test_versions_of_one_application_are_not_pooled(two: Any) -> None:
     result(lambda r: r["application"].update(version="2"))(two)
     with pytest.raises(
         AnalysisError,
-        match=r"2 versions of one application are not pooled.*image_classification 1 .1 trials, "
+        match=r"2 versions of one application are not pooled.*image_classification 1 .1 trial, "
         r"first .*image_classification 2 ",
     ):
         read_sweep(two.path)

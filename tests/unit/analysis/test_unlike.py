@@ -68,7 +68,7 @@ CN_2 = ident("cn", 2)
 REFUSED: dict[str, tuple[Callable[[Folder], object], str]] = {
     "host": (
         lambda f: change(f, "cn", 2, lambda r: r["trial"].update(host="bench02")),
-        r"results of 2 hosts are not pooled.*bench01 \(2 trials, first bm-.*bench02 \(1 trials, "
+        r"results of 2 hosts are not pooled.*bench01 \(2 trials, first bm-.*bench02 \(1 trial, "
         rf"first {CN_2}\).*Pairs of two hosts are never made.*virtbed compare",
     ),
     "plan": (
@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Callable[[Folder], object], str]] = {
     ),
     "sweep": (
         lambda f: change(f, "cn", 2, lambda r: r["trial"].update(sweep="other")),
-        r"2 sweeps are not pooled.*other \(1 trials",
+        r"2 sweeps are not pooled.*other \(1 trial,",
     ),
     "version": (
         lambda f: change(f, "cn", 2, lambda r: r["application"].update(version="2")),

@@ -20,3 +20,14 @@ def test_sizes_without_bare_metal_have_a_warning(folder: Folder) -> None:
         "2 cells have no pinned bare metal to compare with, and no part in this summary: "
         "container, pinned (cn pinned) at 2 cores; container, pinned (cn pinned) at 4 cores."
     ) in texts
+
+
+def test_a_warning_about_one_thing_is_in_the_singular(folder: Folder) -> None:
+    for replicate, wobble in enumerate([1.0, 1.01, 0.99], start=1):
+        folder.trial("bm", "pinned", replicate, {"a": [20.0 * wobble]})
+        folder.trial("cn", "pinned", replicate, {"a": [20.0 * wobble**2]})
+    folder.write("trials/no-trial/result.json", {})
+    content = document(read_sweep(folder.path))
+    assert content["counts"]["rejected"] == 1
+    texts = [row["text"] for row in content["headline"]["warnings"]]
+    assert "1 file left out, which cannot be trusted." in texts

@@ -247,7 +247,7 @@ def test_only_sizes_without_room_for_neighbours_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("cpus", "keys", "message"),
     [
-        (2, {"neighbours": 2}, "3 instances of 1 CPUs and 2048 MiB each are needed at the same"),
+        (2, {"neighbours": 2}, "3 instances of 1 CPU and 2048 MiB each are needed at the same"),
         (2, {"neighbours": 1, "memory_mib": 9000}, "this host has room for 1"),
         (4, {"neighbours": 1, "platforms": {"vm": ["pinned"]}}, "neighbours would be guests"),
         (4, {"neighbours": 1, "platforms": {"cn": ["vanilla"]}}, "that floats has no CPUs"),

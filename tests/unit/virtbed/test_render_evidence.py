@@ -105,7 +105,7 @@ def test_a_containers_limits_are_printed(tmp_path: Path) -> None:
     }  # fmt: skip
     reading = {"machine": {"cpus_online": "0-1"}, "enclosure": container}
     _, lines = explain(lay(tmp_path, before=reading))
-    assert any("quota 1 CPUs" in line and "throttled in 7 periods" in line for line in lines)
+    assert any("quota 1 CPU," in line and "throttled in 7 periods" in line for line in lines)
 
 
 def test_the_message_without_evidence_names_the_path(tmp_path: Path) -> None:
