@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import subprocess
 import tempfile
+import uuid
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from jinja2 import Environment
 
 from virtbed_contract.codec import encode
@@ -24,6 +29,7 @@ FLAT = """\
 <domain type="kvm"
         xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0">
   <name>virtbed-vm-pinned-c02-r01</name>
+  <uuid>76697274-6265-640b-1234-123456789abc</uuid>
   <memory unit="MiB">4097</memory>
   <vcpu placement="static">2</vcpu>
   <cputune>
@@ -63,6 +69,7 @@ def rendered(topoext: bool = False, boot: str = "/image", **changes: Any) -> str
         machine_guest_cmdline="root=/dev/vda", machine_guest_hidden_cpu_features=["avx2"],
         machine_guest_overlay="/o", machine_guest_seed="/s", machine_guest_console="/c",
         machine_guest_netdev="user", __machine_kvm_topoext=topoext,
+        __machine_kvm_uuid="76697274-6265-640b-1234-123456789abc",
     )  # fmt: skip
 
 
@@ -216,3 +223,34 @@ def test_pins_are_read_by_vcpu_number_if_numbers_have_gaps() -> None:
     assert domain.pins_of(RUNNING, [0, 1]) is None  # libvirt's own call returns them
     assert domain.pins_of(RUNNING, [2, 0]) == {0: "2", 2: "3-4"}
     assert domain.pins_of(RUNNING, [0, 3]) == {0: "2", 3: None}
+
+
+VARIABLES = yaml.safe_load((REPOSITORY / "roles/machine_kvm/vars/main.yml").read_text())
+
+
+def profiles(instance: str) -> str:
+    """Return the pattern of the files that release removes, as Ansible evaluates it."""
+    tasks = yaml.safe_load((REPOSITORY / "roles/machine_kvm/tasks/release.yml").read_text())
+    (task,) = (task for task in tasks if "AppArmor" in task["name"])
+    known = {"virtbed_instance": {"id": instance, "accelerator": "kvm"}}
+    variables = _trusted(VARIABLES | task["vars"]) | known
+    command: str = Templar(DataLoader(), variables=variables).template(
+        _trusted(task["ansible.builtin.raw"])
+    )
+    assert command.startswith("rm -f /etc/apparmor.d/libvirt/libvirt-")
+    return command.removeprefix("rm -f /etc/apparmor.d/libvirt/")
+
+
+def _trusted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _trusted(each) for key, each in value.items()}
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def test_the_apparmor_profiles_of_virtbeds_guests_are_recognized_by_their_uuid() -> None:
+    one, other, all_of_them = map(profiles, ("vm-pinned-c01-r01", "vm-pinned-c01-r02", ".*"))
+    assert uuid.UUID(one.removeprefix("libvirt-").removesuffix("*"))
+    names = [f"{name.removesuffix('*')}{end}" for name in (one, other) for end in ("", ".files")]
+    names.append(f"libvirt-{uuid.uuid4()}")  # a guest of somebody else
+    assert fnmatch.filter(names, one) == names[:2]
+    assert fnmatch.filter(names, all_of_them) == names[:4]
