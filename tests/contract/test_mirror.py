@@ -48,6 +48,7 @@ ELSEWHERE = {
     "virtbed/render/results": "unit/virtbed/test_render_table.py",
     "virtbed/slurm/allocation": _SLURM,
     "virtbed/slurm/asking": _SLURM,
+    "virtbed/slurm/inputs": _SLURM,
     "virtbed/slurm/job": _SLURM,
     "virtbed/slurm/submission": _SLURM,
     "virtbed/sweep/blocks": _SWEEP,

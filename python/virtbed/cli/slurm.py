@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from virtbed.plan import Plan, PlanError
 from virtbed.platforms import PlatformError
 from virtbed.shards import ShardError, check_number
 from virtbed.slurm.asking import SlurmError, program_at
+from virtbed.slurm.inputs import OWN, left_out
 from virtbed.slurm.job import Job, words_of
 from virtbed.slurm.submission import check_bench, check_partition, submit
 from virtbed_contract.json_file import plain
@@ -40,7 +42,10 @@ def slurm(
     partition: Annotated[
         str | None,
         typer.Option(
-            "--partition", "-p", help="Slurm's partition. Default: Slurm's default partition."
+            "--partition",
+            "-p",
+            envvar=OWN["partition"],
+            help="Slurm's partition. Default: Slurm's default partition.",
         ),
     ] = None,
     tasks: Annotated[
@@ -58,12 +63,14 @@ def slurm(
         typer.Option(
             "--time",
             "-t",
+            envvar=OWN["time"],
             help="Time limit per task, as for sbatch: 4:00:00. A task that reaches its limit is "
             "requeued, and continues later.",
         ),
     ] = None,
     account: Annotated[
-        str | None, typer.Option("--account", "-A", help="Slurm account to charge.")
+        str | None,
+        typer.Option("--account", "-A", envvar=OWN["account"], help="Slurm account to charge."),
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -85,6 +92,10 @@ def slurm(
     A task that is preempted, requeued or near its time limit releases its instance, and continues
     when Slurm starts it again, on the same node or another. If you submit the plan again, each task
     runs what is missing of its shard. At the end, `virtbed merge` joins the shards.
+
+    Of the variables from which sbatch takes options, SBATCH_PARTITION, SBATCH_TIMELIMIT and
+    SBATCH_ACCOUNT are defaults here. Those that would change what a task gets of its node are named
+    and not passed on.
 
     The nodes must have been set up (make setup), and must see the checkout and the results folder.
     Example: `virtbed slurm quick --partition main`.
@@ -134,8 +145,14 @@ def _print(job: Job, bench: Bench) -> None:
 
 
 def _notes(plan: Plan) -> list[str]:
-    """Return warnings about keys of the plan that act differently under Slurm."""
+    """Return warnings about keys of the plan and variables that act differently here."""
     notes = []
+    if names := left_out(os.environ):
+        notes.append(
+            f"{', '.join(names)} found in the environment, not passed to sbatch, since a task "
+            "needs a whole node and its requeue; pass --option=… if one of your options is needed, "
+            "and unset them before you call sbatch yourself"
+        )
     if plan.precision is not None:
         notes.append(
             f"precision {plan.precision:.3g} is not applied to shards: each of the "

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 
+from virtbed.slurm.inputs import passed
+
 MOST_S = 60.0
 """Time limit of a call, in seconds. A program of Slurm's gives up after 10 s per try itself."""
 
@@ -37,15 +39,17 @@ def output_of(program: str, *words: str, environment: Mapping[str, str] | None =
     Args:
         program: Its name.
         words: Its arguments.
-        environment: The environment; by default that of this process.
+        environment: The environment; by default that of this process. Variables that change
+            what the program does are left out; see `virtbed.slurm.inputs`.
 
     Raises:
         SlurmError: It is not installed, fails, or does not answer in time.
     """
-    path = program_at(program, environment)
+    used = os.environ if environment is None else environment
+    path = program_at(program, used)
     try:
         done = subprocess.run(
-            [path, *words], env=None if environment is None else dict(environment),
+            [path, *words], env=passed(used),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             timeout=MOST_S, check=False,
         )  # fmt: skip

@@ -15,17 +15,18 @@ from virtbed.slurm.asking import SlurmError
 
 END_S = 300
 """A task is ended this many seconds before its time limit, to release its instance and requeue."""
-INTERRUPTED = 130
-"""The exit status of a `virtbed sweep` that was interrupted and has restored its host."""
+INTERRUPTED = (130, 143)
+"""Exit statuses of a `virtbed sweep` that was interrupted: after restoring its host, and by a TERM
+before it started anything."""
 LEAST_S = 900
 """The shortest time limit, in seconds: with less, a task would end right after its examination."""
 # The options of sbatch that the job sets itself, or for which `virtbed slurm` has an own option.
 SET = frozenset(
     {
-        "account", "array", "chdir", "cpus-per-task", "error", "exclusive", "job-name", "mem",
-        "mem-per-cpu", "mem-per-gpu", "mincpus", "nodes", "no-requeue", "ntasks",
-        "ntasks-per-node", "open-mode", "output", "oversubscribe", "parsable", "partition",
-        "requeue", "share", "signal", "time", "wrap",
+        "account", "array", "chdir", "clusters", "container", "cpus-per-task", "error",
+        "exclusive", "job-name", "mem", "mem-per-cpu", "mem-per-gpu", "mincpus", "nodes",
+        "no-requeue", "ntasks", "ntasks-per-node", "open-mode", "output", "oversubscribe",
+        "parsable", "partition", "requeue", "share", "signal", "test-only", "time", "wait", "wrap",
     }
 )  # fmt: skip
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)(=[^\n\r\"\\\\]*)?", re.ASCII)
@@ -38,28 +39,42 @@ _TIME = re.compile(
 _UNLIMITED = {"infinite", "unlimited"}
 
 # The shell keeps running to handle signals: it passes them on to its child as TERM, and waits for
-# it. USR1 is Slurm's warning before the time limit; the script then requeues the task. All other
-# ends (scancel, a preemption, scontrol requeue) send TERM, and Slurm requeues the task or not.
+# it. They have different origins, and differ in who requeues the task:
+#   USR1  Slurm's warning before the time limit (or, where a site sets send_user_signal, before a
+#         preemption): the script requeues the task.
+#   USR2  The step started by srun received TERM. At the start of a preemption's GraceTime, Slurm
+#         signals only steps, and the shell not before the end. The script requeues the task.
+#   TERM  scancel, scontrol requeue, the end of GraceTime: Slurm requeues the task, or must not.
 _SCRIPT = """\
 set -u
+export PATH
+task="${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 results=({pattern})
 before=${{#results[@]}}
-child= late=
-trap '[ -z "$child" ] || kill -TERM "$child"' TERM INT HUP
-trap 'late=yes; [ -z "$child" ] || kill -TERM "$child"' USR1
+child= late= asked= ended=
+end() {{ [ -z "$child" ] || kill -TERM "$child"; }}
+trap 'late=yes; end' USR1
+trap 'asked=yes; end' USR2
+trap 'ended=yes; end' TERM INT HUP
+srun --quiet --nodes=1 --ntasks=1 /bin/sh -c \
+  'trap "kill -USR2 $0 \\$!; exit" TERM; sleep infinity & wait' "$$" < /dev/null &
 {command} &
 child=$!
+[ -z "$late$asked$ended" ] || end
 while kill -0 "$child" 2> /dev/null; do
   wait "$child"
 done
 wait "$child"
 status=$?
-if [ -n "$late" ] && [ "$status" -eq {interrupted} ]; then
+if [ -z "$ended" ] && [ -n "$late$asked" ] && {{ {interrupted}; }}; then
   results=({pattern})
-  if [ "${{#results[@]}}" -gt "$before" ]; then
+  if [[ "$(scontrol --oneliner show job "$task")" == *" PreemptTime="[!NU]* ]]; then
+    echo "virtbed: preempted; the task continues when Slurm starts it again"
+    scontrol requeue "$task" && exit 0
+  elif [ -n "$late" ] && [ "${{#results[@]}}" -gt "$before" ]; then
     echo "virtbed: the time limit is near; the task continues when Slurm starts it again"
-    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && exit 0
-  else
+    scontrol requeue "$task" && exit 0
+  elif [ -n "$late" ]; then
     echo "virtbed: no trial ended within the time limit, a longer --time needed" >&2
   fi
 fi
@@ -142,7 +157,7 @@ class Job:
                 _SCRIPT.format(
                     pattern=place,
                     command=f'{shlex.join(command)} --shard "{shard}/{self.tasks}"',
-                    interrupted=INTERRUPTED,
+                    interrupted=" || ".join(f'[ "$status" -eq {n} ]' for n in INTERRUPTED),
                 ),
             ]
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import Bench, BenchError
 from virtbed.plan import Plan
 from virtbed.slurm.asking import SlurmError, fields, output_of
+from virtbed.slurm.inputs import passed
 from virtbed.slurm.job import Job
 from virtbed_contract.kernel.files import write_text
 
@@ -71,6 +73,12 @@ def _check(plan: Plan, partition: Mapping[str, str]) -> None:
             "requests, and other jobs would disturb the measurement; a partition with whole nodes "
             "is needed"
         )
+    if "SUSPEND" in (mode := partition.get("PreemptMode", "")):
+        raise SlurmError(
+            f"partition {name} has PreemptMode={mode}: the instance of a suspended task would keep "
+            "running next to the other job; a partition that requeues or cancels (REQUEUE, CANCEL) "
+            "or does not preempt (OFF) is needed"
+        )
     counts = output_of(
         "sinfo", "--noheader", "--Node", f"--partition={name}", "--format=%c"
     ).split()
@@ -103,7 +111,9 @@ def submit(job: Job) -> str:
             )
     job.folder.mkdir(parents=True, exist_ok=True)
     write_text(script, job.script(), 0o755)
-    number = output_of("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    environment = passed(os.environ, job.options)
+    printed = output_of("sbatch", "--parsable", str(script), environment=environment)
+    number = printed.strip().partition(";")[0]
     if not number.isdigit():
         raise SlurmError(f"sbatch printed {number[:80]!r}, the number of a job needed")
     return number

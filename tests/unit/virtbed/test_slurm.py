@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ class Slurm:
             "scontrol --oneliner show partition",
             "PartitionName=main OverSubscribe=NO\nPartitionName=all OverSubscribe=FORCE:4",
         )
+        self.answer("scontrol --oneliner show job 7_2", "JobId=9 PreemptTime=None StartTime=x")
         self.answer("scontrol requeue *", "")
+        self.answer("srun *", "")
         self.answer("sinfo *--partition=main*", "8\n64")
         self.answer("sbatch *", "77")
         self.answer("squeue *--name=virtbed-quick*", "")
@@ -67,10 +70,21 @@ class Slurm:
         body = f"printf '%s\\n' {shlex.quote(printed)}; exit {status}"
         self.answers[call.replace(" ", "\\ ")] = body
         cases = "\n".join(f"{pattern}) {body} ;;" for pattern, body in self.answers.items())
-        for program in ("scontrol", "sinfo", "sbatch", "squeue"):
+        for program in ("scontrol", "sinfo", "sbatch", "squeue", "srun"):
             path = self.folder / program
             path.write_text(STUB.format(calls=shlex.quote(str(self.calls)), cases=cases))
             path.chmod(0o755)
+
+    def environment_of(self, *programs: str) -> None:
+        """Let programs write down the variables of Slurm that they see."""
+        for program in programs:
+            path = self.folder / program
+            line = f"env | grep -E '^(SBATCH|SQUEUE|SLURM)_' > {shlex.quote(str(path))}.env"
+            path.write_text(path.read_text().replace("#!/bin/sh", f"#!/bin/sh\n{line}", 1))
+
+    def environment(self, program: str) -> dict[str, str]:
+        lines = (self.folder / f"{program}.env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
 
     def called(self, program: str) -> list[str]:
         lines = self.calls.read_text().splitlines()
@@ -82,7 +96,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
     folder = tmp_path / "slurm"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    for name in [name for name in os.environ if name.startswith("SLURM")]:
+    for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return Slurm(folder)
@@ -210,6 +224,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a second option": (['--option=--comment=" --array=1-9'], 'without " and \\'),
     "less memory": (["--option=--mem-per-cpu=1"], "option --mem-per-cpu found: virtbed slurm"),
     "no time at all": (["--option=--time=1"], "option --time found: virtbed slurm sets that"),
+    "waiting": (["--option=--wait"], "option --wait found: virtbed slurm sets that"),
+    "elsewhere": (["--option=--clust=x"], "option --clust found: virtbed slurm sets that"),
     "another array": (["--option=--array=1-9"], "option --array found: virtbed slurm sets that"),
     "several lines": (["--account=a b"], "--account 'a b' found, a name needed"),
     "no plan": (["--replicates=200"], ""),
@@ -224,6 +240,59 @@ def test_invalid_options_are_refused_and_nothing_is_submitted(
     status, output = submit(*words)
     assert status == 2 and expected in output
     assert slurm.called("sbatch") == []
+
+
+def test_variables_that_would_change_the_job_do_not_reach_sbatch_and_are_named(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing = (
+        "SBATCH_ARRAY_INX", "SBATCH_CONTAINER", "SBATCH_ERROR", "SBATCH_EXCLUSIVE",
+        "SBATCH_HINT", "SBATCH_MEM_PER_CPU", "SBATCH_NO_REQUEUE", "SBATCH_REQUEUE",
+        "SBATCH_SIGNAL", "SBATCH_THREADS_PER_CORE", "SBATCH_UNKNOWN", "SBATCH_WAIT",
+        "SLURM_CLUSTERS", "SLURM_HINT",
+    )  # fmt: skip
+    for name in (*changing, "SBATCH_CONSTRAINT", "SBATCH_QOS", "SBATCH_EXPORT", "SQUEUE_STATES"):
+        monkeypatch.setenv(name, "value")
+    slurm.environment_of("sbatch", "squeue")
+    status, output = submit("--option=--constr=epyc")
+    named = f"{', '.join(changing)} found in the environment, not passed to sbatch"
+    assert status == 0 and named in " ".join(output.split())
+    assert slurm.environment("sbatch") == {"SBATCH_QOS": "value", "SBATCH_EXPORT": "value"}
+    assert "SQUEUE_STATES" not in slurm.environment("squeue")
+    for name in changing:
+        monkeypatch.delenv(name)
+    assert "found in the environment" not in submit("--option=--constr=epyc")[1]
+
+
+def test_variables_of_options_that_the_command_has_are_their_defaults(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("PARTITION", "main"), ("TIMELIMIT", "2:00:00"), ("ACCOUNT", "us")):
+        monkeypatch.setenv(f"SBATCH_{name}", value)
+    slurm.environment_of("sbatch")
+    status, output = submit()
+    assert status == 0 and "found in the environment" not in output
+    assert slurm.environment("sbatch") == {}
+    own = ["--partition=main", "--time=2:00:00", "--account=us"]
+    assert options(submit("--dry-run")[1])[-3:] == own
+    assert "--partition=big" in options(submit("--dry-run", "--partition=big")[1])
+    monkeypatch.setenv("SBATCH_PARTITION", "all")
+    status, output = submit()
+    assert status == 2 and "partition all has OverSubscribe=FORCE:4" in output
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    assert "--time 1 found, at least 15 minutes needed" in submit("--partition=main")[1]
+
+
+@pytest.mark.parametrize("mode", ["SUSPEND", "GANG,SUSPEND"])
+def test_a_partition_whose_jobs_are_suspended_is_refused(
+    slurm: Slurm, submit: Callable[..., tuple[int, str]], mode: str
+) -> None:
+    line = "PartitionName=main OverSubscribe=NO PreemptMode="
+    slurm.answer("scontrol --oneliner show partition", f"{line}{mode}")
+    status, output = submit("--partition=main")
+    assert status == 2 and f"partition main has PreemptMode={mode}" in output
+    slurm.answer("scontrol --oneliner show partition", f"{line}REQUEUE")
+    assert submit("--partition=main")[0] == 0
 
 
 @pytest.mark.parametrize("words", [["--partition=main"], ["--partition=big,main"], []])
@@ -334,14 +403,43 @@ class Task:
         words = words_of("quick", None, ["x,"], None, [], self.results)
         self.job = Job(plan, words, self.results, 3)
 
-    def start(self, body: str, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[str]:
+    def step(self) -> None:
+        """Let srun carry out its command."""
+        stub = self.slurm.folder / "srun"
+        stub.write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
+        stub.chmod(0o755)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the stub of virtbed handles signals."""
+        ready = time.monotonic() + 10
+        while not (self.results / "ready").exists() and time.monotonic() < ready:
+            time.sleep(0.02)
+
+    def pid_of_step(self) -> int:
+        """Return the process that receives the signals for the step, once both are ready."""
+        self.wait_until_ready()
+        wanted = b"sleep infinity & wait"
+        ready = time.monotonic() + 10
+        while time.monotonic() < ready:
+            for place in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):
+                    own = str(self.folder).encode() in (place / "environ").read_bytes()
+                    sleeps = (place / "task" / place.name / "children").read_text().strip()
+                    if own and sleeps and wanted in (place / "cmdline").read_bytes():
+                        return int(place.name)
+            time.sleep(0.02)
+        raise AssertionError("no step")
+
+    def start(
+        self, body: str, monkeypatch: pytest.MonkeyPatch, line: str = "", instead: str = ""
+    ) -> subprocess.Popen[str]:
         stub = self.folder / "bin" / "virtbed"
         stub.write_text(f"#!/bin/bash\n{body}")
         stub.chmod(0o755)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", str(stub.with_name("python")))
             script = self.folder / "job.sh"
-            script.write_text(self.job.script())
+            script.write_text(self.job.script().replace(f"\n{line}\n", f"\n{instead or line}\n"))
         environment = os.environ | {
             "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "R": str(self.results),
         }  # fmt: skip
@@ -352,9 +450,7 @@ class Task:
         )  # fmt: skip
 
     def signalled(self, started: subprocess.Popen[str], *numbers: int) -> tuple[int, str]:
-        ready = time.monotonic() + 10
-        while not (self.results / "ready").exists() and time.monotonic() < ready:
-            time.sleep(0.02)
+        self.wait_until_ready()
         for number in numbers:
             started.send_signal(number)
         output, _ = started.communicate(timeout=20)
@@ -382,7 +478,8 @@ def test_a_task_has_the_exit_status_of_its_sweep(
     started = task.start(f'echo "$@"; exit {status}', monkeypatch)
     output, _ = started.communicate(timeout=20)
     assert started.returncode == status
-    assert output == f"sweep quick --inventory=x, --results={task.results} --shard 2/3\n"
+    words = f"sweep quick --inventory=x, --results={task.results} --shard 2/3"
+    assert words in output.splitlines()
     assert task.slurm.called("scontrol") == []
 
 
@@ -406,7 +503,7 @@ def test_a_task_near_its_time_limit_is_requeued_if_a_trial_ended(
     started = task.start(WAITS % (RESULT, "result b"), monkeypatch)
     status, output = task.signalled(started, signal.SIGUSR1)
     assert status == 0 and "released" in output and "continues when Slurm starts it again" in output
-    assert task.slurm.called("scontrol") == ["requeue 7_2"]
+    assert task.slurm.called("scontrol")[-1] == "requeue 7_2"
 
 
 def test_a_task_without_an_ended_trial_is_not_requeued(
@@ -416,7 +513,56 @@ def test_a_task_without_an_ended_trial_is_not_requeued(
     started = task.start(WAITS % (RESULT, ""), monkeypatch)
     status, output = task.signalled(started, signal.SIGUSR1)
     assert status == 130 and "no trial ended within the time limit" in output
-    assert task.slurm.called("scontrol") == []
+    assert "requeue 7_2" not in task.slurm.called("scontrol")
+
+
+@pytest.mark.parametrize("by_step", [True, False])
+@pytest.mark.parametrize("ended", ["", "result b"])
+def test_a_preempted_task_ends_within_the_grace_time_and_is_requeued(
+    task: Task, monkeypatch: pytest.MonkeyPatch, by_step: bool, ended: str
+) -> None:
+    """Slurm signals the steps of a job; where send_user_signal is set, the shell."""
+    task.slurm.answer("scontrol --oneliner show job 7_2", "JobId=9 PreemptTime=2026-11-30T10:00:00")
+    task.results.mkdir()
+    if by_step:
+        task.step()
+    started = task.start(WAITS % (RESULT, ended), monkeypatch)
+    if by_step:
+        os.kill(task.pid_of_step(), signal.SIGTERM)
+    status, output = task.signalled(started, *([] if by_step else [signal.SIGUSR1]))
+    assert status == 0 and "released" in output and "preempted; the task continues" in output
+    assert task.slurm.called("scontrol")[-1] == "requeue 7_2"
+
+
+def test_a_step_that_a_user_ends_ends_the_task_for_good(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.results.mkdir()
+    task.step()
+    started = task.start(WAITS % (RESULT, "result a"), monkeypatch)
+    os.kill(task.pid_of_step(), signal.SIGTERM)
+    status, output = task.signalled(started)
+    assert status == 130 and "released" in output
+    assert "requeue 7_2" not in task.slurm.called("scontrol")
+
+
+def test_a_task_that_is_cancelled_after_a_warning_is_not_requeued(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.results.mkdir()
+    started = task.start(WAITS % (RESULT, "result a"), monkeypatch)
+    status, _ = task.signalled(started, signal.SIGUSR1, signal.SIGTERM)
+    assert status == 130 and task.slurm.called("scontrol") == []
+
+
+def test_a_signal_before_the_shell_knows_its_child_ends_the_sweep(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.results.mkdir()
+    line = "child=$!"
+    started = task.start("exec sleep 20", monkeypatch, line, f'kill -TERM "$$"; {line}')
+    output, _ = started.communicate(timeout=10)
+    assert started.returncode == 143, output
 
 
 def test_a_task_that_cannot_be_requeued_fails(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
