@@ -204,6 +204,8 @@ def check_apart(member: Member) -> None:
 
 def _other_cells(own: Admitted, reference: Admitted) -> Iterator[str]:
     """Yield each difference between the cells of a host and those of another, in words."""
+    if own.design.trials is reference.design.trials:
+        return
     ours, theirs = (
         {trial.id: encode(trial.planned()) for trial in one.design.trials}
         for one in (own, reference)
@@ -216,8 +218,6 @@ def _other_cells(own: Admitted, reference: Admitted) -> Iterator[str]:
             cells = " ".join(str(part) for part in (row.platform, row.mode) if part)
             yield f"{cells} is left out: {row.reason}; {row.remedy}"
     own_rows = [(row.platform, row.mode, row.cores) for row in own.design.not_run]
-    if own.design.trials is reference.design.trials:
-        return
     for row in reference.design.not_run:
         if (row.platform, row.mode, row.cores) not in own_rows:
             cells = " ".join(str(part) for part in (row.platform, row.mode) if part)
