@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from virtbed.lab.image import Image, build
 from virtbed.lab.prepared import BOOTED, Preparation, start_prepared
 from virtbed.lab.recipe import Recipe
 from virtbed.lab.server import Server
+from virtbed.lab.server import start as boot
 from virtbed.lab.shape import Shape, accelerator_here
 
 FAILED = pytest.StashKey[bool]()
@@ -24,8 +25,10 @@ CAPTURING: list[Any] = []
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report: Any = yield
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     if report.failed:
         item.stash[FAILED] = True
     return report
@@ -56,21 +59,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def server(request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     """Return a function that starts servers; they are removed after the test.
 
-    If the test failed, their console logs are kept.
+    Without a preparation a server boots, so that it has a machine id of its own. If the test fails,
+    the console logs are kept.
     """
     started: list[Server] = []
 
     def start(
-        image: Image | None = None, preparation: Preparation = BOOTED, **shape: Any
+        image: Image | None = None, preparation: Preparation | None = BOOTED, **shape: Any
     ) -> Server:
-        image = image or build(Recipe(), say)
-        name = f"test{os.getpid()}-{len(started)}"
-        here = accelerator_here()
+        what = (f"test{os.getpid()}-{len(started)}", image or build(Recipe(), say), Shape(**shape))
+        options: Any = {"tied": True, "accelerator": accelerator_here()}
         started.append(
-            start_prepared(
-                name, image, Shape(**shape), say, tied=True, accelerator=here,
-                preparation=preparation,
-            )
+            start_prepared(*what, say, preparation=preparation, **options) if preparation
+            else boot(*what, say, **options)
         )  # fmt: skip
         return started[-1]
 

@@ -62,3 +62,8 @@ def traces(server: Server) -> str:
         f"ls {STATE}/instances 2>/dev/null || true; "
         "find /sys/fs/cgroup -name '*virtbed-*'; grep virtbed /proc/mounts || true"
     ).strip()
+
+
+def inodes(folder: Path) -> dict[str, int]:
+    """Return each result's inode by trial; a trial that is repeated gets another inode."""
+    return {p.parent.name: p.stat().st_ino for p in folder.glob("trials/*/result.json")}

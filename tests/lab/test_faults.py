@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from virtbed.lab.server import BOOT_S, Server
 
 from ..commands import run
 from .benches import bench_host, read
-from .sweeps import WritePlan, failures, traces
+from .sweeps import WritePlan, failures, inodes, traces
 from .sweeps import write_plan as write_plan
 
 pytestmark = pytest.mark.full
@@ -99,11 +98,6 @@ def test_a_fault_is_named_and_the_next_call_finishes(
         samples = read(trial / "result.json")["samples"]
         assert 0 < max(sample["e2e_ns"] for sample in samples) < LONG["timeout_s"] * 1e9
     assert traces(lab) == ""
-
-
-def inodes(folder: Path) -> dict[str, int]:
-    """Return each result's inode by trial; a trial that is repeated gets another inode."""
-    return {p.parent.name: p.stat().st_ino for p in folder.glob("trials/*/result.json")}
 
 
 def answers_again(server: Server) -> None:
