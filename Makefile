@@ -111,6 +111,8 @@ bench: setup ## measure virtbed's own cost and the phases of the applications
 	.venv/bin/python benchmarks/scheduling.py
 	PYTHONPATH=. .venv/bin/python benchmarks/fleet.py
 	.venv/bin/python benchmarks/orchestration.py
+	ansible-playbook tests/integration/ssh.yml
+	.venv/bin/python benchmarks/hosts.py
 	.venv/bin/python benchmarks/readiness.py
 	PYTHONPATH=. .venv/bin/python benchmarks/analysis.py
 	virtbed in-image benchmarks/applications.py

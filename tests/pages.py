@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+import sys
 from functools import cache
 from types import ModuleType
 
@@ -33,8 +34,9 @@ def tool(name: str) -> ModuleType:
 def script(name: str) -> ModuleType:
     """Import a Python file of the checkout that is in no package."""
     path = REPOSITORY / name
-    specification = importlib.util.spec_from_file_location(path.stem, path)
+    specification = importlib.util.spec_from_file_location(name, path)
     assert specification and specification.loader
     module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # dataclasses look their module up
     specification.loader.exec_module(module)
     return module
