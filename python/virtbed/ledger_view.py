@@ -95,6 +95,16 @@ def digests(path: Path) -> dict[str, Digests]:
     return _looked(path, _digests)
 
 
+def shared_by_hosts(path: Path) -> bool:
+    """Return whether a ledger is that of a sweep on several hosts, not of one host or merged.
+
+    Raises:
+        LedgerError: the file is no ledger, or cannot be read.
+    """
+    sql = "SELECT 1 FROM sqlite_master WHERE name = 'replicate'"
+    return _looked(path, lambda db: db.execute(sql).fetchone() is not None)
+
+
 def _looked(path: Path, read: Callable[[sqlite3.Connection], _Found]) -> _Found:
     # Without a -wal file no process has the ledger open; then immutable=1 keeps SQLite from
     # creating files next to it.

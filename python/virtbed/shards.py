@@ -9,15 +9,10 @@ first host's folder, and the unfinished one is repeated.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from virtbed.plan import Plan
-from virtbed_contract import json_file
-from virtbed_contract.codec import DocumentError, decode
-from virtbed_contract.sweep import Design
 
 _SHARD = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", re.ASCII)
 _NO_FOLDER = re.compile(r"[^A-Za-z0-9._-]")
@@ -80,46 +75,3 @@ def check_number(shards: int, plan: Plan) -> None:
             f"needed, since a shard is whole replicates: take fewer, or raise `replicates` of the "
             f"plan {plan.name}"
         )
-
-
-def whole_elsewhere(folder: Path, shard: Shard, design: Design) -> dict[int, Path]:
-    """Return the replicates that were completed on another host: that host's folder by replicate.
-
-    Args:
-        folder: The shard's results folder on this host; those of other hosts are next to it.
-        shard: The shard.
-        design: Its design on this host.
-    """
-    mine = _ids((trial.replicate, trial.id) for trial in design.trials)
-    complete: dict[int, Path] = {}
-    for other in sorted(folder.parent.glob(f"{shard.name(design.sweep)}.*")):
-        theirs = _planned(other, design) if other.name != folder.name else {}
-        for replicate, ids in mine.items():
-            same = theirs.get(replicate) == ids
-            if same and replicate not in complete and _all_done(other, ids):
-                complete[replicate] = other
-    return complete
-
-
-def _ids(rows: Iterable[tuple[int, str]]) -> dict[int, set[str]]:
-    """Return the ids of trials by replicate."""
-    ids: dict[int, set[str]] = {}
-    for replicate, name in rows:
-        ids.setdefault(replicate, set()).add(name)
-    return ids
-
-
-def _planned(folder: Path, design: Design) -> dict[int, set[str]]:
-    """Return the trials of a folder by replicate; none if it has another plan or image."""
-    try:
-        other = decode(Design, json_file.read(folder / "design.json"), "design.json")
-    except DocumentError:
-        return {}
-    if (other.plan_digest, other.image_digest) != (design.plan_digest, design.image_digest):
-        return {}
-    return _ids((trial.replicate, trial.id) for trial in other.trials)
-
-
-def _all_done(folder: Path, ids: Iterable[str]) -> bool:
-    """Return whether a folder has a result of each of these trials."""
-    return all((folder / "trials" / name / "result.json").is_file() for name in ids)

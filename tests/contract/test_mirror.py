@@ -53,6 +53,7 @@ ELSEWHERE = {
     "virtbed/slurm/submission": _SLURM,
     "virtbed/sweep/blocks": _SWEEP,
     "virtbed/sweep/call": _FLEET,
+    "virtbed/sweep/elsewhere": "unit/virtbed/test_shards.py",
     "virtbed/sweep/joining": _FLEET,
     "virtbed/sweep/precision": "unit/analysis/test_precision.py",
     "virtbed/sweep/recording": _SWEEP,

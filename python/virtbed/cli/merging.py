@@ -41,7 +41,8 @@ def merge(
     """Join the results folders of one sweep, such as its shards, into one.
 
     It copies files and leaves the FROM folders as they are. Files that INTO already has are not
-    copied again, so a second call changes nothing. It is refused, and writes nothing, if the
+    copied again, so a second call changes nothing. Tasks may still be running: what they have
+    finished is joined, and a later call takes the rest. It is refused, and writes nothing, if the
     folders have different plans or images, if their hosts are unlike, or if two of them have
     different results of one trial. Example: `virtbed merge results/quick FOLDER`.
 
@@ -89,10 +90,14 @@ def _lines(done: Merged) -> list[str]:
     for place, why in done.left_out.items():
         by_reason.setdefault(f"of {Path(place).parents[1]}: {why}", []).append(place)
     report += [f"{len(places)} left out {why}" for why, places in sorted(by_reason.items())]
+    report += [f"{folder}: {why}" for folder, why in sorted(done.unfinished.items())]
     report += [
-        f"{folder} is being carried out by {who}: the trials that it has done so far were taken"
-        for folder, who in sorted(done.running.items())
+        f"{folder} skipped, since it has no design.json and no result: its task has just started, "
+        "or ended before it could run a trial"
+        for folder in done.not_begun
     ]
+    if done.unfinished or done.not_begun:
+        report.append("virtbed merge takes the rest when these have continued; call it again then")
     if done.replicates:
         numbers = ", ".join(map(str, done.replicates))
         report.append(f"replicates {numbers} of the plan are in none of the folders")

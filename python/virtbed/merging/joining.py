@@ -23,6 +23,7 @@ from virtbed.merging.sources import (
     MergeError,
     Source,
     identity,
+    not_begun,
     placements,
     read_source,
 )  # fmt: skip
@@ -50,7 +51,8 @@ class Merged:
         replicates: The plan's replicates that no joined folder plans.
         left_out: The reason for each result that was not taken, by its path.
         bad: The reason for each trial's folder without a valid result, by its path.
-        running: The process that still carries a folder out, in words, by the folder.
+        unfinished: How many trials of each folder have no result yet, and why, in words.
+        not_begun: The folders without a design, whose tasks have not begun.
     """
 
     folder: Path
@@ -61,7 +63,8 @@ class Merged:
     replicates: tuple[int, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
-    running: dict[str, str] = field(default_factory=dict)
+    unfinished: dict[str, str] = field(default_factory=dict)
+    not_begun: tuple[Path, ...] = ()
 
 
 def merge(into: Path, folders: Iterable[Path], platforms: Platforms) -> Merged:
@@ -114,16 +117,34 @@ def _judged(into: Path, others: Iterable[Path], platforms: Platforms) -> _Joint:
     Raises:
         MergeError: See `merge`.
     """
+    if _is_of_several_hosts(into):
+        raise MergeError(
+            f"{into} was made by a sweep on several hosts, whose ledger knows which host runs "
+            "which replicate, and a merge would replace it: name a new folder to merge into, and "
+            "this one among the folders to join"
+        )
     own = read_source(into) if _is_ours(into) else None
     if own and own.holder:
         raise MergeError(f"{into} is being carried out by {own.holder}; wait for its end")
     if own and own.bad:
         lines = (f"{into}/trials/{id_}: {why}; move it away" for id_, why in own.bad.items())
         raise MergeError("\n".join(lines))
-    sources = [*([own] if own else []), *map(read_source, others)]
+    empty = [folder for folder in others if not_begun(folder)]
+    begun = [folder for folder in others if folder not in empty]
+    if not own and not begun:
+        begun = empty  # whose reading is refused, with the reason
+    sources = [*([own] if own else []), *map(read_source, begun)]
     if reasons := list(unlike(sources, platforms)):
         raise MergeError("\n".join(reasons))
-    return _Joint(into, sources, choose(sources), platforms)
+    return _Joint(into, sources, choose(sources), platforms, tuple(empty))
+
+
+def _is_of_several_hosts(into: Path) -> bool:
+    """Return whether a folder has the ledger of a sweep on several hosts."""
+    try:
+        return (into / NAME).exists() and ledger_view.shared_by_hosts(into / NAME)
+    except LedgerError:
+        return False
 
 
 @dataclass
@@ -134,6 +155,7 @@ class _Joint:
     sources: Sequence[Source]
     chosen: Chosen
     platforms: Platforms
+    not_begun: tuple[Path, ...]
 
     def write(self) -> Merged:
         """Write the documents, copy the missing files, and then write the ledger."""
@@ -272,12 +294,23 @@ class _Joint:
         for source in self.sources:
             for trial, why in source.bad.items():
                 merged.bad[str(source.folder / "trials" / trial)] = why
-            if source.holder:
-                merged.running[str(source.folder)] = source.holder
+            if source.folder != self.into and (why := self._unfinished(source)):
+                merged.unfinished[str(source.folder)] = why
+        merged.not_begun = self.not_begun
         planned = {row.replicate for row in design.trials}
         every = range(1, _replicates(self.into / "plan.yml") + 1)
         merged.replicates = tuple(number for number in every if number not in planned)
         return merged
+
+    def _unfinished(self, source: Source) -> str:
+        """Return how many trials of a folder no folder has a result of; empty if none."""
+        trials = {row.id for row in source.design.trials}
+        missing = trials - self.chosen.results.keys()
+        failed = len(missing & source.failures.keys())
+        words = [f"{len(missing)} of {len(trials)} trials have no result yet"] if missing else []
+        words += [f"{failed} of them failed"] if failed else []
+        words += [f"it is being carried out by {source.holder}"] if source.holder else []
+        return ", ".join(words)
 
 
 def _replicates(plan: Path) -> int:

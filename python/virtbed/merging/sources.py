@@ -69,12 +69,27 @@ class Source:
         )
 
 
+def not_begun(folder: Path) -> bool:
+    """Return whether a folder is one of a task that has not admitted its host, or died before."""
+    return (
+        folder.is_dir()
+        and not os.path.lexists(folder / "design.json")
+        and next(folder.glob("trials/*/result.json"), None) is None
+    )
+
+
 def read_source(folder: Path) -> Source:
     """Read a results folder.
 
     Raises:
         MergeError: It is no results folder, or its design or a host's report cannot be read.
     """
+    source = _read(folder)
+    # A sweep may have changed a trial between the reading of its ledger and of its files.
+    return _read(folder) if source.bad and source.holder else source
+
+
+def _read(folder: Path) -> Source:
     design = _document(folder / "design.json", Design, DESIGN)
     if len({row.id for row in design.trials}) < len(design.trials):
         raise MergeError(f"{folder}/design.json: it lists a trial twice, each trial once is needed")
@@ -106,7 +121,7 @@ class _Judge:
     """Checks whether a trial's folder holds a valid result of a design.
 
     Attributes:
-        planned: The planned trials as JSON, by id.
+        planned: What the design plans.
         reports: The reports of the hosts, by the host's name.
         known: The digests that the folder's ledger knows, by the trial's id.
         standing: Checks what the report would leave out.

@@ -12,11 +12,12 @@ from virtbed.ledger import Ledger
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms, load_platforms
 from virtbed.progress import Progress
-from virtbed.shards import Shard, ShardError, whole_elsewhere
+from virtbed.shards import Shard, ShardError
 from virtbed.sweep.admission import Admitted, admit, identity
 from virtbed.sweep.blocks import PER_PLAYBOOK, Blocks, own_disks
 from virtbed.sweep.call import MOST_ATTEMPTS as MOST_ATTEMPTS
 from virtbed.sweep.call import Call
+from virtbed.sweep.elsewhere import whole_elsewhere
 from virtbed.sweep.fleet import Fleet
 from virtbed.sweep.interruption import SweepError
 from virtbed.sweep.precision import Precision
@@ -213,12 +214,19 @@ class Sweep:
         return [trial for trial in missing if trial.replicate not in done]
 
     def _done_elsewhere(self, admitted: Admitted) -> frozenset[int]:
-        """Return the replicates of the shard that another host has measured completely."""
+        """Return the replicates of the shard that another, similar host has measured completely."""
         if self._shard is None:
             return frozenset()
-        done = whole_elsewhere(self.folder, self._shard, self._call.document(admitted))
-        for replicate, folder in sorted(done.items()):
+        done = whole_elsewhere(
+            self.folder, self._shard, self.plan, admitted, self._call.document(admitted),
+            self._platforms,
+        )  # fmt: skip
+        for replicate, other in sorted(done.items()):
+            line = f"replicate {replicate} is complete in {other.folder.name}"
             self._progress.say(
-                f"replicate {replicate} is complete in {folder.name}: not repeated here"
+                f"{line}, but its host is unlike this one ({other.unlike}): repeated here; leave "
+                "that folder out of virtbed merge"
+                if other.unlike
+                else f"{line}: not repeated here"
             )
-        return frozenset(done)
+        return frozenset(number for number, other in done.items() if not other.unlike)

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from virtbed import ledger_view
 from virtbed.cli import app
-from virtbed.lease import LeaseError, locked
-from virtbed.ledger import NAME
-from virtbed.merging import MergeError, joining, merge
+from virtbed.fleet_ledger import SEVERAL, FleetLedger
+from virtbed.lease import Holder, LeaseError, locked, until
+from virtbed.ledger import NAME, Digests, Ledger
+from virtbed.merging import MergeError, joining, merge, sources
 from virtbed.merging.sources import identity, read_source
 from virtbed.sweep.several import REPORTS, report_of
 from virtbed_analysis.frames import read_sweep
@@ -484,6 +485,80 @@ def test_a_folder_of_a_running_sweep_is_not_written(cluster: Cluster, shards: li
         merge(into, shards, PLATFORMS)
 
 
+def test_folders_of_tasks_that_have_not_begun_are_skipped(
+    cluster: Cluster, shards: list[Path]
+) -> None:
+    into, begun = cluster.results / "joined", cluster.results / "demo.shard-2-of-3.n9"
+    (begun / "ansible").mkdir(parents=True)
+    done = merge(into, [*shards[:1], begun], PLATFORMS)
+    assert done.results == 2 and done.not_begun == (begun,)
+    assert merge(into, [begun], PLATFORMS).results == 2
+    # With results, the folder is not of a task that has not begun.
+    shutil.copytree(shards[1] / "trials", begun / "trials")
+    with pytest.raises(MergeError, match=r"no design.json in its folder"):
+        merge(into, [*shards, begun], PLATFORMS)
+
+
+def test_a_shard_that_is_still_carried_out_is_completed_by_a_later_merge(
+    cluster: Cluster, harness_document: Json
+) -> None:
+    """The ledger has a holder, one trial is finished and one is running."""
+    part = cluster.cut_off_after(1, "2/3", "n1", harness_document)
+    (running,) = {row["id"] for row in planned(part)} - results(part)
+    shutil.rmtree(part / "trials" / running)
+    into = cluster.results / "joined"
+    with Ledger(part / NAME) as ledger, ledger.left():
+        ledger.take(Holder.here(), until(60))
+        ledger.lease([running])
+        (part / "trials" / running).mkdir()
+        (part / "trials" / running / "evidence.json").write_text("{")
+        for _ in range(2):
+            done = merge(into, [part], PLATFORMS)
+            assert done.results == 1 and not done.bad
+            assert done.unfinished == {
+                str(part): "1 of 2 trials have no result yet, it is being carried out by "
+                f"{Holder.here()}"
+            }
+        before = content(into)
+        merge(into, [part], PLATFORMS)
+        assert content(into) == before
+    cluster.sweep("2/3", "n1")
+    done = merge(into, [part], PLATFORMS)
+    assert done.results == 2 and not done.unfinished
+    before = content(into)
+    assert not merge(into, [part], PLATFORMS).taken and content(into) == before
+
+
+def test_a_trial_that_changes_while_it_is_read_is_read_again(
+    cluster: Cluster, shards: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its result replaces an earlier one, after the ledger's digests were read."""
+    trial, read = one_of(shards[0]), sources._known
+    stale = read(shards[0]) | {trial: Digests("0" * 64, "0" * 64)}
+    answers = iter([stale])
+    monkeypatch.setattr(sources, "_known", lambda folder: next(answers, read(folder)))
+    into = cluster.results / "joined"
+    with Ledger(shards[0] / NAME) as ledger:
+        ledger.take(Holder.here(), until(60))
+        done = merge(into, [shards[0]], PLATFORMS)
+    assert done.results == 2 and not done.bad
+
+
+def test_the_ledger_of_a_sweep_on_several_hosts_is_not_replaced(
+    cluster: Cluster, shards: list[Path]
+) -> None:
+    into = shards[0]
+    without_ledger(into)
+    with FleetLedger(into / NAME) as ledger:
+        ledger.begin(SEVERAL, [])
+        ledger.bind(1, "n1")
+    before = (into / NAME).read_bytes()
+    with pytest.raises(MergeError, match=r"was made by a sweep on several hosts.* a new folder"):
+        merge(into, shards[1:], PLATFORMS)
+    assert (into / NAME).read_bytes() == before
+    assert merge(cluster.results / "joined", shards, PLATFORMS).results == 6
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
     def called(*words: Any) -> tuple[int, str]:
@@ -505,6 +580,11 @@ def test_the_command_reports_what_it_did(
     (shards[2] / "trials" / one_of(shards[2]) / "result.json").unlink()
     status, output = command(into, *shards)
     assert status == 1 and "left out: no result.json found" in output
+    (shards[0].parent / "demo.shard-2-of-3.n8").mkdir()
+    output = command(into, *shards, shards[0].parent / "demo.shard-2-of-3.n8")[1]
+    assert f"{shards[2]}: 1 of 2 trials have no result yet" in output
+    assert "demo.shard-2-of-3.n8 skipped, since it has no design.json and no result" in output
+    assert "call it again then" in output
     status, output = command(into, cluster.results / "nowhere")
     assert status == 2 and "no design.json" in output
 

@@ -175,6 +175,36 @@ def test_replicates_of_another_plan_or_image_on_another_host_do_not_count(
     (first / "design.json").write_text(json.dumps(document))
     cluster.sweep("1/3", "n2")
     assert len(cluster.fake.blocks) == 2
+@pytest.mark.parametrize(
+    ("fact", "value", "why"),
+    [
+        (("kernel",), "5.10", "kernel 5.10 there, "),
+        (("cpu", "model"), "VIA Nano", "CPU model VIA Nano there, "),
+        (("engines", "docker", "version"), "2", "docker 2 there, 1.0 here"),
+        (("engines",), None, "doctor.json cannot be used"),
+    ],
+)
+def test_replicates_of_an_unlike_host_are_repeated(
+    cluster: Cluster, fact: tuple[str, ...], value: str | None, why: str
+) -> None:
+    """`virtbed merge` could not join them with those of the other shards."""
+    first = cluster.sweep("1/3", "n1").folder
+    document = json.loads((first / "doctor.json").read_text())
+    place = document["facts"]
+    for key in fact[:-1]:
+        place = place[key]
+    place[fact[-1]] = value
+    (first / "doctor.json").write_text(json.dumps(document))
+    cluster.sweep("1/3", "n2")
+    assert len(cluster.fake.blocks) == 2
+    said = cluster.output.getvalue()
+    assert "replicate 1 is complete in demo.shard-1-of-3.n1, but its host is unlike" in said
+    assert why in said and "leave that folder out of virtbed merge" in said
+    # A third host that is alike the second one finds that one's replicate.
+    cluster.sweep("1/3", "n3")
+    assert cluster.fake.blocks == []
+
+
 
 
 def test_an_interrupted_shard_continues_where_it_stopped(
