@@ -7,7 +7,7 @@ from the other modules of the analysis; here they are put together, and get mark
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import polars as pl
@@ -85,7 +85,9 @@ def document(sweep: Sweep) -> Json:
         {**table, "rows": doubts.marked(table["rows"])} for table in tails.by_trial(sweep.samples)
     ]
     suspicion = suspects.of_report(sweep.trials, sweep.platforms.entries)
-    by_size = _by_size(sweep, means, context.known(sweep, suspicion["note"], timing, means))
+    spread = diagnostics.of_sweep(sweep.samples, sweep.trials, ran)
+    known = context.known(sweep, suspicion["note"], timing, means)
+    by_size = _by_size(sweep, means, known, spread["samples"])
     against = _doubts(
         cells, by_factor, by_guest, measures, percentiles, loads["e2e"], by_size["scale_up"]
     )
@@ -123,7 +125,7 @@ def document(sweep: Sweep) -> Json:
         **by_size,
         "suspicion": suspicion,
         "drift": timing,
-        "diagnostics": diagnostics.of_sweep(sweep.samples, sweep.trials, ran),
+        "diagnostics": spread,
         "loadgen": loads,
         "model": model.of_trials(ran, sweep.platforms, cells),
         "stalls": stalls.document(sweep.samples),
@@ -245,15 +247,22 @@ def _by_time(of: str, rows: list[Json]) -> dict[str, list[Json]]:
     return named
 
 
-def _by_size(sweep: Sweep, means: Readings, known: Known) -> Json:
-    """Return the parts that are based on effects: findings, resolution, and tables by size."""
+def _by_size(sweep: Sweep, means: Readings, known: Known, samples: Sequence[Json]) -> Json:
+    """Return the parts that are based on effects: findings, resolution, and tables by size.
+
+    Args:
+        sweep: The sweep.
+        means: Its readings.
+        known: What findings need besides the units.
+        samples: The result of `samples_per_trial.rows`.
+    """
     units = of_sweep(means, sweep.platforms)
     doublings = scaling.scale_up(units)
     return {
         "findings": findings.rows(units, known, sweep.margin),
         "next_instance": next_instance.rows(units),
         "resolution": resolution.of_units(
-            units, sweep.design, sweep.name, sweep.margin, sweep.trials
+            units, sweep.design, sweep.name, sweep.margin, sweep.trials, samples
         ),
         "scale_up": doublings,
         "efficient_range": scaling.efficient_range(doublings),

@@ -10,6 +10,7 @@ Assumption: the d_r are independent and normal.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,7 @@ from virtbed_analysis.cells import Cell
 from virtbed_analysis.effects import Units
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
 from virtbed_analysis.margin import percent
+from virtbed_analysis.samples_per_trial import longer
 from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, Design, answering_precision
 
 Json = dict[str, Any]
@@ -131,6 +133,7 @@ def of_units(
     name: str,
     margin: float = MARGIN,
     trials: pl.DataFrame | None = None,
+    samples: Sequence[Json] = (),
 ) -> Json:
     """Return the report's part on resolution.
 
@@ -140,6 +143,7 @@ def of_units(
         name: The sweep's name, as commands take it.
         margin: The smallest cost worth knowing, as a share.
         trials: `Sweep.trials`, whose starts give the duration of more replicates.
+        samples: The result of `samples_per_trial.rows`.
 
     Returns:
         `rows`, one per compared cell: the cell, `replicates` (pairs), `spread` (standard deviation
@@ -161,7 +165,7 @@ def of_units(
         "assurance": ASSURANCE,
         "rows": rows,
         "sentence": _sentence(rows, margin),
-        **_with_hours(_next_step(rows, design, name, margin), design, trials),
+        **_with_hours(_next_step(rows, design, name, margin, samples), design, trials),
     }
 
 
@@ -225,12 +229,14 @@ def _overhead(ratio: float) -> str:
     return f"{100 * share:.2g}%" if share < 1 else f"{ratio:.2g} times"
 
 
-def _next_step(rows: list[Json], design: Design | None, name: str, margin: float) -> Json:
+def _next_step(
+    rows: list[Json], design: Design | None, name: str, margin: float, samples: Sequence[Json]
+) -> Json:
     """Return `command`, the next one to type, `remedy` and `target`, its replicates."""
     unknown = [row for row in rows if row["detectable"] is None and row["replicates"] < 2]
     flat = sum(row["detectable"] is None for row in rows) - len(unknown)
     reached = [row["needed"] for row in rows if row["more"]]
-    beyond = sum(row["detectable"] is not None and row["needed"] is None for row in rows)
+    beyond = [row for row in rows if row["detectable"] is not None and row["needed"] is None]
     planned = _planned(design)
     target = max([*reached, *([FIRST] if unknown else [])], default=0)
     remedies = []
@@ -251,11 +257,13 @@ def _next_step(rows: list[Json], design: Design | None, name: str, margin: float
             "replicates do not change: look for copies, or a clock that is too coarse."
         )
     if beyond:
+        work = {(row["application"], row["scale"], row["scenario"]) for row in beyond}
+        changes = ["tuning: true", *longer(samples, work), "a wider margin"]
         remedies.append(
             "Reduce other load on the host (virtbed doctor lists some causes): with its noise "
-            f"{words.count(beyond, 'cell')} would "
+            f"{words.count(len(beyond), 'cell')} would "
             f"need more than {MOST_REPLICATES} replicates, the most that a plan accepts. Or change "
-            "the plan, under another name: tuning: true, more samples, a wider margin."
+            f"the plan, under another name: {', '.join(changes)}."
         )
     if 0 < target <= planned:
         enough = (

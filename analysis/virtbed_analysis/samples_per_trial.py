@@ -8,6 +8,7 @@ Time", ISMM 2013, doi:10.1145/2464157.2464160. `diagnostics` adds the rows to th
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +29,8 @@ from virtbed_contract.measures import of_group
 Json = dict[str, Any]
 ENOUGH = 3
 """The least number of replicates for a slope or a variance component."""
+_WORTH = 0.05
+"""The least share of time saved at which another number of samples is recommended."""
 SHOW_P99 = samples_to_show(99)
 _WORK = ["application", "scale", "scenario"]
 
@@ -108,7 +111,8 @@ def rows(ran: pl.DataFrame, setups: dict[tuple[Any, ...], float]) -> list[Json]:
         `within` (standard deviation of samples within trials, relative), `between` (of instances)
         and `common` (of replicates), of logarithms, None if unknown; `setup_s` and `sample_s`
         (costs); `best` (the optimal number, None if unknown); `saves` (share of time saved at equal
-        precision); `sentence`.
+        precision); `longer` (how to change `samples` in the plan if more would be better, else
+        None); `sentence`.
     """
     trials = ran.filter(PLAIN_ROWS).sort(*_WORK, "trial").to_dicts()
     result = []
@@ -197,7 +201,7 @@ def best_samples(within: float, between: float, setup_s: float, sample_s: float)
 
 
 def _best(row: Json, inputs: int, within: float | None) -> Json:
-    """Return `best`, `saves` (share of a sweep's time, at equal precision) and `sentence`.
+    """Return `best`, `saves` (share of a sweep's time, at equal precision), `longer`, `sentence`.
 
     Args:
         row: The other fields of a row of `rows`.
@@ -206,7 +210,7 @@ def _best(row: Json, inputs: int, within: float | None) -> Json:
     """
     between, now = row["between"], row["samples"]
     name = f"{row['application']}, {row['scale']}"
-    none: Json = {"best": None, "saves": None}
+    none: Json = {"best": None, "saves": None, "longer": None}
     if row["scenario"] in WHOLE:
         return none | {"sentence": f"{name}, {row['scenario']}: LoadGen sets the samples."}
     if within is None or between is None:
@@ -216,8 +220,9 @@ def _best(row: Json, inputs: int, within: float | None) -> Json:
         }
     if between == 0 or not row["setup_s"]:
         return none | {
+            "longer": f"samples above {now}",
             "sentence": f"{name}: instances differ by no more than their samples explain, so "
-            f"longer trials (samples above {now}) are as precise as more replicates."
+            f"longer trials (samples above {now}) are as precise as more replicates.",
         }
     exact = best_samples(within, between, row["setup_s"], row["sample_s"])
     # At least two per input, so that the spread within a trial can be estimated.
@@ -232,12 +237,14 @@ def _best(row: Json, inputs: int, within: float | None) -> Json:
         f"a trial's set-up takes {row['setup_s']:.3g} s and a sample {row['sample_s']:.3g} s, "
         f"samples within a trial vary by {100 * within:.2g}% and instances by {100 * between:.2g}%"
     )
-    if saves < 0.05:
+    longer = None
+    if saves < _WORTH:
         sentence = (
             f"{name}: {words.count(now, 'sample')} per trial {'is' if now == 1 else 'are'} about "
             f"as good as the best, {best}: {because}."
         )
     else:
+        longer = f"samples: {best}" if best > now else None
         sentence = (
             f"{name}: {best} samples per trial would be best, not {now}: {because}. The same "
             f"precision would take about {saves:.0%} less time, with "
@@ -245,4 +252,22 @@ def _best(row: Json, inputs: int, within: float | None) -> Json:
         )
     if best < min(now, SHOW_P99):
         sentence += f" That is for means: a trial shows its 99th percentile from {SHOW_P99} on."
-    return {"best": best, "saves": saves, "sentence": sentence}
+    return {"best": best, "saves": saves, "longer": longer, "sentence": sentence}
+
+
+def longer(rows: Sequence[Json], work: Collection[tuple[str, str, str]]) -> list[str]:
+    """Return how to change a plan's samples, for each application of which more would be better.
+
+    Args:
+        rows: The result of `rows`.
+        work: The applications that are meant, as (application, scale, scenario).
+
+    Returns:
+        Texts such as "samples: 200 (image_classification, trained)"; none where more samples per
+        trial would not narrow intervals as well as more replicates do.
+    """
+    return [
+        f"{row['longer']} ({row['application']}, {row['scale']})"
+        for row in rows
+        if row["longer"] and tuple(row[part] for part in _WORK) in work
+    ]

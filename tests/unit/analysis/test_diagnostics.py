@@ -129,11 +129,15 @@ def test_the_best_number_uses_the_time_from_start_to_start(found: Any) -> None:
     exact = math.sqrt(row["setup_s"] / row["sample_s"]) * row["within"] / row["between"]
     assert row["best"] == pytest.approx(exact, rel=0.05)
     assert f"{row['best']} samples per trial would be best, not 30" in row["sentence"]
+    assert row["longer"] == f"samples: {row['best']}"
 
 
 def test_a_number_near_the_best_gives_no_recommendation() -> None:
     (row,) = of_sweep(*ran(samples=140, replicates=15))["samples"]
     assert "140 samples per trial are about as good" in row["sentence"]
+    assert row["longer"] is None
+    (row,) = of_sweep(*ran(samples=900, replicates=15))["samples"]
+    assert "samples per trial would be best, not 900" in row["sentence"] and row["longer"] is None
 
 
 def test_no_spread_between_instances_gives_no_number() -> None:

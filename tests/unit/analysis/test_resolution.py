@@ -127,6 +127,28 @@ def test_too_much_noise_gives_the_advice_to_reduce_it(folder: Any) -> None:
     assert "change the plan, under another name: tuning: true" in found["remedy"]
 
 
+@pytest.mark.parametrize("within", [0.02, 0.9])
+def test_more_samples_are_a_remedy_only_where_the_best_number_is_higher(
+    folder: Any, within: float
+) -> None:
+    """Samples that vary by 2% say nothing about instances that vary by a half; by 90%, all."""
+    random = np.random.default_rng(4)
+    for replicate in range(1, 9):
+        for platform in ("bm", "cn"):
+            own = 20.0 * math.exp((0.5 if within < 0.1 else 0.0) * random.normal())
+            times = own * np.exp(within * random.normal(size=6))
+            folder.trial(platform, "pinned", replicate, {"a.png": times.tolist()})
+    content = document(read_sweep(folder.path))
+    (row,) = content["diagnostics"]["samples"]
+    remedy = content["resolution"]["remedy"]
+    assert "would need more than" in remedy and "more samples" not in remedy
+    if within > 0.1:
+        assert row["longer"].startswith("samples")
+        assert f"tuning: true, {row['longer']} (image_classification, trained), a wider" in remedy
+    else:
+        assert row["longer"] is None and "tuning: true, a wider margin" in remedy
+
+
 def test_with_one_replicate_the_next_command_measures_five(folder: Any) -> None:
     found = lay(folder, 0.0, replicates=1)
     assert found["rows"][0]["detectable"] is None
