@@ -235,6 +235,19 @@ class Bench:
         seconds = int(times * self.limit_s) + host_lock.SLACK_S
         return {"virtbed_claim_s": seconds} if self._claim else {}
 
+    def renew(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Renew the claim on a host that waits for others; each block renews it by itself.
+
+        Args:
+            cancelled: Checked every second; True ends the attempt.
+
+        Raises:
+            BenchError: another controller has taken the host, or it cannot be reached.
+        """
+        ended, _ = self.play("renew", self._claimed_for(3), cancelled)
+        if not ended.ok and not cancelled():
+            raise BenchError(f"the claim on the host could not be renewed: {ended.message}")
+
     def claim_s(self, block_s: float) -> int:
         """Return the seconds that a block's claim must last: for the block and what follows it.
 

@@ -2,9 +2,10 @@
 
 The note is on the host because controllers can run on several machines. It names its controller,
 and is valid until a point in the host's own uptime, which no change of a clock moves; each block
-renews it. A claim ends when that time has passed, when the host boots, when the controller's
-process has ended (if that process runs on the host itself), and when the same controller claims the
-host again: only one process at a time holds a controller's own lock (`virtbed.bench.alone`).
+renews it, and so does the controller while the host waits for others. A claim ends when that time
+has passed, when the host boots, when the controller's process has ended (if that process runs on
+the host itself), and when the same controller claims the host again: only one process at a time
+holds a controller's own lock (`virtbed.bench.alone`).
 
 The playbooks' module host_lock calls `take`, `begin` and `free`; `virtbed status` only reads.
 """

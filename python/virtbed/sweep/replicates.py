@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from threading import Condition
 
 _POLL_S = 1.0
@@ -47,17 +48,22 @@ class Replicates:
             self._present.discard(host)
             self._changed.notify_all()
 
-    def take(self, host: str, ends: Callable[[], bool]) -> tuple[int, str] | None:
+    def take(
+        self, host: str, ends: Callable[[], bool], wait_s: float = inf
+    ) -> tuple[int, str] | None:
         """Take a replicate for a host; wait if none is free, since another host may return one.
 
         Args:
             host: The host's own name.
             ends: Called every second; True ends the wait.
+            wait_s: The longest wait.
 
         Returns:
             The replicate's number and the host that had started it: empty for a new replicate,
-            `host` for one that it continues. None if no replicate is left, or `ends` was True.
+            `host` for one that it continues. None if no replicate is left, if none was free within
+            `wait_s`, or if `ends` was True.
         """
+        until = time.monotonic() + wait_s
         with self._changed:
             while self._missing and not ends():
                 number = self._next(host)
@@ -66,7 +72,9 @@ class Replicates:
                     self._bound[number] = host
                     self._held.add(number)
                     return number, earlier_host
-                self._changed.wait(_POLL_S)
+                if (left_s := until - time.monotonic()) <= 0:
+                    break
+                self._changed.wait(min(_POLL_S, left_s))
         return None
 
     def _next(self, host: str) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -65,14 +65,30 @@ class Worker:
         quiet = self._admitted.design.interrupts() if call.plan.tuning else None
         with bench.prepared(quiet) as tuned, member.kept_reason():
             recorder.tuned(tuned)
-            while taken := self.replicates.take(member.hostname, lambda: call.interruption.wanted):
-                number, earlier_host = taken
+            for number, earlier_host in self._turns():
                 with self.replicates.held(number):
                     self._replicate(number, earlier_host, blocks, recorder, rule)
                 member.tries = 0
                 self.ledger.note(member.name)
                 call.progress.idle(member.name)
             member.finished = not call.interruption.wanted
+
+    def _turns(self) -> Iterator[tuple[int, str]]:
+        """Yield the replicates that the host gets, as `Replicates.take` returns them.
+
+        While it waits for other hosts, nobody else may take it: if one is lost, it is needed again.
+        Blocks renew its claim for longer than `limit_s` after their end, and so does `renew`.
+        """
+        bench, interruption = self.member.bench, self.call.interruption
+        wait_s = 0.0
+        while self.replicates.left and not interruption.wanted:
+            taken = self.replicates.take(self.member.hostname, lambda: interruption.wanted, wait_s)
+            if taken:
+                yield taken
+                wait_s = 0.0
+            elif self.replicates.left and not interruption.wanted:
+                bench.renew(lambda: interruption.wanted)
+                wait_s = bench.limit_s
 
     def _clear(self) -> None:
         """Release the instances of an interrupted sweep; this one has made none yet."""

@@ -151,6 +151,20 @@ def together(hosts: Hosts, names: tuple[str, ...] = NAMES) -> None:
         first(hosts.each[name], hosts.each[name].trial)
 
 
+def waits(one: Host, met: Callable[[], bool]) -> None:
+    """Let each trial of a host take until a condition is met."""
+    usual = one.trial
+
+    def trial(request: TrialRequest, path: Path) -> TrialOutcome | None:
+        for _ in range(2000):
+            if met():
+                break
+            time.sleep(0.01)
+        return usual(request, path)
+
+    one.trial = trial
+
+
 def test_hosts_work_in_parallel_and_each_replicate_runs_on_one_host(
     hosts: Hosts, plan: Plan
 ) -> None:
@@ -426,16 +440,8 @@ def test_a_full_disk_of_one_host_does_not_end_the_others(hosts: Hosts, plan: Pla
     needed = ROOMS["state"].needed_mib
     hosts.each["bench02"].disks = lambda: (DiskFree("state", "/there", needed - 1),)
     hosts.each["bench03"].answers["provision"] = failing("qemu-img: No space left on device")
-    usual = hosts.each["bench01"].trial
-
-    def last(request: TrialRequest, path: Path) -> TrialOutcome | None:
-        for _ in range(2000):  # so that it does not finish before the others start
-            if hosts.output.getvalue().count("is set aside") == 2:
-                break
-            time.sleep(0.01)
-        return usual(request, path)
-
-    hosts.each["bench01"].trial = last
+    # So that it does not finish before the others start.
+    waits(hosts.each["bench01"], lambda: hosts.output.getvalue().count("is set aside") == 2)
     run = hosts.run(plan)
     assert set(host_of(run).values()) == {"bench01"} and run.failed == []
     output = hosts.output.getvalue()
@@ -685,6 +691,36 @@ def test_the_stopping_rule_uses_the_results_of_all_hosts(
     assert max(map(len, inputs)) >= 6
     hosts.run(precise)
     assert not any(one.blocks for one in hosts.each.values())
+
+
+def test_a_host_that_waits_for_others_keeps_its_claim(
+    hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bench, "limit_s", property(lambda _: 0.05))
+    idle = hosts.each["bench01"]
+    waits(hosts.each["bench02"], lambda: idle.calls.count("renew") >= 3)
+    together(hosts, NAMES[:2])
+    run = hosts.run(plan.model_copy(update={"replicates": 2}), NAMES[:2])
+    assert run.failed == [] and set(host_of(run).values()) == {"bench01", "bench02"}
+    assert idle.calls.count("renew") >= 3 and idle.calls[-1] == "restore"
+    assert "renew" not in hosts.each["bench02"].calls
+    renewals = [values for name, values in zip(idle.calls, idle.variables, strict=True)
+                if name == "renew"]  # fmt: skip
+    claims = {(values["virtbed_claim"], values["virtbed_claim_s"]) for values in renewals}
+    assert claims == {(idle.variables[0]["virtbed_claim"], 60)}
+
+
+def test_a_waiting_host_that_another_controller_took_is_set_aside(
+    hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = failing("host_lock: bench01 is being measured by process 7 on ctl02")
+    hosts.each["bench01"].answers.update({"renew": taken, "restore": taken})
+    waits(hosts.each["bench02"], lambda: "is set aside" in hosts.output.getvalue())
+    together(hosts, NAMES[:2])
+    run = hosts.run(plan.model_copy(update={"replicates": 2}), NAMES[:2])
+    assert run.failed == []
+    why = "bench01 is set aside: the claim on the host could not be renewed: host_lock: bench01 is"
+    assert why in hosts.output.getvalue()
 
 
 def test_a_sweep_without_reachable_hosts_ends_and_names_incomplete_replicates(

@@ -55,3 +55,11 @@ def test_waiting_ends_without_replicates_or_on_request() -> None:
     with made.held(1):
         pass
     assert not made.wait(60, never)
+
+
+def test_a_wait_for_a_replicate_can_have_a_limit() -> None:
+    made = Replicates([1], {})
+    made.enter("a")
+    with made.held((made.take("a", never, 0.0) or (0, ""))[0]):  # a free one is taken at once
+        assert made.take("b", never, 0.0) is None
+        assert made.take("b", never, 0.01) is None and made.left == [1]
