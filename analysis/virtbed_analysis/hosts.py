@@ -22,32 +22,17 @@ from virtbed_analysis.cells import CELL, SUBJECT, key_of
 from virtbed_analysis.engine import together
 from virtbed_analysis.errors import AnalysisError
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, holm
-from virtbed_analysis.reading import Json, plain
+from virtbed_analysis.reading import Json
 from virtbed_analysis.reduction import BARE, BASELINE, GROUP, Readings, by_cell, readings
 from virtbed_analysis.unlike import BENCH, SPLIT, shown
+from virtbed_contract.codec import encode
+from virtbed_contract.hosts import UNKNOWN, differing, reported
 from virtbed_contract.likeness import RECORDED
 from virtbed_contract.sweep import HostReport
 
-MEMORY_APART_PERCENT = 1
-"""Tolerated difference of memory, in percent: kernels of equal machines reserve unequal parts."""
-_UNKNOWN = "not known"
-# Compared facts of a host report: name in messages, path in the report's facts.
-_REPORTED = {
-    "model": ("machine", "model"),
-    "firmware": ("machine", "firmware"),
-    "microcode": ("machine", "microcode"),
-    "topology": ("machine", "topology"),
-    "CPU": ("cpu", "model"),
-    "kernel": ("kernel",),
-    "distribution": ("distribution",),
-    "clock source": ("clocksource",),
-    "frequency governor": ("governor",),
-    "hypervisor below": ("below", "name"),
-}
 # Kernel parameters that name a machine's own disk or network, so they differ on equal machines.
 _OWN_WORDS = ("root=", "resume=", "rd.", "ip=", "BOOTIF=")
 _NAMED = 6
-_LONGEST = 120  # characters of a value
 
 
 class UnlikeHostsError(AnalysisError):
@@ -126,72 +111,15 @@ def reasons(differences: Iterable[Json], speeds: Iterable[Json]) -> Iterator[str
 
 
 def differences(trials: pl.DataFrame, reports: Mapping[str, HostReport]) -> list[Json]:
-    """Return the facts in which hosts differ, as rows with `fact` and `values` (texts by host).
-
-    A fact that is known of some hosts only counts as a difference; one that is known of none does
-    not.
-    """
+    """Return the facts in which hosts differ, as rows with `fact` and `values` (texts by host)."""
     hosts = names(trials)
     if unreported := [host for host in hosts if host not in reports]:
         known = {host: "none" if host in unreported else "there" for host in hosts}
         return [{"fact": "host report", "values": known}]
-    facts: dict[str, dict[str, str]] = {
-        fact: {host: _text(_at(reports[host].facts, path)) for host in hosts}
-        for fact, path in _REPORTED.items()
-    }
-    cpus = {host: _at(reports[host].facts, ("cpu", "online")) for host in hosts}
-    facts["online CPUs"] = {
-        host: str(len(online)) if isinstance(online, list) else _UNKNOWN
-        for host, online in cpus.items()
-    }
-    facts["memory"] = _memory({host: reports[host].facts for host in hosts})
-    for engine in sorted({name for host in hosts for name in _engines(reports[host])}):
-        facts[engine] = {host: _engines(reports[host]).get(engine, _UNKNOWN) for host in hosts}
+    facts = reported({host: reports[host] for host in hosts})
     for fact, values in _seen(trials).items():
         facts.setdefault(fact, values)
-    return [
-        {"fact": fact, "values": _not_shared(values)}
-        for fact, values in facts.items()
-        if len(set(values.values())) > 1
-    ]
-
-
-def _not_shared(values: Mapping[str, str]) -> dict[str, str]:
-    """Return each host's text without the parts of a list that all hosts share."""
-    parts = {host: value.split(SPLIT) for host, value in values.items()}
-    shared = set.intersection(*map(set, parts.values()))
-    own = {host: SPLIT.join(p for p in listed if p not in shared) for host, listed in parts.items()}
-    return {host: plain(text)[:_LONGEST] or "nothing more" for host, text in own.items()}
-
-
-def _at(facts: Json, path: Sequence[str]) -> Any:
-    value: Any = facts
-    for part in path:
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _text(value: Any) -> str:
-    return _UNKNOWN if value in (None, "") else str(value)
-
-
-def _engines(report: HostReport) -> dict[str, str]:
-    engines = report.facts.get("engines")
-    every = engines.items() if isinstance(engines, dict) else ()
-    return {
-        str(engine.get("name") or name): str(engine["version"])
-        for name, engine in every
-        if isinstance(engine, dict) and engine.get("version")
-    }
-
-
-def _memory(facts: Mapping[str, Json]) -> dict[str, str]:
-    """Return the memory of each host in MiB, or "alike" for all within the tolerance."""
-    totals = {host: _at(reported, ("memory_mib", "total")) for host, reported in facts.items()}
-    if not all(type(total) is int and total > 0 for total in totals.values()):
-        return {host: _text(total) for host, total in totals.items()}
-    alike = 100 * max(totals.values()) <= (100 + MEMORY_APART_PERCENT) * min(totals.values())
-    return {host: "alike" if alike else f"{total} MiB" for host, total in totals.items()}
+    return [encode(one) for one in differing(facts)]
 
 
 def _seen(trials: pl.DataFrame) -> dict[str, dict[str, str]]:
@@ -216,7 +144,7 @@ def _seen(trials: pl.DataFrame) -> dict[str, dict[str, str]]:
             }
             if len(known) == len(hosts) and any(known.values()):
                 facts[one.words] = {
-                    host: " or ".join(_own_aside(value) for value in values) or _UNKNOWN
+                    host: " or ".join(_own_aside(value) for value in values) or UNKNOWN
                     for host, values in known.items()
                 }
     return facts

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from .codec import Json, json_schema
+from .hosts import HostReports
 from .result import Result
 from .sweep import Design, Evidence, Failure, HostReport
 
@@ -15,6 +16,7 @@ DOCUMENTS = {
     "evidence": Evidence,
     "failure": Failure,
     "doctor": HostReport,
+    "doctors": HostReports,
 }
 SCHEMAS: dict[str, Callable[[], Json]] = {
     name: partial(json_schema, kind) for name, kind in DOCUMENTS.items()

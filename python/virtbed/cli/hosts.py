@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.text import Text
@@ -26,6 +26,7 @@ from virtbed.cli.console import (
     errors,
     refuse,
 )  # fmt: skip
+from virtbed.doctor import examine
 from virtbed.here import RunError, command, current_image, run_here
 from virtbed.image import DEFAULT, load_variants, variant_of
 from virtbed.platforms import PlatformError, load_platforms
@@ -36,10 +37,11 @@ from virtbed.render.host import (
     tuning_table,
     waking_table,
 )
+from virtbed.render.hosts import hosts_tables
 from virtbed.render.trial import phase_table
 from virtbed_contract.codec import encode
+from virtbed_contract.hosts import HostReports
 from virtbed_contract.json_file import plain
-from virtbed_contract.sweep import HostReport
 from virtbed_workloads.registry import APPLICATIONS
 
 app = typer.Typer()
@@ -63,43 +65,47 @@ def doctor(
 ) -> None:
     """Examine each bench host: which platforms it can run, and why not the others.
 
-    It also lists the hardware, the settings that disturb measurements, and timer wake-ups. It
-    changes nothing on the host, and needs root there. Example: `virtbed doctor --image null`.
+    It also lists the hardware, the settings that disturb measurements, and timer wake-ups. Of
+    several hosts it lists what each lacks first, and what makes them unlike. It changes nothing on
+    the hosts, and needs root there. Example: `virtbed doctor --image null`.
 
     Exit status: 0 every platform can run (emulated or not), 1 some cannot, 2 a host could not be
     examined.
     """
-    reports: list[HostReport] = []
-    unknown: list[BenchError] = []
     try:
         host = bench_of(inventory, limit, extra_vars, hung_after)
         variant_of(image, load_variants())
         host.require_root("to examine the host")
         with bench.alone():
             names = host.hosts()
-            for one in map(host.one_of, names) if len(names) > 1 else [host]:
-                try:
-                    reports.append(one.examine(restore=False, image=image)[0])
-                except BenchError as error:
-                    unknown.append(BenchError(f"{one.name}: {error}" if one.name else str(error)))
+            if len(names) > 1:
+                _several(examine([host.one_of(name) for name in names], image), as_json)
+            report, _ = host.examine(restore=False, image=image)
         entries = load_platforms().entries
     except (BenchError, CheckoutError, PlatformError) as error:
         refuse(error)
-    if as_json and reports:
-        several = [encode(report) for report in reports]
-        typer.echo(json.dumps(several if len(names) > 1 else several[0], indent=1))
-    for report in () if as_json else reports:
+    if as_json:
+        typer.echo(json.dumps(encode(report), indent=1))
+    else:
         console.print(facts_table(report))
         console.print(doctor_table(report, entries))
         if (with_gpu := gpu_table(report, entries)) is not None:
             console.print(with_gpu)
         console.print(tuning_table(report))
         console.print(waking_table(report))
-    for wrong in unknown:
-        errors.print(f"virtbed: {plain(str(wrong))}", style="red", highlight=False, markup=False)
-    if unknown:
+    raise typer.Exit(0 if report.ok else TRIALS_FAILED)
+
+
+def _several(examined: HostReports, as_json: bool) -> NoReturn:
+    """Print the reports of several hosts, and exit."""
+    if as_json:
+        typer.echo(json.dumps(encode(examined), indent=1))
+    else:
+        for part in hosts_tables(examined, load_platforms().entries):
+            console.print(part)
+    if any(each.report is None for each in examined.hosts):
         raise typer.Exit(REFUSED)
-    raise typer.Exit(0 if all(report.ok for report in reports) else TRIALS_FAILED)
+    raise typer.Exit(0 if examined.ok else TRIALS_FAILED)
 
 
 @app.command()

@@ -19,14 +19,18 @@ from jsonschema_rs import Draft202012Validator
 from typer.testing import CliRunner
 
 from virtbed import cli, host_lock
-from virtbed.bench import LOCAL, Bench
+from virtbed.bench import LOCAL, Bench, BenchError
 from virtbed.checkout import REPOSITORY
 from virtbed.cli import READERS, app, hosts, main, sweeps
 from virtbed.cli.console import bench_of
 from virtbed.here import RunError
+from virtbed_contract.codec import decode
+from virtbed_contract.hosts import HostReports
 from virtbed_contract.schemas import SCHEMAS
+from virtbed_contract.sweep import HostReport
 
 from ..analysis.conftest import Folder
+from .conftest import report
 
 TIMINGS = """app,cores,mode,platform,row,input,exec_time_s
 F,2,vanilla,BM,1,a,1.0
@@ -305,6 +309,31 @@ def test_a_plan_whose_image_lacks_an_application_is_refused_before_the_host_is_s
     path.write_text(path.read_text().replace("null", "cuda"))
     done = CliRunner().invoke(app, [command, str(path)])
     assert done.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in done.output
+
+
+@pytest.mark.parametrize(
+    ("problem", "good", "code"), [("", True, 0), ("", False, 1), ("no route", True, 2)]
+)
+def test_the_doctor_examines_several_hosts_and_goes_on_after_one_that_it_cannot(
+    monkeypatch: pytest.MonkeyPatch, problem: str, good: bool, code: int
+) -> None:
+    def examine(self: Bench, **_: object) -> tuple[HostReport, bool]:
+        if problem and self.name == "a":
+            raise BenchError(problem)
+        return replace(report(), ok=good), False
+
+    monkeypatch.setattr(Bench, "examine", examine)
+    monkeypatch.setattr(Bench, "hosts", lambda _: ("a", "b", "c"))
+    monkeypatch.setattr(hosts.bench, "alone", nullcontext)
+    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "80"})
+    assert done.exit_code == code, done.output
+    assert "Platforms of 3 hosts" in done.output and (problem in done.output)
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    document = decode(HostReports, json.loads(done.output))
+    assert done.exit_code == code
+    assert [(host.name, host.problem) for host in document.hosts] == [
+        ("a", problem), ("b", ""), ("c", ""),
+    ]  # fmt: skip
 
 
 def test_the_doctor_refuses_an_image_that_does_not_exist() -> None:
