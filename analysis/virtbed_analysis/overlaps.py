@@ -30,7 +30,7 @@ def overlapping(
 
     Args:
         results: Results, by the trial's id.
-        lasted_ns: A lower bound of each process's duration, in ns (`evidence.lasted_ns`).
+        lasted_ns: A lower bound of each process's duration, in ns (`contradictions.lasted_ns`).
     """
     hosts: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for trial, result in results.items():

@@ -1,7 +1,7 @@
 """Reads a results folder and separates files that can be trusted from the others, with reasons.
 
 `frames` builds its tables from `trusted`. Whether one result agrees with its evidence and the
-design is decided in `checking`; here results are compared with one another.
+design is decided by the contract's `objections`; here results are compared with one another.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from typing import TypeVar
 import polars as pl
 
 from virtbed_analysis import columns, copies, same_answers
-from virtbed_analysis.checking import MOST_CORES, checked
+from virtbed_analysis.checking import checked
 from virtbed_analysis.differences import is_baseline
-from virtbed_analysis.evidence import lasted_ns
 from virtbed_analysis.overlaps import overlapping
 from virtbed_analysis.reading import EARLIER, MARK, Unfit, left_out, read
 from virtbed_analysis.reading import Json as Json
 from virtbed_analysis.reading import Rejected as Rejected
 from virtbed_contract import identifiers
-from virtbed_contract.codec import DocumentError, decode, encode
+from virtbed_contract.codec import DocumentError, decode
+from virtbed_contract.contradictions import lasted_ns
 from virtbed_contract.factors import FACTORS
 from virtbed_contract.measures import of_group
+from virtbed_contract.objections import MOST_CORES, Planned
 from virtbed_contract.sweep import Design, Evidence, Failure, HostReport
 
 _Document = TypeVar("_Document")
@@ -75,14 +76,14 @@ class Trusted:
     _frames: list[pl.DataFrame] = field(default_factory=list)
 
     @cached_property
-    def planned(self) -> dict[str, Json]:
-        """The design's trials as rows, by id."""
-        return {t.id: encode(t) for t in self.design.trials} if self.design else {}
+    def planned(self) -> Planned | None:
+        """What the design plans; None without a design."""
+        return Planned.of(self.design) if self.design else None
 
     def read(self, trial_folder: Path, file: str) -> tuple[Json, Evidence] | None:
         """Return a trial's result and evidence; if they are unfit, reject them and return None."""
         try:
-            return checked(trial_folder, self.design, self.planned)
+            return checked(trial_folder, self.planned)
         except Unfit as reason:
             self.rejected.append(left_out(file, reason))
             return None

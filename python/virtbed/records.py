@@ -18,11 +18,13 @@ import jsonschema_rs
 from virtbed.ledger import Digests
 from virtbed_contract.codec import json_schema
 from virtbed_contract.kernel.files import write_text as write_whole_text
+from virtbed_contract.objections import Planned, objections
 from virtbed_contract.result import Result
+from virtbed_contract.sweep import Evidence
 
 
 class RecordError(ValueError):
-    """A document does not satisfy its JSON Schema; the message names the place."""
+    """A document breaks its JSON Schema, or cannot be trusted; the message gives the reason."""
 
 
 def now() -> str:
@@ -68,6 +70,18 @@ def check_result(document: Mapping[str, Any]) -> None:
     for error in _validator().iter_errors(document):
         place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
         raise RecordError(f"result.json: ${place}: {error.message}")
+
+
+def check_trust(result: Mapping[str, Any], proof: Evidence, planned: Planned) -> None:
+    """Raise RecordError if the report would leave out a result that satisfies its schema.
+
+    Args:
+        result: The result.
+        proof: The evidence of its trial.
+        planned: What the sweep's design plans.
+    """
+    if reasons := objections(dict(result), proof, planned):
+        raise RecordError(f"result.json: the report would leave it out: {'; '.join(reasons)}")
 
 
 @cache

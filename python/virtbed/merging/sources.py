@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 from virtbed import ledger_view, records
 from virtbed.ledger import NAME, Digests, LedgerError
 from virtbed.platforms import Platforms
-from virtbed.records import RecordError
 from virtbed.sweep.admission import placement_words
 from virtbed.sweep.recording import DOCTOR
 from virtbed.sweep.several import REPORTS
-from virtbed.sweep.standing import BadResultError, Standing, unchanged
+from virtbed.sweep.standing import BadResultError, read_result, trusted, unchanged
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode, encode
-from virtbed_contract.identifiers import DESIGN, FAILURE, HOST_REPORT, RESULT
-from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, PlannedPlacement
+from virtbed_contract.identifiers import DESIGN, FAILURE, HOST_REPORT
+from virtbed_contract.objections import Planned
+from virtbed_contract.sweep import Design, Failure, HostReport, PlannedPlacement
 
 _Document = TypeVar("_Document")
 
@@ -97,9 +97,7 @@ def _read(folder: Path) -> Source:
     results: dict[str, Measured] = {}
     failures: dict[str, Failure] = {}
     bad: dict[str, str] = {}
-    planned = {row.id: encode(row) for row in design.trials}
-    standing = Standing(folder, design, {}, lambda _: None)
-    judge = _Judge(design, planned, reports, _known(folder), standing)
+    judge = _Judge(design, Planned.of(design), reports, _known(folder))
     for path in sorted((folder / "trials").glob("*")):
         try:
             if path.is_symlink():
@@ -124,14 +122,12 @@ class _Judge:
         planned: What the design plans.
         reports: The reports of the hosts, by the host's name.
         known: The digests that the folder's ledger knows, by the trial's id.
-        standing: Checks what the report would leave out.
     """
 
     design: Design
-    planned: Mapping[str, Mapping[str, Any]]
+    planned: Planned
     reports: Mapping[str, HostReport]
     known: Mapping[str, Digests]
-    standing: Standing
 
     def measured(self, path: Path) -> Measured:
         """Return a trial's valid result.
@@ -142,14 +138,10 @@ class _Judge:
         """
         if path.name in self.known:
             unchanged(path, self.known[path.name])
+        result, proof = read_result(path)
         try:
-            result = json_file.read(path / "result.json")
-            if result.get("schema") != RESULT:
-                raise BadResultError(f"schema {result.get('schema')!r} found, {RESULT} needed")
-            records.check_result(result)
-            proof = decode(Evidence, json_file.read(path / "evidence.json"), "evidence.json")
             found = records.digests(path)
-        except (DocumentError, RecordError, OSError) as error:
+        except OSError as error:
             raise BadResultError(str(error)) from error
         trial = result["trial"]
         for name, value, needed in self._labels(trial, path.name):
@@ -158,13 +150,7 @@ class _Judge:
         if trial["host"] not in self.reports:
             hosts = ", ".join(sorted(self.reports))
             raise BadResultError(f"result.json: host {trial['host']!r} found, {hosts} needed")
-        if (proof.trial, proof.attested) != (path.name, True):
-            state = "attested" if proof.attested else "not attested"
-            raise BadResultError(
-                f"evidence.json: trial {proof.trial}, {state}, found; trial {path.name}, attested, "
-                "needed"
-            )
-        self.standing.reported(path)
+        trusted(result, proof, self.planned)
         return Measured(path, trial["host"], trial["attempt"], found)
 
     def failure(self, path: Path) -> Failure:
@@ -177,7 +163,7 @@ class _Judge:
             found = decode(Failure, json_file.read(path / "failure.json"), "failure.json")
         except DocumentError as error:
             raise BadResultError(str(error)) from error
-        if (found.schema, found.id) != (FAILURE, path.name) or path.name not in self.planned:
+        if (found.schema, found.id) != (FAILURE, path.name) or path.name not in self.planned.trials:
             raise BadResultError(
                 f"failure.json: trial {found.id} found; {path.name}, planned in design.json, needed"
             )
@@ -185,11 +171,10 @@ class _Judge:
 
     def _labels(self, trial: Mapping[str, Any], name: str) -> Iterator[tuple[str, object, object]]:
         """Yield name, found value and needed value of each label of a result."""
-        if name not in self.planned:
+        if name not in self.planned.trials:
             raise BadResultError("it is not among the trials that design.json plans")
         labels = {
-            **self.planned[name],
-            "sweep": self.design.sweep,
+            **self.planned.trials[name],
             "plan_digest": self.design.plan_digest,
             "image_digest": self.design.image_digest,
         }

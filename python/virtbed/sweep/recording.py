@@ -1,7 +1,8 @@
 """Recording of a sweep's files: results, evidence, failures, host report, plan and design.
 
-A trial's result is verified (size and digest of the fetched file) and checked against its schema,
-and then written atomically, so that it exists completely or not at all.
+A trial's result is verified (size and digest of the fetched file), checked against its schema, and
+judged as the analysis judges it. It is then written atomically, so that it exists completely or not
+at all.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from virtbed.sweep.admission import Admitted
 from virtbed.sweep.resumption import keep_earlier
 from virtbed.trial import Trial
 from virtbed_contract import json_file
-from virtbed_contract.codec import DocumentError, encode
+from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.events import FetchedFile, TrialOutcome
 from virtbed_contract.identifiers import FAILURE
-from virtbed_contract.sweep import Design, TuningRow
+from virtbed_contract.objections import Planned, labels_of
+from virtbed_contract.sweep import Design, Evidence, TuningRow
 
 DOCTOR = "doctor.json"
 """The file of the host's report in the folder of a sweep on one host."""
@@ -120,16 +122,25 @@ class Recorder:
             logs = document.pop("files", {})
             host = self._admitted.report.host
             result = result_of(trial, document, outcome, self._plan, host, attempt)
+            proof = evidence_of(trial, outcome)
+            self._judge(trial, result, proof)
             if self.keeps(trial):
-                records.check_result(result)  # before the earlier result is moved
                 keep_earlier(self._folder, trial.id)
-            records.write_trial(self._of(trial), result, evidence_of(trial, outcome), logs)
-        except RecordError as error:
+            records.write_trial(self._of(trial), result, proof, logs)
+        except (RecordError, DocumentError) as error:
             evidence = evidence_of(trial, outcome, str(error))
             self.failure(trial, attempt, "record", str(error), evidence)
             return str(error)
         self.seen(trial, result)
         return ""
+
+    def _judge(self, trial: Trial, result: Mapping[str, Any], proof: Mapping[str, Any]) -> None:
+        """Raise RecordError or DocumentError unless the report will accept a result."""
+        plan = self._plan
+        labels = labels_of(trial.planned(), plan.name, plan.seed)
+        records.check_result(result)
+        evidence = decode(Evidence, proof, "evidence.json")
+        records.check_trust(result, evidence, Planned(plan.digest(), {trial.id: labels}))
 
     def failure(
         self,

@@ -1,9 +1,10 @@
 """State of a sweep's folder when a call begins: which results are valid, which are repeated.
 
-A trial that the ledger marks as done is done if its files have the digests that were written then.
-A result that the ledger does not know (the call was killed before it was marked, or the ledger is
-lost) is adopted if it is a valid result of this trial. Any other result is reported, moved to
-``aside/ID-N``, and its trial repeated. So no file is overwritten or lost.
+A trial that the ledger marks as done is done if its files have the digests that were written then,
+and the report would accept them. A result that the ledger does not know (the call was killed before
+it was marked, or the ledger is lost) is adopted if it is a valid result of this trial. Any other
+result is reported, moved to ``aside/ID-N``, and its trial repeated. So no file is overwritten or
+lost.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from virtbed.trial import Trial
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.identifiers import DESIGN, FAILURE, RESULT
+from virtbed_contract.objections import Planned
 from virtbed_contract.sweep import Design, Evidence, HostReport
 
 ASIDE = "aside"
@@ -59,8 +60,8 @@ class Standing:
     bound: dict[int, str] = field(default_factory=dict)
 
     @cached_property
-    def _planned(self) -> dict[str, Any]:
-        return {row.id: encode(row) for row in self.design.trials}
+    def _planned(self) -> Planned:
+        return Planned.of(self.design)
 
     def settle(
         self, trials: tuple[Trial, ...], ledger: Ledger, cut_off: Collection[str] = ()
@@ -96,11 +97,13 @@ class Standing:
         """Check a trial's files against the ledger's digests, or adopt them if it has none.
 
         Raises:
-            BadResultError: The files are no valid result, or were changed.
+            BadResultError: The files are no valid result, were changed, or the report would leave
+                them out.
         """
         try:
             if known is not None:
                 unchanged(folder, known)
+                trusted(*read_result(folder), self._planned)
                 return
         except BadResultError:
             # If the trial was running, this may be a newer result that was not marked before the
@@ -135,34 +138,20 @@ class Standing:
 
         Raises:
             BadResultError: Result or evidence is damaged, or belongs to another trial, plan,
-                image, host or placement; or, with virtbed-analysis installed, the report would
-                leave it out.
+                image, host or placement; or the report would leave it out.
         """
-        try:
-            result = json_file.read(folder / "result.json")
-            if result.get("schema") != RESULT:
-                raise BadResultError(f"schema {result.get('schema')!r} found, {RESULT} needed")
-            records.check_result(result)
-            proof = decode(Evidence, json_file.read(folder / "evidence.json"), "evidence.json")
-        except (DocumentError, RecordError) as error:
-            raise BadResultError(str(error)) from error
+        result, proof = read_result(folder)
         host = self._host_of(result["trial"], trial)
         for name, found, needed in _labels(result["trial"], self.design, host, trial):
             if found != needed:
                 raise BadResultError(f"result.json: {name} {found!r} found, {needed!r} needed")
-        if (proof.trial, proof.attested) != (trial.id, True):
-            state = "attested" if proof.attested else "not attested"
-            raise BadResultError(
-                f"evidence.json: trial {proof.trial}, {state}, found; trial {trial.id}, attested, "
-                "needed"
-            )
         placed = (self.hosts.get(host) or {}).get(trial.id)
         for name in _PLACEMENT:
             found = getattr(proof.asked, name)
             needed = getattr(placed.instance, name) if placed else found
             if found != needed:
                 raise BadResultError(f"evidence.json: {name} {found!r} found, {needed!r} needed")
-        self.reported(folder)
+        trusted(result, proof, self._planned)
         return result
 
     def _host_of(self, labels: Json, trial: Trial) -> str:
@@ -172,23 +161,35 @@ class Standing:
         possible = [bound] if bound else list(self.hosts)
         return str(named) if named in possible else " or ".join(possible)
 
-    def reported(self, folder: Path) -> None:
-        """Raise BadResultError if the report would leave out the result of a trial's folder."""
-        if not find_spec("virtbed_analysis"):
-            return
-        from virtbed_analysis.checking import checked
-        from virtbed_analysis.reading import Unfit
-
-        try:
-            checked(folder, self.design, self._planned)
-        except Unfit as error:
-            raise BadResultError(f"result.json {error}") from error
-
     def _repeat(self, folder: Path, trial: Trial, ledger: Ledger, why: str) -> None:
         """Move a trial's files aside, mark it as missing, and report why."""
         place = put_aside(self.folder, folder, trial.id, ledger, self._attempts_of(trial.id))
         kept = f"; its files are kept in {place.relative_to(self.folder)}" if place else ""
         self.say(f"{trial.id} is repeated: {why}{kept}")
+
+
+def read_result(folder: Path) -> tuple[Json, Evidence]:
+    """Read result and evidence of a trial, and check them against their schemas.
+
+    Raises:
+        BadResultError: One is damaged or missing.
+    """
+    try:
+        result = json_file.read(folder / "result.json")
+        if result.get("schema") != RESULT:
+            raise BadResultError(f"schema {result.get('schema')!r} found, {RESULT} needed")
+        records.check_result(result)
+        return result, decode(Evidence, json_file.read(folder / "evidence.json"), "evidence.json")
+    except (DocumentError, RecordError) as error:
+        raise BadResultError(str(error)) from error
+
+
+def trusted(result: Json, proof: Evidence, planned: Planned) -> None:
+    """Raise BadResultError if the report would leave a result out."""
+    try:
+        records.check_trust(result, proof, planned)
+    except RecordError as error:
+        raise BadResultError(str(error)) from error
 
 
 def put_aside(

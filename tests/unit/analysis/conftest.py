@@ -289,7 +289,11 @@ PROCESS_SETTINGS |= {"page_policy": DEFAULTS["huge_pages"]}
 
 def environment(trial: Json, machine: str, enclosure: str) -> Json:
     """Return the reading by the process of a correctly placed trial."""
-    requested = instance(trial | {"machine": machine, "enclosure": enclosure})
+    return seen_in(instance(trial | {"machine": machine, "enclosure": enclosure}), trial)
+
+
+def seen_in(requested: Json, trial: Json) -> Json:
+    """Return the reading by the process of a trial that is placed as its instance requires."""
     seen = parse_cpu_list(requested["seen_cpus"])
     few = requested["own_kernel"] or requested["private_kernel"]
     pools = trial["cores"] if trial["thread_policy"] == "matched" else 0
@@ -388,7 +392,7 @@ def evidence(result: Json) -> Json:
     """Return the evidence of a correctly placed trial."""
     trial, saw = result["trial"], result["environment"]
     requested = instance(trial)
-    reading = {"machine": _machine(requested), "enclosure": _enclosure(requested, saw)}
+    reading = reading_of(requested, saw)
     warm_ns = sum(sample["e2e_ns"] for sample in result["samples"] if sample["warmup"])
     return {
         "schema": identifiers.EVIDENCE,
@@ -401,6 +405,11 @@ def evidence(result: Json) -> Json:
         "attested": True,
         "mismatches": [],
     }
+
+
+def reading_of(requested: Json, saw: Json) -> Json:
+    """Return the reading of an instance in which a process sees `saw`."""
+    return {"machine": _machine(requested), "enclosure": _enclosure(requested, saw)}
 
 
 def _machine(requested: Json) -> Json:

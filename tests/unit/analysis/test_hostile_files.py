@@ -148,7 +148,7 @@ def test_each_value_of_a_trial_is_refused_with_a_reason_or_taken(
                 path.write_text(json.dumps(changed(original, place, value)))
                 tried += 1
                 try:
-                    checked(written.path / f"trials/{BAD}", None, {})
+                    checked(written.path / f"trials/{BAD}", None)
                 except Unfit as reason:
                     refused += 1
                     assert str(reason)

@@ -28,7 +28,7 @@ from virtbed.fleet_ledger import FleetLedger
 from virtbed.ledger import NAME, Ledger, LedgerError
 from virtbed.plan import Plan
 from virtbed.progress import Progress
-from virtbed.sweep import Interrupted, Kept, Sweep, SweepError, blocks, fleet, standing
+from virtbed.sweep import Interrupted, Kept, Sweep, SweepError, blocks, fleet
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import TrialRequest
 from virtbed_contract.events import TrialOutcome
@@ -79,8 +79,6 @@ class Hosts:
         patch.setattr(benches, "end_strays", lambda *_: None)
         patch.setattr(benches, "RUN", self.folder / "run")
         patch.setattr(os, "geteuid", lambda: 0)
-        # The results of the fakes satisfy the contract, but not the analysis.
-        patch.setattr(standing, "find_spec", lambda _: None)
 
     def sweep(self, plan: Plan, names: tuple[str, ...] = NAMES, **options: Any) -> Sweep:
         """Prepare a call of some of the hosts."""

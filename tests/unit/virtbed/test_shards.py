@@ -20,7 +20,7 @@ from virtbed.image import image_key
 from virtbed.plan import Plan
 from virtbed.progress import Progress
 from virtbed.shards import Shard, ShardError, check_number
-from virtbed.sweep import Sweep, standing
+from virtbed.sweep import Sweep
 from virtbed_contract.documents import TrialRequest
 from virtbed_contract.events import TrialOutcome
 
@@ -78,8 +78,6 @@ def cluster(
     monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    # Results of the fake's trials satisfy the contract, but not the analysis.
-    monkeypatch.setattr(standing, "find_spec", lambda _: None)
     return Cluster(tmp_path / "results", fake, small(plan))
 
 

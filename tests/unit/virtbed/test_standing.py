@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from virtbed import ansible
+from virtbed import ansible, records
 from virtbed import bench as benches
 from virtbed.bench import Bench
 from virtbed.events import Ended
@@ -23,11 +23,11 @@ from virtbed.lease import Holder, LeaseError, locked
 from virtbed.ledger import Ledger, LedgerError
 from virtbed.plan import Plan
 from virtbed.progress import Progress
-from virtbed.sweep import Sweep, SweepError, standing
+from virtbed.sweep import Sweep, SweepError
 from virtbed_contract.documents import TrialRequest
 
 from .conftest import PLATFORMS, small
-from .test_sweep import Host, failed, good
+from .test_sweep import Host, failed, good, without_filter
 
 CELL = "cn-pinned-c01-image_classification-r02"
 Run = Callable[..., Sweep]
@@ -42,8 +42,6 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, harness_document: Json
     monkeypatch.setattr(benches, "end_strays", lambda *_: None)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    # The results of the fake satisfy the contract, but not the analysis.
-    monkeypatch.setattr(standing, "find_spec", lambda _: None)
     return made
 
 
@@ -174,19 +172,30 @@ def test_without_the_ledger_a_result_of_another_plan_image_or_host_is_repeated(
     assert f"result.json: {label} {value!r} found, " in output.getvalue()
 
 
-def test_without_the_ledger_a_result_that_the_report_would_leave_out_is_repeated(
-    run: Run, host: Host, output: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = run().folder
-    (folder / "ledger.sqlite").unlink()
-    monkeypatch.undo()
-    monkeypatch.setattr(ansible, "play", host.play)
-    monkeypatch.setattr(benches, "end_strays", lambda *_: None)
-    monkeypatch.setattr(benches, "RUN", folder.parent.parent / "run")
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    run()  # the fake's result names another application than the plan
-    assert len(host.blocks) == 6
-    assert "result.json " in output.getvalue() and "image_classification" in output.getvalue()
+@pytest.mark.parametrize("ledger", [True, False])
+def test_a_result_that_the_report_would_leave_out_is_repeated(
+    run: Run, host: Host, output: io.StringIO, harness_document: Json,
+    monkeypatch: pytest.MonkeyPatch, *, ledger: bool,
+) -> None:  # fmt: skip
+    """An earlier version may have recorded it, and marked its trial as done."""
+
+    def first(request: TrialRequest, incoming: Path) -> Any:
+        change = without_filter if request.id == CELL else lambda *_: None
+        return good(harness_document, change)(request, incoming)
+
+    fine, host.trial = host.trial, first
+    with monkeypatch.context() as earlier:
+        earlier.setattr(records, "check_trust", lambda *_: None)
+        folder = run().folder
+    if not ledger:
+        (folder / "ledger.sqlite").unlink()
+    host.trial = fine
+    run()
+    assert host.blocks == ["cn-pinned-c01-r02"]
+    assert f"{CELL} is repeated: result.json: the report would leave it out: " in output.getvalue()
+    assert "the container has none" in output.getvalue()
+    assert (folder / "aside" / f"{CELL}-1" / "result.json").exists()
+    assert run().failed == [] and host.blocks == []
 
 
 @pytest.mark.parametrize("left", ["all", "no doctor.json", "results alone"])

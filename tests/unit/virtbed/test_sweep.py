@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,17 @@ from virtbed.ledger import NAME, Ledger, LedgerError
 from virtbed.plan import Plan
 from virtbed.progress import Progress
 from virtbed.sweep import Interrupted, Kept, Sweep, SweepError, blocks, sweep
+from virtbed_analysis.checking import checked
 from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.events import BlockStart, FetchedFile, Readings, TaskFailure, TrialOutcome
 from virtbed_contract.kernel.files import write_text
 from virtbed_contract.kernel.processes import mount_namespace
 from virtbed_contract.limits import ROOMS, DiskFree
-from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, TuningRow
+from virtbed_contract.objections import Planned
+from virtbed_contract.sweep import Design, Evidence, Failure, HostReport, Reading, TuningRow
 
+from ..analysis.conftest import reading_of, seen_in
 from .conftest import DIGEST, MARK, PLATFORMS, report, small
 
 GOOD = Ended("successful")
@@ -46,6 +50,9 @@ GUEST = {
     "ansible_host": "127.0.0.1", "ansible_port": 22022, "ansible_user": "root",
     "ansible_ssh_private_key_file": "/run/k", "ansible_ssh_common_args": "-o A=b\n",
 }  # fmt: skip
+
+
+_running = threading.local()  # its `instance` is the one whose block a thread carries out
 
 
 class Host:
@@ -109,6 +116,7 @@ class Host:
             yield TaskOk("h", "add_host", {"add_host": {"host_vars": GUEST}})
         if "provision" in self.answers:
             return self.answers["provision"]()
+        _running.instance = instance
         for row in turn["virtbed_trials"]:
             request = decode(TrialRequest, row)
             if "trial" in self.answers:
@@ -133,18 +141,55 @@ def failed(message: str) -> Callable[[TrialRequest, Path], TrialOutcome]:
     return outcome
 
 
-def good(document: Mapping[str, Any]) -> Callable[[TrialRequest, Path], TrialOutcome]:
-    """Fetch a document, as the role trial_run does."""
+def good(
+    document: Mapping[str, Any],
+    change: Callable[[dict[str, Any], dict[str, Any]], object] = lambda *_: None,
+) -> Callable[[TrialRequest, Path], TrialOutcome]:
+    """Fetch a document, as the role trial_run does, of a trial that is placed as required.
+
+    Args:
+        document: What the harness printed; it is made that of the requested trial.
+        change: Changes the document and the reading before and after the trial.
+    """
 
     def outcome(request: TrialRequest, incoming: Path) -> TrialOutcome:
-        content = json.dumps(document).encode()
+        instance = encode(_running.instance)
+        printed = printed_in(instance, request, deepcopy(document))
+        reading = reading_of(instance, printed["environment"])
+        change(printed, reading)
+        content = json.dumps(printed).encode()
         path = incoming / f"{request.id}.json"
         path.write_bytes(content)
         fetched = FetchedFile(str(path), len(content), hashlib.sha256(content).hexdigest())
-        evidence = Readings(inside=document["environment"])
-        return TrialOutcome(request.id, STARTED_AT, fetched, 1_000, evidence)
+        side = decode(Reading, reading)
+        evidence = Readings(side, printed["environment"], side)
+        return TrialOutcome(request.id, STARTED_AT, fetched, 3_600 * 10**9, evidence)
 
     return outcome
+
+
+def printed_in(
+    instance: dict[str, Any], request: TrialRequest, document: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a document of the harness as if it had run the requested trial in an instance."""
+    application, *rest = request.argv
+    options = dict(option[2:].split("=", 1) for option in rest)
+    labels = {**instance, **instance["factors"], "thread_policy": request.thread_policy}
+    saw = seen_in(instance, labels | {"huge_pages": request.huge_pages})
+    settings = {
+        "seed": int(options["seed"]),
+        "scenario": options["scenario"],
+        "thread_policy": request.thread_policy,
+        "slowdown": float(options.get("slowdown", 0)),
+    }
+    return {
+        **document,
+        "application": document["application"] | {"name": application, "scale": options["scale"]},
+        "environment": saw | {"isa": request.isa or saw["isa"]},
+        "settings": document["settings"] | settings,
+        "confounders": document["confounders"]
+        | {"ran_on": saw["affinity"], "migrations": 0, "transparent_hugepage": "madvise"},
+    }
 
 
 def failing(message: str, status: Any = "failed") -> Answer:
@@ -273,6 +318,58 @@ def test_a_result_that_violates_its_schema_is_rejected(
     failure = failure_of(run, run.failed[0])
     assert failure.stage == "record" and failure.message.startswith("result.json: $.samples: ")
     assert not (run.folder / "trials" / run.failed[0] / "result.json").exists()
+
+
+def without_filter(_: dict[str, Any], reading: dict[str, Any]) -> None:
+    """Let a container's reading be that of an engine without a seccomp filter."""
+    if "seccomp" in reading["enclosure"]:
+        reading["enclosure"]["seccomp"] = "none"
+
+
+OBJECTED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], str]] = {
+    "evidence": (without_filter, "before the trial: seccomp_profile filter was requested"),
+    "arithmetic": (lambda r, _: r["answers"].update(checked=1), "states 1 checked answers"),
+    "plan": (lambda r, _: r["settings"].update(seed=1), "seed 1, but design.json plans 2112"),
+    "schema": (lambda _, reading: reading.update(machine=None), "no reading of machine"),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTED)
+def test_a_result_that_the_report_would_leave_out_fails_its_trial(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], kind: str
+) -> None:
+    change, message = OBJECTED[kind]
+    host.trial = good(harness_document, change)
+    run = make(small(plan).model_copy(update={"platforms": {"cn": ["pinned"]}, "replicates": 1}))
+    run.run()
+    (trial,) = run.failed
+    failure, folder = failure_of(run, trial), run.folder / "trials" / trial
+    assert failure.stage == "record"
+    assert failure.message.startswith("result.json: the report would leave it out: ")
+    assert message in failure.message
+    evidence = decode(Evidence, json.loads((folder / "evidence.json").read_text()))
+    assert not evidence.attested and evidence.mismatches == (failure.message,)
+    assert not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize("guests", ["emulated", "available"])
+def test_a_correct_trial_of_every_platform_that_ships_is_kept(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any], guests: str
+) -> None:
+    every = {name: ["vanilla", "pinned"] for name in PLATFORMS.entries}
+    host.report = report(cpus=4, guests=guests)
+    host.report.facts["image"]["key"] = image_key()
+    host.trial = good(harness_document)
+    varied = {"platforms": every, "cores": [1, 2], "replicates": 1, "threads": ["matched"]}
+    run = make(Plan.model_validate(plan.model_dump() | varied))
+    run.run()
+    assert run.failed == []
+    design = decode(Design, json.loads((run.folder / "design.json").read_text()))
+    kept = {path.name for path in (run.folder / "trials").iterdir()}
+    assert kept == {row.id for row in design.trials}
+    assert {row.platform for row in design.trials} == every.keys()
+    for name in kept:
+        checked(run.folder / "trials" / name, Planned.of(design))  # as the report does
 
 
 def test_each_failed_trial_has_a_reason_and_each_instance_is_released(

@@ -1,4 +1,4 @@
-"""`evidence.contradictions` finds a label that differs between a result and its evidence."""
+"""`contradictions` finds a label that differs between a result and its evidence."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from virtbed_analysis.evidence import contradictions, lasted_ns
 from virtbed_contract.codec import decode
+from virtbed_contract.contradictions import contradictions, lasted_ns
 from virtbed_contract.sweep import Evidence
 
-from .conftest import Folder, sample
-from .conftest import evidence as evidence_of
+from ..analysis.conftest import Folder, sample
+from ..analysis.conftest import evidence as evidence_of
 
 Json = dict[str, Any]
 Change = Callable[[Json, Json], object]

@@ -2,8 +2,8 @@
 
 Result and evidence are two files, so relabelling one of them, or copying it from another trial,
 makes them disagree. The labels of the result, the requested instance (`Evidence.asked`), the
-readings before and after the trial, and the reading by the process must all agree. `checking` calls
-`contradictions`; `arithmetic` checks the numbers within a result.
+readings before and after the trial, and the reading by the process must all agree. `objections`
+calls `contradictions`; `arithmetic` checks the numbers within a result.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from virtbed_analysis.platforms import METAL, PROCESS
-from virtbed_analysis.reading import Json
-from virtbed_contract.attestation import mismatches
-from virtbed_contract.codec import encode
-from virtbed_contract.confinement import confinement_mismatches
-from virtbed_contract.documents import Instance, TrialRequest, image_name
-from virtbed_contract.factors import instance_id, size_id
-from virtbed_contract.guest import guest_mismatches
-from virtbed_contract.kernel import moments
-from virtbed_contract.neighbours import instances, neighbour_mismatches, neighbours_ran
-from virtbed_contract.sweep import Evidence, Reading
+from .attestation import mismatches
+from .codec import Json, encode
+from .confinement import confinement_mismatches
+from .documents import BARE, Instance, TrialRequest, image_name
+from .factors import instance_id, size_id
+from .guest import guest_mismatches
+from .kernel import moments
+from .neighbours import instances, neighbour_mismatches, neighbours_ran
+from .sweep import Evidence, Reading
 
+METAL, PROCESS = BARE
 _LABELS = (
     "platform", "machine", "enclosure", "mode", "cores", "memory_mib", "accelerator", "quota_cpus",
     "image_digest",
@@ -230,7 +229,7 @@ def _threads(machine: Facts) -> Iterator[tuple[int, Facts]]:
 def _pins(instance: Instance) -> dict[int, str]:
     """Return the requested CPU of each vCPU of a pinned guest."""
     numbers = instance.shape.vcpus if instance.shape else range(len(instance.cpu_ids))
-    return dict(zip(numbers, map(str, instance.cpu_ids), strict=False))
+    return dict(zip(numbers, map(str, instance.cpu_ids)))
 
 
 def _moved(evidence: Evidence) -> Iterator[str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from virtbed_analysis.arithmetic import faults
+from virtbed_contract.arithmetic import faults
 
-from .conftest import Folder, sample
+from ..analysis.conftest import Folder, sample
 
 Change = Callable[[dict[str, Any]], object]
 

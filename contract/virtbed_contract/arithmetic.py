@@ -2,19 +2,19 @@
 
 Each rule holds for every result that the harness can write, since it reads one clock, serves one
 request at a time and counts the requests. A result that breaks a rule was changed after it was
-written. `checking` calls `faults` for each trial; `evidence` compares a result with its evidence.
+written. `objections` calls `faults` for each trial; `contradictions` compares a result with its
+evidence.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import datetime, timedelta, timezone
 
-from virtbed_analysis.platforms import METAL, PROCESS
-from virtbed_analysis.reading import Json
-from virtbed_contract.measures import MEASURES, of_group
+from .codec import Json
+from .documents import BARE
+from .measures import MEASURES, of_group
 
 _PARTS = tuple(phase.column for phase in of_group("phase") if phase.column != "e2e_ns")
 _TICK_S = 0.1
@@ -25,7 +25,7 @@ _IDLE_NS = 10_000_000_000
 between requests, thousands of times in a long trial."""
 _RESIDENT_KIB = 65_536
 """Tolerated lag of the resident-set counters: on large machines each CPU batches its pages."""
-_EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)  # a clock that was never set starts at 1970
+_EARLIEST = datetime(2020, 1, 1, tzinfo=timezone.utc)  # a clock that was never set starts at 1970
 _AHEAD = timedelta(days=1)  # tolerated lead of another machine's clock
 _LARGEST = 1e18
 """The largest accepted measure: its square, summed over all trials, is still a finite float."""
@@ -123,7 +123,7 @@ def _clocks(result: Json) -> Iterator[str]:
             yield f"states a percentile {rank!r}, but a number from 0 to 100 is needed"
             return
     rising = sorted(ranks, key=float)
-    for rank, higher in pairwise(rising):
+    for rank, higher in zip(rising, rising[1:]):
         if ranks[rank] > ranks[higher]:
             yield (
                 f"states {ranks[rank]} ns for percentile {rank}, more than {ranks[higher]} ns for "
@@ -172,7 +172,7 @@ def _memory(result: Json) -> Iterator[str]:
         yield f"had {resident} KiB resident, but a peak of {peak} KiB"
     # A process on metal may use all memory of the host. The kernel charges a page of a file to the
     # group that read it first, so a container may show more than its limit, but not twice as much.
-    bounded = (trial["machine"], trial["enclosure"]) != (METAL, PROCESS)
+    bounded = (trial["machine"], trial["enclosure"]) != BARE
     if bounded and peak > trial["memory_mib"] * 1024 * 2:
         yield (
             f"had a peak of {peak} KiB resident, but its instance has "
@@ -194,12 +194,13 @@ def _labels(result: Json) -> Iterator[str]:
     # The converse is no fault here: the host may be emulated, which only the evidence shows.
     if trial["accelerator"] == "tcg" and not trial["emulated"]:
         yield f"has emulated {trial['emulated']}, but its accelerator is {trial['accelerator']}"
+    written = "%Y-%m-%dT%H:%M:%S.%f%z" if "." in trial["started_at"] else "%Y-%m-%dT%H:%M:%S%z"
     try:
-        started = datetime.fromisoformat(trial["started_at"].replace("Z", "+00:00"))
+        started = datetime.strptime(trial["started_at"], written)
     except ValueError:
         yield f"started at {trial['started_at']}, but a time in ISO 8601 is needed"
         return
-    if not _EARLIEST <= started <= datetime.now(UTC) + _AHEAD:
+    if not _EARLIEST <= started <= datetime.now(timezone.utc) + _AHEAD:
         yield (
             f"started at {trial['started_at']}, but a time between {_EARLIEST:%Y-%m-%d} and now is "
             "needed: the clock was wrong, or the label was changed"
