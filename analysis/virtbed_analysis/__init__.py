@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from virtbed_analysis.words import points as point_words
     from virtbed_analysis.words import rise as rise_words
     from virtbed_analysis.words import subject as subject_words
+    from virtbed_analysis.words import undecided as undecided_words
 
 _PLACES = {
     "AnalysisError": "errors",
@@ -61,6 +62,7 @@ _PLACES = {
     "rise_words": "words.rise",
     "subject_words": "words.subject",
     "suspicions": "suspicion",
+    "undecided_words": "words.undecided",
     "unneeded_trials": "precision",
     "write_parquet": "frames",
 }
@@ -95,6 +97,7 @@ __all__ = [
     "rise_words",
     "subject_words",
     "suspicions",
+    "undecided_words",
     "unneeded_trials",
     "write_parquet",
 ]

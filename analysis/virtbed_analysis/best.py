@@ -244,7 +244,7 @@ def _leaning(
     field: Sequence[Candidate],
     question: Question,
 ) -> int:
-    """Return the cell to choose, of those that may be the best, until more is known.
+    """Return the cell to start with, of those that may be the best.
 
     With prices, it is the one of least mean cost, if all share replicates. Else it is the smallest
     of those that are typically as fast as the fastest, within the margin or one standard error

@@ -186,7 +186,7 @@ def _sentence(group: Sequence[Choice], start: str, end: str, reader: Reader) -> 
         case "alike":
             return f"{none}, and which platform costs least is undecided: {figures}."
         case "unknown":
-            return f"{none}. Undecided, and not to be chosen for speed yet: {figures}."
+            return f"{none}. {words.undecided(figures)}"
     return f"{start}this sweep supports no choice: {_why_not(rows, reader)}."
 
 

@@ -46,6 +46,16 @@ Entries = Mapping[str, Platform]
 """Platforms by name, which have their names in words."""
 
 
+def undecided(names: str) -> str:
+    """Return the sentence on platforms (report) or cells (advice) that may or may not be good.
+
+    Example:
+        >>> undecided("container (cn)")
+        'Undecided, and not recommended yet: container (cn).'
+    """
+    return f"Undecided, and not recommended yet: {names}."
+
+
 def instance(row: Row, entries: Entries = MappingProxyType({})) -> str:
     """Return "container, CPU quota (cn vanilla) at 1 core"."""
     return f"{platform(row, entries)} at {count(row['cores'], 'core')}"

@@ -26,7 +26,7 @@ _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def advice_lines(advice: Json) -> Iterator[str]:
-    """Yield advice as sentences, the choice first; lines are not wrapped.
+    """Yield advice as sentences, the answer first; lines are not wrapped.
 
     Args:
         advice: The document of `virtbed_analysis.advise`.
@@ -35,25 +35,34 @@ def advice_lines(advice: Json) -> Iterator[str]:
     if choice is None:
         yield advice["because"]
         return
-    if advice["answer"] != "cannot tell":
+    if not _undecided(advice):
         yield f"Choose {advice_name(choice)}. {advice['because']}"
     else:
-        why = (
-            ""
-            if advice["question"]["prices"]
-            else ", the smallest of those that are typically (in the median) as fast as the fastest"
-        )
-        yield (
-            f"Cannot tell: {advice['because']} "
-            f"Until more is known, take {advice_name(choice)}{why}."
-        )
-        several = "; ".join(advice_name(cell) for cell in advice["may_be_best"])
-        yield f"May be the best: {several}."
+        yield from _open(advice)
     if advice["runner_up"]:
         yield f"Runner-up: {advice_name(advice['runner_up'])}. {advice['sure']}"
     else:
         yield advice["sure"]
     yield from advice["notes"]
+
+
+def _undecided(advice: Json) -> bool:
+    return bool(advice["answer"] == "cannot tell")
+
+
+def _open(advice: Json) -> Iterator[str]:
+    """Yield the sentences of advice that recommends nothing, in the words of the report."""
+    from virtbed_analysis import undecided_words
+
+    several = "; ".join(advice_name(cell) for cell in advice["may_be_best"])
+    yield f"Cannot tell: {advice['because']}"
+    yield undecided_words(several)
+    why = (
+        ""
+        if advice["question"]["prices"]
+        else ", the smallest of those that are typically (in the median) as fast as the fastest"
+    )
+    yield f"If you must start with one now: {advice_name(advice['choice'])}{why}."
 
 
 def advice_name(cell: Json) -> str:
@@ -66,7 +75,7 @@ def _code(cell: Json) -> str:
 
 
 def advice_table(advice: Json) -> Table:
-    """Return a table with one row per candidate cell, the choice first.
+    """Return a table with one row per candidate cell: first the choice, or the one to start with.
 
     The column "replicates" also has the number of instances that broke the bound, of lost trials
     (without usable times) and of suspect trials.
@@ -75,10 +84,11 @@ def advice_table(advice: Json) -> Table:
     if not advice["question"]["prices"]:
         what = advice["question"]["compared"]
         unit, heading = ("_per_s", "samples/s") if what == "throughput" else ("_ms", f"{what} ms")
-    table = Table("Candidates, the choice first")
+    first = "the one to start with" if _undecided(advice) else "the choice"
+    table = Table(f"Candidates, {first} first")
     for name in ("cell", "code"):
         table.add_column(name)
-    for name in (heading, "over the choice"):
+    for name in (heading, "over the first"):
         table.add_column(name, number=True, measured=True)
     table.add_column("replicates", measured=True)
     for row in advice["candidates"]:
@@ -99,7 +109,7 @@ def advice_legend(advice: Json) -> str:
     of = " of times per sample: above 1 is less throughput"
     return (
         f"In brackets: {what} of the replicate with the least and with the most; in the column "
-        f"'over the choice', the {advice['confidence']:.0%} interval"
+        f"'over the first', the {advice['confidence']:.0%} interval"
         f"{of if what == 'throughput' else ''}."
     )
 

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from virtbed.cli import app
+from virtbed_analysis.document import document
+from virtbed_analysis.frames import read_sweep
 
 from .conftest import Folder, failure
 from .test_advice import APP, lay
@@ -74,8 +76,12 @@ def test_what_cannot_be_decided_says_so_and_is_no_failure(folder: Folder) -> Non
     reported = re.sub(r"\s+", " ", text)
     assert status == 0
     assert reported.startswith("Cannot tell: ")
-    assert "May be the best: bare metal, pinned, 1 core (bm pinned); container, pinned" in reported
-    assert "Until more is known, take " in reported
+    undecided = "Undecided, and not recommended yet:"
+    assert f"{undecided} bare metal, pinned, 1 core (bm pinned); container, pinned" in reported
+    assert "If you must start with one now: " in reported and "Choose " not in reported
+    assert "Candidates, the one to start with first" in reported
+    lead = document(read_sweep(folder.path))["headline"]["lead"]  # in the same words
+    assert f"{undecided} container, pinned (cn pinned)" in lead
     assert "more replicates would decide, if the ratios are as measured." in reported
 
 

@@ -140,7 +140,7 @@ def test_the_smallest_cost_is_named_only_if_no_interval_overlaps_its_own() -> No
     assert "which platform costs least is undecided: container" in near["lead"]
     assert "costs least:" not in near["lead"]
     unknown = headline(content(cell("cn pinned", 1.1), cell("vm pinned", 1.3, None)))
-    assert "for speed yet: KVM guest, pinned (vm pinned), 1.300" in unknown["lead"]
+    assert "not recommended yet: KVM guest, pinned (vm pinned), 1.300" in unknown["lead"]
     assert "Avoid where time matters: container, pinned (cn pinned), 1.100" in unknown["lead"]
 
 
@@ -157,7 +157,7 @@ def test_a_failed_cell_is_not_chosen_and_others_are_not_called_cheapest() -> Non
 
 def test_undecided_cells_are_not_chosen_and_the_next_step_is_shown() -> None:
     screen = headline(content(cell("cn pinned", 1.02, 0.1), cell("vm pinned", 0.99, 0.2)))
-    assert "not to be chosen for speed yet" in screen["lead"]
+    assert "not recommended yet" in screen["lead"]
     assert "No platform is shown to be within 3%" in screen["lead"]
     (warning,) = screen["warnings"]
     assert warning["text"].startswith('2 of 2 answers are "cannot tell": the interval')
