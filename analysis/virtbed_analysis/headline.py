@@ -31,9 +31,8 @@ from virtbed_analysis.trust import Json
 from virtbed_analysis.warned import warnings_of
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
+from virtbed_contract.sweep import MARGIN
 
-MARGIN = 0.03
-"""The default margin: a cost too small to act on, as a share of bare metal's time."""
 IN_WORDS = {
     "same": "nothing measurable",
     "more": "more",

@@ -22,7 +22,7 @@ from typing import Any
 
 import polars as pl
 
-from virtbed_contract.measures import JUDGED_BY
+from virtbed_contract.measures import JUDGED_BY, TOO_SHORT
 
 LOADED = tuple(name for name, judged in JUDGED_BY.items() if judged.name == "latency")
 """Scenarios judged by latency, which includes the queue."""
@@ -32,9 +32,6 @@ BATCH = tuple(name for name, judged in JUDGED_BY.items() if judged.name == "thro
 """Scenarios judged by throughput."""
 PERCENTILES = (50, 90, 99)
 """The percentiles of LoadGen that are compared with ours."""
-
-# LoadGen's reason for a run that is too short; the quick rules accept it.
-_SHORT = r"^[ *]*Only processed \d+ queries\."
 
 # From the issue of its query to the answer of this sample.
 ANSWERED = pl.col("queue_ns") + pl.col("e2e_ns")
@@ -106,11 +103,11 @@ _NEEDED = ("warmup", "queue_ns", "e2e_ns")
 def usable() -> pl.Expr:
     """Return whether a run is usable: VALID by LoadGen, or too short only, under the quick rules.
 
-    The quick rules take as many requests as the plan states, below MLPerf's minimum.
+    It is `only_too_short` on columns.
     """
     valid = pl.col("loadgen_validity") == "VALID"
     reasons = pl.col("loadgen_reasons")
-    short = reasons.list.eval(pl.element().str.contains(_SHORT)).list.all()
+    short = reasons.list.eval(pl.element().str.contains(TOO_SHORT)).list.all()
     return valid | ((pl.col("rules") == "quick") & (reasons.list.len() > 0) & short)
 
 

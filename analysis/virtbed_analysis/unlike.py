@@ -24,7 +24,7 @@ import polars as pl
 
 from virtbed_analysis.errors import AnalysisError
 from virtbed_contract.counts import count
-from virtbed_contract.likeness import RECORDED, Recorded, held
+from virtbed_contract.likeness import HIDDEN, RECORDED, Recorded, held
 from virtbed_contract.likeness import SPLIT as SPLIT
 
 Row = Mapping[str, Any]
@@ -123,7 +123,6 @@ _ONE_HOST = (
     "Pairs of two hosts are never made: put the trials of each host into a results folder of its "
     "own, with their design.json, and give the folders to `virtbed compare`"
 )
-_HIDDEN = "CPU features that a guest or a sandbox hides are part of its cost, and of its ratio"
 
 TABLE: tuple[Fact, ...] = (
     Fact("host", "host", "hosts", "per replicate", ("replicate",), "refused",
@@ -164,7 +163,7 @@ TABLE: tuple[Fact, ...] = (
          "a ratio uses the inputs that both of its trials have; other times use those of each "
          "trial, and are then of different work"),
     *(_recorded_pair(one) for one in RECORDED if one.alike != "everywhere"),
-    _pair("onednn_isa", "oneDNN's kernels", _HIDDEN),
+    _pair("onednn_isa", "oneDNN's kernels", HIDDEN),
     _pair("intra_op", "threads within an operation",
           "the framework's default depends on the CPUs that it sees, which is part of the "
           "platform, unless the plan sets matched threads"),

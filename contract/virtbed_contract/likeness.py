@@ -53,7 +53,8 @@ class Recorded:
 
 
 _GUEST = "a guest's own value is part of its platform, and of its ratio to bare metal"
-_HIDDEN = "CPU features that a guest or a sandbox hides are part of its cost, and of its ratio"
+HIDDEN = "CPU features that a guest or a sandbox hides are part of its cost, and of its ratio"
+"""Why CPU features, and what follows from them, may differ between platforms."""
 _NO_GOVERNOR = "most guests have none; a guest that reports one has its own"
 _ENGINE = "engines confine processes by their defaults; this is part of what they cost"
 _ASKED = "the testbed sets it: a trial that finds another value fails"
@@ -75,8 +76,8 @@ def _process(name: str, words: str, matters: str, why: str = _ENGINE) -> Recorde
 RECORDED: tuple[Recorded, ...] = (
     _own("kernel", "kernel", "an upgrade between two trials would look like a cost of the platform",
          _GUEST),
-    _own("cpu_model", "CPU model", "different processors are different hosts", _HIDDEN),
-    _own("isa", "instruction sets", "they decide which kernels the frameworks choose", _HIDDEN),
+    _own("cpu_model", "CPU model", "different processors are different hosts", HIDDEN),
+    _own("isa", "instruction sets", "they decide which kernels the frameworks choose", HIDDEN),
     _own("clocksource", "clock source",
          "it decides how long a reading of the time takes, and how exact it is", _GUEST),
     _own("governor", "frequency governor", "it decides the clock rate", _NO_GOVERNOR),

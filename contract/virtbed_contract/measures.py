@@ -7,7 +7,8 @@ entry per scenario of LoadGen: the measure whose ratios appear in findings, advi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
@@ -166,6 +167,20 @@ JUDGED_BY: Mapping[str, Judged] = {
         "ratios of the inverse, the time per sample.",
     ),
 }
+
+
+TOO_SHORT = r"^[ *]*Only processed \d+ queries\."
+"""LoadGen's reason against a run with too few queries, as a regular expression. Runs by the quick
+rules are such: they take as many requests as the plan states, below MLPerf's minimum."""
+
+
+def only_too_short(reasons: Sequence[str]) -> bool:
+    """Return whether LoadGen's only reason against a run is that it has too few queries.
+
+    >>> only_too_short([" * Only processed 20 queries."]), only_too_short([])
+    (True, False)
+    """
+    return bool(reasons) and all(re.search(TOO_SHORT, reason) for reason in reasons)
 
 
 def of_group(group: str) -> tuple[Measure, ...]:

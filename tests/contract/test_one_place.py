@@ -129,6 +129,33 @@ def test_it_exists_in_one_place_only(what: str, trees: dict[str, ast.AST]) -> No
     assert found == {f"{KERNEL}/{home}" for home in homes}
 
 
+def _contains(text: str) -> Callable[[ast.AST], bool]:
+    return lambda node: (
+        isinstance(node, ast.Constant) and isinstance(node.value, str) and text in node.value
+    )
+
+
+def _sets(name: str) -> Callable[[ast.AST], bool]:
+    return lambda node: (
+        isinstance(node, ast.Assign) and name in {ast.unparse(target) for target in node.targets}
+    )
+
+
+@pytest.mark.parametrize(
+    ("holds", "home"),
+    [
+        (_contains("Only processed"), "measures.py"),  # LoadGen's words
+        (_contains("CPU features that a guest or a sandbox hides"), "likeness.py"),
+        (_sets("MARGIN"), "sweep.py"),
+    ],
+)
+def test_a_fact_of_the_contract_has_no_copy(
+    holds: Callable[[ast.AST], bool], home: str, trees: dict[str, ast.AST]
+) -> None:
+    found = {name for name, tree in trees.items() if any(map(holds, ast.walk(tree)))}
+    assert found == {f"contract/virtbed_contract/{home}"}
+
+
 @pytest.mark.parametrize(
     ("what", "code"),
     [

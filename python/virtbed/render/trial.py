@@ -12,7 +12,7 @@ from rich.text import Text
 
 from virtbed.render.table import Table
 from virtbed_contract.counts import count
-from virtbed_contract.measures import JUDGED_BY, percentile_rank
+from virtbed_contract.measures import JUDGED_BY, only_too_short, percentile_rank
 
 Json = Mapping[str, Any]
 
@@ -50,8 +50,7 @@ def phase_table(document: Json) -> RenderableType:
 
 def _too_short(settings: Json, loadgen: Json) -> Iterator[str]:
     """Explain LoadGen's verdict INVALID where the run's length is the only reason for it."""
-    reasons = loadgen["reasons"]
-    short = bool(reasons) and all("Only processed" in reason for reason in reasons)
+    short = only_too_short(loadgen["reasons"])
     if loadgen["validity"] == "INVALID" and settings["rules"] == "quick" and short:
         yield (
             f"  The run is too short for LoadGen's rules, which require more than "

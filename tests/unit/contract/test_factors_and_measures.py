@@ -22,7 +22,7 @@ from virtbed_contract.factors import (
     trial_id,
     values_of,
 )  # fmt: skip
-from virtbed_contract.measures import MEASURES, SHOWN, Measure, of_group
+from virtbed_contract.measures import MEASURES, SHOWN, Measure, of_group, only_too_short
 
 NAMES = st.from_regex(r"[a-z0-9]+(_[a-z0-9]+)*", fullmatch=True)
 TRIALS = st.fixed_dictionaries(
@@ -125,6 +125,25 @@ def test_a_measure_reads_its_number_or_none() -> None:
     (peak,) = of_group("other")
     assert peak.read({"memory_kib": {"peak": 5}}) == 5
     assert [peak.read(document) for document in ({}, {"memory_kib": None})] == [None, None]
+
+
+EARLY = " * Only processed 20 queries.  * Need to process at least 64 queries for early stopping."
+
+
+@pytest.mark.parametrize(
+    ("reasons", "short"),
+    [
+        ([EARLY], True),
+        (["Only processed 1 queries.", EARLY], True),
+        ([EARLY, "Reduce target QPS to improve latency."], False),
+        (["A reason that quotes: Only processed 20 queries."], False),
+        ([], False),
+    ],
+)
+def test_a_run_is_only_too_short_if_all_reasons_are_its_number_of_queries(
+    reasons: list[str], short: bool
+) -> None:
+    assert only_too_short(reasons) is short
 
 
 def test_names_and_columns_are_unique_and_every_unit_is_shown() -> None:
