@@ -13,8 +13,8 @@ name: virtbed_slurm
 short_description: The nodes of the current Slurm allocation
 description:
   - The hosts of the group C(bench) are the nodes of the job that the environment names.
-  - A job that has only part of a node is refused, since other jobs on it would disturb the
-    measurement.
+  - A node of which the job has only a part is left out with a warning, since other jobs on it
+    would disturb the measurement. If no node is left, the inventory is refused.
   - The node that this runs on is used without SSH, whose processes may be outside the job's CPUs.
 options:
   plugin:
@@ -35,17 +35,19 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # ansible-cor
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Add the nodes."""
-        from virtbed.slurm.allocation import allocated, check_whole, job_of
+        from virtbed.slurm.allocation import LEFT_OUT, allocated, job_of, whole
         from virtbed.slurm.asking import SlurmError
 
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         try:
-            nodes = allocated(os.environ)
-            check_whole(job_of(os.environ), nodes)
+            nodes, left_out = whole(job_of(os.environ), allocated(os.environ))
         except SlurmError as error:
             raise AnsibleParserError(f"virtbed_slurm: {error}") from error
         group = inventory.add_group("bench")
+        inventory.set_variable(group, LEFT_OUT, "\n".join(left_out))
+        for line in left_out:
+            self.display.warning(f"virtbed_slurm: a node is left out: {line}")
         for node in nodes:
             inventory.add_host(node.name, group=group)
             if node.name == os.environ.get("SLURMD_NODENAME"):

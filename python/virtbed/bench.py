@@ -50,6 +50,14 @@ SET_BY_A_SWEEP = frozenset(
 _alone: list[int] = []  # the id of this process, while it holds the controller's lock
 _BLOCK = ("begin", "provision", "trials", "release")
 _NO = {"", "false", "no", "off", "n", "f", "0", "none"}
+WITHOUT_ROOT = (
+    "every platform needs it, bare metal too, and rootless Podman and QEMU's user sessions are not "
+    "supported. Use sudo, or an inventory with ansible_become: true where sudo asks for no "
+    "password. Without root remain: measuring hosts over SSH on which you can become root; "
+    "virtbed slurm --dry-run, whose script an administrator can submit; virtbed status, and the "
+    "commands that read results, such as merge, report, advise, compare and export"
+)
+"""What a user without root is told; follows the purpose for which root is needed."""
 # A block adds its guest to this group, so --limit must include it.
 _GUESTS = "guest"
 
@@ -187,7 +195,7 @@ class Bench:
         local = (host for host in hosts if host.get("ansible_connection") == "local")
         # An inventory in INI format gives `false` as a text.
         if any(str(host.get("ansible_become", "")).lower() in _NO for host in local):
-            raise BenchError(f"user id {os.geteuid()} found, root (0) needed {why}; use sudo")
+            raise BenchError(f"user id {os.geteuid()} found, root (0) needed {why}: {WITHOUT_ROOT}")
 
     def blocks(
         self,

@@ -1,4 +1,4 @@
-"""A plan run by a real Slurm: a job array of three tasks, one of which is requeued."""
+"""A plan run by a real Slurm: a job array, with tasks that are requeued and preempted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ KillWait=60
 ReturnToService=2
 MailProg=/bin/true
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=main Nodes=n1 Default=YES State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=n1 Default=YES State=UP PriorityTier=1 GraceTime=200
+PartitionName=urgent Nodes=n1 State=UP PriorityTier=2
 """
 
 
@@ -93,9 +96,9 @@ class Cluster:
             )
         )  # fmt: skip
 
-    def call(self, *command: str, ok: bool = True) -> str:
+    def call(self, *command: str, ok: bool = True, **variables: str) -> str:
         done = subprocess.run(
-            [*TIED, *command], cwd=REPOSITORY, env=self.environment, text=True,
+            [*TIED, *command], cwd=REPOSITORY, env=self.environment | variables, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         assert done.returncode == 0 or not ok, f"{command}: {done.stdout}\n{self.logs()}"
@@ -161,8 +164,11 @@ def test_an_array_of_three_with_one_task_requeued_gives_the_whole_sweep(
     assert whole.communicate(timeout=120) and whole.returncode == 130
 
     shared = tmp_path / "shared"
-    output = cluster.call("virtbed", "slurm", plan, "--partition=main", "--tasks=3",
-                       f"--results={shared}")  # fmt: skip
+    output = cluster.call(
+        "virtbed", "slurm", plan, "--partition=main", "--tasks=3", f"--results={shared}",
+        SBATCH_ARRAY_INX="1-9", SBATCH_NO_REQUEUE="1", SBATCH_PARTITION="urgent",
+    )  # fmt: skip
+    assert "SBATCH_ARRAY_INX, SBATCH_NO_REQUEUE found in the environment" in output
     job = output.partition("job ")[2].partition(":")[0]
     assert job.isdigit(), output
 
@@ -174,6 +180,8 @@ def test_an_array_of_three_with_one_task_requeued_gives_the_whole_sweep(
     second = shard(2)
     assert second
     before = results(second)
+    into = shared / "test-slurm"
+    run("virtbed", "merge", str(into), *map(str, shared.glob("test-slurm.shard-*")))
     until(lambda: not cluster.queued().strip(), 300)
     log = (shared / "test-slurm.slurm" / "task-2.log").read_text()
     assert "ending: releasing the running instance" in log, log
@@ -182,7 +190,6 @@ def test_an_array_of_three_with_one_task_requeued_gives_the_whole_sweep(
     shards = [shard(number) for number in (1, 2, 3)]
     rows = [row for folder in shards if folder for row in planned(folder)]
     assert sorted(rows, key=lambda row: row["position"]) == planned(design.parent)
-    into = shared / "test-slurm"
     merged = ["virtbed", "merge", str(into), *map(str, shards)]
     run(*merged)
     assert results(into).keys() == {row["id"] for row in planned(design.parent)}
@@ -191,6 +198,26 @@ def test_an_array_of_three_with_one_task_requeued_gives_the_whole_sweep(
     run(*merged)
     assert files(into) == left
     run("virtbed", "report", str(into))
+    assert traces() == NOTHING
+
+
+def test_a_preempted_task_ends_within_the_grace_time_and_continues(
+    cluster: Cluster, plan: str, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    cluster.call("virtbed", "slurm", plan, "--tasks=1", f"--results={shared}")
+
+    def shard() -> Path | None:
+        return next(shared.glob("test-slurm.shard-1-of-1.*"), None)
+
+    until(lambda: bool((one := shard()) and len(results(one)) == 1), 240)
+    cluster.call("sbatch", "--partition=urgent", "--output=/dev/null", "--wrap=true")
+    until(lambda: not cluster.queued().strip(), 400)
+    log = (shared / "test-slurm.slurm" / "task-1.log").read_text()
+    assert "ending: releasing the running instance" in log, log
+    assert "preempted; the task continues when Slurm starts it again" in log, log
+    one = shard()
+    assert one and results(one).keys() == {row["id"] for row in planned(one)}
     assert traces() == NOTHING
 
 

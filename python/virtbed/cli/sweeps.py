@@ -297,7 +297,8 @@ def _carry_out(
         share = None if shard is None else Shard.parse(shard)
         if share:
             check_number(share.of, chosen)
-        check_granted(chosen, host)
+        for line in check_granted(chosen, host):
+            errors.print(f"virtbed: a node is left out: {plain(line)}", markup=False)
         with Progress(console, platforms.trial_s) as progress:
             run = Sweep(
                 chosen, progress, host, results_at(results), per_playbook, platforms,
@@ -344,6 +345,7 @@ def calibrate(
     inventory: Inventories = None,
     limit: Limit = None,
     extra_vars: ExtraVars = None,
+    results: Results = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the smallest cost that this host can resolve, with twins and a known slowdown.
@@ -371,7 +373,7 @@ def calibrate(
                 "can resolve; choose one with --limit, and use a plan of a different name for each"
             )
         )
-    folder = _carry_out(name, bench_host)
+    folder = _carry_out(name, bench_host, results=results)
     try:
         content = write_calibration(folder)
     except (AnalysisError, OSError) as error:

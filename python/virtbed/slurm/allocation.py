@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from virtbed.ansible import AnsibleError, bench_variables
 from virtbed.bench import Bench
@@ -19,6 +20,8 @@ from virtbed_contract.kernel.cpus import format_cpu_list
 
 _COUNT = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?", re.ASCII)
 _REMEDY = "submit with --exclusive"
+LEFT_OUT = "virtbed_left_out"
+"""The variable of the plugin's group that says why nodes of the job are not in it, in lines."""
 
 
 @dataclass(frozen=True)
@@ -106,34 +109,51 @@ def _node(name: str, granted: int, environment: Mapping[str, str]) -> Node:
     return Node(name, known.get("NodeAddr", name), granted, int(cpus))
 
 
-def check_whole(job: str, nodes: Sequence[Node]) -> None:
-    """Raise SlurmError unless a job has all CPUs of each of its nodes."""
-    for node in nodes:
-        if node.granted < node.cpus:
-            raise SlurmError(
-                f"{node.granted} of {node.cpus} CPUs of {node.name} granted to job {job}, the "
-                f"whole node needed: other jobs may run next to the measured instance; {_REMEDY}"
-            )
+def whole(job: str, nodes: Sequence[Node]) -> tuple[list[Node], list[str]]:
+    """Return the nodes of which a job has all CPUs, and the reason why each other one is unusable.
+
+    Raises:
+        SlurmError: There is no such node.
+    """
+    parts = [node for node in nodes if node.granted < node.cpus]
+    reasons = [
+        f"{node.granted} of {node.cpus} CPUs of {node.name} granted to job {job}, the whole node "
+        f"needed: other jobs may run next to the measured instance; {_REMEDY}"
+        for node in parts
+    ]
+    if len(parts) == len(nodes):
+        raise SlurmError(". ".join(reasons))
+    return [node for node in nodes if node not in parts], reasons
 
 
-def check_granted(plan: Plan, bench: Bench, environment: Mapping[str, str] = os.environ) -> None:
-    """Check, within a job, that a plan measures the node that was granted, and fits it.
+def check_granted(
+    plan: Plan, bench: Bench, environment: Mapping[str, str] = os.environ
+) -> list[str]:
+    """Check, within a job, that a plan measures nodes that were granted, and fits them.
 
-    Outside of a job, and for bench hosts other than this machine, it checks nothing: the inventory
-    plugin `virtbed_slurm` checks its hosts itself.
+    Outside of a job it checks nothing. Bench hosts other than this machine are checked elsewhere:
+    by the inventory plugin `virtbed_slurm`, and for their size when they are admitted, so that one
+    that is too small is set aside and the others go on.
 
     Args:
         plan: The plan.
         bench: The bench host as the user names it.
         environment: The environment of this process.
 
+    Returns:
+        Why nodes of the job are not measured, one line per node.
+
     Raises:
         SlurmError: This machine is no node of the job, was granted in part only, or has too few
             CPUs.
     """
     job = job_of(environment)
-    if not job or not _is_here(bench):
-        return
+    if not job:
+        return []
+    hosts = _hosts(bench)
+    left_out = next((str(host[LEFT_OUT]).splitlines() for host in hosts if LEFT_OUT in host), [])
+    if not any(host.get("ansible_connection") == "local" for host in hosts):
+        return left_out
     nodes = allocated(environment)
     own = next((n for n in nodes if n.name == environment.get("SLURMD_NODENAME")), None)
     if own is None:
@@ -142,8 +162,10 @@ def check_granted(plan: Plan, bench: Bench, environment: Mapping[str, str] = os.
             "but it is the one that would be measured: pass --inventory inventory/slurm, or leave "
             "the allocation"
         )
-    check_whole(job, [own])
-    check_size(plan, job, own.name, frozenset(os.sched_getaffinity(0)))
+    whole(job, [own])
+    if len(hosts) == 1:
+        check_size(plan, job, own.name, frozenset(os.sched_getaffinity(0)))
+    return left_out
 
 
 def check_size(plan: Plan, job: str, node: str, cpus: frozenset[int]) -> None:
@@ -156,10 +178,9 @@ def check_size(plan: Plan, job: str, node: str, cpus: frozenset[int]) -> None:
         )
 
 
-def _is_here(bench: Bench) -> bool:
-    """Return whether a bench host is this machine, by its connection."""
+def _hosts(bench: Bench) -> list[Mapping[str, Any]]:
+    """Return the inventory variables of each bench host."""
     try:
-        hosts = bench_variables(bench.inventories, bench.limit).values()
+        return list(bench_variables(bench.inventories, bench.limit).values())
     except AnsibleError as error:
         raise SlurmError(str(error)) from error
-    return any(host.get("ansible_connection") == "local" for host in hosts)

@@ -13,14 +13,6 @@ from virtbed.slurm.inputs import passed
 from virtbed.slurm.job import Job
 from virtbed_contract.kernel.files import write_text
 
-NO_ROOT = (
-    "on every node, where virtbed starts instances, pins CPUs and reads settings. Without root no "
-    "platform can be measured: rootless Podman and QEMU's sessions are not supported. Without root "
-    "you can still print the script for an administrator (--dry-run), and merge, report, advise, "
-    "compare and export. If you can become root on the nodes without a password, pass an inventory "
-    "with ansible_become: true"
-)
-
 
 def check_bench(bench: Bench) -> None:
     """Check that a task would measure the node that it runs on, as root.
@@ -30,7 +22,7 @@ def check_bench(bench: Bench) -> None:
     """
     try:
         hosts = bench_variables(bench.inventories, bench.limit)
-        bench.require_root(NO_ROOT)
+        bench.require_root("on every node, to place instances")
     except (AnsibleError, BenchError) as error:
         raise SlurmError(str(error)) from error
     away = sorted(n for n, host in hosts.items() if host.get("ansible_connection") != "local")

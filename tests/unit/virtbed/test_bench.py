@@ -48,6 +48,7 @@ def is_root_needed(inventory: Path, **options: Any) -> bool:
         Bench((str(inventory),), **options).require_root("to examine the host")
     except BenchError as error:
         assert "user id 1000 found, root (0) needed to examine the host" in str(error)
+        assert "Without root remain:" in str(error)
         return True
     return False
 

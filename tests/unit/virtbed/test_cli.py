@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -309,6 +310,30 @@ def test_a_plan_whose_image_lacks_an_application_is_refused_before_the_host_is_s
     path.write_text(path.read_text().replace("null", "cuda"))
     done = CliRunner().invoke(app, [command, str(path)])
     assert done.exit_code == 2 and "no image 'cuda'; images.yml has: cpu, null" in done.output
+
+
+def test_a_calibration_has_its_results_in_the_named_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a sweep has, since a node of a cluster keeps them on a shared file system."""
+
+    class Carried:
+        failed = ()
+
+        def __init__(self, plan: Any, _: Any, __: Any, results: Path, *rest: Any) -> None:
+            self.folder = results / plan.name
+
+        def run(self) -> None:
+            self.folder.mkdir(parents=True)
+
+    content = {"passed": True, "checks": []}
+    monkeypatch.setattr(sweeps, "Sweep", Carried)
+    monkeypatch.setattr(sweeps, "check_granted", lambda *_: [])
+    monkeypatch.setattr(sweeps, "say_report", lambda _: None)
+    monkeypatch.setattr("virtbed_analysis.calibrate", lambda folder: {**content, "of": str(folder)})
+    done = CliRunner().invoke(app, ["calibrate", "--json", f"--results={tmp_path / 'shared'}"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["of"] == str(tmp_path / "shared" / "calibrate")
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,8 @@ def test_replicates_of_another_plan_or_image_on_another_host_do_not_count(
     (first / "design.json").write_text(json.dumps(document))
     cluster.sweep("1/3", "n2")
     assert len(cluster.fake.blocks) == 2
+
+
 @pytest.mark.parametrize(
     ("fact", "value", "why"),
     [
@@ -201,8 +203,6 @@ def test_replicates_of_an_unlike_host_are_repeated(
     # A third host that is alike the second one finds that one's replicate.
     cluster.sweep("1/3", "n3")
     assert cluster.fake.blocks == []
-
-
 
 
 def test_an_interrupted_shard_continues_where_it_stopped(

@@ -355,7 +355,8 @@ def test_without_root_the_message_names_what_is_still_possible(
     assert status == 2 and slurm.called("sbatch") == []
     assert "user id 1000 found, root (0) needed on every node" in output
     assert (
-        "rootless Podman and QEMU's sessions are not supported" in output and "--dry-run" in output
+        "rootless Podman and QEMU's user sessions are not supported" in output
+        and "--dry-run" in output
     )
     status, output = submit("--dry-run")  # for an administrator
     assert status == 0 and "#SBATCH --exclusive" in output
@@ -583,17 +584,40 @@ def test_abbreviated_numbers_of_cpus_are_parsed() -> None:
 
 @pytest.mark.usefixtures("job_of_two")
 def test_the_nodes_of_a_job_are_its_bench_hosts() -> None:
+    shared = {"virtbed_state_dir": "/var/lib/virtbed"}
     assert {name: dict(host) for name, host in bench_variables([SLURM]).items()} == {
-        "n1": {"ansible_connection": "local", "virtbed_state_dir": "/var/lib/virtbed"},
-        "n2": {"ansible_host": "10.0.0.2", "virtbed_state_dir": "/var/lib/virtbed"},
+        "n1": {"ansible_connection": "local", "virtbed_left_out": "", **shared},
+        "n2": {"ansible_host": "10.0.0.2", "virtbed_left_out": "", **shared},
     }
+
+
+@pytest.mark.parametrize(("counts", "left", "out"), [("8,4", "n1", "n2"), ("4,8", "n2", "n1")])
+@pytest.mark.usefixtures("job_of_two")
+def test_nodes_of_which_only_a_part_was_granted_are_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, plan: Plan, counts: str, left: str, out: str
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", counts)
+    assert list(bench_variables([SLURM])) == [left]
+    (line,) = check_granted(plan, Bench((SLURM,)))
+    assert line.startswith(f"4 of 8 CPUs of {out} granted to job 12, the whole node needed")
+
+
+@pytest.mark.usefixtures("job_of_two")
+def test_a_small_node_among_several_is_left_to_its_admission(
+    monkeypatch: pytest.MonkeyPatch, plan: Plan
+) -> None:
+    """The other nodes go on; the sweep sets the small one aside, with the reason."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert check_granted(plan, Bench((SLURM,))) == []
+    with pytest.raises(SlurmError, match="1 in all; 2 needed by the largest size"):
+        check_granted(plan, Bench((SLURM,), limit="n1"))
 
 
 @pytest.mark.parametrize(
     ("unset", "counts", "why"),
     [
         (("SLURM_JOB_ID",), "8(x2)", "no SLURM_JOB_ID and SLURM_JOB_NODELIST found"),
-        ((), "8,4", "4 of 8 CPUs of n2 granted to job 12, the whole node needed"),
+        ((), "4,4", "4 of 8 CPUs of n2 granted to job 12, the whole node needed"),
         ((), "8", "the CPUs of 2 nodes (n[1-2]) needed"),
     ],
 )
@@ -650,7 +674,7 @@ def test_within_a_job_only_a_granted_whole_node_is_measured(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     monkeypatch.setattr(allocation, "bench_variables", lambda *_: THIS_MACHINE)
     if not why:
-        check_granted(plan, Bench())
+        assert check_granted(plan, Bench()) == []
         return
     with pytest.raises(SlurmError, match=why):
         check_granted(plan, Bench())
