@@ -9,7 +9,7 @@ the host when it is back. Meanwhile other hosts carry its replicates out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -38,7 +38,7 @@ from virtbed.sweep.interruption import (
 from virtbed.sweep.joining import Member, UnfitError, check, check_apart, clones_warning
 from virtbed.sweep.recording import Recorder, write_design
 from virtbed.sweep.replicates import Replicates
-from virtbed.sweep.several import identities, one_host, planned_hosts, report_of
+from virtbed.sweep.several import identities, one_host, planned_hosts, report_of, widen
 from virtbed.sweep.standing import Standing, check_folder
 from virtbed.sweep.worker import Worker
 from virtbed.trial import Trial
@@ -220,7 +220,7 @@ class Fleet:
         """Return the reference: a host with the folder's cells or, in a new folder, most hosts'."""
         call = self._call
         first: LedgerError | None = None
-        ledger.refuse_one_host(one_host(call.folder))
+        alone = ledger.of_one_host(one_host(call.folder))
         alike = Counter(member.work(call.plan) for member in candidates)
         for member in sorted(candidates, key=lambda member: -alike[member.work(call.plan)]):
             assert member.admitted
@@ -229,12 +229,29 @@ class Fleet:
             try:
                 if ledger.new():
                     check_folder(call.folder, shared, call.document(member.admitted))
+                if alone:
+                    self._widen(alone, ledger, shared, trials)
+                    alone = ""
                 rows = [(t.id, t.position, t.instance.platform) for t in trials]
                 ledger.begin(shared | SEVERAL, rows)
                 return member
             except LedgerError as error:
                 first = first or error
         raise first or self._none()
+
+    def _widen(
+        self, host: str, ledger: FleetLedger, shared: Mapping[str, str], trials: Sequence[Trial]
+    ) -> None:
+        """Turn a sweep that was started on one host into a sweep on several, which has that one.
+
+        The ledger is last: if this call is killed before, the next one comes here again.
+        """
+        folder, known = self._call.folder, not ledger.new()
+        started = ledger.started(shared, {t.id: t.replicate for t in trials}) if known else ()
+        widen(folder, host)
+        if known:
+            ledger.widen(host, shared.keys(), started)
+        self._call.progress.say(f"started on one host, {host}; it continues as one of several")
 
     def _none(self) -> SweepError:
         """Return the error that no host can take part, with the reason of each."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+from virtbed import records
 from virtbed.bench import file_name
+from virtbed.fleet_ledger import UNKNOWN
 from virtbed.plan import Plan, PlanError
 from virtbed.platforms import Platforms
 from virtbed.sweep.admission import identity_from_report
 from virtbed.sweep.recording import DOCTOR
 from virtbed_contract import json_file
-from virtbed_contract.codec import DocumentError, decode
+from virtbed_contract.codec import DocumentError, decode, encode
 from virtbed_contract.sweep import Design, HostReport, PlannedHost
 
 REPORTS = "doctor"
@@ -29,11 +33,37 @@ def report_of(host: str) -> str:
 
 
 def one_host(folder: Path) -> str:
-    """Return the host's name from the report of a sweep on one host; empty without one."""
+    """Return the host's name from the report of a sweep on one host; empty without a report.
+
+    `UNKNOWN` if the report cannot be read.
+    """
     try:
         return decode(HostReport, json_file.read(folder / DOCTOR), "the host's report").host
     except DocumentError:
-        return "unknown" if (folder / DOCTOR).exists() else ""
+        return UNKNOWN if (folder / DOCTOR).exists() else ""
+
+
+def widen(folder: Path, host: str) -> None:
+    """Change the files of a sweep on one host into those of a sweep on several, which has that one.
+
+    The report is moved last: until then the folder is one of a sweep on one host, and each call
+    rewrites its design.
+
+    Args:
+        folder: The sweep's folder.
+        host: The host's own name.
+    """
+    with suppress(DocumentError):  # a damaged design is written again
+        design = decode(Design, json_file.read(folder / "design.json"), "design.json")
+        if not design.hosts:
+            hosts = (PlannedHost(host, design.placements),)
+            records.write_json(
+                folder / "design.json", encode(replace(design, placements=(), hosts=hosts))
+            )
+    if (folder / DOCTOR).exists():
+        report = (folder / DOCTOR).read_text(encoding="utf-8", errors="replace")
+        records.write_text(folder / report_of(host), report)
+        (folder / DOCTOR).unlink()
 
 
 def planned_hosts(folder: Path) -> dict[str, PlannedHost]:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from virtbed import ansible
+from virtbed import ansible, records
 from virtbed import bench as benches
 from virtbed.bench import Bench, BenchError
 from virtbed.events import Ended, Event
@@ -640,8 +639,7 @@ def test_a_host_that_changed_between_calls_takes_no_part(
     assert "was started with kernel of bench02 6.1.0, now it is 6.2.0" in hosts.output.getvalue()
 
 
-def test_sweeps_on_one_host_and_on_several_are_not_mixed(hosts: Hosts, plan: Plan) -> None:
-    """A sweep on several hosts may continue on one of them; a sweep on one host gets no others."""
+def test_a_sweep_on_several_hosts_may_continue_on_one_of_them(hosts: Hosts, plan: Plan) -> None:
     hosts.each["bench01"].trial = failed("no")
     hosts.each["bench02"].trial = failed("no")
     hosts.run(plan, ("bench01", "bench02"))
@@ -649,15 +647,120 @@ def test_sweeps_on_one_host_and_on_several_are_not_mixed(hosts: Hosts, plan: Pla
         hosts.each[name].trial = good(hosts.document)
     run = hosts.run(plan, ("bench02",))
     assert run.failed == [] and set(host_of(run).values()) == {"bench02"}
-    shutil.rmtree(run.folder)
-    hosts.each[""] = hosts.each["bench01"]
-    alone = hosts.run(plan, ("bench01",))
-    assert (alone.folder / "doctor.json").exists() and not (alone.folder / "doctor").exists()
-    for lost in ("", "ledger.sqlite*"):
-        for part in alone.folder.glob(lost or "nothing"):
-            part.unlink()
-        with pytest.raises(LedgerError, match="was started on one host, bench01, now several"):
+
+
+def alone(hosts: Hosts, plan: Plan) -> Path:
+    """Run two replicates of a plan on bench01, of which the second lacks a trial."""
+
+    def one_fails(request: TrialRequest, path: Path) -> TrialOutcome:
+        bad = request.id.startswith("cn") and request.id.endswith("r02")
+        return (failed("no") if bad else good(hosts.document))(request, path)
+
+    one = hosts.each[""] = hosts.each["bench01"]  # one host's playbooks name no host
+    usual, one.trial = one.trial, one_fails
+    run = hosts.run(plan.model_copy(update={"replicates": 2}), ("bench01",))
+    assert len(run.failed) == 1
+    assert (run.folder / "doctor.json").exists() and not (run.folder / "doctor").exists()
+    one.trial = usual
+    return run.folder
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {p.parent.name: p.read_bytes() for p in folder.glob("trials/*/result.json")}
+
+
+def is_widened(run: Sweep, before: Mapping[str, bytes]) -> None:
+    """Check that a sweep of one host is complete as a sweep on several, with its old results."""
+    assert run.failed == [] and set(host_of(run)) == set(range(1, 7))
+    assert host_of(run)[1] == host_of(run)[2] == "bench01"
+    assert before.items() <= results(run.folder).items()
+    assert not (run.folder / "doctor.json").exists() and not (run.folder / "aside").exists()
+    design = decode(Design, json.loads((run.folder / "design.json").read_text()))
+    assert "bench01" in {one.host for one in design.hosts} and design.placements == ()
+    assert (run.folder / "doctor" / "bench01.json").exists()
+    with FleetLedger(run.folder / NAME) as ledger:
+        assert ledger.bound() == host_of(run) and ledger.counts() == {"done": 12}
+        assert ledger.hosts() == {one.host for one in design.hosts}
+
+
+@pytest.mark.parametrize("journal", ["kept", "lost"])
+def test_hosts_can_join_a_sweep_that_was_started_on_one(
+    hosts: Hosts, plan: Plan, journal: str
+) -> None:
+    folder = alone(hosts, plan)
+    before = results(folder)
+    for part in folder.glob("ledger.sqlite*") if journal == "lost" else ():
+        part.unlink()
+    together(hosts)
+    run = hosts.run(plan)
+    is_widened(run, before)
+    assert set(host_of(run).values()) == {*NAMES}
+    hosts.run(plan, ("bench01",))  # nothing is left to do, also on the first host alone
+    assert hosts.each["bench01"].calls == ["examine", "clear", "restore"]
+
+
+def test_others_repeat_the_unfinished_replicate_of_an_absent_first_host(
+    hosts: Hosts, plan: Plan
+) -> None:
+    folder = alone(hosts, plan)
+    done = {name: text for name, text in results(folder).items() if name.endswith("r01")}
+    run = hosts.run(plan, NAMES[1:])
+    where = host_of(run)
+    assert where[1] == "bench01" and {where[n] for n in range(2, 7)} <= {"bench02", "bench03"}
+    assert done.items() <= results(folder).items() and len(list((folder / "aside").iterdir())) == 2
+    design = decode(Design, json.loads((folder / "design.json").read_text()))
+    assert [one.host for one in design.hosts if one.placements] == list(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("at", "following"),
+    [("design.json", 1), ("bench01.json", 3), ("doctor.json", 1), ("ledger", 1), ("ledger", 3)],
+)
+def test_a_kill_while_hosts_join_loses_nothing(
+    hosts: Hosts, plan: Plan, at: str, following: int
+) -> None:
+    """The next call continues, whether it names several hosts again or the first one alone."""
+    folder = alone(hosts, plan)
+    before = results(folder)
+    write_text, unlink = records.write_text, Path.unlink
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def write(path: Path, text: Any) -> None:
+        (killed if path.name == at else write_text)(path, text)
+
+    def remove(path: Path, missing_ok: bool = False) -> None:
+        (killed if path.name == at else unlink)(path, missing_ok)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "write_text", write)
+        patch.setattr(Path, "unlink", remove)
+        if at == "ledger":
+            patch.setattr(FleetLedger, "widen", killed)
+        with pytest.raises(KeyboardInterrupt):
             hosts.run(plan)
+    hosts.run(plan.model_copy(update={"replicates": 2}), NAMES[:following])
+    is_widened(hosts.run(plan), before)
+
+
+def test_a_refused_sweep_on_several_hosts_leaves_that_of_one_as_it_is(
+    hosts: Hosts, plan: Plan
+) -> None:
+    folder = alone(hosts, plan)
+    before = {path: path.read_bytes() for path in folder.glob("*.json")}
+    for other, why in (
+        (plan.model_copy(update={"seed": 7}), "was started with plan"),
+        (plan.model_copy(update={"replicates": 1}), "fewer replicates than before"),
+    ):
+        with pytest.raises(LedgerError, match=why):
+            hosts.run(other)
+    assert {path: path.read_bytes() for path in folder.glob("*.json")} == before
+    for path in (folder / "doctor.json", *folder.glob("ledger.sqlite*")):
+        path.write_text("{")
+    with pytest.raises(LedgerError, match=r"ledger is lost, and doctor\.json cannot be read"):
+        hosts.run(plan)
+    assert hosts.run(plan, ("bench01",)).failed == []
 
 
 def test_a_kept_instance_ends_the_sweep_on_all_hosts(hosts: Hosts, plan: Plan) -> None:
