@@ -127,7 +127,7 @@ class Recorder:
             if self.keeps(trial):
                 keep_earlier(self._folder, trial.id)
             records.write_trial(self._of(trial), result, proof, logs)
-        except (RecordError, DocumentError) as error:
+        except RecordError as error:
             evidence = evidence_of(trial, outcome, str(error))
             self.failure(trial, attempt, "record", str(error), evidence)
             return str(error)
@@ -135,11 +135,14 @@ class Recorder:
         return ""
 
     def _judge(self, trial: Trial, result: Mapping[str, Any], proof: Mapping[str, Any]) -> None:
-        """Raise RecordError or DocumentError unless the report will accept a result."""
+        """Raise RecordError unless the report will accept a result."""
         plan = self._plan
         labels = labels_of(trial.planned(), plan.name, plan.seed)
         records.check_result(result)
-        evidence = decode(Evidence, proof, "evidence.json")
+        try:
+            evidence = decode(Evidence, proof, "evidence.json")
+        except DocumentError as error:
+            raise RecordError(str(error)) from error
         records.check_trust(result, evidence, Planned(plan.digest(), {trial.id: labels}))
 
     def failure(

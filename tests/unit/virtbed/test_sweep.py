@@ -330,7 +330,7 @@ OBJECTED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], st
     "evidence": (without_filter, "before the trial: seccomp_profile filter was requested"),
     "arithmetic": (lambda r, _: r["answers"].update(checked=1), "states 1 checked answers"),
     "plan": (lambda r, _: r["settings"].update(seed=1), "seed 1, but design.json plans 2112"),
-    "schema": (lambda _, reading: reading.update(machine=None), "no reading of machine"),
+    "no reading": (lambda _, reading: reading.update(machine=None), "no reading of machine"),
 }
 
 
