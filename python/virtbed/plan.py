@@ -120,22 +120,27 @@ class Application(_Strict):
         None,
         gt=0,
         le=1e9,
-        description="Requests per second: issued in scenario server, expected in scenario offline.",
+        description="Requests per second: issued in scenario server, where it is needed; expected "
+        "in scenario offline.",
     )
     target_latency_ms: float | None = Field(
         None,
         gt=0,
         le=1e9,
-        description="Bound on the 99th percentile of latency in scenario server; MLPerf's if not "
-        "given.",
+        description="Bound on the 99th percentile of latency in scenario server, queue included; "
+        "needed there, since LoadGen calls a trial beyond it INVALID.",
     )
 
     @model_validator(mode="after")
-    def _server_has_a_rate(self) -> Self:
-        if self.scenario == "server" and self.target_qps is None:
-            raise ValueError(
-                "scenario server without target_qps; the same rate on every platform is needed"
-            )
+    def _server_has_a_rate_and_a_bound(self) -> Self:
+        needed = {
+            "target_qps": "requests per second, the same on every platform",
+            "target_latency_ms": "the bound that your service has, in ms, preprocessing included",
+        }
+        lacking = [key for key in needed if getattr(self, key) is None]
+        if self.scenario == "server" and lacking:
+            what = "; ".join(f"{key} ({needed[key]})" for key in lacking)
+            raise ValueError(f"scenario server without {what}; add it to the application")
         return self
 
 
@@ -324,10 +329,12 @@ class _Plan(_Strict):
         """Return the digest of the plan's keys, "sha256:…"; layout and comments do not matter.
 
         `replicates` is left out: more replicates do not change the order of the earlier ones, so a
-        sweep can be continued with more. The margin is included, because a margin that is chosen
-        after the results are known tests nothing.
+        sweep can be continued with more. `description` is left out, since no trial depends on it.
+        The margin is included, because a margin that is chosen after the results are known tests
+        nothing.
         """
-        content = json.dumps(self.model_dump(mode="json", exclude={"replicates"}), sort_keys=True)
+        left_out = {"replicates", "description"}
+        content = json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True)
         return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
 

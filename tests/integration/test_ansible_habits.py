@@ -61,7 +61,7 @@ def test_an_inventory_that_does_not_exist_fails(write_plan: Any) -> None:
 def test_check_shows_the_plan_and_runs_nothing(write_plan: Any) -> None:
     plan, folder = write_plan("checked")
     done = run("ansible-playbook", "--check", "-e", f"plan={plan}", "sweep.yml")
-    assert "test-checked: 1 trials" in done.stdout and "image_classification" in done.stdout
+    assert "test-checked: 1 trial," in done.stdout and "image_classification" in done.stdout
     assert "changed=0" in done.stdout
     assert not folder.exists()
 

@@ -224,8 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         "--target-latency-ms",
         type=_positive,
         metavar="MS",
-        help="bound on the 99th percentile, for --scenario server (default: MLPerf's for the "
-        "model)",
+        help="bound on the 99th percentile of latency, queue included, of --scenario server",
     )
     parser.add_argument(
         "--slowdown",

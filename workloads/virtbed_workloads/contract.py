@@ -58,6 +58,15 @@ class Application(ABC):
             ApplicationError: A needed file or package is missing.
         """
 
+    def threads(self) -> tuple[int, int]:
+        """Return the threads within one operation and of concurrent operations, as in `backend`.
+
+        Called after `load`, unless the application runs a Keras model. Read both back from the
+        runtime: a trial with matched threads is refused if they are not the number of usable cores.
+        The default, 0, means that the runtime chooses.
+        """
+        return 0, 0
+
     @abstractmethod
     def inputs(self) -> Mapping[str, bytes]:
         """Return the requests by name, in memory, because disk reads are not timed."""

@@ -109,7 +109,7 @@ def run_trial(
         "startup": ready.startup,
         "samples": trial.samples,
         "answers": trial.answers(),
-        "environment": read_environment(*(backend.threads() if backend else (0, 0)))
+        "environment": read_environment(*_pools(trial.application, backend))
         | {"onednn_isa": ready.onednn_isa},
         "rusage": _usage(before, after),
         "confounders": confounders,
@@ -196,6 +196,8 @@ def _warmed_up(entry: Entry, settings: Settings) -> _WarmedUp:
     description = application.load()
     requests = sorted(_requests(application, settings.inputs).items())
     loaded_ns = monotonic_ns()
+    if threads is not None:
+        _require_pools(_pools(application, backend), threads)
     trial = _Trial(application, settings, requests)
     first_features = trial.guarded(requests[0][0], application.preprocess, requests[0][1])
     first_started_ns = monotonic_ns()
@@ -223,6 +225,27 @@ def _warmed_up(entry: Entry, settings: Settings) -> _WarmedUp:
         "first_call_ns": first_ended_ns - first_started_ns,
     }
     return _WarmedUp(trial, backend, description, typical_ns, chosen.isa, startup)
+
+
+def _pools(application: Application, backend: Any) -> tuple[int, int]:
+    """Return the sizes of the thread pools, read back: intra-op and inter-op; 0 if unknown."""
+    sizes: tuple[int, int] = backend.threads() if backend else application.threads()
+    return sizes
+
+
+def _require_pools(found: tuple[int, int], threads: int) -> None:
+    """Refuse matched threads that are not shown to be used; the attestation would do so later.
+
+    Raises:
+        ApplicationError: A pool has another size, or the size is unknown.
+    """
+    if found != (threads, threads):
+        raise ApplicationError(
+            f"threads matched requested, so pools of {threads} and {threads} threads needed, "
+            f"{found[0]} and {found[1]} found (0: the runtime chooses); use threads default, or "
+            "size the runtime's pools in the application, and return their sizes from its method "
+            "threads"
+        )
 
 
 @dataclass

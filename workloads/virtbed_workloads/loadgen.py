@@ -48,7 +48,7 @@ class Load:
     target_qps: float | None = None
     """Requests per second that Server issues, and that Offline expects by the study rules."""
     target_latency_ms: float | None = None
-    """Server's bound on the 99th percentile; None takes MLPerf's for the model."""
+    """Server's bound on the 99th percentile of latency, queue included."""
     mlperf_model: str = "*"
     """The MLPerf benchmark whose rules apply, such as ``resnet50``; ``*`` for the defaults."""
 
@@ -78,7 +78,7 @@ def drive(
         under ``files`` LoadGen's logs by name.
 
     Raises:
-        ApplicationError: The scenario is server and no rate is set.
+        ApplicationError: The scenario is server, and no rate or no bound is set.
     """
     import mlperf_loadgen
 
@@ -195,6 +195,12 @@ def _settings(mlperf_loadgen: Any, load: Load, typical_ns: float) -> Any:
         raise ApplicationError(
             "scenario server without a rate: --target-qps (target_qps in a plan) is needed, the "
             "same on every platform; half of single_stream's rate is a good start"
+        )
+    if load.scenario == "server" and load.target_latency_ms is None:
+        raise ApplicationError(
+            "scenario server without a bound: --target-latency-ms (target_latency_ms in a plan) is "
+            "needed, beyond which LoadGen calls the trial INVALID; MLPerf's own bounds are for "
+            "requests that are preprocessed already"
         )
     settings = mlperf_loadgen.TestSettings()
     scenario = SCENARIOS[load.scenario]

@@ -294,7 +294,7 @@ def test_hotplug_leaves_one_kind_of_core_online_if_possible() -> None:
 
 
 def test_more_memory_than_the_node_has_is_refused(plan: Plan) -> None:
-    with pytest.raises(PlacementError, match=r"memory_mib 4096 requested for 1 cores.*0: 4500"):
+    with pytest.raises(PlacementError, match=r"memory_mib 4096 requested for 1 core,.*0: 4500"):
         design(plan, host(machines.flat(2, memory_mib=4500), 2), PLATFORMS)
 
 
@@ -355,7 +355,7 @@ def test_scales_scenarios_and_threads_are_distinguished_by_their_ids() -> None:
             "applications": [
                 {"name": "a"},
                 {"name": "a", "scale": "tiny"},
-                {"name": "b", "scenario": "server", "target_qps": 5},
+                {"name": "b", "scenario": "server", "target_qps": 5, "target_latency_ms": 99},
             ],
             "threads": ["default", "matched"],
             "platforms": {"bm": ["pinned"], "vm": ["pinned"]},

@@ -147,7 +147,8 @@ def test_an_application_that_lacks_the_emulated_scale_is_refused_naming_that_key
 
 def test_the_digest_depends_on_a_plans_keys_and_not_on_its_layout(tmp_path: Path) -> None:
     same = tmp_path / "same.yml"
-    same.write_text("# a comment\n" + edited(tmp_path).read_text())
+    other = edited(tmp_path, description="Another text for the reader.")
+    same.write_text("# a comment\n" + other.read_text())
     assert load_plan(same).digest() == load_plan(plan_path("quick")).digest()
     assert load_plan(edited(tmp_path, seed=1)).digest() != load_plan(same).digest()
 
@@ -158,9 +159,20 @@ def test_the_json_schema_has_every_key_and_admits_no_other() -> None:
     assert {"name", "seed", "replicates", "platforms", "emulated"} <= schema["properties"].keys()
 
 
-def test_a_server_needs_a_rate(tmp_path: Path) -> None:
-    application = {"name": "image_classification", "scenario": "server"}
-    with pytest.raises(PlanError, match="scenario server without target_qps"):
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ({}, r"target_qps \(.*; target_latency_ms \(.*"),
+        ({"target_latency_ms": 100}, r"target_qps \("),
+        ({"target_qps": 5}, r"target_latency_ms \(the bound that your service has"),
+    ],
+)
+def test_a_server_needs_a_rate_and_a_bound(
+    tmp_path: Path, given: dict[str, int], lacking: str
+) -> None:
+    """LoadGen would take MLPerf's bound, and calls a trial beyond it INVALID."""
+    application = {"name": "image_classification", "scenario": "server", **given}
+    with pytest.raises(PlanError, match=f"scenario server without {lacking}"):
         load_plan(edited(tmp_path, applications=[application]))
 
 

@@ -29,7 +29,7 @@ def lines_of(*arguments: str, number: int) -> list[dict[str, int]]:
     [
         ("--samples=2", "--warmup=1"),
         ("--samples=8", "--scenario=offline"),
-        ("--samples=20", "--scenario=server", "--target-qps=100"),
+        ("--samples=20", "--scenario=server", "--target-qps=100", "--target-latency-ms=99"),
         # The study rules' ten minutes do not apply, because nothing is measured.
         ("--samples=8", "--scenario=multi_stream", "--rules=study"),
     ],

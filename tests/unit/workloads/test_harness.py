@@ -14,7 +14,12 @@ import pytest
 
 from virtbed_contract import identifiers
 from virtbed_contract.factors import FACTORS
+from virtbed_workloads import harness as run
 from virtbed_workloads import loadgen
+from virtbed_workloads.contract import ApplicationError
+from virtbed_workloads.harness import Settings
+from virtbed_workloads.null import Null
+from virtbed_workloads.registry import APPLICATIONS, Entry
 from virtbed_workloads.schema import result_schema
 
 TRIAL = {
@@ -119,7 +124,8 @@ def test_equal_seeds_issue_equal_requests_and_different_seeds_do_not() -> None:
 )
 def test_every_scenario_issues_its_number_of_requests(scenario: str, issued: int) -> None:
     # Slow enough for the two clocks to agree, and for a queue where the scenario has one.
-    result = trial("--samples", "10", "--scenario", scenario, "--target-qps", "100")
+    load = ("--scenario", scenario, "--target-qps", "100", "--target-latency-ms", "99")
+    result = trial("--samples", "10", *load)
     jsonschema.validate(stored(result), result_schema())
     measured = [s for s in result["samples"] if not s["warmup"]]
     assert len(measured) == result["settings"]["samples"] == issued
@@ -156,15 +162,34 @@ def test_a_server_without_a_rate_is_refused() -> None:
     assert "--target-qps" in done.stderr
 
 
-def test_matched_threads_are_those_of_the_affinity() -> None:
-    cpu = min(os.sched_getaffinity(0))
-    command = ["taskset", "-c", str(cpu), sys.executable, "-m", "virtbed_workloads", "null"]
-    done = subprocess.run(
-        [*command, "--scale=tiny", "--threads=matched"], capture_output=True, text=True, check=True
-    )
-    result = json.loads(done.stdout)
-    assert result["settings"]["thread_policy"] == "matched"
-    assert result["environment"]["threads"]["usable_cores"] == 1
+def test_matched_threads_that_an_application_does_not_state_are_refused_before_measuring() -> None:
+    done = harness("null", "--scale", "tiny", "--threads", "matched")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "threads matched requested" in done.stderr and "0 and 0 found" in done.stderr
+    assert "use threads default" in done.stderr
+
+
+@pytest.mark.parametrize(("stated", "good"), [((3, 3), True), ((3, 4), False), ((1, 3), False)])
+def test_an_application_without_keras_states_the_threads_of_its_runtime(
+    stated: tuple[int, int], good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Own(Null):
+        def threads(self) -> tuple[int, int]:
+            assert os.environ["OMP_NUM_THREADS"] == "3"  # sized before it is loaded
+            return stated
+
+    entry = APPLICATIONS["null"]
+    settings = Settings("null", "tiny", 1, loadgen.Load(), threads="matched")
+    monkeypatch.setattr(run, "usable_cores", lambda: 3)
+    monkeypatch.setattr(Entry, "create", lambda *_: Own())
+    monkeypatch.setattr(run.gc, "freeze", lambda: None)
+    for name in run.POOLS:
+        monkeypatch.setenv(name, "1")
+    if good:
+        assert run._pools(run._warmed_up(entry, settings).trial.application, None) == stated
+    else:
+        with pytest.raises(ApplicationError, match=f"{stated[0]} and {stated[1]} found"):
+            run._warmed_up(entry, settings)
 
 
 def test_own_inputs_are_answered_and_not_checked(tmp_path: Path) -> None:
@@ -178,7 +203,7 @@ def test_own_inputs_are_answered_and_not_checked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scenario", ["single_stream", "offline", "server"])
 def test_an_invalid_request_is_named_in_the_error(scenario: str) -> None:
-    load = ("--scenario", scenario, "--target-qps", "50")
+    load = ("--scenario", scenario, "--target-qps", "50", "--target-latency-ms", "99")
     done = harness("null", "--scale", "tiny", *load, fault="broken")
     assert (done.returncode, done.stdout) == (1, "")
     assert "null failed: three: b'\\xff' found, UTF-8 needed" in done.stderr
@@ -187,7 +212,10 @@ def test_an_invalid_request_is_named_in_the_error(scenario: str) -> None:
 @pytest.mark.parametrize("scenario", ["single_stream", "offline", "server"])
 @pytest.mark.parametrize("samples", [5, 20], ids=["at the last", "in the midst"])
 def test_an_answer_that_changes_fails_the_trial(scenario: str, samples: int) -> None:
-    load = ("--scenario", scenario, "--target-qps", "50", "--samples", str(samples))
+    load = (
+        "--scenario", scenario, "--target-qps", "50", "--target-latency-ms", "99", "--samples",
+        str(samples),
+    )  # fmt: skip
     done = harness("null", "--scale", "tiny", *load, fault="fickle")
     assert (done.returncode, done.stdout) == (3, "")
     assert "expected the same answer every time" in done.stderr

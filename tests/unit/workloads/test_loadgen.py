@@ -49,6 +49,10 @@ def test_a_valid_test_has_no_reasons() -> None:
     assert _verdict(Load(), detail, [2_000])["reasons"] == []
 
 
-def test_a_server_needs_a_rate() -> None:
+def test_a_server_needs_a_rate_and_a_bound() -> None:
     with pytest.raises(ApplicationError, match=r"--target-qps \(target_qps in a plan\) is needed"):
         _settings(None, Load(scenario="server"), 1.0)
+    with pytest.raises(
+        ApplicationError, match=r"--target-latency-ms \(target_latency_ms in a plan"
+    ):
+        _settings(None, Load(scenario="server", target_qps=5.0), 1.0)
