@@ -27,6 +27,7 @@ from virtbed_analysis.reading import Json, Rejected, left_out, plain
 from virtbed_analysis.suspicion import suspicions
 from virtbed_analysis.trust import file_of, trusted
 from virtbed_contract import identifiers
+from virtbed_contract.counts import count
 from virtbed_contract.documents import Instance
 from virtbed_contract.factors import FACTORS
 from virtbed_contract.likeness import RECORDED, held
@@ -155,9 +156,11 @@ def _nothing(sweeps: Iterable[tuple[Path | str, Sweep]], out: int) -> str:
     failed = sum(len(sweep.failures) for _, sweep in sweeps)
     aside = sum(sweep.functional.height for _, sweep in sweeps)
     counts = {
-        "of an application that computes nothing": aside, "failed": failed, "files left out": out
-    }  # fmt: skip
-    listed = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+        f"{aside} of an application that computes nothing": aside,
+        f"{failed} failed": failed,
+        f"{count(out, 'file')} left out": out,
+    }
+    listed = ", ".join(what for what, number in counts.items() if number)
     return f" ({listed}); `virtbed report` gives reasons" if listed else "; run the sweep first"
 
 

@@ -464,7 +464,7 @@ def test_a_sweep_without_samples_is_no_export(folder: Any, tmp_path: Path) -> No
     folder.write("trials/bad/result.json", "{")
     file = tmp_path / "samples.parquet"
     with pytest.raises(
-        AnalysisError, match=r"no trial with samples found, one needed \(1 files left out\)"
+        AnalysisError, match=r"no trial with samples found, one needed \(1 file left out\)"
     ):
         export([folder.path], file)
     assert not file.exists()
