@@ -145,7 +145,7 @@ def test_a_command_that_needs_the_missing_analysis_names_the_package(
     assert "install virtbed[report]" in capsys.readouterr().err
 
 
-BESIDE_A_SWEEP = """
+DURING_A_SWEEP = """
 import os, sys
 from pathlib import Path
 from virtbed import cli, host_lock, host_status
@@ -161,7 +161,7 @@ print(polars.thread_pool_size(), *{
 """
 
 
-def test_a_report_beside_a_running_sweep_uses_the_cpus_of_its_controller(tmp_path: Path) -> None:
+def test_a_report_during_a_sweep_uses_the_cpus_of_its_controller(tmp_path: Path) -> None:
     """With every thread: those of polars are started while virtbed_analysis is imported."""
     folder = sweep_at(tmp_path / "sweep", 1.1)
     alone = max(os.sched_getaffinity(0))
@@ -174,7 +174,7 @@ def test_a_report_beside_a_running_sweep_uses_the_cpus_of_its_controller(tmp_pat
             claim = replace(claim, pid=holder.pid, started=stat[19])
             (tmp_path / "lock").write_text(str(claim))
             done = subprocess.run(
-                [sys.executable, "-c", BESIDE_A_SWEEP, str(tmp_path), "report", folder],
+                [sys.executable, "-c", DURING_A_SWEEP, str(tmp_path), "report", folder],
                 capture_output=True, text=True, check=False, env=environment,
             )  # fmt: skip
         finally:
