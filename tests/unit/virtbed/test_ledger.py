@@ -83,11 +83,11 @@ def test_threads_share_a_ledger_and_every_write_counts(tmp_path: Path) -> None:
 
 
 def test_a_thread_sees_no_unfinished_write_of_another_one(tmp_path: Path) -> None:
-    begun, goes_on = Event(), Event()
+    writing, goes_on = Event(), Event()
 
     def rows() -> Iterator[tuple[str, int, str]]:
         yield "a", 1, "bm"
-        begun.set()
+        writing.set()
         assert goes_on.wait(20)
         raise ValueError("the second trial is not known")
 
@@ -97,7 +97,7 @@ def test_a_thread_sees_no_unfinished_write_of_another_one(tmp_path: Path) -> Non
 
     with Ledger(tmp_path / "ledger.sqlite") as ledger, ThreadPoolExecutor(2) as pool:
         writes = pool.submit(write, ledger)
-        assert begun.wait(20)
+        assert writing.wait(20)
         reads = pool.submit(ledger.counts)
         time.sleep(0.05)  # time to read too early
         goes_on.set()
