@@ -35,7 +35,8 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # ansible-cor
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Add the nodes."""
-        from virtbed.slurm.allocation import LEFT_OUT, allocated, job_of, whole
+        from virtbed.bench import LEFT_OUT
+        from virtbed.slurm.allocation import allocated, job_of, whole
         from virtbed.slurm.asking import SlurmError
 
         super().parse(inventory, loader, path, cache)

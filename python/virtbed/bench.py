@@ -58,6 +58,8 @@ WITHOUT_ROOT = (
     "commands that read results, such as merge, report, advise, compare and export"
 )
 """What a user without root is told; follows the purpose for which root is needed."""
+LEFT_OUT = "virtbed_left_out"
+"""Inventory variable that says, in lines, why hosts of an inventory's source are not in `bench`."""
 # A block adds its guest to this group, so --limit must include it.
 _GUESTS = "guest"
 
@@ -166,6 +168,17 @@ class Bench:
         if self.inventories == (LOCAL,) and not self.limit and _is_as_shipped(Path(LOCAL)):
             return ("localhost",)
         return tuple(self._variables_of_hosts())
+
+    def left_out(self) -> list[str]:
+        """Return why hosts of the inventory's source are not in the group `bench`, in lines.
+
+        Raises:
+            BenchError: the inventory cannot be read.
+        """
+        self.hosts()
+        listed = (self._listed or {}).values()  # nothing for the inventory that ships
+        texts = {str(host.get(LEFT_OUT, "")): None for host in listed}
+        return [line for text in texts for line in text.splitlines()]
 
     def one_of(self, name: str) -> Bench:
         """Return one of several hosts by its name in the inventory, with its own logs."""

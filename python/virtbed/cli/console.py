@@ -105,6 +105,12 @@ def refuse(error: Exception, code: int = REFUSED) -> NoReturn:
     raise typer.Exit(code)
 
 
+def say_left_out(host: Bench) -> None:
+    """Print on standard error why hosts are not measured that the inventory's source has."""
+    for line in host.left_out():
+        errors.print(f"virtbed: left out: {plain(line)}", highlight=False, markup=False)
+
+
 def bench_of(
     inventories: list[str] | None,
     limit: str | None = None,

@@ -25,6 +25,7 @@ from virtbed.cli.console import (
     console,
     errors,
     refuse,
+    say_left_out,
 )  # fmt: skip
 from virtbed.doctor import examine
 from virtbed.here import RunError, command, current_image, run_here
@@ -78,6 +79,7 @@ def doctor(
         host.require_root("to examine the host")
         with bench.alone():
             names = host.hosts()
+            say_left_out(host)
             if len(names) > 1:
                 _several(examine([host.one_of(name) for name in names], image), as_json)
             report, _ = host.examine(restore=False, image=image)

@@ -32,6 +32,7 @@ from virtbed.cli.console import (
     errors,
     refuse,
     results_at,
+    say_left_out,
 )  # fmt: skip
 from virtbed.cli.explain import say_explained, say_isolation
 from virtbed.cli.results import say_report
@@ -122,6 +123,7 @@ def plan(
         host.require_root("to examine the host on which the plan would run")
         with bench.alone():
             hosts = host.hosts()
+            say_left_out(host)
             if len(hosts) > 1:
                 host = host.one_of(hosts[0])
             report, _ = host.examine(restore=False, image=chosen.image)
@@ -297,8 +299,8 @@ def _carry_out(
         share = None if shard is None else Shard.parse(shard)
         if share:
             check_number(share.of, chosen)
-        for line in check_granted(chosen, host):
-            errors.print(f"virtbed: a node is left out: {plain(line)}", markup=False)
+        check_granted(chosen, host)
+        say_left_out(host)
         with Progress(console, platforms.trial_s) as progress:
             run = Sweep(
                 chosen, progress, host, results_at(results), per_playbook, platforms,

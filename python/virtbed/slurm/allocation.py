@@ -20,8 +20,6 @@ from virtbed_contract.kernel.cpus import format_cpu_list
 
 _COUNT = re.compile(r"([0-9]+)(?:\(x([0-9]+)\))?", re.ASCII)
 _REMEDY = "submit with --exclusive"
-LEFT_OUT = "virtbed_left_out"
-"""The variable of the plugin's group that says why nodes of the job are not in it, in lines."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +124,7 @@ def whole(job: str, nodes: Sequence[Node]) -> tuple[list[Node], list[str]]:
     return [node for node in nodes if node not in parts], reasons
 
 
-def check_granted(
-    plan: Plan, bench: Bench, environment: Mapping[str, str] = os.environ
-) -> list[str]:
+def check_granted(plan: Plan, bench: Bench, environment: Mapping[str, str] = os.environ) -> None:
     """Check, within a job, that a plan measures nodes that were granted, and fits them.
 
     Outside of a job it checks nothing. Bench hosts other than this machine are checked elsewhere:
@@ -140,20 +136,16 @@ def check_granted(
         bench: The bench host as the user names it.
         environment: The environment of this process.
 
-    Returns:
-        Why nodes of the job are not measured, one line per node.
-
     Raises:
         SlurmError: This machine is no node of the job, was granted in part only, or has too few
             CPUs.
     """
     job = job_of(environment)
     if not job:
-        return []
+        return
     hosts = _hosts(bench)
-    left_out = next((str(host[LEFT_OUT]).splitlines() for host in hosts if LEFT_OUT in host), [])
     if not any(host.get("ansible_connection") == "local" for host in hosts):
-        return left_out
+        return
     nodes = allocated(environment)
     own = next((n for n in nodes if n.name == environment.get("SLURMD_NODENAME")), None)
     if own is None:
@@ -165,7 +157,6 @@ def check_granted(
     whole(job, [own])
     if len(hosts) == 1:
         check_size(plan, job, own.name, frozenset(os.sched_getaffinity(0)))
-    return left_out
 
 
 def check_size(plan: Plan, job: str, node: str, cpus: frozenset[int]) -> None:

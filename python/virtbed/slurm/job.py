@@ -68,7 +68,10 @@ wait "$child"
 status=$?
 if [ -z "$ended" ] && [ -n "$late$asked" ] && {{ {interrupted}; }}; then
   results=({pattern})
-  if [[ "$(scontrol --oneliner show job "$task")" == *" PreemptTime="[!NU]* ]]; then
+  job=$(SLURM_TIME_FORMAT=standard scontrol --oneliner show job "$task")
+  preempted=${{job#* PreemptTime=}} started=${{job#* StartTime=}}
+  # A time of preemption may be left from before a requeue.
+  if [[ "$preempted" == [0-9]* && ! "$preempted" < "${{started%% *}}" ]]; then
     echo "virtbed: preempted; the task continues when Slurm starts it again"
     scontrol requeue "$task" && exit 0
   elif [ -n "$late" ] && [ "${{#results[@]}}" -gt "$before" ]; then

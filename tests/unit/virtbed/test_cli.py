@@ -328,7 +328,7 @@ def test_a_calibration_has_its_results_in_the_named_folder(
 
     content = {"passed": True, "checks": []}
     monkeypatch.setattr(sweeps, "Sweep", Carried)
-    monkeypatch.setattr(sweeps, "check_granted", lambda *_: [])
+    monkeypatch.setattr(sweeps, "check_granted", lambda *_: None)
     monkeypatch.setattr(sweeps, "say_report", lambda _: None)
     monkeypatch.setattr("virtbed_analysis.calibrate", lambda folder: {**content, "of": str(folder)})
     done = CliRunner().invoke(app, ["calibrate", "--json", f"--results={tmp_path / 'shared'}"])

@@ -523,7 +523,11 @@ def test_a_preempted_task_ends_within_the_grace_time_and_is_requeued(
     task: Task, monkeypatch: pytest.MonkeyPatch, by_step: bool, ended: str
 ) -> None:
     """Slurm signals the steps of a job; where send_user_signal is set, the shell."""
-    task.slurm.answer("scontrol --oneliner show job 7_2", "JobId=9 PreemptTime=2026-11-30T10:00:00")
+    task.slurm.answer(
+        "scontrol --oneliner show job 7_2",
+        "JobId=9 PreemptEligibleTime=2026-11-30T09:00:00 PreemptTime=2026-11-30T10:00:00 "
+        "StartTime=2026-11-30T09:00:00",
+    )
     task.results.mkdir()
     if by_step:
         task.step()
@@ -533,6 +537,20 @@ def test_a_preempted_task_ends_within_the_grace_time_and_is_requeued(
     status, output = task.signalled(started, *([] if by_step else [signal.SIGUSR1]))
     assert status == 0 and "released" in output and "preempted; the task continues" in output
     assert task.slurm.called("scontrol")[-1] == "requeue 7_2"
+
+
+def test_the_preemption_of_an_earlier_run_does_not_count(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.slurm.answer(
+        "scontrol --oneliner show job 7_2",
+        "JobId=9 PreemptTime=2026-11-30T10:00:00 StartTime=2026-11-30T11:00:00",
+    )
+    task.results.mkdir()
+    started = task.start(WAITS % (RESULT, ""), monkeypatch)
+    status, output = task.signalled(started, signal.SIGUSR1)
+    assert status == 130 and "no trial ended within the time limit" in output
+    assert "requeue 7_2" not in task.slurm.called("scontrol")
 
 
 def test_a_step_that_a_user_ends_ends_the_task_for_good(
@@ -597,9 +615,11 @@ def test_nodes_of_which_only_a_part_was_granted_are_left_out_and_named(
     monkeypatch: pytest.MonkeyPatch, plan: Plan, counts: str, left: str, out: str
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", counts)
-    assert list(bench_variables([SLURM])) == [left]
-    (line,) = check_granted(plan, Bench((SLURM,)))
+    bench = Bench((SLURM,))
+    assert bench.hosts() == (left,)
+    (line,) = bench.left_out()
     assert line.startswith(f"4 of 8 CPUs of {out} granted to job 12, the whole node needed")
+    check_granted(plan, Bench((SLURM,), limit=left))
 
 
 @pytest.mark.usefixtures("job_of_two")
@@ -608,7 +628,7 @@ def test_a_small_node_among_several_is_left_to_its_admission(
 ) -> None:
     """The other nodes go on; the sweep sets the small one aside, with the reason."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    assert check_granted(plan, Bench((SLURM,))) == []
+    check_granted(plan, Bench((SLURM,)))
     with pytest.raises(SlurmError, match="1 in all; 2 needed by the largest size"):
         check_granted(plan, Bench((SLURM,), limit="n1"))
 
@@ -674,7 +694,7 @@ def test_within_a_job_only_a_granted_whole_node_is_measured(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     monkeypatch.setattr(allocation, "bench_variables", lambda *_: THIS_MACHINE)
     if not why:
-        assert check_granted(plan, Bench()) == []
+        check_granted(plan, Bench())
         return
     with pytest.raises(SlurmError, match=why):
         check_granted(plan, Bench())
