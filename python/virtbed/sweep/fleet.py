@@ -70,6 +70,7 @@ class Fleet:
         self._designs: list[designs.Design] = []  # those of the hosts, as far as they differ
         self._replicates = Replicates((), {})
         self._error: BaseException | None = None
+        self._cut_off: list[str] = []  # trials that ran when an earlier call was killed
 
     @property
     def began(self) -> bool:
@@ -196,7 +197,7 @@ class Fleet:
         call = self._call
         candidates = [member for member in self._members if not member.aside]
         self._reference = self._chosen(candidates, ledger)
-        cut_off = ledger.take(Holder.here(), until(max(m.bench.limit_s for m in self._members)))
+        self._take(ledger)
         ledger.forget_notes()
         self._hosts = planned_hosts(call.folder)
         for host, own in identities(call.folder, call.plan, call.platforms):
@@ -206,7 +207,7 @@ class Fleet:
             self._enter(member, ledger)
         if not self._taking_part:
             raise self._none()
-        missing, bound = self._missing(ledger, cut_off)
+        missing, bound = self._missing(ledger)
         self._replicates = Replicates({trial.replicate for trial in missing}, bound)
         for member in self._taking_part:
             self._let_in(member)
@@ -239,6 +240,11 @@ class Fleet:
                 first = first or error
         raise first or self._none()
 
+    def _take(self, ledger: FleetLedger) -> None:
+        """Become the only controller of the sweep, or raise LeaseError."""
+        limit_s = max(member.bench.limit_s for member in self._members)
+        self._cut_off += ledger.take(Holder.here(), until(limit_s))
+
     def _widen(
         self, host: str, ledger: FleetLedger, shared: Mapping[str, str], trials: Sequence[Trial]
     ) -> None:
@@ -248,6 +254,7 @@ class Fleet:
         """
         folder, known = self._call.folder, not ledger.new()
         started = ledger.started(shared, {t.id: t.replicate for t in trials}) if known else ()
+        self._take(ledger)  # so that no other controller writes to it meanwhile
         widen(folder, host)
         if known:
             ledger.widen(host, shared.keys(), started)
@@ -287,9 +294,7 @@ class Fleet:
         member.takes_part = True
         self._replicates.enter(member.hostname)
 
-    def _missing(
-        self, ledger: FleetLedger, cut_off: Sequence[str]
-    ) -> tuple[list[Trial], dict[int, str]]:
+    def _missing(self, ledger: FleetLedger) -> tuple[list[Trial], dict[int, str]]:
         """Return the missing trials, and the host of each replicate that was started, by number."""
         call = self._call
         known: dict[str, dict[str, Trial] | None] = dict.fromkeys(sorted(ledger.hosts()))
@@ -298,7 +303,7 @@ class Fleet:
             assert member.admitted
             known[member.hostname] = by_id[id(member.admitted.design.trials)]
         standing = Standing(call.folder, self._document(), known, call.progress.say, ledger.bound())
-        missing = call.missing(standing, self._trials(), ledger, cut_off)
+        missing = call.missing(standing, self._trials(), ledger, self._cut_off)
         for number, host in standing.bound.items():
             ledger.bind(number, host)
         return missing, standing.bound

@@ -24,6 +24,7 @@ from virtbed import bench as benches
 from virtbed.bench import Bench, BenchError
 from virtbed.events import Ended, Event
 from virtbed.fleet_ledger import FleetLedger
+from virtbed.lease import Holder, LeaseError
 from virtbed.ledger import NAME, Ledger, LedgerError
 from virtbed.plan import Plan
 from virtbed.progress import Progress
@@ -755,6 +756,11 @@ def test_a_refused_sweep_on_several_hosts_leaves_that_of_one_as_it_is(
     ):
         with pytest.raises(LedgerError, match=why):
             hosts.run(other)
+    elsewhere = Holder("ctl02", 7, "b", "1")
+    with Ledger(folder / NAME) as ledger, ledger.left(elsewhere):
+        ledger.take(elsewhere, time.time() + 600)
+        with pytest.raises(LeaseError, match="is being carried out by process 7 on ctl02"):
+            hosts.run(plan)
     assert {path: path.read_bytes() for path in folder.glob("*.json")} == before
     for path in (folder / "doctor.json", *folder.glob("ledger.sqlite*")):
         path.write_text("{")
