@@ -23,6 +23,7 @@ from virtbed.ansible import Deadline
 from virtbed.checkout import REPOSITORY
 from virtbed.events import Ended, Event, TaskFailed, TaskOk
 from virtbed.image import DEFAULT
+from virtbed.lease import Holder
 from virtbed.logs import Logs
 from virtbed.records import now
 from virtbed_contract.codec import DocumentError, decode
@@ -36,6 +37,7 @@ LOCAL = str(REPOSITORY / "inventory" / "local")
 RUN = scratch.RUN
 _SHIPPED = {"bench": {"hosts": {"localhost": {"ansible_connection": "local"}}}}
 LOCK_WAIT_S = 30
+HOLD_WAIT_S = 5  # another host's task of the same playbook takes milliseconds
 # Default limit for playbooks that examine, clear or restore a host, and for everything that a block
 # does besides its trials. What takes longer counts as hung, and is ended.
 HUNG_AFTER_S = 300.0
@@ -404,7 +406,8 @@ def _of_each(ended: Ended, events: Iterable[Event]) -> str:
 def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock of this machine's controllers, so that no sweep disturbs another.
 
-    Two sweeps, or a sweep and an examination, would take CPU time from each other's trials.
+    Two sweeps, or a sweep and an examination, would take CPU time from each other's trials. A
+    set-up or teardown (`hold`) would change the image and instances.
 
     Args:
         check: Called every half second while another process holds the lock, such as a killed
@@ -415,19 +418,17 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     """
     with _lock_file() as file:
         deadline = time.monotonic() + LOCK_WAIT_S
-        while not _locked(file):
+        while not _locked(file) or _holder(file):
             if time.monotonic() > deadline:
-                file.seek(0)
                 raise BenchError(
-                    f"another sweep runs on this machine{_who(file.read(4096))}, and this command "
-                    f"would disturb its trials ({LOCK_WAIT_S} s waited); wait for its end, or end "
+                    f"another command of virtbed runs on this machine{_who(file)}, and the two "
+                    f"would disturb each other ({LOCK_WAIT_S} s waited); wait for its end, or end "
                     "it (Ctrl-C)"
                 )
+            fcntl.flock(file, fcntl.LOCK_UN)
             check()
             time.sleep(0.5)
-        file.truncate(0)
-        file.write(str(host_lock.here(_command(), RUN, now())))
-        file.flush()
+        _note(file, host_lock.here(_command(), RUN, now()))
         _alone.append(os.getpid())
         try:
             yield
@@ -435,6 +436,36 @@ def alone(check: Callable[[], None] = lambda: None) -> Iterator[None]:
             _alone.pop()
             with suppress(OSError):  # the error that ended the sweep is reported
                 file.truncate(0)
+
+
+def hold(what: str, pid: int) -> host_lock.Claim:
+    """Keep sweeps of this machine's controllers from starting until another process ends.
+
+    An ansible-playbook has no process that could hold a lock for it. So the lock's text names it,
+    which `alone` respects as long as that process runs. Calls for several hosts of one playbook
+    hold it once.
+
+    Args:
+        what: Description of what the process does.
+        pid: The process.
+
+    Raises:
+        BenchError: another process holds the lock, or it cannot be opened.
+    """
+    claim = host_lock.here(what, RUN, now(), pid)
+    with _lock_file() as file:
+        deadline = time.monotonic() + HOLD_WAIT_S
+        while not _locked(file) or (_holder(file) or claim).pid != pid:
+            if time.monotonic() > deadline:
+                raise BenchError(
+                    f"another command of virtbed runs on this machine{_who(file)}, and would lose "
+                    "its image and instances; wait for its end, or end it (Ctrl-C)"
+                )
+            fcntl.flock(file, fcntl.LOCK_UN)
+            time.sleep(0.1)
+        claim = _holder(file) or claim
+        _note(file, claim)
+    return claim
 
 
 def _is_as_shipped(inventory: Path) -> bool:
@@ -452,12 +483,34 @@ def _command() -> str:
     return plain(" ".join([Path(sys.argv[0]).name, *words]))[:200]
 
 
-def _who(text: str) -> str:
+def _who(file: IO[str]) -> str:
     """Return who holds the lock, in parentheses, from the lock file's text; empty if unknown."""
+    claim = _noted(file)
+    return f" ({claim.words})" if claim else ""
+
+
+def _noted(file: IO[str]) -> host_lock.Claim | None:
+    file.seek(0)
     try:
-        return f" ({host_lock.Claim.of(text).words})" if text.strip() else ""
+        return host_lock.Claim.of(file.read(4096))
     except host_lock.HostLockError:
-        return ""
+        return None
+
+
+def _holder(file: IO[str]) -> host_lock.Claim | None:
+    """Return the claim in the lock file's text if its process still runs and is not this one."""
+    claim = _noted(file)
+    if claim is None or claim.pid == os.getpid():
+        return None
+    holder = Holder(os.uname().nodename, claim.pid, claim.boot, claim.started)
+    return None if holder.gone() else claim
+
+
+def _note(file: IO[str], claim: host_lock.Claim) -> None:
+    file.seek(0)
+    file.truncate(0)
+    file.write(str(claim))
+    file.flush()
 
 
 def _lock_file() -> IO[str]:

@@ -1,5 +1,7 @@
 """The claim of a controller on a bench host: a note in a file on the host itself.
 
+Sweeps, set-up and teardown take it, so that they exclude each other.
+
 The note is on the host because controllers can run on several machines. It names its controller,
 and is valid until a point in the host's own uptime, which no change of a clock moves; each block
 renews it, and so does the controller while the host waits for others. A claim ends when that time
@@ -72,6 +74,7 @@ exec 9>&-
 shift 3
 {limits.SCRIPT}"""
 _FREE = f"""\
+[ -e "$1/{NAME}" ] || exit 0
 {_MINE}[ "$first" != "$2" ] || rm -f "$1/{NAME}"
 """
 
@@ -93,7 +96,7 @@ class Claim:
         folder: The folder of the controller's own lock; each user has one.
         pid: Number of its process.
         started: When the process started, in the kernel's ticks since boot.
-        what: Description of the sweep, such as "virtbed sweep quick".
+        what: Description of what it does, such as "virtbed sweep quick" or "set-up".
         since: When it claimed the host, in UTC.
     """
 
@@ -190,17 +193,18 @@ class Seen:
         return (claim.host, claim.boot) == (self.name, self.boot)
 
 
-def here(what: str, folder: Path, since: str) -> Claim:
-    """Return the claim of this process.
+def here(what: str, folder: Path, since: str, pid: int | None = None) -> Claim:
+    """Return the claim of a process on this machine.
 
     Args:
-        what: Description of the sweep.
+        what: Description of what it does.
         folder: The folder of this controller's own lock.
         since: The present time, in UTC.
+        pid: The process; None for this one.
     """
     from virtbed.lease import Holder
 
-    me = Holder.here()
+    me = Holder.here(pid=pid)
     return Claim(me.host, me.boot, str(folder), me.pid, me.started, what, since)
 
 
@@ -222,7 +226,7 @@ def held_by(execute: Execute, seen: Seen, mine: Claim | None, folder: str = FOLD
     if seen.same_kernel(claim) and gone(execute, claim):
         return ""
     return (
-        f"{seen.name} is being measured by {claim.words}, for {left} s more unless it renews its "
+        f"{seen.name} is in use by {claim.words}, for {left} s more unless it renews its "
         "claim; wait for its end, or end it (Ctrl-C); if that process is gone, remove "
         f"{folder}/{NAME} on {seen.name}"
     )

@@ -42,9 +42,9 @@ class Holder:
     started: str
 
     @classmethod
-    def here(cls, proc: Path = Path("/proc")) -> Holder:
-        """Return this process."""
-        pid = os.getpid()
+    def here(cls, proc: Path = Path("/proc"), pid: int | None = None) -> Holder:
+        """Return this process, or another one of this machine by its number."""
+        pid = os.getpid() if pid is None else pid
         return cls(os.uname().nodename, pid, _boot(proc), _started(pid, proc))
 
     def gone(self, proc: Path = Path("/proc")) -> bool:

@@ -103,7 +103,7 @@ def test_a_second_sweep_at_the_same_time_is_refused(write_plan: Any) -> None:
         holder.kill()
         holder.wait()
     assert done.returncode == 2
-    assert "another sweep runs on this machine" in done.stderr
+    assert "another command of virtbed runs on this machine" in done.stderr
     assert not folder.exists()
 
 

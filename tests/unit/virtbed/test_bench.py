@@ -200,6 +200,63 @@ def test_a_lock_in_another_users_folder_is_refused(
         pass
 
 
+@pytest.fixture
+def playbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in place of ansible-playbook, with a lock that nobody waits for."""
+    monkeypatch.setattr(benches, "RUN", tmp_path / "run")
+    monkeypatch.setattr(benches, "LOCK_WAIT_S", 0)
+    monkeypatch.setattr(benches, "HOLD_WAIT_S", 0)
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_no_sweep_starts_next_to_a_set_up_until_its_process_ends(
+    playbook: subprocess.Popen[bytes],
+) -> None:
+    benches.hold("set-up", playbook.pid)
+    with (
+        pytest.raises(BenchError, match=rf"process {playbook.pid} on .* \(set-up\) since"),
+        alone(),
+    ):
+        pass
+    playbook.kill()
+    playbook.wait()
+    with alone():
+        pass
+
+
+def test_a_set_up_is_refused_next_to_a_sweep_and_to_another_set_up(
+    playbook: subprocess.Popen[bytes],
+) -> None:
+    with alone(), pytest.raises(BenchError, match="would lose its image and instances"):
+        benches.hold("set-up", playbook.pid)
+    benches.hold("set-up", playbook.pid)
+    with pytest.raises(BenchError, match=r"\(set-up\) since"):
+        benches.hold("teardown", os.getppid())
+
+
+def test_the_hosts_of_one_playbook_hold_the_lock_once(playbook: subprocess.Popen[bytes]) -> None:
+    first = benches.hold("set-up", playbook.pid)
+    assert benches.hold("set-up", playbook.pid) == first
+
+
+def test_a_number_that_another_process_has_now_holds_nothing(
+    playbook: subprocess.Popen[bytes],
+) -> None:
+    claim = benches.hold("set-up", playbook.pid)
+    (benches.RUN / "lock").write_text(str(replace(claim, started="1")))
+    with alone():
+        pass
+    (benches.RUN / "lock").write_text(str(replace(claim, boot="an earlier one")))
+    with alone():
+        pass
+    (benches.RUN / "lock").write_text("torn {")
+    with alone():
+        pass
+
+
 def test_tuning_passes_the_cpus_for_interrupts_and_returns_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -22,14 +22,14 @@ from .conftest import PLATFORMS, report, small
 LOOK = "import os; print(sorted(os.sched_getaffinity(0)))"
 
 
-def played(folder: Path, *tasks: object) -> subprocess.CompletedProcess[str]:
+def played(folder: Path, *tasks: object, **environment: str) -> subprocess.CompletedProcess[str]:
     play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
     (folder / "play.yml").write_text(json.dumps([play]))
     plugins = {"ANSIBLE_ACTION_PLUGINS": str(REPOSITORY / "playbooks/action_plugins")}
     tool = Path(sys.executable).with_name("ansible-playbook")
     return subprocess.run(
-        [tool, folder / "play.yml"], cwd=REPOSITORY, env=os.environ | plugins, text=True,
-        capture_output=True, check=False,
+        [tool, folder / "play.yml"], cwd=REPOSITORY, env=os.environ | plugins | environment,
+        text=True, capture_output=True, check=False,
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_real_playbooks_claim_a_host_refuse_it_to_others_and_free_it(tmp_path: P
     other = str(host_lock.here("virtbed sweep more", tmp_path / "b", "2026-01-01T00:00:00Z"))
 
     def lock(state: str, claim: str) -> dict[str, object]:
-        arguments = {"state": state, "claim": "{{ claim }}", "seconds": 60}
+        arguments = {"state": state, "claim": "{{ claim }}", "seconds": 600}
         arguments["folder"] = str(tmp_path / "run")
         return {"name": state, "host_lock": arguments, "vars": {"claim": claim}}
 
@@ -84,3 +84,33 @@ def test_real_playbooks_claim_a_host_refuse_it_to_others_and_free_it(tmp_path: P
     assert done.returncode != 0 and "(virtbed sweep demo) since" in done.stdout
     assert played(tmp_path, lock("free", "")).returncode != 0
     assert played(tmp_path, lock("released", mine), lock("taken", other)).returncode == 0
+
+
+def test_a_playbook_holds_its_controller_and_the_host_until_it_ends(tmp_path: Path) -> None:
+    run, note = tmp_path / "controller", tmp_path / "run" / host_lock.NAME
+    # The folder of the controller's lock is that of this user; a test needs one of its own.
+    patch = (
+        f"from pathlib import Path\nfrom virtbed import scratch\nscratch.RUN = Path({str(run)!r})\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(patch)
+    python = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    alone = "from virtbed import bench; bench.LOCK_WAIT_S = 0; bench.alone().__enter__()"
+    tried = {"argv": [sys.executable, "-c", alone]}
+    held = {"state": "taken", "what": "set-up", "seconds": 600, "folder": str(note.parent)}
+    free = {"state": "released", "claim": "{{ held.claim }}", "folder": str(note.parent)}
+    tasks = [
+        {"name": "Hold", "host_lock": held, "register": "held"},
+        {"name": "Again", "host_lock": held},
+        {"name": "See", "ansible.builtin.command": {"argv": ["grep", "set-up", str(note)]}},
+        {"name": "Try", "ansible.builtin.command": tried, "register": "tried",
+         "failed_when": "'(set-up) since' not in tried.stderr"},
+        {"name": "Free", "host_lock": free},
+        {"name": "Forget", "ansible.builtin.file": {"path": str(note.parent), "state": "absent"}},
+        {"name": "Free twice", "host_lock": free},
+    ]  # fmt: skip
+    done = played(tmp_path, *tasks, PYTHONPATH=python)
+    assert done.returncode == 0, done.stdout
+    assert not note.parent.exists()  # which teardown has removed
+    subprocess.run(
+        [sys.executable, "-c", alone], env=os.environ | {"PYTHONPATH": python}, check=True
+    )

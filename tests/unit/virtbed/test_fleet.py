@@ -266,7 +266,7 @@ def test_hosts_that_cannot_be_examined_are_named_and_the_others_continue(
     wrong_key = "Host key verification failed."
     hosts.each["bench01"].answers["examine"] = failing(wrong_key)
     hosts.each["bench03"].taken = False
-    busy = "host_lock: bench03 is being measured by process 7 on ctl02"
+    busy = "host_lock: bench03 is in use by process 7 on ctl02"
     hosts.each["bench03"].answers["examine"] = failing(busy)
     run = hosts.run(plan)
     assert set(host_of(run).values()) == {"bench02"} and run.failed == []
@@ -820,7 +820,7 @@ def test_a_host_that_waits_for_others_keeps_its_claim(
 def test_a_waiting_host_that_another_controller_took_is_set_aside(
     hosts: Hosts, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = failing("host_lock: bench01 is being measured by process 7 on ctl02")
+    taken = failing("host_lock: bench01 is in use by process 7 on ctl02")
     hosts.each["bench01"].answers.update({"renew": taken, "restore": taken})
     waits(hosts.each["bench02"], lambda: "is set aside" in hosts.output.getvalue())
     together(hosts, NAMES[:2])

@@ -42,7 +42,7 @@ def test_two_controllers_exclude_each_other_and_the_message_names_the_holder(pla
     with pytest.raises(HostLockError) as refused:
         host_lock.take(execute, str(OTHER), 100, place)
     lines = str(refused.value)
-    assert f"{os.uname().nodename} is being measured by process 12 on ctl01" in lines
+    assert f"{os.uname().nodename} is in use by process 12 on ctl01" in lines
     assert "(virtbed sweep quick) since 2026-01-01T00:00Z" in lines
     assert f"remove {place}/sweep on " in lines
     for claim in ("", str(OTHER)):

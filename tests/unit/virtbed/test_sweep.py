@@ -761,9 +761,9 @@ def test_a_host_of_another_controller_is_refused_and_not_freed(
     host: Host, make: Make, plan: Plan
 ) -> None:
     host.taken = False
-    host.answers["examine"] = failing("host_lock: bench is being measured by process 7 on ctl02")
+    host.answers["examine"] = failing("host_lock: bench is in use by process 7 on ctl02")
     run = make(small(plan))
-    with pytest.raises(BenchError, match="measured by process 7 on ctl02"):
+    with pytest.raises(BenchError, match="in use by process 7 on ctl02"):
         run.run()
     assert host.calls == ["examine"] and not run.folder.exists() and not run.began
 
