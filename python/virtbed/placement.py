@@ -20,6 +20,8 @@ from virtbed_contract.kernel.cpus import format_cpu_list as format_cpu_list
 from virtbed_contract.kernel.cpus import parse_cpu_list as parse_cpu_list
 from virtbed_contract.remedies import setup
 
+_LARGER = "lower `cores` in the plan, or use a larger host"
+
 
 class PlacementError(ValueError):
     """An instance does not fit the host; the message names the size, the CPUs and the remedy."""
@@ -76,7 +78,7 @@ class Topology:
 
         Of these only the ones near the GPU, if instances are placed near one.
         """
-        cpus = self.isolated or self.tickless or self.allowed
+        cpus = _measured(self.isolated, self.tickless, self.allowed)
         return cpus & self.near if self.near else cpus
 
     def near_card(self, address: str) -> Topology:
@@ -166,19 +168,44 @@ def choose_kind(topology: Topology, cores: int, wanted: int | None = None) -> in
     kind = next((number for number in candidates if len(offers[number - 1]) >= cores), None)
     if kind is not None:
         return kind
-    larger = "lower `cores` in the plan, or use a larger host"
     if len(offers) == 1:
-        offered = format_cpu_list(topology.measured)
-        words = topology.why_measured
-        raise PlacementError(
-            f"{count(cores, 'core')} requested, this host offers "
-            f"{count(len(topology.measured), 'such CPU' if words else 'allowed CPU')} "
-            f"({offered}){words and f': {words}'}; {larger}"
-        )
+        _check_size(cores, topology.measured, topology.why_measured)
     raise PlacementError(
         f"{count(cores, 'core')} of one kind requested, this host has {_kinds(topology)}; kinds of "
-        f"core are not mixed in one instance: {larger}, or change `core_kind`"
+        f"core are not mixed in one instance: {_LARGER}, or change `core_kind`"
     )
+
+
+def check_cores(cores: int, cpu: Mapping[str, Any]) -> None:
+    """Raise PlacementError if a host has too few CPUs, by what its kernel reports.
+
+    It needs no description of the host by hwloc, so set-up can call it before it installs anything.
+
+    Args:
+        cores: The largest size of the plan.
+        cpu: The CPU part of the facts in the host's report.
+    """
+    online = frozenset(cpu["online"])
+    isolated, tickless, allowed = (
+        frozenset(cpu[name]) & online for name in ("isolated", "tickless", "allowed")
+    )
+    _check_size(cores, _measured(isolated, tickless & (allowed | isolated), allowed))
+
+
+def _measured(
+    isolated: frozenset[int], tickless: frozenset[int], allowed: frozenset[int]
+) -> frozenset[int]:
+    return isolated or tickless or allowed
+
+
+def _check_size(cores: int, offered: Collection[int], why: str = "") -> None:
+    """Raise PlacementError if a host offers fewer CPUs than an instance needs."""
+    if cores > len(offered):
+        raise PlacementError(
+            f"{count(cores, 'core')} requested, this host offers "
+            f"{count(len(offered), 'such CPU' if why else 'allowed CPU')} "
+            f"({format_cpu_list(offered)}){why and f': {why}'}; {_LARGER}"
+        )
 
 
 def place(

@@ -17,10 +17,12 @@ from virtbed.gpu import gpu_of
 from virtbed.gpu import identity as gpu_identity
 from virtbed.image import image_key
 from virtbed.locality import HEADROOM_MIB
+from virtbed.placement import check_cores
 from virtbed.plan import Plan
 from virtbed.platforms import Platforms
 from virtbed.sweep.interruption import Interruption, SweepError
-from virtbed_contract.codec import encode
+from virtbed_contract.codec import decode, encode
+from virtbed_contract.limits import DiskFree
 from virtbed_contract.remedies import setup
 from virtbed_contract.sweep import HostReport, PlannedPlacement
 
@@ -68,7 +70,7 @@ def admit(
             "from the plan"
         )
     # Only plans with guests need the boot probe, which takes long where the guest's boot hangs.
-    guests = any(platforms.parts(name)[0].own_kernel for name in plan.platforms)
+    guests = has_guests(plan, platforms)
     try:
         report, restored = bench.examine(
             restore=True,
@@ -103,6 +105,25 @@ def check_cells(plan: Plan, designed: Design) -> None:
             f"{row.platform}: {row.reason}; {row.remedy}" for row in designed.not_run
         )
         raise SweepError(f"this host can run no cell of the plan {plan.name}. {'. '.join(reasons)}")
+
+
+def check_facts(plan: Plan, report: HostReport, platforms: Platforms) -> None:
+    """Refuse a host that can never carry a plan out, before anything is installed on it.
+
+    Raises:
+        PlacementError: The plan's largest size has more cores than the host offers.
+        SweepError: The host has too little memory, or a disk is too full.
+    """
+    check_cores(max(plan.cores), report.facts["cpu"])
+    check_memory(plan, report, guests=has_guests(plan, platforms))
+    disks = (decode(DiskFree, disk, "disks") for disk in report.facts.get("disks", ()))
+    if lack := next((disk.lack for disk in disks if disk.lack), ""):
+        raise SweepError(lack)
+
+
+def has_guests(plan: Plan, platforms: Platforms) -> bool:
+    """Return whether a platform of a plan runs a kernel of its own."""
+    return any(platforms.parts(name)[0].own_kernel for name in plan.platforms)
 
 
 def check_memory(plan: Plan, report: HostReport, *, guests: bool) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,13 +12,23 @@ from pydantic import ValidationError
 
 from tests.unit.virtbed.conftest import DIGEST, PLATFORMS, report
 from virtbed.bench import Bench, BenchError
+from virtbed.checkout import REPOSITORY
 from virtbed.design import design
 from virtbed.image import image_key
+from virtbed.placement import PlacementError
 from virtbed.plan import Plan
 from virtbed.scratch import run_dir
 from virtbed.sweep import SweepError
-from virtbed.sweep.admission import Admitted, _image, admit, check_memory, identity
+from virtbed.sweep.admission import (
+    Admitted,
+    _image,
+    admit,
+    check_facts,
+    check_memory,
+    identity,
+)
 from virtbed.sweep.interruption import Interruption
+from virtbed_contract.codec import encode
 from virtbed_contract.sweep import HostReport
 
 
@@ -144,3 +155,35 @@ def test_a_controller_that_is_not_root_has_a_lock_and_keys_of_its_own(
     assert run_dir() == tmp_path / "virtbed-1000"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
     assert run_dir() == Path(gettempdir()) / "virtbed-1000"
+
+
+def test_a_host_is_refused_by_facts_that_need_no_hwloc(plan: Plan) -> None:
+    two = plan.model_copy(update={"cores": [1, 2]})
+    bare = report()
+    bare.facts["hwloc"] = {"xml": None, "problem": "not installed yet"}
+    check_facts(two, bare, PLATFORMS)
+    one = replace(bare, facts={**bare.facts, "cpu": {**bare.facts["cpu"], "allowed": [1]}})
+    with pytest.raises(
+        PlacementError, match=r"2 cores requested, this host offers 1 allowed CPU \(1\);"
+    ):
+        check_facts(two, one, PLATFORMS)
+    check_facts(plan.model_copy(update={"cores": [1]}), one, PLATFORMS)
+    full = {"kind": "tmp", "path": "/tmp", "free_mib": 1}
+    with pytest.raises(SweepError, match="1 MiB free for /tmp"):
+        check_facts(two, replace(bare, facts={**bare.facts, "disks": [full]}), PLATFORMS)
+    little = {"total": 100, "available": 100}
+    with pytest.raises(SweepError, match="memory_mib"):
+        check_facts(two, replace(bare, facts={**bare.facts, "memory_mib": little}), PLATFORMS)
+
+
+def test_set_up_refuses_such_a_host_by_a_filter() -> None:
+    path = REPOSITORY / "playbooks/filter_plugins/virtbed_plan.py"
+    spec = importlib.util.spec_from_file_location("virtbed_plan", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    refused = module.FilterModule().filters()["virtbed_refused"]
+    found = encode(report())
+    assert refused(found, "functional") == ""
+    found["facts"]["cpu"]["allowed"] = [0]
+    assert "2 cores requested, this host offers 1 allowed CPU (0)" in refused(found, "quick")
