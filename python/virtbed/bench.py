@@ -59,7 +59,7 @@ WITHOUT_ROOT = (
     "virtbed slurm --dry-run, whose script an administrator can submit; virtbed status, and the "
     "commands that read results, such as merge, report, advise, compare and export"
 )
-"""What a user without root is told; follows the purpose for which root is needed."""
+"""The message to a user without root; follows the purpose for which root is needed."""
 LEFT_OUT = "virtbed_left_out"
 """Inventory variable that says, in lines, why hosts of an inventory's source are not in `bench`."""
 # A block adds its guest to this group, so --limit must include it.

@@ -94,9 +94,9 @@ def _lines(done: Merged) -> list[str]:
     report += [
         f"{folder} skipped, since it has no design.json and no result: its task has just started, "
         "or ended before it could run a trial"
-        for folder in done.not_begun
+        for folder in done.not_started
     ]
-    if done.unfinished or done.not_begun:
+    if done.unfinished or done.not_started:
         report.append("virtbed merge takes the rest when these have continued; call it again then")
     if done.replicates:
         numbers = ", ".join(map(str, done.replicates))

@@ -23,7 +23,7 @@ from virtbed.merging.sources import (
     MergeError,
     Source,
     identity,
-    not_begun,
+    not_started,
     placements,
     read_source,
 )  # fmt: skip
@@ -52,7 +52,7 @@ class Merged:
         left_out: The reason for each result that was not taken, by its path.
         bad: The reason for each trial's folder without a valid result, by its path.
         unfinished: How many trials of each folder have no result yet, and why, in words.
-        not_begun: The folders without a design, whose tasks have not begun.
+        not_started: The folders without a design, whose tasks have not started.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class Merged:
     left_out: dict[str, str] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
     unfinished: dict[str, str] = field(default_factory=dict)
-    not_begun: tuple[Path, ...] = ()
+    not_started: tuple[Path, ...] = ()
 
 
 def merge(into: Path, folders: Iterable[Path], platforms: Platforms) -> Merged:
@@ -129,11 +129,11 @@ def _judged(into: Path, others: Iterable[Path], platforms: Platforms) -> _Joint:
     if own and own.bad:
         lines = (f"{into}/trials/{id_}: {why}; move it away" for id_, why in own.bad.items())
         raise MergeError("\n".join(lines))
-    empty = [folder for folder in others if not_begun(folder)]
-    begun = [folder for folder in others if folder not in empty]
-    if not own and not begun:
-        begun = empty  # whose reading is refused, with the reason
-    sources = [*([own] if own else []), *map(read_source, begun)]
+    empty = [folder for folder in others if not_started(folder)]
+    started = [folder for folder in others if folder not in empty]
+    if not own and not started:
+        started = empty  # whose reading is refused, with the reason
+    sources = [*([own] if own else []), *map(read_source, started)]
     if reasons := list(unlike(sources, platforms)):
         raise MergeError("\n".join(reasons))
     return _Joint(into, sources, choose(sources), platforms, tuple(empty))
@@ -155,7 +155,7 @@ class _Joint:
     sources: Sequence[Source]
     chosen: Chosen
     platforms: Platforms
-    not_begun: tuple[Path, ...]
+    not_started: tuple[Path, ...]
 
     def write(self) -> Merged:
         """Write the documents, copy the missing files, and then write the ledger."""
@@ -296,7 +296,7 @@ class _Joint:
                 merged.bad[str(source.folder / "trials" / trial)] = why
             if source.folder != self.into and (why := self._unfinished(source)):
                 merged.unfinished[str(source.folder)] = why
-        merged.not_begun = self.not_begun
+        merged.not_started = self.not_started
         planned = {row.replicate for row in design.trials}
         every = range(1, _replicates(self.into / "plan.yml") + 1)
         merged.replicates = tuple(number for number in every if number not in planned)

@@ -69,7 +69,7 @@ class Source:
         )
 
 
-def not_begun(folder: Path) -> bool:
+def not_started(folder: Path) -> bool:
     """Return whether a folder is one of a task that has not admitted its host, or died before."""
     return (
         folder.is_dir()

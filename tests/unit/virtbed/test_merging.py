@@ -485,18 +485,18 @@ def test_a_folder_of_a_running_sweep_is_not_written(cluster: Cluster, shards: li
         merge(into, shards, PLATFORMS)
 
 
-def test_folders_of_tasks_that_have_not_begun_are_skipped(
+def test_folders_of_tasks_that_have_not_started_are_skipped(
     cluster: Cluster, shards: list[Path]
 ) -> None:
-    into, begun = cluster.results / "joined", cluster.results / "demo.shard-2-of-3.n9"
-    (begun / "ansible").mkdir(parents=True)
-    done = merge(into, [*shards[:1], begun], PLATFORMS)
-    assert done.results == 2 and done.not_begun == (begun,)
-    assert merge(into, [begun], PLATFORMS).results == 2
-    # With results, the folder is not of a task that has not begun.
-    shutil.copytree(shards[1] / "trials", begun / "trials")
+    into, started = cluster.results / "joined", cluster.results / "demo.shard-2-of-3.n9"
+    (started / "ansible").mkdir(parents=True)
+    done = merge(into, [*shards[:1], started], PLATFORMS)
+    assert done.results == 2 and done.not_started == (started,)
+    assert merge(into, [started], PLATFORMS).results == 2
+    # With results, the folder is not of a task that has not started.
+    shutil.copytree(shards[1] / "trials", started / "trials")
     with pytest.raises(MergeError, match=r"no design.json in its folder"):
-        merge(into, [*shards, begun], PLATFORMS)
+        merge(into, [*shards, started], PLATFORMS)
 
 
 def test_a_shard_that_is_still_carried_out_is_completed_by_a_later_merge(
