@@ -41,7 +41,7 @@ def test_invalid_trials_are_counted_with_their_reasons(folder: Folder) -> None:
     assert "4 of 5 trials are INVALID" in page
     assert "Reduce target QPS. (1 trial)" in page
     # Runs that are only too short give no warning: the quick rules promise no more.
-    assert "2 trials are INVALID by MLPerf LoadGen&#39;s rules, and not only for" in page
+    assert "2 trials are INVALID by MLPerf LoadGen&#39;s rules, and not only because of" in page
 
 
 def test_loadgens_percentiles_and_ours_are_held_side_by_side(folder: Folder) -> None:
