@@ -139,8 +139,8 @@ def _remedies(lacks: Iterable[Lack]) -> str:
         command, _, what = remedy.partition(_MENDS)
         does.setdefault(command, {}).update({what: None} if what else {})
     return "; ".join(
-        f"{command}{_MENDS}{' and '.join(whats)}" if whats else command
-        for command, whats in does.items()
+        f"{command}{_MENDS}{' and '.join(effects)}" if effects else command
+        for command, effects in does.items()
     )
 
 
