@@ -74,7 +74,7 @@ def test_where_only_a_bound_is_open_more_replicates_of_the_others_are_no_way(
 @pytest.mark.parametrize(
     ("question", "found"),
     [
-        ({"prices": {("bm", 1, "cpu"): 0.0}}, "a price of 0 found for bm with 1 cores on cpu"),
+        ({"prices": {("bm", 1, "cpu"): 0.0}}, "a price of 0 found for bm with 1 core on cpu"),
         ({"prices": {("bm", 1, "cpu"): math.nan}}, "a price of nan found"),
         ({"slo_ms": math.nan}, "--slo-ms nan found"),
         ({"slo_ms": math.inf}, "--slo-ms inf found"),

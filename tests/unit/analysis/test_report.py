@@ -100,7 +100,7 @@ def test_html_and_json_have_the_same_numbers(quick: Any) -> None:
 def test_summary_is_computed(quick: Any) -> None:
     text, _, content = page(quick)
     # Its replicates are all alike, which is no precision.
-    assert "speed yet: container, pinned (cn pinned), 1.020" in content["summary"]
+    assert "not recommended yet: container, pinned (cn pinned), 1.020" in content["summary"]
     assert "Avoid where time matters: container, CPU quota (cn vanilla), 1.35" in content["summary"]
     assert content["summary"] in text
 
