@@ -21,7 +21,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint audit unit applications \
-	integration lab servers faults calibrate bench docs reference version release lock clean
+	integration lab servers survival faults calibrate bench docs reference version release lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -53,7 +53,8 @@ teardown: .venv/.made ## remove what virtbed made on this machine; results and p
 
 # Set-up comes first, because unit tests need hwloc to place instances on recorded machines.
 # Last come two targets at the same time, since integration leaves most of the CPUs' time unused.
-test: lint docs setup unit applications ## the checks that fit an hour
+# Tests of faults compare the host before and after, so they are alone.
+test: lint docs setup unit applications survival ## the checks that fit an hour
 	$(MAKE) --no-print-directory --jobs=2 integration servers
 
 lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint, bandit, detect-secrets
@@ -96,8 +97,10 @@ servers: setup ## the quick part of lab, apart from other sweeps on this machine
 
 integration: setup ## tests on the real platforms, as root
 	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml tests/integration/slurm.yml
-	pytest tests/faults -m quick
 	pytest --durations=25 tests/integration
+
+survival: setup ## the quick part of faults
+	pytest tests/faults -m quick
 
 # Takes more than an hour, because each kill is two sweeps. VIRTBED_KILLS=… sets their number (40).
 faults: setup ## faults on the real platforms, as root: kills, full disks; 10,000 malformed files
