@@ -52,10 +52,7 @@ teardown: .venv/.made ## remove what virtbed made on this machine; results and p
 	ansible-playbook -i $(INVENTORY) playbooks/teardown.yml
 
 # Set-up comes first, because unit tests need hwloc to place instances on recorded machines.
-# Last come two targets at the same time, since integration leaves most of the CPUs' time unused.
-# Tests of faults compare the host before and after, so they are alone.
-test: lint docs setup unit applications survival ## the checks that fit an hour
-	$(MAKE) --no-print-directory --jobs=2 integration servers
+test: lint docs setup unit applications survival integration ## the checks that fit an hour
 
 lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint, bandit, detect-secrets
 	ruff check .
@@ -90,10 +87,8 @@ applications: .venv/.made .venv/.jax ## tests of the applications, in the image;
 lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… options of pytest
 	pytest --durations=0 tests/lab $(LAB)
 
-# The output is shown at the end, because other tests run at the same time.
-servers: setup ## the quick part of lab, apart from other sweeps on this machine
-	tests/lab/apart.sh pytest --durations=0 tests/lab -m "not full" > .servers.log 2>&1; \
-		status=$$?; cat .servers.log; exit $$status
+servers: .venv/.made ## the quick part of lab; other sweeps and tests may run at the same time
+	tests/lab/apart.sh pytest --durations=0 tests/lab -m "not full"
 
 integration: setup ## tests on the real platforms, as root
 	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml tests/integration/slurm.yml
@@ -167,4 +162,4 @@ release: .venv/.made ## wheels, sources, bill of materials, checksums in dist/; 
 		echo "virtbed: no KEY found, dist/SHA256SUMS is not signed; make release KEY=~/.ssh/id_ed25519" >&2; fi
 
 clean: ## remove the tools and caches of this checkout; results stay
-	rm -rf .servers.log .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist

@@ -53,7 +53,7 @@ def doctor(inventory: Path) -> Any:
 def test_the_doctor_reports_an_emulated_host_as_such_for_root_and_with_become(
     server: Callable[..., Server],
 ) -> None:
-    lab = server(**HARDWARE["bookworm"])
+    lab = bench_host(server, "bookworm")
     for inventory in (lab.inventory, lab.become_inventory):
         report = doctor(inventory)
         assert report["emulated"] and report["facts"]["below"]["name"] == "QEMU TCG"

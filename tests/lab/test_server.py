@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from virtbed.lab import FOLDER
 from virtbed.lab.server import Server, load, servers
 from virtbed.lab.shape import SPARE
 from virtbed_contract.kernel.cpus import parse_cpu_list
 
+pytestmark = pytest.mark.full
 _CPUS = "/sys/devices/system/cpu"
 _NODES = "/sys/devices/system/node"
 
