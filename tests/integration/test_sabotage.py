@@ -17,7 +17,7 @@ import pytest
 
 from virtbed.checkout import REPOSITORY
 
-from .conftest import NOTHING, NULL, idles, read, run, sweep_with_change, traces
+from .conftest import NOTHING, NULL, TIED, idles, read, run, sweep_with_change, traces
 
 VIRSH = "virsh -c qemu:///system "
 
@@ -109,7 +109,7 @@ def test_a_guest_changed_during_the_sweep_fails_the_trial(
 def repeatedly(command: str) -> Iterator[None]:
     """Run a shell command every two seconds, whether it succeeds or not."""
     loop = f"while :; do {{ {command}; }} >/dev/null 2>&1; sleep 2; done"
-    process = subprocess.Popen(["bash", "-c", loop], start_new_session=True)
+    process = subprocess.Popen([*TIED, "bash", "-c", loop], start_new_session=True)
     try:
         yield
     finally:
