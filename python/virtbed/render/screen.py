@@ -30,6 +30,8 @@ class Screen(Console):
     def __init__(self, *, wrap: bool = True, **options: Any) -> None:
         super().__init__(**{"markup": False, "highlight": False, "emoji": False, **options})
         self._wrap = wrap
+        if "width" not in options:
+            self._width = None  # rich keeps the value that COLUMNS has now; `size` reads it later
 
     @property
     def size(self) -> ConsoleDimensions:

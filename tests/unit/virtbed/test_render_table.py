@@ -292,7 +292,9 @@ def test_output_to_a_pipe_has_80_columns_and_no_colour(monkeypatch: pytest.Monke
     assert_fits(out.getvalue())
     assert ESCAPE not in out.getvalue()
     monkeypatch.setenv("COLUMNS", "120")
-    assert Screen(file=out).width == 120
+    assert screen.width == Screen(file=out).width == 120
+    monkeypatch.setenv("COLUMNS", "100")
+    assert screen.width == 100
 
 
 def _verdict(answer: str) -> dict[str, Any]:
